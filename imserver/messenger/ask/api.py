@@ -218,7 +218,8 @@ class AskApi(Struct, frozen=True):
         return self.core.store.part(MessageLog)
 
     def show(self, app: str, user: str, id: int) -> AskShown:
-        """A question that the user may read. Switches. Raises ApiProblem."""
+        """A question that the user may read, as the routes answer it. Switches.
+        Raises ApiProblem."""
         return _shown(self.log.asks.get(app, user, id))
 
 
@@ -256,8 +257,8 @@ _ANSWERING: Final = (
 
 _SECOND_MS: Final = 1000
 _VOTERS_PER_REQUEST: Final = 1000
-"""A list of voters counts as one more request for each of so many, because all
-of them are read."""
+"""A list of voters counts as one more request for each group of voters of this
+size, because all voters are read."""
 
 
 def _services(core: Core, api: Api) -> AskApi:
@@ -320,7 +321,7 @@ def create(api: AskApi, call: Call, request: AskRequest) -> AskShown:
 
 
 def _objection(call: Call, request: AskRequest) -> str:
-    """Why it can be no question; ``""`` if it can."""
+    """The reason why a request cannot be a question; ``""`` if it can."""
     wrong = _poll_objection(request)
     if wrong:
         return wrong
@@ -336,8 +337,8 @@ def _objection(call: Call, request: AskRequest) -> str:
 
 
 def _question_of(api: AskApi, call: Call, request: AskRequest) -> dict[str, Any]:
-    """What the ``meta`` of a message says of its question. Raises ApiProblem if
-    somebody may not answer who shall."""
+    """The question for the ``meta`` of a message. Raises ApiProblem if one of
+    the named users may not answer."""
     ask: dict[str, Any] = {}
     if request.need > 1:
         ask["need"] = request.need
@@ -367,7 +368,8 @@ def _question_of(api: AskApi, call: Call, request: AskRequest) -> dict[str, Any]
 
 
 def _poll_objection(request: AskRequest) -> str:
-    """Why it can be no poll, or no other question; ``""`` if it can."""
+    """The reason why a request cannot be a poll, or a question with fields of
+    polls; ``""`` if it can."""
     if not request.poll:
         if request.many or request.anonymous:
             return "`many`, `anonymous`: only of a `poll`"
@@ -384,7 +386,7 @@ def _poll_objection(request: AskRequest) -> str:
 def _answerers(
     api: AskApi, call: Call, request: AskRequest, users: list[str]
 ) -> list[str]:
-    """Who may answer. Raises ApiProblem unless all are members of the
+    """The users who may answer. Raises ApiProblem unless all are members of the
     conversation."""
     of = list(dict.fromkeys(users))
     if request.to or call.user in of or not of:
@@ -532,7 +534,7 @@ def voters(
     more_requests = poll.voters // _VOTERS_PER_REQUEST
     api.messages.rates.charge(call.principal, call.request.host, more_requests)
     users: list[str] = []
-    # Who has left the group sees no counts, and no voters.
+    # A user who has left the group sees no counts, and no voters.
     if choice < len(poll.counts):
         users = api.log.asks.voters(call.app, id, choice, after, limit + 1)
     return VotersShown(users[:limit], len(users) > limit)

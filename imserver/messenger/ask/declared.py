@@ -1,4 +1,4 @@
-"""What the feature declares: settings and problems."""
+"""The declarations of the feature: settings and problems."""
 
 from typing import Final
 

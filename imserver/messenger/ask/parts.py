@@ -1,14 +1,14 @@
-"""The parts of questions on one node: who waits for answers, and what closes
-questions at their deadlines.
+"""The parts of questions on one node: waits for answers, and the task that
+closes questions at their deadlines.
 
-A wait costs its greenlet. While somebody waits, one greenlet reads which
-messages the new entries of these apps are about, whichever node has stored
-them, and wakes those who wait for them.
+Each wait has a greenlet. While there are waits, one more greenlet reads the new
+entries of these apps, whichever node has stored them. It wakes the waits for
+the messages that the entries are about.
 
 Every node looks for deadlines, and for votes to count. The log closes a
-question once, whoever is first, so no lease is needed. The node that has stored
-a question with a deadline, or a vote, looks at that moment, the others find it
-a little later if that node has ended.
+question once, whichever node is first, so no lease is needed. The node that has
+stored a question with a deadline, or a vote, looks exactly when it is due. If
+that node has ended, the others find it a little later.
 """
 
 import logging
@@ -33,27 +33,29 @@ from imserver.plugin.storage import Store
 log = logging.getLogger(__name__)
 
 MOST_WAITS: Final = 10_000
-"""How many requests wait on a node. Others get the question as it is."""
+"""The most requests that wait on a node. Further ones get the question as it
+is."""
 MOST_OF_ONE: Final = 200
-"""How many requests of one principal wait on a node."""
+"""The most requests of one principal that wait on a node."""
 _RETRY_SECONDS: Final = 0.5
 _LOOK_SECONDS: Final = 1.0
-"""How often the log is read while somebody waits: another node may have stored
-an answer."""
+"""How often the log is read while there are waits, because another node may
+have stored an answer."""
 
 Watch = Callable[[Flag, Collection[str]], None]
 """Sets the signal when a node has stored entries of one of these apps."""
 
 
 class _Wait(Flag):
-    """Tells one who waits to look again. ``is_over``: the app was deleted."""
+    """The signal to one wait to look again. ``is_over``: the app was
+    deleted."""
 
     is_over = False
 
 
 class Waits:
-    """Owner of those who wait. ``is_draining``: the node drains, so that nobody
-    waits here any more."""
+    """Owner of the waits. ``is_draining``: the node drains, so no request waits
+    here any more."""
 
     def __init__(
         self, store: Store, watch: Watch, is_draining: Callable[[], bool]
@@ -63,22 +65,21 @@ class Waits:
         self._is_draining = is_draining
         self._news = Flag()
         self._signals: dict[tuple[str, int], list[_Wait]] = {}
-        """App and question → who waits for it."""
+        """(app, question) → the waits for it."""
         self._positions: dict[str, int] = {}
-        """App of a question for which somebody waits → the log was looked
-        through up to this id."""
+        """App with a wait → the id up to which its log was read."""
         self._apps: Counter[str] = Counter()
         self._payers: Counter[str] = Counter()
         self.count = 0
-        """How many wait."""
+        """The number of waits."""
 
     def wait(
         self, app: str, user: str, message: int, seen: int, seconds: float, payer: str
     ) -> Entry | None:
-        """The question, once it is closed or has more than ``seen`` answers, or
-        after so many seconds. None: the user can read no such question, or the
-        app was deleted. ``payer``: who makes the request. Switches. Raises
-        StorageUnavailable."""
+        """Wait until a question is closed or has more than ``seen`` answers, at
+        most for ``seconds``, and return it. None: the user can read no such
+        question, or the app was deleted. ``payer``: the principal of the
+        request. Switches. Raises StorageUnavailable."""
         deadline = monotonic() + seconds
         is_full = self.count >= MOST_WAITS or self._payers[payer] >= MOST_OF_ONE
         if seconds <= 0 or is_full:
@@ -139,7 +140,7 @@ class Waits:
             self._watch(self._news, self._apps.keys())
 
     def run(self) -> None:
-        """Greenlet: wake those whose questions have changed, until it is
+        """Greenlet: wake the waits whose questions have changed, until it is
         killed."""
         while True:
             if self.count:
@@ -175,18 +176,19 @@ _DEADLINE_SECONDS: Final = 10.0
 """How often a node looks for deadlines of questions that other nodes have
 stored."""
 _GATHER_SECONDS: Final = 0.2
-"""Pause after news, so that one look counts many votes."""
+"""Pause after news, so that one count covers many votes."""
 
 
 class Deadlines:
-    """Closes questions, and counts votes, when that is due. Stateless."""
+    """Closes questions, and counts votes, when they are due. Stateless."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._log = store.part(MessageLog)
 
     def run(self) -> None:
-        """Greenlet: close and count what is due, until it is killed."""
+        """Greenlet: close questions and count votes that are due, until it is
+        killed."""
         news = self._log.asks.news
         while True:
             news.clear()
@@ -204,8 +206,9 @@ class Deadlines:
                 gevent.sleep(_GATHER_SECONDS)
 
     def look(self) -> float | None:
-        """Close and count what is due. Returns the seconds until something is
-        due; None: nothing will be. Switches. Raises StorageUnavailable."""
+        """Close questions and count votes that are due. Returns the seconds
+        until the next one is due; None: none will be. Switches. Raises
+        StorageUnavailable."""
         if not self._store.has_database:
             return None
         asks = self._log.asks

@@ -1,5 +1,5 @@
-"""Channels whose history is the message log: publications become entries, and
-entries publications."""
+"""Channels whose history is the message log. Publications are stored as
+entries, and entries are delivered as publications."""
 
 from base64 import b64encode
 from collections.abc import Callable, Collection, Sequence
@@ -41,10 +41,10 @@ from imserver.messenger.log.message_log import MessageLog
 from imserver.messenger.log.meta import PublicationMeta
 
 MAX_RECOVERED: Final = 1000
-"""The most publications that a client receives when it comes back. One that
-missed more reads the history."""
+"""The most publications that a client receives when it comes back. A client
+that missed more reads the history."""
 _EPOCH_CHARACTERS: Final = 8
-"""The beginning of the id of the database that is the epoch."""
+"""The number of characters of the id of the database that are the epoch."""
 _DIGEST_BYTES: Final = 16
 """Length of the digest that is the ``client_msg_id`` of a publication."""
 
@@ -53,9 +53,9 @@ class ChannelLog(StoredHistory):
     """The history of stored channels. Their offsets are ids of the log, which
     have gaps.
 
-    It delivers entries of the log to members of channels on this node:
-    publications, the stored messages to rooms of the action dialect
-    (``store_conversations``), and who leaves a group.
+    It delivers entries of the log to members of channels on this node. These
+    are publications, stored messages to rooms of the action dialect
+    (``store_conversations``), and leaves of groups.
     """
 
     def __init__(
@@ -73,13 +73,13 @@ class ChannelLog(StoredHistory):
         self._channels = channels
         self.channels: dict[str, set[str]] = {}
         """App → its channels here that need its log: stored channels, rooms
-        whose messages are stored, and channels of groups. Read-only for
-        others."""
+        whose messages are stored, and channels of groups. Read-only outside
+        this class."""
 
     def attach(self, follow_log: Callable[[str], int]) -> None:
-        """Before anybody asks, set what delivers the entries of an app from then
-        on, and returns the id of the last delivered one. It may switch, and
-        raises StorageUnavailable."""
+        """Set the function that starts delivery of the entries of an app, and
+        returns the id of the last delivered one. It may switch, and raise
+        StorageUnavailable. Call this before anything else."""
         self._follow_log = follow_log
 
     # --- which channels need the log ------------------------------------------
@@ -120,7 +120,7 @@ class ChannelLog(StoredHistory):
             self.follow_channel(app, local.name, options, local.members)
 
     def forget_channel(self, app: str, channel: str) -> None:
-        """A channel without subscribers here needs no log."""
+        """Forget a channel without subscribers here. It needs no log."""
         if self.channels:
             self.channels.get(app, set()).discard(channel)
 
@@ -131,8 +131,8 @@ class ChannelLog(StoredHistory):
         if names is None:
             return False
         hub_app = self._hub.apps.get(app)
-        # One channel with subscribers is enough. Those without are forgotten on
-        # the way.
+        # One channel with subscribers is enough. Channels without subscribers
+        # are forgotten on the way.
         while names:
             name = next(iter(names))
             if hub_app is not None and name in hub_app.channels:
@@ -190,8 +190,8 @@ class ChannelLog(StoredHistory):
         return len(local.members)
 
     def lose(self, app: str) -> None:
-        """The log of an app has lost entries: end the subscriptions to its
-        stored channels, so that clients learn it when they recover. Never
+        """End the subscriptions to stored channels of an app whose log has lost
+        entries, so that clients notice the loss when they recover. Never
         switches."""
         for channel in tuple(self.channels.get(app, ())):
             local = self._hub.channel(app, channel)
@@ -201,7 +201,7 @@ class ChannelLog(StoredHistory):
                 self._channels.members.expel(connection, channel, INSUFFICIENT_STATE)
 
     def members_left(self, app: str, group: int, users: Sequence[str]) -> None:
-        """End the subscriptions of users who are members of a group no longer.
+        """End the subscriptions of users who are no longer members of a group.
         Never switches."""
         connections: list[Connection] = []
         for user in users:
@@ -219,7 +219,7 @@ class ChannelLog(StoredHistory):
     @property
     def epoch(self) -> str:
         """The epoch of all positions in the log. It changes with the database
-        (``""``: there is none)."""
+        (``""``: no database)."""
         return self._store.id[:_EPOCH_CHARACTERS]
 
     def append_each(
@@ -227,19 +227,19 @@ class ChannelLog(StoredHistory):
     ) -> list[Published]:
         """Store publications, in this order. Switches.
 
-        A publication whose ``key``, or without one its id, was stored before in
-        its channel, by the same sender, is ``REPEATED`` and keeps its position.
-        Raises :class:`ChannelRefused`: ``limit`` (invalid), ``rate`` (the app
-        has used up its quota of stored messages) or ``unavailable``; then some
-        may be stored.
+        If the same sender has stored a publication with the same ``key``
+        (without a key: the same id) in its channel before, it is ``REPEATED``
+        and keeps its position. Raises :class:`ChannelRefused`: ``limit``
+        (invalid), ``rate`` (the app has used up its quota of stored messages)
+        or ``unavailable``; then some may be stored.
         """
         spent = self._metrics.stored.spent(app)
         if spent is not None:
             raise ChannelRefused("rate", str(spent))
         writer = self._store.part(MessageLog).writer
         waiting: list[AsyncResult[Stored]] = [AsyncResult() for _ in publications]
-        # All are sent before the first answer is awaited, so that one commit
-        # stores them.
+        # All drafts are sent before the first result is awaited, so that one
+        # commit stores them.
         for publication, answer in zip(publications, waiting, strict=True):
             writer.send(AppendRequest(app, draft_of(publication, key), answer.set))
         results = [answer.get() for answer in waiting]
@@ -303,7 +303,7 @@ class ChannelLog(StoredHistory):
         return HistoryPage(events, position, whole)
 
     def publication_of(self, entry: Entry) -> Publication:
-        """The publication that an entry of a channel has stored. Never
+        """The publication that is stored in an entry of a channel. Never
         switches."""
         meta = PublicationMeta.of(entry.meta)
         body = entry.body
@@ -340,15 +340,15 @@ class ChannelLog(StoredHistory):
 
 
 def follows_log_itself(connection: Connection) -> bool:
-    """Whether a connection receives the stored messages of its channels with
-    those of its user."""
+    """Whether a connection receives the stored messages of its channels
+    together with the messages of its user."""
     state = connection.dialect_state
     return state is not None and state.channels_from_log
 
 
 def draft_of(publication: Publication, key: str = "") -> Draft:
-    """The message that stores a publication once for each ``key``, or without
-    one for its id.
+    """The draft of the message for a publication. It is stored once for each
+    ``key``, or, without a key, once for its id.
 
     ``except_connection`` is the id of a connection.
     """
@@ -356,7 +356,7 @@ def draft_of(publication: Publication, key: str = "") -> Draft:
     kind = event.type
     original_type = ""
     is_long = len(kind.encode("utf-8", "surrogatepass")) > Limit.TYPE_BYTES
-    # data is no text, whatever its publisher calls it
+    # Data is no text, whatever type its publisher has given it.
     if is_long or (event.data and kind == "text"):
         kind = "custom"
         original_type = event.type

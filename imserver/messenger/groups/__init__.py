@@ -1,7 +1,7 @@
-"""Groups: members with roles, who invite, mute and remove others, and the
-options of a group.
+"""Groups: their options, and their members with roles, who can invite, mute and
+remove others.
 
-Membership itself, and what each member reads, are the message log's.
+The message log stores the memberships, and decides what each member may read.
 """
 
 from imserver.messenger.groups import api

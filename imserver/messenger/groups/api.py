@@ -298,17 +298,17 @@ routes = Resource(
 
 
 def _check_members(groups: Groups, call: Call, users: Sequence[str]) -> set[str]:
-    """Check that users may become members of a group. Returns those whom the
-    user only invites.
+    """Check that users may become members of a group. Returns the users whom
+    the acting user can only invite.
 
     In an app with accounts they have to exist. They must not have blocked the
-    user who asks. Raises :class:`ApiProblem` and ServiceRefused.
+    acting user. Raises :class:`ApiProblem` and ServiceRefused.
     """
     tenant = groups.tenants.get(call.app)
     if not call.is_back_end or (tenant is not None and tenant.wants_accounts(call.app)):
         wanted = dict.fromkeys(users)
         if call.is_back_end and call.user:
-            # A back end may name anybody as the user who asks.
+            # A back end may name anybody as the acting user.
             wanted[call.user] = None
         accounts = groups.accounts_among(call.app, list(wanted))
         unknown = [

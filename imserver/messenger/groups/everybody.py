@@ -1,4 +1,4 @@
-"""Keeps the accounts of apps in the groups that are everybody's."""
+"""Adds the accounts of apps to their groups of everybody."""
 
 from time import monotonic
 from typing import ClassVar, Final
@@ -11,15 +11,15 @@ from imserver.plugin.messages import MessageLog, Rejected, RejectReason
 from imserver.plugin.storage import Statements, Store, text_of
 
 WHOLE_SECONDS: Final = 60.0
-"""Between two counts of accounts and members. Where one has changed, all
-accounts are looked at: those that were stored later than others with greater
-ids, came from another server, or were guests, too."""
+"""Time between two counts of accounts and members. If a count has changed, all
+accounts are checked. This finds accounts that were stored later than others
+with greater ids, were imported, or were guests."""
 MOST_JOINING: Final = 200
-"""Accounts that join in one transaction. Its entry names them, and all members
-who are online get it."""
+"""Accounts that join in one transaction. One entry names them all, and all
+members who are online receive it."""
 _ID_STEP: Final = 20_000
-"""Ids of accounts that one query looks at: those of an app may be few among
-them."""
+"""Ids of accounts that one query reads. Only few of them may belong to the
+app."""
 _PAUSE_SECONDS: Final = 0.05
 """Pause after accounts have joined. Messages are stored meanwhile."""
 _OF: Final[dict[Everybody, str]] = {
@@ -30,15 +30,15 @@ _Key = tuple[str, int, Everybody]
 
 
 class EverybodysGroups(Store.Rows):
-    """Owner of the greatest id of an account that was looked at, and of the
-    last counts, for each group.
+    """Owner, for each group, of the greatest id of a checked account, and of
+    the last counts.
 
-    All nodes look. The log decides under its lock who is new, so nobody joins
-    twice, and whoever a node that ended has left joins by another one.
+    All nodes do the work. The log decides under its lock who is new, so nobody
+    joins twice. If a node ends, the others add the remaining accounts.
     """
 
     LOOK_SECONDS: ClassVar = 5.0
-    """Between two calls of :meth:`look`."""
+    """Time between two calls of :meth:`look`."""
 
     def __init__(self, groups: Groups, whole_seconds: float = WHOLE_SECONDS) -> None:
         super().__init__(groups.store)
@@ -50,7 +50,7 @@ class EverybodysGroups(Store.Rows):
         self._whole_at = 0.0
 
     def look(self) -> int:
-        """Let accounts join their groups. Returns how many have. Switches.
+        """Let accounts join their groups. Returns their number. Switches.
         Raises StorageUnavailable."""
         if not self._store.has_database:
             return 0
@@ -74,7 +74,8 @@ class EverybodysGroups(Store.Rows):
         return sum(self._admit(app, group, whose, last) for app, group, whose in groups)
 
     def _admit(self, app: str, group: int, whose: Everybody, last: int) -> int:
-        """Let the accounts up to an id join a group that are not in it."""
+        """Let the accounts with ids up to ``last`` join a group, unless they
+        are in it."""
         key = (app, group, whose)
         count = 0
         after = self._positions.get(key, 0)
@@ -89,8 +90,8 @@ class EverybodysGroups(Store.Rows):
         return count
 
     def _missing(self, app: str, group: int, users: list[str]) -> list[str]:
-        """The users who are not in a group, and neither were removed from it
-        nor are being erased."""
+        """The users who should join a group: not its members, not removed from
+        it, and not being erased."""
         if not users:
             return []
         members = self._log.conversations.members_among(app, group, users)
@@ -112,8 +113,8 @@ class EverybodysGroups(Store.Rows):
         return len(change.users)
 
     def _leaving(self, app: str) -> set[str]:
-        """Users whose erasure is under way: it ends their memberships before
-        their accounts."""
+        """Users whose erasure is under way. An erasure ends the memberships
+        before it deletes the account."""
         statement = "SELECT member FROM erasure WHERE ended = 0 AND app = %s"
         return {text_of(row[0]) for row in self._store.rows(statement, (app,))}
 
@@ -125,9 +126,9 @@ class EverybodysGroups(Store.Rows):
     def _accounts(
         self, app: str, whose: Everybody, after: int, last: int
     ) -> tuple[list[str], int]:
-        """The next users of an app, at most :data:`MOST_JOINING`: their ids are
-        after ``after``, and at most ``last``. Also the id up to which these are
-        all users."""
+        """The next users of an app with ids after ``after`` and at most
+        ``last``, at most :data:`MOST_JOINING`. Returns also the id up to which
+        the list is complete."""
 
         def read(sql: Statements) -> list[int]:
             where = (

@@ -16,7 +16,8 @@ from imserver.plugin.services import Core
 from imserver.plugin.settings import settings_of
 
 _SEARCH_SECONDS: Final = 60.0
-"""The period in which a user may search for so many milliseconds."""
+"""The period of the limit :data:`SEARCH_MILLISECONDS` for the searches of a
+user."""
 
 
 def groups_of(core: Core) -> Groups:

@@ -1,4 +1,4 @@
-"""What clients say about groups: commands, and how they are read."""
+"""The commands of clients on groups, and their decoders."""
 
 from collections.abc import Callable, Mapping
 from functools import partial

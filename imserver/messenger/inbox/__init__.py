@@ -1,13 +1,13 @@
-"""The inbox of a user: which conversations are pinned, archived, marked as
-unread and in folders; drafts.
+"""The inbox of a user: pinned and archived conversations, conversations that
+are marked as unread, folders, and drafts.
 
-An *arrangement* is what a user keeps about one conversation, for themselves on
-all devices. The server stores it and sends it to the other devices; clients
-apply it. An archived conversation comes back with a newer entry unless it is
-muted, and a mark ends when the user reads a newer entry. Arrangements name the
-entry, so the server need not look at messages, receipts and mutes. The names of
-the folders are one list for each user; an arrangement says in which of them its
-conversation is.
+An *arrangement* is the set of these properties of one conversation. It belongs
+to the user, and holds on all their devices. The server stores it and sends it
+to the other devices; clients apply it. An archived conversation comes back with
+a newer entry unless it is muted, and a mark ends when the user reads a newer
+entry. Arrangements name the entry, so the server need not look at messages,
+receipts and mutes. The names of the folders are one list for each user; an
+arrangement says in which of them its conversation is.
 """
 
 from imserver.messenger.inbox import api

@@ -1,4 +1,4 @@
-"""The inbox of a user: what they keep about their conversations."""
+"""Routes of the inbox: how a user has arranged their conversations."""
 
 from typing import Annotated, Any
 

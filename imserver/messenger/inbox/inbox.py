@@ -1,5 +1,5 @@
-"""The inboxes of users: commands of clients, and what they share with the HTTP
-API."""
+"""The inboxes of users: the commands of clients, and the functions that they
+share with the HTTP API."""
 
 from collections.abc import Callable
 
@@ -45,8 +45,8 @@ from imserver.plugin.wire import (
 class Inbox(Struct, frozen=True):
     """Stores arrangements, and sends them to other sessions of the user.
 
-    ``send`` delivers a signal to all of them but one. ``changes``: the rate of
-    users.
+    ``send`` delivers a signal to all sessions but one. ``changes``: the rate of
+    changes of a user.
     """
 
     store: Store
@@ -71,9 +71,9 @@ class Inbox(Struct, frozen=True):
         by_user: bool = True,
         besides: Connection | None = None,
     ) -> Arrangement:
-        """Change what a user keeps about a conversation. The user's sessions on
-        all nodes but ``besides`` get a signal. ``by_user``: it counts for the
-        user.
+        """Change a user's arrangement of a conversation. The user's sessions on
+        all nodes but ``besides`` get a signal. ``by_user``: the change counts
+        for the user.
 
         Switches; raises ArrangementRefused (the user was never in the
         conversation, or has too many pins or drafts), TooManyRequests and
@@ -103,10 +103,11 @@ class Inbox(Struct, frozen=True):
         by_user: bool = True,
         besides: Connection | None = None,
     ) -> FolderList:
-        """Replace the folders of a user: this is their order. Ids of removed
-        ones stay in arrangements, where they mean nothing. The user's sessions
-        on all nodes but ``besides`` get a signal. ``by_user``: it counts for
-        the user. Switches; raises TooManyRequests and StorageUnavailable."""
+        """Replace the folders of a user by this ordered list. Ids of removed
+        folders stay in arrangements, without a meaning. The user's sessions on
+        all nodes but ``besides`` get a signal. ``by_user``: the change counts
+        for the user. Switches; raises TooManyRequests and
+        StorageUnavailable."""
         if by_user:
             self.changes.require((app, user))
         after, has_changed = self.stored.set_folders(app, user, folders)
@@ -115,7 +116,7 @@ class Inbox(Struct, frozen=True):
         return after
 
     def since(self, app: str, user: str, version: int, limit: int) -> ArrangementPage:
-        """A page of what was changed after a version. Switches; raises
+        """A page of the changes after a version. Switches; raises
         StorageUnavailable."""
         return self.stored.since(app, user, version, limit)
 

@@ -57,7 +57,7 @@ Marked = Annotated[
 
 
 class ConversationMarks(Struct, frozen=True):
-    """What a user keeps about a conversation besides its draft."""
+    """The arrangement of a conversation by a user, without the draft."""
 
     conversation: ConversationId
     version: Annotated[int, about("The version after its last change.")]
@@ -74,17 +74,17 @@ class Arrangement(ConversationMarks, frozen=True):
 
 
 class FolderList(Struct, frozen=True):
-    """The folders of a user, in their order. ``version``: that of the user's
-    arrangements after the last change of the list."""
+    """The folders of a user, in their order. ``version``: the version of the
+    user's arrangements after the last change of the list."""
 
     version: int = 0
     folders: tuple[Folder, ...] = ()
 
 
 class ArrangementPage(Struct, rename="camel", omit_defaults=True):
-    """Arrangements in the order of their versions. ``version``: continue after
-    it. ``folders``: the list, if it was changed after the version from which
-    the page begins."""
+    """Arrangements in the order of their versions. ``version``: where the next
+    page continues. ``folders``: the list, if it was changed after the version
+    at which this page begins."""
 
     arrangements: list[Arrangement]
     version: int
@@ -97,11 +97,11 @@ _COLUMNS: Final = f"{_ROWS.columns}, draft, folders"
 
 
 class ArrangementRefused(ServiceRefused):
-    """A change of a user's inbox is refused, with the problem that says why."""
+    """A change of a user's inbox is refused. The problem has the reason."""
 
 
 class ArrangementRows(Store.Rows):
-    """The arrangements in a store. Without a database there are none."""
+    """The arrangements in a store. Empty without a database."""
 
     @Store.writing
     def change(
@@ -112,8 +112,8 @@ class ArrangementRows(Store.Rows):
         change: Arrange,
         limits: InboxSettings,
     ) -> tuple[Arrangement, bool]:
-        """Change one arrangement; returns it, and whether it is another one
-        now. Raises ArrangementRefused."""
+        """Change one arrangement. Returns it, and whether it has changed.
+        Raises ArrangementRefused."""
         key = (app, user)
         # First, because it locks the user's rows.
         version = _raise_version(sql, app, user)
@@ -159,8 +159,8 @@ class ArrangementRows(Store.Rows):
     def set_folders(
         self, sql: PooledStatements, app: str, user: str, folders: tuple[Folder, ...]
     ) -> tuple[FolderList, bool]:
-        """Store all folders of a user; returns the list, and whether it is
-        another one now."""
+        """Store all folders of a user. Returns the list, and whether it has
+        changed."""
         version = _raise_version(sql, app, user)
         ((stored,),) = sql.query(
             f"SELECT folders FROM arrangement {_OF_USER} = 0", (app, user)
@@ -174,10 +174,10 @@ class ArrangementRows(Store.Rows):
         return after, True
 
     def since(self, app: str, user: str, version: int, limit: int) -> ArrangementPage:
-        """What was changed after a version, in the order of the versions: as
-        much as fits on a page."""
+        """A page of the changes after a version, in the order of the
+        versions."""
         # The row of conversation 0 has the folders. It is read together with
-        # the others, so that no change comes between.
+        # the others, so that no change happens in between.
         statement = (
             f"SELECT {_COLUMNS} FROM arrangement WHERE app = %s AND member = %s "
             "AND (conversation = 0 OR version > %s) "

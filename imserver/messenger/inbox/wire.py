@@ -1,4 +1,4 @@
-"""What clients say about their inboxes: commands, and how they are read."""
+"""The commands of clients on their inboxes, and their decoders."""
 
 from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Final
@@ -64,14 +64,14 @@ FolderShapes = Annotated[
 
 
 class Arrange(Command, frozen=True, gc=False):
-    """Change what a user keeps about a conversation, for themselves on all
-    devices. None: no change.
+    """Change the user's arrangement of a conversation, on all devices of the
+    user. None: no change.
 
     ``pinned``: the conversation with the greatest number comes first.
     ``archived``, ``marked``: the newest entry at the time when the conversation
-    was archived, or marked as unread. 0 ends each of them, and :data:`NO_DRAFT`
-    removes the draft. ``folders``: the ids of the folders in which the
-    conversation is.
+    was archived, or marked as unread. 0 ends each of these three.
+    :data:`NO_DRAFT` removes the draft. ``folders``: the ids of the folders in
+    which the conversation is.
     """
 
     conversation: int
@@ -83,14 +83,13 @@ class Arrange(Command, frozen=True, gc=False):
 
 
 class SetFolders(Command, frozen=True, gc=False):
-    """Make, name, order and remove the folders of the user: these are all of
-    them, in their order."""
+    """Replace the folders of the user by this ordered list."""
 
     folders: tuple[Folder, ...]
 
 
 class AskArrangements(Command, frozen=True, gc=False):
-    """Request what was changed by :class:`Arrange` after a version: at most
+    """Request the changes by :class:`Arrange` after a version, of at most
     ``limit`` conversations."""
 
     version: int

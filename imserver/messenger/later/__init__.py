@@ -1,8 +1,8 @@
-"""Messages that are sent later, at a time or when their receiver comes online,
-and reminders of messages.
+"""Scheduled messages, which are sent at a given time or when their receiver
+comes online, and reminders of messages.
 
-A reminder is a scheduled message to oneself. The rest of *saved messages*, a
-conversation with oneself, is what every node with stored messages has.
+A reminder is a scheduled message to oneself. Every node with stored messages
+has the rest of *saved messages*, the conversation of a user with themselves.
 """
 
 from __future__ import annotations

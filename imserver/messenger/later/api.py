@@ -158,7 +158,7 @@ def _show(row: ScheduledMessage) -> ScheduledShown:
 _OF_ONE: Final = (HTTP_UNKNOWN_SCHEDULED, HTTP_ALREADY_SENT)
 
 _ID_BYTES: Final = 16
-"""Of the ids that the server chooses."""
+"""Length of the ids that the server chooses."""
 
 
 def _services(core: Core, api: Api) -> LaterApi:
@@ -275,8 +275,8 @@ def change(api: LaterApi, call: Call, request: RescheduleRequest) -> ScheduledSh
     if when is None and request.text is UNSET:
         raise ApiProblem.invalid("Give `text`, or one of `at`, `seconds` and `awaits`")
     _pay(api, call)
-    # Again if another request changes the message between the read and the
-    # write.
+    # Repeat this if another request changes the message between the read and
+    # the write.
     while True:
         before = api.later.rows.get(call.app, call.user, request.id)
         if before is None:
@@ -300,15 +300,16 @@ def _with_text(
     text: str,
     mentions: list[str],
 ) -> ScheduledMessage:
-    """The message with another text, checked as a new one. Raises
-    ApiProblem."""
+    """The message with another text, which is checked like a new message.
+    Raises ApiProblem."""
     if row.type != "text" or row.reminds:
         raise ApiProblem.invalid("`text`: the message has none")
     request = SendRequest(
         to=row.to_user, conversation=row.conversation, text=text, mentions=mentions
     )
     draft = api.messages.draft(call, request)
-    # With another text it is the user's own, no forwarded message any more.
+    # With another text it is the user's own message, and no forwarded one any
+    # more.
     meta = with_other_text(row.meta, draft.meta)
     return replace(row, body=draft.body, meta=meta)
 
@@ -337,7 +338,7 @@ def _add(
     _pay(api, call)
     row = api.later.add(row, when)
     if row.awaits and api.core.presence.is_online([call.app], row.to_user):
-        # Empty if the message has changed or gone meanwhile.
+        # Empty if the message was changed or deleted meanwhile.
         for due_row in api.later.rows.come([row]):
             row = due_row
             api.later.changed(row)
@@ -345,8 +346,8 @@ def _add(
 
 
 def _require_presence(api: LaterApi, call: Call, row: ScheduledMessage) -> None:
-    """Refuse to let a message tell whether somebody is online who does not show
-    it to the user."""
+    """Raise ApiProblem if a message would reveal the presence of a receiver who
+    does not show it to the user."""
     if not row.to_user or row.to_user == call.user:
         raise ApiProblem.invalid("`awaits`: only a message with another user as `to`")
     if not api.core.relations.may_see_presence(call.app, call.user, row.to_user):
@@ -376,7 +377,7 @@ def _gone(api: LaterApi, call: Call, id: str) -> ApiProblem:
 
 
 def _when(at: int | UnsetType, seconds: int | UnsetType, awaits: bool) -> When | None:
-    """The time that a request names; None: it names none. Raises ApiProblem."""
+    """The time that a request names; None: no time. Raises ApiProblem."""
     count = [at is not UNSET, seconds is not UNSET, awaits].count(True)
     if count > 1:
         raise ApiProblem.invalid("Give one of `at`, `seconds` and `awaits`")

@@ -1,4 +1,5 @@
-"""What the feature declares: its limits, a rate, problems and its table."""
+"""The declarations of the feature: its limits, a rate, problems and its
+table."""
 
 from typing import Final
 
@@ -7,8 +8,8 @@ from imserver.plugin.identity import Rate
 from imserver.plugin.storage import Reason, Table
 
 MOST_WAITING: Final = 200
-"""Limit of the messages of a user that wait, or were refused and are still in
-the list."""
+"""Limit of the scheduled messages of a user: messages that wait, and refused
+messages that are still in the list."""
 MOST_SECONDS: Final = 366 * 86_400
 """How far in the future a message may be scheduled."""
 CHANGES: Final = 60

@@ -20,9 +20,9 @@ from imserver.plugin.storage import PooledStatements, RowsOf, Statements, Store,
 AT_ONCE: Final = 100
 """How many messages a node sends together."""
 _MOST_AWAITED: Final = 1000
-"""Users whose presence one look checks."""
+"""The most users whose presence is checked at a time."""
 _LEASE_MS: Final = 15_000
-"""After this time nodes look at a message again: the node that sends it has
+"""After this time nodes try a message again, because the node that sends it has
 ended, or the message had to wait."""
 _SECOND_MS: Final = 1000
 _KEY: Final = "app = %s AND member = %s AND id = %s"
@@ -31,12 +31,12 @@ REFUSED = 1
 
 
 class ScheduledMessage(Struct, frozen=True, kw_only=True):
-    """A message that waits, or was refused for a ``reason``. ``id``: its
-    ``client_msg_id`` in the log.
+    """A scheduled message that waits, or was refused for a ``reason``. ``id``:
+    its ``client_msg_id`` in the log.
 
     ``due``: when it is sent; if it ``awaits`` the receiver, at the latest.
-    ``reminds``: the message of which it reminds its author. The rest is as in a
-    draft.
+    ``reminds``: the message about which it reminds its author. The other fields
+    are as in a draft.
     """
 
     app: str
@@ -78,13 +78,13 @@ _CONTENT: Final = (
 
 
 def content_of(message: ScheduledMessage | Draft) -> dict[str, Any]:
-    """What a scheduled message and its draft have in common."""
+    """The fields that a scheduled message and its draft have in common."""
     return {name: getattr(message, name) for name in _CONTENT}
 
 
 class When(Struct, frozen=True):
-    """When a message is sent: ``at`` a time, after so many ``seconds``, or when
-    its receiver has come (``awaits``)."""
+    """When a message is sent: ``at`` a time, after ``seconds``, or when its
+    receiver comes online (``awaits``)."""
 
     at: int = 0
     seconds: int = 0
@@ -100,7 +100,8 @@ class When(Struct, frozen=True):
 
 
 class SourceRow(Struct, frozen=True):
-    """The row of a message on its way to the log, which deletes it."""
+    """The row of a message that is being sent. The log deletes the row when it
+    stores the message."""
 
     row: ScheduledMessage
 
@@ -116,7 +117,7 @@ class SourceRow(Struct, frozen=True):
 
 
 class ScheduledRows(Store.Rows):
-    """The scheduled messages in a store. Without a database there are none."""
+    """The scheduled messages in a store. Empty without a database."""
 
     # --- the author -----------------------------------------------------------
 
@@ -124,8 +125,8 @@ class ScheduledRows(Store.Rows):
     def add(
         self, sql: PooledStatements, message: ScheduledMessage, when: When
     ) -> ScheduledMessage:
-        """Schedule a message, unless there is one with its id. Returns what is
-        there. Raises ServiceRefused."""
+        """Schedule a message, unless there is one with its id. Returns the
+        scheduled message. Raises ServiceRefused."""
         now = sql.clock_ms()
         row = _row(sql, *message.key)
         if row is not None:
@@ -147,8 +148,8 @@ class ScheduledRows(Store.Rows):
         after: ScheduledMessage,
         when: When | None,
     ) -> ScheduledMessage | None:
-        """Change one, unless it has changed or gone since it was read (None).
-        It waits again."""
+        """Change a message. It waits again. None: it was changed or deleted
+        since it was read."""
         due = before.due
         awaits = before.awaits
         if when is not None:
@@ -172,8 +173,8 @@ class ScheduledRows(Store.Rows):
 
     @Store.writing_or(False)
     def cancel(self, sql: PooledStatements, app: str, user: str, id: str) -> bool:
-        """Delete one. False: it is not there (any more), so it was sent, or
-        never will be."""
+        """Delete a message. False: no such message, so it was sent before, or
+        never scheduled."""
         statement = f"DELETE FROM scheduled_message WHERE {_KEY}"
         return bool(sql.execute(statement, (app, user, id)))
 
@@ -201,9 +202,9 @@ class ScheduledRows(Store.Rows):
     def due(
         self, sql: PooledStatements
     ) -> tuple[Sequence[tuple[ScheduledMessage, int]], float | None]:
-        """Some messages that are due, each with when it was to be looked at,
-        and the seconds until more are; None: none waits. While none is due, no
-        contents are read."""
+        """Some messages that are due, each with the time at which it was due.
+        Returns also the seconds until the next one is due; None: no message
+        waits. While no message is due, no contents are read."""
         statement = (
             f"SELECT min(look), {sql.clock} * 1000 FROM scheduled_message "
             "WHERE state = %s"
@@ -226,8 +227,8 @@ class ScheduledRows(Store.Rows):
     def lease(
         self, sql: PooledStatements, due: Sequence[tuple[ScheduledMessage, int]]
     ) -> list[ScheduledMessage]:
-        """Reserve messages for this node. Returns those that no other node has
-        reserved meanwhile."""
+        """Reserve messages for this node. Returns the messages that no other
+        node has reserved meanwhile."""
         statement = (
             f"UPDATE scheduled_message SET look = %s WHERE {_KEY} AND version = %s "
             "AND look = %s"
@@ -243,8 +244,8 @@ class ScheduledRows(Store.Rows):
     def refuse(
         self, sql: PooledStatements, row: ScheduledMessage, reason: str, again: int = 0
     ) -> ScheduledMessage | None:
-        """It will not be sent, for this reason, or only after ``again``
-        milliseconds; None: it has changed or gone since."""
+        """Note that a message is not sent for this reason, or not before
+        ``again`` milliseconds. None: it was changed or deleted since."""
         state = REFUSED
         if again:
             state = WAITS
@@ -260,8 +261,8 @@ class ScheduledRows(Store.Rows):
     def awaited(
         self, sql: PooledStatements, after: tuple[str, str]
     ) -> Sequence[tuple[str, str]]:
-        """The users for whose presence messages wait, with their apps: a page
-        in order, after one of them."""
+        """A page of the users whom messages await, with their apps, in order,
+        after one of them."""
         app, user = after
         statement = (
             "SELECT DISTINCT app, to_user FROM scheduled_message WHERE state = %s "
@@ -279,8 +280,8 @@ class ScheduledRows(Store.Rows):
         user: str,
         after: tuple[str, str] = ("", ""),
     ) -> Sequence[ScheduledMessage]:
-        """Some messages that await a user, after one by its author and id, in
-        order."""
+        """Some messages that await a user, ordered by author and id, after one
+        of them."""
         where = "WHERE awaits = 1 AND app = %s AND to_user = %s AND state = %s"
         rest = (
             "AND (member > %s OR (member = %s AND id > %s)) ORDER BY member, id "
@@ -294,8 +295,8 @@ class ScheduledRows(Store.Rows):
     def come(
         self, sql: PooledStatements, rows: Sequence[ScheduledMessage]
     ) -> list[ScheduledMessage]:
-        """Let messages be due now that await somebody, without those that have
-        changed or gone since."""
+        """Make messages that await somebody due now. Returns them, without
+        messages that were changed or deleted since."""
         now = sql.clock_ms()
         sets = "version = version + 1, awaits = 0, due = %s, look = %s"
         statement = f"UPDATE scheduled_message SET {sets} WHERE {_KEY} AND version = %s"

@@ -1,10 +1,10 @@
-"""Sends scheduled messages when they are due, and reminders, which a user gets
-from the server in their conversation with themselves.
+"""Sends scheduled messages and reminders when they are due. A user gets
+reminders from the server, in their conversation with themselves.
 
-All nodes look for what is due. A lease in the row lets one of them send it;
-that another one does so, too, is harmless: the transaction of the log that
-stores the message deletes the row, and stores nothing if the row has changed or
-is gone. So a message is sent once, or cancelled, whatever happens to nodes.
+All nodes look for due messages. A lease in the row lets one node send a
+message. A second sender does no harm: the transaction of the log that stores
+the message deletes the row, and stores nothing if the row was changed or
+deleted. So a message is sent once, or cancelled, whatever happens to nodes.
 """
 
 import logging
@@ -45,23 +45,23 @@ log = logging.getLogger(__name__)
 LOOK_SECONDS: Final = 10.0
 """How often a node looks for messages that others have scheduled."""
 AGAIN_MS: Final = 600_000
-"""After this time a message is sent again whose app has used up its quota,
-which may be raised."""
+"""After this time a message is tried again if the quota of its app was used up.
+The quota may be raised meanwhile."""
 _PRESENCE_SECONDS: Final = 2.0
-"""How often a node looks while messages await somebody: only the node to which
-a user comes knows it."""
+"""How often a node looks while messages await somebody. Only the node to which
+a user connects knows that the user is online."""
 _MOST_SENDING: Final = 200
-"""Messages without a result yet. With so many a node takes no more."""
+"""The most messages without a result. With this number a node takes no more."""
 _RESULT_SECONDS: Final = 60.0
-"""How long a result is waited for. Reviews of back ends take a while."""
+"""How long a node waits for a result. Reviews by back ends take a while."""
 _REMINDER_ID_BYTES: Final = 16
 BANNED = "banned"
 QUOTA = "quota"
 
 
 class ScheduledMessages:
-    """Owner of the moment of the next look, of the counts, and of what this
-    node sends just now."""
+    """Owner of the time of the next look, of the counts, and of the messages
+    that this node is sending."""
 
     page_folder: ClassVar = Path(__file__).parent / "page"
 
@@ -72,7 +72,7 @@ class ScheduledMessages:
         self.counts: Counter[Literal["schedule", "send", "refuse", "cancel"]] = (
             Counter()
         )
-        """How often this node has done which of them, since its start."""
+        """Act → how often this node has done it since its start."""
         self._log = services.log
         self._messaging = services.messaging
         self._signals = services.signals
@@ -80,10 +80,10 @@ class ScheduledMessages:
         self._awaited: tuple[str, str] = ("", "")
         """The user whose presence was checked last."""
         self._sending: dict[ScheduledMessage, float] = {}
-        """Messages without a result yet → until when the result is waited for,
-        in monotonic seconds."""
+        """Message without a result → when to stop waiting for the result, in
+        monotonic seconds."""
         self._results: deque[tuple[ScheduledMessage, Any]] = deque()
-        """Results that the next look settles."""
+        """Results that the next look processes."""
 
     # --- the author -----------------------------------------------------------
 
@@ -96,14 +96,14 @@ class ScheduledMessages:
         return row
 
     def cancel(self, app: str, user: str, id: str) -> bool:
-        """Whether it was cancelled: False, if it was sent before, or never
-        scheduled. Switches. Raises StorageUnavailable."""
+        """Cancel a message. False: it was sent before, or never scheduled.
+        Switches. Raises StorageUnavailable."""
         if not self.rows.cancel(app, user, id):
             return False
         self.counts["cancel"] += 1
         self._signal(app, user, {"id": id, "gone": True})
-        # A request that was repeated late may have scheduled a message again
-        # that was sent before.
+        # A late repeated request may have scheduled a message again that was
+        # sent before.
         return not self.was_sent(app, user, id)
 
     def was_sent(self, app: str, user: str, id: str) -> bool:
@@ -115,8 +115,8 @@ class ScheduledMessages:
         return entries.sent(app, "", _reminder_id(user, id)) is not None
 
     def changed(self, row: ScheduledMessage) -> None:
-        """A row was written here: look at it in time, and tell the devices of
-        its author. Never switches."""
+        """Plan the next look for a row that was written here, and notify the
+        devices of its author. Never switches."""
         self._news.set()
         self._signal(row.app, row.member, {"id": row.id, "version": row.version})
 
@@ -127,7 +127,7 @@ class ScheduledMessages:
     # --- the node -------------------------------------------------------------
 
     def run(self) -> None:
-        """Greenlet: send what is due, until it is killed."""
+        """Greenlet: send due messages, until it is killed."""
         while True:
             self._news.clear()
             left = LOOK_SECONDS
@@ -140,11 +140,12 @@ class ScheduledMessages:
             self._news.wait(left)
 
     def look(self) -> float:
-        """Send some of what is due. Returns the seconds until the next look.
-        Switches. Raises StorageUnavailable."""
+        """Send some of the due messages. Returns the seconds until the next
+        look. Switches. Raises StorageUnavailable."""
         if not self.core.store.has_database:
             return LOOK_SECONDS
-        # The results first: they end leases, and change what is due.
+        # The results come first, because they end leases, and change which
+        # messages are due.
         while self._results:
             row, result = self._results.popleft()
             self._settle(row, result)
@@ -169,14 +170,14 @@ class ScheduledMessages:
         return min(left, most)
 
     def _look_for_awaited(self) -> bool:
-        """Let messages be due whose receivers are online here. Returns whether
-        any await somebody."""
+        """Make messages due whose receivers are online here. Returns whether
+        any messages await somebody."""
         app_before, _ = self._awaited
         users = self.rows.awaited(self._awaited)
         if users:
             self._awaited = users[-1]
         else:
-            # After the last page the next look begins anew.
+            # After the last page the next look starts at the beginning.
             self._awaited = ("", "")
         apps = self.core.hub.apps
         for app, user in users:
@@ -185,9 +186,8 @@ class ScheduledMessages:
         return bool(users or app_before)
 
     def receiver_came(self, app: str, user: str) -> None:
-        """Let the messages be due that await a user, as far as their authors
-        may know that the user is online. Switches. Raises
-        StorageUnavailable."""
+        """Make the messages due that await a user, if their authors may see
+        that the user is online. Switches. Raises StorageUnavailable."""
         relations = self.core.relations
         rows = self.rows.awaiting(app, user)
         while rows:
@@ -200,7 +200,7 @@ class ScheduledMessages:
             rows = self.rows.awaiting(app, user, (last.member, last.id))
 
     def _send(self, row: ScheduledMessage) -> None:
-        """Send one. The next look settles it."""
+        """Send a message. The next look processes the result."""
         if self.core.sessions.is_banned(row.app, row.member):
             self._settle(row, Rejected(BANNED))
             return
@@ -213,7 +213,7 @@ class ScheduledMessages:
             self._settle(row, Rejected(RejectReason.UNKNOWN_MESSAGE))
             return
 
-        # In demo mode, who has no account writes to anybody.
+        # In demo mode, a user without an account may write to anybody.
         by_account = self.core.keys.demo and bool(
             self.core.accounts.those_of(row.app, [row.member])
         )
@@ -232,8 +232,9 @@ class ScheduledMessages:
             self._messaging.send_of_user(row.app, draft, done, None, to_account, source)
 
     def _reminder(self, row: ScheduledMessage) -> Draft | None:
-        """A copy of the message in the conversation of its author with
-        themselves; None: they can read it no more."""
+        """The draft of a reminder: a copy of the message, in the conversation
+        of its author with themselves. None: the author cannot read the message
+        any more."""
         entries = self._log.entries.readable(row.app, row.member, [row.reminds])
         if not entries or entries[0].kind != "message":
             return None
@@ -263,7 +264,7 @@ class ScheduledMessages:
             after = self.rows.refuse(row, QUOTA, AGAIN_MS)
             if after is not None:
                 self.changed(after)
-        # Otherwise it waits until the lease ends.
+        # Otherwise the message waits until the lease ends.
 
 
 def _draft(row: ScheduledMessage) -> Draft:
@@ -274,8 +275,8 @@ def _draft(row: ScheduledMessage) -> Draft:
 
 
 def _reminder_id(user: str, id: str) -> str:
-    """The ``client_msg_id`` of a reminder: the sender is the server, whose ids
-    are those of all users."""
+    """The ``client_msg_id`` of a reminder. The sender of all reminders is the
+    server, so the id must be unique among all users."""
     name = f"{user}\0{id}".encode()
     return blake2b(name, digest_size=_REMINDER_ID_BYTES).hexdigest()
 

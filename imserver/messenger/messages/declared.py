@@ -1,4 +1,4 @@
-"""What the feature declares: settings and tables."""
+"""The declarations of the feature: settings and tables."""
 
 from functools import partial
 from typing import Annotated, Any, Final
@@ -16,16 +16,16 @@ from imserver.plugin import SettingsRow
 
 
 class RetentionSettings(Struct, frozen=True):
-    """Keys of section ``storage``: for how many seconds, and how many of the
-    newest messages of each app are stored; 0: for ever, all."""
+    """Keys of section ``storage``: how many seconds messages are stored, and
+    how many of the newest messages of each app; 0: no limit."""
 
     retention_seconds: Seconds = 0.0
     retention_messages: Count = 0
 
 
 class AppRetention(Struct, frozen=True):
-    """How long and how many messages of one app are stored; unset: as the server
-    says."""
+    """How long, and how many messages of one app are stored; unset: as
+    configured for the server."""
 
     retention_seconds: Annotated[
         Seconds,
@@ -205,7 +205,7 @@ TABLES: Final = (
         stays="app = %s",
     ),
 )
-"""In the order of their deletion."""
+"""The tables in the order of their deletion."""
 
 
 def _read(sql: Statements) -> tuple[list[Any], list[Any], list[Any]]:
@@ -259,4 +259,4 @@ def _skip(sql: Statements, far: int) -> None:
 NUMBERS: Final = (
     GivenNumbers(frozenset({"log", "mark_version"}), _read, _continue_after, _skip),
 )
-"""What a restored database does not give again."""
+"""The numbers that a restored database must not give again."""

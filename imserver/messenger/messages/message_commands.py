@@ -74,19 +74,19 @@ from imserver.plugin.http import view
 
 class EntryPage(Struct):
     """Entries in the order of their ids. ``hasMore``: there are further
-    ones."""
+    entries."""
 
     messages: list[EntryView]
     more: bool = field(name="hasMore")
     begin_anew: bool | UnsetType = field(default=UNSET, name="beginAnew")
-    """Something behind the cursor has expired."""
+    """Entries after the cursor have expired, so the client must start again."""
     marks: MarksAnswer | UnsetType = UNSET
-    """The marks since then, if the client asked for them."""
+    """The changed marks, if the client has asked for them."""
 
 
 class Resumed(Struct):
-    """The answer to a login with a cursor: what was missed follows, or the
-    client has to sync."""
+    """The answer to a login with a cursor: either the missed entries follow, or
+    the client has to sync."""
 
     recovered: bool
 
@@ -112,8 +112,8 @@ class ConversationView(Struct, omit_defaults=True):
     name: str = ""
     last: EntryView | None = None
     position: int = field(default=0, name="place")
-    """The id to page on from, if it is not that of ``last``, which is the
-    newest entry that is not hidden."""
+    """The id from which the next page continues, if it differs from the id of
+    ``last``, the newest entry that is not hidden."""
     mentions: int = 0
     avatar: str = ""
     added: bool = False
@@ -122,11 +122,11 @@ class ConversationView(Struct, omit_defaults=True):
     write: str = "member"
     reply: str = "member"
     unread_more: bool = field(default=False, name="unreadMore")
-    """Whether more messages are unread than ``unread`` says."""
+    """Whether there are more unread messages than ``unread``."""
 
 
 class ConversationPage(Struct):
-    """Conversations, those with the newest entries first."""
+    """Conversations. Conversations with the newest entries come first."""
 
     conversations: list[ConversationView]
     more: bool = field(name="hasMore")
@@ -158,8 +158,8 @@ def conversation_view(summary: ConversationSummary, user: str) -> ConversationVi
 
 
 class MessageCommands(Service, dict=True):
-    """Carries out the commands. A connection follows the log from its login
-    with a cursor on, or from its first ``sync``."""
+    """Carries out the commands on stored messages. A connection follows the log
+    from its login with a cursor on, or from its first ``sync``."""
 
     sessions: Sessions
     messaging: Messaging
@@ -190,8 +190,8 @@ class MessageCommands(Service, dict=True):
     def resume(
         self, connection: Connection, command: Resume, answer: Answer
     ) -> Reply | None:
-        """Log in with a cursor: what was missed follows the reply, or the
-        client has to sync. May switch."""
+        """Log in with a cursor. Either the missed entries follow the reply, or
+        the client has to sync. May switch."""
         login = Login(command.app, command.user, command.token, command.device)
         code = self.sessions.login(connection, login)
         if code != ReplyCode.OK:
@@ -214,8 +214,8 @@ class MessageCommands(Service, dict=True):
     def sync(
         self, connection: Connection, command: Sync, answer: Answer
     ) -> Reply | None:
-        """A page of missed entries; after the last one new entries are
-        delivered. May switch."""
+        """Answer with a page of missed entries. New entries are delivered after
+        the last page. May switch."""
         app, user = app_and_user(connection)
         log_subscription = connection.log_subscription
         if isinstance(log_subscription, PendingLogSubscription) and (
@@ -228,14 +228,14 @@ class MessageCommands(Service, dict=True):
         ):
             self._catch_up.subscribe(connection, LogSubscription())
 
-        # The subscription delivers changes of marks from here on, so none is
-        # missed.
+        # From here on the subscription delivers changes of marks, so no change
+        # is missed.
         marks: MarksAnswer | UnsetType = UNSET
         if command.version >= 0:
             marks = self.receipts.marks(app, user, command.version)
         if connection.log_subscription is None:
-            # Another session of the user is addressed, so nothing will be
-            # pushed here.
+            # Another session of the user receives the pushes, so nothing will
+            # be pushed here.
             entries, more = self._catch_up.page(app, user, command.after, command.limit)
             anew = self._catch_up.must_begin_anew(connection, command.after)
             return Reply(ReplyCode.OK, _page(entries, more, anew, marks))
@@ -281,13 +281,13 @@ class MessageCommands(Service, dict=True):
         return Reply(ReplyCode.OK, ConversationPage(views, more))
 
     def search(self, connection: Connection, command: Search) -> Reply:
-        """Search in what the user may read. Switches."""
+        """Search the messages that the user may read. Switches."""
         app, user = app_and_user(connection)
         entries, before = self.searches.search(app, user, command)
         return _search_page(entries, before)
 
     def ack(self, connection: Connection, command: Ack) -> Reply:
-        """The client has everything up to an id. Never switches."""
+        """Note that the client has everything up to an id. Never switches."""
         app = connection.app or ""
         ahead = self.messaging.log_subscriptions.ahead.get(app, {}).get(connection, 0)
         position = max(ahead, self.messaging.follower.position(app))
@@ -302,7 +302,7 @@ class MessageCommands(Service, dict=True):
     def react(self, connection: Connection, command: React) -> Reply:
         """React to a message, or remove the reaction. Switches."""
         app, user = app_and_user(connection)
-        # Somebody who is muted may take back their reactions.
+        # A muted user may withdraw their reactions.
         mute = None
         if not command.remove:
             mute = self.messaging.mute_of(app, user)
@@ -372,7 +372,7 @@ def _page(
 
 
 class AnnotatedView(Struct, omit_defaults=True):
-    """The answer to a reaction or a pin: its entry. Without ``id``: nothing had
+    """The answer to a reaction or a pin: its entry. Without ``id``, nothing had
     to change."""
 
     conversation: int
@@ -381,16 +381,16 @@ class AnnotatedView(Struct, omit_defaults=True):
 
 
 class PinsView(Struct, omit_defaults=True):
-    """Pinned messages, the one that was pinned last first. ``before``: of the
-    next page; 0: there is none."""
+    """Pinned messages; the message that was pinned last comes first.
+    ``before``: of the next page; 0: this is the last page."""
 
     messages: list[EntryView]
     before: int = 0
 
 
 class AnsweredView(Struct, omit_defaults=True):
-    """The answer to an answer: the question as it is now. Without ``id``: the
-    user had answered so before."""
+    """The reply to an answer: the question as it is now. Without ``id``, the
+    user has given this answer before."""
 
     conversation: int
     ask: Ask
@@ -399,8 +399,8 @@ class AnsweredView(Struct, omit_defaults=True):
 
 
 class AskCommands(Service):
-    """Carries out the command, and tells other connections of the user what
-    they have voted. Stateless."""
+    """Carries out the command to answer a question, and sends votes to the
+    other connections of the user. Stateless."""
 
     core: Services
     messaging: Messaging
@@ -442,9 +442,9 @@ class AskCommands(Service):
         besides: Connection | None = None,
     ) -> AskChange | Rejected:
         """Answer a question as a user, with the value of an option or with free
-        text, which the back end of the app reviews if it wants to; or vote in a
-        poll. Not ``by_user``: a back end does, for the user. The user's
-        connections except ``besides`` hear of a vote.
+        text, or vote in a poll. The back end of the app reviews free text if it
+        wants to. Not ``by_user``: a back end answers for the user. The user's
+        connections except ``besides`` are notified of a vote.
 
         Switches. Raises StorageUnavailable, TooManyMessages and
         ReviewUnavailable.
@@ -492,14 +492,14 @@ class AskCommands(Service):
 
 
 class ThreadView(ThreadState, frozen=True, kw_only=True):
-    """A thread as a user sees it: without ``message`` if they may not read
-    that."""
+    """A thread as a user sees it, without ``message`` if the user may not read
+    it."""
 
     message: EntryView | msgspec.UnsetType = msgspec.UNSET
 
     @staticmethod
     def of(thread: Thread) -> ThreadView:
-        """How clients see a thread."""
+        """Make the view of a thread."""
         message: EntryView | msgspec.UnsetType = msgspec.UNSET
         if thread.message is not None:
             message = thread.message.view()
@@ -523,7 +523,7 @@ class ThreadList(Struct):
 
 
 class ThreadCommands:
-    """Carries out what users do with threads, and tells it to their other
+    """Carries out the commands of users on threads, and notifies their other
     connections. Stateless."""
 
     def __init__(self, signals: Signals, store: Store) -> None:
@@ -541,10 +541,10 @@ class ThreadCommands:
     def page(
         self, app: str, user: str, root: int, before: int, limit: int
     ) -> tuple[Thread, list[Entry], int] | None:
-        """A thread, the last of its replies before an id (0: its end) in the
-        order of their ids, and ``before`` of the page before them; 0: there is
-        none. None: the user cannot read the thread. Switches; raises
-        StorageUnavailable."""
+        """A thread, and a page of its last replies before an id (0: its end),
+        in the order of their ids. Returns also the ``before`` of the next page;
+        0: there are no earlier replies. None: the user cannot read the thread.
+        Switches; raises StorageUnavailable."""
         thread = self._log.threads.get(app, user, root)
         replies = self._log.threads.replies(app, user, root, before, limit)
         if thread is None or replies is None:
@@ -567,15 +567,16 @@ class ThreadCommands:
         besides: Connection | None = None,
     ) -> Thread | None:
         """Follow a thread, or mute it. The user's connections except
-        ``besides`` hear of it. Switches; raises StorageUnavailable."""
+        ``besides`` are notified. Switches; raises StorageUnavailable."""
         thread = self._log.threads.follow(app, user, root, follows)
         return self._notify(app, user, thread, besides)
 
     def read(
         self, app: str, user: str, root: int, id: int, besides: Connection | None = None
     ) -> Thread | None:
-        """A user has read a thread up to a reply. The user's connections except
-        ``besides`` hear of it. Switches; raises StorageUnavailable."""
+        """Note that a user has read a thread up to a reply. The user's
+        connections except ``besides`` are notified. Switches; raises
+        StorageUnavailable."""
         thread = self._log.threads.read(app, user, root, id)
         return self._notify(app, user, thread, besides)
 

@@ -39,11 +39,11 @@ from imserver.messenger.streams.streamed_messages import (
 
 _INDEX_SECONDS: Final = 1.0
 _ACK_CHECK_SECONDS: Final = 1.0
-"""The timer wheel of acknowledgements counts in seconds."""
+"""The time of one turn of the wheel of acknowledgements."""
 ERASURE_PATIENCE_SECONDS: Final = 20.0
 """How long an erasure waits for another node that works on the index of words.
-After that it fails, because the index still has words of the user; whoever asked
-for it repeats it."""
+After that the erasure fails, because the index still has words of the user. The
+caller repeats it."""
 
 
 def build(core: Core) -> Parts:
@@ -58,7 +58,7 @@ def build(core: Core) -> Parts:
     core.hub.report_to(catch_up.forget)
     if core.member is not None:
         core.member.report_to(messaging.learn)
-    # Streams end when the node drains, and when their app is deleted.
+    # Streams end when the node drains, or when their app is deleted.
     for streams in (services.streams, services.channel_streams):
         core.draining.report_to(streams.close_all)
         core.tenants.report_to(streams.forget)
@@ -112,13 +112,13 @@ def _erasure(store: Store, positions: ActionPositions) -> Erasure:
         if not store.has_database:
             return
         store.part(MessageLog).erase_user(app, user, name)
-        # Without a new name what they wrote stays, and so do its words.
+        # Without a new name the messages stay, with their words in the index.
         if name and not store.part(WordIndex).settle(app, ERASURE_PATIENCE_SECONDS):
             raise StorageUnavailable("another node works on the index of words")
         positions.forget(app, user)
 
     def erase_app(_app: str) -> None:
-        """Nothing is left: the store deletes the rows of the tables."""
+        """Do nothing: the store deletes the rows of the tables."""
 
     return Erasure(frozenset(), erase_user, erase_app)
 
@@ -126,7 +126,8 @@ def _erasure(store: Store, positions: ActionPositions) -> Erasure:
 def _make_services(
     core: Core,
 ) -> tuple[MessageServices, tuple[ChannelLog, LogPushes], CommandTable]:
-    """Build the services, what answers the core besides, and the commands."""
+    """Build the services, the objects that answer the core, and the
+    commands."""
     store = core.store
     metrics = core.metrics
     channel_log = ChannelLog(

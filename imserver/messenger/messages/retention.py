@@ -1,9 +1,9 @@
-"""Retention: entries beyond the age or number that an app retains are deleted
-from the log.
+"""Retention: deletes entries from the log that are older, or more, than an app
+retains.
 
-A client whose cursor is before the first entry that is left learns so at its
-next login or sync, and begins anew. Every node does this by itself; deleting
-twice does no harm.
+If the cursor of a client is before the first remaining entry, the client is
+told at its next login or sync, and starts again. Each node does this
+independently; deleting twice does no harm.
 """
 
 import logging
@@ -24,9 +24,9 @@ log = logging.getLogger(__name__)
 
 
 class Retention(Struct, frozen=True):
-    """Deletes entries whose time is over. ``settings_of`` gives the settings of
-    an app. Positions of the action dialect expire with the entries. Entries
-    that one of the ``observers`` needs stay."""
+    """Deletes expired entries. ``settings_of`` returns the settings of an app.
+    Positions of the action dialect expire with the entries. Entries that one of
+    the ``observers`` needs stay."""
 
     settings: RetentionSettings
     settings_of: Callable[[str], TenantSettings | None]
@@ -36,8 +36,8 @@ class Retention(Struct, frozen=True):
     observers: Sequence[LogObserver]
 
     def expire(self) -> int:
-        """Delete what has expired. Returns the number of entries. Switches.
-        Raises StorageUnavailable."""
+        """Delete expired entries and positions. Returns the number of entries.
+        Switches. Raises StorageUnavailable."""
         if not self.store.has_database:
             return 0
         stored = self.store.part(MessageLog)
@@ -63,8 +63,8 @@ class Retention(Struct, frozen=True):
         return deleted
 
     def limits_of(self, app: str) -> tuple[float, int]:
-        """For how many seconds, and how many of its newest entries, an app
-        retains; 0: for ever, all."""
+        """The retention of an app: the most seconds, and the number of its
+        newest entries; 0: no limit."""
         tenant = self.settings_of(app)
         of_app = AppRetention()
         if tenant is not None:

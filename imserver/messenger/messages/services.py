@@ -15,17 +15,18 @@ from imserver.messenger.streams.streamed_messages import StreamedMessages
 
 
 class MessageServices(Struct, frozen=True):
-    """Stored messages, and texts that are sent in pieces:
+    """The services of stored and streamed messages:
     ``core.service(MessageServices)``.
 
     A feature that gets it names ``messages`` in ``uses``. ``log`` has the
-    stored messages. ``messaging`` stores and delivers messages, ``signals``
-    delivers what is not stored. ``receipts``: who has read what. ``threads``:
-    who follows which. ``search`` and ``retention``: the services of their
-    commands. ``streams``: texts that are stored when their last piece has come.
-    ``channel_streams``: those in channels. ``observers``: features that hear of
-    stored entries add theirs. ``asks``: answers of users to questions.
-    ``stream_starts``: where event streams begin.
+    stored messages. ``messaging`` stores and delivers messages. ``signals``
+    delivers signals, which are not stored. ``receipts``: read positions of
+    users. ``threads``: followers of threads. ``search`` and ``retention``: the
+    services of their commands. ``streams``: streamed messages in conversations,
+    which are stored when their last piece has come. ``channel_streams``:
+    streamed messages in channels. ``observers``: features add their observers
+    of stored entries. ``asks``: answers of users to questions.
+    ``stream_starts``: the positions at which event streams begin.
     """
 
     log: MessageLog

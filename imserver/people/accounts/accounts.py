@@ -776,8 +776,8 @@ class Accounts(Service, dict=True):
         self.logged_out(app, user)
 
     def logged_out(self, app: str, user: str, login: Device | None = None) -> None:
-        """Tell other features and sessions that a login has ended; None: all
-        logins."""
+        """Close the sessions of a login that has ended, and report its end;
+        None: all logins."""
         device: str | None = None
         login_id: int | None = None
         if login is not None:

@@ -309,8 +309,8 @@ def _step_of(secret: str, code: str) -> int:
     totp = _totp(secret)
     now = int(time()) // STEP_SECONDS
     matching = 0
-    # All three are compared, so that the time says nothing. This half minute is
-    # the last one, so that it counts if several match.
+    # All three are compared, so that the time reveals nothing. The current half
+    # minute comes last, so it wins if several match.
     for step in (now + 1, now - 1, now):
         right_code = totp.generate_otp(step)
         if hmac.compare_digest(right_code.encode(), code.encode()):

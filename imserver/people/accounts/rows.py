@@ -43,8 +43,8 @@ _NO_PHONE: Final = "\x01"
 The column is unique and not NULL; a random text follows."""
 _NO_PHONE_BYTES: Final = 8
 _NICKNAME_CHARACTERS: Final = 200
-"""Most characters of a folded nickname. Few nicknames become longer when they
-are folded."""
+"""The most characters of a folded nickname. Folding makes a few nicknames
+longer."""
 _STORED: Final = (
     "app, phone, nickname, avatar, password, version, created, email, name, bot, "
     "guest, confirmed_email, folded"
@@ -68,22 +68,24 @@ _BLOCKERS: Final = (
     "WHERE a.app = %s AND r.state = 'blocked' AND r.other IN (%s, "
     "coalesce((SELECT owner FROM bot WHERE id = %s), 0))"
 )
-"""Accounts that have blocked an account or its owner."""
+"""Selects the accounts that have blocked an account or its owner."""
 IS_NO_GUEST: Final = {
     "sqlite": "guest = 0",
     "postgresql": "guest = 0",
     "mysql": "guest + 0 = 0",
 }
-"""Engine → condition: not the account of a guest. MySQL would read nearly all
-accounts by the index of guests, however few ids are wanted."""
+"""Engine → condition: not the account of a guest. Without this form, MySQL
+would read nearly all accounts by the index of guests, even for a few ids."""
 SHORT_STEP_SECONDS: Final = 0.01
-"""After a step of a search that was shorter, the next one looks at more ids."""
+"""If a step of a search takes less time than this, the next step reads more
+ids."""
 STEP_GROWTH: Final = 4
-"""How many times as many ids the next step looks at: so none takes much longer
-than 40 ms."""
+"""The factor by which the next step reads more ids. So no step takes much
+longer than 40 ms."""
 _IN_DIRECTORY: Final = "app = %s AND guest = 0 AND bot = 0 AND findable = 1"
-"""Whom a directory has: the first columns of its index, so that guests, of whom
-an app may have very many, cost a page nothing."""
+"""Condition: an account is in the directory. It uses the first columns of the
+index of the directory, so a page costs the same however many guests an app
+has."""
 _NO_BLOCK: Final = (
     "AND NOT EXISTS (SELECT 1 FROM relation r "
     "WHERE r.account = account.id AND r.other = %s AND r.state = 'blocked') "
@@ -134,8 +136,9 @@ class AccountStore(Store.Rows):
         password: str,
         record: RecordEvent | None = None,
     ) -> Account:
-        """Store an account, with a hash. Raises Taken. ``record``, here and
-        below: stores an event about the account in the same transaction."""
+        """Store an account, with the hash of its password. Raises Taken.
+        ``record``, here and below: stores an event about the account in the
+        same transaction."""
         return add_account(sql, new, password, record)
 
     @Store.writing
@@ -162,17 +165,17 @@ class AccountStore(Store.Rows):
         subjects: Sequence[str],
     ) -> tuple[Account, str] | None:
         """The account that is linked with one of these identities, and the
-        provider of the link. The first provider and the first subject count
-        more."""
+        provider of the link. If several match, the first provider and the first
+        subject win."""
         return _linked(sql, app, providers, subjects)
 
     @Store.reading_or(None)
     def by_login(
         self, sql: PooledStatements, app: str, *logins: tuple[Identifier, str]
     ) -> tuple[Account, str] | None:
-        """The account with the first of these identifiers that exists, and its
-        password hash. All are looked up, so the time does not reveal which
-        exists."""
+        """The account with one of these identifiers, and its password hash. The
+        first identifier that exists wins. All are looked up, so the time does
+        not reveal which of them exist."""
         rows: list[Row] = []
         for kind, text in logins:
             statement = f"{_ACCOUNTS} WHERE app = %s AND {kind} = %s"
@@ -180,8 +183,8 @@ class AccountStore(Store.Rows):
         return _found(rows)
 
     def by_id_or_login(self, app: str, text: str) -> tuple[Account, str] | None:
-        """The account that an operator names by its id or by an identifier, and
-        its password hash."""
+        """The account with this id or identifier, and its password hash. For
+        operators."""
         return self.by_id(app, id_of(text)) or self.by_login(app, *candidates(text))
 
     @Store.reading_or([])
@@ -192,7 +195,7 @@ class AccountStore(Store.Rows):
         id: int,
         logins: Sequence[tuple[Identifier, str]],
     ) -> list[Account]:
-        """The accounts of these apps with this id (0: none), or with one of
+        """The accounts of these apps with this id (0: no id), or with one of
         these identifiers."""
         rows: list[Row] = []
         if id:
@@ -224,10 +227,9 @@ class AccountStore(Store.Rows):
     def by_ids_named(
         self, app: str, ids: Sequence[int], words: Sequence[str]
     ) -> list[Account]:
-        """The existing accounts with these ids, ordered by id, that others see
-        under a name with all of these words: a user name that others may not
-        find counts for nothing.
-        """
+        """The accounts with these ids whose visible names contain all of these
+        words, ordered by id. A user name that others may not find does not
+        count."""
 
         def work(sql: PooledStatements) -> list[Row]:
             has_all = " AND ".join([sql.contains("folded")] * len(words))
@@ -251,7 +253,7 @@ class AccountStore(Store.Rows):
 
     @Store.reading_or(0)
     def last_id(self, sql: PooledStatements) -> int:
-        """The id of the newest account of any app; 0: there is none."""
+        """The id of the newest account of any app; 0: no account exists."""
         return sql.query("SELECT max(id) FROM account")[0][0] or 0
 
     def named(
@@ -265,13 +267,14 @@ class AccountStore(Store.Rows):
         now: int,
     ) -> tuple[list[Account], int]:
         """The newest accounts with ``after < id <= upto`` that others may find
-        and whose names contain all of these words, and the id at which the rest
-        begins; no bots, no guests, and none that is locked now.
+        and whose names contain all of these words. Bots, guests and accounts
+        that are locked now are left out. Returns also the id at which the next
+        page begins.
 
         ``words``: from
         :meth:`imserver.gateway.storage.statements.Statements.words`. ``begin``:
-        only accounts whose names have words that begin with them; False: only
-        the others.
+        only accounts with names in which words begin with these words; False:
+        only the other accounts.
         """
 
         def work(sql: PooledStatements) -> list[Row]:
@@ -310,20 +313,21 @@ class AccountStore(Store.Rows):
         self, app: str, after: tuple[str, int], limit: int, now: int, by: int = 0
     ) -> tuple[list[Account], tuple[str, int] | None]:
         """A page of the accounts that ``by`` (0: a back end) may find, in the
-        order of their folded names, and where the next page begins; None: there
-        is none. No bots, no guests, none that is locked now, and nobody with a
-        block between them and ``by``.
+        order of their folded names. Bots, guests, accounts that are locked now,
+        and accounts with a block between them and ``by`` are left out. Returns
+        also where the next page begins; None: this is the last page.
 
-        All conditions are in the statement: a page begins after an account that
-        the page before has shown, so its cursor names nobody whom the reader
-        must not find. ``after``: the folded name and the id of the last account
-        of the page before; ``("", 0)``: none.
+        All conditions are in the statement. So a page begins after an account
+        that the previous page has shown, and its cursor names nobody whom the
+        reader must not find. ``after``: the folded name and the id of the last
+        account of the previous page; ``("", 0)``: the first page.
         """
 
         def work(sql: PooledStatements) -> list[Row]:
             index = ""
             if sql.engine == "mysql":
-                # Otherwise it would sort all accounts of the app.
+                # Without the hint the engine would sort all accounts of the
+                # app.
                 index = "FORCE INDEX (account_by_folded)"
             statement = (
                 f"{_ACCOUNTS} {index} WHERE {_IN_DIRECTORY} AND folded >= %s "
@@ -342,7 +346,7 @@ class AccountStore(Store.Rows):
         return accounts, (text_of(last[-2]), last[0])
 
     def _fold_rest(self, app: str) -> None:
-        """Fold the names of accounts that nodes of the release before, and
+        """Fold the names of accounts that nodes of the previous release, or
         imports of apps, have made."""
         condition = f"{_IN_DIRECTORY} AND folded IS NULL LIMIT 1000"
 
@@ -365,8 +369,8 @@ class AccountStore(Store.Rows):
         fields: Mapping[Any, Any],
         record: RecordEvent | None = None,
     ) -> Account | None:
-        """Change the given fields of an account; None if it does not exist. An
-        identifier ``""`` is removed. Raises Taken."""
+        """Change the given fields of an account; None: it does not exist.
+        ``""`` removes an identifier. Raises Taken."""
         for name in _CHANGEABLE:
             if name not in fields:
                 continue
@@ -387,7 +391,7 @@ class AccountStore(Store.Rows):
                 (id, app),
             )
         if "email" in fields:
-            # A code in the mailbox of the old address is worth nothing.
+            # A code in the mailbox of the old address becomes invalid.
             forget(sql, id, "password_reset")
         return reported(sql, record, "changed", app, id)
 
@@ -426,9 +430,9 @@ class AccountStore(Store.Rows):
         now: int,
         expires_at: int,
     ) -> bool:
-        """Store the hash of a code that resets the password of an account,
-        instead of earlier ones; False if ``email``, to which it is sent, is not
-        its address any more."""
+        """Store the hash of a code that resets the password of an account, in
+        place of earlier codes. ``email``: the address to which the code is
+        sent. False: it is not the address of the account any more."""
         rows = sql.query(
             f"SELECT email FROM account WHERE id = %s{sql.for_update}", (id,)
         )
@@ -464,16 +468,17 @@ class AccountStore(Store.Rows):
         record: RecordEvent | None = None,
     ) -> bool:
         """Replace the password hash of the account of a code, and invalidate
-        its tokens and codes. False: there is no such code now."""
+        its tokens and codes. False: no such code is valid now."""
         rows = sql.query(_RESET, (code, now, app))
         if not rows:
             return False
-        # Of two requests at once, one deletes the row.
+        # Only one of two simultaneous requests deletes the row.
         deleted = sql.execute("DELETE FROM password_reset WHERE code = %s", (code,))
         if deleted != 1:
             return False
         id = rows[0][0]
-        # The code was in a mail to this address, or the operator has made it.
+        # The code was in a mail to this address, or the operator has made the
+        # code.
         sql.execute(
             "UPDATE account SET password = %s, guest = 0, version = version + 1, "
             "confirmed_email = email WHERE id = %s",
@@ -487,9 +492,9 @@ class AccountStore(Store.Rows):
     def confirm_email(
         self, sql: PooledStatements, id: int, is_meant: Callable[[Account], bool]
     ) -> Account | None:
-        """Note that the e-mail address of an account is confirmed, and return
-        the account as it was; None: it does not exist, or ``is_meant`` denies
-        that it is this address."""
+        """Store that the e-mail address of an account is confirmed, and return
+        the account as it was before. None: the account does not exist, or
+        ``is_meant`` returns that its address is another one."""
         row = _found(sql.query(f"{_ACCOUNTS} WHERE id = %s{sql.for_update}", (id,)))
         if row is None:
             return None
@@ -501,8 +506,8 @@ class AccountStore(Store.Rows):
 
     @Store.writing_or(False)
     def note_question(self, sql: PooledStatements, id: int) -> bool:
-        """Note that an account is asked by itself to confirm its e-mail
-        address; False: it was before."""
+        """Store that the server has asked an account to confirm its e-mail
+        address, without a request of the user. False: it has asked before."""
         statement = (
             "UPDATE account SET confirmed_email = '' WHERE id = %s "
             "AND confirmed_email IS NULL"
@@ -517,7 +522,7 @@ class AccountStore(Store.Rows):
         id: int,
         record: RecordEvent | None = None,
     ) -> bool:
-        """Invalidate all tokens of an account; False if it does not exist."""
+        """Invalidate all tokens of an account. False: it does not exist."""
         statement = (
             "UPDATE account SET version = version + 1 WHERE id = %s AND app = %s"
         )
@@ -528,8 +533,8 @@ class AccountStore(Store.Rows):
         return ended
 
     def remove(self, app: str, id: int, record: RecordEvent | None = None) -> bool:
-        """Delete an account and its relations; False if it does not exist. The
-        keys that it has made end, at once on this node."""
+        """Delete an account and its relations. False: it does not exist. The
+        API keys that it has made end, at once on this node."""
         is_removed: bool = self._remove(app, id, record)
         if is_removed:
             self._store.try_refresh()
@@ -601,8 +606,8 @@ class AccountStore(Store.Rows):
         password: str,
         record: RecordEvent | None = None,
     ) -> Account | None:
-        """Make a member of a guest, and end its earlier login. None: the
-        account is no guest's any more. Raises Taken."""
+        """Turn a guest into a member, and end its earlier login. None: the
+        account is no guest any more. Raises Taken."""
         if not sql.query(f"{_GUEST}{sql.for_update}", (id, app)):
             return None
         fields: dict[str, Any] = {
@@ -627,8 +632,8 @@ class AccountStore(Store.Rows):
         name: str,
         record: RecordEvent | None = None,
     ) -> Account | None:
-        """Make a member of a guest, who stays logged in. None: the account is
-        no guest's any more. Raises Taken."""
+        """Turn a guest into a member, who stays logged in. None: the account is
+        no guest any more. Raises Taken."""
         if not sql.query(f"{_GUEST}{sql.for_update}", (id, app)):
             return None
         with _taken():
@@ -639,8 +644,8 @@ class AccountStore(Store.Rows):
         return reported(sql, record, "changed", app, id)
 
     def unused_guests(self, before: int) -> Iterator[list[Account]]:
-        """Pages of the guests of all apps who came, and were last seen, before
-        a Unix second."""
+        """The guests of all apps who were created, and last seen, before a Unix
+        second, in pages."""
         condition = "guest = 1 AND created < %s AND last_seen < %s"
         for rows in self._store.pages(
             "account", "id", _ROWS.columns, condition, (before, before)
@@ -665,8 +670,9 @@ class AccountStore(Store.Rows):
     def add_device(
         self, sql: PooledStatements, id: int, version: int, new: Device, most: int
     ) -> bool:
-        """Store a login of a version of an account; False: it has another one
-        now, or was deleted. Beyond ``most`` logins the oldest end."""
+        """Store a login of an account that has this version. False: the account
+        has another version now, or was deleted. If the account has more than
+        ``most`` logins, the oldest ones end."""
         versions = sql.query(
             f"SELECT version FROM account WHERE id = %s{sql.for_update}", (id,)
         )
@@ -685,8 +691,8 @@ class AccountStore(Store.Rows):
         new: Device,
         most: int,
     ) -> tuple[Account, str] | None:
-        """As :meth:`linked`, and store a login of the account that was found,
-        as :meth:`add_device` does, unless it is locked."""
+        """Find an account as :meth:`linked` does, and store a login as
+        :meth:`add_device` does, unless the account is locked."""
         row = _linked(sql, app, providers, subjects, sql.for_update)
         if row is None:
             return None
@@ -717,8 +723,8 @@ class AccountStore(Store.Rows):
     def there(
         self, sql: PooledStatements, app: str, imported: Sequence[Imported]
     ) -> list[Account]:
-        """The accounts that have the id, or in the app an identifier, of one of
-        ``imported``."""
+        """The accounts that have the same id as one of ``imported``, or in its
+        app the same identifier."""
         ids = [each.account.id for each in imported]
         rows = sql.query_in(f"{_ACCOUNTS} WHERE id IN {{}}", (), ids)
         for kind in IDENTIFIERS:
@@ -729,7 +735,7 @@ class AccountStore(Store.Rows):
 
     @Store.writing
     def put(self, sql: PooledStatements, imported: Sequence[Imported]) -> None:
-        """Store accounts with given ids. New accounts get ids above them.
+        """Store accounts with given ids. Later new accounts get greater ids.
         Raises Taken."""
         marks = marks_of(1 + _STORED_COLUMNS)
         statement = f"INSERT INTO account (id, {_STORED}) VALUES {marks}"
@@ -739,7 +745,7 @@ class AccountStore(Store.Rows):
         with _taken():
             sql.execute_many(statement, rows)
         if sql.engine == "postgresql":
-            # The other engines continue after the greatest id by themselves.
+            # The other engines automatically continue after the greatest id.
             sequence = "pg_get_serial_sequence('account', 'id')"
             sql.query(
                 f"SELECT setval({sequence}, GREATEST((SELECT max(id) FROM account), "
@@ -764,9 +770,10 @@ class AccountStore(Store.Rows):
 
         ``becoming`` receives the state of the first towards the second, and of
         the second towards the first. It returns the new states and a result.
-        This method returns that result, ``"unknown"`` if not both accounts
-        exist or a change does not meet the condition, or ``"full"`` if an
-        account would have relations to more than ``limit`` others.
+        This method returns that result. It returns ``"unknown"`` if one of the
+        accounts does not exist, or if a change does not meet the condition. It
+        returns ``"full"`` if an account would have relations to more than
+        ``limit`` others.
         """
         # Both rows are locked, in this order, so that concurrent requests run
         # one after the other.
@@ -806,8 +813,9 @@ class AccountStore(Store.Rows):
     def blocked_by(
         self, app: str, one: int, others: Sequence[int], with_owner: bool = True
     ) -> set[int]:
-        """The ids in ``others`` of accounts that have blocked an account;
-        ``with_owner``: or, if it is a bot, its owner."""
+        """The ids in ``others`` of accounts that have blocked an account.
+        ``with_owner``: if the account is a bot, also accounts that have blocked
+        its owner."""
         statement = f"{_BLOCKERS} AND r.account IN {{}}"
         bot = one if with_owner else 0
         rows = self._store.rows_in(statement, (app, one, bot), others)
@@ -824,8 +832,8 @@ class AccountStore(Store.Rows):
         self, sql: PooledStatements, one: int, others: Sequence[int]
     ) -> dict[int, States]:
         """Other account → the states of the two towards each other, as in
-        :data:`Relating`. Whoever has blocked the owner of a bot has blocked the
-        bot."""
+        :data:`Relating`. An account that has blocked the owner of a bot has
+        blocked the bot."""
         ids = list(dict.fromkeys(others))
         mine = "SELECT other, state FROM relation WHERE account = %s AND other IN {}"
         theirs = (
@@ -895,7 +903,7 @@ def _account(row: Row) -> Account:
 
 
 def _identifier(kind: str, text: str) -> str | None:
-    """An identifier as it is stored; ``""``: none."""
+    """An identifier in its stored form; ``""``: no identifier."""
     if text:
         return text
     if kind == "phone":
@@ -954,8 +962,8 @@ def reported(
     app: str | None,
     id: int,
 ) -> Account | None:
-    """An account that was changed, whose event is stored; None: it does not
-    exist. ``app`` None: any app."""
+    """Store the event about a changed account, and return the account; None: it
+    does not exist. ``app`` None: any app."""
     row = _by_id(sql, app, id)
     if row is None:
         return None
@@ -987,8 +995,8 @@ def _row(new: Account, password: str) -> Row:
 
 
 def _folded(account: Account) -> str:
-    """The names of an account as a search compares them: each word has a space
-    before it."""
+    """The names of an account in the form that a search compares, with a space
+    before each word."""
     nickname = " ".join(Statements.words(account.nickname))
     name = " ".join(Statements.words(account.name))
     if nickname:
@@ -1022,8 +1030,8 @@ def _device(sql: PooledStatements, account: int, id: int) -> Device | None:
 
 
 def _add_device(sql: PooledStatements, id: int, new: Device, most: int) -> None:
-    """Store a login of an account whose row is locked. Beyond ``most`` logins
-    the oldest end."""
+    """Store a login of an account whose row is locked. If the account has more
+    than ``most`` logins, the oldest ones end."""
     newest = _LOGINS.find(sql.query, "WHERE account = %s ORDER BY since DESC, id", id)
     valid = [each for each in newest if each.expires_at > new.since]
     valid_ids = {each.id for each in valid[: max(most - 1, 0)]}
@@ -1042,7 +1050,8 @@ def forget(sql: PooledStatements, account: int, *tables: str) -> None:
 
 
 def _state(sql: PooledStatements, one: int, two: int) -> str:
-    """The state of the first account towards the second; ``""``: none."""
+    """The state of the first account towards the second; ``""``: no
+    relation."""
     rows = sql.query(f"SELECT state FROM relation {_PAIR}", (one, two))
     if rows:
         return str(rows[0][0])
@@ -1052,8 +1061,8 @@ def _state(sql: PooledStatements, one: int, two: int) -> str:
 def add_link(
     sql: PooledStatements, app: str, account: int, provider: str, subject: str, now: int
 ) -> None:
-    """Link an account in a transaction. Raises Taken if the identity is
-    linked."""
+    """Link an account in a transaction. Raises Taken if the identity is linked
+    already."""
     statement = (
         "INSERT INTO oauth_link (app, provider, subject, account, since) "
         f"VALUES {marks_of(5)}"

@@ -5,8 +5,8 @@ from typing import Any, Final
 from imserver.plugin.storage import PooledStatements, Row, text_of
 
 _NICKNAME_CHARACTERS: Final = 200
-"""Most characters of a folded nickname. Few nicknames become longer when they
-are folded."""
+"""The most characters of a folded nickname. Folding makes a few nicknames
+longer."""
 
 
 def _fold_names(op: Any) -> None:
@@ -29,9 +29,9 @@ def _folded(account: Row) -> Row:
 
 
 def _fold_anew(op: Any) -> None:
-    """Leave names with letters such as ``ł``, which are plain letters now, to
-    the next search, as those of accounts that a node of the release before has
-    made."""
+    """Let the next search fold names with letters such as ``ł`` again, which
+    now count as plain letters. It treats them like names that a node of the
+    previous release has stored."""
     parts = [f"%{letter}%" for letter in "łøđðħıæœþ"]
     is_old = " OR ".join(["folded LIKE %s"] * len(parts))
     PooledStatements(op.get_bind()).execute(
@@ -40,9 +40,10 @@ def _fold_anew(op: Any) -> None:
 
 
 def _name_owner(op: Any) -> None:
-    """``imserver chat`` of a release without roles has made the first account
-    of its app for the owner, with this user name. Whoever came later under this
-    name is nobody special, and where there is an owner, everything stays."""
+    """Give the first account of an app with this user name the role of an
+    owner: ``imserver chat`` of a release without roles has made it for the
+    owner. A later account with this name gets no role. Nothing changes if the
+    app has an owner."""
     sql = PooledStatements(op.get_bind())
     of_chat = "FROM account WHERE app = 'gochat'"
     if not sql.query(f"SELECT 1 {of_chat} AND role = 'owner'"):

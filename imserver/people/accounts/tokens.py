@@ -1,4 +1,4 @@
-"""Tokens that the server makes for accounts and bots.
+"""Tokens that the server makes for accounts and bots:
 
 - Account tokens: JSON Web Tokens as GoChat makes them, HS256 with the claims
   ``user_id`` and ``exp``.
@@ -54,9 +54,9 @@ class AccountClaims(Struct):
 
 
 class KnownDevice(Struct, frozen=True):
-    """A device that has logged in to an account before, as a token proves.
-    Tokens of GoChat have no number of a login (0), so all devices of an account
-    with such tokens count as one."""
+    """A device that has logged in to an account before. A token proves that.
+    Tokens of GoChat have no login number (0), so all devices of an account with
+    such tokens count as one device."""
 
     account: int
     login: int
@@ -111,7 +111,7 @@ def make_bot_secret() -> str:
 
 
 def _no_bot(_id: int, _hash: str) -> None:
-    """The holder of a token of a bot where there are none."""
+    """Find the holder of a token of a bot on a node without bots: nobody."""
 
 
 def bot_token(id: int, secret: str) -> str:
@@ -120,17 +120,17 @@ def bot_token(id: int, secret: str) -> str:
 
 
 def secret_hash(secret: str) -> str:
-    """The hash of a random secret, as it is stored. It has 80 random bits or
-    more, so it needs no salt and no slow hash."""
+    """The stored hash of a random secret. A secret has 80 random bits or more,
+    so it needs no salt and no slow hash."""
     return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 class AccountTokens(AccountLookup):
     """Makes and verifies the tokens of stored accounts. Only apps with accounts
-    have any.
+    have such tokens.
 
-    A key of the node signs tokens unless the settings have another one.
-    GoChat's public key is accepted only in demo mode.
+    A key of the node signs tokens unless the settings have a key. GoChat's
+    public key is accepted only in demo mode.
     """
 
     def __init__(self, base: Core, accounts: AccountStore) -> None:
@@ -146,14 +146,14 @@ class AccountTokens(AccountLookup):
         self._bots: Callable[[int, str], Account | None] = _no_bot
 
     def ask(self, bots: Callable[[int, str], Account | None]) -> None:
-        """From now on ask this, and nothing else, for the holder of a token of a
-        bot: by the id of the account and the hash of the secret. It may switch,
-        and raise StorageUnavailable."""
+        """From now on call only this function to find the holder of a token of
+        a bot, by the id of the account and the hash of the secret. It may
+        switch, and raise StorageUnavailable."""
         self._bots = bots
 
     def wanted_in(self, app: str) -> bool:
-        """Whether an app may have accounts. In demo mode the app of GoChat may,
-        even without settings."""
+        """Whether an app may have accounts. In demo mode the app of GoChat may
+        have accounts even without settings."""
         tenant = self._tenants.get(self._tenants.resolve(app))
         if tenant is None:
             return app == GOCHAT and self._keys.demo
@@ -240,8 +240,8 @@ class AccountTokens(AccountLookup):
         return session
 
     def proof_of(self, token: str) -> str:
-        """The proof of a token: of a bot the hash of its secret, else the version
-        of the account, the login, and the end of the token. See
+        """The proof of a token. For a bot it is the hash of its secret, else
+        the version of the account, the login, and the end of the token. See
         :class:`imserver.gateway.auth.questions.AccountLookup`."""
         session = self.holder(token)
         if session.account.bot:
@@ -305,12 +305,12 @@ class AccountTokens(AccountLookup):
         return FullSession(account, token, 0)
 
     def know_bot(self, app: str, bot: str) -> None:
-        """The token of a bot was verified: its messages have a rate. Never
-        switches."""
+        """Note that the token of a bot was verified, so that its messages get a
+        rate. Never switches."""
         self._rates.limit(app, bot, self.bot_messages)
 
     def _keys_of_tokens(self) -> tuple[bytes, ...]:
-        """The key that signs tokens, then another one that verifies them."""
+        """The key that signs tokens, followed by keys that only verify them."""
         if self.settings.sign_key and (self._keys.demo or not self.settings.is_public):
             return (self.settings.sign_key.encode(),)
         return self._derived_keys

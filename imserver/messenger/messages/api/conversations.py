@@ -272,7 +272,8 @@ def shown_entry(entry: Entry) -> MessageShown:
 
 
 def _or_unset(value: T | None) -> T | UnsetType:
-    """A field that is left out of the answer if it is None."""
+    """The value of a field; UNSET, so that the answer leaves the field out, if
+    it is None."""
     if value is None:
         return UNSET
     return value
@@ -407,7 +408,7 @@ def search(api: MessageServices, call: Call, request: SearchQuery) -> MessagesAn
     filter = SearchFilter(
         request.sender, types, request.link, request.since, request.until
     )
-    # Spaces alone are no words, also with a filter.
+    # Spaces alone are no words, even with a filter.
     lacks_words = not text.strip() and (text or filter == NO_FILTER)
     if lacks_words or "\0" in text + request.sender:
         raise ApiProblem.invalid(
@@ -465,7 +466,7 @@ def sync(
     and edits to the messages they refer to.
     """
     entries, more = api.log.entries.sync(call.app, call.user, after, limit)
-    # The extent is read after the page, which may lack what has expired
+    # The extent is read after the page, because entries of the page may expire
     # meanwhile.
     if after and not api.log.entries.extent(call.app).continues(after):
         return SyncAnswer([], 0, True, True)
@@ -517,8 +518,7 @@ class ThreadsAnswer(Struct):
 
 
 def _shown(thread: Thread | None) -> ThreadShown:
-    """A thread in the shape of the answer. Raises ApiProblem if there is
-    none."""
+    """A thread in the shape of the answer. Raises ApiProblem if it is None."""
     if thread is None:
         raise ApiProblem(Problems.UNKNOWN_MESSAGE)
     message = None

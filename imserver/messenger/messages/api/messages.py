@@ -241,7 +241,7 @@ class MessageApi(Struct, frozen=True):
 
     @staticmethod
     def of(core: Core, api: Api) -> MessageApi:
-        """Make it for a node."""
+        """Make the services for a node."""
         services = core.service(MessageServices)
         of_messages = core.store, services.messaging, services.receipts
         return MessageApi(
@@ -255,12 +255,12 @@ class MessageApi(Struct, frozen=True):
         more: Mapping[str, Any] = MappingProxyType({}),
     ) -> StoredAnswer:
         """Store and deliver a message of the acting user. ``more``: further
-        fields of its ``meta``. Switches. Raises :class:`ApiProblem`."""
+        keys of its ``meta``. Switches. Raises :class:`ApiProblem`."""
         return _store(self, call, self._command_of(call, request, more))
 
     def draft(self, call: Call, request: SendRequest) -> Draft:
-        """The draft of a message that is sent later, checked as one that is
-        sent. Switches. Raises :class:`ApiProblem`."""
+        """The draft of a message that is sent later, with the checks of a
+        message that is sent now. Switches. Raises :class:`ApiProblem`."""
         draft = _draft_of(self, call, self._command_of(call, request))
         wrong = objection(draft)
         if wrong:
@@ -417,7 +417,7 @@ def _content(api: MessageApi, call: Call, request: Content) -> tuple[str, bytes]
         try:
             body = msgspec.json.format(data, indent=-1)
             if len(body) <= most_bytes:
-                # The decoder of the request has skipped over it, and clients
+                # The decoder of the request has not checked it, and clients
                 # must get valid JSON.
                 call.check_json(body)
         except (ValueError, RecursionError) as error:
@@ -437,7 +437,8 @@ def _meta(
     of_new: MessageMeta = _NO_META,
     more: Mapping[str, Any] = MappingProxyType({}),
 ) -> bytes:
-    """``of_new``: what an edit has not. ``more``: further keys."""
+    """The ``meta`` of a message. ``of_new``: keys that an edit does not have.
+    ``more``: further keys."""
     if request.mentions:
         wrong = mentions_objection(request.mentions)
         if wrong:
@@ -544,7 +545,7 @@ def press(
     body = _bytes("value", str.encode, value)
     pressed = api.messaging.answer(call.app, call.user, id, value)
     if pressed is None:
-        # The button does not belong to a question: its bot gets an entry.
+        # The button does not belong to a question, so its bot gets an entry.
         entry_for_bot = Send(
             kind="press", type="", body=body, id=client_msg_id, about=id
         )
@@ -560,7 +561,7 @@ def press(
 
 
 def _store(api: MessageApi, call: Call, command: Send) -> StoredAnswer:
-    """Store a draft; webhooks report those of accounts. Switches. Raises
+    """Store a draft. Webhooks report drafts of accounts. Switches. Raises
     :class:`ApiProblem`."""
     draft = _draft_of(api, call, command)
     _require_may_write(api, call)
@@ -586,7 +587,8 @@ def _draft_of(api: MessageApi, call: Call, command: Send) -> Draft:
 
 
 def _require_may_write(api: MessageApi, call: Call) -> None:
-    """Refuse too many messages of one account. Back ends may always write."""
+    """Raise an error for too many messages of one account. Back ends have no
+    limit."""
     if not call.is_back_end:
         api.rates.require_message(call.app, call.user)
 
@@ -739,9 +741,9 @@ def hide(
 
 
 def _leads_nowhere_else(notify: Notify) -> bool:
-    """Whether a notification names no sender of its own, leads to no other
-    site, and waits where others wait: then nobody is misled or disturbed by who
-    asks for it."""
+    """Whether a notification names no other sender, leads to no other site, and
+    has no special urgency. Then it can neither mislead nor disturb its
+    reader."""
     if notify.title or notify.time_sensitive:
         return False
     addresses = [notify.url, notify.icon]
