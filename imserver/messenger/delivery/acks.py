@@ -1,16 +1,15 @@
-"""Acknowledged deliveries to clients, and the timer wheel that looks after
-them.
+"""Acknowledged deliveries to clients, and the timer wheel that checks them.
 
 Deliveries to a connection have growing numbers. An acknowledgement covers all
 numbers up to one.
 
 - A client with a cursor acknowledges positions in the log
-  (:class:`AckingLogSubscription`). What it does not acknowledge in time is read
-  from the log and sent again.
+  (:class:`AckingLogSubscription`). Entries that it does not acknowledge in time
+  are read from the log and sent again.
 - A client without a cursor answers a ping with its payload, as every WebSocket
   client does. After a delivery it is pinged with the last position
-  (:class:`PongLogSubscription`). What the pong proves is stored. The rest is
-  sent again at the next login, from the stored position.
+  (:class:`PongLogSubscription`). The pong proves a position, which is stored.
+  Later entries are sent again at the next login.
 - A client of the action dialect that asks for it acknowledges numbers of its
   connection (:class:`Unacked`). The frames stay in memory until then, because
   not all of these messages are stored.
@@ -37,13 +36,14 @@ TRIES: Final = 3
 """How often deliveries are sent again before the connection is closed: the
 states of resending."""
 PINGS: Final = 2000
-"""Most connections that are pinged in a second: each pong is a position to be
-stored."""
+"""The most connections that are pinged in a second. Each pong is a position to
+store."""
 MAX_MESSAGES: Final = 1000
-"""Messages in one :class:`Unacked`. Beyond it the connection is closed."""
+"""The most messages in one :class:`Unacked`. With more the connection is
+closed."""
 MAX_BYTES: Final = 524_288
-"""Bytes of the frames of one :class:`Unacked`; a single frame may be larger.
-Beyond it the connection is closed."""
+"""The most bytes of the frames of one :class:`Unacked`. A single frame may be
+larger. With more the connection is closed."""
 _SLOTS: Final = ACK_SECONDS + 1
 _PING: Final = struct.Struct("!QQ")
 """The payload of a ping: the number of the log subscription, and the id of the
@@ -55,13 +55,13 @@ class AckState(IntEnum):
     value is the number of resends since the last acknowledgement."""
 
     ON_TIME = 0
-    """No time has ended since the last acknowledgement."""
+    """No time limit has passed since the last acknowledgement."""
     RESENT_ONCE = 1
     RESENT_TWICE = 2
     RESENT_THRICE = 3
     FULL = 4
-    """A message found no space. The connection is closed at the end of the
-    second."""
+    """There was no space for a message. The connection is closed at the end of
+    the second."""
     EXPIRED = 5
     """The client has used all its time. The connection is closed."""
 
@@ -72,22 +72,22 @@ class AckEvent(IntEnum):
     ACK = 0
     """The client acknowledges."""
     LATE = 1
-    """A time has ended without the acknowledgement of all that was delivered
-    before it."""
+    """A time limit has passed, and deliveries before it are not
+    acknowledged."""
     UNREAD = 2
-    """What was late could not be read from the log, so it was not sent
+    """Late entries could not be read from the log, so they were not sent
     again."""
     OVERFLOW = 3
-    """The next message finds no space."""
+    """There is no space for the next message."""
     CLEAR = 4
-    """The session ends. What was not acknowledged is forgotten."""
+    """The session ends. Unacknowledged deliveries are forgotten."""
 
 
 ON_TIME, RESENT_ONCE, RESENT_TWICE, RESENT_THRICE, FULL, EXPIRED = AckState
 ACK, LATE, UNREAD, OVERFLOW, CLEAR = AckEvent
 
 _ROWS: Final[Mapping[AckState, Mapping[AckEvent, AckState]]] = {
-    # UNREAD here: the client has acknowledged during the read.
+    # UNREAD in this state: the client has acknowledged during the read.
     ON_TIME: {
         ACK: ON_TIME,
         LATE: RESENT_ONCE,
@@ -117,15 +117,15 @@ _ROWS: Final[Mapping[AckState, Mapping[AckEvent, AckState]]] = {
         CLEAR: ON_TIME,
     },
     FULL: {ACK: FULL, LATE: FULL, OVERFLOW: FULL, CLEAR: ON_TIME},
-    # What comes while the connection closes changes nothing.
+    # Events while the connection closes change nothing.
     EXPIRED: {ACK: EXPIRED, UNREAD: EXPIRED, OVERFLOW: EXPIRED, CLEAR: EXPIRED},
 }
 ACK_TRANSITIONS: Final = {
     state: Transitions(state, row) for state, row in _ROWS.items()
 }
-"""State → event → the next state. The only way to change a state:
-``acks.state = ACK_TRANSITIONS[acks.state][event]``. Whether a time runs is no
-state: see ``due`` of :data:`Acks`."""
+"""State → event → the next state. The only way to change a state: ``acks.state
+= ACK_TRANSITIONS[acks.state][event]``. The state does not include whether a
+time limit runs: see ``due`` of :data:`Acks`."""
 
 
 class AckingLogSubscription(LogSubscription, gc=False):
@@ -139,17 +139,17 @@ class AckingLogSubscription(LogSubscription, gc=False):
 
 
 class PongLogSubscription(AckingLogSubscription, gc=False):
-    """A log subscription whose client acknowledges by the pongs to pings that
-    carry an id. The messages of its live rooms are delivered from the log."""
+    """A log subscription whose client acknowledges by pongs. The pings contain
+    an id. The messages of its live rooms are delivered from the log."""
 
     number: int = 0
-    """Unique on this node: a connection may log in again while a pong is under
-    way."""
+    """A number that is unique on this node, because a connection may log in
+    again while a pong is under way."""
     positions: Mapping[str, int] = {}
     """The user's positions at the login; its keys are the rooms of this
     session."""
     pinged: bool = True
-    """False: the client acknowledges by itself."""
+    """False: the client acknowledges without pings."""
     has_cursor: ClassVar[bool] = False
 
     def ping(self) -> bytes:
@@ -158,8 +158,8 @@ class PongLogSubscription(AckingLogSubscription, gc=False):
 
     def proof(self, data: bytes) -> int:
         """The id up to which a pong with this payload proves that everything
-        has arrived; 0: it proves nothing. A client can have no more than was
-        sent to it."""
+        has arrived; 0: it proves nothing. It is at most the last id that was
+        sent to the client."""
         if len(data) != _PING.size:
             return 0
         number: int
@@ -171,11 +171,11 @@ class PongLogSubscription(AckingLogSubscription, gc=False):
 
 
 class Unacked:
-    """The unacknowledged messages of one connection, by number: ``waiting``
-    begins behind ``acked``. Each is the event or the id of the stored message,
-    and its frame. Never switches.
+    """The unacknowledged messages of one connection, by number. ``waiting``
+    begins after the number ``acked``. Each item is the event, or the id of the
+    stored message, and its frame. Never switches.
 
-    Numbers count the messages of the connection, over all its logins.
+    The numbers count the messages of the connection, across all its logins.
     ``bytes``: of the frames. For the other fields see :data:`Acks`.
     """
 
@@ -193,7 +193,7 @@ class Unacked:
     def add(
         self, connection: Connection, message: Event | Message, frame: bytes
     ) -> None:
-        """The next message goes to the connection."""
+        """Add the next message that is sent to the connection."""
         self.delivered += 1
         if not self.waiting:
             self._tracker.wait_whole(connection, self)
@@ -204,15 +204,15 @@ class Unacked:
         if self.state is FULL:
             return
         if isinstance(message, Message):
-            # The log has the rest of a stored message.
+            # The id is enough for a stored message: the log has the rest.
             self.waiting.append((message.id, frame))
         else:
             self.waiting.append((message, frame))
         self._count(len(frame))
 
     def ack(self, connection: Connection, number: int) -> int:
-        """The client has the messages up to a number. Return the id of the last
-        stored message among them (0: none was stored)."""
+        """Note that the client has the messages up to a number. Return the id
+        of the last stored message among them (0: none was stored)."""
         acked = self.waiting[: max(number - self.acked, 0)]
         if not acked:
             return 0
@@ -230,8 +230,8 @@ class Unacked:
         return 0
 
     def clear(self) -> list[Event]:
-        """Forget all messages: the session ends. Return those that are not
-        stored."""
+        """Forget all messages, because the session ends. Return the messages
+        that are not stored."""
         unstored = [
             message for message, _ in self.waiting if isinstance(message, Event)
         ]
@@ -248,18 +248,18 @@ class Unacked:
 
 Acks = AckingLogSubscription | Unacked
 """The deliveries to one connection that its client acknowledges. ``delivered``:
-the last number. ``acked``: the last one that the client has acknowledged.
-``state``: changed by :data:`ACK_TRANSITIONS` only. ``due``: the second of the
-wheel in which the client's time ends (0: no time runs)."""
+the last number. ``acked``: the last number that the client has acknowledged.
+``state``: changed only by :data:`ACK_TRANSITIONS`. ``due``: the second of the
+wheel in which the client's time ends (0: no time limit runs)."""
 
 
 class AckTracker:
-    """Owner of a timer wheel that turns each second: a connection with
-    unacknowledged deliveries is in one of its slots, so idle connections cost
-    nothing, and none has a timer. Never switches.
+    """Owner of a timer wheel that turns each second. A connection with
+    unacknowledged deliveries is in one of its slots. So idle connections cost
+    nothing, and no connection has a timer. Never switches.
 
-    ``limit_bytes``: of the frames of all unacknowledged messages. Beyond it the
-    connections with the most are closed.
+    ``limit_bytes``: the most bytes of the frames of all unacknowledged
+    messages. With more, the connections with the most bytes are closed.
     """
 
     def __init__(self, metrics: Metrics, limit_bytes: int) -> None:
@@ -268,13 +268,13 @@ class AckTracker:
         self._slots: list[list[tuple[Connection, Acks, int]]] = [
             [] for _ in range(_SLOTS)
         ]
-        """Second → its connections. The last member of a row is the number up
-        to which the client must acknowledge in time."""
+        """The slots: second → its connections. The last item of a row is the
+        number up to which the client must acknowledge in time."""
         self._now = 0
         self.bytes = 0
         """Bytes of the frames of all unacknowledged messages."""
         self.full: list[tuple[Connection, Unacked]] = []
-        """Connections whose next message found no space in this second."""
+        """Connections without space for their next message in this second."""
 
     def unacked(self) -> Unacked:
         """Begin the acknowledged delivery of a connection that acknowledges
@@ -284,7 +284,8 @@ class AckTracker:
     def delivered(
         self, connection: Connection, log_subscription: AckingLogSubscription, id: int
     ) -> None:
-        """An entry was sent to a connection whose client acknowledges."""
+        """Note that an entry was sent to a connection whose client
+        acknowledges."""
         log_subscription.delivered = id
         if log_subscription.due:
             return
@@ -294,9 +295,9 @@ class AckTracker:
             self.wait(connection, log_subscription, 1)
 
     def acked(self, connection: Connection, id: int, position: int) -> None:
-        """A client acknowledges everything up to an id: pushed, or in a page
-        that it asked for. It can have nothing behind ``position``, up to which
-        the log of its app was delivered."""
+        """Process the acknowledgement of everything up to an id, whether it was
+        pushed or in a requested page. The id counts at most up to ``position``,
+        up to which the log of the app was delivered."""
         log_subscription = connection.log_subscription
         if not isinstance(log_subscription, AckingLogSubscription):
             return
@@ -307,15 +308,15 @@ class AckTracker:
         log_subscription.state = ACK_TRANSITIONS[log_subscription.state][ACK]
 
     def wait(self, connection: Connection, acks: Acks, seconds: int) -> None:
-        """Give a client so many seconds, of which this one is the first, for
-        all deliveries until now."""
+        """Give a client ``seconds`` for all deliveries until now. The current
+        second is the first one."""
         if not acks.due:
             self._enter(connection, acks, seconds)
         acks.due = self._now + seconds
 
     def wait_whole(self, connection: Connection, acks: Acks) -> None:
-        """Give a client :data:`ACK_SECONDS` from now on: the second that has
-        begun does not count."""
+        """Give a client :data:`ACK_SECONDS` from now on. The second that has
+        already begun does not count."""
         self.wait(connection, acks, ACK_SECONDS + 1)
 
     def _enter(self, connection: Connection, acks: Acks, seconds: int) -> None:
@@ -323,7 +324,7 @@ class AckTracker:
         self._slots[slot].append((connection, acks, acks.delivered))
 
     def turn(self) -> list[Connection]:
-        """A second has passed: ping clients, send frames again, close
+        """Called each second: ping clients, send frames again, close
         connections that do not acknowledge.
 
         Returns the connections to which entries of the log have to be sent
@@ -372,7 +373,7 @@ class AckTracker:
                 late.append(connection)
 
         # They come before the connections that are due in the next second, so
-        # that nobody waits for a ping forever.
+        # that each connection gets its ping at last.
         self._slots[(self._now + 1) % _SLOTS][:0] = unpinged
         self._close_full()
         return late
@@ -386,8 +387,8 @@ class AckTracker:
             connection.send_frame(frame)
 
     def _close_full(self) -> None:
-        """Close the connections whose messages found no space, and then the
-        connections with the most bytes until all are within the limit."""
+        """Close the connections without space for their messages, then the
+        connections with the most bytes, until the total is within the limit."""
         full = self.full
         self.full = []
         for connection, unacked in full:

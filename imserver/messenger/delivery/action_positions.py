@@ -1,8 +1,8 @@
 """Log positions of users of the action dialect, whose clients have no cursor.
 
 A position is proved when the client has acknowledged everything up to it. The
-node stores what was proved in a second together. Until then its own logins use
-the proved positions.
+node stores all positions that were proved in one second together. Until then,
+logins on this node use the proved positions.
 """
 
 import logging
@@ -21,24 +21,24 @@ from imserver.gateway.storage.store import Store
 log = logging.getLogger(__name__)
 
 Positions = dict[str, int]
-"""Room → the position up to which a user has everything of it; ``""``: all that
-is not in a room."""
+"""Room → the position up to which a user has everything in it; ``""``:
+everything outside rooms."""
 _ROWS_PER_STATEMENT: Final = 200
 Row = tuple[str, str, str, int]
 """(app, user, room, id); room ``""``: everything except messages in rooms."""
 
 ROOMS_PER_USER: Final = 1000
-"""Limit of rooms in which a user of an app has a position. Beyond it the oldest
-positions are deleted."""
+"""The most rooms in which a user of an app has a position. Beyond this the
+oldest positions are deleted."""
 POSITIONS_PER_APP: Final = 1_000_000
 """Positions of an app, per table, that :meth:`ActionPositions.expire` keeps."""
 
 
 class ActionPositions(Store.Rows):
     """The positions in a store. Owner of the positions that were proved on this
-    node and are not stored yet.
+    node, but are not stored yet.
 
-    Methods switch and may raise StorageUnavailable, if they do not say
+    Methods switch and may raise StorageUnavailable, unless their docstrings say
     otherwise.
     """
 
@@ -47,9 +47,9 @@ class ActionPositions(Store.Rows):
         self.written: set[str] = set()
         """Apps for which this node has stored positions."""
         self._proved: dict[tuple[str, str, str], int] = {}
-        """(app, user, room) → the position that is not stored yet."""
+        """(app, user, room) → a proved position that is not stored yet."""
         self._filled = Flag()
-        """Set while there are such positions."""
+        """Set while there are positions that are not stored."""
 
     def get(self, app: str, user: str, rooms: Collection[str] = ()) -> Positions:
         """The ids up to which a user has received everything, stored or proved.
@@ -57,8 +57,8 @@ class ActionPositions(Store.Rows):
         Key ``""``: everything except rooms (0 for an unknown user). Rooms are
         missing if the user was never there.
         """
-        # Looked up before the read: a position that is stored meanwhile would
-        # be in neither.
+        # Looked up before the read. Otherwise a position that is stored
+        # meanwhile would be missed.
         proved = {
             room: self._proved.get((app, user, room), -1) for room in ("", *rooms)
         }
@@ -77,8 +77,8 @@ class ActionPositions(Store.Rows):
         return self._store.read_or({"": 0}, work)
 
     def prove(self, app: str, user: str, rooms: Iterable[str], id: int) -> None:
-        """A user has received everything up to an id, in these rooms. It is
-        stored within about a second. Never switches."""
+        """Note that a user has received everything up to an id, in these rooms.
+        The position is stored within about a second. Never switches."""
         for room in rooms:
             key = app, user, room
             self._proved[key] = max(id, self._proved.get(key, 0))
@@ -99,7 +99,7 @@ class ActionPositions(Store.Rows):
         """Store the proved positions. If the database does not answer, they
         stay for the next time. Does not raise StorageUnavailable."""
         rows = [(*key, id) for key, id in self._proved.items()]
-        # They stay in sight of new logins while they are being stored.
+        # New logins still see them while they are being stored.
         try:
             if rows:
                 self.raise_to(rows)

@@ -1,5 +1,5 @@
-"""Catch-up: a connection begins to follow the log, and receives what it missed
-before anything new."""
+"""Catch-up: a connection begins to follow the log, and receives missed entries
+before new ones."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -41,24 +41,25 @@ log = logging.getLogger(__name__)
 PAGE: Final = 200
 """Most missed entries that are sent together (:meth:`CatchUp.send_missed`)."""
 RESEND_LIMIT: Final = 200
-"""Most entries that are sent again; a client that lacks more has to reconnect
-with its cursor."""
+"""The most entries that are sent again. A client that lacks more has to
+reconnect with its cursor."""
 RECOVERED: Final = 200
-"""Most missed entries that follow a login with a cursor; a client that missed
-more has to sync."""
+"""The most missed entries that follow a login with a cursor. A client that
+missed more has to sync."""
 
 RESUMED: Final = 1000
 """Limit of the missed entries that a stream delivers after a reconnect. A
 client that missed more must query them."""
 
 PageAnswer = Callable[[list[Message], bool, bool], bool]
-"""(a page of missed entries, whether there are more, begin anew) → whether the
-client has all of them now, so that new entries are delivered; must not switch.
-Begin anew: see :meth:`CatchUp.must_begin_anew`."""
+"""A function (page of missed entries, whether there are more, begin anew) that
+answers a sync. It returns whether the client now has all missed entries, so
+that new ones are delivered. It must not switch. Begin anew: see
+:meth:`CatchUp.must_begin_anew`."""
 
 Resumed = Callable[[bool, bool], None]
-"""(recovered, begin anew): called right before the missed entries are sent.
-Must not switch."""
+"""A function (recovered, begin anew) that is called right before the missed
+entries are sent. It must not switch."""
 
 
 class _Missed(Struct, frozen=True):
@@ -72,12 +73,12 @@ class _Missed(Struct, frozen=True):
     received: int
     """The last id that the client has received."""
     is_stored: bool
-    """Whether the log has come so far; a database that was restored has not."""
+    """Whether the log reaches this id. In a restored database it may not."""
 
 
 class CatchUp(Service, dict=True):
-    """Owner of ``Connection.log_subscription``, and of the reads of the extents
-    of logs under way."""
+    """Owner of ``Connection.log_subscription``, and of the reads of extents of
+    logs that are under way."""
 
     metrics: Metrics
     store: Store
@@ -90,7 +91,7 @@ class CatchUp(Service, dict=True):
     def __post_init__(self) -> None:
         self._log = self.store.part(MessageLog)
         self._extents: dict[str, AsyncResult[LogExtent]] = {}
-        """Reads of extents that have not begun; callers that come meanwhile
+        """Reads of extents that have not begun. Callers that come meanwhile
         share the result."""
         self._turns: dict[str, Lock] = {}
         self._numbers = count()
@@ -105,8 +106,9 @@ class CatchUp(Service, dict=True):
         :meth:`subscribe` does.
 
         ``positions``: room → the position up to which the user has its
-        messages; ``""``: those of no room. ``pinged``: the pongs to pings prove
-        what has arrived. Otherwise the client acknowledges by itself.
+        messages; ``""``: messages outside rooms. ``pinged``: pongs to pings
+        prove which entries have arrived. Otherwise the client acknowledges
+        without pings.
         """
         subscription = PongLogSubscription(
             number=next(self._numbers), positions=positions, pinged=pinged
@@ -122,7 +124,7 @@ class CatchUp(Service, dict=True):
     ) -> None:
         """Let a session follow the log. May switch.
 
-        Nothing is delivered before the client has synced all that it missed
+        Nothing is delivered before the client has synced all missed entries
         (:meth:`sync`). Nothing happens if the session ends, or logs in again,
         meanwhile. Raises StorageUnavailable; then the session does not follow
         the log.
@@ -134,7 +136,8 @@ class CatchUp(Service, dict=True):
         assert app is not None
         assert user is not None
 
-        # Counted before the first switch: the follower keeps following the app.
+        # Counted before the first switch, so that the follower keeps following
+        # the app.
         log_subscriptions.add(app)
         try:
             self.follower.follow(app)
@@ -163,8 +166,8 @@ class CatchUp(Service, dict=True):
             log_subscriptions.followers.enter(app, connection, conversation, bot)
 
     def put_off(self, connection: Connection, pending: PendingLogSubscription) -> None:
-        """The log is unavailable: the session receives nothing before it
-        syncs."""
+        """Let a session wait while the log is unavailable: it receives nothing
+        before it syncs."""
         app = connection.app
         if (
             app is not None
@@ -175,8 +178,8 @@ class CatchUp(Service, dict=True):
             connection.log_subscription = pending
 
     def _may_subscribe(self, connection: Connection) -> bool:
-        """Whether a session is addressed, and has no log subscription but a
-        pending one."""
+        """Whether a session is logged in, and has no log subscription other
+        than a pending one."""
         log_subscription = connection.log_subscription
         free = log_subscription is None or isinstance(
             log_subscription, PendingLogSubscription
@@ -184,8 +187,8 @@ class CatchUp(Service, dict=True):
         return connection.is_addressed and free
 
     def forget(self, connection: Connection, _code: int = 0) -> None:
-        """A connection no longer follows the log, or has ended. Never
-        switches."""
+        """End the log subscription of a connection that has ended, or no longer
+        follows the log. Never switches."""
         log_subscription = connection.log_subscription
         app = connection.app
         if log_subscription is None or app is None:
@@ -216,10 +219,10 @@ class CatchUp(Service, dict=True):
         connection missed. Switches.
 
         New entries are held until the last page was answered. ``answer`` is
-        called at the page's place in the order of deliveries. ``yields``: it is
-        not called if another sync has begun meanwhile. ``checks``: it gets the
-        result of :meth:`must_begin_anew`, otherwise False. Raises
-        StorageUnavailable.
+        called at the page's place in the order of deliveries. ``yields``:
+        ``answer`` is not called if another sync has begun meanwhile.
+        ``checks``: ``answer`` gets the result of :meth:`must_begin_anew`,
+        otherwise False. Raises StorageUnavailable.
         """
         app = connection.app
         log_subscription = connection.log_subscription
@@ -235,7 +238,8 @@ class CatchUp(Service, dict=True):
                 connection, log_subscription, after, limit, checks
             )
         except BaseException:
-            # If it is another one, a later sync owns it, or it was answered.
+            # If the backlog is another one, a later sync owns it, or this one
+            # was answered.
             if log_subscription.backlog is backlog:
                 if was_live:
                     self.release(connection)
@@ -261,8 +265,8 @@ class CatchUp(Service, dict=True):
             return
 
         covered = entries[-1].id if entries else after
-        # The client has these entries from another node or in this page, and
-        # this node has still to deliver them to others.
+        # The client has these entries from another node or in this page, but
+        # this node must still deliver them to others.
         if missed.is_stored:
             ahead = max(covered, missed.received)
         else:
@@ -295,17 +299,18 @@ class CatchUp(Service, dict=True):
         if checks and not is_stored:
             return _Missed([], False, True, received, is_stored)
         entries, more = self.page(app, user, after, limit, rooms)
-        # The extent is read after the page, which may lack what has expired
-        # meanwhile.
+        # The extent is read after the page, because entries of the page may
+        # expire meanwhile.
         anew = checks and self.must_begin_anew(connection, after)
         return _Missed(entries, more, anew, received, is_stored)
 
     def _before_results(
         self, connection: Connection, entries: list[Entry]
     ) -> list[Entry]:
-        """The entries of a last page before the first one that this connection
-        has sent, if its result is to come in that place. The others are
-        delivered live: they were stored after the session had begun."""
+        """The entries of a last page that come before the first entry of this
+        connection itself, if the result of that draft must come in its place.
+        The remaining entries are delivered live, because they were stored after
+        the session had begun."""
         app, user = app_and_user(connection)
         if not (
             self._log.writer.stores_for(app, connection)
@@ -324,11 +329,12 @@ class CatchUp(Service, dict=True):
         after: int,
         wait: Callable[[Connection], object] = Connection.wait_until_sent,
     ) -> None:
-        """Send a subscribed connection what it missed after an id, page by
-        page, and then what is new.
+        """Send a subscribed connection the entries that it missed after an id,
+        page by page, and then new ones.
 
-        ``wait``: for its client, between two pages. It returns early if the log
-        subscription ends. Switches; raises StorageUnavailable.
+        ``wait`` is called between two pages, to wait for the client. The method
+        returns early if the log subscription ends. Switches; raises
+        StorageUnavailable.
         """
         log_subscription = connection.log_subscription
         position = after
@@ -348,7 +354,7 @@ class CatchUp(Service, dict=True):
                 wait(connection)
 
     def release(self, connection: Connection) -> None:
-        """Send what was held for a connection, and deliver new entries from now
+        """Send the held items of a connection, and deliver new entries from now
         on."""
         log_subscription = connection.log_subscription
         if log_subscription is not None and not log_subscription.live:
@@ -357,12 +363,13 @@ class CatchUp(Service, dict=True):
     def _go_live(
         self, connection: Connection, log_subscription: LogSubscription, covered: int
     ) -> None:
-        """Send what was held: all acknowledgements, and the entries after
+        """Send the held items: all acknowledgements, and the entries after
         ``covered``."""
         backlog = log_subscription.backlog or ()
         log_subscription.backlog = None
 
-        # An acknowledgement keeps its place: the entries before it go first.
+        # An acknowledgement keeps its place: the entries before it are sent
+        # first.
         messages: list[Message] = []
         for each in backlog:
             if not isinstance(each, Message):
@@ -385,7 +392,7 @@ class CatchUp(Service, dict=True):
         """The entries after an id that a user may read, in order, as many as
         fit on a page, and whether there are more. Switches.
 
-        ``rooms``: with the messages of these rooms
+        ``rooms``: include the messages of these rooms
         (:meth:`EntryReader.catch_up`). Raises StorageUnavailable.
         """
         return self._log.entries.catch_up(app, user, after, limit, rooms or {"": after})
@@ -411,10 +418,10 @@ class CatchUp(Service, dict=True):
         wait until the client has synced; otherwise the client syncs up to the
         end of the log.
 
-        ``resumed`` is called once. Recovered: the missed entries follow at
-        once, then new ones. Otherwise nothing is delivered before the client
-        has synced. May switch. Raises StorageUnavailable; then ``resumed`` was
-        not called.
+        ``resumed`` is called once. If it is called with recovered, the missed
+        entries follow at once, then new ones. Otherwise nothing is delivered
+        before the client has synced. May switch. Raises StorageUnavailable;
+        then ``resumed`` was not called.
         """
         backlog: Backlog = ()
         if collects:
@@ -455,9 +462,9 @@ class CatchUp(Service, dict=True):
         return self.store.answers()
 
     def must_begin_anew(self, connection: Connection, cursor: int) -> bool:
-        """Whether entries after the cursor have expired, or the cursor is
-        not of this log, or its entry is lost. Switches; raises
-        StorageUnavailable."""
+        """Whether the client must start again: entries after its cursor have
+        expired, the cursor is not of this log, or its entry is lost. Switches;
+        raises StorageUnavailable."""
         app = connection.app
         assert app is not None
         return cursor != 0 and not self._extent(app).continues(cursor)
@@ -484,7 +491,7 @@ class CatchUp(Service, dict=True):
             if isinstance(error, Exception):
                 shared.set_exception(error)
             else:
-                # An exception that ends this greenlet must not end those that
+                # An exception that ends this greenlet must not end others that
                 # share its query.
                 shared.set_exception(StorageUnavailable("the log was not read"))
             raise
@@ -494,14 +501,14 @@ class CatchUp(Service, dict=True):
     # --- acknowledgements -----------------------------------------------------
 
     def ponged(self, connection: Connection, data: bytes) -> None:
-        """A client has answered a ping. Never switches."""
+        """Process the answer of a client to a ping. Never switches."""
         log_subscription = connection.log_subscription
         if isinstance(log_subscription, PongLogSubscription):
             self.prove(connection, log_subscription.proof(data))
 
     def prove(self, connection: Connection, id: int) -> None:
-        """Everything up to an id has arrived at a client without a cursor.
-        Never switches."""
+        """Note that everything up to an id has arrived at a client without a
+        cursor. Never switches."""
         log_subscription = connection.log_subscription
         if not isinstance(log_subscription, PongLogSubscription):
             return
@@ -514,7 +521,7 @@ class CatchUp(Service, dict=True):
         self.positions.prove(app, user, rooms, id)
 
     def check_acks(self) -> None:
-        """A second has passed: start a greenlet if entries have to be sent
+        """Called each second: start a greenlet if entries have to be sent
         again. Never switches."""
         late = self.ack_tracker.turn()
         if late:
@@ -546,10 +553,9 @@ class CatchUp(Service, dict=True):
             connection.close(CloseCode.ACK_TIMEOUT)
 
     def resend(self, connection: Connection, after: int, limit: int) -> bool:
-        """Send a live connection again what its user may read after an id;
-        False if that is more than ``limit``. Nothing is sent if its client
-        begins a sync meanwhile. Switches; raises StorageUnavailable.
-        """
+        """Send a live connection the entries after an id again that its user
+        may read. False: they are more than ``limit``. Nothing is sent if its
+        client begins a sync meanwhile. Switches; raises StorageUnavailable."""
         log_subscription = connection.log_subscription
         if log_subscription is None or not log_subscription.live:
             return True  # its client syncs
@@ -561,7 +567,8 @@ class CatchUp(Service, dict=True):
             if whole:
                 self.metrics.resent_entries += 1
                 self.deliverer.send(connection, messages)
-            # Otherwise new entries stay held: some may be on later pages.
+            # Otherwise new entries stay held, because some may be on later
+            # pages.
             return whole
 
         self.sync(connection, after, limit, answer, yields=True)
@@ -572,9 +579,9 @@ class CatchUp(Service, dict=True):
 
 
 class StreamStart(Struct, frozen=True):
-    """The id after which a stream delivers stored messages (None: it delivers
-    none), and whether that is complete. ``first``: the first missed entries.
-    """
+    """The start of an event stream: the id after which it delivers stored
+    messages (None: it delivers no stored messages), and whether no entry is
+    missing. ``first``: the first missed entries."""
 
     cursor: int | None
     resumed: bool
@@ -587,8 +594,8 @@ class StreamStarts(Service):
     catch_up: CatchUp
 
     def start(self, app: str, user: str, cursor: int | None) -> StreamStart:
-        """The position at which a stream begins. Read before the stream begins,
-        so that ``ready`` is its first event.
+        """The position at which a stream begins. It is read before the stream
+        begins, so that ``ready`` is its first event.
 
         Raises StorageUnavailable if the client sent a cursor. Other clients are
         served without stored messages.
@@ -604,8 +611,8 @@ class StreamStarts(Service):
                 if more:
                     missed = entries.count_missed(app, user, cursor, RESUMED + 1)
                     too_many = missed > RESUMED
-                # The page may lack what expires while it is read, so the extent
-                # is read again.
+                # Entries may expire while the page is read, so the extent is
+                # read again.
                 if not too_many and entries.extent(app).continues(cursor):
                     return StreamStart(cursor, True, first)
             return StreamStart(extent.head, False)
@@ -619,8 +626,8 @@ class StreamStarts(Service):
             return StreamStart(None, False)
 
     def send(self, stream: Connection, start: StreamStart) -> None:
-        """Deliver what is stored, from ``start`` on; also again, from another
-        one. May switch."""
+        """Deliver stored messages from ``start`` on. It may be called again
+        with another start. May switch."""
         cursor = start.cursor
         first = start.first
         if cursor is None:

@@ -1,16 +1,16 @@
-"""In-order delivery: entries of the log go to the connections of this node that
-may read them, and results to the senders of the drafts. The log follower knows
-up to which entry of an app this node has delivered.
+"""In-order delivery: sends entries of the log to the connections of this node
+that may read them, and results to the senders of the drafts. The log follower
+keeps the position up to which this node has delivered the log of an app.
 
-To one connection everything stored is sent in the order of ids, including the
-acknowledgements of its own messages: a client's cursor is the greatest id that
-it has seen, so it must have received everything before.
+A connection receives stored entries, and the acknowledgements of its own
+messages, in the order of ids. A client's cursor is the greatest id that it has
+seen, so it must have received everything before that.
 
 Batches come from this node's own writer and from other nodes, in any order,
 late, or never. A batch that does not continue at the position waits. If the gap
-is not filled in a moment, the missing entries are read from the log. Each
-second the positions of apps without news are compared with the ends of their
-logs.
+is not filled within :data:`GAP_SECONDS`, the missing entries are read from the
+log. Each second, the node compares the positions of apps without news with the
+ends of their logs.
 """
 
 import logging
@@ -61,31 +61,31 @@ from imserver.messenger.log.rows import users_of
 log = logging.getLogger(__name__)
 
 MAX_RUN: Final = 50
-"""Most messages in one frame, where the dialect can batch."""
+"""The most messages in one frame, if the dialect can batch."""
 MAX_RUN_BYTES: Final = 65_536
-"""Most bytes of their bodies, if there are several."""
+"""The most bytes of the bodies of several messages in one frame."""
 GAP_SECONDS: Final = 0.02
 """How long a gap waits for a batch from another node before the log is read."""
 QUIET_SECONDS: Final = 1.0
-"""After so long without news an app's position is compared with the end of its
-log."""
+"""After this time without news, the position of an app is compared with the end
+of its log."""
 RETRY_SECONDS: Final = 0.5
 """Pause after a read of the log that failed."""
 PAGE: Final = 500
 """Most entries that are read together."""
 MAX_WAITING: Final = 256
-"""Batches of an app that wait for a gap to be filled; more are dropped, and
-read from the log later."""
+"""The most batches of an app that wait for a gap to be filled. Further ones are
+dropped, and read from the log later."""
 _CLOSED_AT_ONCE: Final = 1000
 """Connections that are closed in one turn of the loop."""
 _MAX_WAITING_ACKS: Final = 1000
-"""Most acknowledgements that wait until a connection has caught up. With more
-of them its client does not read: the connection is closed."""
+"""The most acknowledgements that wait until a connection has caught up. With
+more, the client does not read, so the connection is closed."""
 _MAX_WINDOW: Final = 250
 """Most entries that are delivered together."""
 _IMPORTED_SECONDS: Final = 3600
-"""Entries that are older than this were imported. Their age says nothing about
-the time of a delivery."""
+"""Older entries count as imported. Their age is not counted as time of
+delivery."""
 _OF_MEMBERS: Final = ("join", "leave", "group")
 """Kinds of entries that change who receives the next ones."""
 
@@ -99,8 +99,8 @@ class MessageRun(Service):
 
     messages: Sequence[Message]
     _each: dict[Encoding, list[FrameSource | None]] = field(default_factory=dict)
-    """Payloads if the dialect puts several into one frame, else frames. None:
-    not encoded yet."""
+    """Encoding → payloads if the dialect puts several into one frame, else
+    frames. None: not encoded yet."""
 
     def pick(self, encoding: Encoding, indexes: Sequence[int]) -> FrameSource:
         """The messages at these indexes, as one frame if the dialect supports
@@ -162,8 +162,8 @@ def _for_each(encoding: Encoding, message: Message) -> FrameSource:
 
 
 class Deliverer(Service):
-    """Owner of the results of drafts that wait for their place in the log.
-    Never switches."""
+    """Delivers entries and results. Owner of the results of drafts that wait
+    for their place in the log. Never switches."""
 
     hub: Hub
     fanout: Fanout
@@ -184,9 +184,8 @@ class Deliverer(Service):
         results.setdefault(result.entry.id, []).append(request)
 
     def is_wanted(self, app: str) -> bool:
-        """Whether the entries of an app are to be delivered here: there are
-        subscriptions, stored channels with subscribers, or results that
-        wait."""
+        """Whether entries of an app must be delivered here: for subscriptions,
+        stored channels with subscribers, or waiting results."""
         return (
             app in self.log_subscriptions.by_app
             or app in self.results
@@ -194,8 +193,8 @@ class Deliverer(Service):
         )
 
     def settle(self, request: AppendRequest, result: Stored) -> None:
-        """Pass on the result of a draft; if its sender's cursor has not caught
-        up yet, once it has."""
+        """Pass on the result of a draft, at once or when the cursor of its
+        sender has caught up."""
         connection = request.connection
         done = request.done
         if done is None:
@@ -248,7 +247,7 @@ class Deliverer(Service):
                 self._settle_all(requests)
 
         if results:
-            # Entries that this node does not deliver have results, too.
+            # Entries that this node does not deliver can have results, too.
             ids = [id for id in sorted(results) if id <= position]
             self._settle_all([results.pop(id) for id in ids])
         if not results:
@@ -346,7 +345,7 @@ class Deliverer(Service):
         else:
             self._settle_all(requests)
 
-        # Who leaves still receives the entry that says so.
+        # A user who leaves still receives the entry about that.
         if first.kind == "leave":
             for user in users_of(first):
                 self.log_subscriptions.memberships_changed(app, user)
@@ -416,8 +415,9 @@ class Deliverer(Service):
         receivers: Receivers,
         run: MessageRun,
     ) -> None:
-        """Deliver to each of these receivers, and results to senders in the
-        places of their entries. ``requests``: see :meth:`_deliver_window`."""
+        """Deliver the entries to each of these receivers one by one, and
+        results to senders in the places of their entries. ``requests``: see
+        :meth:`_deliver_window`."""
         waiting: dict[Connection, list[int]] = {}
         bots_of_groups = self.log_subscriptions.followers.bots
         index = 0
@@ -438,8 +438,8 @@ class Deliverer(Service):
                         waiting.setdefault(each, []).append(index)
                 index += 1
 
-            # A client's cursor is the greatest id that it has seen, so what is
-            # before its own entry goes before the result.
+            # A client's cursor is the greatest id that it has seen, so earlier
+            # entries are sent before the result.
             for request in requests_of_entry:
                 connection = request.connection
                 if connection in waiting:
@@ -474,9 +474,10 @@ class Deliverer(Service):
                 )
 
     def lose(self, app: str) -> None:
-        """The database has lost entries that were delivered here. Let clients
-        come back with their cursors, which say whether they begin anew; end
-        subscriptions to stored channels. May switch."""
+        """Disconnect clients and end subscriptions to stored channels, because
+        the database has lost entries that were delivered here. The cursors with
+        which clients come back decide whether they must start again. May
+        switch."""
         self.channel_log.lose(app)
         hub_app = self.hub.apps.get(app)
         if hub_app is None:
@@ -508,8 +509,8 @@ class Deliverer(Service):
             )
 
     def send_streams(self, connection: Connection) -> None:
-        """Send a connection that has caught up each streamed answer so far of
-        its conversations, as its outbox becomes empty."""
+        """Send a connection that has caught up the text so far of each streamed
+        message in its conversations, as its outbox becomes empty."""
         if not self.streams.by_channel:
             return
         app = connection.app or ""
@@ -528,8 +529,8 @@ class Deliverer(Service):
     def send_stream(
         self, stream: OpenStream, connections: Collection[Connection]
     ) -> None:
-        """Send connections a streamed answer so far, as their outboxes become
-        empty."""
+        """Send connections the text so far of a streamed message, as their
+        outboxes become empty."""
         self.streams.late.add(
             connections, stream, partial(self._send_so_far, stream.app, stream.channel)
         )
@@ -547,7 +548,8 @@ class Deliverer(Service):
         if kind == "group":
             group = int(name)
 
-        # They have waited: a session may have ended, or left the group.
+        # The connections have waited, so a session may have ended, or left the
+        # group.
         receivers = []
         for each in connections:
             log_subscription = each.log_subscription
@@ -585,8 +587,8 @@ class Deliverer(Service):
 
 
 def _end_of_window(entries: Sequence[Entry], begin: int) -> int:
-    """The end of the window that begins at ``begin``: the receivers change, or
-    it is full."""
+    """The end of the window that begins at ``begin``: where the receivers
+    change, or where the window is full."""
     end = begin + 1
     if entries[begin].kind in _OF_MEMBERS:
         return end
@@ -597,8 +599,8 @@ def _end_of_window(entries: Sequence[Entry], begin: int) -> int:
 
 
 def _receivers_of_several(groups: Iterable[Collection[Connection]]) -> set[Connection]:
-    """The connections in more than one of these collections; the largest is not
-    walked through."""
+    """The connections in more than one of these collections. The largest
+    collection is not iterated."""
     *smaller, largest = sorted(groups, key=len)
     seen: set[Connection] = set()
     several: set[Connection] = set()
@@ -619,7 +621,7 @@ def _only(special: Collection[Connection], receivers: Receivers) -> Receivers:
     for number, connections in receivers.items():
         if not connections:
             continue
-        # The shorter collection is walked through.
+        # Only the shorter collection is iterated.
         if len(special) < len(connections):
             selected[number] = [each for each in special if each in connections]
         else:
@@ -630,7 +632,7 @@ def _only(special: Collection[Connection], receivers: Receivers) -> Receivers:
 def _frames(
     messages: Sequence[Message], indexes: Sequence[int]
 ) -> Iterable[Sequence[int]]:
-    """Indexes of messages in parts, each for one frame."""
+    """The indexes of messages, divided into parts for one frame each."""
     begin = 0
     while begin < len(indexes):
         end = begin + 1
@@ -648,16 +650,16 @@ def _frames(
 
 
 class _Followed(Struct, eq=False):
-    """One app. ``position``: every entry up to this id was delivered, or is not
-    for this node."""
+    """An app that is followed. ``position``: every entry up to this id was
+    delivered, or is not for this node."""
 
     position: int = 0
     known: Flag | None = field(default_factory=Flag)
     """Set when the position is known; None from then on."""
     waiting: list[tuple[int, int, Commit]] = field(default_factory=list)
-    """A heap: the first id, and a unique number."""
+    """A heap of (first id, unique number, commit)."""
     expected: int = 0
-    """The id of an entry that is known to be stored."""
+    """The greatest id that is known to be stored."""
     filling: bool = False
     heard_at: float = field(default_factory=monotonic)
 
@@ -669,7 +671,7 @@ class LogFollower:
         self._log = log
         self._deliverer = deliverer
         self.apps: dict[str, _Followed] = {}
-        """The apps that are followed, by name. Read-only for others."""
+        """The apps that are followed, by name. Read-only outside this class."""
         self.follows_any = Flag()
         self._numbers = count()
         self._metrics = metrics
@@ -709,8 +711,8 @@ class LogFollower:
         return followed.position
 
     def watch(self, news: Flag, apps: Collection[str]) -> None:
-        """Set ``news`` when a node has stored entries of one of these apps,
-        followed or not, and of no others any more. Never switches."""
+        """From now on set ``news`` when a node has stored entries of exactly
+        these apps, followed or not. Never switches."""
         for app in self._watched.keys() - apps:
             self._watched[app].discard(news)
             if not self._watched[app]:
@@ -724,7 +726,7 @@ class LogFollower:
         return 0 if followed is None else followed.position
 
     def is_behind(self, app: str, id: int) -> bool:
-        """Whether an app is followed, and its position known and before this
+        """Whether an app is followed, and its position is known and before this
         id. Never switches."""
         followed = self.apps.get(app)
         return (
@@ -732,7 +734,7 @@ class LogFollower:
         )
 
     def forget_unwanted(self, app: str) -> None:
-        """Follow an app no longer if nothing here needs its position. Never
+        """Stop following an app if nothing here needs its position. Never
         switches."""
         if self._deliverer.is_wanted(app) or self._log.writer.is_busy(app):
             return
@@ -741,8 +743,8 @@ class LogFollower:
             del self.apps[app]
 
     def committed(self, commit: Commit) -> None:
-        """A transaction of this node or another one stored entries. Never
-        switches."""
+        """Process entries that a transaction of this node or another one has
+        stored. Never switches."""
         app = commit.app
         for news in self._watched.get(app, ()):
             news.set()
@@ -759,7 +761,7 @@ class LogFollower:
             self._advance(app, followed)
 
     def expect(self, app: str, id: int) -> None:
-        """An id is known to be stored: read on until the position reaches it.
+        """Read on until the position reaches an id that is known to be stored.
         Never switches."""
         followed = self.apps.get(app)
         if followed is not None and id > max(followed.position, followed.expected):
@@ -768,8 +770,8 @@ class LogFollower:
                 self._fill(app, followed, GAP_SECONDS)
 
     def _advance(self, app: str, followed: _Followed) -> None:
-        """Deliver the batches that continue at the position; have gaps
-        filled."""
+        """Deliver the batches that continue at the position, and start to fill
+        gaps."""
         waiting = followed.waiting
         while waiting and waiting[0][0] <= followed.position + 1:
             commit = heappop(waiting)[2]
@@ -814,7 +816,7 @@ class LogFollower:
             self._advance(app, followed)
 
     def _read_on(self, app: str, followed: _Followed) -> bool:
-        """Read a page; whether there may be more to read."""
+        """Read a page of the log. Return whether there may be more to read."""
         after = followed.position
         expected = followed.expected
         try:
@@ -832,8 +834,8 @@ class LogFollower:
             return False  # the database has lost entries: check() finds it
         self._log.writer.learn(app, head)
 
-        # Nothing is delivered yet from senders whose drafts are being stored
-        # here: results may belong to it.
+        # Entries of senders whose drafts are being stored here are not
+        # delivered yet, because results may belong to them.
         senders = self._log.writer.senders(app)
         ready = list(takewhile(lambda entry: entry.sender not in senders, entries))
         whole = len(entries) < PAGE and len(ready) == len(entries)
@@ -842,8 +844,8 @@ class LogFollower:
         if ready:
             last = ready[-1].id
         if whole:
-            # Expired entries leave holes at the beginning of the log, so its
-            # end was asked for.
+            # Expired entries leave gaps at the beginning of the log, so its end
+            # was read, too.
             last = max(head, last)
 
         first = last
@@ -858,7 +860,7 @@ class LogFollower:
         if len(ready) < len(entries):
             gevent.sleep(GAP_SECONDS)
             return True
-        # Entries that were announced during the read may be missing in it.
+        # The page may lack entries that were announced during the read.
         return (
             not whole
             or bool(followed.waiting)
@@ -866,9 +868,9 @@ class LogFollower:
         )
 
     def _continues(self, app: str, position: int) -> bool:
-        """If the database has lost the entry at the position, let clients come
-        back, before anything is delivered to them. False: it is not known. May
-        switch."""
+        """If the database has lost the entry at the position, disconnect
+        clients before anything is delivered to them. False: this is not known.
+        May switch."""
         try:
             is_lost = self._log.entries.extent(app).is_lost(position)
         except StorageUnavailable:
@@ -890,7 +892,7 @@ class LogFollower:
 
     def check(self) -> None:
         """Read on in apps without news whose log has grown, or has lost
-        entries; forget apps without subscriptions. It may switch."""
+        entries. Forget apps without subscriptions. It may switch."""
         before = monotonic() - QUIET_SECONDS
         quiet = [
             app for app, followed in self.apps.items() if _is_quiet(followed, before)
@@ -921,7 +923,8 @@ class LogFollower:
 
 
 def _is_quiet(followed: _Followed, before: float) -> bool:
-    """Whether an app has had no news since then, and no gap is being filled."""
+    """Whether an app has had no news since ``before``, and no gap is being
+    filled."""
     return (
         followed.known is None and not followed.filling and followed.heard_at <= before
     )

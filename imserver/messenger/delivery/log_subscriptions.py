@@ -18,9 +18,9 @@ from imserver.plugin.runtime import Service
 
 
 class PendingLogSubscription(LogSubscription):
-    """A session logged in with a cursor while the log was away. It receives
-    nothing until it asks for a sync; its acknowledgements wait. ``acks``: its
-    client acknowledges."""
+    """The log subscription of a session that has logged in with a cursor while
+    the log was unavailable. It receives nothing until it asks for a sync; its
+    acknowledgements wait. ``acks``: its client acknowledges."""
 
     acks: bool = False
 
@@ -59,18 +59,18 @@ class GroupFollowers(Service):
 
     _groups: dict[tuple[str, int], dict[Connection, None]] = field(default_factory=dict)
     bots: dict[tuple[str, int], set[Connection]] = field(default_factory=dict)
-    """Connections of bots, which do not receive all entries. Read-only for
-    others."""
+    """Connections of bots, which do not receive all entries. Read-only outside
+    this class."""
 
     def members(self, app: str, conversation: int) -> dict[Connection, None]:
-        """The subscribed connections of the members of a group; do not change
-        it."""
+        """The subscribed connections of the members of a group. Do not change
+        the result."""
         return self._groups.get((app, conversation), {})
 
     def enter(
         self, app: str, connection: Connection, conversation: int, bot: bool = False
     ) -> None:
-        """The user of a subscribed connection is a member."""
+        """Note that the user of a subscribed connection is a member."""
         if bot:
             self.bots.setdefault((app, conversation), set()).add(connection)
         log_subscription = connection.log_subscription
@@ -80,7 +80,8 @@ class GroupFollowers(Service):
             self._groups.setdefault((app, conversation), {})[connection] = None
 
     def leave(self, app: str, connection: Connection, conversation: int) -> None:
-        """The user of a subscribed connection is no longer a member."""
+        """Note that the user of a subscribed connection is no longer a
+        member."""
         log_subscription = connection.log_subscription
         assert log_subscription is not None
         if conversation in log_subscription.groups:
@@ -90,7 +91,7 @@ class GroupFollowers(Service):
             self._remove(app, connection, conversation)
 
     def leave_all(self, app: str, connection: Connection) -> None:
-        """The log subscription of a connection ends."""
+        """Forget a connection whose log subscription ends."""
         log_subscription = connection.log_subscription
         assert log_subscription is not None
         for conversation in log_subscription.groups:
@@ -114,29 +115,30 @@ class LogSubscriptions(Service):
     """Owner of the followers of groups, of the numbers of log subscriptions,
     and of the reads of memberships.
 
-    A read that is under way counts the changes that are delivered meanwhile.
+    Each read that is under way counts the changes that are delivered meanwhile.
     Only :meth:`read_memberships` switches.
     """
 
     followers: GroupFollowers = field(default_factory=GroupFollowers)
     by_app: dict[str, int] = field(default_factory=dict)
-    """Connections that are subscribed, or about to be, by app."""
+    """App → the number of its connections that are subscribed, or about to
+    be."""
     acking: int = 0
-    """Log subscriptions whose clients acknowledge."""
+    """The number of log subscriptions whose clients acknowledge."""
     ahead: dict[str, dict[Connection, int]] = field(default_factory=dict)
-    """App → the connections whose clients have more than was delivered here:
-    all up to an id."""
+    """App → the connections whose clients have entries that were not delivered
+    here yet, with the id up to which they have them."""
     reads: dict[tuple[str, str], list[list[int]]] = field(default_factory=dict)
     """(app, user) → the reads under way, each a list with its number of
     changes."""
 
     def add(self, app: str) -> None:
-        """A connection of an app is about to follow its log."""
+        """Note that a connection of an app is about to follow its log."""
         self.by_app[app] = self.by_app.get(app, 0) + 1
 
     def remove(self, app: str) -> bool:
-        """A connection follows the log of its app no longer. True if it was the
-        last one."""
+        """Note that a connection no longer follows the log of its app. True: it
+        was the last one."""
         left = self.by_app[app] - 1
         if left:
             self.by_app[app] = left
@@ -145,29 +147,30 @@ class LogSubscriptions(Service):
         return not left
 
     def is_ahead(self, app: str, connection: Connection, id: int) -> None:
-        """The client of a connection has everything up to an id that was not
-        delivered here yet."""
+        """Note that the client of a connection has everything up to an id that
+        was not delivered here yet."""
         self.ahead.setdefault(app, {})[connection] = id
 
     def has_caught_up(self, app: str, connection: Connection) -> None:
-        """This node has delivered what the client of a connection had, or the
-        connection has ended."""
+        """Note that this node has delivered the entries that the client of a
+        connection had already, or that the connection has ended."""
         ahead = self.ahead.get(app, {})
         if ahead.pop(connection, 0) and not ahead:
             del self.ahead[app]
 
     def memberships_changed(self, app: str, user: str) -> None:
-        """An entry that changes a user's memberships was delivered."""
+        """Note that an entry was delivered that changes a user's
+        memberships."""
         for changes in self.reads.get((app, user), ()):
             changes[0] += 1
 
     def read_memberships(
         self, memberships: Callable[[str, str], list[Membership]], app: str, user: str
     ) -> list[Membership]:
-        """A user's memberships as of the log position: read again if a change
-        was delivered meanwhile.
+        """A user's memberships as of the log position. They are read again if a
+        change was delivered meanwhile.
 
-        It switches. Raises what ``memberships`` raises.
+        It switches. Raises the errors of ``memberships``.
         """
         changes = [0]
         running = self.reads.setdefault((app, user), [])
@@ -179,7 +182,7 @@ class LogSubscriptions(Service):
                 if changes[0] == before:
                     return rows
         finally:
-            # By identity: equal counts of other reads are not this one.
+            # Removed by identity, because other reads may have equal counts.
             running[:] = [each for each in running if each is not changes]
             if not running:
                 del self.reads[app, user]

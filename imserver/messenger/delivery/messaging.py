@@ -1,5 +1,5 @@
-"""Messaging: drafts go to the log, results and entries come back in its order.
-The command that sends one."""
+"""Messaging: sends drafts to the log, and delivers results and entries in the
+order of the log. It has the command that sends a message."""
 
 from __future__ import annotations
 
@@ -52,14 +52,14 @@ from imserver.messenger.log.model import (
 
 WIDE: Final = 50
 """After a message to this many connections the app pauses, so that more
-messages gather: one write to a socket costs as much as twenty frames in it."""
+messages gather: one write to a socket costs as much as twenty frames in that
+write."""
 _GATHER_SECONDS: Final = 0.000_1
-"""The pause, for each of the connections."""
+"""The length of the pause for each of the connections."""
 _MAX_GATHER_SECONDS: Final = 0.1
 
 _PIECE_BYTES: Final = 256 * 1024
-"""Most bytes of the entries in one message to other nodes, if they are
-several."""
+"""The most bytes of several entries in one message to other nodes."""
 _ENTRY_BYTES: Final = 1024
 """Upper bound of an entry's size without its body."""
 
@@ -67,7 +67,7 @@ _KNOWN_IDS: Final = "known_ids"
 
 
 class ReplacedView(Struct, omit_defaults=True):
-    """The content that was stored in place of the content of the client."""
+    """The content that was stored in place of the client's content."""
 
     type: str
     text: str | None = None
@@ -88,7 +88,8 @@ class StoredView(Struct):
 
 class ReasonView(Struct, omit_defaults=True):
     """The answer to a message that the back end of the app has rejected, or for
-    which the app has no quota left: until when, in Unix seconds."""
+    which the app has no quota left. ``until``: when that ends, in Unix
+    seconds."""
 
     reason: str
     until: int = 0
@@ -96,8 +97,8 @@ class ReasonView(Struct, omit_defaults=True):
 
 class RefusedView(Struct, omit_defaults=True):
     """The answer to a refused message, reaction, pin or answer: the reason for
-    programmers. ``reason`` and ``until`` (Unix seconds): of somebody who is
-    muted in the whole app, for people. ``ask``: the question as it is now."""
+    programmers. ``reason`` and ``until`` (Unix seconds): of a mute in the whole
+    app, for people. ``ask``: the question as it is now."""
 
     refused: str
     reason: str = ""
@@ -106,7 +107,7 @@ class RefusedView(Struct, omit_defaults=True):
 
     @staticmethod
     def of(result: Rejected) -> RefusedView:
-        """The answer to what was rejected."""
+        """The answer to a rejected request."""
         view = RefusedView(result.reason)
         if result.until:
             view.reason = result.detail
@@ -117,8 +118,8 @@ class RefusedView(Struct, omit_defaults=True):
 
 
 class KnownIds(Struct, frozen=True):
-    """A query of a node that starts: the greatest ids of logs that the others
-    know."""
+    """The query of a starting node for the greatest ids of logs that other
+    nodes know."""
 
 
 class Messaging:
@@ -143,13 +144,13 @@ class Messaging:
         self._mutes = core.mutes
         self._node_messages = core.node_messages
         self.observers: list[LogObserver] = []
-        """They hear of stored entries."""
+        """The observers of stored entries."""
 
         self.log_subscriptions = LogSubscriptions()
         self.positions = positions
         self.ack_tracker = ack_tracker
         self.streams = OpenStreams()
-        """Streams of answers, which a feature opens."""
+        """Streamed messages in conversations, which a feature opens."""
         self.deliverer = Deliverer(
             core.hub,
             core.fanout,
@@ -179,11 +180,11 @@ class Messaging:
         return dict(self._log.writer.known)
 
     def learn(self, others: OtherNodes) -> None:
-        """Learn from the other nodes which ids are stored, so that none is
-        given again if the database has lost them. Switches."""
+        """Ask the other nodes which ids are stored, so that no id is given
+        again if the database has lost entries. Switches."""
         if not self._store.has_database:
             return
-        # Nodes of older versions do not name their features so, and do not know
+        # Nodes of older versions do not announce this feature, and do not know
         # this query.
         leases = [
             lease for lease in others.node_messages.peers() if lease.feature_names
@@ -198,12 +199,12 @@ class Messaging:
     def send_command(
         self, connection: Connection, command: Send, answer: Answer
     ) -> Reply | None:
-        """Store a message, a recall or an edit; answered after the commit. May
-        switch."""
+        """Store a message, a recall or an edit. The answer comes after the
+        commit. May switch."""
         app, user = app_and_user(connection)
         if command.kind == "press":
-            # The button belongs to a question, or to a message of a bot, which
-            # gets a draft.
+            # The button belongs to a question, or to a message of a bot. The
+            # bot gets a draft.
             change = self.answer(app, user, command.about, command.body.decode())
             if change is not None:
                 return _reply_to_press(change)
@@ -221,12 +222,12 @@ class Messaging:
         return None
 
     def draft_of(self, app: str, user: str, command: Send) -> Draft | None:
-        """The draft of a message, a recall, an edit or a press; None: it is
-        about no message of this user, or forwards none that the user may read,
-        or that message has no such button.
+        """The draft of a message, a recall, an edit or a press. None: the
+        message that it is about is not the user's, the message to forward is
+        not readable for the user, or the message has no such button.
 
-        ``user`` ``""`` is a back end, which may revise any message. Switches
-        unless it is a plain message; then raises StorageUnavailable.
+        An empty ``user`` is a back end, which may revise any message. A plain
+        message never switches. Others switch, and may raise StorageUnavailable.
         """
         sent: Send | None = command
         if command.kind != "message":
@@ -254,8 +255,8 @@ class Messaging:
     def answer(
         self, app: str, user: str, message: int, value: str
     ) -> AskChange | Rejected | None:
-        """Answer a question with the value of a button; None: the message is
-        none that the user may read. Switches. Raises StorageUnavailable."""
+        """Answer a question with the value of a button. None: the user may read
+        no such question. Switches. Raises StorageUnavailable."""
         if not self._store.has_database:
             return None
         asks = self._log.asks
@@ -284,12 +285,12 @@ class Messaging:
     ) -> None:
         """Store a draft. Never switches.
 
-        ``done`` gets the result, after every earlier entry that its sender is
-        to receive on ``connection``. Everybody else who may read it receives
-        it, the sender's other connections too. If the result is not known in
-        time, ``done`` gets a StorageUnsure. For what a back end stores; see
-        :meth:`send_of_user`. ``source``: the row that decides about the draft,
-        and is changed with it.
+        ``done`` gets the result, after every earlier entry that the sender
+        receives on ``connection``. Everybody else who may read the message
+        receives it, also the sender's other connections. If the result is not
+        known in time, ``done`` gets a StorageUnsure. This method is for drafts
+        of back ends; for users see :meth:`send_of_user`. ``source``: the row
+        that decides about the draft, and is changed with it.
         """
         self._send(AppendRequest(app, draft, done, self, connection, source=source))
 
@@ -308,8 +309,8 @@ class Messaging:
         self._log.writer.send(request)
 
     def mute_of(self, app: str, user: str) -> Rejected | None:
-        """The refusal of what a user does who is muted in the app; None: they
-        are not. Never switches."""
+        """The refusal of requests of a user who is muted in the app; None: not
+        muted. Never switches."""
         if not self._mutes.all:
             return None
         mute = self._mutes.mute_of(app, user)
@@ -326,13 +327,13 @@ class Messaging:
         to_account: bool = False,
         source: DraftSource | None = None,
     ) -> None:
-        """Like :meth:`send`, for what a user sends: where the app wants it, its
-        back end reviews it before. Some users have a rate, and who is muted in
-        the app sends nothing.
+        """Store a draft of a user, like :meth:`send`. If the app wants it, its
+        back end reviews the draft first. Some users have a rate. A user who is
+        muted in the app cannot send.
 
         Drafts of one connection keep their order. Recalls and presses have no
-        content of the user, and only wait for their turn. ``to_account``: the
-        receiver of a first message must be an account.
+        content of the user, so they are not reviewed, but wait for their turn.
+        ``to_account``: the receiver of a first message must be an account.
         """
         request = AppendRequest(app, draft, done, self, connection, to_account, source)
         has_content = draft.kind not in ("recall", "press")
@@ -352,7 +353,8 @@ class Messaging:
         if has_content:
             self._reviews.review(app, facts_of(draft), then, connection)
         elif connection is not None:
-            # It waits for the reviews of the connection's earlier drafts.
+            # The draft waits for the reviews of the connection's earlier
+            # drafts.
             self._reviews.pass_by(then, connection)
         else:
             self._send(request)
@@ -374,9 +376,10 @@ class Messaging:
     def store(
         self, app: str, draft: Draft, *, by_user: bool, to_account: bool = False
     ) -> Stored:
-        """Store a draft and wait for the result: by :meth:`send_of_user` or, if
-        not ``by_user``, by :meth:`send`. Switches. Returns :class:`Appended`,
-        :class:`Rejected` or StorageUnavailable; raises nothing."""
+        """Store a draft by :meth:`send_of_user` (not ``by_user``: by
+        :meth:`send`), and wait for the result. Switches. Returns
+        :class:`Appended`, :class:`Rejected` or StorageUnavailable; raises
+        nothing."""
         settled: AsyncResult[Stored] = AsyncResult()
         began = perf_counter()
         if by_user:
@@ -389,14 +392,15 @@ class Messaging:
         return result
 
     def waited(self, began: float) -> None:
-        """This greenlet has waited for the log since this ``perf_counter``.
-        Never switches."""
+        """Measure how long this greenlet has waited for the log, since this
+        ``perf_counter``. Never switches."""
         self._metrics.transactions.heard("MessageLog.append", perf_counter() - began)
 
     def stored(self, request: AppendRequest, result: Stored) -> None:
         """See :class:`imserver.messenger.log.contract.DraftOwner`."""
         if request.unsure is not None:
-            # The sender was told that the result is not known.
+            # The sender has already got the answer that the result is not
+            # known.
             request.done = request.unsure.on_known
         if isinstance(result, Appended):
             if result.repeated:
@@ -519,12 +523,12 @@ def facts_of(draft: Draft) -> dict[str, Any]:
 
 
 def _completed(stored: MessageLog, app: str, user: str, command: Send) -> Send | None:
-    """A command about another message, with what it takes from that: who
-    forwards a message sends its content, and who wrote it. A pressed button
-    goes to the bot that has sent the message."""
+    """A command about another message, with the data of that message. A forward
+    gets its content and its author. A pressed button gets the bot that has sent
+    the message as the receiver."""
     ids = [command.about]
     kind = command.kind
-    # A back end may forward each message of its app.
+    # A back end may forward any message of its app.
     if kind == "press" or (kind == "forward" and user):
         entries = stored.entries.readable(app, user, ids)
     else:

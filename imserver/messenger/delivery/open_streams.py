@@ -1,4 +1,4 @@
-"""The texts so far of open streamed messages, on this node."""
+"""Open streamed messages on this node, with their texts so far."""
 
 import logging
 from collections.abc import Callable, Collection, Mapping
@@ -17,12 +17,12 @@ from imserver.gateway.transport.outbox import Backlog
 from imserver.plugin.runtime import Service
 
 _PAUSE_SECONDS: Final = 0.05
-"""Pause before outboxes that were not empty are looked at again."""
+"""Pause before outboxes that were not empty are checked again."""
 _FEW_FRAMES: Final = 32
-"""An outbox with more frames is not little, whatever their sizes: they are not
-counted."""
+"""An outbox with more frames never counts as small. Their sizes are not added
+up."""
 _MOST_ENDED: Final = 10_000
-"""Streams that have ended and are remembered; beyond it the oldest are
+"""The most ended streams that are remembered. With more, the oldest are
 forgotten."""
 
 
@@ -39,8 +39,8 @@ class OpenStream(Struct):
     ``heard``: monotonic time of the last piece or sign of life. ``owned``: this
     node publishes it; otherwise the text is a copy for late subscribers.
     ``stopped``: the reader who has stopped it. ``stoppers``: the readers who
-    may, if it is owned; None: all of them. ``begun``: when this node first knew
-    it, Unix milliseconds.
+    may stop it, if it is owned; None: all readers. ``begun``: when this node
+    first knew it, in Unix milliseconds.
     """
 
     id: str
@@ -85,8 +85,8 @@ class OpenStream(Struct):
 
 
 def parts_of(event: Event) -> tuple[ChannelPart, StreamPart]:
-    """What an event of a streamed message says of its channel, and of the
-    message."""
+    """The parts of an event of a streamed message about its channel and about
+    the message."""
     part = event.channel
     assert part is not None
     assert part.stream is not None
@@ -94,20 +94,20 @@ def parts_of(event: Event) -> tuple[ChannelPart, StreamPart]:
 
 
 SendSoFar = Callable[[str, list[Connection]], object]
-"""Sends connections the stream with this id, if it is open and they still
-receive it. Must not switch."""
+"""A function that sends a stream, by its id, to connections, if it is open and
+they still receive it. It must not switch."""
 SOON_BYTES: Final = 65_536
-"""Texts so far are sent at once if the outbox has at most so many bytes with
-them."""
+"""A text so far is sent at once if the outbox then has at most this number of
+bytes."""
 
 
 class LateReceivers(Service):
     """Sends the texts so far of open streams to connections that have come
-    late: at once while their outbox has little, then one stream each time the
-    outbox is empty. So many streams never fill an outbox.
+    late. They are sent at once while the outbox is small, then one stream each
+    time the outbox is empty. So even many streams never fill an outbox.
 
     Clients ignore the pieces of a stream that come before its text so far.
-    Owner of what waits to be sent.
+    Owner of the texts that wait to be sent.
     """
 
     _waiting: dict[Connection, dict[str, SendSoFar]] = field(default_factory=dict)
@@ -131,7 +131,7 @@ class LateReceivers(Service):
             gevent.spawn(self._run)
 
     def _run(self) -> None:
-        """Greenlet: it ends when nothing waits."""
+        """Greenlet: send the waiting texts, until none waits."""
         sent = True
         while self._waiting:
             if sent:
@@ -142,9 +142,9 @@ class LateReceivers(Service):
         self._running = False
 
     def _send_to_ready(self) -> bool:
-        """Send a stream to each connection with an empty outbox; False: there
-        is none. Connections that wait for the same stream share its encoding.
-        May switch."""
+        """Send a stream to each connection with an empty outbox. False: no
+        outbox is empty. Connections that wait for the same stream share its
+        encoding. May switch."""
         ready: dict[str, tuple[SendSoFar, list[Connection]]] = {}
         for connection, streams in tuple(self._waiting.items()):
             if not connection.is_open:
@@ -183,23 +183,23 @@ _NONE: Final[Mapping[str, OpenStream]] = {}
 
 
 class OpenStreams(Service):
-    """Open streamed messages: those that this node owns, and copies of others
-    whose channel has subscribers here. Owner of the table and the copies. Never
-    switches.
-    """
+    """Open streamed messages: the streams of this node, and copies of streams
+    of other nodes whose channels have subscribers here. Owner of the table and
+    the copies. Never switches."""
 
     late: LateReceivers = field(default_factory=LateReceivers)
     gaps: dict[str, tuple[str, str]] = field(default_factory=dict)
-    """Streams of which this node lacks pieces, with their app and channel."""
+    """Streams with missing pieces → their app and channel."""
     news: Flag = field(default_factory=Flag)
     """Set when there is a gap, or the first stream."""
     _over: dict[str, None] = field(default_factory=dict)
-    """Streams that ended lately, the oldest first. What comes of them late is
-    ignored."""
+    """Streams that ended lately, the oldest first. Late events of these streams
+    are ignored."""
     by_channel: dict[tuple[str, str], dict[str, OpenStream]] = field(
         default_factory=dict
     )
-    """(app, channel) → its open streams by their ids. Read-only for others."""
+    """(app, channel) → its open streams by their ids. Read-only outside this
+    class."""
     _senders: dict[tuple[str, str], dict[str, OpenStream]] = field(default_factory=dict)
 
     def all(self) -> list[OpenStream]:
@@ -249,10 +249,11 @@ class OpenStreams(Service):
                 self.remove(app, channel, stream.id)
 
     def accept(self, app: str, event: Event) -> bool:
-        """Take an event of a stream, and return whether subscribers receive it.
+        """Process an event of a stream, and return whether subscribers receive
+        it.
 
         They do not receive repeated pieces, signs of life (pieces without
-        text), and pieces behind a gap.
+        text), and pieces after a gap.
         """
         part, stream = parts_of(event)
         known = self.of(app, part.name).get(stream.id)
@@ -278,7 +279,7 @@ class OpenStreams(Service):
             self.add(copy)
             return True
 
-        # A sign of life has the number of the last piece, not the next one.
+        # A sign of life has the number of the last piece, not of the next one.
         if known is None or stream.piece > known.piece + bool(event.text):
             self.gaps[stream.id] = app, part.name
             self.news.set()

@@ -1,9 +1,9 @@
-"""Receipts and signals: how far users have read and received, and who is
-typing.
+"""Receipts and signals: the read and received positions of users, and typing
+notices.
 
-A signal is sent at once to the subscribed connections on all nodes and stored
-nowhere. Clients that were away have no use for typing notices; receipts and
-marks they can ask for.
+A signal is sent at once to the subscribed connections on all nodes, and is not
+stored. Clients that were away do not need typing notices, and can ask for
+receipts and marks.
 """
 
 from collections import OrderedDict
@@ -37,19 +37,19 @@ from imserver.messenger.log.contract import MarkResult, ReceiptCount
 from imserver.messenger.log.message_log import MessageLog
 
 TYPING_SECONDS: Final = 1.0
-"""Least time between two typing notices of a user at the same place; those in
-between are dropped."""
+"""The least time between two typing notices of a user in the same conversation.
+Notices in between are dropped."""
 GROUP_SECONDS: Final = 0.2
-"""Least time between two typing notices in a group, of whichever members."""
+"""The least time between two typing notices in a group, from any members."""
 MOST_REMEMBERED: Final = 10_000
-"""Places whose last notice is remembered; beyond it the oldest are
-forgotten."""
+"""The most (user, conversation) whose last notice is remembered. With more, the
+oldest are forgotten."""
 
 
 class ToFollowers(Struct, frozen=True, gc=False, tag="s", array_like=True):
     """Deliver a signal to the subscribed connections of these users or (not 0)
     of this group in an app: ``MessageServices.signals.send(message,
-    besides=connection)``, which leaves out one of them (None: none).
+    besides=connection)``. It leaves out the connection ``besides``.
 
     ``ToFollowers(app, ("ann",), 0, Signal("moods.changed", "bob", "",
     data=b'{"text": "happy"}'))``: clients of ``cmd`` get a frame
@@ -103,8 +103,8 @@ class Signals(Service, dict=True):
             log_subscription = each.log_subscription
             if each is besides or log_subscription is None:
                 continue
-            # A client that has not caught up would show a typing notice ahead
-            # of earlier messages.
+            # A client that has not caught up would show a typing notice before
+            # earlier messages.
             if typing and (each.user == signal.sender or not log_subscription.live):
                 continue
             receivers.append(each)
@@ -119,13 +119,15 @@ class Signals(Service, dict=True):
         return list(chain.from_iterable(map(hub_app.sessions_of, message.users)))
 
     def _deliver_piece(self, message: ToFollowers) -> None:
-        """Deliver a piece of a streamed answer, as its stored message will be.
-        The end is delivered only if no message follows."""
+        """Deliver a piece of a streamed message to the connections that will
+        receive its stored message. The end is delivered only if no stored
+        message follows."""
         _, stream = parts_of(message.signal)
         receivers = self.readers_of(message)
         if not (receivers or stream.done):
             return  # whoever comes receives the text so far
-        # Also without receivers: the end of a stream must be remembered.
+        # This is needed even without receivers: the end of a stream must be
+        # remembered.
         accepted = self._streams.accept(message.app, message.signal)
         message_follows = stream.done and not stream.whole
         if receivers and accepted and not message_follows:
@@ -133,7 +135,7 @@ class Signals(Service, dict=True):
 
     def readers_of(self, message: ToFollowers) -> list[Connection]:
         """The connections of this node that receive the pieces of a streamed
-        answer. Never switches."""
+        message. Never switches."""
         hub_app = self._hub.apps.get(message.app)
         if hub_app is None:
             return []
@@ -251,7 +253,7 @@ class ReceiptCounts(Struct):
 
 
 class Receipts:
-    """Stores what was read and received, and sends the notices. Stateless."""
+    """Stores read and received positions, and sends receipts. Stateless."""
 
     def __init__(self, signals: Signals, store: Store) -> None:
         self._signals = signals
@@ -259,8 +261,9 @@ class Receipts:
         self._on_read: list[Callable[[str, str, int], object]] = []
 
     def report_to(self, read: Callable[[str, str, int], object]) -> None:
-        """From now on call this with app, user and conversation when the read
-        position has moved, on the node where it was set. It must not switch."""
+        """From now on call this function with app, user and conversation when a
+        read position has moved, on the node where it was set. It must not
+        switch."""
         self._on_read.append(read)
 
     def commands(self) -> CommandTable:
@@ -285,10 +288,10 @@ class Receipts:
         received: int = 0,
         besides: Connection | None = None,
     ) -> MarkResult | None:
-        """A user has read, or received, up to an id. The authors get a receipt,
-        and so do the user's connections except ``besides``. Switches; raises
-        StorageUnavailable. None: the user is not in this conversation.
-        """
+        """Store that a user has read, or received, a conversation up to an id.
+        The authors and the user's connections except ``besides`` get a receipt.
+        None: the user is not in this conversation. Switches; raises
+        StorageUnavailable."""
         result = self._log.marks.note(
             app, user, conversation, read=read, received=received
         )
@@ -333,7 +336,7 @@ class Receipts:
         return Reply.OK
 
     def hide(self, connection: Connection, command: Hide) -> Reply:
-        """Do not show entries to this user any more. Switches."""
+        """Hide entries from the user. Switches."""
         app, user = app_and_user(connection)
         self.hide_from(app, user, command.ids, connection)
         return Reply.OK

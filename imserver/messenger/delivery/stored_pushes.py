@@ -1,7 +1,7 @@
-"""Pushes that are stored: each target is a message of the log.
+"""Stored pushes: each target gets a message of the log.
 
-A push with a key is stored once for good: the ``client_msg_id`` of its messages
-is made of the key, and the log remembers it as long as the messages.
+A push with a key is stored only once. The ``client_msg_id`` of its messages is
+made from the key, and the log remembers it as long as the messages.
 """
 
 from collections.abc import Iterator, Sequence
@@ -36,8 +36,8 @@ from imserver.messenger.log.meta import MessageMeta
 from imserver.plugin.runtime import Service
 
 _DIGEST_BYTES: Final = 24
-"""Length of the names that replace keys. Written in hexadecimal they are short
-enough for a ``client_msg_id``."""
+"""Length of the names that replace keys. In hexadecimal they are short enough
+for a ``client_msg_id``."""
 
 
 class LogPushes(StoredPushes):
@@ -62,7 +62,7 @@ class LogPushes(StoredPushes):
                     waiting.send_all(push, results)
             waiting.wait()
         finally:
-            # A claim that is not settled would make a repetition wait.
+            # An unsettled claim would make a repeated request wait.
             for push, claim, results in zip(pushes, claims, outcomes, strict=True):
                 if isinstance(claim, int):
                     stored = any(isinstance(result, Appended) for result in results)
@@ -94,7 +94,7 @@ class LogPushes(StoredPushes):
         if isinstance(claim, IdReused):
             return Problems.ID_REUSED
         if isinstance(claim, Waiting):
-            # Alone it may wait for the request that holds the claim.
+            # A single push may wait for the request that has the claim.
             return self.store_each(app, [push])[0]
 
         results = [_result(outcome) for outcome in outcomes]
@@ -125,7 +125,7 @@ class _Drafts(Service):
                 serve_others()
 
     def send(self, draft: Draft, into: list[Stored], index: int) -> None:
-        """Send a draft; its result is put into ``into[index]``."""
+        """Send a draft, and put its result into ``into[index]``."""
         self._left += 1
 
         def done(result: Stored) -> None:

@@ -1,7 +1,7 @@
 """The commands on stored messages as clients write them: JSON objects, which
 several dialects share.
 
-Nearly every message is read by msgspec's typed decoder, all others as in
+msgspec's typed decoder reads nearly every message. The others are read as in
 :mod:`imserver.gateway.protocol.forgiving`.
 """
 
@@ -56,8 +56,8 @@ def _content(fields: Fields) -> tuple[str, bytes]:
 
 
 def _meta(fields: Fields, is_new: bool = False) -> bytes:
-    """``meta`` from the fields of a message. ``is_new``: it may be a
-    question."""
+    """The ``meta`` from the fields of a message. ``is_new``: a new message,
+    which may be a question."""
     buttons: tuple[tuple[Button, ...], ...] = ()
     rows = fields.values.get("buttons")
     if rows:
@@ -130,10 +130,11 @@ _decode_text = msgspec.json.Decoder(_Text).decode
 
 _MOST_BYTES_OF_CHARACTER: Final = 4
 _SURE_USER_CHARACTERS: Final = MAX_USER_BYTES // _MOST_BYTES_OF_CHARACTER
-"""A user id of so many characters is within its limit of bytes, whatever they
-are."""
+"""A user id of this number of characters is always within its limit of
+bytes."""
 _SURE_ID_CHARACTERS: Final = Limit.CLIENT_MSG_ID_BYTES // _MOST_BYTES_OF_CHARACTER
-"""A client's id of so many characters is within its limit of bytes."""
+"""A ``client_msg_id`` of this number of characters is always within its limit
+of bytes."""
 
 
 def _send_text(data: bytes) -> Send | None:
@@ -205,7 +206,8 @@ _NOT_FORWARDED: Final = (
     "thread",
     "also",
 )
-"""Fields of a new message. A forwarded one has those of its original."""
+"""Fields of a new message. A forwarded message gets these fields from its
+original."""
 
 
 def _client_id(fields: Fields) -> str:
@@ -268,7 +270,7 @@ def _types(fields: Fields) -> tuple[str, ...]:
 
 
 def _id_or_none(fields: Fields, key: str) -> int:
-    """The id of a field; -1: it is not there."""
+    """The id in a field; -1: the field is missing."""
     if key in fields.values:
         return fields.id(key)
     return -1
