@@ -1,7 +1,8 @@
-"""Back ends hear what happens, and may decide: about logins, subscriptions,
-publications and messages.
+"""Back ends receive events of their apps, and can decide about logins,
+subscriptions, publications and messages.
 
-The house stands on the messenger, whose log it reads by the face. Its chapter
-is ``docs/houses/backends.md``. Its tables are in ``webhooks/declared.py`` (the
-first steps are the core's), its tests in ``tests/backends/``.
+This house depends on the messenger and reads its log through the face. Its
+chapter is ``docs/houses/backends.md``. Its tables are in
+``webhooks/declared.py`` (the core has their first steps). Its tests are in
+``tests/backends/``.
 """

@@ -1,5 +1,5 @@
-"""Webhooks: the back ends of apps hear what happens, review messages, and
-decide about clients."""
+"""Webhooks: the back ends of apps receive events, review messages, and decide
+about clients."""
 
 from imserver.backends.webhooks import api, metrics, parts
 from imserver.backends.webhooks.consumer import Failure

@@ -1,5 +1,5 @@
-"""Absences: back ends hear that a user is offline and has not read a stored
-message."""
+"""Absences: events that tell a back end that a user is offline and has not read
+a stored message."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -26,16 +26,17 @@ from imserver.plugin.services import Presence
 from imserver.plugin.storage import Store
 
 GATHER_SECONDS: Final = 0.1
-"""How long new entries wait for others."""
+"""How long new entries wait for others, so that one turn works on all of
+them."""
 MIN_PAUSE_SECONDS: Final = 0.05
-"""Pause while an absence is due and cannot be decided, because the registry is
-away."""
+"""Pause while an absence is due but the registry does not answer, so nobody
+knows whether the user is online."""
 DUE_AT_ONCE: Final = 200
-"""Absences that are decided together."""
+"""The most absences that one turn decides about."""
 _NEVER: Final = 1 << 62
 _SECOND_MS: Final = 1000
 _PREVIEW_CHARACTERS: Final = 200
-"""The part of a message that its event shows."""
+"""How many characters of a message its event shows."""
 
 
 class _Work(Struct):
@@ -48,14 +49,14 @@ class _Work(Struct):
 
 
 class Absences(Struct, frozen=True):
-    """Decides about ``absent`` events, in the apps whose feeds this node
+    """Decides about ``absent`` events in the apps whose feeds this node
     delivers and that want ``absent``.
 
-    A receiver of a stored message who is offline is noted. If they are offline
-    ``absent_seconds`` later, have not read it, and are no bot, an ``absent``
-    event is added; then no other one for this conversation until they were
-    online. Notes are in the database, so they survive the node. Each app has a
-    consumer.
+    If a receiver of a stored message is offline, the class notes an absence.
+    ``absent_seconds`` later it adds an ``absent`` event if the user is still
+    offline, has not read the message, and is not a bot. The next event for this
+    conversation follows only after the user was online. Absences are stored in
+    the database, so they survive the node. Each app has a consumer.
     """
 
     feeds: Feeds
@@ -77,14 +78,16 @@ class Absences(Struct, frozen=True):
         )
 
     def _until_due(self, feed: Feed) -> float | None:
-        """Seconds until the next absence is due; None: there is none."""
+        """Seconds until the next absence is due. None if no absence is stored,
+        or the app does not want ``absent`` events."""
         if feed.next_due == _NEVER or not self.feeds.wants(feed.app, "absent"):
             return None
         due = feed.next_due / _SECOND_MS
         return max(due - steady_time(), MIN_PAUSE_SECONDS)
 
     def _next(self, feed: Feed) -> _Work | None:
-        """New entries, or else absences that are due. Switches."""
+        """The work of the next turn: new entries, or else absences that are
+        due. Switches."""
         window = feed.noting
         assert feed.members is not None
         if not self.feeds.wants(feed.app, "absent"):
@@ -111,8 +114,8 @@ class Absences(Struct, frozen=True):
         return None
 
     def _look_at(self, feed: Feed, work: _Work) -> None:
-        """Note who is offline, or add the events that are due, unless the users
-        have come or read."""
+        """Note which receivers are offline, or add the events that are due,
+        unless their users have come online or have read the message."""
         app = feed.app
         events = self.feeds.events
         window = feed.noting
@@ -131,11 +134,12 @@ class Absences(Struct, frozen=True):
     # --- who is offline -------------------------------------------------------
 
     def _absences(self, feed: Feed, entries: Iterable[Entry]) -> list[Absence]:
-        """The users who are to read one of these entries, and are offline."""
+        """The absences of users who should read one of these entries and are
+        offline."""
         app = feed.app
         assert feed.members is not None
         first_entries: dict[tuple[str, int], int] = {}
-        """(user, conversation) → the first entry that the user is to read."""
+        """(user, conversation) → the first entry that the user should read."""
         for entry in entries:
             if entry.kind in ("join", "leave"):
                 feed.members.forget(entry.conversation)
@@ -165,8 +169,8 @@ class Absences(Struct, frozen=True):
     def _decide(
         self, app: str, due: Sequence[Absence]
     ) -> tuple[list[tuple[Absence, NewEvent]], list[Absence]]:
-        """The absences that are reported, with their events, and those that are
-        over."""
+        """Two lists: absences to report, each with its event, and absences that
+        have ended."""
         users = [absence.user for absence in due]
         online = self.presence.online(app, users)
         if online.missing:  # tried again: nobody is reported who may be online
@@ -207,8 +211,8 @@ def _facts(
     entry: Entry,
     conversations: Mapping[int, Conversation],
 ) -> dict[str, Any] | None:
-    """The fields of an ``absent`` event; None: the user has read the message,
-    or may not any more."""
+    """The fields of an ``absent`` event. None if the user has read the message,
+    or may not read it any more."""
     summary = _summary(stored, app, absence, conversations.get(absence.conversation))
     if summary is None or not summary.unread or summary.read >= absence.entry:
         return None
@@ -238,8 +242,8 @@ def _facts(
 def _summary(
     stored: MessageLog, app: str, absence: Absence, known: Conversation | None
 ) -> ConversationSummary | None:
-    """The conversation as the user sees it; None: the user is no member any
-    more."""
+    """The conversation as the user sees it. None if the user is not a member
+    any more."""
     if stored.conversations.member(app, absence.conversation, absence.user) is None:
         return None
     # A new entry may come between the two reads: then look again.

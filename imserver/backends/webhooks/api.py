@@ -39,11 +39,11 @@ from imserver.plugin.wire import base64url
 
 _EVENTS_PER_PAGE: Final = 100
 _WEBHOOKS_PER_PAGE: Final = 50
-"""The events, and the webhooks, of a page whose reader names no limit."""
+"""Number of events, or of webhooks, on a page if the reader names no limit."""
 _PAGE_BYTES: Final = 1 << 20
-"""Limit of the bytes of the events on a page."""
+"""Limit of the bytes of the events on one page."""
 _CURSOR_DIGITS: Final = 18
-"""The longest number of a cursor: it fits into 64 bits."""
+"""The most digits of a number in a cursor, so that it fits into 64 bits."""
 
 App = Annotated[str, about("The app: a tenant of this server.", min_length=1)]
 PageSize = Annotated[
@@ -153,8 +153,8 @@ class EventApi(Struct, frozen=True):
     core: Core
 
     def states(self, apps: Sequence[str]) -> tuple[list[WebhookShown], list[str]]:
-        """The states of apps that have a receiver, and the nodes that did not
-        answer."""
+        """Two lists: the states of apps that have a receiver, and the nodes
+        that did not answer."""
         feeds = self.webhooks.feeds.feeds
         named = [app for app in apps if app in feeds]
         receivers = {app: feeds[app].receiver for app in named}
@@ -184,7 +184,7 @@ def _state(
     dead: int,
     next_try: int,
 ) -> WebhookShown:
-    """The state of a webhook, of the parts of all nodes."""
+    """The state of a webhook, put together from the parts of all nodes."""
     all_answers = chain.from_iterable(part.answers for part in parts)
     newest = sorted(all_answers, key=attrgetter("time"))[::-1]
     has_failed = bool(newest and newest[0].problem)
@@ -260,7 +260,7 @@ def log(
         entry_id = max(entry_id, page.last_entry)
         event_id = max(event_id, page.last_row)
     else:
-        # Also behind those that have no event, or an unwanted one.
+        # Also behind entries that have no event, or an unwanted one.
         if entries:
             entry_id = entries[-1].id
         if rows:
@@ -289,7 +289,7 @@ def dead(
         number = 0
     else:
         number = _number("cursor", text)
-    # One more than the page tells whether others follow.
+    # One more than fits on the page: it shows whether others follow.
     retries = dead_events.list_retries(
         api.core.store, call.app, dead=True, after=number, limit=limit + 1
     )
@@ -336,7 +336,8 @@ def replay(
 
 
 def _head_of(body: bytes) -> dict[str, Any]:
-    """The fields of an event that no user has written."""
+    """The fields of an event that no user has written: for readers who may not
+    see contents."""
     event: dict[str, Any] = msgspec.json.decode(body)
     return {
         name: event[name] for name in ("id", "event", "app", "time") if name in event

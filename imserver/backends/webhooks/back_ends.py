@@ -1,8 +1,8 @@
 """Back ends that decide about logins, subscriptions and publications, and
 answer other methods of clients.
 
-Requests and answers have the form of Centrifugo's proxies. One address of the
-app's ``back_ends`` gets each kind of request.
+Requests and answers have the form of Centrifugo's proxies. The app's
+``back_ends`` has one address for each kind of request.
 """
 
 import re
@@ -34,8 +34,8 @@ from imserver.plugin.runtime import Outgoing, Unreachable
 from imserver.plugin.wire import Connection, host_of, without_nulls
 
 _HEADER_VALUE: Final = re.compile(r"[!-~](?:[ -~]{0,8190}[!-~])?")
-"""A header that a client may set: ASCII without control characters, which could
-begin another header."""
+"""Valid value of a header that a client sets: ASCII without control characters.
+With them a client could begin another header."""
 
 
 class BackEndHook(Struct, frozen=True):
@@ -73,13 +73,13 @@ _NOTHING_MEANS: Final[Mapping[BackEndCall, bytes]] = {
     "refresh": _EXPIRED,
     "sub_refresh": _EXPIRED,
 }
-"""The meaning of an answer without result, error and disconnect, if it does not
-allow."""
+"""The meaning of an answer without result, error and disconnect, for the calls
+where it does not mean "allowed"."""
 
 
 class BackEndRequests(BackEnds):
     """Asks the back ends of apps. Owner of the counters. A slow back end delays
-    only who asks it.
+    only the clients that need its answer.
 
     An app without ``back_ends`` costs one look-up in :attr:`hooks`.
     """
@@ -103,7 +103,7 @@ class BackEndRequests(BackEnds):
         """App → its hook. Do not change it."""
         self.asked: Counter[str] = Counter()
         self.failed: Counter[str] = Counter()
-        """Without a valid answer in time."""
+        """App → questions that got no valid answer in time."""
 
     def set(
         self,
@@ -112,8 +112,8 @@ class BackEndRequests(BackEnds):
         authorise: AuthoriseHook | None = None,
         is_ready: bool = False,
     ) -> None:
-        """Set who decides for an app; None: nobody. ``is_ready``: all its hooks
-        have a usable secret."""
+        """Set the back end that decides for an app; None: no back end does.
+        ``is_ready``: all its hooks have a usable secret."""
         if hook is None:
             self.hooks.pop(app, None)
         else:
@@ -130,8 +130,8 @@ class BackEndRequests(BackEnds):
             self._ready.discard(app)
 
     def is_ready(self, app: str) -> bool:
-        """Whether the back end of an app can be asked: requests are signed with
-        its secret."""
+        """Whether the server can ask the back end of an app: it needs the
+        secret that signs requests."""
         return app in self._ready
 
     def authorise(
@@ -156,21 +156,21 @@ class BackEndRequests(BackEnds):
         return self.authoriser.ask(where, facts)
 
     def has(self, app: str, call: BackEndCall) -> bool:
-        """Whether a back end of the app is asked this. Never switches."""
+        """Whether a back end of the app answers this call. Never switches."""
         hook = self.hooks.get(app)
         return hook is not None and call in hook.urls
 
     def headers_of(self, app: str, given: Mapping[str, str]) -> dict[str, str] | None:
-        """The headers of a new client that requests about it repeat; None: the
-        app has no back end."""
+        """The headers of a new client that the requests about this client
+        repeat. None if the app has no back end."""
         hook = self.hooks.get(app)
         if hook is None:
             return None
         return _named(hook.headers, given)
 
     def emulated_headers_of(self, app: str, given: Mapping[str, str]) -> dict[str, str]:
-        """The headers set in the SDK of a client that requests about it repeat.
-        Never switches."""
+        """The headers that a client has set in its SDK and that the requests
+        about this client repeat. Never switches."""
         hook = self.hooks.get(app)
         if hook is None or not hook.emulated_headers:
             return {}
@@ -189,9 +189,9 @@ class BackEndRequests(BackEnds):
         facts: Mapping[str, Any],
         kind: type[T],
     ) -> T:
-        """Ask for a connection, and return the result. Switches, at most for
-        ``back_ends.seconds``. Raises :class:`BackEndUnavailable` and
-        :class:`BackEndRefused`."""
+        """Ask the back end about a connection, and return the result. Switches,
+        at most for ``back_ends.seconds``. Raises :class:`BackEndUnavailable`
+        and :class:`BackEndRefused`."""
         asking = self._asking[call]
         hook = self.hooks.get(app)
         self.asked[app] += 1
@@ -235,8 +235,8 @@ class BackEndRequests(BackEnds):
         return result
 
     def _client(self, connection: Connection) -> dict[str, Any]:
-        """The part of each request that is about its client. ``protocol`` is
-        the dialect, or the codec of one that has several."""
+        """The part of each request that describes its client. ``protocol`` is
+        the dialect, or the codec if the dialect has several."""
         dialect = connection.encoding.dialect
         protocol = dialect.name
         if dialect.subprotocol:
@@ -256,7 +256,8 @@ class BackEndRequests(BackEnds):
 
 
 def _read(call: BackEndCall, kind: type[T], content: bytes) -> tuple[_Answer, T | None]:
-    """An answer and its result. Raises ValueError and RecursionError."""
+    """Decode an answer; returns it and its result. Raises ValueError and
+    RecursionError."""
     msgspec.json.decode(content)  # the parts that are passed on must be valid, too
     document = without_nulls(content, 2)
     answer = msgspec.json.decode(document, type=_Answer)
@@ -277,6 +278,6 @@ def _read(call: BackEndCall, kind: type[T], content: bytes) -> tuple[_Answer, T 
 
 
 def _named(names: Iterable[str], headers: Mapping[str, str]) -> dict[str, str]:
-    """The headers of these names that a client has set."""
+    """The headers with these names that a client has set."""
     values = {name: headers.get(name.lower(), "") for name in names}
     return {name: value for name, value in values.items() if value}

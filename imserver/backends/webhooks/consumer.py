@@ -1,12 +1,13 @@
 """The consumer: delivers the items of a source to one receiver, in order and at
 least once.
 
-Its owner brings four functions: they read the next item, deliver it, store the
-position, and tell when there is something to do that no news announces. The
-consumer has the rest: the lease, repeats with pauses, and when to store.
-Each receiver has a consumer, so one that hangs or fails holds up nobody else.
-What one node does for all receivers is :class:`LeasedWork`: it renews a lease,
-and looks for work when there is news.
+Its owner passes four functions: read the next item, deliver it, store the
+position, and tell when something will be due that nobody announces. The
+consumer adds the rest: the lease, attempts with pauses, and when to store.
+
+Each receiver has a consumer, so a receiver that hangs or fails delays nobody
+else. The class :class:`LeasedWork` is the part that one node does for all
+receivers: it renews a lease, and looks for work when there is news.
 """
 
 from __future__ import annotations
@@ -26,26 +27,26 @@ from imserver.plugin.runtime import RateLimitedLog, Service, retry_pause, until_
 log = logging.getLogger(__name__)
 
 CLOCK_SECONDS: Final = 1
-"""How much earlier a lease may end: the clock of the database has whole
-seconds."""
+"""How much earlier than on the database a lease ends here: the clock of the
+database has whole seconds."""
 SAVE_SECONDS: Final = 1.0
-"""How often a position is stored while the receiver takes everything. After a
-node was killed, the items that it delivered in this time are delivered
-again."""
+"""How often a position is stored while the receiver takes everything. If a node
+dies, the next node delivers the items of this time again."""
 FIRST_PAUSE_SECONDS: Final = 0.5
 LONGEST_PAUSE_SECONDS: Final = 60.0
 WAIT_SECONDS: Final = 1.0
-"""Pause while the database does not answer, or this node does not hold the
-lease."""
+"""Pause while the database does not answer, or another node has the lease."""
 LOOK_SECONDS: Final = 0.2
-"""Least time between two looks for work, so that a busy app costs few."""
+"""Least time between two looks for work, so that a busy app causes few of
+them."""
 
 Batch = TypeVar("Batch")
 _trouble: Final = RateLimitedLog(log, "%s waits: %s")
 
 
 def _is_never_due() -> None:
-    """The news announce everything that there is to read."""
+    """The ``until_due`` of a consumer that is woken for everything it has to
+    read."""
 
 
 class NotOwner(ImserverError):
@@ -53,16 +54,16 @@ class NotOwner(ImserverError):
 
 
 class DeliveryLease(Service):
-    """The right to deliver, as far as this node knows: the database has the
-    lease itself."""
+    """The right to deliver, as far as this node knows. The lease itself is in
+    the database."""
 
     SECONDS = 10
-    """How long the database grants it."""
+    """How long the database grants the lease."""
     RENEW_SECONDS = 3.0
-    """How often it is renewed."""
+    """How often this node renews the lease."""
 
     until: float = 0.0
-    """Until when this node has it (monotonic)."""
+    """The time until which this node has the lease (monotonic)."""
 
     @property
     def is_owned(self) -> bool:
@@ -70,11 +71,12 @@ class DeliveryLease(Service):
         return monotonic() < self.until
 
     def renew(self, since: float, is_granted: bool) -> bool:
-        """Note the answer to a request that was made at ``since`` (monotonic).
+        """Note the answer to a request for the lease that was sent at ``since``
+        (monotonic).
 
-        Whether this node has had the lease without a break. If not, another
-        node may have delivered meanwhile: consumers begin anew at the positions
-        that are stored.
+        Returns whether this node has had the lease without a break. If not,
+        another node may have delivered meanwhile: consumers must begin again at
+        the stored positions.
         """
         is_unbroken = is_granted and since < self.until
         if is_granted:
@@ -85,11 +87,11 @@ class DeliveryLease(Service):
 
 
 class Failure(Struct, frozen=True):
-    """Why a receiver has not taken a batch.
+    """The reason why a receiver has not taken a batch.
 
     ``longest_pause``: the limit of the pause before the next attempt, in
-    seconds; None: the usual one. ``is_dead``: there is no other attempt. The
-    batch was dropped, or stored among dead events.
+    seconds; None: the usual one. ``is_dead``: the batch is not tried again. It
+    was dropped, or stored among dead events.
     """
 
     text: str
@@ -98,19 +100,21 @@ class Failure(Struct, frozen=True):
 
 
 class Consumer(Generic[Batch]):
-    """Delivers to one receiver while this node has the lease. It has a greenlet
+    """Delivers to one receiver while this node has the lease. A greenlet runs
     while there is work.
 
-    - ``read``: the next batch, behind the last one that was delivered; None:
-      there is none. Nothing else of it waits in memory here.
-    - ``deliver``: tries to deliver a batch. None: done, also if parts are to be
-      tried later. It is called again with the same batch after a failure.
-    - ``save``: stores the position; None: it is in memory only.
-    - ``until_due``: seconds until there is something to read that :meth:`wake`
-      does not announce; None: there is nothing.
+    - ``read``: returns the batch after the last one that was delivered, or None
+      if nothing waits. The consumer keeps no other batch in memory.
+    - ``deliver``: tries to deliver a batch. Returns None if the batch is done,
+      even if parts are to be tried later. After a failure it is called again
+      with the same batch.
+    - ``save``: stores the position. None if the position is in memory only.
+    - ``until_due``: returns the seconds until something is due that
+      :meth:`wake` does not announce, or None.
 
     The functions may switch, and raise StorageUnavailable and
-    :class:`NotOwner`; ``until_due`` may not. ``name`` is for log lines.
+    :class:`NotOwner`. Only ``until_due`` may do neither. ``name`` is for log
+    lines.
     """
 
     def __init__(
@@ -129,37 +133,38 @@ class Consumer(Generic[Batch]):
         self._save = save
         self._until_due = until_due
         self.failures = 0
-        """Attempts that have failed one after the other."""
+        """The number of failed attempts since the last success."""
         self.since = 0.0
-        """When the batch was tried first (monotonic)."""
+        """When the batch was first tried (monotonic)."""
         self.is_unsaved = False
-        """Whether the position has moved since it was stored."""
+        """Whether the position has changed since it was stored."""
         self._saved_at = monotonic()
         self._batch: Batch | None = None
         self._news = Flag()
         self._retry = Flag()
-        """Set when the next attempt shall not wait."""
+        """Set if the next attempt must not wait."""
         self._greenlet: gevent.Greenlet[[], None] | None = None
         self._has_ended = False
 
     @property
     def is_busy(self) -> bool:
-        """Whether there is something to do, as far as it is known."""
+        """Whether the consumer has something to do, as far as is known."""
         return self._greenlet is not None
 
     def wake(self) -> None:
-        """There may be something to read. Never switches."""
+        """Note that there may be something to read. Never switches."""
         self._news.set()
         if self._greenlet is None and not self._has_ended:
             self._greenlet = gevent.spawn(self._run)
 
     def retry(self) -> None:
-        """The receiver was changed: try again at once. Never switches."""
+        """Try again at once, because the receiver was changed. Never
+        switches."""
         self._retry.set()
         self.wake()
 
     def save(self) -> None:
-        """Store the position, if it has moved. Switches. Raises
+        """Store the position if it has changed. Switches. Raises
         StorageUnavailable."""
         self._saved_at = monotonic()
         if not self.is_unsaved or self._save is None:
@@ -182,8 +187,8 @@ class Consumer(Generic[Batch]):
 
     @staticmethod
     def stop_all(consumers: Collection[Consumer[Any]], seconds: float = 1.0) -> None:
-        """Stop consumers, wait at most ``seconds`` for their greenlets, and store
-        the positions. Switches.
+        """Stop consumers, wait for their greenlets at most ``seconds``, and
+        store the positions. Switches.
 
         Raises StorageUnavailable.
         """
@@ -199,7 +204,7 @@ class Consumer(Generic[Batch]):
             consumer.save()
 
     def _run(self) -> None:
-        """Greenlet: deliver until there is nothing to do."""
+        """Greenlet: deliver until nothing is left to do."""
         try:
             while self._step():
                 pass
@@ -207,8 +212,8 @@ class Consumer(Generic[Batch]):
             self._greenlet = None
 
     def _step(self) -> bool:
-        """Try to deliver a batch, or wait for one; False: there is nothing to
-        do. Switches."""
+        """Try to deliver a batch, or wait for one. Switches. False if nothing
+        is left to do."""
         try:
             if not self._lease.is_owned:
                 gevent.sleep(WAIT_SECONDS)
@@ -252,12 +257,12 @@ class Consumer(Generic[Batch]):
                 self._retry.wait(pause)
                 return
 
-        # Delivered, or never tried again: the next one may be read.
+        # The batch was delivered, or is never tried again: read the next one.
         self._batch = None
         self.is_unsaved = self._save is not None
 
     def _wait(self) -> bool:
-        """Wait for news; False: nothing else has to be done."""
+        """Wait for news; False if nothing else is left to do."""
         pause = self._until_due()
         if self.is_unsaved and (pause is None or pause > SAVE_SECONDS):
             pause = SAVE_SECONDS
@@ -268,12 +273,13 @@ class Consumer(Generic[Batch]):
 
 
 class LeasedWork:
-    """Owner of the signal that there is news.
+    """Renews a lease and looks for work. Owner of the signal that there is
+    news.
 
-    ``renew`` takes or renews the lease, and learns its work. ``look`` looks for
-    new work, also after each renewal: it finds the entries of nodes whose
-    messages to this one were lost. Both may switch, and raise
-    StorageUnavailable. ``name``, in the plural, is for log lines.
+    ``renew`` takes or renews the lease, and learns which work there is.
+    ``look`` looks for new work. It also runs after each renewal, to find
+    entries of nodes whose messages to this one were lost. Both may switch, and
+    raise StorageUnavailable. ``name``, a plural, is for log lines.
     """
 
     def __init__(
@@ -283,25 +289,26 @@ class LeasedWork:
         self._renew = renew
         self._look = look
         self.news = Flag()
-        """Set when there may be work: ``LogFollower.watch`` of the messenger
-        does so."""
+        """Set when there may be work. ``LogFollower.watch`` of the messenger
+        sets it."""
         self._trouble = RateLimitedLog(log, f"{name} wait: %s")
         self._has_changed = False
         self.has_ended = False
 
     def changed(self) -> None:
-        """The work was changed on this node: renew at once. Never switches."""
+        """Renew at once, because the work was changed on this node. Never
+        switches."""
         self._has_changed = True
         self.news.set()
 
     def end(self) -> None:
-        """Do nothing more. Never switches."""
+        """Stop :meth:`run`. Never switches."""
         self.has_ended = True
         self.news.set()
 
     def run(self) -> None:
-        """Greenlet: renew the lease, and look when there is news, until
-        :meth:`end`."""
+        """Greenlet: renew the lease, and look for work when there is news,
+        until :meth:`end`."""
         renew_at = 0.0
         while not self.has_ended:
             began = monotonic()

@@ -1,8 +1,8 @@
-"""Events that a receiver has refused: those that are dead after three days, and
-those that are tried again.
+"""Events that a receiver has refused: events that are tried again, and events
+that are dead after three days.
 
-The command ``imserver app events`` reads them where no node runs. Functions
-raise StorageUnavailable.
+The command ``imserver app events`` also reads them where no node runs.
+Functions raise StorageUnavailable.
 """
 
 from typing import Final
@@ -13,11 +13,11 @@ from imserver.plugin.storage import RowsOf, Statements, Store
 
 
 class RetryRow(Struct, frozen=True):
-    """An event that the receiver refused, or that waits behind such a one of
-    the same user.
+    """An event that the receiver refused, or that waits behind a refused event
+    of its user.
 
     ``event`` is its id, ``body`` its JSON. ``first_failed``: when it was put
-    aside, Unix seconds; 0: not tried yet since a replay.
+    aside, in Unix seconds; 0 if it was not tried yet since a replay.
     """
 
     number: int
@@ -30,34 +30,34 @@ class RetryRow(Struct, frozen=True):
 
 RETRIES: Final = RowsOf(RetryRow, "event_retry", user="member")
 FIRST_WAITING: Final = "SELECT min(number) AS n FROM event_retry WHERE app = %s AND dead = 0 GROUP BY member"
-"""The event of each user that is tried next."""
+"""The numbers of the events that are tried next: of each user the oldest."""
 
 
 def list_retries(
     store: Store, app: str, dead: bool, after: int, limit: int
 ) -> list[RetryRow]:
-    """The dead events of an app, or those that wait, behind a number. Switches.
-    Raises StorageUnavailable."""
+    """List the dead events of an app, or the waiting ones, after a number.
+    Switches. Raises StorageUnavailable."""
     which = "WHERE app = %s AND dead = %s AND number > %s ORDER BY number LIMIT %s"
     return RETRIES.find(store.rows, which, app, int(dead), after, limit)
 
 
 NEXT_TRY: Final = "SELECT next_try FROM event_retry WHERE app = %s AND dead = 0 AND next_try > 0 ORDER BY next_try LIMIT 1"
-"""When the first of the events that wait is tried. Only the event of each user
-that is tried next has a time; those behind it have 0, as have those that are
-due."""
+"""The time of the next attempt, in Unix seconds. Only the oldest event of each
+user has a time. Events behind it have 0, and events that are due have 0, too.
+"""
 DUE_AT_ONCE: Final = (
     "SELECT 1 FROM (SELECT member, number FROM event_retry WHERE app = %s AND dead = 0 AND next_try = 0 "
     "ORDER BY number LIMIT 100) r WHERE number = (SELECT min(e.number) FROM event_retry e WHERE e.app = %s "
     "AND e.dead = 0 AND e.member = r.member) LIMIT 1"
 )
-"""Looks through the oldest 100."""
+"""Whether an event is due at once. Looks through the oldest 100 only."""
 MOST_COUNTED: Final = 10_000
 
 
 def next_try(sql: Statements, app: str) -> int:
-    """When the next event is tried that was put aside, Unix seconds; 0: at
-    once, or there is none."""
+    """The time of the next attempt for an event that was put aside, in Unix
+    seconds. 0 if an attempt is due at once, or if no event waits."""
     if sql.query(DUE_AT_ONCE, (app, app)):
         return 0
     rows = sql.query(NEXT_TRY, (app,))
@@ -70,7 +70,7 @@ def next_try(sql: Statements, app: str) -> int:
 _POSITIONS: Final = (
     "SELECT entry_id, event_id FROM event_feed WHERE app = %s AND lease_until > 0"
 )
-"""How far the receiver of an app is, if it has one."""
+"""The positions of an app's receiver, if it has one."""
 _COUNT_EVENTS: Final = (
     "SELECT count(*) FROM (SELECT id FROM event WHERE app = %s AND id > %s LIMIT %s) e"
 )
@@ -79,10 +79,12 @@ _COUNT_RETRIES: Final = "SELECT count(*) FROM (SELECT 1 FROM event_retry WHERE a
 
 
 def waiting(sql: Statements, app: str) -> tuple[int, int]:
-    """How many events wait until the receiver answers (at most MOST_COUNTED
-    count), and how many entries of the log, of which the receiver may want some
-    only. Positions are stored after a batch, so a receiver that answers may
-    have had some of them."""
+    """Two counts: events that the receiver does not have yet (at most
+    MOST_COUNTED), and entries of the log.
+
+    The receiver may want only some of these entries. Positions are stored after
+    a batch, so a receiver that answers may already have some of the events.
+    """
     feeds = sql.query(_POSITIONS, (app,))
     if not feeds:
         return 0, 0
@@ -96,21 +98,21 @@ def waiting(sql: Statements, app: str) -> tuple[int, int]:
 
 
 def counts(sql: Statements, app: str) -> tuple[int, int, int]:
-    """How many events wait that were put aside, how many are dead (of both at most MOST_COUNTED count), and
-    :func:`next_try`."""
+    """Two counts, each at most MOST_COUNTED, and :func:`next_try`: the events
+    that were put aside, and the dead ones."""
     ((aside,),) = sql.query(_COUNT_RETRIES, (app, 0, MOST_COUNTED))
     ((dead,),) = sql.query(_COUNT_RETRIES, (app, 1, MOST_COUNTED))
     return aside, dead, next_try(sql, app)
 
 
 def send_again(store: Store, app: str, event: str = "") -> int:
-    """Try one event again, or (``""``) all: at once those that were put aside,
-    dead ones for three days more.
+    """Try one event again, or (``""``) all: events that were put aside at once,
+    dead events for three more days.
 
-    Returns how many, also of those that wait behind others of their users.
-    Switches.
+    Returns the number of events. It includes events that wait behind another
+    event of their user. Switches.
     """
-    # A dead event begins anew; the others keep their attempts.
+    # A dead event begins again; the others keep their attempts.
     statement = (
         "UPDATE event_retry SET next_try = 0, attempts = attempts * (1 - dead), "
         "first_failed = first_failed * (1 - dead), dead = 0 WHERE app = %s"

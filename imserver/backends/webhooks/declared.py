@@ -9,8 +9,8 @@ from imserver.plugin.storage import Reason, Table
 
 
 def secret_of(settings: TenantSettings) -> bytes:
-    """The secret that signs requests to the app's URLs; ``b""`` if there are
-    none. Raises BadKey."""
+    """The secret that signs requests to the app's URLs; ``b""`` if the app has
+    no such URL. Raises BadKey."""
     urls = settings.webhook.urls or settings.back_ends.urls
     if urls:
         return AppSecrets.read("webhook", settings.webhook)
@@ -18,8 +18,8 @@ def secret_of(settings: TenantSettings) -> bytes:
 
 
 def objection(_name: str, settings: TenantSettings) -> str:
-    """Why an app cannot have these webhooks; ``""`` if it can. Reads the file
-    of the secret."""
+    """The reason why an app cannot have these webhooks; ``""`` if it can. Reads
+    the file with the secret."""
     try:
         secret_of(settings)
     except BadKey as bad:
@@ -66,10 +66,10 @@ TABLES: Final = (
             "it stays with the last id, which is not given again if the app is created anew"
         ),
         erase_app=(
-            # The feed begins anew.
+            # The feed begins again.
             "UPDATE event_feed SET event_id = last_id, owner = '', lease_until = 0 "
             "WHERE app = %s AND (lease_until <> 0 OR event_id <> last_id)",
         ),
     ),
 )
-"""In the order of their deletion."""
+"""In the order in which their rows are deleted."""

@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 LOG_PREFIX: Final = "log-"
 EVENT_PREFIX: Final = "event-"
-"""Prefixes of the ids of events: of entries of the log, and of rows."""
+"""Prefixes of the ids of events, for entries of the log and for rows."""
 _GROUP_KINDS: Final = ("join", "leave", "group")
 _SECOND_MS: Final = 1000
 
 
 class Outbound(Struct, frozen=True):
-    """An event to be sent. ``id`` is the same each time; the events of a
+    """An event to send. ``id`` stays the same at each attempt. The events of a
     ``user`` are sent in order."""
 
     id: str
@@ -40,10 +40,11 @@ class Page(Struct):
 
     events: list[Outbound] = []
     is_full: bool = False
-    """Whether events were left out."""
+    """Whether events were left out, because the page has as many as it may
+    have."""
     last_entry: int = 0
     last_row: int = 0
-    """The greatest ids of entries and rows whose events are in it."""
+    """The greatest ids of the entries and rows whose events are on the page."""
 
 
 def page_of(
@@ -55,14 +56,15 @@ def page_of(
     limit: int,
     limit_bytes: int,
 ) -> Page:
-    """The first events of entries and rows, by time, but never against the
-    order of either.
+    """The first events of entries and rows, ordered by time. Entries keep their
+    order, and so do rows.
 
-    One event may have more than ``limit_bytes``. The time of an entry may be
-    that of a client's clock, so one in the future counts as now.
+    A single event may have more than ``limit_bytes``. The time of an entry may
+    come from the clock of a client, so an entry in the future counts as now.
     """
     events_of_log: list[tuple[Outbound, int, int]] = []
-    """Each with the ids of its entry and its row, of which one is 0."""
+    """Each event with the ids of its entry and of its row; one of the two is
+    0."""
     for entry in entries:
         event = of_entry(app, entry, node, wanted)
         if event is not None:
@@ -102,7 +104,7 @@ def encode(
 
 
 class StoredPosition(Struct, frozen=True):
-    """Where an entry is stored."""
+    """The position at which an entry is stored."""
 
     id: int
     conversation: int
@@ -131,15 +133,19 @@ class MessageEvent(Struct, omit_defaults=True):
     meta: Raw | None = None
     stored: StoredPosition | None = None
     bot: str = ""
-    """The bot that the event is for; empty: it is for the back end."""
+    """The bot that receives the event; empty if the back end receives it."""
 
 
 def of_entry(
     app: str, entry: Entry, node: str, wanted: frozenset[str]
 ) -> Outbound | None:
-    """The event of an entry; None if it has none, or an unwanted one. Messages
-    of back ends have no sender, and no event. The press that closes a question
-    is ``ask_closed``, or a message as any press."""
+    """The event of an entry. None if the entry has no event, or if the event is
+    unwanted.
+
+    Messages of back ends have no sender, and no event. A button press that
+    closes a question gives ``ask_closed`` if that is wanted, otherwise
+    ``message`` as any press does.
+    """
     id = f"{LOG_PREFIX}{entry.id}"
     time = entry.time_ms // _SECOND_MS
     if entry.kind in _GROUP_KINDS:
@@ -159,8 +165,8 @@ def of_entry(
 
 
 def for_bot(app: str, entry: Entry, node: str, bot: str) -> Outbound:
-    """The event of an entry for a bot, which may read it. Messages of back ends
-    have events, too."""
+    """The event of an entry for a bot that may read the entry. Messages of back
+    ends have events, too."""
     id = f"{LOG_PREFIX}{entry.id}"
     time = entry.time_ms // _SECOND_MS
     if entry.kind in _GROUP_KINDS:
@@ -180,7 +186,7 @@ def of_row(
         return None
     id = f"{EVENT_PREFIX}{row.id}"
     head = encode(id, row.kind, app, row.time, node, {})
-    # Two JSON objects become one.
+    # Join two JSON objects to one.
     body = b"%b,%b" % (head[:-1], row.body[1:])
     return Outbound(id, row.user, row.time, body)
 
@@ -216,7 +222,8 @@ def _message_event(
 
 
 def _group_facts(entry: Entry) -> dict[str, Any]:
-    """Which group was changed by whom, and how (the ``meta`` of the entry)."""
+    """Facts from the ``meta`` of an entry: which group changed, how, and by
+    whom."""
     facts = {
         "group": str(entry.conversation),
         "user": entry.sender,
@@ -226,8 +233,8 @@ def _group_facts(entry: Entry) -> dict[str, Any]:
 
 
 def _closing_facts(entry: Entry) -> dict[str, Any]:
-    """Which question was closed by whom, and how; nothing: the entry closes
-    none."""
+    """Facts about the question that an entry closes: which one, how, and by
+    whom. Empty if the entry closes no question."""
     if entry.kind != "press" or not entry.type:
         return {}
     change = entry.ask_details()

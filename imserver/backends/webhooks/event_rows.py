@@ -1,10 +1,10 @@
-"""The durable events of apps, how far their receivers have got, retries, and
-users who are to be notified.
+"""The stored state of webhooks: durable events of apps, the positions of their
+receivers, retries, and absent users.
 
-Events of stored messages and groups are the entries of the message log
-themselves. All others are rows of the table ``event``. The *feed* of an app is
-both. Its row says which node delivers it (a lease by the clock of the
-database), and up to which positions its receiver has it.
+Events of stored messages and groups are entries of the message log. All other
+events are rows of the table ``event``. The *feed* of an app has both. Its row
+says which node delivers it (a lease by the clock of the database), and up to
+which positions its receiver has it.
 """
 
 from __future__ import annotations
@@ -29,23 +29,23 @@ log = logging.getLogger(__name__)
 
 _DAY_SECONDS: Final = 86_400
 TRY_SECONDS: Final = 3 * _DAY_SECONDS
-"""How long an event is tried; afterwards it is dead."""
+"""How long an event is tried. After this time it is dead."""
 MAX_WAITING: Final = 10_000
-"""Events that wait for their commit; more are refused for the moment."""
+"""The most events that wait for their commit. Further ones are refused for the
+moment."""
 MAX_WAITING_BYTES: Final = 16 * 1024 * 1024
-"""Limit of their bodies."""
+"""Limit of the bytes of their bodies."""
 MAX_RETRIES: Final = 100_000
-"""Rows of retries and dead events of an app. Beyond it the oldest dead events
-are deleted."""
+"""The most dead events of an app. Beyond this number the oldest are deleted."""
 _AT_ONCE: Final = 200
-"""Rows in one statement."""
+"""The most rows in one statement."""
 _DELETED_TOGETHER: Final = 1000
 """Events of an app that one transaction deletes."""
 
 
 class NewEvent(Struct, frozen=True):
-    """An event to be stored. ``body``: its fields, a JSON object; ``user``:
-    whose events stay in order."""
+    """An event to store. ``body``: its fields, a JSON object. ``user``: whose
+    events stay in order."""
 
     app: str
     user: str
@@ -74,8 +74,8 @@ class FeedRow(Struct, frozen=True):
 
 
 class FeedHead(Struct, frozen=True):
-    """The last ids of the log and the events of a feed. ``has_retries``: events
-    were put aside."""
+    """The last ids of the log and of the events of a feed. ``has_retries``:
+    some events were put aside."""
 
     entries: int
     events: int
@@ -83,8 +83,8 @@ class FeedHead(Struct, frozen=True):
 
 
 class Absence(Struct, frozen=True):
-    """A user who was offline when ``entry`` was stored. ``due``: when to notify
-    (:func:`steady_time`, ms)."""
+    """An absence: a user who was offline when ``entry`` was stored. ``due``:
+    when to notify the back end (:func:`steady_time`, in ms)."""
 
     user: str
     conversation: int
@@ -104,13 +104,14 @@ class _Batch(Struct):
 
 
 _DELIVERED: Final = "CASE WHEN f.lease_until > 0 THEN f.event_id ELSE f.last_id END"
-"""The last event of a feed that its receiver has; of one that has ended, the
-last of all."""
+"""The id of the last event that the receiver of a feed has. If the feed has
+ended, the id of its last event."""
 _OLDEST_EVENTS: Final = (
     f"SELECT e.app, e.id, {_DELIVERED} FROM event_feed f JOIN event e ON e.app = f.app AND e.id = "
     f"(SELECT min(o.id) FROM event o WHERE o.app = f.app) WHERE e.time < %s AND e.id <= {_DELIVERED}"
 )
-"""The oldest event of each app, if it was delivered and is old enough."""
+"""The oldest event of each app, if it was delivered and is old enough to
+delete."""
 _DELETE_EVENTS: Final = "DELETE FROM event WHERE app = %s AND id <= %s AND time < %s"
 _APPS_WITH_RETRIES: Final = (
     "SELECT f.app FROM event_feed f WHERE EXISTS (SELECT 1 FROM event_retry r "
@@ -119,7 +120,8 @@ _APPS_WITH_RETRIES: Final = (
 
 
 class EventStore(Store.Rows):
-    """The feeds in a store. All methods switch, and raise StorageUnavailable.
+    """The stored feeds and their events. All methods switch, and raise
+    StorageUnavailable.
 
     Owner of the events that wait for the next group commit.
     """
@@ -129,8 +131,8 @@ class EventStore(Store.Rows):
         self._batch = _Batch()
         self._writer: gevent.Greenlet[[], None] | None = None
         self.known: dict[str, int] = {}
-        """App → the greatest known id of an event: not given again if the
-        database has lost it."""
+        """App → the greatest known id of an event. No id is given twice, even
+        if the database has lost the event."""
 
     # --- events ---------------------------------------------------------------
 
@@ -138,13 +140,13 @@ class EventStore(Store.Rows):
         """Store events; returns after the commit: app → the id of its last
         event.
 
-        Events that are appended meanwhile share the next transaction.
+        Events that other greenlets append meanwhile share the next transaction.
         """
         batch = self._batch
         count = len(batch.events) + len(events)
         size = batch.size + sum(len(event.body) for event in events)
         is_full = count > MAX_WAITING or size > MAX_WAITING_BYTES
-        # A call with more events than a batch may have gets a batch of its own.
+        # A call with more events than a batch may have gets its own batch.
         if batch.events and is_full:
             raise StorageUnavailable("too many events wait to be stored")
 
@@ -157,7 +159,7 @@ class EventStore(Store.Rows):
         return heads
 
     def _write(self) -> None:
-        """Greenlet: store the events that wait, until none does."""
+        """Greenlet: store the waiting events until none is left."""
         try:
             while self._batch.events:
                 batch = self._batch
@@ -171,15 +173,14 @@ class EventStore(Store.Rows):
             self._writer = None
 
     def read(self, app: str, after: int, limit: int) -> list[StoredEvent]:
-        """Events behind an id."""
+        """The events of an app after an id, the oldest first."""
         which = "WHERE app = %s AND id > %s ORDER BY id LIMIT %s"
         return _EVENTS.find(self._store.rows, which, app, after, limit)
 
     def expire(self, apps: Collection[str]) -> None:
-        """Delete events that are older than any attempt. Events that a feed has
-        not delivered stay as long as its app has a webhook (is one of
-        ``apps``), and three days longer.
-        """
+        """Delete delivered events that are so old that no attempt can follow.
+        Undelivered events stay as long as the app has a webhook (it is in
+        ``apps``), and three days longer."""
         nothing: list[tuple[str, int, int]] = []
         for row in self._store.write_or(nothing, partial(_end_feeds, apps)):
             log.warning(
@@ -210,12 +211,13 @@ class EventStore(Store.Rows):
         owner: str,
         seconds: int,
     ) -> dict[str, FeedRow]:
-        """Take or renew the leases of apps; the feeds that ``owner`` has now.
+        """Take or renew the leases of apps. Returns the feeds whose lease
+        ``owner`` has now.
 
         ``begins``: app → the position in the log at which a new feed begins
         (None: the end of the log). A feed that has ended (:meth:`expire`)
-        begins there, too. Any other one continues at its positions, however old
-        its lease is.
+        begins there, too. Every other feed continues at its positions, even if
+        its lease is old.
         """
         now = sql.now
         statement = (
@@ -243,7 +245,7 @@ class EventStore(Store.Rows):
             f"AND (lease_until <= {now} OR lease_until > {now} + %s)"
         )
         for app in sorted(begins.keys() - mine):
-            # longer: the clock was set back
+            # A lease that is too long: the clock was set back.
             if 0 < seconds_left.get(app, 0) <= seconds:
                 continue
             _make_feed(sql, app)
@@ -257,13 +259,13 @@ class EventStore(Store.Rows):
 
     @Store.writing_or(None)
     def release(self, sql: Statements, apps: Iterable[str], owner: str) -> None:
-        """Give leases back, so that another node goes on at once."""
+        """Give leases back, so that another node can continue at once."""
         statement = f"UPDATE event_feed SET lease_until = {sql.now} WHERE app = %s AND owner = %s"
         sql.execute_many(statement, [(app, owner) for app in sorted(apps)])
 
     @Store.reading_or({})
     def heads(self, sql: Statements, apps: Sequence[str]) -> dict[str, FeedHead]:
-        """The contents of each app."""
+        """App → the last ids of its feed."""
         entries = sql.query_in(
             "SELECT app, last_id FROM log WHERE part = 0 AND app IN {}", (), apps
         )
@@ -282,8 +284,8 @@ class EventStore(Store.Rows):
 
     @Store.reading_or(None)
     def undelivered(self, sql: Statements, app: str) -> int | None:
-        """The position in the log up to which an app's receiver has everything;
-        None: it has no receiver."""
+        """The position in the log up to which an app's receiver has everything.
+        None if the app has no receiver."""
         statement = "SELECT entry_id, noted_id FROM event_feed WHERE app = %s AND lease_until > 0"
         rows = sql.query(statement, (app,))
         if not rows:
@@ -302,8 +304,8 @@ class EventStore(Store.Rows):
         aside: Sequence[RetryRow] = (),
         dead: bool = False,
     ) -> None:
-        """The receiver has everything up to these positions, but the events
-        that are put ``aside``. Raises NotOwner."""
+        """Store that the receiver has everything up to these positions, except
+        the events that are put ``aside``. Raises NotOwner."""
         statement = "UPDATE event_feed SET entry_id = %s, event_id = %s WHERE app = %s AND owner = %s"
         if not sql.execute(statement, (entry_id, event_id, app, owner)):
             raise NotOwner(app)
@@ -313,7 +315,8 @@ class EventStore(Store.Rows):
     def save(
         self, app: str, owner: str, entry_id: int, event_id: int, noted_id: int
     ) -> None:
-        """Store all positions, unless ``owner`` has the feed no longer."""
+        """Store all positions, unless ``owner`` has lost the lease of the
+        feed."""
         statement = "UPDATE event_feed SET entry_id = %s, event_id = %s, noted_id = %s WHERE app = %s AND owner = %s"
         self._change(statement, (entry_id, event_id, noted_id, app, owner))
 
@@ -326,7 +329,7 @@ class EventStore(Store.Rows):
     # --- retries --------------------------------------------------------------
 
     def waiting_users(self, app: str) -> set[str]:
-        """Users with events that are to be tried again."""
+        """The users with events that will be tried again."""
         statement = (
             "SELECT DISTINCT member FROM event_retry WHERE app = %s AND dead = 0"
         )
@@ -335,19 +338,19 @@ class EventStore(Store.Rows):
     def due_retries(
         self, app: str, now: int, latest: int, limit: int
     ) -> list[RetryRow]:
-        """The first waiting event of each user, if it is due, or was after
-        ``latest``: the clock was set."""
+        """The first waiting event of each user, if it is due. An event due
+        after ``latest`` is returned, too, because the clock was set back."""
         due = "WHERE next_try <= %s OR next_try > %s ORDER BY number LIMIT %s"
         rest = f"JOIN ({FIRST_WAITING}) f ON f.n = number {due}"
         return RETRIES.find(self._store.rows, rest, app, now, latest, limit)
 
     def end_retry(self, row: RetryRow) -> None:
-        """The receiver has taken it."""
+        """Delete an event from the retries: the receiver has taken it."""
         self._change("DELETE FROM event_retry WHERE number = %s", (row.number,))
 
     def put_off(self, row: RetryRow, now: int, seconds: int) -> bool:
-        """It was refused again: try it ``seconds`` later, or never after three
-        days. Whether it is dead."""
+        """Note that an event was refused again: try it ``seconds`` later, or
+        never again after three days. Returns whether it is dead."""
         first_failed = row.first_failed or now
         is_dead = now - first_failed >= TRY_SECONDS
         statement = (
@@ -368,8 +371,8 @@ class EventStore(Store.Rows):
         noted_id: int,
         absences: Sequence[Absence],
     ) -> None:
-        """Store absences, and that the log was looked through up to
-        ``noted_id``. Raises NotOwner."""
+        """Store absences, and that the log was read up to ``noted_id``. Raises
+        NotOwner."""
         statement = "UPDATE event_feed SET noted_id = %s WHERE app = %s AND owner = %s"
         if not sql.execute(statement, (noted_id, app, owner)):
             raise NotOwner(app)
@@ -377,15 +380,15 @@ class EventStore(Store.Rows):
         sql.insert_new("absence", f"app, {_ABSENCES.columns}", rows)
 
     def bound_absences(self, app: str, latest_ms: int) -> None:
-        """Nobody is notified later than at ``latest_ms``."""
+        """Move absences that are due later than ``latest_ms`` to this time."""
         statement = "UPDATE absence SET due = %s WHERE app = %s AND due > %s"
         self._store.execute(statement, (latest_ms, app, latest_ms))
 
     def due_absences(
         self, app: str, now_ms: int, limit: int
     ) -> tuple[list[Absence], int]:
-        """Absences whose time has come, and when (Unix milliseconds, 0: never)
-        the next one's comes."""
+        """Absences that are due now, and the time of the next one in Unix
+        milliseconds (0: no absence is stored)."""
         condition = "WHERE app = %s AND due > 0 ORDER BY due LIMIT %s"
         absences = _ABSENCES.find(self._store.rows, condition, app, limit + 1)
         due = [absence for absence in absences[:limit] if absence.due <= now_ms]
@@ -403,8 +406,8 @@ class EventStore(Store.Rows):
         reported: Sequence[tuple[Absence, NewEvent]],
         over: Sequence[Absence],
     ) -> dict[str, int]:
-        """Add events once until users were online, and forget the absences that
-        are ``over``. Raises NotOwner."""
+        """Add events, and delete the absences that are ``over``. Until the user
+        is online, the conversation gets no other event. Raises NotOwner."""
         is_owner = "SELECT 1 FROM event_feed WHERE app = %s AND owner = %s"
         if not sql.query(is_owner, (app, owner)):
             raise NotOwner(app)
@@ -413,7 +416,7 @@ class EventStore(Store.Rows):
         mark = f"UPDATE absence SET due = 0 {condition} AND due > 0"
         new = []
         for absence, event in reported:
-            # Without the row the user was online meanwhile.
+            # If the row is missing, the user was online meanwhile.
             if sql.execute(mark, (app, absence.user, absence.conversation)):
                 new.append(event)
         sql.execute_many(
@@ -424,11 +427,11 @@ class EventStore(Store.Rows):
 
     @Store.writing_or(None)
     def came_online(self, sql: Statements, users: Collection[tuple[str, str]]) -> None:
-        """Let users, as (app, user), be notified again of conversations whose
-        event was added.
+        """Allow the next ``absent`` event about these users, as (app, user),
+        for conversations whose event was added.
 
-        Rows whose time has not come stay: presence is checked then, and the
-        user may have left meanwhile.
+        Rows that are not due yet stay: when they are due, presence is checked,
+        and the user may have left by then.
         """
         by_app: dict[str, list[str]] = {}
         for app, user in sorted(users):
@@ -445,16 +448,16 @@ _INSERT_EVENT: Final = "INSERT INTO event (app, id, member, kind, time, body) VA
 def add_events(
     sql: Statements, events: Sequence[NewEvent], known: Mapping[str, int]
 ) -> dict[str, int]:
-    """Store events in a transaction, after those that are ``known``; app → the
-    id of its last event."""
+    """Store events in a transaction, with greater ids than the ``known`` ones.
+    Returns app → the id of its last event."""
     by_app: dict[str, list[NewEvent]] = {}
     for event in events:
         by_app.setdefault(event.app, []).append(event)
 
     now = int(time())
     last_ids = {}
-    # In the order of names: otherwise two transactions could lock a feed each,
-    # and wait for that of the other for ever.
+    # In the order of names. Otherwise two transactions could each lock a feed
+    # and wait for the other's feed for ever.
     for app in sorted(by_app):
         _make_feed(sql, app)
         feed = _feed(sql, app, lock=True)
@@ -472,7 +475,7 @@ def add_events(
 
 
 def _member(user: str) -> str:
-    """A user id, cut to the size of the column: pushes may name ids that are
+    """A user id, cut to the size of the column. Pushes may name ids that are
     too long for a login."""
     return user.encode()[:MAX_USER_BYTES].decode(errors="ignore")
 
@@ -485,17 +488,20 @@ def _feed(sql: Statements, app: str, lock: bool = False) -> FeedRow | None:
 
 
 def _make_feed(sql: Statements, app: str) -> None:
-    """Make the row of a feed if there is none. Until :func:`_begin` it has no
-    position in the log."""
+    """Make the row of a feed if it is missing. Until :func:`_begin` the feed
+    has no position in the log."""
     if _feed(sql, app) is None:
         new = (app, *_FEEDS.values(FeedRow(0, 0, 0, 0, "")), 0)
         sql.insert_new("event_feed", f"app, {_FEEDS.columns}, lease_until", [new])
 
 
 def _end_feeds(apps: Collection[str], sql: Statements) -> list[tuple[str, int, int]]:
-    """End the feeds of all other apps that nobody has delivered for three days:
-    they have no position from now on. Returns (app, entry, event) of those with
-    more to deliver: what was delivered last."""
+    """End the feeds that nobody has delivered for three days, except the feeds
+    of ``apps``. From then on they have no position.
+
+    Returns (app, entry, event) of each ended feed with undelivered events: the
+    ids that were delivered last.
+    """
     is_old = f"lease_until > 0 AND lease_until <= {sql.now} - {TRY_SECONDS}"
     rows = sql.query(
         "SELECT f.app, f.entry_id, f.event_id, coalesce(l.last_id, 0), f.last_id FROM event_feed f "
@@ -512,8 +518,8 @@ def _end_feeds(apps: Collection[str], sql: Statements) -> list[tuple[str, int, i
 
 
 def _begin(sql: Statements, app: str, begin: int | None) -> None:
-    """Give a feed without a position in the log one (None: its end). Earlier
-    events stay to be delivered."""
+    """Set the position in the log of a feed that has no position yet. ``begin``
+    None means the end of the log. Earlier events stay to be delivered."""
     if begin is None:
         rows = sql.query("SELECT last_id FROM log WHERE app = %s AND part = 0", (app,))
         if rows:
@@ -528,8 +534,8 @@ def _begin(sql: Statements, app: str, begin: int | None) -> None:
 
 
 def _put_aside(sql: Statements, app: str, rows: Sequence[RetryRow], dead: bool) -> None:
-    """Store retries. Rows that are there already stay: the positions were not
-    advanced the last time."""
+    """Store retries. Rows that exist already stay as they are: the last time,
+    the transaction did not advance the positions."""
     find = "SELECT event FROM event_retry WHERE app = %s AND event IN {}"
     events = sql.query_in(find, (app,), [row.event for row in rows])
     stored = {text_of(event) for (event,) in events}
@@ -537,11 +543,11 @@ def _put_aside(sql: Statements, app: str, rows: Sequence[RetryRow], dead: bool) 
     for row in rows:
         if row.event in stored:
             continue
-        # Those that wait behind a refused one have no time of their own.
+        # An event that waits behind a refused one has no time of its own.
         next_try = 0
         if row.attempts:
             next_try = row.first_failed + 1
-        # The database gives the number.
+        # The database sets the number.
         _number, *values = RETRIES.values(row)
         new.append((app, *values, next_try, int(dead)))
 

@@ -1,15 +1,15 @@
-"""Feeds: the durable events of apps, delivered by one node per app, at least
-once and in order per user.
+"""Feeds deliver the durable events of apps: one node per app, at least once,
+and in order per user.
 
 The events of a feed are the entries of the app's message log and the rows of
 the table ``event``. The node with the lease of a feed sends them and stores the
 positions up to which the receiver has everything. After its death another node
 continues from these positions.
 
-- While a receiver does not answer, or refuses all events for a reason other
-  than their content, its feed is paused and retried.
-- An event that it refuses for its content, or while it accepts others, is put
-  aside with all later events of the same user, and retried alone.
+- If a receiver does not answer, its feed pauses and tries again. So it does if
+  the receiver refuses all events for another reason than their content.
+- If the receiver refuses an event for its content, or accepts others meanwhile,
+  the event is put aside with all later events of its user. It is retried alone.
 - After three days an event is dead. An operator may replay it.
 """
 
@@ -57,36 +57,36 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 RENEW_SECONDS: Final = 3.0
-"""How often leases are renewed."""
+"""How often the node renews its leases."""
 LOOK_SECONDS: Final = 0.5
-"""How often the ends of the logs are compared with the positions: other nodes
-store entries, too."""
+"""How often the node compares the ends of the logs with its positions, because
+other nodes store entries, too."""
 GATHER_SECONDS: Final = 0.2
 """How long the first event waits for others, so that a busy app sends few
 requests."""
 REQUEST_EVENTS: Final = 250
-"""Limit of the events in one request. A request costs 0.4 ms of CPU, each event
-in it 2 µs."""
+"""The most events in one request. A request costs 0.4 ms of CPU, each event in
+it 2 µs."""
 RETRY_SECONDS: Final = 1.0
-"""How long retries may hold up the other events of an app."""
+"""How long retries may delay the other events of an app."""
 _RETRY_EVERY_SECONDS: Final = 1.0
-"""How often events that were put aside are looked for."""
+"""How often the node looks for events that were put aside."""
 _RETRIED_TOGETHER: Final = 50
 MAX_RETRY_SECONDS: Final = 300
 """The longest pause before an event is tried again."""
 _MOST_DOUBLINGS: Final = 10
-"""After so many attempts a doubled pause is longer than any limit."""
+"""Number of attempts after which a doubled pause is longer than any limit."""
 _SPLIT_AFTER: Final = 3
-"""After so many failed requests with the same events they are sent one by
-one."""
+"""After each such number of failed requests with the same events, the node
+sends the events one by one."""
 _BURY_AFTER: Final = 7
-"""After so many failed requests pauses are long: events may be old enough to be
-dead."""
+"""Number of failed requests after which pauses are long, so events may be old
+enough to be dead."""
 _LONG_SECONDS: Final = 3600.0
 """After this time the pauses become :data:`MAX_RETRY_SECONDS`."""
 _STORED_TOGETHER: Final = 500
-"""Events that one group commit stores: a push to many absent users may have a
-large content."""
+"""The most events that one group commit stores. A push to many absent users can
+have a large content."""
 
 
 def _read_nothing(_after: int, _limit: int) -> Sequence[Entry]:
@@ -97,39 +97,40 @@ _EMPTY: Final = LogWindow(_read_nothing, 0)
 
 
 class Feed(Service):
-    """The feed of one app on this node. Owner of its positions while this node
+    """The feed of one app on one node. Owner of its positions while this node
     has the lease."""
 
     app: str
     receiver: Receiver
     lease: DeliveryLease = field(default_factory=DeliveryLease)
     begin: int | None = None
-    """Where the feed begins, if it is new: before the first entry that this
+    """The position at which a new feed begins: before the first entry that this
     node saw."""
     is_known: bool = False
     """Whether this node has tried to get the lease."""
     entries: LogWindow = _EMPTY
-    """The entries to send."""
+    """The entries to send, with the position of the receiver."""
     noting: LogWindow = _EMPTY
-    """The entries that the notifications have not read."""
+    """The entries that :attr:`notifier` has not read yet."""
     sender: Consumer[_Batch] | None = None
-    """None: another node has the lease."""
+    """Sends the events. None if another node has the lease."""
     notifier: Consumer[Any] | None = None
-    """Looks through ``noting``."""
+    """Looks for absent users in ``noting``."""
     event_id: int = 0
     event_head: int = 0
     waiting: set[str] = field(default_factory=set)
     """Users with events that were put aside."""
     has_retries: bool = True
-    """Whether there are events that were put aside, as far as it is known."""
+    """Whether events were put aside, as far as is known."""
     retried_at: float = 0.0
     next_due: int = 0
-    """When the next user is to be notified (:func:`steady_time`, ms); 0: now,
-    or not known."""
+    """When the next absence is due (:func:`steady_time`, in ms). 0: now, or not
+    known."""
     members: RememberedMembers | None = None
-    """As of the entries that the notifications have looked at."""
+    """The members of groups, at the position up to which absences were looked
+    for."""
     saved: tuple[int, int, int] = (0, 0, 0)
-    """The positions as they were stored last."""
+    """The positions as last stored."""
 
     @property
     def owned(self) -> bool:
@@ -138,14 +139,14 @@ class Feed(Service):
 
     @property
     def count(self) -> int:
-        """The number of entries and rows to be sent, as far as it is known."""
+        """The number of entries and rows to send, as far as is known."""
         if self.sender is None:
             return 0
         return self.entries.count + self.event_head - self.event_id
 
     @property
     def is_sending(self) -> bool:
-        """Whether this node has events of it to send, and its receiver
+        """Whether this node has events of the feed to send, and the receiver
         answers."""
         if self.sender is None or self.sender.failures:
             return False
@@ -159,22 +160,23 @@ class Feed(Service):
 
     @property
     def positions(self) -> tuple[int, int, int]:
-        """The positions to be stored."""
+        """The positions to store."""
         return self.entries.position, self.event_id, self.noting.position
 
     def take(self, entry_id: int, event_id: int) -> None:
-        """The receiver has everything up to these positions. Never switches."""
+        """Note that the receiver has everything up to these positions. Never
+        switches."""
         self.entries.take(entry_id)
         self.event_id = event_id
-        # Rows may be read before whoever stores them has called Feeds.added.
+        # Rows may be read before the greenlet that stores them has called
         self.event_head = max(self.event_head, event_id)
 
 
 class Feeds(Service, dict=True):
-    """Owner of the feeds of all apps, and of the greenlets that send them.
+    """The feeds of all apps on one node. Owner of the greenlets that send them.
 
-    ``node`` is the name of this node: as owner of a lease it is the same after
-    a restart.
+    ``node`` returns the name of this node, which owns the leases. A restart
+    does not change it.
     """
 
     store: Store
@@ -185,30 +187,32 @@ class Feeds(Service, dict=True):
 
     def __post_init__(self) -> None:
         self.feeds: dict[str, Feed] = {}
-        """Look, do not touch."""
+        """App → its feed. Read it only."""
         self.log: MessageLog | None = None
-        """The stored messages; None: this node has none."""
+        """The stored messages. None if this node stores no messages."""
         self._notifier: Callable[[Feed], Consumer[Any]] | None = None
         self.answers = LastAnswers()
         self._changed = Flag()
         self._online: set[tuple[str, str]] = set()
-        """(app, user): who came online since the last look."""
+        """(app, user) of the users who came online since the last look."""
 
     def attach(
         self,
         log: MessageLog,
         notifier: Callable[[Feed], Consumer[Any]] | None = None,
     ) -> None:
-        """Before :meth:`run`, set the stored messages of this node.
-        ``notifier`` makes the consumer that looks for users to be notified."""
+        """Set the stored messages of this node. Call it before :meth:`run`.
+
+        ``notifier`` makes the consumer that looks for absent users.
+        """
         self.log = log
         self._notifier = notifier
 
     # --- what happens ---------------------------------------------------------
 
     def set(self, app: str, receiver: Receiver | None) -> None:
-        """Set the receiver of an app; None: it has no events any more. Never
-        switches."""
+        """Set the receiver of an app. None: the app has no events any more.
+        Never switches."""
         feed = self.feeds.get(app)
         if receiver is None:
             if feed is not None:
@@ -228,8 +232,8 @@ class Feeds(Service, dict=True):
     def committed(
         self, app: str, first: int, last: int, entries: Sequence[Entry]
     ) -> None:
-        """This node's transaction stored these entries of an app that has a
-        feed. Never switches."""
+        """Add the entries that a transaction of this node stored for an app
+        with a feed. Never switches."""
         feed = self.feeds[app]
         if feed.sender is None:
             if feed.begin is None:
@@ -253,8 +257,8 @@ class Feeds(Service, dict=True):
     def add(
         self, app: str, kind: str, facts: Sequence[tuple[str, Mapping[str, Any]]]
     ) -> None:
-        """Store (user, fields) of events; returns after the commit. Raises
-        StorageUnavailable."""
+        """Store events, each as (user, fields); returns after the commit.
+        Raises StorageUnavailable."""
         for rows in chunks(facts, _STORED_TOGETHER):
             events = [
                 NewEvent(app, user, kind, msgspec.json.encode(fields))
@@ -263,7 +267,7 @@ class Feeds(Service, dict=True):
             self.added(self.events.append(events))
 
     def added(self, heads: Mapping[str, int]) -> None:
-        """Events were stored: app → the last id. Never switches."""
+        """Note that events were stored: app → the last id. Never switches."""
         for app, head in heads.items():
             known = self.events.known.get(app, 0)
             self.events.known[app] = max(head, known)
@@ -278,15 +282,15 @@ class Feeds(Service, dict=True):
 
     @property
     def backlog(self) -> dict[str, int]:
-        """App → entries and events that this node has to deliver to its
-        receiver, as far as it is known."""
+        """App → the number of entries and events that this node must deliver,
+        as far as is known."""
         return {
             app: feed.count for app, feed in self.feeds.items() if feed.receiver.url
         }
 
     def came_online(self, app: str, user: str) -> None:
-        """A user has logged in, so absences may be reported again. Never
-        switches."""
+        """Note that a user has logged in, so their absences may be reported
+        again. Never switches."""
         if self.wants(app, "absent"):
             self._online.add((app, user))
 
@@ -328,7 +332,7 @@ class Feeds(Service, dict=True):
             self.save(feed)
 
     def _take(self, feed: Feed, row: FeedRow) -> None:
-        """Begin to deliver a feed where its last owner has ended."""
+        """Begin to deliver a feed at the positions of its last owner."""
         feed.entries = LogWindow(partial(self.entries_after, feed.app), row.entry_id)
         feed.noting = LogWindow(partial(self.entries_after, feed.app), row.noted_id)
         feed.event_id = row.event_id
@@ -365,7 +369,7 @@ class Feeds(Service, dict=True):
         return self.log.entries.read(app, after, limit)
 
     def save(self, feed: Feed) -> None:
-        """Store positions that have moved. Switches. Raises
+        """Store positions that have changed. Switches. Raises
         StorageUnavailable."""
         positions = feed.positions
         if feed.sender is not None and positions != feed.saved:
@@ -373,7 +377,8 @@ class Feeds(Service, dict=True):
             feed.saved = positions
 
     def _drop(self, feed: Feed) -> None:
-        """Another node has the lease, or the feed has ended."""
+        """Stop to deliver a feed: another node has the lease, or the feed has
+        ended."""
         for consumer in feed.consumers:
             consumer.stop()
         feed.entries = _EMPTY
@@ -382,7 +387,7 @@ class Feeds(Service, dict=True):
         feed.notifier = None
 
     def look(self) -> None:
-        """Learn the new ends of the feeds that this node delivers. Switches.
+        """Read the new ends of the feeds that this node delivers. Switches.
         Raises StorageUnavailable."""
         if self._online:
             users = self._online
@@ -416,7 +421,7 @@ class Feeds(Service, dict=True):
 
     def stop(self, seconds: float) -> None:
         """Send the waiting events of receivers that answer, for at most
-        ``seconds``; give the leases back."""
+        ``seconds``. Then give the leases back."""
         deadline = monotonic() + seconds
         while monotonic() < deadline and any(
             feed.is_sending for feed in self.feeds.values()
@@ -438,8 +443,8 @@ class Feeds(Service, dict=True):
     # --- sending --------------------------------------------------------------
 
     def _next(self, feed: Feed) -> _Batch | None:
-        """The next events; before them, those are tried again that were put
-        aside."""
+        """The next events. Before it reads them, it tries again the events that
+        were put aside."""
         assert feed.sender is not None
         if not feed.receiver.url:  # the back end reads the events itself
             feed.sender.is_unsaved |= bool(feed.count)
@@ -456,8 +461,8 @@ class Feeds(Service, dict=True):
 
         entries = feed.entries.first(REQUEST_EVENTS)
         rows: list[StoredEvent] = []
-        # Read before the rows: those that are added meanwhile are not among
-        # them.
+        # Read before the rows, so that rows that are added meanwhile are not
+        # among them.
         last_row = feed.event_head
         if last_row > feed.event_id:
             rows = self.events.read(feed.app, feed.event_id, REQUEST_EVENTS)
@@ -475,8 +480,8 @@ class Feeds(Service, dict=True):
         return _Batch(page, len(entries), last_row, feed.waiting)
 
     def _deliver(self, feed: Feed, batch: _Batch) -> Failure | None:
-        """Send events, unless they wait behind others of their users; put those
-        aside that are refused."""
+        """Send events. Events of users who have an earlier event aside, and
+        events that the receiver refuses, are put aside."""
         if batch.events:
             if not feed.receiver.url:
                 return None
@@ -507,9 +512,12 @@ class Feeds(Service, dict=True):
     def _failed(
         self, feed: Feed, batch: _Batch, problem: PostProblem
     ) -> Failure | None:
-        """A request failed. Its events are sent one by one, moved to the dead
-        ones, or tried again: after an hour every five minutes, but every two
-        seconds while the receiver refuses connections."""
+        """Handle a failed request. Its events are sent one by one, moved to the
+        dead ones, or tried again.
+
+        After an hour they are tried every five minutes; every two seconds while
+        the receiver refuses connections.
+        """
         assert feed.sender is not None
         self.tally.failures[feed.app] += 1
         failures = feed.sender.failures + 1
@@ -520,7 +528,7 @@ class Feeds(Service, dict=True):
         if is_split and self._send_one_by_one(feed, batch, problem):
             return None
         if failures >= _BURY_AFTER and self._bury(feed, batch, failures):
-            # Without anything left there is no failure, or replayed events
+            # If nothing is left, this is no failure. Otherwise replayed events
             # would wait for ever.
             if feed.count:
                 return Failure(problem.text, is_dead=True)
@@ -533,11 +541,11 @@ class Feeds(Service, dict=True):
         return Failure(problem.text)
 
     def _send_one_by_one(self, feed: Feed, batch: _Batch, problem: PostProblem) -> bool:
-        """Find the events that the receiver refuses, and put them aside; False:
-        it takes none of them."""
+        """Find the events that the receiver refuses, and put them aside. False
+        if it takes no event at all."""
         refused_users: set[str] = set()
         aside: list[tuple[Outbound, int]] = []
-        """Events and their attempts."""
+        """Each event with its number of attempts."""
         taken = 0
         for event in batch.events:
             if event.user in refused_users:  # it waits behind the refused one
@@ -553,7 +561,7 @@ class Feeds(Service, dict=True):
             aside.append((event, 1))
             if not problem.status:
                 return False
-            # It refuses everything: then no event is put aside.
+            # It refuses everything, so no event is put aside.
             is_refusing_all = not taken and not problem.is_final
             if is_refusing_all and len(refused_users) >= _SPLIT_AFTER:
                 return False
@@ -580,16 +588,16 @@ class Feeds(Service, dict=True):
         refused: Sequence[RetryRow] = (),
         dead: bool = False,
     ) -> None:
-        """Store how far the receiver is, with the events that were put aside.
-        Raises NotOwner."""
+        """Store the positions behind a batch, with the events that were put
+        aside. Raises NotOwner."""
         entry_id, event_id = batch.positions(feed)
         aside = [*refused, *(_retry_row(event, 0) for event in batch.aside)]
         self.events.advance(feed.app, self.node(), entry_id, event_id, aside, dead)
         feed.take(entry_id, event_id)
 
     def _bury(self, feed: Feed, batch: _Batch, failures: int) -> bool:
-        """Move events that have failed for three days to the dead ones. Whether
-        there were any."""
+        """Move events that have failed for three days to the dead ones. Returns
+        whether it has moved any."""
         before = int(time()) - TRY_SECONDS
         stored_at: Mapping[int, int] = {}
         if self.log is not None:
@@ -608,7 +616,7 @@ class Feeds(Service, dict=True):
         return True
 
     def _retry(self, feed: Feed, sender: Consumer[_Batch]) -> None:
-        """Try the events again that were put aside: of each user the first
+        """Try the events that were put aside again: for each user the first
         one."""
         feed.waiting = self.events.waiting_users(feed.app)
         now = int(time())
@@ -634,7 +642,7 @@ class Feeds(Service, dict=True):
             feed.waiting = self.events.waiting_users(feed.app)
 
     def _put_off(self, app: str, row: RetryRow, now: int) -> None:
-        """An event was refused again."""
+        """Note that an event was refused again."""
         self.tally.failures[app] += 1
         doublings = min(row.attempts, _MOST_DOUBLINGS)
         pause = min(2**doublings, MAX_RETRY_SECONDS)
@@ -646,9 +654,9 @@ class Feeds(Service, dict=True):
 
 
 class _Batch:
-    """Events that are sent together, and the positions behind them; those of
-    ``waiting`` users are put aside. ``seen`` entries were looked at, and rows
-    up to ``last_row``."""
+    """Events to send together, and the positions behind them. Events of
+    ``waiting`` users are put aside. ``seen``: how many entries were read.
+    ``last_row``: up to which row."""
 
     def __init__(self, page: Page, seen: int, last_row: int, waiting: set[str]) -> None:
         self.events = [event for event in page.events if event.user not in waiting]
@@ -658,11 +666,11 @@ class _Batch:
         self._seen = seen
         self._last_row = last_row
         self.delivery = new_delivery_id()
-        """The id of this delivery, which all its attempts have."""
+        """The id of this delivery. All its attempts have this id."""
 
     def positions(self, feed: Feed) -> tuple[int, int]:
-        """The positions in the log and in the events behind this batch, until
-        they are taken."""
+        """The positions in the log and in the events behind this batch. Ask
+        before they are taken."""
         if self._page.is_full:
             entry_id = max(self._page.last_entry, feed.entries.position)
             return entry_id, max(self._page.last_row, feed.event_id)
@@ -674,8 +682,8 @@ class _Batch:
         return [_number_of(event) for event in self._page.events if not _is_row(event)]
 
     def begin(self, stored_at: Mapping[int, int], before: int) -> _Batch | None:
-        """The first events, as far as they were stored before ``before``; None:
-        there are none.
+        """A batch of the first events, up to one that was not stored before
+        ``before`` (Unix seconds). None if the first event is newer.
 
         ``stored_at``: entry → when it was stored. Entries without a time have
         expired.
@@ -701,8 +709,8 @@ class _Batch:
 
 
 def _is_row(event: Outbound) -> bool:
-    """Whether an event is a row of the table ``event``; otherwise it is an
-    entry."""
+    """Whether an event is a row of the table ``event``. Otherwise it is an
+    entry of the log."""
     return event.id.startswith(EVENT_PREFIX)
 
 

@@ -1,5 +1,5 @@
-"""The entries of a log that a consumer reads, by position, and webhooks that
-get what one user may read."""
+"""A window of log entries that a consumer reads by position, and webhooks that
+get the entries of one user."""
 
 from __future__ import annotations
 
@@ -29,20 +29,21 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MAX_BUFFERED: Final = 5000
-"""Entries of an app that wait in memory; more are read from the log later."""
+"""The most entries of an app that wait in memory. Further ones are read from
+the log later."""
 MAX_BUFFERED_BYTES: Final = 4 * 1024 * 1024
-"""Limit of their content in bytes."""
+"""Limit of the bytes of their content."""
 PAGE: Final = 500
-"""Entries that are read together."""
+"""The number of entries that one read fetches."""
 _HOOK_PAGE: Final = 100
-"""Entries that are read together for one of many webhooks."""
+"""The number of entries that one read fetches for one of many webhooks."""
 
 
 class LogWindow:
-    """Entries of a log after a position. Entries that this node commits need not
-    be read back from the database.
+    """The entries of a log after a position. It keeps entries that this node
+    commits, and need not read them from the database.
 
-    ``read`` may leave out entries that are not for the receiver.
+    ``read`` may leave out entries that the receiver must not get.
     """
 
     def __init__(
@@ -55,18 +56,18 @@ class LogWindow:
         self.page = page
         """The number of entries that are read together."""
         self.position = position
-        """The entries up to here were taken."""
+        """The id up to which the entries were taken."""
         self._entries: deque[Entry] = deque()
         self._size = 0
-        """Bytes of the content of these entries."""
+        """Bytes of the content of the entries in memory."""
         self._end = position
-        """Up to this id the entries are here."""
+        """The id up to which the entries are in memory."""
         self.head = position
-        """Up to this id entries are known to be stored."""
+        """The id up to which entries are known to be stored."""
 
     def committed(self, first: int, last: int, entries: Sequence[Entry]) -> None:
-        """A transaction stored the ids from ``first`` to ``last``. Never
-        switches."""
+        """Add the entries of a transaction that stored the ids from ``first``
+        to ``last``. Never switches."""
         if (
             first == self._end + 1
             and len(self._entries) < MAX_BUFFERED
@@ -82,19 +83,19 @@ class LogWindow:
 
     @property
     def count(self) -> int:
-        """The number of entries to take, as far as it is known."""
+        """The number of entries to take, as far as is known."""
         return len(self._entries) + self.head - self._end
 
     def skip(self) -> None:
-        """Take all entries that are known. Never switches."""
+        """Take all known entries. Never switches."""
         self._entries.clear()
         self._size = 0
         self._end = self.head
         self.position = self.head
 
     def first(self, limit: int = 0) -> list[Entry]:
-        """The first entries after the position; 0: a page of them. May switch;
-        raises StorageUnavailable."""
+        """The first entries after the position; ``limit`` 0 means a page of
+        them. May switch; raises StorageUnavailable."""
         limit = limit or self.page
         if len(self._entries) < limit and self.head > self._end:
             self._read_page()
@@ -104,11 +105,11 @@ class LogWindow:
         """Read more entries into the window."""
         head = self.head
         page = self._read(self._end, self.page)
-        # A commit that continues the window may have come while this was read.
+        # A commit may have continued the window while this was read.
         self._add([entry for entry in page if entry.id > self._end])
         if page:
             self._end = max(self._end, page[-1].id)
-        # Behind an incomplete page there was nothing when it was read.
+        # After an incomplete page the log had no more when it was read.
         if len(page) < self.page:
             self._end = max(self._end, head)
         self.head = max(self.head, self._end)
@@ -129,14 +130,16 @@ class LogWindow:
 
 
 class RememberedMembers:
-    """The members of groups of an app who are no bots. They are remembered
-    until :meth:`forget`: whoever reads the log calls it when somebody joins or
-    leaves."""
+    """The members of groups of an app, without bots, kept in memory until
+    :meth:`forget`.
+
+    Whoever reads the log must call it when somebody joins or leaves.
+    """
 
     MOST = 100_000
-    """Members that are remembered, of all groups together."""
+    """The most members in memory, of all groups together."""
     PAGE = 1000
-    """Members that are read together."""
+    """The number of members that one read fetches."""
 
     def __init__(self, stored: MessageLog, app: str) -> None:
         self._conversations = stored.conversations
@@ -165,18 +168,19 @@ class RememberedMembers:
         return self._by_group[group]
 
     def forget(self, group: int) -> None:
-        """Read the members of a group anew. Never switches."""
+        """Forget the members of a group, so that they are read again. Never
+        switches."""
         self._count -= len(self._by_group.pop(group, ()))
 
     def clear(self) -> None:
-        """Read the members of all groups anew. Never switches."""
+        """Forget the members of all groups. Never switches."""
         self._by_group.clear()
         self._count = 0
 
 
 class LogHook(Struct, frozen=True, kw_only=True):
-    """A webhook that gets the entries that ``user`` may read. ``position``: in
-    the log; its receiver has all before."""
+    """A webhook that gets the entries that ``user`` may read. ``position``: its
+    receiver has all entries up to this position in the log."""
 
     app: str
     user: str
@@ -187,34 +191,35 @@ H = TypeVar("H", bound=LogHook)
 
 
 class HookOwner(Protocol[H]):
-    """The owner of webhooks. The calls may switch, and raise
+    """The owner of webhooks. Its methods may switch, and raise
     StorageUnavailable."""
 
     def hooks(self) -> Mapping[Any, H]:
-        """Key → the webhook, of all apps. One that has another key begins
-        anew."""
+        """Key → the webhook, for all apps. If the key of a webhook changes, it
+        begins again."""
 
     def wants(self, hook: H, entry: Entry) -> bool | None:
-        """Whether the receiver gets an entry; None: not now."""
+        """Whether the receiver gets an entry. None if it must wait for now."""
 
     def deliver(self, sender: HookSender[H], entry: Entry) -> Failure | None:
-        """Try to deliver an entry. After its delivery or its end, the owner takes
-        it from the window."""
+        """Try to deliver an entry. After success or the last attempt, the owner
+        takes the entry from the window."""
 
     def advance(self, hook: H, position: int) -> None:
         """Store a position."""
 
 
 class LogHooks(Service, Generic[H], dict=True):
-    """Delivers to webhooks, at least once and in order. Owner of the lease, and
-    of the consumers.
+    """Delivers log entries to webhooks, at least once and in order. Owner of
+    the lease and of the consumers.
 
-    One node delivers for all, by a lease in the table of feeds: it is held
-    under the name of this node, which a restart does not change. The entries
-    for a user are read as clients do, with a cursor: the stored position. Each
+    One node delivers for all nodes. It has a lease in the table of feeds, under
+    the name of the node, which a restart does not change. The entries for a
+    user are read as clients do, with a cursor: the stored position. Each
     webhook has a consumer, so a URL that fails or hangs delays nobody else.
-    ``lease_name``: in the place of an app; no app has it. ``are_bots``: all
-    users are bots, so :meth:`Entries.readers` knows them.
+    ``lease_name`` stands where feeds have the name of the app; no app has this
+    name. ``are_bots``: all users are bots, so :meth:`Entries.readers` knows
+    them.
     """
 
     name: str
@@ -231,36 +236,36 @@ class LogHooks(Service, Generic[H], dict=True):
         self.lease = DeliveryLease()
         self.work = LeasedWork(self.name, self._renew, self._look)
         self.senders: dict[Any, HookSender[H]] = {}
-        """Look, do not touch."""
+        """Key → the sender of a webhook. Read it only."""
         self._more_apps: Callable[[], Collection[str]] = tuple
         self._on_look: list[
             Callable[[Mapping[str, int], Mapping[str, Collection[str]]], object]
         ] = []
         self._seen: dict[str, int] = {}
-        """App → the log was looked through up to this id."""
+        """App → the id up to which the log was read."""
 
     def look_also_in(self, apps: Callable[[], Collection[str]]) -> None:
-        """From now on look in these apps, too, for new entries."""
+        """Look for new entries in these apps, too, from now on."""
         self._more_apps = apps
 
     def report_to(
         self,
         looked: Callable[[Mapping[str, int], Mapping[str, Collection[str]]], object],
     ) -> None:
-        """From now on call this with the newest entry of each app, and the
-        users who may read something new."""
+        """Call a function after each look, from now on. It gets the newest
+        entry of each app, and the users who may read something new."""
         self._on_look.append(looked)
 
     def _renew(self) -> None:
-        """Take or renew the lease, and learn which webhooks there are."""
+        """Take or renew the lease, and learn which webhooks exist."""
         if not self.store.has_database:
             return
         since = monotonic()
         hooks = self.owner.hooks()
         is_granted = bool(hooks) and self._claim()
         if not self.lease.renew(since, is_granted):
-            # Another node may have delivered meanwhile: begin at the positions
-            # that are stored now.
+            # Another node may have delivered meanwhile: begin at the stored
+            # positions.
             self._set({})
             if is_granted:
                 hooks = self.owner.hooks()
@@ -275,7 +280,7 @@ class LogHooks(Service, Generic[H], dict=True):
         return name in rows
 
     def _set(self, hooks: Mapping[Any, H]) -> None:
-        """Send to these webhooks, and no others; to none after the end. Never
+        """Send to these webhooks only. After the end, send to no webhook. Never
         switches."""
         if self.work.has_ended:
             hooks = {}
@@ -306,7 +311,7 @@ class LogHooks(Service, Generic[H], dict=True):
         }
         for sender in self.senders.values():
             app = sender.hook.app
-            # Of users who are no bots it is not known who may read an entry.
+            # If the users are not bots, nobody knows who may read an entry.
             has_more = not self.are_bots or sender.hook.user in readers.get(app, ())
             sender.look(seen[app], has_more)
         for on_look in self._on_look:
@@ -315,7 +320,7 @@ class LogHooks(Service, Generic[H], dict=True):
 
     def stored(self) -> MessageLog:
         """The stored messages."""
-        # Imported here: a node without them saves the memory.
+        # Imported here to save memory on a node without stored messages.
         from imserver.plugin.messages import MessageLog
 
         return self.store.part(MessageLog)
@@ -334,14 +339,15 @@ class LogHooks(Service, Generic[H], dict=True):
 
 
 class HookSender(Generic[H]):
-    """One webhook. Owner of its position while this node has the lease."""
+    """Sends to one webhook. Owner of its position while this node has the
+    lease."""
 
     def __init__(self, hooks: LogHooks[H], hook: H) -> None:
         self.hook = hook
         self._hooks = hooks
         self.window = LogWindow(self._read, hook.position, _HOOK_PAGE)
         self._has_looked = False
-        """Whether it knows the end of the log."""
+        """Whether the end of the log is known."""
         self.consumer = Consumer(
             f"the webhook of {hook.user} in {hook.app}",
             hooks.lease,
@@ -351,8 +357,8 @@ class HookSender(Generic[H]):
         )
 
     def look(self, head: int, has_more: bool) -> None:
-        """The log has entries up to ``head``; ``has_more``: new ones for this
-        user. Never switches."""
+        """Note that the log has entries up to ``head``. ``has_more``: this user
+        may read new ones. Never switches."""
         window = self.window
         if head > window.head:
             if self._has_looked and not has_more:
@@ -374,7 +380,7 @@ class HookSender(Generic[H]):
         self._hooks.owner.advance(self.hook, self.window.position)
 
     def _next(self) -> Entry | None:
-        """The next entry that is wanted. Switches. Raises
+        """The next entry that the receiver wants. Switches. Raises
         StorageUnavailable."""
         window = self.window
         while window.count:

@@ -1,5 +1,4 @@
-"""The parts of webhooks on one node, and how they follow the settings of
-apps."""
+"""The parts of webhooks on one node. They follow the settings of apps."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -25,11 +24,11 @@ from imserver.plugin.wire import Connection
 
 
 def erase_user(store: Store, app: str, user: str, name: str) -> None:
-    """Delete the events of a user, and those that name them, but that their
-    account was removed. Switches.
+    """Delete the events of a user, and events that name the user. The event
+    that the account was removed stays. Switches.
 
-    Without a ``name`` in their place what they wrote stays, and so do its
-    events.
+    If ``name`` is empty, the messages of the user stay, and so do their events.
+    Otherwise ``name`` replaces the user.
     """
     if not name:
         return
@@ -61,7 +60,7 @@ def erase_user(store: Store, app: str, user: str, name: str) -> None:
 
 
 def _erase_app(_app: str) -> None:
-    """Nothing more: the core erases the rows of a deleted app."""
+    """Do nothing: the core deletes the rows of a deleted app."""
 
 
 def _erasure(store: Store) -> Erasure:
@@ -72,20 +71,21 @@ def _erasure(store: Store) -> Erasure:
 def offline(
     _config: Config, store: Store, _tenants: object
 ) -> Iterator[tuple[Erasure]]:
-    """The erasure of the rows of users in a command, where no node runs."""
+    """The function that erases the rows of users in a command, where no node
+    runs."""
     yield (_erasure(store),)
 
 
 VACATED_SECONDS: Final = 3.0
-"""A channel without subscribers for this long is reported as vacated: clients
-reconnect."""
+"""How long a channel has no subscribers before it is reported as vacated:
+clients may reconnect."""
 _OCCUPANCY: Final = frozenset({"occupied", "vacated"})
 _MEMBERSHIP: Final = frozenset({"joined", "left"})
 
 
 class Occupancy:
-    """Notifies the back ends of apps about channels. Owner of the channels
-    whose last subscriber has gone.
+    """Sends back ends the events of channels that become occupied or vacated.
+    Owner of the channels whose last subscriber has gone.
 
     An app without webhooks costs one look-up.
     """
@@ -119,14 +119,15 @@ class Occupancy:
         self._report_member("left", connection, channel)
 
     def _emptied(self, app: str, channel: str) -> None:
-        """No node has a subscriber of a channel any more."""
+        """Note that no node has a subscriber of a channel any more."""
         is_wanted = self._webhooks.wants_any(app, _OCCUPANCY)
         if is_wanted and (app, channel) not in self._empty:
             greenlet = gevent.spawn_later(VACATED_SECONDS, self._vacate, app, channel)
             self._empty[app, channel] = greenlet
 
     def _vacate(self, app: str, channel: str) -> None:
-        """Greenlet: nobody on this node has subscribed since."""
+        """Greenlet: report a channel as vacated if nobody on this node has
+        subscribed since."""
         del self._empty[app, channel]
         if not self._channels.members.count(app, channel):
             self._webhooks.channel(app, "vacated", channel, {})
@@ -150,15 +151,15 @@ LAST_SECONDS: Final = 2.0
 EVENTS: Final = frozenset(
     {"connect", "disconnect", "login", "message", "group", "account", "absent"}
 )
-"""Events of an app that selects none. Those of channels and notifications are
-too many."""
+"""The events of an app that selects none. Events of channels and notifications
+are left out, because they are too many."""
 
 
 def receiver_of(app: str, settings: TenantSettings, secret: bytes) -> Receiver | None:
-    """The receiver of the events of an app. None: there is none, or no secret
-    to sign with."""
+    """The receiver of the events of an app. None if the app has no webhook, or
+    no secret to sign with."""
     webhook = settings.webhook
-    # Without a URL the back end reads the events itself: nothing is signed.
+    # Without a URL the back end reads the events itself, and nothing is signed.
     if webhook.url:
         has_receiver = secret != b""
     else:
@@ -175,7 +176,8 @@ def receiver_of(app: str, settings: TenantSettings, secret: bytes) -> Receiver |
 
 
 def follow_apps(tenants: Tenants, webhooks: Webhooks) -> AppSecrets:
-    """Let the webhooks have the settings and secrets of all apps."""
+    """Pass the settings and secrets of all apps to the webhooks, now and at
+    each change."""
 
     def take(tenant: Tenant, secret: bytes) -> None:
         app = tenant.name
@@ -232,13 +234,13 @@ def answers(base: Core) -> tuple[object, ...]:
 
 
 def build(core: Core) -> Parts:
-    """Build the parts that use the services of the core."""
+    """Build the parts that use services of the core."""
     webhooks = webhooks_of(core)
     core.queries.add(QUERY, list[str], webhooks.parts_of)
     apps = follow_apps(core.tenants, webhooks)
     Occupancy(core.channels, core.connection_table.id_of, webhooks)
     if "messages" in core.features:
-        # Imported here: a node without stored messages saves the memory.
+        # Imported here to save memory on a node without stored messages.
         from imserver.backends.webhooks.absences import Absences
         from imserver.plugin.messages import MessageLog, MessageServices
 

@@ -25,40 +25,46 @@ T = TypeVar("T")
 
 BATCH_EVENTS: Final = 100
 BATCH_BYTES: Final = 262144
-"""Limits of the events in one request; a single event may be larger."""
+"""Limits of the events in one request. A single event may be larger."""
 MAX_EVENTS: Final = 10_000
-"""Waiting events of one app; beyond it the oldest are dropped."""
+"""The most waiting events of one app. Beyond it the oldest are dropped."""
 MAX_BYTES: Final = 64 * 1024 * 1024
-"""Bytes of the waiting events of all apps."""
+"""Limit of the bytes of the waiting events of all apps."""
 POST_SECONDS: Final = 10.0
 MOST_ANSWERS: Final = 20
-"""Last answers of one app that a node remembers."""
+"""The number of last answers of one app that a node keeps."""
 REFUSED_PAUSE_SECONDS: Final = 1.2
-"""The longest pause if the connection was refused, which costs both sides next
-to nothing. Pauses vary by half: a back end that starts again gets its events
-within two seconds."""
+"""The longest pause while the receiver refuses connections. Such an attempt
+costs both sides next to nothing.
+
+Pauses vary by half, so a back end that starts again gets its events within two
+seconds.
+"""
 MISCONFIGURED: Final = frozenset({401, 403, 404, 405, 407, 408, 410, 421, 425, 429})
-"""Statuses of 400 to 499 that say nothing about the content of the request."""
+"""Statuses from 400 to 499 that tell nothing about the content of the
+request."""
 REPEAT_SECONDS: Final = 600.0
-"""How long one request is repeated before its events are dropped."""
+"""How long a failed request is repeated. Then its events are dropped."""
 _PROBLEM_CHARACTERS: Final = 200
-"""The part of a problem that is remembered with an answer."""
+"""How many characters of a problem are kept with an answer."""
 _SECOND_DIGITS: Final = 4
 _DROP_LOG_SECONDS: Final = 10.0
-"""How often dropped events are logged."""
+"""At most how often dropped events are logged."""
 _STOP_LOOK_SECONDS: Final = 0.02
-"""How often it is looked at whether the last events are sent."""
+"""How often :meth:`WebhookQueues.stop` checks whether the last events are
+sent."""
 _DELIVERY_BYTES: Final = 16
 
 
 def new_delivery_id() -> str:
-    """The id of a new request to a back end. Its repeats have the same one."""
+    """A new id for a request to a back end. Attempts to send the request again
+    have the same id."""
     return token_hex(_DELIVERY_BYTES)
 
 
 class WebhookCounts(Struct):
-    """Counts by app; ``waiting_bytes``: of all apps. ``waiting`` and
-    ``waiting_bytes`` are as of now."""
+    """Counts, each by app. ``waiting_bytes`` is the sum for all apps.
+    ``waiting`` and ``waiting_bytes`` tell the present state."""
 
     delivered: Counter[str] = msgspec.field(default_factory=Counter)
     failures: Counter[str] = msgspec.field(default_factory=Counter)
@@ -68,7 +74,7 @@ class WebhookCounts(Struct):
 
 
 class LastAnswer(Struct, frozen=True, array_like=True):
-    """What the receiver has answered to a request, as nodes tell each other."""
+    """The answer of a receiver to a request, as nodes send it to each other."""
 
     time: Annotated[int, about("When, in Unix seconds.")]
     status: Annotated[int, about("The status of the answer; 0: there was none.")]
@@ -80,14 +86,14 @@ class LastAnswer(Struct, frozen=True, array_like=True):
 
 
 class LastAnswers(Service):
-    """Owner of the last answers, by app. Never switches."""
+    """Owner of the last answers, by app. Methods never switch."""
 
     _by_app: dict[str, deque[LastAnswer]] = field(default_factory=dict)
 
     def note(
         self, app: str, status: int, problem: str, began: float, events: int
     ) -> None:
-        """Note an answer to a request of ``began`` (monotonic)."""
+        """Note an answer to a request that began at ``began`` (monotonic)."""
         answer = LastAnswer(
             time=int(time()),
             status=status,
@@ -99,17 +105,17 @@ class LastAnswers(Service):
         answers.append(answer)
 
     def of(self, app: str) -> list[LastAnswer]:
-        """The last answers to an app, the oldest first."""
+        """The last answers of an app's receiver, the oldest first."""
         return list(self._by_app.get(app, ()))
 
     def forget(self, app: str) -> None:
-        """The app has no receiver any more."""
+        """Forget the answers: the app has no receiver any more."""
         self._by_app.pop(app, None)
 
 
 class PostProblem(Struct, frozen=True):
-    """Why a request failed. ``status`` 0: there was no answer. ``is_refused``:
-    nothing listens there."""
+    """The reason why a request failed. ``status`` 0: no answer came.
+    ``is_refused``: nothing listens at the address."""
 
     status: int
     text: str
@@ -122,8 +128,8 @@ class PostProblem(Struct, frozen=True):
 
 
 class Receiver(Struct, frozen=True):
-    """The receiver of events: the app's ``webhook.url``, the secret that signs,
-    and which events are wanted.
+    """The receiver of the events of an app: ``webhook.url``, the secret that
+    signs, and the wanted events.
 
     Without a ``url`` the back end reads its events itself.
     """
@@ -133,15 +139,17 @@ class Receiver(Struct, frozen=True):
     secret: bytes
     events: frozenset[str]
     absent_seconds: float = 10.0
-    """How long a user has to be offline after a stored message."""
+    """How long a user must be offline after a stored message, before an
+    ``absent`` event follows."""
 
     def body(self, events: bytes) -> bytes:
-        """The body with these events, which are JSON separated by commas."""
+        """The body of a request with these events, which are JSON separated by
+        commas."""
         return b'{"events":[%b]}' % events
 
     def post(self, outgoing: Outgoing, body: bytes, delivery: str) -> int:
         """Send a signed body. Returns the status of the answer. Other forms of
-        webhooks sign otherwise.
+        webhooks override it to sign in their way.
 
         Waits and raises like :meth:`Outgoing.post`.
         """
@@ -158,8 +166,8 @@ class Receiver(Struct, frozen=True):
         answers: LastAnswers,
         events: int,
     ) -> PostProblem | None:
-        """As :meth:`post`, and note the answer. Returns why it failed; None: it
-        is delivered."""
+        """Send as :meth:`post` does, and note the answer. Returns the reason
+        why the request failed, or None."""
         problem = None
         status = 0
         began = monotonic()
@@ -182,11 +190,10 @@ class _Batch(Struct, frozen=True):
 
 
 class WebhookQueue:
-    """Owner of the waiting events of one app. A consumer sends them in their
-    order while there are any.
+    """The waiting events of one app. A consumer sends them in their order.
 
-    A failed request is repeated unchanged, after random pauses that double, so
-    that many nodes do not repeat at the same time. They stay short while the
+    A failed request is repeated unchanged after random pauses, so that nodes do
+    not repeat at the same time. The pauses double, but stay short while the
     back end refuses connections.
     """
 
@@ -198,7 +205,7 @@ class WebhookQueue:
         answers: LastAnswers,
     ) -> None:
         self.receiver = receiver
-        """May be replaced; used from the next request on."""
+        """The receiver. A new one is used from the next request on."""
         self._outgoing = outgoing
         self._answers = answers
         self._tally = tally
@@ -207,7 +214,7 @@ class WebhookQueue:
             counts[receiver.app] += 0
         self._waiting: deque[bytes] = deque()
         self._sent = 0
-        """The number of events in the request that is under way."""
+        """The number of events in the request that is being sent."""
         self.consumer = Consumer(
             f"the webhook of {receiver.app}",
             DeliveryLease(inf),
@@ -236,8 +243,8 @@ class WebhookQueue:
 
     @property
     def waiting(self) -> int:
-        """The number of events that wait, those of a request that is under way
-        among them."""
+        """The number of waiting events, including those in the request that is
+        being sent."""
         return self._sent + len(self._waiting)
 
     def stop(self) -> None:
@@ -273,7 +280,7 @@ class WebhookQueue:
         self._logged_at = now
 
     def _next(self) -> _Batch | None:
-        """The next events, as many as one request takes."""
+        """The next events, as many as fit into one request."""
         events: list[bytes] = []
         size = 0
         while self._waiting and len(events) < BATCH_EVENTS:
@@ -322,20 +329,20 @@ class WebhookQueue:
 
 
 ASK_SECONDS: Final = 2.0
-"""Time for an answer, with the wait for a turn and for the connection; later
-the login is refused."""
+"""Time limit of a question, including the wait for a turn and for the
+connection. After it the login is refused."""
 ANSWER_BYTES: Final = 65536
-"""Longest answer about a client."""
+"""Longest answer about a client, in bytes."""
 REQUESTS_AT_ONCE: Final = 64
-"""Requests to one app's back end at a time."""
+"""The most requests to one app's back end at a time."""
 MAX_WAITING: Final = 2000
-"""Logins, or messages, of one app that wait for an answer; beyond it they are
-refused at once."""
+"""The most logins, or messages, of one app that wait for an answer. Further
+ones are refused at once."""
 
 
 class Asking(Service):
-    """Asks the back ends of apps. Owner of the turns: a slow back end delays
-    its own app only.
+    """Sends questions to the back ends of apps. Owner of the turns, so that a
+    slow back end delays its own app only.
 
     ``setting`` names the address in log lines.
     """
@@ -344,7 +351,7 @@ class Asking(Service):
     setting: str
     _turns: dict[str, BoundedSemaphore] = field(default_factory=dict)
     waiting: Counter[str] = field(default_factory=Counter)
-    """App → the questions that wait for an answer."""
+    """App → the number of questions that wait for an answer."""
     _warnings: dict[str, RateLimitedLog] = field(default_factory=dict)
 
     def post(
@@ -357,7 +364,7 @@ class Asking(Service):
         answer_bytes: int = ANSWER_BYTES,
         headers: Mapping[str, str] = {},
     ) -> tuple[int, bytes]:
-        """Wait for a turn, call ``body``, send its result, and wait for the
+        """Wait for a turn, call ``body``, send its result, and return the
         answer: status and body.
 
         All of it takes at most ``seconds``. Raises :class:`Unreachable`.
@@ -383,8 +390,8 @@ class Asking(Service):
 
     @contextmanager
     def counting(self, app: str, kind: str) -> Iterator[None]:
-        """A question of an app waits. Raises :class:`Unreachable` if too many
-        of this ``kind`` do."""
+        """Count a question of an app while it waits. Raises
+        :class:`Unreachable` if too many questions of this ``kind`` wait."""
         if self.waiting[app] >= MAX_WAITING:
             raise Unreachable(f"{MAX_WAITING} {kind} wait already")
         self.waiting[app] += 1
@@ -394,14 +401,14 @@ class Asking(Service):
             self.finished(app)
 
     def finished(self, app: str, count: int = 1) -> None:
-        """``count`` questions of an app wait no longer."""
+        """Note that ``count`` questions of an app wait no longer."""
         self.waiting[app] -= count
         if not self.waiting[app]:
             del self.waiting[app]
             self._turns.pop(app, None)
 
     def warn(self, app: str, problem: object) -> None:
-        """Log a problem, not too often."""
+        """Log a problem, but not too often."""
         warning = self._warnings.get(app)
         if warning is None:
             warning = RateLimitedLog(log, f"{self.setting} of %s: %s")
@@ -418,8 +425,8 @@ class AuthoriseHook(Struct, frozen=True):
 
 
 def document_in(status: int, content: bytes, decode: Callable[[bytes], T]) -> T:
-    """The document of an answer. Raises :class:`Unreachable` for an answer with
-    another status or form."""
+    """The decoded document of an answer. Raises :class:`Unreachable` for an
+    answer with another status or form."""
     if not 200 <= status < 300:
         raise Unreachable(f"it answered with status {status}")
     try:
@@ -430,21 +437,21 @@ def document_in(status: int, content: bytes, decode: Callable[[bytes], T]) -> T:
 
 _decode = msgspec.json.Decoder(LoginAnswer).decode
 _REFUSING: Final = (401, 403)
-"""Statuses of answers that refuse a login."""
+"""Statuses of an answer that refuse a login."""
 
 
 class Authoriser:
-    """Asks back ends about logins. Owner of the counters, each by app."""
+    """Asks back ends about logins. Owner of its counters, each by app."""
 
     def __init__(self, outgoing: Outgoing) -> None:
         self._asking = Asking(outgoing, "authorise_url")
         self.asked: Counter[str] = Counter()
         self.refused: Counter[str] = Counter()
         self.undecided: Counter[str] = Counter()
-        """Without a valid answer in time."""
+        """App → questions that got no valid answer in time."""
 
     def ask(self, where: AuthoriseHook, facts: Mapping[str, Any]) -> LoginAnswer | None:
-        """Ask about a login; None if there is no valid answer. Waits at most
+        """Ask about a login; None if no valid answer comes. Waits at most
         :data:`ASK_SECONDS`.
 
         Status 2xx with ``{"allow": true}`` allows the login; ``{"allow":
@@ -473,7 +480,7 @@ class Authoriser:
 
 
 class WebhookQueues(Service):
-    """Owner of the queues of webhooks in one form: one for each app with a
+    """The queues of webhooks that have one form: a queue for each app with a
     receiver."""
 
     outgoing: Outgoing
@@ -485,12 +492,13 @@ class WebhookQueues(Service):
         return app in self._queues
 
     def get(self, app: str) -> WebhookQueue | None:
-        """The queue of an app, None if it has no receiver. Never switches."""
+        """The queue of an app. None if the app has no receiver. Never
+        switches."""
         return self._queues.get(app)
 
     def set(self, app: str, receiver: Receiver | None) -> None:
-        """Set the receiver of an app, also for waiting events. Without one they
-        are dropped."""
+        """Set the receiver of an app, also for waiting events. Without a
+        receiver they are dropped."""
         queue = self._queues.get(app)
         if receiver is None or not receiver.url:
             if queue is not None:
@@ -504,7 +512,7 @@ class WebhookQueues(Service):
             queue.receiver = receiver
 
     def stop(self, deadline: float) -> None:
-        """Send the waiting events until ``deadline`` (monotonic), but not to
+        """Send the waiting events until ``deadline`` (monotonic), except to
         failing back ends. Switches."""
         queues = tuple(self._queues.values())
         consumers = [queue.consumer for queue in queues]

@@ -1,5 +1,5 @@
 """Reviews: the back end of an app allows, replaces or rejects messages and
-files of users, before they take effect."""
+files of users before they take effect."""
 
 import logging
 from collections import Counter, deque
@@ -27,15 +27,15 @@ from imserver.plugin.wire import Connection, Limit
 log = logging.getLogger(__name__)
 
 MAX_WAITING_BYTES: Final = 16 * 1024 * 1024
-"""Bytes of the messages of one app that wait for an answer."""
+"""Limit of the bytes of one app's messages that wait for an answer."""
 MAX_OF_CONNECTION: Final = 200
-"""Messages of one connection that wait for an answer."""
+"""The most messages of one connection that wait for an answer."""
 ANSWER_BYTES: Final = 1024 * 1024
-"""Longest answer that is read; a longer one counts as no answer."""
+"""Longest answer in bytes that is read. A longer one counts as no answer."""
 CONTENT_BYTES: Final = 65536
-"""Longest content that may replace a message."""
+"""Longest content in bytes that may replace a message."""
 REASON_CHARACTERS: Final = 500
-"""The part of a reason that the sender gets."""
+"""How many characters of a reason the sender gets."""
 _Then = Callable[[ReviewDecision], None]
 _ALLOWED: Final = ReviewDecision("allow")
 _UNDECIDED: Final = ReviewDecision("undecided")
@@ -94,10 +94,10 @@ class ReviewRequests(Reviews):
     """Asks back ends about messages. Owner of the messages that wait for a
     decision.
 
-    Messages of one app that wait at the same time are asked about in one
-    request; its time begins with the first of them. Those of one connection get
-    their decisions in their order. An app without a ``review_url`` costs one
-    look-up in :attr:`apps`. ``node`` names this node.
+    One request asks about all messages of an app that wait at the same time.
+    Its time begins with the first message. Messages of one connection get their
+    decisions in order. An app without a ``review_url`` costs one look-up in
+    :attr:`apps`. ``node`` names this node.
     """
 
     def __init__(self, outgoing: Outgoing, node: Callable[[], str]) -> None:
@@ -109,15 +109,16 @@ class ReviewRequests(Reviews):
         """App → the request that has not been sent yet."""
         self._bytes: Counter[str] = Counter()
         self._lanes: dict[Connection, deque[_Question]] = {}
-        """Connection → its messages that wait, in their order."""
+        """Connection → its waiting messages, in their order."""
         self.asked: Counter[str] = Counter()
         self.replaced: Counter[str] = Counter()
         self.rejected: Counter[str] = Counter()
         self.undecided: Counter[str] = Counter()
-        """Without a valid answer in time."""
+        """App → questions that got no valid answer in time."""
 
     def set(self, app: str, hook: ReviewHook | None) -> None:
-        """Set who reviews the messages of an app; None: nobody."""
+        """Set the back end that reviews the messages of an app; None: no back
+        end does."""
         if hook is None:
             self.apps.pop(app, None)
         else:
@@ -138,11 +139,11 @@ class ReviewRequests(Reviews):
         then: _Then,
         connection: Connection | None = None,
     ) -> None:
-        """Ask about a message; ``then`` gets the decision, after those of
-        earlier messages of ``connection``.
+        """Ask about a message. ``then`` gets the decision, after all earlier
+        messages of ``connection`` have theirs.
 
-        If too many of these wait, it is undecided at once. The app must have a
-        hook. Never switches.
+        If too many messages of the connection wait, the message is undecided at
+        once. The app must have a hook. Never switches.
         """
         hook = self.apps[app]
         question = _Question(facts, then, connection)
@@ -172,15 +173,15 @@ class ReviewRequests(Reviews):
         batch.size += size
 
     def pass_by(self, then: _Then, connection: Connection) -> None:
-        """Allow a message that is not reviewed, after the earlier ones of
-        ``connection``. Never switches."""
+        """Allow a message that is not reviewed, after the earlier messages of
+        ``connection`` have their decisions. Never switches."""
         question = _Question({}, then, connection)
         if self._queue(question, connection):
             self._decide(question, _ALLOWED)
 
     def _queue(self, question: _Question, connection: Connection) -> bool:
-        """Put a message behind the earlier ones of its connection; False: too
-        many wait, it is undecided."""
+        """Put a message behind the earlier ones of its connection. False if too
+        many wait; then the message is undecided."""
         lane = self._lanes.setdefault(connection, deque())
         if len(lane) < MAX_OF_CONNECTION:
             lane.append(question)
@@ -189,7 +190,8 @@ class ReviewRequests(Reviews):
         return False
 
     def _objection(self, hook: ReviewHook, question: _Question) -> str:
-        """Why the back end cannot be asked; ``""``: it can."""
+        """The reason why the server cannot ask the back end; ``""`` if it
+        can."""
         if not hook.secret:
             return "there is no usable secret"
         if self._asking.waiting[hook.app] >= MAX_WAITING:
@@ -228,11 +230,11 @@ class ReviewRequests(Reviews):
                 self._decide(question, decision)
 
     def _decisions(self, batch: _Batch) -> list[ReviewDecision | None]:
-        """Ask; the decisions, None where an answer is not valid. Switches.
-        Raises Unreachable."""
+        """Ask, and return the decisions. None stands for an answer that is not
+        valid. Switches. Raises Unreachable."""
         hook = batch.hook
 
-        # Called when it is sent: until then further messages join the request.
+        # Called when the request is sent; until then further messages join it.
         def body() -> bytes:
             self._close(batch)
             head = msgspec.json.encode(
@@ -286,8 +288,8 @@ class ReviewRequests(Reviews):
         self._decide(question, decision)
 
     def _decide(self, question: _Question, decision: ReviewDecision) -> None:
-        """Pass on a decision when all earlier messages of the connection have
-        theirs."""
+        """Pass on a decision as soon as all earlier messages of the connection
+        have theirs."""
         question.decision = decision
         connection = question.connection
         if connection is None:
@@ -312,7 +314,7 @@ def _pass_on(question: _Question, decision: ReviewDecision) -> None:
 
 def _replacement(question: _Question, answer: _Answer) -> ReviewDecision:
     """The decision of an answer that replaces a message. Raises ValueError or
-    RecursionError if it cannot."""
+    RecursionError if it cannot replace it."""
     if question.kind == "upload":
         raise ValueError("a file cannot be replaced")
     if (answer.text is UNSET) == (answer.data is UNSET):
@@ -321,7 +323,7 @@ def _replacement(question: _Question, answer: _Answer) -> ReviewDecision:
     is_text = answer.text is not UNSET
     kind = answer.type
     if not kind:
-        # A message of the same form keeps its type.
+        # If the form stays, the message keeps its type.
         if question.is_text == is_text:
             kind = question.type
         elif is_text:

@@ -1,4 +1,4 @@
-"""Steps of the tables of webhooks, which step 20 of the core makes."""
+"""Steps for the tables of webhooks that step 20 of the core creates."""
 
 from typing import Final
 

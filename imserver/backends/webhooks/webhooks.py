@@ -1,5 +1,5 @@
-"""Webhooks: events about users for the back end of an app, and the questions
-that it answers."""
+"""Webhooks: events about users that are sent to the back end of an app, and
+questions that the back end answers."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ _ORIGIN_BYTES: Final = 6
 
 class NodePart(Struct, frozen=True, array_like=True):
     """The state of the webhook of an app on one node. ``waiting``: events in
-    its memory; ``stored``: durable events that it has to deliver. ``failing``:
-    whether its last request has failed."""
+    its memory. ``stored``: durable events that it must deliver. ``failing``:
+    whether its last request failed."""
 
     waiting: int = 0
     stored: int = 0
@@ -56,7 +56,7 @@ class NodePart(Struct, frozen=True, array_like=True):
 
 
 class WebhookForm(Protocol):
-    """Webhooks as another server sends them, beside our own. Its calls never
+    """Webhooks in the form of another server, beside our own. Methods never
     switch."""
 
     queues: WebhookQueues
@@ -65,16 +65,17 @@ class WebhookForm(Protocol):
         """Whether the app's back end wants any of these events in this form."""
 
     def channel(self, app: str, event: str, channel: str) -> None:
-        """Something has happened to a channel: queue it if the back end wants
-        that."""
+        """Queue the event that something has happened to a channel, if the back
+        end wants it."""
 
 
 class Webhooks(Observer):
     """Owner of the queues, one for each app with a webhook, and of the
     connections of these apps.
 
-    Events of connections and live messages wait in memory; durable ones go to the ``feeds``. Only
-    :meth:`absent`, :meth:`undelivered` and :meth:`stop` switch. An app without a webhook costs one look-up.
+    Events of connections and live messages wait in memory. Durable events go to
+    the ``feeds``. Only :meth:`absent`, :meth:`undelivered` and :meth:`stop`
+    switch. An app without a webhook costs one look-up.
     """
 
     def __init__(
@@ -88,27 +89,27 @@ class Webhooks(Observer):
         self._connection_id = connection_id
         self._node = node
         self.known: dict[Connection, tuple[str, str]] = {}
-        """Connections whose ``connect`` was queued: (app, id). Do not change
-        it."""
+        """Connection → (app, id), for connections whose ``connect`` was queued.
+        Do not change it."""
         self._numbers = count(1)
         self._origin = token_hex(_ORIGIN_BYTES)
         self.tally = WebhookCounts()
         self.queues = WebhookQueues(outgoing, self.tally)
         self.forms: list[WebhookForm] = []
-        """Forms of other servers, in which back ends may also want events of
+        """Forms of other servers in which back ends may also want events of
         channels."""
         self._on_absent: list[Callable[[str, Sequence[tuple[str, Event]]], None]] = []
         self.feeds = Feeds(store, EventStore(store), outgoing, node, self.tally)
         self.apps: Container[str] = self.feeds.feeds
-        """The apps whose stored entries it hears of."""
+        """The apps whose stored entries this class wants."""
         self.reviews = ReviewRequests(outgoing, node)
         self.back_ends = BackEndRequests(outgoing, connection_id, node)
 
     def report_to(
         self, absent: Callable[[str, Sequence[tuple[str, Event]]], None]
     ) -> None:
-        """From now on call this with an app and its pushes to users who are
-        offline, also in apps without a webhook."""
+        """Call a function with an app and its pushes to users who are offline,
+        from now on. It also gets pushes of apps without a webhook."""
         self._on_absent.append(absent)
 
     def set(self, app: str, receiver: Receiver | None) -> None:
@@ -150,7 +151,7 @@ class Webhooks(Observer):
         return bool(settings.webhook.url or settings.webhook.events)
 
     def began(self, connection: Connection) -> None:
-        """A connection is a session now, or has logged in again."""
+        """Note that a connection is a session now, or has logged in again."""
         app = connection.app or ""
         if self.known and connection in self.known:
             known_app, _ = self.known[connection]
@@ -167,7 +168,7 @@ class Webhooks(Observer):
             self._add(queue, "login", self._facts(connection))
 
     def ended(self, connection: Connection, code: int) -> None:
-        """A connection is over."""
+        """Note that a connection has ended."""
         if not self.known:
             return
         app_and_id = self.known.get(connection)
@@ -180,30 +181,30 @@ class Webhooks(Observer):
         del self.known[connection]
 
     def message(self, app: str, sender: str, facts: Mapping[str, Any]) -> None:
-        """A user has sent a message; ``facts`` are its ``type``, ``text`` and
-        receiver."""
+        """Note that a user has sent a message. ``facts`` are its ``type``,
+        ``text`` and receiver."""
         queue = self.queues.get(app)
         if queue is not None:
             self._add(queue, "message", {"sender": sender, **facts})
 
     def wants_any(self, app: str, events: frozenset[str]) -> bool:
-        """Whether the app's back end is sent one of these events of
-        connections. Never switches."""
+        """Whether the app's back end gets one of these events of connections.
+        Never switches."""
         queue = self.queues.get(app)
         if queue is not None and not events.isdisjoint(queue.receiver.events):
             return True
         return any(form.wants(app, events) for form in self.forms)
 
     def has_receiver(self, app: str) -> bool:
-        """Whether the app's back end is sent any events, in whatever form.
-        Never switches."""
+        """Whether the app's back end gets any events, in any form. Never
+        switches."""
         return app in self.queues or any(app in form.queues for form in self.forms)
 
     def channel(
         self, app: str, event: str, channel: str, facts: Mapping[str, Any]
     ) -> None:
-        """Something has happened to a channel, or to one of its subscribers.
-        Never switches."""
+        """Note that something has happened to a channel, or to one of its
+        subscribers. Never switches."""
         queue = self.queues.get(app)
         if queue is not None:
             self._add(queue, event, {"channel": channel, **facts})
@@ -211,8 +212,8 @@ class Webhooks(Observer):
             form.channel(app, event, channel)
 
     def absent(self, app: str, pushes: Sequence[tuple[str, Event]]) -> None:
-        """(user, push) for users who are offline. Returns when the events are
-        stored.
+        """Store events about pushes to users who are offline, each as (user,
+        push). Returns when they are stored.
 
         If the database does not answer, the events wait in memory, as events of
         connections do.
@@ -247,12 +248,12 @@ class Webhooks(Observer):
     def committed(
         self, app: str, first: int, last: int, entries: Sequence[Entry]
     ) -> None:
-        """This node's transaction stored these entries of an app that has a
-        feed. Never switches."""
+        """Add the entries that a transaction of this node stored for an app
+        with a feed. Never switches."""
         self.feeds.committed(app, first, last, entries)
 
     def recorder(self, app: str, kind: str) -> RecordEvent | None:
-        """The function that stores an event of this kind; None: the back end
+        """The function that stores an event of this kind. None if the back end
         does not want it."""
         if not self.feeds.wants(app, kind):
             return None
