@@ -1,5 +1,5 @@
-"""The dialect of the original whose users send messages to one other user, or
-to a room."""
+"""The action dialect, in which users send messages to one other user, or to a
+room."""
 
 from typing import Final
 
@@ -19,7 +19,7 @@ def _build(core: Core) -> Parts:
     messaging = None
     messages = None
     if "messages" in core.features:
-        # They import the messenger.
+        # These modules import the messenger.
         from imserver.dialects.action.stored import ActionMessages
         from imserver.plugin.messages import MessageServices
 

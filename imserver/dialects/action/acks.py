@@ -1,11 +1,11 @@
-"""Acknowledged delivery of the action dialect, for clients that ask for it at
+"""Acknowledged delivery in the action dialect, for clients that request it at
 login.
 
-Each message to such a client has a number. Messages that it does not
-acknowledge are sent again on the same connection, then the connection is
-closed. When the connection ends, unstored messages become pending pushes, and
-stored ones are read from the log at the next login. Then all nodes await the
-user for ten minutes: messages of other users become pending pushes too, on the
+Each message to such a client has a number. If the client does not acknowledge a
+message, the server sends it again on the same connection, and then closes the
+connection. When the connection ends, unstored messages become pending pushes.
+Stored messages are read from the log at the next login. For ten minutes all
+nodes await the user: messages of other users become pending pushes too, on the
 nodes of their senders.
 """
 
@@ -36,7 +36,8 @@ if TYPE_CHECKING:
     from imserver.plugin.messages import Messaging
 
 AWAIT_SECONDS: Final = 600
-"""Time for which a user is awaited, and for which unstored messages wait."""
+"""How long a user is awaited after the connection has ended. Unstored messages
+wait as long."""
 MOST_AWAITED: Final = 100_000
 
 _ACKED: Final = AckedActionDialect()
@@ -50,8 +51,8 @@ class Awaited(Struct, frozen=True, gc=False, tag="w", array_like=True):
 
 
 class ActionAcks(Service, dict=True):
-    """Turns acknowledged delivery on and off. Owner of the users who are
-    awaited: their clients have gone."""
+    """Turns acknowledged delivery on and off. Owner of the awaited users: users
+    whose clients have gone."""
 
     core: Core
     messaging: Messaging | None
@@ -72,8 +73,8 @@ class ActionAcks(Service, dict=True):
 
     @property
     def available(self) -> bool:
-        """Whether clients may acknowledge messages: not on a node without
-        stored messages."""
+        """Whether clients may acknowledge messages. On a node without stored
+        messages they may not."""
         return self.messaging is not None
 
     def turn_on(self, connection: Connection) -> None:
@@ -90,7 +91,8 @@ class ActionAcks(Service, dict=True):
             connection.encoding = connection.encoding.with_dialect(_ACKED)
 
     def turn_off(self, connection: Connection) -> None:
-        """Send messages without numbers from now on. Never switches."""
+        """Send messages without numbers to a connection from now on. Never
+        switches."""
         state = acked_state(connection)
         if state.unacked is not None:
             self.clear(connection)
@@ -98,14 +100,15 @@ class ActionAcks(Service, dict=True):
             connection.encoding = connection.encoding.with_dialect(DIALECT)
 
     def begin(self, connection: Connection) -> None:
-        """After the answer to a login: deliver the messages that wait for its
-        user on this node. Never switches."""
+        """Deliver the messages that wait for a user on this node, after the
+        answer to the login. Never switches."""
         app, user = app_and_user(connection)
         if self._pending.waits_for(app, user):
             gevent.spawn(self._pending.deliver, app, user)
 
     def ack(self, connection: Connection, command: AckNumber) -> Reply:
-        """A client acknowledges the messages up to a number. Never switches."""
+        """Handle an acknowledgement of a client: it has all messages up to a
+        number. Never switches."""
         unacked = acked_state(connection).unacked
         if unacked is None or self.messaging is None:
             return Reply(ReplyCode.NO_ROUTE)
@@ -117,22 +120,22 @@ class ActionAcks(Service, dict=True):
     # --- sending --------------------------------------------------------------
 
     def reach(self, app: str, user: str, event: Event) -> None:
-        """Send an unstored message to a user; if the user is awaited, it waits.
-        May switch."""
+        """Send an unstored message to a user. If the user is awaited, the
+        message waits. May switch."""
         if self._pending.waits_for(app, user):
             self._pending.deliver(app, user)
         if self._reach.to_user(app, user, event) in (Outcome.NOT_SENT, Outcome.UNKNOWN):
             self._hold(app, user, event)
 
     def _unreached(self, app: str, user: str, event: Event) -> None:
-        """A push was on its way to this node when its user left. Never
-        switches."""
+        """Handle a push that was on its way to this node when its user left.
+        Never switches."""
         if event.kind == "msg":
             self._hold(app, user, event)
 
     def _hold(self, app: str, user: str, event: Event) -> None:
-        """Let a message wait that has not reached its user, if the user is
-        awaited. Never switches."""
+        """Keep a message that has not reached its user, if the user is awaited.
+        Never switches."""
         seconds = self._awaited.get((app, user), 0.0) - self.clock()
         if seconds > 0:
             self._pending.add(app, user, event, seconds)
@@ -140,8 +143,8 @@ class ActionAcks(Service, dict=True):
     # --- ends -----------------------------------------------------------------
 
     def clear(self, connection: Connection) -> None:
-        """The unstored messages of a session that ends wait for the next one.
-        Never switches."""
+        """Keep the unstored messages of a session that ends for the next
+        session. Never switches."""
         unacked = acked_state(connection).unacked
         if unacked is None:
             return
@@ -154,7 +157,7 @@ class ActionAcks(Service, dict=True):
             self._pending.add(app, user, replace(event, channel=None), AWAIT_SECONDS)
 
     def ended(self, connection: Connection, _code: int) -> None:
-        """A connection has ended. Never switches."""
+        """Handle the end of a connection. Never switches."""
         if connection.user is not None and acked_state(connection).unacked is not None:
             self.clear(connection)
             self.await_user(*app_and_user(connection))
@@ -172,7 +175,7 @@ class ActionAcks(Service, dict=True):
         now = self.clock()
         self._awaited.pop(key, None)
         self._awaited[key] = now + AWAIT_SECONDS
-        # The oldest one comes first, and this user last.
+        # The user who was awaited first comes first, and this user last.
         while (
             len(self._awaited) > MOST_AWAITED
             or next(iter(self._awaited.values())) <= now
@@ -180,15 +183,15 @@ class ActionAcks(Service, dict=True):
             del self._awaited[next(iter(self._awaited))]
 
     def forget(self, app: str) -> None:
-        """Await no user of a deleted app. Never switches."""
+        """Stop to await users of a deleted app. Never switches."""
         of_app = [key for key in self._awaited if key[0] == app]
         for key in of_app:
             del self._awaited[key]
 
 
 def acked_state(connection: Connection) -> AckedState:
-    """The messages that the client of a connection has to acknowledge; without
-    ``unacked`` it does not do so."""
+    """The messages that the client of a connection must acknowledge. Without
+    ``unacked`` the client does not acknowledge."""
     state = connection.dialect_state
     if isinstance(state, AckedState):
         return state

@@ -1,8 +1,8 @@
 """The action dialect: a user sends messages to one other user, or to a room.
 
 If an app stores these messages (:mod:`imserver.dialects.action.stored`), absent
-users receive them at their next login. Clients that acknowledge are in
-:mod:`imserver.dialects.action.acks`.
+users receive them at their next login. The module
+:mod:`imserver.dialects.action.acks` serves clients that acknowledge.
 """
 
 from __future__ import annotations
@@ -40,8 +40,11 @@ LEFT_TEXT: Final = "用户已经离开"
 
 class ActionState(AckedState, gc=False):
     """The receiver of a connection's messages, set by its latest login: the
-    user ``peer``, or ``room``, in which it may not be yet; both empty: nobody.
-    Stored messages of rooms come from the log."""
+    user ``peer``, or the ``room``. If both are empty, messages go to nobody.
+
+    The connection may not have joined the room yet. Stored messages of rooms
+    come from the log.
+    """
 
     peer: str = ""
     room: str = ""
@@ -54,9 +57,10 @@ class ActionService:
     """Carries out the commands of the action dialect. Owner of
     :class:`ActionState`.
 
-    All sessions of a stored member are in the member's rooms, whatever their
-    receiver is. A room with more than ``notice_members`` members gets no notice
-    when one leaves. ``messages``: None on a node without stored messages.
+    All sessions of a stored member are in the member's rooms, even if they send
+    to another receiver. A room with more than ``notice_members`` members gets
+    no notice when one leaves. ``messages``: None on a node without stored
+    messages.
     """
 
     def __init__(
@@ -75,7 +79,7 @@ class ActionService:
         self._channels.members.report_to(left=self.left)
 
     def commands(self) -> CommandTable:
-        """The commands that this service runs."""
+        """The commands that this service carries out."""
         return {
             ActionLogin: CommandRow(self.login, needs_session=False),
             Say: CommandRow(self.send, answers=True),
@@ -101,7 +105,7 @@ class ActionService:
             self._acks.turn_on(connection)
         code = self._sessions.login(connection, command, again=True)
         if code != ReplyCode.OK:
-            # An earlier login stands, as it was.
+            # An earlier login stays in force, unchanged.
             if not acked:
                 self._acks.turn_off(connection)
             return Reply(code)
@@ -117,7 +121,7 @@ class ActionService:
                 name for name, users in tenant.room_members.items() if user in users
             ]
         peer = ""
-        # Nobody has an id that is too long.
+        # No user has an id that is too long.
         if not command.room and self._sessions.takes_user(app, command.peer):
             peer = command.peer
         connection.dialect_state = ActionState(
@@ -153,12 +157,12 @@ class ActionService:
                 return
             self._channels.subscriptions.join(app, name, connection)
         if not connection.is_addressed:
-            # A later login came during the query to the registry.
+            # A later login came while this one queried the registry.
             self._channels.members.leave_all(connection)
 
     def _stored_in(self, app: str) -> ActionMessages | None:
-        """The service of stored messages, if the app stores those of its
-        users."""
+        """The service of stored messages. None if the app does not store the
+        messages of its users."""
         if self._channels.options.stores_conversations(app):
             return self._messages
         return None
@@ -169,9 +173,10 @@ class ActionService:
         """Send a message to the session's receiver. The answer does not say
         whether anybody received it. May switch.
 
-        Stored messages are answered after the commit: all of an app that stores
-        them, except messages to oneself, and those to stored channels. The back
-        end reviews the message first, if the app wants that.
+        The answer to a stored message follows the commit. In an app that stores
+        messages, all are stored except messages to oneself. Messages to stored
+        channels are stored, too. If the app has reviews, the back end reviews
+        the message first.
         """
         app, user = app_and_user(connection)
         state = connection.dialect_state
@@ -218,8 +223,9 @@ class ActionService:
     def _review(
         self, app: str, user: str, to: dict[str, str], command: Say
     ) -> Say | Reply:
-        """Let the back end review a message that is not stored, if the app wants
-        that: the message that is sent, or why none is. May switch."""
+        """Let the back end review a message that is not stored, if the app has
+        reviews. Returns the message to send, or the reason why none is sent.
+        May switch."""
         if app not in self._reviews.apps:
             return command
         facts = {

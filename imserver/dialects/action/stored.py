@@ -1,12 +1,12 @@
-"""Stored messages of the action dialect: what users have missed, and what they
-send.
+"""Stored messages of the action dialect: messages that users have missed, and
+messages that they send.
 
-Messages of a room are delivered from the log. So all messages of a connection
-have one order, and a message that is sent during a login arrives exactly once.
-A user belongs to a room if the user has a position in it. Stored members have
-one from the first message, other users from their first login to the room. A
-message without proof of arrival (the pong to a ping after it) is sent again at
-the next login.
+Messages of a room are delivered from the log. Therefore all messages of a
+connection have one order, and a message sent during a login arrives exactly
+once. A user belongs to a room if the user has a position in it. A stored member
+has a position from the first message on, another user from the first login to
+the room. A message without proof of arrival (the pong to a ping after it) is
+sent again at the next login.
 """
 
 import logging
@@ -42,7 +42,7 @@ _SECOND_MS: Final = 1000
 
 class ActionMessages:
     """Delivers missed messages, and stores new ones. Owner of the numbers of
-    those that are being stored."""
+    messages that are being stored."""
 
     def __init__(self, messaging: Messaging, store: Store) -> None:
         self._messaging = messaging
@@ -54,11 +54,11 @@ class ActionMessages:
     # --- catch-up -------------------------------------------------------------
 
     def begin(self, connection: Connection, room: str, rooms: Collection[str]) -> None:
-        """Deliver missed messages after the answer to a login, for its ``room``
-        (``""``: none) and for the ``rooms`` in which the user is a stored
-        member.
+        """Deliver missed messages after the answer to a login. They are
+        messages of its ``room`` (``""``: none) and of the ``rooms`` in which
+        the user is a stored member.
 
-        Switches for a login to a room. Messages that are sent there after the
+        Switches if the login names a room. Messages sent to the room after the
         return are delivered.
         """
         state = connection.dialect_state
@@ -79,8 +79,8 @@ class ActionMessages:
         positions: dict[str, int] | None,
         read_positions: Callable[[], dict[str, int]],
     ) -> None:
-        """Greenlet: deliver all missed messages, and then new ones, when the
-        database answers. Ends when the connection logs in again."""
+        """Greenlet: deliver all missed messages, and then new ones, as soon as
+        the database answers. It ends if the connection logs in again."""
         log_subscription = None
         while connection.is_open and connection.dialect_state is state:
             try:
@@ -115,9 +115,10 @@ class ActionMessages:
         rooms: Collection[str],
         login_time: int | None = None,
     ) -> dict[str, int]:
-        """A user's positions, also in the user's rooms. The first login to a
-        room creates one at the time of the login: now, or ``login_time`` in
-        Unix seconds if the database did not answer then."""
+        """A user's positions, including positions in rooms. The first login to
+        a room creates one at the time of the login. This is now, or
+        ``login_time`` (Unix seconds) if the database did not answer at the
+        login."""
         wanted = [*rooms, room] if room else rooms
         positions = self._positions.get(app, user, dict.fromkeys(wanted))
         if room and room not in positions:
@@ -164,8 +165,8 @@ class ActionMessages:
         self._messaging.send_of_user(connection.app or "", draft, done, connection)
 
     def finish(self, connection: Connection) -> None:
-        """Wait at most a second until the messages of an ended connection are
-        delivered: before its exit."""
+        """Wait, at most a second, until the messages of an ended connection are
+        delivered. They must arrive before its exit event."""
         deadline = monotonic() + _FINISH_SECONDS
         while connection in self.sending and monotonic() < deadline:
             gevent.sleep(_LOOK_SECONDS)
@@ -185,8 +186,8 @@ def _reply_to(result: Appended | Rejected | StorageUnavailable) -> Reply:
 
 
 def _wait_until_read(connection: Connection) -> None:
-    """Wait until a page of missed messages has left the outbox, and is
-    acknowledged if the client does so."""
+    """Wait until a page of missed messages has left the outbox, and the client
+    has acknowledged it if it acknowledges messages."""
     connection.wait_until_sent()
     unacked = acked_state(connection).unacked
     while unacked is not None and unacked.waiting and connection.is_open:

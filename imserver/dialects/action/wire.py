@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from imserver.plugin.messages import Message
 
 NOBODY = "null"
-"""The value that pages send if they were opened without the id of a user."""
+"""The receiver that a page sends if it was opened without the id of a user."""
 _SECOND_MS: Final = 1000
 _MILLISECOND_NS: Final = 1_000_000
 
@@ -104,7 +104,7 @@ def _login(data: bytes, _seq: str) -> ActionLogin:
         raise Refused(ReplyCode.BAD_PARAMETER)
     if room not in ("", "0"):
         return ActionLogin(f"action:{app}", user, token, room=room, acks=acks)
-    # No user has such a name: there is no receiver.
+    # No user has such a name, so the message has no receiver.
     if peer == NOBODY or len(peer.encode()) > MAX_USER_BYTES:
         peer = ""
     return ActionLogin(f"action:{app}", user, token, peer=peer, acks=acks)
@@ -143,7 +143,7 @@ ACTIONS: dict[str, Callable[[bytes, str], Command]] = {
 """Name of a command on the wire → the function that decodes its ``data``,
 called with its ``seq``."""
 PUSHED = {"msg": "sendmsg", "left": "exit"}
-"""Kind of event → its name on the wire. Enter and exit of an app are not
+"""Kind of event → its name on the wire. Enter and exit events of an app are not
 sent."""
 _BEFORE = b'{"code":200,"msg":"success","data":{"action":%b,"msgId":%b,"msgType":%b,"content":%b,"from":%b,"to":'
 
@@ -192,8 +192,8 @@ class ActionDialect(Dialect):
             return Request(seq, name, None, refused.code)
 
     def encode_reply(self, request: Request, reply: Reply) -> bytes:
-        """The answer to ``request``: its ``seq`` and ``action``, and the code
-        with its text."""
+        """Encode the answer to ``request``: its ``seq`` and ``action``, and the
+        code with its text."""
         data = b"null" if reply.data is None else encode(reply.data)
         return b'{"seq":%b,"action":%b,"response":{"code":%d,"msg":%b,"data":%b}}' % (
             encode(request.seq),
@@ -212,7 +212,7 @@ class ActionDialect(Dialect):
 
     def encode_for(self, event: Event) -> tuple[bytes, bytes] | None:
         """Encode a pushed frame, without its receiver. None for enter and exit
-        of an app."""
+        events of an app."""
         name = PUSHED.get(event.kind)
         if name is None:
             return None
@@ -242,7 +242,7 @@ class ActionDialect(Dialect):
 
     def _halves(self, name: str, event: Event) -> tuple[bytes, bytes]:
         id = event.id
-        # A message keeps the id of its sender, also an empty one.
+        # A message keeps the id of its sender, even an empty one.
         if not id and event.kind != "msg":
             id = str(next(self._digits))
         text = event.data.decode() if event.data else event.text
@@ -257,11 +257,11 @@ class ActionDialect(Dialect):
 
 
 DIALECT: Final = ActionDialect()
-"""For all connections whose clients do not acknowledge messages."""
+"""The codec of all connections whose clients do not acknowledge messages."""
 
 
 class AckedActionDialect(ActionDialect):
-    """The dialect of clients that acknowledge messages."""
+    """The codec of connections whose clients acknowledge messages."""
 
     numbered = True
 

@@ -1,5 +1,5 @@
-"""Centrifugo's protocol with its streams, and its server API, for the clients
-and libraries of Centrifugo."""
+"""Centrifugo's protocol with its streams, and its server API. Clients and
+libraries of Centrifugo use them unchanged."""
 
 from imserver.dialects.centrifuge import api, streams
 from imserver.dialects.centrifuge.declared import SETTINGS

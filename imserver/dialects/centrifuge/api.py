@@ -3,10 +3,10 @@
 
 A key for one app acts in it, any other key in the app of ``centrifuge.app``.
 Every method answers with status 200 and ``{"result": …}`` or ``{"error":
-{"code", "message"}}``; with ``X-Centrifugo-Error-Mode: transport`` an error has
-a status of its own and is the whole body. A refused principal and an unreadable
-body get the status of the problem. Older clients send ``{"method", "params"}``
-to ``POST /api``.
+{"code", "message"}}``. With the header ``X-Centrifugo-Error-Mode: transport``,
+an error is the whole body and has its own status. If the principal is refused
+or the body is unreadable, the answer has the status of that problem. Older
+clients send ``{"method", "params"}`` to ``POST /api``.
 """
 
 import logging
@@ -70,24 +70,24 @@ T = TypeVar("T")
 MAX_CHANNELS: Final = 1000
 """The most channels of one broadcast, and commands of one batch."""
 MOST_VALUES_OF_LINES: Final = 800_000
-"""The most commas, colons and brackets of the commands of ``POST /api``."""
+"""The most commas, colons and brackets in the commands of ``POST /api``."""
 MOST_VALUES_OF_COMMAND: Final = 200_000
-"""The most commas, colons and brackets of one command of a batch, which
+"""The most commas, colons and brackets in one command of a batch. The command
 becomes a dict."""
 MAX_ALTERNATIVES: Final = 64
-"""The most patterns that one with ``{a,b}`` stands for."""
+"""The most patterns without ``{a,b}`` that one pattern may stand for."""
 MAX_LISTED: Final = 100_000
 """The most channels in a list."""
 _PAGE: Final = 1000
 _PRESENCE_PAGES: Final = 8
-"""The most pages of subscribers: 4 MB."""
+"""The most pages of subscribers in an answer: 4 MB."""
 _MIN_CODE: Final = 3000
 _MAX_CODE: Final = 4999
 
 
 class MethodFailed(Exception):
-    """Ends a method with an error. ``code``: of ``codes.ERRORS``. ``detail``:
-    why."""
+    """Ends a method with an error. ``code`` is one of ``codes.ERRORS``.
+    ``detail`` gives the reason."""
 
     def __init__(self, code: int, detail: str = "") -> None:
         super().__init__(code, detail)
@@ -203,7 +203,8 @@ class NamedCommand(Struct):
 
 
 def publish(api: Api, app: str, request: _Publish) -> dict[str, Any]:
-    """Publish to a channel; ``#`` and a user: push to this user. May switch."""
+    """Publish to a channel. ``#`` with the id of a user stands for a push to
+    this user. May switch."""
     (result,) = _publish_each(api, app, request, [request.channel])
     if "error" in result:
         error = result["error"]
@@ -213,7 +214,7 @@ def publish(api: Api, app: str, request: _Publish) -> dict[str, Any]:
 
 
 def broadcast(api: Api, app: str, request: _Broadcast) -> dict[str, Any]:
-    """Publish the same to several channels. May switch."""
+    """Publish the same content to several channels. May switch."""
     if not request.channels:
         raise MethodFailed(codes.BAD_DATA)
     if len(request.channels) > MAX_CHANNELS:
@@ -226,7 +227,7 @@ def broadcast(api: Api, app: str, request: _Broadcast) -> dict[str, Any]:
 def _publish_each(
     api: Api, app: str, request: _Message, channels: list[str]
 ) -> list[dict[str, Any]]:
-    """Publish once to each channel for an idempotency key. May switch."""
+    """Publish to each channel, once for each idempotency key. May switch."""
     data = bytes(request.data)
     try:
         Call.check_json(data)
@@ -258,11 +259,11 @@ def _publish_each(
 def _publish_answer(
     refusal: ImserverError | None, position: Position | None
 ) -> dict[str, Any]:
-    """The result of a publication, or its error."""
+    """The result of a publication, or the error."""
     if isinstance(refusal, ChannelRefused):
         return _refused(refusal)
     if refusal is not None:
-        # the idempotency key belongs to another request
+        # another request has used this idempotency key
         return _error(codes.BAD_DATA)
     if position is None:
         return {"result": {}}
@@ -270,14 +271,14 @@ def _publish_answer(
 
 
 def _channel_of(name: str) -> str:
-    """The channel that back ends of Centrifugo call ``name``."""
+    """The channel to which back ends of Centrifugo refer as ``name``."""
     if name.startswith(ALIAS) and len(name) > 1:
         return f"{USER_CHANNEL}{name[1:]}"
     return name
 
 
 def _refused(refused: ChannelRefused) -> dict[str, Any]:
-    """The error, with the limit that was exceeded."""
+    """The error of a refusal, with the limit that was exceeded."""
     text = str(refused)
     code = REFUSALS[refused.reason].code
     if text == refused.reason or code == codes.INTERNAL:
@@ -286,8 +287,8 @@ def _refused(refused: ChannelRefused) -> dict[str, Any]:
 
 
 def _connections_of(api: Api, app: str, request: _OfUser) -> list[str]:
-    """The ids of a user's connections of this dialect, or the named one if it
-    is that user's. May switch."""
+    """The ids of a user's connections in this dialect. If a connection is
+    named, its id alone, if it belongs to the user. May switch."""
     if request.client:
         (row,) = api.core.connections.about(app, [request.client])
         if row is None or row.user != request.user or row.dialect != NAME:
@@ -324,8 +325,8 @@ def subscribe(api: Api, app: str, request: _Subscribe) -> dict[str, Any]:
 
 
 def unsubscribe(api: Api, app: str, request: _Unsubscribe) -> dict[str, Any]:
-    """End the subscriptions of a user to a channel; ``""``: to all channels.
-    May switch."""
+    """End the subscriptions of a user to a channel, or (``""``) to all
+    channels. May switch."""
     connections = api.core.connections
     if request.channel and not request.channel.startswith(ALIAS):
         api.channels.options.known(app, request.channel)
@@ -333,7 +334,8 @@ def unsubscribe(api: Api, app: str, request: _Unsubscribe) -> dict[str, Any]:
     if request.channel:
         channels = {_channel_of(request.channel): None}
     else:
-        # A dict, not a set: it keeps the order, in which events are sent.
+        # A dict and not a set, because it keeps the order in which events are
+        # sent.
         channels = {}
         for row in connections.about(app, ids):
             if row is not None:
@@ -355,8 +357,8 @@ def unsubscribe(api: Api, app: str, request: _Unsubscribe) -> dict[str, Any]:
 
 
 def disconnect(api: Api, app: str, request: _Disconnect) -> dict[str, Any]:
-    """Close connections of a user: all of them, in every dialect, unless some
-    are named. May switch."""
+    """Close connections of a user: the named ones, or all of them in every
+    dialect. May switch."""
     given = request.disconnect
     if given is None and not (request.client or request.whitelist):
         if not request.user:
@@ -377,8 +379,8 @@ def disconnect(api: Api, app: str, request: _Disconnect) -> dict[str, Any]:
 
 
 def refresh(api: Api, app: str, request: _Refresh) -> dict[str, Any]:
-    """Change when the sessions of a user end and what others see of them, or
-    end them now. May switch."""
+    """Change the end of a user's sessions and what others see of the user, or
+    end the sessions now. May switch."""
     connections = api.core.connections
     for connection in _connections_of(api, app, request):
         if request.expired:
@@ -398,7 +400,7 @@ def _bounded(offset: int) -> int:
 def _find(
     api: Api, app: str, name: str, needed: Callable[[ChannelSettings], bool]
 ) -> str:
-    """A channel whose options have what is ``needed``. Raises
+    """A channel whose options include the ``needed`` one. Raises
     :class:`ChannelRefused`."""
     if not 0 < len(name.encode("utf-8", "surrogatepass")) <= Limit.CHANNEL_BYTES:
         raise ChannelRefused("name")
@@ -428,14 +430,14 @@ def presence(
 
 
 def count_presence(api: Api, app: str, request: _OfChannel) -> Struct:
-    """How many subscribers and users a channel has. May switch."""
+    """The numbers of subscribers and of users of a channel. May switch."""
     channel = _find(api, app, request.channel, lambda options: options.presence)
     counts = api.channels.members.count_users(app, channel, Limit.PRESENCE)
     return PresenceStatsResult(*counts)
 
 
 def history(api: Api, app: str, request: _History) -> HistoryResult:
-    """Publications of a channel. May switch."""
+    """The publications of a channel. May switch."""
     channel = _find(api, app, request.channel, lambda options: options.has_history)
     if request.since is None:
         since = None
@@ -455,7 +457,7 @@ def remove_history(api: Api, app: str, request: _OfChannel) -> dict[str, Any]:
 
 
 def list_channels(api: Api, app: str, request: _Channels) -> dict[str, Any]:
-    """The channels with subscribers, all or those that fit a pattern. May
+    """The channels with subscribers, or only channels that match a pattern. May
     switch."""
     if len(request.pattern.encode()) > Limit.CHANNEL_BYTES:
         raise MethodFailed(
@@ -482,9 +484,12 @@ def list_channels(api: Api, app: str, request: _Channels) -> dict[str, Any]:
 
 
 def _matcher_of(pattern: str) -> Callable[[str], bool]:
-    """The function that says whether a name fits a pattern. Raises
-    :class:`MethodFailed`. May switch: to compile 255 wildcards takes
-    milliseconds, and a pattern may stand for 64 others."""
+    """The function that tells whether a name matches a pattern. Raises
+    :class:`MethodFailed`.
+
+    May switch, because it takes milliseconds to compile 255 wildcards, and a
+    pattern may stand for 64 others.
+    """
     matches = []
     for alternative in alternatives_of(pattern):
         matches.append(re.compile(translate(alternative)).match)
@@ -498,7 +503,7 @@ def _matcher_of(pattern: str) -> Callable[[str], bool]:
 
 
 def alternatives_of(pattern: str) -> list[str]:
-    """The patterns without ``{a,b}`` that together mean the same. Raises
+    """The patterns without ``{a,b}`` that together match the same names. Raises
     :class:`MethodFailed`."""
     patterns = [pattern]
     plain = list[str]()
@@ -520,7 +525,8 @@ def alternatives_of(pattern: str) -> list[str]:
 
 
 def info(api: Api, app: str, _request: _Request) -> dict[str, Any]:
-    """The numbers of the app. One row stands for all nodes. May switch."""
+    """The numbers of connections and channels of the app. One row stands for
+    all nodes. May switch."""
     count = api.core.presence.counts([app]).apps[app]
     node = api.core.node_name
     return {
@@ -540,8 +546,8 @@ def info(api: Api, app: str, _request: _Request) -> dict[str, Any]:
 
 
 class Method(Struct, frozen=True):
-    """One method: what its principal must have proved, its request, its
-    function, and the name of its act. A batch has several."""
+    """One method: the permission that its principal needs, its request, its
+    function, and the name of its act. A batch has several methods."""
 
     need: Need
     request: type[Partial]
@@ -565,7 +571,7 @@ METHODS: Final[Mapping[str, Method]] = {
     "channels": Method(Needs.READ, _Channels, list_channels),
     "info": Method(Needs.READ, _Request, info),
 }
-"""Every method but ``batch``, which runs several of them."""
+"""Every method except ``batch``, which runs several methods."""
 
 
 # --- answering ----------------------------------------------------------------
@@ -590,8 +596,8 @@ _STATUSES: Final = {
     codes.TOO_MANY_REQUESTS: 429,
     codes.UNRECOVERABLE: 416,
 }
-"""The HTTP status of an error in the error mode ``transport``; of all others
-:data:`_OTHER_STATUS`."""
+"""The HTTP status of an error in the error mode ``transport``. All other errors
+have :data:`_OTHER_STATUS`."""
 _OTHER_STATUS: Final = 400
 
 _TOO_LARGE: Final = _error(
@@ -613,7 +619,7 @@ _decode_command = msgspec.json.Decoder(dict[str, Raw]).decode
 def _decode_lines(content: bytes) -> list[NamedCommand]:
     """The commands of ``POST /api``. Raises ValueError, RecursionError and
     :class:`ApiProblem`."""
-    # some may be empty, but each other one becomes an object
+    # some lines may be empty, but each other line becomes an object
     if content.count(b"\n") > 2 * MAX_CHANNELS:
         raise _too_many_commands()
     Call.require_few_values(content, MOST_VALUES_OF_LINES)
@@ -659,8 +665,8 @@ def _too_many_commands() -> ApiProblem:
 
 
 def _read_commands(decode: Callable[[bytes], list[Any]], api: Api, call: Call) -> None:
-    """As :func:`_read`, of a request with several commands. Each counts as one
-    request."""
+    """Decode a request with several commands, as :func:`_read` does for one.
+    Each command counts as one request."""
     _read(decode, api, call)
     if len(call.input) > MAX_CHANNELS:
         raise _too_many_commands()

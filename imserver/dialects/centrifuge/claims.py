@@ -1,4 +1,4 @@
-"""The claims of Centrifugo's connection tokens besides user and end."""
+"""The claims of Centrifugo's connection tokens, except the user and the end."""
 
 from collections.abc import Mapping
 from typing import ClassVar
@@ -36,8 +36,8 @@ class SubscriptionClaims(Partial, frozen=True):
 
 
 class ConnectionClaims(Partial, frozen=True):
-    """The facts about a client besides user and end, from a verified connection
-    token or a back end.
+    """The facts about a client except its user and the end, from a verified
+    connection token or a back end.
 
     ``info``: JSON about the client for others. ``data``: JSON for the client.
     ``channels``, ``subs``: the channels in which the server subscribes the
@@ -59,13 +59,13 @@ class ConnectionClaims(Partial, frozen=True):
 
     @property
     def subscriptions(self) -> dict[str, SubscriptionClaims]:
-        """Channel → what the token says about it."""
+        """Channel → the claims of the token about it."""
         return {channel: SubscriptionClaims() for channel in self.channels} | self.subs
 
 
 class ConnectionRequest(UnverifiedClaims, frozen=True):
-    """What a connection token asks for in an open app, where nobody verifies
-    it: the name that the client gives itself, and channels to which it
+    """The requests of a connection token in an open app, where nobody verifies
+    it. They are the name that the client gives itself, and channels to which it
     subscribes by its own right."""
 
     sub: str = ""
@@ -74,12 +74,12 @@ class ConnectionRequest(UnverifiedClaims, frozen=True):
 
     @property
     def names(self) -> frozenset[str]:
-        """The channels."""
+        """The names of the requested channels."""
         return frozenset((*self.channels, *self.subs))
 
 
 decode_connection = msgspec.json.Decoder(ConnectionClaims).decode
-"""Decodes the claims of a connection token besides user and end."""
+"""Decodes the claims of a connection token, except the user and the end."""
 _decode_request = msgspec.json.Decoder(ConnectionRequest).decode
 
 

@@ -5,8 +5,8 @@ from typing import Final
 from imserver.plugin.errors import ClientError, ReplyCode
 
 ERRORS: Final[dict[int, ClientError]] = {}
-"""Code of a reply → the error for its client. The codes from 1000 are also
-those of the cmd dialect."""
+"""Code of a reply → the error for its client. The cmd dialect has the codes
+from 1000 on, too."""
 
 
 def _error(code: int, message: str, *, temporary: bool = False) -> int:

@@ -40,8 +40,8 @@ class CentrifugeOfApp(Struct, frozen=True):
 
 
 def subscribes_to_own_channel(tenant: TenantSettings | None) -> bool:
-    """Whether clients of an app have the channel of their user without asking
-    for it."""
+    """Whether clients of an app get the channel of their user without a
+    request."""
     return (
         tenant is None
         or app_settings_of(tenant, CentrifugeOfApp).subscribe_to_own_channel
@@ -49,7 +49,7 @@ def subscribes_to_own_channel(tenant: TenantSettings | None) -> bool:
 
 
 def takes_anonymous_tokens(tenant: TenantSettings | None) -> bool:
-    """Whether the connection tokens of an app may name no user."""
+    """Whether the connection tokens of an app may leave out the user."""
     return (
         tenant is not None and app_settings_of(tenant, CentrifugeOfApp).anonymous_tokens
     )

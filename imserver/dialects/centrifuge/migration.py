@@ -1,8 +1,8 @@
-"""``imserver from-centrifugo``: settings of Centrifugo as settings of this
-server, and what it lacks.
+"""``imserver from-centrifugo``: translates settings of Centrifugo into settings
+of this server, and lists the ones without an equivalent.
 
-Options have the names of Centrifugo 6, with dots. Those of version 5, which are
-flat, are renamed first.
+Options have the names of Centrifugo 6, with dots. The flat names of version 5
+are translated to them first.
 """
 
 import sys
@@ -33,9 +33,9 @@ MAX_HISTORY: Final = 100_000
 _DEFAULT_PORT: Final = 8000
 _LEAST_SECONDS: Final = 0.1
 _MOST_SECONDS: Final = 30.0
-"""The times that ``back_ends.seconds`` may have."""
+"""The range of values of ``back_ends.seconds``."""
 _OF_OTHERS: Final = ("subscribe", "user_limited", "anonymous")
-"""Options without a meaning for the channel of a user."""
+"""Options that have no meaning for the channel of a user."""
 
 
 _VERBS: Final = {
@@ -44,20 +44,20 @@ _VERBS: Final = {
     "presence": "read_presence",
     "history": "read_history",
 }
-"""What clients do, in the options of Centrifugo → the option here that says
-who may."""
+"""Verb in the options of Centrifugo → the option here that says which clients
+may do it."""
 
 
 class _Permission(msgspec.Struct, frozen=True):
-    """Who may do something in a namespace without a token: which clients, and
-    whether those without a user may, too."""
+    """The permission to do something in a namespace without a token: which
+    clients have it, and whether clients without a user have it, too."""
 
     clients: str
     anonymous: bool
 
 
 def _permission(options: Options, verb: str) -> _Permission:
-    """Take what a namespace says about this verb."""
+    """Read the options of a namespace about this verb. They count as taken."""
     client = options.take(f"allow_{verb}_for_client", bool, False)
     subscriber = options.take(f"allow_{verb}_for_subscriber", bool, False)
     anonymous = options.take(f"allow_{verb}_for_anonymous", bool, False)
@@ -69,11 +69,12 @@ def _permission(options: Options, verb: str) -> _Permission:
 
 
 class Migration:
-    """Settings of this server, as their file has them, and notes about options
-    that they lack.
+    """The translated settings, in the form of this server's file, and notes
+    about options without an equivalent.
 
-    ``with_secrets``: secrets have their values, and not placeholders, with
-    which the server does not start. Raises :class:`BadSettings`.
+    ``with_secrets``: secrets have their values. Otherwise they are
+    placeholders, and the server does not start with them. Raises
+    :class:`BadSettings`.
     """
 
     def __init__(
@@ -167,8 +168,8 @@ class Migration:
         return sections
 
     def _redis(self) -> str:
-        """The address of Redis, with its credentials; ``""``: there is none, or
-        it has no equivalent."""
+        """The address of Redis, with its credentials. ``""`` if the settings
+        have no Redis, or if it has no equivalent."""
         take = self._options.take
         kind = take("engine.type", str, "memory")
         addresses = take("engine.redis.address", (str, list), [])
@@ -289,8 +290,8 @@ class Migration:
         return rows
 
     def _issuer(self, where: str) -> list[Document]:
-        """The row of a section whose keys are at an address, if there is
-        one."""
+        """The row of a section whose keys are at an address, if it has such
+        keys."""
         take = self._options.take
         jwks = take(f"{where}.jwks_public_endpoint", str, "")
         issuer = take(f"{where}.issuer", str, "")
@@ -303,7 +304,7 @@ class Migration:
                     "issuer, audience and user_id_claim count only with jwks_public_endpoint",
                 )
             return []
-        # Braces: Centrifugo fills in parts of the issuer.
+        # Braces: Centrifugo replaces them by parts of the issuer.
         if not issuer or not audience or "{{" in jwks:
             self._note(
                 f"{where}.jwks_public_endpoint",
@@ -333,8 +334,8 @@ class Migration:
         return rows
 
     def _own_channel(self, rows: Document) -> None:
-        """Channels of users have the options of their namespace, but not its
-        name."""
+        """Translate the options of user channels: they have the options of
+        their namespace, but not its name."""
         take = self._options.take
         where = "client.subscribe_to_user_personal_channel"
         enabled = take(f"{where}.enabled", bool, False)
@@ -365,7 +366,8 @@ class Migration:
             rows["user"] = row
 
     def _row(self, where: str, options: Options) -> Document:
-        """The row of a namespace. What Centrifugo does not allow is closed."""
+        """The row of a namespace. Everything that Centrifugo does not allow is
+        forbidden."""
         take = options.take
         permissions = {verb: _permission(options, verb) for verb in _VERBS}
         row: Document = {"subscribe": "token"}
@@ -406,8 +408,8 @@ class Migration:
     def _admits_anonymous(
         self, where: str, row: Document, permissions: Mapping[str, _Permission]
     ) -> bool:
-        """Whether clients without a user may do all that clients may do without
-        a token."""
+        """Whether clients without a user may do everything that clients may do
+        without a token."""
         admitted = {
             permissions[verb].anonymous
             for verb, option in _VERBS.items()
@@ -421,7 +423,7 @@ class Migration:
         return False not in admitted
 
     def _note_rest(self, where: str, options: Options) -> None:
-        """Note the options of a namespace that nothing here stands for."""
+        """Note the options of a namespace that have no equivalent here."""
         for option, value in options.rest():
             section = option.partition(".")[0]
             why = NAMESPACE_NO_EQUIVALENT.get(section, "unknown option")
@@ -464,8 +466,8 @@ class Migration:
     # --- proxies --------------------------------------------------------------
 
     def _asks(self, where: str, options: Options, call: str) -> bool:
-        """Whether the back end decides in a namespace. Its address becomes that
-        of the app."""
+        """Whether the back end decides in a namespace. The address of the
+        namespace becomes the address of the app."""
         enabled = options.take(f"{call}_proxy_enabled", bool, False)
         name = options.take(f"{call}_proxy_name", str, "default")
         return enabled and self._use(
@@ -473,7 +475,8 @@ class Migration:
         )
 
     def _use(self, option: str, call: str, default: str, name: str = "default") -> bool:
-        """Set the address of a call; False: there is none."""
+        """Set the address of a call. False if the settings have no address for
+        it."""
         if name in ("", "default"):
             proxy = self._options.peek(default, dict, {})
         else:
@@ -506,7 +509,7 @@ class Migration:
         return True
 
     def _proxies(self) -> None:
-        """The calls that do not belong to a namespace of channels."""
+        """Translate the calls that do not belong to a namespace of channels."""
         take = self._options.take
         for call in ("connect", "refresh"):
             where = f"client.proxy.{call}"

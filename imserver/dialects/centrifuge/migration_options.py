@@ -1,5 +1,5 @@
-"""Options of Centrifugo, of which a migration reads one after the other. Flat
-ones (5) are nested as in 6."""
+"""Options of Centrifugo, which a migration reads one after the other. Flat
+options (version 5) are nested as in version 6."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -67,8 +67,8 @@ NO_EQUIVALENT: Final[Mapping[str, str]] = {
     "websocket": "see sections limits and websocket",
     "webtransport": "there is no WebTransport",
 }
-"""Option, or section → why it is not carried over, or what to use (``""``: it
-has no equivalent)."""
+"""Option or section → the reason why it is not translated, or the replacement
+(``""``: it has no equivalent)."""
 NAMESPACE_NO_EQUIVALENT: Final[Mapping[str, str]] = {
     "allow_tags_filter": "a subscription with a tags filter is refused",
     "auto_cache_recovery": "a client recovers if it asks for it",
@@ -103,7 +103,8 @@ _DEFAULTS: Final[Mapping[str, Any]] = {
     "uni_sse.handler_prefix": "/connection/uni_sse",
     "websocket.handler_prefix": "/connection/websocket",
 }
-"""Values of Centrifugo that need no note, because this server has the same."""
+"""Values of Centrifugo that need no note, because this server has the same
+values."""
 _SHOWN_WHOLE: Final = (
     "engine",
     "channel.proxy",
@@ -130,17 +131,17 @@ _IGNORED: Final = frozenset(
         "usage_stats",
     ]
 )
-"""Options and sections that need no note: their part of this server is always
-on, or does not matter."""
+"""Options and sections that need no note. Either this server always does what
+they turn on, or they do not matter."""
 
 
 class BadSettings(ImserverError):
-    """The settings of Centrifugo cannot be read."""
+    """The settings of Centrifugo are unreadable."""
 
 
 class Options:
-    """Options that are taken one by one; those that nobody takes are left
-    over."""
+    """Options that a migration takes one by one. It can list the ones that it
+    has not taken."""
 
     def __init__(self, document: Document) -> None:
         self._document = document
@@ -160,8 +161,8 @@ class Options:
         return value
 
     def peek(self, option: str, kind: Any, default: Any) -> Any:
-        """The value of an option, of this type; null or nothing: ``default``.
-        Raises BadSettings."""
+        """The value of an option, checked for its type. ``default`` if it is
+        null or missing. Raises BadSettings."""
         value = self._find(option)
         if value is None:
             return default
@@ -171,18 +172,20 @@ class Options:
         return value
 
     def take(self, option: str, kind: Any, default: Any) -> Any:
-        """The value of an option, as :meth:`peek`. It does not count as left
-        over."""
+        """The value of an option, as :meth:`peek` returns it. The option counts
+        as taken."""
         self._taken.add(option)
         return self.peek(option, kind, default)
 
     def seconds(self, option: str) -> float:
-        """A duration in seconds; 0: none. Raises BadSettings."""
+        """A duration in seconds; 0 if the option is not set. Raises
+        BadSettings."""
         self._taken.add(option)
         return seconds_of(self._find(option), option)
 
     def drop_proxies(self) -> None:
-        """Leave no proxy over but for what is not carried over of it."""
+        """Mark all options of proxies as taken, except the ones that are not
+        translated."""
         for option in [
             option
             for option, _ in self.rest()
@@ -192,7 +195,7 @@ class Options:
                 self._taken.add(option)
 
     def rest(self) -> Iterator[tuple[str, Any]]:
-        """The options that were not taken, and say something."""
+        """The options that were not taken and have a value that matters."""
 
         def walk(document: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
             for name, value in document.items():
@@ -243,7 +246,8 @@ _DURATION: Final = re.compile(f"(?:{_PART.pattern})+")
 
 
 def seconds_of(value: Any, option: str) -> float:
-    """Seconds of a duration such as ``1h30m``. Raises :class:`BadSettings`."""
+    """The seconds of a duration such as ``1h30m``. Raises
+    :class:`BadSettings`."""
     if not value:
         return 0.0
     if not isinstance(value, str) or not _DURATION.fullmatch(value):
@@ -290,7 +294,7 @@ _SECTIONS: Final = (
     "usage_stats",
     "websocket",
 )
-"""Sections with which the flat names of their options begin."""
+"""Sections whose name begins the flat names of their options."""
 _PREFIXES: Final = (
     ("subscription_token_", "client.subscription_token."),
     ("token_", "client.token."),
@@ -319,7 +323,7 @@ _SWITCHES: Final = (
     "uni_websocket",
     "webtransport",
 )
-"""Flat names that turn on the section of this name."""
+"""Flat names of options that turn on the section with the same name."""
 _OF_CLIENT: Final = (
     "allow_anonymous_connect_without_token",
     "allowed_origins",
@@ -352,11 +356,12 @@ _NAMES: Final[Mapping[str, str]] = {
     "user_personal_single_connection": f"{_PERSONAL}.single_connection",
     "user_subscribe_to_personal": f"{_PERSONAL}.enabled",
 }
-"""Flat name → name in version 6, where no prefix says it."""
+"""Flat name → name in version 6, for names that no prefix tells."""
 _OF_NAMESPACE: Final = re.compile(
     "allow(ed)?_.*|presence|join_leave|force_.*|history_.*|delta_publish|.*_proxy_name"
 )
-"""Names of options of a namespace, which version 5 also has at the top."""
+"""Names of options of a namespace. Version 5 has these options at the top
+level, too."""
 _SECTION_OF_CALL: Final = {
     "subscribe_stream": "channel.proxy.subscribe_stream",
     "sub_refresh": "channel.proxy.sub_refresh",
@@ -366,7 +371,7 @@ _SECTION_OF_CALL: Final = {
     "refresh": "client.proxy.refresh",
     "rpc": "rpc.proxy",
 }
-"""Call of a proxy → its settings in version 6."""
+"""Call of a proxy → the section with its settings in version 6."""
 _SHARED: Final = (
     "http_headers",
     "binary_encoding",
@@ -426,8 +431,8 @@ def _renamed(name: str) -> str:
 
 
 def _with_proxies(document: Document, granular: bool) -> Document:
-    """Enable the proxies that version 5 enables by their address, or in
-    granular mode by their name."""
+    """Enable proxies as version 6 does. Version 5 enables them by their
+    address, or in granular mode by their name."""
     shared = document.pop("shared_proxy", {})
     client = document.setdefault("client", {})
     rpc = document.setdefault("rpc", {})
@@ -466,7 +471,8 @@ def _enable_channel_proxies(row: Document, granular: bool) -> None:
 
 
 def _share(shared: Document, proxies: Iterable[Any]) -> None:
-    """Give all proxies what is written once for all of them."""
+    """Copy the settings that are written once for all proxies into each of
+    them."""
     options = {name: value for name, value in shared.items() if name in _SHARED}
     for proxy in proxies:
         if isinstance(proxy, dict):

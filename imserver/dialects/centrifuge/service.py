@@ -2,9 +2,9 @@
 and use channels.
 
 If the app is open, a client without a token becomes a connection without a
-user. Their tokens may renew a session or a subscription until
-:data:`GRACE_SECONDS` after its end. A back end of the app (``back_ends``) may
-decide about connections without a token, and renew sessions and subscriptions.
+user. A token can renew a session or a subscription until :data:`GRACE_SECONDS`
+after its end. A back end of the app (``back_ends``) can decide about
+connections without a token, and renew sessions and subscriptions.
 """
 
 from __future__ import annotations
@@ -101,28 +101,28 @@ if TYPE_CHECKING:
 
 NAME: Final = "centrifuge"
 GRACE_SECONDS: Final = 25
-"""Time for a client to renew a token that has just expired. Clients begin at
-its end."""
+"""How long a client may still renew a token that has expired. Clients begin to
+renew at its end."""
 RENEWAL_SECONDS: Final = 60
-"""After this time the back end is asked again if it has not renewed a session
-or a subscription."""
+"""If a back end has not renewed a session or a subscription, it is asked again
+after this time."""
 _MAX_CHOICES: Final = 100
-"""Most channels that a request to connect names: each may cost a look into the
-database."""
+"""The most channels that a request to connect may name. Each can cost a query
+to the database."""
 _ENCODED_TOGETHER: Final = 500
-"""Subscribers in a part of an answer: about 2 ms as protobuf on a busy
-machine."""
+"""The most subscribers in a part of an answer. To encode them as protobuf takes
+about 2 ms on a busy machine."""
 CLOSE_INSUFFICIENT_STATE: Final = 3010
-"""Its client connects again, and recovers."""
+"""Close code after which the client connects again and recovers."""
 CLOSE_SUBSCRIPTION_EXPIRED: Final = 3006
 CLOSE_INVALID_TOKEN: Final = 3500
-"""Its client does not connect again."""
+"""Close code after which the client does not connect again."""
 CLOSE_BAD_REQUEST: Final = 3501
 _SEGMENTS_WITHOUT_APP: Final = 3
-"""The parts of ``/connection/websocket``: the first one is empty. A path with
-more names an app."""
+"""The number of segments of ``/connection/websocket``, including the empty
+first one. A path with more segments names an app."""
 _MOST_TTL: Final = 2**31 - 1
-"""Clients read a number of 32 bits."""
+"""The longest time to live, because clients read a number of 32 bits."""
 REFUSALS: Final = {
     reason: Reply(code, why=reason)
     for reason, code in {
@@ -140,7 +140,7 @@ REFUSALS: Final = {
         "unrecoverable": codes.UNRECOVERABLE,
     }.items()
 }
-"""Reason of a :class:`ChannelRefused` → the error of the client."""
+"""Reason of a :class:`ChannelRefused` → the error that the client gets."""
 
 
 class ConnectAnswer(ConnectionClaims, frozen=True):
@@ -151,11 +151,11 @@ class ConnectAnswer(ConnectionClaims, frozen=True):
 
 
 class _Admission(Struct, frozen=True):
-    """Whether a client may log in, and what its session begins with.
+    """The permission to log in, and the facts with which the session begins.
 
-    ``claims``: of its verified token, or from the back end. ``end``: when the
-    client has to renew them (Unix seconds; 0: never). ``requested``: the
-    channels that a client of an open app names in its token.
+    ``claims``: from its verified token, or from the back end. ``end``: when the
+    client must renew them (Unix seconds; 0: never). ``requested``: the channels
+    that a client of an open app names in its token.
     """
 
     decision: LoginDecision
@@ -165,12 +165,12 @@ class _Admission(Struct, frozen=True):
 
 
 class _PersonalChannel(Struct, frozen=True):
-    """The channel of the user who logs in, which clients know as ``alias``.
+    """The channel of the user who logs in. Clients know it as ``alias``.
 
     ``name``: its name on the server (``""``: this client does not receive it).
-    ``has_options``: the app has options for such channels, so that the client
-    is subscribed to it as to any other. Without options its publications are
-    stored nowhere, and the client only receives them.
+    ``has_options``: the app has options for such channels, so the client
+    subscribes to it as to any other channel. Without options its publications
+    are not stored, and the client only receives them.
     """
 
     alias: str
@@ -186,23 +186,24 @@ class _PersonalChannel(Struct, frozen=True):
 class _WantedChannels(Struct):
     """The channels to which a login subscribes its client.
 
-    ``claims``: channel → what the token or the back end says of it.
-    ``positions``: channel → the position from which the client recovers; others
-    are new to it.
+    ``claims``: channel → the claims of the token or the back end about it.
+    ``positions``: channel → the position from which the client recovers. Other
+    channels are new to the client.
     """
 
     claims: dict[str, SubscriptionClaims]
     positions: dict[str, Position]
 
     def add(self, channel: str, position: Position | None) -> None:
-        """Want a channel of which no token says anything."""
+        """Want a channel about which no token has claims."""
         self.claims[channel] = SubscriptionClaims()
         if position is not None:
             self.positions[channel] = position
 
 
 class RenewalAnswer(Partial, frozen=True):
-    """The answer of a back end about a session or a subscription that ends."""
+    """The answer of a back end about a session or a subscription that is about
+    to end."""
 
     expired: bool = False
     expire_at: int = 0
@@ -223,8 +224,8 @@ class RpcResult(Partial, frozen=True):
 
 
 class SubscriptionAbout(Struct, frozen=True, array_like=True):
-    """A subscription by a back end: JSON about the client, JSON for it, and its
-    end (Unix time; 0: none)."""
+    """A subscription that a back end makes: JSON about the client, JSON for the
+    client, and the end (Unix time; 0: none)."""
 
     info: bytes = b""
     data: bytes = b""
@@ -232,9 +233,9 @@ class SubscriptionAbout(Struct, frozen=True, array_like=True):
 
 
 class RefreshConnection(Struct, frozen=True, array_like=True):
-    """Let the session of a connection of the queried node end at ``expires_at``
-    (0: never). ``info``: JSON for others (``b""``: as before). The answer is
-    whether there is one."""
+    """Set the end of the session of a connection on the queried node to
+    ``expires_at`` (0: never). ``info``: JSON for others (``b""``: as before).
+    The answer tells whether the connection exists."""
 
     app: str
     connection: str
@@ -246,13 +247,14 @@ _UNFOLLOWED: Final = 4
 
 
 class CentrifugeState(OwnChannel, gc=False):
-    """State of a client: the app of its path until its login, when the tokens
-    of its subscriptions end (None: they do not), and when the back end has to
-    renew its session (0: never).
+    """State of a client. ``app``: of its path, until its login.
 
+    ``ends``: when the tokens of its subscriptions end (None: they do not).
+    ``expires_at``: when the back end must renew its session (0: never).
     ``by_server``: the channels in which the server has subscribed it (None:
-    none). It may have left some. ``by_token``: the channels that its token has
-    named. The mark :data:`_UNFOLLOWED`: the log was unavailable at its login.
+    none). It may have left some of them. ``by_token``: the channels that its
+    token has named. The mark :data:`_UNFOLLOWED`: the log was unavailable at
+    its login.
     """
 
     app: str = ""
@@ -262,21 +264,22 @@ class CentrifugeState(OwnChannel, gc=False):
     by_token: frozenset[str] = frozenset()
 
     def resubscribes(self, _channel: str) -> bool:
-        """Every client of this dialect does."""
+        """Always true: every client of this dialect subscribes again."""
         return True
 
     def reconnects(self, channel: str) -> bool:
-        """SDKs forget a subscription by the server when it ends."""
+        """Whether the client must reconnect to get a subscription back. SDKs
+        forget a subscription that the server has made when it ends."""
         return self.by_server is not None and channel in self.by_server
 
     def receives_own_joins(self) -> bool:
-        """As in Centrifugo, every client does."""
+        """Always true, as in Centrifugo."""
         return True
 
 
 class CentrifugeAnswers(ChannelAnswers):
-    """The answers to commands on channels, and the ends of subscriptions. See
-    :class:`ChannelAnswers`."""
+    """The answers to commands on channels, and the ends of subscriptions, as
+    this dialect has them. See :class:`ChannelAnswers`."""
 
     dialect = NAME
 
@@ -284,7 +287,8 @@ class CentrifugeAnswers(ChannelAnswers):
         self._back_ends = core.back_ends
 
     def channel_of(self, connection: Connection, name: str) -> str:
-        """``#<id>`` is ``user:<id>`` for the user of this id."""
+        """The channel that a client calls ``name``. For the user with this id,
+        ``#<id>`` means ``user:<id>``."""
         user = connection.user
         if user and name == f"{ALIAS}{user}":
             return f"{USER_CHANNEL}{user}"
@@ -300,18 +304,19 @@ class CentrifugeAnswers(ChannelAnswers):
         return has and channel == f"{ALIAS}{connection.user}"
 
     def state_of(self, connection: Connection) -> CentrifugeState:
-        """The state that :meth:`CentrifugeService.opened` has made."""
+        """The state that :meth:`CentrifugeService.opened` made."""
         return _state_of(connection)
 
     def refused(self, refused: ChannelRefused) -> Reply:
-        """An error of Centrifugo, or that of the back end."""
+        """The error for a refusal: an error of Centrifugo, or the error of the
+        back end."""
         if refused.error is not None:
             return Reply(codes.PERMISSION_DENIED, refused.error, refused.reason)
         return REFUSALS[refused.reason]
 
     def are_renewed(self, app: str, options: ChannelSettings) -> bool:
-        """Whether the back end renews subscriptions to such channels, and not
-        the client. Never switches."""
+        """Whether the back end, and not the client, renews subscriptions to
+        such channels. Never switches."""
         return options.subscribe == "back_end" and self._back_ends.has(
             app, "sub_refresh"
         )
@@ -324,8 +329,8 @@ class CentrifugeAnswers(ChannelAnswers):
         data: Raw | UnsetType,
         end: int,
     ) -> Reply:
-        """The position of the channel is for clients that want it, or if the
-        channel forces recovery."""
+        """The answer to a subscription. It has the position of the channel if
+        the client wants it, or if the channel forces recovery."""
         options = subscription.options
         recoverable = options.may_recover and (command.recoverable or options.recovery)
         result = _result(
@@ -353,7 +358,7 @@ class CentrifugeAnswers(ChannelAnswers):
         return Reply(ReplyCode.OK, result)
 
     def unsubscribed(self, connection: Connection, channel: str) -> None:
-        """The token of the subscription need not be renewed."""
+        """Forget the end of a subscription: its token need not be renewed."""
         _set_end(_state_of(connection), channel, 0)
 
     def presence(
@@ -364,8 +369,8 @@ class CentrifugeAnswers(ChannelAnswers):
         total: int,
         after: str,
     ) -> Reply:
-        """All subscribers at once. They are encoded in parts, and others are
-        served between."""
+        """All subscribers of a channel. They are encoded in parts, and other
+        clients are served between two parts."""
         assert isinstance(dialect, CentrifugeDialect)
         parts = []
         for first in range(0, len(members), _ENCODED_TOGETHER):
@@ -382,7 +387,7 @@ class CentrifugeAnswers(ChannelAnswers):
         publications: Sequence[Event],
         position: Position,
     ) -> Raw:
-        """Publications, and the position of the newest one."""
+        """Publications of a channel, and the position of the newest one."""
         assert isinstance(dialect, CentrifugeDialect)
         return dialect.encode_history(history_view(publications, position))
 
@@ -418,7 +423,7 @@ class CentrifugeService:
         core.queries.add("refresh", RefreshConnection, self._refresh_here)
 
     def commands(self) -> CommandTable:
-        """The commands that this service runs."""
+        """The commands that this service carries out."""
         return {
             CentrifugeLogin: CommandRow(self.login, needs_session=False, answers=True),
             RefreshLogin: CommandRow(self.refresh, without_user=True),
@@ -437,7 +442,7 @@ class CentrifugeService:
             app = unquote(segments[2])
         else:
             app = self._default_app
-        # Names with a colon are those of other dialects' apps.
+        # Names with a colon belong to apps of other dialects.
         if ":" in app:
             app = ""
         else:
@@ -470,7 +475,7 @@ class CentrifugeService:
                 app, command.headers
             )
 
-        # Counted before the decision, which may switch: a user who is kicked
+        # Counted before the decision, which may switch. A user who is kicked
         # meanwhile does not begin a session.
         kicks = self._sessions.kicks.count
         try:
@@ -547,18 +552,18 @@ class CentrifugeService:
         self, app: str, state: CentrifugeState, decision: LoginDecision
     ) -> LoginDecision:
         """The decision without its end, if the back end renews sessions of the
-        app: this service asks it."""
+        app. Then this service asks the back end at the end."""
         if not decision.expires_at or not self._back_ends.has(app, "refresh"):
             return decision
         state.expires_at = decision.expires_at - GRACE_SECONDS
         return replace(decision, expires_at=0)
 
     def _check(self, connection: Connection, app: str, token: str) -> _Admission:
-        """Decide by a token. Its claims count only if the app's keys have
-        verified them. May switch.
+        """Decide about a client by its token. The claims count only if the
+        app's keys have verified them. May switch.
 
-        In an open app anybody may be anybody, so the token may name the user
-        (``""``: none) without a proof. Raises BadToken.
+        An open app asks for no proof, so the token may name any user (``""``:
+        none). Raises BadToken.
         """
         if self._logins.is_open(app):
             if token:
@@ -608,11 +613,11 @@ class CentrifugeService:
         answer: Callable[[Reply], None],
     ) -> None:
         """Answer a login, with the subscriptions that its token names, and the
-        channel of its user, which the token or the settings name. If one is
-        refused, close it.
+        channel of its user, which the token or the settings name. If a
+        subscription is refused, close the connection.
 
-        To the channels that an unverified token requests its client subscribes
-        by its own right. May switch.
+        The client subscribes by its own right to the channels that an
+        unverified token requests. May switch.
         """
         personal = self._personal_channel(connection, admission)
         wanted = _claimed_channels(admission, command, personal.alias)
@@ -623,7 +628,7 @@ class CentrifugeService:
             state.by_token = frozenset(wanted.claims)
         if personal.is_subscribed:
             epoch, offset = command.recover.get(personal.alias, ("", 0))
-            # without an epoch, it is a position of messages
+            # a position without an epoch is a position of messages
             if epoch:
                 position = Position(epoch, offset)
             else:
@@ -657,7 +662,8 @@ class CentrifugeService:
     def _personal_channel(
         self, connection: Connection, admission: _Admission
     ) -> _PersonalChannel:
-        """The channel of the user who logs in, as the client gets it."""
+        """The channel of the user who logs in, in the form in which the client
+        gets it."""
         app = connection.app or ""
         user = connection.user or ""
         alias = f"{ALIAS}{user}"
@@ -675,13 +681,13 @@ class CentrifugeService:
         )
 
     def _follow_log(self, connection: Connection, state: CentrifugeState) -> None:
-        """Let a user receive stored messages. May switch."""
+        """Let a user receive stored messages on a connection. May switch."""
         if not connection.user or self._catch_up is None:
             return
         try:
             self._catch_up.follow(connection)
         except StorageUnavailable:
-            # its client has to connect again when the database answers
+            # the client must connect again when the database answers
             state.mark(_UNFOLLOWED, True)
 
     def _by_own_right(
@@ -691,9 +697,9 @@ class CentrifugeService:
         command: CentrifugeLogin,
         wanted: _WantedChannels,
     ) -> list[str]:
-        """The channels to which a client subscribes by its own right: those
-        that its unverified token requests, and those that it chooses, which
-        become wanted here. May switch. Raises ChannelRefused."""
+        """The channels to which a client subscribes by its own right: channels
+        of its unverified token, and channels that it chooses. The chosen ones
+        are added to ``wanted``. May switch. Raises ChannelRefused."""
         for channel in requested:
             self._commands.permit(connection, channel, "")
         if not command.channels:
@@ -728,8 +734,8 @@ class CentrifugeService:
         admission: _Admission,
         subs: dict[str, SubscribeResult],
     ) -> ConnectResult:
-        """The answer to a login. Its session has an end for the client only if
-        the back end does not renew it."""
+        """The answer to a login. It tells the client an end of the session only
+        if the back end does not renew the session."""
         end = admission.end
         if self._back_ends.has(connection.app or "", "refresh"):
             end = 0
@@ -751,13 +757,14 @@ class CentrifugeService:
     def _choices(
         self, connection: Connection, command: CentrifugeLogin, others: Collection[str]
     ) -> list[str]:
-        """The channels that a client which only receives names, and may
+        """The channels that a client which only receives has named and may
         subscribe to without a token.
 
-        As in Centrifugo, others are left out, and a back end that has admitted
-        the client names its channels. No back end is asked about a channel. May
-        switch. Raises ChannelRefused if there are too many, or a channel or its
-        group is unknown or unavailable.
+        As in Centrifugo, other channels are left out. If a back end has
+        admitted the client, the back end alone names its channels. No back end
+        is asked about a channel. May switch. Raises ChannelRefused if the
+        client names too many channels, or if a channel or its group is unknown
+        or unavailable.
         """
         app = connection.app or ""
         choices = list[str]()
@@ -782,8 +789,8 @@ class CentrifugeService:
         return choices
 
     def refresh(self, connection: Connection, command: RefreshLogin) -> Reply | None:
-        """Renew the token of a session. If it names other channels, its client
-        connects again. May switch."""
+        """Renew the token of a session. If the new token names other channels,
+        the client must connect again. May switch."""
         app = connection.app or ""
         try:
             admission = self._check(connection, app, command.token)
@@ -866,8 +873,8 @@ class CentrifugeService:
         new: bool,
         position: Position | None,
     ) -> None:
-        """The back end has subscribed a connection of this node. Never
-        switches."""
+        """Note that the back end has subscribed a connection of this node.
+        Never switches."""
         state = connection.dialect_state
         if not (new and isinstance(state, CentrifugeState)):
             return
@@ -915,7 +922,7 @@ class CentrifugeService:
         try:
             claims = self._commands.permit(connection, command.channel, command.token)
         except ChannelRefused as refused:
-            # after an error, its client would not subscribe again
+            # after an error, the client would not subscribe again
             if refused.reason == "expired":
                 connection.close(CLOSE_SUBSCRIPTION_EXPIRED, "subscription expired")
                 return None
@@ -927,9 +934,12 @@ class CentrifugeService:
         return Reply(ReplyCode.OK, SubRefreshResult(end > 0, _ttl(end)))
 
     def check_ends(self, connection: Connection) -> None:
-        """Close a connection whose token of a subscription was not renewed, or
-        which can follow the log at last, and let the back end renew what it has
-        to. Never switches."""
+        """Close a connection if the token of a subscription was not renewed, or
+        if the log that it must follow is available again.
+
+        Let the back end renew the sessions and subscriptions that it renews.
+        Never switches.
+        """
         state = connection.dialect_state
         if not isinstance(state, CentrifugeState):
             return
@@ -942,7 +952,7 @@ class CentrifugeService:
         if 0 < state.expires_at <= now:
             state.expires_at = now + RENEWAL_SECONDS
             gevent.spawn(self._renew, connection, state)
-        # The sweep looks at every connection; few have such an end.
+        # The sweep checks every connection; few have such an end.
         if state.ends:
             self._check_subscriptions(connection, state, state.ends, now)
 
@@ -953,8 +963,9 @@ class CentrifugeService:
         all_ends: Mapping[str, int],
         now: int,
     ) -> None:
-        """Close a connection whose token of a subscription was not renewed, and
-        let the back end renew the others. Never switches."""
+        """Close a connection if the client has not renewed the token of a
+        subscription. Let the back end renew other subscriptions. Never
+        switches."""
         app = connection.app or ""
         has = self._channels.members.has
         ends = {
@@ -977,7 +988,7 @@ class CentrifugeService:
         self, connection: Connection, state: CentrifugeState, channel: str = ""
     ) -> None:
         """Greenlet: ask the back end to renew a session, or its subscription to
-        a ``channel``. Without an answer they stay for :data:`RENEWAL_SECONDS`
+        a ``channel``. Without an answer it stays for :data:`RENEWAL_SECONDS`
         more."""
         call: BackEndCall = "refresh"
         facts = {}
@@ -1016,7 +1027,7 @@ class CentrifugeService:
     def presence_stats(
         self, connection: Connection, command: AskPresenceStats
     ) -> Reply:
-        """How many subscribers and users a channel has. May switch."""
+        """The numbers of subscribers and of users of a channel. May switch."""
         try:
             channel = self._commands.check_presence(connection, command.channel)
         except ChannelRefused as refused:
@@ -1031,14 +1042,14 @@ class CentrifugeService:
 
 
 def bytes_of(given: Raw | UnsetType) -> bytes:
-    """The JSON of a field; ``b""``: it is left out."""
+    """The JSON of a field; ``b""`` if the field is left out."""
     if given is UNSET:
         return b""
     return bytes(given)
 
 
 def infos_of_members(members: Sequence[ChannelMember]) -> dict[str, ClientView]:
-    """Subscribers by the ids of their connections."""
+    """Subscribers, by the ids of their connections."""
     views: dict[str, ClientView] = {}
     for member in members:
         view = ClientView(member.user, member.connection)
@@ -1067,7 +1078,8 @@ _CLOSE_OF: Final = {
     "full": CloseCode.NODE_FULL,
     "rate": CloseCode.RATE_LIMIT,
 }
-"""Why a subscription at login was refused → the close code; any other: 4505."""
+"""Reason why a subscription at login was refused → the close code. All other
+reasons have 4505."""
 
 
 def _state_of(connection: Connection) -> CentrifugeState:
@@ -1077,8 +1089,8 @@ def _state_of(connection: Connection) -> CentrifugeState:
 
 
 def _parted(connection: Connection, channel: str, _was_last: bool) -> None:
-    """A member of the channel of its user has left it. ``by_alias`` stays: a
-    notice about it may follow."""
+    """Note that a user has left the channel of the user. ``by_alias`` stays,
+    because a notice about the end may follow."""
     state = connection.dialect_state
     if (
         isinstance(state, OwnChannel)
@@ -1091,8 +1103,8 @@ def _parted(connection: Connection, channel: str, _was_last: bool) -> None:
 def _renew_facts(
     state: CentrifugeState, info: Raw | UnsetType, meta: Raw | UnsetType
 ) -> None:
-    """Take what a renewed session says about its client. What it leaves out
-    stays."""
+    """Take the facts about a client from a renewed session. Facts that it
+    leaves out stay."""
     if info is not UNSET:
         state.info = bytes(info)
     if state.facts is not None and meta is not UNSET:
@@ -1105,8 +1117,8 @@ def _refuse_token(connection: Connection) -> Reply | None:
 
 
 def _refused(connection: Connection, refused: BackEndRefused) -> Reply | None:
-    """Answer with the error of the back end, or end the connection as it
-    wants."""
+    """Answer with the error of the back end, or end the connection if the back
+    end wants that."""
     if refused.disconnect is None:
         return Reply(codes.PERMISSION_DENIED, refused.error)
     connection.disconnect(*refused.disconnect)
@@ -1114,14 +1126,15 @@ def _refused(connection: Connection, refused: BackEndRefused) -> Reply | None:
 
 
 def _with_grace(end: int) -> int:
-    """When a session ends whose token ends at ``end``; 0: never."""
+    """The end of a session whose token ends at ``end``, with the time of grace;
+    0: never."""
     if end:
         return end + GRACE_SECONDS
     return 0
 
 
 def _ttl(end: float) -> int:
-    """Seconds until a token ends; 0: it never does."""
+    """Seconds until a token ends; 0 if it never ends."""
     if end:
         return max(1, int(min(end - time(), _MOST_TTL)))
     return 0
@@ -1133,8 +1146,9 @@ def _result(
     recovering: bool,
     positioned: bool = False,
 ) -> SubscribeResult:
-    """A new subscription. ``recoverable``: its client recovers what it misses.
-    ``positioned``: it only knows its position."""
+    """The answer to a new subscription. ``recoverable``: the client recovers
+    publications that it misses. ``positioned``: the client only knows its
+    position."""
     result = SubscribeResult(was_recovering=recovering, delta=subscription.delta)
     if subscription.position is None:
         return result
@@ -1160,8 +1174,8 @@ def _position_in(command: CentrifugeLogin, channel: str) -> Position | None:
 def _claimed_channels(
     admission: _Admission, command: CentrifugeLogin, alias: str
 ) -> _WantedChannels:
-    """The channels that the token of a login or the back end names, without
-    that of its user (``alias``)."""
+    """The channels that the token of a login or the back end names, without the
+    channel of the user (``alias``)."""
     claims = dict(admission.claims.subscriptions)
     for channel in admission.requested:
         claims[channel] = SubscriptionClaims()
@@ -1204,7 +1218,7 @@ def _results_for_client(
 
 
 def _set_end(state: CentrifugeState, channel: str, end: int) -> None:
-    """Set when the token of a subscription ends; 0: never."""
+    """Set when the token of a subscription ends; 0: it never ends."""
     if end:
         state.ends = state.ends or {}
         state.ends[channel] = end

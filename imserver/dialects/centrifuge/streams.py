@@ -1,14 +1,15 @@
-"""The streams of clients of Centrifugo, and the requests with their commands.
+"""The streams of Centrifugo's clients, and the requests that bring their
+commands.
 
 ``GET /connection/sse`` has the first command in the parameter ``cf_connect``,
 and ``POST /connection/http_stream`` in its body. Both answer with a stream of
 replies and pushes. Later commands come with ``POST /emulation``, to any node.
-Its ``session`` is that of the reply to ``connect``.
+The ``session`` in such a request comes from the reply to ``connect``.
 
 On the unidirectional streams, ``GET /connection/uni_sse`` and ``POST
-/connection/uni_http_stream``, clients only receive: such a request to connect
-is answered with a stream of pushes. The first one says that the client is
-connected. Its channels are those of its token, or of the back end.
+/connection/uni_http_stream``, clients only receive: the answer to a request to
+connect is a stream of pushes. The first push says that the client is connected.
+The token or the back end names its channels.
 """
 
 import logging
@@ -61,20 +62,20 @@ _CLOSE_OF: Final = {
     codes.TOKEN_EXPIRED: CloseCode.TOKEN_INVALID,
     codes.INTERNAL: CloseCode.INTERNAL_ERROR,
 }
-"""The refusals of a login after which a client that only receives comes back →
-the close code of its stream."""
+"""Refusal of a login after which a client that only receives comes back → the
+close code of its stream."""
 
 
 class UniDialect(CentrifugeDialect):
-    """Codec of streams whose clients only receive: a push is not in a field
-    ``push``."""
+    """Codec of streams whose clients only receive. A push is not wrapped in a
+    field ``push``."""
 
     def __init__(self) -> None:
         super().__init__(streamed=True)
 
     def connected(self, result: ConnectResult) -> bytes:
-        """The first push. The client sends nothing, so it gets no secret, and
-        answers no pings."""
+        """The first push. It has no secret, because the client sends nothing,
+        and it asks for no pongs."""
         return self._write_push("", "connect", replace(result, session="", pong=False))
 
     def _write_push(self, channel: str, kind: str, content: Content) -> bytes:
@@ -103,8 +104,8 @@ class CentrifugeStreams:
     def paths(
         self, serve: Callable[[Connection, bytes, bool], None]
     ) -> dict[str, StreamPath]:
-        """Path, or its pattern → how it is served. The second segment may name
-        the app."""
+        """Path, or its pattern → the way to serve it. The second segment may
+        name the app."""
         json = self._core.codec(CentrifugeDialect(streamed=True))
         protobuf = self._core.codec(CentrifugeProtobufDialect(streamed=True))
         limit = self._message_bytes
@@ -136,12 +137,12 @@ class CentrifugeStreams:
         as_protobuf: StreamEncoding,
         begin: Callable[[Stream, StreamEncoding, bytes], None],
     ) -> StreamPath:
-        """A path. ``begin`` takes what the request says, when the stream has
-        begun."""
+        """The row of a path. ``begin`` gets the contents of the request when
+        the stream has begun."""
         request_log = self._core.node.request_log
 
         def encoding_of(head: Head) -> tuple[StreamEncoding, str]:
-            """The encoding that a request asks for, and the type of its
+            """The encoding that a request wants, and the type of its
             response."""
             if method == "GET":
                 return encoding, "text/event-stream; charset=utf-8"
@@ -162,8 +163,9 @@ class CentrifugeStreams:
             begin(stream, chosen, content)
 
         def refuse(head: Head, host: str, code: int) -> bytes:
-            # A stream that ends at once: a browser can read its close code, but
-            # not the status of a refused request.
+            # Open a stream that ends at once: a browser can read its close
+            # code,
+            # but not the status of a refused request.
             chosen, kind = encoding_of(head)
             answer = stream_head(request_log, head, host, kind)
             return answer + chosen.close_frames(code)
@@ -171,7 +173,7 @@ class CentrifugeStreams:
         return StreamPath(method, open_stream, refuse)
 
     def _begin(self, stream: Stream, encoding: StreamEncoding, data: bytes) -> None:
-        """Serve the commands in a request. May switch."""
+        """Carry out the commands in a request. May switch."""
         text = encoding.dialect.text
         try:
             if text:
@@ -186,7 +188,7 @@ class CentrifugeStreams:
     def _begin_receiving(
         self, stream: Stream, _encoding: StreamEncoding, data: bytes
     ) -> None:
-        """Log a client in that only receives. May switch."""
+        """Log in a client that only receives. May switch."""
 
         def answer(reply: Reply) -> None:
             if isinstance(reply.data, ConnectResult):
@@ -212,23 +214,23 @@ def _is_protobuf(content_type: str) -> bool:
 # --- commands -----------------------------------------------------------------
 
 MAX_WAITING: Final = 100
-"""Requests of one client that wait for the ones before them."""
+"""The most requests of one client that wait for earlier ones."""
 
 
 class Emulated(StrEnum):
-    """The result of the commands in a request."""
+    """The result for the commands in a request."""
 
     ACCEPTED = "accepted"
     UNKNOWN = "unknown"
-    """No stream has this session."""
+    """No stream belongs to this session."""
     TOO_LARGE = "too_large"
     FAILED = "failed"
     """The node of the stream does not answer."""
 
 
 class EmulatedCommands(Struct, frozen=True, array_like=True):
-    """Serve commands of the client whose stream has this number on the queried
-    node."""
+    """Carry out commands of the client whose stream has this number on the
+    queried node."""
 
     number: int
     data: bytes
@@ -236,7 +238,7 @@ class EmulatedCommands(Struct, frozen=True, array_like=True):
 
 class Emulation:
     """Finds the stream of a request, on any node. Owner of the requests that
-    wait. The answers come on the stream."""
+    wait. Answers go out on the stream."""
 
     def __init__(self, core: Core) -> None:
         self._table = core.connection_table
@@ -245,8 +247,8 @@ class Emulation:
         core.queries.add("emulate", EmulatedCommands, self._serve_here)
 
     def serve(self, session: str, data: bytes) -> Emulated:
-        """Serve the commands of the client whose secret is ``session``, and do
-        not wait for their end. May switch."""
+        """Carry out the commands of the client whose secret is ``session``,
+        without waiting for their end. May switch."""
         address = self._table.secrets.read(session)
         if address is None:
             return Emulated.UNKNOWN
@@ -268,8 +270,8 @@ class Emulation:
         return answer
 
     def _serve_here(self, commands: EmulatedCommands) -> Emulated:
-        """Serve commands of a stream of this node, those of one stream in their
-        order. Never switches."""
+        """Queue commands of a stream of this node. The commands of a stream are
+        carried out in order. Never switches."""
         stream = self._table.at(commands.number)
         if not isinstance(stream, Stream):
             return Emulated.UNKNOWN
@@ -287,7 +289,7 @@ class Emulation:
         return Emulated.ACCEPTED
 
     def _run(self, stream: Connection) -> None:
-        """Greenlet: run the queued commands."""
+        """Greenlet: carry out the queued commands."""
         waiting = self._waiting[stream]
         try:
             while waiting and stream.is_open:
@@ -328,7 +330,7 @@ _PROBLEMS: Final = {
 
 
 def _emulate(emulation: Emulation, call: Call) -> HttpResponse:
-    """Serve commands of a stream. After 404 and 5xx clients close their stream
+    """Queue commands of a stream. After 404 and 5xx, clients close their stream
     and reconnect. May switch."""
     session, data = call.input
     problem = _PROBLEMS.get(emulation.serve(session, data))
@@ -349,4 +351,4 @@ ROUTES: Final = (
         service=lambda core, _: core.service(Emulation),
     ),
 )
-"""The session is the proof: only the client of a stream knows it."""
+"""The session is the only proof: nobody but the client of a stream knows it."""

@@ -5,9 +5,10 @@ A client frame contains one command or several. As JSON they are separated by
 newlines; as protobuf each is preceded by its length. A server frame contains
 one reply or push. An empty reply is a ping, an empty command its answer.
 
-The classes here have the fields of the protocol. :class:`CentrifugeDialect`
-reads and writes them as JSON, :class:`CentrifugeProtobufDialect` as protobuf,
-whose own messages have the same fields.
+The classes of this module have the fields of the protocol.
+:class:`CentrifugeDialect` reads and writes them as JSON.
+:class:`CentrifugeProtobufDialect` reads and writes protobuf messages, which
+have the same fields.
 """
 
 from __future__ import annotations
@@ -58,27 +59,28 @@ else:
     pb = LateModule("imserver.dialects.centrifuge.centrifuge_pb2")
 
 Payload = bytes | Callable[[str, DialectState | None], bytes]
-"""An encoded push: the same bytes for all its receivers, or a function that
-makes those for a user and the state of a client."""
+"""An encoded push. It is the same bytes for all receivers, or a function that
+makes the bytes for a user and the state of a client."""
 Content = Struct | dict[str, Any]
-"""The fields of a message, without those that have their defaults."""
+"""The fields of a message, except fields with their default."""
 MAX_OFFSET: Final = 2**63 - 1
 MAX_COMMANDS: Final = 2000
 """The most commands in one frame. An SDK subscribes to all its channels in one
-frame, at most 1,000."""
+frame: at most 1,000."""
 _REJECT_UNRECOVERED: Final = 2
-"""A bit of ``flag`` of a subscription."""
+"""A bit of ``flag`` in a subscription."""
 _ID_MASK: Final = 0xFFFFFFFF
 """Ids of commands have 32 bits in protobuf."""
 _COMMAND_DEPTH: Final = 4
-"""Levels of objects in a command: ``connect``, ``subs`` and each of these."""
+"""Levels of objects in a command: ``connect``, ``subs`` and each
+subscription."""
 _BAD_REQUEST: Final = CloseCode.BAD_PAYLOAD
-"""Our close code after bytes that are no frame of this protocol."""
+"""Our close code after bytes that are not a frame of this protocol."""
 
 _CLOSES: Final = {
     # Clients of Centrifugo reconnect after 3000 to 3499 and 4000 to 4499, and
     # not after 3500 to 3999 and 4500 to 4999. 4504 means that the token of the
-    # session has expired: its client reconnects with a new one. A login with a
+    # session has expired: the client reconnects with a new one. A login with a
     # wrong token is refused with 3500.
     CloseCode.GOING_AWAY: (3001, "shutdown"),
     CloseCode.UNSUPPORTED_DATA: (3501, "bad request"),
@@ -90,11 +92,11 @@ _CLOSES: Final = {
     CloseCode.KICKED: (3503, "force disconnect"),
     CloseCode.TOKEN_INVALID: (3005, "connection expired"),
 }
-"""Our close code → Centrifugo's, and its reason."""
+"""Our close code → Centrifugo's code, and its reason."""
 
 
 def _encode(content: object) -> bytes:
-    """JSON on one line: payloads may contain line ends, which separate
+    """Encode JSON on one line: payloads may contain line ends, which separate
     frames."""
     return on_one_line(msgspec.json.encode(content))
 
@@ -106,11 +108,12 @@ class CentrifugeLogin(Command, frozen=True, gc=False):
     """A login in which only the token names the user; ``""``: a connection
     without a user.
 
-    ``recover``: channels in which the server had subscribed the client → epoch
-    and offset of the last publication that it has. ``data`` (JSON; ``b""``:
-    none), ``name`` and ``version`` of the client and ``headers`` (which a
-    browser cannot set on a WebSocket) are for the back end. ``channels``: those
-    that a client which only receives names, since it cannot subscribe later.
+    ``recover``: channel in which the server had subscribed the client → epoch
+    and offset of the last publication that the client has. Four fields are for
+    the back end: ``data`` (JSON; ``b""``: none), ``name`` and ``version`` of
+    the client, and ``headers`` (a browser cannot set them on a WebSocket).
+    ``channels``: named by a client that only receives, since it cannot
+    subscribe later.
     """
 
     token: str
@@ -142,8 +145,8 @@ class AskPresenceStats(Command, frozen=True, gc=False):
 
 
 class CallMethod(Command, frozen=True, gc=False):
-    """Call a method of the app's back end, or without one of this server.
-    ``data``: JSON (``b""``: none)."""
+    """Call a method of the app's back end, or of this server if the app has no
+    back end for it. ``data``: JSON (``b""``: none)."""
 
     method: str
     data: bytes = b""
@@ -161,9 +164,9 @@ class _Subscribe(Struct):
     data: Raw = Raw()
     flag: int = 0
     type: int = 0
-    """0: a stream. There are no others here."""
+    """0: a stream. This server knows no other type."""
     tf: Raw = Raw()
-    """A filter of tags. There are none here."""
+    """A filter by tags. This server has no such filters."""
 
 
 class _Connect(Struct):
@@ -335,8 +338,8 @@ def _history(request: _History | pb.HistoryRequest) -> Command:
 
 
 OWN: Final = "imserver:"
-"""Before a method of ``rpc``: one of this server, whether or not the app has a
-back end for ``rpc``."""
+"""Prefix of the methods of ``rpc`` that this server answers itself, whether or
+not the app has a back end for ``rpc``."""
 
 
 def _method(request: _Rpc, readers: Readers) -> Command:
@@ -351,7 +354,7 @@ def _method(request: _Rpc, readers: Readers) -> Command:
 
 
 def own_method(readers: Readers, method: str, data: bytes) -> Command | None:
-    """The command of a method of this server; None: there is no such method.
+    """The command for a method of this server. None if no such method exists.
     Raises Refused."""
     read = readers.get(method)
     if read is None:
@@ -372,16 +375,16 @@ _READERS: Final[dict[str, Callable[[Any], Command]]] = {
     "refresh": _refresh,
     "sub_refresh": _sub_refresh,
 }
-"""Every command that is carried out but ``rpc``: its name on the wire, and the
-function that makes it."""
+"""Every command except ``rpc``: its name on the wire → the function that makes
+it."""
 
 
 # --- what the server sends ----------------------------------------------------
 
 
 class ClientView(Struct, omit_defaults=True):
-    """A client, as others see it. ``conn_info``, ``chan_info``: JSON about it,
-    and about it in a channel."""
+    """A client, as others see it. ``conn_info``: JSON about the client.
+    ``chan_info``: JSON about the client in a channel."""
 
     user: str = ""
     client: str = ""
@@ -390,8 +393,8 @@ class ClientView(Struct, omit_defaults=True):
 
 
 class PublicationView(Struct, omit_defaults=True):
-    """A publication. ``info``: the client that did it (None: a back end).
-    ``data``: text for subscribers that read deltas, which is a string in
+    """A publication. ``info``: the client that has published it (None: a back
+    end). ``data``: text for subscribers that read deltas, which is a string in
     JSON."""
 
     data: Raw | str
@@ -420,9 +423,9 @@ class SubscribeResult(Struct, omit_defaults=True):
 
 class ConnectResult(Struct, omit_defaults=True):
     """The answer to a login. ``subs``: channels in which the server has
-    subscribed the client. ``ping``, ``pong``: it is pinged after so many
-    seconds, and has to answer. ``session``: the secret with which the client of
-    a stream sends commands."""
+    subscribed the client. ``ping``: seconds between pings to the client.
+    ``pong``: the client must answer them. ``session``: the secret with which
+    the client of a stream sends commands."""
 
     client: str
     version: str = ""
@@ -458,14 +461,14 @@ class PresenceResult(Struct):
 
 
 class PresenceStatsResult(Struct, omit_defaults=True):
-    """How many subscribers and users a channel has."""
+    """The numbers of subscribers and of users of a channel."""
 
     num_clients: int
     num_users: int
 
 
 class HistoryResult(Struct, omit_defaults=True):
-    """Publications of a channel, and its position."""
+    """Publications of a channel, and the position of the channel."""
 
     publications: list[PublicationView] | None = None
     epoch: str = ""
@@ -477,20 +480,22 @@ BY_ALIAS: Final = 2
 
 
 class OwnChannel(DialectState, gc=False):
-    """How a client has the channel of its user. ``marks``: a sum of
-    :data:`PERSONAL`, :data:`BY_ALIAS`, and marks of the service. Fields of
-    their own would take 16 bytes more of each connection."""
+    """The ways in which a client uses the channel of its user. ``marks``: a sum
+    of :data:`PERSONAL`, :data:`BY_ALIAS`, and marks of the service. Separate
+    fields would take 16 more bytes for each connection."""
 
     marks: int = 0
 
     @property
     def personal(self) -> bool:
-        """It receives as ``#<user>`` what is for its user."""
+        """The client receives as ``#<user>`` everything that is for its
+        user."""
         return self.marks & PERSONAL != 0
 
     @property
     def by_alias(self) -> bool:
-        """It has subscribed to ``user:<id>`` under the name ``#<id>``."""
+        """The client has subscribed to ``user:<id>`` under the name
+        ``#<id>``."""
         return self.marks & BY_ALIAS != 0
 
     def mark(self, mark: int, on: bool) -> None:
@@ -503,8 +508,8 @@ class OwnChannel(DialectState, gc=False):
 
 USER_CHANNEL: Final = "user:"
 ALIAS: Final = "#"
-"""Clients of Centrifugo call the channel ``user:<id>`` of their user
-``#<id>``."""
+"""Prefix under which clients of Centrifugo know the channel ``user:<id>`` of
+their user: ``#<id>``."""
 _read_info = msgspec.json.Decoder(ClientView).decode
 _read_tags = msgspec.json.Decoder(dict[str, str]).decode
 
@@ -527,8 +532,8 @@ def publication_of(event: Event) -> PublicationView:
 
 
 def _content_of(event: Event) -> tuple[str, Content] | None:
-    """The kind of the push that an event becomes, and its content. None: the
-    event cannot be expressed."""
+    """The kind of the push for an event, and its content. None if the dialect
+    cannot express the event."""
     part = event.channel
     if event.kind in ("msg", "stream"):
         return "pub", publication_of(event)
@@ -555,7 +560,7 @@ class CentrifugeDialect(Dialect):
     app_path = "/connection/*/websocket"
     subprotocol = "centrifuge-json"
     readers: Mapping[str, Callable[[bytes], Command]] = {}
-    """Methods of ``rpc``, which features bring."""
+    """Methods of ``rpc`` that features add."""
     bare_tokens = True
     several = True
     close_codes_of_back_ends = True
@@ -577,11 +582,11 @@ class CentrifugeDialect(Dialect):
         return commands
 
     def decode(self, payload: bytes) -> Request:
-        """Read one command. Pings, pongs and messages without an answer carry
-        nothing for this server.
+        """Read one command. Pings, pongs and messages without an answer mean
+        nothing to this server.
 
-        Raises BadFrame. A frame that is no command closes the connection, as in
-        the original.
+        Raises BadFrame. A frame that is not a command closes the connection, as
+        in Centrifugo.
         """
         try:
             fields = self._read(payload)
@@ -633,7 +638,7 @@ class CentrifugeDialect(Dialect):
         return self._write_reply(number, name, content)
 
     def encode_event(self, event: Event) -> Payload | None:
-        """A push. What is not of a channel goes to the receiver's own
+        """Encode a push. An event without a channel goes to the receiver's own
         channel."""
         if isinstance(event, Signal):
             return self._to_user(
@@ -649,8 +654,8 @@ class CentrifugeDialect(Dialect):
         return self._write_push(event.channel.name, *content)
 
     def encode_message(self, message: Message) -> Payload | None:
-        """A push of a stored entry to the receiver's own channel; for a member
-        of it without an offset."""
+        """Encode the push of a stored entry to the receiver's own channel. A
+        member of this channel gets it without an offset."""
         entry = Raw(_encode(message.view()))
         contents = dict[bool, bytes]()
         publication = PublicationView(
@@ -672,21 +677,22 @@ class CentrifugeDialect(Dialect):
         return write
 
     def encode_close(self, code: int, reason: str) -> bytes | None:
-        """The last push of a stream. A WebSocket has its close frame."""
+        """Encode the last push of a stream. A WebSocket has its close frame
+        instead."""
         if not self._streamed:
             return None
         return self._write_push("", "disconnect", {"code": code, "reason": reason})
 
     def encode_history(self, result: HistoryResult) -> Raw:
-        """The result of a command, encoded: replies may share it."""
+        """Encode the result of a command once, so that replies can share it."""
         return Raw(self._write_content(result))
 
     def encode_clients(self, clients: dict[str, ClientView]) -> bytes:
-        """Some subscribers of a channel, for :meth:`join_clients`."""
+        """Encode some subscribers of a channel, for :meth:`join_clients`."""
         return _encode(clients)[1:-1]
 
     def join_clients(self, parts: Sequence[bytes]) -> Raw:
-        """A :class:`PresenceResult`, encoded, with all these subscribers."""
+        """An encoded :class:`PresenceResult` with all these subscribers."""
         return Raw(b'{"presence":{%b}}' % b",".join(parts))
 
     def _to_user(self, content: Content) -> Payload:
@@ -695,8 +701,8 @@ class CentrifugeDialect(Dialect):
     def _write_to_user(
         self, content: bytes, user: str, state: DialectState | None
     ) -> bytes:
-        """A publication for a user, if the client has the channel of the
-        user."""
+        """Encode a publication for a user; ``b""`` if the client does not have
+        the channel of the user."""
         has = not isinstance(state, OwnChannel) or state.personal
         if has:
             return self._write_personal(content, user)
@@ -710,8 +716,8 @@ class CentrifugeDialect(Dialect):
         user: str,
         state: DialectState | None,
     ) -> bytes:
-        """A push of the channel of a user, under the name that the client has
-        for it."""
+        """Encode a push of the channel of a user, under the name that the
+        client uses for this channel."""
         if isinstance(state, OwnChannel) and state.by_alias:
             channel = f"{ALIAS}{user}"
         return self._write_push(channel, kind, content)
@@ -727,20 +733,20 @@ class CentrifugeDialect(Dialect):
             return _decode_command(without_nulls(payload, _COMMAND_DEPTH))
 
     def _write_reply(self, number: int, name: str, content: Content | Raw) -> bytes:
-        """A reply: the id of its command, and the field ``name`` (Raw:
-        encoded)."""
+        """Encode a reply: the id of its command, and the field ``name``. A Raw
+        content is encoded already."""
         return _encode({"id": number, name: content})
 
     def _write_push(self, channel: str, kind: str, content: Content) -> bytes:
         return _encode({"push": {"channel": channel, kind: content}})
 
     def _write_content(self, content: Content) -> bytes:
-        """A publication without its channel, or a result without its
+        """Encode a publication without its channel, or a result without its
         command."""
         return _encode(content)
 
     def _write_personal(self, content: bytes, user: str) -> bytes:
-        """A push of a publication to the own channel of a user."""
+        """Encode the push of a publication to the own channel of a user."""
         return b'{"push":{"channel":%b,"pub":%b}}' % (
             _encode(f"{ALIAS}{user}"),
             content,
@@ -788,7 +794,7 @@ class CentrifugeProtobufDialect(CentrifugeDialect):
         return self._write_content(PresenceResult(clients))
 
     def join_clients(self, parts: Sequence[bytes]) -> Raw:
-        # messages one after the other are one with the fields of all
+        # several messages in a row are one message with the fields of all
         return Raw(b"".join(parts))
 
     def _write_reply(self, number: int, name: str, content: Content | Raw) -> bytes:
@@ -836,21 +842,23 @@ def read_emulation(body: bytes) -> tuple[str, bytes]:
 
 
 _TYPE_BITS: Final = 3
-"""A tag of protobuf: the number of the field, and in these bits its type."""
+"""Number of bits for the type in a tag of protobuf. The number of the field is
+in the bits above."""
 _WITH_LENGTH: Final = 2
 """The type of a field that begins with its length."""
 _VARINT_BITS: Final = 7
-"""The bits of a number in each byte."""
+"""Number of bits of a number that each byte has."""
 _VARINT_MASK: Final = 0x7F
 _MORE_FOLLOWS: Final = 0x80
 _VARINT_SHIFTS: Final = tuple(range(0, 5 * _VARINT_BITS, _VARINT_BITS))
 
 
 def _read_varint(data: bytes, at: int) -> tuple[int, int]:
-    """Decode the number that begins at ``at``. Return it and its end.
+    """Decode the number that begins at ``at``. Returns the number and its end.
 
-    Raises IndexError, also for a number of more than five bytes: no frame is
-    that long, and the time to decode it grows with the square of its bytes.
+    Raises IndexError, also for a number of more than five bytes. No frame is
+    that long, and the time to decode a number grows with the square of its
+    bytes.
     """
     value = 0
     for shift in _VARINT_SHIFTS:
@@ -876,7 +884,7 @@ def _varint(number: int) -> bytes:
 
 
 def _fill(message: Any, content: Content) -> None:
-    """Set the fields of a message to those of ``content`` with the same
+    """Copy the fields of ``content`` into the fields of a message with the same
     names."""
     message.SetInParent()
     if isinstance(content, dict):

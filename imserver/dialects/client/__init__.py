@@ -1,4 +1,4 @@
-"""The client dialect: browsers that only listen. Their back end controls each
+"""The client dialect: browsers only receive, and their back end controls each
 of them by HTTP."""
 
 from imserver.dialects.client import api

@@ -1,9 +1,9 @@
-"""Routes of the client dialect: ``/api/…``, by which a back end controls the
-clients of its system.
+"""Routes of the client dialect: by ``/api/…`` a back end controls the clients
+of its system.
 
 Every answer is ``{"code","msg","data"}`` with HTTP status 200 and code 0 or -1.
-An unreadable body is answered with 400, and a method other than POST with 405,
-both without a body, as in the original.
+The answer to an unreadable body is 400, and the answer to a method other than
+POST is 405. Both have no body, as in the original.
 """
 
 from collections.abc import Callable
@@ -73,7 +73,8 @@ class Push(ClientBody):
     data: Raw = Raw(b"")
 
     def payload(self) -> tuple[str, bytes]:
-        """``data`` as a text, or as other JSON. Raises :class:`BadBody`."""
+        """``data`` as a text, or as JSON of another type. Raises
+        :class:`BadBody`."""
         raw = bytes(self.data)
         try:
             if raw[:1] == b'"':
@@ -103,13 +104,13 @@ class PushToGroup(Push):
 B = TypeVar("B", bound=ClientBody)
 
 MOST_VALUES: Final = 240_000
-"""A message has at most 131,072 characters, and there are 10,000 clients to
-whom it is sent."""
+"""The most values in a body: a message has at most 131,072 characters, and goes
+to at most 10,000 clients."""
 
 
 class BodyReader(Generic[B]):
-    """Decodes the bodies of one kind. ``most_values``: the most values of
-    one."""
+    """Decodes the bodies of one kind. ``most_values``: the most values in a
+    body."""
 
     most_values = MOST_VALUES
 
@@ -119,8 +120,8 @@ class BodyReader(Generic[B]):
         self._names = {name.lower(): name for name in kind.__struct_encode_fields__}
 
     def read(self, call: Call) -> B:
-        """Decode the body of a request. Raises :class:`BadBody`: it is no JSON
-        object, or a type is wrong."""
+        """Decode the body of a request. Raises :class:`BadBody` if it is not a
+        JSON object, or if a type is wrong."""
         call.require_few_values(call.body, self.most_values)
         try:
             return self._decode(call.body)
@@ -142,14 +143,15 @@ class BodyReader(Generic[B]):
 LIST_MEMBERS: Final = 10_000
 """Limit of the clients in one answer of ``/api/get_online_list``."""
 LABEL_CHARACTERS: Final = 8192
-"""Longest label: it is stored as long as the client is connected."""
+"""Longest label in characters. The server keeps it as long as the client is
+connected."""
 _PAGE: Final = 1000
 _NOT_ADMITTED: Final = (401, 403)
-"""The statuses of requests whose key is missing, or does not suffice."""
+"""Statuses of requests whose key is missing or not sufficient."""
 
 
 def client_refusal(text: str) -> HttpResponse:
-    """Code -1 and a text."""
+    """An answer with code -1 and a text."""
     body = b'{"code":-1,"msg":%b,"data":[]}' % msgspec.json.encode(text)
     return HttpResponse(200, body, refuses=True)
 
@@ -158,7 +160,8 @@ UNAUTHORIZED: Final = client_refusal("未授权")
 UNKNOWN_SYSTEM: Final = client_refusal("系统ID无效")
 TAKEN: Final = client_refusal("该系统ID已被注册")
 FAILED: Final = client_refusal("系统错误")
-"""A required node does not answer: try again."""
+"""The answer if a required node does not answer: the back end should try
+again."""
 TOO_MANY_SYSTEMS: Final = client_refusal("系统数量已达上限")
 TOO_LONG: Final = client_refusal("消息过长")
 
@@ -166,7 +169,7 @@ TOO_LONG: Final = client_refusal("消息过长")
 def _refuse(
     problem: HttpProblem, _request: HttpRequest, _detail: str = ""
 ) -> HttpResponse:
-    """Code -1 in the body, but the statuses 400 and 405 without one
+    """Answer with code -1 in the body. The statuses 400 and 405 have no body
     (docs/reference/client-dialect.md)."""
     if problem.status in _NOT_ADMITTED:
         return UNAUTHORIZED
@@ -184,7 +187,7 @@ class ClientApi(Struct, frozen=True):
 
 
 def success(data: Any) -> HttpResponse:
-    """Code 0 with ``data``."""
+    """An answer with code 0 and ``data``."""
     return HttpResponse(
         200, b'{"code":0,"msg":"success","data":%b}' % msgspec.json.encode(data)
     )
@@ -203,12 +206,12 @@ def _required(value: str | None, name: str) -> str:
 
 
 def _read_system(api: ClientApi, call: Call) -> None:
-    """Set the system of a request."""
+    """Store the system of a request in its call."""
     header = call.request.headers.get("systemid", "")
     if not header:
         raise RequestRefused(client_refusal("系统ID不能为空"))
     try:
-        # Headers are decoded as Latin-1. This one is UTF-8 if it is not ASCII.
+        # Headers are decoded as Latin-1. If this one is not ASCII, it is UTF-8.
         if header.isascii():
             call.input = header
         else:
@@ -221,7 +224,7 @@ def _read_system(api: ClientApi, call: Call) -> None:
 def _driven(
     kind: type[B], function: Callable[[ClientApi, str, B], HttpResponse]
 ) -> Callable[[ClientApi, Call], HttpResponse]:
-    """A route except register. ``function`` is called with the app of the
+    """Make a route, except register. ``function`` is called with the app of the
     system, and the body."""
     read = BodyReader(kind).read
 
@@ -239,8 +242,8 @@ def _driven(
 
 
 def _event(api: ClientApi, app: str, push: Push) -> Event:
-    """The event of a push. The same event, with the same id, goes to all
-    receivers of a call."""
+    """The event of a push. All receivers of a call get this one event, with one
+    id."""
     api.core.metrics.pushes.require(app)
     text, data = push.payload()
     sender = push.send_user_id or ""
@@ -263,8 +266,8 @@ def _event(api: ClientApi, app: str, push: Push) -> Event:
 
 
 def _push_answer(event: Event, outcome: Outcome) -> HttpResponse:
-    """An unknown or absent receiver is no error. A node that has certainly not
-    received the push is one."""
+    """The answer to a push. An unknown or absent receiver is not an error. A
+    node that has certainly not received the push is an error."""
     if outcome in (Outcome.FAILED, Outcome.REFUSED):
         return FAILED
     return success({"messageId": event.id})
@@ -495,5 +498,5 @@ ROUTES: Final = (
         **_DRIVEN,
     ),
 )
-"""The system is named by the header ``SystemId``; in a registration, by the
-body."""
+"""The header ``SystemId`` names the system; in a registration, the body
+does."""

@@ -1,10 +1,10 @@
-"""The client dialect: browsers that only listen. A back end addresses each of
+"""The client dialect: browsers that only receive. A back end addresses each of
 them by its id.
 
 A client is a session in the app of its system. Its user is its own id, which is
 unique in the cluster, so an operation on this user affects only this client.
-Groups are channels of that app. Clients are not in the registry: an id contains
-the node of its client.
+Groups are channels of that app. Clients are not in the registry, because an id
+contains the node of its client.
 """
 
 from time import time
@@ -58,8 +58,8 @@ class ClientState(DialectState, gc=False):
 
 
 class ClientService:
-    """Begins clients, and notifies groups when members join and leave. Owner of
-    :class:`ClientState`.
+    """Starts the sessions of clients, and notifies groups when members join and
+    leave. Owner of :class:`ClientState`.
 
     Groups with more than ``notice_members`` members get no notices.
     """
@@ -103,7 +103,7 @@ class ClientService:
         if self._tenants.get(app) is None and self._logins.takes_unregistered:
             self._begin(app, connection, is_registered=False)
             return
-        # reads the database: another node may have registered it
+        # reads the database, because another node may have registered it
         self._tenants.find(app)
         hub_app = self._hub.apps.get(app)
         decision = self._logins.check(
@@ -142,8 +142,8 @@ class ClientService:
             self._hub.close_unregistered(connection.app)
 
     def is_name(self, system: str) -> bool:
-        """Whether a name is valid for a system. It must fit in a header, which
-        loses blanks at both ends."""
+        """Whether a name is valid for a system. It must fit into a header,
+        which loses blanks at both ends."""
         return (
             system != "" and system == system.strip() and valid_name(_app_named(system))
         )
@@ -151,16 +151,16 @@ class ClientService:
     # --- systems --------------------------------------------------------------
 
     def register(self, system: str) -> bool:
-        """Register a system with a valid name permanently, for all nodes.
-        Return False if it is registered already.
+        """Register a system with a valid name permanently, for all nodes. False
+        if it is registered already.
 
-        Raises BadTenant, also if it was deleted and some of its files are left,
-        and StorageUnavailable. May switch.
+        Raises StorageUnavailable and BadTenant, the latter also if the system
+        was deleted and some of its files are left. May switch.
         """
         return self._tenants.register(_app_named(system))
 
     def app_of(self, system: str) -> str:
-        """The app of the clients of a system, registered or not."""
+        """The app with the clients of a system, registered or not."""
         return self._tenants.resolve(_app_named(system))
 
     def is_registered(self, system: str) -> bool:
@@ -186,7 +186,7 @@ class ClientService:
             return Left.UNKNOWN
         query = Unbind(app, client_id, group)
         answer: Left | None = self._connections.query(client_id, "unbind", query, Left)
-        # No answer: ``leave`` distinguishes a dead node from one that does not
+        # No answer: ``leave`` tells a dead node from a node that does not
         # answer.
         if answer is None:
             return self._connections.leave(app, client_id, group)
@@ -209,8 +209,8 @@ class ClientService:
         new: bool,
         _position: Position | None,
     ) -> None:
-        """A connection of this node has joined a channel, or has joined it
-        again."""
+        """Handle a connection of this node that has joined a channel, or joined
+        it again."""
         if connection.encoding.dialect.name != NAME:
             return
         if about:
@@ -221,7 +221,7 @@ class ClientService:
 
     def _left(self, connection: Connection, channels: tuple[str, ...]) -> None:
         """Handle the end of a connection of this node that was in these
-        channels. A user who is unbound from a group, and still connected, is
+        channels. A user who was unbound from a group but is still connected is
         not offline."""
         if connection.encoding.dialect.name == NAME and not connection.is_open:
             for channel in channels:
@@ -250,5 +250,6 @@ class ClientService:
 
 
 def _app_named(system: str) -> str:
-    """The name of the app of a system, which may be an alias, or not exist."""
+    """The name of the app of a system. It may be an alias, and the app need not
+    exist."""
     return f"system:{system}"

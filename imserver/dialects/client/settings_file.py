@@ -1,9 +1,9 @@
-"""``conf/app.ini`` of go-websocket: the settings that it maps to, and those
-without an equivalent.
+"""``conf/app.ini`` of go-websocket: its translation into settings, and warnings
+about entries without an equivalent.
 
-``[common]`` ``HttpPort``, ``RPCPort``, ``Cluster``, ``CryptoKey``; ``[etcd]``
-``Endpoints``. Its port becomes an additional listener, where ``/ws`` always
-uses the client dialect.
+Known entries are ``HttpPort``, ``RPCPort``, ``Cluster`` and ``CryptoKey`` in
+``[common]``, and ``Endpoints`` in ``[etcd]``. The port becomes an additional
+listener, where ``/ws`` always uses the client dialect.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     import configparser
 
 SUFFIX: Final = ".ini"
-"""How the names of such files end."""
+"""The ending of the names of such files."""
 PUBLIC_KEY: Final = "Adba723b7fe06819"
 """The default CryptoKey of the original, which is public."""
 
 _KEY_BYTES: Final = (16, 24, 32)
-"""The sizes of a key of AES."""
+"""The sizes of an AES key in bytes."""
 _PORTS: Final = {"httpport": 7800, "rpcport": 7900}
-"""The ports of the original without settings."""
+"""The ports that the original uses if none are set."""
 _MAX_PORT: Final = 65_535
 _TRUE: Final = frozenset({"1", "t", "true", "y", "yes", "on"})
 _FALSE: Final = frozenset({"", "0", "f", "false", "n", "no", "off"})
@@ -36,11 +36,12 @@ _ENDED: Final = "nodes share their state in Redis: set redis.url, or IMSERVER_RE
 def read(
     text: str, where: str
 ) -> tuple[dict[str, Any], Callable[[Config], Iterator[str]]]:
-    """The settings of such a file in this server's form, and what tells its
-    entries without effect under the settings of a server: it raises ConfigError
-    if the key is the public one and that is not in demo mode.
+    """Translate such a file. Returns the settings, and a function that yields a
+    warning for each entry without effect.
 
-    ``where``: its name in messages. Raises :class:`ConfigError`.
+    The function gets the settings of a server. It raises ConfigError if the key
+    is the public one and the server is not in demo mode. ``where``: the name of
+    the file in messages. Raises :class:`ConfigError`.
     """
     values, unknown = _entries(_parse(text, where))
     cluster = values.get("common.cluster", "").lower()
@@ -72,7 +73,8 @@ def read(
 
 
 class _WithoutEffect(Struct, frozen=True):
-    """The entries of a file that make no setting. ``unknown``: their names."""
+    """The entries of a file that become no setting. ``unknown``: names of
+    unknown entries."""
 
     where: str
     is_cluster: bool
@@ -81,8 +83,9 @@ class _WithoutEffect(Struct, frozen=True):
     unknown: list[str]
 
     def warnings(self, config: Config) -> Iterator[str]:
-        """Tell them under these settings of a server. Raises ConfigError if the
-        key is the public one and that is not in demo mode."""
+        """Yield a warning for each of these entries, under these settings of a
+        server. Raises ConfigError if the key is the public one and the server
+        is not in demo mode."""
         where = self.where
         if self.is_cluster and not config.clustered:
             yield f"{where}: Cluster is true, but without Redis this node runs alone; {_ENDED}"
@@ -116,7 +119,7 @@ def _parse(text: str, where: str) -> configparser.ConfigParser:
         empty_lines_in_values=False,
     )
     parser.optionxform = Locations.fold  # type: ignore[assignment, method-assign]
-    # The original has no continuation lines.
+    # The original does not know continuation lines.
     lines = map(str.strip, text.removeprefix("\ufeff").splitlines())
     try:
         parser.read_string("\n".join(lines), where)
@@ -163,7 +166,8 @@ def _ini_port(given: dict[str, str], name: str, where: str) -> int:
 
 
 def _ini_problem(error: configparser.Error) -> str:
-    """The message of configparser without the name of the source."""
+    """The message of an error of configparser, without the name of the
+    source."""
     import configparser
 
     if isinstance(error, configparser.DuplicateOptionError):

@@ -37,9 +37,9 @@ def refusal(code: int, text: str) -> bytes:
 
 
 NO_SYSTEM: Final = refusal(CODE_NO_SYSTEM, "系统ID不能为空")
-"""The address of the connection names no system."""
+"""The refusal of a connection whose address names no system."""
 BAD_SYSTEM: Final = refusal(CODE_NO_SYSTEM, "系统ID无效")
-"""The name is not valid for a system."""
+"""The refusal of a connection whose name is not valid for a system."""
 
 
 NAME: Final = "client"
@@ -57,15 +57,15 @@ class ClientDialect(Dialect):
     pinged = True
 
     def encode_event(self, event: Event) -> bytes | None:
-        """Encode a pushed frame. Of the notices, only those about a group's
-        members are encoded."""
+        """Encode a pushed frame. The only notices that are encoded are about
+        members of a group."""
         if event.kind == "msg":
             code = event.code
             note = event.note
             data = event.data or encode(event.text)
         elif event.kind in NOTICES:
             code, note = NOTICES[event.kind]
-            # A string that contains JSON, not JSON itself.
+            # A string that contains JSON, and not JSON itself.
             data = encode(event.data.decode())
         else:
             return None

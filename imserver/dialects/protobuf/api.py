@@ -1,8 +1,9 @@
 """GoChat's routes: accounts, friends and groups over HTTP, for its unchanged
 clients.
 
-Every answer has HTTP status 200 and ``{"code","msg"}``: 200, with ``data`` if
-there is any, or -1. Requests have form fields; ids are texts of digits.
+Every answer has HTTP status 200 and ``{"code","msg"}``. The code is 200, or -1
+for an error. Some answers have ``data``. Requests have form fields; ids are
+texts of digits.
 """
 
 from collections.abc import Callable
@@ -32,13 +33,13 @@ class GoChatApi(Struct, frozen=True):
 
 
 def refusal(text: str) -> HttpResponse:
-    """Code -1 and the reason."""
+    """An answer with code -1 and the reason."""
     body = b'{"code":-1,"msg":%b}' % msgspec.json.encode(text)
     return HttpResponse(200, body, refuses=True)
 
 
 def success(text: str, data: Any = None) -> HttpResponse:
-    """Code 200, without ``data`` if there is none."""
+    """An answer with code 200, and ``data`` unless it is None."""
     if data is None:
         content = b""
     else:
@@ -59,10 +60,10 @@ _NEEDS_CODE: Final = refusal("该账号已启用两步验证,请提供正确的�
 _TOO_MANY_FAILURES: Final = refusal("系统错误:尝试次数过多,请稍后再试")
 _BUSY: Final = refusal("系统错误:服务器繁忙,请稍后再试")
 _NOT_ADMITTED: Final = (401, 403)
-"""The statuses of requests whose token is missing, or does not suffice."""
+"""Statuses of requests whose token is missing or not sufficient."""
 _MAX_UINT64: Final = 2**64 - 1
 _MOST_DIGITS: Final = 40
-"""The most digits of a number that is read."""
+"""The most digits that a number may have."""
 _REFUSALS: Final = {
     "invalid_request": BAD_PARAMETER,
     "login_taken": refusal("账号已被注册"),
@@ -85,8 +86,8 @@ Handler = Callable[["GoChatApi", Call], HttpResponse]
 
 
 def _refuses(**others: HttpResponse) -> Callable[[Handler], Handler]:
-    """Let a route answer what its services refuse, by the code of the problem.
-    ``others``: its answers."""
+    """Let a route answer refusals of its services, by the code of the problem.
+    ``others``: answers of this route alone."""
     answers = {**_REFUSALS, **others}
 
     def wrap(function: Handler) -> Handler:
@@ -107,8 +108,8 @@ def _refuses(**others: HttpResponse) -> Callable[[Handler], Handler]:
 def _refuse(
     problem: HttpProblem, _request: HttpRequest, _detail: str = ""
 ) -> HttpResponse:
-    """Code -1 in the body for every error. Details of internal errors are not
-    sent."""
+    """Answer every error with code -1 in the body. Details of internal errors
+    are not sent."""
     if problem.status == 405:
         return HttpResponse(405, b"")
     if problem.status == 429:
@@ -229,7 +230,7 @@ def list_group(api: GoChatApi, call: Call) -> HttpResponse:
 
 
 def _id(text: str) -> str:
-    """Read a 64-bit number as an id; ``""`` if it is invalid, has more than 40
+    """Read a 64-bit number as an id. ``""`` if it is invalid, has more than 40
     digits, or is 0."""
     if not (text.isascii() and text.isdecimal() and len(text) <= _MOST_DIGITS):
         return ""

@@ -3,8 +3,8 @@ messages, and sync.
 
 A client's cursor is the greatest id that it has received. An entry that is
 delivered before the client has synced would hide the entries that the client
-has missed. So new entries are held until the client asks for a sync, or until
-its sync deadline has passed.
+has missed. Therefore new entries wait until the client asks for a sync, or
+until its sync deadline has passed.
 """
 
 from __future__ import annotations
@@ -54,25 +54,27 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PAGE: Final = 50
-"""Entries in the answer to one sync."""
+"""The most entries in the answer to one sync."""
 HOLD_SECONDS: Final = 0.25
-"""Sync deadline after a login. Clients that sync do so at once; others should
-not wait long for entries."""
+"""Sync deadline after a login. Clients that sync do it at once, and other
+clients should not wait long for entries."""
 PAGE_SECONDS: Final = 5.0
-"""Sync deadline after a page that is not the last: the next request may come
+"""Sync deadline after a page that is not the last. The next request may come
 over a slow line."""
 
 
 _TOGETHER: Final = 0.1
-"""Connections whose deadlines differ by this share of the time are released
-together."""
+"""If the deadlines of connections differ by at most this share of the time, the
+connections are released together."""
 _MINUTE_SECONDS: Final = 60
 
 
 class SyncDeadlines:
-    """Owner of the connections that are expected to sync. ``release`` is called
-    with each that has not synced in time, and must not switch. The time starts
-    when the outbox of the connection is empty."""
+    """The connections that are expected to sync.
+
+    ``release`` is called with each connection that has not synced in time, and
+    must not switch. The time starts when the outbox of the connection is empty.
+    """
 
     def __init__(
         self, release: Callable[[Connection], object], hold_seconds: float
@@ -102,10 +104,10 @@ class SyncDeadlines:
             connections.discard(connection)
 
     def _run(self) -> None:
-        """Greenlet: release connections at their deadlines, until none is
-        expected to sync."""
+        """Greenlet: release connections at their deadlines, until no connection
+        is expected to sync."""
         while self.expected:
-            # Connections that were added last get their full time too.
+            # The connections that were added last get their full time, too.
             deadline, late = self.expected[0]
             left = deadline + self._together_seconds - monotonic()
             if left > 0:
@@ -124,19 +126,21 @@ class SyncDeadlines:
 
 
 class PageEnds:
-    """Owner of the last id sent to each client that has more entries to
-    request. Never switches.
+    """The last id sent to each client that must still request more entries.
+    Never switches.
 
-    If a newer entry is delivered meanwhile, the client continues from its id,
-    although it lacks entries before it. Then this table says where to continue.
+    If a newer entry is delivered meanwhile, the client continues from the id of
+    this entry, although it lacks entries before it. Then this table tells where
+    to continue.
     """
 
     def __init__(self) -> None:
         self.ends: dict[Connection, tuple[int, bool]] = {}
-        """The last id, and whether a newer entry was delivered after it."""
+        """Connection → the last id, and whether a newer entry was delivered
+        after it."""
 
     def begin(self, connection: Connection, after: int) -> int:
-        """Handle a request for the entries after an id. Return the id after
+        """Handle a request for the entries after an id. Returns the id after
         which the next page begins."""
         end, passed_over = self.ends.get(connection, (after, False))
         if passed_over:
@@ -145,7 +149,7 @@ class PageEnds:
         return after
 
     def sent(self, connection: Connection, id: int) -> None:
-        """Record the last id of a page that was sent; 0: there are no more
+        """Note the last id of a page that was sent; 0 if the client has all
         entries."""
         _, passed_over = self.ends.pop(connection, (0, False))
         if id:
@@ -157,12 +161,12 @@ class PageEnds:
 
 
 class _SyncAnswer(Struct, eq=False):
-    """The answer to a sync, for which the log may be read several times: it has
-    entries that the client cannot express.
+    """The answer to a sync. The log may be read several times for it, because
+    it has entries that the client cannot express.
 
-    ``limit``: how many entries fill it. ``behind``: the id behind which the log
-    is read next (None: not again). ``entries``: those for the client, with their
-    ids. ``anew``: the client must begin anew.
+    ``limit``: the number of entries that fill it. ``behind``: the id after
+    which the log is read next (None: not again). ``entries``: the entries for
+    the client, with their ids. ``anew``: the client must begin again.
     """
 
     connection: Connection
@@ -174,8 +178,9 @@ class _SyncAnswer(Struct, eq=False):
     anew: bool = False
 
     def take(self, messages: list[Message], more: bool, anew: bool) -> bool:
-        """Take what was read, and send the answer if it is full or there is
-        nothing ``more``. Returns whether the client has all now."""
+        """Take entries that were read. Send the answer if it is full, or if the
+        log has nothing ``more``. Returns whether the client has all entries
+        now."""
         self.anew = self.anew or anew
         for message in messages:
             entry = self.dialect.encode_entry(message)
@@ -202,8 +207,8 @@ class _SyncAnswer(Struct, eq=False):
 
 class ProtobufService:
     """Carries out the commands of the dialect. Owner of :class:`ProtobufState`,
-    and of the sync deadlines after a login, and after a page that is not the
-    last."""
+    and of the sync deadlines: one after a login, one after a page that is not
+    the last."""
 
     def __init__(
         self, core: Core, messaging: Messaging, uplink: ProtobufUplink
@@ -222,7 +227,7 @@ class ProtobufService:
         self.page_ends = PageEnds()
 
     def commands(self) -> CommandTable:
-        """The commands that this service runs."""
+        """The commands that this service carries out."""
         return {
             ChatLogin: CommandRow(self.login, needs_session=False, answers=True),
             ChatMessage: CommandRow(self._uplink.send),
@@ -259,8 +264,8 @@ class ProtobufService:
             )
             return Reply(ReplyCode.FAILED)
 
-        # Clients that log in with a cursor speak the full dialect, others that
-        # of the original.
+        # Clients that log in with a cursor speak the full dialect, others the
+        # dialect of the original.
         dialect = self._full if command.cursor >= 0 else self._plain
         connection.encoding = connection.encoding.with_dialect(dialect)
         kicks = self._sessions.kicks.count
@@ -317,8 +322,8 @@ class ProtobufService:
         return None
 
     def _check(self, connection: Connection, command: ChatLogin) -> LoginDecision:
-        """Whether the account that the token names, or the user of the app's
-        own token, may log in."""
+        """Decide whether the account that the token names, or the user of the
+        app's own token, may log in."""
         app = self._logins.resolve(APP)
         name = connection.encoding.dialect.name
         if not self._logins.wants_tokens(app):
@@ -330,7 +335,7 @@ class ProtobufService:
         decision = self._logins.check(
             app, "", command.token, name, connection, command.device
         )
-        # Uncached: a user who only listens takes no place in the cache.
+        # Not cached: a user who only receives takes no place in the cache.
         if decision.ok and not account_number(decision.user):
             self._logins.refused(
                 "user",
@@ -343,9 +348,11 @@ class ProtobufService:
         return decision
 
     def check(self, connection: Connection) -> float:
-        """Close a session whose token has expired. The sweep calls this: a
-        timer per session would use more memory than the rest of the session.
-        Never switches."""
+        """Close a session whose token has expired. Never switches.
+
+        The sweep calls this, because a timer for each session would use more
+        memory than the rest of the session.
+        """
         state = connection.dialect_state
         if (
             isinstance(state, ProtobufState)
@@ -357,8 +364,8 @@ class ProtobufService:
     # --- catch-up -------------------------------------------------------------
 
     def sync(self, connection: Connection, command: ChatSync) -> Reply:
-        """Answer with the messages after an id: as many as fill a page, or the
-        last ones. Switches.
+        """Answer with the messages after an id: a full page, or the last ones.
+        Switches.
 
         Entries that the client cannot express are skipped. If no answer is
         possible, the connection is closed. Otherwise it would receive new
@@ -391,15 +398,15 @@ class ProtobufService:
             and not (log_subscription.live or full)
             and connection.is_open
         ):
-            # The client is expected to request the rest. New entries are held
+            # The client is expected to request the rest. New entries wait
             # meanwhile.
             log_subscription.backlog = list(log_subscription.backlog or ())
             self.page_deadlines.expect(connection)
         return Reply.OK
 
     def _pass_over(self, connection: Connection) -> None:
-        """A session has not requested the rest in time: it gets new entries
-        now, and the rest later."""
+        """Deliver new entries to a session that has not requested the rest in
+        time. It gets the rest later."""
         ends = self.page_ends.ends
         if connection in ends:
             ends[connection] = ends[connection][0], True

@@ -1,10 +1,10 @@
-"""``app.yaml`` of GoChat: the settings that it maps to, and those without an
-equivalent.
+"""``app.yaml`` of GoChat: its translation into settings, and warnings about
+entries without an equivalent.
 
 Its two ports become additional listeners, where ``/ws`` without a query uses
-the protobuf dialect. Keys with the same name here (``redis.addr``,
-``jwt.sign_key``, ``app.rpc-port``), and all other settings of this server, may
-be in it too.
+the protobuf dialect. The file may also have keys whose names are equal here
+(``redis.addr``, ``jwt.sign_key``, ``app.rpc-port``), and all other settings of
+this server.
 """
 
 import ipaddress
@@ -17,16 +17,17 @@ from msgspec import Struct
 from imserver.plugin.settings import Config, ConfigError, Locations
 
 SUFFIX: Final = ""
-"""Such files are YAML, as those of this server."""
+"""The ending of the names of such files. It is empty, because they are YAML, as
+this server's own files are."""
 _LEVELS: Final = ("info", "debug")
 _HTTP_PORT: Final = 9090
 _WEBSOCKET_PORT: Final = 9091
 _RPC_PORT: Final = 9092
-"""The ports that GoChat uses without settings."""
+"""The ports that GoChat uses if none are set."""
 _MAX_PORT: Final = 65_535
 _NUMBERS: Final = ("app.rpcport", "app.heartbeattime", "jwt.expiretime")
-"""Numbers that the original reads from quotes, too; its own file has its ports
-in quotes."""
+"""Settings whose numbers the original also reads from quotes. Its own file has
+its ports in quotes."""
 _UNUSED: Final = frozenset(
     {
         "app.workerpoolsize",
@@ -38,7 +39,7 @@ _UNUSED: Final = frozenset(
         "rabbitmq.url",
     }
 )
-"""Keys that nothing here depends on, those of its older editions included."""
+"""Keys that have no effect here, including keys of older editions."""
 _OWN: Final = _UNUSED | {
     "app.httpserverport",
     "app.websocketserverport",
@@ -47,15 +48,15 @@ _OWN: Final = _UNUSED | {
     "mysql.dns",
     "log.target",
 }
-"""Keys that are the original's alone."""
+"""Keys that only the original has."""
 _SIGNATURE: Final = _OWN - {"app.node"}
-"""Sections by which its files are known, without ``node``: that may be a slip
-in a file of ours."""
+"""Keys by which the original's files are recognised. ``node`` is not one,
+because it may be a slip in a file of ours."""
 _OWN_SECTIONS: Final = ("mysql", "etcd", "rabbitmq")
 
 
 class _Given(Struct, frozen=True):
-    """One key of the file: as it is written there, its value, and the place for
+    """A key of the file: its spelling there, its value, and its location for
     messages."""
 
     written: str
@@ -66,9 +67,9 @@ class _Given(Struct, frozen=True):
 def read(
     document: Any, where: str
 ) -> tuple[dict[str, Any], Callable[[Config], Iterator[str]]] | None:
-    """Remove the keys that only GoChat's files have. Returns the settings that
-    they make, and what tells the entries without effect. None: the file has no
-    such key.
+    """Remove the keys that only GoChat's files have. Returns the settings for
+    them, and a function that yields a warning for each entry without effect.
+    None if the file has no such key.
 
     ``where`` names the file in messages. Raises :class:`ConfigError`.
     """
@@ -104,18 +105,19 @@ def _is_of_gochat(sections: Mapping[str, Any]) -> bool:
 
 
 def _as_here(folded: str, value: Any) -> Any:
-    """A value of GoChat in the form that it has here. ``folded``: its name."""
+    """A value of GoChat in the form that it has here. ``folded``: its key."""
     is_text = isinstance(value, str)
     if folded in _NUMBERS and is_text and value.isascii() and value.isdecimal():
         return int(value)  # as the original does
     if folded == "log.level" and value not in _LEVELS:
-        # levels of the original that are none here log what matters
+        # levels of the original that are unknown here log what matters
         return _LEVELS[0]
     return value
 
 
 def _warnings(given: Mapping[str, _Given], where: str, config: Config) -> Iterator[str]:
-    """Tell the entries without effect under the settings of a server."""
+    """Yield a warning for each entry without effect under the settings of a
+    server."""
     idle = [entry.written for name, entry in given.items() if name in _UNUSED]
     if idle:
         yield f"{where}: no effect: {', '.join(idle)}; this server has no such part"
@@ -130,7 +132,7 @@ def _warnings(given: Mapping[str, _Given], where: str, config: Config) -> Iterat
     if logs_to_file and not config.app.log_file:
         yield f"{where}: log.target is file, but no file is named: set app.log_file"
 
-    # Without accounts, nothing declares this key.
+    # Without accounts, no feature declares this key.
     rows = (row for section, row in config.of_features if section == "accounts")
     is_closed = any(getattr(row, "registration", False) is None for row in rows)
     if is_closed and not config.demo:
@@ -170,8 +172,8 @@ def _gochat_port(given: _Given | None, usual: int) -> int:
 
 
 def _gochat_host(given: _Given | None) -> str:
-    """The address to listen on; ``""``, which is ``server.host``, where it is
-    this machine's own anyway."""
+    """The address to listen on. ``""`` stands for ``server.host``, if this is
+    an address of this machine alone anyway."""
     if given is None:
         return ""
     try:

@@ -1,5 +1,5 @@
-"""Messages from protobuf clients, which number them on their connection. They
-are stored in order, once."""
+"""Messages from protobuf clients, which number them on their connection. The
+server stores them in order, each once."""
 
 import logging
 from functools import partial
@@ -40,29 +40,31 @@ log = logging.getLogger(__name__)
 
 RECALL = 1
 EDIT = 2
-"""Kinds of messages besides plain ones (0)."""
+"""Kinds of messages; a plain one has the kind 0."""
 UNSTORED: Final = -1
-"""Used in place of a position: the message was acknowledged, but not stored."""
+"""Stands for a position if the message was acknowledged, but not stored."""
 MAX_WAITING: Final = 1000
 MAX_WAITING_BYTES: Final = 1 << 20
 """Limits of the messages of one connection that wait for an earlier one.
-Further messages are dropped. The client may send them again."""
+Further messages are dropped; the client may send them again."""
 
 _END: Final = 0xFFFFFFFF
 _SESSION_BITS: Final = 62
-"""Bits of the number of an uplink session."""
+"""Number of bits in the number of an uplink session."""
 _SECOND_MS: Final = 1000
 _FOR_GOOD: Final = (RejectReason.BLOCKED, RejectReason.REJECTED, RejectReason.READ_ONLY)
-"""The refusals after which a client that knows no refusals would repeat its
+"""Refusals that are final. A client that knows no refusals would repeat its
 message for ever."""
 
 
 class ProtobufState(DialectState, gc=False):
-    """State of a session. ``last``: the client's number of the last stored or
-    refused message, and its position (0: refused; or :data:`UNSTORED`).
-    ``end_and_session``: :attr:`ends` in the lowest 32 bits, and
-    :attr:`uplink_session`. As two numbers they take 40 bytes more per
-    session."""
+    """State of a session.
+
+    ``last``: the client's number of the last stored or refused message, and its
+    position (0: refused; or :data:`UNSTORED`). ``end_and_session``:
+    :attr:`ends` in the lowest 32 bits, and :attr:`uplink_session` above. Two
+    numbers would take 40 more bytes for each session.
+    """
 
     last: tuple[int, int] = (0, 0)
     end_and_session: int = 0
@@ -75,7 +77,8 @@ class ProtobufState(DialectState, gc=False):
 
     @property
     def uplink_session(self) -> int:
-        """Number of the session, if it ends what older ones send; else 0."""
+        """Number of the uplink session, if the session has begun one; else 0.
+        It ends the sending of older sessions."""
         return self.end_and_session >> _END.bit_length()
 
     def begin_uplink(self, session: int) -> None:
@@ -84,10 +87,10 @@ class ProtobufState(DialectState, gc=False):
 
 
 class _Queue(msgspec.Struct, eq=False):
-    """The messages of one connection that are not stored yet. ``next`` is
-    the next number. ``messages`` wait until all earlier ones are stored, and
-    are then stored together. ``failed``: the first number that could not be
-    stored."""
+    """The messages of one connection that are not stored yet. ``next`` is the
+    next number. ``messages`` wait until all earlier ones are stored, and then
+    are stored together. ``failed``: the first number that could not be stored.
+    """
 
     next: int
     messages: list[ChatMessage] = msgspec.field(default_factory=list)
@@ -97,8 +100,8 @@ class _Queue(msgspec.Struct, eq=False):
 
 
 class ProtobufUplink:
-    """Owner of the messages that wait for earlier ones of their connection, and
-    of ``ProtobufState.last``."""
+    """Stores messages of clients in the order of their connection. Owner of the
+    messages that wait for earlier ones, and of ``ProtobufState.last``."""
 
     def __init__(self, messaging: Messaging, store: Store) -> None:
         self._messaging = messaging
@@ -106,11 +109,12 @@ class ProtobufUplink:
         self.queues: dict[Connection, _Queue] = {}
 
     def begin(self, app: str, user: str) -> int:
-        """Begin a session that counts anew. Returns its number. Switches.
+        """Begin an uplink session, in which messages count from the start
+        again. Returns its number. Switches.
 
-        What the user's older sessions have sent is in the log now, or is never
-        stored: neither if their node was stopped and goes on, nor if it waits
-        for its turn here. Raises StorageUnavailable.
+        After the return, each message of the user's older sessions is in the
+        log, or is never stored. This holds for messages that wait here, and for
+        a node that was stopped and continues. Raises StorageUnavailable.
         """
         session = randbits(_SESSION_BITS) + 1
         self._store.part(MessageLog).writer.begin_uplink(app, user, session)
@@ -124,9 +128,9 @@ class ProtobufUplink:
         """Accept a message. It is acknowledged after the commit. Never
         switches.
 
-        Only the next number is accepted. A repeat of the last number is
-        acknowledged again. Acknowledgements leave in order, so earlier ones
-        have been sent.
+        Only the next number is accepted. If the client repeats the last number,
+        it is acknowledged again. Acknowledgements are sent in order, so earlier
+        ones have been sent.
         """
         state = connection.dialect_state
         if not isinstance(state, ProtobufState):
@@ -198,8 +202,8 @@ class ProtobufUplink:
         messages: list[ChatMessage],
         entries: dict[int, Entry] | None,
     ) -> None:
-        """Pass messages to storage. ``entries``: see :func:`draft_of`. A refused
-        message uses its number."""
+        """Pass messages to storage. ``entries``: see :func:`draft_of`. A
+        refused message uses up its number."""
         app, user = app_and_user(connection)
         # GoChat acknowledges and stores messages to users who do not exist.
         to_anybody = not isinstance(connection.encoding.dialect, FullProtobufDialect)
@@ -231,13 +235,14 @@ class ProtobufUplink:
         if not isinstance(state, ProtobufState):
             return
         if isinstance(result, StorageUnsure):
-            # A stored message uses its number: a repeat must not be stored
+            # A stored message uses up its number: a repeat must not be stored
             # meanwhile.
             result.on_known = partial(self._stored, connection, queue, command)
             return
         if isinstance(result, Rejected) and result.reason == RejectReason.SUPERSEDED:
-            # The client has logged in elsewhere, has synced, and sends again
-            # there what it did not find.
+            # The client has logged in elsewhere and has synced. There it sends
+            # again
+            # the messages that it did not find.
             connection.close(CloseCode.INTERNAL_ERROR)
             return
 
@@ -267,8 +272,8 @@ class ProtobufUplink:
         number: int,
         result: Appended | Rejected,
     ) -> None:
-        """Acknowledge a message that was stored, or refuse it. It has used its
-        number."""
+        """Acknowledge a message that was stored, or refuse it. Its number is
+        used up."""
         seq = 0
         if isinstance(result, Appended):
             seq = result.entry.id
@@ -298,9 +303,12 @@ def draft_of(
     to_anybody: bool,
     session: int,
 ) -> Draft | Rejected | StorageUnavailable:
-    """The draft of a message, or why it is refused. ``entries``: those that
-    recalls and edits refer to (None: they could not be read). ``to_anybody``:
-    the receiver need not exist. ``session``: its uplink session (0: none)."""
+    """The draft of a message, or the reason why it is refused.
+
+    ``entries``: the entries to which recalls and edits refer (None: they could
+    not be read). ``to_anybody``: the receiver need not exist. ``session``: the
+    uplink session (0: none).
+    """
     sender = command.sender
     if not sender or sender != account(user):
         return Rejected(RejectReason.NOT_MEMBER)
@@ -349,8 +357,8 @@ def draft_of(
 def _receiver_of_revised(
     user: str, command: ChatMessage, entries: dict[int, Entry] | None
 ) -> tuple[str, int] | Rejected | StorageUnavailable:
-    """The user or conversation of the entry that a recall or an edit is about,
-    or why it is refused."""
+    """The user or conversation of the entry that a recall or an edit changes,
+    or the reason why it is refused."""
     if command.kind not in (RECALL, EDIT):
         return Rejected(RejectReason.INVALID)
     if entries is None:
@@ -363,7 +371,8 @@ def _receiver_of_revised(
 
 
 def _receiver(sender: int, command: ChatMessage) -> tuple[str, int] | Rejected:
-    """The user or conversation to which a message is sent, if it is valid."""
+    """The user or conversation to which a message is sent, or the reason why it
+    is refused."""
     receiver = command.receiver
     if not 0 < receiver <= Limit.ID:
         return Rejected(RejectReason.INVALID)
@@ -379,7 +388,7 @@ class _GivenMeta(msgspec.Struct):
 
 
 def _meta_from(given: bytes) -> bytes | None:
-    """Mentions in the stored form; None if they cannot be read. Other keys are
+    """Mentions in the stored form. None if they cannot be read. Other keys are
     ignored."""
     if not given:
         return b""

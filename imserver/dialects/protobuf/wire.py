@@ -3,12 +3,12 @@
 
 A client frame is one ``Input``; every server frame is one ``OutputBatch``.
 Refused frames get no answer, because the clients know no errors. The payload of
-a batch is its *outputs*, each preceded by its length. So payloads can be joined
-into one batch, and a push to many clients is encoded once.
+a batch is its *outputs*, each preceded by its length. Therefore payloads can be
+joined into one batch, and a push to many clients is encoded once.
 
 Clients that log in with a cursor use the same frames with further fields and
 kinds (:class:`FullProtobufDialect`). Clients of the original never receive
-those.
+them.
 
 Commands of features have the kinds from :data:`FIRST_KIND_OF_FEATURES`. Their
 data is JSON, and so are their answers.
@@ -56,7 +56,7 @@ else:
 
 NAME: Final = "protobuf"
 APP: Final = "gochat"
-"""The app of all its clients."""
+"""The app of all clients of this dialect."""
 CT_LOGIN, CT_HEARTBEAT, CT_MESSAGE, CT_ACK, CT_SYNC = range(1, 6)
 """Kinds of frames (``CmdType``)."""
 ST_SINGLE = 1
@@ -75,8 +75,8 @@ MESSAGE_TYPES: Final = (
     "location",
     "custom",
 )
-"""Types of messages in the order of their numbers from 1 (``MessageType``; the
-original knows three)."""
+"""Types of messages, in the order of their numbers from 1 (``MessageType``).
+The original knows three of them."""
 MAX_DEVICE_BYTES: Final = 64
 """Longest name of a device, in bytes of UTF-8."""
 
@@ -84,12 +84,12 @@ _MAX_ID: Final = Limit.ID
 _MAX_ID_DIGITS: Final = 19
 _MAX_INT32: Final = 2**31 - 1
 _INT32_CHARACTERS: Final = 11
-"""Longest decimal form of a number of 32 bits, with its sign."""
+"""Longest decimal form of a number of 32 bits, in characters with its sign."""
 _SECOND_MS: Final = 1000
 _ACCOUNTS: Final = 8192
-"""The most users whose numbers are remembered."""
+"""The most users whose numbers are cached."""
 _HEADS: Final = 1024
-"""The most beginnings of batches that are remembered."""
+"""The most beginnings of batches that are cached."""
 M = TypeVar("M", bound="protobuf_message.Message")
 
 _OUTPUTS_TAG = b"\x0a"
@@ -103,11 +103,11 @@ _TYPE_BITS: Final = 3
 _TYPE_MASK: Final = 0x07
 _VARINT: Final = 0
 _BYTES: Final = 2
-"""Types of fields: a number, and what begins with its length."""
+"""Types of fields: a number, and content that begins with its length."""
 _FIXED_BYTES: Final = {1: 8, 5: 4}
-"""Type of a field with a number of fixed size → its bytes."""
+"""Type of a field with a number of fixed size → the size in bytes."""
 _VARINT_BITS: Final = 7
-"""The bits of a number in each byte."""
+"""Number of bits of a number that each byte has."""
 _VARINT_MASK: Final = 0x7F
 _MORE_FOLLOWS: Final = 0x80
 _NUMBER_BITS: Final = 64
@@ -117,7 +117,7 @@ _NUMBERS: Final = {name: number for number, name in enumerate(MESSAGE_TYPES, 1)}
 
 
 def output(kind: int, data: bytes = b"", code: int = ReplyCode.OK) -> bytes:
-    """Encode a batch of one output: ``kind`` is a ``CmdType``, ``code`` a reply
+    """Encode a batch of one output. ``kind`` is a ``CmdType``, ``code`` a reply
     code."""
     return _before_data(kind, code, len(data)) + data
 
@@ -125,14 +125,14 @@ def output(kind: int, data: bytes = b"", code: int = ReplyCode.OK) -> bytes:
 @lru_cache(maxsize=_HEADS)
 def _before_data(kind: int, code: int, size: int, tag: bytes = b"") -> bytes:
     """The bytes of a batch of one output before its ``size`` bytes of data.
-    ``tag``: the data of the output is a message, and these bytes are its field
-    with this tag."""
+    ``tag``: the data of the output is a message, and these ``size`` bytes are
+    its field with this tag."""
     if tag:
         nested = tag + _length(size)
     else:
         nested = b""
     whole = len(nested) + size
-    # The original's text of this code. That of the cmd dialect ends in two
+    # The original's text for this code. In the cmd dialect it ends in two
     # capitals.
     if code == ReplyCode.BAD_USER:
         text = "非法的用户Id"
@@ -155,8 +155,8 @@ def _length(size: int) -> bytes:
 
 
 def uplink_ack(chat_number: int, seq: int) -> bytes:
-    """Acknowledge that the message with the sender's number ``chat_number`` is
-    stored as ``seq``."""
+    """Encode the acknowledgement that the message with the sender's number
+    ``chat_number`` is stored as ``seq``."""
     ack = _uplink_ack()
     ack.clientId = chat_number
     ack.seq = seq
@@ -165,20 +165,20 @@ def uplink_ack(chat_number: int, seq: int) -> bytes:
 
 @cache
 def _uplink_ack() -> pb.ACKMsg:
-    """Written again for each acknowledgement: a new one takes twice the
-    time."""
+    """The message that is written again for each acknowledgement, because a new
+    one would take twice the time."""
     return pb.ACKMsg(type=AT_UP)
 
 
 def push(message: pb.Message) -> bytes:
-    """The output that delivers a message."""
+    """Encode the output that delivers a message."""
     data: bytes = message.SerializeToString()
     return _before_data(CT_MESSAGE, ReplyCode.OK, len(data), _MSG_TAG) + data
 
 
 def as_message(stored: Message) -> pb.Message | None:
-    """A stored entry as a ``Message``. None: the original has no changes of
-    groups, edits and recalls."""
+    """A stored entry as a ``Message``. None for changes of groups, edits and
+    recalls, which the original does not have."""
     if stored.kind != "message":
         return None
     message = pb.Message()
@@ -198,7 +198,7 @@ def as_message(stored: Message) -> pb.Message | None:
 
 
 def type_name(number: int) -> str:
-    """The name of the type with this number; an unknown number is its own
+    """The name of the type with this number. An unknown number is its own
     name."""
     if 0 < number <= len(MESSAGE_TYPES):
         return MESSAGE_TYPES[number - 1]
@@ -206,7 +206,7 @@ def type_name(number: int) -> str:
 
 
 def type_number(name: str) -> int:
-    """The number of a type; unknown types are ``custom``."""
+    """The number of a type. Unknown types count as ``custom``."""
     number_of_name = _NUMBERS.get(name)
     if number_of_name is not None:
         return number_of_name
@@ -219,7 +219,7 @@ def type_number(name: str) -> int:
 
 
 def account_number(user: str) -> int:
-    """The number of an account; 0 for other users."""
+    """The number of an account; 0 for users without an account."""
     if user.isdecimal() and user.isascii() and len(user) <= _MAX_ID_DIGITS:
         number = int(user)
         if number <= _MAX_ID:
@@ -248,8 +248,8 @@ class ChatLogin(Command, frozen=True, gc=False):
 
 class ChatMessage(Command, frozen=True, gc=False):
     """A message to an account or a group, to be stored. ``number`` counts the
-    messages of one connection. The other fields are unchecked input of the
-    client."""
+    messages of one connection. The other fields are input of the client that
+    nobody has checked."""
 
     number: int
     session_type: int
@@ -315,7 +315,8 @@ def _parse(kind: type[M], data: bytes) -> M:
     """Read a message. Raises ValueError or DecodeError.
 
     The library truncates numbers of more than 64 bits; the original refuses
-    them. If the library writes the same bytes again, there is none among them.
+    them. If the library writes the same bytes again, the message has no such
+    number.
     """
     message = kind.FromString(data)
     if _LONG in data.translate(_HIGH_BYTES):  # or a text that is not ASCII
@@ -329,16 +330,16 @@ def _parse(kind: type[M], data: bytes) -> M:
 
 _HIGH_BYTES: Final = bytes([each & 0x80 for each in range(256)])
 _LONG: Final = b"\x80" * 9
-"""The first bytes of a number of more than 64 bits, after
+"""The first bytes of a number of more than 64 bits, after the translation by
 :data:`_HIGH_BYTES`."""
 
 
 def _has_long_number(data: bytes, nested: bool = False) -> bool:
     """Whether a field of a message is a number of more than 64 bits.
 
-    The library must have read ``data`` before: the end of ``data`` and the
-    length of numbers are not checked. ``nested``: field 1 is a message too, and
-    is searched.
+    The library must have read ``data`` before: this function does not check the
+    end of ``data`` and the length of numbers. ``nested``: field 1 is a message,
+    too, and is searched.
     """
     at = 0
     while at < len(data):
@@ -361,7 +362,8 @@ def _has_long_number(data: bytes, nested: bool = False) -> bool:
 
 
 def _number(data: bytes, at: int) -> tuple[int, int]:
-    """Decode the number that begins at ``at``. Return it and its end."""
+    """Decode the number that begins at ``at``. Returns the number and its
+    end."""
     value = 0
     shift = 0
     while data[at] > _VARINT_MASK:
@@ -388,12 +390,12 @@ COMMANDS: Final[dict[int, Row]] = {
     CT_MESSAGE: ("message", _message),
     CT_SYNC: ("sync", _sync),
 }
-"""Every command of the original's clients by its ``CmdType``."""
+"""``CmdType`` → the command, for every command of the original's clients."""
 FIRST_KIND_OF_FEATURES: Final = 64
 
 
 def _row_of_feature(name: str, read: Callable[[bytes], Command]) -> tuple[int, Row]:
-    """The kind of a command of a feature, and its row. Raises ConfigError."""
+    """The kind and the row of a command of a feature. Raises ConfigError."""
     kind = id_of(name)
     if not FIRST_KIND_OF_FEATURES <= kind <= _MAX_INT32:
         raise ConfigError(
@@ -417,7 +419,7 @@ class ProtobufDialect(Dialect):
     batches = True
     commands: Mapping[int, Row] = COMMANDS
     readers: Mapping[str, Callable[[bytes], Command]] = {}
-    """The commands of features alone. Their names are the numbers of their
+    """The commands of features only. Their names are the numbers of their
     kinds."""
 
     def joined(self, readers: Readers) -> Self:
@@ -448,19 +450,19 @@ class ProtobufDialect(Dialect):
             return self.unreadable(name, refused.code)
 
     def unreadable(self, name: str, code: int = ReplyCode.BAD_PARAMETER) -> Request:
-        """The request for a command whose data cannot be read: it is dropped.
-        Raises BadFrame."""
+        """The request for a command whose data is unreadable: the command is
+        dropped. Raises BadFrame."""
         raise BadFrame(None)
 
     def encode_reply(self, request: Request, reply: Reply) -> bytes | None:
-        """Encode the ack of a login. Other replies cannot be expressed."""
+        """Encode the ack of a login. The dialect has no other replies."""
         if request.name == "login" and reply.code == ReplyCode.OK:
             return _login_ack()
         return None
 
     def encode_event(self, event: Event) -> bytes | None:
         """Encode a push that is not stored: a message without a position
-        (``seq`` 0) and a receiver."""
+        (``seq`` 0) and without a receiver."""
         if event.kind != "msg":
             return None
         return push(
@@ -474,7 +476,7 @@ class ProtobufDialect(Dialect):
         )
 
     def encode_message(self, message: Message) -> bytes | None:
-        """A push of a stored message."""
+        """Encode a push of a stored message."""
         frame = self.encode_entry(message)
         if frame is None:
             return None
@@ -483,17 +485,19 @@ class ProtobufDialect(Dialect):
     # --- beyond the contract --------------------------------------------------
 
     encode_entry: Callable[[Message], pb.Message | None] = staticmethod(as_message)
-    """An entry as a ``Message``; None if these clients have no form for it."""
+    """A function that makes a ``Message`` of an entry, or None if these clients
+    have no form for it."""
 
     def page(
         self, messages: Iterable[pb.Message], more: bool, begin_anew: bool
     ) -> bytes:
-        """Encode the answer to a sync. The original has no ``begin_anew``."""
+        """Encode the answer to a sync. The original does not know
+        ``begin_anew``."""
         page = pb.SyncOutputMsg(messages=messages, has_more=more)
         return output(CT_SYNC, page.SerializeToString())
 
     def encode_refusal(self, code: int, chat_number: int) -> bytes | None:
-        """Encode the refusal of a message. None: these clients have no
+        """Encode the refusal of a message. None, because these clients know no
         refusals."""
         return None
 
@@ -510,7 +514,7 @@ class ProtobufDialect(Dialect):
     CT_SEARCH,
     CT_SIGNAL,
 ) = range(6, 16)
-"""Kinds of frames of the full dialect only."""
+"""Kinds of frames that only the full dialect has."""
 
 
 def _id(number: int) -> int:
@@ -541,7 +545,7 @@ def _read_typing(data: bytes) -> Command:
 
 def _row(name: str, kind: str, **fields: str) -> Row:
     """A command whose data is a message of a ``kind``. ``fields``: name of a
-    field → the name there."""
+    field of the command → its name in the message."""
     make = FIELDS_OF_COMMANDS[name]
 
     def read(data: bytes) -> Command:
@@ -587,11 +591,11 @@ FULL_COMMANDS: Final[dict[int, Row]] = {
     CT_MARKS: _row("marks", "MarksMsg", version="version"),
     CT_SEARCH: _row("search", "SearchMsg", text="text", **_PAGE),
 }
-"""Every command of these clients."""
+"""Kind → the command, for every command of these clients."""
 
 
 AT_REFUSED: Final = 4
-"""Reply codes that replace an ack."""
+"""Reply codes that stand in place of an ack."""
 KINDS: Final = (
     "message",
     "recall",
@@ -609,8 +613,8 @@ SIGNALS: Final = ("typing", "receipt", "hidden", "contact", "piece")
 
 
 class Recovered(Struct, frozen=True):
-    """Whether missed entries follow the answer to a login, or the client must
-    request them, from its cursor or from the beginning."""
+    """Whether missed entries follow the answer to a login. If not, the client
+    must request them, from its cursor or from the beginning."""
 
     recovered: bool
     begin_anew: bool = False
@@ -625,8 +629,8 @@ def _login_ack(recovered: bool = False, begin_anew: bool = False) -> bytes:
 
 
 def refusal(code: int, request: int, chat_number: int = 0) -> bytes:
-    """Encode the refusal of a login or a message (given by its kind, and the
-    client's number for it)."""
+    """Encode the refusal of a login or a message. ``request`` is its kind,
+    ``chat_number`` the client's number for it."""
     ack = pb.ACKMsg(type=AT_REFUSED, clientId=chat_number, request=request)
     return output(CT_ACK, ack.SerializeToString(), code)
 
@@ -662,8 +666,8 @@ def as_full_message(stored: Message) -> pb.Message:
 
 
 def _type_of(stored: Message) -> int:
-    """The type of a content; 1 for a reaction or pin that was added, 2 for one
-    that was removed; else 0."""
+    """The number of the type of a content; 1 for a reaction or pin that was
+    added, 2 for one that was removed; else 0."""
     if stored.kind in ("message", "edit"):
         return type_number(stored.type)
     if stored.kind in ("reaction", "pin"):
@@ -672,8 +676,8 @@ def _type_of(stored: Message) -> int:
 
 
 def _number_or_name(user: str) -> tuple[int, bytes]:
-    """A user: the number of an account, or 0 and the id of a user without an
-    account."""
+    """The number of an account and an empty id. If the user has no account, 0
+    and the id of the user."""
     number = account(user)
     if number:
         return number, b""
@@ -799,18 +803,18 @@ _KIND_OF: Final = {name: kind for kind, (name, _) in FULL_COMMANDS.items()}
 
 
 class FullProtobufDialect(ProtobufDialect):
-    """Codec for clients that log in with a cursor. It can express every
+    """Codec for clients that log in with a cursor. It can encode every
     entry."""
 
     commands = FULL_COMMANDS
 
     def unreadable(self, name: str, code: int = ReplyCode.BAD_PARAMETER) -> Request:
-        """The request for a command whose data cannot be read: it is
+        """The request for a command whose data is unreadable: the command is
         refused."""
         return Request("", name, None, code)
 
     def encode_reply(self, request: Request, reply: Reply) -> bytes | None:
-        """Encode an answer with the kind of its request; a login is
+        """Encode an answer with the kind of its request. A login is
         acknowledged or refused."""
         kind = _KIND_OF.get(request.name, 0)
         if kind in _ANSWERS:
@@ -846,16 +850,16 @@ class FullProtobufDialect(ProtobufDialect):
     def page(
         self, messages: Iterable[pb.Message], more: bool, begin_anew: bool
     ) -> bytes:
-        """The answer to a sync."""
+        """Encode the answer to a sync."""
         page = pb.SyncOutputMsg(messages=messages, has_more=more, begin_anew=begin_anew)
         return output(CT_SYNC, page.SerializeToString())
 
     def encode_refusal(self, code: int, chat_number: int) -> bytes:
-        """Encode the refusal of a message, whose number is used."""
+        """Encode the refusal of a message. Its number is used up."""
         return refusal(code, CT_MESSAGE, chat_number)
 
 
 PLAIN: Final = ProtobufDialect()
-"""For all connections until a login with a cursor."""
+"""The codec of all connections, until a login with a cursor."""
 FULL: Final = FullProtobufDialect()
-"""For all connections after one."""
+"""The codec of a connection after a login with a cursor."""

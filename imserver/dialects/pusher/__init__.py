@@ -1,4 +1,5 @@
-"""Pusher's protocol and HTTP API, for the clients and libraries of Pusher."""
+"""Pusher's protocol and HTTP API. Clients and libraries of Pusher use them
+unchanged."""
 
 from functools import partial
 

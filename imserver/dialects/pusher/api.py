@@ -1,9 +1,9 @@
-"""Pusher's HTTP API: events, channels and users of an app, for the libraries of
-its back ends.
+"""Pusher's HTTP API: events, channels and users of an app. The libraries of its
+back ends use it.
 
-Requests are signed (:mod:`imserver.dialects.pusher.apps`). Errors are texts, as
-the libraries show them. Where the tests of Pusher's libraries name a text, it
-is Pusher's.
+Requests are signed (:mod:`imserver.dialects.pusher.apps`). Errors are texts,
+because the libraries show them. If the tests of Pusher's libraries name a text,
+the server answers with Pusher's text.
 """
 
 import re
@@ -45,20 +45,21 @@ from imserver.plugin.services import ChannelRefused, Channels, Core
 from imserver.plugin.wire import Limit
 
 MAX_CHANNELS: Final = 100
-"""Most channels of one event."""
+"""The most channels of one event."""
 MAX_BATCH: Final = 10
-"""Most events of one request."""
+"""The most events of one request."""
 _PAGE: Final = 1000
 _NAME_SEGMENT: Final = 4
-"""Where the channel, or the user, stands in ``/apps/{app_id}/channels/{name}``:
-the first segment is empty."""
+"""Index of the channel, or the user, in the segments of
+``/apps/{app_id}/channels/{name}``. The first segment is empty."""
 _CHANNEL: Final = re.compile(r"[-A-Za-z0-9_=@,.;:#$]+")
-"""Names of channels: Pusher's characters, and those with a meaning in other
-dialects."""
+"""Names of channels: Pusher's characters, and characters with a meaning in
+other dialects."""
 
 
 def count_connections(core: Core, app: str) -> int:
-    """The connections of an app on this node, in every dialect. May switch."""
+    """The number of connections of an app on this node, in every dialect. May
+    switch."""
     count = 0
     for connection in tuple(core.hub.connections()):
         count += connection.app == app
@@ -77,7 +78,7 @@ class PusherApi(Struct, frozen=True):
 def _refuse(
     problem: HttpProblem, _request: HttpRequest, detail: str = ""
 ) -> HttpResponse:
-    """A matching status, and a text."""
+    """Answer with the status of the problem, and a text."""
     text = f"{detail or problem.message}\n"
     return HttpResponse(
         problem.status, text.encode("utf-8", "replace"), "text/plain; charset=utf-8"
@@ -88,7 +89,7 @@ _STYLE: Final = replace(PROBLEM, refuse=_refuse, everywhere=True)
 
 
 class _PusherRequest(Struct, frozen=True):
-    """A request: its app, the segments of its path, and its body."""
+    """A request with its app, the segments of its path, and its body."""
 
     pusher: PusherApp
     segments: list[str]
@@ -117,7 +118,7 @@ class _Batch(Struct):
 
 def _read(api: PusherApi, call: Call) -> None:
     """Read a signed request: the app in its path, its parameters, and its body,
-    which the query covers."""
+    whose MD5 is signed with the query."""
     segments = [unquote(each) for each in call.request.path.split("/")]
     pusher = api.apps.by_id.get(segments[2])
     if pusher is None:
@@ -184,7 +185,7 @@ def trigger_batch(api: PusherApi, call: Call) -> HttpResponse:
             raise ApiProblem.invalid("Missing required parameter: channel")
         _check(api, request.pusher, event, [event.channel])
 
-    # Only now: nothing of a batch with a wrong event is sent.
+    # Only now, so that nothing is sent of a batch with a wrong event.
     for event in events:
         api.service.publish(
             request.pusher, event.channel, event.name, event.data, event.socket_id or ""
@@ -220,7 +221,7 @@ def _check(
             raise ApiProblem.invalid(
                 f"Invalid channel name: it has 1 to {Limit.CHANNEL_BYTES} bytes"
             )
-        # The ids of users have any characters.
+        # Ids of users may have any characters.
         if channel.startswith(USER_CHANNEL):
             continue
         if api.channels.options.is_reserved(channel):
@@ -245,7 +246,7 @@ def channels(api: PusherApi, call: Call) -> HttpResponse:
     prefix = call.params.get("filter_by_prefix", "")
     info = call.params.get("info", "")
     if "user_count" in info.split(",") and not prefix.startswith(PRESENCE):
-        # "begining" is how Pusher writes it.
+        # Pusher spells it "begining".
         raise ApiProblem.invalid(
             "user_count may only be requested for presence channels - "
             "please supply filter_by_prefix begining with presence-"
@@ -326,7 +327,8 @@ def terminate(api: PusherApi, call: Call) -> HttpResponse:
 
 
 def _subscribers(api: PusherApi, app: str, channel: str) -> int:
-    """The number of subscribers of a channel now, on all nodes. May switch."""
+    """The present number of subscribers of a channel, on all nodes. May
+    switch."""
     return api.channels.members.page(app, channel, limit=0).total
 
 
@@ -336,7 +338,7 @@ def _attributes(
     """The attributes of a channel that ``info`` names, separated by commas. May
     switch.
 
-    ``subscribers``: their number; None: it is read if it is named.
+    ``subscribers``: their number. None: it is read if ``info`` names it.
     """
     wanted = info.split(",")
     attributes = dict[str, Any]()

@@ -1,9 +1,8 @@
-"""The apps that speak Pusher's protocol, and what their back ends sign:
-subscriptions and sign-ins of clients, and HTTP requests.
+"""The apps that speak Pusher's protocol, and the signatures of their back ends.
+Back ends sign subscriptions and sign-ins of clients, and HTTP requests.
 
-The back end of an app and this server share a secret. The back end signs what a
-client may do, bound to the ``socket_id`` of one connection, and it signs its
-own requests. Nothing is stored.
+The back end of an app and this server share a secret. A signature about a
+client is valid only for the ``socket_id`` of one connection. Nothing is stored.
 """
 
 import hashlib
@@ -36,11 +35,11 @@ WINDOW_SECONDS: Final = 600
 """Largest difference between the time of a signed request and this server's
 clock."""
 _TIMESTAMP_DIGITS: Final = 15
-"""More digits than the time of a signed request has."""
+"""Limit of the digits of a time; the time of a signed request has fewer."""
 _MOST_PARAMETERS: Final = 64
 """The most parameters of a query."""
 _CACHED_SECONDS: Final = 1800.0
-"""How long a cache channel remembers its last event."""
+"""How long a cache channel keeps its last event."""
 _SECOND_MS: Final = 1000
 
 
@@ -77,7 +76,7 @@ _OCCUPANCY: Final = frozenset({"occupied", "vacated"})
 
 
 class PusherReceiver(Receiver, frozen=True, kw_only=True):
-    """A receiver of webhooks in Pusher's form. ``key``: that of the app."""
+    """A receiver of webhooks in Pusher's form. ``key``: the key of the app."""
 
     key: str
 
@@ -91,7 +90,8 @@ class PusherReceiver(Receiver, frozen=True, kw_only=True):
 
 
 class PusherHooks:
-    """Owner of the queues of these webhooks. Its calls never switch."""
+    """Owner of the queues of webhooks in Pusher's form. Methods never
+    switch."""
 
     def __init__(self, webhooks: Webhooks) -> None:
         self.queues = WebhookQueues(webhooks.outgoing, webhooks.tally)
@@ -102,12 +102,13 @@ class PusherHooks:
         return app in self.queues and not events.isdisjoint(_OCCUPANCY)
 
     def channel(self, app: str, event: str, channel: str) -> None:
-        """Queue an event of a channel, if it is one of these webhooks."""
+        """Queue an event of a channel, if Pusher has a webhook for it."""
         if event in _OCCUPANCY:
             self.add(app, f"channel_{event}", channel)
 
     def add(self, app: str, name: str, channel: str, **facts: Any) -> None:
-        """Queue an event of a channel, unless it is one of the server's own."""
+        """Queue an event of a channel, unless it is one of the server's own
+        channels."""
         queue = self.queues.get(app)
         if queue is not None and not channel.startswith("#"):
             queue.add(msgspec.json.encode({"name": name, "channel": channel, **facts}))
@@ -117,31 +118,31 @@ class PusherHooks:
 
 
 class PusherChannels:
-    """The meaning of names of channels in an app with this protocol."""
+    """The meaning of the names of channels in an app with this protocol."""
 
     def options(self, channel: str, options: ChannelSettings) -> ChannelSettings:
-        """The settings of a channel: a cache channel remembers its last
-        event."""
+        """The settings of a channel. A cache channel keeps its last event."""
         if options.has_history or not channel.startswith(CACHED):
             return options
         return replace(options, history_size=1, history_seconds=_CACHED_SECONDS)
 
     def needs_token(self, channel: str) -> bool:
-        """Whether the back end signs subscriptions."""
+        """Whether the back end must sign subscriptions to a channel."""
         return channel.startswith((PRIVATE, PRESENCE))
 
 
 def entrance(tenant: Tenant) -> str:
-    """The uses of an app with this protocol, for the start of the server."""
+    """A line for the start of the server: who may connect to an app with this
+    protocol."""
     if not pusher_of(tenant).key:
         return ""
     return "anybody with its pusher.key may connect; only its back end makes them users"
 
 
 class PusherApps:
-    """The apps that speak Pusher's protocol, by their names here and in it.
-    Sets their webhooks, and what the names of their channels mean. Never
-    switches."""
+    """The apps that speak Pusher's protocol, by their names here and in the
+    protocol. Sets their webhooks, and the meaning of the names of their
+    channels. Never switches."""
 
     def __init__(
         self, tenants: Tenants, hooks: PusherHooks, channels: Channels
@@ -150,9 +151,9 @@ class PusherApps:
         self._set_names = channels.options.set_names
         self.by_name: dict[str, PusherApp] = {}
         self.by_key: dict[str, PusherApp] = {}
-        """The key is that of clients."""
+        """Key in the protocol, by which clients name the app → the app."""
         self.by_id: dict[str, PusherApp] = {}
-        """The id is that of back ends."""
+        """Id in the protocol, by which back ends name the app → the app."""
         self.secrets = AppSecrets(
             tenants, secret_of, self._take, lambda app: self.set(app, None)
         )
@@ -165,8 +166,8 @@ class PusherApps:
         self.set(tenant.name, pusher)
 
     def set(self, app: str, pusher: PusherApp | None) -> None:
-        """Set or remove (None) an app. If two apps have the same names, the
-        first by name keeps them."""
+        """Set or remove (None) an app. If two apps have the same names in the
+        protocol, the one whose name here comes first keeps them."""
         receiver = None
         if pusher is not None and pusher.settings.webhook_url:
             settings = pusher.settings
@@ -183,18 +184,19 @@ class PusherApps:
         else:
             self._set_names(app, PusherChannels())
             self.by_name[app] = pusher
-        # Backwards: so the first app by name is the last to set its names.
+        # Backwards, so that the app whose name comes first sets its names
         in_order = [self.by_name[name] for name in sorted(self.by_name, reverse=True)]
         self.by_key = {each.settings.key: each for each in in_order}
         self.by_id = {each.settings.app_id: each for each in in_order}
 
     def signer(self, method: str, path: str, query: bytes, now: float) -> Principal:
-        """The back end that has signed a request at most :data:`WINDOW_SECONDS`
-        ago.
+        """The app whose back end has signed a request, at most
+        :data:`WINDOW_SECONDS` ago.
 
-        The signature covers the method, the path and the query. The query holds
-        the MD5 of the body; who reads the body compares it. Raises
-        :class:`BadSignature` with the texts of Pusher.
+        The signature covers the method, the path and the query. The query has
+        the MD5 of the body; the reader of the body must compare it
+        (:func:`body_matches`). Raises :class:`BadSignature` with the texts of
+        Pusher.
         """
         params = read_query(query)
         key = params.get("auth_key", "")
@@ -212,8 +214,9 @@ class PusherApps:
 
         signature = params.pop("auth_signature", "")
         signed = "&".join(f"{name}={params[name]}" for name in sorted(params))
-        # Libraries sign the path as they were given it, some before and some
-        # after it is percent-encoded. Under WSGI the path is decoded already.
+        # Libraries sign the path that they were given: some before and some
+        # after
+        # it is percent-encoded. Under WSGI the path is decoded already.
         paths = dict.fromkeys((path, unquote(path), quote(unquote(path))))
         is_signed = any(
             pusher.has_signed(f"{method}\n{each}\n{signed}", signature)
@@ -264,8 +267,8 @@ def read_query(query: bytes) -> dict[str, str]:
 
 
 def body_matches(params: dict[str, str], body: bytes) -> bool:
-    """Whether a signed query holds the MD5 of the body (none: there is no
-    body)."""
+    """Whether a signed query has the MD5 of the body. A query without an MD5
+    stands for an empty body."""
     expected = params.get("body_md5", "")
     if not expected:
         return not body

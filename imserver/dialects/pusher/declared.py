@@ -89,7 +89,7 @@ class PusherOfApp(Struct, frozen=True):
 
 
 def pusher_of(tenant: TenantSettings) -> PusherSettings:
-    """The settings of an app."""
+    """The settings of an app for the protocol."""
     return app_settings_of(tenant, PusherOfApp).pusher
 
 
@@ -97,8 +97,8 @@ MIN_SECRET_BYTES: Final = 16
 
 
 def secret_of(settings: TenantSettings) -> bytes:
-    """The secret of an app in the protocol, ``b""`` if it does not speak it.
-    Reads its file.
+    """The secret of an app for the protocol; ``b""`` if the app does not speak
+    it. Reads its file.
 
     Raises :class:`imserver.gateway.auth.tokens.BadKey`.
     """
@@ -107,7 +107,7 @@ def secret_of(settings: TenantSettings) -> bytes:
         return b""
     secret = AppSecrets.read("pusher", pusher)
     if len(secret) < MIN_SECRET_BYTES:
-        # Each client has signatures and could try secrets on them.
+        # Clients see signatures, and could try secrets on them.
         raise BadKey(
             f"pusher.secret: expected at least {MIN_SECRET_BYTES} bytes, got {len(secret)}; "
             "make one with 'openssl rand -hex 32'"
@@ -116,14 +116,14 @@ def secret_of(settings: TenantSettings) -> bytes:
 
 
 def objection(_name: str, settings: TenantSettings) -> str:
-    """The error in the settings of an app; ``""``: none. Reads the file of the
+    """The error in the settings of an app, or ``""``. Reads the file with the
     secret."""
     pusher = pusher_of(settings)
     if not pusher.key:
         if pusher == PusherSettings():
             return ""
         return "pusher: expected app_id, key, and secret or secret_file"
-    # segments of paths
+    # they are segments of paths
     for name, value in (("app_id", pusher.app_id), ("key", pusher.key)):
         if not re.fullmatch(r"[A-Za-z0-9._-]{1,100}", value):
             expected = "1 to 100 letters, digits, dots, dashes or underscores"

@@ -3,7 +3,8 @@ Pusher's protocol.
 
 A connection names its app by a public key. It has no user until it signs in:
 the ``user_id`` of a presence channel counts in this channel only. The beginning
-of a channel's name decides what a subscription needs; the back end signs it.
+of a channel's name decides which signature of the back end a subscription
+needs.
 """
 
 import logging
@@ -49,23 +50,23 @@ from imserver.plugin.wire import (
 
 NAME: Final = "pusher"
 _HALF_BYTES: Final = 14
-"""Half of a decoded connection id."""
+"""Half of the bytes of a decoded connection id."""
 _HALF_DIGITS: Final = 40
-"""More digits than half of a ``socket_id`` has."""
+"""Limit of the digits of half of a ``socket_id``; it has fewer."""
 _PAGE: Final = 1000
 _MOST_REMOVERS: Final = 16
-"""Greenlets that notify presence channels of users who have gone."""
+"""The most greenlets that notify presence channels of users who have gone."""
 _MANY_SUBSCRIBERS: Final = 100
 """A channel with more subscribers is counted less often."""
 _COUNT_SECONDS: Final = 5.0
-"""How often a channel with many subscribers is counted."""
+"""How often the server counts a channel with many subscribers."""
 _STATUSES: Final = {"denied": 403, "full": 403, "rate": 429, "unavailable": 503}
-"""Reason of a :class:`ChannelRefused` → the status that its client gets; for
-others :data:`_OTHER_STATUS`."""
+"""Reason of a :class:`ChannelRefused` → the status that the client gets. Other
+reasons have :data:`_OTHER_STATUS`."""
 _OTHER_STATUS: Final = 400
 _KINDS: Final = {"full": "LimitReached", "denied": "AuthError"}
-"""Reason of a :class:`ChannelRefused` → the kind of the error; others are
-``Refused``."""
+"""Reason of a :class:`ChannelRefused` → the kind of the error. Other reasons
+have ``Refused``."""
 log = logging.getLogger(__name__)
 
 
@@ -78,19 +79,19 @@ class _Member(Struct):
 
 
 class PusherState(DialectState, gc=False):
-    """State of a client. ``members``: presence channel → the user that the
-    client is there. ``dotnet``: see :func:`wire.not_subscribed`."""
+    """State of a client. ``members``: presence channel → the user of the client
+    in this channel. ``dotnet``: see :func:`wire.not_subscribed`."""
 
     dotnet: bool = False
     members: dict[str, str] = msgspec.field(default_factory=dict)
 
 
 class _UserHere(Struct):
-    """A user of a presence channel on this node: the number of connections,
-    those that subscribe included.
+    """A user of a presence channel on this node. ``connections``: their number,
+    including connections that are just subscribing.
 
-    ``shown``: a subscription was answered, so the other subscribers know the
-    user.
+    ``shown``: one of the subscriptions was answered, so the other subscribers
+    know the user.
     """
 
     connections: int = 0
@@ -102,7 +103,8 @@ class _UserData(Struct):
 
 
 class NotPermitted(ImserverError):
-    """A subscription was refused: the kind and status of the answer."""
+    """The refusal of a subscription, with the kind and the status of the
+    answer."""
 
     def __init__(self, text: str, kind: str = "AuthError", status: int = 401) -> None:
         super().__init__(text)
@@ -119,8 +121,8 @@ def socket_id_of(connection_id: str) -> str:
 
 
 def connection_id_of(socket_id: str) -> str:
-    """The id of the connection with this ``socket_id``; ``""`` if it is
-    none."""
+    """The id of the connection with this ``socket_id``; ``""`` if the text is
+    not a ``socket_id``."""
     first, _, second = socket_id.partition(".")
     try:
         return base64url.encode(_half_of(first) + _half_of(second))
@@ -129,7 +131,7 @@ def connection_id_of(socket_id: str) -> str:
 
 
 def _half_of(digits: str) -> bytes:
-    """The bytes of a number of a ``socket_id``. Raises ValueError and
+    """Decode a number of a ``socket_id`` to bytes. Raises ValueError and
     OverflowError."""
     if not (digits.isascii() and digits.isdecimal() and len(digits) < _HALF_DIGITS):
         raise ValueError("no number")
@@ -151,17 +153,17 @@ class PusherService:
         self._hooks = hooks
         self._client_events = Buckets(CLIENT_EVENTS)
         self._counting: set[tuple[str, str]] = set()
-        """Channels whose count of subscribers will be sent."""
+        """Channels whose number of subscribers will be sent soon."""
         self._users: dict[tuple[str, str], dict[str, _UserHere]] = {}
-        """App and presence channel → its users on this node."""
+        """(app, presence channel) → its users on this node."""
         self._removed: dict[tuple[str, str, str], None] = {}
-        """App, presence channel and a user who has left it on this node. The
-        channel is not notified yet."""
+        """(app, presence channel, user) of users who have left the channel on
+        this node. The channel is not notified yet."""
         self._removers = 0
         self._channels.members.report_to(parted=self._parted, left=self._left)
 
     def commands(self) -> CommandTable:
-        """The commands that this service runs."""
+        """The commands that this service carries out."""
         return {
             PusherSubscribe: CommandRow(self.subscribe, without_user=True),
             PusherUnsubscribe: CommandRow(self.unsubscribe, without_user=True),
@@ -207,8 +209,8 @@ class PusherService:
         return socket_id_of(self._connections.id_of(connection))
 
     def _app_of(self, connection: Connection) -> PusherApp | None:
-        """The app of a connection. None: it no longer speaks the protocol, and
-        the connection is closed."""
+        """The app of a connection. None if it no longer speaks the protocol;
+        then the connection is closed."""
         app = self._apps.by_name.get(connection.app or "")
         if app is None:
             connection.close(CloseCode.APP_DELETED)
@@ -217,11 +219,11 @@ class PusherService:
     # --- users ----------------------------------------------------------------
 
     def sign_in(self, connection: Connection, command: SignIn) -> Reply:
-        """Make the connection a session of the user that the back end has
+        """Make the connection a session of the user whom the back end has
         signed. May switch.
 
-        Only this proves who the user is: back ends sign presence data for names
-        that clients choose.
+        Only a sign-in proves who the user is: back ends also sign presence data
+        for names that clients choose.
         """
         app = self._app_of(connection)
         if app is None:
@@ -302,7 +304,7 @@ class PusherService:
         """Raise :class:`NotPermitted` or :class:`ChannelRefused` if the
         connection may not subscribe.
 
-        Switches if the back end or a group is asked.
+        Switches if the decision needs the back end or a group.
         """
         channel = command.channel
         if channel.startswith("#"):
@@ -340,7 +342,8 @@ class PusherService:
         subscription."""
         signed = f"{self.socket_id(connection)}:{command.channel}"
         if command.data:
-            # Otherwise the signature of "private-a:b" would permit "private-a",
+            # Without this check the signature of "private-a:b" would permit
+            # "private-a",
             # with the data "b".
             if not command.data.startswith("{"):
                 raise NotPermitted("channel_data: expected a JSON object", status=400)
@@ -357,7 +360,7 @@ class PusherService:
         Returns the subscribers of a presence channel in the order of joining.
         """
         is_cached = channel.startswith(CACHED)
-        # From the beginning: its last publication is the cached event.
+        # From the beginning, because its last publication is the cached event.
         since = Position("", 0) if is_cached else None
         options = self._channels.options.of(app.app, channel)
         subscription = self._channels.subscriptions.subscribe(
@@ -367,8 +370,8 @@ class PusherService:
         rows = list[ChannelMember]()
         members = None
         if channel.startswith(PRESENCE):
-            # In a cluster this asks other nodes. What is published meanwhile to
-            # a cache channel waits.
+            # In a cluster this queries other nodes. Messages that are published
+            # meanwhile to a cache channel wait.
             rows = list(self._all(app.app, channel))
             members = _users_of(rows)
         connection.send(wire.subscribed(channel, members))
@@ -402,8 +405,8 @@ class PusherService:
         self._forget(connection, channel, was_subscribed=True)
 
     def _left(self, connection: Connection, channels: tuple[str, ...]) -> None:
-        """Count the subscribers of channels that a connection of this node was
-        in. Never switches."""
+        """Send the new numbers of subscribers of channels that a connection of
+        this node has left. Never switches."""
         app = self._apps.by_name.get(connection.app or "")
         if app is not None and connection.encoding.dialect.name == NAME:
             for channel in channels:
@@ -437,8 +440,8 @@ class PusherService:
             state.set_info(channel, b"")
             raise
 
-        # The user counts while the subscription is under way: of two connections
-        # at once, the end of one must not remove the user.
+        # The user counts while the subscription is in progress: if one of two
+        # connections ends meanwhile, it must not remove the user.
         state.members[channel] = user
         users = self._users.setdefault((app.app, channel), {})
         here = users.setdefault(user, _UserHere())
@@ -453,7 +456,7 @@ class PusherService:
         if user not in self._users.get((app.app, channel), ()):
             return  # this was the only connection, and has ended meanwhile
 
-        # Others hear of the user once, by the first connection.
+        # Others learn of the user once, from the first connection.
         first_of_user = next(
             (row.connection for row in rows if _user_in(row) == user), ""
         )
@@ -465,8 +468,9 @@ class PusherService:
         """Refuse a new user in a presence channel that has too many. May
         switch. Raises NotPermitted."""
         most = app.settings.presence_members
-        # Subscribers are counted at once; only when there are so many, their
-        # users are read.
+        # Subscribers are quickly counted. Their users are read only if there
+        # are
+        # so many subscribers.
         if not most or self._channels.members.count(app.app, channel) < most:
             return
         others = _users_of(self._all(app.app, channel)).keys() - {user}
@@ -486,11 +490,11 @@ class PusherService:
     def _forget(
         self, connection: Connection, channel: str, was_subscribed: bool
     ) -> None:
-        """A connection is no member of a presence channel, or no longer. Never
-        switches.
+        """Remove a connection that has left a presence channel, or was refused
+        there. Never switches.
 
-        The last one of its user on this node has the channel notified, unless
-        it was refused and nobody knows the user.
+        If it was the user's last connection on this node, the channel is
+        notified, unless it was refused and nobody knows the user.
         """
         state = connection.dialect_state
         if isinstance(state, PusherState):
@@ -517,8 +521,8 @@ class PusherService:
                 gevent.spawn(self._run_removed)
 
     def _run_removed(self) -> None:
-        """Greenlet: notify presence channels of users who have gone, until none
-        is left."""
+        """Greenlet: notify presence channels of users who have gone, until all
+        are notified."""
         try:
             while self._removed:
                 key = next(iter(self._removed))
@@ -534,13 +538,13 @@ class PusherService:
             self._removers -= 1
 
     def _notify_removed(self, app: str, channel: str, user: str) -> None:
-        """Send ``member_removed``, unless the user is in the channel, on any
-        node. May switch."""
+        """Send ``member_removed``, unless the user is still in the channel on
+        some node. May switch."""
         if any(_user_in(each) == user for each in self._all(app, channel)):
             return
         here = self._users.get((app, channel), {}).get(user)
         if here is not None:
-            # the user subscribes again, and the others have been told of no end
+            # the user subscribes again, and the others never learnt of an end
             here.shown = True
             return
         self._notify(app, channel, "member_removed", {"user_id": user})
@@ -580,7 +584,7 @@ class PusherService:
             event = replace(
                 self._consent.review(connection, channel, event), type=command.name
             )
-            # it may have left during the review
+            # the connection may have left during the review
             if not self._channels.members.has(connection, channel):
                 return Reply.OK
             if self._channels.options.of(app.app, channel).publish == "back_end":
@@ -609,8 +613,8 @@ class PusherService:
     def _objection(
         self, connection: Connection, app: PusherApp, command: ClientEvent
     ) -> str:
-        """Why a client may not send this event; ``""`` if it may. Counts it
-        against its rate."""
+        """The reason why a client may not send this event; ``""`` if it may.
+        Counts the event against the client's rate."""
         channel = command.channel
         settings = app.settings
         if not channel.startswith((PRIVATE, PRESENCE)) or channel.startswith(ENCRYPTED):
@@ -655,8 +659,8 @@ class PusherService:
         publish(app, channel, event, except_connection=skipped, with_history=False)
 
     def _count(self, app: PusherApp, channel: str) -> None:
-        """Send the number of subscribers to them soon, if the app wants that.
-        Never switches."""
+        """Send subscribers their number soon, if the app wants that. Never
+        switches."""
         key = (app.app, channel)
         wanted = app.settings.subscription_count
         if not wanted or channel.startswith((PRESENCE, "#")) or key in self._counting:
@@ -721,7 +725,8 @@ class PusherService:
 
 
 def _users_of(rows: Iterable[ChannelMember]) -> dict[str, Raw]:
-    """The users of a presence channel, and what they say of themselves."""
+    """Id of a user of a presence channel → the data of this user about
+    themselves."""
     users: dict[str, Raw] = {}
     for row in rows:
         member = _read_member(row.channel_info)
@@ -751,7 +756,7 @@ def _signed_member(command: PusherSubscribe) -> _Member:
 
 
 def _read_member(info: str | bytes) -> _Member | None:
-    """The data of a subscriber about itself; None for subscribers of other
+    """The data of a subscriber about itself. None for subscribers of other
     dialects."""
     try:
         if info:

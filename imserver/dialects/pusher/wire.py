@@ -3,8 +3,8 @@
 
 See docs/reference/pusher-dialect.md.
 
-A frame is a JSON object with ``event``, ``data`` and ``channel``. What the
-server sends in ``data`` is JSON text in a string, except in errors.
+A frame is a JSON object with ``event``, ``data`` and ``channel``. In frames of
+the server, ``data`` is a string with JSON text, except in errors.
 """
 
 from collections.abc import Callable, Mapping
@@ -26,10 +26,10 @@ from imserver.plugin.wire import (
 )
 
 _FIRST_OWN_CODE: Final = 4000
-"""Close codes from here on are those of Pusher's protocol."""
+"""The first close code that Pusher's protocol defines itself."""
 VERSIONS: Final = (4, 5, 6, 7)
-"""Supported versions of the protocol: all that Pusher supports. Their frames
-are the same."""
+"""Supported versions of the protocol: every version that Pusher supports. They
+have the same frames."""
 MAX_EVENT_NAME: Final = 200
 """Longest name of an event, in characters."""
 RESERVED_EVENTS: Final = ("pusher:", "pusher_internal:")
@@ -44,13 +44,13 @@ CACHED: Final = (
     "private-encrypted-cache-",
 )
 USER_CHANNEL: Final = "#server-to-user-"
-"""Beginning of the name of a user's own channel."""
+"""Beginning of the name of the channel of a user."""
 DOTNET: Final = "pusher-dotnet-client"
-"""Client name of Pusher's library for .NET. It knows another event for refused
-subscriptions."""
+"""Client name of Pusher's library for .NET. It expects another event for a
+refused subscription."""
 
 CODE_CLIENT_EVENT: Final = 4301
-"""A client event was refused."""
+"""The server has refused a client event."""
 CODE_BAD_FRAME: Final = 4302
 """The server did not understand a frame."""
 
@@ -62,7 +62,7 @@ KINDS: Final = {
 """Notices of a channel: kind of the event → its name on the wire."""
 
 STREAM: Final = b"imserver:stream"
-"""The event of a streamed message: its pieces, and its end."""
+"""The event for pieces and the end of a streamed message."""
 CLOSE_CODES: Final = {
     # Clients of Pusher do not reconnect after 4000 to 4099, reconnect later
     # after 4100 to 4199, and at once after 4200 to 4299. They read any other
@@ -85,7 +85,7 @@ CLOSE_CODES: Final = {
     CloseCode.APP_DELETED: 4001,
     CloseCode.WRONG_DIALECT: 4009,
 }
-"""Our close code → Pusher's."""
+"""Our close code → Pusher's close code."""
 _decode_raw = msgspec.json.Decoder(Raw).decode
 
 
@@ -135,7 +135,7 @@ _decode_frame = msgspec.json.Decoder(_Frame).decode
 
 
 def frame(event: bytes, data: bytes, channel: str = "") -> bytes:
-    """A frame of the server. ``data``: JSON, which is sent as a string."""
+    """A frame of the server. ``data``: JSON, which is sent inside a string."""
     if channel:
         where = b',"channel":%b' % encode(channel)
     else:
@@ -150,7 +150,7 @@ def established(socket_id: str, activity_seconds: int) -> bytes:
 
 
 def error(code: int, message: str) -> bytes:
-    """An error that concerns the connection, or a frame of it."""
+    """An error about the connection, or about a frame of it."""
     return b'{"event":"pusher:error","data":%b}' % encode(
         {"code": code, "message": message}
     )
@@ -158,7 +158,7 @@ def error(code: int, message: str) -> bytes:
 
 def subscribed(channel: str, members: Mapping[str, Raw] | None = None) -> bytes:
     """The answer to a subscription. ``members``: of a presence channel, id →
-    what it says of itself."""
+    data of the member about itself."""
     about: dict[str, Any] = {}
     if members is not None:
         about["presence"] = {
@@ -183,7 +183,7 @@ def not_subscribed(
 
 
 def cache_miss(channel: str) -> bytes:
-    """The cache of a channel is empty."""
+    """The notice that the cache of a channel is empty."""
     return b'{"event":"pusher:cache_miss","channel":%b}' % encode(channel)
 
 
@@ -197,7 +197,7 @@ PONG: Final = frame(b"pusher:pong", b"{}")
 
 def as_payload(data: str) -> tuple[bytes, str]:
     """The payload of an event whose data a back end or client has sent as a
-    string: JSON, or text."""
+    string: either JSON, or a text."""
     try:
         _decode_raw(data)
     except (ValueError, RecursionError):
@@ -206,12 +206,12 @@ def as_payload(data: str) -> tuple[bytes, str]:
 
 
 def data_of(event: Event) -> str:
-    """The data of an event as the protocol has it: JSON as text, or a text that
-    is no JSON."""
+    """The data of an event in the form of the protocol: JSON as text, or a text
+    that is not JSON."""
     if event.data:
         return event.data.decode()
     if as_payload(event.text)[0]:
-        # As it is, a client would read the text "5" as a number.
+        # Unchanged, a client would read the text "5" as a number.
         return encode(event.text).decode()
     return event.text
 
@@ -221,8 +221,8 @@ COMMANDS: Final[dict[str, Callable[[bytes], Command]]] = {
     "pusher:unsubscribe": msgspec.json.Decoder(PusherUnsubscribe).decode,
     "pusher:signin": msgspec.json.Decoder(SignIn).decode,
 }
-"""The commands but pings and client events: name on the wire → function that
-decodes ``data``."""
+"""The commands, except pings and client events: name on the wire → the function
+that decodes ``data``."""
 CLIENT_PREFIX: Final = "client-"
 
 
@@ -260,8 +260,8 @@ class PusherDialect(Dialect):
         return Request("", name, None, ReplyCode.NO_ROUTE)
 
     def encode_reply(self, request: Request, reply: Reply) -> bytes | None:
-        """The error of a request. Services answer everything else, and the
-        codec answers pings."""
+        """Encode the error of a request. Services answer all other requests,
+        and the codec answers pings."""
         if reply.code == ReplyCode.OK:
             return None
         if reply.code == ReplyCode.NO_ROUTE:
@@ -269,7 +269,8 @@ class PusherDialect(Dialect):
         return error(CODE_BAD_FRAME, "The request failed")
 
     def encode_close(self, code: int, reason: str) -> bytes | None:
-        """The error that some clients read in place of the close code."""
+        """Encode the error that some clients read in place of the close
+        code."""
         if code < _FIRST_OWN_CODE:
             return None
         return error(code, reason)
@@ -277,9 +278,9 @@ class PusherDialect(Dialect):
     def encode_event(self, event: Event) -> bytes | None:
         """Encode a push, a publication, or a notice of a channel.
 
-        The type of a message is the name of its event. None for names of the
-        protocol's own events, which only the server sends, and for kinds that
-        the dialect does not have.
+        The type of a message is the name of its event. None for names that only
+        the protocol's own events may have, and for kinds that the dialect does
+        not have.
         """
         if event.channel is None:
             channel = ""
