@@ -13,7 +13,7 @@ threads and for asyncio.
 - :class:`Client` receives pushes; :class:`Messenger` sends and receives stored
   messages, and loses none.
 - :class:`Accounts` logs in to accounts with a provider such as GitHub, and
-  resets passwords.
+  resets passwords of accounts.
 - :class:`Api` calls the HTTP API; :class:`Publisher` pushes over one open
   connection.
 - All run with threads or under gevent. All but the accounts run in asyncio with

@@ -1,5 +1,5 @@
-"""Logging in to an account, with a password or a provider
-(docs/guides/log-in-with.md); its second factor."""
+"""Login to an account, with a password or a provider
+(docs/guides/log-in-with.md), and its second factor."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _OAUTH: Final = "accounts/oauth/"
 
 
 class LoginProvider(Struct, frozen=True):
-    """A provider of an app. ``register``: whether the first login makes an
-    account."""
+    """A login provider of an app. ``register``: whether the first login makes
+    an account."""
 
     provider: str
     kind: str
@@ -27,11 +27,11 @@ class LoginProvider(Struct, frozen=True):
 
 
 class StartedLogin(Struct, frozen=True):
-    """A login that was started: open ``url`` in a browser, and show the code
+    """A login that has begun: open ``url`` in a browser, and show the code
     ``shown`` to the user.
 
-    ``login`` is its secret handle. ``interval`` and ``expires``: seconds
-    between two requests to finish it, and after which it is forgotten.
+    ``login`` is its secret handle. ``interval``: seconds between two requests
+    to finish it. ``expires``: seconds after which the server forgets it.
     """
 
     url: str
@@ -52,7 +52,8 @@ class AccountLogin(Struct, frozen=True):
 
 
 class ProviderLink(Struct, frozen=True):
-    """A provider with which an account logs in, since Unix second ``since``."""
+    """A provider with which the user logs in to an account, since Unix second
+    ``since``."""
 
     provider: str
     title: str
@@ -67,13 +68,13 @@ def _session(answer: Any) -> AccountLogin:
 
 
 def ask_user(started: StartedLogin) -> None:
-    """Print where the user has to go, and the code to compare."""
+    """Print the address that the user must open, and the code to compare."""
     print(f"Open {started.url} and check that the page shows {started.shown}")
 
 
 class Accounts:
     """Logins to accounts of an ``app`` at ``url``. ``token``: of the account,
-    for its links.
+    needed for its links and its second factor.
 
     :meth:`oauth_login` and :meth:`oauth_link` call ``show`` with the login, and
     wait until the user has agreed. All methods may raise
@@ -107,27 +108,27 @@ class Accounts:
         self, login: str, password: str, *, code: str = "", device: str = ""
     ) -> AccountLogin:
         """Log in with an identifier of an account and its password. ``code``:
-        of its second factor; without one, an account that has it refuses with
-        ``second_factor_required``."""
+        of the second factor. If the account has a second factor and ``code`` is
+        missing, the server refuses with ``second_factor_required``."""
         body = {"login": login, "password": password, "device": device}
         if code:
             body["code"] = code
         return _session(self._account("login", body))
 
     def begin_factor(self, password: str) -> tuple[str, str]:
-        """Begin to turn on the second factor of the account of the token: the
-        secret for an authenticator app, and the same as an address for such
-        apps."""
+        """Begin to turn on the second factor of the account of the token.
+        Returns the secret for an authenticator app, and an address for such
+        apps that has the secret, too."""
         answer = self._account("factor/begin", {"password": password})
         return answer["secret"], answer["address"]
 
     def confirm_factor(self, code: str) -> tuple[str, ...]:
-        """Turn it on, with a code of the authenticator app. Returns recovery
-        codes; each stands for a code once."""
+        """Turn on the second factor, with a code of the authenticator app.
+        Returns recovery codes; each works once in place of a code."""
         return tuple(self._account("factor/confirm", {"code": code})["codes"])
 
     def renew_codes(self, code: str) -> tuple[str, ...]:
-        """New recovery codes in place of all earlier ones."""
+        """Replace all recovery codes; returns the new ones."""
         return tuple(self._account("factor/codes", {"code": code})["codes"])
 
     def remove_factor(self, password: str, code: str) -> None:
@@ -144,8 +145,8 @@ class Accounts:
     def oauth_start(
         self, provider: str, *, device: str = "", link: bool = False, password: str = ""
     ) -> StartedLogin:
-        """Start a login, or with ``link`` the linking of the account of the
-        token, which needs the password of the account if it has one."""
+        """Start a login. With ``link``, start to link the account of the token;
+        this needs the password of the account if it has one."""
         body = {
             "provider": provider,
             "device": device,
@@ -157,12 +158,12 @@ class Accounts:
     def oauth_finish(
         self, started: StartedLogin, factor: str = ""
     ) -> AccountLogin | str | None:
-        """The session of a login, or the provider that was linked. None: the
+        """The session of a login, or the provider that was linked. None if the
         user has not agreed yet.
 
-        ``factor``: a code of the second factor. An account that has one refuses
-        a login without it with ``second_factor_required``; the login may then
-        be finished again.
+        ``factor``: a code of the second factor. If an account needs it and it
+        is missing, the server refuses with ``second_factor_required``; then
+        finish the login again with a code.
         """
         body = {"login": started.login}
         if factor:
@@ -181,7 +182,7 @@ class Accounts:
         device: str = "",
         show: Callable[[StartedLogin], object] = ask_user,
     ) -> AccountLogin:
-        """Log in, and return when the user has agreed."""
+        """Log in; returns when the user has agreed."""
         result = self._wait(self.oauth_start(provider, device=device), show)
         assert isinstance(result, AccountLogin)
         return result
@@ -193,8 +194,8 @@ class Accounts:
         *,
         password: str = "",
     ) -> None:
-        """Link the account of the token with a provider, and return when the
-        user has agreed. ``password``: of the account, if it has one."""
+        """Link the account of the token with a provider; returns when the user
+        has agreed. ``password``: of the account, if it has one."""
         self._wait(self.oauth_start(provider, link=True, password=password), show)
 
     def _wait(
@@ -215,23 +216,24 @@ class Accounts:
                 return result
 
     def links(self) -> tuple[ProviderLink, ...]:
-        """The providers with which the account of the token logs in."""
+        """The providers with which the user logs in to the account of the
+        token."""
         answer = self._api.call("GET", f"{_OAUTH}links", query={"app": self._app})
         return msgspec.convert(answer["links"], tuple[ProviderLink, ...])
 
     def unlink(self, provider: str) -> None:
-        """End a link of the account of the token."""
+        """Remove the link of the account of the token with a provider."""
         self._post("unlink", {"provider": provider})
 
     # --- forgotten passwords --------------------------------------------------
 
     def request_reset(self, login: str) -> None:
-        """Ask for a mail to the account with this identifier. Nobody learns
-        whether it exists."""
+        """Request a mail to the account with this identifier. Nobody learns
+        whether the account exists."""
         self._api.call("POST", "accounts/reset", {"app": self._app, "login": login})
 
     def finish_reset(self, code: str, password: str) -> None:
-        """Set a new password with the code of a mail. All sessions of the
+        """Set a new password, with the code from the mail. All sessions of the
         account end."""
         body = {"app": self._app, "code": code, "password": password}
         self._api.call("POST", "accounts/reset/finish", body)

@@ -73,7 +73,7 @@ class AsyncSession(SessionShell[T]):
         super().__init__(core, url, on_state)
         self._token = token
         self._changed: asyncio.Event | None = None
-        """Set at the next change of the core; None if no task waits for one."""
+        """Set at the next change of the core. None if no task waits for one."""
         self._connection: ClientConnection | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -178,10 +178,10 @@ class AsyncSession(SessionShell[T]):
         returns its events.
 
         ``token``: a channel token, or a function that returns a fresh one; it
-        must not block. ``since``: the position that you have; what came after
-        it is received first. Raises :class:`CommandRefused`, and
+        must not block. ``since``: the position that you have; you receive the
+        publications after it first. Raises :class:`CommandRefused`, and
         :class:`NotConnected` without a connection or an answer; ValueError if
-        there is a subscription.
+        the channel has a subscription.
         """
         self._core.subscriptions.add(channel, token, since)
         try:
@@ -198,7 +198,7 @@ class AsyncSession(SessionShell[T]):
 
     async def unsubscribe(self, channel: str) -> None:
         """End a subscription. Raises :class:`NotConnected` without an answer;
-        it has ended nevertheless."""
+        the subscription has ended nevertheless."""
         self._core.subscriptions.remove(channel)
         await self.request("unsubscribe", {"channel": channel})
 
@@ -368,8 +368,8 @@ class AsyncClient(AsyncSession[PushEvent]):
 def _command(
     make: Callable[P, Command[R]],
 ) -> Callable[Concatenate[AsyncMessenger, P], Coroutine[Any, Any, R]]:
-    """Return a method that executes the command that ``make`` returns, with the
-    same arguments."""
+    """Return a method that takes the arguments of ``make`` and executes the
+    command that it returns."""
 
     async def run(self: AsyncMessenger, /, *args: P.args, **kwargs: P.kwargs) -> R:
         return await self.execute(make(*args, **kwargs))
@@ -496,7 +496,7 @@ class AsyncMessenger(AsyncSession[MessengerEvent]):
             await self._wait(lambda: self._core.over, attempts.pause())
 
     async def _await_turn(self, attempts: Attempts) -> None:
-        """Wait until the command can be sent, or its time is over."""
+        """Wait until the command can be sent, or until its time is over."""
         turn: asyncio.Future[float] = asyncio.get_running_loop().create_future()
         attempts.begin(turn, monotonic())
         left = attempts.seconds_left(monotonic())

@@ -38,12 +38,12 @@ PREFIX: Final = "/api/v1/"
 TIMEOUT_SECONDS: Final = 10.0
 TRIES: Final = 3
 MAX_PAUSE_SECONDS: Final = 30.0
-"""The longest pause before another try. If the server asks for a longer one,
-its refusal is raised."""
+"""The longest pause before another try. If the server wants a longer one, the
+call raises its refusal."""
 PAGE_SIZE: Final = 1000
 _CONNECTIONS: Final = 16
 _QUOTED_BYTES: Final = 200
-"""How much an error quotes of an answer that is no problem."""
+"""How many bytes of a malformed answer an error quotes."""
 
 T = TypeVar("T")
 
@@ -63,8 +63,7 @@ def push_body(
     type: str = "text",
     **fields: Any,
 ) -> dict[str, Any]:
-    """Return the body of a push: the arguments that are given, and no
-    others."""
+    """Return the body of a push: only the arguments that are given."""
     body = {"app": app}
     if text is None:
         body["data"] = data
@@ -81,7 +80,7 @@ def push_body(
 OPEN_STREAM: Final = "channels/stream/open"
 APPEND_PIECES: Final = "channels/stream/append"
 CLOSE_STREAM: Final = "channels/stream/close"
-"""Routes of streamed messages, which are commands of a publisher connection,
+"""Routes of streamed messages. They are commands of a publisher connection,
 too."""
 
 
@@ -102,7 +101,7 @@ def stream_body(
     sender: str = "",
     tags: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """The body that opens a streamed message, of the arguments of
+    """The body that opens a streamed message, from the arguments of
     :meth:`Api.open_stream`."""
     fields = {"text": text, "type": type, "sender": sender, "tags": tags or {}}
     return {"app": app, "channel": channel, **fields}
@@ -150,7 +149,8 @@ def _publication(
 
 
 def _without_user(body: dict[str, Any]) -> dict[str, Any]:
-    """The body without an empty ``user``: the token of a bot names it."""
+    """The body without ``user`` if that is empty: then the token of a bot names
+    the user."""
     return {name: value for name, value in body.items() if name != "user" or value}
 
 
@@ -163,8 +163,8 @@ class Api:
     ``timeout_seconds``), and :class:`ClientError` if the answer is malformed. A
     call that may be repeated without harm is tried up to ``tries`` times while
     the error is temporary. Pushes and publications have an idempotency key for
-    this, so none is accepted twice. One that nothing has accepted is refused
-    with ``not_accepted``, which is temporary.
+    this, so the server accepts each only once. If no target has accepted one,
+    the server refuses it with ``not_accepted``, which is temporary.
     """
 
     def __init__(
@@ -206,7 +206,7 @@ class Api:
         body: Any = None,
         query: dict[str, Any] | None = None,
     ) -> Any:
-        """Call any route by its path after ``/api/v1/``, once; return the
+        """Call any route once, by its path after ``/api/v1/``; return the
         answer as plain Python data.
 
         ``body``: the JSON body; with GET, the parameters of the address, as in
@@ -246,10 +246,10 @@ class Api:
     ) -> PushAnswer:
         """Push ``text``, or ``data`` (any JSON) with a ``type`` of your own.
 
-        Targets: a ``user`` (optionally on one ``device``), ``users``, a
-        ``connection``, a ``channel``, ``all`` of the app, or ``targets`` of
-        mixed kinds, each ``{"user": …}``, ``{"channel": …}`` and so on. A push
-        to an absent user waits for ``ttl_seconds``. ``id`` is shown to clients,
+        Targets are a ``user`` (optionally on one ``device``), ``users``, a
+        ``connection``, a ``channel``, or ``all`` of the app. ``targets`` of
+        mixed kinds are ``{"user": …}``, ``{"channel": …}`` and so on. A push to
+        an absent user waits for ``ttl_seconds``. ``id`` is shown to clients,
         and accepted only once. With ``store`` the push is saved in the log, for
         users and for a ``group``.
         """
@@ -292,7 +292,8 @@ class Api:
     def presences(
         self, app: str, users: Sequence[str], *, sessions: bool = False
     ) -> tuple[Presence, ...]:
-        """Get the same of many users, with their ``sessions`` if wanted."""
+        """Get whether each of many users is online, with their ``sessions`` if
+        wanted."""
         body = {"app": app, "users": list(users), "sessions": sessions}
         return self._post("presence", body, tuple[Presence, ...], "users")
 
@@ -351,7 +352,7 @@ class Api:
         tags: Mapping[str, str] | None = None,
         with_history: bool = True,
     ) -> tuple[ChannelResult, ...]:
-        """Publish the same to several channels; return the results in their
+        """Publish one message to several channels; return the results in their
         order."""
         fields = _publication(
             text, data, type, sender, id, except_users, tags, with_history
@@ -416,8 +417,7 @@ class Api:
     ) -> tuple[PieceResult, ...]:
         """Append pieces to streamed messages: (id of the stream, number of the
         piece, text). The pieces of a stream have the numbers 1, 2, 3 and so on.
-        It may be repeated.
-        """
+        You may repeat the call."""
         body = pieces_body(app, pieces)
         return self._post(APPEND_PIECES, body, tuple[PieceResult, ...], "results")
 
@@ -425,7 +425,7 @@ class Api:
         self, app: str, stream: str, *, incomplete: bool = False
     ) -> StreamEnd:
         """Close a streamed message. ``incomplete``: its text is not finished.
-        It may be repeated."""
+        You may repeat the call."""
         return self._post(CLOSE_STREAM, end_body(app, stream, incomplete), StreamEnd)
 
     def channel(self, app: str, channel: str) -> Channel:
@@ -463,8 +463,8 @@ class Api:
         users: Sequence[str] = (),
         connections: Sequence[str] = (),
     ) -> int:
-        """Subscribe connections, and all connections of users; return how many
-        new subscriptions that is."""
+        """Subscribe single connections, and all connections of users; return
+        the number of new subscriptions."""
         return self._change(
             "channels/subscribe", "subscribed", app, users, connections, channel=channel
         )
@@ -477,7 +477,8 @@ class Api:
         users: Sequence[str] = (),
         connections: Sequence[str] = (),
     ) -> int:
-        """Unsubscribe them; return how many were subscribed."""
+        """Unsubscribe connections and users from a channel; return how many
+        connections were subscribed."""
         return self._change(
             "channels/unsubscribe",
             "unsubscribed",
@@ -498,7 +499,7 @@ class Api:
         connections: Sequence[str] = (),
     ) -> int:
         """End the sessions of users (on one device, or on all) and single
-        connections; return how many."""
+        connections; return how many sessions have ended."""
         more = {}
         if device is not None:
             more["device"] = device
@@ -507,8 +508,8 @@ class Api:
     def ban(
         self, app: str, users: Sequence[str], seconds: float, reason: str = ""
     ) -> int:
-        """Ban users for a time, or (0 seconds) for good; return how many
-        sessions that ended. They see the reason."""
+        """Ban users for some seconds, or (0) for good; return how many sessions
+        have ended. The users see the reason."""
         body = {"app": app, "users": list(users), "seconds": seconds}
         if reason:
             body["reason"] = reason
@@ -538,7 +539,7 @@ class Api:
                 return apps
 
     def create_app(self, app: str, settings: Mapping[str, Any] | None = None) -> App:
-        """Create an app. ``settings`` are those of the configuration's section
+        """Create an app. ``settings`` has keys of the configuration's section
         ``apps``."""
         body = {"app": app, "settings": settings or {}}
         answer = self._request("POST", "apps/create", None, body, None)
@@ -550,8 +551,8 @@ class Api:
         settings: Mapping[str, Any] | None = None,
         unset: Sequence[str] = (),
     ) -> App:
-        """Change settings of an app that was created at run time; ``unset``
-        ones get their default again."""
+        """Change settings of an app that was created at run time. Each of the
+        ``unset`` settings gets its default again."""
         body = {"app": app, "settings": settings or {}, "unset": list(unset)}
         answer = self._request("POST", "apps/set", None, body, None)
         return decode_answer(answer, App)
@@ -568,9 +569,13 @@ class Api:
         limit: int = 1,
         tries: int = 5,
     ) -> MailboxClaim:
-        """Claim the messages of a bot that wait longest, for so many seconds.
-        ``wait``: so many seconds the server waits for one; fewer than
-        ``timeout_seconds``. ``user``: the bot, if the key is none of it."""
+        """Claim the messages of a bot that wait longest, for a number of
+        seconds.
+
+        ``wait``: how many seconds the server waits for a message; fewer than
+        ``timeout_seconds``. ``user``: the bot, if the key is not a token of the
+        bot.
+        """
         body = {
             "app": app,
             "user": user,
@@ -583,16 +588,17 @@ class Api:
         return decode_answer(answer, MailboxClaim)
 
     def renew(self, app: str, token: str, seconds: int = 60, *, user: str = "") -> int:
-        """Let a claim end later. Returns its end, in Unix milliseconds. Refused
-        with ``claim_ended``."""
+        """Extend a claim. Returns its new end, in Unix milliseconds. The server
+        refuses with ``claim_ended`` if the claim has ended."""
         body = _without_user(
             {"app": app, "user": user, "token": token, "seconds": seconds}
         )
         return self._post("mailbox/renew", body, int, "until")
 
     def ack(self, app: str, token: str, *, user: str = "") -> None:
-        """Acknowledge the messages of a claim: nobody gets them again. Refused
-        with ``claim_ended`` if its lease has ended: somebody else gets them."""
+        """Acknowledge the messages of a claim, so that nobody gets them again.
+        The server refuses with ``claim_ended`` if the claim has ended: another
+        worker gets them."""
         body = _without_user({"app": app, "user": user, "token": token})
         self._post("mailbox/ack", body, dict)
 
@@ -605,8 +611,9 @@ class Api:
         *,
         user: str = "",
     ) -> None:
-        """Give the messages of a claim back: they may be claimed again after so
-        many seconds. Refused with ``claim_ended``."""
+        """Give the messages of a claim back. They may be claimed again after
+        some seconds. The server refuses with ``claim_ended`` if the claim has
+        ended."""
         body = {
             "app": app,
             "user": user,
@@ -660,7 +667,7 @@ class Api:
         body: Any,
         repeat_id: str | None,
     ) -> bytes:
-        """Return the body of the answer.
+        """Send a request and return the body of the answer.
 
         ``repeat_id``: the idempotency key under which the request may be
         repeated; ``""`` if it needs none; None if it must not be repeated.
@@ -708,7 +715,7 @@ class Api:
         try:
             problem = msgspec.json.decode(answer.data, type=_Problem)
         except (ValueError, RecursionError):
-            # A proxy has answered, or another server.
+            # A proxy or another server has answered.
             text = answer.data[:_QUOTED_BYTES].decode("utf-8", "replace")
             problem = _Problem(message=text, temporary=answer.status >= 500)
         wait = answer.headers.get("Retry-After", "")
@@ -725,7 +732,7 @@ class Api:
 
 
 def _encoded(query: Mapping[str, Any]) -> str:
-    """The parameters of an address that are given."""
+    """Encode the parameters of an address that are given."""
     given: dict[str, Any] = {}
     for name, value in query.items():
         if isinstance(value, bool):

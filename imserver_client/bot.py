@@ -16,8 +16,8 @@ from imserver_client.errors import ClientError, RequestRefused
 from imserver_client.terminal import Command, fail, read_key, server_address, url_option
 
 ANSWER_SECONDS: Final = 120.0
-"""Time for an answer. The first one of a new server on a busy machine takes
-seconds."""
+"""Time limit for an answer. The first answer of a new server on a busy machine
+takes seconds."""
 
 
 @click.group()
@@ -31,7 +31,7 @@ def bot() -> None:
 
 
 def _options(command: Command) -> Command:
-    """Options by which a command reaches the server."""
+    """Add the options by which a command reaches the server."""
     command = click.option(
         "--key-file",
         metavar="FILE",
@@ -45,8 +45,7 @@ def _options(command: Command) -> Command:
 
 @contextmanager
 def _server(url: str, key_file: str | None) -> Iterator[Api]:
-    """The API. What goes wrong inside is said in one line, and ends the command
-    with status 1."""
+    """The API. An error inside ends the command with one line and status 1."""
     key = read_key(key_file)
     try:
         with Api(server_address(url), key, timeout_seconds=ANSWER_SECONDS) as api:

@@ -1,7 +1,7 @@
 """Errors: one row for each code, and the exceptions that the client raises.
 
 Every error has a ``code``, a ``text`` that says what happened, and a ``remedy``
-that says what to do. The codes are those of the server: close codes of the
+that says what to do. The server defines the codes: close codes of the
 WebSocket, reply codes of the cmd dialect, problem codes of the HTTP API. This
 package has its own table, so that it does not depend on the server.
 """
@@ -32,8 +32,8 @@ CLOSE_TOO_LARGE: Final = 1009
 CLOSE_RATE_LIMIT: Final = 4003
 CLOSE_TOKEN_INVALID: Final = 4504
 CLOSE_TRY_AGAIN: Final = 3000
-"""The client closes with it and reconnects: the login or the sync did not get a
-usable answer."""
+"""The client closes with this code and reconnects if the login or the sync did
+not get a usable answer."""
 
 REPLY_OK: Final = 200
 REPLY_NOT_LOGGED_IN: Final = 1000
@@ -163,7 +163,7 @@ _REJECTED: Final = ErrorRow(
     REPLY_UNAUTHORIZED, "the back end rejected the message", "Change the message."
 )
 
-# The HTTP API says in English what is wrong; these rows add what to do.
+# The HTTP API tells in English what is wrong; these rows add the remedy.
 PROBLEM_CODES: Final[dict[int | str, ErrorRow]] = {
     row.code: row
     for row in (
@@ -202,7 +202,8 @@ PROBLEM_CODES: Final[dict[int | str, ErrorRow]] = {
 
 
 _FOR_GOOD: Final = range(4500, 5000)
-"""Close codes of newer servers after which a client does not come back."""
+"""Close codes, also of newer servers, after which a client does not
+reconnect."""
 
 
 def may_reconnect(code: int) -> bool:
@@ -237,8 +238,8 @@ class Closed(ClientError):
     """The session is over: closed by this program, or by the server with a code
     that forbids to reconnect.
 
-    With the code 1009, of a single request: it is larger than the server
-    allows. The session reconnects.
+    The code 1009 is about a single request: it is larger than the server
+    allows. In this case the session reconnects.
     """
 
     code: int
@@ -268,9 +269,9 @@ class CommandRefused(ClientError):
     code.
 
     ``reason`` says why the back end of the app has rejected a message. It may
-    be empty; it is None if there is another cause. ``refused`` says why the
-    server refuses the command, such as ``denied``, ``not_bot`` or ``muted``;
-    None if it does not say.
+    be empty, and is None if the cause is another one. ``refused`` is the
+    server's reason, such as ``denied``, ``not_bot`` or ``muted``; None if it
+    gives no reason.
     """
 
     code: int
@@ -304,9 +305,8 @@ class RequestRefused(ClientError):
     of the problem.
 
     ``request``: its method and address without the query. A command of a
-    publisher connection has neither (0 and ``""``). ``temporary``: the same
-    request may succeed later, after ``retry_after_seconds`` if the server gives
-    them.
+    publisher connection has neither (0 and ``""``). ``temporary``: the request
+    may succeed later, after ``retry_after_seconds`` if the server gives them.
     """
 
     code: str
@@ -346,8 +346,8 @@ class RequestRefused(ClientError):
 
 
 def _row(table: dict[int | str, ErrorRow], code: int, text: str) -> ErrorRow:
-    """Return the row of a code; a code of a newer server has ``text``, which
-    the server sent."""
+    """Return the row of a code. A code that only newer servers have gets
+    ``text``, which the server has sent."""
     return table.get(code) or ErrorRow(
         code, text or "unknown code", "Update imserver-client."
     )

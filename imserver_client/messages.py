@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 class Reaction(Struct, frozen=True):
     """How often users reacted to a message with an emoji. ``users``: at most 10
-    of them; ``mine``: you are one of all of them."""
+    of them. ``mine``: you are one of the users."""
 
     emoji: str
     count: int
@@ -39,7 +39,7 @@ class SlashCommand(Struct, frozen=True):
 
 
 class BotCommand(Struct, frozen=True):
-    """A slash command of a bot in a conversation; ``name``: the user name of
+    """A slash command of a bot in a conversation. ``name``: the user name of
     the bot."""
 
     bot: str
@@ -98,9 +98,9 @@ class Entry(Struct, frozen=True, kw_only=True):
     ``conversation``. ``kind``:
 
     - ``"message"``: has ``text``, or JSON as ``data``, or ``base64`` (binary
-      content of other dialects), of a ``type`` (``"text"``, ``"picture"``, …).
-      ``about`` is the id of the message to which it replies. In a history it
-      has its latest content; ``meta["edited"]`` is then the id of the last
+      content of other dialects). ``type`` is ``"text"``, ``"picture"`` and so
+      on. ``about`` is the id of the message to which it replies. In a history
+      it has its latest content. Then ``meta["edited"]`` is the id of the last
       edit.
     - ``"edit"`` or ``"recall"`` of the message with the id ``about``. In a
       history a recalled message is itself a ``"recall"``, whose ``about`` is
@@ -110,20 +110,21 @@ class Entry(Struct, frozen=True, kw_only=True):
       the number of users who react with it from then on.
     - ``"pin"`` of a message, of the same types.
     - ``"press"`` of a button of your message with the id ``about``; ``text`` is
-      the value of the button. With a ``type`` it is what happens to a question:
-      ``"answer"``, ``"cancel"``, ``"expire"``, ``"escalate"``, ``"remind"``,
-      ``"tally"`` (of a poll); ``meta["ask"]`` has what changes of its
-      :attr:`ask`.
+      the value of the button. If it has a ``type``, it is a change of a
+      question: ``"answer"``, ``"cancel"``, ``"expire"``, ``"escalate"``,
+      ``"remind"`` or ``"tally"`` (of a poll). Then ``meta["ask"]`` has the
+      changes of its :attr:`ask`.
     - ``"group"``, ``"join"``, ``"leave"``: changes of a group.
 
     ``sender`` is empty for a message of a back end without a sender; ``to`` is
-    empty in a group. ``meta`` has ``mentions``, ``forwarded`` (``from`` and
-    ``id`` of the original), the ``users`` who joined or left and the number of
-    ``members`` since then, the ``change`` of a group, the :attr:`command` and
-    :attr:`buttons` of bots, or ``incomplete`` if a bot did not finish the text.
-    A reply in a thread has its first message as :attr:`thread`, and that has
-    ``meta["replies"]``: their ``count``, the ``last`` one and its ``time``, and
-    some ``users`` who wrote. ``time`` is in milliseconds since 1970.
+    empty in a group. ``meta`` has ``mentions``, and ``forwarded`` (``from`` and
+    ``id`` of the original). It has the ``users`` who joined or left, with the
+    number of ``members`` since then, and the ``change`` of a group. It has the
+    :attr:`command` and :attr:`buttons` of bots, and ``incomplete`` if a bot did
+    not finish the text. The :attr:`thread` of a reply is the first message of
+    the thread. That message has ``meta["replies"]``: their ``count``, the
+    ``last`` one and its ``time``, and some ``users`` who wrote. ``time`` is in
+    milliseconds since 1970.
     """
 
     id: int
@@ -144,18 +145,19 @@ class Entry(Struct, frozen=True, kw_only=True):
 
     @property
     def thread(self) -> int:
-        """The message with which its thread begins; 0: it is no reply in a
-        thread."""
+        """The id of the message with which its thread begins. 0 if it is not a
+        reply in a thread."""
         return _converted(self.meta.get("thread"), int) or 0
 
     @property
     def is_beside(self) -> bool:
-        """Whether it is shown in its thread alone, not in its conversation."""
+        """Whether the entry is shown in its thread only, and not in its
+        conversation."""
         return self.thread > 0 and self.meta.get("also") is not True
 
     @property
     def command(self) -> SlashCommand | None:
-        """The slash command of a bot that the message is; None: it is none."""
+        """The slash command of a bot, if the message is one; else None."""
         return _converted(self.meta.get("command"), SlashCommand)
 
     @property
@@ -167,7 +169,7 @@ class Entry(Struct, frozen=True, kw_only=True):
 
     @property
     def ask(self) -> Ask | None:
-        """What makes a message a question; None: it is none."""
+        """The question, if the message is one; else None."""
         if self.kind == "message":
             return _converted(self.meta.get("ask"), Ask)
         return None
@@ -198,12 +200,12 @@ class UnsentText(Struct, frozen=True, omit_defaults=True):
 
 
 class Arrangement(Struct, frozen=True, kw_only=True):
-    """What you keep about a conversation, on all your devices.
+    """Your own settings of a conversation, on all your devices.
 
     ``pinned``: the conversation with the greatest number comes first.
     ``archived``, ``marked``: the newest entry at the time when you archived it,
-    or marked it as unread. 0: you did not. ``version``: the greater one is
-    newer. ``folders``: the ids of those in which it is.
+    or marked it as unread; 0 if you did not. ``version``: a greater one is
+    newer. ``folders``: the ids of the folders in which it is.
     """
 
     conversation: int
@@ -229,8 +231,8 @@ class Folder(Struct, frozen=True):
 
 
 class FolderList(Struct, frozen=True):
-    """Your folders in their order, on all your devices. ``version``: the
-    greater one is newer."""
+    """Your folders in their order, on all your devices. ``version``: a greater
+    one is newer."""
 
     version: int
     folders: tuple[Folder, ...] = ()
@@ -242,9 +244,9 @@ class FolderList(Struct, frozen=True):
 
 
 class ArrangementPage(Struct, frozen=True):
-    """Arrangements in the order of their changes. ``version``: continue
-    after it while there are ``more``. ``folders``: the list, if it was
-    changed since."""
+    """Arrangements in the order of their changes. ``version``: continue after
+    it while there are ``more``. ``folders``: the list of folders, if it was
+    changed."""
 
     arrangements: tuple[Arrangement, ...]
     version: int
@@ -259,8 +261,8 @@ class Reported(Struct, frozen=True):
 
 
 class ConversationWish(Struct, frozen=True, kw_only=True):
-    """Another device of yours has changed what you wish to be notified of in a
-    conversation.
+    """Your wish for notifications of a conversation, which another device of
+    yours has changed.
 
     ``level``: ``"all"``, ``"mentions"`` or ``"nothing"``. ``mute_until``: Unix
     seconds; 0: not muted.
@@ -272,7 +274,7 @@ class ConversationWish(Struct, frozen=True, kw_only=True):
 
     @classmethod
     def of(cls, data: Any) -> Self | None:
-        """Decode a wish; None if it is malformed."""
+        """Decode a notification wish; None if it is malformed."""
         return _converted(data, cls)
 
 
@@ -282,14 +284,18 @@ SIGNALS: Final = frozenset({"typing", "receipt", "hidden", "contact", "piece"})
 class Signal(Struct, frozen=True, kw_only=True):
     """A live notice about a conversation or a contact; it is not stored.
 
-    ``kind``: ``"typing"`` (``sender`` is writing, ``to`` you or in a
-    ``conversation``), ``"receipt"`` (``sender`` has ``read`` or ``received`` a
-    conversation up to an id), ``"hidden"`` (another device of yours has hidden
-    the entries ``ids``), ``"contact"`` (``sender`` has become something else to
-    you, such as a friend, or somebody who asks to be one), ``"piece"`` (number
-    ``piece`` of a message that the bot ``sender`` streams, with ``text``;
-    ``whole``: the whole text so far; ``done``: it ended without a message, else
-    the message follows with ``stream`` as ``client_msg_id``).
+    ``kind`` is one of these:
+
+    - ``"typing"``: ``sender`` is writing ``to`` you or in a ``conversation``.
+    - ``"receipt"``: ``sender`` has ``read`` or ``received`` a conversation up
+      to an id.
+    - ``"hidden"``: another device of yours has hidden the entries ``ids``.
+    - ``"contact"``: the relation of ``sender`` to you has changed, for example
+      to a friend, or to somebody who asks to be a friend.
+    - ``"piece"``: number ``piece`` of a message that the bot ``sender``
+      streams, with ``text``. ``whole``: the whole text so far. ``done``: it
+      ended without a message; otherwise the message follows with ``stream`` as
+      ``client_msg_id``.
     """
 
     kind: str = ""
@@ -316,14 +322,13 @@ class Signal(Struct, frozen=True, kw_only=True):
 
 
 class LogReset(Struct, frozen=True):
-    """The cursor is no longer valid: entries after it have expired, or it
-    belongs to another log. Delete your entries; the server sends all entries
-    that it has.
-    """
+    """The cursor is no longer valid, because entries after it have expired, or
+    because it belongs to another log. Delete your entries; the server sends all
+    entries that it has."""
 
 
 class Replaced(Struct, frozen=True):
-    """The content that is stored instead of yours: a text, or JSON as
+    """The content that is stored in place of yours: a text, or JSON as
     ``data``."""
 
     type: str
@@ -332,9 +337,9 @@ class Replaced(Struct, frozen=True):
 
 
 class Sent(Struct, frozen=True):
-    """Where your message is stored. ``repeated``: it was stored before, with
-    the same ``client_msg_id``. ``replaced``: the back end has replaced its
-    content, or it was stored before with another one."""
+    """The position of your stored message. ``repeated``: it was stored before,
+    with the same ``client_msg_id``. ``replaced``: the back end has replaced its
+    content, or it was stored before with another content."""
 
     id: int
     conversation: int
@@ -351,8 +356,8 @@ class AskOption(Struct, frozen=True):
 
 
 class AskAnswer(Struct, frozen=True):
-    """An answer that counts: of whom, with the ``value`` of an option or a free
-    ``text``."""
+    """An answer that counts, with its user, and the ``value`` of an option or a
+    free ``text``."""
 
     user: str
     value: str = ""
@@ -361,11 +366,11 @@ class AskAnswer(Struct, frozen=True):
 
 
 class Poll(Struct, frozen=True):
-    """What makes a question a poll, with the totals of the last count.
-    ``many``: one may choose several options. ``anonymous``: nobody sees who has
-    voted for what. ``counts``: the votes for each option. ``users``: for each
-    option some who chose it last. ``time``: of the count, in milliseconds since
-    1970."""
+    """The poll of a question, with the totals of the last count. ``many``: a
+    user may choose several options. ``anonymous``: nobody sees who has voted
+    for what. ``counts``: the votes for each option. ``users``: for each option
+    some users who chose it last. ``time``: when the votes were counted, in
+    milliseconds since 1970."""
 
     many: bool = False
     anonymous: bool = False
@@ -376,13 +381,13 @@ class Poll(Struct, frozen=True):
 
 
 class Ask(Struct, frozen=True):
-    """What makes a message a question. ``text``: it may be answered with free
-    text. ``of``: who may answer; None: all readers but its author. ``need``:
-    how many users answer. ``until``: the deadline in milliseconds since 1970
-    (0: none). ``state``: ``""`` (open), ``"answered"``, ``"cancelled"`` or
-    ``"expired"``. ``poll``: it is one, in which everybody may vote. ``mine``:
-    the options for which you have voted, by their index; None: not known.
-    ``fixed``: its text is never edited."""
+    """The question in a message. ``text``: users may answer with free text.
+    ``of``: the users who may answer; None: all readers except its author.
+    ``need``: how many users answer. ``until``: the deadline in milliseconds
+    since 1970 (0: none). ``state``: ``""`` (open), ``"answered"``,
+    ``"cancelled"`` or ``"expired"``. ``poll``: the question is a poll, in which
+    everybody may vote. ``mine``: the options for which you have voted, by their
+    index; None: not known. ``fixed``: its text is never edited."""
 
     options: tuple[AskOption, ...] = ()
     text: bool = False
@@ -397,7 +402,7 @@ class Ask(Struct, frozen=True):
 
 
 class Answered(Struct, frozen=True):
-    """The question after your answer. ``id`` is 0 if you had answered so
+    """The question after your answer. ``id`` is 0 if you had given this answer
     before, or if your vote will be counted a little later."""
 
     conversation: int
@@ -407,8 +412,8 @@ class Answered(Struct, frozen=True):
 
 
 class Annotation(Struct, frozen=True):
-    """Where your reaction or pin is stored. ``id`` is 0 if nothing had to
-    change."""
+    """The position of your stored reaction or pin. ``id`` is 0 if nothing had
+    to change."""
 
     conversation: int
     id: int = 0
@@ -416,17 +421,17 @@ class Annotation(Struct, frozen=True):
 
 
 class PinPage(Struct, frozen=True):
-    """Pinned messages, the one that was pinned last first. ``before``: of the
-    next page; 0: there is none."""
+    """Pinned messages; the one that was pinned last comes first. ``before``: of
+    the next page; 0 if it is the last page."""
 
     messages: tuple[Entry, ...]
     before: int = 0
 
 
 class MessagePage(Struct, frozen=True):
-    """Entries in the order of their ids; ``more``: there are further ones.
-    Pass ``before`` to get the next page of a search, or of messages of some
-    types."""
+    """Entries in the order of their ids. ``more``: further ones exist. Pass
+    ``before`` to get the next page of a search, or of messages of some types.
+    """
 
     messages: tuple[Entry, ...]
     more: bool = field(name="hasMore")
@@ -435,8 +440,8 @@ class MessagePage(Struct, frozen=True):
 
 class Thread(Struct, frozen=True, kw_only=True):
     """A thread of replies. ``thread``: the id of the ``message`` with which it
-    begins; that is missing if you may not read it. ``last``: the id of the last
-    reply. ``unread``: replies of others after ``read``, at most 100.
+    begins. The message is missing if you may not read it. ``last``: the id of
+    the last reply. ``unread``: replies of others after ``read``, at most 100.
     ``follows``: you are notified of replies."""
 
     thread: int
@@ -449,8 +454,8 @@ class Thread(Struct, frozen=True, kw_only=True):
 
 
 class ThreadMark(Thread, frozen=True, kw_only=True):
-    """Another device of yours has read a thread, followed or muted it. It has
-    no ``message``."""
+    """A change of a thread by another device of yours: it has read, followed or
+    muted the thread. It has no ``message``."""
 
     @classmethod
     def of(cls, data: Any) -> Self | None:
@@ -459,8 +464,8 @@ class ThreadMark(Thread, frozen=True, kw_only=True):
 
 
 class ThreadList(Struct, frozen=True):
-    """Threads, those with the newest replies first. For the next page pass
-    ``last`` of the last one as ``before``."""
+    """Threads; the ones with the newest replies come first. For the next page
+    pass ``last`` of the last thread as ``before``."""
 
     threads: tuple[Thread, ...]
     more: bool = field(name="hasMore")
@@ -468,7 +473,7 @@ class ThreadList(Struct, frozen=True):
 
 class ThreadPage(Struct, frozen=True):
     """A thread with a page of its replies, in the order of their ids. Pass
-    ``before`` to get the one before it."""
+    ``before`` to get the page before it."""
 
     thread: Thread
     messages: tuple[Entry, ...]
@@ -477,11 +482,15 @@ class ThreadPage(Struct, frozen=True):
 
 
 class Conversation(Struct, frozen=True, kw_only=True):
-    """One conversation of the user, by its ``kind`` with the user ``peer`` or
-    of a group. ``unread``: number of messages of others, at most 1,000, and
-    ``unread_more`` says that there are more; ``mentions``: those that mention
-    the user; ``read``: up to which id; ``position``: see :attr:`before`.
-    ``added``: the user has become a member of the group after that."""
+    """One conversation of the user. By its ``kind`` it is with the user
+    ``peer``, or of a group.
+
+    ``unread``: number of unread messages of others, at most 1,000;
+    ``unread_more`` tells that there are more. ``mentions``: number of unread
+    messages that mention the user. ``read``: the id up to which the user has
+    read. ``position``: see :attr:`before`. ``added``: the user has become a
+    member of the group after that.
+    """
 
     id: int
     kind: str
@@ -499,32 +508,33 @@ class Conversation(Struct, frozen=True, kw_only=True):
     open: bool = False
     """Whether others find the group, and may join."""
     everybody: str = ""
-    """Whose group it is without joining: ``"members"`` of the app, or
-    ``"all"``, with guests."""
+    """Everybody of this kind is a member without joining: ``"members"`` of the
+    app, or ``"all"``, including guests."""
     write: str = "member"
-    """The lowest role that may write in the group. ``reply``: that may reply in
-    threads."""
+    """The lowest role that may write in the group. ``reply``: the lowest role
+    that may reply in threads."""
     reply: str = "member"
     unread_more: bool = field(default=False, name="unreadMore")
 
     @property
     def before(self) -> int:
-        """The argument ``before`` of ``conversations`` for the page after this
-        one."""
+        """The argument ``before`` of ``conversations`` that returns the page
+        after this one."""
         if self.position or self.last is None:
             return self.position
         return self.last.id
 
 
 class ConversationPage(Struct, frozen=True):
-    """Conversations, the latest first."""
+    """Conversations; the latest comes first."""
 
     conversations: tuple[Conversation, ...]
     more: bool = field(name="hasMore")
 
 
 class Receipt(Struct, frozen=True, kw_only=True):
-    """Up to which id a user has ``read`` and ``received`` a conversation."""
+    """The ids up to which a user has ``read`` and ``received`` a
+    conversation."""
 
     user: str
     conversation: int = 0
@@ -540,8 +550,8 @@ class ReceiptPage(Struct, frozen=True):
 
 
 class ReceiptCount(Struct, frozen=True):
-    """How many other members may read the message ``id`` (``members``), and
-    have received and read it."""
+    """How many other members may read the message ``id`` (``members``), and how
+    many have received and read it."""
 
     id: int
     members: int
@@ -550,13 +560,13 @@ class ReceiptCount(Struct, frozen=True):
 
 
 class ReceiptCounts(Struct, frozen=True):
-    """Counts in the order of the ids that were asked for."""
+    """Counts in the order of the ids in the request."""
 
     counts: tuple[ReceiptCount, ...]
 
 
 class ReadPosition(Struct, frozen=True):
-    """Up to which id you have read a conversation."""
+    """The id up to which you have read a conversation."""
 
     conversation: int
     id: int
@@ -564,7 +574,7 @@ class ReadPosition(Struct, frozen=True):
 
 class Marks(Struct, frozen=True):
     """Your bookmarks from any device; ``version`` includes these marks.
-    ``more``: ask again with it."""
+    ``more``: request further ones with this version."""
 
     version: int
     read: tuple[ReadPosition, ...] = ()

@@ -202,17 +202,18 @@ class OutboxOutcome(Struct):
 def push_rows(
     publisher: Publisher, table: str, rows: Sequence[OutboxRow]
 ) -> OutboxOutcome:
-    """Push rows in their order. Everything from the first row on that has to be
-    tried again is left.
+    """Push rows in their order. If a row must be tried again, this row and all
+    after it stay.
 
-    Rows after it may have arrived. They are recognised by their ids when they
-    are pushed again. Raises NotConnected.
+    The rows after it may have arrived. The server recognises them by their ids
+    at the next try. Raises NotConnected.
     """
     sent: list[tuple[OutboxRow, Future[PushAnswer] | str, bool]] = []
     for row in rows:
         try:
-            # Pushed again after a crash, a row is recognised by its id and not
-            # delivered twice.
+            # After a crash a row is pushed again. The server recognises its id,
+            # and does
+            # not deliver it twice.
             body: dict[str, Any] = {"id": f"{table}-{row.id}"}
             body |= row.body()
             app = body.pop("app", "")
@@ -236,7 +237,7 @@ def push_rows(
             if refused.temporary:
                 outcome.again = str(refused)
                 break
-            # The path is that of the publisher's message; the row has the push
+            # The path belongs to the publisher's message; the row has the push
             # in the column `push`.
             message = refused.message.replace("$.publish", "push")
             outcome.refused.append((row.id, f"{refused.code}: {message}"))
@@ -249,17 +250,17 @@ def push_rows(
 def _has_failed(answer: PushAnswer, is_stored: bool) -> bool:
     """Whether to push a row again.
 
-    An id is used up once a target has accepted the push: a repetition would get
-    the same answer. A message is stored again only for the targets that do not
-    have it.
+    Once a target has accepted the push, its id is used up, and a repetition
+    would get the same answer. A message is stored again only for targets that
+    do not have it.
     """
     statuses = {result.status for result in answer.results}
     return "failed" in statuses and (is_stored or statuses.isdisjoint(_ACCEPTED))
 
 
 class OutboxWorker:
-    """Moves rows from the table to the server until ``stop`` is set; reconnects
-    to both.
+    """Moves rows from the table to the server until ``stop`` is set. It
+    reconnects to both.
 
     Raises ValueError for an impossible address of the database or name of the
     table.
@@ -275,8 +276,8 @@ class OutboxWorker:
         self.stop = Event()
 
     def run(self) -> None:
-        """Work until :attr:`stop`. Faults are logged and tried again, after
-        longer and longer pauses."""
+        """Work until :attr:`stop`. Errors are logged, and the work is tried
+        again after longer and longer pauses."""
         while not self.stop.is_set():
             try:
                 table = OutboxTable(self._database, self._table)

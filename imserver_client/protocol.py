@@ -58,10 +58,10 @@ from imserver_client.messages import (
 class Push(Struct, frozen=True):
     """A push that the server sends.
 
-    ``kind`` is ``"msg"``, ``"enter"`` or ``"exit"``; ``sender`` is who wrote,
-    came or left; ``id`` is the id that the back end gave to its push. ``type``
-    names the format of ``text``: ``"text"``, or whatever back end and client
-    have agreed on; see :meth:`json`.
+    ``kind`` is ``"msg"``, ``"enter"`` or ``"exit"``. ``sender`` is the user who
+    wrote, came or left. ``id`` is the id that the back end gave to its push.
+    ``type`` names the format of ``text``: ``"text"``, or a name on which back
+    end and client have agreed; see :meth:`json`.
     """
 
     kind: str
@@ -89,10 +89,10 @@ class Publication(Struct, frozen=True):
     or JSON as ``data``.
 
     ``epoch`` and ``offset`` are its position (``""`` and 0: the channel has no
-    history). ``info`` is about the client that published it, if one did;
-    ``sender`` its user, or what the back end has named. ``stream``: it is the
-    end of this streamed message, which its publisher may not have finished
-    (``incomplete``).
+    history). ``info`` is about the client that published it, if a client did.
+    ``sender`` is the user of this client, or the name that the back end has
+    given. ``stream``: it is the end of this streamed message, which its
+    publisher may not have finished (``incomplete``).
     """
 
     channel: str
@@ -120,10 +120,10 @@ class Publication(Struct, frozen=True):
 class ChannelNotice(Struct, frozen=True):
     """News of a channel.
 
-    ``kind``: ``"join"`` and ``"leave"`` (``info`` is about the client);
-    ``"reload"``: publications may be missing, load the state anew; ``"ended"``:
-    the server has ended the subscription, for the reason ``code``. ``refused``
-    says why the server refuses to begin it again.
+    ``kind``: ``"join"`` and ``"leave"``: ``info`` is about the client.
+    ``"reload"``: publications may be missing, so load the state again.
+    ``"ended"``: the server has ended the subscription, for the reason ``code``.
+    ``refused`` is the reason why the server refuses to begin it again.
     """
 
     kind: str
@@ -175,8 +175,8 @@ class ChannelHistory(Struct, frozen=True):
 
 
 class Subscriber(Struct, frozen=True):
-    """A client in a channel. ``info``, ``channel_info``: what its tokens say of
-    it."""
+    """A client in a channel. ``info``, ``channel_info``: claims of its tokens
+    about it."""
 
     connection: str
     user: str
@@ -194,8 +194,8 @@ class SubscriberPage(Struct, frozen=True):
 
 
 class Reply(Struct, frozen=True):
-    """The answer to one command: ``code`` 200, or a reply code; ``text`` as the
-    server sent it; ``data``."""
+    """The answer to one command: ``code`` (200, or a reply code), ``text`` as
+    the server sent it, and ``data``."""
 
     seq: str
     cmd: str
@@ -210,14 +210,14 @@ class Reply(Struct, frozen=True):
 
     @property
     def reason(self) -> str | None:
-        """Why the back end of the app has rejected the message; None if it has
-        not."""
+        """The reason why the back end of the app has rejected the message; None
+        if it has not."""
         return self._text("reason")
 
     @property
     def refused(self) -> str | None:
-        """Why the server refuses the command, such as ``denied`` or
-        ``not_bot``; None if it does not say."""
+        """The reason why the server refuses the command, such as ``denied`` or
+        ``not_bot``; None if it gives no reason."""
         return self._text("refused")
 
     def _text(self, field: str) -> str | None:
@@ -249,7 +249,8 @@ class _Frame(Struct):
 
 
 _PREFIX_BITS: Final = 32
-"""Bits of the random beginning of the numbers of a session's commands."""
+"""Number of random bits with which the numbers of a session's commands
+begin."""
 _PUSHES: Final = frozenset({"msg", "enter", "exit"})
 _CHANNEL_FRAMES: Final[dict[str, type[Publication | StreamFrame]]] = {
     "publication": Publication,
@@ -269,8 +270,8 @@ class CmdCodec:
         self._numbers = count(1)
 
     def command(self, cmd: str, data: Any = None) -> tuple[str, str]:
-        """Encode a command; return its ``seq``, by which the answer is known,
-        and the text frame."""
+        """Encode a command. Returns its ``seq``, by which its answer is
+        recognised, and the text frame."""
         seq = f"{self._prefix}-{next(self._numbers)}"
         if data is None:
             data = {}
@@ -284,8 +285,8 @@ class CmdCodec:
         device: str = "",
         more: dict[str, Any] | None = None,
     ) -> tuple[str, str]:
-        """Encode the login of ``user`` in ``app``, with ``more`` fields; return
-        as :meth:`command` does."""
+        """Encode the login of ``user`` in ``app``, with ``more`` fields.
+        Returns ``seq`` and frame, as :meth:`command` does."""
         data: dict[str, Any] = {"userID": user}
         if app.isdecimal():
             data["appID"] = int(app)
@@ -301,7 +302,7 @@ class CmdCodec:
         """Decode a frame of the server; None if it is malformed."""
         try:
             read = _decode(frame)
-        # what somebody has sent may be nested too deeply
+        # a sender may nest data too deeply
         except (ValueError, RecursionError):
             return None
 
@@ -402,14 +403,14 @@ def send(
     Returns where it is stored.
 
     ``buttons``: rows of buttons under the message of a bot. ``thread``: a
-    message of the conversation, in whose thread this one is a reply; ``also``:
-    the conversation shows it, too.
+    message of the conversation; this message is a reply in its thread.
+    ``also``: the conversation shows the reply, too.
 
-    Raises :class:`CommandRefused` (with a ``reason`` if the back end rejected
-    the message), :class:`Closed` with the code 1009 if it is larger than the
-    server allows, and :class:`NotConnected` after ``timeout_seconds``. In that
-    case the message may be stored or not; send it again with the same
-    ``client_msg_id`` (the client makes one unless you give it). Raises
+    Raises :class:`CommandRefused`, with a ``reason`` if the back end rejected
+    the message. Raises :class:`Closed` with the code 1009 if the message is
+    larger than the server allows. Raises :class:`NotConnected` after
+    ``timeout_seconds``: the message may be stored or not, so send it again with
+    the same ``client_msg_id`` (the client makes one unless you give it). Raises
     ValueError for both or none of ``to`` and ``conversation``, or of ``text``
     and ``data``.
     """
@@ -459,9 +460,12 @@ def answer(
     id: int, value: str = "", *, text: str = "", choices: Sequence[int] | None = None
 ) -> Command[Answered]:
     """Answer a question with the value of one of its options, or with free
-    text; or vote in a poll for ``choices``, options by their index, in place of
-    those before (none: withdraw the vote). Raises CommandRefused with
-    ``answered`` if others were first, or the poll is closed."""
+    text.
+
+    In a poll, vote for ``choices``: options by their index. They replace your
+    earlier vote; an empty list withdraws it. Raises CommandRefused with
+    ``answered`` if others were first, or if the poll is closed.
+    """
     fields: dict[str, Any] = {"id": id}
     if choices is not None:
         fields["choices"] = list(choices)
@@ -488,8 +492,8 @@ def stream_open(
 ) -> Command[OpenedAnswer]:
     """Begin a streamed message to a user or a ``conversation``, or a reply in a
     ``thread`` of it; for bots. ``stoppers``: the users who may stop it; None:
-    all who read it. It is sent once, so that no second stream is opened. Raises
-    :class:`NotConnected` without an answer."""
+    all readers. The command is sent once, so that no second stream is opened.
+    Raises :class:`NotConnected` without an answer."""
     fields = _receiver(to, conversation)
     fields["text"] = text
     if type:
@@ -502,9 +506,9 @@ def stream_open(
 
 
 def stream_append(pieces: Sequence[tuple[str, int, str]]) -> Command[AppendedPieces]:
-    """Append pieces, (stream, number, text), to streamed messages. The
-    pieces of a stream have the numbers 1, 2, 3 and so on. Repeated ones are
-    ignored."""
+    """Append pieces, (stream, number, text), to streamed messages. The pieces
+    of a stream have the numbers 1, 2, 3 and so on. The server ignores repeated
+    pieces."""
     named = [
         {"stream": stream, "piece": piece, "text": text}
         for stream, piece, text in pieces
@@ -513,8 +517,8 @@ def stream_append(pieces: Sequence[tuple[str, int, str]]) -> Command[AppendedPie
 
 
 def stream_close(stream: str, *, incomplete: bool = False) -> Command[ClosedAnswer]:
-    """End a streamed message, which is stored. ``incomplete``: its text is not
-    finished."""
+    """End a streamed message, which is then stored. ``incomplete``: its text is
+    not finished."""
     return Command(
         "streamClose", {"stream": stream, "incomplete": incomplete}, ClosedAnswer
     )
@@ -553,8 +557,8 @@ def pin(id: int, *, remove: bool = False) -> Command[Annotation]:
 
 
 def pins(conversation: int, *, before: int = 0) -> Command[PinPage]:
-    """Get the pinned messages of a conversation, the one that was pinned last
-    first. ``before``: as the page before says."""
+    """Get the pinned messages of a conversation; the one that was pinned last
+    comes first. ``before``: from the page before."""
     return Command("pins", {"conversation": conversation, "before": before}, PinPage)
 
 
@@ -582,7 +586,8 @@ def hide(ids: Sequence[int]) -> Command[None]:
 
 
 def threads(before: int = 0, limit: int = 50) -> Command[ThreadList]:
-    """Get the threads that you follow, those with the newest replies first."""
+    """Get the threads that you follow; the ones with the newest replies come
+    first."""
     return Command("threads", {"before": before, "limit": limit}, ThreadList)
 
 
@@ -599,7 +604,8 @@ def follow_thread(thread: int, *, remove: bool = False) -> Command[Thread]:
 
 
 def read_thread(thread: int, id: int) -> Command[Thread]:
-    """Store up to which reply you have read a thread that you follow."""
+    """Store the id of the reply up to which you have read a thread that you
+    follow."""
     return Command("readThread", {"thread": thread, "id": id}, Thread)
 
 
@@ -612,11 +618,11 @@ def arrange(
     draft: UnsentText | None = None,
     folders: Sequence[int] | None = None,
 ) -> Command[Arrangement]:
-    """Change what you keep about a conversation, on all your devices; None: no
-    change.
+    """Change your own settings of a conversation, on all your devices. None
+    means no change.
 
-    0 ends each of the numbers, and ``UnsentText()`` removes the draft.
-    ``folders``: ids of those of :func:`set_folders` in which it is.
+    0 ends each of the settings that are numbers, and ``UnsentText()`` removes
+    the draft. ``folders``: ids of folders of :func:`set_folders`.
     """
     given = {
         "pinned": pinned,
@@ -634,16 +640,16 @@ def arrange(
 
 
 def set_folders(folders: Sequence[Folder]) -> Command[FolderList]:
-    """Make, name, order and remove your folders, on all your devices: these are
-    all of them, at most 20."""
+    """Make, name, order and remove your folders, on all your devices.
+    ``folders`` are all your folders, at most 20."""
     return Command(
         "setFolders", {"folders": msgspec.to_builtins(list(folders))}, FolderList
     )
 
 
 def arrangements(version: int = 0, limit: int = 50) -> Command[ArrangementPage]:
-    """Get what you, on any device, have changed with :func:`arrange` since a
-    version."""
+    """Get the changes since a version that you have made with :func:`arrange`,
+    on any device."""
     return Command(
         "arrangements", {"version": version, "limit": limit}, ArrangementPage
     )
@@ -655,8 +661,8 @@ def report(
     """Report a message of somebody else, or a user, to the moderators of the
     app.
 
-    ``reason``: one of ``safety.reasons`` of the app. ``text``: what moderators
-    should know besides.
+    ``reason``: one of ``safety.reasons`` of the app. ``text``: further facts
+    for the moderators.
     """
     given = {"id": id, "user": user, "reason": reason, "text": text}
     fields = {name: value for name, value in given.items() if value}
@@ -664,16 +670,16 @@ def report(
 
 
 def marks(version: int = 0) -> Command[Marks]:
-    """Get the marks that you have made since a version."""
+    """Get the bookmarks that you have made since a version."""
     return Command("marks", {"version": version}, Marks)
 
 
 def receipts(
     conversation: int, after: str = "", limit: int = 50, message: int = 0
 ) -> Command[ReceiptPage]:
-    """Get how far the others have read and received a conversation, by user ids
-    greater than ``after``. ``message``: only of those who have read this
-    message."""
+    """Get how far the other members have read and received a conversation, by
+    user ids greater than ``after``. ``message``: only members who have read
+    this message."""
     fields = {
         "conversation": conversation,
         "after": after,
@@ -737,13 +743,13 @@ def search(
     until: int = 0,
 ) -> Command[MessagePage]:
     """Get the messages that have all words of ``text``, in one conversation or
-    in all of yours: the last word may be unfinished, and a phrase stands in
-    double quotes.
+    in all of yours. The last word may be unfinished. A phrase stands in double
+    quotes.
 
-    Filters: messages of the ``sender``; of these ``types`` (default: ``text``
-    if ``text`` or ``link`` is given, else all); with a ``link``; sent at or
-    after ``since`` and before ``until``, in Unix milliseconds. With a filter
-    ``text`` may be empty.
+    Filters: the ``sender`` of messages; their ``types`` (default: ``text`` if
+    ``text`` or ``link`` is given, else all); only messages with a ``link``.
+    ``since`` and ``until`` are Unix milliseconds; a message sent at ``until``
+    is left out. With a filter ``text`` may be empty.
     """
     fields: dict[str, Any] = {
         "text": text,

@@ -53,7 +53,7 @@ PATH: Final = "/api/v1/publisher"
 _LOST: Final = "the connection was lost before the answer came"
 _MALFORMED: Final = "malformed answer"
 _NOT_ADMITTED: Final = (401, 403)
-"""The statuses of a handshake whose key is missing, or does not suffice."""
+"""Statuses of a handshake whose key is missing or not sufficient."""
 T = TypeVar("T")
 
 
@@ -91,20 +91,21 @@ class PublisherCore:
         self.answers = PendingAnswers()
         self._numbers = count(1)
         self._kinds: dict[str, tuple[Any, str]] = {}
-        """``seq`` of a command that is no push → the type of its answer, and
+        """``seq`` of a command that is not a push → the type of its answer, and
         the field that has it."""
 
     def publish(
         self, app: str, text: str | None, more: dict[str, Any]
     ) -> tuple[str, str]:
-        """Encode a push; return its ``seq`` and its frame."""
+        """Encode a push; returns its ``seq`` and its frame."""
         return self.command("publish", push_body(app, text, **more))
 
     def command(
         self, name: str, body: dict[str, Any], kind: Any = None, field: str = ""
     ) -> tuple[str, str]:
-        """Encode a command whose answer is a ``kind`` (None: that of a push),
-        in this ``field`` of the answer; return its ``seq`` and its frame."""
+        """Encode a command; returns its ``seq`` and its frame. Its answer is a
+        ``kind``, in this ``field`` of the answer (None: it is the answer to a
+        push)."""
         seq = next(self._numbers)
         if kind is not None:
             self._kinds[str(seq)] = kind, field
@@ -113,8 +114,8 @@ class PublisherCore:
     def open_stream(
         self, app: str, channel: str, text: str, **fields: Unpack[StreamFields]
     ) -> tuple[str, str]:
-        """Encode the arguments of :meth:`Api.open_stream`, as
-        :meth:`command`."""
+        """Encode the arguments of :meth:`Api.open_stream`. Returns ``seq`` and
+        frame, as :meth:`command` does."""
         return self.command(
             OPEN_STREAM, stream_body(app, channel, text, **fields), str, "stream"
         )
@@ -122,18 +123,19 @@ class PublisherCore:
     def append_pieces(
         self, app: str, pieces: Sequence[tuple[str, int, str]]
     ) -> tuple[str, str]:
-        """Encode pieces, as :meth:`command`."""
+        """Encode pieces. Returns ``seq`` and frame, as :meth:`command` does."""
         return self.command(
             APPEND_PIECES, pieces_body(app, pieces), tuple[PieceResult, ...], "results"
         )
 
     def close_stream(self, app: str, stream: str, incomplete: bool) -> tuple[str, str]:
-        """Encode the end of a streamed message, as :meth:`command`."""
+        """Encode the end of a streamed message. Returns ``seq`` and frame, as
+        :meth:`command` does."""
         return self.command(CLOSE_STREAM, end_body(app, stream, incomplete), StreamEnd)
 
     def feed(self, frame: str | bytes) -> bool:
-        """Pass an answer to its command. False: it is malformed, and all
-        commands have failed. Then close the connection."""
+        """Pass an answer to its command. False if it is malformed: then all
+        commands have failed, and you must close the connection."""
         try:
             self._settle(frame)
         except (ValueError, RecursionError, ClientError) as error:

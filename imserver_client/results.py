@@ -8,8 +8,8 @@ from msgspec import Struct
 
 
 class StoredPosition(Struct, frozen=True):
-    """Where a message is stored: its id in the log of the app, its
-    conversation, its number there."""
+    """The position of a stored message: its id in the log of the app, its
+    conversation, and its number there."""
 
     id: int
     conversation: int
@@ -22,7 +22,7 @@ class PushResult(Struct, frozen=True):
     ``status``:
 
     - ``"sent"``: to a connection, or to the node that has one
-    - ``"absent"``: no connection was there
+    - ``"absent"``: the target has no connection
     - ``"held"``: waits for a login, at most ``ttl_seconds``
     - ``"stored"``: at the position ``stored``
     - ``"repeated"``: this id was accepted before
@@ -39,7 +39,8 @@ class PushResult(Struct, frozen=True):
 
 
 class PushAnswer(Struct, frozen=True):
-    """``sent`` is the number of targets whose result is ``"sent"``."""
+    """The results of a push. ``sent``: the number of targets whose result is
+    ``"sent"``."""
 
     sent: int
     results: tuple[PushResult, ...] = ()
@@ -65,8 +66,8 @@ class Presence(Struct, frozen=True):
 
 
 class UserPage(Struct, frozen=True):
-    """Users of an app in the order of their names; ``count`` is the number of
-    all, ``next`` the cursor of the next page. ``missing_nodes`` names server
+    """Users of an app in the order of their names. ``count``: the number of all
+    users. ``next``: the cursor of the next page. ``missing_nodes``: server
     processes that did not answer."""
 
     count: int
@@ -87,8 +88,8 @@ class Counts(Struct, frozen=True):
 class Channel(Struct, frozen=True):
     """A channel, and its number of subscribers.
 
-    ``offset`` and ``epoch``: the position of its history, if that was asked for
-    and it has one.
+    ``offset`` and ``epoch``: the position of its history, if the request wants
+    it and the channel has a history.
     """
 
     channel: str
@@ -116,7 +117,7 @@ class ChannelResult(Struct, frozen=True):
     - ``"absent"``: nobody is subscribed, and there is no history
     - ``"repeated"``: this id was accepted before
     - ``"refused"``: it is too long for this channel
-    - ``"failed"``: it has not accepted the message, other channels of a
+    - ``"failed"``: it has not accepted the message, but other channels of the
       broadcast have. Broadcast again with the same ``id``: each channel accepts
       it once
     - ``"partly"``: a node with subscribers cannot be reached
@@ -142,7 +143,7 @@ class RetainedPublication(Struct, frozen=True):
 
 class HistoryPage(Struct, frozen=True):
     """Publications of a channel. ``offset`` and ``epoch`` are the position of
-    the newest one that it has."""
+    the newest publication in the history."""
 
     publications: tuple[RetainedPublication, ...]
     offset: int
@@ -153,10 +154,13 @@ class PieceResult(Struct, frozen=True):
     """The result for a piece of a streamed message, whose last piece has the
     number ``piece``.
 
-    ``status``: ``"appended"``, ``"repeated"``, ``"gap"`` (pieces before it are
-    missing), ``"too_long"``, ``"closed"``, ``"unknown"`` (there is no such
-    message), ``"failed"`` (its node does not answer, that of another piece
-    does; append it again).
+    ``status`` is one of:
+
+    - ``"appended"``, ``"repeated"``, ``"too_long"``, ``"closed"``
+    - ``"gap"``: pieces before it are missing
+    - ``"unknown"``: no such message exists
+    - ``"failed"``: its node does not answer, but the node of another piece
+      does; append it again
     """
 
     stream: str
@@ -169,7 +173,8 @@ class StreamEnd(Struct, frozen=True):
 
     ``status``: ``"closed"``; ``"repeated"``: it was closed before;
     ``"unknown"``: the server closed it long ago, or its node has ended.
-    ``offset`` and ``epoch`` are its position (0 and ``""``: it has none).
+    ``offset`` and ``epoch`` are its position (0 and ``""`` if it has no
+    position).
     """
 
     stream: str
@@ -183,7 +188,7 @@ class ChannelSubscriber(Struct, frozen=True):
     """A connection that is subscribed to a channel; ``subscribed_at`` is in
     Unix seconds.
 
-    ``info``, ``channel_info``: what it says of itself, in all its channels and
+    ``info``, ``channel_info``: its facts about itself, in all its channels and
     in this one.
     """
 
@@ -207,12 +212,12 @@ class ChannelSubscriberPage(Struct, frozen=True):
 
 
 class MailboxClaim(Struct, frozen=True):
-    """Messages of one conversation that a worker has claimed, the oldest first;
-    none: nothing waits.
+    """Messages of one conversation that a worker has claimed, the oldest first.
+    The claim has no messages if none wait.
 
     ``until``: when the lease ends, in Unix milliseconds of the server.
-    ``tries``: how often the first message was claimed, with this time. The
-    messages have the fields of the HTTP API.
+    ``tries``: how often the first message was claimed, including this claim.
+    The messages have the fields of the HTTP API.
     """
 
     token: str = ""
@@ -222,20 +227,21 @@ class MailboxClaim(Struct, frozen=True):
 
 
 class BatchResult(Struct, frozen=True):
-    """The answer to one command of a batch, the same as without a batch."""
+    """The answer to one command of a batch. It is the answer that the command
+    would get alone."""
 
     status: int
     body: Any = None
 
     @property
     def ok(self) -> bool:
-        """Whether it was carried out."""
+        """Whether the command was carried out."""
         return self.status < 400
 
 
 class App(Struct, frozen=True):
     """An app and its settings. ``configured``: it is in the configuration, and
-    changed only there."""
+    can be changed only there."""
 
     app: str
     configured: bool = False

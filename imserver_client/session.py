@@ -72,24 +72,27 @@ from imserver_client.protocol import (
 log = logging.getLogger(__name__)
 
 ANSWER_SECONDS: Final = 10.0
-"""Time limit of the server for connecting, and for the answers to logins and
+"""Time limit for the server to accept a connection, and to answer logins and
 heartbeats."""
 MIN_WAIT_SECONDS: Final = 0.001
-"""The least time for which a shell waits for a frame."""
+"""The least time that a shell waits for a frame."""
 SILENT_SECONDS: Final = 5.0
-"""Time without a frame after which a heartbeat is sent if a request waits."""
+"""If a request waits and no frame comes for this time, the client sends a
+heartbeat."""
 HEARTBEAT_SECONDS: Final = 30.0
-"""Time between heartbeats; the server waits for six minutes."""
+"""Time between two heartbeats. The server closes a silent connection after six
+minutes."""
 MAX_WAITING: Final = 10_000
 """Limit of the queue of received events. While the queue is full, the shell
 reads no frames."""
 MAX_WAITING_FOR_ANSWER: Final = 100_000
-"""The limit while a request waits: its answer comes after events that the
-server has already sent, and that of ``send`` after the last page of a sync."""
+"""The limit while a request waits. Its answer comes after events that the
+server has already sent, and the answer to ``send`` comes after the last page of
+a sync."""
 FINAL_REFUSALS: Final = frozenset(
     {REPLY_BAD_PARAMETER, REPLY_BAD_USER, REPLY_UNAUTHORIZED}
 )
-"""A login refused with one of these codes is not tried again."""
+"""Codes of refusals after which a login is not tried again."""
 
 T = TypeVar("T")
 OnState = Callable[[str], None] | None
@@ -140,10 +143,9 @@ class Backoff:
     at once. Owner of the number of failures in a row."""
 
     LASTING_SECONDS: Final = 60.0
-    """A connection of this length was a success: the next pause is short
-    again."""
+    """After a connection of this length, the next pause is short again."""
     _MOST_DOUBLINGS: Final = 16
-    """More would make a number that is too large."""
+    """Limit of the doublings, because more would make too large a number."""
 
     def __init__(
         self, first_seconds: float = 0.5, longest_seconds: float = 30.0
@@ -171,8 +173,8 @@ class SessionOptions(TypedDict, total=False):
 
 
 class PendingAnswers:
-    """Futures of requests without an answer, by their ``seq``; all of threads,
-    or all of asyncio."""
+    """Futures of requests without an answer, by their ``seq``. All belong to
+    threads, or all to asyncio."""
 
     def __init__(self) -> None:
         self.futures: dict[str, Future] = {}
@@ -217,23 +219,26 @@ class PendingAnswers:
 # --- Channels -----------------------------------------------------------------
 
 INSUFFICIENT_STATE: Final = 2500
-"""Code of an ended subscription: publications are missing. The session
+"""Code of an ended subscription whose publications are missing. The session
 subscribes again."""
 ChannelToken = str | Callable[[], str]
 MAX_SUBSCRIBING: Final = 20
-"""Commands ``subscribe`` that wait for an answer at the same time, when a
-session comes back."""
+"""The most ``subscribe`` commands that wait for an answer at the same time,
+when a session reconnects."""
 MAX_UNANSWERED: Final = 200
-"""Commands of a messenger that wait for an answer at the same time: the
-server reviews no more messages of a connection, and refuses the others for
+"""The most commands of a messenger that wait for an answer at the same time.
+The server reviews only so many messages of a connection, and refuses others for
 the moment."""
 SPACING_SECONDS: Final = 0.05
-"""Time between two of them, or two commands on stored messages, after the
-server has closed a connection for its rate of messages. It doubles with each
-further one, up to :data:`MAX_SPACING_SECONDS`."""
+"""Time between two commands on stored messages, or two ``subscribe`` commands,
+after the server has closed a connection for its rate of messages.
+
+It doubles at each further close, up to :data:`MAX_SPACING_SECONDS`.
+"""
 MAX_SPACING_SECONDS: Final = 1.0
 MIN_SPACING_SECONDS: Final = 0.005
-"""The time is halved when no command waits; below this limit it is 0."""
+"""Lower limit of this time. It is halved when no command waits, and below the
+limit it becomes 0."""
 
 
 class _Subscription(msgspec.Struct):
@@ -254,8 +259,8 @@ class _Subscribed(msgspec.Struct):
 
 
 class Pace:
-    """Owner of the time between two commands. It grows with each close for the
-    rate of messages, and is halved when no command waits."""
+    """The time between two commands. It grows with each close for the rate of
+    messages, and is halved when no command waits."""
 
     def __init__(self) -> None:
         self._spacing = 0.0
@@ -277,14 +282,14 @@ class Pace:
 
 class CommandTurns(Pace):
     """The commands that wait until they can be sent. They are sent in the order
-    of their numbers, and more slowly if the server has a limit."""
+    of their numbers, and more slowly if the server limits the rate."""
 
     def __init__(self) -> None:
         super().__init__()
         self.numbers = count()
         self._waiting: dict[int, Future] = {}
         self._next_at = 0.0
-        """The last turn of this connection; 0 if there was none."""
+        """The time of the last turn on this connection; 0 if it had no turn."""
 
     def add(self, number: int, turn: Future) -> None:
         """Add a command. ``turn``: gets the time at which the command can be
@@ -296,12 +301,12 @@ class CommandTurns(Pace):
         self._waiting.pop(number, None)
 
     def give(self, now: float) -> None:
-        """Give all commands that wait their turns."""
+        """Give turns to all commands that wait."""
         for number in sorted(self._waiting):
             turn = self._waiting.pop(number)
             if turn.done():
                 continue
-            # The last turn was long ago: no command has waited since.
+            # The last turn was long ago, so no command has waited since.
             if 0.0 < self._next_at < now - self._spacing:
                 self.shorten()
             self._next_at = max(now, self._next_at + self._spacing)
@@ -314,9 +319,9 @@ class CommandTurns(Pace):
 
 
 class Turns(Pace):
-    """The channels that a session has still to subscribe to on this connection.
+    """The channels to which a session must still subscribe on this connection.
     Few commands wait for an answer at a time, and they are slower if the server
-    has a limit."""
+    limits the rate."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -326,7 +331,7 @@ class Turns(Pace):
         """When the next channel has its turn."""
 
     def begin(self, channels: Iterable[str], now: float) -> None:
-        """Begin anew on a new connection."""
+        """Begin again, on a new connection."""
         self._channels = deque(channels)
         self._sent.clear()
         self._set_due(now)
@@ -337,7 +342,7 @@ class Turns(Pace):
         self._set_due(now)
 
     def take(self, now: float) -> list[str]:
-        """Take the channels whose turn it is."""
+        """Take the channels that have their turn now."""
         if now < self.due_at:
             return []
         if self._spacing:
@@ -382,7 +387,8 @@ class Subscriptions:
         return iter(tuple(self._channels))
 
     def add(self, channel: str, token: ChannelToken, since: Position | None) -> None:
-        """Begin a subscription. Raises ValueError if there is one."""
+        """Begin a subscription. Raises ValueError if the channel has one
+        already."""
         if channel in self._channels:
             raise ValueError(f"already subscribed to {channel}")
         self._channels[channel] = _Subscription(token, since)
@@ -409,8 +415,8 @@ class Subscriptions:
         return fields
 
     def subscribed(self, data: Any) -> list[ChannelEvent]:
-        """Return what the answer 200 to a ``subscribe`` brings. Raises
-        ValueError if it is malformed."""
+        """Return the events that the answer 200 to a ``subscribe`` brings.
+        Raises ValueError if it is malformed."""
         answer = msgspec.convert(data, _Subscribed)
         subscription = self._channels.get(answer.channel)
         if subscription is None:
@@ -431,7 +437,7 @@ class Subscriptions:
         return events
 
     def received(self, event: ChannelFrame) -> list[ChannelEvent]:
-        """Return the events of a frame; none if it is a repetition."""
+        """Return the events of a frame; empty if it is a repetition."""
         subscription = self._channels.get(event.channel)
         if isinstance(event, StreamFrame):
             if subscription is None:
@@ -493,7 +499,7 @@ class SessionCore(ABC, Generic[T]):
     received events.
 
     Raises ValueError for an empty user, and for an app whose name the cmd
-    dialect cannot carry.
+    dialect cannot express.
     """
 
     def __init__(
@@ -518,9 +524,10 @@ class SessionCore(ABC, Generic[T]):
         self._started_at = 0.0
         self._wake_at = inf
         self._heard_at = 0.0
-        """When the last frame came."""
+        """The time of the last frame."""
         self._lost_at = inf
-        """When a heartbeat has waited too long for a frame."""
+        """The time after which the connection counts as lost if no frame
+        comes."""
         self._frames: deque[str] = deque()
         self._received: deque[Any] = deque()
         self.command = self._codec.command
@@ -529,22 +536,22 @@ class SessionCore(ABC, Generic[T]):
         self.commands = CommandTurns()
         self._turns = Turns()
         self._subscribing: dict[str, str] = {}
-        """Numbers of the commands ``subscribe`` of this connection, and their
-        channels."""
+        """Number of a ``subscribe`` command of this connection → its
+        channel."""
         self.state = State.IDLE
         self.logins = 0
         """The number of logins that the server has accepted."""
         self.settled = False
-        """The first login has succeeded, or the session has ended."""
+        """Whether the first login has succeeded, or the session has ended."""
         self.closing = False
-        """The program has closed the session."""
+        """Whether the program has closed the session."""
         self.failure = ""
-        """Why the last attempt to connect and log in has failed."""
+        """The reason why the last attempt to connect and log in has failed."""
         self.error: ClientError | None = None
-        """Why the session has ended, or is about to end."""
+        """The error with which the session has ended, or is about to end."""
         self.close_code = 0
-        """The shell must close the connection with this code, if it is not
-        0."""
+        """If it is not 0, the shell must close the connection with this
+        code."""
 
     # --- hooks of the kinds of sessions
 
@@ -556,7 +563,7 @@ class SessionCore(ABC, Generic[T]):
         return {}
 
     def _logged_in(self, data: Any, now: float) -> None:
-        """Handle the accepted login; ``data`` is that of its answer."""
+        """Handle the accepted login; ``data`` comes from its answer."""
 
     # --- the connection
 
@@ -566,7 +573,7 @@ class SessionCore(ABC, Generic[T]):
         self._started_at = now
 
     def opened(self, token: str, now: float, *, renewable: bool = False) -> None:
-        """Log in on the open WebSocket. ``renewable``: the next login has
+        """Log in on the open WebSocket. ``renewable``: the next login gets
         another token, so the session may outlive this one."""
         self._renewable = renewable
         app, user, device = self._login
@@ -619,11 +626,11 @@ class SessionCore(ABC, Generic[T]):
 
     def subscribe_command(self, channel: str) -> tuple[str, str]:
         """Encode ``subscribe`` for a channel of :attr:`subscriptions`; return
-        its ``seq`` and the frame. It must be sent after those of
+        its ``seq`` and the frame. It must be sent after the frames of
         :meth:`to_send`."""
         given_up = [seq for seq, name in self._subscribing.items() if name == channel]
         for older in given_up:
-            # Its answer does not count for the new one.
+            # The earlier answer does not count for the new subscription.
             del self._subscribing[older]
             self._unsubscribe(channel)
         seq, frame = self.command("subscribe", self.subscriptions.fields(channel))
@@ -632,7 +639,7 @@ class SessionCore(ABC, Generic[T]):
 
     def give_up(self, channel: str) -> None:
         """End a subscription whose command was cancelled or got no answer in
-        time, on the server, too."""
+        time. It ends on the server, too."""
         self.subscriptions.remove(channel)
         # the answer has come; otherwise see _subscribed
         if channel not in self._subscribing.values():
@@ -709,7 +716,8 @@ class SessionCore(ABC, Generic[T]):
             and self._lost_at == inf
             and now >= self._heard_at + SILENT_SECONDS
         ):
-            # A back end may take long to answer. Only a heartbeat shows whether
+            # A back end may take long to answer. Only a heartbeat tells whether
+            # the
             # the connection is lost.
             self._wake_at = now
         if now < min(self._wake_at, self._lost_at):
@@ -725,8 +733,8 @@ class SessionCore(ABC, Generic[T]):
             self._lost_at = min(self._lost_at, now + ANSWER_SECONDS)
 
     def to_send(self) -> Iterator[str]:
-        """Take the frames that must be sent now, one by one: a sender that is
-        cancelled loses none."""
+        """Take the frames that must be sent now, one by one, so that a
+        cancelled sender loses none."""
         while self._frames:
             yield self._frames.popleft()
 
@@ -738,7 +746,7 @@ class SessionCore(ABC, Generic[T]):
         self._turns.lost(code)
         self.commands.lost(code)
         if code == CLOSE_TOO_LARGE:
-            # it would end the next connection, too
+            # otherwise it would end the next connection, too
             self.answers.fail_largest(Closed(code))
         if code not in (CLOSE_LOST, CLOSE_TRY_AGAIN):
             self.failure = Closed(code).text
@@ -794,8 +802,8 @@ class SessionCore(ABC, Generic[T]):
 
     @property
     def full(self) -> bool:
-        """Whether so many events wait that no more frames must be read. The
-        answer to the login is read."""
+        """Whether so many events wait that no more frames may be read. The
+        answer to the login is always read."""
         if self.answers.futures:
             limit = MAX_WAITING_FOR_ANSWER
         else:
@@ -843,17 +851,18 @@ class PushCore(SessionCore[PushEvent]):
 MessengerEvent = Push | ChannelEvent | Entry | Signal | AccountFrame | LogReset
 """The events of a messenger."""
 PAGE_ENTRIES: Final = 200
-"""Entries of one page of a sync, the most that the server gives."""
+"""Entries on one page of a sync: the most that the server gives."""
 ACK_SECONDS: Final = 1.0
-"""How long a received entry may wait for its ack; the server waits for ten
+"""How long a received entry may wait for its ack. The server waits for ten
 seconds."""
 ACK_ENTRIES: Final = 500
 """Number of entries after which an ack is sent at once."""
 ROOM_SECONDS: Final = 1.0
-"""How often to look whether the queue has room for the next page of a sync."""
+"""How often the client checks whether the queue has room for the next page of a
+sync."""
 FIRST_ATTEMPT_SECONDS: Final = 0.1
 LONGEST_ATTEMPT_SECONDS: Final = 2.0
-"""The pauses between the attempts to execute a command."""
+"""The longest pause between two attempts to execute a command."""
 
 Question = tuple[str, dict[str, Any]]
 """A command and its data."""
@@ -866,12 +875,12 @@ class _SyncPage(msgspec.Struct):
 
 
 class SyncTracker:
-    """Owner of the sync cursor: the greatest id that was received. ``None``
-    means "from now on".
+    """The sync cursor: the greatest id that was received. ``None`` means "from
+    now on".
 
-    The login has the cursor. The server then sends the missing entries by
-    itself, or the client asks for them page by page. While pages are missing,
-    live entries are ignored: a page brings them.
+    The login sends the cursor. Then the server sends the missing entries by
+    itself, or the client requests them page by page. While pages are missing,
+    live entries are ignored, because a page brings them.
     """
 
     def __init__(self, cursor: int | None) -> None:
@@ -891,8 +900,8 @@ class SyncTracker:
         return {}
 
     def logged_in(self, data: Any) -> Question | None:
-        """Return the first question, if one is needed; ``data`` is that of the
-        answer to the login."""
+        """Return the first sync request, if one is needed; ``data`` comes from
+        the answer to the login."""
         if self.cursor is None:
             return "conversations", {"limit": 1}
         if isinstance(data, dict) and data.get("recovered") is True:
@@ -903,8 +912,8 @@ class SyncTracker:
     def answered(
         self, cmd: str, data: Any, now: float
     ) -> tuple[list[Entry | LogReset], Question | None]:
-        """Return what the answer to a question brings, and the next question.
-        Raises ValueError."""
+        """Return the entries in the answer to a sync request, and the next
+        request. Raises ValueError."""
         if cmd == "conversations":
             newest = msgspec.convert(data, ConversationPage).conversations
             self.cursor = newest[0].before if newest else 0
@@ -927,7 +936,7 @@ class SyncTracker:
         return self.live and self._is_new(entry, now)
 
     def stored(self, id: int) -> bool:
-        """Note that our own message has this id; return whether everything
+        """Note that our own message has this id. Returns whether everything
         before it was received."""
         if self.live:
             self.cursor = max(self.cursor or 0, id)
@@ -943,15 +952,15 @@ class SyncTracker:
         return -inf
 
     def ack(self, now: float) -> Question | None:
-        """Return the ack of all received entries, if it is due."""
+        """Return the ack of all received entries if it is due."""
         if now < self.ack_at:
             return None
         self._unacked = 0
         return "ack", {"id": self.cursor}
 
     def _is_new(self, entry: Entry, now: float) -> bool:
-        # An entry that arrives twice needs another ack: the first one came too
-        # late.
+        # An entry that arrives twice needs another ack, because the first one
+        # came too late.
         if not self._unacked:
             self._oldest_at = now
         self._unacked += 1
@@ -985,27 +994,27 @@ class Attempts:
 
     def begin(self, turn: Future, now: float) -> None:
         """Wait for the turn: ``turn`` gets the time at which the command can be
-        sent, or never will be."""
+        sent, or an end if it never can."""
         self._core.commands.add(self._number, turn)
         if self._core.over or self._core.state is State.ONLINE:
             self._core.commands.give(now)
 
     def forget_turn(self) -> None:
-        """Wait for the turn no more."""
+        """Stop to wait for the turn."""
         self._core.commands.forget(self._number)
 
     def is_gone(self) -> bool:
-        """Whether the next attempt can begin: the connection of the last one is
-        lost."""
+        """Whether the next attempt can begin, because the connection of the
+        last one is lost."""
         core = self._core
         return core.over or core.state is not State.ONLINE or core.logins != self._login
 
     def seconds_left(self, now: float) -> float:
-        """Return how long the command may still take."""
+        """Return how much time the command has left, in seconds."""
         return self._deadline - now
 
     def answer_seconds(self, now: float) -> float:
-        """Return how long to wait for the answer to this attempt.
+        """Return how long to wait for the answer to this attempt, in seconds.
 
         Raises :class:`NotConnected` after the time of the command, and the
         error of a session that is over.
@@ -1017,7 +1026,7 @@ class Attempts:
         return self.seconds_left(now)
 
     def too_late(self) -> NotConnected:
-        """The error after the time of the command."""
+        """The error that ends a command after its time."""
         command = self._command
         text = f"{command.cmd}: no answer within {command.timeout_seconds:g} s"
         if self._core.state is State.IDLE:
@@ -1025,8 +1034,8 @@ class Attempts:
         return NotConnected(text)
 
     def failed(self, error: NotConnected, now: float) -> None:
-        """Note an attempt without an answer. Raises ``error`` after the time of
-        the command."""
+        """Note an attempt without an answer. Raises ``error`` if the time of
+        the command is over."""
         if self.seconds_left(now) <= 0:
             raise error
 
@@ -1040,9 +1049,8 @@ class Attempts:
 
 
 class _CursorMark:
-    """An item in the queue of received events: when it is taken, the cursor
-    moves to our own message at ``id``.
-    """
+    """An item in the queue of received events. When it is taken, the cursor
+    moves to our own message at ``id``."""
 
     def __init__(self, id: int) -> None:
         self.id = id
@@ -1051,8 +1059,8 @@ class _CursorMark:
 class MessengerCore(SessionCore[MessengerEvent]):
     """A session that receives stored messages, each once and in order.
 
-    ``cursor`` is the greatest id that was taken, our own messages before it
-    included.
+    ``cursor`` is the greatest id that was taken. It includes our own messages
+    before it.
     """
 
     def __init__(
@@ -1062,10 +1070,10 @@ class MessengerCore(SessionCore[MessengerEvent]):
         self._tracker = SyncTracker(cursor)
         self._sync_seq = ""
         self._question: Question | None = None
-        """The next question of the sync. It is sent when the queue has room for
-        its answer."""
+        """The next sync request. It is sent when the queue has room for its
+        answer."""
         self._look_at = inf
-        """When to look again whether there is room."""
+        """When to check again whether the queue has room."""
         self.cursor = cursor
 
     def take(self) -> MessengerEvent | None:
@@ -1121,8 +1129,7 @@ class MessengerCore(SessionCore[MessengerEvent]):
             self.answers.settle(frame.seq, frame)
 
     def _ask_next(self, now: float) -> None:
-        """Send the next question of the sync if there is room for its
-        answer."""
+        """Send the next sync request if the queue has room for its answer."""
         self._look_at = inf
         if self._question is None or self.state is not State.ONLINE:
             return
@@ -1154,8 +1161,8 @@ class MessengerCore(SessionCore[MessengerEvent]):
 
     def _mark(self, id: int) -> None:
         """Move the cursor to our own message once the events before it are
-        taken. Marks in a row are one: a program that only sends must not fill
-        the queue."""
+        taken. Several marks in a row become one, because a program that only
+        sends must not fill the queue."""
         last = self._received[-1] if self._received else None
         if isinstance(last, _CursorMark):
             last.id = max(last.id, id)

@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 CLOSE_SECONDS: Final = 2.0
-"""How long to wait for the other side when a connection ends: it may be
+"""How long to wait for the other side when a connection ends; it may be
 gone."""
 CONNECT_OPTIONS: Final[dict[str, Any]] = {
     "compression": None,
@@ -28,11 +28,11 @@ CONNECT_OPTIONS: Final[dict[str, Any]] = {
     "ping_interval": None,
 }
 CONNECT_ERRORS: Final = (OSError, TimeoutError, InvalidHandshake, EOFError, InvalidURI)
-"""The exceptions of an attempt to connect."""
+"""The exceptions that an attempt to connect may raise."""
 
 
 async def close_in_time(connection: ClientConnection, seconds: float) -> None:
-    """Close a connection of asyncio within ``seconds``, also if the server does
+    """Close a connection of asyncio within ``seconds``, even if the server does
     not read."""
     try:
         async with asyncio.timeout(seconds):
@@ -57,8 +57,8 @@ class SessionShell(Generic[T]):
         return self._core.state
 
     def _not_connected(self, error: Exception) -> int:
-        """Note why no connection could be made; return the close code that
-        stands for it."""
+        """Note why no connection could be made. Returns the close code for
+        it."""
         self._core.failure = str(error) or type(error).__name__
         if isinstance(error, InvalidURI):
             self._core.error = NotConnected(str(error))
@@ -67,8 +67,8 @@ class SessionShell(Generic[T]):
         return CLOSE_LOST
 
     def _no_token(self, error: Exception) -> int:
-        """Note that the function for the token has failed; return the close
-        code that stands for it."""
+        """Note that the function for the token has failed. Returns the close
+        code for it."""
         log.warning("there is no token, trying again: %r", error)
         self._core.failure = f"the token function failed: {error!r}"
         return CLOSE_LOST

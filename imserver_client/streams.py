@@ -13,9 +13,9 @@ from imserver_client.results import PieceResult, StreamEnd
 from imserver_client.session import Backoff
 
 FAILED_TRIES: Final = 8
-"""How often a piece is sent whose node does not answer."""
+"""How often a piece is sent if its node does not answer."""
 NOT_ACCEPTED: Final = "not_accepted"
-"""The code of that refusal."""
+"""The code of the refusal if the node does not answer."""
 R = TypeVar("R", PieceResult, StreamEnd)
 T = TypeVar("T")
 
@@ -23,9 +23,11 @@ T = TypeVar("T")
 class PieceRefused(ClientError):
     """The server has not taken a piece of a streamed message.
 
-    ``status``: ``"too_long"`` (the message is as long as the channel allows;
-    close it), ``"closed"`` (no piece came for long, so the server closed it),
-    ``"unknown"`` (its node has ended).
+    ``status`` is one of:
+
+    - ``"too_long"``: the message is as long as the channel allows; close it
+    - ``"closed"``: no piece came for a long time, so the server closed it
+    - ``"unknown"``: its node has ended
     """
 
     code = "piece_refused"
@@ -37,8 +39,8 @@ class PieceRefused(ClientError):
 
 
 class StreamApi(Protocol):
-    """The functions of ``Api`` and of ``Publisher`` for a streamed message that
-    is open."""
+    """The functions of ``Api`` and of ``Publisher`` for an open streamed
+    message."""
 
     def append_pieces(
         self, app: str, pieces: Sequence[tuple[str, int, str]]
@@ -61,8 +63,8 @@ class TextStream:
         self, api: StreamApi, app: str, open_stream: Callable[[], str]
     ) -> None:
         self.id = ""
-        """The id of the message, ``""`` before :meth:`open`. The publication at
-        its end has it, too."""
+        """The id of the message; ``""`` before :meth:`open`. The publication at
+        its end has this id, too."""
         self._api = api
         self._app = app
         self._open_stream = open_stream
@@ -82,7 +84,7 @@ class TextStream:
 
     def append(self, text: str) -> None:
         """Append a piece; an empty one is ignored. A piece without an answer is
-        sent again, and taken once.
+        sent again, and the server takes it once.
 
         Raises :class:`PieceRefused`, :class:`RequestRefused` and
         :class:`NotConnected`.
@@ -124,7 +126,7 @@ class AsyncTextStream:
     def __init__(self, stream: TextStream) -> None:
         self.stream = stream
         self._cancelled: asyncio.Future[Any] | None = None
-        """A call that was cancelled, and goes on in its thread."""
+        """A call that was cancelled but continues in its thread."""
 
     async def __aenter__(self) -> Self:
         await self.open()
@@ -144,14 +146,14 @@ class AsyncTextStream:
 
     async def append(self, text: str) -> None:
         """See :meth:`TextStream.append`. If the call before was cancelled, it
-        is finished first; its error is raised here."""
+        is finished first, and its error is raised here."""
         cancelled = await self._finish_cancelled()
         if cancelled is not None:
             cancelled.result()
         await self._in_thread(partial(self.stream.append, text))
 
     async def append_all(self, texts: AsyncIterable[str]) -> None:
-        """Append each text as it comes, such as those of a language model."""
+        """Append each text as it comes, such as texts of a language model."""
         async for text in texts:
             await self.append(text)
 
@@ -178,7 +180,7 @@ class AsyncTextStream:
 
 def _until_answered(ask: Callable[[], R]) -> R:
     """Ask until the node of the stream answers. Raises :class:`NotConnected`,
-    and :class:`RequestRefused` for another reason."""
+    or :class:`RequestRefused` for another reason."""
     backoff = Backoff()
     for _ in range(FAILED_TRIES):
         try:

@@ -1,5 +1,4 @@
-"""The options by which commands name the server, and one line for each
-error."""
+"""The options by which commands name the server, and errors as single lines."""
 
 from __future__ import annotations
 
@@ -17,11 +16,11 @@ ENVIRONMENT_KEY: Final = "IMSERVER_KEY"
 
 
 class Commands(click.Group):
-    """Commands whose options for the server may stand in front of each part of
-    their name, too."""
+    """Commands whose options for the server may also stand before each part of
+    their name."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Move those options behind the name."""
+        """Move these options behind the name."""
         command: click.Command | None = self
         name = list[str]()
         moved = list[str]()
@@ -76,8 +75,8 @@ def server_address(url: str) -> str:
 
 
 def read_key(path: str | None) -> str:
-    """The key in a file, or else in the environment. ``-`` is standard input;
-    ``""``: there is none."""
+    """The key in a file, or else in the environment; ``""`` if neither has one.
+    The path ``-`` means standard input."""
     try:
         if path is None:
             key = os.environ.get(ENVIRONMENT_KEY, "")

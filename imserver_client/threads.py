@@ -1,4 +1,4 @@
-"""Sessions for threads, or for greenlets where the process is patched for
+"""Sessions for threads, or for greenlets in a process that is patched for
 gevent."""
 
 from __future__ import annotations
@@ -88,8 +88,8 @@ class ThreadSession(SessionShell[T]):
         """Connect and log in. From then on the session reconnects by itself.
 
         Raises :class:`LoginRefused`, :class:`Closed`, or :class:`NotConnected`
-        after ``timeout_seconds``; the session then still tries. A session that
-        is closed cannot connect again: make a new one.
+        after ``timeout_seconds``; then the session still tries to connect. A
+        closed session cannot connect again: make a new one.
         """
         if self._thread is None:
             self._thread = threading.Thread(
@@ -194,10 +194,10 @@ class ThreadSession(SessionShell[T]):
         returns its events.
 
         ``token``: a channel token, or a function that returns a fresh one; it
-        must not block. ``since``: the position that you have; what came after
-        it is received first. Raises :class:`CommandRefused`, and
+        must not block. ``since``: the position that you have; you receive the
+        publications after it first. Raises :class:`CommandRefused`, and
         :class:`NotConnected` without a connection or an answer; ValueError if
-        there is a subscription.
+        the channel has a subscription.
         """
         self._core.subscriptions.add(channel, token, since)
         try:
@@ -214,7 +214,7 @@ class ThreadSession(SessionShell[T]):
 
     def unsubscribe(self, channel: str) -> None:
         """End a subscription. Raises :class:`NotConnected` without an answer;
-        it has ended nevertheless."""
+        the subscription has ended nevertheless."""
         self._core.subscriptions.remove(channel)
         self.request("unsubscribe", {"channel": channel})
 
@@ -280,7 +280,7 @@ class ThreadSession(SessionShell[T]):
         with connection:
             self._connection = connection
             try:
-                # close() may have come while there was no connection to end
+                # close() may have come while no connection existed
                 if not self._core.closing:
                     try:
                         token = self._make_token()
@@ -342,7 +342,7 @@ class ThreadSession(SessionShell[T]):
 
     @contextmanager
     def _writing(self, connection: ClientConnection, seconds: float) -> Iterator[None]:
-        """Keep other threads from writing. If a write of theirs blocks for
+        """Keep other threads from writing. If another write blocks for
         ``seconds``, the server does not read: the connection ends, and
         TimeoutError is raised."""
         if not self._writer.acquire(timeout=seconds):
@@ -400,8 +400,8 @@ class Client(ThreadSession[PushEvent]):
 
 
 def _command(make: Callable[P, Command[R]]) -> Callable[Concatenate[Messenger, P], R]:
-    """Return a method that executes the command that ``make`` returns, with the
-    same arguments."""
+    """Return a method that takes the arguments of ``make`` and executes the
+    command that it returns."""
 
     def run(self: Messenger, /, *args: P.args, **kwargs: P.kwargs) -> R:
         return self.execute(make(*args, **kwargs))
@@ -415,15 +415,15 @@ class Messenger(ThreadSession[MessengerEvent]):
     """One user's session that loses no stored message
     (docs/reference/protocol.md, "Stored messages").
 
-    Arguments as for :class:`Client`, and ``cursor``: the last id that this
-    device has; 0 for all stored messages, None for new ones only: then
+    Arguments are as for :class:`Client`, and ``cursor``: the last id that this
+    device has. 0 means all stored messages. None means new ones only: then
     :attr:`cursor` becomes a number soon after the login. After each login the
     messenger fetches what is missing. It acknowledges each entry and returns it
     once and in order, as :class:`Entry`. Save :attr:`cursor` together with the
     entries, and pass it at the next start.
 
-    A message that you send is tried over as many connections as needed, and
-    stored once.
+    The client tries to send a message over as many connections as needed. The
+    server stores it once.
     """
 
     _core: MessengerCore
@@ -528,7 +528,7 @@ class Messenger(ThreadSession[MessengerEvent]):
             self._wait(lambda: self._core.over, attempts.pause())
 
     def _await_turn(self, attempts: Attempts) -> None:
-        """Wait until the command can be sent, or its time is over."""
+        """Wait until the command can be sent, or until its time is over."""
         turn: Future[float] = Future()
         with self._changed:
             attempts.begin(turn, monotonic())

@@ -164,8 +164,7 @@ class CentrifugeStreams:
 
         def refuse(head: Head, host: str, code: int) -> bytes:
             # Open a stream that ends at once: a browser can read its close
-            # code,
-            # but not the status of a refused request.
+            # code, but not the status of a refused request.
             chosen, kind = encoding_of(head)
             answer = stream_head(request_log, head, host, kind)
             return answer + chosen.close_frames(code)

@@ -241,8 +241,7 @@ class ProtobufUplink:
             return
         if isinstance(result, Rejected) and result.reason == RejectReason.SUPERSEDED:
             # The client has logged in elsewhere and has synced. There it sends
-            # again
-            # the messages that it did not find.
+            # again the messages that it did not find.
             connection.close(CloseCode.INTERNAL_ERROR)
             return
 

@@ -215,8 +215,7 @@ class PusherApps:
         signature = params.pop("auth_signature", "")
         signed = "&".join(f"{name}={params[name]}" for name in sorted(params))
         # Libraries sign the path that they were given: some before and some
-        # after
-        # it is percent-encoded. Under WSGI the path is decoded already.
+        # after it is percent-encoded. Under WSGI the path is decoded already.
         paths = dict.fromkeys((path, unquote(path), quote(unquote(path))))
         is_signed = any(
             pusher.has_signed(f"{method}\n{each}\n{signed}", signature)

@@ -343,8 +343,7 @@ class PusherService:
         signed = f"{self.socket_id(connection)}:{command.channel}"
         if command.data:
             # Without this check the signature of "private-a:b" would permit
-            # "private-a",
-            # with the data "b".
+            # "private-a", with the data "b".
             if not command.data.startswith("{"):
                 raise NotPermitted("channel_data: expected a JSON object", status=400)
             signed = f"{signed}:{command.data}"
