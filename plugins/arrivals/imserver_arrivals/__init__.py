@@ -1,5 +1,5 @@
-"""Archives of other servers: the commands ``imserver arrive`` and ``depart``. A
-node has nothing of them."""
+"""Archives of other servers: the commands ``imserver arrive`` and ``imserver
+depart``. They add nothing to a node."""
 
 from typing import Final
 
@@ -28,4 +28,4 @@ FEATURE: Final = FeatureRow(
     ),
 )
 """``imserver arrive`` imports an archive of another server, ``imserver depart``
-writes one. The name of the first in 1.0 is ``slack-import``."""
+writes one. In 1.0 the first is named ``slack-import``."""

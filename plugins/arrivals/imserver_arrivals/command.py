@@ -153,7 +153,7 @@ def _check_usage(
     back: tuple[str, ...],
     wish: Wish,
 ) -> None:
-    """Refuse options that do not go together."""
+    """Refuse options that exclude each other."""
     if follow is None:
         if token is not None or back:
             raise click.UsageError("--token and --back go with --follow")
@@ -166,8 +166,8 @@ def _check_usage(
 
 
 def bring(archive: Archive, wish: Wish) -> None:
-    """Import an archive, say what has come and what has not, and end the
-    process with 1 if a part is broken or a message does not come.
+    """Import an archive, and print what was imported and what was not. Ends the
+    process with 1 if a part is broken or a message is missing.
 
     Raises OSError.
     """
@@ -277,7 +277,7 @@ def _warnings(folder: str, page: str) -> Iterator[str]:
 
 
 def _links_page(tenant: Tenant, own_page: str) -> str:
-    """The page on which a link gives an account a password."""
+    """The page on which a person sets the password of an account, by a link."""
     if not rules_of(tenant).passwords:
         fail("--links, --mail: accounts of this app have no passwords")
     page = rules_of(tenant).reset_url or own_page

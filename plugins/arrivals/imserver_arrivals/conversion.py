@@ -1,7 +1,7 @@
-"""Converts the records of an archive: into keys, users, texts and drafts.
+"""Converts the records of an archive to keys, users, texts and drafts.
 
-Everything has a key made of the ids in the archive, by which the log stores it
-once.
+Each record has a key that is made of the ids in the archive. By this key the
+log stores it once.
 """
 
 import hashlib
@@ -21,20 +21,21 @@ from .text import clean, linked, with_links, with_people
 
 Happening = Group | Message | Change | Removal | Pin
 """A record of an archive that is stored, in the order of the times. A group
-stands for its beginning."""
+stands for its first entry."""
 NAME_CHARACTERS: Final = 50
-"""Limit of the name of a group. A longer one is cut."""
+"""Limit of the name of a group, in characters. A longer name is cut."""
 DESCRIPTION_CHARACTERS: Final = 500
 _DIGEST_BYTES: Final = 8
 _MOST_PARTS: Final = 10
-"""Messages of ours that a removal takes back: one of there with so many files
-as these can have."""
+"""The most messages here that a removal takes back. A message of the archive
+becomes several if it has many files."""
 
 
 class Keys(Struct, frozen=True):
-    """The keys of a record. ``stores``: of the entries that it makes.
-    ``changes``: of the entries that it changes, which an earlier transaction
-    must have stored. ``asks``: of the entries that it looks for besides."""
+    """The keys of a record. ``stores``: keys of the entries that it makes.
+    ``changes``: keys of the entries that it changes; an earlier transaction
+    must have stored them. ``asks``: keys of further entries that it looks up.
+    """
 
     stores: Sequence[str]
     changes: Sequence[str] = ()
@@ -42,8 +43,8 @@ class Keys(Struct, frozen=True):
 
 
 class Conversion:
-    """Converts the records of one archive, without a look into the log.
-    ``accounts``: id of a person there → the account here."""
+    """Converts the records of one archive, without reading the log.
+    ``accounts``: id of a person in the archive → the account here."""
 
     def __init__(
         self, archive: str, survey: Survey, accounts: Mapping[str, Account]
@@ -55,7 +56,7 @@ class Conversion:
     # --- keys -----------------------------------------------------------------
 
     def keys(self, record: Happening) -> Keys:
-        """All keys that storing a record needs."""
+        """All keys that are needed to store a record."""
         if isinstance(record, Message):
             return self._keys_of_message(record)
         if isinstance(record, Removal):
@@ -90,9 +91,9 @@ class Conversion:
         return f"{self._archive}.{id}"
 
     def group_key(self, group: str) -> str:
-        """The key of the beginning of a group. Slack's have no word before
-        them: they are older than other formats, of which a group and a message
-        may have the same id."""
+        """The key of the first entry of a group. Keys of Slack begin with no
+        word, because they are older than the other formats. In other formats a
+        group and a message may have one id."""
         if self._archive == "slack":
             return f"slack.{group}"
         return f"{self._archive}.group.{group}"
@@ -102,15 +103,15 @@ class Conversion:
         return f"{self.key(pin.message)}.p"
 
     def edit_key(self, message: Message) -> str:
-        """The key of the edit that has brought the text of a message; ``""``:
-        none has."""
+        """The key of the edit that gave a message its text; ``""`` if the
+        message was not edited."""
         if not message.is_edited:
             return ""
         return f"{self.key(message.id)}.edit:{digest_of([message.text])}"
 
     def removed_keys(self, removal: Removal) -> Sequence[str]:
-        """The keys of what a removal takes back: a reaction, or a message with
-        those that have the rest of its files."""
+        """The keys of the entries that a removal takes back: a reaction, or a
+        message with the messages for the rest of its files."""
         key = self.key(removal.message)
         if removal.reaction is not None:
             return [reaction_key(key, removal.reaction)]
@@ -119,14 +120,14 @@ class Conversion:
     # --- people ---------------------------------------------------------------
 
     def user(self, person: str) -> str:
-        """The user of a person; ``""``: nobody."""
+        """The user of a person; ``""`` if the person has no account."""
         account = self._accounts.get(person)
         if account is None:
             return ""
         return account.user
 
     def users(self, people: Iterable[str]) -> list[str]:
-        """The users of people, without those who are nobody here."""
+        """The users of people. People without an account are left out."""
         return list(filter(None, map(self.user, people)))
 
     def _named(self, person: str) -> tuple[str, str] | None:
@@ -138,7 +139,7 @@ class Conversion:
     # --- groups ---------------------------------------------------------------
 
     def first_members(self, group: Group) -> Sequence[str]:
-        """The people who are in a group from its beginning on, the owner
+        """The people who are in a group from its beginning on; the owner comes
         first."""
         activity = self.survey.of_groups[group.id]
         listed = self._listed(group)
@@ -149,8 +150,8 @@ class Conversion:
         ]
 
     def _listed(self, group: Group) -> Sequence[str]:
-        """The owner of a group and its members; of an archived one also its
-        writers, who may read it."""
+        """The owner of a group and its members. If the group is archived, also
+        its writers, who may read it."""
         activity = self.survey.of_groups[group.id]
         people = [activity.owner, *activity.members]
         if group.is_archived:
@@ -174,9 +175,9 @@ class Conversion:
     # --- messages -------------------------------------------------------------
 
     def draft(self, message: Message, parts: Sequence[Mapping[str, Any]]) -> Draft:
-        """A message as the log takes it, but for the ids of the log: those of
-        its group, of what it replies to, and of the messages to which it links.
-        ``parts``: what it says of its files."""
+        """A message in the form of the log, but without ids of the log: of its
+        group, of the message to which it replies, and of the messages to which
+        it links. ``parts``: its facts about its files."""
         text, mentions = self.text(message)
         type, body = content_of(parts, clean(with_links(text, _no_address)))
         return Draft(
@@ -190,9 +191,9 @@ class Conversion:
         )
 
     def text(self, message: Message) -> tuple[str, Sequence[str]]:
-        """The text of a message with the names of people and the addresses of
-        files that are elsewhere, and the users whom it mentions. Links to
-        messages are marks."""
+        """The text of a message, and the users whom it mentions. The text has
+        the names of people, and the addresses of files that are elsewhere.
+        Links to messages are marks."""
         text, mentions = with_people(message.text, self._named)
         files = [
             clean(f"{file.name} {file.address}".strip())
@@ -202,8 +203,8 @@ class Conversion:
         return "\n".join(filter(None, (text, *files))), mentions
 
     def _receiver(self, message: Message) -> str:
-        """The receiver of a message in a conversation of two; ``""``: it is in
-        a group."""
+        """The receiver of a message in a conversation of two; ``""`` if the
+        message is in a group."""
         if self.survey.groups[message.group].kind != "direct":
             return ""
         members = self.survey.of_groups[message.group].members
@@ -212,8 +213,8 @@ class Conversion:
 
 
 def time_of(record: Happening) -> int:
-    """When a record has happened: a time that can be shown, and that is not 0,
-    which would be now."""
+    """The time of a record. It is a time that can be shown, and not 0, which
+    would mean now."""
     if isinstance(record, Group):
         time_ms = record.created_ms
     else:
@@ -227,8 +228,8 @@ def shown_ms(time_ms: int) -> int:
 
 
 def short_name(name: str) -> str:
-    """A name of there as one that a group may have here; ``""``: it has no
-    sign that can be seen."""
+    """A name of the archive in a form that a group may have here; ``""`` if it
+    has no visible character."""
     return clean_name(name)[:NAME_CHARACTERS].strip()
 
 
@@ -238,7 +239,7 @@ def reaction_key(message: str, reaction: Reaction) -> str:
 
 
 def removal_key(target: str) -> str:
-    """The key of the end of what has the key ``target``."""
+    """The key for the removal of the entry with the key ``target``."""
     return f"{target}.removed"
 
 
@@ -262,7 +263,7 @@ def content_of(parts: Sequence[Mapping[str, Any]], text: str) -> tuple[str, byte
 
 
 def with_text(type: str, body: bytes, text: str) -> bytes:
-    """The body of a content with another text. Its files stay."""
+    """The body of a content with its text replaced. Its files stay."""
     if type == "text":
         return _body_of(text)
     try:

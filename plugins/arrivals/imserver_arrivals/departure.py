@@ -1,8 +1,8 @@
-"""Reads an app as if it were an archive of another server: see
+"""Reads an app in the form of an archive of another server: see
 :class:`imserver_arrivals.records.Archive`.
 
-The log is read once, and its messages and reactions are sorted on disk. Memory
-has people, groups, members and pins.
+The log is read once, and its messages and reactions are sorted on disk. People,
+groups, members and pins are kept in memory.
 """
 
 import re
@@ -48,10 +48,10 @@ _PAGE: Final = 500
 _MOST_ID_DIGITS: Final = 18
 _UPLOAD: Final = "/api/v1/uploads/"
 _FILES: Final = {"picture", "voice", "video", "file", "album"}
-"""Types of messages that are files."""
+"""Types of messages that consist of files."""
 _Json = TypeVar("_Json")
 _SERVER: Final = "server"
-"""The id of who has sent what a back end has."""
+"""The id of the sender of messages that a back end has sent."""
 
 
 class Reacted(Struct, frozen=True, tag="reacted"):
@@ -74,10 +74,10 @@ class Content(Struct):
 
 class Departure:
     """The people, groups and messages of an app, or of some of its
-    conversations (``groups``; none: of all).
+    conversations (``groups``; empty: of all).
 
-    Making it reads the log, and calls ``done`` with the number of messages so
-    far. It raises StorageUnavailable.
+    The constructor reads the log, and calls ``done`` with the number of
+    messages so far. It raises StorageUnavailable.
     """
 
     name: ClassVar[str] = "imserver"
@@ -103,7 +103,7 @@ class Departure:
         self._pins: dict[int, dict[str, Pin]] = {}
         """Conversation → id of a pinned message → its pin."""
         self._people: dict[str, Account | None] = {}
-        """Id of a user → the account; None: there is none."""
+        """Id of a user → the account. None if the user has no account."""
         self._spool = Spool(_id_of, Message | Change | Reacted)
 
         for conversation in self._all_conversations(store):
@@ -120,7 +120,7 @@ class Departure:
         self._read(done)
 
     def close(self) -> None:
-        """Give the disk back."""
+        """Free the space on the disk."""
         self._spool.close()
 
     def records(self) -> Iterator[Record]:
@@ -163,7 +163,8 @@ class Departure:
                     yield row
 
     def _members_of(self, conversation: Conversation) -> Iterator[Member]:
-        """The members of a conversation, and up to when each has read."""
+        """The members of a conversation, each with the time up to which they
+        have read."""
         id = conversation.id
         conversations = self._log.conversations
         after = ""
@@ -183,7 +184,7 @@ class Departure:
                 yield Member(row.user, role, times.get(position, -1))
 
     def _times_of(self, positions: Iterable[int]) -> dict[int, int]:
-        """Position → when its message was sent; 0 → 0."""
+        """Position → the time of its message; 0 → 0."""
         ids = sorted({id for id in positions if id})
         times = {0: 0}
         for entry in self._log.entries.find(self._app, ids):
@@ -210,7 +211,7 @@ class Departure:
         )
 
     def _meet(self, users: Collection[str]) -> None:
-        """Look up who was not met before."""
+        """Look up the users who are not known yet."""
         new = [user for user in users if user and user not in self._people]
         self._people.update(dict.fromkeys(new))
         ids = [int(user) for user in new if _is_id(user)]
@@ -283,7 +284,8 @@ class Departure:
         )
 
     def _marked(self, text: str, mentions: Collection[str]) -> str:
-        """A text whose names of people that it mentions are marks."""
+        """A text in which the names of mentioned people are replaced by
+        marks."""
         self._meet([user for user in mentions if user != "all"])
         ids = {}
         if "all" in mentions:
@@ -295,7 +297,7 @@ class Departure:
         if not ids:
             return text
 
-        # The longest first: a name may begin with another one.
+        # The longest names first, because a name may begin with another one.
         names = sorted(ids, key=len, reverse=True)
         name = re.compile(f"@({'|'.join(map(re.escape, names))})")
 
@@ -338,7 +340,7 @@ def _with_reactions(
 
 
 def _id_of(record: Message | Change | Reacted) -> int:
-    """By which the spool sorts: reactions stand behind their message."""
+    """The key by which the spool sorts. Reactions come after their message."""
     if isinstance(record, Reacted):
         return int(record.message)
     return int(record.id)
@@ -349,7 +351,7 @@ def _is_id(user: str) -> bool:
 
 
 def _upload_of(url: str) -> str:
-    """The id of an upload; ``""``: it is at another address."""
+    """The id of an upload; ``""`` if the address leads elsewhere."""
     if url.startswith(_UPLOAD):
         return url.removeprefix(_UPLOAD)
     return ""
@@ -363,8 +365,8 @@ def _ids(store: Store, table: str, where: str, app: str) -> Iterator[list[int]]:
 
 
 def content_of(entry: Entry) -> tuple[str, list[File], str]:
-    """The text and the files of a message, and what of it other servers do not
-    have, for the report."""
+    """The text and the files of a message, and for the report the part that
+    other servers do not have."""
     lost = ""
     if entry.ask is not None:
         lost = "question or poll (its text leaves)"
@@ -392,7 +394,8 @@ def _person(user: str, account: Account | None) -> Person:
 
 
 def _read(kind: type[_Json], raw: bytes) -> _Json:
-    """A body in JSON as a struct; the empty struct, if it is another one."""
+    """A JSON body as a struct; the empty struct if the body has another
+    form."""
     try:
         return msgspec.json.decode(raw, type=kind)
     except (ValueError, RecursionError):
@@ -400,7 +403,8 @@ def _read(kind: type[_Json], raw: bytes) -> _Json:
 
 
 def _change(entry: Entry, group: str) -> Change | None:
-    """The change that an entry tells; None: no other server has it."""
+    """The change that an entry reports. None if no other server has such
+    changes."""
     details = entry.group_meta()
     users = list(details.users or ())
     change = Change(str(entry.id), group, entry.sender, entry.time_ms, "join", users)

@@ -1,5 +1,5 @@
-"""The app that gets archives. What is expensive is built once, for one archive
-or for all that a running server gives."""
+"""The app into which archives are imported. Expensive parts are built once, for
+one archive or for all archives of a running server."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -23,12 +23,12 @@ from .survey import Survey
 from .uploads import FileIndex, FileUploads
 
 _PEOPLE_SECONDS: Final = 60.0
-"""For how long accounts are remembered: one may be erased meanwhile."""
+"""How long accounts are cached, because one may be erased meanwhile."""
 
 
 class Destination:
-    """An app that gets archives of one format. Its methods switch, and raise
-    StorageUnavailable."""
+    """An app into which archives of one format are imported. Methods switch,
+    and raise StorageUnavailable."""
 
     def __init__(
         self,
@@ -40,11 +40,11 @@ class Destination:
     ) -> None:
         self.app = tenant.name
         self.page = _own_page(config, tenant)
-        """The messages page, whose links open messages; ``""``: the app has a
-        page elsewhere."""
+        """The messages page, whose links open messages; ``""`` if the app has
+        its page elsewhere."""
         self.added: Counter[str] = Counter()
-        """How many accounts, groups, messages, reactions, files and emoji are
-        new."""
+        """The numbers of new accounts, groups, messages, reactions, files and
+        emoji."""
         self._store = store
         self._problems = problems
         self._uploads = Uploads(
@@ -57,7 +57,7 @@ class Destination:
         self._met = -_PEOPLE_SECONDS
 
     def close(self) -> None:
-        """End what uploads need."""
+        """Close the services that uploads need."""
         self._uploads.close()
 
     def add(
@@ -68,8 +68,8 @@ class Destination:
         index: FileIndex,
         done: Callable[[int], object] = bool,
     ) -> Importer:
-        """Store an archive, and return what has done so. ``done`` is called
-        with the number of messages."""
+        """Store an archive, and return the importer that has stored it.
+        ``done`` is called with the number of messages so far."""
         if monotonic() - self._met >= _PEOPLE_SECONDS:
             store = self._store
             app = self.app
@@ -107,8 +107,8 @@ class Destination:
 
 
 def tenant_of(tenants: Tenants, app: str) -> Tenant:
-    """The app that an operator names. Ends the command if it is none whose
-    users are accounts."""
+    """The app that an operator names. Ends the command if its users are not
+    accounts."""
     name = tenants.resolve(app)
     tenant = tenants.find(name)
     if tenant is None:

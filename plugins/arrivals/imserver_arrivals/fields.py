@@ -1,5 +1,5 @@
-"""Reads values of JSON that may be of any type: each result has the type that
-it should have."""
+"""Reads JSON values that may have any type. Each result has the type that the
+field should have."""
 
 import json
 import re
@@ -16,16 +16,18 @@ from imserver.plugin.wire import well_formed
 
 Json = dict[str, Any]
 Note = Callable[[str], object]
-"""Takes the name of a field that is left out, such as ``pins[].created``."""
+"""A function that gets the name of a field that is left out, such as
+``pins[].created``."""
 BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
-"""With which some editors, and tools of Windows, begin a file of UTF-8."""
+"""Bytes with which some editors, and tools of Windows, begin a file in
+UTF-8."""
 _Record = TypeVar("_Record")
 _MOST_WHOLE: Final = 1 << 53
-"""A float below it is exactly the whole number that it shows."""
+"""Limit below which a float is exactly the whole number that it shows."""
 
 
 def at(value: object, *keys: str) -> Any:
-    """The value under these keys, one in another; None: there is none."""
+    """The value under these nested keys. None if it is missing."""
     for key in keys:
         if not isinstance(value, dict):
             return None
@@ -34,7 +36,7 @@ def at(value: object, *keys: str) -> Any:
 
 
 def text_at(value: object, *keys: str) -> str:
-    """The text under these keys; ``""``: there is none."""
+    """The text under these nested keys. ``""`` if it is missing."""
     text = at(value, *keys)
     if isinstance(text, str):
         return text
@@ -42,7 +44,7 @@ def text_at(value: object, *keys: str) -> str:
 
 
 def list_at(value: object, *keys: str) -> list[Any]:
-    """The array under these keys; empty: there is none."""
+    """The array under these nested keys. Empty if it is missing."""
     rows = at(value, *keys)
     if isinstance(rows, list):
         return rows
@@ -50,8 +52,8 @@ def list_at(value: object, *keys: str) -> list[Any]:
 
 
 def number_at(value: object, *keys: str) -> int | None:
-    """The number under these keys; None: there is none. Old servers took a
-    number as a text."""
+    """The number under these nested keys. None if it is missing. Old servers
+    took a number as a text."""
     number = at(value, *keys)
     if isinstance(number, str) and re.fullmatch(r"-?\d{1,9}", number, re.ASCII):
         return int(number)
@@ -65,13 +67,13 @@ def number_at(value: object, *keys: str) -> int | None:
 
 class RecordReader(Generic[_Record]):
     """Reads records of one struct. Servers, their versions and tools disagree
-    about types, so a wrong type costs the field alone, not its record.
+    about types. Therefore a wrong type costs only the field, not its record.
 
-    The strict decoder of msgspec goes first: most records are as they should
-    be, and it is fast. A record that it refuses is read again, field by field:
-    a number in quotes is a number, a field of another wrong type gets its
-    default and is noted, and an element of a wrong type is left out of its
-    array. A required field has no default, so a record without it is broken.
+    The strict decoder of msgspec goes first: it is fast, and most records are
+    correct. A record that it refuses is read again, field by field. A number in
+    quotes is a number. A field of another wrong type gets its default and is
+    noted. An element of a wrong type is left out of its array. A required field
+    has no default, so a record without it is broken.
     """
 
     def __init__(self, kind: type[_Record]) -> None:
@@ -98,8 +100,8 @@ class RecordReader(Generic[_Record]):
 
 
 def any_value(raw: bytes) -> Any:
-    """The value of a piece of JSON, also if its text has bytes or escapes that
-    are no characters.
+    """The value of a piece of JSON, even if its text has bytes or escapes that
+    are not characters.
 
     Raises ValueError and RecursionError.
     """
@@ -111,7 +113,8 @@ def any_value(raw: bytes) -> Any:
 
 
 def _well_formed(value: Any) -> Any:
-    """The value without halves of surrogate pairs, which no storage takes."""
+    """The value without lone halves of surrogate pairs, which no storage
+    accepts."""
     if isinstance(value, str):
         return well_formed(value)
     if isinstance(value, list):
@@ -127,7 +130,8 @@ def _fields_of(kind: Any) -> Sequence[FieldInfo]:
 
 
 def _struct(kind: Any, value: object, path: str, note: Note) -> Any:
-    """A struct of the fields whose types are right, and of defaults."""
+    """A struct from the fields whose types are right, and defaults for the
+    others."""
     if value == []:
         value = {}  # PHP writes an empty object so
     if not isinstance(value, dict):
@@ -151,9 +155,10 @@ def _struct(kind: Any, value: object, path: str, note: Note) -> Any:
 
 
 def _typed(kind: Any, value: object, path: str, note: Note) -> Any:
-    """A value as one of a type. Raises ValueError if it cannot be one."""
+    """A value converted to a type. Raises ValueError if it cannot have this
+    type."""
     try:
-        # it also takes a number in quotes
+        # it also accepts a number in quotes
         return msgspec.convert(value, kind, strict=False)
     except (ValueError, TypeError):
         # a part of it may be wrong, or it is a raw one, which msgspec does not
@@ -207,11 +212,11 @@ def _dict(kind: Any, value: object, path: str, note: Note) -> Json:
 
 
 def _choice(choices: Sequence[Any], value: object, path: str, note: Note) -> Any:
-    """A value as one of the first of these types that takes it."""
+    """A value converted to the first of these types that accepts it."""
     for choice in choices:
         if choice is NoneType:
             continue
-        # A type that fails leaves no notes.
+        # A type that does not accept the value leaves no notes.
         notes: list[str] = []
         try:
             content = _typed(choice, value, path, notes.append)

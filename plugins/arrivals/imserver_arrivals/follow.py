@@ -1,10 +1,11 @@
-"""Follows a running server: stores in an app what happens there, and posts
-messages of ours there.
+"""Follows a running server: stores its events in an app, and posts messages of
+the app there.
 
-A round writes what has happened as an archive, imports it, and posts ours. Then
-the position is saved. A process that is killed does its last round again:
-messages of theirs have keys, so they are stored once; ours are posted once as
-far as the adapter finds them there again.
+A round writes the new events as an archive, imports it, and posts the new
+messages of the app. Then it saves the position. After a crash, the next process
+repeats the last round. Messages of the other server have keys, so they are
+stored once. Messages of the app are posted once if the adapter finds them
+there.
 """
 
 import signal
@@ -48,18 +49,18 @@ LIVE: Final[dict[str, type[Live]]] = {
     adapter.name: adapter for adapter in (LiveMattermost, LiveSlack, LiveMatrix)
 }
 SECONDS: Final = 1.0
-"""For how long a round waits for something to happen there: so long, ours may
-wait for it."""
+"""How long a round waits for events of the other server. Messages of the app
+may wait as long."""
 _SAY_SECONDS: Final = 60.0
 _LONGEST_PAUSE: Final = 60.0
 _PAGE: Final = 200
 _REFUSED: Final = (400, 403, 404, 410, 413, 422)
-"""Statuses of HTTP that say that a message is none that can be posted there."""
+"""Statuses of HTTP that tell that a message can never be posted there."""
 
 
 def live_of(name: str, address: str, token: str, back: Sequence[str]) -> Live:
-    """The adapter of a format. ``back``: ``[GROUP=]ADDRESS`` each. Raises
-    LiveError."""
+    """The adapter of a format. Each element of ``back`` is ``[GROUP=]ADDRESS``.
+    Raises LiveError."""
     if name not in LIVE:
         raise LiveError(
             f"servers of the format {name} cannot be followed", is_final=True
@@ -81,8 +82,8 @@ def live_of(name: str, address: str, token: str, back: Sequence[str]) -> Live:
 
 
 def follow_server(live: Live, address: str, has_back: bool, wish: Wish) -> None:
-    """Follow until SIGTERM or Ctrl-C. Raises LiveError if their server never
-    will do what is asked, and OSError."""
+    """Follow a server until SIGTERM or Ctrl-C. Raises LiveError if the server
+    refuses for good, and OSError."""
     with opened(wish.path, wish.data_dir) as (config, store, tenants):
         tenant = tenant_of(tenants, wish.app)
         problems = Problems()
@@ -139,7 +140,7 @@ def follow_server(live: Live, address: str, has_back: bool, wish: Wish) -> None:
 
 
 class Follower:
-    """Does rounds. ``posted``: how many messages of ours went."""
+    """Runs the rounds. ``posted``: how many messages of the app were posted."""
 
     def __init__(
         self,
@@ -162,7 +163,7 @@ class Follower:
         self._is_ending = False
 
     def run(self) -> None:
-        """Follow until a signal comes. Raises LiveError and OSError."""
+        """Run rounds until a signal comes. Raises LiveError and OSError."""
         failures = 0
         with self._signals(), suppress(KeyboardInterrupt):
             self._begin_count()
@@ -188,7 +189,7 @@ class Follower:
         self._went = self.posted
 
     def _print_count(self) -> None:
-        """Say how many messages came and went, once a minute if any did."""
+        """Print how many messages came and went, once a minute if any did."""
         came = self._target.added["message"] - self._came
         went = self.posted - self._went
         is_due = monotonic() - self._counted_at >= _SAY_SECONDS
@@ -209,8 +210,8 @@ class Follower:
             for ours in self._post(position):
                 position = replace(position, ours=ours)
         finally:
-            # What has come is stored, also if a post fails: it need not come
-            # again.
+            # The messages that came are stored even if a post fails: they need
+            # not come again.
             if position != self._position:
                 with self._finishing():
                     self._file.write(position)
@@ -229,8 +230,8 @@ class Follower:
     # --- ours, to theirs ------------------------------------------------------
 
     def _post(self, position: Position) -> Iterator[int]:
-        """Post what is new of ours, and yield the id of each entry that is
-        done."""
+        """Post the new messages of the app, and yield the id of each entry that
+        is done."""
         after = position.ours
         app = self._target.app
         while after >= 0:
@@ -265,14 +266,15 @@ class Follower:
             yield after
 
     def _is_ours(self, entry: Entry) -> bool:
-        """Whether it is a message, and none that came from there."""
+        """Whether an entry is a message that was written here, and not
+        imported."""
         return entry.kind == "message" and not entry.client_msg_id.startswith(
             f"{self._live.name}."
         )
 
     def _text(self, entry: Entry) -> str:
-        """The text of a message, with the names of its files, and where they
-        are."""
+        """The text of a message, with the names and the addresses of its
+        files."""
         text, files, _ = content_of(entry)
         page = self._target.page
         address = ""
@@ -285,7 +287,7 @@ class Follower:
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
-        """Let signals end what waits."""
+        """Let signals end a wait."""
         before = {
             number: signal.signal(number, self._end)
             for number in (signal.SIGTERM, signal.SIGINT)
@@ -298,7 +300,7 @@ class Follower:
 
     @contextmanager
     def _finishing(self) -> Iterator[None]:
-        """Let the first signal end nothing until this is done."""
+        """Let the first signal wait until this block is done."""
         self._is_finishing = True
         try:
             yield

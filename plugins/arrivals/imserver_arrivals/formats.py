@@ -1,5 +1,5 @@
-"""The formats of archives, each by its name: who reads and who writes them.
-Where none is said, the first that takes an archive counts."""
+"""The formats of archives, each by its name, with its reader and its writer. If
+the operator names no format, the first that accepts an archive is used."""
 
 from pathlib import Path
 from typing import Final
@@ -29,10 +29,8 @@ WRITERS: Final[dict[str, type[MattermostWriter | SlackWriter | ZulipWriter]]] = 
 
 
 def archive_of(path: Path, name: str | None = None) -> Archive:
-    """The archive at a path. ``name``: of its format; None: whichever it has.
-
-    Raises BadArchive and OSError.
-    """
+    """The archive at a path. ``name``: the name of its format; None: any format
+    that accepts it. Raises BadArchive and OSError."""
     readers = list(FORMATS.values())
     if name:
         readers = [FORMATS[name]]

@@ -1,8 +1,8 @@
-"""Imports an archive into an app: in batches, each in one transaction, in the
-order of the times.
+"""Imports an archive into an app, in batches and in the order of the times.
+Each batch is one transaction.
 
-The log stores what has a key once. So an import that was interrupted anywhere
-is repeated, and a later archive of the same server adds what is new.
+The log stores a record with a key once. Therefore you can repeat an interrupted
+import, and a later archive of the server adds only new records.
 """
 
 from collections import Counter
@@ -36,28 +36,32 @@ from .text import SECOND_MS
 from .uploads import FileUploads
 
 BATCH: Final = 500
-"""Weight of the messages and events that are stored in one transaction: clients
-of a server that runs wait for it. What has the same time is in one, up to twice
-as much: a repeated import knows its order by that."""
+"""Weight of the messages and events in one transaction. Clients of a running
+server wait for it.
+
+Records with one time are in one transaction, up to twice this weight, because a
+repeated import tells their order by that.
+"""
 LEAST: Final = 50
 BATCH_SECONDS: Final = 0.05
-"""A batch that takes longer lets the next one be smaller, down to
-:data:`LEAST`: others may need the processor or the disk. Measured on a busy
-machine: 1 of 1,000 writes beside it waited for more than 0.2 s in place of 7,
-and none for more than 0.3 s in place of 1.1."""
+"""If a batch takes longer, the next one is smaller, down to :data:`LEAST`,
+because others may need the processor or the disk. Measured on a busy machine:
+of 1,000 writes beside it, 1 instead of 7 waited for more than 0.2 s. The
+longest wait was 0.3 s instead of 1.1 s."""
 MOST_ITEMS: Final = 10
-"""Files in one message."""
+"""The most files in one message."""
 _PEOPLE_OF_A_ROW: Final = 4
-"""Members who join or leave cost about as much as a fourth of a message."""
+"""Number of members who join or leave that cost about as much as one
+message."""
 
 
 class Batch(Struct):
-    """The records that are stored in one transaction."""
+    """The records that one transaction stores."""
 
     rows: list[tuple[Happening, Draft | None]] = field(default_factory=list)
-    """Each record, and the draft of a message."""
+    """Each record, with its draft if it is a message."""
     keys: set[str] = field(default_factory=set)
-    """The keys of everything that the transaction reads or stores."""
+    """The keys of all entries that the transaction reads or stores."""
     stores: set[str] = field(default_factory=set)
     """The keys of the records that it stores."""
     weight: int = 0
@@ -88,18 +92,18 @@ class Importer:
         self._conversion = Conversion(archive.name, survey, people.accounts)
         self._positions = ReadPositions(survey, people.accounts)
         self._groups: dict[str, int] = {}
-        """Id of a group there → the id of ours."""
+        """Id of a group in the archive → the id of the group here."""
         self._begun: set[str] = set()
-        """Ids of the groups there whose beginning came."""
+        """Ids of the groups in the archive whose first entry was imported."""
         self._batch = Batch()
         self._most = BATCH
-        """Weight at which a batch is stored."""
+        """The weight at which a batch is stored now."""
         self.added: Counter[str] = Counter()
-        """How many groups, messages and reactions are new."""
+        """The numbers of new groups, messages and reactions."""
 
     def run(self, spool: Spool, done: Callable[[int], object]) -> None:
-        """Import everything. ``done`` is called with the number of messages so
-        far."""
+        """Import the whole archive. ``done`` is called with the number of
+        messages so far."""
         groups = self._survey.groups.values()
         beginnings = sorted(filter(None, map(self._beginning, groups)), key=moment)
         count = 0
@@ -123,8 +127,8 @@ class Importer:
         self._store()
 
     def groups(self) -> dict[int, str]:
-        """Conversation → id of the group there, without conversations of
-        two."""
+        """Conversation → id of the group in the archive. Conversations of two
+        are left out."""
         groups = self._survey.groups
         return {
             own: id
@@ -133,15 +137,15 @@ class Importer:
         }
 
     def mark_read(self) -> None:
-        """Let all members have read what they had read there, and all where
-        that is not known."""
+        """Mark the messages as read that members had read on the other server.
+        If that is unknown, mark all."""
         self._positions.mark(self._log, self._app, self._groups)
 
     # --- groups ---------------------------------------------------------------
 
     def _beginning(self, group: Group) -> Group | None:
-        """A group as it begins here: at a time that is known, with the address
-        of its picture. None: it does not come, or needs no beginning."""
+        """A group as it begins here, at a known time and with the address of
+        its picture. None if it is not imported, or needs no first entry."""
         activity = self._survey.of_groups[group.id]
         if group.kind == "direct" or not activity.owner:
             return None
@@ -155,8 +159,9 @@ class Importer:
         return replace(group, created_ms=shown_ms(begin), avatar=avatar)
 
     def _changes(self, change: Change) -> Iterator[Change]:
-        """A change of there as ours: none of a group that has not begun, and
-        one for those who join as admins."""
+        """A change of the archive in the form that it has here. Changes before
+        the first entry of a group are left out. A person who joins as an admin
+        adds a change."""
         if change.group not in self._begun:
             return
         if change.kind == "name" and not short_name(change.text):
@@ -173,8 +178,8 @@ class Importer:
             yield replace(change, id=f"{change.id}.admin", people=joining, role="admin")
 
     def _ending(self, group: Group) -> Iterator[Change | Pin]:
-        """Let those join and leave of whom no change says it, and pin what is
-        pinned."""
+        """Add joins and leaves that no change in the archive tells, and pin the
+        pinned messages."""
         now = self._survey.last_ms or _now()
         if group.id in self._begun and not group.is_archived:
             yield from self._last_changes(group, now)
@@ -182,8 +187,8 @@ class Importer:
             yield replace(pin, group=group.id, time_ms=max(shown_ms(now), pin.time_ms))
 
     def _last_changes(self, group: Group, now: int) -> Iterator[Change]:
-        """The members at the end join, if they never were there; whoever is
-        none of them leaves."""
+        """Changes at the end of a group: members who never joined join, and
+        everybody who is not a member leaves."""
         activity = self._survey.of_groups[group.id]
         admins = set(group.admins)
         members = sorted(activity.members)
@@ -205,8 +210,8 @@ class Importer:
     # --- messages -------------------------------------------------------------
 
     def _add_message(self, message: Message) -> None:
-        """Add a message of there as ours: more than one if it has many
-        files."""
+        """Add a message of the archive. It becomes several messages if it has
+        many files."""
         user = self._conversion.user(message.person)
         parts = [
             self._uploads.part(file, user) for file in message.files if not file.address
@@ -228,13 +233,13 @@ class Importer:
     # --- batches --------------------------------------------------------------
 
     def _add(self, record: Happening, draft: Draft | None = None) -> None:
-        """Put a record into the batch. One that changes a message of the batch
-        comes into the next one."""
+        """Put a record into the batch. If it changes a message of this batch,
+        it goes into the next batch."""
         keys = self._conversion.keys(record)
         batch = self._batch
         most = self._most
         if batch.rows and time_of(record) == time_of(batch.rows[-1][0]):
-            # What has one time stays together as far as it can.
+            # Records with one time stay together as far as possible.
             most = 2 * self._most
         if batch.weight >= most or not batch.stores.isdisjoint(keys.changes):
             self._store()
@@ -253,7 +258,7 @@ class Importer:
         writer: PastWriter | None = None
 
         def work(past: LogImport) -> None:
-            # The transaction may run again: then nothing of this run counts.
+            # The transaction may run again; then nothing of this run counts.
             nonlocal began, writer
             began = perf_counter()
             writer = PastWriter(past, self._conversion, self._groups, self._page)
@@ -268,7 +273,7 @@ class Importer:
         self._learn(writer)
 
     def _learn(self, writer: PastWriter) -> None:
-        """A batch is stored: note what has come of it."""
+        """Note the results of a batch that is stored."""
         self._groups.update(writer.groups)
         for message, id in writer.messages:
             self._positions.note(message, id)
@@ -280,8 +285,8 @@ class Importer:
 
 
 def _weight(record: Happening) -> int:
-    """The cost of storing a record: about the number of its rows. Rows of
-    members cost less."""
+    """The cost of storing a record: about its number of rows. Rows of members
+    cost less."""
     if isinstance(record, Message):
         return 1 + len(record.reactions)
     if isinstance(record, Change):

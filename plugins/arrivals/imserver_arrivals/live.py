@@ -1,8 +1,8 @@
-"""A server of theirs that runs: what an adapter of ``--follow`` is.
+"""The interface of an adapter of ``--follow``, which follows a running server.
 
-An adapter writes what happens there as small archives of the format that its
-exports have. So the reader of the format makes the same ids of both, and the
-importer stores each message once, whichever way it comes.
+An adapter writes the events of the server as small archives in the format of
+its exports. Therefore the reader makes equal ids from both, and the importer
+stores each message once.
 """
 
 from collections.abc import Collection, Iterator, Mapping
@@ -21,17 +21,19 @@ from imserver.plugin.runtime import retry_pause
 T = TypeVar("T")
 
 MARK: Final = "imserver"
-"""A message that is posted back bears this name and its id in our log, in a
-field of theirs that keeps what apps write there. The reader of the format
-passes over who bears it, in an archive, too: so no message goes round, whatever
-else is lost."""
+"""Name that marks a message which was posted back. With its id in our log, it
+stands in a field in which their server keeps values of apps. The reader of the
+format skips marked messages, also in an archive. Therefore no message can come
+back."""
 
 
 class LiveError(ImserverError):
-    """Their server did not do what was asked; the text says why. ``is_final``:
-    it never will (a token that does not count, a channel that is gone);
-    otherwise it may be asked again. ``status``: of its answer, of HTTP (413: it
-    is too large); 0: there was none, or it was no good one."""
+    """The server did not do what the adapter wanted; the text says why.
+
+    ``is_final``: it never will (the token is not valid, the channel is gone);
+    otherwise try again later. ``status``: the HTTP status of its answer (413:
+    too large); 0 if no valid answer came.
+    """
 
     def __init__(self, text: str, is_final: bool = False, status: int = 0) -> None:
         super().__init__(text)
@@ -40,40 +42,40 @@ class LiveError(ImserverError):
 
 
 class Live(Protocol):
-    """A server of theirs, as the account sees it whose token it gets.
+    """A running server, as seen by the account of the token.
 
-    One module with one such class. Nothing here is called by two greenlets or
-    threads at once.
+    An adapter is one module with one such class. Two greenlets or threads never
+    call it at once.
     """
 
     name: ClassVar[str]
-    """The name of the format that it writes, of
+    """The name of the format that it writes: a key of
     :data:`~imserver_arrivals.formats.FORMATS`."""
 
     def __init__(self, address: str, token: str, back: dict[str, str]) -> None:
-        """``back``: the id of a group there → where ours are posted (``""``:
-        of all other groups); empty: nothing is posted back. Nothing is asked
-        yet."""
+        """``back``: id of a group there → the address to which messages of the
+        app are posted (``""``: for all other groups). Empty: nothing is posted
+        back. The constructor sends no request."""
         ...
 
     def write(self, folder: Path, cursor: str, seconds: float) -> str:
-        """Write what has happened since the ``cursor`` as an archive into an
-        empty folder, and return the new cursor. It waits up to ``seconds`` for
-        something to happen. The folder stays empty if nothing has.
+        """Write the events since the ``cursor`` as an archive into an empty
+        folder, and return the new cursor. It waits for events up to
+        ``seconds``. The folder stays empty if none came.
 
-        ``cursor`` is a text of its own, with all that a new process needs to
-        miss nothing; that of the call before means that the archive was stored.
-        Without any (``""``) it begins with what happens from now on; with ``@``
-        and Unix milliseconds, with what has happened since then. The archive
+        ``cursor`` is a text in a form of the adapter, with everything that a
+        new process needs to miss nothing. The cursor of the call before means
+        that its archive was stored. ``""`` begins with events from now on;
+        ``@`` and Unix milliseconds begin with events since then. The archive
         names each person and each group that its messages need, with all
-        members. What is written again is stored once. Raises LiveError; what
-        was written then is not read.
+        members. You may write an event twice: it is stored once. Raises
+        LiveError; then nobody reads the files.
         """
         ...
 
     def post(self, group: str, nickname: str, text: str, id: int) -> bool:
-        """Post a message of ours, with the :data:`MARK` and its ``id``, in the
-        name of its sender. False: no ``back`` leads to the group. Raises
+        """Post a message of the app, with the :data:`MARK` and its ``id``, in
+        the name of its sender. False if no ``back`` leads to the group. Raises
         LiveError."""
         ...
 
@@ -85,22 +87,22 @@ class Live(Protocol):
 # --- requests to a server of theirs -------------------------------------------
 
 ANSWER_BYTES: Final = 32 << 20
-"""Limit of an answer that is read as a whole."""
+"""Limit of the bytes of an answer that is read as a whole."""
 ANSWER_SECONDS: Final = 60.0
 """How long an answer, or a piece of it, may take."""
 FILE_SECONDS: Final = 600.0
 _MOST_WAITS: Final = 5
-"""How often a request is repeated that came too soon."""
+"""How often a request is repeated that the server refused as too early."""
 _LONGEST_WAIT: Final = 60.0
 _LONGEST_PAUSE: Final = 30
-"""The longest pause where the answer names none."""
+"""The longest pause if the answer names none."""
 _CONNECT_SECONDS: Final = 10
 _PIECE_BYTES: Final = 1 << 16
 
 
 def checked_address(address: str, schemes: Collection[str] = ("https", "http")) -> str:
-    """An address to which a token may go: one of this machine, or an encrypted
-    one. Raises LiveError."""
+    """An address to which a token may be sent: on this machine, or encrypted.
+    Raises LiveError."""
     try:
         if not address.isprintable() or " " in address:
             raise ValueError("it has signs that no address has")
@@ -123,9 +125,9 @@ def checked_address(address: str, schemes: Collection[str] = ("https", "http")) 
 
 
 class Server:
-    """Requests to one server. ``headers`` go with each of them. Raises
-    LiveError where an answer does not come, is no good one, is too large, or
-    takes too long."""
+    """Sends requests to one server, each with the ``headers``. Raises LiveError
+    if an answer does not come, is not valid, is too large, or takes too long.
+    """
 
     def __init__(self, address: str, headers: Mapping[str, str]) -> None:
         self._address = checked_address(address)
@@ -143,13 +145,13 @@ class Server:
         return self._decoded(kind, self.ask("POST", path, body))
 
     def ask(self, method: str, path: str, body: object = None) -> bytes:
-        """The answer to a request as it is. ``path`` is added to the address.
+        """The raw answer to a request. ``path`` is added to the address.
         ``body`` becomes JSON."""
         with self._answer(method, path, body) as answer:
             return b"".join(self._pieces(answer, ANSWER_BYTES, ANSWER_SECONDS))
 
     def download(self, path: str, target: IO[bytes], most: int) -> None:
-        """Write a file of at most so many bytes."""
+        """Download a file of at most ``most`` bytes."""
         with self._answer("GET", path, None) as answer:
             for piece in self._pieces(answer, most, FILE_SECONDS):
                 target.write(piece)
@@ -224,7 +226,8 @@ class Server:
 
 
 def _reason(error: Exception) -> str:
-    """Why a request failed, without addresses, which may be secret."""
+    """The reason why a request failed, without addresses, which may be
+    secret."""
     cause = error.__cause__ or error.__context__ or error
     if isinstance(cause, OSError) and cause.strerror:
         return cause.strerror

@@ -1,12 +1,12 @@
 """Follows a server of Matrix as one account sees it, by the client-server API
 (specification 1.15).
 
-``/sync`` brings what happens in the rooms of the account, and ``/messages``
-what that leaves out after a pause. A room is written as Element exports it,
-with the ids that the server gives, and with what its events need: the state of
-the room, the messages that are edited or get reactions, files. A reaction that
-is taken back has lost its content, so the cursor keeps that of the newest
-reactions.
+``/sync`` brings the events in the rooms of the account. ``/messages`` brings
+events that ``/sync`` leaves out after a pause. A room is written as Element
+exports it, with the ids of the server. The archive also has the state of the
+room, the messages that are edited or get reactions, and files. A reaction that
+is taken back has lost its content, so the cursor keeps the content of the
+newest reactions.
 """
 
 import re
@@ -28,22 +28,23 @@ from .writing import write_array
 
 FILE_BYTES: Final = 256 << 20
 MOST_PAGES: Final = 10_000
-"""Pages of 100 events, of one room and round."""
+"""The most pages of 100 events, for one room and round."""
 MOST_REACTIONS: Final = 500
-"""Reactions in all rooms that a cursor keeps."""
+"""The most reactions that a cursor keeps, in all rooms."""
 REACTION_BYTES: Final = 500
 MOST_TRIES: Final = 3
-"""A file that fails so often stays out: it would hold up all others."""
+"""How often a file is tried. Then it is left out, because it would delay all
+others."""
 POST_CHARACTERS: Final = 7_000
-"""A longer text is cut: the server takes events of 65,536 bytes, and ours has
-it as HTML, too."""
+"""Limit of a text in characters; a longer one is cut. The server accepts events
+of 65,536 bytes, and an event has the text as HTML, too."""
 _LONGEST_SYNC_SECONDS: Final = 30.0
 _API: Final = "/_matrix/client/v3"
 _encode: Final = msgspec.json.Encoder().encode
 _quoted: Final = partial(quote, safe="")
 _FILES: Final = "/_matrix/client/v1/media/download"
 _GONE: Final = (400, 403, 404, 413)
-"""Statuses of what this account cannot have or do, whenever it asks again."""
+"""Statuses of requests that this account is refused every time."""
 _NOTHING: Final[Json] = {"types": []}
 _FILTER: Final[Json] = {"presence": _NOTHING, "account_data": {"types": ["m.direct"]}}
 _IN_ROOMS: Final[Json] = {
@@ -64,11 +65,11 @@ _MARKS: Final = [
         ("~", "~~", "del"),
     )
 ]
-"""Marks of ours → the tag of HTML."""
+"""Marks of texts here → the HTML tag."""
 
 Files = Literal["all", "new", "none"]
-"""Which files that an event names are fetched. New: those that no archive
-before had."""
+"""Which files of an event are fetched. New: files that no earlier archive
+had."""
 State = dict[tuple[str, str], Json]
 """The state of a room: type and key → event."""
 
@@ -76,8 +77,8 @@ State = dict[tuple[str, str], Json]
 class Cursor(Struct):
     since: str
     begin_ms: int
-    """Since when the server is followed, so how far back a room comes that the
-    account joins."""
+    """Since when the server is followed. If the account joins a room, its
+    events come from this time on."""
     reactions: dict[str, tuple[str, Json]] = field(default_factory=dict)
     """Id of a reaction → its sender and content."""
 
@@ -102,8 +103,8 @@ class LiveMatrix:
         """The content of ``m.direct``."""
         self._states: dict[str, State] = {}
         self._loaded: dict[str, str] = {}
-        """Id of a file → the cursor at which it was written; with another one
-        it is stored."""
+        """Id of a file → the cursor at which it was written. If the cursor has
+        changed, the file is stored."""
         self._failures: dict[str, int] = {}
 
     def write(self, folder: Path, cursor: str, seconds: float) -> str:
@@ -131,7 +132,8 @@ class LiveMatrix:
         return _encode(next_cursor).decode()
 
     def _all_rooms(self) -> Json:
-        """All rooms of the account, each with more news than an answer has."""
+        """All rooms of the account, each marked as if it had more news than fit
+        into an answer."""
         ids = list_at(self._get("joined_rooms"), "joined_rooms")
         return {
             id: {"timeline": {"limited": True}} for id in ids if isinstance(id, str)
@@ -186,7 +188,8 @@ class LiveMatrix:
         return self._server.get(dict, f"{_API}/{path}?{urlencode(query)}")
 
     def _sync(self, since: str, seconds: float) -> Any:
-        """``since`` ``""``: where to begin, without what is in rooms."""
+        """Ask ``/sync``. If ``since`` is ``""``, only learn where to begin,
+        without the contents of rooms."""
         rooms: Json = {"rooms": []}
         if since:
             rooms = _IN_ROOMS
@@ -219,8 +222,8 @@ class LiveMatrix:
     def _events(
         self, room: str, news: Json, state: State, now: Cursor
     ) -> Iterator[tuple[Json, Files]]:
-        """The events of a room that are written: the new ones, the older ones
-        that they change, and the state."""
+        """The events of a room that are written: new events, older events that
+        they change, and the state."""
         ids = set[str]()
         about = set[str]()
         people = set[str]()
@@ -246,8 +249,8 @@ class LiveMatrix:
                 yield event, "none"
 
     def _targets(self, room: str, ids: set[str]) -> Iterator[tuple[Json, Files]]:
-        """The messages that were edited or reacted to, and are older than what
-        is written."""
+        """The older messages that were edited or got reactions, and are not
+        among the new events."""
         for id in ids:
             try:
                 yield self._get(f"rooms/{_quoted(room)}/event/{_quoted(id)}"), "all"
@@ -256,8 +259,8 @@ class LiveMatrix:
                     raise
 
     def _happened(self, room: str, news: Json, now: Cursor) -> Iterator[Json]:
-        """The events of a room since the cursor; of one that the account has
-        joined, since the begin."""
+        """The events of a room since the cursor. If the account has just
+        joined, since the beginning."""
         events = list_at(news, "timeline", "events")
         state = list_at(news, "state", "events")
         yield from events
@@ -288,7 +291,7 @@ class LiveMatrix:
         raise LiveError(f"the history of the room {room} does not end")
 
     def _state_of(self, room: str, news: Json) -> State:
-        """The state of a room, as far as is known after the news."""
+        """The state of a room after the news, as far as it is known."""
         state = self._states.get(room)
         events = [
             *list_at(news, "state", "events"),
@@ -310,7 +313,7 @@ class LiveMatrix:
             rf'(?<!"thumbnail_url":)"mxc://{re.escape(server)}/([\w-]{{5,200}})"', re.A
         )
         for id in dict.fromkeys(own.findall(raw.decode())):
-            # The folders are those of a server's own media.
+            # The folders are laid out as in the media store of a server.
             path = folder / id[:2] / id[2:4] / id[4:]
             is_stored = self._loaded.setdefault(id, cursor) != cursor and is_new
             if path.exists() or is_stored:
@@ -340,14 +343,15 @@ def _rooms_in(answer: Any) -> Json:
 
 
 def _relation(event: Json) -> tuple[str, str]:
-    """How an event relates to another one, and the id of that."""
+    """The kind of an event's relation to another event, and the id of that
+    event."""
     relation = at(event, "content", "m.relates_to")
     return text_at(relation, "rel_type"), text_at(relation, "event_id")
 
 
 def _about(event: Json) -> str:
-    """The message that an event changes, by an edit or a reaction; ``""``:
-    none."""
+    """The message that an event changes by an edit or a reaction; ``""`` if it
+    changes none."""
     kind, target = _relation(event)
     if kind in ("m.annotation", "m.replace"):
         return target
@@ -355,7 +359,7 @@ def _about(event: Json) -> str:
 
 
 def _remember(event: Json, now: Cursor) -> None:
-    """Remember a reaction: where it ends, only its id is told."""
+    """Remember a reaction, because its removal tells only its id."""
     _, target = _relation(event)
     content = at(event, "content")
     is_reaction = text_at(event, "type") == "m.reaction" and target
@@ -364,8 +368,8 @@ def _remember(event: Json, now: Cursor) -> None:
 
 
 def _ended_reaction(event: Json, now: Cursor, ids: set[str]) -> Json | None:
-    """The reaction that an event takes back, if it is none of those that are
-    written (``ids``)."""
+    """The reaction that an event takes back, unless the archive has it
+    (``ids``)."""
     if text_at(event, "type") != "m.room.redaction":
         return None
     id = text_at(event, "redacts") or text_at(event, "content", "redacts")

@@ -1,10 +1,10 @@
 """Follows a server of Mattermost by the events of its WebSocket.
 
-An event says only where something has happened. What it was, the REST API says:
-what has changed in a channel since a time. So a lost event loses nothing, but
-for one kind: only an event tells that a reaction was taken back.
+An event tells only where something has happened. The REST API tells what has
+changed in a channel since a time. Therefore a lost event loses nothing, with
+one exception: only an event tells that a reaction was taken back.
 
-The wire is that of the server's ``api/v4/source``,
+The wire format is in the server's ``api/v4/source``,
 ``model/websocket_message.go`` and ``model/incoming_webhook.go``.
 """
 
@@ -25,7 +25,7 @@ from .mattermost_news import ID, MattermostNews
 from .mattermost_server import MattermostServer, ServerReaction, ServerUser
 
 _OVERLAP_MS: Final = 30_000
-"""How far back each question reaches again: the clocks of their nodes differ,
+"""How far back each request reaches again. The clocks of their nodes differ,
 and a post can be read only some time after its own time."""
 _MOST_EVENTS: Final = 1000
 _MOST_MARKS: Final = 1000
@@ -33,8 +33,8 @@ _MOST_DONE: Final = 50_000
 _SECONDS: Final = 15
 _MOST_EVENT_BYTES: Final = 4 << 20
 _LOUD: Final = re.compile(r"@(?=(?:all|channel|here)\b)|<(?=[!@#])")
-"""Words that would notify a whole channel there, and signs that their webhooks
-take for a name."""
+"""Words that would notify a whole channel there, and characters that their
+webhooks take for a name."""
 _OF_POSTS: Final = {"posted", "post_edited", "post_deleted"}
 _OF_CHANNELS: Final = {
     "user_added",
@@ -53,14 +53,14 @@ _encode: Final = msgspec.json.Encoder().encode
 
 
 class Where(Struct):
-    """The receivers of an event."""
+    """The receivers of an event: channel, team or user."""
 
     channel_id: str = ""
 
 
 class MattermostEvent(Struct):
-    """An event, or the answer to what was sent. Most of ``data`` are texts of
-    JSON."""
+    """An event, or the answer to a message of ours. Most values of ``data`` are
+    texts with JSON."""
 
     event: str = ""
     data: dict[str, Any] | None = None
@@ -70,9 +70,9 @@ class MattermostEvent(Struct):
 
 
 class State(Struct):
-    """The cursor. ``since``: what has changed later is new. ``archive``: the
-    number of the last one, so that each has another cursor. ``marks``: the last
-    messages of ours there."""
+    """The cursor. ``since``: later changes are new. ``archive``: the number of
+    the last archive, so that each has another cursor. ``marks``: the last
+    messages of the app there."""
 
     since: int = 0
     archive: int = 0
@@ -80,7 +80,8 @@ class State(Struct):
 
 
 class LiveMattermost:
-    """A server of Mattermost. What the account does not see, does not come."""
+    """A server of Mattermost. Messages that the account cannot see are not
+    imported."""
 
     name: ClassVar[str] = "mattermost"
 
@@ -94,17 +95,18 @@ class LiveMattermost:
         self._seq = -1
         self._is_all_due = True
         self._last: str | None = None
-        """The cursor of the last call; None: it has failed, or there was
-        none."""
+        """The cursor of the last call. None if it has failed, or if this is the
+        first call."""
         self._due: dict[str, bool] = {}
-        """Id of a channel in which something has happened → whether its members
-        may have changed. Until it is stored."""
+        """Id of a channel with events → whether its members may have changed.
+        Kept until the archive is stored."""
         self._left: dict[str, bool] = {}
-        """What of it is left for the next archive."""
+        """The channels of :attr:`_due` that are left for the next archive."""
         self._until = 0
         """The time of the last change that was written."""
         self._reactions: list[tuple[str, ServerReaction]] = []
-        """Kind of an event and its reaction, until it is stored."""
+        """Kind of an event and its reaction. Kept until the archive is
+        stored."""
         self._marks: dict[int, None] = {}
         self._done: dict[str, int] = {}
 
@@ -149,8 +151,8 @@ class LiveMattermost:
         return self._last
 
     def _state_of(self, cursor: str) -> State:
-        """The state that a cursor is. The first one begins with a time, or now:
-        at the newest post."""
+        """The state that a cursor stands for. The first cursor is a time, or it
+        stands for now: the newest post."""
         if cursor.startswith("{"):
             return msgspec.json.decode(cursor, type=State)
         if cursor:
@@ -159,8 +161,8 @@ class LiveMattermost:
         return State(max((each.last_post_at for each in channels), default=0))
 
     def post(self, group: str, nickname: str, text: str, id: int) -> bool:
-        """See :class:`imserver_arrivals.live.Live`. What is there already is
-        not posted again."""
+        """See :class:`imserver_arrivals.live.Live`. A message that is there
+        already is not posted again."""
         team, _, channel = group.partition("/")
         ways = [group, f"{team}/"]
         if len(self._server.teams) == 1:
@@ -209,7 +211,7 @@ class LiveMattermost:
         self._is_all_due = True
 
     def _listen(self, seconds: float) -> None:
-        """Wait for an event, and take all that have come."""
+        """Wait for an event, and take all events that have come."""
         deadline = monotonic() + seconds
         socket = self._socket
         assert socket is not None

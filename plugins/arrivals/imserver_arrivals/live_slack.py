@@ -1,8 +1,8 @@
-"""Follows a workspace of Slack: what happens by events, and what was missed by
-the histories of channels.
+"""Follows a workspace of Slack by events, and reads missed messages from the
+histories of channels.
 
-What is written are days of an export: messages of histories, and events as they
-came, which :mod:`imserver_arrivals.slack` reads, too. Files are in
+It writes days of an export, with messages of histories, and events as they
+came. The module :mod:`imserver_arrivals.slack` reads both. Files are in
 ``__uploads``.
 """
 
@@ -34,23 +34,23 @@ from .text import SECOND_MS, SECOND_US
 from .to_slack import to_mrkdwn
 
 LOOK_BACK: Final = 86_400.0
-"""Seconds before an interruption of which messages are read again: they may
-have replies and reactions."""
+"""How many seconds before an interruption messages are read again, because they
+may have new replies and reactions."""
 _SHORT_SECONDS: Final = 0.1
-"""How long events are awaited while a channel is behind."""
+"""How long to wait for events while a channel is behind."""
 _MOST_BLOCKS: Final = 50
-"""Blocks of a message. Slack refuses more of them, or longer ones."""
+"""The most blocks of a message. Slack refuses more, and longer ones."""
 _MOST_BLOCK_CHARACTERS: Final = 3_000
 _MOST_SUMMARY_CHARACTERS: Final = 1_000
-"""Limit of the text that notifications show."""
+"""Limit of the text that notifications show, in characters."""
 _PEOPLE: Final = re.compile(rb'(?:"|<@)([UW][A-Z0-9]{2,31})\b')
 """The form of ids of users in a file of messages."""
 
 
 class SlackPosition(Struct):
-    """A cursor, with Unix seconds. Everything after ``first`` and up to
-    ``since`` is stored, except that of the channels which are ``behind``: id →
-    up to when theirs is. ``round`` grows with what is written."""
+    """A cursor, with times in Unix seconds. Everything from ``first`` to
+    ``since`` is stored. Channels in ``behind`` are an exception: id → the time
+    up to which they are stored. ``round`` grows with each archive."""
 
     since: float
     first: float = 0.0
@@ -59,14 +59,14 @@ class SlackPosition(Struct):
 
 
 class SlackNews(Struct):
-    """The events that are written in one round."""
+    """The events that one round writes."""
 
     folder: Path
     rows: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """Channel → what an event is about → the event. A later one of the same
-    message stands for both."""
+    """Channel → subject of an event → the event. A later event about a message
+    replaces the earlier one."""
     reacted: dict[tuple[str, str], None] = field(default_factory=dict)
-    """Channel and time of the messages with new reactions."""
+    """Channel and time of messages with new reactions."""
     people: set[str] = field(default_factory=set)
     channels: set[str] = field(default_factory=set)
 
@@ -74,9 +74,9 @@ class SlackNews(Struct):
 class LiveSlack:
     """A workspace of Slack: see :class:`imserver_arrivals.live.Live`.
 
-    ``token``: two lines, that of the app for Socket Mode (``xapp-…``) and that
-    of its bot (``xoxb-…``). What comes are the channels that the bot is in;
-    with the scope ``channels:join`` it joins all public ones.
+    ``token``: two lines, the token of the app for Socket Mode (``xapp-…``), and
+    the token of its bot (``xoxb-…``). It follows the channels of the bot. With
+    the scope ``channels:join`` the bot joins all public channels.
     """
 
     name: ClassVar = "slack"
@@ -92,7 +92,7 @@ class LiveSlack:
         news = SlackNews(folder)
         end = monotonic() + seconds
         try:
-            # The cursor of the call before says that its events are stored.
+            # The cursor of the call before tells that its events are stored.
             if self._server.is_connected and cursor == self._cursor:
                 self._server.acknowledge()
             else:
@@ -123,8 +123,9 @@ class LiveSlack:
         return self._cursor
 
     def _catch_up(self, news: SlackNews, behind: dict[str, float], end: float) -> None:
-        """Read the histories of channels that are behind: one at least, then
-        until the end of the round. Those that are read go from ``behind``."""
+        """Read the histories of channels that are behind: at least one, then
+        more until the end of the round. A channel that was read is removed from
+        ``behind``."""
         # what changes a message comes after it; so does ours
         soon = news.rows.keys() | self._hooks.keys()
         ids = sorted(behind, key=lambda id: id not in soon)
@@ -133,8 +134,8 @@ class LiveSlack:
                 self._read_history(news, id, behind.pop(id))
 
     def _read_reactions(self, news: SlackNews) -> None:
-        """Ask for the messages with new reactions, which their events do not
-        have."""
+        """Read the messages with new reactions, because events do not have
+        them."""
         for id, ts in news.reacted:
             answer = self._server.call(
                 "reactions.get", channel=id, timestamp=ts, full="true"
@@ -169,8 +170,8 @@ class LiveSlack:
     # --- what has happened ----------------------------------------------------
 
     def _begin(self, cursor: str, news: SlackNews) -> None:
-        """Connect, and look who and what is there. What has happened before is
-        in the histories."""
+        """Connect, and read users and channels. Earlier events are in the
+        histories."""
         position = _position_of(cursor)
         self._server.disconnect()
         self._server.connect()
@@ -185,7 +186,7 @@ class LiveSlack:
         self._position = position
 
     def _take(self, news: SlackNews) -> float:
-        """Sort what events tell, and return the time of the last one."""
+        """Sort the events, and return the time of the last one."""
         last_us = 0
         first_us = self._position.first * SECOND_US
         for event in self._server.events:
@@ -206,7 +207,7 @@ class LiveSlack:
     def _sort(
         self, news: SlackNews, id: str, about: str, event: dict[str, Any]
     ) -> None:
-        """Put an event of a channel to the rows, or what has to be asked for
+        """Add an event of a channel to the rows, or note what must be read
         because of it. ``about``: the time of the message that it changes."""
         rows = news.rows[id]
         kind = text_at(event, "type")
@@ -229,7 +230,8 @@ class LiveSlack:
             news.channels.add(id)
 
     def _watch_channel(self, id: str, event: dict[str, Any]) -> None:
-        """Follow who is in a channel, and forget one that has changed."""
+        """Follow the members of a channel, and forget a channel that has
+        changed."""
         change = text_at(event, "type")
         if change == "message":
             change = text_at(event, "subtype")
@@ -246,7 +248,7 @@ class LiveSlack:
                 self._server.call("conversations.join", channel=id)
 
     def _read_history(self, news: SlackNews, id: str, known: float) -> None:
-        """Write what a channel has had since a time, and what there was of late
+        """Write the messages of a channel since a time, and the recent ones
         before it."""
         oldest = known - LOOK_BACK
         since = {"channel": id, "oldest": f"{oldest:.6f}"}
@@ -303,7 +305,7 @@ class LiveSlack:
             news.people.update(ids.intersection(self._server.users))
             with (news.folder / id / f"{day}.json").open("ab+") as file:
                 if file.tell():
-                    # the array that is there goes on
+                    # the existing array is continued
                     file.truncate(file.tell() - 1)
                     content = b"," + content[1:]
                 file.write(content)
@@ -330,13 +332,14 @@ class LiveSlack:
 
 
 def _channel_of(event: dict[str, Any]) -> str:
-    """The id of the channel that an event tells of; ``""``: of none."""
+    """The id of the channel of an event; ``""`` if it has none."""
     where = event.get("channel") or event.get("item")
     return text_at(where) or text_at(where, "id") or text_at(where, "channel")
 
 
 def _about(event: dict[str, Any]) -> str:
-    """The time of the message that an event changes; ``""``: none."""
+    """The time of the message that an event changes; ``""`` if it changes
+    none."""
     return (
         text_at(event, "item", "ts")
         or text_at(event, "deleted_ts")
@@ -345,7 +348,7 @@ def _about(event: dict[str, Any]) -> str:
 
 
 def _position_of(cursor: str) -> SlackPosition:
-    """The position that a cursor names. Raises LiveError."""
+    """The position that a cursor stands for. Raises LiveError."""
     if not cursor:
         now = time()
         return SlackPosition(now, now)

@@ -1,4 +1,5 @@
-"""Markdown, as other servers write it, as the messages page takes it."""
+"""Converts Markdown of other servers into texts of the messages page, and
+back."""
 
 import re
 from collections.abc import Callable
@@ -8,7 +9,7 @@ from typing import Final
 from .text import around_code, clean, labelled
 
 _SIGN: Final = re.compile(r"[*_~`@:<\[#>+\\]")
-"""The signs without which a text is the same in both forms."""
+"""The characters without which a text is equal in both forms."""
 _MARKS: Final = [
     (sign, re.compile(pattern, re.MULTILINE), replacement)
     for sign, pattern, replacement in (
@@ -26,7 +27,7 @@ _MARKS: Final = [
         ("__", r"(?<![\w_\\/])__(?![_\s])([^_\n]+?)(?<![\s_\\])__(?![\w_])", r"*\1*"),
     )
 ]
-"""Marks of Markdown, by what each has, → ours, in this order."""
+"""Marks of Markdown, each by its characters → marks here, in this order."""
 _TOKEN: Final = re.compile(
     r"\\(?P<escaped>[\\`*_{}\[\]()#+.!~|>-])"
     r"|!?\[(?P<label>[^\[\]\n]{0,1000})\]\((?P<target>[^\s()<>]{1,2000})(?:[ \t][^()\n]{0,300})?\)"
@@ -36,8 +37,8 @@ _TOKEN: Final = re.compile(
 
 
 def of_markdown(text: str, words: Callable[[str], str]) -> str:
-    """A text of Markdown as ours. ``words`` converts what is neither code nor
-    an address: names, emoji."""
+    """A text of Markdown in the form that texts have here. ``words`` converts
+    the parts that are neither code nor an address: names and emoji."""
     text = clean(text)
     if not _SIGN.search(text):
         return text
@@ -54,12 +55,12 @@ _OWN_MARK: Final = re.compile(
     r"|(?P<sign>\\(?=[\\`*_{}\[\]()#+.!~|>-])|^ {0,3}#{1,6}(?=[ \t])|^[*+](?= ))",
     re.MULTILINE,
 )
-"""An address, bold of ours, or what Markdown would take for a sign."""
+"""An address, bold text here, or a character that Markdown would take for a
+sign."""
 
 
 def to_markdown(text: str) -> str:
-    """A text of ours as Markdown, which :func:`of_markdown` makes ours
-    again."""
+    """A text of ours as Markdown. :func:`of_markdown` converts it back."""
     return around_code(text, partial(_OWN_MARK.sub, _as_markdown))
 
 

@@ -1,4 +1,4 @@
-"""Texts in HTML as ours."""
+"""Converts HTML into texts in the form that they have here."""
 
 import re
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 
 MOST_DEPTH: Final = 32
 _MOST_INDENT: Final = 4
-"""Tags in each other. What is deeper is text."""
+"""The most tags in each other. Deeper tags are left as text."""
 _MARKS: Final = {
     **dict.fromkeys(("b", "strong", "h1", "h2", "h3", "h4", "h5", "h6"), "*"),
     **dict.fromkeys(("i", "em"), "_"),
@@ -22,19 +22,19 @@ _EMPTY: Final = frozenset(("br", "hr", "img"))
 _TOKEN: Final = re.compile(
     r"<(?:(/?)([A-Za-z][A-Za-z0-9-]{0,30})(?![A-Za-z0-9-])([^<>]{0,4000})|[!?][^<>]{0,4000})>"
 )
-"""A tag or a comment. It is found in linear time, which html.parser does not
-promise for what users send."""
+"""A tag or a comment. The pattern takes linear time, which html.parser does not
+promise for input of users."""
 _ATTRIBUTE: Final = re.compile(
     r"([A-Za-z-]{1,60})(?:=(?:\"([^\"]*)\"|'([^']*)'|([^\s\"']+)))?"
 )
-"""One may be without a value."""
+"""An attribute, with or without a value."""
 _SPOILER: Final = "data-mx-spoiler"
-"""The attribute of what is covered until somebody asks for it; its value says
-why (Matrix's specification, client-server API, 11.2.1.9)."""
+"""The attribute of text that is covered until somebody opens it. Its value is
+the reason (Matrix's specification, client-server API, 11.2.1.9)."""
 _SPACE: Final = re.compile(r"[ \t\r\n\f]+")
 _LABEL: Final = re.compile(r"(?!.*(?:[@/\\\x02]|\.\S))[^\[\]\n]{1,200}", re.DOTALL)
-"""The text of a link, as the messages page takes it: nothing that looks like an
-address."""
+"""The text of a link, as the messages page accepts it: nothing that looks like
+an address."""
 _TARGET: Final = re.compile(r"https?://[^\s()<>\"]{1,2000}")
 _LANGUAGE: Final = re.compile(r"language-([A-Za-z][\w+#.-]{0,19})")
 
@@ -43,7 +43,7 @@ class _Tag(NamedTuple):
     name: str
     attributes: dict[str, str]
     begin: int
-    """The index of the piece with which its content begins."""
+    """The index of the piece with which the content of the tag begins."""
 
 
 def html_text(
@@ -53,12 +53,12 @@ def html_text(
     drop: str,
     cover: Callable[[str, str], str],
 ) -> str:
-    """HTML as a text of ours.
+    """HTML as a text in the form that texts have here.
 
-    ``link``: (address, its text) → what stands for the link; None: a link as
-    ours. ``plain``: a text outside of code and links → the same with mentions.
-    ``drop``: a tag that is left out with what is in it. ``cover``: (spoiler,
-    its reason) → what stands in its place.
+    ``link``: (address, its text) → the replacement of the link; None: a usual
+    link. ``plain``: a text outside of code and links → the text with mentions.
+    ``drop``: a tag that is left out with its content. ``cover``: (spoiler, its
+    reason) → the replacement of the spoiler.
     """
     parser = _Parser(link, plain, drop, cover)
     end = 0
@@ -94,9 +94,9 @@ class _Parser:
         self._pieces: list[str] = []
         self._open: list[_Tag] = []
         self._numbers: list[int] = []
-        """The next number in each open list; 0: it has no numbers."""
+        """The next number in each open list; 0 if the list has no numbers."""
         self._language = ""
-        """The language of the code that is open."""
+        """The language of the open block of code."""
 
     def text(self) -> str:
         while self._open:
@@ -129,7 +129,7 @@ class _Parser:
         self._open.append(_Tag(tag, attributes, len(self._pieces)))
 
     def _begin_item(self) -> None:
-        """Begin an item of the innermost list, or of none."""
+        """Begin an item of the innermost list, or of no list."""
         depth = max(len(self._numbers) - 1, 0)
         number = 0
         mark = "- "
@@ -164,21 +164,21 @@ class _Parser:
         return any(each.name in names for each in self._open)
 
     def _break_paragraph(self) -> None:
-        """End the paragraph; in a list, the line."""
+        """End the paragraph, or in a list the line."""
         if self._numbers:
             self._break(1)
         else:
             self._break(2)
 
     def _break(self, count: int) -> None:
-        """End the line, or with 2 the paragraph."""
+        """End the line, or (2) the paragraph."""
         begin = 0
         if self._open:
             begin = self._open[-1].begin
         if len(self._pieces) == begin:
             return
         last = self._pieces[-1].rstrip(" ")
-        # a list item that begins with a paragraph
+        # this is a list item that begins with a paragraph
         if last.endswith(("- ", ". ")) or not last:
             return
         ends = len(last) - len(last.rstrip("\n"))
@@ -231,7 +231,7 @@ class _Parser:
 
 
 def _first_number(tag: str, attributes: dict[str, str]) -> int:
-    """The first number in a list; 0: it has no numbers."""
+    """The first number in a list; 0 if the list has no numbers."""
     if tag == "ul":
         return 0
     first = attributes.get("start", "1")
@@ -241,15 +241,16 @@ def _first_number(tag: str, attributes: dict[str, str]) -> int:
 
 
 def marked(text: str, mark: str) -> str:
-    """A text in marks, each line of it. One that has links, mentions or such
-    marks stays without."""
+    """A text with marks around each of its lines. A line with links, mentions
+    or such marks stays without."""
     if not text or mark in text or "\x02" in text or "://" in text:
         return text
     return "\n".join(_marked_line(line, mark) for line in text.split("\n"))
 
 
 def _marked_line(line: str, mark: str) -> str:
-    """A line in marks, which stand beside its first and last sign."""
+    """A line with marks directly before its first and after its last visible
+    character."""
     kernel = line.strip()
     if not kernel:
         return line

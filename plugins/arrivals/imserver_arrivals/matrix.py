@@ -1,19 +1,19 @@
-"""Reads what Synapse and Element export of Matrix: folders of ``export-data``,
+"""Reads exports of Matrix by Synapse and Element: folders of ``export-data``,
 and rooms as JSON.
 
-Any number of them lie anywhere in the archive. There are:
+The archive may have any number of them, anywhere. There are three kinds:
 
-- what ``python -m synapse.app.admin_cmd … export-data USER --output-directory
-  DIR`` writes (Synapse 1.163, ``synapse/app/admin_cmd.py``,
-  ``synapse/handlers/admin.py``): the events that one user may see. Events of
-  several exports are merged by their ids (see :mod:`.matrix_events`).
-- ``local_content`` of Synapse's ``media_store``: the bytes of files, which
-  ``export-data`` does not write.
-- what Element Web writes for a room as JSON
-  (``src/utils/exportUtils/JSONExport.ts``), with its files.
+- Folders with the events that one user may see. ``python -m
+  synapse.app.admin_cmd … export-data USER --output-directory DIR`` writes them
+  (Synapse 1.163, ``synapse/app/admin_cmd.py``, ``synapse/handlers/admin.py``).
+  Events of several exports are merged by their ids (see :mod:`.matrix_events`).
+- ``local_content`` of Synapse's ``media_store``, with the bytes of files.
+  ``export-data`` does not write them.
+- Rooms that Element Web exports as JSON
+  (``src/utils/exportUtils/JSONExport.ts``), with their files.
 
-Events are read as they come. Memory has people, the state of all rooms, and the
-edits and reactions of one.
+Events are read one after the other. People, the state of all rooms, and the
+edits and reactions of one room are kept in memory.
 """
 
 import re
@@ -57,7 +57,7 @@ _MESSAGES: Final = ("m.room.message", "m.sticker", *_POLLS)
 """Types of events that are messages."""
 _ABOUT_OTHERS: Final = ("m.reaction", "m.room.redaction")
 _OUTSIDE: Final = ("", "invite", "knock", "leave", "ban")
-"""Memberships of who is not in a room; ``""``: they never were."""
+"""Memberships of people who are not in a room; ``""``: they never were."""
 _FOLDERS: Final = {
     "m.image": "images",
     "m.video": "videos",
@@ -65,12 +65,12 @@ _FOLDERS: Final = {
     "m.file": "files",
     "m.audio": "audio",
 }
-"""Kind of a message with a file → the folder in which Element puts it."""
+"""Kind of a message with a file → the folder in which Element puts the file."""
 _NEWEST_VERSION: Final = 99
-"""The version of a room whose own is no number."""
+"""The version that counts for a room whose version is not a number."""
 _MOST_ANSWERS: Final = 100
 _ID_CHARACTERS: Final = 256
-"""The ids of events are shorter."""
+"""Limit of the length of ids of events; all are shorter."""
 _HOUR_SECONDS: Final = 3600
 _MINUTE_SECONDS: Final = 60
 
@@ -87,19 +87,18 @@ class Matrix:
         self._rooms: dict[str, Room] = {}
         self._profiles: dict[str, Json] = {}
         self._files: dict[str, str] = {}
-        """Id of a file of this server, or the name of one of Element → its name
-        in the archive."""
+        """Id of a file of this server, or the name of a file of Element → its
+        name in the archive."""
         self._beside: dict[tuple[str, str], list[str]] = {}
         """(folder, minute and second in the name) → files that Element has put
         beside its events."""
         self._known: dict[str, tuple[int, str, str]] = {}
-        """Everybody → time, nickname and picture of the newest of their member
-        events."""
+        """Person → time, nickname and picture of the newest member event."""
         self._emoji: dict[str, str] = {}
         self._broken = Problems()
         self._notes = self.problems
-        """What is broken is noted once, when it is surveyed, and what does not
-        come in the first reading."""
+        """The survey notes broken parts, once. The first reading notes parts
+        that are not imported."""
         self._has_surveyed = False
         self._reader = RecordReader(MatrixEvent)
         users: dict[str, str] = {}
@@ -156,14 +155,14 @@ class Matrix:
                 self._note_direct(direct)
 
     def _note_direct(self, direct: Json) -> None:
-        """Note rooms of two. ``direct``: user → the ids of theirs."""
+        """Note rooms of two. ``direct``: user → the ids of their rooms."""
         ids = chain.from_iterable(list_at(direct, user) for user in direct)
         for room in map(self._rooms.get, map(str, ids)):
             if room is not None:
                 room.is_direct = True
 
     def _small(self, name: str) -> Any:
-        """The value of a small file; None: there is none."""
+        """The value of a small file. None if the file is missing."""
         return next(self._values(name, self.problems), None)
 
     def _values(
@@ -183,8 +182,8 @@ class Matrix:
             problems.note_broken(name, error)
 
     def _leave_events(self, name: str) -> None:
-        """Note events whose folder is named by no room: nobody knows to which
-        they belong."""
+        """Note events whose folder no room names, because nobody knows to which
+        room they belong."""
         values = self._values(name, Problems())
         count = sum(at(value, "type") in _MESSAGES for value in values)
         self.problems.note_broken(
@@ -192,7 +191,7 @@ class Matrix:
         )
 
     def _add_room(self, name: str) -> None:
-        """A room that Element has exported."""
+        """Add a room that Element has exported."""
         try:
             with self._source.open(name) as file:
                 tables = Tables(file)
@@ -234,7 +233,7 @@ class Matrix:
                 yield event
 
     def _survey(self) -> None:
-        """Read the state of all rooms, and who has been there."""
+        """Read the state of all rooms, and the people who were there."""
         for room in self._rooms.values():
             # The ids of events depend on the version, so it is read before.
             room.version = self._version_of(room)
@@ -310,8 +309,8 @@ class Matrix:
     # --- records --------------------------------------------------------------
 
     def open(self, file: str) -> IO[bytes] | None:
-        """The bytes of a file: its address at Matrix, or its name beside the
-        events of Element."""
+        """The bytes of a file, by its address at Matrix, or by its name beside
+        the events of Element."""
         spoilers = spoilers_in(file)
         if spoilers is not None:
             return spoilers
@@ -327,7 +326,8 @@ class Matrix:
         return self._source.open(name)
 
     def _is_foreign(self, server: str) -> bool:
-        """Whether a server is none of those whose users have been exported."""
+        """Whether the archive has no users of a server, so the server is a
+        foreign one."""
         return bool(self._servers) and server not in self._servers
 
     def _person(self, id: str) -> records.Person:
@@ -411,8 +411,8 @@ class Matrix:
     def _records(
         self, room: Room, relations: Relations, event: MatrixEvent
     ) -> Iterator[records.Message | records.Change | records.Removal]:
-        """The record of an event. Edits, reactions and redactions have none of
-        their own."""
+        """The record of an event. Edits, reactions and redactions get no record
+        here."""
         relation, _ = event.relation
         if relation == "m.replace" or event.type in _ABOUT_OTHERS:
             return
@@ -442,9 +442,12 @@ class Matrix:
     def _removals(
         self, room: Room, relations: Relations, ids: set[str]
     ) -> Iterator[records.Removal]:
-        """The reactions that were taken back, and the redacted messages that
-        are in no export. ``ids``: those of the messages that are in one.
-        Reactions that were taken back are removed from ``relations``."""
+        """Removals of reactions that were taken back, and of redacted messages
+        that no export has.
+
+        ``ids``: the messages that an export has. The reactions are deleted from
+        ``relations``.
+        """
         for id, by in relations.redactions.items():
             about, reaction = relations.reactions.pop(id, (id, None))
             if reaction is None and id in ids:
@@ -492,8 +495,8 @@ class Matrix:
 
     @staticmethod
     def _is_redacted(room: Room, relations: Relations, id: str, sender: str) -> bool:
-        """Whether it was redacted by who may: a server tells clients of those
-        alone."""
+        """Whether a message was redacted by somebody who may. A server tells
+        clients only of such redactions."""
         by = relations.redactions.get(id)
         if by is None:
             return False
@@ -501,8 +504,8 @@ class Matrix:
         return is_of_client or by.sender == sender or room.role(by.sender) != "member"
 
     def _change(self, room: Room, event: MatrixEvent) -> records.Change | None:
-        """The change that a state event tells; None: it tells none that groups
-        have here."""
+        """The change that a state event tells. None if groups here have no such
+        change."""
         content = event.content
         replaced = text_at(event.unsigned, "replaces_state")
         before = text_at(event.unsigned, "prev_content", "membership") or replaced
@@ -553,14 +556,14 @@ class Matrix:
         )
 
     def _edited(self, room: Room, relations: Relations, event: MatrixEvent) -> Json:
-        """The content of a message after its newest edit; that of the event
-        itself: there is none."""
+        """The content of a message after its newest edit, or the content of the
+        event itself."""
         edit = relations.edits.get((event.id, event.sender))
         if edit is not None:
             _, id, content = edit
             if not self._is_redacted(room, relations, id, event.sender):
                 return content
-        # what a client has of an edit
+        # the form in which a client has an edit
         bundled = at(event.unsigned, "m.relations", "m.replace")
         if text_at(bundled, "sender") == event.sender:
             new = at(bundled, "content", "m.new_content")
@@ -573,7 +576,7 @@ class Matrix:
     def _content(
         self, event: MatrixEvent, content: Json, is_reply: bool
     ) -> tuple[str, list[records.File]]:
-        """The text and the files of a message."""
+        """Convert a content to the text and the files of a message."""
         if event.type in _POLLS:
             return _text_of_poll(content), []
         kind = text_at(content, "msgtype")
@@ -621,7 +624,7 @@ class Matrix:
 
     def _text(self, content: Json, is_reply: bool) -> tuple[str, list[records.File]]:
         """The text of a message, and the file with its spoilers, if it has
-        some."""
+        any."""
         mentions = content.get("m.mentions")
         is_for_room = not isinstance(mentions, dict) or mentions.get("room") is True
 
@@ -666,14 +669,15 @@ class Matrix:
         return _PERMALINK.sub(linked, _MXID.sub(named, everybody(body))), []
 
     def _name_of(self, person: str) -> str:
-        """How a text names somebody whom it cannot mention."""
+        """The name by which a text refers to somebody whom it cannot
+        mention."""
         if person == records.EVERYBODY:
             return "@all"
         return f"@{self._person(person).nickname}"
 
     def _anchor(self, address: str, label: str) -> str | None:
-        """The mark for a link to a person or to a message; None: the link leads
-        to something else."""
+        """The mark for a link to a person or to a message. None if the link
+        leads elsewhere."""
         match = _PERMALINK.fullmatch(address)
         if match is None:
             return None
@@ -705,7 +709,8 @@ class Matrix:
 
 
 def _media_of(address: str) -> str:
-    """The address of a file at Matrix; ``""``: it is another one."""
+    """The address of a file at Matrix; ``""`` if the address leads
+    elsewhere."""
     if _MEDIA.fullmatch(address):
         return address
     return ""
@@ -729,7 +734,8 @@ def _text_of_poll(content: Json) -> str:
 
 
 def _extensible(value: object) -> str:
-    """The plain text of a part of an event whose type has none of its own."""
+    """The plain text in an extensible part of an event, for types without a
+    text."""
     for part in list_at(value, "m.text"):
         if text_at(part, "mimetype") in ("", "text/plain"):
             return text_at(part, "body")
