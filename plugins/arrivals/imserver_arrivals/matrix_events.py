@@ -1,8 +1,8 @@
 """Events of Matrix as a server writes them, and rooms made of them.
 
-The id of an event of a room from version 3 on is a digest (specification of
-Matrix 1.15, server-server API, "reference hashes"), of what is left when the
-event is redacted (room versions, "redactions").
+From version 3 of rooms on, the id of an event is a digest (specification of
+Matrix 1.15, server-server API, "reference hashes"). It is the digest of the
+event after a redaction (room versions, "redactions").
 """
 
 import json
@@ -32,19 +32,22 @@ _REMAINING: Final = {
     "state_key",
     "type",
 }
-"""What a redaction leaves of an event, beside some of its content."""
+"""Fields of an event that remain after a redaction. Some of its content
+remains, too."""
 _REMAINING_UNTIL_10: Final = _REMAINING | {"prev_state", "origin", "membership"}
 # Versions of rooms (https://spec.matrix.org/latest/rooms/) with other rules.
 _STANDARD_BASE64: Final = 3
-"""The one whose ids are not in the base64 of URLs."""
+"""The version of rooms whose ids have standard base64, and not the base64 of
+URLs."""
 _CREATE_REMAINS: Final = 11
-"""Since which a redaction leaves all content of the first event."""
+"""The version from which on a redaction leaves all content of the first
+event."""
 _SHORTER: Final = 11
-"""Since which a redaction leaves less of an event."""
+"""The version from which on a redaction leaves less of an event."""
 _CREATORS_OWN: Final = 12
-"""Since which those who create a room have all powers."""
+"""The version from which on the creators of a room have all powers."""
 _ID_CHARACTERS: Final = 256
-"""The ids of events are shorter."""
+"""Limit of the length of ids of events; all are shorter."""
 _POWERS: Final = (
     "ban",
     "events",
@@ -63,13 +66,13 @@ _REMAINING_CONTENT: Final[dict[str, dict[str, int]]] = {
     "m.room.history_visibility": {"history_visibility": 1},
     "m.room.redaction": {"redacts": 11},
 }
-"""Type of an event → what a redaction leaves of its content → since which
-version of rooms."""
+"""Type of an event → field of its content that remains after a redaction → the
+version of rooms from which on it remains."""
 
 
 def event_id(event: Json, version: int) -> str:
-    """The id of an event of a room of a version from 3 on: a digest of what a
-    redaction leaves of it."""
+    """The id of an event in a room of version 3 or later: a digest of the event
+    after a redaction."""
     names = _REMAINING
     if version < _SHORTER:
         names = _REMAINING_UNTIL_10
@@ -104,7 +107,7 @@ def _remaining_content(event: Json, version: int) -> Json:
 class MatrixEvent(
     Struct, dict=True, rename={"time_ms": "origin_server_ts", "given_id": "event_id"}
 ):
-    """An event."""
+    """An event of a room."""
 
     type: Annotated[str, Meta(min_length=1)]
     sender: Annotated[str, Meta(pattern=USER)]
@@ -117,7 +120,7 @@ class MatrixEvent(
     unsigned: Json | None = None
     raw: Any = None
     """The JSON, the version of the room, and the folder of an export of Element
-    (None: it is Synapse's)."""
+    (None: the event is in an export of Synapse)."""
     version: Any = 0
     top: Any = None
 
@@ -132,8 +135,8 @@ class MatrixEvent(
 
     @property
     def relation(self) -> tuple[str, str]:
-        """How it relates to which event: ``m.replace``, ``m.annotation``,
-        ``m.thread``, …"""
+        """The kind of its relation to another event, and the id of this event.
+        Kinds are ``m.replace``, ``m.annotation``, ``m.thread``, …"""
         relation = self.content.get("m.relates_to")
         return text_at(relation, "rel_type"), text_at(relation, "event_id")
 
@@ -159,27 +162,28 @@ class Room(Struct):
 
     id: str
     files: dict[str, bool] = field(default_factory=dict)
-    """Name → whether it is of Element."""
+    """Name of a file → whether Element has exported it."""
     name: str = ""
     topic: str = ""
     version: int = 10
     state: dict[str, MatrixEvent] = field(default_factory=dict)
-    """Type → the newest such event of the state."""
+    """Type → the newest event of the state with this type."""
     members: dict[str, tuple[int, str]] = field(default_factory=dict)
-    """Everybody who was there or was invited → (depth of the event,
+    """Person who was in the room or was invited → (depth of the event,
     membership)."""
     writers: dict[str, None] = field(default_factory=dict)
     messages: int = 0
-    """Also encrypted ones, and those that are in two exports."""
+    """The number of messages. It includes encrypted messages, and counts a
+    message in two exports twice."""
     markers: dict[str, list[str]] = field(default_factory=dict)
-    """Id of an event → who has read all up to it."""
+    """Id of an event → the people who have read all up to it."""
     read: dict[str, int] = field(default_factory=dict)
     is_direct: bool = False
     is_joined: bool = False
     kind: GroupKind | None = None
 
     def content(self, name: str) -> Json:
-        """The content of the newest state event of this type."""
+        """The content of the newest state event with this type."""
         event = self.state.get(f"m.room.{name}")
         if event is None:
             return {}
@@ -205,16 +209,17 @@ class Room(Struct):
 
 
 class Relations(Struct):
-    """The edits, reactions and redactions in a room, by the events that they
-    change."""
+    """The edits, reactions and redactions in a room, each by the event that it
+    changes."""
 
     edits: dict[tuple[str, str], tuple[int, str, Json]] = field(default_factory=dict)
-    """(id of a message, who edits it) → (time, id, new content) of the newest
+    """(id of a message, editor) → (time, id, new content) of the newest
     edit."""
     reactions: dict[str, tuple[str, Reaction]] = field(default_factory=dict)
-    """Id of a reaction → id of the message, reaction."""
+    """Id of a reaction → id of its message, and the reaction."""
     newest: dict[str, dict[tuple[str, str], str]] = field(default_factory=dict)
-    """Id of a message → (person, key) → id of the newest such reaction."""
+    """Id of a message → (person, key) → id of the newest reaction of this
+    kind."""
     redactions: dict[str, MatrixEvent] = field(default_factory=dict)
-    """Id of an event → the one that redacts it, or itself: the server has taken
-    its content."""
+    """Id of an event → the event that redacts it. It is the event itself if the
+    server has taken its content."""

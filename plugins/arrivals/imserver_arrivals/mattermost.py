@@ -1,15 +1,15 @@
 """Reads a bulk export of Mattermost: ``mmctl export create``, or ``mattermost
 export bulk``.
 
-A file of lines of JSON (``import.jsonl``) names teams, channels, users, bots,
-posts with their replies, emoji and direct messages; ``data/`` beside it has the
-files. It is read twice: first for all but the texts, then for the messages, in
-the order of the file. Memory has people, groups, members and pins, and 16 MiB
-while it is read first.
+A file with lines of JSON (``import.jsonl``) has teams, channels, users, bots,
+emoji, posts with their replies, and direct messages. The folder ``data/``
+beside it has the files. The lines are read twice: first for everything except
+texts, then for the messages, in the order of the file. People, groups, members
+and pins are kept in memory. The first reading needs 16 MiB more.
 
-The lines are those of the server's ``app/imports/import_types.go``,
-``app/export.go`` and ``app/export_converters.go``, versions 5.28 to 11, all of
-them version 1 of the format. Posts have no ids, so that of a message is made of
+The server defines the lines in ``app/imports/import_types.go``,
+``app/export.go`` and ``app/export_converters.go``. Versions 5.28 to 11 write
+version 1 of the format. Posts have no ids, so the id of a message is made from
 its group, person and time.
 """
 
@@ -51,14 +51,14 @@ from .source import read_lines, source_of
 from .text import attachments_in, emoji_named
 
 _BITS: Final = 1 << 27
-"""Of the table that finds posts which may have one id: a few false ones of a
-million."""
+"""Bits of the table that finds posts which may have one id. It has a few false
+hits in a million posts."""
 _MOST_TIME_MS: Final = 1 << 53
 _DIGEST_BYTES: Final = 12
 _MOST_TRIES: Final = 20
-"""Files whose first line is looked at."""
+"""The most files whose first line is read to find the lines."""
 _BLOCK: Final = 1 << 16
-"""Bytes that are read at once."""
+"""The number of bytes that one read fetches."""
 _BYTE_BITS: Final = 8
 _CHANGES: Final[
     dict[str, tuple[Literal["join", "leave", "name", "description"], str]]
@@ -73,8 +73,8 @@ _CHANGES: Final[
     "system_header_change": ("description", "new_header"),
     "system_purpose_change": ("description", "new_purpose"),
 }
-"""Kind of a post → the change, and the property that says who or what; ``""``:
-its user."""
+"""Kind of a post → the change, and the property that has its person or text
+(``""``: the author of the post)."""
 _PASSED_OVER: Final = {
     "system_join_leave",
     "system_add_remove",
@@ -97,7 +97,7 @@ _PASSED_OVER: Final = {
     "page",
     "page_comment",
 }
-"""Kinds of posts that leave no entry. The others are messages."""
+"""Kinds of posts that leave no entry. All other kinds become messages."""
 _TEXTS: Final = {
     "",
     "me",
@@ -122,7 +122,7 @@ _TONE: Final = re.compile(f"(.+?)_({'|'.join(_TONES)})_skin_tone")
 
 
 class Team(Struct):
-    """``type``: ``O`` (open) or ``I`` (for those who are invited)."""
+    """A team. ``type``: ``O`` (open) or ``I`` (by invitation)."""
 
     name: str
     display_name: str | None = None
@@ -131,7 +131,7 @@ class Team(Struct):
 
 
 class Channel(Struct):
-    """``type``: ``O`` (public) or ``P`` (private)."""
+    """A channel. ``type``: ``O`` (public) or ``P`` (private)."""
 
     team: str
     name: str
@@ -152,7 +152,7 @@ class ChannelMember(Struct):
 
 
 class TeamMember(Struct):
-    """The team of a user, and the user's channels in it."""
+    """A team in which a user is, and the channels of the user in it."""
 
     name: str | None = None
     channels: list[ChannelMember] | None = None
@@ -183,7 +183,7 @@ class DirectChannel(Struct):
 
 
 class CustomEmoji(Struct):
-    """An own emoji."""
+    """An emoji of the server's own."""
 
     name: str
     image: str | None = None
@@ -204,7 +204,7 @@ class Attachment(Struct):
 
 class Head(Struct):
     """The fields of a post that are read first. A channel has a team, or
-    ``channel_members``; replies name none."""
+    ``channel_members``. Replies name no channel."""
 
     user: str
     create_at: int
@@ -222,8 +222,8 @@ class Outline(Head):
 
 
 class Post(Head):
-    """A post or a reply. The last three are of
-    :mod:`imserver_arrivals.mattermost_news` alone."""
+    """A post or a reply. Only :mod:`imserver_arrivals.mattermost_news` writes
+    the last three fields."""
 
     type: str | None = None
     message: str | None = None
@@ -252,7 +252,7 @@ class FirstLine(Struct):
 
 
 class PostLine(Struct):
-    """A line, as it is read for its messages."""
+    """A line, as the second reading reads it for its messages."""
 
     type: str
     post: Post | None = None
@@ -260,7 +260,7 @@ class PostLine(Struct):
 
 
 class Props(Struct):
-    """The properties of a post that are read. Plug-ins write any value into
+    """The properties of a post that are read. Plug-ins may write any value into
     them. ``imserver``: see :data:`imserver_arrivals.live.MARK`."""
 
     imserver: Any = None
@@ -283,7 +283,7 @@ _encode: Final = msgspec.msgpack.Encoder().encode
 
 
 def _props_of(raw: Raw) -> Props:
-    """The properties of a post; none, if they are something else."""
+    """The properties of a post. They are empty if the JSON has another form."""
     content = bytes(raw)
     if len(content) <= 2 or content == b"null":
         return Props()
@@ -324,7 +324,8 @@ class Mattermost:
         """Id of a group → id of a pinned message → its pin."""
         self._emoji: dict[str, str] = {}
         self._twins: set[int] = set()
-        """Hashes of posts that others may equal in group, person and time."""
+        """Hashes of posts that other posts may equal in group, person and
+        time."""
         self._read()
 
     def records(self) -> Iterator[Record]:
@@ -348,8 +349,8 @@ class Mattermost:
         yield from self._messages()
 
     def open(self, file: str) -> IO[bytes] | None:
-        """The bytes of a file: its path below ``data/``, or of an emoji (by the
-        old command) beside it."""
+        """The bytes of a file: by its path below ``data/``, or for an emoji (in
+        exports by the old command) beside the lines."""
         folder = "data/"
         if file.startswith("exported_emoji/"):
             folder = ""
@@ -361,8 +362,8 @@ class Mattermost:
     # --- lines ----------------------------------------------------------------
 
     def _lines_of(self, path: Path) -> str:
-        """The name of the file with the lines: of the least depth, with a
-        version in its first line."""
+        """The name of the file with the lines: the least deep one whose first
+        line has a version."""
         names = [
             name for name in self._source.names if name.endswith((".jsonl", ".json"))
         ]
@@ -382,7 +383,8 @@ class Mattermost:
         )
 
     def _numbered(self) -> Iterator[tuple[int, bytes | None]]:
-        """The lines and their numbers. None: one that is too long."""
+        """The lines with their numbers. None in place of a line that is too
+        long."""
         number = 0
         try:
             with (
@@ -398,12 +400,12 @@ class Mattermost:
             )
 
     def _read(self) -> None:
-        """Read all but messages."""
+        """Read everything except messages."""
         # a small archive touches little of it
         table = mmap(-1, _BITS // _BYTE_BITS)
         strangers: dict[str, None] = {}
         others: set[int] = set()
-        """Hashes of the lines that are no posts."""
+        """Hashes of the lines that are not posts."""
         for number, line in self._numbered():
             row = self._first_line(line, number)
             if row is None:
@@ -428,8 +430,8 @@ class Mattermost:
             self._people.setdefault(id, Person(id, name, why=why))
 
     def _first_line(self, line: bytes | None, number: int) -> FirstLine | None:
-        """A line as it is read first; None: it is broken, which is noted unless
-        it is a post."""
+        """A line as it is read first. None if it is broken; this is noted
+        unless the line is a post."""
         notes: list[str] = []
         try:
             row = _FIRST_LINES.decode(line or b'{"type":"post"}', notes.append)
@@ -437,7 +439,7 @@ class Mattermost:
             if not _is_post(line or b""):
                 self.problems.note_broken(f"line {number}", error)
             return None
-        # what is wrong in posts is noted where these are read
+        # broken posts are noted when their messages are read
         if row.type not in _POST_TYPES:
             where = f"a line of type {row.type[:NAME_CHARACTERS]}"
             for field in notes:
@@ -445,7 +447,7 @@ class Mattermost:
         return row
 
     def _add(self, row: FirstLine, number: int, strangers: dict[str, None]) -> None:
-        """Remember what a line tells that is no post."""
+        """Remember the contents of a line that is not a post."""
         if row.user is not None:
             self._add_person(row.user, is_bot=False)
         elif row.bot is not None:
@@ -463,7 +465,7 @@ class Mattermost:
             self.problems.note(f"line of type {short} (not imported)")
 
     def _look(self, post: Outline, table: mmap, strangers: dict[str, None]) -> None:
-        """Find who has posted, the pins, and posts that may have the same
+        """Find people who have posted, pins, and posts that may have equal
         group, author and time."""
         group = _group_of(post)
         author = _author_of(post)
@@ -552,8 +554,9 @@ class Mattermost:
             self._add_member(id, name, row)
 
     def _group(self, id: str, channel: Channel) -> Group:
-        """A channel. With several teams, its name has that of the team, and
-        nobody may join a public channel of a team that is not open itself."""
+        """A channel as a group. If the archive has several teams, the name of
+        the group has the name of the team. If the team is not open, nobody may
+        join its public channels by themselves."""
         team = self._teams[channel.team]
         kind: GroupKind = "closed"
         is_for_all = len(self._teams) == 1 or team.allow_open_invite
@@ -600,7 +603,7 @@ class Mattermost:
     def _thread(
         self, post: Post, number: int, twins: "_Twins"
     ) -> Iterator[Message | Change | Removal]:
-        """A post and its replies, as far as no line before had them."""
+        """A post and its replies, except those that an earlier line had."""
         group = _group_of(post)
         if group not in self._channels and group not in self._direct:
             count = 1 + len(post.replies or ())
@@ -729,7 +732,7 @@ class Mattermost:
     # --- texts ----------------------------------------------------------------
 
     def _text(self, text: str, team: str) -> str:
-        """A text in a channel of a team, as ours."""
+        """A text in a channel of a team, in the form that texts have here."""
 
         def named(part: str) -> str:
             return _NAME.sub(partial(self._named, team=team), part)
@@ -737,7 +740,7 @@ class Mattermost:
         return of_markdown(text, named)
 
     def _named(self, match: re.Match[str], team: str) -> str:
-        """The emoji, person or channel of a name."""
+        """The replacement of a name: an emoji, person or channel."""
         whole = match[0]
         if match["emoji"]:
             return _emoji_of(match["emoji"]) or whole
@@ -750,7 +753,7 @@ class Mattermost:
         name = match["name"]
         id = name.lower()
         while id not in self._people and id not in _EVERYBODY:
-            # a full stop may end the sentence, not the name
+            # a full stop may end the sentence, and not the name
             if id[-1] not in "._-" or len(id) == 1:
                 return whole
             id = id[:-1]
@@ -761,20 +764,19 @@ class Mattermost:
 
 
 class _Twins:
-    """Posts with the same channel, author and time. They are different posts if
-    they say something else, and one post that stands twice in the export
-    otherwise."""
+    """Posts with one channel, author and time. They are different posts if
+    their contents differ; otherwise the export has one post twice."""
 
     def __init__(self) -> None:
         self._counts: Counter[str] = Counter()
         self._ids: dict[str, str] = {}
-        """Digest of what a post says → its id."""
+        """Digest of the contents of a post → its id."""
         self._seen: set[int] = set()
         """Hashes of ids and of whole records."""
 
     def id_of(self, root: str, post: Post) -> str:
-        """The id of a post. ``root``: that of the first one with this channel,
-        author and time."""
+        """The id of a post. ``root``: the id of the first post with this
+        channel, author and time."""
         paths = [file.path for file in post.attachments or ()]
         content = _digest(root, post.type, post.message, bytes(post.props), *paths)
         if content not in self._ids:
@@ -782,8 +784,8 @@ class _Twins:
         return self._ids[content]
 
     def is_new(self, record: Message | Change | Removal) -> bool:
-        """Whether a record may bring something that none before has brought:
-        the second one of a message may have more reactions, or a later text."""
+        """Whether a record may have something that no earlier record had. The
+        second record of a message may have more reactions, or a later text."""
         if isinstance(record, Removal):
             id = record.message
             brings_more = True
@@ -802,9 +804,9 @@ class _Twins:
 
 
 def _post_in(line: bytes | None, notes: list[str]) -> Post | None:
-    """The post of a line; None: it is another line. ``notes`` gets the fields
-    that are left out. Raises ValueError and RecursionError if the line is
-    broken."""
+    """The post of a line, or None if the line is not a post. ``notes`` gets the
+    fields that are left out. Raises ValueError and RecursionError if the line
+    is broken."""
     if line is None:
         raise ValueError("it is too long")
     row = _POST_LINES.decode(line, notes.append)
@@ -815,8 +817,8 @@ def _post_in(line: bytes | None, notes: list[str]) -> Post | None:
 
 
 def _is_post(line: bytes) -> bool:
-    """Whether a line that is broken should be a post: by its beginning, or by
-    its type wherever it is."""
+    """Whether a broken line should have been a post: by its beginning, or by
+    its type anywhere."""
     if _POST.match(line):
         return True
     try:
@@ -826,7 +828,7 @@ def _is_post(line: bytes) -> bool:
 
 
 def _messages_in(line: bytes | None) -> int:
-    """How many messages a line has that is broken: at least one."""
+    """How many messages a broken line has: at least one."""
     try:
         value = any_value(line or b"")
     except (ValueError, RecursionError):
@@ -846,8 +848,9 @@ def _direct_id(people: Iterable[str]) -> str:
 
 
 def _author_of(post: Head) -> str:
-    """The id of who has posted; of an incoming webhook, that of its name, as it
-    is no person's message; ``""``: it is a message of ours."""
+    """The id of the author of a post. For an incoming webhook it is made from
+    its name, because it is no person's message. ``""`` if it is a message of
+    the app here."""
     props = _props_of(post.props)
     if props.imserver is not None:
         return ""
@@ -862,7 +865,7 @@ def _author_of(post: Head) -> str:
 
 
 def _counted(id: str, counts: Counter[str]) -> str:
-    """The id, with a number if it had to be given before."""
+    """The id, with a number if an earlier record has the id."""
     count = counts[id]
     counts[id] += 1
     if count:
@@ -871,7 +874,8 @@ def _counted(id: str, counts: Counter[str]) -> str:
 
 
 def _emoji_of(name: str) -> str:
-    """The emoji of a name; ``""``: an own one."""
+    """The character of an emoji by its name; ``""`` if it is one of the
+    server's own."""
     match = _TONE.fullmatch(name)
     if match is None:
         return emoji_named(name)

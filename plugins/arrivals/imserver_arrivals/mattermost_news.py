@@ -1,8 +1,8 @@
 """Writes the changes on a running server of Mattermost as lines of its bulk
 export.
 
-:mod:`imserver_arrivals.mattermost` reads them. Three fields of a post are no
-export's: ``deleted_at``, ``ended_reactions`` and ``ended_at``.
+The module :mod:`imserver_arrivals.mattermost` reads them. Exports do not have
+three fields of a post: ``deleted_at``, ``ended_reactions`` and ``ended_at``.
 """
 
 import re
@@ -26,22 +26,25 @@ from .text import SECOND_MS
 from .writing import file_name
 
 FILE_BYTES: Final = 256 << 20
-"""Limit of one file. A larger one comes with its name only."""
+"""Limit of one file in bytes. A larger one is imported with its name only."""
 ARCHIVE_BYTES: Final = 256 << 20
-"""The size of an archive after which no other channel is begun."""
+"""The size of an archive, in bytes, after which no other channel is begun."""
 ID: Final = re.compile(r"[a-z0-9]{26}")
-"""An id of theirs."""
+"""The form of an id of Mattermost."""
 _NAME: Final = re.compile(r"(?<![\w@./])@([A-Za-z0-9._-]{1,64})")
 _CHANNEL: Final = re.compile(r"(?<![\w~])~([a-z0-9_-]{1,64})")
 _GONE: Final = (403, 404, 413)
-"""Statuses of files that this account cannot have, whenever it asks again."""
+"""Statuses of files that this account is refused every time."""
 _encode: Final = msgspec.json.Encoder().encode
 
 
 class MattermostNews:
-    """Writes the changes on a server as one archive. ``marks`` gets the ids of
-    our messages that are there. ``done`` gets what was written: id of a post →
-    the time of its last change; address of a file → 0."""
+    """Writes the changes on a server as one archive.
+
+    ``marks`` gets the ids of messages of the app that are there. ``done`` gets
+    the items that were written: id of a post → the time of its last change;
+    address of a file → 0.
+    """
 
     def __init__(
         self,
@@ -57,12 +60,13 @@ class MattermostNews:
         self._channels: dict[str, ServerChannel] = {}
         """The channels that the archive names."""
         self._others: dict[str, None] = {}
-        """Ids of the users that the archive names, beside members."""
+        """Ids of the users that the archive names, in addition to members."""
         self._emoji: dict[str, str] = {}
         self._until = 0
         self._bytes = 0
         self.left: dict[str, bool] = {}
-        """The channels for the next archive, since this one is large."""
+        """The channels that are left for the next archive, because this one is
+        large."""
 
     def run(
         self,
@@ -70,8 +74,8 @@ class MattermostNews:
         reactions: list[tuple[str, ServerReaction]],
         since: int,
     ) -> int:
-        """Write what has changed, if anything has, and return the time of the
-        last change; 0: nothing has."""
+        """Write the changes, if there are any. Returns the time of the last
+        change; 0 if nothing has changed."""
         path = self._folder / "import.jsonl"
         reacted = dict[str, dict[str, ServerPost]]()
         for id in {reaction.post_id for _, reaction in reactions}:
@@ -106,7 +110,7 @@ class MattermostNews:
         return self._until
 
     def _is_news(self, post: ServerPost, since: int) -> bool:
-        """Whether a post has changed, and is none of ours."""
+        """Whether a post has changed, and is not a message of the app here."""
         mark = (post.props or {}).get(MARK)
         if type(mark) is int:
             self._marks[mark] = None
@@ -122,7 +126,7 @@ class MattermostNews:
     def _threads(
         self, news: list[ServerPost], posts: dict[str, ServerPost]
     ) -> Iterator[list[ServerPost]]:
-        """Posts as threads, each with its first post. The order is that of an
+        """Posts as threads, each with its first post, in the order of an
         export: by ids."""
         threads: dict[str, list[ServerPost]] = {}
         for post in sorted(news, key=lambda post: post.id):
@@ -160,7 +164,7 @@ class MattermostNews:
         thread: list[ServerPost],
         ended: list[ServerReaction],
     ) -> None:
-        """Ask for all whom posts and their texts name."""
+        """Ask for all users whom posts and their texts name."""
         ids = dict.fromkeys(post.user_id for post in thread)
         for post in thread:
             for reaction in (*(post.metadata.reactions or ()), *ended):
@@ -217,8 +221,8 @@ class MattermostNews:
         return id
 
     def _files(self, post: ServerPost) -> Iterator[str]:
-        """The paths of files, as an export has them, in which the server's
-        clock shows UTC."""
+        """The paths of files, in the form of an export. The server's clock is
+        taken as UTC."""
         for info in post.metadata.files or ():
             ids = (post.channel_id, post.user_id, info.id)
             is_time = 0 < info.create_at < Limit.TIME_MS
@@ -233,7 +237,7 @@ class MattermostNews:
             yield path
 
     def _fetch(self, source: str, path: str) -> bool:
-        """Write a file below ``data/``, once in this process."""
+        """Write a file below ``data/``, once in the life of this process."""
         target = self._folder / "data" / path
         if source in self._done:
             return False
@@ -262,7 +266,7 @@ class MattermostNews:
 
     def _put_heads(self, file: IO[bytes]) -> None:
         memberships: dict[str, dict[str, list[dict[str, str]]]] = {}
-        """User → team → the channels that they are in."""
+        """User → team → the channels of the user."""
         for team in self._server.teams.values():
             _put(file, "team", team)
         for channel in self._channels.values():

@@ -1,6 +1,6 @@
 """Asks a running server of Mattermost by its REST API, version 4.
 
-The fields are those of the server's ``model/post.go``, ``model/user.go``,
+The server defines the fields in ``model/post.go``, ``model/user.go``,
 ``model/channel.go`` and ``model/file_info.go``.
 """
 
@@ -15,22 +15,24 @@ from .live import LiveError, Server
 
 T = TypeVar("T")
 _MOST_SINCE: Final = 1000
-"""Posts in an answer to ``since``. If it has as many, it may lack some."""
+"""The most posts in an answer to ``since``. If an answer has as many, some may
+be missing."""
 _PER_PAGE: Final = 200
 _GONE: Final = (403, 404)
 _MOST_NAMES: Final = 100_000
-"""Names that are remembered, also of nobody: any text may have some."""
+"""The most names in the cache. It has names of nobody, too, because any text
+may have some."""
 
 
 class ServerTeam(mattermost.Team, kw_only=True):
-    """A team, as an export has it, and its id."""
+    """A team in the form of an export, with its id."""
 
     id: str
 
 
 class ServerChannel(Struct):
-    """``type``: ``O`` (public), ``P`` (private), ``D`` (direct) or ``G``
-    (direct, of several)."""
+    """A channel. ``type``: ``O`` (public), ``P`` (private), ``D`` (direct) or
+    ``G`` (direct, of several people)."""
 
     id: str
     name: str
@@ -82,14 +84,14 @@ class FileInfo(Struct):
 
 
 class ServerEmoji(Struct):
-    """An own emoji that a post or a reaction to it has."""
+    """An emoji of the server's own, in a post or a reaction to it."""
 
     id: str
     name: str
 
 
 class Metadata(Struct):
-    """What comes with a post."""
+    """Further facts that come with a post."""
 
     reactions: list[ServerReaction] | None = None
     files: list[FileInfo] | None = None
@@ -97,9 +99,9 @@ class Metadata(Struct):
 
 
 class ServerPost(Struct):
-    """``original_id``: an edited post has its older texts as deleted posts,
-    which name it so. ``message_source``: the text, if the server has changed
-    the addresses of pictures in ``message``."""
+    """A post. ``original_id``: older texts of an edited post are deleted posts
+    that name the edited one here. ``message_source``: the text, if the server
+    has changed the addresses of pictures in ``message``."""
 
     id: str
     create_at: int
@@ -119,15 +121,16 @@ class ServerPost(Struct):
 
 
 class PostList(Struct):
-    """An answer with posts. ``posts`` has those to which they reply, too."""
+    """An answer with posts. ``posts`` also has the posts to which they
+    reply."""
 
     order: list[str]
     posts: dict[str, ServerPost]
 
 
 class MattermostServer:
-    """A server as one account sees it. It remembers people, channels and
-    members until it is told that they have changed. Raises LiveError."""
+    """A server as one account sees it. It caches people, channels and members
+    until it learns that they have changed. Raises LiveError."""
 
     def __init__(self, address: str, token: str) -> None:
         self.web = Server(f"{address}/api/v4", {"Authorization": f"Bearer {token}"})
@@ -135,11 +138,11 @@ class MattermostServer:
         self.channels: dict[str, ServerChannel] = {}
         self.users: dict[str, ServerUser] = {}
         self._ids: dict[str, str] = {}
-        """Name of a user → the id; ``""``: nobody has it."""
+        """Name of a user → the id; ``""`` if nobody has the name."""
         self._members: dict[str, list[ServerMember]] = {}
 
     def look_around(self) -> None:
-        """Ask again for everything, and for the teams and channels at once."""
+        """Forget everything, and read teams and channels at once."""
         for cache in (self.users, self._ids, self._members, self.channels, self.teams):
             cache.clear()
         for team in self.web.get(list[ServerTeam], "/users/me/teams"):
@@ -150,18 +153,18 @@ class MattermostServer:
             self.channels.update((each.id, each) for each in channels)
 
     def forget_channel(self, id: str) -> None:
-        """A channel or its members have changed."""
+        """Forget a channel, because the channel or its members have changed."""
         self.channels.pop(id, None)
         self._members.pop(id, None)
 
     def forget_people(self) -> None:
-        """Somebody has changed their names."""
+        """Forget all people, because somebody has changed their names."""
         self.users.clear()
         self._ids.clear()
 
     def channel(self, id: str) -> ServerChannel | None:
-        """A channel; None: the account does not see it, or it is in a team
-        without the account."""
+        """A channel. None if the account does not see it, or is not in its
+        team."""
         if id not in self.channels:
             channel = self._get(ServerChannel, f"/channels/{id}")
             if channel is None:
@@ -172,7 +175,7 @@ class MattermostServer:
         return self.channels[id]
 
     def members(self, channel: str) -> list[ServerMember]:
-        """The members of a channel. Their users are known then."""
+        """The members of a channel. After the call their users are known."""
         if channel not in self._members:
             members: list[ServerMember] = []
             for number in count():
@@ -188,14 +191,15 @@ class MattermostServer:
         return self._members[channel]
 
     def meet(self, ids: Iterable[str]) -> None:
-        """Ask for users who are not known."""
+        """Ask for the users who are not known yet."""
         new = [id for id in dict.fromkeys(ids) if id not in self.users]
         for start in range(0, len(new), _PER_PAGE):
             page = new[start : start + _PER_PAGE]
             self._learn(self.web.post(list[ServerUser], "/users/ids", page))
 
     def named(self, names: Collection[str]) -> list[ServerUser]:
-        """The users who have these names, as far as there are any."""
+        """The users who have these names. A name that nobody has is left
+        out."""
         if len(self._ids) > _MOST_NAMES:
             self._ids.clear()
         new = [name for name in names if name not in self._ids]
@@ -212,8 +216,8 @@ class MattermostServer:
             self._ids[user.username] = user.id
 
     def posts(self, channel: str, since: int) -> dict[str, ServerPost]:
-        """The posts of a channel that have changed since a time, and those to
-        which they reply."""
+        """The posts of a channel that have changed since a time, and the posts
+        to which they reply."""
         path = f"/channels/{channel}/posts"
         answer = self._get(PostList, f"{path}?since={since}")
         if answer is None:
@@ -222,7 +226,7 @@ class MattermostServer:
         if len(answer.order) < _MOST_SINCE:
             return posts
 
-        # There may be more: the pages have all posts, the newest first.
+        # There may be more: the pages have all posts; the newest come first.
         for number in count():
             page = self.web.get(PostList, f"{path}?page={number}&per_page={_PER_PAGE}")
             posts |= page.posts
@@ -232,12 +236,12 @@ class MattermostServer:
         return posts
 
     def post(self, id: str) -> ServerPost | None:
-        """A post; None: it is gone."""
+        """A post. None if it is gone."""
         return self._get(ServerPost, f"/posts/{id}")
 
     def _get(self, kind: type[T], path: str) -> T | None:
-        """An answer; None: there is no such thing, or the account does not see
-        it."""
+        """An answer. None if the thing does not exist, or if the account does
+        not see it."""
         try:
             return self.web.get(kind, path)
         except LiveError as error:

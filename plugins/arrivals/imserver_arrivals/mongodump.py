@@ -1,9 +1,9 @@
 """Reads dumps of MongoDB: a folder of ``.bson`` files, or one file that
 ``mongodump --archive`` writes.
 
-Either may be compressed (``--gzip``). Archives are as MongoDB's tools write
-them (``common/archive/spec.md`` there); the documents are those of
-bsonspec.org, decoded by ``bson`` of PyPI ``pymongo``.
+Both may be compressed (``--gzip``). MongoDB's tools define the form of an
+archive (``common/archive/spec.md`` there). Documents have the form of
+bsonspec.org; ``bson`` of PyPI ``pymongo`` decodes them.
 """
 
 import io
@@ -23,29 +23,31 @@ from .source import source_of, unpacked
 MAGIC: Final = b"\x6d\xe2\x99\x81"
 """The first bytes of an archive."""
 MOST_DOCUMENT: Final = (16 << 20) + (64 << 10)
-"""Bytes of a document, with what a dump may add to MongoDB's limit."""
+"""Limit of a document in bytes: MongoDB's limit, and the bytes that a dump may
+add."""
 _BLOCK: Final = 1 << 20
 _FILE: Final = re.compile(r"(?:.*/)?([\w.]+)\.bson(?:\.gz)?")
 Position = tuple[str, int]
-"""The position of a document: a file of the dump, and a byte in it."""
+"""The position of a document: a file of the dump, and the index of a byte in
+it."""
 _SIZE_BYTES: Final = 4
-"""A document and a string begin with their lengths, each of so many bytes
+"""Length of the number with which a document and a string begin: their length
 (https://bsonspec.org)."""
 _END: Final = 0xFFFF_FFFF
-"""Stands in an archive where a document would have its size: the documents of
-a collection end."""
+"""Stands in an archive in place of the size of a document: the documents of a
+collection end."""
 _LEAST_DOCUMENT: Final = 5
 _STRING: Final = b"\x02"
-"""The type of an element that is a string."""
+"""The type of a string element."""
 _Row = TypeVar("_Row")
 
 
 def documents(file: IO[bytes], at: int = 0) -> Iterator[tuple[int, bytes]]:
-    """(position, document) up to the end, where a position -1 is that of an end
-    of documents in an archive.
+    """Yield (position, document) up to the end. The position -1 stands for the
+    end of a collection in an archive.
 
-    The place of the file may change between two documents. Raises ValueError
-    where the file is broken.
+    You may move the position of the file between two documents. Raises
+    ValueError where the file is broken.
     """
     block = b""
     start = 0
@@ -76,11 +78,12 @@ def documents(file: IO[bytes], at: int = 0) -> Iterator[tuple[int, bytes]]:
 
 
 class Dump:
-    """The collections of the database in a dump that has ``collection``.
-    ``title``: whose it is, for people. ``problems`` gets what is left out of
-    the archive.
+    """The collections of a database in a dump: the database that has
+    ``collection``. ``title``: the name of the product, for people. ``problems``
+    gets the parts that are left out.
 
-    Raises BadArchive if there is no such collection, or no ``bson``.
+    Raises BadArchive if no database has the collection, or if ``bson`` is not
+    installed.
     """
 
     def __init__(
@@ -89,7 +92,7 @@ class Dump:
         self._source = source_of(path, problems)
         self._files: dict[str, IO[bytes]] = {}
         self.parts: dict[str, list[Position]] = {}
-        """Collection → where its documents begin."""
+        """Collection → the positions at which its documents begin."""
         tops = [
             name
             for name in self._source.names
@@ -125,7 +128,8 @@ class Dump:
             ) from None
 
         class CodeDecoder(TypeDecoder):
-            """JavaScript is a text that no dictionary takes as a key."""
+            """Decodes JavaScript as a text that no dictionary takes as a
+            key."""
 
             bson_type = bson.Code
 
@@ -140,11 +144,11 @@ class Dump:
         self.decode: Callable[[bytes], dict[str, Any]] = partial(
             bson.decode, codec_options=options
         )
-        """A document as a dictionary. Raises errors of ``bson``."""
+        """Decodes a document as a dictionary. Raises errors of ``bson``."""
 
     def _read_archive(self, name: str, collection: str) -> None:
-        """Find the collections of an archive, whose documents are mixed in
-        it."""
+        """Find the collections of an archive, in which their documents are
+        mixed."""
         file = self.file(name)
         file.seek(0)
         if file.read(len(MAGIC)) != MAGIC:
@@ -168,7 +172,7 @@ class Dump:
                 self.parts = collections
 
     def file(self, name: str) -> IO[bytes]:
-        """A file of the dump, unpacked."""
+        """A file of the dump, decompressed."""
         if name not in self._files:
             file = unpacked(self._source.open(name), name)
             self._files[name] = file
@@ -178,8 +182,9 @@ class Dump:
     def read(
         self, collection: str, notes: Problems, *, messages: int = 0
     ) -> Iterator[tuple[Position, dict[str, Any]]]:
-        """(position, document) of a collection. What is broken is noted, and
-        left out. ``messages``: how many messages a document is."""
+        """Yield (position, document) of a collection. Broken documents are
+        noted and left out. ``messages``: how many messages a document stands
+        for."""
         for name, begin in self.parts.get(collection, ()):
             try:
                 for at, raw in documents(self.file(name), begin):
@@ -201,8 +206,9 @@ class Dump:
     def rows(
         self, collection: str, kind: type[_Row], notes: Problems, *, messages: int = 0
     ) -> Iterator[_Row]:
-        """The documents of a collection as records. Fields and documents of
-        other types are noted. ``messages``: how many messages a document is."""
+        """The documents of a collection as records. Fields and documents with
+        wrong types are noted. ``messages``: how many messages a document stands
+        for."""
         reader = RecordReader(kind)
         for (_, at), document in self.read(collection, notes, messages=messages):
             try:
@@ -212,15 +218,15 @@ class Dump:
 
 
 def _is_of_bson(error: Exception) -> bool:
-    """Whether a document is broken. The errors of ``bson`` have no base of their
-    own."""
+    """Whether an error tells that a document is broken. The errors of ``bson``
+    have no common base class."""
     if isinstance(error, ValueError | RecursionError | OverflowError):
         return True
     return type(error).__module__ == "bson.errors"
 
 
 def _strings(document: bytes) -> dict[str, str]:
-    """The strings with which a document begins: the names in a header of an
+    """The strings with which a document begins: the names in the header of an
     archive."""
     strings = {}
     at = _SIZE_BYTES
@@ -228,7 +234,7 @@ def _strings(document: bytes) -> dict[str, str]:
         name, _, rest = document[at + 1 :].partition(b"\0")
         size = int.from_bytes(rest[:_SIZE_BYTES], "little")
         end = _SIZE_BYTES + size
-        # Its last byte is 0.
+        # The last byte of a string is 0.
         text = rest[_SIZE_BYTES : end - 1].decode(errors="replace")
         strings[name.decode(errors="replace")] = text
         at += 1 + len(name) + 1 + end
@@ -237,7 +243,7 @@ def _strings(document: bytes) -> dict[str, str]:
 
 class GridFile(io.RawIOBase):
     """A file in GridFS: the data of its chunks, one after another. :meth:`seek`
-    begins anew."""
+    starts again at the first chunk."""
 
     def __init__(self, dump: Dump, chunks: list[tuple[int, Position]]) -> None:
         self._dump = dump

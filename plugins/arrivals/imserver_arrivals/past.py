@@ -22,9 +22,9 @@ from .text import clean, linked, with_links
 
 
 class PastWriter:
-    """Stores records in one run of a transaction. Another run takes another
-    writer. ``page``: the address of the page whose links open a message;
-    ``""``: links stay as they were."""
+    """Stores records in one run of a transaction. Each run has its own writer.
+    ``page``: the address of the page whose links open a message; ``""``: links
+    stay unchanged."""
 
     def __init__(
         self,
@@ -37,18 +37,18 @@ class PastWriter:
         self._conversion = conversion
         self._page = page
         self.groups = dict(groups)
-        """Id of a group there → the id of ours."""
+        """Id of a group in the archive → the id of the group here."""
         self.messages: list[tuple[Message, int]] = []
-        """The messages that the log has, and their ids."""
+        """The messages that are in the log, and their ids."""
         self.added: Counter[str] = Counter()
-        """How many groups, messages and reactions are new."""
+        """The numbers of new groups, messages and reactions."""
         self.lost: Counter[tuple[str, str]] = Counter()
-        """(Why, group) → how many messages the log refuses."""
+        """(reason, group) → how many messages the log refuses."""
         self.changed: Counter[tuple[str, str]] = Counter()
-        """(What, group) → how much differs from the archive."""
+        """(kind of change, group) → how many items differ from the archive."""
 
     def store(self, record: Happening, draft: Draft | None) -> None:
-        """Store a record. ``draft``: what a message becomes."""
+        """Store a record. ``draft``: the draft of a message."""
         if isinstance(record, Message):
             assert draft is not None
             self._store_message(record, draft)
@@ -66,8 +66,8 @@ class PastWriter:
     # --- groups ---------------------------------------------------------------
 
     def _create_group(self, group: Group) -> int:
-        """The id of a group, which is created if it is new: its first entry, or
-        after some time only later ones, tell it."""
+        """The id of a group. A new group is created. Its first entry identifies
+        it; if that has expired, a later entry does."""
         conversion = self._conversion
         key = conversion.group_key(group.id)
         keys = conversion.keys(group)
@@ -149,7 +149,7 @@ class PastWriter:
         else:
             self.groups[message.group] = self._past.conversation_of(key)
             self.messages.append((message, stored))
-        # What the append has added is the message, its edit and its reactions:
+        # The log has added the message with its edit and its reactions:
         # it counts them together.
         new = {name for name in unknown if self._past.find(name)}
         self.added["message"] += key in new
@@ -160,7 +160,7 @@ class PastWriter:
         edit = self._conversion.edit_key(message)
         reactions = self._reactions(message, key)
         stored = self._past.append(key, draft, reactions, edit)
-        # nothing but a message begins a thread
+        # only a message can begin a thread
         if isinstance(stored, Rejected) and draft.thread:
             draft = replace(draft, thread=0)
             stored = self._past.append(key, draft, reactions, edit)
@@ -183,8 +183,8 @@ class PastWriter:
         return replace(draft, about=about)
 
     def _with_text(self, message: Message, draft: Draft) -> Draft:
-        """A draft whose links lead to our messages. That of a new edit has the
-        files of the message that it changes."""
+        """A draft whose links lead to messages here. The draft of a new edit
+        has the files of the message that it changes."""
         key = self._conversion.key(message.id)
         edit = self._conversion.edit_key(message)
         is_edited = edit and self._past.find(key) and not self._past.find(edit)
@@ -200,8 +200,7 @@ class PastWriter:
         return replace(draft, type=type, body=with_text(type, body, text))
 
     def _address_of(self, id: str) -> str:
-        """The address of a message of the archive here; ``""``: it has not
-        come."""
+        """The address of a message here; ``""`` if it was not imported."""
         if not self._page:
             return ""
         key = self._conversion.key(id)

@@ -1,9 +1,9 @@
-"""People of another server as accounts that their owners claim: without a
-password, and linked with their id there.
+"""Accounts for people of another server. An account has no password until its
+owner claims it, and is linked with the person's id there.
 
-The link is that of a login with the format as the provider, such as ``slack``.
-So an account is found again at the next import, and its owner may also claim it
-by such a login.
+The link is a login link with the format as the provider, such as ``slack``. By
+this link the next import finds the account again. The owner may also claim the
+account by a login with the provider.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -45,7 +45,7 @@ You log in as {login}. Your name, your groups and all that was written there wai
 
 
 def nickname_of(*names: str | None) -> str:
-    """The first of these names that can be seen, as a nickname."""
+    """The first of these names that is visible, as a nickname."""
     for name in names:
         nickname = clean_name(name or "")[:NICKNAME_CHARACTERS].strip()
         if nickname:
@@ -54,8 +54,8 @@ def nickname_of(*names: str | None) -> str:
 
 
 class People:
-    """The accounts of the persons of an archive. Every method may switch and
-    raise StorageUnavailable."""
+    """The accounts of the people in an archive. Methods may switch and raise
+    StorageUnavailable."""
 
     def __init__(
         self,
@@ -75,7 +75,7 @@ class People:
         self.new = 0
 
     def find(self, person: Person) -> None:
-        """Find the account of a person, or make it."""
+        """Find the account of a person, or create it."""
         row = self._rows.linked(self._app, (self._provider,), (person.id,))
         if row is not None:
             self.accounts[person.id] = row[0]
@@ -99,8 +99,8 @@ class People:
 
     def _identifiers(self, person: Person) -> Iterator[tuple[Identifier, str]]:
         """The identifiers with which a person logs in, if the app allows them
-        and no account has them. Whoever has registered with the same address
-        may be somebody else, so that account does not become theirs."""
+        and no account has them. An account with the person's address may belong
+        to somebody else, so it is not linked with the person."""
         kinds: tuple[tuple[Identifier, str], ...] = (
             ("email", person.email),
             ("name", person.login),
@@ -123,7 +123,7 @@ class People:
                 )
 
     def set_avatar(self, id: str, avatar: str) -> None:
-        """Give an account a picture, if it has none."""
+        """Set the picture of an account, unless it has a picture."""
         account = self.accounts[id]
         if not account.avatar:
             row = self._rows.change(self._app, account.id, {"avatar": avatar})
@@ -132,8 +132,8 @@ class People:
     def links(
         self, persons: Mapping[str, Person], page: str, days: int
     ) -> Iterator[tuple[str, str, str]]:
-        """(login, e-mail address, link) of each account without a password. A
-        link gives it one, once."""
+        """(login, e-mail address, link) of each account without a password.
+        With the link, the owner can set a password once."""
         now = int(time())
         end = now + days * _DAY_SECONDS
         for id, person in persons.items():
@@ -157,9 +157,12 @@ def send_links(
     days: int,
     problems: Problems,
 ) -> int:
-    """Mail each link, to whom has an address, and return how many mails were
-    sent. It ends where the mail server takes nobody's. ``title``: of the
-    product from which they come."""
+    """Mail each link to the people who have an address. Returns how many mails
+    were sent.
+
+    It ends if the mail server accepts no mails at all. ``title``: the name of
+    the product from which the people come.
+    """
     sent = 0
     open_rows = [row for row in rows if row[1]]
     without = len(rows) - len(open_rows)

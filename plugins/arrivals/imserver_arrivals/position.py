@@ -1,4 +1,5 @@
-"""How far an app follows a running server: a file of the data directory."""
+"""The position up to which an app follows a running server: a file of the data
+directory."""
 
 import fcntl
 import os
@@ -14,17 +15,20 @@ from msgspec import Struct, field
 from .problems import BadArchive
 
 _OVERLAP_MS: Final = 24 * 3600 * 1000
-"""An export takes its time, so its last message may be later than one that it
-lacks."""
+"""How far before the last message of an export to begin. An export takes time,
+so it may lack messages that are older than its last one."""
 _OWN: Final = 0o600
-"""The mode of a file that nobody else may read."""
+"""The mode of a file that only its owner may read."""
 
 
 class Position(Struct):
-    """``cursor``: see :class:`~imserver_arrivals.live.Live`. ``address``: of
-    their server; ``""``: none was followed. ``ours``: the last entry of our log
-    that was looked at, to be posted there; -1: none was. ``groups``:
-    conversation → id of the group there."""
+    """The position of an app on a server that it follows.
+
+    ``cursor``: see :class:`~imserver_arrivals.live.Live`. ``address``: the
+    address of the server; ``""`` if the app followed none. ``ours``: the last
+    entry of our log that was checked for posting there; -1 for none.
+    ``groups``: conversation → id of the group there.
+    """
 
     cursor: str = ""
     address: str = ""
@@ -33,15 +37,15 @@ class Position(Struct):
 
 
 class PositionFile:
-    """The position of one app and format. One process at a time has it: two
-    that import would take each other's files."""
+    """The file with the position for one app and format. One process at a time
+    locks it, because two imports would take each other's files."""
 
     def __init__(self, folder: str, format: str, app: str) -> None:
         self.path = Path(folder, f"follow-{format}-{quote(app, safe='')}.json")
 
     @contextmanager
     def locked(self) -> Iterator[Position]:
-        """The position, until the end of ``with``. Raises BadArchive and
+        """The position, locked until the end of ``with``. Raises BadArchive and
         OSError."""
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
         lock = os.open(self.path.with_suffix(".lock"), flags, _OWN)
@@ -77,8 +81,11 @@ class PositionFile:
     def note_archive(
         self, position: Position, last_ms: int, groups: dict[int, str]
     ) -> None:
-        """An archive was imported: whoever follows later goes on from there.
-        Who has followed already goes on from where that was."""
+        """Note that an archive was imported: a process that follows later
+        continues from there.
+
+        If the app follows a server already, its position stays.
+        """
         position.groups.update(groups)
         if not position.address:
             position.cursor = f"@{max(last_ms - _OVERLAP_MS, 0)}"

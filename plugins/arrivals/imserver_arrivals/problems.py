@@ -7,45 +7,46 @@ from typing import Final
 from imserver.plugin.errors import ImserverError
 
 MOST_BROKEN: Final = 20
-"""Broken parts that are named. The others are counted."""
+"""The most broken parts that the report names. All others are only counted."""
 
 MOST_CHARACTERS: Final = 500
 NAME_CHARACTERS: Final = 60
-"""Limit of a name of an archive in the report."""
+"""Limit of the characters of a name in the report."""
 MOST_KINDS: Final = 200
-"""The most kinds that are counted apart: an archive may have any number."""
+"""The most kinds that are counted separately, because an archive may have any
+number of kinds."""
 
 
 class BadArchive(ImserverError):
-    """This is no archive of the format."""
+    """The archive does not have the expected format."""
 
 
 class BrokenArchive(BadArchive):
-    """The archive cannot be read, whatever its format: it is cut, is too large,
-    or needs a library."""
+    """The archive is unreadable, whatever its format: it is cut off, is too
+    large, or needs a library."""
 
 
 class Problems:
-    """Counts the parts that cannot be read or are not understood, by kind, and
-    has the first broken ones."""
+    """Counts the parts that are unreadable or not understood, by kind. Keeps
+    the first broken ones."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
-        """Kind → how often."""
+        """Kind → number."""
         self.of_groups: dict[str, Counter[str]] = {}
-        """Id of a group → the same, of what was in it."""
+        """Id of a group → kind → number, for parts in the group."""
         self.of_people: dict[str, Counter[str]] = {}
-        """Id of a person → the same, of what was theirs."""
+        """Id of a person → kind → number, for parts of the person."""
         self.broken: list[str] = []
         self.lost_messages = 0
-        """Messages that the archive has and that do not come."""
+        """The number of messages in the archive that are not imported."""
         self.has_lost_fields = False
 
     def note(
         self, kind: str, *, group: str = "", person: str = "", count: int = 1
     ) -> None:
-        """Count something that is not understood or does not come, and whose it
-        was, for the report."""
+        """Count a part that is not understood or not imported, with its group
+        and person, for the report."""
         kind = _printable(kind)[:MOST_CHARACTERS]
         if len(self.counts) >= MOST_KINDS and kind not in self.counts:
             kind = "others"
@@ -58,20 +59,20 @@ class Problems:
     def note_lost(
         self, kind: str, *, group: str = "", person: str = "", count: int = 1
     ) -> None:
-        """Count messages that the archive has and that do not come: then the
-        command ends with 1."""
+        """Count messages of the archive that are not imported. The command then
+        ends with 1."""
         self.note(kind, group=group, person=person, count=count)
         self.lost_messages += count
 
     def note_field(self, where: str, field: str) -> None:
-        """Count a field that is left out, because its type is wrong. Its record
-        comes."""
+        """Count a field that is left out because its type is wrong. Its record
+        is imported."""
         self.note(f"field {field} of {where}: its type is wrong (left out)")
         self.has_lost_fields = True
 
     def note_broken(self, where: str, error: object, *, messages: int = 0) -> None:
-        """Note something that cannot be read. ``messages``: how many messages
-        go with it."""
+        """Note an unreadable part. ``messages``: how many messages are lost
+        with it."""
         self.lost_messages += messages
         self.counts["broken"] += 1
         if len(self.broken) < MOST_BROKEN:
@@ -79,7 +80,8 @@ class Problems:
 
 
 def _printable(text: str) -> str:
-    """A text for a terminal: names in an archive may be commands to it."""
+    """A text that is safe for a terminal. Names in an archive may contain
+    control sequences."""
     return "".join(map(_printable_sign, text))
 
 

@@ -1,4 +1,4 @@
-"""How far the members of groups have read."""
+"""The positions up to which members of groups have read."""
 
 from array import array
 from collections.abc import Mapping
@@ -14,12 +14,12 @@ from .records import Group, Member, Message
 from .survey import Survey
 
 _PAGE: Final = 500
-"""Members whose positions are read at once."""
+"""The number of members whose positions are read at once."""
 
 
 class ReadPositions:
-    """The messages that the members of an archive's groups have read. They are
-    collected while messages are stored, and marked as read at the end."""
+    """The last messages that the members of an archive's groups have read. They
+    are collected during the import, and marked as read at its end."""
 
     def __init__(self, survey: Survey, accounts: Mapping[str, Account]) -> None:
         self._groups = survey.groups
@@ -27,13 +27,13 @@ class ReadPositions:
         self._readers = {
             group.id: self._sorted(group) for group in survey.groups.values()
         }
-        """Id of a group there → the members of whom is known what they have
-        read; who has read least is first."""
+        """Id of a group → the members with a known read time; the one who has
+        read least comes first."""
         self._reads: dict[str, array[int]] = {id: array("q") for id in survey.groups}
-        """Id of a group there → the last message that each of these has read,
-        as far as messages came."""
+        """Id of a group → the last message that each of these members has read,
+        as far as messages were imported."""
         self._last: dict[str, int] = {}
-        """Id of a group there → the id of its last message."""
+        """Id of a group → the id of its last message."""
 
     def _sorted(self, group: Group) -> list[Member]:
         members = {
@@ -44,15 +44,18 @@ class ReadPositions:
         return sorted(members.values(), key=attrgetter("read_ms"))
 
     def note(self, message: Message, id: int) -> None:
-        """A message is stored. Readers whose time is before that of the message
-        have read up to the message before it. Messages come in the order of
-        their times."""
+        """Note that a message was stored. Members whose read time is before the
+        time of the message have read up to the message before it.
+
+        Messages come in the order of their times.
+        """
         group = message.group
         readers = self._readers[group]
         reads = self._reads[group]
         last = self._last.get(group, 0)
         time_ms = time_of(message)
-        # The readers are sorted, so the first without a message is the next one.
+        # The readers are sorted, so the first one without a message is the
+        # next.
         while len(reads) < len(readers):
             reader = readers[len(reads)]
             if reader.read_ms >= time_ms:
@@ -61,16 +64,19 @@ class ReadPositions:
         self._last[group] = max(last, id)
 
     def mark(self, log: MessageLog, app: str, groups: Mapping[str, int]) -> None:
-        """Let all members have read what they had read there, and all where
-        that is not known. ``groups``: id of a group there → the id of ours.
-        Switches, and raises StorageUnavailable."""
+        """Mark the messages as read that members had read on the other server.
+        If that is unknown, mark all.
+
+        ``groups``: id of a group there → the id of the group here. Switches,
+        and raises StorageUnavailable.
+        """
         for id, last in self._last.items():
             is_direct = self._groups[id].kind == "direct"
             self._mark_group(log, app, groups[id], self._ends(id), last, is_direct)
 
     def _ends(self, id: str) -> dict[str, int]:
-        """User → the last message that they have read in a group, of those of
-        whom it is known."""
+        """User → the last message that the user has read in a group. Users
+        whose read time is unknown are left out."""
         ends = chain(self._reads[id], repeat(self._last[id]))
         return {
             self._accounts[member.person].user: end

@@ -1,13 +1,13 @@
-"""The records of an archive of another server: each adapter yields them, and
-the importer stores them.
+"""The records of an archive of another server. An adapter yields them, and the
+importer stores them.
 
-Ids are those of the other server; an id of a person, a group, a message or a
-file is unique among its kind in one archive. An id with more than 200
-characters, or with signs that cannot be seen, is nobody's. Times are Unix
-milliseconds. Texts are ours: `*`, `_`, `~~`, code and links as the messages
-page takes them. People and messages that a text names stand in it as marks
+Ids come from the other server. An id of a person, a group, a message or a file
+is unique among its kind in one archive. An id with more than 200 characters, or
+with invisible characters, belongs to nobody. Times are Unix milliseconds. Texts
+have the form that they have here: `*`, `_`, `~~`, code and links as the
+messages page takes them. A text has marks for people and messages
 (:func:`mention`, :func:`link`), because their names and addresses here are
-known at the import only.
+known only during the import.
 """
 
 import re
@@ -20,14 +20,14 @@ from msgspec import Struct
 from .problems import Problems
 
 GroupKind = Literal["open", "closed", "several", "direct"]
-"""Anybody may join; invited ones only; a conversation of several people without
-a name; of two (or one)."""
+"""Kind of a group: anybody may join; only invited people; several people
+without a name of the group; two people (or one)."""
 Role = Literal["member", "admin", "owner"]
 EVERYBODY: Final = "*"
 """The id that :func:`mention` takes for all members of a group."""
 MARK: Final = re.compile("\x02([@#])([^\x02\x03]*)\x03")
-"""A mark: ``@`` and the id of a person, or ``#``, the id of a message, a bar
-and the address that it had."""
+"""A mark: ``@`` and the id of a person; or ``#``, the id of a message, a bar,
+and the original address."""
 
 
 def mention(id: str) -> str:
@@ -36,17 +36,17 @@ def mention(id: str) -> str:
 
 
 def link(message: str, address: str) -> str:
-    """The mark of a link to a message. ``address``: its address there, which
-    stays where it does not come."""
+    """The mark of a link to a message. ``address``: its original address, which
+    stays if the message is not imported."""
     return f"\x02#{message}|{address}\x03"
 
 
 class Person(Struct, frozen=True, tag="person"):
-    """Somebody who has written there, or an app.
+    """A person who has written on the other server, or an app.
 
-    ``login`` and ``email``: of whom may claim the account, else ``""``.
-    ``avatar``: the id of a file. ``why``: why nobody may claim the account, for
-    the report (``bot``, ``deactivated``).
+    ``login`` and ``email``: of a person who may claim the account, else ``""``.
+    ``avatar``: the id of a file. ``why``: the reason why nobody may claim the
+    account, for the report (``bot``, ``deactivated``).
     """
 
     id: str
@@ -58,13 +58,13 @@ class Person(Struct, frozen=True, tag="person"):
 
     @property
     def is_member(self) -> bool:
-        """Whether somebody may claim the account."""
+        """Whether the person may claim the account."""
         return bool(self.login or self.email)
 
 
 class Member(Struct, frozen=True):
-    """A person who is in a group now. ``read_ms``: the person has read all
-    messages up to this time; -1: it is not known."""
+    """A person who is in a group now. ``read_ms``: the time up to which the
+    person has read all messages; -1 if it is unknown."""
 
     person: str
     role: Role = "member"
@@ -72,9 +72,9 @@ class Member(Struct, frozen=True):
 
 
 class Pin(Struct, frozen=True):
-    """A pinned message. ``person``: who has pinned it; ``""``: it is not
-    known. ``group``: said by the import; a format lists the pin in its
-    group."""
+    """A pinned message. ``person``: who pinned it; ``""`` if unknown.
+    ``group``: set by the import, because a format lists the pin in its group.
+    """
 
     message: str
     person: str = ""
@@ -83,8 +83,8 @@ class Pin(Struct, frozen=True):
 
 
 class Group(Struct, frozen=True, tag="group"):
-    """A conversation. ``created_ms`` 0: not known. ``creator`` ``""``: not
-    known."""
+    """A conversation. ``created_ms`` is 0, and ``creator`` is ``""``, if they
+    are unknown."""
 
     id: str
     kind: GroupKind
@@ -99,24 +99,26 @@ class Group(Struct, frozen=True, tag="group"):
 
     @property
     def admins(self) -> list[str]:
-        """The owners and admins there. The owner of our group is one of their
-        owners, and the others become admins."""
+        """The owners and admins of the group there. One of the owners becomes
+        the owner here, and the others become admins."""
         return [member.person for member in self.members if member.role != "member"]
 
 
 class Reaction(Struct, frozen=True):
-    """One person's reaction. ``emoji``: the character, or ``:name:`` of an own
-    emoji of the archive."""
+    """One person's reaction. ``emoji``: the character, or ``:name:`` for an
+    emoji of the archive's own."""
 
     person: str
     emoji: str
     name: str = ""
-    """The name there, of which its key is made; ``""``: the emoji itself."""
+    """The name on the other server, from which its key is made; ``""``: the key
+    is made from the emoji itself."""
 
 
 class File(Struct, frozen=True):
-    """A file of a message. ``address``: of one that is elsewhere, and becomes a
-    line of the text. ``why``: why its bytes do not come, for the report."""
+    """A file of a message. ``address``: of a file that is elsewhere; it becomes
+    a line of the text. ``why``: the reason why its bytes are not imported, for
+    the report."""
 
     id: str
     name: str
@@ -127,9 +129,9 @@ class File(Struct, frozen=True):
 class Message(Struct, frozen=True, tag="message"):
     """A message.
 
-    ``thread``: the id of the message with which its thread begins; ``reply``:
-    of the one that it answers outside of a thread. ``also``: the conversation
-    shows the reply of the thread, too.
+    ``thread``: the id of the message with which its thread begins. ``reply``:
+    the id of the message that it answers outside of a thread. ``also``: the
+    conversation shows the reply of the thread, too.
     """
 
     id: str
@@ -146,10 +148,10 @@ class Message(Struct, frozen=True, tag="message"):
 
 
 class Change(Struct, frozen=True, tag="change"):
-    """A change of a group. ``people``: who joins or leaves. ``text``: the new
-    name or description. Only the importer uses the kind ``member``, for those
-    who join without having been there before, and sets the ``role`` of those
-    who join."""
+    """A change of a group. ``people``: people who join or leave. ``text``: the
+    new name or description. Only the importer uses the kind ``member``, for
+    people who join without an event in the archive. Only the importer sets the
+    ``role`` of people who join."""
 
     id: str
     group: str
@@ -162,8 +164,8 @@ class Change(Struct, frozen=True, tag="change"):
 
 
 class Removal(Struct, frozen=True, tag="removal"):
-    """Somebody takes back a message (``reaction`` None), or a person their
-    reaction to it."""
+    """The removal of a message (``reaction`` None), or of a person's reaction
+    to it."""
 
     group: str
     person: str
@@ -173,7 +175,7 @@ class Removal(Struct, frozen=True, tag="removal"):
 
 
 class Emoji(Struct, frozen=True, tag="emoji"):
-    """An own emoji of the archive. ``file``: its id."""
+    """An emoji of the archive's own. ``file``: its id."""
 
     name: str
     file: str
@@ -183,17 +185,19 @@ Record = Person | Group | Message | Change | Removal | Emoji
 
 
 class Archive(Protocol):
-    """An archive of another server. An adapter is one module with one such
-    class, of at most 600 lines.
+    """An archive of another server. An adapter is one module of at most 600
+    lines with one such class.
 
-    It refuses what is none of its format with BadArchive when it is made, notes what is broken in
-    :attr:`problems` and goes on. It holds people and groups, but never all messages: :meth:`records` streams,
-    in any order but people, emoji and groups before messages. Nothing is extracted; no name in it leads
-    out of it.
+    The constructor raises BadArchive for another format. Broken parts are noted
+    in :attr:`problems`, and the reading continues. The object keeps people and
+    groups in memory, but never all messages. :meth:`records` yields people,
+    emoji and groups before messages, otherwise in any order. Nothing is
+    extracted, and no name in the archive leads out of it.
     """
 
     name: ClassVar[str]
-    """The format, with which keys and links of accounts begin: ``slack``."""
+    """The name of the format, such as ``slack``. Keys and links of accounts
+    begin with it."""
     title: ClassVar[str]
     """The product's name, for people: ``Slack``."""
     problems: Problems
@@ -205,6 +209,6 @@ class Archive(Protocol):
         ...
 
     def open(self, file: str) -> IO[bytes] | None:
-        """The bytes of a file by its id; None: the archive does not have
+        """The bytes of a file by its id. None if the archive does not have
         them."""
         ...

@@ -1,5 +1,5 @@
-"""Prints what an archive has and what does not come, and writes the tables of
-an import."""
+"""Prints the contents of an archive and the parts that are not imported, and
+writes the tables of an import."""
 
 import csv
 from collections import Counter
@@ -56,8 +56,8 @@ def print_survey(archive: Archive, contents: Survey) -> None:
 
 
 def print_problems(problems: Problems, head: str) -> None:
-    """Say under a headline what is not understood or not kept. Ends the command
-    with 1 if something of the archive is broken or lost."""
+    """Print, under a headline, the parts that were not understood or not kept.
+    Ends the command with 1 if a part of the archive is broken or lost."""
     print_counts(problems, head)
     for line in problems.broken:
         click.echo(f"  {line}", err=True)
@@ -73,7 +73,8 @@ def print_problems(problems: Problems, head: str) -> None:
 
 
 def print_counts(problems: Problems, head: str) -> None:
-    """Say under a headline what is not understood or not kept."""
+    """Print, under a headline, the numbers of parts that were not understood or
+    not kept."""
     if problems.counts:
         click.echo(head)
     for kind, count in sorted(problems.counts.items(), key=_most_first):
@@ -86,9 +87,9 @@ def _most_first(row: tuple[str, int]) -> tuple[int, str]:
 
 
 def write_csv(path: Path, rows: Iterable[Sequence[object]]) -> None:
-    """Write a file for this user only: it has links or names. One that is there
-    is replaced. A pipe or a terminal is no file: it gets the rows as it is.
-    Raises OSError."""
+    """Write a file that only this user may read, because it has links or names.
+    An existing file is replaced. A pipe or a terminal gets the rows as they
+    are. Raises OSError."""
     if path.exists() and not path.is_file():
         with path.open("w", encoding="utf-8", newline="") as target:
             csv.writer(target).writerows(rows)
@@ -155,8 +156,8 @@ def _row(
 
 
 def _cell(text: str) -> str:
-    """A text as a cell of a CSV file. A spreadsheet would take the name of
-    somebody for a formula."""
+    """A text as a cell of a CSV file. Otherwise a spreadsheet could take a name
+    for a formula."""
     if text.startswith(tuple("=+-@\t\r")):
         return f"'{text}"
     return text

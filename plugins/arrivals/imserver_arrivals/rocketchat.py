@@ -1,9 +1,9 @@
-"""Rocket.Chat's database, as ``mongodump`` writes it.
+"""Reads Rocket.Chat's database, as ``mongodump`` writes it.
 
-Read from sources: the types of ``packages/core-typings`` and the stores of
-files in ``apps/meteor/app`` of Rocket.Chat 3 to 8. A room is a group, also a
-discussion. Encrypted messages and those of omnichannel are counted, and do not
-come.
+The format was read from sources: the types of ``packages/core-typings`` and the
+stores of files in ``apps/meteor/app`` of Rocket.Chat 3 to 8. A room or a
+discussion is a group. Encrypted messages and messages of omnichannel are
+counted, but not imported.
 """
 
 import io
@@ -47,11 +47,12 @@ _NEEDED: Final = {
     "rocketchat_subscription": "who is in a room is not known",
     _MESSAGES: "no message comes",
 }
-"""Collections without which much is missing → what."""
+"""Collection whose absence loses much → the lost parts."""
 _KINDS: Final[dict[str, GroupKind]] = {"c": "open", "p": "closed", "d": "direct"}
-"""Kind of a room → that of its group. The others are of omnichannel."""
+"""Kind of a room → kind of its group. All other kinds belong to omnichannel."""
 _BY_OTHERS: Final = ("au", "added-user-to-team", "ru", "removed-user-from-team")
-"""Kinds of messages that say whom somebody else has added or removed."""
+"""Kinds of messages which tell that somebody else has added or removed a
+person."""
 _CHANGES: Final[dict[str, Literal["join", "leave", "name", "description"]]] = {
     "uj": "join",
     "ujt": "join",
@@ -67,13 +68,13 @@ _CHANGES: Final[dict[str, Literal["join", "leave", "name", "description"]]] = {
     "room_changed_description": "description",
     "room_changed_announcement": "description",
 }
-"""Kind of a message → the change that it tells."""
+"""Kind of a message → the change that it reports."""
 _TEXTS: Final = ("", "discussion-created", "discussion-message")
 _EVENT: Final = re.compile(
     "room|user|subscription|message_pinned|mute|wm$|command|video|jitsi|voip|livechat|omni"
 )
-"""Kinds of messages that leave nothing; pins are in the messages that are
-pinned."""
+"""Kinds of messages that leave no entry. Pins are in the pinned messages
+themselves."""
 
 
 # --- documents, as Rocket.Chat writes them ------------------------------------
@@ -86,7 +87,7 @@ class _Somebody(Struct):
 
     @property
     def id(self) -> str:
-        """``""``: nobody."""
+        """The id of a person; ``""`` for nobody."""
         return self.own_id or ""
 
 
@@ -135,7 +136,7 @@ class _Upload(Struct):
 
     @property
     def is_inside(self) -> bool:
-        """Whether the dump has its bytes."""
+        """Whether the dump has the bytes of the file."""
         return "GridFS" in (self.store or "")
 
 
@@ -189,15 +190,15 @@ class RocketChat:
         self._rooms: dict[str, _Room] = {}
         self._uploads: dict[str, _Upload] = {}
         self._emoji: dict[str, str] = {}
-        """Name of an own emoji → the name of its file."""
+        """Name of an emoji of the server's own → the name of its file."""
         self._members: dict[str, dict[str, Member]] = {}
         self._pins: dict[str, list[Pin]] = {}
         self._avatars: dict[str, str] = {}
         self._chunks: dict[str, dict[str, list[tuple[int, Position]]]] = {}
 
     def records(self) -> Iterator[Record]:
-        """All records. The messages are read twice: who wrote them and what is
-        pinned comes before them."""
+        """Yield all records. The messages are read twice: their authors and the
+        pins must come before them."""
         notes = self.problems
         if self._is_read:  # each problem is noted once
             notes = Problems()
@@ -214,8 +215,8 @@ class RocketChat:
             yield from self._converted(message, notes)
 
     def open(self, file: str) -> IO[bytes] | None:
-        """The bytes of a file: by the id of an upload, ``avatars/`` and an id,
-        ``emoji/`` and a name."""
+        """The bytes of a file. Its id is the id of an upload, ``avatars/`` and
+        an id, or ``emoji/`` and a name."""
         folder, _, id = file.rpartition("/")
         if folder == "emoji":
             chunks = self._chunks_of_emoji(id)
@@ -249,7 +250,7 @@ class RocketChat:
     # --- people and rooms -----------------------------------------------------
 
     def _read(self, notes: Problems) -> None:
-        """Read all but texts. Pictures come before people, who have them, and
+        """Read everything except texts. Pictures come before their people, and
         rooms before their members."""
         for collection, loss in _NEEDED.items():
             if collection not in self._dump.parts:
@@ -299,8 +300,9 @@ class RocketChat:
                 members[row.u.id] = _member(row, room)
 
     def _read_pins(self) -> None:
-        """Find what is pinned, and who has written without being in a room.
-        Problems are noted when the messages are read for their texts."""
+        """Find the pins, and the people who have written without being in a
+        room. Problems are noted later, when the messages are read for their
+        texts."""
         for message in self._dump.rows(_MESSAGES, _Message, Problems()):
             room = self._rooms.get(message.rid)
             if room is None or room.t not in _KINDS or message.hidden:
@@ -336,8 +338,8 @@ class RocketChat:
             self._names[user.username] = user.id
 
     def _met(self, somebody: _Somebody) -> None:
-        """Somebody whom no document is about: they were deleted, or are
-        elsewhere."""
+        """Add a person whom no document describes: they were deleted, or are on
+        another server."""
         if somebody.id and somebody.id not in self._people:
             name = clean(somebody.name or somebody.username or "")
             self._people[somebody.id] = Person(
@@ -375,7 +377,7 @@ class RocketChat:
         )
 
     def _title(self, room: _Room | None) -> str:
-        """The name of a room for people. The ``name`` of a discussion is a
+        """The name of a room for people. The ``name`` of a discussion is only a
         second id."""
         if room is None:
             return ""
@@ -419,8 +421,7 @@ class RocketChat:
     def _changed(
         self, change: Change, message: _Message, notes: Problems
     ) -> Iterator[Change]:
-        """A change with what its message says of it: whom it is about, or a new
-        text."""
+        """A change with the facts of its message: the person, or a new text."""
         if change.kind in ("name", "description"):
             yield replace(change, text=clean(message.msg or ""))
         elif message.t not in _BY_OTHERS:
@@ -486,7 +487,7 @@ class RocketChat:
         return names
 
     def _text(self, message: _Message, text: str, names: Mapping[str, str]) -> str:
-        """The text of a message without its quotes, as ours. That with which a
+        """The text of a message without its quotes. The text with which a
         discussion begins is its title."""
         rooms = {}
         for row in message.channels or ():
@@ -502,8 +503,8 @@ class RocketChat:
     def _answered(
         self, message: _Message, quotes: Sequence[re.Match[str] | None], room: _Room
     ) -> re.Match[str] | None:
-        """The quote of the message that another one answers: it is in the same
-        room. In a thread there is none."""
+        """The quote of the message that another one answers. It must be in the
+        same room, and not in a thread."""
         if message.tmid:
             return None
         for quote in quotes:
@@ -559,7 +560,7 @@ def _member(subscription: _Subscription, room: _Room) -> Member:
 
 
 def _ms(moment: Any) -> int:
-    """Milliseconds of a date; 0: it is none that can be one."""
+    """Milliseconds of a date; 0 if it is not a possible date."""
     if moment is None or isinstance(moment, str | bytes | bool):
         return 0
     if not hasattr(type(moment), "__int__"):
@@ -575,7 +576,7 @@ def _ms(moment: Any) -> int:
 
 def _id(id: Any) -> str:
     """The id of a document: a text, or the hexadecimal digits of an ObjectId;
-    ``""``: another type."""
+    ``""`` if it has another type."""
     if isinstance(id, str) or type(id).__name__ == "ObjectId":
         return str(id)
     return ""
@@ -623,11 +624,12 @@ _EMOJI: Final = {
     "star_struck": "🤩",
     "cowboy": "🤠",
 }
-"""Emoji whose names there no other server knows."""
+"""Emoji whose names only Rocket.Chat knows."""
 
 
 def _emoji(name: str) -> str:
-    """The emoji of a name, such as ``wave_tone1``; ``""``: an own one."""
+    """The character of an emoji such as ``wave_tone1``; ``""`` if it is one of
+    the server's own."""
     emoji = _EMOJI.get(name)
     if emoji is not None:
         return emoji
@@ -643,9 +645,8 @@ _NO_ROOMS: Final[Mapping[str, str]] = {}
 def _converted_text(
     text: str, names: Mapping[str, str], rooms: Mapping[str, str] = _NO_ROOMS
 ) -> str:
-    """A text as ours. ``names``: usernames that it mentions, and the ids for
-    their marks. ``rooms``: names of rooms that it mentions, and what people
-    call them."""
+    """A text in the form that texts have here. ``names``: username in the text
+    → id for its mark. ``rooms``: name of a room in the text → its title."""
 
     def part(match: re.Match[str]) -> str:
         if match["message"]:
@@ -666,8 +667,8 @@ def _converted_text(
 
 
 def _named(text: str, names: Mapping[str, str]) -> str:
-    """The mark of a username, without the signs behind it, and these; ``""``:
-    it is nobody's."""
+    """The mark of a username without the characters after it, and these
+    characters; ``""`` if nobody has the name."""
     for name in (text, text.rstrip(".:-")):
         if name in names:
             return mention(names[name]) + text[len(name) :]
@@ -675,8 +676,8 @@ def _named(text: str, names: Mapping[str, str]) -> str:
 
 
 def _titled(text: str, rooms: Mapping[str, str]) -> str:
-    """The title of a room, and the signs behind its name; ``""``: there is no
-    such room."""
+    """The title of a room, and the characters after its name; ``""`` if no such
+    room exists."""
     for name in (text, text.rstrip(".-")):
         if rooms.get(name):
             return f"#{rooms[name]}{text[len(name) :]}"
@@ -684,7 +685,8 @@ def _titled(text: str, rooms: Mapping[str, str]) -> str:
 
 
 def _coordinates(location: Any) -> str:
-    """The latitude and longitude of a location. Longitude comes first there."""
+    """The latitude and longitude of a location. Rocket.Chat stores the
+    longitude first."""
     longitude_first = list_at(location, "coordinates")
     numbers = [
         str(number)[:_COORDINATE_CHARACTERS] for number in longitude_first[1::-1]
@@ -693,8 +695,8 @@ def _coordinates(location: Any) -> str:
 
 
 def _quoted(attachment: Mapping[str, Any] | None) -> re.Match[str] | None:
-    """The address of the message that an attachment quotes; None: it is no
-    quote."""
+    """The address of the message that an attachment quotes. None if the
+    attachment is not a quote."""
     if text_at(attachment, "type") == "file":
         return None
     return _ADDRESS.fullmatch(text_at(attachment, "message_link"))
@@ -705,8 +707,7 @@ def _attached(
     quote: re.Match[str] | None,
     names: Mapping[str, str],
 ) -> Iterator[str]:
-    """The lines of an attachment: what it says, or the message that it
-    quotes."""
+    """The lines of an attachment: its text, or the message that it quotes."""
     if attachment is None:
         return
     if attachment.get("type") == "file":
