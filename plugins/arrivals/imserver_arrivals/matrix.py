@@ -326,8 +326,8 @@ class Matrix:
         return self._source.open(name)
 
     def _is_foreign(self, server: str) -> bool:
-        """Whether the archive has no users of a server, so the server is a
-        foreign one."""
+        """Whether a server is a foreign one: none of its users were
+        exported."""
         return bool(self._servers) and server not in self._servers
 
     def _person(self, id: str) -> records.Person:

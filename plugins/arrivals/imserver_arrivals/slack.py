@@ -1,13 +1,13 @@
 """Reads an export of Slack.
 
-``users.json``, ``channels.json`` (public), ``groups.json`` (private),
-``mpims.json`` (direct messages of several people) and ``dms.json`` (of two)
-name people and conversations. Each conversation has a folder with a file for
-each day. Exports of old workspaces, and what other tools write, lack some of
-these lists: a folder that none of them names is a conversation, too. Memory has
-one day of one conversation. The format is that of `Slack's help
-<https://slack.com/help/articles/220556107>`_; its messages are those of the
-API.
+``users.json`` lists people. ``channels.json`` (public), ``groups.json``
+(private), ``mpims.json`` (direct messages of several people) and ``dms.json``
+(of two) list conversations. Each conversation has a folder with a file for each
+day. Exports of old workspaces, and exports by other tools, lack some of these
+lists. Therefore a folder that no list names is a conversation, too. One day of
+one conversation is kept in memory. `Slack's help
+<https://slack.com/help/articles/220556107>`_ describes the format. Messages
+have the form of the API.
 """
 
 import hashlib
@@ -39,7 +39,7 @@ LISTS: Final[dict[str, GroupKind]] = {
     "mpims": "several",
     "dms": "direct",
 }
-"""File of conversations → their kind."""
+"""File with a list of conversations → the kind of these conversations."""
 UPLOADS: Final = "__uploads"
 """The folder in which some tools add the files to an export:
 ``__uploads/F…/name``."""
@@ -53,23 +53,24 @@ _BOTS: Final = {
         ("service_id", "service_type"),
     ),
 }
-"""File that may name bots and apps → its fields with ids, and those with the
-names of these."""
+"""File that may name bots and apps → the fields with their ids, and the fields
+with their names."""
 _OF_OTHERS: Final = (
     "message_changed",
     "message_deleted",
     "member_joined_channel",
     "member_left_channel",
 )
-"""Kinds that say what becomes of another message, or of somebody."""
+"""Kinds of messages that tell of a change of another message, or of a
+person."""
 _REMOVALS: Final = ("message_deleted", "reaction_removed")
 EVENTS: Final = ("member_joined_channel", "member_left_channel", "reaction_removed")
-"""Types of events that are no messages. The API tells them; in a file of a day
+"""Types of events that are not messages. The API sends them; in a file of a day
 they have a ``ts``, too."""
 RENAMED: Final = ("channel_name", "group_name")
 DESCRIBED: Final = ("channel_topic", "group_topic", "channel_purpose", "group_purpose")
 _CHANGES: Final = (*JOINED, *LEFT, *RENAMED, *DESCRIBED)
-"""Kinds that say what has happened in a group."""
+"""Kinds of messages that tell of a change of a group."""
 PASSED_OVER: Final = (
     "channel_archive",
     "channel_unarchive",
@@ -84,7 +85,8 @@ PASSED_OVER: Final = (
     "huddle_thread",
     "message_replied",
 )
-"""Events that leave no entry; pins are in the lists of conversations."""
+"""Kinds of events that leave no entry. Pins are in the lists of
+conversations."""
 TEXTS: Final = (
     "",
     "bot_message",
@@ -103,14 +105,14 @@ TEXTS: Final = (
     "document_mention",
     "assistant_app_thread",
 )
-"""Kinds of messages whose text says all."""
+"""Kinds of messages whose text has everything."""
 SLACKBOT: Final = "USLACKBOT"
 MOST_DEPTH: Final = 12
-"""Levels of blocks that are read."""
+"""The most levels of blocks that are read."""
 MOST_ID_CHARACTERS: Final = 60
-"""Of a sender whom no list names."""
+"""Limit of the id of a sender whom no list names, in characters."""
 _TABLES: Final = ("table", "data_table")
-"""Blocks that the text of a message does not repeat."""
+"""Blocks whose content is not in the text of a message."""
 _TEXT_BLOCKS: Final = ("mrkdwn", "plain_text", "text", "raw_text", "raw_number")
 _REFERENCES: Final = {
     "emoji": ("name", ":{}:"),
@@ -118,7 +120,7 @@ _REFERENCES: Final = {
     "channel": ("channel_id", "<#{}>"),
     "broadcast": ("range", "<!{}>"),
 }
-"""Kind of a block → its field with the name, and the mark of that name."""
+"""Kind of a block → its field with the name, and the mark before the name."""
 _LINES: Final = (
     "section",
     "header",
@@ -126,7 +128,7 @@ _LINES: Final = (
     "rich_text_section",
     "rich_text_preformatted",
 )
-"""Blocks that end a line."""
+"""Blocks that end with a line break."""
 _CANVASES: Final = ("quip", "docs", "canvas", "application/vnd.slack-docs")
 """Modes, kinds and media types of canvases and posts."""
 _DAY: Final = re.compile(r"(\d{4}-\d\d-\d\d)\.json", re.ASCII)
@@ -138,18 +140,18 @@ _DIRECT: Final = re.compile(r"D[A-Z0-9]{6,31}", re.ASCII)
 _SERVICE: Final = re.compile(
     r"/services/(?P<bot>B[A-Z0-9]{6,31})\|(?P<name>[^<>|\n]{1,100})>", re.ASCII
 )
-"""The link to an app in the message that says who has added it."""
+"""The link to an app, in the message that tells who has added it."""
 _EMOJI: Final = re.compile(r":([a-z0-9_+'-]{1,100}):(?::skin-tone-([2-6]):)?")
 _STRUCK: Final = re.compile(r"(?<![\w~])~(?![~\s])([^~\n]+?)(?<!\s)~(?![\w~])")
 _Row = TypeVar("_Row")
 _MARKS: Final = {2: None, 3: None}
-"""The signs of marks: texts have none of their own."""
+"""The control characters that begin and end marks. Texts must not have them."""
 _MS_US: Final = 1000
 _LATEST_SECONDS: Final = 1e11
-"""A later time of Slack is an error."""
+"""Limit of times from Slack; a later time is an error."""
 _FRACTION_DIGITS: Final = 6
 _ID_BYTES: Final = 12
-"""Bytes in the id of a conversation that is named after its folder."""
+"""Length of the id of a conversation that is made from its folder, in bytes."""
 
 
 # --- what Slack writes --------------------------------------------------------
@@ -183,7 +185,7 @@ class Text(Struct):
 
 
 class SlackPin(Struct):
-    """A pinned message: its ``ts``, and who has pinned it when."""
+    """A pinned message: its ``ts``, who pinned it, and when."""
 
     id: str = ""
     type: str | None = None
@@ -208,19 +210,21 @@ class Conversation(Struct):
 
     @property
     def users(self) -> list[str]:
-        """Its members, each once."""
+        """The members of the conversation, each once."""
         return list(dict.fromkeys(self.members or ()))
 
 
 class SlackReaction(Struct):
-    """An emoji, by its name in Slack, and who has reacted with it."""
+    """An emoji, by its name in Slack, and the people who have reacted with
+    it."""
 
     name: str
     users: list[str] | None = None
 
 
 class SlackFile(Struct):
-    """A file of a message. The export has its name; its bytes are at Slack."""
+    """A file of a message. The export has its name only; its bytes are at
+    Slack."""
 
     id: str = ""
     name: str | None = None
@@ -234,8 +238,8 @@ class SlackFile(Struct):
 
     @property
     def is_canvas(self) -> bool:
-        """Whether it is a document of Slack, whose title is what people see of
-        it."""
+        """Whether the file is a document of Slack. People see its title
+        only."""
         kinds = (self.mode, self.filetype, self.mimetype)
         return any(kind in _CANVASES for kind in kinds)
 
@@ -248,7 +252,7 @@ class Comment(Struct):
 
 
 class SlackAttachment(Struct):
-    """What an app adds to a message."""
+    """An addition of an app to a message."""
 
     fallback: str | None = None
     pretext: str | None = None
@@ -260,14 +264,14 @@ class SlackAttachment(Struct):
 
 
 class Item(Struct):
-    """The message that had a reaction."""
+    """The message to which a reaction belongs."""
 
     ts: str = ""
 
 
 class SlackMessage(Struct):
-    """A message or an event of a conversation: of an export, or as the API
-    tells what happens."""
+    """A message or an event of a conversation, from an export or from the
+    API."""
 
     ts: str
     type: str | None = None
@@ -292,7 +296,7 @@ class SlackMessage(Struct):
     purpose: str | None = None
     inviter: str | None = None
     message: "SlackMessage | None" = None
-    """What an edited message has become."""
+    """The edited message, in an event about an edit."""
     previous_message: "SlackMessage | None" = None
     deleted_ts: str | None = None
     item: Item | None = None
@@ -301,7 +305,7 @@ class SlackMessage(Struct):
 
     @property
     def kind(self) -> str:
-        """The subtype of a message; the type of another event."""
+        """The subtype of a message, or the type of another event."""
         if self.subtype:
             return self.subtype
         if self.type in EVENTS:
@@ -310,7 +314,7 @@ class SlackMessage(Struct):
 
     @property
     def time_us(self) -> int:
-        """When it was sent, in Unix microseconds; 0: that is not known."""
+        """When it was sent, in Unix microseconds; 0 if unknown."""
         return microseconds_of(self.ts)
 
     @property
@@ -320,13 +324,13 @@ class SlackMessage(Struct):
 
     @property
     def is_ours(self) -> bool:
-        """Whether it was posted in the name of a message of ours."""
+        """Whether it was posted on behalf of a message of the app here."""
         return bool(id_of_ours(self.blocks))
 
     @property
     def sender(self) -> str:
-        """The id of who has sent it; of an app without a user, that of the bot
-        or its name. ``""``: none."""
+        """The id of the sender. For an app without a user, the id or the name
+        of the bot. ``""`` if it has no sender."""
         commenter = None
         if self.comment is not None:
             commenter = self.comment.user
@@ -353,8 +357,8 @@ _read_array: Final = msgspec.json.Decoder(list[Raw]).decode
 
 
 def id_of_ours(blocks: Any) -> str:
-    """The id of the message of ours that was posted with these blocks
-    (:data:`~imserver_arrivals.live.MARK`); ``""``: they are others."""
+    """The id of the message here that was posted with these blocks
+    (:data:`~imserver_arrivals.live.MARK`). ``""`` if they are other blocks."""
     if not isinstance(blocks, list):
         return ""
     for block in blocks:
@@ -365,15 +369,15 @@ def id_of_ours(blocks: Any) -> str:
 
 
 def seconds_of(moment: float | None) -> float:
-    """A time of Slack's that can be a time; 0: there is none."""
+    """A time of Slack in seconds; 0 if it is missing or not possible."""
     if moment and 0 < moment < _LATEST_SECONDS:
         return moment
     return 0
 
 
 def microseconds_of(ts: str | None) -> int:
-    """The time that Slack's ``ts`` names, in Unix microseconds; 0: it names
-    none."""
+    """The time in Slack's ``ts``, in Unix microseconds; 0 if it is not a
+    time."""
     match = _TS.fullmatch(ts or "")
     if match is None:
         return 0
@@ -395,7 +399,8 @@ class SlackExport:
         self._files: dict[str, list[str]] = {}
         """Folder of a conversation → the names of its files."""
         self._bots: dict[str, str] = {}
-        """Id of a bot or an app, of those that no message names → its name."""
+        """Id of a bot or an app → its name, for those whose messages have no
+        name."""
         self._has_surveyed = False
         unread = self._sort_files()
         self._uploads = {
@@ -416,8 +421,8 @@ class SlackExport:
             self._leave(name)
 
     def _top_of(self, path: Path) -> str:
-        """The folder of the export in the archive, with a slash at its end;
-        ``""``: the archive itself."""
+        """The folder of the export in the archive, with a slash at its end.
+        ``""`` if it is the top of the archive."""
         tops = [
             name.removesuffix("users.json")
             for name in self._source.names
@@ -428,8 +433,8 @@ class SlackExport:
         return min(tops, key=len)
 
     def _sort_files(self) -> list[str]:
-        """Find the files of each folder, and return those that are in none and
-        that nobody reads."""
+        """Find the files of each folder. Returns the files that are in no
+        folder and that nobody reads."""
         lists = {f"{name}.json" for name in (*LISTS, "users", *_BOTS)}
         unread = []
         for name in self._source.names:
@@ -443,7 +448,8 @@ class SlackExport:
         return unread
 
     def _read_bots(self) -> None:
-        """Read what bots are called: their messages may have an id alone."""
+        """Read the names of bots, because their messages may have only an
+        id."""
         for user in self.users:
             profile = user.profile
             if profile is not None and profile.bot_id:
@@ -477,7 +483,8 @@ class SlackExport:
                     continue
                 ids.add(row.id)
                 folder = folders.get(unicodedata.normalize("NFKC", row.name or ""), "")
-                # of two conversations with one name, the first has the folder
+                # if two conversations have one name, the folder belongs to the
+                # first
                 is_free = folder != "" and folder not in taken
                 row.folder = row.id
                 if is_free:
@@ -486,7 +493,7 @@ class SlackExport:
                 self.conversations.append(row)
 
     def _survey(self) -> None:
-        """Make conversations of the folders that no list names."""
+        """Make conversations for the folders that no list names."""
         listed = {conversation.folder for conversation in self.conversations}
         for folder in self._files.keys() - listed - {UPLOADS}:
             conversation = Conversation(_id_of_folder(folder), folder, folder=folder)
@@ -508,8 +515,8 @@ class SlackExport:
             )
 
     def _senders(self, conversation: Conversation) -> dict[str, None]:
-        """Who has written in a conversation, each once. ``""``: a message has
-        no sender."""
+        """The people who have written in a conversation, each once. ``""``
+        stands for a message without a sender."""
         senders: dict[str, None] = {}
         for day in self._days(conversation, Problems()):
             for message in self._day(conversation, day, Problems()):
@@ -517,8 +524,8 @@ class SlackExport:
         return senders
 
     def _leave(self, name: str) -> None:
-        """Note a file that is of no conversation, and count the messages in
-        it."""
+        """Note a file that belongs to no conversation, and count its
+        messages."""
         short = name.removeprefix(self._top)[:NAME_CHARACTERS]
         rows = []
         if name.endswith(".json"):
@@ -587,8 +594,9 @@ class SlackExport:
     def _records(
         self, conversation: Conversation, message: SlackMessage, known: set[str]
     ) -> Iterator[Record]:
-        """The record of a message, behind that of its sender if no list has
-        named them. ``known``: the ids of those who have a record."""
+        """The record of a message, after the record of its sender if no list
+        has named them. ``known``: the ids of people who have a record already.
+        """
         group = conversation.id
         kind = message.kind
         if message.is_ours:
@@ -622,10 +630,10 @@ class SlackExport:
     def _newcomers(
         self, message: SlackMessage, sender: str, known: set[str]
     ) -> Iterator[Record]:
-        """The people of a message whom no list has named: a bot that it says
-        was added, and its sender."""
+        """The people of a message whom no list has named: its sender, and a bot
+        that was added."""
         if message.kind == "bot_add":
-            # other messages of the bot have its id alone
+            # other messages of the bot have only its id
             service = _SERVICE.search(message.text or "")
             if service is not None and service["bot"] not in known:
                 known.add(service["bot"])
@@ -639,7 +647,7 @@ class SlackExport:
                 yield records.Person(sender, nickname, why="in no list")
 
     def _change(self, message: SlackMessage, group: str, sender: str) -> Change:
-        """What a message says has happened in its group."""
+        """The change of a group that a message reports."""
         kind = message.kind
         id = f"{group}.{message.ts}"
         if kind in EVENTS:
@@ -696,7 +704,7 @@ class SlackExport:
 
     def _nickname(self, message: SlackMessage) -> str:
         """The name of a sender whom no list names: a guest of a shared channel,
-        an app, or somebody who was deleted."""
+        an app, or a deleted person."""
         names = [message.username]
         for profile in (message.user_profile, message.bot_profile):
             if profile is not None:
@@ -711,8 +719,8 @@ class SlackExport:
     # --- files ----------------------------------------------------------------
 
     def _days(self, conversation: Conversation, notes: Problems) -> list[str]:
-        """The files with the messages of a conversation: of days, and whatever
-        else is JSON."""
+        """The files with the messages of a conversation: files of days, and all
+        other JSON files."""
         days = []
         for name in self._files.get(conversation.folder, ()):
             folder, _, file = name.rpartition("/")
@@ -763,8 +771,8 @@ class SlackExport:
     def _array(
         self, name: str, notes: Problems | None = None, *, messages: int = 0
     ) -> list[Any]:
-        """The rows of a file, raw or decoded. ``messages``: how many go at
-        least if it is broken."""
+        """The rows of a file, raw or decoded. ``messages``: the least number of
+        lost messages if the file is broken."""
         return self._read(
             self._top + name, name, notes or self.problems, messages=messages
         )
@@ -787,8 +795,8 @@ class SlackExport:
 
 
 def _rest_of(content: bytes, name: str, notes: Problems, messages: int) -> list[Any]:
-    """The rows of a file that is no array, or is broken: those of arrays in it,
-    as far as it is whole."""
+    """The rows of a file that is not an array, or is broken: rows of arrays in
+    it, as far as they are complete."""
     rows = []
     try:
         for _, row in Tables(BytesIO(content)).rows():
@@ -803,7 +811,7 @@ def _rest_of(content: bytes, name: str, notes: Problems, messages: int) -> list[
 def _read_row(
     reader: RecordReader[_Row], raw: Any, note: Callable[[str], object]
 ) -> _Row:
-    """A row, raw or decoded. Raises ValueError and RecursionError if it is
+    """Read a row, raw or decoded. Raises ValueError and RecursionError if it is
     broken."""
     if isinstance(raw, Raw):
         return reader.decode(raw, note)
@@ -811,7 +819,7 @@ def _read_row(
 
 
 def _value_of(raw: Any) -> Any:
-    """The value of a row, raw or decoded; None: it is broken."""
+    """The value of a row, raw or decoded. None if it is broken."""
     if not isinstance(raw, Raw):
         return raw
     try:
@@ -821,8 +829,8 @@ def _value_of(raw: Any) -> Any:
 
 
 def _id_of_folder(folder: str) -> str:
-    """The id of a conversation that no list names: that which its folder is
-    named by, or a digest."""
+    """The id of a conversation that no list names: the id in the name of its
+    folder, or a digest."""
     if ID.fullmatch(folder):
         return folder
     digest = hashlib.blake2b(folder.encode(), digest_size=_ID_BYTES).hexdigest()
@@ -830,8 +838,8 @@ def _id_of_folder(folder: str) -> str:
 
 
 def _person(user: SlackUser) -> records.Person:
-    """The person of a row of ``users.json``. Bots and deactivated users have
-    nothing to log in with."""
+    """The person for a row of ``users.json``. Bots and deactivated users get no
+    login and no address."""
     profile = user.profile or Profile()
     names = (profile.display_name, profile.real_name, user.real_name, user.name)
     person = records.Person(user.id, nickname_of(*names) or user.id, avatar=user.id)
@@ -843,22 +851,22 @@ def _person(user: SlackUser) -> records.Person:
 
 
 def _edited(message: SlackMessage) -> SlackMessage | None:
-    """What the message has become that an event says was edited; None: it is
-    no such event."""
+    """The new message in an event about an edit. None if the event is another
+    one."""
     newest = message.message
     if message.kind != "message_changed" or newest is None:
         return None
     if not newest.time_us or newest.kind == message.kind:
         return None
     if newest.subtype == "tombstone":
-        # it was deleted, and stands there for the thread that it began
+        # it was deleted, but stays as the beginning of its thread
         return replace(message, subtype="message_deleted", deleted_ts=newest.ts)
     return newest
 
 
 def _sender_of(message: SlackMessage) -> str:
-    """The sender of a message, or of the one that it takes back; ``""``: there
-    is none."""
+    """The sender of a message, or of the message that it takes back. ``""`` if
+    it has no sender."""
     before = message.previous_message
     if before is None:
         return message.sender
@@ -866,7 +874,7 @@ def _sender_of(message: SlackMessage) -> str:
 
 
 def _removal(message: SlackMessage, group: str, sender: str) -> records.Removal:
-    """The message, or the reaction, that an event says was taken back."""
+    """The removal of a message or a reaction that an event reports."""
     if message.kind == "message_deleted":
         ts = message.deleted_ts
         reaction = None
@@ -908,13 +916,14 @@ def _file(file: SlackFile) -> records.File:
 
 
 class Texts(Struct):
-    """Converts texts. ``known``: ids of users; ``channels``: id → name."""
+    """Converts texts. ``known``: ids of users. ``channels``: id → name."""
 
     known: set[str]
     channels: dict[str, str]
 
     def convert(self, text: str) -> str:
-        """A text of Slack as ours, with marks of those whom it mentions."""
+        """A text of Slack in the form that texts have here, with marks for the
+        people whom it mentions."""
         text = text.translate(_MARKS)
         text = _TAG.sub(lambda match: self._tag(match[1]), text)
         parts = _CODE.split(text)
@@ -927,7 +936,7 @@ class Texts(Struct):
         return text
 
     def _tag(self, content: str) -> str:
-        """What stands for ``<content>``. It is still escaped."""
+        """The replacement for ``<content>``. It is still escaped."""
         target, _, label = content.partition("|")
         sign = target[:1]
         id = target[1:]
@@ -965,8 +974,8 @@ def _escaped(text: str) -> str:
 
 
 def text_of(message: SlackMessage) -> str:
-    """The text of a message with the tables in its blocks; of an app also what
-    it says in attachments, or in blocks alone."""
+    """The text of a message, with the tables in its blocks. For a message of an
+    app, also text that is only in attachments or blocks."""
     text = message.text or ""
     if not text and message.comment is not None:
         text = message.comment.comment or ""
@@ -990,7 +999,7 @@ def _tables_in(blocks: Any) -> Iterator[Any]:
 
 
 def _of_table(block: Any, depth: int) -> str:
-    """A table as lines, with a bar between two cells."""
+    """A table as lines, with a bar between cells."""
     lines = []
     for row in list_at(block, "rows"):
         if isinstance(row, list):
@@ -1020,7 +1029,7 @@ def _of_attachment(attachment: SlackAttachment, text: str) -> str:
 
 
 def _of_blocks(value: Any, depth: int) -> Iterator[str]:
-    """The texts in blocks, as marks."""
+    """The texts in blocks, with marks."""
     if depth > MOST_DEPTH:
         return
     if isinstance(value, list):

@@ -1,11 +1,11 @@
-"""A workspace of Slack that runs: its Web API, and the connection of Socket
-Mode, by which events come.
+"""A running workspace of Slack: its Web API, and the connection of Socket Mode
+that brings events.
 
 An event is acknowledged when it is stored, as a rule within the three seconds
 that Slack gives. Otherwise, and if the process is killed, Slack sends it again:
 at once, after one minute and after five, also to a connection that begins
-later. So what no history tells survives a kill: edits, deletions and ended
-reactions. Events that come again are known by their ids.
+later. Therefore edits, deletions and ended reactions, which no history tells,
+survive a crash. Repeated events are recognised by their ids.
 """
 
 from collections.abc import Iterable, Iterator
@@ -26,18 +26,19 @@ from .live import LiveError, Server, checked_address
 from .slack import ID, Conversation, SlackUser
 
 FILE_BYTES: Final = 256 << 20
-"""Of one file. A larger one comes with its name only."""
+"""Limit of one file in bytes. A larger one is imported with its name only."""
 _PAGE: Final = 200
-"""Rows of one answer: as many as Slack recommends."""
+"""The number of rows in one answer that Slack recommends."""
 _MOST_PAGES: Final = 5000
 _MOST_EVENTS: Final = 500
-"""Events that are stored at once."""
+"""The most events that are stored at once."""
 _MOST_KNOWN: Final = 20_000
-"""Ids of events that are remembered."""
+"""The most ids of events that are kept."""
 _TOGETHER: Final = 0.1
-"""Seconds: what comes so soon after an event is stored with it."""
+"""If further events come within this time, in seconds, they are stored with the
+first one."""
 _ENDING_SECONDS: Final = 0.1
-"""How long one of two connections is waited for, before the other is read."""
+"""How long to wait for one of two connections, before the other is read."""
 _OPEN_SECONDS: Final = 20
 _MOST_QUEUED: Final = 256
 _MOST_ERROR_CHARACTERS: Final = 200
@@ -49,8 +50,8 @@ _REQUIRED: Final = (
     "conversations.list",
     "conversations.members",
 )
-"""Methods without which nothing goes. Others may be refused for one channel or
-message."""
+"""Methods that must not be refused. Other methods may be refused for one
+channel or message."""
 _FINAL: Final = (
     "invalid_auth",
     "not_authed",
@@ -70,7 +71,7 @@ _PASSING: Final = (
 
 
 class SlackChannel(Conversation):
-    """A conversation as the API tells it."""
+    """A conversation in the form of the API."""
 
     is_member: bool | None = False
     is_private: bool | None = False
@@ -79,7 +80,7 @@ class SlackChannel(Conversation):
 
     @property
     def file(self) -> str:
-        """The list of an export that has it."""
+        """The list of an export that contains the conversation."""
         if self.is_im:
             return "dms"
         if self.is_mpim:
@@ -90,7 +91,7 @@ class SlackChannel(Conversation):
 
 
 class Payload(Struct):
-    """What an envelope brings."""
+    """The content of an envelope."""
 
     type: str = ""
     event_id: str = ""
@@ -111,8 +112,8 @@ _read_envelope: Final = msgspec.json.Decoder(Envelope).decode
 
 
 class SlackServer:
-    """``token``: that of the app, and that of its bot, on two lines. Everything
-    raises LiveError."""
+    """A running workspace. ``token``: the token of the app and the token of its
+    bot, on two lines. Methods raise LiveError."""
 
     def __init__(self, address: str, token: str) -> None:
         tokens = sorted(token.split(), key=_is_of_bot)
@@ -127,28 +128,30 @@ class SlackServer:
         self._web = Server(address, self._headers)
         self._host = urlsplit(address).hostname or ""
         self._files: dict[str, Server] = {}
-        """Origin of files → the server that has them."""
+        """Origin of files → the server that has the files."""
         self._socket: ClientConnection | None = None
         self._ending: ClientConnection | None = None
-        """The connection that Slack is about to end. Another one is there
+        """The connection that Slack is about to end. Its successor is open
         already."""
         self._owed: list[tuple[ClientConnection, str]] = []
-        """Envelopes that are not acknowledged: their connection and id."""
+        """Envelopes that are not acknowledged, each with its connection and
+        id."""
         self._known: dict[str, None] = {}
         """Ids of the last events."""
         self.users: dict[str, SlackUser] = {}
         self._strangers = set[str]()
-        """Ids of users of whom Slack tells nothing."""
+        """Ids of users about whom Slack tells nothing."""
         self.channels: dict[str, SlackChannel] = {}
-        """Channels that were asked for: without members until these are."""
+        """Channels that were read. They have no members until the members are
+        read, too."""
         self.events: list[dict[str, Any]] = []
-        """Events that may not be stored yet."""
+        """Events that may not be stored yet: they are not acknowledged."""
 
     # --- the Web API ----------------------------------------------------------
 
     def call(self, method: str, **query: str | int) -> dict[str, Any]:
-        """The answer of a method; without ``ok`` if it is refused for this
-        channel or message."""
+        """The answer of a method. It has no ``ok`` if the method is refused for
+        this channel or message."""
         if method == "apps.connections.open":
             answer = self._app.post(dict[str, Any], f"/{method}", None)
         elif method == "conversations.join":
@@ -156,7 +159,7 @@ class SlackServer:
         else:
             answer = self._web.get(dict[str, Any], f"/{method}?{urlencode(query)}")
         error = answer.get("error")
-        # it goes on without
+        # continue without it
         may_fail = method in ("conversations.join", "conversations.replies")
         is_grave = (
             method in _REQUIRED
@@ -171,7 +174,7 @@ class SlackServer:
         return answer
 
     def pages(self, method: str, field: str, **query: str | int) -> Iterator[list[Any]]:
-        """The rows of all answers, answer by answer."""
+        """Yield the rows of each answer, page by page."""
         cursor = ""
         for _ in range(_MOST_PAGES):
             answer = self.call(method, limit=_PAGE, cursor=cursor, **query)
@@ -181,8 +184,8 @@ class SlackServer:
                 return
 
     def save(self, address: str, path: Path) -> None:
-        """Save a file of a message. The token goes to hosts of Slack alone;
-        where a file is not to be had, there is none."""
+        """Save a file of a message. The token is sent to hosts of Slack only.
+        If the file is not available, no file is written."""
         try:
             parts = urlsplit(address)
             is_known = f".{parts.hostname}".endswith(f".{self._host}")
@@ -201,14 +204,14 @@ class SlackServer:
             except LiveError as error:
                 path.unlink()
                 is_gone = error.is_final or 300 <= error.status < 500
-                # One that was too large is not fetched again.
+                # A file that was too large is not fetched again.
                 if not is_gone and file.tell() + _LAST_PIECE_BYTES < FILE_BYTES:
                     raise
 
     # --- people and channels --------------------------------------------------
 
     def look_around(self) -> None:
-        """Ask for all users and channels, and join public channels if that is
+        """Read all users and channels, and join public channels if that is
         allowed."""
         self.users = {}
         self.channels = {}
@@ -230,7 +233,7 @@ class SlackServer:
                 self.channels[channel.id] = channel
 
     def ask_for(self, user: str) -> None:
-        """Ask for a user of whom no list has told: of another workspace, in a
+        """Read a user whom no list names: a user of another workspace, in a
         shared channel."""
         is_known = user in self.users or user in self._strangers
         if is_known or not ID.fullmatch(user):
@@ -240,7 +243,7 @@ class SlackServer:
             self._strangers.add(user)
 
     def channel(self, id: str) -> SlackChannel | None:
-        """A channel with its members; None: the account does not see it."""
+        """A channel with its members. None if the account does not see it."""
         channel = self.channels.get(id)
         if channel is None:
             channel = converted(
@@ -270,11 +273,12 @@ class SlackServer:
 
     @property
     def is_connected(self) -> bool:
-        """Whether events come."""
+        """Whether a connection for events is open."""
         return self._socket is not None
 
     def connect(self) -> None:
-        """Begin a connection. One that is there stays until Slack ends it."""
+        """Open a connection. An existing connection stays until Slack ends
+        it."""
         url = text_at(self.call("apps.connections.open"), "url")
         address = checked_address(url, ("wss", "ws"))
         try:
@@ -294,8 +298,8 @@ class SlackServer:
         self._socket = socket
 
     def receive(self, seconds: float) -> None:
-        """Take the events that come within so many seconds. The first of them
-        ends the wait soon."""
+        """Take the events that come within ``seconds``. After the first event
+        the wait ends soon."""
         end = monotonic() + seconds
         is_short = False
         while len(self.events) < _MOST_EVENTS:
@@ -311,7 +315,7 @@ class SlackServer:
                 self._read(self._socket, min(left, _ENDING_SECONDS))
 
     def acknowledge(self) -> None:
-        """All events are stored."""
+        """Acknowledge all events, because they are stored."""
         for socket, id in self._owed:
             with suppress(ConnectionClosed):  # then Slack sends it again
                 socket.send(msgspec.json.encode({"envelope_id": id}).decode())
@@ -319,7 +323,7 @@ class SlackServer:
         self.events = []
 
     def disconnect(self) -> None:
-        """End the connections. Events that may not be stored stay."""
+        """End the connections. Events that may not be stored yet stay."""
         _close(self._ending)
         _close(self._socket)
         self._socket = None
@@ -333,7 +337,7 @@ class SlackServer:
             server.close()
 
     def _read(self, socket: ClientConnection | None, seconds: float) -> bool:
-        """Take one message of a connection; False: none has come."""
+        """Take one message of a connection. False if none has come."""
         if socket is None:
             raise LiveError("there is no connection to Slack")
         try:

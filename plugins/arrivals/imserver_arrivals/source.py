@@ -1,9 +1,9 @@
-"""The files of an archive: in a folder, a zip file, a tar file, or one file
-alone.
+"""The files of an archive, which is a folder, a zip file, a tar file, or a
+single file.
 
 Nothing is extracted, and no name in an archive leads out of it: symbolic links
-and names with ``..`` are left out. Names are as the server meant them, whatever
-tool has packed them: see :func:`_meant`.
+and names with ``..`` are left out. Names are corrected to the names that the
+server meant, whatever tool has packed them: see :func:`_meant`.
 """
 
 import gzip
@@ -25,32 +25,32 @@ from .fields import BYTE_ORDER_MARK
 from .problems import BrokenArchive, Problems
 
 MOST_NAMES: Final = 2_000_000
-"""Files of an archive."""
+"""The most files in an archive."""
 MOST_JSON_BYTES: Final = 64 << 20
-"""Bytes of one JSON file that is read as a whole, unpacked."""
+"""Limit of the unpacked bytes of one JSON file that is read as a whole."""
 MOST_LINE_BYTES: Final = 16 << 20
-"""Bytes of one line of JSON, unpacked."""
+"""Limit of the unpacked bytes of one line of JSON."""
 MOST_RATIO: Final = 200
-"""How many times its size a compressed tar file may become."""
+"""How many times larger than a compressed tar file its content may be."""
 _PIECE_BYTES: Final = 1 << 20
 _UTF_8_NAMES: Final = 0x800
-"""The flag of a file in a zip file that says that its name is UTF-8."""
+"""The flag of a file in a zip file whose name is in UTF-8."""
 
 _File = TypeVar("_File")
 
 
 class Source(Struct, weakref=True):
-    """The files of an archive. ``names`` have slashes, and never begin with
-    one. ``open``: name → its bytes; it raises OSError, and what a broken
-    archive raises."""
+    """The files of an archive. ``names`` have slashes, and never begin with a
+    slash. ``open``: name → the bytes; it raises OSError, and errors of a broken
+    archive."""
 
     names: list[str]
     open: Callable[[str], IO[bytes]]
 
 
 def source_of(path: Path, problems: Problems) -> Source:
-    """The files of an archive, whatever it is packed in. ``problems`` gets what
-    is left out.
+    """The files of an archive, in any packing. ``problems`` gets the files that
+    are left out.
 
     Raises BadArchive and OSError.
     """
@@ -74,15 +74,15 @@ def _zip(path: Path, problems: Problems) -> Source:
         ((name, row) for name, row in rows if not name.endswith(("/", "\\"))), problems
     )
     source = Source(list(files), lambda name: packed.open(files[name]))
-    # in time also where the archive is in a circle of references
+    # closes it in time even if the archive is in a circle of references
     finalize(source, packed.close)
     return source
 
 
 def _unflagged(row: ZipInfo) -> str:
-    """The name of a file in a zip file. Slack and others write UTF-8 without
-    saying so; then the standard has it that the name is of code page 437, as
-    which Python reads it."""
+    """The name of a file in a zip file without the flag for UTF-8. Slack and
+    others write UTF-8 without the flag. The standard then means code page 437,
+    and Python reads it so."""
     if row.flag_bits & _UTF_8_NAMES:
         return row.filename
     try:
@@ -92,8 +92,8 @@ def _unflagged(row: ZipInfo) -> str:
 
 
 def _tar(path: Path, problems: Problems) -> Source:
-    """A tar file. A compressed one is unpacked once, so that each file in it is
-    near the others."""
+    """A tar file. A compressed one is unpacked once, so that each of its files
+    is quickly found."""
     with ExitStack() as stack:
         try:
             file = stack.enter_context(unpacked(path.open("rb"), path.name))
@@ -121,7 +121,7 @@ def _names_in(folder: Path) -> Iterator[str]:
 def _named(
     files: Iterable[tuple[str, _File]], problems: Problems
 ) -> Mapping[str, _File]:
-    """The files of an archive by their names, as these are meant."""
+    """The files of an archive by their corrected names."""
     rows = list(islice(files, MOST_NAMES + 1))
     if len(rows) > MOST_NAMES:
         raise BrokenArchive(f"more than {MOST_NAMES} files")
@@ -142,19 +142,19 @@ def _named(
 
 
 def _meant(name: str) -> str:
-    """The name of a file as a way from the top of the archive, with slashes.
-    Old tools of Windows separate folders by backslashes; where there is a
-    slash, a backslash is a sign like any other."""
+    """The name of a file as a path from the top of the archive, with slashes.
+
+    Old tools of Windows separate folders by backslashes. If a name has a slash,
+    a backslash is a usual character.
+    """
     if "/" not in name:
         name = name.replace("\\", "/")
     return name.lstrip("/").removeprefix("./")
 
 
 def read_whole(file: IO[bytes]) -> bytes:
-    """All bytes of a file that is read at once, without a byte order mark.
-
-    Raises ValueError if it has more than MOST_JSON_BYTES.
-    """
+    """All bytes of a file that is read as a whole, without a byte order mark.
+    Raises ValueError if it has more than MOST_JSON_BYTES."""
     content = file.read(MOST_JSON_BYTES + 1)
     if len(content) > MOST_JSON_BYTES:
         raise ValueError(f"more than {MOST_JSON_BYTES} bytes")
@@ -162,8 +162,8 @@ def read_whole(file: IO[bytes]) -> bytes:
 
 
 def read_lines(file: IO[bytes]) -> Iterator[bytes | None]:
-    """The lines of a file. None: one with more than MOST_LINE_BYTES, which is
-    skipped."""
+    """The lines of a file. None stands for a line with more than
+    MOST_LINE_BYTES, which is skipped."""
     mark = BYTE_ORDER_MARK
     while True:
         line = file.readline(MOST_LINE_BYTES + 1)
@@ -180,11 +180,11 @@ def read_lines(file: IO[bytes]) -> Iterator[bytes | None]:
 
 
 def unpacked(file: IO[bytes], name: str) -> IO[bytes]:
-    """The file, or what a file of gzip has, in a temporary file, after which it
-    is closed.
+    """The file. If it is a gzip file, it is unpacked to a temporary file and
+    closed.
 
-    Raises BrokenArchive if that is too much, EOFError and BadGzipFile if it is
-    broken, and OSError.
+    Raises BrokenArchive if the content is too large, EOFError and BadGzipFile
+    if the file is broken, and OSError.
     """
     magic = file.read(2)
     size = file.seek(0, os.SEEK_END)
@@ -213,8 +213,8 @@ def unpacked(file: IO[bytes], name: str) -> IO[bytes]:
 
 
 def write_all(file: IO[bytes], content: bytes) -> None:
-    """Write to an unbuffered temporary file. Raises OSError, which names the
-    folder of temporary files."""
+    """Write all of a content to an unbuffered temporary file. Raises OSError,
+    which names the folder of temporary files."""
     view = memoryview(content)
     try:
         while view:

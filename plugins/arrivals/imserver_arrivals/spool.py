@@ -1,5 +1,5 @@
-"""Sorts messages on disk, by time or otherwise, so that memory does not grow
-with an archive."""
+"""Sorts records on disk, by time or by another key, so that memory does not
+grow with an archive."""
 
 from collections.abc import Callable, Iterator
 from heapq import merge
@@ -18,15 +18,15 @@ from .source import write_all
 RUN_BYTES: Final = 8 << 20
 """Encoded bytes that are sorted in memory."""
 _PIECE: Final = 1 << 16
-"""Bytes that a run reads at once."""
+"""Bytes that one read of a run fetches."""
 _LENGTH: Final = Layout("<I")
 _LATE: Final = 1 << 62
 
 
 def moment(record: Group | Message | Change | Removal) -> int:
-    """The place of a record in the order: by time, but what was taken back is
-    last: nothing comes after its removal. A group has the place of its
-    beginning."""
+    """The sort key of a record: its time. A message or reaction that was taken
+    back comes last, because nothing follows its removal. A group has the time
+    of its beginning."""
     if isinstance(record, Group):
         return record.created_ms
     if isinstance(record, Removal):
@@ -35,9 +35,10 @@ def moment(record: Group | Message | Change | Removal) -> int:
 
 
 class Spool:
-    """Records in a temporary file: sorted runs, which are merged. Those with
-    the same key keep their order. The file is in ``TMPDIR``, and is gone with
-    the process. ``kinds``: of records, structs with tags."""
+    """Records in a temporary file: sorted runs, which are merged. Records with
+    equal keys keep their order. The file is in ``TMPDIR``, and disappears with
+    the process. ``kinds``: the kinds of records, which are structs with tags.
+    """
 
     def __init__(
         self,
@@ -61,8 +62,8 @@ class Spool:
             self._write()
 
     def read(self) -> Iterator[Any]:
-        """All records, in the order of their keys: see :func:`moment`, if
-        nothing else was said."""
+        """All records, in the order of their keys: of :func:`moment`, unless
+        another key was given."""
         self._write()
         bounds = zip(self._ends, self._ends[1:], strict=False)
         return merge(*(self._read_run(*each) for each in bounds), key=self._key)

@@ -1,5 +1,5 @@
-"""What is in an archive: read once before the import, and all that a dry run
-does."""
+"""The survey of an archive: it is read once before the import. A dry run does
+nothing else."""
 
 from collections import Counter
 from collections.abc import Callable, Collection
@@ -13,46 +13,47 @@ from .records import Archive, Change, Emoji, Group, Message, Person, Removal
 from .spool import Spool
 
 Note = Callable[..., None]
-"""Problems.note."""
+"""The type of Problems.note."""
 _COUNTED_EACH: Final = 1000
-"""How often it is said how many messages there were."""
+"""After each such number of messages, the progress is reported."""
 _MOST_ID_CHARACTERS: Final = 200
 NEWEST: Final = 20
-"""Ids of a group's newest messages that are remembered: its first entry may
-have expired."""
+"""How many of a group's newest messages are kept by their ids, because its
+first entry may have expired."""
 
 
 class Activity(Struct):
-    """What an archive says about one group. ``owner``: it has one here; ``""``:
-    nobody is in it."""
+    """The facts about one group in an archive. ``owner``: the owner here;
+    ``""`` if nobody is in the group."""
 
     owner: str
     members: Collection[str]
     lacks_members: bool = False
-    """The archive does not name whoever is in it: so whoever wrote there is."""
+    """Whether the archive names no members of the group. Then everybody who has
+    written there is a member."""
     last: dict[str, int] = field(default_factory=dict)
-    """If it lacks members: who has written there, named or described it → when
-    last."""
+    """If the archive names no members: person who has written in the group, or
+    changed its name or description → the time when they last did."""
     counts: Counter[str] = field(default_factory=Counter)
     seen: dict[str, int] = field(default_factory=dict)
-    """Who has done something else than to join → when first. After the survey
-    only of archived groups, and of who joins."""
+    """Person who has done something other than join → the time when they first
+    did. After the survey only for archived groups, and for people who join."""
     joined: dict[str, int] = field(default_factory=dict)
-    """Who joins → when first."""
+    """Person who joins → the time when they first did."""
     newest: list[tuple[int, str]] = field(default_factory=list)
-    """Heap of the newest messages: time and id."""
+    """Heap of the newest messages, each with time and id."""
     first_ms: int = 0
 
     def joins_first(self, person: str) -> bool:
-        """Whether somebody joins before anything else is known of them; all
-        other members were there at the beginning."""
+        """Whether a join is the first event of a person. All other members were
+        in the group from its beginning."""
         moment = self.joined.get(person)
         return moment is not None and moment <= self.seen.get(person, moment)
 
 
 class Survey(Struct):
-    """The people and groups of an archive, the activity of each, and how much
-    there is of each kind."""
+    """The people and groups of an archive, the activity of each group, and the
+    number of records of each kind."""
 
     people: dict[str, Person] = field(default_factory=dict)
     groups: dict[str, Group] = field(default_factory=dict)
@@ -71,10 +72,10 @@ def survey(
     done: Callable[[int], object],
 ) -> Survey:
     """Read an archive once, and put the messages, changes and removals that
-    come into a spool.
+    will be imported into a spool.
 
-    ``has_bytes``: whether there are those of a file. ``done`` is called with
-    the number of messages so far.
+    ``has_bytes``: whether the bytes of a file are available. ``done`` is called
+    with the number of messages so far.
     """
     result = Survey()
     problems = archive.problems
@@ -118,7 +119,8 @@ def survey(
 
 _UNLISTED: Final = "in no list"
 _PAIR: Final = 2
-"""People in a direct conversation. One with oneself has one."""
+"""The number of people in a direct conversation. A conversation with oneself
+has one."""
 
 
 def _list(result: Survey, group: Group) -> None:
@@ -151,9 +153,12 @@ def _list(result: Survey, group: Group) -> None:
 
 
 def _admit_writers(result: Survey, id: str, note: Note) -> None:
-    """Let those be in a group who wrote in it, or else who joined or left it:
-    without anybody its history would be lost. If it has no owner, the last of
-    them is: they have read most of it, anyway."""
+    """Make the people members who have written in a group, or else the people
+    who joined or left it. Without members its history would be lost.
+
+    If the group has no owner, the person who was active last becomes the owner:
+    they have read most of it anyway.
+    """
     group = result.groups[id]
     activity = result.of_groups[id]
     writers = sorted(activity.last, key=activity.last.__getitem__)
@@ -177,19 +182,19 @@ def _admit_writers(result: Survey, id: str, note: Note) -> None:
 
 
 def _is_id(id: str) -> bool:
-    """Whether a text can name somebody."""
+    """Whether an id can be the id of a person."""
     return 0 < len(id) <= _MOST_ID_CHARACTERS and id.isprintable()
 
 
 def _meet(result: Survey, id: str) -> None:
-    """Somebody whom no record names: a guest, an app, or somebody who was
-    deleted."""
+    """Add a person whom no record names: a guest, an app, or a deleted
+    person."""
     if id not in result.people and _is_id(id):
         result.people[id] = Person(id, id, why=_UNLISTED)
 
 
 def _refusal(result: Survey, record: Message | Change) -> str:
-    """Why a record does not come; ``""``: it comes."""
+    """The reason why a record is not imported; ``""`` if it is."""
     what = record.__class__.__name__.lower()
     group = result.groups.get(record.group)
     if group is None or not _is_id(record.person):
@@ -256,7 +261,7 @@ def _count(
     has_bytes: Callable[[str], bool],
     note: Note,
 ) -> None:
-    """Count a message and what it has, in all, for its group and for its
+    """Count a message and its contents, in total, for its group and for its
     person."""
     counts = Counter(
         message=1, reply=bool(message.thread), reaction=len(message.reactions)

@@ -1,5 +1,5 @@
-"""Reads files of JSON that are too large to be read whole: an object of tables,
-a table, or values in a row.
+"""Reads files of JSON that are too large to be read as a whole: an object of
+tables, a table, or several values one after the other.
 
 A table is an array of rows. One row at a time is in memory.
 """
@@ -13,14 +13,14 @@ from typing import IO, Any, Final
 from imserver.plugin.wire import well_formed
 
 MOST_ROW: Final = 16 << 20
-"""Characters of one row."""
+"""Limit of the characters of one row."""
 _LEAST_PIECE: Final = 1 << 18
-"""Bytes that are read at once."""
+"""The least number of bytes that one read fetches."""
 _SPACE: Final = re.compile(r"[ \t\r\n]*").match
 
 
 class Tables:
-    """The tables of a file, with a byte order mark or without."""
+    """The tables of a file, with or without a byte order mark."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
@@ -29,18 +29,17 @@ class Tables:
         self._at = 0
         self._decode = json.JSONDecoder().raw_decode
         self.texts: dict[str, str] = {}
-        """What has been read of the file beside tables, as far as it is
-        text."""
+        """Name → value, for the texts in the file that are not tables."""
 
     def values(self) -> Iterator[Any]:
-        """The values of a file without anything between them. Raises as
+        """The values of a file, with nothing between them. Raises as
         :meth:`rows` does."""
         while self._peek():
             yield self._value()
 
     def rows(self) -> Iterator[tuple[str, Any]]:
-        """(name of the table, row). Raises ValueError and RecursionError where
-        the file is broken."""
+        """Yield (name of the table, row). Raises ValueError and RecursionError
+        where the file is broken."""
         if self._next() == "[":
             yield from self._array("")
             return
@@ -70,15 +69,15 @@ class Tables:
             self._expect(",")
 
     def _next(self) -> str:
-        """The next character that is no space."""
+        """The next character that is not a space."""
         sign = self._peek()
         if not sign:
             raise ValueError("the file ends too early")
         return sign
 
     def _peek(self) -> str:
-        """The next character that is no space, which stays the next; ``""`` at the
-        end."""
+        """The next character that is not a space, without taking it; ``""`` at
+        the end."""
         self._at = _SPACE(self._text, self._at).end()  # type: ignore[union-attr]  # it matches anything
         while self._at == len(self._text):
             if not self._fill():
@@ -114,7 +113,7 @@ class Tables:
         left = self._text[self._at :]
         if len(left) >= MOST_ROW:
             raise ValueError(f"a row of more than {MOST_ROW} characters")
-        # Twice as much each time: a long row is not looked through too often.
+        # Twice as much each time, so that a long row is not searched too often.
         size = min(max(_LEAST_PIECE, len(left)), MOST_ROW + 1)
         more = self._file.read(size)
         self._text = left + self._text_of(more, not more)

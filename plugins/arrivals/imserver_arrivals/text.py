@@ -1,5 +1,5 @@
-"""What texts of all formats need: limits, names of emoji, and the marks of
-records as ours."""
+"""Parts for the texts of all formats: limits, names of emoji, and the
+conversion of marks."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,21 +16,21 @@ from .fields import list_at
 from .records import EVERYBODY, MARK, File
 
 LATEST_MS: Final = 253_402_300_799_000
-"""A message is older: the year 9999 ends then."""
+"""Limit of times, in Unix milliseconds: the end of the year 9999."""
 SECOND_MS: Final = 1000
 SECOND_US: Final = 1_000_000
 MOST_TEXT_BYTES: Final = 64 * 1024
-"""A longer text is cut."""
+"""Limit of a text in bytes; a longer one is cut."""
 _MOST_MENTIONS: Final = 100
 _CODE: Final = re.compile(
     r"(```.*?(?:```|\Z)|^~~~.*?(?:^~~~|\Z)|``.+?``|`[^`\n]+`)", re.DOTALL | re.MULTILINE
 )
 _TONES: Final = "🏻🏼🏽🏾🏿"
 _FIRST_TONE: Final = 2
-"""The number of the first skin tone at Slack."""
+"""The number of the first skin tone in Slack."""
 _LIKE_ADDRESS: Final = re.compile(r"[@/\\]|\.\S")
-"""A label that the messages page does not take, as it could pretend to lead
-elsewhere."""
+"""The form of a label that the messages page refuses, because it could pretend
+to lead elsewhere."""
 _CONTROLS: Final = {
     code: None for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"
 }
@@ -38,15 +38,15 @@ _CONTROLS: Final = {
 
 @cache
 def emoji_names() -> Mapping[str, str]:
-    """The name of an emoji at Slack, which most servers share → the emoji."""
+    """Name of an emoji in Slack → the emoji. Most servers share these names."""
     return msgspec.json.decode(
         files(__package__).joinpath("emoji.json").read_bytes(), type=dict[str, str]
     )
 
 
 def emoji_named(name: str) -> str:
-    """The emoji with a name, such as ``wave::skin-tone-3``; ``""``: an own one
-    of the archive."""
+    """The emoji with a name such as ``wave::skin-tone-3``; ``""`` if it is one
+    of the archive's own."""
     base, _, tone = name.partition("::skin-tone-")
     emoji = emoji_names().get(base, "")
     if emoji and tone in ("2", "3", "4", "5", "6"):
@@ -55,7 +55,7 @@ def emoji_named(name: str) -> str:
 
 
 def is_own_emoji(emoji: str) -> bool:
-    """Whether an emoji is one of an app, ``:name:``."""
+    """Whether an emoji is an app's own one, written ``:name:``."""
     return emoji.startswith(":") and len(emoji) > 2
 
 
@@ -65,10 +65,10 @@ def _names_of_emoji() -> Mapping[str, str]:
 
 
 def emoji_name(emoji: str) -> tuple[str, int]:
-    """The name of an emoji at Slack and its skin tone, 2 to 6 (0: it has none);
-    ``""``: it has no name.
+    """The name of an emoji in Slack, and its skin tone from 2 to 6 (0: no
+    tone). The name is ``""`` if Slack has none.
 
-    ``:name:``, an own emoji, is named so.
+    An app's own emoji ``:name:`` has this name.
     """
     if is_own_emoji(emoji) and emoji.endswith(":"):
         return emoji[1:-1], 0
@@ -83,8 +83,8 @@ def emoji_name(emoji: str) -> tuple[str, int]:
 
 
 def clean(text: str) -> str:
-    """A text without control characters, so without marks, and of at most
-    :data:`MOST_TEXT_BYTES`."""
+    """A text of at most :data:`MOST_TEXT_BYTES` without control characters, and
+    therefore without marks."""
     text = well_formed(text).translate(_CONTROLS)
     raw = text.encode()
     if len(raw) <= MOST_TEXT_BYTES:
@@ -95,16 +95,17 @@ def clean(text: str) -> str:
 def around_code(
     text: str, outside: Callable[[str], str], inside: Callable[[str], str] = str
 ) -> str:
-    """A text whose parts outside of code are changed, and maybe its code."""
+    """A text in which the parts outside of code are changed, and optionally the
+    code, too."""
     parts = _CODE.split(text)
-    # Each second part is code.
+    # Every second part is code.
     parts[::2] = map(outside, parts[::2])
     parts[1::2] = map(inside, parts[1::2])
     return "".join(parts)
 
 
 def labelled(label: str, target: str) -> str:
-    """A link with a label, as the messages page takes it."""
+    """A link with a label, in the form that the messages page accepts."""
     if label in ("", target):
         return target
     if not target.startswith(("http://", "https://")) or _LIKE_ADDRESS.search(label):
@@ -115,10 +116,10 @@ def labelled(label: str, target: str) -> str:
 def with_people(
     text: str, named: Callable[[str], tuple[str, str] | None]
 ) -> tuple[str, list[str]]:
-    """A text whose marks of people are their names, and the users whom it
-    mentions (``all``: everybody).
+    """A text in which the marks of people are replaced by names, and the users
+    whom it mentions (``all``: everybody).
 
-    ``named``: id of a person there → their user and nickname here; None:
+    ``named``: id of a person there → their user and nickname here; None if
     unknown.
     """
     mentions: dict[str, None] = {}
@@ -150,8 +151,8 @@ def linked(text: str) -> list[str]:
 
 
 def with_links(text: str, address_of: Callable[[str], str]) -> str:
-    """A text whose links to messages are addresses. ``address_of``: id of a
-    message there → its address here; ``""``: it has not come."""
+    """A text in which the links to messages are addresses. ``address_of``: id
+    of a message there → its address here; ``""`` if it was not imported."""
 
     def replace(match: re.Match[str]) -> str:
         id, _, address = match[2].partition("|")
@@ -163,27 +164,31 @@ def with_links(text: str, address_of: Callable[[str], str]) -> str:
 
 
 COVER: Final = "▒▒▒"
-"""Stands in a text where a spoiler was, which is in a file below it."""
+"""Stands in a text in place of a spoiler. The spoiler is in a file below the
+text."""
 _SPOILERS: Final = "spoilers/"
 
 
 def spoilers_file(texts: Sequence[str]) -> File:
-    """The spoilers of a message as a file: whoever does not open it does not
-    read them. The id has the bytes, so that nobody has to remember them: see
-    :func:`spoilers_in`."""
+    """The spoilers of a message as a file, so that people read them only if
+    they open it.
+
+    The id contains the bytes, so nobody has to keep them: see
+    :func:`spoilers_in`.
+    """
     return File(_SPOILERS + "\n\n".join(texts), "spoiler.txt")
 
 
 def spoilers_in(file: str) -> IO[bytes] | None:
-    """The bytes of such a file by its id; None: it is another one."""
+    """The bytes of a file of spoilers by its id. None for other files."""
     if file.startswith(_SPOILERS):
         return BytesIO(file.removeprefix(_SPOILERS).encode())
     return None
 
 
 def attachments_in(value: object) -> Iterator[str]:
-    """What apps add to a message in the form that Slack has made, as texts of
-    Markdown."""
+    """The additions of apps to a message as texts of Markdown. They have the
+    form that Slack has introduced."""
     if not isinstance(value, list):
         return
     for attachment in value:

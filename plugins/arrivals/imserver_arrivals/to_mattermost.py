@@ -1,8 +1,8 @@
 """Writes a bulk export of Mattermost, which its server imports (``mmctl import process``) and
 :mod:`imserver_arrivals.mattermost` reads.
 
-The team is the app. Its name, those of channels and of people are made of ours,
-as Mattermost takes them.
+The team is the app. The names of the team, of channels and of people are made
+from the names here, in the form that Mattermost accepts.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -27,11 +27,13 @@ from .writing import (
 )
 
 MOST_TEXT: Final = 16_000
-"""Characters of a post. The rest of a longer text follows in replies."""
+"""Limit of a post in characters. The rest of a longer text follows in
+replies."""
 MOST_LINE_BYTES: Final = 12 << 20
-"""Of a post with its replies. The other replies are posts."""
+"""Limit of a post with its replies, in bytes. Further replies become posts."""
 MOST_PARTICIPANTS: Final = 8
-"""Of a direct conversation. A larger one is a private channel."""
+"""The most people in a direct conversation. A larger one becomes a private
+channel."""
 _NAME_CHARACTERS: Final = 64
 _HEADER_CHARACTERS: Final = 1024
 _TONES: Final = ("light", "medium_light", "medium", "medium_dark", "dark")
@@ -39,7 +41,7 @@ _TONES: Final = ("light", "medium_light", "medium", "medium_dark", "dark")
 
 class MattermostWriter:
     """Writes one export. The ids of messages in the archive are numbers that
-    grow with them."""
+    grow from message to message."""
 
     def __init__(self, archive: Archive, team: str) -> None:
         self._archive = archive
@@ -52,7 +54,8 @@ class MattermostWriter:
         self._taken_channels: set[str] = set()
         self._groups: dict[str, Group] = {}
         self._channels: dict[str, str] = {}
-        """Id of a group → the name of its channel; a direct one has none."""
+        """Id of a group → the name of its channel. Direct conversations have no
+        name."""
         self._emoji: list[Emoji] = []
         self._files: dict[str, str] = {}
         """Name of a file → its id."""
@@ -62,7 +65,7 @@ class MattermostWriter:
         """Write everything. ``done`` is called with the number of messages so
         far. Raises OSError, and StorageUnavailable."""
         everything = threads(self._archive, self._meet, done)
-        # With the first thread all people, groups and emoji are met.
+        # With the first thread, all people, groups and emoji are known.
         first = next(everything, iter(()))
         with target.open("import.jsonl", "w", force_zip64=True) as lines:
             lines.writelines(encode(head) + b"\n" for head in self._heads())
@@ -140,9 +143,9 @@ class MattermostWriter:
         return channel
 
     def _direct_channel(self, group: Group) -> dict[str, Any]:
-        """The line of a direct conversation. Importers of 2023 and before take
-        ``members`` alone, later ones take when somebody has last seen it from
-        ``participants``."""
+        """The line of a direct conversation. Importers until 2023 read only
+        ``members``. Later ones read from ``participants`` when a person was
+        last there."""
         names = self._names_in(group)
         reads = {
             self._names[member.person]: _read(member.read_ms)
@@ -155,16 +158,15 @@ class MattermostWriter:
         }
 
     def _names_in(self, group: Group) -> list[str]:
-        """The names of the members of a direct conversation. Whoever talks to
-        themselves stands twice."""
+        """The names of the members of a direct conversation. A person who talks
+        to themselves is listed twice."""
         names = [self._names[member.person] for member in group.members]
         if len(names) == 1:
             return names * 2
         return names
 
     def _user(self, person: Person, channels: list[dict[str, Any]]) -> dict[str, Any]:
-        """The line of a person. Who has nothing to log in with is
-        deactivated."""
+        """The line of a person. A person without a login is deactivated."""
         name = self._names[person.id]
         user: dict[str, Any] = {
             "username": name,
@@ -181,8 +183,8 @@ class MattermostWriter:
     # --- posts ----------------------------------------------------------------
 
     def _thread(self, records: Iterable[Message | Change]) -> Iterator[bytes]:
-        """The lines of a thread. If its first message is gone, the next one
-        begins it."""
+        """The lines of a thread. If its first message is missing, it begins
+        with the next one."""
         root: dict[str, Any] = {}
         replies: list[msgspec.Raw] = []
         size = 0

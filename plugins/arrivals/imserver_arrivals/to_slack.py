@@ -1,8 +1,8 @@
-"""Writes an export of Slack, as :mod:`imserver_arrivals.slack` and importers of
-other servers read it.
+"""Writes an export of Slack that :mod:`imserver_arrivals.slack` and importers
+of other servers can read.
 
-Slack's own exports have the names of files, and their bytes are at Slack; here
-they are in ``__uploads``.
+Slack's own exports have only the names of files, because the bytes are at
+Slack. This export has the bytes in ``__uploads``.
 """
 
 import re
@@ -46,9 +46,9 @@ _LINK: Final = re.compile(
 )
 _MS_US: Final = 1000
 _MOST_LETTERS: Final = 31
-"""Of an id, behind its first one."""
+"""The most characters of an id after its first one."""
 _WORDS: Final = {"join": "has joined the channel", "leave": "has left the channel"}
-"""What Slack says of a change, behind the name."""
+"""Change → the text with which Slack reports it, after the name."""
 _LETTERS: Final[dict[GroupKind, str]] = {
     "open": "C",
     "closed": "G",
@@ -58,8 +58,8 @@ _LETTERS: Final[dict[GroupKind, str]] = {
 
 
 class SlackWriter:
-    """Writes one export. The ids in the archive are numbers; those of messages
-    grow with them."""
+    """Writes one export. All ids in the archive are numbers. The ids of
+    messages grow from message to message."""
 
     def __init__(self, archive: Archive, team: str) -> None:
         self._archive = archive
@@ -160,8 +160,8 @@ class SlackWriter:
     # --- messages -------------------------------------------------------------
 
     def _thread(self, records: Iterable[Message | Change]) -> Iterator[Line]:
-        """The lines of a thread. If its first message is gone, the next one
-        begins it."""
+        """The lines of a thread. If its first message is missing, it begins
+        with the next one."""
         root = 0
         for record in records:
             time_us = _microseconds(record)
@@ -256,8 +256,7 @@ class SlackWriter:
 
 
 def to_mrkdwn(text: str) -> str:
-    """A text of ours as Slack takes it. It mentions those of its marks
-    alone."""
+    """A text of ours in the form of Slack. Only its marks mention people."""
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     text = around_code(text, _outside_code)
     return without_marks(text, _mention)
@@ -291,8 +290,8 @@ def _conversation_id(group: Group) -> str:
 
 
 def _microseconds(record: Message | Change) -> int:
-    """When it was. Messages of one millisecond are told apart by their ids,
-    mostly."""
+    """When it was sent. Messages of one millisecond usually differ by their
+    ids."""
     return record.time_ms * _MS_US + int(record.id) % _MS_US
 
 
@@ -301,8 +300,8 @@ def _group_and_day(line: Line) -> tuple[str, str]:
 
 
 def _rows(lines: Iterable[Line]) -> Iterator[bytes]:
-    """The rows of a conversation with times that they share with no other, in
-    which they are known."""
+    """The rows of a conversation, each with a time of its own, because Slack
+    identifies messages by their time."""
     last = 0
     for line in lines:
         last = max(line.key, last + 1)

@@ -1,8 +1,8 @@
-"""Writes an export of a Zulip organization, as :mod:`imserver_arrivals.zulip`
-reads it: in a zip file.
+"""Writes an export of a Zulip organization as a zip file, which
+:mod:`imserver_arrivals.zulip` can read.
 
-A thread is a topic. Its name is the bold first line of its first message, or
-else the beginning of its text.
+A thread is a topic. The name of the topic is the bold first line of the first
+message, or else the beginning of its text.
 """
 
 import re
@@ -48,7 +48,8 @@ _SEVERAL: Final = 3
 """Types of recipients: a channel, and several people."""
 _MESSAGES_OF_FILE: Final = 1000
 _FIRST_OTHER_ID: Final = 1 << 40
-"""The ids of those whose id here is no number begin behind all others."""
+"""First number for ids of people and groups whose id here is not a number. It
+is above all others."""
 _TOPIC_CHARACTERS: Final = 50
 _HALF_MS: Final = 0.5
 _TOPIC: Final = re.compile(r"\*([^*\n]{1,60})\*(?:\n|\Z)")
@@ -56,8 +57,8 @@ _SLANTED: Final = re.compile(r"(?<![\w_])_(?![_\s])([^_\n]+?)(?<![\s_])_(?![\w_]
 
 
 class ZulipWriter:
-    """Writes one export. The ids in the archive are numbers; those of messages
-    grow with them."""
+    """Writes one export. All ids in the archive are numbers. The ids of
+    messages grow from message to message."""
 
     def __init__(self, archive: Archive, team: str) -> None:
         self._archive = archive
@@ -65,9 +66,9 @@ class ZulipWriter:
         self._people: dict[str, dict[str, Any]] = {}
         self._groups: dict[str, Group] = {}
         self._emoji: dict[str, int] = {}
-        """Name of an own emoji → its id."""
+        """Name of an own emoji of the app → its id."""
         self._topics: set[tuple[str, str]] = set()
-        """Group and topic, in small letters."""
+        """(group, topic in lower case) of the topics that exist already."""
         self._avatars: list[dict[str, Any]] = []
         self._files: dict[str, str] = {}
         """Name of a file → its id."""
@@ -91,8 +92,8 @@ class ZulipWriter:
         put_files(target, self._archive, self._files)
 
     def _write_tables(self, target: ZipFile, spool: Spool) -> None:
-        """``realm.json`` and ``attachment.json``, whose largest tables come
-        from the disk."""
+        """Write ``realm.json`` and ``attachment.json``. Their largest tables
+        are read from the disk."""
         channels = filter(_is_channel, self._groups.values())
         subscriptions = map(self._subscriptions, self._groups.values())
         realm: dict[str, Any] = {
@@ -207,8 +208,8 @@ class ZulipWriter:
             yield from self._message(message, topic)
 
     def _topic_of(self, first: Message, has_replies: bool) -> tuple[str, str]:
-        """The topic of a thread, and the text of its first message, of which a
-        line may be the topic; ``""``: a message alone has none."""
+        """The topic of a thread, and the text of its first message without the
+        line that became the topic. The topic is ``""`` for a single message."""
         text = first.text
         match = _TOPIC.match(text)
         topic = ""
@@ -274,7 +275,7 @@ class ZulipWriter:
         yield Line("", id, encode(row))
 
     def _flags(self, row: Mapping[str, Any]) -> Iterator[dict[str, int]]:
-        """Who has read a message."""
+        """The people who have read a message."""
         sent_ms = row["date_sent"] * SECOND_MS
         for member in self._groups[str(row["recipient"])].members:
             is_read = member.read_ms < 0 or sent_ms < member.read_ms + 1
@@ -332,5 +333,6 @@ def _recipient(group: Group) -> dict[str, int]:
 
 
 def _seconds(time_ms: int) -> float:
-    """Half a millisecond later, so that its milliseconds are these."""
+    """The time in seconds, half a millisecond later, so that rounding gives the
+    same milliseconds."""
     return (time_ms + _HALF_MS) / SECOND_MS

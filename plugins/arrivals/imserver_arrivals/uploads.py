@@ -1,9 +1,9 @@
-"""Files of an archive as uploads: their bytes come from a folder, or from the
+"""Files of an archive as uploads. Their bytes come from a folder, or from the
 archive itself.
 
-An upload has an id that follows from that of the file there and the secret of
-the server. So a repeated import finds it, and what a killed import has left of
-it.
+The id of an upload is made from the id of the file there and the secret of the
+server. Therefore a repeated import finds it, even if an import was killed in
+the middle of it.
 """
 
 import hashlib
@@ -25,13 +25,13 @@ _NAME_CHARACTERS: Final = 255
 _ID_BYTES: Final = 24
 _PIECE_BYTES: Final = 1 << 16
 _OF_FILE: Final = re.compile(r"[A-Za-z0-9]{2,64}", re.ASCII)
-"""The id of a file or user, with which the name of a file begins."""
+"""The id of a file or user at the beginning of the name of a file."""
 
 
 class FileIndex:
-    """Finds the bytes of files by their id. ``folder`` has ``F….png``,
-    ``F…-name``, ``F…/name``; pictures of people have the id of the user
-    (``U….jpg``)."""
+    """Finds the bytes of files by their id. ``folder`` has files such as
+    ``F….png``, ``F…-name`` and ``F…/name``. Pictures of people have the id of
+    the user (``U….jpg``)."""
 
     def __init__(self, archive: Archive, folder: Path | None) -> None:
         self._archive = archive
@@ -56,8 +56,8 @@ class FileIndex:
         return file is not None
 
     def open(self, id: str) -> IO[bytes] | None:
-        """The bytes of a file; None: there are none. Raises OSError, and what a
-        broken zip file raises."""
+        """The bytes of a file. None if they are missing. Raises OSError, and
+        errors of a broken zip file."""
         path = self._paths.get(id)
         if path is None:
             return self._archive.open(id)
@@ -65,8 +65,8 @@ class FileIndex:
 
 
 class FileUploads:
-    """Uploads the files of an archive, each once. ``key``: from which ids are
-    made."""
+    """Uploads the files of an archive, each once. ``key``: the secret from
+    which ids are made."""
 
     def __init__(
         self,
@@ -85,8 +85,8 @@ class FileUploads:
         self.emoji = 0
 
     def upload(self, id: str, user: str, name: str, kind: str = "") -> Upload | None:
-        """The upload of a file, for the account of a user. None: there are no
-        bytes, or they are refused."""
+        """The upload of a file, for the account of a user. None if the bytes
+        are missing, or if the app refuses them."""
         if not id:
             return None
         own_id = self._id_of(id)
@@ -115,8 +115,8 @@ class FileUploads:
         return upload
 
     def part(self, file: File, user: str) -> dict[str, Any]:
-        """What a message of a user says of a file. Without its bytes it has its
-        name only."""
+        """The part of a user's message that describes a file. Without its bytes
+        the file has only its name."""
         name = clean(file.name or "file").replace("\n", " ")[:_NAME_CHARACTERS]
         upload = None
         if not file.why:
@@ -136,7 +136,8 @@ class FileUploads:
         return part
 
     def add_emoji(self, own: OwnEmoji, emoji: Iterable[Emoji]) -> None:
-        """Add own emoji. Those of a name that the app has stay."""
+        """Add an archive's own emoji to the app. If the app has an emoji with
+        this name, it stays."""
         names = {row.name for row in own.of(self._app)}
         for row in emoji:
             if row.name in names:
@@ -159,7 +160,7 @@ class FileUploads:
                 self._problems.note_broken(f"emoji {row.name}", error)
 
     def _id_of(self, id: str) -> str:
-        """The id here of a file of the archive."""
+        """The id here for a file of the archive."""
         digest = hashlib.blake2b(
             f"{self._app}\0{id}".encode(),
             key=self._key[: hashlib.blake2b.MAX_KEY_SIZE],
@@ -175,7 +176,7 @@ class FileUploads:
 
 
 def _first_file(path: Path) -> Path | None:
-    """A file, or the first one in a folder; None: there is none."""
+    """A file, or the first file in a folder. None if neither exists."""
     if not path.is_dir():
         if path.is_file():
             return path
@@ -187,8 +188,8 @@ def _first_file(path: Path) -> Path | None:
 
 
 def _length_of(file: IO[bytes], most: int) -> int:
-    """The number of bytes, as they are unpacked; one more than ``most`` if
-    there are more."""
+    """The number of unpacked bytes. If there are more than ``most``, one more
+    than ``most``."""
     length = 0
     while True:
         piece = file.read(_PIECE_BYTES)

@@ -12,14 +12,14 @@ class Wish(Struct, frozen=True, kw_only=True):
     """How an archive is imported: the options of the command."""
 
     path: str | None
-    """Of the settings."""
+    """The path of the settings."""
     data_dir: str | None
     app: str
     files: Path | None = None
     links: Path | None = None
     mail: bool = False
     valid_seconds: int = 14 * DAY_SECONDS
-    """For how long the links are valid."""
+    """How long the links are valid."""
     unread: bool = False
     dry_run: bool = False
     report: Path | None = None

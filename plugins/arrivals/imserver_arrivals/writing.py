@@ -1,4 +1,4 @@
-"""What writers of all formats share."""
+"""Parts that the writers of all formats share."""
 
 import os
 import re
@@ -17,15 +17,16 @@ from .spool import Spool
 from .text import with_links
 
 _COUNTED_EACH: Final = 1000
-"""How often it is said how many threads there were."""
+"""After each such number of threads, the progress is reported."""
 _OWN: Final = 0o600
-"""The mode of a file that nobody else may read."""
+"""The mode of a file that only its owner may read."""
 _MOST_BASE: Final = 56
-"""Characters of a name, before a number that makes it another one."""
+"""Limit of a name in characters, before a number that makes it unique."""
 
 
 class Line(Struct, frozen=True, array_like=True):
-    """Something of a group or a table, encoded, with what orders it there."""
+    """An encoded item of a group or a table, with the key by which it is sorted
+    there."""
 
     group: str
     key: int
@@ -37,12 +38,13 @@ def threads(
     meet: Callable[[Person | Group | Emoji], object],
     done: Callable[[int], object],
 ) -> Iterator[Iterator[Message | Change]]:
-    """The threads of an archive, one after the other: the first message and its
-    replies; a change alone.
+    """The threads of an archive, one after the other: a first message and its
+    replies, or a single change.
 
-    ``meet`` gets all other records before. ``done`` is called with the number
-    of threads so far. The ids of messages are numbers that grow with them, so
-    the first message is the first one here, too, if it is there.
+    Before them, ``meet`` gets all other records. ``done`` is called with the
+    number of threads so far. The ids of messages are numbers that grow from
+    message to message. Therefore the first message of a thread comes first,
+    unless it is missing.
     """
     with closing(Spool(_root)) as spool:
         for record in archive.records():
@@ -71,8 +73,8 @@ def spooled(
     records: Iterable[Iterator[Message | Change]],
     lines: Callable[[Iterator[Message | Change]], Iterable[Line]],
 ) -> Iterator[Spool]:
-    """The lines of threads, by group and key, until the end of ``with``.
-    ``lines`` makes those of one."""
+    """The lines of threads, sorted by group and key, until the end of ``with``.
+    ``lines`` makes the lines of one thread."""
     with closing(Spool(_order, Line)) as spool:
         for thread in records:
             for line in lines(thread):
@@ -91,15 +93,15 @@ def write_array(file: IO[bytes], rows: Iterable[bytes]) -> None:
 
 
 def open_private(path: Path) -> IO[bytes]:
-    """A new file that only this user may read. One that is there goes, as
-    others may read it, or have it open. Raises OSError."""
+    """A new file that only this user may read. An existing file is deleted,
+    because others may read it, or have it open. Raises OSError."""
     path.unlink(missing_ok=True)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
     return os.fdopen(os.open(path, flags, _OWN), "wb")
 
 
 def put_files(target: ZipFile, archive: Archive, files: Mapping[str, str]) -> None:
-    """Write files of an archive. ``files``: name in the new one → id."""
+    """Write files of an archive. ``files``: name in the new archive → id."""
     for name, id in files.items():
         content = archive.open(id)
         if content is None:
@@ -110,20 +112,19 @@ def put_files(target: ZipFile, archive: Archive, files: Mapping[str, str]) -> No
 
 
 def with_name(text: str, file: File) -> str:
-    """A text that names a file below it, which does not leave itself."""
+    """A text that names a file below it, for a file that is not exported."""
     return "\n".join(filter(None, (text, f"{file.name} {file.address}".strip())))
 
 
 def without_marks(text: str, named: Callable[[str], str]) -> str:
-    """A text whose links to messages are addresses there. ``named``: id of a
-    person → how the text names them."""
+    """A text in which the links to messages are their addresses. ``named``: id
+    of a person → the name in the text."""
     text = with_links(text, lambda _: "")
     return MARK.sub(lambda match: named(match[2]), text)
 
 
 def named(text: str, otherwise: str, taken: set[str], signs: str = "a-z0-9-") -> str:
-    """A name of these signs that begins with a letter and was not taken
-    before."""
+    """An unused name of these characters that begins with a letter."""
     base = re.sub(f"[^{signs}]+", "-", text.lower()).strip("-._")[:_MOST_BASE]
     if not base[:1].isalpha():
         base = re.sub("[^a-z0-9]+", "-", otherwise.lower())[:_MOST_BASE]
@@ -137,10 +138,10 @@ def named(text: str, otherwise: str, taken: set[str], signs: str = "a-z0-9-") ->
 
 
 def login_of(person: Person) -> str:
-    """Of what the name of a user is made."""
+    """The text from which the name of a user is made."""
     return person.login or person.email.partition("@")[0] or person.nickname
 
 
 def file_name(name: str) -> str:
-    """A name that leads nowhere."""
+    """A name for a file that leads to no other folder."""
     return re.sub(r"[/\\\x00-\x1f]", "_", name).lstrip(".") or "file"

@@ -1,11 +1,14 @@
-"""Zulip's export of an organization: a ``.tar.gz`` file, or the folder that is
-in it.
+"""Reads Zulip's export of an organization: a ``.tar.gz`` file, or the folder in
+it.
 
-Read from Zulip's sources, not from documents: ``zerver/lib/export.py`` of versions 1.7, 9 and 12, and the
-classes of ``zerver/models`` of versions 9 and 10. ``realm.json`` has the tables (people, channels,
-subscriptions, reactions); ``messages-000001.json`` and the following ones have a thousand messages each, with
-who has read them; ``attachment.json`` names the files below ``uploads/``, ``avatars/records.json`` the
-pictures of people; own emoji are below ``emoji/``.
+The format was read from Zulip's sources, not from documents:
+``zerver/lib/export.py`` of versions 1.7, 9 and 12, and the classes of
+``zerver/models`` of versions 9 and 10. ``realm.json`` has the tables: people,
+channels, subscriptions, reactions. ``messages-000001.json`` and the following
+files have a thousand messages each, with the people who have read them.
+``attachment.json`` lists the files below ``uploads/``, and
+``avatars/records.json`` the pictures of people. The organization's own emoji
+are below ``emoji/``.
 
 A channel is a group. A topic in it is a thread: its oldest message begins it,
 and shows the topic's name.
@@ -54,29 +57,29 @@ from .text import (
 from .writing import without_marks
 
 _READ: Final = 1
-"""The bit of ``flags_mask`` that says that somebody has read a message."""
+"""The bit of ``flags_mask`` which tells that somebody has read a message."""
 _STARRED: Final = 2
 _SEVERAL: Final = 3
-"""The type of a recipient who is a conversation of several people."""
+"""The type of a recipient that is a conversation of several people."""
 _PREFIXES: Final = {1: "p", 2: "s", _SEVERAL: "h"}
-"""Type of a recipient (a person, a channel, several people) → what stands before
-its id in the id of a group."""
+"""Type of a recipient (a person, a channel, several people) → the prefix of its
+id in the id of a group."""
 _MOST_ID_DIGITS: Final = 18
 _MOST_CODE_POINTS: Final = 16
-"""Of an emoji."""
+"""The most code points of an emoji."""
 _MOST_BLOCKS: Final = 8
-"""Blocks in each other that are read."""
+"""The most nested blocks that are read."""
 _MOST_DEPTH: Final = 4
-"""Levels of bold and italic text that are read."""
+"""The most levels of bold and italic text that are read."""
 _LEFT_OUT: Final = {
     "zerver_usertopic": "topic that somebody mutes or follows",
     "zerver_submessage": "vote in a poll, or change of a list",
 }
-"""Tables that are counted → what their rows are."""
+"""Tables that are only counted → the name of their rows."""
 _PART: Final = re.compile(r"messages-(\d{1,12})\.json", re.ASCII)
 _UNFINISHED: Final = ".partial"
-"""With which the name of a part ends until the export has noted who has read
-its messages."""
+"""Ending of the name of a part, until the export has noted who has read its
+messages."""
 _Row = TypeVar("_Row")
 
 
@@ -143,7 +146,7 @@ class _Message(Struct):
     subject: str | None = ""
     date_sent: float | None = None
     pub_date: float | None = None
-    """Its name before version 2."""
+    """The field's name before version 2."""
     last_edit_time: float | None = None
     edit_history: str | list[dict[str, Any]] | None = None
 
@@ -170,7 +173,7 @@ _ROWS: Final[dict[type[Any], str]] = {
     _Flags: "a mark of a message",
     _Avatar: "a picture",
 }
-"""What a row is, for the report."""
+"""Kind of a row → its name in the report."""
 _TABLES: Final[dict[str, type[Any]]] = {
     "zerver_userprofile": _User,
     "zerver_userprofile_mirrordummy": _User,
@@ -181,7 +184,7 @@ _TABLES: Final[dict[str, type[Any]]] = {
     "zerver_realmemoji": _Emoji,
     "zerver_reaction": _Reaction,
 }
-"""Table of ``realm.json`` that is read → its rows."""
+"""Table of ``realm.json`` that is read → the kind of its rows."""
 
 
 # --- reading ------------------------------------------------------------------
@@ -220,9 +223,9 @@ class Zulip:
         self._realm: _Realm | None = None
 
     def records(self) -> Iterator[Record]:
-        """All records. The messages are read twice: who has read what is
-        between them."""
-        # what the second reading notes
+        """Yield all records. The messages are read twice, because their readers
+        are listed between them."""
+        # the second reading notes problems, too
         notes = self.problems
         if self._realm is not None:  # the first reading has noted it
             notes = Problems()
@@ -239,8 +242,8 @@ class Zulip:
                     yield message
 
     def _messages_in(self, part: str) -> Iterator[_Message]:
-        """The messages of a part, whose problems are known. Behind them is who
-        has read what, which is most of the file, and is known, too."""
+        """The messages of a part whose problems are known. The list of readers
+        after them is most of the file, and is known, too."""
         silent = Problems()
         has_begun = False
         for table, value, where in self.rows(part, silent):
@@ -253,7 +256,8 @@ class Zulip:
                 return
 
     def open(self, file: str) -> IO[bytes] | None:
-        """The bytes of a file by its id, which is its path, or of spoilers."""
+        """The bytes of a file by its id: the path of the file, or an id of
+        spoilers."""
         spoilers = spoilers_in(file)
         if spoilers is not None:
             return spoilers
@@ -270,8 +274,8 @@ class Zulip:
     def rows(
         self, file: str, notes: Problems | None = None
     ) -> Iterator[tuple[str, Any, str]]:
-        """(table, row, place) of a file; none if it is not there. What is
-        broken is noted."""
+        """Yield (table, row, location) of a file; nothing if the file is
+        missing. Broken rows are noted."""
         if not self.has(file):
             return
         try:
@@ -287,8 +291,8 @@ class Zulip:
     def row(
         self, kind: type[_Row], row: Any, where: str, notes: Problems | None = None
     ) -> _Row | None:
-        """A row as a record; None: it cannot be one. That is noted, as are
-        fields of wrong types."""
+        """A row as a record. None if it is broken. Broken rows and fields with
+        wrong types are noted."""
         notes = notes or self.problems
         reader: RecordReader[_Row] = self._readers.setdefault(kind, RecordReader(kind))
         note = partial(notes.note_field, _ROWS.get(kind, where))
@@ -300,29 +304,28 @@ class Zulip:
 
 
 def _ms(seconds: float | None) -> int:
-    """Milliseconds of a time that can be one; 0: there is none."""
+    """Milliseconds of a time; 0 if it is missing or not possible."""
     if seconds and 0 < seconds < LATEST_MS / SECOND_MS:
         return int(seconds * SECOND_MS)
     return 0
 
 
 class _Conversation(Struct):
-    """A conversation: what stands of it in the tables, and what its messages
-    say."""
+    """A conversation: facts about it from the tables, and from its messages."""
 
     kind: GroupKind
     people: dict[int, None] = field(default_factory=dict)
     channel: _Channel | None = None
     is_used: bool = False
     unread_ms: dict[int, int] = field(default_factory=dict)
-    """Who has received messages → the time of the first one that they have not
-    read; 0: none."""
+    """Person who has received messages → the time of the first one that they
+    have not read; 0 if they have read all."""
     topics: dict[str, tuple[int, int]] = field(default_factory=dict)
     """Topic in lower case → time and id of its oldest message."""
 
 
 class _Realm:
-    """The tables of an organization, and what its messages say about
+    """The tables of an organization, and facts from its messages about
     conversations."""
 
     def __init__(self, archive: Zulip) -> None:
@@ -331,12 +334,12 @@ class _Realm:
         self.channels: dict[int, _Channel] = {}
         self.emoji: list[Emoji] = []
         self.emoji_names: dict[str, str] = {}
-        """Name of an emoji → the character, of those with which somebody has
-        reacted."""
+        """Name of an emoji → the character, for emoji that were used in
+        reactions."""
         self._own_emoji: dict[str, str] = {}
         self._recipients: dict[int, str] = {}
-        """Recipient → the id of the group; ``p`` and the id of a person:
-        whoever writes to them."""
+        """Recipient → the id of the group. For a person it is ``p`` and the id
+        of the person, because the sender decides the group."""
         self._conversations: dict[str, _Conversation] = {}
         self._reactions: dict[int, list[Reaction]] = {}
         self._last_ms = 0
@@ -349,8 +352,8 @@ class _Realm:
     # --- tables ---------------------------------------------------------------
 
     def _read_tables(self) -> None:
-        """Read the tables but messages. Channels and recipients refer to
-        people, so these come first."""
+        """Read all tables except messages. People come first, because channels
+        and recipients refer to them."""
         tables = self._tables()
         avatars = self._avatars()
         for table in ("zerver_userprofile", "zerver_userprofile_mirrordummy"):
@@ -382,7 +385,7 @@ class _Realm:
         return tables
 
     def _avatars(self) -> Mapping[int, str]:
-        """User → the path of the best picture of them."""
+        """User → the path of the user's best picture."""
         archive = self.archive
         avatars: dict[int, str] = {}
         for _, value, where in archive.rows("avatars/records.json"):
@@ -412,8 +415,8 @@ class _Realm:
     def _add_recipients(
         self, recipients: list[_Recipient], subscriptions: list[_Subscription]
     ) -> None:
-        """Remember to whom messages may be sent, and who is in a conversation
-        of several people or in a channel."""
+        """Note to whom messages may be sent, and the members of channels and of
+        conversations of several people."""
         members: dict[int, dict[int, None]] = {}
         for row in subscriptions:
             if row.active and row.user_profile in self.people:
@@ -424,7 +427,7 @@ class _Realm:
             if recipient.type not in _PREFIXES:
                 continue
             group = f"{_PREFIXES[recipient.type]}{recipient.type_id}"
-            # version 11 has pairs so, too
+            # version 11 lists pairs in this way, too
             if recipient.type == _SEVERAL and 0 < len(people) <= 2:
                 group = self._pair(min(people), max(people))
             elif recipient.type == _SEVERAL:
@@ -442,7 +445,7 @@ class _Realm:
         person = Person(id, clean(name), avatar=avatar)
         if is_bot:
             person = replace(person, why="bot")
-        # in exports with consent, a mirror dummy is who has not consented
+        # in exports with consent, a mirror dummy is a person without consent
         elif user.is_active or user.is_mirror_dummy:
             person = replace(person, email=clean(email))
         else:
@@ -469,7 +472,7 @@ class _Realm:
             of_message.append(Reaction(person.id, character))
 
     def _character(self, reaction: _Reaction) -> str:
-        """The emoji of a reaction; ``""``: it is none."""
+        """The character of a reaction's emoji; ``""`` if it has none."""
         code = reaction.emoji_code
         if reaction.reaction_type == "realm_emoji":
             name = self._own_emoji.get(code) or clean(reaction.emoji_name or "")
@@ -490,11 +493,11 @@ class _Realm:
     # --- messages -------------------------------------------------------------
 
     def _read_part(self, part: str) -> None:
-        """Note the first messages of topics, who talks with whom, and who has
-        read how far."""
+        """Note the first messages of topics, the partners of conversations, and
+        how far people have read."""
         archive = self.archive
         positions: dict[int, tuple[_Conversation, int]] = {}
-        """Message → its conversation and time."""
+        """Message → its conversation and its time."""
         for table, value, where in archive.rows(part):
             if table == "zerver_message":
                 message = archive.row(_Message, value, where)
@@ -508,7 +511,8 @@ class _Realm:
     def _look(
         self, message: _Message, positions: dict[int, tuple[_Conversation, int]]
     ) -> None:
-        """Note where a message is, and whether a topic begins with it."""
+        """Note the conversation of a message, and whether the message begins a
+        topic."""
         time_ms = _ms(message.date_sent or message.pub_date)
         conversation = self._conversations.get(self._group_of(message))
         if not time_ms or conversation is None:
@@ -524,7 +528,7 @@ class _Realm:
             )
 
     def _mark(self, flags: _Flags, conversation: _Conversation, time_ms: int) -> None:
-        """Note whether somebody has read a message, and starred it."""
+        """Note whether a person has read a message, and has starred it."""
         user = flags.user_profile
         mask = flags.flags_mask or 0
         if mask & _READ:
@@ -538,8 +542,8 @@ class _Realm:
             )
 
     def _group_of(self, message: _Message) -> str:
-        """The id of the group of a message; ``""``: nobody is it. Pairs are met
-        by their messages."""
+        """The id of the group of a message; ``""`` if it has none.
+        Conversations of two are found by their messages."""
         group = self._recipients.get(message.recipient, "")
         if not group.startswith("p"):
             if group in self._conversations:
@@ -558,8 +562,8 @@ class _Realm:
         return group
 
     def groups(self) -> Iterator[Group]:
-        """All conversations. Those of some people without a message are left
-        out."""
+        """All conversations. A conversation of some people without a message is
+        left out."""
         texts = _Texts(self)
         for id, conversation in self._conversations.items():
             if not (conversation.is_used or conversation.channel):
@@ -602,7 +606,7 @@ class _Realm:
     def message(
         self, message: _Message, texts: "_Texts", notes: Problems
     ) -> Message | None:
-        """A row as a record; None: it cannot be one, which is noted."""
+        """A row as a record. None if it is broken, which is noted."""
         group = self._group_of(message)
         time_ms = _ms(message.date_sent or message.pub_date)
         conversation = self._conversations.get(group)
@@ -639,8 +643,8 @@ _MEDIUM_RANK: Final = 3
 
 
 def _rank(way: str) -> int:
-    """How good a picture of somebody is: they are in the export in several
-    sizes."""
+    """The rank of a picture by its size. The export has a person's picture in
+    several sizes."""
     if not way:
         return 0
     if way.endswith(".original"):
@@ -655,8 +659,8 @@ def _topic_of(message: _Message) -> str:
 
 
 def _is_edited(message: _Message) -> bool:
-    """Whether its text is another one: the history names also moves between
-    topics."""
+    """Whether the text of a message was changed. The history also has moves
+    between topics."""
     history = message.edit_history
     if isinstance(history, str) and history:
         try:
@@ -701,8 +705,8 @@ _NARROW: Final = re.compile(
 
 
 class _Block(Struct):
-    """A quote, a spoiler, or code. ``fence``: the line that ends it. ``title``
-    stands behind the fence that begins it."""
+    """A quote, a spoiler, or code. ``fence``: the line that ends it. ``title``:
+    the text after the fence that begins it."""
 
     fence: str
     kind: str
@@ -711,23 +715,23 @@ class _Block(Struct):
 
 
 class _Blocks(Struct):
-    """The blocks that are open at a line of a text, the inner one last. Quotes
-    and spoilers may have blocks in them."""
+    """The blocks that are open at a line of a text; the innermost comes last.
+    Quotes and spoilers may contain blocks."""
 
     open: list[_Block] = field(default_factory=list)
 
     def have(self, kind: str) -> bool:
-        """Whether the line is in a block of a kind."""
+        """Whether the line is in a block of this kind."""
         return any(block.kind == kind for block in self.open)
 
     def end(self, line: str) -> _Block | None:
-        """End the block that the line ends; None: it ends none."""
+        """End the block that the line ends. None if it ends no block."""
         if self.open and line.strip() == self.open[-1].fence:
             return self.open.pop()
         return None
 
     def begin(self, line: str) -> _Block | None:
-        """Begin the block that the line begins; None: it begins none."""
+        """Begin the block that the line begins. None if it begins no block."""
         match = _FENCE.fullmatch(line)
         if match is None or len(self.open) >= _MOST_BLOCKS or self.have("code"):
             return None
@@ -754,11 +758,11 @@ class _Texts:
             self._people.setdefault(person.nickname, person)
         self._files: list[File] = []
         self._spoilers: list[list[str]] = []
-        """The lines of each."""
+        """The lines of each spoiler."""
 
     def convert(self, text: str) -> tuple[str, list[File]]:
-        """A text as ours, and the files that it names. Its spoilers are in a
-        file, too."""
+        """A text in the form that texts have here, and the files that it names.
+        Its spoilers are in a file, too."""
         files: list[File] = []
         self._files = files
         self._spoilers = []
@@ -773,7 +777,8 @@ class _Texts:
         return "\n".join(lines).strip(), files
 
     def _name_of(self, id: str) -> str:
-        """How a text names somebody whom it cannot mention."""
+        """The name by which a text refers to somebody whom it cannot
+        mention."""
         person = None
         if id.isdecimal():
             person = self._realm.people.get(int(id))
@@ -782,8 +787,8 @@ class _Texts:
         return f"@{person.nickname}"
 
     def _lines(self, lines: list[str]) -> Iterator[str]:
-        """The lines of a text. Those of a spoiler are kept apart: :data:`COVER`
-        stands in their place."""
+        """The lines of a text. Lines of a spoiler are moved away, and
+        :data:`COVER` stands in their place."""
         was_covered = False
         for line, is_covered in self._all_lines(lines):
             if not is_covered:
@@ -796,8 +801,8 @@ class _Texts:
             was_covered = is_covered
 
     def _all_lines(self, lines: list[str]) -> Iterator[tuple[str, bool]]:
-        """Lines, and whether each is in a spoiler. Those outside of code are
-        converted."""
+        """Lines, each with whether it is in a spoiler. Lines outside of code
+        are converted."""
         command, space, rest = lines[0].partition(" ")
         if space and command == "/me" and len(lines) == 1:
             yield f"_{self._inline(rest)}_", False
@@ -832,7 +837,7 @@ class _Texts:
             yield "```", blocks.have("spoiler")
 
     def _heading(self, block: _Block) -> str:
-        """The line with which a block begins; ``""``: none."""
+        """The line with which a block begins; ``""`` if it has none."""
         if block.kind == "code":
             is_language = _LANGUAGE.fullmatch(block.language)
             if is_language:
@@ -843,7 +848,8 @@ class _Texts:
         return f"*{self._inline(block.title).replace('*', '')}*"
 
     def _prose(self, line: str) -> str | None:
-        """A line outside of code; None: it names files alone, and goes."""
+        """A line outside of code. None if it only names files, and is left
+        out."""
         before = len(self._files)
         text = self._inline(line)
         names_files = len(self._files) > before
@@ -885,7 +891,7 @@ class _Texts:
 
     def _mention(self, match: re.Match[str]) -> str:
         name, _, id = match["name"].partition("|")
-        # a group of people, or all who write in a topic
+        # a group of people, or everybody who writes in a topic
         if match["stars"] == "*" or name == "topic":
             return f"@{match['name']}"
         if name in ("all", "everyone", "channel", "stream") and not id:
@@ -929,7 +935,7 @@ class _Texts:
         return labelled(label, target)
 
     def _has(self, kind: str, id: int) -> bool:
-        """Whether the tables have a channel or a person."""
+        """Whether the tables have this channel or person."""
         if kind in ("channel", "stream"):
             return id in self._realm.channels
         return id in self._realm.people
