@@ -1,5 +1,5 @@
-"""Chats with bots for the AI SDK and AG-UI: a message by POST, and the streamed
-answer of the bot."""
+"""Chats with bots for the AI SDK and AG-UI: a client posts a message, and gets
+the answer of the bot as a stream."""
 
 from collections.abc import Callable, Collection
 from functools import partial
@@ -69,23 +69,25 @@ from .wire import (
 
 PATH: Final = "/ai-chat"
 PAGE: Final = 50
-"""Messages of a page of the history."""
+"""Messages on a page of the history."""
 SILENT_SECONDS: Final = 10.0
 """How long a client waits for the first sign of a bot that has no
 connection."""
 LOST_SECONDS: Final = 30.0
-"""How long a client waits for an answer that is neither stored nor open."""
+"""How long a client waits for an answer that is neither stored nor being
+streamed."""
 MESSAGES: Final = Rate(
     "ai_chat_messages", "messages over /ai-chat", "user", "limits.messages_per_second"
 )
 MOST_ANSWERS: Final = 16
-"""Answers that one WebSocket receives at once."""
+"""The most answers that one WebSocket receives at once."""
 _TYPE: Final = "text/event-stream; charset=utf-8"
 _HEADERS: Final = (
     b"x-vercel-ai-ui-message-stream: v1\r\nAccess-Control-Expose-Headers: *\r\n"
 )
 _DEVICE_CHARACTERS: Final = 12
-"""Random hexadecimal digits that tell the connections of a user apart."""
+"""Number of random hexadecimal digits that tell the connections of a user
+apart."""
 _SECOND_MS: Final = 1000
 _OPEN_QUERY: Final = f"{NAME}.open"
 _EMPTY: Final = HttpResponse(204, b"")
@@ -98,7 +100,7 @@ class AiChatSettings(Struct, frozen=True):
 
 
 class OpenQuery(Struct, frozen=True, array_like=True):
-    """Which streams of a bot are open in a channel, as a node knows."""
+    """The query for the open streams of a bot in a channel, on one node."""
 
     app: str
     channel: str
@@ -106,8 +108,8 @@ class OpenQuery(Struct, frozen=True, array_like=True):
 
 
 class Form(NamedTuple):
-    """The form of answers: how a chunk is written, and their ends over HTTP/1.1
-    and HTTP/1.0."""
+    """The form of answers: how a chunk is written, and how an answer ends over
+    HTTP/1.1 and HTTP/1.0."""
 
     line: Callable[[Answer, Chunk], bytes]
     chunked: StreamEncoding
@@ -131,7 +133,7 @@ class AiChat:
         core.queries.add(_OPEN_QUERY, OpenQuery, self._open_here)
 
     def paths(self, _serve: object) -> dict[str, StreamPath]:
-        """Path of a stream → how it is served."""
+        """Path of a stream → the way to serve it."""
         refuse = partial(stream_refused, self._core.node.request_log, style=PROBLEM)
 
         def path(method: str, open: Callable[[Stream, Head], None]) -> StreamPath:
@@ -175,13 +177,14 @@ class AiChat:
     def _put(
         self, principal: Principal, question: Question, answer: Answer
     ) -> tuple[int, Message | None]:
-        """Store a question; one without a text is stored already. Returns its
-        id, and its answer if that is stored, too. May switch. Raises ApiProblem
-        and StorageUnavailable."""
+        """Store a question. A question without a text is stored already.
+        Returns its id, and its answer if the answer is stored, too. May switch.
+        Raises ApiProblem and StorageUnavailable."""
         chat = question.chat
         self._check_bot(principal, chat)
-        # A message that is sent again is answered already, or will be: by any
-        # stream.
+        # A message that is sent again has an answer already, or will get one
+        # from
+        # any stream.
         earlier = self._log.entries.sent(
             principal.app, principal.user, question.client_msg_id
         )
@@ -193,7 +196,7 @@ class AiChat:
         if answer.stream:
             return entry.id, self._find(principal, answer, streams)
 
-        # A stream that began before the question does not answer it.
+        # A stream that began before the question is not its answer.
         answer.skipped = frozenset(
             id
             for id, begun in streams.items()
@@ -210,7 +213,8 @@ class AiChat:
     def _stored_question(
         self, principal: Principal, chat: Chat, earlier: Message | None
     ) -> Message:
-        """The question of a run that goes on. May switch. Raises ApiProblem."""
+        """The question of a run that continues. May switch. Raises
+        ApiProblem."""
         receiver = chat.conversation or chat.bot
         if not earlier or (earlier.to or earlier.conversation) != receiver:
             raise ApiProblem(
@@ -220,9 +224,9 @@ class AiChat:
         return earlier
 
     def _resume(self, stream: Stream, head: Head) -> None:
-        """Stream an answer from its beginning: the one that is open, or
-        (``message``) one that may have ended meanwhile. ``wait``: the next one,
-        if none is open. May switch."""
+        """Stream an answer from its beginning: the open one, or (``message``)
+        one that may have ended meanwhile. ``wait``: if no answer is open, wait
+        for the next. May switch."""
         chat = Chat.of(head.path.split("/")[2])
         parameters = head.params()
         principal = self._user_of(head.headers, host_of(stream.peer))
@@ -252,11 +256,11 @@ class AiChat:
     def _find(
         self, principal: Principal, answer: Answer, streams: Collection[str]
     ) -> Message | None:
-        """The answer that a client names, if it is stored. One that is not open
-        either is given up. May switch."""
+        """The answer that a client names, if it is stored. If it is neither
+        stored nor open, the answer is given up. May switch."""
         entries = self._log.entries
         name = answer.stream
-        # The name is that of a stream, or the id of a stored message.
+        # The name is the id of a stream or of a stored message.
         sent = entries.sent(principal.app, answer.bot, name)
         if sent:
             id = sent.id
@@ -273,8 +277,8 @@ class AiChat:
         return stored
 
     def _watch(self, principal: Principal, chat: Chat, answer: Answer) -> None:
-        """Greenlet: end an answer that nobody produces: the bot has neither a
-        connection nor a stream."""
+        """Greenlet: end an answer that nobody produces, because the bot has
+        neither a connection nor a stream."""
         while answer.connection.is_open and not (answer.begun or answer.over):
             streams = self._open_streams(principal, chat)
             has_stream = bool(streams.keys() - answer.skipped)
@@ -285,7 +289,7 @@ class AiChat:
             gevent.sleep(SILENT_SECONDS)
 
     def _give_up(self, answer: Answer, why: str) -> None:
-        """End an answer of which nothing has come."""
+        """End an answer that has not begun."""
         if answer.begun:
             return
         line = answer.encode(answer, {"type": "error", "errorText": why})
@@ -322,8 +326,8 @@ class AiChat:
         cursor: int,
         stored: Message | None,
     ) -> None:
-        """Begin a session that receives an answer; it is ``stored``, or comes
-        behind ``cursor``."""
+        """Begin a session that receives an answer. The answer is ``stored``, or
+        comes after ``cursor``."""
         start = None
         if stored is None:
             start = self._starts.start(principal.app, principal.user, cursor)
@@ -334,7 +338,7 @@ class AiChat:
         log = self._core.node.request_log
         host = host_of(stream.peer)
         opening = stream_head(log, head, host, _TYPE, principal.label)
-        # The headers of this answer follow the last one.
+        # The headers of this answer come after the last header of it.
         opening = opening.removesuffix(b"\r\n") + _HEADERS
         if head.version == "1.0":
             stream.begin(form.plain, opening + b"\r\n")
@@ -350,12 +354,13 @@ class AiChat:
     def _begin_session(
         self, connection: Connection, principal: Principal, authorization: str
     ) -> bool:
-        """Begin a session of a user; False: the connection was closed. May
+        """Begin a session of a user. False if the connection was closed. May
         switch."""
         token = authorization.partition(" ")[2].strip()
         device = f"{NAME}-{uuid4().hex[:_DEVICE_CHARACTERS]}"
-        # Each connection is a device of its own: a second one does not end the
-        # first.
+        # Each connection is a separate device, so that a second one does not
+        # end
+        # the first.
         return self._core.sessions.begin_for(
             connection, principal.app, principal, token, NAME, device
         )
@@ -363,8 +368,8 @@ class AiChat:
     # --- sockets --------------------------------------------------------------
 
     def opened(self, connection: Connection, head: Head) -> None:
-        """A WebSocket is open. Its session begins with its first request, which
-        may be its URL: that of a run that goes on. May switch."""
+        """Handle a new WebSocket. Its session begins with its first request.
+        This may be in its URL, for a run that continues. May switch."""
         parameters = head.params()
         connection.dialect_state = Socket(
             authorization=f"Bearer {parameters.get('token', '')}"
@@ -382,7 +387,7 @@ class AiChat:
         if asking.kind == "abort":
             return
         try:
-            # nobody could tell which of the two a frame is of
+            # otherwise nobody could tell to which of the two a frame belongs
             if answer is not None and not asking.is_run:
                 raise ApiProblem.invalid("`requestId`: a request has it, which ends")
             self._answer_on(connection, socket, asking)
@@ -394,8 +399,9 @@ class AiChat:
     def _answer_on(
         self, connection: Connection, socket: Socket, asking: Asking
     ) -> None:
-        """Stream an answer to a WebSocket: to a message, or the open one from
-        its beginning. May switch. Raises ApiProblem and Unavailable."""
+        """Stream an answer to a WebSocket: the answer to a message, or the open
+        answer from its beginning. May switch. Raises ApiProblem and
+        Unavailable."""
         principal = self._user_on(connection, socket, asking)
         if principal is None:
             return
@@ -440,8 +446,8 @@ class AiChat:
     def _user_on(
         self, connection: Connection, socket: Socket, asking: Asking
     ) -> Principal | None:
-        """The user who makes a request on a WebSocket; None: it was closed. May
-        switch. Raises ApiProblem and Unavailable."""
+        """The user who makes a request on a WebSocket. None if it was closed.
+        May switch. Raises ApiProblem and Unavailable."""
         authorization = asking.authorization or socket.authorization
         principal = self._user_of(
             {"authorization": authorization}, host_of(connection.peer)
@@ -466,8 +472,8 @@ class AiChat:
         cursor: int,
         stored: Message | None,
     ) -> None:
-        """Begin an answer on a WebSocket; it is ``stored``, or comes behind
-        ``cursor``."""
+        """Begin an answer on a WebSocket. The answer is ``stored``, or comes
+        after ``cursor``."""
         start = None
         if stored is None:
             start = self._starts.start(principal.app, principal.user, cursor)
@@ -488,7 +494,7 @@ class AiChat:
     def _ended_on(
         self, connection: Connection, socket: Socket, asking: Asking, answer: Answer
     ) -> None:
-        """An answer on a WebSocket has ended."""
+        """Handle the end of an answer on a WebSocket."""
         if socket.answers.get(asking.request) is not answer:
             return  # another one has its id now
         del socket.answers[asking.request]
@@ -501,9 +507,12 @@ class AiChat:
         self, principal: Principal, chat: Chat, surely: bool = False
     ) -> dict[str, int]:
         """The open streams of a bot in a chat on all nodes, the oldest first:
-        id → when it began, Unix milliseconds (0: a node of an older version has
-        it). ``surely``: it raises ApiProblem if there is none, and a node has
-        not answered. May switch."""
+        id → when it began, in Unix milliseconds (0: a node of an older version
+        has it).
+
+        ``surely``: raise ApiProblem if no stream is open and a node has not
+        answered. May switch.
+        """
         query = OpenQuery(principal.app, chat.channel(principal.user), chat.bot)
         answers, missing = self._core.ask_others(
             _OPEN_QUERY, query, list[tuple[int, str]]
@@ -517,8 +526,8 @@ class AiChat:
         return streams
 
     def _open_here(self, query: OpenQuery) -> list[tuple[int, str]]:
-        """The open streams of a bot on this node: when each began, and its
-        id."""
+        """The open streams of a bot on this node, each with the time when it
+        began, and its id."""
         streams = self._messaging.streams.of(query.app, query.channel).values()
         return [
             (stream.begun, stream.id)
@@ -562,14 +571,15 @@ class AiChat:
         raise ApiProblem(Problems.TOO_MANY_REQUESTS)
 
     def _check_bot(self, principal: Principal, chat: Chat) -> None:
-        """Refuse a chat with who is no bot. May switch. Raises ApiProblem."""
+        """Refuse a chat with a user who is not a bot. May switch. Raises
+        ApiProblem."""
         accounts = self._core.accounts.those_of(principal.app, [chat.bot])
         if not any(account.bot for account in accounts):
             raise ApiProblem(Problems.UNKNOWN_ACCOUNT, f"There is no bot {chat.bot}")
 
     def _check_member(self, principal: Principal, chat: Chat) -> None:
-        """Refuse who is no member of the group of a chat. May switch. Raises
-        ApiProblem."""
+        """Refuse a user who is not a member of the group of a chat. May switch.
+        Raises ApiProblem."""
         if not chat.conversation:
             return
         conversations = self._log.conversations
@@ -578,8 +588,8 @@ class AiChat:
             raise ApiProblem(Problems.UNKNOWN_CONVERSATION)
 
     def history(self, call: Call) -> HttpResponse:
-        """The messages of a chat, the oldest first, as the AI SDK has them. May
-        switch."""
+        """The messages of a chat in the form of the AI SDK, the oldest first.
+        May switch."""
         principal = self._checked(call.principal)
         chat = Chat.of(call.request.path.split("/")[2])
         before = call.params.get("before", "0")
@@ -610,7 +620,7 @@ class AiChat:
         return call.reply({"messages": messages, "before": next_before})
 
     def stop(self, call: Call) -> HttpResponse:
-        """Stop the open streams of a chat: the producer hears of it. May
+        """Stop the open streams of a chat; the producer gets to know it. May
         switch."""
         principal = self._checked(call.principal)
         chat = Chat.of(call.request.path.split("/")[2])
@@ -636,8 +646,8 @@ class AiChat:
         )
 
     def _checked(self, principal: Principal) -> Principal:
-        """The user of the app that has the chats, who is not banned. Raises
-        ApiProblem."""
+        """The principal, if it is a user of the app that has the chats, and is
+        not banned. Raises ApiProblem."""
         tenants = self._core.tenants
         app = tenants.resolve(self._settings.app)
         if tenants.find(app) is None:
@@ -655,8 +665,8 @@ class AiChat:
 
 
 def _message_of(entry: Message, bot: str) -> dict[str, Any]:
-    """A message as the AI SDK has it. ``chunks``: the content of one whose
-    producer has sent chunks."""
+    """A message in the form of the AI SDK. ``chunks``: the content of a message
+    whose producer has sent chunks."""
     chunks = whole_chunks(entry)
     parts = [chunk for chunk in chunks if chunk["type"].startswith("data-")]
     text = "".join(

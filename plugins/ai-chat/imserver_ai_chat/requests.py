@@ -14,13 +14,13 @@ from imserver.plugin.http import ApiProblem
 from imserver.plugin.wire import Limit
 
 _ID_BYTES: Final = 16
-"""Bytes of the id of a message whose answer is made anew."""
+"""Number of bytes in the id of a question whose answer is made again."""
 _CHAT: Final = re.compile(r"([1-9]\d{0,17})(?:-([1-9]\d{0,15}))?")
 
 
 class Chat(NamedTuple):
     """A chat of a user: the bot, and the number of the group in which they talk
-    (0: in none, the two are alone)."""
+    (0: no group, the two are alone)."""
 
     bot: str
     conversation: int
@@ -36,14 +36,15 @@ class Chat(NamedTuple):
         return cls(match[1], int(match[2] or 0))
 
     def channel(self, user: str) -> str:
-        """The channel of the chat for a user, as open streams name it."""
+        """The channel of the chat for a user. Open streams name it."""
         if self.conversation:
             return f"group:{self.conversation}"
         return f"user:{user}"
 
 
 class _Message(Struct):
-    """A message of a client. The AI SDK has ``parts``, AG-UI ``content``."""
+    """A message of a client. The AI SDK sends ``parts``, AG-UI sends
+    ``content``."""
 
     role: str
     id: str = ""
@@ -61,8 +62,8 @@ class _Body(Struct):
 
 
 class Question(NamedTuple):
-    """A message to a chat. ``client_msg_id``: a message that is sent again with
-    this id is stored once. ``run``: the name of the answer for clients of
+    """A message to a chat. ``client_msg_id``: if a message is sent again with
+    this id, it is stored once. ``run``: the name of the answer for clients of
     AG-UI."""
 
     chat: Chat
@@ -76,8 +77,9 @@ _decode: Final = msgspec.json.Decoder(_Body).decode
 
 
 def read_message(body: bytes, is_run: bool = False) -> Question:
-    """Read a request of the AI SDK or AG-UI: its last message is the new one.
-    ``is_run``: the id of the run is that of the message. Raises ApiProblem."""
+    """Read a request of the AI SDK or AG-UI, whose last message is the new one.
+    ``is_run``: the id of the run is the id of the message. Raises ApiProblem.
+    """
     try:
         request = _decode(body)
     except (ValueError, RecursionError) as error:
@@ -91,7 +93,7 @@ def read_message(body: bytes, is_run: bool = False) -> Question:
         id = request.run_id
     else:
         id = message.id
-    # an answer that is made anew has a question of its own
+    # an answer that is made again gets a question of its own
     if request.trigger == "regenerate-message":
         name = f"{id}/{request.message_id or uuid4()}"
         id = blake2b(name.encode(), digest_size=_ID_BYTES).hexdigest()

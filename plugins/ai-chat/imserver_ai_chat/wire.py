@@ -1,5 +1,5 @@
-"""The wire: an answer as chunks of the AI SDK, and each chunk as an event of
-AG-UI or TanStack.
+"""The wire format: an answer as chunks of the AI SDK, and each chunk as an
+event of AG-UI or TanStack.
 
 AI SDK 7: https://ai-sdk.dev/docs/ai-sdk-ui/stream-protocol. AG-UI 1:
 https://docs.ag-ui.com/concepts/events.
@@ -31,23 +31,23 @@ from imserver.plugin.wire import (
 )
 
 NAME: Final = "ai_chat"
-"""Name of the feature and its dialect, and the type of messages whose text is
+"""Name of the feature and its dialect. Also the type of messages whose text is
 chunks, one on each line."""
 PING: Final = b": ping\n\n"
 _OWN: Final = ("start", "finish", "abort")
 """Chunks at the beginning and the end of a message. The server adds them, so
-those of a producer are left out."""
+chunks of a producer with these types are left out."""
 _encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder().decode
 
 Chunk = dict[str, Any]
-"""A part of an answer, as the AI SDK names it."""
+"""A part of an answer, in the words of the AI SDK."""
 _MOST_DIGITS: Final = 15
-"""JavaScript has numbers of so many digits exactly."""
+"""Number of digits up to which JavaScript's numbers are exact."""
 
 
 def chunk_of(line: str) -> Chunk | None:
-    """The chunk on a line of a producer; None: there is none."""
+    """The chunk on a line of a producer. None if the line is not a chunk."""
     try:
         chunk = _decode(line)
     except (ValueError, RecursionError):
@@ -74,14 +74,14 @@ def metadata_of(message: Message) -> dict[str, Any]:
 
 
 def is_number(text: str) -> bool:
-    """Whether a text is the id of a message, or a position in an answer."""
+    """Whether a text can be the id of a message, or a position in an answer."""
     return text.isascii() and text.isdecimal() and len(text) <= _MOST_DIGITS
 
 
 def whole_chunks(message: Message) -> list[Chunk]:
     """The content of a stored message as chunks."""
     if message.type == NAME:
-        # U+2028 may be in a chunk
+        # a chunk may contain U+2028
         lines = message.body.decode("utf-8", "replace").split("\n")
         return [chunk for chunk in map(chunk_of, lines) if chunk is not None]
     if message.type == "text":
@@ -97,15 +97,16 @@ def _text(step: str) -> Chunk:
 
 
 class Answer(DialectState, kw_only=True, gc=True):
-    """The answer that a connection receives, and how far it has come.
+    """The answer that a connection receives, and how much of it was sent.
 
-    ``channel``: that of its conversation, as open streams have it.
-    ``stream``: its id; ``""``: the first of the bot that is not ``skipped``.
-    ``length``: the characters that were sent. ``piece``: the number of the last
-    piece; -1: none. ``close`` is called behind its end. ``request``: of several
-    answers on one connection, the request for it; ``sequence``: the number of
-    its next chunk, or the position behind the last event (:func:`run_line`);
-    ``passed``: the position up to which the client has it.
+    ``channel``: the channel of its conversation; open streams name it.
+    ``stream``: its id; ``""`` means the first stream of the bot that is not
+    ``skipped``. ``length``: how many characters were sent. ``piece``: the
+    number of the last piece; -1 for none. ``close`` is called after its end.
+    ``request``: the id of the request, if a connection gets several answers.
+    ``sequence``: the number of its next chunk, or the position after the last
+    event (:func:`run_line`). ``passed``: the position up to which the client
+    has it.
     """
 
     connection: Connection
@@ -130,7 +131,8 @@ class Answer(DialectState, kw_only=True, gc=True):
     rest: str = ""
 
     def is_of(self, message: Message) -> bool:
-        """Whether a stored message is one of the bot in this conversation."""
+        """Whether a stored message is a message of the bot in this
+        conversation."""
         if message.kind != "message" or message.sender != self.bot:
             return False
         if self.conversation:
@@ -193,7 +195,8 @@ class Answer(DialectState, kw_only=True, gc=True):
         return ({"type": "start", "messageId": self.stream},)
 
     def _more(self, text: str) -> Iterable[Chunk]:
-        """The chunks of the next text. Of lines, the whole ones."""
+        """The chunks of the next text. If the text has lines, only complete
+        ones."""
         self.length += len(text)
         if self.type != NAME:
             if text:
@@ -227,7 +230,7 @@ class Answer(DialectState, kw_only=True, gc=True):
 
 class Socket(DialectState, kw_only=True, gc=True):
     """The answers that a WebSocket receives, by the ids of their requests. Each
-    sends its frames itself. ``authorization``: of its URL."""
+    answer sends its frames itself. ``authorization``: from the URL."""
 
     authorization: str
     answers: dict[str, Answer] = field(default_factory=dict)
@@ -260,7 +263,7 @@ class AnswerDialect(Dialect):
     def encode_event(
         self, event: Event
     ) -> Callable[[str, DialectState | None], bytes] | None:
-        """A piece of a streamed message."""
+        """Encode a piece of a streamed message."""
         if event.kind != "piece":
             return None
 
@@ -274,7 +277,7 @@ class AnswerDialect(Dialect):
     def encode_message(
         self, message: Message
     ) -> Callable[[str, DialectState | None], bytes]:
-        """A stored message."""
+        """Encode a stored message."""
 
         def encode(_user: str, state: DialectState | None) -> bytes:
             if isinstance(state, Answer | Socket):
@@ -284,7 +287,7 @@ class AnswerDialect(Dialect):
         return encode
 
     def encode_close(self, code: int, reason: str) -> bytes | None:
-        """The end. After any other one than that of the answer the client comes
+        """Encode the end. If it is not the end of the answer, the client comes
         back."""
         if code == CloseCode.NORMAL:
             return self._done
@@ -292,12 +295,12 @@ class AnswerDialect(Dialect):
 
 
 class Asking(Command, frozen=True):
-    """A request of ``WebSocketChatTransport``: a message, the open answer, or
-    no more of an answer.
+    """A request of ``WebSocketChatTransport``: send a message, get the open
+    answer, or stop an answer.
 
-    ``is_run``: it is of ``webSocket()`` of TanStack, and ``request`` is the id
-    of the run. ``offset``: of one that goes on, where the client is: ``-1``, or
-    the id of its last event.
+    ``is_run``: it comes from ``webSocket()`` of TanStack, and ``request`` is
+    the id of the run. ``offset``: the position of the client in a run that
+    continues: ``-1``, or the id of its last event.
     """
 
     kind: Literal["send", "resume", "abort"]
@@ -309,7 +312,7 @@ class Asking(Command, frozen=True):
     offset: str | None = None
 
     def position(self) -> tuple[str, int]:
-        """The id of the stream (``""``: none has begun), and the position in
+        """The id of the stream (``""`` if none has begun), and the position in
         it. Raises ApiProblem."""
         if self.offset in (None, "-1"):
             return "", 0
@@ -319,7 +322,7 @@ class Asking(Command, frozen=True):
         return stream, int(passed)
 
     def refusal(self, why: str) -> bytes:
-        """The frame that the client gets instead of an answer."""
+        """The frame that the client gets in place of an answer."""
         if self.is_run:
             return _encode({"type": "RUN_ERROR", "message": why})
         return socket_frame("error", self.request, errorText=why)
@@ -339,14 +342,14 @@ _read_frame: Final = msgspec.json.Decoder(_Frame).decode
 
 class SocketDialect(AnswerDialect):
     """The codec of ``WebSocketChatTransport`` of the AI SDK, and of
-    ``webSocket()`` of TanStack, whose requests have the ids of their runs:
-    answers to several requests on one WebSocket."""
+    ``webSocket()`` of TanStack. One WebSocket gets answers to several requests.
+    Requests of TanStack have the ids of their runs."""
 
     path = "/ai-chat/socket"
     ping = b""
 
     def decode(self, payload: bytes) -> Request:
-        """A request. Raises BadFrame."""
+        """Decode a request. Raises BadFrame."""
         try:
             frame = _read_frame(payload)
         except (ValueError, RecursionError):
@@ -362,7 +365,7 @@ class SocketDialect(AnswerDialect):
             ),
             "",
         )
-        # TanStack names its runs, and no requests.
+        # TanStack has names for its runs, but not for requests.
         is_run = not frame.request_id
         asking = Asking(frame.type, request, frame.id, token, payload, is_run)
         if is_run:
@@ -370,20 +373,20 @@ class SocketDialect(AnswerDialect):
         return Request(request, frame.type, asking)
 
     def encode_reply(self, request: Request, reply: Reply) -> bytes | None:
-        """The refusal of a request."""
+        """Encode the refusal of a request."""
         assert isinstance(request.command, Asking)
         if reply.code == ReplyCode.OK:
             return None
         return request.command.refusal("refused")
 
     def encode_close(self, code: int, reason: str) -> bytes | None:
-        """Nothing: the close frame says it."""
+        """None, because the close frame is enough."""
         return None
 
 
 def resume_frame(parameters: Mapping[str, str]) -> bytes:
-    """The request that the parameters of a URL are: a run of TanStack goes on
-    behind ``offset``."""
+    """The request in the parameters of a URL: a run of TanStack continues after
+    ``offset``."""
     run = parameters.get("runId", "")
     chat = parameters.get("chat", "")
     return _encode(
@@ -397,8 +400,8 @@ def socket_frame(type: str, request: str, **more: object) -> bytes:
 
 
 def socket_line(answer: Answer, chunk: Chunk) -> bytes:
-    """Send a chunk to ``WebSocketChatTransport``, in a frame of its own.
-    Nothing is left for the caller."""
+    """Send a chunk to ``WebSocketChatTransport``, in a separate frame. The
+    caller need not send anything."""
     sequence = answer.sequence
     answer.sequence += 1
     answer.connection.send(
@@ -408,8 +411,8 @@ def socket_line(answer: Answer, chunk: Chunk) -> bytes:
 
 
 class ChunkedEncoding(StreamEncoding):
-    """Sends payloads in the chunks of HTTP/1.1. The last one comes only after
-    the end of the answer, so that clients know whether there is more."""
+    """Sends payloads in the chunks of HTTP/1.1. The last chunk comes only after
+    the end of the answer, so that clients know whether more will come."""
 
     def frame(self, payload: bytes, _opcode: int = 0) -> bytes:
         """The payload as a chunk."""
@@ -433,8 +436,8 @@ def ui_line(_answer: Answer, chunk: Chunk) -> bytes:
 
 
 def _as_is(*names: tuple[str, str], **more: str) -> Callable[[Answer, Chunk], Chunk]:
-    """Makes the fields of an event: those of a chunk, old name → new name, and
-    fields that are always the same."""
+    """Makes a function for the fields of an event: fields of the chunk (old
+    name → new name), and constant fields."""
 
     def fields(_answer: Answer, chunk: Chunk) -> Chunk:
         renamed = {new: chunk.get(old, "") for old, new in names}
@@ -481,8 +484,8 @@ AG_UI: Final[dict[str, tuple[str, Callable[[Answer, Chunk], Chunk]]]] = {
     "tool-input-available": ("TOOL_CALL_END", _as_is(_CALL)),
     "tool-output-available": ("TOOL_CALL_RESULT", _tool_result_of),
 }
-"""Chunk → its event of AG-UI, and what makes its fields. Data parts become
-CUSTOM, others are left out."""
+"""Type of a chunk → its event of AG-UI, and the function that makes its fields.
+Data parts become CUSTOM; other chunks are left out."""
 
 
 def _ag_ui_event(answer: Answer, chunk: Chunk) -> dict[str, Any] | None:
@@ -501,7 +504,7 @@ def _ag_ui_event(answer: Answer, chunk: Chunk) -> dict[str, Any] | None:
 
 
 def ag_ui_line(answer: Answer, chunk: Chunk) -> bytes:
-    """A chunk for clients of AG-UI; ``b""``: AG-UI has no event for it."""
+    """A chunk for clients of AG-UI; ``b""`` if AG-UI has no event for it."""
     event = _ag_ui_event(answer, chunk)
     if event is None:
         return b""
@@ -509,12 +512,12 @@ def ag_ui_line(answer: Answer, chunk: Chunk) -> bytes:
 
 
 def run_line(answer: Answer, chunk: Chunk) -> bytes:
-    """Send a chunk to ``webSocket()`` of TanStack, as an event whose id says
-    where the client is behind it.
+    """Send a chunk to ``webSocket()`` of TanStack, as an event whose id is the
+    position of the client after it.
 
-    The position counts characters of text, and 1 for any other chunk: how an
-    answer was cut into pieces does not change it. What the client has already
-    is left out. Nothing is left for the caller.
+    The position counts characters of text, and 1 for any other chunk. Therefore
+    it does not depend on the pieces of an answer. Text that the client has
+    already is left out. The caller need not send anything.
     """
     if chunk["type"] == "error":
         answer.connection.send(_encode(_ag_ui_event(answer, chunk)))

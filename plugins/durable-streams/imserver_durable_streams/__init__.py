@@ -1,5 +1,5 @@
-"""The Durable Streams protocol: streams of bytes or JSON over HTTP, each in a
-stored channel."""
+"""The Durable Streams protocol: streams of bytes or JSON over HTTP. Each stream
+is in a stored channel."""
 
 from typing import Final
 

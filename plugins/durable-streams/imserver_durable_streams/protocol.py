@@ -1,4 +1,4 @@
-"""What requests say, offsets, and the content of entries
+"""The contents of requests, offsets, and the contents of entries
 (https://github.com/durable-streams/durable-streams)."""
 
 from __future__ import annotations
@@ -30,12 +30,13 @@ END: Final = "closed"
 """The type of the entry that closes a stream and has no content."""
 CURSOR_SECONDS: Final = 20
 CURSOR_BEGIN: Final = 1_728_432_000
-"""The beginning of the intervals of cursors, in Unix seconds: 2024-10-09."""
+"""The first interval of cursors, in Unix seconds: 2024-10-09."""
 _MOST_JITTER_SECONDS: Final = 3600
-"""How far the cursor of an answer is at most ahead of a cursor that is not in
-the past. The protocol asks for a random number of seconds up to this."""
+"""How much later than the request's cursor the new cursor is at most, if the
+request's cursor is not in the past. The protocol wants a random number of
+seconds up to this."""
 _MOST_INTEGER: Final = 2**53 - 1
-"""The largest integer that all JSON readers read without loss."""
+"""The largest integer that all JSON readers read exactly."""
 _MOST_SHORT_CHARACTERS: Final = 255
 _MOST_QUERY_FIELDS: Final = 64
 
@@ -51,9 +52,9 @@ _EXPOSED: Final = (
 )
 
 Offset = tuple[int, int]
-"""A position in a stream. The first number is the id of an entry: the position
-is behind it. The second one says how many bytes (of JSON: values) of the entry
-with the next id are before the position, too."""
+"""A position in a stream, after the entry whose id is the first number. The
+second number counts bytes (in JSON: values) of the next entry that are before
+the position, too."""
 Headers = tuple[tuple[str, str], ...]
 
 
@@ -101,17 +102,17 @@ STYLE: Final = replace(
 
 
 def plain_type(content_type: str) -> str:
-    """A content type without its parameters, as it is compared."""
+    """A content type without its parameters, for comparisons."""
     return content_type.partition(";")[0].strip().lower()
 
 
 def is_json(content_type: str) -> bool:
-    """Whether a stream is one of JSON values."""
+    """Whether a stream consists of JSON values."""
     return plain_type(content_type) == JSON
 
 
 def is_text(content_type: str) -> bool:
-    """Whether a stream is shown as text, and not as base64."""
+    """Whether a stream is shown as text, and not in base64."""
     return is_json(content_type) or plain_type(content_type).startswith("text/")
 
 
@@ -128,7 +129,7 @@ class Producer(Struct, frozen=True):
 
 
 def number(headers: Mapping[str, str], name: str, least: int = -1) -> int:
-    """A header that is a number; ``least``, if it is absent. Raises
+    """The number in a header; ``least`` if the header is missing. Raises
     ApiProblem."""
     text = headers.get(name.lower())
     if text is None:
@@ -147,7 +148,7 @@ def short(headers: Mapping[str, str], name: str) -> str:
 
 
 def read_producer(headers: Mapping[str, str]) -> Producer | None:
-    """The producer of an append; None: it is not idempotent. Raises
+    """The producer of an append. None if the append is not idempotent. Raises
     ApiProblem."""
     names = "Producer-Id", "Producer-Epoch", "Producer-Seq"
     present = [name for name in names if name.lower() in headers]
@@ -175,8 +176,8 @@ def closes(headers: Mapping[str, str]) -> bool:
 
 
 class Wish(Struct, frozen=True):
-    """The query of a reader. ``offset``: None, the end. ``offset_text``: the
-    offset as the reader named it."""
+    """The query of a reader. ``offset``: None means the end. ``offset_text``:
+    the offset in the reader's words."""
 
     offset: Offset | None
     offset_text: str
@@ -212,8 +213,9 @@ class Wish(Struct, frozen=True):
         return cls(offset, text, live, values.get("cursor", ""))
 
     def next_cursor(self) -> str:
-        """The cursor of an answer. It is later than that of the request: so the
-        next request has another address, and no cache answers it."""
+        """The cursor of an answer. It is later than the cursor of the request.
+        Therefore the next request has another address, and no cache answers it.
+        """
         now = int(time() - CURSOR_BEGIN) // CURSOR_SECONDS
         if not _NUMBER.fullmatch(self.cursor):
             return str(now)
@@ -229,7 +231,7 @@ class Wish(Struct, frozen=True):
 
 
 class Content(Struct, frozen=True):
-    """The body of an append as the log stores it, with the ``meta`` and the
+    """The body of an append in the form of the log, with the ``meta`` and the
     ``type`` of its entry."""
 
     body: bytes
@@ -240,20 +242,20 @@ class Content(Struct, frozen=True):
 _read_values: Final = msgspec.json.Decoder(list[Raw]).decode
 _read_tags: Final = msgspec.json.Decoder(dict[str, str]).decode
 _VALUES: Final = "values"
-"""The tag of an entry whose body is an array: how many values it has."""
+"""The tag of an entry whose body is an array, with its number of values."""
 
 
 MOST_VALUES: Final = 100_000
-"""The most commas, colons and brackets of an array, whose values become
-objects. An append of one value may have more."""
+"""The most commas, colons and brackets in an array whose values become objects.
+An append of one value may have more."""
 AROUND_BYTES: Final = 1024
-"""Room in a body for what is around the one value of an array."""
+"""Room in a body for the brackets around the one value of an array."""
 _BEGIN_OF_ARRAY: Final = re.compile(rb"\s*\[")
 
 
 def content_of(body: bytes, content_type: str, is_new: bool = False) -> Content | None:
-    """The content of an append to a stream. None: the body is an empty array,
-    which may create a stream (``is_new``), but not be appended. Raises
+    """The content of an append to a stream. None if the body is an empty array:
+    it may create a stream (``is_new``), but it must not be appended. Raises
     ApiProblem."""
     if is_json(content_type):
         return _json_content(body, is_new)
@@ -316,8 +318,8 @@ def _is_utf8(body: bytes) -> bool:
 
 
 def parts_of(entry: Entry, as_json: bool) -> bytes | list[bytes]:
-    """The bytes of an entry, or its JSON values. Entries may be of other
-    publishers, too."""
+    """The bytes of an entry, or its JSON values. The entry may come from
+    another publisher."""
     if not as_json:
         return entry.body
     meta = entry.publication_meta()
@@ -336,8 +338,8 @@ def joined(chunks: Sequence[bytes], content_type: str) -> bytes:
 
 
 def event(name: str, data: bytes) -> bytes:
-    """An event of Server-Sent Events. No line end of the data ends it. Clients
-    leave out a space before a line."""
+    """An event of Server-Sent Events. Line ends in the data do not end it. A
+    line that begins with a space gets one more, because clients drop one."""
     lines = [
         b"data:%b%b\n" % (b" " * line.startswith(b" "), line)
         for line in _LINE_END.split(data)

@@ -1,5 +1,5 @@
-"""Reads streams: which entries of which channels they are, and how much of
-each."""
+"""Reads streams: finds the channels and the entries of a stream, and how much
+of each entry belongs to it."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from .protocol import END, Offset, bad
 from .rows import DELETED, GONE, MOST_FORKS, StreamRow, StreamRows
 
 PAGE = 500
-"""Entries that are read at once."""
+"""The number of entries that one read fetches."""
 MOST_BYTES = 1 << 20
-"""The most bytes of an append. An answer ends with the entry that reaches
-them."""
+"""The most bytes of an append. An answer ends with the entry that reaches this
+number."""
 
 
 class Segment(Struct, frozen=True):
     """The entries of a channel with ids above ``low``, up to ``high``.
-    ``most``: how many bytes (of JSON: values) of the last one belong to it; 0:
-    all."""
+    ``most``: how many bytes (in JSON: values) of the last entry belong to the
+    segment; 0 means all."""
 
     channel: str
     low: int
@@ -32,7 +32,7 @@ class Segment(Struct, frozen=True):
     most: int = 0
 
     def until(self, end: Offset) -> Segment | None:
-        """The part of the segment before an offset; None: there is none."""
+        """The part of the segment before an offset. None if it is empty."""
         high = end[0]
         if end[1]:
             high += 1
@@ -49,8 +49,8 @@ class Segment(Struct, frozen=True):
 
 
 class Chunk(Struct, frozen=True):
-    """The bytes of one entry that a reader gets. ``end``: the offset behind
-    them. ``whole``: the length of the entry in bytes (of JSON: values)."""
+    """The bytes of one entry that a reader gets. ``end``: the offset after
+    them. ``whole``: the length of the entry in bytes (in JSON: values)."""
 
     entry: Entry
     data: bytes
@@ -59,8 +59,8 @@ class Chunk(Struct, frozen=True):
 
 
 class Page(Struct, frozen=True):
-    """The result of a read. ``next``: the offset at which the next read
-    begins. ``is_last``: the stream has no more entries now."""
+    """The result of a read. ``next``: the offset at which the next read begins.
+    ``is_last``: the stream has no more entries for now."""
 
     chunks: list[Chunk]
     next: Offset
@@ -68,14 +68,14 @@ class Page(Struct, frozen=True):
 
 
 class StreamReader(Service):
-    """Reads the streams of a store. Each method may switch, and raise
+    """Reads the streams of a store. Methods may switch, and raise
     StorageUnavailable."""
 
     _rows: StreamRows
 
     def find(self, app: str, name: str) -> StreamRow:
-        """A stream that can be read. A stored channel that was never created
-        as a stream is read as a stream of JSON. Raises ApiProblem."""
+        """A stream that can be read. A stored channel that was never created as
+        a stream counts as a stream of JSON. Raises ApiProblem."""
         row = self._rows.get(app, name)
         if row is None:
             if self._rows.log.channel_page(app, name, None, 0).last:
@@ -90,8 +90,8 @@ class StreamReader(Service):
         return row
 
     def segments(self, row: StreamRow) -> list[Segment]:
-        """The segments with the entries of a stream, in their order: those that
-        it shares with the streams from which it was forked, then its own.
+        """The segments with the entries of a stream, in their order: segments
+        that it shares with the streams from which it was forked, then its own.
         Raises ApiProblem."""
         segments: list[Segment] = [Segment(row.name, row.begins, row.end)]
         limit = row.empty
@@ -109,9 +109,9 @@ class StreamReader(Service):
         raise bad(400, f"a chain has at most {MOST_FORKS} streams")
 
     def tail(self, row: StreamRow) -> Offset:
-        """The offset of the end of a stream."""
+        """The offset at the end of a stream."""
         if row.is_closed:
-            # The last entry that may be of it: read backwards from its end.
+            # Find the last entry that may belong to it, backwards from its end.
             before = row.closed_at + 1
             page = self._rows.log.channel_page(row.app, row.name, before, 1, True)
         else:
@@ -119,10 +119,12 @@ class StreamReader(Service):
         return _end_of(row, page)
 
     def read(self, row: StreamRow, offset: Offset, most: int = MOST_BYTES) -> Page:
-        """Read a stream from an offset, about ``most`` bytes. Raises
-        ApiProblem, if entries behind the offset may have expired. The log knows
-        only up to which id entries of the app have expired: they may have been
-        of other channels."""
+        """Read a stream from an offset, about ``most`` bytes.
+
+        Raises ApiProblem if entries after the offset may have expired. The log
+        knows only the id up to which entries of the app have expired; they may
+        have belonged to other channels.
+        """
         as_json = protocol.is_json(row.content_type)
         chunks = list[Chunk]()
         end = offset
@@ -151,7 +153,8 @@ class StreamReader(Service):
                     if size >= most:
                         return Page(chunks, end, False)
 
-        # An entry may have been stored since: the end is that of the page.
+        # An entry may have been stored since, so the page decides about the
+        # end.
         if row.is_closed:
             tail = self.tail(row)
         else:
@@ -159,8 +162,8 @@ class StreamReader(Service):
         return Page(chunks, max(end, tail), True)
 
     def inside(self, source: StreamRow, at: Offset, sub: int) -> Offset:
-        """The offset that is ``sub`` bytes (of JSON: values) behind another
-        one. Both are in the same entry. Raises ApiProblem."""
+        """The offset that is ``sub`` bytes (in JSON: values) after another one.
+        Both must be in one entry. Raises ApiProblem."""
         chunks = self.read(source, at, 1).chunks
         if not chunks:
             raise bad(400, "Stream-Fork-Sub-Offset: nothing follows the offset")
@@ -182,8 +185,11 @@ class StreamReader(Service):
 
 def _end_of(row: StreamRow, page: Any) -> Offset:
     """The end of a stream when a page was read. The page of a closed stream has
-    its last entry. Where all entries have expired, the end moves on with the
-    log: so a reader at the end is never before an entry that has expired."""
+    its last entry.
+
+    If all entries have expired, the end moves on with the log. Therefore a
+    reader at the end is never before an expired entry.
+    """
     if not row.is_closed:
         last = page.last
         end = page.extent.head
@@ -205,7 +211,8 @@ def _end_of(row: StreamRow, page: Any) -> Offset:
 def _chunk_of(
     entry: Entry, offset: Offset, segment: Segment, as_json: bool
 ) -> Chunk | None:
-    """The part of an entry that a reader at an offset gets; None: nothing."""
+    """The part of an entry that a reader at an offset gets. None if it gets
+    nothing."""
     parts = protocol.parts_of(entry, as_json)
     whole = len(parts)
     first = 0

@@ -1,4 +1,4 @@
-"""The rows of streams and producers, and the judgement about an append in the
+"""The rows of streams and producers, and the decision about an append in the
 transaction that stores it."""
 
 from __future__ import annotations
@@ -25,39 +25,41 @@ from .protocol import JSON, Offset, Producer, plain_type
 LIVE = 0
 DELETED = 1
 GONE = 2
-"""States of a row. A deleted one is still read by forks. A gone one only
-says that its channel was a stream, as long as the log has something of the
+"""States of a row. Forks still read a DELETED stream. A GONE row only tells
+that its channel was a stream. It stays as long as the log has something of the
 channel."""
 FOREVER: Final = 2**62
 MOST_PRODUCERS: Final = 1000
-"""How many producers a stream remembers, with the number of the last append of
-each."""
+"""The most producers that a stream remembers, each with the number of its last
+append."""
 _DROPPED_PRODUCERS: Final = 100
-"""How many of them it forgets together when there are more: those that have not
-appended for the longest."""
+"""How many producers a stream forgets together if it has too many: the ones
+with the oldest last append."""
 PRODUCER_SECONDS: Final = 7 * 86_400
 """How long a producer is remembered after its last append."""
 _USE_SECONDS: Final = 60
 """The time of a producer's last append is stored in steps of this length."""
 _SECOND_MS: Final = 1000
 _RENEWED_SHARE: Final = 10
-"""A use of a stream is written when this share of its TTL has passed since the
-last one that was: a tenth."""
+"""A use of a stream is written if this share of its TTL has passed since the
+last written use: a tenth."""
 _LOOK_AGAIN_MS: Final = 86_400 * _SECOND_MS
-"""How long after the last look the sweep looks at a gone row again."""
+"""The time after which the sweep looks at a gone row again."""
 MOST_FORKS: Final = 32
 """The most streams in a chain of forks."""
 
 
 class StreamRow(Struct, frozen=True, kw_only=True):
-    """A stream: how the entries of a channel are read. ``begins``: its own
-    entries follow this id. ``start`` and ``skip``: the offset of its end while
-    it has none; of a fork, how much of ``parent`` it shares. ``fork_offset``,
-    ``fork_sub``: the same as the client has named it. ``ttl``: seconds, -1:
-    none. ``expires_at``: as the client has named it. ``expires_ms``: Unix
-    milliseconds, 0: never. ``closed_at``: the last id that may be of it, -1: it
-    is open. ``closed_by``: the append that closed it. ``seq``: the last
-    ``Stream-Seq``."""
+    """A stream: how the entries of a channel are read.
+
+    ``begins``: its own entries come after this id. ``start`` and ``skip``: the
+    offset of its end while it has no entries; for a fork, how much of
+    ``parent`` it shares. ``fork_offset`` and ``fork_sub``: this offset in the
+    client's words. ``ttl``: seconds; -1 for none. ``expires_at``: in the
+    client's words. ``expires_ms``: Unix milliseconds; 0 for never.
+    ``closed_at``: the last id that may belong to it; -1 while it is open.
+    ``closed_by``: the append that closed it. ``seq``: the last ``Stream-Seq``.
+    """
 
     app: str
     name: str
@@ -78,7 +80,7 @@ class StreamRow(Struct, frozen=True, kw_only=True):
 
     @property
     def is_closed(self) -> bool:
-        """Whether nothing can be appended."""
+        """Whether the stream takes no more appends."""
         return self.closed_at >= 0
 
     @property
@@ -95,13 +97,16 @@ class StreamRow(Struct, frozen=True, kw_only=True):
 
     def is_expired(self, sql: Statements) -> bool:
         """Whether the stream has expired, by the clock of the database: nobody
-        has used it for its TTL, or the time of ``expires_at`` is over."""
+        has used it for its TTL, or its time ``expires_at`` has come."""
         return self.expires_ms > 0 and self.expires_ms <= sql.clock_ms()
 
     def renewed(self, sql: Statements) -> int:
-        """The new ``expires_ms`` of a stream that is used now; 0: the row need
-        not be written. A stream may live a tenth longer than its TTL, so that
-        its row is written at most once in that tenth."""
+        """The new ``expires_ms`` of a stream that is used now. 0 if the row
+        need not be written.
+
+        A stream may live a tenth longer than its TTL, so that its row is
+        written at most once in this tenth.
+        """
         if self.ttl < 0:
             return 0
         tenth_ms = self.ttl * _SECOND_MS // _RENEWED_SHARE
@@ -111,7 +116,7 @@ class StreamRow(Struct, frozen=True, kw_only=True):
         return 0
 
     def is_same(self, wish: StreamRow) -> bool:
-        """Whether a request to create a stream asks for this one. Where it
+        """Whether a request to create a stream describes this stream. If it
         names no offset for a fork, any offset is right."""
         return (
             plain_type(self.content_type)
@@ -137,7 +142,7 @@ def _has_forks(sql: Statements, app: str, name: str) -> bool:
 
 
 def _look_again(sql: Statements, row: StreamRow) -> None:
-    """Let the sweep look again later whether a gone row is needed."""
+    """Let the sweep check later whether a gone row is still needed."""
     until = sql.clock_ms() + _LOOK_AGAIN_MS
     sql.execute(
         f"UPDATE durable_streams_stream SET expires_ms = %s WHERE {_KEY}",
@@ -146,8 +151,8 @@ def _look_again(sql: Statements, row: StreamRow) -> None:
 
 
 def _remove(sql: Statements, row: StreamRow) -> None:
-    """Make a stream GONE, or DELETED while forks read it. Then its parent may
-    be gone, too, if only this fork still read it."""
+    """Make a stream GONE, or DELETED while forks read it. Its parent becomes
+    GONE, too, if only this fork has read it."""
     while True:
         if _has_forks(sql, row.app, row.name):
             state = DELETED
@@ -174,9 +179,12 @@ def _remove(sql: Statements, row: StreamRow) -> None:
 def create(
     sql: Statements, wish: StreamRow, head: int
 ) -> tuple[Literal["new", "same", "other"], StreamRow]:
-    """Store a new stream, unless there is one. ``head``: an id of the log after
-    which its entries are; if its channel was no stream before, it also has what
-    is there. Returns what is there."""
+    """Store a new stream, unless one exists. Returns whether it is new, the
+    same, or another one, and its row.
+
+    ``head``: an id of the log after which its entries come. If its channel was
+    not a stream before, the stream also has the earlier entries.
+    """
     row = _lock(sql, wish.app, wish.name)
     if row is not None and row.state == LIVE and row.is_expired(sql):
         _remove(sql, row)
@@ -192,7 +200,7 @@ def create(
 
     wish = replace(wish, expires_ms=wish.renewed(sql) or wish.expires_ms)
     if row is not None or wish.parent:
-        # What the channel has is not of this stream: it begins behind that.
+        # Earlier entries of the channel do not belong to this stream.
         wish = replace(wish, begins=head)
         if wish.is_closed:
             wish = replace(wish, closed_at=head)
@@ -212,10 +220,10 @@ STORED: Final = 0
 
 
 class Verdict(Struct, frozen=True):
-    """The decision about an append. ``status``: that of the answer, or
+    """The decision about an append. ``status``: the status of the answer, or
     ``STORED``. ``text``: the reason. ``number``: depending on the status, the
-    last number of the producer, its epoch, or the number that was expected; -1:
-    none."""
+    last number of the producer, its epoch, or the expected number; -1 for none.
+    """
 
     status: int = STORED
     text: str = ""
@@ -224,14 +232,17 @@ class Verdict(Struct, frozen=True):
 
     @property
     def is_accepted(self) -> bool:
-        """Whether the append is stored, or was before."""
+        """Whether the append is stored, now or earlier."""
         return self.status in (STORED, 204)
 
 
 class Append(Struct):
-    """Decides about an append, in the transaction that stores it. ``wish``: the
-    stream is made with it. ``content_type``: ``""``, it has none. ``ends``: it
-    closes the stream; without ``content`` its entry is behind the end."""
+    """Decides about an append, in the transaction that stores it.
+
+    ``wish``: create the stream with these facts. ``content_type``: ``""`` if
+    the append has none. ``ends``: it closes the stream; without ``content`` its
+    entry comes after the end.
+    """
 
     app: str
     name: str
@@ -245,8 +256,8 @@ class Append(Struct):
     verdict: Verdict = Verdict()
 
     def holds(self, sql: Statements) -> bool:
-        """See DraftSource: judge, and write what the next append is judged
-        by."""
+        """See DraftSource: decide, and write the facts by which the next append
+        is decided."""
         self.verdict = self._judge(sql)
         return self.verdict.status == STORED
 
@@ -275,7 +286,7 @@ class Append(Struct):
         return Verdict(row=row)
 
     def _create(self, sql: Statements, wish: StreamRow) -> StreamRow | Verdict:
-        """The new stream that the append makes; a verdict, if there is one."""
+        """The new stream that the append creates. If it exists, a verdict."""
         outcome, row = create(sql, wish, self.head)
         if outcome == "new":
             return row
@@ -284,7 +295,7 @@ class Append(Struct):
         return Verdict(409, "there is another stream", row=row)
 
     def _find(self, sql: Statements) -> StreamRow | Verdict:
-        """The stream to which the append is; a verdict, if there is none."""
+        """The stream of the append. If it does not exist, a verdict."""
         row = _lock(sql, self.app, self.name)
         if row is None or row.state == GONE:
             return Verdict(404, "there is no such stream")
@@ -292,13 +303,14 @@ class Append(Struct):
             return Verdict(410, "the stream is gone")
         if not row.is_expired(sql):
             return row
-        # An expired stream is deleted while forks read it, and gone otherwise.
+        # While forks read an expired stream it is deleted; otherwise it is
+        # gone.
         if _has_forks(sql, self.app, self.name):
             return Verdict(410, "the stream is gone")
         return Verdict(404, "the stream is gone")
 
     def _write(self, sql: Statements, row: StreamRow) -> None:
-        """Write what the next append is judged by."""
+        """Write the facts by which the next append is decided."""
         changes: dict[str, int | str] = {}
         until = row.renewed(sql)
         if until:
@@ -329,7 +341,7 @@ class Append(Struct):
             row.content_type
         ):
             return Verdict(409, f"the stream has the content type {row.content_type}")
-        # A repeated append is answered as the first one was, although its
+        # A repeated append gets the answer of the first one, although its
         # Stream-Seq is not new.
         late = None
         if "" < self.seq <= row.seq:
@@ -341,7 +353,7 @@ class Append(Struct):
     def _produce(
         self, sql: Statements, by: Producer, late: Verdict | None
     ) -> Verdict | None:
-        """Judge the number of a producer, and store it unless the append is
+        """Check the number of a producer, and store it unless the append is
         ``late``."""
         key = self.app, self.name, by.id
         where = f"WHERE {_KEY} AND producer = %s"
@@ -382,16 +394,16 @@ class Append(Struct):
 
 
 def _closer(by: Producer | None) -> str:
-    """The append that closed a stream, as its row names it; ``""``: it was not
-    idempotent."""
+    """The append that closed a stream, in the form of its row; ``""`` if the
+    append was not idempotent."""
     if by is None:
         return ""
     return f"{by.id}\n{by.epoch}\n{by.seq}"
 
 
 def _use_time() -> int:
-    """Now, in Unix seconds by the clock of this node: producers are remembered
-    for days."""
+    """The present time in Unix seconds, by the clock of this node. It is exact
+    enough, because producers are remembered for days."""
     return int(time()) // _USE_SECONDS * _USE_SECONDS
 
 
@@ -412,12 +424,11 @@ def _drop_producers(sql: Statements, app: str, name: str) -> None:
 
 
 class StreamRows(Store.Rows):
-    """The rows in a store. Each method may switch, and raise
-    StorageUnavailable."""
+    """The rows in a store. Methods may switch, and raise StorageUnavailable."""
 
     @property
     def log(self) -> Any:
-        """What reads the entries of the log."""
+        """The reader of the log's entries."""
         return self._store.part(MessageLog).entries
 
     def get(self, app: str, name: str) -> StreamRow | None:
@@ -432,8 +443,8 @@ class StreamRows(Store.Rows):
         return []
 
     def state(self, row: StreamRow) -> int:
-        """The state of a stream. An expired one is deleted while forks read it,
-        or gone."""
+        """The state of a stream. An expired one is deleted while forks read it;
+        otherwise it is gone."""
         if row.state == LIVE and row.expires_ms:
             return self._state(row)
         return row.state
@@ -461,9 +472,11 @@ class StreamRows(Store.Rows):
             _remove(sql, row)
 
     def sweep(self) -> None:
-        """Let expired streams be gone, with the rows of their producers; forget
-        those that are gone when the log has nothing of their channels, and
-        producers that append nothing any more."""
+        """Make expired streams gone, and delete the rows of their producers.
+
+        Delete gone rows if the log has nothing of their channels. Forget
+        producers that no longer append.
+        """
         self._forget_producers()
         while True:
             rows = self._due()
@@ -476,7 +489,7 @@ class StreamRows(Store.Rows):
     @Store.writing
     def _forget_producers(self, sql: PooledStatements) -> None:
         now = _use_time()
-        # Rows of the version before, which did not store the time.
+        # Rows of the version before, which did not store the time
         sql.execute(
             "UPDATE durable_streams_producer SET used = %s WHERE used = 0", (now,)
         )
@@ -507,7 +520,7 @@ class StreamRows(Store.Rows):
             sql.execute(f"DELETE FROM durable_streams_stream WHERE {_KEY}", (app, name))
 
     def renew(self, row: StreamRow) -> None:
-        """A reader has used a stream."""
+        """Note that a reader has used a stream."""
         if row.ttl >= 0:
             self._renew(row)
 

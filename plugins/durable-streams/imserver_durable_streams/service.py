@@ -77,15 +77,15 @@ _CODES: Final = {
     "rate": 429,
     "unavailable": 503,
 }
-"""Reason why a channel refuses → status; any other: 401 without a key or token,
-else 403."""
+"""Reason why a channel refuses → status. For any other reason: 401 without a
+key or token, else 403."""
 _SECOND_MS: Final = 1000
 _MOST_TTL_SECONDS: Final = 10**10
 _MOST_TIME_CHARACTERS: Final = 64
 _ETAG_BYTES: Final = 8
-"""Bytes of the hash that names a stream in an ETag."""
+"""Length of the hash that names a stream in an ETag, in bytes."""
 _DEVICE_BYTES: Final = 4
-"""Random bytes that tell the readers of streams apart."""
+"""Number of random bytes that tell the readers of streams apart."""
 
 
 class DurableStreamSettings(Struct, frozen=True):
@@ -98,22 +98,24 @@ class DurableStreamSettings(Struct, frozen=True):
 
 
 class Reader(DialectState, kw_only=True):
-    """The state of a connection that waits for new entries. ``is_begun``: its
-    answer has begun."""
+    """The state of a connection that waits for new entries. ``is_begun``:
+    whether its answer has begun."""
 
     news: Any = field(default_factory=Flag)
     is_begun: bool = False
 
     def reconnects(self, channel: str) -> bool:
-        """Whether the client comes back with a new connection: yes."""
+        """Always true: the client comes back with a new connection."""
         return True
 
 
 class DurableDialect(Dialect):
-    """The codec of live reads. A publication only wakes the readers, which then
-    read it from the log. ``is_chunked``: the body is sent in the chunks of
-    HTTP/1.1. Where the last chunk is missing, the client knows that the answer
-    was cut."""
+    """The codec of live reads. A publication only wakes the readers, and they
+    read it from the log.
+
+    ``is_chunked``: the body is sent in the chunks of HTTP/1.1. If the last
+    chunk is missing, the client knows that the answer was cut off.
+    """
 
     name = NAME
     logs_in = False
@@ -123,13 +125,13 @@ class DurableDialect(Dialect):
         self._is_chunked = is_chunked
 
     def part(self, content: bytes) -> bytes:
-        """Bytes of a body."""
+        """Encode bytes of a body."""
         if self._is_chunked:
             return b"%x\r\n%b\r\n" % (len(content), content)
         return content
 
     def encode_close(self, code: int, reason: str) -> bytes | None:
-        """The end of a body. What was sent before is whole."""
+        """Encode the end of a body. Everything before it is complete."""
         if self._is_chunked:
             return b"0\r\n\r\n"
         return None
@@ -137,7 +139,7 @@ class DurableDialect(Dialect):
     def encode_event(
         self, event: Event
     ) -> Callable[[str, DialectState | None], bytes] | None:
-        """Nothing is sent: the reader is told."""
+        """Wake the reader. Nothing is sent."""
 
         def wake(_user: str, state: DialectState | None) -> bytes:
             if isinstance(state, Reader):
@@ -149,7 +151,8 @@ class DurableDialect(Dialect):
         return None
 
     def encode_ping(self, state: DialectState | None) -> bytes:
-        """A comment keeps proxies from closing a stream of events."""
+        """Encode a comment that keeps proxies from closing a stream of
+        events."""
         if isinstance(state, Reader) and state.is_begun:
             return self.part(b":\n\n")
         return b""
@@ -180,20 +183,20 @@ class DurableStreams:
         self._api: Api | None = None
 
     def attach(self, api: Api) -> DurableStreams:
-        """The routes of the node are known."""
+        """Take the routes of the node, which are known now."""
         self._api = api
         return self
 
     def ended(self, connection: Any, _code: int) -> None:
-        """A connection has ended: its reader need not wait."""
+        """Wake the reader of a connection that has ended."""
         if isinstance(connection.dialect_state, Reader):
             connection.dialect_state.news.set()
 
     # --- reading --------------------------------------------------------------
 
     def serve(self, stream: Stream, head: Head) -> None:
-        """Answer a GET. One that waits for new entries is answered in a
-        greenlet of its own. May switch."""
+        """Answer a GET. If it waits for new entries, a greenlet answers it. May
+        switch."""
         if "live=" in head.query:
             gevent.spawn(self._serve, stream, head)
         else:
@@ -223,7 +226,7 @@ class DurableStreams:
             answer = STYLE.refuse(Problems.INTERNAL_ERROR, request)
         state = stream.dialect_state
         if answer is not None and isinstance(state, Reader) and state.is_begun:
-            # its client asks again, and gets the answer
+            # the client asks again, and gets the answer
             stream.close(CloseCode.GOING_AWAY)
         elif answer is not None and stream.is_open:
             requests = self._core.node.request_log
@@ -235,7 +238,7 @@ class DurableStreams:
             )
 
     def _get(self, call: Call, stream: Stream, head: Head) -> HttpResponse | None:
-        """The answer to a GET; None: it was sent."""
+        """The answer to a GET. None if it was sent already."""
         target = call.input
         wish = Wish.read(head.query)
         self._check(call.principal, target, "subscribe")
@@ -284,7 +287,7 @@ class DurableStreams:
         etag = f'"{name}:{wish.offset_text}:{end}"'
         if request.headers.get("if-none-match") == etag:
             return respond(304, ("ETag", etag))
-        # What is before the end never changes.
+        # Content before the end never changes.
         if page.is_last and not is_end:
             cache = "private, no-cache"
         else:
@@ -308,8 +311,8 @@ class DurableStreams:
         return tuple(headers)
 
     def sweep(self) -> None:
-        """Remove the expired streams for which nobody has asked. May switch.
-        Raises StorageUnavailable."""
+        """Remove expired streams for which nobody has asked. May switch. Raises
+        StorageUnavailable."""
         if self._core.store.has_database:
             self._rows.sweep()
 
@@ -322,9 +325,9 @@ class DurableStreams:
         target: Target,
         dialect: DurableDialect = DIALECT,
     ) -> Reader | None:
-        """Subscribe a connection to the channel of a stream; None: the
+        """Subscribe a connection to the channel of a stream. None if the
         connection was closed. Raises ChannelRefused."""
-        # the reader of another stream is no older session of it
+        # the reader of another stream is not an older session of this one
         device = f"{NAME}/{token_hex(_DEVICE_BYTES)}"
         if not self._core.sessions.begin_for(
             stream, target.app, call.principal, call.credential, NAME, device
@@ -346,7 +349,7 @@ class DurableStreams:
         offset: Offset,
         seconds: float,
     ) -> tuple[StreamRow, Page]:
-        """Wait until there is something after an offset, or the stream ends."""
+        """Wait until the stream has an entry after an offset, or ends."""
         until = monotonic() + seconds
         while True:
             state.news.clear()
@@ -406,7 +409,8 @@ class DurableStreams:
         opening = stream_head(
             requests, head, call.request.host, "text/event-stream", call.principal.label
         )
-        # Headers follow its last line, and caches may have a stream of events.
+        # Headers follow the last line of the head, and caches may keep a stream
+        # of events.
         opening = opening.removesuffix(b"\r\n").replace(b"no-store", b"no-cache")
         more = [("Cross-Origin-Resource-Policy", "cross-origin")]
         if not protocol.is_text(row.content_type):
@@ -417,7 +421,7 @@ class DurableStreams:
         stream.send_frame(opening + lines.encode() + b"\r\n")
 
     def _events(self, row: StreamRow, page: Page, wish: Wish) -> bytes:
-        """The events of a page: each chunk, and behind it the position of the
+        """The events of a page: each chunk, and after it the position of the
         reader."""
         frames = []
         for chunk in page.chunks:
@@ -486,12 +490,12 @@ class DurableStreams:
         if outcome == "new":
             more.append(("Location", self._address(call.request)))
             return respond(201, *more, kind=row.content_type)
-        # Nothing was created: there is nothing for the audit log.
+        # Nothing was created, so the audit log gets no act.
         call.act = ""
         return respond(200, *more, kind=row.content_type)
 
     def _address(self, request: HttpRequest) -> str:
-        """The address of a stream as its client knows it."""
+        """The address of a stream for its client."""
         base = self._core.config.address
         if base:
             return base + request.path
@@ -503,7 +507,7 @@ class DurableStreams:
         return f"http://{host}{request.path}"
 
     def _wish(self, target: Target, headers: Any) -> StreamRow:
-        """The stream for which a PUT asks. Raises ApiProblem."""
+        """The stream that a PUT describes. Raises ApiProblem."""
         ttl = protocol.number(headers, "Stream-TTL")
         expires_at = headers.get("stream-expires-at", "")
         if ttl >= 0 and expires_at:
@@ -540,7 +544,7 @@ class DurableStreams:
     def _fork(
         self, call: Call, wish: StreamRow, address: str, is_there: bool
     ) -> StreamRow:
-        """The stream for which a PUT with a source asks. Raises ApiProblem."""
+        """The fork that a PUT with a source describes. Raises ApiProblem."""
         headers = call.request.headers
         app = call.request.path.split("/")[2]
         parts = unquote(address).split("/stream/", 1)
@@ -593,7 +597,7 @@ class DurableStreams:
         )
 
     def _source(self, principal: Principal, wish: StreamRow) -> StreamRow:
-        """The stream of which a fork is asked for. Raises ApiProblem."""
+        """The stream from which a fork is made. Raises ApiProblem."""
         self._check(principal, Target(wish.app, wish.parent), "subscribe")
         try:
             source = self._reader.find(wish.app, wish.parent)
@@ -601,7 +605,7 @@ class DurableStreams:
             if problem.problem.status == 410:
                 raise bad(409, "the source is gone") from None
             raise
-        # This refuses a chain of forks that is too long.
+        # This refuses too long a chain of forks.
         self._reader.segments(replace(wish, start=0))
         return source
 
@@ -638,8 +642,8 @@ class DurableStreams:
         return self._answer_append(append, verdict, entry)
 
     def _content(self, target: Target, body: bytes, content_type: str) -> Content:
-        """The content of an append. The type of its stream says how the body is
-        read. Raises ApiProblem."""
+        """The content of an append. The type of its stream decides how the body
+        is read. Raises ApiProblem."""
         row = self._reader.find(target.app, target.name)
         is_same = protocol.plain_type(content_type) == protocol.plain_type(
             row.content_type
@@ -653,7 +657,7 @@ class DurableStreams:
     def _answer_append(
         self, append: Append, verdict: Verdict, entry: Entry | None
     ) -> HttpResponse:
-        """The answer to an append. Raises ApiProblem: it was refused."""
+        """The answer to an append. Raises ApiProblem if it was refused."""
         producer = append.producer
         more: list[tuple[str, str]] = []
         offset = self._offset_after(append, verdict, entry)
@@ -678,7 +682,7 @@ class DurableStreams:
             number = verdict.number
         more.append(("Producer-Epoch", str(producer.epoch)))
         more.append(("Producer-Seq", str(number)))
-        # A producer tells by the status whether its append was a repeated one.
+        # By the status a producer knows whether its append was a repeated one.
         if entry is not None and append.content:
             return respond(200, *more)
         return respond(204, *more)
@@ -686,21 +690,21 @@ class DurableStreams:
     def _offset_after(
         self, append: Append, verdict: Verdict, entry: Entry | None
     ) -> Offset | None:
-        """The end of the stream after an append; None: it is not known."""
+        """The end of the stream after an append. None if it is unknown."""
         if entry is not None and append.content:
             return entry.id, 0
         row = verdict.row
         if row is None:
             return None
         if entry is not None:
-            # The stream was closed by this entry: the row says where.
+            # This entry closed the stream, so the row has the position.
             row = self._rows.get(append.app, append.name) or row
         return self._reader.tail(row)
 
     def _require_short(
         self, target: Target, body: bytes, around: int = protocol.AROUND_BYTES
     ) -> None:
-        """Refuse an append that is too long, before its values are made. Raises
+        """Refuse too long an append before its values become objects. Raises
         ApiProblem."""
         options = self._channels.options.of(target.app, target.name)
         most_bytes = min(MOST_BYTES, options.max_bytes or MOST_BYTES)
@@ -710,7 +714,7 @@ class DurableStreams:
     def _store(
         self, call: Call, append: Append, content: Content
     ) -> tuple[Verdict, Entry | None]:
-        """Store an append, if its stream takes it. Raises ApiProblem and
+        """Store an append, if its stream accepts it. Raises ApiProblem and
         StorageUnavailable."""
         principal = call.principal
         channels = self._channels
@@ -757,8 +761,9 @@ class DurableStreams:
             raise bad(404, "there is no such stream")
         self._reader.find(target.app, target.name)
         self._rows.remove(target.app, target.name)
-        # This wakes its readers on all nodes. Where it is refused, they hear of
-        # it when they ask again.
+        # This wakes its readers on all nodes. If it is refused, they learn of
+        # it
+        # when they ask again.
         waiting: AsyncResult[Any] = AsyncResult()
         end = Draft(sender="", type=END, room=target.name, body=b"", time_ms=_now_ms())
         self._messaging.send(target.app, end, waiting.set)
@@ -785,7 +790,7 @@ class DurableStreams:
     # --- requests -------------------------------------------------------------
 
     def read_target(self, call: Call) -> None:
-        """Read which stream a request is for. Raises ApiProblem."""
+        """Read the app and the stream of a request. Raises ApiProblem."""
         _, _, app, _, name = call.request.path.split("/")
         call.app = self._core.tenants.resolve(unquote(app))
         call.input = Target(call.app, unquote(name))
@@ -794,8 +799,8 @@ class DurableStreams:
         call.facts = {"stream": call.input.name}
 
     def _check(self, principal: Principal, target: Target, action: Any) -> None:
-        """Refuse who may not do this, and channels that are not stored. May
-        switch. Raises ApiProblem."""
+        """Refuse a principal who may not do this, and a channel that is not
+        stored. May switch. Raises ApiProblem."""
         if self._core.tenants.find(target.app) is None:
             raise bad(404, "there is no such app")
         try:
@@ -810,8 +815,8 @@ class DurableStreams:
             )
 
     def paths(self, _serve: object) -> dict[str, StreamPath]:
-        """Each answer to a GET may become a stream, so all of them have a
-        connection of their own."""
+        """The paths of streams. Each answer to a GET may become a stream, so
+        each GET has a connection of its own."""
         refuse = partial(stream_refused, self._core.node.request_log, style=STYLE)
         return {PATH: StreamPath("GET", self.serve, refuse)}
 
@@ -849,8 +854,8 @@ def _route(
 
 
 ROUTES: Final = (
-    # The front server answers HEAD by its own row, the WSGI server by that of
-    # GET.
+    # The front server answers HEAD by its own row, the WSGI server by the row
+    # of GET.
     _route("GET", READ, DurableStreams.head, False),
     _route("HEAD", READ, DurableStreams.head),
     _route(

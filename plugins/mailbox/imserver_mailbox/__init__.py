@@ -1,5 +1,5 @@
-"""Mailboxes: workers share the messages of a bot. Each is acknowledged once, or
-is a dead letter."""
+"""Mailboxes: workers share the messages of a bot. Each message is acknowledged
+once, or becomes a dead letter."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _counts(core: Core) -> dict[str, int]:
 
 
 def metrics() -> tuple[Metric, ...]:
-    """Its rows of the table of metrics, at the first scrape."""
+    """The metrics of mailboxes, at the first scrape."""
     from imserver.plugin.metrics import Metric  # most nodes start without it
 
     return (

@@ -27,7 +27,8 @@ from .service import HTTP_LATE, HTTP_UNKNOWN_LETTER, Mailboxes
 
 MOST_SECONDS: Final = 43_200
 MOST_WAIT_SECONDS: Final = 50
-"""Proxies end requests that take a minute."""
+"""The longest wait of a claim, because proxies end requests that take a
+minute."""
 MOST_MESSAGES: Final = 20
 USUAL_SECONDS: Final = 60
 USUAL_TRIES: Final = 5
@@ -163,7 +164,7 @@ def claim(
     claim = api.mailboxes.claim(
         call.app, call.user, seconds, limit, tries, wait, call.principal.label
     )
-    # The token or key may have been revoked while the request waited.
+    # The token or key may have been revoked while the request was waiting.
     app = call.principal.app or call.app
     user = call.principal.user
     if proof and not api.core.still_holds(app, user, proof):

@@ -1,10 +1,10 @@
-"""Mailboxes in the database. Each method is one transaction, may switch, and
-raises StorageUnavailable. Times are Unix milliseconds by the clock of the
-database.
+"""The rows of mailboxes in the database. Each method is one transaction, may
+switch, and raises StorageUnavailable. Times are Unix milliseconds by the clock
+of the database.
 
-A mailbox has a row for each conversation, not for each message: so the messages
-of a conversation are claimed in their order, and 100,000 of them wait at no
-cost. A row of its own has a message that is a dead letter, or was put back.
+A mailbox has a row for each conversation, and not for each message. Therefore
+the messages of a conversation are claimed in order, and 100,000 of them wait at
+no cost. A message has a separate row if it is a dead letter, or was put back.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,28 +23,31 @@ from imserver.plugin.storage import (
 from imserver.plugin.wire import Limit
 
 OPEN, DEAD, READER = range(3)
-"""The states of a row: it may be claimed; a dead letter; how far the log was
-read."""
+"""The states of a row: it may be claimed; it is a dead letter; it has the
+position up to which the log was read."""
 NEVER: Final = Limit.ID
 AT_ONCE: Final = 8
-"""Rows that a worker looks at: others take some of them meanwhile."""
+"""The number of rows that a worker reads, because other workers take some of
+them meanwhile."""
 REASON_CHARACTERS: Final = 200
 _SECOND_MS: Final = 1000
 _KEY: Final = "app = %s AND member = %s AND message = %s AND conversation = %s"
 _LEASED: Final = f"{_KEY} AND claim = %s AND settled < %s AND due > %s"
-"""A claim still holds: its key, its number twice, and the time."""
+"""The condition that a claim is still in force. Values: its key, its number
+twice, and the time."""
 _OF_USER: Final = "app = %s AND member = %s"
 
 
 class Queue(Struct, frozen=True, kw_only=True):
-    """What waits in a mailbox: the messages of a conversation after
-    ``handled``, up to ``last``. Or one ``message`` (not 0), a dead letter if
-    the ``state`` is DEAD.
+    """A row of waiting messages: the messages of a conversation after
+    ``handled``, up to ``last``. Or, if ``message`` is not 0, one message; it is
+    a dead letter if the ``state`` is DEAD.
 
-    ``due``: from when on it may be claimed: while it is claimed, the end of the
-    lease; NEVER: nothing waits; of a dead letter, when it died. ``claim``: the
-    number of claims. ``settled``: the last claim that was acknowledged or given
-    back. ``tries``: claims since the last acknowledgement.
+    ``due``: the time from which on it may be claimed. This is the end of the
+    lease while it is claimed, and NEVER if nothing waits. For a dead letter it
+    is the time of its death. ``claim``: the number of claims. ``settled``: the
+    last claim that was acknowledged or given back. ``tries``: claims since the
+    last acknowledgement.
     """
 
     app: str
@@ -67,10 +70,13 @@ class Queue(Struct, frozen=True, kw_only=True):
 
 
 class Look(Struct, frozen=True):
-    """The state of a mailbox as a worker sees it. ``position``: the log was
-    read up to there; None: there is no mailbox yet. ``begin``: the end of the
-    log when the mailbox was made. ``due``: the rows that may be claimed, the
-    oldest first. ``seconds``: until more is due; None: nothing else waits."""
+    """The state of a mailbox as a worker sees it.
+
+    ``position``: up to which the log was read; None if the mailbox does not
+    exist yet. ``begin``: the end of the log when the mailbox was made. ``due``:
+    the rows that may be claimed, the oldest first. ``seconds``: until more is
+    due; None if nothing else waits.
+    """
 
     position: int | None
     begin: int
@@ -82,17 +88,17 @@ _ROWS: Final = RowsOf(Queue, "mailbox_queue")
 DUE: Final = (
     f"{_ROWS.select} WHERE {_OF_USER} AND state = %s AND due < %s ORDER BY due LIMIT %s"
 )
-"""What is due first."""
+"""The query for rows that are due, the oldest first."""
 
 
 class MailboxRows(Store.Rows):
-    """The mailboxes in a store. Without a database there are none."""
+    """The mailboxes in a store with a database."""
 
     # --- filling --------------------------------------------------------------
 
     @Store.writing
     def begin(self, sql: PooledStatements, app: str, user: str, end: int) -> None:
-        """Make a mailbox, unless there is one. ``end``: of the log."""
+        """Make a mailbox, unless it exists. ``end``: the end of the log."""
         row = Queue(
             app=app, member=user, conversation=0, state=READER, handled=0, last=end
         )
@@ -108,14 +114,15 @@ class MailboxRows(Store.Rows):
         position: int,
         ranges: Mapping[int, tuple[int, int]],
     ) -> bool:
-        """The log was read from ``before`` to ``position``. ``ranges``:
-        conversation → the first and the last message in it. False: somebody
-        else has done so."""
+        """Note that the log was read from ``before`` to ``position``.
+        ``ranges``: conversation → its first and last new message. False if
+        somebody else has noted it already."""
         reader = f"UPDATE mailbox_queue SET handled = %s WHERE {_KEY} AND handled = %s"
         if not sql.execute(reader, (position, app, user, 0, 0, before)):
             return False
         now = sql.clock_ms()
-        # MySQL sets one after the other, so what reads "due" comes before it.
+        # MySQL sets columns one after the other, so columns that read "due"
+        # come first.
         change = (
             "UPDATE mailbox_queue SET handled = CASE WHEN due = %s THEN %s ELSE handled END, "
             f"due = CASE WHEN due = %s THEN %s ELSE due END, last = %s WHERE {_KEY}"
@@ -155,8 +162,8 @@ class MailboxRows(Store.Rows):
 
     @Store.writing
     def claim(self, sql: PooledStatements, row: Queue, seconds: int) -> int | None:
-        """Claim a row that a worker has seen. Returns the end of the lease;
-        None: another worker has claimed it meanwhile."""
+        """Claim a row that a worker has read. Returns the end of the lease.
+        None if another worker has claimed it meanwhile."""
         until = sql.clock_ms() + seconds * _SECOND_MS
         change = f"UPDATE mailbox_queue SET claim = %s, due = %s, tries = %s, reason = '' WHERE {_KEY} "
         values = row.claim + 1, until, row.tries + 1, *row.key
@@ -167,7 +174,7 @@ class MailboxRows(Store.Rows):
 
     @Store.writing
     def renew(self, sql: PooledStatements, row: Queue, seconds: int) -> int | None:
-        """Prolong a claim. Returns the new end; None: the claim has ended."""
+        """Extend a claim. Returns the new end. None if the claim has ended."""
         now = sql.clock_ms()
         until = now + seconds * _SECOND_MS
         change = f"UPDATE mailbox_queue SET due = %s WHERE {_LEASED}"
@@ -177,8 +184,8 @@ class MailboxRows(Store.Rows):
 
     @Store.writing
     def settle(self, sql: PooledStatements, row: Queue, upto: int) -> bool | None:
-        """The messages up to ``upto`` were handled. False: they had been
-        before, by this claim; None: the claim has ended."""
+        """Note that the messages up to ``upto`` were handled. False if this
+        claim has noted it before. None if the claim has ended."""
         if row.message:
             delete = f"DELETE FROM mailbox_queue WHERE {_LEASED}"
             if sql.execute(delete, _claim_of(row, sql.clock_ms())):
@@ -195,8 +202,8 @@ class MailboxRows(Store.Rows):
     def give_back(
         self, sql: PooledStatements, row: Queue, seconds: int, reason: str
     ) -> bool:
-        """End a claim. Its messages are due again after ``seconds``. False: the
-        claim had ended before."""
+        """End a claim. Its messages are due again after ``seconds``. False if
+        the claim had ended before."""
         now = sql.clock_ms()
         due = now + seconds * _SECOND_MS
         claim = row.claim + 1
@@ -208,10 +215,12 @@ class MailboxRows(Store.Rows):
 
     @Store.writing
     def bury(self, sql: PooledStatements, row: Queue, message: int) -> bool:
-        """Make a message of a claim a dead letter: the first one of a
-        conversation, or the one that was put back. ``row``: with the number of
-        the claim, and the tries and reason until then. False: the claim has
-        ended."""
+        """Make a message of a claim a dead letter: the first message of a
+        conversation, or the message that was put back.
+
+        ``row`` has the number of the claim, but the tries and the reason from
+        before. False if the claim has ended.
+        """
         now = sql.clock_ms()
         if row.message:
             change = f"UPDATE mailbox_queue SET state = %s, settled = %s, due = %s, reason = %s WHERE {_LEASED}"
@@ -246,7 +255,8 @@ class MailboxRows(Store.Rows):
     def put_back(
         self, sql: PooledStatements, app: str, user: str, message: int
     ) -> bool:
-        """Let a dead letter be claimed again. False: there is no such one."""
+        """Put a dead letter back, so that it may be claimed again. False if it
+        does not exist."""
         change = (
             f"UPDATE mailbox_queue SET state = %s, tries = 0, due = %s WHERE {_OF_USER} AND message = %s "
             "AND state = %s"
@@ -257,7 +267,7 @@ class MailboxRows(Store.Rows):
 
     @Store.writing_or(False)
     def drop(self, sql: PooledStatements, app: str, user: str, message: int) -> bool:
-        """Delete a dead letter. False: there is no such one."""
+        """Delete a dead letter. False if it does not exist."""
         delete = f"DELETE FROM mailbox_queue WHERE {_OF_USER} AND message = %s AND state = %s"
         return bool(sql.execute(delete, (app, user, message, DEAD)))
 
@@ -268,7 +278,8 @@ def _claim_of(row: Queue, now: int) -> tuple[str | int, ...]:
 
 
 def _move(sql: Statements, row: Queue, upto: int) -> bool:
-    """Let a conversation go on behind ``upto``. False: the claim has ended."""
+    """Let a conversation continue after ``upto``. False if the claim has
+    ended."""
     now = sql.clock_ms()
     change = (
         "UPDATE mailbox_queue SET due = CASE WHEN last > %s THEN %s ELSE %s END, handled = %s, settled = %s, "

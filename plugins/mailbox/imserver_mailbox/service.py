@@ -1,10 +1,10 @@
-"""Mailboxes: what workers claim, acknowledge and give back, and who waits for
-something to claim.
+"""Mailboxes: workers claim messages, acknowledge them and give them back, or
+wait for messages to claim.
 
-Nothing fills a mailbox while nobody claims. A claim first reads what the log
-has had since the last one, and moves the position of the mailbox together with
-the rows: so each message is added once, whichever workers and nodes claim at
-the same time.
+While nobody claims, a mailbox is not filled. A claim first reads the entries
+that the log has stored since the last claim. It moves the position of the
+mailbox together with the rows. Therefore each message is added once, even if
+several workers and nodes claim at the same time.
 """
 
 from __future__ import annotations
@@ -35,22 +35,22 @@ from .rows import Look, MailboxRows, Queue
 log = logging.getLogger(__name__)
 
 PAGE: Final = 500
-"""Entries of the log that are read at once."""
+"""The number of entries of the log that one read fetches."""
 PAGES: Final = 20
-"""Pages that one claim reads: what follows, the next claims read."""
+"""The most pages that one claim reads. The next claims read the rest."""
 LOOKS: Final = 20
-"""How often a claim looks while others take what it saw."""
+"""How often a claim tries again while others take the rows that it has read."""
 MOST_WAITS: Final = 10_000
-"""Limit of the claims that wait on a node. Others are answered at once."""
+"""The most claims that wait on a node. Further ones are answered at once."""
 MOST_OF_ONE: Final = 200
-"""Limit of the claims of one principal that wait."""
+"""The most claims of one principal that wait."""
 LOOK_SECONDS: Final = 2.0
-"""A claim that waits looks so often, also without news: other nodes give claims
-back."""
+"""How often a waiting claim looks without news, because other nodes may give
+claims back."""
 _TOKEN_NUMBERS: Final = 4
-"""The numbers in the token of a claim."""
+"""How many numbers the token of a claim has."""
 _MOST_DIGITS: Final = 18
-"""So many digits fit into a column of 64 bits."""
+"""The most digits of a number that fits into a column of 64 bits."""
 HTTP_LATE: Final = HttpProblem(
     409,
     "claim_ended",
@@ -65,8 +65,8 @@ EventName = Literal["claim", "renew", "ack", "nack", "late", "dead", "put_back",
 
 
 class Claim(Struct, frozen=True):
-    """Messages of one conversation. ``row``: before the claim, with its number.
-    ``until``: in Unix ms."""
+    """A claim of messages of one conversation. ``row``: the row before the
+    claim, but with its number. ``until``: in Unix milliseconds."""
 
     row: Queue
     messages: list[Entry]
@@ -74,14 +74,15 @@ class Claim(Struct, frozen=True):
 
     @property
     def token(self) -> str:
-        """What a worker needs for it. It is valid for this mailbox alone."""
+        """The token that a worker needs for the claim. It is valid for this
+        mailbox only."""
         row = self.row
         last = self.messages[-1].id
         return f"{row.conversation}.{row.message}.{row.claim}.{last}"
 
 
 def claim_of(app: str, user: str, token: str) -> tuple[Queue, int]:
-    """The claim that a token names, and its last message. Raises
+    """The claim that a token names, and the last message of the claim. Raises
     ServiceRefused."""
     numbers = token.split(".")
     if len(numbers) != _TOKEN_NUMBERS or not all(map(_is_number, numbers)):
@@ -107,20 +108,20 @@ def _is_number(text: str) -> bool:
 
 
 class Mailboxes:
-    """The mailboxes of bots. Each method may switch and raise
+    """The mailboxes of bots. Methods may switch and raise
     StorageUnavailable."""
 
     def __init__(self, core: Core, services: MessageServices) -> None:
         self.rows = MailboxRows(core.store)
         self.waits = Waits(core, services)
         self.counts: Counter[EventName] = Counter()
-        """How often this node has done each thing since its start."""
+        """Event → how often it has happened on this node since its start."""
         self._core = core
         self._log = services.log
         self._receipts = services.receipts
 
     def require_bot(self, app: str, user: str) -> None:
-        """Raise ServiceRefused if a user is no bot."""
+        """Raise ServiceRefused if a user is not a bot."""
         accounts = self._core.accounts.those_of(app, [user])
         if not any(account.bot for account in accounts):
             raise ServiceRefused("Only bots have mailboxes", Problems.UNKNOWN_ACCOUNT)
@@ -135,10 +136,13 @@ class Mailboxes:
         wait: float,
         payer: str,
     ) -> Claim | None:
-        """Claim the messages that have waited longest, for ``seconds``. None:
-        nothing came within ``wait`` seconds. ``limit``: the most messages.
-        ``tries``: a message that was claimed so often becomes a dead letter.
-        ``payer``: the principal whose waiting claims are counted."""
+        """Claim the messages that have waited longest, for ``seconds``. None if
+        no message came within ``wait`` seconds.
+
+        ``limit``: the most messages. ``tries``: after so many claims a message
+        becomes a dead letter. ``payer``: the principal whose waiting claims are
+        counted.
+        """
         if wait <= 0 or self.waits.is_full(payer):
             claim = self._claim(app, user, seconds, limit, tries)
             if isinstance(claim, Claim):
@@ -160,7 +164,7 @@ class Mailboxes:
     def _claim(
         self, app: str, user: str, seconds: int, limit: int, tries: int
     ) -> Claim | float:
-        """A claim, or the seconds until it is worth looking again."""
+        """A claim, or the number of seconds until the next look."""
         if not self._core.store.has_database:
             return LOOK_SECONDS
         look = self._fill(app, user)
@@ -185,10 +189,11 @@ class Mailboxes:
 
     def _take(self, row: Queue, until: int, limit: int, tries: int) -> Claim | None:
         """The messages of a claim. ``row`` has the number of the claim, but the
-        tries and the reason from before it. None: it has no messages, and has
-        ended."""
+        tries and the reason from before it. None if the claim has no messages,
+        and has ended."""
         if row.tries:
-            # What failed comes alone, so that no other message dies with it.
+            # A failed message comes alone: no other may become a dead letter
+            # with it.
             limit = 1
         messages, upto = self._read(row, limit)
         if not messages:
@@ -205,7 +210,7 @@ class Mailboxes:
 
     def _read(self, row: Queue, limit: int) -> tuple[list[Entry], int]:
         """The messages of a row that its bot may read, and the last entry that
-        was looked at."""
+        was read."""
         history = self._log.entries
         if row.message:
             entries = history.readable(row.app, row.member, [row.message])
@@ -214,7 +219,7 @@ class Mailboxes:
 
         after = row.handled
         for _ in range(PAGES):
-            # Twice as many: those of the bot itself are left out.
+            # Twice as many, because messages of the bot itself are left out.
             entries, more = history.history(
                 row.app,
                 row.member,
@@ -241,7 +246,7 @@ class Mailboxes:
     # --- what the worker has done ---------------------------------------------
 
     def renew(self, app: str, user: str, token: str, seconds: int) -> int:
-        """Prolong a claim. Returns its new end, in Unix milliseconds. Raises
+        """Extend a claim. Returns its new end, in Unix milliseconds. Raises
         ServiceRefused."""
         row, _ = claim_of(app, user, token)
         until = self.rows.renew(row, seconds)
@@ -249,7 +254,7 @@ class Mailboxes:
 
     def acknowledge(self, app: str, user: str, token: str) -> bool:
         """End a claim whose messages were handled. Their senders see it by the
-        read mark of the bot. False: the claim was acknowledged before. Raises
+        read mark of the bot. False if the claim was acknowledged before. Raises
         ServiceRefused."""
         row, upto = claim_of(app, user, token)
         moved = self._counted("ack", self.rows.settle(row, upto))
@@ -260,8 +265,8 @@ class Mailboxes:
     def give_back(
         self, app: str, user: str, token: str, seconds: int, reason: str
     ) -> None:
-        """End a claim whose messages were not handled. Others may claim them
-        after ``seconds``. Raises ServiceRefused."""
+        """End a claim whose messages were not handled. Other workers may claim
+        them after ``seconds``. Raises ServiceRefused."""
         row, _ = claim_of(app, user, token)
         self._counted("nack", self.rows.give_back(row, seconds, reason) or None)
         self.waits.wake(app, user)
@@ -276,7 +281,8 @@ class Mailboxes:
     # --- dead letters ---------------------------------------------------------
 
     def put_back(self, app: str, user: str, message: int) -> None:
-        """Let a dead letter be claimed again. Raises ServiceRefused."""
+        """Put a dead letter back, so that it may be claimed again. Raises
+        ServiceRefused."""
         if not self.rows.put_back(app, user, message):
             raise ServiceRefused(problem=HTTP_UNKNOWN_LETTER)
         self.counts["put_back"] += 1
@@ -292,8 +298,11 @@ class Mailboxes:
 
     def _fill(self, app: str, user: str) -> Look | None:
         """Add the messages that the log has stored since the last claim. A new
-        mailbox begins with what the bot has not read. Returns what may be
-        claimed; None: that has changed, and has to be looked up."""
+        mailbox begins with the messages that the bot has not read.
+
+        Returns the state of the mailbox. None if it has changed and must be
+        read again.
+        """
         look = self.rows.look(app, user)
         end = self._log.entries.head(app)
         if look.position is None:
@@ -323,15 +332,15 @@ class Mailboxes:
     def _page(
         self, app: str, user: str, position: int, begin: int
     ) -> tuple[list[Entry], bool]:
-        """Entries of the log, and whether it has more. Before the beginning of
-        a mailbox, those alone that its bot can read."""
+        """Entries of the log, and whether the log has more. Entries from before
+        the mailbox are only those that its bot can read."""
         if position < begin:
             return self._log.entries.sync(app, user, position, PAGE)
         entries = self._log.entries.read(app, position, PAGE)
         return entries, len(entries) == PAGE
 
     def _reads(self, app: str, user: str) -> dict[int, int]:
-        """Conversation → the last entry that a bot has read in it."""
+        """Conversation → the last entry that the bot has read in it."""
         reads = dict[int, int]()
         version = 0
         more = True
@@ -346,8 +355,7 @@ class Mailboxes:
 def _ranges(
     entries: list[Entry], user: str, reads: dict[int, int]
 ) -> dict[int, tuple[int, int]]:
-    """Conversation → the first and the last message in it that a bot has not
-    read."""
+    """Conversation → its first and last message that the bot has not read."""
     ranges = dict[int, tuple[int, int]]()
     for entry in entries:
         conversation = entry.conversation
@@ -358,15 +366,16 @@ def _ranges(
 
 
 def _waits_for(entry: Entry, user: str) -> bool:
-    """Whether an entry is a message of somebody else that a bot may read."""
+    """Whether an entry is a message of somebody else that the bot may read."""
     if entry.kind != "message" or entry.sender == user:
         return False
     return user in (entry.members or entry.bots)
 
 
 class Waits:
-    """Owner of the claims that wait on this node. While some wait, one greenlet
-    reads for whom the log has something new, whichever node has stored it."""
+    """Owner of the claims that wait on this node. While any wait, one greenlet
+    finds out for which of them the log has something new, no matter which node
+    has stored it."""
 
     def __init__(self, core: Core, services: MessageServices) -> None:
         self._log = services.log.entries
@@ -374,13 +383,13 @@ class Waits:
         self._core = core
         self._news = Flag()
         self._waits: dict[tuple[str, str], list[Flag]] = {}
-        """App and user → those who wait."""
+        """(app, user) → the signals of the waiting claims."""
         self._positions: dict[str, int] = {}
-        """App → the log was looked through up to this id."""
+        """App → the id up to which the log was read."""
         self._payers: Counter[str] = Counter()
 
     def is_full(self, payer: str) -> bool:
-        """Whether no more claims of a principal may wait."""
+        """Whether a principal has as many waiting claims as it may have."""
         return self._payers.total() >= MOST_WAITS or self._payers[payer] >= MOST_OF_ONE
 
     @contextmanager
@@ -413,14 +422,14 @@ class Waits:
         return {app for app, _ in self._waits}
 
     def wake(self, app: str, user: str) -> None:
-        """There may be something to claim. Never switches."""
+        """Note that there may be something to claim. Never switches."""
         for news in self._waits.get((app, user), ()):
             news.set()
 
     def run(self) -> None:
-        """Greenlet: wake those who wait, until it is killed."""
+        """Greenlet: wake waiting claims, until it is killed."""
         while True:
-            # While nobody waits, only somebody who comes sets the signal.
+            # While no claim waits, only a new claim sets the signal.
             seconds = None
             if self._waits:
                 seconds = LOOK_SECONDS
@@ -442,7 +451,7 @@ class Waits:
             if position >= end:
                 continue
             users = self._log.readers(app, position, end)
-            # This has switched: the last who waited may have gone.
+            # This has switched, so the last waiting claim may have gone.
             if app in self._positions:
                 self._positions[app] = end
             for user in users:

@@ -1,4 +1,4 @@
-"""The tools of agents that speak MCP: routes in another form."""
+"""The tools for agents that speak MCP. Each calls a route."""
 
 from typing import Final
 
