@@ -212,8 +212,7 @@ def push_rows(
     for row in rows:
         try:
             # After a crash a row is pushed again. The server recognises its id,
-            # and does
-            # not deliver it twice.
+            # and does not deliver it twice.
             body: dict[str, Any] = {"id": f"{table}-{row.id}"}
             body |= row.body()
             app = body.pop("app", "")

@@ -468,8 +468,7 @@ class PusherService:
         switch. Raises NotPermitted."""
         most = app.settings.presence_members
         # Subscribers are quickly counted. Their users are read only if there
-        # are
-        # so many subscribers.
+        # are so many subscribers.
         if not most or self._channels.members.count(app.app, channel) < most:
             return
         others = _users_of(self._all(app.app, channel)).keys() - {user}

@@ -183,8 +183,7 @@ class AiChat:
         chat = question.chat
         self._check_bot(principal, chat)
         # A message that is sent again has an answer already, or will get one
-        # from
-        # any stream.
+        # from any stream.
         earlier = self._log.entries.sent(
             principal.app, principal.user, question.client_msg_id
         )
@@ -359,8 +358,7 @@ class AiChat:
         token = authorization.partition(" ")[2].strip()
         device = f"{NAME}-{uuid4().hex[:_DEVICE_CHARACTERS]}"
         # Each connection is a separate device, so that a second one does not
-        # end
-        # the first.
+        # end the first.
         return self._core.sessions.begin_for(
             connection, principal.app, principal, token, NAME, device
         )

@@ -762,8 +762,7 @@ class DurableStreams:
         self._reader.find(target.app, target.name)
         self._rows.remove(target.app, target.name)
         # This wakes its readers on all nodes. If it is refused, they learn of
-        # it
-        # when they ask again.
+        # it when they ask again.
         waiting: AsyncResult[Any] = AsyncResult()
         end = Draft(sender="", type=END, room=target.name, body=b"", time_ms=_now_ms())
         self._messaging.send(target.app, end, waiting.set)

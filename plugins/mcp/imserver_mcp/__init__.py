@@ -1,5 +1,5 @@
-"""The Model Context Protocol: agents read, write and ask people, and are woken
-by what happens.
+"""The Model Context Protocol: agents read and write messages, ask people, and
+are woken by events.
 
 The endpoint is ``/mcp``. It speaks the revision 2026-07-28, and 2025-11-25
 without sessions.

@@ -71,7 +71,7 @@ SETTINGS: Final = SettingsRow({"mcp": McpSettings, "apps.*": McpOfApp})
 
 _encode: Final = msgspec.json.Encoder(order="deterministic").encode
 _ID_CHARACTERS: Final = 32
-"""Hexadecimal digits in the id of a subscription: 128 bits."""
+"""Number of hexadecimal digits in the id of a subscription: 128 bits."""
 _TASK_ID_BYTES: Final = 16
 
 
@@ -88,7 +88,7 @@ class What(Struct, frozen=True):
     proof: str = ""
 
     def id_for(self, app: str, user: str) -> str:
-        """The id of a subscription. All nodes make the same one."""
+        """The id of a subscription. All nodes make one and the same id."""
         whole = _encode([app, user, self.label, self.url, self.event, self.arguments])
         digest = hashlib.sha256(whole).hexdigest()
         return f"sub_{digest[:_ID_CHARACTERS]}"
@@ -106,7 +106,7 @@ _ROWS: Final = RowsOf(Hook, "mcp_hook", user="member", what="")
 
 
 class Hooks(Store.Rows):
-    """The subscriptions in a store. Each method may switch, and raise
+    """The subscriptions in a store. Methods may switch, and raise
     StorageUnavailable."""
 
     def all(self, now: int) -> list[Hook]:
@@ -114,7 +114,7 @@ class Hooks(Store.Rows):
         return self._read("expires > %s", (now,))
 
     def of_user(self, app: str, user: str) -> list[Hook]:
-        """The webhooks of one user, also expired ones."""
+        """The webhooks of one user, including expired ones."""
         return self._read("app = %s AND member = %s", (app, user))
 
     def _read(self, condition: str, values: tuple[Any, ...]) -> list[Hook]:
@@ -130,7 +130,7 @@ class Hooks(Store.Rows):
 
     @Store.writing
     def put(self, sql: PooledStatements, hook: Hook) -> None:
-        """Store a subscription; one that is there keeps its position."""
+        """Store a subscription. An existing one keeps its position."""
         what = _encode(hook.what)
         sql.insert_new(
             "mcp_hook", f"{_ROWS.columns}, what", [(*_ROWS.values(hook), what)]

@@ -1,9 +1,10 @@
-"""Events of the log for agents: which there are, polls, and streams of changes.
+"""Events of the log for agents: the list of events, polls, and streams of
+changes.
 
-An agent has a cursor, the id of the last entry of the log that it has. What it
-may read is what its user may read: events are read as clients read what they
-missed. The extension is experimental: its rules are those of the working group
-for triggers and events.
+An agent has a cursor: the id of the last entry of the log that it has. It may
+read the entries that its user may read, and it reads them as a client reads
+missed entries. The extension is experimental; the working group for triggers
+and events makes its rules.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from .turn import Turn
 
 PAGE: Final = 100
 MOST_STREAMS: Final = 20
-"""Streams of one user at a time."""
+"""The most streams of one user at a time."""
 NEED: Final = Needs.ADMIN_OR_MEMBER
 _EVENTS: Final = (
     (
@@ -55,13 +56,13 @@ _EVENTS: Final = (
         "Somebody has joined or left a group, or it was changed.",
     ),
 )
-"""An event, the kinds of entries for which it stands, and its description."""
+"""Event, the kinds of entries that it stands for, and its description."""
 _KINDS: Final = {name: kinds.split() for name, kinds, _ in _EVENTS}
 MODES: Final = ("poll", "webhook")
 NEXT_POLL_MS: Final = 5000
-"""How often clients are told to poll."""
+"""How often clients should poll, in milliseconds."""
 STREAM_SECONDS: Final = 600.0
-"""How long a stream is served: then its client shows its token again."""
+"""How long a stream is served. Then its client must show its token again."""
 _SECOND_MS: Final = 1000
 
 
@@ -85,7 +86,7 @@ class Subscription(Struct, frozen=True):
 
     @classmethod
     def read(cls, turn: Turn, mode: str) -> Subscription:
-        """The subscription that a request asks for. Raises McpError."""
+        """The subscription that a request describes. Raises McpError."""
         name = turn.message.text("name")
         arguments = turn.message.mapping("arguments")
         if name not in _KINDS:
@@ -133,7 +134,7 @@ class Subscription(Struct, frozen=True):
 
 
 def listed() -> list[dict[str, Any]]:
-    """All events."""
+    """The list of all events."""
     schemas = {"inputSchema": schema_of(Wanted), "payloadSchema": {"type": "object"}}
     return [
         {"name": name, "description": text, "delivery": MODES, **schemas}
@@ -142,15 +143,15 @@ def listed() -> list[dict[str, Any]]:
 
 
 def require_user(turn: Turn) -> str:
-    """The user for whom a request asks for events. Raises McpError."""
+    """The user for whom a request wants events. Raises McpError."""
     if not turn.user:
         raise McpError(Code.FORBIDDEN, "Name the user: their events are told")
     return turn.user
 
 
 def position_of(turn: Turn) -> tuple[int, bool]:
-    """The position at which a request goes on, and whether entries between it
-    and the cursor are lost (``truncated``). May switch. Raises McpError."""
+    """The position from which a request continues, and whether entries between
+    it and the cursor are lost (``truncated``). May switch. Raises McpError."""
     cursor = turn.params.get("cursor")
     if cursor is not None and not (isinstance(cursor, str) and cursor.isdecimal()):
         raise McpError(Code.BAD_PARAMS, "cursor: it is none of this server")
@@ -198,9 +199,12 @@ Notify = Callable[[Sequence[Entry]], Collection[bytes]]
 
 
 class Follower(Service):
-    """A stream of changes. ``notify`` makes the messages about entries.
-    ``until``: when it ends, by the monotonic clock. ``proof``: shows whether
-    its principal still has the right, before anything is sent."""
+    """A stream of changes.
+
+    ``notify`` makes the messages about entries. ``until``: when it ends, by the
+    monotonic clock. ``proof`` shows, before anything is sent, whether its
+    principal still has the right.
+    """
 
     turn: Turn
     position: int
@@ -210,21 +214,22 @@ class Follower(Service):
 
 
 class Followers:
-    """Owner of the streams of this node. One greenlet serves all of them, when
+    """Owner of the streams of this node. One greenlet serves all of them when
     the log has new entries."""
 
     def __init__(self, core: Core) -> None:
         self._core = core
         self._followers: dict[Any, Follower] = {}
         self.wake: Callable[[], object] = bool
-        """Called when a stream has begun: who looks for what is new sets it."""
+        """Called when a stream has begun. The object that looks for new entries
+        sets it."""
 
     def apps(self) -> set[str]:
         """The apps of the streams."""
         return {follower.turn.app for follower in self._followers.values()}
 
     def add(self, turn: Turn, position: int, notify: Notify) -> None:
-        """Serve a stream that has begun. Raises McpError, if its user has too
+        """Serve a stream that has begun. Raises McpError if its user has too
         many."""
         turns = [follower.turn for follower in self._followers.values()]
         count = sum((each.app, each.user) == (turn.app, turn.user) for each in turns)
@@ -243,15 +248,15 @@ class Followers:
         self.wake()
 
     def ended(self, stream: Any, _code: int) -> None:
-        """A connection has ended."""
+        """Handle the end of a connection."""
         self._followers.pop(stream, None)
 
     def look(
         self, heads: Mapping[str, int], readers: Mapping[str, Collection[str]]
     ) -> None:
-        """Send what is new. ``heads``: app → its newest entry. ``readers``: app
-        → the bots that may read something new, among others. May switch. Raises
-        StorageUnavailable."""
+        """Send new entries. ``heads``: app → its newest entry. ``readers``: app
+        → users who may read something new; bots are complete in it. May switch.
+        Raises StorageUnavailable."""
         for follower in list(self._followers.values()):
             turn = follower.turn
             head = heads.get(turn.app, 0)
@@ -264,19 +269,20 @@ class Followers:
                 self._send(follower, head)
 
     def _close_ended(self, follower: Follower, head: int) -> None:
-        """Close a stream whose time or right has ended. May switch."""
+        """Close a stream if its time is over, or its principal has lost the
+        right. May switch."""
         turn = follower.turn
         is_banned = self._core.sessions.is_banned
         if monotonic() > follower.until or is_banned(turn.app, turn.user):
             turn.stream.close(CloseCode.GOING_AWAY)
-        # The right costs a query: it is looked at before something is sent.
+        # A check of the right costs a query, so it comes only before a message.
         if head > follower.position and not self._core.still_holds(
             turn.app, turn.user, follower.proof
         ):
             turn.stream.close(CloseCode.TOKEN_INVALID)
 
     def _send(self, follower: Follower, head: int) -> None:
-        """Send what is new up to an entry of the log. May switch."""
+        """Send new entries up to an entry of the log. May switch."""
         log = self._core.store.part(MessageLog).entries
         turn = follower.turn
         more = True
@@ -293,9 +299,9 @@ class Followers:
 
 
 class ChangedResources(Struct, frozen=True):
-    """The resources of whose changes a client wants to hear: ``uris``.
-    ``has_list``: it wants to hear of a changed list, too. ``meta``: says to
-    which request this belongs."""
+    """The resources whose changes a client wants to know: ``uris``.
+    ``has_list``: it also wants to know when the list changes. ``meta`` names
+    the request to which the notifications belong."""
 
     uris: Collection[str]
     has_list: bool
@@ -303,7 +309,7 @@ class ChangedResources(Struct, frozen=True):
 
     @classmethod
     def read(cls, turn: Turn) -> ChangedResources:
-        """The changes that a request asks for. Raises McpError."""
+        """The changes that a request wants to know. Raises McpError."""
         wanted = turn.message.mapping("notifications")
         uris = wanted.get("resourceSubscriptions") or []
         if not isinstance(uris, list) or not all(isinstance(uri, str) for uri in uris):
@@ -317,7 +323,7 @@ class ChangedResources(Struct, frozen=True):
         )
 
     def agreed(self) -> dict[str, Any]:
-        """The changes of which the client will hear."""
+        """The changes that the client will be told."""
         agreed: dict[str, Any] = {}
         if self.uris:
             agreed["resourceSubscriptions"] = sorted(self.uris)
@@ -346,8 +352,8 @@ def _changes_list(entry: Entry) -> bool:
 
 
 def listen(followers: Followers, turn: Turn) -> None:
-    """Answer ``subscriptions/listen``: it stays open. May switch. Raises
-    McpError."""
+    """Answer ``subscriptions/listen``. The answer stays open. May switch.
+    Raises McpError."""
     changes = ChangedResources.read(turn)
     head = turn.core.store.part(MessageLog).entries.head(turn.app)
     if not turn.begin():

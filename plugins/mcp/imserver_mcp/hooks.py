@@ -1,8 +1,8 @@
-"""Webhooks of events: an agent that sleeps is woken at its URL.
+"""Webhooks of events: a sleeping agent is woken at its URL.
 
-A subscription is stored until it expires, and delivered as webhooks of bots
-are. Requests are signed by Standard Webhooks (https://www.standardwebhooks.com)
-with the secret of the receiver.
+A subscription is stored until it expires. Its events are delivered like
+webhooks of bots. Requests are signed by Standard Webhooks
+(https://www.standardwebhooks.com) with the secret of the receiver.
 """
 
 import base64
@@ -26,15 +26,15 @@ from .turn import Turn
 
 SECONDS: Final = 10.0
 MOST: Final = 20
-"""Subscriptions of one user."""
+"""The most subscriptions of one user."""
 USUAL_MS = 3_600_000
 LEAST_MS = 60_000
 MOST_MS = 7 * 86_400_000
-"""The life of a subscription."""
+"""The longest life of a subscription, in milliseconds."""
 TRY_SECONDS: Final = 86400.0
-"""How long an event is tried; then it is dropped, and the next one follows."""
+"""How long an event is tried. Then it is dropped, and the next one follows."""
 VERIFY_COST: Final = 5
-"""How many requests the verification of a receiver counts for."""
+"""As how many requests the verification of a receiver counts."""
 _LEAST_KEY_BYTES: Final = 24
 _MOST_KEY_BYTES: Final = 64
 _CHALLENGE_BYTES: Final = 16
@@ -42,8 +42,8 @@ _ID_BYTES: Final = 8
 _SECOND_MS: Final = 1000
 _STATUSES_OF_CLASS: Final = 100
 _FINAL: Final = (400, 410, 413, 415, 422)
-"""Statuses after which a receiver does not get the event again: it would refuse
-it again."""
+"""Statuses after which a receiver does not get the event again, because it
+would refuse it again."""
 
 
 def key_of(secret: Any) -> bytes:
@@ -62,7 +62,7 @@ def key_of(secret: Any) -> bytes:
 
 
 def _life_seconds(turn: Turn) -> int:
-    """How long a subscription lives, as its request asks for it. Raises
+    """The life of a subscription that its request wants, in seconds. Raises
     McpError."""
     life_ms = turn.params.get("ttlMs", USUAL_MS)
     if life_ms is None:
@@ -73,8 +73,8 @@ def _life_seconds(turn: Turn) -> int:
 
 
 class EventHooks:
-    """The webhooks of events. One loop looks for new entries, for them and for
-    the streams."""
+    """The webhooks of events. One loop looks for new entries, for webhooks and
+    for streams."""
 
     def __init__(self, core: Core, followers: Followers, allow_loopback: bool) -> None:
         self.rows = Hooks(core.store)
@@ -96,8 +96,8 @@ class EventHooks:
     # --- what clients ask -----------------------------------------------------
 
     def _request(self, turn: Turn) -> tuple[str, What]:
-        """The user of a request, and the subscription that it names. Raises
-        McpError."""
+        """The user of a request, and the subscription that the request names.
+        Raises McpError."""
         delivery = turn.message.mapping("delivery")
         mode = str(delivery.get("mode", "webhook"))
         url = str(delivery.get("url"))
@@ -167,8 +167,8 @@ class EventHooks:
         return {}
 
     def _verify(self, hook: Hook) -> None:
-        """Send a challenge to the receiver, which has to repeat it: so nobody
-        can have events sent to others. Switches. Raises McpError."""
+        """Send a challenge that the receiver must repeat, so that nobody can
+        have events sent to others. Switches. Raises McpError."""
         challenge = token_hex(_CHALLENGE_BYTES)
         id = f"msg_verification_{token_hex(_ID_BYTES)}"
         reason = "challenge_failed"
@@ -191,8 +191,8 @@ class EventHooks:
         raise McpError(Code.BAD_CALLBACK, "CallbackEndpointError", {"reason": reason})
 
     def post(self, hook: Hook, id: str, body: bytes) -> tuple[int, bytes]:
-        """Send to a receiver: status and body of the answer. Switches. Raises
-        Unreachable."""
+        """Send a body to a receiver. Returns status and body of the answer.
+        Switches. Raises Unreachable."""
         now = str(int(time()))
         digest = hmac.digest(
             key_of(hook.what.secret), f"{id}.{now}.".encode() + body, "sha256"
@@ -208,7 +208,7 @@ class EventHooks:
     # --- what the consumers ask -----------------------------------------------
 
     def hooks(self) -> dict[str, Hook]:
-        """The webhooks of users who may log in, by their ids."""
+        """Id → webhook, for the users who may log in."""
         is_banned = self._core.sessions.is_banned
         return {
             each.id: each
@@ -217,9 +217,12 @@ class EventHooks:
         }
 
     def wants(self, hook: Hook, entry: Entry) -> bool | None:
-        """Whether the receiver of a subscription gets an entry. None: it waits,
-        as the key may come back, or the ban of the user may end. Where a token
-        has ended, the subscription ends."""
+        """Whether the receiver of a subscription gets an entry. None if the
+        entry waits, because the key may come back, or the ban of the user may
+        end.
+
+        If a token has ended, the subscription ends.
+        """
         if not Subscription.of(hook.what).has(entry, hook.user):
             return False
         app = hook.app
@@ -237,7 +240,7 @@ class EventHooks:
         self.rows.advance(hook, position)
 
     def deliver(self, sender: HookSender[Hook], entry: Entry) -> Failure | None:
-        """Send one event. Each is sent after the one before was taken, so its
+        """Send one event. It is sent after the event before was taken, so its
         cursor is its own position."""
         hook = sender.hook
         event = Subscription.of(hook.what).occurrence(entry, entry.id)

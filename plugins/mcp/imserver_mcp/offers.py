@@ -1,4 +1,5 @@
-"""What a node offers to agents. Other features add theirs (`Mcp.offer`)."""
+"""The tools and resources that a node offers to agents. Other features add
+theirs (`Mcp.offer`)."""
 
 from __future__ import annotations
 
@@ -18,22 +19,22 @@ _NAMES = {"type": "object", "description": "The names of users, by id."}
 
 
 class Content(Struct, frozen=True):
-    """A result with content of other kinds than text. ``blocks``: content
-    blocks of MCP."""
+    """A result whose content is not only text. ``blocks``: content blocks of
+    MCP."""
 
     blocks: tuple[Mapping[str, Any], ...]
     is_error: bool = False
 
 
 class Tool(Struct, frozen=True, kw_only=True):
-    """A tool. ``run`` gets the turn and the arguments, and returns a text,
-    `Content`, `InputRequired`, `Later`, or a dict, which has the form
-    ``output``.
+    """A tool. ``run`` gets the turn and the arguments. It returns a text,
+    `Content`, `InputRequired`, `Later`, or a dict in the form ``output``.
 
-    ``route``: method and path below ``/api/v1`` without which it is not there.
-    Its request has the arguments ``fields``, unless ``input`` is their JSON
-    schema, or the struct that ``run`` gets. Without ``run`` it also answers.
-    ``names``: the answer also has the names of the users in it.
+    ``route``: method and path below ``/api/v1``. Without this route the tool
+    does not exist. The arguments are the ``fields`` of its request, unless
+    ``input`` is their JSON schema, or the struct that ``run`` gets. Without
+    ``run``, the route answers. ``names``: the answer also has the names of the
+    users in it.
     """
 
     name: str
@@ -49,11 +50,11 @@ class Tool(Struct, frozen=True, kw_only=True):
 
     @property
     def at(self) -> tuple[str, str]:
-        """Method and path of its route."""
+        """Method and path of the tool's route."""
         return self.route[0], PREFIX + self.route[1]
 
     def call(self, turn: Turn, arguments: dict[str, Any]) -> Any:
-        """Run it. May switch. Raises RouteRefused."""
+        """Run the tool. May switch. Raises RouteRefused."""
         fields: Any = {
             name: value for name, value in arguments.items() if value is not None
         }
@@ -118,9 +119,10 @@ class Tool(Struct, frozen=True, kw_only=True):
 
 
 class Source(Struct, frozen=True, kw_only=True):
-    """Resources. ``list``: a page of them after a cursor (``""``: the first),
-    and the cursor of the next (``""``: it is the last). ``read``: the contents
-    of one, or `InputRequired`; None: it has no such one."""
+    """A source of resources. ``list`` returns a page of them after a cursor
+    (``""``: the first page), and the cursor of the next (``""``: it was the
+    last). ``read`` returns the contents of one, or `InputRequired`; None if it
+    has no such resource."""
 
     list: Callable[[Turn, str], Page]
     read: Callable[[Turn, str], Any]
@@ -128,8 +130,8 @@ class Source(Struct, frozen=True, kw_only=True):
 
 
 class Offer(Struct, frozen=True, kw_only=True):
-    """The tools and resources that a feature offers. ``methods``: requests that
-    it answers. ``capabilities``: announce them."""
+    """The tools and resources that a feature offers. ``methods``: further
+    requests that it answers. ``capabilities`` announce them."""
 
     tools: tuple[Tool, ...] = ()
     sources: tuple[Source, ...] = ()
@@ -138,7 +140,7 @@ class Offer(Struct, frozen=True, kw_only=True):
 
 
 def users_in(answer: Mapping[str, Any]) -> Iterator[str]:
-    """The ids of users in an answer, in its order."""
+    """The ids of users in an answer, in the order of the answer."""
     for name, value in answer.items():
         if name in ("from", "to", "peer", "user"):
             if value:
@@ -149,7 +151,7 @@ def users_in(answer: Mapping[str, Any]) -> Iterator[str]:
 
 
 def schema_of(kind: type[Struct]) -> dict[str, Any]:
-    """The JSON schema of a type, an object at its root."""
+    """The JSON schema of a type, with an object at its root."""
     whole = msgspec.json.schema(kind)
     definitions = whole.pop("$defs")
     root: dict[str, Any] = definitions.pop(kind.__name__)

@@ -1,4 +1,5 @@
-"""Permissions: a person says yes before a tool runs, where the app wants it."""
+"""Permissions: if the app wants it, a person must say yes before a tool
+runs."""
 
 from __future__ import annotations
 
@@ -17,11 +18,12 @@ from .verify_receipt import digest
 YES: Final = "yes"
 _OPTIONS: Final = ({"text": "Yes", "value": YES}, {"text": "No", "value": "no"})
 _PERMISSION: Final = "permission"
-"""The key of a round's state that waits for a yes."""
+"""The key under which the state of a round that waits for a yes has the
+task."""
 _turning: Final = re.compile(
     "[\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff]"
 )
-"""Characters that are invisible, or change the order of others: with them a
+"""Characters that are invisible, or change the order of others. With them a
 call could look like another one."""
 _OTHER_QUESTION: Final = (
     "The text of the question was changed: a yes to it does not permit this call."
@@ -29,8 +31,8 @@ _OTHER_QUESTION: Final = (
 
 
 class Permissions:
-    """Asks for a yes, and uses it. Each yes is used once: the row of a task
-    takes it, also for a client that waits."""
+    """Asks for a yes, and uses it. Each yes can be used once, because the row
+    of a task takes it. A waiting client has such a row, too."""
 
     def __init__(self, tasks: Tasks) -> None:
         self._tasks = tasks
@@ -38,8 +40,8 @@ class Permissions:
     def check(
         self, turn: Turn, tool: Tool, arguments: dict[str, Any]
     ) -> str | InputRequired | Later:
-        """The reason why a tool may not run now; ``""``: it may. Asks a person
-        first, if the app wants that. Switches. Raises RouteRefused and
+        """The reason why a tool may not run now; ``""`` if it may. If the app
+        wants it, asks a person first. Switches. Raises RouteRefused and
         McpError."""
         task = turn.task
         if task is not None:
@@ -58,7 +60,7 @@ class Permissions:
             return self._ask(turn, tool, arguments, rules)
         if isinstance(turn.state, dict) and _PERMISSION in turn.state:
             return self._ask_again(turn, rules.confirm_seconds)
-        # a later round of the tool, which has got the yes before its first one
+        # this is a later round of the tool: it got the yes before its first one
         return ""
 
     def _ask(
@@ -94,7 +96,7 @@ class Permissions:
         return self._await(turn, task, question, seconds)
 
     def _ask_again(self, turn: Turn, seconds: int) -> str | InputRequired:
-        """The client that waits comes again."""
+        """Continue for a client that waits and has come again."""
         task = self._tasks.rows.get(turn.app, turn.state[_PERMISSION])
         if task is None:
             return "The yes was used, or the time for it is over."
@@ -114,9 +116,9 @@ class Permissions:
         return why
 
     def _use(self, turn: Turn, task: Task, question: dict[str, Any]) -> str:
-        """Use the answer to a question; see :meth:`check`. A yes permits what
-        was asked: a question with another text is none about this call, however
-        it came to have it."""
+        """Use the answer to a question; see :meth:`check`. A yes permits only
+        the call in the text of the question. A question with another text is
+        not about this call, no matter how it came to have the text."""
         if digest(question["text"]) != task.what.question_digest:
             return _OTHER_QUESTION
         answers = question["answers"]
@@ -131,8 +133,8 @@ class Permissions:
 
 
 def _question(turn: Turn, tool: Tool, arguments: dict[str, Any]) -> str:
-    """The text of the question, with the whole call: what does not fit into a
-    message cannot be confirmed, and ``/asks/create`` refuses it."""
+    """The text of the question, with the whole call. Nobody can confirm a call
+    that does not fit into a message, so ``/asks/create`` refuses it."""
     call = msgspec.json.format(msgspec.json.encode(arguments), indent=2).decode()
     call = _turning.sub(_escaped, call)
     cards = turn.cards([*users_in(arguments)])

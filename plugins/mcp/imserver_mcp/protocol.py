@@ -1,9 +1,9 @@
 """Messages of the Model Context Protocol over HTTP: JSON-RPC, its revisions,
 and their headers.
 
-2026-07-28 has no sessions: each request says its version and what its client
-can, in ``_meta`` and headers. 2025-11-25 begins with ``initialize``, whose
-session id is optional: there is none here.
+Revision 2026-07-28 has no sessions: each request names its version and the
+capabilities of its client, in ``_meta`` and headers. Revision 2025-11-25 begins
+with ``initialize``. Its session id is optional, and this server gives none.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ TASK_EXTENSION: Final = f"{META}tasks"
 
 
 class Code:
-    """Codes of errors. The last row is of the extension for events."""
+    """Codes of errors. The last row belongs to the extension for events."""
 
     PARSE_ERROR = -32700
     INVALID_REQUEST = -32600
@@ -38,7 +38,8 @@ class Code:
     BAD_PARAMS = -32602
     INTERNAL = -32603
     NO_RESOURCE = -32002
-    """Of 2025-11-25; the later revision has ``BAD_PARAMS`` in its place."""
+    """A code of 2025-11-25. The later revision has ``BAD_PARAMS`` in its
+    place."""
     HEADER_MISMATCH = -32020
     NO_CAPABILITY = -32021
     NO_VERSION = -32022
@@ -65,8 +66,8 @@ class McpError(Exception):
 
 
 class RpcRefused(Exception):
-    """A message that gets this error. ``id``: of the request, None if it is not
-    known."""
+    """The refusal of a message with an error. ``id``: the id of the request;
+    None if it is unknown."""
 
     def __init__(
         self, id: int | str | None, code: int, message: str, data: Any = None
@@ -77,7 +78,7 @@ class RpcRefused(Exception):
 
 class RpcMessage(Struct, frozen=True):
     """A request of a client. ``id``: None in a notification, and in a response
-    of the client. ``client``: what it can, in 2026-07-28."""
+    of the client. ``client``: its capabilities, in 2026-07-28."""
 
     method: str
     id: int | str | None
@@ -143,8 +144,8 @@ def _with_version(
     params: dict[str, Any],
     headers: Mapping[str, str],
 ) -> RpcMessage:
-    """A message of the revision that it names: in the header in older ones, in
-    header and body in 2026-07-28. Raises RpcRefused."""
+    """A message of the revision that it names. Older revisions name it in the
+    header, 2026-07-28 in header and body. Raises RpcRefused."""
     named = headers.get("mcp-protocol-version")
     meta = params.get("_meta")
     if isinstance(meta, dict):
@@ -197,7 +198,7 @@ _NAMED: Final = {
 def _mismatch(
     method: str, version: str, params: Mapping[str, Any], headers: Mapping[str, str]
 ) -> str:
-    """The header that says something else than the body; ``""``: none."""
+    """The header that differs from the body; ``""`` if none does."""
     if headers.get("mcp-protocol-version") != version:
         return "MCP-Protocol-Version"
     if headers.get("mcp-method") != method:
@@ -215,7 +216,8 @@ _BASE64_END: Final = "?="
 
 
 def plain_header(value: str) -> str | None:
-    """The value of a header, which may be in base64. None: it is not valid."""
+    """The value of a header, which may be in base64. None if it is not
+    valid."""
     if not (value.startswith(_BASE64_BEGIN) and value.endswith(_BASE64_END)):
         return value
     content = value[len(_BASE64_BEGIN) : -len(_BASE64_END)]
@@ -228,8 +230,8 @@ def plain_header(value: str) -> str | None:
 def error_response(
     id: int | str | None, error: McpError, is_modern: bool = True
 ) -> HttpResponse:
-    """An error as a response. Earlier revisions answer requests that they could
-    read with status 200."""
+    """An error as a response. Earlier revisions answer readable requests with
+    status 200."""
     problem = {"code": error.code, "message": str(error)}
     if error.data is not None:
         problem["data"] = error.data
@@ -260,20 +262,21 @@ _DIGEST_BYTES: Final = 32
 
 
 class Seal(Service):
-    """Signs what a client keeps between two rounds (``requestState``), with a
-    key of all nodes."""
+    """Signs the state that a client keeps between two rounds
+    (``requestState``), with a key that all nodes share."""
 
     keys: tuple[bytes, ...]
 
     def make(self, state: Any, bound: bytes) -> str:
-        """``bound``: who asks for what. It has to be the same in
-        :meth:`read`."""
+        """Sign a state. ``bound``: the principal and the request. It must be
+        equal in :meth:`read`."""
         body = msgspec.json.encode([int(time()) + _STATE_SECONDS, state])
         whole = _digest(self.keys[0], body, bound) + body
         return base64.urlsafe_b64encode(whole).decode()
 
     def read(self, text: str, bound: bytes) -> Any:
-        """Raises McpError if it is not of :meth:`make`, or too old."""
+        """Read a state. Raises McpError if :meth:`make` has not made it, or if
+        it is too old."""
         try:
             whole = base64.b64decode(text, altchars=b"-_", validate=True)
             signature = whole[:_DIGEST_BYTES]

@@ -1,9 +1,9 @@
-"""Receipts: what proves that a person has permitted a call, and which one.
+"""Receipts: proofs that a person has permitted a call.
 
-The yes is used by an act of the audit log, in one transaction with the row of
-the task. The act names the person, and has the digests of the question and of
-the arguments. A receipt is this act as it is hashed, with the names that are
-left of it: nothing of it is stored besides.
+An act of the audit log uses the yes, in one transaction with the row of the
+task. The act names the person, and has the digests of the question and of the
+arguments. A receipt is this act in its hashed form, with the names that were
+not erased. It is not stored separately.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from .declared import Task
 
 KEY: Final = "imserver/receipt"
-"""The key in ``_meta`` of a result under which its receipt is."""
+"""The key of the receipt in ``_meta`` of a result."""
 
 
 def audit_of(core: Core) -> AuditLog | None:
-    """The audit log; None: this node has none."""
+    """The audit log. None if this node has none."""
     if "audit" not in core.features:
         return None
     from imserver.operate.audit import AuditLog  # the node has loaded it
@@ -38,8 +38,8 @@ def audit_of(core: Core) -> AuditLog | None:
 
 
 def act_of(task: Task, question: dict[str, Any], by: Principal) -> Act:
-    """That a person has permitted a call. ``question``: with its answer. The
-    digest is that of the text that was asked."""
+    """The act that a person has permitted a call. ``question`` includes its
+    answer. The digest is the digest of the question's text."""
     (answer,) = question["answers"]
     facts = {
         "message": question["id"],
@@ -53,8 +53,8 @@ def act_of(task: Task, question: dict[str, Any], by: Principal) -> Act:
 
 
 def receipt_of(core: Core, app: str, question: int) -> dict[str, Any] | None:
-    """The receipt of the yes to a question; None: there is none. Switches.
-    Raises StorageUnavailable."""
+    """The receipt of the yes to a question. None if there was no such act.
+    Switches. Raises StorageUnavailable."""
     audit = audit_of(core)
     if audit is None:
         return None
@@ -73,7 +73,7 @@ def receipt_of(core: Core, app: str, question: int) -> dict[str, Any] | None:
 def receipt(
     row: AuditRow, names: Sequence[Name], question: str | None
 ) -> dict[str, Any]:
-    """The receipt of an act. ``question``: None if its message is gone."""
+    """The receipt of an act. ``question`` is None if its message is gone."""
     name_rows = [
         {**msgspec.to_builtins(name), "salt": name.salt.hex()} for name in names
     ]

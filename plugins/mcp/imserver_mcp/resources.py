@@ -1,4 +1,4 @@
-"""Resources: conversations, messages and files, under addresses of the scheme
+"""Resources: conversations, messages and files, at addresses with the scheme
 ``imserver``."""
 
 import base64
@@ -18,14 +18,15 @@ from .turn import RouteRefused, Turn
 ALL: Final = "imserver://conversations"
 PAGE: Final = 100
 FILE_BYTES: Final = 1 << 20
-"""A longer file is not a resource: `url` in the list of files leads to it."""
+"""Limit of a file that is a resource, in bytes. For a longer file the list of
+files has a `url`."""
 _CONVERSATION: Final = re.compile(
     r"imserver://conversations/([1-9][0-9]{0,18})(\?before=([0-9]{1,19}))?"
 )
 _MESSAGE: Final = re.compile(r"imserver://messages/([1-9][0-9]{0,18})")
 _FILE: Final = re.compile(r"imserver://files/([A-Za-z0-9_-]{1,64})")
 BYTES_OF_REQUEST: Final = 65536
-"""So many bytes of a file count as one more request."""
+"""The number of bytes of a file that count as one more request."""
 _CONVERSATIONS: Final = "conversations"
 _FILES: Final = "files"
 _JSON: Final = {"mimeType": "application/json"}
@@ -50,13 +51,14 @@ TEMPLATES: Final = (
 
 
 def is_subscribable(uri: str) -> bool:
-    """Whether a client can hear of changes of a resource."""
+    """Whether a client can subscribe to changes of a resource."""
     match = _CONVERSATION.fullmatch(uri)
     return uri == ALL or (match is not None and match[2] is None)
 
 
 def listed(turn: Turn, cursor: str) -> Page:
-    """A page of the resources of a user: first conversations, then files."""
+    """A page of the resources of a user; conversations come first, then
+    files."""
     if not turn.user:
         return [], ""
     kind, _, rest = cursor.partition(":")
@@ -101,7 +103,7 @@ def _files(turn: Turn, cursor: str) -> Page:
 
 
 def read(turn: Turn, uri: str) -> list[dict[str, Any]] | None:
-    """The contents of a resource; None: there is none with this address."""
+    """The contents of a resource. None if no resource has this address."""
     if uri == ALL:
         page = turn.run("GET", "/conversations", limit=PAGE)
         return [_json(uri, page["conversations"])]
@@ -146,7 +148,7 @@ def _json(uri: str, content: Any) -> dict[str, Any]:
 
 
 def _file(turn: Turn, uri: str, id: str) -> list[dict[str, Any]] | None:
-    """A file: its id is random, and who has it may fetch it."""
+    """A file. Its id is random, and whoever has the id may fetch it."""
     try:
         from imserver.media.uploads import Uploads
     except ImportError:

@@ -1,10 +1,10 @@
 """Tasks: calls of tools that wait for people, or take long, without an open
 stream (SEP-2663).
 
-A task is a row, so every node knows it and goes on with it. One that waits for
-a question is looked at when the log has something new about the question, and
-now and then: the message says how it stands. The call itself is work of the
-runner.
+A task is a row, so every node knows it and can continue it. A task that waits
+for a question is checked when the log has something new about the question, and
+now and then. The message tells the state of the question. The runner runs the
+call itself.
 """
 
 from __future__ import annotations
@@ -37,24 +37,26 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 REMEMBER_SECONDS: Final = 86_400
-"""How long a task is known after the last moment at which its question may be
+"""How long a task is kept after the last moment at which its question can be
 answered."""
 LEASE_SECONDS: Final = 60
 LOOK_SECONDS: Final = 10.0
 LEAST_PAUSE = 10
 MOST_PAUSE = 300
-"""Seconds between two looks at a question that nothing new was heard of."""
+"""The longest time between two checks of a question without news, in
+seconds."""
 _PAUSE_SHARE: Final = 10
-"""The pause is this share of the age of a task: a tenth."""
+"""The divisor of a task's age that gives the pause: a tenth."""
 RETURN_SECONDS: Final = 300
-"""How long a client that waits may take to come again after its question has
+"""How long a waiting client may take to come again after its question has
 ended."""
 MOST_OPEN: Final = 100
-"""Tasks of one user that have not ended, and calls that wait for a yes."""
+"""The most tasks of one user that have not ended, including calls that wait for
+a yes."""
 MOST_BYTES: Final = 1 << 20
-"""A result in JSON."""
+"""Limit of a result as JSON, in bytes."""
 POLL_MS: Final = 2000
-"""How often clients are told to look at a task."""
+"""How often clients should ask for the state of a task, in milliseconds."""
 _SECOND_MS: Final = 1000
 _FOR_A_TIME: Final = (429, 503)
 """Statuses of refusals after which a task is run again."""
@@ -63,11 +65,14 @@ _ONE: Final = "WHERE app = %s AND id = %s"
 
 
 class Later(Struct, frozen=True):
-    """What a tool returns that goes on as a task: it is run again, with
-    ``Turn.task``, when the ``question`` has ended, or at once (0). ``state``:
-    any JSON, which is then ``Turn.state``. ``seconds``: so long it may take.
-    ``needs_yes``: it is only run if the answer is a yes to the text with the
-    digest ``question_digest``. See ``Turn.takes_tasks``."""
+    """The result of a tool that continues as a task: the tool is run again,
+    with ``Turn.task``.
+
+    ``question``: run it when this question has ended; 0 means at once.
+    ``state``: any JSON, which is then ``Turn.state``. ``seconds``: how long it
+    may take. ``needs_yes``: run it only if the answer is a yes to the text with
+    the digest ``question_digest``. See ``Turn.takes_tasks``.
+    """
 
     question: int = 0
     state: Any = None
@@ -77,23 +82,23 @@ class Later(Struct, frozen=True):
 
 
 class TaskRows(Store.Rows):
-    """The tasks in a store. Each method may switch, and raise
+    """The tasks in a store. Methods may switch, and raise
     StorageUnavailable."""
 
     @Store.reading_or(None)
     def get(self, sql: PooledStatements, app: str, id: str) -> Task | None:
-        """A task; None: there is none."""
+        """A task. None if it does not exist."""
         return TASKS.first(sql.query, _ONE, app, id)
 
     @Store.writing
     def add(self, sql: PooledStatements, task: Task, seconds: int, pause: int) -> Task:
-        """Store a task that may take so many seconds, and is due after a pause.
+        """Store a task that may take ``seconds``, and is due after a pause.
         Raises McpError."""
         rows = (
             f"mcp_task WHERE app = %s AND member = %s AND ({_OPEN} OR state = 'held')"
         )
-        # Who adds at the same time waits for these rows, and then counts what
-        # was added.
+        # Whoever adds a task at the same time waits for these rows, and then
+        # counts the new one, too.
         sql.query(
             f"SELECT id FROM {rows} ORDER BY id{sql.for_update}", (task.app, task.user)
         )
@@ -108,7 +113,7 @@ class TaskRows(Store.Rows):
         now = sql.clock_ms()
         now_seconds = now // _SECOND_MS
         if task.state == "held":
-            # Only its client runs it, so no node looks at it before it expires.
+            # Only its client runs it, so no node checks it before it expires.
             expires = now_seconds + seconds + RETURN_SECONDS
             due = expires
         else:
@@ -129,8 +134,8 @@ class TaskRows(Store.Rows):
         condition: str = _OPEN,
         **fields: Any,
     ) -> bool:
-        """Change these columns, if the task meets a condition. Whether it
-        does."""
+        """Change these columns if the task meets a condition. Returns whether
+        it does."""
         fields["updated"] = sql.clock_ms()
         sets = ", ".join(f"{name} = %s" for name in fields)
         statement = f"UPDATE mcp_task SET {sets} {_ONE} AND {condition}"
@@ -140,8 +145,8 @@ class TaskRows(Store.Rows):
     def use(
         self, sql: PooledStatements, task: Task, act: Act, audit: AuditLog | None
     ) -> bool:
-        """Use the yes of a task, and store the act that says so. Whether it was
-        not used before."""
+        """Use the yes of a task, and store the act about it. Returns whether
+        the yes was unused."""
         if task.state == "held":
             use = "DELETE FROM mcp_task"
         else:
@@ -155,7 +160,8 @@ class TaskRows(Store.Rows):
         return True
 
     def end_waiting(self, task: Task) -> None:
-        """The client of a call that needs a yes does not wait any more."""
+        """Delete the task of a call that needs a yes, because its client has
+        ended the wait."""
         self._store.execute(
             f"DELETE FROM mcp_task {_ONE} AND state = 'held'", (task.app, task.id)
         )
@@ -164,8 +170,8 @@ class TaskRows(Store.Rows):
     def respond(
         self, sql: PooledStatements, task: Task, responses: Mapping[str, Any]
     ) -> bool:
-        """Take answers of the client. Whether these were the last that the tool
-        needs."""
+        """Take answers of the client. Returns whether the tool has all its
+        answers now."""
         row = TASKS.first(
             sql.query,
             f"{_ONE} AND state = 'input_required'{sql.for_update}",
@@ -194,15 +200,15 @@ class TaskRows(Store.Rows):
 
     @Store.writing
     def wake(self, sql: PooledStatements, app: str, questions: Collection[int]) -> bool:
-        """Make the tasks due that wait for these questions. Whether there are
-        any."""
+        """Make the tasks due that wait for these questions. Returns whether
+        there are any."""
         statement = (
             "SELECT question, id FROM mcp_task WHERE app = %s AND question IN {}"
         )
         rows = sql.query_in(statement, (app,), sorted(questions), many=True)
         ids = [id for _, id in rows]
-        # Each wake has another value, so whoever has just seen the question
-        # open does not undo it.
+        # Each wake has another value, so a node that has just read the question
+        # as open does not undo it.
         due = "due = CASE WHEN due > 0 THEN 0 ELSE due - 1 END"
         change = f"UPDATE mcp_task SET {due} {_ONE} AND state = 'working'"
         sql.execute_many(change, [(app, id) for id in ids])
@@ -215,7 +221,8 @@ class TaskRows(Store.Rows):
 
 
 class TaskTurn(Turn):
-    """A task that is run in the place of a request: nobody listens."""
+    """The turn of a task, which runs without a request. No client receives
+    messages."""
 
     def __init__(self, core: Core, api: Api, runner: Runner, task: Task) -> None:
         self.core = core
@@ -243,15 +250,15 @@ class TaskTurn(Turn):
         return False
 
     def progress(self, progress: float, total: float) -> None:
-        """The task goes on. Raises Runner.Lost, if it was cancelled or another
-        node runs it."""
+        """Note that the task continues. Raises Runner.Lost if it was cancelled,
+        or if another node runs it."""
         assert self.task is not None
         self._runner.proceed(self.app, self.task.id)
 
 
 class Tasks:
-    """The tasks, on one node. ``run``: what the tool of a task returns now.
-    ``look``: have the log looked through for new answers."""
+    """The tasks on one node. ``run`` returns the present result of a task's
+    tool. ``look`` makes the node look for new answers in the log."""
 
     def __init__(
         self, core: Core, run: Callable[[Task], Any], look: Callable[[], object]
@@ -266,14 +273,14 @@ class Tasks:
             store, "mcp_task", "due <= {now}", self._work, LEASE_SECONDS, LOOK_SECONDS
         )
         self._positions: dict[str, int] = {}
-        """App with tasks that wait for questions → the log was looked through
-        up to this id."""
+        """App with tasks that wait for questions → the id up to which its log
+        was read."""
 
     def add(
         self, turn: Turn, tool: str, arguments: dict[str, Any], later: Later
     ) -> Task:
-        """Make a task of a call, or for a client that takes none, what takes
-        the yes for it. Switches. Raises McpError."""
+        """Make a task of a call. For a client that takes no tasks, make the row
+        that takes the yes. Switches. Raises McpError."""
         client = {}
         state = "held"
         if turn.takes_tasks:
@@ -313,23 +320,23 @@ class Tasks:
         return task
 
     def use(self, task: Task, question: dict[str, Any]) -> bool:
-        """Use the yes of a person to the question of a task. False: it was
-        used before, or the task was cancelled. Switches. Raises
+        """Use a person's yes to the question of a task. False if it was used
+        before, or if the task was cancelled. Switches. Raises
         StorageUnavailable."""
         act = act_of(task, question, task.what.principal)
         if self.rows.use(task, act, audit_of(self._core)):
             return True
         if task.state != "working":
             return False
-        # The database may have used it, and this node lost the answer.
+        # The database may have used it, and this node missed the answer.
         row = self.rows.get(task.app, task.id)
         return row is not None and row.state == "working"
 
     # --- what clients ask -----------------------------------------------------
 
     def _of(self, turn: Turn) -> Task:
-        """The task of a request: whoever has made it sees it, and nobody else.
-        Raises McpError."""
+        """The task of a request. Only the principal that has made a task sees
+        it. Raises McpError."""
         turn.require_tasks()
         task = self.rows.get(turn.app, turn.message.text("taskId"))
         owner = turn.principal.label, turn.user
@@ -372,7 +379,7 @@ class Tasks:
         return {}
 
     def cancel(self, turn: Turn) -> dict[str, Any]:
-        """Answer ``tasks/cancel``. A task whose yes was used goes on. May
+        """Answer ``tasks/cancel``. A task whose yes was used continues. May
         switch. Raises McpError."""
         task = self._of(turn)
         condition = f"{_OPEN} AND audit = 0"
@@ -411,7 +418,7 @@ class Tasks:
                 self._positions.pop(app)
 
     def _work(self, app: str, id: str) -> None:
-        """Do what is due of a task."""
+        """Do the work that is due for a task."""
         task = self.rows.get(app, id)
         if task is None:
             return
@@ -419,8 +426,8 @@ class Tasks:
         if now >= task.expires:
             self.runner.end(app, id)
         elif task.question and not task.audit and self._waits(task):
-            # What is new of the question wakes it; this look is for the case
-            # that a node has lost that. It gets rarer as the task gets older.
+            # News about the question wakes it. This check is for news that a
+            # node has lost. It gets rarer as the task gets older.
             age = now - task.created // _SECOND_MS
             pause = min(max(age // _PAUSE_SHARE, LEAST_PAUSE), MOST_PAUSE)
             self.rows.change(task, f"due = {task.due}", due=now + pause)
@@ -428,8 +435,8 @@ class Tasks:
             self._run(task)
 
     def _run(self, task: Task) -> None:
-        """Run the tool, and store what it returns, unless the task was
-        cancelled meanwhile."""
+        """Run the tool, and store its result, unless the task was cancelled
+        meanwhile."""
         state = "completed"
         rounds = dict[str, bytes]()
         try:
@@ -472,7 +479,7 @@ class Tasks:
 
 
 def document_of(task: Task) -> dict[str, Any]:
-    """A task as clients get it, without the fields that depend on its
+    """A task in the form for clients, without the fields that depend on its
     state."""
     document = {"taskId": task.id, "status": task.state}
     if task.state == "working" and task.question:
@@ -487,6 +494,6 @@ def document_of(task: Task) -> dict[str, Any]:
 
 
 def _time_of(ms: int) -> str:
-    """A time in Unix milliseconds, as MCP writes it."""
+    """A time in Unix milliseconds, in the form of MCP."""
     time = datetime.fromtimestamp(ms / _SECOND_MS, UTC)
     return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,5 +1,4 @@
-"""The tools: what an agent does in conversations. Each is routes of
-``/api/v1``, in another form."""
+"""The tools for conversations. Each calls routes of ``/api/v1``."""
 
 from __future__ import annotations
 
@@ -22,23 +21,23 @@ from .tasks import Later
 from .turn import MOST_CARDS, InputRequired, RouteRefused, Turn
 
 WAIT_SECONDS: Final = 20
-"""How long one look waits for an answer. It ends earlier, when there is one."""
+"""How long one look waits for an answer. It ends earlier if an answer comes."""
 HOLD_SECONDS: Final = 50
-"""After so long a client of 2026-07-28 has to come again, since proxies end
-requests that take long."""
+"""The time after which a client of 2026-07-28 must come again, because proxies
+end requests that take long."""
 MOST: Final = 20
-"""Conversations in one answer of ``read``."""
+"""The most conversations in one answer of ``read``."""
 PAGES: Final = 10
-"""Pages of conversations that one ``read`` looks through."""
+"""The most pages of conversations that one ``read`` searches."""
 CONVERSATIONS: Final = 200
-"""Conversations of such a page."""
+"""Number of conversations on such a page."""
 ANSWER_BYTES: Final = 128 << 10
-"""Limit of the messages in an answer, which has them as text and as JSON. One
-message may be longer."""
+"""Limit of the messages in an answer, in bytes. The answer has them as text and
+as JSON. A single message may be longer."""
 KNOWN_CONVERSATIONS: Final = 100
-"""Conversations whose members count as known to the user."""
+"""The most conversations whose members count as known to the user."""
 ASK_SECONDS: Final = 300
-"""How long a question is open if the agent does not say."""
+"""How long a question is open if the agent names no time, in seconds."""
 
 
 class ReadArguments(Struct, frozen=True, forbid_unknown_fields=True):
@@ -59,15 +58,16 @@ class ReadArguments(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ReadCursor(Struct, frozen=True, array_like=True):
-    """Where a reader goes on. ``last``: conversation → the last entry that it
-    has of it. ``before``: the page of conversations that is looked through."""
+    """The position of a reader. ``last``: conversation → the last entry that
+    the reader has. ``before``: the page of conversations that is being
+    searched."""
 
     last: Annotated[dict[int, int], Meta(max_length=MOST)] = {}
     before: int = 0
 
     @classmethod
     def of(cls, text: str) -> ReadCursor:
-        """Raises RouteRefused."""
+        """Read a cursor. Raises RouteRefused."""
         if not text:
             return cls()
         try:
@@ -79,16 +79,17 @@ class ReadCursor(Struct, frozen=True, array_like=True):
 
     @property
     def text(self) -> str:
-        """As clients keep it."""
+        """The cursor in the form that clients keep."""
         return base64.urlsafe_b64encode(msgspec.json.encode(self)).decode()
 
 
 def read(turn: Turn, arguments: ReadArguments) -> dict[str, Any]:
-    """List what the user has not read, the oldest of each conversation first.
+    """List the unread messages of the user, in each conversation the oldest
+    first.
 
-    It is marked as read when the client comes again with the cursor: then it
-    has the answer. Until then a node or a client may die, and the same is shown
-    again.
+    They are marked as read when the client comes again with the cursor, because
+    only then it surely has the answer. If a node or a client dies before, the
+    same messages are listed again.
     """
     cursor = ReadCursor.of(arguments.cursor)
     for conversation, id in cursor.last.items():
@@ -122,7 +123,7 @@ def read(turn: Turn, arguments: ReadArguments) -> dict[str, Any]:
         if messages:
             conversations.append({**header, "messages": messages})
 
-    # A page of conversations is looked through again until nothing is unread.
+    # A page of conversations is searched again until nothing is unread.
     if last:
         cursor = ReadCursor(last, cursor.before)
     else:
@@ -136,8 +137,8 @@ def read(turn: Turn, arguments: ReadArguments) -> dict[str, Any]:
 def _unread(
     turn: Turn, one: int, before: int
 ) -> Iterator[tuple[dict[str, Any] | None, int]]:
-    """The conversations with something unread, and None at the end of each page
-    of them, each with ``before`` of the next page. May switch. Raises
+    """Yield the conversations with unread messages, and None at the end of each
+    page, each with ``before`` of the next page. May switch. Raises
     RouteRefused."""
     limit = CONVERSATIONS
     if one:
@@ -170,8 +171,8 @@ def _unread(
 
 
 def _acquaintances(turn: Turn) -> list[str]:
-    """The owner of a bot, those with whom the user talks, and the members of
-    its groups."""
+    """The owner of a bot, the users with whom the user talks, and the members
+    of its groups."""
     page = turn.run("GET", "/conversations", limit=KNOWN_CONVERSATIONS)
     headers = page["conversations"]
     users = [owner_of(turn), *(header["peer"] for header in headers)]
@@ -182,8 +183,8 @@ def _acquaintances(turn: Turn) -> list[str]:
 
 
 def owner_of(turn: Turn) -> str:
-    """The account that manages a bot; ``""``: there is none, or it is no
-    bot."""
+    """The account that manages a bot. ``""`` if the user is not a bot, or if no
+    account manages it."""
     if not turn.has_route("GET", "/bots/show"):
         return ""
     from imserver.people.bots import BotStore
@@ -208,8 +209,8 @@ class FindArguments(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def find_people(turn: Turn, arguments: FindArguments) -> dict[str, Any]:
-    """Find people by their names: those with whom the user talks, and whom the
-    app lets it find."""
+    """Find people by their names: users with whom the user talks, and users
+    whom the app lets it find."""
     words = arguments.text.casefold().split()
     matches = []
     for card in turn.cards(_acquaintances(turn)):
@@ -291,11 +292,12 @@ def ask(turn: Turn, arguments: dict[str, Any]) -> Any:
 
 
 def await_answer(turn: Turn, answer: dict[str, Any], question: dict[str, Any]) -> Any:
-    """Wait until the question is closed or the client has gone;
-    `InputRequired`: it has to come again. Switches. Raises RouteRefused.
+    """Wait until the question is closed or the client has gone. Returns
+    `InputRequired` if the client must come again. Switches. Raises
+    RouteRefused.
 
     A question without an id of the client is cancelled if the client goes, or
-    gets an error: nobody would hear the answer.
+    gets an error, because nobody would get the answer.
     """
     turn.begin()
     began = time()
@@ -334,7 +336,7 @@ class ReceiptArguments(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def receipt(turn: Turn, arguments: ReceiptArguments) -> dict[str, Any]:
-    """Show the receipt of a yes, to whoever may read the question."""
+    """Show the receipt of a yes to a user who may read the question."""
     turn.run("POST", "/asks/get", id=arguments.question)
     document = receipt_of(turn.core, turn.app, arguments.question)
     if document is None:

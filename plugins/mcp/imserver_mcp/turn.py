@@ -1,5 +1,5 @@
-"""One request of a client: who makes it, what it may run, and how it is
-answered."""
+"""One request of a client: its principal, the routes that it may run, and its
+answer."""
 
 from __future__ import annotations
 
@@ -40,21 +40,21 @@ from .protocol import (
 NAME: Final = "mcp"
 PREFIX: Final = "/api/v1"
 MOST_CARDS: Final = 100
-"""Accounts that are shown at once."""
+"""The most accounts that are shown at once."""
 _BAD_REQUEST: Final = 400
 _encode: Final = msgspec.json.Encoder(order="deterministic").encode
 
 
 class _Streams(Dialect):
-    """The codec of streams. Clients send nothing on them; messages are written
-    as they are."""
+    """The codec of streams. Clients send nothing on them, and messages are
+    written unchanged."""
 
     name = NAME
     logs_in = False
     pinged = True
 
     def encode_ping(self, state: DialectState | None) -> bytes:
-        """A comment keeps proxies from closing the stream."""
+        """Encode a comment that keeps proxies from closing the stream."""
         return b":\n\n"
 
 
@@ -62,14 +62,14 @@ ENCODING: Final = StreamEncoding(_Streams())
 
 
 def _text_of(value: Any) -> Any:
-    """A value as a parameter of a query."""
+    """A value in the form of a query parameter."""
     if isinstance(value, bool):
         return str(value).lower()
     return value
 
 
 class RouteRefused(Exception):
-    """A route of ``/api/v1`` refused what a tool wanted of it, with this
+    """The refusal by a route of ``/api/v1`` that a tool has called, with its
     ``code`` and ``status``."""
 
     def __init__(self, code: str, message: str, status: int = _BAD_REQUEST) -> None:
@@ -79,8 +79,8 @@ class RouteRefused(Exception):
 
 
 class InputRequired(Struct, frozen=True):
-    """What a tool, prompt or resource returns that needs more of the client
-    (2026-07-28).
+    """The result of a tool, prompt or resource that needs more input from the
+    client (2026-07-28).
 
     ``requests``: name → request (``elicitation/create``,
     ``sampling/createMessage``, ``roots/list``). The client repeats its request
@@ -97,13 +97,13 @@ class Turn:
     """A request with its answer. Functions of tools get it.
 
     ``responses``: answers of the client to :class:`InputRequired`. ``state``:
-    the ``state`` of that, or of what the tool returned to go on as a task.
-    ``task``: the tool is run as this task; None: for a client that waits.
+    the state in this ``InputRequired``, or in the ``Later`` with which the tool
+    became a task. ``task``: the tool runs as this task; None if a client waits.
     """
 
     task: Task | None = None
     permitted_by = 0
-    """The question whose yes was used; 0: none."""
+    """The question whose yes was used; 0 for none."""
 
     def __init__(
         self,
@@ -126,8 +126,8 @@ class Turn:
         self._runs = 0
 
     def admit(self, call: Call) -> None:
-        """The request was read and authorised. ``user``: for whom it is made;
-        ``""``: nobody was named."""
+        """Note that the request was read and authorised. ``user``: the user for
+        whom it is made; ``""`` if it names nobody."""
         self.message: RpcMessage = call.input
         self.principal: Principal = call.principal
         self.app = call.app or GOCHAT
@@ -136,13 +136,13 @@ class Turn:
 
     @property
     def takes_tasks(self) -> bool:
-        """Whether the client takes a task in the place of a result."""
+        """Whether the client accepts a task in place of a result."""
         extensions = self.message.client.get("extensions")
         is_named = isinstance(extensions, dict) and TASK_EXTENSION in extensions
         return is_named and self.task is None
 
     def require_tasks(self) -> None:
-        """Raises McpError, unless the client takes tasks."""
+        """Raise McpError unless the client accepts tasks."""
         if not self.takes_tasks:
             lacks: dict[str, Any] = {
                 "requiredCapabilities": {"extensions": {TASK_EXTENSION: {}}}
@@ -150,23 +150,23 @@ class Turn:
             raise McpError(Code.NO_CAPABILITY, "The client does not take tasks", lacks)
 
     def proof(self) -> str:
-        """What :meth:`Core.still_holds` asks again. May switch. Raises
-        StorageUnavailable."""
+        """The proof that :meth:`Core.still_holds` checks later. May switch.
+        Raises StorageUnavailable."""
         return self.core.authority.proof(self.principal, self.request.headers)
 
     def has_route(self, method: str, path: str) -> bool:
-        """Whether a route of ``/api/v1`` is there: its feature may be
-        absent."""
+        """Whether this node has a route of ``/api/v1``; its feature may be
+        missing."""
         return (method, PREFIX + path) in self.api.endpoints
 
     def run(self, method: str, path: str, **values: Any) -> Any:
-        """Have a route of ``/api/v1`` answer, as if this principal had asked
-        it: with its need, its rules and its line in the audit log. Each but the
-        first costs as much as a request.
+        """Call a route of ``/api/v1`` as this principal, with its need, its
+        rules and its act in the audit log. Each call except the first costs as
+        much as a request.
 
-        ``values``: the query or the JSON body; those that are empty are left
-        out, and ``app`` and ``user`` are those of the request. May switch.
-        Raises RouteRefused.
+        ``values``: the query or the JSON body. Empty values are left out.
+        ``app`` and ``user`` come from the request. May switch. Raises
+        RouteRefused.
         """
         if self._runs:
             self.api.rates.charge(self.principal, self.request.host, 1)
@@ -193,7 +193,7 @@ class Turn:
         return content
 
     def cards(self, users: Collection[str]) -> list[dict[str, Any]]:
-        """The cards of those of these users who have accounts. May switch."""
+        """The cards of the users who have accounts. May switch."""
         if not (users and self.user and self.has_route("POST", "/accounts/cards")):
             return []
         try:
@@ -205,13 +205,13 @@ class Turn:
     # --- rounds ---------------------------------------------------------------
 
     def read_round(self) -> None:
-        """Read what the client sends in a second round. Raises McpError."""
+        """Read the contents of a second round. Raises McpError."""
         self.responses = self.message.mapping("inputResponses")
         if "requestState" in self.params:
             self.state = self._seal.read(self.message.text("requestState"), self._bound)
 
     def require_answers(self, wanted: InputRequired) -> None:
-        """Raises McpError, unless the client can answer these requests."""
+        """Raise McpError unless the client can answer these requests."""
         requests = wanted.requests.values()
         needs = {request["method"].partition("/")[0] for request in requests}
         lacks: dict[str, Any] = {
@@ -225,7 +225,7 @@ class Turn:
             )
 
     def next_round(self, wanted: InputRequired) -> dict[str, Any]:
-        """The result that asks for another round. Raises McpError."""
+        """The result that begins another round. Raises McpError."""
         self.require_answers(wanted)
         state = None
         if wanted.state is not None:
@@ -239,8 +239,8 @@ class Turn:
 
     @property
     def _bound(self) -> bytes:
-        """What a state is signed for: the principal, and the request without
-        its rounds."""
+        """The part to which the signature of a state is bound: the principal,
+        and the request without its rounds."""
         rounds = {"_meta", "inputResponses", "requestState"}
         params = {key: value for key, value in self.params.items() if key not in rounds}
         return _encode(
@@ -250,8 +250,8 @@ class Turn:
     # --- answering ------------------------------------------------------------
 
     def begin(self) -> bool:
-        """Begin a stream, which is kept open, unless it has begun. False: the
-        client takes no streams."""
+        """Begin a stream and keep it open, unless it has begun. False if the
+        client accepts no streams."""
         if self._has_begun:
             return True
         if "text/event-stream" not in self.request.headers.get("accept", ""):
@@ -272,7 +272,7 @@ class Turn:
             self.stream.send(notification(method, params))
 
     def progress(self, progress: float, total: float) -> None:
-        """Tell the client how much of this request is done, if it has asked for
+        """Tell the client how much of this request is done, if the client wants
         that."""
         meta = self.params.get("_meta")
         if not isinstance(meta, dict):

@@ -22,14 +22,14 @@ from pathlib import Path
 from typing import Any
 
 PERMIT = "mcp.permit"
-"""The name of the act."""
+"""The name of an act that permits a call."""
 ROW = ("number", "time", "name", "kind", "app", "request", "names", "previous", "hash")
 SECOND_MS = 1000
 NAME = ("part", "app", "member", "text", "salt")
 
 
 class Wrong(ValueError):
-    """Why something proves nothing, in words."""
+    """The reason, in words, why something proves nothing."""
 
 
 def digest(value: object) -> str:
@@ -46,8 +46,7 @@ def _read(text: str | bytes, what: str) -> Any:
 
 
 def check_row(row: Any) -> None:
-    """Raises Wrong, unless a row of the audit log has the hash of its
-    content."""
+    """Raise Wrong unless a row of the audit log has the hash of its content."""
     if not isinstance(row, dict) or row.keys() != set(ROW):
         raise Wrong(f"a row has other fields than {', '.join(ROW)}")
     if digest([row[each] for each in ROW[:-1]]) != row["hash"]:
@@ -55,8 +54,8 @@ def check_row(row: Any) -> None:
 
 
 def check(receipt: Any, arguments: Any = None) -> dict[str, Any]:
-    """What a receipt says: the facts of the act, and ``by``, ``person`` and
-    ``question``, which are None if they were erased. Raises Wrong."""
+    """The contents of a receipt: the facts of the act, and ``by``, ``person``
+    and ``question``. These are None if they were erased. Raises Wrong."""
     if not isinstance(receipt, dict) or receipt.keys() != {"question", "row", "names"}:
         raise Wrong("the receipt has other fields than question, row, names")
     row = receipt["row"]
@@ -99,8 +98,8 @@ def _checked_names(names: Any, commitments: Any) -> dict[str, Any]:
 
 
 def check_chain(lines: Iterable[bytes], row: Any, head: str = "") -> int:
-    """How many rows of the audit log there are. Raises Wrong, unless they are a
-    chain with this row, which has the head."""
+    """The number of rows of the audit log. Raises Wrong unless they are a chain
+    with this row, and the chain has the head."""
     before: Any = None
     count = 0
     heads = set[str]()
@@ -129,7 +128,7 @@ def check_chain(lines: Iterable[bytes], row: Any, head: str = "") -> int:
 
 
 def main(argv: list[str]) -> int:
-    """Print what the receipt says; 0: it holds, 1: it does not."""
+    """Print the contents of a receipt. Returns 0 if it is valid, 1 if not."""
     parser = argparse.ArgumentParser(
         description="Verify the receipt of a person's yes."
     )

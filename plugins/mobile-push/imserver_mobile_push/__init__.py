@@ -1,8 +1,8 @@
-"""Mobile push: notifications reach applications on phones, by the services of
-Apple, Google and Huawei.
+"""Mobile push: notifications for applications on phones, through the services
+of Apple, Google and Huawei.
 
-The feature ``notifications`` decides who is told of what, and stores deliveries
-until a service has taken them. This one hands them over.
+The feature ``notifications`` decides who gets which notification, and stores
+deliveries until a service has taken them. This feature hands them over.
 """
 
 from collections.abc import Callable, Iterator

@@ -46,13 +46,13 @@ if TYPE_CHECKING:
 NAME: Final = "apns"
 FORM: Final = re.compile(r"([0-9A-Fa-f]{2}){32,100}")
 EVERY_SECONDS: Final = 30 * 60
-"""The time between the times in two tokens."""
+"""The step of the times in tokens: two tokens differ by this time."""
 YOUNG_SECONDS: Final = 5 * 60
-"""The age at which a token is used first."""
+"""The age at which a token is first used."""
 MOST_BYTES: Final = 4096
-"""Limit of a payload."""
+"""Limit of a payload in bytes."""
 _TRIES: Final = 3
-"""How often a request is sent that no server has begun with."""
+"""How often a request is sent if no server has begun with it."""
 _SECOND_MS: Final = 1000
 
 RULES: Final = rules(
@@ -77,11 +77,11 @@ RULES: Final = rules(
         "IdleTimeout InternalServerError ServiceUnavailable Shutdown TooManyRequests",
     ),
 )
-"""Reason → what is done."""
+"""Reason in Apple's answer → the rule for it."""
 
 
 def aps_of(notice: PushNotice) -> dict[str, Any]:
-    """The dictionary ``aps``, which the device reads itself."""
+    """The dictionary ``aps``, which the device itself reads."""
     aps: dict[str, Any] = {}
     if notice.badge is not None:
         aps["badge"] = notice.badge
@@ -102,13 +102,13 @@ def aps_of(notice: PushNotice) -> dict[str, Any]:
 
 
 def headers_of(notice: PushNotice, now: float) -> dict[str, str]:
-    """The headers that say how it is delivered, also when Google passes it
-    on."""
+    """The headers that tell how to deliver it. They also count if Google passes
+    it on."""
     headers = {"apns-push-type": "alert", "apns-priority": "10", "apns-expiration": "0"}
     if is_silent(notice):
         headers["apns-priority"] = "5"
-        # Only a push with something to see, hear or count may be an alert; one
-        # with a badge has to be.
+        # Only a push that shows, sounds or counts something may be an alert. A
+        # push with a badge must be one.
         if notice.badge is None:
             headers["apns-push-type"] = "background"
     if notice.ttl > 0:
@@ -131,34 +131,34 @@ def _size(notice: PushNotice) -> int:
 
 
 class ProviderToken:
-    """The tokens of one key. Two of them are good at any time: that of the
-    clock and the one before it.
+    """The tokens of one key. Two of them are valid at any time: the current
+    token by the clock, and the one before it.
 
-    Apple refuses a token that is older than an hour, and one that comes within
-    20 minutes of another. So the time in a token is a multiple of half an hour,
-    and its signature depends on key and content alone: all nodes make the same.
-    It is used when it is 5 to 35 minutes old, as clocks may be wrong by some
-    minutes. Where Apple refuses the next one, because it came too soon, the one
-    before is good until it does not.
+    Apple refuses a token that is older than an hour, and a token that comes
+    within 20 minutes of another. Therefore the time in a token is a multiple of
+    half an hour, and its signature depends only on key and content: all nodes
+    make equal tokens. A token is used when it is 5 to 35 minutes old, because
+    clocks may be wrong by some minutes. If Apple refuses the next token because
+    it came too soon, the one before stays in use until Apple accepts the next.
     """
 
     def __init__(self, settings: ApnsSettings, key: EllipticCurvePrivateKey) -> None:
         self.text = lru_cache(2)(partial(_sign, settings, key))
-        """The token with a time in it (Unix seconds)."""
+        """The token with a time (Unix seconds) in it."""
         self._earlier = 0
-        """The time in the one before, if Apple has refused its successor."""
+        """The time in the token before, if Apple has refused its successor."""
 
     def now(self) -> int:
-        """The time in the token that is used now. Never switches."""
-        # Apple refuses it at the age of an hour.
+        """The time in the token that is in use. Never switches."""
+        # Apple refuses a token at the age of one hour.
         end = self._earlier + 2 * EVERY_SECONDS - YOUNG_SECONDS
         if self._earlier <= time() < end:
             return self._earlier
         return int(time() - YOUNG_SECONDS) // EVERY_SECONDS * EVERY_SECONDS
 
     def other(self, refused: int) -> int:
-        """The time in the other token, which is used now that Apple has refused
-        one. Never switches."""
+        """Switch to the other token, because Apple has refused one. Returns the
+        time in it. Never switches."""
         self._earlier = 0
         newest = self.now()
         if refused == newest:
@@ -173,8 +173,8 @@ def _sign(settings: ApnsSettings, key: EllipticCurvePrivateKey, issued: int) -> 
 
 
 class ApnsClient:
-    """Sends for one app. Owner of its connection. ``token``: those of its
-    key."""
+    """Sends notifications for one app. Owner of its connection. ``token``: the
+    tokens of its key."""
 
     def __init__(
         self, settings: ApnsSettings, token: ProviderToken, url: str, seconds: float
@@ -208,7 +208,7 @@ class ApnsClient:
         )
         since = json_object(answer.body).get("timestamp")
         if rule is GONE and isinstance(since, int):
-            # it may have registered again since then
+            # the device may have registered again since then
             return replace(result, gone_since=since // _SECOND_MS)
         return result
 
@@ -220,8 +220,8 @@ class ApnsClient:
         return RULES.get(reason) or rule_of_status(answer.status), reason
 
     def _ask(self, token: str, notice: PushNotice, body: bytes, ours: int) -> Answer:
-        """Send a request, on another connection if the server has not begun
-        with it."""
+        """Send a request. If the server has not begun with it, send it on
+        another connection."""
         headers = [
             ("authorization", f"bearer {self._token.text(ours)}"),
             ("apns-id", str(uuid5(NAMESPACE_URL, f"imserver:{notice.id}"))),
@@ -241,7 +241,7 @@ class ApnsClient:
                     raise
 
     def close(self) -> None:
-        """End the connection when it is idle."""
+        """End the connection if it is idle."""
         if self._connection.value is not None:
             self._connection.value.close()
 
@@ -251,8 +251,8 @@ def client_of(
     tokens: dict[object, ProviderToken],
     addresses: MobilePushSettings,
 ) -> ApnsClient | None:
-    """Sends for one application; None: there is none. Raises BadKey. Apps with
-    one key share ``tokens``."""
+    """The client for one application. None if the app has no keys. Raises
+    BadKey. Apps with one key share ``tokens``."""
     key = apns_key(settings)
     if key is None:
         return None

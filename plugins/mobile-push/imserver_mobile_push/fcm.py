@@ -45,7 +45,7 @@ FORM: Final = re.compile(r"[A-Za-z0-9_:%.~-]{20,990}")
 SCOPE: Final = "https://www.googleapis.com/auth/firebase.messaging"
 MOST_TTL: Final = 2_419_200
 _ASSERTION_SECONDS: Final = 3600
-"""The life of what asks for an access token."""
+"""The life of the assertion that requests an access token."""
 _FCM_ERROR: Final = "type.googleapis.com/google.firebase.fcm.v1.FcmError"
 
 RULES: Final = rules(
@@ -56,12 +56,12 @@ RULES: Final = rules(
     (RENEW, "UNAUTHENTICATED"),
     (MEND, "NOT_FOUND PERMISSION_DENIED"),
 )
-"""Code of FCM, else status of Google's APIs → what is done."""
+"""Code of FCM, or else status of Google's APIs → the rule for it."""
 
 
 def message_of(token: str, notice: PushNotice, data_only: bool) -> dict[str, Any]:
-    """The field ``message``. What Apple's devices and browsers get through
-    Google is the same as directly."""
+    """The field ``message``. Apple's devices and browsers get the same through
+    Google as directly."""
     with_text = not is_silent(notice) and not data_only
     ttl = min(max(notice.ttl, 0), MOST_TTL)
     urgency = "high"
@@ -94,8 +94,8 @@ def message_of(token: str, notice: PushNotice, data_only: bool) -> dict[str, Any
 
 
 def _size(message: dict[str, Any]) -> int:
-    """The bytes that count: texts and data, and what Apple's devices get of
-    them."""
+    """The number of bytes that count: texts and data, and the copies of them
+    for Apple's devices."""
     parts = message["data"], message.get("notification"), message["apns"]["payload"]
     return len(msgspec.json.encode(parts))
 
@@ -103,8 +103,8 @@ def _size(message: dict[str, Any]) -> int:
 def client_of(
     settings: FcmSettings, addresses: MobilePushSettings, requests: Outgoing
 ) -> JsonClient | None:
-    """Sends with the service account of one app; None: it has none. Raises
-    BadKey."""
+    """The client with the service account of one app. None if the app has none.
+    Raises BadKey."""
     key = fcm_key(settings)
     if key is None:
         return None
@@ -143,7 +143,7 @@ def client_of(
 
 
 def judge(_token: str, status: int, body: bytes) -> tuple[Rule, str]:
-    """What is done about an answer, and how log lines describe it."""
+    """The rule for an answer, and its description for log lines."""
     if status == 200:
         return TAKEN, ""
     error = json_object(body).get("error")
@@ -164,7 +164,7 @@ def judge(_token: str, status: int, body: bytes) -> tuple[Rule, str]:
 
 
 def _code_of(error: dict[str, Any], details: list[dict[str, Any]]) -> str:
-    """The code of FCM; without one, the status of Google's APIs."""
+    """The code of FCM; if the answer has none, the status of Google's APIs."""
     for row in details:
         if row.get("@type") == _FCM_ERROR and row.get("errorCode"):
             return str(row["errorCode"])
@@ -172,7 +172,7 @@ def _code_of(error: dict[str, Any], details: list[dict[str, Any]]) -> str:
 
 
 def _is_of_token(text: str, details: list[dict[str, Any]]) -> bool:
-    """Whether an argument is wrong that is the token of the device."""
+    """Whether the wrong argument is the token of the device."""
     if "registration token" in text:
         return True
     lists = (row.get("fieldViolations") or () for row in details)

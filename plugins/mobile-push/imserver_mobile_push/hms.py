@@ -39,7 +39,7 @@ FORM: Final = re.compile(r"[A-Za-z0-9_.:|+/=-]{16,990}")
 MOST_TTL: Final = 1_296_000
 _SOME_SENT: Final = "80100000"
 _OPEN_APPLICATION: Final = 3
-"""What a tap on a notification does."""
+"""The code for the effect of a tap on a notification: open the application."""
 _MOST_BADGE: Final = 99
 
 RULES: Final = rules(
@@ -52,7 +52,7 @@ RULES: Final = rules(
     (LATER, "80600003 81000001 500 502"),
     (Rule("later", AGAIN_SECONDS), "503"),
 )
-"""Code of the service, else status of HTTP → what is done."""
+"""Code of the service, or else status of HTTP → the rule for it."""
 
 
 def message_of(token: str, notice: PushNotice, settings: HmsSettings) -> dict[str, Any]:
@@ -89,7 +89,8 @@ def _size(message: dict[str, Any]) -> int:
 def client_of(
     settings: HmsSettings, addresses: MobilePushSettings, requests: Outgoing
 ) -> JsonClient | None:
-    """Sends for one application; None: there is none. Raises BadKey."""
+    """The client for one application. None if the app has no keys. Raises
+    BadKey."""
     secret = hms_secret(settings)
     if not secret:
         return None
@@ -112,8 +113,8 @@ def client_of(
 
 
 def judge(token: str, status: int, body: bytes) -> tuple[Rule, str]:
-    """What is done about an answer to a request for one device, and how log
-    lines describe it."""
+    """The rule for an answer to a request for one device, and its description
+    for log lines."""
     answer = json_object(body)
     code = str(answer.get("code", ""))
     text = str(answer.get("msg", ""))

@@ -1,9 +1,9 @@
 """A connection of HTTP/2 with many requests at a time, in greenlets. The
-protocol itself is that of h2.
+library h2 implements the protocol.
 
-One greenlet reads, one writes: a request adds its frames to what h2 has to
-send, and waits for its answer. So an answer that does not come delays nobody
-else, and no part of a frame is lost when a request gives up.
+One greenlet reads, and one writes. A request adds its frames to the output of
+h2, and waits for its answer. Therefore a missing answer delays no other
+request, and no part of a frame is lost if a request gives up.
 """
 
 from collections import deque
@@ -40,34 +40,34 @@ from msgspec import Struct
 from imserver.plugin.runtime import Unreachable, is_long_turn, serve_others
 
 PING_SECONDS: Final = 30.0
-"""After so long without a frame the server is asked whether it is there."""
+"""If no frame comes for this time, the client sends a ping."""
 IDLE_SECONDS: Final = 900.0
-"""A connection without requests for so long ends."""
+"""If a connection has no requests for this time, it ends."""
 MOST_STREAMS: Final = 500
 ANSWER_BYTES: Final = 16384
 _NEVER_INDEXED: Final = 0x10
-"""RFC 7541, section 6.2.3."""
+"""First byte of a field that is never indexed (RFC 7541, section 6.2.3)."""
 _HEAD: Final = 9
-"""Bytes before the payload of a frame: its length, type, flags and stream (RFC
-9113, section 4.1)."""
+"""Length of the head of a frame, in bytes: its length, type, flags and stream
+(RFC 9113, section 4.1)."""
 _LENGTH_BYTES: Final = 3
 _TYPE_INDEX: Final = 3
 _GOAWAY: Final = 7
 _GOAWAY_BYTES: Final = 8
-"""Bytes of the last stream and of the code in a frame GOAWAY."""
+"""Length of the last stream and of the code in a frame GOAWAY, in bytes."""
 _STREAM_BYTES: Final = 4
 _STREAM_BITS: Final = 0x7FFF_FFFF
 _MOST_TEXT_BYTES: Final = 200
 _READ_BYTES: Final = 16384
 _LENGTH_PREFIX_BITS: Final = 7
 _NAME_PREFIX_BITS: Final = 4
-"""RFC 7541, sections 5.2 and 6.2.3."""
+"""Bits of the prefix of a name's index (RFC 7541, sections 5.2 and 6.2.3)."""
 _PORTS: Final = {"http": 80, "https": 443}
 
 
 class StreamLost(Unreachable):
-    """There is no answer. ``is_safe``: the server has not begun with the
-    request, so it may be sent again."""
+    """No answer comes. ``is_safe``: the server has not begun with the request,
+    so it may be sent again."""
 
     def __init__(self, text: str, is_safe: bool = False) -> None:
         super().__init__(text)
@@ -75,7 +75,7 @@ class StreamLost(Unreachable):
 
 
 class Answer(Struct, frozen=True):
-    """Status, headers by names in small letters, and body."""
+    """An answer: status, headers (names in small letters), and body."""
 
     status: int
     headers: dict[str, str]
@@ -83,8 +83,8 @@ class Answer(Struct, frozen=True):
 
 
 class _Request:
-    """One request, until its answer is complete or ``problem`` says why there
-    is none."""
+    """One request, until its answer is complete, or until ``problem`` is the
+    reason why it gets no answer."""
 
     __slots__ = ("body", "done", "headers", "problem")
 
@@ -106,7 +106,7 @@ def _length(size: int) -> bytes:
 
 @cache
 def _name(name: bytes) -> bytes:
-    """The begin of a field that is never indexed; the name by its number, if
+    """The beginning of a field that is never indexed. The name is a number if
     RFC 7541 gives it one."""
     numbers = (
         number
@@ -121,20 +121,23 @@ def _name(name: bytes) -> bytes:
 
 
 class _PlainEncoder(Encoder):
-    """Writes fields as they are, without Huffman codes and tables: 75 instead
-    of 280 µs for a request of ours with its frames. Apple wants so what differs
-    in each request, and no table then has our token."""
+    """Writes fields without Huffman codes and tables. A request with its frames
+    takes 75 µs instead of 280 µs.
+
+    Apple wants this for fields that differ in each request, and so no table
+    contains our token.
+    """
 
     def encode(self, headers: Iterable[Any], huffman: bool = False) -> bytes:
         fields = [_name(name) + _length(len(value)) + value for name, value in headers]
-        # the first: a table of another size
+        # the first time: a table of another size
         return super().encode(()) + b"".join(fields)
 
 
 @cache
 def tls_context() -> ssl.SSLContext:
-    """It verifies servers by the certificates of the system. Kept, because to
-    read these takes a while."""
+    """The TLS context, which verifies servers by the certificates of the
+    system. It is cached, because it takes a while to read them."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.load_default_certs()
     context.set_alpn_protocols(["h2"])
@@ -142,8 +145,8 @@ def tls_context() -> ssl.SSLContext:
 
 
 def open_socket(url: str, seconds: float) -> socket.socket:
-    """Connect, with TLS that agrees on HTTP/2 unless the address has http.
-    Switches. Raises Unreachable."""
+    """Open a connection, with TLS that agrees on HTTP/2 unless the address has
+    http. Switches. Raises Unreachable."""
     parts = urlsplit(url)
     host = parts.hostname or ""
     port = parts.port or _PORTS[parts.scheme]
@@ -174,8 +177,8 @@ def open_socket(url: str, seconds: float) -> socket.socket:
 
 
 class Http2Connection:
-    """Owner of the socket and of the state of h2. Begins with the settings of
-    the server. Switches.
+    """A connection of HTTP/2. Owner of the socket and of the state of h2. The
+    constructor waits for the settings of the server. Switches.
 
     ``seconds``: how long the server may take for its settings. Raises
     Unreachable.
@@ -187,7 +190,8 @@ class Http2Connection:
         self._sock = sock
         self._authority = authority
         self._scheme = scheme
-        # Our headers are sound: the senders make them, names in small letters.
+        # Our headers are valid: the senders make them, with names in small
+        # letters.
         self._h2 = H2Connection(
             H2Configuration(
                 header_encoding="utf-8",
@@ -199,9 +203,9 @@ class Http2Connection:
         self._h2.local_settings = Settings(initial_values={SettingCodes.ENABLE_PUSH: 0})
         self._requests: dict[int, _Request] = {}
         self._for_streams: deque[Flag] = deque()
-        """Those who wait until fewer requests are under way."""
+        """Requests that wait until fewer requests are in progress."""
         self._for_windows: list[Flag] = []
-        """Those who wait until the server takes more of their bodies."""
+        """Requests that wait until the server accepts more of their bodies."""
         self._buffer = b""
         self._filled = Flag()
         self._begun = Flag()
@@ -210,8 +214,8 @@ class Http2Connection:
         self._used_at = monotonic()
         self._heard_at = self._used_at
         self.is_open = True
-        """Whether it takes requests. It answers those under way also
-        afterwards."""
+        """Whether it accepts requests. Later, requests in progress still get
+        their answers."""
         self._h2.initiate_connection()
         self._filled.set()
         self._greenlets = [gevent.spawn(self._write), gevent.spawn(self._read)]
@@ -289,7 +293,7 @@ class Http2Connection:
         )
 
     def _send_body(self, number: int, request: _Request, body: bytes) -> None:
-        """Add a body as far as the server takes it. Switches. Raises
+        """Add as much of a body as the server accepts. Switches. Raises
         H2Error."""
         self._filled.set()
         while not request.done.is_set():
@@ -349,8 +353,8 @@ class Http2Connection:
         self._end(problem)
 
     def _objection(self) -> str:
-        """Why a connection ends on which nothing has come for a while; ``""``:
-        the server is asked whether it is there."""
+        """The reason to end a connection on which nothing has come for a while.
+        ``""`` if a ping should be sent instead."""
         if self._is_pinged:
             return "it is silent"
         if not self._requests and monotonic() - self._used_at > IDLE_SECONDS:
@@ -358,7 +362,7 @@ class Http2Connection:
         return ""
 
     def _frames(self, data: bytes) -> Iterator[bytes]:
-        """Whole frames, except those that end the connection: after them h2
+        """Complete frames, except frames that end the connection: after them h2
         reads no answer any more."""
         self._buffer += data
         while len(self._buffer) >= _HEAD:
@@ -379,8 +383,8 @@ class Http2Connection:
             yield frame
 
     def _go_away(self, payload: bytes) -> None:
-        """The server takes no more requests: those behind the last one it has
-        seen may be sent again."""
+        """Handle that the server accepts no more requests. Requests after the
+        last one that it has seen may be sent again."""
         last = int.from_bytes(payload[:_STREAM_BYTES], "big") & _STREAM_BITS
         code = int.from_bytes(payload[_STREAM_BYTES:_GOAWAY_BYTES], "big")
         text_bytes = payload[_GOAWAY_BYTES:][:_MOST_TEXT_BYTES]
@@ -395,7 +399,7 @@ class Http2Connection:
             self._end(self._problem)
 
     def _happened(self, event: Happened) -> None:
-        """Pass what a frame means to the requests. Never switches. Raises
+        """Pass the meaning of a frame to its requests. Never switches. Raises
         H2Error."""
         if isinstance(event, RemoteSettingsChanged):
             self._begun.set()
@@ -443,7 +447,7 @@ class Http2Connection:
     # --- the end --------------------------------------------------------------
 
     def close(self) -> None:
-        """Take no more requests; end when the last one is answered. Never
+        """Accept no more requests, and end after the last answer. Never
         switches."""
         self.is_open = False
         if not self._requests:

@@ -1,4 +1,4 @@
-"""What the three push services have in common: apps with their keys, pace, kept
+"""Common parts of the three push services: apps with their keys, pace, cached
 values, and lengths."""
 
 from __future__ import annotations
@@ -27,26 +27,27 @@ from .settings import MobilePush, of_app
 T = TypeVar("T")
 
 CONTENT_BYTES: Final = 4000
-"""Google and Huawei take 4,096 bytes of texts and data."""
+"""Limit of the content in bytes. Google and Huawei accept 4,096 bytes of texts
+and data."""
 MOST_CONNECTIONS: Final = 16
-"""Requests at a time of an app over HTTP/1.1: more would agree on TLS in one
-turn of the loop."""
+"""The most requests of an app at a time over HTTP/1.1. More would negotiate TLS
+in one turn of the loop."""
 AGAIN_SECONDS: Final = 60.0
-"""The pause after an answer that an operator has to mend, and the shortest one
-that quotas want."""
+"""The pause after an answer that an operator must mend. Also the shortest pause
+that quotas require."""
 WAIT_SECONDS: Final = 1.5
-"""The longest wait for the pace of an app; a notification that had to wait
-longer comes later."""
+"""The longest wait for the pace of an app. A notification that must wait longer
+is sent later."""
 _SHORT: Final = 200
-"""Characters of an answer in a log line."""
+"""How many characters of an answer a log line shows."""
 _FOR_A_TIME: Final = (408, 425, 429)
 _FAILED_SECONDS: Final = 1.0
-"""How long a value is not made again after that has failed."""
+"""How long after a failure a value is not made again."""
 _USUAL_LIFE_SECONDS: Final = 3600
 _EARLY_SHARE: Final = 10
 _MOST_EARLY_SECONDS: Final = 300.0
-"""An access token is renewed before its end: a tenth of its life, at most five
-minutes."""
+"""How long before its end an access token is renewed, at most. It is a tenth of
+its life."""
 NO_HEADERS: Final[Mapping[str, str]] = {}
 
 _bad_keys = RateLimitedLog(
@@ -55,11 +56,11 @@ _bad_keys = RateLimitedLog(
 
 
 class Rule(Struct, frozen=True):
-    """What is done about one error of a service.
+    """The reaction to one error of a service.
 
-    ``pause``: least seconds for which the app sends nothing more by this
-    service, if the answer does not say more. ``renew``: with another token of
-    ours, the request is sent once more first.
+    ``pause``: for how many seconds the app sends nothing through this service,
+    unless the answer names more. ``renew``: first send the request once more,
+    with a new access token.
     """
 
     outcome: Literal["taken", "gone", "later", "refused"]
@@ -69,8 +70,8 @@ class Rule(Struct, frozen=True):
     def result(
         self, status: int, problem: str, headers: Mapping[str, str] = NO_HEADERS
     ) -> PushResult:
-        """``headers``: those of the answer, of which ``retry-after`` is
-        read."""
+        """The result for an answer. It reads ``retry-after`` in the answer's
+        ``headers``."""
         if self.outcome == "taken":
             return PushResult("taken", status, None, "")
         if self.outcome != "later":
@@ -84,13 +85,13 @@ REFUSED: Final = Rule("refused")
 LATER: Final = Rule("later")
 GONE: Final = Rule("gone")
 MEND: Final = Rule("later", AGAIN_SECONDS)
-"""Somebody has to change a setting, or something at the service. Notifications
-wait for it."""
+"""Somebody must change a setting, or something at the service. Until then
+notifications wait."""
 RENEW: Final = Rule("later", AGAIN_SECONDS, renew=True)
 
 
 def rules(*rows: tuple[Rule, str]) -> Mapping[str, Rule]:
-    """Code → rule, from the rules with their codes."""
+    """Code → rule, made from rules with their codes."""
     table = {}
     for rule, codes in rows:
         for code in codes.split():
@@ -99,7 +100,7 @@ def rules(*rows: tuple[Rule, str]) -> Mapping[str, Rule]:
 
 
 def rule_of_status(status: int) -> Rule:
-    """The rule of an answer whose code is not documented."""
+    """The rule for an answer whose code is not documented."""
     if status in (401, 403):
         return MEND
     if status >= 500 or status in _FOR_A_TIME:
@@ -108,7 +109,7 @@ def rule_of_status(status: int) -> Rule:
 
 
 def described(code: str, message: str = "") -> str:
-    """An answer for log lines."""
+    """The description of an answer for log lines."""
     if message:
         return f"it answered {code}: {message[:_SHORT]!r}"
     return f"it answered {code}"
@@ -119,23 +120,23 @@ def _new_lock() -> BoundedSemaphore:
 
 
 class Cached(Service, Generic[T]):
-    """A value that is used as long as it is good: a token, a connection. One
-    greenlet at a time makes it.
+    """A value that is used as long as it is valid, such as a token or a
+    connection. One greenlet at a time makes it.
 
-    ``make`` may switch, and raise Unreachable: then it is not called again for
-    a second.
+    ``make`` may switch, and raise Unreachable. After an error it is not called
+    again for a second.
     """
 
     make: Callable[[], T]
     is_good: Callable[[T], bool]
     _lock: BoundedSemaphore = field(default_factory=_new_lock)
     value: T | None = None
-    """What there is."""
+    """The present value. None if none was made yet."""
     _problem: str = ""
     _until: float = 0.0
 
     def get(self) -> T:
-        """Switches. Raises Unreachable."""
+        """The value, made if necessary. Switches. Raises Unreachable."""
         if self.value is not None and self.is_good(self.value):
             return self.value
         with self._lock:
@@ -152,14 +153,14 @@ class Cached(Service, Generic[T]):
             return self.value
 
     def drop(self, value: T) -> None:
-        """Forget a value that is not good, unless there is another one by now.
+        """Forget a value that is not valid, unless a new one exists by now.
         Never switches."""
         if self.value is value:
             self.value = None
 
 
 class AccessToken(Struct, frozen=True):
-    """A token of ours, which is used until ``until`` (Unix seconds)."""
+    """An access token of ours, which is used until ``until`` (Unix seconds)."""
 
     text: str
     until: float
@@ -168,9 +169,9 @@ class AccessToken(Struct, frozen=True):
 def ask_for_token(
     requests: Outgoing, url: str, fields: Mapping[str, str], seconds: float
 ) -> AccessToken:
-    """Ask for an access token (RFC 6749, section 5.1). It is renewed a tenth of
-    its life before its end, at most five minutes. Switches. Raises Unreachable,
-    which shows the error, and never a token."""
+    """Request an access token (RFC 6749, section 5.1). It is renewed before its
+    end: by a tenth of its life, at most five minutes. Switches. Raises
+    Unreachable, which shows the error, and never a token."""
     headers = {"Content-Type": "application/x-www-form-urlencoded"}
     status, body, _ = requests.exchange(
         "POST", url, urlencode(fields).encode(), headers, seconds
@@ -189,7 +190,7 @@ def ask_for_token(
 
 
 def json_object(body: bytes) -> dict[str, Any]:
-    """An answer as a JSON object; empty if it is none."""
+    """An answer as a JSON object; empty if it is not one."""
     try:
         answer = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeError):
@@ -237,16 +238,16 @@ def _button(action: str, title: str, url: str) -> dict[str, str]:
 
 
 def is_silent(notice: PushNotice) -> bool:
-    """Whether nothing is shown: the application gets data."""
+    """Whether nothing is shown, because the application gets only data."""
     return notice.silent or notice.kind == "close"
 
 
 def fitted(
     notice: PushNotice, most: int, size: Callable[[PushNotice], int]
 ) -> PushNotice:
-    """The notification, shortened until ``size`` of it is at most ``most``
+    """The notification, shortened until its ``size`` is at most ``most``
     bytes."""
-    # What a person reads last goes first, and texts only as far as needed.
+    # Text that a person reads last is cut first, and only as far as needed.
     for name in ("body", "data", "icon", "actions", "url", "title"):
         if size(notice) <= most:
             break
@@ -265,8 +266,8 @@ def _with_short_text(
     most: int,
     size: Callable[[PushNotice], int],
 ) -> PushNotice:
-    """The notification with as much of a text as fits: none, if not even one
-    character does."""
+    """The notification with as much of a text as fits. The text is empty if not
+    even one character fits."""
     shortened = replace(notice, **{name: ""})
     low = 0
     high = len(text)
@@ -285,13 +286,13 @@ def _with_short_text(
 
 
 class Client(Protocol):
-    """Sends by one service, with the keys of one app."""
+    """Sends notifications through one service, with the keys of one app."""
 
     def send(self, token: str, notice: PushNotice) -> PushResult:
-        """Switches. May raise Unreachable."""
+        """Hand over a notification. Switches. May raise Unreachable."""
 
     def close(self) -> None:
-        """End what is idle."""
+        """End idle connections."""
 
 
 class JsonClient(Service, dict=True):
@@ -300,8 +301,9 @@ class JsonClient(Service, dict=True):
 
     ``renew`` asks for a token; it may switch, and raises Unreachable.
     ``message_of``: (token of a device, notice) → the field ``message``.
-    ``size``: the bytes of it that count. ``judge``: (token of a device, status,
-    body) → the rule of an answer, and how log lines describe it.
+    ``size``: the bytes of the message that count. ``judge``: (token of a
+    device, status, body) → the rule for an answer, and its description for log
+    lines.
     """
 
     requests: Outgoing
@@ -319,8 +321,8 @@ class JsonClient(Service, dict=True):
         self._permits = BoundedSemaphore(MOST_CONNECTIONS)
 
     def send(self, token: str, notice: PushNotice) -> PushResult:
-        """See :class:`Client`. Sends once more with another access token, if
-        the answer says ours is old."""
+        """See :class:`Client`. If the answer tells that the access token is
+        old, it sends once more with another one."""
         short = fitted(notice, CONTENT_BYTES, self._content_size)
         body = msgspec.json.encode({"message": self.message_of(token, short)})
         for is_last in (False, True):
@@ -343,13 +345,13 @@ class JsonClient(Service, dict=True):
         return self.size(self.message_of("", notice))
 
     def close(self) -> None:
-        """End the connections that are idle, also those of other apps."""
+        """End the idle connections, including connections of other apps."""
         self.requests.close()
 
 
 class Pace:
-    """The notifications of an app to one service: at most ``per_second``, 0:
-    any number."""
+    """The pace of an app's notifications to one service: at most
+    ``per_second``; 0 means no limit."""
 
     def __init__(self, per_second: int) -> None:
         self._gap = 0.0
@@ -358,8 +360,8 @@ class Pace:
         self._next = 0.0
 
     def wait(self) -> float:
-        """Wait for the next turn. Switches. Returns the seconds without a
-        turn, if these are many."""
+        """Wait for the next turn. Switches. If the wait would be long, returns
+        its seconds at once, without a turn."""
         now = monotonic()
         wait = self._next - now
         if wait > WAIT_SECONDS:
@@ -371,8 +373,8 @@ class Pace:
 
 
 class _App(Struct, frozen=True):
-    """An app as it was when ``client`` was made. ``problem``: why there is
-    none."""
+    """An app in its state when ``client`` was made. ``problem``: the reason why
+    it has no client."""
 
     tenant: Tenant
     client: Client | None
@@ -383,8 +385,8 @@ class _App(Struct, frozen=True):
 class MobileService(Service):
     """One push service for all apps. Owner of their clients.
 
-    ``make``: the client of the settings of an app; None: it has no keys; raises
-    BadKey. ``form``: what tokens of devices look like.
+    ``make``: settings of an app → its client, or None if the app has no keys;
+    raises BadKey. ``form``: the form of device tokens.
     """
 
     name: str
@@ -394,8 +396,8 @@ class MobileService(Service):
     _apps: dict[str, _App] = field(default_factory=dict)
 
     def _app(self, name: str) -> _App | None:
-        """An app with its client, which is made anew when the settings have
-        changed. Never switches."""
+        """An app with its client. The client is made again after a change of
+        the settings. Never switches."""
         tenant = self.tenants.get(name)
         if tenant is None:
             return None
@@ -417,8 +419,8 @@ class MobileService(Service):
         return app
 
     def objection(self, app: str, token: str) -> str:
-        """Why an app cannot have a device with this token; ``""``: it can.
-        Never switches."""
+        """The reason why an app cannot have a device with this token; ``""`` if
+        it can. Never switches."""
         row = self._app(app)
         if row is None or row.client is None:
             return (
@@ -429,7 +431,8 @@ class MobileService(Service):
         return f"this is no token of {self.name}"
 
     def host(self, app: str, _token: str) -> str:
-        """Each app has its own pace, and its own mistakes in its keys."""
+        """The name under which sends are paced. Each app has its own, because
+        each has its own pace, and its own errors in its keys."""
         return f"{self.name}/{app}"
 
     def send(self, app: str, token: str, notice: PushNotice) -> PushResult:

@@ -1,4 +1,4 @@
-"""The settings of mobile push: those of a node, and the keys of an app, with
+"""The settings of mobile push: settings of a node, and the keys of an app, with
 their checks."""
 
 from __future__ import annotations
@@ -147,8 +147,8 @@ class FcmKey(Struct, frozen=True):
 
 
 def _content(setting: str, name: str, text: str, file: str) -> str:
-    """A secret that a setting has, or its file. Raises BadKey, which never
-    shows it."""
+    """A secret in a setting, or in its file. Raises BadKey, which never shows
+    the secret."""
     if text and file:
         raise BadKey(f"{setting}: {name} and {name}_file are both given")
     if not file:
@@ -175,8 +175,8 @@ def _private_key(setting: str, pem: str, kind: type[Any], what: str) -> Any:
 
 
 def fcm_key(settings: FcmSettings) -> FcmKey | None:
-    """The service account of an app; None: it has none. Reads its file. Raises
-    BadKey."""
+    """The service account of an app. None if the app has none. Reads its file.
+    Raises BadKey."""
     setting = "mobile_push.fcm"
     text = _content(
         setting,
@@ -186,7 +186,7 @@ def fcm_key(settings: FcmSettings) -> FcmKey | None:
     )
     if not text:
         return None
-    # Loaded here: a node whose apps have no keys does not need it.
+    # Loaded here, because a node whose apps have no keys does not need it.
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
     name = f"{setting}.service_account"
@@ -219,7 +219,8 @@ def fcm_key(settings: FcmSettings) -> FcmKey | None:
 
 
 def apns_key(settings: ApnsSettings) -> EllipticCurvePrivateKey | None:
-    """The key of an app; None: it has none. Reads its file. Raises BadKey."""
+    """The key of an app. None if the app has none. Reads its file. Raises
+    BadKey."""
     setting = "mobile_push.apns"
     text = _content(setting, "key", settings.key, settings.key_file)
     if not text:
@@ -248,8 +249,8 @@ def apns_key(settings: ApnsSettings) -> EllipticCurvePrivateKey | None:
 
 
 def hms_secret(settings: HmsSettings) -> str:
-    """The client secret of an app; ``""``: it has none. Reads its file. Raises
-    BadKey."""
+    """The client secret of an app; ``""`` if the app has none. Reads its file.
+    Raises BadKey."""
     setting = "mobile_push.hms"
     secret = _content(
         setting, "app_secret", settings.app_secret, settings.app_secret_file
@@ -267,7 +268,7 @@ def of_app(tenant: TenantSettings) -> MobilePush:
 
 
 def objection(_name: str, tenant: TenantSettings) -> str:
-    """The error in the keys of an app; ``""``: none. Reads their files."""
+    """The error in the keys of an app, or ``""``. Reads their files."""
     settings = of_app(tenant)
     try:
         fcm_key(settings.fcm)

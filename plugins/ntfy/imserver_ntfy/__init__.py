@@ -1,5 +1,5 @@
-"""The protocol of ntfy: notifications by HTTP to topics, channels of one app,
-and their streams."""
+"""The protocol of ntfy: notifications by HTTP to topics, and streams of topics.
+Topics are channels of one app."""
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
@@ -64,8 +64,8 @@ _CODES: Final = {
     "rate": 429,
     "unavailable": 503,
 }
-"""Reason why a channel refuses → status; any other: 401 without a key or token,
-else 403."""
+"""Reason why a channel refuses → status. For any other reason: 401 without a
+key or token, else 403."""
 
 
 class NtfySettings(Struct, frozen=True):
@@ -87,7 +87,7 @@ class Ntfy:
         self._encodings = {codec: StreamEncoding(codec) for codec in STREAMS.values()}
 
     def app(self) -> str:
-        """The app of the topics. Raises ApiProblem if there is none."""
+        """The app of the topics. Raises ApiProblem if it does not exist."""
         app = self._core.tenants.resolve(self._settings.app)
         if self._core.tenants.find(app) is None:
             raise bad(
@@ -96,7 +96,7 @@ class Ntfy:
         return app
 
     def identify(self, parameters: Parameters, host: str) -> tuple[Principal, str]:
-        """The maker of a request, and its key or token. May switch. Raises
+        """The principal of a request, and its key or token. May switch. Raises
         ApiProblem and Unavailable."""
         credential = parameters.credential()
         headers = {}
@@ -106,7 +106,8 @@ class Ntfy:
         return principal, credential
 
     def check(self, principal: Principal, app: str, channels: tuple[str, ...]) -> None:
-        """Refuse who may not subscribe. May switch. Raises ApiProblem."""
+        """Refuse a principal who may not subscribe. May switch. Raises
+        ApiProblem."""
         try:
             for channel in channels:
                 self._commands.check_request(principal, app, channel, "subscribe")
@@ -145,14 +146,14 @@ class Ntfy:
         return HttpResponse(200, data)
 
     def check_auth(self, call: Call) -> HttpResponse:
-        """Answer whether the maker of a request may subscribe. May switch.
+        """Answer whether the principal of a request may subscribe. May switch.
         Raises ApiProblem."""
         topics = call.request.path.split("/")[2].split(",")
         self.check(call.principal, self.app(), tuple(map(channel_of, topics)))
         return HttpResponse(200, b'{"success":true}')
 
     def discover(self, call: Call) -> HttpResponse:
-        """Answer a distributor of UnifiedPush that topics take its messages.
+        """Tell a distributor of UnifiedPush that topics accept its messages.
         Raises ApiProblem."""
         channel_of(call.request.path.split("/")[2])
         if not Parameters.of(call.request).has("unifiedpush", "up"):
@@ -160,7 +161,7 @@ class Ntfy:
         return HttpResponse(200, b'{"unifiedpush":{"version":1}}\n')
 
     def paths(self, _serve: object) -> dict[str, StreamPath]:
-        """Path of a stream → how it is served."""
+        """Path of a stream → the way to serve it."""
         refuse = partial(stream_refused, self._core.node.request_log, style=STYLE)
         return {
             f"/ntfy/*/{form}": StreamPath("GET", partial(self.serve, codec), refuse)
@@ -228,7 +229,7 @@ class Ntfy:
     def _deliver(
         self, connection: Connection, app: str, wish: Wish, codec: NtfyDialect
     ) -> None:
-        """Send what was missed, and from then on what is new. May switch.
+        """Send the missed messages, and from then on new ones. May switch.
         Raises ChannelRefused."""
 
         def send(events: Iterable[Event]) -> None:
@@ -262,7 +263,7 @@ class Ntfy:
                 )
                 subscribed.append((channel, result))
 
-        # what is published from now on reaches the client
+        # messages that are published from now on reach the client
         if wish.since is None and not wish.poll:
             announce()
         for channel, result in subscribed:
@@ -273,8 +274,8 @@ class Ntfy:
             connection.close(CloseCode.NORMAL)
 
     def _find_start(self, app: str, channel: str, is_before: Since) -> Position | None:
-        """The position after which messages are wanted; None: all. Reads from
-        the newest one on."""
+        """The position after which messages are wanted. None means all. Reads
+        backwards from the newest message."""
         position = None
         newer = 0
         while True:

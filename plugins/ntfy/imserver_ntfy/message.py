@@ -1,4 +1,4 @@
-"""Messages of ntfy, and how requests to publish one are read
+"""Messages of ntfy, and the reading of requests that publish one
 (https://docs.ntfy.sh/publish/)."""
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from imserver.plugin.wire import base64url
 MAX_ACTIONS: Final = 3
 MAX_PARAMETERS: Final = 64
 MAX_CHARACTERS: Final = 4096
-"""Limit of the actions, and of a value that is decoded as in RFC 2047: their
-parsers take 2 µs for each."""
+"""Limit of the actions, and of a value that is decoded as in RFC 2047, in
+characters. Their parsers take 2 µs for each."""
 DEFAULT_PRIORITY: Final = 3
 PRIORITIES: Final = {
     "min": 1,
@@ -41,13 +41,13 @@ PRIORITIES: Final = {
     "5": 5,
 }
 ACTIONS: Final = {"view": "url", "http": "url", "copy": "value", "broadcast": ""}
-"""Kind of an action → the field that it needs, which may stand third without
-its name."""
+"""Kind of an action → the field that it needs. This field may stand third,
+without its name."""
 _ID_BYTES: Final = 9
 _ACTION_ID_BYTES: Final = 7
-"""Random bytes of the id of an action."""
+"""Number of random bytes in the id of an action."""
 _CODES_OF_STATUS: Final = 100
-"""How many codes ntfy has for each HTTP status."""
+"""How many codes of ntfy each HTTP status has."""
 
 # Codes of ntfy, https://github.com/binwiederhier/ntfy/blob/main/server/errors.go
 INVALID: Final = 40000
@@ -69,7 +69,7 @@ REFUSED: Final = {
     ("sequence-id", "sid"): (40049, "this server does not replace messages"),
     ("poll-id",): (40000, "this server sends no requests to poll"),
 }
-"""Parameters of ntfy that are refused → its code, and why."""
+"""Parameters of ntfy that are refused → the code, and the reason."""
 _YES: Final = ("1", "yes", "true", "on")
 
 
@@ -111,13 +111,13 @@ class NtfyMessage(Struct, omit_defaults=True):
 
 
 def new_message(event: str, topic: str) -> NtfyMessage:
-    """A message of this kind (``message``, ``open``, ``keepalive``) without
-    content."""
+    """A message without content, of this kind (``message``, ``open``,
+    ``keepalive``)."""
     return NtfyMessage(token_urlsafe(_ID_BYTES), int(time()), event, topic)
 
 
 def bad(code: int, text: str) -> ApiProblem:
-    """The refusal with a code of ntfy, whose first three digits are the
+    """The refusal with a code of ntfy. Its first three digits are the
     status."""
     return ApiProblem(HttpProblem(code // _CODES_OF_STATUS, str(code), text))
 
@@ -143,8 +143,8 @@ STYLE: Final = replace(PROBLEM, refuse=_refuse)
 
 
 class Parameters:
-    """The parameters of a request. It may have them in JSON
-    (``json_fields``), in headers with or without ``X-``, or in its query."""
+    """The parameters of a request. They may be in JSON (``json_fields``), in
+    headers with or without ``X-``, or in the query."""
 
     @classmethod
     def of(
@@ -166,12 +166,13 @@ class Parameters:
         except ValueError as error:
             raise bad(INVALID, f"the parameters cannot be read: {error}") from None
         text = {name: _text_of(value) for name, value in headers.items()}
-        # Of several values with a name in the query, the first one counts.
+        # If the query has several values with one name, the first one counts.
         fields = {name.lower(): value for name, value in reversed(pairs)}
         self._sources = (json_fields or {}, text, fields)
 
     def get(self, *names: str) -> str:
-        """The first value with one of these names; ``""``: there is none."""
+        """The first value with one of these names; ``""`` if none has a
+        value."""
         value = self._first((f"x-{names[0]}", *names))
         if "=?" in value and len(value) <= MAX_CHARACTERS:
             value = _ENCODED.sub(_decoded, value)
@@ -185,8 +186,8 @@ class Parameters:
         return ""
 
     def credential(self) -> str:
-        """The key or token: ``Bearer``, or the password of ``Basic``, in the
-        header or as ``auth=``."""
+        """The key or token: in the header or as ``auth=``, as ``Bearer``, or as
+        the password of ``Basic``."""
         _, headers, query = self._sources
         try:
             header = (
@@ -201,7 +202,7 @@ class Parameters:
             raise bad(UNAUTHORIZED, "the key or token cannot be read") from None
 
     def has(self, *names: str) -> bool:
-        """Whether the value says yes."""
+        """Whether the value means yes."""
         return self.get(*names).lower() in _YES
 
     def tags(self) -> tuple[str, ...]:
@@ -210,7 +211,7 @@ class Parameters:
         return tuple(filter(None, map(str.strip, words)))
 
     def priorities(self) -> frozenset[int]:
-        """The priorities, of a message one at most. Raises ApiProblem."""
+        """The priorities; a message has at most one. Raises ApiProblem."""
         words = [
             word.strip().lower()
             for word in self.get("priority", "prio", "p").split(",")
@@ -226,7 +227,7 @@ class Parameters:
 
 
 def _text_of(header: str) -> str:
-    """The text of the bytes of a header: UTF-8, or Latin-1 as `fetch` sends
+    """The text in the bytes of a header: UTF-8, or Latin-1 as `fetch` sends
     it."""
     try:
         if header.isascii():
@@ -242,8 +243,8 @@ _ENCODED: Final = re.compile(
 
 
 def _decoded(words: re.Match[str]) -> str:
-    """The text of encoded words (RFC 2047); as they are if they cannot be
-    decoded, as ntfy does."""
+    """The text of encoded words (RFC 2047). Words that cannot be decoded stay
+    unchanged, as in ntfy."""
     try:
         return str(make_header(decode_header(words[0])))
     except (LookupError, ValueError, MessageError):
@@ -317,8 +318,8 @@ def read_message(
 
 
 def _read_body(message: NtfyMessage, body: bytes, as_base64: bool) -> None:
-    """Let a body be the text of a message, also (``as_base64``) one that is
-    none. Raises ApiProblem."""
+    """Set the text of a message to a body. With ``as_base64`` the body may also
+    be other bytes. Raises ApiProblem."""
     try:
         message.message = body.decode().strip()
     except UnicodeDecodeError:
@@ -344,8 +345,8 @@ _PART: Final = re.compile(
     r"""\s*(?:([A-Za-z0-9_.-]+)\s*=\s*)?(?:"((?:[^"\\]|\\.)*)"|'((?:[^'\\]|\\.)*)'|([^,;\n]*?))"""
     r"[ \t\r]*([,;\n]|$)"
 )
-"""A part of an action: its name, its value (quoted or not), and what
-follows."""
+"""A part of an action: its name, its value (quoted or not), and the character
+after it."""
 
 
 def _read_actions(text: str) -> tuple[Action, ...]:
@@ -384,7 +385,8 @@ def _simple_actions(text: str) -> Iterator[dict[str, Any]]:
         name, double, single, bare, end = part.groups(default="")
         value = bare or re.sub(r"\\(.)", r"\1", double or single)
         if not name:
-            # A part without a name is the next of those that may have none.
+            # A part without a name gets the next name of those that may be left
+            # out.
             unnamed = ("action", "label", ACTIONS.get(row.get("action", ""), ""))
             name = next((field for field in unnamed if field not in row), "")
         field, _, key = name.partition(".")

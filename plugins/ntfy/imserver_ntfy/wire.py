@@ -1,4 +1,4 @@
-"""What subscribers ask for, and the forms in which they get it
+"""The requests of subscribers, and the forms in which they get messages
 (https://docs.ntfy.sh/subscribe/api/)."""
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from .message import (
 )
 
 NAME: Final = "ntfy"
-"""Name of the feature and its dialect, namespace of its channels, and type of
-its publications."""
+"""Name of the feature and its dialect, the namespace of its channels, and the
+type of its publications."""
 MAX_TOPICS: Final = 100
 _SECONDS: Final = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _WORD: Final = re.compile(r"[-_A-Za-z0-9]{1,64}")
-"""A topic, or an id."""
+"""The form of a topic, and of an id."""
 _decode = msgspec.json.Decoder(NtfyMessage).decode
 
 
 def channel_of(topic: str) -> str:
-    """The channel of a topic. Raises ApiProblem if no topic can have this
+    """The channel of a topic. Raises ApiProblem if a topic cannot have this
     name."""
     if not _WORD.fullmatch(topic):
         raise bad(INVALID_TOPIC, "a topic has 1 to 64 letters, digits, - and _")
@@ -41,7 +41,8 @@ def channel_of(topic: str) -> str:
 
 
 def message_of(event: Event) -> NtfyMessage | None:
-    """The message that a publication is; None: it is none of a topic."""
+    """The message in a publication. None if it is not a publication to a
+    topic."""
     part = event.channel
     if event.kind != "msg" or part is None or not part.name.startswith(f"{NAME}:"):
         return None
@@ -64,13 +65,13 @@ def message_of(event: Event) -> NtfyMessage | None:
 
 
 Since = Callable[[NtfyMessage, int], bool]
-"""Whether a message is before the first one that a subscriber wants: (message,
-number of newer ones)."""
+"""A function that tells whether a message is before the first one that a
+subscriber wants: (message, number of newer ones)."""
 
 
 def read_since(text: str) -> Since | None:
-    """From where a subscriber wants messages; None: only new ones. Raises
-    ApiProblem."""
+    """The start from which a subscriber wants messages. None means only new
+    ones. Raises ApiProblem."""
     if text in ("", "none"):
         return None
     if text == "all":
@@ -106,8 +107,8 @@ def _since_time(first: float) -> Since:
 
 class Wish(DialectState, kw_only=True):
     """A request to subscribe, and the state of its connection. ``words``: id,
-    text and title of the messages. ``tags``: each has to be there. What is
-    empty admits all messages."""
+    text and title of wanted messages. ``tags``: a message must have each of
+    them. An empty filter admits all messages."""
 
     topics: str
     channels: tuple[str, ...]
@@ -117,11 +118,11 @@ class Wish(DialectState, kw_only=True):
     priorities: frozenset[int]
     tags: frozenset[str]
     is_open: bool = False
-    """Whether ``open`` was sent, which no sign of life precedes."""
+    """Whether ``open`` was sent. No sign of life comes before it."""
 
     @classmethod
     def read(cls, path: str, parameters: Parameters) -> Wish:
-        """Read a request. ``scheduled`` changes nothing: no message is
+        """Read a request. ``scheduled`` has no effect, because no message is
         scheduled. Raises ApiProblem."""
         get = parameters.get
         topics = path.split("/")[2]
@@ -154,8 +155,8 @@ class Wish(DialectState, kw_only=True):
         return self.tags.issubset(message.tags)
 
     def reconnects(self, channel: str) -> bool:
-        """Whether the client comes back with a new connection if it has missed
-        something: yes."""
+        """Always true: a client that has missed something comes back with a new
+        connection."""
         return True
 
 
@@ -176,7 +177,7 @@ class NtfyDialect(Dialect):
     def encode_event(
         self, event: Event
     ) -> Callable[[str, DialectState | None], bytes] | None:
-        """A publication to a topic, for those who want it."""
+        """Encode a publication to a topic, if the subscriber wants it."""
         message = message_of(event)
         if message is None:
             return None
@@ -190,7 +191,7 @@ class NtfyDialect(Dialect):
         return encode
 
     def encode_ping(self, state: DialectState | None) -> bytes:
-        """The sign of life of a stream."""
+        """Encode the sign of life of a stream."""
         if not isinstance(state, Wish) or not state.is_open:
             return b""
         return self.encode(new_message("keepalive", state.topics))
