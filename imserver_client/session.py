@@ -717,7 +717,7 @@ class SessionCore(ABC, Generic[T]):
             and now >= self._heard_at + SILENT_SECONDS
         ):
             # A back end may take long to answer. Only a heartbeat tells whether
-            # the the connection is lost.
+            # the connection is lost.
             self._wake_at = now
         if now < min(self._wake_at, self._lost_at):
             return

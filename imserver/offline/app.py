@@ -125,7 +125,7 @@ def _fields(
     unset: Sequence[str] = (),
 ) -> dict[str, Any]:
     """The settings that were written as ``setting=value``. A name with dots
-    changes one field of what was there before; ``unset`` resets it."""
+    changes one field of the earlier value; ``unset`` resets it."""
     fields: dict[str, Any] = {}
     for each in written:
         setting, equals, value = each.partition("=")
@@ -141,7 +141,8 @@ def _fields(
 
 
 def _spelled(name: str, names: Iterable[str]) -> str:
-    """The name as it is declared; as it was written if nothing declares it."""
+    """The name in its declared spelling. If nothing declares it, the name as it
+    was written."""
     return next((each for each in names if fold(each) == fold(name)), name)
 
 
@@ -163,7 +164,7 @@ def _path(setting: str, hints: Hints) -> list[str]:
 
 
 def _options_of(hint: Any) -> Hints:
-    """The settings in the struct of a type; none: it has no struct."""
+    """The settings in the struct of a type; empty if the type has no struct."""
     kind = struct_in(hint)
     if kind is None:
         return {}
@@ -173,8 +174,8 @@ def _options_of(hint: Any) -> Hints:
 def _whole(
     fields: dict[str, Any], before: Mapping[str, Any], above: Sequence[str]
 ) -> dict[str, Any]:
-    """The mapping in ``fields`` that the names ``above`` lead to. What it lacks
-    is taken from ``before``."""
+    """The mapping in ``fields`` to which the names ``above`` lead. Missing
+    fields are taken from ``before``."""
     for name in above:
         inner = fields.get(name, before.get(name))
         if not isinstance(inner, dict):
@@ -186,8 +187,8 @@ def _whole(
 
 
 def _value(setting: str, written: str, hints: Hints) -> Any:
-    """The value of one ``setting=written``; ``@file`` and ``@-`` name where it
-    is read from."""
+    """The value of one ``setting=written``. ``@file`` and ``@-`` name the
+    source from which it is read."""
     if written.startswith("@"):
         text = read_text(written[1:])
     else:
@@ -205,7 +206,7 @@ def _value(setting: str, written: str, hints: Hints) -> Any:
 
 
 def _is_secret(setting: str, hints: Hints) -> bool:
-    """Whether a setting with dots is one secret."""
+    """Whether a setting with dots is a secret."""
     *above, name = _path(setting, hints)
     if not above:
         return False
@@ -214,8 +215,8 @@ def _is_secret(setting: str, hints: Hints) -> bool:
 
 
 def _has_secret(setting: str, value: Any, hints: Hints) -> bool:
-    """Whether a value holds a secret. The ``key`` of algorithms that are not
-    HMAC is a public one."""
+    """Whether a value contains a secret. The ``key`` of algorithms other than
+    HMAC is public."""
     if _is_secret(setting, hints):
         return bool(value)
     name = _spelled(_path(setting, hints)[0], hints)

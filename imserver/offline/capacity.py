@@ -1,5 +1,5 @@
-"""``imserver doctor --capacity``: how many users a node holds, by what they
-cost a server of our own."""
+"""``imserver doctor --capacity``: how many users a node can serve, by their
+cost on a server that the command starts."""
 
 import json
 import os
@@ -33,17 +33,18 @@ from imserver.plugin.progress import long_work
 HEARTBEAT_SECONDS: Final = 30
 """How often a connected client sends a heartbeat."""
 SHARE: Final = 0.5
-"""The share of the processor, and of the commits, that is planned for: the rest
-is for peaks."""
+"""The planned share of the processor, and of the commits. The rest is for
+peaks."""
 STOP_SECONDS: Final = 30
-"""Time for an interrupted measurement to end its server."""
+"""How long an interrupted measurement may take to end its server."""
 COMMITTED_TOGETHER: Final = 100
 """How many messages wait for a commit of a busy node. The measurement has as
 many senders."""
 ENOUGH_USERS: Final = 1000
-"""How many users of a running node are enough to tell the memory of each."""
+"""How many users of a running node are needed to calculate the memory of
+each."""
 TYPICAL_KERNEL_BYTES: Final = 4000
-"""The memory of Linux for a connection, where it could not be measured: a TCP
+"""The memory of Linux for a connection, if it could not be measured: a TCP
 socket with its inode, its file and its entry in epoll."""
 _MB: Final = 1e6
 _GB: Final = 1e9
@@ -52,13 +53,13 @@ _SECOND_US: Final = 1e6
 _SECOND_MS: Final = 1000
 _HOUR_SECONDS: Final = 3600
 _MOST_CONNECTIONS: Final = 12_000
-"""How many connections the measured server gets."""
+"""The number of connections to the measured server."""
 _COMMIT_TRIES: Final = 25
 _LEAST_PRIORITY: Final = 19
 _STORING: Final = {"messages", "accounts", "protobuf"}
 _SECTIONS: Final = ("limits", "websocket", "hub", "log")
-"""Settings of the node that the measured server has, too. They name no person,
-secret or other machine."""
+"""Settings of the node that the measured server has, too. They contain no
+person, secret or other machine."""
 _PROC: Final = Path("/proc")
 _GROUPS: Final = Path("/sys/fs/cgroup")
 
@@ -77,9 +78,9 @@ class Behaviour(Struct, frozen=True):
 
 
 class Costs(Struct, frozen=True):
-    """Figures of ``imserver bench capacity``. ``stored_per_second`` 0: nothing
-    was stored. ``kernel_connection_bytes`` None: not measured, because other
-    programs changed it meanwhile."""
+    """Figures of ``imserver bench capacity``. ``stored_per_second`` is 0 if
+    nothing was stored. ``kernel_connection_bytes`` is None if it was not
+    measured, because other programs changed it meanwhile."""
 
     rss_empty_mb: float
     rss_opened_bytes: float
@@ -111,8 +112,8 @@ class Resources(Struct, frozen=True):
 
 
 class UserLimit(Struct, frozen=True):
-    """A limit of the number of connected users. ``limit``: its name; ``found``: why it
-    is there; ``mend``: what to change to get more."""
+    """A limit of the number of connected users. ``limit``: its name. ``found``:
+    its reason. ``mend``: how to raise it."""
 
     users: int
     limit: str
@@ -121,8 +122,8 @@ class UserLimit(Struct, frozen=True):
 
 
 def check(costs: Costs) -> Costs:
-    """Raises RuntimeError if a figure is impossible, as on a machine that had
-    no time for the measurement."""
+    """The costs, if they are possible. Raises RuntimeError if a figure is not,
+    as on a machine that had no time for the measurement."""
     never_zero = (
         "rss_empty_mb",
         "rss_connection_bytes",
@@ -159,7 +160,7 @@ def limits(costs: Costs, user: Behaviour, resources: Resources) -> list[UserLimi
 
 
 def _working(resources: Resources) -> int:
-    """How many processes work at the same time."""
+    """How many processes can work at the same time."""
     return min(resources.processes, resources.cores)
 
 
@@ -236,8 +237,8 @@ def _storing_limit(costs: Costs, user: Behaviour, resources: Resources) -> UserL
 def free_memory(
     process: int | str = "self", processes: Path = _PROC, groups: Path = _GROUPS
 ) -> float:
-    """The bytes that a process may still take, of the machine and of the
-    control groups in which it is."""
+    """The bytes that a process may still take, of the machine and of its
+    control groups."""
     free = 0.0
     for line in Path(processes, "meminfo").read_text("ascii").splitlines():
         if line.startswith("MemAvailable"):
@@ -257,7 +258,7 @@ def free_memory(
 
 def _free_in_group(folder: Path, names: Sequence[str]) -> float:
     """The bytes that a control group may still take. ``names``: of the files
-    with its limit, what it takes, and of what kind that is."""
+    with its limit, its use, and the kinds of its use."""
     try:
         limit, used, kinds = (
             folder.joinpath(f"memory.{name}").read_text() for name in names
@@ -272,8 +273,9 @@ def _free_in_group(folder: Path, names: Sequence[str]) -> float:
 
 
 def files_of_server(process: int) -> tuple[int, str]:
-    """How many files a process of the server may open, and who has this limit:
-    the process that runs, or else the unit of systemd, or else this shell."""
+    """How many files a process of the server may open, and the owner of this
+    limit: the running process, or else the unit of systemd, or else this shell.
+    """
     hard = ""
     whose = ""
     if process:
@@ -295,8 +297,8 @@ def files_of_server(process: int) -> tuple[int, str]:
 
 
 def has_redis(config: Config) -> bool:
-    """Whether the measured server has a Redis, too: one of its own, whose
-    program must be here."""
+    """Whether the measured server has a Redis of its own, too. The program of
+    Redis must be here."""
     return config.clustered and shutil.which("redis-server") is not None
 
 
@@ -324,8 +326,8 @@ def measure(config: Config, folder: Path, running: bool) -> Costs:
         program = [sys.executable, "-m", "imserver", "bench", "capacity"]
         command = [*program, *words, "--config", str(file), "--json"]
         signal.signal(signal.SIGTERM, signal.default_int_handler)
-        # A session of its own: the interrupt of a terminal is for this process,
-        # which lets it clean up.
+        # A session of its own: the interrupt of a terminal is only for this
+        # process, which lets it clean up.
         with (
             long_work(
                 f"measuring logins, pushes and {number:,} connections of a server of its own"
@@ -343,7 +345,7 @@ def measure(config: Config, folder: Path, running: bool) -> Costs:
                 answer, problems = bench.communicate()
             except BaseException:
                 bench.send_signal(signal.SIGINT)
-                # what it says of that is this command's to say
+                # this command itself reports what is wrong with the settings
                 bench.communicate(timeout=STOP_SECONDS)
                 raise
     try:
@@ -354,8 +356,8 @@ def measure(config: Config, folder: Path, running: bool) -> Costs:
 
 
 def _settings_of_measured(config: Config) -> dict[str, Any]:
-    """The settings of the measured server: those of the node, without what
-    would keep the measurement out."""
+    """The settings of the measured server: settings of the node, without any
+    that would refuse the measurement."""
     settings: dict[str, Any] = {
         name: msgspec.to_builtins(getattr(config, name)) for name in _SECTIONS
     }
@@ -463,6 +465,6 @@ def _resources_of(
 
 
 def _rounded(number: float) -> str:
-    """A number without the digits that nobody knows."""
+    """A number without meaningless digits."""
     unit: int = 10 ** max(len(str(int(number))) - 2, 0)
     return f"{int(number) // unit * unit:,}"

@@ -1,4 +1,4 @@
-"""Looks at a database: its state, and damage of the pages of SQLite."""
+"""Inspects a database: its state, and damage of SQLite's pages."""
 
 import sqlite3
 from collections.abc import Callable, Iterable
@@ -18,7 +18,7 @@ from imserver.gateway.storage.engines import WRITES, laxness_of, make_engine
 from imserver.gateway.storage.statements import CLOCK, PooledStatements
 
 _STEPS: Final = 10_000
-"""How many steps SQLite takes between two looks at the clock."""
+"""How many steps SQLite takes between two checks of the time."""
 
 
 class DatabaseState(Struct, frozen=True):
@@ -94,8 +94,8 @@ def commit_seconds(
 
 
 def damage_of(database: Path, seconds: float) -> str | None:
-    """The damage that SQLite finds in its pages, in one line; ``""``: none.
-    None: nothing, but it did not read all of them in this time. Raises
+    """The damage that SQLite finds in its pages, in one line; ``""`` for none.
+    None if it found none, but could not read all pages in this time. Raises
     sqlite3.Error."""
     deadline = monotonic() + seconds
 

@@ -1,5 +1,5 @@
-"""``imserver doctor``: what this machine and its neighbours mean for a node,
-and how to mend it."""
+"""``imserver doctor``: checks whether this machine and its neighbours are fit
+for a node, and says how to mend them."""
 
 import ctypes
 import os
@@ -54,7 +54,7 @@ from imserver.plugin.commands import Finding
 from imserver.plugin.progress import long_work
 
 WANTED_FILES: Final = 65_536
-"""Open files that a node of a common size needs."""
+"""Open files that a node of a usual size needs."""
 PROBE_SECONDS: Final = 3.0
 """Time limit of each question to another machine."""
 SLOW_SECONDS: Final = 0.005
@@ -71,7 +71,8 @@ _GIB: Final = 1 << 30
 _TIMEX_BYTES: Final = 512
 """Room for the kernel's struct timex, which has 208 bytes on 64-bit Linux."""
 _TIME_ERROR: Final = 5
-"""The result of adjtimex for a clock that nothing steers (STA_UNSYNC)."""
+"""The result of adjtimex for a clock that no time service steers
+(STA_UNSYNC)."""
 _RENEWAL_DAYS: Final = 14
 _HTTPS_PORT: Final = 443
 _NO_START: Final = "the server does not start"
@@ -84,8 +85,8 @@ Findings = Iterator[Finding]
 def finding_of(
     bad: bool, name: str, found: str, meaning: str, mend: str, *, fails: bool = False
 ) -> Finding:
-    """A warning or failure with its meaning and remedy if it is bad, else
-    ``ok``."""
+    """``ok``, or if ``bad`` a warning or failure with its meaning and
+    remedy."""
     if not bad:
         return Finding("ok", name, found)
     if fails:
@@ -94,8 +95,8 @@ def finding_of(
 
 
 def findings(config: Config) -> Findings:
-    """Run all checks. Each takes at most a few seconds; one that raises becomes
-    a finding."""
+    """Run all checks. Each takes at most a few seconds. If a check raises, the
+    error becomes a finding."""
     for check in CHECKS:
         try:
             yield from check(config)
@@ -193,8 +194,8 @@ def _ports(config: Config) -> Findings:
 
 
 def _listening(config: Config, name: str, host: str, ports: Sequence[int]) -> Finding:
-    """Whether the nodes can listen on the ports of one setting, or one of them
-    does. The first port that is taken is named."""
+    """Whether the nodes can listen on the ports of one setting, or already do.
+    The first taken port is named."""
     last = ports[-1]
     where = f"{name} {ports[0]}"
     if len(ports) > 1:
@@ -218,7 +219,7 @@ def _listening(config: Config, name: str, host: str, ports: Sequence[int]) -> Fi
 
 
 def _taken(config: Config, where: str, host: str, port: int, error: OSError) -> Finding:
-    """Say who has a port on which nobody else can listen."""
+    """A finding about the owner of a port on which nobody else can listen."""
     if error.errno == EADDRINUSE:
         pid = server_at(config.server.data_dir, port)
         if pid:
@@ -301,9 +302,9 @@ def _unix_socket(name: str, path: str, is_running: bool) -> Finding:
 
 
 def server_at(data_dir: str, port: int) -> int:
-    """The server that has the lock of the data folder and listens on a port, by
-    itself or by a descendant; 0: there is none, or this user may not see it.
-    Only on Linux."""
+    """The process id of the server that has the lock of the data folder and
+    listens on a port, by itself or by a descendant. 0 if there is no such
+    server, or if this user may not see it. Only on Linux."""
     lock = str(Path(data_dir, "lock").resolve())
     pid = listening_process(port) or 0
     with suppress(OSError):
@@ -318,8 +319,8 @@ def server_at(data_dir: str, port: int) -> int:
 def _parent_of(pid: int) -> int:
     """The parent of a process. Raises OSError."""
     written = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace")
-    # The name of the program, in brackets, may have spaces. Behind it are state
-    # and parent.
+    # The name of the program, in brackets, may have spaces. State and parent
+    # come after it.
     _, parent, *_ = written.rpartition(")")[2].split()
     return int(parent)
 
@@ -352,8 +353,8 @@ def running_server(config: Config) -> Findings:
 
 
 def _state(config: Config, host: str, port: int, of: str) -> dict[str, Any]:
-    """The state of the running server, which it shows to a key for everything;
-    else nothing."""
+    """The state of the running server. It is empty without a key for
+    everything."""
     key = os.environ.get("IMSERVER_KEY", "")
     if not key:
         keys = (
@@ -555,7 +556,7 @@ def _rows_of_features(config: Config, sql: PooledStatements) -> Findings:
                 yield from check(sql)
         except DBAPIError:
             raise
-        # the database answers, with what the server did not write
+        # the database answers, with rows that the server did not write
         except Exception as error:
             name = f"rows of {feature.name}"
             kind = type(error).__name__
@@ -566,8 +567,7 @@ def _rows_of_features(config: Config, sql: PooledStatements) -> Findings:
 
 
 def _damage(database: Path) -> Findings:
-    """Whether the pages of SQLite and its write-ahead log are as they were
-    written."""
+    """Whether the pages of SQLite and of its write-ahead log are undamaged."""
     mend = f"stop the server; imserver restore with a backup, or without one with a copy of {database.name}"
     commits = 0
     damage: str | None
@@ -634,7 +634,7 @@ def _disk(config: Config) -> Findings:
 
 
 def _fsync_speed(folder: Path) -> Finding:
-    """How long it takes until the disk has what was written."""
+    """How long the disk takes to store a write."""
     name = "disk fsync"
     try:
         times = _fsync_times(folder)
@@ -706,8 +706,8 @@ def _names(config: Config) -> Findings:
 
 
 def _hosts(config: Config) -> list[tuple[str, str]]:
-    """(setting, host) of the addresses that the server calls or is called by;
-    each host once."""
+    """(setting, host) of the addresses that the server calls, or at which it is
+    called. Each host occurs once."""
     urls = [*_public_urls(config), ("storage.url", config.storage.url)]
     for name, url in marked(config, "url"):
         if not name.startswith("apps."):
@@ -769,8 +769,8 @@ def _certificates(config: Config) -> Findings:
 
 
 def _expiry(host: str, port: int) -> float:
-    """Unix time at which the certificate of a server expires. Raises OSError:
-    not trusted or not reached."""
+    """The Unix time at which the certificate of a server expires. Raises
+    OSError if the server is not trusted or not reached."""
     context = ssl.create_default_context()
     with (
         socket.create_connection((host, port), PROBE_SECONDS) as plain,
@@ -812,8 +812,8 @@ CHECKS: Final[tuple[Callable[[Config], Findings], ...]] = (
 
 
 def _beside_users(config: Config, own: int) -> Iterator[str]:
-    """Other limits of a node than the number of users, in sentences. ``own``: its
-    process, or 0."""
+    """Sentences about other limits of a node than the number of users. ``own``:
+    its process, or 0."""
     load, _, _ = os.getloadavg()
     if load > 2 * cores():
         yield f"This machine was busy (load {load:.0f} on {cores()} cores), so its figures are too low."
@@ -842,7 +842,7 @@ class _Doctor(click.Command):
 
 
 def _is_option(row: CommandOf) -> bool:
-    """Whether a feature tries something out, by an option of this command."""
+    """Whether a feature tries something out by an option of this command."""
     return row.parent == DOCTOR and row.name.startswith("--")
 
 
@@ -853,8 +853,8 @@ def _option_of(row: CommandOf) -> click.Option:
 def _tried(
     config: Config, path: str | None, data_dir: str | None, given: Mapping[str, str]
 ) -> Findings:
-    """Try out what features offer. ``given``: parameter → value, for the
-    options that were given."""
+    """Run the trials that features offer. ``given``: parameter → value, for the
+    given options."""
     rows: dict[str | None, CommandOf] = {}
     for feature in load_features(config):
         for row in filter(_is_option, feature.commands):
@@ -928,7 +928,7 @@ def doctor(path: str | None, data_dir: str | None, counts: bool, **given: Any) -
 
 
 def _show_capacity(config: Config, user: capacity.Behaviour) -> None:
-    """Say how many users the node can hold."""
+    """Print how many users the node can serve."""
     port = config.app.http_port
     pid = server_at(config.server.data_dir, port)
     state = {}

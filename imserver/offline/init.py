@@ -83,10 +83,10 @@ Wrote {file}: app {app}, an API key, one with the scope admin, a secret for sess
 """
 
 _WS_PORT: Final = 9
-"""How far the port of WebSockets is above that of HTTP, so that several servers
-fit on a machine."""
+"""How much greater the port of WebSockets is than the port of HTTP. The gap
+lets several servers run on a machine."""
 _HTTP_PORT: Final = 80
-"""The port of an address with http that names none."""
+"""The port of an address with http and without a port."""
 _DEFAULT_PORT: Final = 8080
 _LAST_PORT: Final = 65_535
 _KEY_BYTES: Final = 32
@@ -180,7 +180,7 @@ def _check_app(app: str) -> None:
 
 
 def _port_of(url: str) -> int:
-    """The port on which the server listens, if people open it at this
+    """The port on which the server listens if people open it at this
     address."""
     parts = urlsplit(url)
     if parts.scheme == "unix":
@@ -192,8 +192,7 @@ def _port_of(url: str) -> int:
 
 
 def _is_chat(file: Path) -> bool:
-    """Ask whether there is to be a chat page, if somebody is there to
-    answer."""
+    """Ask whether to add a chat page, if somebody can answer."""
     if file.exists() or not sys.stdin.isatty():
         return False
     return click.confirm(
@@ -203,7 +202,7 @@ def _is_chat(file: Path) -> bool:
 
 
 def _name_of_chat(given: str | None, is_chat: bool) -> str:
-    """The name that people see, as it was given or as somebody answers."""
+    """The name that people see: the given one, or the answer to a question."""
     if given is None and is_chat and sys.stdin.isatty():
         given = click.prompt(
             "The name of the chat, which people see (Enter: none)",
@@ -237,8 +236,8 @@ def _write(file: Path, text: str) -> None:
 
 
 def _print_links(context: click.Context, file: Path) -> None:
-    """Print the links with which people come into the chat, as ``imserver
-    chat`` does."""
+    """Print the links with which people enter the chat, as ``imserver chat``
+    does."""
     command = context.find_root().command
     assert isinstance(command, click.Group)
     links = command.get_command(context, "chat")
@@ -256,8 +255,8 @@ def _print_links(context: click.Context, file: Path) -> None:
 
 
 def _with_scheme(url: str) -> str:
-    """The address with a scheme. On a network of one's own it is http; a name
-    is that of a proxy with TLS."""
+    """The address with a scheme. It is http in a private network; a name
+    belongs to a proxy with TLS."""
     if "://" in url or url.startswith("unix:"):
         return url
     host, _, port = url.partition("/")[0].partition(":")
@@ -271,9 +270,9 @@ def _with_scheme(url: str) -> str:
 def _settings(
     app: str, key: str, secret: str, url: str, port: int, chat: str | None
 ) -> str:
-    """The text of the file. ``chat``: the name of the chat; None: there is
-    none."""
-    # Whoever opens it by http from another machine reaches it without a proxy.
+    """The text of the file. ``chat``: the name of the chat; None if the file
+    has no chat."""
+    # If it is opened by http from another machine, no proxy is in between.
     is_open = url.lower().startswith("http:") and not is_loopback(
         urlsplit(url).hostname or ""
     )

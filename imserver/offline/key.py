@@ -124,22 +124,22 @@ def create(
 
 
 def _end_of(seconds: int | None) -> int:
-    """When a new key ends, in Unix seconds; 0: never."""
+    """The end of a new key, in Unix seconds; 0 if it never ends."""
     if not seconds:
         return 0
     return int(time()) + seconds
 
 
 def _only_app_of(row: KeyRow) -> str:
-    """The app that a key is for; ``""``: it is for several, or for all."""
+    """The only app of a key; ``""`` if the key is for several or all apps."""
     if len(row.apps) != 1:
         return ""
     return row.apps[0]
 
 
 def _say_demo_ends(closed: Sequence[str]) -> None:
-    """Say what the first key changes. ``closed``: the apps without a login
-    rule."""
+    """Print the changes that the first key brings. ``closed``: the apps without
+    a login rule."""
     click.echo(
         "Demo mode ends: requests need a key from now on. Sessions stay until they end; new logins "
         "follow the rules of their app.",
@@ -178,7 +178,7 @@ _FIELDS: Final = (
     "used_from",
     "note",
 )
-"""The fields of a key that JSON has."""
+"""The fields of a key in JSON."""
 
 
 @key.command()
@@ -289,5 +289,5 @@ def _refuse_configured(name: str) -> None:
 
 
 def _keys(settings: Config, store: Store) -> list[KeyRow]:
-    """The keys of the settings, then those of the database."""
+    """The keys of the settings, and then the keys of the database."""
     return [*map(configured_key, settings.api.keys), *store.keys()]

@@ -1,4 +1,4 @@
-"""The manual of all settings, ``config/default.yaml``, without those that a
+"""The manual of all settings, ``config/default.yaml``, without settings that a
 node does not have."""
 
 import inspect
@@ -18,11 +18,11 @@ _COLUMNS: Final = 110
 
 
 def manual_of(text: str, declared: Declarations) -> str:
-    """The manual with the settings that are declared, and no other.
+    """The manual with all declared settings, and no others.
 
-    A section is a paragraph. A key stands below its comment. What an app may
-    have stands in the comment of the section ``apps``, by name. The settings of
-    features of other distributions come from their structs.
+    A section is a paragraph. A key stands below its comment. The settings of an
+    app are listed by name in the comment of the section ``apps``. The settings
+    of features of other distributions come from their structs.
     """
     there: set[str] = set()
 

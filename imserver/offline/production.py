@@ -1,5 +1,5 @@
-"""Settings that a careful operator changes before strangers reach the server:
-``check-config --production``."""
+"""``check-config --production``: settings that a careful operator changes
+before strangers reach the server."""
 
 import ipaddress
 import stat
@@ -40,7 +40,8 @@ class Deployment(Struct, frozen=True):
 
     @property
     def demo(self) -> bool:
-        """Whether anybody may do everything."""
+        """Whether anybody may do everything, because the server is in demo
+        mode."""
         return (
             self.config.demo
             and not self.keyed
@@ -267,7 +268,7 @@ CHECKS: Final[tuple[Callable[[Deployment], Iterator[Finding]], ...]] = (
 
 
 def findings(it: Deployment) -> list[Finding]:
-    """All that is open, in the order of :data:`CHECKS`."""
+    """All open risks, in the order of :data:`CHECKS`."""
     return list(chain.from_iterable(check(it) for check in CHECKS))
 
 
@@ -280,7 +281,7 @@ def _is_private(host: str) -> bool:
 
 
 def _wide(networks: tuple[str, ...], *, loopback: bool = True) -> Iterator[str]:
-    """The networks that are wide; those of loopback are not, unless
+    """The networks that are too wide. Networks of loopback count only if
     ``loopback`` is false."""
     for text in networks:
         network = ipaddress.ip_network(text, strict=False)

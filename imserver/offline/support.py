@@ -34,8 +34,8 @@ LOG_BYTES: Final = 2 << 20
 ASK_SECONDS: Final = 5.0
 """Time limit of the question to the running server."""
 LEAST_SECRET: Final = 6
-"""The least characters of a secret that is looked for in texts: a shorter one
-is in many words."""
+"""The least length of a secret that is searched in texts. A shorter one is part
+of many words."""
 _PACKAGE: Final = Path(__file__).parents[1]
 _MAIL: Final = re.compile(r"[^\s<>\"'@=:,;/]+@[^\s<>\"'@,;/]+\.[a-z]{2,}")
 _PHONE: Final = re.compile(r"\+\d[\d ()-]{6,}\d")
@@ -61,9 +61,8 @@ _LEVELS: Final = frozenset(
 
 @cache
 def log_forms() -> tuple[tuple[re.Pattern[str], str], ...]:
-    """The texts of the server's own log lines: what matches one, and what is
-    printed of it. All that a line has of somebody (``%s``) is left out; numbers
-    stay."""
+    """The forms of the server's own log lines: (pattern, printed text). Parts
+    of a line that come from somebody (``%s``) are left out; numbers stay."""
     texts: set[str] = set()
     for path in _PACKAGE.rglob("*.py"):
         texts.update(_texts_in(path))
@@ -101,7 +100,7 @@ def _pattern_of(piece: str) -> str:
 
 
 def redacted_line(line: str) -> str:
-    """A line of the log without the words of anybody but the server."""
+    """A line of the log with words of the server only."""
     if line.startswith("{"):
         return _redacted_json(line)
     match = _TEXT_LINE.match(line)
@@ -137,8 +136,7 @@ def _redacted_json(line: str) -> str:
 
 
 def redacted_message(message: str) -> str:
-    """A message with the words of the server, and without those of anybody
-    else."""
+    """A message with words of the server only."""
     for pattern, text in log_forms():
         match = pattern.fullmatch(message)
         if match is not None:
@@ -147,8 +145,8 @@ def redacted_message(message: str) -> str:
 
 
 def _filled(text: str, numbers: Iterator[str]) -> str:
-    """The text of a log line with its numbers, and a mark in place of all
-    else."""
+    """The text of a log line with its numbers, and a mark in place of all other
+    values."""
 
     def shown(form: re.Match[str]) -> str:
         if form[1] in "dfgx":
@@ -177,7 +175,7 @@ def secrets_of(settings: Config) -> set[str]:
 
 
 def _hidden(value: Any, shown: Any) -> Iterator[str]:
-    """The texts in a value that are hidden in its other form."""
+    """The texts in a value that its other form hides."""
     if shown == HIDDEN:
         yield str(value)
     elif isinstance(value, Mapping) and isinstance(shown, Mapping):
@@ -237,7 +235,7 @@ def _log(settings: Config) -> str:
 
 
 _MAY_READ: Final = frozenset({"admin", "read", "metrics"})
-"""The scopes of keys that read the metrics."""
+"""The scopes of keys that may read the metrics."""
 
 
 def _metrics(settings: Config) -> str:

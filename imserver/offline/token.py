@@ -192,7 +192,7 @@ def check(path: str | None, data_dir: str | None, name: str, shown: str) -> None
 
 
 def _print_parts(token: str) -> None:
-    """Print what a token says, whether it is true or not."""
+    """Print the parts of a token, whether they are true or not."""
     with suppress(BadToken, UnicodeDecodeError):  # it is no token
         unverified = JsonWebToken.read(token)
         header = unverified.header.decode()
@@ -219,8 +219,7 @@ def _claims_of(
 
 
 def _words(person: str | None, option: str | None) -> list[str]:
-    """The argument of ``create``, which somebody may have given as
-    ``--user``."""
+    """The argument of ``create``, which may have been given as ``--user``."""
     word = given_once("APP/USER", person, option)
     if word is None:
         return []

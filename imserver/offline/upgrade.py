@@ -1,5 +1,5 @@
-"""``imserver upgrade``: another release beside this one, and a link that says
-which of them runs."""
+"""``imserver upgrade``: installs another release beside this one. A link names
+the release that runs."""
 
 import os
 import re
@@ -47,13 +47,14 @@ from imserver.plugin.space import need_space
 
 _READY_SECONDS: Final = 60.0
 SPACE_BYTES: Final = 400 << 20
-"""The space for a release with its packages, also while they are unpacked."""
+"""The space for a release with its packages, including the time while they are
+unpacked."""
 _UNFINISHED: Final = "unfinished"
 """The file in the folder of a release that is being installed."""
 _BEFORE: Final = ".before"
-"""The end of the name of the link to the release that ran before."""
+"""The ending of the link to the release that ran before."""
 _OTHERS_ONLY_READ: Final = 0o022
-"""The umask with which others read new files, and do not write them."""
+"""The umask with which other users can read new files, but not write them."""
 
 
 class Release(Struct, frozen=True):
@@ -68,8 +69,8 @@ class Release(Struct, frozen=True):
 
 
 def read_release(dist: Path, stack: ExitStack) -> Release:
-    """Read a wheel, the folder of a release's files, or a folder in which one
-    is installed. Raises StartError."""
+    """Read a release from a wheel, from the folder of its files, or from a
+    folder in which it is installed. Raises StartError."""
     home: Path | None = None
     try:
         site = next(dist.glob("lib/python*/site-packages"), None)
@@ -124,8 +125,8 @@ def findings(config: Config, release: Release, dist: Path) -> Iterator[Finding]:
 
 
 def _distance(release: Release) -> Finding:
-    """Whether nodes of both releases can be one cluster: so they are if at most
-    one lies between."""
+    """Whether nodes of both releases can form one cluster. They can if at most
+    one release lies between them."""
     old_major, old_minor = _numbers_of(__version__)
     major, minor = _numbers_of(release.version)
     is_far = major != old_major or abs(minor - old_minor) > 1
@@ -148,7 +149,8 @@ def _numbers_of(version: str) -> tuple[int, int]:
 
 
 def _steps(config: Config, release: Release) -> Iterator[Finding]:
-    """Which steps of the database the release adds, and does not know."""
+    """Steps of the database that the release adds, and steps that it does not
+    know."""
     address = database_address(config.storage, config.server.data_dir)
     if not address.exists:
         return
@@ -181,7 +183,7 @@ def _taken_steps(address: DatabaseAddress, config: Config) -> dict[str, int]:
 
 
 def _obstacles(release: Release, dist: Path) -> Iterator[Finding]:
-    """The obstacles to installing a release, or to letting the link name it."""
+    """The obstacles to installing a release, or to pointing the link to it."""
     home = Path(sys.prefix)
     if release.home is not None and release.home == home.resolve():
         # it is this one: whoever asks in its container wants to know of the
@@ -258,7 +260,7 @@ def _link_of_this() -> Path:
 
 
 def _home_of(release: Release) -> Path:
-    """The folder beside this release into which one is installed."""
+    """The folder beside this release into which a release is installed."""
     return Path(sys.prefix).with_name(f"imserver-{release.version}")
 
 
@@ -330,7 +332,7 @@ def _pip_commands(home: Path, dist: Path) -> list[list[str]]:
 def _run(
     command: list[str], folder: Path | None = None, output: int | None = None
 ) -> None:
-    """Run a program that has to succeed. Raises StartError."""
+    """Run a program that must succeed. Raises StartError."""
     try:
         done = subprocess.run(command, cwd=folder, stdout=output, check=False)
     except OSError as error:
@@ -340,19 +342,19 @@ def _run(
 
 
 def switch(link: Path, target: Path) -> None:
-    """Let the link name another release; the one of now is named by ``.before``
-    beside it."""
+    """Point the link to another release. The link ``.before`` beside it then
+    names the present one."""
     # whoever installed the target may not have: the link would name empty files
     # after a power cut
     os.sync()
     name = Path(os.path.relpath(target.resolve(), link.parent.resolve()))
-    # First what leads back: a power cut between the two loses no way.
+    # First the way back: a power cut between the two steps must not lose it.
     _replace_link(link.with_name(link.name + _BEFORE), link.readlink())
     _replace_link(link, name)
 
 
 def _replace_link(path: Path, home: Path) -> None:
-    """Make a link in place of one that may be there."""
+    """Make a link, in place of an existing one."""
     new = path.with_name(f"{path.name}.new")
     new.unlink(missing_ok=True)
     new.symlink_to(home)
@@ -360,8 +362,8 @@ def _replace_link(path: Path, home: Path) -> None:
 
 
 def lack_of(config: Config, version: str) -> str:
-    """What the running server lacks to be this release, in words; ``""``: it is
-    ready, and this one as far as it says."""
+    """The reason why the running server is not yet this release, in words.
+    ``""`` if it is, and is ready, as far as it tells."""
     findings = list(running_server(config))
     if [finding.level for finding in findings] != ["ok"]:
         return "is not ready"
@@ -372,8 +374,9 @@ def lack_of(config: Config, version: str) -> str:
 
 
 def step_in_work(config: Config, package: str) -> str:
-    """The step of the database that a release takes now, or next; ``""``: none,
-    or the database does not answer. ``package``: see :class:`Release`."""
+    """The step of the database that a release takes now, or next. ``""`` if
+    none is left, or the database does not answer. ``package``: see
+    :class:`Release`."""
     address = database_address(config.storage, config.server.data_dir)
     if not address.exists:
         return ""
@@ -413,8 +416,8 @@ def _wait_until_ready(config: Config, release: Release) -> None:
 def _restart(
     command: list[str], config: Config, link: Path, before: Path, release: Release
 ) -> None:
-    """Restart the server. If it is not this release then, and ready, let the
-    link name the release of before, and restart it again. Raises StartError."""
+    """Restart the server. If it does not become this release and ready, point
+    the link to the previous release and restart again. Raises StartError."""
     try:
         _run(command)
         _wait_until_ready(config, release)
@@ -430,7 +433,7 @@ def _restart(
 def _program(
     _context: click.Context, _option: click.Parameter, text: str | None
 ) -> list[str] | None:
-    """The words of a command, whose program is there."""
+    """The words of a command, with the path of its program."""
     if text is None:
         return None
     try:
@@ -519,8 +522,8 @@ def _release_before(link: Path) -> Path:
 
 
 def _switch_to(link: Path, release: Release, dist: Path, path: str | None) -> Path:
-    """Install a release where it is not yet, let it check the settings, and let
-    the link name it. Returns the folder that the link named before. Raises
+    """Install a release if necessary, let it check the settings, and point the
+    link to it. Returns the folder that the link named before. Raises
     StartError."""
     home = release.home or _install(release, dist)
     before = link.resolve()

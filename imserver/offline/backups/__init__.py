@@ -1,8 +1,8 @@
-"""Backups by a schedule: ``imserver backup`` makes them and restores them on
-trial; a timer calls it.
+"""Scheduled backups: a timer calls ``imserver backup``, which makes a backup
+and restores it on trial.
 
-Their folder is all that is known of them, so a file that somebody deletes does
-not count any more.
+The server knows only the folder of backups, so a deleted file does not count
+any more.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class BackupState(Struct):
     unproven_backups: int = 0
 
     def look(self, folder: Path) -> None:
-        """Read the folder again. One that cannot be read has no backups."""
+        """Read the folder again. A folder that is unreadable has no backups."""
         try:
             files = backups_of(folder)
         except OSError:
@@ -52,7 +52,8 @@ def _build(core: Core) -> Parts:
     threads = Threads(1)
 
     def look() -> None:
-        # often on another machine, for which the loop must not wait
+        # The folder is often on another machine, for which the loop must not
+        # wait.
         threads.do(state.look, Path(folder))
 
     core.node.show(state)
@@ -78,7 +79,7 @@ def _unproven_backups(core: Core) -> int | None:
 
 
 def metrics() -> tuple[Metric, ...]:
-    """Its rows of the table of metrics, at the first scrape."""
+    """The metrics of backups, at the first scrape."""
     from imserver.plugin.metrics import Metric  # most nodes start without it
 
     return (

@@ -1,5 +1,5 @@
-"""``imserver backup``: copies of what a server has stored, by a schedule too,
-and their trial."""
+"""``imserver backup``: copies of everything that a server has stored, also by a
+schedule, and their trial."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -98,8 +98,11 @@ def _back_up_by_schedule(
     settings: Config, address: DatabaseAddress, without: Sequence[str]
 ) -> None:
     """Make a backup in the folder of the settings, and restore it on trial.
-    Delete old ones, also if that fails: else they fill the disk. Raises
-    StartError."""
+    Raises StartError.
+
+    Old backups are deleted even if that fails. Otherwise they would fill the
+    disk.
+    """
     folder = _folder(settings)
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -118,8 +121,8 @@ def _back_up_by_schedule(
 
 
 def _try_out(settings: Config, file: Path) -> None:
-    """Restore a backup on trial; the name of one of the schedule then says how
-    that ended. Raises StartError."""
+    """Restore a backup on trial. The name of a scheduled backup then tells the
+    result. Raises StartError."""
     error: StartError | None = None
     try:
         click.echo(restore_on_trial(settings, file))
@@ -164,7 +167,7 @@ def check_backups(config: Config) -> Iterator[Finding]:
     try:
         newest = _newest(config)
     except StartError as error:
-        # A server on trial needs none.
+        # A server on trial needs no backup.
         is_bad = bool(settings.folder) or not config.demo
         found = str(error)
     else:

@@ -1,5 +1,5 @@
-"""The folder of backups. The names of the files say when each was made, and
-whether it was restored on trial.
+"""The folder of backups. The name of a file tells when it was made, and whether
+it was restored on trial.
 
 ``imserver backup`` writes them and deletes the old ones. Nodes and ``imserver
 doctor`` only list them.
@@ -16,7 +16,7 @@ from msgspec import Struct
 _FORM: Final = "%Y%m%dT%H%M%SZ"
 _UNPROVEN: Final = ".unproven.tar"
 _PROVEN: Final = ".tar"
-"""The ends of the names."""
+"""The endings of the names."""
 _DAY_SECONDS: Final = 86_400
 _name: Final = re.compile(r"imserver-(\d{8}T\d{6}Z)(\.unproven)?\.tar").fullmatch
 _is_left: Final = re.compile(
@@ -26,7 +26,7 @@ _is_left: Final = re.compile(
 
 class BackupFile(Struct, frozen=True):
     """An archive of everything. ``created``: when it was begun, in Unix
-    seconds. ``is_proven``: the last trial restored it."""
+    seconds. ``is_proven``: whether the last trial has restored it."""
 
     created: int
     is_proven: bool
@@ -39,8 +39,8 @@ def new_backup(folder: Path, created: int) -> Path:
 
 
 def backups_of(folder: Path) -> list[BackupFile]:
-    """The backups in a folder, the newest first, but for those of the future: a
-    clock was wrong. Raises OSError."""
+    """The backups in a folder, the newest first. Backups of the future are left
+    out, because a clock was wrong. Raises OSError."""
     from calendar import timegm  # on first use: most nodes have no backups
 
     files = []
@@ -57,8 +57,8 @@ def backups_of(folder: Path) -> list[BackupFile]:
 
 def mark(path: Path, is_proven: bool) -> Path:
     """Note in the name of a backup whether it could be restored on trial.
-    Returns its name from now on; that of a file of another name stays. Raises
-    OSError."""
+    Returns its new name. A file that is not named as a backup keeps its name.
+    Raises OSError."""
     parts = _name(path.name)
     if not parts:
         return path
@@ -69,9 +69,9 @@ def mark(path: Path, is_proven: bool) -> Path:
 
 
 def delete_old(folder: Path, count: int) -> list[Path]:
-    """Delete all but the newest ``count`` proven backups, and all but as many
-    others; also what a run left that was killed a day ago. Returns what is
-    gone. Raises OSError."""
+    """Delete old backups: all but the newest ``count`` proven ones, and all but
+    as many others. Also delete the rest of a run that was killed a day ago.
+    Returns the deleted files. Raises OSError."""
     import shutil  # on first use: it loads compressors, 0.2 MB
 
     files = backups_of(folder)

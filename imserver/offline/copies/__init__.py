@@ -1,2 +1,2 @@
-"""Copies of what a node stores: backups, restores, moves to another engine. No
-server imports them."""
+"""Copies of the data of a node: backups, restores, and moves to another engine.
+No server imports them."""

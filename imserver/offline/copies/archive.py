@@ -1,8 +1,8 @@
-"""One file with all that a server has stored: the database as a SQLite file,
-secrets, and files of features.
+"""One file with everything that a server has stored: the database as a SQLite
+file, secrets, and files of features.
 
 It is a tar file without compression. Its last members are the names of files
-that could not be read whole, a checksum of the members before, and the word
+that could not be read completely, a checksum of the members before, and a mark
 that it is complete.
 """
 
@@ -28,7 +28,7 @@ from imserver.plugin.progress import long_work
 _HEAD: Final = "imserver.json"
 _CHECKSUM: Final = "checksum"
 """SHA-256 of the names, sizes and contents of all members before it. Archives
-of before 1.1 have none."""
+from before 1.1 have no checksum."""
 _ABSENT: Final = "absent"
 _END: Final = "end"
 _DATABASE: Final = "database.db"
@@ -37,7 +37,7 @@ _FORMAT: Final = 1
 _BLOCK: Final = 512
 _PIECE_BYTES: Final = 1 << 20
 _MOST_ABSENT: Final = 10_000
-"""How many names of files that could not be read whole an archive has."""
+"""The most names of incompletely read files in an archive."""
 
 
 class BackupHead(Struct, frozen=True):
@@ -50,7 +50,7 @@ class BackupHead(Struct, frozen=True):
 
 
 class FeatureFile(Struct, frozen=True):
-    """A file of a feature. ``size``: -1: it cannot be read. ``read``: its
+    """A file of a feature. ``size``: -1 if it is unreadable. ``read``: its
     bytes, in pieces."""
 
     feature: str
@@ -61,7 +61,8 @@ class FeatureFile(Struct, frozen=True):
 
 class _Pieces:
     """The content of a member while it is written, as a file. ``digest`` gets
-    it, too. If it ends too early, or cannot be read, zeros fill the member."""
+    the content, too. If the content ends too early or becomes unreadable, zeros
+    fill the member."""
 
     def __init__(self, pieces: Iterable[bytes], digest: Any) -> None:
         self.is_whole = True
@@ -91,14 +92,15 @@ def _title(member: tarfile.TarInfo) -> bytes:
 
 
 class _Members:
-    """The members of an archive that is written, and their checksum so far."""
+    """The members of an archive that is being written, and their checksum so
+    far."""
 
     def __init__(self, tar: tarfile.TarFile) -> None:
         self._tar = tar
         self.digest = sha256()
 
     def add(self, name: str, size: int, pieces: Iterable[bytes]) -> bool:
-        """Write a member. Returns whether its content could be read whole."""
+        """Write a member. Returns whether its content was read completely."""
         member = tarfile.TarInfo(name)
         member.size = size
         member.mode = 0o600
@@ -120,7 +122,7 @@ def write(
     path: Path, database: Path, secrets: dict[str, str], files: Iterable[FeatureFile]
 ) -> tuple[int, list[str]]:
     """Write a new archive, which is complete or absent. Returns the number of
-    files, and the names of those that could not be read whole. Raises
+    files, and the names of the ones that could not be read completely. Raises
     StartError."""
     if path.exists():
         raise StartError(f"{path} exists already")
@@ -152,8 +154,8 @@ def write(
 def _write_files(
     members: _Members, files: Iterable[FeatureFile]
 ) -> tuple[int, list[str]]:
-    """Write the files of features. Returns their number, and the names of those
-    that could not be read whole."""
+    """Write the files of features. Returns their number, and the names of the
+    ones that could not be read completely."""
     count = 0
     absent: list[str] = []
     for file in files:
@@ -171,7 +173,7 @@ _MOST_NAMED: Final = 5
 
 
 def lack_of(absent: Sequence[str]) -> str:
-    """In words, which files an archive does not have."""
+    """A sentence with the files that an archive lacks."""
     names = ", ".join(absent[:_MOST_NAMED])
     if len(absent) > _MOST_NAMED:
         names += ", …"
@@ -179,7 +181,7 @@ def lack_of(absent: Sequence[str]) -> str:
 
 
 def is_archive(path: Path) -> bool:
-    """Whether a file begins as an archive."""
+    """Whether a file begins like an archive."""
     try:
         with path.open("rb") as file:
             return file.read(_BLOCK).startswith(_HEAD.encode() + b"\0")
@@ -188,11 +190,11 @@ def is_archive(path: Path) -> bool:
 
 
 class BackupArchive:
-    """An archive that is complete. Owner of the open file."""
+    """A complete archive. Owner of the open file."""
 
     @long_work("reading the archive")
     def __init__(self, path: Path) -> None:
-        """Read all of it once. Raises StartError if it is damaged."""
+        """Read the whole archive once. Raises StartError if it is damaged."""
         self._path = path
         self.features: Counter[str] = Counter()
         """Feature → the number of its files."""
@@ -201,7 +203,8 @@ class BackupArchive:
         self.database_size = 0
         self.has_checksum = False
         self.absent: list[str] = []
-        """The files that could not be read whole when it was made."""
+        """The files that could not be read completely when the archive was
+        made."""
         try:
             self._read()
             if any(

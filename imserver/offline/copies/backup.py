@@ -1,5 +1,4 @@
-"""Copies of a SQLite database, and what a restored database of any engine
-needs.
+"""Copies of a SQLite database, and the steps after a restore on any engine.
 
 A backup runs while servers use the database; a restore needs them stopped.
 """
@@ -81,14 +80,15 @@ def restore(
     numbers: Sequence[GivenNumbers],
     folder: Path | None = None,
 ) -> tuple[str, Path | None]:
-    """Replace a database, which no server uses, by a copy. Returns what was
-    done, and the new name of the replaced database. ``numbers``: those of
-    features. ``folder``: the data folder; None: the database's.
+    """Replace a database by a copy. No server may use it. Returns a report, and
+    the new name of the replaced database. ``numbers``: the numbers that
+    features give. ``folder``: the data folder; None: the folder of the
+    database.
 
     No number given since the backup is given again. Clients know the greatest
     number they have seen and would ignore new entries below it. Raises
-    StartError. From :func:`begin` to :func:`end` no server starts, and the same
-    call goes on.
+    StartError. From :func:`begin` to :func:`end` no server starts. If the call
+    is interrupted, call it again: it continues.
     """
     if copy.exists():
         need_space(database.parent, copy.stat().st_size)
@@ -116,7 +116,8 @@ def restore(
             with target:
                 _move_on(SqliteStatements(target), numbers, _given(replaced, numbers))
 
-        # Whole on the disk before the old database is touched.
+        # The copy must be complete on the disk before the old database is
+        # touched.
         synchronise(unfinished)
         begin(folder, before.name)
         if replaced == database and database.exists():
@@ -142,8 +143,8 @@ def restore(
 
 
 def begin(folder: Path, before: str = "") -> None:
-    """Note in a data folder that what is stored changes from now on.
-    ``before``: the new name of the database. Raises StartError."""
+    """Note in a data folder that its data change from now on. ``before``: the
+    new name of the database. Raises StartError."""
     mark = folder / RESTORING
     try:
         write_whole(mark, before.encode())
@@ -152,8 +153,8 @@ def begin(folder: Path, before: str = "") -> None:
 
 
 def end(folder: Path) -> None:
-    """Let servers start again: all is restored, and who was erased is erased
-    again. Raises OSError."""
+    """Let servers start again: everything is restored, and erased users are
+    erased again. Raises OSError."""
     (folder / RESTORING).unlink(missing_ok=True)
     synchronise(folder)
 
@@ -170,7 +171,7 @@ def _before(folder: Path, database: Path) -> Path:
 
 
 def _fold_log(database: Path) -> None:
-    """Write the content of the write-ahead log to the database, to which it
+    """Write the content of the write-ahead log into the database to which it
     belongs."""
     with suppress(sqlite3.Error):
         if not lost_commits(database):  # else it is what is left of them
@@ -179,8 +180,8 @@ def _fold_log(database: Path) -> None:
 
 
 def _set_aside(database: Path, before: Path) -> None:
-    """Rename a database and its files, also if damaged, or what an interrupted
-    call has left of them."""
+    """Rename a database and its files, even if damaged, or the rest that an
+    interrupted call has left of them."""
     for end in ("", *_SIDE_FILES):
         source = database.with_name(database.name + end)
         if source.exists():
@@ -193,9 +194,9 @@ def move_on(
     numbers: Sequence[GivenNumbers],
     folder: Path,
 ) -> None:
-    """Make a database server, which has loaded a copy, give no number again
-    that it gave since the copy. ``folder``: the data folder, in which
-    :func:`begin` notes it.
+    """Make sure that a database server with a loaded copy gives no number that
+    it gave since the copy. ``folder``: the data folder, in which :func:`begin`
+    notes it.
 
     Raises StartError if others are connected to the database, or if it cannot
     be used.
@@ -219,8 +220,8 @@ def move_on(
 
 
 def move_copy_on(copy: Path, numbers: Sequence[GivenNumbers]) -> None:
-    """Begin the numbers of new rows in a SQLite file behind those that were
-    given, before a database server gets the file. Raises StartError."""
+    """Make a SQLite file continue after the numbers that were given, before a
+    database server gets the file. Raises StartError."""
     try:
         with closing(_connect(copy)) as connection, connection:
             _move_on(SqliteStatements(connection), (*_OWN, *numbers), None)
@@ -234,7 +235,7 @@ def wait_until_alone(
     """Wait until a database server has only this connection to a database.
     ``read``: runs work there. ``shown``: the address of the database. Raises
     StartError if others stay connected."""
-    # A server that has just ended may still have some.
+    # A server that has just ended may still have some connections.
     deadline = time.monotonic() + _ALONE_SECONDS
     while True:
         others = read(_other_connections)
@@ -270,9 +271,9 @@ def check(copy: Path, is_own: bool = False) -> None:
     """Check that a file is an intact database of this server. Raises
     StartError.
 
-    ``is_own``: this server has just written it. A file of others may have
-    triggers, which would change rows here, and expressions, which cost what
-    they want."""
+    ``is_own``: this server has just written the file. A foreign file may have
+    triggers, which would change rows here, and expressions of any cost.
+    """
     if not copy.exists():
         raise StartError(f"{copy}: there is no such file")
     try:
@@ -293,8 +294,8 @@ def check(copy: Path, is_own: bool = False) -> None:
 
 
 def _given(database: Path, numbers: Sequence[GivenNumbers]) -> list[Any] | None:
-    """The last numbers of a database; None if it does not exist, or cannot be
-    read whole."""
+    """The last numbers of a database. None if it does not exist, or cannot be
+    read completely."""
     try:
         if not database.exists() or lost_commits(database):
             return None
@@ -314,7 +315,7 @@ def _move_on(
     sql: Statements, numbers: Sequence[GivenNumbers], given: list[Any] | None
 ) -> None:
     """Make a copy continue after the given numbers. If they are unknown, it
-    continues far beyond its own."""
+    continues far above its own."""
     tables = _tables(sql)
     far = far_number()
     for position, each in enumerate(numbers):
@@ -332,7 +333,8 @@ def _continue_accounts(sql: Statements, last: int) -> None:
 
 
 def _last_events(sql: Statements) -> list[Row]:
-    """The last event of each app; none in a database of a release before."""
+    """The last event of each app. Empty for a database of an earlier
+    release."""
     if "event_feed" not in _tables(sql):
         return []
     return sql.query("SELECT app, last_id FROM event_feed")
@@ -353,7 +355,7 @@ def _continue_events(sql: Statements, given: list[Row]) -> None:
 
 
 _OWN: Final = (
-    # The first, because MySQL commits with it.
+    # This comes first, because MySQL commits with it.
     GivenNumbers(
         frozenset({"account"}),
         partial(last_given, table="account"),
@@ -364,7 +366,7 @@ _OWN: Final = (
         frozenset({"event_feed"}), _last_events, _continue_events, _skip_events
     ),
 )
-"""The numbers of accounts and events, which also continue when a log has lost
+"""The numbers of accounts and events. They also continue after a log has lost
 entries."""
 
 

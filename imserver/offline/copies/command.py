@@ -1,5 +1,5 @@
-"""``imserver restore`` and ``imserver move``: a copy replaces the database, or
-the database moves."""
+"""``imserver restore`` and ``imserver move``: replace the database by a copy,
+or move the database."""
 
 import os
 import sqlite3
@@ -117,9 +117,9 @@ def restore(
 
 
 def _archive_of(address: DatabaseAddress, file: Path | None) -> BackupArchive | None:
-    """Open an archive of everything; None: the file is a copy of a SQLite
-    database, or there is none. Raises StartError if this database cannot take
-    it."""
+    """Open an archive of everything. None if the file is a copy of a SQLite
+    database, or if no file was given. Raises StartError if this database cannot
+    take the archive."""
     if file is None:
         if address.file is not None:
             raise StartError(
@@ -140,8 +140,9 @@ def _archive_of(address: DatabaseAddress, file: Path | None) -> BackupArchive | 
 def _require_journal(
     address: DatabaseAddress, folder: Path, journal: Path | None, yes: bool
 ) -> None:
-    """Make sure that something names the users who were erased since the copy,
-    or that somebody goes on without. Raises StartError."""
+    """Make sure that the users who were erased since the copy are named
+    somewhere, or that the operator agrees to continue without. Raises
+    StartError."""
     if journal is not None and journal.stat().st_size and not read_journal(journal):
         raise StartError(f"{journal} is no journal of erasures")
     # The database that is replaced names them, too.
@@ -153,9 +154,9 @@ def _require_journal(
 def _replace_database(
     settings: Config, address: DatabaseAddress, folder: Path, file: Path | None
 ) -> tuple[str, Path | None]:
-    """Let a copy take the place of the database, or go on with a database that
-    other tools have loaded. Returns what was done, and where the database of
-    before is."""
+    """Replace the database by a copy, or continue with a database that other
+    tools have loaded. Returns a report, and the path of the previous database.
+    """
     if address.file is not None and file is not None:
         return copies.restore(address.file, file, numbers_of_server(), folder)
     copies.move_on(address, settings.storage, numbers_of_server(), folder)
@@ -164,8 +165,8 @@ def _replace_database(
 
 
 def _accept_no_journal(yes: bool) -> None:
-    """Say that nobody knows who was erased since the copy, and ask whether to
-    go on. Raises StartError."""
+    """Warn that nobody knows who was erased since the copy, and ask whether to
+    continue. Raises StartError."""
     click.echo(
         f"imserver: no journal of erasures ({JOURNAL} of the old data folder, or --erasures FILE): users "
         "who were erased since the copy come back",
@@ -285,7 +286,7 @@ def _settings_of_target(path: str | None, given: Mapping[str, str], url: str) ->
 
 
 def erasures_of(database: Path) -> list[ErasureRow]:
-    """The erasures that a SQLite file has; none if it cannot be read."""
+    """The erasures in a SQLite file. Empty if it is unreadable."""
     statement = f"{RowsOf(ErasureRow, 'erasure').select} WHERE ended > 0"
     try:
         with closing(
@@ -303,10 +304,13 @@ def _finish(
     store: Store,
     before: Path | None,
 ) -> list[str]:
-    """The last step of a restore: erase the users whose erasures the database
-    does not have, because it is older. The database ``before``, the journal of
-    the data folder, which gets all, and this one have them. Returns what was
-    done, in words. Raises StartError."""
+    """The last step of a restore: erase the users whose erasures the older
+    database does not have.
+
+    The erasures come from the database ``before``, from the journal of the data
+    folder, and from this database. The journal then has all of them. Returns a
+    report. Raises StartError.
+    """
     try:
         rows = []
         if before is not None:
@@ -371,8 +375,8 @@ def _whose(
     rows: Iterable[ErasureRow],
     tables: Sequence[Table],
 ) -> list[tuple[ErasureRow, str]]:
-    """The users of these erasures that a database has rows of: (erasure, user).
-    Of several of one name it has the first."""
+    """The users of these erasures who have rows in a database: (erasure, user).
+    If several erasures have one name, only the first counts."""
     newest_first = sorted(rows, key=lambda row: -row.ended)
     by_digest = {row.digest: row for row in newest_first}
     missing: dict[str, list[ErasureRow]] = {}
@@ -392,7 +396,7 @@ def _whose(
 
 
 def _users(app: str, tables: Sequence[Table], sql: PooledStatements) -> set[str]:
-    """All users of whom an app has rows."""
+    """All users who have rows in an app."""
     users: set[str] = set()
     for table in (*tables_of_others(sql), *tables):
         if isinstance(table.of_user, Reason) or table.of_app not in CONDITIONS_OF_APP:

@@ -1,5 +1,5 @@
-"""The archive of ``imserver backup --everything``, and how ``imserver restore``
-puts it back."""
+"""The archive of ``imserver backup --everything``, and its restore by
+``imserver restore``."""
 
 import shutil
 import sqlite3
@@ -39,18 +39,19 @@ without_option: Final = click.option(
 _PARTS: Final = ".restore."
 
 Finish = Callable[[Store, Path | None], list[str]]
-"""The last step of a restore: gets what is stored, and the previous database if
-it is a file. Returns what was done."""
+"""The last step of a restore. It gets the store, and the previous database if
+that is a file. Returns a report."""
 
 
 def backup(
     settings: Config, address: DatabaseAddress, file: Path, without: Sequence[str]
 ) -> str:
-    """Write all that a server has stored to a new archive. Servers may run.
-    Returns what was done.
+    """Write everything that a server has stored to a new archive. Servers may
+    run. Returns a report.
 
-    ``without``: features whose tables stay behind if the database is no SQLite
-    file. Raises StartError, also if the archive is there and lacks files.
+    ``without``: features whose tables stay behind if the database is not a
+    SQLite file. Raises StartError, also if the archive was written but lacks
+    files.
     """
     if file.exists():
         raise StartError(f"{file} exists already")
@@ -110,7 +111,7 @@ def _read_secrets(settings: Config) -> dict[str, str]:
     """Name → content of each secret. Raises StartError."""
     paths = {name: path for name, path in _paths(settings).items() if path}
     if not (settings.server.secret_file or paths["secret"].exists()):
-        # no server has made it; one that the settings name must be there
+        # no server has made it; a secret that the settings name must exist
         del paths["secret"]
     try:
         return {
@@ -152,13 +153,13 @@ def restore(
     without: Sequence[str],
     finish: Finish,
 ) -> str:
-    """Put all of an archive back. No server runs. Returns what was done. Raises
+    """Restore a whole archive. No server may run. Returns a report. Raises
     StartError.
 
-    SQLite: the database is replaced, and no server starts until ``copies.end``.
-    Otherwise it must be empty, or that of an interrupted restore, no server
-    opens it before all is done, and ``without`` names features whose tables
-    stay behind.
+    A SQLite database is replaced, and no server starts until ``copies.end``.
+    Any other database must be empty, or left by an interrupted restore, and no
+    server opens it before the end. ``without``: features whose tables stay
+    behind.
     """
     tables = tables_of(load_features(settings))
     folder = Path(settings.server.data_dir)
@@ -210,7 +211,7 @@ def restore(
 
 
 def _complete(settings: Config, archive: BackupArchive, store: Store) -> list[str]:
-    """Put secrets and files back. Returns what was done. Raises StartError."""
+    """Restore secrets and files. Returns a report. Raises StartError."""
     done = _put_secrets(settings, archive.head.secrets)
     try:
         with offline_parts(settings, store, ArchivedFiles) as parts:
@@ -228,7 +229,7 @@ def _complete(settings: Config, archive: BackupArchive, store: Store) -> list[st
 
 
 def _put_files(archive: BackupArchive, feature: str, part: ArchivedFiles) -> list[str]:
-    """Put the files of a feature back. Returns what was done. Raises
+    """Restore the files of a feature. Returns a report. Raises
     ImserverError."""
     absent = {*archive.absent}
     count = 0
@@ -260,7 +261,7 @@ def started_store(
 
 
 def _paths(settings: Config) -> dict[str, Path | None]:
-    """Where the secrets are; None: the settings name no second one."""
+    """The paths of the secrets. None if the settings name no second one."""
     server = settings.server
     first = Path(server.secret_file or Path(server.data_dir, "secret"))
     second = None
@@ -270,8 +271,7 @@ def _paths(settings: Config) -> dict[str, Path | None]:
 
 
 def _put_secrets(settings: Config, secrets: dict[str, Any]) -> list[str]:
-    """Write the secrets of an archive. Returns what was done. Raises
-    StartError."""
+    """Write the secrets of an archive. Returns a report. Raises StartError."""
     done = []
     for name, path in _paths(settings).items():
         content = secrets.get(name)

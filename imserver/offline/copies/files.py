@@ -1,4 +1,4 @@
-"""How the commands about copies write files: whole or not at all, and for their
+"""Files of the commands about copies: complete or absent, and readable by their
 owner only."""
 
 import os

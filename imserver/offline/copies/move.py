@@ -1,10 +1,10 @@
 """Copy all tables of a database into an empty one of any engine: page by page,
 resumable, and verified.
 
-What was copied, and the key up to which, is stored in the table ``move_state``
-of the target, in the transaction of each page. The row of ``directory``,
-without which no server opens a database, comes last. Code here blocks: it runs
-in a process of its own, not in a node.
+The progress (tables, and the last key of each) is stored in the table
+``move_state`` of the target, in the transaction of each page. The row of
+``directory`` comes last: without it no server opens a database. Code here
+blocks, so it runs in a separate process, not in a node.
 """
 
 import fcntl
@@ -42,10 +42,11 @@ from imserver.plugin.space import need_space
 
 _STATE: Final = "move_state"
 _MOVE: Final = ""
-"""The name of the row of ``move_state`` about the whole move; the others are
-named as tables."""
+"""The name of the row of ``move_state`` about the whole move. Every other row
+has the name of a table."""
 _OF_STEPS: Final = ("alembic_version", "feature_schema", "owner_step")
-"""Tables whose rows the migration steps write, the same in both databases."""
+"""Tables whose rows the migration steps write. They are equal in both
+databases."""
 _LAST: Final = "directory"
 _FIRST: Final = ("log", "account")
 """Tables that a server fills before others, if it does not count its changes in
@@ -61,16 +62,18 @@ _SIZES: Final = {
     "mysql": "SELECT sum(data_length + index_length) FROM information_schema.tables "
     "WHERE table_schema = database()",
 }
-"""Engine → the bytes of a database."""
+"""Engine → the statement for the size of a database in bytes."""
 
 Note = Callable[[str, int, int], object]
-"""Hears of each page: what is done (``copied``, ``verified``), and how many
-rows of how many. What is counted is stored."""
+"""A function that is called with each page: the kind of work (``copied``,
+``verified``), and how many rows of how many are done. Counted rows are stored.
+"""
 
 
 class _Begun(Struct, frozen=True):
     """A move that has begun: the id of the source, the tables, and the last
-    step of each owner (none: a release without them has begun)."""
+    step of each owner. There are no steps if a release without them has begun
+    it."""
 
     source: str
     tables: list[str]
@@ -78,8 +81,8 @@ class _Begun(Struct, frozen=True):
 
 
 class _Position(Struct, frozen=True):
-    """How far a table is copied: its rows, and the key of the last one in
-    hexadecimal."""
+    """How much of a table is copied: the number of rows, and the key of the
+    last one in hexadecimal."""
 
     rows: int = 0
     after: str = ""
@@ -87,8 +90,8 @@ class _Position(Struct, frozen=True):
 
 class Moved(Struct, frozen=True):
     """The result of a move. ``tables``: the count and checksum of each.
-    ``strangers``: tables of others in the source, which were not copied.
-    ``resumed``: it had begun before."""
+    ``strangers``: foreign tables in the source, which were not copied.
+    ``resumed``: whether an earlier run had begun it."""
 
     tables: dict[str, TableSum]
     strangers: tuple[str, ...]
@@ -153,15 +156,15 @@ def move(
     is_live: bool = False,
     complete: Callable[[], object] | None = None,
 ) -> Moved:
-    """Copy a database, which is only read, into an empty one, or go on with
-    that. Raises StartError.
+    """Copy a database into an empty one, or continue such a copy. The source is
+    only read. Raises StartError.
 
     ``settings``: time limits. ``without``: features of other distributions
-    whose tables stay behind. ``is_live``: servers may use the source; then the
-    copy is as the source was at the beginning, and cannot be resumed. Otherwise
-    nobody may be connected to it. ``complete`` changes the source before it is
-    read, when the target is taken: from then until the end no server opens
-    that. An interrupted copy begins anew.
+    whose tables stay behind. ``is_live``: servers may use the source. Then the
+    copy has the state of the source at the beginning, and cannot be resumed.
+    Otherwise nobody may be connected to the source. ``complete`` changes the
+    source before it is read, when the target is taken. From then until the end
+    no server opens the target. An interrupted copy begins again.
     """
     if not source.exists:
         raise StartError(f"{source.shown}: there is no such database")
@@ -189,7 +192,7 @@ def move(
 
 @contextmanager
 def _locked(file: Path) -> Iterator[None]:
-    """Make a SQLite file if there is none, and lock out others that write or
+    """Create a SQLite file if it is missing, and lock out others that write or
     move to it."""
     try:
         prepare_file(file)
@@ -206,7 +209,7 @@ def _locked(file: Path) -> Iterator[None]:
 
 
 def _require_utf8(end: _End) -> None:
-    """Refuse a PostgreSQL database whose texts are not copied as they are."""
+    """Refuse a PostgreSQL database whose encoding would change texts."""
     if end.address.engine != "postgresql":
         return
 
@@ -277,8 +280,8 @@ class _Move:
         total = self._count_rows()
         self._copy(reader, writer, positions, total)
         self._continue_numbers(reader.layouts)
-        # Without servers the source is compared as it is now: what has changed
-        # it meanwhile is found.
+        # Without servers the source is compared in its present state, so that
+        # changes made meanwhile are found.
         if is_live:
             now = reader
         else:
@@ -301,8 +304,8 @@ class _Move:
         return self._source.read(work)
 
     def _write_last(self, reader: RowReader, writer: RowWriter) -> None:
-        """Store the row without which no server opens the target, in the
-        transaction that takes the note of the move away."""
+        """Store the row without which no server opens the target. The
+        transaction also deletes the note of the move."""
         with usable(self._target.address, self._target.engine):
             writer.sql.begin()
             for page in reader.pages(_LAST):
@@ -313,8 +316,8 @@ class _Move:
     # --- what may be moved ----------------------------------------------------
 
     def _check_source(self) -> tuple[str, ...]:
-        """Refuse a database of another release or without tables of ours.
-        Returns the tables of others."""
+        """Refuse a database of another release, or without tables of this
+        server. Returns the foreign tables."""
         self._check_steps()
         records = self._check_features()
         shown = self._source.address.shown
@@ -337,7 +340,7 @@ class _Move:
         return tuple(sorted(strangers.difference(_OF_STEPS)))
 
     def _check_steps(self) -> None:
-        """Refuse a source whose steps are not those of this release."""
+        """Refuse a source with other steps than this release."""
 
         def read(sql: PooledStatements) -> dict[str, int]:
             return migrations.taken_steps(sql.connection)
@@ -357,8 +360,9 @@ class _Move:
             )
 
     def _check_features(self) -> dict[str, feature_steps.RecordedTables]:
-        """Refuse a source with tables of features that the settings do not name, or
-        whose steps are due. Returns what the source has of features."""
+        """Refuse a source with tables of features that the settings do not
+        name, or with steps that are due. Returns the recorded tables of
+        features."""
 
         def read(sql: PooledStatements) -> dict[str, feature_steps.RecordedTables]:
             return feature_steps.recorded(sql.connection)
@@ -379,7 +383,7 @@ class _Move:
         return records
 
     def _id_of(self, end: _End) -> str | None:
-        """The id of a database; None: it has none yet."""
+        """The id of a database. None if it has no id yet."""
 
         def work(sql: PooledStatements) -> str | None:
             for (id,) in sql.query("SELECT id FROM directory"):
@@ -412,7 +416,8 @@ class _Move:
                     f"the database {target.address.shown} is not empty: a server has begun to use it meanwhile"
                 )
         elif names - {_STATE}:
-            # The last run has done all but the end, which takes the note away.
+            # The last run has done everything except the end, which deletes the
+            # note.
             self._require_move_of(source, self._id_of(target))
             return True
         else:
@@ -439,7 +444,8 @@ class _Move:
         )
 
     def _refuse_other_move(self, begun: _Begun, source: str) -> None:
-        """Refuse to go on with a move that was begun otherwise."""
+        """Refuse to continue a move that was begun with another source or other
+        tables."""
         self._require_move_of(source, begun.source)
         if begun.steps != migrations.newest_steps() or begun.tables != self._names():
             raise StartError(
@@ -525,8 +531,8 @@ class _Move:
                 self._note("copied", done, total)
 
     def _too_long(self, page: list[Row]) -> str:
-        """Say that a row is too long; ``""``: none is. MariaDB and MySQL only end the
-        connection."""
+        """A sentence about a row that is too long; ``""`` if none is. MariaDB
+        and MySQL only end the connection."""
         if self._target.address.engine != "mysql":
             return ""
         most = self._target.number("SELECT @@max_allowed_packet")
@@ -539,7 +545,8 @@ class _Move:
         return f"a row may take {size} bytes, and max_allowed_packet is {most}"
 
     def _continue_numbers(self, layouts: dict[str, TableLayout]) -> None:
-        """Let the target give the next numbers where the source would have."""
+        """Make the target give the next numbers from where the source would
+        have continued."""
         columns = {
             name: layout.number for name, layout in layouts.items() if layout.number
         }
@@ -598,8 +605,8 @@ class _Move:
 
 
 def _is_used(sql: PooledStatements) -> bool:
-    """Whether a server has begun with the tables that an interrupted copy has
-    just made."""
+    """Whether a server has begun to use the tables that an interrupted copy has
+    made."""
     versions = sql.query("SELECT version FROM directory")
     if not versions:
         return False

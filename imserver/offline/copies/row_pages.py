@@ -1,7 +1,7 @@
 """Rows of whole tables in pages, from and to every engine, and their checksum:
 for moves and portable copies.
 
-Code here blocks: it runs in a process of its own, not in a node.
+Code here blocks, so it runs in a separate process, not in a node.
 """
 
 import hashlib
@@ -22,17 +22,17 @@ from imserver.gateway.storage.statements import DirectStatements, Row
 
 _HASH_BYTES: Final = 16
 _SUMS: Final = 1 << (8 * _HASH_BYTES)
-"""A checksum is the sum of the hashes of all rows, less what is above this."""
+"""A checksum is the sum of the hashes of all rows, modulo this number."""
 _FETCHED_ROWS: Final = 250
 _PAGE_BYTES: Final = 4 << 20
 _PAGE_ROWS: Final = 5000
-"""A page ends behind so many bytes, or rows."""
+"""A page ends after this number of bytes, or of rows."""
 
 
 @contextmanager
 def usable(address: DatabaseAddress, engine: Engine) -> Iterator[None]:
-    """Raise StartError, with the address, for faults of a database and values
-    that a damaged one has."""
+    """Raise StartError, with the address, for errors of a database and values
+    of a damaged one."""
     errors = engines.driver_errors(engine)[1]
     faults: tuple[type[Exception], ...] = (
         *errors,
@@ -53,8 +53,8 @@ def usable(address: DatabaseAddress, engine: Engine) -> Iterator[None]:
 
 
 class RowReader:
-    """Reads tables as they are at its first query. Owner of a connection, which
-    only reads. Raises StartError."""
+    """Reads tables in their state at its first query. Owner of a read-only
+    connection. Raises StartError."""
 
     def __init__(
         self, address: DatabaseAddress, engine: Engine, layouts: dict[str, TableLayout]
@@ -79,7 +79,7 @@ class RowReader:
                     _begin_mysql(self._connection)
 
     def pages(self, table: str, after: Row = ()) -> Iterator[list[Row]]:
-        """The plain rows in the order of the key, behind the key ``after``, in
+        """The plain rows in the order of the key, after the key ``after``, in
         pages that are not empty."""
         layout = self.layouts[table]
         texts = {column.name for column in layout.columns if column.kind.name == "text"}
@@ -164,21 +164,21 @@ def _bounded(cursor: Any) -> Iterator[list[Row]]:
 
 
 class TableSum(Struct, frozen=True):
-    """A sum that two copies of a table share on all engines. The order of
-    the rows does not count."""
+    """A checksum of a table that equal copies share on all engines. The order
+    of rows does not matter."""
 
     rows: int
     checksum: str
 
 
 def _note_nothing(rows: int) -> None:
-    """Nobody waits."""
+    """Do nothing: nobody waits for progress."""
 
 
 def sum_of(
     pages: Iterable[list[Row]], note: Callable[[int], object] = _note_nothing
 ) -> TableSum:
-    """Count rows, and add up the hashes of their plain values. ``note`` hears
+    """Count rows, and add up the hashes of their plain values. ``note`` gets
     the number of rows of each page."""
     rows = 0
     total = 0
@@ -208,7 +208,7 @@ _SESSION: Final = {
 
 
 class RowWriter:
-    """Writes rows. Owner of a connection; a transaction is what runs between
+    """Writes rows. Owner of a connection. A transaction is everything between
     ``begin`` and ``commit`` of ``sql``."""
 
     def __init__(
@@ -224,7 +224,7 @@ class RowWriter:
                 self.sql.commit()
 
     def insert(self, table: str, rows: list[Row]) -> None:
-        """Insert plain rows. Raises StartError if one of them cannot be stored
+        """Insert plain rows. Raises StartError if a row cannot be stored
         here."""
         layout = self.layouts[table]
         engine = self.sql.engine
@@ -248,11 +248,11 @@ class RowWriter:
 
 
 _TYPES: Final = {"number": int, "flag": int, "real": float}
-"""Kind → the type of plain values; those of others are bytes."""
+"""Kind → the type of plain values. Values of other kinds are bytes."""
 
 
 def _check_types(layout: TableLayout, rows: list[Row]) -> None:
-    """Refuse values of other types, which SQLite keeps in any column. MySQL
+    """Refuse values of wrong types. SQLite stores them in any column; MySQL
     would round or convert them."""
     types = [_TYPES.get(column.kind.name, bytes) for column in layout.columns]
     for row in rows:
@@ -263,14 +263,14 @@ def _check_types(layout: TableLayout, rows: list[Row]) -> None:
 
 
 def _cell_name(layout: TableLayout, column: str, row: Row) -> str:
-    """Where a value stands, in words."""
+    """The position of a value, in words."""
     return f"{layout.table}.{column} of the row {_shown(layout.key_of(row))}"
 
 
 def _objection(
     engine: str, layout: TableLayout, rows: list[Row], error: Exception
 ) -> str:
-    """Why rows cannot be stored, in words."""
+    """The reason why rows cannot be stored, in words."""
     for row in rows:
         for column, value in zip(layout.columns, row, strict=True):
             if column.kind.name != "text" or value is None:
@@ -311,7 +311,7 @@ def _shown_value(value: object) -> str:
 
 
 def _changed(rows: list[Row], changes: Sequence[Change | None]) -> list[Row]:
-    """The rows with these changes of their values, but of None."""
+    """The rows with these changes of their values. None means no change."""
     due = [(n, change) for n, change in enumerate(changes) if change is not None]
     if not due:
         return rows

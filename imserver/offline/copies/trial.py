@@ -1,5 +1,5 @@
-"""``imserver backup --check``: a backup is restored on trial, and what came
-back is compared with it."""
+"""``imserver backup --check``: restores a backup on trial, and compares the
+result with it."""
 
 import os
 import sqlite3
@@ -29,13 +29,13 @@ _HOUR_SECONDS: Final = 3600
 
 @long_work("restoring on trial")
 def restore_on_trial(settings: Config, file: Path) -> str:
-    """Restore a backup into a new folder beside it, and delete that. Returns
-    what came back, in words.
+    """Restore a backup into a new folder beside it, and delete the folder.
+    Returns a report about the restored data.
 
-    ``settings`` name the features; nothing else of them is used, so that
-    nothing of the server can change. Raises StartError if the file is damaged,
-    if less comes back than it has, or if files were damaged or missing when it
-    was made.
+    Only the names of features are used of ``settings``, so that nothing of the
+    server can change. Raises StartError if the file is damaged, if rows are
+    missing after the restore, or if files were damaged or missing when it was
+    made.
     """
     began = monotonic()
     features = load_features(settings)
@@ -81,7 +81,7 @@ def _restore_archive(
     trial: Config, address: DatabaseAddress, archive: BackupArchive, copy: Path
 ) -> list[str]:
     """Restore an archive by these settings, and write its database to ``copy``.
-    Returns what came back besides rows. Raises StartError."""
+    Returns a report about all restored data except rows. Raises StartError."""
     done = whole.restore(trial, address, archive, (), _finish_nothing)
     archive.extract_database(copy)
     words = [line for line in done.split("\n") if " files of " in line]
@@ -93,7 +93,7 @@ def _restore_archive(
 
 
 def _finish_nothing(_store: object, _before: object) -> list[str]:
-    """On trial, nobody is erased again."""
+    """Do nothing: on trial, nobody is erased again."""
     return []
 
 
