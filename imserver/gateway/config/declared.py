@@ -15,8 +15,8 @@ A setting is a field of a struct. A mark is an entry of ``extra`` in the
   declares, in groups only.
 - ``ends_demo``: an app with this setting ends demo mode, because its users or
   back end prove who they are.
-- ``by_key``: an account that acts by its role may not change it, because it
-  decides who logs in as whom, or takes more of the server.
+- ``by_key``: somebody who acts by a role may not change it, because it decides
+  who logs in as whom, or takes more of the server.
 - ``by_feature``: the core reads it, but apps have it only with a feature that
   names it.
 - ``omit``: an answer of ``/api/v1`` leaves out the default.
