@@ -178,7 +178,7 @@ class CatchUp(Service, dict=True):
             connection.log_subscription = pending
 
     def _may_subscribe(self, connection: Connection) -> bool:
-        """Whether a session is logged in, and has no log subscription other
+        """Whether a session is addressed, and has no log subscription other
         than a pending one."""
         log_subscription = connection.log_subscription
         free = log_subscription is None or isinstance(

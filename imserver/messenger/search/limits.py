@@ -1,4 +1,4 @@
-"""How long the searches of one user may take."""
+"""The limit for the searches of one user."""
 
 from typing import Final
 

@@ -1,8 +1,8 @@
-"""Searches in stored messages, which take turns; and the filling of the index
-of words that they use.
+"""Searches in stored messages, which take turns, and the filling of their index
+of words.
 
-Every node looks for messages that are not in the index; a claim in the position
-of an index says which node works on it.
+Every node looks for messages that are not in the index. A claim in the position
+of an index tells which node works on it.
 """
 
 import logging
@@ -30,25 +30,25 @@ log = logging.getLogger(__name__)
 
 SEARCHES_AT_ONCE: Final = 2
 SEARCH_SECONDS: Final = 10.0
-"""How long a search waits for its turn; then it is refused, as while the
-database does not answer."""
+"""How long a search waits for its turn. After that it is refused with the same
+error as when the database does not answer."""
 SEARCHES_WAITING: Final = 40
-"""How many wait; further ones are refused at once. A search may take half a
-second, so more would wait in vain, and over HTTP each of them takes one of
+"""The most searches that wait. Further ones are refused at once. A search may
+take half a second, so more would wait in vain, and over HTTP each takes one of
 ``limits.http_requests``."""
 _BUDGET_SECONDS: Final = 60.0
-"""The time in which :data:`SEARCH_MILLISECONDS` come anew."""
+"""The period of the limit :data:`SEARCH_MILLISECONDS`."""
 _MERGE_SECONDS: Final = 60.0
 """Time between two merges of changes into the indexes."""
 _LONG_WORK_SECONDS: Final = 0.002
 _REST_SECONDS: Final = 0.004
-"""The work on an index pauses after so much work, for so long."""
+"""Work on an index pauses after this time, for this time."""
 
 
 class MessageSearch:
-    """Searches of messages. Owner of the turns: few searches run at a time, so
-    that the database has time for everything else. Each user pays for the time
-    that their searches take."""
+    """Searches messages. Owner of the turns: few searches run at a time, so
+    that the database has time for everything else. The time of searches is
+    charged to their users."""
 
     def __init__(
         self, store: Store, buckets: Callable[[Rate, float, float], Buckets] = Buckets
@@ -59,10 +59,10 @@ class MessageSearch:
         self._time = buckets(SEARCH_TIME, SEARCH_MILLISECONDS, _BUDGET_SECONDS)
 
     def search(self, app: str, user: str, wanted: Search) -> tuple[list[Entry], int]:
-        """As many of the newest results as fit on a page; see
-        :meth:`imserver.messenger.search.search.EntrySearch.find`. Raises StorageUnavailable, and
-        TooManyRequests if the user has used up their time.
-        """
+        """A page of the newest results; see
+        :meth:`imserver.messenger.search.search.EntrySearch.find`. Raises
+        StorageUnavailable, and TooManyRequests if the user has used up their
+        time."""
         self._time.require((app, user))
         self._take_turn()
         began = monotonic()
@@ -93,20 +93,20 @@ class MessageSearch:
 
 
 class WordIndexing:
-    """Owner of what this node knows of the indexes. A message costs nothing
-    before its segment is whole."""
+    """Fills the indexes. Owner of this node's knowledge about them. A message
+    costs nothing before its segment is complete."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._words = store.part(WordIndex)
         self._ends: dict[str, int] = {}
-        """App → the last id of the segment that comes next."""
+        """App → the last id of the next segment."""
         self._has_begun = False
         self._merged_at = -inf
 
     def work(self) -> None:
-        """Add the segments that are whole, and merge changes from time to time.
-        Switches. Raises StorageUnavailable."""
+        """Add complete segments, and merge changes from time to time. Switches.
+        Raises StorageUnavailable."""
         self.look()
         # One merge of a segment serves all changes of its messages.
         if monotonic() - self._merged_at >= _MERGE_SECONDS:
@@ -114,8 +114,7 @@ class WordIndexing:
             self.merge()
 
     def look(self) -> None:
-        """Add the segments that are whole. Switches. Raises
-        StorageUnavailable."""
+        """Add complete segments. Switches. Raises StorageUnavailable."""
         if not self._store.has_database:
             return
         stored = self._store.part(MessageLog)
@@ -141,7 +140,7 @@ class WordIndexing:
             self._ends[app] = end
 
     def merge(self) -> None:
-        """Bring the changes of messages into the indexes. Switches. Raises
+        """Merge the changes of messages into the indexes. Switches. Raises
         StorageUnavailable."""
         for app in self._words.changed():
             while self._words.merge(app, _rest):

@@ -1,4 +1,5 @@
-"""The newest entries that a node has stored, as the index of words needs them."""
+"""The newest entries that a node has stored, in the form that the index of
+words needs."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -19,16 +20,15 @@ from imserver.messenger.search.word_content import (
 from imserver.messenger.search.words import TEXT_TYPE
 
 _MOST_BYTES: Final = 16 << 20
-"""Memory for the entries of all apps."""
+"""The most memory for the entries of all apps, in bytes."""
 _PART_BYTES: Final = 600
 _NUMBER_BYTES: Final = 60
 _ROW_BYTES: Final = 300
-"""Memory of a part, of each of its entries, and of each row in it."""
+"""Memory of a part, of each of its entries, and of each row in it, in bytes."""
 
 
 def _part_of(entries: Sequence[Entry]) -> ContentPart:
-    """The facts that the index needs of some entries, which follow each
-    other."""
+    """The data for the index about some consecutive entries."""
     conversations: list[int] = []
     ids: list[int] = []
     texts: list[bytes] = []
@@ -68,7 +68,7 @@ def _part_of(entries: Sequence[Entry]) -> ContentPart:
 
 
 class _Run(Struct, eq=False):
-    """Entries of a log that follow each other."""
+    """Consecutive entries of a log."""
 
     first: int
     end: int
@@ -88,11 +88,11 @@ class RecentEntries:
         self._most_bytes = most_bytes
         self._bytes = 0
         self._runs: dict[str, _Run] = {}
-        """By app. The one that has waited longest for news comes first, and
-        goes first."""
+        """App → its entries. The app that has waited longest for news comes
+        first, and is dropped first."""
 
     def add(self, commit: Commit) -> None:
-        """This node has stored entries."""
+        """Add entries that this node has stored."""
         run = self._runs.pop(commit.app, None)
         # another node has stored some in between
         if run is not None and run.end != commit.first:
@@ -121,10 +121,10 @@ class RecentEntries:
         self, app: str, first: int, end: int
     ) -> tuple[list[ContentPart], set[int]]:
         """The entries from ``first``, the beginning of a segment, to ``end``,
-        and which of them were changed.
+        and the ids of changed messages among them.
 
-        Nothing, unless this node has stored each of them. All before ``end``
-        are forgotten.
+        The result is empty unless this node has stored all these entries.
+        Entries before ``end`` are forgotten.
         """
         run = self._runs.get(app)
         if run is None or run.first >= end:

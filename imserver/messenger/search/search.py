@@ -2,8 +2,8 @@
 
 A search goes backwards through the messages that a user may read, in short
 steps. Words are looked up in the index
-(:mod:`imserver.messenger.search.words`); the messages that are not in it
-yet are scanned, as are all where no words are wanted.
+(:mod:`imserver.messenger.search.words`). Messages that are not in the index yet
+are scanned. If the search has no words, all messages are scanned.
 """
 
 import re
@@ -46,19 +46,19 @@ _SHORT_SECONDS: Final = 0.005
 longer than four times this, half as many. So writers wait only briefly."""
 STRETCH_GROWTH: Final = 4
 _FIRST_SEGMENTS: Final = 8
-"""Segments in which the first step looks up the words. Each next one takes so
-many times more."""
+"""The number of segments in which the first step looks up the words, and the
+factor by which each next step takes more."""
 _ROWS_AT_ONCE: Final = 256
 """Rows of the index that one query reads: at most 16 MB."""
 _CHECKED_AT_ONCE: Final = 64
 """Messages with the words that one query reads."""
 _MANY_HITS: Final = 2048
-"""If more messages have the words, the index says in which conversations they
-are: one of its rows has the conversations of a segment."""
+"""If more messages have the words, their conversations are read from the index:
+one of its rows has the conversations of a segment."""
 _SHORTEST_STRETCH: Final = 256
 _MOST_UNITS: Final = 8
-"""Words that a scan looks for in SQL. The texts of the hits are compared with
-all of them."""
+"""The most words that a scan looks for in SQL. The texts of the hits are
+compared with all words."""
 _LINKS: Final = ("http://", "https://", "www.")
 _LINK: Final = re.compile("https?://|www\\.", re.IGNORECASE | re.ASCII)
 
@@ -71,24 +71,24 @@ are hidden from ``''``."""
 
 
 class EntrySearch(Store.Rows):
-    """Searches the messages of users. A store has one:
+    """Searches the messages of users. A store has one such part:
     ``store.part(EntrySearch)``."""
 
     def close(self) -> None:
-        """No search waits."""
+        """Do nothing: no search is waiting."""
 
     def find(self, app: str, user: str, search: Search) -> tuple[list[Entry], int]:
         """Search backwards from an id (0: the end), in one conversation or (0)
-        in all.
+        in all conversations.
 
-        Without text, the filter alone decides. Its default types are ``text``,
-        or all if neither text nor links are wanted.
-        :class:`imserver.messenger.search.words.WordQuery` says what a
-        text is found by.
+        Without text, only the filter decides. Its default types are ``text``,
+        or all types if the search has neither text nor links.
+        :class:`imserver.messenger.search.words.WordQuery` describes how texts
+        are found.
 
         Returns the entries in order, and the id to continue from (0: the search
-        is complete). Finds only what the user may read, and nothing that is
-        hidden or recalled.
+        is complete). Finds only messages that the user may read, and no hidden
+        or recalled ones.
 
         Returns after half a second with the result so far, which may be empty.
         Each step is a transaction of its own.
@@ -117,7 +117,8 @@ class EntrySearch(Store.Rows):
         deadline = monotonic() + SEARCH_SECONDS
         while upto > floor:
             step = scan if upto >= scan.begin else look_up
-            # one more than the page has, to know whether another page follows
+            # One more than fits on the page, to know whether another page
+            # follows.
             entries, upto = step.take(floor, upto, limit + 1 - len(newest))
             newest = entries + newest
             if len(newest) > limit:
@@ -134,23 +135,23 @@ def _start(sql: Statements, head: LogHead) -> tuple[LogHead, int]:
 
 
 class _Wanted:
-    """What a user searches for: as SQL, and checked again, because engines
-    compare differently."""
+    """The conditions of a search: as SQL, and as a check of the results,
+    because engines compare differently."""
 
     def __init__(self, user: str, search: Search) -> None:
         self.user = user
         self.conversation = search.conversation
         self.words = WordQuery(search.text)
         self.is_nothing = bool(search.text) and not self.words.units
-        """Whether the text has no word, so that no message has it."""
+        """Whether the text has no word, so that no message can match."""
         self._filter = search.filter
         self._types = search.filter.types
         if not self._types and (search.text or search.filter.link):
             self._types = (TEXT_TYPE,)
 
     def sql(self, engine: str, with_words: bool) -> tuple[str, list[Any]]:
-        """The condition for ``m``, and its values. ``with_words``: most
-        messages without the words are left out."""
+        """The condition for the message ``m``, and its values. ``with_words``:
+        leave out most messages without the words."""
         contains, is_wide = _MATCHES[engine]
         parts: list[str] = []
         values: list[Any] = []
@@ -170,7 +171,7 @@ class _Wanted:
 
         if with_words:
             for unit in self.words.units[:_MOST_UNITS]:
-                # In other letters a text has many spellings, and JSON may have
+                # Texts in other letters have many spellings, and JSON may have
                 # escapes in place of them.
                 if unit.isascii():
                     parts.append(f"({contains} OR {is_wide})")
@@ -184,8 +185,8 @@ class _Wanted:
         return " AND ".join(parts) or "1 = 1", values
 
     def checked(self, entries: list[Entry]) -> list[Entry]:
-        """The entries that have what is wanted. Long texts take time: others
-        are served meanwhile."""
+        """The entries that meet the conditions. Long texts take time, so other
+        greenlets get turns meanwhile."""
         hits = []
         for entry in entries:
             if self._holds(entry):
@@ -206,7 +207,7 @@ class _Wanted:
 
 
 class _Scan(Service):
-    """Looks through the messages that are not in the index, from ``begin``
+    """Scans the messages that are not in the index, from the id ``begin``
     on."""
 
     _store: Store
@@ -269,13 +270,14 @@ class _LookUp:
         self._scan = scan
         self._terms = list(wanted.words.terms)
         self._seen = dict.fromkeys(self._terms, 0)
-        """Term → how many messages had it, of those that were looked up."""
+        """Term → in how many of the messages that were looked up it was
+        found."""
         self._looked = 0
-        """Segments that were looked at."""
+        """The number of segments that were read."""
         self._conversations: set[int] | None = None
         self._segments = _FIRST_SEGMENTS
         self._rest: list[int] = []
-        """Messages that have the words and were not checked, in order."""
+        """Messages with the words that are not checked yet, in order."""
         self._after = 0
         """The last id before the segments of these messages."""
 
@@ -317,8 +319,8 @@ class _LookUp:
         return entries, self._after
 
     def _terms_together(self) -> list[Term]:
-        """The terms whose rows one query reads: the rarest, and each next one
-        while most segments have those before it."""
+        """The terms whose rows one query reads: the rarest term, and each next
+        one as long as most segments have all terms before it."""
         self._terms.sort(key=self._seen.__getitem__)
         terms = []
         for term in self._terms:
@@ -328,8 +330,8 @@ class _LookUp:
         return terms
 
     def _ids_in(self, part: IndexPart, terms_read: Sequence[Term]) -> set[int]:
-        """The messages of these segments that may have all terms, most of them
-        in conversations of the user."""
+        """The messages of these segments that may have all terms. Most of them
+        are in conversations of the user."""
         ids: set[int] = set()
         if part.others:
             mine = self._own_conversations()
@@ -340,15 +342,15 @@ class _LookUp:
     def _ids_by_index(
         self, part: IndexPart, terms_read: Sequence[Term]
     ) -> Iterable[int]:
-        """The messages of these segments that have all terms as the index says,
-        most of them in conversations of the user."""
+        """The messages of these segments that have all terms according to the
+        index. Most of them are in conversations of the user."""
         self._looked += len(part.segments)
         offsets_of: dict[int, set[int]] = {}
         for number, term in enumerate(self._terms):
             pages: Iterable[Sequence[Row]] = [part.rows]
             if term not in terms_read:
                 pages = self._rows_with(term, list(offsets_of))
-            # Behind the rarest term, only segments count that have all before.
+            # After the rarest term, only segments with all earlier terms count.
             within = offsets_of if number else None
             offsets = _look_up(term, pages, within)
             self._seen[term] += sum(map(len, offsets.values()))
@@ -366,7 +368,7 @@ class _LookUp:
         return ids
 
     def _leave_out_others(self, offsets_of: dict[int, set[int]]) -> None:
-        """Leave out the messages of others' conversations, by the rows of the
+        """Remove messages of conversations of others, by the rows of the
         index."""
         mine = self._own_conversations()
         read_rows = partial(
@@ -400,7 +402,7 @@ class _LookUp:
             yield self._store.read_or([], read_rows)
 
     def _own_conversations(self) -> set[int]:
-        """The conversations in which a message is worth a look."""
+        """The conversations whose messages can match."""
         if self._wanted.conversation:
             return {self._wanted.conversation}
         if self._conversations is None:
@@ -413,8 +415,8 @@ class _LookUp:
         return self._conversations
 
     def _readable(self, ids: Sequence[int], sql: Statements) -> list[Entry]:
-        """The messages among these that the user may read and the filter lets
-        through."""
+        """The messages among these that the user may read, and that match the
+        filter."""
         user = self._wanted.user
         condition, values = self._wanted.sql(sql.engine, with_words=False)
         statement = (
@@ -431,7 +433,7 @@ def _look_up(
     term: Term, pages: Iterable[Sequence[Row]], within: Container[int] | None
 ) -> dict[int, set[int]]:
     """Segment → the offsets of its messages with a term. ``pages``: rows of the
-    index. ``within``: the segments that are wanted; None: all."""
+    index. ``within``: only these segments; None: all."""
     buckets = buckets_of(term)
     offsets_of: dict[int, set[int]] = {}
     for rows in pages:
@@ -471,5 +473,5 @@ _MATCHES: Final[dict[str, tuple[str, str]]] = {
     ),
 }
 """Engine → (condition for a body that contains a word in ASCII, in small
-letters; condition for one that has other characters, or a backslash). False
-hits are removed afterwards."""
+letters; condition for a body with other characters, or a backslash). Wrong hits
+are removed afterwards."""

@@ -28,37 +28,39 @@ from imserver.messenger.search.words import (
 MOST_TERMS: Final = 512
 """A message with more terms is long."""
 LONG_TEXT: Final = 4 * MOST_TERMS
-"""A text with more characters is long: nobody looks for its terms."""
+"""A text with more characters is long, and its terms are not collected."""
 LONG_BODY: Final = 4 * LONG_TEXT
-"""Bytes of a body with which a message is long: nobody reads it."""
+"""A message with a larger body, in bytes, is long, and its body is not read."""
 _OWN_TERMS: Final = 16
-"""Each message has room for so many terms in its segment. More are taken from
-:data:`_SPARE_TERMS`."""
+"""The number of terms for which each message has room in its segment. Further
+terms are taken from :data:`_SPARE_TERMS`."""
 _SPARE_TERMS: Final = 65_536
 """Limit of the terms above :data:`_OWN_TERMS` of all messages of a segment
-together; messages that come later are long. So collecting a segment takes 25 MB
-at most, and nobody's long messages keep the others out of the index."""
+together. Messages that exceed it are long. So collecting a segment takes at
+most 25 MB, and long messages cannot keep others out of the index."""
 MOST_ROW_BYTES: Final = 65_536
-"""A row is no larger. Messages with many terms in one bucket become long
-instead."""
+"""The most bytes of a row. If it would be larger, messages with many terms in
+its bucket become long."""
 _PAUSE_CHARACTERS: Final = 2048
-"""After so many characters the terms of messages let others run."""
+"""After this number of characters, collecting terms lets other greenlets
+run."""
 SEPARATOR: Final = b"\x80"
 _TERMS_AT_ONCE: Final = 4096
-"""After so many terms the division into buckets lets others run."""
+"""After this number of terms, the division into buckets lets other greenlets
+run."""
 _BYTES: Final = 256
 """The number of different bytes."""
 _NO_CONVERSATION: Final = 0xFFFF
-"""In place of the number of a conversation: nobody searches the entry."""
+"""Stands for the number of a conversation if nobody searches the entry."""
 _FEWER_TERMS: Final = (16, 4, 1, 0)
-"""If a row is too large, its messages with more terms in it become long; first
-those with very many."""
+"""If a row is too large, messages with more than this number of terms in it
+become long. The limits are tried in this order."""
 
 
 def _spaced_bytes() -> bytes:
     """A table for ``bytes.translate``, so that ``split`` finds the words of
-    ASCII texts: letters become small, digits and the separator stay, all others
-    become spaces."""
+    ASCII texts. Letters become small, digits and the separator stay, all other
+    characters become spaces."""
     table = bytearray(b" " * _BYTES)
     for letter in string.ascii_letters + string.digits:
         table[ord(letter)] = ord(letter.lower())
@@ -71,25 +73,24 @@ _SPACED: Final = _spaced_bytes()
 ContentRow = tuple[int, int, int, str, bytes | None]
 """(id, conversation, number of the kind, type, body; None: it is too long)."""
 Pause = Callable[[], object]
-"""Called in long work, again and again. May switch."""
+"""A function that long work calls again and again. It may switch."""
 
 
 def _spaced(texts: bytes) -> list[str]:
-    """The words in ASCII texts that a separator joins, with spaces between. To
-    split them takes a third of the time of :func:`terms_of`."""
+    """The words in ASCII texts that a separator joins, with spaces in between.
+    Splitting the result takes a third of the time of :func:`terms_of`."""
     return texts.translate(_SPACED).decode("latin-1").split(SEPARATOR.decode("latin-1"))
 
 
 class ContentPart(Struct, frozen=True):
-    """The facts that the index needs of entries of a segment that follow each
-    other."""
+    """The data for the index about consecutive entries of a segment."""
 
     first: int
-    """The id of the first one."""
+    """The id of the first entry."""
     conversations: list[int]
-    """Of each entry; 0: nobody searches it."""
+    """The conversation of each entry; 0: nobody searches it."""
     ids: list[int]
-    """The messages with short ASCII texts, and these texts, for
+    """The messages with short ASCII texts. The texts follow in the form of
     :func:`_spaced`."""
     texts: bytes
     others: list[ContentRow]
@@ -105,7 +106,8 @@ class SegmentContent:
 
     def __init__(self, first: int) -> None:
         self.long: set[int] = set()
-        """The offsets of messages of which the index has not all terms."""
+        """The offsets of long messages: the index does not have all their
+        terms."""
         self.conversation_of: dict[int, int] = {}
         """Offset → the conversation of the entry. Rooms have no members, so
         nobody searches them."""
@@ -152,14 +154,15 @@ class SegmentContent:
         self._put_lines(offsets, _spaced(SEPARATOR.join(bodies)))
 
     def add_part(self, part: ContentPart, gone: Collection[int], pause: Pause) -> None:
-        """Add entries, but not the texts of the messages ``gone``."""
+        """Add entries, without the texts of the messages ``gone``."""
         begin = part.first - self._first
         for offset, conversation in enumerate(part.conversations, begin):
             if conversation:
                 self.conversation_of[offset] = conversation
 
         lines = _spaced(part.texts)
-        # So many texts have about as many characters as fit between two pauses.
+        # This number of texts has about as many characters as fit between two
+        # pauses.
         together = _PAUSE_CHARACTERS * len(lines) // max(len(part.texts), 1) + 1
         for begin in range(0, len(part.ids), together):
             ids = part.ids[begin : begin + together]
@@ -174,7 +177,7 @@ class SegmentContent:
             self.add((row for row in part.others if row[0] not in gone), pause)
 
     def _admitted(self, offset: int, terms: Collection[str]) -> list[str]:
-        """The terms of a message; none if it has too many, so that it is
+        """The terms of a message; empty if it has too many, so that it is
         long."""
         spare = max(len(terms) - _OWN_TERMS, 0)
         if len(terms) > MOST_TERMS or spare > self._spare:
@@ -195,9 +198,9 @@ class SegmentContent:
             self._put(offset, words)
 
     def _put(self, offset: int, words: list[str]) -> None:
-        """Add the terms of a message; words are cut."""
-        # Written for speed: this runs for each word of each message. The same
-        # object is the same offset, which is faster than to compare numbers.
+        """Add the terms of a message. Long words are cut."""
+        # Written for speed, because this runs for each word of each message.
+        # Comparing objects is faster than comparing numbers.
         offsets_of = self._terms
         for term in words:
             if len(term) > TERM_LENGTH:
@@ -229,12 +232,13 @@ class SegmentContent:
         return buckets
 
     def rows(self, pause: Pause) -> Iterator[tuple[int, bytes]]:
-        """(bucket, terms) of a segment that is new."""
+        """The rows of a new segment: (bucket, terms)."""
         for bucket, terms in self.buckets(pause).items():
             yield bucket, self.packed(terms)
             pause()
 
-        # The conversations, each once, and the number of that of each entry.
+        # The conversations, each once, and for each entry the number of its
+        # conversation.
         number_of: dict[int, int] = {}
         numbers = [_NO_CONVERSATION] * SEGMENT
         for offset, conversation in self.conversation_of.items():

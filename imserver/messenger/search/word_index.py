@@ -1,22 +1,23 @@
-"""The index of words of each log: filled a whole segment at a time, and mended
-after messages have changed.
+"""The index of words of each log. It is filled a complete segment at a time,
+and updated after messages have changed.
 
-A *segment* is a range of :data:`SEGMENT` ids. For each of its terms
-(:mod:`imserver.messenger.search.words`) the index has in which of its
-messages the term is, as offsets from its first id. The terms lie in buckets by
-their first two characters, a row each. One more row says in which conversation
-each message is, and one which messages are *long*: the index has not all of
-their terms, so a search compares their texts.
+A *segment* is a range of :data:`SEGMENT` ids. For each term
+(:mod:`imserver.messenger.search.words`) of a segment, the index has the
+messages with the term, as offsets from the first id of the segment. The terms
+are in buckets by their first two characters, with a row for each bucket. One
+more row has the conversation of each message. Another row lists the *long*
+messages. The index does not have all of their terms, so a search compares their
+texts.
 
-The newest segment is not in the index before it is whole: a search looks
-through its messages itself. So a stored message costs nothing before its
-commit, and a row of the index serves many messages.
+The newest segment is not in the index before it is complete; a search scans its
+messages. So a stored message costs nothing before its commit, and a row of the
+index serves many messages.
 
-Whoever changes messages calls
+Code that changes messages calls
 :func:`imserver.messenger.log.changes.note_changes` in the same transaction,
-which adds a small row for each. A search compares the texts of these messages,
-whatever the index has. :meth:`WordIndex.merge` brings the index up to date
-later. So only who has the claim writes the index itself.
+which adds a small row for each message. A search compares the texts of these
+messages, whatever the index has. :meth:`WordIndex.merge` updates the index
+later. So only the node with the claim writes the index itself.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -60,8 +61,8 @@ from imserver.messenger.search.words import (
 from imserver.plugin.storage import Store
 
 LEASE_SECONDS: Final = 60
-"""How long a node has the index of a log for itself. Then another one may claim
-it, and what the first one writes is dropped."""
+"""How long a node may work on the index of a log alone. After that another node
+may claim it, and later writes of the first node are dropped."""
 _BLOCK: Final = 1024
 """Ids whose messages one query reads: 8 MB at most. A transaction costs as much
 as 150 messages."""
@@ -69,33 +70,33 @@ _BUCKETS_AT_ONCE: Final = 16
 _WRITTEN_BYTES: Final = 256 * 1024
 """Bytes that one transaction writes."""
 _CHANGES_AT_ONCE: Final = 4 * SEGMENT
-"""Changes of messages that one claim brings into the index."""
+"""Changes of messages that one claim merges into the index."""
 _DELETED_SEGMENTS: Final = 32
 """Segments that one transaction deletes."""
 _SETTLE_SECONDS: Final = 0.05
-"""Time between two looks whether another node is ready."""
+"""Time between two checks whether another node is ready."""
 _COLUMNS: Final = "log, segment, bucket, terms"
 _HAS_CHANGES: Final = (
     "(p.floor < %s OR EXISTS (SELECT 1 FROM word_change c WHERE c.log = p.log "
     f"AND c.id < p.segment * {SEGMENT}))"
 )
-"""Condition: the index ``p`` of a log with this floor has what
-:meth:`WordIndex.merge` takes out."""
+"""Condition: the index ``p`` of a log with this floor has something for
+:meth:`WordIndex.merge` to do."""
 
 
 class SegmentClaim(Struct, frozen=True):
-    """The right to change the index of a log, the segment that this node adds
-    or mends, and what of it."""
+    """The right to change the index of a log, with the segment that this node
+    adds or updates, and its changes."""
 
     log: int
     number: int
-    """The column ``changes`` of the position; another claim has another
-    number."""
+    """The column ``changes`` of the position. Each claim has another number."""
     segment: int
     changes: Sequence[Row]
-    """Of messages of the segment: (message, the entry that changed it)."""
+    """Changes of messages of the segment: (message, the entry that changed
+    it)."""
     floor: int
-    """Up to which id all messages have expired."""
+    """The id up to which all messages have expired."""
 
     @property
     def first(self) -> int:
@@ -109,7 +110,7 @@ def _pause() -> None:
 
 
 class WordIndex(Store.Rows):
-    """Fills the index, and brings it up to date. A store has one:
+    """Fills the index, and updates it. A store has one such part:
     ``store.part(WordIndex)``. All methods but :meth:`close` switch and may
     raise StorageUnavailable."""
 
@@ -119,18 +120,17 @@ class WordIndex(Store.Rows):
         store.part(MessageLog).writer.report_commits_to(self._recent.add)
 
     def close(self) -> None:
-        """Nothing is lost: messages that are not in the index are in the
-        log."""
+        """Do nothing: messages that are not in the index are in the log."""
 
     @in_log(lambda: (0, False))
     def next_end(self, sql: Statements, head: LogHead) -> tuple[int, bool]:
-        """The last id of the segment that comes next into the index, and
-        whether all its messages are stored. Without a log it is 0."""
+        """The last id of the next segment for the index (0: no log), and
+        whether all messages of this segment are stored."""
         end = _next_end(sql, head)
         return end, end <= head.last_id
 
     def changed(self) -> list[str]:
-        """The apps whose index has something to :meth:`merge`."""
+        """The apps whose indexes need a :meth:`merge`."""
         statement = (
             "SELECT l.app FROM word_position p JOIN log l ON l.number = p.log AND l.part = 0 "
             f"WHERE {_HAS_CHANGES % 'l.floor'}"
@@ -139,7 +139,7 @@ class WordIndex(Store.Rows):
         return [text_of(row[0]) for row in rows]
 
     def fill(self, app: str, pause: Pause = _pause) -> bool:
-        """Add the next segment. False: it is not whole yet, or another node
+        """Add the next segment. False: it is not complete yet, or another node
         works on the index."""
         claim = change_log(self._store, app, _claim_next, None)
         if claim is None:
@@ -148,8 +148,8 @@ class WordIndex(Store.Rows):
         end = claim.first + SEGMENT
         parts, changed = self._recent.take(app, max(claim.first, 1), end)
         if parts and claim.floor < parts[0].first:
-            # Only this node can have changed one of these messages before it
-            # stored the last of them. Whoever did so later has noted it.
+            # Before the last of these messages was stored, only this node can
+            # have changed them. Later changes were noted.
             changed.update(id for id, _ in claim.changes)
             for part in parts:
                 content.add_part(part, changed, pause)
@@ -161,7 +161,8 @@ class WordIndex(Store.Rows):
                 content.add(rows, pause)
 
         def finish(sql: Statements) -> None:
-            # Not before the rows were made, which may make messages long.
+            # Only after the rows were made, because making them can turn
+            # messages into long ones.
             long = {offset: content.conversation_of[offset] for offset in content.long}
             _finish(sql, claim, long)
             _set_position(sql, claim.log, "segment", claim.segment + 1)
@@ -169,9 +170,9 @@ class WordIndex(Store.Rows):
         return self._write(content.rows(pause), partial(_add, claim), finish)
 
     def merge(self, app: str, pause: Pause = _pause) -> bool:
-        """Take what has expired out of the index, and bring the changes of
-        messages of one segment into it. False: nothing is left, or another node
-        works on the index."""
+        """Remove expired messages from the index, and merge the changes of
+        messages of one segment into it. False: nothing is left to do, or
+        another node works on the index."""
         if not read_log(self._store, app, _has_changes, False):
             return False
         if change_log(self._store, app, _expire_some, False):
@@ -189,9 +190,9 @@ class WordIndex(Store.Rows):
         return self._write(rows, partial(_replace, claim), finish)
 
     def settle(self, app: str, patience: float = 0.0) -> bool:
-        """Merge all that was changed until now. Another node that works on the
-        index is waited for so many seconds; one that has died has it for
-        :data:`LEASE_SECONDS`. False: words are left. Switches."""
+        """Merge all changes until now. If another node works on the index, wait
+        for it at most ``patience`` seconds. A dead node has the index for
+        :data:`LEASE_SECONDS`. False: old words are left. Switches."""
         deadline = monotonic() + patience
         while True:
             while self.merge(app):
@@ -220,7 +221,7 @@ class WordIndex(Store.Rows):
     def _mended(
         self, claim: SegmentClaim, content: SegmentContent, gone: set[int], pause: Pause
     ) -> Iterator[tuple[int, bytes]]:
-        """The rows of a segment that change."""
+        """The rows of a segment that must change."""
         added = content.buckets(pause)
         nothing: list[Row] = []
         for begin in range(0, CONVERSATIONS, _BUCKETS_AT_ONCE):
@@ -272,7 +273,7 @@ class _Position(Struct, frozen=True):
 
     segment: int
     number: int
-    """Of the last claim."""
+    """The number of the last claim."""
     floor: int
     is_leased: bool
 
@@ -284,8 +285,8 @@ def _position(sql: Statements, log: int) -> _Position:
     )
     rows = sql.query(statement, (log,))
     if not rows:
-        # Two may do so at once: then the second one waits, and reads what the
-        # first one has made.
+        # Two transactions may do this at once. The second one then waits, and
+        # reads the row that the first one has made.
         sql.insert_new(
             "word_position", "log, segment, changes, leased, floor", [(log, 0, 0, 0, 0)]
         )
@@ -297,8 +298,8 @@ def _position(sql: Statements, log: int) -> _Position:
 def _claim(
     sql: Statements, head: LogHead, position: _Position, segment: int
 ) -> SegmentClaim:
-    """Claim a segment. Another claim has ended then, even if its node works
-    on."""
+    """Claim a segment. This ends another claim, even if its node is still
+    working."""
     number = position.number + 1
     lease = (
         f"UPDATE word_position SET changes = %s, leased = {sql.now} + %s WHERE log = %s"
@@ -316,12 +317,12 @@ def _claim(
 
 
 def _claim_next(sql: Statements, head: LogHead) -> SegmentClaim | None:
-    """Claim the next segment that is whole."""
+    """Claim the next complete segment."""
     position = _position(sql, head.number)
     end = _next_end(sql, head)
     if position.is_leased or end > head.last_id:
         return None
-    # A node that did not finish may have written some of its rows.
+    # A node that did not finish may have written some rows of the segment.
     segment = end // SEGMENT
     statement = "DELETE FROM word WHERE log = %s AND segment = %s"
     sql.execute(statement, (head.number, segment))
@@ -329,8 +330,8 @@ def _claim_next(sql: Statements, head: LogHead) -> SegmentClaim | None:
 
 
 def _claim_changes(sql: Statements, head: LogHead) -> SegmentClaim | None:
-    """Claim the oldest segment that has expired in part, or of which messages
-    were changed."""
+    """Claim the oldest segment that has expired in part, or has changed
+    messages."""
     log = head.number
     position = _position(sql, log)
     if position.is_leased:
@@ -362,8 +363,8 @@ def _set_position(
 
 
 def _next_end(sql: Statements, head: LogHead) -> int:
-    """The last id of the next segment that has messages; a segment without any
-    is passed over."""
+    """The last id of the next segment with messages. Segments without messages
+    are skipped."""
     first = max(indexed_before(sql, head.number), head.floor + 1)
     statement = "SELECT id FROM message WHERE log = %s AND id >= %s ORDER BY id LIMIT 1"
     rows = sql.query(statement, (head.number, first))
@@ -396,8 +397,8 @@ def _rows_with(ids: Sequence[int], sql: Statements, head: LogHead) -> list[Conte
 
 
 def _of_members(sql: Statements, head: LogHead, rows: list[Row]) -> list[ContentRow]:
-    """The entries of conversations with members. Rooms have none, so nobody
-    searches them."""
+    """The entries of conversations with members. Rooms have no members, so
+    nobody searches them."""
     statement = f"SELECT c.id FROM conversation c WHERE c.log = %s AND c.kind <> {ROOM} AND c.id IN {{}}"
     conversations = list({row[1] for row in rows})
     with_members = sql.query_in(statement, (head.number,), conversations)
@@ -410,7 +411,7 @@ def _of_members(sql: Statements, head: LogHead, rows: list[Row]) -> list[Content
 
 
 def _rows_of(claim: SegmentClaim, begin: int, end: int, sql: Statements) -> list[Row]:
-    """(bucket, terms) of some buckets of a segment."""
+    """Some rows of a segment: (bucket, terms)."""
     statement = "SELECT bucket, terms FROM word WHERE log = %s AND segment = %s AND bucket >= %s AND bucket < %s"
     return sql.query(statement, (claim.log, claim.segment, begin, end))
 
@@ -431,7 +432,7 @@ def _add(
 def _replace(
     claim: SegmentClaim, rows: Sequence[tuple[int, bytes]], sql: Statements
 ) -> bool:
-    """Add rows in place of those that the segment has; see :func:`_add`."""
+    """Replace rows of a segment; see :func:`_add`."""
     statement = "DELETE FROM word WHERE log = %s AND segment = %s AND bucket = %s"
     old_rows = [(claim.log, claim.segment, bucket) for bucket, _ in rows]
     sql.execute_many(statement, old_rows)
@@ -450,7 +451,7 @@ def _finish_mending(
     }
     for offset in content.long:
         conversation = content.conversation_of.get(offset)
-        # a message that was not read, but whose row has become too large
+        # A message that was not read, but whose row has become too large.
         if conversation is None:
             conversation = conversation_at(row_of[CONVERSATIONS], offset)
         long[offset] = conversation
@@ -459,7 +460,7 @@ def _finish_mending(
 
 
 def _finish(sql: Statements, claim: SegmentClaim, long: Mapping[int, int]) -> None:
-    """Write which messages are long, and end the claim. ``long``: offset →
+    """Write the list of long messages, and end the claim. ``long``: offset →
     conversation."""
     row = b"".join(LONG_MESSAGE.pack(*message) for message in sorted(long.items()))
     _replace(claim, [(LONG, row)], sql)
@@ -477,8 +478,7 @@ def _has_changes(sql: Statements, head: LogHead) -> bool:
 
 
 def _expire_some(sql: Statements, head: LogHead) -> bool:
-    """Delete some of the segments that have expired as a whole. False: there
-    are none."""
+    """Delete some of the completely expired segments. False: none is left."""
     if _position(sql, head.number).is_leased:
         return False
     sql.execute(
@@ -488,8 +488,8 @@ def _expire_some(sql: Statements, head: LogHead) -> bool:
 
 
 def _delete_before(sql: Statements, log: int, end: int) -> int:
-    """Delete the oldest segments of the index before one, at most 32. Returns
-    the number of rows."""
+    """Delete the oldest segments of the index that are before ``end``, at most
+    32. Returns the number of rows."""
     first = sql.query("SELECT min(segment) FROM word WHERE log = %s", (log,))[0][0]
     if first is None:
         return 0
@@ -498,8 +498,8 @@ def _delete_before(sql: Statements, log: int, end: int) -> int:
 
 
 def _erase_some(sql: Statements, head: LogHead) -> int:
-    """Let a search use nothing of the index, and no node fill it for a time;
-    and delete some of it."""
+    """Delete some of the index. Searches do not use it, and no node fills it,
+    for some time."""
     _claim(sql, head, _position(sql, head.number), 0)
     _set_position(sql, head.number, "segment", 0)
     return _delete_before(sql, head.number, Limit.ID)

@@ -1,5 +1,5 @@
-"""The words of texts, as a search compares them, and the rows of the index of
-words.
+"""The words of texts, in the form that a search compares, and the rows of the
+index of words.
 
 A text is a list of *units*: words, and runs of characters of scripts that do
 not put spaces between words, in which any part may be searched for. Case,
@@ -25,16 +25,16 @@ from imserver.messenger.log.changes import SEGMENT
 
 TEXT_TYPE: Final = "text"
 WORD_FIELDS: Final = frozenset(("name", "title", "text", "caption"))
-"""The fields of JSON content, at any depth, in which words are found: of files,
-pictures and links."""
+"""The fields of JSON content, at any depth, in which words are found: names and
+titles of files, pictures and links."""
 TERM_LENGTH: Final = 16
 """Characters of the longest term. Longer words with the same beginning share a
 term."""
 SEARCHED: Final = 32_768
-"""Characters of a text in which words are found."""
+"""The number of characters of a text in which words are found."""
 MOST_TERMS: Final = 8
-"""Limit of the terms that one search looks up. The texts of the hits are
-compared with all others."""
+"""The most terms that one search looks up. The texts of the hits are compared
+with all terms."""
 
 _OF_RUNS: Final = (
     "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"  # Thai, Lao, Myanmar, Khmer
@@ -46,7 +46,7 @@ _PICTURES: Final = (
     "\u2600-\u27bf\u2b00-\u2bff\U0001f000-\U0001f3fa\U0001f400-\U0001faff"
 )
 _INDIC: Final = "\u0900-\u0963\u0966-\u0dff"
-"""Scripts whose vowels are marks, which a regular expression does not take for
+"""Scripts whose vowels are marks. A regular expression does not count marks as
 letters."""
 _units: Final = re.compile(
     f"[{_OF_RUNS}]+|[{_PICTURES}]|(?:[^\\W_{_OF_RUNS}{_PICTURES}]|[{_INDIC}])+"
@@ -68,7 +68,8 @@ def units_of(text: str) -> list[str]:
 
 
 def terms_of(text: str) -> set[str]:
-    """The terms of a text; of words that are cut also the rest."""
+    """The terms of a text. A word that is longer than a term also gives the
+    rest as a term."""
     if text.isascii():
         # Half of the time of the way below.
         return set(_ascii_terms(text[:SEARCHED].lower()))
@@ -83,8 +84,7 @@ def terms_of(text: str) -> set[str]:
 
 
 MOST_SEARCHED_COMMAS: Final = 30_000
-"""JSON with more values is not searched: to look for texts among them would
-hold the loop."""
+"""JSON with more values is not searched, because that would block the loop."""
 
 
 def searched_text(type: str, body: bytes) -> str:
@@ -111,16 +111,16 @@ def searched_text(type: str, body: bytes) -> str:
 
 
 class Term(Struct, frozen=True):
-    """A term that a search looks up, or the beginning of all terms that it looks
-    up."""
+    """A term that a search looks up, or the common beginning of the terms that
+    it looks up."""
 
     text: str
     is_prefix: bool = False
 
 
 class WordQuery:
-    """The words and phrases that a text must have: words in any order, the last
-    one perhaps unfinished, and phrases in quotes.
+    """The words and phrases that a text must contain: words in any order, and
+    phrases in quotes. The last word may be unfinished.
 
     A part without spaces that has several units, such as an address, is a
     phrase, too.
@@ -136,7 +136,7 @@ class WordQuery:
                 phrases.append(units)
                 is_open = not end
         self.units = list(dict.fromkeys(chain.from_iterable(phrases)))
-        """The units, each once; the last may be the beginning of one."""
+        """The units, each once. The last one may be the beginning of a unit."""
 
         self._needles: list[str] = []
         terms: dict[Term, None] = {}
@@ -148,19 +148,19 @@ class WordQuery:
             terms.update(dict.fromkeys(_terms_of_unit(units[-1], ends_open)))
         rarest_first = sorted(terms, key=lambda term: (term.is_prefix, -len(term.text)))
         self.terms = rarest_first[:MOST_TERMS]
-        """The terms that the index is searched for: the longest first, which
-        are the rarest, more or less."""
+        """The terms to look up in the index. The longest come first, because
+        they are usually the rarest."""
 
     def is_in(self, text: str) -> bool:
-        """Whether a text has all that is wanted."""
+        """Whether a text contains all words and phrases."""
         units = f" {' '.join(units_of(text))} "
         return all(needle in units for needle in self._needles)
 
 
 def _needle_of(units: list[str], ends_open: bool) -> str:
-    """The text that the units of a text contain if it has a phrase. Words have
-    spaces around them, unless they may go on; runs may be parts of longer
-    ones."""
+    """The string that the joined units of a text contain if the text has a
+    phrase. Words have spaces around them, except an unfinished last word. Runs
+    may be parts of longer runs."""
     needle = " ".join(units)
     if not _is_run(units[0]):
         needle = f" {needle}"
@@ -186,23 +186,25 @@ _PARTS: Final = 8
 CONVERSATIONS: Final = _GROUPS * _PARTS
 """The bucket with the conversations of a segment."""
 LONG: Final = CONVERSATIONS + 1
-"""The bucket with the long messages of a segment, if it has any."""
+"""The bucket with the long messages of a segment, if there are any."""
 LONG_MESSAGE: Final = struct.Struct("<Hq")
 """Offset and conversation."""
 _CONVERSATION_BYTES: Final = 8
 _NUMBER_BYTES: Final = 2
-"""The bucket with the conversations has their number, the conversations, and
-for each message the number of its conversation among them."""
+"""Size of a number in the bucket with the conversations. This bucket has the
+number of conversations, the conversations, and for each message the index of
+its conversation."""
 decode_terms: Final = msgspec.msgpack.Decoder(dict[str, int | list[int]]).decode
 encode_terms: Final = msgspec.msgpack.Encoder().encode
 
 Terms = dict[str, int | list[int]]
-"""Term → the offsets of its messages. Most terms have one, without a list: that
-takes less memory, and leaves the garbage collector nothing to look at."""
+"""Term → the offsets of its messages. Most terms have a single offset, which is
+stored without a list. That takes less memory, and gives the garbage collector
+nothing to do."""
 
 
 def merged_terms(terms: Terms, gone: set[int], more: Terms) -> Terms:
-    """Terms without some messages, and with others."""
+    """The terms without the messages ``gone``, and with the terms ``more``."""
     merged: Terms = {}
     for term, offsets in terms.items():
         if isinstance(offsets, int):
@@ -224,15 +226,15 @@ def merged_terms(terms: Terms, gone: set[int], more: Terms) -> Terms:
 
 
 def listed(offsets: int | list[int]) -> Sequence[int]:
-    """The offsets of a term, also if it has one alone."""
+    """The offsets of a term as a sequence, also if there is only one."""
     if isinstance(offsets, int):
         return (offsets,)
     return offsets
 
 
 def bucket_of(term: str) -> int:
-    """The bucket of a term. Those of the terms with the same first character
-    follow each other."""
+    """The bucket of a term. The buckets of terms with the same first character
+    are consecutive."""
     first_of_group = ord(term[0]) % _GROUPS * _PARTS
     if len(term) == 1:
         return first_of_group
@@ -266,10 +268,10 @@ def conversation_at(row: bytes, offset: int) -> int:
 
 
 class IndexPart(Struct, frozen=True):
-    """Segments of the index that a search looks through.
+    """Segments of the index that a search reads.
 
-    ``others``: (message, conversation) of those whose texts decide, whatever
-    the index has. ``rows``: those in which some terms may be, as
+    ``others``: (message, conversation) of messages whose texts decide, whatever
+    the index has. ``rows``: the rows in which some terms may be, as
     :func:`rows_of` returns them.
     """
 
@@ -290,24 +292,26 @@ _INDEX_POSITION: Final = (
     "SELECT p.segment, (SELECT max(w.segment) FROM word w WHERE w.log = p.log AND w.segment <= %s) "
     "FROM word_position p WHERE p.log = %s"
 )
-"""The segment before which the index is filled, and the newest one up to a
-segment that it has."""
+"""Selects the segment before which the index is filled, and its newest segment
+up to a given one."""
 _CHANGED_MESSAGES: Final = (
     "SELECT DISTINCT id, conversation FROM word_change WHERE log = %s AND id >= %s AND id < %s "
     "ORDER BY id DESC LIMIT %s"
 )
-"""The messages whose changes are not in the index yet, the newest first."""
+"""Selects the messages whose changes are not in the index yet, the newest
+first."""
 
 
 def newest_part(
     sql: Statements, log: int, after: int, upto: int, most: int, terms: Sequence[Term]
 ) -> tuple[int, IndexPart | None]:
-    """The id before which all messages are in the index; and its newest
-    segments with ids up to ``upto``, at most so many, with the rows of these
-    terms. After a restore the ids have a gap. None: there are no segments above
-    ``after``.
+    """The id before which all messages are in the index, and the newest
+    segments of the index with ids up to ``upto``, with the rows of these terms.
+    The number of segments is limited. After a restore the ids have a gap. None:
+    no segments after ``after``.
 
-    What was changed is either among ``others``, or in rows that are read later.
+    A changed message is either among ``others``, or in rows that are read
+    later.
     """
     positions = sql.query(_INDEX_POSITION, (upto // SEGMENT, log))
     if not positions:
@@ -354,8 +358,8 @@ def rows_of(
 
 
 def offsets_with(terms: bytes, term: Term) -> set[int]:
-    """The messages with a term in one of these rows, and perhaps some others:
-    texts decide."""
+    """The messages with a term in one of these rows. There may be a few wrong
+    ones; their texts decide."""
     hits: set[int] = set()
     if term.is_prefix:
         if term.text.encode() not in terms:
@@ -365,8 +369,8 @@ def offsets_with(terms: bytes, term: Term) -> set[int]:
                 hits.update(listed(offsets))
         return hits
 
-    # To decode a row takes six times as long. A longer term may end with the
-    # bytes of this one.
+    # Decoding the row would take six times as long. A longer term may end with
+    # the bytes of this one.
     key = encode_terms(term.text)
     at = terms.find(key)
     while at >= 0:
@@ -380,18 +384,18 @@ _SHORT_LIST: Final = 0x90
 _SHORT_LIST_MASK: Final = 0xF0
 _SHORT_LIST_COUNT: Final = 0x0F
 _LIST: Final = 0xDC
-"""Two bytes with the number of items follow."""
+"""The head of a list. Two bytes with the number of items follow."""
 _LIST_HEAD_BYTES: Final = 3
 _NUMBER_IN_HEAD_END: Final = 0x80
-"""A head below is a number itself."""
+"""A head below this value is itself the number."""
 _BYTE: Final = 0xCC
 _TWO_BYTES: Final = 0xCD
 _TWO_BYTES_SIZE: Final = 3
 
 
 def _offsets_at(row: bytes, at: int) -> list[int]:
-    """Decode a number of MessagePack, or a list of them; perhaps fewer where
-    there is none."""
+    """Decode a number of MessagePack, or a list of numbers. At other bytes the
+    result may be wrong or short."""
     offsets: list[int] = []
     with suppress(IndexError):
         count = 1
@@ -405,7 +409,7 @@ def _offsets_at(row: bytes, at: int) -> list[int]:
         while len(offsets) < count:
             head = row[at]
             if head == _TWO_BYTES:
-                # modulo: the bytes may be of something else
+                # The modulo is needed because the bytes may be something else.
                 offsets.append((row[at + 1] << 8 | row[at + 2]) % SEGMENT)
                 at += _TWO_BYTES_SIZE
             elif head < _NUMBER_IN_HEAD_END:

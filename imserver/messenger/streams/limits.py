@@ -1,4 +1,4 @@
-"""How much an app may stream: settings, and the rate of pieces."""
+"""Limits of streamed messages of an app: settings, and the rate of pieces."""
 
 from typing import Final
 

@@ -1,7 +1,8 @@
-"""Streamed texts: messages that are stored when their last piece has come.
+"""Streamed messages in conversations. They are stored when their last piece has
+come.
 
-The connections that receive stored messages of the conversation receive the
-pieces, as signals. The end is an ordinary stored message, whose
+Connections that receive the stored messages of the conversation also receive
+the pieces, as signals. The end is an ordinary stored message, whose
 ``client_msg_id`` is the id of the stream.
 """
 
@@ -40,8 +41,8 @@ _GROUP: Final = "group:"
 
 
 class ConversationStreams(StreamTarget):
-    """Streamed messages in conversations. The name of one says where it is:
-    ``user:`` and the receiver, or ``group:`` and its number."""
+    """The target of streamed messages in conversations. The name of a
+    conversation is ``user:`` and the receiver, or ``group:`` and its number."""
 
     name = "answers: "
     together = 1
@@ -88,7 +89,7 @@ class ConversationStreams(StreamTarget):
         return self._role(stream.app, group, user) != ""
 
     def _role(self, app: str, group: int, user: str) -> str:
-        """The role of a member; ``""``: they are none, or muted."""
+        """The role of a member; ``""``: no member, or muted."""
         member = self._store.part(MessageLog).conversations.member(app, group, user)
         if member is None or member.muted_until > time():
             return ""
@@ -106,7 +107,7 @@ class ConversationStreams(StreamTarget):
         if not isinstance(result, Appended | Rejected):
             raise ChannelRefused("unavailable")
 
-        # Clients know the end by the stored message. Without one, they drop the
+        # The stored message tells clients the end. Without one, they drop the
         # text.
         is_rejected = isinstance(result, Rejected)
         part, stream = parts_of(event)
@@ -138,7 +139,7 @@ class ConversationStreams(StreamTarget):
 
 
 def _receiver_of(name: str) -> tuple[str, int]:
-    """The receiver, or the number of the group."""
+    """The receiver, or the number of the group, in a name."""
     if name.startswith(_USER):
         return (name.removeprefix(_USER), 0)
     return ("", int(name.removeprefix(_GROUP)))
@@ -208,10 +209,11 @@ class StreamedTexts(StreamedMessages):
         """Open a stream to the user ``to``, or in a group, and return its id.
         May switch.
 
-        Whether the sender may write there is not checked. ``owner``: who pays
-        for its bytes, besides the app. ``thread``: a message in whose thread it
-        is a reply (0: none). ``stoppers``: the readers who may stop it; None:
-        all of them. Raises :class:`ChannelRefused`: ``full`` or ``limit``.
+        The right of the sender to write there is not checked. ``owner``: is
+        charged for its bytes, besides the app. ``thread``: a message in whose
+        thread it is a reply (0: no thread). ``stoppers``: the readers who may
+        stop it; None: all readers. Raises :class:`ChannelRefused`: ``full`` or
+        ``limit``.
         """
         name = f"{_USER}{to}" if to else f"{_GROUP}{conversation}"
         part = ChannelPart(name, thread=thread)
@@ -222,11 +224,11 @@ class StreamedTexts(StreamedMessages):
         self, app: str, stream: str, incomplete: bool = False, sender: str = ""
     ) -> tuple[str, int] | Rejected:
         """Close a stream. Returns the result, and the id of the stored message
-        (0: there is none).
+        (0: no message).
 
-        ``sender``: only a stream of this one. Rejected: it is closed, but its
-        message is not stored. May switch. Raises :class:`ChannelRefused`
-        (``unavailable``): its node or the log does not answer.
+        ``sender``: only a stream of this sender. Rejected: it is closed, but
+        its message is not stored. May switch. Raises :class:`ChannelRefused`
+        (``unavailable``) if its node or the log does not answer.
         """
         closed = self.close(app, stream, incomplete, sender)
         if closed.rejected:

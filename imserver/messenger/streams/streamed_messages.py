@@ -1,5 +1,5 @@
-"""Streamed messages: a back end opens a message in a channel, appends pieces to
-it, and closes it; or a bot does, in a conversation (a feature).
+"""Streamed messages. A back end opens a message in a channel, appends pieces to
+it, and closes it. Bots do the same in conversations, by a feature.
 
 Subscribers receive the pieces. The end is an ordinary publication with the
 whole text, which goes to the history of the channel, too. The node that opened
@@ -44,11 +44,11 @@ from imserver.messenger.streams.limits import PIECES, StreamLimits
 log = logging.getLogger(__name__)
 
 LOOK_SECONDS: Final = 1.0
-"""Time between two looks at the streams. The owner of a stream without a new
-piece sends a sign of life."""
+"""Time between two checks of the streams. The owner of a stream without a new
+piece then sends a sign of life."""
 CHECK_SECONDS: Final = 5.0
-"""Time between two checks of the sender of a stream. The stream of a sender who
-was removed or blocked ends then."""
+"""Time between two checks of the sender of a stream. If the sender was removed
+or blocked, the stream ends."""
 SILENT_SECONDS: Final = 10.0
 """Time without a sign of life after which a node asks the owner of a stream."""
 CLOSE_ALL_SECONDS: Final = 3.0
@@ -59,18 +59,18 @@ MOST_APP_BYTES: Final = 64 * 1024 * 1024
 """Bytes of the open streams of an app on one node."""
 JSON_GROWTH: Final = 8
 """How many times larger than a text its event may be: in JSON a byte may take
-six, and there are other fields."""
+six bytes, and there are other fields."""
 CLOSED_SECONDS: Final = 60.0
 """Time for which a node answers repeated requests for a stream that is
 closed."""
 MOST_CLOSED: Final = 20_000
 """Closed streams that a node remembers."""
 CHECKS_AT_ONCE: Final = 100
-"""Limit of the senders that one look checks, each with a query of the
+"""The most senders that are checked at a time, each with a query of the
 database."""
 MOST_BYTES: Final = 512 * 1024
-"""Limit of the text of any message, and of the pieces in a query: they must fit
-into those between nodes."""
+"""Limit of the text of any message, and of the pieces in a query, in bytes:
+they must fit into messages between nodes."""
 
 
 class AppendStatus(StrEnum):
@@ -78,7 +78,7 @@ class AppendStatus(StrEnum):
 
     APPENDED = "appended"
     REPEATED = "repeated"
-    """The stream has a piece with this number."""
+    """The stream already has a piece with this number."""
     GAP = "gap"
     """Pieces before it are missing."""
     TOO_LONG = "too_long"
@@ -100,7 +100,8 @@ class AppendPieces(Struct, frozen=True, array_like=True):
     """Append pieces to streams of the queried node. The answer has an
     :class:`AppendedPiece` for each.
 
-    ``sender``, here and below: only to streams of this sender (``""``: of any).
+    ``sender``, here and below: only streams of this sender (``""``: of any
+    sender).
     """
 
     app: str
@@ -130,8 +131,8 @@ class CloseStream(Struct, frozen=True, array_like=True):
 
 
 class ClosedStream(Struct, frozen=True, array_like=True):
-    """The result of closing a stream. ``epoch``, ``offset``: its place in the
-    history (0: it has none).
+    """The result of closing a stream. ``epoch``, ``offset``: its position in
+    the history (0: no history).
 
     ``rejected``: the log has refused its message.
     """
@@ -160,16 +161,15 @@ class StreamQuery(Struct, frozen=True, array_like=True):
 
 
 class StreamState(Struct, frozen=True, array_like=True):
-    """``so_far``: the event with the whole text. None: the stream is being
-    closed, or (``over``) is over."""
+    """The state of a stream. ``so_far``: the event with the whole text. None:
+    the stream is being closed, or (``over``) has ended."""
 
     so_far: Event | None = None
     over: bool = False
 
 
 class _Size(Struct, weakref=True):
-    """The bytes of the texts of some open streams, and the most that they may
-    have."""
+    """The bytes of the texts of some open streams, and their limit."""
 
     most: int
     size: int = 0
@@ -179,10 +179,10 @@ class _OwnStream(Struct):
     """A stream that this node owns. ``ended``: it takes no more pieces.
     ``closing``: a greenlet publishes its end.
 
-    ``sizes``: those of the app and the owner. ``touched``: monotonic time of
-    its last piece. ``checked``: of the last check whether its sender may go on.
-    ``piece``: the number of its last piece, for its publisher. Pieces of one
-    request are one event, and the events have numbers of their own.
+    ``sizes``: of the app and of the owner. ``touched``: monotonic time of its
+    last piece. ``checked``: monotonic time of the last check of its sender.
+    ``piece``: the number of its last piece, for its publisher. The pieces of
+    one request are one event, and events have numbers of their own.
     """
 
     stream: OpenStream
@@ -200,9 +200,9 @@ class _OwnStream(Struct):
 class StreamTarget(ABC):
     """The target of streamed messages: channels, or conversations.
 
-    ``name``: of the queries of its nodes. ``streams``: the texts so far.
-    ``together``: how many events are published together; other work has its
-    turn between. ``of_users``: senders are users, who may lose the right to
+    ``name``: the name of its queries between nodes. ``streams``: the texts so
+    far. ``together``: how many events are published together; other work gets
+    turns in between. ``of_users``: senders are users, who may lose the right to
     write.
     """
 
@@ -217,15 +217,16 @@ class StreamTarget(ABC):
 
     @abstractmethod
     def check(self, stream: OpenStream) -> None:
-        """Raise :class:`ChannelRefused` if its end could not be stored. Never
-        switches."""
+        """Raise :class:`ChannelRefused` if the end of a stream could not be
+        stored. Never switches."""
 
     def may_continue(self, stream: OpenStream) -> bool:
-        """Whether the sender may still write there. May switch."""
+        """Whether the sender of a stream may still write there. May switch."""
         return True
 
     def may_stop(self, stream: OpenStream, user: str) -> bool:
-        """Whether a user may stop it. May switch. Raises StorageUnavailable."""
+        """Whether a user may stop a stream. May switch. Raises
+        StorageUnavailable."""
         return False
 
     @abstractmethod
@@ -236,10 +237,10 @@ class StreamTarget(ABC):
     def publish_end(
         self, app: str, channel: str, event: Event
     ) -> Position | Rejected | None:
-        """Send the whole message and store it, where messages are stored. May
-        switch.
+        """Send the whole message, and store it if the target stores messages.
+        May switch.
 
-        Raises :class:`ChannelRefused`: ``unavailable``. Anything else cannot be
+        Raises :class:`ChannelRefused` (``unavailable``). Other errors cannot be
         repeated.
         """
 
@@ -250,7 +251,8 @@ class StreamTarget(ABC):
     @abstractmethod
     def deliver_so_far(self, app: str, event: Event) -> None:
         """Take the text so far of a stream of another node, and send it to the
-        receivers of this one as their outboxes become empty. Never switches."""
+        receivers of this node as their outboxes become empty. Never
+        switches."""
 
     @abstractmethod
     def has_receivers(self, stream: OpenStream) -> bool:
@@ -258,15 +260,15 @@ class StreamTarget(ABC):
 
     @abstractmethod
     def history(self, app: str, channel: str) -> str:
-        """Which history stores messages, so that a message whose node has died
-        is stored once: ``log``, or ``recent``, that of a number of
-        publications; ``""``: none."""
+        """The history that stores messages: ``log``, ``recent`` (a number of
+        publications), or ``""`` (no history). With it, a message whose node has
+        died is stored only once."""
 
 
 class ChannelStreams(StreamTarget):
-    """Streamed messages in channels. Make it after the services of dialects:
-    a connection has the answer to its subscription before it receives a
-    stream."""
+    """The target of streamed messages in channels. Make it after the services
+    of dialects, so that a connection has the answer to its subscription before
+    it receives a stream."""
 
     name = ""
     together = YIELD_TARGETS
@@ -287,17 +289,17 @@ class ChannelStreams(StreamTarget):
         new: bool,
         _position: Position | None,
     ) -> None:
-        """The back end has subscribed a connection of this node. Never
-        switches."""
+        """Process a subscription of a connection of this node by the back end.
+        Never switches."""
         if new:
             self.subscribed(connection, channel)
 
     def subscribed(self, connection: Connection, channel: str) -> None:
-        """Send a new subscriber each open streamed message so far, as its
-        outbox becomes empty. Never switches.
+        """Send a new subscriber the text so far of each open streamed message,
+        as its outbox becomes empty. Never switches.
 
-        The first one on this node waits for the next piece, if another node
-        owns the message.
+        If another node owns the message, the first subscriber on this node
+        waits for the next piece.
         """
         if not self.streams.by_channel:
             return
@@ -308,7 +310,7 @@ class ChannelStreams(StreamTarget):
         if local is None or connection not in local.members:
             return
         if len(local.members) == 1:
-            # they may lack what came while nobody was subscribed
+            # The copies may lack pieces that came while nobody was subscribed.
             self.streams.drop_copies(app, channel)
         send = partial(self._send_so_far, app, channel)
         for stream in self.streams.of(app, channel).values():
@@ -407,10 +409,10 @@ class StreamedMessages:
         self._others = others
         self._own: dict[str, _OwnStream] = {}
         self._counts: dict[str, int] = {}
-        """App → number of its streams in ``_own``."""
+        """App → the number of its streams in ``_own``."""
         self._sizes = WeakValueDictionary[tuple[str, str], _Size]()
-        """(app, owner) → size of its streams in ``_own``, which hold it;
-        ``""``: of all owners."""
+        """(app, owner) → the size of its streams in ``_own``, which keep the
+        size alive; ``""``: of all owners."""
         self._closed: dict[str, tuple[float, str, str, ClosedStream]] = {}
         """Streams that were closed lately → monotonic time, app, sender and
         result. In the order of time."""
@@ -437,10 +439,10 @@ class StreamedMessages:
         """Open a stream, and return its id. May switch.
 
         ``head``: sender, type and time of the message; its ``channel`` names
-        the channel. ``text``: its beginning. ``owner``: who pays for its bytes,
-        besides the app. ``stoppers``: the readers who may stop it; None: all of
-        them. Raises :class:`ChannelRefused`: ``name``, ``unknown``, ``full``
-        (the app or owner has too many), ``limit``.
+        the channel. ``text``: its beginning. ``owner``: is charged for its
+        bytes, besides the app. ``stoppers``: the readers who may stop it; None:
+        all readers. Raises :class:`ChannelRefused`: ``name``, ``unknown``,
+        ``full`` (the app or owner has too many), ``limit``.
         """
         part = head.channel
         assert part is not None
@@ -460,7 +462,8 @@ class StreamedMessages:
                 "limit", f"a message of the channel has at most {limit} bytes"
             )
 
-        # The streams hold their sizes, which end with the last one of them.
+        # The streams keep their sizes alive: a size ends with the last of its
+        # streams.
         sizes = [self._sizes.setdefault((app, ""), _Size(MOST_APP_BYTES))]
         if owner:
             sizes.append(self._sizes.setdefault((app, owner), _Size(MOST_OWNER_BYTES)))
@@ -495,8 +498,8 @@ class StreamedMessages:
         self, app: str, pieces: Sequence[Piece], sender: str = ""
     ) -> list[AppendedPiece]:
         """Append pieces to streams of any nodes, in their order. ``sender``:
-        only to streams of this one. May switch. Raises TooManyRequests, and
-        :class:`ChannelRefused` (``unavailable``): none of their nodes
+        only to streams of this sender. May switch. Raises TooManyRequests, and
+        :class:`ChannelRefused` (``unavailable``) if none of their nodes
         answers."""
         self._rate.require_one(app, len(pieces))
         here: list[int] = []
@@ -551,8 +554,9 @@ class StreamedMessages:
         if self._target.of_users:
             self._check(query.app, ids, query.sender)
         for first in range(0, len(ids), self._target.together):
-            # Does not switch before the pieces have their place among the
-            # publications, so that those of another query do not overtake them.
+            # This does not switch before the pieces have their place among the
+            # publications, so that pieces of another query do not overtake
+            # them.
             events = []
             now = monotonic()
             for id in ids[first : first + self._target.together]:
@@ -581,7 +585,7 @@ class StreamedMessages:
         return results
 
     def _check(self, app: str, ids: Iterable[str], sender: str) -> None:
-        """Check the senders of these streams, and end the streams of those who
+        """Check the senders of these streams, and end the streams whose senders
         may not go on. May switch."""
         now = monotonic()
         for id in ids:
@@ -593,7 +597,8 @@ class StreamedMessages:
                 self._end(id, record, incomplete=True)
 
     def _find(self, app: str, id: str, sender: str = "") -> _OwnStream | None:
-        """An own stream of an app, and of a sender (``""``: of any)."""
+        """A stream of this node, of an app and of a sender (``""``: of any
+        sender)."""
         record = self._own.get(id)
         if record is None or record.stream.app != app:
             return None
@@ -640,19 +645,19 @@ class StreamedMessages:
         self, app: str, stream: str, incomplete: bool = False, sender: str = ""
     ) -> ClosedStream:
         """Close a stream of any node. ``incomplete``: its publisher could not
-        finish it. ``sender``: only one of this sender. May switch. Raises
-        :class:`ChannelRefused` (``unavailable``): its node or the history does
-        not answer."""
+        finish it. ``sender``: only a stream of this sender. May switch. Raises
+        :class:`ChannelRefused` (``unavailable``) if its node or the history
+        does not answer."""
         query = CloseStream(app, stream, incomplete, sender)
         close_here = partial(self._close_here, query)
         return self._closed_by(stream, self._close_query, query, close_here)
 
     def stop(self, app: str, stream: str, user: str) -> ClosedStream:
-        """Close a stream of any node for a reader, as one that is incomplete.
-        Its publisher hears of it by the stored message, and by the answer to
-        the next piece. ``not_allowed``: the reader may not. May switch. Raises
-        :class:`ChannelRefused` (``unavailable``): its node or the history does
-        not answer."""
+        """Close a stream of any node for a reader, as incomplete. Its publisher
+        is told by the stored message, and by the answer to the next piece. The
+        result is ``not_allowed`` if the reader may not stop it. May switch.
+        Raises :class:`ChannelRefused` (``unavailable``) if its node or the
+        history does not answer."""
         query = StopStream(app, stream, user)
         stop_here = partial(self._stop_here, query)
         return self._closed_by(stream, self._stop_query, query, stop_here)
@@ -705,8 +710,8 @@ class StreamedMessages:
         self, id: str, record: _OwnStream, incomplete: bool
     ) -> ClosedStream | None:
         """Publish the end of a stream. May switch. None: try again, because the
-        history does not answer, or another greenlet is doing it or has done it.
-        """
+        history does not answer, or because another greenlet does it or has done
+        it."""
         if record.closing or id not in self._own:
             return None
         stream = record.stream
@@ -745,8 +750,8 @@ class StreamedMessages:
     def _publish_end(
         self, stream: OpenStream, incomplete: bool
     ) -> Position | Rejected | None:
-        """Publish the end of a stream, to the history, too. May switch. Raises
-        ChannelRefused: the history does not answer."""
+        """Publish the end of a stream, also to the history. May switch. Raises
+        ChannelRefused if the history does not answer."""
         event = stream.end(incomplete)
         if event.kind == "msg":
             try:
@@ -754,14 +759,15 @@ class StreamedMessages:
             except ChannelRefused as refused:
                 if refused.reason == "unavailable":
                     raise
-        # An end that is no publication, or is refused as one, is a last piece.
+        # If the end cannot be a publication, or is refused as one, it is sent
+        # as a last piece.
         end_piece = msgspec.structs.replace(event, kind=stream.head.kind)
         self._target.publish(stream.app, [end_piece])
         return None
 
     def close_all(self) -> None:
-        """Close the streams of this node, which stops; the rest is lost if that
-        fails or takes too long.
+        """Close the streams of this node before it stops. Streams are lost if
+        that fails or takes too long.
 
         Clients are closed afterwards. May switch.
         """
@@ -780,8 +786,8 @@ class StreamedMessages:
             )
 
     def _end_incomplete(self, id: str, record: _OwnStream, failed: set[str]) -> None:
-        """End a stream, unless its history is one of the ``failed`` ones; or it
-        becomes one. May switch."""
+        """End a stream as incomplete, unless its history is in ``failed``. If
+        the history does not answer, it is added there. May switch."""
         history = self._target.history(record.stream.app, record.stream.channel)
         if history in failed:
             return
@@ -822,8 +828,8 @@ class StreamedMessages:
                 due = monotonic() + until_beat(LOOK_SECONDS)
 
     def look(self, now: float) -> None:
-        """Look at all streams: time-outs, signs of life, copies that nobody
-        needs. May switch."""
+        """Check all streams for time-outs, send signs of life, and drop copies
+        that nobody needs. May switch."""
         for id, (closed_at, *_) in tuple(self._closed.items()):
             if closed_at + CLOSED_SECONDS > now:
                 break
@@ -857,8 +863,8 @@ class StreamedMessages:
                 gevent.spawn(self._fill, copy.app, copy.channel, copy.id)
 
     def _check_silent(self, now: float) -> None:
-        """End streams without new pieces whose senders may not go on. Those of
-        one sender in one conversation share a check. May switch."""
+        """End streams without new pieces whose senders may not go on. Streams
+        of one sender in one conversation share a check. May switch."""
         may_write: dict[tuple[str, str, str], bool] = {}
         due = [
             (record.checked, id)
@@ -887,9 +893,9 @@ class StreamedMessages:
         return StreamState(record.stream.so_far())
 
     def _fill(self, app: str, channel: str, id: str) -> None:
-        """Read the text of a stream from its owner. If there is none any more,
-        end the copy: other nodes do the same, and a history stores the id once.
-        May switch."""
+        """Read the text of a stream from its owner. If the owner does not have
+        the stream any more, end the copy. Other nodes do the same, and a
+        history stores the id once. May switch."""
         assert self._others is not None
         lease = self._table.node_of(id, self._others)
         state: StreamState | None = StreamState(over=True)

@@ -1,5 +1,5 @@
-"""Stored messages of channels; and streamed messages: open one, append pieces
-to it, close it."""
+"""Routes for stored messages of channels, and for streamed messages: open a
+message, append pieces to it, close it."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ class StreamAppended(Struct):
     REFUSALS: ClassVar[
         dict[type[Exception], Callable[[ChannelRefused], ApiProblem]]
     ] = {ChannelRefused: _refused}
-    """For a ``Resource`` of streamed messages."""
+    """The refusals of a ``Resource`` of streamed messages."""
     Pieces = Annotated[
         list[PieceRequest], about("The pieces.", min_length=1, max_length=1000)
     ]
