@@ -1,6 +1,6 @@
-"""Media: files that users send, pictures, and what links show.
+"""Media: files that users send, pictures, emoji, and previews of links.
 
-The house stands on the messenger, whose messages name its files. Its chapter is
+The house uses the messenger, whose messages name its files. Its chapter is
 ``docs/houses/media.md``. Its tables are in ``declared.py`` and ``steps.py`` of
 each folder, its tests in ``tests/media/``.
 """

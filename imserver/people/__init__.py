@@ -1,8 +1,7 @@
-"""People: who somebody is, and who may come in. Accounts, invitations, logins
-with providers, bots.
+"""People: accounts, invitations, logins with providers, and bots.
 
-The house stands on the messenger (groups are in its log), on back ends (who may
-decide about a login) and on pages. Its chapter is ``docs/houses/people.md``.
-Its tables are in ``declared.py`` and ``steps.py`` of each folder, its tests in
+The house uses the messenger (groups are in its log), back ends (which may
+decide about a login) and pages. Its chapter is ``docs/houses/people.md``. Its
+tables are in ``declared.py`` and ``steps.py`` of each folder, its tests in
 ``tests/people/``.
 """

@@ -1,9 +1,10 @@
 """Own emoji of an app: small pictures with names, which people use in texts
 (``:party:``) and as reactions.
 
-Messages and reactions have the name alone. Clients draw the picture of a name
-that the app has; any other name is text. The pictures are files of the app,
-which no user owns, so an emoji outlasts who has added it.
+Messages and reactions contain only the name. Clients draw the picture if the
+app has an emoji of this name; other names are text. The pictures are files of
+the app, which no user owns, so an emoji stays when the user who has added it is
+deleted.
 """
 
 from imserver.media.emoji.api import routes

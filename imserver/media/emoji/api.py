@@ -132,7 +132,7 @@ def add(
     when the account of the person is erased who has added it.
     """
     call.facts = {"name": name}
-    # with an API key, no address pays for the bytes
+    # With an API key, no address is charged for the bytes.
     address = "" if call.principal.key else call.request.host
     row = own.add(call.app, name, picture, call.principal.staff, address)
     return _shown(row)

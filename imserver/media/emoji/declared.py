@@ -1,4 +1,4 @@
-"""What the feature declares: its limits, problems and its table."""
+"""The declarations of the feature: its limits, problems and its table."""
 
 from typing import Final
 
@@ -12,7 +12,7 @@ MOST_BYTES: Final = 131_072
 MOST_PIXELS: Final = 512
 """Limit of its width and height. Workspaces of Slack have some of 272."""
 TYPES: Final = ("image/png", "image/gif", "image/webp", "image/jpeg")
-# with its colons, a reaction has room for it
+# Such a name, with its colons, fits into a reaction.
 NAME: Final = "^[a-z0-9][a-z0-9_-]{1,29}$"
 
 HTTP_EMOJI_EXISTS: Final = HttpProblem(

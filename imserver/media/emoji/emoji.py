@@ -1,5 +1,5 @@
-"""The emoji of apps: their rows, and their pictures, which are files of a user
-who does not exist."""
+"""The emoji of apps: their rows, and their pictures. The pictures are files of
+a user who does not exist."""
 
 from hashlib import blake2b
 from io import BytesIO
@@ -26,8 +26,8 @@ from imserver.plugin.errors import ServiceRefused, StorageUnavailable
 from imserver.plugin.storage import PooledStatements, RowsOf, Store
 
 OWNER: Final = "emoji of the app, " * 16
-"""The owner of the pictures: longer than the id of any user who logs in, so
-that nobody is it."""
+"""The owner of the pictures. It is longer than the id of any user who logs in,
+so it is nobody's id."""
 
 
 class EmojiRow(Struct, frozen=True):
@@ -39,7 +39,7 @@ class EmojiRow(Struct, frozen=True):
     width: int
     height: int
     member: str
-    """Who has added it; ``""``: a back end, or an erased user."""
+    """The user who has added it; ``""``: a back end, or an erased user."""
     created: int
 
 
@@ -49,8 +49,8 @@ _VERSION_BYTES: Final = 12
 
 
 def version_of(rows: list[EmojiRow]) -> str:
-    """A digest of names and pictures: it is the same while the list is the
-    same, on all nodes."""
+    """A digest of names and pictures. It is equal on all nodes as long as the
+    list is the same."""
     names = msgspec.json.encode([(row.name, row.picture) for row in rows])
     return blake2b(names, digest_size=_VERSION_BYTES).hexdigest()
 
@@ -78,10 +78,10 @@ class OwnEmoji(Store.Rows):
         address: str = "",
         file_id: str = "",
     ) -> EmojiRow:
-        """Add an emoji with the picture ``content``. ``address``: from which it
-        comes; it pays for the bytes. ``file_id``: the id of the file with this
-        picture (``""``: a new one), which is there if the process was killed
-        that has stored it.
+        """Add an emoji with the picture ``content``. ``address``: of the
+        client; it is charged for the bytes. ``file_id``: the id of the file
+        with this picture (``""``: a new one). The file exists already if an
+        earlier process was killed after it had stored the file.
 
         Raises ServiceRefused and MediaUnavailable; then nothing is stored.
         """
@@ -108,9 +108,10 @@ class OwnEmoji(Store.Rows):
         return row
 
     def remove(self, app: str, name: str) -> None:
-        """Remove an emoji. Raises ServiceRefused if there is none.
+        """Remove an emoji. Raises ServiceRefused if it does not exist.
 
-        The picture goes first: a removal that fails in between can be repeated.
+        The picture is deleted first, so that a removal that fails in between
+        can be repeated.
         """
         row = self._find(app, name)
         if row is None:

@@ -1,4 +1,4 @@
-"""What the feature declares: settings and tables."""
+"""The declarations of the feature: settings and tables."""
 
 from collections.abc import Iterator
 from typing import Annotated, Final
@@ -68,7 +68,8 @@ class PreviewsOfApp(Struct, frozen=True):
 
 
 def check(config: Config, _locations: Locations) -> Iterator[tuple[str, str]]:
-    """The settings that a careful operator would change."""
+    """Check the settings. Yields settings that a careful operator would
+    change."""
     if settings_of(config, PreviewSettings).allow_loopback:
         yield (
             "previews.allow_loopback",
@@ -106,4 +107,4 @@ TABLES: Final = (
         columns=Reason("it is a copy of public pages, which is made again"),
     ),
 )
-"""In the order of their deletion."""
+"""The tables in the order of their deletion."""

@@ -1,5 +1,4 @@
-"""Finds the first link in a message, and fetches the page and the picture
-behind it.
+"""Finds the first link in a message, and fetches its page and picture.
 
 Each step of a redirection is a request of its own to :class:`PublicRequests`,
 so its address is checked.
@@ -28,8 +27,8 @@ if TYPE_CHECKING:
 TEXT_CHARACTERS: Final = 8_000
 """Characters of a message in which a link is looked for."""
 
-# As in static/messages/parts/format.js. Word characters are those of Latin,
-# Greek and Cyrillic.
+# As in static/messages/parts/format.js. Word characters are the letters of
+# Latin, Greek and Cyrillic.
 _WORD: Final = "A-Za-z0-9\u00aa-\u024f\u0370-\u052f"
 _REST: Final = "[^\\s<>\"'`，。；！？、（）《》「」]"
 _ENDS: Final = (
@@ -58,21 +57,21 @@ _MARKS: Final = re.compile(
 _SITE: Final = re.compile(r"www\.[^./]+\.[^./]")
 _SAFE: Final = "%/:@!$&'()*+,;=~-._"
 _MAX_LINKS: Final = 5
-"""The links of a message that are tried until one may have a preview."""
+"""The most links of a message that are tried until one can have a preview."""
 _SENTENCE_END: Final = ".,:;!?'\"*"
 _ANSWER_BYTES: Final = 65_536
-"""Longest answer of the process that reads pages."""
+"""The longest answer of the process that reads pages, in bytes."""
 _READ_SECONDS: Final = 10.0
 """Time limit for reading one page, without the time in which it waits for its
 turn."""
 _TYPE_CHARACTERS: Final = 200
 _ENCODING_CHARACTERS: Final = 20
 _LOCATION_CHARACTERS: Final = 2000
-"""The beginnings of headers that are looked at."""
+"""The most characters of a header that are read."""
 _MAX_REQUESTS: Final = 5
-"""The first request for a page, and its redirections."""
+"""The most requests for a page: the first one, and its redirections."""
 _SHORTEST_WAIT_SECONDS: Final = 0.001
-"""A time limit of 0 would be none."""
+"""The shortest time limit: 0 would mean no limit."""
 _REDIRECTIONS: Final = frozenset(
     (
         HTTPStatus.MOVED_PERMANENTLY,
@@ -85,8 +84,8 @@ _REDIRECTIONS: Final = frozenset(
 
 
 def first_link(text: str) -> str | None:
-    """The URL of the first link in a message, in ASCII letters; None: there is
-    none that has a preview."""
+    """The URL of the first link in a message, in ASCII letters; None: no link
+    that can have a preview."""
     for url in islice(_links_in(text[:TEXT_CHARACTERS]), _MAX_LINKS):
         link = normal(url)
         if link:
@@ -95,7 +94,7 @@ def first_link(text: str) -> str | None:
 
 
 def _links_in(text: str) -> Iterator[str]:
-    """The URLs of a text, as they are written. Links in code are none."""
+    """The URLs of a text, as they are written. Links in code are left out."""
     for match in _MARKS.finditer(text):
         address = _without_end(match["address"] or match["site"] or "")
         if not address:
@@ -110,7 +109,7 @@ def _links_in(text: str) -> Iterator[str]:
 
 
 def _without_end(address: str) -> str:
-    """An address without the end of the sentence around it."""
+    """An address without the punctuation at the end of its sentence."""
     text = address.rstrip(_SENTENCE_END)
     if text.endswith(")") and "(" not in text:
         return text[:-1].rstrip(_SENTENCE_END)
@@ -118,8 +117,8 @@ def _without_end(address: str) -> str:
 
 
 def normal(url: str) -> str | None:
-    """A URL in ASCII letters, without its fragment, as it is requested; None:
-    it is none of a page."""
+    """A URL in the form that is requested, in ASCII letters and without its
+    fragment; None: it is no URL of a page."""
     url = url.partition("#")[0]
     if len(url) > PublicRequests.URL_CHARACTERS:
         return None
@@ -169,13 +168,13 @@ class Fetching:
 
     def page(self, app: str, sender: str, url: str, most: int) -> LinkedPage | None:
         """Fetch the page of a URL, and return its title and texts; None: it has
-        none. ``most``:
-        bytes that are read. ``app``, ``sender``: whose link it is; the pages of
-        many are read in turn.
+        no title. ``most``: the most bytes that are read. ``app``, ``sender``:
+        the sender of the link; the pages of several senders are read in turn.
 
-        Switches. Raises Unreachable, and what ``admit`` raises.
+        Switches. Raises Unreachable, and the errors of ``admit``.
         """
-        # Loaded for the first page: the module of the process takes 0.6 MB.
+        # Loaded with the first page, because the module of the process takes
+        # 0.6 MB.
         from imserver.media.previews.pages import LinkedPage, PageTask
 
         accept = {
@@ -204,7 +203,7 @@ class Fetching:
         return None
 
     def picture(self, url: str, most: int) -> bytes:
-        """The bytes of a picture; empty: it has too many. Switches. Raises like
+        """The bytes of a picture; empty: it is too large. Switches. Raises like
         :meth:`page`."""
         link = normal(url)
         if link is None or not most:
@@ -217,8 +216,8 @@ class Fetching:
     def _get(
         self, url: str, accept: Mapping[str, str], most: int
     ) -> tuple[str, bytes, Mapping[str, str]]:
-        """The URL behind all redirections, the beginning of the body there, and
-        the headers."""
+        """The URL after all redirections, and the beginning of the body and the
+        headers there."""
         deadline = monotonic() + self._seconds
         headers = {**accept, "Connection": "close"}
         for _ in range(_MAX_REQUESTS):
@@ -239,17 +238,17 @@ class Fetching:
         raise Unreachable("the redirections lead to no page")
 
     def close(self) -> None:
-        """End the process and the connections."""
+        """End the process, and close the connections."""
         self._worker.close()
         self._requests.close()
 
 
 def _redirected(url: str, location: str) -> str | None:
-    """The URL to which a header ``Location`` leads; None: it is none of a
+    """The URL to which a header ``Location`` leads; None: it is no URL of a
     page."""
     beginning = location[:_LOCATION_CHARACTERS]
     with suppress(ValueError):
-        # Servers send UTF-8, which a header has as Latin-1.
+        # Servers send UTF-8, but headers are decoded as Latin-1.
         text = beginning.encode("latin-1").decode("utf-8", "replace")
         return normal(urljoin(url, text))
     return None

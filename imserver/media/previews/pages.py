@@ -5,9 +5,9 @@ It is a program. It reads one :class:`PageTask` per line from its standard input
 :class:`LinkedPage` or ``null``. It imports nothing of the server, and ends with its input. A page that takes
 :data:`CPU_SECONDS` ends it by SIGPROF.
 
-Only the head of a page is read. No text of a page is taken as it is: control
-characters, line breaks and what changes the direction of text are left out, and
-each text has a longest length.
+Only the head of a page is read. Each text of a page is cleaned: control
+characters, line breaks and characters that change the direction of text are
+left out, and the length is limited.
 """
 
 import os
@@ -30,7 +30,7 @@ MEMORY_BYTES: Final = 1 << 28
 CPU_SECONDS: Final = 0.5
 """CPU time for one page."""
 PAGE_BYTES: Final = 2_097_152
-"""Limit of a page that was compressed."""
+"""Limit of the decompressed size of a page."""
 TITLE_CHARACTERS: Final = 200
 DESCRIPTION_CHARACTERS: Final = 300
 SITE_CHARACTERS: Final = 60
@@ -79,19 +79,20 @@ _CHARSETS: Final = {
     "utf8": "utf-8",
     "big5-hkscs": "big5hkscs",
 }
-"""Name of an encoding on the web → its codec. Others are no encodings of
-pages."""
+"""Name of an encoding on the web → its codec. Other names are not accepted."""
 _CHARSET_BYTES: Final = 4096
-"""The beginning of a page that may say its encoding."""
+"""The number of bytes at the beginning of a page in which it may declare its
+encoding."""
 _LONGEST_CHARACTER_BYTES: Final = 4
 """The bytes of a character in UTF-8, at most."""
 _CLEANED_CHARACTERS: Final = 10_000
-"""The beginning of a text that is cleaned, before it is shortened."""
+"""The number of characters of a text that are cleaned, before it is
+shortened."""
 _MAX_NAMES: Final = 1000
 """Limit of the meta elements of a page."""
 _GZIP_OR_ZLIB: Final = 47
-"""In place of the size of the window: with the head of gzip or zlib, whichever
-is there."""
+"""Stands for the size of the window: detect whether the head is of gzip or
+zlib."""
 _FIRST_OWN_DESCRIPTOR: Final = 3
 """Descriptors below are standard input, output and error."""
 _MAX_DESCRIPTORS: Final = 1 << 16
@@ -121,8 +122,8 @@ class PageTask(Struct, frozen=True):
 
 
 class LinkedPage(Struct, frozen=True):
-    """What a page says about itself. ``picture``: an absolute URL. ``""``:
-    nothing."""
+    """The description of a page by itself. ``picture``: an absolute URL. An
+    empty field is not set."""
 
     title: str
     description: str = ""
@@ -131,7 +132,7 @@ class LinkedPage(Struct, frozen=True):
 
 
 def read(task: PageTask) -> LinkedPage | None:
-    """The title of a page, and what else it says about itself; None: it has no
+    """The title of a page, with its other descriptive data; None: it has no
     title. May raise any exception."""
     head = _Head()
     try:
@@ -157,7 +158,7 @@ def read(task: PageTask) -> LinkedPage | None:
         title=title,
         description=clean(description, DESCRIPTION_CHARACTERS),
         site=clean(site, SITE_CHARACTERS),
-        # half of a surrogate pair would be no UTF-8
+        # Half of a surrogate pair is no valid UTF-8.
         picture=picture.encode("utf-8", "replace").decode(),
     )
 
@@ -174,8 +175,8 @@ def unpacked(content: bytes, encoding: str) -> bytes:
 
 
 def decoded(content: bytes, media_type: str) -> str:
-    """The text of a page. The mark at its beginning says its encoding, else its
-    header does, else its text."""
+    """The text of a page. Its encoding is found from the mark at its beginning,
+    else from the header, else from the text."""
     for mark, name in (
         (BOM_UTF8, "utf-8"),
         (BOM_UTF16_LE, "utf-16"),
@@ -196,8 +197,8 @@ def decoded(content: bytes, media_type: str) -> str:
 
 
 def _charset_of(content: bytes, media_type: str) -> str:
-    """The name of the encoding in the header, or in the page; ``""``: neither
-    says one."""
+    """The name of the encoding in the header, or in the page; ``""``: not
+    declared."""
     in_header = _CHARSET_OF_TYPE.search(media_type)
     if in_header:
         return in_header[1].lower()
@@ -212,14 +213,14 @@ def _charset_of(content: bytes, media_type: str) -> str:
 
 def clean(text: str, most: int) -> str:
     """A text in one line, without control characters and marks of direction, of
-    so many characters."""
+    at most ``most`` characters."""
     spaced = " ".join(text[:_CLEANED_CHARACTERS].split())
     visible = "".join(
         letter
         for letter in spaced
         if letter in _JOINERS or unicodedata.category(letter)[0] != "C"
     )
-    # Again: letters that were left out may have stood between spaces.
+    # Again, because removed characters may have been between spaces.
     words = " ".join(visible.split()).strip(_JOINERS)
     line = unicodedata.normalize("NFC", words)
     if len(line) <= most:
@@ -243,7 +244,7 @@ class _Head(HTMLParser):
         self._in_title = False
 
     def first_of(self, names: tuple[str, ...]) -> str:
-        """The content of the first of these meta elements that has any."""
+        """The content of the first of these meta elements that is not empty."""
         for name in names:
             content = self.names.get(name)
             if content:
@@ -280,7 +281,7 @@ class _Head(HTMLParser):
 
 
 def main() -> None:
-    """Carry out the orders of standard input, until it ends."""
+    """Carry out the tasks of standard input, until it ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the server says when it is over
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     os.closerange(_FIRST_OWN_DESCRIPTOR, min(limit, _MAX_DESCRIPTORS))

@@ -2,8 +2,8 @@
 
 Nothing is done when a message is stored. A reader's client asks for the
 previews of the messages that it shows. A link without a row is then fetched,
-once in an app: a row is the lease of the node that does it, and later the
-preview, or that there is none.
+once in an app. The row is first the lease of the node that fetches the link.
+Later it has the preview, or the fact that the link has no preview.
 """
 
 from __future__ import annotations
@@ -63,19 +63,19 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 OWNER: Final = "previews of links, " * 15
-"""The owner of their pictures: longer than the id of any user who logs in, so
-that nobody is it."""
+"""The owner of the pictures. It is longer than the id of any user who logs in,
+so it is nobody's id."""
 WAITING: Final = 200
-"""Most links of a node that wait or are being fetched; of one app and one
-sender: fewer."""
+"""The most links of a node that wait or are being fetched. The limits of one
+app and one sender are lower."""
 WAITING_OF_APP: Final = 50
 WAITING_OF_SENDER: Final = 3
 _SWEPT: Final = 100
 """Old previews that are deleted together."""
 _LEASE_SECONDS: Final = 90
-"""Time for which a node has the work on a link."""
+"""How long a node has the lease of a link."""
 _WORK_SECONDS: Final = 60.0
-"""Time limit for one preview: shorter than the lease."""
+"""Time limit for one preview. It is shorter than the lease."""
 _FAILURE_SECONDS: Final = 3600
 """Time after which a link without a preview is tried again."""
 _DAY_SECONDS: Final = 86_400
@@ -118,8 +118,8 @@ _decode: Final = msgspec.json.Decoder(PageSummary).decode
 
 
 class Previews:
-    """Makes, shows and forgets previews; may raise StorageUnavailable. Owner of
-    what this node fetches."""
+    """Makes, shows and deletes previews. May raise StorageUnavailable. Owner of
+    the fetches of this node."""
 
     page_folder: Final = Path(__file__).parent / "page"
 
@@ -137,9 +137,10 @@ class Previews:
         self._slots = Semaphore(self._settings.at_once)
 
         self.busy: dict[tuple[str, str], gevent.Greenlet[..., None]] = {}
-        """App and link → who fetches it, or waits for a slot."""
+        """(app, link) → the greenlet that fetches it, or waits for a slot."""
         self._waiting: Counter[tuple[str, str]] = Counter()
-        """App and sender (``""``: all) → their links among these."""
+        """(app, sender) → the number of their links among these; sender ``""``:
+        all of the app."""
         self.counts: Counter[str] = Counter()
         """The work of this node since its start: ``made``, ``failed`` and
         ``refused``."""
@@ -159,16 +160,16 @@ class Previews:
         return self.rows.wishes(app, [user]).get(user, PersonWishes())
 
     def remove(self, app: str, user: str, message: int) -> None:
-        """Show no preview below a message of the user. Raises ServiceRefused if
-        it is not theirs."""
+        """Remove the preview below a message of the user. Raises ServiceRefused
+        if it is the message of somebody else."""
         entries = self._readable(app, user, [message])
         if not any(entry.sender == user for entry in entries):
             raise ServiceRefused(problem=Problems.UNKNOWN_MESSAGE)
         self.rows.remove(app, user, message)
 
     def show(self, app: str, user: str, messages: Sequence[int]) -> PreviewsAnswer:
-        """The previews of messages that the user can read. Begins those that do
-        not exist. Switches."""
+        """The previews of messages that the user can read. Starts to make
+        missing previews. Switches."""
         if not self.is_on(app) or not self.wishes(app, user).show:
             return PreviewsAnswer([], [])
         links = self._links(app, self._readable(app, user, messages))
@@ -225,8 +226,8 @@ class Previews:
     # --- work -----------------------------------------------------------------
 
     def _begin(self, app: str, sender: str, url: str) -> None:
-        """Begin to make a preview, unless there is too much to do: then whoever
-        asks again tries again."""
+        """Begin to make a preview, unless there is too much to do. A later
+        request tries again."""
         key = app, hash_of(url)
         if key in self.busy:
             return
@@ -281,7 +282,7 @@ class Previews:
         except Unreachable as error:
             log.debug("there is no preview of a link of %s: %s", app, error)
         except TooManyRequests as late:
-            # No node tries it before the rate allows it.
+            # No node tries it again before the rate allows it.
             self.rows.finish(app, row, late.seconds)
             raise
 
@@ -328,8 +329,8 @@ class Previews:
             )
 
     def sweep(self) -> None:
-        """Delete previews whose time is over, with their pictures. Switches.
-        Raises StorageUnavailable."""
+        """Delete expired previews, with their pictures. Switches. Raises
+        StorageUnavailable."""
         while rows := self.rows.expired(_SWEPT):
             for app, link, picture, until in rows:
                 if picture:
@@ -339,13 +340,13 @@ class Previews:
                 return
 
     def stop(self) -> None:
-        """End what is under way. Other nodes take it over when its lease
-        ends."""
+        """End the fetches that are under way. Other nodes take them over when
+        their leases end."""
         gevent.killall(list(self.busy.values()))
         self.fetching.close()
 
 
 def hash_of(url: str) -> str:
-    """The digest of a URL. It is stored in place of the URL, which may have
-    secrets in it."""
+    """The digest of a URL. It is stored in place of the URL, which may contain
+    secrets."""
     return hashlib.sha256(url.encode()).hexdigest()

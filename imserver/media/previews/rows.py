@@ -19,8 +19,7 @@ NONE: Final = 2
 
 
 class PreviewRow(Struct, frozen=True):
-    """What is stored of a link. ``picture``: the id of its file. ``content``:
-    JSON."""
+    """The row of a link. ``picture``: the id of its file. ``content``: JSON."""
 
     link: str
     state: int
@@ -29,8 +28,8 @@ class PreviewRow(Struct, frozen=True):
 
 
 class PersonWishes(Struct, frozen=True):
-    """What a person wants: whether their links get previews, and whether they
-    see those of others."""
+    """The wishes of a person: whether their links get previews, and whether
+    they see previews of others."""
 
     make: bool = True
     show: bool = True
@@ -41,7 +40,7 @@ _WISHES: Final = RowsOf(PersonWishes, "preview_person", show="shown")
 
 
 class PreviewRows(Store.Rows):
-    """The rows in a store. Without a database there are none."""
+    """The rows in a store. Empty without a database."""
 
     # --- links ----------------------------------------------------------------
 
@@ -49,7 +48,7 @@ class PreviewRows(Store.Rows):
     def current(
         self, sql: PooledStatements, app: str, links: Collection[str]
     ) -> dict[str, PreviewRow]:
-        """Link → its row, for those that are made or being made."""
+        """Link → its row, for links whose previews are made or being made."""
         statement = (
             f"{_LINKS.select} WHERE app = %s AND until > {sql.now} AND link IN {{}}"
         )
@@ -60,13 +59,13 @@ class PreviewRows(Store.Rows):
     def claim(
         self, sql: PooledStatements, app: str, link: str, picture: str, seconds: int
     ) -> str | None:
-        """Take the work on a link for a time. Returns the id of a former
-        picture; ``""``: there was none. None: another node has the work, or has
-        done it meanwhile.
+        """Take the lease of a link for some time. Returns the id of a former
+        picture; ``""``: no former picture. None: another node has the lease, or
+        has made the preview meanwhile.
 
         ``picture``: the id that the new picture will have.
         """
-        # A new row has ended, so it is taken like an old one.
+        # A new row counts as expired, so it is taken like an old one.
         new = (*_LINKS.values(PreviewRow(link, MAKING, "", b"")), app, 0)
         sql.insert_new("link_preview", f"{_LINKS.columns}, app, until", [new])
         query = f"SELECT until, picture, {sql.now} FROM link_preview WHERE app = %s AND link = %s"
@@ -77,8 +76,8 @@ class PreviewRows(Store.Rows):
         if until > now:
             return None
 
-        # The time that was read must still be there: else another node was
-        # faster.
+        # The row must still have the time that was read. Otherwise another node
+        # was faster.
         change = (
             "UPDATE link_preview SET state = %s, until = %s, picture = %s "
             "WHERE app = %s AND link = %s AND until = %s"
@@ -92,8 +91,8 @@ class PreviewRows(Store.Rows):
     def finish(
         self, sql: PooledStatements, app: str, row: PreviewRow, seconds: int
     ) -> bool:
-        """Store a preview for a time; False: another node has taken the work
-        over."""
+        """Store a preview for some time. False: another node has taken the
+        lease over."""
         change = (
             f"UPDATE link_preview SET state = %s, until = {sql.now} + %s, content = %s "
             f"WHERE app = %s AND link = %s AND state = {MAKING} AND picture = %s"
@@ -105,7 +104,7 @@ class PreviewRows(Store.Rows):
     def expired(
         self, sql: PooledStatements, most: int
     ) -> list[tuple[str, str, str, int]]:
-        """App, link, picture and end of some previews whose time is over."""
+        """Some expired previews: (app, link, picture, end)."""
         columns = "app, link, picture, until"
         statement = f"SELECT {columns} FROM link_preview WHERE until < {sql.now} ORDER BY until LIMIT %s"
         rows = sql.query(statement, (most,))
@@ -115,7 +114,7 @@ class PreviewRows(Store.Rows):
         ]
 
     def forget(self, app: str, link: str, until: int) -> None:
-        """Delete a preview whose time is over."""
+        """Delete an expired preview."""
         statement = (
             "DELETE FROM link_preview WHERE app = %s AND link = %s AND until = %s"
         )
@@ -124,7 +123,7 @@ class PreviewRows(Store.Rows):
     # --- people ---------------------------------------------------------------
 
     def wishes(self, app: str, users: Collection[str]) -> Mapping[str, PersonWishes]:
-        """User → their wishes, for those who have any."""
+        """User → their wishes, for users who have stored some."""
         statement = f"SELECT {_WISHES.columns}, member FROM preview_person WHERE app = %s AND member IN {{}}"
         return {
             text_of(row[-1]): _WISHES.read(row)
@@ -140,7 +139,7 @@ class PreviewRows(Store.Rows):
 
     @Store.writing
     def remove(self, sql: PooledStatements, app: str, user: str, message: int) -> None:
-        """Note that the sender of a message wants no preview below it."""
+        """Store that the sender of a message wants no preview below it."""
         sql.insert_new(
             "preview_removed", "app, message, member", [(app, message, user)]
         )

@@ -1,5 +1,5 @@
-"""Files that users send: whole or in parts, pictures, quotas, storage in a
-folder or a bucket."""
+"""Files that users send, as a whole or in parts: pictures, quotas, and storage
+in a folder or a bucket."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Uploaded files: lists, deletion. The views of this package take in and send
-the files themselves."""
+"""Routes of uploaded files: list, delete. The views of this package receive and
+send the files themselves."""
 
 from http import HTTPStatus
 from typing import Annotated, Any, Final, Literal
@@ -184,16 +184,16 @@ routes = Resource(
     base=PartQuery,
     chapter=_CHAPTER,
 )
-"""The response of :func:`imserver.gateway.http.call.answer`."""
+"""Routes with the response of :func:`imserver.gateway.http.call.answer`."""
 streams = Resource(
     "uploads", lambda _, api: api, hot=False, chapter=_CHAPTER, user="required"
 )
-"""The response of the views of this package."""
+"""Routes with the response of the views of this package."""
 
 
 def check_after(api: Api, call: Call, token: str) -> None:
-    """Refuse to store a file whose app, or whose user's account, was deleted
-    during its upload.
+    """Raise an error if the app of a file, or the account of its user, was
+    deleted during the upload.
 
     ``token`` comes from the query. May switch. Raises ApiProblem,
     StorageUnavailable and IssuerUnavailable.
@@ -232,7 +232,7 @@ def list_uploads(
     uploads = api.uploads
     usage = uploads.usage(call.app, call.user)
     before = _position_in(cursor)
-    # one more than the page has, to know whether another page follows
+    # One more than fits on the page, to know whether another page follows.
     rows = uploads.page(call.app, call.user, before, limit + 1)
     page, next_cursor = page_and_cursor(
         rows, limit, lambda row: f"{row.created} {row.id}"
@@ -248,8 +248,8 @@ def list_uploads(
 
 
 def _position_in(cursor: str) -> tuple[int, str]:
-    """The time and the id of the last file of the page before; ``(0, "")``: of
-    none. Raises ApiProblem."""
+    """The time and the id of the last file of the previous page; ``(0, "")``:
+    the first page. Raises ApiProblem."""
     text = read_cursor(cursor)
     if text is None:
         return 0, ""
@@ -264,8 +264,8 @@ _delete_of: Final = msgspec.json.Decoder(UploadDelete)
 
 
 def _read_delete(api: UploadApi, call: Call) -> None:
-    """Read the request; its app and user are those of the file. The body may
-    have the user's token."""
+    """Read the request. Its app and user are the app and the owner of the file.
+    The body may have the user's token."""
     request = api.api.read_json(call, _delete_of)
     call.input = request
     principal = api.api.identify(call, Needs.ANYONE_OR_PUSH, request.token)
@@ -413,7 +413,7 @@ _CHECKSUM: Final = Header(
     "Upload-Checksum", "An algorithm (`sha1`, `sha256`, `md5`) and a digest in base64."
 )
 PART_TYPE: Final = "application/offset+octet-stream"
-"""The Content-Type of bytes of an upload in parts."""
+"""The Content-Type of a part of an upload."""
 _OF_TUS: Final = (*_OVER_RATE, HTTP_TUS_VERSION)
 _OF_PART: Final = (
     *_OF_TUS,

@@ -1,5 +1,5 @@
-"""Files in archives: their bytes go into exports and backups, and come from
-imports and backups."""
+"""Files in archives: writes their bytes to exports and backups, and reads them
+from imports and backups."""
 
 import hashlib
 from collections.abc import Iterator
@@ -51,11 +51,11 @@ class UploadFiles(ArchivedFiles):
         self, row: Upload, is_thumbnail: bool, size: int, of_server: bool
     ) -> Iterator[bytes]:
         """The bytes of a file or of its thumbnail. ``of_server``: for a copy of
-        the whole server, which may miss nothing."""
+        the whole server, which must be complete."""
         media = self._storage.of(row)
         is_checked_first = not (of_server or is_thumbnail)
         if is_checked_first and sha256_of(media, row.id, size) != row.sha256:
-            # its disk is damaged, so no import would take it
+            # The file is damaged on the disk, so no import would accept it.
             raise FileNotFoundError(row.id)
 
         try:
@@ -66,15 +66,14 @@ class UploadFiles(ArchivedFiles):
         except FileNotFoundError:
             if not of_server:
                 raise
-            # it may have been deleted since its row was read
+            # The file may have been deleted since its row was read.
             if self._store.read(partial(upload_rows.find, name=row.id)) is not None:
                 raise MediaUnavailable("a file is missing") from None
             raise
 
     def write(self, app: str, name: str, content: IO[bytes]) -> bool:
-        """Store a file, if its bytes are those of its row. Raises
-        MediaUnavailable, and in an import DamagedFile: then no file of the app
-        is there."""
+        """Store a file, if its bytes match its row. Raises MediaUnavailable,
+        and in an import DamagedFile; then no file of the app stays."""
         if app:
             folder, _, rest = name.partition("/")
             if folder not in (FILES, THUMBNAILS):
@@ -111,8 +110,8 @@ class UploadFiles(ArchivedFiles):
 
 
 def _check_type(row: Upload, is_thumbnail: bool, content: IO[bytes]) -> None:
-    """Refuse content of another type than that of the row, under which a
-    browser gets it. Raises DamagedFile."""
+    """Raise DamagedFile if the content has another type than the row, because
+    browsers get the type of the row."""
     if is_thumbnail:
         media = MediaType("picture", row.thumbnail_type)
     else:
@@ -123,8 +122,8 @@ def _check_type(row: Upload, is_thumbnail: bool, content: IO[bytes]) -> None:
 
 
 def _file_name(row: Upload) -> str:
-    """The name of a file in an archive: that of its sender, or one made of its
-    type."""
+    """The name of a file in an archive: the sender's name for it, or a name
+    made from its type."""
     name = shown_name(row.name).lstrip(".")
     if name:
         return name
@@ -142,8 +141,8 @@ def sha256_of(store: Media, name: str, size: int) -> str:
 
 
 def parts_of(row: Upload) -> tuple[tuple[bool, int], ...]:
-    """The file, and its thumbnail if it has one: whether it is the thumbnail,
-    and its bytes."""
+    """The file, and its thumbnail if it has one, as (whether it is the
+    thumbnail, number of bytes)."""
     file = (False, row.bytes)
     if row.thumbnail_bytes:
         return file, (True, row.thumbnail_bytes)

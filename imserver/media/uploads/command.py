@@ -1,4 +1,5 @@
-"""``imserver uploads move``: files from the folder to the bucket, or back."""
+"""``imserver uploads move``: moves files from the folder to the bucket, or
+back."""
 
 from collections.abc import Iterator
 from contextlib import closing
@@ -27,8 +28,8 @@ _NAMES: Final = {"directory": "", "s3": "s3"}
 
 
 class MoveReport(Struct):
-    """The results of a run. ``bad``: id of a file that stays → why. ``deleted``:
-    copies at the source."""
+    """The results of a run. ``bad``: id of a file that was not moved → the
+    reason. ``deleted``: the number of deleted copies at the source."""
 
     files: int = 0
     bytes: int = 0
@@ -38,11 +39,11 @@ class MoveReport(Struct):
 
 class MediaMove(Service):
     """Moves the bytes of files from one store to the other. A file is moved
-    when its row names the other store, so a run goes on where the one before
-    ended.
+    when its row names the other store, so a run continues where the previous
+    one ended.
 
-    Servers may run meanwhile: a row is changed when the other store has the
-    bytes, and they were read back.
+    Servers may run meanwhile, because a row is changed only after the other
+    store has the bytes, and they were read back.
     """
 
     _store: Store
@@ -52,7 +53,7 @@ class MediaMove(Service):
     report: MoveReport = field(default_factory=MoveReport)
 
     def run(self) -> Iterator[None]:
-        """Move all files; yields after each. Raises StorageUnavailable and
+        """Move all files. Yields after each file. Raises StorageUnavailable and
         MediaUnavailable."""
         for row in upload_rows.rows_of(self._store):
             if row.store_name != self._to:
@@ -90,8 +91,8 @@ class MediaMove(Service):
             self.report.deleted += 1
 
     def _delete_copies(self, row: Upload) -> None:
-        """Delete what an earlier run has left at the source, if the other store
-        has the same bytes."""
+        """Delete copies that an earlier run has left at the source, if the
+        other store has the same bytes."""
         source_name = "" if self._to else "s3"
         row_before = replace(row, store_name=source_name)
         source = self._storage.of(row_before)
@@ -141,7 +142,8 @@ def check_files(
 
 
 def _damage_of(storage: UploadStorage, row: Upload) -> str:
-    """How the bytes of a file differ from its row; ``""``: they do not."""
+    """The difference between the bytes of a file and its row; ``""``: no
+    difference."""
     try:
         if sha256_of(storage.of(row), row.id, row.bytes) != row.sha256:
             return "it has other bytes than were stored"

@@ -12,8 +12,8 @@ SECOND_MS: Final = 1000
 UPLOAD_USER_BYTES: Final = 500
 """Longest user id that may own a file, in bytes of UTF-8."""
 FILE_BYTES: Final = 4096
-"""Bytes of a quota that a file costs besides its content: for its block on a
-disk, its row, and its name in a folder."""
+"""Bytes that a file costs of a quota in addition to its content: for its block
+on a disk, its row, and its name in a folder."""
 
 
 class MediaUnavailable(Unavailable, problem=Problems.MEDIA_UNAVAILABLE):
@@ -25,7 +25,7 @@ class Upload(Struct, frozen=True):
     bytes."""
 
     id: str
-    """Random. It is the only proof needed to download the file."""
+    """A random id. It is the only proof needed to download the file."""
     app: str
     user: str
     kind: str
@@ -42,7 +42,7 @@ class Upload(Struct, frozen=True):
     store_name: str = ""
     """``""``: the directory. ``"s3"``: the bucket."""
     width: int = 0
-    """Of a picture, in pixels, as displayed."""
+    """Width of a picture as displayed, in pixels."""
     height: int = 0
     thumbnail_bytes: int = 0
     """0: no thumbnail."""
@@ -50,14 +50,14 @@ class Upload(Struct, frozen=True):
 
     @property
     def stored_bytes(self) -> int:
-        """The bytes of the file and its thumbnail, which count against the
+        """The bytes of the file and its thumbnail. They count against the
         quota."""
         return self.bytes + self.thumbnail_bytes
 
 
 class State(Struct, frozen=True):
-    """The offer of a client who uploads in parts, in the state file.
-    ``metadata``: as it was sent."""
+    """The offer of a client that uploads in parts, as stored in the state file.
+    ``metadata``: as the client has sent it."""
 
     length: int
     name: str = ""
@@ -73,7 +73,7 @@ class Usage(Struct, frozen=True):
 
     @property
     def charged(self) -> int:
-        """The bytes of the quota that they cost."""
+        """The bytes of the quota that the files cost."""
         return self.bytes + self.files * FILE_BYTES
 
 

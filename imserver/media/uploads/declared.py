@@ -1,4 +1,4 @@
-"""What the feature declares: settings, problems and tables."""
+"""The declarations of the feature: settings, problems and tables."""
 
 from collections.abc import Iterator
 from typing import Annotated, Final, Literal
@@ -61,8 +61,8 @@ class UploadSettings(Struct, frozen=True):
 
 
 def check(config: Config, locations: Locations) -> Iterator[tuple[str, str]]:
-    """Check where the bucket is. Raises ConfigError. Yields what a careful
-    operator would change."""
+    """Check the settings of the bucket. Raises ConfigError. Yields settings
+    that a careful operator would change."""
     uploads = settings_of(config, UploadSettings)
     if uploads.s3_url and not HTTP_URL.match(uploads.s3_url):
         raise locations.wrong(
@@ -139,7 +139,8 @@ TABLES: Final = (
             width int out, height int out, thumbnail_bytes big out, thumbnail_type string64 out""",
         erase_user=(
             'DELETE FROM upload WHERE app = %s AND "user" = %s',
-            # With the total of the app, which the next upload counts anew.
+            # This includes the total of the app, which the next upload counts
+            # again.
             """DELETE FROM upload_usage WHERE app = %s AND "user" IN (%s, '')""",
         ),
     ),
@@ -149,4 +150,4 @@ TABLES: Final = (
         erase_user=Reason("it goes with the files of the user"),
     ),
 )
-"""In the order of their deletion."""
+"""The tables in the order of their deletion."""

@@ -1,7 +1,7 @@
 """Uploaded files in a directory.
 
-File access is not cooperative: a busy disk would block the loop. So all of it
-runs in a few native threads while the calling greenlet waits.
+File access is not cooperative: a busy disk would block the loop. So all file
+access runs in a few native threads, while the calling greenlet waits.
 """
 
 import hashlib
@@ -25,8 +25,8 @@ PIECE_BYTES: Final = 65536
 STALE_SECONDS: Final = 86400.0
 """Age of unfinished files that are removed."""
 STATE: Final = ".json"
-"""Suffix of the file about an unfinished upload. Its time is that of the last
-request for the upload."""
+"""Suffix of the state file of an unfinished upload. The time of the file is the
+time of the last request for the upload."""
 _INCOMING: Final = "incoming"
 PRIVATE_FILE: Final = 0o600
 """The mode of a file that only this user may read and write."""
@@ -37,23 +37,23 @@ _LOGGED_CHARACTERS: Final = 100
 
 
 def open_private(path: Path) -> IO[bytes]:
-    """Open a file for appending, unbuffered. A new file may be read and written
-    only by this user."""
+    """Open a file for appending, unbuffered. Only this user may read and write
+    a new file."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
     return open(os.open(path, flags, PRIVATE_FILE), "ab", buffering=0)
 
 
 def write_all(file: IO[bytes], piece: bytes) -> None:
-    """Write a piece. A disk that is nearly full takes a part of it before it
-    refuses the rest."""
+    """Write a whole piece. A disk that is nearly full takes a part of it before
+    it refuses the rest."""
     rest = memoryview(piece)
     while rest:
         rest = rest[file.write(rest) :]
 
 
 def make_private(folder: Path) -> None:
-    """Create a folder and its parents for this user only. They survive a power
-    failure."""
+    """Create a folder and its parents, for this user only. The folders survive
+    a power failure."""
     if not folder.is_dir():
         make_private(folder.parent)
         folder.mkdir(mode=_PRIVATE_FOLDER, exist_ok=True)
@@ -61,8 +61,8 @@ def make_private(folder: Path) -> None:
 
 
 def folder_of(app: str, user: str) -> str:
-    """The name of the folder of a user's unfinished uploads; ``""``: a pattern
-    for all of the app."""
+    """The name of the folder of a user's unfinished uploads. ``user`` ``""``: a
+    pattern for all folders of the app."""
     user_part = _hashed(user) if user else "*"
     return f"{_hashed(app)}-{user_part}"
 
@@ -112,7 +112,7 @@ class Directory(Service):
         return removed
 
     def forget_unfinished(self, app: str, user: str = "") -> None:
-        """Remove the unfinished uploads of a user; without one: of the app."""
+        """Remove the unfinished uploads of a user; ``""``: of the app."""
 
         def work() -> None:
             import shutil  # on first use: it loads compressors, 0.2 MB
@@ -128,14 +128,14 @@ class Directory(Service):
         return disk.f_bavail * disk.f_frsize
 
     def put(self, name: str, path: str, _size: int, _sha256: str, _kind: str) -> None:
-        """Move a finished file into the store. It survives a power failure once
-        this returns."""
+        """Move a finished file into the store. Once this returns, the file
+        survives a power failure."""
         source = Path(path)
         target = self._path(name)
 
         def work() -> None:
-            # First the bytes, then their name: after a power failure a file
-            # that is there is whole.
+            # First the bytes, then their name. So a file that exists after a
+            # power failure is complete.
             Threads.synchronise(source)
             make_private(target.parent)
             source.replace(target)
@@ -177,12 +177,12 @@ class Directory(Service):
         self.do(unlink)
 
     def close(self) -> None:
-        """Nothing to release."""
+        """Do nothing: there is nothing to release."""
 
     def _path(self, name: str) -> Path:
         if "/" in name or name.startswith("."):
-            # Of a row that nobody here has made, such as one of a forged
-            # backup.
+            # The name is from a row that this server has not made, for example
+            # from a forged backup.
             beginning = name[:_LOGGED_CHARACTERS]
             raise MediaUnavailable(f"no file of ours has the name {beginning!r}")
         return self.root / name[:2] / name

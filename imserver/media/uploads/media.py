@@ -2,8 +2,9 @@
 pictures.
 
 The name of the file and the type given by the sender are ignored. Only formats
-that browsers and phones play are recognised. Every other file, also HTML and
-SVG with their scripts, has the type ``file``, which no browser shows as a page.
+that browsers and phones play are recognised. Every other file, including HTML
+and SVG with their scripts, has the type ``file``, which no browser shows as a
+page.
 
 Pictures are untrusted. So a process of its own decodes them, one at a time, with limits of memory and time:
 :mod:`imserver.media.uploads.pictures`.
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from imserver.media.uploads.pictures import Picture
 
 HEAD_BYTES: Final = 4096
-"""Number of bytes of a file that are examined."""
+"""The number of bytes of a file that are examined."""
 
 
 class MediaType(Struct, frozen=True):
@@ -96,8 +97,8 @@ time."""
 
 
 class PictureWorker(Worker):
-    """Reads pictures. ``pixels``: the longer side of a thumbnail; 0: none is
-    made."""
+    """Reads pictures. ``pixels``: the longer side of a thumbnail; 0: no
+    thumbnails."""
 
     def __init__(self, pixels: int) -> None:
         program = str(Path(__file__).with_name("pictures.py"))
@@ -117,11 +118,11 @@ class PictureWorker(Worker):
         thumbnail to ``target`` and, if it must be turned or has metadata, the
         picture without them to ``cleaned``.
 
-        ``app``, ``user``: whose picture it is; the pictures of many are read in
-        turn. Returns None if the file is not a readable picture. Raises
-        TooCostly. Switches.
+        ``app``, ``user``: the owner of the picture; the pictures of several
+        users are read in turn. Returns None if the file is not a readable
+        picture. Raises TooCostly. Switches.
         """
-        # Loaded for the first picture, to save the memory of the module of the
+        # Loaded with the first picture, to save the memory of the module of the
         # process.
         from imserver.media.uploads.pictures import Picture, PictureTask
 

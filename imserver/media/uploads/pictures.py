@@ -1,15 +1,15 @@
-"""The process that reads pictures: measures, thumbnails, and pictures that are
-upright and without metadata.
+"""The process that reads pictures: measures them, and makes thumbnails and
+upright pictures without metadata.
 
 It is a program. It reads one :class:`PictureTask` per line from its standard input and answers each with a
 :class:`Picture` or ``null``. It imports nothing of the server, and ends with its input. A picture that takes
 :data:`CPU_SECONDS` ends it by SIGPROF.
 
-Metadata is removed without decoding: the parts of the file that a browser needs
-for the pixels and their colours are copied, everything else is left out. Only a
-picture that must be turned is encoded again. Pillow decodes. Only known formats
-are read. The size and the number of parts are checked before anything is
-decoded, and a picture that needs too much memory gets no thumbnail.
+Metadata is removed without decoding. Only the parts of the file that a browser
+needs for the pixels and their colours are copied. Only a picture that must be
+turned is encoded again. Pillow decodes. Only known formats are read. The size
+and the number of parts are checked before decoding. A picture that needs too
+much memory gets no thumbnail.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ MAX_SEGMENTS: Final = 1000
 """Limit of the segments and fill bytes in front of the first scan of a JPEG.
 Cameras write a few dozen."""
 MAX_CHUNKS: Final = 10_000
-"""Limit of the chunks of a PNG: encoders write one for each 8 KB of pixels, or
-longer ones."""
+"""Limit of the chunks of a PNG. Encoders write one for each 8 KB of pixels, or
+larger ones."""
 MAX_PIXELS: Final = 16_000_000
 """Pixel limit of a picture that must be decoded whole: 64 MB, and as much again
 while it is scaled down."""
@@ -55,8 +55,8 @@ MAX_FILTERED_PIXELS: Final = 8_000_000
 """Pixel limit of a picture with a transparent colour, which is first converted
 to transparent pixels."""
 MAX_SCANS: Final = 100
-"""Limit of the scans of a JPEG: each processes the whole picture once more, and
-may have only 35 bytes."""
+"""Limit of the scans of a JPEG. Each scan of perhaps only 35 bytes processes
+the whole picture once more."""
 _FORMATS: Final = {
     "image/jpeg": "JPEG",
     "image/png": "PNG",
@@ -64,7 +64,7 @@ _FORMATS: Final = {
     "image/webp": "WEBP",
 }
 _ORIENTATION: Final = 0x0112
-"""The tag of EXIF that says how a picture is turned."""
+"""The tag of EXIF for the orientation of a picture."""
 _UPRIGHT: Final = 1
 _TURNED: Final = range(2, 9)
 """The orientations of pictures that must be turned or mirrored."""
@@ -82,8 +82,9 @@ billion."""
 
 
 class PictureTask(Struct, frozen=True):
-    """A picture to read: its path and media type, where its thumbnail (with a
-    longer side of ``pixels``; 0: none) and the picture without metadata go."""
+    """A picture to read: its path and media type, and the paths for its
+    thumbnail and for the picture without metadata. ``pixels``: the longer side
+    of the thumbnail; 0: no thumbnail."""
 
     path: str
     type: str
@@ -103,7 +104,7 @@ class Picture(Struct, frozen=True):
 
 
 def look(task: PictureTask) -> Picture:
-    """Carry out an order. Raises any exception if the file is not a readable
+    """Carry out a task. Raises any exception if the file is not a readable
     picture."""
     path = Path(task.path)
     form = _FORMATS[task.type]
@@ -111,8 +112,8 @@ def look(task: PictureTask) -> Picture:
 
     with _opened(path, form) as image:
         orientation = _UPRIGHT
-        # Of a PNG without EXIF in front of the pixels, Pillow would decode all
-        # of them.
+        # If a PNG has no EXIF in front of the pixels, Pillow would decode all
+        # pixels.
         if form == "JPEG" or "exif" in image.info:
             orientation = image.getexif().get(_ORIENTATION, _UPRIGHT)
             if orientation not in _TURNED:
@@ -131,8 +132,8 @@ def look(task: PictureTask) -> Picture:
 
 
 def _check_parts(path: Path, form: str) -> None:
-    """Raise ValueError if a file has too many parts: Pillow does work for each
-    before it looks at pixels."""
+    """Raise ValueError if a file has too many parts, because Pillow processes
+    each part before it reads pixels."""
     if form not in _COUNTED:
         return
     most, sizes_of = _COUNTED[form]
@@ -192,12 +193,12 @@ def _turned(image: Image, orientation: int) -> Image:
 
 
 def _thumbnail(image: Image, form: str, orientation: int, task: PictureTask) -> str:
-    """Write the thumbnail. Return its media type; ``""`` if there is none."""
+    """Write the thumbnail. Return its media type; ``""``: no thumbnail."""
     pixels = task.pixels
     if not pixels or image.width * image.height > _most_pixels(image, form):
         return ""
     image.draft("RGB", (pixels * 2, pixels * 2))
-    # long and low: it cannot be decoded any smaller
+    # The picture is long and low, so it cannot be decoded any smaller.
     if image.width * image.height > MAX_PIXELS:
         return ""
     try:
@@ -239,7 +240,7 @@ def _is_one_scan(image: Any) -> bool:
     size = _SCAN_HEAD_BYTES + _SCAN_COMPONENT_BYTES * image.layers
     image.fp.seek(-size, SEEK_CUR)
     header: bytes = image.fp.read(size)
-    # its length in two bytes, then the number of its components
+    # The header has its length in two bytes, then the number of its components.
     expected = bytes((0, size, image.layers))
     return "progressive" not in image.info and header.startswith(expected)
 
@@ -282,8 +283,8 @@ def _write(image: Image, pixels: int, orientation: int, target: str) -> str:
 
 
 def _cleaned(path: Path, form: str, orientation: int) -> bytes | None:
-    """A picture that is upright and has no metadata; None if it is so
-    already."""
+    """The upright picture without metadata; None if the file is upright and has
+    no metadata already."""
     content = path.read_bytes()
     if orientation != _UPRIGHT:
         turned = _turned_content(path, form, orientation)
@@ -292,8 +293,8 @@ def _cleaned(path: Path, form: str, orientation: int) -> bytes | None:
 
     cleaned = b"".join(_CLEANERS[form](content))
     if orientation != _UPRIGHT and form == "JPEG":
-        # It needs too much memory to be turned: browsers turn it, as its only
-        # metadata says.
+        # Turning it needs too much memory. It keeps the orientation as its only
+        # metadata, so that browsers turn it.
         start = cleaned[:_MARKER_BYTES]
         rest = cleaned[_MARKER_BYTES:]
         cleaned = start + _orientation_segment(orientation) + rest
@@ -303,7 +304,8 @@ def _cleaned(path: Path, form: str, orientation: int) -> bytes | None:
 
 
 def _orientation_segment(orientation: int) -> bytes:
-    """A segment of EXIF with one entry: how browsers turn the picture."""
+    """A segment of EXIF with one entry: the orientation, by which browsers turn
+    the picture."""
     count = 1
     entry = struct.pack(
         "<HHIHH", _ORIENTATION, _EXIF_SHORT, count, orientation, _EXIF_PADDING
@@ -315,8 +317,8 @@ def _orientation_segment(orientation: int) -> bytes:
 
 
 def _turned_content(path: Path, form: str, orientation: int) -> bytes | None:
-    """The picture turned and encoded again; None if it is too large, moves, or
-    is broken."""
+    """The turned picture, encoded again; None if it is too large, animated, or
+    broken."""
     with _opened(path, form) as image:
         is_large = image.width * image.height > min(
             MAX_PIXELS, _most_pixels(image, form)
@@ -364,7 +366,7 @@ _APP1: Final = 0xE1
 _APP2: Final = 0xE2
 """The segment of a colour profile."""
 _APP14: Final = 0xEE
-"""The segment of Adobe, which says how colours are encoded."""
+"""The segment of Adobe with the encoding of the colours."""
 _JFIF_BYTES: Final = 18
 _JFIF_HEAD: Final = b"\xff\xe0\0\x10"
 _JFIF_THUMBNAIL_SIZE_BYTES: Final = 2
@@ -372,7 +374,8 @@ _EXIF_SHORT: Final = 3
 """The type of an entry of EXIF with a number of two bytes."""
 _EXIF_PADDING: Final = 0
 _NO_DIRECTORY: Final = 0
-"""In place of the position of the next directory of EXIF."""
+"""Stands for the position of the next directory of EXIF if there is no next
+one."""
 
 
 def _cleaned_jpeg(data: bytes) -> Iterator[bytes]:
@@ -407,7 +410,7 @@ def _cleaned_jpeg(data: bytes) -> Iterator[bytes]:
 
 
 def _cleaned_segment(marker: int, segment: bytes) -> bytes:
-    """The part of a segment of a JPEG that stays; empty: nothing."""
+    """The part of a segment of a JPEG that is copied; empty: nothing."""
     content = segment[_SEGMENT_HEAD_BYTES:]
     if marker < _APP0:
         return segment
@@ -425,8 +428,9 @@ def _cleaned_segment(marker: int, segment: bytes) -> bytes:
     return b""
 
 
-# A PNG and a WebP are rows of chunks: in a PNG the length of the content, the
-# name, the content, a checksum; in a WebP the name, the length, the content.
+# A PNG and a WebP are sequences of chunks. A chunk of a PNG has the length of
+# the content, the name, the content and a checksum; a chunk of a WebP has the
+# name, the length and the content.
 _CHUNK_LENGTH_BYTES: Final = 4
 _CHUNK_HEAD_BYTES: Final = 8
 """Length and name."""
@@ -479,7 +483,7 @@ _COLOUR_BYTES: Final = 3
 
 
 def _cleaned_gif(data: bytes) -> Iterator[bytes]:
-    """The blocks of a GIF that make its pixels, colours and movement (GIF89a,
+    """The blocks of a GIF that make its pixels, colours and animation (GIF89a,
     appendix A)."""
     at = _GIF_HEAD_BYTES + _table_bytes(data[_GIF_FLAGS_AT])
     yield data[:at]
@@ -516,8 +520,8 @@ def _table_bytes(flags: int) -> int:
 
 
 def _end_of_blocks(data: bytes, at: int) -> int:
-    """The end of the blocks that begin at ``at``: each has its length in front,
-    the last one is empty."""
+    """The end of the blocks that begin at ``at``. Each block has its length in
+    front; the last one is empty."""
     while at < len(data) and data[at]:
         at += 1 + data[at]
     return at + 1
@@ -536,8 +540,8 @@ _WEBP_METADATA_FLAGS: Final = 0x0C
 
 
 def _cleaned_webp(data: bytes) -> Iterator[bytes]:
-    """The chunks of a WebP that make its pixels, colours and movement (RFC 9649
-    section 2)."""
+    """The chunks of a WebP that make its pixels, colours and animation (RFC
+    9649 section 2)."""
     length = data[_WEBP_NAME_BYTES:_CHUNK_HEAD_BYTES]
     end = _CHUNK_HEAD_BYTES + int.from_bytes(length, "little")
     content = b"".join(_webp_chunks(data[_WEBP_HEAD_BYTES:end]))
@@ -573,8 +577,8 @@ _COUNTED: Final = {
     "JPEG": (MAX_SEGMENTS, _jpeg_segments),
     "PNG": (MAX_CHUNKS, _png_chunks),
 }
-"""Format → the most parts in front of the pixels, or of a whole file; where
-they are."""
+"""Format → the limit of its parts (in front of the pixels, or in the whole
+file), and the function that finds them."""
 _CLEANERS: Final[dict[str, Callable[[bytes], Iterator[bytes]]]] = {
     "JPEG": _cleaned_jpeg,
     "PNG": _cleaned_png,
@@ -601,7 +605,7 @@ def prepare() -> None:
 
 
 def main() -> None:
-    """Carry out the orders of standard input, until it ends."""
+    """Carry out the tasks of standard input, until it ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the server says when it is over
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     os.closerange(_FIRST_OWN_DESCRIPTOR, min(limit, _MAX_DESCRIPTORS))

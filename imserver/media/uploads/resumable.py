@@ -1,17 +1,17 @@
 """Uploads in several requests (tus 1.0): an interrupted client continues at the
 stored offset.
 
-An unfinished upload has a state file with what was offered, and a part file
-with the bytes so far, whose size is the offset. Both are in the folder of their
-user within the folder of incoming files, so that every process and node with
-that folder can continue. A lock on the state file admits one request at a time;
-it ends with its process. The last byte counts once the row of the file is
-committed. Until then the client sends it again.
+An unfinished upload has a state file with the offer, and a part file with the
+bytes so far. The size of the part file is the offset. Both are in the folder of
+their user within the folder of incoming files. So every process and node with
+that folder can continue the upload. A lock on the state file admits one request
+at a time; it ends with its process. The last byte counts only after the row of
+the file is committed. Until then the client sends it again.
 
-After a power failure a part file may have any bytes behind those that were
-synchronised. So a third file notes how many these are at the end of each
-request, and in which life of the machine. In another life, or on another
-machine, only they count.
+After a power failure a part file may have wrong bytes after the synchronised
+ones. So a third file stores the number of synchronised bytes at the end of each
+request, and the life of the machine. In another life, or on another machine,
+only these bytes count.
 """
 
 import errno
@@ -54,16 +54,16 @@ from imserver.plugin.runtime import Threads
 MAX_UNFINISHED: Final = 100
 """Unfinished uploads of one user."""
 ALGORITHMS: Final = ("sha1", "sha256", "md5")
-"""Checksums of a request's bytes."""
+"""The algorithms for checksums of a request's bytes."""
 _ID: Final = re.compile(rf"[A-Za-z0-9_-]{{{ID_CHARACTERS}}}")
 _DONE: Final = ".done"
 """Suffix of the state file of a finished upload."""
 _CHECKED: Final = ".from"
-"""Suffix of the file with the offset to return to, while bytes arrive whose
-checksum is not verified."""
+"""Suffix of the file with the offset to return to. It exists while bytes arrive
+whose checksum is not verified yet."""
 _SURE: Final = ".sure"
-"""Suffix of the file about the bytes that were synchronised. Both its values
-have a fixed length."""
+"""Suffix of the file about the synchronised bytes. Both its values have a fixed
+length."""
 _NEW: Final = ".new"
 """Suffix of the state file while it is written."""
 _PIECE_BYTES: Final = 16384
@@ -98,16 +98,16 @@ class ResumableUploads:
     :class:`TransferRefused`, MediaUnavailable and StorageUnavailable."""
 
     def __init__(self, uploads: Uploads, boot: str = "") -> None:
-        """``boot``: the life of the machine; ``""``: as the kernel says."""
+        """``boot``: the life of the machine; ``""``: the kernel tells it."""
         self._uploads = uploads
         self._boot = boot or _boot_id()
         self._locked: dict[str, PartialUpload | None] = {}
 
     def create(self, offer: Offer, metadata: str) -> str:
-        """Begin an upload. Return its id, which is that of the file later.
+        """Begin an upload. Return its id, which is later the id of the file.
 
-        It is there before its limits are checked, so that uploads that begin at
-        once see each other.
+        The upload exists before its limits are checked, so that simultaneous
+        uploads see each other.
         """
         self._uploads.check(offer)
         name = new_id()
@@ -130,8 +130,8 @@ class ResumableUploads:
 
     @contextmanager
     def begun(self, offer: Offer, metadata: str) -> Iterator[PartialUpload]:
-        """Context with a new upload; see :meth:`create`. An error in it removes
-        it: nobody knows the id."""
+        """Context with a new upload; see :meth:`create`. An error inside
+        removes the upload, because nobody knows its id."""
         name = self.create(offer, metadata)
         try:
             with self.opened(offer.app, offer.user, name) as part:
@@ -144,9 +144,9 @@ class ResumableUploads:
     def opened(self, app: str, user: str, name: str) -> Iterator[PartialUpload]:
         """Context in which no other request uses this upload of this user.
 
-        Refuses an unknown or expired upload, and one that another request uses.
-        That request ends if it has been silent for a second: its line may be
-        lost.
+        Refuses an unknown or expired upload, and an upload that another request
+        uses. That request ends if it has been silent for a second, because its
+        connection may be lost.
         """
         if name in self._locked:
             self._end_if_silent(self._locked[name])
@@ -197,7 +197,7 @@ class ResumableUploads:
         """Append ``length`` bytes at ``offset``. Return the file if it is
         complete.
 
-        ``offer``: who sends; name, kind and length are those of the state. The
+        ``offer``: the sender; name, kind and length come from the state. The
         bytes that arrived before an error count, unless they have a checksum.
         """
         state = part.state
@@ -221,7 +221,7 @@ class ResumableUploads:
                 try:
                     self._receive(part, offer, length, read, checksum)
                 except BaseException:
-                    # The client goes on after what has arrived.
+                    # The client continues after the bytes that have arrived.
                     with suppress(MediaUnavailable):
                         self._synchronise(part)
                     raise
@@ -231,8 +231,8 @@ class ResumableUploads:
                     return None
                 row = self._uploads.finish(offer, part.path, part.id)
         except TransferRefused as refused:
-            # An upload that can never be accepted goes; the client may go on
-            # with any other one.
+            # An upload that can never be accepted is deleted. The client may
+            # continue with any other one.
             problem = refused.problem
             is_complete = part.offset == state.length
             if problem in (HTTP_KIND_REFUSED, HTTP_FILE_TOO_LARGE) or (
@@ -249,7 +249,7 @@ class ResumableUploads:
         return row
 
     def _synchronise(self, part: PartialUpload) -> None:
-        """Let the bytes so far survive a power failure."""
+        """Make the bytes so far survive a power failure."""
 
         def work() -> None:
             try:
@@ -327,7 +327,7 @@ def _boot_id() -> str:
 
 
 def _write_sure(path: Path, size: int, boot: str) -> None:
-    # In place: a sector is written whole or not at all.
+    # Written in place, because a sector is written completely or not at all.
     flags = os.O_WRONLY | os.O_CREAT
     descriptor = os.open(path.with_suffix(_SURE), flags, PRIVATE_FILE)
     try:
@@ -338,8 +338,8 @@ def _write_sure(path: Path, size: int, boot: str) -> None:
 
 
 def _drop_unsure(path: Path, boot: str = "") -> None:
-    """Drop the bytes that were not synchronised, unless they are of this life
-    of the machine."""
+    """Drop bytes that were not synchronised, unless they were written in this
+    life of the machine."""
     try:
         text = path.with_suffix(_SURE).read_text("ascii")
     except FileNotFoundError:  # begun by a release before

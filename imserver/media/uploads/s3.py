@@ -28,7 +28,7 @@ EMPTY_SHA256: Final = hashlib.sha256(b"").hexdigest()
 
 _ALGORITHM: Final = "AWS4-HMAC-SHA256"
 _DATE_CHARACTERS: Final = 8
-"""The date at the beginning of a moment."""
+"""The length of the date at the beginning of a time stamp."""
 _ATTEMPTS: Final = 3
 _MAX_POOLS: Final = 4
 """Limit of the pools of connections, one for each host."""
@@ -62,7 +62,7 @@ def signed_headers(
     canonical and without a query.
 
     ``sha256``: of the body, in hexadecimal. All headers and Host are signed.
-    Host is not in the result: the sender of the request adds it.
+    Host is not in the result, because the sender of the request adds it.
     """
     moment = (now or datetime.now(UTC)).strftime("%Y%m%dT%H%M%SZ")
     date = moment[:_DATE_CHARACTERS]
@@ -134,7 +134,7 @@ class Bucket:
 
     def delete(self, name: str) -> None:
         """Delete a file. Raises MediaUnavailable."""
-        # one that is not there is as good as deleted
+        # A missing file counts as deleted.
         wanted = (HTTPStatus.OK, HTTPStatus.NO_CONTENT, HTTPStatus.NOT_FOUND)
         self._answered("DELETE", name, {}, wanted).drain_conn()
 
@@ -149,7 +149,7 @@ class Bucket:
     ) -> Any:
         """Send a request until the answer has one of the statuses in
         ``wanted``. Raises MediaUnavailable."""
-        # Imported here: nodes without a bucket need not load it.
+        # Imported here, because nodes without a bucket need not load it.
         from urllib3 import PoolManager, Timeout
         from urllib3.exceptions import HTTPError
 

@@ -2,8 +2,8 @@
 files.
 
 The number of slots is small, and a slow peer occupies one for a long time. So
-each user and each address has a limited share of the slots, transfers below the
-minimum rate end, and the slowest transfer is ended when all slots are taken.
+each user and each address has a limited share of the slots. Transfers below the
+minimum rate end. When all slots are taken, the slowest transfer is ended.
 """
 
 import errno
@@ -22,12 +22,12 @@ from imserver.plugin.errors import Problems, ServiceRefused
 from imserver.plugin.runtime import Service, network_of
 
 GRACE_SECONDS: Final = 10.0
-"""Age from which a transfer must reach the minimum rate, and may be ended in
-favour of another one."""
+"""The age from which a transfer must reach the minimum rate, and may be ended
+in favour of another one."""
 
 
 class TransferRefused(ServiceRefused):
-    """The file is not accepted, or not sent, with the problem that says why."""
+    """The file is not accepted, or not sent. The problem has the reason."""
 
 
 class Transfer:
@@ -68,7 +68,8 @@ class Transfer:
         """End the transfer in favour of another one: interrupt its greenlet.
         Never switches."""
         self.ended = True
-        # By the hub: to throw an error into a greenlet switches to it.
+        # Done by the hub, because throwing an error into a greenlet switches to
+        # it.
         gevent.get_hub().loop.run_callback(self._interrupt)
 
     def _interrupt(self) -> None:
@@ -116,8 +117,9 @@ class Transfers(Service):
         return new
 
     def _end_slowest(self, transfers: list[Transfer]) -> bool:
-        """Whether one of them could be ended: a transfer whose rate says
-        something, because it has run for a while."""
+        """End the slowest transfer, and return whether there was one. Only
+        transfers that have run for some time can be ended, because their rate
+        is meaningful."""
         now = monotonic()
         old = [one for one in transfers if now - one.since >= GRACE_SECONDS]
         if not old:

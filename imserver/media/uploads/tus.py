@@ -259,7 +259,7 @@ def _progress(part: PartialUpload) -> Headers:
 
 
 def _state_headers(part: PartialUpload) -> Headers:
-    """How much of an upload the server has, and of how much."""
+    """The headers with the offset and the length of an upload."""
     headers: Headers = (
         *_progress(part),
         ("Upload-Length", str(part.state.length)),

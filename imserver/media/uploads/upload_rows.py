@@ -9,21 +9,21 @@ from imserver.media.uploads.contract import FILE_BYTES, Upload, Usage
 from imserver.plugin.storage import PooledStatements, RowsOf, Store, marks_of
 
 TOTAL: Final = ""
-"""In place of a user: the total of the app."""
+"""Stands for a user: the total of the app."""
 _ROWS: Final = RowsOf(Upload, "upload", user='"user"', store_name="place")
 _INSERT: Final = f"INSERT INTO upload ({_ROWS.columns}) VALUES {marks_of(len(Upload.__struct_fields__))}"
 _USAGE: Final = 'SELECT bytes, files FROM upload_usage WHERE app = %s AND "user" = %s'
 _FREE: Final = 'UPDATE upload_usage SET bytes = bytes - %s, files = files - 1 WHERE app = %s AND "user" = %s'
-"""Take a file off the usage of a user, or of the app."""
+"""Subtracts a file from the usage of a user, or of the app."""
 _USAGE_OF_ALL: Final = "SELECT coalesce(sum(bytes), 0), coalesce(sum(files), 0) FROM upload_usage WHERE app = %s"
-"""The sums over the users of an app, with which its total begins."""
+"""Selects the sums over the users of an app, with which its total begins."""
 
 
 def add(
     sql: PooledStatements, row: Upload, quota_bytes: int, app_quota_bytes: int = 0
 ) -> bool:
-    """Store a row; False if it exceeds the quota of its owner, or of the app
-    (0: none)."""
+    """Store a row. False: it exceeds the quota of its owner, or of the app (0:
+    no quota)."""
     if not sql.query(_USAGE, (row.app, TOTAL)):
         size, files = sql.query(_USAGE_OF_ALL, (row.app,))[0]
         _begin_usage(sql, row.app, TOTAL, int(size), int(files))
@@ -39,7 +39,7 @@ def add(
 def _begin_usage(
     sql: PooledStatements, app: str, user: str, size: int, files: int
 ) -> bool:
-    """Create the row with the usage of a user; False if another transaction has
+    """Create the row with the usage of a user. False: another transaction has
     created it."""
     from sqlalchemy.exc import IntegrityError
 
@@ -53,8 +53,8 @@ def _begin_usage(
 
 
 def _charge(sql: PooledStatements, row: Upload, user: str, quota_bytes: int) -> bool:
-    """Count a file for its owner or for the total of its app; False if it
-    exceeds the quota.
+    """Count a file for its owner or for the total of its app. False: it exceeds
+    the quota.
 
     One statement checks and counts, so concurrent uploads cannot exceed the
     quota together.
@@ -93,8 +93,8 @@ def usage(sql: PooledStatements, app: str, user: str) -> Usage:
 def page(
     sql: PooledStatements, app: str, user: str, before: tuple[int, str], limit: int
 ) -> list[Upload]:
-    """A user's files, newest first, behind ``before``: time and id of one;
-    ``(0, "")``: from the newest."""
+    """A user's files, newest first. ``before``: time and id of the file after
+    which the page begins; ``(0, "")``: from the newest."""
     created, name = before
     behind = ""
     values: tuple[int | str, ...] = ()
@@ -122,20 +122,20 @@ def rows_of(store: Store, app: str = "", user: str = "") -> Iterator[Upload]:
 
 
 def some_of_app(app: str, limit: int, sql: PooledStatements) -> list[Upload]:
-    """Some files of an app, whoever owns them."""
+    """Some files of an app, of any owner."""
     return _ROWS.find(sql.query, "WHERE app = %s LIMIT %s", app, limit)
 
 
 def move(sql: PooledStatements, row: Upload, store_name: str) -> bool:
-    """Note that the bytes of a file are in another store; False if the file is
-    gone, or was moved."""
+    """Store that the bytes of a file are in another store. False: the file is
+    gone, or was moved meanwhile."""
     statement = "UPDATE upload SET place = %s WHERE id = %s AND place = %s"
     return bool(sql.execute(statement, (store_name, row.id, row.store_name)))
 
 
 def remove(sql: PooledStatements, name: str) -> Upload | None:
-    """Delete a file's row and return its bytes to the quota. Returns the row,
-    None if it does not exist."""
+    """Delete a file's row and give its bytes back to the quota. Returns the
+    row; None: it does not exist."""
     row = find(sql, name)
     if row is None or not sql.execute("DELETE FROM upload WHERE id = %s", (name,)):
         return None

@@ -1,9 +1,10 @@
-"""Uploaded files: receive, recognise, measure, store, send and delete.
+"""Uploaded files: receives, recognises, measures, stores, sends and deletes
+them.
 
 A file is written to disk as it arrives. A complete file is moved to its final
-path, then its row is written, and the sender is answered after the commit. So
+path, then its row is written. The sender gets the answer after the commit. So
 every row has its bytes. A node that is killed in between may leave bytes
-without a row; they cannot be requested. Pictures are stored upright and without
+without a row, which nobody can request. Pictures are stored upright and without
 metadata, videos and HEIC without places.
 """
 
@@ -83,14 +84,14 @@ _CLEANED: Final = ".c"
 _THREADS: Final = 4
 """Threads of a node that access files."""
 _SWEEP_SECONDS: Final = 3600.0
-"""Time between two looks for files that were never finished."""
+"""Time between two searches for files that were never finished."""
 _DAY_SECONDS: Final = 86400.0
 _SHORTEST_WAIT_SECONDS: Final = 0.001
-"""A time limit of 0 would be none."""
+"""The shortest time limit: 0 would mean no limit."""
 
 
 class DamagedFile(ImserverError):
-    """The bytes are not those of the row of their file."""
+    """The bytes do not match the row of their file."""
 
     def __init__(self, row: Upload) -> None:
         super().__init__(f"the bytes of the file {row.id} are not those of its row")
@@ -131,7 +132,7 @@ class UploadStorage:
         self.directory = Directory(Path(folder), self.files)
         self._by_name: dict[str, Media] = {"": self.directory}
         self.current = ""
-        """Name of the place where new files go."""
+        """Name of the store for new files."""
         if settings.s3_url:
             # Imported only if a bucket is configured.
             from imserver.media.uploads.s3 import Bucket
@@ -165,9 +166,9 @@ class UploadStorage:
     def copy(
         self, row: Upload, thumbnail: bool, pieces: Iterable[bytes], store_name: str
     ) -> str:
-        """Store bytes of a file, or of its thumbnail, in this place. Returns
-        their SHA-256. Raises MediaUnavailable, and DamagedFile if they are not
-        those of its row."""
+        """Store bytes of a file, or of its thumbnail, in the store
+        ``store_name``. Returns their SHA-256. Raises MediaUnavailable, and
+        DamagedFile if the bytes do not match the row."""
         path = self.directory.incoming() / new_id()
         digest = hashlib.sha256()
         size = 0
@@ -234,14 +235,13 @@ class UploadStorage:
 MAX_NAME_CHARACTERS: Final = 255
 ID_CHARACTERS: Final = 32
 ID_BYTES: Final = ID_CHARACTERS * 3 // 4
-"""Random bytes of an id, which base64 writes in four characters for each
-three."""
+"""Random bytes of an id. Base64 writes three bytes as four characters."""
 _FORGOTTEN_AT_ONCE: Final = 100
 
 
 class Offer(Struct, frozen=True):
-    """A file to be uploaded. ``kind`` ``""``: any. ``by_user``: the sender is a
-    user, not a back end."""
+    """A file to be uploaded. ``kind``: ``""`` means any kind. ``by_user``: the
+    sender is a user, not a back end."""
 
     app: str
     user: str
@@ -265,8 +265,8 @@ class Uploads:
     """Owner of the storage of files, and of the transfers in both directions.
     One per node.
 
-    ``core``: says who may send files, and reviews them; None in commands, which
-    need no threads.
+    ``core``: decides who may send files, and reviews files; None in commands,
+    which need no threads.
     """
 
     def __init__(
@@ -292,7 +292,7 @@ class Uploads:
         self._arriving = Transfers(settings)
         self._leaving = Transfers(settings)
         self._awaited = 0
-        """Bytes of all files that arrive."""
+        """Bytes of all files that are arriving."""
         self._bytes = buckets(
             UPLOADED_BYTES, settings.daily_address_bytes, _DAY_SECONDS
         )
@@ -304,12 +304,12 @@ class Uploads:
         self, offer: Offer, read: Callable[[int], bytes], name: str = ""
     ) -> Upload:
         """Store a file with the id ``name`` (``""``: a new one). ``read(n)``
-        returns up to ``n`` more bytes, none when the sender has disconnected.
+        returns up to ``n`` more bytes; ``b""``: the sender has disconnected.
 
-        With a ``name``, which no other process may use meanwhile, nothing stays
-        of what a process had of the file when it was killed.
+        No other process may use the ``name`` meanwhile. Bytes that a killed
+        process has left under this name are removed.
 
-        A file is refused before it is read, where possible. Switches. Raises
+        If possible, a file is refused before it is read. Switches. Raises
         :class:`TransferRefused`, MediaUnavailable, StorageUnavailable, and the
         exceptions of ``read``; then nothing is stored.
         """
@@ -326,13 +326,13 @@ class Uploads:
                 self.storage.discard(path)
 
     def discard_rest(self, name: str) -> None:
-        """Remove what a process has left that was killed after it had stored the file ``name``. See
-        :meth:`receive`."""
+        """Remove files that a process has left that was killed after it had
+        stored the file ``name``. See :meth:`receive`."""
         self.storage.discard(self.incoming() / name)
 
     @contextmanager
     def arriving(self, offer: Offer, length: int) -> Iterator[Transfer]:
-        """Context with the slot for ``length`` bytes that arrive."""
+        """Context with a slot for ``length`` arriving bytes."""
         try:
             self.check(offer)
             transfer = self._arriving.begin((offer.app, offer.user), offer.address)
@@ -347,8 +347,8 @@ class Uploads:
             raise
 
     def incoming(self) -> Path:
-        """The folder of files that arrive. Files of a former day in it are
-        removed from time to time."""
+        """The folder of arriving files. Files of earlier days are removed from
+        time to time."""
         folder = self.storage.directory.incoming()
         now = monotonic()
         if now - self._swept > _SWEEP_SECONDS:
@@ -357,7 +357,7 @@ class Uploads:
         return folder
 
     def check(self, offer: Offer) -> None:
-        """Refuse an offer that is invalid by itself."""
+        """Raise TransferRefused for an invalid offer."""
         if offer.length > self.limit_of(offer.kind):
             raise TransferRefused(problem=HTTP_FILE_TOO_LARGE)
         if offer.length < 1:
@@ -375,8 +375,8 @@ class Uploads:
                 raise TransferRefused(mute.text, Problems.MUTED)
 
     def limit_of(self, kind: str) -> int:
-        """The maximum number of bytes of a file of a kind; of an unknown kind
-        (``""``), of any file."""
+        """The most bytes of a file of a kind; for an unknown kind (``""``), of
+        any file."""
         settings = self.settings
         limits = {"picture": settings.picture_bytes, "voice": settings.voice_bytes}
         return min(limits.get(kind, settings.max_bytes), settings.max_bytes)
@@ -388,11 +388,11 @@ class Uploads:
         return self.on_disk(_lengths, folder)
 
     def admit(self, offer: Offer, sizes: int) -> None:
-        """Refuse a file for which there is no space, before it is sent. Count
-        it for its address.
+        """Refuse a file for which there is no space, before it is sent. Charge
+        its address for it.
 
-        ``sizes``: what the file and the user's other unfinished uploads will
-        cost of the quota.
+        ``sizes``: the bytes of the quota that the file and the user's other
+        unfinished uploads will cost.
         """
         for user, quota in (
             (offer.user, self.settings.quota_bytes),
@@ -403,7 +403,8 @@ class Uploads:
         self.incoming()
         self.check_disk()
 
-        # last, so that a file that is refused above costs its address nothing
+        # This comes last, so that a file that is refused above costs its
+        # address nothing.
         if not offer.address:
             return
         network = network_of(offer.address)
@@ -456,7 +457,7 @@ class Uploads:
         if source is not path or not sha256:
             row = replace(row, sha256=self.on_disk(_sha256_of, source))
 
-        # again: a picture that cannot be read has become a plain file
+        # Checked again: a picture that cannot be read has become a plain file.
         self._demand(MediaType(row.kind, row.type), offer)
         if offer.by_user:
             self._review(row)
@@ -466,9 +467,9 @@ class Uploads:
     def store_small(
         self, app: str, user: str, name: str, content: bytes
     ) -> Upload | None:
-        """Store a picture that a server has sent, with the id ``name``: drawn
-        anew and no larger than a thumbnail, so nothing else of the file is
-        kept. None: it is no picture that is accepted.
+        """Store a picture that another server has sent, with the id ``name``.
+        It is drawn anew, no larger than a thumbnail, so nothing else of the
+        file is stored. None: it is no accepted picture.
 
         Switches. Raises :class:`TransferRefused`, MediaUnavailable and
         StorageUnavailable.
@@ -515,7 +516,7 @@ class Uploads:
             self.storage.discard(path)
 
     def _review(self, row: Upload) -> None:
-        """Ask the back end of the app about a file, if it wants that. Switches.
+        """Let the back end of the app review a file, if it wants to. Switches.
         Raises TransferRefused."""
         if self._core is None or row.app not in self._core.reviews.apps:
             return
@@ -578,7 +579,8 @@ class Uploads:
                 transfer.move(len(piece))
                 arrived_before = arrived
                 arrived += len(piece)
-                # As soon as the type is known, a file that is not accepted ends.
+                # As soon as the type is known, the transfer of an unaccepted
+                # file ends.
                 if arrived_before < HEAD_BYTES <= arrived:
                     self._demand(self._type_at(path), offer)
 
@@ -590,8 +592,8 @@ class Uploads:
         return self.storage.directory.do(function, *arguments)
 
     def _demand(self, media: MediaType, offer: Offer) -> None:
-        """Refuse content of a kind that is not accepted or not offered, or that
-        is too large for its kind."""
+        """Refuse content whose kind is not accepted or was not offered, and
+        content that is too large for its kind."""
         if media.kind not in self.settings.kinds:
             raise TransferRefused(
                 f"The file is a {media.kind} ({media.type})", HTTP_KIND_REFUSED
@@ -604,8 +606,8 @@ class Uploads:
             raise TransferRefused(problem=HTTP_FILE_TOO_LARGE)
 
     def _pictured(self, row: Upload, path: Path) -> tuple[Upload, Path]:
-        """The row with size and thumbnail, and the file to be stored: upright
-        and without metadata. A picture that is not readable becomes a plain
+        """The row with size and thumbnail, and the file to store, which is
+        upright and without metadata. An unreadable picture becomes a plain
         file."""
         target = _beside(path, THUMBNAIL)
         cleaned = _beside(path, _CLEANED)
@@ -663,7 +665,7 @@ class Uploads:
         self, row: Upload, thumbnail: bool, first: int, last: int, address: str = ""
     ) -> Pieces:
         """The bytes of a file, or of its thumbnail, from ``first`` to ``last``,
-        for an address. Switches.
+        for a client at an address. Switches.
 
         Raises :class:`TransferRefused` and MediaUnavailable.
         """
@@ -700,7 +702,8 @@ class Uploads:
     # --- away -----------------------------------------------------------------
 
     def delete(self, name: str) -> bool:
-        """Remove a file; False if there is none. Raises StorageUnavailable."""
+        """Remove a file. False: it does not exist. Raises
+        StorageUnavailable."""
         row = self._forget(name)
         if row is None:
             return False
@@ -724,8 +727,8 @@ class Uploads:
         return removed
 
     def forget_app(self, app: str) -> int:
-        """Delete all files of a deleted app, until it is created anew; see
-        :meth:`forget`."""
+        """Delete all files of a deleted app, unless it is created again
+        meanwhile; see :meth:`forget`."""
         find_some = partial(upload_rows.some_of_app, app, _FORGOTTEN_AT_ONCE)
         if self._store.is_deleted(app):
             self.storage.directory.forget_unfinished(app)
@@ -753,9 +756,9 @@ class Uploads:
 
 
 def compared(pieces: Iterator[bytes], row: Upload) -> Iterator[bytes]:
-    """The pieces of a whole file; without the last one, if it is not the file
-    that was stored. Its reader then has less than the announced length. Raises
-    MediaUnavailable."""
+    """The pieces of a whole file. The last piece is left out if the bytes are
+    not the stored file, so that its reader gets less than the announced length.
+    Raises MediaUnavailable."""
     digest = hashlib.sha256()
     piece_before = b""
     for piece in pieces:
@@ -777,7 +780,8 @@ def _lengths(folder: Path) -> list[int]:
     lengths = []
     with suppress(FileNotFoundError):
         for path in folder.glob(f"*{STATE}"):
-            # It may have just ended, or be damaged by a full disk.
+            # The upload may have just ended, or a full disk has damaged its
+            # file.
             with suppress(FileNotFoundError, ValueError):
                 state = msgspec.json.decode(path.read_bytes(), type=State)
                 lengths.append(state.length + FILE_BYTES)

@@ -1,4 +1,4 @@
-"""The views of files, whose bodies are no JSON: uploads as a whole, files,
+"""The views whose bodies are files, not JSON: uploads as a whole, files,
 thumbnails."""
 
 import re
@@ -182,7 +182,7 @@ def offer_of(call: Call, name: str, kind: str, length: int) -> Offer:
 
 
 def require_plain(http_request: HttpRequest) -> None:
-    """Refuse a file that is sent in an encoding."""
+    """Refuse a file that is sent in a content encoding."""
     if http_request.headers.get("content-encoding", "identity").lower() != "identity":
         raise ApiProblem(
             Problems.UNKNOWN_ENCODING, "Upload the file without a Content-Encoding"
@@ -249,8 +249,8 @@ def _range_of(headers: Any, tag: str, size: int) -> tuple[int, int] | None:
     """The requested range of bytes; None: the whole file (RFC 9110 section
     14.2).
 
-    A header that is not one range of bytes, or is meant for other content, is ignored. Raises
-    :class:`ApiProblem` for a range outside the file.
+    A header is ignored if it is not a single range of bytes, or if it is meant
+    for other content. Raises :class:`ApiProblem` for a range outside the file.
     """
     header = headers.get("range", "").replace(" ", "")
     match = re.fullmatch(r"bytes=([0-9]{0,18})-([0-9]{0,18})", header)

@@ -1,5 +1,5 @@
-"""A process that reads what is untrusted, one task at a time, and the turns of
-those whose tasks they are."""
+"""A process that reads untrusted content, one task at a time, and the turns of
+the users of these tasks."""
 
 import os
 import signal
@@ -21,18 +21,18 @@ _IDLE_SECONDS: Final = 60.0
 _END_SECONDS: Final = 1.0
 """Time in which a process must end when its socket is closed."""
 _POLL_SECONDS: Final = 0.01
-"""Time between two looks whether a process has ended."""
+"""Time between two checks whether a process has ended."""
 
 
 class TooCostly(ImserverError):
-    """A task needs more CPU time than one may have."""
+    """A task needs more CPU time than a task may have."""
 
 
 class Turns:
-    """The turns of users at one thing: apps in turn, and in each app its users
-    in turn. Owner of the queue.
+    """The turns of users to use one resource: apps take turns, and in each app
+    its users. Owner of the queue.
 
-    Their number is that of the uploads that are open.
+    The number of users is at most the number of open uploads.
     """
 
     def __init__(self) -> None:
@@ -70,8 +70,8 @@ class Turns:
             user, queue = next(iter(users.items()))
             del self._waiting[app], users[user]
             turn = queue.popleft() if queue else None
-            # Back at the end of both lines, if more of the user wait, and of
-            # the app.
+            # The user and the app go to the end of both queues, if more of
+            # their tasks wait.
             if queue:
                 users[user] = queue
             if users:
@@ -83,8 +83,8 @@ class Turns:
 
 
 class Worker:
-    """Owner of a process that runs a program, from the first task until there
-    was none for a minute.
+    """Owner of a process that runs a program. It runs from the first task until
+    there was no task for a minute.
 
     ``program``: the path of a module that imports nothing of the server. It
     answers each line of its standard input with at most ``answer_bytes``, in
@@ -96,17 +96,18 @@ class Worker:
         self._answer_bytes = answer_bytes
         self._turns = Turns()
         self.pid = 0
-        """The process; 0: there is none. Read-only for others."""
+        """The id of the process; 0: no process. Read-only outside this
+        class."""
         self._end_signal = 0
-        """The signal that has ended the last process; 0: none."""
+        """The signal that has ended the last process; 0: no signal."""
         self._socket: socket.socket | None = None
         self._end_later: Greenlet[..., object] | None = None
 
     def run(self, task: bytes, app: str, user: str, seconds: float) -> bytes:
-        """The answer to a line; empty: there is none within so many seconds.
+        """The answer to a line; empty: no answer within ``seconds``.
 
-        ``app``, ``user``: whose task it is; those of many are done in turn.
-        Raises :class:`TooCostly`. Switches.
+        ``app``, ``user``: the user of the task; the tasks of several users are
+        done in turn. Raises :class:`TooCostly`. Switches.
         """
         with self._turns.take(app, user):
             if self._end_later is not None:
@@ -142,16 +143,17 @@ class Worker:
 
     def _start(self) -> None:
         ours, theirs = socket.socketpair()
-        # else the program takes a pause for the end of its input
+        # Without this the program would take a pause for the end of its input.
         os.set_blocking(theirs.fileno(), True)
         try:
-            # By its path: the package would import the whole server.
+            # Run by its path, because the package would import the whole
+            # server.
             command = [sys.executable, "-P", self._program]
             actions = [
                 (os.POSIX_SPAWN_DUP2, theirs.fileno(), 0),
                 (os.POSIX_SPAWN_DUP2, theirs.fileno(), 1),
             ]
-            # It finds the packages that this process has found.
+            # The program finds the same packages as this process.
             search_path = os.pathsep.join(filter(None, sys.path))
             environment = {**os.environ, "PYTHONPATH": search_path}
             self.pid = os.posix_spawn(
@@ -171,7 +173,7 @@ class Worker:
         self._end()
 
     def _end(self) -> None:
-        """Let the process end, which it does without its socket."""
+        """Let the process end by closing its socket."""
         pid = self.pid
         self.pid = 0
         if self._socket is not None:

@@ -68,8 +68,8 @@ def units_of(text: str) -> list[str]:
 
 
 def terms_of(text: str) -> set[str]:
-    """The terms of a text. A word that is longer than a term also gives the
-    rest as a term."""
+    """The terms of a text. A long ASCII word is split into several terms. Of
+    other long words only the beginning is a term."""
     if text.isascii():
         # Half of the time of the way below.
         return set(_ascii_terms(text[:SEARCHED].lower()))

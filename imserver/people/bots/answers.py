@@ -33,7 +33,8 @@ from imserver.plugin.wire import (
 MOST_STREAMS: Final = 100
 """Open streams of one bot on a node."""
 _MOST_OWNERS: Final = 10_000
-"""Bots whose owners are remembered; beyond it the oldest are forgotten."""
+"""The most bots whose owners are remembered. With more, the oldest are
+forgotten."""
 
 
 class StreamedAnswers(Service, dict=True):
@@ -46,21 +47,22 @@ class StreamedAnswers(Service, dict=True):
 
     def __post_init__(self) -> None:
         self.texts = self.messages.streams
-        """Which also closes and stops them."""
+        """The service of streamed messages, which also closes and stops
+        them."""
         self._pieces = Buckets(BOT_PIECES, PIECES_PER_SECOND)
         self._owners: dict[tuple[str, str], str] = {}
-        """App and bot → who pays for its streams: its owner, without one the
-        bot itself."""
+        """(app, bot) → the user who is charged for its streams: its owner, or,
+        without an owner, the bot."""
 
     def open(
         self, app: str, user: str, command: OpenAnswer, is_back_end: bool = False
     ) -> str | Rejected:
         """Open a stream to a user or in a conversation, and return its id.
 
-        Unless a back end opens it, it counts as a message of the bot, which has
-        at most :data:`MOST_STREAMS`, and it is refused in an app whose back end
-        reviews messages: pieces cannot be reviewed. Raises TooManyRequests, and
-        ChannelRefused: ``full`` or ``limit``.
+        Unless a back end opens it, it counts as a message of the bot, and the
+        bot has at most :data:`MOST_STREAMS`. It is refused in an app whose back
+        end reviews messages, because pieces cannot be reviewed. Raises
+        TooManyRequests, and ChannelRefused: ``full`` or ``limit``.
         """
         to = command.to
         conversation = command.conversation
@@ -103,7 +105,8 @@ class StreamedAnswers(Service, dict=True):
         )
 
     def _refuses_sender(self, app: str, user: str) -> Rejected | None:
-        """Why the bot may not send now, whoever the receiver is."""
+        """The reason why the bot may not send now, whoever the receiver is;
+        None: it may."""
         mute = self.core.mutes.mute_of(app, user)
         if mute is not None:
             return Rejected(RejectReason.MUTED, mute.text, mute.until)
@@ -115,8 +118,8 @@ class StreamedAnswers(Service, dict=True):
         return None
 
     def _may_begin(self, app: str, user: str, to: str, is_back_end: bool) -> bool:
-        """Whether the receiver has an account, where one must, or a
-        conversation with the bot from before."""
+        """Whether the receiver has an account, if the app demands one, or
+        already has a conversation with the bot."""
         if not self.core.logins.wants_account(app, not is_back_end):
             return True
         if self.core.accounts.those_of(app, [to]):
@@ -135,8 +138,8 @@ class StreamedAnswers(Service, dict=True):
             raise TooManyRequests(1)
 
     def _owner_of(self, app: str, bot: str) -> str:
-        """Who pays for the streams of a bot (``""``: it is no bot). It never
-        changes, and is remembered."""
+        """The user who is charged for the streams of a bot (``""``: it is no
+        bot). This never changes, and is remembered."""
         rows = self.bots.get(app, [id_of(bot)])
         owner = ""
         if rows:
@@ -151,7 +154,7 @@ class StreamedAnswers(Service, dict=True):
     def _peer(
         self, app: str, user: str, conversation: int, in_thread: bool
     ) -> str | Rejected:
-        """The other user of a conversation; ``""``: it is a group."""
+        """The other user of a conversation; ``""`` for a group."""
         conversations = self.core.store.part(MessageLog).conversations
         row = conversations.get(app, conversation)
         membership = conversations.member(app, conversation, user)
@@ -174,8 +177,9 @@ class StreamedAnswers(Service, dict=True):
         is_back_end: bool = False,
     ) -> Sequence[tuple[str, int]]:
         """Append pieces (stream, number, text) to streams of a bot, in their
-        order. Unless a back end does, the owner pays. Returns the result for
-        each, and the number of the last piece of its stream.
+        order. They are charged to the owner, unless a back end appends them.
+        Returns for each the result, and the number of the last piece of its
+        stream.
 
         Raises TooManyRequests, and ChannelRefused: ``unavailable``.
         """
@@ -211,7 +215,7 @@ class PiecesView(msgspec.Struct):
 
 
 class ClosedView(msgspec.Struct, omit_defaults=True):
-    """The result for a message, and the id of one that was stored."""
+    """The result for a message, and the id of the stored message."""
 
     stream: str
     status: str
@@ -221,7 +225,7 @@ class ClosedView(msgspec.Struct, omit_defaults=True):
 def _refusing(
     run: Callable[[Connection, Any], Reply],
 ) -> Callable[[Connection, Any], Reply]:
-    """Let a command answer what its stream refuses."""
+    """Decorator: a command answers with the refusal of its stream."""
 
     def answer(connection: Connection, command: Any) -> Reply:
         try:

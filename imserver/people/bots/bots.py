@@ -52,9 +52,10 @@ DESCRIPTION_CHARACTERS: Final = 128
 ABOUT_CHARACTERS: Final = 500
 """Limit of the description of a bot."""
 MOST_LISTED: Final = 10
-"""The most bots that an account lists for all accounts of its app."""
+"""The most bots that an account can offer to all accounts of its app."""
 ADDRESS_REQUESTS: Final = 600
-"""Most requests of one network a minute, to all incoming webhooks together."""
+"""The most requests of one network in a minute, to all incoming webhooks
+together."""
 ADDRESS_SECONDS: Final = 60.0
 _HOOK_SECRET_BYTES: Final = 32
 
@@ -80,8 +81,8 @@ class UnknownHook(
 
 class Bots(Struct, frozen=True):
     """Makes, changes and deletes bots. Every method may switch and raise
-    StorageUnavailable. ``acting_user``: the owner of the bots, ``""``: a back
-    end, which manages the bots of everybody."""
+    StorageUnavailable. ``acting_user``: the owner of the bots; ``""``: a back
+    end, which manages all bots."""
 
     limits: BotLimits
     stored: BotStore
@@ -102,8 +103,8 @@ class Bots(Struct, frozen=True):
         avatar: str = "",
     ) -> tuple[Bot, str]:
         """Make a bot. Returns it with its token. Raises NoAccounts, BadField,
-        Taken, UnknownAccount (a person has to own it), and ServiceRefused for
-        too many bots."""
+        Taken, UnknownAccount (the owner must be a person), and ServiceRefused
+        for too many bots."""
         self.accounts.rules_of(app)  # says so if the app has no accounts
         if name:
             name = checked("name", name)
@@ -125,7 +126,7 @@ class Bots(Struct, frozen=True):
         )
         if bot is None:
             if acting_user:
-                # It raises if the owner was deleted meanwhile.
+                # This raises an error if the owner was deleted meanwhile.
                 self.accounts.known(app, acting_user)
             raise ServiceRefused(problem=HTTP_TOO_MANY_BOTS)
         return bot, bot_token(bot.account.id, secret)
@@ -147,7 +148,7 @@ class Bots(Struct, frozen=True):
     def change(
         self, app: str, acting_user: str, bot: str, fields: dict[str, Any]
     ) -> Bot:
-        """Change the given ones of ``nickname``, ``avatar``, ``commands``,
+        """Change some of ``nickname``, ``avatar``, ``commands``,
         ``description`` and ``listed``. Raises BadField (also above
         :data:`MOST_LISTED`) and UnknownBot."""
         commands = fields.pop("commands", None)
@@ -195,7 +196,7 @@ class Bots(Struct, frozen=True):
         self, app: str, acting_user: str, bots: Sequence[Bot]
     ) -> Sequence[Bot]:
         """The bots that have not blocked the user ``acting_user``, and whose
-        owners have not."""
+        owners have not blocked them."""
         if not acting_user:
             return bots
         users = {bot.account.user for bot in bots}
@@ -208,7 +209,7 @@ class Bots(Struct, frozen=True):
         ]
 
     def check_hook(self, url: str) -> None:
-        """Raise BadField if this cannot be the webhook of a bot."""
+        """Raise BadField if a URL cannot be the webhook of a bot."""
         if not url:
             return
         try:
@@ -277,7 +278,8 @@ class Bots(Struct, frozen=True):
         return {AskBotCommands: CommandRow(self.ask_commands)}
 
     def ask_commands(self, connection: Connection, command: AskBotCommands) -> Reply:
-        """Answer a client: the slash commands in a conversation of its user."""
+        """Answer a client with the slash commands in a conversation of its
+        user."""
         app, user = app_and_user(connection)
         try:
             bots = self.in_conversation(app, user, command.conversation)
@@ -290,8 +292,8 @@ class IncomingHooks(Struct, frozen=True):
     """Makes, lists and revokes incoming webhooks. Every method may switch and
     raise StorageUnavailable.
 
-    ``acting_user``: an owner or admin of the group, or ``""``: a back end. Else raises
-    UnknownGroup or NotAllowed.
+    ``acting_user``: the owner or an admin of the group, or ``""``: a back end.
+    For others, the methods raise UnknownGroup or NotAllowed.
     """
 
     rows: HookStore
@@ -306,8 +308,8 @@ class IncomingHooks(Struct, frozen=True):
         """Make an incoming webhook with its bot, which joins the group. Returns
         it with its token.
 
-        Raises NoAccounts, BadField, ServiceRefused (too many bots),
-        TooManyMembers and BadGroup: a group has few bots.
+        Raises NoAccounts, BadField, ServiceRefused (too many bots of the
+        owner), TooManyMembers and BadGroup (too many bots in the group).
         """
         self._require_role(app, acting_user, group)
         bot, _ = self.bots.create(app, acting_user, "", nickname, avatar)
@@ -334,8 +336,8 @@ class IncomingHooks(Struct, frozen=True):
         return [(hook, accounts[hook.id]) for hook in hooks if hook.id in accounts]
 
     def revoke(self, app: str, acting_user: str, hook: int) -> None:
-        """Delete an incoming webhook and its bot. Raises UnknownHook, also
-        instead of UnknownGroup."""
+        """Delete an incoming webhook and its bot. Raises UnknownHook, also in
+        place of UnknownGroup."""
         row = self.rows.incoming(app, hook)
         if row is None:
             raise UnknownHook(str(hook))
@@ -348,7 +350,7 @@ class IncomingHooks(Struct, frozen=True):
     def with_token(self, token: str, address: str) -> IncomingHook:
         """The incoming webhook with this token. Raises UnknownHook and
         TooManyRequests (by address)."""
-        # By address alone: only the token says which app it is.
+        # Counted by address only, because only the token tells the app.
         self.addresses.require(by_address("", address))
         row = self.rows.incoming_with(secret_hash(token))
         if row is None:

@@ -1,4 +1,4 @@
-"""What the feature declares: settings, problems and tables."""
+"""The declarations of the feature: settings, problems and tables."""
 
 from collections.abc import Iterator
 from typing import Final
@@ -15,8 +15,8 @@ HOOK_REQUESTS: Final = Rate(
     "hook", "requests to incoming webhooks", "address", "600 a minute"
 )
 PIECES_PER_SECOND: Final = 1000
-"""Of all bots of an owner. Five seconds' worth at once is one full request five
-times."""
+"""The most pieces per second of all bots of an owner. Pieces for five seconds
+may come at once, which is five full requests."""
 BOT_PIECES: Final = Rate(
     "bot_pieces",
     "pieces of streamed messages of all bots",
@@ -41,7 +41,8 @@ class BotLimits(Struct, frozen=True):
 
 
 def check(config: Config, _locations: Locations) -> Iterator[tuple[str, str]]:
-    """The settings that a careful operator would change."""
+    """Check the settings. Yields settings that a careful operator would
+    change."""
     if settings_of(config, BotSettings).allow_loopback:
         yield (
             "bots.allow_loopback",
@@ -77,8 +78,9 @@ TABLES: Final = (
             hook_url name1000 empty, hook_secret name100 empty, hook_entry big=0, description name2000? out,
             listed small=0 out""",
         erase_user=_WITH_ACCOUNT,
-        # Not the address of its webhook: some have a secret in it.
+        # The address of its webhook is left out: some addresses contain a
+        # secret.
         parents=("id", "owner"),
     ),
 )
-"""In the order of their deletion."""
+"""The tables in the order of their deletion."""

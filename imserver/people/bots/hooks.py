@@ -1,5 +1,5 @@
-"""Webhooks of bots: each entry that a bot may read is posted to its URL, at
-least once and in order.
+"""Webhooks of bots: posts each entry that a bot may read to its URL, at least
+once and in order.
 
 The answer of a URL may be messages, which the bot sends to the same
 conversation.
@@ -33,13 +33,14 @@ from imserver.plugin.wire import Refused
 log = logging.getLogger(__name__)
 
 TRY_SECONDS: Final = 86400.0
-"""How long an event is tried; then it is dropped, and the next one follows."""
+"""How long an event is tried. After that it is dropped, and the next one
+follows."""
 MAX_ANSWERS: Final = 10
-"""Most messages in one answer; more are ignored."""
+"""The most messages in one answer. Further ones are ignored."""
 _RETRY_SECONDS: Final = 0.5
-"""Pause before a message that could not be stored is stored again."""
+"""Pause before the next attempt to store a message that could not be stored."""
 _SERVER_FIELDS: Final = frozenset({"to", "conversation", "clientmsgid", "forward"})
-"""The fields of a message that a URL does not choose."""
+"""The fields of a message that a URL cannot set."""
 
 
 class _Answer(Struct):
@@ -77,16 +78,17 @@ class BotHooks(Service, dict=True):
         self.log.stop()
         self.requests.close()
 
-    # --- what the consumers ask -----------------------------------------------
+    # --- functions for the consumers
+    # -------------------------------------------
 
     def hooks(self) -> dict[str, BotHook]:
-        """The webhooks of all bots by their secrets: one that was set anew begins
-        anew."""
+        """Secret → webhook, for all bots. A webhook that was set again has a
+        new secret, so it starts again."""
         return {hook.secret: hook for hook in self.rows.of_bots()}
 
     def wants(self, hook: BotHook, entry: Entry) -> bool | None:
-        """An entry that the bot has not sent itself, or that was stopped; None:
-        the bot is banned."""
+        """Whether the bot wants an entry: it has not sent it itself, or the
+        entry was stopped. None: the bot is banned."""
         if self.is_banned(hook.app, hook.user):
             return None
         return entry.sender != hook.user or entry.is_stopped
@@ -127,7 +129,7 @@ class BotHooks(Service, dict=True):
 
         tally.failures[hook.app] += 1
         if is_final or monotonic() - sender.consumer.since > TRY_SECONDS:
-            # The next event follows, or none would ever come.
+            # The next event follows. Otherwise no event would ever come.
             tally.dropped[hook.app] += 1
             self._warn(hook.user, f"an event was dropped: {problem}")
             sender.window.take(entry.id)
@@ -153,8 +155,8 @@ class BotHooks(Service, dict=True):
                 if not isinstance(result, StorageUnavailable):
                     break
                 if result.until:
-                    # The app has used up its quota of the day: all that it
-                    # sends is refused.
+                    # The app has used up its quota of the day, so all its
+                    # messages are refused.
                     self._warn(hook.user, f"an answer was dropped: {result}")
                     return True
                 if not self.log.lease.is_owned:
@@ -166,8 +168,8 @@ class BotHooks(Service, dict=True):
     def _draft_of(
         self, hook: BotHook, entry: Entry, number: int, message: dict[str, Any]
     ) -> Draft | None:
-        """The draft of one message of an answer to an entry; None: it is not
-        valid."""
+        """The draft of one message of an answer to an entry; None: the message
+        is not valid."""
         fields = {
             name: value
             for name, value in message.items()
@@ -179,8 +181,8 @@ class BotHooks(Service, dict=True):
         else:
             fields["conversation"] = entry.conversation
         if entry.thread and "thread" not in fields:
-            # Not the first message of the thread, which a bot of a group may
-            # not be able to read.
+            # Not the first message of the thread, because a bot of a group may
+            # not be able to read it.
             fields["thread"] = entry.id
         fields["clientMsgID"] = f"hook-{entry.id}-{number}"
         try:
@@ -190,8 +192,8 @@ class BotHooks(Service, dict=True):
 
 
 def messages_of(content: bytes) -> Sequence[dict[str, Any]]:
-    """The messages of an answer. One of any other form, such as ``OK``, has
-    none."""
+    """The messages of an answer. Empty for an answer of another form, such as
+    ``OK``."""
     try:
         answer = msgspec.json.decode(content, type=_Answer)
     except (ValueError, RecursionError):

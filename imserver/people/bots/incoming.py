@@ -1,6 +1,6 @@
-"""Incoming webhooks: make, list, revoke them. What programs send to one (``POST
-/hooks/<token>``) becomes a message, also in the form of Slack (Grafana,
-Alertmanager, GitLab, slack_sdk)."""
+"""Routes of incoming webhooks: make, list and revoke them, and post to them. A
+request of a program to ``POST /hooks/<token>`` becomes a message. It may have
+the form of Slack (Grafana, Alertmanager, GitLab, slack_sdk)."""
 
 import re
 from collections.abc import Iterable
@@ -44,8 +44,7 @@ _TAKEN: Final = (
     "client_msg_id",
     "notify",
 )
-"""The fields of a message that a request may set. Others, which other programs
-send, are ignored."""
+"""The fields of a message that a request may set. Other fields are ignored."""
 _fields: Final = msgspec.json.Decoder(dict[str, Raw])
 _message: Final = msgspec.json.Decoder(SendRequest)
 _anything: Final = msgspec.json.Decoder(Any)
@@ -58,7 +57,7 @@ _TAG: Final = re.compile(
     r"<(?:(https?://[^<>|\s]{1,2000})|(mailto:|tel:|!|[@#](?=[A-Z][A-Z0-9]))([^<>|\n]{1,200}))"
     r"(?:\|([^<>\n]{1,2000}))?>"
 )
-"""A link, or a mention: its address, or its kind and name; and its label."""
+"""A link or a mention: its address, or its kind and name; and its label."""
 _EVERYBODY: Final = ("here", "channel", "everyone")
 _APART: Final = {
     "rich_text_section": "",
@@ -66,7 +65,8 @@ _APART: Final = {
     "context": " ",
     "actions": " ",
 }
-"""Kind of a block → what stands between its elements, if it is no new line."""
+"""Kind of a block → the separator between its elements, if it is no new
+line."""
 _MARKS: Final = {
     "emoji": (":", "name", ":"),
     "user": ("<@", "user_id", ">"),
@@ -76,7 +76,8 @@ _MARKS: Final = {
 
 def text_of(given: dict[str, Any]) -> tuple[str, bool]:
     """The text of a message of Slack in our Markdown, and whether it mentions
-    everybody. With blocks, the text is only what notifications show."""
+    everybody. If the message has blocks, its ``text`` is only for
+    notifications."""
     parts = [_of_block(given.get("blocks"), 0) or _string(given.get("text"))]
     attachments = given.get("attachments")
     if isinstance(attachments, list):
@@ -94,7 +95,7 @@ def text_of(given: dict[str, Any]) -> tuple[str, bool]:
 
 
 def _lines(parts: Iterable[str]) -> str:
-    """The parts that are not empty, each in a line of its own."""
+    """The non-empty parts, each in a line of its own."""
     return "\n".join(part for part in parts if part)
 
 
@@ -195,7 +196,8 @@ class HookApi(Struct, frozen=True):
 
 
 def _read(api: HookApi, call: Call) -> None:
-    """Find the webhook of a request, and read its message: its bot acts."""
+    """Find the webhook of a request, and read its message. The bot of the
+    webhook is the acting user."""
     request = call.request
     token = request.path.removeprefix(PATH)
     hook = bots_of(api.core).incoming.with_token(token, request.host)
@@ -222,7 +224,8 @@ def _read(api: HookApi, call: Call) -> None:
 
 
 def _json_of(call: Call) -> bytes:
-    """The JSON of a request, which may be in a form. Raises ApiProblem."""
+    """The JSON of a request. It may be in a field of a form. Raises
+    ApiProblem."""
     body = call.body
     kind = call.request.headers.get("content-type", "")
     is_form = kind.startswith("application/x-www-form-urlencoded")

@@ -78,7 +78,7 @@ def build(core: Core) -> Parts:
     incoming = IncomingHooks(hook_rows, bots, people.accounts, groups_of(core), rate)
     answers = StreamedAnswers(core, rows, messages)
 
-    # From here on tokens of bots are accepted.
+    # Tokens of bots are accepted from here on.
     people.tokens.ask(rows.holder)
     commands = {**AnswerCommands(answers).commands(), **bots.commands()}
     return Parts(

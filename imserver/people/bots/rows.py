@@ -32,11 +32,13 @@ class BotCommand(Struct, frozen=True):
 
 
 class Bot(Struct, frozen=True):
-    """A program that has an account. Its token proves it, without a password.
+    """A bot: the account of a program. It logs in with its token, without a
+    password.
 
     ``owner``: the account that manages it; 0: the back end. ``hook_url``:
-    receives what the bot receives (``""``: none). ``description``: what it is
-    for. ``listed``: the app offers it to all its accounts.
+    receives the entries that the bot receives (``""``: no webhook).
+    ``description``: its purpose. ``listed``: the app offers it to all its
+    accounts.
     """
 
     account: Account
@@ -81,7 +83,7 @@ _OF_BOTS: Final = RowsOf(
 
 
 class BotStore(Store.Rows):
-    """The bots in a store. Without a database there are none."""
+    """The bots in a store. Empty without a database."""
 
     @Store.writing
     def add(
@@ -93,12 +95,12 @@ class BotStore(Store.Rows):
         most: int,
         record: RecordEvent | None,
     ) -> Bot | None:
-        """Store a bot with its account; None if its owner (0: the back end,
-        without a limit) has ``most``, or does not exist any more. Raises
+        """Store a bot with its account. None: its owner (0: the back end,
+        without a limit) has ``most`` bots, or does not exist any more. Raises
         Taken."""
         row = replace(new, bot=True)
         if owner:
-            # After the deletion of its owner nobody would delete the bot.
+            # If its owner was deleted, nobody would delete the bot.
             account_row = f"SELECT id FROM account WHERE id = %s{sql.for_update}"
             if not sql.query(account_row, (owner,)):
                 return None
@@ -137,8 +139,8 @@ class BotStore(Store.Rows):
     def page(
         self, sql: PooledStatements, app: str, owner: int | None, after: int, limit: int
     ) -> list[Bot]:
-        """Bots with an id after ``after``, ordered by id. ``owner`` None: of
-        all owners."""
+        """Bots with an id after ``after``, ordered by id. ``owner`` None: all
+        owners."""
         if owner is None:
             statement = f"{_BOTS} app = %s AND id > %s ORDER BY id LIMIT %s"
             rows = sql.query(statement, (app, after, limit))
@@ -160,7 +162,7 @@ class BotStore(Store.Rows):
 
     @Store.writing
     def set_listed(self, sql: PooledStatements, app: str, id: int, most: int) -> bool:
-        """Offer a bot to all accounts; False if the bot does not exist, or its
+        """Offer a bot to all accounts. False: the bot does not exist, or its
         owner (an account) has listed ``most`` others."""
         rows = sql.query("SELECT owner FROM bot WHERE id = %s AND app = %s", (id, app))
         if not rows:
@@ -187,8 +189,8 @@ class BotStore(Store.Rows):
         column: Literal["listed", "description", "token_hash", "commands"],
         value: Any,
     ) -> bool:
-        """Change a bot; False if it does not exist."""
-        # MySQL counts only rows that have changed, so the update does not say
+        """Change a bot. False: it does not exist."""
+        # MySQL counts only rows that have changed, so the update does not tell
         # whether the bot exists.
         rows = sql.query(
             f"SELECT id FROM bot WHERE id = %s AND app = %s{sql.for_update}", (id, app)
@@ -200,7 +202,7 @@ class BotStore(Store.Rows):
 
 
 class HookStore(Store.Rows):
-    """The webhooks in a store. Without a database there are none."""
+    """The webhooks in a store. Empty without a database."""
 
     # --- incoming -------------------------------------------------------------
 
@@ -236,7 +238,7 @@ class HookStore(Store.Rows):
     def set_url(
         self, sql: Statements, app: str, bot: int, url: str, secret: str
     ) -> bool:
-        """Set the webhook of a bot (``""``: none). It begins with the next
+        """Set the webhook of a bot (``""``: remove it). It begins with the next
         entry of the log. False: the app has no such bot."""
         row = f"SELECT id FROM bot WHERE id = %s AND app = %s{sql.for_update}"
         if not sql.query(row, (bot, app)):
@@ -257,7 +259,7 @@ class HookStore(Store.Rows):
         return _OF_BOTS.find(self._store.rows, "WHERE hook_url <> ''")
 
     def advance(self, hook: BotHook, position: int) -> None:
-        """Store a position, unless the webhook was set anew."""
+        """Store a position, unless the webhook was set again."""
         statement = "UPDATE bot SET hook_entry = %s WHERE id = %s AND hook_secret = %s"
         self._store.execute(statement, (position, int(hook.user), hook.secret))
 

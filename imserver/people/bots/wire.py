@@ -1,5 +1,5 @@
-"""What bots say in commands, and what clients ask about them: commands, and how
-they are read."""
+"""The commands of bots, and the commands of clients about bots, with their
+decoders."""
 
 from typing import Any, Final
 
@@ -15,13 +15,14 @@ _MAX_STREAM_BYTES: Final = 64
 _MAX_PIECES: Final = 1000
 """Limit of the pieces in one command."""
 _END_OF_NUMBERS: Final = 2**53
-"""From here on JavaScript's numbers are not exact."""
+"""The numbers of JavaScript are not exact from here on."""
 
 
 class OpenAnswer(Command, frozen=True, gc=False):
     """Open a streamed message to the user ``to``, or in a ``conversation``.
-    ``thread``: a message of it, in whose thread the answer is a reply (0:
-    none). ``stoppers``: who may stop it; None: all readers."""
+    ``thread``: a message of the conversation, in whose thread the answer is a
+    reply (0: no thread). ``stoppers``: the users who may stop it; None: all
+    readers."""
 
     to: str = ""
     conversation: int = 0

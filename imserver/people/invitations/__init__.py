@@ -1,5 +1,5 @@
-"""Invitation links: a code with which others join a group, or become a friend
-of its maker."""
+"""Invitation links: with the code of an invitation, others join a group, or
+become a friend of its maker."""
 
 from time import time
 from typing import Final
@@ -16,7 +16,7 @@ from imserver.plugin.runtime import every
 from imserver.plugin.services import Core
 
 _FORGET_SECONDS: Final = 3600.0
-"""How often old addresses are looked for."""
+"""How often the node looks for old addresses."""
 
 
 def _build(core: Core) -> Parts:

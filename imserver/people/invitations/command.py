@@ -128,11 +128,11 @@ def chat(
 
 def _take_guests(tenants: Tenants, more: dict[str, Any]) -> bool:
     """Make the app, with ``more`` settings, or let it take guests. False: the
-    settings file defines it without."""
+    settings file defines the app, without guests."""
     tenant = tenants.find(GOCHAT)
     if tenant is None:
-        # Who was invited to a chat among friends finds the others by their
-        # names.
+        # In a chat among friends, an invited person can find the others by
+        # their names.
         of_people = {"guests": True, "search": True}
         tenants.register(GOCHAT, accounts=of_people, account_tokens="required", **more)
         return True
@@ -146,8 +146,8 @@ def _take_guests(tenants: Tenants, more: dict[str, Any]) -> bool:
 
 
 def _owner(store: Store) -> tuple[Account, str]:
-    """The account of the owner, and the hash of its password; ``""``: none
-    yet."""
+    """The account of the owner, and the hash of its password; ``""``: no
+    password yet."""
     accounts = AccountStore(store)
     row = accounts.by_login(GOCHAT, ("name", _OWNER))
     if row is not None:
@@ -162,7 +162,7 @@ def _owner(store: Store) -> tuple[Account, str]:
 
 
 def _group_of(store: Store, owner: Account, name: str) -> int:
-    """The first group of the owner, which is made if it is missing."""
+    """The first group of the owner. A missing group is created."""
     log = store.part(MessageLog)
     rows = log.conversations.memberships(GOCHAT, owner.user)
     owned = [
@@ -179,8 +179,8 @@ def _group_of(store: Store, owner: Account, name: str) -> int:
 def _invitation(
     store: Store, owner: Account, group: int, guests: bool, now: int
 ) -> InvitationShown:
-    """The invitation that is valid longest, or a new one if none is valid for a
-    day."""
+    """The invitation that is valid longest. If no invitation is valid for a
+    day, a new one."""
     rows = InvitationStore(store)
     page = rows.page(GOCHAT, owner.user, group, now + _DAY, "", _MOST)
     valid = [

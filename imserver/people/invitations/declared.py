@@ -1,4 +1,4 @@
-"""What the feature declares: settings, problems and tables."""
+"""The declarations of the feature: settings, problems and tables."""
 
 from typing import Final
 
@@ -20,8 +20,9 @@ DAY_SECONDS: Final = 86400.0
 
 class InvitationLimits(Struct, frozen=True):
     """Keys of section ``accounts``. ``invitations``: the most invitations of a
-    user that have not ended, besides those by e-mail. ``invitation_mails``:
-    addresses of an app that are invited within a day."""
+    user that have not ended, without invitations by e-mail.
+    ``invitation_mails``: the most addresses of an app that are invited within a
+    day."""
 
     invitations: Amount = 100
     invitation_mails: Amount = 1000

@@ -1,5 +1,5 @@
-"""Invitation links: a code with which others join a group, or become a friend
-of its maker."""
+"""Invitation links: with the code of an invitation, others join a group, or
+become a friend of its maker."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -52,7 +52,7 @@ from imserver.plugin.wire import id_of
 CODE_BYTES: Final = 16
 """Random bytes of a code."""
 SECONDS: Final = 7 * 86400
-"""How long an invitation is valid unless its maker says something else."""
+"""How long an invitation is valid, unless its maker sets another time."""
 MESSAGE_TYPE: Final = "invitation"
 """The type of the messages with which invitations are sent."""
 
@@ -149,8 +149,9 @@ class Invitations:
 
     ``inviter`` ``""``: a back end, which may invite to all groups.
 
-    An invitation that was sent to one user is valid for that user only. Its
-    message has the code as its ``client_msg_id``, by which it is found.
+    An invitation that was sent to one user is valid only for that user. The
+    message with it has the code as its ``client_msg_id``, by which the message
+    is found.
     """
 
     def __init__(
@@ -202,10 +203,10 @@ class Invitations:
         self, app: str, group: int, inviter: str, users: Sequence[str]
     ) -> list[str]:
         """Send each user an invitation to a group, as a message of ``inviter``.
-        Returns who was sent one.
+        Returns the users to whom one was sent.
 
-        None is sent above ``accounts.invitations``, or where the message is
-        refused. Raises UnknownGroup and NotAllowed.
+        A user gets no invitation above the limit ``accounts.invitations``, or
+        if the message is refused. Raises UnknownGroup and NotAllowed.
         """
         name = self._groups.check_inviting(app, group, inviter).name
         invited: list[str] = []
@@ -233,16 +234,17 @@ class Invitations:
     def page(
         self, app: str, inviter: str, group: int, after: str, limit: int
     ) -> list[InvitationShown]:
-        """Invitations of a user. With ``group`` those to it; the owner, admins
-        and back ends see all of it. Raises UnknownGroup."""
+        """Invitations of a user. ``group``: only invitations to this group; the
+        owner, admins and back ends see all of them. Raises UnknownGroup."""
         user: str | None = inviter
         if group and self._groups.role(app, group, inviter) in (OWNER, ADMIN, ""):
             user = None
         return self._rows.page(app, user, group or None, int(time()), after, limit)
 
     def revoke(self, app: str, inviter: str, code: str) -> None:
-        """End an invitation: one's own, one to a group that one leads, or one
-        that one was sent (to decline it). Raises UnknownInvitation."""
+        """End an invitation. Allowed for its maker, for the owner and admins of
+        its group, and for the user to whom it was sent (to decline it). Raises
+        UnknownInvitation."""
         row = self._rows.get(app, code)
         if row is None:
             raise UnknownInvitation(code)
@@ -259,7 +261,7 @@ class Invitations:
             self._settle(app, row, message, "revoked")
 
     def _leads(self, app: str, group: int, user: str) -> bool:
-        """Whether a user is the owner or an admin of a group (0: none)."""
+        """Whether a user is the owner or an admin of a group (0: no group)."""
         if not group:
             return False
         try:
@@ -268,14 +270,14 @@ class Invitations:
             return False
 
     def links(self, app: str, after: str, limit: int) -> list[InvitationShown]:
-        """The invitations of an app that have not ended, behind a code."""
+        """The invitations of an app that have not ended, after a code."""
         return self._rows.page(app, None, None, int(time()), after, limit)
 
     def names(
         self, app: str, rows: Sequence[InvitationShown]
     ) -> tuple[dict[str, str], dict[str, str]]:
-        """The names of those who made invitations, and of the groups to which
-        they are."""
+        """The names of the makers and of the groups of invitations: user →
+        name, and group → name."""
         ids = list({id_of(row.group) for row in rows} - {0})
         groups: list[Conversation] = []
         if ids:
@@ -284,8 +286,8 @@ class Invitations:
         return makers, {str(group.id): group.name for group in groups}
 
     def end(self, app: str, code: str) -> dict[str, Any]:
-        """End the invitation of anybody. Returns what the audit log keeps of
-        it. Raises UnknownInvitation."""
+        """End an invitation of any maker. Returns the data of it for the audit
+        log. Raises UnknownInvitation."""
         row = self._rows.get(app, code)
         if row is None:
             raise UnknownInvitation(code)
@@ -319,7 +321,7 @@ class Invitations:
             preview.nickname = maker.nickname
             preview.avatar = maker.avatar
         if row.group:
-            # It ends when its maker may no longer invite.
+            # An invitation ends when its maker may no longer invite.
             try:
                 group = self._groups.check_inviting(app, id_of(row.group), row.user)
             except (UnknownGroup, NotAllowed):
@@ -336,9 +338,9 @@ class Invitations:
         """Join the group, or become a friend of the maker. Members and friends
         do not use up an invitation.
 
-        ``by_user``: the user asks, not a back end. Raises UnknownInvitation,
-        UnknownAccount, Blocked, TooManyRequests, TooManyMembers, and
-        ServiceRefused for too many friends.
+        ``by_user``: the user makes the request, not a back end. Raises
+        UnknownInvitation, UnknownAccount, Blocked, TooManyRequests,
+        TooManyMembers, and ServiceRefused for too many friends.
         """
         self._people.accounts.known(app, user)
         invitation = self._valid(app, code)
@@ -352,7 +354,7 @@ class Invitations:
         if by_user and not (invitation.group or self._relations.may_gather(app, user)):
             raise Blocked(invitation.user)
 
-        # The condition of the transaction that lets the user in.
+        # The condition in the transaction that lets the user in.
         is_used = partial(use, app=app, code=code, now=int(time()))
         sent = 0
         if message is not None:
@@ -426,7 +428,7 @@ class Invitations:
         return row
 
     def _message(self, app: str, invitation: InvitationShown) -> Entry | None:
-        """The message with which an invitation was sent to one user; None: it
+        """The message with an invitation that was sent to one user; None: it
         was not sent."""
         if invitation.max_uses != 1:
             return None
@@ -452,7 +454,7 @@ class Invitations:
             name = self._groups.show(app, group, "").name
         except UnknownGroup:
             name = ""
-        # Without the code, which means nothing any more.
+        # The new content has no code, which is invalid now.
         content = InvitationContent(str(group), name, status=status)
         draft = Draft(
             sender="",

@@ -1,7 +1,7 @@
-"""Invitations by e-mail: each is a link for one person, which the mail server
-of section ``smtp`` takes.
+"""Invitations by e-mail: each is a link for one person. The mail server of
+section ``smtp`` sends it.
 
-The rows are the queue (:class:`Runner`), so what was accepted is sent also
+The rows are the queue (:class:`Runner`), so accepted invitations are sent even
 after a restart.
 """
 
@@ -45,7 +45,8 @@ from imserver.plugin.storage import Runner
 from imserver.plugin.wire import id_of
 
 STORED_SECONDS: Final = 30 * 86400
-"""After this time an address is deleted, whoever came or not."""
+"""After this time an address is deleted, whether the invitation was used or
+not."""
 
 Refusal = Literal["", "no_mail", "role"]
 Objection = Literal["no_address", "invited", "often"]
@@ -69,9 +70,9 @@ _LEASE_SECONDS: Final = 45
 """How long a node reserves a mail."""
 _PAUSE_SECONDS: Final = 60.0
 _AWAY_SECONDS: Final = 20.0
-"""How long no mail is tried after the mail server did not answer."""
+"""How long no mail is tried after the mail server has not answered."""
 _PROCEED_SECONDS: Final = 1.0
-"""How often a mail that waits is reserved again."""
+"""How often a waiting mail is reserved again."""
 _TRY_SECONDS: Final = 86_400
 """How long a mail is tried."""
 _REASON_CHARACTERS: Final = 200
@@ -82,9 +83,9 @@ class InvitationMails:
     """Makes invitations by e-mail, and sends them. Methods may switch, and
     raise StorageUnavailable.
 
-    ``runner`` works on those that wait. Who invites by e-mail has a role in the
-    app, or is a back end: a mail names the group and its maker, whose words
-    strangers get.
+    ``runner`` sends the waiting ones. Only users with a role in the app, and
+    back ends, may invite by e-mail: a mail contains the names of the group and
+    of the inviter, so strangers get words that they have chosen.
     """
 
     def __init__(self, core: Core) -> None:
@@ -100,8 +101,8 @@ class InvitationMails:
             INVITED_ADDRESSES, number, DAY_SECONDS, core.attempt
         )
         self._away_until = 0.0
-        """Until then no mail is tried, because the mail server has not answered
-        (monotonic)."""
+        """The time until which no mail is tried, because the mail server has
+        not answered (monotonic)."""
         self.runner = Runner(
             core.store,
             "invitation_mail",
@@ -119,8 +120,8 @@ class InvitationMails:
         return ()
 
     def refusal(self, app: str, inviter: str) -> Refusal:
-        """Why a user (``""``: a back end) does not invite by e-mail; ``""``:
-        they may."""
+        """The reason why a user (``""``: a back end) may not invite by e-mail;
+        ``""``: they may."""
         if not (self._smtp.host and self._page()):
             return "no_mail"
         if inviter and not self._people.accounts.known(app, inviter).role:
@@ -136,8 +137,8 @@ class InvitationMails:
         guests: bool,
         language: str,
     ) -> tuple[int, list[RefusedAddress]]:
-        """Invite these addresses to a group. Returns how many are invited, and
-        those that are not.
+        """Invite these addresses to a group. Returns the number of invited
+        addresses, and the refused ones.
 
         Raises UnknownGroup, NotAllowed, UnknownAccount, ServiceRefused (no
         mails, no guests) and TooManyRequests.
@@ -166,7 +167,8 @@ class InvitationMails:
         for email in self._rows.invited_among(app, group, wanted, now):
             refused.append(RefusedAddress(wanted.pop(email), "invited"))
 
-        # Before the addresses are charged: without it nobody is invited.
+        # This comes before the addresses are charged, because without it nobody
+        # is invited.
         self._of_app.require(app, len(wanted))
         new: list[InvitationMail] = []
         for email, given in wanted.items():
@@ -195,17 +197,17 @@ class InvitationMails:
     def page(
         self, app: str, inviter: str, group: int, after: str, limit: int
     ) -> list[InvitationMail]:
-        """The mails with which a user has invited to a group; a back end gets all.
-        Raises UnknownGroup."""
+        """The invitations by e-mail of a user to a group. A back end gets those
+        of all users. Raises UnknownGroup."""
         self._groups.role(app, group, inviter)
         return self._rows.mails(app, inviter, group, after, limit)
 
     def counts(self, app: str, inviter: str, group: int) -> MailCounts:
-        """How many invitations :meth:`page` lists, by their states."""
+        """The numbers of the invitations that :meth:`page` lists, by state."""
         return self._rows.count_mails(app, inviter, group)
 
     def forget(self, now: int) -> None:
-        """Delete the addresses that are old at this Unix second."""
+        """Delete addresses that are too old at this Unix second."""
         self._rows.forget_mails(now - STORED_SECONDS)
 
     # --- in the background ----------------------------------------------------
@@ -228,7 +230,7 @@ class InvitationMails:
         if mail.user:
             maker = self._people.accounts.get(app, mail.user)
             if maker is None or not maker.role:
-                # The right to invite by e-mail has ended meanwhile.
+                # The inviter has lost the right to invite by e-mail meanwhile.
                 self._rows.remove(app, code)
                 return
             name = maker.nickname
@@ -253,7 +255,7 @@ class InvitationMails:
         self.runner.end(app, code, state=MAIL_STATES.index("sent"))
 
     def _wait_for_server(self, app: str, code: str) -> None:
-        """Wait while no mail is tried, and go on reserving this one."""
+        """Wait while no mail is tried, and keep this one reserved."""
         seconds = self._away_until - monotonic()
         while seconds > 0:
             self.runner.proceed(app, code)
@@ -263,7 +265,7 @@ class InvitationMails:
 
 def _reason(error: NotSent) -> str:
     """The answer of the mail server, in one line."""
-    # Its types are those of smtplib, which is loaded when there is a mail.
+    # The errors have types of smtplib, which is loaded with the first mail.
     cause: Any = error.__cause__
     recipients = getattr(cause, "recipients", None)
     if recipients is not None:
@@ -278,10 +280,10 @@ def _reason(error: NotSent) -> str:
 
 
 def _chat_name(core: Core) -> str:
-    """The name of the chat; ``""``: it has none."""
+    """The name of the chat; ``""``: no name."""
     if "pages" not in core.features:
         return ""
-    # Imported here: a node may do without them.
+    # Imported here, because a node may be without them.
     from imserver.pages.declared import ChatSettings
 
     return settings_of(core.config, ChatSettings).name
@@ -312,8 +314,8 @@ def _content(
 
     html = rendered("html")
     text = rendered("txt")
-    # A node that ends, or hears no answer, does not know whether the mail
-    # server has taken the mail, so one may be sent twice, with one id. It is a
-    # hash, because the code itself lets people in.
+    # A node that ends, or gets no answer, does not know whether the mail server
+    # has taken the mail. So a mail may be sent twice, with the same id. The id
+    # is a hash, because the code itself lets people in.
     id = blake2b(mail.code.encode(), digest_size=_ID_BYTES).hexdigest()
     return Mail(mail.email, texts["subject"], text, html, id=id)

@@ -25,7 +25,8 @@ _BY_LINK: Final = (
     "NOT EXISTS (SELECT 1 FROM invitation_mail m WHERE m.app = invitation.app "
     "AND m.id = invitation.code)"
 )
-"""It is no invitation by e-mail: those are listed and limited by themselves."""
+"""Condition: no invitation by e-mail. Those are listed and limited
+separately."""
 
 Code = Annotated[
     str,
@@ -33,7 +34,7 @@ Code = Annotated[
         "The code of the invitation. Put it into a link.", pattern="^[A-Za-z0-9_-]{22}$"
     ),
 ]
-"""Random. It is the only proof needed."""
+"""A random code. It is the only proof needed."""
 OfGroup = Annotated[
     str,
     about(
@@ -67,7 +68,7 @@ MAIL_STATES: Final[tuple[MailState, ...]] = ("waiting", "sent", "refused", "join
 
 
 class MailCounts(Struct, frozen=True):
-    """How many invitations by e-mail are in each state."""
+    """The number of invitations by e-mail in each state."""
 
     waiting: int = 0
     sent: int = 0
@@ -111,7 +112,7 @@ _MAILS: Final = RowsOf(
 
 
 class InvitationStore(Store.Rows):
-    """The invitations in a store. Without a database there are none."""
+    """The invitations in a store. Empty without a database."""
 
     @Store.writing
     def add(
@@ -122,12 +123,12 @@ class InvitationStore(Store.Rows):
         most: int,
         account: int = 0,
     ) -> bool:
-        """Store an invitation; False if its maker has ``most``. Those that have
-        ended are deleted first.
+        """Store an invitation. False: its maker has ``most`` invitations. Ended
+        invitations are deleted first.
 
-        ``account``: that of the maker, whose invitations are counted one at a
-        time; 0: none. Invitations of a back end count by group, and those by
-        e-mail not.
+        ``account``: the account of the maker, which is locked during the count;
+        0: no account. Invitations of a back end count by group. Invitations by
+        e-mail do not count.
         """
         if account:
             sql.query(
@@ -160,8 +161,7 @@ class InvitationStore(Store.Rows):
         new: Sequence[InvitationMail],
         guests: bool,
     ) -> None:
-        """Store invitations to a group, each for one person, which are to be
-        mailed."""
+        """Store invitations to a group, each for one person, to be mailed."""
         links = []
         for mail in new:
             link = InvitationShown(
@@ -193,8 +193,8 @@ class InvitationStore(Store.Rows):
         limit: int,
     ) -> list[InvitationShown]:
         """Invitations that have not ended, ordered by code, after the code
-        ``after``. ``user``: their maker; ``group``: to this group. None: of
-        all. Those by e-mail are not among them."""
+        ``after``. ``user``: of this maker. ``group``: to this group. None: of
+        all. Invitations by e-mail are left out."""
         condition = f"NOT {_ENDED} AND {_BY_LINK} AND code > %s"
         values = [app, now, after]
         for column, value in (("member", user), ("conversation", group)):
@@ -216,14 +216,14 @@ class InvitationStore(Store.Rows):
     # --- by e-mail ------------------------------------------------------------
 
     def mail(self, app: str, code: str) -> InvitationMail | None:
-        """The invitation by e-mail with this code, whatever became of it."""
+        """The invitation by e-mail with this code, in any state."""
         return _MAILS.first(self._store.rows, "WHERE app = %s AND id = %s", app, code)
 
     def mails(
         self, app: str, user: str, group: int, after: str, limit: int
     ) -> list[InvitationMail]:
         """Invitations by e-mail to a group, ordered by code, after the code
-        ``after``. ``user``: their maker; ``""``: of all."""
+        ``after``. ``user``: of this maker; ``""``: of all."""
         condition = "app = %s AND conversation = %s AND id > %s"
         values: list[Any] = [app, group, after]
         if user:
@@ -236,7 +236,7 @@ class InvitationStore(Store.Rows):
     def count_mails(
         self, sql: PooledStatements, app: str, user: str, group: int
     ) -> MailCounts:
-        """How many invitations :meth:`mails` lists."""
+        """The number of invitations that :meth:`mails` lists."""
         condition = "app = %s AND conversation = %s"
         values: list[Any] = [app, group]
         if user:
@@ -272,7 +272,7 @@ class InvitationStore(Store.Rows):
     def note_mail(
         self, sql: PooledStatements, app: str, code: str, reason: str
     ) -> None:
-        """Store what the mail server has said."""
+        """Store the answer of the mail server."""
         statement = "UPDATE invitation_mail SET reason = %s WHERE app = %s AND id = %s"
         sql.execute(statement, (reason, app, code))
 
@@ -291,7 +291,7 @@ def _row(app: str, new: InvitationShown) -> Row:
 
 
 def use(sql: Statements, app: str, code: str, now: int) -> bool:
-    """Count one use; False if the invitation does not exist or has ended."""
+    """Count one use. False: the invitation does not exist or has ended."""
     statement = (
         "UPDATE invitation SET uses = uses + 1 WHERE app = %s AND code = %s "
         f"AND NOT {_ENDED}"

@@ -1,4 +1,4 @@
-"""Logging in with a provider: OpenID Connect, GitHub, WeChat."""
+"""Logins with a provider: OpenID Connect, GitHub, WeChat."""
 
 from imserver.people.oauth import api
 from imserver.people.oauth.declared import SETTINGS, TABLES

@@ -351,7 +351,7 @@ def _page(
     status: int = 200,
     question: Question | None = None,
 ) -> HttpResponse:
-    # Imported at the first page: most nodes never need the templates, and they
+    # Imported with the first page: most nodes never need the templates, which
     # take memory.
     from werkzeug.datastructures import LanguageAccept
     from werkzeug.http import parse_accept_header
@@ -390,7 +390,8 @@ def _rendered(
 
 
 _without_question: Final = cache(_rendered)
-"""Each such page is rendered once: strangers may ask for many in one packet."""
+"""Each such page is rendered once, because strangers may request many in one
+packet."""
 
 
 def _answered(status: int, content: str, *more: tuple[str, str]) -> HttpResponse:

@@ -1,4 +1,4 @@
-"""What the feature declares: settings, problems and tables."""
+"""The declarations of the feature: settings, problems and tables."""
 
 import re
 from typing import Annotated, Final, Literal

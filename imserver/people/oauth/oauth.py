@@ -1,16 +1,17 @@
-"""Logging in with a provider, and linking an account with one.
+"""Logins with a provider, and links between accounts and providers.
 
 A client starts a login and gets an address and a secret handle. A browser opens
 the address, the user agrees at the provider, and the browser comes back to the
 callback. The client exchanges the handle for a session. So any client can log
-in, also one without a browser.
+in, even without a browser.
 
-Somebody could send the address of a login of their own to another user, to log
-in as them. So the handle alone is not enough: a page that started the login
-gets a second code in the browser that came back. For other clients this browser
-shows a short code and asks the user whether their device shows the same.
+An attacker could send the address of a login to another user, to log in as that
+user. So the handle alone is not enough: a page that started the login gets a
+second code in the browser that came back. For other clients this browser shows
+a short code and asks the user whether their device shows the same.
 
-In a cluster Redis has the running logins, so any node may take the callback.
+In a cluster the running logins are in Redis, so any node may handle the
+callback.
 """
 
 import hmac
@@ -57,14 +58,14 @@ from imserver.plugin.storage import PooledStatements, RowsOf, Store, text_of
 log: Final = logging.getLogger(__name__)
 
 CALLBACK: Final = "/oauth/callback/"
-"""To this path and ``<app>/<provider>`` providers send browsers back."""
+"""Providers send browsers back to this path and ``<app>/<provider>``."""
 LOGIN_SECONDS: Final = 600
 """For how long a login may run."""
 POLL_SECONDS: Final = 2
 """How often a client asks whether its login is finished."""
 AT_ONCE: Final = 16
-"""Requests that wait for one provider of one app on this node. Beyond it they
-are refused at once."""
+"""The most requests that wait for one provider of one app on this node. Further
+ones are refused at once."""
 
 
 class UnknownProvider(
@@ -112,12 +113,12 @@ class NotLinked(
     ),
     login="closed",
 ):
-    """The identity has no account, and gets none."""
+    """The identity has no account, and the provider may not make one."""
 
 
 class Question(Struct, frozen=True):
-    """The question to a browser that came back. ``address``: where it goes on
-    instead of asking.
+    """The question to a browser that has come back. ``address``: where the
+    browser goes instead, without a question.
 
     ``shown``: the short code; ``device``: name of the device; ``nickname``: of
     the account to link (``""``: a login). ``code`` goes back with the answer.
@@ -132,11 +133,11 @@ class Question(Struct, frozen=True):
 
 
 class _Running(Struct):
-    """A login that is running. ``account`` (0: none) and ``version``: what is
-    linked.
+    """A running login. ``account`` (0: none) and ``version``: the account to
+    link.
 
-    ``code``: hash of the code that only the browser has; ``""``: none is
-    needed. ``found``: who it is.
+    ``code``: hash of the code that only the browser has; ``""``: no code is
+    needed. ``found``: the identity of the user.
     """
 
     app: str
@@ -160,13 +161,14 @@ _HALF_CODE: Final = 4
 """Letters in each half of the code that the user compares."""
 _SECRET_BYTES: Final = 32
 _VERIFIER_BYTES: Final = 48
-"""As a code verifier of RFC 7636, at least 43 characters."""
+"""Random bytes of a code verifier of RFC 7636, which has at least 43
+characters."""
 _OWN_PATH: Final = re.compile(r"/(?!/)[A-Za-z0-9._~/?&=%+-]{0,500}")
 """A path of this server, without a fragment."""
 _LOGIN: Final = "oauth:login:"
 _STATE: Final = "oauth:state:"
 _QUESTION: Final = "oauth:question:"
-"""Prefixes of keys; the hash of a secret follows. The last two lead to a
+"""Prefixes of keys, which the hash of a secret follows. The last two lead to a
 login."""
 
 
@@ -184,9 +186,9 @@ _LINKS: Final = RowsOf(AccountLink, "oauth_link")
 
 
 class LinkStore(Store.Rows):
-    """The links between accounts and their identities in a store; without a
-    database there are none. Each method is one transaction, may switch, and
-    raises StorageUnavailable."""
+    """The links between accounts and their identities in a store. Empty without
+    a database. Each method is one transaction, may switch, and raises
+    StorageUnavailable."""
 
     @Store.writing
     def add(
@@ -220,9 +222,11 @@ class LinkStore(Store.Rows):
     def remove(
         self, sql: PooledStatements, account: int, provider: str, with_password: bool
     ) -> Literal["done", "absent", "last"]:
-        """Delete a link. ``last``: the account could not log in without it.
-        ``with_password``: whether its password, if it has one, counts."""
-        # Of two requests at once, the second sees what the first has deleted.
+        """Delete a link. ``last``: the link stays, because the account could
+        not log in without it. ``with_password``: whether a password of the
+        account counts as a way to log in."""
+        # Of two simultaneous requests, the second sees the deletion of the
+        # first.
         account_rows = sql.query(
             f"SELECT password FROM account WHERE id = %s{sql.for_update}", (account,)
         )
@@ -242,7 +246,8 @@ class LinkStore(Store.Rows):
 
 
 class OAuth:
-    """Owner of the providers of all apps, and of the turns at them."""
+    """Logs in with providers. Owner of the providers of all apps, and of the
+    turns to use them."""
 
     def __init__(self, core: Core) -> None:
         self._base = core.config.address
@@ -316,11 +321,11 @@ class OAuth:
         password: str = "",
         token: str = "",
     ) -> tuple[str, str, str]:
-        """Start a login, or the linking of the account of ``user``, which needs
-        the ``password`` of the account if it has one: a stolen token must not
-        add a way to log in. ``token``: that with which the user is asking. It
-        counts as a login from ``address``. Returns the address for the browser,
-        the secret handle, and the short code for the user.
+        """Start a login, or link the account of ``user``. A link needs the
+        ``password`` of the account, if it has one, because a stolen token must
+        not add a way to log in. ``token``: of the request. It counts as a login
+        from ``address``. Returns the address for the browser, the secret
+        handle, and the short code for the user.
 
         ``return_to``: path of our own page to which the browser comes back.
         Raises NoAccounts, UnknownProvider, ServiceRefused (no address of this
@@ -386,8 +391,8 @@ class OAuth:
         return msgspec.json.decode(value, type=_Running)
 
     def _claimed(self, name: str) -> tuple[str, _Running]:
-        """The login to which a key leads, for the first caller. Raises
-        UnknownLogin."""
+        """Take the login to which a key leads. Only the first caller gets it.
+        Raises UnknownLogin."""
         value = self._values.value(name)
         if value is None or not self._values.remove_value(name):
             raise UnknownLogin
@@ -399,12 +404,12 @@ class OAuth:
     def returned(
         self, app: str, name: str, state: str, code: str, problem: str, issuer: str
     ) -> Question:
-        """Take a browser that has come back from a provider with a ``code``, or
-        with a ``problem``.
+        """Process the return of a browser from a provider, with a ``code`` or a
+        ``problem``.
 
-        ``app``: as in the address. ``issuer``: who has sent it, if it says so
-        (RFC 9207). Raises UnknownLogin, LoginRefused and ProviderUnavailable;
-        then the login has failed.
+        ``app``: as in the address. ``issuer``: the provider that has sent it,
+        if the response names it (RFC 9207). Raises UnknownLogin, LoginRefused
+        and ProviderUnavailable; then the login has failed.
         """
         app = self._tenants.resolve(app)
         key, row = self._claimed(_STATE + secret_hash(state))
@@ -428,7 +433,7 @@ class OAuth:
 
         secret = token_urlsafe(_SECRET_BYTES)
         if row.return_to:
-            # Our own page has begun the login: the user is not asked.
+            # Our own page has begun the login, so the user is not asked.
             row.step = "done"
             row.code = secret_hash(secret)
             self._put(key, row)
@@ -468,8 +473,8 @@ class OAuth:
             return provider.identify(self._request(row), code, is_linked)
 
     def agree(self, code: str, agreed: bool) -> None:
-        """Take the answer of the user to a :class:`Question`. Raises
-        UnknownLogin if it was answered."""
+        """Process the answer of the user to a :class:`Question`. Raises
+        UnknownLogin if it was answered before."""
         key, row = self._claimed(_QUESTION + secret_hash(code))
         if agreed:
             row.step = "done"
@@ -481,10 +486,10 @@ class OAuth:
         self, app: str, login: str, code: str, address: str, factor: str = ""
     ) -> FullSession | str | None:
         """The session of a login, or the provider with which its account was
-        linked. None: not yet.
+        linked. None: the login is not finished yet.
 
-        ``factor``: a code of the second factor of the account. Without it a
-        handle stays: FactorRequired, WrongCode.
+        ``factor``: a code of the second factor of the account. Without a right
+        code the handle stays valid, and FactorRequired or WrongCode is raised.
 
         A handle works once. The first login of an identity makes an account, if
         the provider's ``register`` is on. Raises NoAccounts, UnknownProvider,
@@ -506,7 +511,8 @@ class OAuth:
             identity = row.found
             if row.step == "failed" or not is_right:
                 identity = None
-            # Before the handle is used up, which stays without a right code.
+            # This comes before the handle is used up, which stays valid without
+            # a right code.
             if identity is not None and not row.account:
                 linked = self._linked(app, row.provider, identity.subjects)
                 if linked is not None:
@@ -530,8 +536,8 @@ class OAuth:
         return self._rows.linked(app, self._sharing(app, name), subjects)
 
     def _sharing(self, app: str, name: str) -> list[str]:
-        """A provider and those with the same identities: WeChat's users have
-        one ``unionid`` in all providers of WeChat."""
+        """A provider, and other providers with the same identities: users of
+        WeChat have one ``unionid`` in all providers of WeChat."""
         settings, _ = self._provider(app, name)
         if not settings.kind.startswith("wechat"):
             return [name]
@@ -542,8 +548,8 @@ class OAuth:
         return names
 
     def _log_in(self, row: _Running, identity: Identity) -> FullSession:
-        """A session of the account of an identity, which is made if the
-        provider may do so."""
+        """A session of the account of an identity. A missing account is created
+        if the provider may do so."""
         app = row.app
         name = row.provider
         settings, _ = self._provider(app, name)
@@ -555,7 +561,8 @@ class OAuth:
             if linked is not None:
                 session, linked_name = linked
                 if linked_name != name:
-                    # Taken: the account has another identity at this provider.
+                    # Taken means that the account has another identity at this
+                    # provider.
                     account_id = session.account.id
                     with suppress(Taken):
                         self.link_store.add(app, account_id, name, subject, int(time()))

@@ -1,12 +1,11 @@
 """Providers that users log in with: OpenID Connect, GitHub, WeChat (website and
 official account).
 
-A provider proves who somebody is in three steps: :meth:`Provider.address` is
-where the browser goes, the browser comes back with a code, and
-:meth:`Provider.identify` exchanges it for an identity. Authlib makes the
-authorization request, with PKCE, exchanges the code and checks the claims of ID
-tokens. WeChat has parameters of its own. Each step waits for the provider at
-most :data:`SECONDS`.
+A provider proves an identity in three steps. The browser goes to
+:meth:`Provider.address`. It comes back with a code. :meth:`Provider.identify`
+exchanges the code for an identity. Authlib makes the authorization request,
+with PKCE, exchanges the code and checks the claims of ID tokens. WeChat has
+parameters of its own. Each step waits for the provider at most :data:`SECONDS`.
 """
 
 from __future__ import annotations
@@ -49,7 +48,7 @@ class ProviderUnavailable(
         temporary=True,
     ),
 ):
-    """The provider does not answer in time, or what it answers makes no sense.
+    """The provider does not answer in time, or its answer is invalid.
     Temporary."""
 
 
@@ -62,12 +61,12 @@ _SUBJECT_BYTES: Final = 255
 """Limit of an id of a user at a provider."""
 _ADDRESS: Final = re.compile(r"https?://[!-~]+")
 _LEAST_SECONDS: Final = 0.001
-"""A request without time left fails at once, and not by a timeout of 0, which
-would be none."""
+"""The shortest timeout. A request without time left must fail at once; a
+timeout of 0 would mean no limit."""
 _FETCH_SECONDS: Final = 3600.0
-"""How old a discovery document becomes."""
+"""The age at which a discovery document is read again."""
 _CLOCKS_SECONDS: Final = 60
-"""By how much the clock of a provider may differ."""
+"""The greatest accepted difference to the clock of a provider."""
 
 
 class Identity(Struct, frozen=True):
@@ -93,8 +92,8 @@ class AuthorizationRequest(Struct, frozen=True):
 
 
 Known = Callable[[tuple[str, ...]], bool]
-"""Whether one of these subjects has an account, so that nobody needs its
-nickname and avatar."""
+"""A function that returns whether one of these subjects has an account. If so,
+nickname and avatar need not be read."""
 
 
 class Provider(Protocol):
@@ -122,13 +121,14 @@ def identity(
         raise ProviderRefused("it sent no id of the user")
     shown = ""
     if isinstance(nickname, str):
-        # Again after the cut, which may end in the middle of a character.
+        # Cleaned again after the cut, which may be in the middle of a
+        # character.
         shown = clean_name(clean_name(nickname).strip()[:NICKNAME_CHARACTERS])
     return Identity(ids, shown, _picture(avatar))
 
 
 def _picture(avatar: object) -> str:
-    """The address of a picture; ``""``: it is none, or too long."""
+    """The address of a picture; ``""``: it is no address, or too long."""
     if not isinstance(avatar, str) or len(avatar) > AVATAR_CHARACTERS:
         return ""
     if not _ADDRESS.fullmatch(avatar):
@@ -141,8 +141,8 @@ def _is_storable(subject: str) -> bool:
 
 
 class _Http:
-    """Requests of one step, which together take at most :data:`SECONDS`. Also
-    Authlib's session."""
+    """The requests of one step, which together take at most :data:`SECONDS`. It
+    also serves as the session of Authlib."""
 
     def __init__(self, outgoing: Outgoing) -> None:
         self._outgoing = outgoing
@@ -205,7 +205,7 @@ class _Answer(Service):
 
 
 def _shown(url: str) -> str:
-    """An address for the log: its query may have a secret."""
+    """An address for the log, without its query, which may contain a secret."""
     return url.partition("?")[0]
 
 
@@ -234,7 +234,7 @@ class _Code:
         )
 
     def address(self, endpoint: str, **more: str) -> str:
-        """Where the browser goes."""
+        """The address to which the browser goes."""
         request = self._request
         url, _ = self._client.create_authorization_url(
             endpoint, request.state, request.verifier, **more
@@ -330,8 +330,8 @@ class Oidc(Service):
         return _Code(with_scopes, http, request, method)
 
     def _discovered(self, http: _Http) -> _Endpoints:
-        """The discovery document, at most an hour old if the provider answers.
-        Raises ProviderUnavailable."""
+        """The discovery document. It is at most an hour old if the provider
+        answers. Raises ProviderUnavailable."""
         now = monotonic()
         if self._endpoints is not None:
             if now >= self._next_fetch:
@@ -354,7 +354,7 @@ class Oidc(Service):
             self._fetch(_Http(self.outgoing))
 
     def _fetch(self, http: _Http) -> _Endpoints:
-        """Read the discovery document, and keep it. Raises
+        """Read the discovery document, and store it. Raises
         ProviderUnavailable."""
         issuer = self.settings.issuer
         url = issuer.rstrip("/") + "/.well-known/openid-configuration"
@@ -520,8 +520,8 @@ class WeChat:
 
 
 def _subjects(unionid: object, openid: str) -> tuple[object, ...]:
-    """The ids of a user of WeChat: ``unionid``, if there is one, counts
-    more."""
+    """The ids of a user of WeChat. ``unionid``, if there is one, comes
+    first."""
     return tuple(id for id in (unionid, openid) if id)
 
 
