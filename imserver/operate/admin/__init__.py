@@ -1,6 +1,5 @@
-"""The admin page: those who answer for a server find, see and mend, in the
-browser. Nothing on it that ``/api/v1`` cannot do.
-"""
+"""The admin page, on which operators of a server find, inspect and mend things
+in the browser. It can do nothing that ``/api/v1`` cannot do."""
 
 from collections.abc import Callable
 from typing import Any

@@ -238,7 +238,8 @@ def settings_of_app(
 
 
 def _differing(mine: Struct, theirs: Struct) -> Iterator[str]:
-    """The settings that differ; those of a group as `quotas.pushes_per_day`."""
+    """The names of settings that differ. Settings in a group are named like
+    `quotas.pushes_per_day`."""
     fields = theirs.__struct_fields__
     if isinstance(theirs, TenantSettings):
         fields = TenantSettings.__struct_fields__  # A tenant has more than settings.
@@ -261,8 +262,8 @@ class _Document(Struct):
 
 @lru_cache(maxsize=2)
 def _schemas(document: bytes, translated: bool) -> dict[str, Any]:
-    """The schema of the settings, and those that it names."""
-    # a node loads the pages when somebody asks for one
+    """The schema of the settings, and the schemas that it names."""
+    # a node loads the pages when somebody opens one
     from imserver.pages.reference import chinese
 
     written = json.decode(document, type=_Document).components.schemas

@@ -10,7 +10,7 @@ import click
 from imserver.plugin.commands import ServerApi, fail
 
 _LOOK_SECONDS: Final = 0.5
-"""How often the command looks at a node that is being drained."""
+"""How often the command checks a node that is being drained."""
 
 
 @click.command(short_help="Take the clients off a node, or let it serve them again.")
@@ -47,14 +47,14 @@ def drain(url: str, key_file: str | None, back: bool, yes: bool, node: str) -> N
 
 
 def _serves_without(node: str, nodes: Mapping[str, Any]) -> bool:
-    """Whether another node serves clients when this one does not."""
+    """Whether another node serves clients if this node does not."""
     others = (state for name, state in nodes.items() if name != node)
     return any(state["answers"] and not state["draining"] for state in others)
 
 
 def _confirm_outage(node: str, connections: int, yes: bool) -> None:
-    """Ask before the last node that serves clients is drained; a script says
-    yes before."""
+    """Ask before the last node that serves clients is drained. With ``yes``, do
+    not ask."""
     click.echo(
         f"no other node serves clients: {connections} connections end until it does again",
         err=True,

@@ -1,8 +1,8 @@
-"""Finds what a text may name: people, connections, channels, groups, apps,
-keys, requests.
+"""Finds the things that a text may name: people, connections, channels, groups,
+apps, keys, requests.
 
-Services of features find their own things (:class:`Finds`); those of the core
-are found here.
+Services of features find their own things (:class:`Finds`). This module finds
+the things of the core.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -25,7 +25,7 @@ from imserver.plugin.services import Core
 
 
 class LiveConnection(Struct, frozen=True, array_like=True):
-    """A connection that its id has named: in which app it is, and for whom."""
+    """A connection that was found by its id, with its app and its user."""
 
     app: str
     user: str
@@ -60,15 +60,15 @@ class ConnectionPage(Struct, frozen=True):
 
 
 class LiveConnections:
-    """Reads connections off the nodes that hold them. Calls switch."""
+    """Reads connections from the nodes that have them. Methods switch."""
 
     def __init__(self, core: Core) -> None:
         self._core = core
         core.queries.add("admin.connection", str, self._find_here)
 
     def find(self, connection_id: str) -> LiveConnection | None:
-        """The connection with this id; None: there is none, or its node does
-        not answer."""
+        """The connection with this id. None if it does not exist, or its node
+        does not answer."""
         answer: LiveConnection | None = self._core.connections.query(
             connection_id, "admin.connection", connection_id, LiveConnection | None
         )
@@ -97,7 +97,8 @@ class LiveConnections:
         return ConnectionPage(int(bool(connections)), [user], connections, missing)
 
     def page(self, app: str, after: str | None, limit: int) -> ConnectionPage:
-        """The sessions of at most ``limit`` users of an app, behind one."""
+        """The sessions of at most ``limit`` users of an app, after the user
+        ``after``."""
         page = self._core.presence.page(app, after, limit + 1)
         users = sorted(page.users)
         connections, missing = self._sessions(app, users[:limit])
@@ -124,10 +125,10 @@ Kind = Literal[
 ]
 """In the order of the answer."""
 MOST_APPS: Final = 1000
-"""Apps that are searched."""
+"""The most apps that are searched."""
 _MOST_CONNECTIONS: Final = 1000
 _MOST_CHANNEL_APPS: Final = 20
-"""Apps whose channels are searched."""
+"""The most apps whose channels are searched."""
 _Hit = tuple[str, str, str, str]
 _Find = Callable[[Principal, str, Sequence[str], int], Iterator[_Hit]]
 
@@ -142,8 +143,8 @@ class Finds(Protocol):
     def find(
         self, principal: Principal, text: str, apps: Sequence[str], limit: int
     ) -> Iterator[_Hit]:
-        """The id, app, label and detail of what the principal may see, exact
-        ids first: by a text, in some apps, at most so many. Switches."""
+        """The id, app, label and detail of things that the principal may see,
+        found by a text in some apps. Exact ids come first. Switches."""
 
 
 class HitShown(Struct):
@@ -162,7 +163,7 @@ class HitShown(Struct):
 
 
 class Finder:
-    """Searches every kind of thing that the node has. Calls switch."""
+    """Searches every kind of thing that the node has. Methods switch."""
 
     def __init__(self, core: Core, live: LiveConnections) -> None:
         self._core = core
@@ -178,8 +179,8 @@ class Finder:
     def find(
         self, principal: Principal, text: str, apps: Sequence[str], limit: int
     ) -> list[HitShown]:
-        """What the text may name: at most ``limit`` of each kind that each
-        feature has, exact ids first. ``apps``: resolved names that the
+        """The things that the text may name: at most ``limit`` of each kind of
+        each feature, exact ids first. ``apps``: resolved names that the
         principal reaches."""
         services = [(each.finds, each.find) for each in self._core.all_of(Finds)]  # type: ignore[type-abstract]
         finds: list[tuple[str, _Find]] = [*self._finds.items(), *reversed(services)]
@@ -188,7 +189,7 @@ class Finder:
             for kind_of_find, find in finds:
                 if kind_of_find == kind:
                     hits += _first_hits(kind, find(principal, text, apps, limit), limit)
-        # A user who has an account stands there as that.
+        # A user with an account is listed as the account.
         accounts = {(hit.app, hit.id) for hit in hits if hit.type == "account"}
         return [
             hit
@@ -253,7 +254,8 @@ class Finder:
         if not principal.may(Needs.OPERATE):
             return
         members = self._core.channels.members
-        # The last name before all that begin with the text: pages begin behind one.
+        # Start at the last name before all names that begin with the text:
+        # pages begin after a name.
         before = text[:-1]
         last = ord(text[-1])
         if last:

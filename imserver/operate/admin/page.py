@@ -1,6 +1,5 @@
-"""The page ``/admin``: a frame without anything of anybody. Its scripts ask
-``/api/v1`` with what its visitor has proved.
-"""
+"""The page ``/admin``: a frame without data. Its scripts call ``/api/v1`` with
+the login of the visitor."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ class NodeFacts(Struct, frozen=True):
 
 
 _SILENT: Final = NodeFacts("", 0, "", False, 0, 0, 0, 0.0, 0, 0.0, 0)
-"""Of a node that does not answer."""
+"""The facts of a node that does not answer."""
 
 
 class NodeShown(NodeFacts, frozen=True, kw_only=True):
@@ -80,7 +80,7 @@ class Drain(Struct, frozen=True, array_like=True):
 
 
 class Nodes:
-    """All live nodes. Other nodes are asked. Calls switch."""
+    """All live nodes. Queries other nodes. Methods switch."""
 
     def __init__(self, core: Core) -> None:
         self._core = core
@@ -118,8 +118,8 @@ class Nodes:
         return nodes
 
     def drain(self, node: str, drained: bool) -> bool:
-        """Drain a node, or let it serve again. False: there is no such node, or
-        it does not answer."""
+        """Drain a node, or let it serve again. False if the node does not exist
+        or does not answer."""
         leases = self._core.overview.leases()
         others = self._core.others
         if node == next(iter(leases)):

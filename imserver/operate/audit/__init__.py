@@ -1,5 +1,5 @@
-"""The audit log: who has changed what, to whom, when and from where, in rows
-that nobody changes unseen."""
+"""The audit log: who has changed what, for whom, when, and from where. A change
+of its rows is noticed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["FEATURE", "AuditLog", "AuditRow", "Name"]
 
 
 def metrics() -> tuple[Metric, ...]:
-    """Its rows of the table of metrics, at the first scrape."""
+    """The metrics of the audit log, at the first scrape."""
     from imserver.plugin.metrics import Metric  # most nodes start without it
 
     return (

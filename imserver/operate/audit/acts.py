@@ -1,4 +1,4 @@
-"""Makes the row of an act for the audit log, from a request or command and its
+"""Makes the row of an act for the audit log from a request or command and its
 answer."""
 
 import secrets
@@ -64,11 +64,11 @@ _VALUES: Final = frozenset(
         "unset",
     }
 )
-"""Fields whose values an act has, too."""
+"""Fields whose values are part of an act, too."""
 _UNNAMED: Final = frozenset({"app", "token", "password", "old_password", "confirm"})
-"""Fields that say nothing about a change."""
+"""Fields that tell nothing about a change."""
 _SAME: Final = {"client": "connection", "client_id": "connection"}
-"""Fields of other APIs → ours."""
+"""Field of another API → our field."""
 _FROM_ANSWER: Final = frozenset({"id", "act", "group", "revoked", "closed", "count"})
 _ABOUT: Final = {
     "messages": "message",
@@ -76,9 +76,9 @@ _ABOUT: Final = {
     "group": "group",
     "key": "key",
 }
-"""Facts by which acts are found → what they are the ids of."""
+"""Fact by which acts are found → the kind of thing that its ids name."""
 _OF_ID: Final = {"messages": "message", "keys": "key"}
-"""Subject of an act → what the fact ``id`` is the id of."""
+"""Subject of an act → the kind of thing that the fact ``id`` names."""
 MOST_USERS: Final = 1000
 """The most users that one act names."""
 _MOST_VALUES: Final = 20
@@ -94,11 +94,11 @@ _NOBODY: Final = ("", "")
 
 def facts_of(given: Any, answer: Any = None, user: str = "") -> dict[str, Any]:
     """The facts of a request or command and its answer that the log keeps: ids,
-    numbers, reasons, and the names of other fields that were given as
-    ``fields``. ``settings`` are the names of the given ones.
+    numbers and reasons. ``fields`` are the names of other given fields, and
+    ``settings`` the names of given settings.
 
-    ``given``: a struct, or parameters by name. ``user``: whom the act names
-    already.
+    ``given``: a struct, or parameters by name. ``user``: the user whom the act
+    names already.
     """
     facts: dict[str, Any] = {}
     users: list[str] = []
@@ -118,7 +118,7 @@ def facts_of(given: Any, answer: Any = None, user: str = "") -> dict[str, Any]:
     answered = {
         name: _short(value) for name, value in _given(answer) if name in _FROM_ANSWER
     }
-    # What was given counts: the answer to a recall has the id of its own entry.
+    # The request counts: the answer to a recall has the id of its own entry.
     facts = answered | facts
     if fields:
         facts["fields"] = fields[:_MOST_VALUES]
@@ -152,7 +152,8 @@ def _short(value: Any) -> Any:
 
 
 def user_in(answer: Any) -> str:
-    """The user whom an answer is about, as that of a login; ``""``: nobody."""
+    """The user in an answer, such as the answer to a login. ``""`` if it names
+    nobody."""
     user = getattr(answer, "user", "")
     if isinstance(user, str) and user:
         return user
@@ -161,8 +162,8 @@ def user_in(answer: Any) -> str:
 
 
 def entry_of(act: Act) -> tuple[Entry, tuple[Name, ...]]:
-    """The row of an act, and its names. Those of a user who is gone are
-    committed to, but not stored."""
+    """The row of an act, and its names. Names of a user who is gone get a
+    commitment, but are not stored."""
     names = tuple(_names(act))
     commitments = msgspec.json.encode({each.part: each.commitment for each in names})
     entry = Entry(
@@ -179,7 +180,7 @@ def entry_of(act: Act) -> tuple[Entry, tuple[Name, ...]]:
 
 
 def _names(act: Act) -> Iterator[Name]:
-    """Everything of an act that says who somebody is, or what they did."""
+    """Everything in an act that tells who somebody is, or what they did."""
     app = _clean(act.app, _APP_BYTES)
     by = _maker_of(act)
     target = _target_of(act, app)
@@ -193,7 +194,7 @@ def _names(act: Act) -> Iterator[Name]:
     if act.address:
         person = by
         if person is None and act.by.kind == "nobody":
-            # The address of a login is that of the one who logs in.
+            # The address of a login belongs to the person who logs in.
             person = target
         yield _name("address", *(person or _NOBODY), act.address)
 
@@ -203,8 +204,8 @@ def _names(act: Act) -> Iterator[Name]:
         text = _clean(msgspec.json.encode(facts).decode(errors="replace"), _FACTS_BYTES)
         person = target or by
         if act.gone:
-            # Why somebody was deleted is said by whoever did it, and stays with
-            # them.
+            # The reason of a deletion comes from the person who did it, and
+            # stays with them.
             person = by
         yield _name("facts", *(person or _NOBODY), text)
     for number, thing in enumerate(_things(act.name, facts)):
@@ -214,8 +215,8 @@ def _names(act: Act) -> Iterator[Name]:
 
 
 def _maker_of(act: Act) -> tuple[str, str] | None:
-    """App and id of the person who did it, or whose bot did; None: no
-    person."""
+    """App and id of the person who did it, or whose bot did it. None if it was
+    not a person."""
     person = act.by.user or act.by.staff
     if not person:
         return None
@@ -223,7 +224,8 @@ def _maker_of(act: Act) -> tuple[str, str] | None:
 
 
 def _target_of(act: Act, app: str) -> tuple[str, str] | None:
-    """App and id of the user to whom it was done; None: to nobody."""
+    """App and id of the user whom the act is about. None if it is about
+    nobody."""
     user = _clean(act.user or user_in(act.answer), _MEMBER_BYTES)
     if not user:
         return None
@@ -238,7 +240,7 @@ def _facts_in(act: Act) -> dict[str, Any]:
 
 
 def _things(name: str, facts: Mapping[str, Any]) -> dict[str, None]:
-    """The things that an act is about, as ``message:7``, ``key:1f2e``,
+    """The things that an act is about, such as ``message:7``, ``key:1f2e`` or
     ``group:12``."""
     kinds = dict(_ABOUT)
     subject = name.partition(".")[0]

@@ -110,7 +110,7 @@ def audit(service: AuditApi, call: Call) -> HttpResponse:
 def _lines(
     call: Call, wanted: AuditQuery, rows: list[ActShown], following: int
 ) -> HttpResponse:
-    """Answer with one act a line, and a link to the next ones."""
+    """Answer with one act in each line, and a link to the next ones."""
     headers = [("X-Request-Id", call.request.id)]
     if following:
         fields = msgspec.structs.asdict(wanted)
@@ -139,7 +139,7 @@ def _check(service: AuditApi, call: Call) -> AuditCheck:
             head=f"{number}:{digest}",
             wrong=result.wrong,
         )
-    # Which rows are broken says something of other apps.
+    # The numbers of broken rows would tell something about other apps.
     if result.wrong:
         return AuditCheck(wrong=["the chain is broken"])
     return AuditCheck()

@@ -1,5 +1,5 @@
-"""The audit log of a node: acts wait for a group commit. If it fails, lines in
-the log stand in for them."""
+"""The audit log of a node: acts wait for a group commit. If it fails, they are
+written as lines to the server's log."""
 
 import logging
 from collections import deque
@@ -40,10 +40,10 @@ log = logging.getLogger(__name__)
 lines = logging.getLogger("imserver.audit")
 
 WAIT_SECONDS: Final = 5.0
-"""An act of a request waits so long for the database. Then the request is
+"""How long a request waits for the database to store its act. Then it is
 answered, and the act stays in the queue."""
 LAST_SECONDS: Final = 5.0
-"""Time limit for the acts that wait when the node ends."""
+"""Time limit for storing the waiting acts when the node ends."""
 MOST_WAITING: Final = 10_000
 _DAY_MS: Final = 86_400_000
 _BATCH_ACTS: Final = 200
@@ -61,8 +61,8 @@ class _Waiting(Struct):
 
 
 class AuditLog(Observer, ArchivedFiles):
-    """Appends acts to the chain in the database. Owner of the acts that wait.
-    ``days``: after so many an act is removed; 0: never."""
+    """Appends acts to the chain in the database. Owner of the waiting acts.
+    ``days``: after how many days an act is removed; 0 means never."""
 
     finds: Final = "request"
 
@@ -74,7 +74,7 @@ class AuditLog(Observer, ArchivedFiles):
         self._writer: gevent.Greenlet[[], None] | None = None
         self.stored = 0
         self.logged = 0
-        """Acts for which a line in the log has had to stand in. Both since the
+        """The number of acts that are only lines in the server's log, since the
         start of the node."""
 
     @property
@@ -83,8 +83,9 @@ class AuditLog(Observer, ArchivedFiles):
         return len(self._queue)
 
     def acted(self, act: Act) -> None:
-        """Store an act. Returns when it is stored, but for one of a node, or
-        after :data:`WAIT_SECONDS`, and at once while the database fails."""
+        """Store an act. Returns when it is stored, or after
+        :data:`WAIT_SECONDS`. Returns at once for an act of a node, and while
+        the database fails."""
         try:
             if not self._store.has_database or len(self._queue) >= MOST_WAITING:
                 if act.by.kind != "node":  # which logs what it does
@@ -113,8 +114,8 @@ class AuditLog(Observer, ArchivedFiles):
 
     @staticmethod
     def add(sql: PooledStatements, act: Act) -> int:
-        """Append an act in the transaction that does it. Returns its number.
-        Raises ImserverError."""
+        """Append an act in the transaction that carries it out. Returns its
+        number. Raises ImserverError."""
         batch = ActBatch([NewAct(*entry_of(act), monotonic())])
         append(batch, sql)
         return batch.number
@@ -122,9 +123,9 @@ class AuditLog(Observer, ArchivedFiles):
     def newest(
         self, app: str, name: str, about: str
     ) -> tuple[AuditRow, list[Name]] | None:
-        """The newest act of this name in an app on a thing, as ``message:7``:
-        as it is hashed, with what is left of its names. None: there is none.
-        Switches. Raises StorageUnavailable."""
+        """The newest act with this name in an app about a thing such as
+        ``message:7``, in its hashed form with the names that were not erased.
+        None if no act fits. Switches. Raises StorageUnavailable."""
         query = AuditQuery(app=app, name=name, about=about, limit=1)
         acts, _ = self._store.read_or((NO_ACTS, 0), partial(search, query))
         if not acts:
@@ -138,8 +139,8 @@ class AuditLog(Observer, ArchivedFiles):
             while self._queue:
                 batch = list(islice(self._queue, _BATCH_ACTS))
                 self._store_some(batch)
-                # They leave the queue once they are stored, so that `stop` finds
-                # those that are not.
+                # They leave the queue only when they are stored, so that `stop`
+                # finds the others.
                 for waiting in batch:
                     self._queue.popleft()
                     waiting.stored.set()
@@ -147,8 +148,8 @@ class AuditLog(Observer, ArchivedFiles):
             self._writer = None
 
     def _store_some(self, some: list[_Waiting]) -> None:
-        """Store acts, however long it takes. What the database refuses becomes
-        a line in the log."""
+        """Store acts, however long it takes. An act that the database refuses
+        becomes a line in the server's log."""
         batch = ActBatch([each.new for each in some])
         failures = 0
         while True:
@@ -198,15 +199,15 @@ class AuditLog(Observer, ArchivedFiles):
                 yield text, app, text, row.entry.name
 
     def stop(self) -> None:
-        """Store what waits, for a short time."""
+        """Store the waiting acts, for a short time."""
         if self._writer is not None:
             self._writer.join(LAST_SECONDS)
         for waiting in self._queue:
             self._log_once(waiting)
 
     def read(self, app: str, user: str) -> Iterator[tuple[str, int, Iterator[bytes]]]:
-        """The acts of an app or a user; those of the server stand in its
-        rows."""
+        """The acts of an app or a user, as a file. An archive of the whole server
+        has them in its rows."""
         if app:
             yield "audit.jsonl", 0, lines_of(self._store, app, user)
 
@@ -228,12 +229,12 @@ def offline(
 
 
 def answers(base: Core) -> tuple[object, ...]:
-    """Build what hears of acts."""
+    """Build the audit log, which observes acts."""
     return (AuditLog(base.store, settings_of(base.config, AuditSettings).days),)
 
 
 def build(core: Core) -> Parts:
-    """Join it to the core."""
+    """Connect the audit log to the core."""
     audit = core.service(AuditLog)
     if not core.store.has_database:
         log.info(

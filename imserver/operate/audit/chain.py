@@ -1,9 +1,10 @@
-"""The rows of the audit log as data: what is hashed, and what may be erased.
+"""The rows of the audit log as data: the hashed part, and the part that may be
+erased.
 
-A row has the hash of the row before, so a row that was changed, removed or put
-in breaks the chain. What names people stands beside the row: the row has only a
-commitment to it, the SHA-256 of the name with a random salt. To erase a name
-and its salt leaves the chain as it was, and nobody can find the name by trying.
+A row has the hash of the row before, so a changed, removed or inserted row
+breaks the chain. Names of people are stored beside the row. The row has only a
+commitment to a name: its SHA-256 with a random salt. If a name and its salt are
+erased, the chain stays valid, and nobody can find the name by trying.
 """
 
 import hashlib
@@ -34,13 +35,13 @@ class Name(Struct, frozen=True):
 
     @property
     def commitment(self) -> str:
-        """The hash that the row of the act has of it."""
+        """The hash of this name that the row of the act has."""
         return _digest([self.salt.hex(), self.part, self.app, self.member, self.text])
 
 
 class Entry(Struct, frozen=True):
-    """An act without its place in the chain. ``names``: part → commitment, as
-    JSON."""
+    """An act without its position in the chain. ``names``: part → commitment,
+    as JSON."""
 
     name: str
     kind: str
@@ -60,11 +61,11 @@ class AuditRow(Struct, frozen=True):
 
     @property
     def expected(self) -> str:
-        """The hash that its content has."""
+        """The hash that fits the content."""
         return hash_of(self.number, self.time, self.entry, self.previous)
 
     def hashed(self) -> bytes:
-        """The content of the row as it is hashed, and the hash, as JSON."""
+        """The hashed content of the row, and the hash, as JSON."""
         whole = {**msgspec.to_builtins(self), **msgspec.structs.asdict(self.entry)}
         del whole["entry"]
         return msgspec.json.encode({**whole, "names": self.entry.names.decode()})
@@ -119,13 +120,14 @@ def _read_facts(text: str) -> dict[str, Any]:
 
 
 def shown(row: AuditRow, names: Sequence[Name]) -> ActShown:
-    """An act with what is left of its names."""
+    """An act with the names that were not erased."""
     entry = row.entry
     rest = {each.part: each for each in names}
     parts: Mapping[str, str] = _decode(entry.names)
 
     def left(part: str, field: str = "member") -> Any:
-        """A field of a name; None: the name was erased; ``""``: the act has none."""
+        """A field of a name. None if the name was erased; ``""`` if the act has
+        no such name."""
         if part not in parts:
             return ""
         if part in rest:

@@ -24,10 +24,10 @@ from imserver.plugin.progress import long_work
 from imserver.plugin.storage import Store
 
 _PAGE_ACTS: Final = 500
-"""How many acts are read from the database at once."""
+"""How many acts one read of the database fetches."""
 _SECOND_MS: Final = 1000
 _is_head: Final = re.compile(r"([0-9]{1,18}):([0-9a-f]{64})").fullmatch
-"""Number and hash of a head."""
+"""The form of a head: number and hash."""
 
 
 @click.group(short_help="List, verify and export the audit log.")
@@ -141,8 +141,8 @@ def list_acts(
 
 
 def _persons(whom: str, app: str, user: str) -> dict[str, str]:
-    """Whose acts are wanted: ``whom`` is ``APP/USER``; ``app`` and ``user`` are
-    older options for the same."""
+    """The persons whose acts are wanted. ``whom`` is ``APP/USER``; ``app`` and
+    ``user`` are older options for it."""
     if whom and (app or user):
         raise click.UsageError("APP/USER takes the place of --app and --user")
     if whom:
@@ -153,8 +153,7 @@ def _persons(whom: str, app: str, user: str) -> dict[str, str]:
 
 
 def _user_of(store: Store, tenants: Tenants, app: str, named: str) -> str:
-    """The id of the user whom somebody names by it, or by the login of an
-    account."""
+    """The id of a user who is named by it, or by the login of an account."""
     tenant = tenants.find(app)
     if tenant is None or not tenant.wants_accounts(app):
         return named
@@ -169,7 +168,7 @@ def _user_of(store: Store, tenants: Tenants, app: str, named: str) -> str:
 
 
 def _read_acts(store: Store, wanted: Mapping[str, Any], limit: int) -> list[ActShown]:
-    """The newest acts that fit, page by page."""
+    """The newest acts that match, page by page."""
     acts: list[ActShown] = []
     position: int | None = None
     while len(acts) < limit and position != 0:
@@ -301,7 +300,7 @@ def verify_chain(
 
 
 def _print_result(result: Verification) -> None:
-    """Print how many rows there are, and the head of the chain."""
+    """Print the number of rows, and the head of the chain."""
     number, digest = result.head
     head = f"{number}:{digest}"
     removed = result.anchor[0]

@@ -38,4 +38,4 @@ TABLES: Final = (
         of_app=Reason("it says where the chain ends"),
     ),
 )
-"""In the order of their deletion."""
+"""In the order in which their rows are deleted."""

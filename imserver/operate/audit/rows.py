@@ -48,7 +48,7 @@ _EXPORTED_ACTS: Final = 500
 
 
 class NewAct(Struct, frozen=True):
-    """An act to be stored. ``at``: monotonic time at which it was done."""
+    """An act to store. ``at``: the monotonic time at which it was done."""
 
     entry: Entry
     names: tuple[Name, ...]
@@ -56,9 +56,9 @@ class NewAct(Struct, frozen=True):
 
 
 class ActBatch(Struct):
-    """Acts that are stored in one transaction. ``number`` and ``hash``: of the
-    first row in the last attempt, by which the next one finds out whether that
-    was committed."""
+    """Acts that one transaction stores. ``number`` and ``hash`` belong to the
+    first row in the last attempt. By them the next attempt finds out whether
+    that was committed."""
 
     acts: Sequence[NewAct]
     number: int = 0
@@ -67,7 +67,7 @@ class ActBatch(Struct):
 
 class ChainHead(Struct, frozen=True):
     """The end of the chain, and its ``anchor``: the last row that was removed
-    for its age."""
+    because of its age."""
 
     number: int
     time: int
@@ -80,8 +80,8 @@ _HEADS: Final = RowsOf(ChainHead, "audit_head")
 
 
 def head(sql: PooledStatements, lock: bool = False) -> ChainHead | None:
-    """The head of the chain. None: somebody has removed it, or it cannot be
-    read."""
+    """The head of the chain. None if somebody has removed it, or if it is
+    unreadable."""
     columns = _readable(sql, _HEADS.columns)
     statement = f"SELECT {columns} FROM audit_head WHERE one = 1"
     if lock:
@@ -145,9 +145,12 @@ def store_act(store: Store, act: Act) -> None:
 
 
 def remove_before(age_ms: int, sql: PooledStatements) -> int:
-    """Remove the oldest acts if they are older; the last of them becomes the
-    anchor. Returns how many were removed: with :data:`_MOST_REMOVED` there may
-    be more."""
+    """Remove the oldest acts if they are older than ``age_ms``. The last of
+    them becomes the anchor.
+
+    Returns how many were removed. If the result is :data:`_MOST_REMOVED`, there
+    may be more.
+    """
     end = head(sql, lock=True)
     if end is None:
         return 0
@@ -181,8 +184,8 @@ NO_ACTS: Final[Acts] = []
 
 def after(number: int, most: int, sql: PooledStatements) -> Acts:
     """The next acts in the order of the chain, with their names."""
-    # In SQLite, somebody may have written a number that is none: it would stay
-    # behind every other.
+    # In SQLite, somebody may have written a number that is not one. It would
+    # come after every other.
     return _find(
         sql,
         "number > %s AND round(number) = number ORDER BY number LIMIT %s",
@@ -192,7 +195,7 @@ def after(number: int, most: int, sql: PooledStatements) -> Acts:
 
 
 def one(number: int, sql: PooledStatements) -> Acts:
-    """One act; none: there is none of this number."""
+    """One act. Empty if no act has this number."""
     return _find(sql, "number = %s", number)
 
 
@@ -212,7 +215,7 @@ def _with_names(sql: PooledStatements, acts: Sequence[AuditRow]) -> Acts:
 
 
 # SQLite stores values of any type in any column, and texts that are not UTF-8.
-# One that somebody else has written must not hide other rows.
+# A row that somebody else has written must not hide other rows.
 _NOT_READ: Final = (ValueError, TypeError, OverflowError)
 _UNREADABLE: Final = "unreadable"
 _BYTES: Final = (
@@ -221,8 +224,8 @@ _BYTES: Final = (
 
 
 def _readable(sql: PooledStatements, columns: str) -> str:
-    """Columns of a query, whose texts are bytes in SQLite: so no text ends the
-    query."""
+    """Columns of a query. Texts are bytes in SQLite, so that no text makes the
+    query fail."""
     if sql.engine == "sqlite":
         return re.sub(r"[\w.]+", _BYTES, columns)
     return columns
@@ -235,8 +238,8 @@ def _as_text(value: object) -> str:
 
 
 def _row(row: Row) -> AuditRow:
-    """One that cannot be read has a content to which its hash does not
-    belong."""
+    """The act in a row. An unreadable row gets a content that does not fit its
+    hash."""
     try:
         content = memoryview(row[8]).tobytes()
         act = _IN_CHAIN.read(row, entry=_OF_ACTS.read((*row[4:8], content)))
@@ -250,8 +253,8 @@ def _row(row: Row) -> AuditRow:
 
 
 def _name(row: Row) -> Name:
-    """One that cannot be read has another commitment than the row of its
-    act."""
+    """The name in a row. An unreadable row gets a commitment that differs from
+    the act's."""
     part, app, member, salt, text, _ = row
     try:
         text = memoryview(text).tobytes().decode(errors="replace")
@@ -265,20 +268,21 @@ def _name(row: Row) -> Name:
 # --- searching ----------------------------------------------------------------
 
 PERSONS: Final = frozenset({"session", "account", "guest", "bot", "page", "staff"})
-"""Kinds of principals whose ids are those of users of an app."""
+"""Kinds of principals that are users of an app, and have its ids."""
 _CLEAR: Final = "moderation.clear"
 MOST_LOOKED: Final = 10_000
-"""How many acts one search looks at. Then it returns the acts that it has, and
-where to go on."""
+"""The most acts that one search reads. Then it returns the acts that it has,
+and where to continue."""
 _STEP_GROWTH: Final = 4
-"""Each step of a search looks through so many times the acts of the one before."""
+"""How many times more acts each step of a search reads than the step before."""
 _BEYOND_ALL: Final = 2**62
-"""A number above those of all acts."""
+"""A number above the numbers of all acts."""
 _ID_DIGITS: Final = 18
-"""A longer id is none of a message, and no database would take it as a number."""
+"""The most digits of the id of a message. No database would take a longer one
+as a number."""
 _LOOKED_UP: Final = ", ".join(f"a.{column}" for column in _COLUMNS.split(", "))
 _NAMES_ONE: Final = " AND EXISTS (SELECT 1 FROM audit_name m WHERE m.number = a.number AND m.app = %s AND m.member = %s{})"
-# Each engine goes through the numbers in falling order, and looks each row up:
+# Each engine reads the numbers in falling order, and looks up each row.
 # without statistics it would read the whole table.
 _JOIN: Final = {
     "sqlite": "SELECT {columns} FROM (SELECT{span} %s) n CROSS JOIN audit a "
@@ -294,7 +298,7 @@ _Time = Annotated[int, about("Unix milliseconds; 0: no limit.", ge=0)]
 
 
 class AuditQuery(Struct, forbid_unknown_fields=True, kw_only=True):
-    """Which acts are wanted. What is empty does not matter."""
+    """The wanted acts. An empty field does not restrict them."""
 
     app: Annotated[str, about("The app; empty: all that the key reaches.")] = ""
     user: Annotated[
@@ -334,15 +338,15 @@ class AuditQuery(Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 def page_of(store: Store, query: AuditQuery) -> tuple[Acts, int]:
-    """As :func:`search`. The acts on a message are also those that have removed
-    what a user sent in a time, if the message is of this user and time: they do
-    not name it. Switches. Raises StorageUnavailable."""
+    """Search as :func:`search` does. Acts about a message also include removals
+    of all messages of a user in a time, if the message is among them. They do
+    not name the message. Switches. Raises StorageUnavailable."""
     acts, following = store.read_or((NO_ACTS, 0), partial(search, query))
     kind, _, id = query.about.partition(":")
     is_message = kind == "message" and id.isdecimal() and len(id) <= _ID_DIGITS
     if not is_message or query.name not in ("", _CLEAR):
         return acts, following
-    # Imported here: few ask for a message.
+    # Imported here, because few searches are about a message.
     from imserver.plugin.messages import MessageLog
 
     entries = store.part(MessageLog).entries
@@ -373,8 +377,8 @@ def page_of(store: Store, query: AuditQuery) -> tuple[Acts, int]:
 
 
 def _has_cleared(act: tuple[AuditRow, list[Name]], time_ms: int, user: str) -> bool:
-    """Whether an act has removed what was sent at a time, and is of this user,
-    or concerns them."""
+    """Whether an act about this user, or by them, has removed messages of this
+    time."""
     row, names = act
     if user and not any(
         (name.app, name.member) == (row.entry.app, user) for name in names
@@ -387,11 +391,11 @@ def _has_cleared(act: tuple[AuditRow, list[Name]], time_ms: int, user: str) -> b
 
 
 def search(query: AuditQuery, sql: PooledStatements) -> tuple[Acts, int]:
-    """The newest acts that are wanted, and the number after which more follow;
-    0: no more.
+    """The newest wanted acts, and the number after which more follow; 0 if no
+    more do.
 
-    One index leads to the acts, to more at each step. The database looks
-    whether they are wanted: it holds the loop for none of them.
+    One index leads to the acts, and to more at each step. The database decides
+    whether they are wanted, so unwanted acts cost the loop nothing.
     """
     low, high = _bounds(query, sql)
     by = _label(query.by)
@@ -428,8 +432,8 @@ def search(query: AuditQuery, sql: PooledStatements) -> tuple[Acts, int]:
 
 
 def _bounds(query: AuditQuery, sql: PooledStatements) -> tuple[int, int]:
-    """The numbers of the acts lie above the first, and below the second. Times
-    never go back."""
+    """Numbers around the acts: they are above the first, and below the second.
+    Times never go back."""
     low = 0
     high = query.after or _BEYOND_ALL
     if query.since:
@@ -446,7 +450,7 @@ def _bounds(query: AuditQuery, sql: PooledStatements) -> tuple[int, int]:
 
 
 def _first_since(time_ms: int, sql: PooledStatements) -> int | None:
-    """The number of the first act that was not done before this time."""
+    """The number of the first act at or after this time."""
     statement = (
         "SELECT number FROM audit WHERE time >= %s ORDER BY time, number LIMIT 1"
     )
@@ -459,8 +463,8 @@ Label = tuple[str, str, str]
 
 
 def _label(by: str) -> Label:
-    """Kind, app and id of a label. ``staff:shop/ann`` → staff, shop, ann;
-    ``key:1f`` → key, nothing, 1f."""
+    """Kind, app and id of a label. ``staff:shop/ann`` is (staff, shop, ann);
+    ``key:1f`` is (key, empty, 1f)."""
     kind, _, id = by.partition(":")
     if kind not in PERSONS:
         return kind, "", id
@@ -470,7 +474,8 @@ def _label(by: str) -> Label:
 
 def _source(query: AuditQuery, by: Label) -> tuple[str, tuple[str, ...]]:
     """The start of a query for the numbers of acts: the conditions of one
-    index, and their values. Those that lead to the fewest acts come first."""
+    index, and their values. The index that leads to the fewest acts is chosen.
+    """
     _, app, member = by
     of_names = " number FROM audit_name WHERE app = %s AND member = %s AND"
     if query.request:
@@ -504,7 +509,7 @@ def _wanted(query: AuditQuery, by: Label) -> tuple[str, tuple[str, ...]]:
     text = "".join(f" AND a.{column} = %s" for column in given)
     values = tuple(given.values())
 
-    # What the index of :func:`_source` does not lead by is a condition.
+    # Everything except the condition of the index of :func:`_source`.
     is_led = bool(query.request or query.about)
     if query.request and query.about:
         text += _NAMES_ONE.format("")
@@ -519,13 +524,13 @@ def _wanted(query: AuditQuery, by: Label) -> tuple[str, tuple[str, ...]]:
 
 
 _LAST_ACTS: Final = 5
-"""How many acts :func:`last_maker` looks at: the user may have done the last ones
-to others."""
+"""How many acts :func:`last_maker` reads, because the user may have done the
+last ones to others."""
 
 
 def last_maker(store: Store, app: str, user: str, names: Sequence[str]) -> str:
-    """The last maker of one of these acts on a user, as ``key:1f2e`` or
-    ``staff:shop/7``. ``""``: it is too long ago, or was done by somebody who is
+    """The last maker of one of these acts on a user, such as ``key:1f2e`` or
+    ``staff:shop/7``. ``""`` if the act is too long ago, or if its maker was
     erased. Switches. Raises StorageUnavailable."""
     maker = ActMaker("", "", "")
     number = 0
@@ -548,8 +553,8 @@ def last_maker(store: Store, app: str, user: str, names: Sequence[str]) -> str:
 
 
 def lines_of(store: Store, app: str, user: str) -> Iterator[bytes]:
-    """Acts as lines, the newest first: those in an app, or those that a user
-    has done or that concern the user, who does not learn who else has done
+    """Acts as lines, the newest first: acts in an app, or acts that a user has
+    done or that concern the user. A user does not learn who else has done
     something, from where, and to whom besides."""
     wanted = AuditQuery(app=app, user=user, limit=_EXPORTED_ACTS)
     last = -1

@@ -1,4 +1,4 @@
-"""Steps of the tables of the audit log."""
+"""Steps for the tables of the audit log."""
 
 from typing import Any, Final
 

@@ -1,5 +1,5 @@
-"""Verifies the chain of the audit log: which row was changed, removed or put
-in."""
+"""Verifies the chain of the audit log: finds rows that were changed, removed or
+inserted."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -18,21 +18,23 @@ from imserver.plugin.storage import PooledStatements
 Note = Callable[[str, int, int], None]
 Read = Callable[[Callable[[PooledStatements], Any]], Any]
 _PAGE: Final = 100
-"""Rows after which the loop does other work: they take 10 ms."""
+"""Number of rows after which the loop does other work. They take 10 ms."""
 NEWEST: Final = 1000
-"""How many acts a check of the newest ones looks at."""
+"""How many acts a check of the newest ones reads."""
 _MOST_WRONG: Final = 100
 
 
 class Verification(Struct):
-    """The result. ``wrong``: what is wrong, in words, with the number of the
-    row. ``since`` and ``until``: times of the first and the last row, in Unix
-    milliseconds. ``erased``: names that were erased. ``head``: the last row,
-    ``anchor`` the one before the first that is left."""
+    """The result of a verification. ``wrong``: the problems in words, with the
+    number of the row. ``since`` and ``until``: times of the first and the last
+    row, in Unix milliseconds. ``erased``: the number of erased names. ``head``:
+    the last row. ``anchor``: the row before the first one that was not removed.
+    """
 
     wrong: list[str] = []
     more: int = 0
-    """Problems that are not in ``wrong``, because there are too many."""
+    """The number of problems that are not in ``wrong``, because there are too
+    many."""
     rows: int = 0
     since: int = 0
     until: int = 0
@@ -43,7 +45,7 @@ class Verification(Struct):
 
 
 def _note_nothing(what: str, done: int, total: int) -> None:
-    """Nobody waits for the result."""
+    """Do nothing: nobody waits for progress."""
 
 
 def verify(
@@ -52,10 +54,10 @@ def verify(
     note: Note = _note_nothing,
     newest: int = 0,
 ) -> Verification:
-    """Verify the whole chain, or so many of its ``newest`` rows. ``read``: that
-    of a store. ``wanted``: number and hash of a head that was noted down.
-    ``note`` hears after each page how many of how many rows are done. Raises
-    StorageUnavailable."""
+    """Verify the whole chain, or its ``newest`` rows. ``read``: the method of a
+    store. ``wanted``: number and hash of a head that was noted down. ``note``
+    is called after each page with the number of rows that are done, and of all
+    rows. Raises StorageUnavailable."""
     chain = ChainCheck(Verification(), wanted)
     end, page = read(partial(_next, -1))  # rows up to the anchor are too many
     if end is None:
@@ -87,7 +89,7 @@ def _next(number: int, sql: PooledStatements) -> tuple[ChainHead | None, Acts]:
 
 
 class ChainCheck(Service):
-    """Follows the chain. ``number`` and ``hash``: of the last row."""
+    """Follows the chain. ``number`` and ``hash`` belong to the last row."""
 
     result: Verification
     _wanted: tuple[int, str] | None
@@ -95,7 +97,7 @@ class ChainCheck(Service):
     _hash: str = ""
 
     def begin(self, end: ChainHead) -> None:
-        """Begin after the rows that were removed for their age."""
+        """Begin after the rows that were removed because of their age."""
         self.result.anchor = (end.anchor, end.anchor_hash)
         self.number = end.anchor
         self._hash = end.anchor_hash
@@ -171,7 +173,7 @@ class ChainCheck(Service):
             self.complain(f"row {number}, the given head, is missing")
 
     def _compare(self, number: int, digest: str) -> None:
-        """Compare a row with the given head, if it is that."""
+        """Compare a row with the given head, if its number is the head's."""
         if self._wanted is None:
             return
         wanted, wanted_hash = self._wanted

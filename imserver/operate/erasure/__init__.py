@@ -1,9 +1,9 @@
 """Erasure of users, by operators, back ends and the users themselves, and
 deletion of apps.
 
-What erases is in the core and in each feature
-(:class:`imserver.plugin.storage.Erasure`). Here are the routes and the command,
-and what goes on with erasures that a node could not end. The journal of
+The core and each feature erase their own data
+(:class:`imserver.plugin.storage.Erasure`). This folder has the routes and the
+command, and continues erasures that a node could not end. The journal of
 erasures is a file in the data folder: a restored backup needs it.
 """
 

@@ -46,12 +46,13 @@ _AFTER: Final = CommandLine.duration(
 _USUAL_SECONDS: Final = 60
 _MOST_WAIT_SECONDS: Final = 120
 _SAY_SECONDS: Final = 15
-"""How often somebody who waits hears of it."""
+"""How often a waiting person is told the progress."""
 _LOOK_SECONDS: Final = 0.5
 
 
 def _seconds(after: int | None) -> int:
-    """After how many seconds it begins. Whoever types may have mistyped."""
+    """After how many seconds the erasure begins. At a terminal there is time to
+    take it back."""
     if after is not None:
         return after
     if sys.stdin.isatty():
@@ -131,7 +132,7 @@ def erase(
 
 
 def _compact(path: str | None, data_dir: str | None) -> None:
-    """Write the files of the database anew."""
+    """Write the files of the database again, without the erased data."""
     with (
         opened(path, data_dir) as (settings, store, _),
         long_work("writing the database anew"),
@@ -144,8 +145,8 @@ def _compact(path: str | None, data_dir: str | None) -> None:
 
 
 def _wait(server: ServerApi, whom: dict[str, str], text: str) -> None:
-    """Say this, and wait until a user is erased, or it takes too long. Ctrl-C
-    takes it back."""
+    """Print this text, and wait until a user is erased, or it takes too long.
+    Ctrl-C takes the erasure back."""
     began = 0.0
     last_reported = 0.0
     with _ctrl_c() as pressed:
@@ -254,7 +255,8 @@ def _delete_later(
     seconds: int,
     reason: str,
 ) -> None:
-    """Lock an app, and delete it in so many seconds. Ctrl-C takes it back."""
+    """Lock an app, and delete it after some seconds. Ctrl-C takes the deletion
+    back."""
     problems: list[Unavailable] = []
 
     def begin(app: str, _: str) -> None:

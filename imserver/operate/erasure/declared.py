@@ -15,7 +15,7 @@ class NotWaiting(ServiceRefused, problem=HTTP_NOT_WAITING):
 
 
 MOST_SECONDS: Final = 3600
-"""For so long an erasure may be put off."""
+"""The longest time for which an erasure may be put off, in seconds."""
 
 TABLES: Final = (
     Table(

@@ -1,4 +1,4 @@
-"""Deletion of apps, at once or a while later."""
+"""Deletion of apps, at once or after some time."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ log = logging.getLogger(__name__)
 
 
 _LOOKS: Final = 1.5
-"""How many times ``storage.look_seconds`` pass until every node has looked."""
+"""How many times ``storage.look_seconds`` pass until every node has seen the
+change."""
 
 
 class DeletionGoesOn(StorageUnavailable, problem=Problems.STORAGE_UNAVAILABLE):
@@ -38,7 +39,7 @@ class DeletionGoesOn(StorageUnavailable, problem=Problems.STORAGE_UNAVAILABLE):
 
 
 class AppDeletion:
-    """Deletes apps, at once or a while later, in a node or a command. Methods
+    """Deletes apps, at once or after some time, in a node or a command. Methods
     switch, and raise StorageUnavailable."""
 
     def __init__(self, store: Store, tenants: Tenants, look_seconds: float) -> None:
@@ -50,21 +51,22 @@ class AppDeletion:
     def contents(self, app: str) -> Any:
         """The contents that would be deleted with an app. Raises ServiceRefused
         if it may not be deleted."""
-        # One that was deleted and still has rows may be deleted again.
+        # An app that was deleted and still has rows may be deleted again.
         is_deleted = self._tenants.find(app) is None and self._store.is_deleted(app)
         if not is_deleted:
             self._tenants.check_deletable(app)
         return self._store.contents(app)
 
     def delete(self, app: str, erasures: Sequence[Erasure], reason: str = "") -> Any:
-        """Delete an app: its keys, sessions and rows, and what features have of
-        it. Returns its contents.
+        """Delete an app: its keys, sessions and rows, and the data of features.
+        Returns the numbers of its contents.
 
         Nodes close its sessions within ``storage.look_seconds``. Rows are
         deleted after that, and after the last review of a message, so that no
-        node writes any more. An app of this name that was created anew
-        meanwhile keeps what it has. If it fails after the first step, a node
-        goes on within minutes, as with a planned deletion; or call it again.
+        node writes any more. If an app with this name was created again
+        meanwhile, its data stay. If the deletion fails after the first step, a
+        node continues it within minutes, like a planned deletion; you may also
+        call it again.
 
         Raises what :meth:`contents` raises, and DeletionGoesOn.
         """
@@ -100,8 +102,8 @@ class AppDeletion:
         self.waiting.drop(app)
 
     def plan(self, app: str, seconds: int, reason: str) -> PlannedErasure:
-        """Let the deletion of an app begin in so many seconds, if it does not
-        begin already. The app is locked, so that nothing new appears. Raises
+        """Plan the deletion of an app to begin after some seconds, if none is
+        planned. The app is locked, so that no new data appear. Raises
         NotWaiting."""
         self.waiting.add(app, "", seconds, reason)
         if not self._tenants.lock(app):
@@ -110,8 +112,8 @@ class AppDeletion:
         return self.waiting.added(app)
 
     def begin(self, app: str, erasures: Sequence[Erasure]) -> bool:
-        """Delete an app whose time has come. False: it is another app of this name,
-        and stays. Raises what :meth:`delete` raises."""
+        """Delete an app whose time has come. False if another app has the name
+        now; it stays. Raises the errors of :meth:`delete`."""
         self._store.refresh()
         tenant = self._tenants.get(app)
         # An app that was created anew meanwhile is not locked.
@@ -123,8 +125,8 @@ class AppDeletion:
         return is_same
 
     def undo(self, app: str) -> None:
-        """Take back a deletion that has not begun. Raises NotWaiting if there
-        is none."""
+        """Take back a deletion that has not begun. Raises NotWaiting if none
+        waits."""
         tenant = self._tenants.find(app)
         may_unlock = self.waiting.take_back(app)
         if not may_unlock and tenant is not None and tenant.locked:
@@ -176,7 +178,7 @@ class ErasureShown(Struct):
 
     @staticmethod
     def of(due: PlannedErasure) -> ErasureShown:
-        """How far an erasure is that is to begin, or has begun."""
+        """The progress of an erasure that will begin, or has begun."""
         if due.ends > time():
             return ErasureShown("waiting", due.ends)
         return ErasureShown("under way", due.ends)

@@ -32,8 +32,8 @@ from imserver.plugin.services import Core
 log = logging.getLogger(__name__)
 
 Proof = Callable[[Call, str, str], None]
-"""Gets a password and a code. Raises if the caller is the owner of an account
-and has proved nothing."""
+"""A function that gets a password and a code. Raises if the caller is the owner
+of an account and has proved nothing."""
 
 
 _LOAD: Final = "erasure.load"
@@ -42,10 +42,10 @@ _SECOND_MS: Final = 1000
 
 
 class UserErasure:
-    """Erases users, at once or a while later, goes on with erasures that were
-    interrupted, and writes the journal. An erasure that is to begin, also of an
-    app, is a row of ``runner``: it keeps the user and their bots out, whoever
-    bans them or ends their bans. Methods raise Unavailable, and switch."""
+    """Erases users, at once or after some time. Continues interrupted erasures,
+    and writes the journal. A planned erasure, also of an app, is a row of
+    ``runner``. It locks out the user and their bots, independently of bans.
+    Methods raise Unavailable, and switch."""
 
     page_folder: Final = Path(__file__).parent / "page"
 
@@ -61,23 +61,23 @@ class UserErasure:
         core.queries.add(_LOAD, bool, self.load)
 
     def plan(self, app: str, user: str, seconds: int, reason: str) -> PlannedErasure:
-        """Let the erasure of a user begin in so many seconds, if it does not
-        begin already. The user is locked out, so that nothing new appears.
-        Raises NotWaiting if somebody has taken it back."""
+        """Plan the erasure of a user to begin after some seconds, if none is
+        planned. The user is locked out, so that no new data appear. Raises
+        NotWaiting if somebody has taken it back."""
         self.waiting.add(app, user, seconds, reason)
         self._load_everywhere()
         return self.waiting.added(app, user)
 
     def undo(self, app: str, user: str) -> None:
-        """Take back an erasure that has not begun. Raises NotWaiting if there
-        is none."""
+        """Take back an erasure that has not begun. Raises NotWaiting if none
+        waits."""
         if not self.waiting.take_back(app, user):
             raise NotWaiting
         self._load_everywhere()
 
     def load(self, _query: bool = True) -> bool:
-        """Lock out on this node whoever is to be erased, with their bots, and
-        nobody else."""
+        """Lock out on this node the users who will be erased, with their bots,
+        and nobody else."""
         with self._loading:  # what was read last counts
             users: dict[tuple[str, str], int] = {}
             for due in self.waiting.of_users():
@@ -91,8 +91,8 @@ class UserErasure:
         self._core.ask_others(_LOAD, True, bool)
 
     def _begin(self, app: str, user: str) -> None:
-        """Erase a user or an app whose time has come: the row goes with all
-        others."""
+        """Erase a user or an app whose time has come. The row is deleted with
+        all other rows."""
         reason = ""
         due = self.waiting.get(app, user)
         if due is not None:
@@ -108,8 +108,8 @@ class UserErasure:
         self._core.observer.acted(act)
 
     def ended(self, app: str, user: str) -> int | None:
-        """When the newest erasure of a user ended, in Unix seconds; 0: it is
-        under way. None: there was none. Raises Unavailable."""
+        """When the newest erasure of a user ended, in Unix seconds; 0 if it is
+        in progress. None if there was no erasure. Raises Unavailable."""
         digests = self._core.user_erasures.digests(app, user)
         statement = "SELECT ended FROM erasure WHERE digest IN {}"
         rows = self._core.store.rows_in(statement, (), digests)
@@ -128,15 +128,15 @@ class UserErasure:
     def erase_for(
         self, call: Call, act: str, user: str, reason: str = ""
     ) -> ErasedAnswer:
-        """Erase a user at once, for whoever asks. The audit log has the ``act``
-        before: this node may die."""
+        """Erase a user at once, for the maker of the ``act``. The audit log
+        gets the act first, because this node may die."""
         core = self._core
         who = call.principal, call.app, user, call.request.host, call.request.id
         core.observer.acted(Act(act, *who, facts_of(reason), gone=True))
         call.act = ""  # it was told
 
         if core.store.has_database:
-            # from here on it goes on by itself
+            # from here on the erasure continues by itself
             core.user_erasures.begin(call.app, user)
         try:
             self.erase(call.app, user, reason)
@@ -157,7 +157,7 @@ class UserErasure:
         self._write_journal()
 
     def look(self) -> None:
-        """Go on with erasures that were interrupted, and note what other nodes
+        """Continue interrupted erasures, and note the users whom other nodes
         have erased. Switches. Raises Unavailable."""
         for app, user in self._core.user_erasures.interrupted():
             self.erase(app, user)
@@ -193,7 +193,7 @@ def build(core: Core) -> Parts:
 
 
 def _needs_no_proof(call: Call, password: str, code: str) -> None:
-    """The token of a user is the proof."""
+    """Require no proof, because the token of a user is the proof."""
 
 
 def _proof_of(core: Core) -> Proof:

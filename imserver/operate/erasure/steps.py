@@ -1,4 +1,4 @@
-"""Steps of the table of erasures that are to begin."""
+"""Steps for the table of planned erasures."""
 
 from typing import Final
 

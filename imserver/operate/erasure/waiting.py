@@ -1,4 +1,4 @@
-"""Erasures that begin later: rows of the table ``erasure_due``."""
+"""Planned erasures: rows of the table ``erasure_due``."""
 
 from collections.abc import Callable
 from typing import Annotated, Final
@@ -10,15 +10,15 @@ from imserver.plugin.http import about
 from imserver.plugin.storage import PooledStatements, RowsOf, Runner, Store
 
 LEASE_SECONDS: Final = 600
-"""Another node goes on with an erasure that nobody has renewed for so long."""
+"""If nobody renews an erasure for this time, another node continues it."""
 _LOOK_SECONDS: Final = 5.0
 DUE: Final = "ends <= {now}"
 """The condition of the rows whose time has come."""
 
 
 class PlannedErasure(Struct, frozen=True):
-    """An erasure that is to begin: ``ends`` is when, in Unix seconds by the
-    clock of the database. ``id``: the user; ``""``: the whole app."""
+    """A planned erasure. ``ends``: when it begins, in Unix seconds by the clock
+    of the database. ``id``: the user; ``""`` for the whole app."""
 
     app: str
     id: str
@@ -32,12 +32,12 @@ _ROW: Final = "WHERE app = %s AND id = %s"
 
 
 class DueErasures(Store.Rows):
-    """The erasures that are to begin. Methods switch, and raise
+    """The planned erasures in a store. Methods switch, and raise
     StorageUnavailable."""
 
     def get(self, app: str, user: str = "") -> PlannedErasure | None:
-        """The erasure of a user or an app that is to begin, or has begun just
-        now."""
+        """The planned erasure of a user or an app, even if it has just
+        begun."""
         return _ROWS.first(self._store.rows, _ROW, app, user)
 
     def of_users(self) -> list[PlannedErasure]:
@@ -54,9 +54,9 @@ class DueErasures(Store.Rows):
         reason: str,
         is_begun: bool = False,
     ) -> None:
-        """Let an erasure begin in so many seconds, if it does not begin
-        already. ``is_begun``: the caller carries it out; a node goes on with it
-        if the caller does not end it in time."""
+        """Plan an erasure to begin after some seconds, if none is planned.
+        ``is_begun``: the caller carries it out. If the caller does not end it
+        in time, a node continues it."""
         now = int(sql.query(f"SELECT {sql.now}")[0][0])
         leased = now
         if is_begun:
@@ -66,8 +66,8 @@ class DueErasures(Store.Rows):
         sql.insert_new("erasure_due", f"{_ROWS.columns}, banned, leased", [row])
 
     def added(self, app: str, user: str = "") -> PlannedErasure:
-        """The erasure that was added. Raises NotWaiting if somebody has taken
-        it back."""
+        """The planned erasure after :meth:`add`. Raises NotWaiting if somebody
+        has taken it back."""
         due = self.get(app, user)
         if due is None:
             raise NotWaiting
@@ -75,18 +75,19 @@ class DueErasures(Store.Rows):
 
     @Store.writing
     def take_back(self, sql: PooledStatements, app: str, user: str = "") -> bool:
-        """Take back an erasure. False: there is none, or it has begun."""
+        """Take back an erasure. False if none is planned, or if it has
+        begun."""
         statement = f"DELETE FROM erasure_due {_ROW} AND ends > {sql.now}"
         return sql.execute(statement, (app, user)) > 0
 
     def drop(self, app: str, user: str = "") -> None:
-        """Nothing more is to be erased."""
+        """Forget a planned erasure, because nothing is left to erase."""
         self._store.execute(f"DELETE FROM erasure_due {_ROW}", (app, user))
 
 
 def due_runner(store: Store, due: str, work: Callable[[str, str], object]) -> Runner:
-    """Make the runner of the erasures whose time has come. ``due``: the condition
-    of their rows."""
+    """Make the runner of the erasures whose time has come. ``due``: the
+    condition of their rows."""
     return Runner(
         store,
         "erasure_due",
