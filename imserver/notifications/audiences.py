@@ -244,9 +244,9 @@ class Audiences(Service, dict=True):
     """Processes audiences while this node has the lease of the notifier. Owner
     of the order of their turns, and of the budgets of apps.
 
-    ``node``: the name of this node. ``wake``: is called when deliveries to some
-    hosts were added. ``still_holds``: as :meth:`Core.still_holds`. If its key
-    was revoked, an audience is cancelled.
+    ``node``: the name of this node. ``wake``: called after adding deliveries to
+    some hosts. ``still_holds``: as :meth:`Core.still_holds`. If its key was
+    revoked, an audience is cancelled.
     """
 
     store: Store

@@ -109,9 +109,9 @@ class ConversationWish(Struct, frozen=True):
 class Due(Struct, frozen=True):
     """A user who may have to be notified of ``entry``, or was notified of it.
 
-    ``due``: when to decide; 0: never. ``notified``: the last entry of which the
-    user was notified, at ``notified_at``; 0: none. Times are milliseconds of
-    :func:`imserver.gateway.clock.steady_time`.
+    ``due``: when to decide; 0: never. ``notified``: the entry of the last
+    notification, which was sent at ``notified_at``; 0: none. Times are
+    milliseconds of :func:`imserver.gateway.clock.steady_time`.
     """
 
     user: str

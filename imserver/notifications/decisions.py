@@ -1,6 +1,5 @@
-"""Decides which users are notified of which messages, and when. No other module
-does. The functions are pure: their input are facts, their result is a
-decision."""
+"""Decides who is notified, about which messages, and when. No other module does
+this. The functions are pure: from facts they make a decision."""
 
 from __future__ import annotations
 

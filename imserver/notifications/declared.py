@@ -48,11 +48,11 @@ except 0."""
 class NotificationSettings(Struct, frozen=True):
     """Section ``notifications``.
 
-    ``vapid_key``: the private key (P-256, base64url of 32 bytes) with which
-    this server proves to push services who it is; ``""``: one that is derived
-    from the secret of the server. ``contact``: a ``mailto:`` or ``https:``
-    address for their operators. ``allow_loopback``: endpoints may be on this
-    machine, also with http. For development.
+    ``vapid_key``: the private key (P-256, base64url of 32 bytes) by which push
+    services know this server; ``""``: a key that is derived from the secret of
+    the server. ``contact``: a ``mailto:`` or ``https:`` address for their
+    operators. ``allow_loopback``: endpoints may be on this machine, also with
+    http. For development.
     """
 
     vapid_key: Secret = ""

@@ -588,7 +588,7 @@ class Notifier(Service, dict=True):
         chosen: dict[tuple[str, int], int] = {}
         blocked: dict[tuple[str, str], bool] = {}
         """(user, sender) → whether the user has blocked the sender."""
-        # Messages before the one that made a user due were decided before.
+        # Messages before the one that made a user due are already decided.
         waiting = {
             (due.user, due.conversation): facts.unread[due.conversation].among(
                 due.user,
@@ -720,7 +720,7 @@ class _FollowedLog:
         return max(due / SECOND_MS - steady_time(), MIN_PAUSE_SECONDS)
 
     def _read(self) -> _Work | None:
-        """New entries or, if there are none, dues. Switches. Raises
+        """New entries. If there are no new ones, dues. Switches. Raises
         StorageUnavailable."""
         if self.window.count:
             entries = self.window.first()

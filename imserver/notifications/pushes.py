@@ -54,9 +54,9 @@ class PushNotifications(Struct, frozen=True):
     """Receives pushes to users who are offline, and adds deliveries for users
     with endpoints.
 
-    ``wake``: is called when deliveries were added. ``rules``: app → its rules.
-    A push without ``notify`` costs one comparison. A push to users without
-    endpoints costs one query.
+    ``wake``: called after adding deliveries. ``rules``: app → its rules. A push
+    without ``notify`` costs one comparison. A push to users without endpoints
+    costs one query.
     """
 
     rows: NotificationRows

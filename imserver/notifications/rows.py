@@ -522,8 +522,8 @@ class NotificationRows(Store.Rows):
         return due, dues[len(due)].due
 
     def count_notified(self, app: str, users: Sequence[str]) -> dict[str, int]:
-        """User → the number of unread conversations of which they were
-        notified, for the users who have any."""
+        """User → the number of unread conversations with a notification, for
+        the users who have any."""
         rows = self._store.rows_in(_COUNT_NOTIFIED, (app,), users)
         return {text_of(user): count for user, count in rows}
 

@@ -13,7 +13,7 @@ both      boxes with XMP
 ========= ================================================================================================
 
 Titles and pictures of music stay. A file whose boxes are broken stays as it is
-from there on. What ``mdat`` has beside the pixels, such as a track with places,
+from there on. Data in ``mdat`` other than pixels, such as a track with places,
 stays.
 """
 
@@ -64,7 +64,7 @@ class _Box(NamedTuple):
 
 
 class _Broken(Exception):
-    """A box ends outside the one that it is in, or there are too many."""
+    """A box ends outside its parent, or there are too many boxes."""
 
 
 def clear_metadata(path: Path) -> bool:

@@ -105,8 +105,7 @@ def name_of(row: Upload, thumbnail: bool) -> str:
 
 
 def _beside(path: Path, suffix: str) -> Path:
-    """The temporary path of a file that is made from one that has just
-    arrived."""
+    """The temporary path of a file that is made from an arriving file."""
     return path.with_name(path.name + suffix)
 
 

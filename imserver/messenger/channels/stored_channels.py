@@ -227,11 +227,11 @@ class ChannelLog(StoredHistory):
     ) -> list[Published]:
         """Store publications, in this order. Switches.
 
-        If the same sender has stored a publication with the same ``key``
-        (without a key: the same id) in its channel before, it is ``REPEATED``
-        and keeps its position. Raises :class:`ChannelRefused`: ``limit``
-        (invalid), ``rate`` (the app has used up its quota of stored messages)
-        or ``unavailable``; then some may be stored.
+        A publication is ``REPEATED``, and keeps its position, if the same
+        sender has stored it in its channel before. It is recognised by its
+        ``key``, or, without a key, by its id. Raises :class:`ChannelRefused`:
+        ``limit`` (invalid), ``rate`` (the app has used up its quota of stored
+        messages) or ``unavailable``; then some may be stored.
         """
         spent = self._metrics.stored.spent(app)
         if spent is not None:

@@ -173,7 +173,7 @@ class ActionPositions(Store.Rows):
 
     def forget(self, app: str, user: str) -> None:
         """Delete all positions of a user. A later user with the same id starts
-        anew."""
+        without positions."""
         for key in [key for key in self._proved if key[:2] == (app, user)]:
             del self._proved[key]
 

@@ -149,8 +149,8 @@ class CatchUp(Service, dict=True):
             raise
         position = self.follower.position(app)
 
-        # The session may have ended during the reads. From here on nothing
-        # switches: the groups are those at the position.
+        # The session may have ended during the reads. Nothing switches from
+        # here on, so the groups are valid at the position.
         same = connection.user == user and connection.dialect_state is state
         if not same or not self._may_subscribe(connection):
             self._remove(app)

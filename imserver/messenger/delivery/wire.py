@@ -1,8 +1,8 @@
 """The commands on stored messages as clients write them: JSON objects, which
 several dialects share.
 
-msgspec's typed decoder reads nearly every message. The others are read as in
-:mod:`imserver.gateway.protocol.forgiving`.
+msgspec's typed decoder reads nearly every message. All other messages are read
+as in :mod:`imserver.gateway.protocol.forgiving`.
 """
 
 from collections.abc import Callable, Mapping

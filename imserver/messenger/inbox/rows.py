@@ -67,7 +67,7 @@ class ConversationMarks(Struct, frozen=True):
 
 
 class Arrangement(ConversationMarks, frozen=True):
-    """What a user keeps about a conversation."""
+    """The arrangement of a conversation by a user."""
 
     draft: UnsentText | UnsetType = UNSET
     folders: FolderIds | UnsetType = UNSET

@@ -69,7 +69,7 @@ class Arrange(Command, frozen=True, gc=False):
 
     ``pinned``: the conversation with the greatest number comes first.
     ``archived``, ``marked``: the newest entry at the time when the conversation
-    was archived, or marked as unread. 0 ends each of these three.
+    was archived, or marked as unread. The value 0 ends each of these three.
     :data:`NO_DRAFT` removes the draft. ``folders``: the ids of the folders in
     which the conversation is.
     """

@@ -45,8 +45,8 @@ log = logging.getLogger(__name__)
 LOOK_SECONDS: Final = 10.0
 """How often a node looks for messages that others have scheduled."""
 AGAIN_MS: Final = 600_000
-"""After this time a message is tried again if the quota of its app was used up.
-The quota may be raised meanwhile."""
+"""The pause before the next try of a message if its app has no quota left. The
+quota may be raised meanwhile."""
 _PRESENCE_SECONDS: Final = 2.0
 """How often a node looks while messages await somebody. Only the node to which
 a user connects knows that the user is online."""

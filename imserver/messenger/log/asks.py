@@ -140,7 +140,8 @@ class AskLog(WritingPart):
         return self._change(app, user, message, work, by_author=True, as_reader=False)
 
     def settle(self, due: Due, app: str, message: int) -> None:
-        """Close a question, or count its votes: the one that is :meth:`due`."""
+        """Close a question, or count its votes, as ``due`` says. See
+        :meth:`due`."""
         if due == "ask_deadline":
             result = self.expire(app, message)
         else:

@@ -153,10 +153,10 @@ def readers_of(sql: Statements, log: int, id: int) -> list[str]:
 
 
 class BotReaders(Service):
-    """Ids of the bots that must be notified of the entries of one transaction.
-    The transaction adds to ``entries``.
+    """The bots that read the entries of one transaction. The transaction adds
+    to ``entries``.
 
-    ``head``: of their log. ``before``: the last id before the transaction.
+    ``head``: of the log. ``before``: the last id before the transaction.
     """
 
     _sql: Statements

@@ -32,8 +32,8 @@ def buttons_objection(rows: Sequence[Sequence[Button]]) -> str:
 
 
 def exclusive_objection(count: int) -> str:
-    """The reason why so many buttons cannot be the answers to a question,
-    ``""`` if they can."""
+    """The reason why this number of buttons cannot be the answers to a
+    question, ``""`` if it can."""
     if 1 <= count <= Limit.OPTIONS:
         return ""
     return f"1 to {Limit.OPTIONS} buttons"
@@ -104,9 +104,9 @@ class Pin(Command, frozen=True, gc=False):
 
 
 class AnswerAsk(Command, frozen=True, gc=False):
-    """Answer the question ``id`` with the ``value`` of an option, with a free
-    ``text``, or in a poll with ``choices``, the indexes of options; ``()``:
-    withdraw the vote."""
+    """Answer the question ``id`` with the ``value`` of an option, or with a
+    free ``text``. In a poll, ``choices`` are the indexes of options; ``()``
+    withdraws the vote."""
 
     id: int
     value: str = ""
@@ -161,7 +161,7 @@ class Received(Command, frozen=True, gc=False):
 
 class AskReceipts(Command, frozen=True, gc=False):
     """Request how far the other members of a conversation, with ids after
-    ``after``, have read and received it. ``message`` (not 0): only of those who
+    ``after``, have read and received it. ``message`` (not 0): only members who
     have read this message."""
 
     conversation: int

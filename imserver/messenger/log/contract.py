@@ -1,10 +1,11 @@
 """Data of the message log. Drafts are its input, entries its output.
 
 A user id is text, unique in its app. A conversation has a number, unique in its
-app. Its kind is ``user`` (two users, ordered by id), ``group``, or ``room``
-(messages in the live room of that name; the log does not decide who reads
-them). An entry's ``id`` is its position in the log of its app: contiguous, in
-commit order. Its ``seq`` is contiguous in its conversation.
+app. Its kind is ``user``, ``group`` or ``room``. A ``user`` conversation has
+two users, ordered by id. A ``room`` has the messages in the live room of that
+name; the log does not decide who reads them. An entry's ``id`` is its position
+in the log of its app: contiguous, in commit order. Its ``seq`` is contiguous in
+its conversation.
 """
 
 from __future__ import annotations

@@ -426,7 +426,8 @@ def _raise(sql: Statements, head: LogHead, user: str) -> int:
 
 def _raising(sql: Statements, head: LogHead) -> str:
     """The statement that raises the version of a user."""
-    # a number: MySQL has no parameters behind those of a row
+    # A number in the text, because MySQL has no parameters behind the
+    # parameters of a row.
     first = next_after_loss(head.lost) or 1
     if sql.engine == "mysql":
         conflict = "DUPLICATE KEY UPDATE"

@@ -1,10 +1,10 @@
 """The JSON beside an entry of the log: its ``meta``. No other module has the names
 of its keys.
 
-The kind of an entry decides which keys its ``meta`` may have.
-:class:`MessageMeta` has the keys of messages and of acts on them.
-:class:`GroupMeta` has those for joins, leaves and changes of groups.
-:class:`PublicationMeta` has those for messages to channels.
+The kind of an entry decides which keys its ``meta`` may have. Messages and acts
+on them have the keys of :class:`MessageMeta`. Joins, leaves and changes of
+groups have the keys of :class:`GroupMeta`. Messages to channels have the keys
+of :class:`PublicationMeta`.
 
 Everybody who may read the entry sees ``meta`` as it is stored: in each dialect,
 the HTTP API, webhooks and exports. Exceptions are noted at the field.

@@ -922,7 +922,7 @@ class AppTransaction:
 
     def _unwelcome(self, first: set[tuple[str, str]]) -> set[tuple[str, str]]:
         """The pairs (receiver, sender) of first messages that the receiver does
-        not want: the sender is a guest who is no friend, or a bot whose owner
+        not want. The sender is a guest who is no friend, or a bot whose owner
         the receiver has blocked."""
         senders = {sender for _, sender in first}
         guests = accounts_among(self.sql, self.app, senders, "AND guest = 1")

@@ -1,5 +1,5 @@
-"""``imserver search rebuild`` makes the index of words anew; and what
-``imserver doctor`` says of the log."""
+"""``imserver search rebuild``, which makes the index of words anew, and the
+findings of ``imserver doctor`` about the log."""
 
 from collections.abc import Iterator
 from time import gmtime, strftime, time
@@ -15,7 +15,7 @@ from imserver.plugin.commands import Finding, fail, opened, record_act, settings
 from imserver.plugin.progress import long_work
 
 _NAMED_SECONDS: Final = 30 * 86_400
-"""How long ``doctor`` names a loss of entries."""
+"""How long ``doctor`` reports a loss of entries."""
 
 
 @click.group()
@@ -50,7 +50,7 @@ def rebuild(path: str | None, data_dir: str | None, app: str | None) -> None:
 
 
 def check_rows(sql: PooledStatements) -> Iterator[Finding]:
-    """Tell that nodes have found a loss."""
+    """Report losses of entries that nodes have found."""
     rows = sql.query("SELECT app, lost FROM log WHERE lost IS NOT NULL")
     losses = {text_of(app): ranges_of(lost)[-1].found for app, lost in rows}
     lost = sorted(app for app, at in losses.items() if at > time() - _NAMED_SECONDS)

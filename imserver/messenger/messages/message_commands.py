@@ -516,7 +516,7 @@ class ThreadPageView(Struct, rename="camel"):
 
 
 class ThreadList(Struct):
-    """Threads, those with the newest replies first."""
+    """Threads. Threads with the newest replies come first."""
 
     threads: list[ThreadView]
     has_more: bool = field(name="hasMore")

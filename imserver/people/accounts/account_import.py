@@ -1,8 +1,8 @@
 """Import of accounts: GoChat's table of users, as CSV or JSON, with their ids
 and hashes.
 
-No row is stored before all are checked. Existing accounts are skipped, so an
-import may be repeated.
+The import checks all rows before it stores the first one. Existing accounts are
+skipped, so an import may be repeated.
 """
 
 import csv

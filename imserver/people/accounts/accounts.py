@@ -280,7 +280,7 @@ class Accounts(Service, dict=True):
     ) -> Account:
         """Make an account with at least one identifier.
 
-        ``invited``: a back end makes the account, which is allowed even if
+        ``invited``: a back end makes the account. It may do so even if
         registration is closed. ``email_confirmed``: the back end has confirmed
         the e-mail address. ``address``: of the client; the number of
         registrations per address is limited. Raises NoAccounts, BadField,

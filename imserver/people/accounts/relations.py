@@ -88,9 +88,9 @@ class AccountRelations(Struct, Relations, frozen=True):
         return not self._is_guest(app, by)
 
     def strangers_among(self, app: str, by: str, users: Collection[str]) -> set[str]:
-        """The strangers among users whom ``by`` must ask, if the app has this
-        rule: people who are no friends of ``by``, are in no group with them,
-        and have not written to them. Bots are not asked."""
+        """The strangers among users, whom ``by`` must ask if the app has this
+        rule. Strangers are no friends of ``by``, are in no group with them, and
+        have not written to them. Bots are not asked."""
         if not (self.limits(app, by) and self.tokens.rules_of(app).ask_strangers):
             return set()
         strangers: set[str] = set()

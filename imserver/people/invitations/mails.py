@@ -84,8 +84,8 @@ class InvitationMails:
     raise StorageUnavailable.
 
     ``runner`` sends the waiting ones. Only users with a role in the app, and
-    back ends, may invite by e-mail: a mail contains the names of the group and
-    of the inviter, so strangers get words that they have chosen.
+    back ends, may invite by e-mail. The reason: a mail contains the names of
+    the group and of the inviter, and so brings their words to strangers.
     """
 
     def __init__(self, core: Core) -> None:
@@ -197,8 +197,8 @@ class InvitationMails:
     def page(
         self, app: str, inviter: str, group: int, after: str, limit: int
     ) -> list[InvitationMail]:
-        """The invitations by e-mail of a user to a group. A back end gets those
-        of all users. Raises UnknownGroup."""
+        """The invitations by e-mail of a user to a group. A back end gets the
+        invitations of all users. Raises UnknownGroup."""
         self._groups.role(app, group, inviter)
         return self._rows.mails(app, inviter, group, after, limit)
 

@@ -25,8 +25,8 @@ _BY_LINK: Final = (
     "NOT EXISTS (SELECT 1 FROM invitation_mail m WHERE m.app = invitation.app "
     "AND m.id = invitation.code)"
 )
-"""Condition: no invitation by e-mail. Those are listed and limited
-separately."""
+"""Condition: no invitation by e-mail. Invitations by e-mail are listed and
+limited separately."""
 
 Code = Annotated[
     str,

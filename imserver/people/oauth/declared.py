@@ -26,8 +26,8 @@ class ProviderSettings(Struct, frozen=True):
     """A provider with which accounts log in.
 
     ``issuer``: address of an OpenID Connect provider, or of a GitHub Enterprise
-    Server. ``scopes``: instead of those that show who the user is.
-    ``register``: whether the first login makes an account.
+    Server. ``scopes``: in place of the default scopes, which show who the user
+    is. ``register``: whether the first login makes an account.
     """
 
     kind: Annotated[
