@@ -1,10 +1,10 @@
-"""Writes an archive: a zip file that grows entry by entry, and goes on after a
-kill.
+"""Writes an archive: a zip file that grows entry by entry, and can be continued
+after a crash.
 
-Beside the file stand its directory and its checksums so far, and a state that
-says how long each of the three is. What is behind these lengths was written by
-a process that was killed, and is cut off. So neither the number of entries nor
-their size needs memory. Sizes are those of ZIP64 (APPNOTE.TXT 6.3, sections 4.3
+Beside the file are its directory and its checksums so far, and a state with the
+length of each of the three. Bytes after these lengths come from a process that
+was killed, and are cut off. Therefore neither the number of entries nor their
+size needs memory. Sizes have the form of ZIP64 (APPNOTE.TXT 6.3, sections 4.3
 and 4.5.3).
 
 All methods block on the disk and compress, so they run in a thread.
@@ -28,8 +28,8 @@ from msgspec import Struct
 
 NAME: Final = "archive.zip"
 CHECKSUMS: Final = "checksums.jsonl"
-"""The entry with a line for each of the others. It is the last one but for the
-manifest."""
+"""The entry with a line for each of the other entries. Only the manifest comes
+after it."""
 MANIFEST: Final = "manifest.json"
 _DIRECTORY: Final = "directory"
 _STATE: Final = "state"
@@ -42,22 +42,24 @@ _END64: Final = struct.Struct("<4sQ2H2I4Q")
 _LOCATOR: Final = struct.Struct("<4sIQI")
 _END: Final = struct.Struct("<4s4H2IH")
 _VERSION: Final = 45
-"""Of the format: the first with ZIP64."""
+"""Version of the zip format: the first with ZIP64."""
 _UTF8: Final = 0x800
 _DEFLATE: Final = 8
 _ALL: Final = 0xFFFFFFFF
-"""In place of a size or an offset: it stands in the extra field."""
+"""Stands in place of a size or an offset that is in the extra field."""
 _MOST_16_BITS: Final = 0xFFFF
-"""In place of the number of entries: it stands in the record of ZIP64."""
+"""Stands in place of the number of entries, which is in the record of ZIP64."""
 _END64_REST_BYTES: Final = 44
-"""The bytes of the record ``_END64`` behind its first two fields."""
+"""Length of the record ``_END64`` after its first two fields, in bytes."""
 _ZIP64_FIELD: Final = 1
 """The number of the extra field with the sizes of ZIP64."""
 _SIZES_BYTES: Final = 16
 _EXTRA_BYTES: Final = 24
-"""Bytes of the content of that field beside an entry, and in the directory."""
+"""Length of the content of that field, in an entry and in the directory, in
+bytes."""
 _UNIX: Final = 3 << 8
-"""The maker of an entry, whose mode stands in the upper half of the attributes."""
+"""The system that has made an entry: its mode is in the upper half of the
+attributes."""
 _OWNER_ONLY: Final = 0o100600 << 16
 """The attributes of a plain file that only its owner reads and writes."""
 _DOS_EPOCH_YEAR: Final = 1980
@@ -76,8 +78,8 @@ class EntryChecksum(Struct, frozen=True):
 
 
 class ArchiveState(Struct):
-    """How far an archive is. ``stage`` and ``position``: where its maker goes
-    on. ``size``: bytes in it."""
+    """The progress of an archive. ``stage`` and ``position``: where its maker
+    continues. ``size``: its bytes."""
 
     stage: int = 0
     position: bytes = b""
@@ -92,7 +94,7 @@ class ArchiveState(Struct):
     part: int = 0
     """The number of the last entry with rows."""
     missing: int = 0
-    """Files that were not where they were stored."""
+    """The number of files that were missing from their storage."""
     profile: dict[str, Any] = {}
     """The account of the user."""
 
@@ -108,9 +110,9 @@ class ArchiveWriter:
         self._entry: _Entry | None = None
 
     def open(self) -> None:
-        """Begin, or go on behind what was saved. Raises OSError, also while
-        another process writes: one that slept until its lease was over would
-        write into the archive of the next one."""
+        """Begin, or continue after the last save. Raises OSError, also while
+        another process writes: a process that slept until its lease was over
+        would write into the archive of the next one."""
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         for name in (NAME, _DIRECTORY, CHECKSUMS):
             flags = os.O_RDWR | os.O_CREAT
@@ -124,7 +126,7 @@ class ArchiveWriter:
             )
         except (FileNotFoundError, msgspec.MsgspecError):
             self.state = ArchiveState(begun=int(time()))
-        # What was written behind the last save is cut off.
+        # Bytes that were written after the last save are cut off.
         for file, length in zip(self._files, self.state.lengths, strict=True):
             file.truncate(length)
             file.seek(length)
@@ -146,8 +148,8 @@ class ArchiveWriter:
         self._entry.write(piece)
 
     def end(self, rows: int = 0, table: str = "") -> None:
-        """End the entry. ``table``: whose rows it has. It counts when
-        :meth:`save` was called."""
+        """End the entry. ``table``: the table of its rows. The entry counts
+        after :meth:`save`."""
         assert self._entry is not None
         entry = self._entry
         state = self.state
@@ -164,12 +166,12 @@ class ArchiveWriter:
         self._entry = None
 
     def save(self, at_once: bool = False) -> bool:
-        """Let what was ended outlast a kill, once a second; ``at_once``: now.
-        Returns whether it did."""
+        """Save the ended entries so that they survive a crash: once a second,
+        or now with ``at_once``. Returns whether it has saved."""
         if not at_once and monotonic() - self._saved < SAVE_SECONDS:
             return False
 
-        # The files first: the state must never say more than they have.
+        # The files first: the state must never name more than the files have.
         for file in self._files:
             file.flush()
             os.fsync(file.fileno())
@@ -188,7 +190,7 @@ class ArchiveWriter:
 
     def finish(self, manifest: bytes) -> Path:
         """Write checksums, manifest and directory. Returns the path of the
-        archive, which is whole."""
+        complete archive."""
         archive, directory, checksums = self._files
         checksums.flush()
         self.begin(CHECKSUMS)
@@ -212,7 +214,7 @@ class ArchiveWriter:
         return self.folder / NAME
 
     def _write_end(self, archive: IO[bytes], start: int) -> None:
-        """Write the records behind the directory, which begins at ``start``."""
+        """Write the records after the directory, which begins at ``start``."""
         entries = self.state.entries
         end = _length_of(archive)
         size = end - start
@@ -236,14 +238,14 @@ class ArchiveWriter:
             yield from iter(partial(file.read, _PIECE_BYTES), b"")
 
     def close(self) -> None:
-        """Close the files, and leave what was saved."""
+        """Close the files, and keep what was saved."""
         for file in self._files:
             file.close()
         self._files.clear()
 
 
 _LEVEL: Final = 6
-"""How hard zlib tries; 9: the most."""
+"""The compression level of zlib; 9 is the highest."""
 
 
 class _Entry:
@@ -323,13 +325,13 @@ def _dos_time(now: struct_time) -> tuple[int, int]:
 
 
 def _length_of(file: IO[bytes]) -> int:
-    """Where the next byte goes."""
+    """The length of a file: the offset of its next byte."""
     return file.seek(0, os.SEEK_CUR)
 
 
 def lines_of(columns: Iterable[str], rows: Iterable[Any]) -> Iterator[bytes]:
-    """Rows as lines of JSON objects. Bytes that are no text are ``{"base64":
-    …}``."""
+    """Rows as lines of JSON objects. Bytes that are not text become
+    ``{"base64": …}``."""
     names = list(columns)
     for row in rows:
         line = dict(zip(names, row, strict=True))

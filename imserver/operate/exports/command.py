@@ -66,7 +66,8 @@ def export(path: str | None, data_dir: str | None, target: str, file: Path) -> N
 
 
 def _make(maker: ArchiveMaker, file: Path) -> Path:
-    """Make the archive, and say how far it is. Returns its path."""
+    """Make the archive, and print the progress. Returns the path of the
+    archive."""
     try:
         with long_work("exporting") as say:
 
@@ -80,7 +81,7 @@ def _make(maker: ArchiveMaker, file: Path) -> Path:
 
 
 def _whom(store: Store, tenants: Tenants, app: str, named: str) -> tuple[str, str]:
-    """The id of a user of whom something is stored, and how they are shown: see
+    """The id of a user with stored data, and the name to show: see
     ``ServerApi.whom``."""
     user = named
     whose = f"user {named}"

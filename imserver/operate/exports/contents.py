@@ -1,4 +1,5 @@
-"""Fills an archive, in stages that go on where an earlier attempt has stopped.
+"""Fills an archive in stages. A new attempt continues where an earlier one has
+stopped.
 
 An archive of a user has the user's rows, files and acts, every conversation as
 far as the user may read it, and a page to read it. An archive of an app has all
@@ -37,28 +38,29 @@ T = TypeVar("T")
 
 FORMAT: Final = "imserver archive"
 VERSION: Final = 1
-"""Of the format. An import refuses a newer one."""
+"""Version of the format. An import refuses a newer one."""
 _PAGE: Final = 200
 """How many conversations, or messages, one query reads."""
 _PART_ROWS: Final = 5000
-"""Rows after which the next ones go into another entry."""
+"""Number of rows after which another entry begins."""
 _MOST_NAMES: Final = 10_000
-"""How many names of accounts are kept."""
+"""The most names of accounts that are cached."""
 _TURN_BYTES: Final = 1 << 15
 
 Run = Callable[..., Any]
-"""Runs a function with these arguments where it may block, and returns its
-result: in a thread, or here."""
+"""A function that runs another one where it may block (in a thread, or here),
+and returns its result."""
 Proceed = Callable[[ArchiveState], None]
-"""Called after each piece of work. Raises what is to stop the work."""
+"""A function that is called after each piece of work. It raises an error to
+stop the work."""
 
 
 class Manifest(Struct, kw_only=True):
-    """What an archive is, and what is in it.
+    """The description of an archive and of its contents.
 
     ``tables``: name → number of rows. ``checksums``: SHA-256 of the entry with
-    those of all others. ``left_out``: settings that an importer has to add.
-    ``missing``: files that were not where they were stored, or damaged.
+    the checksums. ``left_out``: settings that an importer must add.
+    ``missing``: the number of files that were missing or damaged.
     """
 
     format: str = FORMAT
@@ -77,12 +79,12 @@ class Manifest(Struct, kw_only=True):
 
 
 def _go_on(state: ArchiveState) -> None:
-    """Nothing stops the work."""
+    """Do nothing: the work is never stopped."""
 
 
 class ArchiveMaker(Service, dict=True):
-    """Makes one archive. ``run``: see :data:`Run`. ``release``: that of the
-    server."""
+    """Makes one archive. ``run``: see :data:`Run`. ``release``: the version of
+    the server."""
 
     archived: Iterable[ArchivedFiles]
     store: Store
@@ -99,9 +101,10 @@ class ArchiveMaker(Service, dict=True):
         self._proceed: Proceed = _go_on
 
     def make(self, proceed: Proceed) -> Path:
-        """Make the archive, or go on with it; returns its path. Raises OSError,
-        Unavailable, and what ``proceed`` raises; then it may be called again.
-        Raises StartError if the files of features alone would fill the disk."""
+        """Make or continue the archive; returns its path. Raises OSError,
+        Unavailable, and the errors of ``proceed``. After an error it may be
+        called again. Raises StartError if the files of features alone would
+        fill the disk."""
         self._proceed = proceed
         writer = self.writer
         if not self.folder.exists():
@@ -167,7 +170,7 @@ class ArchiveMaker(Service, dict=True):
         rows = 0
         position = b""
         for page in pages:
-            # An entry that was ended stays after a kill.
+            # An ended entry survives a crash.
             if table and (page.table != table or rows >= _PART_ROWS):
                 self._end_part(table, rows, position)
                 table = ""
@@ -200,7 +203,7 @@ class ArchiveMaker(Service, dict=True):
         self._proceed(self.writer.state)
 
     def _entry(self, name: str, pieces: Iterable[bytes]) -> None:
-        """Write a whole entry, unless an earlier attempt has."""
+        """Write a complete entry, unless an earlier attempt has written it."""
         if name in self._there:
             return
         self.run(self.writer.begin, name)
@@ -252,8 +255,8 @@ class ArchiveMaker(Service, dict=True):
             yield from reader.find(app, ids[start : start + _PAGE])
 
     def _entries(self, one: Conversation) -> Iterator[tuple[Message, dict[str, str]]]:
-        """The entries that the user may read and has not hidden, the oldest first,
-        with the names of accounts."""
+        """The entries that the user may read and has not hidden, the oldest
+        first, with the names of accounts."""
         app = self.subject.app
         user = self.subject.user
         reader = self._log.entries
@@ -282,7 +285,7 @@ class ArchiveMaker(Service, dict=True):
         yield offline_page.CONVERSATION_END
 
     def _own_files(self) -> dict[str, str]:
-        """Id of a file → its name in the archive, of files of the user."""
+        """Id of a file of the user → its name in the archive."""
         if not self._files_by_id:
             names = (name for name in self._there if name.startswith("files/"))
             self._files_by_id = {name.split("/")[1]: name for name in names}
@@ -296,7 +299,7 @@ class ArchiveMaker(Service, dict=True):
         return self._names_of({peer}).get(peer, peer)
 
     def _names_of(self, users: set[str]) -> dict[str, str]:
-        """User → name of the account, of these users at least."""
+        """User → name of the account, at least for these users."""
         unknown = [user for user in users if user not in self._names]
         if unknown:
             if len(self._names) > _MOST_NAMES:
@@ -350,7 +353,8 @@ class ArchiveMaker(Service, dict=True):
 
 
 def _joined(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """Small pieces as larger ones: each costs a turn of a thread."""
+    """Join small pieces to larger ones, because each costs a turn of a
+    thread."""
     waiting: list[bytes] = []
     size = 0
     for piece in pieces:

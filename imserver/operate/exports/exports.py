@@ -1,8 +1,8 @@
 """Makes archives of users and apps, keeps them for a while, and deletes them.
 
 An export is a row of a :class:`Runner`. The node that works on it makes its
-archive in a folder of its own, so another node that has the same folder goes on
-with it, and one that has not begins it again.
+archive in a separate folder. If another node has access to this folder, it can
+continue the archive. Otherwise it begins again.
 """
 
 import logging
@@ -44,8 +44,8 @@ class UnknownExport(
 
 
 class Exports:
-    """Makes, shows and deletes exports; may raise StorageUnavailable. Owner of
-    the folders of archives."""
+    """Makes, shows and deletes exports. Owner of the folders of archives.
+    Methods may raise StorageUnavailable."""
 
     page_folder: Final = Path(__file__).parent / "page"
 
@@ -68,7 +68,8 @@ class Exports:
         self._release = release
         self._threads = Threads(2)
         self.runners = (self._runner("<> ''"), self._runner("= ''"))
-        """Of users, and of apps: those take long, and nobody waits for them."""
+        """The runner for users, and the runner for apps. Archives of apps take
+        long, and nobody waits for them."""
 
     def _runner(self, member: str) -> Runner:
         """Make the runner of the exports whose user meets this condition."""
@@ -85,7 +86,7 @@ class Exports:
     # --- requests -------------------------------------------------------------
 
     def start(self, subject: Subject) -> Job:
-        """Start an export, or return the one that is under way. Switches.
+        """Start an export, or return the export that is in progress. Switches.
         Raises TooManyRequests."""
         newest = self._rows.newest(subject.app, subject.user)
         if newest is not None and newest.state == UNDER_WAY:
@@ -114,8 +115,8 @@ class Exports:
         return of_apps
 
     def show(self, app: str, id: str, user: str | None = None) -> Job:
-        """An export (without an ``id`` the newest one) that is of ``user``.
-        Raises UnknownExport."""
+        """An export of ``user``; the newest one if ``id`` is empty. Raises
+        UnknownExport."""
         if id:
             job = self._rows.get(app, id)
         else:
@@ -127,20 +128,20 @@ class Exports:
         return job
 
     def of(self, app: str, user: str | None) -> list[Job]:
-        """The exports of a user (None: of the app) whose time is not over, the
+        """The exports of a user (None: of the app) that are not over, the
         newest first."""
         now = time()
         jobs = self._rows.of(app, user, most=_MOST_SHOWN)
         return [job for job in jobs if job.ends >= now]
 
     def delete(self, job: Job) -> None:
-        """Delete an export, also one that is being made: that stops."""
+        """Delete an export. If its archive is being made, that stops."""
         self._remove(job.id)  # first, so that a failed deletion is repeated
         self._rows.forget(job)
 
     def open(self, job: Job) -> tuple[int, Iterator[bytes]]:
         """The size and the bytes of an archive. Raises UnknownExport, and
-        ServiceRefused: not done."""
+        ServiceRefused if it is not done."""
         if job.state != DONE:
             raise ServiceRefused(problem=HTTP_EXPORT_UNFINISHED)
         try:
@@ -183,7 +184,8 @@ class Exports:
             runner.end(app, id, state=FAILED, entries=0, records=0, size=0)
 
     def _make(self, job: Job, runner: Runner) -> dict[str, int]:
-        """Make the archive. Returns its entries, rows and bytes."""
+        """Make the archive. Returns the numbers of its entries, rows and
+        bytes."""
         # on first use: its page takes 0.5 MB
         from imserver.operate.exports.contents import ArchiveMaker
 

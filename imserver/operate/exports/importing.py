@@ -1,9 +1,9 @@
-"""Imports an app's archive: verifies it, stores its rows and files, and makes
-the app last of all.
+"""Imports an app's archive: verifies it, stores its rows and files, and finally
+makes the app.
 
-Each transaction stores rows and says how far the import is, so it may be killed
-anywhere and repeated: nothing is stored twice. Until everything is there, the
-app does not exist, or has no messages yet.
+Each transaction stores rows together with the progress. Therefore an import may
+be killed anywhere and repeated: nothing is stored twice. Until everything is
+stored, the app does not exist, or has no messages.
 """
 
 import zlib
@@ -34,11 +34,11 @@ from imserver.plugin.storage import ArchivedFiles, PooledStatements, Row, Store
 T = TypeVar("T")
 
 AT_ONCE: Final = 1000
-"""Rows of one transaction."""
+"""The number of rows in one transaction."""
 _AT_ONCE_BYTES: Final = 4 << 20
 _PIECE_BYTES: Final = 1 << 16
 _MOST_LINE_BYTES: Final = 64 << 20
-"""The longest manifest, and the longest line of an entry, that is read."""
+"""Limit of the manifest, and of a line of an entry, in bytes."""
 _ROWS: Final = "rows/"
 
 
@@ -57,12 +57,12 @@ _DAMAGED: Final = (
     ValueError,
     RecursionError,
 )
-"""The exceptions of the libraries for a zip file that is broken or encrypted,
-and for broken JSON."""
+"""The exceptions of the libraries for a broken or encrypted zip file, and for
+broken JSON."""
 
 
 class Archive:
-    """An archive that is read. Raises BadArchive."""
+    """An archive that can be read. Methods raise BadArchive."""
 
     def __init__(self, path: Path) -> None:
         try:
@@ -104,7 +104,8 @@ class Archive:
                 yield msgspec.json.decode(line, type=kind)
 
     def verify(self) -> None:
-        """Compare all checksums and counts with the manifest."""
+        """Compare all checksums and counts with the manifest. Raises
+        BadArchive."""
         tables: dict[str, int] = {}
         try:
             whole = sha256()
@@ -140,8 +141,8 @@ def table_of(name: str) -> str:
 
 
 class Import(Service, dict=True):
-    """Imports one archive into one app. ``report``: called with what it
-    does."""
+    """Imports one archive into one app. ``report`` is called with the progress
+    in words."""
 
     archived: Collection[ArchivedFiles]
     store: Store
@@ -157,8 +158,8 @@ class Import(Service, dict=True):
         self._heads: dict[str, dict[str, Any]] = {}
 
     def run(self) -> None:
-        """Import it, or go on with it. Raises BadArchive, BadRows and
-        Unavailable."""
+        """Import the archive, or continue an earlier import. Raises BadArchive,
+        BadRows and Unavailable."""
         begun = self.store.read(partial(progress_of, self.app))
         if begun is not None and begun.digest != self.archive.digest:
             raise BadArchive(
@@ -201,8 +202,8 @@ class Import(Service, dict=True):
     # --- before anything is stored --------------------------------------------
 
     def _require_settings(self) -> None:
-        """An archive may be forged: it decides neither who logs in as whom, nor
-        what an app takes."""
+        """Require settings that a forged archive cannot set: who may log in as
+        whom, and what the app accepts."""
         if self.tenants.get(self.app) is not None:
             return
         manifest = self.archive.manifest
@@ -223,7 +224,7 @@ class Import(Service, dict=True):
             )
 
     def _require_empty(self) -> None:
-        """The app is new or empty."""
+        """Require an app that is new or empty."""
         if self.store.is_deleted(self.app):
             raise BadArchive(
                 f"an app {self.app} was deleted: name another one with --app"
@@ -232,7 +233,7 @@ class Import(Service, dict=True):
             if self._rows.reason(page.table):
                 continue  # Rows of this table are not imported.
             first = dict(zip(page.columns, page.rows[0], strict=True))
-            # The row that stays is there before the app has messages.
+            # The row that stays exists before the app has messages.
             if self._rows.stays(page.table) and first["last_id"] == 0:
                 continue
             raise BadArchive(
@@ -241,7 +242,7 @@ class Import(Service, dict=True):
             )
 
     def _require_free_keys(self) -> None:
-        """The rows are such as an export reads, with keys that are free."""
+        """Require rows in the form of an export, with unused keys."""
         entries = [
             entry for entry in self.archive.entries() if entry.name.startswith(_ROWS)
         ]
@@ -278,8 +279,8 @@ class Import(Service, dict=True):
     def _batches(
         self, entry: EntryChecksum, done: int
     ) -> Iterator[tuple[list[str], list[Row]]]:
-        """Rows of an entry behind the first ones, as many as one transaction
-        takes."""
+        """The rows of an entry after the first ones, in groups for one
+        transaction each."""
         columns: list[str] = []
         rows: list[Row] = []
         size = 0
@@ -348,7 +349,7 @@ class Import(Service, dict=True):
         self._progress = after
 
     def _finish(self) -> None:
-        """Compare the counts, and open the app."""
+        """Compare the counts, and make the app available."""
         for table, count in self._counts.items():
             if self._rows.stays(table):
                 continue
@@ -368,7 +369,7 @@ class Import(Service, dict=True):
 
     @property
     def left_out(self) -> dict[str, str]:
-        """Table → why none of its rows were imported."""
+        """Table → the reason why none of its rows were imported."""
         reasons = {
             name: self._rows.reason(name) for name in self.archive.manifest.tables
         }

@@ -1,9 +1,9 @@
-"""The pages of an archive: what a user reads without a network, from a folder,
+"""The pages of an archive, which a user reads without a network, from a folder,
 in any browser.
 
 The list is on the left, a conversation on the right in a frame; on a phone it
-takes the place of the list. A page needs no script: that only chooses the
-language and shows times as those of the reader.
+takes the place of the list. A page works without its script. The script only
+chooses the language and shows times in the time zone of the reader.
 """
 
 from __future__ import annotations
@@ -151,7 +151,8 @@ def _content(entry: Message, files: Mapping[str, str]) -> str:
 
 
 def _short(body: bytes, text: str) -> str:
-    """A message that is no text in words: its text or name, else all of it."""
+    """The words for a message that is not text: its text or name, else its
+    whole content."""
     try:
         data = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

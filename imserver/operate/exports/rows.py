@@ -13,8 +13,8 @@ FAILED: Final = 2
 
 
 class Subject(Struct, frozen=True):
-    """Whose archive it is. ``user`` ``""``: the whole app's. ``settings``,
-    ``left_out``: of the app."""
+    """The subject of an archive. ``user``: ``""`` means the whole app.
+    ``settings`` and ``left_out`` belong to the app."""
 
     app: str
     user: str
@@ -23,9 +23,10 @@ class Subject(Struct, frozen=True):
 
 
 class Job(Struct, frozen=True):
-    """An export. ``user`` ``""``: of the whole app. ``created`` and ``ends``:
-    Unix seconds. ``size``: of the archive when it is done, before of its
-    contents. ``subject``: a :class:`Subject` in JSON."""
+    """An export. ``user``: ``""`` means the whole app. ``created`` and
+    ``ends``: Unix seconds. ``size``: the size of the archive when it is done,
+    before that the size of its contents. ``subject``: a :class:`Subject` as
+    JSON."""
 
     app: str
     id: str
@@ -43,7 +44,7 @@ _ROWS: Final = RowsOf(Job, "export_job", user="member")
 
 
 class JobRows(Store.Rows):
-    """The rows of exports in a store. Without a database there are none."""
+    """The rows of exports in a store with a database."""
 
     def add(self, job: Job) -> None:
         """Store a new export."""
@@ -52,7 +53,7 @@ class JobRows(Store.Rows):
         self._store.write(lambda sql: sql.insert_new("export_job", columns, [row]))
 
     def get(self, app: str, id: str) -> Job | None:
-        """An export; None: there is no such one."""
+        """An export. None if it does not exist."""
         return self._one("id = %s", app, id)
 
     def newest(self, app: str, user: str) -> Job | None:
@@ -65,8 +66,8 @@ class JobRows(Store.Rows):
         return _ROWS.first(self._store.rows, f"WHERE app = %s AND {which}", *values)
 
     def of(self, app: str, user: str | None, most: int = 0) -> list[Job]:
-        """The exports of a user (None: of an app), the newest first; ``most``
-        0: all."""
+        """The exports of a user (None: of an app), the newest first. ``most``:
+        0 means all."""
         where = "WHERE app = %s"
         values = [app]
         if user is not None:
@@ -78,7 +79,7 @@ class JobRows(Store.Rows):
         return _ROWS.find(self._store.rows, rest, *values)
 
     def known(self, ids: Sequence[str]) -> set[str]:
-        """Which of these ids are those of exports."""
+        """The ids that belong to exports."""
         rows = self._store.rows_in("SELECT id FROM export_job WHERE id IN {}", (), ids)
         return {text_of(id) for (id,) in rows}
 
@@ -93,9 +94,9 @@ class JobRows(Store.Rows):
 
 
 class ImportProgress(Struct, frozen=True):
-    """How far the import of an app is: the digest of the archive's manifest,
-    entries that are stored, rows of the next one that are, and whether all is
-    done."""
+    """The progress of the import of an app: the digest of the archive's
+    manifest, the numbers of stored entries and of stored rows of the next one,
+    and whether everything is done."""
 
     digest: str
     entry: int = 0
@@ -107,7 +108,7 @@ _IMPORTS: Final = RowsOf(ImportProgress, "archive_import")
 
 
 def progress_of(app: str, sql: PooledStatements) -> ImportProgress | None:
-    """The import of an app; None: none was begun."""
+    """The import of an app. None if no import was begun."""
     return _IMPORTS.first(sql.query, "WHERE app = %s", app)
 
 
@@ -119,8 +120,8 @@ def begin_import(app: str, digest: str, sql: PooledStatements) -> None:
 
 
 def give_up(app: str, at: ImportProgress, sql: PooledStatements) -> bool:
-    """Forget an import that is not finished; False: another process has moved
-    it on."""
+    """Forget an import that is not finished. False if another process has
+    continued it."""
     statement = (
         "DELETE FROM archive_import WHERE app = %s AND digest = %s AND entry = %s AND done = %s "
         "AND finished = 0"
@@ -131,7 +132,8 @@ def give_up(app: str, at: ImportProgress, sql: PooledStatements) -> bool:
 def go_on(
     app: str, before: ImportProgress, after: ImportProgress, sql: PooledStatements
 ) -> bool:
-    """Move an import on; False: another process has."""
+    """Store the progress of an import. False if another process has continued
+    it."""
     statement = (
         "UPDATE archive_import SET entry = %s, done = %s, finished = %s "
         "WHERE app = %s AND digest = %s AND entry = %s AND done = %s AND finished = 0"

@@ -1,4 +1,4 @@
-"""Steps of the tables of exports and imports."""
+"""Steps for the tables of exports and imports."""
 
 from typing import Final
 

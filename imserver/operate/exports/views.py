@@ -96,8 +96,8 @@ def _name_of(job: Job) -> str:
 def while_it_holds(
     pieces: Iterator[bytes], still_holds: Callable[[], bool], seconds: float = 1.0
 ) -> Iterator[bytes]:
-    """The pieces of a download, until the right to it has ended. It is asked
-    for every ``seconds``."""
+    """Yield the pieces of a download until the right to it has ended. The right
+    is checked every ``seconds``."""
     checked = monotonic()
     for piece in pieces:
         if monotonic() - checked >= seconds:

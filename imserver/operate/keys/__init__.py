@@ -1,8 +1,9 @@
-"""API keys over the API: list, create, rotate and revoke them, and what each of
-them did.
+"""API keys over the API: list, create, rotate and revoke them, and show their
+use.
 
-What a key did is counted by the minute, route, app and address, and kept for
-``keys.usage_days``. So an operator knows what somebody did with a stolen key.
+The use of a key is counted by minute, route, app and address, and kept for
+``keys.usage_days``. Therefore an operator can find out how a stolen key was
+used.
 """
 
 from imserver.operate.keys import api

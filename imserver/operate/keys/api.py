@@ -38,7 +38,7 @@ MOST_SECONDS: Final = 3650 * _DAY
 _PAGE_USES: Final = 100
 _MINUTE_DIGITS: Final = 11
 _NUMBER_DIGITS: Final = 7
-"""The most digits of the two numbers of a cursor."""
+"""The most digits of each of the two numbers in a cursor."""
 
 HTTP_UNKNOWN_KEY: Final = HttpProblem(404, "unknown_key", "There is no such API key.")
 
@@ -175,14 +175,14 @@ class KeysApi(Struct, frozen=True):
         yield from self.core.store.keys()
 
     def sees(self, principal: Principal, row: KeyRow) -> bool:
-        """Whether a principal may see and end a key: it reaches all apps, or
-        all that the key reaches."""
+        """Whether a principal may see and revoke a key: it reaches all apps, or
+        all apps of the key."""
         if principal.apps is None:
             return True
         return bool(row.apps) and self.apps_of(row) <= principal.apps
 
     def apps_of(self, row: KeyRow) -> frozenset[str]:
-        """The apps of a key, without aliases; empty: all."""
+        """The apps of a key, without aliases; empty means all."""
         return frozenset(map(self.core.tenants.resolve, row.apps))
 
     def find(self, principal: Principal, id: str) -> KeyRow:
@@ -194,8 +194,8 @@ class KeysApi(Struct, frozen=True):
         return row
 
     def changeable(self, principal: Principal, id: str) -> KeyRow:
-        """A key that the principal sees, and that is not in the settings. Raises
-        ApiProblem."""
+        """A key that the principal may see, and that is not in the settings.
+        Raises ApiProblem."""
         row = self.find(principal, id)
         if not row.created:
             raise ApiProblem.invalid(
@@ -204,8 +204,9 @@ class KeysApi(Struct, frozen=True):
         return row
 
     def end_of(self, principal: Principal, seconds: int) -> int:
-        """When a key ends that a principal makes now, in Unix seconds; 0:
-        never. Raises ApiProblem if it would outlive the key that makes it."""
+        """The end of a key that a principal makes now, in Unix seconds; 0 if it
+        never ends. Raises ApiProblem if it would outlive the key that makes it.
+        """
         expires = 0
         if seconds:
             expires = int(time()) + seconds
@@ -219,7 +220,7 @@ class KeysApi(Struct, frozen=True):
         return expires
 
     def maker_of(self, principal: Principal) -> int:
-        """The account for which a principal makes keys; 0: none."""
+        """The account for which a principal makes keys; 0 for none."""
         account = id_of(principal.staff)
         if not account and principal.kind == "key":
             account = self.find(principal, principal.key).maker
@@ -249,8 +250,8 @@ def _shown(row: KeyRow) -> KeyShown:
 
 
 def _name_act(call: Call, row: KeyRow) -> None:
-    """Say what an observer hears of. A change of a key of one app is one in
-    this app."""
+    """Set the facts of the act for observers. A change of a key for one app
+    belongs to this app."""
     call.app = ""
     if len(row.apps) == 1:
         (call.app,) = row.apps
@@ -416,7 +417,8 @@ def usage(
     times = [use.time for use in rows[:limit]]
 
     def continuation(last: KeyUse) -> str:
-        """The minute of the last row, and how many rows of it were listed."""
+        """The cursor after a row: its minute, and how many rows of the minute
+        were listed."""
         listed = times.count(last.time)
         if last.time == end * MINUTE:
             listed += skip  # on earlier pages
@@ -427,7 +429,8 @@ def usage(
 
 
 def _start_of(cursor: str) -> tuple[int, int]:
-    """Where a page begins: the minute, and how many rows of it were listed."""
+    """The beginning of a page: the minute, and how many rows of it were
+    listed."""
     minute, _, number = (read_cursor(cursor) or "").partition(".")
     is_cursor = minute.isdecimal() and number.isdecimal()
     if not is_cursor or len(minute) > _MINUTE_DIGITS or len(number) > _NUMBER_DIGITS:

@@ -1,5 +1,5 @@
-"""``imserver key usage``: what a key did. ``imserver key deprecated``: who uses
-what goes with 2.0."""
+"""``imserver key usage`` shows the use of a key. ``imserver key deprecated``
+shows who uses things that 2.0 removes."""
 
 from datetime import UTC, datetime
 from operator import attrgetter

@@ -1,4 +1,4 @@
-"""Steps of the table of what API keys did."""
+"""Steps for the table of the use of API keys."""
 
 from typing import Final
 

@@ -1,5 +1,5 @@
-"""Stores the use of keys once a minute, and when each was last used; and reads
-the stored rows."""
+"""Stores the use of keys once a minute, with the time of their last use, and
+reads the stored rows."""
 
 import logging
 from collections.abc import Callable, Container, Mapping, Sequence
@@ -26,16 +26,16 @@ PERIOD_SECONDS: Final = 60.0
 _DAY_MINUTES: Final = 24 * 60
 MOST_SPANS: Final = 1000
 _AT_ONCE: Final = 1000
-"""Rows that one transaction deletes."""
+"""The most rows that one transaction deletes."""
 _ADDRESS_CHARACTERS: Final = 64
 _MOST_ROWS: Final = 10_000
-"""Rows that wait while the database does not answer."""
+"""The most rows that wait while the database does not answer."""
 _CLEAN_MINUTES: Final = 60
 """How often old rows are deleted."""
 
 
 class KeyUse(Struct, frozen=True):
-    """What a key did in a minute."""
+    """The use of a key in a minute."""
 
     time: Annotated[int, about("When the minute began, in Unix seconds.")]
     route: Annotated[
@@ -64,8 +64,8 @@ _USES: Final = RowsOf(
 def uses_of(
     store: Store, key: str, since: int, until: int, skip: int, limit: int
 ) -> Sequence[KeyUse]:
-    """The uses of a key from the minute ``since`` to ``until`` (Unix minutes), the
-    newest first, without the first ``skip`` rows. Switches."""
+    """The uses of a key from the minute ``since`` to ``until`` (Unix minutes),
+    the newest first. The first ``skip`` rows are left out. Switches."""
     rest = (
         "WHERE key_id = %s AND minute >= %s AND minute <= %s GROUP BY minute, route, app, address "
         "ORDER BY minute DESC, route, app, address LIMIT %s"
@@ -74,7 +74,7 @@ def uses_of(
 
 
 class DeprecatedUse(Struct, frozen=True):
-    """Requests with something that is deprecated."""
+    """Requests that used something deprecated."""
 
     key: Annotated[
         str,
@@ -112,8 +112,8 @@ _SPANS: Final = RowsOf(
 def uses_of_routes(
     store: Store, routes: Sequence[str]
 ) -> tuple[int, Mapping[str, list[DeprecatedUse]]]:
-    """Since when uses are stored (Unix seconds; 0: none are), and who used
-    these routes, the newest first.
+    """The time since which uses are stored (Unix seconds; 0 if none are), and
+    the uses of these routes, the newest first.
 
     Of more than :data:`MOST_SPANS` uses, the oldest are left out. A statement
     reads a day. Switches.
@@ -147,7 +147,7 @@ def uses_of_routes(
 
 
 def delete_before(store: Store, minute: int) -> None:
-    """Delete what is older than this minute. Switches."""
+    """Delete uses from before this minute. Switches."""
     find = (
         f"SELECT minute, node, number FROM key_use WHERE minute < %s LIMIT {_AT_ONCE}"
     )
@@ -164,19 +164,19 @@ def delete_before(store: Store, minute: int) -> None:
 
 
 class LastUse(Struct, frozen=True):
-    """When a key was last used, in Unix seconds exact to a minute, and the
-    address. 0: never."""
+    """The time of a key's last use, in Unix seconds exact to a minute (0:
+    never), and its address."""
 
     time: int = 0
     address: str = ""
 
 
 class KeyUsage(Service, dict=True):
-    """Owner of the rows that wait for the database, and of the last uses on
-    this node.
+    """The use of keys on this node. Owner of the rows that wait for the
+    database, and of the last uses.
 
-    ``take``: returns what keys did since it was called. ``node``: the random
-    number of this process. ``days``: how long rows are kept; 0: none are
+    ``take`` returns the uses since its last call. ``node``: the random number
+    of this process. ``days``: how long rows are kept; 0 means that none are
     stored.
     """
 
@@ -190,7 +190,7 @@ class KeyUsage(Service, dict=True):
     def __post_init__(self) -> None:
         self._number = count().__next__
         self._minute = int(self.clock()) // MINUTE
-        """The minute in which what was not taken yet has begun."""
+        """The minute in which the uses that were not taken yet have begun."""
         self._rows: list[Row] = []
         self._last: dict[str, LastUse] = {}
         self._unwritten: set[str] = set()
@@ -199,7 +199,7 @@ class KeyUsage(Service, dict=True):
         self._failed = RateLimitedLog(log, "what API keys did cannot be stored now: %s")
 
     def run(self) -> None:
-        """Greenlet: store what keys did at the end of each minute, until
+        """Greenlet: store the uses at the end of each minute, until it is
         killed."""
         while True:
             gevent.sleep(PERIOD_SECONDS - self.clock() % PERIOD_SECONDS)
@@ -209,8 +209,8 @@ class KeyUsage(Service, dict=True):
                 log.exception("storing what API keys did failed")
 
     def last_use(self, key: str) -> LastUse:
-        """The last use of a key that has no row of its own. May switch. Raises
-        StorageUnavailable."""
+        """The last use of a key that has no row in the table of keys. May
+        switch. Raises StorageUnavailable."""
         here = self._last.get(key, LastUse())
         rows = uses_of(self.database, key, 0, int(self.clock()) // MINUTE, 0, 1)
         if rows and rows[0].time > here.time:
@@ -218,8 +218,8 @@ class KeyUsage(Service, dict=True):
         return here
 
     def store(self, routes: Container[str] | None = None) -> None:
-        """Store what keys did since the last call; with ``routes``, only if one
-        of them is among it. May switch."""
+        """Store the uses since the last call. With ``routes``, only if one of
+        them was used. May switch."""
         with self._turn:
             self._take_all()
             if routes is not None and not any(row[4] in routes for row in self._rows):
@@ -235,7 +235,7 @@ class KeyUsage(Service, dict=True):
                 self._failed(error)
 
     def _take_all(self) -> None:
-        """Make rows of what keys did since the last call."""
+        """Make rows of the uses since the last call."""
         minute = self._minute
         self._minute = int(self.clock()) // MINUTE
         for (key, route, app, address), (answered, refused) in self.take().items():

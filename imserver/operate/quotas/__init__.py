@@ -1,5 +1,5 @@
 """Quotas: how many pushes and stored messages an app may have in a day, and how
-many it had."""
+many it has had."""
 
 from imserver.operate.quotas.declared import SETTINGS, TABLES
 from imserver.operate.quotas.quotas import build, routes

@@ -1,4 +1,4 @@
-"""``imserver app usage``: what an app has used of its quotas."""
+"""``imserver app usage``: shows how much of its quotas an app has used."""
 
 from time import time
 

@@ -1,10 +1,11 @@
-"""Counts what apps with quotas use, on all nodes together, and stops them where
-a quota is spent.
+"""Counts the pushes and messages of apps with quotas on all nodes together, and
+stops an app when a quota is spent.
 
 The core counts pushes and stored messages anyway. Every :data:`LOOK_SECONDS`
 each node adds to the database what it has counted for apps with quotas, reads
-the sum of all nodes, and sets the count at which an app has to stop here. One
-node stops exactly. Of several, each may use what was left at its last look.
+the sum of all nodes, and sets the count at which an app has to stop here. A
+single node stops exactly. If there are several, each may use the rest that it
+saw last.
 """
 
 import logging
@@ -47,7 +48,7 @@ class UsageRows(Store.Rows):
 
     @Store.writing
     def add(self, sql: PooledStatements, day: int, more: Mapping[str, Used]) -> None:
-        """Add what this node has counted on a day (app → what)."""
+        """Add the counts of this node for a day: app → counts."""
         # Sorted, so that two nodes lock the rows in one order.
         for app, used in sorted(more.items()):
             sql.insert_new("app_usage", f"{_USED.columns}, app", [(day, 0, 0, app)])
@@ -75,13 +76,13 @@ class UsageRows(Store.Rows):
 
 log = logging.getLogger(__name__)
 LOOK_SECONDS: Final = 5.0
-"""Time between two looks at what all nodes have counted."""
+"""Time between two reads of the counts of all nodes."""
 DAY: Final = 86_400
 
 
 class Quotas:
-    """Owner of the quotas of apps, and of where they stop. An app without
-    quotas costs nothing."""
+    """The quotas of apps. Owner of the counts at which they stop. An app
+    without quotas costs nothing."""
 
     def __init__(self, core: Core) -> None:
         self.store = core.store
@@ -90,8 +91,8 @@ class Quotas:
         self._messages = core.metrics.stored
         self._quotas: dict[str, QuotaSettings] = {}
         self._stored: dict[str, Used] = {}
-        """App → the counts of this node that are in the database already; their
-        day is no matter."""
+        """App → the counts of this node that are in the database already, of
+        any day."""
         self._day = _today()
         self._changed = Flag()
         self._turn = BoundedSemaphore()
@@ -101,13 +102,13 @@ class Quotas:
         return self._quotas.get(app, QuotaSettings())
 
     def days(self, app: str, since: int) -> list[Used]:
-        """What an app has used on the days since one, the last day first.
-        Switches. Raises StorageUnavailable."""
+        """The counts of an app since a day, the last day first. Switches.
+        Raises StorageUnavailable."""
         self.look()
         return self.rows.days(app, since)
 
     def changed(self, tenant: Tenant) -> None:
-        """An app is new or has other settings. Never switches."""
+        """Note that an app is new or has other settings. Never switches."""
         app = tenant.name
         quotas = quotas_of(tenant)
         if tenant.same_as or not (quotas.pushes_per_day or quotas.messages_per_day):
@@ -119,7 +120,7 @@ class Quotas:
         self._changed.set()
 
     def deleted(self, app: str) -> None:
-        """An app has no quotas any more. Never switches."""
+        """Note that an app has no quotas any more. Never switches."""
         self._quotas.pop(app, None)
         self._stored.pop(app, None)
         self._pushes.go_on(app)
@@ -141,8 +142,8 @@ class Quotas:
             self._changed.wait(pause)
 
     def look(self) -> None:
-        """Add what was counted here, and set where apps stop. Switches. Raises
-        StorageUnavailable."""
+        """Add the counts of this node, and set where apps stop. Switches.
+        Raises StorageUnavailable."""
         with self._turn:
             counted = {app: self._counted(app) for app in self._quotas}
             more = {}
@@ -163,8 +164,8 @@ class Quotas:
                 self._set_stops(self.rows.read(self._day, list(counted)))
 
     def _set_stops(self, used: Mapping[str, Used]) -> None:
-        """Let apps stop when this node has counted what is left of their
-        quotas. ``used``: app → what all nodes have counted."""
+        """Set the count at which each app stops: what is left of its quotas.
+        ``used``: app → the counts of all nodes."""
         until = (self._day + 1) * DAY
         for app, quotas in self._quotas.items():
             whole = used.get(app, Used(self._day))
@@ -186,7 +187,7 @@ class Quotas:
         return Used(0, self._pushes.get(app, 0), self._messages.get(app, 0))
 
     def finish(self) -> None:
-        """Add what was counted last. Switches."""
+        """Add the last counts. Switches."""
         try:
             self.look()
         except StorageUnavailable as error:
@@ -197,7 +198,7 @@ class Quotas:
 
 
 def _spent(quota: int, what: str, until: int) -> str:
-    """Why an app stops."""
+    """The reason why an app stops."""
     end = strftime("%Y-%m-%dT%H:%M:%SZ", gmtime(until))
     return f"The app has used its {quota} {what} of today; the next day begins at {end}"
 

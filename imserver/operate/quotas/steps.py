@@ -1,4 +1,4 @@
-"""Steps of the table of what apps have used of their quotas."""
+"""Steps for the table of counts for quotas."""
 
 from typing import Final
 

@@ -1,6 +1,6 @@
-"""Why something was refused: the logins, commands and requests that were
-refused within an hour, and what refuses somebody now. One act lifts it.
-"""
+"""Refusals: the logins, commands and requests that were refused within an hour,
+with the reasons, and the limits that refuse somebody now. One act lifts the
+limits."""
 
 from imserver.operate.refusals import api
 from imserver.operate.refusals.limits import answers, build
@@ -20,4 +20,4 @@ FEATURE = FeatureRow(
         ),
     ),
 )
-"""Why something was refused."""
+"""Shows why something was refused."""

@@ -184,8 +184,8 @@ def lift(
 
 
 def _words_of(hold: Hold) -> str:
-    """A hold that was lifted, for the audit log: ``ban until 2026-11-26T08:30Z:
-    spam``, ``rate pair``."""
+    """A lifted hold in the words of the audit log: ``ban until
+    2026-11-26T08:30Z: spam``, ``rate pair``."""
     if hold.kind == "rate":
         return f"rate {hold.name}"
     words: str = hold.kind

@@ -1,4 +1,5 @@
-"""``imserver why``: why somebody was refused, and lifting what refuses them."""
+"""``imserver why``: shows why somebody was refused, and lifts the limits that
+refuse them."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -64,13 +65,13 @@ def why(
 
 
 def _lift(api: ServerApi, query: Mapping[str, str]) -> None:
-    """Lift what refuses them now, and say what was lifted and what stays."""
+    """Lift the limits of a user, and print which were lifted and which stay."""
     app = query["app"]
     if query["user"]:
         api.whom(app, query["user"])  # a typing error ends the command
     answer = api.post("limits/lift", query)
 
-    # An API of its own lifts mutes.
+    # Another API lifts mutes.
     holds = api.get("refusals", query)["holds"]
     mutes = [hold for hold in holds if hold["kind"] == hold["name"] == "mute"]
     for hold in mutes:
@@ -86,8 +87,8 @@ def _lift(api: ServerApi, query: Mapping[str, str]) -> None:
 
 
 def _explain(api: ServerApi, query: Mapping[str, str], whom: str) -> None:
-    """Say who they are, what refuses them now, and what was refused within the
-    last hour. ``whom``: as it was given."""
+    """Print who somebody is, which limits refuse them now, and what was refused
+    within the last hour. ``whom``: the name as it was given."""
     app = query["app"]
     user = query["user"]
     answer = api.get("refusals", query)
@@ -117,7 +118,7 @@ def _explain(api: ServerApi, query: Mapping[str, str], whom: str) -> None:
 def _way_to_lift(
     holds: Sequence[Mapping[str, Any]], whom: str, address: str
 ) -> Iterator[str]:
-    """The command that lifts as much of what refuses now as a command can."""
+    """The command that lifts as many of these limits as a command can."""
     liftable = [
         hold for hold in holds if hold["kind"] != "erasure" and not _is_of_group(hold)
     ]
@@ -133,8 +134,8 @@ def _way_to_lift(
 
 
 def _say(lines: Iterable[str], answer: Mapping[str, Any]) -> None:
-    """Print lines. They have texts of strangers, of which a terminal must obey
-    none."""
+    """Print lines. They contain texts of strangers, which must not control the
+    terminal."""
     CommandLine.data(answer, "\n".join(map(_safe, lines)))
     missing = answer["missing_nodes"]
     if missing:
@@ -142,7 +143,7 @@ def _say(lines: Iterable[str], answer: Mapping[str, Any]) -> None:
 
 
 def _safe(line: str) -> str:
-    """A line without what would control a terminal."""
+    """A line without control sequences for a terminal."""
     return "".join(
         letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}"
         for letter in line
@@ -168,12 +169,13 @@ def _hold_lines(holds: Iterable[Mapping[str, Any]]) -> list[str]:
 
 
 def _is_of_group(hold: Mapping[str, Any]) -> bool:
-    """Whether it is a mute in one group, which those lift who run the group."""
+    """Whether a hold is a mute in one group. The owners of the group lift
+    it."""
     return (hold["kind"], hold["name"]) == ("mute", "group")
 
 
 def _way_out(app: str, holds: Iterable[Mapping[str, Any]]) -> list[str]:
-    """How to take back the erasures among what refuses now."""
+    """Commands that take back the erasures among the holds."""
     erased = (
         hold["who"] for hold in holds if hold["kind"] == "erasure" and hold["until"]
     )
@@ -184,8 +186,8 @@ def _way_out(app: str, holds: Iterable[Mapping[str, Any]]) -> list[str]:
 
 
 def _refusal_lines(row: Mapping[str, Any], whom: str, holds: bool) -> Iterable[str]:
-    """A refusal in a few lines: when, who, why, how to lift it. ``holds``:
-    whether anything refuses now."""
+    """A refusal in a few lines: when, who, why, and how to lift it. ``holds``:
+    whether any limit refuses now."""
     times = "once"
     span = _clock(row["last"])
     if row["count"] != 1:
@@ -211,7 +213,7 @@ def _refusal_lines(row: Mapping[str, Any], whom: str, holds: bool) -> Iterable[s
 
 
 def _who(row: Mapping[str, Any], is_app_known: bool) -> Iterator[str]:
-    """Who was refused: only what the row says of them."""
+    """The facts in a row about who was refused."""
     if not is_app_known:
         yield f"app {row['app'] or '(none)'}"
     if row["user"]:
@@ -227,7 +229,8 @@ def _clock(seconds: float) -> str:
 
 
 def _until(seconds: float) -> str:
-    """Until when, and how long that is; nothing if it is unknown or over."""
+    """The end of a limit, and the time until then. Empty if it is unknown or
+    over."""
     seconds_left = seconds - time()
     if seconds_left <= 0:
         return ""

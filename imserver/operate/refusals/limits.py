@@ -1,5 +1,5 @@
-"""What refuses somebody now: bans, mutes, locks of accounts, rates. One act
-lifts what is no mute, on all nodes."""
+"""The limits that refuse somebody now: bans, mutes, locks of accounts, rates.
+One act lifts all except mutes, on all nodes."""
 
 from collections.abc import Callable, Collection, Iterator
 from itertools import chain
@@ -22,13 +22,13 @@ _LIST: Final = "refusals.list"
 _RATES: Final = "refusals.rates"
 _FORGET: Final = "refusals.forget"
 _LONG_NUMBER: Final = 20
-"""Digits of a number that is no id any more."""
+"""Number of digits from which on a number is not an id."""
 
 
 class Hold(Struct, array_like=True):
-    """Something that refuses now. ``name``: of a rate its name, of a mute in
-    one group ``group``, else the kind. ``who``: whom it refuses. ``until``:
-    Unix seconds; 0: until somebody lifts it."""
+    """A limit that refuses somebody now. ``name``: the name of a rate;
+    ``group`` for a mute in one group; else the kind. ``who``: whom it refuses.
+    ``until``: Unix seconds; 0 until somebody lifts it."""
 
     kind: Annotated[
         Literal["ban", "lock", "rate", "erasure", "mute"],
@@ -75,13 +75,13 @@ def _unlock_nobody(by: Principal, app: str, user: str) -> bool:
 
 
 class PeopleHooks(Struct, frozen=True):
-    """Questions to accounts. The defaults are those of a node without them. All may
+    """Functions of accounts. The defaults fit a node without accounts. All may
     switch.
 
     ``find(app, login)``: the user id of the account with this phone number,
-    e-mail address or name. ``locked(app, user)``: when its lock ends (0: never)
-    and why; None: it has none. ``unlock(principal, app, user)`` ends it; False: it
-    may not.
+    e-mail address or name. ``locked(app, user)``: the end of its lock (0:
+    never), and the reason; None if it is not locked. ``unlock(principal, app,
+    user)`` ends the lock; False if the principal may not.
     """
 
     find: Callable[[str, str], str] = _find_nobody
@@ -90,8 +90,8 @@ class PeopleHooks(Struct, frozen=True):
 
 
 class RatesQuery(Struct, frozen=True, array_like=True):
-    """The rates that refuse somebody, as ``core.buckets`` finds them; ``lift``:
-    fill their buckets."""
+    """The query for the rates that refuse somebody, as ``core.buckets`` finds
+    them. ``lift``: also fill their buckets."""
 
     app: str
     names: tuple[str | int, ...]
@@ -101,14 +101,14 @@ class RatesQuery(Struct, frozen=True, array_like=True):
 
 
 class ForgetQuery(Struct, frozen=True, array_like=True):
-    """Forget the refusals of a user who was deleted."""
+    """The query to forget the refusals of a deleted user."""
 
     app: str
     names: tuple[str, ...]
 
 
 class Refusals(Service, dict=True):
-    """The refusals and limits of all nodes. Everything may switch. ``missing``:
+    """The refusals and limits of all nodes. Methods may switch. ``missing``:
     nodes that did not answer."""
 
     finds: ClassVar = "request"
@@ -123,16 +123,16 @@ class Refusals(Service, dict=True):
         queries.add(_FORGET, ForgetQuery, self._forget_here)
 
     def names_of(self, app: str, user: str) -> frozenset[str]:
-        """The ids under which somebody is known: what an operator has typed,
-        and the id of its account."""
+        """The ids of somebody: the one that an operator has typed, and the id
+        of its account."""
         names = {user}
         if app and user:
             names.add(self.people.find(app, user))
         return frozenset(names - {""})
 
     def user_of(self, app: str, user: str) -> str:
-        """The id of whom an operator has typed. Raises ServiceRefused if all
-        users of the app are accounts, and none is meant."""
+        """The id of the user whom an operator has typed. Raises ServiceRefused
+        if all users of the app are accounts, and no account fits."""
         if not user or "accounts" not in self.core.features:
             return user
         tenant = self.core.tenants.get(app)
@@ -144,15 +144,15 @@ class Refusals(Service, dict=True):
         return id
 
     def select(self, wanted: Wanted) -> tuple[list[RefusalRow], list[str]]:
-        """The refusals of all nodes, the latest first, and the nodes that are
-        missing."""
+        """The refusals of all nodes, the latest first, and the nodes that did
+        not answer."""
         lists, missing = self.core.ask_others(_LIST, wanted, list[RefusalRow])
         return merged([self.log.select(wanted), *lists.values()]), missing
 
     def find(
         self, principal: Principal, text: str, apps: Collection[str], _limit: int
     ) -> Iterator[tuple[str, str, str, str]]:
-        """The refused requests with this id."""
+        """The refusals of requests with this id."""
         if not principal.may(Needs.OPERATE):
             return
         reached = None
@@ -170,9 +170,9 @@ class Refusals(Service, dict=True):
         everywhere: bool,
         rows: Collection[RefusalRow],
     ) -> tuple[list[Hold], list[str]]:
-        """The holds on somebody, and the nodes that are missing. ``rows``:
-        their refusals, whose addresses count too. ``everywhere``: also the
-        limits of no app."""
+        """The holds on somebody, and the nodes that did not answer. ``rows``:
+        their refusals, whose addresses count, too. ``everywhere``: also limits
+        that belong to no app."""
         rates, missing = self._rates(self._query(app, names, address, everywhere, rows))
         return [*self._holds_of(app, names), *rates], missing
 
@@ -184,12 +184,12 @@ class Refusals(Service, dict=True):
         address: str,
         rows: Collection[RefusalRow],
     ) -> tuple[list[Hold], list[str]]:
-        """Lift all that refuses somebody now but mutes, as ``principal`` may. Returns
-        it, and the nodes that are missing."""
+        """Lift all limits of somebody except mutes, as far as ``principal``
+        may. Returns the lifted ones, and the nodes that did not answer."""
         query = self._query(app, names, address, principal.apps is None, rows)
         holds = self._holds_of(app, names)
-        # A lock has made the ban of its account: who may not end the one leaves
-        # the other.
+        # A lock makes a ban of its account. A principal who may not end the
+        # lock does not lift the ban.
         locked = [hold.who for hold in holds if hold.kind == "lock"]
         stay = {who for who in locked if not self.people.unlock(principal, app, who)}
         lifted = [
@@ -204,8 +204,7 @@ class Refusals(Service, dict=True):
         return [*lifted, *rates], missing
 
     def forget(self, app: str, user: str, _name: str) -> None:
-        """Forget the refusals of a user who was deleted, on all nodes that
-        answer."""
+        """Forget the refusals of a deleted user, on all nodes that answer."""
         query = ForgetQuery(app, (user,))
         self._forget_here(query)
         self.core.ask_others(_FORGET, query, bool)
@@ -221,13 +220,14 @@ class Refusals(Service, dict=True):
             if erasure is None:
                 holds += self._holds_on(app, name)
             else:
-                # whoever waits for it stays locked out
+                # a user who waits for an erasure stays locked out
                 begins = erasure.until or 0
                 holds.append(Hold("erasure", "erasure", name, begins, ""))
         return holds
 
     def _holds_on(self, app: str, name: str) -> Iterator[Hold]:
-        """The bans, locks and mutes of a user who is not to be erased."""
+        """The bans, locks and mutes of a user, unless the user will be
+        erased."""
         ban = self.core.sessions.ban_of(app, name)
         if ban is not None:
             yield Hold("ban", "ban", name, ban.until or 0, ban.reason)
@@ -315,7 +315,7 @@ def _is_number(name: str) -> bool:
 
 
 def answers(base: Core) -> tuple[object, ...]:
-    """Build what hears of refusals."""
+    """Build the log of refusals, which observes them."""
 
     def is_app(name: str) -> bool:
         return name != "" and base.tenants.get(name) is not None
@@ -324,7 +324,7 @@ def answers(base: Core) -> tuple[object, ...]:
 
 
 def build(core: Core) -> Parts:
-    """Build the rest."""
+    """Build the other parts."""
     log = core.service(RefusalLog)
     refusals = Refusals(core, log, _people(core))
     core.tenants.report_to(log.forget)

@@ -2,8 +2,9 @@
 
 Equal refusals are one row with a count. Rows are bounded for each *payer*: the
 account, the user of a session, or else the network of the address. They are
-bounded for each cause (kind, reason and app), and in all. So a stranger who is
-refused again and again pushes out no rows but those of the own network.
+bounded for each cause (kind, reason and app), and in total. Therefore a
+stranger who is refused again and again only pushes out rows of their own
+network.
 """
 
 from collections import OrderedDict
@@ -29,15 +30,15 @@ _NAME: Final = 64
 _DETAIL_CHARACTERS: Final = 200
 _REQUEST_CHARACTERS: Final = 128
 _PRUNE_SECONDS: Final = 60
-"""How often rows that are too old are looked for."""
+"""How often old rows are removed."""
 
 _network: Final = lru_cache(4096)(network_of)
 
 
 class RefusalRow(Struct, array_like=True):
     """Equal refusals. ``first`` and ``last``: Unix seconds. The other fields
-    are those of :class:`Denial`; ``limit``, ``until``, ``detail`` and
-    ``request`` are those of the last one."""
+    come from :class:`Denial`; ``limit``, ``until``, ``detail`` and ``request``
+    come from the last refusal."""
 
     kind: Annotated[Literal["login", "command", "request"], about("What was refused.")]
     reason: Annotated[
@@ -79,14 +80,14 @@ class RefusalRow(Struct, array_like=True):
 
     @property
     def key(self) -> tuple[str, ...]:
-        """The fields in which equal refusals agree."""
+        """The fields that are equal in equal refusals."""
         return self.kind, self.reason, self.app, self.user, self.account, self.address
 
 
 class Wanted(Struct, frozen=True, array_like=True):
-    """Which refusals are wanted. ``apps``: of these apps (None: of all, also of
-    no known app). ``names``: of users and accounts with one of these ids
-    (empty: of all). ``address``: of this address or its network."""
+    """A filter for refusals. ``apps``: only of these apps (None: of all, and of
+    unknown ones). ``names``: only of users and accounts with one of these ids
+    (empty: of all). ``address``: only of this address or its network."""
 
     apps: frozenset[str] | None = None
     names: frozenset[str] = frozenset()
@@ -94,7 +95,7 @@ class Wanted(Struct, frozen=True, array_like=True):
     request: str = ""
 
     def has(self, row: RefusalRow) -> bool:
-        """Whether a row is wanted."""
+        """Whether a row passes the filter."""
         if self.apps is not None and row.app not in self.apps:
             return False
         if self.names and not (row.user in self.names or row.account in self.names):
@@ -105,27 +106,26 @@ class Wanted(Struct, frozen=True, array_like=True):
 
 
 _Rows = OrderedDict[tuple[str, str, str], RefusalRow]
-"""Of a payer: (user, account, address) → row. The one that was seen last is the
-last one."""
+"""(user, account, address) → row, for one payer. The latest comes last."""
 
 
 def _cut(names: Iterable[str]) -> frozenset[str]:
-    """Names as rows have them."""
+    """Names, cut as they are in rows."""
     return frozenset(name[:_NAME] for name in names)
 
 
 class _Cause(Service):
-    """The rows of one cause, by payer. The payer that was seen last is the last
-    one."""
+    """The rows of one cause, by payer. The payer of the latest row comes
+    last."""
 
     payers: OrderedDict[str, _Rows] = field(default_factory=OrderedDict)
     size: int = 0
 
 
 class RefusalLog(Observer):
-    """Owner of the refusals of a node. Never switches.
+    """The refusals of a node. Methods never switch.
 
-    ``is_app``: whether a name is that of an app. ``clock``: Unix seconds.
+    ``is_app``: whether an app has a name. ``clock``: Unix seconds.
     """
 
     def __init__(
@@ -136,7 +136,7 @@ class RefusalLog(Observer):
         self._causes: dict[tuple[str, str, str], _Cause] = {}
         self._pruned = clock()
         self.size = 0
-        """Rows. Read-only for others."""
+        """The number of rows. Others only read it."""
 
     def refused(self, refusal: Denial) -> None:
         """Count a refusal."""
@@ -185,7 +185,7 @@ class RefusalLog(Observer):
         row.request = refusal.request[:_REQUEST_CHARACTERS]
 
     def select(self, wanted: Wanted) -> list[RefusalRow]:
-        """The rows that are wanted, in no order."""
+        """The rows that pass the filter, in any order."""
         self._prune(self._clock())
         wanted = replace(wanted, names=_cut(wanted.names))
         selected = []
@@ -216,7 +216,7 @@ class RefusalLog(Observer):
                 del self._causes[key]
 
     def _bound(self, cause: _Cause, rows: _Rows) -> None:
-        """Remove rows if there is one too many, after the newest was added."""
+        """Remove rows if there is one too many after the newest was added."""
         if len(rows) > ROWS_OF_PAYER:
             rows.popitem(last=False)
             cause.size -= 1
@@ -230,7 +230,7 @@ class RefusalLog(Observer):
                 self._drop_oldest(largest)
 
     def _drop_oldest(self, cause: _Cause) -> None:
-        """Remove a row of the payer that was not seen for the longest time."""
+        """Remove a row of the payer whose latest row is the oldest."""
         payer, rows = next(iter(cause.payers.items()))
         rows.popitem(last=False)
         self._shrunk(cause, payer, 1)
@@ -260,8 +260,8 @@ class RefusalLog(Observer):
 
 
 def merged(lists: Iterable[Iterable[RefusalRow]]) -> list[RefusalRow]:
-    """The rows of several nodes, those with an equal key joined, the latest
-    first."""
+    """The rows of several nodes, the latest first. Rows with an equal key are
+    joined."""
     rows: dict[tuple[str, ...], RefusalRow] = {}
     for row in chain.from_iterable(lists):
         before = rows.get(row.key)
@@ -271,7 +271,7 @@ def merged(lists: Iterable[Iterable[RefusalRow]]) -> list[RefusalRow]:
         newer = before
         if row.last > before.last:
             newer = row
-        # A node's own rows are those of its log: what they are is not changed
+        # The rows of this node belong to its log, so they are not changed
         # here.
         count = row.count + before.count
         first = min(row.first, before.first)

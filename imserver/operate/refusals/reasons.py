@@ -10,8 +10,8 @@ from imserver.plugin.errors import Problems
 
 
 class ReasonRow(Struct, frozen=True):
-    """``meaning``: why something was refused. ``lift``: what to do so that it
-    is allowed; ``""``: nothing."""
+    """A reason of a refusal. ``meaning``: why something was refused. ``lift``:
+    how to get it allowed; ``""`` if nothing helps."""
 
     meaning: str
     lift: str = ""
@@ -103,7 +103,7 @@ LOGINS: Final[Mapping[str, ReasonRow]] = {
         "Update the client.",
     ),
 }
-"""ReasonRow of a refused login (:data:`imserver.gateway.errors.LoginRefusal`) →
+"""Reason of a refused login (:data:`imserver.gateway.errors.LoginRefusal`) →
 its row."""
 
 COMMANDS: Final[Mapping[str, ReasonRow]] = {
@@ -230,7 +230,7 @@ COMMANDS: Final[Mapping[str, ReasonRow]] = {
         "The token of the session has expired.", "The client logs in with a new one."
     ),
 }
-"""ReasonRow of a refused command → its row."""
+"""Reason of a refused command → its row."""
 
 REQUESTS: Final[Mapping[str, str]] = {
     Problems.UNAUTHORIZED.code: "Send an API key with the scope of the route: imserver key list has them.",
@@ -246,8 +246,8 @@ REQUESTS: Final[Mapping[str, str]] = {
 
 
 def reason_of(kind: str, reason: str, detail: str) -> tuple[ReasonRow, str]:
-    """The row of a reason, and the detail of a refusal; that of a request ends
-    with its message."""
+    """The row of a reason, and the detail of a refusal. The detail of a request
+    ends with its message."""
     if kind == "request":
         what, _, meaning = detail.partition(": ")
         return ReasonRow(meaning or f"{reason}.", REQUESTS.get(reason, "")), what

@@ -1,8 +1,8 @@
 """Safety of communities: users report messages and people, and moderators act.
 
-Moderators see messages of others only around one that somebody has reported who
-can read it. What they do is a removal of messages that can be undone for a
-minute, or an act on a person, who sees the reason.
+Moderators see messages of others only around a message that one of its readers
+has reported. They remove messages, which can be undone for a minute, or act on
+a person, who sees the reason.
 """
 
 from imserver.operate.safety import api

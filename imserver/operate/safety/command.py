@@ -1,4 +1,4 @@
-"""``imserver moderate``: what moderators do, as commands that ask a running
+"""``imserver moderate``: acts of moderators, as commands that call a running
 server."""
 
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +19,7 @@ _DAY: Final = 24 * _HOUR
 _YEAR: Final = 366 * _DAY
 _SECOND_MS: Final = 1000
 _SHOWN_CHARACTERS: Final = 60
-"""How much of a reported text a list shows."""
+"""How many characters of a reported text a list shows."""
 _reason: Final = click.option("--reason", default="", help="Why. The user sees it.")
 _app: Final = click.argument("app")
 _person: Final = click.argument("person", nargs=-1, metavar="APP/USER")
@@ -56,8 +56,7 @@ def _ask(path: str, **fields: object) -> Any:
 
 
 def _ask_of(path: str, app: str, user: str, **fields: object) -> tuple[Any, str]:
-    """The answer to a request about a user whom somebody has named, and how
-    they are shown."""
+    """The answer to a request about a named user, and the name to show."""
     user, name = _server().whom(app, user)
     return _ask(path, app=app, user=user, **fields), name
 
@@ -111,7 +110,7 @@ def clear(person: Sequence[str], seconds: int, count: bool, reason: str) -> None
 
 
 def _count(app: str, named: str, since: int) -> None:
-    """Say how many messages of a user there are since a Unix second."""
+    """Print how many messages of a user there are since a Unix second."""
     user, name = _server().whom(app, named)
     wanted = {"app": app, "user": user, "since": str(since)}
     answer = _server().get("moderation/count", wanted)
@@ -318,7 +317,7 @@ def report(app: str, report: str) -> None:
 
 
 def _say_mute(hold: Mapping[str, Any]) -> None:
-    """Print until when a reported user is muted, and why."""
+    """Print the end and the reason of a mute of a reported user."""
     end = _when(hold["until"])
     text = f"muted until {end}"
     reason = hold["reason"]
@@ -328,7 +327,7 @@ def _say_mute(hold: Mapping[str, Any]) -> None:
 
 
 def _say_reporter(reporter: Mapping[str, Any], names: Mapping[str, str]) -> None:
-    """Print who has reported it, and why."""
+    """Print who has reported it, and the reason."""
     when = _when(reporter["time"])
     who = _named(reporter["user"], names)
     reason = reporter["reason"]
@@ -367,8 +366,8 @@ def close(app: str, report: str, outcome: str, note: str) -> None:
 def _say_removal(
     answer: Mapping[str, Any], none: str = "none of these is there", of: str = ""
 ) -> None:
-    """Print what a removal did. ``none``: the reason to fail if it removed nothing.
-    ``of``: whose messages they are."""
+    """Print the result of a removal. ``none``: the text of the error if it has
+    removed nothing. ``of``: the sender of the messages."""
     count = answer["messages"]
     is_done = answer["done"]
     if is_done and not count:

@@ -1,5 +1,5 @@
-"""The house rules of an app: a text of its owners, which newcomers see before
-they come in."""
+"""The house rules of an app: a text of its owners that newcomers see before
+they join."""
 
 from collections.abc import Callable
 from time import monotonic, time
@@ -9,12 +9,13 @@ from imserver.plugin.storage import PooledStatements, Store, text_of
 
 CHARACTERS: Final = 4000
 _KNOWN_SECONDS: Final = 2.0
-"""How long this node does not look again: anybody may ask, at any rate."""
+"""How long this node uses a text that it has read, because anybody may ask for
+it at any rate."""
 
 
 class HouseRules(Store.Rows):
-    """Owner of what this node knows, of apps that there are (``exists``).
-    Methods may switch, and raise StorageUnavailable."""
+    """The house rules of existing apps (``exists``). Owner of the texts that
+    this node has read. Methods may switch, and raise StorageUnavailable."""
 
     def __init__(self, store: Store, exists: Callable[[str], bool]) -> None:
         super().__init__(store)
@@ -22,7 +23,7 @@ class HouseRules(Store.Rows):
         self._known: dict[str, tuple[float, str]] = {}
 
     def of(self, app: str) -> str:
-        """The rules of an app; ``""``: it has none."""
+        """The rules of an app; ``""`` if it has no rules."""
         if not self._exists(app):  # anybody may name any
             return ""
         now = monotonic()
@@ -37,7 +38,7 @@ class HouseRules(Store.Rows):
         return text
 
     def set(self, app: str, text: str) -> None:
-        """Replace the rules of an app; ``""``: it has none any more."""
+        """Replace the rules of an app; ``""`` removes them."""
         self._write(app, text, int(time()))
         self._known.pop(app, None)
 

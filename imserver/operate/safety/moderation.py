@@ -21,23 +21,23 @@ from imserver.plugin.runtime import Service
 from imserver.plugin.services import Core
 
 MOST_MESSAGES: Final = 100
-"""Messages that one request removes."""
+"""The most messages that one request removes."""
 WAIT_SECONDS: Final = 5.0
-"""How long a request waits for many messages. The work goes on behind it."""
+"""How long a request waits for many messages. The work continues after it."""
 _SECOND_MS: Final = 1000
 _BANS: Final = ("moderation.ban", "ban")
 _MUTES: Final = ("moderation.mute",)
 
 
 class ConversationCount(Struct):
-    """How many messages of the user are in a conversation."""
+    """The number of messages of the user in a conversation."""
 
     conversation: int
     messages: int
 
 
 class UserHold(Struct, frozen=True):
-    """A ban or a mute that holds now."""
+    """A ban or a mute that is in force."""
 
     user: Annotated[str, about("The user.")]
     kind: Annotated[
@@ -55,14 +55,14 @@ class UserHold(Struct, frozen=True):
 
 
 Maker = Callable[[str, str, Sequence[str]], str]
-"""App, user and names of acts: who was the last to do one of them to the user,
-as ``key:1f2e`` or ``staff:shop/7``; ``""``: unknown. May switch, and raise
-StorageUnavailable."""
+"""A function from app, user and names of acts to the last maker of such an act
+on the user, such as ``key:1f2e`` or ``staff:shop/7``; ``""`` if unknown. May
+switch, and raise StorageUnavailable."""
 
 
 class Moderation(Service, dict=True):
-    """Carries out what moderators do. Everything may switch, and raise
-    StorageUnavailable; what names a user raises ServiceRefused."""
+    """Carries out the acts of moderators. Methods may switch, and raise
+    StorageUnavailable. Methods with a user raise ServiceRefused."""
 
     core: Core
     mutes: Mutes
@@ -84,9 +84,9 @@ class Moderation(Service, dict=True):
         reason: str,
         undecided: bool = False,
     ) -> Removal:
-        """Remove messages for everybody. ``undecided``: until somebody decides;
-        else it is final after a minute. Raises ServiceRefused if there are
-        none."""
+        """Remove messages for everybody. With ``undecided`` they stay hidden
+        until somebody decides; otherwise the removal is final after a minute.
+        Raises ServiceRefused if no message can be removed."""
         entries = self._removable(app, messages)
         if not entries:
             raise ServiceRefused(problem=Problems.UNKNOWN_MESSAGE)
@@ -105,7 +105,8 @@ class Moderation(Service, dict=True):
         return removal
 
     def _removable(self, app: str, messages: Sequence[int]) -> list[Entry]:
-        """Messages, also those that are removed and may come back."""
+        """The messages that can be removed. They include removed ones that may
+        come back."""
         if not self.core.store.has_database:
             return []
         log = self.core.store.part(MessageLog)
@@ -118,8 +119,8 @@ class Moderation(Service, dict=True):
     def count(
         self, principal: Principal, app: str, user: str, since: int, until: int
     ) -> list[ConversationCount]:
-        """How many messages a user has sent in this time, Unix milliseconds, to
-        each conversation. Raises TooManyRequests."""
+        """Conversation → how many messages a user has sent to it in this time
+        (Unix milliseconds). Raises TooManyRequests."""
         if not self.core.store.has_database:
             return []
         self._pay(principal, app, since, until)
@@ -145,8 +146,8 @@ class Moderation(Service, dict=True):
         return removal
 
     def undo(self, principal: Principal, app: str, act: str) -> Removal:
-        """Bring back what a removal has taken away. Raises ServiceRefused if
-        there is none."""
+        """Bring back the messages of a removal. Raises ServiceRefused if the
+        removal does not exist."""
         self.check(principal, app, *self.removals.senders(app, act))
         removal = self.removals.undo(app, act)
         self._record(principal, app, removal.user, "undo", "", removal=act)
@@ -155,15 +156,15 @@ class Moderation(Service, dict=True):
     # --- people ---------------------------------------------------------------
 
     def warn(self, principal: Principal, app: str, user: str, reason: str) -> None:
-        """Send a user a message of the server that has the reason."""
+        """Send a user a message of the server with the reason."""
         self._check_known(principal, app, user)
         self._announce(principal, app, user, "warn", reason)
 
     def mute(
         self, principal: Principal, app: str, user: str, seconds: float, reason: str
     ) -> int:
-        """Let a user send nothing in the whole app for a time. Returns its end
-        in Unix seconds."""
+        """Mute a user in the whole app for a time. Returns the end in Unix
+        seconds."""
         self._check_known(principal, app, user)
         everybody = self.core.authority.with_programs(app, [user])
         until, *_ = [self.mutes.mute(app, each, seconds, reason) for each in everybody]
@@ -180,8 +181,8 @@ class Moderation(Service, dict=True):
     def ban(
         self, principal: Principal, app: str, user: str, seconds: float, reason: str
     ) -> int:
-        """End a user's sessions, and refuse logins for a time; 0 seconds: for
-        good. Returns the number of sessions that ended."""
+        """End a user's sessions, and refuse logins for a time; 0 seconds means
+        for ever. Returns the number of ended sessions."""
         self._check_known(principal, app, user)
         everybody = self.core.authority.with_programs(app, [user])
         closed = self.core.sessions.close(
@@ -195,7 +196,7 @@ class Moderation(Service, dict=True):
 
     def unban(self, principal: Principal, app: str, user: str) -> None:
         """Let a user log in again. A lock stays. Raises ServiceRefused if the
-        user is to be erased."""
+        user will be erased."""
         self.check(principal, app, user)
         if (app, user) in self.core.sessions.holds:
             raise ServiceRefused(problem=Problems.TO_BE_ERASED)
@@ -205,7 +206,7 @@ class Moderation(Service, dict=True):
     def removed_from_group(
         self, principal: Principal, app: str, user: str, group: int, reason: str
     ) -> None:
-        """A user was removed from a group: tell them why."""
+        """Tell a user the reason why they were removed from a group."""
         self._announce(principal, app, user, "remove", reason, group=str(group))
 
     def is_moderator(self, app: str, user: str) -> bool:
@@ -220,8 +221,8 @@ class Moderation(Service, dict=True):
         return nsmallest(most, (user for user in users if user > after))
 
     def holds(self, app: str, users: Sequence[str]) -> list[UserHold]:
-        """The bans and mutes of these users. The ban of a lock is none: it ends
-        with the lock alone."""
+        """The bans and mutes in force for these users. Bans that come with a
+        lock are left out, because they end when the lock is lifted."""
         unlocked = set(self.core.authority.unlocked(app, users))
         bans = self.core.sessions.bans(app)
         holds = list[UserHold]()
@@ -237,22 +238,24 @@ class Moderation(Service, dict=True):
         return holds
 
     def ban_of(self, app: str, user: str) -> str:
-        """Until when a user is banned, and why; ``""``: they are not."""
+        """The end and the reason of a user's ban; ``""`` if the user is not
+        banned."""
         ban = self.core.sessions.ban_of(app, user)
         if ban is None:
             return ""
         return ban.text
 
     def check(self, principal: Principal, app: str, *users: str) -> None:
-        """Raise ServiceRefused if whoever acts may not act on these users."""
+        """Raise ServiceRefused if the principal may not act on these users."""
         if not self.core.authority.may_act_on(principal, app, users):
             raise ServiceRefused(
                 "the user's role is not below yours", Problems.ROLE_TOO_LOW
             )
 
     def _check_known(self, principal: Principal, app: str, user: str) -> None:
-        """As :meth:`check`, and raise it if all users of the app are accounts,
-        and this is none. Users of other apps may come later."""
+        """Check as :meth:`check` does. If all users of the app are accounts,
+        also require an account. In other apps a user may log in later for the
+        first time."""
         self.check(principal, app, user)
         if "accounts" not in self.core.features:
             return
@@ -265,10 +268,10 @@ class Moderation(Service, dict=True):
     # --- parts ----------------------------------------------------------------
 
     def _pay(self, principal: Principal, app: str, since: int, until: int) -> None:
-        """Let who asks pay for the messages of a time, of whoever they are:
-        each of them is looked at."""
+        """Let the principal pay for the messages of a time, of all users,
+        because each message is read."""
         payer = app, principal.label
-        # First, so that whoever owes something does not cost another look.
+        # First, so that a principal in debt does not cost another read.
         self._looks.require(payer)
         removals = self.core.store.part(MessageLog).removals
         self._looks.charge(payer, removals.size(app, since, until))
@@ -284,9 +287,9 @@ class Moderation(Service, dict=True):
         until: int = 0,
         **facts: Any,
     ) -> None:
-        """Send a user a message of the server about what was done, with its
-        reason, and store the event. Without a reason only who is muted hears of
-        it."""
+        """Send a user a message of the server about an act, with its reason,
+        and store the event. Without a reason only a muted user gets the
+        message."""
         words = []
         if until:
             facts = {"until": until, **facts}
@@ -315,7 +318,7 @@ class Moderation(Service, dict=True):
         reason: str,
         **facts: Any,
     ) -> None:
-        """Store the event of an act, if somebody wants to hear of it."""
+        """Store the event of an act, if a back end wants it."""
         record = self.core.observer.recorder(app, "moderation")
         if record is None:
             return

@@ -1,4 +1,5 @@
-"""Mutes in whole apps: in the database, and known to every node."""
+"""Mutes in whole apps. They are stored in the database, and every node knows
+them."""
 
 from typing import Final
 
@@ -20,22 +21,22 @@ class Muted(Struct, frozen=True, array_like=True, tag="safety.muted"):
 
 _ROWS: Final = RowsOf(Muted, "mute", user="member")
 _ENDED_SECONDS: Final = 86_400
-"""How long a mute that has ended stays."""
+"""How long an ended mute is kept."""
 _COMMIT_SECONDS: Final = 60
 """How late a transaction may be committed."""
 
 
 class MuteRows(Store.Rows):
     """The mutes in a store. Each method is one transaction, may switch, and
-    raises StorageUnavailable. Times are of the clock of the database, because
-    the clocks of nodes differ."""
+    raises StorageUnavailable. Times come from the clock of the database,
+    because the clocks of nodes differ."""
 
     @Store.writing
     def mute(
         self, sql: PooledStatements, app: str, user: str, seconds: int, reason: str
     ) -> Muted:
-        """Store a mute in place of an earlier one; 0 seconds: one that has
-        ended."""
+        """Store a mute in place of an earlier one. With 0 seconds it has ended
+        already."""
         now = int(sql.query(f"SELECT {sql.now}")[0][0])
         if seconds > 0:
             until = now + seconds
@@ -49,32 +50,33 @@ class MuteRows(Store.Rows):
 
     @Store.reading_or(([], 0))
     def changed(self, sql: PooledStatements, since: int) -> tuple[list[Muted], int]:
-        """The mutes that were changed at this Unix second or later, 0: all; and
-        the second of the reading."""
+        """The mutes that were changed at or after this Unix second (0: all),
+        and the second of the read."""
         now = int(sql.query(f"SELECT {sql.now}")[0][0])
         return _ROWS.find(sql.query, "WHERE changed >= %s", since), now
 
     @Store.writing_or(0)
     def forget(self, sql: PooledStatements, seconds: int = _ENDED_SECONDS) -> int:
-        """Delete mutes that ended so many seconds ago."""
+        """Delete mutes that ended at least this many seconds ago."""
         return sql.execute(f"DELETE FROM mute WHERE until < {sql.now} - %s", (seconds,))
 
 
 class Mutes:
-    """Tells the core who is muted. It owns what this node knows."""
+    """Answers the core who is muted. Owner of the mutes that this node
+    knows."""
 
     def __init__(self, core: Core) -> None:
         self.rows = MuteRows(core.store)
         self._users = core.mutes
         self._node_messages = core.node_messages
         self._known = 0
-        """Changes before this Unix second are known."""
+        """The Unix second up to which changes are known."""
         if self._node_messages is not None:
             self._node_messages.handle({Muted: self._learn})
 
     def mute(self, app: str, user: str, seconds: float, reason: str) -> int:
-        """Mute a user on all nodes; 0 seconds: let them send again. Returns the
-        end in Unix seconds. Switches. Raises StorageUnavailable."""
+        """Mute a user on all nodes; with 0 seconds, let them send again.
+        Returns the end in Unix seconds. Switches. Raises StorageUnavailable."""
         row = self.rows.mute(app, user, int(seconds), reason)
         self._learn(row)
         if self._node_messages is not None:
@@ -85,7 +87,7 @@ class Mutes:
         self._users.mute(mute.app, mute.user, mute.until, mute.reason)
 
     def load(self) -> None:
-        """Learn what was changed since the last time. Switches. Raises
+        """Read the changes since the last call. Switches. Raises
         StorageUnavailable."""
         rows, now = self.rows.changed(self._known)
         for row in rows:

@@ -27,12 +27,12 @@ _LOAD_SECONDS: Final = 5.0
 _DAY_SECONDS: Final = 86_400.0
 _HOUR_SECONDS: Final = 3600.0
 Remove = Callable[[str, int, str], None]
-"""App, group and user: removes a member. Raises ServiceRefused for no
-member."""
+"""A function that removes a member: app, group and user. Raises ServiceRefused
+if the user is not a member."""
 
 
 class Proof(Struct, frozen=True):
-    """The proof of somebody who asks to lift a ban: their token, or an identifier
+    """The proof of somebody who appeals a ban: their token, or an identifier
     and the password."""
 
     token: str
@@ -42,14 +42,14 @@ class Proof(Struct, frozen=True):
 
 
 Banned = Callable[[str, Proof], str]
-"""App and proof: the user, who is banned or locked. Raises ServiceRefused if
-they are not, or the proof is wrong."""
+"""A function from app and proof to the user, who is banned or locked. Raises
+ServiceRefused if they are neither, or if the proof is wrong."""
 
 
 class SafetyParts(Struct, frozen=True):
     """The services that the routes use. ``remove``: removes a user from a
-    group; None on a node without groups. ``banned``: who somebody is who is
-    banned; None on a node without accounts."""
+    group; None on a node without groups. ``banned``: identifies a banned user;
+    None on a node without accounts."""
 
     page_folder: ClassVar = Path(__file__).parent / "page"
     moderation: Moderation
@@ -129,7 +129,8 @@ def _banned(core: Core) -> Banned | None:
     accounts = accounts_of(core).accounts
 
     def locked_by_token(app: str, token: str) -> str:
-        """The user whose account is locked, and whose device had the token."""
+        """The user whose account is locked, and who had the token on a
+        device."""
         device = accounts.tokens.device_of(token)
         if device is not None:
             account = accounts.get(app, str(device.account))

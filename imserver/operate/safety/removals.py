@@ -1,8 +1,8 @@
-"""Removes messages of users, brings them back, and erases what they were.
+"""Removes messages of users, brings them back, and erases their contents.
 
-A removal is a row of a :class:`Runner`. Whoever goes on with it leaves out what
-is removed already. All times are of the clock of the database, because the
-clocks of nodes differ.
+A removal is a row of a :class:`Runner`. A node that continues it skips messages
+that are removed already. All times come from the clock of the database, because
+the clocks of nodes differ.
 """
 
 from collections.abc import Sequence
@@ -36,10 +36,10 @@ _WAIT_STEP_SECONDS: Final = 0.05
 
 
 class Removal(Struct, frozen=True):
-    """Messages that are removed together. ``user``: who sent them; ``""``:
-    several. ``since``, ``until``: of the messages, in Unix milliseconds.
-    ``reached``, ``last``: the ids between which they are still looked for.
-    ``ends``: Unix seconds until which it may be undone; 0: until somebody
+    """Messages that are removed together. ``user``: their sender; ``""`` for
+    several. ``since``, ``until``: times of the messages, in Unix milliseconds.
+    ``reached``, ``last``: the ids between which messages are still searched.
+    ``ends``: Unix seconds until which it may be undone; 0 until somebody
     decides."""
 
     app: str
@@ -79,7 +79,7 @@ class Removals(Store.Rows):
 
     @Store.writing
     def add(self, sql: PooledStatements, new: Removal, undo_seconds: int) -> Removal:
-        """Store a new removal, which is final after so many seconds; 0: when
+        """Store a new removal. It is final after ``undo_seconds``; 0 means when
         somebody decides."""
         now = int(sql.query(f"SELECT {sql.now}")[0][0])
         ends = 0
@@ -91,16 +91,16 @@ class Removals(Store.Rows):
         return removal
 
     def get(self, app: str, id: str) -> Removal | None:
-        """A removal; None: there is no such one, or it is final."""
+        """A removal. None if it does not exist, or if it is final."""
         return _ROWS.first(self._store.rows, "WHERE app = %s AND id = %s", app, id)
 
     @Store.writing
     def change_state(
         self, sql: PooledStatements, removal: Removal, to: int, among: Sequence[int]
     ) -> bool:
-        """Set the state of a removal that has one of these; False: it has
-        another. A removal that is to be undone must not have ended, one whose
-        end begins must have."""
+        """Set the state of a removal that has one of these states. False if it
+        has another. A removal can be undone only before its end; the end can
+        begin only after it."""
         in_time = ""
         if to == UNDOING:
             in_time = f" AND (ends = 0 OR ends > {sql.now})"
@@ -124,14 +124,14 @@ class Removals(Store.Rows):
     def remove(
         self, app: str, user: str, messages: Sequence[int], undecided: bool
     ) -> Removal:
-        """Remove some messages at once. ``undecided``: until somebody
-        decides."""
+        """Remove some messages at once. With ``undecided`` they stay removed
+        until somebody decides."""
         new = Removal(app, token_hex(_ID_BYTES), user, DONE, 0, 0, 0, 0)
         if undecided:
             removal = self.add(new, 0)
         else:
             removal = self.add(new, UNDO_SECONDS)
-        # Those of an earlier removal are this one's from now on.
+        # Messages of an earlier removal belong to this one from now on.
         self._log.removals.move(app, messages, removal.id)
         left = sorted(set(messages))
         while left:
@@ -140,8 +140,8 @@ class Removals(Store.Rows):
         return removal
 
     def undo(self, app: str, act: str) -> Removal:
-        """Bring the messages of a removal back. Raises ServiceRefused if there
-        is none."""
+        """Bring the messages of a removal back. Raises ServiceRefused if the
+        removal does not exist."""
         removal = self.get(app, act)
         among = UNDER_WAY, DONE, UNDOING
         if removal is None or not self.change_state(removal, UNDOING, among):
@@ -154,8 +154,8 @@ class Removals(Store.Rows):
         return self._log.removals.copies(app, act)
 
     def senders(self, app: str, act: str) -> list[str]:
-        """Whose messages they are. Raises ServiceRefused if there is no such
-        removal."""
+        """The senders of the messages. Raises ServiceRefused if the removal
+        does not exist."""
         removal = self.get(app, act)
         if removal is None:
             raise ServiceRefused(problem=HTTP_UNKNOWN_ACT)
@@ -164,7 +164,7 @@ class Removals(Store.Rows):
         return self._log.removals.senders(app, act)
 
     def wait(self, removal: Removal, seconds: float) -> bool:
-        """Wait until nothing is to be done for a removal; False: it takes
+        """Wait until a removal has nothing left to do. False if it takes
         longer."""
         deadline = monotonic() + seconds
         while True:
@@ -178,7 +178,7 @@ class Removals(Store.Rows):
     # --- work -----------------------------------------------------------------
 
     def _work(self, app: str, act: str) -> None:
-        """Do all that there is to do for a removal now."""
+        """Do everything that a removal needs now."""
         while True:
             # Anew at each step: somebody may undo it meanwhile.
             removal = self.get(app, act)
@@ -198,7 +198,7 @@ class Removals(Store.Rows):
                 return
 
     def _remove(self, removal: Removal) -> None:
-        """Remove messages until none is left, or the removal is to be
+        """Remove messages until none is left, or until the removal must be
         undone."""
         app = removal.app
         act = removal.id
@@ -223,7 +223,8 @@ class Removals(Store.Rows):
 
 
 def _is_under_way(sql: Statements, app: str, id: str) -> bool:
-    """Whether messages are being removed, in the transaction of the log."""
+    """Whether messages are being removed. Runs in the transaction of the
+    log."""
     rows = sql.query(
         f"SELECT state FROM removal WHERE app = %s AND id = %s{sql.for_update}",
         (app, id),

@@ -1,10 +1,9 @@
 """Reports of users, and the queue of them for moderators.
 
-Reports of the same message, or of the same person, are one as long as it is
-open. Moderators see a reported message as its reporter does: with a few
-messages around it, of that conversation. Its text stays with the report:
-whoever recalls or deletes it leaves moderators something to decide by. An
-appeal of somebody who is banned is a report of them about themselves.
+Reports of one message, or of one person, are joined while the report is open.
+Moderators see a reported message as its reporter does, with a few messages of
+the conversation around it. Its text stays with the report, even if the message
+is recalled or deleted. An appeal of a banned user is a report about themselves.
 """
 
 import logging
@@ -68,19 +67,19 @@ from imserver.plugin.wire import (
 log = logging.getLogger(__name__)
 
 MOST_OPEN: Final = 10_000
-"""Open reports of an app."""
+"""The most open reports of an app."""
 AROUND: Final = 5
-"""Messages before and after a reported one that moderators see."""
+"""How many messages before and after a reported one moderators see."""
 _LOOK: Final = 20
-"""Entries before and after it among which they are looked for."""
+"""How many entries before and after it are searched for messages."""
 _EVIDENCE_CHARACTERS: Final = 1000
 _ID_BYTES: Final = 8
 _NOTICE_SECONDS: Final = 600
-"""Owners hear of the first report in each such span of the clock."""
+"""Owners are told of the first report in each such span of the clock."""
 _MOST_REPORTERS: Final = 50
-"""Further ones are counted only."""
+"""The most reporters that are stored. Further ones are only counted."""
 _STAFF_SECONDS: Final = 30.0
-"""How long a node knows who moderates an app."""
+"""How long a node caches who moderates an app."""
 _DAY_SECONDS: Final = 86_400
 _SECOND_MS: Final = 1000
 State = Literal["open", "closed"]
@@ -159,9 +158,9 @@ class OpenReports(Struct):
 
 
 class Reports(Store.Rows):
-    """Takes reports, and shows them. Everything may switch, and raise
+    """Takes reports, and shows them. Methods may switch, and raise
     StorageUnavailable. ``staff_of``: the accounts of an app with a role. Owners
-    hear of reports by a message of the server."""
+    are told of reports by a message of the server."""
 
     def __init__(
         self,
@@ -188,12 +187,12 @@ class Reports(Store.Rows):
         self._messages = messages
         url = core.config.address
         self._page = ""
-        """The address of the admin page; ``""``: there is none."""
+        """The address of the admin page; ``""`` if the node has none."""
         if url and "admin" in core.features:
             self._page = f"{url}/admin"
         self._chat = ""
-        """The address of the messages page, which is for one app; ``""``: there is
-        none."""
+        """The address of the messages page, which is for one app; ``""`` if the
+        node has none."""
         if url and "pages" in core.features:
             self._chat = f"{url}/home/messages"
 
@@ -202,7 +201,7 @@ class Reports(Store.Rows):
         return rules_of(self._tenants.get(app))
 
     def reasons_of(self, app: str) -> list[str]:
-        """The reasons among which users of an app choose."""
+        """The reasons from which users of an app choose."""
         return [reason for reason in self.rules_of(app).reasons if reason != APPEAL]
 
     # --- users ----------------------------------------------------------------
@@ -241,7 +240,7 @@ class Reports(Store.Rows):
         )
 
     def check_appeals(self, app: str, address: str) -> None:
-        """Count the appeal of somebody who has proved nothing yet. Raises
+        """Count the appeal of somebody who has not proved anything yet. Raises
         TooManyRequests."""
         self._addresses.require(by_address(app, address))
 
@@ -273,16 +272,16 @@ class Reports(Store.Rows):
         conversation: int = 0,
         evidence: str = "",
     ) -> str:
-        """Store a report, and tell moderators. ``subject``: what is one report
-        while it is open."""
+        """Store a report, and tell moderators. ``subject``: reports with an
+        equal subject are joined while one is open."""
         record = self._observer.recorder(app, "report")
         now = int(time())
         new = token_hex(_ID_BYTES)
         recent: set[str] = set()
 
         def work(sql: PooledStatements) -> str | None:
-            """Store it. Returns the id of the open report of the subject; None: there
-            are too many."""
+            """Store it. Returns the id of the open report of the subject. None
+            if too many are open."""
             nonlocal recent
             id = _open_report(sql, app, subject)
             if id is None:
@@ -334,8 +333,8 @@ class Reports(Store.Rows):
         return id
 
     def count_for(self, app: str, moderator: str) -> int:
-        """How many reports of an app are open. From now on the moderator hears
-        of changes here."""
+        """The number of open reports of an app. From now on the moderator is
+        told of changes on this node."""
         _, users = self._moderators.get(app, (0.0, ()))
         if moderator not in users:
             self._moderators.pop(app, None)
@@ -345,8 +344,8 @@ class Reports(Store.Rows):
         return self._store.read_or(0, partial(_count_open, app=app))
 
     def _signal_moderators(self, app: str) -> None:
-        """Tell those who moderate an app, on all their devices, how many
-        reports are open."""
+        """Tell the moderators of an app, on all their devices, how many reports
+        are open."""
         known_at, users = self._moderators.get(app, (0.0, ()))
         if not known_at or monotonic() - known_at > _STAFF_SECONDS:
             users = (*self._staff_of(app, "owner"), *self._staff_of(app, "moderator"))
@@ -366,8 +365,8 @@ class Reports(Store.Rows):
         conversation: int,
         recent: Set[str],
     ) -> None:
-        """Tell owners of a report, unless they have heard of one. ``recent``:
-        of whom they were."""
+        """Tell owners of a report, unless they were told recently. ``recent``:
+        subjects of recent reports."""
         who = self.names(app, [user]).get(user, user)
         groups = self.groups(app, [conversation])
         if report.message:
@@ -395,16 +394,16 @@ class Reports(Store.Rows):
         )
         store = self._messages.messaging.store
         for owner in self._staff_of(app, "owner"):
-            # An owner does not hear of a report of themselves.
+            # An owner is not told of a report about themselves.
             if owner != user and recent <= {owner}:
                 store(app, replace(draft, to_user=owner), by_user=False)
 
     def names(self, app: str, users: Iterable[str]) -> dict[str, str]:
-        """User → nickname or else user name, of those with an account."""
+        """User → nickname or else user name, for users with an account."""
         return self._store.names_of(app, list(dict.fromkeys(users)))
 
     def groups(self, app: str, conversations: Iterable[int]) -> dict[str, str]:
-        """Conversation → the name of the group, of those that are groups."""
+        """Conversation → the name of the group, for conversations of groups."""
         ids = list({*conversations} - {0})
         rows = self._store.part(MessageLog).conversations.find(app, ids)
         return {str(row.id): row.name for row in rows if row.kind == "group"}
@@ -440,8 +439,8 @@ class Reports(Store.Rows):
         before: tuple[int, str] | None,
         limit: int,
     ) -> list[ReportShown]:
-        """A page of the reports of an app, the one that changed last first;
-        ``before``: (change, id)."""
+        """A page of the reports of an app; the one that changed last comes
+        first. ``before``: (change, id)."""
         if state == "open":
             condition = "closed = 0"
         else:
@@ -486,8 +485,8 @@ class Reports(Store.Rows):
     def _around(
         self, app: str, report: ReportShown, reporters: Sequence[ReporterShown]
     ) -> list[Entry]:
-        """The reported message and those around it, as the first reporter who
-        can read it does."""
+        """The reported message and the messages around it, as the first
+        reporter who can read it sees them."""
         entries = self._store.part(MessageLog).entries
         message = report.message
         for reporter in reporters:
@@ -501,7 +500,7 @@ class Reports(Store.Rows):
         return []
 
     def close(self, app: str, id: str, by: str, outcome: str, note: str) -> None:
-        """Close a report. Raises ServiceRefused if there is none, or it is
+        """Close a report. Raises ServiceRefused if it does not exist, or is
         closed."""
         now = int(time())
         statement = (
@@ -515,7 +514,7 @@ class Reports(Store.Rows):
     # --- old reports ----------------------------------------------------------
 
     def expire(self, now: int) -> None:
-        """Delete closed reports for which the app's time is over."""
+        """Delete closed reports after the time that their app keeps them."""
         rows = self._store.rows("SELECT DISTINCT app FROM report")
         for app in {text_of(name) for (name,) in rows}:
             before = now - self.rules_of(app).retention_days * _DAY_SECONDS
@@ -531,7 +530,8 @@ class Reports(Store.Rows):
 
 
 def _messages(entries: Sequence[Entry]) -> list[Entry]:
-    """Messages, and the places of recalled ones."""
+    """Only the messages among entries, including the positions of recalled
+    ones."""
     return [each for each in entries if each.kind == "message" or each.about == each.id]
 
 
@@ -552,7 +552,7 @@ def _count_open(sql: Statements, app: str) -> int:
 
 
 def _recent_subjects(sql: Statements, app: str, since: int) -> set[str]:
-    """Of whom there are open reports since then, at most two of them."""
+    """The subjects of open reports since a time; at most two."""
     statement = (
         "SELECT DISTINCT member FROM report WHERE app = %s AND closed = 0 "
         "AND opened >= %s LIMIT 2"
@@ -563,7 +563,8 @@ def _recent_subjects(sql: Statements, app: str, since: int) -> set[str]:
 def _add_reporter(
     sql: Statements, app: str, id: str, reporter: str, now: int, report: Report
 ) -> bool:
-    """Store who has reported it, and why; False: the user has already."""
+    """Store the reporter and the reason. False if the user has reported it
+    already."""
     of_report = "FROM reporter WHERE app = %s AND report = %s"
     if sql.query(f"SELECT 1 {of_report} AND member = %s", (app, id, reporter)):
         return False
@@ -600,7 +601,7 @@ class ReportView(Struct):
 
 
 def commands_of(reports: Reports) -> CommandTable:
-    """The commands that reports run."""
+    """The commands of clients for reports."""
 
     def report(connection: Connection, command: Report) -> Reply:
         id = reports.send(*app_and_user(connection), command)

@@ -1,4 +1,4 @@
-"""Steps of the tables of reports, removals and mutes."""
+"""Steps for the tables of reports, removals and mutes."""
 
 from typing import Final
 

@@ -1,4 +1,4 @@
-"""The command with which clients report, and how it is read."""
+"""The command with which clients report, and its decoder."""
 
 from typing import Final
 
@@ -8,7 +8,7 @@ from imserver.plugin.settings import MAX_USER_BYTES
 from imserver.plugin.wire import Command, Fields, Readers, Refused
 
 TEXT_CHARACTERS: Final = 1000
-"""Most characters of what a reporter writes."""
+"""The most characters of a reporter's text."""
 
 
 class Report(Command, frozen=True, gc=False):

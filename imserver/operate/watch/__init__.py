@@ -1,5 +1,5 @@
-"""What is slow on the nodes, traces of it, and how much their logs say for a
-while."""
+"""The slowest work on the nodes, traces, and a temporary change of how much the
+nodes log."""
 
 from imserver.operate.watch import api
 from imserver.operate.watch.declared import SETTINGS

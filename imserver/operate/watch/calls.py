@@ -28,14 +28,14 @@ log.setLevel(logging.INFO)  # as lines of requests, whatever the level
 
 _SECOND_MS: Final = 1000
 OWN_LEVEL: Final[ContextVar[bool]] = ContextVar("own_level", default=False)
-"""Whether this greenlet runs a call that logs from a level of its own on."""
+"""Whether this greenlet runs a call that has its own log level."""
 
 
 class CallRule(Struct, frozen=True):
-    """How calls are watched. ``own_level``: they log from another level on.
-    ``lines``: the share of commands that get a line. ``trace``: the share of
-    calls with a trace, if their caller does not decide; None: none has one,
-    whatever the caller says."""
+    """The rule by which calls are watched. ``own_level``: they have another log
+    level. ``lines``: the share of commands that get a line. ``trace``: the
+    share of calls with a trace, unless their caller decides; None means that no
+    call has one."""
 
     own_level: bool = False
     lines: float = 0.0
@@ -43,13 +43,13 @@ class CallRule(Struct, frozen=True):
 
 
 class Calls:
-    """Owner of what stands around the functions of routes and commands. Without
-    a rule it is nothing. ``tracer``: None: there are no traces."""
+    """Wraps the functions of routes and commands to watch them. Without a rule
+    it does nothing. ``tracer``: None if traces are off."""
 
     def __init__(self, core: Core, tracer: Tracer | None) -> None:
         self._tracer = tracer
         self.api: Api | None = None
-        """None until there are routes."""
+        """The API; None until its routes exist."""
         self._table = core.dispatcher.table
         self._routes: dict[tuple[str, str], Route] = {}
         self._rows: dict[type, CommandRow] = {}
@@ -76,8 +76,8 @@ class Calls:
         self._apply_to_commands(rule_of)
 
     def _apply_to_routes(self, rule_of: Callable[[str], CallRule]) -> None:
-        """Let the routes be as they were, then put something around their
-        functions where a rule says so."""
+        """Restore the routes, and then wrap their functions where a rule wants
+        it."""
         if self.api is None:
             return
         endpoints = self.api.endpoints
@@ -94,7 +94,7 @@ class Calls:
                 endpoint.route = replace(route, function=function)
 
     def _apply_to_commands(self, rule_of: Callable[[str], CallRule]) -> None:
-        """As :meth:`_apply_to_routes`, for commands."""
+        """Wrap commands, as :meth:`_apply_to_routes` wraps routes."""
         self._table.update(self._rows)
         self._rows = {}
         for command, row in tuple(self._table.items()):
@@ -126,7 +126,7 @@ class Calls:
         command: Command,
         *answers: Callable[[Reply], None],
     ) -> Reply | None:
-        """Run a command. Arguments and result are those of
+        """Run a command with the arguments and the result of
         :attr:`CommandRow.run`."""
         name = type(command).__name__
         began = perf_counter()
@@ -179,8 +179,8 @@ class Calls:
 
 
 class LevelFilter(logging.Filter):
-    """Lets calls with their own level log from ``level`` on, the rest of a
-    ``part`` from ``others`` on."""
+    """Lets calls with their own log level log from ``level`` on, and other code
+    of a ``part`` from ``others`` on."""
 
     def __init__(self, part: str, level: int, others: int) -> None:
         super().__init__()

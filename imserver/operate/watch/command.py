@@ -17,7 +17,7 @@ _WORDS: Final = {
     "_read_changes": "look for changed apps, keys and bans",
     "other": "anything else",
 }
-"""Names that say less than what happens."""
+"""Names in the code → clearer words."""
 _MINUTE: Final = 60
 _DAY: Final = 24 * 60 * _MINUTE
 _SECOND_MS: Final = 1000
@@ -169,7 +169,7 @@ def _in_words(timing: Timing) -> str:
 
 
 def _words_of(name: str) -> str:
-    """The words of a name in the code, as ``PeopleStore`` or
+    """The words in a name of the code, such as ``PeopleStore`` or
     ``_read_changes``."""
     apart = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name)
     return " ".join(apart.lower().split("_")).strip()

@@ -1,4 +1,5 @@
-"""How long everything took on all nodes, and how much they log for a while."""
+"""How long each kind of work took on all nodes, and temporary changes of their
+logs."""
 
 from __future__ import annotations
 
@@ -24,10 +25,10 @@ if TYPE_CHECKING:
 
 _all: Final = logging.getLogger("imserver")
 SLOW_FOR: Final = 3600.0
-"""For how many seconds the slowest is remembered."""
+"""How long the slowest is kept, in seconds."""
 _LOOK_SECONDS: Final = 5.0
 _LIKENESS: Final = 0.6
-"""How near the name of a part is to a wrong one, from 0 to 1."""
+"""How similar the name of a part must be to a wrong name, from 0 to 1."""
 
 Kind = Literal["requests", "commands", "transactions", "jobs"]
 Level = Literal["debug", "info", "warning", "error"]
@@ -62,9 +63,10 @@ class Timing(Struct):
 
 
 class LogWish(Struct, frozen=True, array_like=True):
-    """What a node logs for so many ``seconds``; 0: as its settings say, as does
-    what is None. ``name``: calls with this name do, see :class:`Calls`; ``""``:
-    all. ``trace``: the share of them with a trace."""
+    """A temporary change of the log for so many ``seconds``. 0 ends it. None
+    means: as configured. ``name``: only calls with this name, see
+    :class:`Calls`; ``""`` means all. ``trace``: the share of these calls with a
+    trace."""
 
     level: Level | None
     part: str
@@ -87,7 +89,7 @@ class LogState(Struct, frozen=True):
 
 
 class Watch:
-    """Asks all nodes. Calls switch."""
+    """Queries all nodes. Methods switch."""
 
     def __init__(self, core: Core, tracer: Tracer | None = None) -> None:
         self._core = core
@@ -98,8 +100,8 @@ class Watch:
         self._filter = logging.Filter()
         self.calls = Calls(core, tracer)
         self.trace: float | None = None
-        """The share of calls with a trace, as the settings say; None: there are
-        no traces."""
+        """The configured share of calls with a trace. None if traces are
+        off."""
         if tracer is not None:
             self.trace = settings_of(core.config, TracingSettings).share
         core.queries.add("watch.timings", NoneType, self._timings_here)
@@ -107,7 +109,8 @@ class Watch:
         core.queries.add("watch.forget", str, self._forget_here)
 
     def timings(self) -> tuple[list[Timing], list[str]]:
-        """How long everything took, and the nodes that did not answer."""
+        """How long each kind of work took, and the nodes that did not
+        answer."""
         others, missing = self._core.ask_others("watch.timings", None, list[Timing])
         rows = self._timings_here()
         for rows_of_node in others.values():
@@ -115,8 +118,8 @@ class Watch:
         return rows, missing
 
     def nearest(self, part: str) -> list[str]:
-        """The parts of the server whose names are nearest to this one; it alone
-        if there is such a part."""
+        """The parts of the server with the most similar names. Only this part
+        if it exists."""
         from difflib import get_close_matches  # on first use: only for wrong names
 
         parts = [name.removeprefix("imserver.") for name in _all.manager.loggerDict]
@@ -125,15 +128,14 @@ class Watch:
         return get_close_matches(part, parts, cutoff=_LIKENESS)
 
     def log(self, wish: LogWish) -> list[str]:
-        """Let all nodes log by this wish. Returns the nodes that did not
+        """Change the logs of all nodes. Returns the nodes that did not
         answer."""
         self._log_here(wish)
         _, missing = self._core.ask_others("watch.log", wish, bool)
         return missing
 
     def look(self) -> None:
-        """Forget what was slow long ago, and log as before when a wish has
-        ended."""
+        """Forget slow work of long ago. If a wish has ended, log as before."""
         before = time() - SLOW_FOR
         for timings in self._core.metrics.timings.values():
             timings.forget(lambda slow: slow.time < before)
@@ -141,8 +143,8 @@ class Watch:
             self.follow_settings()
 
     def forget(self, app: str, user: str, _name: str) -> None:
-        """Forget who made the slowest, if the user was deleted, on all nodes
-        that answer."""
+        """Forget, on all nodes that answer, that a deleted user made the
+        slowest call."""
         whose = f"{app}/{user}"
         self._forget_here(whose)
         self._core.ask_others("watch.forget", whose, bool)
@@ -203,7 +205,7 @@ class Watch:
         return True
 
     def _set_level(self, name: Level, wish: LogWish) -> None:
-        """Log from this level on, where the wish says so."""
+        """Log from this level on, for the calls of the wish."""
         self._logger = _all
         if wish.part:
             self._logger = _all.getChild(wish.part)
@@ -212,15 +214,16 @@ class Watch:
         if not wish.name:
             self._logger.setLevel(level)
             return
-        # The logger lets through what either of them needs, and the handlers tell
-        # the calls apart.
+        # The logger lets through all lines that either of them needs. The
+        # handlers tell the calls apart.
         self._logger.setLevel(min(level, before))
         self._filter = LevelFilter(self._logger.name, level, before)
         for handler in logging.getLogger().handlers:
             handler.addFilter(self._filter)
 
     def _set_share(self, share: float, wish: LogWish) -> None:
-        """Write a line for this share of requests, where the wish says so."""
+        """Write a line for this share of requests, for the calls of the
+        wish."""
         log = self._request_log
         if wish.name:
             log.shares = {wish.name: share}
@@ -230,20 +233,20 @@ class Watch:
         log.settings = replace(self._settings, requests=True, request_share=share)
 
     def serve(self, api: Api) -> Watch:
-        """There are routes now: watch them, too."""
+        """Watch the routes, too, which exist now."""
         self.calls.api = api
         return self
 
     def configure(self, config: Config) -> None:
-        """The settings are read again: they end the wish."""
+        """Take settings that were read again. They end the wish."""
         self._settings = config.log
         if self.trace is not None:
             self.trace = settings_of(config, TracingSettings).share
         self.follow_settings()
 
     def follow_settings(self) -> None:
-        """Log and trace as the settings say. Called once there are routes, too.
-        Never switches."""
+        """Log and trace as configured. Also called when the routes exist. Never
+        switches."""
         if self.log_state:
             self._logger.setLevel(logging.NOTSET)
             _all.setLevel(self._settings.level.upper())
@@ -276,4 +279,4 @@ def build(core: Core) -> Parts:
 
 
 def _forget_nobody(_app: str) -> None:
-    """The slowest of an app that was deleted stay, for an hour."""
+    """Do nothing: the slowest calls of a deleted app stay for an hour."""

@@ -1,5 +1,5 @@
-"""Traces of OpenTelemetry: a span for a request or command, and spans for what
-it waits for.
+"""Traces of OpenTelemetry: a span for each request or command, and spans for
+its waits.
 
 The SDK makes the spans, and sends them in a greenlet of its own.
 """
@@ -47,31 +47,31 @@ except ImportError:
     ) from None
 
 AT_ONCE: Final = 100
-"""Spans of one request to the collector: more of them would hold the loop while
-they are encoded."""
+"""The most spans in one request to the collector. More would block the loop
+while they are encoded."""
 STOP_SECONDS: Final = 2.0
 _SEND_MS: Final = 1000
 _SECOND_NS: Final = 1e9
 _SERVER_ERROR: Final = 500
 _BACK_ENDS: Final = frozenset({"key", "address", "signature", "demo"})
-"""Kinds of principals whose requests may belong to a trace of theirs."""
+"""Kinds of principals whose requests may continue a trace of the caller."""
 _W3C: Final = TraceContextTextMapPropagator()
 _Send = Callable[..., tuple[int, bytes, Mapping[str, str]]]
 
 
 class Tracer:
-    """Owner of the spans. ``endpoint``: the URL to which a collector takes them
-    as OTLP."""
+    """Makes and sends spans. Owner of the spans. ``endpoint``: the URL at which
+    a collector takes OTLP."""
 
     def __init__(self, core: Core, endpoint: str) -> None:
         self._core = core
         self._endpoint = endpoint
         self.share = 0.0
-        """Of requests to the outside that no call waits for, which is in a
-        trace of its own. May change."""
+        """The share of outgoing requests that get a trace of their own, because
+        no call waits for them. May change."""
         storage = core.config.storage
         self._system = storage.url.partition(":")[0] or "sqlite"
-        # else each attempt has a line
+        # otherwise each attempt would write a line
         logging.getLogger("opentelemetry.exporter").setLevel(logging.ERROR)
         timings = core.store.timings
         timings.heard = self._waited
@@ -101,8 +101,9 @@ class Tracer:
         return self._provider.get_tracer("imserver")
 
     def begin(self, name: str, context: Context | None = None) -> Span:
-        """The span of a call that begins. ``context``: has that of its caller;
-        None: what this greenlet does, if it has a span. Never switches."""
+        """The span of a call that begins. ``context`` has the span of its
+        caller. None: the span of this greenlet, if it has one. Never switches.
+        """
         return self._tracer.start_span(name, context, SpanKind.SERVER)
 
     def within(self, span: Span) -> AbstractContextManager[Span]:
@@ -112,8 +113,9 @@ class Tracer:
     def answer(
         self, route: Route, share: float, call: Call, run: Callable[[], Any]
     ) -> Any:
-        """Answer a request. Its caller's header decides whether it has a span;
-        without one ``share`` does. Switches, and raises what ``run`` raises."""
+        """Answer a request. The header of its caller decides whether it has a
+        span; without the header, ``share`` does. Switches, and raises the
+        errors of ``run``."""
         has_span = random() < share
         context = None
         headers = call.request.headers
@@ -148,7 +150,7 @@ class Tracer:
             self._answered(span, status, status >= _SERVER_ERROR)
 
     def replied(self, span: Span, connection: Connection, code: int) -> None:
-        """A command has its reply. Never switches."""
+        """Note the reply to a command. Never switches."""
         span.set_attribute("dialect", connection.encoding.dialect.name)
         span.set_attribute("reply.code", code)
         if code in (ReplyCode.SYSTEM, ReplyCode.NOT_STORED):
@@ -163,7 +165,7 @@ class Tracer:
         span.end()
 
     def _waited(self, name: str, seconds: float) -> None:
-        """This greenlet has waited for a transaction."""
+        """Note that this greenlet has waited for a transaction."""
         if not get_current_span().is_recording():
             return
         end = time_ns()
