@@ -22,9 +22,9 @@ _STEPS: Final = 10_000
 
 
 class DatabaseState(Struct, frozen=True):
-    """State of a reachable database: product, version, median round trip in
-    seconds, the setting that makes it less durable (``""``: none), and the
-    seconds by which its clock is ahead (None: it has no clock)."""
+    """The state of a reachable database: its product, version, and median round
+    trip in seconds. Then the setting that makes it less durable (``""``: none),
+    and the seconds by which its clock is ahead (None: it has no clock)."""
 
     name: str
     version: str
@@ -42,7 +42,7 @@ def probe(
     """Connect, measure ``tries`` round trips, let others look at the rows,
     disconnect. Raises the driver's errors. Switches.
 
-    ``looks`` are left out if the tables are those of a release before.
+    ``looks`` are left out if an earlier release has made the tables.
     """
     engine = make_engine(address, settings)
     try:

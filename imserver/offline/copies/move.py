@@ -444,8 +444,8 @@ class _Move:
         )
 
     def _refuse_other_move(self, begun: _Begun, source: str) -> None:
-        """Refuse to continue a move that was begun with another source or other
-        tables."""
+        """Refuse to continue a move of another source, or one that another
+        release or other features have begun."""
         self._require_move_of(source, begun.source)
         if begun.steps != migrations.newest_steps() or begun.tables != self._names():
             raise StartError(

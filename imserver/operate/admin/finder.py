@@ -50,7 +50,7 @@ class ListedConnection(Struct):
 
 class ConnectionPage(Struct, frozen=True):
     """The sessions of some users, in the order of their names. ``total`` counts
-    the users online; ``users``: those of the page, and the one behind them if
+    the users online. ``users``: the users of the page, and the next user if
     there is one."""
 
     total: int

@@ -18,13 +18,13 @@ _decode: Final = msgspec.json.decode
 
 
 class Name(Struct, frozen=True):
-    """Something that an act names.
+    """A name in an act.
 
     ``part``: ``by``, ``user``, ``address``, ``facts``, or ``users/`` or
-    ``about/`` and a number. ``app`` and ``member``: the person whose row it is,
-    which goes with them; with no ``app``, ``member`` is the id of a key, node
-    or system user, a thing as ``message:7``, or empty. ``text``: what it says
-    besides.
+    ``about/`` and a number. ``app`` and ``member``: the person to whom the row
+    belongs; it is erased with them. If ``app`` is empty, ``member`` is the id
+    of a key, node or system user, a thing such as ``message:7``, or empty.
+    ``text``: further facts of the name.
     """
 
     part: str

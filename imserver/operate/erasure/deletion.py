@@ -32,8 +32,8 @@ change."""
 
 
 class DeletionGoesOn(StorageUnavailable, problem=Problems.STORAGE_UNAVAILABLE):
-    """Something does not answer, and the deletion of an app has begun: nodes go
-    on with it. ``contents``: those of the app."""
+    """Something does not answer, but the deletion of an app has begun: nodes
+    continue it. ``contents``: the numbers of the app's contents."""
 
     contents: Any = None
 

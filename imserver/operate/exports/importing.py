@@ -202,8 +202,8 @@ class Import(Service, dict=True):
     # --- before anything is stored --------------------------------------------
 
     def _require_settings(self) -> None:
-        """Require settings that a forged archive cannot set: who may log in as
-        whom, and what the app accepts."""
+        """Refuse settings that an archive must not set, because it may be
+        forged: who may log in as whom, and what the app accepts."""
         if self.tenants.get(self.app) is not None:
             return
         manifest = self.archive.manifest

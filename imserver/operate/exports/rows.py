@@ -94,7 +94,7 @@ class JobRows(Store.Rows):
 
 
 class ImportProgress(Struct, frozen=True):
-    """The progress of the import of an app: the digest of the archive's
+    """The progress of the import of an app. It has the digest of the archive's
     manifest, the numbers of stored entries and of stored rows of the next one,
     and whether everything is done."""
 

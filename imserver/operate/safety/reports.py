@@ -366,7 +366,7 @@ class Reports(Store.Rows):
         recent: Set[str],
     ) -> None:
         """Tell owners of a report, unless they were told recently. ``recent``:
-        subjects of recent reports."""
+        the people of recent reports."""
         who = self.names(app, [user]).get(user, user)
         groups = self.groups(app, [conversation])
         if report.message:
@@ -552,7 +552,8 @@ def _count_open(sql: Statements, app: str) -> int:
 
 
 def _recent_subjects(sql: Statements, app: str, since: int) -> set[str]:
-    """The subjects of open reports since a time; at most two."""
+    """The people about whom there are open reports since a time; at most
+    two."""
     statement = (
         "SELECT DISTINCT member FROM report WHERE app = %s AND closed = 0 "
         "AND opened >= %s LIMIT 2"

@@ -205,7 +205,7 @@ class Watch:
         return True
 
     def _set_level(self, name: Level, wish: LogWish) -> None:
-        """Log from this level on, for the calls of the wish."""
+        """Log from this level on, for the calls or the part of the wish."""
         self._logger = _all
         if wish.part:
             self._logger = _all.getChild(wish.part)
