@@ -29,7 +29,7 @@ class PushResult(Struct, frozen=True):
     - ``"refused"``: it cannot be stored, for this ``reason``
     - ``"failed"``: a node or the database does not answer; other targets have
       accepted the push
-    - ``"partly"``: a channel or an app, of which one node cannot be reached
+    - ``"partly"``: one node of a channel or an app cannot be reached
     """
 
     target: dict[str, Any]

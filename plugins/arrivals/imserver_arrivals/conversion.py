@@ -175,9 +175,9 @@ class Conversion:
     # --- messages -------------------------------------------------------------
 
     def draft(self, message: Message, parts: Sequence[Mapping[str, Any]]) -> Draft:
-        """A message in the form of the log, but without ids of the log: of its
-        group, of the message to which it replies, and of the messages to which
-        it links. ``parts``: its facts about its files."""
+        """A message in the form of the log, but without ids of the log. These
+        are the ids of its group, of the message to which it replies, and of
+        messages to which it links. ``parts``: its facts about its files."""
         text, mentions = self.text(message)
         type, body = content_of(parts, clean(with_links(text, _no_address)))
         return Draft(

@@ -332,7 +332,8 @@ class LiveSlack:
 
 
 def _channel_of(event: dict[str, Any]) -> str:
-    """The id of the channel of an event; ``""`` if it has none."""
+    """The id of the channel of an event; ``""`` if it is not about a
+    channel."""
     where = event.get("channel") or event.get("item")
     return text_at(where) or text_at(where, "id") or text_at(where, "channel")
 

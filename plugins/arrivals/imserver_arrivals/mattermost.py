@@ -603,7 +603,7 @@ class Mattermost:
     def _thread(
         self, post: Post, number: int, twins: "_Twins"
     ) -> Iterator[Message | Change | Removal]:
-        """A post and its replies, except those that an earlier line had."""
+        """A post and its replies, except posts that an earlier line had."""
         group = _group_of(post)
         if group not in self._channels and group not in self._direct:
             count = 1 + len(post.replies or ())

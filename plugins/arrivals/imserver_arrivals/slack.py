@@ -399,8 +399,8 @@ class SlackExport:
         self._files: dict[str, list[str]] = {}
         """Folder of a conversation → the names of its files."""
         self._bots: dict[str, str] = {}
-        """Id of a bot or an app → its name, for those whose messages have no
-        name."""
+        """Id of a bot or an app → its name, for bots and apps that their
+        messages do not name."""
         self._has_surveyed = False
         unread = self._sort_files()
         self._uploads = {

@@ -472,7 +472,7 @@ class _Realm:
             of_message.append(Reaction(person.id, character))
 
     def _character(self, reaction: _Reaction) -> str:
-        """The character of a reaction's emoji; ``""`` if it has none."""
+        """The character of a reaction's emoji; ``""`` if it is not an emoji."""
         code = reaction.emoji_code
         if reaction.reaction_type == "realm_emoji":
             name = self._own_emoji.get(code) or clean(reaction.emoji_name or "")
@@ -542,7 +542,7 @@ class _Realm:
             )
 
     def _group_of(self, message: _Message) -> str:
-        """The id of the group of a message; ``""`` if it has none.
+        """The id of the group of a message; ``""`` if it belongs to no group.
         Conversations of two are found by their messages."""
         group = self._recipients.get(message.recipient, "")
         if not group.startswith("p"):
@@ -837,7 +837,8 @@ class _Texts:
             yield "```", blocks.have("spoiler")
 
     def _heading(self, block: _Block) -> str:
-        """The line with which a block begins; ``""`` if it has none."""
+        """The line with which a block begins; ``""`` if it begins without a
+        line."""
         if block.kind == "code":
             is_language = _LANGUAGE.fullmatch(block.language)
             if is_language:

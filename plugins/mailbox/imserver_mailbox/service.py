@@ -332,8 +332,8 @@ class Mailboxes:
     def _page(
         self, app: str, user: str, position: int, begin: int
     ) -> tuple[list[Entry], bool]:
-        """Entries of the log, and whether the log has more. Entries from before
-        the mailbox are only those that its bot can read."""
+        """Entries of the log, and whether the log has more. Before the
+        beginning of a mailbox, only the entries that its bot can read."""
         if position < begin:
             return self._log.entries.sync(app, user, position, PAGE)
         entries = self._log.entries.read(app, position, PAGE)

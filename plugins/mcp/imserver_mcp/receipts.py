@@ -29,7 +29,7 @@ KEY: Final = "imserver/receipt"
 
 
 def audit_of(core: Core) -> AuditLog | None:
-    """The audit log. None if this node has none."""
+    """The audit log. None on a node without one."""
     if "audit" not in core.features:
         return None
     from imserver.operate.audit import AuditLog  # the node has loaded it

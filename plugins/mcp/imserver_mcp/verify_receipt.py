@@ -6,10 +6,10 @@ NUMBER:HASH]
 
 A receipt has the act of the audit log that says who has permitted what, as it
 is hashed, and the names to which the act is committed. Alone it agrees with
-itself. ``--arguments``: those of the call, as JSON. ``--chain``: the output of
-``imserver audit export --hashes``, which has to have the act, and to be
-unbroken from there on. ``--head``: what ``imserver audit verify`` has printed,
-and has to be in the chain.
+itself. ``--arguments``: the arguments of the call, as JSON. ``--chain``: the
+output of ``imserver audit export --hashes``, which has to have the act, and to
+be unbroken from there on. ``--head``: what ``imserver audit verify`` has
+printed, and has to be in the chain.
 """
 
 import argparse

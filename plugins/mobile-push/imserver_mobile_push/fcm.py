@@ -103,8 +103,8 @@ def _size(message: dict[str, Any]) -> int:
 def client_of(
     settings: FcmSettings, addresses: MobilePushSettings, requests: Outgoing
 ) -> JsonClient | None:
-    """The client with the service account of one app. None if the app has none.
-    Raises BadKey."""
+    """The client with the service account of one app. None if the app has no
+    such account. Raises BadKey."""
     key = fcm_key(settings)
     if key is None:
         return None
@@ -164,7 +164,8 @@ def judge(_token: str, status: int, body: bytes) -> tuple[Rule, str]:
 
 
 def _code_of(error: dict[str, Any], details: list[dict[str, Any]]) -> str:
-    """The code of FCM; if the answer has none, the status of Google's APIs."""
+    """The code of FCM. If the answer has no code, the status of Google's
+    APIs."""
     for row in details:
         if row.get("@type") == _FCM_ERROR and row.get("errorCode"):
             return str(row["errorCode"])

@@ -175,8 +175,8 @@ def _private_key(setting: str, pem: str, kind: type[Any], what: str) -> Any:
 
 
 def fcm_key(settings: FcmSettings) -> FcmKey | None:
-    """The service account of an app. None if the app has none. Reads its file.
-    Raises BadKey."""
+    """The service account of an app. None if the app has no key for FCM. Reads
+    its file. Raises BadKey."""
     setting = "mobile_push.fcm"
     text = _content(
         setting,
@@ -219,8 +219,8 @@ def fcm_key(settings: FcmSettings) -> FcmKey | None:
 
 
 def apns_key(settings: ApnsSettings) -> EllipticCurvePrivateKey | None:
-    """The key of an app. None if the app has none. Reads its file. Raises
-    BadKey."""
+    """The key of an app. None if the app has no key for APNs. Reads its file.
+    Raises BadKey."""
     setting = "mobile_push.apns"
     text = _content(setting, "key", settings.key, settings.key_file)
     if not text:
@@ -249,8 +249,8 @@ def apns_key(settings: ApnsSettings) -> EllipticCurvePrivateKey | None:
 
 
 def hms_secret(settings: HmsSettings) -> str:
-    """The client secret of an app; ``""`` if the app has none. Reads its file.
-    Raises BadKey."""
+    """The client secret of an app; ``""`` if the app has no secret for HMS.
+    Reads its file. Raises BadKey."""
     setting = "mobile_push.hms"
     secret = _content(
         setting, "app_secret", settings.app_secret, settings.app_secret_file
