@@ -257,7 +257,7 @@ def plain(text: str) -> Ask:
 BAD: dict[str, list[Ask]] = {
     "the request is not signed": [plain("")],
     "no app has the key": [query(auth_key="nokey")],
-    "there is no auth_version": [plain("auth_key=shopkey")],
+    "auth_version is missing": [plain("auth_key=shopkey")],
     "auth_version is not 1.0": [query(auth_version="2.0")],
     "auth_timestamp is no number": [
         query(auth_timestamp="soon"),
@@ -284,7 +284,7 @@ BAD: dict[str, list[Ask]] = {
         lambda server: call(server, "POST", "/apps/7/events"),
         lambda server: call(server, "POST", "/apps/7/events", []),
     ],
-    "there are none or more channels": [
+    "the event has no channel or more than 100": [
         event(channels=[]),
         event(channels=["a"] * 101),
     ],
@@ -303,7 +303,7 @@ BAD: dict[str, list[Ask]] = {
         batch({**SINGLE, "data": "x" * 10241}),
     ],
     "there are more events": [batch(*[SINGLE] * 11)],
-    "there is none": [batch()],
+    "the batch is empty": [batch()],
     "an event of a batch has no channel": [batch(SINGLE, EVENT)],
     "a list of other channels with info=user_count": [
         query(info="user_count"),
