@@ -40,7 +40,7 @@ _JSON: Final = ("Content-Type", "application/json; charset=utf-8")
 _nodes: list[Node] = []
 """The only node of this process, once it is built."""
 _building: Final = BoundedSemaphore()
-"""Starting a node switches: meanwhile other requests may come."""
+"""Starting a node switches greenlets: meanwhile other requests may come."""
 
 
 _PIECE_BYTES: Final = 8192
@@ -59,7 +59,7 @@ def _node() -> Node:
 
 
 def _built() -> Node:
-    """Build and start a node under another server. Switches."""
+    """Build and start a node under another server. Switches greenlets."""
     settings, locations = feature_list.load_with_locations()
     feature_list.check(settings, locations)
     logs = open_logs(settings)
@@ -114,7 +114,7 @@ def _refuse(problem: HttpProblem, headers: Headers = ()) -> HttpResponse:
 
 def _take_body(environ: dict[str, Any], node: Node) -> HttpResponse | None:
     """Replace the server's stream by the whole body of a request. Switches
-    while the body arrives.
+    greenlets while the body arrives.
 
     Returns the error for a body that is too large, too slow or invalid. Views
     of files read them in pieces instead.

@@ -39,7 +39,7 @@ Read-only for others."""
 
 def serve_others() -> None:
     """Let the loop serve its sockets once. Long work calls this between its
-    parts. Switches.
+    parts. Switches greenlets.
 
     ``gevent.sleep(0)`` only runs callbacks: the loop looks at its sockets after
     50 of them.
@@ -50,7 +50,7 @@ def serve_others() -> None:
 def is_long_turn(seconds: float = 0.005) -> bool:
     """Whether the loop has not looked at its sockets for 5 ms, or this many
     ``seconds``. Work that can be interrupted then calls :func:`serve_others`.
-    Never switches."""
+    Never switches greenlets."""
     return time() - get_hub().loop.now() > seconds
 
 

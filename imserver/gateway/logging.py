@@ -199,7 +199,7 @@ class LineHandler(logging.Handler):
             self.handleError(record)
 
     def write(self, lines: bytes) -> None:
-        """Write bytes that end with a line end. Never switches."""
+        """Write bytes that end with a line end. Never switches greenlets."""
         if not self._put(lines):
             self.lost += lines.count(b"\n")
         elif self.lost:
@@ -378,7 +378,8 @@ class RequestLog:
             self.flush()
 
     def flush(self) -> None:
-        """Count the waiting requests, and write their lines. Never switches."""
+        """Count the waiting requests, and write their lines. Never switches
+        greenlets."""
         waiting = self._waiting
         self._waiting = []
         self._count(waiting)

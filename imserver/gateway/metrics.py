@@ -100,7 +100,7 @@ class Timings(dict[str, Histogram]):
         Read-only for others."""
 
     def took(self, name: str, seconds: float, by: str = "", request: str = "") -> None:
-        """Count one duration. Never switches."""
+        """Count one duration. Never switches greenlets."""
         self[name].observe(seconds)
         if seconds >= SLOW_SECONDS:
             before = self.slowest.get(name)
@@ -109,7 +109,7 @@ class Timings(dict[str, Histogram]):
 
     def fold(self) -> None:
         """Count the durations in ``fast``. Called once a second, and before
-        they are read. Never switches."""
+        they are read. Never switches greenlets."""
         for kind, seconds in self.fast.items():
             if seconds:
                 self.took_fast(kind.__name__, seconds)
@@ -117,7 +117,7 @@ class Timings(dict[str, Histogram]):
 
     def took_fast(self, name: str, seconds: list[float]) -> None:
         """Count many durations at once, each below :data:`SLOW_SECONDS`, and
-        sort them. Never switches."""
+        sort them. Never switches greenlets."""
         self[name].observe_all(seconds)
 
     def forget(self, is_over: Callable[[Slow], bool]) -> None:
@@ -167,15 +167,15 @@ class CountsByApp(dict[str, int]):
 
     def spent(self, app: str) -> QuotaSpent | None:
         """Why the app has to stop now; None if it may continue. Never
-        switches."""
+        switches greenlets."""
         stop = self.stops.get(app)
         if stop is None or self.get(app, 0) < stop.count or time() >= stop.until:
             return None
         return QuotaSpent(stop.text, stop.until)
 
     def require(self, app: str) -> None:
-        """Raise QuotaSpent if the app has to stop. Never switches. Hot paths
-        look at :attr:`stops` first."""
+        """Raise QuotaSpent if the app has to stop. Never switches greenlets.
+        Hot paths look at :attr:`stops` first."""
         spent = self.spent(app)
         if spent is not None:
             raise spent
@@ -197,8 +197,9 @@ class Metrics(Struct, eq=False):
     """Counters that no part of a node owns. They count since the start, except
     the ``…_now`` gauges.
 
-    Owner: the node. Each part increments its counters; gevent switches only at
-    I/O, so ``+= 1`` needs no lock. ``/system/state`` shows them in this order.
+    Owner: the node. Each part increments its counters; gevent switches
+    greenlets only at I/O, so ``+= 1`` needs no lock. ``/system/state`` shows
+    them in this order.
     """
 
     accepted: int = 0

@@ -211,16 +211,16 @@ class PushService(Protocol):
 
     def objection(self, app: str, token: str) -> str:
         """Why an app cannot have a device with this token; ``""`` if it can.
-        Never switches."""
+        Never switches greenlets."""
 
     def host(self, app: str, token: str) -> str:
         """The name of the queue for a device. All notifications in one queue
         share one pace and one pause. The name begins with the name of the
-        service. Never switches."""
+        service. Never switches greenlets."""
 
     def send(self, app: str, token: str, notice: PushNotice) -> PushResult:
-        """Send a notification. Switches. Never raises because of an answer of
-        the service."""
+        """Send a notification. Switches greenlets. Never raises because of an
+        answer of the service."""
 
     def close(self) -> None:
         """End the connections. No notification is sent after it."""

@@ -258,7 +258,8 @@ class DataDirectory:
 
     def start(self, restores: bool = False) -> None:
         """Create the directory and take its lock. ``restores``: also if a
-        restore was interrupted there. Never switches. Raises StartError."""
+        restore was interrupted there. Never switches greenlets. Raises
+        StartError."""
         file = self.path / "lock"
         lock = -1
         if not restores and (self.path / RESTORING).exists():

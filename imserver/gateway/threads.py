@@ -43,8 +43,8 @@ class Threads:
 
     def do(self, function: Callable[..., T], *arguments: object) -> T:
         """Run ``function`` in a thread, and return or raise its result.
-        Switches. A call that has begun finishes, even if its caller no longer
-        waits."""
+        Switches greenlets. A call that has begun finishes, even if its caller
+        no longer waits."""
         if not self._number:
             return function(*arguments)
 

@@ -278,19 +278,19 @@ class Audiences(Service, dict=True):
     @property
     def active(self) -> Counter[str]:
         """App → the number of its unfinished audiences, while this node
-        processes them. Never switches."""
+        processes them. Never switches greenlets."""
         if self.lease.is_owned:
             return self._active
         return Counter()
 
     def look(self) -> None:
-        """Look whether there is something to do. Switches. Raises
+        """Look whether there is something to do. Switches greenlets. Raises
         StorageUnavailable."""
         if self.lease.is_owned and not self._has_ended and self.rows.active(1):
             self.consumer.wake()
 
     def stop(self) -> None:
-        """Queue nothing more. Switches."""
+        """Queue nothing more. Switches greenlets."""
         self._has_ended = True
         Consumer.stop_all([self.consumer])
 
@@ -300,7 +300,7 @@ class Audiences(Service, dict=True):
         return max(self._looks_at - monotonic(), 0.0)
 
     def _read(self) -> Audience | None:
-        """The audience that has its turn. Switches. Raises
+        """The audience that has its turn. Switches greenlets. Raises
         StorageUnavailable."""
         active = self.rows.active(_ACTIVE_AT_ONCE)
         self._active = Counter(audience.app for audience in active)
@@ -331,7 +331,7 @@ class Audiences(Service, dict=True):
         return None
 
     def _queue(self, audience: Audience) -> Failure | None:
-        """Queue the deliveries to the next users. Switches. Raises
+        """Queue the deliveries to the next users. Switches greenlets. Raises
         StorageUnavailable and NotOwner."""
         app = audience.app
         rules = self.pushes.rules(app)

@@ -109,7 +109,7 @@ def rules_of(tenant: TenantSettings) -> AppNotifySettings:
 
 def rules_in(tenants: Tenants, app: str) -> AppNotifySettings | None:
     """The notification rules of an app, by its name; None: there is no such
-    app. Never switches."""
+    app. Never switches greenlets."""
     tenant = tenants.get(app)
     if tenant is None:
         return None

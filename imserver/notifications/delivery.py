@@ -103,7 +103,7 @@ class Deliveries(Service, dict=True):
     """Owner of the consumers.
 
     ``is_read``: tells about which messages and pushes of an app users need not,
-    or may not, be notified any more. It may switch, and raise
+    or may not, be notified any more. It may switch greenlets, and raise
     StorageUnavailable. ``lease``: another part renews it. That part calls
     :meth:`wake` when this node has the lease, and :meth:`restart` if the lease
     had ended. ``wants``: whether the back end of an app wants events of a kind.
@@ -144,7 +144,7 @@ class Deliveries(Service, dict=True):
 
     def wake(self, hosts: Iterable[str] = ()) -> None:
         """Look for new deliveries. ``hosts``: the hosts to which some were
-        added, if known. Never switches."""
+        added, if known. Never switches greenlets."""
         names = list(hosts)
         for name in names:
             self._enqueue(name)
@@ -154,18 +154,18 @@ class Deliveries(Service, dict=True):
 
     def freed(self) -> None:
         """Note that a host needs its turn no longer, or has another pace. Never
-        switches."""
+        switches greenlets."""
         self._news.set()
 
     def give_way(self, name: str) -> None:
         """End the turn of a host, because others wait, and queue the host
-        again. Never switches."""
+        again. Never switches greenlets."""
         self._add(name)
         self._news.set()
 
     def restart(self) -> None:
         """Read the deliveries anew, because another node may have sent some.
-        Never switches."""
+        Never switches greenlets."""
         hosts = self._hosts
         self._hosts = {}
         self._queues = {pace: {} for pace in PACES}
@@ -189,7 +189,7 @@ class Deliveries(Service, dict=True):
 
     def stop(self) -> None:
         """Take no more deliveries, wait for requests that are under way, and
-        store the results. Switches."""
+        store the results. Switches greenlets."""
         self._has_ended = True
         self._news.set()
         hosts = list(self._hosts.values())
@@ -199,8 +199,8 @@ class Deliveries(Service, dict=True):
             host.finish(max(0.0, deadline - monotonic()))
 
     def _turn(self) -> float:
-        """Start consumers; returns the seconds until the next look. Switches.
-        Raises StorageUnavailable."""
+        """Start consumers; returns the seconds until the next look. Switches
+        greenlets. Raises StorageUnavailable."""
         if monotonic() >= self._looks_at:
             self._looked_at = monotonic()
             # Look again at once if a delivery is added meanwhile.
@@ -332,13 +332,13 @@ class Host:
         )
 
     def begin(self) -> None:
-        """Begin the turn of the host. Never switches."""
+        """Begin the turn of the host. Never switches greenlets."""
         self._has_read = False
         self.consumer.wake()
 
     def finish(self, seconds: float) -> None:
         """Send nothing more, wait at most ``seconds`` for requests that are
-        under way, and store the results. Switches."""
+        under way, and store the results. Switches greenlets."""
         self._has_ended = True
         deadline = monotonic() + seconds
         gevent.joinall(self._workers, timeout=seconds)
@@ -399,7 +399,7 @@ class Host:
 
     def _sort_out(self, waiting: deque[Delivery]) -> dict[int, PushEndpoint]:
         """Leave out deliveries that must not be sent any more. Returns the
-        endpoints of the others. Switches."""
+        endpoints of the others. Switches greenlets."""
         now = time()
         # Set before the queries: messages that are read from now on count at
         # the next check.
@@ -437,7 +437,7 @@ class Host:
 
     def _read_ids(self, deliveries: Iterable[Delivery]) -> set[int]:
         """The ids of deliveries about messages that were read meanwhile.
-        Switches."""
+        Switches greenlets."""
         by_app: dict[str, list[Delivery]] = {}
         for delivery in deliveries:
             if delivery.kind != "close":
@@ -461,7 +461,7 @@ class Host:
         self, waiting: deque[Delivery], endpoints: dict[int, PushEndpoint]
     ) -> None:
         """Send deliveries one after the other, until something else has to be
-        done first. Switches."""
+        done first. Switches greenlets."""
         was_fast = self._is_fast
         if was_fast:
             ahead = AHEAD
@@ -514,7 +514,7 @@ class Host:
         self, deliveries: Sequence[Delivery], endpoints: Mapping[int, PushEndpoint]
     ) -> tuple[float, PushResult]:
         """Hand the first of some deliveries to its push service. Returns when
-        that began, and the result. Switches."""
+        that began, and the result. Switches greenlets."""
         delivery = deliveries[0]
         endpoint = endpoints[delivery.endpoint]
         device = self._owner.services.find(endpoint.url)
@@ -550,7 +550,7 @@ class Host:
         return began, webpush.hand_over(endpoint, content, ttl, urgency, delivery.topic)
 
     def _note(self, delivery: Delivery, result: PushResult) -> None:
-        """Process the result of a request. Never switches."""
+        """Process the result of a request. Never switches greenlets."""
         outcome = result.outcome
         if outcome == "later":
             self._failed(delivery, result)
@@ -632,7 +632,7 @@ class Host:
         self._owner.counts[delivery.app, kind, outcome] += 1
 
     def _settle(self) -> None:
-        """Store the results that have come in. Switches. Raises
+        """Store the results that have come in. Switches greenlets. Raises
         StorageUnavailable."""
         self._settled_at = monotonic()
         results = self._results

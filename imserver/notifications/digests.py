@@ -106,7 +106,8 @@ def collect(
 
     Conversations for which the account wants no notifications do not count, nor
     do messages of accounts that it has blocked. ``usual``: the wishes of the
-    account for all conversations. Switches. Raises StorageUnavailable.
+    account for all conversations. Switches greenlets. Raises
+    StorageUnavailable.
     """
     app = account.app
     now = int(time())

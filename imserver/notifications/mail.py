@@ -91,7 +91,7 @@ class Mails(Service, dict=True):
 
     def is_due(self, app: str, at: int) -> None:
         """Mails of an app are due at this time, Unix milliseconds. Never
-        switches."""
+        switches greenlets."""
         if not self.smtp.host:
             return
         if app in self._next:
@@ -100,7 +100,7 @@ class Mails(Service, dict=True):
 
     def restart(self) -> None:
         """Forget the known times: this node has got the lease, and another node
-        may have sent mails meanwhile. Never switches."""
+        may have sent mails meanwhile. Never switches greenlets."""
         if not self.smtp.host or self._has_ended:
             return
         self.consumer.stop()
@@ -110,7 +110,7 @@ class Mails(Service, dict=True):
 
     def stop(self, seconds: float = 1.0) -> None:
         """Send nothing more. Wait at most ``seconds`` for mails that are being
-        sent. Switches."""
+        sent. Switches greenlets."""
         self._has_ended = True
         self.consumer.stop()
         self._sending.join(timeout=seconds)
@@ -125,8 +125,8 @@ class Mails(Service, dict=True):
         return max(soonest / SECOND_MS - time(), 0.0)
 
     def _read(self) -> list[tuple[str, MailDue]] | None:
-        """The app and the users whose mail is due, of one app. Switches. Raises
-        StorageUnavailable."""
+        """The app and the users whose mail is due, of one app. Switches
+        greenlets. Raises StorageUnavailable."""
         now = int(time() * SECOND_MS)
         for app in self.apps():
             if self._next.get(app, 0) > now:
@@ -146,7 +146,7 @@ class Mails(Service, dict=True):
 
     def _deliver(self, batch: list[tuple[str, MailDue]]) -> Failure | None:
         """Send the mails of a batch, and remove each from it when it is done.
-        Switches. Raises StorageUnavailable."""
+        Switches greenlets. Raises StorageUnavailable."""
         problems: list[NotSent] = []
         errors: list[Exception] = []
 

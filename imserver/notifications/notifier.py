@@ -197,9 +197,9 @@ class Notifier(Service, dict=True):
 
         ``got_lease``: called when this node has got the lease, and another node
         may have had it before. ``renewed``: called each time this node has
-        renewed the lease. It may switch, and raise StorageUnavailable.
-        ``mail_due``: called with an app, and the time at which mails in it are
-        due (Unix milliseconds).
+        renewed the lease. It may switch greenlets, and raise
+        StorageUnavailable. ``mail_due``: called with an app, and the time at
+        which mails in it are due (Unix milliseconds).
         """
         self._on_lease += filter(None, (got_lease,))
         self._on_renew += filter(None, (renewed,))
@@ -209,7 +209,7 @@ class Notifier(Service, dict=True):
 
     def read(self, app: str, user: str, conversation: int) -> None:
         """Note that a user has read a conversation on this node. Never
-        switches."""
+        switches greenlets."""
         if app not in self.apps or self._reads_count >= MOST_READS:
             return
 
@@ -233,7 +233,7 @@ class Notifier(Service, dict=True):
 
     def flush_reads(self) -> None:
         """Check now which of the newly read conversations had a notification.
-        Switches."""
+        Switches greenlets."""
         reads = self._reads
         # The queries switch: conversations that are read meanwhile are for the
         # next check.
@@ -293,7 +293,7 @@ class Notifier(Service, dict=True):
 
     def _follow(self, positions: Mapping[str, int]) -> None:
         """Follow the logs of exactly these apps; after :meth:`stop`, of no app.
-        Never switches."""
+        Never switches greenlets."""
         if self.work.has_ended:
             positions = {}
         for app in self._followed.keys() - positions.keys():
@@ -304,8 +304,8 @@ class Notifier(Service, dict=True):
         self.watch(self.work.news, positions.keys())
 
     def _look(self) -> None:
-        """Wake the consumers of logs that have grown. Switches. Raises
-        StorageUnavailable."""
+        """Wake the consumers of logs that have grown. Switches greenlets.
+        Raises StorageUnavailable."""
         if not self._followed:
             return
         entries = self.store.part(MessageLog).entries
@@ -335,8 +335,8 @@ class Notifier(Service, dict=True):
         decided; the others stay.
 
         ``silent``: ids of messages about which nobody is notified. The method
-        adds ids that it finds. Switches. Raises StorageUnavailable and
-        NotOwner.
+        adds ids that it finds. Switches greenlets. Raises StorageUnavailable
+        and NotOwner.
         """
         facts = self._facts(app, dues, silent)
         dues = [due for due in dues if due.conversation in facts.unread]
@@ -695,14 +695,15 @@ class _FollowedLog:
         self.consumer.wake()
 
     def look(self, head: int) -> None:
-        """Note that the log has entries up to ``head``. Never switches."""
+        """Note that the log has entries up to ``head``. Never switches
+        greenlets."""
         self.window.head = max(head, self.window.head)
         if self.window.count:
             self.consumer.wake()
 
     def is_due(self, at: int) -> None:
         """Note that a decision is due at ``at``, in milliseconds of
-        :func:`steady_time`. Never switches."""
+        :func:`steady_time`. Never switches greenlets."""
         if self._next_due is None or at < self._next_due:
             self._next_due = at
             self.consumer.wake()
@@ -720,8 +721,8 @@ class _FollowedLog:
         return max(due / SECOND_MS - steady_time(), MIN_PAUSE_SECONDS)
 
     def _read(self) -> _Work | None:
-        """New entries. If there are no new ones, dues. Switches. Raises
-        StorageUnavailable."""
+        """New entries. If there are no new ones, dues. Switches greenlets.
+        Raises StorageUnavailable."""
         if self.window.count:
             entries = self.window.first()
             return _Work(entries, self.window.after(len(entries)))
@@ -759,7 +760,7 @@ class _FollowedLog:
 
     def _look_at(self, work: _Work) -> None:
         """Store which users may have to be notified of entries, or decide about
-        dues. Switches. Raises StorageUnavailable."""
+        dues. Switches greenlets. Raises StorageUnavailable."""
         notifier = self._notifier
         if len(self._silent) > MOST_SILENT:
             self._silent.clear()

@@ -66,9 +66,9 @@ class PushNotifications(Struct, frozen=True):
     """App → users for whom the notification of a push could not be stored."""
 
     def absent(self, app: str, pushes: Sequence[tuple[str, Event]]) -> None:
-        """Notify users who are offline. ``pushes``: (user, push). Switches if a
-        push has ``notify``. Never raises StorageUnavailable, because the push
-        itself was successful."""
+        """Notify users who are offline. ``pushes``: (user, push). Switches
+        greenlets if a push has ``notify``. Never raises StorageUnavailable,
+        because the push itself was successful."""
         wanted = [
             (user, event, notify)
             for user, event in pushes
@@ -96,8 +96,8 @@ class PushNotifications(Struct, frozen=True):
         wanted: Sequence[tuple[str, Event, Notify]],
         audience: int = 0,
     ) -> list[Delivery]:
-        """The deliveries of (user, push, its ``notify``). Switches. Raises
-        StorageUnavailable."""
+        """The deliveries of (user, push, its ``notify``). Switches greenlets.
+        Raises StorageUnavailable."""
         users = list(dict.fromkeys(user for user, _, _ in wanted))
         endpoints = self.rows.endpoints(app, users)
         if not endpoints:

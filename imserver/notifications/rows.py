@@ -1,7 +1,8 @@
 """The rows of notifications in the database. Without a database there are no
 notifications.
 
-Each method is one transaction, may switch, and raises StorageUnavailable.
+Each method is one transaction, may switch greenlets, and raises
+StorageUnavailable.
 """
 
 from collections import Counter

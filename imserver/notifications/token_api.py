@@ -146,7 +146,8 @@ class TokenApi(Struct, frozen=True):
         self.messages.rates.require(call.principal, call.request.host)
 
     def question(self, app: str, user: str, message: int) -> ReadableQuestion | None:
-        """A question that a user may read; None: no such question. Switches."""
+        """A question that a user may read; None: no such question. Switches
+        greenlets."""
         store = self.messages.store
         entries = store.part(MessageLog).entries.readable(app, user, [message])
         if not entries or entries[0].kind != "message":
@@ -164,7 +165,7 @@ class TokenApi(Struct, frozen=True):
         self, app: str, user: str, message: int, value: str, text: str = ""
     ) -> ReadableQuestion:
         """Answer a question. Returns its new state, since others may have been
-        faster. Switches. Raises ApiProblem."""
+        faster. Switches greenlets. Raises ApiProblem."""
         result = self.parts.messages.asks.answer(app, user, message, value, text)
         question = self.question(app, user, message)
         if question is None:

@@ -67,7 +67,7 @@ T = TypeVar("T", ActionToken, MailToken, AskToken)
 
 class ActionTokens(Service):
     """Makes and reads tokens. They are signed with the first of ``keys``, and
-    verified with each of them. Never switches."""
+    verified with each of them. Never switches greenlets."""
 
     keys: Sequence[bytes]
     clock: Callable[[], float] = time

@@ -147,7 +147,7 @@ class WebPush(Service, dict=True):
 
     def check(self, url: str, p256dh: str, auth: str) -> None:
         """Check an endpoint and its keys. Raises BadUrl, and ValueError for the
-        keys. Never switches."""
+        keys. Never switches greenlets."""
         self.requests.check(url)
         # Loaded here: a node without endpoints does not need it.
         from cryptography.hazmat.primitives.asymmetric.ec import (
@@ -170,7 +170,8 @@ class WebPush(Service, dict=True):
     def send(
         self, endpoint: PushEndpoint, body: bytes, ttl: int, urgency: str, topic: str
     ) -> PushResult:
-        """Encrypt :class:`Shown` as JSON, and hand it over. Switches."""
+        """Encrypt :class:`Shown` as JSON, and hand it over. Switches
+        greenlets."""
         return self.hand_over(
             endpoint, self.encrypt(endpoint, body), ttl, urgency, topic
         )
@@ -193,7 +194,7 @@ class WebPush(Service, dict=True):
     def hand_over(
         self, endpoint: PushEndpoint, content: bytes, ttl: int, urgency: str, topic: str
     ) -> PushResult:
-        """Hand the encrypted content to the push service. Switches.
+        """Hand the encrypted content to the push service. Switches greenlets.
 
         ``ttl``: seconds for which the push service keeps it. ``urgency``:
         ``very-low`` to ``high``. ``topic``: see :class:`Delivery`.

@@ -381,7 +381,7 @@ def show(
 ) -> None:
     """Measure, and print how many users the node of these settings holds.
     ``process``: the one that runs now, or 0; ``state``: its answer to
-    ``/system/state``, or nothing. Switches."""
+    ``/system/state``, or nothing. Switches greenlets."""
     address = database_address(config.storage, config.server.data_dir)
     folder = (address.file or Path(config.server.data_dir, "any")).absolute().parent
     folder = next(each for each in (folder, *folder.parents) if each.is_dir())

@@ -40,7 +40,7 @@ def probe(
     looks: Iterable[Callable[[PooledStatements], object]] = (),
 ) -> DatabaseState:
     """Connect, measure ``tries`` round trips, let others look at the rows,
-    disconnect. Raises the driver's errors. Switches.
+    disconnect. Raises the driver's errors. Switches greenlets.
 
     ``looks`` are left out if an earlier release has made the tables.
     """
@@ -73,7 +73,8 @@ def commit_seconds(
     address: DatabaseAddress, settings: StorageSettings, tries: int
 ) -> float:
     """The median time in which a database server stores a row, in a table that
-    is made for it and dropped. Raises the driver's errors. Switches."""
+    is made for it and dropped. Raises the driver's errors. Switches
+    greenlets."""
     engine = make_engine(address, settings).execution_options(**{WRITES: True})
 
     def commit(statement: str) -> float:

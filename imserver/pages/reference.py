@@ -62,7 +62,8 @@ class Field(Struct, frozen=True):
 
 class Reference(Service):
     """Serves the page. Owner of the rendered pages: each takes 0.2 s, in a
-    thread. Switches. ``document`` returns the OpenAPI document as JSON."""
+    thread. Switches greenlets. ``document`` returns the OpenAPI document as
+    JSON."""
 
     document: Callable[[], bytes]
     seen: Seen

@@ -23,7 +23,7 @@ class SecretSettings(Protocol):
 
 class AppSecrets(Service, dict=True):
     """Passes each app with its secret to a feature. Owner of the secrets. Never
-    switches.
+    switches greenlets.
 
     ``secret_of``: returns the secret that the settings of an app name (``b""``:
     none); raises BadKey. ``take`` gets an app, new or changed, and its secret.

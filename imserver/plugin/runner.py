@@ -89,13 +89,13 @@ class Runner(Store.Rows):
 
     def wake(self) -> None:
         """Let :meth:`run` look at once, because a row was added. Never
-        switches."""
+        switches greenlets."""
         self._wake.set()
 
     def look(self) -> bool:
         """Work on the rows on which no node works, one after the other, the
         oldest first. True if a row asked for work, on this node or on another
-        one. Switches. Raises StorageUnavailable."""
+        one. Switches greenlets. Raises StorageUnavailable."""
         rows = self._due()
         due = {(app, id) for app, id, _, _ in rows}
         for key in self._failures.keys() - due:
@@ -125,12 +125,12 @@ class Runner(Store.Rows):
 
     def start(self, app: str, id: str) -> None:
         """Work on a row at once, beside others. Another node that has its lease
-        loses it. Never switches."""
+        loses it. Never switches greenlets."""
         self._works.spawn(self._work, app, id, None)
 
     def stop(self) -> None:
         """Stop all work, and give the leases back, so that other nodes continue
-        at once. Switches."""
+        at once. Switches greenlets."""
         self._has_ended = True
         self._works.join(_STOP_SECONDS)
 
@@ -165,7 +165,8 @@ class Runner(Store.Rows):
 
     def proceed(self, app: str, id: str, **progress: int) -> None:
         """Renew the lease of a row, and set columns with its progress, once a
-        second. Switches. Raises :class:`Runner.Lost` and StorageUnavailable."""
+        second. Switches greenlets. Raises :class:`Runner.Lost` and
+        StorageUnavailable."""
         leased, renewed = self._leases[app, id]
         if self._has_ended:
             raise Runner.Lost("this node ends")
@@ -217,8 +218,8 @@ class Runner(Store.Rows):
     def end(self, sql: PooledStatements, /, app: str, id: str, **columns: int) -> None:
         """End the work on a row that is due: set these columns, after which it
         is not due; without columns, delete it. Only one call succeeds, also if
-        another node works on it since. Switches. Raises :class:`Runner.Lost`
-        and StorageUnavailable."""
+        another node works on it since. Switches greenlets. Raises
+        :class:`Runner.Lost` and StorageUnavailable."""
         change = f"DELETE FROM {self._table}"
         if columns:
             changes = ", ".join(f"{column} = %s" for column in columns)

@@ -87,7 +87,7 @@ class Absences(Struct, frozen=True):
 
     def _next(self, feed: Feed) -> _Work | None:
         """The work of the next turn: new entries, or else absences that are
-        due. Switches."""
+        due. Switches greenlets."""
         window = feed.noting
         assert feed.members is not None
         if not self.feeds.wants(feed.app, "absent"):

@@ -156,7 +156,8 @@ class BackEndRequests(BackEnds):
         return self.authoriser.ask(where, facts)
 
     def has(self, app: str, call: BackEndCall) -> bool:
-        """Whether a back end of the app answers this call. Never switches."""
+        """Whether a back end of the app answers this call. Never switches
+        greenlets."""
         hook = self.hooks.get(app)
         return hook is not None and call in hook.urls
 
@@ -170,7 +171,7 @@ class BackEndRequests(BackEnds):
 
     def emulated_headers_of(self, app: str, given: Mapping[str, str]) -> dict[str, str]:
         """The headers that a client has set in its SDK and that the requests
-        about this client repeat. Never switches."""
+        about this client repeat. Never switches greenlets."""
         hook = self.hooks.get(app)
         if hook is None or not hook.emulated_headers:
             return {}
@@ -189,9 +190,9 @@ class BackEndRequests(BackEnds):
         facts: Mapping[str, Any],
         kind: type[T],
     ) -> T:
-        """Ask the back end about a connection, and return the result. Switches,
-        at most for ``back_ends.seconds``. Raises :class:`BackEndUnavailable`
-        and :class:`BackEndRefused`."""
+        """Ask the back end about a connection, and return the result. Switches
+        greenlets, at most for ``back_ends.seconds``. Raises
+        :class:`BackEndUnavailable` and :class:`BackEndRefused`."""
         asking = self._asking[call]
         hook = self.hooks.get(app)
         self.asked[app] += 1

@@ -112,7 +112,7 @@ class Consumer(Generic[Batch]):
     - ``until_due``: returns the seconds until something is due that
       :meth:`wake` does not announce, or None.
 
-    The functions may switch, and raise StorageUnavailable and
+    The functions may switch greenlets, and raise StorageUnavailable and
     :class:`NotOwner`. Only ``until_due`` may do neither. ``name`` is for log
     lines.
     """
@@ -152,19 +152,20 @@ class Consumer(Generic[Batch]):
         return self._greenlet is not None
 
     def wake(self) -> None:
-        """Note that there may be something to read. Never switches."""
+        """Note that there may be something to read. Never switches
+        greenlets."""
         self._news.set()
         if self._greenlet is None and not self._has_ended:
             self._greenlet = gevent.spawn(self._run)
 
     def retry(self) -> None:
         """Try again at once, because the receiver was changed. Never
-        switches."""
+        switches greenlets."""
         self._retry.set()
         self.wake()
 
     def save(self) -> None:
-        """Store the position if it has changed. Switches. Raises
+        """Store the position if it has changed. Switches greenlets. Raises
         StorageUnavailable."""
         self._saved_at = monotonic()
         if not self.is_unsaved or self._save is None:
@@ -178,7 +179,7 @@ class Consumer(Generic[Batch]):
             raise
 
     def stop(self) -> None:
-        """Deliver nothing more. Never switches."""
+        """Deliver nothing more. Never switches greenlets."""
         self._has_ended = True
         greenlet = self._greenlet
         self._greenlet = None
@@ -188,7 +189,7 @@ class Consumer(Generic[Batch]):
     @staticmethod
     def stop_all(consumers: Collection[Consumer[Any]], seconds: float = 1.0) -> None:
         """Stop consumers, wait for their greenlets at most ``seconds``, and
-        store the positions. Switches.
+        store the positions. Switches greenlets.
 
         Raises StorageUnavailable.
         """
@@ -212,8 +213,8 @@ class Consumer(Generic[Batch]):
             self._greenlet = None
 
     def _step(self) -> bool:
-        """Try to deliver a batch, or wait for one. Switches. False if nothing
-        is left to do."""
+        """Try to deliver a batch, or wait for one. Switches greenlets. False if
+        nothing is left to do."""
         try:
             if not self._lease.is_owned:
                 gevent.sleep(WAIT_SECONDS)
@@ -278,8 +279,9 @@ class LeasedWork:
 
     ``renew`` takes or renews the lease, and learns which work there is.
     ``look`` looks for new work. It also runs after each renewal, to find
-    entries of nodes whose messages to this one were lost. Both may switch, and
-    raise StorageUnavailable. ``name``, a plural, is for log lines.
+    entries of nodes whose messages to this one were lost. Both may switch
+    greenlets, and raise StorageUnavailable. ``name``, a plural, is for log
+    lines.
     """
 
     def __init__(
@@ -297,12 +299,12 @@ class LeasedWork:
 
     def changed(self) -> None:
         """Renew at once, because the work was changed on this node. Never
-        switches."""
+        switches greenlets."""
         self._has_changed = True
         self.news.set()
 
     def end(self) -> None:
-        """Stop :meth:`run`. Never switches."""
+        """Stop :meth:`run`. Never switches greenlets."""
         self.has_ended = True
         self.news.set()
 

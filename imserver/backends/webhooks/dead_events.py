@@ -37,7 +37,7 @@ def list_retries(
     store: Store, app: str, dead: bool, after: int, limit: int
 ) -> list[RetryRow]:
     """List the dead events of an app, or the waiting ones, after a number.
-    Switches. Raises StorageUnavailable."""
+    Switches greenlets. Raises StorageUnavailable."""
     which = "WHERE app = %s AND dead = %s AND number > %s ORDER BY number LIMIT %s"
     return RETRIES.find(store.rows, which, app, int(dead), after, limit)
 
@@ -110,7 +110,7 @@ def send_again(store: Store, app: str, event: str = "") -> int:
     dead events for three more days.
 
     Returns the number of events. It includes events that wait behind another
-    event of their user. Switches.
+    event of their user. Switches greenlets.
     """
     # A dead event begins again; the others keep their attempts.
     statement = (

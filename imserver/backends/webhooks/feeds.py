@@ -165,7 +165,7 @@ class Feed(Service):
 
     def take(self, entry_id: int, event_id: int) -> None:
         """Note that the receiver has everything up to these positions. Never
-        switches."""
+        switches greenlets."""
         self.entries.take(entry_id)
         self.event_id = event_id
         # Rows may be read before the greenlet that stores them has called
@@ -212,7 +212,7 @@ class Feeds(Service, dict=True):
 
     def set(self, app: str, receiver: Receiver | None) -> None:
         """Set the receiver of an app. None: the app has no events any more.
-        Never switches."""
+        Never switches greenlets."""
         feed = self.feeds.get(app)
         if receiver is None:
             if feed is not None:
@@ -233,7 +233,7 @@ class Feeds(Service, dict=True):
         self, app: str, first: int, last: int, entries: Sequence[Entry]
     ) -> None:
         """Add the entries that a transaction of this node stored for an app
-        with a feed. Never switches."""
+        with a feed. Never switches greenlets."""
         feed = self.feeds[app]
         if feed.sender is None:
             if feed.begin is None:
@@ -267,7 +267,8 @@ class Feeds(Service, dict=True):
             self.added(self.events.append(events))
 
     def added(self, heads: Mapping[str, int]) -> None:
-        """Note that events were stored: app → the last id. Never switches."""
+        """Note that events were stored: app → the last id. Never switches
+        greenlets."""
         for app, head in heads.items():
             known = self.events.known.get(app, 0)
             self.events.known[app] = max(head, known)
@@ -290,7 +291,7 @@ class Feeds(Service, dict=True):
 
     def came_online(self, app: str, user: str) -> None:
         """Note that a user has logged in, so their absences may be reported
-        again. Never switches."""
+        again. Never switches greenlets."""
         if self.wants(app, "absent"):
             self._online.add((app, user))
 
@@ -315,7 +316,8 @@ class Feeds(Service, dict=True):
             self._changed.wait(pause)
 
     def renew(self) -> None:
-        """Take or renew all leases. Switches. Raises StorageUnavailable."""
+        """Take or renew all leases. Switches greenlets. Raises
+        StorageUnavailable."""
         if not self.feeds or not self.store.has_database:
             return
         since = monotonic()
@@ -362,14 +364,14 @@ class Feeds(Service, dict=True):
             consumer.wake()
 
     def entries_after(self, app: str, after: int, limit: int) -> list[Entry]:
-        """The first entries of an app after an id. Switches. Raises
+        """The first entries of an app after an id. Switches greenlets. Raises
         StorageUnavailable."""
         if self.log is None:
             return []
         return self.log.entries.read(app, after, limit)
 
     def save(self, feed: Feed) -> None:
-        """Store positions that have changed. Switches. Raises
+        """Store positions that have changed. Switches greenlets. Raises
         StorageUnavailable."""
         positions = feed.positions
         if feed.sender is not None and positions != feed.saved:
@@ -387,8 +389,8 @@ class Feeds(Service, dict=True):
         feed.notifier = None
 
     def look(self) -> None:
-        """Read the new ends of the feeds that this node delivers. Switches.
-        Raises StorageUnavailable."""
+        """Read the new ends of the feeds that this node delivers. Switches
+        greenlets. Raises StorageUnavailable."""
         if self._online:
             users = self._online
             self._online = set()

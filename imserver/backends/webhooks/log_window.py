@@ -67,7 +67,7 @@ class LogWindow:
 
     def committed(self, first: int, last: int, entries: Sequence[Entry]) -> None:
         """Add the entries of a transaction that stored the ids from ``first``
-        to ``last``. Never switches."""
+        to ``last``. Never switches greenlets."""
         if (
             first == self._end + 1
             and len(self._entries) < MAX_BUFFERED
@@ -87,7 +87,7 @@ class LogWindow:
         return len(self._entries) + self.head - self._end
 
     def skip(self) -> None:
-        """Take all known entries. Never switches."""
+        """Take all known entries. Never switches greenlets."""
         self._entries.clear()
         self._size = 0
         self._end = self.head
@@ -95,7 +95,7 @@ class LogWindow:
 
     def first(self, limit: int = 0) -> list[Entry]:
         """The first entries after the position; ``limit`` 0 means a page of
-        them. May switch; raises StorageUnavailable."""
+        them. May switch greenlets; raises StorageUnavailable."""
         limit = limit or self.page
         if len(self._entries) < limit and self.head > self._end:
             self._read_page()
@@ -115,7 +115,8 @@ class LogWindow:
         self.head = max(self.head, self._end)
 
     def after(self, seen: int) -> int:
-        """The position behind the first ``seen`` entries. Never switches."""
+        """The position behind the first ``seen`` entries. Never switches
+        greenlets."""
         if seen == len(self._entries):
             return self._end
         if seen:
@@ -123,7 +124,7 @@ class LogWindow:
         return self.position
 
     def take(self, upto: int) -> None:
-        """Take the entries up to an id. Never switches."""
+        """Take the entries up to an id. Never switches greenlets."""
         while self._entries and self._entries[0].id <= upto:
             self._size -= len(self._entries.popleft().body)
         self.position = max(self.position, upto)
@@ -151,7 +152,8 @@ class RememberedMembers:
         return self._count
 
     def of(self, group: int) -> tuple[str, ...]:
-        """The members of a group. May switch. Raises StorageUnavailable."""
+        """The members of a group. May switch greenlets. Raises
+        StorageUnavailable."""
         if group not in self._by_group:
             users: list[str] = []
             after = ""
@@ -169,11 +171,11 @@ class RememberedMembers:
 
     def forget(self, group: int) -> None:
         """Forget the members of a group, so that they are read again. Never
-        switches."""
+        switches greenlets."""
         self._count -= len(self._by_group.pop(group, ()))
 
     def clear(self) -> None:
-        """Forget the members of all groups. Never switches."""
+        """Forget the members of all groups. Never switches greenlets."""
         self._by_group.clear()
         self._count = 0
 
@@ -191,7 +193,7 @@ H = TypeVar("H", bound=LogHook)
 
 
 class HookOwner(Protocol[H]):
-    """The owner of webhooks. Its methods may switch, and raise
+    """The owner of webhooks. Its methods may switch greenlets, and raise
     StorageUnavailable."""
 
     def hooks(self) -> Mapping[Any, H]:
@@ -281,7 +283,7 @@ class LogHooks(Service, Generic[H], dict=True):
 
     def _set(self, hooks: Mapping[Any, H]) -> None:
         """Send to these webhooks only. After the end, send to no webhook. Never
-        switches."""
+        switches greenlets."""
         if self.work.has_ended:
             hooks = {}
         for key in self.senders.keys() - hooks.keys():
@@ -293,8 +295,8 @@ class LogHooks(Service, Generic[H], dict=True):
                 self.senders[key] = HookSender(self, hook)
 
     def _look(self) -> None:
-        """Wake the consumers with something new to read. Switches. Raises
-        StorageUnavailable."""
+        """Wake the consumers with something new to read. Switches greenlets.
+        Raises StorageUnavailable."""
         apps = {sender.hook.app for sender in self.senders.values()}
         apps.update(self._more_apps())
         self._follower.watch(self.work.news, apps)
@@ -358,7 +360,7 @@ class HookSender(Generic[H]):
 
     def look(self, head: int, has_more: bool) -> None:
         """Note that the log has entries up to ``head``. ``has_more``: this user
-        may read new ones. Never switches."""
+        may read new ones. Never switches greenlets."""
         window = self.window
         if head > window.head:
             if self._has_looked and not has_more:
@@ -380,7 +382,7 @@ class HookSender(Generic[H]):
         self._hooks.owner.advance(self.hook, self.window.position)
 
     def _next(self) -> Entry | None:
-        """The next entry that the receiver wants. Switches. Raises
+        """The next entry that the receiver wants. Switches greenlets. Raises
         StorageUnavailable."""
         window = self.window
         while window.count:

@@ -25,7 +25,7 @@ from imserver.plugin.wire import Connection
 
 def erase_user(store: Store, app: str, user: str, name: str) -> None:
     """Delete the events of a user, and events that name the user. The event
-    that the account was removed stays. Switches.
+    that the account was removed stays. Switches greenlets.
 
     If ``name`` is empty, the messages of the user stay, and so do their events.
     Otherwise ``name`` replaces the user.

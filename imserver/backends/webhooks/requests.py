@@ -86,7 +86,7 @@ class LastAnswer(Struct, frozen=True, array_like=True):
 
 
 class LastAnswers(Service):
-    """Owner of the last answers, by app. Methods never switch."""
+    """Owner of the last answers, by app. Methods never switch greenlets."""
 
     _by_app: dict[str, deque[LastAnswer]] = field(default_factory=dict)
 
@@ -225,7 +225,7 @@ class WebhookQueue:
         self._logged_at = 0.0
 
     def add(self, event: bytes) -> None:
-        """Queue an event. Never switches."""
+        """Queue an event. Never switches greenlets."""
         tally = self._tally
         while self._waiting and (
             len(self._waiting) >= MAX_EVENTS
@@ -248,7 +248,8 @@ class WebhookQueue:
         return self._sent + len(self._waiting)
 
     def stop(self) -> None:
-        """Stop sending, and drop the waiting events. Never switches."""
+        """Stop sending, and drop the waiting events. Never switches
+        greenlets."""
         self.consumer.stop()
         waiting = self.waiting
         self._sent = 0
@@ -493,7 +494,7 @@ class WebhookQueues(Service):
 
     def get(self, app: str) -> WebhookQueue | None:
         """The queue of an app. None if the app has no receiver. Never
-        switches."""
+        switches greenlets."""
         return self._queues.get(app)
 
     def set(self, app: str, receiver: Receiver | None) -> None:
@@ -513,7 +514,7 @@ class WebhookQueues(Service):
 
     def stop(self, deadline: float) -> None:
         """Send the waiting events until ``deadline`` (monotonic), except to
-        failing back ends. Switches."""
+        failing back ends. Switches greenlets."""
         queues = tuple(self._queues.values())
         consumers = [queue.consumer for queue in queues]
         while monotonic() < deadline and any(

@@ -127,7 +127,7 @@ class ReviewRequests(Reviews):
             self.undecided[app] += 0
 
     def decide(self, app: str, facts: Mapping[str, Any]) -> ReviewDecision:
-        """Ask about a message and wait for the decision. Switches."""
+        """Ask about a message and wait for the decision. Switches greenlets."""
         decided: AsyncResult[ReviewDecision] = AsyncResult()
         self.review(app, facts, decided.set)
         return cast(ReviewDecision, decided.get())
@@ -143,7 +143,7 @@ class ReviewRequests(Reviews):
         messages of ``connection`` have theirs.
 
         If too many messages of the connection wait, the message is undecided at
-        once. The app must have a hook. Never switches.
+        once. The app must have a hook. Never switches greenlets.
         """
         hook = self.apps[app]
         question = _Question(facts, then, connection)
@@ -174,7 +174,7 @@ class ReviewRequests(Reviews):
 
     def pass_by(self, then: _Then, connection: Connection) -> None:
         """Allow a message that is not reviewed, after the earlier messages of
-        ``connection`` have their decisions. Never switches."""
+        ``connection`` have their decisions. Never switches greenlets."""
         question = _Question({}, then, connection)
         if self._queue(question, connection):
             self._decide(question, _ALLOWED)
@@ -231,7 +231,7 @@ class ReviewRequests(Reviews):
 
     def _decisions(self, batch: _Batch) -> list[ReviewDecision | None]:
         """Ask, and return the decisions. None stands for an answer that is not
-        valid. Switches. Raises Unreachable."""
+        valid. Switches greenlets. Raises Unreachable."""
         hook = batch.hook
 
         # Called when the request is sent; until then further messages join it.

@@ -123,7 +123,7 @@ class Webhooks(Observer):
 
     def parts_of(self, apps: Sequence[str]) -> list[NodePart]:
         """The state of the webhooks of these apps on this node. Never
-        switches."""
+        switches greenlets."""
         return [self._part_of(app) for app in apps]
 
     def _part_of(self, app: str) -> NodePart:
@@ -147,7 +147,7 @@ class Webhooks(Observer):
 
     def observes(self, settings: TenantSettings) -> bool:
         """Whether the back end of an app with these settings hears events.
-        Never switches."""
+        Never switches greenlets."""
         return bool(settings.webhook.url or settings.webhook.events)
 
     def began(self, connection: Connection) -> None:
@@ -189,7 +189,7 @@ class Webhooks(Observer):
 
     def wants_any(self, app: str, events: frozenset[str]) -> bool:
         """Whether the app's back end gets one of these events of connections.
-        Never switches."""
+        Never switches greenlets."""
         queue = self.queues.get(app)
         if queue is not None and not events.isdisjoint(queue.receiver.events):
             return True
@@ -197,14 +197,14 @@ class Webhooks(Observer):
 
     def has_receiver(self, app: str) -> bool:
         """Whether the app's back end gets any events, in any form. Never
-        switches."""
+        switches greenlets."""
         return app in self.queues or any(app in form.queues for form in self.forms)
 
     def channel(
         self, app: str, event: str, channel: str, facts: Mapping[str, Any]
     ) -> None:
         """Note that something has happened to a channel, or to one of its
-        subscribers. Never switches."""
+        subscribers. Never switches greenlets."""
         queue = self.queues.get(app)
         if queue is not None:
             self._add(queue, event, {"channel": channel, **facts})
@@ -249,7 +249,7 @@ class Webhooks(Observer):
         self, app: str, first: int, last: int, entries: Sequence[Entry]
     ) -> None:
         """Add the entries that a transaction of this node stored for an app
-        with a feed. Never switches."""
+        with a feed. Never switches greenlets."""
         self.feeds.committed(app, first, last, entries)
 
     def recorder(self, app: str, kind: str) -> RecordEvent | None:
@@ -286,7 +286,7 @@ class Webhooks(Observer):
             queue.add(self.event(receiver.app, event, facts))
 
     def event(self, app: str, event: str, facts: Mapping[str, Any]) -> bytes:
-        """An event that is not stored, as JSON. Never switches."""
+        """An event that is not stored, as JSON. Never switches greenlets."""
         number = f"{self._origin}-{next(self._numbers)}"
         head = {"id": number, "event": event, "app": app, "time": int(time())}
         return msgspec.json.encode({**head, "node": self._node(), **facts})

@@ -79,7 +79,7 @@ class ActionAcks(Service, dict=True):
 
     def turn_on(self, connection: Connection) -> None:
         """Number the messages to a connection from now on, if
-        :attr:`available`. Never switches."""
+        :attr:`available`. Never switches greenlets."""
         if self.messaging is None:
             return
         state = connection.dialect_state
@@ -92,7 +92,7 @@ class ActionAcks(Service, dict=True):
 
     def turn_off(self, connection: Connection) -> None:
         """Send messages without numbers to a connection from now on. Never
-        switches."""
+        switches greenlets."""
         state = acked_state(connection)
         if state.unacked is not None:
             self.clear(connection)
@@ -101,14 +101,14 @@ class ActionAcks(Service, dict=True):
 
     def begin(self, connection: Connection) -> None:
         """Deliver the messages that wait for a user on this node, after the
-        answer to the login. Never switches."""
+        answer to the login. Never switches greenlets."""
         app, user = app_and_user(connection)
         if self._pending.waits_for(app, user):
             gevent.spawn(self._pending.deliver, app, user)
 
     def ack(self, connection: Connection, command: AckNumber) -> Reply:
         """Handle an acknowledgement of a client: it has all messages up to a
-        number. Never switches."""
+        number. Never switches greenlets."""
         unacked = acked_state(connection).unacked
         if unacked is None or self.messaging is None:
             return Reply(ReplyCode.NO_ROUTE)
@@ -121,7 +121,7 @@ class ActionAcks(Service, dict=True):
 
     def reach(self, app: str, user: str, event: Event) -> None:
         """Send an unstored message to a user. If the user is awaited, the
-        message waits. May switch."""
+        message waits. May switch greenlets."""
         if self._pending.waits_for(app, user):
             self._pending.deliver(app, user)
         if self._reach.to_user(app, user, event) in (Outcome.NOT_SENT, Outcome.UNKNOWN):
@@ -129,13 +129,13 @@ class ActionAcks(Service, dict=True):
 
     def _unreached(self, app: str, user: str, event: Event) -> None:
         """Handle a push that was on its way to this node when its user left.
-        Never switches."""
+        Never switches greenlets."""
         if event.kind == "msg":
             self._hold(app, user, event)
 
     def _hold(self, app: str, user: str, event: Event) -> None:
         """Keep a message that has not reached its user, if the user is awaited.
-        Never switches."""
+        Never switches greenlets."""
         seconds = self._awaited.get((app, user), 0.0) - self.clock()
         if seconds > 0:
             self._pending.add(app, user, event, seconds)
@@ -144,7 +144,7 @@ class ActionAcks(Service, dict=True):
 
     def clear(self, connection: Connection) -> None:
         """Keep the unstored messages of a session that ends for the next
-        session. Never switches."""
+        session. Never switches greenlets."""
         unacked = acked_state(connection).unacked
         if unacked is None:
             return
@@ -157,14 +157,14 @@ class ActionAcks(Service, dict=True):
             self._pending.add(app, user, replace(event, channel=None), AWAIT_SECONDS)
 
     def ended(self, connection: Connection, _code: int) -> None:
-        """Handle the end of a connection. Never switches."""
+        """Handle the end of a connection. Never switches greenlets."""
         if connection.user is not None and acked_state(connection).unacked is not None:
             self.clear(connection)
             self.await_user(*app_and_user(connection))
 
     def await_user(self, app: str, user: str) -> None:
         """Await a user on all nodes for :data:`AWAIT_SECONDS`. Never
-        switches."""
+        switches greenlets."""
         awaited = Awaited(app, user)
         self._await(awaited)
         if self._node_messages is not None:
@@ -183,7 +183,7 @@ class ActionAcks(Service, dict=True):
             del self._awaited[next(iter(self._awaited))]
 
     def forget(self, app: str) -> None:
-        """Stop to await users of a deleted app. Never switches."""
+        """Stop to await users of a deleted app. Never switches greenlets."""
         of_app = [key for key in self._awaited if key[0] == app]
         for key in of_app:
             del self._awaited[key]

@@ -94,7 +94,7 @@ class ActionService:
 
     def login(self, connection: Connection, command: ActionLogin) -> Reply:
         """Begin a session and enter the room. A connection may log in again.
-        May switch.
+        May switch greenlets.
 
         After the answer 200, messages to the user and to the room reach this
         connection.
@@ -171,7 +171,7 @@ class ActionService:
         self, connection: Connection, command: Say, answer: Callable[[Reply], None]
     ) -> Reply | None:
         """Send a message to the session's receiver. The answer does not say
-        whether anybody received it. May switch.
+        whether anybody received it. May switch greenlets.
 
         The answer to a stored message follows the commit. In an app that stores
         messages, all are stored except messages to oneself. Messages to stored
@@ -225,7 +225,7 @@ class ActionService:
     ) -> Say | Reply:
         """Let the back end review a message that is not stored, if the app has
         reviews. Returns the message to send, or the reason why none is sent.
-        May switch."""
+        May switch greenlets."""
         if app not in self._reviews.apps:
             return command
         facts = {

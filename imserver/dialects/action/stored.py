@@ -58,8 +58,8 @@ class ActionMessages:
         messages of its ``room`` (``""``: none) and of the ``rooms`` in which
         the user is a stored member.
 
-        Switches if the login names a room. Messages sent to the room after the
-        return are delivered.
+        Switches greenlets if the login names a room. Messages sent to the room
+        after the return are delivered.
         """
         state = connection.dialect_state
         app, user = app_and_user(connection)
@@ -144,7 +144,7 @@ class ActionMessages:
         room: str = "",
     ) -> None:
         """Store a message to a user or to a room. The answer follows the
-        commit. Never switches."""
+        commit. Never switches greenlets."""
         draft = Draft(
             sender=connection.user or "",
             type=command.type,

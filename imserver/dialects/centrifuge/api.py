@@ -204,7 +204,7 @@ class NamedCommand(Struct):
 
 def publish(api: Api, app: str, request: _Publish) -> dict[str, Any]:
     """Publish to a channel. ``#`` with the id of a user stands for a push to
-    this user. May switch."""
+    this user. May switch greenlets."""
     (result,) = _publish_each(api, app, request, [request.channel])
     if "error" in result:
         error = result["error"]
@@ -214,7 +214,7 @@ def publish(api: Api, app: str, request: _Publish) -> dict[str, Any]:
 
 
 def broadcast(api: Api, app: str, request: _Broadcast) -> dict[str, Any]:
-    """Publish the same content to several channels. May switch."""
+    """Publish the same content to several channels. May switch greenlets."""
     if not request.channels:
         raise MethodFailed(codes.BAD_DATA)
     if len(request.channels) > MAX_CHANNELS:
@@ -227,7 +227,8 @@ def broadcast(api: Api, app: str, request: _Broadcast) -> dict[str, Any]:
 def _publish_each(
     api: Api, app: str, request: _Message, channels: list[str]
 ) -> list[dict[str, Any]]:
-    """Publish to each channel, once for each idempotency key. May switch."""
+    """Publish to each channel, once for each idempotency key. May switch
+    greenlets."""
     data = bytes(request.data)
     try:
         Call.check_json(data)
@@ -288,7 +289,7 @@ def _refused(refused: ChannelRefused) -> dict[str, Any]:
 
 def _connections_of(api: Api, app: str, request: _OfUser) -> list[str]:
     """The ids of a user's connections in this dialect. If a connection is
-    named, its id alone, if it belongs to the user. May switch."""
+    named, its id alone, if it belongs to the user. May switch greenlets."""
     if request.client:
         (row,) = api.core.connections.about(app, [request.client])
         if row is None or row.user != request.user or row.dialect != NAME:
@@ -301,7 +302,8 @@ def _connections_of(api: Api, app: str, request: _OfUser) -> list[str]:
 
 
 def subscribe(api: Api, app: str, request: _Subscribe) -> dict[str, Any]:
-    """Subscribe the connections of a user to a channel. May switch."""
+    """Subscribe the connections of a user to a channel. May switch
+    greenlets."""
     about = SubscriptionAbout(
         info=bytes_of(request.info),
         data=bytes_of(request.data),
@@ -326,7 +328,7 @@ def subscribe(api: Api, app: str, request: _Subscribe) -> dict[str, Any]:
 
 def unsubscribe(api: Api, app: str, request: _Unsubscribe) -> dict[str, Any]:
     """End the subscriptions of a user to a channel, or (``""``) to all
-    channels. May switch."""
+    channels. May switch greenlets."""
     connections = api.core.connections
     if request.channel and not request.channel.startswith(ALIAS):
         api.channels.options.known(app, request.channel)
@@ -358,7 +360,7 @@ def unsubscribe(api: Api, app: str, request: _Unsubscribe) -> dict[str, Any]:
 
 def disconnect(api: Api, app: str, request: _Disconnect) -> dict[str, Any]:
     """Close connections of a user: the named ones, or all of them in every
-    dialect. May switch."""
+    dialect. May switch greenlets."""
     given = request.disconnect
     if given is None and not (request.client or request.whitelist):
         if not request.user:
@@ -380,7 +382,7 @@ def disconnect(api: Api, app: str, request: _Disconnect) -> dict[str, Any]:
 
 def refresh(api: Api, app: str, request: _Refresh) -> dict[str, Any]:
     """Change the end of a user's sessions and what others see of the user, or
-    end the sessions now. May switch."""
+    end the sessions now. May switch greenlets."""
     connections = api.core.connections
     for connection in _connections_of(api, app, request):
         if request.expired:
@@ -415,7 +417,7 @@ def _find(
 def presence(
     api: Api, app: str, request: _OfChannel
 ) -> dict[str, dict[str, ClientView]]:
-    """The subscribers of a channel. May switch."""
+    """The subscribers of a channel. May switch greenlets."""
     channel = _find(api, app, request.channel, lambda options: options.presence)
     clients: dict[str, ClientView] = {}
     after = ""
@@ -430,14 +432,15 @@ def presence(
 
 
 def count_presence(api: Api, app: str, request: _OfChannel) -> Struct:
-    """The numbers of subscribers and of users of a channel. May switch."""
+    """The numbers of subscribers and of users of a channel. May switch
+    greenlets."""
     channel = _find(api, app, request.channel, lambda options: options.presence)
     counts = api.channels.members.count_users(app, channel, Limit.PRESENCE)
     return PresenceStatsResult(*counts)
 
 
 def history(api: Api, app: str, request: _History) -> HistoryResult:
-    """The publications of a channel. May switch."""
+    """The publications of a channel. May switch greenlets."""
     channel = _find(api, app, request.channel, lambda options: options.has_history)
     if request.since is None:
         since = None
@@ -450,7 +453,7 @@ def history(api: Api, app: str, request: _History) -> HistoryResult:
 
 
 def remove_history(api: Api, app: str, request: _OfChannel) -> dict[str, Any]:
-    """Remove the publications of a channel. May switch."""
+    """Remove the publications of a channel. May switch greenlets."""
     channel = _find(api, app, request.channel, lambda options: options.has_history)
     api.channels.histories.remove(app, channel)
     return {}
@@ -487,8 +490,8 @@ def _matcher_of(pattern: str) -> Callable[[str], bool]:
     """The function that tells whether a name matches a pattern. Raises
     :class:`MethodFailed`.
 
-    May switch, because it takes milliseconds to compile 255 wildcards, and a
-    pattern may stand for 64 others.
+    May switch greenlets, because it takes milliseconds to compile 255
+    wildcards, and a pattern may stand for 64 others.
     """
     matches = []
     for alternative in alternatives_of(pattern):
@@ -526,7 +529,7 @@ def alternatives_of(pattern: str) -> list[str]:
 
 def info(api: Api, app: str, _request: _Request) -> dict[str, Any]:
     """The numbers of connections and channels of the app. One row stands for
-    all nodes. May switch."""
+    all nodes. May switch greenlets."""
     count = api.core.presence.counts([app]).apps[app]
     node = api.core.node_name
     return {
@@ -627,8 +630,8 @@ def _decode_lines(content: bytes) -> list[NamedCommand]:
 
 
 def _decode_commands(content: bytes) -> list[dict[str, Raw]]:
-    """The commands of a batch. May switch. Raises ValueError, RecursionError
-    and :class:`ApiProblem`."""
+    """The commands of a batch. May switch greenlets. Raises ValueError,
+    RecursionError and :class:`ApiProblem`."""
     Call.require_few_commands(content, MAX_CHANNELS)
     if is_long_turn():
         serve_others()
@@ -674,7 +677,7 @@ def _read_commands(decode: Callable[[bytes], list[Any]], api: Api, call: Call) -
 
 
 def _run(method: Method, api: Api, call: Call, request: Partial) -> dict[str, Any]:
-    """The reply of a method. May switch."""
+    """The reply of a method. May switch greenlets."""
     try:
         request.check()
     except ValueError as error:

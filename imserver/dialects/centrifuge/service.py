@@ -316,7 +316,7 @@ class CentrifugeAnswers(ChannelAnswers):
 
     def are_renewed(self, app: str, options: ChannelSettings) -> bool:
         """Whether the back end, and not the client, renews subscriptions to
-        such channels. Never switches."""
+        such channels. Never switches greenlets."""
         return options.subscribe == "back_end" and self._back_ends.has(
             app, "sub_refresh"
         )
@@ -436,7 +436,7 @@ class CentrifugeService:
 
     def opened(self, connection: Connection, head: Head) -> None:
         """Expect the login of a new connection. Its path may name an app. Never
-        switches."""
+        switches greenlets."""
         segments = head.path.split("/")
         if len(segments) > _SEGMENTS_WITHOUT_APP:
             app = unquote(segments[2])
@@ -517,8 +517,9 @@ class CentrifugeService:
     def _admit(
         self, connection: Connection, app: str, command: CentrifugeLogin
     ) -> _Admission:
-        """Decide about a client by its token or by the back end. May switch.
-        Raises BadToken, TokenExpired, BackEndUnavailable and BackEndRefused."""
+        """Decide about a client by its token or by the back end. May switch
+        greenlets. Raises BadToken, TokenExpired, BackEndUnavailable and
+        BackEndRefused."""
         if command.token or not self._back_ends.has(app, "connect"):
             return self._check(connection, app, command.token)
         decision = self._logins.admit(app, NAME, connection)
@@ -560,7 +561,7 @@ class CentrifugeService:
 
     def _check(self, connection: Connection, app: str, token: str) -> _Admission:
         """Decide about a client by its token. The claims count only if the
-        app's keys have verified them. May switch.
+        app's keys have verified them. May switch greenlets.
 
         An open app asks for no proof, so the token may name any user (``""``:
         none). Raises BadToken.
@@ -617,7 +618,7 @@ class CentrifugeService:
         subscription is refused, close the connection.
 
         The client subscribes by its own right to the channels that an
-        unverified token requests. May switch.
+        unverified token requests. May switch greenlets.
         """
         personal = self._personal_channel(connection, admission)
         wanted = _claimed_channels(admission, command, personal.alias)
@@ -681,7 +682,8 @@ class CentrifugeService:
         )
 
     def _follow_log(self, connection: Connection, state: CentrifugeState) -> None:
-        """Let a user receive stored messages on a connection. May switch."""
+        """Let a user receive stored messages on a connection. May switch
+        greenlets."""
         if not connection.user or self._catch_up is None:
             return
         try:
@@ -699,7 +701,7 @@ class CentrifugeService:
     ) -> list[str]:
         """The channels to which a client subscribes by its own right: channels
         of its unverified token, and channels that it chooses. The chosen ones
-        are added to ``wanted``. May switch. Raises ChannelRefused."""
+        are added to ``wanted``. May switch greenlets. Raises ChannelRefused."""
         for channel in requested:
             self._commands.permit(connection, channel, "")
         if not command.channels:
@@ -712,8 +714,8 @@ class CentrifugeService:
     def _subscribe(
         self, connection: Connection, state: CentrifugeState, wanted: _WantedChannels
     ) -> dict[str, Subscribed]:
-        """Subscribe a client to all channels that its login wants. May switch.
-        Raises ChannelRefused."""
+        """Subscribe a client to all channels that its login wants. May switch
+        greenlets. Raises ChannelRefused."""
         for channel, claims in wanted.claims.items():
             state.set_info(channel, bytes_of(claims.info))
             _set_end(state, channel, claims.expire_at)
@@ -762,9 +764,9 @@ class CentrifugeService:
 
         As in Centrifugo, other channels are left out. If a back end has
         admitted the client, the back end alone names its channels. No back end
-        is asked about a channel. May switch. Raises ChannelRefused if the
-        client names too many channels, or if a channel or its group is unknown
-        or unavailable.
+        is asked about a channel. May switch greenlets. Raises ChannelRefused if
+        the client names too many channels, or if a channel or its group is
+        unknown or unavailable.
         """
         app = connection.app or ""
         choices = list[str]()
@@ -790,7 +792,7 @@ class CentrifugeService:
 
     def refresh(self, connection: Connection, command: RefreshLogin) -> Reply | None:
         """Renew the token of a session. If the new token names other channels,
-        the client must connect again. May switch."""
+        the client must connect again. May switch greenlets."""
         app = connection.app or ""
         try:
             admission = self._check(connection, app, command.token)
@@ -874,7 +876,7 @@ class CentrifugeService:
         position: Position | None,
     ) -> None:
         """Note that the back end has subscribed a connection of this node.
-        Never switches."""
+        Never switches greenlets."""
         state = connection.dialect_state
         if not (new and isinstance(state, CentrifugeState)):
             return
@@ -913,7 +915,7 @@ class CentrifugeService:
     def refresh_subscription(
         self, connection: Connection, command: RefreshSubscription
     ) -> Reply | None:
-        """Renew the token of a subscription. May switch, as
+        """Renew the token of a subscription. May switch greenlets, as
         :meth:`ChannelCommands.permit` does."""
         state = _state_of(connection)
         is_member = self._channels.members.has(connection, command.channel)
@@ -938,7 +940,7 @@ class CentrifugeService:
         if the log that it must follow is available again.
 
         Let the back end renew the sessions and subscriptions that it renews.
-        Never switches.
+        Never switches greenlets.
         """
         state = connection.dialect_state
         if not isinstance(state, CentrifugeState):
@@ -965,7 +967,7 @@ class CentrifugeService:
     ) -> None:
         """Close a connection if the client has not renewed the token of a
         subscription. Let the back end renew other subscriptions. Never
-        switches."""
+        switches greenlets."""
         app = connection.app or ""
         has = self._channels.members.has
         ends = {
@@ -1027,7 +1029,8 @@ class CentrifugeService:
     def presence_stats(
         self, connection: Connection, command: AskPresenceStats
     ) -> Reply:
-        """The numbers of subscribers and of users of a channel. May switch."""
+        """The numbers of subscribers and of users of a channel. May switch
+        greenlets."""
         try:
             channel = self._commands.check_presence(connection, command.channel)
         except ChannelRefused as refused:

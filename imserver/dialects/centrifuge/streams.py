@@ -172,7 +172,7 @@ class CentrifugeStreams:
         return StreamPath(method, open_stream, refuse)
 
     def _begin(self, stream: Stream, encoding: StreamEncoding, data: bytes) -> None:
-        """Carry out the commands in a request. May switch."""
+        """Carry out the commands in a request. May switch greenlets."""
         text = encoding.dialect.text
         try:
             if text:
@@ -187,7 +187,7 @@ class CentrifugeStreams:
     def _begin_receiving(
         self, stream: Stream, _encoding: StreamEncoding, data: bytes
     ) -> None:
-        """Log in a client that only receives. May switch."""
+        """Log in a client that only receives. May switch greenlets."""
 
         def answer(reply: Reply) -> None:
             if isinstance(reply.data, ConnectResult):
@@ -247,7 +247,7 @@ class Emulation:
 
     def serve(self, session: str, data: bytes) -> Emulated:
         """Carry out the commands of the client whose secret is ``session``,
-        without waiting for their end. May switch."""
+        without waiting for their end. May switch greenlets."""
         address = self._table.secrets.read(session)
         if address is None:
             return Emulated.UNKNOWN
@@ -270,7 +270,7 @@ class Emulation:
 
     def _serve_here(self, commands: EmulatedCommands) -> Emulated:
         """Queue commands of a stream of this node. The commands of a stream are
-        carried out in order. Never switches."""
+        carried out in order. Never switches greenlets."""
         stream = self._table.at(commands.number)
         if not isinstance(stream, Stream):
             return Emulated.UNKNOWN
@@ -330,7 +330,7 @@ _PROBLEMS: Final = {
 
 def _emulate(emulation: Emulation, call: Call) -> HttpResponse:
     """Queue commands of a stream. After 404 and 5xx, clients close their stream
-    and reconnect. May switch."""
+    and reconnect. May switch greenlets."""
     session, data = call.input
     problem = _PROBLEMS.get(emulation.serve(session, data))
     if problem is not None:

@@ -84,7 +84,8 @@ class ClientService:
         send its id.
 
         The client can be reached when it receives its id. In demo mode the
-        system need not be registered. May switch. Raises StorageUnavailable.
+        system need not be registered. May switch greenlets. Raises
+        StorageUnavailable.
         """
         params = head.params()
         system = params.get("systemId", "")
@@ -137,7 +138,7 @@ class ClientService:
 
     def ended(self, connection: Connection, _code: int) -> None:
         """Handle the end of a connection that has left the hub and its groups.
-        Never switches."""
+        Never switches greenlets."""
         if connection.app is not None:
             self._hub.close_unregistered(connection.app)
 
@@ -155,7 +156,7 @@ class ClientService:
         if it is registered already.
 
         Raises StorageUnavailable and BadTenant, the latter also if the system
-        was deleted and some of its files are left. May switch.
+        was deleted and some of its files are left. May switch greenlets.
         """
         return self._tenants.register(_app_named(system))
 
@@ -164,7 +165,7 @@ class ClientService:
         return self._tenants.resolve(_app_named(system))
 
     def is_registered(self, system: str) -> bool:
-        """Whether a system is registered. May switch."""
+        """Whether a system is registered. May switch greenlets."""
         return self._tenants.find(_app_named(system)) is not None
 
     # --- groups ---------------------------------------------------------------

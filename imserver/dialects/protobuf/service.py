@@ -86,7 +86,7 @@ class SyncDeadlines:
         """(deadline, connections), the latest last."""
 
     def expect(self, connection: Connection) -> None:
-        """Start the deadline of a session. Never switches."""
+        """Start the deadline of a session. Never switches greenlets."""
         deadline = monotonic() + self._hold_seconds
         if self.expected:
             last_deadline, connections = self.expected[-1]
@@ -99,7 +99,7 @@ class SyncDeadlines:
 
     def cancel(self, connection: Connection) -> None:
         """End the deadline of a session that has synced or ended. Never
-        switches."""
+        switches greenlets."""
         for _, connections in self.expected:
             connections.discard(connection)
 
@@ -127,7 +127,7 @@ class SyncDeadlines:
 
 class PageEnds:
     """The last id sent to each client that must still request more entries.
-    Never switches.
+    Never switches greenlets.
 
     If a newer entry is delivered meanwhile, the client continues from the id of
     this entry, although it lacks entries before it. Then this table tells where
@@ -235,7 +235,7 @@ class ProtobufService:
         }
 
     def ended(self, connection: Connection, _code: int) -> None:
-        """Handle the end of a connection. Never switches."""
+        """Handle the end of a connection. Never switches greenlets."""
         self._uplink.ended(connection)
         self._cancel_deadlines(connection)
         self.page_ends.forget(connection)
@@ -252,7 +252,8 @@ class ProtobufService:
         command: ChatLogin,
         answer: Callable[[Reply], None],
     ) -> Reply | None:
-        """Begin a session of the account that the token names. May switch.
+        """Begin a session of the account that the token names. May switch
+        greenlets.
 
         After the answer 200 the user can be reached on this connection. After a
         refusal the client may try again. If the user is online already, the
@@ -348,7 +349,7 @@ class ProtobufService:
         return decision
 
     def check(self, connection: Connection) -> float:
-        """Close a session whose token has expired. Never switches.
+        """Close a session whose token has expired. Never switches greenlets.
 
         The sweep calls this, because a timer for each session would use more
         memory than the rest of the session.
@@ -365,7 +366,7 @@ class ProtobufService:
 
     def sync(self, connection: Connection, command: ChatSync) -> Reply:
         """Answer with the messages after an id: a full page, or the last ones.
-        Switches.
+        Switches greenlets.
 
         Entries that the client cannot express are skipped. If no answer is
         possible, the connection is closed. Otherwise it would receive new

@@ -110,7 +110,7 @@ class ProtobufUplink:
 
     def begin(self, app: str, user: str) -> int:
         """Begin an uplink session, in which messages count from the start
-        again. Returns its number. Switches.
+        again. Returns its number. Switches greenlets.
 
         After the return, each message of the user's older sessions is in the
         log, or is never stored. This holds for messages that wait here, and for
@@ -121,12 +121,12 @@ class ProtobufUplink:
         return session
 
     def ended(self, connection: Connection) -> None:
-        """Handle the end of a connection. Never switches."""
+        """Handle the end of a connection. Never switches greenlets."""
         self.queues.pop(connection, None)
 
     def send(self, connection: Connection, command: ChatMessage) -> None:
         """Accept a message. It is acknowledged after the commit. Never
-        switches.
+        switches greenlets.
 
         Only the next number is accepted. If the client repeats the last number,
         it is acknowledged again. Acknowledgements are sent in order, so earlier
@@ -161,7 +161,7 @@ class ProtobufUplink:
             self._hand_on(connection, queue)
 
     def _hand_on(self, connection: Connection, queue: _Queue) -> None:
-        """Pass the waiting messages to storage. Never switches."""
+        """Pass the waiting messages to storage. Never switches greenlets."""
         messages = queue.messages
         queue.messages = []
         queue.storing = len(messages)
@@ -227,7 +227,7 @@ class ProtobufUplink:
         command: ChatMessage,
         result: Appended | Rejected | StorageUnavailable,
     ) -> None:
-        """Handle the result of a message. Never switches."""
+        """Handle the result of a message. Never switches greenlets."""
         state = connection.dialect_state
         number = command.number
         if self.queues.get(connection) is not queue:

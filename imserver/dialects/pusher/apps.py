@@ -142,7 +142,7 @@ def entrance(tenant: Tenant) -> str:
 class PusherApps:
     """The apps that speak Pusher's protocol, by their names here and in the
     protocol. Sets their webhooks, and the meaning of the names of their
-    channels. Never switches."""
+    channels. Never switches greenlets."""
 
     def __init__(
         self, tenants: Tenants, hooks: PusherHooks, channels: Channels

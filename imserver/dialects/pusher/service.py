@@ -220,7 +220,7 @@ class PusherService:
 
     def sign_in(self, connection: Connection, command: SignIn) -> Reply:
         """Make the connection a session of the user whom the back end has
-        signed. May switch.
+        signed. May switch greenlets.
 
         Only a sign-in proves who the user is: back ends also sign presence data
         for names that clients choose.
@@ -304,7 +304,7 @@ class PusherService:
         """Raise :class:`NotPermitted` or :class:`ChannelRefused` if the
         connection may not subscribe.
 
-        Switches if the decision needs the back end or a group.
+        Switches greenlets if the decision needs the back end or a group.
         """
         channel = command.channel
         if channel.startswith("#"):
@@ -353,8 +353,8 @@ class PusherService:
     def _join(
         self, connection: Connection, app: PusherApp, channel: str
     ) -> list[ChannelMember]:
-        """Subscribe, and answer with the state of the channel. May switch.
-        Raises ChannelRefused.
+        """Subscribe, and answer with the state of the channel. May switch
+        greenlets. Raises ChannelRefused.
 
         Returns the subscribers of a presence channel in the order of joining.
         """
@@ -389,7 +389,7 @@ class PusherService:
         return rows
 
     def unsubscribe(self, connection: Connection, command: PusherUnsubscribe) -> Reply:
-        """End a subscription. Never switches."""
+        """End a subscription. Never switches greenlets."""
         app = self._app_of(connection)
         if app is None:
             return Reply.OK
@@ -405,7 +405,7 @@ class PusherService:
 
     def _left(self, connection: Connection, channels: tuple[str, ...]) -> None:
         """Send the new numbers of subscribers of channels that a connection of
-        this node has left. Never switches."""
+        this node has left. Never switches greenlets."""
         app = self._apps.by_name.get(connection.app or "")
         if app is not None and connection.encoding.dialect.name == NAME:
             for channel in channels:
@@ -417,7 +417,7 @@ class PusherService:
         self, connection: Connection, app: PusherApp, command: PusherSubscribe
     ) -> None:
         """Subscribe to a presence channel, as the member in the signed data.
-        May switch."""
+        May switch greenlets."""
         channel = command.channel
         member = _signed_member(command)
         user = str(member.user_id)
@@ -476,7 +476,8 @@ class PusherService:
             raise NotPermitted("The channel has too many members", "LimitReached", 403)
 
     def _all(self, app: str, channel: str) -> Iterator[ChannelMember]:
-        """All members of a channel, in the order of joining. May switch."""
+        """All members of a channel, in the order of joining. May switch
+        greenlets."""
         after = ""
         while True:
             page = self._channels.members.page(app, channel, after, _PAGE)
@@ -489,7 +490,7 @@ class PusherService:
         self, connection: Connection, channel: str, was_subscribed: bool
     ) -> None:
         """Remove a connection that has left a presence channel, or was refused
-        there. Never switches.
+        there. Never switches greenlets.
 
         If it was the user's last connection on this node, the channel is
         notified, unless it was refused and nobody knows the user.
@@ -537,7 +538,7 @@ class PusherService:
 
     def _notify_removed(self, app: str, channel: str, user: str) -> None:
         """Send ``member_removed``, unless the user is still in the channel on
-        some node. May switch."""
+        some node. May switch greenlets."""
         if any(_user_in(each) == user for each in self._all(app, channel)):
             return
         here = self._users.get((app, channel), {}).get(user)
@@ -649,7 +650,8 @@ class PusherService:
         about: dict[str, Any],
         skipped: Connection | None = None,
     ) -> None:
-        """Send a notice to the subscribers of a channel. May switch."""
+        """Send a notice to the subscribers of a channel. May switch
+        greenlets."""
         event = Event(
             kind, "", "", data=msgspec.json.encode(about), channel=ChannelPart(channel)
         )
@@ -658,7 +660,7 @@ class PusherService:
 
     def _count(self, app: PusherApp, channel: str) -> None:
         """Send subscribers their number soon, if the app wants that. Never
-        switches."""
+        switches greenlets."""
         key = (app.app, channel)
         wanted = app.settings.subscription_count
         if not wanted or channel.startswith((PRESENCE, "#")) or key in self._counting:
@@ -690,8 +692,8 @@ class PusherService:
         data: str,
         except_socket: str = "",
     ) -> None:
-        """Send an event of the back end to a channel. May switch. Raises
-        :class:`ChannelRefused`.
+        """Send an event of the back end to a channel. May switch greenlets.
+        Raises :class:`ChannelRefused`.
 
         ``except_socket``: the ``socket_id`` of a connection that does not
         receive it.
@@ -710,11 +712,12 @@ class PusherService:
         )
 
     def users(self, app: str, channel: str) -> list[str]:
-        """The ids of the members of a presence channel. May switch."""
+        """The ids of the members of a presence channel. May switch
+        greenlets."""
         return list(_users_of(self._all(app, channel)))
 
     def cached(self, app: str, channel: str) -> Event | None:
-        """The last event of a cache channel. May switch. Raises
+        """The last event of a cache channel. May switch greenlets. Raises
         :class:`ChannelRefused`."""
         page = self._channels.histories.read(app, channel, limit=1, reverse=True)
         if page.publications:

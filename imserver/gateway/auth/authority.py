@@ -115,7 +115,7 @@ class KeyUses(Service):
 
     It owns these numbers. They are bounded: beyond :data:`MAX_USES` rows a
     request counts for its key alone. Counting begins with the first
-    :meth:`take` (``wanted``). Never switches.
+    :meth:`take` (``wanted``). Never switches greenlets.
     """
 
     wanted: bool = False
@@ -264,7 +264,7 @@ class Keys:
     def expire(self, is_banned: Callable[[str, str], bool]) -> None:
         """End the keys that have expired. Refuse the keys of banned makers
         while the ban lasts. The lock of an account is a ban, too. Called once a
-        second; never switches."""
+        second; never switches greenlets."""
         barred = frozenset(
             key.id
             for key in self._stored.values()
@@ -284,7 +284,8 @@ class Keys:
         self._holders.pop(connection, None)
 
     def is_valid(self, key: str) -> bool:
-        """Whether the key with this id may still act. Never switches."""
+        """Whether the key with this id may still act. Never switches
+        greenlets."""
         return any(each.key == key and each.scopes for each in self._known.values())
 
     def close(self) -> bool:
@@ -325,9 +326,10 @@ class Authority(Service):
         ``need`` accepts.
 
         ``host``: client address. ``token``: a token that was sent outside the
-        header ``authorization``. May switch. Raises StorageUnavailable and
-        IssuerUnavailable if ``need`` accepts tokens of users. The user of a
-        valid token is returned even if ``need`` does not accept it.
+        header ``authorization``. May switch greenlets. Raises
+        StorageUnavailable and IssuerUnavailable if ``need`` accepts tokens of
+        users. The user of a valid token is returned even if ``need`` does not
+        accept it.
         """
         if self.keys.demo:
             return self._identify_in_demo_mode(need, headers, token)
@@ -374,7 +376,7 @@ class Authority(Service):
     def proof(self, principal: Principal, headers: Mapping[str, str]) -> str:
         """The proof of a principal, which :meth:`still_holds` checks later. A
         webhook or a stream keeps it, because it works on after the request. A
-        proof is no token. May switch. Raises StorageUnavailable."""
+        proof is no token. May switch greenlets. Raises StorageUnavailable."""
         if principal.kind in TOKEN_HOLDERS:
             token = bearer(headers.get("authorization", ""))
             try:
@@ -392,7 +394,7 @@ class Authority(Service):
     def still_holds(self, app: str, user: str, proof: str) -> bool:
         """Whether the token or key of a proof is still valid. A new password, a
         logout or a new token of a bot ends it, and so does the end of a session
-        token or key. May switch. Raises StorageUnavailable."""
+        token or key. May switch greenlets. Raises StorageUnavailable."""
         kind, _, rest = proof.partition(":")
         if kind == "account":
             return self.accounts.still_holds(app, user, rest)
@@ -405,7 +407,7 @@ class Authority(Service):
     def with_programs(self, app: str, users: Sequence[str]) -> list[str]:
         """These users, then their bots, which are banned and muted with them.
         If the database does not answer, the result has the users alone, because
-        a ban must not wait. May switch."""
+        a ban must not wait. May switch greenlets."""
         try:
             bots = self.accounts.programs_of(app, users)
         except StorageUnavailable:
@@ -414,7 +416,8 @@ class Authority(Service):
 
     def unlocked(self, app: str, users: Sequence[str]) -> list[str]:
         """These users and their bots, without the locked accounts. The ban of a
-        lock ends only with the lock. May switch. Raises StorageUnavailable."""
+        lock ends only with the lock. May switch greenlets. Raises
+        StorageUnavailable."""
         users = self.with_programs(app, users)
         locked = {
             each.user
@@ -425,8 +428,8 @@ class Authority(Service):
 
     def may_act_on(self, principal: Principal, app: str, users: Sequence[str]) -> bool:
         """Whether a principal may act on these users: a back end on all, an
-        account that acts by its role on those below it. May switch. Raises
-        StorageUnavailable."""
+        account that acts by its role on those below it. May switch greenlets.
+        Raises StorageUnavailable."""
         if not principal.staff:
             return True
         return all(
@@ -485,8 +488,8 @@ class Authority(Service):
         )
 
     def _session(self, credential: str) -> AccountSession | None:
-        """The login of an account or bot with this token. May switch. Raises
-        StorageUnavailable."""
+        """The login of an account or bot with this token. May switch greenlets.
+        Raises StorageUnavailable."""
         try:
             return self.accounts.holder(credential)
         except BadToken:
@@ -588,7 +591,7 @@ def is_token(credential: str) -> bool:
 
 
 class AllowLists:
-    """Owner of the address networks of the apps. Never switches.
+    """Owner of the address networks of the apps. Never switches greenlets.
 
     ``apps_of(host)`` returns the apps that list the address ``host``.
     """

@@ -137,7 +137,7 @@ class Issuer(Service, dict=True):
 
     def _fetch(self) -> None:
         """Fetch the keys, at most once per :data:`RETRY_SECONDS`. Callers share
-        one fetch. Switches."""
+        one fetch. Switches greenlets."""
         if self._fetching is not None:
             self._fetching.wait(self.seconds)
             return

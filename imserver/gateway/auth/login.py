@@ -131,7 +131,7 @@ class Logins(Service):
     def takes_user(self, app: str, user: str) -> bool:
         """Whether a user id is short enough for an app, and not the name of an
         erased user. For an unknown app whose name is a number, the limit of the
-        originals counts. Never switches."""
+        originals counts. Never switches greenlets."""
         rule = self.rule_of(app)
         if rule is not None:
             limit = rule.user_bytes
@@ -221,7 +221,7 @@ class Logins(Service):
     def _read_token(
         self, rule: Rule, attempt: _Attempt, may_lack_user: bool
     ) -> LoginDecision:
-        """Decide by the token of a login. May switch."""
+        """Decide by the token of a login. May switch greenlets."""
         app = attempt.app
         user = attempt.user
         peer = attempt.request.peer
@@ -245,7 +245,7 @@ class Logins(Service):
     ) -> LoginDecision:
         """Let the back end of the app decide about a login that its token
         allows. The session ends when the token or the decision of the back end
-        ends, whichever is first. Switches."""
+        ends, whichever is first. Switches greenlets."""
         app = attempt.app
         request = attempt.request
         user = attempt.user or decision.user
@@ -264,7 +264,7 @@ class Logins(Service):
 
     def admit(self, app: str, dialect: str, connection: Connection) -> LoginDecision:
         """Decide whether a connection may use ``app`` before it names a user.
-        Never switches.
+        Never switches greenlets.
 
         Checks the dialect, the origin of the page and the connection quota. The
         caller checks whether the app admits connections without a login.
@@ -292,7 +292,7 @@ class Logins(Service):
 
     def rule_of(self, app: str) -> Rule | None:
         """The login rule of an app, which is no alias. None: nobody gets in.
-        Never switches."""
+        Never switches greenlets."""
         rule = self._rules.get(app)
         if rule is None:
             tenant = self.tenants.get(app)
@@ -418,7 +418,7 @@ class Logins(Service):
 
     def log_page(self, origin: str, host: str) -> None:
         """Log that no app accepts requests of a page from an address that it
-        lists. Never switches.
+        lists. Never switches greenlets.
 
         ``origin``: the header. ``host``: the address.
         """
@@ -487,7 +487,7 @@ class Logins(Service):
     ) -> None:
         """Count a refused login by its reason, tell the observer, and log it: a
         line per cause and minute, and at most :data:`MAX_REFUSALS_LOGGED` per
-        minute. Never switches.
+        minute. Never switches greenlets.
 
         ``app`` and ``user`` may be any text of a client, and ``detail`` may
         quote its token: each is cut. ``peer``: its address, with or without a
@@ -546,7 +546,8 @@ class Logins(Service):
     def wants_account(self, app: str, by_account: bool) -> bool:
         """Whether the receiver of a first message must be an account, because
         all users of the app are. In demo mode anybody is a user: there it must
-        be one ``by_account``, if the sender is one. Never switches."""
+        be one ``by_account``, if the sender is one. Never switches
+        greenlets."""
         if app in self.account_apps or not (by_account and self.keys.demo):
             return app in self.account_apps
         rule = self.rule_of(app)
@@ -563,7 +564,8 @@ class Logins(Service):
         """Apply ``decision`` to the session that ``connection`` has begun or
         renewed.
 
-        App, user and device of the connection must be set. Never switches.
+        App, user and device of the connection must be set. Never switches
+        greenlets.
         """
         if connection.state >= CLOSING:
             return
@@ -590,7 +592,7 @@ class Logins(Service):
 
     def ended(self, connection: Connection, code: int) -> None:
         """Release everything of a closed connection, with or without a session.
-        Never switches."""
+        Never switches greenlets."""
         if self._expiry.ends:
             self._expiry.forget(connection)
         if self._quota.taken:

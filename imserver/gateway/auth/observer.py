@@ -88,19 +88,19 @@ class Observer:
 
     def observes(self, settings: TenantSettings) -> bool:
         """Whether it receives the logins to an app with these settings. Never
-        switches."""
+        switches greenlets."""
         return False
 
     def began(self, connection: Connection) -> None:
         """Receive a connection that has become a session, or has logged in
-        again. Never switches."""
+        again. Never switches greenlets."""
 
     def ended(self, connection: Connection, code: int) -> None:
-        """A connection is over. Never switches."""
+        """A connection is over. Never switches greenlets."""
 
     def message(self, app: str, sender: str, facts: Mapping[str, Any]) -> None:
         """Receive a message of a user that is not stored. ``facts`` are its
-        ``type``, ``text`` and receiver. Never switches."""
+        ``type``, ``text`` and receiver. Never switches greenlets."""
 
     def absent(self, app: str, pushes: Sequence[tuple[str, Event]]) -> None:
         """Receive pushes to users who are offline, each as (user, push). May
@@ -108,15 +108,16 @@ class Observer:
 
     def recorder(self, app: str, kind: str) -> RecordEvent | None:
         """The function that stores an event of this kind; None if nobody wants
-        it. Never switches."""
+        it. Never switches greenlets."""
         return None
 
     def acted(self, act: Act) -> None:
-        """Receive a change that somebody has made. May switch; never raises."""
+        """Receive a change that somebody has made. May switch greenlets; never
+        raises."""
 
     def refused(self, refusal: Denial) -> None:
         """Receive the refusal of a login, command or request. Never
-        switches."""
+        switches greenlets."""
 
 
 class Observers(Observer):
@@ -215,7 +216,8 @@ def observer_of(observers: Sequence[Observer]) -> Observer:
 
 def report_commands(observer: Observer) -> Callable[[Connection, str, Command], None]:
     """The function that reports a command that has succeeded. Its arguments are
-    the connection, the name of the act, and the command. It may switch."""
+    the connection, the name of the act, and the command. It may switch
+    greenlets."""
 
     def acted(connection: Connection, name: str, command: Command) -> None:
         app = connection.app or ""

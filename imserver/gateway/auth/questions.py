@@ -76,8 +76,8 @@ class AccountLookup:
     """Answers who holds a token of an account or a bot, and which users are
     accounts.
 
-    All questions may switch and raise StorageUnavailable. This base class
-    answers for a node without accounts.
+    All questions may switch greenlets and raise StorageUnavailable. This base
+    class answers for a node without accounts.
     """
 
     def holder(self, token: str | bytes) -> AccountSession:
@@ -119,14 +119,15 @@ class Relations:
 
     Every route and command that names or shows a user asks it. ``by`` ``""`` is
     a back end: it acts for the app, and nothing is hidden from it. Every
-    question but :meth:`limits` may switch and raise StorageUnavailable. This
-    base class answers for a node where nobody blocks others or hides: everybody
-    may do everything, and no question switches.
+    question but :meth:`limits` may switch greenlets and raise
+    StorageUnavailable. This base class answers for a node where nobody blocks
+    others or hides: everybody may do everything, and no question switches
+    greenlets.
     """
 
     def limits(self, app: str, by: str) -> bool:
         """Whether anything in this app can be hidden from ``by``. Never
-        switches."""
+        switches greenlets."""
         return False
 
     def blocked_by(self, app: str, by: str, users: Iterable[str]) -> list[str]:
@@ -216,7 +217,7 @@ class BackEnds:
 
     def is_ready(self, app: str) -> bool:
         """Whether the back end that the settings of an app name can be asked.
-        Never switches."""
+        Never switches greenlets."""
         return False
 
     def authorise(
@@ -227,20 +228,21 @@ class BackEnds:
         return None
 
     def has(self, app: str, call: BackEndCall) -> bool:
-        """Whether a back end of the app gets this question. Never switches."""
+        """Whether a back end of the app gets this question. Never switches
+        greenlets."""
         return False
 
     def headers_of(self, app: str, given: Mapping[str, str]) -> dict[str, str] | None:
         """The headers of a new client (by names in lower case) that requests
         about it repeat.
 
-        None: the app has no back end. Never switches.
+        None: the app has no back end. Never switches greenlets.
         """
         return None
 
     def emulated_headers_of(self, app: str, given: Mapping[str, str]) -> dict[str, str]:
         """The headers set in the SDK of a client that requests about it repeat.
-        Never switches."""
+        Never switches greenlets."""
         return {}
 
     def ask(
@@ -252,7 +254,7 @@ class BackEnds:
         kind: type[T],
     ) -> T:
         """Ask on behalf of a connection, and return the result, which is a
-        ``kind``. Switches.
+        ``kind``. Switches greenlets.
 
         Raises :class:`BackEndUnavailable` and :class:`BackEndRefused`.
         """
@@ -308,7 +310,7 @@ class Reviews:
             tenants.report_to(names.discard, learn)
 
     def decide(self, app: str, facts: Mapping[str, Any]) -> ReviewDecision:
-        """Ask about a message and wait for the decision. Switches."""
+        """Ask about a message and wait for the decision. Switches greenlets."""
         return UNDECIDED
 
     def review(
@@ -321,11 +323,11 @@ class Reviews:
         """Ask about a message. ``then`` gets the decision, after the decisions
         about earlier messages of ``connection``.
 
-        Never switches.
+        Never switches greenlets.
         """
         then(UNDECIDED)
 
     def pass_by(self, then: Then, connection: Connection) -> None:
         """Allow something that is not reviewed, after all earlier messages of
-        ``connection`` have their decisions. Never switches."""
+        ``connection`` have their decisions. Never switches greenlets."""
         then(ALLOWED)

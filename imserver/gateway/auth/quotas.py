@@ -170,7 +170,7 @@ class Expiry:
 
     def expire(self, now: float) -> int:
         """Close expired sessions with 4504 and return their number. Called once
-        per second; never switches."""
+        per second; never switches greenlets."""
         second = int(now)
         if second - self._checked_until > len(self._due):
             # The clock has jumped: checking each entry is cheaper than checking

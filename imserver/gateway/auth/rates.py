@@ -140,7 +140,7 @@ class Buckets:
     the nodes of a cluster count together, in :meth:`require`,
     :meth:`give_back`, :meth:`forget` and :meth:`wait`, which may switch then.
     While Redis does not answer, each node counts by itself. Nothing else
-    switches.
+    switches greenlets.
     """
 
     def __init__(
@@ -311,7 +311,7 @@ class Buckets:
 
     def state(self, digest: Digest) -> dict[bytes, float]:
         """Digest of each payer whose bucket is not full → the Unix second in
-        which it will be full. May switch."""
+        which it will be full. May switch greenlets."""
         begun = monotonic_ns()
         zero = time() - monotonic_ns() / _SECOND
         full_at = dict(self._before)
@@ -448,7 +448,7 @@ class BucketList(Struct, eq=False):
         likely: bool = False,
     ) -> Iterator[tuple[Buckets, Hashable]]:
         """The buckets of a person that are not full on this node, each with its
-        payer. May switch.
+        payer. May switch greenlets.
 
         ``app``: the app in which they pay. ``names``: their ids there, also as
         numbers. ``networks``: the networks of their addresses, as
@@ -484,7 +484,7 @@ class BucketList(Struct, eq=False):
 
 class SenderRates(Struct, eq=False):
     """Owner of the list of users with a rate of messages on this node. Never
-    switches.
+    switches greenlets.
 
     A feature names a user when it has verified their token here, with the
     buckets that count for them.
@@ -539,7 +539,7 @@ class LastingRates:
             self.write()
 
     def write(self) -> None:
-        """Write the file. Switches."""
+        """Write the file. Switches greenlets."""
         content = self._buckets.state(self._digest)
         new = self._file.with_name("rates.new")
         try:
@@ -584,7 +584,7 @@ class Mute(Struct, frozen=True):
 
 
 class MutedUsers(Struct, eq=False):
-    """Owner of the list of muted users. Never switches.
+    """Owner of the list of muted users. Never switches greenlets.
 
     A feature fills it. Beyond :data:`MAX_PAYERS` it forgets the oldest mute.
     """

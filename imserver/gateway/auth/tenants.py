@@ -194,19 +194,20 @@ class Tenants:
     # --- lookups --------------------------------------------------------------
 
     def get(self, name: str) -> Tenant | None:
-        """The app of this name, from this node's memory. Never switches."""
+        """The app of this name, from this node's memory. Never switches
+        greenlets."""
         return self.by_name.get(name)
 
     def created(self, name: str) -> int:
         """When a registered app was created, in Unix seconds; 0: it is not
-        registered. Never switches."""
+        registered. Never switches greenlets."""
         if name in self._configured:
             return 0
         return self._created.get(name, 0)
 
     def find(self, name: str) -> Tenant | None:
         """The app of this name. Reads the database if this node does not have
-        it. May switch.
+        it. May switch greenlets.
 
         Raises StorageUnavailable if the database is needed and cannot be read.
         """
@@ -218,7 +219,7 @@ class Tenants:
 
     def resolve(self, name: str) -> str:
         """The app that the alias ``name`` stands for; ``name`` itself if it is
-        no alias. Never switches."""
+        no alias. Never switches greenlets."""
         return self.aliases.get(name, name)
 
     def names(self) -> list[str]:
@@ -267,7 +268,8 @@ class Tenants:
         return [*_only_by_key(fields, self.declared.app_hints)]
 
     def register(self, name: str, **fields: Any) -> bool:
-        """Create and store an app; False if the name exists. May switch.
+        """Create and store an app; False if the name exists. May switch
+        greenlets.
 
         ``fields`` are settings as in the configuration file. Raises BadTenant
         and TooManyTenants. Raises StorageUnavailable, after which the app may
@@ -299,7 +301,7 @@ class Tenants:
         self, name: str, fields: Mapping[str, Any], unset: Collection[str] = ()
     ) -> Tenant:
         """Change settings of a registered app. Settings in ``unset`` return to
-        their defaults. May switch.
+        their defaults. May switch greenlets.
 
         Raises UnknownTenant and BadTenant. Raises StorageUnavailable, after
         which the change may or may not be in effect.
@@ -327,8 +329,8 @@ class Tenants:
 
     def lock(self, name: str) -> bool:
         """Let nobody into a registered app, on all nodes within
-        ``storage.look_seconds``. False: there is no such app. May switch.
-        Raises StorageUnavailable."""
+        ``storage.look_seconds``. False: there is no such app. May switch
+        greenlets. Raises StorageUnavailable."""
         return self._store.change_app(name, {_LOCKED: True})
 
     def unlock(self, name: str) -> bool:
@@ -336,7 +338,7 @@ class Tenants:
         return self._store.change_app(name, {}, (_LOCKED,))
 
     def check_deletable(self, name: str) -> None:
-        """Whether the app ``name`` may be deleted. May switch. Raises
+        """Whether the app ``name`` may be deleted. May switch greenlets. Raises
         UnknownTenant and BadTenant."""
         tenant = self.find(name)
         if tenant is None:

@@ -64,8 +64,8 @@ class _Requester(Struct, frozen=True):
 
 
 class ChannelAnswers(ABC):
-    """How a dialect answers the commands on channels. Its calls never switch,
-    but for :meth:`presence`."""
+    """How a dialect answers the commands on channels. Its calls never switch
+    greenlets, but for :meth:`presence`."""
 
     dialect: ClassVar[str]
 
@@ -113,8 +113,8 @@ class ChannelAnswers(ABC):
         after: str,
     ) -> Reply:
         """The answer with some of the ``total`` subscribers of a channel, for a
-        connection with this codec. May switch. ``after``: the cursor of the
-        next page (``""``: this is the last page)."""
+        connection with this codec. May switch greenlets. ``after``: the cursor
+        of the next page (``""``: this is the last page)."""
 
     @abstractmethod
     def history(
@@ -179,9 +179,9 @@ class ChannelCommands(Service):
         A channel for members needs no token. Channels whose name says that they
         are private need one, even in an open app. ``data``: for the back end.
 
-        Switches if the back end, a group or the issuer of the token is asked. Raises
-        :class:`ChannelRefused`: ``unknown``, ``denied``, ``expired`` or ``unavailable``, and as
-        :class:`ChannelConsent` does.
+        Switches greenlets if the back end, a group or the issuer of the token
+        is asked. Raises :class:`ChannelRefused`: ``unknown``, ``denied``,
+        ``expired`` or ``unavailable``, and as :class:`ChannelConsent` does.
         """
         app = connection.app or ""
         user = connection.user
@@ -232,7 +232,7 @@ class ChannelCommands(Service):
         """Refuse a client that does not belong to ``whom``, a value of an
         option of the channel. ``anybody`` means the subscribers if the channel
         is private or belongs to a user. The other values are ``subscribers``;
-        anything else means nobody. Never switches."""
+        anything else means nobody. Never switches greenlets."""
         check_known(options)
         app = connection.app or ""
         is_private = self.channels.options.is_private(app, channel)
@@ -280,7 +280,7 @@ class ChannelCommands(Service):
     def subscribe(
         self, connection: Connection, command: Subscribe, answer: Answer
     ) -> Reply | None:
-        """Subscribe to a channel. May switch."""
+        """Subscribe to a channel. May switch greenlets."""
         answers = self._of(connection)
         channel = answers.channel_of(connection, command.channel)
         options = self.channels.options.of(connection.app or "", channel)
@@ -325,7 +325,7 @@ class ChannelCommands(Service):
         return None
 
     def unsubscribe(self, connection: Connection, command: Unsubscribe) -> Reply:
-        """End a subscription. Never switches."""
+        """End a subscription. Never switches greenlets."""
         answers = self._of(connection)
         channel = answers.channel_of(connection, command.channel)
         self.channels.subscriptions.unsubscribe(connection, channel)
@@ -402,9 +402,9 @@ class ChannelCommands(Service):
         anybody, as a connection without a user. ``publish: subscribers`` admits
         whom the channel would let subscribe. ``token``: for a subscription.
 
-        May switch. Raises :class:`ChannelRefused`: ``unknown``, ``denied``,
-        ``expired`` or ``unavailable``. The caller checks whether the user is
-        banned, as routes do.
+        May switch greenlets. Raises :class:`ChannelRefused`: ``unknown``,
+        ``denied``, ``expired`` or ``unavailable``. The caller checks whether
+        the user is banned, as routes do.
         """
         check_name(channel)
         options = self.channels.options.of(app, channel)
@@ -433,8 +433,8 @@ class ChannelCommands(Service):
         """Publish an event for the maker of an HTTP request, who needs the permission of
         :meth:`check_request`. A publication of a user is reviewed and counted as on a connection.
 
-        ``host``: address of the client. May switch. Raises :class:`ChannelRefused`, also as
-        :meth:`Channels.publish_event` does.
+        ``host``: address of the client. May switch greenlets. Raises
+        :class:`ChannelRefused`, also as :meth:`Channels.publish_event` does.
         """
         check_name(channel)
         self.channels.publishing.require_quota(app)
@@ -456,7 +456,7 @@ class ChannelCommands(Service):
         raise ChannelRefused("denied", "the app needs a key or token for this")
 
     def presence(self, connection: Connection, command: AskPresence) -> Reply:
-        """The subscribers of a channel. May switch."""
+        """The subscribers of a channel. May switch greenlets."""
         answers = self._of(connection)
         try:
             channel = self.check_presence(connection, command.channel)
@@ -471,12 +471,12 @@ class ChannelCommands(Service):
         )
 
     def check_presence(self, connection: Connection, name: str) -> str:
-        """The channel that a client calls ``name``, and whose subscribers it may see. Raises
-        :class:`ChannelRefused`. Never switches."""
+        """The channel that a client calls ``name``, and whose subscribers it
+        may see. Raises :class:`ChannelRefused`. Never switches greenlets."""
         return self._readable(connection, name, _presence_of)
 
     def history(self, connection: Connection, command: AskHistory) -> Reply:
-        """Publications of a channel. May switch."""
+        """Publications of a channel. May switch greenlets."""
         app = connection.app or ""
         answers = self._of(connection)
         try:

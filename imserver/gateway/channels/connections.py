@@ -115,8 +115,8 @@ class ConnectionsQuery(Struct, frozen=True, array_like=True):
 
 
 class Connections(Service, dict=True):
-    """Connections of all nodes. Calls may switch, unless their docstring says
-    otherwise.
+    """Connections of all nodes. Calls may switch greenlets, unless their
+    docstring says otherwise.
 
     No connection is found for an invalid id, an id of another app, or an ended
     connection. That is not an error. ``others`` is None without a cluster.
@@ -162,7 +162,7 @@ class Connections(Service, dict=True):
         joined by :meth:`join`, before that method returns. Its arguments are
         the connection, the channel, the ``about`` of the call, whether the
         connection is new there, and the position after which it receives
-        publications. Without a position it may switch."""
+        publications. Without a position it may switch greenlets."""
         self._on_join.append(joined)
 
     def add_to(self, queries: NodeQueries) -> None:
@@ -176,7 +176,8 @@ class Connections(Service, dict=True):
         return [answer(query, connection_id) for connection_id in query.connections]
 
     def received(self, item: ToConnection) -> None:
-        """Handle a push or close from another node. Never switches."""
+        """Handle a push or close from another node. Never switches
+        greenlets."""
         if item.event is None:
             self._close_here(item)
         elif not self._push_here(item.app, item.connection, item.event):
@@ -186,7 +187,7 @@ class Connections(Service, dict=True):
 
     def push(self, app: str, connection_id: str, event: Event) -> Outcome:
         """Push to one connection. SENT: delivered here, or forwarded to its
-        live node. Never switches."""
+        live node. Never switches greenlets."""
         item = ToConnection(app, connection_id, event)
         is_here = self._push_here(app, connection_id, event)
         if is_here:
@@ -217,7 +218,7 @@ class Connections(Service, dict=True):
 
         Without a ``reason``, the reason is the name of the code. ``as_given``:
         a back end has chosen code and reason. SDKs may ignore such a code
-        without a reason, so it gets one. Never switches.
+        without a reason, so it gets one. Never switches greenlets.
         """
         if as_given:
             reason = reason or DISCONNECTED

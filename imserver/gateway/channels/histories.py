@@ -47,11 +47,12 @@ class Published(Struct, frozen=True):
 class StoredHistory:
     """The history of stored channels, and the members of groups. On each node,
     it delivers publications of stored channels, and its other events for
-    members of channels. Calls may switch, and raise :class:`ChannelRefused`:
-    ``unavailable``, or ``not_available`` (this node has no such history).
+    members of channels. Calls may switch greenlets, and raise
+    :class:`ChannelRefused`: ``unavailable``, or ``not_available`` (this node
+    has no such history).
 
     Members of a group receive pushes to it, and may subscribe to channels whose
-    names have its id. Questions about them may switch, and raise
+    names have its id. Questions about them may switch greenlets, and raise
     StorageUnavailable. Without the messenger there are no stored channels and
     no groups.
     """
@@ -89,7 +90,8 @@ class StoredHistory:
         return
 
     def forget_channel(self, app: str, channel: str) -> None:
-        """Forget a channel without members on this node. Never switches."""
+        """Forget a channel without members on this node. Never switches
+        greenlets."""
         return
 
     def append_each(
@@ -143,7 +145,7 @@ class ChannelHistories(Service):
         self, app: str, publication: Publication, options: ChannelSettings, key: str
     ) -> Publication:
         """Store a publication to a channel with a history. On a lone node this
-        never switches, so numbers have the order of delivery."""
+        never switches greenlets, so numbers have the order of delivery."""
         retained = Retained(
             publication.channel,
             publication.event,
@@ -168,7 +170,7 @@ class ChannelHistories(Service):
     ) -> HistoryPage:
         """Publications of a channel (:meth:`LocalHistory.read`), as many as fit
         into a page. To read on, a reader continues after (with ``reverse``:
-        before) the last publication. May switch. Raises
+        before) the last publication. May switch greenlets. Raises
         :class:`ChannelRefused`."""
         if self.options.is_stored(app, channel):
             return self.stored.read(app, channel, since, limit, reverse)
@@ -212,7 +214,7 @@ class ChannelHistories(Service):
         return page
 
     def remove(self, app: str, channel: str) -> None:
-        """Remove the publications of a channel. May switch. Raises
+        """Remove the publications of a channel. May switch greenlets. Raises
         :class:`ChannelRefused`: the log removes entries only by age or
         number."""
         if self.options.is_stored(app, channel):
@@ -225,8 +227,8 @@ class ChannelHistories(Service):
     def erase_user(self, app: str, user: str, name: str) -> None:
         """Erase the publications of a user; ``name`` stands in their place. The
         user's own channel loses its history, and so does each channel whose
-        name lists the user. The log erases its own entries. Switches. Raises
-        StorageUnavailable."""
+        name lists the user. The log erases its own entries. Switches greenlets.
+        Raises StorageUnavailable."""
         user_channel = f"{USER_CHANNEL}{user}"
 
         def is_of_user(channel: str) -> bool:

@@ -62,7 +62,7 @@ _MEMBER_BYTES: Final = 150
 
 class ChannelNames(Protocol):
     """The meaning of the names of an app's channels, besides its settings. Its
-    calls never switch."""
+    calls never switch greenlets."""
 
     def options(self, channel: str, options: ChannelSettings) -> ChannelSettings:
         """The settings of a channel. ``options``: its settings in the app."""
@@ -310,10 +310,10 @@ class ChannelMembers(Service):
     numbers of the members on all nodes. Owner of the queue of ended
     connections.
 
-    Calls may switch, unless their docstring says otherwise. All connections are
-    connections of this node. For connections of other nodes, see
-    :class:`imserver.gateway.channels.connections.Connections`. ``others`` and
-    ``registrar`` are None without a cluster.
+    Calls may switch greenlets, unless their docstring says otherwise. All
+    connections are connections of this node. For connections of other nodes,
+    see :class:`imserver.gateway.channels.connections.Connections`. ``others``
+    and ``registrar`` are None without a cluster.
     """
 
     here: NodeParts
@@ -335,7 +335,7 @@ class ChannelMembers(Service):
         self, app: str, channel: str, connection: Connection
     ) -> LocalChannel | None:
         """Put a connection into a channel, and return the channel. No listener
-        is told. Never switches.
+        is told. Never switches greenlets.
 
         None if it was a member before, or is not in service in this app. Raises
         :class:`ChannelRefused`, with a text for the caller.
@@ -377,8 +377,8 @@ class ChannelMembers(Service):
         channel when no node has a member any more, on the node that had the
         last ones. Must not switch. ``left``: with a connection that has ended,
         or that the server has unsubscribed (it is open), and the names of these
-        channels, in a greenlet that may switch. It is no member any more;
-        ``app``, ``user`` and ``dialect_state`` are as they were.
+        channels, in a greenlet that may switch greenlets. It is no member any
+        more; ``app``, ``user`` and ``dialect_state`` are as they were.
         """
         if joined is not None:
             self._on_joined.append(joined)
@@ -416,13 +416,13 @@ class ChannelMembers(Service):
 
     def await_report(self, connection: Connection, channel: str) -> None:
         """Return when the registry knows the channel of a connection that was a
-        member before. May switch."""
+        member before. May switch greenlets."""
         if self.registrar is not None and self.has(connection, channel):
             self.registrar.joined(connection.app or "", channel, new=False)
 
     def leave(self, app: str, channel: str, connection: Connection) -> bool:
         """Take a connection out of a channel. Return whether it was a member.
-        Never switches."""
+        Never switches greenlets."""
         local = self.here.hub.channel(app, channel)
         if local is None or not self.membership.leave(local.app, channel, connection):
             return False
@@ -437,7 +437,7 @@ class ChannelMembers(Service):
 
     def leave_all(self, connection: Connection) -> tuple[str, ...]:
         """Take a connection out of all its channels, without a notice. Return
-        their names. Never switches."""
+        their names. Never switches greenlets."""
         channels = self.membership.leave_all(connection)
         for channel in channels:
             self._parted(connection, channel)
@@ -445,23 +445,24 @@ class ChannelMembers(Service):
 
     def channels_of(self, connection: Connection) -> tuple[str, ...]:
         """The names of a connection's channels in the order of joining. Never
-        switches."""
+        switches greenlets."""
         return tuple([channel.name for channel in connection.channels])
 
     def has(self, connection: Connection, channel: str) -> bool:
-        """Whether a connection is a member of a channel. Never switches."""
+        """Whether a connection is a member of a channel. Never switches
+        greenlets."""
         local = self.here.hub.channel(connection.app or "", channel)
         return local is not None and connection in local.members
 
     def ended(self, connection: Connection, _code: int) -> None:
         """Handle the end of a connection (``ConnectionContext.ended``). Never
-        switches."""
+        switches greenlets."""
         if connection.channels:
             self.report_left(connection, self.leave_all(connection))
 
     def report_left(self, connection: Connection, channels: tuple[str, ...]) -> None:
         """Tell the listeners about a connection that has left without a
-        request. Never switches."""
+        request. Never switches greenlets."""
         if self.on_left:
             self._left.append((connection, channels))
             if self._leavers < _MOST_LEAVERS:
@@ -488,7 +489,7 @@ class ChannelMembers(Service):
     def remove(self, connection: Connection, channel: str) -> bool:
         """End a subscription that its client has not ended, and tell the
         listeners. Returns whether the connection was subscribed. Never
-        switches."""
+        switches greenlets."""
         was_member = self.leave(connection.app or "", channel, connection)
         if was_member:
             self.report_left(connection, (channel,))
@@ -499,7 +500,7 @@ class ChannelMembers(Service):
     ) -> None:
         """End a subscription, and send ``unsubscribed`` with this code.
         :data:`INSUFFICIENT_STATE` closes the connection if its client can begin
-        again only on a new connection. Never switches."""
+        again only on a new connection. Never switches greenlets."""
         state = connection.dialect_state
         reason = "server unsubscribe"
         if code == INSUFFICIENT_STATE:

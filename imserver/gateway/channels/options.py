@@ -51,8 +51,8 @@ def check_known(options: ChannelSettings) -> None:
 
 
 class ChannelOptions(Service):
-    """The options of the channels of all apps. Never switches. ``settings``:
-    app → its settings. ``history_apps``: see
+    """The options of the channels of all apps. Never switches greenlets.
+    ``settings``: app → its settings. ``history_apps``: see
     :class:`imserver.gateway.auth.tenants.Tenants`."""
 
     _settings: Callable[[str], TenantSettings | None]
@@ -63,19 +63,20 @@ class ChannelOptions(Service):
 
     def set_names(self, app: str, names: ChannelNames | None) -> None:
         """Set the meaning of the names of an app's channels (None: only the
-        meaning in its settings). Never switches."""
+        meaning in its settings). Never switches greenlets."""
         if names is None:
             self.names.pop(app, None)
         else:
             self.names[app] = names
 
     def is_reserved(self, channel: str) -> bool:
-        """Whether a channel belongs to a user or to a group. Never switches."""
+        """Whether a channel belongs to a user or to a group. Never switches
+        greenlets."""
         return channel.startswith(RESERVED)
 
     def is_private(self, app: str, channel: str) -> bool:
         """Whether clients need a token for a channel of this name, even in an
-        open app. Never switches."""
+        open app. Never switches greenlets."""
         names = self.names.get(app)
         return needs_token(channel) or (
             names is not None and names.needs_token(channel)
@@ -83,19 +84,20 @@ class ChannelOptions(Service):
 
     def check_user(self, user: str | None, options: ChannelSettings) -> None:
         """Raise :class:`ChannelRefused` if a channel is for users, and the
-        client has no user. Never switches."""
+        client has no user. Never switches greenlets."""
         if not (options.anonymous or user):
             raise ChannelRefused("denied", "the channel is for users")
 
     def known(self, app: str, channel: str) -> ChannelSettings:
         """The settings of a channel. Raises :class:`ChannelRefused`
-        (``unknown``) if the app has no such channel. Never switches."""
+        (``unknown``) if the app has no such channel. Never switches
+        greenlets."""
         options = self.of(app, channel)
         check_known(options)
         return options
 
     def of(self, app: str, channel: str) -> ChannelSettings:
-        """The settings of a channel. Never switches."""
+        """The settings of a channel. Never switches greenlets."""
         if channel.startswith(RESERVED) and not app.startswith(SYSTEM_PREFIX):
             return self._of_reserved(app, channel)
         tenant = self._settings(app)
@@ -137,12 +139,12 @@ class ChannelOptions(Service):
 
     def has_user_channel(self, app: str, user: str) -> bool:
         """Whether the channel of a user has options that the app has set. Never
-        switches."""
+        switches greenlets."""
         return self._user_row(app) is not None and has_channel(user)
 
     def namespace(self, app: str, channel: str) -> str:
         """The name of a channel's row of settings; ``*`` if it has no row of
-        its own. Never switches."""
+        its own. Never switches greenlets."""
         tenant = self._settings(app)
         if tenant is None:
             return ANY_NAMESPACE
@@ -150,11 +152,11 @@ class ChannelOptions(Service):
 
     def is_stored(self, app: str, channel: str) -> bool:
         """Whether the history of a channel is the message log. Never
-        switches."""
+        switches greenlets."""
         return self.of(app, channel).history != ""
 
     def stores_conversations(self, app: str) -> bool:
         """Whether the messages that users of the action dialect send are
-        stored. Never switches."""
+        stored. Never switches greenlets."""
         tenant = self._settings(app)
         return tenant is not None and tenant.store_conversations

@@ -40,7 +40,7 @@ class OrderedDelivery:
     this node's channels.
 
     ``expel`` ends the subscription of a client that must subscribe again. Never
-    switches, unless a docstring says otherwise.
+    switches greenlets, unless a docstring says otherwise.
     """
 
     def __init__(
@@ -55,11 +55,11 @@ class OrderedDelivery:
         self.accept_stream: Callable[[str, Event], bool] = _is_end
         """Called with a publication that is a piece or the end of a streamed
         message of an app. It returns whether subscribers receive it. Never
-        switches. Without the messenger, they receive the ends that other nodes
-        publish, because an end has the whole text."""
+        switches greenlets. Without the messenger, they receive the ends that
+        other nodes publish, because an end has the whole text."""
         self.subscribed: Callable[[Connection, str], None] = _has_no_streams
         """Called when a new subscriber of a channel has its answer, to send it
-        the texts so far of open messages. Never switches."""
+        the texts so far of open messages. Never switches greenlets."""
 
     def report_to(
         self,

@@ -95,7 +95,7 @@ class ChannelNodes(Service):
     ) -> tuple[int, int]:
         """Send to these nodes except this one (None: to all nodes).
         ``reached``: this node has members. Returns how many nodes get it, and
-        how many do not. Never switches."""
+        how many do not. Never switches greenlets."""
         leases = self.others.registry.reachable()
         own_epoch = self.others.node_messages.own_epoch
         # If the registry has lost this node, it may have lost others too.
@@ -131,7 +131,7 @@ class ChannelNodes(Service):
 
     def peer_unsettled(self, epoch: int) -> None:
         """Send every publication to a node for ten seconds, because it could
-        not report a channel. Never switches."""
+        not report a channel. Never switches greenlets."""
         self._unsettled[epoch] = monotonic() + _UNSETTLED_SECONDS
 
     def _forget_settled(self) -> None:
@@ -163,7 +163,7 @@ class ChannelPublishing(Service):
         self, payer: Hashable, app: str, channel: str, limit: int
     ) -> bool:
         """Count a publication of a client. False: more than ``limit`` in a
-        second. Never switches."""
+        second. Never switches greenlets."""
         namespace = self.options.namespace(app, channel)
         return self._publications.take((payer, namespace), number=limit)
 
@@ -177,9 +177,9 @@ class ChannelPublishing(Service):
         at_most: int | None = None,
         key: str = "",
     ) -> Outcome:
-        """Publish to a channel (:class:`Publication`), without a limit of the payload. May switch.
-        Publications of one node to a channel arrive in the order of the calls. ``key``: see
-        :meth:`publish_event`.
+        """Publish to a channel (:class:`Publication`), without a limit of the
+        payload. May switch greenlets. Publications of one node to a channel
+        arrive in the order of the calls. ``key``: see :meth:`publish_event`.
 
         NOT_SENT: the channel has no members. PARTLY: a node with members is
         known not to receive it. FAILED: no node receives it, or the history
@@ -208,7 +208,7 @@ class ChannelPublishing(Service):
         key: str = "",
     ) -> Published:
         """Publish to a channel, and to its history unless ``with_history`` is
-        False. May switch.
+        False. May switch greenlets.
 
         A stored channel has one publication for each ``key``, or without one
         for each id of an event. A history in Redis recognises them for a
@@ -301,7 +301,7 @@ class ChannelPublishing(Service):
 
     def publish_soon(self, app: str, publication: Publication) -> None:
         """Send a publication past the history: at once, in a cluster in a
-        greenlet. Never switches."""
+        greenlet. Never switches greenlets."""
         if self.nodes is None:
             self._send(app, publication)
         else:
@@ -314,7 +314,7 @@ class ChannelPublishing(Service):
         members_of: MembersOfNodes | None = None,
     ) -> Outcome:
         """Deliver a publication here, and send it to the other nodes with
-        members. Never switches."""
+        members. Never switches greenlets."""
         limit = publication.at_most
         if (
             limit is not None
@@ -347,7 +347,7 @@ class ChannelPublishing(Service):
         return count
 
     def received(self, item: ToChannel) -> None:
-        """Deliver a publication of another node. Never switches."""
+        """Deliver a publication of another node. Never switches greenlets."""
         skipped = item.except_connection or None
         publication = Publication(item.channel, item.event, item.except_users, skipped)
         self.deliver(item.app, publication)
@@ -355,7 +355,7 @@ class ChannelPublishing(Service):
     def deliver(self, app: str, publication: Publication) -> int:
         """Deliver to the members on this node. Publications with an offset are
         delivered in the order of their offsets. Returns the number of members
-        reached. Never switches."""
+        reached. Never switches greenlets."""
         hub_app = self.here.hub.apps.get(app)
         if hub_app is None:
             return 0
@@ -396,7 +396,7 @@ class ChannelNotices(Service):
         client subscribes, and later leaves.
 
         Raises :class:`ChannelRefused`: ``rate``. An end cannot be refused, so
-        it is paid at the beginning. Never switches.
+        it is paid at the beginning. Never switches greenlets.
         """
         # Two notices for each channel: of the beginning and of the end.
         size = sum(2 * len(self.info_of(connection, channel)) for channel in channels)
@@ -422,7 +422,7 @@ class ChannelNotices(Service):
     def info_of(self, connection: Connection, channel: str) -> bytes:
         """JSON about a connection for others in a channel: ``user``, ``client``
         (its id), ``conn_info`` and ``chan_info`` (if it has them). Never
-        switches."""
+        switches greenlets."""
         info, channel_info = infos_of(connection, channel)
         client = self.here.table.id_of(connection)
         about: dict[str, str | Raw] = {"user": connection.user or "", "client": client}
@@ -437,7 +437,7 @@ class ChannelNotices(Service):
     ) -> None:
         """Send a notice about a subscriber to the other members of a channel
         with ``join_leave``. The subscriber gets it, too, if its dialect wants
-        its own joins. Never switches.
+        its own joins. Never switches greenlets.
 
         A channel with more than ``hub.notice_members`` subscribers on this node
         gets none.
@@ -459,6 +459,6 @@ class ChannelNotices(Service):
         self, connection: Connection, channels: tuple[str, ...]
     ) -> None:
         """Send notices about a subscriber who has left these channels without
-        being asked. Never switches."""
+        being asked. Never switches greenlets."""
         for channel in channels:
             self.announce("leave", connection, channel)

@@ -68,12 +68,13 @@ class Registrar(Service):
 
     def is_reported(self, app: str, channel: str) -> bool:
         """Whether the registry knows that a channel has members here. Never
-        switches."""
+        switches greenlets."""
         key = (app, channel)
         return key in self._reported and self._life == self._registry.generation()
 
     def changed(self, app: str, channel: str) -> None:
-        """The number of members of a channel has changed. Never switches."""
+        """The number of members of a channel has changed. Never switches
+        greenlets."""
         self._changed[app, channel] = None
 
     def joined(self, app: str, channel: str, new: bool) -> bool:
@@ -82,7 +83,8 @@ class Registrar(Service):
 
         ``new``: the connection was not a member before. Returns True if this
         call has reported the channel, and no other node has members or the
-        registry did not answer. Switches if the channel must be reported.
+        registry did not answer. Switches greenlets if the channel must be
+        reported.
         """
         if not self.is_reported(app, channel):
             return self._enter((app, channel))
@@ -114,7 +116,7 @@ class Registrar(Service):
 
     def unsettled(self) -> bool:
         """Whether the registry does not know all channels here yet. Never
-        switches."""
+        switches greenlets."""
         return not self._life or self._life != self._registry.generation()
 
     def start(self) -> None:
@@ -134,7 +136,8 @@ class Registrar(Service):
         return self._report_changes()
 
     def wake(self) -> None:
-        """Check now whether the registry has lost its data. Never switches."""
+        """Check now whether the registry has lost its data. Never switches
+        greenlets."""
         self._wake.set()
 
     def _run(self) -> None:
@@ -155,7 +158,7 @@ class Registrar(Service):
 
     def _report_changes(self) -> bool:
         """Report the changed channels. Return False if the registry does not
-        answer. Switches."""
+        answer. Switches greenlets."""
         while self._changed:
             # A channel whose first subscription is being registered is reported
             # in the next round.

@@ -194,7 +194,7 @@ class ChannelSubscriptions(Service, dict=True):
         ``options``: of the channel. ``since``: the position of a client that
         comes back. ``delta``: the client reads deltas. ``reject_unrecovered``:
         refuse it (``unrecoverable``) if the channel has a history from which it
-        does not recover. May switch. Raises :class:`ChannelRefused`.
+        does not recover. May switch greenlets. Raises :class:`ChannelRefused`.
         """
         app = connection.app or ""
         is_new = not self.members.has(connection, channel)
@@ -256,7 +256,7 @@ class ChannelSubscriptions(Service, dict=True):
         self, connection: Connection, channel: str, subscription: Subscribed
     ) -> None:
         """Deliver the publications that follow the answer to a subscription.
-        Never switches."""
+        Never switches greenlets."""
         position = subscription.position
         if position is not None:
             newest = None
@@ -340,9 +340,11 @@ class ChannelSubscriptions(Service, dict=True):
         history has all later publications, else the position of the newest
         publication.
 
-        False: the channel has no history, or it does not answer, or the client cannot use a position, or it
-        is a member already or has ended. Then nothing has changed. May switch. Raises
-        :class:`ChannelRefused`: ``unavailable``, if the log of a stored channel does not answer.
+        False: the channel has no history, or it does not answer, or the client
+        cannot use a position, or it is a member already or has ended. Then
+        nothing has changed. May switch greenlets. Raises
+        :class:`ChannelRefused`: ``unavailable``, if the log of a stored channel
+        does not answer.
         """
         app = connection.app or ""
         state = connection.dialect_state
@@ -378,14 +380,14 @@ class ChannelSubscriptions(Service, dict=True):
 
     def _abandon(self, app: str, channel: str) -> None:
         """Clean up after a refused subscription: nobody may wait for the
-        position of its channel. Never switches."""
+        position of its channel. Never switches greenlets."""
         local = self.here.hub.channel(app, channel)
         if local is not None:
             self.ordered.abandon(local)
 
     def unsubscribe(self, connection: Connection, channel: str) -> bool:
         """End a subscription. Returns whether the connection was subscribed.
-        Never switches."""
+        Never switches greenlets."""
         app = connection.app or ""
         was_member = self.members.leave(app, channel, connection)
         if was_member:
@@ -404,7 +406,7 @@ class ChannelSubscriptions(Service, dict=True):
 
     def check_positions(self) -> None:
         """Compare the positions of this node with the newest ones of the shared
-        history. May switch."""
+        history. May switch greenlets."""
         for app in tuple(self.here.hub.apps.values()):
             retained = []
             for local in tuple(app.channels.values()):

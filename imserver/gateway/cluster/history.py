@@ -175,7 +175,7 @@ class LocalHistory:
 
     def append_each(self, app: str, publications: Sequence[Retained]) -> list[Event]:
         """Store publications, in this order. Returns them with their offsets.
-        Never switches."""
+        Never switches greenlets."""
         return [self._append(app, publication) for publication in publications]
 
     def _append(self, app: str, publication: Retained) -> Event:
@@ -279,7 +279,7 @@ class LocalHistory:
 
         ``reverse``: the publications before ``since``, the newest first. A
         channel without history gets a position at its beginning. Never
-        switches.
+        switches greenlets.
         """
         stream = self._open(app, channel)
         events = select(stream.publications, stream.offset, since, limit, reverse)
@@ -287,12 +287,12 @@ class LocalHistory:
 
     def positions(self, app: str, channels: Sequence[str]) -> list[Position]:
         """The position of the newest publication of each channel. Never
-        switches."""
+        switches greenlets."""
         return [self.read(app, channel).position for channel in channels]
 
     def remove(self, app: str, channel: str) -> bool:
         """Remove all publications of a channel. Its numbers continue. Never
-        switches."""
+        switches greenlets."""
         stream = self._find(app, channel)
         if stream is not None:
             self._clear(stream)
@@ -303,7 +303,7 @@ class LocalHistory:
     ) -> bool:
         """Remove a user from the histories of an app. Their publications are
         :func:`erased`. The user's own channels are removed with their
-        positions. Switches. May be called again."""
+        positions. Switches greenlets. May be called again."""
         for streams in (self._streams, self._unused):
             read_in_step = 0
             for key in [key for key in streams if key[0] == app]:
@@ -329,7 +329,7 @@ class LocalHistory:
                 self._grow(stream, _size(publication) - _size(event))
 
     def forget(self, app: str) -> None:
-        """Remove everything of a deleted app. Never switches."""
+        """Remove everything of a deleted app. Never switches greenlets."""
         for streams in (self._streams, self._unused):
             for key in [key for key in streams if key[0] == app]:
                 self.bytes -= streams.pop(key).bytes

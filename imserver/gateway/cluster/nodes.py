@@ -397,13 +397,14 @@ class OtherNodes(Service):
         return self.rpc.query_all(peers, kind, encode(query), self.seconds)
 
     def answers(self, kind: str, query: object, answer: type[A]) -> list[A]:
-        """The answers of all other nodes that answer in time. Switches."""
+        """The answers of all other nodes that answer in time. Switches
+        greenlets."""
         answers, _ = self.query(kind, query)
         return list(read(answers, answer).values())
 
     def query_behind(self, lease: Lease, kind: str, query: object, answer: Any) -> Any:
         """The answer of one node, which it gives after all messages sent to it
-        before. None if no answer came in time. Switches."""
+        before. None if no answer came in time. Switches greenlets."""
         fence = self.node_messages.fence(lease.epoch)
         behind = FencedQuery(self.node_messages.own_epoch, fence, kind, encode(query))
         try:
@@ -420,7 +421,8 @@ class OtherNodes(Service):
         return self.queries.answer(query.kind, query.body)
 
     def born(self, birth: int) -> Lease | None:
-        """The node whose process has this birth number. Never switches."""
+        """The node whose process has this birth number. Never switches
+        greenlets."""
         leases = self.registry.reachable()
         if leases is not self._leases:
             self._leases = leases
@@ -479,7 +481,7 @@ class Overview(Struct, frozen=True):
 
     def states(self, debug: bool, detail: bool) -> tuple[dict[str, Any], list[str]]:
         """The state and lease of every node, and the names of the nodes that
-        did not answer, which have only a lease. Switches."""
+        did not answer, which have only a lease. Switches greenlets."""
         leases = self.leases()
         query = StateQuery(debug, detail)
         answers, missing = self._ask(leases.values(), "state", encode(query))
@@ -496,7 +498,7 @@ class Overview(Struct, frozen=True):
 
     def metrics(self) -> tuple[list[str], list[str]]:
         """The metrics of every node of this machine, and the names of nodes
-        that did not answer. Switches."""
+        that did not answer. Switches greenlets."""
         leases = list(self.leases().values())
         own_host = leases[0].host
         here = [lease for lease in leases if lease.host == own_host]

@@ -211,7 +211,7 @@ class RegistryEvents(Struct, frozen=True):
 
     sessions: Callable[[], Iterable[Session]]
     """All addressed sessions of this node, to extend their records. Iterated
-    lazily, with switches."""
+    lazily, with switches greenlets."""
     reregister: Callable[[bool], None]
     """Register sessions again: all (True: Redis was restarted or flushed, or
     the lease was lost), or only sessions that are not ``registered`` (False:
@@ -276,17 +276,17 @@ class SoloRegistry:
 
     def healthy(self) -> bool:
         """Whether the registry answers and the lease is live. Never
-        switches."""
+        switches greenlets."""
         return bool(self._leases)
 
     def leases(self) -> Mapping[int, Lease]:
         """The live leases by epoch, own included, about a second old. Never
-        switches."""
+        switches greenlets."""
         return self._leases
 
     reachable = leases
     """The live leases. Leases that have run out although their nodes may live
-    are in it as draining. Never switches."""
+    are in it as draining. Never switches greenlets."""
 
     def report(
         self,
@@ -296,7 +296,7 @@ class SoloRegistry:
         unsettled: bool = False,
     ) -> None:
         """Update the lease of this node. Other nodes see it at the next
-        renewal. Never switches."""
+        renewal. Never switches greenlets."""
         self.lease = replace(
             self.lease,
             connections=connections,
@@ -307,16 +307,16 @@ class SoloRegistry:
         self._leases = {EPOCH: self.lease}
 
     def forget_user(self, app: str, user: str) -> None:
-        """Remove the remains of an erased user, whose sessions end. Switches.
-        Raises StorageUnavailable."""
+        """Remove the remains of an erased user, whose sessions end. Switches
+        greenlets. Raises StorageUnavailable."""
 
 
 class LocalValues(Service):
     """Values by key that nodes share for minutes, such as running logins with a
     provider. This class owns the values of a node without Redis.
 
-    All methods may switch, and raise StorageUnavailable if Redis does not
-    answer. In a cluster
+    All methods may switch greenlets, and raise StorageUnavailable if Redis does
+    not answer. In a cluster
     :class:`imserver.gateway.cluster.redis.registry.RedisRegistry` has the
     values, so any node may continue what another one has begun.
     """

@@ -222,7 +222,8 @@ class ClusterMember:
 
     def report_to(self, joined: Callable[[OtherNodes], object]) -> None:
         """From now on call this function when this node has joined its cluster,
-        before clients connect. It may switch, for at most a second."""
+        before clients connect. It may switch greenlets, for at most a
+        second."""
         self._on_join.append(joined)
 
     def start(
@@ -295,7 +296,7 @@ class ClusterMember:
 
     def _greet_peers(self, lease: Lease) -> None:
         """Show the lease of this node to the other nodes, so that it receives
-        their next broadcast. Switches."""
+        their next broadcast. Switches greenlets."""
         peers = self._links.node_messages.peers()
         if not peers:
             return
@@ -395,7 +396,7 @@ class DatabaseCheck(Service):
     _since: float = 0.0
 
     def check(self) -> None:
-        """Compare; called once a second. Never switches."""
+        """Compare; called once a second. Never switches greenlets."""
         if not self._differs(self.store.id):
             if self.wrong:
                 log.info("all nodes of the cluster have the same database again")

@@ -326,9 +326,9 @@ class Core(Services):
         that nobody gets again. It is for a bot, or for a guest who is long
         unused.
 
-        The bots of a user are deleted in this way. Switches. May be called
-        again: after an error it continues, otherwise it erases data that was
-        added since. Raises Unavailable.
+        The bots of a user are deleted in this way. Switches greenlets. May be
+        called again: after an error it continues, otherwise it erases data that
+        was added since. Raises Unavailable.
         """
         store = self.store
         sessions = self.sessions

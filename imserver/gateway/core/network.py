@@ -136,14 +136,14 @@ class Draining(Service):
         self._before.append(drained)
 
     def end_work(self) -> None:
-        """Let features end their work for clients. Switches."""
+        """Let features end their work for clients. Switches greenlets."""
         for call in self._before:
             call()
 
     def close_clients(self) -> None:
         """Close all clients with 1001, spread over time so that they do not all
         reconnect at once. Pushes that are on their way to these clients follow
-        them. Switches."""
+        them. Switches greenlets."""
         connections = self.core.network.context.connections
         rerouting = self.core.rerouting
         self._set_return_seconds(RETURN_SECONDS)
@@ -158,7 +158,7 @@ class Draining(Service):
 
     def drain(self) -> None:
         """Refuse new clients and close the others, as at the end of the node.
-        But the node continues, and answers requests. Switches."""
+        But the node continues, and answers requests. Switches greenlets."""
         node = self.core.node
         if node.drained:
             return
@@ -174,7 +174,7 @@ class Draining(Service):
             self.core.pending.pass_on()
 
     def undrain(self) -> None:
-        """Serve clients again. Never switches."""
+        """Serve clients again. Never switches greenlets."""
         self.core.node.drained = False
         self._set_return_seconds(0.0)
         self.core.network.gate.full = self.core.node.life == "stops"
@@ -186,7 +186,7 @@ class Draining(Service):
             self.core.rerouting.patience = seconds
 
     def _close(self, goes_on: Callable[[], bool]) -> None:
-        """Begin to close all clients while ``goes_on``. Switches."""
+        """Begin to close all clients while ``goes_on``. Switches greenlets."""
         connections = self.core.network.context.connections
         clients = [connection for connection in connections if connection.is_open]
         turns = -(-len(clients) // _CLOSES_PER_TURN)  # rounded up
@@ -202,7 +202,8 @@ class Draining(Service):
 
 
 def wait_while(condition: Callable[[], Any], seconds: float) -> None:
-    """Wait until ``condition`` is false, at most ``seconds``. Switches."""
+    """Wait until ``condition`` is false, at most ``seconds``. Switches
+    greenlets."""
     deadline = monotonic() + seconds
     while condition() and monotonic() < deadline:
         gevent.sleep(_WAIT_PAUSE_SECONDS)

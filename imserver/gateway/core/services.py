@@ -62,7 +62,7 @@ if TYPE_CHECKING:
 
 OnEnded = Callable[[Connection, int], None]
 """Called with each connection that has ended, and its close code. Never
-switches."""
+switches greenlets."""
 
 
 class NodeState:
@@ -249,7 +249,7 @@ class Services:
     ) -> tuple[dict[str, Any], list[str]]:
         """Query all other live nodes at the same time. Returns node → its
         answer, of the type ``answer``; and the nodes that did not answer in
-        time. Switches."""
+        time. Switches greenlets."""
         if self.others is None:
             return {}, []
         answers, missing = self.others.query(kind, query)

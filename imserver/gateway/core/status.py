@@ -39,9 +39,9 @@ class Unready(Struct, frozen=True, omit_defaults=True):
 
 
 class NodeStatus(Service):
-    """Reads the state of the node off its services. Never switches. Owner of
-    the time since when this node is not ready. ``database`` compares the
-    databases of all nodes; None on a node alone."""
+    """Reads the state of the node off its services. Never switches greenlets.
+    Owner of the time since when this node is not ready. ``database`` compares
+    the databases of all nodes; None on a node alone."""
 
     core: Services
     database: DatabaseCheck | None

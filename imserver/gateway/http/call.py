@@ -138,8 +138,9 @@ class Api:
         """Admit, read and authorise a request whose body its caller reads, and
         count it against the rate.
 
-        ``endpoint``: the route, as :meth:`bind` returns it. May switch. Raises
-        :class:`ApiProblem`, :class:`RequestRefused` and Unavailable.
+        ``endpoint``: the route, as :meth:`bind` returns it. May switch
+        greenlets. Raises :class:`ApiProblem`, :class:`RequestRefused` and
+        Unavailable.
         """
         principal = admit(self, endpoint, request)
         if isinstance(principal, HttpResponse):
@@ -164,7 +165,7 @@ class Api:
     ) -> HttpResponse:
         """Answer a command of a batch, or another request of an admitted
         principal to a second route. The rules of that route apply, but not its
-        rate. May switch."""
+        rate. May switch greenlets."""
         route = endpoint.route
         if principal.may(route.need):
             return _carry_out(self, endpoint, request, principal, is_limited=False)
@@ -211,7 +212,7 @@ class Api:
         call: Call | None = None,
     ) -> None:
         """Report a refused request to the observers. ``call``: None if it was
-        not read. Never switches."""
+        not read. Never switches greenlets."""
         app = ""
         user = ""
         if call is not None:
@@ -238,8 +239,8 @@ class Api:
         user (``""``: no token).
 
         It becomes the principal of the call, and the request counts against its
-        rate. May switch. Raises :class:`ApiProblem` if no principal is
-        accepted, and Unavailable.
+        rate. May switch greenlets. Raises :class:`ApiProblem` if no principal
+        is accepted, and Unavailable.
         """
         principal = call.principal
         host = call.request.host
@@ -573,7 +574,7 @@ def require_app(
     api: Api, principal: Principal, need: Need, app: str, rule: AppRule = "known"
 ) -> None:
     """Raise :class:`ApiProblem` if a principal may not do this in ``app``, a
-    resolved name. May switch."""
+    resolved name. May switch greenlets."""
     apps = principal.apps
     if apps is not None and (app not in apps or rule == "all"):
         _require_more_than_apps(principal, need, app, rule)
@@ -602,7 +603,7 @@ def _require_more_than_apps(
 
 def _require_existing(api: Api, app: str) -> None:
     """Raise :class:`ApiProblem` if the app does not exist, or is about to be
-    deleted. May switch."""
+    deleted. May switch greenlets."""
     tenant = api.tenants.find(app)
     if tenant is not None and not tenant.locked:
         return
@@ -657,7 +658,7 @@ def answer(
     ``admitted``: the principal, if the request was admitted before its body was
     read. HEAD and OPTIONS are answered too; the caller leaves out the body of
     an answer to HEAD. Never raises: internal errors are logged, and refused in
-    the row's style. May switch.
+    the row's style. May switch greenlets.
     """
     route = endpoint.route
     if admitted is None:
@@ -695,7 +696,7 @@ def _carry_out(
     of the row, and count the request.
 
     ``is_limited``: it counts against the rate of its principal. Never raises.
-    May switch.
+    May switch greenlets.
     """
     route = endpoint.route
     call = None
@@ -740,7 +741,7 @@ def admit(
     api: Api, endpoint: Endpoint, request: HttpRequest
 ) -> Principal | HttpResponse:
     """The principal of a request, or the refusal. Reads nothing of the body.
-    May switch."""
+    May switch greenlets."""
     route = endpoint.route
     need = route.need
     if need is Needs.ANYONE:
@@ -837,7 +838,7 @@ def _require_room(
 def read(
     api: Api, endpoint: Endpoint, request: HttpRequest, principal: Principal
 ) -> Call:
-    """Read a request of an admitted principal. May switch. Raises
+    """Read a request of an admitted principal. May switch greenlets. Raises
     :class:`ApiProblem`, :class:`RequestRefused`, BadBody."""
     route = endpoint.route
     if route.shape is not None:
@@ -917,7 +918,7 @@ def unpacked_body(call: Call, most_bytes: int) -> bytes:
 
 def authorise(api: Api, route: Route, call: Call) -> None:
     """Raise :class:`ApiProblem` if an admitted principal may not do this for
-    app and user. May switch."""
+    app and user. May switch greenlets."""
     principal = call.principal
     rule = route.app
     if rule == "settings":

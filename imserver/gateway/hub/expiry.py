@@ -28,7 +28,7 @@ _LEAST_SWEEP_SECONDS: Final = 0.5
 Check = Callable[[Connection], float | None]
 """Called for each session of a dialect in each sweep. It returns after how many
 seconds without any traffic the session is closed; None: it expects heartbeats.
-Never switches."""
+Never switches greenlets."""
 
 
 def _paced(connections: Iterable[Connection]) -> Iterable[Connection]:

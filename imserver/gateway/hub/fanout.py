@@ -1,8 +1,8 @@
 """Fan-out: puts one event into the outboxes of many connections, encoded once
 per encoding.
 
-Filling outboxes never switches, so the frames of a connection have the order of
-the calls. The flusher writes the outboxes in slices of 2 ms.
+Filling outboxes never switches greenlets, so the frames of a connection have
+the order of the calls. The flusher writes the outboxes in slices of 2 ms.
 """
 
 from __future__ import annotations

@@ -338,7 +338,7 @@ class LocalChannel(Struct, eq=False):
 class ChannelMembership(Service):
     """The channels and their members. Owner of ``App.channels``,
     ``App.own_channels`` and ``Connection.channels``, a tuple: a dict of three
-    channels would cost 140 bytes more. Never switches."""
+    channels would cost 140 bytes more. Never switches greenlets."""
 
     channels: int = 0
     """Number of channels in all apps."""

@@ -68,7 +68,7 @@ class Stage(Struct, frozen=True):
     Parts are set up, then started, in the order of :meth:`Node._stages`. They
     drain, then stop, in the reverse order. ``setup`` reads stored data.
     ``setup`` and ``start`` may raise :class:`StartError`. ``drain`` finishes
-    running work and refuses new work. All of them may switch.
+    running work and refuses new work. All of them may switch greenlets.
     """
 
     name: str
@@ -271,7 +271,7 @@ class Node:
             stage.setup()
 
     def learn_keys(self, changes: Changes) -> None:
-        """Apply created and revoked API keys. Never switches."""
+        """Apply created and revoked API keys. Never switches greenlets."""
         if self.core.keys.learn(changes):
             self._demo_ended()
 

@@ -106,7 +106,8 @@ def make_delta(before: bytes, after: bytes) -> bytes | None:
     """The delta that makes ``after`` from ``before``; None if it is not shorter
     than ``after``, or the texts are too long.
 
-    Both are UTF-8, and so is the delta: it splits no character. Never switches.
+    Both are UTF-8, and so is the delta: it splits no character. Never switches
+    greenlets.
     """
     if max(len(before), len(after)) > MAX_BYTES:
         return None
@@ -228,7 +229,7 @@ def _number(value: int) -> bytes:
 def compressed(event: Event, before: Event | None) -> Compressed:
     """A publication for a subscriber that reads deltas. ``before``: the last
     publication that the subscriber has received (None: it needs the whole
-    payload). Never switches."""
+    payload). Never switches greenlets."""
     payload = payload_of(event)
     if before is None:
         delta = None

@@ -122,7 +122,7 @@ class Idempotency:
     requests they know only that they were accepted. Results are stored in two
     generations: when the younger one is full, it becomes the older one, and the
     previous older one is dropped. Owner: the node. :meth:`settle` never
-    switches.
+    switches greenlets.
     """
 
     def __init__(
@@ -185,8 +185,8 @@ class Idempotency:
         the result of the first request.
 
         ``digest``: the digest of the request; None for a message id.
-        ``only_here``: not in the cluster. May switch while another claim holds
-        the id, and in a cluster.
+        ``only_here``: not in the cluster. May switch greenlets while another
+        claim holds the id, and in a cluster.
         """
         if not id:
             return UNTRACKED
@@ -391,7 +391,7 @@ class Idempotency:
         all_or_none: bool = False,
     ) -> list[T | IdReused]:
         """Carry out requests with different ids, each with a digest, once per
-        id. May switch.
+        id. May switch greenlets.
 
         ``carry_out`` gets the index of a request, and for a repeat the result
         of the first request. Requests whose id is held by another request come

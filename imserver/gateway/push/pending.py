@@ -93,7 +93,7 @@ class PendingPushes(Service):
         device: str | None = None,
     ) -> bool:
         """Store a push for ``seconds``. Return False if there is no room for
-        it. Never switches."""
+        it. Never switches greenlets."""
         push = PendingPush(event, device, self.clock() + seconds)
         pushes, used_bytes = self._used.get(app, (0, 0))
         free = self.limit_pushes - self.count + pushes
@@ -125,12 +125,12 @@ class PendingPushes(Service):
             self._used.pop(app, None)
 
     def waits_for(self, app: str, user: str) -> bool:
-        """Whether a user has pending pushes. Never switches."""
+        """Whether a user has pending pushes. Never switches greenlets."""
         return (app, user) in self._queues
 
     def deliver(self, app: str, user: str) -> None:
         """Deliver the pending pushes of a user, if they are online.
-        Switches."""
+        Switches greenlets."""
         queue = self._queues.get((app, user))
         if queue is None:
             return
@@ -147,13 +147,14 @@ class PendingPushes(Service):
                 del self._queues[app, user]
 
     def forget(self, app: str) -> None:
-        """Remove all pushes of a deleted app. Never switches."""
+        """Remove all pushes of a deleted app. Never switches greenlets."""
         users = [user for queue_app, user in self._queues if queue_app == app]
         for user in users:
             self._remove(app, user)
 
     def forget_user(self, app: str, user: str) -> None:
-        """Remove all pushes of an erased user, on all nodes. Never switches."""
+        """Remove all pushes of an erased user, on all nodes. Never switches
+        greenlets."""
         message = ForgetPending(app, user)
         self._forget_user(message)
         if self.node_messages is not None:
@@ -170,7 +171,7 @@ class PendingPushes(Service):
 
     def pass_on(self) -> None:
         """Pass all pushes to nodes that are not stopping, all pushes of one
-        user to the same node. Switches."""
+        user to the same node. Switches greenlets."""
         node_messages = self.node_messages
         if node_messages is None:
             return

@@ -121,8 +121,8 @@ class Reach(Protocol):
 
 class Pushes(Service):
     """Pushes with message ids: claims the id, delivers through ``reach``,
-    settles the claim. Every call may switch. ``channels``: delivers in apps
-    whose channels of users have a history."""
+    settles the claim. Every call may switch greenlets. ``channels``: delivers
+    in apps whose channels of users have a history."""
 
     ids: Idempotency
     reach: Reach
@@ -378,7 +378,8 @@ def _refused(refused: ChannelRefused) -> Published:
 
 
 class Publishing(Service, dict=True):
-    """Sends to targets of all kinds, on all nodes. Every call may switch."""
+    """Sends to targets of all kinds, on all nodes. Every call may switch
+    greenlets."""
 
     reach: Reach
     channels: Channels

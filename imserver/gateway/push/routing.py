@@ -421,7 +421,7 @@ class Rerouting(Service):
 
     def deliver(self, item: ToUser) -> None:
         """Deliver here, after waiting pushes of the same user. Never
-        switches."""
+        switches greenlets."""
         queue = self._queues.get((item.app, item.user))
         if queue is None and self._deliver(item):
             return
@@ -437,7 +437,7 @@ class Rerouting(Service):
 
     def _deliver(self, item: ToUser) -> bool:
         """Deliver, or drop an overtaken push. Return False if the user is not
-        here. Never switches."""
+        here. Never switches greenlets."""
         app = item.app
         user = item.user
         if item.hops and self.reorder_guard.is_overtaken(
@@ -528,7 +528,7 @@ class ReorderDelay(Service):
 
     def wait_seconds(self, app: str, user: str, epoch: int, own: int = 0) -> float:
         """How long a push to ``epoch`` must wait. ``own``: the epoch of this
-        node. Never switches."""
+        node. Never switches greenlets."""
         if epoch == own and (app, user) not in self._routes:
             return 0.0
 
@@ -564,8 +564,8 @@ class ReorderGuard(Service):
     """Recent logins on this node, and the pushes delivered to these users.
     Owner of that table.
 
-    Never switches. ``origin`` identifies the sender of a push, ``number``
-    counts its pushes.
+    Never switches greenlets. ``origin`` identifies the sender of a push,
+    ``number`` counts its pushes.
     """
 
     _hub: Hub

@@ -99,7 +99,7 @@ class StoredPushes:
     ) -> list[StoreResult | HttpProblem | StorageUnavailable]:
         """Store pushes of one app with different keys, in order. A refused one
         does not stop the others. StorageUnavailable: the app has used up its
-        quota. Switches."""
+        quota. Switches greenlets."""
         return [Problems.STORE_UNAVAILABLE] * len(pushes)
 
 
@@ -107,8 +107,8 @@ class UserChannels:
     """Makes a push to a user a publication to the channel of the user.
 
     The subscribers of the channel receive it from there, with its position. The
-    other sessions of the user receive it as any push. Every call may switch.
-    ``to_user``: the method of the reach.
+    other sessions of the user receive it as any push. Every call may switch
+    greenlets. ``to_user``: the method of the reach.
     """
 
     def __init__(

@@ -89,7 +89,7 @@ class Departures(Service):
     def add(self, session: Session, last_here: bool) -> None:
         """Report the end of a session. ``last_here``: it was the user's last
         session on this node, so the user is offline even if the registry does
-        not answer. Never switches."""
+        not answer. Never switches greenlets."""
         self._waiting.append((session, last_here))
         if self._unused:
             self._unused -= 1
@@ -131,7 +131,7 @@ class UsersElsewhere(Service):
 
     def noticed(self, notice: Notice) -> None:
         """Apply a notice: a user has entered or left on another node. Never
-        switches."""
+        switches greenlets."""
         app = self._hub.apps.get(notice.app)
         if app is None:
             return
@@ -235,8 +235,8 @@ class ClusterSessions(Sessions):
         self, session: Session, login: Login
     ) -> tuple[SessionRegistration | None, bool]:
         """The answer of the registry (None: it did not answer), and whether a
-        later session has taken the place of this one. Switches. Raises
-        SessionRefused."""
+        later session has taken the place of this one. Switches greenlets.
+        Raises SessionRefused."""
         key = (login.app, login.user)
         waiting = self._beginning.setdefault(key, {})
         waiting[session.id] = False
@@ -423,7 +423,7 @@ class ClusterSessions(Sessions):
     def reregister(self, everything: bool) -> None:
         """Register sessions again, after a flush, a lost lease, or a failure of
         Redis: the sessions that the registry does not know, or ``everything``.
-        Never switches."""
+        Never switches greenlets."""
         self._reregister = self._reregister or everything
         if self._reregistration is None or self._reregistration.dead:
             self._reregistration = gevent.spawn(self._run_reregistration)

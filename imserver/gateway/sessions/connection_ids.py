@@ -112,7 +112,7 @@ class ConnectionIds:
 class ConnectionTable:
     """Connections of this node by their ids. Owner of their numbers. A
     connection gets its number when its id is first requested; most connections
-    never get one. Never switches."""
+    never get one. Never switches greenlets."""
 
     def __init__(self, hub: Hub, ids: ConnectionIds) -> None:
         self.ids = ids

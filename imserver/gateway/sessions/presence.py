@@ -135,10 +135,10 @@ class Presence(Service):
     registry does not answer, or does not know all sessions of some nodes, these
     nodes are queried.
 
-    ``others`` is None without a cluster; then nothing switches. The registry
-    knows which users are online, and the nodes know their names. The registry
-    does not know the users of the client dialect: the id of each contains its
-    node.
+    ``others`` is None without a cluster; then nothing switches greenlets. The
+    registry knows which users are online, and the nodes know their names. The
+    registry does not know the users of the client dialect: the id of each
+    contains its node.
     """
 
     hub: Hub

@@ -315,8 +315,8 @@ class Sessions:
         decision: LoginDecision | None,
         kicks: int,
     ) -> None:
-        """Begin a session if decision, bans and policy permit it. May switch.
-        Raises SessionRefused."""
+        """Begin a session if decision, bans and policy permit it. May switch
+        greenlets. Raises SessionRefused."""
         if decision is None:
             decision = self._check(connection, login)
         if decision.code != ReplyCode.OK:
@@ -397,7 +397,8 @@ class Sessions:
         decision: LoginDecision,
         kicks: int | None = None,
     ) -> int:
-        """Begin a session without a user. Returns a reply code. Never switches.
+        """Begin a session without a user. Returns a reply code. Never switches
+        greenlets.
 
         It is in channels only: no push to users reaches it, and nobody goes
         online. ``kicks``: the number of kicks before the decision, if it may
@@ -432,7 +433,7 @@ class Sessions:
         closed with the reason.
 
         The app's rules apply as to a login (dialects, origins, bans, limits,
-        policy). May switch, but not after the session has begun.
+        policy). May switch greenlets, but not after the session has begun.
         """
         kicks = self.kicks.count
         if principal.user:
@@ -455,12 +456,13 @@ class Sessions:
         return connection.is_open
 
     def takes_user(self, app: str, user: str) -> bool:
-        """Whether a user id is short enough for an app. Never switches."""
+        """Whether a user id is short enough for an app. Never switches
+        greenlets."""
         return self._logins.takes_user(app, user)
 
     def replaces_older(self, app: str) -> bool:
         """Whether a login to an app ends the older session of its user and
-        device. Never switches."""
+        device. Never switches greenlets."""
         hub_app = self._hub.apps.get(app)
         return hub_app is not None and hub_app.policy in ("single", "refuse")
 
@@ -472,7 +474,7 @@ class Sessions:
 
     def _renew(self, connection: Connection, login: Login) -> None:
         """Another login on a connection: it may only renew the token of its
-        session. May switch."""
+        session. May switch greenlets."""
         is_same = (connection.app, connection.user) == (login.app, login.user)
         if not is_same or not self._logins.holds_token(connection):
             raise SessionRefused(ReplyCode.FAILED, "again")
@@ -533,7 +535,7 @@ class Sessions:
         the users see.
 
         ``device``: only sessions of a device of this name, or of a part of it
-        (None: all). May switch.
+        (None: all). May switch greenlets.
         """
         missing: list[str] = []
         ban_seconds = min(ban_seconds, _LONGEST_BAN * MAX_BAN_SECONDS)
@@ -592,9 +594,9 @@ class Sessions:
         return tuple(missing)
 
     def learn(self, changes: Changes) -> None:
-        """Apply bans of any node. Never switches. A user who is banned here
-        already has no sessions: looking for them again would mean a walk over
-        all connections."""
+        """Apply bans of any node. Never switches greenlets. A user who is
+        banned here already has no sessions: looking for them again would mean a
+        walk over all connections."""
         new_bans: dict[tuple[str, float, str], list[str]] = {}
         for row in changes.bans:
             if row.seconds > 0 and not self.is_banned(row.app, row.user):
@@ -615,7 +617,7 @@ class Sessions:
 
     def close_here(self, query: CloseSessions) -> list[int]:
         """Close sessions of this node. Returns the number of closed addressed
-        sessions of each user. Never switches."""
+        sessions of each user. Never switches greenlets."""
         for user in query.users:
             self.kicks.note(query.app, user, query.device)
         app = self._hub.apps.get(query.app)
@@ -646,13 +648,13 @@ class Sessions:
 
     def forget_app(self, app: str) -> None:
         """Close the sessions of a deleted app on this node, and forget its
-        bans. Never switches."""
+        bans. Never switches greenlets."""
         self._bans = {key: ban for key, ban in self._bans.items() if key[0] != app}
         self._close_app(app)
 
     def app_changed(self, tenant: Tenant) -> None:
         """Close the sessions of an app on this node if it is locked. Never
-        switches."""
+        switches greenlets."""
         if tenant.locked:
             self._close_app(tenant.name)
 
@@ -689,7 +691,7 @@ class Sessions:
         ]
 
     def unban_here(self, query: Unban) -> bool:
-        """Lift the bans of this node. Never switches."""
+        """Lift the bans of this node. Never switches greenlets."""
         for user in query.users:
             self.ban(query.app, user, 0)
         return True
@@ -706,7 +708,7 @@ class Sessions:
     def hold(self, users: Mapping[tuple[str, str], int], reason: str) -> None:
         """Keep these users out of this node, even if their bans are lifted,
         until another call leaves them out. ``users``: (app, user) → Unix
-        seconds; they and the ``reason`` are shown. Never switches."""
+        seconds; they and the ``reason`` are shown. Never switches greenlets."""
         new = users.keys() - self.holds.keys()
         unix_to_monotonic = monotonic() - time()
         self.holds = {
@@ -750,7 +752,7 @@ class Sessions:
 
     def bans(self, app: str) -> dict[str, Ban]:
         """Banned user → the ban, according to this node's list; without
-        :attr:`holds`. Never switches."""
+        :attr:`holds`. Never switches greenlets."""
         return {
             user: ban
             for (name, user), ban in self._bans.items()
@@ -759,7 +761,7 @@ class Sessions:
 
     def banned_until(self, app: str, user: str) -> float:
         """When the ban of a user ends, in Unix seconds, according to this
-        node's list; 0 if the user is not banned. Never switches."""
+        node's list; 0 if the user is not banned. Never switches greenlets."""
         ban = self.ban_of(app, user)
         if ban is None:
             return 0.0
@@ -767,12 +769,12 @@ class Sessions:
 
     def is_banned(self, app: str, user: str) -> bool:
         """Whether a user is banned, according to this node's list. Never
-        switches."""
+        switches greenlets."""
         return self.ban_of(app, user) is not None
 
     def ban_of(self, app: str, user: str) -> Ban | None:
         """The ban that keeps a user out, according to this node's list. Never
-        switches."""
+        switches greenlets."""
         ban = self._bans.get((app, user))
         if ban is not None and ban.ends < monotonic():
             ban = None

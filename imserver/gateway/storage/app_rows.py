@@ -181,7 +181,7 @@ def read_rows(
     position: bytes = b"",
 ) -> Iterator[TablePage]:
     """The rows of a user (None: of an app), after the position of a page.
-    Switches. Raises StorageUnavailable."""
+    Switches greenlets. Raises StorageUnavailable."""
     # A position is a table, the values of a scope, and the key of a row there.
     first_part: list[Any] = []
     after: Row = ()

@@ -142,9 +142,9 @@ class Erasure(Struct, frozen=True):
     ``""``: their messages stay under their own id. ``app(name)`` erases the
     data of a deleted app. ``programs(app, user)`` are the users that depend on
     this one, such as bots of an account: they are deleted first, and their
-    messages stay. The functions may switch, may be called again, and may raise
-    :class:`imserver.gateway.errors.Unavailable`. The core erases the rows of
-    tables that no feature erases.
+    messages stay. The functions may switch greenlets, may be called again, and
+    may raise :class:`imserver.gateway.errors.Unavailable`. The core erases the
+    rows of tables that no feature erases.
     """
 
     tables: frozenset[str]

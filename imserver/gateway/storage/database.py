@@ -323,11 +323,12 @@ class Database:
 
     def read(self, work: Work[T]) -> T:
         """Run ``work``, which only reads. All its queries see the database as
-        it was at the first one. Switches. Raises StorageUnavailable."""
+        it was at the first one. Switches greenlets. Raises
+        StorageUnavailable."""
         return self._guarded(partial(self._in_transaction, work), wrote=False)
 
     def write(self, work: Work[T]) -> T:
-        """Run ``work`` and commit; retry after a deadlock. Switches.
+        """Run ``work`` and commit; retry after a deadlock. Switches greenlets.
 
         Nothing is changed if ``work`` raises. Raises StorageUnavailable, after
         which the change may or may not have been made.
@@ -343,7 +344,7 @@ class Database:
 
     def compact(self) -> None:
         """Write all tables anew, so that files contain nothing of deleted rows.
-        Switches. Raises StorageUnavailable."""
+        Switches greenlets. Raises StorageUnavailable."""
         patient = self._patient_engine(self._settings)
 
         def work() -> None:
@@ -356,7 +357,7 @@ class Database:
             patient.dispose()
 
     def retry_write(self) -> None:
-        """If the last write failed, write something. Switches. Raises
+        """If the last write failed, write something. Switches greenlets. Raises
         StorageUnavailable."""
 
         def work(sql: PooledStatements) -> None:
@@ -496,8 +497,8 @@ class WriterConnection:
     def transact(
         self, work: Callable[[DirectStatements], T], guard: CommitGuard, seconds: float
     ) -> T:
-        """Run ``work`` and commit. Switches. Raises NotStored, Unsure or
-        RowRefused.
+        """Run ``work`` and commit. Switches greenlets. Raises NotStored, Unsure
+        or RowRefused.
 
         A transaction is interrupted after ``seconds``. SQLite cannot interrupt;
         there the taker of the guard ends it.
@@ -512,8 +513,8 @@ class WriterConnection:
             raise Unsure(_words(late)) from None
 
     def ask(self, work: Callable[[DirectStatements], T], seconds: float) -> T:
-        """Run ``work`` in a transaction that is rolled back. Switches. Raises
-        NotStored."""
+        """Run ``work`` in a transaction that is rolled back. Switches
+        greenlets. Raises NotStored."""
         guard = CommitGuard()
         guard.take()
         transaction = partial(self._transact, work, guard, undo=True)

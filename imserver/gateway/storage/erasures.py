@@ -60,7 +60,7 @@ _ROWS: Final = RowsOf(ErasureRow, "erasure")
 
 class Erasures(Store.Rows):
     """The erasures in a store. ``keys``: the first one digests, all of them are
-    tried. Methods switch, and raise StorageUnavailable."""
+    tried. Methods switch greenlets, and raise StorageUnavailable."""
 
     def __init__(self, store: Store, keys: Callable[[], Sequence[bytes]]) -> None:
         super().__init__(store)

@@ -70,7 +70,7 @@ class StorePart(Protocol):
 
     def close(self) -> None:
         """Store all waiting data. Called once, before the database is closed.
-        May switch."""
+        May switch greenlets."""
 
 
 class Transaction(Protocol):
@@ -99,7 +99,8 @@ def _transaction(
 
 
 class Store:
-    """Owner of the database once it is open. Methods that access it may switch.
+    """Owner of the database once it is open. Methods that access it may switch
+    greenlets.
 
     ``threaded``: see :class:`imserver.gateway.storage.database.Database`.
     ``tables``: the tables of the core and of features.
@@ -313,8 +314,8 @@ class Store:
             raise StartError(f"storage: {objection}")
 
     def database(self) -> Database:
-        """The open database, which is created if needed. Switches. Raises
-        StorageUnavailable."""
+        """The open database, which is created if needed. Switches greenlets.
+        Raises StorageUnavailable."""
         try:
             database = self._open()
             self._complaint = ""
@@ -496,7 +497,7 @@ class Store:
 
     def part(self, make: Callable[[Store], P]) -> P:
         """The part that ``make`` has made of this store at the first call.
-        Never switches."""
+        Never switches greenlets."""
         part: P | None = self._parts.get(make)
         if part is None:
             part = make(self)

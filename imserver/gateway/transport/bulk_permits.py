@@ -135,7 +135,8 @@ class BulkPermits:
 
 class BulkPermit:
     """A node's side. ``granted`` is called when the node may write, in the
-    loop's greenlet. Owner of its end of the line. Nothing here switches."""
+    loop's greenlet. Owner of its end of the line. Nothing here switches
+    greenlets."""
 
     def __init__(
         self,

@@ -321,8 +321,8 @@ class Connection(Writer):
     # --- reading (reader greenlets) -------------------------------------------
 
     def on_readable(self) -> None:
-        """Read once and serve whole messages. Called by a reader; may switch if
-        a command blocks."""
+        """Read once and serve whole messages. Called by a reader; may switch
+        greenlets if a command blocks."""
         try:
             if self.parser is None or type(self.parser) is frames.Rest:
                 data = self.sock.recv(SMALL_RECEIVE_BYTES)
@@ -437,7 +437,7 @@ class Connection(Writer):
 
     def wait_until_sent(self) -> None:
         """Wait until the outbox is empty or the connection ended, so two pages
-        never wait there. Switches."""
+        never wait there. Switches greenlets."""
         while self.outbox is not None and self.is_open:
             gevent.sleep(_SENT_LOOK_SECONDS)
 
@@ -447,7 +447,7 @@ class Connection(Writer):
 
         If this turn of the loop is long, others are served first. The outbox is
         written first if an answer in it is large, or the client does not read,
-        so that its limit is checked before it grows. May switch.
+        so that its limit is checked before it grows. May switch greenlets.
         """
         outbox = self.outbox
         needs_writing = outbox is not None and (

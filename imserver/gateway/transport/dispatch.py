@@ -94,9 +94,9 @@ class Dispatcher:
         """From now on call these functions, in place of earlier ones.
 
         ``acted(connection, act, command)`` is called for rows with an ``act``,
-        and may switch. ``refused(connection, request, reply, error)`` is called
-        with each reply that refuses a command, and the exception that is the
-        reason.
+        and may switch greenlets. ``refused(connection, request, reply, error)``
+        is called with each reply that refuses a command, and the exception that
+        is the reason.
         """
         if acted is not None:
             self._acted = acted

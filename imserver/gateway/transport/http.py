@@ -373,7 +373,7 @@ class HttpConnection(Writer):
 
     def _may_continue(self) -> bool:
         """Whether the next of several requests may be served, after others in a
-        long turn. May switch."""
+        long turn. May switch greenlets."""
         if is_long_turn(PIPELINED_SECONDS):
             serve_others()
         return self.state < CLOSING

@@ -900,7 +900,7 @@ def constant(response: HttpResponse) -> HttpResponse:
 
 
 HttpRoutes = Mapping[tuple[str, str], Callable[[HttpRequest], HttpResponse]]
-"""(method, path) → the function that answers. It may switch."""
+"""(method, path) → the function that answers. It may switch greenlets."""
 _Found = TypeVar("_Found")
 
 

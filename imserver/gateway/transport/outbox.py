@@ -201,9 +201,9 @@ class Flusher:
     of at most :data:`SLICE_SECONDS` and ``most`` connections.
 
     ``enqueue`` may be called from anywhere. The flush runs in the hub's
-    greenlet and never blocks or switches. Between two slices the loop serves
-    its sockets. Broadcasts to very many connections get half of each slice
-    while other output waits, so they delay neither heartbeats nor pushes.
+    greenlet and never blocks or switches greenlets. Between two slices the loop
+    serves its sockets. Broadcasts to very many connections get half of each
+    slice while other output waits, so they delay neither heartbeats nor pushes.
     """
 
     def __init__(

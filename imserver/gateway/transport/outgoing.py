@@ -91,7 +91,8 @@ class Outgoing:
         headers: Mapping[str, str] = NO_HEADERS,
     ) -> tuple[int, bytes]:
         """Send signed JSON: status and body of an answer within ``seconds``.
-        Switches. Redirections are not followed. Raises :class:`Unreachable`."""
+        Switches greenlets. Redirections are not followed. Raises
+        :class:`Unreachable`."""
         signed_headers = {
             **headers,
             "Imserver-Signature": signature(secret, body, timestamp),
@@ -308,7 +309,7 @@ def _check_addresses(
 def look_up(host: str, port: int) -> list[str]:
     """The addresses of a host, without a thread: a name server that hangs
     delays nobody else. Name servers are read anew, because they may change.
-    Switches. Raises OSError."""
+    Switches greenlets. Raises OSError."""
     from gevent.resolver.ares import Resolver
 
     resolver = Resolver()

@@ -147,8 +147,8 @@ class Stream(Connection):
 
 class StreamPath(Struct, frozen=True):
     """A path of streams. ``method``: the method of its requests. ``open``
-    begins or closes a stream, and may switch. ``refuse`` makes the response to
-    a (request, address of the client, close code)."""
+    begins or closes a stream, and may switch greenlets. ``refuse`` makes the
+    response to a (request, address of the client, close code)."""
 
     method: str
     open: Callable[[Stream, Head], None]
@@ -181,7 +181,7 @@ class Streams(Service):
 
     def adopt(self, sock: _socket.socket, head: Head, before: bytes = b"") -> None:
         """Make a stream of the socket of a request. ``before``: bytes to write
-        first. May switch."""
+        first. May switch greenlets."""
         context = self.context
         dialect = self.waiting.dialect
         peer, origin, close_code = self.gate.look_at(head, dialect)

@@ -56,8 +56,8 @@ def version_of(rows: list[EmojiRow]) -> str:
 
 
 class OwnEmoji(Store.Rows):
-    """Stores, lists and removes the emoji of apps. Methods may switch, and
-    raise StorageUnavailable."""
+    """Stores, lists and removes the emoji of apps. Methods may switch
+    greenlets, and raise StorageUnavailable."""
 
     page_folder: ClassVar = Path(__file__).parent / "page"
 

@@ -171,7 +171,7 @@ class Fetching:
         no title. ``most``: the most bytes that are read. ``app``, ``sender``:
         the sender of the link; the pages of several senders are read in turn.
 
-        Switches. Raises Unreachable, and the errors of ``admit``.
+        Switches greenlets. Raises Unreachable, and the errors of ``admit``.
         """
         # Loaded with the first page, because the module of the process takes
         # 0.6 MB.
@@ -203,8 +203,8 @@ class Fetching:
         return None
 
     def picture(self, url: str, most: int) -> bytes:
-        """The bytes of a picture; empty: it is too large. Switches. Raises like
-        :meth:`page`."""
+        """The bytes of a picture; empty: it is too large. Switches greenlets.
+        Raises like :meth:`page`."""
         link = normal(url)
         if link is None or not most:
             return b""

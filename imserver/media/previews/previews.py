@@ -169,7 +169,7 @@ class Previews:
 
     def show(self, app: str, user: str, messages: Sequence[int]) -> PreviewsAnswer:
         """The previews of messages that the user can read. Starts to make
-        missing previews. Switches."""
+        missing previews. Switches greenlets."""
         if not self.is_on(app) or not self.wishes(app, user).show:
             return PreviewsAnswer([], [])
         links = self._links(app, self._readable(app, user, messages))
@@ -329,8 +329,8 @@ class Previews:
             )
 
     def sweep(self) -> None:
-        """Delete expired previews, with their pictures. Switches. Raises
-        StorageUnavailable."""
+        """Delete expired previews, with their pictures. Switches greenlets.
+        Raises StorageUnavailable."""
         while rows := self.rows.expired(_SWEPT):
             for app, link, picture, until in rows:
                 if picture:

@@ -1,5 +1,5 @@
-"""Rows of previews. Each method is one transaction, may switch, and raises
-StorageUnavailable.
+"""Rows of previews. Each method is one transaction, may switch greenlets, and
+raises StorageUnavailable.
 
 All times are of the clock of the database, because the clocks of nodes differ.
 """

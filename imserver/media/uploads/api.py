@@ -195,7 +195,7 @@ def check_after(api: Api, call: Call, token: str) -> None:
     """Raise an error if the app of a file, or the account of its user, was
     deleted during the upload.
 
-    ``token`` comes from the query. May switch. Raises ApiProblem,
+    ``token`` comes from the query. May switch greenlets. Raises ApiProblem,
     StorageUnavailable and IssuerUnavailable.
     """
     if call.app not in api.apps and api.tenants.get(call.app) is None:

@@ -78,7 +78,7 @@ class Usage(Struct, frozen=True):
 
 
 class Media(Protocol):
-    """A store of bytes by name. All methods may switch and may raise
+    """A store of bytes by name. All methods may switch greenlets and may raise
     :class:`MediaUnavailable`.
 
     ``name`` is made by the server: letters, digits, dashes, underscores and

@@ -188,7 +188,8 @@ class Directory(Service):
         return self.root / name[:2] / name
 
     def do(self, function: Callable[..., T], *arguments: object) -> T:
-        """Access the folder in a thread. Switches. Raises MediaUnavailable."""
+        """Access the folder in a thread. Switches greenlets. Raises
+        MediaUnavailable."""
         try:
             return self.files.do(function, *arguments)
         except OSError as error:

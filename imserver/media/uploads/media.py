@@ -120,7 +120,7 @@ class PictureWorker(Worker):
 
         ``app``, ``user``: the owner of the picture; the pictures of several
         users are read in turn. Returns None if the file is not a readable
-        picture. Raises TooCostly. Switches.
+        picture. Raises TooCostly. Switches greenlets.
         """
         # Loaded with the first picture, to save the memory of the module of the
         # process.

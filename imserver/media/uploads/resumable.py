@@ -94,8 +94,9 @@ class PartialUpload(Struct):
 
 
 class ResumableUploads:
-    """Owner of the unfinished uploads of this node. All methods may switch, and may raise
-    :class:`TransferRefused`, MediaUnavailable and StorageUnavailable."""
+    """Owner of the unfinished uploads of this node. All methods may switch
+    greenlets, and may raise :class:`TransferRefused`, MediaUnavailable and
+    StorageUnavailable."""
 
     def __init__(self, uploads: Uploads, boot: str = "") -> None:
         """``boot``: the life of the machine; ``""``: the kernel tells it."""

@@ -66,7 +66,7 @@ class Transfer:
 
     def end(self) -> None:
         """End the transfer in favour of another one: interrupt its greenlet.
-        Never switches."""
+        Never switches greenlets."""
         self.ended = True
         # Done by the hub, because throwing an error into a greenlet switches to
         # it.
@@ -83,7 +83,7 @@ def _slowest() -> TransferRefused:
 
 
 class Transfers(Service):
-    """Owner of the transfers in one direction. Never switches."""
+    """Owner of the transfers in one direction. Never switches greenlets."""
 
     settings: UploadSettings
     _running: dict[Transfer, None] = field(default_factory=dict)

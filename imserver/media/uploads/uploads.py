@@ -148,7 +148,8 @@ class UploadStorage:
         return store
 
     def put(self, row: Upload, path: Path, thumbnail: Path) -> None:
-        """Move a file, and its thumbnail, to its storage. Switches."""
+        """Move a file, and its thumbnail, to its storage. Switches
+        greenlets."""
         store = self.of(row)
         store.put(row.id, str(path), row.bytes, row.sha256, row.type)
         if row.thumbnail_bytes:
@@ -308,9 +309,9 @@ class Uploads:
         No other process may use the ``name`` meanwhile. Bytes that a killed
         process has left under this name are removed.
 
-        If possible, a file is refused before it is read. Switches. Raises
-        :class:`TransferRefused`, MediaUnavailable, StorageUnavailable, and the
-        exceptions of ``read``; then nothing is stored.
+        If possible, a file is refused before it is read. Switches greenlets.
+        Raises :class:`TransferRefused`, MediaUnavailable, StorageUnavailable,
+        and the exceptions of ``read``; then nothing is stored.
         """
         with self.arriving(offer, offer.length) as transfer:
             self.admit(offer, offer.length + FILE_BYTES + sum(self.unfinished(offer)))
@@ -470,8 +471,8 @@ class Uploads:
         It is drawn anew, no larger than a thumbnail, so nothing else of the
         file is stored. None: it is no accepted picture.
 
-        Switches. Raises :class:`TransferRefused`, MediaUnavailable and
-        StorageUnavailable.
+        Switches greenlets. Raises :class:`TransferRefused`, MediaUnavailable
+        and StorageUnavailable.
         """
         media = type_of(content[:HEAD_BYTES])
         if media.kind != "picture" or media.kind not in self.settings.kinds:
@@ -515,8 +516,8 @@ class Uploads:
             self.storage.discard(path)
 
     def _review(self, row: Upload) -> None:
-        """Let the back end of the app review a file, if it wants to. Switches.
-        Raises TransferRefused."""
+        """Let the back end of the app review a file, if it wants to. Switches
+        greenlets. Raises TransferRefused."""
         if self._core is None or row.app not in self._core.reviews.apps:
             return
         facts = {
@@ -664,7 +665,7 @@ class Uploads:
         self, row: Upload, thumbnail: bool, first: int, last: int, address: str = ""
     ) -> Pieces:
         """The bytes of a file, or of its thumbnail, from ``first`` to ``last``,
-        for a client at an address. Switches.
+        for a client at an address. Switches greenlets.
 
         Raises :class:`TransferRefused` and MediaUnavailable.
         """

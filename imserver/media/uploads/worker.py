@@ -41,7 +41,7 @@ class Turns:
 
     @contextmanager
     def take(self, app: str, user: str) -> Iterator[None]:
-        """Context of one turn. Switches."""
+        """Context of one turn. Switches greenlets."""
         if self._is_taken:
             self._wait(app, user)
         self._is_taken = True
@@ -107,7 +107,7 @@ class Worker:
         """The answer to a line; empty: no answer within ``seconds``.
 
         ``app``, ``user``: the user of the task; the tasks of several users are
-        done in turn. Raises :class:`TooCostly`. Switches.
+        done in turn. Raises :class:`TooCostly`. Switches greenlets.
         """
         with self._turns.take(app, user):
             if self._end_later is not None:

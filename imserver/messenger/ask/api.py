@@ -218,8 +218,8 @@ class AskApi(Struct, frozen=True):
         return self.core.store.part(MessageLog)
 
     def show(self, app: str, user: str, id: int) -> AskShown:
-        """A question that the user may read, as the routes answer it. Switches.
-        Raises ApiProblem."""
+        """A question that the user may read, as the routes answer it. Switches
+        greenlets. Raises ApiProblem."""
         return _shown(self.log.asks.get(app, user, id))
 
 

@@ -79,7 +79,7 @@ class Waits:
         """Wait until a question is closed or has more than ``seen`` answers, at
         most for ``seconds``, and return it. None: the user can read no such
         question, or the app was deleted. ``payer``: the principal of the
-        request. Switches. Raises StorageUnavailable."""
+        request. Switches greenlets. Raises StorageUnavailable."""
         deadline = monotonic() + seconds
         is_full = self.count >= MOST_WAITS or self._payers[payer] >= MOST_OF_ONE
         if seconds <= 0 or is_full:
@@ -106,7 +106,8 @@ class Waits:
             self._remove(app, message, payer, signal)
 
     def forget(self, app: str) -> None:
-        """End all waits of an app, which was deleted. Never switches."""
+        """End all waits of an app, which was deleted. Never switches
+        greenlets."""
         for (app_of_wait, _), signals in self._signals.items():
             if app_of_wait != app:
                 continue
@@ -207,8 +208,8 @@ class Deadlines:
 
     def look(self) -> float | None:
         """Close questions and count votes that are due. Returns the seconds
-        until the next one is due; None: none will be. Switches. Raises
-        StorageUnavailable."""
+        until the next one is due; None: none will be. Switches greenlets.
+        Raises StorageUnavailable."""
         if not self._store.has_database:
             return None
         asks = self._log.asks

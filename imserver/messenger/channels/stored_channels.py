@@ -78,8 +78,8 @@ class ChannelLog(StoredHistory):
 
     def attach(self, follow_log: Callable[[str], int]) -> None:
         """Set the function that starts delivery of the entries of an app, and
-        returns the id of the last delivered one. It may switch, and raise
-        StorageUnavailable. Call this before anything else."""
+        returns the id of the last delivered one. It may switch greenlets, and
+        raise StorageUnavailable. Call this before anything else."""
         self._follow_log = follow_log
 
     # --- which channels need the log ------------------------------------------
@@ -88,7 +88,7 @@ class ChannelLog(StoredHistory):
         """Deliver the entries of an app from now on. Returns the id of the last
         delivered one.
 
-        May switch; never if the app is followed. Raises
+        May switch greenlets; never if the app is followed. Raises
         :class:`ChannelRefused`.
         """
         try:
@@ -126,7 +126,7 @@ class ChannelLog(StoredHistory):
 
     def follows(self, app: str) -> bool:
         """Whether a channel of an app that needs its log has subscribers here.
-        Never switches."""
+        Never switches greenlets."""
         names = self.channels.get(app)
         if names is None:
             return False
@@ -157,7 +157,7 @@ class ChannelLog(StoredHistory):
     def deliver(self, app: str, entry: Entry) -> int:
         """Deliver an entry of the log, in its order, if it is a message to a
         channel. Members that follow the log themselves do not receive it here.
-        Returns the number of subscribers here. Never switches."""
+        Returns the number of subscribers here. Never switches greenlets."""
         channels = self._channels
         local = self._hub.channel(app, entry.room)
         stores = channels.options.stores_conversations(app)
@@ -192,7 +192,7 @@ class ChannelLog(StoredHistory):
     def lose(self, app: str) -> None:
         """End the subscriptions to stored channels of an app whose log has lost
         entries, so that clients notice the loss when they recover. Never
-        switches."""
+        switches greenlets."""
         for channel in tuple(self.channels.get(app, ())):
             local = self._hub.channel(app, channel)
             if local is None or not self._channels.options.is_stored(app, channel):
@@ -202,7 +202,7 @@ class ChannelLog(StoredHistory):
 
     def members_left(self, app: str, group: int, users: Sequence[str]) -> None:
         """End the subscriptions of users who are no longer members of a group.
-        Never switches."""
+        Never switches greenlets."""
         connections: list[Connection] = []
         for user in users:
             connections += self._hub.sessions_of(app, user)
@@ -225,7 +225,7 @@ class ChannelLog(StoredHistory):
     def append_each(
         self, app: str, publications: Sequence[Publication], key: str = ""
     ) -> list[Published]:
-        """Store publications, in this order. Switches.
+        """Store publications, in this order. Switches greenlets.
 
         A publication is ``REPEATED``, and keeps its position, if the same
         sender has stored it in its channel before. It is recognised by its
@@ -268,8 +268,8 @@ class ChannelLog(StoredHistory):
         limit: int = 0,
         reverse: bool = False,
     ) -> HistoryPage:
-        """See :class:`imserver.gateway.cluster.history.LocalHistory`. Switches. Raises
-        :class:`ChannelRefused`.
+        """See :class:`imserver.gateway.cluster.history.LocalHistory`. Switches
+        greenlets. Raises :class:`ChannelRefused`.
 
         A page has at most :data:`MAX_RECOVERED` publications, and as many as
         fit into a page of messages.
@@ -304,7 +304,7 @@ class ChannelLog(StoredHistory):
 
     def publication_of(self, entry: Entry) -> Publication:
         """The publication that is stored in an entry of a channel. Never
-        switches."""
+        switches greenlets."""
         meta = PublicationMeta.of(entry.meta)
         body = entry.body
         if meta.base64:

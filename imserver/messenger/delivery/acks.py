@@ -173,7 +173,7 @@ class PongLogSubscription(AckingLogSubscription, gc=False):
 class Unacked:
     """The unacknowledged messages of one connection, by number. ``waiting``
     begins after the number ``acked``. Each item is the event, or the id of the
-    stored message, and its frame. Never switches.
+    stored message, and its frame. Never switches greenlets.
 
     The numbers count the messages of the connection, across all its logins.
     ``bytes``: of the frames. For the other fields see :data:`Acks`.
@@ -256,7 +256,7 @@ wheel in which the client's time ends (0: no time limit runs)."""
 class AckTracker:
     """Owner of a timer wheel that turns each second. A connection with
     unacknowledged deliveries is in one of its slots. So idle connections cost
-    nothing, and no connection has a timer. Never switches.
+    nothing, and no connection has a timer. Never switches greenlets.
 
     ``limit_bytes``: the most bytes of the frames of all unacknowledged
     messages. With more, the connections with the most bytes are closed.

@@ -38,8 +38,8 @@ class ActionPositions(Store.Rows):
     """The positions in a store. Owner of the positions that were proved on this
     node, but are not stored yet.
 
-    Methods switch and may raise StorageUnavailable, unless their docstrings say
-    otherwise.
+    Methods switch greenlets and may raise StorageUnavailable, unless their
+    docstrings say otherwise.
     """
 
     def __init__(self, store: Store) -> None:
@@ -78,7 +78,8 @@ class ActionPositions(Store.Rows):
 
     def prove(self, app: str, user: str, rooms: Iterable[str], id: int) -> None:
         """Note that a user has received everything up to an id, in these rooms.
-        The position is stored within about a second. Never switches."""
+        The position is stored within about a second. Never switches
+        greenlets."""
         for room in rooms:
             key = app, user, room
             self._proved[key] = max(id, self._proved.get(key, 0))

@@ -122,7 +122,7 @@ class CatchUp(Service, dict=True):
     def subscribe(
         self, connection: Connection, log_subscription: LogSubscription
     ) -> None:
-        """Let a session follow the log. May switch.
+        """Let a session follow the log. May switch greenlets.
 
         Nothing is delivered before the client has synced all missed entries
         (:meth:`sync`). Nothing happens if the session ends, or logs in again,
@@ -188,7 +188,7 @@ class CatchUp(Service, dict=True):
 
     def forget(self, connection: Connection, _code: int = 0) -> None:
         """End the log subscription of a connection that has ended, or no longer
-        follows the log. Never switches."""
+        follows the log. Never switches greenlets."""
         log_subscription = connection.log_subscription
         app = connection.app
         if log_subscription is None or app is None:
@@ -216,7 +216,7 @@ class CatchUp(Service, dict=True):
         checks: bool = False,
     ) -> None:
         """Answer with a page of at most ``limit`` entries that a subscribed
-        connection missed. Switches.
+        connection missed. Switches greenlets.
 
         New entries are held until the last page was answered. ``answer`` is
         called at the page's place in the order of deliveries. ``yields``:
@@ -283,7 +283,8 @@ class CatchUp(Service, dict=True):
         limit: int,
         checks: bool,
     ) -> _Missed:
-        """Read a page of :meth:`sync`. Switches. Raises StorageUnavailable."""
+        """Read a page of :meth:`sync`. Switches greenlets. Raises
+        StorageUnavailable."""
         app, user = app_and_user(connection)
         rooms: Mapping[str, int] | None = None
         if isinstance(log_subscription, PongLogSubscription):
@@ -333,7 +334,7 @@ class CatchUp(Service, dict=True):
         page by page, and then new ones.
 
         ``wait`` is called between two pages, to wait for the client. The method
-        returns early if the log subscription ends. Switches; raises
+        returns early if the log subscription ends. Switches greenlets; raises
         StorageUnavailable.
         """
         log_subscription = connection.log_subscription
@@ -390,7 +391,7 @@ class CatchUp(Service, dict=True):
         rooms: Mapping[str, int] | None = None,
     ) -> tuple[list[Entry], bool]:
         """The entries after an id that a user may read, in order, as many as
-        fit on a page, and whether there are more. Switches.
+        fit on a page, and whether there are more. Switches greenlets.
 
         ``rooms``: include the messages of these rooms
         (:meth:`EntryReader.catch_up`). Raises StorageUnavailable.
@@ -401,7 +402,7 @@ class CatchUp(Service, dict=True):
 
     def collect(self, connection: Connection) -> None:
         """Let a session that has just begun follow the log. New entries wait
-        until it has synced. May switch. Raises StorageUnavailable."""
+        until it has synced. May switch greenlets. Raises StorageUnavailable."""
         self.subscribe(connection, LogSubscription(backlog=[]))
 
     def resume(
@@ -420,8 +421,8 @@ class CatchUp(Service, dict=True):
 
         ``resumed`` is called once. If it is called with recovered, the missed
         entries follow at once, then new ones. Otherwise nothing is delivered
-        before the client has synced. May switch. Raises StorageUnavailable;
-        then ``resumed`` was not called.
+        before the client has synced. May switch greenlets. Raises
+        StorageUnavailable; then ``resumed`` was not called.
         """
         backlog: Backlog = ()
         if collects:
@@ -450,21 +451,23 @@ class CatchUp(Service, dict=True):
 
     def follow(self, connection: Connection) -> None:
         """Let a session that has just begun follow the log from now on. Entries
-        are held until :meth:`release`. May switch. Raises StorageUnavailable,
-        at once if the last access to the database has failed.
+        are held until :meth:`release`. May switch greenlets. Raises
+        StorageUnavailable, at once if the last access to the database has
+        failed.
         """
         if not self.answers():
             raise StorageUnavailable("the database does not answer")
         self.subscribe(connection, LogSubscription(backlog=[]))
 
     def answers(self) -> bool:
-        """Whether the last access to the database succeeded. Never switches."""
+        """Whether the last access to the database succeeded. Never switches
+        greenlets."""
         return self.store.answers()
 
     def must_begin_anew(self, connection: Connection, cursor: int) -> bool:
         """Whether the client must start again: entries after its cursor have
-        expired, the cursor is not of this log, or its entry is lost. Switches;
-        raises StorageUnavailable."""
+        expired, the cursor is not of this log, or its entry is lost. Switches
+        greenlets; raises StorageUnavailable."""
         app = connection.app
         assert app is not None
         return cursor != 0 and not self._extent(app).continues(cursor)
@@ -501,14 +504,15 @@ class CatchUp(Service, dict=True):
     # --- acknowledgements -----------------------------------------------------
 
     def ponged(self, connection: Connection, data: bytes) -> None:
-        """Process the answer of a client to a ping. Never switches."""
+        """Process the answer of a client to a ping. Never switches
+        greenlets."""
         log_subscription = connection.log_subscription
         if isinstance(log_subscription, PongLogSubscription):
             self.prove(connection, log_subscription.proof(data))
 
     def prove(self, connection: Connection, id: int) -> None:
         """Note that everything up to an id has arrived at a client without a
-        cursor. Never switches."""
+        cursor. Never switches greenlets."""
         log_subscription = connection.log_subscription
         if not isinstance(log_subscription, PongLogSubscription):
             return
@@ -522,7 +526,7 @@ class CatchUp(Service, dict=True):
 
     def check_acks(self) -> None:
         """Called each second: start a greenlet if entries have to be sent
-        again. Never switches."""
+        again. Never switches greenlets."""
         late = self.ack_tracker.turn()
         if late:
             gevent.spawn(self._resend_to, late)
@@ -555,7 +559,8 @@ class CatchUp(Service, dict=True):
     def resend(self, connection: Connection, after: int, limit: int) -> bool:
         """Send a live connection the entries after an id again that its user
         may read. False: they are more than ``limit``. Nothing is sent if its
-        client begins a sync meanwhile. Switches; raises StorageUnavailable."""
+        client begins a sync meanwhile. Switches greenlets; raises
+        StorageUnavailable."""
         log_subscription = connection.log_subscription
         if log_subscription is None or not log_subscription.live:
             return True  # its client syncs
@@ -627,7 +632,7 @@ class StreamStarts(Service):
 
     def send(self, stream: Connection, start: StreamStart) -> None:
         """Deliver stored messages from ``start`` on. It may be called again
-        with another start. May switch."""
+        with another start. May switch greenlets."""
         cursor = start.cursor
         first = start.first
         if cursor is None:

@@ -163,7 +163,7 @@ def _for_each(encoding: Encoding, message: Message) -> FrameSource:
 
 class Deliverer(Service):
     """Delivers entries and results. Owner of the results of drafts that wait
-    for their place in the log. Never switches."""
+    for their place in the log. Never switches greenlets."""
 
     hub: Hub
     fanout: Fanout
@@ -681,7 +681,7 @@ class LogFollower:
 
     def follow(self, app: str) -> int:
         """Deliver the entries of an app from now on. Returns the position. It
-        may switch.
+        may switch greenlets.
 
         Raises StorageUnavailable; then the app is not followed.
         """
@@ -712,7 +712,7 @@ class LogFollower:
 
     def watch(self, news: Flag, apps: Collection[str]) -> None:
         """From now on set ``news`` when a node has stored entries of exactly
-        these apps, followed or not. Never switches."""
+        these apps, followed or not. Never switches greenlets."""
         for app in self._watched.keys() - apps:
             self._watched[app].discard(news)
             if not self._watched[app]:
@@ -721,13 +721,14 @@ class LogFollower:
             self._watched.setdefault(app, set()).add(news)
 
     def position(self, app: str) -> int:
-        """The position of an app; 0 if it is not followed. Never switches."""
+        """The position of an app; 0 if it is not followed. Never switches
+        greenlets."""
         followed = self.apps.get(app)
         return 0 if followed is None else followed.position
 
     def is_behind(self, app: str, id: int) -> bool:
         """Whether an app is followed, and its position is known and before this
-        id. Never switches."""
+        id. Never switches greenlets."""
         followed = self.apps.get(app)
         return (
             followed is not None and followed.position < id and followed.known is None
@@ -735,7 +736,7 @@ class LogFollower:
 
     def forget_unwanted(self, app: str) -> None:
         """Stop following an app if nothing here needs its position. Never
-        switches."""
+        switches greenlets."""
         if self._deliverer.is_wanted(app) or self._log.writer.is_busy(app):
             return
         followed = self.apps.get(app)
@@ -744,7 +745,7 @@ class LogFollower:
 
     def committed(self, commit: Commit) -> None:
         """Process entries that a transaction of this node or another one has
-        stored. Never switches."""
+        stored. Never switches greenlets."""
         app = commit.app
         for news in self._watched.get(app, ()):
             news.set()
@@ -762,7 +763,7 @@ class LogFollower:
 
     def expect(self, app: str, id: int) -> None:
         """Read on until the position reaches an id that is known to be stored.
-        Never switches."""
+        Never switches greenlets."""
         followed = self.apps.get(app)
         if followed is not None and id > max(followed.position, followed.expected):
             followed.expected = id
@@ -870,7 +871,7 @@ class LogFollower:
     def _continues(self, app: str, position: int) -> bool:
         """If the database has lost the entry at the position, disconnect
         clients before anything is delivered to them. False: this is not known.
-        May switch."""
+        May switch greenlets."""
         try:
             is_lost = self._log.entries.extent(app).is_lost(position)
         except StorageUnavailable:
@@ -892,7 +893,7 @@ class LogFollower:
 
     def check(self) -> None:
         """Read on in apps without news whose log has grown, or has lost
-        entries. Forget apps without subscriptions. It may switch."""
+        entries. Forget apps without subscriptions. It may switch greenlets."""
         before = monotonic() - QUIET_SECONDS
         quiet = [
             app for app, followed in self.apps.items() if _is_quiet(followed, before)

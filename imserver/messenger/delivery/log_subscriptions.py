@@ -54,7 +54,7 @@ class GroupFollowers(Service):
     """Owner of the subscribed members of groups on this node: (app,
     conversation) → connections.
 
-    Never switches.
+    Never switches greenlets.
     """
 
     _groups: dict[tuple[str, int], dict[Connection, None]] = field(default_factory=dict)
@@ -116,7 +116,7 @@ class LogSubscriptions(Service):
     and of the reads of memberships.
 
     Each read that is under way counts the changes that are delivered meanwhile.
-    Only :meth:`read_memberships` switches.
+    Only :meth:`read_memberships` switches greenlets.
     """
 
     followers: GroupFollowers = field(default_factory=GroupFollowers)
@@ -170,7 +170,7 @@ class LogSubscriptions(Service):
         """A user's memberships as of the log position. They are read again if a
         change was delivered meanwhile.
 
-        It switches. Raises the errors of ``memberships``.
+        It switches greenlets. Raises the errors of ``memberships``.
         """
         changes = [0]
         running = self.reads.setdefault((app, user), [])

@@ -181,7 +181,7 @@ class Messaging:
 
     def learn(self, others: OtherNodes) -> None:
         """Ask the other nodes which ids are stored, so that no id is given
-        again if the database has lost entries. Switches."""
+        again if the database has lost entries. Switches greenlets."""
         if not self._store.has_database:
             return
         # Nodes of older versions do not announce this feature, and do not know
@@ -200,7 +200,7 @@ class Messaging:
         self, connection: Connection, command: Send, answer: Answer
     ) -> Reply | None:
         """Store a message, a recall or an edit. The answer comes after the
-        commit. May switch."""
+        commit. May switch greenlets."""
         app, user = app_and_user(connection)
         if command.kind == "press":
             # The button belongs to a question, or to a message of a bot. The
@@ -227,7 +227,8 @@ class Messaging:
         not readable for the user, or the message has no such button.
 
         An empty ``user`` is a back end, which may revise any message. A plain
-        message never switches. Others switch, and may raise StorageUnavailable.
+        message never switches greenlets. Others switch, and may raise
+        StorageUnavailable.
         """
         sent: Send | None = command
         if command.kind != "message":
@@ -256,7 +257,7 @@ class Messaging:
         self, app: str, user: str, message: int, value: str
     ) -> AskChange | Rejected | None:
         """Answer a question with the value of a button. None: the user may read
-        no such question. Switches. Raises StorageUnavailable."""
+        no such question. Switches greenlets. Raises StorageUnavailable."""
         if not self._store.has_database:
             return None
         asks = self._log.asks
@@ -283,7 +284,7 @@ class Messaging:
         connection: Connection | None = None,
         source: DraftSource | None = None,
     ) -> None:
-        """Store a draft. Never switches.
+        """Store a draft. Never switches greenlets.
 
         ``done`` gets the result, after every earlier entry that the sender
         receives on ``connection``. Everybody else who may read the message
@@ -310,7 +311,7 @@ class Messaging:
 
     def mute_of(self, app: str, user: str) -> Rejected | None:
         """The refusal of requests of a user who is muted in the app; None: not
-        muted. Never switches."""
+        muted. Never switches greenlets."""
         if not self._mutes.all:
             return None
         mute = self._mutes.mute_of(app, user)
@@ -377,7 +378,7 @@ class Messaging:
         self, app: str, draft: Draft, *, by_user: bool, to_account: bool = False
     ) -> Stored:
         """Store a draft by :meth:`send_of_user` (not ``by_user``: by
-        :meth:`send`), and wait for the result. Switches. Returns
+        :meth:`send`), and wait for the result. Switches greenlets. Returns
         :class:`Appended`, :class:`Rejected` or StorageUnavailable; raises
         nothing."""
         settled: AsyncResult[Stored] = AsyncResult()
@@ -393,7 +394,7 @@ class Messaging:
 
     def waited(self, began: float) -> None:
         """Measure how long this greenlet has waited for the log, since this
-        ``perf_counter``. Never switches."""
+        ``perf_counter``. Never switches greenlets."""
         self._metrics.transactions.heard("MessageLog.append", perf_counter() - began)
 
     def stored(self, request: AppendRequest, result: Stored) -> None:

@@ -116,7 +116,8 @@ class LateReceivers(Service):
     def add(
         self, connections: Collection[Connection], stream: OpenStream, send: SendSoFar
     ) -> None:
-        """Send a stream to these connections, now or later. Never switches."""
+        """Send a stream to these connections, now or later. Never switches
+        greenlets."""
         soon = []
         size = len(stream.text)
         for connection in connections:
@@ -144,7 +145,7 @@ class LateReceivers(Service):
     def _send_to_ready(self) -> bool:
         """Send a stream to each connection with an empty outbox. False: no
         outbox is empty. Connections that wait for the same stream share its
-        encoding. May switch."""
+        encoding. May switch greenlets."""
         ready: dict[str, tuple[SendSoFar, list[Connection]]] = {}
         for connection, streams in tuple(self._waiting.items()):
             if not connection.is_open:
@@ -185,7 +186,7 @@ _NONE: Final[Mapping[str, OpenStream]] = {}
 class OpenStreams(Service):
     """Open streamed messages: the streams of this node, and copies of streams
     of other nodes whose channels have subscribers here. Owner of the table and
-    the copies. Never switches."""
+    the copies. Never switches greenlets."""
 
     late: LateReceivers = field(default_factory=LateReceivers)
     gaps: dict[str, tuple[str, str]] = field(default_factory=dict)

@@ -83,13 +83,14 @@ class Signals(Service, dict=True):
 
     def send(self, message: ToFollowers, besides: Connection | None = None) -> None:
         """Send to the subscribed connections on all nodes, except ``besides``.
-        Never switches."""
+        Never switches greenlets."""
         self.deliver(message, besides)
         if self.core.node_messages is not None:
             self.core.node_messages.broadcast(message)
 
     def deliver(self, message: ToFollowers, besides: Connection | None = None) -> None:
-        """Send to the subscribed connections of this node. Never switches."""
+        """Send to the subscribed connections of this node. Never switches
+        greenlets."""
         hub_app = self._hub.apps.get(message.app)
         signal = message.signal
         if signal.kind == "piece":
@@ -135,7 +136,7 @@ class Signals(Service, dict=True):
 
     def readers_of(self, message: ToFollowers) -> list[Connection]:
         """The connections of this node that receive the pieces of a streamed
-        message. Never switches."""
+        message. Never switches greenlets."""
         hub_app = self._hub.apps.get(message.app)
         if hub_app is None:
             return []
@@ -154,8 +155,8 @@ class Signals(Service, dict=True):
     # --- typing ---------------------------------------------------------------
 
     def typing(self, connection: Connection, command: Typing) -> Reply:
-        """Send the notice that a connection's user is typing. May switch. A
-        user who has blocked this one does not receive it."""
+        """Send the notice that a connection's user is typing. May switch
+        greenlets. A user who has blocked this one does not receive it."""
         app, user = app_and_user(connection)
         if command.to == user:
             return Reply(ReplyCode.BAD_PARAMETER)
@@ -290,7 +291,7 @@ class Receipts:
     ) -> MarkResult | None:
         """Store that a user has read, or received, a conversation up to an id.
         The authors and the user's connections except ``besides`` get a receipt.
-        None: the user is not in this conversation. Switches; raises
+        None: the user is not in this conversation. Switches greenlets; raises
         StorageUnavailable."""
         result = self._log.marks.note(
             app, user, conversation, read=read, received=received
@@ -336,7 +337,7 @@ class Receipts:
         return Reply.OK
 
     def hide(self, connection: Connection, command: Hide) -> Reply:
-        """Hide entries from the user. Switches."""
+        """Hide entries from the user. Switches greenlets."""
         app, user = app_and_user(connection)
         self.hide_from(app, user, command.ids, connection)
         return Reply.OK
@@ -349,8 +350,8 @@ class Receipts:
         besides: Connection | None = None,
     ) -> int:
         """Hide entries from a user, and notify the user's connections except
-        ``besides``. Returns the version of the user's marks. Switches; raises
-        StorageUnavailable.
+        ``besides``. Returns the version of the user's marks. Switches
+        greenlets; raises StorageUnavailable.
         """
         version = self._log.marks.hide(app, user, ids)
         signal = Signal("hidden", user, "", ids=ids)
@@ -361,7 +362,7 @@ class Receipts:
 
     def ask(self, connection: Connection, command: AskReceipts) -> Reply:
         """How far the other members of a conversation have read and received.
-        Switches."""
+        Switches greenlets."""
         app, user = app_and_user(connection)
         limit = command.limit
         # One row more says whether there are more.
@@ -375,7 +376,7 @@ class Receipts:
 
     def count(self, connection: Connection, command: CountReceipts) -> Reply:
         """How many of the other members have received and read these messages.
-        Switches."""
+        Switches greenlets."""
         app, user = app_and_user(connection)
         counts = self._log.marks.count_receipts(
             app, user, command.conversation, command.ids
@@ -383,13 +384,13 @@ class Receipts:
         return Reply(ReplyCode.OK, ReceiptCounts(counts))
 
     def ask_marks(self, connection: Connection, command: AskMarks) -> Reply:
-        """The marks of the user from all devices. Switches."""
+        """The marks of the user from all devices. Switches greenlets."""
         app, user = app_and_user(connection)
         return Reply(ReplyCode.OK, self.marks(app, user, command.version))
 
     def marks(self, app: str, user: str, after: int) -> MarksAnswer:
-        """A user's marks that are newer than a version. Switches; raises
-        StorageUnavailable."""
+        """A user's marks that are newer than a version. Switches greenlets;
+        raises StorageUnavailable."""
         marks = self._log.marks.since(app, user, after)
         return MarksAnswer(
             marks.version,

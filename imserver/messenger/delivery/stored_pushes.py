@@ -137,7 +137,7 @@ class _Drafts(Service):
         self._messaging.send(self._app, draft, done)
 
     def wait(self) -> None:
-        """Wait for all of them. Switches."""
+        """Wait for all of them. Switches greenlets."""
         began = perf_counter()
         while self._left:
             self._settled.clear()

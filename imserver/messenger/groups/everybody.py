@@ -50,8 +50,8 @@ class EverybodysGroups(Store.Rows):
         self._whole_at = 0.0
 
     def look(self) -> int:
-        """Let accounts join their groups. Returns their number. Switches.
-        Raises StorageUnavailable."""
+        """Let accounts join their groups. Returns their number. Switches
+        greenlets. Raises StorageUnavailable."""
         if not self._store.has_database:
             return 0
         groups = self._log.conversations.of_everybody()

@@ -282,7 +282,7 @@ def _forget(
 
 
 class Groups(Service, dict=True):
-    """Makes and changes groups. Everything may switch, and raise
+    """Makes and changes groups. Everything may switch greenlets, and raise
     StorageUnavailable and UnknownGroup.
 
     ``limit``: the most members of a group. ``creations``: how many groups each
@@ -1116,7 +1116,8 @@ _LIMITS: Final[dict[type[Exception], int]] = dict.fromkeys(
 
 
 class GroupCommands(Struct, frozen=True):
-    """Carries out the commands of users on groups. Everything may switch.
+    """Carries out the commands of users on groups. Everything may switch
+    greenlets.
 
     ``mute_of``: (app, user) → the user's mute; None: the user may send. As over
     HTTP, a user who creates a group or invites needs an account, and so does

@@ -75,7 +75,7 @@ class Inbox(Struct, frozen=True):
         all nodes but ``besides`` get a signal. ``by_user``: the change counts
         for the user.
 
-        Switches; raises ArrangementRefused (the user was never in the
+        Switches greenlets; raises ArrangementRefused (the user was never in the
         conversation, or has too many pins or drafts), TooManyRequests and
         StorageUnavailable.
         """
@@ -106,7 +106,7 @@ class Inbox(Struct, frozen=True):
         """Replace the folders of a user by this ordered list. Ids of removed
         folders stay in arrangements, without a meaning. The user's sessions on
         all nodes but ``besides`` get a signal. ``by_user``: the change counts
-        for the user. Switches; raises TooManyRequests and
+        for the user. Switches greenlets; raises TooManyRequests and
         StorageUnavailable."""
         if by_user:
             self.changes.require((app, user))
@@ -116,7 +116,7 @@ class Inbox(Struct, frozen=True):
         return after
 
     def since(self, app: str, user: str, version: int, limit: int) -> ArrangementPage:
-        """A page of the changes after a version. Switches; raises
+        """A page of the changes after a version. Switches greenlets; raises
         StorageUnavailable."""
         return self.stored.since(app, user, version, limit)
 

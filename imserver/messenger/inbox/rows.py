@@ -1,5 +1,5 @@
-"""Arrangements in the database. Each method is one transaction, may switch, and
-raises StorageUnavailable."""
+"""Arrangements in the database. Each method is one transaction, may switch
+greenlets, and raises StorageUnavailable."""
 
 from typing import Annotated, Any, Final
 

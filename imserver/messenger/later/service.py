@@ -88,7 +88,7 @@ class ScheduledMessages:
     # --- the author -----------------------------------------------------------
 
     def add(self, message: ScheduledMessage, when: When) -> ScheduledMessage:
-        """Schedule a message. Switches. Raises ServiceRefused and
+        """Schedule a message. Switches greenlets. Raises ServiceRefused and
         StorageUnavailable."""
         row = self.rows.add(message, when)
         self.counts["schedule"] += 1
@@ -97,7 +97,7 @@ class ScheduledMessages:
 
     def cancel(self, app: str, user: str, id: str) -> bool:
         """Cancel a message. False: it was sent before, or never scheduled.
-        Switches. Raises StorageUnavailable."""
+        Switches greenlets. Raises StorageUnavailable."""
         if not self.rows.cancel(app, user, id):
             return False
         self.counts["cancel"] += 1
@@ -108,7 +108,7 @@ class ScheduledMessages:
 
     def was_sent(self, app: str, user: str, id: str) -> bool:
         """Whether the log has a message of the user, or a reminder for them,
-        with this id. Switches. Raises StorageUnavailable."""
+        with this id. Switches greenlets. Raises StorageUnavailable."""
         entries = self._log.entries
         if entries.sent(app, user, id) is not None:
             return True
@@ -116,7 +116,7 @@ class ScheduledMessages:
 
     def changed(self, row: ScheduledMessage) -> None:
         """Plan the next look for a row that was written here, and notify the
-        devices of its author. Never switches."""
+        devices of its author. Never switches greenlets."""
         self._news.set()
         self._signal(row.app, row.member, {"id": row.id, "version": row.version})
 
@@ -141,7 +141,7 @@ class ScheduledMessages:
 
     def look(self) -> float:
         """Send some of the due messages. Returns the seconds until the next
-        look. Switches. Raises StorageUnavailable."""
+        look. Switches greenlets. Raises StorageUnavailable."""
         if not self.core.store.has_database:
             return LOOK_SECONDS
         # The results come first, because they end leases, and change which
@@ -187,7 +187,8 @@ class ScheduledMessages:
 
     def receiver_came(self, app: str, user: str) -> None:
         """Make the messages due that await a user, if their authors may see
-        that the user is online. Switches. Raises StorageUnavailable."""
+        that the user is online. Switches greenlets. Raises
+        StorageUnavailable."""
         relations = self.core.relations
         rows = self.rows.awaiting(app, user)
         while rows:

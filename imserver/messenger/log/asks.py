@@ -82,9 +82,9 @@ class AskRefused(Rejected, frozen=True, kw_only=True):
 
 
 class AskLog(WritingPart):
-    """Answers questions, and closes them. Each method may switch and raise
-    StorageUnavailable. Methods that change something return after the commit.
-    An empty ``user`` is a back end."""
+    """Answers questions, and closes them. Each method may switch greenlets and
+    raise StorageUnavailable. Methods that change something return after the
+    commit. An empty ``user`` is a back end."""
 
     DUE: Final[tuple[Due, ...]] = get_args(Due)
 

@@ -531,7 +531,7 @@ class DraftOwner(Protocol):
     def stored(self, request: AppendRequest, result: Stored) -> None:
         """Receive the result of a draft, after the commit and before its entry
         is delivered. Results of an app come in the order of the ids. The final
-        result follows a StorageUnsure. Never switches."""
+        result follows a StorageUnsure. Never switches greenlets."""
 
 
 class AppendRequest(Struct, eq=False):
@@ -583,17 +583,18 @@ class LogObserver(Protocol):
 
     @property
     def apps(self) -> Container[str]:
-        """The apps whose stored entries this observer wants. Never switches."""
+        """The apps whose stored entries this observer wants. Never switches
+        greenlets."""
 
     def committed(
         self, app: str, first: int, last: int, entries: Sequence[Entry]
     ) -> None:
         """Called after a transaction of this node has stored these entries of
-        one of :attr:`apps`. Never switches."""
+        one of :attr:`apps`. Never switches greenlets."""
 
     def undelivered(self, app: str) -> int | None:
         """The position in the log after which entries must not expire yet.
-        None: all entries may expire. Switches.
+        None: all entries may expire. Switches greenlets.
 
         Raises StorageUnavailable.
         """

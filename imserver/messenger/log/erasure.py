@@ -49,7 +49,7 @@ _LOOK: Final = 10_000
 
 
 class UserEraser(WritingPart):
-    """Erases users. May switch and raise StorageUnavailable."""
+    """Erases users. May switch greenlets and raise StorageUnavailable."""
 
     def erase(self, app: str, user: str, name: str) -> None:
         """Erase a user, who has left all groups. ``name`` stands in their place

@@ -51,8 +51,8 @@ message."""
 
 class MessageLog(Store.Rows):
     """The log of every app, divided into parts by subject. All methods of the
-    parts may switch and may raise StorageUnavailable, which is temporary,
-    unless their docstring says otherwise.
+    parts may switch greenlets and may raise StorageUnavailable, which is
+    temporary, unless their docstring says otherwise.
 
     A store has one message log: ``store.part(MessageLog)``. It opens an
     existing database at the first read, and creates a database at the first
@@ -83,7 +83,8 @@ class MessageLog(Store.Rows):
         self._eraser = UserEraser(self.writer, store)
 
     def close(self) -> None:
-        """Store the waiting drafts, and refuse new requests. Switches."""
+        """Store the waiting drafts, and refuse new requests. Switches
+        greenlets."""
         self.writer.close()
 
     @Store.writing

@@ -48,8 +48,8 @@ _FOREVER_MS: Final = 2**62
 
 
 class RemovalWriter(WritingPart):
-    """Removes messages, and restores them. Each method may switch and raise
-    StorageUnavailable."""
+    """Removes messages, and restores them. Each method may switch greenlets and
+    raise StorageUnavailable."""
 
     def remove(
         self,

@@ -382,7 +382,7 @@ def in_log(
 ]:
     """Decorator: run a method of a part in a transaction. Callers pass the app
     in place of the statements and the head of its log. Without a log the result
-    is ``nothing()``. It may switch and raise StorageUnavailable."""
+    is ``nothing()``. It may switch greenlets and raise StorageUnavailable."""
     run = change_log if writes else read_log
 
     def decorate(

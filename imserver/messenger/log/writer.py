@@ -223,7 +223,7 @@ class LogWriter:
     # --- queues ---------------------------------------------------------------
 
     def send(self, request: AppendRequest) -> None:
-        """Queue a draft for storage. Never switches or raises.
+        """Queue a draft for storage. Never switches greenlets or raises.
 
         Sending the same ``client_msg_id`` again always returns the same entry.
         """
@@ -328,7 +328,7 @@ class LogWriter:
 
     def begin_uplink(self, app: str, user: str, session: int) -> int:
         """Let only this session of a user send drafts that name an uplink
-        session. Switches.
+        session. Switches greenlets.
 
         Returns the last id of the log at this moment. Drafts of the user's
         older sessions are stored at or before it, or never. ``session``: a
@@ -352,29 +352,30 @@ class LogWriter:
         self._reports.append(stored)
 
     def learn(self, app: str, id: int) -> None:
-        """An id of an app's log is known to be stored. Never switches."""
+        """An id of an app's log is known to be stored. Never switches
+        greenlets."""
         if id > self.known.get(app, 0):
             self.known[app] = id
 
     def check(self, app: str) -> int:
         """Let the log of an app continue beyond the known ids, if the database
-        has lost entries. Returns the last id. Switches. Raises the same errors
-        as :meth:`append`."""
+        has lost entries. Returns the last id. Switches greenlets. Raises the
+        same errors as :meth:`append`."""
         return self.run(app, lambda transaction: transaction.before)
 
     def is_busy(self, app: str) -> bool:
         """Whether drafts of an app are waiting or being stored. Never
-        switches."""
+        switches greenlets."""
         return app in self._queues or any(True for _ in self._underway(app))
 
     def senders(self, app: str) -> set[str]:
         """The senders of drafts that are waiting or being stored. Never
-        switches."""
+        switches greenlets."""
         return {request.draft.sender for request in self._underway(app)}
 
     def stores_for(self, app: str, connection: Connection) -> bool:
         """Whether a draft of this connection is being stored. Never
-        switches."""
+        switches greenlets."""
         return any(request.connection is connection for request in self._underway(app))
 
     def _underway(self, app: str) -> Iterable[AppendRequest]:
@@ -387,7 +388,8 @@ class LogWriter:
                 yield request
 
     def close(self) -> None:
-        """Store the waiting drafts, and refuse new requests. Switches."""
+        """Store the waiting drafts, and refuse new requests. Switches
+        greenlets."""
         for queue in self._queues.values():
             queue.paused = False
         self._closed = True
@@ -530,7 +532,7 @@ class LogWriter:
 
     def _finish(self, transaction: WriteTransaction, seconds: float) -> None:
         """Answer the requests, and deliver the stored entries. Never
-        switches."""
+        switches greenlets."""
         for commit in transaction.commits.values():
             self.learn(commit.app, commit.last)
             self._report(commit)
@@ -681,7 +683,8 @@ def _refuse(queue: _Queue, count: int, error: StorageUnavailable) -> None:
 
 
 def _answer(request: Request, outcome: Outcome) -> None:
-    """Pass an outcome to the function that waits for it. Never switches."""
+    """Pass an outcome to the function that waits for it. Never switches
+    greenlets."""
     try:
         if request.owner is not None:
             request.owner.stored(request, outcome)  # type: ignore[arg-type]  # a draft gets an Appended

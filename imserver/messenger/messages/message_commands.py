@@ -191,7 +191,7 @@ class MessageCommands(Service, dict=True):
         self, connection: Connection, command: Resume, answer: Answer
     ) -> Reply | None:
         """Log in with a cursor. Either the missed entries follow the reply, or
-        the client has to sync. May switch."""
+        the client has to sync. May switch greenlets."""
         login = Login(command.app, command.user, command.token, command.device)
         code = self.sessions.login(connection, login)
         if code != ReplyCode.OK:
@@ -215,7 +215,7 @@ class MessageCommands(Service, dict=True):
         self, connection: Connection, command: Sync, answer: Answer
     ) -> Reply | None:
         """Answer with a page of missed entries. New entries are delivered after
-        the last page. May switch."""
+        the last page. May switch greenlets."""
         app, user = app_and_user(connection)
         log_subscription = connection.log_subscription
         if isinstance(log_subscription, PendingLogSubscription) and (
@@ -252,7 +252,7 @@ class MessageCommands(Service, dict=True):
     # --- queries --------------------------------------------------------------
 
     def history(self, connection: Connection, command: History) -> Reply:
-        """A page of a conversation. Switches."""
+        """A page of a conversation. Switches greenlets."""
         app, user = app_and_user(connection)
         conversation = command.conversation
         before = command.before
@@ -272,7 +272,7 @@ class MessageCommands(Service, dict=True):
         return Reply(ReplyCode.OK, _page(entries, more, False))
 
     def conversations(self, connection: Connection, command: Conversations) -> Reply:
-        """The user's conversations. Switches."""
+        """The user's conversations. Switches greenlets."""
         app, user = app_and_user(connection)
         summaries, more = self._log.conversations.page(
             app, user, command.before, command.limit
@@ -281,13 +281,14 @@ class MessageCommands(Service, dict=True):
         return Reply(ReplyCode.OK, ConversationPage(views, more))
 
     def search(self, connection: Connection, command: Search) -> Reply:
-        """Search the messages that the user may read. Switches."""
+        """Search the messages that the user may read. Switches greenlets."""
         app, user = app_and_user(connection)
         entries, before = self.searches.search(app, user, command)
         return _search_page(entries, before)
 
     def ack(self, connection: Connection, command: Ack) -> Reply:
-        """Note that the client has everything up to an id. Never switches."""
+        """Note that the client has everything up to an id. Never switches
+        greenlets."""
         app = connection.app or ""
         ahead = self.messaging.log_subscriptions.ahead.get(app, {}).get(connection, 0)
         position = max(ahead, self.messaging.follower.position(app))
@@ -300,7 +301,7 @@ class MessageCommands(Service, dict=True):
     # the user receive.
 
     def react(self, connection: Connection, command: React) -> Reply:
-        """React to a message, or remove the reaction. Switches."""
+        """React to a message, or remove the reaction. Switches greenlets."""
         app, user = app_and_user(connection)
         # A muted user may withdraw their reactions.
         mute = None
@@ -315,7 +316,7 @@ class MessageCommands(Service, dict=True):
         return self._change(mute, change)
 
     def pin(self, connection: Connection, command: Pin) -> Reply:
-        """Pin a message, or remove its pin. Switches."""
+        """Pin a message, or remove its pin. Switches greenlets."""
         app, user = app_and_user(connection)
         mute = self.messaging.mute_of(app, user)
 
@@ -325,7 +326,7 @@ class MessageCommands(Service, dict=True):
         return self._change(mute, change)
 
     def pins(self, connection: Connection, command: AskPins) -> Reply:
-        """The pinned messages of a conversation. Switches."""
+        """The pinned messages of a conversation. Switches greenlets."""
         app, user = app_and_user(connection)
         entries, before = self._log.entries.pins(
             app, user, command.conversation, command.before
@@ -410,7 +411,7 @@ class AskCommands(Service):
         return {AnswerAsk: CommandRow(self.run)}
 
     def run(self, connection: Connection, command: AnswerAsk) -> Reply:
-        """Answer a question. Switches."""
+        """Answer a question. Switches greenlets."""
         app, user = app_and_user(connection)
         result = self.answer(
             app,
@@ -446,7 +447,7 @@ class AskCommands(Service):
         wants to. Not ``by_user``: a back end answers for the user. The user's
         connections except ``besides`` are notified of a vote.
 
-        Switches. Raises StorageUnavailable, TooManyMessages and
+        Switches greenlets. Raises StorageUnavailable, TooManyMessages and
         ReviewUnavailable.
         """
         if not self.core.store.has_database:  # a change would create it
@@ -476,7 +477,7 @@ class AskCommands(Service):
         return result
 
     def _reviewed(self, app: str, user: str, message: int, text: str) -> str | Rejected:
-        """The text after its review by the back end. Switches. Raises
+        """The text after its review by the back end. Switches greenlets. Raises
         ReviewUnavailable."""
         draft = Draft(
             sender=user, kind="press", type="text", body=text.encode(), about=message
@@ -544,7 +545,7 @@ class ThreadCommands:
         """A thread, and a page of its last replies before an id (0: its end),
         in the order of their ids. Returns also the ``before`` of the next page;
         0: there are no earlier replies. None: the user cannot read the thread.
-        Switches; raises StorageUnavailable."""
+        Switches greenlets; raises StorageUnavailable."""
         thread = self._log.threads.get(app, user, root)
         replies = self._log.threads.replies(app, user, root, before, limit)
         if thread is None or replies is None:
@@ -567,7 +568,8 @@ class ThreadCommands:
         besides: Connection | None = None,
     ) -> Thread | None:
         """Follow a thread, or mute it. The user's connections except
-        ``besides`` are notified. Switches; raises StorageUnavailable."""
+        ``besides`` are notified. Switches greenlets; raises
+        StorageUnavailable."""
         thread = self._log.threads.follow(app, user, root, follows)
         return self._notify(app, user, thread, besides)
 
@@ -575,7 +577,7 @@ class ThreadCommands:
         self, app: str, user: str, root: int, id: int, besides: Connection | None = None
     ) -> Thread | None:
         """Note that a user has read a thread up to a reply. The user's
-        connections except ``besides`` are notified. Switches; raises
+        connections except ``besides`` are notified. Switches greenlets; raises
         StorageUnavailable."""
         thread = self._log.threads.read(app, user, root, id)
         return self._notify(app, user, thread, besides)

@@ -37,7 +37,7 @@ class Retention(Struct, frozen=True):
 
     def expire(self) -> int:
         """Delete expired entries and positions. Returns the number of entries.
-        Switches. Raises StorageUnavailable."""
+        Switches greenlets. Raises StorageUnavailable."""
         if not self.store.has_database:
             return 0
         stored = self.store.part(MessageLog)

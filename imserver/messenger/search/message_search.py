@@ -105,8 +105,8 @@ class WordIndexing:
         self._merged_at = -inf
 
     def work(self) -> None:
-        """Add complete segments, and merge changes from time to time. Switches.
-        Raises StorageUnavailable."""
+        """Add complete segments, and merge changes from time to time. Switches
+        greenlets. Raises StorageUnavailable."""
         self.look()
         # One merge of a segment serves all changes of its messages.
         if monotonic() - self._merged_at >= _MERGE_SECONDS:
@@ -114,7 +114,8 @@ class WordIndexing:
             self.merge()
 
     def look(self) -> None:
-        """Add complete segments. Switches. Raises StorageUnavailable."""
+        """Add complete segments. Switches greenlets. Raises
+        StorageUnavailable."""
         if not self._store.has_database:
             return
         stored = self._store.part(MessageLog)
@@ -140,8 +141,8 @@ class WordIndexing:
             self._ends[app] = end
 
     def merge(self) -> None:
-        """Merge the changes of messages into the indexes. Switches. Raises
-        StorageUnavailable."""
+        """Merge the changes of messages into the indexes. Switches greenlets.
+        Raises StorageUnavailable."""
         for app in self._words.changed():
             while self._words.merge(app, _rest):
                 pass

@@ -82,7 +82,7 @@ class RecentEntries:
     """The newest entries that this node has stored, so that the index of words
     need not read them again.
 
-    Owner of the entries. The methods never switch."""
+    Owner of the entries. The methods never switch greenlets."""
 
     def __init__(self, most_bytes: int = _MOST_BYTES) -> None:
         self._most_bytes = most_bytes

@@ -73,7 +73,7 @@ _SPACED: Final = _spaced_bytes()
 ContentRow = tuple[int, int, int, str, bytes | None]
 """(id, conversation, number of the kind, type, body; None: it is too long)."""
 Pause = Callable[[], object]
-"""A function that long work calls again and again. It may switch."""
+"""A function that long work calls again and again. It may switch greenlets."""
 
 
 def _spaced(texts: bytes) -> list[str]:

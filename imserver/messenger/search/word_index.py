@@ -192,7 +192,7 @@ class WordIndex(Store.Rows):
     def settle(self, app: str, patience: float = 0.0) -> bool:
         """Merge all changes until now. If another node works on the index, wait
         for it at most ``patience`` seconds. A dead node has the index for
-        :data:`LEASE_SECONDS`. False: old words are left. Switches."""
+        :data:`LEASE_SECONDS`. False: old words are left. Switches greenlets."""
         deadline = monotonic() + patience
         while True:
             while self.merge(app):

@@ -207,7 +207,7 @@ class StreamedTexts(StreamedMessages):
         stoppers: Sequence[str] | None = None,
     ) -> str:
         """Open a stream to the user ``to``, or in a group, and return its id.
-        May switch.
+        May switch greenlets.
 
         The right of the sender to write there is not checked. ``owner``: is
         charged for its bytes, besides the app. ``thread``: a message in whose
@@ -227,8 +227,9 @@ class StreamedTexts(StreamedMessages):
         (0: no message).
 
         ``sender``: only a stream of this sender. Rejected: it is closed, but
-        its message is not stored. May switch. Raises :class:`ChannelRefused`
-        (``unavailable``) if its node or the log does not answer.
+        its message is not stored. May switch greenlets. Raises
+        :class:`ChannelRefused` (``unavailable``) if its node or the log does
+        not answer.
         """
         closed = self.close(app, stream, incomplete, sender)
         if closed.rejected:

@@ -218,27 +218,28 @@ class StreamTarget(ABC):
     @abstractmethod
     def check(self, stream: OpenStream) -> None:
         """Raise :class:`ChannelRefused` if the end of a stream could not be
-        stored. Never switches."""
+        stored. Never switches greenlets."""
 
     def may_continue(self, stream: OpenStream) -> bool:
-        """Whether the sender of a stream may still write there. May switch."""
+        """Whether the sender of a stream may still write there. May switch
+        greenlets."""
         return True
 
     def may_stop(self, stream: OpenStream, user: str) -> bool:
-        """Whether a user may stop a stream. May switch. Raises
+        """Whether a user may stop a stream. May switch greenlets. Raises
         StorageUnavailable."""
         return False
 
     @abstractmethod
     def publish(self, app: str, events: Sequence[Event]) -> None:
-        """Send pieces to the receivers on all nodes. May switch."""
+        """Send pieces to the receivers on all nodes. May switch greenlets."""
 
     @abstractmethod
     def publish_end(
         self, app: str, channel: str, event: Event
     ) -> Position | Rejected | None:
         """Send the whole message, and store it if the target stores messages.
-        May switch.
+        May switch greenlets.
 
         Raises :class:`ChannelRefused` (``unavailable``). Other errors cannot be
         repeated.
@@ -246,17 +247,18 @@ class StreamTarget(ABC):
 
     @abstractmethod
     def deliver(self, app: str, event: Event) -> None:
-        """Send a piece to the receivers of this node. Never switches."""
+        """Send a piece to the receivers of this node. Never switches
+        greenlets."""
 
     @abstractmethod
     def deliver_so_far(self, app: str, event: Event) -> None:
         """Take the text so far of a stream of another node, and send it to the
         receivers of this node as their outboxes become empty. Never
-        switches."""
+        switches greenlets."""
 
     @abstractmethod
     def has_receivers(self, stream: OpenStream) -> bool:
-        """Whether a stream has receivers here. Never switches."""
+        """Whether a stream has receivers here. Never switches greenlets."""
 
     @abstractmethod
     def history(self, app: str, channel: str) -> str:
@@ -290,13 +292,13 @@ class ChannelStreams(StreamTarget):
         _position: Position | None,
     ) -> None:
         """Process a subscription of a connection of this node by the back end.
-        Never switches."""
+        Never switches greenlets."""
         if new:
             self.subscribed(connection, channel)
 
     def subscribed(self, connection: Connection, channel: str) -> None:
         """Send a new subscriber the text so far of each open streamed message,
-        as its outbox becomes empty. Never switches.
+        as its outbox becomes empty. Never switches greenlets.
 
         If another node owns the message, the first subscriber on this node
         waits for the next piece.
@@ -436,7 +438,7 @@ class StreamedMessages:
         owner: str = "",
         stoppers: Iterable[str] | None = None,
     ) -> str:
-        """Open a stream, and return its id. May switch.
+        """Open a stream, and return its id. May switch greenlets.
 
         ``head``: sender, type and time of the message; its ``channel`` names
         the channel. ``text``: its beginning. ``owner``: is charged for its
@@ -491,16 +493,16 @@ class StreamedMessages:
 
     def count_of(self, app: str, sender: str) -> int:
         """The number of open streams of a sender that this node knows. Never
-        switches."""
+        switches greenlets."""
         return len(self._streams.of_sender(app, sender))
 
     def append(
         self, app: str, pieces: Sequence[Piece], sender: str = ""
     ) -> list[AppendedPiece]:
         """Append pieces to streams of any nodes, in their order. ``sender``:
-        only to streams of this sender. May switch. Raises TooManyRequests, and
-        :class:`ChannelRefused` (``unavailable``) if none of their nodes
-        answers."""
+        only to streams of this sender. May switch greenlets. Raises
+        TooManyRequests, and :class:`ChannelRefused` (``unavailable``) if none
+        of their nodes answers."""
         self._rate.require_one(app, len(pieces))
         here: list[int] = []
         elsewhere: dict[int, list[int]] = {}  # by the node that owns the stream
@@ -545,7 +547,7 @@ class StreamedMessages:
         return results
 
     def _append_here(self, query: AppendPieces) -> list[AppendedPiece]:
-        """Check the senders, then append the pieces. May switch."""
+        """Check the senders, then append the pieces. May switch greenlets."""
         results = [_UNKNOWN] * len(query.pieces)
         indexes: dict[str, list[int]] = {}
         for index, (stream, _, _) in enumerate(query.pieces):
@@ -586,7 +588,7 @@ class StreamedMessages:
 
     def _check(self, app: str, ids: Iterable[str], sender: str) -> None:
         """Check the senders of these streams, and end the streams whose senders
-        may not go on. May switch."""
+        may not go on. May switch greenlets."""
         now = monotonic()
         for id in ids:
             record = self._find(app, id, sender)
@@ -645,9 +647,9 @@ class StreamedMessages:
         self, app: str, stream: str, incomplete: bool = False, sender: str = ""
     ) -> ClosedStream:
         """Close a stream of any node. ``incomplete``: its publisher could not
-        finish it. ``sender``: only a stream of this sender. May switch. Raises
-        :class:`ChannelRefused` (``unavailable``) if its node or the history
-        does not answer."""
+        finish it. ``sender``: only a stream of this sender. May switch
+        greenlets. Raises :class:`ChannelRefused` (``unavailable``) if its node
+        or the history does not answer."""
         query = CloseStream(app, stream, incomplete, sender)
         close_here = partial(self._close_here, query)
         return self._closed_by(stream, self._close_query, query, close_here)
@@ -655,9 +657,9 @@ class StreamedMessages:
     def stop(self, app: str, stream: str, user: str) -> ClosedStream:
         """Close a stream of any node for a reader, as incomplete. Its publisher
         is told by the stored message, and by the answer to the next piece. The
-        result is ``not_allowed`` if the reader may not stop it. May switch.
-        Raises :class:`ChannelRefused` (``unavailable``) if its node or the
-        history does not answer."""
+        result is ``not_allowed`` if the reader may not stop it. May switch
+        greenlets. Raises :class:`ChannelRefused` (``unavailable``) if its node
+        or the history does not answer."""
         query = StopStream(app, stream, user)
         stop_here = partial(self._stop_here, query)
         return self._closed_by(stream, self._stop_query, query, stop_here)
@@ -709,9 +711,9 @@ class StreamedMessages:
     def _end(
         self, id: str, record: _OwnStream, incomplete: bool
     ) -> ClosedStream | None:
-        """Publish the end of a stream. May switch. None: try again, because the
-        history does not answer, or because another greenlet does it or has done
-        it."""
+        """Publish the end of a stream. May switch greenlets. None: try again,
+        because the history does not answer, or because another greenlet does it
+        or has done it."""
         if record.closing or id not in self._own:
             return None
         stream = record.stream
@@ -750,8 +752,8 @@ class StreamedMessages:
     def _publish_end(
         self, stream: OpenStream, incomplete: bool
     ) -> Position | Rejected | None:
-        """Publish the end of a stream, also to the history. May switch. Raises
-        ChannelRefused if the history does not answer."""
+        """Publish the end of a stream, also to the history. May switch
+        greenlets. Raises ChannelRefused if the history does not answer."""
         event = stream.end(incomplete)
         if event.kind == "msg":
             try:
@@ -769,7 +771,7 @@ class StreamedMessages:
         """Close the streams of this node before it stops. Streams are lost if
         that fails or takes too long.
 
-        Clients are closed afterwards. May switch.
+        Clients are closed afterwards. May switch greenlets.
         """
         deadline = monotonic() + CLOSE_ALL_SECONDS
         failed: set[str] = set()
@@ -787,7 +789,7 @@ class StreamedMessages:
 
     def _end_incomplete(self, id: str, record: _OwnStream, failed: set[str]) -> None:
         """End a stream as incomplete, unless its history is in ``failed``. If
-        the history does not answer, it is added there. May switch."""
+        the history does not answer, it is added there. May switch greenlets."""
         history = self._target.history(record.stream.app, record.stream.channel)
         if history in failed:
             return
@@ -795,7 +797,7 @@ class StreamedMessages:
             failed.add(history)
 
     def forget(self, app: str) -> None:
-        """Remove everything of a deleted app. Never switches."""
+        """Remove everything of a deleted app. Never switches greenlets."""
         for stream in self._streams.all():
             if stream.app == app:
                 self._streams.remove(app, stream.channel, stream.id)
@@ -829,7 +831,7 @@ class StreamedMessages:
 
     def look(self, now: float) -> None:
         """Check all streams for time-outs, send signs of life, and drop copies
-        that nobody needs. May switch."""
+        that nobody needs. May switch greenlets."""
         for id, (closed_at, *_) in tuple(self._closed.items()):
             if closed_at + CLOSED_SECONDS > now:
                 break
@@ -864,7 +866,8 @@ class StreamedMessages:
 
     def _check_silent(self, now: float) -> None:
         """End streams without new pieces whose senders may not go on. Streams
-        of one sender in one conversation share a check. May switch."""
+        of one sender in one conversation share a check. May switch
+        greenlets."""
         may_write: dict[tuple[str, str, str], bool] = {}
         due = [
             (record.checked, id)
@@ -895,7 +898,7 @@ class StreamedMessages:
     def _fill(self, app: str, channel: str, id: str) -> None:
         """Read the text of a stream from its owner. If the owner does not have
         the stream any more, end the copy. Other nodes do the same, and a
-        history stores the id once. May switch."""
+        history stores the id once. May switch greenlets."""
         assert self._others is not None
         lease = self._table.node_of(id, self._others)
         state: StreamState | None = StreamState(over=True)

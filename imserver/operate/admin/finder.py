@@ -60,7 +60,8 @@ class ConnectionPage(Struct, frozen=True):
 
 
 class LiveConnections:
-    """Reads connections from the nodes that have them. Methods switch."""
+    """Reads connections from the nodes that have them. Methods switch
+    greenlets."""
 
     def __init__(self, core: Core) -> None:
         self._core = core
@@ -144,7 +145,8 @@ class Finds(Protocol):
         self, principal: Principal, text: str, apps: Sequence[str], limit: int
     ) -> Iterator[_Hit]:
         """The id, app, label and detail of things that the principal may see,
-        found by a text in some apps. Exact ids come first. Switches."""
+        found by a text in some apps. Exact ids come first. Switches
+        greenlets."""
 
 
 class HitShown(Struct):
@@ -163,7 +165,8 @@ class HitShown(Struct):
 
 
 class Finder:
-    """Searches every kind of thing that the node has. Methods switch."""
+    """Searches every kind of thing that the node has. Methods switch
+    greenlets."""
 
     def __init__(self, core: Core, live: LiveConnections) -> None:
         self._core = core

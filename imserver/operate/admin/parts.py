@@ -80,7 +80,7 @@ class Drain(Struct, frozen=True, array_like=True):
 
 
 class Nodes:
-    """All live nodes. Queries other nodes. Methods switch."""
+    """All live nodes. Queries other nodes. Methods switch greenlets."""
 
     def __init__(self, core: Core) -> None:
         self._core = core

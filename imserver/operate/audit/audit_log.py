@@ -125,7 +125,7 @@ class AuditLog(Observer, ArchivedFiles):
     ) -> tuple[AuditRow, list[Name]] | None:
         """The newest act with this name in an app about a thing such as
         ``message:7``, in its hashed form with the names that were not erased.
-        None if no act fits. Switches. Raises StorageUnavailable."""
+        None if no act fits. Switches greenlets. Raises StorageUnavailable."""
         query = AuditQuery(app=app, name=name, about=about, limit=1)
         acts, _ = self._store.read_or((NO_ACTS, 0), partial(search, query))
         if not acts:
@@ -178,7 +178,8 @@ class AuditLog(Observer, ArchivedFiles):
                 return
 
     def expire(self) -> None:
-        """Remove acts that are too old. Switches. Raises StorageUnavailable."""
+        """Remove acts that are too old. Switches greenlets. Raises
+        StorageUnavailable."""
         if not self._days:
             return
         remove = partial(remove_before, self._days * _DAY_MS)

@@ -340,7 +340,7 @@ class AuditQuery(Struct, forbid_unknown_fields=True, kw_only=True):
 def page_of(store: Store, query: AuditQuery) -> tuple[Acts, int]:
     """Search as :func:`search` does. Acts about a message also include removals
     of all messages of a user in a time, if the message is among them. They do
-    not name the message. Switches. Raises StorageUnavailable."""
+    not name the message. Switches greenlets. Raises StorageUnavailable."""
     acts, following = store.read_or((NO_ACTS, 0), partial(search, query))
     kind, _, id = query.about.partition(":")
     is_message = kind == "message" and id.isdecimal() and len(id) <= _ID_DIGITS
@@ -531,7 +531,7 @@ last ones to others."""
 def last_maker(store: Store, app: str, user: str, names: Sequence[str]) -> str:
     """The last maker of one of these acts on a user, such as ``key:1f2e`` or
     ``staff:shop/7``. ``""`` if the act is too long ago, or if its maker was
-    erased. Switches. Raises StorageUnavailable."""
+    erased. Switches greenlets. Raises StorageUnavailable."""
     maker = ActMaker("", "", "")
     number = 0
     for name in names:

@@ -121,7 +121,7 @@ class UserErasure:
         return max(times) // _SECOND_MS
 
     def has_rows(self, app: str, user: str) -> bool:
-        """Whether the database has rows of a user. Switches. Raises
+        """Whether the database has rows of a user. Switches greenlets. Raises
         Unavailable."""
         return any(True for _ in self._core.store.rows_of_user(app, user))
 
@@ -148,8 +148,8 @@ class UserErasure:
         return ErasedAnswer()
 
     def erase(self, app: str, user: str, reason: str = "") -> None:
-        """Erase a user of any kind. ``reason``: for the audit log. Switches.
-        Raises Unavailable."""
+        """Erase a user of any kind. ``reason``: for the audit log. Switches
+        greenlets. Raises Unavailable."""
         self._core.erase_user(app, user)
         self._record("users.erase.end", app, user, reason)
         if (app, user) in self._core.sessions.holds:
@@ -158,7 +158,7 @@ class UserErasure:
 
     def look(self) -> None:
         """Continue interrupted erasures, and note the users whom other nodes
-        have erased. Switches. Raises Unavailable."""
+        have erased. Switches greenlets. Raises Unavailable."""
         for app, user in self._core.user_erasures.interrupted():
             self.erase(app, user)
             log.info("an interrupted erasure in %s has ended", app)

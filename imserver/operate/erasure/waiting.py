@@ -32,7 +32,7 @@ _ROW: Final = "WHERE app = %s AND id = %s"
 
 
 class DueErasures(Store.Rows):
-    """The planned erasures in a store. Methods switch, and raise
+    """The planned erasures in a store. Methods switch greenlets, and raise
     StorageUnavailable."""
 
     def get(self, app: str, user: str = "") -> PlannedErasure | None:

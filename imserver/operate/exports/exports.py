@@ -86,8 +86,8 @@ class Exports:
     # --- requests -------------------------------------------------------------
 
     def start(self, subject: Subject) -> Job:
-        """Start an export, or return the export that is in progress. Switches.
-        Raises TooManyRequests."""
+        """Start an export, or return the export that is in progress. Switches
+        greenlets. Raises TooManyRequests."""
         newest = self._rows.newest(subject.app, subject.user)
         if newest is not None and newest.state == UNDER_WAY:
             return newest
@@ -211,8 +211,8 @@ class Exports:
         self._threads.do(partial(shutil.rmtree, self._root / id, ignore_errors=True))
 
     def sweep(self) -> None:
-        """Remove archives whose rows another node has deleted. Switches. Raises
-        StorageUnavailable."""
+        """Remove archives whose rows another node has deleted. Switches
+        greenlets. Raises StorageUnavailable."""
         if not self._store.has_database:
             return
         ids: list[str] = self._threads.do(self._old)

@@ -167,8 +167,8 @@ class KeysApi(Struct, frozen=True):
     usage: KeyUsage
 
     def all(self) -> Iterable[KeyRow]:
-        """The keys of the settings, then those of the database. May switch.
-        Raises StorageUnavailable."""
+        """The keys of the settings, then those of the database. May switch
+        greenlets. Raises StorageUnavailable."""
         for row in self.core.keys.configured:
             last = self.usage.last_use(row.id)
             yield replace(row, used=last.time, used_from=last.address)

@@ -65,7 +65,8 @@ def uses_of(
     store: Store, key: str, since: int, until: int, skip: int, limit: int
 ) -> Sequence[KeyUse]:
     """The uses of a key from the minute ``since`` to ``until`` (Unix minutes),
-    the newest first. The first ``skip`` rows are left out. Switches."""
+    the newest first. The first ``skip`` rows are left out. Switches
+    greenlets."""
     rest = (
         "WHERE key_id = %s AND minute >= %s AND minute <= %s GROUP BY minute, route, app, address "
         "ORDER BY minute DESC, route, app, address LIMIT %s"
@@ -116,7 +117,7 @@ def uses_of_routes(
     the uses of these routes, the newest first.
 
     Of more than :data:`MOST_SPANS` uses, the oldest are left out. A statement
-    reads a day. Switches.
+    reads a day. Switches greenlets.
     """
     stored = store.rows("SELECT min(minute), max(minute) FROM key_use", ())
     if not stored or stored[0][0] is None:
@@ -147,7 +148,7 @@ def uses_of_routes(
 
 
 def delete_before(store: Store, minute: int) -> None:
-    """Delete uses from before this minute. Switches."""
+    """Delete uses from before this minute. Switches greenlets."""
     find = (
         f"SELECT minute, node, number FROM key_use WHERE minute < %s LIMIT {_AT_ONCE}"
     )
@@ -219,7 +220,7 @@ class KeyUsage(Service, dict=True):
 
     def store(self, routes: Container[str] | None = None) -> None:
         """Store the uses since the last call. With ``routes``, only if one of
-        them was used. May switch."""
+        them was used. May switch greenlets."""
         with self._turn:
             self._take_all()
             if routes is not None and not any(row[4] in routes for row in self._rows):

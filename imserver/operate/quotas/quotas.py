@@ -98,17 +98,18 @@ class Quotas:
         self._turn = BoundedSemaphore()
 
     def of(self, app: str) -> QuotaSettings:
-        """The quotas of an app. Never switches."""
+        """The quotas of an app. Never switches greenlets."""
         return self._quotas.get(app, QuotaSettings())
 
     def days(self, app: str, since: int) -> list[Used]:
-        """The counts of an app since a day, the last day first. Switches.
-        Raises StorageUnavailable."""
+        """The counts of an app since a day, the last day first. Switches
+        greenlets. Raises StorageUnavailable."""
         self.look()
         return self.rows.days(app, since)
 
     def changed(self, tenant: Tenant) -> None:
-        """Note that an app is new or has other settings. Never switches."""
+        """Note that an app is new or has other settings. Never switches
+        greenlets."""
         app = tenant.name
         quotas = quotas_of(tenant)
         if tenant.same_as or not (quotas.pushes_per_day or quotas.messages_per_day):
@@ -120,7 +121,7 @@ class Quotas:
         self._changed.set()
 
     def deleted(self, app: str) -> None:
-        """Note that an app has no quotas any more. Never switches."""
+        """Note that an app has no quotas any more. Never switches greenlets."""
         self._quotas.pop(app, None)
         self._stored.pop(app, None)
         self._pushes.go_on(app)
@@ -142,8 +143,8 @@ class Quotas:
             self._changed.wait(pause)
 
     def look(self) -> None:
-        """Add the counts of this node, and set where apps stop. Switches.
-        Raises StorageUnavailable."""
+        """Add the counts of this node, and set where apps stop. Switches
+        greenlets. Raises StorageUnavailable."""
         with self._turn:
             counted = {app: self._counted(app) for app in self._quotas}
             more = {}
@@ -187,7 +188,7 @@ class Quotas:
         return Used(0, self._pushes.get(app, 0), self._messages.get(app, 0))
 
     def finish(self) -> None:
-        """Add the last counts. Switches."""
+        """Add the last counts. Switches greenlets."""
         try:
             self.look()
         except StorageUnavailable as error:

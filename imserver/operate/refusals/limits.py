@@ -108,8 +108,8 @@ class ForgetQuery(Struct, frozen=True, array_like=True):
 
 
 class Refusals(Service, dict=True):
-    """The refusals and limits of all nodes. Methods may switch. ``missing``:
-    nodes that did not answer."""
+    """The refusals and limits of all nodes. Methods may switch greenlets.
+    ``missing``: nodes that did not answer."""
 
     finds: ClassVar = "request"
     core: Core

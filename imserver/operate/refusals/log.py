@@ -123,7 +123,7 @@ class _Cause(Service):
 
 
 class RefusalLog(Observer):
-    """The refusals of a node. Methods never switch.
+    """The refusals of a node. Methods never switch greenlets.
 
     ``is_app``: whether an app has a name. ``clock``: Unix seconds.
     """

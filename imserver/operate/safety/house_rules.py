@@ -15,7 +15,8 @@ it at any rate."""
 
 class HouseRules(Store.Rows):
     """The house rules of existing apps (``exists``). Owner of the texts that
-    this node has read. Methods may switch, and raise StorageUnavailable."""
+    this node has read. Methods may switch greenlets, and raise
+    StorageUnavailable."""
 
     def __init__(self, store: Store, exists: Callable[[str], bool]) -> None:
         super().__init__(store)

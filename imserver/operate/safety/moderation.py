@@ -61,8 +61,8 @@ switch, and raise StorageUnavailable."""
 
 
 class Moderation(Service, dict=True):
-    """Carries out the acts of moderators. Methods may switch, and raise
-    StorageUnavailable. Methods with a user raise ServiceRefused."""
+    """Carries out the acts of moderators. Methods may switch greenlets, and
+    raise StorageUnavailable. Methods with a user raise ServiceRefused."""
 
     core: Core
     mutes: Mutes
@@ -215,7 +215,7 @@ class Moderation(Service, dict=True):
 
     def users_with_holds(self, app: str, after: str, most: int) -> list[str]:
         """The next users after ``after`` who are banned or muted, in the order
-        of their ids. Never switches."""
+        of their ids. Never switches greenlets."""
         muted = (user for name, user in self.core.mutes.all if name == app)
         users = {*self.core.sessions.bans(app), *muted}
         return nsmallest(most, (user for user in users if user > after))

@@ -27,9 +27,9 @@ _COMMIT_SECONDS: Final = 60
 
 
 class MuteRows(Store.Rows):
-    """The mutes in a store. Each method is one transaction, may switch, and
-    raises StorageUnavailable. Times come from the clock of the database,
-    because the clocks of nodes differ."""
+    """The mutes in a store. Each method is one transaction, may switch
+    greenlets, and raises StorageUnavailable. Times come from the clock of the
+    database, because the clocks of nodes differ."""
 
     @Store.writing
     def mute(
@@ -76,7 +76,8 @@ class Mutes:
 
     def mute(self, app: str, user: str, seconds: float, reason: str) -> int:
         """Mute a user on all nodes; with 0 seconds, let them send again.
-        Returns the end in Unix seconds. Switches. Raises StorageUnavailable."""
+        Returns the end in Unix seconds. Switches greenlets. Raises
+        StorageUnavailable."""
         row = self.rows.mute(app, user, int(seconds), reason)
         self._learn(row)
         if self._node_messages is not None:
@@ -87,7 +88,7 @@ class Mutes:
         self._users.mute(mute.app, mute.user, mute.until, mute.reason)
 
     def load(self) -> None:
-        """Read the changes since the last call. Switches. Raises
+        """Read the changes since the last call. Switches greenlets. Raises
         StorageUnavailable."""
         rows, now = self.rows.changed(self._known)
         for row in rows:

@@ -158,7 +158,7 @@ class OpenReports(Struct):
 
 
 class Reports(Store.Rows):
-    """Takes reports, and shows them. Methods may switch, and raise
+    """Takes reports, and shows them. Methods may switch greenlets, and raise
     StorageUnavailable. ``staff_of``: the accounts of an app with a role. Owners
     are told of reports by a message of the server."""
 

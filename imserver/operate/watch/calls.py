@@ -62,7 +62,7 @@ class Calls:
 
     def apply(self, name: str, rule: CallRule, others: CallRule) -> None:
         """Apply a rule to calls with this name (``""``: all), and ``others`` to
-        the rest. Never switches."""
+        the rest. Never switches greenlets."""
 
         def rule_of(call_name: str) -> CallRule:
             if name in ("", call_name):

@@ -89,7 +89,7 @@ class LogState(Struct, frozen=True):
 
 
 class Watch:
-    """Queries all nodes. Methods switch."""
+    """Queries all nodes. Methods switch greenlets."""
 
     def __init__(self, core: Core, tracer: Tracer | None = None) -> None:
         self._core = core
@@ -246,7 +246,7 @@ class Watch:
 
     def follow_settings(self) -> None:
         """Log and trace as configured. Also called when the routes exist. Never
-        switches."""
+        switches greenlets."""
         if self.log_state:
             self._logger.setLevel(logging.NOTSET)
             _all.setLevel(self._settings.level.upper())

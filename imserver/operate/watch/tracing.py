@@ -102,7 +102,8 @@ class Tracer:
 
     def begin(self, name: str, context: Context | None = None) -> Span:
         """The span of a call that begins. ``context`` has the span of its
-        caller. None: the span of this greenlet, if it has one. Never switches.
+        caller. None: the span of this greenlet, if it has one. Never switches
+        greenlets.
         """
         return self._tracer.start_span(name, context, SpanKind.SERVER)
 
@@ -114,8 +115,8 @@ class Tracer:
         self, route: Route, share: float, call: Call, run: Callable[[], Any]
     ) -> Any:
         """Answer a request. The header of its caller decides whether it has a
-        span; without the header, ``share`` does. Switches, and raises the
-        errors of ``run``."""
+        span; without the header, ``share`` does. Switches greenlets, and raises
+        the errors of ``run``."""
         has_span = random() < share
         context = None
         headers = call.request.headers
@@ -150,7 +151,7 @@ class Tracer:
             self._answered(span, status, status >= _SERVER_ERROR)
 
     def replied(self, span: Span, connection: Connection, code: int) -> None:
-        """Note the reply to a command. Never switches."""
+        """Note the reply to a command. Never switches greenlets."""
         span.set_attribute("dialect", connection.encoding.dialect.name)
         span.set_attribute("reply.code", code)
         if code in (ReplyCode.SYSTEM, ReplyCode.NOT_STORED):
@@ -207,6 +208,6 @@ class Tracer:
         return send
 
     def stop(self) -> None:
-        """Send the last spans, for at most two seconds. Switches."""
+        """Send the last spans, for at most two seconds. Switches greenlets."""
         with suppress(gevent.Timeout), gevent.Timeout(STOP_SECONDS):
             self._provider.shutdown()

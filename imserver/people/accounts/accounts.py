@@ -197,8 +197,8 @@ def _own_device(device: KnownDevice | None, account: Account) -> KnownDevice | N
 
 
 class Accounts(Service, dict=True):
-    """Registers accounts and checks logins. Every method may switch and raise
-    StorageUnavailable.
+    """Registers accounts and checks logins. Every method may switch greenlets
+    and raise StorageUnavailable.
 
     ``sessions``: closes sessions, and knows who is banned. ``is_demo``: whether
     the server is in demo mode; then anybody may register, unless
@@ -256,7 +256,8 @@ class Accounts(Service, dict=True):
 
     def report_to(self, logged_out: Callable[[str, str, int | None], object]) -> None:
         """From now on call this function with app, user and the ended login
-        (None: all logins). It may switch, and raise StorageUnavailable."""
+        (None: all logins). It may switch greenlets, and raise
+        StorageUnavailable."""
         self._on_logout.append(logged_out)
 
     def recorder(self, app: str) -> RecordEvent | None:

@@ -94,7 +94,7 @@ class Card(Struct, frozen=True):
 
 
 class Cards(Service, dict=True):
-    """Shows accounts to each other. Every method may switch and raise
+    """Shows accounts to each other. Every method may switch greenlets and raise
     StorageUnavailable.
 
     An account sees the presence and user names of friends and of members of
@@ -394,7 +394,7 @@ class LastSeen(Service):
     _running: bool = False
 
     def ended(self, connection: Connection, _code: int) -> None:
-        """Note that a connection has ended. Never switches."""
+        """Note that a connection has ended. Never switches greenlets."""
         app = connection.app
         user = connection.user
         if not (app and user):
@@ -418,8 +418,8 @@ class LastSeen(Service):
             self._running = False
 
     def flush(self) -> None:
-        """Store the collected times. May switch. After an error they are
-        lost."""
+        """Store the collected times. May switch greenlets. After an error they
+        are lost."""
         while self._seen:
             last_seen = list(self._seen.items())[:_MOST_STORED]
             for key, _ in last_seen:

@@ -77,8 +77,8 @@ class Confirmations(Struct, frozen=True):
 
     def request(self, app: str, user: str) -> bool:
         """Send a mail with a link to the address of an account. False: the
-        address is confirmed already. Switches. Raises BadField (no address),
-        NoAccounts, UnknownAccount and TooManyRequests."""
+        address is confirmed already. Switches greenlets. Raises BadField (no
+        address), NoAccounts, UnknownAccount and TooManyRequests."""
         account = self.accounts.known(app, user)
         if not account.email:
             raise BadField("the account has no e-mail address")
@@ -88,7 +88,7 @@ class Confirmations(Struct, frozen=True):
 
     def ask_once(self, account: Account) -> None:
         """Send such a mail without a request of the user, but only once in the
-        life of an account. Switches. Raises StorageUnavailable."""
+        life of an account. Switches greenlets. Raises StorageUnavailable."""
         if self.rows.note_question(account.id):
             with suppress(TooManyRequests):  # the user has just had one
                 self._send(account)
@@ -111,8 +111,8 @@ class Confirmations(Struct, frozen=True):
         self.mails.start(make)
 
     def confirm(self, token: str) -> Account:
-        """Confirm the address that a token names. Returns the account.
-        Switches. Raises UnknownConfirmation and StorageUnavailable."""
+        """Confirm the address that a token names. Returns the account. Switches
+        greenlets. Raises UnknownConfirmation and StorageUnavailable."""
         id, digest = self.read(token)
 
         def is_meant(account: Account) -> bool:

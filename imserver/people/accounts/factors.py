@@ -103,7 +103,7 @@ class FactorStarted(Struct, frozen=True):
 class FactorStore(Store.Rows):
     """The secrets of second factors, and recovery codes, in the database.
     Logins do not ask for a factor that is not confirmed. Each method is one
-    transaction, may switch, and raises StorageUnavailable."""
+    transaction, may switch greenlets, and raises StorageUnavailable."""
 
     @Store.writing
     def begin(self, sql: PooledStatements, id: int, secret: str) -> bool:

@@ -52,8 +52,8 @@ class Oneself(
 
 
 class Friends(Struct, frozen=True):
-    """Changes the relation between two accounts. Every method may switch and
-    raise StorageUnavailable.
+    """Changes the relation between two accounts. Every method may switch
+    greenlets and raise StorageUnavailable.
 
     A user without an account in the app has no lists. ``send`` signals changes
     to the connections of both users that follow the log, if they may see the

@@ -61,7 +61,7 @@ class MemberGreeting(Struct, frozen=True):
 
     def send(self, member: Account) -> None:
         """Send a message to all devices of a new member, and let their pages
-        reload the card. Switches. Raises StorageUnavailable."""
+        reload the card. Switches greenlets. Raises StorageUnavailable."""
         draft = Draft(
             sender="",
             body=_GREETING.format(name=member.name).strip().encode(),
@@ -81,7 +81,7 @@ class Guests(Service, dict=True):
     ``presence`` tells who is connected. ``deleted`` is called with each deleted
     guest, ``admitted`` with each account that was let in as a member. Each node
     looks for unused guests independently; deleting a guest twice does no harm.
-    Every method may switch and raise StorageUnavailable.
+    Every method may switch greenlets and raise StorageUnavailable.
     """
 
     config: Config

@@ -97,7 +97,7 @@ def page_template(name: str) -> Template:
 
 
 def send(settings: SmtpSettings, mail: Mail) -> None:
-    """Send a mail. Switches, at most for :data:`TRY_SECONDS`. Raises
+    """Send a mail. Switches greenlets, at most for :data:`TRY_SECONDS`. Raises
     NotSent."""
     import smtplib
 

@@ -50,13 +50,13 @@ class Passwords:
         self.waiting = 0
 
     def hash(self, password: str) -> str:
-        """A new hash. Switches. Raises Overloaded."""
+        """A new hash. Switches greenlets. Raises Overloaded."""
         return self._aside(partial(self._library().hash, password))
 
     def matches(self, hashed: str, password: str) -> bool:
         """Whether a password has this hash; ``""``: there is no account, so
-        never. A mismatch takes equally long for every hash. Switches. Raises
-        Overloaded."""
+        never. A mismatch takes equally long for every hash. Switches greenlets.
+        Raises Overloaded."""
         hasher = self._library()
         if _md5.fullmatch(hashed):
             salted = (password + self._salt).encode()

@@ -117,7 +117,8 @@ def end_of(account: Account) -> int:
 
 class PeopleStore(Store.Rows):
     """The accounts in a store, for moderators, owners and operators. Each
-    method is one transaction, may switch, and raises StorageUnavailable."""
+    method is one transaction, may switch greenlets, and raises
+    StorageUnavailable."""
 
     @Store.reading_or([])
     def page(
@@ -285,8 +286,8 @@ def _conditions_of_text(
 
 class People(Struct, frozen=True):
     """Lists accounts, gives them roles, and locks them. Every method may switch
-    and raise StorageUnavailable. It raises NotBelow if the role of the
-    principal may not act on the account."""
+    greenlets and raise StorageUnavailable. It raises NotBelow if the role of
+    the principal may not act on the account."""
 
     finds: ClassVar = "account"
     rows: PeopleStore

@@ -23,7 +23,7 @@ class AccountRelations(Struct, Relations, frozen=True):
     """The relations of users in apps with accounts. Stateless.
 
     Only accounts can block others and hide their presence. So in an app without
-    accounts everybody may do everything, and no method switches.
+    accounts everybody may do everything, and no method switches greenlets.
 
     A bot acts for its owner: a user who has blocked the owner has blocked the
     bot, too. But the bot may go on writing in an existing conversation with

@@ -123,7 +123,7 @@ _LISTED: Final = {
 
 
 class AccountStore(Store.Rows):
-    """The accounts in a store. All methods may switch, and raise
+    """The accounts in a store. All methods may switch greenlets, and raise
     StorageUnavailable."""
 
     # --- accounts -------------------------------------------------------------

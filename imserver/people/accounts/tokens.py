@@ -173,7 +173,7 @@ class AccountTokens(AccountLookup):
 
     def device_of(self, token: str) -> KnownDevice | None:
         """The device of the login that an account token, expired or not, was
-        made for. None: the token proves nothing. Never switches."""
+        made for. None: the token proves nothing. Never switches greenlets."""
         if not token:
             return None
         if self.settings.is_public and self._keys.demo:
@@ -185,7 +185,8 @@ class AccountTokens(AccountLookup):
         return KnownDevice(claims.user_id, claims.device)
 
     def holder(self, token: str | bytes) -> FullSession:
-        """Return the account and login that a token belongs to. May switch.
+        """Return the account and login that a token belongs to. May switch
+        greenlets.
 
         Raises BadToken if the token is invalid or no longer valid, and
         StorageUnavailable. A token without ``device`` may come from GoChat.
@@ -289,8 +290,8 @@ class AccountTokens(AccountLookup):
         return self._accounts.programs_of(app, *users)
 
     def _bot(self, token: str) -> FullSession:
-        """The bot that a token belongs to. May switch. Raises BadToken and
-        StorageUnavailable."""
+        """The bot that a token belongs to. May switch greenlets. Raises
+        BadToken and StorageUnavailable."""
         id, _, secret = token.removeprefix(FullSession.bot_prefix).partition("_")
         if not id.isdecimal() or len(id) > _MOST_ID_DIGITS:
             raise BadToken("this is not a token of a bot")
@@ -306,7 +307,7 @@ class AccountTokens(AccountLookup):
 
     def know_bot(self, app: str, bot: str) -> None:
         """Note that the token of a bot was verified, so that its messages get a
-        rate. Never switches."""
+        rate. Never switches greenlets."""
         self._rates.limit(app, bot, self.bot_messages)
 
     def _keys_of_tokens(self) -> tuple[bytes, ...]:

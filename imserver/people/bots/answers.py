@@ -38,7 +38,7 @@ forgotten."""
 
 
 class StreamedAnswers(Service, dict=True):
-    """Lets bots stream answers. Every method may switch and raise
+    """Lets bots stream answers. Every method may switch greenlets and raise
     StorageUnavailable."""
 
     core: Core

@@ -80,9 +80,9 @@ class UnknownHook(
 
 
 class Bots(Struct, frozen=True):
-    """Makes, changes and deletes bots. Every method may switch and raise
-    StorageUnavailable. ``acting_user``: the owner of the bots; ``""``: a back
-    end, which manages all bots."""
+    """Makes, changes and deletes bots. Every method may switch greenlets and
+    raise StorageUnavailable. ``acting_user``: the owner of the bots; ``""``: a
+    back end, which manages all bots."""
 
     limits: BotLimits
     stored: BotStore
@@ -289,8 +289,8 @@ class Bots(Struct, frozen=True):
 
 
 class IncomingHooks(Struct, frozen=True):
-    """Makes, lists and revokes incoming webhooks. Every method may switch and
-    raise StorageUnavailable.
+    """Makes, lists and revokes incoming webhooks. Every method may switch
+    greenlets and raise StorageUnavailable.
 
     ``acting_user``: the owner or an admin of the group, or ``""``: a back end.
     For others, the methods raise UnknownGroup or NotAllowed.

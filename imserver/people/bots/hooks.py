@@ -140,8 +140,8 @@ class BotHooks(Service, dict=True):
 
     def _send_answer(self, hook: BotHook, entry: Entry, content: bytes) -> bool:
         """Send the messages of an answer, each once. False: the lease ended
-        before all were stored, so the entry must be sent again. Switches.
-        Raises StorageUnavailable."""
+        before all were stored, so the entry must be sent again. Switches
+        greenlets. Raises StorageUnavailable."""
         if self.is_banned(hook.app, hook.user):
             return True
         self.know_bot(hook.app, hook.user)

@@ -1,6 +1,7 @@
 """Bots, their webhooks and incoming webhooks in the database.
 
-Each method is one transaction, may switch, and raises StorageUnavailable.
+Each method is one transaction, may switch greenlets, and raises
+StorageUnavailable.
 """
 
 from collections.abc import Sequence

@@ -144,8 +144,8 @@ class InvitationContent(Struct, frozen=True, omit_defaults=True):
 
 
 class Invitations:
-    """Makes and accepts invitations. Every method may switch and raise
-    StorageUnavailable.
+    """Makes and accepts invitations. Every method may switch greenlets and
+    raise StorageUnavailable.
 
     ``inviter`` ``""``: a back end, which may invite to all groups.
 

@@ -80,8 +80,8 @@ _ID_BYTES: Final = 16
 
 
 class InvitationMails:
-    """Makes invitations by e-mail, and sends them. Methods may switch, and
-    raise StorageUnavailable.
+    """Makes invitations by e-mail, and sends them. Methods may switch
+    greenlets, and raise StorageUnavailable.
 
     ``runner`` sends the waiting ones. Only users with a role in the app, and
     back ends, may invite by e-mail. The reason: a mail contains the names of

@@ -1,5 +1,5 @@
-"""Invitations in the database. Each method is one transaction, may switch, and
-raises StorageUnavailable."""
+"""Invitations in the database. Each method is one transaction, may switch
+greenlets, and raises StorageUnavailable."""
 
 from collections.abc import Collection, Sequence
 from typing import Annotated, Any, Final, Literal

@@ -305,7 +305,7 @@ def returned(oauth: OAuth, call: Call) -> HttpResponse:
     or ask the user.
 
     The user is asked so that nobody logs somebody else in to a device of their
-    own. May switch.
+    own. May switch greenlets.
     """
     params = call.params
     app, _, provider = call.request.path.removeprefix(CALLBACK).rpartition("/")
@@ -331,7 +331,7 @@ def returned(oauth: OAuth, call: Call) -> HttpResponse:
 
 def agree(oauth: OAuth, call: Call) -> HttpResponse:
     """``POST`` to the same path: the answer of the user (``code``, ``agreed``).
-    May switch."""
+    May switch greenlets."""
     agreed = call.params.get("agreed") == "yes"
     try:
         oauth.agree(call.params.get("code", ""), agreed)

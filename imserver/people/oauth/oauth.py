@@ -187,7 +187,7 @@ _LINKS: Final = RowsOf(AccountLink, "oauth_link")
 
 class LinkStore(Store.Rows):
     """The links between accounts and their identities in a store. Empty without
-    a database. Each method is one transaction, may switch, and raises
+    a database. Each method is one transaction, may switch greenlets, and raises
     StorageUnavailable."""
 
     @Store.writing

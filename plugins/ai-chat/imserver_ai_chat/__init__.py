@@ -150,7 +150,7 @@ class AiChat:
     def _guarded(
         self, open: Callable[[Stream, Head], None], stream: Connection, head: Head
     ) -> None:
-        """Open a stream, or refuse it. May switch."""
+        """Open a stream, or refuse it. May switch greenlets."""
         assert isinstance(stream, Stream)
         try:
             open(stream, head)
@@ -178,8 +178,8 @@ class AiChat:
         self, principal: Principal, question: Question, answer: Answer
     ) -> tuple[int, Message | None]:
         """Store a question. A question without a text is stored already.
-        Returns its id, and its answer if the answer is stored, too. May switch.
-        Raises ApiProblem and StorageUnavailable."""
+        Returns its id, and its answer if the answer is stored, too. May switch
+        greenlets. Raises ApiProblem and StorageUnavailable."""
         chat = question.chat
         self._check_bot(principal, chat)
         # A message that is sent again has an answer already, or will get one
@@ -212,7 +212,7 @@ class AiChat:
     def _stored_question(
         self, principal: Principal, chat: Chat, earlier: Message | None
     ) -> Message:
-        """The question of a run that continues. May switch. Raises
+        """The question of a run that continues. May switch greenlets. Raises
         ApiProblem."""
         receiver = chat.conversation or chat.bot
         if not earlier or (earlier.to or earlier.conversation) != receiver:
@@ -225,7 +225,7 @@ class AiChat:
     def _resume(self, stream: Stream, head: Head) -> None:
         """Stream an answer from its beginning: the open one, or (``message``)
         one that may have ended meanwhile. ``wait``: if no answer is open, wait
-        for the next. May switch."""
+        for the next. May switch greenlets."""
         chat = Chat.of(head.path.split("/")[2])
         parameters = head.params()
         principal = self._user_of(head.headers, host_of(stream.peer))
@@ -256,7 +256,7 @@ class AiChat:
         self, principal: Principal, answer: Answer, streams: Collection[str]
     ) -> Message | None:
         """The answer that a client names, if it is stored. If it is neither
-        stored nor open, the answer is given up. May switch."""
+        stored nor open, the answer is given up. May switch greenlets."""
         entries = self._log.entries
         name = answer.stream
         # The name is the id of a stream or of a stored message.
@@ -367,7 +367,8 @@ class AiChat:
 
     def opened(self, connection: Connection, head: Head) -> None:
         """Handle a new WebSocket. Its session begins with its first request.
-        This may be in its URL, for a run that continues. May switch."""
+        This may be in its URL, for a run that continues. May switch
+        greenlets."""
         parameters = head.params()
         connection.dialect_state = Socket(
             authorization=f"Bearer {parameters.get('token', '')}"
@@ -376,7 +377,7 @@ class AiChat:
             connection.encoding.serve(connection, resume_frame(parameters), True)
 
     def run(self, connection: Connection, asking: Asking) -> None:
-        """Run a request of a WebSocket. May switch."""
+        """Run a request of a WebSocket. May switch greenlets."""
         socket = connection.dialect_state
         assert isinstance(socket, Socket)
         answer = socket.answers.pop(asking.request, None)
@@ -398,7 +399,7 @@ class AiChat:
         self, connection: Connection, socket: Socket, asking: Asking
     ) -> None:
         """Stream an answer to a WebSocket: the answer to a message, or the open
-        answer from its beginning. May switch. Raises ApiProblem and
+        answer from its beginning. May switch greenlets. Raises ApiProblem and
         Unavailable."""
         principal = self._user_on(connection, socket, asking)
         if principal is None:
@@ -445,7 +446,7 @@ class AiChat:
         self, connection: Connection, socket: Socket, asking: Asking
     ) -> Principal | None:
         """The user who makes a request on a WebSocket. None if it was closed.
-        May switch. Raises ApiProblem and Unavailable."""
+        May switch greenlets. Raises ApiProblem and Unavailable."""
         authorization = asking.authorization or socket.authorization
         principal = self._user_of(
             {"authorization": authorization}, host_of(connection.peer)
@@ -509,7 +510,7 @@ class AiChat:
         has it).
 
         ``surely``: raise ApiProblem if no stream is open and a node has not
-        answered. May switch.
+        answered. May switch greenlets.
         """
         query = OpenQuery(principal.app, chat.channel(principal.user), chat.bot)
         answers, missing = self._core.ask_others(
@@ -536,8 +537,8 @@ class AiChat:
     # --- messages -------------------------------------------------------------
 
     def _store(self, principal: Principal, question: Question) -> Message:
-        """Store the message of a user. May switch. Raises ApiProblem and
-        StorageUnavailable."""
+        """Store the message of a user. May switch greenlets. Raises ApiProblem
+        and StorageUnavailable."""
         body = question.text.encode()
         if len(body) > self._message_bytes:
             raise ApiProblem.invalid("The message is too long")
@@ -569,15 +570,15 @@ class AiChat:
         raise ApiProblem(Problems.TOO_MANY_REQUESTS)
 
     def _check_bot(self, principal: Principal, chat: Chat) -> None:
-        """Refuse a chat with a user who is not a bot. May switch. Raises
-        ApiProblem."""
+        """Refuse a chat with a user who is not a bot. May switch greenlets.
+        Raises ApiProblem."""
         accounts = self._core.accounts.those_of(principal.app, [chat.bot])
         if not any(account.bot for account in accounts):
             raise ApiProblem(Problems.UNKNOWN_ACCOUNT, f"There is no bot {chat.bot}")
 
     def _check_member(self, principal: Principal, chat: Chat) -> None:
-        """Refuse a user who is not a member of the group of a chat. May switch.
-        Raises ApiProblem."""
+        """Refuse a user who is not a member of the group of a chat. May switch
+        greenlets. Raises ApiProblem."""
         if not chat.conversation:
             return
         conversations = self._log.conversations
@@ -587,7 +588,7 @@ class AiChat:
 
     def history(self, call: Call) -> HttpResponse:
         """The messages of a chat in the form of the AI SDK, the oldest first.
-        May switch."""
+        May switch greenlets."""
         principal = self._checked(call.principal)
         chat = Chat.of(call.request.path.split("/")[2])
         before = call.params.get("before", "0")
@@ -637,8 +638,8 @@ class AiChat:
     # --- identity -------------------------------------------------------------
 
     def _user_of(self, headers: Any, host: str) -> Principal:
-        """The user who makes a request for a stream. May switch. Raises
-        ApiProblem and Unavailable."""
+        """The user who makes a request for a stream. May switch greenlets.
+        Raises ApiProblem and Unavailable."""
         return self._checked(
             self._core.authority.identify(Needs.ADMIN_OR_USER, headers, host)
         )

@@ -27,8 +27,8 @@ _PEOPLE_SECONDS: Final = 60.0
 
 
 class Destination:
-    """An app into which archives of one format are imported. Methods switch,
-    and raise StorageUnavailable."""
+    """An app into which archives of one format are imported. Methods switch
+    greenlets, and raise StorageUnavailable."""
 
     def __init__(
         self,

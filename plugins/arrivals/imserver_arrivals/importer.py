@@ -69,7 +69,7 @@ class Batch(Struct):
 
 class Importer:
     """One import. ``page``: the address of the page whose links open a message;
-    ``""``: links stay as they were. Every method switches, and raises
+    ``""``: links stay as they were. Every method switches greenlets, and raises
     StorageUnavailable."""
 
     def __init__(

@@ -54,8 +54,8 @@ def nickname_of(*names: str | None) -> str:
 
 
 class People:
-    """The accounts of the people in an archive. Methods may switch and raise
-    StorageUnavailable."""
+    """The accounts of the people in an archive. Methods may switch greenlets
+    and raise StorageUnavailable."""
 
     def __init__(
         self,

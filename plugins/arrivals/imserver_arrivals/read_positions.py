@@ -67,8 +67,8 @@ class ReadPositions:
         """Mark the messages as read that members had read on the other server.
         If that is unknown, mark all.
 
-        ``groups``: id of a group there → the id of the group here. Switches,
-        and raises StorageUnavailable.
+        ``groups``: id of a group there → the id of the group here. Switches
+        greenlets, and raises StorageUnavailable.
         """
         for id, last in self._last.items():
             is_direct = self._groups[id].kind == "direct"

@@ -68,7 +68,7 @@ class Page(Struct, frozen=True):
 
 
 class StreamReader(Service):
-    """Reads the streams of a store. Methods may switch, and raise
+    """Reads the streams of a store. Methods may switch greenlets, and raise
     StorageUnavailable."""
 
     _rows: StreamRows

@@ -424,7 +424,8 @@ def _drop_producers(sql: Statements, app: str, name: str) -> None:
 
 
 class StreamRows(Store.Rows):
-    """The rows in a store. Methods may switch, and raise StorageUnavailable."""
+    """The rows in a store. Methods may switch greenlets, and raise
+    StorageUnavailable."""
 
     @property
     def log(self) -> Any:

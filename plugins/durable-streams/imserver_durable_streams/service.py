@@ -311,8 +311,8 @@ class DurableStreams:
         return tuple(headers)
 
     def sweep(self) -> None:
-        """Remove expired streams for which nobody has asked. May switch. Raises
-        StorageUnavailable."""
+        """Remove expired streams for which nobody has asked. May switch
+        greenlets. Raises StorageUnavailable."""
         if self._core.store.has_database:
             self._rows.sweep()
 
@@ -440,7 +440,7 @@ class DurableStreams:
     # --- writing --------------------------------------------------------------
 
     def create(self, call: Call) -> HttpResponse:
-        """Answer a PUT. May switch. Raises ApiProblem."""
+        """Answer a PUT. May switch greenlets. Raises ApiProblem."""
         target = call.input
         headers = call.request.headers
         body = call.body
@@ -610,7 +610,7 @@ class DurableStreams:
         return source
 
     def append(self, call: Call) -> HttpResponse:
-        """Answer a POST. May switch. Raises ApiProblem."""
+        """Answer a POST. May switch greenlets. Raises ApiProblem."""
         target = call.input
         headers = call.request.headers
         body = call.body
@@ -752,7 +752,7 @@ class DurableStreams:
         raise result
 
     def delete(self, call: Call) -> HttpResponse:
-        """Answer a DELETE. May switch. Raises ApiProblem."""
+        """Answer a DELETE. May switch greenlets. Raises ApiProblem."""
         target = call.input
         self._check(call.principal, target, "publish")
         if not call.principal.may(Needs.PUSH, target.app):
@@ -770,7 +770,7 @@ class DurableStreams:
         return respond(204)
 
     def head(self, call: Call) -> HttpResponse:
-        """Answer a HEAD. May switch. Raises ApiProblem."""
+        """Answer a HEAD. May switch greenlets. Raises ApiProblem."""
         target = call.input
         self._check(call.principal, target, "subscribe")
         row = self._reader.find(target.app, target.name)
@@ -799,7 +799,7 @@ class DurableStreams:
 
     def _check(self, principal: Principal, target: Target, action: Any) -> None:
         """Refuse a principal who may not do this, and a channel that is not
-        stored. May switch. Raises ApiProblem."""
+        stored. May switch greenlets. Raises ApiProblem."""
         if self._core.tenants.find(target.app) is None:
             raise bad(404, "there is no such app")
         try:

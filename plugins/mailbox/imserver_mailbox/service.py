@@ -108,7 +108,7 @@ def _is_number(text: str) -> bool:
 
 
 class Mailboxes:
-    """The mailboxes of bots. Methods may switch and raise
+    """The mailboxes of bots. Methods may switch greenlets and raise
     StorageUnavailable."""
 
     def __init__(self, core: Core, services: MessageServices) -> None:
@@ -422,7 +422,8 @@ class Waits:
         return {app for app, _ in self._waits}
 
     def wake(self, app: str, user: str) -> None:
-        """Note that there may be something to claim. Never switches."""
+        """Note that there may be something to claim. Never switches
+        greenlets."""
         for news in self._waits.get((app, user), ()):
             news.set()
 

@@ -106,7 +106,7 @@ _ROWS: Final = RowsOf(Hook, "mcp_hook", user="member", what="")
 
 
 class Hooks(Store.Rows):
-    """The subscriptions in a store. Methods may switch, and raise
+    """The subscriptions in a store. Methods may switch greenlets, and raise
     StorageUnavailable."""
 
     def all(self, now: int) -> list[Hook]:

@@ -151,7 +151,8 @@ def require_user(turn: Turn) -> str:
 
 def position_of(turn: Turn) -> tuple[int, bool]:
     """The position from which a request continues, and whether entries between
-    it and the cursor are lost (``truncated``). May switch. Raises McpError."""
+    it and the cursor are lost (``truncated``). May switch greenlets. Raises
+    McpError."""
     cursor = turn.params.get("cursor")
     if cursor is not None and not (isinstance(cursor, str) and cursor.isdecimal()):
         raise McpError(Code.BAD_PARAMS, "cursor: it is none of this server")
@@ -168,7 +169,7 @@ def position_of(turn: Turn) -> tuple[int, bool]:
 
 
 def poll(turn: Turn) -> dict[str, Any]:
-    """Answer ``events/poll``. May switch. Raises McpError."""
+    """Answer ``events/poll``. May switch greenlets. Raises McpError."""
     user = require_user(turn)
     params = turn.params
     subscription = Subscription.read(turn, "poll")
@@ -255,8 +256,8 @@ class Followers:
         self, heads: Mapping[str, int], readers: Mapping[str, Collection[str]]
     ) -> None:
         """Send new entries. ``heads``: app → its newest entry. ``readers``: app
-        → users who may read something new; bots are complete in it. May switch.
-        Raises StorageUnavailable."""
+        → users who may read something new; bots are complete in it. May switch
+        greenlets. Raises StorageUnavailable."""
         for follower in list(self._followers.values()):
             turn = follower.turn
             head = heads.get(turn.app, 0)
@@ -270,7 +271,7 @@ class Followers:
 
     def _close_ended(self, follower: Follower, head: int) -> None:
         """Close a stream if its time is over, or its principal has lost the
-        right. May switch."""
+        right. May switch greenlets."""
         turn = follower.turn
         is_banned = self._core.sessions.is_banned
         if monotonic() > follower.until or is_banned(turn.app, turn.user):
@@ -282,7 +283,7 @@ class Followers:
             turn.stream.close(CloseCode.TOKEN_INVALID)
 
     def _send(self, follower: Follower, head: int) -> None:
-        """Send new entries up to an entry of the log. May switch."""
+        """Send new entries up to an entry of the log. May switch greenlets."""
         log = self._core.store.part(MessageLog).entries
         turn = follower.turn
         more = True
@@ -352,8 +353,8 @@ def _changes_list(entry: Entry) -> bool:
 
 
 def listen(followers: Followers, turn: Turn) -> None:
-    """Answer ``subscriptions/listen``. The answer stays open. May switch.
-    Raises McpError."""
+    """Answer ``subscriptions/listen``. The answer stays open. May switch
+    greenlets. Raises McpError."""
     changes = ChangedResources.read(turn)
     head = turn.core.store.part(MessageLog).entries.head(turn.app)
     if not turn.begin():

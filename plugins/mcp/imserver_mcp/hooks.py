@@ -109,7 +109,7 @@ class EventHooks:
         return user, What(label, url, event.event, arguments, secret, turn.proof())
 
     def subscribe(self, turn: Turn) -> dict[str, Any]:
-        """Answer ``events/subscribe``. Switches. Raises McpError."""
+        """Answer ``events/subscribe``. Switches greenlets. Raises McpError."""
         user, what = self._request(turn)
         key_of(what.secret)
         try:
@@ -153,7 +153,8 @@ class EventHooks:
         }
 
     def unsubscribe(self, turn: Turn) -> dict[str, Any]:
-        """Answer ``events/unsubscribe``. Switches. Raises McpError."""
+        """Answer ``events/unsubscribe``. Switches greenlets. Raises
+        McpError."""
         user, what = self._request(turn)
         id = what.id_for(turn.app, user)
         if not any(each.id == id for each in self.rows.of_user(turn.app, user)):
@@ -168,7 +169,7 @@ class EventHooks:
 
     def _verify(self, hook: Hook) -> None:
         """Send a challenge that the receiver must repeat, so that nobody can
-        have events sent to others. Switches. Raises McpError."""
+        have events sent to others. Switches greenlets. Raises McpError."""
         challenge = token_hex(_CHALLENGE_BYTES)
         id = f"msg_verification_{token_hex(_ID_BYTES)}"
         reason = "challenge_failed"
@@ -192,7 +193,7 @@ class EventHooks:
 
     def post(self, hook: Hook, id: str, body: bytes) -> tuple[int, bytes]:
         """Send a body to a receiver. Returns status and body of the answer.
-        Switches. Raises Unreachable."""
+        Switches greenlets. Raises Unreachable."""
         now = str(int(time()))
         digest = hmac.digest(
             key_of(hook.what.secret), f"{id}.{now}.".encode() + body, "sha256"

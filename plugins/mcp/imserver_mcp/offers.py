@@ -54,7 +54,7 @@ class Tool(Struct, frozen=True, kw_only=True):
         return self.route[0], PREFIX + self.route[1]
 
     def call(self, turn: Turn, arguments: dict[str, Any]) -> Any:
-        """Run the tool. May switch. Raises RouteRefused."""
+        """Run the tool. May switch greenlets. Raises RouteRefused."""
         fields: Any = {
             name: value for name, value in arguments.items() if value is not None
         }

@@ -41,8 +41,8 @@ class Permissions:
         self, turn: Turn, tool: Tool, arguments: dict[str, Any]
     ) -> str | InputRequired | Later:
         """The reason why a tool may not run now; ``""`` if it may. If the app
-        wants it, asks a person first. Switches. Raises RouteRefused and
-        McpError."""
+        wants it, asks a person first. Switches greenlets. Raises RouteRefused
+        and McpError."""
         task = turn.task
         if task is not None:
             if not task.what.needs_yes or task.audit:

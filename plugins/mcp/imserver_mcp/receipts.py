@@ -54,7 +54,7 @@ def act_of(task: Task, question: dict[str, Any], by: Principal) -> Act:
 
 def receipt_of(core: Core, app: str, question: int) -> dict[str, Any] | None:
     """The receipt of the yes to a question. None if there was no such act.
-    Switches. Raises StorageUnavailable."""
+    Switches greenlets. Raises StorageUnavailable."""
     audit = audit_of(core)
     if audit is None:
         return None

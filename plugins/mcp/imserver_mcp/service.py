@@ -156,7 +156,7 @@ class Mcp:
         return {PATH: StreamPath("POST", self.serve, refuse)}
 
     def serve(self, stream: Stream, head: Head) -> None:
-        """Answer one request. May switch."""
+        """Answer one request. May switch greenlets."""
         query = head.query.encode("latin-1")
         host = host_of(stream.peer)
         request = HttpRequest(
@@ -204,8 +204,8 @@ class Mcp:
         turn.finish(error_response(message.id, error, message.is_modern))
 
     def _result(self, turn: Turn) -> dict[str, Any] | None:
-        """The result of a request. None if a stream has begun. May switch.
-        Raises McpError and others."""
+        """The result of a request. None if a stream has begun. May switch
+        greenlets. Raises McpError and others."""
         is_modern = turn.message.is_modern
         run = self._method(turn)
         turn.read_round()
@@ -280,7 +280,7 @@ class Mcp:
         }
 
     def call_tool(self, turn: Turn) -> Any:
-        """Answer ``tools/call``. May switch."""
+        """Answer ``tools/call``. May switch greenlets."""
         name = turn.message.text("name")
         arguments = turn.message.mapping("arguments")
         tool = self.tools().get(name)
@@ -314,8 +314,8 @@ class Mcp:
         return {"content": _text(text), "structuredContent": result, "isError": False}
 
     def run_task(self, task: Task) -> Any:
-        """The present result of the tool of a task. May switch. Raises
-        McpError, and RouteRefused for the moment."""
+        """The present result of the tool of a task. May switch greenlets.
+        Raises McpError, and RouteRefused for the moment."""
         turn = TaskTurn(self.core, self.api, self.tasks.runner, task)
         is_banned = self.core.sessions.is_banned(turn.app, turn.user)
         if is_banned or not self.core.still_holds(turn.app, turn.user, turn.proof()):
@@ -350,7 +350,7 @@ class Mcp:
         return {"resourceTemplates": list(templates), **LISTED}
 
     def read_resource(self, turn: Turn) -> Any:
-        """Answer ``resources/read``. May switch."""
+        """Answer ``resources/read``. May switch greenlets."""
         uri = turn.message.text("uri")
         for source in self.sources():
             contents = source.read(turn, uri)

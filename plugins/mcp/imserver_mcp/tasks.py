@@ -82,7 +82,7 @@ class Later(Struct, frozen=True):
 
 
 class TaskRows(Store.Rows):
-    """The tasks in a store. Methods may switch, and raise
+    """The tasks in a store. Methods may switch greenlets, and raise
     StorageUnavailable."""
 
     @Store.reading_or(None)
@@ -280,7 +280,7 @@ class Tasks:
         self, turn: Turn, tool: str, arguments: dict[str, Any], later: Later
     ) -> Task:
         """Make a task of a call. For a client that takes no tasks, make the row
-        that takes the yes. Switches. Raises McpError."""
+        that takes the yes. Switches greenlets. Raises McpError."""
         client = {}
         state = "held"
         if turn.takes_tasks:
@@ -321,7 +321,7 @@ class Tasks:
 
     def use(self, task: Task, question: dict[str, Any]) -> bool:
         """Use a person's yes to the question of a task. False if it was used
-        before, or if the task was cancelled. Switches. Raises
+        before, or if the task was cancelled. Switches greenlets. Raises
         StorageUnavailable."""
         act = act_of(task, question, task.what.principal)
         if self.rows.use(task, act, audit_of(self._core)):
@@ -349,7 +349,7 @@ class Tasks:
         return task
 
     def get(self, turn: Turn) -> dict[str, Any]:
-        """Answer ``tasks/get``. May switch. Raises McpError."""
+        """Answer ``tasks/get``. May switch greenlets. Raises McpError."""
         task = self._of(turn)
         if task.state == "working" and task.question and not self._waits(task):
             self.rows.wake(task.app, [task.question])
@@ -372,7 +372,7 @@ class Tasks:
         return document
 
     def update(self, turn: Turn) -> dict[str, Any]:
-        """Answer ``tasks/update``. May switch. Raises McpError."""
+        """Answer ``tasks/update``. May switch greenlets. Raises McpError."""
         task = self._of(turn)
         if self.rows.respond(task, turn.message.mapping("inputResponses")):
             self.runner.start(task.app, task.id)
@@ -406,7 +406,7 @@ class Tasks:
 
     def look(self, heads: Mapping[str, int], _readers: object) -> None:
         """Wake the tasks whose questions have changed. ``heads``: app → its
-        newest entry. Switches. Raises StorageUnavailable."""
+        newest entry. Switches greenlets. Raises StorageUnavailable."""
         asks = self._store.part(MessageLog).asks
         for app, position in tuple(self._positions.items()):
             if heads.get(app, 0) <= position:

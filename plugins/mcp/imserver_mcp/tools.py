@@ -138,7 +138,7 @@ def _unread(
     turn: Turn, one: int, before: int
 ) -> Iterator[tuple[dict[str, Any] | None, int]]:
     """Yield the conversations with unread messages, and None at the end of each
-    page, each with ``before`` of the next page. May switch. Raises
+    page, each with ``before`` of the next page. May switch greenlets. Raises
     RouteRefused."""
     limit = CONVERSATIONS
     if one:
@@ -293,7 +293,7 @@ def ask(turn: Turn, arguments: dict[str, Any]) -> Any:
 
 def await_answer(turn: Turn, answer: dict[str, Any], question: dict[str, Any]) -> Any:
     """Wait until the question is closed or the client has gone. Returns
-    `InputRequired` if the client must come again. Switches. Raises
+    `InputRequired` if the client must come again. Switches greenlets. Raises
     RouteRefused.
 
     A question without an id of the client is cancelled if the client goes, or

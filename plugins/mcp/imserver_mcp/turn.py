@@ -150,8 +150,8 @@ class Turn:
             raise McpError(Code.NO_CAPABILITY, "The client does not take tasks", lacks)
 
     def proof(self) -> str:
-        """The proof that :meth:`Core.still_holds` checks later. May switch.
-        Raises StorageUnavailable."""
+        """The proof that :meth:`Core.still_holds` checks later. May switch
+        greenlets. Raises StorageUnavailable."""
         return self.core.authority.proof(self.principal, self.request.headers)
 
     def has_route(self, method: str, path: str) -> bool:
@@ -165,7 +165,7 @@ class Turn:
         much as a request.
 
         ``values``: the query or the JSON body. Empty values are left out.
-        ``app`` and ``user`` come from the request. May switch. Raises
+        ``app`` and ``user`` come from the request. May switch greenlets. Raises
         RouteRefused.
         """
         if self._runs:
@@ -193,7 +193,7 @@ class Turn:
         return content
 
     def cards(self, users: Collection[str]) -> list[dict[str, Any]]:
-        """The cards of the users who have accounts. May switch."""
+        """The cards of the users who have accounts. May switch greenlets."""
         if not (users and self.user and self.has_route("POST", "/accounts/cards")):
             return []
         try:

@@ -149,7 +149,7 @@ class ProviderToken:
         """The time in the token before, if Apple has refused its successor."""
 
     def now(self) -> int:
-        """The time in the token that is in use. Never switches."""
+        """The time in the token that is in use. Never switches greenlets."""
         # Apple refuses a token at the age of one hour.
         end = self._earlier + 2 * EVERY_SECONDS - YOUNG_SECONDS
         if self._earlier <= time() < end:
@@ -158,7 +158,7 @@ class ProviderToken:
 
     def other(self, refused: int) -> int:
         """Switch to the other token, because Apple has refused one. Returns the
-        time in it. Never switches."""
+        time in it. Never switches greenlets."""
         self._earlier = 0
         newest = self.now()
         if refused == newest:
@@ -193,7 +193,7 @@ class ApnsClient:
         return Http2Connection(sock, parts.netloc, parts.scheme, self._seconds)
 
     def send(self, token: str, notice: PushNotice) -> PushResult:
-        """Hand over a notification. Switches. Raises Unreachable."""
+        """Hand over a notification. Switches greenlets. Raises Unreachable."""
         body = payload_of(fitted(notice, MOST_BYTES, _size))
         ours = self._token.now()
         answer = self._ask(token, notice, body, ours)

@@ -146,7 +146,7 @@ def tls_context() -> ssl.SSLContext:
 
 def open_socket(url: str, seconds: float) -> socket.socket:
     """Open a connection, with TLS that agrees on HTTP/2 unless the address has
-    http. Switches. Raises Unreachable."""
+    http. Switches greenlets. Raises Unreachable."""
     parts = urlsplit(url)
     host = parts.hostname or ""
     port = parts.port or _PORTS[parts.scheme]
@@ -178,7 +178,7 @@ def open_socket(url: str, seconds: float) -> socket.socket:
 
 class Http2Connection:
     """A connection of HTTP/2. Owner of the socket and of the state of h2. The
-    constructor waits for the settings of the server. Switches.
+    constructor waits for the settings of the server. Switches greenlets.
 
     ``seconds``: how long the server may take for its settings. Raises
     Unreachable.
@@ -229,7 +229,8 @@ class Http2Connection:
     def request(
         self, path: str, headers: Sequence[tuple[str, str]], body: bytes, seconds: float
     ) -> Answer:
-        """POST a body, and wait for the answer. Switches. Raises StreamLost."""
+        """POST a body, and wait for the answer. Switches greenlets. Raises
+        StreamLost."""
         timeout = gevent.Timeout(seconds)
         number = 0
         began = monotonic()
@@ -293,8 +294,8 @@ class Http2Connection:
         )
 
     def _send_body(self, number: int, request: _Request, body: bytes) -> None:
-        """Add as much of a body as the server accepts. Switches. Raises
-        H2Error."""
+        """Add as much of a body as the server accepts. Switches greenlets.
+        Raises H2Error."""
         self._filled.set()
         while not request.done.is_set():
             size = min(
@@ -399,8 +400,8 @@ class Http2Connection:
             self._end(self._problem)
 
     def _happened(self, event: Happened) -> None:
-        """Pass the meaning of a frame to its requests. Never switches. Raises
-        H2Error."""
+        """Pass the meaning of a frame to its requests. Never switches
+        greenlets. Raises H2Error."""
         if isinstance(event, RemoteSettingsChanged):
             self._begun.set()
             self._wake_all()
@@ -448,13 +449,13 @@ class Http2Connection:
 
     def close(self) -> None:
         """Accept no more requests, and end after the last answer. Never
-        switches."""
+        switches greenlets."""
         self.is_open = False
         if not self._requests:
             self._end("closed")
 
     def _end(self, problem: str) -> None:
-        """End the connection, and all requests. Never switches."""
+        """End the connection, and all requests. Never switches greenlets."""
         self.is_open = False
         self._problem = self._problem or problem
         for request in self._requests.values():

@@ -123,8 +123,8 @@ class Cached(Service, Generic[T]):
     """A value that is used as long as it is valid, such as a token or a
     connection. One greenlet at a time makes it.
 
-    ``make`` may switch, and raise Unreachable. After an error it is not called
-    again for a second.
+    ``make`` may switch greenlets, and raise Unreachable. After an error it is
+    not called again for a second.
     """
 
     make: Callable[[], T]
@@ -136,7 +136,8 @@ class Cached(Service, Generic[T]):
     _until: float = 0.0
 
     def get(self) -> T:
-        """The value, made if necessary. Switches. Raises Unreachable."""
+        """The value, made if necessary. Switches greenlets. Raises
+        Unreachable."""
         if self.value is not None and self.is_good(self.value):
             return self.value
         with self._lock:
@@ -154,7 +155,7 @@ class Cached(Service, Generic[T]):
 
     def drop(self, value: T) -> None:
         """Forget a value that is not valid, unless a new one exists by now.
-        Never switches."""
+        Never switches greenlets."""
         if self.value is value:
             self.value = None
 
@@ -170,8 +171,8 @@ def ask_for_token(
     requests: Outgoing, url: str, fields: Mapping[str, str], seconds: float
 ) -> AccessToken:
     """Request an access token (RFC 6749, section 5.1). It is renewed before its
-    end: by a tenth of its life, at most five minutes. Switches. Raises
-    Unreachable, which shows the error, and never a token."""
+    end: by a tenth of its life, at most five minutes. Switches greenlets.
+    Raises Unreachable, which shows the error, and never a token."""
     headers = {"Content-Type": "application/x-www-form-urlencoded"}
     status, body, _ = requests.exchange(
         "POST", url, urlencode(fields).encode(), headers, seconds
@@ -289,7 +290,8 @@ class Client(Protocol):
     """Sends notifications through one service, with the keys of one app."""
 
     def send(self, token: str, notice: PushNotice) -> PushResult:
-        """Hand over a notification. Switches. May raise Unreachable."""
+        """Hand over a notification. Switches greenlets. May raise
+        Unreachable."""
 
     def close(self) -> None:
         """End idle connections."""
@@ -299,7 +301,7 @@ class JsonClient(Service, dict=True):
     """Sends JSON over HTTP/1.1 with access tokens, for one app. Owner of its
     token.
 
-    ``renew`` asks for a token; it may switch, and raises Unreachable.
+    ``renew`` asks for a token; it may switch greenlets, and raises Unreachable.
     ``message_of``: (token of a device, notice) → the field ``message``.
     ``size``: the bytes of the message that count. ``judge``: (token of a
     device, status, body) → the rule for an answer, and its description for log
@@ -360,8 +362,8 @@ class Pace:
         self._next = 0.0
 
     def wait(self) -> float:
-        """Wait for the next turn. Switches. If the wait would be long, returns
-        its seconds at once, without a turn."""
+        """Wait for the next turn. Switches greenlets. If the wait would be
+        long, returns its seconds at once, without a turn."""
         now = monotonic()
         wait = self._next - now
         if wait > WAIT_SECONDS:
@@ -397,7 +399,7 @@ class MobileService(Service):
 
     def _app(self, name: str) -> _App | None:
         """An app with its client. The client is made again after a change of
-        the settings. Never switches."""
+        the settings. Never switches greenlets."""
         tenant = self.tenants.get(name)
         if tenant is None:
             return None
@@ -420,7 +422,7 @@ class MobileService(Service):
 
     def objection(self, app: str, token: str) -> str:
         """The reason why an app cannot have a device with this token; ``""`` if
-        it can. Never switches."""
+        it can. Never switches greenlets."""
         row = self._app(app)
         if row is None or row.client is None:
             return (
@@ -436,7 +438,7 @@ class MobileService(Service):
         return f"{self.name}/{app}"
 
     def send(self, app: str, token: str, notice: PushNotice) -> PushResult:
-        """Hand over a notification. Switches."""
+        """Hand over a notification. Switches greenlets."""
         row = self._app(app)
         if row is None:
             return MEND.result(0, "there is no such app")

@@ -96,8 +96,8 @@ class Ntfy:
         return app
 
     def identify(self, parameters: Parameters, host: str) -> tuple[Principal, str]:
-        """The principal of a request, and its key or token. May switch. Raises
-        ApiProblem and Unavailable."""
+        """The principal of a request, and its key or token. May switch
+        greenlets. Raises ApiProblem and Unavailable."""
         credential = parameters.credential()
         headers = {}
         if credential:
@@ -106,8 +106,8 @@ class Ntfy:
         return principal, credential
 
     def check(self, principal: Principal, app: str, channels: tuple[str, ...]) -> None:
-        """Refuse a principal who may not subscribe. May switch. Raises
-        ApiProblem."""
+        """Refuse a principal who may not subscribe. May switch greenlets.
+        Raises ApiProblem."""
         try:
             for channel in channels:
                 self._commands.check_request(principal, app, channel, "subscribe")
@@ -115,7 +115,8 @@ class Ntfy:
             raise _problem(refused, principal) from None
 
     def publish(self, call: Call) -> HttpResponse:
-        """Publish the message of a request. May switch. Raises ApiProblem."""
+        """Publish the message of a request. May switch greenlets. Raises
+        ApiProblem."""
         request = call.request
         principal = call.principal
         topic = request.path.split("/")[2]
@@ -146,8 +147,8 @@ class Ntfy:
         return HttpResponse(200, data)
 
     def check_auth(self, call: Call) -> HttpResponse:
-        """Answer whether the principal of a request may subscribe. May switch.
-        Raises ApiProblem."""
+        """Answer whether the principal of a request may subscribe. May switch
+        greenlets. Raises ApiProblem."""
         topics = call.request.path.split("/")[2].split(",")
         self.check(call.principal, self.app(), tuple(map(channel_of, topics)))
         return HttpResponse(200, b'{"success":true}')
@@ -169,7 +170,8 @@ class Ntfy:
         }
 
     def serve(self, codec: NtfyDialect, connection: Connection, head: Head) -> None:
-        """Serve a new stream or WebSocket, or refuse it. May switch."""
+        """Serve a new stream or WebSocket, or refuse it. May switch
+        greenlets."""
         log = self._core.node.request_log
         host = host_of(connection.peer)
         try:
@@ -229,8 +231,8 @@ class Ntfy:
     def _deliver(
         self, connection: Connection, app: str, wish: Wish, codec: NtfyDialect
     ) -> None:
-        """Send the missed messages, and from then on new ones. May switch.
-        Raises ChannelRefused."""
+        """Send the missed messages, and from then on new ones. May switch
+        greenlets. Raises ChannelRefused."""
 
         def send(events: Iterable[Event]) -> None:
             for message in filter(None, map(message_of, events)):

@@ -331,7 +331,7 @@ sessions = Resource("sessions", lambda _, api: api, need=Needs.OPERATE)
 
 def _require_below(api: Api, call: Call, users: Sequence[str]) -> None:
     """Refuse a principal that acts by a role, if the role may not act on one of
-    these users. May switch."""
+    these users. May switch greenlets."""
     if not api.core.authority.may_act_on(call.principal, call.app, users):
         raise ApiProblem(
             Problems.NOT_ALLOWED, "Your role acts on users with fewer rights only"

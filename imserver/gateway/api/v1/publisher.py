@@ -301,7 +301,7 @@ class Publisher:
     def _run_route(
         self, command: PublisherCommand, principal: Principal, connection: Connection
     ) -> bytes:
-        """Carry out a command as its route would. Switches."""
+        """Carry out a command as its route would. Switches greenlets."""
         bodies = zip(self._names, self._bodies_of(command), strict=True)
         ((name, body),) = [(name, body) for name, body in bodies if body is not UNSET]
         endpoint = self._api.commands[name]
@@ -399,7 +399,7 @@ class _Run(Service):
     """App and whether pushes were refused → their number."""
 
     def take(self, push: PushRequest) -> None:
-        """The next push. May switch."""
+        """The next push. May switch greenlets."""
         api = self._api
         id = push.id
         app = ""
@@ -435,7 +435,7 @@ class _Run(Service):
         self.counts[app, isinstance(result, ApiProblem)] += 1
 
     def finish(self) -> None:
-        """Carry out the waiting pushes. May switch."""
+        """Carry out the waiting pushes. May switch greenlets."""
         pushes = self._waiting
         indexes = self._indexes
         if not pushes:
@@ -466,7 +466,8 @@ _RESULTS: Final = tuple(bytes([outcome]) for outcome in sorted(Outcome))
 def _send_each(
     api: Api, pushes: Sequence[CheckedPush]
 ) -> list[PushResult | ApiProblem]:
-    """Carry out pushes to one user each, all in one app. May switch."""
+    """Carry out pushes to one user each, all in one app. May switch
+    greenlets."""
     core = api.core
     app = pushes[0].app
     keys = [checked.key for checked in pushes]
@@ -513,7 +514,7 @@ def _result_of_repeat(
     """The result of a push whose id was used before, or is held by another one
     now.
 
-    The caller holds no claim any more, so this may wait. May switch.
+    The caller holds no claim any more, so this may wait. May switch greenlets.
     """
     try:
         if isinstance(claim, Waiting):

@@ -328,7 +328,7 @@ PushResult = Sent | StoredPush
 
 
 def send(api: Api, checked: CheckedPush) -> PushResult:
-    """Carry out a push, once for each key. May switch. Raises
+    """Carry out a push, once for each key. May switch greenlets. Raises
     :class:`ApiProblem`."""
     core = api.core
     app = checked.app
@@ -412,7 +412,7 @@ def store_each(
     api: Api, pushes: Sequence[CheckedPush]
 ) -> list[StoredPush | ApiProblem]:
     """Store pushes of one app with different keys, in order. A refused one does
-    not stop the others. Switches."""
+    not stop the others. Switches greenlets."""
     rows = [
         PushToStore(targets_of(each.push), each.event, each.key, each.digest)
         for each in pushes

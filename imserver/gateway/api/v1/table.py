@@ -244,7 +244,8 @@ def unread_body_limit(
     api: Api, method: str, path: str, headers: Mapping[str, str], host: str
 ) -> int:
     """Bytes that are read of a body before
-    :func:`imserver.gateway.http.call.admit` has decided. Never switches.
+    :func:`imserver.gateway.http.call.admit` has decided. Never switches
+    greenlets.
 
     With a known key, from a listed address and in demo mode, it is the limit of
     the route. With the token of a user, which is not verified here, it is a few

@@ -258,8 +258,8 @@ class DirectSocket(socket.socket):
     """Decrypts received bytes by TLS (``TlsSocket``); None without TLS."""
 
     def sendall(self, data: bytes, flags: int = 0) -> None:  # type: ignore[override]
-        """Send all bytes. Switches if the kernel does not accept them at
-        once."""
+        """Send all bytes. Switches greenlets if the kernel does not accept them
+        at once."""
         sent = self.send(data, flags)
         if sent < len(data):
             super().sendall(data[sent:], flags)
@@ -268,7 +268,7 @@ class DirectSocket(socket.socket):
 def open_socket(host: str, port: int, seconds: float) -> DirectSocket:
     """Connect to a server; port 0: by the Unix socket at the path ``host``.
     Numeric hosts skip gevent's resolver, which would start a native thread.
-    Switches. Raises OSError."""
+    Switches greenlets. Raises OSError."""
     addresses: Sequence[Any]
     if port:
         question = (host, port, 0, socket.SOCK_STREAM)
@@ -314,7 +314,7 @@ class TrackedKey(Struct, eq=False):
 class TrackedKeys(Struct, eq=False):
     """The keys that were read with :data:`CACHING`, which need not be read
     again until Redis reports a change (``CLIENT TRACKING``) over the connection
-    of the pipeline. Never switches.
+    of the pipeline. Never switches greenlets.
 
     A report comes before the replies to all commands that Redis executes after
     the change. So a value holds as of a later reply if its key is still

@@ -50,7 +50,7 @@ _decode = msgspec.msgpack.Decoder(Event).decode
 
 class RedisHistory:
     """See :class:`imserver.gateway.cluster.history.LocalHistory`. Every call
-    switches, and returns None if its outcome is unknown.
+    switches greenlets, and returns None if its outcome is unknown.
 
     If Redis was restarted or has failed over, publications may be lost, so
     every channel begins a new epoch. The scripts notice it because the life of

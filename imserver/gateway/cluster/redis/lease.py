@@ -51,7 +51,7 @@ class LeaseLost(Exception):
 
 class LeaseTable:
     """The leases as of the last refresh. Owner: the :class:`LeaseKeeper`; never
-    switches."""
+    switches greenlets."""
 
     def __init__(self) -> None:
         self.live: Mapping[int, Lease] = MappingProxyType({})
@@ -195,13 +195,13 @@ class LeaseKeeper(Service):
 
     def alive(self) -> bool:
         """Whether the lease is live, as far as this node knows. Never
-        switches."""
+        switches greenlets."""
         return clock() < self._until
 
     def join(self) -> None:
         """Take a new epoch. Until Redis has answered, the node still reaches
         the other nodes. Raises RedisUnavailable, or StartError if this node
-        must not join. Switches."""
+        must not join. Switches greenlets."""
         past = self.lease.epoch
         table = self.table
         self._until = 0.0
@@ -245,7 +245,7 @@ class LeaseKeeper(Service):
         unsettled: bool = False,
     ) -> bool:
         """Update the lease; True if it should be renewed at once. Never
-        switches."""
+        switches greenlets."""
         urgent = (draining, unsettled) != (self.lease.draining, self.lease.unsettled)
         if urgent:
             self._renewed_at = -math.inf
@@ -260,21 +260,21 @@ class LeaseKeeper(Service):
 
     def report_database(self, database: str) -> None:
         """Publish the database id with the next renewal, at once. Never
-        switches."""
+        switches greenlets."""
         self._renewed_at = -math.inf
         self.lease = msgspec.structs.replace(self.lease, database=database)
 
     def report_marks(self) -> None:
         """Publish that this node leaves marks, with the next refresh. Never
-        switches."""
+        switches greenlets."""
         if not self.lease.marks:
             self._renewed_at = -math.inf
             self.lease = msgspec.structs.replace(self.lease, marks=True)
 
     def refresh(self) -> bool:
         """Read the leases, and renew the lease of this node if due. True if the
-        set of live epochs has changed. Switches. Raises RedisUnavailable and
-        :class:`LeaseLost`."""
+        set of live epochs has changed. Switches greenlets. Raises
+        RedisUnavailable and :class:`LeaseLost`."""
         began = clock()
         earliest = time.time()
         renews = began - self._renewed_at >= self.renew_seconds * _RENEWAL_SLACK
@@ -304,7 +304,7 @@ class LeaseKeeper(Service):
         return changed
 
     def leave(self, clean: bool) -> None:
-        """Give the lease back. Raises RedisUnavailable. Switches."""
+        """Give the lease back. Raises RedisUnavailable. Switches greenlets."""
         epoch = self.lease.epoch
         node = self.lease.node
         self._until = 0.0

@@ -100,19 +100,20 @@ class RedisLink:
 
     def mark_of(self, command: Command) -> str:
         """The key of marks on the server of a command; ``""`` if no marks are
-        known there. Never switches."""
+        known there. Never switches greenlets."""
         return ""
 
     @abstractmethod
     def exchange(self, commands: Sequence[Command]) -> list[Any]:
         """The replies to commands. A failed command has an :class:`ErrorReply`.
         If one server of several does not answer, its commands have a
-        :class:`RedisUnavailable`. Switches. Raises RedisUnavailable."""
+        :class:`RedisUnavailable`. Switches greenlets. Raises
+        RedisUnavailable."""
 
     @abstractmethod
     def begin(self, commands: Sequence[Command], done: Done) -> bool:
         """Send commands without waiting, and call ``done`` from the hub with
-        their replies. Never switches.
+        their replies. Never switches greenlets.
 
         ``done`` gets the error if Redis did not answer in time, and None if
         :meth:`exchange` has to repeat the commands. False: nothing was sent,
@@ -121,7 +122,7 @@ class RedisLink:
 
     def restore(self) -> None:
         """Connect again to servers that did not answer, beside the exchanges.
-        Switches."""
+        Switches greenlets."""
 
     @abstractmethod
     def close(self) -> None:
@@ -130,7 +131,7 @@ class RedisLink:
 
 def connect(address: RedisAddress, seconds: float) -> DirectSocket:
     """A logged-in socket to the server, or to the sentinels' master; each step
-    takes at most ``seconds``. Switches. Raises RedisUnavailable."""
+    takes at most ``seconds``. Switches greenlets. Raises RedisUnavailable."""
     options = address.options
     if address.service:
         host, port = _master(address, seconds)
@@ -166,7 +167,7 @@ def connect(address: RedisAddress, seconds: float) -> DirectSocket:
 
 def _log_in(sock: DirectSocket, options: dict[str, Any]) -> None:
     """Tell the server the user, the name and the database of a connection.
-    Switches. Raises RedisUnavailable and OSError."""
+    Switches greenlets. Raises RedisUnavailable and OSError."""
     user = options.get("username")
     password = options.get("password")
     if user:
@@ -181,8 +182,8 @@ def _log_in(sock: DirectSocket, options: dict[str, Any]) -> None:
 
 
 def ask(sock: DirectSocket, *command: Any) -> Any:
-    """The reply to a command over a socket that nobody else uses. Switches.
-    Raises RedisUnavailable and OSError."""
+    """The reply to a command over a socket that nobody else uses. Switches
+    greenlets. Raises RedisUnavailable and OSError."""
     sock.sendall(pack_command(command))
     reader = new_reader()
     while (reply := reader.gets()) is INCOMPLETE:
@@ -201,8 +202,8 @@ def ask_first(
     addresses: Sequence[RedisAddress], seconds: float, *command: Any
 ) -> tuple[str, Any]:
     """The first of these servers that replies to a command with anything: its
-    host, and the reply. Each step of each takes at most ``seconds``. Switches.
-    Raises RedisUnavailable."""
+    host, and the reply. Each step of each takes at most ``seconds``. Switches
+    greenlets. Raises RedisUnavailable."""
     problem = RedisUnavailable("no server is known")
     for address in addresses:
         try:
@@ -224,7 +225,8 @@ def ask_first(
 
 
 def _master(address: RedisAddress, seconds: float) -> tuple[str, int]:
-    """The server that the sentinels name. Switches. Raises RedisUnavailable."""
+    """The server that the sentinels name. Switches greenlets. Raises
+    RedisUnavailable."""
     options = {}
     for name, value in address.options.items():
         if name.startswith("ssl_"):

@@ -34,7 +34,7 @@ class _Generation(Protocol):
 
 class OwnMarks:
     """The marks of this node. Owner of their state, as far as it is known.
-    Methods may switch."""
+    Methods may switch greenlets."""
 
     def __init__(
         self,
@@ -98,7 +98,7 @@ class OwnMarks:
 
 class OtherMarks:
     """The marks of the other nodes. Owner of the last state that was
-    read. Never switches.
+    read. Never switches greenlets.
 
     A server is *proven* when it had the marks of all nodes, until there is
     another connection, another node or another generation. While it is not, its

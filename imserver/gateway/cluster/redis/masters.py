@@ -332,7 +332,7 @@ class ClusterLink(RedisLink):
         done: Done,
         result: list[Any] | RedisUnavailable | None,
     ) -> None:
-        """Take the replies of a master. Callback: never switches."""
+        """Take the replies of a master. Callback: never switches greenlets."""
         if result is None:
             self._again = True
         elif isinstance(result, RedisUnavailable):
@@ -445,7 +445,7 @@ class ClusterLink(RedisLink):
         importing: Mapping[int, Server],
     ) -> dict[Server, list[Any] | RedisUnavailable]:
         """The replies of these masters to their parts of the commands, all at
-        once. Switches."""
+        once. Switches greenlets."""
 
         def exchange(
             server: Server, part: Sequence[int]
@@ -491,7 +491,7 @@ class ClusterLink(RedisLink):
     def _learn(self, redirects: _Redirects, failed: Collection[Server]) -> None:
         """Read the map again, from the sources of these redirects. Their news
         about moved slots may be newer than the maps of other masters.
-        Switches."""
+        Switches greenlets."""
         for source in redirects.sources:
             with suppress(RedisUnavailable):
                 self._load(failed, source)
@@ -543,7 +543,7 @@ class ClusterLink(RedisLink):
 
     def _load(self, failed: Collection[Server], source: Server | None = None) -> None:
         """Ask ``source``, or the first server that answers (``failed`` ones
-        last), for the masters of all slots. Switches. Raises
+        last), for the masters of all slots. Switches greenlets. Raises
         RedisUnavailable."""
         host, reply = self._ask_for_slots(failed, source)
         if isinstance(reply, ErrorReply) or not reply:
@@ -571,8 +571,8 @@ class ClusterLink(RedisLink):
     def _ask_for_slots(
         self, failed: Collection[Server], source: Server | None
     ) -> tuple[str, Any]:
-        """The host of the server that replies, and its reply. Switches. Raises
-        RedisUnavailable."""
+        """The host of the server that replies, and its reply. Switches
+        greenlets. Raises RedisUnavailable."""
         if source is not None:
             (reply,) = self._links[source].exchange([("CLUSTER", "SLOTS")])
             return source[0], reply

@@ -92,7 +92,7 @@ class Pipeline:
 
     def stop(self) -> None:
         """Send posted commands if possible, and end. Waiting callers get None.
-        Switches."""
+        Switches greenlets."""
         if self.admits_calls:
             self._execute([_PROBE])
         self.admits_calls = False
@@ -105,7 +105,7 @@ class Pipeline:
 
     def execute(self, commands: Sequence[Command]) -> list[Any] | None:
         """The replies to ``commands``, with exceptions for single ones that
-        failed; None: no answer. Switches."""
+        failed; None: no answer. Switches greenlets."""
         if not self.admits_calls:
             self._counters.unanswered += 1
             return None
@@ -125,7 +125,8 @@ class Pipeline:
         return replies
 
     def probe(self) -> bool:
-        """Whether Redis answers; if so the circuit closes. Switches."""
+        """Whether Redis answers; if so the circuit closes. Switches
+        greenlets."""
         if self._execute([_PROBE]) is None:
             return False
         self.admits_calls = True
@@ -133,7 +134,7 @@ class Pipeline:
 
     def post(self, command: Command) -> None:
         """Send a command with a later pipeline, without waiting for its reply.
-        Never switches."""
+        Never switches greenlets."""
         if self.admits_calls and len(self._posted) < _MAX_POSTED:
             self._posted.append(command)
             if not self._timer_runs:
@@ -161,7 +162,7 @@ class Pipeline:
             get_hub().loop.run_callback(self._send)
 
     def _send(self) -> None:
-        """Send the queued commands. Callback: never switches."""
+        """Send the queued commands. Callback: never switches greenlets."""
         commands = self._posted[:_PIPELINE_COMMANDS]
         self._posted = self._posted[_PIPELINE_COMMANDS:]
         has_more_posted = bool(self._posted)
@@ -193,7 +194,7 @@ class Pipeline:
 
     def _received(self, result: list[Any] | RedisUnavailable | None) -> None:
         """Take the result of the link's exchange; None if it must be done
-        again. Callback: never switches."""
+        again. Callback: never switches greenlets."""
         if result is None:
             self._hand_over()
         elif isinstance(result, RedisUnavailable):

@@ -271,7 +271,7 @@ class WrittenBuckets:
     ) -> list[Command]:
         """The commands to send before sessions are registered, usually an empty
         list. After a restart of Redis (another ``generation`` of the registry)
-        they record all buckets again. Never switches."""
+        they record all buckets again. Never switches greenlets."""
         epoch = self._keeper.lease.epoch
         if self._written_for != (epoch, generation):
             self._written_for = (epoch, generation)
@@ -511,7 +511,7 @@ class Lookup:
     ) -> tuple[SessionRef, ...] | None:
         """The sessions of a user, from the replies to a look-up and the claim
         behind it. Nodes that may have more sessions follow them. None if the
-        registry does not answer. May switch."""
+        registry does not answer. May switch greenlets."""
         refs = lookup.refs
         keys = lookup.mark_keys
         if lookup.commands:
@@ -578,8 +578,8 @@ class Lookup:
         """End a claim of this node. The id is remembered if accepted, else free
         again.
 
-        Never switches. ``result``: :meth:`results` returns it on all nodes for
-        a while (``b""``: no result).
+        Never switches greenlets. ``result``: :meth:`results` returns it on all
+        nodes for a while (``b""``: no result).
         """
         if claim.state != "mine" or not claim.token:
             return
@@ -597,7 +597,7 @@ class Lookup:
 
     def results(self, keys: Sequence[str]) -> list[bytes]:
         """The results of accepted ids, in the order of ``keys``; ``b""``:
-        unknown. Switches."""
+        unknown. Switches greenlets."""
         replies = self._pipeline.execute_all(
             [("GET", _RESULT_PREFIX + encoded(key)) for key in keys]
         )

@@ -256,7 +256,7 @@ class RegistryRecovery(Service, dict=True):
     reregister: Callable[[Extent], None]
     leases_changed: Callable[[], object]
     marks_are_lost: Callable[[], bool]
-    """Whether a server was flushed. May switch."""
+    """Whether a server was flushed. May switch greenlets."""
 
     def __post_init__(self) -> None:
         self.generation = 0
@@ -289,7 +289,7 @@ class RegistryRecovery(Service, dict=True):
 
     def join(self) -> None:
         """The first check. Raises :class:`~imserver.gateway.errors.StartError`
-        and RedisUnavailable. Switches."""
+        and RedisUnavailable. Switches greenlets."""
         self.keeper.join()
         self._joined()
         self.pending = NOTHING
@@ -302,18 +302,19 @@ class RegistryRecovery(Service, dict=True):
         self._greenlet = gevent.spawn(self._run)
 
     def stop(self) -> None:
-        """End all greenlets. Switches."""
+        """End all greenlets. Switches greenlets."""
         greenlets = list(self._jobs.values())
         if self._greenlet is not None:
             greenlets.append(self._greenlet)
         gevent.killall(greenlets)
 
     def request(self, extent: Extent) -> None:
-        """Register sessions again as soon as possible. Never switches."""
+        """Register sessions again as soon as possible. Never switches
+        greenlets."""
         self.pending = max(self.pending, extent)
 
     def wake(self) -> None:
-        """Check now instead of at the next tick. Never switches."""
+        """Check now instead of at the next tick. Never switches greenlets."""
         self._wake.set()
 
     def look_again(self) -> None:

@@ -80,9 +80,9 @@ class RedisRegistry:
     logouts that Redis has not confirmed.
 
     ``apps``: the apps of this node. ``dedupe_seconds``: lifetime of an accepted
-    message id. Methods may switch unless they say otherwise. They return None
-    if Redis does not answer within ``cluster.redis_seconds`` (at once while it
-    is known to be unavailable).
+    message id. Methods may switch greenlets unless they say otherwise. They
+    return None if Redis does not answer within ``cluster.redis_seconds`` (at
+    once while it is known to be unavailable).
     """
 
     def __init__(
@@ -212,7 +212,7 @@ class RedisRegistry:
 
     def registered(self, session: Session) -> bool:
         """Whether Redis knows the session, as far as this node can tell. Never
-        switches."""
+        switches greenlets."""
         return session.generation == self.recovery.generation != 0
 
     def leases(self) -> Mapping[int, Lease]:
@@ -222,22 +222,22 @@ class RedisRegistry:
         return self.keeper.table.reachable
 
     def overdue(self) -> list[Lease]:
-        """See :meth:`LeaseTable.overdue`. Never switches."""
+        """See :meth:`LeaseTable.overdue`. Never switches greenlets."""
         return self.keeper.table.overdue()
 
     def forget_lease(self, epoch: int) -> None:
         """Count a node with an overdue lease as dead, because it does not
-        answer either. Never switches."""
+        answer either. Never switches greenlets."""
         self.keeper.table.forget(epoch)
 
     def add_lease(self, lease: Lease) -> None:
         """Add the lease of a node that has announced itself. It counts as live
-        until the next refresh. Never switches."""
+        until the next refresh. Never switches greenlets."""
         self.keeper.table.add(lease)
 
     def generation(self) -> int:
         """Increases whenever everything must be registered again, as after a
-        flush. Never switches."""
+        flush. Never switches greenlets."""
         return self.recovery.generation
 
     def report(
@@ -252,7 +252,7 @@ class RedisRegistry:
 
     def report_database(self, database: str) -> None:
         """Publish the id of this node's database with the next renewal, soon.
-        Never switches."""
+        Never switches greenlets."""
         self.keeper.report_database(database)
         if self.keeper.lease.epoch:
             self.recovery.wake()

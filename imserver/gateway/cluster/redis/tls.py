@@ -56,8 +56,8 @@ class TlsSocket(DirectSocket):
         )
 
     def shake_hands(self) -> None:
-        """Agree on keys, and check the certificate of the server. Switches.
-        Raises OSError."""
+        """Agree on keys, and check the certificate of the server. Switches
+        greenlets. Raises OSError."""
         while True:
             try:
                 self._tls.do_handshake()
@@ -90,13 +90,13 @@ class TlsSocket(DirectSocket):
         return b"".join(parts)
 
     def sendall(self, data: bytes, flags: int = 0) -> None:  # type: ignore[override]
-        """Send all bytes. Switches if the kernel does not accept them at
-        once."""
+        """Send all bytes. Switches greenlets if the kernel does not accept them
+        at once."""
         super().sendall(self.encrypted(data), flags)
 
     def recv(self, size: int) -> bytes:  # type: ignore[override]
         """The bytes that the server has sent; ``b""``: it has closed.
-        Switches."""
+        Switches greenlets."""
         # A part of a record decrypts to nothing.
         while data := super().recv(size):
             plain = self.decrypted(data)

@@ -71,7 +71,7 @@ peer, because its answer may be here unread."""
 
 class SendQueue:
     """The items queued for one peer, bounded in number and bytes. Owner: the
-    peer; never switches."""
+    peer; never switches greenlets."""
 
     def __init__(self, limit_items: int, limit_bytes: int) -> None:
         self.items: deque[bytes] = deque()
@@ -167,7 +167,7 @@ class Peer:
     # --- data -----------------------------------------------------------------
 
     def send(self, item: bytes) -> bool:
-        """Queue an item. Never switches."""
+        """Queue an item. Never switches greenlets."""
         if not self.link.admits_calls:
             self._rpc.counters.refused += 1
             return False
@@ -187,7 +187,7 @@ class Peer:
 
     def flush(self) -> bool:
         """Pass queued items to ZeroMQ in batches. True: call again, there is
-        more. Never switches."""
+        more. Never switches greenlets."""
         queue = self.queue
         rpc_context = self._rpc
         lease = self.lease
@@ -267,7 +267,7 @@ class Peer:
 
     def renew(self, lease: Lease) -> None:
         """Continue with a new epoch of the same process: number the next items
-        from 1 again. Never switches."""
+        from 1 again. Never switches greenlets."""
         self.lease = lease
         self.control.lease = lease
         self.number = 0
@@ -445,7 +445,7 @@ class RpcContext(Struct):
         self, lease: Lease, kind: int, endpoint: str, on_writable: Callable[[], None]
     ) -> ZmqSocket:
         """A new encrypted connection. Raises PeerUnavailable. Never
-        switches."""
+        switches greenlets."""
         zmq_socket = None
         try:
             zmq_socket = ZmqSocket(self.context, kind, on_writable)
@@ -581,14 +581,14 @@ class ControlChannel:
 
     def disconnect(self) -> None:
         """Close the connection; the next query connects again. Never
-        switches."""
+        switches greenlets."""
         if self._client is not None:
             self._client.close()
             self._client = None
 
     def close(self) -> None:
         """Close permanently. Queries that wait for a connection fail. Never
-        switches."""
+        switches greenlets."""
         self._gone = True
         self.disconnect()
         self._connected.set()
@@ -606,7 +606,7 @@ class Breaker(Service):
 
     After the n-th failed probe the next one waits a random time between 0 and
     ``base_seconds`` · 2ⁿ, at most :data:`CAP_SECONDS` (full jitter: nodes that
-    lost a peer do not all return at once). Never switches.
+    lost a peer do not all return at once). Never switches greenlets.
     """
 
     threshold: int

@@ -84,7 +84,7 @@ RPC_VERSION: Final = 1
 
 class SequenceTracker(Struct, eq=False):
     """The next expected number of each sender. Owner: the RPC; never
-    switches."""
+    switches greenlets."""
 
     _counters: RpcCounters
     _next: dict[int, tuple[int, int]] = field(default_factory=dict)
@@ -122,9 +122,10 @@ class Rpc:
     greenlets.
 
     ``secret`` is the secret of the cluster. ``answer(kind, body)`` answers a
-    query and may switch. Its exceptions are logged, and reach the other node as
-    a code. ``received(sender's epoch, items)`` gets the items of each sender in
-    their order; it should not wait, because nothing else is received meanwhile.
+    query and may switch greenlets. Its exceptions are logged, and reach the
+    other node as a code. ``received(sender's epoch, items)`` gets the items of
+    each sender in their order; it should not wait, because nothing else is
+    received meanwhile.
     """
 
     def __init__(
@@ -221,8 +222,8 @@ class Rpc:
             ) from None
 
     def stop(self) -> None:
-        """Send the queued items, then end. May switch; takes about three
-        seconds at most."""
+        """Send the queued items, then end. May switch greenlets; takes about
+        three seconds at most."""
         if not self._running:
             return
         deadline = monotonic() + self._rpc.seconds.stop
@@ -288,13 +289,14 @@ class Rpc:
     def update(self, leases: Mapping[int, Lease]) -> None:
         """Disconnect peers without a lease; their queued items are dropped and
         counted. If a process has a new epoch, its peer continues with that
-        epoch. Never switches."""
+        epoch. Never switches greenlets."""
         self.peers.retain(leases)
 
     # --- data -----------------------------------------------------------------
 
     def send(self, lease: Lease, item: bytes) -> bool:
-        """Send one item to a peer, after all earlier ones. Never switches.
+        """Send one item to a peer, after all earlier ones. Never switches
+        greenlets.
 
         False: it will not arrive (circuit open, queue full, incompatible
         version). True is no promise: items in transit are lost when a
@@ -423,7 +425,7 @@ class PeerTable:
 
     def close(self, linger_ms: int) -> None:
         """Disconnect all; ZeroMQ still sends its items within ``linger_ms``.
-        Never switches."""
+        Never switches greenlets."""
         gevent.killall(self._greenlets, block=False)
         self._greenlets = []
         for peer in self._peers.values():

@@ -183,7 +183,8 @@ class DataSender(zerorpc.Pusher):  # type: ignore[misc]
         first: int,
         items: list[bytes],
     ) -> None:
-        """Send a batch. Raises :class:`SocketFull`; never switches."""
+        """Send a batch. Raises :class:`SocketFull`; never switches
+        greenlets."""
         self("batch", version, sender, destination, first, items)
 
 
@@ -434,7 +435,7 @@ class ZmqSocket:
     def update_events(self) -> int:
         """Read ZeroMQ's ``EVENTS`` and wake all waiters: the descriptor only
         signals a change since the last read, and every call consumes that
-        signal. Never switches."""
+        signal. Never switches greenlets."""
         if self.socket.closed:
             return 0
         events: int = self.socket.getsockopt(zmq.EVENTS)  # type: ignore[assignment]
@@ -449,7 +450,8 @@ class ZmqSocket:
         return bool(self.update_events() & zmq.POLLOUT)
 
     def send(self, parts: list[bytes]) -> None:
-        """Send one message. Raises :class:`SocketFull`. Never switches."""
+        """Send one message. Raises :class:`SocketFull`. Never switches
+        greenlets."""
         if self.socket.closed:
             raise SocketFull
         try:

@@ -177,7 +177,7 @@ def _report_message(
 def _report_absent(
     api: Api, app: str, targets: Iterable[UserPush], sender: str = ""
 ) -> None:
-    """Report pushes to users who are offline. May switch."""
+    """Report pushes to users who are offline. May switch greenlets."""
     pushes = []
     for target in targets:
         if target.user:
@@ -269,7 +269,8 @@ MOST_BATCH_VALUES: Final = 500_000
 
 
 def _read_batch(api: Api, call: Call) -> None:
-    """Decode a batch, in any spelling. May switch. Raises RequestRefused."""
+    """Decode a batch, in any spelling. May switch greenlets. Raises
+    RequestRefused."""
     has_many = len(call.body) > MOST_BATCH_OBJECTS
     if has_many and call.body.count(b"{") > MOST_BATCH_OBJECTS:
         raise RequestRefused(BAD_PARAMETER)
@@ -352,7 +353,7 @@ def _page(
 def _users_of(api: Api, call: Call, room: str, cursor: str) -> dict[str, Any]:
     """The users who belong to a room: first the users in the app's settings,
     then members of the channel, in the order of joining. A user sees only
-    members whose presence the user may see. May switch."""
+    members whose presence the user may see. May switch greenlets."""
     app = call.app
     stored: Sequence[str] = ()
     tenant = api.core.tenants.get(app)
@@ -378,7 +379,7 @@ def _users_of(api: Api, call: Call, room: str, cursor: str) -> dict[str, Any]:
 def _visible(api: Api, call: Call, after: str | None) -> dict[str, Any]:
     """The list for a user. It has only users whose presence the user may see,
     in the order of names, and counts only them. Each page of all users that it
-    reads costs a request. May switch."""
+    reads costs a request. May switch greenlets."""
     user = call.principal.user
     more = True
     visible_users = list[str]()
@@ -448,7 +449,7 @@ def user_online_batch(api: Api, call: Call) -> HttpResponse:
 
 def _seen(api: Api, call: Call, users: Collection[str]) -> Collection[str]:
     """The users among ``users`` whose presence the principal may see; all of
-    them for a back end. May switch."""
+    them for a back end. May switch greenlets."""
     by = call.principal
     if by.user:
         return api.core.relations.visible(by.app, by.user, users)

@@ -241,7 +241,7 @@ class EventStreams:
         self._encoding_of = cache(_encoding_of)
 
     def open(self, stream: Stream, head: Head) -> None:
-        """Begin the stream of a request, or refuse it. May switch."""
+        """Begin the stream of a request, or refuse it. May switch greenlets."""
         request = stream_request(head, host_of(stream.peer))
 
         def answer(user: str) -> bytes:
@@ -339,7 +339,7 @@ class EventStreams:
         """Log in, answer with ``head`` (it gets the user whom a token proves),
         subscribe to the channels, and send ``ready``; or close the stream.
 
-        May switch. Raises :class:`ApiProblem` and StorageUnavailable.
+        May switch greenlets. Raises :class:`ApiProblem` and StorageUnavailable.
         """
         # Calls that may switch come first. A kick meanwhile counts for this
         # login.
@@ -396,7 +396,8 @@ class EventStreams:
 
     def _start_of(self, request: EventsQuery, user: str) -> Any:
         """The position at which the stored messages of a stream begin; None for
-        a stream without them. May switch. Raises StorageUnavailable."""
+        a stream without them. May switch greenlets. Raises
+        StorageUnavailable."""
         if self._starts is None:
             return None
         cursor = None

@@ -255,12 +255,13 @@ class MessageApi(Struct, frozen=True):
         more: Mapping[str, Any] = MappingProxyType({}),
     ) -> StoredAnswer:
         """Store and deliver a message of the acting user. ``more``: further
-        keys of its ``meta``. Switches. Raises :class:`ApiProblem`."""
+        keys of its ``meta``. Switches greenlets. Raises :class:`ApiProblem`."""
         return _store(self, call, self._command_of(call, request, more))
 
     def draft(self, call: Call, request: SendRequest) -> Draft:
         """The draft of a message that is sent later, with the checks of a
-        message that is sent now. Switches. Raises :class:`ApiProblem`."""
+        message that is sent now. Switches greenlets. Raises
+        :class:`ApiProblem`."""
         draft = _draft_of(self, call, self._command_of(call, request))
         wrong = objection(draft)
         if wrong:
@@ -561,8 +562,8 @@ def press(
 
 
 def _store(api: MessageApi, call: Call, command: Send) -> StoredAnswer:
-    """Store a draft. Webhooks report drafts of accounts. Switches. Raises
-    :class:`ApiProblem`."""
+    """Store a draft. Webhooks report drafts of accounts. Switches greenlets.
+    Raises :class:`ApiProblem`."""
     draft = _draft_of(api, call, command)
     _require_may_write(api, call)
     to_account = api.wants_account(call.app, not call.is_back_end)
@@ -666,7 +667,8 @@ def pin(
 def _annotated(
     api: MessageApi, call: Call, change: Callable[[MessageLog], Change | Rejected]
 ) -> AnnotatedAnswer:
-    """Store a reaction or pin. Switches. Raises :class:`ApiProblem`."""
+    """Store a reaction or pin. Switches greenlets. Raises
+    :class:`ApiProblem`."""
     _require_may_write(api, call)
     if not api.store.has_database:
         # A change would create the database.
