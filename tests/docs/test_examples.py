@@ -23,7 +23,8 @@ from imserver.cli import main
 from imserver.gateway import assets
 from imserver.gateway.node.feature_list import load_config
 from tests.conftest import StartServer
-from tests.docs.markdown import PAGES, Block, blocks, filled_in, table_with
+from tests.docs.markdown import PAGES as ALL_PAGES
+from tests.docs.markdown import Block, blocks, filled_in, table_with
 from tests.docs.play import (
     APP,
     browser_of,
@@ -42,6 +43,9 @@ from tests.support import HTTP_SERVERS, ROOT, Server, eventually
 
 IN_THE_ENVIRONMENT = {"IMSERVER_UPLOADS_S3_SECRET_KEY": "a long secret"}
 """What the documents tell to set beside the configuration."""
+PAGES = [page for page in ALL_PAGES if page.parent.name != "recipes"]
+"""The pages whose examples run here; :mod:`tests.docs.test_recipes` runs those of
+the recipes."""
 SESSIONS = [block for page in PAGES for block in blocks(page, "console")]
 OPEN = [block for block in SESSIONS if block.words in ((), ("windows",))]
 DRIVEN = [block for block in SESSIONS if "client" in block.words]
