@@ -328,7 +328,10 @@ def test_the_options_of_pushers_protocol_are_those_of_the_code() -> None:
 
 def test_every_command_of_the_dialect_has_a_chapter() -> None:
     assert f"`{errors.REPLY_TEXT_UNKNOWN}`" in prose(PROTOCOL)
-    assert {name.lower() for name in (*COMMANDS, *READERS["cmd"])} <= anchors(PROTOCOL)
+    names = {name.lower() for name in (*COMMANDS, *READERS["cmd"])}
+    assert sorted(names - anchors(PROTOCOL)) == [], (
+        "give each command a chapter in docs/reference/protocol.md"
+    )
 
 
 def test_every_metric_that_is_named_exists() -> None:
@@ -555,5 +558,7 @@ def test_every_text_is_there_in_chinese_and_none_too_many() -> None:
     phrases = {
         part for text in received - joined | problems for part in text.split("\n\n")
     }
-    assert sorted(phrases - set(chinese())) == []
-    assert sorted(set(chinese()) - phrases) == []
+    untranslated = sorted(phrases - set(chinese()))
+    assert untranslated == [], "translate these in templates/reference.zh.json"
+    unused = sorted(set(chinese()) - phrases)
+    assert unused == [], "remove these from templates/reference.zh.json"

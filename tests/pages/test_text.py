@@ -68,7 +68,9 @@ def test_words_beside_those_of_the_pages_are_in_every_language(name: str) -> Non
             for language in LANGUAGES
         )
         for other in others:
-            assert other.keys() == first.keys(), folder
+            assert other.keys() == first.keys(), (
+                f"the languages of {folder} have different keys"
+            )
             for key, text in first.items():
                 assert blanks(text) == blanks(other[key]), (folder, key)
 

@@ -238,7 +238,11 @@ def lists_in(kind: Any) -> bool:
 def test_each_has_a_budget(
     lists: set[str], cut: frozenset[str], rows: dict[str, tuple[int, int]], most: int
 ) -> None:
-    assert sorted(lists ^ (cut | rows.keys())) == []
+    unbudgeted = sorted(lists ^ (cut | rows.keys()))
+    assert unbudgeted == [], (
+        "name each in NO_LIST if its answer has no list; else give it a row (how many "
+        "rows of how many bytes) or name it among those that are cut"
+    )
     assert [name for name, (count, size) in rows.items() if count * size > most] == []
 
 
