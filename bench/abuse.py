@@ -891,9 +891,7 @@ def best_of(tries: int, attack: Callable[[], Json]) -> Json:
 
 @dataclass(frozen=True)
 class AbuseOptions:
-    tries: int = parameter(
-        3, "How often an attack is made at most, while it misses a bar.", most=25
-    )
+    tries: int = parameter(3, "The most tries of an attack that misses a bar.", most=25)
     match: str = text_parameter("", "Only attacks whose name contains this.")
 
 

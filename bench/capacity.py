@@ -30,7 +30,7 @@ class CapacityOptions:
     connections: int = parameter(12_000, "Connections.", least=20, most=MOST_IN_PROCESS)
     seconds: float = seconds_parameter(1.5, "How long to send each kind of load")
     redis: bool = parameter(False, "The server has a Redis.")
-    stored: bool = parameter(False, "Store messages, too.")
+    stored: bool = parameter(False, "Also store messages.")
     keyed: ClassVar[bool] = True
 
     @property

@@ -272,14 +272,15 @@ class ChatOptions:
         500, "Accounts, all of them members of the group.", least=2, most=10_000
     )
     rate: float = parameter(
-        500.0, "Messages a second, of all; 0: flat out.", least=0, most=100_000
+        500.0,
+        "Messages a second, of all members together; 0: as many as possible.",
+        least=0,
+        most=100_000,
     )
     seconds: float = seconds_parameter(40.0, "How long to send")
-    single: bool = parameter(
-        False, "Messages to one other user each, in pairs, and no group."
-    )
+    single: bool = parameter(False, "Send in pairs of users, without a group.")
     nodes: int = parameter(
-        1, "Nodes (a cluster), the members spread over them.", most=16
+        1, "Nodes of a cluster; the members are spread over them.", most=16
     )
     database: str = text_parameter(
         "", "URL of the database [default: SQLite in the server's data folder]."

@@ -29,7 +29,7 @@ MEDIAN: Option = click.option(
     type=RUNS,
     default=1,
     show_default=True,
-    help="Show the median of so many runs.",
+    help="The number of runs; their median is shown.",
 )
 
 
@@ -105,7 +105,7 @@ def add(name: str) -> None:
     if scenario:
         command.__doc__ = scenario.text
     else:
-        command.__doc__ = "Measure all that has a bar."
+        command.__doc__ = "Measure everything that has a bar."
     options = [
         _option(entry)
         for entry in (*(fields(scenario.options) if scenario else ()), *server)

@@ -241,7 +241,7 @@ class ClusterOptions:
     part: str = text_parameter("", "Only this part [default: all].", ("", *PARTS))
     nodes: int = parameter(2, "Nodes of the cluster.", least=2, most=32)
     users: int = parameter(
-        1000, "Connected users that are pushed to in turn.", most=MOST_IN_PROCESS
+        1000, "Connected users who get the pushes in turn.", most=MOST_IN_PROCESS
     )
     logins: int = parameter(
         5000, "Logins whose Redis operations are counted.", most=MOST_IN_PROCESS
@@ -256,7 +256,7 @@ class ClusterOptions:
     seconds: float = seconds_parameter(3.0, "How long each measurement takes")
     redis: str = text_parameter("", "The URL of a Redis [default: start one].")
     redis_server: str = text_parameter(
-        "", "The redis-server to start [default: one that is found]."
+        "", "The redis-server to start [default: the one in PATH]."
     )
 
 

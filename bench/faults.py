@@ -443,7 +443,10 @@ FAULTS: dict[str, Fault] = {
 @dataclass(frozen=True)
 class ChaosOptions:
     minutes: float = parameter(
-        30.0, "How long; each fault at least once.", least=0.05, most=24 * 60
+        30.0,
+        "Duration in minutes. Each fault happens at least once.",
+        least=0.05,
+        most=24 * 60,
     )
     nodes: int = parameter(2, "Nodes of the cluster.", most=16)
     clients: int = parameter(24, "Clients, spread over the nodes.", least=2, most=1000)
@@ -460,33 +463,34 @@ class ChaosOptions:
         "sqlite", "sqlite, postgresql, mysql; or a URL, which is not broken."
     )
     faults: str = text_parameter(
-        "", f"Only these, separated by commas: {', '.join(FAULTS)} [default: all]."
+        "",
+        f"Only these faults, separated by commas: {', '.join(FAULTS)} [default: all].",
     )
     longest: float = parameter(
-        15.0, "Longest a fault lasts, in seconds.", least=0, most=300
+        15.0, "The longest fault, in seconds.", least=0, most=300
     )
     rest: float = parameter(
         4.0, "Longest pause between two faults, in seconds.", least=0, most=300
     )
     seed: int = parameter(
-        0, "The same number, the same faults; 0: any.", least=0, most=2**31
+        0, "Equal numbers make equal faults; 0: a random number.", least=0, most=2**31
     )
     channels: bool = parameter(
         False, "Publish to channels with history, in place of stored messages."
     )
     alone: bool = parameter(False, "One node without a Redis.")
     webhook: bool = parameter(
-        False, "Judge the events of a webhook, too, and break its receiver."
+        False, "Also judge the events of a webhook, and break its receiver."
     )
     notifications: bool = parameter(
-        False, "Judge the notifications of absent users, too."
+        False, "Also judge the notifications of absent users."
     )
     folder: str = text_parameter(
-        "", "Where logs and data are to stay [default: nowhere]."
+        "", "Keep logs and data in this folder [default: they are removed]."
     )
     history: str = text_parameter(
         "",
-        "A file for what clients asked, were answered and were shown [default: nowhere].",
+        "Write the requests, answers and deliveries of all clients to this file [default: none].",
     )
 
 

@@ -80,7 +80,7 @@ class MillionOptions:
         most=2_000_000,
     )
     processes: int = parameter(
-        0, "Server processes; 0: as many as are needed.", least=0, most=500
+        0, "Server processes; 0: as many as the connections need.", least=0, most=500
     )
     push_seconds: float = seconds_parameter(20.0, "How long to push to random users")
     broadcasts: int = parameter(3, "Broadcasts to everybody.", most=100)
@@ -90,7 +90,7 @@ class MillionOptions:
     idle_seconds: float = seconds_parameter(60.0, "How long to watch it")
     redis: str = text_parameter("", "The URL of a Redis [default: start one].")
     redis_server: str = text_parameter(
-        "", "The redis-server to start [default: one that is found]."
+        "", "The redis-server to start [default: the one in PATH]."
     )
 
 

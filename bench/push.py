@@ -586,13 +586,13 @@ class FanoutOptions:
     )
     seconds: float = seconds_parameter(3.0, "How long to push")
     rate: float = parameter(
-        0.0, "Messages a second; 0 is flat out.", least=0, most=100_000
+        0.0, "Messages a second; 0: as many as possible.", least=0, most=100_000
     )
     one_per_send: bool = parameter(
-        False, "Push the next message when the last is everywhere."
+        False, "Push a message only when the last one has reached everybody."
     )
     channel: bool = parameter(
-        False, "Publish to a channel with all of them, instead of the app."
+        False, "Publish to a channel with all connections, instead of the app."
     )
     redis: bool = parameter(False, "The server has a Redis.")
 
@@ -612,24 +612,24 @@ class FanoutOptions:
 @dataclass(frozen=True)
 class PushOptions:
     users: int = parameter(
-        1000, "Connected users, pushed to in turn.", most=MOST_IN_PROCESS
+        1000, "Connected users who get the pushes in turn.", most=MOST_IN_PROCESS
     )
     seconds: float = seconds_parameter(3.0, "How long to push")
     clients: int = parameter(16, "HTTP connections, one request in flight on each.")
     bulk: int = parameter(
         0,
-        "Messages in a request of another path; 0 is one a request.",
+        "Messages in one request of the path for many; 0: one message in each request.",
         least=0,
         most=10_000,
     )
     rate: float = parameter(
-        0.0, "Requests a second; 0 is flat out.", least=0, most=100_000
+        0.0, "Requests a second; 0: as many as possible.", least=0, most=100_000
     )
     v1: bool = parameter(
-        False, "Push by /api/v1/push; in bulk that is one message to many users."
+        False, "Push by /api/v1/push. With --bulk, one message goes to many users."
     )
     keyed: bool = parameter(
-        False, "Start a server that asks for API keys, and push with one."
+        False, "Start a server that requires API keys, and push with a key."
     )
     redis: bool = parameter(False, "The server has a Redis.")
 
@@ -643,14 +643,14 @@ class PushOptions:
 @dataclass(frozen=True)
 class PublishOptions:
     users: int = parameter(
-        1000, "Connected users, published to in turn.", most=MOST_IN_PROCESS
+        1000, "Connected users who get the publications in turn.", most=MOST_IN_PROCESS
     )
     seconds: float = seconds_parameter(3.0, "How long to publish")
     rate: float = parameter(
-        0.0, "Publishes a second; 0 is flat out.", least=0, most=100_000
+        0.0, "Publications a second; 0: as many as possible.", least=0, most=100_000
     )
     keyed: bool = parameter(
-        False, "Start a server that asks for API keys, and publish with one."
+        False, "Start a server that requires API keys, and publish with a key."
     )
 
     @property

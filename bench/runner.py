@@ -217,7 +217,11 @@ SCENARIOS: dict[str, Scenario] = {
             "handshake", "The opening of connections.", HandshakeOptions, handshake
         ),
         Scenario(
-            "capacity", "What a user costs.", CapacityOptions, capacity, needs_pids=True
+            "capacity",
+            "Measure the cost of a user.",
+            CapacityOptions,
+            capacity,
+            needs_pids=True,
         ),
         Scenario(
             "cluster",
@@ -228,21 +232,21 @@ SCENARIOS: dict[str, Scenario] = {
         ),
         Scenario(
             "million",
-            "Log a million users in, reach them all.",
+            "Log in a million users, and reach all of them.",
             MillionOptions,
             million.run,
             NODES,
         ),
         Scenario(
             "chaos",
-            "Break nodes, network and disk under a chat.",
+            "Break nodes, the network and disks while a chat runs.",
             ChaosOptions,
             chaos.run,
             NODES,
         ),
         Scenario(
             "abuse",
-            "The worst requests of strangers and users.",
+            "Send the worst requests of strangers and users.",
             AbuseOptions,
             abuse.run,
             NODES,
@@ -266,14 +270,16 @@ class ServerChoice:
     app: int = parameter(101, "The appID to play in.", most=1 << 62)
     key: str = text_parameter("", "An API key for the pushes.")
     log: str = text_parameter(
-        "file", "Where a server of our own writes its (request) log.", ("file", "null")
+        "file", "The log file of a server that this command starts.", ("file", "null")
     )
     no_pin: bool = parameter(
-        False, "Bind neither a server of our own nor the generators to cores."
+        False, "Do not bind the started server and the generators to cores."
     )
-    config: str = text_parameter("", "Configuration file of a server of our own.")
+    config: str = text_parameter(
+        "", "Configuration file of the server that this command starts."
+    )
     http: str = text_parameter(
-        "", "HTTP server of a node of our own.", ("", "front", "wsgi")
+        "", "HTTP server of the node that this command starts.", ("", "front", "wsgi")
     )
 
     def target(self) -> Target:

@@ -79,7 +79,7 @@ CONNECTIONS_A_PROCESS = 5000
 @dataclass(frozen=True)
 class HandshakeOptions:
     connections: int = parameter(5000, "Connections to open.", most=MOST_IN_PROCESS)
-    login: bool = parameter(False, "Log in too.")
+    login: bool = parameter(False, "Also log in.")
     members: int = parameter(
         1100, "Users logged in before.", least=0, most=MOST_IN_PROCESS
     )
@@ -112,7 +112,9 @@ class IdleOptions:
     connections: int = parameter(15_000, "Connections.", most=MOST_CONNECTIONS)
     seconds: float = seconds_parameter(10.0, "How long to watch the idle CPU")
     ping_seconds: int = parameter(
-        0, "Seconds between two pings; 0: none, or as --url does it.", least=0
+        0,
+        "Seconds between two pings; 0: no pings, or as the server of --url does.",
+        least=0,
     )
 
     @property
@@ -223,7 +225,7 @@ def subscribe(generator: Generator, dialect: str) -> Json:
 class ChannelsOptions:
     connections: int = parameter(15_000, "Connections.", most=MOST_CONNECTIONS)
     dialect: str = text_parameter(
-        CENTRIFUGE, "What the clients speak.", (CENTRIFUGE, "cmd")
+        CENTRIFUGE, "The dialect of the clients.", (CENTRIFUGE, "cmd")
     )
     redis: bool = parameter(False, "The server has a Redis.")
 
