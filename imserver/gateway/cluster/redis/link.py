@@ -72,6 +72,7 @@ _WRITE: Final = 2
 """Events of a descriptor in gevent's loop."""
 
 Done = Callable[[list[Any] | RedisUnavailable | None], None]
+"""Called with the outcome of :meth:`RedisLink.begin`."""
 
 
 class RedisLink:
@@ -79,18 +80,18 @@ class RedisLink:
     first use."""
 
     life: bytes
-    """The life of the data of the server, as of the last connection; ``b""``:
-    unknown."""
+    """The name of the life of the server's data, as of the last connection.
+    Another name means that data may be lost. ``b""``: not known."""
     connects: int
     """Number of connections made."""
     seconds: float
     """How long an exchange may take."""
     counters: RegistryCounters
     is_cluster = False
-    """Whether it leads to several servers. A server without commands may fail
-    unnoticed."""
+    """Whether it leads to several servers. Then an exchange does not notice the
+    failure of a server that gets no command."""
     whole = True
-    """Whether it leads to all servers."""
+    """Whether all servers answer, as far as is known."""
     marks: Sequence[str] = ()
     """The keys of the marks (:mod:`imserver.gateway.cluster.redis.marks`) on
     all servers together."""
@@ -99,25 +100,26 @@ class RedisLink:
     returns."""
 
     def mark_of(self, command: Command) -> str:
-        """The key of marks on the server of a command; ``""`` if no marks are
-        known there. Never switches greenlets."""
+        """The key of the marks on the server that executes ``command``. Returns
+        ``""`` if no marks are known there. Never switches greenlets."""
         return ""
 
     @abstractmethod
     def exchange(self, commands: Sequence[Command]) -> list[Any]:
-        """The replies to commands. A failed command has an :class:`ErrorReply`.
-        If one server of several does not answer, its commands have a
-        :class:`RedisUnavailable`. Switches greenlets. Raises
-        RedisUnavailable."""
+        """Send commands and wait for their replies. The reply to a failed
+        command is an :class:`ErrorReply`. If one server of several does not
+        answer, the replies to its commands are a :class:`RedisUnavailable`.
+        Switches greenlets. Raises RedisUnavailable."""
 
     @abstractmethod
     def begin(self, commands: Sequence[Command], done: Done) -> bool:
-        """Send commands without waiting, and call ``done`` from the hub with
-        their replies. Never switches greenlets.
+        """Send commands without waiting. The hub calls ``done`` with their
+        replies. Never switches greenlets.
 
-        ``done`` gets the error if Redis did not answer in time, and None if
-        :meth:`exchange` has to repeat the commands. False: nothing was sent,
-        because that could block.
+        ``done`` gets an error instead if Redis did not answer in time, and
+        None if the caller has to repeat the commands by :meth:`exchange`.
+        Returns False if nothing was sent, because that could block. Then
+        ``done`` is not called.
         """
 
     def restore(self) -> None:
@@ -138,6 +140,7 @@ def connect(address: RedisAddress, seconds: float) -> DirectSocket:
     elif address.hosts:
         host, port = address.hosts[0]
     else:
+        # A Unix socket: open_socket() takes its path as host, with port 0.
         host = options["path"]
         port = 0
 
@@ -158,6 +161,7 @@ def connect(address: RedisAddress, seconds: float) -> DirectSocket:
         raise RedisUnavailable("Timeout connecting to server", late=True) from None
     except (OSError, ValueError) as error:
         where = f"{host}:{port}" if port else host
+        # The number of the error comes first, then its text.
         why = "".join(f" {text}." for text in error.args[1:])
         raise RedisUnavailable(
             f"Error {error.args[0]} connecting to {where}.{why}"
@@ -182,8 +186,9 @@ def _log_in(sock: DirectSocket, options: dict[str, Any]) -> None:
 
 
 def ask(sock: DirectSocket, *command: Any) -> Any:
-    """The reply to a command over a socket that nobody else uses. Switches
-    greenlets. Raises RedisUnavailable and OSError."""
+    """Send one command over a socket that nobody else uses, and return its
+    reply. Switches greenlets. Raises RedisUnavailable, also if the command
+    fails, and OSError."""
     sock.sendall(pack_command(command))
     reader = new_reader()
     while (reply := reader.gets()) is INCOMPLETE:
@@ -201,9 +206,12 @@ def ask(sock: DirectSocket, *command: Any) -> Any:
 def ask_first(
     addresses: Sequence[RedisAddress], seconds: float, *command: Any
 ) -> tuple[str, Any]:
-    """The first of these servers that replies to a command with anything: its
-    host, and the reply. Each step of each takes at most ``seconds``. Switches
-    greenlets. Raises RedisUnavailable."""
+    """Send a command to one server after the other, until one gives a reply
+    that is not empty. Returns the host of that server and the reply.
+
+    Each step, for each server, takes at most ``seconds``. Switches greenlets.
+    Raises the RedisUnavailable of the last server if no server has replied.
+    """
     problem = RedisUnavailable("no server is known")
     for address in addresses:
         try:
@@ -225,8 +233,10 @@ def ask_first(
 
 
 def _master(address: RedisAddress, seconds: float) -> tuple[str, int]:
-    """The server that the sentinels name. Switches greenlets. Raises
-    RedisUnavailable."""
+    """The host and port of the master, which the sentinels know. Switches
+    greenlets. Raises RedisUnavailable."""
+    # Sentinels have their own user and password, but the TLS settings of the
+    # servers.
     options = {}
     for name, value in address.options.items():
         if name.startswith("ssl_"):
@@ -251,10 +261,10 @@ class ServerLink(RedisLink):
     took 9 of the 35 µs of an exchange with one command, and half of the 1.9 µs
     per command of one with a hundred.
 
-    Each connection begins with the scripts that note the life of the data and
-    of the marks. So all later commands find there whether the server may lack
-    earlier writes, also commands that are repeated on another server.
-    ``marks_here``: the keys of the marks on this server.
+    Each connection begins with the scripts that write the life of the data and
+    the life of the marks into Redis. So scripts that run later can see whether
+    the server may lack earlier writes, even if they are repeated on another
+    server. ``marks_here``: returns the keys of the marks on this server.
 
     :meth:`begin` needs no greenlet, and its watchers stay between two
     exchanges. Measured: a lookup with a claim took 76 µs of CPU by
@@ -281,22 +291,29 @@ class ServerLink(RedisLink):
         self._address = address
         self._tracked = tracked
         self._marks_here = marks_here
+        # The exchange that begin() has begun.
         self._done: Done | None = None
-        """Called when the exchange that was begun has ended."""
+        """Called when the exchange ends. None: no exchange is under way."""
         self._replies: list[Any] = []
-        self._missing = 0
+        """The replies that have arrived."""
+        self._reply_count = 0
+        """The number of replies that the exchange waits for in all."""
         self._unsent: bytes | memoryview = b""
         self._began = 0.0
+
         self._watchers: tuple[Any, ...] = ()
-        """They wait for replies, for room to send, and for the time limit."""
+        """The watchers that wait for replies, for room to send, and for the
+        time limit, in this order. Empty without a connection."""
         self._socket: DirectSocket | None = None
         """The socket of the connection; None without a connection."""
         self._raw: Any = None
         """The socket of the connection without gevent, and without TLS."""
         self._encrypted: Callable[[bytes], bytes] | None = None
+        """Encrypts bytes to send by TLS; None without TLS."""
         self._decrypted: Callable[[bytes], bytes] | None = None
         """Decrypts received bytes by TLS; None without TLS."""
         self._reader: Any = None
+        """Parses the replies of the connection."""
 
     def exchange(self, commands: Sequence[Command]) -> list[Any]:
         timer = gevent.Timeout(self.seconds)
@@ -318,12 +335,14 @@ class ServerLink(RedisLink):
             timer.close()
 
     def _no_answer(self) -> RedisUnavailable:
-        """Count an exchange that took too long."""
+        """Count an exchange that took too long, and return its error."""
         self.counters.errors += 1
         self.counters.timeouts += 1
         return RedisUnavailable(f"no answer within {self.seconds:g} s")
 
     def _exchange(self, commands: Sequence[Command]) -> list[Any]:
+        """Exchange commands. A failure, such as a lost connection, is tried
+        once more over a new connection."""
         try:
             return _send_loaded(self._send, commands)
         except RedisUnavailable as error:
@@ -340,6 +359,8 @@ class ServerLink(RedisLink):
         return bool(self._watchers)
 
     def _send(self, commands: Sequence[Command]) -> list[Any]:
+        """Send commands and read their replies. Connects first if there is no
+        connection. After any error the connection is closed."""
         try:
             opening: list[Command] = []
             if self._socket is None:
@@ -388,6 +409,8 @@ class ServerLink(RedisLink):
         return commands
 
     def _opened(self, replies: Sequence[Any]) -> None:
+        """Apply the replies to the commands of :meth:`_opening`: the life of
+        the data, and whether the server reports changes of keys."""
         in_cluster = self._address.kind == "cluster"
         life_replies = len(_IDS) if in_cluster else 1
         self.life = _life(replies[-life_replies:])
@@ -398,6 +421,7 @@ class ServerLink(RedisLink):
             )
 
     def _connect(self) -> None:
+        """Connect, and create the watchers for :meth:`begin`."""
         sock = connect(self._address, self.seconds)
         self._socket = sock
         self._reader = new_reader()
@@ -451,15 +475,15 @@ class ServerLink(RedisLink):
             self._unsent = self._encrypted(self._unsent)
         self._done = done
         self._replies = []
-        self._missing = len(commands)
+        self._reply_count = len(commands)
         self.counters.round_trips += 1
-        self.counters.commands += self._missing
+        self.counters.commands += self._reply_count
         self._began = monotonic()
 
-        readable, _, limit = self._watchers
+        readable, _, timer = self._watchers
         if not readable.active:
             readable.start(self._readable)
-        limit.again(self._expired)
+        timer.again(self._expired)
         self._write()
         return True
 
@@ -483,8 +507,9 @@ class ServerLink(RedisLink):
                 writable.start(self._write)
 
     def _readable(self) -> None:
-        """Callback: read replies. Redis is away if it has closed, or if a reply
-        says so."""
+        """Callback: read the replies to the exchange that was begun. It ends
+        when all replies are there. It also ends, without replies, if the
+        server cannot serve or lacks a script: then the caller repeats it."""
         if self._done is None:
             # The connection has ended, or it is used by `exchange`.
             self._watchers[0].stop()
@@ -494,7 +519,7 @@ class ServerLink(RedisLink):
         # push.
         reader = self._reader
         replies = self._replies
-        missing = self._missing
+        reply_count = self._reply_count
         gets = reader.gets
         try:
             data = self._raw.recv(RECEIVE_BYTES)
@@ -503,7 +528,7 @@ class ServerLink(RedisLink):
             if self._decrypted is not None:
                 data = self._decrypted(data)
             reader.feed(data)
-            while len(replies) < missing:
+            while len(replies) < reply_count:
                 reply = gets()
                 if reply is INCOMPLETE:
                     return
@@ -529,16 +554,17 @@ class ServerLink(RedisLink):
         self._end(replies)
 
     def _expired(self) -> None:
-        """Callback of the timer. If the loop was late, and not Redis, the
-        replies are there."""
+        """Callback of the timer: end the exchange with an error."""
+        # If the loop was late, and not Redis, the replies are here unread.
         self._readable()
         if self._done is None:
             return
         self._end(self._no_answer())
 
     def _end(self, result: list[Any] | RedisUnavailable | None) -> None:
-        """End the exchange that was begun. Without replies the connection is
-        dropped."""
+        """End the exchange that was begun, and pass ``result`` to its ``done``.
+        If ``result`` is no list of replies, the connection is dropped."""
+        # Read first, because close() forgets it.
         done = self._done
         if isinstance(result, list):
             self._done = None
@@ -562,7 +588,8 @@ class ServerLink(RedisLink):
 
 
 def begin_marks(keys: Collection[str]) -> list[Command]:
-    """Commands whose replies are the lives of the marks."""
+    """The commands that begin the marks under ``keys`` anew if their server may
+    have lost data. Their replies are the lives of the marks."""
     return [
         ("EVALSHA", BEGIN_MARKS, 1, key, secrets.token_urlsafe(_LIFE_BYTES))
         for key in keys
@@ -572,11 +599,16 @@ def begin_marks(keys: Collection[str]) -> list[Command]:
 _IDS: Final = (("INFO", "server"), ("INFO", "replication"))
 """The commands whose replies have the ids of a master."""
 _ID: Final = re.compile(rb"^(run_id|master_replid):(\w+)", re.MULTILINE)
+"""The line with the id in the reply to either command of :data:`_IDS`."""
 
 
 def _life(replies: Sequence[Any]) -> bytes:
-    """The life of the data: the reply of the script, or the ids of a master of
-    a Redis Cluster. ``b""``: unknown."""
+    """The life of the data, from the last replies to the opening commands.
+
+    These are one reply of the script BEGIN_LIFE, or in a Redis Cluster the
+    replies to :data:`_IDS`, whose ids together are the life. Returns ``b""``
+    if the life is not known.
+    """
     if len(replies) == 1:
         if isinstance(replies[0], bytes):
             return replies[0]
@@ -596,8 +628,9 @@ def _life(replies: Sequence[Any]) -> bytes:
 def _send_loaded(
     send: Callable[[Sequence[Command]], list[Any]], commands: Sequence[Command]
 ) -> list[Any]:
-    """Send commands, and again with its text each script that Redis has lost
-    (restart, SCRIPT FLUSH)."""
+    """Send commands and return their replies. If Redis has lost a script
+    (restart, SCRIPT FLUSH), its commands are sent again with the text of the
+    script."""
     replies = send(commands)
     indexes = []
     calls: list[Command] = []
@@ -621,8 +654,8 @@ def _lacks_script(reply: object) -> bool:
 
 
 def _away(error: Exception) -> RedisUnavailable | None:
-    """The reason why the server as a whole cannot serve now, if the error says
-    so; else None."""
+    """The reason why the server as a whole cannot serve now. Returns None if
+    the error concerns only its command."""
     if isinstance(error, RedisUnavailable):
         return error
     if _AWAY.search(str(error)):

@@ -36,13 +36,14 @@ log = logging.getLogger(__name__)
 _SLOTS: Final = 16_384
 _SLOT_BITS: Final = _SLOTS - 1
 _MARKS_SLOTS: Final = 256
-"""How far apart the slots of the marks are: a master with twice as many in a
-row has marks."""
+"""How far apart the slots of the marks are. So a master that has twice as many
+slots in a row certainly has the slot of some marks."""
 _ROUND_SECONDS: Final = 0.01
 """Time between two rounds of an exchange, while slots are being moved."""
 _NO_SLOT: Final = -1
-"""The slot of a command without a slot: it goes to all masters (the probe), or
-to one after the other."""
+"""Stands for the slot of a command that has no slot: a probe, which goes to all
+masters, or a SCAN, which goes to one master after the other. It is an index of
+the last item in the map of slots, which is None."""
 _LINES_BEFORE_KEY: Final = 4
 """The lines of a packed command before its key: the number of words, the size
 and text of the name, and the size of the key."""
@@ -73,9 +74,10 @@ def open_link(
 
 
 def slot_of_key(key: bytes) -> int:
-    """The slot of a key in a Redis Cluster."""
+    """The slot of a key in a Redis Cluster. If the key has text in braces, only
+    this text counts."""
     start = key.find(b"{") + 1
-    if start:
+    if start:  # there is a brace
         end = key.find(b"}", start)
         if end > start:
             key = key[start:end]
@@ -83,19 +85,24 @@ def slot_of_key(key: bytes) -> int:
 
 
 def _keys_of_marks() -> list[str]:
-    """Keys of marks whose slots are spread over all slots."""
-    keys: dict[int, str] = {}
+    """Keys of marks whose slots are spread over all slots: one key for each
+    :data:`_MARKS_SLOTS` slots in a row."""
+    key_by_range: dict[int, str] = {}
     for number in count():
-        if len(keys) * _MARKS_SLOTS == _SLOTS:
+        if len(key_by_range) * _MARKS_SLOTS == _SLOTS:
             break
+        # The slot of a key cannot be chosen, so numbers are tried in turn.
         key = MARKS_IN_CLUSTER % number
-        keys.setdefault(slot_of_key(key.encode()) // _MARKS_SLOTS, key)
-    return list(keys.values())
+        slot_range = slot_of_key(key.encode()) // _MARKS_SLOTS
+        key_by_range.setdefault(slot_range, key)
+    return list(key_by_range.values())
 
 
 def slot_of(command: Command) -> int:
-    """The slot of a command, which is the slot of its first key."""
+    """The slot of a command, which is the slot of its first key;
+    :data:`_NO_SLOT` for a probe or a SCAN."""
     if isinstance(command, bytes):
+        # The line before the key has its size: "$5".
         _, _, _, size, rest = command.split(b"\r\n", _LINES_BEFORE_KEY)
         return slot_of_key(rest[: int(size[1:])])
     name = command[0]
@@ -108,36 +115,41 @@ def slot_of(command: Command) -> int:
 
 
 def _probe_key(slots: Sequence[Server | None], server: Server) -> bytes:
-    """A key in a slot of a server."""
+    """A key whose slot belongs to ``server``. The server must have a slot."""
     keys = (b"imserver:probe:%d" % number for number in count())
     return next(key for key in keys if slots[slot_of_key(key)] == server)
 
 
 def _redirect(reply: object) -> re.Match[str] | None:
-    """The place where a command must be repeated, if the reply says so; else
-    None."""
+    """The redirect in a reply, as a match of :data:`_REDIRECT`. Returns None if
+    the command need not be repeated elsewhere."""
     if isinstance(reply, ErrorReply):
         return _REDIRECT.match(str(reply))
     return None
 
 
 def _next_scan(command: Command, reply: list[Any], masters: int) -> list[Any]:
-    """The reply to a step of a SCAN, with a cursor that also says which of the
-    masters comes next."""
-    position = int(reply[0])
+    """The reply to a step of a SCAN, as if all ``masters`` were one server.
+
+    The cursor of the caller combines the cursor of a master with the index of
+    that master: cursor of the master · number of masters + index. It is 0
+    again when the last master has no more keys.
+    """
+    next_cursor = int(reply[0])
     index = int(command[1]) % masters
-    if position == 0:  # this master has no more keys
+    if next_cursor == 0:  # this master has no more keys
         index = (index + 1) % masters
-    return [b"%d" % (position * masters + index), reply[1]]
+    return [b"%d" % (next_cursor * masters + index), reply[1]]
 
 
 class _Redirects(Struct):
-    """The news about slots in the replies of a round.
+    """The news about slots in the replies of one round.
 
-    ``importing``: slot → the master that is taking it over, and has the keys of
-    the command already (``ASK``). ``moved``: slot → its new master. ``sources``:
-    the masters that know a newer map, and None for any of them, after a
-    failure.
+    ``importing``: slot → the master that is taking it over, and already has the
+    keys of a command (``ASK``). ``moved``: slot → its new master (``MOVED``).
+    ``sources``: the masters from which to read the map of slots again, because
+    their map is newer. None in it stands for any master that answers, after
+    another one has failed.
     """
 
     importing: dict[int, Server] = field(default_factory=dict)
@@ -145,12 +157,14 @@ class _Redirects(Struct):
     sources: set[Server | None] = field(default_factory=set)
 
     def note(self, server: Server, redirect: re.Match[str]) -> None:
-        """``server`` has replied that a command must be repeated elsewhere."""
+        """Note that ``server`` has replied that a command must be repeated,
+        such as ``MOVED 3999 127.0.0.1:6381``."""
         kind = redirect["kind"]
-        if kind == "TRYAGAIN":
+        if kind == "TRYAGAIN":  # later, at the same server
             return
         slot = int(redirect["slot"])
         host, _ = server
+        # Without a host, the server means its own.
         target = (redirect["host"] or host, int(redirect["port"]))
         if kind == "ASK":
             self.importing[slot] = target
@@ -163,34 +177,39 @@ class _Exchange(Struct):
     """The commands of one exchange, which are sent in rounds until each has its
     reply.
 
-    ``left``: the indexes of commands that the next round sends. ``failed``: the
-    masters that do not answer, and why.
+    ``replies``: the reply to each command; None until it has one.
+    ``unanswered``: the indexes of the commands that the next round sends.
+    ``failed``: the masters that do not answer, and why.
     """
 
     replies: list[Any]
-    left: Sequence[int]
+    unanswered: Sequence[int]
     failed: dict[Server, RedisUnavailable]
 
     def refuse(self, indexes: Iterable[int], why: str) -> None:
-        """Reply to commands with an error of their own."""
+        """Make an error the reply to these commands."""
         for index in indexes:
             self.replies[index] = RedisUnavailable(why)
 
-    def take(
+    def take_results(
         self,
         parts: Mapping[Server, Sequence[int]],
         results: Mapping[Server, list[Any] | RedisUnavailable],
     ) -> _Redirects:
-        """Take the replies of masters to their parts of the commands, and
-        decide which commands are left."""
+        """Store the replies of a round, and decide which commands the next
+        round sends. Returns the news about slots in the replies.
+
+        ``parts``: master → the indexes of the commands that it got.
+        ``results``: master → its replies to them, or why it did not answer.
+        """
         redirects = _Redirects()
-        left: set[int] = set()
+        unanswered: set[int] = set()
 
         for server, part in parts.items():
             result = results[server]
             if isinstance(result, RedisUnavailable):
                 self.failed[server] = result
-                left.update(part)
+                unanswered.update(part)
                 redirects.sources.add(None)
                 continue
             for index, reply in zip(part, result, strict=True):
@@ -198,9 +217,9 @@ class _Exchange(Struct):
                 if redirect is None:
                     self.replies[index] = reply
                 else:
-                    left.add(index)
+                    unanswered.add(index)
                     redirects.note(server, redirect)
-        self.left = sorted(left)
+        self.unanswered = sorted(unanswered)
         return redirects
 
 
@@ -214,9 +233,9 @@ class ClusterLink(RedisLink):
     refers to another one (``MOVED``, ``ASK``) is repeated there before the next
     exchange.
 
-    ``shared``: many callers share it. So a master that does not answer is left
-    out until :meth:`restore` reaches it or a replica that has taken over. Until
-    then its commands have an error at once.
+    ``shared``: many callers share the link. So a master that does not answer is
+    left out until :meth:`restore` reaches it or a replica that has taken over.
+    Until then the reply to its commands is an error at once.
     """
 
     is_cluster = True
@@ -234,29 +253,33 @@ class ClusterLink(RedisLink):
         self._shared = shared
 
         self._links: dict[Server, ServerLink] = {}
-        self._gone: list[ServerLink] = []
+        self._unused_links: list[ServerLink] = []
         """Links to servers without slots, to be closed before the next
         exchange."""
         self._masters: dict[Server, Command] = {}
-        """The masters of slots, with a probe: a command with a key in one of
-        them."""
+        """Each master with slots → a probe: a command with a key in one of its
+        slots."""
         self._slots: list[Server | None] = []
-        """The master of each slot, and None at the end for commands without a
-        slot; empty: not known."""
+        """The map of slots: the master of each slot (None: no master is
+        known), and at the end None for commands without a slot. Empty while
+        the map is not known."""
         self._absent: dict[Server, RedisUnavailable] = {}
         """The masters that are left out, and why."""
         self._closed_connects = 0
+        """Number of connections made by links that are closed."""
         self.marks = _keys_of_marks() if shared else ()
         self._marks_at: dict[Server, list[str]] = {}
         """The keys of the marks on each master."""
-        # The exchange that was begun.
+        # The exchange that begin() has begun.
         self._replies: list[Any] = []
-        self._parts = 0
-        self._again = False
+        self._missing_parts = 0
+        """How many masters have not replied yet."""
+        self._must_repeat = False
+        """Whether the exchange has to be repeated by :meth:`exchange`."""
 
     @property
     def connects(self) -> int:  # type: ignore[override]
-        links = (*self._links.values(), *self._gone)
+        links = [*self._links.values(), *self._unused_links]
         return self._closed_connects + sum(link.connects for link in links)
 
     @property
@@ -297,13 +320,13 @@ class ClusterLink(RedisLink):
         slots = self._slots
         links = self._links
         absent = self._absent
-        if not slots or self._gone:
+        if not slots or self._unused_links:
             return False
 
         parts: dict[Server, list[int]] = {}
         for index, command in enumerate(commands):
             server = slots[slot_of(command)]
-            if server is None:
+            if server is None:  # no slot, or no master of the slot
                 return False
             if server in parts:
                 parts[server].append(index)
@@ -315,8 +338,8 @@ class ClusterLink(RedisLink):
 
         # From here on the exchange has begun: each part is answered once.
         self._replies = [None] * len(commands)
-        self._parts = len(parts)
-        self._again = False
+        self._missing_parts = len(parts)
+        self._must_repeat = False
         for server, part in parts.items():
             received = partial(self._received, server, part, done)
             if server in absent:
@@ -332,9 +355,11 @@ class ClusterLink(RedisLink):
         done: Done,
         result: list[Any] | RedisUnavailable | None,
     ) -> None:
-        """Take the replies of a master. Callback: never switches greenlets."""
+        """Store the result of one master, to its ``part`` of the commands (as
+        indexes). After the last master, calls ``done``. Callback: never
+        switches greenlets."""
         if result is None:
-            self._again = True
+            self._must_repeat = True
         elif isinstance(result, RedisUnavailable):
             self._leave_out(server, result)
             for index in part:
@@ -343,14 +368,14 @@ class ClusterLink(RedisLink):
             for index, reply in zip(part, result, strict=True):
                 self._replies[index] = reply
                 if isinstance(reply, ErrorReply) and _redirect(reply):
-                    self._again = True
-        self._parts -= 1
-        if self._parts:
+                    self._must_repeat = True
+        self._missing_parts -= 1
+        if self._missing_parts:
             return
 
         if self._masters.keys() <= self._absent.keys():
             done(next(iter(self._absent.values())))
-        elif self._again:
+        elif self._must_repeat:
             done(None)
         else:
             done(self._replies)
@@ -359,30 +384,30 @@ class ClusterLink(RedisLink):
 
     def exchange(self, commands: Sequence[Command]) -> list[Any]:
         end = monotonic() + self.seconds
-        self._close_gone()
+        self._close_unused_links()
         if not self._slots or None in self._slots[:_SLOTS]:
             self._load(self._absent)
 
         exchange = _Exchange(
             replies=[None] * len(commands),
-            left=range(len(commands)),
+            unanswered=range(len(commands)),
             failed=dict(self._absent),
         )
         redirects = _Redirects()
         is_first_round = True
-        while exchange.left:
+        while exchange.unanswered:
             masters = sorted(self._masters)
             parts = self._parts_of(exchange, commands, masters, redirects.importing)
             results = self._exchange_parts(
                 commands, parts, len(masters), redirects.importing
             )
-            redirects = exchange.take(parts, results)
-            self._learn(redirects, exchange.failed)
-            if not exchange.left:
+            redirects = exchange.take_results(parts, results)
+            self._update_map(redirects, exchange.failed)
+            if not exchange.unanswered:
                 break
             if monotonic() > end:
                 exchange.refuse(
-                    exchange.left, "slots of the Redis Cluster are being moved"
+                    exchange.unanswered, "slots of the Redis Cluster are being moved"
                 )
                 break
             # One redirect is usual and is followed at once.
@@ -406,10 +431,11 @@ class ClusterLink(RedisLink):
         masters: list[Server],
         importing: Mapping[int, Server],
     ) -> dict[Server, list[int]]:
-        """The remaining commands by master, as indexes. If no master answers
-        for a command, its reply is an error."""
+        """Divide the unanswered commands among the masters. Returns master →
+        the indexes of its commands. If a master of a command does not answer,
+        or none serves its slot, the command gets an error as its reply."""
         parts: dict[Server, list[int]] = {}
-        for index in exchange.left:
+        for index in exchange.unanswered:
             servers = self._servers_of(commands[index], masters, importing)
             if not servers:
                 exchange.refuse(
@@ -426,7 +452,8 @@ class ClusterLink(RedisLink):
         self, command: Command, masters: list[Server], importing: Mapping[int, Server]
     ) -> list[Server]:
         """The masters that get a command. All masters get a probe. A SCAN goes
-        to one master at a time, which its cursor names."""
+        to one master at a time, whose index is in its cursor. Empty if no
+        master serves the slot."""
         slot = slot_of(command)
         if slot != _NO_SLOT:
             server = importing.get(slot, self._slots[slot])
@@ -444,8 +471,9 @@ class ClusterLink(RedisLink):
         masters: int,
         importing: Mapping[int, Server],
     ) -> dict[Server, list[Any] | RedisUnavailable]:
-        """The replies of these masters to their parts of the commands, all at
-        once. Switches greenlets."""
+        """Send each master its part of the commands, all at once. Returns
+        master → its replies, in the order of its part, or why it did not
+        answer. ``masters``: the number of all masters. Switches greenlets."""
 
         def exchange(
             server: Server, part: Sequence[int]
@@ -455,10 +483,13 @@ class ClusterLink(RedisLink):
             for index in part:
                 command = commands[index]
                 if command[0] == "SCAN":
+                    # The cursor of this master, see _next_scan().
                     command = ("SCAN", int(command[1]) // masters, *command[2:])
                 elif command[0] == "EXISTS":
                     command = self._masters[server]
                 elif slot_of(command) in importing:
+                    # Without it, a master refuses commands for a slot that it
+                    # is still taking over.
                     sent.append(("ASKING",))
                 positions.append(len(sent))
                 sent.append(command)
@@ -488,13 +519,13 @@ class ClusterLink(RedisLink):
                     result[position] = _next_scan(command, reply, masters)
         return results
 
-    def _learn(self, redirects: _Redirects, failed: Collection[Server]) -> None:
-        """Read the map again, from the sources of these redirects. Their news
-        about moved slots may be newer than the maps of other masters.
+    def _update_map(self, redirects: _Redirects, failed: Collection[Server]) -> None:
+        """Read the map of slots again, from the sources of these redirects.
         Switches greenlets."""
         for source in redirects.sources:
             with suppress(RedisUnavailable):
                 self._load(failed, source)
+        # Last, because a redirect may be newer than the map of another master.
         for slot, server in redirects.moved.items():
             self._link(server)
             self._slots[slot] = server
@@ -508,7 +539,7 @@ class ClusterLink(RedisLink):
             return
 
         for server in list(self._absent):
-            if server not in self._links:
+            if server not in self._links:  # it is no master any more
                 self._absent.pop(server, None)
                 continue
             try:
@@ -525,39 +556,43 @@ class ClusterLink(RedisLink):
             self._absent[server] = error
 
     def close(self) -> None:
-        self._gone += self._links.values()
+        self._unused_links += self._links.values()
         self._links = {}
         self._masters = {}
         self._slots = []
         self._marks_at = {}
         self._absent.clear()
-        self._close_gone()
+        self._close_unused_links()
 
-    def _close_gone(self) -> None:
-        for link in self._gone:
+    def _close_unused_links(self) -> None:
+        for link in self._unused_links:
             self._closed_connects += link.connects
             link.close()
-        self._gone.clear()
+        self._unused_links.clear()
 
     # --- the map --------------------------------------------------------------
 
     def _load(self, failed: Collection[Server], source: Server | None = None) -> None:
-        """Ask ``source``, or the first server that answers (``failed`` ones
-        last), for the masters of all slots. Switches greenlets. Raises
-        RedisUnavailable."""
+        """Read the map of slots from ``source``. If ``source`` is None, read it
+        from the first server that answers; ``failed`` servers are asked last.
+        Switches greenlets. Raises RedisUnavailable."""
         host, reply = self._ask_for_slots(failed, source)
         if isinstance(reply, ErrorReply) or not reply:
             raise RedisUnavailable(
                 str(reply or "no slot of the Redis Cluster has a master")
             )
 
+        # One item more, which stays None, for _NO_SLOT.
         slots: list[Server | None] = [None] * (_SLOTS + 1)
+        # Each row has the first and the last slot of a range, its master and
+        # then its replicas.
         for first, last, (name, port, *_), *_ in reply:
             # Without a name, the server means the address where it was asked.
             server = (name.decode() if name else host, int(port))
             slots[first : last + 1] = [server] * (last + 1 - first)
         without_slots = self._links.keys() - set(slots)
-        self._gone += [self._links.pop(server) for server in without_slots]
+        for server in without_slots:
+            self._unused_links.append(self._links.pop(server))
 
         masters: dict[Server, Command] = {}
         for master in dict.fromkeys(slots):
@@ -571,13 +606,15 @@ class ClusterLink(RedisLink):
     def _ask_for_slots(
         self, failed: Collection[Server], source: Server | None
     ) -> tuple[str, Any]:
-        """The host of the server that replies, and its reply. Switches
-        greenlets. Raises RedisUnavailable."""
+        """Ask a server for the map of slots, as :meth:`_load` says. Returns the
+        host of the server that replies, and its reply. Switches greenlets.
+        Raises RedisUnavailable."""
         if source is not None:
             (reply,) = self._links[source].exchange([("CLUSTER", "SLOTS")])
-            return source[0], reply
+            host, _ = source
+            return host, reply
         servers = list(dict.fromkeys([*self._masters, *self._address.hosts]))
-        servers.sort(key=lambda server: server in failed)
+        servers.sort(key=lambda server: server in failed)  # failed ones last
         addresses = [self._at(server) for server in servers]
         seconds = self.seconds / min(len(addresses), _MOST_SHARES)
         return ask_first(addresses, seconds, "CLUSTER", "SLOTS")

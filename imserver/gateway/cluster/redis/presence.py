@@ -58,13 +58,17 @@ _CACHED_APPS: Final = 1024
 _CLAIM_PREFIX: Final = b"acc:submit:again:seq:"
 _RESULT_PREFIX: Final = b"acc:submit:again:result:"
 _FIND_USERS: Final = 1000
+"""How many users one pipeline looks up."""
 _MAX_UNANSWERED: Final = 10_000
+"""Limit of the remembered claims without an answer."""
 _MAX_KNOWN: Final = 20_000
-"""Users whose sessions are remembered; 400 bytes each."""
+"""Limit of the users whose sessions are remembered; 400 bytes each."""
 _UNKNOWN: Final[tuple[TrackedKey, tuple[SessionRef, ...]]] = (
     TrackedKey(unchanged=False),
     (),
 )
+"""The value for a user whose sessions are not remembered. Its key counts as
+changed, so the user is looked up in Redis."""
 
 RECORD_SECONDS: Final = 86400
 """Lifetime of a user's readable record."""
@@ -100,8 +104,9 @@ _encoder: Final = msgspec.json.Encoder()
 
 @lru_cache(_CACHED_APPS)
 def _spelling(app: str) -> tuple[type[Record], bytes, str | int]:
-    """The records of an app: their form, the prefix of their keys, and the name
-    of the app in them."""
+    """How the readable records of an app are written. Returns the class of the
+    records, the prefix of their keys, and the name of the app in the
+    records."""
     name = app
     kind = Record
     kind_prefix = b"acc:user:online:"
@@ -110,10 +115,11 @@ def _spelling(app: str) -> tuple[type[Record], bytes, str | int]:
         kind = ActionRecord
         kind_prefix = b"user:online:"
 
-    # A "_" in the name of an app would make the key ambiguous. The originals'
-    # apps are numbers.
-    plain = name.replace("%", "%25").replace("_", "%5F")
-    prefix = b"%b%b_" % (kind_prefix, encoded(plain))
+    # A "_" in the name of an app would make the key ambiguous, because "_" also
+    # separates the app from the user.
+    escaped_name = name.replace("%", "%25").replace("_", "%5F")
+    prefix = b"%b%b_" % (kind_prefix, encoded(escaped_name))
+    # The original servers write the ids of their apps as numbers.
     if name.isascii() and name.isdecimal():
         return kind, prefix, int(name)
     return kind, prefix, name
@@ -121,11 +127,13 @@ def _spelling(app: str) -> tuple[type[Record], bytes, str | int]:
 
 def record_key(app: str, user: bytes) -> bytes:
     """The key of a user's record."""
-    return _spelling(app)[1] + user
+    _, prefix, _ = _spelling(app)
+    return prefix + user
 
 
 def record_of(node: str, session: Session, logout: bool) -> bytes:
-    """The record of a session on ``node`` (``ip:rpcPort``) that begins or ends
+    """The encoded record of a session on ``node`` (``ip:rpcPort``). With
+    ``logout`` the record says that the session ends now, else that it begins
     now."""
     address, _, port = node.rpartition(":")
     kind, _, name = _spelling(session.app)
@@ -152,9 +160,11 @@ def record_of(node: str, session: Session, logout: bool) -> bytes:
 
 
 def marked_offline(data: bytes, nodes: Collection[str]) -> bytes | None:
-    """Mark a record of one of ``nodes`` offline. None if it belongs to another
-    node or is invalid."""
+    """The record ``data``, marked offline. Returns None if the record must stay
+    as it is: it belongs to another node than ``nodes``, is marked offline
+    already, or is invalid."""
     record = None
+    # A record has one of two forms; it is valid in at most one of them.
     for kind in (ActionRecord, Record):
         with suppress(msgspec.DecodeError, UnicodeDecodeError):
             record = msgspec.json.decode(data, type=kind)
@@ -211,32 +221,39 @@ def channel_bucket_number(channel: bytes) -> int:
 
 
 def field_of(user: bytes) -> bytes:
-    """A user's field in their bucket."""
-    # The field "#" has the last number. An empty name gets a mark, too.
+    """The field of a user in the hash of their bucket: the name of the user,
+    with ``=`` before it if it is empty or begins with ``#`` or ``=``."""
+    # The field "#" has the last number, so it must not be a user. An empty
+    # slice is also "in" these bytes.
     if user[:1] in b"#=":
         return b"=" + user
     return user
 
 
 def user_of(field: bytes) -> bytes:
-    """The user of a field."""
+    """The user of a field. Undoes :func:`field_of`."""
     return field.removeprefix(b"=")
 
 
 def device_of(name: str) -> str:
-    """The name of a device without the characters that separate the parts of a
-    place."""
+    """The name of a device as Redis stores it: with escapes for the dots and
+    commas that separate the parts of a stored session."""
     if name:
         return quote(name, safe="", errors="surrogatepass").replace(".", "%2E")
     return ""
 
 
 _DOTS: Final = 3
-"""The dots between the parts of a place. The name of a device may have more."""
+"""The dots between the parts of a stored session."""
 
 
 def parse_refs(value: bytes | None) -> tuple[SessionRef, ...]:
-    """Parse the places in a field, or in the reply of a script."""
+    """Parse the stored sessions in a user's field, or in the reply of a script.
+
+    A session is ``epoch.id.number`` or ``epoch.id.number.device``, and commas
+    separate the sessions: ``12.7.1053,14.2.1060.phone``. None and empty bytes
+    mean that there are no sessions.
+    """
     if not value:
         return ()
     if b"," in value:
@@ -253,7 +270,7 @@ def _parse_ref(ref: bytes) -> SessionRef:
 
 
 BucketsByApp = dict[str, set[int] | None]
-"""App → its buckets; None: all."""
+"""App → the numbers of its buckets. None stands for all buckets of the app."""
 
 
 class WrittenBuckets:
@@ -263,23 +280,25 @@ class WrittenBuckets:
     def __init__(self, keeper: LeaseKeeper) -> None:
         self._keeper = keeper
         self._written_for = (0, 0)
-        """The epoch and registry generation that ``_buckets`` belongs to."""
-        self._buckets: BucketsByApp = {}
+        """The epoch and registry generation that ``_buckets_by_app`` belongs
+        to."""
+        self._buckets_by_app: BucketsByApp = {}
 
     def commands_before(
         self, sessions: Iterable[Session], generation: int
     ) -> list[Command]:
-        """The commands to send before sessions are registered, usually an empty
-        list. After a restart of Redis (another ``generation`` of the registry)
-        they record all buckets again. Never switches greenlets."""
+        """The commands that record the buckets of these sessions. Send them
+        before the sessions are registered. The list is empty if all buckets
+        are recorded already, which is usual. Never switches greenlets."""
         epoch = self._keeper.lease.epoch
         if self._written_for != (epoch, generation):
+            # Another generation: Redis may have lost what was recorded.
             self._written_for = (epoch, generation)
-            self._buckets.clear()
+            self._buckets_by_app.clear()
 
         members = []
         for session in sessions:
-            buckets = self._buckets.setdefault(session.app, set())
+            buckets = self._buckets_by_app.setdefault(session.app, set())
             bucket = crc32(encoded(session.user)) % BUCKETS
             if buckets is None or bucket in buckets:
                 continue
@@ -287,7 +306,8 @@ class WrittenBuckets:
                 buckets.add(bucket)
                 members.append(b"%d:%b" % (bucket, encoded(session.app)))
             else:
-                self._buckets[session.app] = None
+                # The member "*:app" stands for all buckets of the app.
+                self._buckets_by_app[session.app] = None
                 members.append(b"*:" + encoded(session.app))
         if members:
             return [("SADD", written_key("buckets", epoch), *members)]
@@ -296,7 +316,7 @@ class WrittenBuckets:
     def forget(self) -> None:
         """Record everything again, because it is unknown what Redis has
         received."""
-        self._buckets.clear()
+        self._buckets_by_app.clear()
 
 
 class Recovery(Protocol):
@@ -310,7 +330,8 @@ class Recovery(Protocol):
 def live_leases(
     table: LeaseTable, recovery: Recovery, epochs: Collection[int]
 ) -> Mapping[int, Lease]:
-    """The live leases. Reads them again if one of ``epochs`` began just now."""
+    """The live leases by epoch. If one of ``epochs`` began after they were
+    read, reads them again first, and then may switch greenlets."""
     if any(table.is_newer(epoch) for epoch in epochs):
         recovery.look_again()
     return table.live
@@ -319,9 +340,11 @@ def live_leases(
 class _UserLookup(msgspec.Struct, frozen=True, gc=False):
     """The plan for a look-up of one user's sessions.
 
-    ``bucket``: says whether the known sessions of the user still hold.
-    ``refs``: the known sessions. Without them there are ``commands``. The last
-    command finds the user, and the questions about the marks precede it.
+    Either the node remembers the sessions, then ``refs`` has them and
+    ``commands`` is empty. Or ``commands`` are sent to Redis: first the
+    commands that read the marks under ``mark_keys``, and last the command that
+    finds the user. ``bucket``: says whether Redis has reported a change of the
+    user's bucket. ``expected_marks``: the epochs that should have left marks.
     """
 
     app: str
@@ -360,45 +383,54 @@ class Lookup:
 
         self._dedupe_seconds = max(int(dedupe_seconds), 1)
         lifetime = str(self._dedupe_seconds).encode()
-        self._accepted = b"\r\n$1\r\n1\r\n$2\r\nEX\r\n$%d\r\n%b\r\n" % (
+        self._end_of_accept = b"\r\n$1\r\n1\r\n$2\r\nEX\r\n$%d\r\n%b\r\n" % (
             len(lifetime),
             lifetime,
         )
-        """The end of the command that remembers an id: its value and
-        lifetime."""
+        """The end of the command that remembers an accepted id: the words
+        ``1 EX seconds`` as Redis reads them."""
         self._tokens = count(1)
         self._unanswered: dict[str, str] = {}
-        """Message id → the token of a claim without an answer, which Redis may
-        carry out or have carried out. The next claim of this node has the same
-        token, so the id is not taken."""
+        """Message id → the token of a claim that Redis did not answer. Redis
+        may have carried out the claim, or may still do so. The next claim of
+        this id uses the same token, so Redis does not refuse it as taken."""
 
     def find(
         self, app: str, users: Sequence[str]
     ) -> list[tuple[SessionRef, ...]] | None:
         """The addressed sessions of each user on live nodes, in the order of
-        ``users``. Nodes that may have more sessions follow them."""
-        refs: list[tuple[SessionRef, ...]] = []
+        ``users``.
+
+        A node that may have more sessions of a user follows these as a
+        reference with id 0. Returns None if the registry did not answer.
+        """
+        refs_of_users: list[tuple[SessionRef, ...]] = []
         for first in range(0, len(users), _FIND_USERS):
             part = users[first : first + _FIND_USERS]
             refs_of_part = self._find([_lookup(app, user) for user in part])
             if refs_of_part is None:
                 return None
-            refs += refs_of_part
-        return refs
+            refs_of_users += refs_of_part
+        return refs_of_users
 
     def find_in_apps(
         self, apps: Sequence[str], user: str
     ) -> list[tuple[SessionRef, ...]] | None:
-        """The addressed sessions of one user on live nodes, in the order of
-        ``apps``. One round trip."""
+        """The addressed sessions of one user in several apps, in the order of
+        ``apps``, as :meth:`find` returns them. One round trip."""
         return self._find([_lookup(app, user) for app in apps])
 
     def _find(self, commands: Sequence[Command]) -> list[tuple[SessionRef, ...]] | None:
-        """The sessions that look-ups find. Look-ups without a result are
-        repeated after the marks of their servers were read."""
+        """The sessions that each look-up finds, or None if the registry did not
+        answer.
+
+        A look-up that finds nothing is repeated together with the marks of its
+        server, unless these were read the first time. So a user counts as
+        absent only if all nodes have registered their sessions there.
+        """
         marks = self._marks
         keys = marks.unproven(commands)
-        results = self._find_behind(keys, commands)
+        results = self._find_after_marks(keys, commands)
         if results is None or all(results) or not marks.expected:
             return results
 
@@ -408,19 +440,23 @@ class Lookup:
             if not refs and marks.mark_of(commands[index]) not in keys
         ]
         if missed:
-            again = [commands[index] for index in missed]
-            results_again = self._find_behind(marks.beside(again), again)
-            if results_again is None:
+            repeated = [commands[index] for index in missed]
+            new_results = self._find_after_marks(marks.beside(repeated), repeated)
+            if new_results is None:
                 return None
-            for index, refs in zip(missed, results_again, strict=True):
+            for index, refs in zip(missed, new_results, strict=True):
                 results[index] = refs
         return results
 
-    def _find_behind(
+    def _find_after_marks(
         self, keys: Sequence[str], commands: Sequence[Command]
     ) -> list[tuple[SessionRef, ...]] | None:
-        """The sessions that look-ups find after these marks, and the nodes
-        without a mark there."""
+        """Read the marks under ``keys``, then do the look-ups ``commands``.
+
+        Returns the sessions that each look-up finds, followed by the nodes
+        that have left no mark on its server. Returns None if the registry did
+        not answer.
+        """
         if not keys:  # most look-ups
             replies = self._pipeline.execute(commands)
             if replies is None:
@@ -444,7 +480,7 @@ class Lookup:
     def _live(
         self, results: list[tuple[SessionRef, ...]]
     ) -> list[tuple[SessionRef, ...]]:
-        """Remove dead epochs."""
+        """The ``results`` without the sessions of dead epochs."""
         epochs = set()
         for refs in results:
             for ref in refs:
@@ -457,35 +493,39 @@ class Lookup:
     def find_and_claim(
         self, app: str, user: str, key: str
     ) -> tuple[tuple[SessionRef, ...], Claim] | None:
-        """Find a user as :meth:`find` does, and claim a message id, in one
-        round trip if all nodes have left their marks. For a user without
-        sessions the state is ``mine``, but nothing stays claimed."""
+        """Find a user as :meth:`find` does, and claim the message id ``key``.
+
+        Takes one round trip if all nodes have left their marks. If a user has
+        no sessions, the state of the claim is ``mine``, but the id is released
+        again. Returns None if the registry did not answer.
+        """
         token = f"?{self._keeper.lease.epoch}.{next(self._tokens)}"
         if self._unanswered:
             token = self._unanswered.pop(key, token)
         lookup = self._lookup_of(app, user)
         commands = lookup.commands
 
-        # The script is needed only if the id is taken.
+        # The plain command cannot tell who has the id. So the script follows,
+        # but only if the id is taken, which is rare.
         replies = self._pipeline.execute([*commands, _plain_claim(key, token)])
         if replies is not None and replies[-1] is None:
             replies = self._pipeline.execute([*commands, _claim_command(key, token)])
 
         refs = None
         if replies is not None and not isinstance(replies[-1], Exception):
-            refs = self._looked_up(lookup, replies)
+            refs = self._refs_found(lookup, replies)
         if replies is None or refs is None:
-            self._remember((key,), (token,))
+            self._remember_unanswered((key,), (token,))
             return None
 
-        claim = _claim(key, token, replies[-1])
+        claim = _read_claim(key, token, replies[-1])
         if not refs and claim.state == "mine":
             self.settle(claim, False)
             claim = Claim(key, "mine")
         return refs, claim
 
     def _lookup_of(self, app: str, user: str) -> _UserLookup:
-        """How to find a user: by commands, or in memory."""
+        """Plan how to find a user: in memory, or by commands."""
         bucket, refs = self._known.get((app, user), _UNKNOWN)
         if bucket.unchanged:
             return _UserLookup(app, user, bucket, refs)
@@ -506,15 +546,20 @@ class Lookup:
             expected_marks=expected,
         )
 
-    def _looked_up(
+    def _refs_found(
         self, lookup: _UserLookup, replies: Sequence[Any]
     ) -> tuple[SessionRef, ...] | None:
-        """The sessions of a user, from the replies to a look-up and the claim
-        behind it. Nodes that may have more sessions follow them. None if the
-        registry does not answer. May switch greenlets."""
+        """The sessions of a user, as :meth:`find` returns them.
+
+        ``replies`` are the replies to the commands of the look-up and to the
+        claim, which was sent last. Returns None if a further question to the
+        registry was not answered. May switch greenlets.
+        """
         refs = lookup.refs
         keys = lookup.mark_keys
         if lookup.commands:
+            # The last reply is to the claim. The reply to CACHING follows the
+            # replies about the marks.
             refs = _refs(replies[-2])
             is_watched = lookup.bucket.unchanged and replies[len(keys)] == b"OK"
             if is_watched and refs:
@@ -536,19 +581,23 @@ class Lookup:
 
         marks = self._marks
         if keys:
-            of_marks = replies[: len(keys)]
-            unmarked = marks.unmarked(keys, lookup.expected_marks, of_marks)
+            mark_replies = replies[: len(keys)]
+            unmarked = marks.unmarked(keys, lookup.expected_marks, mark_replies)
+            # One command has marks under one key at most.
             return refs + unmarked.get(keys[0], ())
         if marks.expected and not (refs and marks.are_all_proven):
+            # The marks were not read with the look-up. Read them now, because
+            # a node without a mark may have sessions of the user.
             command = _lookup(lookup.app, lookup.user)
-            refs_behind = self._find_behind(marks.beside((command,)), (command,))
-            if refs_behind is None:
+            results = self._find_after_marks(marks.beside((command,)), (command,))
+            if results is None:
                 return None
-            return refs_behind[0]
+            return results[0]
         return refs
 
     def claim(self, keys: Sequence[str]) -> list[Claim] | None:
-        """Claim message ids, in the order of ``keys``."""
+        """Claim message ids. Returns the claims in the order of ``keys``, or
+        None if the registry did not answer."""
         epoch = self._keeper.lease.epoch
         tokens = [f"?{epoch}.{next(self._tokens)}" for _ in keys]
         if self._unanswered:
@@ -559,27 +608,27 @@ class Lookup:
 
         replies = self._pipeline.execute_all(list(map(_plain_claim, keys, tokens)))
         if replies is None:
-            self._remember(keys, tokens)
+            self._remember_unanswered(keys, tokens)
             return None
 
-        # The script is needed only for ids that are taken.
+        # Only the script tells who has an id that is taken.
         taken = [index for index, reply in enumerate(replies) if reply is None]
         if taken:
             scripts = [_claim_command(keys[index], tokens[index]) for index in taken]
             holders = self._pipeline.execute_all(scripts)
             if holders is None:
-                self._remember(keys, tokens)
+                self._remember_unanswered(keys, tokens)
                 return None
             for index, holder in zip(taken, holders, strict=True):
                 replies[index] = holder
-        return list(map(_claim, keys, tokens, replies))
+        return list(map(_read_claim, keys, tokens, replies))
 
     def settle(self, claim: Claim, accepted: bool, result: bytes = b"") -> None:
-        """End a claim of this node. The id is remembered if accepted, else free
-        again.
+        """End a claim of this node. If the message was ``accepted``, its id is
+        remembered, else the id is free again.
 
-        Never switches greenlets. ``result``: :meth:`results` returns it on all
-        nodes for a while (``b""``: no result).
+        ``result``: :meth:`results` returns it on all nodes for a while.
+        ``b""`` stores no result. Never switches greenlets.
         """
         if claim.state != "mine" or not claim.token:
             return
@@ -590,14 +639,14 @@ class Lookup:
             self._pipeline.post(("SET", result_key, result, "EX", seconds))
         if accepted:
             self._pipeline.post(
-                b"*5\r\n$3\r\nSET\r\n$%d\r\n%b%b" % (len(key), key, self._accepted)
+                b"*5\r\n$3\r\nSET\r\n$%d\r\n%b%b" % (len(key), key, self._end_of_accept)
             )
         else:
             self._pipeline.post(("EVALSHA", RELEASE, 1, key, claim.token))
 
     def results(self, keys: Sequence[str]) -> list[bytes]:
-        """The results of accepted ids, in the order of ``keys``; ``b""``:
-        unknown. Switches greenlets."""
+        """The results of accepted ids, in the order of ``keys``. ``b""`` means
+        that the result is not known. Switches greenlets."""
         replies = self._pipeline.execute_all(
             [("GET", _RESULT_PREFIX + encoded(key)) for key in keys]
         )
@@ -605,7 +654,7 @@ class Lookup:
             return [b""] * len(keys)
         return [reply or b"" for reply in replies]
 
-    def _remember(self, keys: Sequence[str], tokens: Sequence[str]) -> None:
+    def _remember_unanswered(self, keys: Sequence[str], tokens: Sequence[str]) -> None:
         """Remember that Redis has not answered the claims of these ids."""
         for key, token in zip(keys, tokens, strict=True):
             self._unanswered.setdefault(key, token)
@@ -641,6 +690,7 @@ def _refs_in(
 
 
 def _claim_command(key: str, token: str) -> Command:
+    """Claim an id by a script, whose reply names the token that has the id."""
     name = _CLAIM_PREFIX + encoded(key)
     return ("EVALSHA", CLAIM, 1, name, token, CLAIM_SECONDS * SECOND_MS)
 
@@ -649,8 +699,8 @@ _IF_FREE: Final = b"\r\n$2\r\nNX\r\n$2\r\nEX\r\n$2\r\n%d\r\n" % CLAIM_SECONDS
 
 
 def _plain_claim(key: str, token: str) -> Command:
-    """Claim a free id. The reply is None if it is not free, or is held by this
-    token."""
+    """Claim a free id. The reply is ``OK``, or None if any token has the id,
+    even this one."""
     name = _CLAIM_PREFIX + key.encode("utf-8", "surrogatepass")
     holder = token.encode()
     return b"*6\r\n$3\r\nSET\r\n$%d\r\n%b\r\n$%d\r\n%b%b" % (
@@ -662,19 +712,22 @@ def _plain_claim(key: str, token: str) -> Command:
     )
 
 
-def _claim(key: str, token: str, reply: bytes) -> Claim:
-    """The claim from the reply to either command."""
+def _read_claim(key: str, token: str, reply: bytes) -> Claim:
+    """The claim, from the reply to :func:`_plain_claim` or
+    :func:`_claim_command`."""
     if reply == b"OK" or reply == token.encode():
         return Claim(key, "mine", token)
-    if reply == b"1":
+    if reply == b"1":  # the value of an accepted id
         return Claim(key, "repeat")
     return Claim(key, "pending")
 
 
-# The replies of BEGIN; others: the session is superseded.
+# The first value in a reply of the script BEGIN. Any other value means that the
+# session is superseded.
 _ADDRESSED: Final = 1
 _REFUSED: Final = 2
-# The replies of END; others: sessions are left.
+# The replies of the script END. Any other reply means that the user still has
+# sessions, or that the session was not there.
 NONE_LEFT: Final = 1
 """The session was the last one of its user."""
 NONE_THERE: Final = 2
@@ -700,8 +753,13 @@ class SessionCommands(Service):
         replacing: Collection[SessionRef] = (),
         late: bool = False,
     ) -> Command:
-        """Register a session, or register it again if it has a number.
-        ``late``: it began before."""
+        """The command that registers a session, or registers it again if it has
+        a number.
+
+        ``replacing``: sessions that are known to be dead, and so do not block
+        this one. ``late``: the session began a while ago, and gets the number
+        of that time.
+        """
         user = encoded(session.user)
         lease = self._keeper.lease
         bucket = bucket_of(session.app, user)
@@ -713,13 +771,14 @@ class SessionCommands(Service):
             tail = b"\0%b\0%b" % (encoded(session.app), user)
             writes = (record, RECORD_SECONDS, REPLACED, tail)
 
+        # In the form ",12.7,12.9," so that the script can search for ",12.7,".
         dead_sessions = ""
         if replacing:
             texts = [f"{ref.epoch}.{ref.id}," for ref in replacing]
             dead_sessions = "," + "".join(texts)
 
-        # A command of a session that begins now may come as late as this node
-        # waits for the answer, and gets the next number all the same.
+        # The command may reach Redis late. As long as this node waits for the
+        # answer, the session still counts as one that begins now.
         if late:
             began_ms = self._keeper.redis_ms(monotonic() - session.began)
             begins_for_ms = 0
@@ -747,8 +806,13 @@ class SessionCommands(Service):
     def registration(
         self, session: Session, reply: Any, generation: int
     ) -> SessionRegistration | None:
-        """The result in a reply to :meth:`register` (None: an error). Sets
-        number and generation."""
+        """The result in a reply to :meth:`register`, or None if the command
+        failed. If the session is addressed, sets its number and
+        generation.
+
+        A reply is ``[1, number, replaced sessions]``, ``[2, blocking
+        sessions]`` if the session is refused, or ``[3]`` if it is superseded.
+        """
         if isinstance(reply, Exception):
             return None
         code = reply[0]
@@ -768,22 +832,26 @@ class SessionCommands(Service):
     def after_register(
         self, session: Session, registration: SessionRegistration
     ) -> list[Command]:
-        """Commands to send once a session is addressed."""
+        """Commands to send once a session is registered. They write its record,
+        and tell the nodes of the replaced sessions. Empty if the script has
+        done that."""
         if self._inside or not registration.addressed:
             return []
         user = encoded(session.user)
         lease = self._keeper.lease
-        commands: list[Command] = [self._record(session, False)]
+        commands: list[Command] = [self._record(session, logout=False)]
         for ref in registration.replaced:
-            if ref.epoch != lease.epoch:
-                key = f"{REPLACED}{ref.epoch}"
-                entry = b"%d\0%b\0%b" % (ref.id, encoded(session.app), user)
-                commands.append(("RPUSH", key, entry))
-                commands.append(("EXPIRE", key, _REPLACED_SECONDS))
+            if ref.epoch == lease.epoch:
+                continue
+            key = f"{REPLACED}{ref.epoch}"
+            entry = b"%d\0%b\0%b" % (ref.id, encoded(session.app), user)
+            commands.append(("RPUSH", key, entry))
+            commands.append(("EXPIRE", key, _REPLACED_SECONDS))
         return commands
 
     def unregister(self, session: Session) -> Command:
-        """Remove a session if it is still there."""
+        """The command that removes a session if it is still registered. Its
+        reply is :data:`NONE_LEFT`, :data:`NONE_THERE` or another number."""
         user = encoded(session.user)
         lease = self._keeper.lease
         bucket = bucket_of(session.app, user)
@@ -805,10 +873,12 @@ class SessionCommands(Service):
         )
 
     def after_unregister(self, session: Session, reply: Any) -> list[Command]:
-        """Commands to send once a user has no session left."""
+        """Commands to send after the ``reply`` to :meth:`unregister`. They
+        write the record of a user who has no session left. Empty if the script
+        has done that."""
         if self._inside or reply != NONE_LEFT:
             return []
-        return [self._record(session, True)]
+        return [self._record(session, logout=True)]
 
     def _record(self, session: Session, logout: bool) -> Command:
         record = record_of(self._keeper.lease.node, session, logout)
@@ -834,20 +904,25 @@ class ChannelLookup(Service):
     recovery: Recovery
     link: RedisLink
     _incomplete_until: float = 0.0
-    _seen: tuple[int, int] = (0, 0)
+    """Monotonic time until which other nodes may not have reported all their
+    channels."""
+    _state: tuple[int, int] = (0, 0)
+    """The number of connections to Redis and the generation, as of the last
+    look-up."""
 
     def started(self) -> None:
-        """The node has joined. Its first connection and generation are not a
-        change."""
-        self._seen = (self.link.connects, self.recovery.generation)
+        """Note that the node has joined. Its first connection and generation
+        are not a change."""
+        self._state = (self.link.connects, self.recovery.generation)
 
     def report(self, channels: Sequence[ReportedMembers]) -> list[int] | None:
-        """Report the members of these channels on this node. Other channels are
-        unchanged.
+        """Report how many members these channels have on this node. Other
+        channels are unchanged.
 
-        Every node finds them from now on. Returns for each how many other nodes
-        have members. None: unknown, report them again. In a new generation all
-        channels must be reported again.
+        Every node finds them from now on. Returns for each channel how many
+        other nodes have members. Returns None if Redis did not answer, or may
+        have lost the report: then report the channels again. In a new
+        generation all channels must be reported again.
         """
         epoch = self.keeper.lease.epoch
         dead = self.keeper.dead_epochs()
@@ -855,7 +930,7 @@ class ChannelLookup(Service):
         others: list[int] = []
         for first in range(0, len(channels), _BATCH):
             commands: list[Command] = []
-            buckets: dict[bytes, None] = {}
+            buckets: dict[bytes, None] = {}  # an ordered set
             for report in channels[first : first + _BATCH]:
                 app = encoded(report.app)
                 channel = encoded(report.channel)
@@ -865,21 +940,27 @@ class ChannelLookup(Service):
                 values = (channel, epoch, report.members, dead)
                 commands.append(("EVALSHA", ENTER_CHANNEL, 1, key, *values))
 
-            # Before the channels are written: a cleanup finds them by it.
+            # The buckets are recorded before the channels are written, because
+            # the cleanup after a dead node finds channels by their buckets.
             record = ("SADD", written_key("channel-buckets", epoch), *buckets)
             replies = self.pipeline.execute_all([record, *commands])
             if replies is None:
                 return None
             others += map(int, replies[1:])
 
+        # In another generation Redis may have lost the first batches.
         if generation == 0 or generation != self.recovery.generation:
             return None
         return others
 
     def find(self, app: str, channels: Sequence[str]) -> list[dict[int, int]] | None:
-        """The nodes with members in each channel, own included: epoch →
-        members, as last reported; 0: a node that is not settled, or whose lease
-        is overdue. None: any node may have members."""
+        """The nodes with members in each channel, as a mapping of epoch to
+        number of members, as last reported. This node is included.
+
+        A node that has not reported all its channels yet, or whose lease is
+        overdue, has the number 0: it may have members. Returns None if any
+        node may have members.
+        """
         name = encoded(app)
         nodes: list[dict[int, int]] = []
         for first in range(0, len(channels), _BATCH):
@@ -893,21 +974,24 @@ class ChannelLookup(Service):
                 return None
             nodes += map(_parse_nodes, replies)
 
+        # After a new connection or in a new generation, the data in Redis may
+        # lack channels that their nodes have to report again.
         state = (self.link.connects, self.recovery.generation)
-        if state != self._seen:
-            self._seen = state
+        if state != self._state:
+            self._state = state
             self._incomplete_until = monotonic() + self.keeper.lease_seconds
         if monotonic() < self._incomplete_until:
             return None
         return self._live(nodes)
 
     def _live(self, members_by_epoch: list[dict[int, int]]) -> list[dict[int, int]]:
-        """Remove dead epochs and add nodes that have not reported all channels
-        yet."""
+        """Remove dead epochs, and add the nodes that may have members although
+        they have not reported them."""
         epochs = set().union(*members_by_epoch)
         live = live_leases(self.keeper.table, self.recovery, epochs)
         unsettled = {epoch: 0 for epoch, lease in live.items() if lease.unsettled}
-        unsettled |= {lease.epoch: 0 for lease in self.keeper.table.overdue()}
+        for lease in self.keeper.table.overdue():
+            unsettled[lease.epoch] = 0
         if not unsettled and epochs <= live.keys():
             return members_by_epoch
 
@@ -922,7 +1006,8 @@ class ChannelLookup(Service):
 
 
 def _parse_nodes(value: Any) -> dict[int, int]:
-    """Epoch → members, from the field of a channel."""
+    """Parse the field of a channel, such as ``12.340,14.7``, into a mapping of
+    epoch to number of members."""
     if not isinstance(value, bytes) or not value:
         return {}
     nodes = {}
