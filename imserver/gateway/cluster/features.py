@@ -53,13 +53,14 @@ REQUIRED_OF_FIRST_RELEASE: Final = " ".join(sorted(FIRST_RELEASE - _OPTIONAL))
 
 
 class NodeFeatures(Struct, frozen=True):
-    """The features of a node, as its lease has them.
+    """The features of a node, as its lease has them. Each field is a list of
+    sorted names with spaces between.
 
-    ``names``: all of them. ``left_out``: features that its release knows but
-    the node does not have. Of each of them, either all nodes have it or no
-    node. ``for_older``: the list for nodes of 1.0, which refuse a node with
-    another list than their own. It lacks the features that 1.0 does not know.
-    All are sorted names with spaces between.
+    ``names``: all features of the node. ``left_out``: features that the
+    release of the node knows but the node does not have. No other node of the
+    cluster may have such a feature. ``for_older``: the list for nodes of 1.0,
+    which refuse a node whose list is not their own. It lacks the features that
+    1.0 does not know.
     """
 
     names: str
@@ -73,8 +74,9 @@ def names_of(lease: Lease) -> frozenset[str]:
 
 
 def absent_features(own: Lease, others: Iterable[Lease]) -> dict[str, frozenset[str]]:
-    """Node → the features of this node that the other node does not have. Nodes
-    that do not name their features are left out."""
+    """The features of this node that other nodes do not have, by the name of
+    the other node. Nodes that have all of them, or that do not name their
+    features, are not in the result."""
     own_names = names_of(own)
     absent = {}
     for lease in others:

@@ -31,7 +31,9 @@ _PLAIN: Final = bytes(sign for sign in range(0x20, 0x100) if sign not in _PAIRS)
 _CONTROL_BYTES: Final = 6
 """The bytes that any other control character takes in JSON."""
 _ENTRY_BYTES: Final = 400
+"""The approximate memory of a publication without its text and data."""
 _STREAM_BYTES: Final = 1200
+"""The approximate memory of a channel without its publications."""
 _MOST_PASSED_OVER: Final = 10
 """How many channels with subscribers are passed over, to find one that can be
 forgotten."""
@@ -48,9 +50,9 @@ class Position(Struct, frozen=True):
 
 
 class HistoryPage(Struct, frozen=True):
-    """Some publications of a channel, and its newest position. ``whole`` (only
-    the message log sets it): the page has all publications after the requested
-    position."""
+    """Some publications of a channel, and the position of its newest one.
+    ``whole``: the page has all publications after the requested position. Only
+    the message log sets it."""
 
     publications: list[Event]
     position: Position
@@ -60,17 +62,18 @@ class HistoryPage(Struct, frozen=True):
     def size_of(text: bytes) -> int:
         """The bytes that a text takes on a page. JSON writes some characters as
         two bytes, and control characters as six."""
-        longer = text.translate(None, _PLAIN)
-        control = longer.translate(None, _PAIRS)
-        # A pair takes one byte more than its character. All that are longer
-        # are counted as pairs first.
-        return len(text) + len(longer) + (_CONTROL_BYTES - 2) * len(control)
+        escaped = text.translate(None, _PLAIN)
+        control = escaped.translate(None, _PAIRS)
+        # Each escaped character takes at least two bytes: one more than in the
+        # text. A control character takes four more than that.
+        return len(text) + len(escaped) + (_CONTROL_BYTES - 2) * len(control)
 
 
 class Retained(Struct, frozen=True):
-    """A publication for the history. The channel retains at most ``size``
-    publications, for ``seconds`` after the last one. A history in Redis stores
-    each ``id`` only once (``""``: no id)."""
+    """A publication to be stored in the history. The channel then retains at
+    most ``size`` publications, for ``seconds`` after this one. A history in
+    Redis stores each ``id`` only once. ``""`` means that the publication has
+    no id."""
 
     channel: str
     event: Event
@@ -80,7 +83,8 @@ class Retained(Struct, frozen=True):
 
 
 def count_fitting(sizes: Iterable[int]) -> int:
-    """How many bodies of these sizes fit on a page; at least one."""
+    """How many bodies of these sizes, from the first on, fit on a page. The
+    first one always fits."""
     fitting = 0
     for sum_of_sizes in accumulate(sizes):
         if fitting and sum_of_sizes > PAGE_BYTES:
@@ -90,7 +94,7 @@ def count_fitting(sizes: Iterable[int]) -> int:
 
 
 def numbered(event: Event, epoch: str, offset: int) -> Event:
-    """The publication ``event`` with its position in the history."""
+    """A copy of the publication ``event`` with its position in the history."""
     assert event.channel is not None
     return replace(event, channel=replace(event.channel, epoch=epoch, offset=offset))
 
@@ -110,8 +114,9 @@ def select(
     limit: int,
     reverse: bool,
 ) -> list[Event]:
-    """The part of the ``publications`` that a reader asks for. The last one has
-    the offset ``top``."""
+    """The part of the ``publications`` that a reader asks for; see
+    :meth:`LocalHistory.read`. The last of the publications has the offset
+    ``top``."""
     first = top - len(publications) + 1
     if reverse:
         stop = len(publications)
@@ -124,7 +129,7 @@ def select(
             start = max(0, since.offset - first + 1)
         events = list(islice(publications, start, None))
 
-    if limit < 0:
+    if limit < 0:  # no limit
         return events
     return events[:limit]
 
@@ -134,8 +139,9 @@ def _new_epoch() -> str:
 
 
 class _Stream(Struct, eq=False):
-    """The history of one channel. ``until``: monotonic time at which its
-    publications expire."""
+    """The history of one channel. ``offset``: of its newest publication.
+    ``until``: monotonic time at which its publications expire. ``bytes``: its
+    approximate memory."""
 
     epoch: str = field(default_factory=_new_epoch)
     offset: int = 0
@@ -145,16 +151,18 @@ class _Stream(Struct, eq=False):
 
 
 class LocalHistory:
-    """The history of channels. Owner of all streams: together at most
-    ``limit_bytes``.
+    """The history of channels. Owner of all streams, which take at most
+    ``limit_bytes`` together.
 
     If the limit is reached, channels without publications and subscribers are
     forgotten first. Then other channels without publications are forgotten,
-    while they take more than half of the limit. Then the channel that has
-    waited longest for a publication loses its history. The next life of these
-    channels has another epoch. The last channel loses its oldest publications.
-    ``subscribers``: the number of subscribers of a channel of an app. A channel
-    that has some is not forgotten by age.
+    while they take more than half of the limit. Then the channel whose last
+    publication is the oldest is forgotten, and so on. If only one channel is
+    left, it loses its oldest publications. A channel that was forgotten begins
+    again with another epoch.
+
+    ``subscribers(app, channel)`` returns the number of subscribers. A channel
+    with subscribers is not forgotten by age.
     """
 
     def __init__(
@@ -188,8 +196,8 @@ class LocalHistory:
             self._grow(stream, -_size(stream.publications.popleft()))
         stream.until = self._clock() + publication.seconds
 
-        # The channel is now the one with the last publication, which the
-        # search for room spares.
+        # Moved to the end before room is made, because _make_room() spares the
+        # channel with the newest publication.
         key = (app, publication.channel)
         self._unused.pop(key, None)
         self._streams[key] = stream
@@ -200,6 +208,8 @@ class LocalHistory:
         return event
 
     def _open(self, app: str, channel: str) -> _Stream:
+        """The stream of a channel, without expired publications. Creates it if
+        there is none."""
         stream = self._find(app, channel)
         if stream is None:
             self._drop_old(self._streams)
@@ -217,10 +227,11 @@ class LocalHistory:
         return self._streams.get((app, channel)) or self._unused.get((app, channel))
 
     def _make_room(self, size: int) -> None:
-        """Forget channels until ``size`` bytes have room, but not the channel
-        with the newest publication. Up to ten channels with subscribers are
-        passed over."""
+        """Forget channels until there is room for ``size`` more bytes, but
+        never the channel with the newest publication."""
         most_bytes = self._limit_bytes - size
+        # First channels without publications and subscribers. Only a few
+        # channels with subscribers are passed over to find them.
         passed_over = 0
         while (
             self._unused and self.bytes > most_bytes and passed_over < _MOST_PASSED_OVER
@@ -232,25 +243,28 @@ class LocalHistory:
             else:
                 self.bytes -= stream.bytes
 
-        # Now also channels with subscribers, but not more than half of the
-        # room for them.
+        # Then also channels with subscribers, while the channels without
+        # publications take more than half of the room.
         most_unused = self._limit_bytes // 2 // _STREAM_BYTES
         while self.bytes > most_bytes and len(self._unused) > most_unused:
             _, stream = self._unused.popitem(last=False)
             self.bytes -= stream.bytes
 
+        # Then channels with publications. The last one is the newest.
         while self.bytes > most_bytes and len(self._streams) > 1:
             _, stream = self._streams.popitem(last=False)
             self.bytes -= stream.bytes
 
     def _drop_old(self, streams: OrderedDict[tuple[str, str], _Stream]) -> None:
-        """Forget channels that nobody has used for long."""
+        """Forget channels that had neither publications nor subscribers for
+        :data:`EPOCH_SECONDS`. The first of ``streams`` is the oldest."""
         while streams:
             key, oldest = next(iter(streams.items()))
             now = self._clock()
             if now < oldest.until + EPOCH_SECONDS:
                 return
             if self._subscribers(*key):
+                # It keeps its position, and counts as used just now.
                 self._clear(oldest)
                 oldest.until = now
                 streams.move_to_end(key)
@@ -259,10 +273,12 @@ class LocalHistory:
             self.bytes -= oldest.bytes
 
     def _clear(self, stream: _Stream) -> None:
+        """Remove all publications of a channel. It keeps its position."""
         self._grow(stream, _STREAM_BYTES - stream.bytes)
         stream.publications.clear()
 
     def _grow(self, stream: _Stream, size: int) -> None:
+        """Count ``size`` bytes more in a stream; less if it is negative."""
         stream.bytes += size
         self.bytes += size
 
@@ -274,12 +290,14 @@ class LocalHistory:
         limit: int = 0,
         reverse: bool = False,
     ) -> HistoryPage:
-        """The publications after ``since`` (None: from the oldest), at most
-        ``limit`` (-1: all).
+        """Read at most ``limit`` publications of a channel (-1: all of them),
+        and the position of the newest one.
 
-        ``reverse``: the publications before ``since``, the newest first. A
-        channel without history gets a position at its beginning. Never
-        switches greenlets.
+        Returns the publications after ``since``, the oldest first. With
+        ``reverse`` returns the publications before ``since``, the newest first.
+        If ``since`` is None, begins with the oldest, or in reverse with the
+        newest. A channel without history gets a position at its beginning.
+        Never switches greenlets.
         """
         stream = self._open(app, channel)
         events = select(stream.publications, stream.offset, since, limit, reverse)
@@ -302,15 +320,17 @@ class LocalHistory:
         self, app: str, user: str, name: str, is_own: Callable[[str], bool]
     ) -> bool:
         """Remove a user from the histories of an app. Their publications are
-        :func:`erased`. The user's own channels are removed with their
-        positions. Switches greenlets. May be called again."""
+        :func:`erased`. A channel of the user alone (``is_own``) is removed with
+        its position. Switches greenlets. May be called again if it was
+        interrupted. Always returns True."""
         for streams in (self._streams, self._unused):
             read_in_step = 0
             for key in [key for key in streams if key[0] == app]:
                 stream = streams.get(key)
                 if stream is None:  # forgotten meanwhile
                     continue
-                if is_own(key[1]):
+                _, channel = key
+                if is_own(channel):
                     self.bytes -= streams.pop(key).bytes
                     continue
                 self._erase(stream, user, name)
@@ -321,6 +341,7 @@ class LocalHistory:
         return True
 
     def _erase(self, stream: _Stream, user: str, name: str) -> None:
+        """Erase the publications of a user in one channel."""
         publications = stream.publications
         for index, event in enumerate(publications):
             if event.sender == user:
@@ -336,4 +357,5 @@ class LocalHistory:
 
 
 def _size(event: Event) -> int:
+    """The approximate memory of a publication."""
     return _ENTRY_BYTES + len(event.text) + len(event.data)

@@ -42,7 +42,7 @@ forgotten."""
 
 
 class ToUser(Struct, frozen=True, gc=False, tag="u", array_like=True):
-    """Deliver to one user.
+    """Deliver ``event`` to one user.
 
     ``hops``: how often the push was rerouted. ``alone``: the push was sent to
     this node only. Otherwise it must not be rerouted, because other nodes have
@@ -62,7 +62,7 @@ class ToUser(Struct, frozen=True, gc=False, tag="u", array_like=True):
 
 
 class ToApp(Struct, frozen=True, gc=False, tag="a", array_like=True):
-    """Deliver to all users of an app except ``except_user`` and
+    """Deliver ``event`` to all users of an app except ``except_user`` and
     ``except_users``."""
 
     app: str
@@ -98,8 +98,8 @@ class ToChannel(Struct, frozen=True, gc=False, tag="m", array_like=True):
 
 
 class ToPending(Struct, frozen=True, gc=False, tag="p", array_like=True):
-    """Store a push for an absent user for ``seconds``: its node stops.
-    ``device``: see :class:`ToUser`."""
+    """Store a push for an absent user for ``seconds``. The sender has stored it
+    until now, and stops. ``device``: see :class:`ToUser`."""
 
     app: str
     user: str
@@ -116,11 +116,11 @@ class ForgetPending(Struct, frozen=True, gc=False, tag="e", array_like=True):
 
 
 class ToConnection(Struct, frozen=True, gc=False, tag="c", array_like=True):
-    """Deliver to one connection; without an event, close it with ``code`` and
-    ``reason``.
+    """Deliver ``event`` to one connection. If ``event`` is None, close the
+    connection with ``code`` and ``reason`` instead.
 
-    ``as_given``: see :meth:`Connection.close`. Nodes of the version before do
-    not know it.
+    ``as_given``: see :meth:`Connection.close`. Nodes of the previous version
+    ignore it.
     """
 
     app: str
@@ -182,9 +182,9 @@ class NodeMessages:
         ).decode
         self.unreadable = 0
         """Messages that this version does not understand."""
-        self._fences = count(1)
-        self._passed: dict[int, int] = {}
-        """The last fence of each epoch."""
+        self._fence_numbers = count(1)
+        self._last_fences: dict[int, int] = {}
+        """Epoch of a sender → the number of its last fence that has arrived."""
 
     def attach(self, rpc: Rpc) -> None:
         """Set the RPC that sends. It passes the messages that it receives to
@@ -195,13 +195,15 @@ class NodeMessages:
         """Add handlers by type of message. Raises StartError if another type
         has the same tag."""
         self._handlers.update(handlers)
-        kinds = [kind for kind in self._handlers if kind not in get_args(NodeMessage)]
+        core_kinds = get_args(NodeMessage)
+        feature_kinds = [kind for kind in self._handlers if kind not in core_kinds]
+        all_kinds = Union[(NodeMessage, *feature_kinds)]
         try:
-            self._decode = msgspec.msgpack.Decoder(Union[(NodeMessage, *kinds)]).decode
+            self._decode = msgspec.msgpack.Decoder(all_kinds).decode
         except TypeError as error:
-            raise StartError(
-                f"the node message {kinds[-1].__name__}: {error}"
-            ) from None
+            # The type that was added last is the one that does not fit.
+            newest = feature_kinds[-1]
+            raise StartError(f"the node message {newest.__name__}: {error}") from None
 
     @property
     def names(self) -> Set[str]:
@@ -223,13 +225,14 @@ class NodeMessages:
     # --- sending; never switches ----------------------------------------------
 
     def send(self, epoch: int, message: Struct) -> bool:
-        """Send to one node. Return False if the message is known to be lost."""
+        """Send to one node. Returns False if the message certainly does not
+        arrive."""
         lease = self._registry.reachable().get(epoch)
         return lease is not None and self._rpc.send(lease, encode(message))
 
     def send_each(self, epochs: Iterable[int], message: Struct) -> int:
-        """Send to several nodes. Return how many of them probably receive
-        it."""
+        """Send to several nodes. Returns how many of them probably receive the
+        message."""
         data = encode(message)
         leases = self._registry.reachable()
         return sum(
@@ -237,8 +240,8 @@ class NodeMessages:
         )
 
     def broadcast(self, message: Struct) -> int:
-        """Send to all :meth:`peers`. Return how many are known not to receive
-        it."""
+        """Send to all :meth:`peers`. Returns how many of them certainly do not
+        receive the message."""
         peers = self.peers()
         if not peers:
             return 0
@@ -248,19 +251,23 @@ class NodeMessages:
     # --- fences ---------------------------------------------------------------
 
     def fence(self, epoch: int) -> int:
-        """Mark the messages sent to a node so far (0: there is no mark), so
-        that a query that names the mark, on another connection, does not
-        overtake them."""
-        number = next(self._fences)
+        """Send a fence to a node, after all messages sent so far.
+
+        Returns the number of the fence, or 0 if it could not be sent. A query
+        uses another connection, and could overtake messages. If it names the
+        fence, the other node answers it after these messages.
+        """
+        number = next(self._fence_numbers)
         if self.send(epoch, Fence(number)):
             return number
         return 0
 
-    def wait_for(self, sender: int, number: int) -> None:
-        """Wait until all messages before a fence of the epoch ``sender`` are
-        handled, with a time limit."""
+    def wait_for_fence(self, sender: int, number: int) -> None:
+        """Wait until all messages are handled that the epoch ``sender`` sent
+        before this fence, but at most :data:`FENCE_SECONDS`. Does not wait for
+        the number 0, which stands for no fence."""
         deadline = monotonic() + FENCE_SECONDS
-        while self._passed.get(sender, 0) < number and monotonic() < deadline:
+        while self._last_fences.get(sender, 0) < number and monotonic() < deadline:
             gevent.sleep(_FENCE_LOOK_SECONDS)
 
     # --- receiving ------------------------------------------------------------
@@ -276,7 +283,7 @@ class NodeMessages:
                 log.warning("node message from epoch %d is not readable", sender)
                 continue
             if isinstance(message, Fence):
-                self._pass(sender, message)
+                self._note_fence(sender, message)
                 continue
             try:
                 self._handlers[type(message)](message)
@@ -287,31 +294,35 @@ class NodeMessages:
                     sender,
                 )
 
-    def _pass(self, sender: int, fence: Fence) -> None:
-        """Record that all messages before a fence are handled."""
-        if sender not in self._passed and len(self._passed) >= _MAX_FENCES:
+    def _note_fence(self, sender: int, fence: Fence) -> None:
+        """Note that all messages of a sender before this fence are handled."""
+        fences = self._last_fences
+        if sender not in fences and len(fences) >= _MAX_FENCES:
             leases = self._registry.reachable()
-            self._passed = {
-                epoch: number
-                for epoch, number in self._passed.items()
-                if epoch in leases
-            }
-        self._passed[sender] = fence.number
+            for epoch in fences.keys() - leases.keys():
+                del fences[epoch]
+        fences[sender] = fence.number
 
 
 # --- queries ------------------------------------------------------------------
 
 
 class StateQuery(Struct, frozen=True, array_like=True):
-    """The data of ``/system/state``."""
+    """Asks for the data of ``/system/state``, with the ``debug`` and ``detail``
+    that its request had."""
 
     debug: bool
     detail: bool
 
 
+_FENCED_QUERY: Final = "behind"
+"""The kind of a query with a :class:`FencedQuery`, on the wire."""
+
+
 class FencedQuery(Struct, frozen=True, array_like=True):
-    """A query inside a query: it is answered after all messages that the epoch
-    ``origin`` sent before this ``fence``."""
+    """A query inside a query. The inner query has a ``kind`` and an encoded
+    ``body``. It is answered after all messages that the epoch ``origin`` sent
+    before the fence with the number ``fence``."""
 
     origin: int
     fence: int
@@ -355,8 +366,8 @@ class NodeQueries(Service):
 
 
 def read(answers: Mapping[str, bytes], kind: type) -> dict[str, Any]:
-    """The decoded answers by node. An unreadable answer is logged and left
-    out."""
+    """Decode answers to a node query, by node, as values of the type ``kind``.
+    An unreadable answer is logged and left out."""
     decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(kind)
     decoded = {}
     for node, data in answers.items():
@@ -368,26 +379,27 @@ def read(answers: Mapping[str, bytes], kind: type) -> dict[str, Any]:
 
 
 class OtherNodes(Service):
-    """Queries other nodes, at most ``seconds`` each. Owner of the table of
-    births of live nodes."""
+    """Queries other nodes, for at most ``seconds`` each. Also finds a node by
+    the birth number of its process (``Lease.birth``)."""
 
     registry: RedisRegistry
     node_messages: NodeMessages
     rpc: Rpc
     queries: NodeQueries
     seconds: float
-    _births: dict[int, Lease] = field(default_factory=dict)
+    _lease_by_birth: dict[int, Lease] = field(default_factory=dict)
     _leases: Mapping[int, Lease] | None = None
-    """The leases from which ``_births`` was made."""
+    """The leases from which ``_lease_by_birth`` was made."""
 
     def __post_init__(self) -> None:
-        self.queries.add("behind", FencedQuery, self._answer_behind)
+        self.queries.add(_FENCED_QUERY, FencedQuery, self._answer_fenced)
 
     def query(
         self, kind: str, query: object, leases: Iterable[Lease] | None = None
     ) -> tuple[dict[str, bytes], list[str]]:
-        """Query all other nodes, or the nodes of ``leases``. Returns the
-        answers by node, and the nodes that did not answer."""
+        """Query the nodes of ``leases``; None: all other nodes. Returns the
+        encoded answers by node, and the nodes that did not answer. Switches
+        greenlets."""
         if leases is None:
             peers = self.node_messages.peers()
         else:
@@ -397,18 +409,22 @@ class OtherNodes(Service):
         return self.rpc.query_all(peers, kind, encode(query), self.seconds)
 
     def answers(self, kind: str, query: object, answer: type[A]) -> list[A]:
-        """The answers of all other nodes that answer in time. Switches
-        greenlets."""
+        """Query all other nodes. Returns the answers that came in time, as
+        values of the type ``answer``. Switches greenlets."""
         answers, _ = self.query(kind, query)
         return list(read(answers, answer).values())
 
     def query_behind(self, lease: Lease, kind: str, query: object, answer: Any) -> Any:
-        """The answer of one node, which it gives after all messages sent to it
-        before. None if no answer came in time. Switches greenlets."""
+        """Query one node, which answers after it has handled all messages sent
+        to it before. Returns its answer as a value of the type ``answer``.
+        Returns None if no answer came in time. Switches greenlets."""
         fence = self.node_messages.fence(lease.epoch)
-        behind = FencedQuery(self.node_messages.own_epoch, fence, kind, encode(query))
+        own_epoch = self.node_messages.own_epoch
+        fenced_query = FencedQuery(own_epoch, fence, kind, encode(query))
         try:
-            body = self.rpc.query(lease, "behind", encode(behind), self.seconds)
+            body = self.rpc.query(
+                lease, _FENCED_QUERY, encode(fenced_query), self.seconds
+            )
             # The answer to the outer query is the encoded answer to the inner
             # one.
             data = msgspec.msgpack.decode(body, type=bytes)
@@ -416,19 +432,21 @@ class OtherNodes(Service):
         except (PeerUnavailable, ValueError, RecursionError):
             return None
 
-    def _answer_behind(self, query: FencedQuery) -> bytes:
-        self.node_messages.wait_for(query.origin, query.fence)
+    def _answer_fenced(self, query: FencedQuery) -> bytes:
+        self.node_messages.wait_for_fence(query.origin, query.fence)
         return self.queries.answer(query.kind, query.body)
 
     def born(self, birth: int) -> Lease | None:
-        """The node whose process has this birth number. Never switches
-        greenlets."""
+        """The lease of the node whose process has this birth number. Returns
+        None if there is no such node. Never switches greenlets."""
         leases = self.registry.reachable()
+        # The registry makes another mapping for each change.
         if leases is not self._leases:
             self._leases = leases
             # If a process has two epochs, the later one is valid.
-            self._births = {lease.birth: lease for _, lease in sorted(leases.items())}
-        return self._births.get(birth)
+            by_epoch = sorted(leases.items())
+            self._lease_by_birth = {lease.birth: lease for _, lease in by_epoch}
+        return self._lease_by_birth.get(birth)
 
 
 # --- the state of all nodes ---------------------------------------------------
@@ -449,9 +467,12 @@ class LeaseView(Struct, frozen=True, rename="camel"):
 
 
 class Overview(Struct, frozen=True):
-    """State and metrics of all nodes. ``own_…`` return the state and metrics of
-    this node. The other nodes are queried by ``rpc`` (None without a
-    cluster)."""
+    """State and metrics of all nodes.
+
+    ``own_state``, ``own_metrics`` and ``own_lease`` return the data of this
+    node. ``rpc`` queries the other nodes, each for at most ``seconds``. It is
+    None without a cluster.
+    """
 
     own_state: Callable[[StateQuery], Mapping[str, Any]]
     own_metrics: Callable[[], str]
@@ -461,7 +482,8 @@ class Overview(Struct, frozen=True):
     seconds: float = 1.0
 
     def add_to(self, queries: NodeQueries) -> None:
-        """Answer the queries of other nodes."""
+        """Add the queries by which other nodes ask for the state and the
+        metrics of this node."""
 
         def metrics(_: None) -> str:
             return self.own_metrics()
@@ -480,27 +502,28 @@ class Overview(Struct, frozen=True):
         return leases
 
     def states(self, debug: bool, detail: bool) -> tuple[dict[str, Any], list[str]]:
-        """The state and lease of every node, and the names of the nodes that
-        did not answer, which have only a lease. Switches greenlets."""
+        """The state of every node by its name, and the names of the nodes that
+        did not answer. Each state has the lease of the node; without an answer
+        it has nothing else. Switches greenlets."""
         leases = self.leases()
         query = StateQuery(debug, detail)
         answers, missing = self._ask(leases.values(), "state", encode(query))
-        answered = read(answers, dict[str, Any])
-        own_node = next(iter(leases))
-        answered[own_node] = dict(self.own_state(query))
+        states = read(answers, dict[str, Any])
+        own_node = next(iter(leases))  # this node is the first
+        states[own_node] = dict(self.own_state(query))
 
-        states = {}
+        result = {}
         for node, lease in leases.items():
             view = msgspec.convert(lease, LeaseView, from_attributes=True)
-            state = answered.get(node, {})
-            states[node] = {**state, "lease": msgspec.to_builtins(view)}
-        return states, missing
+            state = states.get(node, {})
+            result[node] = {**state, "lease": msgspec.to_builtins(view)}
+        return result, missing
 
     def metrics(self) -> tuple[list[str], list[str]]:
-        """The metrics of every node of this machine, and the names of nodes
-        that did not answer. Switches greenlets."""
+        """The metrics of every node of this machine, this node first, and the
+        names of the nodes that did not answer. Switches greenlets."""
         leases = list(self.leases().values())
-        own_host = leases[0].host
+        own_host = leases[0].host  # this node is the first
         here = [lease for lease in leases if lease.host == own_host]
         answers, missing = self._ask(here, "metrics", encode(None))
         metrics = [self.own_metrics()]
@@ -510,6 +533,8 @@ class Overview(Struct, frozen=True):
     def _ask(
         self, leases: Collection[Lease], kind: str, body: bytes
     ) -> tuple[dict[str, bytes], list[str]]:
+        """Query the other nodes among ``leases``. Returns the encoded answers
+        by node, and the nodes that did not answer."""
         own_node = self.own_lease().node
         others = [lease for lease in leases if lease.node != own_node]
         if self.rpc is None or not others:

@@ -53,7 +53,8 @@ class Lease(Struct, frozen=True):
     draining: bool = False
     version: int = 1
     birth: int = 0
-    """Identifies the process across its epochs; 0: an older version."""
+    """Identifies the process across its epochs; 0: the node has an older
+    version, which does not say it."""
     clients: str = ""
     """``ip:port`` to which clients connect, for operators; may be empty."""
     unsettled: bool = False
@@ -62,8 +63,8 @@ class Lease(Struct, frozen=True):
     database: str = ""
     """The id of its database; empty without a database."""
     features: str = ""
-    """Empty: nodes of the release before compare it with the names of their
-    features, which are fewer."""
+    """Always empty. Nodes of an older release compare a list here with the
+    names of their own features, which are fewer."""
     marks: bool = False
     """Whether the node leaves a mark in Redis when it has registered all its
     sessions. Without the mark, a user whom the registry does not know may still
@@ -93,9 +94,11 @@ class Session(Struct, gc=False, eq=False):
 
     ``id`` is known before the registry answers, so that a session whose
     registration was lost can still be unregistered or registered again. The
-    registry sets ``number`` (0: none yet) and ``generation``. If two sessions
-    exclude each other, the one with the higher number stays. Numbers are in the
-    order in which sessions began, also for sessions that are registered late.
+    registry sets ``number`` (0: not registered yet) and ``generation``. If two
+    sessions exclude each other, the one with the higher number stays. Numbers
+    are in the order in which sessions began, also for sessions that are
+    registered late. ``policy``: which sessions exclude each other, see
+    :class:`SessionRegistration`. ``began``: monotonic time of the begin.
     """
 
     app: str
@@ -119,10 +122,12 @@ class Session(Struct, gc=False, eq=False):
 
 
 class SessionRef(Struct, frozen=True, gc=False):
-    """A user's addressed session: ``id`` on the node with ``epoch``.
+    """An addressed session of a user: the session ``id`` on the node with
+    ``epoch``.
 
-    ``id`` 0: that node may have sessions of the user that the registry does not
-    know. It has not registered all sessions yet since Redis may have lost some.
+    If ``id`` is 0, this is no session, but a node that may have sessions of the
+    user that the registry does not know. Redis may have lost sessions, and the
+    node has not registered all its sessions again yet.
     """
 
     epoch: int
@@ -132,12 +137,14 @@ class SessionRef(Struct, frozen=True, gc=False):
 
 
 def is_found(refs: Iterable[SessionRef]) -> bool:
-    """Whether one of these is a session."""
+    """Whether one of these is a session, and not only a node that may have
+    sessions."""
     return any(ref.id for ref in refs)
 
 
 class ReportedMembers(Struct, frozen=True, gc=False):
-    """Number of connections of this node in a channel; 0: none left."""
+    """The number of connections of this node in a channel. 0 means that the
+    node has no members there any more."""
 
     app: str
     channel: str
@@ -147,10 +154,11 @@ class ReportedMembers(Struct, frozen=True, gc=False):
 class SessionRegistration(Struct, gc=False):
     """The result of registering a session.
 
-    The session is addressed, or one of these: ``refused`` (policy ``refuse``;
-    ``others`` are the sessions that block it; nothing was changed),
-    ``superseded`` (when registered again, or by a login that Redis carried out
-    late: a session with a higher number exists).
+    Usually the session is addressed now. Otherwise one of these is true.
+    ``refused``: its policy is ``refuse``, and the sessions ``others`` block it;
+    nothing was changed. ``superseded``: a session with a higher number exists.
+    That happens if the session is registered again, or if Redis carried out its
+    login late.
 
     ``replaced`` are sessions that are no longer addressed, of any node. Under
     ``newest`` their nodes forget them silently, under ``single`` and ``refuse``
@@ -173,9 +181,11 @@ class SessionRegistration(Struct, gc=False):
 class Claim(Struct, frozen=True, gc=False):
     """The result of claiming a message id.
 
-    ``mine``: deliver, then settle the claim. ``repeat``: the id was accepted
-    before. ``pending``: claimed by another request whose outcome is open; ask
-    again later. A claim that is never settled expires after 10 s.
+    ``mine``: deliver the message, then settle the claim. ``repeat``: the id was
+    accepted before. ``pending``: another request has claimed the id, and its
+    outcome is not known yet; ask again later. A claim that is never settled
+    expires after 10 s. ``token`` proves who has the claim; ``""``: nothing is
+    claimed, so nothing has to be settled.
     """
 
     key: str
@@ -242,8 +252,9 @@ def own_address() -> str:
 
 
 def advertised_address(advertise: str, only_local: bool) -> str:
-    """The address for other nodes: the setting, else one of this machine
-    (loopback if ``only_local``)."""
+    """The address under which other nodes reach this one: the setting
+    ``advertise``, else an address of this machine (loopback if
+    ``only_local``)."""
     if advertise:
         return advertise
     return _LOOPBACK if only_local else own_address()
@@ -256,7 +267,8 @@ def node_name(advertise: str, rpc_port: int) -> str:
 
 
 EPOCH: Final = 1
-"""The only epoch, because no other node can remember an earlier one."""
+"""The epoch of a node without Redis. It need not be new at each start, because
+no other node can remember an earlier one."""
 
 
 class SoloRegistry:
@@ -280,13 +292,13 @@ class SoloRegistry:
         return bool(self._leases)
 
     def leases(self) -> Mapping[int, Lease]:
-        """The live leases by epoch, own included, about a second old. Never
-        switches greenlets."""
+        """The live leases by epoch, as of about a second ago. The lease of this
+        node is included. Never switches greenlets."""
         return self._leases
 
     reachable = leases
-    """The live leases. Leases that have run out although their nodes may live
-    are in it as draining. Never switches greenlets."""
+    """The live leases, and leases that have run out although their nodes may
+    still live. The latter are marked as draining. Never switches greenlets."""
 
     def report(
         self,
@@ -323,10 +335,12 @@ class LocalValues(Service):
 
     clock: Callable[[], float] = monotonic
     _values: OrderedDict[str, tuple[bytes, float]] = field(default_factory=OrderedDict)
-    """Key → value and end, the oldest first."""
+    """Key → a value, and the time of the clock at which it expires. The value
+    that was stored first comes first."""
 
     def put_value(self, key: str, value: bytes, seconds: float) -> None:
-        """Store a value for a time."""
+        """Store a value for ``seconds``. Forgets the oldest values if they have
+        expired or if there are too many."""
         now = self.clock()
         self._values.pop(key, None)
         self._values[key] = value, now + seconds
@@ -344,6 +358,7 @@ class LocalValues(Service):
         return None
 
     def remove_value(self, key: str) -> bool:
-        """Delete a value. Of several callers at once, one gets True."""
+        """Delete a value. Returns whether there was a value. If several callers
+        delete it at once, only one of them gets True."""
         _, end = self._values.pop(key, (b"", 0.0))
         return end > self.clock()

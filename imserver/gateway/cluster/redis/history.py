@@ -31,10 +31,11 @@ from imserver.gateway.cluster.redis.scripts import (
 from imserver.gateway.model import Event
 
 ID_SECONDS: Final = 60
+"""How long the history remembers the id of a publication."""
 _ID_MS: Final = ID_SECONDS * SECOND_MS
 _NO_ID_MS: Final = 10_000
-"""How long a publication without an id is remembered. It is longer than the
-time of a pipeline, which may repeat the call."""
+"""How long the random id of a publication without an id is remembered. A
+pipeline may repeat a call, and the time is longer than a pipeline takes."""
 _EPOCH_MS: Final = int(EPOCH_SECONDS * SECOND_MS)
 _ID_BYTES: Final = 12
 _ERASED_TOGETHER: Final = 100
@@ -43,8 +44,8 @@ _SCANNED_KEYS: Final = 1000
 """How many keys Redis visits in a step of an erasure."""
 _LIST: Final = b":list"
 _KEY: Final = re.compile(rb"(.*?)\}(|:list|:id:.{%d})" % _ID_BYTES, re.DOTALL)
-"""The part of a key behind the app: the channel, and a mark of the kind of data
-under the key."""
+"""The part of a key after the app: the channel, and after the brace the kind of
+data under the key: nothing, ``:list``, or ``:id:`` and a digest."""
 _decode = msgspec.msgpack.Decoder(Event).decode
 
 
@@ -57,8 +58,9 @@ class RedisHistory:
     the data differs from the life in the channel. ``single``: Redis is no
     Cluster. The data of a Redis Cluster have no life: after a failover,
     channels continue in their epoch with the remaining publications.
-    ``created``: when an app was created. The keys contain it: an app that is
-    created anew does not read the history of the deleted one, which expires.
+    ``created``: returns when an app was created. The time is part of the keys.
+    So an app with the name of a deleted one does not read its history, which
+    expires.
     """
 
     def __init__(
@@ -71,9 +73,10 @@ class RedisHistory:
     def append_each(
         self, app: str, publications: Sequence[Retained]
     ) -> list[Event] | None:
-        """See :class:`LocalHistory`. None: some may be stored. An id that any
-        node has stored in the channel less than :data:`ID_SECONDS` ago keeps
-        its offset."""
+        """See :class:`LocalHistory`. Returns None if Redis did not answer; then
+        some of the publications may be stored. A publication with an id that
+        any node has stored in the channel less than :data:`ID_SECONDS` ago is
+        not stored again, and gets the offset of the first one."""
         commands: list[Command] = []
         for publication in publications:
             hash_key, list_key = self._keys(app, publication.channel)
@@ -83,7 +86,8 @@ class RedisHistory:
             else:
                 digest = secrets.token_bytes(_ID_BYTES)
                 id_ms = _NO_ID_MS
-            keys = (hash_key, list_key, hash_key + b":id:" + digest, *self._life)
+            id_key = hash_key + b":id:" + digest
+            keys = (hash_key, list_key, id_key, *self._life)
             commands.append(
                 (
                     "EVALSHA",
@@ -123,11 +127,14 @@ class RedisHistory:
         return _page(replies[0], reverse)
 
     def positions(self, app: str, channels: Sequence[str]) -> list[Position] | None:
-        reading = [self._reading(app, channel, None, 0, False) for channel in channels]
+        reading = [
+            self._reading(app, channel, since=None, limit=0, reverse=False)
+            for channel in channels
+        ]
         replies = self.pipeline.execute_all(reading)
         if replies is None:
             return None
-        return [_page(reply, False).position for reply in replies]
+        return [_page(reply, reverse=False).position for reply in replies]
 
     def remove(self, app: str, channel: str) -> bool | None:
         _, publications = self._keys(app, channel)
@@ -141,6 +148,7 @@ class RedisHistory:
         """See :class:`LocalHistory`. Reads the names of all keys in Redis, in
         steps."""
         start = self._key(app, "").removesuffix(b"}")
+        # The name of an app may have characters with a meaning in patterns.
         pattern = re.sub(rb"([\\\[\]*?])", rb"\\\1", start) + b"*"
 
         cursor = b""
@@ -163,9 +171,12 @@ class RedisHistory:
         return True
 
     def _erase(self, key: bytes, user: str, name: str) -> Any:
-        """Erase the publications of a user in a list, the newest first. So no
-        publication is missed if others are added or removed meanwhile. None if
-        Redis does not answer."""
+        """Erase the publications of a user in a list. Returns None if Redis did
+        not answer.
+
+        Begins with the newest and counts from the end. So no publication is
+        missed if others are added or removed meanwhile.
+        """
         count = _ERASED_TOGETHER
         already_read = 0
         while count == _ERASED_TOGETHER:
@@ -179,8 +190,9 @@ class RedisHistory:
             count, publications = replies[0]
             already_read += count
 
-            # The script looks for the bytes of the user, which may stand
-            # elsewhere in a publication.
+            # The script finds the bytes of the user anywhere in a publication,
+            # so the sender is compared here. Pairs are a publication and its
+            # replacement.
             pairs: list[bytes] = []
             for publication in publications:
                 event = _decode(publication)
@@ -195,8 +207,9 @@ class RedisHistory:
     def _reading(
         self, app: str, channel: str, since: Position | None, limit: int, reverse: bool
     ) -> Command:
+        """The command that reads a page; see :meth:`read`."""
         keys = (*self._keys(app, channel), *self._life)
-        after = -1 if since is None else since.offset
+        after = -1 if since is None else since.offset  # -1: from the oldest
         return (
             "EVALSHA",
             READ_HISTORY,
@@ -210,11 +223,13 @@ class RedisHistory:
         )
 
     def _keys(self, app: str, channel: str) -> tuple[bytes, bytes]:
+        """The keys of the hash and of the list of a channel."""
         key = self._key(app, channel)
         return key, key + _LIST
 
     def _key(self, app: str, channel: str) -> bytes:
-        # U+0000 is in no name of an app, a colon may be in both.
+        # U+0000 separates app and channel, because no name of an app has it. A
+        # colon may be in both.
         return b"imserver:history:%d:{%b\0%b}" % (
             self._created(app),
             encoded(app),
@@ -223,6 +238,9 @@ class RedisHistory:
 
 
 def _page(reply: Any, reverse: bool) -> HistoryPage:
+    """The page in a reply of READ_HISTORY: the epoch, the offset of the newest
+    publication, the offset of the first one on the page, and the page, always
+    the oldest first."""
     epoch, top, first, publications = reply
     epoch = epoch.decode()
     events = [

@@ -49,6 +49,11 @@ class LeaseLost(Exception):
     """Redis no longer has this epoch, after a long pause or a flush."""
 
 
+_NO_VERSION: Final = b"-1"
+"""With this version, the next refresh reads all leases, whether they have
+changed or not."""
+
+
 class LeaseTable:
     """The leases as of the last refresh. Owner: the :class:`LeaseKeeper`; never
     switches greenlets."""
@@ -61,15 +66,16 @@ class LeaseTable:
         """Dead epochs that may have left data behind."""
         self.last_epoch = 0
         """The highest epoch at the last refresh."""
-        self.version = b"-1"
+        self.version = _NO_VERSION
+        """The version of these leases in Redis."""
 
     def overdue(self) -> list[Lease]:
-        """Leases that were live and have run out, or were lost with the data of
-        Redis, until :meth:`forget`.
+        """Leases that were live, and then ran out or were lost with the data of
+        Redis. :meth:`forget` removes them.
 
-        Their nodes have neither left nor joined again, and may still serve
-        their users: a busy one renews its lease too late. They count as
-        draining, because they should get nothing new.
+        Their nodes have neither left nor joined again. They may still serve
+        their users, because a busy node renews its lease too late. The leases
+        are marked as draining, so that these nodes get nothing new.
         """
         if self.reachable is self.live:
             return []
@@ -77,7 +83,7 @@ class LeaseTable:
         return [lease for epoch, lease in leases if epoch not in self.live]
 
     def is_dead(self, epoch: int) -> bool:
-        """Whether an epoch is over. One that began after the last refresh
+        """Whether an epoch is over. An epoch that began after the last refresh
         counts as live."""
         return epoch not in self.live and epoch <= self.last_epoch
 
@@ -94,12 +100,17 @@ class LeaseTable:
         lives: Sequence[bytes],
         left: Collection[bytes],
     ) -> bool:
-        """Apply the reply of :data:`RENEW`. True if the set of live epochs has
-        changed."""
+        """Apply values from the reply of :data:`RENEW`. Returns whether the set
+        of live epochs has changed.
+
+        ``lives``: the live leases as epoch, JSON, epoch, JSON and so on; empty
+        if they have not changed since ``version``. ``left``: the epochs of
+        nodes that have ended in good order.
+        """
         self.version = version
         self.last_epoch = int(last_epoch)
         self.dead_epochs = tuple(int(epoch) for epoch in dead_epochs)
-        if not lives:  # they are those of the last refresh
+        if not lives:
             return False
 
         live = {}
@@ -108,20 +119,22 @@ class LeaseTable:
             live[int(epoch)] = msgspec.structs.replace(lease, epoch=int(epoch))
         changed = live.keys() != self.live.keys()
         left_epochs = set(map(int, left))
-        before = {
+        remaining = {
             epoch: lease
             for epoch, lease in self.reachable.items()
             if epoch not in left_epochs
         }
-        self._set(live, before)
+        self._set(live, remaining)
         return changed
 
-    def _set(self, live: Mapping[int, Lease], before: Mapping[int, Lease]) -> None:
-        """``before``: the leases of nodes that were reachable, and have not
-        left. A node that has joined again is in ``live``."""
+    def _set(self, live: Mapping[int, Lease], remaining: Mapping[int, Lease]) -> None:
+        """Set the live leases. A lease in ``remaining`` that is not live becomes
+        overdue, unless its node has joined again with another epoch.
+        ``remaining``: the leases of nodes that were reachable, and have not
+        left."""
         live_nodes = {lease.node for lease in live.values()}
         overdue = {}
-        for epoch, lease in before.items():
+        for epoch, lease in remaining.items():
             if epoch not in live and lease.node not in live_nodes:
                 overdue[epoch] = msgspec.structs.replace(lease, draining=True)
 
@@ -136,17 +149,17 @@ class LeaseTable:
         refresh confirms or drops it."""
         if self.is_newer(lease.epoch):
             self._set({**self.live, lease.epoch: lease}, self.reachable)
-            self.version = b"-1"
+            self.version = _NO_VERSION
 
     def forget(self, epoch: int) -> None:
         """Remove an earlier epoch of this node, or an overdue one. The next
         refresh reads all leases."""
-        reachable = dict(self.reachable)
-        reachable.pop(epoch, None)
+        remaining = dict(self.reachable)
+        remaining.pop(epoch, None)
         live = dict(self.live)
         live.pop(epoch, None)
-        self._set(live, reachable)
-        self.version = b"-1"
+        self._set(live, remaining)
+        self.version = _NO_VERSION
 
 
 def _no_lease() -> Lease:
@@ -161,6 +174,8 @@ class LeaseKeeper(Service):
     lease_seconds: float
     renew_seconds: float
     on_replaced: Callable[[Sequence[bytes]], object]
+    """Called with the entries of sessions of this node that are no longer
+    addressed."""
     table: LeaseTable = field(default_factory=LeaseTable)
     lease: Lease = field(default_factory=_no_lease)
     past_epochs: tuple[int, ...] = ()
@@ -174,23 +189,29 @@ class LeaseKeeper(Service):
     """Milliseconds of Redis's clock at second 0 of :func:`clock`, or a little
     more."""
     _until: float = 0.0
+    """Time of :func:`clock` at which the lease expires; 0: there is no lease."""
     _renewed_at: float = 0.0
+    """Time of the last renewal; minus infinity: renew at the next refresh."""
     _listed_at: float = 0.0
+    """Time at which the node was last entered into the lists of servers."""
     _written: bytes = b""
+    """The lease as Redis has it; ``b""``: not known, so it is written again."""
     _replaced_seen: Sequence[bytes] = ()
+    """The entries of replaced sessions that this node has read. The next
+    renewal removes them from Redis."""
 
     def dead_epochs(self) -> str:
-        """Epochs whose sessions and channels do not count, in the form for
-        scripts; usually none."""
+        """Epochs whose sessions and channels do not count, in the form
+        ``,12,14,``, in which scripts search for ``,12,``. Usually empty."""
         dead = self.past_epochs + self.table.dead_epochs
         if dead:
             return f",{','.join(map(str, dead))},"
         return ""
 
     def redis_ms(self, seconds_ago: float) -> int:
-        """The time of Redis ``seconds_ago``, in the milliseconds of its
-        scripts, by the last refresh. It is never too early, and too late by at
-        most a part of a round trip."""
+        """The time that the clock of Redis showed ``seconds_ago``, in the
+        milliseconds of its scripts. It is estimated by the last refresh: never
+        too early, and too late by less than a round trip."""
         return int(self._redis_ms + (clock() - seconds_ago) * SECOND_MS)
 
     def alive(self) -> bool:
@@ -202,20 +223,24 @@ class LeaseKeeper(Service):
         """Take a new epoch. Until Redis has answered, the node still reaches
         the other nodes. Raises RedisUnavailable, or StartError if this node
         must not join. Switches greenlets."""
-        past = self.lease.epoch
+        past = self.lease.epoch  # 0: this is the first one
         table = self.table
         self._until = 0.0
         lease = msgspec.structs.replace(
             self.lease, epoch=0, unsettled=past != 0 or self.lease.unsettled
         )
+        # Redis may have come back with older data, so it is told the highest
+        # epoch that this node knows.
         highest = max(table.last_epoch, past, *self.past_epochs, *table.live)
 
+        # Joins again if the cluster expects other feature names.
         while True:
             data = msgspec.json.encode(lease)
             began = clock()
             result, text = self._reply(self._joining(lease, data, highest))
             if result == b"ok":
                 break
+            # The text is a node or a machine, or the expected feature names.
             other = text.decode("utf-8", "replace")
             if result != b"names":
                 raise StartError(_REFUSALS[result].format(other=other, lease=lease))
@@ -244,7 +269,8 @@ class LeaseKeeper(Service):
         draining: bool,
         unsettled: bool = False,
     ) -> bool:
-        """Update the lease; True if it should be renewed at once. Never
+        """Update the lease. Returns whether it should be renewed at once,
+        because the node began or ceased to drain or to be unsettled. Never
         switches greenlets."""
         urgent = (draining, unsettled) != (self.lease.draining, self.lease.unsettled)
         if urgent:
@@ -259,8 +285,8 @@ class LeaseKeeper(Service):
         return urgent
 
     def report_database(self, database: str) -> None:
-        """Publish the database id with the next renewal, at once. Never
-        switches greenlets."""
+        """Publish the database id with the next refresh, which renews the lease
+        even if that is not due. Never switches greenlets."""
         self._renewed_at = -math.inf
         self.lease = msgspec.structs.replace(self.lease, database=database)
 
@@ -272,11 +298,11 @@ class LeaseKeeper(Service):
             self.lease = msgspec.structs.replace(self.lease, marks=True)
 
     def refresh(self) -> bool:
-        """Read the leases, and renew the lease of this node if due. True if the
-        set of live epochs has changed. Switches greenlets. Raises
-        RedisUnavailable and :class:`LeaseLost`."""
+        """Read the leases, and renew the lease of this node if that is due.
+        Returns whether the set of live epochs has changed. Switches greenlets.
+        Raises RedisUnavailable and :class:`LeaseLost`."""
         began = clock()
-        earliest = time.time()
+        began_unix = time.time()
         renews = began - self._renewed_at >= self.renew_seconds * _RENEWAL_SLACK
         reply = self._reply(self._renewal(renews), *self._listing(began))
         if reply[0] == 0:
@@ -290,9 +316,11 @@ class LeaseKeeper(Service):
             reply
         )
         self._redis_ms = int(ms) - began * SECOND_MS
-        # Redis has read its clock somewhere within the round trip.
+        # Redis has read its clock at some time within the round trip. If that
+        # time lies between the two times of this node, the clocks agree, and
+        # both differences are 0.
         redis_time = (EPOCH_MS + int(ms)) / SECOND_MS
-        ahead = max(earliest - redis_time, 0.0)
+        ahead = max(began_unix - redis_time, 0.0)
         behind = min(time.time() - redis_time, 0.0)
         self.clock_seconds = ahead + behind
 
@@ -304,7 +332,8 @@ class LeaseKeeper(Service):
         return changed
 
     def leave(self, clean: bool) -> None:
-        """Give the lease back. Raises RedisUnavailable. Switches greenlets."""
+        """Give the lease back. ``clean``: the node leaves no sessions or
+        channels behind. Raises RedisUnavailable. Switches greenlets."""
         epoch = self.lease.epoch
         node = self.lease.node
         self._until = 0.0
@@ -322,7 +351,8 @@ class LeaseKeeper(Service):
         self.link.exchange(commands)
 
     def _joining(self, lease: Lease, data: bytes, highest: int) -> Command:
-        """The command that takes an epoch above ``highest``."""
+        """The command that takes an epoch above ``highest``. ``data`` is the
+        encoded ``lease``."""
         return (
             "EVALSHA",
             JOIN,
@@ -338,18 +368,18 @@ class LeaseKeeper(Service):
         )
 
     def _renewal(self, renews: bool) -> Command:
-        """The command that reads the leases, and renews the lease of this
-        node."""
-        milliseconds = 0
-        data = b""
+        """The command that reads the leases. If ``renews``, it also renews the
+        lease of this node, and writes the lease if it has changed."""
+        milliseconds = 0  # the script does not renew
+        data = b""  # the script does not write the lease
+        # The epoch is not part of the stored lease, but its key.
         lease = msgspec.structs.replace(self.lease, epoch=0)
         if renews:
             milliseconds = int(self.lease_seconds * SECOND_MS)
-            data = msgspec.json.encode(lease)
-            if data == self._written:
-                data = b""  # as Redis has it
-            else:
-                self._written = data
+            encoded_lease = msgspec.json.encode(lease)
+            if encoded_lease != self._written:
+                data = encoded_lease
+                self._written = encoded_lease
 
         # Redis drops the entries that were seen, if they are still the first.
         first_seen = self._replaced_seen[0] if self._replaced_seen else b""
@@ -368,8 +398,8 @@ class LeaseKeeper(Service):
         )
 
     def _listing(self, now: float) -> list[Command]:
-        """Commands that renew the server lists of the original servers, once
-        per minute."""
+        """Commands that enter this node into the server lists of the original
+        servers. Empty if that was done less than a minute ago."""
         if now - self._listed_at < _LIST_SECONDS:
             return []
         self._listed_at = now
@@ -382,8 +412,8 @@ class LeaseKeeper(Service):
         return commands
 
     def _reply(self, *commands: Command) -> Any:
-        """The reply to the first command. After a failure everything is written
-        again."""
+        """Execute commands, and return the reply to the first one. After a
+        failure, the next refresh writes and reads everything again."""
         is_written = False
         try:
             reply = self.link.exchange(commands)[0]
@@ -392,7 +422,7 @@ class LeaseKeeper(Service):
             if not is_written:
                 self._written = b""
                 self._listed_at = 0.0
-                self.table.version = b"-1"
+                self.table.version = _NO_VERSION
         if isinstance(reply, RedisUnavailable):
             raise reply
         if isinstance(reply, ErrorReply):
@@ -406,6 +436,7 @@ def written_key(what: Literal["buckets", "channel-buckets"], epoch: int) -> str:
     return f"{{imserver}}:written-{what}:{epoch}"
 
 
+# Result of the script JOIN → why the node must not join.
 _REFUSALS: Final = {
     b"fingerprint": "the cluster has another secret than this node (seen at node "
     "{other}): give all nodes the same server.secret_file, "

@@ -1,13 +1,13 @@
-"""Marks, which tell the nodes that have registered all their sessions on a
-server of Redis since it may have lost data.
+"""Marks, which say which nodes have registered all their sessions on a server
+of Redis since it may have lost data.
 
 A user whom the registry does not know is absent only if all nodes have
 registered their sessions. A server that was restarted, has failed over or was
 flushed may have lost sessions of nodes that do not know it yet. So each node
 leaves a mark, its epoch, beside the sessions: in a hash that begins anew
 whenever its server may have lost data. A node that does not find a user reads
-the marks and looks again behind them, in one round trip. Nodes without a mark
-may have sessions of the user.
+the marks and then looks the user up again, in one round trip. Nodes without a
+mark may have sessions of the user.
 
 A Redis Cluster has such hashes on all masters, with the keys
 ``scripts.MARKS_IN_CLUSTER``. Slots move with their data, so marks that have
@@ -49,24 +49,29 @@ class OwnMarks:
         self._recovery = recovery
         self._lives: Sequence[Any] | None = None
         """The lives of the marks when the node began to register all its
-        sessions; None: not known."""
-        self._begun = (0, 0)
-        """The epoch and generation of that time."""
+        sessions. None: a server did not answer."""
+        self._begun_at = (0, 0)
+        """The epoch and generation in which the node began to register all its
+        sessions."""
         self._are_set = False
+        """Whether the marks were left since then."""
 
     def begin(self) -> None:
         """Read the lives of the marks, before all sessions are registered."""
         self._are_set = False
-        self._begun = (self._keeper.lease.epoch, self._recovery.generation)
+        self._begun_at = (self._keeper.lease.epoch, self._recovery.generation)
         self._lives = self._pipeline.execute_all(begin_marks(self._link.marks))
 
     def set(self) -> bool:
         """Leave the marks, because all sessions have been registered since
-        :meth:`begin`. False: a server may have lost sessions since then."""
+        :meth:`begin`. Returns False if all sessions must be registered again,
+        because a server may have lost some since then."""
         epoch = self._keeper.lease.epoch
         table = self._keeper.table
-        if self._begun != (epoch, self._recovery.generation):
-            return True  # another round follows
+        if self._begun_at != (epoch, self._recovery.generation):
+            # In the new epoch or generation all sessions are registered again
+            # anyway, and that sets the marks.
+            return True
         if self._lives is None:
             # A server did not answer. Nobody expects the marks of this node
             # before its lease says that there are some.
@@ -78,21 +83,23 @@ class OwnMarks:
             for key, life in zip(self._link.marks, self._lives, strict=True)
         ]
         replies = self._pipeline.execute_all(commands)
-        if replies is None or 0 in replies:
+        if replies is None or 0 in replies:  # 0: the marks have begun anew
             return False
         self._are_set = True
         self._keeper.report_marks()
         return True
 
     def are_lost(self) -> bool:
-        """Whether a server has lost a mark, and sessions with it: it was
-        flushed."""
+        """Whether a server lacks a mark that this node has left. Then it was
+        flushed, and has lost sessions, too."""
         epoch = self._keeper.lease.epoch
-        if not self._are_set or self._begun[0] != epoch:
+        marks_epoch, _ = self._begun_at
+        if not self._are_set or marks_epoch != epoch:
             return False
         reads = [("HGET", key, epoch) for key in self._link.marks]
         replies = self._pipeline.execute_all(reads)
-        # Meanwhile another round may have begun, which sets them anew.
+        # Looked at again after the wait: begin() may have been called
+        # meanwhile, and then the marks need not be there.
         return self._are_set and replies is not None and None in replies
 
 
@@ -100,9 +107,10 @@ class OtherMarks:
     """The marks of the other nodes. Owner of the last state that was
     read. Never switches greenlets.
 
-    A server is *proven* when it had the marks of all nodes, until there is
-    another connection, another node or another generation. While it is not, its
-    marks are read before each look-up.
+    A server is *proven* when it had the marks of all nodes. It stays proven
+    until there is another connection to Redis, another node or another
+    generation. The marks of a server that is not proven are read before each
+    look-up.
     """
 
     def __init__(
@@ -115,10 +123,13 @@ class OtherMarks:
         self._expected: tuple[int, ...] = ()
         """The epochs of the other nodes that leave marks, in order."""
         self._state = (0, 0)
+        """The number of connections and the generation for which ``_proven``
+        holds."""
         self._proven: set[str] = set()
+        """The keys of the marks on the proven servers."""
         self.are_all_proven = False
-        """Whether no marks need to be read before a look-up, as of the last
-        :attr:`expected`."""
+        """Whether all servers are proven, so that no marks need to be read
+        before a look-up. Read :attr:`expected` first, which updates this."""
 
     @property
     def expected(self) -> tuple[int, ...]:
@@ -145,14 +156,16 @@ class OtherMarks:
         self.are_all_proven = False
 
     def unproven(self, commands: Iterable[Command]) -> list[str]:
-        """The marks to be read before these commands. Usually none."""
+        """The keys of the marks that have to be read before these commands,
+        because their servers are not proven. Usually empty."""
         if not self.expected or self.are_all_proven:
             return []
         keys = set(map(self._link.mark_of, commands)) - self._proven
-        return sorted(keys - {""})
+        return sorted(keys - {""})  # "": no marks are known there
 
     def beside(self, commands: Iterable[Command]) -> list[str]:
-        """The marks on the servers of these commands."""
+        """The keys of the marks on the servers of these commands. Empty if no
+        other node leaves marks."""
         if self.expected:
             return sorted(set(map(self._link.mark_of, commands)) - {""})
         return []
@@ -160,8 +173,12 @@ class OtherMarks:
     def unmarked(
         self, keys: Sequence[str], expected: Sequence[int], replies: Sequence[Any]
     ) -> dict[str, tuple[SessionRef, ...]]:
-        """The nodes without a mark, by the key of the marks, from the replies
-        to :func:`questions`."""
+        """The nodes that have left no mark, by the key of the marks. Each is a
+        :class:`SessionRef` with id 0. Also notes which servers are proven.
+
+        ``replies`` are the replies to :func:`questions` about ``keys`` and
+        ``expected``.
+        """
         unmarked: dict[str, tuple[SessionRef, ...]] = {}
         for key, marks in zip(keys, replies, strict=True):
             if not isinstance(marks, list):
@@ -172,7 +189,8 @@ class OtherMarks:
                 unmarked[key] = tuple([SessionRef(epoch, 0, 0) for epoch in epochs])
                 self._proven.discard(key)
                 self.are_all_proven = False
-            elif expected == self._expected:  # other nodes may have come meanwhile
+            elif expected == self._expected:
+                # Otherwise nodes have come or gone since the question.
                 self._proven.add(key)
 
         if keys and not self.are_all_proven:
@@ -186,5 +204,6 @@ class OtherMarks:
 
 
 def questions(keys: Collection[str], expected: Collection[int]) -> list[Command]:
-    """The commands that read the marks of these epochs."""
+    """The commands that read the marks of the ``expected`` epochs: one command
+    for each of the ``keys``."""
     return [("HMGET", key, *expected) for key in keys]

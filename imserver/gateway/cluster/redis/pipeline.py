@@ -33,7 +33,8 @@ _PIPELINE_COMMANDS: Final = 1000
 """Commands after which a pipeline is full; commands of one call are never
 split."""
 _AT_ONCE: Final = 64
-"""Callers that are answered without a callback for each."""
+"""How many callers of a pipeline are switched to directly. The others are
+answered by a callback each."""
 _POST_SECONDS: Final = 0.25
 """How long posted commands wait for a pipeline that leaves anyway."""
 _MAX_POSTED: Final = 100_000
@@ -67,23 +68,31 @@ class Pipeline:
         self._may_send = may_send
         self._on_failure = on_failure
         self._requests: deque[tuple[Sequence[Command], Waiter[Any]]] = deque()
+        """The calls that wait for a pipeline."""
         self._posted: list[Command] = []
+        """The posted commands that wait for a pipeline. Nobody waits for their
+        replies."""
         self._busy = False
-        """A pipeline is under way, or will be sent at the end of this turn."""
-        self._callers: list[tuple[int, int, Waiter[Any]]] = []
+        """Whether a pipeline is under way, or will be sent at the end of this
+        turn."""
         self._commands: list[Command] = []
-        """The commands of the pipeline that is under way. ``_callers`` are its
-        callers with their parts."""
+        """The commands of the pipeline that is under way."""
+        self._callers: list[tuple[int, int, Waiter[Any]]] = []
+        """The callers that wait for the pipeline that is under way. Each has
+        the index of its first command, the index after its last command, and
+        the waiter to answer."""
         self._handed_over = False
-        """The greenlet has to exchange it."""
+        """Whether the greenlet has to exchange the pipeline."""
         self._idle: Waiter[None] | None = None
-        """Where the greenlet waits."""
+        """The waiter of the greenlet while it has nothing to do."""
         # Under load the next pipeline leaves at once, and the timer does not
         # fire. It repeats: a fired one-shot timer would fire at once when
         # restarted.
         self._timer = get_hub().loop.timer(0.0, _POST_SECONDS)
         self._timer_runs = False
         self._post_due = False
+        """Whether posted commands have waited long enough, so that they leave
+        even without a call."""
         self._greenlet: gevent.Greenlet[..., None] | None = None
 
     def start(self) -> None:
@@ -94,6 +103,7 @@ class Pipeline:
         """Send posted commands if possible, and end. Waiting callers get None.
         Switches greenlets."""
         if self.admits_calls:
+            # The posted commands leave with this one.
             self._execute([_PROBE])
         self.admits_calls = False
         if self._greenlet is not None:
@@ -104,8 +114,9 @@ class Pipeline:
         self._answer_none()
 
     def execute(self, commands: Sequence[Command]) -> list[Any] | None:
-        """The replies to ``commands``, with exceptions for single ones that
-        failed; None: no answer. Switches greenlets."""
+        """Send commands and wait for their replies. The reply to a command that
+        failed is an exception. Returns None if Redis does not answer.
+        Switches greenlets."""
         if not self.admits_calls:
             self._counters.unanswered += 1
             return None
@@ -118,14 +129,14 @@ class Pipeline:
         return replies
 
     def execute_all(self, commands: Sequence[Command]) -> list[Any] | None:
-        """As :meth:`execute`; None also if one command failed."""
+        """As :meth:`execute`, but returns None also if one command failed."""
         replies = self.execute(commands)
         if replies is None or any(isinstance(reply, Exception) for reply in replies):
             return None
         return replies
 
     def probe(self) -> bool:
-        """Whether Redis answers; if so the circuit closes. Switches
+        """Ask whether Redis answers. If so, calls may pass again. Switches
         greenlets."""
         if self._execute([_PROBE]) is None:
             return False
@@ -148,6 +159,7 @@ class Pipeline:
         self._wake()
 
     def _execute(self, commands: Sequence[Command]) -> list[Any] | None:
+        """As :meth:`execute`, but also while no calls may pass."""
         waiter: Waiter[Any] = Waiter()
         self._requests.append((commands, waiter))
         self._wake()
@@ -193,8 +205,8 @@ class Pipeline:
                 self._finish(None)
 
     def _received(self, result: list[Any] | RedisUnavailable | None) -> None:
-        """Take the result of the link's exchange; None if it must be done
-        again. Callback: never switches greenlets."""
+        """Take the result of the link's exchange. None means that the greenlet
+        has to repeat the exchange. Callback: never switches greenlets."""
         if result is None:
             self._hand_over()
         elif isinstance(result, RedisUnavailable):
@@ -213,7 +225,7 @@ class Pipeline:
 
     def _finish(self, replies: list[Any] | None) -> None:
         """Answer the callers of the pipeline, and send the next one at the end
-        of the turn. Callback."""
+        of the turn. If ``replies`` is None, all callers get None. Callback."""
         if replies is not None and not _USUAL.issuperset(map(type, replies)):
             for command, reply in zip(self._commands, replies, strict=True):
                 if isinstance(reply, ErrorReply):
@@ -221,7 +233,8 @@ class Pipeline:
             if RedisUnavailable in map(type, replies):
                 self._answer_unreached(replies)
 
-        # Before the callers run: they may queue commands for the next one.
+        # Before the callers run, because they may queue commands for the next
+        # pipeline.
         self._busy = False
         self._commands = []
         if replies is not None:
@@ -236,8 +249,8 @@ class Pipeline:
             self._wake()
 
     def _answer_unreached(self, replies: Sequence[Any]) -> None:
-        """Answer the callers with a command for a server that does not
-        answer."""
+        """Answer None to each caller of which a command needed a server that
+        does not answer. The other callers stay in ``_callers``."""
         self._on_failure()
         others = []
         for caller in self._callers:
@@ -249,7 +262,7 @@ class Pipeline:
         self._callers = others
 
     def _run(self) -> None:
-        """Greenlet: one exchange after the other."""
+        """Greenlet: exchange the pipelines that were handed over."""
         while True:
             if not self._handed_over:
                 idle: Waiter[None] = Waiter()
@@ -266,6 +279,8 @@ class Pipeline:
             get_hub().loop.run_callback(self._finish, replies)
 
     def _fail(self, error: RedisUnavailable) -> None:
+        """Open the circuit: no calls may pass until a probe succeeds. Drops
+        posted commands, and answers None to the queued callers."""
         if self.admits_calls:
             self.admits_calls = False
             log.warning("Redis is unavailable: %s", error)
@@ -274,10 +289,13 @@ class Pipeline:
         self._answer_none()
 
     def _answer_none(self) -> None:
+        """Answer None to all callers that wait for a later pipeline."""
         while self._requests:
-            self._answer(self._requests.popleft()[1], None)
+            _, waiter = self._requests.popleft()
+            self._answer(waiter, None)
 
     def _answer_all(self, replies: list[Any] | None) -> None:
+        """Answer all callers of the pipeline, each by its own callback."""
         callers = self._callers
         self._callers = []
         for first, last, waiter in callers:

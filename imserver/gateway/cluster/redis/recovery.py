@@ -52,6 +52,7 @@ log = logging.getLogger(__name__)
 _BATCH: Final = 100
 """How many users or buckets are handled together."""
 _MIN_PAUSE_SECONDS: Final = 0.001
+"""The shortest pause after commands that were executed at a limited rate."""
 _SCANNED_BUCKETS: Final = 1000
 """How many recorded buckets Redis visits in a step."""
 
@@ -60,8 +61,9 @@ class Interrupted(Exception):
     """Redis became unavailable. The work is repeated when it is back."""
 
 
-def _paced(pipeline: Pipeline, commands: Sequence[Command]) -> list[Any]:
-    """Execute commands, then pause for at least as long. Raises
+def _execute_paced(pipeline: Pipeline, commands: Sequence[Command]) -> list[Any]:
+    """Execute commands, then pause for at least as long as they took, so that
+    Redis has time for other commands. Returns their replies. Raises
     :class:`Interrupted`."""
     began = monotonic()
     replies = pipeline.execute(commands)
@@ -81,8 +83,8 @@ def _parts(values: Sequence[T]) -> Iterator[Sequence[T]]:
 
 
 class DeadNodeCleanup(Service):
-    """Removes the sessions and channels of dead epochs, paced. Switches all the
-    time.
+    """Removes the sessions and channels of dead epochs, at a limited rate.
+    Switches greenlets all the time.
 
     For an epoch without recorded buckets (an older version, or Redis has lost
     them) it reads all buckets of ``apps`` and of the apps in its lease.
@@ -93,7 +95,8 @@ class DeadNodeCleanup(Service):
     apps: Collection[str]
 
     def run(self, epochs: Collection[int], is_live: Callable[[str], bool]) -> None:
-        """Clean up after these epochs. Raises :class:`Interrupted`."""
+        """Clean up after these epochs. ``is_live``: whether the node with this
+        id has a live lease. Raises :class:`Interrupted`."""
         self._clean_channels(epochs)
         leases = self.pipeline.execute([("HMGET", DEAD_EPOCHS, *epochs)])
         if leases is None:
@@ -104,28 +107,31 @@ class DeadNodeCleanup(Service):
         buckets_by_app: BucketsByApp = {}
         for epoch, data in zip(epochs, leases[0], strict=True):
             apps = list(self.apps)
-            if data and data != b"{}":
+            if data and data != b"{}":  # {}: Redis has lost the lease
                 lease = decode_lease(data)
                 nodes[lease.node] = lease.clients
                 apps += lease.counts
-            if not self._read_buckets(epoch, buckets_by_app):
-                buckets_by_app |= dict.fromkeys(apps)
+            if not self._add_buckets(epoch, buckets_by_app):
+                for app in apps:
+                    buckets_by_app[app] = None  # all its buckets
 
         users = 0
         for app, buckets in buckets_by_app.items():
             users += self._clean_app(app, buckets, epochs, nodes)
 
-        # Only now: an interrupted cleanup begins again with the epochs.
+        # Only now, because an interrupted cleanup has to find the epochs again.
         commands: list[Command] = [
             ("DEL", written_key("buckets", epoch)) for epoch in epochs
         ]
         commands.append(("HDEL", DEAD_EPOCHS, *epochs))
         commands.append(("DEL", CLEANER))
+        # A node may have joined again with another epoch.
         dead = [node for node in nodes if not is_live(node)]
         if dead:
+            addresses = [nodes[node] for node in dead]
             commands.append(("HDEL", SERVERS, *dead))
-            commands.append(("HDEL", ACTION_SERVERS, *(nodes[node] for node in dead)))
-        _paced(self.pipeline, commands)
+            commands.append(("HDEL", ACTION_SERVERS, *addresses))
+        _execute_paced(self.pipeline, commands)
         if users or nodes:
             log.info(
                 "dead-node cleanup: %d users of %s marked offline",
@@ -134,34 +140,36 @@ class DeadNodeCleanup(Service):
             )
 
     def _clean_channels(self, epochs: Collection[int]) -> None:
+        """Remove dead epochs from the channels in the buckets that they have
+        recorded, then remove these records."""
         dead = f",{','.join(map(str, epochs))},"
         for epoch in epochs:
             record = written_key("channel-buckets", epoch)
-            (members,) = _paced(self.pipeline, [("SMEMBERS", record)])
+            (members,) = _execute_paced(self.pipeline, [("SMEMBERS", record)])
             calls: list[Command] = []
             if not isinstance(members, Exception):
-                for member in members:
+                for member in members:  # such as b"17:app"
                     number, _, app = member.partition(b":")
                     key = channel_bucket_key(app, int(number))
                     calls.append(("EVALSHA", CLEAN_ROOMS, 1, key, dead))
             for part in _parts(calls):
-                _paced(self.pipeline, part)
-            _paced(self.pipeline, [("DEL", record)])
+                _execute_paced(self.pipeline, part)
+            _execute_paced(self.pipeline, [("DEL", record)])
 
-    def _read_buckets(self, epoch: int, buckets_by_app: BucketsByApp) -> bool:
-        """Add the recorded buckets of a dead epoch. False if it has recorded no
-        buckets."""
+    def _add_buckets(self, epoch: int, buckets_by_app: BucketsByApp) -> bool:
+        """Add the buckets that a dead epoch has recorded to ``buckets_by_app``.
+        Returns False if it has recorded no buckets."""
         has_buckets = False
         record = written_key("buckets", epoch)
 
-        cursor = b""
+        cursor = b""  # Redis returns the cursor 0 at the end
         while cursor != b"0":
             scan = ("SSCAN", record, cursor or b"0", "COUNT", _SCANNED_BUCKETS)
-            (reply,) = _paced(self.pipeline, [scan])
+            (reply,) = _execute_paced(self.pipeline, [scan])
             if isinstance(reply, Exception):
                 return False
             cursor, members = reply
-            for member in members:
+            for member in members:  # such as b"17:app", or b"*:app" for all
                 number, _, name = member.partition(b":")
                 app = decoded(name)
                 buckets = buckets_by_app.setdefault(app, set())
@@ -179,8 +187,9 @@ class DeadNodeCleanup(Service):
         epochs: Collection[int],
         nodes: Collection[str],
     ) -> int:
-        """Clean these buckets of an app (None: all). Returns the number of
-        users without a session left."""
+        """Remove sessions of dead epochs from these buckets of an app (None:
+        from all its buckets). Returns the number of users who have no session
+        left."""
         numbers = range(BUCKETS) if buckets is None else sorted(buckets)
         offline = 0
         dead = f",{','.join(map(str, epochs))},"
@@ -188,7 +197,7 @@ class DeadNodeCleanup(Service):
             keys = [bucket_key(app, number) for number in part]
             calls = [("EVALSHA", CLEAN_BUCKET, 1, key, dead) for key in keys]
             users: list[bytes] = []
-            for reply in _paced(self.pipeline, calls):
+            for reply in _execute_paced(self.pipeline, calls):
                 if isinstance(reply, list):
                     users += map(user_of, reply)
             for users_of_part in _parts(users):
@@ -199,14 +208,18 @@ class DeadNodeCleanup(Service):
     def _mark_offline(
         self, app: str, users: Sequence[bytes], nodes: Collection[str]
     ) -> None:
-        """Mark these users offline in their records. A user may log in
-        meanwhile: the record is read before the bucket. If that is still empty,
-        a login writes another record, which is not overwritten."""
+        """Mark these users offline in their records, if the record is of one of
+        ``nodes``.
+
+        A user may log in meanwhile. So the record is read before the sessions.
+        If there are no sessions then, a later login writes another record, and
+        the script does not overwrite that.
+        """
         keys = [record_key(app, user) for user in users]
         reads: list[Command] = [("GET", key) for key in keys]
         for user in users:
             reads.append(("HGET", bucket_of(app, user), field_of(user)))
-        replies = _paced(self.pipeline, reads)
+        replies = _execute_paced(self.pipeline, reads)
         records = replies[: len(keys)]
         refs_of_users = replies[len(keys) :]
 
@@ -218,7 +231,7 @@ class DeadNodeCleanup(Service):
             if marked is not None:
                 changes.append(("EVALSHA", REPLACE_RECORD, 1, key, record, marked))
         if changes:
-            _paced(self.pipeline, changes)
+            _execute_paced(self.pipeline, changes)
         self.counters.cleaned_users += len(users)
 
 
@@ -231,7 +244,7 @@ def extend_records(pipeline: Pipeline, sessions: Iterable[Session]) -> None:
         for session in batch:
             key = record_key(session.app, encoded(session.user))
             commands.append(("EXPIRE", key, RECORD_SECONDS))
-        _paced(pipeline, commands)
+        _execute_paced(pipeline, commands)
 
 
 NOTHING: Final = 0
@@ -245,8 +258,8 @@ class RegistryRecovery(Service, dict=True):
     """One greenlet that checks the lease once a second. Owner of ``generation``
     and of the jobs it starts.
 
-    ``reregister(extent)`` registers sessions again. ``leases_changed`` is
-    called when the set of live epochs has changed.
+    ``apps``: the apps of this node. ``reregister(extent)`` registers sessions
+    again. ``leases_changed`` is called when the set of live epochs has changed.
     """
 
     keeper: LeaseKeeper
@@ -265,9 +278,10 @@ class RegistryRecovery(Service, dict=True):
         self.up = False
         """Whether the last lease check succeeded."""
         self.pending: Extent = NOTHING
+        """The sessions that must be registered again."""
         self.rejoin = False
-        """Take a new epoch, because it is unknown what the current one has left
-        in Redis."""
+        """Whether to take a new epoch at the next tick, because it is unknown
+        what the current epoch has left in Redis."""
 
         self._links = (self.data_link, self.keeper.link)
         self._cleanup = DeadNodeCleanup(
@@ -275,15 +289,23 @@ class RegistryRecovery(Service, dict=True):
         )
         self._tick_seconds = min(1.0, self.keeper.renew_seconds)
         self._epoch = 0
+        """The epoch as of the last tick."""
         self._refusal = ""
+        """Why Redis refused the last renewal, so that a reason is logged once;
+        ``""``: it did not refuse."""
         self._is_clock_wrong = False
         self._connects = 0
+        """How many connections to Redis there were at the last look at the life
+        of its data."""
         self._life = b""
         """The life of the data in Redis; ``b""``: not known."""
         self._wake = Flag()
+        """Set to check now instead of at the next tick."""
         self._ticked = Flag()
+        """Set after each check, for :meth:`look_again`."""
         self._greenlet: gevent.Greenlet[..., None] | None = None
         self._jobs: dict[str, gevent.Greenlet[..., None]] = {}
+        """The last greenlet of each job, by the name of the job."""
 
     # --- interface ------------------------------------------------------------
 
@@ -291,8 +313,8 @@ class RegistryRecovery(Service, dict=True):
         """The first check. Raises :class:`~imserver.gateway.errors.StartError`
         and RedisUnavailable. Switches greenlets."""
         self.keeper.join()
-        self._joined()
-        self.pending = NOTHING
+        self._note_epoch()
+        self.pending = NOTHING  # the node has no sessions yet
         self.up = True
         self.pipeline.probe()
         self._check_restart()
@@ -309,8 +331,8 @@ class RegistryRecovery(Service, dict=True):
         gevent.killall(greenlets)
 
     def request(self, extent: Extent) -> None:
-        """Register sessions again as soon as possible. Never switches
-        greenlets."""
+        """Register at least these sessions again, as soon as possible. Never
+        switches greenlets."""
         self.pending = max(self.pending, extent)
 
     def wake(self) -> None:
@@ -333,7 +355,8 @@ class RegistryRecovery(Service, dict=True):
             try:
                 self._tick()
             except RedisUnavailable as error:
-                self._joined()
+                # The node may have a new epoch although a later command failed.
+                self._note_epoch()
                 if self.up or (error.refused and str(error) != self._refusal):
                     log.warning("lease not renewed: %s", error)
                 self.up = False
@@ -343,6 +366,8 @@ class RegistryRecovery(Service, dict=True):
             self._ticked.set()
 
     def _tick(self) -> None:
+        """Renew the lease or take a new one, then begin the jobs that are due.
+        Raises RedisUnavailable."""
         keeper = self.keeper
         changed = False
         try:
@@ -357,7 +382,7 @@ class RegistryRecovery(Service, dict=True):
             self._rejoin()
 
         self._check_clock()
-        self._joined()
+        self._note_epoch()
         if changed:
             self.leases_changed()
         if not self.up:
@@ -373,9 +398,10 @@ class RegistryRecovery(Service, dict=True):
         data_link, lease_link = self._links
         if not data_link.whole:
             self._job("masters", data_link.restore)
-        # An idle connection for the data may still lead to the server before.
-        is_elsewhere = data_link.is_cluster or data_link.life != lease_link.life
-        needs_probe = is_elsewhere or not self.pipeline.admits_calls
+        # After a failover, an idle connection for the data may still lead to
+        # the former master. The probe makes the link connect again.
+        may_be_elsewhere = data_link.is_cluster or data_link.life != lease_link.life
+        needs_probe = may_be_elsewhere or not self.pipeline.admits_calls
         if needs_probe and not self.pipeline.probe():
             return False
         return data_link.whole
@@ -419,6 +445,8 @@ class RegistryRecovery(Service, dict=True):
         )
 
     def _rejoin(self) -> None:
+        """Take a new epoch. Raises RedisUnavailable, also if this node must not
+        join, because a node that has started goes on trying."""
         try:
             self.keeper.join()
         except StartError as error:
@@ -427,20 +455,23 @@ class RegistryRecovery(Service, dict=True):
             ) from None
         self.rejoin = False
 
-    def _joined(self) -> None:
-        """If the epoch is new, everything has to be registered again."""
-        if self.keeper.lease.epoch != self._epoch:
-            self._epoch = self.keeper.lease.epoch
-            self.data_link.counters.epochs += 1
-            self.generation += 1
-            self.request(EVERYTHING)
-            self.leases_changed()
+    def _note_epoch(self) -> None:
+        """If the node has a new epoch, request that everything is registered
+        again."""
+        if self.keeper.lease.epoch == self._epoch:
+            return
+        self._epoch = self.keeper.lease.epoch
+        self.data_link.counters.epochs += 1
+        self.generation += 1
+        self.request(EVERYTHING)
+        self.leases_changed()
 
     # --- recovery -------------------------------------------------------------
 
     def _check_restart(self) -> None:
-        """Check the life of the data after a new connection. Data of another
-        life, or of an unknown one, may lack the last writes."""
+        """After a new connection, check the life of the data. If it is another
+        life, or not known, the data may lack the last writes. Then request
+        that everything is registered again."""
         connects = sum(link.connects for link in self._links)
         if connects == self._connects:
             return
@@ -460,6 +491,9 @@ class RegistryRecovery(Service, dict=True):
             self._jobs[name] = gevent.spawn(run)
 
     def _run_reregistration(self) -> None:
+        """Job: register the pending sessions again. If it is interrupted, they
+        are pending again."""
+        # All nodes may have to do it at once.
         take_turns(len(self.keeper.table.live))
         extent = self.pending
         self.pending = NOTHING
@@ -471,6 +505,8 @@ class RegistryRecovery(Service, dict=True):
             log.exception("re-registration failed")
 
     def _run_cleanup(self) -> None:
+        """Job: clean up after the dead epochs. An interrupted cleanup is begun
+        again by a later tick."""
         table = self.keeper.table
 
         def is_live(node: str) -> bool:

@@ -62,8 +62,10 @@ from imserver.gateway.errors import StartError, StorageUnavailable
 log = logging.getLogger(__name__)
 
 _REREGISTER_SESSIONS: Final = 200
+"""How many sessions one pipeline registers again."""
 _REREGISTER_PAUSE_SECONDS: Final = 0.01
 _UNREPORTED_LIMIT: Final = 100_000
+"""Limit of the logouts that Redis has not confirmed."""
 _DEDUPE_SECONDS: Final = 43_200.0
 _FORGET_SECONDS: Final = 5.0
 """How long an erasure waits for the end of the last session of a user."""
@@ -80,9 +82,10 @@ class RedisRegistry:
     logouts that Redis has not confirmed.
 
     ``apps``: the apps of this node. ``dedupe_seconds``: lifetime of an accepted
-    message id. Methods may switch greenlets unless they say otherwise. They
-    return None if Redis does not answer within ``cluster.redis_seconds`` (at
-    once while it is known to be unavailable).
+    message id. ``created``: when an app was created, see
+    :class:`RedisHistory`. Methods may switch greenlets unless they say
+    otherwise. They return None if Redis does not answer within
+    ``cluster.redis_seconds`` (at once while it is known to be unavailable).
     """
 
     def __init__(
@@ -143,8 +146,12 @@ class RedisRegistry:
         self.history = RedisHistory(self.pipeline, single, created)
 
         self._extent: Extent = EVERYTHING
+        """Which sessions the next :meth:`reregister` gets."""
         self._unreported_ends: dict[int, Session] = {}
+        """Session id → a session that has ended, but Redis has not confirmed
+        its end."""
         self._recorder: gevent.Greenlet[..., None] | None = None
+        """Extends the readable records."""
 
     # --- the node -------------------------------------------------------------
 
@@ -153,13 +160,13 @@ class RedisRegistry:
         return self.keeper.lease
 
     def start(self, lease: Lease, events: RegistryEvents) -> Lease:
-        """Register this node; returns its lease with the epoch.
+        """Register this node. Returns its lease with the epoch.
 
-        Epoch 0: Redis is unavailable; the node works alone and is registered
-        when it is back. Raises :class:`~imserver.gateway.errors.StartError` if
-        this node must not join. Its secret or database may differ from the
-        cluster's, a live node on another machine may have its address, or Redis
-        may reject the user or password.
+        The epoch is 0 if Redis is unavailable. Then the node works alone, and
+        is registered when Redis is back. Raises
+        :class:`~imserver.gateway.errors.StartError` if this node must not join:
+        its secret or database differs from the cluster's, a live node on
+        another machine has its address, or Redis rejects the user or password.
         """
         self._events = events
         self.keeper.lease = lease
@@ -184,15 +191,16 @@ class RedisRegistry:
 
         self._channels.started()
         if self.pipeline.admits_calls:
+            # The node has no sessions yet, so all of them are registered.
             self._marks.begin()
-            self._marks.set()  # it has no sessions
+            self._marks.set()
         self.recovery.start()
         self._recorder = gevent.spawn(self._extend_records)
         return self.lease
 
     def stop(self, clean: bool = False) -> None:
-        """Give back the lease. ``clean``: no session is left; otherwise other
-        nodes clean up."""
+        """Give back the lease. ``clean``: this node has no session left.
+        Otherwise other nodes clean up after it."""
         self._end_greenlets()
         try:
             self.keeper.leave(clean and not self._unreported_ends)
@@ -265,20 +273,21 @@ class RedisRegistry:
         """Register a session under its policy, in one atomic step.
 
         ``replacing`` are sessions that are known to be dead although their
-        nodes are live: they do not block under ``refuse``. After None the
-        session is registered again later (:class:`RegistryEvents`).
+        nodes are live: they do not block under ``refuse``. Returns None if
+        Redis did not answer. Then the session is registered later
+        (:class:`RegistryEvents`).
         """
         registration = self._register(session, replacing)
         if registration is None and self.pipeline.admits_calls and self.recovery.up:
-            # This process stood still until its lease ended: it needs another
-            # one.
+            # Redis is available, so the lease has expired: this process stood
+            # still for a while. The check takes another lease.
             self.recovery.look_again()
             registration = self._register(session, replacing)
         if registration is None or not registration.refused:
             return registration
 
-        # To ask the older sessions, this node must know the nodes that joined
-        # just now.
+        # The caller asks the nodes of the blocking sessions. So this node must
+        # know the nodes that joined just now.
         table = self.keeper.table
         others = registration.others
         live_leases(table, self.recovery, [ref.epoch for ref in others])
@@ -291,6 +300,8 @@ class RedisRegistry:
     def _register(
         self, session: Session, replacing: Collection[SessionRef]
     ) -> SessionRegistration | None:
+        """Register a session as :meth:`register`, in one attempt. If that has
+        failed, requests that the session is registered again."""
         generation = self.recovery.generation
         commands = self._written.commands_before((session,), generation)
         commands.append(self._commands.register(session, replacing))
@@ -307,20 +318,24 @@ class RedisRegistry:
         for command in self._commands.after_register(session, registration):
             self.pipeline.post(command)
         if generation != self.recovery.generation:
+            # The session may have been written before Redis lost its data.
             self.recovery.request(EVERYTHING)
         return registration
 
     def unregister(self, session: Session) -> bool | None:
-        """End a session, also if its registration was not answered. True: its
-        user has no addressed session left. False: the session was no longer
-        addressed, or the user has others. None: unknown; the registry ends the
-        session later."""
+        """End a session, also if its registration was not answered.
+
+        Returns True if its user has no addressed session left, and False if the
+        user has others or the session was no longer addressed. Returns None if
+        Redis did not answer; the registry ends the session later.
+        """
         replies = self.pipeline.execute_all([self._commands.unregister(session)])
         if replies is None:
             self.recovery.request(UNREGISTERED)
             self._unreported_ends[session.id] = session
             if len(self._unreported_ends) > _UNREPORTED_LIMIT:
-                # The queue overflows: a new epoch invalidates all of them.
+                # Too many to end them one by one. A new epoch of this node
+                # invalidates all its earlier sessions.
                 self._unreported_ends.clear()
                 self.recovery.rejoin = True
             return None
@@ -330,12 +345,18 @@ class RedisRegistry:
             self.pipeline.post(command)
         if reply == NONE_LEFT:
             return True
+        # Redis does not have the session. If this node did not count it as
+        # registered, it was the last session of its user. If this node did,
+        # another session has replaced it meanwhile.
         return bool(reply == NONE_THERE and not self.registered(session))
 
     def forget_user(self, app: str, user: str) -> None:
-        """Delete the readable record, when the last session has ended: its end
-        writes the record. A user who is online again for five seconds keeps it.
-        Raises StorageUnavailable."""
+        """Delete the readable record of an erased user.
+
+        Waits until the last session has ended, because its end writes the
+        record. If the user still has a session after five seconds, the record
+        stays. Raises StorageUnavailable.
+        """
         end = monotonic() + _FORGET_SECONDS
         while True:
             refs = self.find(app, [user])
@@ -354,13 +375,14 @@ class RedisRegistry:
     def attempt(
         self, name: str, most: float, each_seconds: float, weight: float
     ) -> float | None:
-        """Count ``weight`` attempts under a name for all nodes, at most
-        ``most``.
+        """Count ``weight`` attempts under a name for all nodes, if there are
+        then no more than ``most``.
 
         Each attempt expires after ``each_seconds``. A negative weight takes
-        attempts back. Weight 0 counts nothing, and asks about one attempt.
-        Returns 0, or the seconds until the attempts could be counted. None: the
-        caller must count locally.
+        attempts back. Weight 0 counts nothing, but asks whether one attempt
+        could be counted. Returns 0 if the attempts were (or could be) counted,
+        else the seconds until they could be. Returns None if Redis did not
+        answer; then the caller must count locally.
         """
         # Names contain phone numbers, which nobody may read in Redis.
         key = "imserver:attempts:" + sha256(encoded(name)).hexdigest()
@@ -385,8 +407,9 @@ class RedisRegistry:
     def remove_value(self, key: str) -> bool:
         return bool(self._value_command("DEL", key))
 
-    def _value_command(self, name: str, key: str, *more: Any) -> Any:
-        replies = self.pipeline.execute_all([(name, "imserver:values:" + key, *more)])
+    def _value_command(self, name: str, key: str, *arguments: Any) -> Any:
+        command = (name, "imserver:values:" + key, *arguments)
+        replies = self.pipeline.execute_all([command])
         if replies is None:
             raise StorageUnavailable("Redis does not answer")
         return replies[0]
@@ -396,14 +419,15 @@ class RedisRegistry:
     def reregister(
         self, sessions: Iterable[Session]
     ) -> Iterator[tuple[Session, SessionRegistration]]:
-        """Register sessions again with their numbers, at a limited rate.
+        """Register sessions again with their numbers, at a limited rate. Yields
+        each with its result.
 
         Reads ``sessions`` lazily, a batch at a time. The caller must unregister
         a session that ends while its batch is sent. Stops early if Redis
         becomes unavailable.
         """
         waiting = iter(sessions)
-        refused = False
+        has_failed = False
         extent = self._extent
         self._extent = UNREGISTERED
         if extent == EVERYTHING:
@@ -425,7 +449,7 @@ class RedisRegistry:
             for session, reply in zip(batch, replies[len(records) :], strict=True):
                 registration = self._commands.registration(session, reply, generation)
                 if registration is None:
-                    refused = True
+                    has_failed = True
                     continue
                 for command in self._commands.after_register(session, registration):
                     self.pipeline.post(command)
@@ -435,7 +459,7 @@ class RedisRegistry:
             # the pause.
             gevent.sleep(_REREGISTER_PAUSE_SECONDS + 2 * took)
 
-        if refused:
+        if has_failed:
             self.recovery.request(UNREGISTERED)
         if extent == EVERYTHING and not self._marks.set():
             self.recovery.request(EVERYTHING)
@@ -455,8 +479,8 @@ class RedisRegistry:
         self._events.reregister(extent == EVERYTHING)
 
     def _notify_replaced(self, entries: Sequence[bytes]) -> None:
-        """Greenlet: report sessions of this node that are no longer
-        addressed."""
+        """Greenlet: report sessions of this node that are no longer addressed.
+        An entry is ``session id\\0app\\0user``."""
         self.counters.late_replacements += len(entries)
         for entry in entries:
             session_id, app, user = entry.split(b"\0", 2)

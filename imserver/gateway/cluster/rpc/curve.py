@@ -129,9 +129,10 @@ class Authenticator:
         self._zap.close()
 
     def _answer(self) -> None:
+        """Greenlet: answer ZeroMQ's requests to authenticate connections."""
         while True:
             request = self._zap.receive()
-            # Only ZeroMQ writes here, from its own thread.
+            # This should not happen: only ZeroMQ writes here.
             if len(request) < _ZAP_MIN_PARTS:
                 continue
 
@@ -153,25 +154,31 @@ class Authenticator:
                 log.error("an answer of the ZAP handler was lost")
 
     def _count(self, zmq_socket: ZmqSocket) -> None:
-        # Invalid data causes no event except the end of the connection, and a
-        # successful handshake does not name its connection. So an end counts as
-        # a refusal if its handshake failed, or if no handshake succeeded since
-        # the connection was accepted.
-        accepted: dict[int, int] = {}
-        succeeded = 0
-        failed = False
+        """Greenlet: count the refused connections, from the events of a watched
+        socket.
+
+        Invalid data causes no event except the end of the connection, and the
+        event of a successful handshake does not name its connection. So the end
+        of a connection counts as a refusal if a handshake has just failed, or
+        if no handshake has succeeded since the connection was accepted.
+        """
+        successes = 0
+        successes_before: dict[int, int] = {}
+        """File descriptor of a connection → how many handshakes had succeeded
+        when the connection was accepted."""
+        has_just_failed = False
         while True:
             # The event, and with some events the file descriptor.
             kind, descriptor = unpack("=Hi", zmq_socket.receive()[0])
             if kind == zmq.Event.ACCEPTED:
-                accepted[descriptor] = succeeded
+                successes_before[descriptor] = successes
             elif kind == zmq.Event.HANDSHAKE_SUCCEEDED:
-                succeeded += 1
+                successes += 1
             elif kind == zmq.Event.DISCONNECTED:
-                if failed or accepted.get(descriptor) == succeeded:
+                if has_just_failed or successes_before.get(descriptor) == successes:
                     self._counters.refused_peers += 1
                     self._refused()
-                accepted.pop(descriptor, None)
-                failed = False
+                successes_before.pop(descriptor, None)
+                has_just_failed = False
             else:
-                failed = True  # the next event is the end of the connection
+                has_just_failed = True  # the end of the connection comes next

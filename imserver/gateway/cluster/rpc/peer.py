@@ -80,7 +80,8 @@ class SendQueue:
         self._limit_bytes = limit_bytes
 
     def add(self, item: bytes) -> bool:
-        """Append an item. False: the queue is full."""
+        """Append an item. Returns False if the queue is full or the item is too
+        large."""
         size = self.bytes + len(item)
         if size > self._limit_bytes or len(item) > ITEM_BYTES:
             return False
@@ -91,9 +92,10 @@ class SendQueue:
         return True
 
     def take(self) -> list[bytes]:
-        """Remove and return the items of the next batch, in order; at least
-        one, unless none waits."""
+        """Remove and return the items of the next batch, in order. It has at
+        least one item, unless the queue is empty."""
         items = self.items
+        # Most queues are small enough for one batch.
         if self.bytes <= BATCH_BYTES and len(items) <= BATCH_ITEMS:
             batch = list(items)
             items.clear()
@@ -112,7 +114,7 @@ class SendQueue:
         return batch
 
     def put_back(self, batch: list[bytes]) -> None:
-        """Undo :meth:`take`."""
+        """Put the items of the last batch back to the front of the queue."""
         self.items.extendleft(reversed(batch))
         self.bytes += sum(map(len, batch))
 
@@ -135,8 +137,8 @@ class Peer:
         queue: SendQueue,
         wake: Callable[[Peer], None],
     ) -> None:
-        """``number`` is the number of the last item sent to it; ``wake``
-        schedules :meth:`flush`."""
+        """``number`` is the number of the last item sent to the peer, or 0.
+        ``wake`` schedules :meth:`flush`."""
         self.lease = lease
         self.number = number
         self.queue = queue
@@ -150,9 +152,10 @@ class Peer:
         self._rpc = rpc_context
         self._wake = wake
         self._sender: DataSender | None = None
-        self._gone = False
+        """The data channel; None while it is not connected."""
+        self._is_closed = False
         self._due = False
-        """A flush is scheduled, by this node or by ZeroMQ."""
+        """Whether a flush is scheduled, by this node or by ZeroMQ."""
         self._connected_at = 0.0
         self.blocked_since = 0.0
         """Time since which ZeroMQ accepts no items; 0: it accepts them."""
@@ -160,14 +163,17 @@ class Peer:
         """Time of the first item that was sent since something was last
         received from the peer; 0 if there is no such item."""
         self._used = True
+        """Whether anything was sent since the last :meth:`needs_probe`."""
         self._idle_since = 0.0
+        """Time of the last :meth:`needs_probe` that found the peer in use."""
         self._connect_failed = RateLimitedLog(log, "%s")
         self._overflow = RateLimitedLog(log, "peer %s: send queue full, dropping items")
 
     # --- data -----------------------------------------------------------------
 
     def send(self, item: bytes) -> bool:
-        """Queue an item. Never switches greenlets."""
+        """Queue an item. Returns False if it is dropped, because the circuit is
+        open or the queue is full. Never switches greenlets."""
         if not self.link.admits_calls:
             self._rpc.counters.refused += 1
             return False
@@ -182,12 +188,13 @@ class Peer:
 
     @property
     def waits(self) -> bool:
-        """Whether queued items may still be sent."""
+        """Whether there are queued items, and they may still be sent."""
         return bool(self.queue.items and self.link.admits_calls)
 
     def flush(self) -> bool:
-        """Pass queued items to ZeroMQ in batches. True: call again, there is
-        more. Never switches greenlets."""
+        """Pass queued items to ZeroMQ in batches. Returns whether items are
+        left that can be sent by another call. If ZeroMQ accepts no more, it
+        schedules the next call. Never switches greenlets."""
         queue = self.queue
         rpc_context = self._rpc
         lease = self.lease
@@ -203,7 +210,7 @@ class Peer:
         for turn in range(_TURN_BATCHES):
             if not queue.items:
                 break
-            before = queue.bytes
+            bytes_before = queue.bytes
             items = queue.take()
             try:
                 version = min(rpc_context.version, lease.version)
@@ -217,7 +224,7 @@ class Peer:
             self.number += len(items)
             counters.sent += len(items)
             counters.batches_sent += 1
-            counters.bytes_sent += before - queue.bytes
+            counters.bytes_sent += bytes_before - queue.bytes
 
         self.blocked_since = 0.0
         self._unanswered_since = self._unanswered_since or monotonic()
@@ -225,13 +232,16 @@ class Peer:
         return bool(queue.items)
 
     def _block(self, moved: bool = False) -> None:
-        # ZeroMQ wakes the flusher when it accepts items again.
+        """Wait until ZeroMQ accepts items again. ``moved``: it has just
+        accepted some, so the time of the blockade begins anew."""
+        # ZeroMQ wakes the flusher, so send() must not schedule it.
         self._due = True
         if moved or not self.blocked_since:
             self.blocked_since = monotonic()
 
     def _connect(self) -> DataSender:
-        if self._gone:
+        """Connect the data channel. Raises PeerUnavailable."""
+        if self._is_closed:
             raise PeerUnavailable(self.lease.node, "its lease is gone")
         zmq_socket = self._rpc.connect_to(
             self.lease, zmq.PUSH, self.lease.data, self._writable
@@ -241,6 +251,7 @@ class Peer:
         return self._sender
 
     def _writable(self) -> None:
+        """Callback: ZeroMQ accepts items."""
         if self.blocked_since:
             self._wake(self)
 
@@ -249,8 +260,9 @@ class Peer:
     def query(
         self, kind: str, body: bytes, seconds: float, slow: bool = False
     ) -> bytes:
-        """Query the peer for at most ``seconds`` (``slow``: by
-        :meth:`ControlChannel.query_slowly`). Raises PeerUnavailable."""
+        """Query the peer for at most ``seconds``, and return its answer.
+        ``slow``: query by :meth:`ControlChannel.query_slowly`. Raises
+        PeerUnavailable."""
         if not self.link.admits_calls:
             raise PeerUnavailable(self.lease.node, "its circuit is open")
         self._used = True
@@ -261,7 +273,7 @@ class Peer:
             answer = query(kind, body, seconds)
         finally:
             if admitted_calls and not breaker.admits_calls:
-                self._opened()
+                self._note_open_circuit()
         self._unanswered_since = 0.0
         return answer
 
@@ -272,9 +284,11 @@ class Peer:
         self.control.lease = lease
         self.number = 0
 
-    def _opened(self) -> None:
+    def _note_open_circuit(self) -> None:
+        """Count a circuit that has opened, and let the peer be probed soon."""
         self._rpc.counters.breaker_opens += 1
-        # Probe soon whether it is slow or down.
+        # A probe is due when the peer was silent for too long. So this counts
+        # as the begin of such a silence.
         if not self._unanswered_since:
             self._unanswered_since = monotonic() - self._rpc.seconds.silence
 
@@ -291,8 +305,9 @@ class Peer:
         )
 
     def needs_probe(self, now: float) -> bool:
-        """Whether to probe the peer; closes idle channels. Call it now and then
-        while :attr:`active`."""
+        """Whether to probe the peer now. Also closes idle channels, and opens
+        the circuit if the send queue has stalled. Call it regularly while the
+        peer is :attr:`active`."""
         seconds = self._rpc.seconds
         if self._used:
             self._used = False
@@ -301,37 +316,47 @@ class Peer:
             self._disconnect_data(round(SECOND_MS * seconds.idle_linger))
             self.control.disconnect()
 
-        stall_ends = self.blocked_since + seconds.stall
-        connect_ends = self._connected_at + seconds.connect
-        stalled = bool(self.blocked_since) and now > max(stall_ends, connect_ends)
-        if stalled and self._sender is not None:
-            stalled = self._is_stalled()  # not if only this loop was late
-        if stalled and self.link.admits_calls:
+        has_stalled = self._has_stalled(now)
+        if has_stalled and self.link.admits_calls:
             self.link.trip()
-            self._opened()
+            self._note_open_circuit()
             log.warning(
                 "peer %s: send queue stalled, circuit open, retrying", self.lease.node
             )
-        if stalled or not self.link.admits_calls:
+        if has_stalled or not self.link.admits_calls:
             return True
 
         since = self._unanswered_since
         return bool(since) and now - since > seconds.silence
 
+    def _has_stalled(self, now: float) -> bool:
+        """Whether ZeroMQ has accepted no items for too long. A new connection
+        has more time."""
+        if not self.blocked_since:
+            return False
+        seconds = self._rpc.seconds
+        stall_ends = self.blocked_since + seconds.stall
+        connect_ends = self._connected_at + seconds.connect
+        if now <= max(stall_ends, connect_ends):
+            return False
+        # If only this loop was late, ZeroMQ accepts items again.
+        return self._sender is None or self._is_blocked()
+
     def probe(self, seconds: float) -> bool:
-        """Ping the peer, check that its queue moves, and set the circuit
-        accordingly."""
-        limit = monotonic() + seconds
+        """Ping the peer, for at most ``seconds``, and set the circuit of the
+        node by the result. Returns whether the peer has answered and its send
+        queue moves."""
+        deadline = monotonic() + seconds
         try:
-            code, _ = self.control.call(PING, b"", limit)
+            code, _ = self.control.call(PING, b"", deadline)
         except (TimeoutError, PeerUnavailable):
             code = FAILED
         except BaseException:
             if not self.link.admits_calls:
                 self.link.failed()  # otherwise it would wait for this probe for ever
             raise
-        if code == OK and not self._is_stalled():
-            self._answered_probe()
+        if code == OK and not self._is_blocked():
+            self._note_answer()
             return True
 
         if not self.link.admits_calls:
@@ -339,23 +364,27 @@ class Peer:
             self.control.reconnect()
             reconnect_seconds = self._rpc.seconds.reconnect
             is_new = monotonic() - self._connected_at <= reconnect_seconds
-            if self._is_stalled() and not is_new:
-                self._disconnect_data(0)
+            if self._is_blocked() and not is_new:
+                # The next flush connects again.
+                self._disconnect_data(linger_ms=0)
                 self._wake(self)
             return False
 
-        if monotonic() > limit + LATE_SECONDS:
+        if monotonic() > deadline + LATE_SECONDS:
+            # This loop was late, so the answer may be here unread.
             return False
         self.link.failed()
         if not self.link.admits_calls:
-            self._opened()
+            self._note_open_circuit()
             log.warning(
                 "peer %s: no answer to ping, circuit open, retrying",
                 self.lease.node,
             )
         return False
 
-    def _answered_probe(self) -> None:
+    def _note_answer(self) -> None:
+        """Close the circuits, because the peer has answered a probe, and send
+        its queued items."""
         if not self.link.admits_calls:
             log.warning("peer %s: available again", self.lease.node)
             self.control.breaker.succeeded()
@@ -364,7 +393,8 @@ class Peer:
         if self.queue.items:
             self._wake(self)
 
-    def _is_stalled(self) -> bool:
+    def _is_blocked(self) -> bool:
+        """Whether ZeroMQ still accepts no items."""
         if not self.blocked_since or self._sender is None:
             return False
         return not self._sender.zmq_socket.writable()
@@ -375,9 +405,9 @@ class Peer:
             self._sender = None
 
     def close(self, linger_ms: int = 0) -> None:
-        """Disconnect, drop queued items; ZeroMQ sends its items within
-        ``linger_ms``. Never waits."""
-        self._gone = True
+        """Disconnect for good, and drop the queued items. ZeroMQ may still send
+        the items that it has accepted, within ``linger_ms``. Never waits."""
+        self._is_closed = True
         if self.watcher is not None:
             self.watcher.kill(block=False)
         self._rpc.counters.dropped += self.queue.clear()
@@ -444,8 +474,9 @@ class RpcContext(Struct):
     def connect_to(
         self, lease: Lease, kind: int, endpoint: str, on_writable: Callable[[], None]
     ) -> ZmqSocket:
-        """A new encrypted connection. Raises PeerUnavailable. Never
-        switches greenlets."""
+        """A new encrypted connection to the node of ``lease``. ``kind``: the
+        type of ZeroMQ's socket. ``endpoint``: ``tcp://ip:port``. Raises
+        PeerUnavailable. Never switches greenlets."""
         zmq_socket = None
         try:
             zmq_socket = ZmqSocket(self.context, kind, on_writable)
@@ -471,11 +502,13 @@ class ControlChannel:
         self._rpc = rpc_context
         self.lease = lease
         self._client: ControlClient | None = None
+        """The connection; None while there is none."""
         self._connected = Flag()
+        """Set when the connection accepts queries, and when this is closed."""
         self._connected_at = 0.0
         self._calls = BoundedSemaphore(CALLS_IN_FLIGHT)
         self._slow_calls = BoundedSemaphore(SLOW_CALLS_IN_FLIGHT)
-        self._gone = False
+        self._is_closed = False
 
     @property
     def connected(self) -> bool:
@@ -483,7 +516,8 @@ class ControlChannel:
         return self._client is not None
 
     def query(self, kind: str, body: bytes, seconds: float) -> bytes:
-        """Query and wait for the answer, at most ``seconds``. Raises
+        """Query the peer, and return its answer. Waits at most ``seconds`` for
+        a free place among the parallel queries and for the answer. Raises
         PeerUnavailable."""
         node = self.lease.node
         started = monotonic()
@@ -492,7 +526,8 @@ class ControlChannel:
         if not self.breaker.allows():
             raise PeerUnavailable(node, "its control circuit is open")
 
-        # From here on this query may be the probe, and must report.
+        # From here on this query may be the probe of the circuit breaker. So
+        # each way out reports how it ended.
         try:
             if not self._calls.acquire(timeout=max(0.0, seconds)):
                 raise TimeoutError
@@ -541,19 +576,22 @@ class ControlChannel:
         return self._checked(code, answer)
 
     def _checked(self, code: int, answer: bytes) -> bytes:
-        """An answer that is OK. Raises PeerUnavailable for others."""
+        """The ``answer``, if its code is OK. Otherwise raises
+        PeerUnavailable."""
         if code == OK:
             return answer
-        reason = f"code {code}"  # of a later version
+        reason = f"code {code}"  # a later version may have other codes
         if 0 <= code < len(REASONS):
             reason = REASONS[code]
         raise PeerUnavailable(self.lease.node, reason)
 
     def call(self, kind: str, body: bytes, deadline: float) -> tuple[int, bytes]:
-        """Query regardless of the circuit and the limits. Raises TimeoutError
-        or PeerUnavailable."""
+        """Query the peer regardless of the circuit and the limits, and return
+        the code and the body of its answer. Raises TimeoutError or
+        PeerUnavailable."""
         while True:
-            # Each time anew: another greenlet may disconnect meanwhile.
+            # Another greenlet may disconnect during the wait. So each round
+            # takes the current connection.
             client = self._client or self._connect()
             if client.zmq_socket.writable():
                 break
@@ -565,7 +603,8 @@ class ControlChannel:
         return client.query(version, self.lease.epoch, kind, body, seconds)
 
     def _connect(self) -> ControlClient:
-        if self._gone:
+        """Connect the control channel. Raises PeerUnavailable."""
+        if self._is_closed:
             raise PeerUnavailable(self.lease.node, "its lease is gone")
         zmq_socket = self._rpc.connect_to(
             self.lease, zmq.DEALER, self.lease.control, self._connected.set
@@ -589,20 +628,23 @@ class ControlChannel:
     def close(self) -> None:
         """Close permanently. Queries that wait for a connection fail. Never
         switches greenlets."""
-        self._gone = True
+        self._is_closed = True
         self.disconnect()
         self._connected.set()
 
 
 BASE_SECONDS: Final = 0.2
+"""The longest wait after the first failure."""
 CAP_SECONDS: Final = 5.0
+"""The longest wait after any number of failures."""
 _MAX_DOUBLINGS: Final = 30
 """Keeps the power of two small, which the cap makes meaningless long before."""
 
 
 class Breaker(Service):
-    """Circuit breaker: closed until ``threshold`` failures in a row open it,
-    half open during one probe.
+    """Circuit breaker: lets all calls pass until ``threshold`` failures in a row
+    open it. While it is open, it lets one call at a time pass as a probe, and
+    closes when a probe succeeds.
 
     After the n-th failed probe the next one waits a random time between 0 and
     ``base_seconds`` · 2ⁿ, at most :data:`CAP_SECONDS` (full jitter: nodes that
@@ -617,14 +659,19 @@ class Breaker(Service):
     """Whether calls may pass. For hot paths; :meth:`allows` also admits the
     probe."""
     _failures: int = 0
+    """Failures in a row while calls may pass."""
     _probes: int = 0
+    """How many times the breaker has begun to wait for a probe since the last
+    success."""
     _probing: bool = False
+    """Whether a probe is under way."""
     _retry_at: float = 0.0
+    """Time of ``clock`` from which the next probe may start."""
 
     def allows(self) -> bool:
-        """Whether the caller may continue. While it is open, one caller is the
-        probe, and must report by :meth:`succeeded` or :meth:`failed` in any
-        case."""
+        """Whether the caller may make its call. While the circuit is open, this
+        lets one caller pass as the probe. It must report by :meth:`succeeded`
+        or :meth:`failed` in any case."""
         if self.admits_calls:
             return True
         if self._probing or self.clock() < self._retry_at:
@@ -665,6 +712,7 @@ class Breaker(Service):
             self._wait()
 
     def _wait(self) -> None:
+        """Choose the time of the next probe."""
         doublings = min(self._probes, _MAX_DOUBLINGS)
         limit = min(CAP_SECONDS, self.base_seconds * 2**doublings)
         self._probes += 1

@@ -76,6 +76,7 @@ while it reconnects."""
 _LOOK_SECONDS: Final = 0.01
 """Time between two looks whether the queues of a node that stops are sent."""
 _RESTART_SECONDS: Final = 0.2
+"""Time before a receiver that has ended starts again."""
 _ENVELOPE_BYTES: Final = 64 * 1024
 """Room for the head of a message with an answer."""
 RPC_VERSION: Final = 1
@@ -83,23 +84,27 @@ RPC_VERSION: Final = 1
 
 
 class SequenceTracker(Struct, eq=False):
-    """The next expected number of each sender. Owner: the RPC; never
-    switches greenlets."""
+    """The number of the next item expected from each sender. Owner: the RPC;
+    never switches greenlets."""
 
     _counters: RpcCounters
     _next: dict[int, tuple[int, int]] = field(default_factory=dict)
-    """By the sender's epoch: the epoch of this node that it knows, and the
-    number. The most recent sender is last."""
+    """Epoch of a sender → the latest epoch of this node to which it has sent
+    items, and the number that the next item for this epoch should have. The
+    most recent sender is last."""
 
     def accept(self, sender: int, destination: int, first: int, count: int) -> bool:
-        """Whether to deliver ``count`` items from number ``first`` on, which
-        are meant for an epoch of this node. Items lost before the first batch
-        for that epoch count as lost. Late items are dropped to keep the order:
-        items after a reconnect, or items for an earlier epoch than the items
-        before."""
+        """Whether to deliver a batch of ``count`` items, whose first one has
+        the number ``first``, for the epoch ``destination`` of this node.
+
+        Returns False for late items, which are dropped to keep the order: items
+        with a lower number than expected, and items for an earlier epoch than
+        the items before. Counts missing numbers as lost items.
+        """
         # Taken out and put back, so that the most recent sender is last.
         latest, expected = self._next.pop(sender, (destination, 1))
         if destination > latest:
+            # The sender numbers the items for another epoch from 1.
             latest = destination
             expected = 1
 
@@ -239,11 +244,14 @@ class Rpc:
             self._terminate()
 
     def _terminate(self) -> AsyncResult[None]:
-        # Takes until all is sent, or lingered enough: in a thread, as it would
-        # hold up the loop.
+        """End ZeroMQ. The result is there when all items are sent, or when they
+        have lingered long enough."""
+        # In a thread, because the call blocks until then.
         return get_hub().threadpool.spawn(self._rpc.context.term)
 
     def _end(self, linger_ms: int) -> None:
+        """End the greenlets, and close all sockets. ZeroMQ still sends its
+        items within ``linger_ms``."""
         self._running = False
         gevent.killall(self._greenlets, block=False)
         self.peers.close(linger_ms)
@@ -252,6 +260,8 @@ class Rpc:
         self._receiver.close()
 
     def _keep_running(self, run: Callable[[], None]) -> None:
+        """Greenlet: run a receiver, and start it again if it ends, until the
+        RPC stops."""
         while self._running:
             try:
                 run()
@@ -266,7 +276,8 @@ class Rpc:
     @property
     def epoch(self) -> int:
         """The epoch of this node, as in its lease. Before it is set, no items
-        are accepted. Items for an earlier epoch of this process still are."""
+        are accepted. Items for an earlier epoch of this process are accepted,
+        too."""
         return self._rpc.epoch
 
     @epoch.setter
@@ -298,9 +309,9 @@ class Rpc:
         """Send one item to a peer, after all earlier ones. Never switches
         greenlets.
 
-        False: it will not arrive (circuit open, queue full, incompatible
-        version). True is no promise: items in transit are lost when a
-        peer or connection fails.
+        Returns False if the item will not arrive (circuit open, queue full,
+        incompatible version). True is no promise: items in transit are lost
+        when a peer or connection fails.
         """
         peer = self.peers.get(lease)
         return peer is not None and peer.send(item)
@@ -313,6 +324,9 @@ class Rpc:
         first: int,
         items: list[bytes],
     ) -> None:
+        """Handle a batch that the epoch ``sender`` has sent to the epoch
+        ``destination`` of this node. ``first``: the number of its first
+        item."""
         counters = self.counters
         if not self._version - 1 <= version <= self._version:
             counters.malformed += 1
@@ -342,9 +356,10 @@ class Rpc:
         *,
         slow: bool = False,
     ) -> bytes:
-        """Query a peer, at most ``timeout`` seconds; ``slow``: the answer waits
-        for a client, twice as long at most. Raises PeerUnavailable; PeerBusy if
-        too many slow queries wait."""
+        """Query a peer, and return its answer. Waits at most ``timeout``
+        seconds. ``slow``: the answer waits for a client; then this waits at
+        most twice as long. Raises PeerUnavailable, and PeerBusy if too many
+        slow queries wait."""
         peer = self.peers.get(lease)
         try:
             if peer is None:
@@ -373,6 +388,8 @@ class Rpc:
         return answers, sorted(missing)
 
     def _answer_query(self, version: int, epoch: int, kind: str, body: bytes) -> Answer:
+        """Answer a query of another node. ``version``: of its RPC. ``epoch``:
+        the epoch of this node to which the query is addressed."""
         if not self._version - 1 <= version <= self._version:
             return VERSION, b""
         if epoch not in self._epochs:
@@ -408,9 +425,10 @@ class PeerTable:
         self._numbers: dict[int, int] = {}
         """Epoch without a peer now → the number of the last item sent there,
         after which numbering continues."""
-        self._waiting: dict[Peer, None] = {}
-        self._wanted = Flag()
-        """Set when an item is queued."""
+        self._to_flush: dict[Peer, None] = {}
+        """The peers with items to send, as an ordered set."""
+        self._has_items = Flag()
+        """Set when a peer is added to ``_to_flush``."""
         self.active = Flag()
         """Set when a peer has to be monitored, because something is sent to
         it."""
@@ -433,8 +451,9 @@ class PeerTable:
         self._peers.clear()
 
     def get(self, lease: Lease) -> Peer | None:
-        """The peer with this lease, created if needed. None: no connection is
-        possible."""
+        """The peer with this lease, created if needed. Returns None if no
+        connection is possible: the RPC has not started, the lease is this
+        node's own, or the versions are not compatible."""
         peer = self._peers.get(lease.epoch)
         if peer is not None:
             return peer
@@ -445,7 +464,7 @@ class PeerTable:
             self._other_version(lease.node, lease.version, rpc_context.version)
             return None
 
-        peer = self._renewed(lease)
+        peer = self._take_renewed(lease)
         if peer is None:
             number = self._numbers.pop(lease.epoch, 0)
             queue = SendQueue(*self._limits)
@@ -453,9 +472,10 @@ class PeerTable:
         self._peers[lease.epoch] = peer
         return peer
 
-    def _renewed(self, lease: Lease) -> Peer | None:
-        """The peer that had an earlier epoch of the same process, now with this
-        lease, so that its queued items are not lost."""
+    def _take_renewed(self, lease: Lease) -> Peer | None:
+        """Take the peer with an earlier epoch of the same process out of the
+        table, and give it this lease, so that its queued items are not lost.
+        Returns None if there is no such peer."""
         for epoch, peer in self._peers.items():
             if lease.birth and peer.lease.birth == lease.birth:
                 del self._peers[epoch]
@@ -468,7 +488,7 @@ class PeerTable:
         for epoch, lease in leases.items():
             if epoch in self._peers:
                 continue
-            renewed = self._renewed(lease)
+            renewed = self._take_renewed(lease)
             if renewed is not None:
                 self._peers[epoch] = renewed
 
@@ -478,7 +498,7 @@ class PeerTable:
                 self._numbers[epoch] = peer.number
             if len(self._numbers) > LIVES:
                 del self._numbers[next(iter(self._numbers))]
-            self._waiting.pop(peer, None)
+            self._to_flush.pop(peer, None)
             peer.close()
 
     def renumber(self) -> None:
@@ -494,30 +514,36 @@ class PeerTable:
     # --- sending --------------------------------------------------------------
 
     def _wake(self, peer: Peer) -> None:
-        self._waiting[peer] = None
-        self._wanted.set()
+        """Let the sending greenlet flush a peer."""
+        self._to_flush[peer] = None
+        self._has_items.set()
 
     def _flush(self) -> None:
+        """Greenlet: send the queued items of all peers, one after the other."""
         while True:
-            self._wanted.wait()
-            self._wanted.clear()
-            waiting = self._waiting
-            self._waiting = {}
-            for peer in waiting:
+            self._has_items.wait()
+            self._has_items.clear()
+            # A flush may add its peer again, for the next round.
+            peers = self._to_flush
+            self._to_flush = {}
+            for peer in peers:
                 try:
-                    more = peer.flush()
+                    has_more = peer.flush()
                 except Exception:
                     log.exception("peer %s: sending failed", peer.lease.node)
                     continue
-                if more:
+                if has_more:
                     self._wake(peer)
             self.active.set()
-            if self._waiting:
+            if self._to_flush:
                 gevent.sleep(0)
 
     def _watch(self) -> None:
+        """Greenlet: check the active peers regularly, and probe each peer whose
+        state is in doubt."""
         while True:
             self.active.wait()
+            # Set again below as long as a peer is active.
             self.active.clear()
             now = monotonic()
             for peer in self._peers.values():

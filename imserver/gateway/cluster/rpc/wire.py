@@ -78,11 +78,16 @@ turn."""
 
 Epoch = Annotated[int, Meta(ge=0)]
 Answer = tuple[int, bytes]
+"""The code and the body of the answer to a query."""
 
 _log_malformed = RateLimitedLog(log, "dropped a malformed message on an RPC port")
 
 
 class _Head(Struct):
+    """The header of zerorpc's events. ``v``: the version of the protocol.
+    ``response_to``: the ``message_id`` of the query that the event answers;
+    None for a query."""
+
     v: int = 1
     message_id: Annotated[bytes, Meta(max_length=64)] = b""
     response_to: Annotated[bytes, Meta(max_length=64)] | None = None
@@ -95,7 +100,11 @@ _Batch = tuple[
     Annotated[int, Meta(ge=1)],
     Annotated[list[bytes], Meta(min_length=1)],
 ]
+"""Version, epoch of the sender, epoch of the destination, number of the first
+item, items."""
 _Query = tuple[int, Epoch, Annotated[str, Meta(max_length=64)], bytes]
+"""Version, epoch of the asked node, kind, body."""
+# An event of zerorpc is a header, a name and its arguments.
 read_batch = msgspec.msgpack.Decoder(tuple[_Head, str, _Batch]).decode
 read_query = msgspec.msgpack.Decoder(tuple[_Head, str, _Query]).decode
 read_answer = msgspec.msgpack.Decoder(tuple[_Head, str, msgspec.Raw]).decode
@@ -117,8 +126,8 @@ class Wire(ChannelBase):  # type: ignore[misc]
         counters: RpcCounters,
     ) -> None:
         """``read`` makes an event from the parts of a message. It returns None
-        for a message to ignore, and raises ValueError or RecursionError if the
-        message is no event."""
+        if the message is to be ignored. It raises ValueError or RecursionError
+        if the message is no event."""
         self.zmq_socket = zmq_socket
         self.read = read
         self.context = context
@@ -133,6 +142,7 @@ class Wire(ChannelBase):  # type: ignore[misc]
         self.zmq_socket.send([*(event.identity or ()), payload])
 
     def recv(self, timeout: float | None = None) -> Any:
+        """The next event. Malformed messages are counted and dropped."""
         while True:
             parts = self.zmq_socket.receive()
             try:
@@ -149,7 +159,8 @@ class Wire(ChannelBase):  # type: ignore[misc]
 
 
 class _CallWire(Wire):
-    """A wire for both directions; a lost message is a call that times out."""
+    """A wire for queries and their answers. If a message is lost, its query
+    times out."""
 
     def emit_event(self, event: Any, timeout: float | None = None) -> None:
         payload = msgspec.msgpack.encode((event.header, event.name, event.args))
@@ -206,6 +217,7 @@ class DataReceiver(zerorpc.Puller):  # type: ignore[misc]
 
 
 def _batch_event(parts: list[bytes]) -> Any:
+    """The event in a message with a batch. Raises ValueError."""
     if len(parts) != _BATCH_PARTS:
         raise ValueError("another shape")
     _, name, batch = read_batch(parts[0])
@@ -238,13 +250,15 @@ class ControlServer(zerorpc.Server):  # type: ignore[misc]
         """Do not expose zerorpc's introspection methods."""
 
     def _query_event(self, parts: list[bytes]) -> Any:
+        """The event in a message with a query. Returns None if too many queries
+        are in work; then the query is answered here. Raises ValueError."""
         if len(parts) != _QUERY_PARTS:
             raise ValueError("another shape")
         head, name, query = read_query(parts[2])
         if name != "ask" or head.v != _PROTOCOL or head.response_to is not None:
             raise ValueError("another shape")
-        # A second call under the id of one that is in work would take its
-        # answer, then break its end.
+        # Two queries with one id at one time would share a channel of zerorpc:
+        # the second one would take the answer to the first one.
         if not head.message_id or head.message_id in self._in_work:
             raise ValueError("another shape")
 
@@ -335,6 +349,8 @@ class ControlClient(zerorpc.Client):  # type: ignore[misc]
             raise
 
     def _answer_event(self, parts: list[bytes]) -> Any:
+        """The event in a message with an answer. Returns None if nobody waits
+        for the answer. Raises ValueError."""
         if len(parts) != _ANSWER_PARTS:
             raise ValueError("another shape")
         head, name, raw = read_answer(parts[1])
@@ -342,8 +358,8 @@ class ControlClient(zerorpc.Client):  # type: ignore[misc]
         if name == "OK":
             result = _read_result(raw)[0]
 
-        # None in flight under this id: the answer is late. A second answer
-        # would stop up the client.
+        # Without a call under this id, the answer is late. A second answer to a
+        # call would block the client, because nobody would take it.
         call = self._multiplexer.active_channels.get(head.response_to)
         if call is None or hasattr(call, "answered"):
             return None
@@ -358,7 +374,7 @@ PARTS: Final = 16
 """A message with more parts is malformed; the longest valid one, a ZAP request,
 has 9."""
 
-_BOTH: Final = (
+_COMMON_OPTIONS: Final = (
     (zmq.RCVHWM, 100),
     (zmq.LINGER, 0),
     (zmq.MAXMSGSIZE, MESSAGE_BYTES),
@@ -374,19 +390,20 @@ _BOTH: Final = (
     (zmq.TCP_MAXRT, 9000),
 )
 _CONNECT_OPTIONS: Final = (
-    *_BOTH,
+    *_COMMON_OPTIONS,
     (zmq.SNDHWM, 100),
-    # Take nothing while there is no connection: items wait where they are
-    # counted.
+    # Accept no messages while there is no connection. So items wait in the send
+    # queue, where they are counted.
     (zmq.IMMEDIATE, 1),
     (zmq.CONNECT_TIMEOUT, 3000),
     (zmq.RECONNECT_IVL, 100),
     (zmq.RECONNECT_IVL_MAX, 2000),
 )
 _LISTEN_OPTIONS: Final = (
-    *_BOTH,
-    # Answers above the mark are dropped, and sent ones are written off only
-    # half a mark at a time: with 100, some of 64 answers were lost.
+    *_COMMON_OPTIONS,
+    # Answers above the high-water mark are dropped. Answers that were sent
+    # still count until half a mark of them was sent. With a mark of 100, some
+    # of 64 answers were lost.
     (zmq.SNDHWM, 1000),
     (zmq.BACKLOG, 512),
 )
@@ -398,8 +415,9 @@ class SocketFull(Exception):
 
 
 class ZmqSocket:
-    """A ZeroMQ socket under gevent; one greenlet receives. Neither sending nor
-    ``on_writable`` waits."""
+    """A ZeroMQ socket under gevent. Only one greenlet may receive. Sending never
+    waits. ``on_writable`` is called when the socket may accept messages again;
+    it must not wait."""
 
     def __init__(
         self,
@@ -411,6 +429,7 @@ class ZmqSocket:
         self._on_writable = on_writable
         self._readable = Flag()
         self._turn = 0
+        """Messages received since the receiver last let others run."""
         descriptor: int = self.socket.getsockopt(zmq.FD)  # type: ignore[assignment]
         self._watcher = get_hub().loop.io(descriptor, 1)
         self._watcher.start(self.update_events)
@@ -429,13 +448,19 @@ class ZmqSocket:
         return bound.rstrip(b"\0").decode()
 
     def _set(self, options: tuple[tuple[int, int], ...], endpoint: str) -> None:
-        for option, value in (*options, (zmq.IPV6, int("[" in endpoint))):
+        for option, value in options:
             self.socket.setsockopt(option, value)
+        is_ipv6 = "[" in endpoint
+        self.socket.setsockopt(zmq.IPV6, int(is_ipv6))
 
     def update_events(self) -> int:
-        """Read ZeroMQ's ``EVENTS`` and wake all waiters: the descriptor only
-        signals a change since the last read, and every call consumes that
-        signal. Never switches greenlets."""
+        """Read which events of ZeroMQ have happened, wake the greenlets that
+        wait for them, and return them (``zmq.POLLIN``, ``zmq.POLLOUT``). A
+        closed socket has no events, so it returns 0. Never switches greenlets.
+
+        The descriptor only signals a change since the last reading, and every
+        reading consumes the signal. So each one has to wake all waiters.
+        """
         if self.socket.closed:
             return 0
         events: int = self.socket.getsockopt(zmq.EVENTS)  # type: ignore[assignment]
@@ -466,8 +491,9 @@ class ZmqSocket:
             raise SocketFull from error
 
     def receive(self) -> list[bytes]:
-        """The parts of the next message; waits for it. Empty: more than
-        ``PARTS``. A closed socket ends the greenlet: zerorpc's loops continue
+        """Wait for the next message, and return its parts. Returns an empty
+        list if it has more than :data:`PARTS` parts. If the socket is closed,
+        ends the greenlet by GreenletExit, because the loops of zerorpc continue
         after any other exception."""
         self._turn += 1
         if self._turn >= _TURN_MESSAGES:
@@ -484,14 +510,16 @@ class ZmqSocket:
                     self.update_events()
                     self._readable.wait()
             if self.socket.getsockopt(zmq.RCVMORE):
-                return self._rest(first)
+                return self._receive_rest(first)
         except zmq.ZMQError as error:
             if not self.socket.closed:
                 log.exception("an RPC socket failed")
             raise gevent.GreenletExit from error
         return [first]
 
-    def _rest(self, first: bytes) -> list[bytes]:
+    def _receive_rest(self, first: bytes) -> list[bytes]:
+        """Receive the other parts of a message whose first part is there.
+        Returns all parts, or an empty list if there are too many."""
         parts = [first]
         count = 1
         while self.socket.getsockopt(zmq.RCVMORE):
@@ -506,8 +534,8 @@ class ZmqSocket:
         return parts
 
     def close(self, linger_ms: int = 0) -> None:
-        """Close the socket; messages not sent within ``linger_ms`` are dropped.
-        Never waits."""
+        """Close the socket, and wake the greenlet that receives. Messages that
+        are not sent within ``linger_ms`` are dropped. Never waits."""
         if not self.socket.closed:
             self._watcher.stop()
             self._watcher.close()
@@ -516,12 +544,13 @@ class ZmqSocket:
 
 
 def private_address(host: str) -> str:
-    """The one IP address to listen on, in brackets if it is IPv6. Raises
-    StartError. A numeric host skips gevent's resolver, which would start a
-    native thread."""
+    """The IP address of ``host`` to listen on, in brackets if it is IPv6.
+    Raises StartError if it is not one address of this machine."""
     question = (host, None, 0, socket.SOCK_STREAM, 0)
     addresses: Sequence[Any]
     try:
+        # A numeric host skips gevent's resolver, which would start a native
+        # thread.
         try:
             addresses = _socket.getaddrinfo(*question, socket.AI_NUMERICHOST)
         except OSError:
