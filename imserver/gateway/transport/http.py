@@ -84,8 +84,9 @@ shared no ``send``: each delivery cost 1.4 times as much."""
 
 
 class FrontServer(Service):
-    """Shared by the HTTP connections of the front server. Owner of parked ones.
-    ``fast``: its own routes."""
+    """The state that the HTTP connections of the front server share. Owner of
+    the parked connections. ``fast``: the routes that are answered in the reader
+    greenlet."""
 
     context: ConnectionContext
     listener: ListenerContext
@@ -101,7 +102,7 @@ class FrontServer(Service):
     """True: no connection waits for a next request any more."""
 
     def accept(self, sock: _socket.socket, address: Any) -> None:
-        """Park a new connection (``accepted`` of a listener)."""
+        """Park a new connection of a listener."""
         self.park(HttpConnection(self, sock, address))
 
     def accept_proxied(self, sock: _socket.socket, address: Any) -> None:
@@ -118,8 +119,8 @@ class FrontServer(Service):
         self.context.poller.take(connection)
 
     def expire(self) -> None:
-        """Close connections past a time limit: unfinished heads and bodies,
-        idle kept-alive connections."""
+        """Let the parked connections whose time limit has passed close: with an
+        unfinished head or body, or idle for too long."""
         now = monotonic()
         for connection in tuple(self.parked):
             if now > connection.deadline and not connection.reading:
@@ -135,7 +136,7 @@ class FrontServer(Service):
         request; :attr:`busy` counts it."""
         self.ended = True
         for connection in tuple(self.parked):
-            connection.look_once_more()
+            connection.end_if_idle()
 
     @property
     def busy(self) -> bool:
@@ -178,11 +179,15 @@ class HttpConnection(Writer):
         self.fresh = True
         """True until the first request."""
         self._buffer = b""
+        """The bytes of an unfinished head, or the head of a request whose body
+        is unfinished."""
         self._body: Body | None = None
+        """The unfinished body; None while no body is read."""
         self._parsed: ParsedHead | None = None
+        """The head of the unfinished body."""
         self._answers_read: Flag | None = None
         """Set when the client has taken its answers, for the greenlet that
-        waits for this."""
+        waits for this. None: no greenlet waits."""
         self.outbox = None
         self.state = CONNECTED
         self.deadline = monotonic() + front.listener.limits.handshake_seconds
@@ -205,17 +210,18 @@ class HttpConnection(Writer):
 
     # --- requests -------------------------------------------------------------
 
-    def look_once_more(self) -> None:
-        """For a drain: serve the bytes in the kernel, then end the connection
-        if it is idle. A connection with unread answers is left alone, because
-        this must not block."""
+    def end_if_idle(self) -> None:
+        """For a drain: serve the bytes that have arrived, then end the
+        connection if it is idle. If answers are unread, nothing is served,
+        because that could block."""
         if not self.reading and self.outbox is None:
             self.reading = True
             try:
                 self.on_readable()
             finally:
                 self._front.context.poller.release(self)
-        # to the application, which gives it back, or for good
+        # The application gives the socket back later. A stream or a WebSocket
+        # keeps it.
         is_passed_on = self.sock is NO_SOCKET
         if not is_passed_on and not self.unfinished and self.is_open:
             self.lost()
@@ -227,7 +233,9 @@ class HttpConnection(Writer):
             began = monotonic()
             if not self._await_client():
                 return
-            if self._body is not None:  # the client could not send it
+            if self._body is not None:
+                # The time of the wait does not count for the body, because
+                # nothing was read meanwhile.
                 self._body.begun += monotonic() - began
                 self.deadline = self._body.deadline(monotonic())
 
@@ -259,16 +267,20 @@ class HttpConnection(Writer):
                 self.serve(rest.lstrip(b"\r\n"))
 
     def _await_client(self) -> bool:
-        """Wait until the client has taken its answers; False: the connection
-        has ended. Nothing is served meanwhile, so an outbox has one answer of
-        any size, besides answers of at most :data:`LARGE_BYTES` to requests of
-        one read. The limits of time and of the node apply."""
+        """Wait until the client has taken its answers. Returns False if the
+        connection has ended meanwhile.
+
+        Nothing is served during the wait. So an outbox has at most one answer
+        of any size, and answers of at most :data:`LARGE_BYTES` to the requests
+        of one read. The limits of time and of the node apply.
+        """
         poller = self._front.context.poller
         while self.outbox is not None:
             if type(self.outbox) is not Backlog:
-                serve_others()  # it is written in this turn
+                serve_others()  # the flusher writes it at the end of this turn
                 continue
-            # removed, because the client has ended its half
+            # The poller has removed the socket if the client has ended its
+            # half.
             if poller.at(self.fd) is not self:
                 poller.take(self)
             poller.watch_writable(self, True)
@@ -279,7 +291,8 @@ class HttpConnection(Writer):
 
     def _feed_body(self, data: bytes) -> bytes | None:
         """Add to the current body, and serve its request when it is complete.
-        Returns as :meth:`_request`."""
+        Returns the same values as :meth:`_serve_request`, and None while the
+        body is incomplete."""
         parsed = self._parsed
         body = self._body
         assert parsed is not None
@@ -287,22 +300,22 @@ class HttpConnection(Writer):
         try:
             rest = body.feed(data)
         except BadHead as bad:
-            self._count(0)
+            self._count_bytes(0)
             self.refuse(bad.problem)
             return None
         if rest is None:
             self.deadline = body.deadline(monotonic())
-            self._count(body.held_bytes)
+            self._count_bytes(body.held_bytes)
             return None
 
-        self._count(0)
+        self._count_bytes(0)
         raw = self._buffer
         self._buffer = b""
         self._body = None
         self._parsed = None
-        return self._request(parsed, raw, body.content, rest, body.too_large)
+        return self._serve_request(parsed, raw, body.content, rest, body.too_large)
 
-    def _count(self, size: int) -> None:
+    def _count_bytes(self, size: int) -> None:
         """Count the bytes of an unfinished body against the node's budget."""
         flusher = self._front.context.flusher
         flusher.budget.set(self, size)
@@ -316,7 +329,8 @@ class HttpConnection(Writer):
         limits = front.listener.limits
         if data and data[0] in b"\r\n":
             data = data.lstrip(b"\r\n")
-            if not data:  # line ends start no request, so the time limit stays
+            if not data:
+                # No request has begun, so the time limit stays.
                 self._buffer = b""
                 return
 
@@ -324,14 +338,14 @@ class HttpConnection(Writer):
             try:
                 end = data.find(HEAD_END) + HEAD_END_BYTES
                 if not HEAD_END_BYTES <= end <= limits.header_bytes:
-                    # raises BadHead, unless the head is incomplete
+                    # Raises BadHead, unless the head is incomplete.
                     end_of_head(data, limits.header_bytes)
                     if not self._buffer:
+                        # The head has begun now, and so has its time limit.
                         self.deadline = monotonic() + limits.handshake_seconds
                     self._buffer = data
                     return
                 raw = data[:end]
-                # the time limit of a next head begins with that head
                 self._buffer = b""
                 parsed = front.heads.read(raw)
             except BadHead as bad:
@@ -344,8 +358,10 @@ class HttpConnection(Writer):
                 if objection is not None:
                     self.refuse(objection, CORS)
                     return
-                parsed.accepted = origins.accepted  # known heads are the same object
+                # A cached head is one object, so it is checked only once.
+                parsed.accepted = origins.accepted
 
+            # rest: the bytes after this request; None: nothing more to serve
             length = parsed.length or 0
             if len(data) - end < length and streams(parsed, front.listener.streamed):
                 self.fresh = False
@@ -359,7 +375,7 @@ class HttpConnection(Writer):
                 rest = self._begin_body(parsed, raw, data[end:])
             else:
                 stop = end + length
-                rest = self._request(parsed, raw, data[end:stop], data[stop:])
+                rest = self._serve_request(parsed, raw, data[end:stop], data[stop:])
             if rest is None:
                 return
 
@@ -372,15 +388,17 @@ class HttpConnection(Writer):
         self.deadline = monotonic() + limits.keepalive_seconds
 
     def _may_continue(self) -> bool:
-        """Whether the next of several requests may be served, after others in a
-        long turn. May switch greenlets."""
+        """Whether the next of several requests that came together may be
+        served. In a long turn of the loop, others are served first. May switch
+        greenlets."""
         if is_long_turn(PIPELINED_SECONDS):
             serve_others()
         return self.state < CLOSING
 
     def _begin_body(self, parsed: ParsedHead, raw: bytes, data: bytes) -> bytes | None:
-        """Start reading a body that is incomplete, chunked or too large.
-        Returns as :meth:`_request`."""
+        """Start to read a body that is incomplete, chunked or too large.
+        ``data``: its bytes that have arrived. Returns the same values as
+        :meth:`_feed_body`."""
         self._buffer = raw
         self._parsed = parsed
         self._body = self._front.listener.begin_body(parsed, self.address)
@@ -392,7 +410,7 @@ class HttpConnection(Writer):
             self._front.context.flusher.enqueue(self, CONTINUE)
         return self._feed_body(data)
 
-    def _request(
+    def _serve_request(
         self,
         parsed: ParsedHead,
         raw: bytes,
@@ -400,15 +418,19 @@ class HttpConnection(Writer):
         rest: bytes,
         too_large: bool = False,
     ) -> bytes | None:
-        """Serve one whole request: head (``raw``: its bytes) and body. Returns
-        ``rest``, the bytes after it, or None if this object must not continue
-        now."""
+        """Serve one whole request. ``raw``: the bytes of its head. ``rest``:
+        the bytes that came after it.
+
+        Returns ``rest`` if it is to be served next. Returns None if the
+        connection ends, or if another object has its socket now.
+        """
         front = self._front
         self.fresh = False
         headers = parsed.headers
         path = parsed.path
         if too_large:
-            self._answer(front.listener.refuse_too_large(parsed, self.address), False)
+            refusal = front.listener.refuse_too_large(parsed, self.address)
+            self._answer(refusal, keep_alive=False)
             return None
         if parsed.upgrade:
             self._upgrade(parsed, path, rest)
@@ -447,11 +469,13 @@ class HttpConnection(Writer):
             )
             whole = head + response.body
 
+        # Without the header, a request has an id only if somebody has asked for
+        # it.
         seconds = perf_counter() - began
         if "x-request-id" in headers:
-            given = request.id
+            request_id = request.id
         else:
-            given = request.given_id
+            request_id = request.given_id
         front.request_log(
             parsed.method,
             path,
@@ -459,14 +483,15 @@ class HttpConnection(Writer):
             seconds,
             host,
             size,
-            given,
+            request_id,
             request.by,
             route,
         )
 
         self._answer(whole, keep_alive)
         if size > LARGE_BYTES and rest and keep_alive:
-            self._buffer = rest  # it counts while it waits
+            # In the buffer, so that its bytes count while they wait.
+            self._buffer = rest
             if not self._await_client():
                 return None
             self._buffer = b""
@@ -481,22 +506,22 @@ class HttpConnection(Writer):
         body: bytes | bytearray,
         rest: bytes,
     ) -> None:
-        """Give a request without a fast route to a stream, or to the
-        application. The socket goes with it."""
+        """Pass a request without a fast route to a stream, or to the
+        application, together with the socket."""
         event_streams = self._front.listener.streams
         if event_streams is None or not event_streams.serves(parsed.method, path):
             self._hand_over(plain_request(raw, parsed, body) + rest)
             return
 
         unwritten = self.take_outbox()
-        head = self._head(parsed, path, bytes(body))
+        head = self._gate_head(parsed, path, bytes(body))
         event_streams.adopt(self._give_socket(), head, unwritten)
 
     def _upgrade(self, parsed: ParsedHead, path: str, rest: bytes) -> None:
-        """Decide on an upgrade request and perform it. The bytes after the head
-        are frames."""
+        """Decide on an upgrade request, and perform it or refuse it. ``rest``:
+        the frames that came after the head."""
         front = self._front
-        decision = front.listener.gate.decide(self._head(parsed, path))
+        decision = front.listener.gate.decide(self._gate_head(parsed, path))
         if isinstance(decision, Refusal):
             front.metrics.handshakes_refused += 1
             self.refuse(decision.problem, decision.headers)
@@ -521,7 +546,7 @@ class HttpConnection(Writer):
             return
         front.listener.admitted(self._give_socket(), decision, rest)
 
-    def _head(self, parsed: ParsedHead, path: str, body: bytes = b"") -> Head:
+    def _gate_head(self, parsed: ParsedHead, path: str, body: bytes = b"") -> Head:
         """The request in the form that the gate needs."""
         return Head(
             parsed.method,
@@ -536,21 +561,23 @@ class HttpConnection(Writer):
         )
 
     def _hand_over(self, data: bytes) -> None:
-        """Let the application answer. The connection comes back afterwards."""
+        """Let the application answer the request in ``data``. It gives the
+        socket back by :meth:`take_back`."""
         hand_over = self._front.hand_over
         if hand_over.full:
             self.refuse(Problems.BUSY)
             return
 
-        self._leave()
+        self._unpark()
         self._front.metrics.http_handed_over += 1
         sock = self._give_socket()
         unwritten = self.take_outbox()
-        hand_over.serve(self.address, sock, unwritten, data, self.come_back)
+        hand_over.serve(self.address, sock, unwritten, data, self.take_back)
 
-    def come_back(self, sock: _socket.socket, rest: bytes | None) -> None:
-        """Continue after the hand-over with the bytes read beyond the request
-        (None: end the connection)."""
+    def take_back(self, sock: _socket.socket, rest: bytes | None) -> None:
+        """Take the socket back after the application has answered. ``rest``:
+        the bytes that were read beyond the request; None: end the
+        connection."""
         self.sock = sock
         self.fd = sock.fileno()
         if rest is None or self._front.ended:
@@ -561,8 +588,8 @@ class HttpConnection(Writer):
         self.deadline = monotonic() + self._front.listener.limits.keepalive_seconds
         if rest:
             self.reading = True
-            # The caller counts as a running request, and the next request may
-            # wait for its client.
+            # In another greenlet, because the next request may wait for its
+            # client, and the caller would count as a running request meanwhile.
             gevent.spawn_raw(self._serve_rest, rest)
 
     def _serve_rest(self, rest: bytes) -> None:
@@ -584,8 +611,8 @@ class HttpConnection(Writer):
 
     @property
     def outbox_bytes(self) -> int:
-        """No limit: an answer may have any size, and :meth:`_await_client`
-        limits their number."""
+        """The limit of the outbox: none. An answer may have any size, and
+        :meth:`_await_client` limits how many answers wait."""
         return sys.maxsize
 
     def held_bytes(self) -> int:
@@ -608,6 +635,8 @@ class HttpConnection(Writer):
         self.lost()
 
     def _answer(self, data: bytes, keep_alive: bool) -> None:
+        """Queue a whole answer. Without ``keep_alive`` the connection ends when
+        it is written."""
         flusher = self._front.context.flusher
         if len(flusher.dirty) < MANY_CONNECTIONS:
             flusher.enqueue(self, data)
@@ -624,14 +653,15 @@ class HttpConnection(Writer):
         self._buffer = b""
         self._body = None
         self.deadline = monotonic() + self._front.listener.limits.handshake_seconds
-        self._answer(problem_response(problem, headers), False)
+        self._answer(problem_response(problem, headers), keep_alive=False)
 
     # --- closing and passing on the socket ------------------------------------
 
     def finish(self) -> None:
-        """End TCP after the answer. Unread bytes of the peer would cause a
-        reset that destroys the answer. So they are dropped until the peer ends
-        its half or :data:`LINGER_SECONDS` have passed."""
+        """End this half of TCP after the answer, and drop what the peer still
+        sends, until it ends its half or :data:`LINGER_SECONDS` have passed.
+        Unread bytes of the peer would cause a reset that destroys the
+        answer."""
         try:
             self.sock.shutdown(_socket.SHUT_WR)
         except OSError:
@@ -644,8 +674,9 @@ class HttpConnection(Writer):
         self._front.park(self)
 
     def expire(self) -> None:
-        """Time limit: close an idle connection, answer an unfinished request
-        with an error. Unread answers have the limits of the outbox instead."""
+        """Handle the end of the time limit: close an idle connection, or answer
+        an unfinished request with an error. Unread answers have the limits of
+        the outbox instead."""
         if self.outbox is not None:
             return
         if self.is_open and (self._buffer or self._body is not None):
@@ -656,20 +687,22 @@ class HttpConnection(Writer):
     def lost(self) -> None:
         """End TCP now."""
         self.state = CONNECTION_TRANSITIONS[self.state][END]
-        self._leave()
+        self._unpark()
         self.outbox = None
         self._front.context.flusher.forget(self)
         self.sock.close()
         if self._answers_read is not None:
             self._answers_read.set()
 
-    def _leave(self) -> None:
+    def _unpark(self) -> None:
+        """Stop waiting for requests."""
         self._buffer = b""
         self._front.parked.discard(self)
         self._front.context.poller.remove(self)
 
     def take_outbox(self) -> bytes:
-        """Take the unwritten answers, for the new owner of the socket."""
+        """Empty the outbox, and return its bytes for the new owner of the
+        socket."""
         outbox = self.outbox
         self.outbox = None
         if isinstance(outbox, Backlog):
@@ -677,7 +710,7 @@ class HttpConnection(Writer):
         return b"".join(outbox or ())
 
     def _give_socket(self) -> _socket.socket:
-        """Take the socket, for its new owner."""
+        """Release the socket, and return it for its new owner."""
         self._front.parked.discard(self)
         self._front.context.flusher.budget.set(self, 0)
         sock = self.sock
@@ -689,9 +722,9 @@ class ProxiedConnection(HttpConnection):
     """A connection that begins with a header in which a proxy names the client
     (PROXY protocol).
 
-    A wrong header, or no header in time, ends it without an answer. Exactly the
-    header is read before the first request, so the rest works as on any other
-    connection.
+    A wrong header, or no header in time, ends the connection without an answer.
+    Exactly the header is read before the first request. After that, this is a
+    connection like any other.
     """
 
     __slots__ = ("_header",)
@@ -699,6 +732,7 @@ class ProxiedConnection(HttpConnection):
     def __init__(self, front: FrontServer, sock: _socket.socket, address: Any) -> None:
         super().__init__(front, sock, address)
         self._header: bytes | None = b""
+        """The part of the header that has arrived; None: the header is read."""
 
     def on_readable(self) -> None:
         """Read the header first."""
@@ -706,25 +740,25 @@ class ProxiedConnection(HttpConnection):
             super().on_readable()
 
     def expire(self) -> None:
-        """Time limit: an unfinished header gets no answer. After it, this is a
-        connection like any other."""
+        """Handle the end of the time limit. An unfinished header gets no
+        answer."""
         if self._header is None:
             super().expire()
         else:
             self.lost()
 
-    def _read_header(self, begun: bytes) -> bool:
-        """Continue the header that has ``begun``; returns whether it is
-        complete."""
+    def _read_header(self, first_part: bytes) -> bool:
+        """Read more of the header, of which ``first_part`` has arrived before.
+        Returns whether it is complete."""
         try:
-            # The bytes after the header belong to a request: look first, then
-            # take only the header.
+            # The bytes after the header belong to a request. So this looks at
+            # the bytes first, and then takes only the header.
             data = self.sock.recv(PROXY_HEADER_BYTES, _socket.MSG_PEEK)
             if not data:
                 raise ValueError("the connection ended before the PROXY header")
-            header = read_proxy_header(begun + data)
+            header = read_proxy_header(first_part + data)
             if header is None:
-                self._header = begun + self.sock.recv(len(data))
+                self._header = first_part + self.sock.recv(len(data))
                 return False
         except (BlockingIOError, InterruptedError):
             return False
@@ -734,7 +768,7 @@ class ProxiedConnection(HttpConnection):
             return False
 
         size, client = header
-        self.sock.recv(size - len(begun))
+        self.sock.recv(size - len(first_part))
         self.address = client or self.address
         self._header = None
         return True

@@ -84,10 +84,11 @@ class ParsedHead(Struct):
 
     ``url``: the target without scheme and host (RFC 9112 section 3.2.2), with
     bytes above 0x7F percent-encoded. ``path`` and ``query``: its parts before
-    and after the question mark. ``length``: the Content-Length, or None.
-    ``chunked``: the body comes in chunks. ``upgrade``: it asks for a WebSocket.
-    ``altered``: another server would read its target or its Connection
-    differently, see :func:`plain_head`.
+    and after the question mark. ``length``: the Content-Length; None if there
+    is no such header. ``chunked``: the body comes in chunks. ``upgrade``: the
+    request asks for a WebSocket. ``altered``: another server would read the
+    target or the header Connection differently, so the head must be rewritten
+    before it is passed on, see :func:`plain_head`.
     """
 
     url: bytes = b""
@@ -102,8 +103,9 @@ class ParsedHead(Struct):
     altered: bool = False
     upgrade: bool = False
     accepted: object = None
-    """The mark of demo mode on a head that it has accepted, see
-    :class:`imserver.gateway.transport.gate.Origins`."""
+    """The mark that demo mode sets on a head that it has accepted, see
+    :attr:`imserver.gateway.transport.gate.Origins.accepted`. None: it has not
+    checked the head."""
 
     def on_url(self, url: bytes) -> None:
         """Callback of the parser."""
@@ -112,7 +114,7 @@ class ParsedHead(Struct):
     def on_header(self, name: bytes, value: bytes) -> None:
         """Callback of the parser."""
         key = _USUAL_NAMES.get(name) or name.decode("latin-1").lower()
-        # no other white space: RFC 9110 section 5.5
+        # Other white space belongs to the value (RFC 9110 section 5.5).
         text = value.decode("latin-1").strip(" \t")
         before = self.headers.get(key)
         if before is not None and key == "host":
@@ -135,9 +137,9 @@ def _tokens(value: str) -> list[str]:
 
 
 def end_of_head(data: bytes | bytearray, limit: int) -> int:
-    """The position of the body in ``data``; 0: the head is incomplete. Raises
-    :class:`BadHead` as soon as no valid head of at most ``limit`` bytes is
-    possible."""
+    """The size of the head at the start of ``data``, which is the index of the
+    body. Returns 0 while the head is incomplete. Raises :class:`BadHead` as
+    soon as ``data`` cannot become a valid head of at most ``limit`` bytes."""
     end = data.find(HEAD_END)
     is_complete = end >= 0
     if is_complete:
@@ -172,14 +174,14 @@ def parse_head(data: bytes, mounts: Mounts = NO_MOUNTS) -> ParsedHead:
         raise BadHead(Problems.HEADERS_TOO_LARGE, "too many headers")
     if data[:1] in b"\r\n":
         raise BadHead(Problems.BAD_REQUEST, "no request line")
-    request_line, line_end, rest = data.partition(b"\r\n")
-    # The parser accepts more spaces (RFC 9112 section 3).
+    request_line, line_end, header_lines = data.partition(b"\r\n")
+    # Exactly two are valid (RFC 9112 section 3), but the parser accepts more.
     if request_line.count(b" ") != 2:
         raise BadHead(Problems.BAD_REQUEST, "no request line")
     if not request_line.isascii():
         parsed.altered = True
         request_line = _NOT_ASCII.sub(_percent_encoded, request_line)
-        data = request_line + line_end + rest
+        data = request_line + line_end + header_lines
 
     parser = HttpRequestParser(parsed)
     try:
@@ -198,7 +200,7 @@ def parse_head(data: bytes, mounts: Mounts = NO_MOUNTS) -> ParsedHead:
         raise BadHead(Problems.BAD_REQUEST, "an invalid Host")
 
     _read_target(parsed, mounts)
-    _read_wishes(parsed)
+    _read_framing(parsed)
     return parsed
 
 
@@ -207,20 +209,20 @@ def _percent_encoded(byte: re.Match[bytes]) -> bytes:
 
 
 def _read_target(parsed: ParsedHead, mounts: Mounts) -> None:
-    """Set the path and the query of a head, without scheme and host, under the
-    path of its host."""
+    """Set the target, the path and the query of a head. Removes scheme and host
+    from the target, and adds the path under which its host is mounted."""
     if parsed.url[:1] != b"/":
-        _, separator, rest = parsed.url.partition(b"://")
+        _, separator, host_and_target = parsed.url.partition(b"://")
         if separator:
             parsed.altered = True
-            rest, mark, query = rest.partition(b"?")
-            _host, _, path = rest.partition(b"/")
+            host_and_path, mark, query = host_and_target.partition(b"?")
+            _host, _, path = host_and_path.partition(b"/")
             parsed.url = b"/" + path + mark + query
 
     if mounts:
         host_and_port = parsed.headers.get("host", "")
         host = host_and_port.partition(":")[0].lower().removesuffix(".")
-        mount = mounts.get(host) or mounts.get("")
+        mount = mounts.get(host) or mounts.get("")  # "": all other hosts
         if mount and parsed.url[:1] == b"/":
             parsed.url = mount.encode() + parsed.url
             parsed.altered = True
@@ -229,16 +231,16 @@ def _read_target(parsed: ParsedHead, mounts: Mounts) -> None:
     parsed.path = path.decode("latin-1")
 
 
-def _read_wishes(parsed: ParsedHead) -> None:
-    """Set the form of the body of a request, and whether its connection stays
-    open."""
+def _read_framing(parsed: ParsedHead) -> None:
+    """Set in which form the body of a request comes, and whether its connection
+    stays open afterwards. Raises :class:`BadHead`."""
     headers = parsed.headers
     # Read here, because the parser drops its result when a message without a
     # body is complete.
     if "connection" in headers:
-        wishes = _tokens(headers["connection"])
-        parsed.keep_alive = "close" not in wishes and (
-            parsed.version == "1.1" or "keep-alive" in wishes
+        options = _tokens(headers["connection"])
+        parsed.keep_alive = "close" not in options and (
+            parsed.version == "1.1" or "keep-alive" in options
         )
     else:
         parsed.keep_alive = parsed.version == "1.1"
@@ -250,10 +252,12 @@ def _read_wishes(parsed: ParsedHead) -> None:
         if headers["transfer-encoding"].lower() != "chunked":
             raise BadHead(Problems.NOT_IMPLEMENTED, "unknown transfer encoding")
         parsed.chunked = True
-        # a server in between may not know chunks (RFC 9112 section 6.1)
+        # An HTTP/1.0 server in between may not know chunks, and so find another
+        # end of the request (RFC 9112 section 6.1).
         if parsed.version == "1.0":
             parsed.keep_alive = False
 
+    # The connection ends, but its header does not just say "close".
     if not parsed.keep_alive and headers.get("connection", "close").lower() != "close":
         parsed.altered = True
 
@@ -310,6 +314,7 @@ _NAME: Final = b"uthorization: "
 """The name of the header without its first letter, which may be upper or lower
 case."""
 _LINE_STARTS: Final = (b"\r\nA", b"\r\na")
+"""The bytes before :data:`_NAME`: a line end and the first letter."""
 _LINE_START_BYTES: Final = 3
 _KEY: Final = _NAME + b"Bearer "
 _HANDSHAKE_KEY: Final = b"\r\nSec-WebSocket-Key: "
@@ -318,64 +323,70 @@ _usual_handshake_key = re.compile(rb"[A-Za-z0-9+/]{22}==").fullmatch
 
 
 class KnownHeads(Struct, eq=False):
-    """Parses heads, as :func:`parse_head`. Owner of the cache. Results are
-    shared: do not change them."""
+    """Parses heads, as :func:`parse_head`, and caches the results. Callers must
+    not change a result, because it is shared."""
 
     _mounts: Mounts = NO_MOUNTS
     heads: dict[bytes, ParsedHead] = field(default_factory=dict)
     """Cached heads by their bytes without the key. Read-only for others."""
 
     def read(self, data: bytes) -> ParsedHead:
-        """Parse one whole request head."""
+        """Parse one whole request head. The cache has it without the line of
+        its ``Authorization`` or ``Sec-WebSocket-Key``."""
         if data.startswith(b"GET "):
             return self._read_handshake(data)
-        at = data.find(_KEY)
-        if at < 0:
-            known = self.heads.get(data)
-            if known is None:
-                known = parse_head(data, self._mounts)
-                self._cache(data, known)
-            return known
+        name_at = data.find(_KEY)
+        if name_at < 0:
+            head = self.heads.get(data)
+            if head is None:
+                head = parse_head(data, self._mounts)
+                self._cache(data, head)
+            return head
 
-        # a bare CR stays in the lookup key, which then matches no head
-        end = data.find(b"\r", at)
-        start = at - _LINE_START_BYTES
-        key = data[at + len(_NAME) : end]
-        if data[start:at] not in _LINE_STARTS or _usual_key(key) is None:
+        # If a bare CR ends the key too early, the remaining bytes match no
+        # cached head.
+        end = data.find(b"\r", name_at)
+        start = name_at - _LINE_START_BYTES
+        key = data[name_at + len(_NAME) : end]
+        if data[start:name_at] not in _LINE_STARTS or _usual_key(key) is None:
             return parse_head(data, self._mounts)
-        rest = data[:start] + data[end:]
-        return self._read_without(data, rest, "authorization", key.decode())
+        without_key = data[:start] + data[end:]
+        return self._read_without_key(data, without_key, "authorization", key.decode())
 
     def _read_handshake(self, data: bytes) -> ParsedHead:
-        """Parse the head of a GET. Without a usual key of a handshake it is not
-        cached."""
-        at = data.find(_HANDSHAKE_KEY)
-        # Behind the line end with which the header begins.
-        end = data.find(b"\r", at + 2)
-        key = data[at + len(_HANDSHAKE_KEY) : end]
-        if at < 0 or _usual_handshake_key(key) is None:
+        """Parse the head of a GET. It is cached only if it has a valid
+        ``Sec-WebSocket-Key``."""
+        start = data.find(_HANDSHAKE_KEY)
+        # The line of the header begins with a line end itself, which is skipped
+        # here.
+        end = data.find(b"\r", start + 2)
+        key = data[start + len(_HANDSHAKE_KEY) : end]
+        if start < 0 or _usual_handshake_key(key) is None:
             return parse_head(data, self._mounts)
-        rest = data[:at] + data[end:]
-        return self._read_without(data, rest, "sec-websocket-key", key.decode())
+        without_key = data[:start] + data[end:]
+        return self._read_without_key(
+            data, without_key, "sec-websocket-key", key.decode()
+        )
 
-    def _read_without(
-        self, data: bytes, rest: bytes, name: str, value: str
+    def _read_without_key(
+        self, data: bytes, without_key: bytes, name: str, value: str
     ) -> ParsedHead:
-        """Parse a head by its cached ``rest``, which is ``data`` without the
-        line of this header."""
-        known = self.heads.get(rest)
-        if known is not None:
-            return replace(known, headers={**known.headers, name: value})
+        """Parse a head, by the cache if it has ``without_key``: the head
+        ``data`` without the line of the header ``name``. ``value``: of this
+        header."""
+        cached = self.heads.get(without_key)
+        if cached is not None:
+            return replace(cached, headers={**cached.headers, name: value})
         parsed = parse_head(data, self._mounts)
-        if parsed.headers[name] == value:  # there is only one
+        if parsed.headers[name] == value:  # the header occurs once
             others = parsed.headers.copy()
             del others[name]
-            self._cache(rest, replace(parsed, headers=others))
+            self._cache(without_key, replace(parsed, headers=others))
         return parsed
 
     def _cache(self, data: bytes, head: ParsedHead) -> None:
-        """Cache a head if that is allowed. ``data``: its bytes without the
-        key."""
+        """Cache a head, if it is one of the public heads that the module
+        describes. ``data``: its bytes without the key."""
         if head.method == "GET":
             names = CACHED_OF_HANDSHAKES
         elif head.method == "POST":
@@ -393,7 +404,7 @@ class KnownHeads(Struct, eq=False):
 
 
 MAX_LINE_BYTES = 256
-"""Longest line before a chunk, with its CRLF."""
+"""Longest line with the size of a chunk, with its CRLF."""
 MAX_PUBLIC_BODY_BYTES = 65536
 """Bodies up to this size are read from everybody. Above it the API decides the
 limit."""
@@ -409,11 +420,14 @@ BODY_BYTES_PER_SECOND: Final = 1024
 
 
 def body_deadline(begun: float, received: int, now: float) -> float:
-    """The monotonic time until which more of a body must arrive. ``now``: when
-    the last bytes came."""
-    silence = now + BODY_SILENCE_SECONDS
-    rate = begun + BODY_SILENCE_SECONDS + received / BODY_BYTES_PER_SECOND
-    return min(begun + BODY_SECONDS, silence, rate)
+    """The monotonic time until which more bytes of a body must arrive.
+
+    ``begun``: when the head was complete. ``received``: how many bytes have
+    arrived. ``now``: when the last of them arrived.
+    """
+    by_silence = now + BODY_SILENCE_SECONDS
+    by_rate = begun + BODY_SILENCE_SECONDS + received / BODY_BYTES_PER_SECOND
+    return min(begun + BODY_SECONDS, by_silence, by_rate)
 
 
 Streamed = Callable[[str, str], bool]
@@ -421,6 +435,7 @@ Streamed = Callable[[str, str], bool]
 memory."""
 
 _SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})(;[\t\x20-\x7e]*)?")
+"""A line with the size of a chunk, such as ``1f4;name=value``."""
 _TRAILER = re.compile(rb"(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t\x20-\x7e\x80-\xff]*\r\n)+")
 
 
@@ -432,47 +447,49 @@ class Body:
     used afterwards.
     """
 
-    __slots__ = ("_limit", "_need", "_raw", "begun", "content", "too_large")
+    __slots__ = ("_limit", "_raw", "_size", "begun", "content", "too_large")
 
     def __init__(self, head: ParsedHead, limit: int, begun: float = 0.0) -> None:
         self._limit = limit
         self.begun = begun
         """Monotonic time at which the head was complete."""
         if head.chunked:
-            self._need = -1
+            self._size = -1
         else:
-            self._need = head.length or 0
-        """Bytes of the whole body; -1: it comes in chunks."""
+            self._size = head.length or 0
+        """Bytes of the whole body; -1: not known, it comes in chunks."""
         self._raw = bytearray()
+        """Bytes of chunks that are not decoded yet."""
         self.content = bytearray()
-        self.too_large = self._need > limit
+        self.too_large = self._size > limit
 
     @property
     def held_bytes(self) -> int:
-        """Number of stored bytes."""
+        """Number of bytes in memory."""
         return len(self._raw) + len(self.content)
 
     def deadline(self, now: float) -> float:
-        """See :func:`body_deadline`. The connection ends a late body."""
+        """See :func:`body_deadline`. The connection refuses a later body."""
         return body_deadline(self.begun, self.held_bytes, now)
 
     def feed(self, data: bytes) -> bytes | None:
-        """Add bytes. Returns the bytes after the body once it is complete or
-        too large, and None before that. Raises :class:`BadHead` for invalid
-        chunks."""
+        """Add bytes that have arrived. Returns None while the body is
+        incomplete. Then returns the bytes after the body, or ``b""`` if it is
+        too large. Raises :class:`BadHead` for invalid chunks."""
         if self.too_large:
             return b""
-        if self._need < 0:
+        if self._size < 0:
             self._raw += data
             return self._read_chunks()
-        missing = self._need - len(self.content)
+        missing = self._size - len(self.content)
         self.content += data[:missing]
         if len(data) >= missing:
             return data[missing:]
         return None
 
     def _read_chunks(self) -> bytes | None:
-        """Move whole chunks to the content. Returns as :meth:`feed`."""
+        """Decode the whole chunks, and move them to the content. Returns the
+        same values as :meth:`feed`."""
         raw = self._raw
         while True:
             size_end = raw.find(b"\r\n", 0, MAX_LINE_BYTES)
@@ -488,7 +505,7 @@ class Body:
                 raise BadHead(Problems.BAD_REQUEST, "broken chunk size")
             size = int(match[1], 16)
             begin = size_end + 2
-            if size == 0:
+            if size == 0:  # the last chunk
                 return self._read_trailer(begin)
             if len(self.content) + size > self._limit:
                 self.too_large = True
@@ -507,8 +524,9 @@ class Body:
             del raw[:next_begin]
 
     def _read_trailer(self, start: int) -> bytes | None:
-        """Read the end of a chunked body: header lines, which are dropped, and
-        an empty line."""
+        """Read the end of a chunked body, which begins at index ``start``:
+        header lines, which are dropped, and an empty line. Returns the same
+        values as :meth:`feed`."""
         raw = self._raw
         first_line = start + 2
         if raw[start:first_line] == b"\r\n":
@@ -530,9 +548,10 @@ class Body:
 
 
 def streams(parsed: ParsedHead, wanted: Streamed | None) -> bool:
-    """Whether the application reads the body of this request in pieces. A
-    chunked body is read completely, up to the usual limit: only :class:`Body`
-    parses chunks strictly enough."""
+    """Whether the application reads the body of this request in pieces, as
+    ``wanted`` says (None: never). A chunked body is always read completely, up
+    to the usual limit, because only :class:`Body` parses chunks strictly
+    enough."""
     if (
         wanted is None
         or not parsed.length
@@ -544,12 +563,12 @@ def streams(parsed: ParsedHead, wanted: Streamed | None) -> bool:
 
 
 def plain_head(raw: bytes, head: ParsedHead) -> bytes:
-    """The head of a request with a streamed body, for servers with a less
-    strict parser.
+    """The head of a request with a streamed body, in a form that servers with a
+    less strict parser read in the same way. ``raw``: the received head.
 
     Its target is a path in ASCII, and ``Connection: close`` stands alone.
-    ``Expect`` stays, because the reader of the body answers it. HTTP/1.0 does
-    not have it.
+    ``Expect`` stays, because the reader of the body answers it. It is removed
+    from a request of HTTP/1.0, which does not have it.
     """
     is_old = head.version == "1.0"
     if not head.altered and not (is_old and "expect" in head.headers):
@@ -560,11 +579,11 @@ def plain_head(raw: bytes, head: ParsedHead) -> bytes:
 
 
 def plain_request(raw: bytes, head: ParsedHead, content: bytes | bytearray) -> bytes:
-    """A request with a complete body, and a head as of :func:`plain_head`.
-    ``raw``: the received head. The body of a HEAD has no meaning, and is
-    dropped."""
+    """A whole request, with the body ``content`` and its length, and a head as
+    :func:`plain_head` makes it. ``raw``: the received head. The body of a HEAD
+    has no meaning, and is dropped."""
     if content and head.method == "HEAD":
-        content = b""
+        content = b""  # and the head is rewritten
     elif not head.chunked and not head.altered and "expect" not in head.headers:
         return raw + content
     if content or head.chunked:
@@ -572,28 +591,32 @@ def plain_request(raw: bytes, head: ParsedHead, content: bytes | bytearray) -> b
     else:
         length = []
     replaced = (b"content-length", b"transfer-encoding", b"expect")
-    return _rewrite_head(raw, head, replaced, length) + content
+    return _rewrite_head(raw, head, dropped=replaced, added=length) + content
 
 
 def _rewrite_head(
-    raw: bytes, head: ParsedHead, dropped: tuple[bytes, ...], more: Iterable[bytes] = ()
+    raw: bytes,
+    head: ParsedHead,
+    dropped: tuple[bytes, ...],
+    added: Iterable[bytes] = (),
 ) -> bytes:
-    """The head ``raw`` without the ``dropped`` header lines and with
-    ``more``."""
+    """The head ``raw`` without the ``dropped`` headers (names in lower case),
+    and with the ``added`` header lines."""
     if "connection" in head.headers and not head.keep_alive and not head.upgrade:
         dropped = (*dropped, b"connection")
-        more = (*more, b"Connection: close")
+        added = (*added, b"Connection: close")
     request_line = b"%b %b HTTP/%b" % (
         head.method.encode(),
         head.url,
         head.version.encode(),
     )
     remaining = []
+    # Without the request line, and the two empty texts behind the last lines.
     for line in raw.split(b"\r\n")[1:-2]:
         name = line.partition(b":")[0].strip().lower()
         if name not in dropped:
             remaining.append(line)
-    return b"\r\n".join([request_line, *remaining, *more, b"", b""])
+    return b"\r\n".join([request_line, *remaining, *added, b"", b""])
 
 
 # --- requests and responses ---------------------------------------------------
@@ -624,7 +647,8 @@ CORS: Headers = (
 
 
 def challenged(problem: HttpProblem, headers: Headers = ()) -> Headers:
-    """Headers of an error response. A 401 also names the accepted scheme."""
+    """The headers of an error response: ``headers``, and for a 401 also the
+    accepted scheme."""
     if problem.status == 401:
         return (*headers, ("WWW-Authenticate", "Bearer"))
     return headers
@@ -633,6 +657,7 @@ def challenged(problem: HttpProblem, headers: Headers = ()) -> Headers:
 _CHECKSUM_MISMATCH: Final = 460
 """A status of tus, which Python does not know."""
 _REMEMBERED_LENGTHS: Final = 1024
+"""For how many lengths of bodies the header line is cached."""
 
 
 def phrase_of(status: int) -> str:
@@ -667,8 +692,9 @@ def response_head(
 
 
 def problem_body(problem: HttpProblem, id: str = "", detail: str = "") -> bytes:
-    """The JSON body of an error. ``id``: the id of the request (``""``: a new
-    id). ``detail``: a message in place of the usual one."""
+    """The JSON body of an error. ``id``: the id of the request; ``""`` makes a
+    new id. ``detail``: the message; ``""`` stands for the usual message of the
+    problem."""
     return msgspec.json.encode(
         {
             "code": problem.code,
@@ -711,14 +737,14 @@ class HttpRequest(Struct, gc=False):
     host: str
     too_large: bool = False
     given_id: str = ""
-    """The id that was already logged; ``""``: the client's id, or a new one
-    made on first use."""
+    """The value of :attr:`id`, if it was read before; else ``""``."""
     by: str = ""
-    """The label of its principal, for the log; ``""``: unknown."""
+    """The label of its principal, for the log; ``""``: not known."""
 
     @property
     def id(self) -> str:
-        """The id of this request in the log and in answers."""
+        """The id of this request in the log and in answers: the id that the
+        client has given, else a new one."""
         if not self.given_id:
             header = self.headers.get("x-request-id", "")
             if header:
@@ -740,6 +766,7 @@ HEADERS: Final = b"".join(
 )
 """The headers of every API response as one block, each line ended by CRLF."""
 _OTHER_HEADERS: Final = HEADERS.partition(b"\r\n")[2]
+"""The lines of :data:`HEADERS` without the first one, Content-Type."""
 
 
 SHOWN_TYPES: Final = frozenset(
@@ -786,8 +813,8 @@ def content_headers(
 
     A type that is neither in :data:`SHOWN_TYPES` nor in
     :data:`DOWNLOADED_TYPES` becomes :data:`BINARY`. ``keeps_type``: the type
-    stays, because clients of another server need the type that they gave. The
-    answer is still a download. ``name``: of the file.
+    stays as it is, for clients that need the type that they gave. The answer
+    is still a download. ``name``: of the file; ``""``: the answer names none.
     """
     plain_type = content_type.partition(";")[0].strip().lower()
     is_shown = plain_type in SHOWN_TYPES
@@ -805,16 +832,19 @@ def content_headers(
 
 
 def typed_headers(content_type: str) -> Headers:
-    """The headers of an answer that is neither JSON nor one of our pages,
+    """The headers that an answer which is neither JSON nor one of our pages has
     besides :data:`HEADER_LIST`."""
     *_, disposition = content_headers(content_type, keeps_type=True)
-    if disposition[1] == "inline":
+    _, how = disposition
+    if how == "inline":
         return (SANDBOX,)
     return (SANDBOX, disposition)
 
 
 @lru_cache(256)
 def _typed_block(content_type: str) -> bytes:
+    """All headers of an answer that is neither JSON nor one of our pages, as
+    lines that end with CRLF, without Content-Length."""
     lines = "".join(
         f"{name}: {value}\r\n" for name, value in typed_headers(content_type)
     )
@@ -882,7 +912,8 @@ def _length_line(length: int) -> bytes:
 def keep_alive_response(response: HttpResponse) -> bytes:
     """A whole HTTP/1.1 response that keeps the connection open."""
     body = response.body
-    # a push: as header_block(), without a call
+    # The usual answer to a push has one header. Written out as in
+    # header_block(), to save a call.
     if len(response.headers) == 1 and not response.content_type:
         ((name, value),) = response.headers
         lines = HEADERS + f"{name}: {value}\r\n".encode("latin-1")
@@ -905,10 +936,12 @@ _Found = TypeVar("_Found")
 
 
 def pattern_of(path: str) -> str:
-    """The pattern of a path with names: each second segment from the second on
-    is ``*``. ``/app/1f2e`` → ``/app/*``, ``/apps/7/channels/news/users`` →
+    """The pattern of a path in which segments with a fixed text and segments
+    with a name alternate. ``*`` stands for each name: ``/app/1f2e`` →
+    ``/app/*``, ``/apps/7/channels/news/users`` →
     ``/apps/*/channels/*/users``."""
     segments = path.split("/")
+    # The first segment is the empty text before the first slash.
     segments[2::2] = ["*" if segment else "" for segment in segments[2::2]]
     return "/".join(segments)
 
@@ -918,9 +951,9 @@ _FIRST_SEGMENTS: Final = 3
 
 
 def patterns_of(path: str) -> tuple[str, str]:
-    """The patterns of a path: :func:`pattern_of`, and ``*`` for all segments
-    after the second one: ``/hooks/in/7/news`` → ``/hooks/*/7/*``,
-    ``/hooks/in/*``."""
+    """The two patterns of a path: :func:`pattern_of`, and a pattern with one
+    ``*`` for all segments after the second one. ``/hooks/in/7/news`` →
+    ``/hooks/*/7/*`` and ``/hooks/in/*``."""
     first_segments = path.split("/", _FIRST_SEGMENTS)[:_FIRST_SEGMENTS]
     return pattern_of(path), "/".join((*first_segments, "*"))
 
@@ -928,7 +961,8 @@ def patterns_of(path: str) -> tuple[str, str]:
 def row_of(
     rows: Mapping[tuple[str, str], _Found], method: str, path: str
 ) -> _Found | None:
-    """The row of a path, or of one of its patterns."""
+    """The row of a path, or of one of its patterns. Returns None if no row
+    matches."""
     return rows.get((method, route_of(rows, method, path)))
 
 
