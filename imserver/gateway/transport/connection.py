@@ -48,9 +48,13 @@ FOREVER: Final = float("inf")
 
 
 def quiet_seconds(sock: _socket.socket) -> float:
-    """Seconds since data last passed; :data:`FOREVER` if the kernel cannot
-    tell. 0 on a Unix socket, where the kernel never can tell. The proxy at its
-    other end has its own time limit."""
+    """Seconds since data last passed in either direction. Returns
+    :data:`FOREVER` if the kernel cannot tell.
+
+    Returns 0 on a Unix socket, where the kernel never can tell. Such a
+    connection counts as active, because the proxy at its other end has its own
+    time limit.
+    """
     if sock.family == _socket.AF_UNIX:
         return 0.0
     try:
@@ -77,10 +81,11 @@ block; the next message of the connection then waits."""
 
 
 class Encoding:
-    """Reads and makes the frames of a connection: its dialect, the function
-    that serves messages, the largest message in bytes, and the deflate window
-    of the client (0: none).
+    """How the frames of a connection are read and made.
 
+    ``dialect``: of the connection. ``serve``: the function that serves its
+    messages. ``limit_bytes``: the size of the largest message. ``deflate_bits``:
+    the deflate window of the client; 0: messages are not compressed.
     Connections with equal properties share one instance, so a broadcast is
     encoded once per encoding.
     """
@@ -123,8 +128,8 @@ class Encoding:
         encodings share the table."""
 
     def with_dialect(self, dialect: Dialect) -> Encoding:
-        """This encoding for another codec. All connections with it share one
-        instance."""
+        """The encoding that differs from this one only in its dialect. All
+        connections with that dialect share one instance."""
         variant = self._variants.get(dialect)
         if variant is None:
             variant = self._make(dialect)
@@ -138,7 +143,8 @@ class Encoding:
         )
 
     def frame(self, payload: bytes, opcode: int = 0) -> bytes:
-        """Make the frame with ``payload`` for a client of this encoding."""
+        """Make the frame with ``payload`` for a client of this encoding.
+        ``opcode`` 0 stands for the opcode of its dialect."""
         size = len(payload)
         if size < HEADS and not opcode and not self.deflate_bits:
             return self._heads[size] + payload
@@ -148,10 +154,10 @@ class Encoding:
             return frames.encode(compressed, opcode, rsv1=True)
         return frames.encode(payload, opcode)
 
-    def foreign(self, code: int, reason: str) -> tuple[int, str]:
-        """The code and reason of the dialect for one of our close codes.
-        Without a reason: the name of the code, or the dialect's own words for
-        it."""
+    def translate_close(self, code: int, reason: str) -> tuple[int, str]:
+        """Translate one of our close codes and its reason into the code and
+        reason of the dialect. If ``reason`` is empty, it is the dialect's own
+        text for the code, or else the name of the code."""
         dialect = self.dialect
         name = errors.close_reason(code)
         reason = reason or name
@@ -163,10 +169,10 @@ class Encoding:
         self, code: int, reason: str = "", as_given: bool = False
     ) -> bytes:
         """The close frame for one of our close codes, translated into the
-        dialect's own code (``as_given``: it is one already). A last message
-        with the code may precede it."""
+        dialect's own code. In some dialects a last message with the code comes
+        before it. ``as_given``: code and reason are not translated."""
         if not as_given:
-            code, reason = self.foreign(code, reason)
+            code, reason = self.translate_close(code, reason)
         last_message = self.dialect.encode_close(code, reason)
         close_frame = frames.encode_close(code, reason)
         if last_message is None:
@@ -239,8 +245,10 @@ class Connection(Writer):
 
     ``is_open``: whether it is in service. ``peer``: ``"address:port"`` of the
     client. ``last_seen``: monotonic time of the last sign of life, as its
-    dialect defines it (0: the node pings the client instead). ``pinged_at``:
-    time of the first unanswered ping (0: none); any received data answers it.
+    dialect defines it; 0: not used, because the node pings the client instead.
+    ``pinged_at``: time of the first unanswered ping; 0: no ping is unanswered.
+    Any received data answers a ping. ``parser``: has an unfinished frame or
+    message; None between messages.
     """
 
     __slots__ = (
@@ -279,8 +287,7 @@ class Connection(Writer):
         self.peer = peer
         self.encoding = encoding
         is_pinged = encoding.dialect.pinged
-        # last_seen is not used for pinged clients: 0 saves one object per
-        # connection.
+        # The constant saves one object per connection.
         self.last_seen = 0.0 if is_pinged else now
         self.state = CONNECTED
         self.outbox = None
@@ -347,6 +354,7 @@ class Connection(Writer):
             if type(parser) is not frames.Rest:
                 self._parse(data)
                 return
+            # The beginning of a small frame, of which more has arrived now.
             data = parser.data + data
             self.parser = None
             self.context.flusher.budget.set(self, self.held_bytes())
@@ -385,6 +393,7 @@ class Connection(Writer):
 
             serve(self, payload, text)
             start = end
+            # Serving the message may have closed the connection.
             if self.state >= CLOSING or (start < size and not self.may_continue()):
                 return
 
@@ -394,14 +403,15 @@ class Connection(Writer):
             self._feed_rest(data)
 
     def _feed_rest(self, data: bytes) -> None:
-        """Handle the rest of the data, which is not a whole small frame."""
+        """Handle data that does not begin with a whole small frame of a
+        message: a control frame, a part of a frame, or a large frame."""
         if frames.is_control(data):
             # Most are pongs without data, which need nothing more.
             if len(data) > frames.EMPTY_BYTES or data[0] != frames.FINAL_PONG:
                 mask = data[frames.HEAD_BYTES : frames.EMPTY_BYTES]
                 payload = apply_mask(data[frames.EMPTY_BYTES :], mask)
                 try:
-                    self._take(data[0] & frames.OPCODE_BITS, payload)
+                    self._serve_frame(data[0] & frames.OPCODE_BITS, payload)
                 except frames.Violation as violation:
                     self.close(violation.code, violation.reason)
             return
@@ -412,19 +422,21 @@ class Connection(Writer):
             self._count_bytes()
             return
 
-        # not at the start: 1.5 MB
+        # Imported here because the module takes 1.5 MB, and few nodes need it.
         from imserver.gateway.transport.parser import MessageParser
 
         self.parser = MessageParser(encoding.limit_bytes, bool(encoding.deflate_bits))
         self._parse(data)
 
     def _parse(self, data: bytes) -> None:
+        """Serve the messages that the parser finds in ``data``. The parser
+        stays only while a frame or a message is unfinished."""
         parser = self.parser
         assert parser is not None
         assert not isinstance(parser, frames.Rest)
         try:
             for message in parser.feed(data):
-                self._take(*message)
+                self._serve_frame(*message)
                 if self.state >= CLOSING or not (parser.between or self.may_continue()):
                     break
         except frames.Violation as violation:
@@ -436,8 +448,9 @@ class Connection(Writer):
             self._count_bytes()
 
     def wait_until_sent(self) -> None:
-        """Wait until the outbox is empty or the connection ended, so two pages
-        never wait there. Switches greenlets."""
+        """Wait until the outbox is empty or the connection has ended. A caller
+        that sends large pages waits before each, so that never two of them are
+        in the outbox. Switches greenlets."""
         while self.outbox is not None and self.is_open:
             gevent.sleep(_SENT_LOOK_SECONDS)
 
@@ -446,8 +459,9 @@ class Connection(Writer):
         served.
 
         If this turn of the loop is long, others are served first. The outbox is
-        written first if an answer in it is large, or the client does not read,
-        so that its limit is checked before it grows. May switch greenlets.
+        also written first if the last answer in it is large, or if the client
+        does not read, so that its limit is checked before it grows. May switch
+        greenlets.
         """
         outbox = self.outbox
         needs_writing = outbox is not None and (
@@ -464,7 +478,8 @@ class Connection(Writer):
         if budget.total > budget.limit:
             self.context.flusher.schedule()
 
-    def _take(self, opcode: int, data: bytes) -> None:
+    def _serve_frame(self, opcode: int, data: bytes) -> None:
+        """Serve a whole message or a control frame. ``data``: its payload."""
         if opcode <= Opcode.BINARY:
             self.encoding.serve(self, data, opcode == _TEXT)
         elif opcode == Opcode.CLOSE:
@@ -488,14 +503,14 @@ class Connection(Writer):
         self.context.flusher.enqueue(self, frame)
 
     def ping(self) -> None:
-        """Send a ping. Any received data resets ``pinged_at`` to 0."""
+        """Send a ping. Any received data answers it."""
         if not self.pinged_at:
             self.pinged_at = monotonic()
         self.send_frame(self.encoding.ping_frame)
 
     def probe(self, data: bytes) -> None:
-        """Send a ping with at most 125 bytes of data.
-        :attr:`ConnectionContext.ponged` gets the pong."""
+        """Send a ping with at most 125 bytes of data. The client repeats them in
+        its pong, which :attr:`ConnectionContext.ponged` gets."""
         if self.is_open:
             self.send_frame(frames.encode(data, Opcode.PING))
 
@@ -523,38 +538,45 @@ class Connection(Writer):
         """Start the close handshake (RFC 6455 section 7). The outbox is written
         first.
 
-        Without a ``reason``, the reason is the name of the code in
-        ``errors.CLOSE``. TCP ends when the peer ends it, or after
-        ``websocket.close_seconds``. Clients of a foreign protocol receive its
-        own code (:attr:`Dialect.close_codes`), unless the code is one already
-        (``as_given``).
+        If ``reason`` is empty, it is the name of the code in ``errors.CLOSE``.
+        Clients of a foreign protocol receive the code of that protocol
+        (:attr:`Dialect.close_codes`). ``as_given``: the code is of that
+        protocol already. TCP ends when the peer ends it, or after
+        ``websocket.close_seconds``.
         """
         if self.is_open:
-            last = self._last(code, reason, as_given)
+            last_frames = self._last_frames(code, reason, as_given)
             self._end(code)
-            self.send_frame(last)
+            self.send_frame(last_frames)
 
-    def _last(self, code: int, reason: str = "", as_given: bool = False) -> bytes:
+    def _last_frames(
+        self, code: int, reason: str = "", as_given: bool = False
+    ) -> bytes:
+        """The bytes that end the connection for its client; see
+        :meth:`close`."""
         return self.encoding.close_frames(code, reason, as_given)
 
     def disconnect(self, code: int, reason: str) -> None:
-        """End the connection as a back end of its app wants: with its code and
-        its reason, if clients of the dialect get them, else with 4502."""
+        """End the connection, because a back end of its app has requested it.
+        If the dialect passes the codes of back ends on, its clients get this
+        code and reason. Otherwise they get our code 4502."""
         if self.encoding.dialect.close_codes_of_back_ends:
             self.close(code, reason or errors.DISCONNECTED, as_given=True)
         else:
             self.close(errors.CloseCode.KICKED)
 
     def _end(self, code: int) -> None:
-        """Leave service: no further messages are received or sent."""
+        """Leave service: no further messages are received or sent. The time
+        limit of the close handshake begins. ``code``: for the log and the
+        counters."""
         self.state = CONNECTION_TRANSITIONS[self.state][CLOSE]
         self.context.closing[self] = monotonic() + self.context.close_seconds
         self.context.ended(self, code)
 
     def flushed(self) -> None:
-        """End our half of TCP and wait for the peer, because everything is
-        written. Ending TCP at once could send a reset that destroys the close
-        frame."""
+        """Everything is written. If the close frame was in it, end our half of
+        TCP and wait for the peer. Ending TCP at once could send a reset that
+        destroys the close frame."""
         if self.state is CLOSING:
             self.state = CONNECTION_TRANSITIONS[self.state][FLUSH]
             try:
@@ -564,17 +586,20 @@ class Connection(Writer):
 
     def abandon(self, code: int) -> None:
         """Drop the outbox and close. The peer has ``websocket.close_seconds``
-        to read why."""
+        to read the close code. A connection that is closing already, or that
+        has no backlog, ends at once."""
         backlog = self.outbox
         if self.is_open and type(backlog) is Backlog:
-            last = self._last(code)
+            last_frames = self._last_frames(code)
             self._end(code)
-            backlog.cut(last)
+            backlog.cut(last_frames)
             self.context.flusher.budget.set(self, self.held_bytes())
         else:
             self._kill(code)
 
     def _kill(self, code: int) -> None:
+        """End TCP now, and forget the connection. ``code``: for the log and the
+        counters, if it was in service."""
         if self.state is CLOSED:
             return
         was_open = self.is_open
@@ -598,7 +623,8 @@ class Connection(Writer):
             context.ended(self, code)
 
     def lost(self) -> None:
-        """TCP has ended, by the peer or by an error."""
+        """End the connection, because TCP has ended by the peer or by an
+        error."""
         self._kill(errors.CloseCode.LOST)
 
 

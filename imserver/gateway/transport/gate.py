@@ -54,8 +54,8 @@ _HOST: Final = re.compile(
 
 
 def host_name(value: str) -> str:
-    """The host name in a Host header or an origin, without port, in lower case;
-    ``""`` if it is invalid.
+    """The host name in a Host header or an origin, without port, in lower case.
+    Returns ``""`` if the value is not valid.
 
     Only ``[scheme://]host[:port]`` is valid (RFC 9110 section 7.2, RFC 6454
     section 6.2). In anything else, such as ``evil.example\\@127.0.0.1``, a
@@ -76,10 +76,11 @@ def listed_host(address: str) -> str:
 class GatePolicy(Struct, frozen=True):
     """Limits and allowed origins. The settings can change while the node runs.
 
-    ``limit`` and ``limit_per_address`` limit connections (0: no limit).
-    ``any_origin``: pages of all hosts may connect. ``origins``: pages of these
-    hosts may connect. ``demo``: demo mode; the servers must check every request
-    with :meth:`Origins.objection`. ``hosts``: other names and addresses of this
+    ``limit`` and ``limit_per_address`` limit the connections of the node and of
+    each address (0: no limit). ``any_origin``: pages of all hosts may connect.
+    ``origins``: pages of these hosts may connect. ``demo``: whether the node is
+    in demo mode; then the servers must check every request with
+    :meth:`Origins.objection`. ``hosts``: other names and addresses of this
     server; a wildcard address means all addresses.
     """
 
@@ -99,8 +100,11 @@ class Origins:
         self.open_dialects: set[str] = set()
         """Names of the dialects to which pages of all hosts may connect."""
         self._apps_any = False
+        """Whether an app allows pages of all hosts."""
         self._apps: frozenset[str] = frozenset()
+        """The hosts whose pages an app allows."""
         self._warned = False
+        """Whether the warning about a proxy in demo mode was logged."""
         self._objected = RateLimitedLog(
             log,
             "demo mode: refused a request %s %r. To allow it, list the host in server.origins or make an API "
@@ -111,8 +115,9 @@ class Origins:
         self.set_policy(policy)
 
     def report_to(self, refused: Callable[[str, str, str], object]) -> None:
-        """From now on call this function with the setting that refuses a
-        connection, its ``peer``, and the host of its page."""
+        """Call ``refused`` for each connection that is refused from now on:
+        with the name of the setting that refuses it, its ``peer``, and the host
+        of its page."""
         self._on_refused.append(refused)
 
     def set_policy(self, policy: GatePolicy) -> None:
@@ -120,15 +125,17 @@ class Origins:
         self._any = policy.any_origin
         self._own = frozenset(map(listed_host, policy.origins))
         self.demo = policy.demo
-        self._hosts = self._own.union(
-            map(listed_host, policy.hosts), ("localhost",)
-        ) - {""}
+        own_hosts = self._own.union(map(listed_host, policy.hosts), ("localhost",))
+        self._hosts = own_hosts - {""}  # "": a setting that is not valid
         self._any_address = not self._hosts.isdisjoint(("0.0.0.0", "::"))
         self._good_host: str | None = None
+        """The Host header that demo mode has accepted last; None: none yet."""
         self._good_origin: str | None = None
+        """The Origin header that demo mode has accepted last; None: none
+        yet."""
         self.accepted = object()
-        """The mark of heads that demo mode has accepted under the present
-        policy."""
+        """The mark of heads that demo mode has accepted. Another policy has
+        another mark, so that the heads are checked again."""
 
     def set_apps(self, origins: Collection[str], any_origin: bool) -> None:
         """Set the origins that at least one app allows. The login to any other
@@ -141,8 +148,8 @@ class Origins:
     # --- demo mode ------------------------------------------------------------
 
     def objection(self, headers: Mapping[str, str], path: str) -> HttpProblem | None:
-        """The error with which demo mode refuses a request; None if it accepts
-        the request.
+        """The error with which demo mode refuses a request. Returns None if it
+        accepts the request.
 
         Without API keys, any website could use a server on loopback through the
         browser of its visitor. It could send requests that need no permission,
@@ -182,16 +189,19 @@ class Origins:
         return None
 
     def _accepts_page(self, origin: str, host: str) -> bool:
-        """Whether demo mode accepts requests of pages of ``origin`` to the
-        ``host`` of a Host header."""
+        """Whether demo mode accepts a request of a page with this Origin header
+        and this Host header."""
         name = host_name(origin)
         if self._any or self._apps_any or name in self._apps or self._is_own(name):
             self._good_origin = origin
             return True
-        # Not kept as a good origin: the next request may name another host.
+        # A page of this server at any of its addresses. The origin is not
+        # remembered as good, because the next request may name another host.
         return self._any_address and bool(name) and name == host_name(host)
 
     def _is_own(self, name: str, any_address: bool = False) -> bool:
+        """Whether a host name means this server. ``any_address``: every address
+        counts as one of this server."""
         return (
             name in self._hosts
             or is_loopback(name)
@@ -200,16 +210,17 @@ class Origins:
 
     # --- logins ---------------------------------------------------------------
 
-    def stranger(self, host: str, headers: Mapping[str, str]) -> str:
-        """The host of the page that sent a request; ``""`` for this server's
-        own pages and without a page.
+    def page_host(self, host: str, headers: Mapping[str, str]) -> str:
+        """The host of the page that sent a request. Returns ``""`` for a page
+        of this server, and for a request that no page has sent.
 
-        :data:`OPAQUE` if a page of another site has embedded the address, for
-        example as an image. It matters because a GET that opens a stream has
-        effects, with the cookies of the visitor.
+        Returns :data:`OPAQUE` if the page has no valid host, or if a page of
+        another site has embedded the address, for example as an image. The
+        latter matters because a GET that opens a stream has effects, with the
+        cookies of the visitor.
 
-        ``host``: address that the request came from. Headers of trusted proxies
-        are evaluated.
+        ``host``: address that the request came from. If it is a trusted proxy,
+        its headers are evaluated.
         """
         origin = headers.get("origin")
         # Browsers name no origin where a page embeds or links to a resource
@@ -241,8 +252,8 @@ class Origins:
         return OPAQUE
 
     def allows(self, origin: str, dialect: str) -> bool:
-        """Whether pages of the host ``origin`` may connect, for requests
-        without an app."""
+        """Whether pages of the host ``origin`` (``""``: an own page, or no page)
+        may connect by a dialect, for requests without an app."""
         if not origin or self._any or origin in self._own:
             return True
         return not self.demo and dialect in self.open_dialects
@@ -252,8 +263,9 @@ class Origins:
         return origin in self._own
 
     def passes(self, origin: str, any_origin: bool) -> bool:
-        """Whether to complete a handshake from ``origin``: the node, an app or
-        the dialect allows it."""
+        """Whether to complete the handshake of a page of the host ``origin``:
+        the node, an app or the dialect allows it. ``any_origin``: the dialect
+        allows pages of all hosts."""
         return (
             (any_origin and not self.demo)
             or not origin
@@ -264,31 +276,36 @@ class Origins:
         )
 
     def report_refused(self, limit: str, peer: str, origin: str = "") -> None:
-        """Report that a connection is refused by this setting."""
+        """Report that the setting ``limit`` has refused a connection; see
+        :meth:`report_to`."""
         for listener in self._on_refused:
             listener(limit, peer, origin)
 
     def log_refused(self, what: str, origin: str, setting: str, peer: str) -> None:
         """Log once a minute that ``what`` was refused to host ``origin``, which
         ``setting`` does not list."""
-        if self._pages.is_new(what, origin):
-            if origin == OPAQUE:
-                page = (
-                    "the page has no host (a file, a sandbox, or embedded by another site); it cannot be "
-                    "allowed safely"
-                )
-            else:
-                page = f"the page is of host {origin}; to allow it, add the host to {setting}"
-            log.info("%s refused: %s", what, page, extra={"connection": peer})
+        if not self._pages.is_new(what, origin):
+            return
+        if origin == OPAQUE:
+            page = (
+                "the page has no host (a file, a sandbox, or embedded by another site); it cannot be "
+                "allowed safely"
+            )
+        else:
+            page = (
+                f"the page is of host {origin}; to allow it, add the host to {setting}"
+            )
+        log.info("%s refused: %s", what, page, extra={"connection": peer})
 
 
 class Head(Struct, frozen=True):
     """The parts of a request that the gate needs. Header names are in lower
     case.
 
-    ``query``: text after the ``?``. ``bare``: dialect of the listener for
-    clients whose query names none (``""``: no default). ``body``: the body of a
-    request for a stream.
+    ``version``: of HTTP, such as ``1.1``. ``host`` and ``port``: the address
+    from which the request came. ``query``: the text after the ``?``. ``bare``:
+    the dialect that the listener has for clients whose query names no dialect;
+    ``""``: it has none. ``body``: the body of a request for a stream.
     """
 
     method: str
@@ -303,7 +320,7 @@ class Head(Struct, frozen=True):
 
     def params(self) -> dict[str, str]:
         """The decoded parameters of the query. If a name occurs several times,
-        the first value counts."""
+        the first value counts. Empty if there are too many parameters."""
         params: dict[str, str] = {}
         try:
             for name, value in parse_qsl(
@@ -324,12 +341,13 @@ It may send, close and switch."""
 
 
 class DialectPath(Struct, frozen=True):
-    """A dialect on a path: the dialect, the function that serves its messages,
-    and their largest size in bytes.
+    """A dialect on a path.
 
-    ``outbox_bytes``: limit of an outbox; 0: the limit of the node.
-    ``subprotocol``: the offered subprotocol that the 101 response confirms
-    (``""``: none).
+    ``serve``: the function that serves its messages. ``message_bytes``: the
+    size of the largest message. ``outbox_bytes``: limit of an outbox; 0: the
+    limit of the node. ``opened``: called when a connection begins.
+    ``subprotocol``: the subprotocol that the 101 response confirms; ``""``: it
+    confirms none.
     """
 
     dialect: Dialect
@@ -342,7 +360,7 @@ class DialectPath(Struct, frozen=True):
 
 Choose = Callable[[Head], DialectPath | HttpProblem | None]
 """Selects the dialect on a shared path. Returns None if the request matches no
-dialect, or the error."""
+dialect, or an error that refuses the request."""
 
 
 class Refusal(Struct, frozen=True):
@@ -353,12 +371,13 @@ class Refusal(Struct, frozen=True):
 
 
 class Admission(Struct, frozen=True):
-    """An upgrade to perform. ``extension``, ``subprotocol``: the 101 response
-    confirms these (``""``: none).
+    """An upgrade to perform. ``accept``: the value of Sec-WebSocket-Accept.
+    ``extension`` and ``subprotocol``: the 101 response confirms these (``""``:
+    it confirms none).
 
-    With a ``close_code`` the handshake is completed and the connection closed
-    at once. A browser can read a close code, but not the status of a refused
-    handshake.
+    ``close_code``: 0, or the code with which the connection is closed at once
+    after the handshake. A browser can read a close code, but not the status of
+    a refused handshake.
     """
 
     accept: str
@@ -381,8 +400,8 @@ def accept_token(key: str) -> str:
 
 
 def host_of(peer: str) -> str:
-    """The host in a ``peer``, without the brackets of IPv6. The peer of a
-    request may have no port."""
+    """The host in a ``peer`` (``"address:port"``), without the brackets of
+    IPv6. The peer of a request may have no port."""
     if peer[:1] == "[" or peer.count(":") == 1:
         return peer.rpartition(":")[0].strip("[]")
     return peer
@@ -406,8 +425,10 @@ class Gate:
         function that selects one. The servers fill it before they listen."""
         self._deflate = deflate
         self._encodings: dict[tuple[Dialect, int], Encoding] = {}
+        """(dialect, deflate window of the client) → the encoding that all such
+        connections share."""
         self.full = False
-        """True while the node drains."""
+        """True while the node drains. Then all clients are refused."""
         self.per_address: Counter[str] = Counter()
         """Network of an address (:func:`network_of`) → its connections."""
         self.connections = 0
@@ -430,7 +451,12 @@ class Gate:
 
     def decide(self, head: Head, upgraded: bool = False) -> Admission | Refusal:
         """Decide on an upgrade request. ``upgraded``: another server has
-        answered it, without extensions."""
+        already answered it, without extensions.
+
+        A request that is not valid is refused. A client that the limits or the
+        allowed origins refuse is admitted with a close code, because it can
+        read that code.
+        """
         headers = head.headers
         path: DialectPath | Choose | HttpProblem | None
         path = self.paths.get(head.path) or self.paths.get(pattern_of(head.path))
@@ -458,14 +484,14 @@ class Gate:
         if len(nonce) != _NONCE_BYTES:
             return Refusal(Problems.BAD_REQUEST)
 
-        # A refused client is admitted, too: it reads the close code.
-        peer, origin, close_code = self.look_at(head, path.dialect)
+        peer, origin, close_code = self.check_client(head, path.dialect)
         extension = ""
-        bits = 0
+        bits = 0  # no compression
         if self._deflate and not upgraded:
             offers = headers.get("sec-websocket-extensions")
             if offers:
-                # not at the start: 1.5 MB
+                # Imported here because the module takes 1.5 MB, and few nodes
+                # need it.
                 from imserver.gateway.transport.parser import negotiate
 
                 extension, bits = negotiate(offers)
@@ -476,23 +502,26 @@ class Gate:
             )
             self._encodings[path.dialect, bits] = encoding
         return Admission(
-            accept_token(key),
-            encoding,
-            peer,
-            head,
-            extension,
-            close_code,
-            path.opened,
-            origin,
-            path.subprotocol,
+            accept=accept_token(key),
+            encoding=encoding,
+            peer=peer,
+            head=head,
+            extension=extension,
+            close_code=close_code,
+            opened=path.opened,
+            origin=origin,
+            subprotocol=path.subprotocol,
         )
 
-    def look_at(self, head: Head, dialect: Dialect) -> tuple[str, str, int]:
-        """The client that requests a connection with this dialect: its address,
-        the host of its page (``""``: own or none), and the close code if it is
-        refused (0: accepted)."""
+    def check_client(self, head: Head, dialect: Dialect) -> tuple[str, str, int]:
+        """Check the client that requests a connection with this dialect.
+
+        Returns its ``peer``, the host of its page (``""``: a page of this
+        server, or no page), and the close code that refuses it (0: it is
+        accepted).
+        """
         host = self.proxies.client(head.host, head.headers.get("x-forwarded-for", ""))
-        origin = self.origins.stranger(head.host, head.headers)
+        origin = self.origins.page_host(head.host, head.headers)
         if ":" in host:
             peer = f"[{host}]:{head.port}"
         else:
@@ -517,7 +546,7 @@ class Gate:
                 del self.per_address[network]
 
     def _objection(self, dialect: Dialect, origin: str, host: str, peer: str) -> int:
-        """The close code for a refused client; 0: accepted."""
+        """The close code that refuses a client; 0 if it is accepted."""
         if self.full:
             return CloseCode.GOING_AWAY
         if self.limit and self.connections >= self.limit:
@@ -536,6 +565,8 @@ class Gate:
         return 0
 
     def _full(self, limit: str, peer: str) -> int:
+        """Report the setting that refuses a client, and return the close
+        code."""
         self.origins.report_refused(limit, peer)
         return CloseCode.NODE_FULL
 
@@ -547,12 +578,12 @@ def adopt(
     admission: Admission,
     rest: bytes,
 ) -> Connection:
-    """Make a parked WebSocket of a socket whose 101 response is queued, and
-    serve the bytes read after the head.
+    """Make a parked WebSocket of a socket whose 101 response was sent, and
+    serve ``rest``, the bytes that came after the head.
 
     Used by both servers. The socket must be non-blocking. The poller may
-    already watch it. Switches between pieces of ``rest``: 64 KB of tiny frames
-    would block the loop for 60 ms.
+    already watch it. Lets others run between pieces of ``rest``, because 64 KB
+    of tiny frames would block the loop for 60 ms.
     """
     connection = Connection(
         context, sock, admission.peer, admission.encoding, monotonic()

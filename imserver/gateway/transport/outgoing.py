@@ -52,8 +52,8 @@ URLs also come from issuers and providers."""
 
 
 class Unreachable(ImserverError):
-    """There was no complete answer in time; the text says why. ``is_refused``:
-    no program listens there."""
+    """A request has had no complete answer in time. The text says why.
+    ``is_refused``: no program listens at the address."""
 
     def __init__(self, text: str, is_refused: bool = False) -> None:
         super().__init__(text)
@@ -61,9 +61,10 @@ class Unreachable(ImserverError):
 
 
 def signature(secret: bytes, body: bytes, timestamp: int) -> str:
-    """The header ``Imserver-Signature``, by which the receiver can check who
-    wrote a body, and in which Unix second: HMAC-SHA256 of
-    ``<timestamp>.<body>``."""
+    """The value of the header ``Imserver-Signature``, such as
+    ``t=1735689600,v1=5f2c…``. By it the receiver can check who wrote a body,
+    and in which Unix second. It is the HMAC-SHA256 of ``<timestamp>.<body>``.
+    """
     signed = hmac.digest(secret, b"%d.%b" % (timestamp, body), hashlib.sha256)
     return f"t={timestamp},v1={signed.hex()}"
 
@@ -90,9 +91,13 @@ class Outgoing:
         answer_bytes: int = ANSWER_BYTES,
         headers: Mapping[str, str] = NO_HEADERS,
     ) -> tuple[int, bytes]:
-        """Send signed JSON: status and body of an answer within ``seconds``.
-        Switches greenlets. Redirections are not followed. Raises
-        :class:`Unreachable`."""
+        """Send signed JSON, and return the status and the body of the answer.
+
+        ``delivery``: the id of the delivery, for the receiver. Does not follow
+        redirects. Switches greenlets. Raises :class:`Unreachable` if there is
+        no complete answer within ``seconds``, or if it has more than
+        ``answer_bytes``.
+        """
         signed_headers = {
             **headers,
             "Imserver-Signature": signature(secret, body, timestamp),
@@ -111,15 +116,19 @@ class Outgoing:
         """Send JSON with these ``headers``. Waits and raises like
         :meth:`post`."""
         headers = {"Content-Type": "application/json", **headers}
-        return self.exchange("POST", url, body, headers, seconds, answer_bytes)[:2]
+        status, content, _ = self.exchange(
+            "POST", url, body, headers, seconds, answer_bytes
+        )
+        return status, content
 
     def get(
         self, url: str, seconds: float, headers: Mapping[str, str] = NO_HEADERS
     ) -> tuple[int, bytes]:
-        """Read a document: status and body. Waits and raises like
-        :meth:`post`."""
+        """Read a document. Returns the status and the body of the answer. Waits
+        and raises like :meth:`post`."""
         headers = {"Accept": "application/json", **headers}
-        return self.exchange("GET", url, None, headers, seconds)[:2]
+        status, content, _ = self.exchange("GET", url, None, headers, seconds)
+        return status, content
 
     def exchange(
         self,
@@ -130,9 +139,9 @@ class Outgoing:
         seconds: float,
         answer_bytes: int = ANSWER_BYTES,
     ) -> tuple[int, bytes, Mapping[str, str]]:
-        """Send a request with ``headers`` and the header of the sender. Returns
-        status, body and headers (by names in lower case) of the answer. Waits
-        and raises like :meth:`post`."""
+        """Send a request with ``headers`` and a ``User-Agent``. Returns the
+        status, the body and the headers of the answer, with names in lower
+        case. Waits and raises like :meth:`post`."""
         if _LONG_HOST.match(url):
             raise Unreachable("the name of the host is too long")
         all_headers = {"User-Agent": USER_AGENT, **headers}
@@ -140,9 +149,9 @@ class Outgoing:
         try:
             with timeout:
                 return self.request(method, url, body, all_headers, answer_bytes)
-        except gevent.Timeout as over:
+        except gevent.Timeout as expired:
             # The caller may have set a timeout of its own.
-            if over is not timeout:
+            if expired is not timeout:
                 raise
             raise Unreachable(f"no answer within {seconds:g} s") from None
 
@@ -154,6 +163,8 @@ class Outgoing:
         headers: dict[str, str],
         answer_bytes: int,
     ) -> tuple[int, bytes, Mapping[str, str]]:
+        """Send a request and read its answer, without a time limit. Raises
+        :class:`Unreachable`."""
         # Loaded here to save memory in nodes that send no requests.
         from urllib3 import PoolManager
         from urllib3.exceptions import HTTPError
@@ -172,6 +183,7 @@ class Outgoing:
                 preload_content=False,
             )
             try:
+                # One byte more, to notice an answer that is too long.
                 content = answer.read(answer_bytes + 1, decode_content=False)
                 if len(content) > answer_bytes:
                     raise Unreachable(f"the answer has more than {answer_bytes} bytes")
@@ -236,8 +248,9 @@ class BadUrl(ImserverError):
 
 
 def is_public(text: str) -> bool:
-    """Whether an address is public; an IPv4 one in IPv6 (mapped, NAT64, 6to4)
-    decides. Raises ValueError."""
+    """Whether an address is of the public internet. If an IPv6 address contains
+    an IPv4 address (mapped, NAT64, 6to4), only this one counts. Raises
+    ValueError."""
     address = ip_address(text)
     if isinstance(address, IPv6Address):
         inner = address.ipv4_mapped or address.sixtofour
@@ -253,11 +266,11 @@ def is_public(text: str) -> bool:
 
 
 def check_url(url: str, allow_loopback: bool, pages: bool = False) -> re.Match[str]:
-    """Check a URL, as far as that is possible without a look-up; returns its
-    parts. Raises :class:`BadUrl`.
+    """Check a URL, as far as that is possible without a look-up of its host.
+    Returns the match of :data:`_URL` with its parts. Raises :class:`BadUrl`.
 
     ``allow_loopback``: addresses of this machine are allowed, also with http.
-    ``pages``: http is allowed, and only the usual port of the scheme, which
+    ``pages``: http is allowed, but only the usual port of the scheme, which
     public pages have.
     """
     if len(url) <= PublicRequests.URL_CHARACTERS:
@@ -283,6 +296,7 @@ def check_url(url: str, allow_loopback: bool, pages: bool = False) -> re.Match[s
     except ValueError:
         if match["v6"]:
             raise BadUrl("the IPv6 address is not valid") from None
+        # A name, whose addresses are checked after the look-up.
         return match
     _check_addresses([host], scheme, allow_loopback, pages)
     return match
@@ -296,7 +310,8 @@ def _port_of(parts: re.Match[str]) -> int:
 def _check_addresses(
     addresses: Sequence[str], scheme: str, allow_loopback: bool, pages: bool
 ) -> None:
-    """Raises :class:`BadUrl`."""
+    """Check that a request with ``scheme`` may go to each of these addresses;
+    see :func:`check_url`. Raises :class:`BadUrl`."""
     for address in addresses:
         if allow_loopback and is_loopback(address):
             continue
@@ -307,11 +322,12 @@ def _check_addresses(
 
 
 def look_up(host: str, port: int) -> list[str]:
-    """The addresses of a host, without a thread: a name server that hangs
-    delays nobody else. Name servers are read anew, because they may change.
-    Switches greenlets. Raises OSError."""
+    """Look up the addresses of a host. Uses no thread, so that a name server
+    that hangs delays nobody else. Switches greenlets. Raises OSError."""
     from gevent.resolver.ares import Resolver
 
+    # A new resolver reads the name servers of this machine again, which may
+    # have changed.
     resolver = Resolver()
     try:
         addresses = resolver.getaddrinfo(host, port, 0, _socket.SOCK_STREAM)
@@ -324,9 +340,12 @@ def look_up(host: str, port: int) -> list[str]:
 
 
 class AnswerReader(Service):
-    """The callbacks of a parser for one answer. At most ``limit`` bytes of the
-    body are read. ``cut``: a longer answer is complete with these bytes;
-    otherwise it counts as no answer."""
+    """The callbacks of a parser for one answer, and what they have read.
+
+    At most ``limit`` bytes of the body are read. ``cut``: a longer answer
+    counts as complete with these bytes. Otherwise it raises
+    :class:`Unreachable`. ``is_cut``: the answer was longer.
+    """
 
     limit: int
     cut: bool = False
@@ -365,13 +384,14 @@ class AnswerReader(Service):
 
 
 class PublicRequests(Outgoing):
-    """Owner of the connections to URLs of users. One per node.
+    """Sends requests to URLs that users give. Owner of their connections. One
+    per node.
 
     ``allow_loopback``: see :func:`check_url`. ``resolve`` replaces the look-up
     of names in tests. ``connections``: limit of idle connections to one host.
-    ``pages``: also with http, on the usual port of the scheme. Only the
-    beginning of a long answer is read, which is enough for a page or file of a
-    stranger.
+    ``pages``: http is allowed, too, but only on the usual port of the scheme.
+    Of a long answer only the beginning is read, which is enough for a page or a
+    file.
 
     Why not urllib3: docs/dependencies.md.
     """
@@ -394,14 +414,16 @@ class PublicRequests(Outgoing):
         self._resolve = resolve
         self._most_idle = connections
         self._idle: dict[str, list[socket.socket]] = {}
-        """Origin → connections without a request. The origin that was used last
-        is the last."""
+        """Origin → its connections without a request. The origin that was used
+        last comes last."""
 
     @staticmethod
     def ascii_host(name: str) -> str:
-        """The name of a host in ASCII. Its length is checked both before and
-        after the conversion: IDNA takes seconds for a long label, and one
-        letter may become 18. Raises :class:`BadUrl`."""
+        """The name of a host in ASCII, as IDNA encodes it. Raises
+        :class:`BadUrl`."""
+        # The length is checked before IDNA, which takes seconds for a long
+        # label. The normalization may make 18 letters of one, so the length is
+        # checked both before and after it.
         letters = unicodedata.normalize("NFKC", name[: HOST_CHARACTERS + 1])
         longest_label = max(map(len, re.split(_DOTS, letters)))
         is_too_long = max(len(letters), len(name)) > HOST_CHARACTERS
@@ -430,7 +452,8 @@ class PublicRequests(Outgoing):
             origin = parts["origin"]
             idle = self._idle.get(origin)
             if idle:
-                # It may have been closed while it was idle: then ask again.
+                # The other server may have closed the connection while it was
+                # idle. Then the request is sent over a new one.
                 with suppress(ConnectionResetError, BrokenPipeError):
                     return self._ask(origin, idle.pop(), request, answer_bytes)
             return self._ask(origin, self._open(parts), request, answer_bytes)
@@ -443,8 +466,9 @@ class PublicRequests(Outgoing):
     def _ask(
         self, origin: str, sock: socket.socket, request: bytes, answer_bytes: int
     ) -> tuple[int, bytes, Mapping[str, str]]:
-        """Raises :class:`Unreachable` and OSError: ConnectionResetError if
-        nothing has come."""
+        """Send a request over a connection and read the answer. Then the
+        connection becomes idle, or is closed. Raises :class:`Unreachable` and
+        OSError, and ConnectionResetError if no byte of an answer has come."""
         is_reusable = False
         try:
             sock.sendall(request)
@@ -459,6 +483,9 @@ class PublicRequests(Outgoing):
         return status, bytes(answer.body), answer.headers
 
     def _add_idle(self, origin: str, sock: socket.socket) -> None:
+        """Keep a connection for the next request to its origin. If there are too
+        many connections or origins, some are closed."""
+        # Taken out and put back, so that the origin comes last.
         idle = self._idle.pop(origin, [])
         self._idle[origin] = idle
         if len(idle) < self._most_idle:
@@ -485,6 +512,8 @@ class PublicRequests(Outgoing):
             raise
 
     def _connect(self, scheme: str, host: str, port: int) -> socket.socket:
+        """Look up a host, check its addresses, and connect to the first one
+        that answers. Raises :class:`BadUrl` and OSError."""
         addresses = self._resolve(host, port)
         _check_addresses(addresses, scheme, self._allow_loopback, self._pages)
         problem = OSError("the host has no address")
@@ -548,8 +577,12 @@ _INTERIM_STATUSES: Final = range(100, 200)
 def read_answer(
     sock: socket.socket, answer: AnswerReader, limit: int
 ) -> tuple[bool, int]:
-    """Read an answer of at most ``limit`` bytes: whether another request may
-    follow, and the status. Raises like :meth:`PublicRequests._ask`."""
+    """Read an answer of at most ``limit`` bytes into ``answer``. Returns
+    whether another request may be sent over the connection, and the status.
+
+    Raises :class:`Unreachable` and OSError, and ConnectionResetError if no byte
+    of an answer has come.
+    """
     parser = HttpResponseParser(answer)
     size = 0
     while not answer.is_complete:
@@ -560,7 +593,7 @@ def read_answer(
             has_length = not answer.headers.keys().isdisjoint(_LENGTH_HEADERS)
             if not answer.has_head or has_length:
                 raise Unreachable("the answer has no end")
-            # It ends with the connection.
+            # Without a length, the answer ends with the connection.
             return False, parser.get_status_code()
 
         size += len(data)
@@ -569,6 +602,7 @@ def read_answer(
         try:
             parser.feed_data(data)
         except HttpParserCallbackError as error:
+            # The error that a callback of the answer has raised.
             raise error.__context__ or error from None
         except HttpParserError as error:
             raise Unreachable(f"the answer is no HTTP: {error}") from None
@@ -577,8 +611,8 @@ def read_answer(
             answer.is_complete = False
             answer.has_head = False
 
-    wish = answer.headers.get("connection", "").lower()
-    is_reusable = (
-        parser.get_http_version() == "1.1" and "close" not in wish and not answer.is_cut
-    )
+    options = answer.headers.get("connection", "").lower()
+    stays_open = parser.get_http_version() == "1.1" and "close" not in options
+    # The rest of an answer that was cut is still to come.
+    is_reusable = stays_open and not answer.is_cut
     return is_reusable, parser.get_status_code()

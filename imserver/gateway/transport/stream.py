@@ -39,9 +39,10 @@ _SECOND_MS: Final = 1000
 
 
 class StreamEncoding(Encoding):
-    """Sends payloads as their dialect encodes them, between ``before`` and
-    ``behind``. ``serve`` serves the commands of the client in requests, at most
-    ``limit_bytes`` at once (0: the client only receives)."""
+    """Sends payloads as their dialect encodes them, each between the bytes
+    ``before`` and ``behind``. ``serve`` serves the commands that the client
+    sends in requests, at most ``limit_bytes`` at once. If ``limit_bytes`` is 0,
+    the client only receives."""
 
     __slots__ = ("_before", "_behind")
 
@@ -63,7 +64,7 @@ class StreamEncoding(Encoding):
         )
 
     def frame(self, payload: bytes, _opcode: int = 0) -> bytes:
-        """The payload in its place in the stream."""
+        """The bytes of a payload in the stream."""
         if self._behind:
             return b"%b%b%b" % (self._before, payload, self._behind)
         return payload
@@ -72,27 +73,26 @@ class StreamEncoding(Encoding):
         self, code: int, reason: str = "", as_given: bool = False
     ) -> bytes:
         """The last payload, with one of our close codes translated into the
-        dialect's own code."""
-        if as_given:
-            last = (code, reason)
-        else:
-            last = self.foreign(code, reason)
-        payload = self.dialect.encode_close(*last)
+        dialect's own code; ``b""`` if the dialect has no such payload.
+        ``as_given``: code and reason are not translated."""
+        if not as_given:
+            code, reason = self.translate_close(code, reason)
+        payload = self.dialect.encode_close(code, reason)
         if payload is None:
             return b""
         return self.frame(payload)
 
 
 class UnbegunStream(DialectState, kw_only=True):
-    """State of a stream before its response. It makes the HTTP response for a
-    close code."""
+    """The state of a stream before its response. ``refuse`` makes the HTTP
+    response that refuses the request for a close code."""
 
     refuse: Callable[[int], bytes]
 
 
 class Stream(Connection):
-    """One event stream. Before :meth:`begin` it is an :class:`UnbegunStream`:
-    closing refuses the request."""
+    """One event stream. Before :meth:`begin` its state is an
+    :class:`UnbegunStream`, and closing it refuses the request."""
 
     __slots__ = ()
 
@@ -101,6 +101,7 @@ class Stream(Connection):
         and the client is pinged."""
         self.dialect_state = None
         self.encoding = encoding
+        # 0: the node pings the client, and so does not look at this time.
         self.last_seen = 0.0
         self.send_frame(head)
 
@@ -119,7 +120,7 @@ class Stream(Connection):
         """Send a ping, so that proxies keep the stream open. Clients that send
         requests have to answer it."""
         dialect = self.encoding.dialect
-        if self.encoding.limit_bytes:
+        if self.encoding.limit_bytes:  # a client that sends requests
             super().ping()
             return
         if dialect.ping:
@@ -137,7 +138,11 @@ class Stream(Connection):
             self._end(code)
             self.send_frame(response)
 
-    def _last(self, code: int, reason: str = "", as_given: bool = False) -> bytes:
+    def _last_frames(
+        self, code: int, reason: str = "", as_given: bool = False
+    ) -> bytes:
+        """The last payload of the stream. If it has not begun, the whole
+        response that refuses its request."""
         state = self.dialect_state
         if not isinstance(state, UnbegunStream):
             return self.encoding.close_frames(code, reason, as_given)
@@ -146,9 +151,9 @@ class Stream(Connection):
 
 
 class StreamPath(Struct, frozen=True):
-    """A path of streams. ``method``: the method of its requests. ``open``
-    begins or closes a stream, and may switch greenlets. ``refuse`` makes the
-    response to a (request, address of the client, close code)."""
+    """A path of streams. ``method``: of its requests. ``open``: begins or closes
+    a stream; may switch greenlets. ``refuse(request, address of the client,
+    close code)``: makes the response that refuses a request."""
 
     method: str
     open: Callable[[Stream, Head], None]
@@ -159,8 +164,8 @@ class Streams(Service):
     """Takes over the sockets of stream requests, from both servers.
 
     ``paths``: path, or its pattern (:func:`pattern_of`) → its row.
-    ``silent_seconds``: time for which sent data may stay unacknowledged by TCP,
-    the only sign of life of a client that only receives.
+    ``silent_seconds``: how long sent data may stay unacknowledged by TCP. The
+    acknowledgement is the only sign of life of a client that only receives.
     """
 
     context: ConnectionContext
@@ -169,7 +174,7 @@ class Streams(Service):
     paths: Mapping[str, StreamPath]
     silent_seconds: float
     waiting: StreamEncoding
-    """For streams that have not begun."""
+    """The encoding of streams that have not begun."""
 
     def serves(self, method: str, path: str) -> bool:
         """Whether a request is for a stream."""
@@ -180,13 +185,15 @@ class Streams(Service):
         return self.paths.get(path) or self.paths.get(pattern_of(path))
 
     def adopt(self, sock: _socket.socket, head: Head, before: bytes = b"") -> None:
-        """Make a stream of the socket of a request. ``before``: bytes to write
-        first. May switch greenlets."""
+        """Make a stream of the socket of a request, and open or refuse it.
+        ``before``: bytes to write first. May switch greenlets."""
         context = self.context
         dialect = self.waiting.dialect
-        peer, origin, close_code = self.gate.look_at(head, dialect)
+        peer, origin, close_code = self.gate.check_client(head, dialect)
         stream = Stream(context, sock, peer, self.waiting, monotonic())
-        stream.last_seen = monotonic()  # it is not pinged before its head
+        # Until its head is sent, the stream is not pinged, but has a time limit
+        # from now on.
+        stream.last_seen = monotonic()
         stream.origin = origin
         row = self._row(head.path)
         assert row is not None, "the server has asked serves()"
@@ -200,13 +207,14 @@ class Streams(Service):
         if close_code:
             stream.close(close_code)
             return
-        # Any other value is of an address that a page embeds: six pictures that
-        # are streams would take all connections of a browser to this server.
+        # With any other value, a page embeds the address, for example as a
+        # picture. Six such streams would take all connections of a browser to
+        # this server.
         if head.headers.get("sec-fetch-dest", "empty") not in ("empty", "document"):
             stream.close(CloseCode.NOT_ALLOWED)
             return
 
-        # Linux ends a connection whose peer is silent
+        # Lets Linux end a connection whose peer acknowledges nothing.
         option = getattr(_socket, "TCP_USER_TIMEOUT", None)
         if option is not None and sock.family != getattr(_socket, "AF_UNIX", None):
             seconds = min(self.silent_seconds, _LONGEST_SILENCE_SECONDS)

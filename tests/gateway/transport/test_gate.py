@@ -437,7 +437,7 @@ def test_a_stranger_is_a_page_of_another_host_and_one_that_only_embeds_an_addres
 ) -> None:
     headers = {"host": host, "origin": origin, "sec-fetch-site": site}
     present = {name: value for name, value in headers.items() if value is not None}
-    assert origins_of().stranger("192.0.2.1", present) == expected
+    assert origins_of().page_host("192.0.2.1", present) == expected
 
 
 def test_the_node_allows_its_own_those_it_names_and_those_of_any_app() -> None:
@@ -446,8 +446,8 @@ def test_the_node_allows_its_own_those_it_names_and_those_of_any_app() -> None:
         "origin": "https://im.example",
         "x-forwarded-host": "im.example, x",
     }
-    assert origins_of().stranger("10.0.0.1", headers) == ""
-    assert origins_of().stranger("192.0.2.1", headers) == "im.example"
+    assert origins_of().page_host("10.0.0.1", headers) == ""
+    assert origins_of().page_host("192.0.2.1", headers) == "im.example"
     for dialect, expected in (
         ("cmd", False),
         ("client", True),
