@@ -5,9 +5,9 @@ nodes leave the processors to logins, pushes and answers.
 A node asks the supervisor over a line, a pair of sockets that is made before
 the fork. Nodes get permits in the order in which they ask. When a process ends,
 however it ends, the kernel closes its end of the line, so the permit of a
-killed node is free at once. Times bound all else: nodes write for
-:data:`WRITE_SECONDS`, the permit of a stopped one ends after
-:data:`HOLD_SECONDS`, and none waits longer than :data:`WAIT_SECONDS`.
+killed node is free at once. There are three time limits. A node writes for
+:data:`WRITE_SECONDS`. The permit of a stopped node ends after
+:data:`HOLD_SECONDS`. No node waits longer than :data:`WAIT_SECONDS`.
 """
 
 import _socket
@@ -29,6 +29,7 @@ WAIT_SECONDS: Final = 5.0
 """How long a node waits for a permit. Then it writes without one: the
 supervisor is stopped, or there are too many nodes."""
 
+# The words on a line. A node asks or returns, and the supervisor grants.
 _ASK = b"+"
 _RETURN = b"-"
 _GRANT = b"!"
@@ -40,10 +41,10 @@ _SECOND_MS: Final = 1000
 
 
 class BulkPermits:
-    """The supervisor's side: ``most`` permits; 0: nodes need none. Owner of the
-    lines to its nodes.
+    """The supervisor's side. It gives at most ``most`` permits at a time; if
+    ``most`` is 0, nodes need no permits. Owner of the lines to its nodes.
 
-    It has no loop: the supervisor waits with :meth:`wait`.
+    The supervisor has no loop of gevent, and waits with :meth:`wait`.
     """
 
     def __init__(self, most: int, hold_seconds: float) -> None:
@@ -51,15 +52,19 @@ class BulkPermits:
         self._hold_seconds = hold_seconds
         self._poll = monkey.get_original("select", "poll")()
         self._lines: dict[int, _socket.socket] = {}
+        """File descriptor → the supervisor's end of a line."""
         self._waiting: dict[int, None] = {}
-        """Lines whose node has asked for a permit, in the order of asking."""
+        """The descriptors of the lines whose node has asked for a permit, in
+        the order of asking, as an ordered set."""
         self._ends: dict[int, float] = {}
-        """Lines with a permit → monotonic time at which it ends."""
+        """Descriptor of a line whose node has a permit → monotonic time at
+        which the permit ends."""
 
     @contextmanager
     def line(self) -> Iterator[_socket.socket | None]:
-        """The end of a line for a child, which is forked inside. Afterwards
-        only the child has that end."""
+        """Make a line to a child, and yield the child's end of it. Fork the
+        child inside the block: the supervisor closes that end after it. Yields
+        None if nodes need no permits."""
         if not self._most:
             yield None
             return
@@ -79,15 +84,15 @@ class BulkPermits:
             line.close()
 
     def wait(self, file: int, seconds: float) -> bool:
-        """Serve the nodes until a file is readable (True), at most
-        ``seconds``."""
+        """Give permits to nodes until the file descriptor ``file`` is readable,
+        at most for ``seconds``. Returns whether it is readable."""
         self._poll.register(file, _READABLE)
         end = monotonic() + seconds
         while True:
-            # A permit that ends meanwhile is free for the next node at once.
-            first_end = min([end, *self._ends.values()])
-            left = max(first_end - monotonic(), 0.0)
-            ready = [fd for fd, _ in self._poll.poll(left * _SECOND_MS)]
+            # Wakes up when a permit ends, so that the next node gets it.
+            wake_at = min([end, *self._ends.values()])
+            pause_seconds = max(wake_at - monotonic(), 0.0)
+            ready = [fd for fd, _ in self._poll.poll(pause_seconds * _SECOND_MS)]
             for fd in ready:
                 if fd != file:
                     self._read(fd)
@@ -99,15 +104,17 @@ class BulkPermits:
                 return False
 
     def _read(self, fd: int) -> None:
+        """Read what a node says over its line: that it asks for a permit,
+        returns it, or has ended."""
         try:
             # Only the last of several words counts.
             word = self._lines[fd].recv(_MOST_BYTES)[-1:]
         except BlockingIOError:
             return
         except OSError:
-            word = b""
+            word = b""  # as at the end of the line
 
-        # Each word ends a permit: the node returns it, asks anew or has ended.
+        # In each case the node does not use its permit any more.
         self._ends.pop(fd, None)
         if word == _ASK:
             self._waiting[fd] = None
@@ -119,6 +126,8 @@ class BulkPermits:
             self._lines.pop(fd).close()
 
     def _grant(self) -> None:
+        """End the permits that are held for too long, and give free permits to
+        the nodes that have waited longest."""
         now = monotonic()
         overdue = [fd for fd, end in self._ends.items() if end <= now]
         for fd in overdue:
@@ -127,16 +136,17 @@ class BulkPermits:
         while self._waiting and len(self._ends) < self._most:
             fd = next(iter(self._waiting))
             del self._waiting[fd]
-            # it has ended, or its line is full; then it does not wait for long
+            # If the node has ended, or its line is full, it gets no permit. It
+            # waits for a limited time only.
             with suppress(OSError):
                 self._lines[fd].send(_GRANT)
                 self._ends[fd] = now + self._hold_seconds
 
 
 class BulkPermit:
-    """A node's side. ``granted`` is called when the node may write, in the
-    loop's greenlet. Owner of its end of the line. Nothing here switches
-    greenlets."""
+    """A node's side. ``granted`` is called in the loop's greenlet when the node
+    may write. For the three times see the module. Owner of its end of the line.
+    Nothing here switches greenlets."""
 
     def __init__(
         self,
@@ -152,30 +162,34 @@ class BulkPermit:
         self._write_seconds = write_seconds
         self._hold_seconds = hold_seconds
         self._asks = False
+        """Whether the node has asked and has no permit yet."""
         self._end = 0.0
-        """Monotonic time until which it may write."""
+        """Monotonic time until which the node may write; 0: it has no permit;
+        infinity: it needs none."""
         self._began = 0.0
+        """Monotonic time at which the permit began."""
         self._watcher = loop.io(line.fileno(), _READABLE, ref=False)
         self._watcher.start(self._read)
-        # A repeating timer: a fired one-shot timer would fire at once when
-        # restarted.
+        # It repeats, because a one-shot timer that has fired would fire at once
+        # when restarted.
         self._timer = loop.timer(wait_seconds, wait_seconds, ref=False)
 
     def request(self) -> bool:
-        """Whether the node may write now. Otherwise it asks, and ``granted`` is
-        called later."""
+        """Return whether the node may write now. If it may not, ask for a
+        permit; then ``granted`` is called later."""
         if self._end > monotonic():
             return True
         if not self._asks:
             self._asks = True
             self._end = 0.0
             self._send(_ASK)
-            self._timer.again(self._take)
+            # If no permit comes in time, the node writes without one.
+            self._timer.again(self._begin)
         return False
 
     def extend(self) -> None:
-        """Let the node write for ``hold_seconds`` since it began, because an
-        answer waits until the node has written."""
+        """Let the node write until ``hold_seconds`` after the begin of its
+        permit, because an answer waits until the node has written."""
         if self._end:
             self._end = max(self._end, self._began + self._hold_seconds)
 
@@ -194,11 +208,12 @@ class BulkPermit:
         self._end = math.inf
 
     def _send(self, word: bytes) -> None:
-        # nobody reads: then no answer comes either, and the times hold
+        # If nobody reads the line, no answer comes, and the time limits apply.
         with suppress(OSError):
             self._line.send(word)
 
     def _read(self) -> None:
+        """Callback: read the grant of a permit, or the end of the line."""
         try:
             word = self._line.recv(_MOST_BYTES)
         except BlockingIOError:
@@ -209,11 +224,13 @@ class BulkPermit:
             self.close()
             self._granted()
         elif self._asks:
-            self._take()
-        else:  # it came too late
+            self._begin()
+        else:  # it came too late: the node has written without it
             self._send(_RETURN)
 
-    def _take(self) -> None:
+    def _begin(self) -> None:
+        """Begin to write: with the permit that has come, or without one,
+        because the wait was too long."""
         self._asks = False
         self._began = monotonic()
         self._end = self._began + self._write_seconds

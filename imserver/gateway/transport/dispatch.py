@@ -28,18 +28,25 @@ _NO_ROUTE: Final = Reply(ReplyCode.NO_ROUTE)
 
 
 class CommandRow(Struct, frozen=True):
-    """One command: its function, and whether it needs a session.
-    ``without_user``: it may have no user.
+    """One command, as the dispatcher runs it.
 
-    ``run`` is called with the connection and the command. With ``answers`` it
-    is also called with a function that sends the reply. If it returns None, it
-    calls that function once, possibly later. Such replies may arrive after the
-    replies to later requests. None without ``answers``: the command has no
-    reply. A ServiceRefused of ``run`` is a reply with its code; ``refusals``:
-    other exceptions that are replies, and other codes. ``act``: the name under
-    which observers get each command that has succeeded, before its reply.
-    ``""``: it changes nothing, or users do it all day. A command with an act
-    cannot have ``answers``.
+    ``run(connection, command)`` runs the command and returns the reply, or None
+    if the command has no reply.
+
+    ``needs_session``: whether the client must have logged in.
+    ``without_user``: whether a session without a user is enough.
+
+    ``answers``: whether ``run`` gets a third argument, a function that sends
+    the reply. Then None means that ``run`` calls this function once, possibly
+    later. Such a reply may arrive after the replies to later requests.
+
+    ``refusals``: exceptions of ``run`` that are replies, with their codes. A
+    ServiceRefused that is not in it is a reply with its own code.
+
+    ``act``: the name under which observers get each command that has
+    succeeded, before its reply. ``""``: observers do not get it, because the
+    command changes nothing, or because users do it all day. A command with an
+    act cannot have ``answers``.
     """
 
     run: Callable[..., Reply | None]
@@ -50,8 +57,8 @@ class CommandRow(Struct, frozen=True):
     act: str = ""
 
     def code_of(self, error: Exception) -> int:
-        """The reply code of a command that ends with this exception; 0: the
-        server has failed."""
+        """The reply code of a command that ends with this exception. Returns 0
+        if the exception is a failure of the server."""
         code = self.refusals.get(type(error), 0)
         if (
             code
@@ -67,7 +74,9 @@ CommandTable = Mapping[type, CommandRow]
 
 
 OnActed = Callable[[Connection, str, Command], None]
+"""An observer of commands, see :meth:`Dispatcher.report_to`."""
 OnRefused = Callable[[Connection, Request, Reply, Exception | None], None]
+"""An observer of refusals, see :meth:`Dispatcher.report_to`."""
 
 
 def _report_to_nobody(*_: object) -> None:
@@ -91,12 +100,13 @@ class Dispatcher:
     def report_to(
         self, acted: OnActed | None = None, refused: OnRefused | None = None
     ) -> None:
-        """From now on call these functions, in place of earlier ones.
+        """Set the observers, in place of earlier ones. None changes nothing.
 
-        ``acted(connection, act, command)`` is called for rows with an ``act``,
-        and may switch greenlets. ``refused(connection, request, reply, error)``
-        is called with each reply that refuses a command, and the exception that
-        is the reason.
+        ``acted(connection, act, command)`` is called for each command with an
+        ``act`` that has succeeded, and may switch greenlets.
+        ``refused(connection, request, reply, error)`` is called for each reply
+        that refuses a command. ``error``: the exception that is the reason;
+        None if there was no exception.
         """
         if acted is not None:
             self._acted = acted
@@ -111,11 +121,12 @@ class Dispatcher:
         self.table.update(rows)
 
     def serve(self, connection: Connection, payload: bytes, _text: bool) -> None:
-        """Answer one message. If the database does not answer, the client gets
-        code 1008. Any other exception that is not a refusal of the command is
-        logged with its traceback, and the client gets code 1004. A command
-        without a row belongs to a feature that this node does not have: code
-        1010.
+        """Decode one message, run its command and send the reply.
+
+        The client gets code 1008 if the database does not answer. It gets code
+        1010 if the command has no row, because it belongs to a feature that
+        this node does not have. Any other exception that is not a refusal of
+        the command is logged with its traceback, and the client gets code 1004.
         """
         self._metrics.messages_in += 1
         dialect = connection.encoding.dialect
@@ -128,13 +139,13 @@ class Dispatcher:
                 connection.close(bad.close)
             return
 
-        # Each command of a client passes here, so that :meth:`run` is written
-        # out, with the time of the command.
+        # As run() does, but with the time of the command. It is written out,
+        # because each command of a client passes here.
         command = request.command
         reply: Reply | None
         reason: Exception | None = None
-        began = 0.0
-        if command is None:
+        began = 0.0  # 0: no command was run
+        if command is None:  # the dialect has refused it
             reply = Reply(request.code)
         else:
             row = self.table.get(type(command))
@@ -167,7 +178,7 @@ class Dispatcher:
                     reply = Reply(code or ReplyCode.SYSTEM)
                     reason = error
 
-        # None: the command has no reply, or answers later.
+        # Without a reply, the command has none, or answers later.
         if reply is not None:
             self._reply(connection, request, began, reply, reason)
 
@@ -179,6 +190,9 @@ class Dispatcher:
         reply: Reply,
         reason: Exception | None = None,
     ) -> None:
+        """Send the reply to a request, and count it. ``began``: when its
+        command began (``perf_counter``); 0: no command was run. ``reason``: the
+        exception that is the reason of a refusal."""
         if began:
             seconds = perf_counter() - began
             if seconds < SLOW_SECONDS:
@@ -196,9 +210,11 @@ class Dispatcher:
     def run(
         self, connection: Connection, command: Command, answer: Callable[[Reply], None]
     ) -> Reply | None:
-        """Run a command that another command is translated into. Arguments and
-        result are as in :attr:`CommandRow.run` with ``answers``. Refusals are
-        replies; other exceptions are raised."""
+        """Run a command into which a feature has translated another command.
+
+        Returns its reply, or None if it has no reply or passes it to ``answer``
+        later. A refusal is a reply. Other exceptions are raised.
+        """
         row = self.table.get(type(command))
         if row is None:
             return _NO_ROUTE
@@ -223,12 +239,15 @@ class Dispatcher:
     def _report_act(
         self, connection: Connection, act: str, command: Command, reply: Reply | None
     ) -> None:
+        """Report a command with an ``act`` to the observer, if it has
+        succeeded."""
         if reply is not None and reply.code == ReplyCode.OK:
             self._acted(connection, act, command)
 
 
 def serve_each(serve: Serve) -> Serve:
-    """Wrap ``serve`` for dialects whose frames contain several requests."""
+    """Wrap ``serve`` for dialects whose frames contain several requests. The
+    result splits a frame, and calls ``serve`` for each request in it."""
 
     def serve_requests(connection: Connection, payload: bytes, text: bool) -> None:
         try:

@@ -31,8 +31,8 @@ _FINAL_BINARY: Final = FINAL | Opcode.BINARY
 _FINAL_CLOSE: Final = FINAL | Opcode.CLOSE
 FINAL_PONG: Final = FINAL | Opcode.PONG
 _MASKED: Final = 0x80
-"""Bit of the second byte: the payload is masked. Each payload of a client
-is."""
+"""Bit of the second byte: the payload is masked, as each payload of a client
+must be."""
 SMALL_BYTES = 125
 """The largest payload whose length is in the second byte, and the largest of a
 control frame."""
@@ -65,13 +65,15 @@ _FLUSH_TAIL_BYTES: Final = 4
 
 
 def heads(opcode: int) -> tuple[bytes, ...]:
-    """Heads of unmasked final frames, indexed by payload size, for common
-    sizes."""
+    """The heads of unmasked final frames with this opcode, indexed by the size
+    of the payload, for the sizes below :data:`HEADS`."""
+    # A slice to -0 would be empty, so it ends with None for the size 0.
     return tuple(encode(bytes(size), opcode)[: -size or None] for size in range(HEADS))
 
 
 def encode(payload: bytes, opcode: int = Opcode.TEXT, rsv1: bool = False) -> bytes:
-    """Encode one unmasked final frame with ``payload``."""
+    """Encode one unmasked final frame with ``payload``. ``rsv1``: the payload
+    is compressed."""
     size = len(payload)
     head = FINAL | opcode
     if rsv1:
@@ -85,13 +87,13 @@ def encode(payload: bytes, opcode: int = Opcode.TEXT, rsv1: bool = False) -> byt
 
 
 def encode_close(code: int, reason: str = "") -> bytes:
-    """Encode a close frame. Code 1005 makes one without a body (RFC 6455
-    section 7.4.1)."""
+    """Encode a close frame. A reason that is too long is cut. Code 1005 makes a
+    frame without a body (RFC 6455 section 7.4.1)."""
     if code == CloseCode.NO_CODE:
         return b"\x88\x00"
-    # drop a character that is cut
-    cut = reason.encode()[: SMALL_BYTES - 2].decode(errors="ignore")
-    return encode(struct.pack("!H", code) + cut.encode(), Opcode.CLOSE)
+    # Ignores the rest of a character that was cut in the middle.
+    fitting = reason.encode()[: SMALL_BYTES - 2].decode(errors="ignore")
+    return encode(struct.pack("!H", code) + fitting.encode(), Opcode.CLOSE)
 
 
 def deflate(payload: bytes, window_bits: int) -> bytes:
@@ -130,7 +132,7 @@ class Rest:
 
     @property
     def held_bytes(self) -> int:
-        """Number of stored bytes."""
+        """Number of bytes in memory."""
         return len(self.data)
 
     def close(self) -> None:
@@ -138,11 +140,14 @@ class Rest:
 
 
 def is_control(data: bytes) -> bool:
-    """Whether ``data`` is one whole control frame. Nearly all frames of clients
-    that only receive are pongs, and each connection ends with a close frame. A
-    parser for each would take forty times as long."""
-    # Final, no reserved bits, masked, at most 125 bytes, complete (RFC 6455
-    # sections 5.2 and 5.5).
+    """Whether ``data`` is exactly one whole control frame of a client.
+
+    Nearly all frames of clients that only receive are pongs, and each
+    connection ends with a close frame. To create a parser for each would take
+    forty times as long.
+    """
+    # The frame is final, has no reserved bits, is masked, has at most 125 bytes
+    # and is complete (RFC 6455 sections 5.2 and 5.5).
     size = len(data) - EMPTY_BYTES
     return (
         _FINAL_CLOSE <= data[0] <= FINAL_PONG
@@ -153,9 +158,9 @@ def is_control(data: bytes) -> bool:
 
 _FIRST_CODE: Final = 1000
 _LAST_CODE: Final = 1014
-"""The close codes of the protocol that a peer may send lie between these. A
-few of them have no meaning on the wire."""
+"""The close codes of the protocol lie between these."""
 _UNSENT_CODES: Final = frozenset({1004, 1005, 1006})
+"""Close codes of the protocol that no peer may send."""
 _FIRST_OTHER_CODE: Final = 3000
 _LAST_OTHER_CODE: Final = 4999
 """Close codes of libraries and applications lie between these."""
@@ -169,8 +174,8 @@ def _is_close_code(code: int) -> bool:
 
 
 def read_close(data: bytes) -> int:
-    """The code in the payload of a peer's close frame; 1005 without a code.
-    Raises :class:`Violation` (RFC 6455 section 7.4)."""
+    """The code in the payload of a peer's close frame. Returns 1005 if the
+    payload is empty. Raises :class:`Violation` (RFC 6455 section 7.4)."""
     if not data:
         return CloseCode.NO_CODE
     if len(data) == 1:
@@ -188,8 +193,8 @@ def read_close(data: bytes) -> int:
 
 
 def begins_small(data: bytes, limit: int) -> bool:
-    """Whether ``data`` is the beginning of a masked whole message of at most
-    :data:`REST_BYTES`."""
+    """Whether ``data`` can be the beginning of a masked frame with a whole
+    message of at most :data:`REST_BYTES` and at most ``limit`` bytes."""
     if not _FINAL_TEXT <= data[0] <= _FINAL_BINARY:
         return False
     if len(data) < HEAD_BYTES:

@@ -51,17 +51,20 @@ Admitted = Callable[[_socket.socket, Admission, bytes], None]
 gate, bytes after the head)."""
 
 GiveBack = Callable[[_socket.socket, bytes | None], None]
-"""Takes the socket back after the answer, with bytes read beyond the request
-(None: end the connection)."""
+"""Takes the socket back after the answer: (socket, bytes that were read beyond
+the request). None instead of the bytes: end the connection."""
 
 
 class ListenerContext(Struct, frozen=True):
-    """Shared by the HTTP connections of one listener, for both servers.
+    """The state that the HTTP connections of one listener share, for both
+    servers.
 
-    ``routes``: their own forms of a refusal. ``admitted``: puts an upgraded
-    socket into service. ``ws_dialect``: for clients whose query names no
-    dialect. ``streams``: event streams, if the listener serves any. ``mounts``:
-    hosts whose requests are served under a path.
+    ``routes``: routes that have a form of their own for a refusal.
+    ``admitted``: puts an upgraded socket into service. ``ws_dialect``: the
+    dialect of clients whose query names no dialect; ``""``: they have none.
+    ``streams``: the event streams of the listener; None: it serves no streams.
+    ``streamed``: see :func:`imserver.gateway.transport.http1.streams`.
+    ``mounts``: hosts whose requests are served under a path.
     """
 
     gate: Gate
@@ -77,16 +80,17 @@ class ListenerContext(Struct, frozen=True):
     mounts: Mounts = {}
 
     def client(self, address: Any, headers: Mapping[str, str]) -> str:
-        """The client's address, evaluated with trusted proxies. ``address``:
-        the peer's own."""
+        """The address of the client, as trusted proxies report it. ``address``:
+        the address of the peer itself."""
         host: str = address[0]
         if "x-forwarded-for" in headers:
             return self.gate.proxies.client(host, headers["x-forwarded-for"])
         return host
 
     def begin_body(self, head: ParsedHead, address: Any) -> Body:
-        """Start reading the body after this head, with the limit of its
-        request."""
+        """Start to read the body after this head. ``address``: of the peer. The
+        route and the client decide the limit of a chunked body, and of a body
+        above :data:`MAX_PUBLIC_BODY_BYTES`."""
         limit = self.limits.body_bytes
         if head.chunked or (head.length or 0) > MAX_PUBLIC_BODY_BYTES:
             client = self.client(address, head.headers)
@@ -94,8 +98,9 @@ class ListenerContext(Struct, frozen=True):
         return Body(head, limit, monotonic())
 
     def refuse_too_large(self, head: ParsedHead, address: Any) -> bytes:
-        """The whole response to a request with too large a body: in the form of
-        its route, else 413."""
+        """The whole response to a request whose body is too large. If its route
+        has a form of its own for that, the route makes the response. Otherwise
+        it is a 413."""
         route = row_of(self.routes, head.method, head.path)
         if route is None:
             return problem_response(Problems.BODY_TOO_LARGE)
@@ -137,11 +142,12 @@ class HandOver(Service, dict=True):
         self._waiting: deque[tuple[Any, _socket.socket, bytes, bytes, GiveBack]] = (
             deque()
         )
+        """The arguments of :meth:`serve` of each waiting request."""
 
     @property
     def full(self) -> bool:
-        """True if 16 requests wait for each that may run, or all have more than
-        64 MB."""
+        """Whether no more requests may wait: 16 wait for each that may run, or
+        all of them have more than 64 MB."""
         return (
             len(self._waiting) >= _WAITING_PER_RUNNING * self.limit
             or self._waiting_bytes > _MOST_WAITING_BYTES
@@ -149,25 +155,30 @@ class HandOver(Service, dict=True):
 
     @property
     def busy(self) -> bool:
-        """True while a request runs or waits."""
+        """Whether a request runs or waits."""
         return bool(self.running or self._waiting)
 
     def serve(
         self,
         address: Any,
         sock: _socket.socket,
-        waiting: bytes,
+        unwritten: bytes,
         data: bytes,
         give_back: GiveBack,
     ) -> None:
-        """Write ``waiting``. Then let the application answer the request at the
-        start of ``data``, as soon as fewer requests than the limit run.
-        ``address``: the address of the client."""
-        self._waiting.append((address, sock, waiting, data, give_back))
-        self._waiting_bytes += len(data)
-        self._next()
+        """Let the application answer the request at the start of ``data``, as
+        soon as fewer requests than the limit run.
 
-    def _next(self) -> None:
+        ``address``: the address of the client. ``unwritten``: earlier answers,
+        which are written to the socket first. ``give_back`` is called after
+        the answer.
+        """
+        self._waiting.append((address, sock, unwritten, data, give_back))
+        self._waiting_bytes += len(data)
+        self._start_waiting()
+
+    def _start_waiting(self) -> None:
+        """Start waiting requests, as many as the limit allows."""
         while self._waiting and len(self.running) < self.limit:
             request = self._waiting.popleft()
             *_, data, _give_back = request
@@ -176,24 +187,27 @@ class HandOver(Service, dict=True):
             self.running.add(greenlet)
             self.metrics.http_running += 1
             greenlet.rawlink(self._done)
-            # In the next turn of the loop. gevent would begin up to 50 requests
-            # that wait already, such as pipelined ones, without a look at the
+            # In the next turn of the loop. Otherwise gevent would begin up to
+            # 50 waiting requests, such as pipelined ones, before it serves its
             # sockets.
             greenlet.start_later(0)
 
     def _done(self, greenlet: gevent.Greenlet[..., None]) -> None:
+        """Callback: a request has ended."""
         self.running.discard(greenlet)
         self.metrics.http_running -= 1
-        self._next()
+        self._start_waiting()
 
     def _serve(
         self,
         address: Any,
         plain: _socket.socket,
-        waiting: bytes,
+        unwritten: bytes,
         data: bytes,
         give_back: GiveBack,
     ) -> None:
+        """Greenlet: serve one request, then give its socket back. For the
+        arguments see :meth:`serve`."""
         # Imported here: pywsgi takes 1.5 MB, which a node without such requests
         # saves.
         from imserver.gateway.transport.one_request import (
@@ -217,8 +231,10 @@ class HandOver(Service, dict=True):
         handler = OneRequestHandler(sock, address, self._server, reader)  # type: ignore[call-arg]
         keep_alive = False
         try:
-            if waiting:
-                sock.sendall(waiting)
+            if unwritten:
+                sock.sendall(unwritten)
+            # A tuple (status, response) refuses the request. True: the
+            # connection stays open.
             result = handler.handle_one_request()
             if isinstance(result, tuple):
                 _, refusal = result

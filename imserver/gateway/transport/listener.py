@@ -28,8 +28,9 @@ address, and is a program of this machine."""
 
 
 def bind(host: str, port: int, backlog: int, reuse_port: bool) -> socket.socket:
-    """A listening non-blocking TCP socket; port 0: any free one. Raises
-    :class:`StartError`."""
+    """A listening non-blocking TCP socket. Port 0 takes any free port.
+    ``backlog``: how many connections may wait in its queue. ``reuse_port``:
+    other sockets may listen at the same port. Raises :class:`StartError`."""
     try:
         raw = bind_raw(host, port, reuse_port)
         raw.listen(backlog)
@@ -50,11 +51,12 @@ def bind_raw(host: str, port: int, reuse_port: bool) -> _socket.socket:
     """Create a bound non-blocking TCP socket that does not listen yet. Raises
     OSError.
 
-    The socket is raw. The unpatched name lookup may block at the start; a
-    patched one would start a thread, and the supervisor must not start a loop
-    either.
+    The socket and the look-up of the name are without gevent. The look-up may
+    block, which does not matter at the start. With gevent it would start a
+    thread and a loop, which the supervisor must not have.
     """
-    # Text is encoded by `encodings.idna`, 0.3 MB. Bytes are taken as they are.
+    # For text, Python would load `encodings.idna`, which takes 0.3 MB. Bytes
+    # are taken as they are.
     name = host.encode() if host.isascii() else host
     family, kind, proto, _, address = _socket.getaddrinfo(
         name, port, 0, _socket.SOCK_STREAM, 0, _socket.AI_PASSIVE
@@ -74,15 +76,16 @@ def bind_raw(host: str, port: int, reuse_port: bool) -> _socket.socket:
 
 
 def bind_unix(path: str, mode: str, backlog: int) -> _socket.socket:
-    """A raw listening Unix socket, in place of the socket of an ended server;
-    ``mode``: permissions in octal. Raises :class:`StartError`."""
+    """A listening Unix socket, without gevent. It takes the place of a socket
+    that an ended server has left. ``mode``: its permissions in octal, such as
+    ``660``. Raises :class:`StartError`."""
     refuse_taken(path)
     sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
     try:
         with suppress(FileNotFoundError):
             os.unlink(path)
         sock.bind(path)
-        # before listen(): nobody connects with other permissions
+        # Before listen(), so that nobody can connect with other permissions.
         os.chmod(path, int(mode, _OCTAL))
         sock.listen(backlog)
     except OSError as error:
@@ -102,9 +105,9 @@ def refuse_taken(path: str) -> None:
                 raise _no_unix(path, "the file is no socket")
             probe.connect(path)
         except BlockingIOError:
-            pass  # its queue is full
+            pass  # a server listens, and its queue is full
         except (FileNotFoundError, ConnectionRefusedError):
-            return
+            return  # nobody listens
         except OSError as error:
             raise _no_unix(path, error.strerror) from None
     raise _no_unix(path, "another process listens there")
@@ -133,17 +136,17 @@ def text_of(address: Any) -> str:
 
 
 class Reserve:
-    """A spare file descriptor, to answer 503 when the process has no other: a
-    raw socket, which is closed at once. A patched ``os.close`` might not close
-    it at once."""
+    """A spare file descriptor, with which a listener answers 503 when the
+    process has no other one. It is a socket without gevent, because
+    ``os.close`` of gevent might not close it at once."""
 
     def __init__(self) -> None:
         self._spare: _socket.socket | None = _socket.socket()
 
     def turn_away(self, listening: _socket.socket) -> None:
-        """Use the spare descriptor to accept a connection, answer 503 and close
-        it."""
-        self.close()
+        """Accept one connection, answer 503 and close it. Uses the spare
+        descriptor, and then opens another one."""
+        self.close()  # now one descriptor is free
         try:
             fd, _ = listening._accept()  # type: ignore[attr-defined]
             sock = _socket.socket(listening.family, _socket.SOCK_STREAM, 0, fd)
@@ -168,6 +171,7 @@ class Reserve:
 
 
 _EXHAUSTED: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+"""The errors of ``accept`` that mean that descriptors or memory ran out."""
 
 
 class Listener(Parked):
@@ -175,6 +179,7 @@ class Listener(Parked):
     and its peer's address."""
 
     PAUSE_SECONDS = 0.5
+    """How long it accepts nothing after an error."""
 
     def __init__(
         self,
@@ -194,14 +199,14 @@ class Listener(Parked):
         self._metrics = metrics
         self._accepted = accepted
         self._reserve = Reserve()
-        # A repeating timer: a fired one-shot timer would fire at once when
-        # restarted.
+        # It repeats, because a one-shot timer that has fired would fire at once
+        # when restarted.
         self._pause = loop.timer(0.0, self.PAUSE_SECONDS)
         poller.add(self)
 
     def on_readable(self) -> None:
         """Accept waiting connections, up to a limit per turn."""
-        if self.sock.fileno() < 0:
+        if self.sock.fileno() < 0:  # it is closed
             return
         for _ in range(_ACCEPTED_PER_TURN):
             try:
@@ -223,7 +228,8 @@ class Listener(Parked):
             self._accepted(sock, address or LOCAL_PEER)
 
     def _refuse_one(self, exc: OSError) -> None:
-        """No file descriptors are left: answer one connection, then pause."""
+        """Refuse one connection and pause, because no file descriptors are
+        left."""
         if self._metrics.files_exhausted == 0:
             text = "no file descriptors left to accept connections (%s); see limits.max_connections"
             log.error(text, exc)
@@ -235,17 +241,20 @@ class Listener(Parked):
         """Never called."""
 
     def lost(self) -> None:
-        """Retry after a pause, because accepting failed with an unexpected
-        error, which was logged."""
-        self._poller.pause(self, True)
+        """Accept nothing for a while. Called after an unexpected error, which
+        was logged."""
+        self._poller.pause(self, paused=True)
         self._pause.again(self._resume)
 
     def close(self) -> None:
-        """Accept the connections in the queue, then stop listening."""
+        """Accept the connections that wait in the queue, then stop
+        listening."""
         self._pause.stop()
         if self.sock.fileno() < 0:
             return
         self._poller.remove(self)
+        # Each call accepts a limited number. The queue is empty when a call has
+        # accepted nothing.
         accepted = -1
         while accepted != self._metrics.accepted:
             accepted = self._metrics.accepted
@@ -256,4 +265,4 @@ class Listener(Parked):
     def _resume(self) -> None:
         self._pause.stop()
         if self.sock.fileno() >= 0:
-            self._poller.pause(self, False)
+            self._poller.pause(self, paused=False)

@@ -32,8 +32,9 @@ BlockingIOError."""
 
 
 class Reader:
-    """A file for pywsgi: the bytes read before, then the socket. ``unread``:
-    the bytes after the request."""
+    """The file from which pywsgi reads a request. It gives the bytes that were
+    read before, then bytes of the socket. ``unread``: the bytes that were
+    received, but not read by pywsgi yet."""
 
     closed = False
 
@@ -41,12 +42,14 @@ class Reader:
         self._sock = sock
         self.unread = bytearray(data)
 
-    def _more(self) -> bool:
+    def _receive(self) -> bool:
+        """Receive more bytes. Returns False at the end of the stream."""
         data = self._sock.recv(RECEIVE_BYTES)
         self.unread += data
         return bool(data)
 
     def _take(self, size: int) -> bytes:
+        """Remove the first ``size`` bytes from ``unread``, and return them."""
         data = bytes(self.unread[:size])
         del self.unread[:size]
         return data
@@ -55,9 +58,10 @@ class Reader:
         """Wait ``patience`` seconds for the first byte of a request, then
         ``seconds`` for the rest of its head.
 
-        Returns the head without consuming it, ``b""`` if no request came. Raises
-        :class:`imserver.gateway.transport.http1.BadHead` if it is too large or too slow, OSError from the
-        socket.
+        Returns the head, whose bytes stay in ``unread``. Returns ``b""`` if no
+        request has come. Raises
+        :class:`imserver.gateway.transport.http1.BadHead` if the head is larger
+        than ``limit`` bytes or too slow, and OSError of the socket.
         """
         if self.unread:
             deadline = monotonic() + seconds
@@ -69,23 +73,23 @@ class Reader:
             if end:
                 return bytes(self.unread[:end])
 
-            started = bool(self.unread)
-            left = deadline - monotonic()
-            self._sock.settimeout(max(left, _LEAST_SECONDS))
+            has_begun = bool(self.unread)
+            remaining = deadline - monotonic()
+            self._sock.settimeout(max(remaining, _LEAST_SECONDS))
             try:
-                if left <= 0:
+                if remaining <= 0:
                     raise TimeoutError
-                if not self._more():
+                if not self._receive():
                     return b""
             except TimeoutError:
-                if started:
+                if has_begun:
                     raise BadHead(
                         Problems.TIMEOUT, "the request took too long to arrive"
                     ) from None
                 return b""
 
             self._skip_line_ends()
-            if not started and self.unread:
+            if not has_begun and self.unread:
                 deadline = monotonic() + seconds
 
     def _skip_line_ends(self) -> None:
@@ -93,22 +97,23 @@ class Reader:
             self.unread[:] = self.unread.lstrip(b"\r\n")
 
     def await_body(self, raw: bytes, head: ParsedHead, body: Body) -> bool:
-        """Wait for the body after the head ``raw``. Then the reader holds the
-        request with a plain head and body.
+        """Wait for the whole body after the head ``raw``. Then replace the
+        request in ``unread`` by its plain form
+        (:func:`imserver.gateway.transport.http1.plain_request`).
 
-        False if the client ends before that. Raises
+        Returns False if the client ends the connection before that. Raises
         :class:`imserver.gateway.transport.http1.BadHead` for invalid chunks and
-        for a slow body, OSError from the socket.
+        for a slow body, and OSError of the socket.
         """
         del self.unread[: len(raw)]
         rest = body.feed(bytes(self.unread))
         while rest is None:
             self.unread.clear()
             now = monotonic()
-            left = body.deadline(now) - now
-            self._sock.settimeout(max(left, _LEAST_SECONDS))
+            remaining = body.deadline(now) - now
+            self._sock.settimeout(max(remaining, _LEAST_SECONDS))
             try:
-                if not self._more():
+                if not self._receive():
                     return False
             except TimeoutError:
                 raise BadHead(Problems.TIMEOUT, "the body arrives too slowly") from None
@@ -121,18 +126,19 @@ class Reader:
         self.unread[:0] = data
 
     def read(self, size: int = -1) -> bytes:
-        """Read ``size`` bytes, fewer only at the end. Raises TimeoutError after
-        a long silence."""
+        """Read ``size`` bytes, or fewer if the stream ends before. A negative
+        size reads to the end. Raises TimeoutError after a long silence."""
         if size < 0 or len(self.unread) < size:
             self._sock.settimeout(BODY_SILENCE_SECONDS)
-        while (size < 0 or len(self.unread) < size) and self._more():
+        while (size < 0 or len(self.unread) < size) and self._receive():
             pass
         if size < 0:
             size = len(self.unread)
         return self._take(size)
 
     def readline(self, limit: int = -1) -> bytes:
-        """Read one line with its LF, at most ``limit`` bytes."""
+        """Read one line with its LF, but at most ``limit`` bytes (negative: no
+        limit). At the end of the stream the line may have no LF."""
         start = 0
         while True:
             end = self.unread.find(b"\n", start) + 1
@@ -142,17 +148,18 @@ class Reader:
                     size = min(size, limit)
                 return self._take(size)
             start = len(self.unread)
-            if not self._more():
+            if not self._receive():
                 return self._take(start)
 
     def close(self) -> None:
-        """The socket belongs to the caller."""
+        """Do nothing: the socket belongs to the caller."""
 
 
 def make_server(
     application: Callable[..., Any], environ: Mapping[str, Any]
 ) -> WSGIServer:
-    """The part of a server that a handler needs. It never listens."""
+    """A server of pywsgi that never listens. A handler needs it for the
+    application and its environment."""
     server = WSGIServer(
         ("127.0.0.1", 0), application, log=None, error_log=log, environ=dict(environ)
     )
@@ -170,13 +177,17 @@ class OneRequestHandler(WSGIHandler):
     """
 
     _parts: list[bytes] | None = None
+    """The parts of an answer that are collected for one write; None: parts are
+    written at once."""
     cut_short = False
     """True if the answer was sent before the body had arrived."""
 
     def handle_one_request(self) -> Any:
-        """Serve a request. If pywsgi refuses it with 414, a line over 8 KiB, its
-        head is too large."""
+        """Serve a request. Returns True if the connection stays open, or a
+        tuple (status, whole response) if pywsgi refuses the request."""
         result = super().handle_one_request()
+        # pywsgi answers 414 if a line has over 8 KiB. Here that is a head that is
+        # too large.
         is_too_long = isinstance(result, tuple) and result[0] == "414"
         if is_too_long:
             return ("431", problem_response(Problems.HEADERS_TOO_LARGE))
@@ -196,17 +207,19 @@ class OneRequestHandler(WSGIHandler):
         return self._lacks_body()
 
     def finalize_headers(self) -> None:
-        """Add Connection: close if needed, just before the headers are sent."""
+        """Just before the headers are sent, add ``Connection: close`` if the
+        connection ends with this answer."""
         if not self.close_connection and self._is_last():
             self.close_connection = True
             headers: Any = self.response_headers
-            # HTTP/1.0 has keep-alive there
+            # An answer over HTTP/1.0 may already have "keep-alive" there.
             headers[:] = [row for row in headers if row[0] != b"Connection"]
             headers.append((b"Connection", b"close"))
         super().finalize_headers()
 
     def run_application(self) -> None:
-        """Run the application, then handle an unread rest of the body."""
+        """Run the application. If it has not read the whole body, the
+        connection ends."""
         try:
             super().run_application()
         finally:
@@ -214,15 +227,17 @@ class OneRequestHandler(WSGIHandler):
                 self.cut_short = True
                 self.close_connection = True
                 body: Any = self.wsgi_input
-                # otherwise pywsgi reads and drops all of it
+                # So pywsgi takes the body as read. Otherwise it would read and
+                # drop the rest.
                 body.content_length = body.position
 
     def log_request(self) -> None:
         """Disabled: the application has its own request log."""
 
     def _write_with_headers(self, data: bytes) -> None:
-        # Nagle's algorithm would delay the second of two writes, and they cost
-        # twice the system calls.
+        """Write the headers and the first part of the body in one write. Nagle's
+        algorithm would delay the second of two writes, and they would take
+        twice as many system calls."""
         self._parts = []
         try:
             super()._write_with_headers(data)  # type: ignore[misc]
@@ -232,6 +247,8 @@ class OneRequestHandler(WSGIHandler):
         self._sendall(b"".join(parts or ()))
 
     def _sendall(self, data: bytes | bytearray) -> None:
+        """Send data, or collect it while headers and body are written
+        together."""
         if self._parts is not None:
             self._parts.append(bytes(data))
             return

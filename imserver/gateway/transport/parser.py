@@ -46,19 +46,24 @@ _FACTORY: Final = ServerPerMessageDeflateFactory(
 
 
 def negotiate(header: str) -> tuple[str, int]:
-    """Accept the first usable permessage-deflate offer (RFC 7692). Returns the
-    response and our window."""
+    """Accept the first usable offer of permessage-deflate (RFC 7692) in a
+    header ``Sec-WebSocket-Extensions``.
+
+    Returns the value of the header in the response, and the bits of our window.
+    Returns ``""`` and 0 if no offer is usable.
+    """
     try:
         offers = parse_extension(header)
     except InvalidHeader:
         return "", 0
     for name, params in offers:
-        if name == _FACTORY.name:
-            try:
-                answer, extension = _FACTORY.process_request_params(params, [])
-            except NegotiationError:
-                continue
-            return build_extension([(name, answer)]), extension.local_max_window_bits
+        if name != _FACTORY.name:
+            continue
+        try:
+            answer, extension = _FACTORY.process_request_params(params, [])
+        except NegotiationError:
+            continue
+        return build_extension([(name, answer)]), extension.local_max_window_bits
     return "", 0
 
 
@@ -66,9 +71,10 @@ class MessageParser:
     """Parses the bytes of one connection into messages and control frames. No
     I/O.
 
-    ``limit``: largest message in bytes, after inflation. UTF-8 of text is
-    checked as it arrives. Owner: the connection, which drops the parser when
-    :attr:`idle` is True.
+    ``limit``: largest message in bytes, after decompression. ``deflated``:
+    messages may be compressed. ``between``: whether the last frame is complete.
+    The UTF-8 of text is checked as it arrives. Owner: the connection, which
+    drops the parser when :attr:`idle` is True.
     """
 
     __slots__ = (
@@ -85,6 +91,8 @@ class MessageParser:
     def __init__(self, limit: int, deflated: bool) -> None:
         self._limit = limit
         self._slack = 0
+        """How many bytes a frame may have beyond the limit, because compression
+        can make it longer."""
         self._extensions: list[PerMessageDeflate] = []
         if deflated:
             self._slack = limit // _GROWTH_BYTES + _END_BYTES
@@ -97,10 +105,12 @@ class MessageParser:
             self._extensions.append(inflate)
         self._reader = StreamReader()
         self._fragments: bytearray | None = None
+        """The fragments of the current message; None between messages."""
         self._utf8: codecs.IncrementalDecoder | None = None
+        """Checks the text of the current message; None for a binary one."""
         self.between = True
         self._run = self._parse()
-        next(self._run)
+        next(self._run)  # to its first yield
 
     def close(self) -> None:
         """Drop unfinished data. The parser and its generator reference each
@@ -109,7 +119,7 @@ class MessageParser:
 
     @property
     def idle(self) -> bool:
-        """True if no frame and no fragmented message is unfinished."""
+        """Whether no frame and no fragmented message is unfinished."""
         return self.between and self._fragments is None
 
     @property
@@ -118,6 +128,7 @@ class MessageParser:
         return len(self._reader.buffer) + self._size()
 
     def _size(self) -> int:
+        """The bytes of the fragments of the current message."""
         if self._fragments is None:
             return 0
         return len(self._fragments)
@@ -138,6 +149,8 @@ class MessageParser:
             yield message
 
     def _parse(self) -> Generator[FrameMessage | None, None, None]:
+        """Yield each message that is complete, and None when more bytes are
+        needed. Never ends by itself."""
         reader = self._reader
         yield None
         while True:
@@ -145,11 +158,14 @@ class MessageParser:
                 self.between = True
                 yield None
             self.between = False
-            # Control frames have their own limit. The size of messages is
-            # checked in _take.
-            most = max(self._limit - self._size() + self._slack, SMALL_BYTES)
+            # Control frames have a limit of their own. _add_frame() checks the
+            # exact size of messages.
+            most_bytes = max(self._limit - self._size() + self._slack, SMALL_BYTES)
             steps = Frame.parse(
-                reader.read_exact, mask=True, max_size=most, extensions=self._extensions
+                reader.read_exact,
+                mask=True,
+                max_size=most_bytes,
+                extensions=self._extensions,
             )
             frame = None
             while frame is None:
@@ -159,14 +175,15 @@ class MessageParser:
                     frame = end.value
                 else:
                     yield None
-            message = self._take(frame)
+            message = self._add_frame(frame)
             if message is not None:
                 self.between = not reader.buffer
                 yield message
 
-    def _take(self, frame: Frame) -> FrameMessage | None:
+    def _add_frame(self, frame: Frame) -> FrameMessage | None:
         """Add a frame to the current message. Returns the message if it is
-        complete."""
+        complete, else None. Returns a control frame as it is. Raises
+        :class:`Violation`."""
         opcode = int(frame.opcode)
         data = bytes(frame.data)
         if opcode >= Opcode.CLOSE:
@@ -196,7 +213,7 @@ class MessageParser:
             if frame.fin:
                 return FrameMessage(opcode, data)
             self._fragments = bytearray()
-        # One buffer instead of a list: empty fragments must not use memory.
+        # Not a list, in which very many empty fragments would take memory.
         self._fragments += data
         if not frame.fin:
             return None

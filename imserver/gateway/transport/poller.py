@@ -36,9 +36,10 @@ class Parked(ABC):
     """A socket in the poller: of a listener, an HTTP connection or a WebSocket.
 
     ``sock`` becomes :data:`NO_SOCKET` when the socket is passed to another
-    object. ``reading``, ``masked`` and ``interest`` belong to the poller. They
-    start as False, False and 0, and mean: is being served; became ready
-    meanwhile; wanted events.
+    object. The other fields belong to the poller. ``reading``: a reader serves
+    the object. ``masked``: the socket became ready while it was served, and is
+    not watched for reading until the reader has finished. ``interest``: the
+    events that are watched otherwise; 0: it was never watched.
     """
 
     __slots__ = ("fd", "interest", "masked", "reading", "sock")
@@ -56,8 +57,8 @@ class Parked(ABC):
 
     @abstractmethod
     def on_writable(self) -> None:
-        """Continue writing: the socket accepts bytes again (only after
-        ``watch_writable``)."""
+        """Continue to write: the socket accepts bytes again. Called only after
+        ``watch_writable``."""
 
     @abstractmethod
     def lost(self) -> None:
@@ -66,21 +67,26 @@ class Parked(ABC):
 
 class Readers(ABC):
     """The pool of greenlets that serve ready sockets. Owner of the queue.
-    ``idle_readers``: how many greenlets stay while idle. There may be more, one
-    per blocked connection, so that other connections need not wait."""
+
+    ``idle_readers``: how many greenlets stay while they are idle. There may be
+    more greenlets, one for each blocked connection, so that other connections
+    need not wait.
+    """
 
     def __init__(self, idle_readers: int) -> None:
         self._idle_readers = idle_readers
         self._idle: list[greenlet] = []
         self.count = 0
+        """Number of reader greenlets."""
         self.ready: deque[Parked] = deque()
+        """The queue of ready sockets."""
         self.highest = -1
         """The highest file descriptor that was ever watched."""
 
     def wake(self) -> None:
-        """Let readers serve the queue, in the hub. If all readers block, new
-        ones serve the rest in the same turn, so that their queries to Redis
-        leave together."""
+        """Let readers serve the queue. Called in the hub. If all readers block,
+        a new reader serves the rest in the same turn, so that their queries to
+        Redis leave together."""
         while self.ready and self._idle:
             self._idle.pop().switch()
         if self.ready:
@@ -88,6 +94,8 @@ class Readers(ABC):
             gevent.spawn_raw(self._run)
 
     def _run(self) -> None:
+        """Reader greenlet: serve the queue until it is empty, then wait in
+        ``_idle``. Ends if enough other readers wait there."""
         ready = self.ready
         idle = self._idle
         me = gevent.getcurrent()
@@ -126,7 +134,8 @@ class Readers(ABC):
 
     @abstractmethod
     def at(self, fd: int) -> Parked | None:
-        """The object that watches a file descriptor."""
+        """The object for which a file descriptor is watched; None if it is not
+        watched."""
 
     @abstractmethod
     def mask(self, parked: Parked) -> None:
@@ -135,7 +144,7 @@ class Readers(ABC):
 
     @abstractmethod
     def unmask(self, parked: Parked) -> None:
-        """Watch a masked socket again."""
+        """Watch a masked socket again, because nobody serves it any more."""
 
 
 try:
@@ -148,8 +157,9 @@ except AttributeError:  # not Linux
 
 _EVENTS_PER_TURN: Final = 512
 _HUNG_UP_PER_TURN: Final = 64
-"""How many sockets with an ended peer are served in a turn: so a mass
-disconnect delays nobody."""
+"""How many sockets with an ended peer are served in a turn. The limit keeps a
+mass disconnect from delaying others."""
+# The usual values of Linux, for platforms whose module lacks the names.
 _READABLE = int(getattr(select, "EPOLLIN", 1))
 _WRITE = int(getattr(select, "EPOLLOUT", 4))
 _READ = int(getattr(select, "EPOLLIN", 1) | getattr(select, "EPOLLRDHUP", 8192))
@@ -257,15 +267,15 @@ class EpollPoller(Readers):
     def _poll(self) -> None:
         ready = self.ready
         parked_by_fd = self._parked
-        # Sockets that the readers of the last turn have left, which may be
-        # reported again. Nearly always the list is empty.
+        # Sockets that are still in the queue are reported again, but must not be
+        # queued twice. Nearly always the queue is empty.
         queued = {id(parked) for parked in ready} if ready else ()
         for fd, events in self._epoll.poll(0, _EVENTS_PER_TURN):
             parked = parked_by_fd[fd]
             if parked is None or (queued and id(parked) in queued):
                 continue
             if events != _READABLE:
-                self._unusual(parked, events)
+                self._handle_other(parked, events)
             elif parked.reading:
                 self.mask(parked)
             else:
@@ -273,19 +283,20 @@ class EpollPoller(Readers):
         if ready:
             self.wake()
 
-    def _unusual(self, parked: Parked, events: int) -> None:
-        """Handle events other than plain readability."""
+    def _handle_other(self, parked: Parked, events: int) -> None:
+        """Handle ``events`` that are more than plain readability: the socket is
+        writable, its peer has closed, or it has an error."""
         if events & _WRITE:
             parked.on_writable()
-            if self.at(parked.fd) is not parked:
+            if self.at(parked.fd) is not parked:  # it has ended
                 return
 
         if events & _GONE:
             if parked.reading:
                 self.mask(parked)
                 if events & ~_WRITE & ~_READ:
-                    # An error cannot be masked. Registering the socket again
-                    # will report it again.
+                    # An error cannot be masked. unmask() registers the socket
+                    # again, and then the error is reported again.
                     self.remove(parked)
                 return
             self.remove(parked)
@@ -299,18 +310,20 @@ class EpollPoller(Readers):
                 self.ready.append(parked)
 
     def _serve_hung_up(self) -> None:
+        """Callback of the timer: queue some of the sockets whose peer has
+        closed. Each is queued again and again, until its owner closes it."""
         hung_up = self._hung_up
         ready = self.ready
         queued = {id(parked) for parked in ready}
         for _ in range(min(len(hung_up), _HUNG_UP_PER_TURN)):
             parked = hung_up.popleft()
             if parked.reading:
-                # Its current reader checks it again afterwards.
+                # Its reader registers the socket again afterwards, and then its
+                # end is reported again.
                 parked.masked = True
-            elif parked.sock.fileno() == parked.fd:
+            elif parked.sock.fileno() == parked.fd:  # it is not closed yet
                 if id(parked) not in queued:
                     ready.append(parked)
-                # Again, until it reads the end of the stream and closes.
                 hung_up.append(parked)
         if hung_up:
             self._later.start(self._serve_hung_up)
@@ -326,7 +339,10 @@ class WatcherPoller(Readers):
         super().__init__(readers)
         self._loop = loop
         self._watchers: dict[int, tuple[Parked, Any, Any]] = {}
+        """File descriptor → its object, and the watchers for reading and for
+        writing."""
         self._fired: list[Parked] = []
+        """The objects whose sockets became readable in this turn."""
 
     def add(self, parked: Parked) -> None:
         reading = self._loop.io(parked.fd, 1)
@@ -375,19 +391,21 @@ class WatcherPoller(Readers):
 
     def mask(self, parked: Parked) -> None:
         parked.masked = True
-        self.pause(parked, True)
+        self.pause(parked, paused=True)
 
     def unmask(self, parked: Parked) -> None:
         parked.masked = False
         entry = self._watchers.get(parked.fd)
         if entry is not None and entry[0] is parked:
-            self.pause(parked, False)
+            self.pause(parked, paused=False)
 
     def close(self) -> None:
         for parked, *_ in tuple(self._watchers.values()):
             self.remove(parked)
 
     def _readable(self, fd: int) -> None:
+        """Callback of a watcher: queue a readable socket at the end of the
+        turn, together with others."""
         entry = self._watchers.get(fd)
         if entry is None:
             return
@@ -400,6 +418,8 @@ class WatcherPoller(Readers):
         self._fired.append(parked)
 
     def _wake(self) -> None:
+        """Callback: queue the sockets that became readable, and let readers
+        serve them."""
         fired = self._fired
         self._fired = []
         queued = {id(parked) for parked in self.ready}
@@ -417,8 +437,8 @@ Poller = EpollPoller | WatcherPoller
 
 
 def make(loop: Any, readers: int) -> Poller:
-    """Make the best poller of this platform. ``readers``: number of greenlets
-    to keep while idle."""
+    """Make the best poller for this platform. ``readers``: how many reader
+    greenlets stay while they are idle."""
     if EPOLL is None:
         return WatcherPoller(loop, readers)
     return EpollPoller(loop, readers)

@@ -19,8 +19,8 @@ FORWARDING_HEADERS = frozenset(
 
 
 def address_of(host: str) -> IPv4Address | IPv6Address:
-    """Parse an address. An IPv4-mapped IPv6 address becomes its IPv4
-    address."""
+    """Parse an address, without its scope. An IPv4-mapped IPv6 address becomes
+    its IPv4 address. Raises ValueError."""
     address = ip_address(host.partition("%")[0])
     if isinstance(address, IPv6Address):
         return address.ipv4_mapped or address
@@ -54,16 +54,18 @@ class TrustedProxies:
         return any(address in network for network in self._networks)
 
     def client(self, host: str, forwarded_for: str) -> str:
-        """The client's address: the last one in X-Forwarded-For that is not a
-        trusted proxy.
+        """The address of the client: the last address in X-Forwarded-For that
+        is not a trusted proxy.
 
-        ``host``: the peer's own address. The header counts only if the peer is
-        a trusted proxy. An invalid entry ends the search, and the address of
-        the proxy that sent it counts.
+        ``host``: the address of the peer itself. ``forwarded_for``: the value
+        of the header, ``""`` if there is none. The header counts only if the
+        peer is a trusted proxy. If an entry is not an address, the result is
+        the address of the proxy that sent it.
         """
         if not forwarded_for or not self.trusts(host):
             return host
         hops = [_without_port(hop.strip()) for hop in forwarded_for.split(",")]
+        # Each proxy appends the address of its peer, so the nearest comes last.
         for hop in reversed(hops):
             if not is_address(hop):
                 break
@@ -92,7 +94,10 @@ _HEAD: Final = Struct("!12sBBH")
 """The head of version 2: signature, version and command, family and transport,
 bytes that follow."""
 _LOCAL = 0x20
+"""The command of a proxy that speaks for itself, for example to check whether
+the server lives."""
 _PROXY = 0x21
+"""The command of a proxy that speaks for a client."""
 _UNSPECIFIED = 0x00
 _TCP_OVER_IPV4 = 0x11
 _TCP_OVER_IPV6 = 0x21
@@ -104,14 +109,16 @@ _LINE_VERSIONS: Final = {"TCP4": 4, "TCP6": 6}
 
 
 def read_proxy_header(data: bytes) -> tuple[int, tuple[str, int] | None] | None:
-    """The header of the PROXY protocol, version 1 or 2, at the beginning of
-    ``data``.
+    """Read the header of the PROXY protocol, version 1 or 2, at the beginning
+    of ``data``.
 
-    Returns its size, and address and port of the client (None: the proxy speaks
-    for itself, or names none). None: it is incomplete. Raises ValueError if the
-    data has no header, or an invalid one. Extensions are skipped.
+    Returns the size of the header, and the address and port of the client.
+    These are None if the proxy speaks for itself, or names no client. Returns
+    None while the header is incomplete. Raises ValueError if the data has no
+    valid header. Extensions are skipped.
     https://www.haproxy.org/download/2.9/doc/proxy-protocol.txt
     """
+    # The data may be shorter than a signature, so only as much is compared.
     if data.startswith(b"\r\n\r\n\0\r\nQUIT\n"[: len(data)]):
         return _read_binary(data)
     if data.startswith(b"PROXY "[: len(data)]):
@@ -120,6 +127,7 @@ def read_proxy_header(data: bytes) -> tuple[int, tuple[str, int] | None] | None:
 
 
 def _read_binary(data: bytes) -> tuple[int, tuple[str, int] | None] | None:
+    """Read a header of version 2; see :func:`read_proxy_header`."""
     if len(data) < _HEAD.size:
         return None
     _, command, family, length = _HEAD.unpack_from(data)
@@ -143,6 +151,8 @@ def _read_binary(data: bytes) -> tuple[int, tuple[str, int] | None] | None:
 
 
 def _read_line(data: bytes) -> tuple[int, tuple[str, int] | None] | None:
+    """Read a header of version 1, such as ``PROXY TCP4 192.0.2.7 192.0.2.1
+    51234 443``; see :func:`read_proxy_header`."""
     end = data.find(b"\r\n", 0, _LINE_BYTES)
     if end < 0:
         if len(data) >= _LINE_BYTES:
@@ -164,8 +174,9 @@ def _read_line(data: bytes) -> tuple[int, tuple[str, int] | None] | None:
 
 
 def network_of(address: str) -> str:
-    """The customer of an address, for every rate and limit by address: for IPv6
-    the network of its first 64 bits, which belong to one customer."""
+    """The text that stands for one customer in each rate and limit by address.
+    It is an IPv4 address itself. Of an IPv6 address it is the network of its
+    first 64 bits, which belong to one customer."""
     if ":" not in address:
         return address
     try:
@@ -179,8 +190,8 @@ def network_of(address: str) -> str:
 
 
 def is_here(host: str) -> bool:
-    """Whether a host is this machine, by its address or the name ``localhost``;
-    nothing is resolved."""
+    """Whether a host is this machine, by its address or the name ``localhost``.
+    Looks up no names."""
     return host == "localhost" or is_loopback(host.strip("[]"))
 
 

@@ -63,7 +63,7 @@ none."""
 
 
 def head_of(environ: Mapping[str, Any]) -> Head:
-    """Convert a WSGI request for the gate."""
+    """The request in a WSGI environment, in the form that the gate needs."""
     headers = {}
     for key, value in environ.items():
         if key.startswith(_HEADER_PREFIX):
@@ -83,16 +83,20 @@ def head_of(environ: Mapping[str, Any]) -> Head:
     )
 
 
-def _detached(old: Any) -> _socket.socket:
-    """Detach the socket from gevent's socket object."""
-    sock = _socket.socket(old.family, old.type, old.proto, old.detach())
+def _detached(gevent_socket: Any) -> _socket.socket:
+    """A non-blocking socket without gevent, made of a socket of gevent, which
+    cannot be used afterwards."""
+    descriptor = gevent_socket.detach()
+    sock = _socket.socket(
+        gevent_socket.family, gevent_socket.type, gevent_socket.proto, descriptor
+    )
     sock.setblocking(False)
     return sock
 
 
 def take_socket(handler: Any) -> tuple[_socket.socket, bytes]:
-    """Take the socket of an upgraded connection from its handler: (socket,
-    bytes read too far)."""
+    """Take the socket of an upgraded connection from its handler. Returns it,
+    and the bytes that the handler has read beyond the head."""
     if isinstance(handler.rfile, Reader):
         rest = bytes(handler.rfile.unread)
     else:  # the buffered reader of another server's handler
@@ -102,14 +106,15 @@ def take_socket(handler: Any) -> tuple[_socket.socket, bytes]:
         except (BlockingIOError, TimeoutError):
             rest = b""
     sock = _detached(handler.socket)
+    # So that the library closes nothing when the handler ends.
     handler.websocket.closed = True
     handler.websocket.stream = None
     return sock, rest
 
 
 def objection_to(environ: Mapping[str, Any], gate: Gate) -> HttpProblem | None:
-    """The error with which demo mode refuses a request read by another server; see
-    :meth:`Origins.objection`."""
+    """The error with which demo mode refuses a request that another server has
+    read, or None; see :meth:`Origins.objection`."""
     if not gate.origins.demo:
         return None
     head = head_of(environ)
@@ -119,9 +124,10 @@ def objection_to(environ: Mapping[str, Any], gate: Gate) -> HttpProblem | None:
 def adopt_from_environ(
     environ: Mapping[str, Any], gate: Gate, admitted: Admitted
 ) -> bool:
-    """Adopt a WebSocket upgraded by any server's gevent-websocket handler
-    (gunicorn's worker). False if the request is no such WebSocket. The
-    handshake is complete, so a refusal is a close code."""
+    """Adopt a WebSocket that another server has upgraded by the handler of
+    gevent-websocket (gunicorn's worker). Returns False if the request is no
+    such WebSocket. The handshake is complete, so a client is refused by a close
+    code."""
     websocket = environ.get("wsgi.websocket")
     if websocket is None:
         return False
@@ -166,7 +172,9 @@ class WsgiHandler(WebSocketHandler, OneRequestHandler):  # type: ignore[misc]
         """Wait for a whole head, parse it as strictly as the front server does,
         and pass it to pywsgi."""
         sock: Any = self.socket
-        if self._reader.unread:  # a pipelined request: in the next turn of the loop
+        if self._reader.unread:
+            # A pipelined request is served in the next turn of the loop, so
+            # that others have their turn.
             hub = gevent.get_hub()
             hub.wait(hub.loop.timer(0))
         try:
@@ -184,8 +192,10 @@ class WsgiHandler(WebSocketHandler, OneRequestHandler):  # type: ignore[misc]
         return result
 
     def _read_whole(self, sock: Any) -> bool:
-        """Read a whole request and put its plain form into the reader. False if
-        there is nothing to serve."""
+        """Read a whole request, and put it into the reader in a form that
+        pywsgi reads in the same way. Returns False if pywsgi has nothing to
+        serve: there is no request, or it is answered here, or a stream has
+        taken it. Raises BadHead and OSError."""
         listener = self.server.listener_context
         reader = self._reader
         raw = self._await_head()
@@ -212,16 +222,17 @@ class WsgiHandler(WebSocketHandler, OneRequestHandler):  # type: ignore[misc]
         return True
 
     def _read_body(self, sock: Any, raw: bytes, head: ParsedHead) -> bool:
-        """Read the body of a request with this head (``raw`` as it came). False
-        if there is nothing to serve."""
+        """Read the whole body of a request with this head. ``raw``: the head as
+        it came. Returns and raises like :meth:`_read_whole`."""
         listener = self.server.listener_context
         body = listener.begin_body(head, self.client_address)
-        awaits_word = "expect" in head.headers and head.version == "1.1"
-        if awaits_word and not body.too_large:
+        awaits_continue = "expect" in head.headers and head.version == "1.1"
+        if awaits_continue and not body.too_large:
             sock.sendall(CONTINUE)
         if not self._reader.await_body(raw, head, body):
             return False
-        # the plain form would hide an empty body from the gate
+        # The gate refuses an upgrade with a body. It would not see an empty
+        # body that came in chunks.
         if head.upgrade and head.chunked:
             raise BadHead(Problems.BAD_REQUEST, "an upgrade with a body")
         if body.too_large:
@@ -234,7 +245,7 @@ class WsgiHandler(WebSocketHandler, OneRequestHandler):  # type: ignore[misc]
         server = self.server
         limits = self.server.listener_context.limits
         seconds = limits.handshake_seconds
-        # a new connection, which may send its first request in a drain, too
+        # A new connection may send its first request even during a drain.
         if self.requestline is None:
             return self._reader.await_head(limits.header_bytes, seconds, seconds)
         server.waiting.add(self)
@@ -249,25 +260,27 @@ class WsgiHandler(WebSocketHandler, OneRequestHandler):  # type: ignore[misc]
 
     @property
     def idle(self) -> bool:
-        """True if nothing of a next request was read."""
+        """Whether no byte of a next request was read."""
         return not self._reader.unread
 
     def end_wait(self) -> None:
-        """For a drain: serve the bytes in the kernel, or end the connection if
-        it is idle."""
+        """For a drain: end the connection if it is idle. If bytes of a request
+        have arrived, the handler serves the request."""
         sock: Any = self.socket
         with suppress(OSError):  # an ended connection wakes its handler by itself
             try:
                 if self.idle:
                     sock._sock.recv(1, _socket.MSG_PEEK)
             except BlockingIOError:
-                sock.shutdown(_socket.SHUT_RD)  # the handler reads an end
+                # Nothing has arrived. The handler now reads an end.
+                sock.shutdown(_socket.SHUT_RD)
 
     def _is_last(self) -> bool:
         return self.server.draining or super()._is_last()
 
     def _streamed(self, head: ParsedHead, body: bytes = b"") -> bool:
-        """Pass the socket to a stream if the request asks for one."""
+        """Pass the socket to a stream if the request is for a stream. Returns
+        whether it was passed."""
         streams = self.server.listener_context.streams
         if streams is None or "upgrade" in head.headers:
             return False
@@ -288,7 +301,8 @@ class WsgiHandler(WebSocketHandler, OneRequestHandler):  # type: ignore[misc]
         return True
 
     def _end(self, data: bytes) -> None:
-        """Write a last answer. The client may have disconnected."""
+        """Write a last answer, then wait for the client; see :meth:`_linger`.
+        The client may have disconnected."""
         sock: Any = self.socket
         try:
             sock.settimeout(LINGER_SECONDS)
@@ -301,8 +315,9 @@ class WsgiHandler(WebSocketHandler, OneRequestHandler):  # type: ignore[misc]
             self._linger(sock)
 
     def _linger(self, sock: Any) -> None:
-        """Drop further bytes of the client, for a limited time. Unread bytes
-        would cause a reset, which might overtake the answer."""
+        """End this half of TCP, and drop the bytes that the client still sends,
+        for a limited time. Unread bytes would cause a reset, which might
+        overtake the answer."""
         try:
             sock.settimeout(LINGER_SECONDS)
             sock.shutdown(_socket.SHUT_WR)
@@ -317,6 +332,8 @@ class WsgiHandler(WebSocketHandler, OneRequestHandler):  # type: ignore[misc]
             )
 
     def upgrade_websocket(self) -> Any:
+        """Decide on a request. Returns None if it asks for no upgrade, and the
+        body of the answer if the upgrade is refused."""
         assert self.environ is not None
         head = head_of(self.environ)
         if not wants_upgrade(head.headers):
@@ -326,14 +343,15 @@ class WsgiHandler(WebSocketHandler, OneRequestHandler):  # type: ignore[misc]
             self.server.metrics.handshakes_refused += 1
             return self._refuse(decision)
         self.admission = decision
-        # The gate has checked more than the library, so the library's own
-        # checks pass.
-        self.environ["HTTP_UPGRADE"] = "websocket"  # of a list it would pass none
+        # The gate has checked more than the library does. But the library
+        # accepts no list of protocols.
+        self.environ["HTTP_UPGRADE"] = "websocket"
         return super().upgrade_websocket()
 
     def start_response(
         self, status: str, headers: list[tuple[str, str]], exc_info: Any = None
     ) -> Any:
+        """Begin an answer. A 101 response gets the headers of our gate."""
         if status.startswith("101"):
             if self.admission.extension:
                 headers.append(("Sec-WebSocket-Extensions", self.admission.extension))
@@ -342,10 +360,11 @@ class WsgiHandler(WebSocketHandler, OneRequestHandler):  # type: ignore[misc]
         return super().start_response(status, headers, exc_info)
 
     def run_websocket(self) -> None:
+        """Adopt the socket after the handshake."""
         assert self.environ is not None
         sock, rest = take_socket(self)
-        # The library leaves a reference cycle of handler, websocket and environ
-        # for the garbage collector.
+        # Breaks the reference cycle of handler, websocket and environ, which
+        # the library leaves for the garbage collector.
         websocket: Any = self.websocket
         websocket.handler = None
         websocket.environ = None
@@ -354,6 +373,7 @@ class WsgiHandler(WebSocketHandler, OneRequestHandler):  # type: ignore[misc]
         self.server.listener_context.admitted(sock, self.admission, rest)
 
     def _refuse(self, refusal: Refusal) -> list[bytes]:
+        """Begin the answer that refuses an upgrade. Returns its body."""
         content = problem_body(refusal.problem)
         self.close_connection = True
         headers = [
@@ -371,8 +391,8 @@ class WsgiHandler(WebSocketHandler, OneRequestHandler):  # type: ignore[misc]
 
 
 class WsgiServer(WSGIServer):
-    """A listener, as :class:`FrontServer` is one. Owner of the handlers that
-    wait for a next request."""
+    """A listener with the server of pywsgi, in place of :class:`FrontServer`.
+    Owner of the handlers that wait for a next request."""
 
     handler_class = WsgiHandler
     pool: Pool
@@ -395,6 +415,7 @@ class WsgiServer(WSGIServer):
             environ=environ,
         )
         self.waiting: set[WsgiHandler] = set()
+        """The handlers that wait for a next request."""
         self.draining = False
         """True: answers announce the end of their connection."""
         self.ended = False
@@ -404,7 +425,8 @@ class WsgiServer(WSGIServer):
         self.port = port_of(listener)
 
     def handle(self, client_socket: Any, address: Any) -> None:
-        """Serve one connection. A peer of a Unix socket gets an address."""
+        """Serve one connection. A peer of a Unix socket, which has no address,
+        gets one."""
         super().handle(client_socket, address or LOCAL_PEER)  # type: ignore[arg-type]
 
     def update_environ(self) -> None:
@@ -415,10 +437,10 @@ class WsgiServer(WSGIServer):
         """Do nothing: each handler has its own time limits."""
 
     def drain(self) -> None:
-        """Accept the connections in the queue, then stop listening; answers end
-        their connections."""
+        """Accept the connections that wait in the queue, then stop listening.
+        From now on each answer ends its connection."""
         self.draining = True
-        with suppress(OSError):  # no files are left
+        with suppress(OSError):  # the process has no file descriptor left
             accepted = self.do_read()
             while accepted:
                 self.do_handle(*accepted)
