@@ -27,13 +27,14 @@ _LEAST_SWEEP_SECONDS: Final = 0.5
 
 Check = Callable[[Connection], float | None]
 """Called for each session of a dialect in each sweep. It returns after how many
-seconds without any traffic the session is closed; None: it expects heartbeats.
-Never switches greenlets."""
+seconds without any traffic the session is closed. It returns None if the
+session must send heartbeats instead. It may close the session. Never switches
+greenlets."""
 
 
-def _paced(connections: Iterable[Connection]) -> Iterable[Connection]:
-    """Iterate over a copy of ``connections``, with a turn of the loop after
-    each batch."""
+def _open_in_batches(connections: Iterable[Connection]) -> Iterable[Connection]:
+    """Iterate over a copy of ``connections``, and yield those in service. Lets
+    others run after each batch."""
     for index, connection in enumerate(tuple(connections)):
         if index and index % _BATCH == 0:
             gevent.sleep(_TURN_SECONDS)
@@ -42,8 +43,13 @@ def _paced(connections: Iterable[Connection]) -> Iterable[Connection]:
 
 
 class Sweep(Service):
-    """Closes silent connections. ``login_seconds`` 0: connections without a
-    login have as much time as silent sessions. ``ping_seconds`` 0: no pings."""
+    """Closes silent connections, and pings clients.
+
+    ``heartbeat_seconds``: how long a session may be silent. ``login_seconds``:
+    in which time a client must log in; 0: as long as a session may be silent.
+    ``ping_seconds``: the time between two pings. ``pong_seconds``: in which
+    time a client must answer a ping.
+    """
 
     context: ConnectionContext
     metrics: Metrics
@@ -56,7 +62,8 @@ class Sweep(Service):
 
     def run_sweeps(self, sweep_seconds: float) -> None:
         """Greenlet: check all connections every ``sweep_seconds``."""
-        # Late logins are found within half of their time.
+        # More often if clients have little time to log in. So a late client is
+        # found at most half of this time later.
         if self.login_seconds:
             login_sweep_seconds = max(self.login_seconds / 2, _LEAST_SWEEP_SECONDS)
             sweep_seconds = min(sweep_seconds, login_sweep_seconds)
@@ -67,13 +74,14 @@ class Sweep(Service):
     def sweep(self) -> None:
         """Close connections whose last sign of life is too old."""
         self.metrics.sweeps += 1
+        # A connection is closed if it was seen last before these times.
         now = monotonic()
-        expired = now - self.heartbeat_seconds
+        oldest_heartbeat = now - self.heartbeat_seconds
         if self.login_seconds:
-            too_late = now - self.login_seconds
+            oldest_login = now - self.login_seconds
         else:
-            too_late = 0.0
-        for connection in _paced(self.context.connections):
+            oldest_login = 0.0
+        for connection in _open_in_batches(self.context.connections):
             dialect = connection.encoding.dialect
             check = self.checks.get(dialect.name)
             if check is None or connection.app is None:
@@ -86,53 +94,55 @@ class Sweep(Service):
             elif silent_seconds and connection.user is not None:
                 self._check_traffic(connection, now - silent_seconds)
             elif dialect.pinged:
-                # Only connections that still have to log in have a last_seen.
-                if 0 < connection.last_seen < (too_late or expired):
+                # Only before the login is last_seen above 0.
+                if 0 < connection.last_seen < (oldest_login or oldest_heartbeat):
                     self._close(connection, CloseCode.LOGIN_TIMEOUT)
-            elif connection.last_seen < expired:
+            elif connection.last_seen < oldest_heartbeat:
                 self._close(connection, CloseCode.HEARTBEAT_EXPIRED)
-            elif connection.user is None and connection.last_seen < too_late:
+            elif connection.user is None and connection.last_seen < oldest_login:
                 self._close(connection, CloseCode.LOGIN_TIMEOUT)
 
-    def _check_traffic(self, connection: Connection, silent: float) -> None:
+    def _check_traffic(self, connection: Connection, since: float) -> None:
         """Close a session without any traffic since the monotonic time
-        ``silent``."""
-        if connection.last_seen >= silent:
+        ``since``."""
+        if connection.last_seen >= since:
             return
-        # Its last check is too old: ask the kernel.
+        # Only the kernel knows of traffic after the last check.
         last_traffic = monotonic() - quiet_seconds(connection.sock)
         connection.last_seen = max(connection.last_seen, last_traffic)
-        if connection.last_seen < silent:
+        if connection.last_seen < since:
             self._close(connection, CloseCode.HEARTBEAT_EXPIRED)
 
     def run_pings(self) -> None:
-        """Greenlet: ping all clients in rounds. Close the clients that do not
-        answer within ``pong_seconds``."""
-        ends: deque[float] = deque()
+        """Greenlet: ping all clients with a heartbeat command in rounds. Close
+        the clients that do not answer within ``pong_seconds``. For the other
+        clients see :class:`Pings`."""
+        round_ends: deque[float] = deque()
         """The end times of the rounds of pings whose answers are not checked
         yet."""
         next_round = monotonic() + self.ping_seconds
         while True:
-            if ends:
-                next_check = ends[0] + self.pong_seconds
+            if round_ends:
+                next_check = round_ends[0] + self.pong_seconds
             else:
                 next_check = inf
             pause = min(next_check, next_round) - monotonic()
             gevent.sleep(max(pause, 0.0))
 
             if next_check <= next_round:
-                self._close_unanswered(ends.popleft())
+                self._close_unanswered(round_ends.popleft())
                 continue
 
             next_round = monotonic() + self.ping_seconds
-            for connection in _paced(self.context.connections):
+            for connection in _open_in_batches(self.context.connections):
                 if not connection.encoding.dialect.pinged:
                     connection.ping()
-            ends.append(monotonic())
+            round_ends.append(monotonic())
 
     def _close_unanswered(self, round_end: float) -> None:
-        """Close connections that have not answered the pings of a round."""
-        for connection in _paced(self.context.connections):
+        """Close connections that have not answered the pings of the round that
+        ended at ``round_end``."""
+        for connection in _open_in_batches(self.context.connections):
             if connection.encoding.dialect.pinged:
                 continue
             if 0 < connection.pinged_at <= round_end:
@@ -144,7 +154,8 @@ class Sweep(Service):
 
 
 SLOTS: Final = 25
-"""Number of steps in a period."""
+"""Number of steps in a period of ``ping_seconds``. A step pings the connections
+of one slot: every 25th file descriptor."""
 _PING_BATCH: Final = 500
 """Number of connections pinged between two turns of the loop."""
 
@@ -168,13 +179,13 @@ class Pings:
         self._context = context
         self._metrics = metrics
         self._step_seconds = ping_seconds / SLOTS
-        # Two checks of one connection are a period apart, plus or minus the
-        # delay of the loop.
+        # Two checks of one connection are about one period apart. Half a period
+        # less, so that a delay of the loop does not add another period.
         self._patience = max(silent_seconds - ping_seconds / 2, ping_seconds / 2)
 
     def run(self) -> None:
-        """Greenlet: run one step after the other. Delayed steps are made up
-        for."""
+        """Greenlet: run one step after the other. If the loop was late, the
+        missed steps follow at once."""
         step = 0
         began = monotonic() + until_beat(self._step_seconds)
         while True:
@@ -184,13 +195,14 @@ class Pings:
             self.step(step % SLOTS)
 
     def step(self, slot: int) -> None:
-        """Ping all connections of a slot."""
+        """Ping all connections of a slot, and close the silent ones."""
         now = monotonic()
         for number, connection in enumerate(self._in(slot), 1):
             since = connection.pinged_at
-            if not since:
+            if not since:  # the last ping is answered
                 connection.ping()
             elif now - since < self._patience:
+                # Pinged again, but its time counts from the first ping.
                 connection.send_frame(connection.encoding.ping_frame)
             else:
                 self._metrics.swept += 1
@@ -199,8 +211,8 @@ class Pings:
                 gevent.sleep(_TURN_SECONDS)
 
     def _in(self, slot: int) -> Iterator[Connection]:
-        """Connections in service whose clients are pinged. A connection that
-        still has to log in is left out."""
+        """The connections of a slot that are in service and whose clients are
+        pinged. A connection that still has to log in is left out."""
         if not self._context.pinged:
             return
         poller = self._context.poller
@@ -208,7 +220,7 @@ class Pings:
             connection = poller.at(fd)
             if not isinstance(connection, Connection) or connection.state >= CLOSING:
                 continue
-            # A client that comes back would answer a ping before the reply in
-            # the name of its last session.
+            # Only before the login is last_seen above 0. A client that comes back
+            # would answer a ping before that in the name of its last session.
             if connection.encoding.dialect.pinged and not connection.last_seen:
                 yield connection

@@ -23,9 +23,9 @@ from imserver.gateway.transport.states import (
 USER_CHANNEL: Final = "user:"
 """The beginning of the name of a user's channel. The user id follows."""
 RESERVED: Final = (USER_CHANNEL, "group:")
-"""Channels of these namespaces reach the sessions of users and of the members
-of groups, without subscriptions. Only these users and members may subscribe to
-them."""
+"""The beginnings of the names of channels of users and of groups. Their
+publications reach the sessions of the user, or of the members of the group,
+without a subscription. Only these users and members may subscribe to them."""
 
 
 _TIME_STEP_SECONDS: Final = 0.000_002
@@ -43,17 +43,17 @@ class App(Struct, eq=False):
     name: str
     policy: str
     is_registered: bool = True
-    """False for an app that exists while somebody is connected."""
+    """False for an app that exists only while somebody is connected."""
     quiet: bool = False
-    """True if no enter and exit notices are sent. The users of systems are
-    connections without such notices. In other apps, a feature may decide who
-    sees the presence of users."""
+    """True if no enter and exit notices are sent. Apps of systems never have
+    such notices. In other apps, a feature may decide who sees the presence of
+    users."""
     users: dict[str, Connection | list[Connection]] = field(default_factory=dict)
     memberships: int = 0
     """Number of subscriptions to its channels on this node."""
     elsewhere: int = 0
-    """Number of users on other nodes, from their leases, or from notices while
-    the leases lag."""
+    """Number of users on other nodes, as their leases say. After a notice that
+    the leases do not include yet, as the notices say."""
     lag: int = 0
     """Seconds until the leases include the last notice."""
     several: int = 0
@@ -70,7 +70,7 @@ class App(Struct, eq=False):
     node. In most apps it is empty, so that a push to a user need not look for
     subscribers."""
     user_counts: dict[LocalChannel, int] = field(default_factory=dict)
-    """Requested numbers of users by channel, until the members or their users
+    """Cache: channel → number of its users, until its members or their users
     change."""
 
     def __post_init__(self) -> None:
@@ -102,19 +102,20 @@ class Hub:
         share this object."""
 
     def report_to(self, forgotten: Callable[[Connection], object]) -> None:
-        """From now on call this with each session that is no longer addressed,
-        while its connection stays open. It must not switch. The last function
-        is called first, because the services that it uses end after it."""
+        """Call ``forgotten`` with each session that is no longer addressed,
+        while its connection stays open. It must not switch. The function that
+        was added last is called first, because the services that it uses end
+        after it."""
         self._on_forgotten.insert(0, forgotten)
 
-    def _forgotten(self, connection: Connection) -> None:
+    def _report_forgotten(self, connection: Connection) -> None:
         for listener in self._on_forgotten:
             listener(connection)
 
     def open(self, name: str, policy: str, is_registered: bool = True) -> App:
-        """The app of this name, with its policy, or a new one. An app that is
-        not registered ends with its last user, unless it is registered
-        meanwhile."""
+        """The app of this name. If there is none, it is created with this
+        policy. An app that is not registered ends with its last user, unless it
+        is registered meanwhile."""
         app = self.apps.get(name)
         if app is None:
             app = App(name, policy, is_registered)
@@ -131,7 +132,7 @@ class Hub:
         app.quiet = quiet or name.startswith(SYSTEM_PREFIX)
 
     def retire(self, name: str) -> list[Connection]:
-        """Forget a deleted app when its last user has gone. Returns the
+        """Make a deleted app end when its last user has gone. Returns the
         connections of its users."""
         app = self.apps.get(name)
         if app is None:
@@ -143,7 +144,8 @@ class Hub:
         ]
 
     def close_unregistered(self, name: str) -> None:
-        """Remove an unregistered app without users."""
+        """Remove an app if it is not registered, and has neither users nor
+        members of channels."""
         app = self.apps.get(name)
         if app is None or app.is_registered:
             return
@@ -181,7 +183,8 @@ class Hub:
         return []
 
     def channel(self, app: str, name: str) -> LocalChannel | None:
-        """A channel with members on this node."""
+        """A channel of an app. Returns None if it has no members on this
+        node."""
         hub_app = self.apps.get(app)
         if hub_app is None:
             return None
@@ -212,27 +215,29 @@ class Hub:
         device: str,
         event: ConnectionEvent,
     ) -> None:
+        """Set the session fields of a connection. ``event``: JOIN or ATTACH."""
         connection.state = CONNECTION_TRANSITIONS[connection.state][event]
         connection.app = app.name
         connection.user = user
         connection.device = device
+        # The channels of the connection have another user now.
         if app.user_counts:
             for channel in connection.channels:
                 app.user_counts.pop(channel, None)
         connection.since = self.now
 
     def forget(self, connection: Connection) -> None:
-        """Stop addressing a session. It is still answered. Its end takes nobody
-        offline."""
+        """Stop addressing a session. Its requests are still answered. Its later
+        end takes no user offline."""
         self.leave(connection)
         connection.state = CONNECTION_TRANSITIONS[connection.state][FORGET]
-        self._forgotten(connection)
+        self._report_forgotten(connection)
 
     def detach(self, connection: Connection) -> bool:
-        """End a session but keep its connection. True if this takes its user
-        offline."""
+        """End a session but keep its connection. Returns whether its user is
+        offline now, because it was the last session."""
         went_offline = self.leave(connection)
-        self._forgotten(connection)
+        self._report_forgotten(connection)
         connection.state = CONNECTION_TRANSITIONS[connection.state][LEAVE]
         connection.app = None
         connection.user = None
@@ -241,9 +246,10 @@ class Hub:
         return went_offline
 
     def join(self, app: App, connection: Connection, user: str, device: str) -> None:
-        """Make ``connection`` an addressed session of ``user``; under
-        ``newest`` the only one."""
+        """Make ``connection`` an addressed session of ``user``. Under the policy
+        ``newest`` the other sessions of the user are no longer addressed."""
         self._begin(app, connection, user, device, JOIN)
+        # The notices that already wait are not for the new session.
         if app.notices:
             app.newcomers[connection] = len(app.notices)
 
@@ -260,7 +266,7 @@ class Hub:
             for older in replaced:
                 if older is not connection:
                     older.state = CONNECTION_TRANSITIONS[older.state][FORGET]
-                    self._forgotten(older)
+                    self._report_forgotten(older)
         elif isinstance(entry, list):
             entry.append(connection)
         else:
@@ -268,7 +274,8 @@ class Hub:
             app.several += 1
 
     def leave(self, connection: Connection) -> bool:
-        """Remove an ended session. True if this takes its user offline."""
+        """Remove a session from the addressed sessions of its user. Returns
+        whether its user is offline now, because it was the last one."""
         if connection.app is None or connection.user is None:
             return False
         app = self.apps.get(connection.app)
@@ -293,15 +300,21 @@ class ChannelPosition(Struct, eq=False):
     """The position up to which this node has delivered a channel with history.
     Owner: ``OrderedDelivery``.
 
-    ``offset``: the offset of the last delivered publication, in the history's
-    life ``epoch`` (-1: not known yet). ``early``: offset → a publication that
-    arrived before one with a lower offset. ``waiting``: new members that must
-    not receive everything → the publications that they receive later, or the
-    last offset that they have. ``deltas``: members that read deltas → the
-    offset of the last publication that they have received (0: none yet); None
-    if no member reads deltas. ``last``: the last delivered publication, if
-    there are such members. ``before``: the epoch before this one, and the
-    offset in it: its publications may come late.
+    ``offset``: the offset of the last delivered publication, in the epoch
+    ``epoch`` of the history (-1: not known yet).
+
+    ``early``: offset → a publication that arrived before one with a lower
+    offset.
+
+    ``waiting``: a new member that must not receive all publications → the
+    publications that it receives later, or the last offset that it has.
+
+    ``deltas``: a member that reads deltas → the offset of the last publication
+    that it has received (0: it has received none). None if no member reads
+    deltas. ``last``: the last delivered publication, if a member reads deltas.
+
+    ``before``: the previous epoch and the offset in it, because its
+    publications may come late.
     """
 
     epoch: str = ""
@@ -312,7 +325,7 @@ class ChannelPosition(Struct, eq=False):
     last: Event | None = None
     before: tuple[str, int] = "", 0
     filling: bool = False
-    """A greenlet reads the missing publications from the history."""
+    """Whether a greenlet reads the missing publications from the history."""
 
     def forget(self, connection: Connection) -> None:
         """Forget a member that has left."""
@@ -325,8 +338,9 @@ class ChannelPosition(Struct, eq=False):
 
 
 class LocalChannel(Struct, eq=False):
-    """The members of a channel on this node: connection → Unix time of joining,
-    in this order, all different. ``position``: None without a history. Owner:
+    """A channel with members on this node. ``members``: connection → Unix time
+    of joining, in the order of these times, which are all different.
+    ``position``: None if the channel has no history. Owner:
     :class:`ChannelMembership`."""
 
     app: App
@@ -337,18 +351,20 @@ class LocalChannel(Struct, eq=False):
 
 class ChannelMembership(Service):
     """The channels and their members. Owner of ``App.channels``,
-    ``App.own_channels`` and ``Connection.channels``, a tuple: a dict of three
-    channels would cost 140 bytes more. Never switches greenlets."""
+    ``App.own_channels`` and ``Connection.channels``. The latter is a tuple,
+    because a dict of three channels would take 140 bytes more. Never switches
+    greenlets."""
 
     channels: int = 0
     """Number of channels in all apps."""
     members: int = 0
     """Number of memberships."""
     _last: float = 0.0
+    """Unix time of the last join."""
 
     def join(self, app: App, name: str, connection: Connection) -> LocalChannel | None:
-        """Add a connection to a channel. None if it is a member already, or not
-        in service in the app."""
+        """Add a connection to a channel. Returns the channel, or None if the
+        connection is a member already, or not in service in the app."""
         if connection.state >= CLOSING or connection.app != app.name:
             return None
         channel = app.channels.get(name)
@@ -372,7 +388,8 @@ class ChannelMembership(Service):
         return channel
 
     def leave(self, app: App, name: str, connection: Connection) -> bool:
-        """Remove a connection from a channel. False if it was no member."""
+        """Remove a connection from a channel. Returns whether it was a
+        member."""
         channel = app.channels.get(name)
         if channel is None or connection not in channel.members:
             return False
@@ -402,6 +419,8 @@ class ChannelMembership(Service):
         return count
 
     def _take_out(self, channel: LocalChannel, connection: Connection) -> None:
+        """Remove a connection from the members of a channel. A channel without
+        members is forgotten."""
         if channel.app.user_counts:
             channel.app.user_counts.pop(channel, None)
         del channel.members[connection]
