@@ -39,8 +39,8 @@ def refuse_constant(name: str) -> NoReturn:
 
 
 def _fold(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Fold the letter case of an object's keys. Null counts as missing; the
-    last of equal keys is used."""
+    """Make an object with keys in folded letter case. Leaves out fields that
+    are null. If keys are equal, the last one is used."""
     return {key.casefold(): value for key, value in pairs if value is not None}
 
 
@@ -55,13 +55,14 @@ def parse(payload: bytes) -> Any:
 
 
 _NO_VALUES: Final = bytes(set(range(256)) - set(b",:[{"))
+"""All bytes except commas, colons and opening brackets."""
 
 
 def values_in(document: bytes) -> int:
-    """An upper bound of the values in JSON: its commas, colons and opening
-    brackets, including the ones in texts.
+    """An upper bound of the number of values in JSON. It counts commas, colons
+    and opening brackets, including those in texts.
 
-    It makes no objects, so it is called before a document is decoded.
+    It makes no objects, so it can be called before a document is decoded.
     """
     return len(document.translate(None, _NO_VALUES))
 
@@ -71,6 +72,8 @@ SMALL_JSON_BYTES: Final = 65536
 at most two megabytes."""
 _skip: Final = msgspec.json.Decoder(Raw).decode
 _DIGITS: Final = bytes.maketrans(b"123456789E", b"000000000e")
+"""Makes 0 of each digit, and e of E, so that long numbers can be searched
+for."""
 _LARGE_EXPONENTS: Final = (b"0e000", b"0e+000")
 _LONG_NUMBER: Final = b"0" * 200
 """A number that is out of range has an exponent of three digits, or 210 digits
@@ -94,6 +97,8 @@ def check_json(document: bytes) -> None:
 
 
 def _may_have_huge_number(document: bytes) -> bool:
+    """Whether a piece of a document looks like a number that is out of
+    range."""
     plain = document.translate(_DIGITS)
     if _LONG_NUMBER in plain:
         return True
@@ -108,8 +113,8 @@ MOST_VALUES_WITH_NUL: Final = 60_000
 """The most values of a document with an escaped U+0000. A push to 10,000
 devices has 50,000."""
 BACKSLASH: Final = ord("\\")
-"""A document without a backslash has no U+0000. Looking for one takes a third
-of the time of :func:`has_nul`."""
+"""A document without a backslash has no U+0000. To look for a backslash takes a
+third of the time of :func:`has_nul`."""
 _WITH_TEXTS: Final = (str, list, tuple)
 """The types of decoded values that are or contain texts."""
 
@@ -121,9 +126,10 @@ def has_nul(document: bytes) -> bool:
     Also True if ``document`` contains an escaped U+0000 and is not valid JSON,
     or has so many values that a search would block the loop.
     """
-    if document.find(b"\\u0000") < 0:  # 0.06 µs less than "in"
+    if document.find(b"\\u0000") < 0:  # takes 0.06 µs less than "in"
         return False
-    # A value takes at least a byte, so that most documents are not counted.
+    # A value takes at least one byte, so the values of a short document need
+    # not be counted.
     is_long = len(document) > MOST_VALUES_WITH_NUL
     if is_long and values_in(document) > MOST_VALUES_WITH_NUL:
         return True
@@ -133,7 +139,8 @@ def has_nul(document: bytes) -> bool:
     except (ValueError, RecursionError):
         return True
 
-    # No recursion, because a document may be deep. Tuples are objects.
+    # Without recursion, because a document may be deep. A tuple is an object, as
+    # pairs of key and value.
     while pending:
         value = pending.pop()
         if isinstance(value, tuple):
@@ -150,17 +157,18 @@ def has_nul(document: bytes) -> bool:
 
 
 _ANY_JSON: Final = frozenset({"data", "info", "meta"})
+"""Fields of Centrifugo whose value may be any JSON, also null."""
 MOST_FIELDS: Final = 10_000
 """Limit of the fields of one object among which nulls are looked for. The
 channels of a connection are such fields."""
 
 
 def without_nulls(document: bytes, depth: int) -> bytes:
-    """A JSON object without fields that are null, also in objects below it,
-    ``depth`` levels in all.
+    """A JSON object without fields that are null, in the object itself and in
+    objects below it: in ``depth`` levels in all.
 
-    Clients and back ends of Centrifugo may write null for a field that is left
-    out. Fields whose value may be any JSON are not changed inside. Raises
+    Clients and back ends of Centrifugo may write null for a field that they
+    leave out. A field whose value may be any JSON stays as it is. Raises
     ValueError or RecursionError.
     """
     if b"null" not in document:
@@ -169,14 +177,14 @@ def without_nulls(document: bytes, depth: int) -> bytes:
     if len(fields) > MOST_FIELDS:
         raise ValueError(f"an object has more than {MOST_FIELDS} fields")
 
-    given: dict[str, Raw] = {}
+    remaining: dict[str, Raw] = {}
     for name, value in fields.items():
         content = bytes(value)
         if name not in _ANY_JSON and depth > 1 and content.startswith(b"{"):
-            given[name] = Raw(without_nulls(content, depth - 1))
+            remaining[name] = Raw(without_nulls(content, depth - 1))
         elif name in _ANY_JSON or content != b"null":
-            given[name] = value
-    return msgspec.json.encode(given)
+            remaining[name] = value
+    return msgspec.json.encode(remaining)
 
 
 def well_formed(text: str) -> str:
@@ -190,19 +198,19 @@ _USUAL_PAGE: Final = 50
 
 
 class Fields(Struct, frozen=True, gc=False):
-    """The fields of a command, as the original servers accept them: keys are
-    folded, and null is missing.
+    """The fields of a command, as the original servers accept them: keys in any
+    letter case, and null counts as missing.
 
     Methods that read one field raise :class:`Refused` 1001 if its value does
-    not fit. ``values``: all fields.
+    not fit. ``values``: all fields, by their keys in folded letter case.
     """
 
     values: dict[str, Any]
 
     @classmethod
     def of(cls, data: bytes) -> Fields:
-        """The object in a command's ``data``; null has no fields. Raises
-        :class:`Refused` 1001 if it is neither."""
+        """The fields of the object in a command's ``data``; null has no fields.
+        Raises :class:`Refused` 1001 if it is neither an object nor null."""
         try:
             fields = parse(data)
         except (ValueError, RecursionError):
@@ -215,12 +223,12 @@ class Fields(Struct, frozen=True, gc=False):
 
     @classmethod
     def verbatim(cls, data: bytes) -> Fields:
-        """The fields of a JSON object, as :meth:`of` reads them, but the value of
-        ``data`` is unchanged."""
+        """The fields of a JSON object, as :meth:`of` reads them. But in the
+        value of its field ``data``, keys keep their case, and nulls stay."""
         fields = cls.of(data)
         if "data" in fields.values:
             whole: dict[str, Any] = json.loads(data)
-            # The last of equal keys is used.
+            # If keys are equal in folded case, the last one is used.
             for key, value in whole.items():
                 if key.casefold() == "data" and value is not None:
                     fields.values["data"] = value
@@ -228,11 +236,12 @@ class Fields(Struct, frozen=True, gc=False):
 
     @staticmethod
     def frame(payload: bytes, name_key: str) -> tuple[str, str, bytes]:
-        """The ``seq`` of a request, its name (under ``name_key``), and its data
-        as JSON.
+        """Read a request such as ``{"seq": "1", "cmd": "login", "data": {}}``,
+        where ``name_key`` is ``cmd``. Returns its ``seq``, its name, and its
+        data as JSON.
 
         Raises ValueError or RecursionError if ``payload`` is not a JSON object,
-        or one of the two is not a string.
+        or if ``seq`` or the name is not a string.
         """
         frame = parse(payload)
         if not isinstance(frame, dict):
@@ -254,10 +263,11 @@ class Fields(Struct, frozen=True, gc=False):
         return well_formed(value)
 
     def short_text(self, key: str, most_bytes: int) -> str:
-        """The text of a field, ``""`` if the field is missing: at most
-        ``most_bytes`` long, and without U+0000."""
+        """The text of a field, ``""`` if the field is missing. Refuses a text
+        that is longer than ``most_bytes``, or that contains U+0000."""
         text = self.text(key)
-        # `text` of a search is no message content
+        # U+0000 is looked for here, because has_nul() takes a field `text` for
+        # message content. In a search it is none.
         if len(text.encode()) > most_bytes or "\0" in text:
             raise Refused(errors.ReplyCode.BAD_PARAMETER)
         return text
@@ -284,8 +294,8 @@ class Fields(Struct, frozen=True, gc=False):
         return value
 
     def limit(self) -> int:
-        """The size of a page in the field ``limit``, 50 if it is missing. A
-        greater size counts as the size of the greatest page."""
+        """The size of a page in the field ``limit``: 50 if it is missing or 0,
+        and at most the size of the largest page."""
         return min(self.id("limit") or _USUAL_PAGE, Limit.PAGE)
 
     def flag(self, key: str) -> bool:
@@ -296,7 +306,8 @@ class Fields(Struct, frozen=True, gc=False):
         return value
 
     def receiver(self) -> tuple[str, int]:
-        """``to`` and ``conversation``. Exactly one of them must be given."""
+        """The fields ``to`` and ``conversation``. Exactly one of them must be
+        given; the other one is ``""`` or 0 in the result."""
         to = self.short_text("to", MAX_USER_BYTES)
         conversation = self.id("conversation")
         if bool(to) == bool(conversation):
@@ -304,8 +315,8 @@ class Fields(Struct, frozen=True, gc=False):
         return to, conversation
 
     def content(self) -> tuple[str, bytes]:
-        """The type and bytes of a content: ``text``, or any JSON as
-        ``data``."""
+        """The type and the bytes of a message content. It is the field ``text``,
+        or any JSON in the field ``data``."""
         kind = self.short_text("type", Limit.TYPE_BYTES)
         if "data" not in self.values:
             return kind or "text", self.text("text").encode()
@@ -316,7 +327,8 @@ class Fields(Struct, frozen=True, gc=False):
         value = self.values["data"]
         try:
             return kind, msgspec.json.encode(value)
-        # half of a surrogate pair, which JSON's escapes can express
+        # The value has a half of a surrogate pair, which escapes in JSON can
+        # express.
         except UnicodeEncodeError:
             document = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
             return kind, well_formed(document).encode()
@@ -329,10 +341,10 @@ _NOTHING: Final = frozenset((b"", b"null", b"false", b"0", b'""', b"[]", b"{}"))
 class Partial(Struct, frozen=True):
     """An object of another server's protocol. The decoder checks it.
 
-    ``not_supported``: fields that this server lacks. ``in_base64``: fields with
-    JSON, which may be given in base64 in a field of their own, whose name
-    begins with ``b64``. ``late``: the caller of the decoder calls
-    :meth:`check`.
+    ``not_supported``: fields that this server does not support. ``in_base64``:
+    fields with JSON that may also be given in base64, in a second field whose
+    name is ``b64`` and the name of the field. ``late``: the decoder does not
+    check the object; its caller calls :meth:`check`.
     """
 
     not_supported: ClassVar[tuple[str, ...]] = ()
@@ -344,8 +356,8 @@ class Partial(Struct, frozen=True):
             self.check()
 
     def check(self) -> None:
-        """Refuse fields that this server lacks, and decode fields in base64.
-        Raises ValueError with the field."""
+        """Refuse fields that this server does not support, and decode fields in
+        base64. Raises ValueError, whose text names the field."""
         for name in self.not_supported:
             value = getattr(self, name)
             if value is not UNSET and bytes(value) not in _NOTHING:

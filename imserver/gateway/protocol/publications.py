@@ -24,8 +24,8 @@ class StreamView(Struct, omit_defaults=True):
     """An event of a streamed message as clients see it
     (:class:`imserver.gateway.model.StreamPart`).
 
-    ``channel`` is empty where the dialect names it elsewhere. ``sender``,
-    ``type`` and ``tags`` are with the whole text only.
+    ``channel`` is empty if the dialect names the channel elsewhere. ``sender``,
+    ``type`` and ``tags`` are given only together with the whole text.
     """
 
     stream: str
@@ -41,7 +41,8 @@ class StreamView(Struct, omit_defaults=True):
 
 
 def stream_view(event: Event, stream: StreamPart, channel: str = "") -> StreamView:
-    """An event of a streamed message for clients."""
+    """The view of an event of a streamed message. ``stream``: the part of the
+    message that the event has. ``channel``: see :class:`StreamView`."""
     view = StreamView(
         stream.id,
         stream.piece,
@@ -76,7 +77,8 @@ def on_one_line(line: bytes) -> bytes:
 
 
 def raw_or_none(document: bytes) -> Raw | None:
-    """JSON to be put into a frame; None for ``b""``."""
+    """JSON to be put into a frame as it is. Returns None for ``b""``, so that
+    the field is left out."""
     if document:
         return Raw(document)
     return None
@@ -85,6 +87,7 @@ def raw_or_none(document: bytes) -> Raw | None:
 MAX_BYTES: Final = 32768
 """Longer texts get no delta, because making one may take more than 10 ms."""
 _DIGITS: Final = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz~"
+"""The digits of numbers in a delta, in base 64."""
 _DIGIT_BITS: Final = 6
 _DIGIT_MASK: Final = 2**_DIGIT_BITS - 1
 _BLOCK: Final = 16
@@ -103,11 +106,13 @@ _CONTINUES: Final = 0b1000_0000
 
 @lru_cache(_REMEMBERED_DELTAS)
 def make_delta(before: bytes, after: bytes) -> bytes | None:
-    """The delta that makes ``after`` from ``before``; None if it is not shorter
-    than ``after``, or the texts are too long.
+    """The delta that makes ``after`` from ``before``. Returns None if it would
+    not be shorter than ``after``, or if the texts are too long.
 
-    Both are UTF-8, and so is the delta: it splits no character. Never switches
-    greenlets.
+    A delta is ``size``, a line end, and then for each part either
+    ``length@origin,`` (a copy from ``before``) or ``length:text`` (new text),
+    and at the end ``checksum;``. Both texts are UTF-8, and so is the delta,
+    because it splits no character. Never switches greenlets.
     """
     if max(len(before), len(after)) > MAX_BYTES:
         return None
@@ -138,32 +143,34 @@ def _checksum(text: bytes) -> int:
 
 
 def _copies(before: bytes, after: bytes) -> list[tuple[int, int, int]]:
-    """The parts of ``after`` that are also in ``before``: (start, end, place in
-    ``before``)."""
+    """The parts of ``after`` that are also in ``before``, in order. Each is its
+    start and its end in ``after``, and its start in ``before`` (``origin``)."""
     size = len(after)
-    prefix = _equal(before, after)
-    most_suffix = min(len(before), size) - prefix
-    suffix = min(_equal(before[::-1], after[::-1]), most_suffix)
+    prefix_size = _equal(before, after)
+    # The prefix and the suffix must not overlap.
+    most_suffix_size = min(len(before), size) - prefix_size
+    suffix_size = min(_equal(before[::-1], after[::-1]), most_suffix_size)
     copies: list[tuple[int, int, int]] = []
-    _add(copies, after, 0, prefix, 0)
+    _add(copies, after, 0, prefix_size, 0)
 
-    # Between the equal ends, blocks of the text before are looked up at each
-    # place of the text after. An equal one is extended to both sides.
-    position = prefix
-    stop = size - suffix
-    blocks: dict[bytes, int] = {}
+    # Between the equal ends, search each position of ``after`` for a block of
+    # ``before``. A block that is found is extended to both sides.
+    position = prefix_size
+    stop = size - suffix_size
+    origin_of_block: dict[bytes, int] = {}
     if stop - position >= _BLOCK:
-        blocks = {
-            before[at : at + _BLOCK]: at
-            for at in range(len(before) - _BLOCK, -1, -_BLOCK)
+        # From the end, so that of equal blocks the first one counts.
+        origin_of_block = {
+            before[origin : origin + _BLOCK]: origin
+            for origin in range(len(before) - _BLOCK, -1, -_BLOCK)
         }
-    while blocks and position + _BLOCK <= stop:
-        origin = blocks.get(after[position : position + _BLOCK])
+    while origin_of_block and position + _BLOCK <= stop:
+        origin = origin_of_block.get(after[position : position + _BLOCK])
         if origin is None:
             position += 1
             continue
         start = position
-        least_start = copies[-1][1] if copies else 0
+        least_start = copies[-1][1] if copies else 0  # the end of the last copy
         while start > least_start and origin and after[start - 1] == before[origin - 1]:
             start = start - 1
             origin = origin - 1
@@ -171,13 +178,15 @@ def _copies(before: bytes, after: bytes) -> list[tuple[int, int, int]]:
         _add(copies, after, start, end, origin)
         position = end
 
-    _add(copies, after, stop, size, len(before) - suffix)
+    _add(copies, after, stop, size, len(before) - suffix_size)
     return copies
 
 
 def _end_of_copy(before: bytes, after: bytes, end: int, stop: int, gap: int) -> int:
-    """Extend a copy from its ``end`` so far, up to ``stop``. ``gap``: its place
-    in ``before`` minus its place in ``after``."""
+    """Extend a copy beyond its present ``end`` as far as the texts are equal, at
+    most up to ``stop``. Returns its new end. ``gap``: the position of the copy
+    in ``before`` minus its position in ``after``."""
+    # First in large steps, then byte by byte.
     while True:
         next_end = end + _STEP
         if next_end > stop or after[end:next_end] != before[end + gap : next_end + gap]:
@@ -191,8 +200,8 @@ def _end_of_copy(before: bytes, after: bytes, end: int, stop: int, gap: int) -> 
 def _add(
     copies: list[tuple[int, int, int]], after: bytes, start: int, end: int, origin: int
 ) -> None:
-    """Add a copy without the parts of characters at its ends, if it is long
-    enough."""
+    """Add a copy to ``copies``, if it is long enough. It is shortened so that
+    it splits no character."""
     while start < end and after[start] & _FIRST_TWO_BITS == _CONTINUES:
         start = start + 1
         origin = origin + 1
@@ -203,8 +212,8 @@ def _add(
 
 
 def _equal(one: bytes, other: bytes) -> int:
-    """How many first bytes are equal, by a binary search: comparing slices is
-    fast."""
+    """How many first bytes of two texts are equal. Uses a binary search, because
+    a comparison of slices is fast."""
     low = 0
     high = min(len(one), len(other)) + 1
     while high - low > 1:
@@ -227,9 +236,12 @@ def _number(value: int) -> bytes:
 
 
 def compressed(event: Event, before: Event | None) -> Compressed:
-    """A publication for a subscriber that reads deltas. ``before``: the last
-    publication that the subscriber has received (None: it needs the whole
-    payload). Never switches greenlets."""
+    """A publication for a subscriber that reads deltas. It has a delta if that
+    is shorter, else the whole payload.
+
+    ``before``: the last publication that the subscriber has received; None: the
+    subscriber needs the whole payload. Never switches greenlets.
+    """
     payload = payload_of(event)
     if before is None:
         delta = None
