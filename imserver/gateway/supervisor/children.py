@@ -59,6 +59,7 @@ killed."""
 _SHORT_DRAIN_SECONDS: Final = 5.0
 """Time limit of a drain after a second signal."""
 _SIGNALS_READ: Final = 4096
+"""How many signals are read at once; each is one byte in the pipe."""
 
 # The patched versions would start a gevent loop.
 _fork: Final = monkey.get_original("os", "fork")
@@ -69,8 +70,9 @@ class Children(Service, dict=True):
     """Starts, monitors and ends the child in each slot. Owner of the slots'
     processes.
 
-    ``report(level, text)`` logs for operators. ``close_inherited`` runs in each
-    child and closes what only the supervisor needs.
+    ``report(level, text)`` logs for operators. ``read_config`` reads the
+    settings again. ``close_inherited`` runs in each child, and closes files
+    that only the supervisor needs.
     """
 
     config: Config
@@ -84,17 +86,22 @@ class Children(Service, dict=True):
 
     def __post_init__(self) -> None:
         self.generation = 0
+        """How many rolling restarts have begun."""
         self.settled = False
         """Whether all children have served once. From then on a failed child is
         restarted."""
         self.ending = False
+        """Whether all children drain, and none is started any more."""
         self.failure: StartError | None = None
-        """Why the first start failed."""
+        """Why the first start failed; None if it has not failed."""
         self.bad_ends = 0
-        """Children that failed while draining at the end."""
+        """Number of children that failed while they drained at the end."""
         self._lifeline = os.pipe()
+        """A pipe whose writing end only the supervisor has. So its reading end
+        becomes readable in the children when the supervisor ends."""
         self._starting_at_once = max(os.cpu_count() or 1, 2)
         self._observed_at = time.monotonic()
+        """When the children were checked last."""
 
     @property
     def starting(self) -> int:
@@ -137,9 +144,9 @@ class Children(Service, dict=True):
     def _start(self, slot: Slot, now: float) -> None:
         """Fork the child of a slot."""
         slot.status.clear()
+        # Otherwise the child would also write its copy of the buffers.
         for stream in (sys.stdout, sys.stderr):
-            with suppress(OSError):  # the reader is gone
-                # otherwise the child would write its copy of the buffer too
+            with suppress(OSError):  # nobody reads the stream any more
                 stream.flush()
 
         with self.signals.blocked(), self.permits.line() as line:
@@ -150,15 +157,16 @@ class Children(Service, dict=True):
                 slot.since = now
                 self._failed(slot, now, f"fork failed: {error.strerror}")
                 return
-            if pid == 0:
+            if pid == 0:  # this is the child
                 run()
         slot.forked(pid, now, self.generation)
 
     def _child_of(
         self, slot: Slot, line: _socket.socket | None
     ) -> Callable[[], NoReturn]:
-        """The function that the child of a slot runs. It is made before the
-        fork, so that the child has nothing else to do."""
+        """The function that the child of a slot runs, which never returns. It
+        is made before the fork, so that the child has nothing else to do.
+        ``line``: the child's end of its line to the permits, or None."""
         reading, writing = self._lifeline
         foreign = [other.listeners for other in self.slots if other is not slot]
 
@@ -185,7 +193,7 @@ class Children(Service, dict=True):
         )
 
     def _reap(self, now: float) -> None:
-        """Handle all children that have ended."""
+        """Handle all children that have ended since the last call."""
         while True:
             try:
                 pid, status = _waitpid(-1, os.WNOHANG)
@@ -199,8 +207,8 @@ class Children(Service, dict=True):
                     self._ended(slot, code, now)
 
     def _ended(self, slot: Slot, code: int, now: float) -> None:
-        """The child of a slot has ended. ``code``: its status, or the negative
-        number of a signal."""
+        """Handle the end of the child of a slot. ``code``: its exit status, or
+        the negative number of the signal that ended it."""
         if code < 0:
             how = f"ended by {signal.Signals(-code).name}"
         else:
@@ -212,6 +220,8 @@ class Children(Service, dict=True):
             self._failed(slot, now, how)
             return
 
+        # A child that has not served yet is ended by the signal itself. That is no
+        # failure.
         if code and slot.status.marks.started:
             self.bad_ends += self.ending
             self.report(
@@ -220,11 +230,12 @@ class Children(Service, dict=True):
         slot.ended(now, planned=True)
 
     def _failed(self, slot: Slot, now: float, how: str) -> None:
-        """Handle a child that has ended by itself: start it again, or end the
-        others."""
+        """Handle a child that has ended by itself, or could not be forked. It
+        is started again after a pause. During the first start, all children
+        end instead. ``how``: how it ended, for the log."""
         if not self.settled:
-            # The first start succeeds for all nodes or for none: the cause is
-            # usually common.
+            # The cause usually concerns all nodes. So the first start succeeds
+            # for all nodes or for none.
             reason = slot.status.text(failed=True) or how
             self.failure = StartError(f"node {slot.name}: {reason}")
             slot.ended(now, planned=True)
@@ -242,8 +253,10 @@ class Children(Service, dict=True):
     # --- looking after them ---------------------------------------------------
 
     def _observe(self, now: float) -> None:
-        """Check the running children, and kill children that hang."""
-        # If this process was paused, the children were not read meanwhile.
+        """Check the running children, and kill children that hang or that have
+        passed their deadline."""
+        # If this process was paused, it has not seen the heartbeats meanwhile.
+        # So that time does not count as silence of the children.
         missed = max(now - self._observed_at - 2 * self._observe_seconds, 0.0)
         self._observed_at = now
         hang_seconds = self.config.server.hang_seconds
@@ -269,13 +282,14 @@ class Children(Service, dict=True):
                 slot.deadline = min(slot.deadline, now + _STACK_SECONDS)
             if now >= slot.deadline:
                 os.kill(slot.pid, signal.SIGKILL)
+                # Later, because the child is reaped at a later tick.
                 slot.deadline = now + _OBSERVE_SECONDS
 
     # --- orders ---------------------------------------------------------------
 
     def forward(self, number: int) -> None:
-        """Send a signal to all nodes; starting nodes receive it when they
-        serve."""
+        """Send a signal to all nodes. A node that is starting receives it when
+        it serves."""
         for slot in self.slots:
             if slot.state is SlotState.STARTING:
                 slot.waiting_signals.append(number)
@@ -283,7 +297,7 @@ class Children(Service, dict=True):
                 os.kill(slot.pid, number)
 
     def drain(self, slot: Slot) -> None:
-        """Drain one child."""
+        """Drain one child. It is killed if it takes too long."""
         slot.state = SlotState.DRAINING
         drain = self.config.drain
         seconds = drain.delay_seconds + drain.close_seconds
@@ -292,7 +306,8 @@ class Children(Service, dict=True):
         os.kill(slot.pid, signal.SIGTERM)
 
     def drain_all(self) -> None:
-        """Drain all children, close their listeners, start none again."""
+        """Drain all children and close their listeners. From now on no child is
+        started."""
         self.ending = True
         for slot in self.slots:
             close_all(slot.listeners)
@@ -301,7 +316,7 @@ class Children(Service, dict=True):
                 self.drain(slot)
 
     def end_at_once(self) -> None:
-        """Shorten the drain of all children."""
+        """Shorten the drain of all children, after a second signal."""
         latest = time.monotonic() + _SHORT_DRAIN_SECONDS
         for slot in self.slots:
             if slot.pid:
@@ -322,17 +337,20 @@ def run_child(
     close_inherited: Callable[[], None],
     beat_seconds: float,
 ) -> NoReturn:
-    """Run a node in this forked process and exit. No supervisor code runs after
-    it.
+    """Run a node in this forked process, and end the process. So no code of the
+    supervisor runs in it.
 
-    ``lifeline``: a pipe that becomes readable when the supervisor is gone.
-    ``line``: the line to the permits of the supervisor, if it has permits.
-    ``close_inherited`` closes the files that belong to other processes.
+    ``lifeline``: a pipe that becomes readable when the supervisor has ended.
+    ``line``: the line to the permits of the supervisor; None if nodes need no
+    permits. ``close_inherited``: closes the files that belong to other
+    processes. ``beat_seconds``: the time between two heartbeats.
     """
     status = 1
     try:
         gevent.reinit()
-        os.setpgid(0, 0)  # the supervisor forwards Ctrl-C
+        # In a group of its own, the child gets no Ctrl-C of the terminal. The
+        # supervisor drains it instead.
+        os.setpgid(0, 0)
         close_inherited()
         faulthandler.register(STACK_SIGNAL, file=sys.__stderr__ or 2, all_threads=False)
         heartbeat = _Heartbeat(slot.status, beat_seconds)
@@ -373,7 +391,9 @@ class _Heartbeat:
         self._node: Node | None = None
         self._beat()
         loop = gevent.get_hub().loop
-        loop.update_now()  # the loop's cached time is stale after the imports
+        # After the imports the loop's own time is old, and the timer would fire
+        # too early.
+        loop.update_now()
         self._timer: Any = loop.timer(until_beat(seconds), seconds, ref=False)
         self._timer.start(self._beat)
 
@@ -384,19 +404,23 @@ class _Heartbeat:
         self._beat()
 
     def _beat(self) -> None:
+        """Callback of the timer: write the state of the node, and count the
+        heartbeat."""
         node = self._node
-        if node is None:
+        if node is None:  # it is starting
             marks = NodeMarks(started=False, ready=False, connections=0, room=0)
         else:
             connections = len(node.core.network.context.connections)
             room = max(node.core.node.max_connections - connections, 0)
             is_ready = node.core.status.ready()
-            marks = NodeMarks(True, is_ready, connections, room)
+            marks = NodeMarks(
+                started=True, ready=is_ready, connections=connections, room=room
+            )
         self._page.beat(marks)
 
 
 def _supervisor_gone(watcher: Any) -> None:
-    """Drain this node: nobody would restart or end it."""
+    """Drain this node, because nobody could restart or end it any more."""
     watcher.stop()
     logging.getLogger(__name__).error("the supervisor process has ended")
     os.kill(os.getpid(), signal.SIGTERM)
@@ -420,8 +444,12 @@ def _do_nothing(*_: Any) -> None:
 
 
 class SignalQueue:
-    """Signals that arrived since the last read. One per process; owner: the
-    supervisor."""
+    """The signals that have arrived since they were read last. One per process.
+    Owner: the supervisor.
+
+    The interpreter writes the number of each signal into a pipe, on which the
+    supervisor can wait.
+    """
 
     def __init__(self) -> None:
         self._reading, self._writing = os.pipe()
@@ -433,16 +461,18 @@ class SignalQueue:
         take_signals()
 
     def wait(self, seconds: float, permits: BulkPermits) -> list[int]:
-        """Wait up to ``seconds`` for signals, and serve requests for permits
-        meanwhile. Returns the signals in order."""
+        """Wait up to ``seconds`` for signals, and answer nodes that ask for
+        permits meanwhile. Returns the signals in order; empty if none has
+        come."""
         if permits.wait(self._reading, seconds):
             return list(os.read(self._reading, _SIGNALS_READ))
         return []
 
     @contextmanager
     def blocked(self) -> Iterator[None]:
-        """Block signals around a fork: the child must not take signals for the
-        supervisor."""
+        """Block signals around a fork, so that the child does not write them
+        into the pipe of the supervisor. :meth:`release` unblocks them in the
+        child."""
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
         try:
             yield
@@ -450,13 +480,15 @@ class SignalQueue:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def release(self) -> None:
-        """In a child: restore signal handling. Until the node installs its own,
-        only the signals that end it count."""
+        """In a child: close the pipe, and give up the supervisor's handling of
+        signals. Until the node has its own handlers, the signals that drain it
+        end it, and the others are ignored."""
         signal.set_wakeup_fd(-1)
         os.close(self._reading)
         os.close(self._writing)
         for number in _HANDLED:
-            # One call for each: a signal that waits is lost if it is ignored.
+            # Each signal is set once only: if it was ignored even for a moment,
+            # a signal that waits would be lost.
             if number in DRAIN or number == signal.SIGCHLD:
                 _set_handler(number, signal.SIG_DFL)
             else:

@@ -22,7 +22,8 @@ from imserver.gateway.node.http_servers import Listeners
 
 
 def resolve(host: str) -> str:
-    """The first address of a host. Raises StartError."""
+    """The first IP address of a host. Raises StartError if the host has
+    none."""
     try:
         addresses = _socket.getaddrinfo(
             host, 0, 0, _socket.SOCK_STREAM, 0, _socket.AI_PASSIVE
@@ -36,8 +37,9 @@ def resolve(host: str) -> str:
 
 
 class NodeMarks(NamedTuple):
-    """Whether a node serves, whether it is ready, its connections, and how many
-    more it takes."""
+    """The state that a node reports to the supervisor: whether it has begun to
+    serve, whether it is ready, the number of its connections, and how many more
+    it accepts (``room``)."""
 
     started: bool
     ready: bool
@@ -46,11 +48,12 @@ class NodeMarks(NamedTuple):
 
 
 RUSH_SECONDS: Final = 0.1
-"""How long new connections go to the same few nodes at least; at most it is
-:data:`_LONGEST_SECONDS`. Between these limits, other nodes are chosen when each
-of the few has got half the mean. So nodes are filled evenly, however many
-connections come."""
+"""The least time for which new connections go to the same few nodes. Between
+this time and :data:`_LONGEST_SECONDS`, other nodes are chosen as soon as each of
+the few has got half as many connections as a node has on average. So nodes are
+filled evenly, however many connections come."""
 _LONGEST_SECONDS: Final = 0.5
+"""The longest time for which new connections go to the same few nodes."""
 _COUNT_SECONDS: Final = 1.0
 """Time over which the rate of new connections is measured."""
 _RUSH_PER_SECOND: Final = 500
@@ -59,7 +62,8 @@ _RUSH_ROOM: Final = 8192
 """In a rush a node gets new connections only if it has room for this many:
 twice an accept queue."""
 _EVEN_CONNECTIONS: Final = 512
-"""Nodes whose numbers of connections differ by less are filled evenly."""
+"""If the numbers of connections of all nodes differ by less, all nodes get new
+connections."""
 _SILENT_SECONDS: Final = 5.0
 """A child gets no new clients if its loop was blocked for this time."""
 _LONG_LIFE_SECONDS: Final = 60.0
@@ -68,7 +72,7 @@ failure."""
 _LONGEST_PAUSE_SECONDS: Final = 30.0
 """The longest time until a failed child is restarted."""
 _MAX_FAILURES: Final = 16
-"""Failures are counted up to here: the pause no longer grows."""
+"""Failures are counted up to this number, because the pause no longer grows."""
 
 _ATTACH_REUSEPORT_CBPF: Final = 51
 """SO_ATTACH_REUSEPORT_CBPF of Linux, which the module socket does not have."""
@@ -89,10 +93,10 @@ _NO_LISTENER: Final = 0xFFFFFFFF
 class ConnectionSteering:
     """Sends new connections only to children that can serve them.
 
-    A classic BPF program selects the listener by number
-    (SO_ATTACH_REUSEPORT_CBPF; needs no privilege). If it is not ``possible``
-    (no Linux, or other processes share the ports), connections wait in the
-    queue of the child.
+    A classic BPF program in the kernel selects the listener by its number
+    (SO_ATTACH_REUSEPORT_CBPF, which needs no privilege). If that is not
+    ``possible`` (no Linux, or other processes share the ports), connections to
+    other children wait in the queues of these children.
     """
 
     _INSTRUCTION = Struct("=HBBI")
@@ -101,16 +105,18 @@ class ConnectionSteering:
         self, all_listeners: Sequence[Listeners], possible: bool = True
     ) -> None:
         self._count = len(all_listeners)
-        # One program applies to all sockets of the port.
+        # A program that is attached to one socket applies to all sockets of its
+        # port. So the sockets of the first child are enough.
         self._firsts = [
             sock for sock in all_listeners[0].values() if sock.family != _socket.AF_UNIX
         ]
         self._closed: frozenset[int] = frozenset()
+        """The numbers of the children that get no new connections."""
         self._possible = possible and sys.platform == "linux"
 
     def exclude(self, closed: frozenset[int]) -> None:
-        """Send new connections to the other children from now on. If all
-        children would be excluded, no child is."""
+        """From now on send no new connections to the children with the numbers
+        ``closed``. If these are all children, excludes none."""
         if len(closed) == self._count:
             closed = frozenset()
         if closed == self._closed or not self._possible:
@@ -131,19 +137,22 @@ class ConnectionSteering:
             )
 
     def _program(self, closed: frozenset[int]) -> list[bytes]:
-        """The instructions that select one of the open listeners by chance."""
-        # opcode, instructions to skip if true, and if false, constant
+        """The instructions that select one of the open listeners at random. The
+        program returns the number of a listener."""
+        # An instruction has an opcode, how many instructions to skip if its
+        # condition is true and if it is false, and a constant.
         pack = self._INSTRUCTION.pack
         if not closed:
             return [pack(_RETURN_CONSTANT, 0, 0, _NO_LISTENER)]
 
-        # A number of an open listener, as if the closed ones did not count.
+        # First a random number below the number of open listeners.
         open_listeners = self._count - len(closed)
         program = [
             pack(_LOAD, 0, 0, _RANDOM_NUMBER),
             pack(_MODULO, 0, 0, open_listeners),
         ]
-        # Each closed listener up to it moves it on by one.
+        # Then add one for each closed listener up to that number. So with the
+        # listener 1 closed, 0, 1, 2 become 0, 2, 3.
         for number in sorted(closed):
             program.append(pack(_JUMP_IF_AT_LEAST, 0, 1, number))
             program.append(pack(_ADD, 0, 0, 1))
@@ -152,33 +161,41 @@ class ConnectionSteering:
 
 
 class Rush:
-    """Chooses which of many nodes get new connections. While very many come,
-    ``few`` nodes at a time get them, in turn. A login takes less time on a node
-    that logs in many clients at once. Nodes with fewer connections than others
-    get new ones first. ``few`` 0: there are not many nodes. Owner of the
-    counts.
+    """Chooses which of many nodes get new connections.
+
+    In a rush, when very many clients connect, only ``few`` nodes at a time get
+    them, in turn, because a login takes less time on a node that logs in many
+    clients at once. Nodes with fewer connections than others get new ones
+    first. If ``few`` is 0, there are not many nodes, and all of them get new
+    connections.
     """
 
     def __init__(self, few: int) -> None:
         self._few = few
         self._counts: dict[int, NodeMarks] = {}
+        """Number of a node → its marks when connections were counted last."""
         self._counted_at = -math.inf
         self._per_second = 0.0
+        """How many connections came per second before that."""
         self._chosen: frozenset[int] = frozenset()
+        """The numbers of the nodes that get new connections."""
         self._until = 0.0
-        self._coming: dict[int, float] = {}
-        """Node → about how many connections it has got but not reported yet."""
-        self._last: dict[int, float] = {}
-        """Node → when it was last chosen."""
+        """Time until which they get them."""
+        self._unreported: dict[int, float] = {}
+        """Number of a node → about how many connections it has got but not
+        reported yet."""
+        self._chosen_at: dict[int, float] = {}
+        """Number of a node → when it was chosen last."""
 
     @property
     def active(self) -> bool:
-        """Whether very many came in the last second."""
+        """Whether there is a rush: very many clients connected in the last
+        second."""
         return self._per_second >= _RUSH_PER_SECOND
 
     def choose(self, nodes: dict[int, NodeMarks], now: float) -> frozenset[int]:
-        """The numbers of the nodes that get new connections, from the nodes
-        that accept clients."""
+        """The numbers of the nodes that get new connections. ``nodes``: the
+        nodes that accept clients, by number."""
         if not self._few or not nodes:
             return frozenset(nodes)
         if now - self._counted_at >= _COUNT_SECONDS:
@@ -189,15 +206,15 @@ class Rush:
 
     def _choose_again(self, nodes: dict[int, NodeMarks], now: float) -> None:
         """Choose nodes, and until when they get new connections."""
-        coming = self._coming
+        unreported = self._unreported
         counts = {
-            number: marks.connections + coming.get(number, 0.0)
+            number: marks.connections + unreported.get(number, 0.0)
             for number, marks in nodes.items()
         }
         mean = sum(counts.values()) / len(counts)
 
         def rank(number: int) -> tuple[bool, float]:
-            return counts[number] > mean, self._last.get(number, 0.0)
+            return counts[number] > mean, self._chosen_at.get(number, 0.0)
 
         # First the nodes with fewer connections, and among them the one whose
         # turn was longest ago.
@@ -207,39 +224,44 @@ class Rush:
         )
         difference = max(counts.values()) - min(counts.values())
         if self.active and few_have_room:
-            most = self._few
+            chosen_count = self._few
         elif difference < _EVEN_CONNECTIONS:
-            most = len(order)
+            chosen_count = len(order)  # all nodes
         else:
-            most = sum(count <= mean for count in counts.values())
+            chosen_count = sum(count <= mean for count in counts.values())
 
-        # until each has got half the mean
-        seconds = most * mean / 2 / max(self._per_second, 1.0)
+        # As long as each of them takes to get half the mean.
+        seconds = chosen_count * mean / 2 / max(self._per_second, 1.0)
         seconds = min(max(seconds, RUSH_SECONDS), _LONGEST_SECONDS)
-        self._chosen = frozenset(order[:most])
+        self._chosen = frozenset(order[:chosen_count])
         self._until = now + seconds
-        share = seconds * self._per_second / most
+        expected_each = seconds * self._per_second / chosen_count
         for number in self._chosen:
-            coming[number] = coming.get(number, 0.0) + share
-            self._last[number] = now
+            unreported[number] = unreported.get(number, 0.0) + expected_each
+            self._chosen_at[number] = now
 
     def _count(self, nodes: dict[int, NodeMarks], now: float) -> None:
-        """Measure how many connections come."""
+        """Measure how many connections have come per second since the last
+        call."""
         before = self._counts
         self._counts = nodes
-        came = 0
+        new_connections = 0
         for number, marks in nodes.items():
             if number in before:
-                came += max(marks.connections - before[number].connections, 0)
-        self._per_second = came / (now - self._counted_at)
+                growth = marks.connections - before[number].connections
+                new_connections += max(growth, 0)
+        self._per_second = new_connections / (now - self._counted_at)
         self._counted_at = now
-        self._coming = {}
+        # The marks have these connections now.
+        self._unreported = {}
 
 
+# The layout of a status page: heartbeats, marks, header of the text, text.
 _BEATS: Final = Struct("=Q")
 _MARKS: Final = Struct("=??IQ")
+"""The fields of :class:`NodeMarks`."""
 _HEADER: Final = Struct("=?H")
-"""Whether the text is a failure; its length."""
+"""Whether the text is a failure, and its length in bytes."""
 _MARKS_AT: Final = _BEATS.size
 _HEADER_AT: Final = _MARKS_AT + _MARKS.size
 _TEXT_AT: Final = _HEADER_AT + _HEADER.size
@@ -262,12 +284,13 @@ class StatusPage:
     # --- child side -----------------------------------------------------------
 
     def beat(self, marks: NodeMarks) -> None:
-        """Count a loop iteration and set the marks."""
+        """Set the marks, and count a heartbeat."""
         _MARKS.pack_into(self._memory, _MARKS_AT, *marks)
         _BEATS.pack_into(self._memory, 0, self.beats + 1)
 
     def report(self, text: str, failed: bool = False) -> None:
-        """Store the notes for the banner, or (``failed``) why the child ends,
+        """Store a text, which is cut if the page is full: the notes for the
+        banner, one per line, or with ``failed`` the reason why the child ends,
         in one line."""
         data = text.encode("utf-8", "backslashreplace")[: mmap.PAGESIZE - _TEXT_AT]
         self._memory[_TEXT_AT : _TEXT_AT + len(data)] = data
@@ -277,7 +300,8 @@ class StatusPage:
 
     @property
     def beats(self) -> int:
-        """Loop iterations so far; does not grow while the loop is blocked."""
+        """Number of heartbeats so far. It does not grow while the loop of the
+        child is blocked."""
         beats: int = _BEATS.unpack_from(self._memory, 0)[0]
         return beats
 
@@ -287,8 +311,9 @@ class StatusPage:
         return NodeMarks(*_MARKS.unpack_from(self._memory, _MARKS_AT))
 
     def text(self, failed: bool) -> str:
-        """The notes that the child reported for the banner, one per line, or
-        why it ended; else empty."""
+        """The text that the child has reported: its notes for the banner, or
+        with ``failed`` the reason why it ended. Empty if it has reported no
+        such text."""
         has_failed, length = _HEADER.unpack_from(self._memory, _HEADER_AT)
         if has_failed != failed:
             return ""
@@ -302,8 +327,9 @@ class SlotState(Enum):
 
 
 class Slot:
-    """One child position. Owner: the supervisor. ``number`` counts from 0 and
-    selects the ports; ``name`` is the node id."""
+    """The place of one child, which stays when the child is replaced. Owner: the
+    supervisor. ``number`` counts from 0, and decides the ports of the child.
+    ``name``: the id of its node. ``pid``: of the child; 0: there is none."""
 
     def __init__(self, number: int, name: str, listeners: Listeners) -> None:
         self.number = number
@@ -321,16 +347,20 @@ class Slot:
         self.deadline = math.inf
         """When the child is killed if it still runs."""
         self.hangs = False
+        """Whether the child hangs, and is about to be killed."""
         self.failures = 0
         """Consecutive children that ended unexpectedly and early."""
         self.waiting_signals: list[int] = []
         """Signals to forward once the child serves; earlier they would end it
         or get lost."""
         self._beats = 0
+        """The number of heartbeats at the last check."""
         self._beat_at = 0.0
+        """When the number was seen to grow last."""
 
     def forked(self, pid: int, now: float, generation: int) -> None:
-        """Record that a child was started."""
+        """Record that a child was started. ``generation``: how many rolling
+        restarts have begun."""
         self.pid = pid
         self.since = now
         self.generation = generation
@@ -341,10 +371,11 @@ class Slot:
         self._beat_at = now
 
     def observe(self, now: float, missed: float) -> bool:
-        """Read the status page; True when the child has just begun to serve.
+        """Read the status page. Returns whether the child has just begun to
+        serve.
 
-        ``missed`` are seconds in which the supervisor did not read; they do not
-        count as silence.
+        ``missed``: the seconds in which the supervisor could not read. They do
+        not count as silence of the child.
         """
         beats = self.status.beats
         if beats != self._beats:
@@ -358,23 +389,25 @@ class Slot:
         return False
 
     def silent_seconds(self, now: float) -> float:
-        """Seconds since the last heartbeat."""
+        """Seconds since the last heartbeat of the child."""
         return now - self._beat_at
 
     def accepts_clients(self, now: float) -> bool:
-        """Whether new clients should be sent to this child. Not while its loop
-        is blocked."""
+        """Whether new clients should be sent to this child: it serves, is
+        ready, has room for them, and its loop is not blocked."""
         marks = self.status.marks
         if self.state is not SlotState.SERVING or not marks.ready or marks.room <= 0:
             return False
         return self.silent_seconds(now) < _SILENT_SECONDS
 
     def ended(self, now: float, planned: bool) -> float:
-        """The child ended; returns the seconds until the next one starts.
+        """Record that the child has ended. Returns the seconds until the next
+        one starts.
 
-        0 if it was planned; otherwise random below a bound that doubles with
-        each failure, so that children with the same fault do not restart
-        together. The first failure after a minute counts as the first.
+        These are 0 if the end was ``planned``. Otherwise they are random, below
+        a limit that doubles with each failure, so that children with the same
+        fault do not restart together. If the child has lived for a minute, its
+        failure counts as the first one.
         """
         if planned or now - self.since >= _LONG_LIFE_SECONDS:
             self.failures = 0
@@ -393,9 +426,9 @@ class Slot:
 
 
 PORTS_PER_NODE: Final = 2
-"""RPC ports of a node: the first one is in its id."""
+"""How many RPC ports a node has. The first one is in its id."""
 LAST_PORT: Final = 65535
-#: Settings that the supervisor has already applied, or on which all processes must agree.
+#: Settings that need a full restart: the supervisor has already applied them, or all processes must agree on them.
 _FIXED: Final = {
     "app": ("log_file", "http_port", "websocket_port", "rpc_port"),
     "server": (
@@ -449,11 +482,12 @@ def check_ports(config: Config) -> None:
 
 
 def resolve_addresses(config: Config) -> Config:
-    """Resolve the listen addresses and the advertised address once, for all
-    nodes.
+    """The settings with IP addresses in place of host names, and with the
+    address that nodes advertise. So they are resolved once, for all nodes.
+    Raises StartError.
 
-    Each node finds the advertised address by itself if only its database tells
-    whether it is in demo mode.
+    The advertised address stays open if only the database tells whether a node
+    is in demo mode. Then each node finds it by itself.
     """
     extra = []
     for row in config.server.extra_listen:
@@ -473,11 +507,10 @@ def resolve_addresses(config: Config) -> Config:
 
 
 def for_child(config: Config, number: int) -> Config:
-    """Settings of child ``number``: each has two RPC ports, the first one is
-    part of its node id."""
+    """The settings of child ``number``, which has RPC ports of its own."""
     rpc_port = config.app.rpc_port + PORTS_PER_NODE * number
     settings = _replaced(config, app={"rpc_port": rpc_port})
-    # the supervisor has logged the warnings
+    # The supervisor has logged the warnings already.
     return msgspec.structs.replace(settings, warnings=())
 
 
@@ -489,27 +522,29 @@ def name_of(config: Config) -> str:
 def apply_reload(
     config: Config, given: Config, used: Config
 ) -> tuple[Config, list[str]]:
-    """The reloaded settings, and the names of the settings in them that need a
-    full restart and therefore keep their old values.
+    """Apply reloaded settings, without those that need a full restart.
 
-    ``given`` are the settings as read at the start, ``used`` the settings after
-    :func:`resolve_addresses`.
+    ``config``: the reloaded settings. ``given``: the settings as they were read
+    at the start. ``used``: the settings that are in use, after
+    :func:`resolve_addresses`. Returns the settings to use from now on, and the
+    names of changed settings that keep their values until a full restart.
     """
     changed: list[str] = []
-    unchanged: dict[str, dict[str, Any]] = {}
+    kept_sections: dict[str, dict[str, Any]] = {}
     for section, keys in _FIXED.items():
         old = getattr(given, section)
         new = getattr(config, section)
-        effective = getattr(used, section)
-        unchanged[section] = {key: getattr(effective, key) for key in keys}
+        in_use = getattr(used, section)
+        kept_sections[section] = {key: getattr(in_use, key) for key in keys}
         for key in keys:
             if getattr(old, key) != getattr(new, key):
                 changed.append(f"{section}.{key}")
-    return _replaced(config, **unchanged), changed
+    return _replaced(config, **kept_sections), changed
 
 
 def _replaced(config: Config, **sections: dict[str, Any]) -> Config:
-    """The settings with other values of some keys: section → key → value."""
+    """The settings with other values. ``sections``: section → key → its new
+    value."""
     parts = {
         name: msgspec.structs.replace(getattr(config, name), **keys)
         for name, keys in sections.items()

@@ -64,10 +64,10 @@ the signal."""
 def run(
     config: Config, read_config: Callable[[], Config], announce: Callable[[str], object]
 ) -> int:
-    """Fork the nodes and supervise them until a signal ends them; returns the
+    """Fork the nodes and supervise them until a signal ends them. Returns the
     exit status.
 
-    ``read_config`` reads the settings again (SIGHUP, rolling restart);
+    ``read_config`` reads the settings again (SIGHUP, rolling restart).
     ``announce`` prints to the console. Raises :class:`StartError` with one
     clear line if the nodes cannot start.
     """
@@ -98,14 +98,20 @@ def run(
             listeners=listeners,
         )
         preload_modules(config)
+        # The children share the pages of memory to which nobody writes. So the
+        # garbage collector must not touch these objects.
         gc.collect()
-        gc.freeze()  # pages that nobody writes to stay shared
+        gc.freeze()
         return supervisor.run()
 
 
 class Supervisor(Service, dict=True):
-    """Runs the main loop: start all children, restart them one by one, end all.
-    Owner of the slots."""
+    """Runs the main loop: starts all children, restarts them one by one, and
+    ends them. Owner of the slots.
+
+    ``given``: the settings as they were read at the start. ``config``: the
+    settings in use, with resolved addresses. ``listeners``: of each child.
+    """
 
     given: Config
     config: Config
@@ -117,6 +123,7 @@ class Supervisor(Service, dict=True):
 
     def __post_init__(self) -> None:
         self._status = 0
+        """The exit status after a second signal; 0: there was none."""
         self._addresses = servers.addresses_of(self.config, self.listeners[0])
         self._slots = [
             Slot(number, name_of(for_child(self.config, number)), sockets)
@@ -133,7 +140,8 @@ class Supervisor(Service, dict=True):
         permits = 0
         if len(self._slots) >= MANY_NODES * cores():
             few = cores()
-            # One more: a processor does not wait while a permit changes hands.
+            # One more, so that no processor waits while a permit goes to the
+            # next node.
             permits = few + 1
         self._permits = BulkPermits(permits, HOLD_SECONDS)
         self._rush = Rush(few)
@@ -152,8 +160,8 @@ class Supervisor(Service, dict=True):
         )
 
     def run(self) -> int:
-        """Return the exit status when all children have ended. Raises
-        StartError if they cannot start."""
+        """Run the main loop until all children have ended. Returns the exit
+        status. Raises StartError if the children cannot start."""
         children = self._children
         announced = False
         while True:
@@ -182,7 +190,7 @@ class Supervisor(Service, dict=True):
         return self._status or min(children.bad_ends, 1)
 
     def _announce_nodes(self) -> None:
-        """Print the banner: all nodes serve."""
+        """Print the banner, because all nodes serve."""
         names = [slot.name for slot in self._slots]
         notes = self._slots[0].status.text(failed=False).splitlines()
         nodes = f"{len(names)}: {names[0]} to {names[-1]}"
@@ -191,8 +199,8 @@ class Supervisor(Service, dict=True):
         _log.info("%d nodes serve at %s", len(names), addresses)
 
     def _steer(self, now: float) -> None:
-        """Send new connections to the children that accept clients, in a rush
-        to a few of them."""
+        """Let new connections go only to children that accept clients, and in a
+        rush only to a few of them."""
         accepting = {
             slot.number: slot.status.marks
             for slot in self._slots
@@ -203,8 +211,9 @@ class Supervisor(Service, dict=True):
         self._steering.exclude(numbers - chosen)
 
     def _drain(self, slot: Slot) -> None:
-        """Drain a child. New connections go to the other children before it is
-        told."""
+        """Drain a child. Before it gets the signal, new connections already go
+        to the other children."""
+        # In this state it does not accept clients.
         slot.state = SlotState.DRAINING
         self._steer(time.monotonic())
         self._children.drain(slot)
@@ -242,7 +251,7 @@ class Supervisor(Service, dict=True):
             self._children.generation = self._rolling.generation
 
     def _end(self, number: signal.Signals) -> None:
-        """Drain all nodes; end them at once if that has begun already."""
+        """Drain all nodes. If they drain already, end them at once."""
         if self._children.ending:
             self._report(logging.WARNING, f"{number.name} again: stopping at once")
             self._status = _STATUS_OF_SIGNAL + number
@@ -254,7 +263,8 @@ class Supervisor(Service, dict=True):
             self._children.drain_all()
 
     def _reload(self) -> bool:
-        """Read the settings again, for children that start from now on."""
+        """Read the settings again, for children that start from now on. Returns
+        False if the settings are not valid; then the old ones stay in use."""
         try:
             config, changed = apply_reload(self.read_config(), self.given, self.config)
             refuse_open_demo(config)
@@ -290,15 +300,18 @@ _READY_SECONDS: Final = 60.0
 
 
 class RollingRestart(Service):
-    """Replaces one child after the other, each when the one before is ready.
-    ``drain`` ends one child."""
+    """Replaces one child after the other. Each one is drained when the
+    replacement of the previous one is ready. ``drain`` ends one child."""
 
     slots: Sequence[Slot]
     drain: Callable[[Slot], None]
     report: Callable[[int, str], None]
     _current: Slot | None = None
+    """The slot whose child is being replaced; None before the first one."""
     active: bool = False
+    """Whether a rolling restart is in progress."""
     generation: int = 0
+    """How many rolling restarts have begun."""
 
     def begin(self) -> None:
         """Replace all running children, from the next tick on."""
@@ -310,24 +323,25 @@ class RollingRestart(Service):
         self.report(logging.INFO, f"rolling restart of {len(self.slots)} nodes")
 
     def tick(self, now: float) -> None:
-        """Continue if the current child is replaced."""
+        """Replace the next child, if the replacement of the current one is
+        ready. If it fails, or takes too long, the restart ends."""
         if not self.active:
             return
         slot = self._current
         if slot is None:
-            self._next()
+            self._replace_next()
         elif slot.state is SlotState.DRAINING:
             return
         elif slot.failures:
             self._end(f"node {slot.name} did not start")
-        elif slot.generation == self.generation:
+        elif slot.generation == self.generation:  # the new child was forked
             if slot.state is SlotState.SERVING and slot.status.marks.ready:
-                self._next()
+                self._replace_next()
             elif now - slot.since > _READY_SECONDS:
                 self._end(f"node {slot.name} is not ready after {_READY_SECONDS:.0f} s")
 
-    def _next(self) -> None:
-        """Replace the next child, or end after the last one."""
+    def _replace_next(self) -> None:
+        """Drain the next child, or end after the last one."""
         # Children that are down start with the new settings anyway.
         old = [
             slot
@@ -346,8 +360,8 @@ class RollingRestart(Service):
         self.drain(slot)
 
     def _end(self, failure: str = "") -> None:
-        """End the restart. ``failure``: why it was stopped early; ``""`` if it
-        is complete."""
+        """End the restart. ``failure``: why it stops early; ``""`` if it is
+        complete."""
         self.active = False
         self._current = None
         if failure:
@@ -359,9 +373,10 @@ class RollingRestart(Service):
 
 def preload_modules(config: Config) -> None:
     """Import modules and make tables that each node with these settings needs,
-    so that nodes share them.
+    so that the nodes share their memory.
 
-    This creates no loop, thread, socket or file. Raises StartError.
+    Creates no loop, thread, socket or file, which a fork would copy. Raises
+    StartError.
     """
     names = [
         "cryptography.hazmat.primitives.ciphers.aead",
@@ -393,7 +408,8 @@ def preload_modules(config: Config) -> None:
     for name in names:
         importlib.import_module(name)
     mimetypes.init()
-    derive_key(b"", "")  # with its first digest, OpenSSL loads its algorithms
+    # The first digest makes OpenSSL load its algorithms.
+    derive_key(secret=b"", purpose="")
 
     features = load_features(config)
     all_features = with_core(features)
