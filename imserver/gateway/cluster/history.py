@@ -187,6 +187,8 @@ class LocalHistory:
         return [self._append(app, publication) for publication in publications]
 
     def _append(self, app: str, publication: Retained) -> Event:
+        """Store one publication, and forget others if there are too many or if
+        memory is short. Returns it with its offset."""
         stream = self._open(app, publication.channel)
         stream.offset += 1
         event = numbered(publication.event, stream.epoch, stream.offset)

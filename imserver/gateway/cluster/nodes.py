@@ -197,9 +197,10 @@ class NodeMessages:
         self._handlers.update(handlers)
         core_kinds = get_args(NodeMessage)
         feature_kinds = [kind for kind in self._handlers if kind not in core_kinds]
-        all_kinds = Union[(NodeMessage, *feature_kinds)]
         try:
-            self._decode = msgspec.msgpack.Decoder(all_kinds).decode
+            self._decode = msgspec.msgpack.Decoder(
+                Union[(NodeMessage, *feature_kinds)]
+            ).decode
         except TypeError as error:
             # The type that was added last is the one that does not fit.
             newest = feature_kinds[-1]

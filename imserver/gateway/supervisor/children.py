@@ -359,6 +359,7 @@ def run_child(
         listeners = {name: wrapped(sock) for name, sock in slot.listeners.items()}
 
         def started(node: Node) -> None:
+            """Called when the node serves."""
             heartbeat.started(node)
             if line is not None:
                 flusher = node.core.network.flusher

@@ -250,6 +250,7 @@ def serve_each(serve: Serve) -> Serve:
     result splits a frame, and calls ``serve`` for each request in it."""
 
     def serve_requests(connection: Connection, payload: bytes, text: bool) -> None:
+        """Serve the requests in a frame, until the connection closes."""
         try:
             requests = connection.encoding.dialect.split(payload)
         except BadFrame as bad:

@@ -446,6 +446,8 @@ class PublicRequests(Outgoing):
         headers: dict[str, str],
         answer_bytes: int,
     ) -> tuple[int, bytes, Mapping[str, str]]:
+        """Send a request to a URL that is checked first, over an idle connection
+        if there is one. Has no time limit. Raises :class:`Unreachable`."""
         try:
             parts = check_url(url, self._allow_loopback, self._pages)
             request = _request_of(method, parts, headers, body)

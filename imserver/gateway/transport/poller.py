@@ -254,6 +254,8 @@ class EpollPoller(Readers):
             and parked.interest
             and not self._epoll.closed
         ):
+            # It was removed because its peer has closed or it has an error.
+            # Registered again, its end is reported again.
             self._register(parked)
 
     def close(self) -> None:
@@ -265,6 +267,8 @@ class EpollPoller(Readers):
         self.highest = -1
 
     def _poll(self) -> None:
+        """Callback: queue the sockets that are ready, and let readers serve
+        them."""
         ready = self.ready
         parked_by_fd = self._parked
         # Sockets that are still in the queue are reported again, but must not be

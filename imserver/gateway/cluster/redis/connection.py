@@ -46,7 +46,7 @@ _TEXTS: Final = frozenset(
         "ssl_ciphers",
     )
 )
-"""The options of an address that are texts."""
+"""The options of an address whose values are texts."""
 _WITHOUT_EFFECT: Final = frozenset(
     (
         "socket_timeout",
@@ -66,13 +66,14 @@ _WITHOUT_EFFECT: Final = frozenset(
 _CHECKS: Final = ("none", "optional", "required")
 """The values of ``ssl_cert_reqs``."""
 _FALSE: Final = ("0", "f", "false", "n", "no", "")
+"""The texts that mean false. Any other text means true."""
 RECEIVE_BYTES: Final = 65536
 
 
 class RedisUnavailable(Exception):
-    """Redis did not answer, or does not serve. ``refused``: it rejected the
-    user, password or command. ``late``: it did not accept a connection in
-    time."""
+    """Redis did not answer, or does not serve now. ``refused``: it rejected the
+    user, the password or a command. ``late``: no connection was made within
+    the time limit."""
 
     def __init__(
         self, cause: str, *, refused: bool = False, late: bool = False
@@ -83,11 +84,13 @@ class RedisUnavailable(Exception):
 
 
 class ErrorReply(Exception):
-    """The reply to a command that failed. Its first word is the reason, unless
-    it is only ``ERR``."""
+    """The reply to a command that failed. Its text begins with the code of
+    Redis, such as ``NOSCRIPT``, unless the code is only ``ERR``."""
 
 
 def _error(reply: str) -> Exception:
+    """The exception for an error that Redis has replied, such as ``ERR syntax
+    error``. It is a :class:`RedisUnavailable` if no command would succeed."""
     code, _, text = reply.partition(" ")
     refuses_password = (
         code in ("WRONGPASS", "NOAUTH")
@@ -104,7 +107,8 @@ def _error(reply: str) -> Exception:
 
 
 def new_reader() -> Reader:
-    """Reads the replies of a new connection."""
+    """The parser for the replies of a new connection. Errors that Redis replies
+    are exceptions among the replies."""
     return Reader(
         protocolError=RedisUnavailable, replyError=_error, notEnoughData=INCOMPLETE
     )
@@ -113,10 +117,12 @@ def new_reader() -> Reader:
 class RedisAddress(Struct, frozen=True):
     """A Redis server, Sentinel setup or Redis Cluster.
 
-    ``hosts`` are (name, port) of the server, of the sentinels, or of some nodes
-    of the Cluster. ``service`` is the master's name for the sentinels.
-    ``options`` go to every connection: user, password, database, TLS settings,
-    or the path of a Unix socket. ``text`` is for logs and has no password.
+    ``hosts``: name and port of the server, of the sentinels, or of some nodes
+    of the Cluster; empty for a Unix socket. ``service``: the name by which the
+    sentinels know the master; ``""`` without sentinels. ``options``: the
+    settings of each connection: user, password, database, TLS, or the path of a
+    Unix socket. ``sentinel_options``: user and password for the sentinels.
+    ``text``: the address without a password, for logs.
     """
 
     kind: Literal["single", "sentinel", "cluster"]
@@ -129,7 +135,7 @@ class RedisAddress(Struct, frozen=True):
 
     @property
     def is_local(self) -> bool:
-        """Whether it is on this machine; nothing is resolved."""
+        """Whether it is on this machine. Looks up no names."""
         return "path" in self.options or all(is_here(host) for host, _ in self.hosts)
 
 
@@ -143,7 +149,7 @@ def address_of(settings: RedisSettings) -> RedisAddress:
         setting = "url" if settings.url else "addr"
         raise StartError(f"redis.{setting}: {error}") from None
 
-    # The address goes before the other settings.
+    # Options in the address go before the separate settings.
     defaults: dict[str, Any] = {}
     if settings.password:
         defaults["password"] = settings.password
@@ -158,12 +164,12 @@ def _read(url: str) -> RedisAddress:
     """The address in a URL such as
     ``rediss+sentinel://user:password@a,b:26380/mymaster/0?ssl_ca_path=…``.
     Raises ValueError."""
-    scheme, _, rest = url.partition("://")
-    way, _, variant = scheme.partition("+")
-    before_query, mark, query = rest.partition("?")
+    scheme, _, after_scheme = url.partition("://")
+    transport, _, variant = scheme.partition("+")
+    before_query, mark, query = after_scheme.partition("?")
     authority, slash, whole_path = before_query.partition("/")
-    if way == "unix":
-        options = _options(f"unix://{rest}")
+    if transport == "unix":
+        options = _options(f"unix://{after_scheme}")
         return RedisAddress("single", (), options, text=f"unix:/{whole_path}")
 
     credentials, at, hosts_text = authority.rpartition("@")
@@ -183,8 +189,9 @@ def _read(url: str) -> RedisAddress:
     if path and not path.isdecimal():
         raise ValueError(f"expected the number of a database, got {path!r}")
 
-    # The hosts of sentinels and of a Redis Cluster are no URL of one server.
-    options = _options(f"{way}://{credentials}{at}host/{path}{mark}{query}")
+    # One placeholder stands for all hosts, because a list of hosts makes no
+    # valid URL.
+    options = _options(f"{transport}://{credentials}{at}host/{path}{mark}{query}")
     sentinel_options = {}
     for name in ("username", "password"):
         if f"sentinel_{name}" in options:
@@ -192,13 +199,13 @@ def _read(url: str) -> RedisAddress:
     if variant == "cluster" and options.pop("db", 0):
         raise ValueError("a Redis Cluster has no numbered databases")
 
-    shown_scheme = f"{way}+{variant}" if variant else way
+    shown_scheme = f"{transport}+{variant}" if variant else transport
     kind: Any = {"": "single", "sentinel": "sentinel", "cluster": "cluster"}[variant]
     return RedisAddress(
         kind,
         hosts,
         options,
-        tls=way == "rediss",
+        tls=transport == "rediss",
         service=service,
         sentinel_options=sentinel_options,
         text=f"{shown_scheme}://{hosts_text}{slash}{whole_path}",
@@ -219,7 +226,8 @@ def _host(text: str, default_port: int) -> tuple[str, int]:
 
 
 def _options(url: str) -> dict[str, Any]:
-    """The options in the URL of one server. Raises ValueError."""
+    """The options in the URL of one server: its user, password, database or
+    path, and the parameters of its query. Raises ValueError."""
     parts = urlsplit(url)
     options: dict[str, Any] = {}
     database = parts.path.replace("/", "")
@@ -246,14 +254,16 @@ def _options(url: str) -> dict[str, Any]:
     for name, text in (("username", parts.username), ("password", parts.password)):
         if text:
             options[name] = unquote(text)
+    # An empty value counts as not given.
     return {name: value for name, value in options.items() if value != ""}
 
 
 class DirectSocket(socket.socket):
-    """Sends all at once if it can: gevent's ``sendall`` takes 6 of the 41 µs of
-    a round trip to Redis."""
+    """A socket of gevent with a faster ``sendall``. That of gevent takes 6 of
+    the 41 µs of a round trip to Redis."""
 
     encrypted: Callable[[bytes], bytes] | None = None
+    """Encrypts bytes to send by TLS (``TlsSocket``); None without TLS."""
     decrypted: Callable[[bytes], bytes] | None = None
     """Decrypts received bytes by TLS (``TlsSocket``); None without TLS."""
 
@@ -266,11 +276,13 @@ class DirectSocket(socket.socket):
 
 
 def open_socket(host: str, port: int, seconds: float) -> DirectSocket:
-    """Connect to a server; port 0: by the Unix socket at the path ``host``.
-    Numeric hosts skip gevent's resolver, which would start a native thread.
-    Switches greenlets. Raises OSError."""
+    """Connect to a server. Port 0 means a Unix socket, whose path is ``host``.
+    Tries all addresses of the host, each for at most ``seconds``. Switches
+    greenlets. Raises OSError."""
     addresses: Sequence[Any]
     if port:
+        # A numeric host skips gevent's resolver, which would start a native
+        # thread.
         question = (host, port, 0, socket.SOCK_STREAM)
         try:
             addresses = _socket.getaddrinfo(*question, 0, socket.AI_NUMERICHOST)
@@ -298,15 +310,17 @@ def open_socket(host: str, port: int, seconds: float) -> DirectSocket:
 
 
 CACHING: Final = b"*3\r\n$6\r\nCLIENT\r\n$7\r\nCACHING\r\n$3\r\nYES\r\n"
-"""Redis reports the next change of the keys that the command after this one
-reads."""
+"""A command that lets Redis report the next change of each key that the command
+after this one reads."""
 ENABLE: Final = (("HELLO", 3), ("CLIENT", "TRACKING", "ON", "OPTIN"))
+"""The commands that enable such reports on a connection."""
 _MAX_KEYS: Final = 20_000
 """Limit of the tracked keys. Above it all keys are forgotten."""
 
 
 class TrackedKey(Struct, eq=False):
-    """One key, until its next change."""
+    """One key in Redis, as it was read. ``unchanged``: Redis has reported no
+    change since then. A later reading makes another object."""
 
     unchanged: bool = True
 
@@ -320,22 +334,24 @@ class TrackedKeys(Struct, eq=False):
     the change. So a value holds as of a later reply if its key is still
     unchanged then.
 
-    ``enabled``: Redis reports them. It does not if it is older than 6.0, if it
-    is a Redis Cluster, or if this node's user in Redis may not enable it.
+    ``enabled``: whether Redis reports changes. It does not if it is older than
+    6.0, if it is a Redis Cluster, or if this node's user in Redis may not
+    enable reports.
     """
 
     enabled: bool = False
     _keys: dict[bytes, TrackedKey] = field(default_factory=dict)
 
     def key(self, name: bytes) -> TrackedKey:
-        """The key ``name``, which the next command reads."""
+        """Begin to track the key ``name``, which the next command reads."""
         if len(self._keys) >= _MAX_KEYS:
             self.forget()
         return self._keys.setdefault(name, TrackedKey())
 
     def changed(self, report: list[object]) -> None:
-        """Apply a message of Redis. It names keys that have changed, or says
-        that any key may have changed."""
+        """Apply a message of Redis, such as ``[b"invalidate", [key, key]]``.
+        None in place of the keys means that any key may have changed. Other
+        messages are ignored."""
         if report[0] != b"invalidate":
             return
         names: Any = report[1]

@@ -119,6 +119,7 @@ class RedisHistory:
         limit: int = 0,
         reverse: bool = False,
     ) -> HistoryPage | None:
+        """See :class:`LocalHistory`. Returns None if Redis did not answer."""
         replies = self.pipeline.execute_all(
             [self._reading(app, channel, since, limit, reverse)]
         )

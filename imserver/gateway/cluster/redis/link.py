@@ -316,6 +316,8 @@ class ServerLink(RedisLink):
         """Parses the replies of the connection."""
 
     def exchange(self, commands: Sequence[Command]) -> list[Any]:
+        """See :meth:`RedisLink.exchange`. After a failure the connection is
+        closed, and the error is counted."""
         timer = gevent.Timeout(self.seconds)
         timer.start()
         try:
@@ -328,7 +330,7 @@ class ServerLink(RedisLink):
             raise RedisUnavailable(text, refused=error.refused) from None
         except gevent.Timeout as timeout:
             self.close()
-            if timeout is not timer:
+            if timeout is not timer:  # it is a time limit of the caller
                 raise
             raise self._no_answer() from None
         finally:
@@ -467,6 +469,9 @@ class ServerLink(RedisLink):
         return replies
 
     def begin(self, commands: Sequence[Command], done: Done) -> bool:
+        """See :meth:`RedisLink.begin`. Returns False if there is no connection.
+        Callbacks of the watchers then send the commands, read the replies and
+        end the exchange."""
         if not self._watchers:
             return False
 
@@ -576,6 +581,8 @@ class ServerLink(RedisLink):
             done(result)
 
     def close(self) -> None:
+        """See :meth:`RedisLink.close`. Forgets an exchange that was begun,
+        without calling its ``done``."""
         sock = self._socket
         self._socket = None
         self._done = None

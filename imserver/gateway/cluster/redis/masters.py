@@ -316,6 +316,9 @@ class ClusterLink(RedisLink):
     # --- without waiting ------------------------------------------------------
 
     def begin(self, commands: Sequence[Command], done: Done) -> bool:
+        """See :meth:`RedisLink.begin`. Returns False if a command has to go to
+        several masters, if no master of its slot is known, or if there is no
+        connection to the master."""
         # Local names: the loop runs for each command of a push.
         slots = self._slots
         links = self._links
@@ -383,6 +386,10 @@ class ClusterLink(RedisLink):
     # --- waiting --------------------------------------------------------------
 
     def exchange(self, commands: Sequence[Command]) -> list[Any]:
+        """See :meth:`RedisLink.exchange`. Sends commands in rounds, until each
+        has its reply or the time is over. After a round, commands that a master
+        has redirected, or whose master has failed, are sent again. Raises
+        RedisUnavailable only if no master answers."""
         end = monotonic() + self.seconds
         self._close_unused_links()
         if not self._slots or None in self._slots[:_SLOTS]:
@@ -478,6 +485,8 @@ class ClusterLink(RedisLink):
         def exchange(
             server: Server, part: Sequence[int]
         ) -> list[Any] | RedisUnavailable:
+            """Exchange the commands at the indexes ``part`` with one master,
+            in the form that it needs. Returns its replies to them."""
             sent: list[Command] = []
             positions = []
             for index in part:
@@ -533,6 +542,8 @@ class ClusterLink(RedisLink):
             self._map_marks()
 
     def restore(self) -> None:
+        """See :meth:`RedisLink.restore`. Masters that answer a probe are no
+        longer left out."""
         try:
             self._load(self._absent)
         except RedisUnavailable:
@@ -551,6 +562,8 @@ class ClusterLink(RedisLink):
                 log.info("the Redis master at %s:%d answers again", *server)
 
     def _leave_out(self, server: Server, error: RedisUnavailable) -> None:
+        """Send no more commands to a master, until :meth:`restore` reaches
+        it."""
         if server in self._masters and server not in self._absent:
             log.warning("the Redis master at %s:%d is left out: %s", *server, error)
             self._absent[server] = error

@@ -17,12 +17,13 @@ _RECORD_BYTES: Final = 65536
 
 
 def context_of(options: dict[str, Any]) -> ssl.SSLContext:
-    """The settings of TLS in an address, with the files that they name. Raises
-    OSError and ValueError."""
+    """The TLS context for the options of an address. Loads the files that they
+    name. Raises OSError and ValueError."""
     context = ssl.create_default_context()
     checks = options.get("ssl_cert_reqs", "required")
     checks_name = options.get("ssl_check_hostname", True)
-    # Python refuses to check no certificate as long as it would check names.
+    # First, because Python refuses to check no certificates while it would
+    # check names.
     context.check_hostname = checks != "none" and checks_name
     context.verify_mode = _CHECKS[checks]
 
@@ -42,8 +43,8 @@ def context_of(options: dict[str, Any]) -> ssl.SSLContext:
 
 
 class TlsSocket(DirectSocket):
-    """A connected socket that encrypts. Owner of the state of its TLS. That
-    does no I/O, so callbacks of the loop may encrypt and decrypt, too."""
+    """A connected socket that encrypts. Owner of the state of its TLS. This
+    state does no I/O, so callbacks of the loop may also encrypt and decrypt."""
 
     def __init__(self, plain: DirectSocket, context: ssl.SSLContext, host: str) -> None:
         seconds = plain.gettimeout()
@@ -65,7 +66,8 @@ class TlsSocket(DirectSocket):
             except ssl.SSLWantReadError:
                 pass
             finally:
-                # It may also be an alert, which tells the server the error.
+                # After an error it is an alert, which tells the server the
+                # error.
                 super().sendall(self._to_send.read())
             data = super().recv(_RECORD_BYTES)
             if not data:
@@ -78,15 +80,17 @@ class TlsSocket(DirectSocket):
         return self._to_send.read()
 
     def decrypted(self, data: bytes) -> bytes:
-        """The bytes that the server has sent as ``data``; ``b""``: no whole
-        record yet. Raises OSError."""
+        """Decrypt ``data``, which the server has sent. Returns ``b""`` while no
+        whole record has arrived. Raises OSError."""
         self._received.write(data)
         parts = []
         try:
             while part := self._tls.read(_RECORD_BYTES):
                 parts.append(part)
         except (ssl.SSLWantReadError, ssl.SSLZeroReturnError):
-            pass  # the latter: the end of the stream follows
+            # The data are used up. After the second error, the end of the
+            # stream follows.
+            pass
         return b"".join(parts)
 
     def sendall(self, data: bytes, flags: int = 0) -> None:  # type: ignore[override]
@@ -95,8 +99,8 @@ class TlsSocket(DirectSocket):
         super().sendall(self.encrypted(data), flags)
 
     def recv(self, size: int) -> bytes:  # type: ignore[override]
-        """The bytes that the server has sent; ``b""``: it has closed.
-        Switches greenlets."""
+        """Receive bytes of the server, decrypted. Returns ``b""`` when it has
+        closed the connection. Switches greenlets."""
         # A part of a record decrypts to nothing.
         while data := super().recv(size):
             plain = self.decrypted(data)

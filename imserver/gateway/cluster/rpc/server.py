@@ -215,6 +215,8 @@ class Rpc:
         self.peers.start()
 
     def _listen(self, zmq_socket: ZmqSocket, name: str, address: str, port: int) -> str:
+        """Let a socket accept connections of nodes. ``name``: of the port, for
+        errors. Returns ``tcp://ip:port``. Raises StartError."""
         self._rpc.own_keys.serve(zmq_socket.socket)
         self._authenticator.watch(zmq_socket.socket, name)
         try:

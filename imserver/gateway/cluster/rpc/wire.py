@@ -340,11 +340,12 @@ class ControlClient(zerorpc.Client):  # type: ignore[misc]
     def _process_response(
         self, request_event: Any, bufchan: Any, timeout: float
     ) -> Any:
+        """Wait for the answer to a query, as zerorpc does."""
         try:
             return super()._process_response(request_event, bufchan, timeout)
         except BaseException:
-            # Killed, or left by a timeout of the caller's own: without this two
-            # greenlets would stay.
+            # The caller was killed, or has a time limit of its own. Without
+            # this, two greenlets would stay.
             bufchan.close()
             raise
 
