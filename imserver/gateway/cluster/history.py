@@ -210,8 +210,8 @@ class LocalHistory:
         return event
 
     def _open(self, app: str, channel: str) -> _Stream:
-        """The stream of a channel, without expired publications. Creates it if
-        there is none."""
+        """The stream of a channel, without expired publications. Creates a
+        missing stream."""
         stream = self._find(app, channel)
         if stream is None:
             self._drop_old(self._streams)

@@ -199,8 +199,8 @@ class Fanout:
         """Send to the addressed sessions of a user, or only to the sessions on
         one ``device`` (None: on all). Returns their number.
 
-        A session that subscribes to ``user:<user>``, or to the ``group:<id>``
-        that ``event.channel`` names, receives a publication of that channel
+        A session may subscribe to ``user:<user>``, or to the ``group:<id>`` that
+        ``event.channel`` names. Then it receives a publication of that channel
         instead of a push. If ``event.channel`` names ``user:<user>``, sessions
         that subscribe to it get nothing here, because they receive the
         publication from their channel.
@@ -241,9 +241,9 @@ class Fanout:
         return len(sessions)
 
     def _to_some_of(self, app: App, user: str, event: Event, device: str | None) -> int:
-        """Send to the sessions of a user, one by one: only to the sessions on
-        ``device``, or in an app in which channels of users or groups have
-        subscribers. See :meth:`to_sessions`."""
+        """Send to the sessions of a user, one by one; see :meth:`to_sessions`.
+        It is needed if only the sessions on ``device`` get the event, or if
+        channels of users or groups have subscribers in the app."""
         user_channel = app.own_channels.get(f"user:{user}")
         event_channel = None
         plain = event

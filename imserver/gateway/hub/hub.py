@@ -103,9 +103,9 @@ class Hub:
 
     def report_to(self, forgotten: Callable[[Connection], object]) -> None:
         """Call ``forgotten`` with each session that is no longer addressed,
-        while its connection stays open. It must not switch. The function that
-        was added last is called first, because the services that it uses end
-        after it."""
+        while its connection stays open. It must not switch. It calls
+        the latest function first, because the services that it uses end after
+        it."""
         self._on_forgotten.insert(0, forgotten)
 
     def _report_forgotten(self, connection: Connection) -> None:
@@ -113,8 +113,8 @@ class Hub:
             listener(connection)
 
     def open(self, name: str, policy: str, is_registered: bool = True) -> App:
-        """The app of this name. If there is none, it is created with this
-        policy. An app that is not registered ends with its last user, unless it
+        """The app of this name. Creates a missing app, with this policy. An
+        app that is not registered ends with its last user, unless it
         is registered meanwhile."""
         app = self.apps.get(name)
         if app is None:

@@ -109,9 +109,9 @@ def make_delta(before: bytes, after: bytes) -> bytes | None:
     """The delta that makes ``after`` from ``before``. Returns None if it would
     not be shorter than ``after``, or if the texts are too long.
 
-    A delta is ``size``, a line end, and then for each part either
-    ``length@origin,`` (a copy from ``before``) or ``length:text`` (new text),
-    and at the end ``checksum;``. Both texts are UTF-8, and so is the delta,
+    A delta begins with the size of ``after`` and a line end. Then each part is
+    either ``length@origin,`` (a copy from ``before``) or ``length:text`` (new
+    text). At the end is ``checksum;``. Both texts are UTF-8, and so is the delta,
     because it splits no character. Never switches greenlets.
     """
     if max(len(before), len(after)) > MAX_BYTES:

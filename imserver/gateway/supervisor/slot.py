@@ -23,7 +23,7 @@ from imserver.gateway.node.http_servers import Listeners
 
 def resolve(host: str) -> str:
     """The first IP address of a host. Raises StartError if the host has
-    none."""
+    no address."""
     try:
         addresses = _socket.getaddrinfo(
             host, 0, 0, _socket.SOCK_STREAM, 0, _socket.AI_PASSIVE
@@ -37,9 +37,8 @@ def resolve(host: str) -> str:
 
 
 class NodeMarks(NamedTuple):
-    """The state that a node reports to the supervisor: whether it has begun to
-    serve, whether it is ready, the number of its connections, and how many more
-    it accepts (``room``)."""
+    """The state that a node reports to the supervisor. ``started``: whether it
+    has begun to serve. ``room``: how many more connections it accepts."""
 
     started: bool
     ready: bool
@@ -163,7 +162,7 @@ class ConnectionSteering:
 class Rush:
     """Chooses which of many nodes get new connections.
 
-    In a rush, when very many clients connect, only ``few`` nodes at a time get
+    In a rush, very many clients connect. Then only ``few`` nodes at a time get
     them, in turn, because a login takes less time on a node that logs in many
     clients at once. Nodes with fewer connections than others get new ones
     first. If ``few`` is 0, there are not many nodes, and all of them get new
@@ -289,9 +288,9 @@ class StatusPage:
         _BEATS.pack_into(self._memory, 0, self.beats + 1)
 
     def report(self, text: str, failed: bool = False) -> None:
-        """Store a text, which is cut if the page is full: the notes for the
-        banner, one per line, or with ``failed`` the reason why the child ends,
-        in one line."""
+        """Store the notes for the banner, one per line. With ``failed``, store
+        the reason why the child ends, in one line. A text that is too long for
+        the page is cut."""
         data = text.encode("utf-8", "backslashreplace")[: mmap.PAGESIZE - _TEXT_AT]
         self._memory[_TEXT_AT : _TEXT_AT + len(data)] = data
         _HEADER.pack_into(self._memory, _HEADER_AT, failed, len(data))
@@ -329,7 +328,7 @@ class SlotState(Enum):
 class Slot:
     """The place of one child, which stays when the child is replaced. Owner: the
     supervisor. ``number`` counts from 0, and decides the ports of the child.
-    ``name``: the id of its node. ``pid``: of the child; 0: there is none."""
+    ``name``: the id of its node. ``pid``: of the child; 0: it has no child."""
 
     def __init__(self, number: int, name: str, listeners: Listeners) -> None:
         self.number = number
@@ -522,7 +521,7 @@ def name_of(config: Config) -> str:
 def apply_reload(
     config: Config, given: Config, used: Config
 ) -> tuple[Config, list[str]]:
-    """Apply reloaded settings, without those that need a full restart.
+    """Apply reloaded settings, except settings that need a full restart.
 
     ``config``: the reloaded settings. ``given``: the settings as they were read
     at the start. ``used``: the settings that are in use, after
@@ -530,16 +529,16 @@ def apply_reload(
     names of changed settings that keep their values until a full restart.
     """
     changed: list[str] = []
-    kept_sections: dict[str, dict[str, Any]] = {}
+    unchanged_sections: dict[str, dict[str, Any]] = {}
     for section, keys in _FIXED.items():
         old = getattr(given, section)
         new = getattr(config, section)
         in_use = getattr(used, section)
-        kept_sections[section] = {key: getattr(in_use, key) for key in keys}
+        unchanged_sections[section] = {key: getattr(in_use, key) for key in keys}
         for key in keys:
             if getattr(old, key) != getattr(new, key):
                 changed.append(f"{section}.{key}")
-    return _replaced(config, **kept_sections), changed
+    return _replaced(config, **unchanged_sections), changed
 
 
 def _replaced(config: Config, **sections: dict[str, Any]) -> Config:

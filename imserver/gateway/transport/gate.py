@@ -115,9 +115,11 @@ class Origins:
         self.set_policy(policy)
 
     def report_to(self, refused: Callable[[str, str, str], object]) -> None:
-        """Call ``refused`` for each connection that is refused from now on:
-        with the name of the setting that refuses it, its ``peer``, and the host
-        of its page."""
+        """Call ``refused`` for each connection that is refused from now on.
+
+        Its arguments are the name of the setting that refuses the connection,
+        the ``peer``, and the host of the page.
+        """
         self._on_refused.append(refused)
 
     def set_policy(self, policy: GatePolicy) -> None:
@@ -305,7 +307,7 @@ class Head(Struct, frozen=True):
     ``version``: of HTTP, such as ``1.1``. ``host`` and ``port``: the address
     from which the request came. ``query``: the text after the ``?``. ``bare``:
     the dialect that the listener has for clients whose query names no dialect;
-    ``""``: it has none. ``body``: the body of a request for a stream.
+    ``""``: such clients have no dialect. ``body``: the body of a request for a stream.
     """
 
     method: str

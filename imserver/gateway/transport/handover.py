@@ -61,7 +61,8 @@ class ListenerContext(Struct, frozen=True):
 
     ``routes``: routes that have a form of their own for a refusal.
     ``admitted``: puts an upgraded socket into service. ``ws_dialect``: the
-    dialect of clients whose query names no dialect; ``""``: they have none.
+    dialect of clients whose query names no dialect; ``""``: such clients have
+    no dialect.
     ``streams``: the event streams of the listener; None: it serves no streams.
     ``streamed``: see :func:`imserver.gateway.transport.http1.streams`.
     ``mounts``: hosts whose requests are served under a path.

@@ -748,8 +748,8 @@ class ProxiedConnection(HttpConnection):
             self.lost()
 
     def _read_header(self, first_part: bytes) -> bool:
-        """Read more of the header, of which ``first_part`` has arrived before.
-        Returns whether it is complete."""
+        """Read more of the header. ``first_part`` has arrived before. Returns
+        whether the header is complete."""
         try:
             # The bytes after the header belong to a request. So this looks at
             # the bytes first, and then takes only the header.

@@ -363,8 +363,8 @@ class Flusher:
             self.permit.release()
 
     def _write(self, batch: list[Writer]) -> None:
-        """Write the outboxes of these connections, each in one ``send``. What
-        the kernel does not accept becomes a backlog."""
+        """Write the outboxes of these connections, each in one ``send``.
+        Bytes that the kernel does not accept become a backlog."""
         # Broadcasts of one turn fill many outboxes with equal frames. These are
         # joined only once.
         previous: list[bytes] = []

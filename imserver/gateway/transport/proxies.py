@@ -58,7 +58,7 @@ class TrustedProxies:
         is not a trusted proxy.
 
         ``host``: the address of the peer itself. ``forwarded_for``: the value
-        of the header, ``""`` if there is none. The header counts only if the
+        of the header; ``""`` if it is missing. The header counts only if the
         peer is a trusted proxy. If an entry is not an address, the result is
         the address of the proxy that sent it.
         """

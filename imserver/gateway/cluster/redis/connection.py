@@ -259,8 +259,8 @@ def _options(url: str) -> dict[str, Any]:
 
 
 class DirectSocket(socket.socket):
-    """A socket of gevent with a faster ``sendall``. That of gevent takes 6 of
-    the 41 µs of a round trip to Redis."""
+    """A socket of gevent with a faster ``sendall``. The method of gevent takes
+    6 of the 41 µs of a round trip to Redis."""
 
     encrypted: Callable[[bytes], bytes] | None = None
     """Encrypts bytes to send by TLS (``TlsSocket``); None without TLS."""

@@ -44,8 +44,8 @@ _SCANNED_KEYS: Final = 1000
 """How many keys Redis visits in a step of an erasure."""
 _LIST: Final = b":list"
 _KEY: Final = re.compile(rb"(.*?)\}(|:list|:id:.{%d})" % _ID_BYTES, re.DOTALL)
-"""The part of a key after the app: the channel, and after the brace the kind of
-data under the key: nothing, ``:list``, or ``:id:`` and a digest."""
+"""The part of a key after the app: the channel, a brace, and the kind of data
+under the key. The kind is empty, ``:list``, or ``:id:`` and a digest."""
 _decode = msgspec.msgpack.Decoder(Event).decode
 
 
@@ -175,8 +175,8 @@ class RedisHistory:
         """Erase the publications of a user in a list. Returns None if Redis did
         not answer.
 
-        Begins with the newest and counts from the end. So no publication is
-        missed if others are added or removed meanwhile.
+        Begins with the newest and counts from the end. So it misses no
+        publication if others come or go meanwhile.
         """
         count = _ERASED_TOGETHER
         already_read = 0
@@ -239,9 +239,12 @@ class RedisHistory:
 
 
 def _page(reply: Any, reverse: bool) -> HistoryPage:
-    """The page in a reply of READ_HISTORY: the epoch, the offset of the newest
-    publication, the offset of the first one on the page, and the page, always
-    the oldest first."""
+    """The page in a reply of READ_HISTORY.
+
+    The reply has the epoch, the offset of the newest publication, the offset of
+    the first publication on the page, and the publications of the page. They
+    are always in the order of their offsets.
+    """
     epoch, top, first, publications = reply
     epoch = epoch.decode()
     events = [

@@ -33,8 +33,8 @@ _PIPELINE_COMMANDS: Final = 1000
 """Commands after which a pipeline is full; commands of one call are never
 split."""
 _AT_ONCE: Final = 64
-"""How many callers of a pipeline are switched to directly. The others are
-answered by a callback each."""
+"""How many callers of a pipeline are switched to directly. Further callers get
+their replies by a callback each."""
 _POST_SECONDS: Final = 0.25
 """How long posted commands wait for a pipeline that leaves anyway."""
 _MAX_POSTED: Final = 100_000
@@ -249,8 +249,8 @@ class Pipeline:
             self._wake()
 
     def _answer_unreached(self, replies: Sequence[Any]) -> None:
-        """Answer None to each caller of which a command needed a server that
-        does not answer. The other callers stay in ``_callers``."""
+        """Answer None to each caller with a command for a server that does not
+        answer. The other callers stay in ``_callers``."""
         self._on_failure()
         others = []
         for caller in self._callers:

@@ -221,8 +221,9 @@ def channel_bucket_number(channel: bytes) -> int:
 
 
 def field_of(user: bytes) -> bytes:
-    """The field of a user in the hash of their bucket: the name of the user,
-    with ``=`` before it if it is empty or begins with ``#`` or ``=``."""
+    """The field of a user in the hash of their bucket. It is the name of the
+    user. A name that is empty or begins with ``#`` or ``=`` gets a ``=`` before
+    it."""
     # The field "#" has the last number, so it must not be a user. An empty
     # slice is also "in" these bytes.
     if user[:1] in b"#=":

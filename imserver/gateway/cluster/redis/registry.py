@@ -164,9 +164,10 @@ class RedisRegistry:
 
         The epoch is 0 if Redis is unavailable. Then the node works alone, and
         is registered when Redis is back. Raises
-        :class:`~imserver.gateway.errors.StartError` if this node must not join:
-        its secret or database differs from the cluster's, a live node on
-        another machine has its address, or Redis rejects the user or password.
+        :class:`~imserver.gateway.errors.StartError` if this node must not join.
+        Its secret or database may differ from the cluster's, a live node on
+        another machine may have its address, or Redis may reject the user or
+        password.
         """
         self._events = events
         self.keeper.lease = lease

@@ -502,7 +502,7 @@ class ControlChannel:
         self._rpc = rpc_context
         self.lease = lease
         self._client: ControlClient | None = None
-        """The connection; None while there is none."""
+        """The connection; None while it is not connected."""
         self._connected = Flag()
         """Set when the connection accepts queries, and when this is closed."""
         self._connected_at = 0.0
@@ -647,8 +647,9 @@ class Breaker(Service):
     closes when a probe succeeds.
 
     After the n-th failed probe the next one waits a random time between 0 and
-    ``base_seconds`` · 2ⁿ, at most :data:`CAP_SECONDS` (full jitter: nodes that
-    lost a peer do not all return at once). Never switches greenlets.
+    ``base_seconds`` · 2ⁿ, at most :data:`CAP_SECONDS`. The time is random so
+    that nodes that have lost a peer do not all return at once. Never switches
+    greenlets.
     """
 
     threshold: int
