@@ -220,7 +220,8 @@ class Pings:
             connection = poller.at(fd)
             if not isinstance(connection, Connection) or connection.state >= CLOSING:
                 continue
-            # Only before the login is last_seen above 0. A client that comes back
-            # would answer a ping before that in the name of its last session.
+            # Only before the login is last_seen above 0. A client that comes
+            # back would answer a ping before that in the name of its last
+            # session.
             if connection.encoding.dialect.pinged and not connection.last_seen:
                 yield connection

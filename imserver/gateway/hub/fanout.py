@@ -199,10 +199,10 @@ class Fanout:
         """Send to the addressed sessions of a user, or only to the sessions on
         one ``device`` (None: on all). Returns their number.
 
-        A session may subscribe to ``user:<user>``, or to the ``group:<id>`` that
-        ``event.channel`` names. Then it receives a publication of that channel
-        instead of a push. If ``event.channel`` names ``user:<user>``, sessions
-        that subscribe to it get nothing here, because they receive the
+        A session may subscribe to ``user:<user>``, or to the ``group:<id>``
+        that ``event.channel`` names. Then it receives a publication of that
+        channel instead of a push. If ``event.channel`` names ``user:<user>``,
+        sessions that subscribe to it get nothing here, because they receive the
         publication from their channel.
         """
         hub_app = self._apps.get(app)

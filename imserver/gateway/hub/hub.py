@@ -246,8 +246,9 @@ class Hub:
         return went_offline
 
     def join(self, app: App, connection: Connection, user: str, device: str) -> None:
-        """Make ``connection`` an addressed session of ``user``. Under the policy
-        ``newest`` the other sessions of the user are no longer addressed."""
+        """Make ``connection`` an addressed session of ``user``. Under the
+        policy ``newest`` the other sessions of the user are no longer
+        addressed."""
         self._begin(app, connection, user, device, JOIN)
         # The notices that already wait are not for the new session.
         if app.notices:

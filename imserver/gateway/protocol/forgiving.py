@@ -139,8 +139,8 @@ def has_nul(document: bytes) -> bool:
     except (ValueError, RecursionError):
         return True
 
-    # Without recursion, because a document may be deep. A tuple is an object, as
-    # pairs of key and value.
+    # Without recursion, because a document may be deep. A tuple is an object,
+    # as pairs of key and value.
     while pending:
         value = pending.pop()
         if isinstance(value, tuple):
@@ -315,8 +315,8 @@ class Fields(Struct, frozen=True, gc=False):
         return to, conversation
 
     def content(self) -> tuple[str, bytes]:
-        """The type and the bytes of a message content. It is the field ``text``,
-        or any JSON in the field ``data``."""
+        """The type and the bytes of a message content. It is the field
+        ``text``, or any JSON in the field ``data``."""
         kind = self.short_text("type", Limit.TYPE_BYTES)
         if "data" not in self.values:
             return kind or "text", self.text("text").encode()

@@ -111,8 +111,8 @@ def make_delta(before: bytes, after: bytes) -> bytes | None:
 
     A delta begins with the size of ``after`` and a line end. Then each part is
     either ``length@origin,`` (a copy from ``before``) or ``length:text`` (new
-    text). At the end is ``checksum;``. Both texts are UTF-8, and so is the delta,
-    because it splits no character. Never switches greenlets.
+    text). At the end is ``checksum;``. Both texts are UTF-8, and so is the
+    delta, because it splits no character. Never switches greenlets.
     """
     if max(len(before), len(after)) > MAX_BYTES:
         return None
@@ -183,9 +183,9 @@ def _copies(before: bytes, after: bytes) -> list[tuple[int, int, int]]:
 
 
 def _end_of_copy(before: bytes, after: bytes, end: int, stop: int, gap: int) -> int:
-    """Extend a copy beyond its present ``end`` as far as the texts are equal, at
-    most up to ``stop``. Returns its new end. ``gap``: the position of the copy
-    in ``before`` minus its position in ``after``."""
+    """Extend a copy beyond its present ``end`` as far as the texts are equal,
+    at most up to ``stop``. Returns its new end. ``gap``: the position of the
+    copy in ``before`` minus its position in ``after``."""
     # First in large steps, then byte by byte.
     while True:
         next_end = end + _STEP
@@ -212,8 +212,8 @@ def _add(
 
 
 def _equal(one: bytes, other: bytes) -> int:
-    """How many first bytes of two texts are equal. Uses a binary search, because
-    a comparison of slices is fast."""
+    """How many first bytes of two texts are equal. Uses a binary search,
+    because a comparison of slices is fast."""
     low = 0
     high = min(len(one), len(other)) + 1
     while high - low > 1:

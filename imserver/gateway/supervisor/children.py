@@ -220,8 +220,8 @@ class Children(Service, dict=True):
             self._failed(slot, now, how)
             return
 
-        # A child that has not served yet is ended by the signal itself. That is no
-        # failure.
+        # A child that has not served yet is ended by the signal itself. That is
+        # no failure.
         if code and slot.status.marks.started:
             self.bad_ends += self.ending
             self.report(

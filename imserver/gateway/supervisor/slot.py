@@ -48,9 +48,9 @@ class NodeMarks(NamedTuple):
 
 RUSH_SECONDS: Final = 0.1
 """The least time for which new connections go to the same few nodes. Between
-this time and :data:`_LONGEST_SECONDS`, other nodes are chosen as soon as each of
-the few has got half as many connections as a node has on average. So nodes are
-filled evenly, however many connections come."""
+this time and :data:`_LONGEST_SECONDS`, other nodes are chosen as soon as each
+of the few has got half as many connections as a node has on average. So nodes
+are filled evenly, however many connections come."""
 _LONGEST_SECONDS: Final = 0.5
 """The longest time for which new connections go to the same few nodes."""
 _COUNT_SECONDS: Final = 1.0
@@ -326,9 +326,10 @@ class SlotState(Enum):
 
 
 class Slot:
-    """The place of one child, which stays when the child is replaced. Owner: the
-    supervisor. ``number`` counts from 0, and decides the ports of the child.
-    ``name``: the id of its node. ``pid``: of the child; 0: it has no child."""
+    """The place of one child, which stays when the child is replaced. Owner:
+    the supervisor. ``number`` counts from 0, and decides the ports of the
+    child. ``name``: the id of its node. ``pid``: of the child; 0: it has no
+    child."""
 
     def __init__(self, number: int, name: str, listeners: Listeners) -> None:
         self.number = number

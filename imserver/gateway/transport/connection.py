@@ -84,10 +84,10 @@ class Encoding:
     """How the frames of a connection are read and made.
 
     ``dialect``: of the connection. ``serve``: the function that serves its
-    messages. ``limit_bytes``: the size of the largest message. ``deflate_bits``:
-    the deflate window of the client; 0: messages are not compressed.
-    Connections with equal properties share one instance, so a broadcast is
-    encoded once per encoding.
+    messages. ``limit_bytes``: the size of the largest message.
+    ``deflate_bits``: the deflate window of the client; 0: messages are not
+    compressed. Connections with equal properties share one instance, so a
+    broadcast is encoded once per encoding.
     """
 
     __slots__ = (
@@ -509,8 +509,8 @@ class Connection(Writer):
         self.send_frame(self.encoding.ping_frame)
 
     def probe(self, data: bytes) -> None:
-        """Send a ping with at most 125 bytes of data. The client repeats them in
-        its pong, which :attr:`ConnectionContext.ponged` gets."""
+        """Send a ping with at most 125 bytes of data. The client repeats them
+        in its pong, which :attr:`ConnectionContext.ponged` gets."""
         if self.is_open:
             self.send_frame(frames.encode(data, Opcode.PING))
 

@@ -45,7 +45,8 @@ page."""
 _LOGGED_CHARACTERS: Final = 100
 """How many characters of a header's value a log message repeats."""
 _REMEMBERED_PAGES: Final = 100
-"""How many refused pages are remembered, so that each is logged once a minute."""
+"""How many refused pages are remembered, so that each is logged once a
+minute."""
 _NONCE_BYTES: Final = 16
 """Size of a client's key in a handshake (RFC 6455 section 4.1)."""
 _HOST: Final = re.compile(
@@ -254,8 +255,8 @@ class Origins:
         return OPAQUE
 
     def allows(self, origin: str, dialect: str) -> bool:
-        """Whether pages of the host ``origin`` (``""``: an own page, or no page)
-        may connect by a dialect, for requests without an app."""
+        """Whether pages of the host ``origin`` (``""``: an own page, or no
+        page) may connect by a dialect, for requests without an app."""
         if not origin or self._any or origin in self._own:
             return True
         return not self.demo and dialect in self.open_dialects
@@ -307,7 +308,8 @@ class Head(Struct, frozen=True):
     ``version``: of HTTP, such as ``1.1``. ``host`` and ``port``: the address
     from which the request came. ``query``: the text after the ``?``. ``bare``:
     the dialect that the listener has for clients whose query names no dialect;
-    ``""``: such clients have no dialect. ``body``: the body of a request for a stream.
+    ``""``: such clients have no dialect. ``body``: the body of a request for a
+    stream.
     """
 
     method: str

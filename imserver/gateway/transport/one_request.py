@@ -186,8 +186,8 @@ class OneRequestHandler(WSGIHandler):
         """Serve a request. Returns True if the connection stays open, or a
         tuple (status, whole response) if pywsgi refuses the request."""
         result = super().handle_one_request()
-        # pywsgi answers 414 if a line has over 8 KiB. Here that is a head that is
-        # too large.
+        # pywsgi answers 414 if a line has over 8 KiB. Here that is a head that
+        # is too large.
         is_too_long = isinstance(result, tuple) and result[0] == "414"
         if is_too_long:
             return ("431", problem_response(Problems.HEADERS_TOO_LARGE))
@@ -235,9 +235,9 @@ class OneRequestHandler(WSGIHandler):
         """Disabled: the application has its own request log."""
 
     def _write_with_headers(self, data: bytes) -> None:
-        """Write the headers and the first part of the body in one write. Nagle's
-        algorithm would delay the second of two writes, and they would take
-        twice as many system calls."""
+        """Write the headers and the first part of the body in one write.
+        Nagle's algorithm would delay the second of two writes, and they would
+        take twice as many system calls."""
         self._parts = []
         try:
             super()._write_with_headers(data)  # type: ignore[misc]

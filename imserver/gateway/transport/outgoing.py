@@ -446,8 +446,9 @@ class PublicRequests(Outgoing):
         headers: dict[str, str],
         answer_bytes: int,
     ) -> tuple[int, bytes, Mapping[str, str]]:
-        """Send a request to a URL that is checked first, over an idle connection
-        if there is one. Has no time limit. Raises :class:`Unreachable`."""
+        """Send a request to a URL that is checked first, over an idle
+        connection if there is one. Has no time limit. Raises
+        :class:`Unreachable`."""
         try:
             parts = check_url(url, self._allow_loopback, self._pages)
             request = _request_of(method, parts, headers, body)
@@ -485,8 +486,8 @@ class PublicRequests(Outgoing):
         return status, bytes(answer.body), answer.headers
 
     def _add_idle(self, origin: str, sock: socket.socket) -> None:
-        """Keep a connection for the next request to its origin. If there are too
-        many connections or origins, some are closed."""
+        """Keep a connection for the next request to its origin. If there are
+        too many connections or origins, some are closed."""
         # Taken out and put back, so that the origin comes last.
         idle = self._idle.pop(origin, [])
         self._idle[origin] = idle

@@ -271,8 +271,8 @@ class EpollPoller(Readers):
         them."""
         ready = self.ready
         parked_by_fd = self._parked
-        # Sockets that are still in the queue are reported again, but must not be
-        # queued twice. Nearly always the queue is empty.
+        # Sockets that are still in the queue are reported again, but must not
+        # be queued twice. Nearly always the queue is empty.
         queued = {id(parked) for parked in ready} if ready else ()
         for fd, events in self._epoll.poll(0, _EVENTS_PER_TURN):
             parked = parked_by_fd[fd]

@@ -151,9 +151,9 @@ class Stream(Connection):
 
 
 class StreamPath(Struct, frozen=True):
-    """A path of streams. ``method``: of its requests. ``open``: begins or closes
-    a stream; may switch greenlets. ``refuse(request, address of the client,
-    close code)``: makes the response that refuses a request."""
+    """A path of streams. ``method``: of its requests. ``open``: begins or
+    closes a stream; may switch greenlets. ``refuse(request, address of the
+    client, close code)``: makes the response that refuses a request."""
 
     method: str
     open: Callable[[Stream, Head], None]

@@ -128,8 +128,8 @@ class LeaseTable:
         return changed
 
     def _set(self, live: Mapping[int, Lease], remaining: Mapping[int, Lease]) -> None:
-        """Set the live leases. A lease in ``remaining`` that is not live becomes
-        overdue, unless its node has joined again with another epoch.
+        """Set the live leases. A lease in ``remaining`` that is not live
+        becomes overdue, unless its node has joined again with another epoch.
         ``remaining``: the leases of nodes that were reachable, and have not
         left."""
         live_nodes = {lease.node for lease in live.values()}
@@ -189,7 +189,8 @@ class LeaseKeeper(Service):
     """Milliseconds of Redis's clock at second 0 of :func:`clock`, or a little
     more."""
     _until: float = 0.0
-    """Time of :func:`clock` at which the lease expires; 0: there is no lease."""
+    """Time of :func:`clock` at which the lease expires; 0: there is no
+    lease."""
     _renewed_at: float = 0.0
     """Time of the last renewal; minus infinity: renew at the next refresh."""
     _listed_at: float = 0.0

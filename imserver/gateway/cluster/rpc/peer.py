@@ -642,9 +642,9 @@ _MAX_DOUBLINGS: Final = 30
 
 
 class Breaker(Service):
-    """Circuit breaker: lets all calls pass until ``threshold`` failures in a row
-    open it. While it is open, it lets one call at a time pass as a probe, and
-    closes when a probe succeeds.
+    """Circuit breaker: lets all calls pass until ``threshold`` failures in a
+    row open it. While it is open, it lets one call at a time pass as a probe,
+    and closes when a probe succeeds.
 
     After the n-th failed probe the next one waits a random time between 0 and
     ``base_seconds`` · 2ⁿ, at most :data:`CAP_SECONDS`. The time is random so

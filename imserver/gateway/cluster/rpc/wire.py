@@ -416,9 +416,9 @@ class SocketFull(Exception):
 
 
 class ZmqSocket:
-    """A ZeroMQ socket under gevent. Only one greenlet may receive. Sending never
-    waits. ``on_writable`` is called when the socket may accept messages again;
-    it must not wait."""
+    """A ZeroMQ socket under gevent. Only one greenlet may receive. Sending
+    never waits. ``on_writable`` is called when the socket may accept messages
+    again; it must not wait."""
 
     def __init__(
         self,
