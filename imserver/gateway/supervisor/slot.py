@@ -428,7 +428,8 @@ class Slot:
 PORTS_PER_NODE: Final = 2
 """How many RPC ports a node has. The first one is in its id."""
 LAST_PORT: Final = 65535
-#: Settings that need a full restart: the supervisor has already applied them, or all processes must agree on them.
+# Settings that need a full restart, by section: the supervisor has already
+# applied them, or all processes must agree on them.
 _FIXED: Final = {
     "app": ("log_file", "http_port", "websocket_port", "rpc_port"),
     "server": (

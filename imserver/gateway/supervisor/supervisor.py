@@ -413,8 +413,9 @@ def preload_modules(config: Config) -> None:
 
     features = load_features(config)
     all_features = with_core(features)
+    forks = True  # so the views also load the modules of first requests
     for feature in all_features:
         if feature.views is not None:
-            feature.views(True)
+            feature.views(forks)
         feature.metrics()
     servers.api_table_of(all_features, declarations_of(features))

@@ -403,6 +403,28 @@ def accept_token(key: str) -> str:
     return b64encode(digest).decode()
 
 
+def _refusal_of(head: Head) -> Refusal | None:
+    """The answer to an upgrade request that is not valid (RFC 6455 section
+    4.2.1); None if it is valid."""
+    headers = head.headers
+    has_body = (
+        "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
+    )
+    if head.method != "GET" or has_body or head.version != "1.1":
+        return Refusal(Problems.BAD_REQUEST)
+    if headers.get("sec-websocket-version") != "13":
+        return Refusal(Problems.VERSION_REQUIRED, (("Sec-WebSocket-Version", "13"),))
+    try:
+        nonce = binascii.a2b_base64(
+            headers.get("sec-websocket-key", ""), strict_mode=True
+        )
+    except ValueError:
+        nonce = b""
+    if len(nonce) != _NONCE_BYTES:
+        return Refusal(Problems.BAD_REQUEST)
+    return None
+
+
 def host_of(peer: str) -> str:
     """The host in a ``peer`` (``"address:port"``), without the brackets of
     IPv6. The peer of a request may have no port."""
@@ -462,31 +484,12 @@ class Gate:
         read that code.
         """
         headers = head.headers
-        path: DialectPath | Choose | HttpProblem | None
-        path = self.paths.get(head.path) or self.paths.get(pattern_of(head.path))
-        if path is not None and not isinstance(path, DialectPath):
-            path = path(head)
-        if path is None:
-            return Refusal(Problems.NOT_FOUND)
+        path = self._path_of(head)
         if isinstance(path, HttpProblem):
             return Refusal(path)
-
-        has_body = (
-            "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
-        )
-        if head.method != "GET" or has_body or head.version != "1.1":
-            return Refusal(Problems.BAD_REQUEST)
-        if headers.get("sec-websocket-version") != "13":
-            return Refusal(
-                Problems.VERSION_REQUIRED, (("Sec-WebSocket-Version", "13"),)
-            )
-        key = headers.get("sec-websocket-key", "")
-        try:
-            nonce = binascii.a2b_base64(key, strict_mode=True)
-        except ValueError:
-            nonce = b""
-        if len(nonce) != _NONCE_BYTES:
-            return Refusal(Problems.BAD_REQUEST)
+        refusal = _refusal_of(head)
+        if refusal is not None:
+            return refusal
 
         peer, origin, close_code = self.check_client(head, path.dialect)
         extension = ""
@@ -506,7 +509,7 @@ class Gate:
             )
             self._encodings[path.dialect, bits] = encoding
         return Admission(
-            accept=accept_token(key),
+            accept=accept_token(headers["sec-websocket-key"]),
             encoding=encoding,
             peer=peer,
             head=head,
@@ -516,6 +519,19 @@ class Gate:
             origin=origin,
             subprotocol=path.subprotocol,
         )
+
+    def _path_of(self, head: Head) -> DialectPath | HttpProblem:
+        """The dialect on the path of a request, or the error that refuses the
+        request."""
+        path = self.paths.get(head.path) or self.paths.get(pattern_of(head.path))
+        if path is None:
+            return Problems.NOT_FOUND
+        if isinstance(path, DialectPath):
+            return path
+        chosen = path(head)
+        if chosen is None:
+            return Problems.NOT_FOUND
+        return chosen
 
     def check_client(self, head: Head, dialect: Dialect) -> tuple[str, str, int]:
         """Check the client that requests a connection with this dialect.

@@ -155,6 +155,9 @@ except AttributeError:  # not Linux
     EPOLL = None
 
 
+_WATCH_READABLE: Final = 1
+_WATCH_WRITABLE: Final = 2
+"""The events of gevent's loop for a watcher of a descriptor."""
 _EVENTS_PER_TURN: Final = 512
 _HUNG_UP_PER_TURN: Final = 64
 """How many sockets with an ended peer are served in a turn. The limit keeps a
@@ -183,7 +186,7 @@ class EpollPoller(Readers):
         self._epoll = EPOLL()
         self._parked: list[Parked | None] = []
         self._hung_up: deque[Parked] = deque()
-        self._watcher = loop.io(self._epoll.fileno(), 1)
+        self._watcher = loop.io(self._epoll.fileno(), _WATCH_READABLE)
         self._watcher.start(self._poll)
         self._later = loop.timer(0.0)
 
@@ -349,8 +352,8 @@ class WatcherPoller(Readers):
         """The objects whose sockets became readable in this turn."""
 
     def add(self, parked: Parked) -> None:
-        reading = self._loop.io(parked.fd, 1)
-        writing = self._loop.io(parked.fd, 2)
+        reading = self._loop.io(parked.fd, _WATCH_READABLE)
+        writing = self._loop.io(parked.fd, _WATCH_WRITABLE)
         self._watchers[parked.fd] = (parked, reading, writing)
         self.highest = max(self.highest, parked.fd)
         reading.start(self._readable, parked.fd)

@@ -184,6 +184,15 @@ class Streams(Service):
     def _row(self, path: str) -> StreamPath | None:
         return self.paths.get(path) or self.paths.get(pattern_of(path))
 
+    def _limit_silence(self, sock: _socket.socket) -> None:
+        """Let Linux end a connection whose peer acknowledges nothing for
+        ``silent_seconds``."""
+        option = getattr(_socket, "TCP_USER_TIMEOUT", None)
+        if option is None or sock.family == getattr(_socket, "AF_UNIX", None):
+            return
+        seconds = min(self.silent_seconds, _LONGEST_SILENCE_SECONDS)
+        sock.setsockopt(_socket.IPPROTO_TCP, option, int(seconds * _SECOND_MS))
+
     def adopt(self, sock: _socket.socket, head: Head, before: bytes = b"") -> None:
         """Make a stream of the socket of a request, and open or refuse it.
         ``before``: bytes to write first. May switch greenlets."""
@@ -214,12 +223,7 @@ class Streams(Service):
             stream.close(CloseCode.NOT_ALLOWED)
             return
 
-        # Lets Linux end a connection whose peer acknowledges nothing.
-        option = getattr(_socket, "TCP_USER_TIMEOUT", None)
-        if option is not None and sock.family != getattr(_socket, "AF_UNIX", None):
-            seconds = min(self.silent_seconds, _LONGEST_SILENCE_SECONDS)
-            sock.setsockopt(_socket.IPPROTO_TCP, option, int(seconds * _SECOND_MS))
-
+        self._limit_silence(sock)
         self.metrics.streams += 1
         stream.reading = True
         try:

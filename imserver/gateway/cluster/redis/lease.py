@@ -317,14 +317,7 @@ class LeaseKeeper(Service):
             reply
         )
         self._redis_ms = int(ms) - began * SECOND_MS
-        # Redis has read its clock at some time within the round trip. If that
-        # time lies between the two times of this node, the clocks agree, and
-        # both differences are 0.
-        redis_time = (EPOCH_MS + int(ms)) / SECOND_MS
-        ahead = max(began_unix - redis_time, 0.0)
-        behind = min(time.time() - redis_time, 0.0)
-        self.clock_seconds = ahead + behind
-
+        self.clock_seconds = _clock_difference(int(ms), began_unix, time.time())
         changed = self.table.update(version, last_epoch, dead_epochs, lives, left)
         self._replaced_seen = replaced
         self.cleans_up = bool(cleans_up)
@@ -429,6 +422,20 @@ class LeaseKeeper(Service):
         if isinstance(reply, ErrorReply):
             raise RedisUnavailable(f"command refused: {reply}", refused=True)
         return reply
+
+
+def _clock_difference(redis_ms: int, began: float, ended: float) -> float:
+    """How many seconds the clock of this node is ahead of the clock of Redis,
+    or behind it (negative).
+
+    Redis has read its clock, ``redis_ms``, at some time within a round trip.
+    The trip ``began`` and ``ended`` at Unix times of this node. If the time of
+    Redis lies between them, the clocks agree, and the result is 0.
+    """
+    redis_time = (EPOCH_MS + redis_ms) / SECOND_MS
+    ahead = max(began - redis_time, 0.0)
+    behind = min(ended - redis_time, 0.0)
+    return ahead + behind
 
 
 def written_key(what: Literal["buckets", "channel-buckets"], epoch: int) -> str:

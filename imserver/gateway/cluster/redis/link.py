@@ -145,18 +145,7 @@ def connect(address: RedisAddress, seconds: float) -> DirectSocket:
         port = 0
 
     try:
-        sock = open_socket(host, port, seconds)
-        try:
-            if address.tls:
-                from imserver.gateway.cluster.redis import tls
-
-                secured = tls.TlsSocket(sock, tls.context_of(options), host)
-                sock = secured  # so that it is closed if the handshake fails
-                secured.shake_hands()
-            _log_in(sock, options)
-        except BaseException:
-            sock.close()
-            raise
+        return _open(address, host, port, seconds)
     except TimeoutError:
         raise RedisUnavailable("Timeout connecting to server", late=True) from None
     except (OSError, ValueError) as error:
@@ -166,6 +155,24 @@ def connect(address: RedisAddress, seconds: float) -> DirectSocket:
         raise RedisUnavailable(
             f"Error {error.args[0]} connecting to {where}.{why}"
         ) from None
+
+
+def _open(address: RedisAddress, host: str, port: int, seconds: float) -> DirectSocket:
+    """Connect to one server, agree on TLS if the address has it, and log in.
+    Switches greenlets. Raises RedisUnavailable, OSError and ValueError."""
+    sock = open_socket(host, port, seconds)
+    try:
+        if address.tls:
+            from imserver.gateway.cluster.redis import tls
+
+            context = tls.context_of(address.options)
+            secured = tls.TlsSocket(sock, context, host)
+            sock = secured  # so that it is closed if the handshake fails
+            secured.shake_hands()
+        _log_in(sock, address.options)
+    except BaseException:
+        sock.close()
+        raise
     return sock
 
 

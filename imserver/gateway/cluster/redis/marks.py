@@ -186,7 +186,9 @@ class OtherMarks:
             pairs = zip(expected, marks, strict=True)
             epochs = [epoch for epoch, mark in pairs if mark is None]
             if epochs:
-                unmarked[key] = tuple([SessionRef(epoch, 0, 0) for epoch in epochs])
+                unmarked[key] = tuple(
+                    [SessionRef(epoch, id=0, number=0) for epoch in epochs]
+                )
                 self._proven.discard(key)
                 self.are_all_proven = False
             elif expected == self._expected:

@@ -2,7 +2,14 @@
 again, and cleans up after dead nodes."""
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import (
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from itertools import islice
 from time import monotonic
 from typing import Any, Final, Literal, TypeVar
@@ -120,24 +127,30 @@ class DeadNodeCleanup(Service):
             users += self._clean_app(app, buckets, epochs, nodes)
 
         # Only now, because an interrupted cleanup has to find the epochs again.
-        commands: list[Command] = [
-            ("DEL", written_key("buckets", epoch)) for epoch in epochs
-        ]
-        commands.append(("HDEL", DEAD_EPOCHS, *epochs))
-        commands.append(("DEL", CLEANER))
-        # A node may have joined again with another epoch.
-        dead = [node for node in nodes if not is_live(node)]
-        if dead:
-            addresses = [nodes[node] for node in dead]
-            commands.append(("HDEL", SERVERS, *dead))
-            commands.append(("HDEL", ACTION_SERVERS, *addresses))
-        _execute_paced(self.pipeline, commands)
+        dead = {node: address for node, address in nodes.items() if not is_live(node)}
+        self._forget_epochs(epochs, dead)
         if users or nodes:
             log.info(
                 "dead-node cleanup: %d users of %s marked offline",
                 users,
                 ", ".join(sorted(nodes)),
             )
+
+    def _forget_epochs(
+        self, epochs: Collection[int], dead_nodes: Mapping[str, str]
+    ) -> None:
+        """Delete the records about these epochs, and remove dead nodes from the
+        lists of servers. ``dead_nodes``: nodes that have not joined again with
+        another epoch → address of their client port."""
+        commands: list[Command] = [
+            ("DEL", written_key("buckets", epoch)) for epoch in epochs
+        ]
+        commands.append(("HDEL", DEAD_EPOCHS, *epochs))
+        commands.append(("DEL", CLEANER))
+        if dead_nodes:
+            commands.append(("HDEL", SERVERS, *dead_nodes))
+            commands.append(("HDEL", ACTION_SERVERS, *dead_nodes.values()))
+        _execute_paced(self.pipeline, commands)
 
     def _clean_channels(self, epochs: Collection[int]) -> None:
         """Remove dead epochs from the channels in the buckets that they have

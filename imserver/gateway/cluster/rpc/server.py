@@ -242,7 +242,7 @@ class Rpc:
     def kill(self) -> None:
         """End at once; queued items are lost. Never waits."""
         if self._running:
-            self._end(0)
+            self._end(linger_ms=0)
             self._terminate()
 
     def _terminate(self) -> AsyncResult[None]:

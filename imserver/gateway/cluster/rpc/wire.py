@@ -371,6 +371,8 @@ class ControlClient(zerorpc.Client):  # type: ignore[misc]
 
 MESSAGE_BYTES: Final = 2_000_000
 """Largest message; ZeroMQ ends a connection that announces more."""
+_READABLE: Final = 1
+"""The event of gevent's loop that a descriptor is readable."""
 PARTS: Final = 16
 """A message with more parts is malformed; the longest valid one, a ZAP request,
 has 9."""
@@ -432,7 +434,7 @@ class ZmqSocket:
         self._turn = 0
         """Messages received since the receiver last let others run."""
         descriptor: int = self.socket.getsockopt(zmq.FD)  # type: ignore[assignment]
-        self._watcher = get_hub().loop.io(descriptor, 1)
+        self._watcher = get_hub().loop.io(descriptor, _READABLE)
         self._watcher.start(self.update_events)
 
     def connect(self, endpoint: str) -> None:
