@@ -34,10 +34,11 @@ port."""
 class Lease(Struct, frozen=True):
     """One epoch of a node, as other nodes see it.
 
-    ``node`` is ``ip:rpcPort``; ``control`` and ``data`` are its RPC addresses
-    (``tcp://ip:port``); ``host`` names its machine; ``fingerprint`` identifies
-    its secret; ``version`` is the version of the RPC. ``connections``,
-    ``counts`` (users by app) and ``draining`` are as of the last renewal.
+    ``node`` is the id of the node, ``ip:rpcPort``. ``control`` and ``data`` are
+    its RPC addresses (``tcp://ip:port``). ``host`` names its machine.
+    ``fingerprint`` identifies its secret. ``version`` is the version of the
+    RPC. ``connections``, ``counts`` (users by app) and ``draining`` are as of
+    the last renewal.
     """
 
     node: str

@@ -4,8 +4,9 @@ Keys (an ``app`` and ``user`` as they are, ``bucket`` = crc32 of the user modulo
 16384):
 
 ``imserver:users:{app:bucket}``
-    Hash. Field user → its addressed sessions, ``epoch.id.number[.device]`` separated by commas (field
-    name behind ``=`` if it begins with ``=`` or ``#``). Field ``#`` → last number given.
+    Hash. Field user → the addressed sessions of the user, ``epoch.id.number[.device]`` separated by commas.
+    A field has ``=`` before the name of the user if the name is empty or begins with ``=`` or ``#``.
+    Field ``#`` → the last number that a session got.
 ``imserver:channels:{app:bucket}``
     Hash. Field channel → the nodes with members in it, ``epoch.members`` separated by commas (bucket =
     crc32 of the channel modulo 1024).
@@ -17,15 +18,20 @@ Keys (an ``app`` and ``user`` as they are, ``bucket`` = crc32 of the user modulo
     Hash: how many attempts there were under a name (``count``), as of a time (``since``).
 ``imserver:values:digest``
     String: a temporary value (:class:`imserver.gateway.cluster.registry.LocalValues`).
-``{imserver}:leases``, ``{imserver}:lease-data``, ``{imserver}:dead-epochs``
-    Sorted set epoch → end of the lease; hashes epoch → lease as JSON, of live epochs and of dead ones that
-    may have left data in the buckets.
-``{imserver}:epoch``, ``{imserver}:version``
-    The last epoch; a number that grows with every change of a lease.
+``{imserver}:leases``
+    Sorted set: epoch → end of its lease.
+``{imserver}:lease-data``
+    Hash: a live epoch → its lease as JSON.
+``{imserver}:dead-epochs``
+    Hash: a dead epoch that may have left data in the buckets → its lease as JSON.
+``{imserver}:epoch``
+    The last epoch.
+``{imserver}:version``
+    A number that grows with every change of a lease.
 ``{imserver}:life``
-    Hash: ``life`` of the data, a name that is never given twice; ``run`` and ``replication``, the ids of the
-    server that has it; a field for each id of a server that had it.
-``{imserver}:registered``, in a Redis Cluster ``imserver:registered:n``, of which each master has some
+    Hash: ``life`` of the data, a name that is never given twice. ``run`` and ``replication``: the ids of the
+    server that has the data. There is also a field for each id of a server that had the data.
+``{imserver}:registered``, in a Redis Cluster ``imserver:registered:n`` with some numbers on each master
     Hash: the marks. Field epoch → ``1``: that node has registered all its sessions since the hash began.
     ``life``, ``run`` and ``replication`` as above: a hash begins anew when its server may have lost data.
 ``{imserver}:left``
@@ -41,9 +47,9 @@ Keys (an ``app`` and ``user`` as they are, ``bucket`` = crc32 of the user modulo
 ``{imserver}:replaced:epoch``
     List: sessions of that epoch that are no longer addressed.
 
-One script touches keys of one slot, so all of it works in a Redis Cluster; only
-there the record of a user and the list of replaced sessions are written by
-commands of their own. Times are milliseconds since 2026, by Redis's clock.
+A script uses only keys of one slot, so that it works in a Redis Cluster. There,
+the record of a user and the list of replaced sessions are written by commands
+of their own. Times are milliseconds since 2026, by Redis's clock.
 Numbers of new sessions, and epochs, are never below the current time. So if
 Redis loses its data, or returns with older data, new numbers are still above
 all earlier ones.
@@ -78,18 +84,19 @@ TEXT_OF: Final[dict[str, str]] = {}
 SECOND_MS: Final = 1000
 """Milliseconds of a second."""
 EPOCH_MS: Final = 1_767_225_600_000
-"""The begin of 2026, in Unix milliseconds: scripts count from there."""
+"""The beginning of 2026 in Unix milliseconds. Scripts count from there."""
 
 
 def script(text: str) -> str:
-    """Add a script; returns its hash."""
+    """Add a script to :data:`TEXT_OF`, and return its hash."""
     digest = sha1(text.encode(), usedforsecurity=False).hexdigest()
     TEXT_OF[digest] = text
     return digest
 
 
 def timed_script(text: str) -> str:
-    """Add a script that knows the current time; returns its hash."""
+    """Add a script that may use the current time ``now`` and the function
+    ``text(number)``. Returns its hash."""
     return script(f"""
 local time = redis.call('TIME')
 local now = time[1] * 1000 - {EPOCH_MS} + math.floor(time[2] / 1000)
@@ -100,12 +107,13 @@ local function text(number) return string.format('%.0f', number) end
 # --- presence -----------------------------------------------------------------
 
 BEGIN: Final = timed_script("""
--- KEYS: bucket, and the user's record if it is to be written here.
--- ARGV: field, epoch, id, device, policy, number (0: give one), ',dead epochs,',
---       ',epoch.id of the known dead,', record, its seconds,
---       prefix of the lists of replaced sessions, what stands in them after the id,
---       when the session began, and for how many milliseconds it counts as one that begins now.
--- Returns 1, number, replaced | 2, refused by these | 3 (superseded).
+-- Registers a session.
+-- KEYS: bucket, and the user's record if this script is to write it.
+-- ARGV: 1 field, 2 epoch, 3 id, 4 device, 5 policy, 6 number (0: the session gets one), 7 ',dead epochs,',
+--       8 ',epoch.id of sessions that are known to be dead,', 9 record, 10 seconds for which it stays,
+--       11 prefix of the lists of replaced sessions ('': do not write them), 12 their entry after the id,
+--       13 when the session began, 14 for how many milliseconds it counts as one that begins now.
+-- Returns {1, number, replaced sessions}, or {2, sessions that refuse it}, or {3} if it is superseded.
 local field, epoch, id, device, policy = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local number = tonumber(ARGV[6])
 local unnumbered, began = number == 0, tonumber(ARGV[13])
@@ -158,9 +166,11 @@ return {1, text(number), table.concat(places, ',')}
 """)
 
 END: Final = timed_script("""
--- KEYS: bucket, and the user's record if it is to be written here.
--- ARGV: field, epoch, id, ',dead epochs,', record, its seconds.
--- Returns 1: nobody is left | 0: others are, or it was not there | 2: neither it nor anybody was there.
+-- Unregisters a session.
+-- KEYS: bucket, and the user's record if this script is to write it.
+-- ARGV: field, epoch, id, ',dead epochs,', record, seconds for which it stays.
+-- Returns 1 if the user has no session left, 2 if the session was not there and the user has no other one,
+-- and 0 if the user has other sessions.
 local kept, mine = {}, false
 for place in string.gmatch(redis.call('HGET', KEYS[1], ARGV[1]) or '', '[^,]+') do
   local e, i = string.match(place, '^(%d+)%.(%d+)')
@@ -186,6 +196,7 @@ return 1
 """)
 
 CLEAN_BUCKET: Final = timed_script("""
+-- Removes the sessions of dead epochs.
 -- KEYS: bucket. ARGV: ',dead epochs,'. Returns the fields of users who have no session any more.
 local all = redis.call('HGETALL', KEYS[1])
 local gone, left = {}, 0
@@ -215,8 +226,10 @@ return gone
 """)
 
 ATTEMPT: Final = timed_script("""
--- KEYS: attempts under a name. ARGV: how many there may be, milliseconds after which each is forgotten,
--- how many to count (negative: to take back; 0: only look for one). Returns 0, or the milliseconds to wait.
+-- Counts attempts under a name.
+-- KEYS: the attempts. ARGV: how many there may be, milliseconds after which each is forgotten, how many to
+--       count (negative: take these back; 0: count none, but ask whether one could be counted).
+-- Returns 0, or the milliseconds until the attempts could be counted.
 local most, each, weight = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local found = redis.call('HMGET', KEYS[1], 'count', 'since')
 local count = math.max(0, tonumber(found[1] or '0') - (now - tonumber(found[2] or '0')) / each)
@@ -234,7 +247,8 @@ return 0
 """)
 
 REPLACE_RECORD: Final = script("""
--- KEYS: a user's record. ARGV: what it was when it was read, what it shall be.
+-- Replaces a user's record, if it has not changed since it was read.
+-- KEYS: the record. ARGV: its old value, its new value. Returns 1 if it was replaced, else 0.
 if redis.call('GET', KEYS[1]) == ARGV[1] then
   redis.call('SET', KEYS[1], ARGV[2], 'KEEPTTL')
   return 1
@@ -245,6 +259,7 @@ return 0
 # --- channels -----------------------------------------------------------------
 
 ENTER_CHANNEL: Final = script("""
+-- Sets how many members a channel has on a node.
 -- KEYS: bucket. ARGV: channel, epoch, members (0: none any more), ',dead epochs,'.
 -- Returns how many other nodes have members.
 local kept = {}
@@ -264,6 +279,7 @@ return others
 """)
 
 CLEAN_ROOMS: Final = script("""
+-- Removes dead epochs from the channels.
 -- KEYS: bucket. ARGV: ',dead epochs,'. Returns how many channels had members there.
 local all, hits = redis.call('HGETALL', KEYS[1]), 0
 for k = 1, #all, 2 do
@@ -290,8 +306,9 @@ return hits
 # --- message ids --------------------------------------------------------------
 
 CLAIM: Final = script("""
--- KEYS: the message id. ARGV: token, milliseconds.
--- Returns who has it: this token, another one, or '1' (accepted).
+-- Claims a message id, if it is free.
+-- KEYS: the message id. ARGV: token, milliseconds for which the claim holds.
+-- Returns who has the id: this token, another token, or '1' if the id was accepted.
 local holder = redis.call('GET', KEYS[1])
 if holder then return holder end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
@@ -299,6 +316,7 @@ return ARGV[1]
 """)
 
 RELEASE: Final = script("""
+-- Releases a message id, if this token has it.
 -- KEYS: the message id. ARGV: token.
 if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end
 return 0
@@ -518,8 +536,8 @@ return 1
 
 
 def lease_keys(epoch: int) -> tuple[int | str, ...]:
-    """The number of KEYS of the lease scripts, and these, for an epoch (0: none
-    yet). All are in one slot."""
+    """The number of the KEYS of the lease scripts, followed by these keys. All
+    keys are in one slot. ``epoch``: of the node; 0 before it has joined."""
     keys = (
         LEASES,
         LEASE_DATA,

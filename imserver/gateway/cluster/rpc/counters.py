@@ -38,8 +38,8 @@ class RpcCounters(Struct, gc=False):
     encryption."""
     bytes_received: int = 0
     dropped: int = 0
-    """Items accepted by ``send`` whose peer's lease ended, or left when this
-    node stopped."""
+    """Items that ``send`` had accepted, but that were dropped: the lease of the
+    peer ended, or this node stopped."""
     overflows: int = 0
     """Items refused because the send queue was full, or one item was too
     large."""
@@ -66,8 +66,8 @@ class RpcCounters(Struct, gc=False):
     answered: int = 0
     """Queries of other nodes that this node answered."""
     busy: int = 0
-    """Queries of other nodes that were refused because too many were being
-    answered."""
+    """Queries of other nodes that this node refused, because it was answering
+    too many."""
     breaker_opens: int = 0
     restarts: int = 0
     """Number of restarts of a receiver. Above 0: a defect."""
