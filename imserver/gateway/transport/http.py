@@ -283,7 +283,7 @@ class HttpConnection(Writer):
             # half.
             if poller.at(self.fd) is not self:
                 poller.take(self)
-            poller.watch_writable(self, True)
+            poller.watch_writable(self, wanted=True)
             self._answers_read = Flag()
             self._answers_read.wait()
             self._answers_read = None

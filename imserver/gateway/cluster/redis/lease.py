@@ -97,32 +97,30 @@ class LeaseTable:
         version: bytes,
         last_epoch: bytes,
         dead_epochs: Sequence[bytes],
-        lives: Sequence[bytes],
-        left: Collection[bytes],
+        live_leases: Sequence[bytes],
+        left_epochs: Collection[bytes],
     ) -> bool:
         """Apply values from the reply of :data:`RENEW`. Returns whether the set
         of live epochs has changed.
 
-        ``lives``: the live leases as epoch, JSON, epoch, JSON and so on; empty
-        if they have not changed since ``version``. ``left``: the epochs of
-        nodes that have ended in good order.
+        ``live_leases``: epoch, lease as JSON, epoch, lease and so on; empty if
+        they have not changed since the last refresh. ``left_epochs``: the
+        epochs of nodes that have ended in good order.
         """
         self.version = version
         self.last_epoch = int(last_epoch)
         self.dead_epochs = tuple(int(epoch) for epoch in dead_epochs)
-        if not lives:
+        if not live_leases:
             return False
 
         live = {}
-        for epoch, data in zip(lives[::2], lives[1::2], strict=True):
+        for epoch, data in zip(live_leases[::2], live_leases[1::2], strict=True):
             lease = decode_lease(data)
             live[int(epoch)] = msgspec.structs.replace(lease, epoch=int(epoch))
         changed = live.keys() != self.live.keys()
-        left_epochs = set(map(int, left))
+        left = set(map(int, left_epochs))
         remaining = {
-            epoch: lease
-            for epoch, lease in self.reachable.items()
-            if epoch not in left_epochs
+            epoch: lease for epoch, lease in self.reachable.items() if epoch not in left
         }
         self._set(live, remaining)
         return changed
@@ -313,12 +311,22 @@ class LeaseKeeper(Service):
             self._until = began + self.lease_seconds
             self._renewed_at = began
 
-        _, version, last_epoch, dead_epochs, replaced, cleans_up, lives, ms, left = (
-            reply
+        (
+            _,
+            version,
+            last_epoch,
+            dead_epochs,
+            replaced,
+            cleans_up,
+            live_leases,
+            redis_ms,
+            left_epochs,
+        ) = reply
+        self._redis_ms = int(redis_ms) - began * SECOND_MS
+        self.clock_seconds = _clock_difference(int(redis_ms), began_unix, time.time())
+        changed = self.table.update(
+            version, last_epoch, dead_epochs, live_leases, left_epochs
         )
-        self._redis_ms = int(ms) - began * SECOND_MS
-        self.clock_seconds = _clock_difference(int(ms), began_unix, time.time())
-        changed = self.table.update(version, last_epoch, dead_epochs, lives, left)
         self._replaced_seen = replaced
         self.cleans_up = bool(cleans_up)
         if replaced:

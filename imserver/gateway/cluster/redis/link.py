@@ -508,7 +508,7 @@ class ServerLink(RedisLink):
         except BlockingIOError:
             sent = 0
         except OSError:
-            self._end(None)
+            self._end(None)  # the caller exchanges the commands again
             return
         if sent == len(unsent):
             self._unsent = b""
@@ -559,7 +559,7 @@ class ServerLink(RedisLink):
         except BlockingIOError:
             return
         except (OSError, RedisUnavailable, ErrorReply):
-            self._end(None)
+            self._end(None)  # the caller exchanges the commands again
             return
 
         self.counters.seconds.observe(monotonic() - self._began)

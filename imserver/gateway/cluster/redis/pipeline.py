@@ -110,7 +110,7 @@ class Pipeline:
             self._greenlet.kill()
         self._timer.close()
         self._link.close()
-        self._answer_all(None)
+        self._answer_all(replies=None)
         self._answer_none()
 
     def execute(self, commands: Sequence[Command]) -> list[Any] | None:
@@ -193,7 +193,7 @@ class Pipeline:
         if not commands:
             self._finish([])
         elif not self._may_send():
-            self._finish(None)
+            self._finish(replies=None)
         else:
             try:
                 if not self._link.begin(commands, self._received):
@@ -202,7 +202,7 @@ class Pipeline:
                 # A bug in one call must not stop the pipelines that all callers
                 # need.
                 log.exception("a pipeline to Redis failed")
-                self._finish(None)
+                self._finish(replies=None)
 
     def _received(self, result: list[Any] | RedisUnavailable | None) -> None:
         """Take the result of the link's exchange. None means that the greenlet
@@ -211,7 +211,7 @@ class Pipeline:
             self._hand_over()
         elif isinstance(result, RedisUnavailable):
             self._fail(result)
-            self._finish(None)
+            self._finish(replies=None)
         else:
             self._finish(result)
 
@@ -256,7 +256,7 @@ class Pipeline:
         for caller in self._callers:
             first, last, waiter = caller
             if RedisUnavailable in map(type, replies[first:last]):
-                self._answer(waiter, None)
+                self._answer(waiter, replies=None)
             else:
                 others.append(caller)
         self._callers = others
@@ -292,7 +292,7 @@ class Pipeline:
         """Answer None to all callers that wait for a later pipeline."""
         while self._requests:
             _, waiter = self._requests.popleft()
-            self._answer(waiter, None)
+            self._answer(waiter, replies=None)
 
     def _answer_all(self, replies: list[Any] | None) -> None:
         """Answer all callers of the pipeline, each by its own callback."""
@@ -300,7 +300,7 @@ class Pipeline:
         self._callers = []
         for first, last, waiter in callers:
             if replies is None:
-                self._answer(waiter, None)
+                self._answer(waiter, replies=None)
             else:
                 self._answer(waiter, replies[first:last])
 

@@ -521,7 +521,7 @@ class Lookup:
 
         claim = _read_claim(key, token, replies[-1])
         if not refs and claim.state == "mine":
-            self.settle(claim, False)
+            self.settle(claim, accepted=False)
             claim = Claim(key, "mine")
         return refs, claim
 
