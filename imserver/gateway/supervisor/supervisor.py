@@ -176,18 +176,23 @@ class Supervisor(Service, dict=True):
                 self._rolling.tick(now)
                 self._steer(now)
 
-            if children.starting or self._rolling.active:
-                seconds = _BUSY_SECONDS
-            else:
-                seconds = children.next_tick_seconds(now)
-            if self._rush.active:
-                seconds = min(seconds, RUSH_SECONDS)
+            seconds = self._pause_seconds(now)
             for number in self._signals.wait(seconds, self._permits):
-                self._on(signal.Signals(number))
+                self._handle(signal.Signals(number))
         if children.failure is not None:
             raise children.failure
         self._report(logging.INFO, "all nodes have ended")
         return self._status or min(children.bad_ends, 1)
+
+    def _pause_seconds(self, now: float) -> float:
+        """The longest time until the next tick."""
+        if self._children.starting or self._rolling.active:
+            seconds = _BUSY_SECONDS
+        else:
+            seconds = self._children.next_tick_seconds(now)
+        if self._rush.active:
+            return min(seconds, RUSH_SECONDS)
+        return seconds
 
     def _announce_nodes(self) -> None:
         """Print the banner, because all nodes serve."""
@@ -220,7 +225,7 @@ class Supervisor(Service, dict=True):
 
     # --- signals --------------------------------------------------------------
 
-    def _on(self, number: signal.Signals) -> None:
+    def _handle(self, number: signal.Signals) -> None:
         """Handle a signal."""
         if number in DRAIN:
             self._end(number)
@@ -378,6 +383,25 @@ def preload_modules(config: Config) -> None:
     Creates no loop, thread, socket or file, which a fork would copy. Raises
     StartError.
     """
+    for name in _modules_of(config):
+        importlib.import_module(name)
+    mimetypes.init()
+    # The first digest makes OpenSSL load its algorithms.
+    derive_key(secret=b"", purpose="")
+
+    features = load_features(config)
+    all_features = with_core(features)
+    forks = True  # so the views also load the modules of first requests
+    for feature in all_features:
+        if feature.views is not None:
+            feature.views(forks)
+        feature.metrics()
+    servers.api_table_of(all_features, declarations_of(features))
+
+
+def _modules_of(config: Config) -> list[str]:
+    """The names of the modules of the core that each node with these settings
+    needs, and that are otherwise imported later."""
     names = [
         "cryptography.hazmat.primitives.ciphers.aead",
         "encodings.ascii",
@@ -405,17 +429,4 @@ def preload_modules(config: Config) -> None:
     address = database_address(config.storage, config.server.data_dir)
     if address.configured or address.exists:
         names += ["imserver.gateway.storage.database", DRIVERS[address.engine]]
-    for name in names:
-        importlib.import_module(name)
-    mimetypes.init()
-    # The first digest makes OpenSSL load its algorithms.
-    derive_key(secret=b"", purpose="")
-
-    features = load_features(config)
-    all_features = with_core(features)
-    forks = True  # so the views also load the modules of first requests
-    for feature in all_features:
-        if feature.views is not None:
-            feature.views(forks)
-        feature.metrics()
-    servers.api_table_of(all_features, declarations_of(features))
+    return names

@@ -494,11 +494,7 @@ class Body:
         while True:
             size_end = raw.find(b"\r\n", 0, MAX_LINE_BYTES)
             if size_end < 0:
-                may_become_size = (
-                    not raw or _SIZE.fullmatch(raw.removesuffix(b"\r")) is not None
-                )
-                if len(raw) >= MAX_LINE_BYTES or not may_become_size:
-                    raise BadHead(Problems.BAD_REQUEST, "broken chunk size")
+                self._check_partial_size()
                 return None
             match = _SIZE.fullmatch(raw, 0, size_end)
             if match is None:
@@ -522,6 +518,16 @@ class Body:
                 raise BadHead(Problems.BAD_REQUEST, "chunk longer than it says")
             self.content += raw[begin:stop]
             del raw[:next_begin]
+
+    def _check_partial_size(self) -> None:
+        """Raise :class:`BadHead` if the bytes that have arrived cannot become a
+        line with the size of a chunk."""
+        raw = self._raw
+        may_become_size = (
+            not raw or _SIZE.fullmatch(raw.removesuffix(b"\r")) is not None
+        )
+        if len(raw) >= MAX_LINE_BYTES or not may_become_size:
+            raise BadHead(Problems.BAD_REQUEST, "broken chunk size")
 
     def _read_trailer(self, start: int) -> bytes | None:
         """Read the end of a chunked body, which begins at index ``start``:

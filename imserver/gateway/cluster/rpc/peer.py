@@ -361,18 +361,24 @@ class Peer:
 
         if not self.link.admits_calls:
             self.link.failed()
-            self.control.reconnect()
-            reconnect_seconds = self._rpc.seconds.reconnect
-            is_new = monotonic() - self._connected_at <= reconnect_seconds
-            if self._is_blocked() and not is_new:
-                # The next flush connects again.
-                self._disconnect_data(linger_ms=0)
-                self._wake(self)
-            return False
+            self._reconnect()
+        elif monotonic() <= deadline + LATE_SECONDS:
+            self._note_silence()
+        # Otherwise this loop was late, so the answer may be here unread.
+        return False
 
-        if monotonic() > deadline + LATE_SECONDS:
-            # This loop was late, so the answer may be here unread.
-            return False
+    def _reconnect(self) -> None:
+        """Connect channels again that have not worked for a long time."""
+        self.control.reconnect()
+        reconnect_seconds = self._rpc.seconds.reconnect
+        is_new = monotonic() - self._connected_at <= reconnect_seconds
+        if self._is_blocked() and not is_new:
+            # The next flush connects again.
+            self._disconnect_data(linger_ms=0)
+            self._wake(self)
+
+    def _note_silence(self) -> None:
+        """Count a ping without an answer, which may open the circuit."""
         self.link.failed()
         if not self.link.admits_calls:
             self._note_open_circuit()
@@ -380,7 +386,6 @@ class Peer:
                 "peer %s: no answer to ping, circuit open, retrying",
                 self.lease.node,
             )
-        return False
 
     def _note_answer(self) -> None:
         """Close the circuits, because the peer has answered a probe, and send
