@@ -324,7 +324,8 @@ class Children(Service, dict=True):
                 os.kill(slot.pid, signal.SIGTERM)
 
 
-#: Makes a child write its Python stack to standard error; sent before a hung child is killed.
+#: Makes a child write its Python stack to standard error. It is sent before a
+#: hung child is killed.
 STACK_SIGNAL: Final = signal.SIGQUIT
 
 
