@@ -306,14 +306,14 @@ def _check_members(groups: Groups, call: Call, users: Sequence[str]) -> set[str]
     """
     tenant = groups.tenants.get(call.app)
     if not call.is_back_end or (tenant is not None and tenant.wants_accounts(call.app)):
-        wanted = dict.fromkeys(users)
-        if call.is_back_end and call.user:
+        to_check = list(dict.fromkeys(users))
+        if call.is_back_end and call.user and call.user not in to_check:
             # A back end may name anybody as the acting user.
-            wanted[call.user] = None
-        accounts = groups.accounts_among(call.app, list(wanted))
+            to_check.append(call.user)
+        accounts = groups.accounts_among(call.app, to_check)
         unknown = [
             user
-            for user in wanted
+            for user in to_check
             if user not in accounts and user != call.principal.user
         ]
         if unknown:
@@ -377,10 +377,10 @@ def groups(
 ) -> GroupsAnswer:
     """List the groups of a user, page by page, or those that they have in
     common with another one."""
-    behind = id_of(read_cursor(cursor) or "")
-    total, rows = groups.page(call.app, call.user, behind, limit + 1, member)
-    page, following = page_and_cursor(rows, limit, lambda group: str(group.id))
-    return GroupsAnswer(total, [_shown(each) for each in page], following)
+    after = id_of(read_cursor(cursor) or "")
+    total, rows = groups.page(call.app, call.user, after, limit + 1, member)
+    page, next_cursor = page_and_cursor(rows, limit, lambda group: str(group.id))
+    return GroupsAnswer(total, [_shown(each) for each in page], next_cursor)
 
 
 @routes.get(
@@ -409,14 +409,14 @@ def open_groups(
     take is limited.
     """
     below = id_of(read_cursor(cursor) or "")
-    rows, rest = groups.open_groups(call.app, call.user, text, below, limit)
-    page, following = page_and_cursor(
-        rows, limit, lambda each: str(each.group.id), str(rest or "")
+    rows, next_below = groups.open_groups(call.app, call.user, text, below, limit)
+    page, next_cursor = page_and_cursor(
+        rows, limit, lambda each: str(each.group.id), str(next_below or "")
     )
     details = [
         view(GroupDetail, _shown(each.group), members=each.members) for each in page
     ]
-    return OpenGroupsAnswer(details, following)
+    return OpenGroupsAnswer(details, next_cursor)
 
 
 @routes.get("/groups/mentions", problems=_UNKNOWN)
@@ -439,8 +439,10 @@ def mentioned(
     only groups of which they are members. The time that the searches of a user
     take is limited.
     """
-    rows, more = groups.mentioned(call.app, id_of(group), call.user, text)
-    return MentionedGroups(rows, more)
+    mentionable, has_more = groups.find_mentionable(
+        call.app, id_of(group), call.user, text
+    )
+    return MentionedGroups(mentionable, has_more)
 
 
 @routes.get("/groups/show", problems=_UNKNOWN)
@@ -472,16 +474,17 @@ def members(
     The time that the searches of a user take is limited.
     """
     number = id_of(group)
-    behind = read_cursor(cursor) or ""
+    after = read_cursor(cursor) or ""
     if text:
-        rows, rest = groups.members_named(
-            call.app, number, call.user, text, behind, limit
+        rows, next_after = groups.members_named(
+            call.app, number, call.user, text, after, limit
         )
     else:
-        rows = groups.members(call.app, number, call.user, behind, limit + 1)
-        rest = ""
-    page, following = page_and_cursor(rows, limit, lambda row: row.user, rest)
-    return GroupMembersAnswer(groups.count(call.app, number), list(page), following)
+        # One row more than the page shows that there is a next page.
+        rows = groups.members(call.app, number, call.user, after, limit + 1)
+        next_after = ""
+    page, next_cursor = page_and_cursor(rows, limit, lambda row: row.user, next_after)
+    return GroupMembersAnswer(groups.count(call.app, number), list(page), next_cursor)
 
 
 @routes.post("/groups/invite", problems=(*_NOT_PERMITTED, *_NOT_CREATED))
@@ -596,6 +599,8 @@ def mute(
 
 
 def _shown(group: Group) -> GroupShown:
+    """A group as it is shown to the caller. A mute that has ended is shown as
+    0."""
     muted_until = 0
     if group.muted_until > time():
         muted_until = group.muted_until

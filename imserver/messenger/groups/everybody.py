@@ -1,5 +1,6 @@
 """Adds the accounts of apps to their groups of everybody."""
 
+from collections.abc import Sequence
 from time import monotonic
 from typing import ClassVar, Final
 
@@ -22,11 +23,13 @@ _ID_STEP: Final = 20_000
 app."""
 _PAUSE_SECONDS: Final = 0.05
 """Pause after accounts have joined. Messages are stored meanwhile."""
-_OF: Final[dict[Everybody, str]] = {
+_ACCOUNT_CONDITIONS: Final[dict[Everybody, str]] = {
     "members": "AND bot = 0 AND guest = 0",
     "all": "AND bot = 0",
 }
+"""The accounts that belong to a group, as a condition of SQL."""
 _Key = tuple[str, int, Everybody]
+"""(app, group, the users who are its members without joining)."""
 
 
 class EverybodysGroups(Store.Rows):
@@ -45,13 +48,18 @@ class EverybodysGroups(Store.Rows):
         self._log = groups.store.part(MessageLog)
         self._removals = RemovedMembers(groups.store)
         self._positions: dict[_Key, int] = {}
+        """Group → the greatest id of an account that was checked."""
         self._counts: dict[_Key, tuple[int, int]] = {}
+        """Group → the last numbers of accounts and members, see
+        :meth:`_count`."""
         self._whole_seconds = whole_seconds
         self._whole_at = 0.0
+        """The monotonic time of the next counts."""
 
     def look(self) -> int:
-        """Let accounts join their groups. Returns their number. Switches
-        greenlets. Raises StorageUnavailable."""
+        """Let new accounts join the groups of everybody. Returns how many
+        accounts have joined. Switches greenlets. Raises
+        StorageUnavailable."""
         if not self._store.has_database:
             return 0
         groups = self._log.conversations.of_everybody()
@@ -59,13 +67,7 @@ class EverybodysGroups(Store.Rows):
             return 0
 
         if monotonic() >= self._whole_at:
-            counts = {key: self._count(*key) for key in groups}
-            same = {key for key in groups if self._counts.get(key) == counts[key]}
-            self._positions = {
-                key: last for key, last in self._positions.items() if key in same
-            }
-            self._counts = counts
-            self._whole_at = monotonic() + self._whole_seconds
+            self._count_again(groups)
 
         def newest(sql: Statements) -> int:
             return int(sql.query("SELECT max(id) FROM account")[0][0] or 0)
@@ -73,9 +75,21 @@ class EverybodysGroups(Store.Rows):
         last = self._store.read_or(0, newest)
         return sum(self._admit(app, group, whose, last) for app, group, whose in groups)
 
+    def _count_again(self, groups: Sequence[_Key]) -> None:
+        """Count the accounts and members of all groups. A group with other
+        counts than before starts again with the first account."""
+        counts = {key: self._count(*key) for key in groups}
+        self._positions = {
+            key: last
+            for key, last in self._positions.items()
+            if key in counts and self._counts.get(key) == counts[key]
+        }
+        self._counts = counts
+        self._whole_at = monotonic() + self._whole_seconds
+
     def _admit(self, app: str, group: int, whose: Everybody, last: int) -> int:
-        """Let the accounts with ids up to ``last`` join a group, unless they
-        are in it."""
+        """Let the unchecked accounts with ids up to ``last`` join a group,
+        unless they are members. Returns how many have joined."""
         key = (app, group, whose)
         count = 0
         after = self._positions.get(key, 0)
@@ -98,10 +112,13 @@ class EverybodysGroups(Store.Rows):
         new = [user for user in users if user not in members]
         if not new:
             return []
-        others = self._removals.among(app, group, new) | self._leaving(app)
-        return [user for user in new if user not in others]
+        excluded = self._removals.among(app, group, new) | self._leaving(app)
+        return [user for user in new if user not in excluded]
 
     def _join(self, app: str, group: int, whose: Everybody, users: list[str]) -> int:
+        """Let users join a group. Returns how many have joined; 0 also if the
+        group is meanwhile for other users."""
+
         def right(state: GroupState) -> Rejected | None:
             if state.everybody == whose:
                 return None
@@ -119,20 +136,24 @@ class EverybodysGroups(Store.Rows):
         return {text_of(row[0]) for row in self._store.rows(statement, (app,))}
 
     def _count(self, app: str, group: int, whose: Everybody) -> tuple[int, int]:
-        statement = f"SELECT count(*) FROM account WHERE app = %s {_OF[whose]}"
+        """The number of accounts that belong to a group, and of its
+        members."""
+        statement = (
+            f"SELECT count(*) FROM account WHERE app = %s {_ACCOUNT_CONDITIONS[whose]}"
+        )
         ((accounts,),) = self._store.rows(statement, (app,))
         return accounts, self._log.conversations.count_members(app, group)
 
     def _accounts(
         self, app: str, whose: Everybody, after: int, last: int
     ) -> tuple[list[str], int]:
-        """The next users of an app with ids after ``after`` and at most
-        ``last``, at most :data:`MOST_JOINING`. Returns also the id up to which
-        the list is complete."""
+        """The first :data:`MOST_JOINING` accounts that belong to a group, among
+        the accounts of its app with ids after ``after`` and up to ``last``.
+        Returns also the id up to which the list is complete."""
 
         def read(sql: Statements) -> list[int]:
             where = (
-                f"WHERE id > %s AND id <= %s AND app = %s {_OF[whose]} ORDER BY id "
+                f"WHERE id > %s AND id <= %s AND app = %s {_ACCOUNT_CONDITIONS[whose]} ORDER BY id "
                 "LIMIT %s"
             )
             rows = sql.query(

@@ -88,6 +88,7 @@ MOST_OPEN: Final = 50
 """The most open groups on one page. The limit is low because the members of
 each are counted."""
 _HIGHEST_ID: Final = 2**63 - 1
+"""No group has a greater id."""
 _MOST_SEARCHED_APPS: Final = 20
 """Apps in which one search of the administration looks for groups."""
 _OPEN_STEP: Final = 200
@@ -97,8 +98,10 @@ _SEARCH_STEP: Final = 1000
 MOST_MENTIONED: Final = 50
 """Groups to mention that one request lists."""
 _RANK: Final = {OWNER: 2, ADMIN: 1, MEMBER: 0}
+"""Role → a number that is higher for a role with more rights."""
 _INVITING: Final = "only the owner and admins invite to this group"
 _OUTSIDER: Final = Rejected(RejectReason.UNKNOWN_CONVERSATION)
+"""Refuses somebody who is not a member as if the group did not exist."""
 _EVERYBODYS: Final = Rejected(
     RejectReason.NOT_ALLOWED, "everybody is in this group, and nobody leaves it"
 )
@@ -151,7 +154,8 @@ class TooManyMembers(
 
 
 class Group(Struct, frozen=True):
-    """A group, and the role of the caller (``""``: a back end)."""
+    """A group as the caller sees it. ``role``: the role of the caller, or
+    ``""`` if the caller is a back end or not a member."""
 
     id: int
     name: str
@@ -159,7 +163,8 @@ class Group(Struct, frozen=True):
     """Unix seconds."""
     role: str = ""
     muted_until: int = 0
-    """Unix seconds."""
+    """When the mute of the caller ends, in Unix seconds; 0: never muted. It may
+    be in the past."""
     open: bool = False
     """Anybody may join."""
     everybody: str = ""
@@ -241,8 +246,8 @@ class RemovedMembers(Store.Rows):
     switch, and raises StorageUnavailable."""
 
     def forget(self, app: str, group: int, users: Sequence[str], before: int) -> None:
-        """Let users come back who were removed at or before this Unix
-        second."""
+        """Forget that users were removed from a group at or before the Unix
+        second ``before``, so that they can join again."""
 
         def work(sql: Statements) -> None:
             _forget(sql, app, group, users, before)
@@ -314,11 +319,11 @@ class Groups(Service, dict=True):
     def show(self, app: str, group: int, by: str) -> Group:
         """A group. Members and back ends may see it; anybody may see an open
         group."""
-        return self._seen(app, group, by, or_open=True)
+        return self._visible_group(app, group, by, or_open=True)
 
     def role(self, app: str, group: int, by: str) -> str:
         """The role of a member; ``""``: a back end."""
-        return self._seen(app, group, by).role
+        return self._visible_group(app, group, by).role
 
     def page(
         self, app: str, user: str, after: int, limit: int, member: str = ""
@@ -364,10 +369,12 @@ class Groups(Service, dict=True):
     def open_groups(
         self, app: str, by: str, text: str, below: int, limit: int
     ) -> tuple[list[OpenGroup], int]:
-        """The open groups whose names and descriptions contain all words of a
-        text, the newest first, with ids below ``below`` (0: all). Returns also
-        the ``below`` of the next page; 0: this is the last one. A page has at
-        most :data:`MOST_OPEN` groups, and fewer if the search takes long.
+        """A page of the open groups whose names and descriptions contain all
+        words of a text, the newest first, with ids below ``below`` (0: all).
+
+        Returns also the ``below`` of the next page; 0: this is the last page. A
+        page has at most :data:`MOST_OPEN` groups, and fewer if the search takes
+        long.
 
         Raises NotAllowed for guests, and TooManyRequests if the searches of
         ``by`` took too long.
@@ -375,89 +382,83 @@ class Groups(Service, dict=True):
         self._check_gathering(app, by)
         if not self.store.has_database:
             return [], 0
-        log = self.store.part(MessageLog).conversations
-        words = Statements.words(text)
-        limit = min(limit, MOST_OPEN)
+        conversations = self.store.part(MessageLog).conversations
         payer = _payer(app, by)
         self.searches.require(payer)
-        began = monotonic()
-
-        rows: list[Conversation] = []
-        while len(rows) <= limit and monotonic() - began < SEARCH_SECONDS:
-            page = log.open_groups(app, below or _HIGHEST_ID, _OPEN_STEP)
-            rows += [
-                each for each in page if _has_words(words, each.name, each.description)
-            ]
-            if len(page) < _OPEN_STEP:
-                below = 0
-                break
-            below = page[-1].id
-        if len(rows) > limit:
-            rows = rows[:limit]
-            below = rows[-1].id
-        sizes = log.sizes(app, [each.id for each in rows])
-        self._charge_search(payer, began)
+        began_at = monotonic()
+        found, next_below = _search_open_groups(
+            conversations,
+            app,
+            Statements.words(text),
+            below=below or _HIGHEST_ID,
+            limit=min(limit, MOST_OPEN),
+        )
+        sizes = conversations.sizes(app, [each.id for each in found])
+        self._charge_search(payer, began_at)
 
         roles: dict[int, str] = {}
         if by:
-            for row in log.memberships(app, by):
-                if row.left_id is None:
-                    roles[row.conversation] = row.role
+            for membership in conversations.memberships(app, by):
+                if membership.left_id is None:
+                    roles[membership.conversation] = membership.role
         groups = [
             OpenGroup(_group(each, roles.get(each.id, "")), sizes[each.id])
-            for each in rows
+            for each in found
         ]
-        return groups, below
+        return groups, next_below
 
-    def mentioned(
+    def find_mentionable(
         self, app: str, group: int, by: str, text: str
     ) -> tuple[list[MentionedGroup], bool]:
-        """The groups that a message of ``by`` to a group may mention, and whose
-        handles and names contain all words of a text. They are ordered by
-        handle. There are at most :data:`MOST_MENTIONED`, and fewer if the
-        search takes long. Returns also whether there may be more. A group is
-        left out if a mention of it would reach nobody there, or too many users.
+        """Find the groups that a message of ``by`` to a group may mention, and
+        whose handles and names contain all words of a text.
+
+        Returns at most :data:`MOST_MENTIONED` groups, ordered by handle, and
+        fewer if the search takes long. Returns also whether there may be more
+        such groups. A group is left out if a mention of it would reach nobody
+        there, or too many users.
 
         Raises TooManyRequests if the searches of ``by`` took too long.
         """
-        self._seen(app, group, by)
-        log = self.store.part(MessageLog).conversations
+        self._visible_group(app, group, by)
+        conversations = self.store.part(MessageLog).conversations
         words = Statements.words(text)
         payer = _payer(app, by)
         self.searches.require(payer)
-        began = monotonic()
+        began_at = monotonic()
 
         groups = [
             each
-            for each in log.with_handles(app)
+            for each in conversations.with_handles(app)
             if _has_words(words, each.handle, each.name)
         ]
         if by and not self.relations.may_gather(app, by):
             # Guests mention only their own groups.
-            ids = {
-                row.conversation
-                for row in log.memberships(app, by)
-                if row.left_id is None
+            own_groups = {
+                membership.conversation
+                for membership in conversations.memberships(app, by)
+                if membership.left_id is None
             }
-            groups = [each for each in groups if each.id in ids]
+            groups = [each for each in groups if each.id in own_groups]
 
-        mentions: list[MentionedGroup] = []
-        more = False
+        mentionable: list[MentionedGroup] = []
+        has_more = False
         for each in groups:
-            is_full = len(mentions) == MOST_MENTIONED
-            more = is_full or monotonic() - began > SEARCH_SECONDS
-            if more:
+            is_full = len(mentionable) == MOST_MENTIONED
+            if is_full or monotonic() - began_at > SEARCH_SECONDS:
+                has_more = True
                 break
-            reached = set(log.reached(app, each.id, group) or ())
-            count = len(reached - {by})
+            # None means that the mention would reach too many users.
+            reached = conversations.reached(app, each.id, group) or ()
+            count = len(set(reached) - {by})
             if count:
-                mentions.append(
+                mentionable.append(
                     MentionedGroup(
                         str(each.id), each.handle, each.name, each.avatar, count
                     )
                 )
-        self._charge_search(payer, began)
-        return mentions, more
+        self._charge_search(payer, began_at)
+        return mentionable, has_more
 
     def accounts_among(
         self, app: str, users: Sequence[str], words: Sequence[str] = ()
@@ -470,59 +471,62 @@ class Groups(Service, dict=True):
         self, app: str, group: int, by: str, after: str, limit: int
     ) -> list[GroupMemberShown]:
         """Members in the order of their ids, after the id ``after``."""
-        self._seen(app, group, by)
+        self._visible_group(app, group, by)
         return self._page(app, group, after, limit)
 
     def members_named(
         self, app: str, group: int, by: str, text: str, after: str, limit: int
     ) -> tuple[list[GroupMemberShown], str]:
-        """Members whose names contain all words of a text, in the order of
-        their ids, after the id ``after``. Returns also the ``after`` of the
-        next page; ``""``: this is the last one. Ids that a back end has chosen
-        count as names.
+        """At most ``limit`` members whose names contain all words of a text, in
+        the order of their ids, after the id ``after``. Ids that a back end has
+        chosen count as names.
 
-        A search that takes long ends with fewer than ``limit``. Raises
+        Returns also the ``after`` of the next page; ``""``: this is the last
+        page. A search that takes long returns fewer members. Raises
         TooManyRequests if the searches of ``by`` took too long.
         """
-        self._seen(app, group, by)
+        self._visible_group(app, group, by)
         words = Statements.words(text)
         if not words:
             return [], ""
         payer = _payer(app, by)
         self.searches.require(payer)
-        began = monotonic()
+        began_at = monotonic()
 
         members: list[GroupMemberShown] = []
         try:
-            while len(members) < limit and monotonic() - began < SEARCH_SECONDS:
+            while len(members) < limit and monotonic() - began_at < SEARCH_SECONDS:
                 page = self._page(app, group, after, _SEARCH_STEP)
                 users = [each.user for each in page]
-                named = self.accounts_among(app, users, words)
+                matching = self.accounts_among(app, users, words)
                 for user in users:
-                    # Numbers are ids that the server has chosen.
+                    # The server has chosen an id of digits. It is no name.
                     if not user.isdecimal() and _has_words(words, user):
-                        named.add(user)
-                members += [each for each in page if each.user in named]
-                if len(members) <= limit and len(page) < _SEARCH_STEP:
+                        matching.add(user)
+                members += [each for each in page if each.user in matching]
+                is_last_page = len(page) < _SEARCH_STEP
+                if is_last_page and len(members) <= limit:
                     return members, ""
                 after = page[-1].user
         finally:
-            self._charge_search(payer, began)
+            self._charge_search(payer, began_at)
 
         if len(members) >= limit:
             members = members[:limit]
             after = members[-1].user
         return members, after
 
-    def _charge_search(self, payer: tuple[str, str] | None, began: float) -> None:
-        """Charge a user for a search that began at this monotonic time.
-        Searches of back ends (None) are free."""
+    def _charge_search(self, payer: tuple[str, str] | None, began_at: float) -> None:
+        """Charge a user for the milliseconds of a search that began at this
+        monotonic time. Searches of back ends (None) are free."""
         if payer is not None:
-            self.searches.charge(payer, int((monotonic() - began) * 1000))
+            self.searches.charge(payer, int((monotonic() - began_at) * 1000))
 
     def _page(
         self, app: str, group: int, after: str, limit: int
     ) -> list[GroupMemberShown]:
+        """At most ``limit`` members of a group with ids after ``after``, in the
+        order of their ids. Mutes that have ended are shown as 0."""
         rows = self.store.part(MessageLog).conversations.members(
             app, group, after, limit
         )
@@ -548,8 +552,10 @@ class Groups(Service, dict=True):
         kind: NewGroup = _PLAIN,
     ) -> tuple[Group, Added]:
         """Create a group with an owner and other users. The users among
-        ``strangers`` are invited, not added. ``by_user``: the owner creates the
-        group, not a back end.
+        ``strangers`` are invited, not added.
+
+        ``by_user``: the owner creates the group, not a back end in the name of
+        the owner. Only then the group counts against the owner's limit.
 
         Raises BadGroup, NotAllowed, TooManyRequests and TooManyMembers.
         """
@@ -578,8 +584,9 @@ class Groups(Service, dict=True):
             is_open=kind.open,
             everybody=kind.everybody,
         )
-        group = self.show(app, _done(change).conversation, owner)
-        # Last: a stranger who accepts at once finds the group.
+        group = self.show(app, _unless_rejected(change).conversation, owner)
+        # Invitations are sent last, so that a stranger who accepts at once
+        # finds the group.
         invited = self._invite_strangers(app, group.id, owner, users, strangers)
         return group, Added(others, invited)
 
@@ -591,14 +598,14 @@ class Groups(Service, dict=True):
         TooManyMembers."""
         log = self._log_with(group)
         self._check_gathering(app, by)
-        right = _permitted(by, "invite", _INVITING)
-        again = self._removals.among(app, group, users)
-        if again and not self._is_led_by(app, group, by):
+        right = _needs_option(by, "invite", _INVITING)
+        removed = self._removals.among(app, group, users)
+        if removed and not self._is_led_by(app, group, by):
             raise NotAllowed("only the owner and admins add somebody who was removed")
         joined = log.groups.join(app, group, users, by, most=self.limit, right=right)
-        new_members = _done(joined).users
-        if again:
-            self._removals.forget(app, group, list(again), int(time()))
+        new_members = _unless_rejected(joined).users
+        if removed:
+            self._removals.forget(app, group, list(removed), int(time()))
         return new_members
 
     def strangers_among(self, app: str, by: str, users: Sequence[str]) -> set[str]:
@@ -624,6 +631,7 @@ class Groups(Service, dict=True):
         ``strangers``."""
         acquaintances = [user for user in users if user not in strangers]
         new_members: tuple[str, ...] = ()
+        # Without any users, `invite` still checks the group and the permission.
         if acquaintances or not strangers:
             new_members = self.invite(app, group, by, acquaintances)
         invited = self._invite_strangers(app, group, by, users, strangers)
@@ -637,15 +645,17 @@ class Groups(Service, dict=True):
         users: Sequence[str],
         strangers: Collection[str],
     ) -> Sequence[str]:
+        """Send an invitation to each of the users who is a stranger. Returns
+        the users to whom one was sent."""
         if self._send_invitations is None or not strangers:
             return ()
         invited = [user for user in dict.fromkeys(users) if user in strangers]
         return self._send_invitations(app, group, by, invited)
 
     def check_inviting(self, app: str, group: int, by: str) -> Group:
-        """The group, if a member or a back end may invite to it. Raises
-        UnknownGroup and NotAllowed."""
-        view = self._seen(app, group, by)
+        """Check that a member or a back end (``""``) may invite to a group, and
+        return the group. Raises UnknownGroup and NotAllowed."""
+        view = self._visible_group(app, group, by)
         self._check_gathering(app, by)
         muted: set[str] = set()
         if view.muted_until > time():
@@ -653,8 +663,9 @@ class Groups(Service, dict=True):
         roles: dict[str, str] = {}
         if by:
             roles[by] = view.role
+        # The check asks only for the role and the mute of `by`.
         state = GroupState(roles, view.open, view.options, muted)
-        refusal = _permitted(by, "invite", _INVITING)(state)
+        refusal = _needs_option(by, "invite", _INVITING)(state)
         if refusal is not None:
             raise NotAllowed(refusal.detail)
         return view
@@ -672,25 +683,36 @@ class Groups(Service, dict=True):
         """Add a user who has accepted the invitation of a member or (``""``) a
         back end.
 
-        ``by_user``: see :meth:`create`. ``sent``: when the invitation was sent
-        to this user alone, in Unix seconds; 0: it is for anybody. A user who
-        was removed needs an invitation that an admin has sent since. Returns
-        False if the user is a member already. Raises TooManyRequests,
+        ``by_user``: the user accepts, not a back end in the name of the user.
+        ``sent``: when the invitation was sent to this user alone, in Unix
+        seconds; 0: the invitation is for anybody. A user who was removed needs
+        an invitation that an admin has sent since.
+
+        Returns False if the user is a member already. Raises TooManyRequests,
         TooManyMembers, and NotAllowed if the member may no longer invite.
         Raises UnknownGroup also if a new member does not meet the condition.
         """
         if sent and self._is_led_by(app, group, invited_by):
             self._removals.forget(app, group, [user], sent)
-        right = _permitted(invited_by, "invite", _INVITING)
-        return self._enter(app, group, user, right, by_user, invited_by, condition)
+        right = _needs_option(invited_by, "invite", _INVITING)
+        return self._enter(
+            app,
+            group,
+            user,
+            right,
+            by_user,
+            invited_by=invited_by,
+            condition=condition,
+        )
 
     def count(self, app: str, group: int) -> int:
         """The number of members."""
         return self.store.part(MessageLog).conversations.count_members(app, group)
 
     def join(self, app: str, group: int, user: str, by_user: bool = True) -> Group:
-        """Add a user to an open group. ``by_user``: as in :meth:`create`.
-        Raises NotAllowed, TooManyRequests and TooManyMembers."""
+        """Add a user to an open group. ``by_user``: the user joins, not a back
+        end in the name of the user. Raises NotAllowed, TooManyRequests and
+        TooManyMembers."""
         if by_user:
             self._check_gathering(app, user)
 
@@ -712,8 +734,14 @@ class Groups(Service, dict=True):
         invited_by: str = "",
         condition: Condition | None = None,
     ) -> bool:
-        """Add a user who wants to join. Return whether the user is a new
-        member. Only then it counts against the user's limit."""
+        """Add a user who wants to join a group. Returns whether the user is a
+        new member.
+
+        With ``by_user``, a new membership counts against the user's limit.
+        ``invited_by``: the maker of the invitation; ``""``: a back end, or the
+        group is open. A user who was removed, or who does not meet the
+        ``condition``, is refused with UnknownGroup.
+        """
         log = self._log_with(group)
         if by_user:
             self.creations.require((app, user))
@@ -735,7 +763,7 @@ class Groups(Service, dict=True):
                 invited_by=invited_by,
                 condition=may_enter,
             )
-            is_new = bool(_done(joined).users)
+            is_new = bool(_unless_rejected(joined).users)
         finally:
             if by_user and not is_new:
                 self.creations.give_back((app, user))
@@ -745,9 +773,9 @@ class Groups(Service, dict=True):
         """Open a group, so that anybody may join, or close it. Raises
         NotAllowed, also for a group of everybody."""
         words = "only the owner and admins open and close a group"
-        right = _not_everybodys(_ranked(by, ADMIN, words))
+        right = _not_of_everybody(_needs_role(by, ADMIN, words))
         groups = self._log_with(group).groups
-        _done(groups.set_open(app, group, is_open, by, right=right))
+        _unless_rejected(groups.set_open(app, group, is_open, by, right=right))
         return self.show(app, group, by)
 
     def set_everybody(
@@ -757,26 +785,30 @@ class Groups(Service, dict=True):
         stay members. Raises NotAllowed, and BadGroup in an app without
         accounts."""
         self._check_everybody(app, by)
-        right = _ranked(by, ADMIN, "only the owner and admins say whose group it is")
+        right = _needs_role(
+            by, ADMIN, "only the owner and admins say whose group it is"
+        )
         groups = self._log_with(group).groups
-        _done(groups.set_everybody(app, group, everybody, by, right=right))
+        _unless_rejected(groups.set_everybody(app, group, everybody, by, right=right))
         return self.show(app, group, by)
 
     def set_options(
         self, app: str, group: int, by: str, given: Mapping[str, str]
     ) -> Group:
         """Change options. Raises NotAllowed."""
-        right = _ranked(by, ADMIN, "only the owner and admins change options")
+        right = _needs_role(by, ADMIN, "only the owner and admins change options")
         groups = self._log_with(group).groups
-        _done(groups.set_options(app, group, given, by, right=right))
+        _unless_rejected(groups.set_options(app, group, given, by, right=right))
         return self.show(app, group, by)
 
     def leave(self, app: str, group: int, user: str) -> None:
         """End a membership. If the owner leaves, the first admin becomes the
         owner, else the first member."""
         log = self._log_with(group)
-        right = _not_everybodys(_ranked(user, MEMBER))
-        _done(log.groups.leave(app, group, [user], user, heir=True, right=right))
+        right = _not_of_everybody(_needs_role(user, MEMBER))
+        _unless_rejected(
+            log.groups.leave(app, group, [user], user, heir=True, right=right)
+        )
 
     def remove(
         self, app: str, group: int, by: str, users: Sequence[str]
@@ -785,13 +817,14 @@ class Groups(Service, dict=True):
         or an admin can bring them back, by adding or inviting them. Raises
         BadGroup and NotAllowed."""
         log = self._log_with(group)
-        right = _above(by, users)
+        right = _needs_higher_role(by, users)
         if by:
-            right = _not_everybodys(right, users)
+            right = _not_of_everybody(right, users)
 
-        def note(transaction: Any, gone: Sequence[str]) -> None:
+        def record_removals(transaction: Any, gone: Sequence[str]) -> None:
             now = int(time())
-            # The new rows replace the rows of earlier removals.
+            # `insert_new` would keep the row of an earlier removal, with its
+            # older time.
             _forget(transaction.sql, app, group, gone, now)
             rows = [(app, group, user, now) for user in gone]
             transaction.sql.insert_new(
@@ -799,29 +832,34 @@ class Groups(Service, dict=True):
             )
 
         left = log.groups.leave(
-            app, group, users, by, heir=True, right=right, note=note
+            app, group, users, by, heir=True, right=right, record_more=record_removals
         )
-        return _done(left).users
+        return _unless_rejected(left).users
 
     def _is_led_by(self, app: str, group: int, user: str) -> bool:
         """Whether a user is the owner or an admin. A back end (``""``) counts
-        as one."""
+        as an admin."""
+        # The role of a back end is empty.
         return self.role(app, group, user) in ("", OWNER, ADMIN)
 
     def delete(self, app: str, group: int, by: str) -> int:
-        """Close the group, delete its invitations and remove all members.
-        Return their number.
+        """Delete a group: close it, delete its invitations and remove all
+        members. Returns the number of removed members.
 
         After an error, the owner or a back end may call it again. Raises
         NotAllowed.
         """
         log = self._log_with(group)
-        right = _ranked(by, OWNER, "only the owner deletes the group")
+        right = _needs_role(by, OWNER, "only the owner deletes the group")
         count = 0
+        # Each transaction removes a part of the members.
         while True:
-            gone = _done(log.groups.leave(app, group, None, by, right=right)).users
+            gone = _unless_rejected(
+                log.groups.leave(app, group, None, by, right=right)
+            ).users
             count += len(gone)
-            # The owner leaves last, and has no right to go on.
+            # The owner leaves last. A further call in the name of the owner
+            # would be refused.
             if not gone or by in gone:
                 return count
 
@@ -831,37 +869,41 @@ class Groups(Service, dict=True):
         """Change name, picture, description and handle. Only the owner and
         admins may change the handle. Raises BadGroup, NotAllowed and
         HandleTaken."""
-        least = ""
+        needed_role = ""  # the option `rename` says which role is needed
         if "handle" in given:
             self._check_gathering(app, by)
             given = {**given, "handle": spelled(given["handle"])}
-            least = ADMIN
+            needed_role = ADMIN
         _check_texts(given)
         words = "only the owner and admins change name, picture, description and handle"
-        right = _permitted(by, "rename", words, least)
+        right = _needs_option(by, "rename", words, needed_role)
         groups = self._log_with(group).groups
-        _done(groups.describe(app, group, given, by, right=right))
+        _unless_rejected(groups.describe(app, group, given, by, right=right))
         return self.show(app, group, by)
 
     def set_role(self, app: str, group: int, by: str, user: str, role: str) -> None:
         """Change the role of a member. An owner who makes another member the
         owner becomes an admin. Raises NotAllowed and NoMember."""
-        right = _gives_roles(by, user, role)
+        right = _needs_owner_for_role(by, user, role)
         groups = self._log_with(group).groups
-        _done(groups.set_member(app, group, user, role=role, by=by, right=right))
+        _unless_rejected(
+            groups.set_member(app, group, user, role=role, by=by, right=right)
+        )
 
     def mute(self, app: str, group: int, by: str, user: str, until: int) -> None:
         """Mute a member until a Unix second; 0: end the mute. Raises NotAllowed
         and NoMember."""
         groups = self._log_with(group).groups
-        right = _above(by, [user])
-        _done(
+        right = _needs_higher_role(by, [user])
+        _unless_rejected(
             groups.set_member(app, group, user, muted_until=until, by=by, right=right)
         )
 
     # --- inside ---------------------------------------------------------------
 
     def _check_gathering(self, app: str, by: str) -> None:
+        """Raise NotAllowed if ``by`` is a guest, who may not bring users
+        together in groups. Back ends (``""``) may."""
         if by and not self.relations.may_gather(app, by):
             raise NotAllowed("not for guests")
 
@@ -877,9 +919,12 @@ class Groups(Service, dict=True):
         if "owner" not in roles:
             raise NotAllowed("only an owner of the app makes groups of everybody")
 
-    def _seen(self, app: str, group: int, by: str, or_open: bool = False) -> Group:
-        """A group as a member or a back end sees it. ``or_open``: anybody may
-        see an open group. Raises UnknownGroup."""
+    def _visible_group(
+        self, app: str, group: int, by: str, or_open: bool = False
+    ) -> Group:
+        """A group that ``by`` may see: a member, or a back end (``""``). With
+        ``or_open``, anybody may see an open group. Raises UnknownGroup if the
+        group does not exist, or ``by`` may not see it."""
         conversations = self._log_with(group).conversations
         membership = None
         if by:
@@ -895,7 +940,8 @@ class Groups(Service, dict=True):
         return _group(conversation)
 
     def _log_with(self, group: int) -> MessageLog:
-        """The message log. Raises UnknownGroup if there are no groups."""
+        """The message log, for a use of this group. Raises UnknownGroup if the
+        node has no database, or the id is 0, which no group has."""
         if not self.store.has_database or not group:
             raise UnknownGroup(str(group))
         return self.store.part(MessageLog)
@@ -920,7 +966,40 @@ def _memberships_in_groups(
     }
 
 
+def _search_open_groups(
+    conversations: ConversationReader,
+    app: str,
+    words: Sequence[str],
+    *,
+    below: int,
+    limit: int,
+) -> tuple[list[Conversation], int]:
+    """At most ``limit`` open groups with ids below ``below`` that have all
+    words in their names and descriptions, the newest first.
+
+    Returns also the id below which the next search continues; 0: there are no
+    more groups. The search ends after :data:`SEARCH_SECONDS`.
+    """
+    ends_at = monotonic() + SEARCH_SECONDS
+    found: list[Conversation] = []
+    while len(found) <= limit and monotonic() < ends_at:
+        page = conversations.open_groups(app, below, _OPEN_STEP)
+        found += [
+            each for each in page if _has_words(words, each.name, each.description)
+        ]
+        if len(page) < _OPEN_STEP:
+            below = 0
+            break
+        below = page[-1].id
+    if len(found) > limit:
+        found = found[:limit]
+        below = found[-1].id
+    return found, below
+
+
 def _has_words(words: Sequence[str], *texts: str) -> bool:
+    """Whether all words are in these texts together, without regard to accents
+    and case. ``words`` are of :meth:`Statements.words`."""
     if not words:
         return True
     folded = " ".join(Statements.words(" ".join(texts)))
@@ -940,10 +1019,13 @@ def _group(conversation: Conversation, role: str = "", muted_until: int = 0) -> 
 # --- rights: checked under the log's lock, with the roles in force there ------
 
 Right = Callable[[GroupState], Rejected | None]
+"""A permission check: returns why the group in this state refuses a change, or
+None if it permits the change."""
 
 
-def _ranked(by: str, least: str, words: str = "") -> Right:
-    """Require that the caller is a member with this role or a higher one."""
+def _needs_role(by: str, least: str, words: str = "") -> Right:
+    """A check that the caller is a member with the role ``least`` or a higher
+    one. ``words``: the text of the refusal for other members."""
 
     def right(state: GroupState) -> Rejected | None:
         if not by:
@@ -957,24 +1039,27 @@ def _ranked(by: str, least: str, words: str = "") -> Right:
     return right
 
 
-def _permitted(by: str, option: str, words: str, least: str = "") -> Right:
-    """Require that the caller is not muted, and has at least the role
-    ``least``. ``""``: the role that an option of the group demands."""
+def _needs_option(by: str, option: str, words: str, least: str = "") -> Right:
+    """A check that the caller is not muted, and has the role that an option of
+    the group demands. If ``least`` is not empty, it is the needed role, in
+    place of the role of the option."""
 
     def right(state: GroupState) -> Rejected | None:
         if by in state.muted:
             return Rejected(RejectReason.NOT_ALLOWED, "the member is muted")
-        return _ranked(by, least or state.options[option], words)(state)
+        needed_role = least or state.options[option]
+        return _needs_role(by, needed_role, words)(state)
 
     return right
 
 
-def _not_everybodys(rest: Right, users: Sequence[str] | None = None) -> Right:
-    """Require the permission ``rest``, and that it is no group of everybody. In
-    a group of everybody, ``users`` may be its bots."""
+def _not_of_everybody(check: Right, users: Sequence[str] | None = None) -> Right:
+    """A check that ``check`` permits the change, and that the group is no group
+    of everybody. If ``users`` are named and all are bots, the change is
+    permitted in a group of everybody, too."""
 
     def right(state: GroupState) -> Rejected | None:
-        refusal = rest(state)
+        refusal = check(state)
         if refusal is not None or not state.everybody:
             return refusal
         if users and all(user in state.bots for user in users):
@@ -984,9 +1069,9 @@ def _not_everybodys(rest: Right, users: Sequence[str] | None = None) -> Right:
     return right
 
 
-def _above(by: str, users: Sequence[str]) -> Right:
-    """Require that the caller is a member with a higher role than all named
-    users."""
+def _needs_higher_role(by: str, users: Sequence[str]) -> Right:
+    """A check that the caller is a member with a higher role than all named
+    users. Users who are no members do not matter."""
 
     def right(state: GroupState) -> Rejected | None:
         if not by:
@@ -994,8 +1079,8 @@ def _above(by: str, users: Sequence[str]) -> Right:
         if by not in state.roles:
             return _OUTSIDER
         rank = _RANK[state.roles[by]]
-        members = [user for user in users if user in state.roles]
-        if all(_RANK[state.roles[user]] < rank for user in members):
+        roles = [state.roles[user] for user in users if user in state.roles]
+        if all(_RANK[role] < rank for role in roles):
             return None
         return Rejected(
             RejectReason.NOT_ALLOWED,
@@ -1005,13 +1090,14 @@ def _above(by: str, users: Sequence[str]) -> Right:
     return right
 
 
-def _gives_roles(by: str, user: str, role: str) -> Right:
-    """Require that the caller is the owner, and does not take the role from an
-    owner: a group always keeps its owner."""
-    is_owner = _ranked(by, OWNER, "only the owner gives roles")
+def _needs_owner_for_role(by: str, user: str, role: str) -> Right:
+    """A check that the caller is the owner, and does not make the owner a
+    member with a lower role, because a group always keeps an owner. ``role``:
+    the new role of ``user``."""
+    check_owner = _needs_role(by, OWNER, "only the owner gives roles")
 
     def right(state: GroupState) -> Rejected | None:
-        refusal = is_owner(state)
+        refusal = check_owner(state)
         if refusal is not None:
             return refusal
         if state.roles.get(user) == OWNER and role != OWNER:
@@ -1024,6 +1110,8 @@ def _gives_roles(by: str, user: str, role: str) -> Right:
 
 
 def _check_texts(given: Mapping[str, str]) -> None:
+    """Raise BadGroup if one of the texts of a group (name → text) cannot be
+    stored."""
     for text, value in given.items():
         least, most = TEXT_CHARACTERS[text]
         # A description alone may have several lines.
@@ -1044,7 +1132,9 @@ def _check_texts(given: Mapping[str, str]) -> None:
         raise BadGroup("handle: expected letters of one alphabet")
 
 
-def _done(change: T | Rejected) -> T:
+def _unless_rejected(change: T | Rejected) -> T:
+    """The result of a change. Raises the error for its reason if the log has
+    rejected the change."""
     if isinstance(change, Rejected):
         raise _REFUSALS.get(change.reason, UnknownGroup)(change.detail)
     return change
@@ -1167,7 +1257,8 @@ class GroupCommands(Struct, frozen=True):
         return Reply(ReplyCode.OK, GroupMemberPage(views, len(page) > command.limit))
 
     def update(self, connection: Connection, command: UpdateGroup) -> Reply:
-        """Change name, picture and description of one of the user's groups."""
+        """Change name, picture and description of one of the user's groups.
+        Texts that the command does not name stay as they are."""
         app, user = self._with_voice(connection)
         texts: dict[str, str] = {}
         for text in TEXT_CHARACTERS:

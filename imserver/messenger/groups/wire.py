@@ -64,6 +64,8 @@ class LeaveGroup(Command, frozen=True, gc=False):
 
 
 def _members(fields: Fields) -> tuple[str, ...]:
+    """The users whom a command names. Raises Refused if they are not a list of
+    at most :data:`MAX_NAMED` short texts."""
     users = fields.values.get("members", [])
     if not isinstance(users, list) or len(users) > MAX_NAMED:
         raise Refused(ReplyCode.BAD_PARAMETER)

@@ -200,7 +200,7 @@ class GroupWriter(WritingPart):
         *,
         heir: bool = False,
         right: Right | None = None,
-        note: Callable[[AppTransaction, Sequence[str]], object] | None = None,
+        record_more: Callable[[AppTransaction, Sequence[str]], object] | None = None,
     ) -> Change | Rejected:
         """End memberships. One entry of kind ``leave`` names the users, and has
         the number of the remaining members.
@@ -237,8 +237,8 @@ class GroupWriter(WritingPart):
         left = GroupMeta(users=tuple(leaving), members=count)
         entry = record(transaction, state, "leave", by, left.to_bytes())
         end_members(transaction, state, leaving)
-        if note is not None:
-            note(transaction, leaving)
+        if record_more is not None:
+            record_more(transaction, leaving)
         _let_bots_go(transaction, state, leaving)
         return Change(state.id, entry, tuple(leaving))
 

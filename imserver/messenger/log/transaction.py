@@ -80,9 +80,9 @@ from imserver.messenger.log.threads import ThreadWriter, is_beside
 _UNKNOWN: Final = Rejected(RejectReason.UNKNOWN_CONVERSATION)
 _BLOCKED: Final = Rejected(RejectReason.BLOCKED)
 
-_SAYING: Final = ("message", "edit")
+_WITH_CONTENT: Final = ("message", "edit")
 """Kinds of entries with content of their sender for others."""
-_NOTHING: Final[dict[str, int]] = {}
+_NO_VALUES: Final[dict[str, int]] = {}
 
 MESSAGE_COLUMNS: Final = (
     "log, id, conversation, seq, sender, kind, type, client_msg_id, resend, time_ms, about, stored_at, "
@@ -144,8 +144,13 @@ Outcome = Stored | Change
 
 
 class ChangeRequest(Struct):
-    """A change of a group. ``done`` gets the result, which may be a
-    StorageUnsure. It must not switch."""
+    """A change that is not a draft, mostly of a group. ``apply`` makes it in
+    the transaction. ``done`` gets the result, which may be a StorageUnsure, and
+    must not switch.
+
+    The fields ``rejected``, ``owner`` and ``size`` exist because the writer
+    reads them from all requests.
+    """
 
     app: str
     apply: Callable[[AppTransaction], Change | Rejected]
@@ -195,9 +200,12 @@ class _Lookups(Struct, frozen=True):
 
 class AppTransaction:
     """The part of a group commit for one app: the locked head of its log, and
-    new rows. ``now``: Unix seconds. ``drafts``: the drafts to append before
-    anything else. The facts that decide about them are read together with the
-    head."""
+    new rows.
+
+    ``batch``: the number of the transaction. ``now``: Unix seconds. ``drafts``:
+    drafts that will be appended first. The transaction asks for the facts that
+    decide about them together with the head, which saves a round trip.
+    """
 
     def __init__(
         self,
@@ -241,19 +249,26 @@ class AppTransaction:
 
         self.entries: list[Entry] = []
         self.is_unseen = False
-        """Something was stored without an entry. It is safe if the client asks
-        for it again."""
+        """Whether something was stored without an entry. A client can ask for
+        it again without harm."""
         self._rows: list[tuple[Any, ...]] = []
+        """New rows of the table ``message``, see :data:`MESSAGE_COLUMNS`."""
         self._moved: dict[int, ConversationState] = {}
+        """Conversations with new entries, whose last seq and id are not yet
+        written."""
         self._created: list[tuple[ConversationState, bytes | None, str, int, int]] = []
+        """Conversations that are not yet written, each with its pair, name,
+        Unix second of creation and options."""
         self._joined: list[tuple[str, int, int, str, int | None, int, int]] = []
+        """Memberships that are not yet written: (member, conversation,
+        joined_id, role, readable_after, bot, muted_until)."""
 
         self._bots: BotReaders | None = None
         """Exists if the transaction has entries of groups with bots."""
         self._threads: ThreadWriter | None = None
         """Exists if the transaction has replies in threads."""
         self._regrouped: dict[int, ConversationState] = {}
-        """Groups whose bots have changed."""
+        """Groups whose lists of bots are not yet written."""
 
         self._recalled: set[int] = set()
         """Recalled messages among the messages that drafts edit."""
@@ -268,17 +283,20 @@ class AppTransaction:
             self._after_loss = next_after_loss(self.head.lost)
 
         self._revises = False
-        """Whether an entry recalls, edits or mentions."""
+        """Whether an entry recalls, edits or has a ``meta``, for example with
+        mentions."""
 
     # --- conversations --------------------------------------------------------
 
     def make_conversation(
         self, kind: int, members: tuple[str, ...], name: str = "", options: int = 0
     ) -> ConversationState:
-        """Add a conversation. The users of a pair become members. For a group,
-        call :meth:`admit`.
+        """Add a conversation, and return it. The users of a pair become its
+        members. For the members of a group, call :meth:`admit`.
 
-        ``options``: of a group.
+        ``kind``: GROUP, USER or ROOM. ``members``: the two users of a pair;
+        empty for a group and a room. ``name``: of a group or a room.
+        ``options``: of a group, as bits.
         """
         self.head.last_conversation += 1
         room = ""
@@ -312,19 +330,22 @@ class AppTransaction:
         state: ConversationState,
         users: Iterable[str],
         role: str,
-        readable_after: Mapping[str, int] = _NOTHING,
+        readable_after: Mapping[str, int] = _NO_VALUES,
         bots: Collection[str] = (),
-        mutes: Mapping[str, int] = _NOTHING,
+        mutes: Mapping[str, int] = _NO_VALUES,
     ) -> None:
-        """Make users members from the next entry on. ``readable_after``: user →
-        id after which they may read earlier entries. ``bots``: bots among the
-        users of a group. ``mutes``: user → end of the mute."""
-        last = self.head.last_id
+        """Make users members from the next entry on.
+
+        ``readable_after``: user → id after which they may read earlier entries;
+        users without an id read only new entries. ``bots``: bots among the
+        users of a group. ``mutes``: user → Unix second at which the mute ends.
+        """
+        joined_id = self.head.last_id
         self._joined += [
             (
                 user,
                 state.id,
-                last,
+                joined_id,
                 role,
                 readable_after.get(user),
                 int(user in bots),
@@ -355,7 +376,9 @@ class AppTransaction:
     def enter(
         self, state: ConversationState, draft: Draft, resend: bytes | None = None
     ) -> Entry:
-        """Add an entry to a conversation, with the next id and seq."""
+        """Add an entry to a conversation, with the next id and seq. ``resend``:
+        the digest by which a repeated draft is found; None: the draft has no
+        ``client_msg_id``."""
         if state.bots:
             if self._bots is None:
                 self._bots = BotReaders(self.sql, self.head, self.before, self.entries)
@@ -416,8 +439,9 @@ class AppTransaction:
     def in_thread(
         self, state: ConversationState, draft: Draft, is_past: bool = False
     ) -> Draft | Rejected:
-        """The draft of a reply in a thread, for :meth:`enter`. ``is_past``: it
-        was sent elsewhere."""
+        """The draft of a reply with the data of its thread, for :meth:`enter`;
+        Rejected if the thread cannot have this reply. ``is_past``: an import
+        adds a reply that was sent elsewhere."""
         return self._thread_writer().complete(state, draft, is_past)
 
     def _thread_writer(self) -> ThreadWriter:
@@ -426,8 +450,9 @@ class AppTransaction:
         return self._threads
 
     def settle(self) -> None:
-        """Write conversations and memberships, so that later statements find
-        them."""
+        """Write the conversations and memberships that have changed, so that
+        later statements of the transaction find them. Entries are written at
+        the end (:meth:`write`)."""
         sql = self.sql
         log = self.log
         if self._created:
@@ -471,7 +496,9 @@ class AppTransaction:
         self._regrouped.clear()
 
     def write(self) -> None:
-        """Write everything."""
+        """Write all changes: conversations, memberships, entries with what
+        depends on them, the head, and uplink sessions. Called once, at the
+        end."""
         self.settle()
         sql = self.sql
         log = self.log
@@ -493,7 +520,8 @@ class AppTransaction:
             )
 
         if self.uplink_sessions:
-            # And which one was the last of the log.
+            # The row `LAST_SESSION` shows other writers that a session has
+            # begun, so that they do not trust what they remember.
             newest = list(self.uplink_sessions.values())[-1]
             sessions = {**self.uplink_sessions, LAST_SESSION: newest}
             if sql.engine == "mysql":
@@ -514,8 +542,11 @@ class AppTransaction:
         self, keys: Iterable[Key]
     ) -> Callable[[], dict[Key, ConversationState]]:
         """Ask for the existing conversations with these keys: ids, pairs, and
-        rooms. A conversation with two of the keys has one state object under
-        both."""
+        rooms. The returned function reads the answer: key → conversation.
+
+        A conversation with two of the keys has one state object under both, so
+        that its seqs are counted once.
+        """
         ids: list[int] = []
         pairs: list[bytes] = []
         for key in keys:
@@ -539,8 +570,10 @@ class AppTransaction:
     def mutes(
         self, wanted: Collection[tuple[str, int]]
     ) -> Callable[[], dict[tuple[str, int], int]]:
-        """Ask for (user, conversation) → Unix second at which the mute ends.
-        The result has only members."""
+        """Ask for the mutes of users in conversations. The returned function
+        reads the answer: (user, conversation) → Unix second at which the mute
+        ends, which may be in the past. Users who are no members are not in
+        it."""
         users: dict[int, list[str]] = {}
         for user, conversation in wanted:
             users.setdefault(conversation, []).append(user)
@@ -598,8 +631,12 @@ class AppTransaction:
     def blocks(
         self, pairs: Collection[tuple[str, str]]
     ) -> Callable[[], set[tuple[str, str]]]:
-        """Ask for the pairs of users in which the first has blocked the second.
-        Only accounts can block."""
+        """Ask which of these pairs of users are blocked: the first has blocked
+        the second. The returned function reads the answer.
+
+        Only accounts can block, and their ids are numbers. Pairs with other ids
+        are left out.
+        """
         wanted = [
             (int(one), int(other))
             for one, other in pairs
@@ -649,9 +686,11 @@ class AppTransaction:
     # --- drafts ---------------------------------------------------------------
 
     def append(self, ready: Sequence[AppendRequest]) -> list[Appended | Rejected]:
-        """Add drafts in order. Returns the result of each."""
+        """Check drafts and add their entries, in order. Returns the result of
+        each draft. A repeated draft gets the entry of the first one."""
         lookups = self._lookups or self._ask(ready)
         self._lookups = None
+        # Digest of a `client_msg_id` → the outcome of the first draft with it.
         outcomes: dict[bytes, Appended | Rejected] = {
             bytes(row[0]): Appended(entry_of(row[1:]), repeated=True)
             for row in lookups.repeats()
@@ -671,11 +710,13 @@ class AppTransaction:
                 answer = outcomes.get(request.resend)
             session = request.draft.uplink_session
             if answer is None and session and session not in facts.sessions:
-                # Except the outcome of a repeat by the newest session.
+                # This is no outcome for repeats: the newest session may send
+                # the same message.
                 answer = Rejected(RejectReason.SUPERSEDED)
             elif answer is None:
-                answer = self._outcome(request, key, facts)
-                if request.resend is not None:  # for repeats in this transaction
+                answer = self._check_and_enter(request, key, facts)
+                if request.resend is not None:
+                    # A later draft of this transaction may repeat this one.
                     repeat = answer
                     if isinstance(answer, Appended):
                         repeat = Appended(answer.entry, repeated=True)
@@ -691,7 +732,7 @@ class AppTransaction:
         pairs = {
             (draft.to_user, draft.sender)
             for draft in drafts
-            if draft.to_user and draft.kind in _SAYING
+            if draft.to_user and draft.kind in _WITH_CONTENT
         }
         grouped = [draft for draft in drafts if draft.conversation and draft.sender]
         resends = {request.resend for request in ready if request.resend is not None}
@@ -709,18 +750,26 @@ class AppTransaction:
     def _look_up(
         self, lookups: _Lookups, fresh: Sequence[tuple[AppendRequest, int | bytes]]
     ) -> _Facts:
-        """The facts that decide about these drafts: the answers to the
-        look-ups, and what depends on them."""
+        """Read the facts that decide about these drafts: the answers to the
+        look-ups, and the answers to further queries, which depend on them.
+
+        ``fresh``: drafts that repeat no stored message, with the keys of their
+        conversations. Facts about edited messages are put into the fields of
+        the transaction, because its own edits and recalls change them.
+        """
         states = lookups.states()
         blocks = lookups.blocks()
 
         pairs: set[tuple[str, str]] = set()
         """(receiver, sender) of drafts that name only the conversation."""
-        first: set[tuple[str, str]] = set()
-        """(receiver, sender) of first messages."""
+        first_messages: set[tuple[str, str]] = set()
+        """(receiver, sender) of the first messages of conversations."""
         strangers: set[str] = set()
+        """Receivers of first messages who need an account. Receivers who have
+        one are removed below."""
         edited: set[int] = set()
-        limited: dict[int, list[str]] = {}
+        """Ids of messages that drafts edit."""
+        senders_in_limited: dict[int, list[str]] = {}
         """Group in which not all members may write → senders."""
 
         for request, key in fresh:
@@ -728,17 +777,17 @@ class AppTransaction:
             state = states.get(key)
             if state is None:
                 if draft.to_user:
-                    first.add((draft.to_user, draft.sender))
+                    first_messages.add((draft.to_user, draft.sender))
                     if request.to_account:
                         strangers.add(draft.to_user)
-            elif draft.kind in _SAYING:
+            elif draft.kind in _WITH_CONTENT:
                 peer = ""
                 if draft.conversation:
                     peer = _peer(state, draft.sender)
                 if peer:
                     pairs.add((peer, draft.sender))
                 elif state.options & OPTIONS["write"][0]:
-                    limited.setdefault(state.id, []).append(draft.sender)
+                    senders_in_limited.setdefault(state.id, []).append(draft.sender)
             if draft.kind == "edit":
                 edited.add(draft.about)
 
@@ -756,46 +805,46 @@ class AppTransaction:
         if strangers:
             accounts = accounts_among(self.sql, self.app, strangers)
             strangers = strangers.difference(accounts)
-        unwelcome = first
-        if first:
-            unwelcome = self._unwelcome(first)
+        unwelcome = first_messages  # empty, or replaced
+        if first_messages:
+            unwelcome = self._find_unwelcome(first_messages)
         sessions = lookups.sessions()
         roles = {
-            group: self._roles(states[group], senders)
-            for group, senders in limited.items()
+            group: self._roles_of_senders(states[group], senders)
+            for group, senders in senders_in_limited.items()
         }
         return _Facts(states, mutes, blocks, strangers, unwelcome, sessions, roles)
 
-    def _outcome(
+    def _check_and_enter(
         self, request: AppendRequest, key: int | bytes, facts: _Facts
     ) -> Appended | Rejected:
-        """Check a draft and store it. The order of the checks decides which
-        reason a sender gets."""
+        """Check a draft and add its entry. The order of the checks decides
+        which reason a sender gets."""
         draft = request.draft
-        refused = self._edit_refused(draft)
-        if refused is None:
-            refused = self._sender_refused(draft, facts)
-        if refused is not None:
-            return refused
+        refusal = self._edit_refusal(draft)
+        if refusal is None:
+            refusal = self._sender_refusal(draft, facts)
+        if refusal is not None:
+            return refusal
 
-        state = self._conversation_of(request, key, facts)
+        state = self._find_or_make_conversation(request, key, facts)
         if isinstance(state, Rejected):
             return state
-        refused = self._member_refused(state, draft, facts)
-        if refused is not None:
-            return refused
+        refusal = self._member_refusal(state, draft, facts)
+        if refusal is not None:
+            return refusal
 
-        complete = self._completed(state, draft)
+        complete = self._complete(state, draft)
         if isinstance(complete, Rejected):
             return complete
-        # for the later drafts of this transaction
+        # Later drafts of this transaction may edit the same message.
         if complete.kind == "recall":
             self._recalled.add(complete.about)
         elif complete.kind == "edit":
             self._edits[complete.about] += 1
         return Appended(self.enter(state, complete, request.resend))
 
-    def _edit_refused(self, draft: Draft) -> Rejected | None:
+    def _edit_refusal(self, draft: Draft) -> Rejected | None:
         """The reason why a message may not be edited; None: it may, or the
         draft is no edit."""
         if draft.kind != "edit":
@@ -810,7 +859,7 @@ class AppTransaction:
             )
         return None
 
-    def _sender_refused(self, draft: Draft, facts: _Facts) -> Rejected | None:
+    def _sender_refusal(self, draft: Draft, facts: _Facts) -> Rejected | None:
         """The reason why the sender may not send this to any conversation."""
         if (
             BUTTONS_KEY in draft.meta
@@ -820,17 +869,18 @@ class AppTransaction:
             return Rejected(RejectReason.NOT_BOT, "only bots send buttons")
         if (
             facts.blocks
-            and draft.kind in _SAYING
+            and draft.kind in _WITH_CONTENT
             and (_receiver(draft, facts.states), draft.sender) in facts.blocks
         ):
             return _BLOCKED
         return None
 
-    def _conversation_of(
+    def _find_or_make_conversation(
         self, request: AppendRequest, key: int | bytes, facts: _Facts
     ) -> ConversationState | Rejected:
         """The conversation of a draft. The first draft to a room or a user
-        creates it."""
+        creates it. Rejected if the draft may not begin a conversation, or names
+        one that does not exist."""
         draft = request.draft
         state = facts.states.get(key)
         if state is not None:
@@ -853,32 +903,38 @@ class AppTransaction:
         facts.states[key] = state
         return state
 
-    def _member_refused(
+    def _member_refusal(
         self, state: ConversationState, draft: Draft, facts: _Facts
     ) -> Rejected | None:
         """The reason why the sender may not send this to a conversation that
         only members may write to."""
-        # an empty sender is the server, which may send to all
+        # An empty sender is the server, which may send to all. A draft without
+        # the id of a conversation names a room or a user: no membership counts.
         if not (draft.conversation and draft.sender):
             return None
-        until = facts.mutes.get((draft.sender, state.id))
-        if until is None:
+        muted_until = facts.mutes.get((draft.sender, state.id))
+        if muted_until is None:  # only members have a value
             return Rejected(RejectReason.NOT_MEMBER)
-        if until > self.now and draft.kind in _SAYING:
+        if muted_until > self.now and draft.kind in _WITH_CONTENT:
             return Rejected(RejectReason.MUTED)
         if state.id in facts.roles:
             roles = facts.roles[state.id]
-            if not self._may_say(state, draft, roles):
+            if not self._may_send_content(state, draft, roles):
                 return Rejected(
                     RejectReason.READ_ONLY,
                     "only the owner and admins write in this group",
                 )
         return None
 
-    def _completed(self, state: ConversationState, draft: Draft) -> Draft | Rejected:
+    def _complete(self, state: ConversationState, draft: Draft) -> Draft | Rejected:
         """A draft with the data that the log adds: the users whom its handles
-        mention, its thread, and the bot of its command."""
-        if HANDLE_SIGN in draft.meta and state.kind == GROUP and draft.kind in _SAYING:
+        mention, its thread, and the bot of its command. Rejected if the draft
+        mentions too many users, or its thread cannot have this reply."""
+        if (
+            HANDLE_SIGN in draft.meta
+            and state.kind == GROUP
+            and draft.kind in _WITH_CONTENT
+        ):
             named = with_handles(self.sql, self.app, self.log, state, draft)
             if isinstance(named, Rejected):
                 return named
@@ -897,7 +953,7 @@ class AppTransaction:
             draft = with_command(self.sql, self.app, state, draft)
         return draft
 
-    def _roles(
+    def _roles_of_senders(
         self, state: ConversationState, senders: Sequence[str]
     ) -> dict[str, str]:
         """Sender → role in a group. Incoming webhooks count as admins, because
@@ -907,36 +963,38 @@ class AppTransaction:
         hooks = hooks_among(self.sql, self.app, state, roles)
         return roles | dict.fromkeys(hooks, "admin")
 
-    def _may_say(
+    def _may_send_content(
         self, state: ConversationState, draft: Draft, roles: Mapping[str, str]
     ) -> bool:
         """Whether a member may send a draft with content to a group in which
         not all members may write."""
-        if draft.kind not in _SAYING:
+        if draft.kind not in _WITH_CONTENT:
             return True
         role = roles.get(draft.sender, "member")
-        in_thread = draft.thread > 0 and not draft.also
+        in_thread = draft.thread > 0 and not draft.also  # in the thread alone
         if draft.kind == "edit" and role == "member":
             in_thread = is_beside(self.sql, self.log, state.id, draft.about)
         return may_write(state.options, role, in_thread)
 
-    def _unwelcome(self, first: set[tuple[str, str]]) -> set[tuple[str, str]]:
+    def _find_unwelcome(
+        self, first_messages: set[tuple[str, str]]
+    ) -> set[tuple[str, str]]:
         """The pairs (receiver, sender) of first messages that the receiver does
         not want. The sender is a guest who is no friend, or a bot whose owner
         the receiver has blocked."""
-        senders = {sender for _, sender in first}
+        senders = {sender for _, sender in first_messages}
         guests = accounts_among(self.sql, self.app, senders, "AND guest = 1")
         unwelcome = {
             (user, guest)
-            for user, guest in first
+            for user, guest in first_messages
             if guest in guests
             and user != guest
             and not are_friends(self.sql, user, guest)
         }
         owners = owners_among(self.sql, self.app, senders)
-        pairs = {(user, owners[bot]) for user, bot in first if bot in owners}
+        pairs = {(user, owners[bot]) for user, bot in first_messages if bot in owners}
         blocks = self.blocks(pairs)()
-        for user, bot in first:
+        for user, bot in first_messages:
             if (user, owners.get(bot)) in blocks:
                 unwelcome.add((user, bot))
         return unwelcome
@@ -953,6 +1011,8 @@ def _key_of(draft: Draft) -> int | bytes:
 
 
 def _pair_of(draft: Draft) -> tuple[str, str]:
+    """The two users of a draft that names its receiver. Saved messages are in
+    the receiver's conversation with themselves."""
     if draft.saved:
         return draft.to_user, draft.to_user
     return draft.sender, draft.to_user
@@ -980,6 +1040,8 @@ def lock_head(sql: Statements, app: str) -> LogHead:
 
 
 def _new_head(sql: Statements, app: str) -> LogHead:
+    """Create the log of an app, and lock its head. Another writer may create
+    it at the same time."""
     sql.insert_new(
         "log", "app, part, last_id, last_conversation, floor", [(app, 0, 0, 0, 0)]
     )
@@ -1000,6 +1062,7 @@ def batch_of(sql: Statements, log: int, id: int) -> int | None:
 def _move_conversations(
     sql: Statements, log: int, states: Sequence[ConversationState]
 ) -> None:
+    """Write the last seq and the last id of existing conversations."""
     if sql.engine == "postgresql":
         ids = [state.id for state in states]
         seqs = [state.last_seq for state in states]
@@ -1055,7 +1118,8 @@ class WriteTransaction:
         """App → what was stored there, for apps with new entries."""
         self.is_unseen = False
         """Whether something was stored without an entry: an uplink session or a
-        vote."""
+        vote. No row of the log then shows whether the transaction was
+        committed."""
         self._now = int(time())
         self._memory = memory
         self._known = known
@@ -1067,6 +1131,8 @@ class WriteTransaction:
         return any(request.outcome is None for request in self.requests)
 
     def __call__(self, sql: DirectStatements) -> None:
+        """Make the changes and append the drafts of all apps, without the
+        COMMIT. Each request gets its outcome. Raises EntriesLost."""
         self.commits = {}
         for app, requests in self.apps.items():
             changes = [one for one in requests if isinstance(one, ChangeRequest)]
@@ -1076,22 +1142,23 @@ class WriteTransaction:
                 if isinstance(one, AppendRequest) and one.rejected is None
             ]
             sources = [(one, one.source) for one in drafts if one.source is not None]
-            # A change may alter the facts that decide about drafts, so these
-            # are read after it.
+            # A change may alter the facts that decide about drafts, so the
+            # facts are then read after the changes.
             drafts_first: Sequence[AppendRequest] = drafts
             if changes:
                 drafts_first = ()
             part = AppTransaction(
                 sql, app, self.batch, self._now, self._memory, drafts_first
             )
-            # This includes ids that were learned since the transaction began.
+            # `_known` includes ids that were learned since the transaction
+            # began.
             if part.before < self._known.get(app, 0):
                 raise EntriesLost(app)
 
             for change in changes:
                 change.outcome = change.apply(part)
             for request, source in sources:
-                if not source.holds(sql):
+                if not source.holds(sql):  # the row was deleted or changed
                     request.outcome = Rejected(RejectReason.WITHDRAWN)
                     drafts.remove(request)
             for request, outcome in zip(drafts, part.append(drafts), strict=True):
@@ -1121,40 +1188,44 @@ class WriterMemory:
         head has the current one."""
         self._known: tuple[int, list[Row]] = (0, [])
         """The log and its last uplink session for which the next two fields are
-        valid."""
+        valid. If the log has another last session now, they are forgotten."""
         self._users: frozenset[str] = frozenset()
+        """Users whose newest sessions are in :attr:`_sessions`. A user without
+        a session is remembered, too."""
         self._sessions: frozenset[int] = frozenset()
 
     def ask_sessions(
         self, sql: Statements, log: int, users: set[str], begun: Mapping[str, int]
     ) -> Callable[[], Collection[int]]:
-        """Ask for the newest uplink sessions of these users. The result may
-        also have sessions of others. Each user is looked up once, until a
-        session of any user of the log begins, on any node, or is deleted.
+        """Ask for the newest uplink sessions of these users. The returned
+        function reads the answer, which may also have sessions of other users.
 
-        ``begun``: user → the session that begins in this transaction.
+        The memory looks up each user once. It forgets all users when a session
+        of any user of the log begins, on any node, or is deleted. ``begun``:
+        user → the session that begins in this transaction.
         """
         if not users:
             return frozenset
         if begun:
 
             def with_begun() -> set[int]:
-                others = list(users - begun.keys())
-                return stored_sessions(sql, log, others).union(begun.values())
+                without_new = list(users - begun.keys())
+                return stored_sessions(sql, log, without_new).union(begun.values())
 
             return with_begun
-        last = sql.ask(_SESSIONS.format("(%s)"), (log, LAST_SESSION))
+        read_last = sql.ask(_SESSIONS.format("(%s)"), (log, LAST_SESSION))
         unknown = users - self._users
-        new = _ask_sessions(sql, log, list(unknown))
+        read_unknown = _ask_sessions(sql, log, list(unknown))
 
         def answer() -> frozenset[int]:
-            current = (log, last())
-            sessions = new()
+            current = (log, read_last())
+            sessions = read_unknown()
             is_full = len(self._users) > _MOST_REMEMBERED
-            if not last() or current != self._known or is_full:
+            if not read_last() or current != self._known or is_full:
                 self._known = current
                 self._users = frozenset()
                 self._sessions = frozenset()
+                # The users who were remembered are looked up again.
                 sessions |= stored_sessions(sql, log, list(users - unknown))
             if sessions or unknown:
                 self._sessions |= sessions

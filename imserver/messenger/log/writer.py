@@ -134,24 +134,26 @@ class LogListener(Protocol):
 
 
 class _Total(Struct):
+    """The number of waiting requests in several queues, and their bytes."""
+
     requests: int = 0
     bytes: int = 0
 
 
 class _Queue(Struct, eq=False):
-    """Waiting requests, counted in ``total`` too.
-
-    ``stale``: number of requests at the left end that waited behind a
-    transaction that does not end. They fail next. ``enough``: number of
-    requests at which a pause ends.
-    """
+    """Waiting requests, of an app or of a kind."""
 
     total: _Total
+    """Counts the requests of this queue and of others."""
     requests: deque[Request] = field(default_factory=deque)
     bytes: int = 0
     paused: bool = False
+    """Whether the requests wait for more requests. A pause ends by a timer, or
+    with ``enough`` requests."""
     enough: float = inf
     stale: int = 0
+    """The number of the first requests that have waited long behind a
+    transaction that does not end. They fail next."""
 
     def push(self, request: Request) -> None:
         self.bytes += request.size
@@ -160,8 +162,10 @@ class _Queue(Struct, eq=False):
         self.requests.append(request)
 
     def take(self, count: int, size: float = inf) -> tuple[list[Request], int]:
-        """The next requests, at most ``count``, and their size in a batch. The
-        last request may exceed ``size``."""
+        """Remove the next requests: at most ``count``, and as many as fit into
+        ``size`` bytes; the last one may exceed it. Returns them and their size
+        in a batch, where each request costs :data:`_REQUEST_BYTES` more than
+        its content."""
         batch: list[Request] = []
         content = 0
         while (
@@ -192,7 +196,8 @@ class LogWriter:
         self.seconds = seconds
         self._connect = connect
         self.connection: WriterConnection | None = None
-        """Opened with the first draft. Only the writer uses it."""
+        """None until the first transaction that needs the database. Only the
+        writer uses it."""
 
         self._queues: dict[str, _Queue] = {}
         """Waiting drafts by app. The app that has waited longest comes
@@ -229,14 +234,16 @@ class LogWriter:
         """
         app = request.app
         draft = request.draft
-        wrong = objection(draft)
-        named = draft.client_msg_id
-        if wrong:
-            rejected = Rejected(RejectReason.INVALID, wrong)
+        error = objection(draft)
+        client_msg_id = draft.client_msg_id
+        if error:
+            # It waits in the queue nevertheless, so that results keep their
+            # order.
+            rejected = Rejected(RejectReason.INVALID, error)
             request.rejected = rejected
             request.outcome = rejected
-        elif named:
-            request.resend = resend_of(draft.sender, named)
+        elif client_msg_id:
+            request.resend = resend_of(draft.sender, client_msg_id)
         size = len(draft.body) + len(draft.meta)
         request.size = size
 
@@ -269,11 +276,12 @@ class LogWriter:
             self._wake()
 
     def append(self, app: str, drafts: Sequence[Draft]) -> list[Stored]:
-        """Store drafts in order and return after the commit. A rejected draft
-        does not affect the others.
+        """Store drafts in order, and return their results after the commit. A
+        rejected draft does not affect the others.
 
-        Raises StorageUnavailable if none was stored, StorageUnsure if the
-        result is unknown.
+        If no draft was stored, and one failed because of the database, this
+        raises the first such error: StorageUnavailable, or StorageUnsure if
+        the result is unknown.
         """
         waiting: list[AsyncResult[Stored]] = [AsyncResult() for _ in drafts]
         for draft, answer in zip(drafts, waiting, strict=True):
@@ -318,8 +326,9 @@ class LogWriter:
         results: list[T] = []
 
         def change(transaction: AppTransaction) -> Change:
-            results[:] = [work(transaction)]  # it may run again
-            return Change(0)
+            # The transaction may run again: only the last result counts.
+            results[:] = [work(transaction)]
+            return Change(conversation=0)
 
         outcome = self.change(app, change)
         if isinstance(outcome, Rejected):
@@ -379,6 +388,8 @@ class LogWriter:
         return any(request.connection is connection for request in self._underway(app))
 
     def _underway(self, app: str) -> Iterable[AppendRequest]:
+        """The drafts of an app in the current transaction, and the ones that a
+        refused transaction has left to be stored one by one."""
         current = self._current
         requests: Sequence[Request] = ()
         if current is not None and not current.given_up:
@@ -414,6 +425,7 @@ class LogWriter:
     # --- greenlet -------------------------------------------------------------
 
     def _wake(self) -> None:
+        """Start the greenlet that stores requests, unless it runs already."""
         if self._greenlet is None:
             self._greenlet = gevent.spawn(self._run)
 
@@ -425,8 +437,8 @@ class LogWriter:
             self._greenlet = None
 
     def _take(self) -> dict[str, list[Request]]:
-        """The requests of the next transaction by app. Empty if only apps that
-        pause have requests."""
+        """Take the requests of the next transaction from their queues. Returns
+        app → requests; empty if only queues that pause have requests."""
         if self._singles.requests:
             (single,), _ = self._singles.take(1)
             return {single.app: [single]}
@@ -452,10 +464,12 @@ class LogWriter:
             drafts += len(requests)
             size += requests_size
             if queue.requests:
-                self._queues[app] = queue  # to the end
+                self._queues[app] = queue  # now at the end
         return batch
 
     def _store(self, transaction: WriteTransaction) -> None:
+        """Run a transaction and answer its requests. After twice ``seconds``, a
+        greenlet gives it up (:meth:`_watch`)."""
         self._current = transaction
         watches: list[gevent.Greenlet[..., None]] = []
         timer = gevent.get_hub().loop.timer(2 * self.seconds)
@@ -477,9 +491,12 @@ class LogWriter:
             gevent.killall(watches, block=False)
 
     def _is_open_for(self, transaction: WriteTransaction) -> bool:
-        """Open the database for the first transaction that needs it. This does
-        not count as time of the transaction: creating a database takes long if
-        the disk or the processor is busy. False: the requests have failed."""
+        """Open the database for the first transaction that needs it. Returns
+        False if that failed; then the requests were answered with the error.
+
+        The time does not count as time of the transaction: creating a database
+        takes long if the disk or the processor is busy.
+        """
         if self.connection is not None or not transaction.is_undecided:
             return True
         try:
@@ -490,6 +507,9 @@ class LogWriter:
         return True
 
     def _write(self, transaction: WriteTransaction, began: float) -> None:
+        """Run a transaction, and answer its requests by the result. A
+        transaction without undecided requests needs no database. ``began``: of
+        :func:`perf_counter`."""
         connection = self.connection
         if connection is not None and transaction.is_undecided:
             try:
@@ -498,6 +518,8 @@ class LogWriter:
                 self._fail(transaction, connection.failed(str(error), error.__cause__))
                 return
             except RowRefused as error:
+                # Otherwise the transaction was given up, and its requests were
+                # answered.
                 if transaction.guard.take():
                     self._divide(transaction, str(error))
                 return
@@ -512,8 +534,9 @@ class LogWriter:
     def _transact(
         self, connection: WriterConnection, transaction: WriteTransaction
     ) -> None:
-        """Run a transaction. If the database has lost entries, the log
-        continues beyond them. Raises NotStored, Unsure or RowRefused."""
+        """Run a transaction. If the database has lost entries, continue the
+        logs beyond them, and run the transaction again. Raises NotStored,
+        Unsure or RowRefused."""
         while True:
             try:
                 connection.transact(transaction, transaction.guard, self.seconds)
@@ -548,7 +571,8 @@ class LogWriter:
                         self._listener.committed(transaction.commits[app])
                     if drafts:
                         pause = self._listener.batch_stored(app, drafts, seconds)
-                except Exception:  # the entries are stored nevertheless
+                except Exception:
+                    # The entries are stored nevertheless.
                     log.exception("stored entries of %s could not be delivered", app)
 
             queue = self._queues.get(app)
@@ -564,10 +588,12 @@ class LogWriter:
                 self._pause(app, gather_seconds, enough=waiting + drafts)
 
     def _report(self, commit: Commit) -> None:
+        """Call the functions of :meth:`report_commits_to`."""
         for stored in self._reports:
             try:
                 stored(commit)
-            except Exception:  # the senders get their results nevertheless
+            except Exception:
+                # The senders get their results nevertheless.
                 log.exception("stored entries of %s could not be reported", commit.app)
 
     def _pause(self, app: str, seconds: float, enough: float = inf) -> None:
@@ -595,15 +621,15 @@ class LogWriter:
     def _was_stored(
         self, connection: WriterConnection, transaction: WriteTransaction
     ) -> bool:
-        """Look up whether a transaction was committed. Waits until the database
-        answers.
-
-        Nothing may be delivered before earlier entries of the log.
-        """
+        """Look up whether a transaction was committed, if the answer to its
+        COMMIT was lost. Waits until the database answers, because later entries
+        of the log must not be delivered before these ones."""
         if not transaction.commits:
             # No row shows whether a session has begun, or a vote was stored.
             # The client logs in again, or votes again, which is always safe.
+            # Without such changes, the transaction has changed nothing.
             return not transaction.is_unseen
+        # All logs are committed together, so one entry shows the result.
         commit = next(iter(transaction.commits.values()))
 
         def look(sql: DirectStatements) -> bool:
@@ -620,11 +646,13 @@ class LogWriter:
                 gevent.sleep(_RETRY_SECONDS)
 
     def _divide(self, transaction: WriteTransaction, words: str) -> None:
-        """Retry the requests of a refused transaction one by one, so that only
-        the invalid one fails."""
+        """Store the requests of a refused transaction again, one by one, so
+        that only the request with the invalid row fails. A single request is
+        that request. ``words``: the error of the database."""
         requests = transaction.requests
         if len(requests) > 1:
             for request in requests:
+                # Drafts that were rejected before the transaction stay so.
                 request.outcome = request.rejected
                 self._singles.push(request)
             return
@@ -632,6 +660,8 @@ class LogWriter:
         _answer(requests[0], Rejected(RejectReason.INVALID, "the database refuses it"))
 
     def _fail(self, transaction: WriteTransaction, error: StorageUnavailable) -> None:
+        """Answer all requests with an error, unless the transaction was given
+        up, and the requests were answered then."""
         if not transaction.given_up:
             for request in transaction.requests:
                 _answer(request, error)
@@ -639,11 +669,13 @@ class LogWriter:
     # --- time limits ----------------------------------------------------------
 
     def _watch(self, transaction: WriteTransaction) -> None:
-        """Greenlet: give up a transaction that does not end, then the requests
-        behind it."""
+        """Give up a transaction that has not ended in time. Then let the
+        requests fail that wait behind it, until the transaction ends and kills
+        this greenlet."""
         error: StorageUnavailable = StorageUnavailable(_LATE)
         if self.connection is not None:
             error = self.connection.failed("no answer in time")
+        # With the guard, COMMIT was not sent and is now forbidden.
         if transaction.guard.take():
             self._fail(transaction, error)
             transaction.given_up = True
@@ -653,6 +685,7 @@ class LogWriter:
         while True:
             waiting = (self._singles, self._changes, *self._queues.values())
             for queue in waiting:
+                # Requests that are taken meanwhile are subtracted.
                 queue.stale = len(queue.requests)
             gevent.sleep(2 * self.seconds)
             for queue in waiting:
@@ -661,6 +694,9 @@ class LogWriter:
     def _give_up(
         self, transaction: WriteTransaction, error: StorageUnavailable
     ) -> None:
+        """End a transaction that runs while the log is closed. If COMMIT was
+        not sent, it is forbidden, and the requests fail. Otherwise they are
+        answered that the result is unknown."""
         if transaction.guard.take():
             self._fail(transaction, error)
             transaction.given_up = True
@@ -668,6 +704,8 @@ class LogWriter:
             self._answer_unsure(transaction)
 
     def _answer_unsure(self, transaction: WriteTransaction) -> None:
+        """Answer all requests that their result is unknown. Each gets the final
+        result later, through its StorageUnsure."""
         for request in transaction.requests:
             if request.unsure is None:
                 unsure = StorageUnsure(_LATE)
@@ -676,7 +714,8 @@ class LogWriter:
 
 
 def _refuse(queue: _Queue, count: int, error: StorageUnavailable) -> None:
-    """Take the next requests of a queue, and let them fail."""
+    """Take the next ``count`` requests of a queue, and answer them with an
+    error."""
     requests, _ = queue.take(count)
     for request in requests:
         _answer(request, error)
@@ -692,7 +731,9 @@ def _answer(request: Request, outcome: Outcome) -> None:
         callback: Callable[[Any], object] | None
         if request.unsure is None:
             callback = request.done
-        else:  # it was answered that the result is unknown; this is the result
+        else:
+            # The first answer was that the result is unknown. This is the
+            # final result.
             callback = request.unsure.on_known
         if callback is not None:
             callback(outcome)  # type: ignore[arg-type]  # a change gets a Change

@@ -195,14 +195,14 @@ def test_groups_to_mention_are_listed_with_how_many_they_reach(groups: Groups) -
     tea = groups.create(APP, "ann", "tea", ["bob", "cid", "gus"])[0].id
     row = MentionedGroup(str(design), "design", "The design", "", 2)
     for by, text in (("ann", "DES"), ("bob", "the design")):
-        assert groups.mentioned(APP, tea, by, text) == ([row], False)
-    rows, _ = groups.mentioned(APP, tea, "", "")
+        assert groups.find_mentionable(APP, tea, by, text) == ([row], False)
+    rows, _ = groups.find_mentionable(APP, tea, "", "")
     assert [(each.handle, each.members) for each in rows] == [
         ("attic", 1),
         ("design", 3),
         ("guests", 2),
     ]
-    assert [each.group for each in groups.mentioned(APP, tea, "gus", "")[0]] == [
+    assert [each.group for each in groups.find_mentionable(APP, tea, "gus", "")[0]] == [
         str(guests)
     ]
 
@@ -211,10 +211,10 @@ def test_groups_to_mention_are_listed_with_how_many_they_reach(groups: Groups) -
 def test_a_search_of_groups_to_mention_takes_time_of_who_searches(store: Store) -> None:
     groups = groups_in(store, searches=1)
     tea = named(groups, "tea", "bob")
-    groups.mentioned(APP, tea, "ann", "")
+    groups.find_mentionable(APP, tea, "ann", "")
     with pytest.raises(TooManyRequests):
-        groups.mentioned(APP, tea, "ann", "")
-    assert groups.mentioned(APP, tea, "bob", "")[0] != []
+        groups.find_mentionable(APP, tea, "ann", "")
+    assert groups.find_mentionable(APP, tea, "bob", "")[0] != []
 
 
 @pytest.mark.sqlite_first
