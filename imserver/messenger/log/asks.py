@@ -44,7 +44,7 @@ from imserver.messenger.log.meta import (
     press_meta,
     with_keys,
 )
-from imserver.messenger.log.read import fetch, shown
+from imserver.messenger.log.read import fetch, readable_sizes
 from imserver.messenger.log.rows import (
     NUMBERS,
     LogHead,
@@ -146,14 +146,20 @@ class AskLog(WritingPart):
             result = self.expire(app, message)
         else:
             result = self.tally(app, message)
-        # Else it would be due again and again.
-        if isinstance(result, Rejected) or (result.entry is None and result.ask.state):
+        # If there is no such open question any more, it would be due again and
+        # again.
+        was_closed = isinstance(result, AskChange) and (
+            result.entry is None and result.ask.state != ""
+        )
+        if isinstance(result, Rejected) or was_closed:
             self.forget(app, message)
 
     def expire(self, app: str, message: int) -> AskChange | Rejected:
         """Close a question whose deadline has passed."""
 
         def work(question: _Question) -> AskChange:
+            # A question whose deadline has passed closes itself when it is
+            # found.
             return question.expiry or question.unchanged()
 
         return self._change(app, "", message, work)
@@ -200,10 +206,12 @@ class AskLog(WritingPart):
     ) -> AskChange | Rejected:
         """Change a question by ``work``, in a transaction. ``by_author``: only
         its author or a back end may do it. ``as_reader``: the user must still
-        read the message, and not be muted."""
+        be able to read the message, and not be muted."""
+        acts: list[AskAct] = []
+        reader = user if as_reader else ""  # "" may read everything
 
         def change(transaction: AppTransaction) -> Change | Rejected:
-            target = find_message(transaction, user if as_reader else "", message)
+            target = find_message(transaction, reader, message)
             if isinstance(target, Rejected):
                 return target
             ask = ask_in(target.meta)
@@ -211,15 +219,15 @@ class AskLog(WritingPart):
                 return Rejected(RejectReason.UNKNOWN_MESSAGE)
             question = _Question(transaction, target, ask)
             outcome = work(question)
-            acts[:] = question.acts  # the transaction may be run again
+            # The transaction may run again: only the last acts count.
+            acts[:] = question.acts
             return outcome
 
-        acts: list[AskAct] = []
         result = self._writer.change(app, change)
         assert isinstance(result, AskChange | Rejected)
         self.counts.update(acts)
         self.counts["refuse"] += isinstance(result, AskRefused)
-        if acts == ["vote"]:  # it is counted later
+        if acts == ["vote"]:  # stored without a count, which is now due later
             self.news.set()
         return result
 
@@ -229,11 +237,11 @@ class AskLog(WritingPart):
     def get(
         self, sql: Statements, head: LogHead, user: str, message: int
     ) -> Entry | None:
-        """A question that the user may read; None: no such question. A recalled
-        message is no question."""
+        """A question that the user may read (``""``: of anybody); None: there
+        is no such question. A recalled message is no question."""
         ids: list[int] = []
         if user:
-            ids = list(shown(sql, head, user, [message]))
+            ids = list(readable_sizes(sql, head, user, [message]))
         elif message > head.floor:
             ids = [message]
         entries = fetch(sql, head.number, ids, user)
@@ -243,8 +251,12 @@ class AskLog(WritingPart):
 
     def changes(self, app: str, after: int) -> tuple[set[int], int]:
         """The messages that are changed by entries after an id, for example by
-        answers; and the last id of the log."""
-        statement = f"SELECT about FROM message WHERE log = %s AND id > %s AND id <= %s AND kind IN {_CHANGING}"
+        answers. Returns also the last id of the log, up to which the result is
+        complete."""
+        statement = (
+            "SELECT about FROM message WHERE log = %s AND id > %s AND id <= %s "
+            f"AND kind IN {_CHANGING}"
+        )
 
         def work(sql: Statements, head: LogHead) -> tuple[set[int], int]:
             values = (head.number, max(after, head.floor), head.last_id)
@@ -268,8 +280,8 @@ class AskLog(WritingPart):
         if text_objection(after, MAX_USER_BYTES):
             return []
         statement = (
-            "SELECT member FROM ask_vote WHERE log = %s AND id = %s AND member > %s AND (choices & %s) <> 0 "
-            "ORDER BY member LIMIT %s"
+            "SELECT member FROM ask_vote WHERE log = %s AND id = %s AND member > %s "
+            "AND (choices & %s) <> 0 ORDER BY member LIMIT %s"
         )
         rows = sql.query(statement, (head.number, message, after, 1 << choice, limit))
         return [text_of(row[0]) for row in rows]
@@ -280,18 +292,20 @@ class AskLog(WritingPart):
     ) -> tuple[list[tuple[str, int]], float | None]:
         """Some questions (app, message) whose deadline has passed, or whose
         votes must be counted. Returns also the seconds until the next question
-        is due; None: no further question."""
+        is due; None: no further question waits."""
         statement = (
             f"SELECT l.app, d.id, d.due - {sql.clock} * 1000 FROM {what} d JOIN log l "
             "ON l.number = d.log ORDER BY d.due LIMIT %s"
         )
         due: list[tuple[str, int]] = []
         for app, id, left_ms in sql.query(statement, (_DUE_AT_ONCE,)):
-            if left_ms > 0:  # in the order of their times: so it is the next one
+            # The rows are ordered by time, so the first one that is not yet due
+            # is the next one.
+            if left_ms > 0:
                 return due, float(left_ms) / SECOND_MS
             due.append((text_of(app), id))
         if len(due) == _DUE_AT_ONCE:
-            return due, 0.0
+            return due, 0.0  # there may be more that are due now
         return due, None
 
     @in_log(writes=True)
@@ -313,8 +327,9 @@ class AskLog(WritingPart):
 
 
 class _GivenAnswer(Struct, frozen=True):
-    """The answer of a user: the value of an option, a free text, or the indexes of
-    the options that they choose in a poll."""
+    """The answer of a user: the value of an option, a free text, or the indexes
+    of the options that they choose in a poll. ``choices`` None: no indexes were
+    given."""
 
     user: str
     value: str
@@ -327,10 +342,11 @@ class _GivenAnswer(Struct, frozen=True):
         return self.value or self.text
 
     def objection(self) -> str:
-        """The reason why this can never be an answer; ``""`` if it can."""
+        """The reason why this can be the answer to no question; ``""`` if it
+        can."""
         is_too_long = len(self.text) > Limit.ANSWER_CHARACTERS
-        is_one_of_both = bool(self.value) != bool(self.text)
-        if self.choices is None and (is_too_long or not is_one_of_both):
+        is_value_or_text = bool(self.value) != bool(self.text)
+        if self.choices is None and (is_too_long or not is_value_or_text):
             return f"a value, or a text of at most {Limit.ANSWER_CHARACTERS} characters"
         most_bytes = _CHARACTER_BYTES * Limit.ANSWER_CHARACTERS
         wrong = text_objection(self.content, most_bytes)
@@ -340,8 +356,8 @@ class _GivenAnswer(Struct, frozen=True):
         return f"{name}: {wrong}"
 
     def choices_of(self, ask: Ask) -> Sequence[int] | None:
-        """The indexes of the chosen options; None: the poll has no such
-        option."""
+        """The indexes of the options that this answer chooses in a poll; None:
+        the poll has no option with its value."""
         if self.choices is not None:
             return self.choices
         for index, option in enumerate(ask.options):
@@ -378,9 +394,11 @@ class _Question:
             self.expiry = self.change("expire", "", {"state": "expired"})
 
     def unchanged(self) -> AskChange:
+        """The result of an act that changes nothing: without an entry."""
         return AskChange(self.message.state.id, ask=self.ask)
 
     def refused(self) -> AskRefused:
+        """The result of an act that comes too late."""
         return AskRefused(
             RejectReason.ANSWERED, "the question is closed or answered", ask=self.ask
         )
@@ -399,14 +417,17 @@ class _Question:
         if ask.state or before is not None:
             return self.refused()
 
-        is_another = ask.of is not None and given.user not in ask.of
-        if given.user == self.message.sender or is_another:
+        is_author = given.user == self.message.sender
+        is_not_asked = ask.of is not None and given.user not in ask.of
+        if is_author or is_not_asked:
             return Rejected(RejectReason.NOT_ALLOWED, "others may answer this question")
         if not given.fits(ask):
             return Rejected(RejectReason.INVALID, "the question has no such option")
         return self._add_answer(given)
 
     def _add_answer(self, given: _GivenAnswer) -> AskChange:
+        """Store a valid answer. The last answer that the question needs closes
+        it."""
         now = int(time() * SECOND_MS)
         answer = AskAnswer(
             user=given.user, value=given.value, text=given.text, time=now
@@ -418,19 +439,19 @@ class _Question:
         return self.change("answer", given.user, changed, given.content.encode(), now)
 
     def escalate(self, user: str, users: Sequence[str]) -> AskChange | Rejected:
-        """Let these members answer it, too."""
-        of = self.ask.of
+        """Let these members answer it, too, in the name of ``user``."""
+        answerers = self.ask.of
         if self.ask.state:
             return self.refused()
         if self.ask.poll is not None:
             return _NOT_OF_POLLS
-        if of is None:  # everybody may
+        if answerers is None:  # everybody may answer
             return self.unchanged()
 
-        new = [other for other in dict.fromkeys(users) if other not in of]
+        new = [other for other in dict.fromkeys(users) if other not in answerers]
         if not new:
             return self.unchanged()
-        if len(of) + len(new) > Limit.ANSWERERS:
+        if len(answerers) + len(new) > Limit.ANSWERERS:
             return Rejected(RejectReason.FULL, f"at most {Limit.ANSWERERS} users")
         if self.message.sender in new:
             return Rejected(RejectReason.INVALID, "of: the author of the question")
@@ -440,13 +461,14 @@ class _Question:
                 RejectReason.NOT_MEMBER,
                 "of: only members of the conversation can answer",
             )
-        return self.change("escalate", user, {"of": (*of, *new)})
+        return self.change("escalate", user, {"of": (*answerers, *new)})
 
     def vote(
         self, user: str, poll: Ask.Poll, choices: Sequence[int] | None
     ) -> AskChange | Rejected:
-        """Replace the choices of a user. ``choices`` None: the poll has no such
-        option."""
+        """Replace the choices of a user in a poll. The result has them as
+        ``ask.mine``. ``choices``: indexes of options; None: the user has named
+        an option that the poll does not have."""
         options = len(self.ask.options)
         if choices is None or any(not 0 <= index < options for index in choices):
             return Rejected(RejectReason.INVALID, "the poll has no such option")
@@ -469,10 +491,13 @@ class _Question:
         return self._voted(self._count_when_due(poll, now), bits)
 
     def _count_when_due(self, poll: Ask.Poll, now: int) -> AskChange:
-        """Count the votes now, or store when the next count is due."""
+        """Count the votes now, or, if the last count is recent, store when the
+        next count is due. ``now``: Unix milliseconds by the clock of the
+        database."""
         sql = self.transaction.sql
         log = self.transaction.log
         message = self.message.id
+        # The clock may have been set back since the last count.
         due = min(poll.time, now) + polls.pause_ms(poll)
         if due <= now:
             counted = polls.count(sql, log, message, self.ask, poll, now)
@@ -484,18 +509,20 @@ class _Question:
         return replace(change, ask=replace(change.ask, mine=polls.choices_of(bits)))
 
     def tally(self) -> AskChange:
-        """Count the votes that have gathered."""
+        """Count the votes anew. Add an entry if the totals have changed."""
         if self.ask.state:
             return self.unchanged()
         poll = self._counted()
         if poll is None or self.ask.poll is None:
             return self.unchanged()
-        if poll == replace(self.ask.poll, time=poll.time):
+        before = replace(self.ask.poll, time=poll.time)
+        if poll == before:  # apart from the time of the count
             return self.unchanged()
         return self.change("tally", "", {"poll": poll})
 
     def _counted(self) -> Ask.Poll | None:
-        """The poll with its totals; None: the question is no poll."""
+        """The poll with the totals of all votes; None: the question is no
+        poll."""
         poll = self.ask.poll
         if poll is None:
             return None
@@ -512,14 +539,21 @@ class _Question:
         body: bytes = b"",
         time_ms: int = 0,
     ) -> AskChange:
-        """Change these fields, and add the entry about it."""
+        """Change fields of the question, and add the entry about the change.
+
+        ``by``: who makes the change; ``""``: the server or a back end.
+        ``changed``: field of :class:`Ask` → new value. ``time_ms``: of the
+        entry; 0: now. A change of ``state`` closes the question: the votes of a
+        poll are counted a last time, and the deadline is deleted.
+        """
         transaction = self.transaction
         message = self.message
         if "state" in changed:
             poll = self._counted()
             if poll is not None:
                 changed = {**changed, "poll": poll}
-                if poll.anonymous:  # after the last count nobody may know
+                if poll.anonymous:
+                    # After the last count nobody may learn who voted for what.
                     polls.forget(transaction.sql, transaction.log, [message.id])
 
         entry = record(

@@ -299,8 +299,8 @@ class ConversationSummary(Struct, frozen=True):
     """The newest entry that the user may read and has not hidden. Reactions and
     pins do not count."""
     unread: int
-    """Number of messages of others after ``read``, among the newest :data:`UNREAD_ENTRIES` entries; at most
-    :attr:`MOST_UNREAD`."""
+    """Number of messages of others after ``read``, among the newest
+    :data:`UNREAD_ENTRIES` entries; at most :attr:`MOST_UNREAD`."""
     read: int
     """Read position of the user."""
     role: str = "member"
@@ -357,6 +357,7 @@ class Marks(Struct, frozen=True):
     ``version``."""
 
     version: int
+    """The version up to which the changes are complete."""
     reads: dict[int, int]
     """Conversation → read position."""
     hidden: tuple[int, ...] = ()

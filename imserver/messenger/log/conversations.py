@@ -143,11 +143,12 @@ class ConversationReader(Store.Rows):
         return reached(sql, head.number, group, conversation)
 
     def of_everybody(self) -> list[tuple[str, int, Everybody]]:
-        """The groups of everybody in all apps: (app, id, who is a member
-        without joining)."""
-        of_log = "FROM conversation c JOIN log l ON l.number = c.log"
+        """The groups of everybody in all apps: (app, id of the group, the users
+        who are members without joining)."""
+        # 2 and 3 are the values of `OPENNESS` for groups of everybody.
         rows = self._store.rows(
-            f"SELECT l.app, c.id, c.open {of_log} WHERE c.open IN (2, 3)"
+            "SELECT l.app, c.id, c.open FROM conversation c "
+            "JOIN log l ON l.number = c.log WHERE c.open IN (2, 3)"
         )
         return [(text_of(app), id, OPENNESS[openness][1]) for app, id, openness in rows]
 
@@ -216,20 +217,24 @@ class ConversationReader(Store.Rows):
         self, sql: Statements, head: LogHead, user: str, others: Sequence[str]
     ) -> set[str]:
         """The users among ``others`` who are in a group with a user, at
-        present, or have written to them."""
+        present, or have written to the user."""
         is_group = f"AND c.kind = {CONVERSATION_KINDS.index('group')} "
         in_groups = _sharing(sql, head, user, others, is_group)
         pairs = {
             pair_of(user, other): other for other in others if other not in in_groups
         }
         # Each conversation is read up to the first message of the other.
+        hint = sql.on_sqlite(SQLITE_BY_CONVERSATION)
         statement = (
-            "SELECT c.pair FROM conversation c WHERE c.log = %s AND EXISTS (SELECT 1 FROM message m "
-            f"{sql.on_sqlite(SQLITE_BY_CONVERSATION)} WHERE m.log = c.log AND m.conversation = c.id "
-            f"AND m.sender <> %s AND m.kind = {NUMBERS['message']}) AND c.pair IN {{}}"
+            "SELECT c.pair FROM conversation c WHERE c.log = %s "
+            f"AND EXISTS (SELECT 1 FROM message m {hint} "
+            "WHERE m.log = c.log AND m.conversation = c.id "
+            f"AND m.sender <> %s AND m.kind = {NUMBERS['message']}) "
+            "AND c.pair IN {}"
         )
         rows = sql.query_in(statement, (head.number, user), list(pairs))
-        return in_groups | {pairs[bytes(row[0])] for row in rows}
+        have_written = {pairs[bytes(row[0])] for row in rows}
+        return in_groups | have_written
 
     @in_log(list)
     def _members(
@@ -240,7 +245,9 @@ class ConversationReader(Store.Rows):
         values: Sequence[Any],
         hint: str = "",
     ) -> list[Membership]:
-        """Memberships of an app. ``hint`` is the index that SQLite uses."""
+        """Memberships in the log of an app. ``where``: the condition and the
+        order, with placeholders for ``values``. ``hint``: the index that SQLite
+        uses; ``""``: SQLite chooses."""
         statement = _MEMBERS.format(sql.on_sqlite(hint)) + where
         rows = sql.query(statement, (head.number, *values))
         return [
@@ -261,9 +268,11 @@ class ConversationReader(Store.Rows):
     def page(
         self, sql: Statements, head: LogHead, user: str, before: int, limit: int
     ) -> tuple[list[ConversationSummary], bool]:
-        """A user's conversations whose newest id is below ``before`` (0: all),
-        newest first: as many as fit on a page; and whether there are more.
-        """
+        """A page of a user's conversations, the ones with the newest entries
+        first. ``before``: only conversations whose newest entry has a smaller
+        id (0: all). Returns also whether there are more."""
+        # In the order of the placeholders: the user's hidden messages, the
+        # mentions of the user, the senders of mentions, then `_PAGE`.
         values = (
             user,
             user,
@@ -281,12 +290,13 @@ class ConversationReader(Store.Rows):
         rows = sql.query(lists[sql.engine], values)
         last_ids = [row[_LAST_ID_COLUMN] for row in rows]
         ids = [id for id in last_ids if id is not None]
-        last = {entry.id: entry for entry in fetch(sql, head.number, ids, user)}
+        last_entries = {entry.id: entry for entry in fetch(sql, head.number, ids, user)}
 
         summaries = []
         sizes = []
         for row in rows[:limit]:
-            summary = _summary_of(row, last.get(row[_LAST_ID_COLUMN]), user)
+            last = last_entries.get(row[_LAST_ID_COLUMN])
+            summary = _summary_of(row, last, user)
             summaries.append(summary)
             sizes.append(page_size(summary.last) if summary.last else 0)
         count = count_fitting(sizes)
@@ -296,9 +306,10 @@ class ConversationReader(Store.Rows):
     def unread(
         self, sql: Statements, head: LogHead, users: UsersOf, mentioned: UsersOf
     ) -> dict[int, UnreadMessages]:
-        """The messages of each conversation that these users have not read.
-        ``mentioned``: conversation → the users whose mentions are wanted. The
-        number of queries stays the same up to some dozens of conversations."""
+        """Conversation → its messages that one of these users has not read.
+        ``users``: conversation → users. ``mentioned``: conversation → the
+        users whose mentions are wanted. Each conversation takes a few
+        queries."""
         return {
             id: read_unread(sql, head, id, names, mentioned.get(id, ()))
             for id, names in users.items()
@@ -308,8 +319,8 @@ class ConversationReader(Store.Rows):
     def read_positions(
         self, sql: Statements, head: LogHead, users: UsersOf
     ) -> dict[tuple[str, int], int]:
-        """(user, conversation) → read position, of these users of each
-        conversation who are its members."""
+        """(user, conversation) → read position. ``users``: conversation →
+        users. Only users who are members are in the result."""
         positions: dict[tuple[str, int], int] = {}
         for id, names in users.items():
             for user, read in read_positions(sql, head, id, names).items():
@@ -319,9 +330,10 @@ class ConversationReader(Store.Rows):
 
 def _summary_of(row: Row, last: Entry | None, user: str) -> ConversationSummary:
     """A conversation in the list of a user. ``row``: a row of the query
-    :func:`_list`."""
-    columns = row[_COLUMN_COUNT:]
-    role, read, position, joined_later, _last_id, unread, mentions = columns
+    :func:`_list`. ``last``: the newest entry that the user may read; None: no
+    such entry."""
+    columns_of_user = row[_COLUMN_COUNT:]
+    role, read, position, joined_later, _last_id, unread, mentions = columns_of_user
     is_new = bool(joined_later) and text_of(role) != "owner"
     if last is not None and last.sender == user:
         is_new = False
@@ -345,11 +357,15 @@ def _sharing(
     others: Sequence[str],
     condition: str = "",
 ) -> set[str]:
+    """The users among ``others`` who are in a conversation with a user, at
+    present. ``condition``: a further SQL condition, beginning with AND, for the
+    conversation ``c``."""
     statement = (
-        "SELECT o.member FROM membership o WHERE o.log = %s AND o.left_id IS NULL AND EXISTS "
-        "(SELECT 1 FROM membership s JOIN conversation c ON c.log = s.log AND c.id = s.conversation "
-        "WHERE s.log = o.log AND s.member = %s AND s.conversation = o.conversation AND s.left_id IS NULL "
-        f"{condition}) AND o.member IN {{}}"
+        "SELECT o.member FROM membership o WHERE o.log = %s AND o.left_id IS NULL "
+        "AND EXISTS (SELECT 1 FROM membership s "
+        "JOIN conversation c ON c.log = s.log AND c.id = s.conversation "
+        "WHERE s.log = o.log AND s.member = %s AND s.conversation = o.conversation "
+        f"AND s.left_id IS NULL {condition}) AND o.member IN {{}}"
     )
     rows = sql.query_in(statement, (head.number, user), list(dict.fromkeys(others)))
     return {text_of(row[0]) for row in rows}
@@ -359,14 +375,20 @@ def _sharing(
 # messages are read only for the conversations of the page.
 _PAGE: Final = (
     f"SELECT {_COLUMNS}, s.role, coalesce(r.read_id, 0) AS read_id, "
-    f"coalesce(s.left_id, c.last_id) AS place, s.joined_id, coalesce(s.left_id, {Limit.ID}) AS upto, s.log, "
-    "s.member, s.bot "
-    "FROM membership s JOIN conversation c ON c.log = s.log AND c.id = s.conversation "
-    "LEFT JOIN read_position r ON r.log = s.log AND r.member = s.member AND r.conversation = s.conversation "
-    "WHERE s.log = %s AND s.member = %s AND s.joined_id = (SELECT max(o.joined_id) FROM membership o "
+    "coalesce(s.left_id, c.last_id) AS place, s.joined_id, "
+    f"coalesce(s.left_id, {Limit.ID}) AS upto, s.log, s.member, s.bot "
+    "FROM membership s "
+    "JOIN conversation c ON c.log = s.log AND c.id = s.conversation "
+    "LEFT JOIN read_position r "
+    "ON r.log = s.log AND r.member = s.member AND r.conversation = s.conversation "
+    "WHERE s.log = %s AND s.member = %s "
+    "AND s.joined_id = (SELECT max(o.joined_id) FROM membership o "
     "WHERE o.log = s.log AND o.member = %s AND o.conversation = s.conversation) "
-    "AND coalesce(s.left_id, c.last_id) < %s ORDER BY coalesce(s.left_id, c.last_id) DESC LIMIT %s"
+    "AND coalesce(s.left_id, c.last_id) < %s "
+    "ORDER BY coalesce(s.left_id, c.last_id) DESC LIMIT %s"
 )
+"""Selects a page of a user's conversations, without their messages. Values:
+(log, user, user, before, limit)."""
 
 
 _IS_NEW: Final = (
@@ -378,11 +400,17 @@ _IN_CONVERSATION: Final = f" AND NOT {beside('m.log', 'm.conversation', 'm.id')}
 
 
 def _list(page: str, unread: str, mentions: str, hint: str = "") -> str:
-    """The query for a list of conversations. ``hint`` names the index to use.
-    Without it the engine may scan the log."""
+    """The query for a list of conversations, with the last message and the
+    numbers of unread messages and mentions of each.
+
+    ``page``: the query for the conversations, without messages. ``unread`` and
+    ``mentions``: the queries for one conversation; in ``unread``, ``{seen}``
+    stands for the messages that the user may read. ``hint`` names the index to
+    use. Without it the engine may scan the log.
+    """
     seen = (
-        f"FROM message m {hint} WHERE m.log = p.log AND m.conversation = p.id AND m.id > p.joined_id "
-        f"AND {reads('p')}"
+        f"FROM message m {hint} WHERE m.log = p.log AND m.conversation = p.id "
+        f"AND m.id > p.joined_id AND {reads('p')}"
     )
     last = (
         f"SELECT m.id {seen} AND m.id <= p.upto AND m.kind NOT IN {ANNOTATIONS}"
@@ -416,9 +444,9 @@ _BY_CONVERSATION: Final = "FORCE INDEX (message_by_conversation)"
 
 
 def _with_oldest(page: str, first: str, condition: str, entries: int, name: str) -> str:
-    """The page with one more column ``name``: the id of the oldest of the
-    newest ``entries`` entries that are not before ``first``. If there are fewer
-    entries, the column is ``first``."""
+    """The query ``page`` with one more column ``name``, at which counting
+    begins: the id of the oldest of the newest ``entries`` entries that are not
+    before ``first``. If there are fewer entries, the column is ``first``."""
     return (
         f"SELECT q.*, coalesce((SELECT m.id FROM message m {_BY_CONVERSATION} WHERE m.log = q.log "
         f"AND m.conversation = q.id AND m.id <= q.upto AND m.id >= {first} {condition} "
@@ -459,12 +487,13 @@ class UnreadMessages:
     """The newest messages of a conversation, at most :data:`MOST_UNREAD`
     entries, and how far users have read it.
 
-    ``reads``: user → position; only for members, and without bots. ``ids``: of
-    the messages, in order, with their ``senders`` and ``times`` (Unix
-    milliseconds). ``mentions``: (user, message); the user is ``""`` for
-    everybody. ``is_cut``: there may be older messages. ``replies``: the
-    messages that only a thread shows. They count only for users who follow the
-    thread.
+    ``reads``: user → read position; only for members, and without bots.
+    ``messages``: (id, sender, Unix milliseconds), in order; the attributes
+    ``ids``, ``senders`` and ``times`` have the same index for a message.
+    ``mentions``: (user, message); the user ``""`` stands for everybody.
+    ``hidden``: (user, message). ``is_cut``: there may be older messages.
+    ``replies``: the messages that only a thread shows. They count only for
+    users who follow the thread.
     """
 
     def __init__(
@@ -483,6 +512,7 @@ class UnreadMessages:
         self._is_cut = is_cut
         self._replies = replies
         self._by_sender: dict[str, list[int]] = {}
+        """Sender → the ids of their messages, in order."""
         for id, sender, _ in messages:
             self._by_sender.setdefault(sender, []).append(id)
         self._indexes = {id: index for index, id in enumerate(self.ids)}
@@ -501,14 +531,14 @@ class UnreadMessages:
 
     def mention(self, user: str, ids: Iterable[int]) -> None:
         """Count these messages as mentions of a user, too."""
-        indexes = {
-            *self._mentions.get(user, ()),
-            *(self._indexes[id] for id in ids if id in self._indexes),
-        }
+        indexes = {self._indexes[id] for id in ids if id in self._indexes}
+        indexes.update(self._mentions.get(user, ()))
         self._mentions[user] = sorted(indexes)
 
     def has_older(self, user: str, mentions: bool = False) -> bool:
-        """Whether there may be messages before the first of :meth:`among`."""
+        """Whether there may be unread messages before the first one that
+        :meth:`among` returns. ``mentions``: only messages that mention the user
+        or everybody."""
         if self._is_cut or not mentions:
             return self._is_cut
         of_user = self._mentions.get(user, ())
@@ -516,14 +546,15 @@ class UnreadMessages:
         return max(len(of_user), len(of_everybody)) >= MOST_MENTIONS
 
     def count(self, user: str) -> int:
-        """The number of messages of others that a user has not read."""
-        after = self.reads[user]
+        """The number of messages of others that a user has not read. Replies in
+        threads that the user does not follow do not count."""
+        read = self.reads[user]
         own_ids = self._by_sender.get(user, ())
-        behind = len(self.ids) - bisect_right(self.ids, after)
-        own_behind = len(own_ids) - bisect_right(own_ids, after)
-        count = behind - own_behind
+        unread = len(self.ids) - bisect_right(self.ids, read)
+        own_unread = len(own_ids) - bisect_right(own_ids, read)
+        count = unread - own_unread
         for id in self._replies.roots:
-            if id <= after or not self._replies.is_silent(user, id):
+            if id <= read or not self._replies.is_silent(user, id):
                 continue
             if self.senders[self._indexes[id]] != user:
                 count -= 1
@@ -539,8 +570,8 @@ class UnreadMessages:
     def among(
         self, user: str, after: int, mentions: bool = False, newest_first: bool = False
     ) -> Iterator[int]:
-        """The indexes of the messages of others behind ``after`` that a user
-        has not read or hidden, in order. ``mentions``: only messages that
+        """The indexes of the messages of others after the id ``after`` that a
+        user has not read or hidden, in order. ``mentions``: only messages that
         mention the user or everybody."""
         first = bisect_right(self.ids, max(after, self.reads[user]))
         indexes: Sequence[int] = range(first, len(self.ids))
@@ -585,23 +616,24 @@ def read_unread(
     users: Sequence[str],
     mentioned: Sequence[str],
 ) -> UnreadMessages:
-    """The messages of a conversation that one of these users has not read.
-    ``mentioned``: the users whose mentions are wanted."""
+    """The messages of a conversation that one of these users has not read, with
+    their mentions of the users ``mentioned``."""
     reads = read_positions(sql, head, conversation, users)
     if not reads:
         return UnreadMessages({}, ())
     hint = sql.on_sqlite(SQLITE_BY_CONVERSATION)
     newest = (
-        f"SELECT m.id, m.sender, m.time_ms, m.kind FROM message m {hint} WHERE m.log = %s "
-        f"AND m.conversation = %s AND m.id > %s AND m.kind NOT IN {ANNOTATIONS} ORDER BY m.id DESC LIMIT %s"
+        f"SELECT m.id, m.sender, m.time_ms, m.kind FROM message m {hint} "
+        "WHERE m.log = %s AND m.conversation = %s AND m.id > %s "
+        f"AND m.kind NOT IN {ANNOTATIONS} ORDER BY m.id DESC LIMIT %s"
     )
+    # From the user on who has read least.
     after = max(head.floor, min(reads.values()))
     rows = sql.query(newest, (head.number, conversation, after, MOST_UNREAD))
-    message = NUMBERS["message"]
     messages = [
         (id, text_of(sender), time)
         for id, sender, time, kind in reversed(rows)
-        if kind == message
+        if kind == NUMBERS["message"]
     ]
     if not messages:
         return UnreadMessages(reads, ())
@@ -625,15 +657,19 @@ def _mentions(
 ) -> list[tuple[str, int]]:
     """(user, message) of the newest messages from ``first`` on that mention
     these users, or everybody."""
-    mentions = "FROM mention n WHERE n.log = %s AND n.conversation = %s AND n.id >= %s AND n.member IN {}"
-    names = ["", *dict.fromkeys(users)]
-    which = (head.number, conversation, first)
+    mentions = (
+        "FROM mention n WHERE n.log = %s AND n.conversation = %s AND n.id >= %s "
+        "AND n.member IN {}"
+    )
+    names = ["", *dict.fromkeys(users)]  # "": a mention of everybody
+    values = (head.number, conversation, first)
 
-    if sql.engine == "postgresql":  # it has a limit for each user
+    if sql.engine == "postgresql":
+        # There `query_in` runs the query for each name, with its own limit.
         newest = (
             f"SELECT n.member, n.id {mentions} ORDER BY n.id DESC LIMIT {MOST_MENTIONS}"
         )
-        rows = sql.query_in(newest, which, names, many=True)
+        rows = sql.query_in(newest, values, names, many=True)
     else:
         numbered = "row_number() OVER (PARTITION BY n.member ORDER BY n.id DESC) AS k"
         newest = f"SELECT q.member, q.id FROM (SELECT n.member, n.id, {numbered} {mentions}) q WHERE q.k <= %s"
@@ -641,7 +677,7 @@ def _mentions(
         for chunk in chunks(names):
             members = padded(chunk, filler="")
             statement = newest.replace("{}", marks_of(len(members)))
-            rows += sql.query(statement, (*which, *members, MOST_MENTIONS))
+            rows += sql.query(statement, (*values, *members, MOST_MENTIONS))
 
     return [(text_of(user), id) for user, id in rows]
 
@@ -654,12 +690,14 @@ def _hidden(
     last: int,
     users: Sequence[str],
 ) -> Iterator[tuple[str, int]]:
-    """(user, message) of the messages that these users have hidden."""
+    """(user, message) of the messages of a conversation, from ``first`` to
+    ``last``, that these users have hidden."""
     statement = (
-        "SELECT h.member, h.id FROM hidden h CROSS JOIN message m WHERE h.log = %s AND h.id >= %s "
-        "AND h.id <= %s AND m.log = h.log AND m.id = h.id AND m.conversation = %s AND h.member IN {}"
+        "SELECT h.member, h.id FROM hidden h CROSS JOIN message m "
+        "WHERE h.log = %s AND h.id >= %s AND h.id <= %s "
+        "AND m.log = h.log AND m.id = h.id AND m.conversation = %s AND h.member IN {}"
     )
-    which = (head.number, first, last, conversation)
+    values = (head.number, first, last, conversation)
     for members in chunks(users, _USERS_AT_ONCE):
-        for user, id in sql.query_in(statement, which, members, many=True):
+        for user, id in sql.query_in(statement, values, members, many=True):
             yield text_of(user), id

@@ -37,7 +37,8 @@ class LostRange(Struct, frozen=True):
 
 
 def ranges_of(column: Any) -> tuple[LostRange, ...]:
-    """The ranges in the column ``log.lost``, in order."""
+    """The ranges in the column ``log.lost``, in order. The column has the text
+    ``first:last:found`` for each range, with commas between the ranges."""
     if not column:
         return ()
     ranges = []
@@ -48,6 +49,8 @@ def ranges_of(column: Any) -> tuple[LostRange, ...]:
 
 
 def _column_of(ranges: list[LostRange]) -> str:
+    """The value of the column ``log.lost`` for these ranges, see
+    :func:`ranges_of`."""
     while len(ranges) > _MOST_RANGES:
         # The two oldest ranges become one, with the ids between them.
         oldest, second, *rest = ranges
@@ -66,14 +69,16 @@ def next_after_loss(column: Any) -> int:
 
 def move_on(known: Mapping[str, int], sql: Statements) -> dict[str, LostRange]:
     """Let all logs continue beyond the lost entries, if the log of an app ends
-    before the id that is ``known``. Returns app → its lost range; empty if
-    another node was quicker.
+    before an id that is known to be stored. ``known``: app → such an id.
 
-    The ids of events and accounts continue later, too. Seqs and versions of
-    marks do so when they are next used.
+    Returns app → its lost range, for all apps. The result is empty if no log
+    ends too early, because another node was quicker. The ids of events and
+    accounts continue at greater numbers, too. Seqs and versions of marks do so
+    when they are next used.
     """
     far = far_number()
-    move_keys_on("account", sql, far)  # first, because MySQL commits with it
+    # First, because MySQL commits the transaction with this statement.
+    move_keys_on("account", sql, far)
     for app in sorted(known):
         sql.insert_new(
             "log", "app, part, last_id, last_conversation, floor", [(app, 0, 0, 0, 0)]
@@ -90,6 +95,7 @@ def move_on(known: Mapping[str, int], sql: Statements) -> dict[str, LostRange]:
         app = text_of(name)
         head = beyond(max(last_id, known.get(app, 0)), far)
         conversation = beyond(last_conversation, far)
+        # No entry will ever have an id of this range.
         ranges[app] = LostRange(last_id + 1, head - 1, int(time()))
         column = _column_of([*ranges_of(lost), ranges[app]])
         sql.execute(

@@ -22,7 +22,7 @@ from imserver.messenger.log.contract import (
     ReceiptCount,
 )
 from imserver.messenger.log.lost import next_after_loss
-from imserver.messenger.log.read import VISIBLE, shown
+from imserver.messenger.log.read import VISIBLE, readable_sizes
 from imserver.messenger.log.rows import (
     ANNOTATIONS,
     LAST_SESSION,
@@ -146,7 +146,7 @@ class MarkStore(Store.Rows):
         if text_objection(user, MAX_USER_BYTES):
             return 0  # such a user has no entries
         version = _raise(sql, head, user)
-        new_ids = shown(sql, head, user, list(dict.fromkeys(ids)))
+        new_ids = readable_sizes(sql, head, user, list(dict.fromkeys(ids)))
         sql.execute_many(
             "INSERT INTO hidden (log, member, id, version) VALUES (%s, %s, %s, %s)",
             [(head.number, user, id, version) for id in new_ids],

@@ -1,5 +1,5 @@
-"""The JSON beside an entry of the log: its ``meta``. No other module has the names
-of its keys.
+"""The JSON beside an entry of the log: its ``meta``. No other module has the
+names of its keys.
 
 The kind of an entry decides which keys its ``meta`` may have. Messages and acts
 on them have the keys of :class:`MessageMeta`. Joins, leaves and changes of
@@ -130,8 +130,8 @@ class Button(Struct, frozen=True, kw_only=True):
 
 
 class SlashCommand(Struct, frozen=True):
-    """The command with which a text begins: the bot that has it, its name without
-    ``/``, and the rest of the text."""
+    """The command with which a text begins: the bot that has it, its name
+    without ``/``, and the rest of the text."""
 
     bot: str
     name: str
@@ -203,15 +203,15 @@ class _Stored(Struct, frozen=True, omit_defaults=True):
         values."""
         values = fields_of(stored)
         valid: dict[str, Any] = {}
-        for column in msgspec.structs.fields(cls):
-            value = values.get(column.name)
-            if isinstance(value, list) and column.type == tuple[str, ...]:
+        for key in msgspec.structs.fields(cls):
+            value = values.get(key.name)
+            if isinstance(value, list) and key.type == tuple[str, ...]:
                 value = [item for item in value if isinstance(item, str)]
             if value is None:
                 continue
             try:
                 encoded = msgspec.json.encode(value)
-                valid[column.name] = msgspec.json.decode(encoded, type=column.type)
+                valid[key.name] = msgspec.json.decode(encoded, type=key.type)
             except (ValueError, RecursionError):
                 continue
         return cls(**valid)
@@ -228,8 +228,8 @@ class _Stored(Struct, frozen=True, omit_defaults=True):
 
 
 class MessageMeta(_Stored, frozen=True, omit_defaults=True):
-    """The ``meta`` of a message, of its edits and its recall, and of reactions to
-    it and presses of its buttons."""
+    """The ``meta`` of a message, of its edits and its recall, and of reactions
+    to it and presses of its buttons."""
 
     class Moderation(Struct, frozen=True, omit_defaults=True):
         """An act of moderators: its name, the report that it is about, and the
@@ -320,7 +320,8 @@ class MessageMeta(_Stored, frozen=True, omit_defaults=True):
 
 
 class GroupMeta(_Stored, frozen=True, omit_defaults=True):
-    """The ``meta`` of a join, a leave and a change of a group. The log writes it."""
+    """The ``meta`` of a join, a leave and a change of a group. The log writes
+    it."""
 
     change: str | UnsetType = UNSET
     """The kind of change: ``create``, ``rename``, ``description``, ``avatar``,
@@ -477,7 +478,8 @@ def fields_of(meta: bytes) -> dict[str, Any]:
 
 
 def changed_in_ask(press: bytes) -> dict[str, Any]:
-    """The fields of its question that a ``press`` changes, as they are stored."""
+    """The fields of its question that a ``press`` changes, as they are
+    stored. ``press``: the ``meta`` of the entry."""
     changes = fields_of(press).get("ask")
     return changes if isinstance(changes, dict) else {}
 
@@ -491,7 +493,7 @@ _OF_TEXT: Final = ("mentions", "forwarded")
 """Keys that are removed when the user writes another text."""
 _NAMES_NOBODY: Final = ("change", "users", "role", "members")
 """Keys of a change of a group that contain no names and no texts."""
-_NAMING: Final = frozenset(
+_KEYS_WITH_USERS: Final = frozenset(
     (
         "users",
         "mentions",
@@ -510,9 +512,12 @@ _NAMING: Final = frozenset(
 )
 """The keys under which the server or a client names users."""
 _TEXTS: Final = frozenset(("emoji", "value", "text", "state"))
-"""Keys inside the objects of :data:`_NAMING` whose values name nobody."""
+"""Keys inside the objects of :data:`_KEYS_WITH_USERS` whose values name
+nobody."""
 _BEGINNING_OF_ASK: Final = ("options", "text", "need", "until", "fixed")
+"""Keys of a question that its author has set, and that no answer changes."""
 _KIND_OF_POLL: Final = ("many", "anonymous")
+"""Keys of a poll that its author has set."""
 
 
 def _encoded(fields: Mapping[str, Any]) -> bytes:
@@ -521,7 +526,8 @@ def _encoded(fields: Mapping[str, Any]) -> bytes:
     return b""
 
 
-def _some(fields: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+def _only(fields: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """The keys with these names, as far as there are any."""
     return {name: fields[name] for name in names if name in fields}
 
 
@@ -530,8 +536,8 @@ def _without(fields: Mapping[str, Any], names: Collection[str]) -> dict[str, Any
 
 
 def with_keys(meta: bytes, new: _Stored) -> bytes:
-    """``meta`` with these keys. Keys that it already has keep their places; new
-    keys are added at the end."""
+    """``meta`` with the keys that are set in ``new``. Keys that it already has
+    get the new values; other keys are added at the end."""
     return _encoded(fields_of(meta) | new._values())
 
 
@@ -557,8 +563,8 @@ def with_bots(meta: bytes, bots: Sequence[str]) -> bytes:
 def with_reactions(meta: bytes, last: int, totals: Iterable[ReactionTotal]) -> bytes:
     """``meta`` with other totals of reactions, and the id of the last one."""
     fields = _without(fields_of(meta), ("reactions",))
-    left = tuple(total for total in totals if total.count)
-    new = MessageMeta(reacted=last, reactions=left)
+    in_use = tuple(total for total in totals if total.count)
+    new = MessageMeta(reacted=last, reactions=in_use)
     return _encoded(fields | new._values())
 
 
@@ -568,7 +574,9 @@ def without_reactions(meta: bytes) -> bytes:
 
 
 def take_reactions(meta: bytes) -> tuple[bytes, tuple[ReactionTotal, ...]]:
-    """The totals of reactions, and ``meta`` without them: as readers get it."""
+    """Separate the totals of reactions from ``meta``, as readers get both.
+    Returns ``meta`` without them, and the totals. If the totals are missing or
+    invalid, ``meta`` is returned unchanged, with no totals."""
     fields = fields_of(meta)
     try:
         totals = msgspec.convert(fields.pop("reactions", ()), tuple[ReactionTotal, ...])
@@ -586,32 +594,37 @@ def with_other_text(meta: bytes, new: bytes) -> bytes:
 
 
 def with_edit(message: bytes, edit: bytes, edit_id: int) -> bytes:
-    """The ``meta`` of an edited message: the ``meta`` of the edit, the id of
-    the edit, and the keys that the log has set. The message is not forwarded
-    any more, since the editor has written its content. A question stays a
-    question, with its options."""
+    """The ``meta`` of a message after an edit: the ``meta`` of the edit, the id
+    of the edit, and the keys that the log has set.
+
+    ``message``: the ``meta`` before the edit. ``edit``: the ``meta`` of the
+    edit. The message is not forwarded any more, since the editor has written
+    its content. A question stays a question, with its options.
+    """
     new = _without(fields_of(edit), ("ask",))
     old = fields_of(message)
-    remaining = _some(old, _OF_REACTIONS)
+    remaining = _only(old, _OF_REACTIONS)
     if "ask" in old:
-        remaining |= _some(old, _OF_QUESTION)
+        remaining |= _only(old, _OF_QUESTION)
     edited = MessageMeta(edited=edit_id)._values()
-    return _encoded(new | edited | remaining | _some(old, _OF_THREAD))
+    return _encoded(new | edited | remaining | _only(old, _OF_THREAD))
 
 
-def with_recall(message: bytes, mark: bytes) -> bytes:
-    """The ``meta`` of a recalled message: the keys of the recall (``mark``).
-    The message stays in its thread, and keeps the totals of its own thread."""
-    thread = _some(fields_of(message), _OF_THREAD)
-    return _encoded(fields_of(mark) | thread)
+def with_recall(message: bytes, recall: bytes) -> bytes:
+    """The ``meta`` of a recalled message: the keys of the recall, and of
+    ``message`` only the thread. So the message stays in its thread, and keeps
+    the totals of its own thread."""
+    thread = _only(fields_of(message), _OF_THREAD)
+    return _encoded(fields_of(recall) | thread)
 
 
 def without_later(meta: bytes, last: int) -> bytes:
-    """``meta`` as of the entry ``last``: without later reactions, replies, and
-    answers to the question."""
+    """``meta`` without the reactions, the totals of the thread and the answers
+    to the question, if they have changed after the entry ``last``. The earlier
+    values are not stored."""
     fields = fields_of(meta)
     message = MessageMeta.of(meta)
-    later: list[str] = []
+    later: list[str] = []  # keys to remove
     if message.reacted > last:
         later.append("reacted")
     if message.replies is not None and message.replies.last > last:
@@ -621,22 +634,22 @@ def without_later(meta: bytes, last: int) -> bytes:
     pressed = fields.get("pressed", Limit.ID)
     if isinstance(ask, dict) and isinstance(pressed, int) and pressed > last:
         later.append("pressed")
-        fields["ask"] = _as_begun(ask)
+        fields["ask"] = _without_answers(ask)
     return _encoded(_without(fields, later))
 
 
-def _as_begun(ask: Mapping[str, Any]) -> dict[str, Any]:
-    """A question as it was asked, without answers and state."""
-    begun = _some(ask, _BEGINNING_OF_ASK)
+def _without_answers(ask: Mapping[str, Any]) -> dict[str, Any]:
+    """A question as its author has asked it: without answers and state."""
+    begun = _only(ask, _BEGINNING_OF_ASK)
     poll = ask.get("poll")
     if isinstance(poll, dict):
-        begun |= {"of": [], "poll": _some(poll, _KIND_OF_POLL)}
+        begun |= {"of": [], "poll": _only(poll, _KIND_OF_POLL)}
     return begun
 
 
 def with_own_choices(meta: bytes, choices: Sequence[int]) -> bytes:
-    """The ``meta`` of a poll, for a reader who has chosen these options, by their
-    index."""
+    """The ``meta`` of a poll, for a reader who has chosen the options with these
+    indexes."""
     fields = fields_of(meta)
     return _encoded({**fields, "ask": {**fields["ask"], "mine": choices}})
 
@@ -651,7 +664,8 @@ def forwarded_from(meta: bytes, sender: str, id: int) -> bytes:
 
 
 def new_question(ask: Mapping[str, Any]) -> dict[str, Any]:
-    """The key of a new question. ``ask``: the fields that its author has set."""
+    """The key of ``meta`` for a new question. ``ask``: the fields that its
+    author has set."""
     return {"ask": ask}
 
 
@@ -663,7 +677,7 @@ def press_meta(changes: Mapping[str, Any]) -> bytes:
 def without_group_texts(meta: bytes) -> bytes:
     """The ``meta`` of a change of a group, without its names and texts, which
     nobody may read any more."""
-    return msgspec.json.encode(_some(fields_of(meta), _NAMES_NOBODY))
+    return msgspec.json.encode(_only(fields_of(meta), _NAMES_NOBODY))
 
 
 def with_other_name(meta: bytes, user: str, name: str) -> bytes:
@@ -673,11 +687,13 @@ def with_other_name(meta: bytes, user: str, name: str) -> bytes:
     fields = fields_of(meta)
     answers = changed_in_ask(meta).get("answers")
     if isinstance(answers, list):
-        left = [_without_text_of(user, item) for item in answers if _is_object(item)]
-        fields["ask"] = {**fields["ask"], "answers": left}
+        without_text = [
+            _without_text_of(user, item) for item in answers if _is_object(item)
+        ]
+        fields["ask"] = {**fields["ask"], "answers": without_text}
 
     renamed = dict(fields)
-    for key in fields.keys() & _NAMING:
+    for key in fields.keys() & _KEYS_WITH_USERS:
         renamed[key] = _renamed(fields[key], user, name)
     if renamed == fields:
         return meta
@@ -689,13 +705,14 @@ def _is_object(value: Any) -> bool:
 
 
 def _without_text_of(user: str, answer: Mapping[str, Any]) -> dict[str, Any]:
+    """An answer, without its free text if it is an answer of this user."""
     if answer.get("user") == user:
         return _without(answer, ("text",))
     return dict(answer)
 
 
 def _renamed(value: Any, user: str, name: str) -> Any:
-    """A value with another name in place of a user, at any depth."""
+    """A JSON value with another name in place of a user, at any depth."""
     if isinstance(value, str):
         return name if value == user else value
     if isinstance(value, list):

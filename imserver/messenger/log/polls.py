@@ -55,9 +55,8 @@ def look_up(sql: Statements, log: int, message: int, user: str) -> tuple[int, in
     own_choices = (
         f"SELECT choices + secret FROM ask_vote WHERE {_OF_POLL} AND member = %s"
     )
-    now, bits = sql.query(f"SELECT {sql.clock}, ({own_choices})", (log, message, user))[
-        0
-    ]
+    rows = sql.query(f"SELECT {sql.clock}, ({own_choices})", (log, message, user))
+    now, bits = rows[0]
     return int(float(now) * SECOND_MS), int(bits or 0)
 
 
@@ -70,13 +69,15 @@ def put(
     poll: Ask.Poll,
     now: int,
 ) -> None:
-    """Replace the choices of a user. ``bits`` 0: withdraw the vote."""
+    """Replace the vote of a user in a poll. ``bits``: the choices as bits; 0:
+    withdraw the vote. ``now``: Unix milliseconds."""
     sql.execute_many(
         f"DELETE FROM ask_vote WHERE {_OF_POLL} AND member = %s", [(log, message, user)]
     )
     if not bits:
         return
-    if poll.anonymous:  # no time, which may say who has voted
+    if poll.anonymous:
+        # Without the time, which could show who has voted for what.
         row = (log, message, user, 0, bits, 0)
     else:
         row = (log, message, user, bits, 0, now)
@@ -95,11 +96,15 @@ def has_votes(sql: Statements, log: int, message: int) -> bool:
 def count(
     sql: Statements, log: int, message: int, ask: Ask, poll: Ask.Poll, now: int
 ) -> Ask.Poll:
-    """The poll with the totals of all votes. No count is due any more."""
+    """Count all votes of a poll, and return the poll with the totals. A count
+    that was due is not due any more."""
     sql.execute(f"DELETE FROM ask_tally WHERE {_OF_POLL}", (log, message))
     counts = [0] * len(ask.options)
     voters = 0
-    statement = f"SELECT choices, secret, count(*) FROM ask_vote WHERE {_OF_POLL} GROUP BY choices, secret"
+    statement = (
+        "SELECT choices, secret, count(*) FROM ask_vote "
+        f"WHERE {_OF_POLL} GROUP BY choices, secret"
+    )
     for choices, secret, number in sql.query(statement, (log, message)):
         voters += number
         for choice in choices_of(choices | secret):
@@ -114,7 +119,8 @@ def count(
 def _last_users(
     sql: Statements, log: int, message: int, options: int
 ) -> tuple[tuple[str, ...], ...]:
-    """For each option the users who chose it last."""
+    """For each option, the users who chose it last, at most
+    :data:`MOST_USERS`. ``options``: the number of options."""
     users: list[list[str]] = [[] for _ in range(options)]
     rows = sql.query(
         f"SELECT member, choices FROM ask_vote WHERE {_OF_POLL} "
@@ -143,7 +149,7 @@ def with_own_votes(
     polls: dict[int, int] = {}
     """Index of an entry → the poll that it is, or is about."""
     for index, entry in enumerate(entries):
-        # the bytes first: most entries need not be decoded
+        # Most entries need not be decoded.
         if POLL_KEY not in entry.meta:
             continue
         ask = entry.ask
@@ -171,5 +177,5 @@ def _voted(entry: Entry, bits: int) -> Entry:
     is_closed = ask is not None and ask.state != ""
     is_secret = ask is not None and ask.poll is not None and ask.poll.anonymous
     if not bits and is_secret and is_closed:
-        return entry  # its votes were deleted, so nobody knows any more
+        return entry  # its votes were deleted, so the choices are unknown
     return replace(entry, meta=with_own_choices(entry.meta, choices_of(bits)))

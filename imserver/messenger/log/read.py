@@ -62,8 +62,8 @@ _ENTRIES: Final = f"SELECT {ENTRY_COLUMNS} {FROM_MESSAGES}"
 
 
 def reads(member: str) -> str:
-    """Condition: the member of this alias may read the message ``m`` of its
-    conversation. Bots may read only some messages of a group."""
+    """SQL condition: the membership with the alias ``member`` lets its user
+    read the message ``m``. Bots may read only some messages of a group."""
     return (
         f"({member}.bot = 0 OR EXISTS (SELECT 1 FROM bot_entry b WHERE b.log = m.log "
         f"AND b.member = {member}.member AND b.conversation = m.conversation AND b.id = m.id))"
@@ -112,21 +112,23 @@ class EntryReader(Store.Rows):
     def read(
         self, sql: Statements, head: LogHead, after: int, limit: int
     ) -> list[Entry]:
-        """All entries after an id."""
+        """The first entries after an id, of all conversations."""
         statement = f"{_ENTRIES} m.id > %s AND m.id <= %s ORDER BY m.id LIMIT %s"
         values = (head.number, max(after, head.floor), head.last_id, limit)
         return list(map(entry_of, sql.query(statement, values)))
 
     def readers(self, app: str, after: int, last: int) -> set[str]:
         """The users and bots who have new entries after an id, up to ``last``.
-        For entries in groups, only bots and users whose membership changes are
-        returned."""
+        Of the members of a group, only the bots that read an entry, and the
+        users whose membership it changes, are returned."""
         names: set[str] = set()
         while after < last:
             page = self.read(app, after, _READ_AT_ONCE)
             if not page:
                 break
             for entry in page:
+                # A conversation of two names its users, a group the bots that
+                # read the entry.
                 names.update(entry.members or entry.bots)
                 if entry.kind in ("join", "leave"):
                     names.update(users_of(entry))
@@ -156,7 +158,7 @@ class EntryReader(Store.Rows):
     def sync(self, app: str, user: str, after: int, limit: int) -> EntryPage:
         """The first entries after an id that the user may read, as many as fit
         on a page."""
-        return self.catch_up(app, user, after, limit, {"": after})
+        return self.catch_up(app, user, after, limit, rooms={"": after})
 
     @in_log(lambda: ([], False))
     def catch_up(
@@ -171,28 +173,31 @@ class EntryReader(Store.Rows):
         """The first entries after an id that the user may read, with the
         messages of rooms, as many as fit on a page.
 
-        ``rooms``: room → id after which its messages are wanted; ``""`` → the
-        id for everything else.
+        ``rooms``: room → id after which its messages are wanted. The key ``""``
+        has the id for all other entries. Example: ``{"": 40, "lobby": 37}``.
         """
         if after >= head.last_id:
             return [], False
-        first = max(after, head.floor)
-        count = limit + 1
-        sizes_of_user = _SIZES[sql.engine]
+        start = max(after, head.floor)
+        count = limit + 1  # one more shows that there is a next page
+        sizes_of_user = _SIZES_OF_USER[sql.engine]
         sizes: dict[int, int] = dict(
-            sizes_of_user(sql, head, user, max(first, rooms[""]), count)
+            sizes_of_user(sql, head, user, max(start, rooms[""]), count)
         )
-        for conversation, behind in _rooms(sql, head, rooms, first):
-            sizes.update(_of_room(sql, head, conversation, behind, head.last_id, count))
+        for conversation, room_start in _rooms_with_news(sql, head, rooms, start):
+            sizes.update(
+                _sizes_of_room(sql, head, conversation, room_start, head.last_id, count)
+            )
         return page_of(sql, head, sorted(sizes.items()), limit, user)
 
     @in_log(int)
     def count_missed(
         self, sql: Statements, head: LogHead, user: str, after: int, limit: int
     ) -> int:
-        """How many entries after an id the user may read; at most ``limit``
-        count."""
-        return len(_SIZES[sql.engine](sql, head, user, max(after, head.floor), limit))
+        """How many entries after an id the user may read, counted up to
+        ``limit``."""
+        sizes_of_user = _SIZES_OF_USER[sql.engine]
+        return len(sizes_of_user(sql, head, user, max(after, head.floor), limit))
 
     @in_log(lambda: ([], False))
     def history(
@@ -205,10 +210,13 @@ class EntryReader(Store.Rows):
         limit: int,
         after: int | None = None,
     ) -> EntryPage:
-        """A page of the newest entries of a conversation before an id (0: its
-        end), and whether there are earlier ones. With ``after``: a page of the
-        oldest entries after that id, and whether there are later ones. Only
-        entries that the user may read and has not hidden.
+        """A page of the history of a conversation: entries that the user may
+        read and has not hidden, ordered by id.
+
+        Without ``after``, the page has the newest entries before the id
+        ``before`` (0: before the end). Returns also whether there are earlier
+        entries. With ``after``, the page has the oldest entries after that id.
+        Returns also whether there are later entries before ``before``.
 
         Reactions and presses of buttons are left out. The messages have the
         totals of their reactions.
@@ -223,9 +231,11 @@ class EntryReader(Store.Rows):
         hint = sql.on_sqlite(SQLITE_BY_CONVERSATION)
         statement = (
             f"SELECT m.id, {_SIZE} FROM membership s, message m {hint} "
-            f"WHERE s.log = %s AND s.member = %s AND s.conversation = %s AND {VISIBLE} "
-            f"AND m.id > %s AND m.id <= %s AND m.kind NOT IN ({NUMBERS['reaction']}, {NUMBERS['press']}) "
-            "AND NOT EXISTS (SELECT 1 FROM hidden h WHERE h.log = m.log AND h.member = %s AND h.id = m.id) "
+            "WHERE s.log = %s AND s.member = %s AND s.conversation = %s "
+            f"AND {VISIBLE} AND m.id > %s AND m.id <= %s "
+            f"AND m.kind NOT IN ({NUMBERS['reaction']}, {NUMBERS['press']}) "
+            "AND NOT EXISTS (SELECT 1 FROM hidden h "
+            "WHERE h.log = m.log AND h.member = %s AND h.id = m.id) "
             f"ORDER BY m.id {order} LIMIT %s"
         )
         values = (
@@ -239,10 +249,10 @@ class EntryReader(Store.Rows):
         )
 
         rows = sql.query(statement, values)
-        entries, more = page_of(sql, head, rows, limit, user)
-        if after is None:
+        entries, has_more = page_of(sql, head, rows, limit, user)
+        if after is None:  # the query had the newest entries first
             entries.reverse()
-        return entries, more
+        return entries, has_more
 
     @in_log(list)
     def readable(
@@ -250,7 +260,7 @@ class EntryReader(Store.Rows):
     ) -> list[Entry]:
         """The entries among these that the user may read and has not hidden,
         ordered by id."""
-        return fetch(sql, head.number, shown(sql, head, user, ids), user)
+        return fetch(sql, head.number, readable_sizes(sql, head, user, ids), user)
 
     @in_log(lambda: ([], 0))
     def pins(
@@ -263,16 +273,22 @@ class EntryReader(Store.Rows):
     ) -> tuple[list[Entry], int]:
         """A page of the pinned messages of a conversation that the user may
         read and has not hidden. The message that was pinned last comes first.
-        ``before``: only messages that were pinned before this (0: all). Returns
-        also the ``before`` of the next page; 0: this is the last one."""
-        statement = "SELECT message, id FROM pin WHERE log = %s AND conversation = %s AND id < %s ORDER BY id DESC"
+
+        ``before``: only messages whose pins have a smaller id (0: all). Returns
+        also the ``before`` of the next page; 0: this is the last page.
+        """
+        statement = (
+            "SELECT message, id FROM pin WHERE log = %s AND conversation = %s "
+            "AND id < %s ORDER BY id DESC"
+        )
+        # Message → the id of its pin.
         pins: dict[int, int] = dict(
             sql.query(statement, (head.number, conversation, before or Limit.ID))
         )
-        sizes = shown(sql, head, user, list(pins))
+        sizes = readable_sizes(sql, head, user, list(pins))
         rows = [(id, sizes[id]) for id in pins if id in sizes]
-        page, more = page_of(sql, head, rows, len(rows), user)
-        if not more:
+        page, has_more = page_of(sql, head, rows, len(rows), user)
+        if not has_more:
             return page, 0
         return page, pins[page[-1].id]
 
@@ -287,11 +303,14 @@ class EntryReader(Store.Rows):
         reverse: bool = False,
         revisions: bool = False,
     ) -> PublicationPage:
-        """At most ``limit`` messages of a channel after the id ``since`` (None:
-        from the oldest), as far as they fit into :data:`PAGE_BYTES`.
-        ``reverse``: messages before ``since`` (None: from the newest), the
-        newest first. ``revisions``: include the entries of recalls and
-        edits."""
+        """A page of the messages of a channel: at most ``limit``, and as many
+        as fit into :data:`PAGE_BYTES`.
+
+        The page has the oldest messages after the id ``since`` (None: from the
+        beginning). With ``reverse``, it has the newest messages before
+        ``since`` (None: from the end), the newest first. ``revisions``: include
+        the entries of recalls and edits.
+        """
         statement = "SELECT id, last_id FROM conversation WHERE log = %s AND pair = %s"
         rows = sql.query(statement, (head.number, pair_of_room(channel)))
         if not rows:
@@ -306,16 +325,17 @@ class EntryReader(Store.Rows):
 
         ids: Sequence[Row] = ()
         if limit and after < min(upto, last):
-            ids = _of_room(
+            ids = _sizes_of_room(
                 sql, head, conversation, after, upto, limit + 1, reverse, revisions
             )
-        entries, more = page_of(sql, head, ids, limit)
-        return PublicationPage(entries, more, last, _extent_of(head))
+        entries, has_more = page_of(sql, head, ids, limit)
+        return PublicationPage(entries, has_more, last, _extent_of(head))
 
     @in_log(int)
     def stored_before(self, sql: Statements, head: LogHead, time: int) -> int:
-        """The greatest id stored before this Unix second that has not
-        expired."""
+        """The greatest id that was stored before this Unix second and has not
+        expired. If there is no such entry: the id of the last expired entry, or
+        0."""
         statement = (
             "SELECT id, stored_at FROM message WHERE log = %s AND id <= %s AND id > %s "
             "ORDER BY id DESC LIMIT %s"
@@ -341,8 +361,10 @@ class EntryReader(Store.Rows):
 def fetch(
     sql: Statements, log: int, ids: Iterable[int], reader: str = ""
 ) -> list[Entry]:
-    """The existing entries of a log with these ids, ordered by id, with
-    ``mine`` for the ``reader``."""
+    """The existing entries of a log with these ids, ordered by id, as the
+    ``reader`` sees them: with the reader's own votes and reactions, and without
+    changes after the reader has left a group. ``reader`` empty: as they are
+    stored."""
     rows = sql.query_in(f"{_ENTRIES} m.id IN {{}}", (log,), list(dict.fromkeys(ids)))
     entries = sorted(map(entry_of, rows), key=lambda entry: entry.id)
     if not reader:
@@ -356,14 +378,17 @@ def page_of(
     sql: Statements, head: LogHead, rows: Sequence[Row], limit: int, reader: str = ""
 ) -> EntryPage:
     """The entries of the first ``limit`` rows (id, size), in their order, as
-    far as they fit on a page; and whether there are more rows. Entries that
-    cannot fit are not fetched: 500 entries may have 500 MB."""
+    many as fit on a page. Returns also whether rows are left for a next page.
+
+    Entries that cannot fit are not fetched: 500 entries may have 500 MB.
+    ``reader``: as for :func:`fetch`.
+    """
     count = count_fitting(size for _, size in rows[:limit])
     ids = [id for id, _ in rows[:count]]
     by_id = {entry.id: entry for entry in fetch(sql, head.number, ids, reader)}
-    # some may have expired meanwhile
+    # Some entries may have expired meanwhile.
     entries = [by_id[id] for id in ids if id in by_id]
-    # on the page they are rather longer
+    # An entry takes more bytes on a page than in the database.
     fitting = count_fitting(map(page_size, entries))
     has_more = fitting < len(entries) or count < len(rows)
     return entries[:fitting], has_more
@@ -372,10 +397,12 @@ def page_of(
 def _without_later(
     sql: Statements, log: int, user: str, entries: list[Entry]
 ) -> list[Entry]:
-    """The entries as they were when the user left their group. An entry that
-    was edited later looks like a recalled one. Others lose later reactions,
-    answers and totals of threads. Only entries of groups that can have such
-    changes need a query."""
+    """The entries, where the entries of groups that the user has left are as
+    they were then. A message that was edited later looks like a recalled
+    message. Other messages lose later reactions, answers and totals of threads.
+
+    Makes no query if no entry of a group can have such changes.
+    """
     groups = {entry.conversation for entry in entries if _may_have_later(entry)}
     if not groups:
         return entries
@@ -385,29 +412,32 @@ def _without_later(
         "WHERE log = %s AND member = %s AND conversation IN {} GROUP BY conversation"
     )
     rows = sql.query_in(statement, (log, user), list(groups))
-    left = {conversation: last for conversation, last in rows if last < Limit.ID}
-    if not left:
+    # Group that the user has left → the last entry that the user may read.
+    left_ids = {conversation: last for conversation, last in rows if last < Limit.ID}
+    if not left_ids:
         return entries
 
-    edits = [
+    edited_messages = [
         entry.about
         for entry in entries
-        if entry.kind == "edit" and entry.conversation in left
+        if entry.kind == "edit" and entry.conversation in left_ids
     ]
     metas = sql.query_in(
-        "SELECT id, meta FROM message WHERE log = %s AND id IN {}", (log,), edits
+        "SELECT id, meta FROM message WHERE log = %s AND id IN {}",
+        (log,),
+        edited_messages,
     )
-    edited = {id: MessageMeta.of(bytes(meta)).edited for id, meta in metas}
+    last_edits = {id: MessageMeta.of(bytes(meta)).edited for id, meta in metas}
     as_left = list(entries)
     for index, entry in enumerate(entries):
-        last = left.get(entry.conversation)
-        if last is not None:
-            as_left[index] = _as_left(entry, last, edited)
+        left_id = left_ids.get(entry.conversation)
+        if left_id is not None:
+            as_left[index] = _as_of(entry, left_id, last_edits)
     return as_left
 
 
 def _may_have_later(entry: Entry) -> bool:
-    """Whether an entry of a group may show what happened to it later."""
+    """Whether this is an entry of a group that may show later changes."""
     if entry.members or entry.room:
         return False
     if entry.kind == "message":
@@ -415,15 +445,17 @@ def _may_have_later(entry: Entry) -> bool:
     return entry.kind == "edit"
 
 
-def _as_left(entry: Entry, last: int, edited: Mapping[int, int]) -> Entry:
-    """An entry as it was at the id ``last``. ``edited``: message → its last
-    edit, for entries that are edits."""
+def _as_of(entry: Entry, last: int, last_edits: Mapping[int, int]) -> Entry:
+    """An entry without the changes that have happened after the id ``last``. If
+    its message was edited later, the earlier content is lost, and it is shown
+    as recalled. ``last_edits``: message → its last edit, for the messages to
+    which edits belong."""
     if entry.kind not in ("message", "edit"):
         return entry
     meta = entry.message_meta()
     if entry.kind == "edit":
         message = entry.about
-        last_edit = edited.get(message, 0)
+        last_edit = last_edits.get(message, 0)
     else:
         message = entry.id
         last_edit = meta.edited
@@ -447,8 +479,9 @@ def _as_left(entry: Entry, last: int, edited: Mapping[int, int]) -> Entry:
 def _with_own_reactions(
     sql: Statements, log: int, user: str, entries: list[Entry]
 ) -> list[Entry]:
-    """Set ``mine`` in the reactions for a reader. Needs a query only if a total
-    does not name all users."""
+    """The entries with ``mine`` in the reactions of a reader. ``entries`` are
+    ordered by id, and the list is changed. Makes a query only if a total does
+    not name all its users."""
     reacted = [entry for entry in entries if entry.reactions]
     if not reacted:
         return entries
@@ -475,15 +508,17 @@ def _with_own_reactions(
     return entries
 
 
-def shown(
+def readable_sizes(
     sql: Statements, head: LogHead, user: str, ids: Sequence[int]
 ) -> dict[int, int]:
-    """The sizes of the entries among these that the user may read and has not
-    hidden, by id."""
+    """Id → size, for the entries among these that the user may read and has
+    not hidden."""
     statement = (
-        f"SELECT m.id, {_SIZE} FROM message m WHERE EXISTS (SELECT 1 FROM membership s WHERE s.member = %s "
-        f"AND {VISIBLE}) AND NOT EXISTS (SELECT 1 FROM hidden h WHERE h.log = m.log AND h.member = %s "
-        "AND h.id = m.id) AND m.log = %s AND m.id IN {}"
+        f"SELECT m.id, {_SIZE} FROM message m "
+        f"WHERE EXISTS (SELECT 1 FROM membership s WHERE s.member = %s AND {VISIBLE}) "
+        "AND NOT EXISTS (SELECT 1 FROM hidden h "
+        "WHERE h.log = m.log AND h.member = %s AND h.id = m.id) "
+        "AND m.log = %s AND m.id IN {}"
     )
     return dict(sql.query_in(statement, (user, user, head.number), ids))
 
@@ -496,9 +531,12 @@ def last_before(head: LogHead, before: int) -> int:
 
 
 def end_of_look(sql: Statements, log: int, after: int, last: int, many: int) -> int:
-    """The id up to which one query looks: ``many`` ids from the next entry on,
-    at most ``last``. After a restore the ids have a gap that is wider than all
-    entries."""
+    """The id up to which one query of a scan reads: ``many`` ids from the
+    first entry after ``after`` on, at most ``last``.
+
+    After a restore the ids have a gap that is wider than all entries. Counting
+    from the next entry skips it.
+    """
     next_entry = "SELECT id FROM message WHERE log = %s AND id > %s ORDER BY id LIMIT 1"
     rows = sql.query(next_entry, (log, after))
     if not rows:
@@ -510,7 +548,8 @@ def end_of_look(sql: Statements, log: int, after: int, last: int, many: int) -> 
 def time_window(
     head: LogHead, upto: int, filter: SearchFilter, sql: Statements
 ) -> tuple[int, int]:
-    """The range of ids in which a filter of time can match: (after, up to).
+    """The range of ids in which a filter of time can match: entries after the
+    first id, up to the second one, which is at most ``upto``.
     ``stored_at`` grows with the ids, apart from differences of clocks."""
     after = head.floor
     if filter.since:
@@ -551,25 +590,29 @@ _ACTIVE: Final = (
 user, after)."""
 
 
-def _rooms(
+def _rooms_with_news(
     sql: Statements, head: LogHead, after_by_room: Mapping[str, int], after: int
 ) -> list[tuple[int, int]]:
-    """The rooms with new entries: (conversation, id after which)."""
-    # SQLite's name of ``conversation_by_pair``. Without it SQLite scans all
-    # conversations.
+    """The rooms with entries that the reader wants: (conversation, id after
+    which they begin)."""
+    # SQLite's name of the index `conversation_by_pair`. Without this hint
+    # SQLite scans all conversations.
     hint = sql.on_sqlite("INDEXED BY sqlite_autoindex_conversation_2")
-    statement = f"SELECT id, pair, last_id FROM conversation {hint} WHERE log = %s AND last_id > %s AND pair IN {{}}"
+    statement = (
+        f"SELECT id, pair, last_id FROM conversation {hint} "
+        "WHERE log = %s AND last_id > %s AND pair IN {}"
+    )
     pairs = [pair_of_room(room) for room in after_by_room if room]
     rows = sql.query_in(statement, (head.number, after), pairs)
     rooms = []
     for conversation, pair, last_id in rows:
-        behind = max(after, after_by_room[room_of(pair)])
-        if behind < last_id:
-            rooms.append((conversation, behind))
+        room_start = max(after, after_by_room[room_of(pair)])
+        if room_start < last_id:
+            rooms.append((conversation, room_start))
     return rooms
 
 
-def _of_room(
+def _sizes_of_room(
     sql: Statements,
     head: LogHead,
     conversation: int,
@@ -579,8 +622,9 @@ def _of_room(
     reverse: bool = False,
     revisions: bool = True,
 ) -> Sequence[Row]:
-    """Id and size of the first entries of a room with ``after < id <= upto``;
-    with ``reverse``, of the last entries."""
+    """(id, size) of the first ``count`` entries of a room with ``after < id <=
+    upto``. With ``reverse``, of the last entries, the newest first.
+    ``revisions`` False: only messages, without edits and recalls."""
     index = ""
     if sql.engine == "mysql":
         index = "FORCE INDEX (message_by_conversation) "
@@ -589,8 +633,9 @@ def _of_room(
         kinds = f"AND kind = {NUMBERS['message']} "
     order = "DESC" if reverse else "ASC"
     statement = (
-        f"SELECT m.id, {_SIZE} FROM message m {index}WHERE log = %s AND conversation = %s {kinds}"
-        f"AND id > %s AND id <= %s ORDER BY id {order} LIMIT %s"
+        f"SELECT m.id, {_SIZE} FROM message m {index}"
+        f"WHERE log = %s AND conversation = %s {kinds}AND id > %s AND id <= %s "
+        f"ORDER BY id {order} LIMIT %s"
     )
     return sql.query(statement, (head.number, conversation, after, upto, count))
 
@@ -598,8 +643,8 @@ def _of_room(
 def _sizes(
     sql: Statements, head: LogHead, statement: str, values: Sequence[Any]
 ) -> Sequence[Row]:
-    """The ids that a statement selects, in order, and the sizes of their
-    entries."""
+    """(id, size) of the entries whose ids a statement selects, ordered by id.
+    The sizes are read for these entries alone."""
     size = f"SELECT {_SIZE} FROM message m WHERE m.log = %s AND m.id = f.id"
     return sql.query(
         f"SELECT f.id, ({size}) FROM ({statement}) f ORDER BY f.id",
@@ -607,16 +652,22 @@ def _sizes(
     )
 
 
-def _sqlite(
+def _sizes_on_sqlite(
     sql: Statements, head: LogHead, user: str, after: int, count: int
 ) -> Sequence[Row]:
+    """(id, size) of the first ``count`` entries after an id that the user may
+    read. The query looks at a window of ids, which grows until there are enough
+    entries. Without a window, SQLite would sort everything after an old cursor
+    for each page."""
     statement = (
-        "SELECT m.id FROM membership s CROSS JOIN conversation c CROSS JOIN message m "
-        "WHERE s.log = %s AND s.member = %s AND c.log = s.log AND c.id = s.conversation AND c.last_id > %s "
-        "AND m.log = s.log AND m.conversation = s.conversation AND m.id > max(s.joined_id, %s) "
-        f"AND m.id <= min(ifnull(s.left_id, %s), %s) AND {reads('s')} ORDER BY m.id LIMIT %s"
+        "SELECT m.id "
+        "FROM membership s CROSS JOIN conversation c CROSS JOIN message m "
+        "WHERE s.log = %s AND s.member = %s "
+        "AND c.log = s.log AND c.id = s.conversation AND c.last_id > %s "
+        "AND m.log = s.log AND m.conversation = s.conversation "
+        "AND m.id > max(s.joined_id, %s) AND m.id <= min(ifnull(s.left_id, %s), %s) "
+        f"AND {reads('s')} ORDER BY m.id LIMIT %s"
     )
-    # without it, SQLite sorts everything after an old cursor for each page
     window = _SQLITE_WINDOW
     while True:
         upto = min(head.last_id, after + window)
@@ -627,23 +678,31 @@ def _sqlite(
         window *= _SQLITE_WINDOW_GROWTH
 
 
-def _postgresql(
+def _sizes_on_postgresql(
     sql: Statements, head: LogHead, user: str, after: int, count: int
 ) -> Sequence[Row]:
+    """(id, size) of the first ``count`` entries after an id that the user may
+    read. Each conversation contributes its first ``count`` entries."""
     statement = (
-        "SELECT f.id FROM membership s JOIN conversation c ON c.log = s.log AND c.id = s.conversation "
-        "CROSS JOIN LATERAL (SELECT m.id FROM message m WHERE m.log = s.log "
-        "AND m.conversation = s.conversation AND m.id > greatest(s.joined_id, %s) "
-        f"AND m.id <= least(s.left_id, %s) AND {reads('s')} ORDER BY m.id LIMIT %s) f "
-        "WHERE s.log = %s AND s.member = %s AND c.last_id > %s ORDER BY f.id LIMIT %s"
+        "SELECT f.id FROM membership s "
+        "JOIN conversation c ON c.log = s.log AND c.id = s.conversation "
+        "CROSS JOIN LATERAL (SELECT m.id FROM message m "
+        "WHERE m.log = s.log AND m.conversation = s.conversation "
+        "AND m.id > greatest(s.joined_id, %s) AND m.id <= least(s.left_id, %s) "
+        f"AND {reads('s')} ORDER BY m.id LIMIT %s) f "
+        "WHERE s.log = %s AND s.member = %s AND c.last_id > %s "
+        "ORDER BY f.id LIMIT %s"
     )
     values = (after, head.last_id, count, head.number, user, after, count)
     return _sizes(sql, head, statement, values)
 
 
-def _mysql(
+def _sizes_on_mysql(
     sql: Statements, head: LogHead, user: str, after: int, count: int
 ) -> Sequence[Row]:
+    """(id, size) of the first ``count`` entries after an id that the user may
+    read. One statement unites the first ``count`` entries of each conversation
+    that has new entries."""
     active = sql.query(
         f"SELECT s.conversation, s.joined_id, s.left_id, s.bot FROM {_ACTIVE}",
         (after, head.number, user, after),
@@ -651,7 +710,7 @@ def _mysql(
     if not active:
         return []
     if len(active) > _MOST_UNIONS:
-        return _walk(sql, head, user, after, count)
+        return _sizes_by_scan(sql, head, user, after, count)
 
     of_conversation = (
         "(SELECT id FROM message FORCE INDEX (message_by_conversation) WHERE log = %s AND conversation = %s "
@@ -663,40 +722,46 @@ def _mysql(
     )
     parts: list[str] = []
     values: list[Any] = []
-    for conversation, joined, left, is_bot in active:
+    for conversation, joined_id, left_id, is_bot in active:
         last = head.last_id
-        if left is not None:
-            last = min(left, last)
+        if left_id is not None:
+            last = min(left_id, last)
         values.append(head.number)
         if is_bot:
             parts.append(of_bot)
             values.append(user)
         else:
             parts.append(of_conversation)
-        values += (conversation, max(joined, after), last, count)
+        values += (conversation, max(joined_id, after), last, count)
     statement = f"{' UNION ALL '.join(parts)} ORDER BY id LIMIT %s"
     return _sizes(sql, head, statement, (*values, count))
 
 
-def _walk(
+def _sizes_by_scan(
     sql: Statements, head: LogHead, user: str, after: int, count: int
 ) -> Sequence[Row]:
+    """Like :func:`_sizes_on_mysql`, for a user with very many active
+    conversations: reads the log in order, and checks each entry."""
     statement = (
-        "SELECT m.id FROM message m FORCE INDEX (PRIMARY) WHERE m.log = %s AND m.id > %s AND m.id <= %s "
+        "SELECT m.id FROM message m FORCE INDEX (PRIMARY) "
+        "WHERE m.log = %s AND m.id > %s AND m.id <= %s "
         "AND EXISTS (SELECT 1 FROM membership s WHERE s.log = m.log AND s.member = %s "
         "AND s.conversation = m.conversation AND s.joined_id < m.id "
-        f"AND (s.left_id IS NULL OR s.left_id >= m.id) AND {reads('s')}) ORDER BY m.id LIMIT %s"
+        f"AND (s.left_id IS NULL OR s.left_id >= m.id) AND {reads('s')}) "
+        "ORDER BY m.id LIMIT %s"
     )
     return _sizes(sql, head, statement, (head.number, after, head.last_id, user, count))
 
 
-_SIZES: Final[
+_SIZES_OF_USER: Final[
     dict[str, Callable[[Statements, LogHead, str, int, int], Sequence[Row]]]
 ] = {
-    "sqlite": _sqlite,
-    "postgresql": _postgresql,
-    "mysql": _mysql,
+    "sqlite": _sizes_on_sqlite,
+    "postgresql": _sizes_on_postgresql,
+    "mysql": _sizes_on_mysql,
 }
+"""Engine → a function (statements, head, user, after, count) that reads the ids
+and sizes of the first entries after an id that a user may read."""
 
 
 def _extent_of(head: LogHead) -> LogExtent:

@@ -31,7 +31,7 @@ from imserver.messenger.log.meta import (
     ThreadTotals,
     with_keys,
 )
-from imserver.messenger.log.read import fetch, last_before, page_of, shown
+from imserver.messenger.log.read import fetch, last_before, page_of, readable_sizes
 from imserver.messenger.log.rows import (
     NUMBERS,
     ConversationState,
@@ -75,8 +75,9 @@ first."""
 
 
 def beside(log: str, conversation: str, id: str) -> str:
-    """Condition: only its thread shows the message with these columns, not its
-    conversation."""
+    """SQL condition: only its thread shows a message, not its conversation.
+    The parameters are the SQL expressions of its columns: ``beside("m.log",
+    "m.conversation", "m.id")``."""
     return (
         f"EXISTS (SELECT 1 FROM thread_reply t WHERE t.log = {log} AND t.conversation = {conversation} "
         f"AND t.id = {id} AND t.also = 0)"
@@ -119,9 +120,11 @@ class Thread(ThreadState, frozen=True, kw_only=True):
 
 
 class ThreadWriter(Service):
-    """The replies of one transaction. The transaction adds to ``entries``.
+    """Writes the replies of one transaction: their rows, the totals of their
+    threads, and the users who follow the threads.
 
     ``head``: of the log. ``before``: the last id before the transaction.
+    ``entries``: the entries of the transaction, which adds to the list.
     """
 
     _sql: Statements
@@ -129,23 +132,28 @@ class ThreadWriter(Service):
     _before: int
     _entries: Sequence[Entry]
     _is_past: bool = False
+    """Whether the transaction is an import."""
     _replies: dict[int, list[Entry]] = field(default_factory=dict)
     """First message of a thread → its new replies."""
 
     def complete(
         self, state: ConversationState, draft: Draft, is_past: bool = False
     ) -> Draft | Rejected:
-        """The draft of a reply, with its thread in ``meta``. A reply to a reply
-        is in the same thread. A draft without ``about`` is about the first
-        message, so that clients without threads show it as a reply to that
-        message. ``is_past``: the transaction is an import. Then no rights are
-        checked, and nothing is unread."""
+        """The draft of a reply, with its thread in ``meta``. Rejected if the
+        thread is in another conversation, or the sender may not read the
+        message.
+
+        A reply to a reply is in the same thread. A draft without ``about`` is
+        about the first message, so that clients without threads show it as a
+        reply to that message. ``is_past``: the transaction is an import. Then
+        no rights are checked, and nothing is unread.
+        """
         self._is_past = is_past
         root = self._root_of(state, draft.thread)
         is_reader = (
             is_past
             or not draft.sender
-            or shown(self._sql, self._head, draft.sender, [draft.thread])
+            or readable_sizes(self._sql, self._head, draft.sender, [draft.thread])
         )
         if root is None or not is_reader:
             return Rejected(RejectReason.UNKNOWN_MESSAGE)
@@ -186,9 +194,11 @@ class ThreadWriter(Service):
         self._replies = {}
 
     def _root_of(self, state: ConversationState, id: int) -> int | None:
-        """The first message of the thread of a message in a conversation."""
+        """The first message of the thread of a message; a message that is no
+        reply begins its own thread. None: the conversation has no such message,
+        or the thread has expired."""
         index = id - self._before - 1
-        if 0 <= index < len(self._entries):  # of this transaction
+        if 0 <= index < len(self._entries):  # an entry of this transaction
             entry = self._entries[index]
             conversation = entry.conversation
             kind = NUMBERS[entry.kind]
@@ -210,7 +220,7 @@ class ThreadWriter(Service):
             return None
         root = thread_in(bytes(meta))
         if root and root <= self._head.floor:
-            return None  # the thread has expired but for its last replies
+            return None  # the thread has expired, except its last replies
         return root or id
 
     def _follow(
@@ -222,6 +232,7 @@ class ThreadWriter(Service):
         log = self._head.number
         group = replies[0].conversation
         last = replies[-1].id
+        # User → read position in the thread. Imported replies count as read.
         if self._is_past:
             users = self._past_followers(replies, author, mentioned)
             reads = dict.fromkeys(users, last)
@@ -242,8 +253,13 @@ class ThreadWriter(Service):
     def _new_followers(
         self, replies: Sequence[Entry], author: str, mentioned: Iterable[str]
     ) -> dict[str, int]:
-        """Member → read position in the thread. It is the user's first own
-        reply, or lies right before the first reply that mentions the user."""
+        """The members who now follow a thread, with their read positions in
+        it: the writers, the author of the first message, and the mentioned
+        users.
+
+        A writer has read up to the first own reply. A mentioned user has read
+        up to the last entry before the first reply that mentions them.
+        """
         first = replies[0].id
         reads_of_mentioned = dict.fromkeys(mentioned, first - 1)
         reads_of_writers = {author: first - 1}
@@ -260,32 +276,37 @@ class ThreadWriter(Service):
     def _past_followers(
         self, replies: Sequence[Entry], author: str, mentioned: Iterable[str]
     ) -> set[str]:
-        """The users who were members when they wrote or were mentioned. The
-        author of the first message, and the users whom it mentions, count with
-        each reply.
+        """The followers of a thread with imported replies: the users who were
+        members when they wrote or were mentioned. The author of the first
+        message, and the users whom it mentions, need to have been members at
+        one of the replies.
 
         An import may store a reply together with the leave of its sender, or in
         another transaction. So the members at the end of the transaction are
         not the right ones.
         """
-        of_root = {author, *mentioned}
-        moments: dict[str, list[int]] = {}
+        users_of_root = {author, *mentioned}
+        replies_of_user: dict[str, list[int]] = {}
         for reply in replies:
-            of_reply = {reply.sender, *mentions_in(reply.message_meta())}
-            for user in of_root | of_reply:
-                moments.setdefault(user, []).append(reply.id)
+            users_of_reply = {reply.sender, *mentions_in(reply.message_meta())}
+            for user in users_of_root | users_of_reply:
+                replies_of_user.setdefault(user, []).append(reply.id)
 
         statement = (
             "SELECT member, joined_id, left_id FROM membership "
             "WHERE log = %s AND conversation = %s AND member IN {}"
         )
-        which = self._head.number, replies[0].conversation
-        memberships = self._sql.query_in(statement, which, list(moments), many=True)
+        memberships = self._sql.query_in(
+            statement,
+            (self._head.number, replies[0].conversation),
+            list(replies_of_user),
+            many=True,
+        )
         followers = set()
-        for member, joined, left in memberships:
+        for member, joined_id, left_id in memberships:
             user = text_of(member)
-            until = Limit.ID if left is None else left
-            if any(joined < id <= until for id in moments.get(user, ())):
+            until = Limit.ID if left_id is None else left_id
+            if any(joined_id < id <= until for id in replies_of_user.get(user, ())):
                 followers.add(user)
         return followers
 
@@ -348,10 +369,13 @@ class ThreadStore(Store.Rows):
         before: int,
         limit: int,
     ) -> tuple[list[Entry], int] | None:
-        """A page of the last replies of a thread before an id (0: its end),
-        without replies that the user may not read or has hidden. Returns also
-        the id before which the next page ends; 0: there are no earlier replies.
-        None: the user cannot read the thread."""
+        """A page of the last replies of a thread before the id ``before`` (0:
+        its end), ordered by id, without replies that the user may not read or
+        has hidden.
+
+        Returns also the ``before`` of the next page; 0: there are no earlier
+        replies. Returns None if the user cannot read the thread.
+        """
         statement = (
             "SELECT id FROM thread_reply WHERE log = %s AND root = %s AND id > %s AND id <= %s "
             "ORDER BY id DESC LIMIT %s"
@@ -361,26 +385,30 @@ class ThreadStore(Store.Rows):
 
         values = (head.number, root, head.floor, last_before(head, before), limit + 1)
         ids = [row[0] for row in sql.query(statement, values)]
-        sizes = shown(sql, head, user, ids[:limit])
+        sizes = readable_sizes(sql, head, user, ids[:limit])
         newest_first = sorted(sizes.items(), reverse=True)
         entries, is_cut = page_of(sql, head, newest_first, limit, user)
 
-        page_begin = 0
-        if is_cut:
-            page_begin = entries[-1].id
+        next_before = 0
+        if is_cut:  # the page has no room for all readable replies
+            next_before = entries[-1].id
         elif len(ids) > limit:
-            page_begin = ids[limit - 1]
-        return entries[::-1], page_begin
+            # Continue before all replies that were looked at. The last ones may
+            # not be readable.
+            next_before = ids[limit - 1]
+        return entries[::-1], next_before
 
     @in_log(lambda: ([], False))
     def of_user(
         self, sql: Statements, head: LogHead, user: str, before: int, limit: int
     ) -> tuple[list[Thread], bool]:
         """A page of the threads that a user follows, and whether there are
-        more. Threads with the newest replies come first. Only threads whose
-        last reply is before an id (0: all). A page has at most
-        :data:`MOST_ON_PAGE` threads. Only the newest :data:`MOST_LISTED`
-        threads that the user follows or has muted are read."""
+        more. Threads with the newest replies come first.
+
+        ``before``: only threads whose last reply is before this id (0: all). A
+        page has at most :data:`MOST_ON_PAGE` threads. Only the newest
+        :data:`MOST_LISTED` threads that the user follows or has muted are read.
+        """
         limit = min(limit, MOST_ON_PAGE)
         values = (
             head.number,
@@ -392,14 +420,16 @@ class ThreadStore(Store.Rows):
         )
         rows = sql.query(_THREADS_OF_USER, values)
 
-        # Threads that cannot fit on the page are not fetched.
+        # First messages that cannot fit on the page are not fetched. The user
+        # may not read all of them; those need no space.
         roots = [row[0] for row in rows[:limit]]
-        sizes = shown(sql, head, user, roots)
-        roots = roots[: count_fitting(sizes.get(root, 0) for root in roots)]
-        entries = fetch(sql, head.number, sizes.keys() & roots, user)
+        stored_sizes = readable_sizes(sql, head, user, roots)
+        roots = roots[: count_fitting(stored_sizes.get(root, 0) for root in roots)]
+        entries = fetch(sql, head.number, stored_sizes.keys() & roots, user)
         messages = {entry.id: entry for entry in entries}
-        size_of = {entry.id: page_size(entry) for entry in entries}
-        count = count_fitting(size_of.get(root, 0) for root in roots)
+        # An entry takes more bytes on a page than in the database.
+        page_sizes = {entry.id: page_size(entry) for entry in entries}
+        count = count_fitting(page_sizes.get(root, 0) for root in roots)
         threads = [
             Thread(
                 thread=root,
@@ -418,12 +448,14 @@ class ThreadStore(Store.Rows):
     def follow(
         self, sql: Statements, head: LogHead, user: str, root: int, follows: bool
     ) -> Thread | None:
-        """Follow a thread, or mute it. None: the user cannot read it."""
+        """Follow a thread, or mute it (``follows`` False). Returns the thread,
+        or None if the user cannot read it."""
         conversation = _conversation_of(sql, head, user, root)
         if conversation is None:
             return None
         last = _last(sql, head, root)
         row = (head.number, user, root, conversation, last, int(follows))
+        # An existing row keeps its read position.
         sql.insert_new("thread_reader", _READER_COLUMNS, [row])
         sql.execute(
             "UPDATE thread_reader SET follows = %s WHERE log = %s AND member = %s AND root = %s",
@@ -436,8 +468,8 @@ class ThreadStore(Store.Rows):
         self, sql: Statements, head: LogHead, user: str, root: int, id: int
     ) -> Thread | None:
         """Advance the read position of a user in a thread; it never goes back.
-        Nothing is stored for a thread that the user has never followed. None:
-        the user cannot read it."""
+        Nothing is stored for a thread that the user has never followed.
+        Returns the thread, or None if the user cannot read it."""
         if _conversation_of(sql, head, user, root) is None:
             return None
         upto = min(id, _last(sql, head, root))
@@ -450,6 +482,8 @@ class ThreadStore(Store.Rows):
 
 
 def _thread(sql: Statements, head: LogHead, user: str, root: int) -> Thread | None:
+    """The thread of a message as a user sees it, also without replies; None:
+    the user cannot read it."""
     conversation = _conversation_of(sql, head, user, root)
     if conversation is None:
         return None
@@ -460,7 +494,7 @@ def _thread(sql: Statements, head: LogHead, user: str, root: int) -> Thread | No
     for row in sql.query(statement, (head.number, user, root)):  # at most one
         read, follows = row
 
-    messages = fetch(sql, head.number, shown(sql, head, user, [root]), user)
+    messages = fetch(sql, head.number, readable_sizes(sql, head, user, [root]), user)
     last = _last(sql, head, root)
     unread = 0
     if follows:
@@ -480,15 +514,15 @@ def _thread(sql: Statements, head: LogHead, user: str, root: int) -> Thread | No
 def _conversation_of(
     sql: Statements, head: LogHead, user: str, root: int
 ) -> int | None:
-    """The conversation of a thread whose first message or replies the user may
-    read."""
+    """The conversation of a thread, if the user may read its first message or
+    its last reply; None otherwise."""
     # The last reply decides if the first message has expired, or the user
     # joined after it.
     by_reply = "SELECT id, conversation FROM thread_reply WHERE log = %s AND root = %s ORDER BY id DESC LIMIT 1"
     by_root = "SELECT id, conversation FROM message WHERE log = %s AND id = %s"
     for statement in (by_root, by_reply):
         for id, conversation in sql.query(statement, (head.number, root)):
-            if shown(sql, head, user, [id]):
+            if readable_sizes(sql, head, user, [id]):
                 return int(conversation)
     return None
 
@@ -506,8 +540,12 @@ def _count_unread(
     sql: Statements, head: LogHead, user: str, root: int, read: int
 ) -> int:
     """The number of replies of others that a user has not read, among the
-    newest ones."""
-    newest = "SELECT id FROM thread_reply WHERE log = %s AND root = %s AND id > %s ORDER BY id DESC LIMIT %s"
+    newest :data:`MOST_UNREAD_REPLIES` replies. Recalled replies do not
+    count."""
+    newest = (
+        "SELECT id FROM thread_reply WHERE log = %s AND root = %s AND id > %s "
+        "ORDER BY id DESC LIMIT %s"
+    )
     after = max(read, head.floor)
     rows = sql.query(newest, (head.number, root, after, MOST_UNREAD_REPLIES))
     ids = [row[0] for row in rows]
@@ -519,12 +557,13 @@ def _count_unread(
 
 
 class Replies(Struct, frozen=True):
-    """Some messages of a conversation that only a thread shows. ``roots``:
-    message → the first message of its thread. ``followers``: first message →
-    the followers of the thread, with their read positions."""
+    """Some messages of a conversation that only a thread shows."""
 
     roots: Mapping[int, int] = {}
+    """Message → the first message of its thread."""
     followers: Mapping[int, Mapping[str, int]] = {}
+    """First message → the followers of the thread, with their read
+    positions."""
 
     def is_silent(self, user: str, id: int) -> bool:
         """Whether a message is a reply about which a user is not notified,
@@ -542,8 +581,9 @@ NO_REPLIES: Final = Replies()
 def replies_beside(
     sql: Statements, head: LogHead, conversation: int, ids: Sequence[int]
 ) -> Replies:
-    """The messages among these that only a thread shows. ``ids``: messages of
-    one conversation, in order."""
+    """The messages among these that only a thread shows, with the followers of
+    their threads. ``ids``: messages of the conversation, in order, at least
+    one."""
     statement = (
         "SELECT id, root FROM thread_reply WHERE log = %s AND conversation = %s AND id >= %s AND id <= %s "
         "AND also = 0"
