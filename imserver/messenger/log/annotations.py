@@ -80,7 +80,9 @@ class AnnotationWriter(WritingPart):
         *,
         remove: bool = False,
     ) -> Change | Rejected:
-        """Add the reaction of a user who can read the message, or remove it."""
+        """Add the reaction of a user who can read the message, or
+        ``remove`` it. The result has no entry if the user has reacted so
+        before, or has not."""
         wrong = emoji_objection(emoji)
         if wrong:
             return Rejected(RejectReason.INVALID, wrong)
@@ -103,9 +105,10 @@ class AnnotationWriter(WritingPart):
         target = find_message(transaction, user, message)
         if isinstance(target, Rejected):
             return target
-        lowest_role = options_of(target.state.options)["pin"]
-        may_pin = target.role != MEMBER or lowest_role == MEMBER
-        if user and target.state.kind != USER and not may_pin:
+        needed_role = options_of(target.state.options)["pin"]
+        may_pin = target.role != MEMBER or needed_role == MEMBER
+        is_group = target.state.kind != USER
+        if user and is_group and not may_pin:
             return Rejected(
                 RejectReason.NOT_ALLOWED,
                 "only the owner and admins of this group pin messages",
@@ -120,7 +123,7 @@ def emoji_objection(emoji: str) -> str:
     wrong = text_objection(emoji, Limit.EMOJI_BYTES)
     if wrong:
         return f"emoji: {wrong}"
-    # No other invisible signs: some join emoji to others.
+    # Other invisible characters are allowed: some join emoji to one picture.
     if _control(emoji):
         return "emoji: a control character"
     return ""
@@ -130,12 +133,13 @@ def emoji_objection(emoji: str) -> str:
 
 
 class TargetMessage(Struct):
-    """A message that the user can read, and the user's role (``""`` for a back
-    end)."""
+    """A message that somebody acts on, and can read."""
 
     id: int
     state: ConversationState
+    """The conversation of the message."""
     role: str
+    """The role of the acting user in the conversation; ``""``: a back end."""
     sender: str
     meta: bytes
 
@@ -151,8 +155,9 @@ class _Reader(Struct, frozen=True):
 def find_message(
     transaction: AppTransaction, user: str, message: int
 ) -> TargetMessage | Rejected:
-    """The message, or the reason of a refusal. An empty ``user`` may read
-    everything."""
+    """The message on which a user wants to act, or the reason why not: the user
+    cannot read it, is muted or blocked, or the message was recalled. An empty
+    ``user`` may act on everything."""
     unknown = Rejected(RejectReason.UNKNOWN_MESSAGE)
     if message <= transaction.head.floor:
         return unknown
@@ -165,7 +170,7 @@ def find_message(
     state = conversation_state_of(rows[0])
     if not (is_recalled or kind == NUMBERS["message"]) or state.kind == ROOM:
         return unknown
-    reader: _Reader | None = _Reader()
+    reader: _Reader | None = _Reader()  # a back end
     if user:
         reader = _reader_of(transaction, user, message, rows)
     if reader is None:
@@ -184,20 +189,20 @@ def find_message(
 def _reader_of(
     transaction: AppTransaction, user: str, message: int, rows: Sequence[Row]
 ) -> _Reader | None:
-    """The user, if they are a member now and were a member when the message was
-    stored. ``rows``: the result of :data:`_MESSAGE`, a row for each membership,
-    the newest one last."""
+    """The user as a reader of a message, if they are a member now and were a
+    member when the message was stored; None otherwise. ``rows``: the result of
+    :data:`_MESSAGE`, a row for each membership, the newest one last."""
     joined = [row[_OF_MEMBERSHIP] for row in rows]
-    # without any membership there is one row
+    # A user who never was a member has one row, without a membership.
     memberships = [columns for columns in joined if columns[0] is not None]
     could_read = any(
-        after < message and (left is None or message <= left)
-        for after, left, *_ in memberships
+        readable_after < message and (left_id is None or message <= left_id)
+        for readable_after, left_id, *_ in memberships
     )
     if not could_read:
         return None
-    _, left, role, muted_until, is_bot = memberships[-1]
-    if left is not None:
+    _, left_id, role, muted_until, is_bot = memberships[-1]
+    if left_id is not None:
         return None
     # Bots do not get all messages of a group.
     if is_bot and user not in readers_of(transaction.sql, transaction.log, message):
@@ -215,12 +220,18 @@ def change_reaction(
     time_ms: int = 0,
     resend: bytes | None = None,
 ) -> Change | Rejected:
-    """Add the reaction of a user to a message, or remove it."""
+    """Add the reaction of a user to a message, or ``remove`` it: the row, the
+    entry, and the totals in the ``meta`` of the message.
+
+    ``time_ms``, ``resend``: of the entry, see :func:`record`. The result has no
+    entry if nothing had to change.
+    """
     sql = transaction.sql
     log = transaction.log
     message = target.id
     row = (log, target.id, emoji, user)
-    if bool(sql.query(f"SELECT id {_REACTION}", row)) is not remove:
+    has_reacted = bool(sql.query(f"SELECT id {_REACTION}", row))
+    if has_reacted is not remove:
         return Change(target.state.id)
     _, all_totals = take_reactions(target.meta)
     totals = {total.emoji: total for total in all_totals}
@@ -257,9 +268,13 @@ def change_reaction(
     users = tuple(other for other in before.users if other != user)
     if not remove and len(users) < MOST_USERS:
         users = (*users, user)
-    if len(users) < min(count, MOST_USERS) and count <= MOST_USERS:
-        # A named user is gone: now all users can be named.
-        statement = "SELECT member FROM reaction WHERE log = %s AND message = %s AND emoji = %s ORDER BY id"
+    if len(users) < count <= MOST_USERS:
+        # A named user has withdrawn the reaction. The others are so few that
+        # all can be named.
+        statement = (
+            "SELECT member FROM reaction "
+            "WHERE log = %s AND message = %s AND emoji = %s ORDER BY id"
+        )
         rows = sql.query(statement, (log, message, emoji))
         users = tuple(text_of(member) for (member,) in rows)
     totals[emoji] = ReactionTotal(emoji, count, users)
@@ -279,7 +294,9 @@ def change_pin(
     time_ms: int = 0,
     resend: bytes | None = None,
 ) -> Change | Rejected:
-    """Pin a message in its conversation, or remove its pin."""
+    """Pin a message in its conversation, or ``remove`` its pin. ``time_ms``,
+    ``resend``: of the entry, see :func:`record`. The result has no entry if
+    nothing had to change."""
     sql = transaction.sql
     log = transaction.log
     message = target.id
@@ -287,7 +304,8 @@ def change_pin(
     rows = sql.query(
         "SELECT id FROM pin WHERE log = %s AND message = %s", (log, message)
     )
-    if bool(rows) is not remove:
+    is_pinned = bool(rows)
+    if is_pinned is not remove:
         return Change(conversation)
     if not remove:
         statement = "SELECT count(*) FROM pin WHERE log = %s AND conversation = %s"
@@ -320,6 +338,7 @@ def withdraw(transaction: AppTransaction, user: str, message: int, emoji: str) -
     any more."""
     target = find_message(transaction, "", message)
     if isinstance(target, Rejected):
+        # The message was recalled or has expired, so it has no totals.
         transaction.sql.execute(
             f"DELETE {_REACTION}", (transaction.log, message, emoji, user)
         )

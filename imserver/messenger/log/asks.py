@@ -146,12 +146,12 @@ class AskLog(WritingPart):
             result = self.expire(app, message)
         else:
             result = self.tally(app, message)
-        # If there is no such open question any more, it would be due again and
-        # again.
-        was_closed = isinstance(result, AskChange) and (
-            result.entry is None and result.ask.state != ""
-        )
-        if isinstance(result, Rejected) or was_closed:
+        if isinstance(result, Rejected):
+            was_over = True
+        else:
+            was_over = result.entry is None and result.ask.state != ""
+        # Otherwise it would be due again and again.
+        if was_over:
             self.forget(app, message)
 
     def expire(self, app: str, message: int) -> AskChange | Rejected:
@@ -497,7 +497,7 @@ class _Question:
         sql = self.transaction.sql
         log = self.transaction.log
         message = self.message.id
-        # The clock may have been set back since the last count.
+        # The clock may be behind the time of the last count.
         due = min(poll.time, now) + polls.pause_ms(poll)
         if due <= now:
             counted = polls.count(sql, log, message, self.ask, poll, now)

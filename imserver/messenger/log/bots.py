@@ -55,15 +55,17 @@ _decode_commands: Final = msgspec.json.Decoder(tuple[_Command, ...]).decode
 def with_command(
     sql: Statements, app: str, state: ConversationState, draft: Draft
 ) -> Draft:
-    """The draft of a text that begins with ``/``. If a bot of the conversation
-    has this command, the draft has it in ``meta``."""
+    """The draft of a text that begins with ``/``. If the text is a command that
+    a bot of the conversation has, the result has the command in its ``meta``.
+    Examples: ``/weather Bern``, ``/weather@meteo Bern``."""
     match = _slash.fullmatch(draft.body.decode("utf-8", "replace"))
     if match is None:
         return draft
 
     name = match["name"]
-    bot = (match["bot"] or "").lower()
+    named_bot = (match["bot"] or "").lower()
     text = match["text"] or ""
+    # In a conversation of two, only the other user can be a bot.
     users = state.bots or tuple(user for user in state.members if user != draft.sender)
     ids = [int(user) for user in users if _may_be_account(user)]
     statement = (
@@ -74,9 +76,10 @@ def with_command(
     if not ids:
         return draft
     rows = sql.query_in(statement, (app,), ids)
-    # Without the name of a bot, the first in the list of the group has it.
+    # If the text names no bot, the command belongs to the first bot of the
+    # group that has it.
     for id, column, bot_name in sorted(rows, key=lambda row: ids.index(row[0])):
-        if bot and (bot_name is None or text_of(bot_name) != bot):
+        if named_bot and (bot_name is None or text_of(bot_name) != named_bot):
             continue
         commands = _decode_commands(bytes(column))
         if any(command.name == name for command in commands):
@@ -100,8 +103,8 @@ def accounts_among(
     users: Iterable[str],
     which: Literal["", "AND bot = 1", "AND guest = 1"] = "",
 ) -> list[str]:
-    """The accounts among these users, in the order of ``users``; or only the
-    bots, or only the guests among them."""
+    """The accounts among these users, in the order of ``users``. ``which``: a
+    condition that selects only bots, or only guests."""
     ids = {int(user): user for user in users if _may_be_account(user)}
     if not ids:
         return []
@@ -153,10 +156,10 @@ def readers_of(sql: Statements, log: int, id: int) -> list[str]:
 
 
 class BotReaders(Service):
-    """The bots that read the entries of one transaction. The transaction adds
-    to ``entries``.
+    """The bots that read the entries of one transaction.
 
     ``head``: of the log. ``before``: the last id before the transaction.
+    ``entries``: the entries of the transaction, which adds to the list.
     """
 
     _sql: Statements
@@ -164,12 +167,14 @@ class BotReaders(Service):
     _before: int
     _entries: Sequence[Entry]
     _of: dict[int, list[str]] = field(default_factory=dict)
-    """Entry of this transaction → the bots that read it."""
+    """Entry of this transaction, or a message that it edits → the bots that
+    read it."""
     _rows: list[tuple[str, int, int]] = field(default_factory=list)
+    """New rows of the table ``bot_entry``: (bot, conversation, entry)."""
 
     def name(self, state: ConversationState, draft: Draft) -> Draft:
-        """The draft of the next entry of a group with bots. Its ``meta`` lists
-        the bots that read the entry."""
+        """Decide which bots read the next entry of a group with bots. Returns
+        its draft, whose ``meta`` then lists these bots."""
         readers = self._readers(state, draft)
         next_id = self._head.last_id + 1
         self._of[next_id] = readers
@@ -195,7 +200,10 @@ class BotReaders(Service):
             self._rows = []
 
     def _readers(self, state: ConversationState, draft: Draft) -> list[str]:
-        """The bots that read the next entry, from this draft."""
+        """The bots of a group that read the entry of this draft. Without the
+        option ``bots`` they are: its sender and the bots that it mentions,
+        commands or answers, and for an entry about a message the readers of
+        that message."""
         reads_all = state.options & OPTIONS["bots"][0] != 0
         if reads_all or draft.kind in ("join", "leave", "group"):
             return list(state.bots)

@@ -15,12 +15,13 @@ SEGMENT: Final = 2048
 def note_changes(
     sql: Statements, log: int, changes: Sequence[tuple[int, int, int]], first: int
 ) -> None:
-    """Note messages that get another text in the same transaction: (message,
-    conversation, the entry that changes the message).
+    """Note messages that get another text in the same transaction.
 
-    ``first``: the first id that the transaction adds (0: none). Messages of its
-    segment are not noted. The segment was not complete before, so it is not in
-    the index; the task that adds it later reads these entries.
+    ``changes``: (message, conversation, the entry that changes the message).
+    ``first``: the first id that the transaction adds (0: it adds no entries).
+    Messages of the segment of this id, or of later segments, are not noted.
+    These segments were not complete before, so they are not in the index; the
+    task that adds them later reads the new texts.
     """
     indexed_before: int = Limit.ID
     if first:

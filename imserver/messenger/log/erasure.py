@@ -52,22 +52,25 @@ class UserEraser(WritingPart):
     """Erases users. May switch greenlets and raise StorageUnavailable."""
 
     def erase(self, app: str, user: str, name: str) -> None:
-        """Erase a user, who has left all groups. ``name`` stands in their place
-        from then on."""
+        """Erase a user, who has left all groups. ``name`` replaces the id of
+        the user in the log.
+
+        Pairs are renamed first: :meth:`_begin` finds the user's conversations
+        under the new name.
+        """
         self._change(app, partial(_rename_pairs, user, name))
         self._change(app, partial(_withdraw_some, user))
         self._change(app, partial(_rename_votes, user, name))
 
         # Entries that others write about this user later have greater ids.
         last, notices = self._begin(app, name)
-        # The id of the user as JSON may write it: with letters, or with
-        # escapes.
+        # `meta` may have the id of the user with letters or with escapes.
         spellings = (msgspec.json.encode(user), json.dumps(user).encode())
         needles = list(dict.fromkeys(spellings))
 
         after = 0
         while after < last:
-            ids, after = self._look(app, user, notices, needles, after, last)
+            ids, after = self._find_some(app, user, notices, needles, after, last)
             if ids:
                 self._change(app, partial(_erase_some, user, name, notices, ids))
             if is_long_turn():
@@ -77,8 +80,8 @@ class UserEraser(WritingPart):
         self._change(app, partial(_forget_memberships, user))
 
     def _change(self, app: str, work: Callable[[AppTransaction], bool]) -> None:
-        """Run ``work`` in transactions, until it returns False: nothing is left
-        to do."""
+        """Run ``work`` in one transaction after the other, until it returns
+        False, because nothing is left to do."""
         while self._writer.run(app, work):
             pass
 
@@ -86,19 +89,19 @@ class UserEraser(WritingPart):
     def _begin(
         self, sql: Statements, head: LogHead, name: str
     ) -> tuple[int, tuple[int, int]]:
-        """The last id of the log, and the conversations of the user, under the
-        new name, with the server and with themselves; 0: no such
-        conversation."""
+        """The last id of the log, and the two conversations that only the user
+        reads: with the server, and with themselves; 0: there is no such
+        conversation. ``name``: the new name of the user."""
         statement = "SELECT id FROM conversation WHERE log = %s AND pair IN (%s, %s)"
         pairs = (pair_of("", name), pair_of(name, name))
         rows = sql.query(statement, (head.number, *pairs))
         ids = [row[0] for row in rows]
-        ids += [0] * (len(pairs) - len(ids))
+        ids += [0] * (len(pairs) - len(ids))  # no entry has the conversation 0
         first, second = ids
         return head.last_id, (first, second)
 
     @in_log()
-    def _look(
+    def _find_some(
         self,
         sql: Statements,
         head: LogHead,
@@ -108,8 +111,10 @@ class UserEraser(WritingPart):
         after: int,
         last: int,
     ) -> tuple[list[int], int]:
-        """The next entries that name a user, or are in the conversations
-        ``notices``. Returns also the id up to which the log was searched."""
+        """The next entries, after ``after``, that name a user, or are in the
+        conversations ``notices``; at most :data:`AT_ONCE`. Returns also the id
+        up to which the log was searched. ``needles``: spellings of the user in
+        ``meta``."""
         after = max(after, head.floor)
         upto = end_of_look(sql, head.number, after, last, _LOOK)
         named = " OR ".join([sql.contains("meta")] * len(needles))
@@ -119,7 +124,7 @@ class UserEraser(WritingPart):
             (head.number, after, upto, user, *notices, *needles, AT_ONCE),
         )
         ids = [int(id) for (id,) in rows]
-        if len(ids) == AT_ONCE:  # there may be more up to there
+        if len(ids) == AT_ONCE:  # there may be more after the last one
             upto = ids[-1]
         return ids, upto
 
@@ -128,7 +133,8 @@ class UserEraser(WritingPart):
 
 
 def _rename_pairs(user: str, name: str, transaction: AppTransaction) -> bool:
-    """Rename the user in some conversations of two. True: there may be more."""
+    """Rename the user in some conversations of two. Returns whether there may
+    be more."""
     sql = transaction.sql
     log = transaction.log
     rows = sql.query(
@@ -155,7 +161,8 @@ def _rename_pairs(user: str, name: str, transaction: AppTransaction) -> bool:
 
 
 def _withdraw_some(user: str, transaction: AppTransaction) -> bool:
-    """Withdraw some reactions of the user. True: there may be more."""
+    """Withdraw some reactions of the user. Returns whether there may be
+    more."""
     sql = transaction.sql
     log = transaction.log
     rows = sql.query(
@@ -168,14 +175,15 @@ def _withdraw_some(user: str, transaction: AppTransaction) -> bool:
 
 
 def _rename_votes(user: str, name: str, transaction: AppTransaction) -> bool:
-    """Rename the user in votes, which still count."""
+    """Rename the user in all votes, which still count. Returns False: nothing
+    is left to do."""
     statement = "UPDATE ask_vote SET member = %s WHERE log = %s AND member = %s"
     transaction.sql.execute(statement, (name, transaction.log, user))
     return False
 
 
 class _Entry(Struct):
-    """The fields of an entry that an erasure looks at."""
+    """The fields of an entry that an erasure needs."""
 
     id: int
     conversation: int
@@ -186,7 +194,8 @@ class _Entry(Struct):
 
 
 class _OwnEntries(Service):
-    """Some entries of the user to erase."""
+    """Erases entries that the user has written, or that the server has written
+    to the user alone."""
 
     transaction: AppTransaction
     name: str
@@ -200,7 +209,8 @@ class _OwnEntries(Service):
 
     def erase(self, entry: _Entry, renamed: bytes) -> None:
         """Remove the content of an entry. ``renamed``: its ``meta``, with the
-        other name."""
+        new name in place of the user. Changes of groups keep their content for
+        the members."""
         sql = self.transaction.sql
         log = self.transaction.log
         if entry.id in self.messages and entry.conversation in self.states:
@@ -209,7 +219,8 @@ class _OwnEntries(Service):
             # A message without its conversation, or an edit without its
             # message, has no readers.
             last_id = self.transaction.head.last_id
-            note_changes(sql, log, [(entry.id, entry.conversation, last_id)], 0)
+            changes = [(entry.id, entry.conversation, last_id)]
+            note_changes(sql, log, changes, first=0)
             kind = entry.kind
             if kind != NUMBERS["press"]:
                 kind = NUMBERS["recall"]
@@ -224,6 +235,8 @@ class _OwnEntries(Service):
             _set(sql, log, entry.id, meta=renamed)
 
     def _recall(self, entry: _Entry) -> None:
+        """Add the recall of a message. The log then removes the content of the
+        message and of its edits."""
         recall = Draft(
             sender=self.name,
             kind="recall",
@@ -242,17 +255,18 @@ def _erase_some(
     ids: Sequence[int],
     transaction: AppTransaction,
 ) -> bool:
-    """Erase some entries, or the name of the user in them. Nobody but the user
-    reads the conversations ``notices``."""
+    """Erase the entries of the user among these, and replace the user's name in
+    the others. Nobody but the user reads the conversations ``notices``. Returns
+    False: nothing is left to do."""
     sql = transaction.sql
     log = transaction.log
     entries = _entries(sql, log, ids)
-    of_groups = {
+    changed_groups = {
         entry.conversation
         for entry in entries
         if entry.kind in (NUMBERS["group"], NUMBERS["leave"])
     }
-    empty = {id for id in of_groups if not count_members(sql, log, id)}
+    empty = {id for id in changed_groups if not count_members(sql, log, id)}
     messages = {
         entry.id
         for entry in entries
@@ -263,18 +277,21 @@ def _erase_some(
     states = transaction.conversations({entry.conversation for entry in entries})()
     own_entries = _OwnEntries(transaction, name, messages, states, empty)
 
-    changed: list[Row] = []
+    new_senders: list[Row] = []
     for entry in entries:
         renamed = with_other_name(entry.meta, user, name)
         is_notice = entry.conversation in notices and entry.kind in _WITH_CONTENT
         if is_notice or entry.sender == user:
-            sender = name if entry.sender else ""  # the server stays nameless
-            changed.append((sender, log, entry.id))
+            sender = name if entry.sender else ""  # the server keeps its empty name
+            new_senders.append((sender, log, entry.id))
             own_entries.erase(entry, renamed)
         elif renamed != entry.meta:
             _set(sql, log, entry.id, meta=renamed)
-    statement = "UPDATE message SET sender = %s, client_msg_id = '', resend = NULL WHERE log = %s AND id = %s"
-    sql.execute_many(statement, changed)
+    statement = (
+        "UPDATE message SET sender = %s, client_msg_id = '', resend = NULL "
+        "WHERE log = %s AND id = %s"
+    )
+    sql.execute_many(statement, new_senders)
     for conversation in empty:
         sql.execute(
             "UPDATE conversation SET name = '', avatar = NULL, description = NULL WHERE log = %s AND id = %s",
@@ -297,6 +314,7 @@ _WITH_CONTENT: Final = (NUMBERS["message"], NUMBERS["edit"], NUMBERS["press"])
 
 
 def _set(sql: Statements, log: int, id: int, **values: Any) -> None:
+    """Set columns of an entry."""
     columns = ", ".join(f"{column} = %s" for column in values)
     sql.execute(
         f"UPDATE message SET {columns} WHERE log = %s AND id = %s",
@@ -307,7 +325,8 @@ def _set(sql: Statements, log: int, id: int, **values: Any) -> None:
 def _forget_copies(
     user: str, name: str, needles: Sequence[bytes], transaction: AppTransaction
 ) -> bool:
-    """Remove the user from the copies of removed messages of others."""
+    """Remove the user from the copies of removed messages of others. Returns
+    False: nothing is left to do."""
     sql = transaction.sql
     log = transaction.log
     conditions = [sql.contains("meta")] * len(needles)
@@ -320,17 +339,18 @@ def _forget_copies(
     )
 
     for act, id, meta, annotations in rows:
-        renamed = _named_anew(bytes(meta), user, name)
-        left = _without_reactions_of(bytes(annotations), user)
+        renamed = _renamed_copy(bytes(meta), user, name)
+        remaining = _without_reactions_of(bytes(annotations), user)
         sql.execute(
             "UPDATE removed_message SET meta = %s, annotations = %s WHERE log = %s AND act = %s AND id = %s",
-            (renamed, left, log, text_of(act), id),
+            (renamed, remaining, log, text_of(act), id),
         )
     return False
 
 
 def _without_reactions_of(annotations: bytes, user: str) -> bytes:
-    """The annotations of a removed message without the reactions of a user."""
+    """The annotations of a removed message (JSON, ``b""``: none) without the
+    reactions of a user."""
     if not annotations:
         return b""
     copies = fields_of(annotations)
@@ -339,8 +359,9 @@ def _without_reactions_of(annotations: bytes, user: str) -> bytes:
     return msgspec.json.encode(copies)
 
 
-def _named_anew(meta: bytes, user: str, name: str) -> bytes:
-    """``meta`` of a copy with another name in place of a user."""
+def _renamed_copy(meta: bytes, user: str, name: str) -> bytes:
+    """The ``meta`` of a copy with another name in place of a user. An empty
+    ``meta`` stays empty."""
     fields = fields_of(with_other_name(meta, user, name))
     if meta:
         return msgspec.json.encode(fields)
@@ -348,8 +369,8 @@ def _named_anew(meta: bytes, user: str, name: str) -> bytes:
 
 
 def _forget_memberships(user: str, transaction: AppTransaction) -> bool:
-    """Delete the memberships of the user, so that a later user with the same id
-    sees nothing of the groups."""
+    """Delete some memberships of the user, so that a later user with the same
+    id sees nothing of the groups. Returns whether there may be more."""
     sql = transaction.sql
     log = transaction.log
     rows = sql.query(

@@ -92,7 +92,7 @@ class GroupWriter(WritingPart):
         """
         all_users = list(dict.fromkeys((owner, *users)))
         texts = {"name": name, "description": description}
-        wrong = _wrong(all_users) or _wrong_texts(texts)
+        wrong = _users_refusal(all_users) or _texts_refusal(texts)
         if wrong:
             return wrong
         sql = transaction.sql
@@ -150,14 +150,16 @@ class GroupWriter(WritingPart):
         checks. ``everybody``: they are members because the group is
         everybody's, and none of them is a bot.
         """
+        # The users whose roles the permission check sees.
         checked_users: Sequence[str] = users
         if invited_by:
             checked_users = [*users, invited_by]
-        elif everybody:  # they are so many, and the permission is not about them
+        elif everybody:
+            # They are very many, and the check does not need their roles.
             checked_users = ()
         state = (
-            _wrong(users)
-            or _wrong_role(role)
+            _users_refusal(users)
+            or _role_refusal(role)
             or _group(transaction, conversation, by, checked_users, right)
         )
         if isinstance(state, Rejected):
@@ -179,7 +181,7 @@ class GroupWriter(WritingPart):
         if condition is not None and not condition(sql):
             return Rejected(RejectReason.UNKNOWN_CONVERSATION)
 
-        _let_in(transaction, state, new, role, bots)
+        _admit(transaction, state, new, role, bots)
         joined = GroupMeta(
             users=tuple(new),
             role=role,
@@ -209,10 +211,10 @@ class GroupWriter(WritingPart):
         after all others, and nobody can join by themselves any more. Call it
         until nobody is left. ``heir``: if the owner leaves, the first remaining
         admin, else the first remaining member, becomes the owner. The entry
-        about this precedes the ``leave`` entry. ``note`` stores more about the
-        leaving users, in the transaction.
+        about this precedes the ``leave`` entry. ``record_more`` stores more
+        about the leaving users, in the transaction.
         """
-        state = _wrong(users or ()) or _group(
+        state = _users_refusal(users or ()) or _group(
             transaction, conversation, by, users or (), right
         )
         if isinstance(state, Rejected):
@@ -232,14 +234,16 @@ class GroupWriter(WritingPart):
             _promote_heir(transaction, state, leaving, by)
         count = count_members(transaction.sql, transaction.log, conversation)
         count -= len(leaving)
-        if not count:  # nobody is left whom it could mention
+        if not count:
+            # The handle would mention nobody, and becomes free for others.
             transaction.set_group(conversation, "handle", "")
         left = GroupMeta(users=tuple(leaving), members=count)
         entry = record(transaction, state, "leave", by, left.to_bytes())
+        # Afterwards, because the leaving users read the entry about it.
         end_members(transaction, state, leaving)
         if record_more is not None:
             record_more(transaction, leaving)
-        _let_bots_go(transaction, state, leaving)
+        _remove_bots(transaction, state, leaving)
         return Change(state.id, entry, tuple(leaving))
 
     @in_transaction
@@ -259,9 +263,11 @@ class GroupWriter(WritingPart):
         is stored if nothing changes. A handle that another group has is
         refused.
         """
-        state = _wrong_texts(given) or _group(transaction, conversation, by, (), right)
+        state = _texts_refusal(given) or _group(
+            transaction, conversation, by, (), right
+        )
         if not isinstance(state, Rejected) and given.get("handle"):
-            state = _wrong_handle(transaction, conversation, given["handle"]) or state
+            state = _handle_refusal(transaction, conversation, given["handle"]) or state
         if isinstance(state, Rejected):
             return state
 
@@ -378,13 +384,14 @@ class GroupWriter(WritingPart):
     ) -> Change | Rejected:
         """Change a member's role or mute. The entry has the kind ``group``.
 
-        Its ``change`` is ``mute`` without a role, else ``member``. Nothing is
-        stored if nothing changes. If the member becomes the owner, the previous
-        owner becomes an admin.
+        ``role``, ``muted_until``: None: unchanged. The ``change`` of the entry
+        is ``mute`` without a role, else ``member``. Nothing is stored if
+        nothing changes. If the member becomes the owner, the previous owner
+        becomes an admin.
         """
         state = (
-            _wrong((user,))
-            or _wrong_role(role or MEMBER)
+            _users_refusal((user,))
+            or _role_refusal(role or MEMBER)
             or _group(transaction, conversation, by, (user,), right)
         )
         if isinstance(state, Rejected):
@@ -405,9 +412,9 @@ class GroupWriter(WritingPart):
         if new_role == OWNER:
             for owner in _first_of(transaction, conversation, OWNER, len(ROLES)):
                 if owner != user:
-                    _set(transaction, state, owner, ADMIN, None, by)
+                    _set_member(transaction, state, owner, ADMIN, None, by)
         change = "mute" if role is None else "member"
-        entry = _set(transaction, state, user, new_role, muted_until, by, change)
+        entry = _set_member(transaction, state, user, new_role, muted_until, by, change)
         return Change(state.id, entry, (user,))
 
 
@@ -421,7 +428,7 @@ def _unless_member(role: str) -> str | UnsetType:
     return role
 
 
-def _let_in(
+def _admit(
     transaction: AppTransaction,
     state: ConversationState,
     users: Sequence[str],
@@ -451,7 +458,7 @@ def _first_leaving(transaction: AppTransaction, conversation: int) -> list[str]:
     return leaving
 
 
-def _let_bots_go(
+def _remove_bots(
     transaction: AppTransaction, state: ConversationState, leaving: Sequence[str]
 ) -> None:
     """Remove the bots among the leaving users from the list of the group's
@@ -468,18 +475,20 @@ def _promote_heir(
     leaving: Sequence[str],
     by: str,
 ) -> None:
-    """Make a remaining member the owner. Bots cannot become owners."""
+    """Make a remaining member the owner: the first admin, else the first
+    ordinary member. Bots cannot become owners, so a group may stay without an
+    owner."""
     excluded = {*leaving, *state.bots}
     for role in (ADMIN, MEMBER):
-        # one more than may be excluded
+        # One more than can be excluded, so that a user remains if there is one.
         users = _first_of(transaction, state.id, role, len(excluded) + 1)
         heir = next((user for user in users if user not in excluded), None)
         if heir is not None:
-            _set(transaction, state, heir, OWNER, None, by)
+            _set_member(transaction, state, heir, OWNER, None, by)
             return
 
 
-def _set(
+def _set_member(
     transaction: AppTransaction,
     state: ConversationState,
     user: str,
@@ -488,8 +497,8 @@ def _set(
     by: str,
     change: str = "member",
 ) -> Entry:
-    """Change a member and add an entry about it. ``muted_until`` None:
-    unchanged."""
+    """Change the role and the mute of a member, and add an entry about it.
+    ``muted_until`` None: unchanged."""
     if muted_until is None:
         muted_until = transaction.mutes([(user, state.id)])()[user, state.id]
     transaction.sql.execute(
@@ -516,7 +525,9 @@ def record(
     time_ms: int = 0,
     resend: bytes | None = None,
 ) -> Entry:
-    """Add an entry about a change to its conversation. ``time_ms`` 0: now."""
+    """Add an entry about a change to its conversation. ``by``: who has made the
+    change; ``""``: a back end or the server. ``time_ms`` 0: now. ``resend``: as
+    for :meth:`AppTransaction.enter`."""
     draft = Draft(
         sender=by,
         kind=kind,
@@ -540,7 +551,8 @@ def _group(
     right: Right | None,
 ) -> ConversationState | Rejected:
     """The group to change, or the reason of a refusal. ``users``: the users
-    that the change names."""
+    whom the change names. ``right``: the permission check; it sees the roles
+    of ``by`` and of these users."""
     state = transaction.conversations((conversation,))().get(conversation)
     if state is None or state.kind != GROUP:
         return Rejected(RejectReason.UNKNOWN_CONVERSATION)
@@ -560,7 +572,8 @@ def _group(
 
 
 def _with_options(bits: int, given: Mapping[str, str]) -> int:
-    """The options of a group with other values for some."""
+    """The options of a group, as bits, with new values. ``given``: option → new
+    value."""
     for name, value in given.items():
         bit, _, value_with_bit = OPTIONS[name]
         if value == value_with_bit:
@@ -595,17 +608,17 @@ def start_of_history(
     transaction: AppTransaction, conversation: int, users: Sequence[str]
 ) -> dict[str, int]:
     """User → id after which a new member may read earlier entries. Empty unless
-    the group shows its whole history.
+    the group shows its whole history to new members.
 
-    It is the end of an earlier membership, so that no entry belongs to two
-    memberships.
+    The id is the end of an earlier membership, so that no entry belongs to two
+    memberships; 0: the user was never a member.
     """
     _, options = group_settings(transaction, conversation)
     if not options & OPTIONS["history"][0]:
         return {}
     starts = dict.fromkeys(users, 0)
-    for user, left, _ in _ended(transaction, conversation, users):
-        starts[user] = left
+    for user, left_id, _ in _ended(transaction, conversation, users):
+        starts[user] = left_id  # the last membership comes last
     return starts
 
 
@@ -627,8 +640,9 @@ def _ended(
             yield text_of(user), left, muted_until
 
 
-def _wrong(users: Sequence[str]) -> Rejected | None:
-    """The reason why these cannot be ids of users; None: they can."""
+def _users_refusal(users: Sequence[str]) -> Rejected | None:
+    """The refusal if one of these texts cannot be the id of a user; None: all
+    can."""
     for user in users:
         if not user:
             return Rejected(RejectReason.INVALID, "users: an empty id")
@@ -638,7 +652,9 @@ def _wrong(users: Sequence[str]) -> Rejected | None:
     return None
 
 
-def _wrong_texts(given: Mapping[str, str]) -> Rejected | None:
+def _texts_refusal(given: Mapping[str, str]) -> Rejected | None:
+    """The refusal if one of these texts of a group cannot be stored; None: all
+    can. ``given``: name of a text → its value."""
     for text, most in TEXT_BYTES.items():
         if text not in given:
             continue
@@ -648,9 +664,11 @@ def _wrong_texts(given: Mapping[str, str]) -> Rejected | None:
     return None
 
 
-def _wrong_handle(
+def _handle_refusal(
     transaction: AppTransaction, conversation: int, handle: str
 ) -> Rejected | None:
+    """The refusal if a group cannot have this handle, because another group has
+    one that looks like it, or the app has too many handles; None: it can."""
     statement = "SELECT id, handle FROM conversation WHERE log = %s AND handle > '' AND id <> %s"
     rows = transaction.sql.query(statement, (transaction.log, conversation))
     if len(rows) >= MOST_HANDLES:
@@ -663,7 +681,7 @@ def _wrong_handle(
     return None
 
 
-def _wrong_role(role: str) -> Rejected | None:
+def _role_refusal(role: str) -> Rejected | None:
     if role in ROLES:
         return None
     return Rejected(RejectReason.INVALID, "role: unknown")

@@ -41,7 +41,8 @@ _TOO_MANY: Final = Rejected(
 
 
 def spelled(handle: str) -> str:
-    """A handle as it is stored: case makes no difference."""
+    """A handle as it is stored: in lower case, so that case makes no
+    difference."""
     return normalize("NFC", handle.lower())
 
 
@@ -57,8 +58,8 @@ _BESIDE_OTHERS: Final = (
 beside Latin letters, and look like no letters of an alphabet."""
 _SMALL_CAPITAL: Final = "LATIN LETTER SMALL CAPITAL "
 _LOOKS_LIKE: Final = str.maketrans(
-    # Letters of Cyrillic, of Greek, of Armenian, and other Latin ones; below
-    # each what it looks like.
+    # Letters of Cyrillic, of Greek, of Armenian, and other Latin letters. Below
+    # each letter is the plain letter that it looks like.
     "аеорсухіјѕһӏԁԛԝѵүмктнвгпουνρικχγτμαεωօոսցıɑɡɩ",
     "aeopcyxijshldqwvymktnbrnouvpikxytmaewonugiagi",
 )
@@ -93,8 +94,9 @@ def look_of(handle: str) -> str:
 def reached(
     sql: Statements, log: int, group: int, conversation: int
 ) -> Sequence[str] | None:
-    """The members of a group who are also members of a conversation; None: one
-    of the two has too many members."""
+    """The members of a group whom its handle mentions in a conversation: the
+    ones who are also members of the conversation. Returns None if the group has
+    too many members, or too many of them would be mentioned."""
     members = (
         f"SELECT member FROM membership {sql.on_sqlite(SQLITE_BY_GROUP)} WHERE log = %s "
         f"AND conversation = %s AND left_id IS NULL LIMIT {MOST_MEMBERS + 1}"
@@ -103,11 +105,12 @@ def reached(
     if count > MOST_MEMBERS:
         return None
 
-    # A look-up for each: without statistics PostgreSQL would join all members
-    # of both.
+    # A look-up for each member: without statistics PostgreSQL would join all
+    # members of the group and of the conversation.
     rows = sql.query(
-        f"SELECT h.member FROM ({members}) h WHERE (SELECT 1 FROM membership s WHERE s.log = %s AND "
-        "s.conversation = %s AND s.member = h.member AND s.left_id IS NULL LIMIT 1) = 1 "
+        f"SELECT h.member FROM ({members}) h "
+        "WHERE (SELECT 1 FROM membership s WHERE s.log = %s AND s.conversation = %s "
+        "AND s.member = h.member AND s.left_id IS NULL LIMIT 1) = 1 "
         "ORDER BY h.member LIMIT %s",
         (log, group, log, conversation, Limit.MENTIONS + 1),
     )
@@ -120,27 +123,32 @@ def with_handles(
     sql: Statements, app: str, log: int, state: ConversationState, draft: Draft
 ) -> Draft | Rejected:
     """The draft of a message to a group, with users in place of the handles in
-    its ``mentions``. It also lists the handles that mention somebody.
+    its ``mentions``. It also lists the handles that mention somebody. Rejected
+    if it would mention too many users or groups.
 
     The sender is not mentioned. A guest can mention only their own groups.
     Handles that no group has stay in ``mentions``, like ids of unknown users.
     """
-    names = dict.fromkeys(MessageMeta.of(draft.meta).mentions)
+    mentions = dict.fromkeys(MessageMeta.of(draft.meta).mentions)
     handles: dict[str, str] = {}
-    for name in names:
-        if not name.startswith("@"):
+    """Mention as it was written, with ``@`` → the handle."""
+    for mention in mentions:
+        if not mention.startswith("@"):
             continue
-        handle = spelled(name[1:])
+        handle = spelled(mention[1:])
         if is_handle(handle):
-            handles[name] = handle
+            handles[mention] = handle
     groups = _groups_of(sql, app, log, draft.sender, set(handles.values()))
     if not groups:
         return draft
     if len(groups) > MOST_GROUPS:
         return _TOO_MANY
 
-    users = dict.fromkeys(name for name in names if handles.get(name) not in groups)
-    mentioned_by: list[str] = []
+    # A dict, because it keeps the order and has each user once.
+    users = dict.fromkeys(
+        mention for mention in mentions if handles.get(mention) not in groups
+    )
+    used_handles: list[str] = []
     for handle in dict.fromkeys(handles.values()):
         if handle not in groups:
             continue
@@ -150,17 +158,18 @@ def with_handles(
         others = [user for user in members if user != draft.sender]
         if others:
             users |= dict.fromkeys(others)
-            mentioned_by.append(handle)
+            used_handles.append(handle)
     if len(users) > Limit.MENTIONS:
         return _TOO_MANY
-    meta = with_mentions(draft.meta, list(users), mentioned_by)
+    meta = with_mentions(draft.meta, list(users), used_handles)
     return replace(draft, meta=meta)
 
 
 def _groups_of(
     sql: Statements, app: str, log: int, sender: str, handles: Collection[str]
 ) -> dict[str, int]:
-    """Handle → the group that has it and that the sender may mention."""
+    """Handle → the group that has it, for the handles that a group has and the
+    sender may use."""
     statement = "SELECT handle, id FROM conversation WHERE log = %s AND handle IN {}"
     rows = sql.query_in(statement, (log,), list(handles))
     groups = {text_of(handle): id for handle, id in rows}
@@ -171,6 +180,7 @@ def _groups_of(
         "SELECT conversation FROM membership WHERE log = %s AND member = %s "
         "AND left_id IS NULL AND conversation IN {}"
     )
+    # A guest may use only the handles of their own groups.
     memberships = sql.query_in(statement, (log, sender), list(groups.values()))
     of_guest = {conversation for (conversation,) in memberships}
     return {handle: id for handle, id in groups.items() if id in of_guest}

@@ -5,6 +5,7 @@ from collections.abc import Callable, Container, Sequence
 from functools import partial
 from itertools import islice
 from operator import itemgetter
+from typing import Final
 
 from msgspec.structs import replace
 
@@ -62,6 +63,9 @@ from imserver.messenger.log.rows import (
 )
 from imserver.messenger.log.transaction import AppTransaction
 
+_LEFT: Final = ""
+"""Stands for the role of a user whose last membership has ended."""
+
 
 class LogImport:
     """An import from another server, in one transaction:
@@ -69,10 +73,12 @@ class LogImport:
 
     Each method has a ``key``: the name of the entry, unique in the app. An
     entry whose key was stored before is not stored again. So an import may be
-    repeated, and a later import adds only new entries. Nobody's rights are
-    checked. Senders need not be members. Times are Unix milliseconds. An entry
-    counts as stored at its time, but not before the entry that precedes it:
-    call the methods in the order of the times.
+    repeated, and a later import adds only new entries. ``keys`` has all keys
+    that the import will use.
+
+    Nobody's rights are checked. Senders need not be members. Times are Unix
+    milliseconds. An entry counts as stored at its time, but not before the
+    entry that precedes it: call the methods in the order of the times.
 
     A join or leave has no effect on a user who has left or joined later,
     because a repeated import finds the memberships that the first one ended
@@ -85,19 +91,23 @@ class LogImport:
     def __init__(self, transaction: AppTransaction, keys: Sequence[str]) -> None:
         self._transaction = transaction
         self._states: dict[int | bytes, ConversationState] = {}
+        """Id or pair of a conversation → its state, which counts the entries
+        that this import adds."""
         self._ids: dict[bytes, tuple[int, int]] = {}
         """Digest of a key → the id of its entry, and the conversation."""
 
         sql = transaction.sql
         log = transaction.log
-        statement = "SELECT resend, id, conversation FROM message WHERE log = %s AND resend IN {}"
-        for resend, id, conversation in sql.query_in(
-            statement, (log,), list(set(map(_digest, keys)))
-        ):
+        statement = (
+            "SELECT resend, id, conversation FROM message "
+            "WHERE log = %s AND resend IN {}"
+        )
+        digests = list({_digest(key) for key in keys})
+        for resend, id, conversation in sql.query_in(statement, (log,), digests):
             self._ids[bytes(resend)] = id, conversation
         self._ahead = {id for id, _ in self._ids.values()}
-        """The entries of earlier imports for which this transaction has not
-        called the method yet."""
+        """The entries of earlier imports that this import has not yet come to.
+        They are later than the entry that is being imported."""
 
         last = sql.query(
             "SELECT stored_at FROM message WHERE log = %s ORDER BY id DESC LIMIT 1",
@@ -107,6 +117,8 @@ class LogImport:
         if last:
             self._stored_at = last[0][0]
         self._reactions: list[tuple[int, int, str, str, int]] = []
+        """New rows of the table ``reaction``: (log, message, emoji, user,
+        id)."""
         self.added = 0
 
     def find(self, key: str) -> int:
@@ -129,7 +141,8 @@ class LogImport:
         edit: str = "",
     ) -> int | Rejected:
         """Store a message, and its new ``reactions`` (key, user, emoji).
-        Returns the id of the message.
+        Returns the id of the message, also if it was stored before. Rejected if
+        the draft is invalid, or its conversation or thread does not exist.
 
         ``draft``: as for clients, to a group by its id or to a user. The first
         message between two users makes their conversation. ``edit``: the key of
@@ -143,7 +156,7 @@ class LogImport:
         valid = _valid_reactions(reactions)
         entry_id = self.find(key)
         if entry_id:
-            self._append_news(key, entry_id, draft, valid, edit)
+            self._add_edit_and_reactions(key, entry_id, draft, valid, edit)
             return entry_id
 
         state = self._state_for(draft)
@@ -155,13 +168,17 @@ class LogImport:
                 return reply
             draft = reply
 
-        first = self._transaction.head.last_id + 1
+        message_id = self._transaction.head.last_id + 1
         totals = _totals(valid)
         counted = [reaction for reaction in valid if reaction[2] in totals]
         reacted = MessageMeta()
         if counted:
-            last = first + bool(edit) + len(counted)
-            reacted = MessageMeta(reacted=last, reactions=tuple(totals.values()))
+            # The ids of the edit and of the reactions follow the message. The
+            # message is stored with the totals, so it is written only once.
+            last_reaction = message_id + bool(edit) + len(counted)
+            reacted = MessageMeta(
+                reacted=last_reaction, reactions=tuple(totals.values())
+            )
         client_id = key.encode()[: Limit.CLIENT_MSG_ID_BYTES].decode(errors="ignore")
         meta = with_keys(draft.meta, reacted)
         draft = replace(draft, meta=meta, client_msg_id=client_id)
@@ -175,7 +192,7 @@ class LogImport:
         self._enter_reactions(state, entry.id, draft.time_ms, counted)
         return entry.id
 
-    def _append_news(
+    def _add_edit_and_reactions(
         self,
         key: str,
         message: int,
@@ -221,8 +238,9 @@ class LogImport:
             self._reactions.append(row)
 
     def content(self, key: str) -> tuple[str, bytes]:
-        """The type and the body, after all edits, of a message of an earlier
-        transaction."""
+        """The type and the body, after all edits, of the message that an
+        earlier transaction has stored with a key; both empty if there is no
+        such message."""
         statement = "SELECT type, body FROM message WHERE log = %s AND id = %s"
         values = (self._transaction.log, self.find(key))
         for type, body in self._transaction.sql.query(statement, values):
@@ -231,14 +249,19 @@ class LogImport:
 
     def take_back(self, key: str, own: str, by: str, time_ms: int) -> None:
         """Recall the message, or withdraw the reaction, that an earlier
-        transaction has stored with the key ``own``."""
+        transaction has stored with the key ``own``. ``key``: of the entry about
+        that. ``by``: the sender of a recall."""
         statement = (
-            "SELECT m.id, m.about, r.emoji, r.member FROM message m LEFT JOIN reaction r "
-            "ON r.log = m.log AND r.message = m.about AND r.id = m.id WHERE m.log = %s AND m.id = %s"
+            "SELECT m.id, m.about, r.emoji, r.member FROM message m "
+            "LEFT JOIN reaction r "
+            "ON r.log = m.log AND r.message = m.about AND r.id = m.id "
+            "WHERE m.log = %s AND m.id = %s"
         )
         values = self._transaction.log, self.find(own)
         for id, about, emoji, user in self._transaction.sql.query(statement, values):
-            if emoji is None:
+            if emoji is None:  # a message
+                # A draft names a conversation. `_revise` adds the recall to the
+                # conversation of the message.
                 recall = Draft(sender=by, kind="recall", type="", conversation=1)
                 self._annotate(key, id, time_ms, partial(_revise, draft=recall))
             else:
@@ -251,8 +274,8 @@ class LogImport:
                 self._annotate(key, about, time_ms, end)
 
     def pin(self, key: str, message: int, user: str, time_ms: int) -> bool:
-        """Pin a message of an earlier transaction. False: nothing was
-        stored."""
+        """Pin a message of an earlier transaction. Returns False if nothing was
+        stored, for example because the pin was imported before."""
         return self._annotate(key, message, time_ms, partial(change_pin, user=user))
 
     def _annotate(
@@ -262,14 +285,16 @@ class LogImport:
         time_ms: int,
         annotate: Callable[..., Change | Rejected],
     ) -> bool:
-        """Add a reaction or a pin to a message of an earlier transaction.
-        False: nothing was stored."""
+        """Let ``annotate`` add an entry about a message of an earlier
+        transaction: a reaction, a pin, an edit or a recall. Returns False if
+        nothing was stored: the entry was imported before, the message does not
+        exist, or the log refuses it."""
         if self.find(key):
             return False
         target = find_message(self._transaction, "", message)
         if not isinstance(target, TargetMessage):
             return False
-        # The state that this import knows: it counts the entries of the
+        # All methods use one state, which counts the entries of the
         # conversation.
         target.state = self._states.setdefault(target.state.id, target.state)
         self._begin(time_ms)
@@ -300,21 +325,21 @@ class LogImport:
         its id. ``admins``: the admins among the users. ``is_open``: anybody may
         join."""
         group_id = self.conversation_of(key)
-        if group_id:
+        if group_id:  # an earlier import has created it
             self._ahead.discard(self.find(key))
             return group_id
         transaction = self._transaction
         self._begin(time_ms)
         state = transaction.make_conversation(GROUP, (), name, OPTIONS["history"][0])
-        everybody = list(dict.fromkeys((owner, *users)))
-        others = everybody[1:]
+        all_users = list(dict.fromkeys((owner, *users)))
+        others = all_users[1:]
         transaction.admit(state, [owner], OWNER)
         transaction.admit(state, [user for user in others if user in admins], ADMIN)
         members = [user for user in others if user not in admins]
         transaction.admit(state, members, MEMBER)
         self._states[state.id] = state
 
-        created = GroupMeta(change="create", name=name, users=tuple(everybody))
+        created = GroupMeta(change="create", name=name, users=tuple(all_users))
         self._record(key, state, "group", owner, time_ms, created)
         if description:
             transaction.set_group(state.id, "description", description)
@@ -335,15 +360,18 @@ class LogImport:
         role: str = MEMBER,
         only_first: bool = False,
     ) -> None:
-        """Add the users who are not members. ``only_first``: only users who
-        never were members."""
+        """Add the users who are not members at this time. ``only_first``: only
+        users who never were members."""
         state = self._state_for_change(key, group)
         if state is None:
             return
         transaction = self._transaction
-        roles = self._roles(group, users, time_ms)
+        # Users who never were members are not in `former_roles`.
+        former_roles = self._roles(group, users, time_ms)
         excluded = {
-            user for user, current in roles.items() if only_first or current != ""
+            user
+            for user, former_role in former_roles.items()
+            if only_first or former_role != _LEFT
         }
         new = [user for user in dict.fromkeys(users) if user not in excluded]
         if not new:
@@ -363,9 +391,7 @@ class LogImport:
             return
         roles = self._roles(group, users, time_ms)
         leaving = [
-            user
-            for user in dict.fromkeys(users)
-            if roles.get(user) not in (None, "", OWNER)
+            user for user in dict.fromkeys(users) if roles.get(user) in (ADMIN, MEMBER)
         ]
         if not leaving:
             return
@@ -378,7 +404,7 @@ class LogImport:
     def describe(
         self, key: str, group: int, text: GroupText, value: str, by: str, time_ms: int
     ) -> None:
-        """Change the name or the description of a group."""
+        """Change a text of a group. ``text``: the text that changes."""
         state = self._state_for_change(key, group)
         if state is None:
             return
@@ -401,22 +427,25 @@ class LogImport:
     def _roles(
         self, group: int, users: Sequence[str], time_ms: int
     ) -> dict[str, str | None]:
-        """User → role, for the users who ever were members. ``""``: the last
-        membership has ended. None: the last membership began or ended after
-        ``time_ms``."""
+        """User → role in the last membership, for the users who ever were
+        members. :data:`_LEFT`: this membership has ended. None: it began or
+        ended after ``time_ms``, so it must not be changed by an earlier
+        entry."""
+        # `m` is the entry with which the membership began or ended.
         statement = (
-            "SELECT s.member, s.joined_id, s.left_id, s.role, m.id, m.time_ms FROM membership s "
-            "LEFT JOIN message m ON m.log = s.log AND m.id = coalesce(s.left_id, s.joined_id + 1) "
+            "SELECT s.member, s.joined_id, s.left_id, s.role, m.id, m.time_ms "
+            "FROM membership s LEFT JOIN message m "
+            "ON m.log = s.log AND m.id = coalesce(s.left_id, s.joined_id + 1) "
             "WHERE s.log = %s AND s.conversation = %s AND s.member IN {}"
         )
-        which = (self._transaction.log, group)
+        values = (self._transaction.log, group)
         names = list(dict.fromkeys(users))
-        rows = self._transaction.sql.query_in(statement, which, names, many=True)
+        rows = self._transaction.sql.query_in(statement, values, names, many=True)
 
         roles: dict[str, str | None] = {}
-        # in the order of their beginnings: the last membership counts
+        # In the order in which they began: the last membership counts.
         for member, _, left, role, entry, changed_ms in sorted(rows, key=itemgetter(1)):
-            if changed_ms == time_ms:
+            if changed_ms == time_ms:  # then the order of the calls counts
                 is_later = entry in self._ahead
             else:
                 is_later = (changed_ms or 0) > time_ms
@@ -426,11 +455,12 @@ class LogImport:
             elif left is None:
                 roles[user] = text_of(role)
             else:
-                roles[user] = ""
+                roles[user] = _LEFT
         return roles
 
     def _state_for_change(self, key: str, group: int) -> ConversationState | None:
-        """The group of a change; None: the change was stored before."""
+        """The group that an entry changes; None: the entry was stored before,
+        or there is no such group."""
         entry_id = self.find(key)
         self._ahead.discard(entry_id)
         if entry_id:
@@ -442,13 +472,15 @@ class LogImport:
         conversation."""
         if key not in self._states:
             for state in self._transaction.conversations((key,))().values():
-                # one state for both keys: it counts the entries
+                # Both keys of a conversation have one state, which counts the
+                # entries.
                 self._states[key] = self._states.setdefault(state.id, state)
         return self._states.get(key)
 
     def _state_for(self, draft: Draft) -> ConversationState | None:
         """The conversation of a draft. A missing conversation of two users is
-        created. None: no such group, or a conversation of two other users."""
+        created. None: there is no such conversation, or it belongs to two other
+        users."""
         if draft.conversation:
             state = self._state(draft.conversation)
             if state is None or not state.members or draft.sender in state.members:
@@ -466,12 +498,14 @@ class LogImport:
         return state
 
     def _begin(self, time_ms: int) -> None:
-        """Set the time at which the next entries count as stored."""
+        """Set the time at which the next entries count as stored. It never goes
+        back, and is not in the future."""
         stored_at = max(self._stored_at, time_ms // SECOND_MS)
         self._stored_at = min(stored_at, self._transaction.now)
         self._transaction.stored_at = self._stored_at
 
     def _enter(self, key: str, state: ConversationState, draft: Draft) -> Entry:
+        """Add the entry of a draft, under a key."""
         self._begin(draft.time_ms)
         entry = self._transaction.enter(state, draft, _digest(key))
         self._note(key, entry.id, state.id)
@@ -486,6 +520,7 @@ class LogImport:
         time_ms: int,
         details: GroupMeta,
     ) -> None:
+        """Add an entry about a change of a group, under a key."""
         self._begin(time_ms)
         entry = record(
             self._transaction,
@@ -525,14 +560,16 @@ def _revise(
 
 
 def _digest(key: str) -> bytes:
+    """The digest by which an entry is found: as of a ``client_msg_id`` of the
+    server."""
     return resend_of("", key)
 
 
 def _valid_reactions(
     reactions: Sequence[tuple[str, str, str]],
 ) -> list[tuple[str, str, str]]:
-    """The reactions (key, user, emoji) that are valid in this log, each
-    once."""
+    """The reactions (key, user, emoji) that the log can store. If a user has
+    reacted several times with an emoji, only the last key counts."""
     once: dict[tuple[str, str], tuple[str, str, str]] = {}
     for key, user, emoji in reactions:
         if not user or text_objection(user, MAX_USER_BYTES):

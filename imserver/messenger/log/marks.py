@@ -59,10 +59,11 @@ class MarkStore(Store.Rows):
         and never passes the end of the log, or the end of the user's last
         membership.
 
-        A read entry counts as received. Returns None if the user was never in
-        this conversation.
+        ``read`` 0: the user has received entries, but not read them. A read
+        entry counts as received. Returns None if the user was never in this
+        conversation.
         """
-        access = _members(sql, head, user, conversation)
+        access = _access_of(sql, head, user, conversation)
         if access is None:
             return None
         members, upto = access
@@ -73,27 +74,27 @@ class MarkStore(Store.Rows):
             receipt = Receipt(conversation, user, *before)
             return MarkResult(receipt, _version(sql, head, user))
 
-        # Always in this order, to avoid deadlocks.
-        versions = {one: _raise(sql, head, one) for one in sorted({user, *members})}
-        version = versions[user]
-        peer_version = next(
-            (number for name, number in versions.items() if name != user), 0
-        )
+        # In a conversation of two, the other user sees the position, too. The
+        # versions are always raised in the order of the names, to avoid
+        # deadlocks.
+        users = sorted({user, *members})
+        versions = {name: _raise_version(sql, head, name) for name in users}
+        version = versions.pop(user)
+        peer_version = next(iter(versions.values()), 0)  # 0: no other user
         # Read again, with the lock: another device may have moved the position.
         before = _position(sql, head, user, conversation)
         key = (head.number, user, conversation)
         _move(sql, key, (read, received, version, peer_version), before)
 
         old_read, old_received = before or (0, 0)
+        moved = True
+        authors: tuple[str, ...] = ()
         if read > old_read:
-            moved = True
             authors = _authors(sql, head, user, conversation, old_read, read)
         elif received > old_received:
-            moved = True
             authors = _authors(sql, head, user, conversation, old_received, received)
         else:
             moved = False
-            authors = ()
         receipt = Receipt(
             conversation, user, max(read, old_read), max(received, old_received)
         )
@@ -103,8 +104,9 @@ class MarkStore(Store.Rows):
     def advance(
         self, sql: Statements, head: LogHead, group: int, reads: Mapping[str, int]
     ) -> None:
-        """Advance the read positions of members of a group, each up to an
-        entry. Nobody gets a receipt."""
+        """Advance the read positions of members of a group. ``reads``: member →
+        entry up to which they have read. Positions do not go back. Nobody gets
+        a receipt."""
         log = head.number
         statement = (
             "SELECT member, read_id, received_id FROM read_position WHERE log = %s AND conversation = %s "
@@ -112,14 +114,14 @@ class MarkStore(Store.Rows):
         )
         rows = sql.query_in(statement, (log, group), list(reads), many=True)
         before = {text_of(user): (read, received) for user, read, received in rows}
-        users = []
+        users = []  # whose positions advance
         for user, read in reads.items():
             if user not in before or before[user][0] < read:
                 users.append(user)
         # Always in this order, to avoid deadlocks.
         users.sort()
 
-        sql.execute_many(_raising(sql, head), [(log, user) for user in users])
+        sql.execute_many(_raise_statement(sql, head), [(log, user) for user in users])
         statement = (
             "SELECT member, version FROM mark_version WHERE log = %s AND member IN {}"
         )
@@ -142,10 +144,11 @@ class MarkStore(Store.Rows):
     def hide(
         self, sql: Statements, head: LogHead, user: str, ids: Sequence[int]
     ) -> int:
-        """Hide entries from a user; returns the version of the user's marks."""
+        """Hide entries from a user. Returns the new version of the user's
+        marks. Entries that the user cannot read are ignored."""
         if text_objection(user, MAX_USER_BYTES):
             return 0  # such a user has no entries
-        version = _raise(sql, head, user)
+        version = _raise_version(sql, head, user)
         new_ids = readable_sizes(sql, head, user, list(dict.fromkeys(ids)))
         sql.execute_many(
             "INSERT INTO hidden (log, member, id, version) VALUES (%s, %s, %s, %s)",
@@ -165,46 +168,51 @@ class MarkStore(Store.Rows):
             "uplink_session",
             "thread_reader",
         )
-        if user:  # "": what belongs to everybody
+        if user:  # rows of the user "" belong to everybody
             for table in tables:
                 statement = f"DELETE FROM {table} WHERE log = %s AND member = %s"
                 sql.execute(statement, (head.number, user))
         statement = "DELETE FROM uplink_session WHERE log = %s AND member = %s"
-        # nodes look the sessions up again
+        # Without this row, all nodes look the sessions of users up again.
         sql.execute(statement, (head.number, LAST_SESSION))
 
     @in_log(lambda: Marks(0, {}))
     def since(self, sql: Statements, head: LogHead, user: str, after: int) -> Marks:
         """Changes of the user's marks after a version: the first
         :data:`MOST_MARKS` of each kind."""
-        # The version is read first. Concurrent marks are then returned again
-        # next time.
+        # The version is read first. Marks that change meanwhile are then
+        # returned again next time.
         version = _version(sql, head, user)
-        changed = "WHERE log = %s AND member = %s AND version > %s ORDER BY version, 1 LIMIT %s"
-        which = (head.number, user, after, MOST_MARKS + 1)
-        reads = sql.query(
-            f"SELECT conversation, read_id, version FROM read_position {changed}", which
+        changed = (
+            "WHERE log = %s AND member = %s AND version > %s "
+            "ORDER BY version, 1 LIMIT %s"
         )
-        hidden = sql.query(f"SELECT id, version FROM hidden {changed}", which)
-        others = sql.query(_positions_of_peers(sql), which)
+        values = (head.number, user, after, MOST_MARKS + 1)
+        # The last column of each row is the version of the change.
+        reads = sql.query(
+            f"SELECT conversation, read_id, version FROM read_position {changed}",
+            values,
+        )
+        hidden = sql.query(f"SELECT id, version FROM hidden {changed}", values)
+        peers = sql.query(_positions_of_peers(sql), values)
 
         # If there are too many changes, the answer ends before the version of
         # the first change that is left out.
-        limits = [
+        last_versions = [
             rows[-1][-1] - 1
-            for rows in (reads, hidden, others)
+            for rows in (reads, hidden, peers)
             if len(rows) > MOST_MARKS
         ]
-        upto = min(limits, default=version)
+        upto = min(last_versions, default=version)
         reads = [row for row in reads if row[-1] <= upto]
         hidden = [row for row in hidden if row[-1] <= upto]
-        others = [row for row in others if row[-1] <= upto]
+        peers = [row for row in peers if row[-1] <= upto]
         return Marks(
             upto,
             {conversation: read for conversation, read, _ in reads},
             tuple(sorted(id for id, _ in hidden)),
-            tuple(map(_receipt, sorted(others))),
-            more=bool(limits),
+            tuple(map(_receipt, sorted(peers))),
+            more=bool(last_versions),
         )
 
     @in_log(list)
@@ -222,11 +230,14 @@ class MarkStore(Store.Rows):
         id. ``message`` (not 0): only users who have read this message. Empty if
         the user is not a member."""
         statement = (
-            "SELECT r.conversation, r.member, r.read_id, r.received_id FROM read_position r WHERE r.log = %s "
-            "AND r.conversation = %s AND r.member > %s AND r.member <> %s AND r.read_id >= %s "
-            "AND EXISTS (SELECT 1 FROM membership s WHERE s.log = r.log AND s.member = r.member "
+            "SELECT r.conversation, r.member, r.read_id, r.received_id "
+            "FROM read_position r WHERE r.log = %s AND r.conversation = %s "
+            "AND r.member > %s AND r.member <> %s AND r.read_id >= %s "
+            "AND EXISTS (SELECT 1 FROM membership s "
+            "WHERE s.log = r.log AND s.member = r.member "
             "AND s.conversation = r.conversation AND s.left_id IS NULL "
-            "AND coalesce(s.readable_after, s.joined_id) < %s) ORDER BY r.member LIMIT %s"
+            "AND coalesce(s.readable_after, s.joined_id) < %s) "
+            "ORDER BY r.member LIMIT %s"
         )
         if not members_among(sql, head.number, conversation, [user]):
             return []
@@ -250,12 +261,15 @@ class MarkStore(Store.Rows):
         conversation: int,
         ids: Sequence[int],
     ) -> list[ReceiptCount]:
-        """How many of the other members have received and read these messages,
-        in their order. Empty if the user is not a member."""
+        """How many of the other members may read each of these messages, have
+        received it and have read it, in the order of ``ids``. Empty if the user
+        is not a member."""
         if not members_among(sql, head.number, conversation, [user]):
             return []
         statement = _POSITIONS.format(sql.on_sqlite(SQLITE_BY_GROUP))
         rows = sql.query(statement, (head.number, conversation, user))
+        # A member who joined after an entry cannot have read it, so a position
+        # is at least the start of the membership.
         starts = _Positions((start, count) for start, _, _, count in rows)
         reads = _Positions((max(start, read), count) for start, read, _, count in rows)
         received = _Positions(
@@ -265,6 +279,7 @@ class MarkStore(Store.Rows):
         counts = []
         for id in ids:
             members = starts.below(id)
+            # All members, without the members who have not come so far.
             have_received = members - received.below(id)
             have_read = members - reads.below(id)
             counts.append(ReceiptCount(id, members, have_received, have_read))
@@ -274,14 +289,17 @@ class MarkStore(Store.Rows):
 def _positions_of_peers(sql: Statements) -> str:
     """The statement for the changed positions of the other users in a user's
     conversations of two."""
-    # read_position_by_conversation: without the hint SQLite scans the positions
-    # of all users
+    # SQLite's name of `read_position_by_conversation`. Without this hint SQLite
+    # scans the positions of all users.
     hint = sql.on_sqlite("INDEXED BY sqlite_autoindex_read_position_2")
     return (
-        "SELECT r.conversation, r.member, r.read_id, r.received_id, r.peer_version FROM membership s "
-        f"CROSS JOIN conversation c CROSS JOIN read_position r {hint} WHERE s.log = %s AND s.member = %s "
-        f"AND c.log = s.log AND c.id = s.conversation AND c.kind = {USER} AND r.log = s.log "
-        "AND r.conversation = s.conversation AND r.member <> s.member AND r.peer_version > %s "
+        "SELECT r.conversation, r.member, r.read_id, r.received_id, r.peer_version "
+        "FROM membership s CROSS JOIN conversation c "
+        f"CROSS JOIN read_position r {hint} "
+        "WHERE s.log = %s AND s.member = %s "
+        f"AND c.log = s.log AND c.id = s.conversation AND c.kind = {USER} "
+        "AND r.log = s.log AND r.conversation = s.conversation "
+        "AND r.member <> s.member AND r.peer_version > %s "
         "ORDER BY r.peer_version LIMIT %s"
     )
 
@@ -310,25 +328,33 @@ class _Positions:
         return self._sums[bisect_left(self._positions, id)]
 
 
-def _members(
+def _access_of(
     sql: Statements, head: LogHead, user: str, conversation: int
 ) -> tuple[tuple[str, ...], int] | None:
-    """The two users of a conversation, ``()`` for a group, and the last id that
-    the user may read. None if the user was never a member."""
+    """The access of a user to a conversation: the two users of the
+    conversation (``()``: a group), and the last id that the user may read. None
+    if the user was never a member."""
     statement = (
-        f"SELECT c.pair, (SELECT max(coalesce(s.left_id, {Limit.ID})) FROM membership s WHERE s.log = c.log "
-        "AND s.conversation = c.id AND s.member = %s) FROM conversation c WHERE c.log = %s AND c.id = %s"
+        f"SELECT c.pair, (SELECT max(coalesce(s.left_id, {Limit.ID})) "
+        "FROM membership s WHERE s.log = c.log "
+        "AND s.conversation = c.id AND s.member = %s) "
+        "FROM conversation c WHERE c.log = %s AND c.id = %s"
     )
-    for pair, left in sql.query(statement, (user, head.number, conversation)):
-        if left is not None:
-            return members_of(pair), min(left, head.last_id)
+    for pair, last_id in sql.query(statement, (user, head.number, conversation)):
+        if last_id is not None:
+            return members_of(pair), min(last_id, head.last_id)
     return None
 
 
 def _position(
     sql: Statements, head: LogHead, user: str, conversation: int
 ) -> tuple[int, int] | None:
-    statement = "SELECT read_id, received_id FROM read_position WHERE log = %s AND member = %s AND conversation = %s"
+    """The read and the received position of a user in a conversation; None: the
+    user has none yet."""
+    statement = (
+        "SELECT read_id, received_id FROM read_position "
+        "WHERE log = %s AND member = %s AND conversation = %s"
+    )
     for read, received in sql.query(statement, (head.number, user, conversation)):
         return read, received
     return None
@@ -346,8 +372,13 @@ def _move(
     to: tuple[int, int, int, int],
     before: tuple[int, int] | None,
 ) -> None:
-    """Write a position. Only a new read position raises the version of the
-    user's own marks."""
+    """Write a position.
+
+    ``key``: (log, user, conversation). ``to``: (read, received, version of the
+    user's marks, version of the other user's marks). ``before``: the stored
+    (read, received); None: no row. A new received position alone is no change
+    of the user's own marks, so the row keeps its version.
+    """
     read, received, version, peer_version = to
     if before is None:
         if not read:
@@ -373,13 +404,14 @@ def _move(
 def _authors(
     sql: Statements, head: LogHead, user: str, conversation: int, after: int, upto: int
 ) -> tuple[str, ...]:
-    """The other authors of the entries between two positions, if they and the
-    user are still members."""
+    """The other authors of the messages with ``after < id <= upto``, the author
+    of the newest one first, if they and the user are still members."""
     hint = sql.on_sqlite(SQLITE_BY_CONVERSATION)
     statement = (
-        f"SELECT m.id FROM membership s, message m {hint} WHERE s.log = %s AND s.member = %s "
-        f"AND s.conversation = %s AND {VISIBLE} AND m.id > %s AND m.id <= %s "
-        f"AND m.kind NOT IN {ANNOTATIONS} ORDER BY m.id DESC LIMIT {MOST_RECEIPTED}"
+        f"SELECT m.id FROM membership s, message m {hint} "
+        "WHERE s.log = %s AND s.member = %s AND s.conversation = %s "
+        f"AND {VISIBLE} AND m.id > %s AND m.id <= %s AND m.kind NOT IN {ANNOTATIONS} "
+        f"ORDER BY m.id DESC LIMIT {MOST_RECEIPTED}"
     )
     rows = sql.query(statement, (head.number, user, conversation, after, upto))
     ids = [row[0] for row in rows]
@@ -401,11 +433,14 @@ def _authors(
 
 
 def _receipt(row: Row) -> Receipt:
+    """A receipt from (conversation, user, read, received). Other columns may
+    follow."""
     conversation, user, read, received, *_ = row
     return Receipt(conversation, text_of(user), read, received)
 
 
 def _version(sql: Statements, head: LogHead, user: str) -> int:
+    """The version of a user's marks; 0: they have never changed."""
     statement = "SELECT version FROM mark_version WHERE log = %s AND member = %s"
     rows = sql.query(statement, (head.number, user))
     if not rows:
@@ -413,20 +448,21 @@ def _version(sql: Statements, head: LogHead, user: str) -> int:
     return int(rows[0][0])
 
 
-def _raise(sql: Statements, head: LogHead, user: str) -> int:
-    """Raise the version for a new change. Locks the user's marks until the
-    transaction ends.
+def _raise_version(sql: Statements, head: LogHead, user: str) -> int:
+    """Raise the version of a user's marks for a new change, and return it.
+    Locks the marks until the transaction ends.
 
     After a loss of entries it continues beyond the versions that may have been
     lost.
     """
-    sql.execute(_raising(sql, head), (head.number, user))
+    sql.execute(_raise_statement(sql, head), (head.number, user))
     return _version(sql, head, user)
 
 
-def _raising(sql: Statements, head: LogHead) -> str:
-    """The statement that raises the version of a user."""
-    # A number in the text, because MySQL has no parameters behind the
+def _raise_statement(sql: Statements, head: LogHead) -> str:
+    """The statement that raises the version of a user's marks. Values: (log,
+    user)."""
+    # The number is in the text, because MySQL has no parameters behind the
     # parameters of a row.
     first = next_after_loss(head.lost) or 1
     if sql.engine == "mysql":

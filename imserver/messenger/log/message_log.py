@@ -145,23 +145,23 @@ class MessageLog(Store.Rows):
         upto: int | None = None,
     ) -> int:
         """Delete entries older than ``older_than_seconds``, and all but the
-        newest ``more_than`` entries. Entries after ``upto`` stay. Returns the
-        number of deleted entries.
+        newest ``more_than`` entries; 0: no such limit. Entries after the id
+        ``upto`` stay. Returns the number of deleted entries.
 
         Deletes in small transactions, so that writers wait only briefly.
         """
-        old = 0
+        last_expired = 0
         if older_than_seconds > 0:
-            old = self._last_old(app, older_than_seconds)
+            last_expired = self._last_old(app, older_than_seconds)
         if more_than > 0:
-            old = max(old, self._last_above(app, more_than))
+            last_expired = max(last_expired, self._last_above(app, more_than))
         if upto is not None:
-            old = min(old, upto)
+            last_expired = min(last_expired, upto)
 
-        head = self._raise_floor(app, old)
-        if head is None:
+        log_and_floor = self._raise_floor(app, last_expired)
+        if log_and_floor is None:  # the app has no log
             return 0
-        log, floor = head
+        log, floor = log_and_floor
         deleted = 0
         while (count := self._delete_some(log, floor)) is not None:
             deleted += count
@@ -181,8 +181,11 @@ class MessageLog(Store.Rows):
         clock deletes nothing early. Ignores entries from the future.
         """
         now = int(time())
-        statement = "SELECT id, stored_at FROM message WHERE log = %s AND id > %s ORDER BY id LIMIT %s"
-        old = 0
+        statement = (
+            "SELECT id, stored_at FROM message WHERE log = %s AND id > %s "
+            "ORDER BY id LIMIT %s"
+        )
+        last_old = 0
         after = 0
         limit = _FIRST_LOOK
 
@@ -193,11 +196,11 @@ class MessageLog(Store.Rows):
             rows = read_log(self._store, app, read_next, list[Row]())
             for id, stored_at in rows:
                 if stored_at < now - seconds:
-                    old = id
+                    last_old = id
                 elif stored_at <= now:
-                    return old
+                    return last_old
             if len(rows) < limit:
-                return old
+                return last_old
             after = rows[-1][0]
             limit = _NEXT_LOOK
 
@@ -227,14 +230,15 @@ class MessageLog(Store.Rows):
 
     @Store.writing_or(None)
     def _raise_floor(
-        self, sql: Statements, app: str, old: int
+        self, sql: Statements, app: str, last_expired: int
     ) -> tuple[int, int] | None:
-        """Expire entries up to an id. Returns (number of the log, its
-        floor)."""
+        """Let entries up to an id expire: readers ignore them from now on.
+        Returns the number of the log and its floor, the last expired id; None:
+        the app has no log."""
         head = head_of(sql, app, lock=True)
         if head is None:
             return None
-        floor = max(head.floor, old)
+        floor = max(head.floor, last_expired)
         if floor > head.floor:
             sql.execute(
                 "UPDATE log SET floor = %s WHERE number = %s", (floor, head.number)
@@ -243,8 +247,8 @@ class MessageLog(Store.Rows):
 
     @Store.writing_or(None)
     def _delete_some(self, sql: Statements, log: int, floor: int) -> int | None:
-        """Delete some expired entries. Returns their number, None if none is
-        left."""
+        """Delete some expired entries, with the rows about them. Returns their
+        number; None: no expired entry is left."""
         statement = "SELECT min(id) FROM message WHERE log = %s AND id <= %s"
         first = sql.query(statement, (log, floor))[0][0]
         if first is None:

@@ -648,8 +648,8 @@ def _without_answers(ask: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def with_own_choices(meta: bytes, choices: Sequence[int]) -> bytes:
-    """The ``meta`` of a poll, for a reader who has chosen the options with these
-    indexes."""
+    """The ``meta`` of a poll, for a reader who has chosen the options with
+    these indexes."""
     fields = fields_of(meta)
     return _encoded({**fields, "ask": {**fields["ask"], "mine": choices}})
 

@@ -44,13 +44,13 @@ def clean_name(text: str) -> str:
     """A text without the characters that a name may not have; ``""`` if nothing
     visible is left."""
     if not (text.isascii() and text.isprintable()):
-        in_flags: set[int] = set()
+        in_flags: set[int] = set()  # indexes; flags stay as they are
         for flag in _FLAG.finditer(text):
             in_flags.update(range(*flag.span()))
         text = "".join(
-            letter
-            for at, letter in enumerate(text)
-            if at in in_flags or _is_allowed(text, at)
+            character
+            for index, character in enumerate(text)
+            if index in in_flags or _is_allowed(text, index)
         )
     if _UNSEEN_ALONE.fullmatch(text):
         return ""
@@ -66,15 +66,18 @@ def is_name(text: str, least: int, most: int) -> bool:
     return least <= len(text) <= most and clean_name(text) == text
 
 
-def _is_allowed(text: str, at: int) -> bool:
-    """Whether a name may have its character at ``at``."""
-    character = text[at]
+def _is_allowed(text: str, index: int) -> bool:
+    """Whether a name may have the character at an index of a text. A joiner is
+    allowed between two letters of a script that needs it, and between two
+    emoji."""
+    character = text[index]
     if character not in (_JOINER, _NON_JOINER):
         is_visible = _INVISIBLE.match(character) is None
         return category(character) not in _REFUSED and is_visible
 
-    before = text[at - 1 : at]
-    after = text[at + 1 : at + 2]
+    # Empty at the beginning and at the end of the text.
+    before = text[index - 1 : index]
+    after = text[index + 1 : index + 2]
     if _INVISIBLE.match(before) or _INVISIBLE.match(after):
         return False
     if _is_joined(before) and _is_joined(after):
@@ -85,6 +88,8 @@ def _is_allowed(text: str, at: int) -> bool:
 
 
 def _is_joined(character: str) -> bool:
+    """Whether this is a letter or a mark of a script in which joiners change
+    letters."""
     return (
         _JOINED_SCRIPTS.match(character) is not None and category(character)[0] in "LM"
     )

@@ -59,27 +59,31 @@ class RemovalWriter(WritingPart):
         condition: Condition | None = None,
     ) -> list[int] | None:
         """Remove some of these messages, at most :data:`MOST_AT_ONCE`, and
-        store copies for :meth:`restore`. Returns the processed ids, in order;
-        pass the others to the next call. Recalled messages stay as they are.
-        ``condition``: checked in the transaction; None: it failed."""
+        store copies for :meth:`restore`. Recalled messages stay as they are.
+
+        ``act``: the name of the removal. ``condition``: checked in the
+        transaction. Returns the ids that were processed, in order: pass the
+        other ids to the next call. Returns None if the condition is not met;
+        then nothing is removed.
+        """
 
         def work(transaction: AppTransaction) -> list[int] | None:
             if condition is not None and not condition(transaction.sql):
                 return None
             size = 0
-            removed: list[int] = []
+            processed: list[int] = []
             for message in sorted(messages)[:MOST_AT_ONCE]:
                 if size > _ENOUGH_BYTES:
                     break
                 size += _remove(transaction, act, message)
-                removed.append(message)
-            return removed
+                processed.append(message)
+            return processed
 
         return self._writer.run(app, work)
 
     def restore(self, app: str, act: str) -> int:
-        """Restore some messages of a removal. Returns their number; 0: no
-        message is left."""
+        """Restore some messages of a removal, at most :data:`MOST_AT_ONCE`.
+        Returns their number; 0: no message is left."""
 
         def work(transaction: AppTransaction) -> int:
             statement = (
@@ -109,8 +113,8 @@ class RemovalWriter(WritingPart):
 
     @in_log(int, writes=True)
     def finish(self, sql: Statements, head: LogHead, act: str) -> int:
-        """Erase some copies of a removal, so that these messages cannot be
-        restored. Returns their number; 0: no copy is left."""
+        """Erase some copies of a removal, so that these messages can no longer
+        be restored. Returns the number of copies; 0: no copy is left."""
         select = (
             f"SELECT id FROM {_COPIES} WHERE log = %s AND act = %s "
             f"ORDER BY id LIMIT {_ERASED_AT_ONCE}"
@@ -126,12 +130,17 @@ class RemovalWriter(WritingPart):
     def move(
         self, sql: Statements, head: LogHead, messages: Sequence[int], act: str
     ) -> int:
-        """Move copies of earlier removals to this one. Returns the number of
-        messages."""
-        statement = f"UPDATE {_COPIES} SET act = %s WHERE log = %s AND message = %s AND act <> %s"
+        """Move the copies of these messages from earlier removals to the
+        removal ``act``. Returns the number of messages that had such copies."""
+        statement = (
+            f"UPDATE {_COPIES} SET act = %s "
+            "WHERE log = %s AND message = %s AND act <> %s"
+        )
         count = 0
         for message in messages:
-            count += bool(sql.execute(statement, (act, head.number, message, act)))
+            moved = sql.execute(statement, (act, head.number, message, act))
+            if moved:
+                count += 1
         return count
 
     @in_log()
@@ -139,9 +148,10 @@ class RemovalWriter(WritingPart):
         """A removed message as it was; None: it was not removed, or its copy is
         gone."""
         statement = (
-            f"SELECT m.id, m.conversation, m.seq, m.sender, c.type, c.body, m.time_ms FROM {_COPIES} c "
-            "JOIN message m ON m.log = c.log AND m.id = c.id "
-            f"WHERE c.log = %s AND c.id = %s AND c.message = %s AND m.kind = {NUMBERS['recall']}"
+            "SELECT m.id, m.conversation, m.seq, m.sender, c.type, c.body, m.time_ms "
+            f"FROM {_COPIES} c JOIN message m ON m.log = c.log AND m.id = c.id "
+            "WHERE c.log = %s AND c.id = %s AND c.message = %s "
+            f"AND m.kind = {NUMBERS['recall']}"
         )
         rows = sql.query(statement, (head.number, message, message))
         for id, conversation, seq, sender, type, body, time in rows:
@@ -169,21 +179,28 @@ class RemovalWriter(WritingPart):
 
     def size(self, app: str, since: int, until: int) -> int:
         """The number of ids in a time span, without the gaps that restores have
-        made."""
+        made. The log is measured run by run: from the first entry after a gap
+        to the last one before the next gap."""
         after, last = self.extent(app, since, until)
 
         def work(sql: Statements, head: LogHead) -> int:
-            begin = "SELECT id FROM message WHERE log = %s AND id > %s AND id <= %s ORDER BY id LIMIT 1"
-            end = "SELECT id FROM message WHERE log = %s AND id <= %s ORDER BY id DESC LIMIT 1"
+            select_first = (
+                "SELECT id FROM message WHERE log = %s AND id > %s AND id <= %s "
+                "ORDER BY id LIMIT 1"
+            )
+            select_last = (
+                "SELECT id FROM message WHERE log = %s AND id <= %s "
+                "ORDER BY id DESC LIMIT 1"
+            )
             size = 0
-            reached = after
-            while rows := sql.query(begin, (head.number, reached, last)):
+            run_end = after
+            while rows := sql.query(select_first, (head.number, run_end, last)):
                 # A restore makes gaps of at least this size. Without a restore,
                 # no two neighbouring entries are so far apart.
-                first = rows[0][0]
-                upto = min(beyond(first, 0) - 1, last)
-                reached = sql.query(end, (head.number, upto))[0][0]
-                size += reached - first + 1
+                run_begin = rows[0][0]
+                upto = min(beyond(run_begin, 0) - 1, last)
+                run_end = sql.query(select_last, (head.number, upto))[0][0]
+                size += run_end - run_begin + 1
             return size
 
         return read_log(self._store, app, work, 0)
@@ -191,12 +208,14 @@ class RemovalWriter(WritingPart):
     def sent(
         self, app: str, user: str, since: int, until: int, after: int, last: int
     ) -> tuple[list[tuple[int, int]], int]:
-        """The next messages of a user after an id: (id, conversation), at most
-        :data:`MOST_AT_ONCE`. Returns also the id up to which the log was
-        searched."""
+        """The next messages of a user in a time span, with ids after ``after``
+        and up to ``last``: (id, conversation), at most :data:`MOST_AT_ONCE`.
+        Returns also the id up to which the log was searched."""
         statement = (
-            "SELECT id, conversation FROM message WHERE log = %s AND id > %s AND id <= %s AND sender = %s "
-            f"AND kind = {NUMBERS['message']} AND time_ms >= %s AND time_ms < %s ORDER BY id LIMIT %s"
+            "SELECT id, conversation FROM message "
+            "WHERE log = %s AND id > %s AND id <= %s AND sender = %s "
+            f"AND kind = {NUMBERS['message']} AND time_ms >= %s AND time_ms < %s "
+            "ORDER BY id LIMIT %s"
         )
 
         def work(sql: Statements, head: LogHead) -> tuple[list[tuple[int, int]], int]:
@@ -207,7 +226,7 @@ class RemovalWriter(WritingPart):
                 (int(id), int(conversation))
                 for id, conversation in sql.query(statement, values)
             ]
-            if len(messages) == MOST_AT_ONCE:  # there may be more up to there
+            if len(messages) == MOST_AT_ONCE:  # there may be more after the last
                 upto, _ = messages[-1]
             return messages, upto
 
@@ -218,8 +237,9 @@ class RemovalWriter(WritingPart):
         are not recalled."""
         counts: Counter[int] = Counter()
         statement = (
-            "SELECT conversation, count(*) FROM message WHERE log = %s AND id > %s AND id <= %s "
-            f"AND sender = %s AND kind = {NUMBERS['message']} AND time_ms >= %s AND time_ms < %s "
+            "SELECT conversation, count(*) FROM message "
+            "WHERE log = %s AND id > %s AND id <= %s AND sender = %s "
+            f"AND kind = {NUMBERS['message']} AND time_ms >= %s AND time_ms < %s "
             "GROUP BY conversation"
         )
         after, last = self.extent(app, since, until)
@@ -256,7 +276,9 @@ class RemovalWriter(WritingPart):
 
 
 def _remove(transaction: AppTransaction, act: str, message: int) -> int:
-    """Remove a message. Returns the size of its copies."""
+    """Remove a message: store copies of it and of its edits, and add a recall.
+    Returns the size of the copies in bytes; 0: there is no such message, or it
+    was recalled."""
     sql = transaction.sql
     log = transaction.log
     rows = sql.query(_MESSAGE, (log, message))
@@ -267,7 +289,7 @@ def _remove(transaction: AppTransaction, act: str, message: int) -> int:
     if state is None:
         return 0
 
-    # The recall removes the content of the edits, too.
+    # The recall removes the content of the edits, too, so they are copied.
     rows += sql.query(_EDITS, (log, message))
     annotations = _annotations_of(sql, log, message)
     draft = Draft(
@@ -278,6 +300,7 @@ def _remove(transaction: AppTransaction, act: str, message: int) -> int:
         meta=REMOVED,
         conversation=conversation,
     )
+    # `rows` still have the old content, which the recall removes.
     recall = transaction.enter(state, draft)
     transaction.settle()
 
@@ -344,7 +367,10 @@ def _annotations_of(sql: Statements, log: int, message: int) -> bytes:
 
 
 def _restore(transaction: AppTransaction, message: int, copies: Sequence[Row]) -> None:
-    """Bring a removed message back, unless its author has recalled it since."""
+    """Bring a removed message back, with its edits, reactions and pins, and add
+    an edit with its content. Nothing happens if the message has expired, or its
+    author has recalled it since. ``copies``: of the message and of its edits:
+    (id, recall, kind, type, about, meta, body, annotations)."""
     sql = transaction.sql
     log = transaction.log
     rows = sql.query(
@@ -371,6 +397,7 @@ def _restore(transaction: AppTransaction, message: int, copies: Sequence[Row]) -
     sql.execute(
         "DELETE FROM hidden WHERE log = %s AND member = '' AND id = %s", (log, message)
     )
+    # The other copies are of its edits.
     original = next(copy for copy in copies if copy[0] == message)
     _, recall, _, type, about, meta, body, annotations = original
     _turn_into_edit(sql, log, message, recall)
@@ -407,6 +434,8 @@ def _turn_into_edit(sql: Statements, log: int, message: int, recall: int) -> Non
 def _restore_annotations(
     sql: Statements, log: int, message: int, annotations: Mapping[str, Any]
 ) -> None:
+    """Store the reactions and pins of a message again. ``annotations``: as
+    :func:`_annotations_of` has stored them."""
     sql.execute_many(
         "INSERT INTO reaction (log, message, emoji, member, id) VALUES (%s, %s, %s, %s, %s)",
         [(log, message, *row) for row in annotations.get("reactions", ())],

@@ -70,9 +70,11 @@ def fixed_among(sql: Statements, log: int, ids: Collection[int]) -> set[int]:
 
 
 def revise(sql: Statements, log: int, entries: Sequence[Entry]) -> None:
-    """Apply new edits and recalls, and store mentions and deadlines. The last
-    edit of a message counts; recalls are final."""
+    """Apply the edits and recalls among the new entries of a transaction to
+    their messages, and store mentions and deadlines. The last edit of a message
+    counts; recalls are final."""
     _note_deadlines(sql, log, entries)
+    # Message → its last edit or its recall.
     last = {entry.about: entry for entry in entries if entry.kind in ("recall", "edit")}
     if last:
         changes = [
@@ -119,7 +121,8 @@ def _hide_edits(sql: Statements, log: int, entries: Sequence[Entry]) -> None:
 
 
 def _rewrite(sql: Statements, log: int, last: Mapping[int, Entry]) -> None:
-    """Rewrite these messages by their last edit or their recall."""
+    """Rewrite messages and their earlier edits. ``last``: message → its last
+    edit or its recall."""
     statement = "SELECT id, meta FROM message WHERE log = %s AND id IN {}"
     rows = sql.query_in(statement, (log,), list(last))
     metas = {id: bytes(meta) for id, meta in rows}
@@ -135,17 +138,19 @@ def _rewrite(sql: Statements, log: int, last: Mapping[int, Entry]) -> None:
 
     recalls = [entry for entry in last.values() if entry.kind == "recall"]
     if recalls:
-        _forget_beside(sql, log, recalls)
-        _withdraw(sql, log, recalls, metas)
+        _delete_annotations(sql, log, recalls)
+        _forbid_restoring(sql, log, recalls, metas)
         _write_recalled(sql, log, recalled)
     if edited:
         _write_edited(sql, log, edited)
 
 
 def _edited_rows(edit: Entry, before: bytes, edits: Sequence[int]) -> list[_EditedRow]:
-    """The message, which had the ``meta`` ``before``, and its earlier edits."""
+    """The new rows of an edited message and of its earlier edits. ``before``:
+    the ``meta`` of the message until now. ``edits``: the ids of all its
+    edits."""
     if not edit.sender and MessageMeta.of(edit.meta).restored is not UNSET:
-        meta = before  # a message that came back is as it was
+        meta = before  # a restored message is as it was
     else:
         meta = with_edit(before, edit.meta, edit.id)
     rows = [_EditedRow(edit.about, edit.type, edit.body, meta)]
@@ -158,15 +163,16 @@ def _edited_rows(edit: Entry, before: bytes, edits: Sequence[int]) -> list[_Edit
 def _recalled_rows(
     recall: Entry, before: bytes, edits: Sequence[int]
 ) -> list[_RecalledRow]:
-    """The message, which had the ``meta`` ``before``, and its edits."""
+    """The new rows of a recalled message and of its edits. ``before``: the
+    ``meta`` of the message until now."""
     message = recall.about
-    mark = _mark(recall)
-    rows = [_RecalledRow(message, message, with_recall(before, mark))]
-    rows += [_RecalledRow(id, message, mark) for id in edits]
+    new_meta = _meta_after(recall)
+    rows = [_RecalledRow(message, message, with_recall(before, new_meta))]
+    rows += [_RecalledRow(id, message, new_meta) for id in edits]
     return rows
 
 
-def _mark(recall: Entry) -> bytes:
+def _meta_after(recall: Entry) -> bytes:
     """The ``meta`` of a recalled message: ``removed`` if others than the author
     have removed it, ``erased`` if the author was erased, else empty."""
     meta = MessageMeta.of(recall.meta)
@@ -177,39 +183,42 @@ def _mark(recall: Entry) -> bytes:
     return b""
 
 
-def _forget_beside(sql: Statements, log: int, recalls: Sequence[Entry]) -> None:
+def _delete_annotations(sql: Statements, log: int, recalls: Sequence[Entry]) -> None:
     """Delete the reactions, pins and votes of recalled messages, and hide the
     messages from all searches. A removed poll keeps its votes, because it may
     be restored."""
     messages = [recall.about for recall in recalls]
     sql.execute_many(
-        "INSERT INTO hidden (log, member, id, version) SELECT number, '', %s, 0 FROM log "
-        "WHERE number = %s AND NOT EXISTS (SELECT 1 FROM hidden h WHERE h.log = %s AND h.member = '' "
-        "AND h.id = %s)",
+        "INSERT INTO hidden (log, member, id, version) "
+        "SELECT number, '', %s, 0 FROM log WHERE number = %s "
+        "AND NOT EXISTS (SELECT 1 FROM hidden h "
+        "WHERE h.log = %s AND h.member = '' AND h.id = %s)",
         [(message, log, log, message) for message in messages],
     )
     for table in ("reaction", "pin"):
         statement = f"DELETE FROM {table} WHERE log = %s AND message = %s"
         sql.execute_many(statement, [(log, message) for message in messages])
-    final = [recall.about for recall in recalls if _mark(recall) != REMOVED]
+    final = [recall.about for recall in recalls if _meta_after(recall) != REMOVED]
     polls.forget(sql, log, final)
 
 
-def _withdraw(
+def _forbid_restoring(
     sql: Statements, log: int, recalls: Sequence[Entry], metas: Mapping[int, bytes]
 ) -> None:
-    """Note which removed messages were also recalled by their authors. These
-    cannot be restored."""
-    withdrawn: list[tuple[bytes, int, int]] = []
+    """Mark the removed messages that their authors have now recalled, too, so
+    that they cannot be restored. ``metas``: message → its ``meta`` until
+    now."""
+    changes: list[tuple[bytes, int, int]] = []
     for recall in recalls:
         meta = metas.get(recall.about, b"")
-        if not _mark(recall) and MessageMeta.of(meta).removed:
-            after = with_keys(meta, MessageMeta(recalled=True))
-            withdrawn.append((after, log, recall.about))
+        is_by_author = _meta_after(recall) == b""
+        if is_by_author and MessageMeta.of(meta).removed:
+            new_meta = with_keys(meta, MessageMeta(recalled=True))
+            changes.append((new_meta, log, recall.about))
     sql.execute_many(
         "UPDATE message SET meta = %s WHERE log = %s AND id = %s "
         f"AND kind = {NUMBERS['recall']}",
-        withdrawn,
+        changes,
     )
 
 
@@ -277,23 +286,24 @@ def _note_mentions(
 
 def _note_deadlines(sql: Statements, log: int, entries: Sequence[Entry]) -> None:
     """Store the deadlines of the questions among these entries, also of
-    restored ones. The votes of a restored poll become due for a count."""
+    restored questions. The votes of a restored poll become due for a count."""
     deadlines: list[tuple[int, int, int]] = []
     counts: list[tuple[int, int, int]] = []
     for entry in entries:
         is_new = entry.kind == "message" and not entry.room
-        has_come_back = entry.kind == "edit" and not entry.sender
-        if not (is_new or has_come_back):
+        # A removed message comes back by an edit without a sender.
+        is_restored = entry.kind == "edit" and not entry.sender
+        if not (is_new or is_restored):
             continue
         ask = ask_in(entry.meta)
         if ask is None or ask.state:
             continue
 
-        message = entry.about if has_come_back else entry.id
+        message = entry.about if is_restored else entry.id
         if ask.until:
             deadlines.append((log, message, ask.until))
-        if ask.poll is not None and has_come_back:
-            counts.append((log, message, 0))
+        if ask.poll is not None and is_restored:
+            counts.append((log, message, 0))  # due at once
 
     if deadlines:
         sql.insert_new("ask_deadline", "log, id, due", deadlines)

@@ -56,7 +56,9 @@ SQLITE_BY_GROUP: Final = "INDEXED BY sqlite_autoindex_membership_2"
 table. Without it SQLite scans the members of all groups."""
 _RESEND_BYTES: Final = 16
 _NUL: Final = "\0"
+"""Separates the two names of a key. No id of a user has it."""
 _ROOM: Final = b"\0\0"
+"""Beginning of the key of a room."""
 
 ENTRY_COLUMNS: Final = (
     "m.id, m.conversation, m.seq, m.sender, m.kind, m.type, m.body, m.client_msg_id, m.time_ms, m.about, "
@@ -76,14 +78,19 @@ FROM_MESSAGES: Final = "FROM message m JOIN conversation c ON c.log = m.log AND 
 
 
 class LogHead(Struct):
-    """The row of a log, locked until the transaction ends. ``lost``:
-    :mod:`imserver.messenger.log.lost`."""
+    """The row of a log, locked until the transaction ends."""
 
     number: int
+    """The number by which other tables name the log."""
     last_id: int
+    """The id of the newest entry; 0: the log is empty."""
     last_conversation: int
+    """The id of the newest conversation."""
     floor: int
+    """The id of the last expired entry; 0: no entry has expired."""
     lost: Any = None
+    """The ranges of lost entries as text: see
+    :func:`imserver.messenger.log.lost.ranges_of`."""
 
 
 class ConversationState(Struct):
@@ -92,17 +99,23 @@ class ConversationState(Struct):
 
     id: int
     kind: int
+    """USER, GROUP or ROOM."""
     members: tuple[str, ...]
+    """The two users of a pair; ``()``: a group or a room."""
     last_seq: int
     last_id: int
+    """The id of its newest entry."""
     room: str = ""
+    """The name of a room."""
     options: int = 0
+    """The options of a group, as bits."""
     bots: tuple[str, ...] = ()
+    """The members of a group that are bots."""
 
 
 def resend_of(sender: str, client_msg_id: str) -> bytes:
-    """Digest of sender and ``client_msg_id``: 16 bytes, short enough to look up
-    a whole batch in one query."""
+    """Digest of sender and ``client_msg_id``, by which a repeated draft is
+    found: 16 bytes, short enough to look up a whole batch in one query."""
     named = f"{sender}{_NUL}{client_msg_id}".encode()
     return blake2b(named, digest_size=_RESEND_BYTES).digest()
 
@@ -244,7 +257,8 @@ def conversation_of(row: Any) -> Conversation:
 
 
 def bots_from(column: Any) -> tuple[str, ...]:
-    """The bots of a group from their column."""
+    """The bots of a group from their column: ids with commas in between, or
+    NULL."""
     if column is None:
         return ()
     return tuple(text_of(column).split(","))
@@ -283,8 +297,8 @@ def objection(draft: Draft) -> str:
     if bool(draft.to_user) + bool(draft.conversation) + bool(draft.room) != 1:
         return "exactly one of to_user, conversation and room is required"
     names = f"{draft.sender}{draft.to_user}{draft.room}{draft.type}"
-    # Most often all names together are no longer than one name may be. Then one
-    # check of all is enough.
+    # Most often all names together are no longer than one name may be, and are
+    # plain ASCII. Then no name needs a check of its own.
     if (
         len(names) > _MAX_TYPE_BYTES
         or draft.client_msg_id
