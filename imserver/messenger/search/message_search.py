@@ -59,28 +59,32 @@ class MessageSearch:
         self._time = buckets(SEARCH_TIME, SEARCH_MILLISECONDS, _BUDGET_SECONDS)
 
     def search(self, app: str, user: str, wanted: Search) -> tuple[list[Entry], int]:
-        """A page of the newest results; see
+        """A page of the newest results of a search, ordered by id, and the id
+        from which the search can be continued (0: it is complete); see
         :meth:`imserver.messenger.search.search.EntrySearch.find`. Raises
         StorageUnavailable, and TooManyRequests if the user has used up their
         time."""
         self._time.require((app, user))
         self._take_turn()
-        began = monotonic()
+        began_at = monotonic()
         try:
             page, upto = self._search.find(app, user, wanted)
         finally:
             self._turns.release()
-            seconds = monotonic() - began
+            seconds = monotonic() - began_at
             self._time.charge((app, user), int(seconds * SECOND_MS))
 
         count = count_fitting(map(page_size, reversed(page)))
         entries = page[len(page) - count :]
-        if count < len(page):  # the next page begins with those that did not fit
+        if count < len(page):
+            # The next page begins with the older entries, which did not fit.
             upto = entries[0].id
         return entries, upto
 
     def _take_turn(self) -> None:
-        """Wait for a turn. Raises StorageUnavailable."""
+        """Wait for a turn, at most :data:`SEARCH_SECONDS`. Raises
+        StorageUnavailable if no turn comes, or too many searches wait
+        already."""
         has_turn = self._turns.acquire(blocking=False)
         if not has_turn and self._waiting < SEARCHES_WAITING:
             self._waiting += 1
@@ -100,7 +104,8 @@ class WordIndexing:
         self._store = store
         self._words = store.part(WordIndex)
         self._ends: dict[str, int] = {}
-        """App → the last id of the next segment."""
+        """App → the last id of the next segment to add; 0: not looked up
+        yet."""
         self._has_begun = False
         self._merged_at = -inf
 
@@ -120,18 +125,19 @@ class WordIndexing:
             return
         stored = self._store.part(MessageLog)
         known_ids = stored.writer.known
-        if not self._has_begun:  # messages of a release before, or of another node
+        if not self._has_begun:
+            # Messages that another node, or an earlier release, has stored.
             self._ends = dict.fromkeys(stored.entries.apps(), 0)
             self._has_begun = True
 
         for app in {*self._ends, *known_ids}:
             if known_ids.get(app, 0) < self._ends.get(app, 0):
-                continue  # its segment is not whole yet
+                continue  # the segment is not complete yet
             count = 0
-            end, is_whole = self._words.next_end(app)
-            while is_whole and self._words.fill(app, _rest):
+            end, is_complete = self._words.next_end(app)
+            while is_complete and self._words.fill(app, _rest):
                 count += 1
-                end, is_whole = self._words.next_end(app)
+                end, is_complete = self._words.next_end(app)
             if count > 1:
                 log.info(
                     "the words of %d segments of app %s were added to the index",
@@ -149,6 +155,7 @@ class WordIndexing:
 
 
 def _rest() -> None:
+    """Pause the work on an index if it has run for some time. Messages that are
+    being sent come first."""
     if is_long_turn(_LONG_WORK_SECONDS):
-        # The messages of others come first.
         gevent.sleep(_REST_SECONDS)

@@ -71,11 +71,14 @@ class _Run(Struct, eq=False):
     """Consecutive entries of a log."""
 
     first: int
+    """The id of the first entry."""
     end: int
+    """The id after the last entry."""
     parts: deque[ContentPart] = field(default_factory=deque)
     changed: set[int] = field(default_factory=set)
     """Messages that these entries have changed."""
     bytes: int = 0
+    """Memory of the parts, approximately."""
 
 
 class RecentEntries:
@@ -94,7 +97,7 @@ class RecentEntries:
     def add(self, commit: Commit) -> None:
         """Add entries that this node has stored."""
         run = self._runs.pop(commit.app, None)
-        # another node has stored some in between
+        # Another node has stored entries in between.
         if run is not None and run.end != commit.first:
             self._bytes -= run.bytes
             run = None
@@ -105,7 +108,8 @@ class RecentEntries:
         entries = commit.entries
         begin = 0
         while begin < len(entries):
-            end = begin + SEGMENT - run.end % SEGMENT  # no part is of two segments
+            # A part ends with its segment at the latest.
+            end = begin + SEGMENT - run.end % SEGMENT
             part = _part_of(entries[begin:end])
             run.parts.append(part)
             run.changed.update(part.changed)
@@ -120,11 +124,12 @@ class RecentEntries:
     def take(
         self, app: str, first: int, end: int
     ) -> tuple[list[ContentPart], set[int]]:
-        """The entries from ``first``, the beginning of a segment, to ``end``,
-        and the ids of changed messages among them.
+        """Take the entries of a segment, from the id ``first`` to before
+        ``end``. Returns them, and the ids of messages among them that were
+        changed later.
 
-        The result is empty unless this node has stored all these entries.
-        Entries before ``end`` are forgotten.
+        Both are empty unless this node has stored all these entries. Entries
+        before ``end`` are forgotten.
         """
         run = self._runs.get(app)
         if run is None or run.first >= end:

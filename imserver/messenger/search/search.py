@@ -93,11 +93,11 @@ class EntrySearch(Store.Rows):
         Returns after half a second with the result so far, which may be empty.
         Each step is a transaction of its own.
         """
-        wanted = _Wanted(user, search)
+        conditions = _Conditions(user, search)
         filter = search.filter
         limit = search.limit
         start = read_log(self._store, app, _start, None)
-        if start is None or wanted.is_nothing:
+        if start is None or conditions.match_nothing:
             return [], 0
 
         head, indexed = start
@@ -107,25 +107,24 @@ class EntrySearch(Store.Rows):
             floor, upto = self._store.read_or(
                 (floor, upto), partial(time_window, head, upto, filter)
             )
-        scanned_from = 0
-        if search.text:  # the index has the messages before
-            scanned_from = indexed
-        scan = _Scan(self._store, head.number, wanted, scanned_from, FIRST_STRETCH)
-        look_up = _LookUp(self._store, head.number, wanted, scan)
+        # The index has only words, and only of the messages before `indexed`.
+        scan_begin = indexed if search.text else 0
+        scan = _Scan(self._store, head.number, conditions, scan_begin, FIRST_STRETCH)
+        look_up = _LookUp(self._store, head.number, conditions, scan)
 
-        newest: list[Entry] = []
+        found: list[Entry] = []
         deadline = monotonic() + SEARCH_SECONDS
         while upto > floor:
-            step = scan if upto >= scan.begin else look_up
+            method = scan if upto >= scan.begin else look_up
             # One more than fits on the page, to know whether another page
             # follows.
-            entries, upto = step.take(floor, upto, limit + 1 - len(newest))
-            newest = entries + newest
-            if len(newest) > limit:
-                return newest[-limit:], newest[-limit].id
+            entries, upto = method.step(floor, upto, limit + 1 - len(found))
+            found = entries + found
+            if len(found) > limit:
+                return found[-limit:], found[-limit].id
             if monotonic() > deadline and upto > floor:
-                return newest, upto + 1
-        return newest, 0
+                return found, upto + 1
+        return found, 0
 
 
 def _start(sql: Statements, head: LogHead) -> tuple[LogHead, int]:
@@ -134,7 +133,7 @@ def _start(sql: Statements, head: LogHead) -> tuple[LogHead, int]:
     return head, indexed_before(sql, head.number)
 
 
-class _Wanted:
+class _Conditions:
     """The conditions of a search: as SQL, and as a check of the results,
     because engines compare differently."""
 
@@ -142,7 +141,7 @@ class _Wanted:
         self.user = user
         self.conversation = search.conversation
         self.words = WordQuery(search.text)
-        self.is_nothing = bool(search.text) and not self.words.units
+        self.match_nothing = bool(search.text) and not self.words.units
         """Whether the text has no word, so that no message can match."""
         self._filter = search.filter
         self._types = search.filter.types
@@ -150,8 +149,9 @@ class _Wanted:
             self._types = (TEXT_TYPE,)
 
     def sql(self, engine: str, with_words: bool) -> tuple[str, list[Any]]:
-        """The condition for the message ``m``, and its values. ``with_words``:
-        leave out most messages without the words."""
+        """The SQL condition for the message ``m``, and its values. Example:
+        ``("m.sender = %s AND m.time_ms >= %s", ["7", 1700000000000])``.
+        ``with_words``: leave out most messages without the words."""
         contains, is_wide = _MATCHES[engine]
         parts: list[str] = []
         values: list[Any] = []
@@ -184,19 +184,22 @@ class _Wanted:
             values += _LINKS
         return " AND ".join(parts) or "1 = 1", values
 
-    def checked(self, entries: list[Entry]) -> list[Entry]:
-        """The entries that meet the conditions. Long texts take time, so other
-        greenlets get turns meanwhile."""
+    def matching(self, entries: list[Entry]) -> list[Entry]:
+        """The entries among these that meet the conditions. Long texts take
+        time, so other greenlets get turns meanwhile."""
         hits = []
         for entry in entries:
-            if self._holds(entry):
+            if self._match(entry):
                 hits.append(entry)
             if is_long_turn():
                 serve_others()
         return hits
 
-    def _holds(self, entry: Entry) -> bool:
-        if entry.kind == "recall":  # changed after the user had left
+    def _match(self, entry: Entry) -> bool:
+        """Whether the words and the links of an entry match. SQL has checked
+        the other conditions."""
+        if entry.kind == "recall":
+            # The message was edited after the user had left the group.
             return False
         if not (self.words.units or self._filter.link):
             return True
@@ -212,42 +215,44 @@ class _Scan(Service):
 
     _store: Store
     _log: int
-    _wanted: _Wanted
+    _conditions: _Conditions
     begin: int
     _stretch: int
 
-    def take(self, floor: int, upto: int, count: int) -> tuple[list[Entry], int]:
-        """At most ``count`` of the newest entries of the next ids, and the last
-        id that remains."""
-        began = monotonic()
+    def step(self, floor: int, upto: int, count: int) -> tuple[list[Entry], int]:
+        """Scan the next stretch of ids, from ``upto`` backwards, at most to
+        ``floor``. Returns the newest hits, at most ``count``, and the id from
+        which the search goes on."""
+        began_at = monotonic()
         after = max(upto - self._stretch, floor, self.begin - 1)
         entries: list[Entry] = self._store.read_or(
-            [], partial(self._step, after, upto, count)
+            [], partial(self._read, after, upto, count)
         )
-        rest = after
-        if len(entries) == count:  # the limit has cut the step short
-            rest = entries[0].id - 1
-        hits = self._wanted.checked(entries)
+        next_upto = after
+        if len(entries) == count:  # older entries of the stretch were not read
+            next_upto = entries[0].id - 1
+        hits = self._conditions.matching(entries)
 
-        seconds = monotonic() - began
+        seconds = monotonic() - began_at
         if seconds < _SHORT_SECONDS:
             self._stretch *= STRETCH_GROWTH
         elif seconds > STRETCH_GROWTH * _SHORT_SECONDS:
             self._stretch = max(self._stretch // 2, _SHORTEST_STRETCH)
-        return hits, rest
+        return hits, next_upto
 
-    def _step(self, after: int, upto: int, count: int, sql: Statements) -> list[Entry]:
-        """One step: at most ``count`` entries, the newest with ``after < id <=
-        upto``."""
-        user = self._wanted.user
+    def _read(self, after: int, upto: int, count: int, sql: Statements) -> list[Entry]:
+        """The newest entries with ``after < id <= upto`` that may match, at
+        most ``count``, ordered by id."""
+        user = self._conditions.user
         in_conversation = ""
-        if self._wanted.conversation:
-            number = int(self._wanted.conversation)
+        if self._conditions.conversation:
+            number = int(self._conditions.conversation)
             in_conversation = f"AND s.conversation = {number} "
 
-        condition, values = self._wanted.sql(sql.engine, with_words=True)
+        condition, values = self._conditions.sql(sql.engine, with_words=True)
         statement = (
-            f"SELECT m.id FROM membership s, message m WHERE s.log = %s AND s.member = %s {in_conversation}"
+            "SELECT m.id FROM membership s, message m "
+            f"WHERE s.log = %s AND s.member = %s {in_conversation}"
             f"AND {VISIBLE} AND m.id > %s AND m.id <= %s "
             f"AND {_IS_FOUND} AND {condition} ORDER BY m.id DESC LIMIT %s"
         )
@@ -263,30 +268,36 @@ class _Scan(Service):
 class _LookUp:
     """Looks up the words in the index, segment by segment, the newest first."""
 
-    def __init__(self, store: Store, log: int, wanted: _Wanted, scan: _Scan) -> None:
+    def __init__(
+        self, store: Store, log: int, conditions: _Conditions, scan: _Scan
+    ) -> None:
         self._store = store
         self._log = log
-        self._wanted = wanted
+        self._conditions = conditions
         self._scan = scan
-        self._terms = list(wanted.words.terms)
-        self._seen = dict.fromkeys(self._terms, 0)
-        """Term → in how many of the messages that were looked up it was
-        found."""
-        self._looked = 0
-        """The number of segments that were read."""
+        self._terms = list(conditions.words.terms)
+        self._hit_counts = dict.fromkeys(self._terms, 0)
+        """Term → the number of messages in which it was found until now."""
+        self._segments_read = 0
+        """The number of segments that were read until now."""
         self._conversations: set[int] | None = None
-        self._segments = _FIRST_SEGMENTS
-        self._rest: list[int] = []
-        """Messages with the words that are not checked yet, in order."""
-        self._after = 0
+        """The conversations of the user; None: not read yet."""
+        self._segments_at_once = _FIRST_SEGMENTS
+        self._unchecked: list[int] = []
+        """Messages that have the words by the index, and are not checked yet,
+        in order."""
+        self._before_unchecked = 0
         """The last id before the segments of these messages."""
 
-    def take(self, floor: int, upto: int, count: int) -> tuple[list[Entry], int]:
-        """At most ``count`` of the newest entries of the next ids, and the last
-        id that remains."""
-        if not self._rest:
+    def step(self, floor: int, upto: int, count: int) -> tuple[list[Entry], int]:
+        """Look at the next messages with the words, from ``upto`` backwards, at
+        most to ``floor``. Returns the hits, at most
+        :data:`_CHECKED_AT_ONCE`, and the id from which the search goes on."""
+        if not self._unchecked:
             terms = self._terms_together()
-            segments = min(self._segments, _ROWS_AT_ONCE // len(buckets_with(terms)))
+            segments = min(
+                self._segments_at_once, _ROWS_AT_ONCE // len(buckets_with(terms))
+            )
             nothing: tuple[int, IndexPart | None] = (0, None)
             read_part = partial(
                 newest_part,
@@ -296,42 +307,46 @@ class _LookUp:
                 most=segments,
                 terms=terms,
             )
-            begin, part = self._store.read_or(nothing, read_part)
-            if begin <= upto:  # the index is made anew
-                self._scan.begin = begin
+            indexed, part = self._store.read_or(nothing, read_part)
+            if indexed <= upto:
+                # The index was erased, and is being filled anew: scan instead.
+                self._scan.begin = indexed
                 return [], upto
             if part is None:
                 return [], floor
-            self._segments *= _FIRST_SEGMENTS
+            self._segments_at_once *= _FIRST_SEGMENTS
             ids = self._ids_in(part, terms)
-            self._rest = sorted(id for id in ids if floor < id <= upto)
-            self._after = max(part.segments[0] * SEGMENT - 1, floor)
+            self._unchecked = sorted(id for id in ids if floor < id <= upto)
+            self._before_unchecked = max(part.segments[0] * SEGMENT - 1, floor)
 
-        ids_to_check = self._rest[-_CHECKED_AT_ONCE:]
-        self._rest = self._rest[:-_CHECKED_AT_ONCE]
-        entries: list[Entry] = []
+        ids_to_check = self._unchecked[-_CHECKED_AT_ONCE:]
+        self._unchecked = self._unchecked[:-_CHECKED_AT_ONCE]
+        hits: list[Entry] = []
         if ids_to_check:
             read_entries = partial(self._readable, ids_to_check)
             readable = self._store.read_or(list[Entry](), read_entries)
-            entries = self._wanted.checked(readable)
-        if self._rest:
-            return entries, ids_to_check[0] - 1
-        return entries, self._after
+            hits = self._conditions.matching(readable)
+        if self._unchecked:
+            return hits, ids_to_check[0] - 1
+        return hits, self._before_unchecked
 
     def _terms_together(self) -> list[Term]:
-        """The terms whose rows one query reads: the rarest term, and each next
-        one as long as most segments have all terms before it."""
-        self._terms.sort(key=self._seen.__getitem__)
+        """The terms whose rows the next query reads: the rarest term, and each
+        next one as long as most segments have all terms before it."""
+        self._terms.sort(key=self._hit_counts.__getitem__)
         terms = []
         for term in self._terms:
             terms.append(term)
-            if self._seen[term] < self._looked:
+            # With fewer hits than segments, some segments do not have the term.
+            # The rows of the next terms are then read for the others alone.
+            if self._hit_counts[term] < self._segments_read:
                 break
         return terms
 
     def _ids_in(self, part: IndexPart, terms_read: Sequence[Term]) -> set[int]:
-        """The messages of these segments that may have all terms. Most of them
-        are in conversations of the user."""
+        """The messages of these segments that may have all terms. Some may be
+        in conversations of others. ``terms_read``: the terms whose rows
+        ``part`` has."""
         ids: set[int] = set()
         if part.others:
             mine = self._own_conversations()
@@ -343,8 +358,10 @@ class _LookUp:
         self, part: IndexPart, terms_read: Sequence[Term]
     ) -> Iterable[int]:
         """The messages of these segments that have all terms according to the
-        index. Most of them are in conversations of the user."""
-        self._looked += len(part.segments)
+        index. A few may be in conversations of others: they are checked later.
+        ``terms_read``: the terms whose rows ``part`` has."""
+        self._segments_read += len(part.segments)
+        # Segment → the offsets of its messages with all terms until now.
         offsets_of: dict[int, set[int]] = {}
         for number, term in enumerate(self._terms):
             pages: Iterable[Sequence[Row]] = [part.rows]
@@ -353,23 +370,26 @@ class _LookUp:
             # After the rarest term, only segments with all earlier terms count.
             within = offsets_of if number else None
             offsets = _look_up(term, pages, within)
-            self._seen[term] += sum(map(len, offsets.values()))
+            self._hit_counts[term] += sum(map(len, offsets.values()))
             if number:
                 for segment in offsets:
                     offsets[segment] &= offsets_of[segment]
-            offsets_of = {segment: rest for segment, rest in offsets.items() if rest}
+            offsets_of = {
+                segment: common for segment, common in offsets.items() if common
+            }
 
         count = sum(map(len, offsets_of.values()))
         if count > _MANY_HITS:
-            self._leave_out_others(offsets_of)
+            self._remove_foreign(offsets_of)
         ids = _ids_of(offsets_of)
+        # Fewer messages are checked by a single query anyway.
         if _CHECKED_AT_ONCE < count <= _MANY_HITS:
             return self._own_among(ids)
         return ids
 
-    def _leave_out_others(self, offsets_of: dict[int, set[int]]) -> None:
-        """Remove messages of conversations of others, by the rows of the
-        index."""
+    def _remove_foreign(self, offsets_of: dict[int, set[int]]) -> None:
+        """Remove the messages that are not in conversations of the user. The
+        index has a row with the conversations of each segment."""
         mine = self._own_conversations()
         read_rows = partial(
             rows_of,
@@ -402,12 +422,13 @@ class _LookUp:
             yield self._store.read_or([], read_rows)
 
     def _own_conversations(self) -> set[int]:
-        """The conversations whose messages can match."""
-        if self._wanted.conversation:
-            return {self._wanted.conversation}
+        """The conversations whose messages can match: the one of the search, or
+        all in which the user is or was a member."""
+        if self._conditions.conversation:
+            return {self._conditions.conversation}
         if self._conversations is None:
             statement = "SELECT DISTINCT conversation FROM membership WHERE log = %s AND member = %s"
-            values = (self._log, self._wanted.user)
+            values = (self._log, self._conditions.user)
             rows = self._store.read_or(
                 list[Row](), lambda sql: sql.query(statement, values)
             )
@@ -417,11 +438,12 @@ class _LookUp:
     def _readable(self, ids: Sequence[int], sql: Statements) -> list[Entry]:
         """The messages among these that the user may read, and that match the
         filter."""
-        user = self._wanted.user
-        condition, values = self._wanted.sql(sql.engine, with_words=False)
+        user = self._conditions.user
+        condition, values = self._conditions.sql(sql.engine, with_words=False)
         statement = (
-            f"SELECT m.id FROM message m WHERE EXISTS (SELECT 1 FROM membership s WHERE s.member = %s "
-            f"AND {VISIBLE}) AND {_IS_FOUND} AND {condition} AND m.log = %s AND m.id IN {{}}"
+            "SELECT m.id FROM message m WHERE EXISTS "
+            f"(SELECT 1 FROM membership s WHERE s.member = %s AND {VISIBLE}) "
+            f"AND {_IS_FOUND} AND {condition} AND m.log = %s AND m.id IN {{}}"
         )
         rows = sql.query_in(statement, (user, user, *values, self._log), ids)
         if rows:
@@ -451,6 +473,7 @@ def _look_up(
 
 
 def _ids_of(offsets_of: Mapping[int, Iterable[int]]) -> list[int]:
+    """The ids of messages. ``offsets_of``: segment → their offsets in it."""
     ids: list[int] = []
     for segment, offsets in offsets_of.items():
         first = segment * SEGMENT

@@ -113,14 +113,18 @@ class SegmentContent:
         """Offset → the conversation of the entry. Rooms have no members, so
         nobody searches them."""
         self._first = first
+        """The first id of the segment."""
         self._spare = _SPARE_TERMS
+        """The number of terms above :data:`_OWN_TERMS` that may still be
+        added."""
         self._terms: Terms = {}
 
     def add(self, rows: Iterable[ContentRow], pause: Pause) -> None:
-        """Add entries."""
+        """Add entries. Short ASCII texts are collected, and divided into words
+        together, which is faster."""
         offsets: list[int] = []
         bodies: list[bytes] = []
-        characters = 0
+        characters = 0  # since the last pause
         for id, conversation, kind, type, body in rows:
             offset = id - self._first
             self.conversation_of[offset] = conversation
@@ -143,7 +147,7 @@ class SegmentContent:
                 if len(text) > LONG_TEXT:
                     self.long.add(offset)
                 else:
-                    self._put(offset, self._admitted(offset, terms_of(text)))
+                    self._put(offset, self._within_limits(offset, terms_of(text)))
 
             if characters > _PAUSE_CHARACTERS:
                 self._put_lines(offsets, _spaced(SEPARATOR.join(bodies)))
@@ -177,9 +181,10 @@ class SegmentContent:
         if part.others:
             self.add((row for row in part.others if row[0] not in gone), pause)
 
-    def _admitted(self, offset: int, terms: Collection[str]) -> list[str]:
-        """The terms of a message; empty if it has too many, so that it is
-        long."""
+    def _within_limits(self, offset: int, terms: Collection[str]) -> list[str]:
+        """The terms of a message, if they are within the limits of a message
+        and of the segment. Otherwise the message is noted as long, and the
+        result is empty."""
         spare = max(len(terms) - _OWN_TERMS, 0)
         if len(terms) > MOST_TERMS or spare > self._spare:
             self.long.add(offset)
@@ -190,12 +195,12 @@ class SegmentContent:
     def _put_lines(self, offsets: Sequence[int], lines: Iterable[str]) -> None:
         """Add the terms of messages with short ASCII texts, which
         :func:`_spaced` has returned."""
-        # without a text there is one line, too
+        # Without any text, there is one empty line.
         for offset, line in zip(offsets, lines, strict=False):
             words = line.split()
-            # there may be as many terms
+            # At most so many terms: a long word is split into several.
             if len(words) + len(line) // TERM_LENGTH > _OWN_TERMS:
-                words = self._admitted(offset, terms_of(line))
+                words = self._within_limits(offset, terms_of(line))
             self._put(offset, words)
 
     def _put(self, offset: int, words: list[str]) -> None:
@@ -216,8 +221,9 @@ class SegmentContent:
                 before.append(offset)
 
     def buckets(self, pause: Pause) -> dict[int, Terms]:
-        """The terms by their buckets."""
+        """Bucket → its terms. The collected terms are then forgotten."""
         buckets: defaultdict[int, Terms] = defaultdict(dict)
+        # The first two characters of a term → the terms of their bucket.
         of_beginning: dict[str, Terms] = {}
         terms = iter(self._terms.items())
         while pairs := list(islice(terms, _TERMS_AT_ONCE)):
@@ -233,7 +239,8 @@ class SegmentContent:
         return buckets
 
     def rows(self, pause: Pause) -> Iterator[tuple[int, bytes]]:
-        """The rows of a new segment: (bucket, terms)."""
+        """The rows of a new segment: (bucket, terms). The last row has the
+        conversations of the entries."""
         for bucket, terms in self.buckets(pause).items():
             yield bucket, self.packed(terms)
             pause()
@@ -249,7 +256,8 @@ class SegmentContent:
         yield CONVERSATIONS, row
 
     def packed(self, terms: Terms) -> bytes:
-        """A row; ``b""`` without terms."""
+        """The row with these terms; ``b""`` without terms. If the row is too
+        large, messages with many terms in it become long, and are left out."""
         row = _row_of(terms)
         if len(row) <= MOST_ROW_BYTES:
             return row

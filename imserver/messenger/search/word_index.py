@@ -105,6 +105,7 @@ class SegmentClaim(Struct, frozen=True):
 
 
 def _pause() -> None:
+    """Let other greenlets run if this one has worked for long."""
     if is_long_turn():
         serve_others()
 
@@ -139,8 +140,8 @@ class WordIndex(Store.Rows):
         return [text_of(row[0]) for row in rows]
 
     def fill(self, app: str, pause: Pause = _pause) -> bool:
-        """Add the next segment. False: it is not complete yet, or another node
-        works on the index."""
+        """Add the next segment. Returns False if it is not complete yet, or
+        another node works on the index, or has taken over the claim."""
         claim = change_log(self._store, app, _claim_next, None)
         if claim is None:
             return False
@@ -153,7 +154,8 @@ class WordIndex(Store.Rows):
             changed.update(id for id, _ in claim.changes)
             for part in parts:
                 content.add_part(part, changed, pause)
-            self._read(app, sorted(changed), content, pause)
+            # The texts of changed messages are read from the database.
+            self._add_messages(app, sorted(changed), content, pause)
         else:
             nothing: list[ContentRow] = []
             for first in range(claim.first, end, _BLOCK):
@@ -161,7 +163,7 @@ class WordIndex(Store.Rows):
                 content.add(rows, pause)
 
         def finish(sql: Statements) -> None:
-            # Only after the rows were made, because making them can turn
+            # This runs after all rows were made, because making them can turn
             # messages into long ones.
             long = {offset: content.conversation_of[offset] for offset in content.long}
             _finish(sql, claim, long)
@@ -170,9 +172,9 @@ class WordIndex(Store.Rows):
         return self._write(content.rows(pause), partial(_add, claim), finish)
 
     def merge(self, app: str, pause: Pause = _pause) -> bool:
-        """Remove expired messages from the index, and merge the changes of
-        messages of one segment into it. False: nothing is left to do, or
-        another node works on the index."""
+        """Remove expired messages from the index, or merge the changes of the
+        messages of one segment into it. Call it until it returns False: nothing
+        is left to do, or another node works on the index."""
         if not read_log(self._store, app, _has_changes, False):
             return False
         if change_log(self._store, app, _expire_some, False):
@@ -182,17 +184,20 @@ class WordIndex(Store.Rows):
             return False
         content = SegmentContent(claim.first)
         ids = sorted({id for id, _ in claim.changes})
-        self._read(app, ids, content, pause)
+        self._add_messages(app, ids, content, pause)
+        # Offsets of messages whose old terms are removed: changed and expired
+        # messages.
         gone = {id - claim.first for id in ids}
-        gone.update(range(claim.floor + 1 - claim.first))  # what has expired
-        rows = self._mended(claim, content, gone, pause)
-        finish = partial(_finish_mending, claim=claim, content=content, gone=gone)
+        gone.update(range(claim.floor + 1 - claim.first))
+        rows = self._changed_rows(claim, content, gone, pause)
+        finish = partial(_finish_merge, claim=claim, content=content, gone=gone)
         return self._write(rows, partial(_replace, claim), finish)
 
     def settle(self, app: str, patience: float = 0.0) -> bool:
         """Merge all changes until now. If another node works on the index, wait
         for it at most ``patience`` seconds. A dead node has the index for
-        :data:`LEASE_SECONDS`. False: old words are left. Switches greenlets."""
+        :data:`LEASE_SECONDS`. Returns False if the index still has old words.
+        Switches greenlets."""
         deadline = monotonic() + patience
         while True:
             while self.merge(app):
@@ -209,19 +214,21 @@ class WordIndex(Store.Rows):
             pass
         change_log(self._store, app, _end_lease, None)
 
-    def _read(
+    def _add_messages(
         self, app: str, ids: Sequence[int], content: SegmentContent, pause: Pause
     ) -> None:
-        """Add the messages with these ids."""
+        """Read the messages with these ids, and add them to ``content``."""
         nothing: list[ContentRow] = []
         for block in chunks(ids, _BLOCK):
             rows = read_log(self._store, app, partial(_rows_with, block), nothing)
             content.add(rows, pause)
 
-    def _mended(
+    def _changed_rows(
         self, claim: SegmentClaim, content: SegmentContent, gone: set[int], pause: Pause
     ) -> Iterator[tuple[int, bytes]]:
-        """The rows of a segment that must change."""
+        """The rows of a segment that change: (bucket, terms). ``content``: the
+        messages with new texts. ``gone``: offsets of messages whose old terms
+        are removed."""
         added = content.buckets(pause)
         nothing: list[Row] = []
         for begin in range(0, CONVERSATIONS, _BUCKETS_AT_ONCE):
@@ -232,9 +239,9 @@ class WordIndex(Store.Rows):
                 terms: Terms = {}
                 if bucket in row_of:
                     terms = decode_terms(row_of[bucket])
-                mended = merged_terms(terms, gone, added.get(bucket, {}))
-                if mended != terms:
-                    yield bucket, content.packed(mended)
+                merged = merged_terms(terms, gone, added.get(bucket, {}))
+                if merged != terms:
+                    yield bucket, content.packed(merged)
                 pause()
 
     def _write(
@@ -243,8 +250,9 @@ class WordIndex(Store.Rows):
         put: Callable[[Sequence[tuple[int, bytes]], Statements], bool],
         finish: Callable[[Statements], None],
     ) -> bool:
-        """Write rows of a segment, in short transactions. False: another node
-        has the claim."""
+        """Write rows of a segment, (bucket, terms), in short transactions.
+        ``put`` writes some rows. ``finish`` runs in the last transaction.
+        Returns False if another node has the claim."""
         batch: list[tuple[int, bytes]] = []
         size = 0
         for row in rows:
@@ -279,9 +287,12 @@ class _Position(Struct, frozen=True):
 
 
 def _position(sql: Statements, log: int) -> _Position:
+    """Lock the position of an index until the transaction ends. A missing
+    position is created."""
     statement = (
-        f"SELECT segment, changes, floor, CASE WHEN leased > {sql.now} THEN 1 ELSE 0 END FROM word_position "
-        f"WHERE log = %s{sql.for_update}"
+        "SELECT segment, changes, floor, "
+        f"CASE WHEN leased > {sql.now} THEN 1 ELSE 0 END "
+        f"FROM word_position WHERE log = %s{sql.for_update}"
     )
     rows = sql.query(statement, (log,))
     if not rows:
@@ -298,8 +309,9 @@ def _position(sql: Statements, log: int) -> _Position:
 def _claim(
     sql: Statements, head: LogHead, position: _Position, segment: int
 ) -> SegmentClaim:
-    """Claim a segment. This ends another claim, even if its node is still
-    working."""
+    """Claim a segment, and read the changes of its messages. This ends another
+    claim, even if its node is still working: each claim has a greater
+    number."""
     number = position.number + 1
     lease = (
         f"UPDATE word_position SET changes = %s, leased = {sql.now} + %s WHERE log = %s"
@@ -317,7 +329,8 @@ def _claim(
 
 
 def _claim_next(sql: Statements, head: LogHead) -> SegmentClaim | None:
-    """Claim the next complete segment."""
+    """Claim the next complete segment. Returns None if it is not complete yet,
+    or another node works on the index."""
     position = _position(sql, head.number)
     end = _next_end(sql, head)
     if position.is_leased or end > head.last_id:
@@ -331,7 +344,8 @@ def _claim_next(sql: Statements, head: LogHead) -> SegmentClaim | None:
 
 def _claim_changes(sql: Statements, head: LogHead) -> SegmentClaim | None:
     """Claim the oldest segment that has expired in part, or has changed
-    messages."""
+    messages. Returns None if there is no such segment, or another node works on
+    the index."""
     log = head.number
     position = _position(sql, log)
     if position.is_leased:
@@ -340,7 +354,7 @@ def _claim_changes(sql: Statements, head: LogHead) -> SegmentClaim | None:
     first = head.floor + 1
     end = position.segment * SEGMENT
     has_expired = position.floor < head.floor and first < end
-    if has_expired and first % SEGMENT:  # in part
+    if has_expired and first % SEGMENT:  # the segment of `first` has, in part
         return _claim(sql, head, position, first // SEGMENT)
 
     _set_position(sql, log, "floor", head.floor)
@@ -356,6 +370,9 @@ def _claim_changes(sql: Statements, head: LogHead) -> SegmentClaim | None:
 def _set_position(
     sql: Statements, log: int, column: Literal["leased", "floor", "segment"], value: int
 ) -> None:
+    """Write a column of the position: ``leased``, the end of the lease in Unix
+    seconds (0: no lease); ``floor``, the id up to which expired messages are
+    removed; ``segment``, the next segment to fill."""
     sql.execute(f"UPDATE word_position SET {column} = %s WHERE log = %s", (value, log))
 
 
@@ -386,17 +403,19 @@ def _block(first: int, sql: Statements, head: LogHead) -> list[ContentRow]:
     """The entries of a block that users may find."""
     values = (head.number, max(first, head.floor + 1), first + _BLOCK)
     rows = sql.query(f"{_ENTRIES}m.id >= %s AND m.id < %s", values)
-    return _of_members(sql, head, rows)
+    return _in_conversations_with_members(sql, head, rows)
 
 
 def _rows_with(ids: Sequence[int], sql: Statements, head: LogHead) -> list[ContentRow]:
     """The entries among these that users may find."""
     ids_left = [id for id in ids if id > head.floor]
     rows = sql.query_in(f"{_ENTRIES}m.id IN {{}}", (head.number,), ids_left)
-    return _of_members(sql, head, rows)
+    return _in_conversations_with_members(sql, head, rows)
 
 
-def _of_members(sql: Statements, head: LogHead, rows: list[Row]) -> list[ContentRow]:
+def _in_conversations_with_members(
+    sql: Statements, head: LogHead, rows: list[Row]
+) -> list[ContentRow]:
     """The entries of conversations with members. Rooms have no members, so
     nobody searches them."""
     statement = f"SELECT c.id FROM conversation c WHERE c.log = %s AND c.kind <> {ROOM} AND c.id IN {{}}"
@@ -411,15 +430,20 @@ def _of_members(sql: Statements, head: LogHead, rows: list[Row]) -> list[Content
 
 
 def _rows_of(claim: SegmentClaim, begin: int, end: int, sql: Statements) -> list[Row]:
-    """Some rows of a segment: (bucket, terms)."""
-    statement = "SELECT bucket, terms FROM word WHERE log = %s AND segment = %s AND bucket >= %s AND bucket < %s"
+    """The rows of a segment for the buckets from ``begin`` to before ``end``:
+    (bucket, terms)."""
+    statement = (
+        "SELECT bucket, terms FROM word "
+        "WHERE log = %s AND segment = %s AND bucket >= %s AND bucket < %s"
+    )
     return sql.query(statement, (claim.log, claim.segment, begin, end))
 
 
 def _add(
     claim: SegmentClaim, rows: Sequence[tuple[int, bytes]], sql: Statements
 ) -> bool:
-    """Add rows of a segment. False: another node has the claim."""
+    """Add rows of a segment: (bucket, terms). Returns False, and adds nothing,
+    if another node has the claim."""
     statement = f"SELECT changes FROM word_position WHERE log = %s{sql.for_update}"
     number = sql.query(statement, (claim.log,))[0][0]
     if number != claim.number:
@@ -432,16 +456,20 @@ def _add(
 def _replace(
     claim: SegmentClaim, rows: Sequence[tuple[int, bytes]], sql: Statements
 ) -> bool:
-    """Replace rows of a segment; see :func:`_add`."""
+    """Replace rows of a segment: (bucket, terms); without terms, the row is
+    only deleted. Returns as :func:`_add` does."""
     statement = "DELETE FROM word WHERE log = %s AND segment = %s AND bucket = %s"
     old_rows = [(claim.log, claim.segment, bucket) for bucket, _ in rows]
     sql.execute_many(statement, old_rows)
     return _add(claim, rows, sql)
 
 
-def _finish_mending(
+def _finish_merge(
     sql: Statements, claim: SegmentClaim, content: SegmentContent, gone: Collection[int]
 ) -> None:
+    """Write the new list of long messages of a segment, and end the claim. It
+    has the former long messages that are not ``gone``, and the long messages of
+    ``content``."""
     row_of: dict[int, bytes] = dict(_rows_of(claim, CONVERSATIONS, LONG + 1, sql))
     former_long = long_in(row_of.get(LONG, b""))
     long = {
@@ -451,7 +479,8 @@ def _finish_mending(
     }
     for offset in content.long:
         conversation = content.conversation_of.get(offset)
-        # A message that was not read, but whose row has become too large.
+        # The text of the message was not read. The message has become long,
+        # because a row with its terms would be too large.
         if conversation is None:
             conversation = conversation_at(row_of[CONVERSATIONS], offset)
         long[offset] = conversation
@@ -473,12 +502,15 @@ def _finish(sql: Statements, claim: SegmentClaim, long: Mapping[int, int]) -> No
 
 
 def _has_changes(sql: Statements, head: LogHead) -> bool:
+    """Whether the index has something for :meth:`WordIndex.merge` to do."""
     statement = f"SELECT 1 FROM word_position p WHERE p.log = %s AND {_HAS_CHANGES}"
     return bool(sql.query(statement, (head.number, head.floor)))
 
 
 def _expire_some(sql: Statements, head: LogHead) -> bool:
-    """Delete some of the completely expired segments. False: none is left."""
+    """Delete some of the completely expired segments, and the changes of
+    expired messages. Returns False if no such segment is left, or another node
+    works on the index."""
     if _position(sql, head.number).is_leased:
         return False
     sql.execute(
@@ -498,12 +530,14 @@ def _delete_before(sql: Statements, log: int, end: int) -> int:
 
 
 def _erase_some(sql: Statements, head: LogHead) -> int:
-    """Delete some of the index. Searches do not use it, and no node fills it,
-    for some time."""
+    """Delete some of the index. Returns the number of deleted rows; 0: nothing
+    is left. The claim keeps other nodes from filling the index meanwhile, and
+    the position 0 keeps searches from using it."""
     _claim(sql, head, _position(sql, head.number), 0)
     _set_position(sql, head.number, "segment", 0)
     return _delete_before(sql, head.number, Limit.ID)
 
 
 def _end_lease(sql: Statements, head: LogHead) -> None:
+    """Let any node work on the index again."""
     _set_position(sql, head.number, "leased", 0)

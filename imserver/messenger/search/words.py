@@ -59,8 +59,9 @@ _QUOTES: Final = str.maketrans("“”„«»＂", '""""""')
 
 
 def units_of(text: str) -> list[str]:
-    """The units of the first :data:`SEARCHED` characters of a text, in
-    order."""
+    """The units of the first :data:`SEARCHED` characters of a text, in order:
+    words, and runs of characters without spaces. ``"Müller's 日本"`` has
+    ``muller``, ``s`` and ``日本``."""
     text = text[:SEARCHED]
     if text.isascii():
         return _ascii_units(text.lower())
@@ -71,11 +72,12 @@ def terms_of(text: str) -> set[str]:
     """The terms of a text. A long ASCII word is split into several terms. Of
     other long words only the beginning is a term."""
     if text.isascii():
-        # Half of the time of the way below.
+        # This takes half of the time of the way below.
         return set(_ascii_terms(text[:SEARCHED].lower()))
     terms: set[str] = set()
     for unit in units_of(text):
         if _is_run(unit):
+            # Each two characters that follow each other, and the last one.
             terms.update(map(add, unit, unit[1:]))
             terms.add(unit[-1])
         else:
@@ -96,6 +98,7 @@ def searched_text(type: str, body: bytes) -> str:
         return ""
 
     texts: list[str] = []
+    # (name of the field, value). JSON that is only a text counts as `text`.
     waiting: list[tuple[str, Any]] = []
     with suppress(ValueError, RecursionError):
         waiting.append(("text", msgspec.json.decode(body)))
@@ -129,22 +132,24 @@ class WordQuery:
     def __init__(self, text: str) -> None:
         phrases: list[list[str]] = []
         is_open = False
+        """Whether the last phrase may be unfinished: no quote ends it."""
         for match in _parts(text.translate(_QUOTES)):
-            quoted, end, plain = match.groups()
+            quoted, closing_quote, plain = match.groups()
             units = units_of(plain or quoted or "")
             if units:
                 phrases.append(units)
-                is_open = not end
+                is_open = not closing_quote
         self.units = list(dict.fromkeys(chain.from_iterable(phrases)))
         """The units, each once. The last one may be the beginning of a unit."""
 
         self._needles: list[str] = []
-        terms: dict[Term, None] = {}
+        """See :func:`_needle_of`, for each phrase."""
+        terms: dict[Term, None] = {}  # a dict, because it keeps the order
         for number, units in enumerate(phrases, 1):
             ends_open = is_open and number == len(phrases)
             self._needles.append(_needle_of(units, ends_open))
             for unit in units[:-1]:
-                terms.update(dict.fromkeys(_terms_of_unit(unit, False)))
+                terms.update(dict.fromkeys(_terms_of_unit(unit, is_open=False)))
             terms.update(dict.fromkeys(_terms_of_unit(units[-1], ends_open)))
         rarest_first = sorted(terms, key=lambda term: (term.is_prefix, -len(term.text)))
         self.terms = rarest_first[:MOST_TERMS]
@@ -170,6 +175,8 @@ def _needle_of(units: list[str], ends_open: bool) -> str:
 
 
 def _terms_of_unit(unit: str, is_open: bool) -> Iterator[Term]:
+    """The terms to look up for a unit of a search. ``is_open``: the unit may be
+    the beginning of a longer word."""
     if not _is_run(unit):
         yield Term(unit[:TERM_LENGTH], is_open and len(unit) < TERM_LENGTH)
     elif len(unit) == 1:
@@ -204,7 +211,8 @@ nothing to do."""
 
 
 def merged_terms(terms: Terms, gone: set[int], more: Terms) -> Terms:
-    """The terms without the messages ``gone``, and with the terms ``more``."""
+    """The terms without the messages with the offsets ``gone``, and with the
+    terms ``more``."""
     merged: Terms = {}
     for term, offsets in terms.items():
         if isinstance(offsets, int):
@@ -213,11 +221,11 @@ def merged_terms(terms: Terms, gone: set[int], more: Terms) -> Terms:
         elif gone.isdisjoint(offsets):
             merged[term] = offsets
         else:
-            rest = [offset for offset in offsets if offset not in gone]
-            if len(rest) > 1:
-                merged[term] = rest
-            elif rest:
-                merged[term] = rest[0]
+            remaining = [offset for offset in offsets if offset not in gone]
+            if len(remaining) > 1:
+                merged[term] = remaining
+            elif remaining:
+                merged[term] = remaining[0]
     for term, offsets in more.items():
         if term in merged:
             offsets = sorted({*listed(merged[term]), *listed(offsets)})
@@ -250,12 +258,14 @@ def buckets_of(term: Term) -> range:
 
 
 def long_in(row: bytes) -> list[tuple[int, int]]:
-    """The long messages of a segment: (offset, conversation)."""
+    """The long messages of a segment, (offset, conversation), from the row in
+    the bucket :data:`LONG`."""
     return list(LONG_MESSAGE.iter_unpack(row))
 
 
 def conversation_at(row: bytes, offset: int) -> int:
-    """The conversation of one of the messages of a segment."""
+    """The conversation of the message with this offset, from the row of its
+    segment in the bucket :data:`CONVERSATIONS`."""
     (count,) = struct.unpack_from("<H", row)
     numbers_at = _NUMBER_BYTES + _CONVERSATION_BYTES * count
     (number,) = struct.unpack_from("<H", row, numbers_at + _NUMBER_BYTES * offset)
@@ -270,9 +280,9 @@ def conversation_at(row: bytes, offset: int) -> int:
 class IndexPart(Struct, frozen=True):
     """Segments of the index that a search reads.
 
-    ``others``: (message, conversation) of messages whose texts decide, whatever
-    the index has. ``rows``: the rows in which some terms may be, as
-    :func:`rows_of` returns them.
+    ``others``: (message, conversation) of messages whose texts must be
+    compared, whatever the index has: changed and long messages. ``rows``: the
+    rows in which some terms may be, as :func:`rows_of` returns them.
     """
 
     segments: range
@@ -305,13 +315,13 @@ first."""
 def newest_part(
     sql: Statements, log: int, after: int, upto: int, most: int, terms: Sequence[Term]
 ) -> tuple[int, IndexPart | None]:
-    """The id before which all messages are in the index, and the newest
-    segments of the index with ids up to ``upto``, with the rows of these terms.
-    The number of segments is limited. After a restore the ids have a gap. None:
-    no segments after ``after``.
+    """Read the newest segments of the index with ids up to ``upto``, at most
+    ``most``, with the rows of these terms. Segments without messages are
+    skipped, because ids have a gap after a restore.
 
-    A changed message is either among ``others``, or in rows that are read
-    later.
+    Returns the id before which all messages are in the index, and the segments;
+    None: there are no segments after the id ``after``. A changed message is
+    either among ``others``, or in rows that are read later.
     """
     positions = sql.query(_INDEX_POSITION, (upto // SEGMENT, log))
     if not positions:
@@ -325,7 +335,9 @@ def newest_part(
     others = sql.query(
         _CHANGED_MESSAGES, (log, begin * SEGMENT, end * SEGMENT, SEGMENT + 1)
     )
-    if len(others) > SEGMENT:  # of the last one's segment there may be more
+    if len(others) > SEGMENT:
+        # The query has left out older messages. So the segment of the last
+        # message may be incomplete, and a later step reads it.
         begin = others[-1][0] // SEGMENT + 1
         others = [row for row in others if row[0] >= begin * SEGMENT]
     segments = range(begin, end)
@@ -358,8 +370,9 @@ def rows_of(
 
 
 def offsets_with(terms: bytes, term: Term) -> set[int]:
-    """The messages with a term in one of these rows. There may be a few wrong
-    ones; their texts decide."""
+    """The offsets of the messages with a term, from the row ``terms`` of its
+    bucket. A few may be wrong, so the texts of the messages must be
+    compared."""
     hits: set[int] = set()
     if term.is_prefix:
         if term.text.encode() not in terms:
@@ -369,8 +382,8 @@ def offsets_with(terms: bytes, term: Term) -> set[int]:
                 hits.update(listed(offsets))
         return hits
 
-    # Decoding the row would take six times as long. A longer term may end with
-    # the bytes of this one.
+    # Search in the bytes: decoding the row would take six times as long. The
+    # bytes may also be the end of a longer term, which makes wrong hits.
     key = encode_terms(term.text)
     at = terms.find(key)
     while at >= 0:
@@ -394,8 +407,8 @@ _TWO_BYTES_SIZE: Final = 3
 
 
 def _offsets_at(row: bytes, at: int) -> list[int]:
-    """Decode a number of MessagePack, or a list of numbers. At other bytes the
-    result may be wrong or short."""
+    """Decode a number of MessagePack, or a list of numbers, at an index of a
+    row. If other bytes are there, the result may be wrong or short."""
     offsets: list[int] = []
     with suppress(IndexError):
         count = 1
@@ -426,7 +439,8 @@ def _offsets_at(row: bytes, at: int) -> list[int]:
 def in_conversations(
     row: bytes, offsets: Iterable[int], conversations: Collection[int]
 ) -> set[int]:
-    """The messages of a segment that are in these conversations."""
+    """The offsets of messages that are in these conversations. ``row``: the row
+    of their segment in the bucket :data:`CONVERSATIONS`."""
     (count,) = struct.unpack_from("<H", row)
     of_segment = struct.unpack_from(f"<{count}q", row, _NUMBER_BYTES)
     wanted = {
