@@ -34,6 +34,7 @@ from imserver.messenger.log.contract import (
     AppendRequest,
     Draft,
     Entry,
+    PublicationPage,
     Rejected,
     Stored,
 )
@@ -104,17 +105,24 @@ class ChannelLog(StoredHistory):
         options: ChannelSettings,
         members: Collection[Connection],
     ) -> None:
+        """Deliver the entries of an app, if a channel with these subscribers
+        needs its log. May switch greenlets, and raise
+        :class:`ChannelRefused`."""
         is_stored = options.history or self._channels.options.stores_conversations(app)
-        # the log says who leaves
-        of_group = options.subscribe == "members" and group_in(channel) > 0
-        if not (is_stored or of_group):
+        # The log tells who leaves a group.
+        is_of_group = options.subscribe == "members" and group_in(channel) > 0
+        if not (is_stored or is_of_group):
             return
         if all(map(follows_log_itself, members)):
-            return  # they receive its entries with those of their users
+            # They receive the entries of the channel with the entries of their
+            # users.
+            return
         self.follow(app)
         self.channels.setdefault(app, set()).add(channel)
 
     def check_channel(self, local: LocalChannel, options: ChannelSettings) -> None:
+        """Call :meth:`follow_channel` for a channel that is not followed
+        yet."""
         app = local.app.name
         if local.name not in self.channels.get(app, ()):
             self.follow_channel(app, local.name, options, local.members)
@@ -157,7 +165,10 @@ class ChannelLog(StoredHistory):
     def deliver(self, app: str, entry: Entry) -> int:
         """Deliver an entry of the log, in its order, if it is a message to a
         channel. Members that follow the log themselves do not receive it here.
-        Returns the number of subscribers here. Never switches greenlets."""
+
+        Returns the number of subscribers on this node; 0: it was delivered to
+        nobody. Never switches greenlets.
+        """
         channels = self._channels
         local = self._hub.channel(app, entry.room)
         stores = channels.options.stores_conversations(app)
@@ -183,7 +194,7 @@ class ChannelLog(StoredHistory):
             sender = self._connections.find(app, except_id)
             publication = replace(publication, except_connection=sender)
 
-        receivers = None  # all
+        receivers = None  # all subscribers
         if stores:
             receivers = [one for one in local.members if not follows_log_itself(one)]
         channels.ordered.to_ready(local, publication, receivers)
@@ -218,21 +229,24 @@ class ChannelLog(StoredHistory):
 
     @property
     def epoch(self) -> str:
-        """The epoch of all positions in the log. It changes with the database
-        (``""``: no database)."""
+        """The epoch of all positions in the log: it changes with the database.
+        ``""``: there is no database yet."""
         return self._store.id[:_EPOCH_CHARACTERS]
 
     def append_each(
         self, app: str, publications: Sequence[Publication], key: str = ""
     ) -> list[Published]:
-        """Store publications, in this order. Switches greenlets.
+        """Store publications, in this order, and return the result of each.
+        Switches greenlets.
 
         A publication is ``REPEATED``, and keeps its position, if the same
         sender has stored it in its channel before. It is recognised by its
         ``key``, or, without a key, by its id. Raises :class:`ChannelRefused`:
-        ``limit`` (invalid), ``rate`` (the app has used up its quota of stored
-        messages) or ``unavailable``; then some may be stored.
+        ``limit`` (a publication is invalid), ``rate`` (the app has used up its
+        quota of stored messages) or ``unavailable``. After ``limit`` and
+        ``unavailable``, some may be stored.
         """
+        # None: the app has quota left.
         spent = self._metrics.stored.spent(app)
         if spent is not None:
             raise ChannelRefused("rate", str(spent))
@@ -257,6 +271,7 @@ class ChannelLog(StoredHistory):
         raise ChannelRefused("unavailable")
 
     def _published(self, result: Appended) -> Published:
+        """The result for the publisher."""
         outcome = Outcome.REPEATED if result.repeated else Outcome.SENT
         return Published(outcome, Position(self.epoch, result.entry.id))
 
@@ -268,11 +283,13 @@ class ChannelLog(StoredHistory):
         limit: int = 0,
         reverse: bool = False,
     ) -> HistoryPage:
-        """See :class:`imserver.gateway.cluster.history.LocalHistory`. Switches
-        greenlets. Raises :class:`ChannelRefused`.
+        """A page of the publications of a channel, after the position ``since``
+        (None: from the beginning); with ``reverse``, before it, the newest
+        first. See :class:`imserver.gateway.cluster.history.LocalHistory`.
+        Switches greenlets. Raises :class:`ChannelRefused`.
 
-        A page has at most :data:`MAX_RECOVERED` publications, and as many as
-        fit into a page of messages.
+        A page has at most ``limit`` publications (-1: as many as possible), at
+        most :data:`MAX_RECOVERED`, and as many as fit into a page of messages.
         """
         if limit < 0:
             limit = MAX_RECOVERED
@@ -291,16 +308,20 @@ class ChannelLog(StoredHistory):
 
         position = Position(self.epoch, page.last)
         events = [self.publication_of(entry).event for entry in page.entries]
-        # Whether the client has all publications with this page.
-        whole = (
-            since is not None
-            and since.epoch in ("", position.epoch)
-            and since.offset <= page.extent.head
-            and (since.offset >= page.extent.floor or since.offset >= page.last)
-            and not page.extent.is_lost(since.offset)
-            and not page.more
+        # Whether a client at `since` has all publications with this page.
+        is_complete = (
+            since is not None and not page.more and self._has_all_since(since, page)
         )
-        return HistoryPage(events, position, whole)
+        return HistoryPage(events, position, is_complete)
+
+    def _has_all_since(self, since: Position, page: PublicationPage) -> bool:
+        """Whether the log still has all publications after a position."""
+        extent = page.extent
+        is_of_this_log = since.epoch in ("", self.epoch) and since.offset <= extent.head
+        # Entries up to the floor have expired. That does not matter to a client
+        # that has the newest publication of the channel.
+        has_expired = since.offset < extent.floor and since.offset < page.last
+        return is_of_this_log and not has_expired and not extent.is_lost(since.offset)
 
     def publication_of(self, entry: Entry) -> Publication:
         """The publication that is stored in an entry of a channel. Never
@@ -356,7 +377,8 @@ def draft_of(publication: Publication, key: str = "") -> Draft:
     kind = event.type
     original_type = ""
     is_long = len(kind.encode("utf-8", "surrogatepass")) > Limit.TYPE_BYTES
-    # Data is no text, whatever type its publisher has given it.
+    # A type that is too long is stored in `meta`. Data is no text, whatever
+    # type its publisher has given it.
     if is_long or (event.data and kind == "text"):
         kind = "custom"
         original_type = event.type
@@ -386,7 +408,7 @@ def draft_of(publication: Publication, key: str = "") -> Draft:
     )
 
     # The same id in another channel is another publication.
-    digest = ""
+    digest = ""  # without an id, each publication is stored
     id = key or event.id
     if id:
         name = f"{publication.channel}\0{id}".encode("utf-8", "surrogatepass")
@@ -403,6 +425,7 @@ def draft_of(publication: Publication, key: str = "") -> Draft:
 
 
 def _bytes_of(value: Raw | UnsetType) -> bytes:
+    """The bytes of a JSON value; ``b""`` if it is not set."""
     if value is UNSET:
         return b""
     return bytes(value)

@@ -155,8 +155,8 @@ def arrange(
         changes["draft"] = _unsent(draft)
     if folders is not UNSET:
         changes["folders"] = tuple(folders)
-    wanted = {name: value for name, value in changes.items() if value is not UNSET}
-    change = Arrange(conversation, **wanted)
+    given = {name: value for name, value in changes.items() if value is not UNSET}
+    change = Arrange(conversation, **given)
     after = inbox.arrange(call.app, call.user, change, by_user=not call.is_back_end)
     return _shown(after)
 
@@ -183,7 +183,8 @@ def _shown_folders(folders: FolderList) -> FoldersShown:
 
 
 def _unsent(shape: DraftShape) -> UnsentText:
-    """A draft. Raises ApiProblem if it is too long."""
+    """The draft of a request, to be stored. Raises ApiProblem if it is too
+    long."""
     draft = UnsentText(shape.text, shape.reply_to, tuple(shape.mentions))
     if len(msgspec.json.encode(draft)) > MAX_DRAFT_BYTES:
         raise ApiProblem.invalid(f"`draft`: more than {MAX_DRAFT_BYTES} bytes")
@@ -191,6 +192,7 @@ def _unsent(shape: DraftShape) -> UnsentText:
 
 
 def _shown(arrangement: Arrangement) -> ArrangementShown:
+    """An arrangement for an answer of the API."""
     draft: DraftShape | UnsetType = UNSET
     if arrangement.draft:
         unsent = arrangement.draft

@@ -71,9 +71,10 @@ class Inbox(Struct, frozen=True):
         by_user: bool = True,
         besides: Connection | None = None,
     ) -> Arrangement:
-        """Change a user's arrangement of a conversation. The user's sessions on
-        all nodes but ``besides`` get a signal. ``by_user``: the change counts
-        for the user.
+        """Change a user's arrangement of a conversation, and return it. The
+        user's sessions on all nodes, except ``besides``, get a signal.
+        ``by_user``: the user makes the change, not a back end; only then it
+        counts against the user's limit.
 
         Switches greenlets; raises ArrangementRefused (the user was never in the
         conversation, or has too many pins or drafts), TooManyRequests and
@@ -103,11 +104,12 @@ class Inbox(Struct, frozen=True):
         by_user: bool = True,
         besides: Connection | None = None,
     ) -> FolderList:
-        """Replace the folders of a user by this ordered list. Ids of removed
-        folders stay in arrangements, without a meaning. The user's sessions on
-        all nodes but ``besides`` get a signal. ``by_user``: the change counts
-        for the user. Switches greenlets; raises TooManyRequests and
-        StorageUnavailable."""
+        """Replace the folders of a user by this ordered list, and return it.
+        Ids of removed folders stay in arrangements, without a meaning.
+
+        ``by_user``, ``besides``: as in :meth:`arrange`. Switches greenlets;
+        raises TooManyRequests and StorageUnavailable.
+        """
         if by_user:
             self.changes.require((app, user))
         after, has_changed = self.stored.set_folders(app, user, folders)
@@ -129,10 +131,13 @@ class Inbox(Struct, frozen=True):
         besides: Connection | None,
         conversation: int = 0,
     ) -> None:
+        """Send a signal with the new state to the user's sessions, except
+        ``besides``. ``kind``: of the signal. ``conversation`` 0: the change is
+        about no conversation."""
         signal = Signal(
             kind, user, "", conversation=conversation, data=msgspec.json.encode(after)
         )
-        self.send(ToFollowers(app, (user,), 0, signal), besides)
+        self.send(ToFollowers(app, (user,), group=0, signal=signal), besides)
 
     def _arrange(self, connection: Connection, command: Arrange) -> Reply:
         app, user = app_and_user(connection)

@@ -115,7 +115,7 @@ class ArrangementRows(Store.Rows):
         """Change one arrangement. Returns it, and whether it has changed.
         Raises ArrangementRefused."""
         key = (app, user)
-        # First, because it locks the user's rows.
+        # This comes first, because it locks the user's rows.
         version = _raise_version(sql, app, user)
         rows = sql.query(
             f"SELECT {_COLUMNS} FROM arrangement {_OF_USER} = %s",
@@ -128,11 +128,11 @@ class ArrangementRows(Store.Rows):
         if after == before:
             return before, False
 
-        pins = after.pinned and not before.pinned
-        if pins and _count(sql, key, "pinned > 0") >= limits.pins:
+        is_new_pin = after.pinned and not before.pinned
+        if is_new_pin and _count(sql, key, "pinned > 0") >= limits.pins:
             raise ArrangementRefused(problem=HTTP_TOO_MANY_PINS)
-        drafts = after.draft and not before.draft
-        if drafts and _count(sql, key, "draft <> %s", b"") >= limits.drafts:
+        is_new_draft = after.draft and not before.draft
+        if is_new_draft and _count(sql, key, "draft <> %s", b"") >= limits.drafts:
             raise ArrangementRefused(problem=HTTP_TOO_MANY_DRAFTS)
 
         after = replace(after, version=version)
@@ -159,8 +159,9 @@ class ArrangementRows(Store.Rows):
     def set_folders(
         self, sql: PooledStatements, app: str, user: str, folders: tuple[Folder, ...]
     ) -> tuple[FolderList, bool]:
-        """Store all folders of a user. Returns the list, and whether it has
+        """Replace all folders of a user. Returns the list, and whether it has
         changed."""
+        # The row of conversation 0 has the version and the folders of the user.
         version = _raise_version(sql, app, user)
         ((stored,),) = sql.query(
             f"SELECT folders FROM arrangement {_OF_USER} = 0", (app, user)
@@ -174,10 +175,11 @@ class ArrangementRows(Store.Rows):
         return after, True
 
     def since(self, app: str, user: str, version: int, limit: int) -> ArrangementPage:
-        """A page of the changes after a version, in the order of the
-        versions."""
+        """A page of the changes after a version, of at most ``limit``
+        conversations, in the order of the versions."""
         # The row of conversation 0 has the folders. It is read together with
-        # the others, so that no change happens in between.
+        # the others, so that no change happens in between. One row more than
+        # the page shows whether there are more.
         statement = (
             f"SELECT {_COLUMNS} FROM arrangement WHERE app = %s AND member = %s "
             "AND (conversation = 0 OR version > %s) "
@@ -188,6 +190,7 @@ class ArrangementRows(Store.Rows):
         if rows and rows[0][0] == 0:
             folders = _folder_list(rows.pop(0)[-1])
 
+        # The last two columns, the draft and the folders, have any length.
         sizes = [len(row[-2]) + len(row[-1] or b"") for row in rows[:limit]]
         count = count_fitting(sizes)
         arrangements = [_arrangement(row) for row in rows[:count]]
@@ -196,14 +199,15 @@ class ArrangementRows(Store.Rows):
             page.version = arrangements[-1].version
         if folders.version > version:
             page.folders = folders
+            # Otherwise the next page would leave out older changes.
             if not page.has_more:
                 page.version = max(page.version, folders.version)
         return page
 
 
 def _raise_version(sql: PooledStatements, app: str, user: str) -> int:
-    """Raise the version of a user's arrangements. Locks them until the
-    transaction ends."""
+    """Raise the version of a user's arrangements, and return it. Locks them
+    until the transaction ends. The version is in the row of conversation 0."""
     if sql.engine == "mysql":
         conflict = "DUPLICATE KEY UPDATE"
     else:
@@ -220,12 +224,16 @@ def _raise_version(sql: PooledStatements, app: str, user: str) -> int:
 def _count(
     sql: PooledStatements, key: tuple[str, str], condition: str, *values: bytes
 ) -> int:
+    """The number of arranged conversations of a user that meet a condition.
+    ``key``: (app, user). ``values``: for the placeholders of the condition."""
     statement = f"SELECT count(*) FROM arrangement {_OF_USER} > 0 AND {condition}"
     return int(sql.query(statement, (*key, *values))[0][0])
 
 
 def _changed(before: Arrangement, change: Arrange) -> Arrangement:
-    """An arrangement after a change. An archived conversation is not pinned."""
+    """An arrangement after a change. Fields that are None in ``change`` stay.
+    To pin a conversation brings it back from the archive, and to archive it
+    ends its pin."""
     after = before
     if change.pinned is not None:
         after = replace(after, pinned=change.pinned)
@@ -247,6 +255,8 @@ def _changed(before: Arrangement, change: Arrange) -> Arrangement:
 
 
 def _arrangement(row: Row) -> Arrangement:
+    """An arrangement from :data:`_COLUMNS`. Its draft and its folders are JSON;
+    empty or NULL: not set."""
     stored_draft = bytes(row[-2])
     stored_folders = row[-1]
     draft: UnsentText | UnsetType = UNSET
@@ -259,6 +269,7 @@ def _arrangement(row: Row) -> Arrangement:
 
 
 def _folder_list(stored: Any) -> FolderList:
+    """The list of folders from its JSON. NULL means an empty list."""
     if stored:
         return msgspec.json.decode(stored, type=FolderList)
     return FolderList()

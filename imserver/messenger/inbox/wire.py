@@ -107,6 +107,9 @@ class _Draft(Struct, forbid_unknown_fields=True):
 
 
 def _arrange(data: bytes) -> Arrange:
+    """Decode the command. Only the given keys change. Example:
+    ``{"conversation": 7, "pinned": 3, "folders": [1]}``. Raises
+    :class:`Refused` 1001 if no key is given, or a value is invalid."""
     fields = Fields.of(data)
     values = fields.values
     changes: dict[str, Any] = {
@@ -115,7 +118,7 @@ def _arrange(data: bytes) -> Arrange:
     if "draft" in values:
         changes["draft"] = _unsent(values["draft"])
     if "folders" in values:
-        changes["folders"] = _listed(values["folders"], FolderIds)
+        changes["folders"] = _tuple_of(values["folders"], FolderIds)
     conversation = fields.needed_id("conversation")
     if not changes:
         raise Refused(ReplyCode.BAD_PARAMETER)
@@ -123,7 +126,8 @@ def _arrange(data: bytes) -> Arrange:
 
 
 def _unsent(value: Any) -> UnsentText:
-    """A draft. Raises :class:`Refused` 1001."""
+    """A draft from its JSON. Raises :class:`Refused` 1001 if it is invalid or
+    too long."""
     try:
         given = msgspec.convert(value, _Draft)
     except (ValueError, RecursionError):
@@ -143,8 +147,8 @@ def _arrangements(data: bytes) -> AskArrangements:
     return AskArrangements(fields.id("version"), fields.limit())
 
 
-def _listed(value: Any, kind: Any) -> tuple[Any, ...]:
-    """A list. Raises :class:`Refused` 1001."""
+def _tuple_of(value: Any, kind: Any) -> tuple[Any, ...]:
+    """The items of a list of this type. Raises :class:`Refused` 1001."""
     try:
         return tuple(msgspec.convert(value, kind))
     except (ValueError, RecursionError):
@@ -152,8 +156,8 @@ def _listed(value: Any, kind: Any) -> tuple[Any, ...]:
 
 
 def _folders(data: bytes) -> SetFolders:
-    listed = _listed(Fields.of(data).values.get("folders"), FolderShapes)
-    folders = tuple(Folder(each.id, well_formed(each.name)) for each in listed)
+    shapes = _tuple_of(Fields.of(data).values.get("folders"), FolderShapes)
+    folders = tuple(Folder(each.id, well_formed(each.name)) for each in shapes)
     if has_twice(folders):
         raise Refused(ReplyCode.BAD_PARAMETER)
     return SetFolders(folders)

@@ -136,6 +136,8 @@ class LaterApi(Struct, frozen=True):
 
 
 def _show(row: ScheduledMessage) -> ScheduledShown:
+    """A scheduled message for its author: a text, or JSON as ``data``; other
+    content is not shown."""
     mentions = list(MessageMeta.of(row.meta).mentions)
     content = Message(0, 0, 0, row.member, type=row.type, body=row.body).view()
     text: str | UnsetType = UNSET
@@ -244,10 +246,10 @@ def remind(
     the user with themselves. It is from the server, so it is unread, and
     `meta.reminder` names the message.
     """
-    when = _when(at, seconds, False)
+    when = _when(at, seconds, awaits=False)
     if when is None:
         raise ApiProblem.invalid("Give one of `at` and `seconds`")
-    _readable(api, call, message)
+    _require_readable(api, call, message)
     # The draft checks the fields, and whether the user may write to themselves.
     request = SendRequest(to=call.user, text=" ", client_msg_id=client_msg_id)
     draft = api.messages.draft(call, request)
@@ -274,13 +276,13 @@ def change(api: LaterApi, call: Call, request: RescheduleRequest) -> ScheduledSh
     when = _when(request.at, request.seconds, request.awaits)
     if when is None and request.text is UNSET:
         raise ApiProblem.invalid("Give `text`, or one of `at`, `seconds` and `awaits`")
-    _pay(api, call)
-    # Repeat this if another request changes the message between the read and
-    # the write.
+    _count_change(api, call)
+    # Another request may change the message after it was read. Then it is read
+    # and changed again.
     while True:
         before = api.later.rows.get(call.app, call.user, request.id)
         if before is None:
-            raise _gone(api, call, request.id)
+            raise _problem_of_missing(api, call, request.id)
         if when is not None and when.awaits:
             _require_presence(api, call, before)
         after = before
@@ -301,7 +303,7 @@ def _with_text(
     mentions: list[str],
 ) -> ScheduledMessage:
     """The message with another text, which is checked like a new message.
-    Raises ApiProblem."""
+    Raises ApiProblem, also if the message has no text."""
     if row.type != "text" or row.reminds:
         raise ApiProblem.invalid("`text`: the message has none")
     request = SendRequest(
@@ -324,21 +326,23 @@ def cancel(api: LaterApi, call: Call, id: ScheduledId) -> CancelAnswer:
 
     Either it is never sent, or the answer says that it was sent before.
     """
-    _pay(api, call)
+    _count_change(api, call)
     if not api.later.cancel(call.app, call.user, id):
-        raise _gone(api, call, id)
+        raise _problem_of_missing(api, call, id)
     return CancelAnswer(True)
 
 
 def _add(
     api: LaterApi, call: Call, row: ScheduledMessage, when: When
 ) -> ScheduledShown:
+    """Schedule a message. If it awaits a receiver who is online, it is sent at
+    once. Raises ApiProblem, TooManyRequests and ServiceRefused."""
     if when.awaits:
         _require_presence(api, call, row)
-    _pay(api, call)
+    _count_change(api, call)
     row = api.later.add(row, when)
     if row.awaits and api.core.presence.is_online([call.app], row.to_user):
-        # Empty if the message was changed or deleted meanwhile.
+        # The result is empty if the message was changed or deleted meanwhile.
         for due_row in api.later.rows.come([row]):
             row = due_row
             api.later.changed(row)
@@ -356,7 +360,8 @@ def _require_presence(api: LaterApi, call: Call, row: ScheduledMessage) -> None:
         )
 
 
-def _readable(api: LaterApi, call: Call, message: int) -> None:
+def _require_readable(api: LaterApi, call: Call, message: int) -> None:
+    """Raise ApiProblem unless the user can read the message."""
     entries: Sequence[Any] = ()
     if api.core.store.has_database:
         log = api.core.store.part(MessageLog)
@@ -365,19 +370,24 @@ def _readable(api: LaterApi, call: Call, message: int) -> None:
         raise ApiProblem(Problems.UNKNOWN_MESSAGE)
 
 
-def _pay(api: LaterApi, call: Call) -> None:
+def _count_change(api: LaterApi, call: Call) -> None:
+    """Count a change against the user's limit. Back ends have no limit. Raises
+    TooManyRequests."""
     if not call.is_back_end:
         api.later.changes.require((call.app, call.user))
 
 
-def _gone(api: LaterApi, call: Call, id: str) -> ApiProblem:
+def _problem_of_missing(api: LaterApi, call: Call, id: str) -> ApiProblem:
+    """The problem if a user has no scheduled message with this id: it was sent
+    already, or is unknown."""
     if api.later.was_sent(call.app, call.user, id):
         return ApiProblem(HTTP_ALREADY_SENT)
     return ApiProblem(HTTP_UNKNOWN_SCHEDULED)
 
 
 def _when(at: int | UnsetType, seconds: int | UnsetType, awaits: bool) -> When | None:
-    """The time that a request names; None: no time. Raises ApiProblem."""
+    """The time that a request names; None: the request names no time. Raises
+    ApiProblem if it names several."""
     count = [at is not UNSET, seconds is not UNSET, awaits].count(True)
     if count > 1:
         raise ApiProblem.invalid("Give one of `at`, `seconds` and `awaits`")

@@ -18,7 +18,7 @@ from imserver.plugin.messages import Draft, Entry
 from imserver.plugin.storage import PooledStatements, RowsOf, Statements, Store, text_of
 
 AT_ONCE: Final = 100
-"""How many messages a node sends together."""
+"""The most messages that one query reads, and that a node sends together."""
 _MOST_AWAITED: Final = 1000
 """The most users whose presence is checked at a time."""
 _LEASE_MS: Final = 15_000
@@ -28,28 +28,34 @@ _SECOND_MS: Final = 1000
 _KEY: Final = "app = %s AND member = %s AND id = %s"
 WAITS = 0
 REFUSED = 1
+"""The values of :attr:`ScheduledMessage.state`. A refused message stays in the
+list of its author."""
 
 
 class ScheduledMessage(Struct, frozen=True, kw_only=True):
-    """A scheduled message that waits, or was refused for a ``reason``. ``id``:
-    its ``client_msg_id`` in the log.
-
-    ``due``: when it is sent; if it ``awaits`` the receiver, at the latest.
-    ``reminds``: the message about which it reminds its author. The other fields
-    are as in a draft.
-    """
+    """A scheduled message that waits, or was refused for a ``reason``. The
+    fields from ``type`` on are as in a draft, and so are ``to_user`` and
+    ``conversation``."""
 
     app: str
     member: str
+    """The author."""
     id: str
+    """Its ``client_msg_id`` in the log."""
     version: int = 0
+    """The number of its changes. A change counts only if nobody else has
+    changed the row since it was read."""
     state: int = WAITS
     due: int = 0
+    """When it is sent. If it ``awaits`` the receiver, the time at which it is
+    sent at the latest."""
     created: int = 0
     awaits: bool = False
+    """Whether it is sent when ``to_user`` comes online."""
     to_user: str = ""
     conversation: int = 0
     reminds: int = 0
+    """The message about which it reminds its author; 0: it is no reminder."""
     type: str = "text"
     body: bytes = b""
     meta: bytes = b""
@@ -57,6 +63,7 @@ class ScheduledMessage(Struct, frozen=True, kw_only=True):
     thread: int = 0
     also: bool = False
     reason: str = ""
+    """Why it was refused, or has to wait longer; ``""``: neither."""
 
     @property
     def key(self) -> tuple[str, str, str]:
@@ -106,6 +113,7 @@ class SourceRow(Struct, frozen=True):
     row: ScheduledMessage
 
     def holds(self, sql: Statements) -> bool:
+        """Lock the row, and return whether it exists and is unchanged."""
         statement = (
             f"SELECT 1 FROM scheduled_message WHERE {_KEY} "
             f"AND version = %s{sql.for_update}"
@@ -113,6 +121,7 @@ class SourceRow(Struct, frozen=True):
         return bool(sql.query(statement, (*self.row.key, self.row.version)))
 
     def stored(self, sql: Statements, _entry: Entry) -> None:
+        """Delete the row: the message is in the log now."""
         sql.execute_many(f"DELETE FROM scheduled_message WHERE {_KEY}", [self.row.key])
 
 
@@ -125,8 +134,9 @@ class ScheduledRows(Store.Rows):
     def add(
         self, sql: PooledStatements, message: ScheduledMessage, when: When
     ) -> ScheduledMessage:
-        """Schedule a message, unless there is one with its id. Returns the
-        scheduled message. Raises ServiceRefused."""
+        """Schedule a message, unless there is one with its id. Returns the row
+        with this id. Raises ServiceRefused if the user has too many scheduled
+        messages."""
         now = sql.clock_ms()
         row = _row(sql, *message.key)
         if row is not None:
@@ -135,9 +145,9 @@ class ScheduledRows(Store.Rows):
         if sql.query(count, (message.app, message.member))[0][0] >= MOST_WAITING:
             raise ServiceRefused(problem=HTTP_TOO_MANY_SCHEDULED)
         due = when.due(now)
-        names = f"{_ROWS.columns}, look"
+        columns = f"{_ROWS.columns}, look"
         row = replace(message, due=due, awaits=when.awaits, created=now, version=1)
-        sql.insert_new("scheduled_message", names, [(*_ROWS.values(row), due)])
+        sql.insert_new("scheduled_message", columns, [(*_ROWS.values(row), due)])
         return row
 
     @Store.writing
@@ -148,8 +158,9 @@ class ScheduledRows(Store.Rows):
         after: ScheduledMessage,
         when: When | None,
     ) -> ScheduledMessage | None:
-        """Change a message. It waits again. None: it was changed or deleted
-        since it was read."""
+        """Change a message, which then waits again, and return it. ``when``
+        None: its time does not change. Returns None, and changes nothing, if
+        the message was changed or deleted since it was read as ``before``."""
         due = before.due
         awaits = before.awaits
         if when is not None:
@@ -173,8 +184,8 @@ class ScheduledRows(Store.Rows):
 
     @Store.writing_or(False)
     def cancel(self, sql: PooledStatements, app: str, user: str, id: str) -> bool:
-        """Delete a message. False: no such message, so it was sent before, or
-        never scheduled."""
+        """Delete a message. Returns False if there is no such message: it was
+        sent before, or never scheduled."""
         statement = f"DELETE FROM scheduled_message WHERE {_KEY}"
         return bool(sql.execute(statement, (app, user, id)))
 
@@ -182,7 +193,7 @@ class ScheduledRows(Store.Rows):
     def get(
         self, sql: PooledStatements, app: str, user: str, id: str
     ) -> ScheduledMessage | None:
-        """One message."""
+        """One message; None: there is no such message."""
         return _row(sql, app, user, id)
 
     @Store.reading_or(((), 0))
@@ -202,18 +213,21 @@ class ScheduledRows(Store.Rows):
     def due(
         self, sql: PooledStatements
     ) -> tuple[Sequence[tuple[ScheduledMessage, int]], float | None]:
-        """Some messages that are due, each with the time at which it was due.
-        Returns also the seconds until the next one is due; None: no message
-        waits. While no message is due, no contents are read."""
+        """Some messages that are due, each with the column ``look`` of its row:
+        the time from which nodes look at it.
+
+        Returns also the seconds until the next message is due; None: no message
+        waits. While no message is due, no contents are read.
+        """
         statement = (
             f"SELECT min(look), {sql.clock} * 1000 FROM scheduled_message "
             "WHERE state = %s"
         )
-        ((first, now),) = sql.query(statement, (WAITS,))
-        if first is None:
+        ((first_look, now),) = sql.query(statement, (WAITS,))
+        if first_look is None:
             return [], None
-        if first > now:
-            return [], (float(first) - float(now)) / _SECOND_MS
+        if first_look > now:
+            return [], (float(first_look) - float(now)) / _SECOND_MS
         statement = (
             f"SELECT {_ROWS.columns}, look FROM scheduled_message WHERE state = %s "
             "AND look <= %s "
@@ -227,8 +241,9 @@ class ScheduledRows(Store.Rows):
     def lease(
         self, sql: PooledStatements, due: Sequence[tuple[ScheduledMessage, int]]
     ) -> list[ScheduledMessage]:
-        """Reserve messages for this node. Returns the messages that no other
-        node has reserved meanwhile."""
+        """Reserve messages for this node until the lease ends. Returns the ones
+        that no other node has reserved meanwhile. ``due``: as :meth:`due`
+        returns it."""
         statement = (
             f"UPDATE scheduled_message SET look = %s WHERE {_KEY} AND version = %s "
             "AND look = %s"
@@ -244,15 +259,18 @@ class ScheduledRows(Store.Rows):
     def refuse(
         self, sql: PooledStatements, row: ScheduledMessage, reason: str, again: int = 0
     ) -> ScheduledMessage | None:
-        """Note that a message is not sent for this reason, or not before
-        ``again`` milliseconds. None: it was changed or deleted since."""
+        """Store that a message is not sent for this reason, and return it.
+        ``again``: try it again after this number of milliseconds; 0: never.
+        Returns None if the message was changed or deleted since it was
+        read."""
         state = REFUSED
         if again:
             state = WAITS
         after = replace(row, version=row.version + 1, state=state, reason=reason)
+        next_look = sql.clock_ms() + again
         sets = "version = %s, state = %s, reason = %s, look = %s"
         statement = f"UPDATE scheduled_message SET {sets} WHERE {_KEY} AND version = %s"
-        values = (after.version, state, reason, sql.clock_ms() + again)
+        values = (after.version, state, reason, next_look)
         if sql.execute(statement, (*values, *row.key, row.version)):
             return after
         return None
@@ -261,8 +279,9 @@ class ScheduledRows(Store.Rows):
     def awaited(
         self, sql: PooledStatements, after: tuple[str, str]
     ) -> Sequence[tuple[str, str]]:
-        """A page of the users whom messages await, with their apps, in order,
-        after one of them."""
+        """A page of the users whom messages await: (app, user), in order.
+        ``after``: the last one of the page before; ``("", "")``: the first
+        page."""
         app, user = after
         statement = (
             "SELECT DISTINCT app, to_user FROM scheduled_message WHERE state = %s "
@@ -280,23 +299,24 @@ class ScheduledRows(Store.Rows):
         user: str,
         after: tuple[str, str] = ("", ""),
     ) -> Sequence[ScheduledMessage]:
-        """Some messages that await a user, ordered by author and id, after one
-        of them."""
-        where = "WHERE awaits = 1 AND app = %s AND to_user = %s AND state = %s"
-        rest = (
-            "AND (member > %s OR (member = %s AND id > %s)) ORDER BY member, id "
-            "LIMIT %s"
+        """A page of the messages that await a user, ordered by author and id.
+        ``after``: author and id of the last one of the page before."""
+        author, id = after
+        clauses = (
+            "WHERE awaits = 1 AND app = %s AND to_user = %s AND state = %s "
+            "AND (member > %s OR (member = %s AND id > %s)) "
+            "ORDER BY member, id LIMIT %s"
         )
         return _ROWS.find(
-            sql.query, f"{where} {rest}", app, user, WAITS, after[0], *after, AT_ONCE
+            sql.query, clauses, app, user, WAITS, author, author, id, AT_ONCE
         )
 
     @Store.writing
     def come(
         self, sql: PooledStatements, rows: Sequence[ScheduledMessage]
     ) -> list[ScheduledMessage]:
-        """Make messages that await somebody due now. Returns them, without
-        messages that were changed or deleted since."""
+        """Make messages due now whose receiver has come online. Returns them,
+        without messages that were changed or deleted since they were read."""
         now = sql.clock_ms()
         sets = "version = version + 1, awaits = 0, due = %s, look = %s"
         statement = f"UPDATE scheduled_message SET {sets} WHERE {_KEY} AND version = %s"

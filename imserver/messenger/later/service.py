@@ -43,7 +43,7 @@ from imserver.plugin.wire import Signal
 log = logging.getLogger(__name__)
 
 LOOK_SECONDS: Final = 10.0
-"""How often a node looks for messages that others have scheduled."""
+"""How often a node looks for messages that other nodes have scheduled."""
 AGAIN_MS: Final = 600_000
 """The pause before the next try of a message if its app has no quota left. The
 quota may be raised meanwhile."""
@@ -57,6 +57,7 @@ _RESULT_SECONDS: Final = 60.0
 _REMINDER_ID_BYTES: Final = 16
 BANNED = "banned"
 QUOTA = "quota"
+"""Reasons why a message is not sent, besides the reasons of the log."""
 
 
 class ScheduledMessages:
@@ -96,14 +97,14 @@ class ScheduledMessages:
         return row
 
     def cancel(self, app: str, user: str, id: str) -> bool:
-        """Cancel a message. False: it was sent before, or never scheduled.
-        Switches greenlets. Raises StorageUnavailable."""
+        """Cancel a message. Returns False if it was sent before, or never
+        scheduled. Switches greenlets. Raises StorageUnavailable."""
         if not self.rows.cancel(app, user, id):
             return False
         self.counts["cancel"] += 1
         self._signal(app, user, {"id": id, "gone": True})
-        # A late repeated request may have scheduled a message again that was
-        # sent before.
+        # A request that was repeated late may have scheduled the message again
+        # after it was sent.
         return not self.was_sent(app, user, id)
 
     def was_sent(self, app: str, user: str, id: str) -> bool:
@@ -121,8 +122,9 @@ class ScheduledMessages:
         self._signal(row.app, row.member, {"id": row.id, "version": row.version})
 
     def _signal(self, app: str, user: str, data: dict[str, Any]) -> None:
+        """Notify the devices of an author of a change of a message."""
         signal = Signal("scheduled", user, "", data=msgspec.json.encode(data))
-        self._signals.send(ToFollowers(app, (user,), 0, signal))
+        self._signals.send(ToFollowers(app, (user,), group=0, signal=signal))
 
     # --- the node -------------------------------------------------------------
 
@@ -130,14 +132,14 @@ class ScheduledMessages:
         """Greenlet: send due messages, until it is killed."""
         while True:
             self._news.clear()
-            left = LOOK_SECONDS
+            pause = LOOK_SECONDS
             try:
-                left = self.look()
+                pause = self.look()
             except StorageUnavailable as error:
                 log.debug("scheduled messages could not be sent: %s", error)
             except Exception:
                 log.exception("scheduled messages could not be sent")
-            self._news.wait(left)
+            self._news.wait(pause)
 
     def look(self) -> float:
         """Send some of the due messages. Returns the seconds until the next
@@ -148,10 +150,11 @@ class ScheduledMessages:
         # messages are due.
         while self._results:
             row, result = self._results.popleft()
-            self._settle(row, result)
+            self._process_result(row, result)
         is_awaiting = self._look_for_awaited()
-        due, left = self.rows.due()
+        due, seconds_to_next = self.rows.due()
 
+        # Messages whose results take too long are given up.
         self._sending = {
             row: until for row, until in self._sending.items() if until > monotonic()
         }
@@ -159,30 +162,33 @@ class ScheduledMessages:
             return LOOK_SECONDS
         if due:
             for row in self.rows.lease(due):
+                # The lease may have ended before the result has come.
                 if row not in self._sending:
                     self._send(row)
 
-        most = LOOK_SECONDS
+        longest_pause = LOOK_SECONDS
         if is_awaiting:
-            most = _PRESENCE_SECONDS
-        if left is None:
-            return most
-        return min(left, most)
+            longest_pause = _PRESENCE_SECONDS
+        if seconds_to_next is None:
+            return longest_pause
+        return min(seconds_to_next, longest_pause)
 
     def _look_for_awaited(self) -> bool:
-        """Make messages due whose receivers are online here. Returns whether
-        any messages await somebody."""
+        """Make messages due whose receivers are connected to this node. Each
+        call checks the next page of receivers. Returns whether any messages
+        await somebody."""
         app_before, _ = self._awaited
         users = self.rows.awaited(self._awaited)
         if users:
             self._awaited = users[-1]
         else:
-            # After the last page the next look starts at the beginning.
+            # After the last page, the next call starts at the beginning.
             self._awaited = ("", "")
         apps = self.core.hub.apps
         for app, user in users:
             if app in apps and apps[app].sessions_of(user):
                 self.receiver_came(app, user)
+        # After the last page there were users on the pages before.
         return bool(users or app_before)
 
     def receiver_came(self, app: str, user: str) -> None:
@@ -201,9 +207,10 @@ class ScheduledMessages:
             rows = self.rows.awaiting(app, user, (last.member, last.id))
 
     def _send(self, row: ScheduledMessage) -> None:
-        """Send a message. The next look processes the result."""
+        """Send a message. The next look processes the result. A message that
+        cannot be sent is refused at once."""
         if self.core.sessions.is_banned(row.app, row.member):
-            self._settle(row, Rejected(BANNED))
+            self._process_result(row, Rejected(BANNED))
             return
         draft: Draft | None
         if row.reminds:
@@ -211,7 +218,7 @@ class ScheduledMessages:
         else:
             draft = _draft(row)
         if draft is None:
-            self._settle(row, Rejected(RejectReason.UNKNOWN_MESSAGE))
+            self._process_result(row, Rejected(RejectReason.UNKNOWN_MESSAGE))
             return
 
         # In demo mode, a user without an account may write to anybody.
@@ -220,7 +227,7 @@ class ScheduledMessages:
         )
         to_account = self.core.logins.wants_account(row.app, by_account)
 
-        def done(result: Any) -> None:
+        def note_result(result: Any) -> None:
             self._sending.pop(row, None)
             self._results.append((row, result))
             self._news.set()
@@ -228,14 +235,16 @@ class ScheduledMessages:
         self._sending[row] = monotonic() + _RESULT_SECONDS
         source = SourceRow(row)
         if row.reminds:
-            self._messaging.send(row.app, draft, done, source=source)
+            self._messaging.send(row.app, draft, note_result, source=source)
         else:
-            self._messaging.send_of_user(row.app, draft, done, None, to_account, source)
+            self._messaging.send_of_user(
+                row.app, draft, note_result, None, to_account, source
+            )
 
     def _reminder(self, row: ScheduledMessage) -> Draft | None:
-        """The draft of a reminder: a copy of the message, in the conversation
-        of its author with themselves. None: the author cannot read the message
-        any more."""
+        """The draft of a reminder: a copy of the message, from the server, in
+        the conversation of the author with themselves. Returns None if the
+        author cannot read the message any more."""
         entries = self._log.entries.readable(row.app, row.member, [row.reminds])
         if not entries or entries[0].kind != "message":
             return None
@@ -252,8 +261,11 @@ class ScheduledMessages:
             meta=MessageMeta(reminder=about).to_bytes(),
         )
 
-    def _settle(self, row: ScheduledMessage, result: Any) -> None:
+    def _process_result(self, row: ScheduledMessage, result: Any) -> None:
+        """Process the result of a message: store why it is refused, or when it
+        is tried again, and notify the devices of its author."""
         if isinstance(result, Appended):
+            # The log has deleted the row.
             self.counts["send"] += 1
             self._signal(row.app, row.member, {"id": row.id, "gone": True})
         elif isinstance(result, Rejected) and result.reason != RejectReason.WITHDRAWN:
@@ -262,13 +274,16 @@ class ScheduledMessages:
                 self.counts["refuse"] += 1
                 self.changed(after)
         elif isinstance(result, StorageUnavailable) and result.until:
+            # The app has used up its quota of stored messages.
             after = self.rows.refuse(row, QUOTA, AGAIN_MS)
             if after is not None:
                 self.changed(after)
-        # Otherwise the message waits until the lease ends.
+        # Otherwise nodes try the message again when the lease ends. A message
+        # that was WITHDRAWN was changed or deleted meanwhile.
 
 
 def _draft(row: ScheduledMessage) -> Draft:
+    """The draft of a scheduled message, as its author would send it now."""
     time_ms = int(time() * 1000)
     return Draft(
         sender=row.member, client_msg_id=row.id, time_ms=time_ms, **content_of(row)
