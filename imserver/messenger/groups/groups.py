@@ -533,7 +533,7 @@ class Groups(Service, dict=True):
         now = time()
         members = []
         for row in rows:
-            member = GroupMemberShown(row.user, row.role, 0)  # type: ignore[arg-type]
+            member = GroupMemberShown(row.user, row.role, muted_until=0)  # type: ignore[arg-type]
             if row.muted_until > now:
                 member.muted_until = row.muted_until
             members.append(member)
@@ -831,10 +831,10 @@ class Groups(Service, dict=True):
                 "removed_member", "app, conversation, member, created", rows
             )
 
-        left = log.groups.leave(
+        change = log.groups.leave(
             app, group, users, by, heir=True, right=right, record_more=record_removals
         )
-        return _unless_rejected(left).users
+        return _unless_rejected(change).users
 
     def _is_led_by(self, app: str, group: int, user: str) -> bool:
         """Whether a user is the owner or an admin. A back end (``""``) counts
@@ -855,7 +855,7 @@ class Groups(Service, dict=True):
         # Each transaction removes a part of the members.
         while True:
             gone = _unless_rejected(
-                log.groups.leave(app, group, None, by, right=right)
+                log.groups.leave(app, group, users=None, by=by, right=right)
             ).users
             count += len(gone)
             # The owner leaves last. A further call in the name of the owner
@@ -948,8 +948,8 @@ class Groups(Service, dict=True):
 
 
 def _payer(app: str, by: str) -> tuple[str, str] | None:
-    """The user whose time of search is limited; None: a back end, which has no
-    limit."""
+    """The key of the user whose time of search is limited. Returns None for a
+    back end, which has no limit."""
     if by:
         return (app, by)
     return None

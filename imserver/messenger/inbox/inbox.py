@@ -135,7 +135,11 @@ class Inbox(Struct, frozen=True):
         ``besides``. ``kind``: of the signal. ``conversation`` 0: the change is
         about no conversation."""
         signal = Signal(
-            kind, user, "", conversation=conversation, data=msgspec.json.encode(after)
+            kind,
+            sender=user,
+            text="",
+            conversation=conversation,
+            data=msgspec.json.encode(after),
         )
         self.send(ToFollowers(app, (user,), group=0, signal=signal), besides)
 

@@ -121,7 +121,9 @@ class ArrangementRows(Store.Rows):
             f"SELECT {_COLUMNS} FROM arrangement {_OF_USER} = %s",
             (*key, change.conversation),
         )
-        before = Arrangement(change.conversation, 0, 0, 0, 0)
+        before = Arrangement(
+            change.conversation, version=0, pinned=0, archived=0, marked=0
+        )
         if rows:
             before = _arrangement(rows[0])
         after = _changed(before, change)

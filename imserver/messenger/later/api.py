@@ -139,7 +139,15 @@ def _show(row: ScheduledMessage) -> ScheduledShown:
     """A scheduled message for its author: a text, or JSON as ``data``; other
     content is not shown."""
     mentions = list(MessageMeta.of(row.meta).mentions)
-    content = Message(0, 0, 0, row.member, type=row.type, body=row.body).view()
+    # As the messages of the log are shown. The ids do not matter.
+    content = Message(
+        id=0,
+        conversation=0,
+        seq=0,
+        sender=row.member,
+        type=row.type,
+        body=row.body,
+    ).view()
     text: str | UnsetType = UNSET
     if content.text is not None:
         text = content.text
@@ -329,7 +337,7 @@ def cancel(api: LaterApi, call: Call, id: ScheduledId) -> CancelAnswer:
     _count_change(api, call)
     if not api.later.cancel(call.app, call.user, id):
         raise _problem_of_missing(api, call, id)
-    return CancelAnswer(True)
+    return CancelAnswer(cancelled=True)
 
 
 def _add(
@@ -386,8 +394,8 @@ def _problem_of_missing(api: LaterApi, call: Call, id: str) -> ApiProblem:
 
 
 def _when(at: int | UnsetType, seconds: int | UnsetType, awaits: bool) -> When | None:
-    """The time that a request names; None: the request names no time. Raises
-    ApiProblem if it names several."""
+    """The time at which a request wants a message to be sent. Returns None if
+    the request names no time. Raises ApiProblem if it names several."""
     count = [at is not UNSET, seconds is not UNSET, awaits].count(True)
     if count > 1:
         raise ApiProblem.invalid("Give one of `at`, `seconds` and `awaits`")

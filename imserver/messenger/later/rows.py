@@ -158,8 +158,8 @@ class ScheduledRows(Store.Rows):
         after: ScheduledMessage,
         when: When | None,
     ) -> ScheduledMessage | None:
-        """Change a message, which then waits again, and return it. ``when``
-        None: its time does not change. Returns None, and changes nothing, if
+        """Change a message, which then waits again, and return it. If ``when``
+        is None, its time does not change. Returns None, and changes nothing, if
         the message was changed or deleted since it was read as ``before``."""
         due = before.due
         awaits = before.awaits
@@ -193,7 +193,7 @@ class ScheduledRows(Store.Rows):
     def get(
         self, sql: PooledStatements, app: str, user: str, id: str
     ) -> ScheduledMessage | None:
-        """One message; None: there is no such message."""
+        """One message. Returns None if there is no such message."""
         return _row(sql, app, user, id)
 
     @Store.reading_or(((), 0))
@@ -216,8 +216,8 @@ class ScheduledRows(Store.Rows):
         """Some messages that are due, each with the column ``look`` of its row:
         the time from which nodes look at it.
 
-        Returns also the seconds until the next message is due; None: no message
-        waits. While no message is due, no contents are read.
+        Returns also the seconds until the next message is due, or None if no
+        message waits. While no message is due, no contents are read.
         """
         statement = (
             f"SELECT min(look), {sql.clock} * 1000 FROM scheduled_message "

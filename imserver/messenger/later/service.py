@@ -113,7 +113,9 @@ class ScheduledMessages:
         entries = self._log.entries
         if entries.sent(app, user, id) is not None:
             return True
-        return entries.sent(app, "", _reminder_id(user, id)) is not None
+        # The server is the sender of reminders.
+        reminder_id = _reminder_id(user, id)
+        return entries.sent(app, sender="", client_msg_id=reminder_id) is not None
 
     def changed(self, row: ScheduledMessage) -> None:
         """Plan the next look for a row that was written here, and notify the
@@ -123,7 +125,9 @@ class ScheduledMessages:
 
     def _signal(self, app: str, user: str, data: dict[str, Any]) -> None:
         """Notify the devices of an author of a change of a message."""
-        signal = Signal("scheduled", user, "", data=msgspec.json.encode(data))
+        signal = Signal(
+            "scheduled", sender=user, text="", data=msgspec.json.encode(data)
+        )
         self._signals.send(ToFollowers(app, (user,), group=0, signal=signal))
 
     # --- the node -------------------------------------------------------------
@@ -238,7 +242,7 @@ class ScheduledMessages:
             self._messaging.send(row.app, draft, note_result, source=source)
         else:
             self._messaging.send_of_user(
-                row.app, draft, note_result, None, to_account, source
+                row.app, draft, note_result, to_account=to_account, source=source
             )
 
     def _reminder(self, row: ScheduledMessage) -> Draft | None:

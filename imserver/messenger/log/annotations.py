@@ -238,7 +238,7 @@ def change_reaction(
     if not remove and emoji not in totals and len(totals) >= MOST_EMOJI:
         return Rejected(RejectReason.FULL, f"at most {MOST_EMOJI} different emoji")
 
-    before = totals.get(emoji, ReactionTotal(emoji, 0, ()))
+    before = totals.get(emoji, ReactionTotal(emoji, count=0, users=()))
     if remove:
         type = "remove"
         count = before.count - 1
@@ -336,7 +336,7 @@ def change_pin(
 def withdraw(transaction: AppTransaction, user: str, message: int, emoji: str) -> None:
     """Remove an existing reaction, even if the user may not read the message
     any more."""
-    target = find_message(transaction, "", message)
+    target = find_message(transaction, user="", message=message)
     if isinstance(target, Rejected):
         # The message was recalled or has expired, so it has no totals.
         transaction.sql.execute(

@@ -162,12 +162,12 @@ class AskLog(WritingPart):
             # found.
             return question.expiry or question.unchanged()
 
-        return self._change(app, "", message, work)
+        return self._change(app, user="", message=message, work=work)
 
     def tally(self, app: str, message: int) -> AskChange | Rejected:
         """Count the votes of a poll anew. Nothing changes if the totals are the
         same."""
-        return self._change(app, "", message, _Question.tally)
+        return self._change(app, user="", message=message, work=_Question.tally)
 
     def escalate(
         self, app: str, user: str, message: int, users: Sequence[str]
@@ -237,8 +237,9 @@ class AskLog(WritingPart):
     def get(
         self, sql: Statements, head: LogHead, user: str, message: int
     ) -> Entry | None:
-        """A question that the user may read (``""``: of anybody); None: there
-        is no such question. A recalled message is no question."""
+        """The question in a message, if the user may read it. An empty
+        ``user`` may read everything. Returns None if there is no such question.
+        A recalled message is no question."""
         ids: list[int] = []
         if user:
             ids = list(readable_sizes(sql, head, user, [message]))
@@ -292,7 +293,8 @@ class AskLog(WritingPart):
     ) -> tuple[list[tuple[str, int]], float | None]:
         """Some questions (app, message) whose deadline has passed, or whose
         votes must be counted. Returns also the seconds until the next question
-        is due; None: no further question waits."""
+        is due, or None if no further question waits. ``what``: the table of the
+        things that are due."""
         statement = (
             f"SELECT l.app, d.id, d.due - {sql.clock} * 1000 FROM {what} d JOIN log l "
             "ON l.number = d.log ORDER BY d.due LIMIT %s"
@@ -391,7 +393,7 @@ class _Question:
         """A deadline that has passed closes the question at once, before a look
         for due questions finds it."""
         if ask.until and not ask.state and ask.until <= transaction.sql.clock_ms():
-            self.expiry = self.change("expire", "", {"state": "expired"})
+            self.expiry = self.change("expire", by="", changed={"state": "expired"})
 
     def unchanged(self) -> AskChange:
         """The result of an act that changes nothing: without an entry."""
@@ -467,8 +469,8 @@ class _Question:
         self, user: str, poll: Ask.Poll, choices: Sequence[int] | None
     ) -> AskChange | Rejected:
         """Replace the choices of a user in a poll. The result has them as
-        ``ask.mine``. ``choices``: indexes of options; None: the user has named
-        an option that the poll does not have."""
+        ``ask.mine``. ``choices``: indexes of options. None means that the user
+        has named an option that the poll does not have."""
         options = len(self.ask.options)
         if choices is None or any(not 0 <= index < options for index in choices):
             return Rejected(RejectReason.INVALID, "the poll has no such option")
@@ -501,7 +503,7 @@ class _Question:
         due = min(poll.time, now) + polls.pause_ms(poll)
         if due <= now:
             counted = polls.count(sql, log, message, self.ask, poll, now)
-            return self.change("tally", "", {"poll": counted})
+            return self.change("tally", by="", changed={"poll": counted})
         sql.insert_new("ask_tally", "log, id, due", [(log, message, due)])
         return self.unchanged()
 
@@ -518,11 +520,11 @@ class _Question:
         before = replace(self.ask.poll, time=poll.time)
         if poll == before:  # apart from the time of the count
             return self.unchanged()
-        return self.change("tally", "", {"poll": poll})
+        return self.change("tally", by="", changed={"poll": poll})
 
     def _counted(self) -> Ask.Poll | None:
-        """The poll with the totals of all votes; None: the question is no
-        poll."""
+        """The poll with the totals of all votes. Returns None if the question
+        is no poll."""
         poll = self.ask.poll
         if poll is None:
             return None

@@ -93,8 +93,8 @@ class ConversationReader(Store.Rows):
         return sorted(map(conversation_of, rows), key=attrgetter("id"))
 
     def between(self, app: str, user: str, other: str) -> Conversation | None:
-        """The conversation of two users; None: there is no such
-        conversation."""
+        """The conversation of two users. Returns None if they have not written
+        to each other."""
         return self._conversation(app, "c.pair = %s", pair_of(user, other))
 
     @in_log(list)
@@ -138,8 +138,8 @@ class ConversationReader(Store.Rows):
     def reached(
         self, sql: Statements, head: LogHead, group: int, conversation: int
     ) -> Sequence[str] | None:
-        """The members of a group whom its handle mentions in a conversation;
-        None: too many."""
+        """The members of a group whom its handle mentions in a conversation.
+        Returns None if the handle would mention too many."""
         return reached(sql, head.number, group, conversation)
 
     def of_everybody(self) -> list[tuple[str, int, Everybody]]:
@@ -330,8 +330,8 @@ class ConversationReader(Store.Rows):
 
 def _summary_of(row: Row, last: Entry | None, user: str) -> ConversationSummary:
     """A conversation in the list of a user. ``row``: a row of the query
-    :func:`_list`. ``last``: the newest entry that the user may read; None: no
-    such entry."""
+    :func:`_list`. ``last``: the newest entry that the user may read, or None if
+    there is no such entry."""
     columns_of_user = row[_COLUMN_COUNT:]
     role, read, position, joined_later, _last_id, unread, mentions = columns_of_user
     is_new = bool(joined_later) and text_of(role) != "owner"
@@ -460,11 +460,17 @@ _LISTS: Final = {
     "postgresql": _list(_PAGE, _UNREAD, _MENTIONS),
     "mysql": _list(
         _with_oldest(
-            _with_oldest(_PAGE, "q.read_id + 1", "", UNREAD_ENTRIES, "counted"),
-            "q.counted",
-            f"AND m.kind = {NUMBERS['message']} AND m.sender <> q.member{_IN_CONVERSATION}",
-            MOST_UNREAD + 1,
-            "oldest",
+            _with_oldest(
+                _PAGE,
+                first="q.read_id + 1",
+                condition="",
+                entries=UNREAD_ENTRIES,
+                name="counted",
+            ),
+            first="q.counted",
+            condition=f"AND m.kind = {NUMBERS['message']} AND m.sender <> q.member{_IN_CONVERSATION}",
+            entries=MOST_UNREAD + 1,
+            name="oldest",
         ),
         "SELECT count(*) {seen} AND m.id >= p.oldest AND m.id <= p.upto "
         f"AND {_OF_OTHERS}{_IN_CONVERSATION}",

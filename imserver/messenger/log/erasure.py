@@ -175,8 +175,8 @@ def _withdraw_some(user: str, transaction: AppTransaction) -> bool:
 
 
 def _rename_votes(user: str, name: str, transaction: AppTransaction) -> bool:
-    """Rename the user in all votes, which still count. Returns False: nothing
-    is left to do."""
+    """Rename the user in all votes, which still count. Returns False, because
+    nothing is left to do."""
     statement = "UPDATE ask_vote SET member = %s WHERE log = %s AND member = %s"
     transaction.sql.execute(statement, (name, transaction.log, user))
     return False
@@ -257,7 +257,7 @@ def _erase_some(
 ) -> bool:
     """Erase the entries of the user among these, and replace the user's name in
     the others. Nobody but the user reads the conversations ``notices``. Returns
-    False: nothing is left to do."""
+    False, because nothing is left to do."""
     sql = transaction.sql
     log = transaction.log
     entries = _entries(sql, log, ids)
@@ -326,7 +326,7 @@ def _forget_copies(
     user: str, name: str, needles: Sequence[bytes], transaction: AppTransaction
 ) -> bool:
     """Remove the user from the copies of removed messages of others. Returns
-    False: nothing is left to do."""
+    False, because nothing is left to do."""
     sql = transaction.sql
     log = transaction.log
     conditions = [sql.contains("meta")] * len(needles)

@@ -100,7 +100,7 @@ class GroupWriter(WritingPart):
         if len(bots) > MOST_BOTS:
             return _TOO_MANY_BOTS
 
-        bits = _with_options(0, options or {})
+        bits = _with_options(bits=0, given=options or {})
         state = transaction.make_conversation(GROUP, (), name, bits)
         transaction.admit(state, [owner], OWNER, bots=bots)
         transaction.admit(state, all_users[1:], MEMBER, bots=bots)
@@ -144,7 +144,8 @@ class GroupWriter(WritingPart):
         ``join`` names the new members, and has the number of all members.
 
         ``most``: limit of the number of members (0: no limit). ``right``, here
-        and below: permission check (None: anybody may make the change).
+        and below: the permission check. If it is None, anybody may make the
+        change.
         ``invited_by``: maker of the invitation that the user ``by`` has
         accepted. ``condition``: checked for new members, after all other
         checks. ``everybody``: they are members because the group is
@@ -207,12 +208,13 @@ class GroupWriter(WritingPart):
         """End memberships. One entry of kind ``leave`` names the users, and has
         the number of the remaining members.
 
-        ``users`` None: the first :data:`MOST_LEAVING` members leave, the owner
-        after all others, and nobody can join by themselves any more. Call it
-        until nobody is left. ``heir``: if the owner leaves, the first remaining
-        admin, else the first remaining member, becomes the owner. The entry
-        about this precedes the ``leave`` entry. ``record_more`` stores more
-        about the leaving users, in the transaction.
+        If ``users`` is None, the group ends: its first :data:`MOST_LEAVING`
+        members leave, the owner after all others, and nobody can join by
+        themselves any more. Call it until nobody is left. ``heir``: if the
+        owner leaves, the first remaining admin, else the first remaining
+        member, becomes the owner. The entry about this precedes the ``leave``
+        entry. ``record_more`` stores more about the leaving users, in the
+        transaction.
         """
         state = _users_refusal(users or ()) or _group(
             transaction, conversation, by, users or (), right
@@ -302,7 +304,9 @@ class GroupWriter(WritingPart):
         state = _group(transaction, conversation, by, (), right)
         if isinstance(state, Rejected):
             return state
-        if group_settings(transaction, conversation)[0] == is_open:
+        # 0 and 1 are closed and open in `OPENNESS`.
+        openness, _ = group_settings(transaction, conversation)
+        if openness == int(is_open):
             return Change(state.id)
         transaction.set_group(conversation, "open", int(is_open))
         changed = GroupMeta(change="open", open=is_open)
@@ -384,9 +388,9 @@ class GroupWriter(WritingPart):
     ) -> Change | Rejected:
         """Change a member's role or mute. The entry has the kind ``group``.
 
-        ``role``, ``muted_until``: None: unchanged. The ``change`` of the entry
-        is ``mute`` without a role, else ``member``. Nothing is stored if
-        nothing changes. If the member becomes the owner, the previous owner
+        A ``role`` or ``muted_until`` of None stays as it is. The ``change`` of
+        the entry is ``mute`` without a role, else ``member``. Nothing is stored
+        if nothing changes. If the member becomes the owner, the previous owner
         becomes an admin.
         """
         state = (
@@ -412,7 +416,9 @@ class GroupWriter(WritingPart):
         if new_role == OWNER:
             for owner in _first_of(transaction, conversation, OWNER, len(ROLES)):
                 if owner != user:
-                    _set_member(transaction, state, owner, ADMIN, None, by)
+                    _set_member(
+                        transaction, state, owner, ADMIN, muted_until=None, by=by
+                    )
         change = "mute" if role is None else "member"
         entry = _set_member(transaction, state, user, new_role, muted_until, by, change)
         return Change(state.id, entry, (user,))
@@ -452,7 +458,7 @@ def _first_leaving(transaction: AppTransaction, conversation: int) -> list[str]:
     for role in (MEMBER, ADMIN, OWNER):
         room_left = MOST_LEAVING - len(leaving)
         leaving += _first_of(transaction, conversation, role, room_left)
-    transaction.set_group(conversation, "open", 0)
+    transaction.set_group(conversation, "open", OPENNESS.index((False, "")))
     statement = "DELETE FROM invitation WHERE app = %s AND conversation = %s"
     transaction.sql.execute(statement, (transaction.app, conversation))
     return leaving
@@ -484,7 +490,7 @@ def _promote_heir(
         users = _first_of(transaction, state.id, role, len(excluded) + 1)
         heir = next((user for user in users if user not in excluded), None)
         if heir is not None:
-            _set_member(transaction, state, heir, OWNER, None, by)
+            _set_member(transaction, state, heir, OWNER, muted_until=None, by=by)
             return
 
 
@@ -498,7 +504,7 @@ def _set_member(
     change: str = "member",
 ) -> Entry:
     """Change the role and the mute of a member, and add an entry about it.
-    ``muted_until`` None: unchanged."""
+    If ``muted_until`` is None, the mute stays as it is."""
     if muted_until is None:
         muted_until = transaction.mutes([(user, state.id)])()[user, state.id]
     transaction.sql.execute(
@@ -636,13 +642,13 @@ def _ended(
             "AND left_id IS NOT NULL ORDER BY joined_id",
             (transaction.log, conversation, *members),
         )
-        for user, left, muted_until in rows:
-            yield text_of(user), left, muted_until
+        for user, left_id, muted_until in rows:
+            yield text_of(user), left_id, muted_until
 
 
 def _users_refusal(users: Sequence[str]) -> Rejected | None:
-    """The refusal if one of these texts cannot be the id of a user; None: all
-    can."""
+    """Returns a refusal if one of these texts cannot be the id of a user, and
+    None if all can."""
     for user in users:
         if not user:
             return Rejected(RejectReason.INVALID, "users: an empty id")
@@ -653,8 +659,8 @@ def _users_refusal(users: Sequence[str]) -> Rejected | None:
 
 
 def _texts_refusal(given: Mapping[str, str]) -> Rejected | None:
-    """The refusal if one of these texts of a group cannot be stored; None: all
-    can. ``given``: name of a text → its value."""
+    """Returns a refusal if one of these texts of a group cannot be stored, and
+    None if all can. ``given``: name of a text → its value."""
     for text, most in TEXT_BYTES.items():
         if text not in given:
             continue
@@ -667,8 +673,8 @@ def _texts_refusal(given: Mapping[str, str]) -> Rejected | None:
 def _handle_refusal(
     transaction: AppTransaction, conversation: int, handle: str
 ) -> Rejected | None:
-    """The refusal if a group cannot have this handle, because another group has
-    one that looks like it, or the app has too many handles; None: it can."""
+    """Returns a refusal if another group has a handle that looks like this one,
+    or the app has too many handles, and None if the group may have it."""
     statement = "SELECT id, handle FROM conversation WHERE log = %s AND handle > '' AND id <> %s"
     rows = transaction.sql.query(statement, (transaction.log, conversation))
     if len(rows) >= MOST_HANDLES:

@@ -291,7 +291,7 @@ class LogImport:
         exist, or the log refuses it."""
         if self.find(key):
             return False
-        target = find_message(self._transaction, "", message)
+        target = find_message(self._transaction, user="", message=message)
         if not isinstance(target, TargetMessage):
             return False
         # All methods use one state, which counts the entries of the
@@ -428,9 +428,9 @@ class LogImport:
         self, group: int, users: Sequence[str], time_ms: int
     ) -> dict[str, str | None]:
         """User → role in the last membership, for the users who ever were
-        members. :data:`_LEFT`: this membership has ended. None: it began or
-        ended after ``time_ms``, so it must not be changed by an earlier
-        entry."""
+        members. The role :data:`_LEFT` means that this membership has ended.
+        None means that it began or ended after ``time_ms``, so an earlier entry
+        must not change it."""
         # `m` is the entry with which the membership began or ended.
         statement = (
             "SELECT s.member, s.joined_id, s.left_id, s.role, m.id, m.time_ms "
@@ -459,8 +459,8 @@ class LogImport:
         return roles
 
     def _state_for_change(self, key: str, group: int) -> ConversationState | None:
-        """The group that an entry changes; None: the entry was stored before,
-        or there is no such group."""
+        """The group that an entry changes. Returns None if the entry was stored
+        before, or there is no such group."""
         entry_id = self.find(key)
         self._ahead.discard(entry_id)
         if entry_id:
@@ -468,8 +468,8 @@ class LogImport:
         return self._state(group)
 
     def _state(self, key: int | bytes) -> ConversationState | None:
-        """A conversation by its id, or by the pair of its users; None: no such
-        conversation."""
+        """A conversation by its id, or by the pair of its users. Returns None
+        if there is no such conversation."""
         if key not in self._states:
             for state in self._transaction.conversations((key,))().values():
                 # Both keys of a conversation have one state, which counts the
@@ -479,8 +479,8 @@ class LogImport:
 
     def _state_for(self, draft: Draft) -> ConversationState | None:
         """The conversation of a draft. A missing conversation of two users is
-        created. None: there is no such conversation, or it belongs to two other
-        users."""
+        created. Returns None if the draft names a conversation that does not
+        exist, or that belongs to two other users."""
         if draft.conversation:
             state = self._state(draft.conversation)
             if state is None or not state.members or draft.sender in state.members:
@@ -562,7 +562,7 @@ def _revise(
 def _digest(key: str) -> bytes:
     """The digest by which an entry is found: as of a ``client_msg_id`` of the
     server."""
-    return resend_of("", key)
+    return resend_of(sender="", client_msg_id=key)
 
 
 def _valid_reactions(

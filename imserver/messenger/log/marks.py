@@ -176,7 +176,7 @@ class MarkStore(Store.Rows):
         # Without this row, all nodes look the sessions of users up again.
         sql.execute(statement, (head.number, LAST_SESSION))
 
-    @in_log(lambda: Marks(0, {}))
+    @in_log(lambda: Marks(version=0, reads={}))
     def since(self, sql: Statements, head: LogHead, user: str, after: int) -> Marks:
         """Changes of the user's marks after a version: the first
         :data:`MOST_MARKS` of each kind."""
@@ -349,8 +349,8 @@ def _access_of(
 def _position(
     sql: Statements, head: LogHead, user: str, conversation: int
 ) -> tuple[int, int] | None:
-    """The read and the received position of a user in a conversation; None: the
-    user has none yet."""
+    """The read and the received position of a user in a conversation. Returns
+    None if the user has none yet."""
     statement = (
         "SELECT read_id, received_id FROM read_position "
         "WHERE log = %s AND member = %s AND conversation = %s"
@@ -376,8 +376,8 @@ def _move(
 
     ``key``: (log, user, conversation). ``to``: (read, received, version of the
     user's marks, version of the other user's marks). ``before``: the stored
-    (read, received); None: no row. A new received position alone is no change
-    of the user's own marks, so the row keeps its version.
+    (read, received), or None if there is no row yet. A new received position
+    alone is no change of the user's own marks, so the row keeps its version.
     """
     read, received, version, peer_version = to
     if before is None:

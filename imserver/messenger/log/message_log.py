@@ -114,7 +114,7 @@ class MessageLog(Store.Rows):
             past = LogImport(transaction, keys)
             work(past)
             past.finish()
-            return Change(0)
+            return Change(conversation=0)
 
         self.writer.change(app, change)
 
@@ -233,8 +233,8 @@ class MessageLog(Store.Rows):
         self, sql: Statements, app: str, last_expired: int
     ) -> tuple[int, int] | None:
         """Let entries up to an id expire: readers ignore them from now on.
-        Returns the number of the log and its floor, the last expired id; None:
-        the app has no log."""
+        Returns the number of the log and its floor, the last expired id.
+        Returns None if the app has no log."""
         head = head_of(sql, app, lock=True)
         if head is None:
             return None
@@ -248,7 +248,7 @@ class MessageLog(Store.Rows):
     @Store.writing_or(None)
     def _delete_some(self, sql: Statements, log: int, floor: int) -> int | None:
         """Delete some expired entries, with the rows about them. Returns their
-        number; None: no expired entry is left."""
+        number, or None if no expired entry is left."""
         statement = "SELECT min(id) FROM message WHERE log = %s AND id <= %s"
         first = sql.query(statement, (log, floor))[0][0]
         if first is None:

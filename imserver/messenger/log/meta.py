@@ -418,8 +418,8 @@ LATER_KEYS: Final = (EDITED_KEY, b'"reacted":', b'"replies":', ASK_KEY)
 
 
 def ask_in(meta: bytes) -> Ask | None:
-    """The question of a message with this ``meta``; None: the message is no
-    question."""
+    """The question of a message with this ``meta``. Returns None if the message
+    is no question."""
     if ASK_KEY not in meta:
         return None
     try:

@@ -154,7 +154,8 @@ class Message(Struct, frozen=True, gc=False):
 
     @property
     def notify(self) -> Raw | None:
-        """The content of its notification, as JSON; None: not set."""
+        """The content of its notification, as JSON. None means that the sender
+        has set no content."""
         if NOTIFY_KEY not in self.meta:
             return None
         notify = self.message_meta().notify
@@ -295,6 +296,7 @@ class EntryView(Struct, omit_defaults=True):
 
 
 def _show_text(entry: EntryView, body: bytes) -> None:
+    """Show a body as text, or as Base64 if it is not UTF-8."""
     try:
         entry.text = body.decode()
     except UnicodeDecodeError:
@@ -302,6 +304,8 @@ def _show_text(entry: EntryView, body: bytes) -> None:
 
 
 def _show_data(entry: EntryView, body: bytes) -> None:
+    """Show a body as JSON, or as text if it is not JSON that clients can
+    read."""
     # Most JSON has so few brackets that it cannot be nested too deeply. Other
     # JSON is decoded inside so many additional brackets that the decoder
     # refuses JSON that is nested too deeply.

@@ -86,8 +86,7 @@ class EntryReader(Store.Rows):
         statement = (
             "SELECT app FROM log WHERE part = 0 AND last_id > floor ORDER BY app"
         )
-        rows = self._store.read_or(list[Row](), lambda sql: sql.query(statement))
-        return [text_of(row[0]) for row in rows]
+        return [text_of(row[0]) for row in self._store.rows(statement)]
 
     @in_log(int)
     def head(self, sql: Statements, head: LogHead) -> int:
@@ -97,9 +96,7 @@ class EntryReader(Store.Rows):
     def heads(self, apps: Sequence[str]) -> dict[str, int]:
         """App → the id of its newest entry, for the apps that have entries."""
         statement = "SELECT app, last_id FROM log WHERE part = 0 AND app IN {}"
-        rows = self._store.read_or(
-            list[Row](), lambda sql: sql.query_in(statement, (), apps)
-        )
+        rows = self._store.rows_in(statement, (), apps)
         return {text_of(app): last_id for app, last_id in rows}
 
     @in_log(lambda: NO_LOG)
@@ -140,9 +137,11 @@ class EntryReader(Store.Rows):
         is no query."""
         if not ids:
             return []
-        return read_log(
-            self._store, app, lambda sql, head: fetch(sql, head.number, ids), []
-        )
+
+        def read(sql: Statements, head: LogHead) -> list[Entry]:
+            return fetch(sql, head.number, ids)
+
+        return read_log(self._store, app, read, nothing=[])
 
     @in_log()
     def sent(
@@ -292,7 +291,7 @@ class EntryReader(Store.Rows):
             return page, 0
         return page, pins[page[-1].id]
 
-    @in_log(lambda: PublicationPage([], False, 0, NO_LOG))
+    @in_log(lambda: PublicationPage([], more=False, last=0, extent=NO_LOG))
     def channel_page(
         self,
         sql: Statements,
@@ -314,7 +313,7 @@ class EntryReader(Store.Rows):
         statement = "SELECT id, last_id FROM conversation WHERE log = %s AND pair = %s"
         rows = sql.query(statement, (head.number, pair_of_room(channel)))
         if not rows:
-            return PublicationPage([], False, 0, _extent_of(head))
+            return PublicationPage([], more=False, last=0, extent=_extent_of(head))
         conversation, last = rows[0]
         after = head.floor
         upto = head.last_id
@@ -624,7 +623,7 @@ def _sizes_of_room(
 ) -> Sequence[Row]:
     """(id, size) of the first ``count`` entries of a room with ``after < id <=
     upto``. With ``reverse``, of the last entries, the newest first.
-    ``revisions`` False: only messages, without edits and recalls."""
+    If ``revisions`` is False, edits and recalls are left out."""
     index = ""
     if sql.engine == "mysql":
         index = "FORCE INDEX (message_by_conversation) "

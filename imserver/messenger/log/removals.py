@@ -145,8 +145,8 @@ class RemovalWriter(WritingPart):
 
     @in_log()
     def copy(self, sql: Statements, head: LogHead, message: int) -> Entry | None:
-        """A removed message as it was; None: it was not removed, or its copy is
-        gone."""
+        """A removed message as it was. Returns None if it was not removed, or
+        its copy was erased."""
         statement = (
             "SELECT m.id, m.conversation, m.seq, m.sender, c.type, c.body, m.time_ms "
             f"FROM {_COPIES} c JOIN message m ON m.log = c.log AND m.id = c.id "
@@ -198,12 +198,12 @@ class RemovalWriter(WritingPart):
                 # A restore makes gaps of at least this size. Without a restore,
                 # no two neighbouring entries are so far apart.
                 run_begin = rows[0][0]
-                upto = min(beyond(run_begin, 0) - 1, last)
+                upto = min(beyond(run_begin, far=0) - 1, last)
                 run_end = sql.query(select_last, (head.number, upto))[0][0]
                 size += run_end - run_begin + 1
             return size
 
-        return read_log(self._store, app, work, 0)
+        return read_log(self._store, app, work, nothing=0)
 
     def sent(
         self, app: str, user: str, since: int, until: int, after: int, last: int
@@ -250,9 +250,9 @@ class RemovalWriter(WritingPart):
             rows = sql.query(statement, (head.number, after, upto, user, *times))
             return rows, upto
 
-        nothing: list[Row] = []
+        no_rows: list[Row] = []
         while after < last:
-            rows, after = read_log(self._store, app, work, (nothing, last))
+            rows, after = read_log(self._store, app, work, nothing=(no_rows, last))
             for conversation, count in rows:
                 counts[conversation] += count
         return counts

@@ -339,8 +339,8 @@ def objection(draft: Draft) -> str:
 
 
 def head_of(sql: Statements, app: str, lock: bool = False) -> LogHead | None:
-    """The head of an app's log; None: the app has no log. ``lock``: prevent
-    other writers."""
+    """The head of an app's log. Returns None if the app has no log. ``lock``:
+    lock the row, so that other writers wait."""
     return ask_head(sql, app, lock)()
 
 

@@ -194,9 +194,9 @@ class ThreadWriter(Service):
         self._replies = {}
 
     def _root_of(self, state: ConversationState, id: int) -> int | None:
-        """The first message of the thread of a message; a message that is no
-        reply begins its own thread. None: the conversation has no such message,
-        or the thread has expired."""
+        """The first message of the thread of a message. A message that is no
+        reply begins its own thread. Returns None if the conversation has no
+        such message, or the thread has expired."""
         index = id - self._before - 1
         if 0 <= index < len(self._entries):  # an entry of this transaction
             entry = self._entries[index]
@@ -356,7 +356,8 @@ class ThreadStore(Store.Rows):
     def get(
         self, sql: Statements, head: LogHead, user: str, root: int
     ) -> Thread | None:
-        """One thread, also without replies. None: the user cannot read it."""
+        """The thread that a message begins, also without replies. Returns None
+        if the user cannot read it."""
         return _thread(sql, head, user, root)
 
     @in_log()
@@ -482,8 +483,8 @@ class ThreadStore(Store.Rows):
 
 
 def _thread(sql: Statements, head: LogHead, user: str, root: int) -> Thread | None:
-    """The thread of a message as a user sees it, also without replies; None:
-    the user cannot read it."""
+    """The thread that a message begins, as a user sees it, also without
+    replies. Returns None if the user cannot read it."""
     conversation = _conversation_of(sql, head, user, root)
     if conversation is None:
         return None

@@ -377,8 +377,8 @@ class AppTransaction:
         self, state: ConversationState, draft: Draft, resend: bytes | None = None
     ) -> Entry:
         """Add an entry to a conversation, with the next id and seq. ``resend``:
-        the digest by which a repeated draft is found; None: the draft has no
-        ``client_msg_id``."""
+        the digest by which a repeated draft is found, or None if the draft has
+        no ``client_msg_id``."""
         if state.bots:
             if self._bots is None:
                 self._bots = BotReaders(self.sql, self.head, self.before, self.entries)
@@ -557,7 +557,7 @@ class AppTransaction:
         by_id = self.sql.ask_in(f"{SELECT_STATE}id IN {{}}", (self.log,), ids)
         by_pair = self.sql.ask_in(f"{SELECT_STATE}pair IN {{}}", (self.log,), pairs)
 
-        def answer() -> dict[Key, ConversationState]:
+        def read_answer() -> dict[Key, ConversationState]:
             states: dict[Key, ConversationState] = {
                 row[0]: conversation_state_of(row) for row in by_id()
             }
@@ -565,7 +565,7 @@ class AppTransaction:
                 states[bytes(row[2])] = states.get(row[0]) or conversation_state_of(row)
             return states
 
-        return answer
+        return read_answer
 
     def mutes(
         self, wanted: Collection[tuple[str, int]]
@@ -845,8 +845,8 @@ class AppTransaction:
         return Appended(self.enter(state, complete, request.resend))
 
     def _edit_refusal(self, draft: Draft) -> Rejected | None:
-        """The reason why a message may not be edited; None: it may, or the
-        draft is no edit."""
+        """The reason why a message may not be edited. Returns None if it may be
+        edited, or the draft is no edit."""
         if draft.kind != "edit":
             return None
         if draft.about in self._recalled:
@@ -860,7 +860,8 @@ class AppTransaction:
         return None
 
     def _sender_refusal(self, draft: Draft, facts: _Facts) -> Rejected | None:
-        """The reason why the sender may not send this to any conversation."""
+        """The reason why the sender may not send this to any conversation.
+        Returns None if the sender may."""
         if (
             BUTTONS_KEY in draft.meta
             and not draft.room
@@ -907,7 +908,7 @@ class AppTransaction:
         self, state: ConversationState, draft: Draft, facts: _Facts
     ) -> Rejected | None:
         """The reason why the sender may not send this to a conversation that
-        only members may write to."""
+        only members may write to. Returns None if the sender may."""
         # An empty sender is the server, which may send to all. A draft without
         # the id of a conversation names a room or a user: no membership counts.
         if not (draft.conversation and draft.sender):
@@ -1096,8 +1097,8 @@ class WriteTransaction:
     """The content of one transaction: requests by app. It can be run again from
     the start on another connection.
 
-    ``known``: app → an id that its log is known to have. If a log lacks it, the
-    transaction raises EntriesLost.
+    ``known``: app → the greatest id that its log is known to have. If a log
+    lacks it, the transaction raises EntriesLost.
     """
 
     def __init__(
@@ -1217,7 +1218,7 @@ class WriterMemory:
         unknown = users - self._users
         read_unknown = _ask_sessions(sql, log, list(unknown))
 
-        def answer() -> frozenset[int]:
+        def read_answer() -> frozenset[int]:
             current = (log, read_last())
             sessions = read_unknown()
             is_full = len(self._users) > _MOST_REMEMBERED
@@ -1232,15 +1233,20 @@ class WriterMemory:
                 self._users |= users
             return self._sessions
 
-        return answer
+        return read_answer
 
 
 def _ask_sessions(
     sql: Statements, log: int, users: Sequence[str]
 ) -> Callable[[], set[int]]:
-    """Ask for the newest uplink sessions of these users."""
+    """Ask for the newest uplink sessions of these users. The returned function
+    reads the answer."""
     rows = sql.ask_in(_SESSIONS, (log,), users)
-    return lambda: {row[0] for row in rows()}
+
+    def read_answer() -> set[int]:
+        return {row[0] for row in rows()}
+
+    return read_answer
 
 
 def stored_sessions(sql: Statements, log: int, users: Sequence[str]) -> set[int]:

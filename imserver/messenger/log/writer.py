@@ -370,7 +370,13 @@ class LogWriter:
         """Let the log of an app continue beyond the known ids, if the database
         has lost entries. Returns the last id. Switches greenlets. Raises the
         same errors as :meth:`append`."""
-        return self.run(app, lambda transaction: transaction.before)
+
+        def last_id(transaction: AppTransaction) -> int:
+            # If entries were lost, the log continues beyond them before this
+            # runs.
+            return transaction.before
+
+        return self.run(app, last_id)
 
     def is_busy(self, app: str) -> bool:
         """Whether drafts of an app are waiting or being stored. Never
@@ -440,7 +446,7 @@ class LogWriter:
         """Take the requests of the next transaction from their queues. Returns
         app → requests; empty if only queues that pause have requests."""
         if self._singles.requests:
-            (single,), _ = self._singles.take(1)
+            (single,), _ = self._singles.take(count=1)
             return {single.app: [single]}
         batch: dict[str, list[Request]] = {}
         changes, _ = self._changes.take(BATCH_CHANGES)

@@ -96,7 +96,7 @@ class EntrySearch(Store.Rows):
         conditions = _Conditions(user, search)
         filter = search.filter
         limit = search.limit
-        start = read_log(self._store, app, _start, None)
+        start = read_log(self._store, app, _start, nothing=None)
         if start is None or conditions.match_nothing:
             return [], 0
 
@@ -409,9 +409,7 @@ class _LookUp:
         statement = (
             "SELECT m.id, m.conversation FROM message m WHERE m.log = %s AND m.id IN {}"
         )
-        pairs = self._store.read_or(
-            list[Row](), lambda sql: sql.query_in(statement, (self._log,), ids)
-        )
+        pairs = self._store.rows_in(statement, (self._log,), ids)
         return [id for id, conversation in pairs if conversation in mine]
 
     def _rows_with(self, term: Term, segments: Sequence[int]) -> Iterator[list[Row]]:
@@ -427,11 +425,12 @@ class _LookUp:
         if self._conditions.conversation:
             return {self._conditions.conversation}
         if self._conversations is None:
-            statement = "SELECT DISTINCT conversation FROM membership WHERE log = %s AND member = %s"
-            values = (self._log, self._conditions.user)
-            rows = self._store.read_or(
-                list[Row](), lambda sql: sql.query(statement, values)
+            statement = (
+                "SELECT DISTINCT conversation FROM membership "
+                "WHERE log = %s AND member = %s"
             )
+            values = (self._log, self._conditions.user)
+            rows = self._store.rows(statement, values)
             self._conversations = {row[0] for row in rows}
         return self._conversations
 
@@ -455,7 +454,7 @@ def _look_up(
     term: Term, pages: Iterable[Sequence[Row]], within: Container[int] | None
 ) -> dict[int, set[int]]:
     """Segment → the offsets of its messages with a term. ``pages``: rows of the
-    index. ``within``: only these segments; None: all."""
+    index. ``within``: only these segments count; None means all segments."""
     buckets = buckets_of(term)
     offsets_of: dict[int, set[int]] = {}
     for rows in pages:

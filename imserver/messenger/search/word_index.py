@@ -133,16 +133,16 @@ class WordIndex(Store.Rows):
     def changed(self) -> list[str]:
         """The apps whose indexes need a :meth:`merge`."""
         statement = (
-            "SELECT l.app FROM word_position p JOIN log l ON l.number = p.log AND l.part = 0 "
+            "SELECT l.app FROM word_position p "
+            "JOIN log l ON l.number = p.log AND l.part = 0 "
             f"WHERE {_HAS_CHANGES % 'l.floor'}"
         )
-        rows = self._store.read_or(list[Row](), lambda sql: sql.query(statement))
-        return [text_of(row[0]) for row in rows]
+        return [text_of(row[0]) for row in self._store.rows(statement)]
 
     def fill(self, app: str, pause: Pause = _pause) -> bool:
         """Add the next segment. Returns False if it is not complete yet, or
         another node works on the index, or has taken over the claim."""
-        claim = change_log(self._store, app, _claim_next, None)
+        claim = change_log(self._store, app, _claim_next, nothing=None)
         if claim is None:
             return False
         content = SegmentContent(claim.first)
@@ -173,13 +173,13 @@ class WordIndex(Store.Rows):
 
     def merge(self, app: str, pause: Pause = _pause) -> bool:
         """Remove expired messages from the index, or merge the changes of the
-        messages of one segment into it. Call it until it returns False: nothing
-        is left to do, or another node works on the index."""
-        if not read_log(self._store, app, _has_changes, False):
+        messages of one segment into it. Returns False if nothing is left to do,
+        or another node works on the index."""
+        if not read_log(self._store, app, _has_changes, nothing=False):
             return False
-        if change_log(self._store, app, _expire_some, False):
+        if change_log(self._store, app, _expire_some, nothing=False):
             return True
-        claim = change_log(self._store, app, _claim_changes, None)
+        claim = change_log(self._store, app, _claim_changes, nothing=None)
         if claim is None:
             return False
         content = SegmentContent(claim.first)
@@ -202,7 +202,7 @@ class WordIndex(Store.Rows):
         while True:
             while self.merge(app):
                 pass
-            if not read_log(self._store, app, _has_changes, False):
+            if not read_log(self._store, app, _has_changes, nothing=False):
                 return True
             if monotonic() >= deadline:
                 return False
@@ -210,9 +210,9 @@ class WordIndex(Store.Rows):
 
     def erase(self, app: str) -> None:
         """Delete the index, so that it is filled anew."""
-        while change_log(self._store, app, _erase_some, 0):
+        while change_log(self._store, app, _erase_some, nothing=0):
             pass
-        change_log(self._store, app, _end_lease, None)
+        change_log(self._store, app, _end_lease, nothing=None)
 
     def _add_messages(
         self, app: str, ids: Sequence[int], content: SegmentContent, pause: Pause
@@ -533,7 +533,7 @@ def _erase_some(sql: Statements, head: LogHead) -> int:
     """Delete some of the index. Returns the number of deleted rows; 0: nothing
     is left. The claim keeps other nodes from filling the index meanwhile, and
     the position 0 keeps searches from using it."""
-    _claim(sql, head, _position(sql, head.number), 0)
+    _claim(sql, head, _position(sql, head.number), segment=0)
     _set_position(sql, head.number, "segment", 0)
     return _delete_before(sql, head.number, Limit.ID)
 

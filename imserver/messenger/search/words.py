@@ -319,9 +319,9 @@ def newest_part(
     ``most``, with the rows of these terms. Segments without messages are
     skipped, because ids have a gap after a restore.
 
-    Returns the id before which all messages are in the index, and the segments;
-    None: there are no segments after the id ``after``. A changed message is
-    either among ``others``, or in rows that are read later.
+    Returns the id before which all messages are in the index, and the segments,
+    or None if there are no segments after the id ``after``. A changed message
+    is either among ``others``, or in rows that are read later.
     """
     positions = sql.query(_INDEX_POSITION, (upto // SEGMENT, log))
     if not positions:

@@ -193,7 +193,7 @@ def test_a_review_that_takes_a_while_keeps_nobody_waiting(
 ) -> None:
     results: dict[str, Any] = {}
 
-    def send_of_user(_app: str, draft: Draft, done: Any, *_: Any) -> None:
+    def send_of_user(_app: str, draft: Draft, done: Any, **_: Any) -> None:
         assert draft.client_msg_id not in results
         results[draft.client_msg_id] = done
 
