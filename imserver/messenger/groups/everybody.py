@@ -153,7 +153,8 @@ class EverybodysGroups(Store.Rows):
 
         def read(sql: Statements) -> list[int]:
             where = (
-                f"WHERE id > %s AND id <= %s AND app = %s {_ACCOUNT_CONDITIONS[whose]} ORDER BY id "
+                f"WHERE id > %s AND id <= %s AND app = %s {_ACCOUNT_CONDITIONS[whose]} "
+                "ORDER BY id "
                 "LIMIT %s"
             )
             rows = sql.query(

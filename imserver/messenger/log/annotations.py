@@ -51,7 +51,8 @@ _MESSAGE: Final = (
     "m.kind, m.about, m.sender, m.meta, "
     "coalesce(s.readable_after, s.joined_id), s.left_id, s.role, s.muted_until, s.bot "
     "FROM message m JOIN conversation c ON c.log = m.log AND c.id = m.conversation "
-    "LEFT JOIN membership s ON s.log = m.log AND s.member = %s AND s.conversation = m.conversation "
+    "LEFT JOIN membership s ON s.log = m.log AND s.member = %s "
+    "AND s.conversation = m.conversation "
     "WHERE m.log = %s AND m.id = %s ORDER BY s.joined_id"
 )
 """Selects a message, its conversation, and the memberships of a user. It is one
@@ -261,7 +262,8 @@ def change_reaction(
         sql.execute(f"DELETE {_REACTION}", row)
     else:
         sql.execute(
-            "INSERT INTO reaction (log, message, emoji, member, id) VALUES (%s, %s, %s, %s, %s)",
+            "INSERT INTO reaction (log, message, emoji, member, id) "
+            "VALUES (%s, %s, %s, %s, %s)",
             (*row, entry.id),
         )
 

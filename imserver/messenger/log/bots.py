@@ -194,7 +194,8 @@ class BotReaders(Service):
         if self._rows:
             log = self._head.number
             self._sql.execute_many(
-                "INSERT INTO bot_entry (log, member, conversation, id) VALUES (%s, %s, %s, %s)",
+                "INSERT INTO bot_entry (log, member, conversation, id) "
+                "VALUES (%s, %s, %s, %s)",
                 [(log, *row) for row in self._rows],
             )
             self._rows = []
@@ -236,7 +237,10 @@ class BotReaders(Service):
             if entry.conversation == state.id:
                 return entry.sender
             return ""
-        statement = "SELECT sender FROM message WHERE log = %s AND id = %s AND conversation = %s"
+        statement = (
+            "SELECT sender FROM message "
+            "WHERE log = %s AND id = %s AND conversation = %s"
+        )
         rows = self._sql.query(statement, (self._head.number, id, state.id))
         if not rows:
             return ""

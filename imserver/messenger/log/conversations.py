@@ -58,7 +58,8 @@ _COLUMNS: Final = (
 _CONVERSATIONS: Final = f"SELECT {_COLUMNS} FROM conversation c WHERE c.log = %s AND "
 _MEMBERS: Final = (
     "SELECT s.member, s.conversation, s.joined_id, s.left_id, s.role, s.muted_until, c.kind, s.bot "
-    "FROM membership s {} JOIN conversation c ON c.log = s.log AND c.id = s.conversation "
+    "FROM membership s {} "
+    "JOIN conversation c ON c.log = s.log AND c.id = s.conversation "
     "WHERE s.log = %s AND "
 )
 """Selects memberships. ``{}``: place of an index hint."""
@@ -105,7 +106,10 @@ class ConversationReader(Store.Rows):
         conversations."""
         spellings = sql.spellings(text)
         has_text = " OR ".join([sql.contains("lower(c.name)")] * len(spellings))
-        where = f"c.id > %s AND c.kind = {CONVERSATION_KINDS.index('group')} AND ({has_text})"
+        where = (
+            f"c.id > %s AND c.kind = {CONVERSATION_KINDS.index('group')} "
+            f"AND ({has_text})"
+        )
         first = head.last_conversation - _SEARCHED
         rows = sql.query(
             f"{_CONVERSATIONS} {where} ORDER BY c.id DESC LIMIT %s",
@@ -185,7 +189,10 @@ class ConversationReader(Store.Rows):
         self, app: str, conversation: int, after: str, limit: int
     ) -> list[Membership]:
         """Members with an id after ``after``, ordered by id."""
-        where = "s.conversation = %s AND s.left_id IS NULL AND s.member > %s ORDER BY s.member LIMIT %s"
+        where = (
+            "s.conversation = %s AND s.left_id IS NULL AND s.member > %s "
+            "ORDER BY s.member LIMIT %s"
+        )
         return self._members(app, where, (conversation, after, limit), SQLITE_BY_GROUP)
 
     @in_log(int)
@@ -392,7 +399,8 @@ _PAGE: Final = (
 
 
 _IS_NEW: Final = (
-    f"CASE WHEN p.kind = {CONVERSATION_KINDS.index('group')} AND p.joined_id >= p.read_id "
+    f"CASE WHEN p.kind = {CONVERSATION_KINDS.index('group')} "
+    "AND p.joined_id >= p.read_id "
     f"AND p.upto = {Limit.ID} THEN 1 ELSE 0 END"
 )
 _IN_CONVERSATION: Final = f" AND NOT {beside('m.log', 'm.conversation', 'm.id')}"
@@ -415,7 +423,8 @@ def _list(page: str, unread: str, mentions: str, hint: str = "") -> str:
     last = (
         f"SELECT m.id {seen} AND m.id <= p.upto AND m.kind NOT IN {ANNOTATIONS}"
         f"{_IN_CONVERSATION} AND NOT EXISTS (SELECT 1 FROM hidden h "
-        "WHERE h.log = m.log AND h.member = %s AND h.id = m.id) ORDER BY m.id DESC LIMIT 1"
+        "WHERE h.log = m.log AND h.member = %s AND h.id = m.id) "
+        "ORDER BY m.id DESC LIMIT 1"
     )
     columns = _COLUMNS.replace("c.", "p.")
     return (
@@ -428,16 +437,23 @@ def _list(page: str, unread: str, mentions: str, hint: str = "") -> str:
 
 _OF_OTHERS: Final = f"m.kind = {NUMBERS['message']} AND m.sender <> p.member"
 _UNREAD: Final = (
-    "SELECT count(*) FROM (SELECT 1 FROM (SELECT m.log, m.conversation, m.id, m.kind, m.sender {seen} "
-    f"AND m.id > p.read_id AND m.id <= p.upto ORDER BY m.id DESC LIMIT {UNREAD_ENTRIES}) m "
+    "SELECT count(*) FROM (SELECT 1 "
+    "FROM (SELECT m.log, m.conversation, m.id, m.kind, m.sender {seen} "
+    "AND m.id > p.read_id AND m.id <= p.upto "
+    f"ORDER BY m.id DESC LIMIT {UNREAD_ENTRIES}) m "
     f"WHERE {_OF_OTHERS}{_IN_CONVERSATION} LIMIT {MOST_UNREAD + 1}) u"
 )
 _MENTIONING: Final = (
-    "FROM mention n JOIN message m ON m.log = n.log AND m.id = n.id WHERE n.log = p.log "
-    "AND n.member IN ('', %s) AND n.conversation = p.id AND n.id > p.joined_id AND n.id <= p.upto "
+    "FROM mention n JOIN message m ON m.log = n.log AND m.id = n.id "
+    "WHERE n.log = p.log "
+    "AND n.member IN ('', %s) AND n.conversation = p.id AND n.id > p.joined_id "
+    "AND n.id <= p.upto "
     f"AND m.sender <> %s{_IN_CONVERSATION}"
 )
-_MENTIONS: Final = f"SELECT count(*) FROM (SELECT 1 {_MENTIONING} AND n.id > p.read_id LIMIT {MOST_UNREAD}) c"
+_MENTIONS: Final = (
+    "SELECT count(*) "
+    f"FROM (SELECT 1 {_MENTIONING} AND n.id > p.read_id LIMIT {MOST_UNREAD}) c"
+)
 # MariaDB: derived tables cannot refer to outer columns, and without a limit
 # they are merged into the query.
 _BY_CONVERSATION: Final = "FORCE INDEX (message_by_conversation)"
@@ -448,9 +464,11 @@ def _with_oldest(page: str, first: str, condition: str, entries: int, name: str)
     begins: the id of the oldest of the newest ``entries`` entries that are not
     before ``first``. If there are fewer entries, the column is ``first``."""
     return (
-        f"SELECT q.*, coalesce((SELECT m.id FROM message m {_BY_CONVERSATION} WHERE m.log = q.log "
+        f"SELECT q.*, coalesce((SELECT m.id FROM message m {_BY_CONVERSATION} "
+        "WHERE m.log = q.log "
         f"AND m.conversation = q.id AND m.id <= q.upto AND m.id >= {first} {condition} "
-        f"ORDER BY m.id DESC LIMIT 1 OFFSET {entries - 1}), {first}) AS {name} FROM ({page}) q "
+        f"ORDER BY m.id DESC LIMIT 1 OFFSET {entries - 1}), {first}) AS {name} "
+        f"FROM ({page}) q "
         f"LIMIT {Limit.ID}"
     )
 
@@ -605,7 +623,8 @@ def read_positions(
         "SELECT s.member, s.joined_id, coalesce(r.read_id, 0), s.bot FROM membership s "
         "LEFT JOIN read_position r ON r.log = s.log AND r.member = s.member "
         "AND r.conversation = s.conversation "
-        "WHERE s.log = %s AND s.conversation = %s AND s.left_id IS NULL AND s.member IN {}"
+        "WHERE s.log = %s AND s.conversation = %s AND s.left_id IS NULL "
+        "AND s.member IN {}"
     )
     rows = sql.query_in(
         statement, (head.number, conversation), list(dict.fromkeys(users))
@@ -678,7 +697,10 @@ def _mentions(
         rows = sql.query_in(newest, values, names, many=True)
     else:
         numbered = "row_number() OVER (PARTITION BY n.member ORDER BY n.id DESC) AS k"
-        newest = f"SELECT q.member, q.id FROM (SELECT n.member, n.id, {numbered} {mentions}) q WHERE q.k <= %s"
+        newest = (
+            "SELECT q.member, q.id "
+            f"FROM (SELECT n.member, n.id, {numbered} {mentions}) q WHERE q.k <= %s"
+        )
         rows = []
         for chunk in chunks(names):
             members = padded(chunk, filler="")

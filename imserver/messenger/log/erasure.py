@@ -120,7 +120,8 @@ class UserEraser(WritingPart):
         named = " OR ".join([sql.contains("meta")] * len(needles))
         rows = sql.query(
             "SELECT id FROM message WHERE log = %s AND id > %s AND id <= %s "
-            f"AND (sender = %s OR conversation IN (%s, %s) OR {named}) ORDER BY id LIMIT %s",
+            f"AND (sender = %s OR conversation IN (%s, %s) OR {named}) "
+            "ORDER BY id LIMIT %s",
             (head.number, after, upto, user, *notices, *needles, AT_ONCE),
         )
         ids = [int(id) for (id,) in rows]
@@ -139,7 +140,8 @@ def _rename_pairs(user: str, name: str, transaction: AppTransaction) -> bool:
     log = transaction.log
     rows = sql.query(
         "SELECT c.id, c.pair FROM membership s JOIN conversation c ON c.log = s.log "
-        f"AND c.id = s.conversation WHERE s.log = %s AND s.member = %s AND c.kind = {USER} LIMIT %s",
+        "AND c.id = s.conversation "
+        f"WHERE s.log = %s AND s.member = %s AND c.kind = {USER} LIMIT %s",
         (log, user, AT_ONCE),
     )
 
@@ -154,7 +156,8 @@ def _rename_pairs(user: str, name: str, transaction: AppTransaction) -> bool:
             (pair_of(one, other), log, id),
         )
         sql.execute(
-            "UPDATE membership SET member = %s WHERE log = %s AND member = %s AND conversation = %s",
+            "UPDATE membership SET member = %s "
+            "WHERE log = %s AND member = %s AND conversation = %s",
             (name, log, user, id),
         )
     return bool(rows)
@@ -294,7 +297,8 @@ def _erase_some(
     sql.execute_many(statement, new_senders)
     for conversation in empty:
         sql.execute(
-            "UPDATE conversation SET name = '', avatar = NULL, description = NULL WHERE log = %s AND id = %s",
+            "UPDATE conversation SET name = '', avatar = NULL, description = NULL "
+            "WHERE log = %s AND id = %s",
             (log, conversation),
         )
     return False
@@ -302,7 +306,10 @@ def _erase_some(
 
 def _entries(sql: Statements, log: int, ids: Sequence[int]) -> list[_Entry]:
     """Some entries, in order."""
-    statement = "SELECT id, conversation, sender, kind, about, meta FROM message WHERE log = %s AND id IN {}"
+    statement = (
+        "SELECT id, conversation, sender, kind, about, meta FROM message "
+        "WHERE log = %s AND id IN {}"
+    )
     rows = sorted(sql.query_in(statement, (log,), ids))
     return [
         _Entry(id, conversation, text_of(sender), kind, about, bytes(meta))
@@ -342,7 +349,8 @@ def _forget_copies(
         renamed = _renamed_copy(bytes(meta), user, name)
         remaining = _without_reactions_of(bytes(annotations), user)
         sql.execute(
-            "UPDATE removed_message SET meta = %s, annotations = %s WHERE log = %s AND act = %s AND id = %s",
+            "UPDATE removed_message SET meta = %s, annotations = %s "
+            "WHERE log = %s AND act = %s AND id = %s",
             (renamed, remaining, log, text_of(act), id),
         )
     return False
@@ -374,11 +382,13 @@ def _forget_memberships(user: str, transaction: AppTransaction) -> bool:
     sql = transaction.sql
     log = transaction.log
     rows = sql.query(
-        "SELECT conversation, joined_id FROM membership WHERE log = %s AND member = %s LIMIT %s",
+        "SELECT conversation, joined_id FROM membership "
+        "WHERE log = %s AND member = %s LIMIT %s",
         (log, user, AT_ONCE),
     )
     sql.execute_many(
-        "DELETE FROM membership WHERE log = %s AND member = %s AND conversation = %s AND joined_id = %s",
+        "DELETE FROM membership "
+        "WHERE log = %s AND member = %s AND conversation = %s AND joined_id = %s",
         [(log, user, conversation, joined) for conversation, joined in rows],
     )
     return bool(rows)

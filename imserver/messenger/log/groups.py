@@ -274,7 +274,10 @@ class GroupWriter(WritingPart):
             return state
 
         entry = None
-        statement = f"SELECT {', '.join(TEXT_BYTES)} FROM conversation WHERE log = %s AND id = %s"
+        statement = (
+            f"SELECT {', '.join(TEXT_BYTES)} FROM conversation "
+            "WHERE log = %s AND id = %s"
+        )
         (row,) = transaction.sql.query(statement, (transaction.log, conversation))
         for text, column in zip(TEXT_BYTES, row, strict=True):
             value = given.get(text)
@@ -595,8 +598,10 @@ def _first_of(
     """The first members with a role, by id."""
     sql = transaction.sql
     statement = (
-        f"SELECT member FROM membership {sql.on_sqlite(SQLITE_BY_GROUP)} WHERE log = %s "
-        "AND conversation = %s AND left_id IS NULL AND role = %s ORDER BY member LIMIT %s"
+        f"SELECT member FROM membership {sql.on_sqlite(SQLITE_BY_GROUP)} "
+        "WHERE log = %s "
+        "AND conversation = %s AND left_id IS NULL AND role = %s "
+        "ORDER BY member LIMIT %s"
     )
     rows = sql.query(statement, (transaction.log, conversation, role, most))
     return [text_of(row[0]) for row in rows]
@@ -637,8 +642,10 @@ def _ended(
     for chunk in chunks(users):
         members = padded(chunk, chunk[-1])
         rows = sql.query(
-            f"SELECT member, left_id, muted_until FROM membership {sql.on_sqlite(SQLITE_BY_GROUP)} "
-            f"WHERE log = %s AND conversation = %s AND member IN {marks_of(len(members))} "
+            "SELECT member, left_id, muted_until "
+            f"FROM membership {sql.on_sqlite(SQLITE_BY_GROUP)} "
+            "WHERE log = %s AND conversation = %s "
+            f"AND member IN {marks_of(len(members))} "
             "AND left_id IS NOT NULL ORDER BY joined_id",
             (transaction.log, conversation, *members),
         )
@@ -675,7 +682,10 @@ def _handle_refusal(
 ) -> Rejected | None:
     """Returns a refusal if another group has a handle that looks like this one,
     or the app has too many handles, and None if the group may have it."""
-    statement = "SELECT id, handle FROM conversation WHERE log = %s AND handle > '' AND id <> %s"
+    statement = (
+        "SELECT id, handle FROM conversation "
+        "WHERE log = %s AND handle > '' AND id <> %s"
+    )
     rows = transaction.sql.query(statement, (transaction.log, conversation))
     if len(rows) >= MOST_HANDLES:
         return Rejected(

@@ -98,7 +98,8 @@ def reached(
     ones who are also members of the conversation. Returns None if the group has
     too many members, or too many of them would be mentioned."""
     members = (
-        f"SELECT member FROM membership {sql.on_sqlite(SQLITE_BY_GROUP)} WHERE log = %s "
+        f"SELECT member FROM membership {sql.on_sqlite(SQLITE_BY_GROUP)} "
+        "WHERE log = %s "
         f"AND conversation = %s AND left_id IS NULL LIMIT {MOST_MEMBERS + 1}"
     )
     count = sql.query(f"SELECT count(*) FROM ({members}) h", (log, group))[0][0]

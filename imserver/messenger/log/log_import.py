@@ -417,7 +417,10 @@ class LogImport:
 
     def finish(self) -> None:
         """Write the remaining rows."""
-        statement = "INSERT INTO reaction (log, message, emoji, member, id) VALUES (%s, %s, %s, %s, %s)"
+        statement = (
+            "INSERT INTO reaction (log, message, emoji, member, id) "
+            "VALUES (%s, %s, %s, %s, %s)"
+        )
         if self._reactions:
             self._transaction.sql.execute_many(statement, self._reactions)
         self._transaction.stored_at = self._transaction.now

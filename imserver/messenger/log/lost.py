@@ -99,7 +99,8 @@ def move_on(known: Mapping[str, int], sql: Statements) -> dict[str, LostRange]:
         ranges[app] = LostRange(last_id + 1, head - 1, int(time()))
         column = _column_of([*ranges_of(lost), ranges[app]])
         sql.execute(
-            "UPDATE log SET last_id = %s, last_conversation = %s, lost = %s WHERE number = %s",
+            "UPDATE log SET last_id = %s, last_conversation = %s, lost = %s "
+            "WHERE number = %s",
             (head, conversation, column, number),
         )
     raise_all(sql, far, "event_feed", "last_id")

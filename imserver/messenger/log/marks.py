@@ -109,7 +109,8 @@ class MarkStore(Store.Rows):
         a receipt."""
         log = head.number
         statement = (
-            "SELECT member, read_id, received_id FROM read_position WHERE log = %s AND conversation = %s "
+            "SELECT member, read_id, received_id FROM read_position "
+            "WHERE log = %s AND conversation = %s "
             "AND member IN {}"
         )
         rows = sql.query_in(statement, (log, group), list(reads), many=True)
@@ -307,7 +308,8 @@ def _positions_of_peers(sql: Statements) -> str:
 _POSITIONS: Final = (
     "SELECT coalesce(s.readable_after, s.joined_id), coalesce(r.read_id, 0), coalesce(r.received_id, 0), "
     "count(*) FROM membership s {} LEFT JOIN read_position r ON r.log = s.log "
-    "AND r.conversation = s.conversation AND r.member = s.member WHERE s.log = %s AND s.conversation = %s "
+    "AND r.conversation = s.conversation AND r.member = s.member "
+    "WHERE s.log = %s AND s.conversation = %s "
     "AND s.left_id IS NULL AND s.bot = 0 AND s.member <> %s GROUP BY 1, 2, 3"
 )
 """Selects the positions of the other members: the id after which they may read,
@@ -396,7 +398,8 @@ def _move(
         )
     else:
         sql.execute(
-            f"UPDATE read_position SET read_id = %s, received_id = %s, peer_version = %s {where}",
+            "UPDATE read_position "
+            f"SET read_id = %s, received_id = %s, peer_version = %s {where}",
             (old_read, received, peer_version, *key),
         )
 
@@ -418,7 +421,10 @@ def _authors(
 
     # A separate statement: if it were joined with the one above, an engine
     # might scan the whole log.
-    written = "SELECT m.id, m.sender FROM message m WHERE m.kind = %s AND m.log = %s AND m.id IN {}"
+    written = (
+        "SELECT m.id, m.sender FROM message m "
+        "WHERE m.kind = %s AND m.log = %s AND m.id IN {}"
+    )
     messages = sql.query_in(written, (NUMBERS["message"], head.number), ids)
     messages.sort(key=itemgetter(0), reverse=True)
     authors = dict.fromkeys(text_of(sender) for _, sender in messages)
@@ -470,6 +476,7 @@ def _raise_statement(sql: Statements, head: LogHead) -> str:
     else:
         conflict = "CONFLICT (log, member) DO UPDATE SET"
     return (
-        f"INSERT INTO mark_version (log, member, version) VALUES (%s, %s, {first}) ON {conflict} version = "
+        "INSERT INTO mark_version (log, member, version) "
+        f"VALUES (%s, %s, {first}) ON {conflict} version = "
         f"CASE WHEN mark_version.version < {first} THEN {first} ELSE mark_version.version + 1 END"
     )

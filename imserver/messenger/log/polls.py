@@ -82,7 +82,8 @@ def put(
     else:
         row = (log, message, user, bits, 0, now)
     sql.execute_many(
-        "INSERT INTO ask_vote (log, id, member, choices, secret, time) VALUES (%s, %s, %s, %s, %s, %s)",
+        "INSERT INTO ask_vote (log, id, member, choices, secret, time) "
+        "VALUES (%s, %s, %s, %s, %s, %s)",
         [row],
     )
 
@@ -162,7 +163,10 @@ def with_own_votes(
     if not polls:
         return entries
 
-    statement = "SELECT id, choices + secret FROM ask_vote WHERE log = %s AND member = %s AND id IN {}"
+    statement = (
+        "SELECT id, choices + secret FROM ask_vote "
+        "WHERE log = %s AND member = %s AND id IN {}"
+    )
     messages = list(dict.fromkeys(polls.values()))
     votes: dict[int, int] = dict(sql.query_in(statement, (log, user), messages))
     as_read = list(entries)

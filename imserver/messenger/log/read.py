@@ -66,12 +66,14 @@ def reads(member: str) -> str:
     read the message ``m``. Bots may read only some messages of a group."""
     return (
         f"({member}.bot = 0 OR EXISTS (SELECT 1 FROM bot_entry b WHERE b.log = m.log "
-        f"AND b.member = {member}.member AND b.conversation = m.conversation AND b.id = m.id))"
+        f"AND b.member = {member}.member AND b.conversation = m.conversation "
+        "AND b.id = m.id))"
     )
 
 
 VISIBLE: Final = (
-    "m.log = s.log AND m.conversation = s.conversation AND m.id > coalesce(s.readable_after, s.joined_id) "
+    "m.log = s.log AND m.conversation = s.conversation "
+    "AND m.id > coalesce(s.readable_after, s.joined_id) "
     f"AND m.id <= coalesce(s.left_id, {Limit.ID}) AND {reads('s')}"
 )
 """Condition: the messages ``m`` that a membership ``s`` allows its user to
@@ -582,7 +584,8 @@ def _first_since(sql: Statements, head: LogHead, second: int) -> int:
 
 
 _ACTIVE: Final = (
-    "membership s JOIN conversation c ON c.log = s.log AND c.id = s.conversation AND c.last_id > %s "
+    "membership s JOIN conversation c ON c.log = s.log AND c.id = s.conversation "
+    "AND c.last_id > %s "
     "WHERE s.log = %s AND s.member = %s AND (s.left_id IS NULL OR s.left_id > %s)"
 )
 """A user's memberships with entries after a cursor. Parameters: (after, log,
@@ -712,11 +715,13 @@ def _sizes_on_mysql(
         return _sizes_by_scan(sql, head, user, after, count)
 
     of_conversation = (
-        "(SELECT id FROM message FORCE INDEX (message_by_conversation) WHERE log = %s AND conversation = %s "
+        "(SELECT id FROM message FORCE INDEX (message_by_conversation) "
+        "WHERE log = %s AND conversation = %s "
         "AND id > %s AND id <= %s ORDER BY id LIMIT %s)"
     )
     of_bot = (
-        "(SELECT id FROM bot_entry WHERE log = %s AND member = %s AND conversation = %s "
+        "(SELECT id FROM bot_entry "
+        "WHERE log = %s AND member = %s AND conversation = %s "
         "AND id > %s AND id <= %s ORDER BY id LIMIT %s)"
     )
     parts: list[str] = []

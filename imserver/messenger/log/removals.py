@@ -437,7 +437,8 @@ def _restore_annotations(
     """Store the reactions and pins of a message again. ``annotations``: as
     :func:`_annotations_of` has stored them."""
     sql.execute_many(
-        "INSERT INTO reaction (log, message, emoji, member, id) VALUES (%s, %s, %s, %s, %s)",
+        "INSERT INTO reaction (log, message, emoji, member, id) "
+        "VALUES (%s, %s, %s, %s, %s)",
         [(log, message, *row) for row in annotations.get("reactions", ())],
     )
     sql.execute_many(

@@ -42,7 +42,10 @@ _EDITS: Final = "SELECT id FROM hidden WHERE log = %s AND member = '' AND versio
 
 def recalled_among(sql: Statements, log: int, ids: Collection[int]) -> set[int]:
     """The messages among these that were recalled."""
-    statement = "SELECT id FROM hidden WHERE log = %s AND member = '' AND version = 0 AND id IN {}"
+    statement = (
+        "SELECT id FROM hidden "
+        "WHERE log = %s AND member = '' AND version = 0 AND id IN {}"
+    )
     return {row[0] for row in sql.query_in(statement, (log,), list(ids))}
 
 
@@ -279,7 +282,8 @@ def _note_mentions(
             rows.append(_MentionRow(member, entry.conversation, message))
     if rows:
         sql.execute_many(
-            "INSERT INTO mention (log, member, conversation, id) VALUES (%s, %s, %s, %s)",
+            "INSERT INTO mention (log, member, conversation, id) "
+            "VALUES (%s, %s, %s, %s)",
             [(log, row.user, row.conversation, row.message) for row in rows],
         )
 

@@ -68,13 +68,22 @@ ENTRY_COLUMNS: Final = (
 conversation ``c``."""
 
 
-SELECT_HEAD: Final = "SELECT number, last_id, last_conversation, floor, lost FROM log WHERE app = %s AND part = 0"
+SELECT_HEAD: Final = (
+    "SELECT number, last_id, last_conversation, floor, lost FROM log "
+    "WHERE app = %s AND part = 0"
+)
 """Selects the fields of :class:`LogHead`."""
 
-SELECT_STATE: Final = "SELECT id, kind, pair, last_seq, last_id, options, bots FROM conversation WHERE log = %s AND "
+SELECT_STATE: Final = (
+    "SELECT id, kind, pair, last_seq, last_id, options, bots FROM conversation "
+    "WHERE log = %s AND "
+)
 """Selects the columns that :func:`conversation_state_of` expects."""
 
-FROM_MESSAGES: Final = "FROM message m JOIN conversation c ON c.log = m.log AND c.id = m.conversation WHERE m.log = %s AND "
+FROM_MESSAGES: Final = (
+    "FROM message m JOIN conversation c ON c.log = m.log AND c.id = m.conversation "
+    "WHERE m.log = %s AND "
+)
 
 
 class LogHead(Struct):

@@ -63,8 +63,10 @@ _LAST_REPLY: Final = (
     "SELECT max(t.id) FROM thread_reply t WHERE t.log = r.log AND t.root = r.root"
 )
 _THREADS_OF_USER: Final = (
-    "SELECT q.root, q.conversation, q.read_id, q.last FROM (SELECT r.root, r.conversation, "
-    f"r.read_id, ({_LAST_REPLY}) AS last FROM ({_READERS}) r JOIN membership s ON s.log = r.log "
+    "SELECT q.root, q.conversation, q.read_id, q.last "
+    "FROM (SELECT r.root, r.conversation, "
+    f"r.read_id, ({_LAST_REPLY}) AS last "
+    f"FROM ({_READERS}) r JOIN membership s ON s.log = r.log "
     "AND s.member = r.member AND s.conversation = r.conversation AND s.left_id IS NULL "
     "WHERE r.follows = 1) q "
     "WHERE q.last < %s AND q.last > %s ORDER BY q.last DESC LIMIT %s"
@@ -79,7 +81,8 @@ def beside(log: str, conversation: str, id: str) -> str:
     The parameters are the SQL expressions of its columns: ``beside("m.log",
     "m.conversation", "m.id")``."""
     return (
-        f"EXISTS (SELECT 1 FROM thread_reply t WHERE t.log = {log} AND t.conversation = {conversation} "
+        "EXISTS (SELECT 1 FROM thread_reply t "
+        f"WHERE t.log = {log} AND t.conversation = {conversation} "
         f"AND t.id = {id} AND t.also = 0)"
     )
 
@@ -175,7 +178,8 @@ class ThreadWriter(Service):
                 also = int(not reply.is_beside)
                 rows.append((log, reply.conversation, reply.id, root, also))
         self._sql.execute_many(
-            "INSERT INTO thread_reply (log, conversation, id, root, also) VALUES (%s, %s, %s, %s, %s)",
+            "INSERT INTO thread_reply (log, conversation, id, root, also) "
+            "VALUES (%s, %s, %s, %s, %s)",
             rows,
         )
 
@@ -207,7 +211,10 @@ class ThreadWriter(Service):
         elif id <= self._head.floor:
             return None
         else:
-            statement = "SELECT conversation, kind, about, meta FROM message WHERE log = %s AND id = %s"
+            statement = (
+                "SELECT conversation, kind, about, meta FROM message "
+                "WHERE log = %s AND id = %s"
+            )
             rows = self._sql.query(statement, (self._head.number, id))
             if not rows:
                 return None
@@ -378,7 +385,8 @@ class ThreadStore(Store.Rows):
         replies. Returns None if the user cannot read the thread.
         """
         statement = (
-            "SELECT id FROM thread_reply WHERE log = %s AND root = %s AND id > %s AND id <= %s "
+            "SELECT id FROM thread_reply "
+            "WHERE log = %s AND root = %s AND id > %s AND id <= %s "
             "ORDER BY id DESC LIMIT %s"
         )
         if _conversation_of(sql, head, user, root) is None:
@@ -459,7 +467,8 @@ class ThreadStore(Store.Rows):
         # An existing row keeps its read position.
         sql.insert_new("thread_reader", _READER_COLUMNS, [row])
         sql.execute(
-            "UPDATE thread_reader SET follows = %s WHERE log = %s AND member = %s AND root = %s",
+            "UPDATE thread_reader SET follows = %s "
+            "WHERE log = %s AND member = %s AND root = %s",
             (int(follows), head.number, user, root),
         )
         return _thread(sql, head, user, root)
@@ -489,7 +498,10 @@ def _thread(sql: Statements, head: LogHead, user: str, root: int) -> Thread | No
     if conversation is None:
         return None
 
-    statement = "SELECT read_id, follows FROM thread_reader WHERE log = %s AND member = %s AND root = %s"
+    statement = (
+        "SELECT read_id, follows FROM thread_reader "
+        "WHERE log = %s AND member = %s AND root = %s"
+    )
     read = 0
     follows = 0
     for row in sql.query(statement, (head.number, user, root)):  # at most one
@@ -519,7 +531,10 @@ def _conversation_of(
     its last reply; None otherwise."""
     # The last reply decides if the first message has expired, or the user
     # joined after it.
-    by_reply = "SELECT id, conversation FROM thread_reply WHERE log = %s AND root = %s ORDER BY id DESC LIMIT 1"
+    by_reply = (
+        "SELECT id, conversation FROM thread_reply WHERE log = %s AND root = %s "
+        "ORDER BY id DESC LIMIT 1"
+    )
     by_root = "SELECT id, conversation FROM message WHERE log = %s AND id = %s"
     for statement in (by_root, by_reply):
         for id, conversation in sql.query(statement, (head.number, root)):
@@ -530,7 +545,10 @@ def _conversation_of(
 
 def _last(sql: Statements, head: LogHead, root: int) -> int:
     """The id of the last reply of a thread; 0: no reply."""
-    statement = "SELECT id FROM thread_reply WHERE log = %s AND root = %s ORDER BY id DESC LIMIT 1"
+    statement = (
+        "SELECT id FROM thread_reply WHERE log = %s AND root = %s "
+        "ORDER BY id DESC LIMIT 1"
+    )
     rows = sql.query(statement, (head.number, root))
     if not rows:
         return 0
@@ -586,7 +604,8 @@ def replies_beside(
     their threads. ``ids``: messages of the conversation, in order, at least
     one."""
     statement = (
-        "SELECT id, root FROM thread_reply WHERE log = %s AND conversation = %s AND id >= %s AND id <= %s "
+        "SELECT id, root FROM thread_reply "
+        "WHERE log = %s AND conversation = %s AND id >= %s AND id <= %s "
         "AND also = 0"
     )
     rows = sql.query(statement, (head.number, conversation, ids[0], ids[-1]))
@@ -594,7 +613,10 @@ def replies_beside(
         return NO_REPLIES
     messages = set(ids)
     roots = {id: root for id, root in rows if id in messages}
-    statement = "SELECT root, member, read_id FROM thread_reader WHERE log = %s AND follows = 1 AND root IN {}"
+    statement = (
+        "SELECT root, member, read_id FROM thread_reader "
+        "WHERE log = %s AND follows = 1 AND root IN {}"
+    )
     threads = list(dict.fromkeys(roots.values()))
     readers = sql.query_in(statement, (head.number,), threads, many=True)
     followers: dict[int, dict[str, int]] = {}

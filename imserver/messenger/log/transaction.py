@@ -369,7 +369,8 @@ class AppTransaction:
     ) -> None:
         """Write one column of a group."""
         self.sql.execute(
-            f"UPDATE conversation SET {column} = %s WHERE log = %s AND id = %s AND kind = %s",
+            f"UPDATE conversation SET {column} = %s "
+            "WHERE log = %s AND id = %s AND kind = %s",
             (value, self.log, conversation, GROUP),
         )
 
@@ -582,7 +583,8 @@ class AppTransaction:
         else:
             statement = (
                 "SELECT member, conversation, muted_until FROM membership "
-                "WHERE log = %s AND conversation = %s AND left_id IS NULL AND member IN {}"
+                "WHERE log = %s AND conversation = %s AND left_id IS NULL "
+                "AND member IN {}"
             )
             answers = [
                 self.sql.ask_in(statement, (self.log, conversation), members)
@@ -608,8 +610,10 @@ class AppTransaction:
             conversations = [conversation for _, conversation in wanted]
             statement = (
                 "SELECT x.* FROM unnest(%s::text[], %s::bigint[]) AS w(member, conversation) "
-                "CROSS JOIN LATERAL (SELECT s.member, s.conversation, s.muted_until FROM membership s "
-                "WHERE s.log = %s AND s.member = w.member AND s.conversation = w.conversation "
+                "CROSS JOIN LATERAL (SELECT s.member, s.conversation, s.muted_until "
+                "FROM membership s "
+                "WHERE s.log = %s AND s.member = w.member "
+                "AND s.conversation = w.conversation "
                 "AND s.left_id IS NULL LIMIT 1) x"
             )
             return [self.sql.ask(statement, (users, conversations, self.log))]
@@ -658,8 +662,10 @@ class AppTransaction:
             else:
                 marks = marks_of(len(accounts))
                 statement = (
-                    "SELECT r.account, r.other FROM relation r JOIN account a ON a.id = r.account WHERE "
-                    f"a.app = %s AND r.state = 'blocked' AND r.account IN {marks} AND r.other IN {marks}"
+                    "SELECT r.account, r.other "
+                    "FROM relation r JOIN account a ON a.id = r.account WHERE "
+                    f"a.app = %s AND r.state = 'blocked' AND r.account IN {marks} "
+                    f"AND r.other IN {marks}"
                 )
                 values = (
                     self.app,
@@ -1088,7 +1094,8 @@ def _move_conversations(
         )
     else:
         sql.execute_many(
-            "UPDATE conversation SET last_seq = %s, last_id = %s WHERE log = %s AND id = %s",
+            "UPDATE conversation SET last_seq = %s, last_id = %s "
+            "WHERE log = %s AND id = %s",
             [(state.last_seq, state.last_id, log, state.id) for state in states],
         )
 

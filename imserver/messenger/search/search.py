@@ -63,7 +63,8 @@ _LINKS: Final = ("http://", "https://", "www.")
 _LINK: Final = re.compile("https?://|www\\.", re.IGNORECASE | re.ASCII)
 
 _IS_FOUND: Final = (
-    f"m.kind = {NUMBERS['message']} AND NOT EXISTS (SELECT 1 FROM hidden h WHERE h.log = m.log "
+    f"m.kind = {NUMBERS['message']} AND NOT EXISTS (SELECT 1 FROM hidden h "
+    "WHERE h.log = m.log "
     "AND h.id = m.id AND h.member IN ('', %s))"
 )
 """Condition: a message that the user has not hidden. Recalled entries and edits

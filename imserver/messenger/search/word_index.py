@@ -395,7 +395,8 @@ def _next_end(sql: Statements, head: LogHead) -> int:
 
 _ENTRIES: Final = (
     "SELECT m.id, m.conversation, m.kind, m.type, "
-    f"CASE WHEN length(m.body) <= {LONG_BODY} THEN m.body END FROM message m WHERE m.log = %s AND "
+    f"CASE WHEN length(m.body) <= {LONG_BODY} THEN m.body END FROM message m "
+    "WHERE m.log = %s AND "
 )
 
 
@@ -418,7 +419,10 @@ def _in_conversations_with_members(
 ) -> list[ContentRow]:
     """The entries of conversations with members. Rooms have no members, so
     nobody searches them."""
-    statement = f"SELECT c.id FROM conversation c WHERE c.log = %s AND c.kind <> {ROOM} AND c.id IN {{}}"
+    statement = (
+        "SELECT c.id FROM conversation c "
+        f"WHERE c.log = %s AND c.kind <> {ROOM} AND c.id IN {{}}"
+    )
     conversations = list({row[1] for row in rows})
     with_members = sql.query_in(statement, (head.number,), conversations)
     searched = {row[0] for row in with_members}

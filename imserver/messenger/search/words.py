@@ -299,13 +299,15 @@ def indexed_before(sql: Statements, log: int) -> int:
 
 
 _INDEX_POSITION: Final = (
-    "SELECT p.segment, (SELECT max(w.segment) FROM word w WHERE w.log = p.log AND w.segment <= %s) "
+    "SELECT p.segment, (SELECT max(w.segment) FROM word w "
+    "WHERE w.log = p.log AND w.segment <= %s) "
     "FROM word_position p WHERE p.log = %s"
 )
 """Selects the segment before which the index is filled, and its newest segment
 up to a given one."""
 _CHANGED_MESSAGES: Final = (
-    "SELECT DISTINCT id, conversation FROM word_change WHERE log = %s AND id >= %s AND id < %s "
+    "SELECT DISTINCT id, conversation FROM word_change "
+    "WHERE log = %s AND id >= %s AND id < %s "
     "ORDER BY id DESC LIMIT %s"
 )
 """Selects the messages whose changes are not in the index yet, the newest
