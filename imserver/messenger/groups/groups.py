@@ -1234,7 +1234,7 @@ class GroupCommands(Struct, frozen=True):
     def create(self, connection: Connection, command: CreateGroup) -> Reply:
         """Create a group of the user and others."""
         app, user = self._with_voice(connection)
-        strangers = self._check(app, user, command.members)
+        strangers = self._check_members(app, user, command.members)
         group, added = self.groups.create(
             app, user, command.name, command.members, strangers
         )
@@ -1243,6 +1243,7 @@ class GroupCommands(Struct, frozen=True):
     def ask(self, connection: Connection, command: AskGroups) -> Reply:
         """A page of the user's groups."""
         app, user = app_and_user(connection)
+        # One group more shows whether there is a next page.
         _, page = self.groups.page(app, user, command.after, command.limit + 1)
         views = [_view(each) for each in page[: command.limit]]
         return Reply(ReplyCode.OK, GroupPage(views, len(page) > command.limit))
@@ -1271,7 +1272,7 @@ class GroupCommands(Struct, frozen=True):
     def invite(self, connection: Connection, command: InviteToGroup) -> Reply:
         """Add members to one of the user's groups."""
         app, user = app_and_user(connection)
-        strangers = self._check(app, user, command.members)
+        strangers = self._check_members(app, user, command.members)
         added = self.groups.add(app, command.group, user, command.members, strangers)
         view = ChangedMembersView(command.group, added.users, added.invited)
         return Reply(ReplyCode.OK, view)
@@ -1296,18 +1297,21 @@ class GroupCommands(Struct, frozen=True):
             raise NotAllowed(mute.text)
         return app, user
 
-    def _check(self, app: str, user: str, members: Sequence[str]) -> set[str]:
-        """The members whom the user can only invite, not add. Raises
-        ServiceRefused if somebody has no account or has blocked the user, or if
-        the node cannot send invitations."""
+    def _check_members(self, app: str, user: str, members: Sequence[str]) -> set[str]:
+        """Check that a user may add these members or invite them. Returns the
+        ones whom the user can only invite. Raises ServiceRefused if somebody
+        has no account or has blocked the user, or if the node cannot send
+        invitations."""
         users = {user, *members}
         accounts = self.groups.accounts_among(app, tuple(users))
-        if users - accounts or self.groups.relations.blocked_by(app, user, members):
+        without_account = users - accounts
+        if without_account or self.groups.relations.blocked_by(app, user, members):
             raise ServiceRefused(user, Problems.NOT_ALLOWED)
         return self.groups.strangers_among(app, user, members)
 
 
 def _view(group: Group) -> GroupView:
+    """A group for a command's reply."""
     options = group.options
     return GroupView(
         group.id,

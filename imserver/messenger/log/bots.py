@@ -68,13 +68,13 @@ def with_command(
     # In a conversation of two, only the other user can be a bot.
     users = state.bots or tuple(user for user in state.members if user != draft.sender)
     ids = [int(user) for user in users if _may_be_account(user)]
+    if not ids:
+        return draft
+
     statement = (
         "SELECT b.id, b.commands, a.name FROM bot b JOIN account a ON a.id = b.id "
         "WHERE b.app = %s AND b.id IN {}"
     )
-
-    if not ids:
-        return draft
     rows = sql.query_in(statement, (app,), ids)
     # If the text names no bot, the command belongs to the first bot of the
     # group that has it.
@@ -135,11 +135,11 @@ def hooks_among(
 ) -> list[str]:
     """The users among these who are bots of incoming webhooks of a group."""
     ids = [int(user) for user in users if user in state.bots]
+    if not ids:
+        return []
     statement = (
         "SELECT id FROM incoming_hook WHERE app = %s AND conversation = %s AND id IN {}"
     )
-    if not ids:
-        return []
     return [str(row[0]) for row in sql.query_in(statement, (app, state.id), ids)]
 
 
@@ -172,7 +172,7 @@ class BotReaders(Service):
     _rows: list[tuple[str, int, int]] = field(default_factory=list)
     """New rows of the table ``bot_entry``: (bot, conversation, entry)."""
 
-    def name(self, state: ConversationState, draft: Draft) -> Draft:
+    def draft_with_readers(self, state: ConversationState, draft: Draft) -> Draft:
         """Decide which bots read the next entry of a group with bots. Returns
         its draft, whose ``meta`` then lists these bots."""
         readers = self._readers(state, draft)
@@ -201,10 +201,10 @@ class BotReaders(Service):
             self._rows = []
 
     def _readers(self, state: ConversationState, draft: Draft) -> list[str]:
-        """The bots of a group that read the entry of this draft. Without the
-        option ``bots`` they are: its sender and the bots that it mentions,
-        commands or answers, and for an entry about a message the readers of
-        that message."""
+        """The bots of a group that read the entry of this draft. Unless the
+        option ``bots`` lets them read everything, these are its sender and the
+        bots that it mentions, commands or answers. The readers of a message
+        also read the edits, the recall and other entries about it."""
         reads_all = state.options & OPTIONS["bots"][0] != 0
         if reads_all or draft.kind in ("join", "leave", "group"):
             return list(state.bots)

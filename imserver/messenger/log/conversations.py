@@ -460,9 +460,9 @@ _BY_CONVERSATION: Final = "FORCE INDEX (message_by_conversation)"
 
 
 def _with_oldest(page: str, first: str, condition: str, entries: int, name: str) -> str:
-    """The query ``page`` with one more column ``name``, at which counting
-    begins: the id of the oldest of the newest ``entries`` entries that are not
-    before ``first``. If there are fewer entries, the column is ``first``."""
+    """The query ``page`` with one more column ``name``: an id at which counting
+    begins. It is the id of the oldest of the newest ``entries`` entries that
+    are not before ``first``. If there are fewer entries, it is ``first``."""
     return (
         f"SELECT q.*, coalesce((SELECT m.id FROM message m {_BY_CONVERSATION} "
         "WHERE m.log = q.log "

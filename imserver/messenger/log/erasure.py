@@ -93,12 +93,12 @@ class UserEraser(WritingPart):
         reads: with the server, and with themselves; 0: there is no such
         conversation. ``name``: the new name of the user."""
         statement = "SELECT id FROM conversation WHERE log = %s AND pair IN (%s, %s)"
-        pairs = (pair_of("", name), pair_of(name, name))
-        rows = sql.query(statement, (head.number, *pairs))
-        ids = [row[0] for row in rows]
-        ids += [0] * (len(pairs) - len(ids))  # no entry has the conversation 0
-        first, second = ids
-        return head.last_id, (first, second)
+        with_server = pair_of("", name)
+        with_self = pair_of(name, name)
+        rows = sql.query(statement, (head.number, with_server, with_self))
+        ids = [int(row[0]) for row in rows]
+        ids += [0, 0]  # no entry is in the conversation 0
+        return head.last_id, (ids[0], ids[1])
 
     @in_log()
     def _find_some(

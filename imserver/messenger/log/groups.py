@@ -475,7 +475,7 @@ def _remove_bots(
     staying = tuple(bot for bot in state.bots if bot not in leaving)
     if len(staying) < len(state.bots):
         transaction.set_bots(state, staying)
-        transaction.settle()
+        transaction.write_conversations()
 
 
 def _promote_heir(
@@ -548,7 +548,7 @@ def record(
         conversation=state.id,
     )
     entry = transaction.enter(state, draft, resend)
-    transaction.settle()
+    transaction.write_conversations()
     return entry
 
 

@@ -352,7 +352,7 @@ def _position(
     sql: Statements, head: LogHead, user: str, conversation: int
 ) -> tuple[int, int] | None:
     """The read and the received position of a user in a conversation. Returns
-    None if the user has none yet."""
+    None if nothing was stored yet."""
     statement = (
         "SELECT read_id, received_id FROM read_position "
         "WHERE log = %s AND member = %s AND conversation = %s"

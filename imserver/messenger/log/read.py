@@ -363,9 +363,9 @@ def fetch(
     sql: Statements, log: int, ids: Iterable[int], reader: str = ""
 ) -> list[Entry]:
     """The existing entries of a log with these ids, ordered by id, as the
-    ``reader`` sees them: with the reader's own votes and reactions, and without
-    changes after the reader has left a group. ``reader`` empty: as they are
-    stored."""
+    ``reader`` sees them. The reader's own votes and reactions are marked, and
+    changes after the reader has left a group are removed. Without a ``reader``,
+    the entries are as they are stored."""
     rows = sql.query_in(f"{_ENTRIES} m.id IN {{}}", (log,), list(dict.fromkeys(ids)))
     entries = sorted(map(entry_of, rows), key=lambda entry: entry.id)
     if not reader:

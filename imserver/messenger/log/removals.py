@@ -302,7 +302,7 @@ def _remove(transaction: AppTransaction, act: str, message: int) -> int:
     )
     # `rows` still have the old content, which the recall removes.
     recall = transaction.enter(state, draft)
-    transaction.settle()
+    transaction.write_conversations()
 
     size = len(annotations)
     copies = []
@@ -414,7 +414,7 @@ def _restore(transaction: AppTransaction, message: int, copies: Sequence[Row]) -
         conversation=conversation,
     )
     transaction.enter(state, edit)
-    transaction.settle()
+    transaction.write_conversations()
 
 
 def _turn_into_edit(sql: Statements, log: int, message: int, recall: int) -> None:

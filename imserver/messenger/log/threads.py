@@ -166,7 +166,8 @@ class ThreadWriter(Service):
         return replace(draft, thread=root, about=draft.about or root, meta=meta)
 
     def add(self, root: int, reply: Entry) -> None:
-        """Note a reply that was added to the transaction."""
+        """Remember a reply that was added to the transaction, for
+        :meth:`write`."""
         self._replies.setdefault(root, []).append(reply)
 
     def write(self) -> None:
@@ -378,8 +379,8 @@ class ThreadStore(Store.Rows):
         limit: int,
     ) -> tuple[list[Entry], int] | None:
         """A page of the last replies of a thread before the id ``before`` (0:
-        its end), ordered by id, without replies that the user may not read or
-        has hidden.
+        its end), ordered by id. Replies that the user may not read or has
+        hidden are left out.
 
         Returns also the ``before`` of the next page; 0: there are no earlier
         replies. Returns None if the user cannot read the thread.
@@ -571,7 +572,8 @@ def _count_unread(
     statement = "SELECT m.sender, m.kind FROM message m WHERE m.log = %s AND m.id IN {}"
     count = 0
     for sender, kind in sql.query_in(statement, (head.number,), ids):
-        count += kind == NUMBERS["message"] and text_of(sender) != user
+        if kind == NUMBERS["message"] and text_of(sender) != user:
+            count += 1
     return count
 
 

@@ -189,9 +189,11 @@ class _Facts(Struct, frozen=True):
 
 
 class _Lookups(Struct, frozen=True):
-    """Queries about drafts that do not depend on each other."""
+    """Queries about drafts that do not depend on each other. Each function
+    reads the answer to its query; :class:`_Facts` describes the answers."""
 
     repeats: Callable[[], list[Row]]
+    """Stored entries with the same ``client_msg_id`` as one of the drafts."""
     states: Callable[[], dict[int | bytes, ConversationState]]
     mutes: Callable[[], dict[tuple[str, int], int]]
     blocks: Callable[[], set[tuple[str, str]]]
@@ -229,16 +231,17 @@ class AppTransaction:
         too."""
         self._memory = memory
         self.log = memory.logs.get(app, 0)
-        """The number of the log."""
+        """The number of the log. Until the head is read, it is the remembered
+        number; 0: no number is remembered."""
 
         # Queries for the remembered number of the log are sent together with
         # the query for the head. Their answers count only if the log still has
         # this number.
-        head = ask_head(sql, app, lock=True)
+        read_head = ask_head(sql, app, lock=True)
         lookups: _Lookups | None = None
         if self.log and drafts:
             lookups = self._ask(drafts)
-        self.head = head() or _new_head(sql, app)
+        self.head = read_head() or _new_head(sql, app)
         if self.log != self.head.number:
             lookups = None
         self._lookups = lookups
@@ -383,9 +386,11 @@ class AppTransaction:
         if state.bots:
             if self._bots is None:
                 self._bots = BotReaders(self.sql, self.head, self.before, self.entries)
-            draft = self._bots.name(state, draft)
+            draft = self._bots.draft_with_readers(state, draft)
 
         self.head.last_id += 1
+        # The database may have lost later entries of this conversation. Their
+        # seqs are not given again.
         if state.last_id < self._after_loss and state.last_seq:
             state.last_seq = beyond(state.last_seq, self._after_loss)
         state.last_seq += 1
@@ -450,7 +455,7 @@ class AppTransaction:
             self._threads = ThreadWriter(self.sql, self.head, self.before, self.entries)
         return self._threads
 
-    def settle(self) -> None:
+    def write_conversations(self) -> None:
         """Write the conversations and memberships that have changed, so that
         later statements of the transaction find them. Entries are written at
         the end (:meth:`write`)."""
@@ -475,6 +480,7 @@ class AppTransaction:
                     for state, pair, name, created, options in self._created
                 ],
             )
+            # Their new rows have the last seq and id.
             for state, *_ in self._created:
                 self._moved.pop(state.id, None)
             self._created = []
@@ -500,7 +506,7 @@ class AppTransaction:
         """Write all changes: conversations, memberships, entries with what
         depends on them, the head, and uplink sessions. Called once, at the
         end."""
-        self.settle()
+        self.write_conversations()
         sql = self.sql
         log = self.log
         head = self.head
@@ -555,14 +561,17 @@ class AppTransaction:
                 ids.append(key)
             else:
                 pairs.append(key)
-        by_id = self.sql.ask_in(f"{SELECT_STATE}id IN {{}}", (self.log,), ids)
-        by_pair = self.sql.ask_in(f"{SELECT_STATE}pair IN {{}}", (self.log,), pairs)
+        read_by_id = self.sql.ask_in(f"{SELECT_STATE}id IN {{}}", (self.log,), ids)
+        read_by_pair = self.sql.ask_in(
+            f"{SELECT_STATE}pair IN {{}}", (self.log,), pairs
+        )
 
         def read_answer() -> dict[Key, ConversationState]:
             states: dict[Key, ConversationState] = {
-                row[0]: conversation_state_of(row) for row in by_id()
+                row[0]: conversation_state_of(row) for row in read_by_id()
             }
-            for row in by_pair():
+            # `row` begins with the id, the kind and the pair.
+            for row in read_by_pair():
                 states[bytes(row[2])] = states.get(row[0]) or conversation_state_of(row)
             return states
 
@@ -575,27 +584,27 @@ class AppTransaction:
         reads the answer: (user, conversation) → Unix second at which the mute
         ends, which may be in the past. Users who are no members are not in
         it."""
-        users: dict[int, list[str]] = {}
+        users_by_conversation: dict[int, list[str]] = {}
         for user, conversation in wanted:
-            users.setdefault(conversation, []).append(user)
-        if len(users) > _FEW_CONVERSATIONS[self.sql.engine]:
-            answers = self._mutes_of_each(list(wanted))
+            users_by_conversation.setdefault(conversation, []).append(user)
+        if len(users_by_conversation) > _FEW_CONVERSATIONS[self.sql.engine]:
+            reads = self._mutes_of_each(list(wanted))
         else:
             statement = (
                 "SELECT member, conversation, muted_until FROM membership "
                 "WHERE log = %s AND conversation = %s AND left_id IS NULL "
                 "AND member IN {}"
             )
-            answers = [
-                self.sql.ask_in(statement, (self.log, conversation), members)
-                for conversation, members in users.items()
+            reads = [
+                self.sql.ask_in(statement, (self.log, conversation), users)
+                for conversation, users in users_by_conversation.items()
             ]
 
         def read_answers() -> dict[tuple[str, int], int]:
             mutes: dict[tuple[str, int], int] = {}
-            for answer in answers:
-                for user, conversation, until in answer():
-                    mutes[text_of(user), conversation] = until
+            for read in reads:
+                for user, conversation, muted_until in read():
+                    mutes[text_of(user), conversation] = muted_until
             return mutes
 
         return read_answers
@@ -603,8 +612,9 @@ class AppTransaction:
     def _mutes_of_each(
         self, wanted: Sequence[tuple[str, int]]
     ) -> list[Callable[[], list[Row]]]:
-        """Ask for the mutes of these (user, conversation), with a look-up for
-        each."""
+        """Ask for the mutes of these pairs (user, conversation), with a look-up
+        for each pair. Each returned function reads the rows (user,
+        conversation, end of the mute) of one statement."""
         if self.sql.engine == "postgresql":
             users = [user for user, _ in wanted]
             conversations = [conversation for _, conversation in wanted]
@@ -618,19 +628,20 @@ class AppTransaction:
             )
             return [self.sql.ask(statement, (users, conversations, self.log))]
 
-        answers = []
+        reads = []
         select_one = (
             "SELECT member, conversation, muted_until FROM membership "
             "WHERE log = %s AND member = %s AND conversation = %s AND left_id IS NULL"
         )
         for chunk in chunks(wanted, _MUTES_AT_ONCE):
-            members = padded(chunk, chunk[-1])
+            # Few different lengths make few different statements.
+            pairs = padded(chunk, chunk[-1])
             values: list[Any] = []
-            for user, conversation in members:
+            for user, conversation in pairs:
                 values += (self.log, user, conversation)
-            statement = " UNION ALL ".join([select_one] * len(members))
-            answers.append(self.sql.ask(statement, values))
-        return answers
+            statement = " UNION ALL ".join([select_one] * len(pairs))
+            reads.append(self.sql.ask(statement, values))
+        return reads
 
     def blocks(
         self, pairs: Collection[tuple[str, str]]
@@ -649,8 +660,8 @@ class AppTransaction:
             and other.isdecimal()
             and other.isascii()
         ]
-        answers = []
         wanted = [pair for pair in wanted if max(pair) < _ACCOUNTS_END]
+        reads = []
         for chunk in chunks(wanted):
             accounts = padded(chunk, chunk[-1])
             if self.sql.engine == "sqlite":
@@ -672,12 +683,12 @@ class AppTransaction:
                     *(one for one, _ in accounts),
                     *(other for _, other in accounts),
                 )
-            answers.append(self.sql.ask(statement, values))
+            reads.append(self.sql.ask(statement, values))
 
         def read_answers() -> set[tuple[str, str]]:
             blocks: set[tuple[str, str]] = set()
-            for answer in answers:
-                for one, other in answer():
+            for read in reads:
+                for one, other in read():
                     blocks.add((str(one), str(other)))
             return blocks
 

@@ -381,19 +381,21 @@ class LogWriter:
     def is_busy(self, app: str) -> bool:
         """Whether drafts of an app are waiting or being stored. Never
         switches greenlets."""
-        return app in self._queues or any(True for _ in self._underway(app))
+        return app in self._queues or any(True for _ in self._drafts_underway(app))
 
     def senders(self, app: str) -> set[str]:
         """The senders of drafts that are waiting or being stored. Never
         switches greenlets."""
-        return {request.draft.sender for request in self._underway(app)}
+        return {request.draft.sender for request in self._drafts_underway(app)}
 
     def stores_for(self, app: str, connection: Connection) -> bool:
         """Whether a draft of this connection is being stored. Never
         switches greenlets."""
-        return any(request.connection is connection for request in self._underway(app))
+        return any(
+            request.connection is connection for request in self._drafts_underway(app)
+        )
 
-    def _underway(self, app: str) -> Iterable[AppendRequest]:
+    def _drafts_underway(self, app: str) -> Iterable[AppendRequest]:
         """The drafts of an app in the current transaction, and the ones that a
         refused transaction has left to be stored one by one."""
         current = self._current
@@ -480,7 +482,7 @@ class LogWriter:
         watches: list[gevent.Greenlet[..., None]] = []
         timer = gevent.get_hub().loop.timer(2 * self.seconds)
         try:
-            if self._is_open_for(transaction):
+            if self._open_database_for(transaction):
 
                 def begin_watch() -> None:
                     watches.append(gevent.spawn(self._watch, transaction))
@@ -496,7 +498,7 @@ class LogWriter:
             timer.close()
             gevent.killall(watches, block=False)
 
-    def _is_open_for(self, transaction: WriteTransaction) -> bool:
+    def _open_database_for(self, transaction: WriteTransaction) -> bool:
         """Open the database for the first transaction that needs it. Returns
         False if that failed; then the requests were answered with the error.
 
@@ -527,7 +529,7 @@ class LogWriter:
                 # Otherwise the transaction was given up, and its requests were
                 # answered.
                 if transaction.guard.take():
-                    self._divide(transaction, str(error))
+                    self._store_one_by_one(transaction, str(error))
                 return
             except Unsure as error:
                 failure = connection.failed(str(error), error.__cause__)
@@ -570,7 +572,7 @@ class LogWriter:
                 assert request.outcome is not None
                 _answer(request, request.outcome)
             drafts = sum([isinstance(request, AppendRequest) for request in requests])
-            pause = 0.0
+            pause = 0.0  # seconds; 0: the next drafts do not wait
             if self._listener is not None:
                 try:
                     if app in transaction.commits:
@@ -588,8 +590,9 @@ class LogWriter:
             if pause:
                 self._pause(app, pause)
             elif drafts and 0 < waiting < _ENOUGH and waiting + drafts >= _GROUP:
-                # Otherwise two groups of senders would take turns, with a
-                # transaction each.
+                # The senders that were just answered will send again. Without
+                # this pause, two groups of senders would take turns, with a
+                # transaction for each group.
                 gather_seconds = min(seconds, _MOST_GATHER_SECONDS)
                 self._pause(app, gather_seconds, enough=waiting + drafts)
 
@@ -651,7 +654,7 @@ class LogWriter:
             except (NotStored, RowRefused):
                 gevent.sleep(_RETRY_SECONDS)
 
-    def _divide(self, transaction: WriteTransaction, words: str) -> None:
+    def _store_one_by_one(self, transaction: WriteTransaction, words: str) -> None:
         """Store the requests of a refused transaction again, one by one, so
         that only the request with the invalid row fails. A single request is
         that request. ``words``: the error of the database."""

@@ -36,7 +36,8 @@ def _part_of(entries: Sequence[Entry]) -> ContentPart:
     changed: list[int] = []
     size = _PART_BYTES + _NUMBER_BYTES * len(entries)
     for entry in entries:
-        if entry.room:  # rooms have no members, so nobody searches them
+        if entry.room:
+            # Rooms have no members, so nobody searches them.
             conversations.append(0)
         else:
             conversations.append(entry.conversation)
@@ -57,7 +58,7 @@ def _part_of(entries: Sequence[Entry]) -> ContentPart:
         if len(entry.body) <= LONG_BODY:
             size += len(entry.body)
         else:
-            body = None
+            body = None  # the index does not read it
         others.append(
             (entry.id, entry.conversation, NUMBERS["message"], entry.type, body)
         )

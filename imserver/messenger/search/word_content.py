@@ -159,24 +159,25 @@ class SegmentContent:
         self._put_lines(offsets, _spaced(SEPARATOR.join(bodies)))
 
     def add_part(self, part: ContentPart, gone: Collection[int], pause: Pause) -> None:
-        """Add entries, without the texts of the messages ``gone``."""
-        begin = part.first - self._first
-        for offset, conversation in enumerate(part.conversations, begin):
+        """Add the entries of a part, without the texts of the messages
+        ``gone``, which have changed since."""
+        first_offset = part.first - self._first
+        for offset, conversation in enumerate(part.conversations, first_offset):
             if conversation:
                 self.conversation_of[offset] = conversation
 
         lines = _spaced(part.texts)
         # This number of texts has about as many characters as fit between two
         # pauses.
-        together = _PAUSE_CHARACTERS * len(lines) // max(len(part.texts), 1) + 1
-        for begin in range(0, len(part.ids), together):
-            ids = part.ids[begin : begin + together]
-            ids_lines = lines[begin : begin + together]
+        at_once = _PAUSE_CHARACTERS * len(lines) // max(len(part.texts), 1) + 1
+        for begin in range(0, len(part.ids), at_once):
+            ids = part.ids[begin : begin + at_once]
+            lines_of_ids = lines[begin : begin + at_once]
             if gone:
-                for number, id in enumerate(ids):
+                for index, id in enumerate(ids):
                     if id in gone:
-                        ids_lines[number] = ""
-            self._put_lines([id - self._first for id in ids], ids_lines)
+                        lines_of_ids[index] = ""
+            self._put_lines([id - self._first for id in ids], lines_of_ids)
             pause()
         if part.others:
             self.add((row for row in part.others if row[0] not in gone), pause)

@@ -370,9 +370,9 @@ def _claim_changes(sql: Statements, head: LogHead) -> SegmentClaim | None:
 def _set_position(
     sql: Statements, log: int, column: Literal["leased", "floor", "segment"], value: int
 ) -> None:
-    """Write a column of the position: ``leased``, the end of the lease in Unix
-    seconds (0: no lease); ``floor``, the id up to which expired messages are
-    removed; ``segment``, the next segment to fill."""
+    """Write a column of the position of an index. ``leased`` is the end of the
+    lease in Unix seconds; 0: no lease. ``floor`` is the id up to which expired
+    messages are removed. ``segment`` is the next segment to fill."""
     sql.execute(f"UPDATE word_position SET {column} = %s WHERE log = %s", (value, log))
 
 

@@ -130,15 +130,7 @@ class WordQuery:
     """
 
     def __init__(self, text: str) -> None:
-        phrases: list[list[str]] = []
-        is_open = False
-        """Whether the last phrase may be unfinished: no quote ends it."""
-        for match in _parts(text.translate(_QUOTES)):
-            quoted, closing_quote, plain = match.groups()
-            units = units_of(plain or quoted or "")
-            if units:
-                phrases.append(units)
-                is_open = not closing_quote
+        phrases, is_open = _phrases_of(text)
         self.units = list(dict.fromkeys(chain.from_iterable(phrases)))
         """The units, each once. The last one may be the beginning of a unit."""
 
@@ -160,6 +152,22 @@ class WordQuery:
         """Whether a text contains all words and phrases."""
         units = f" {' '.join(units_of(text))} "
         return all(needle in units for needle in self._needles)
+
+
+def _phrases_of(text: str) -> tuple[list[list[str]], bool]:
+    """The words and phrases of a search, each as a list of units. Returns also
+    whether the last one may be unfinished, because no quote ends it. The text
+    ``ann "good morn`` has ``[["ann"], ["good", "morn"]]``, and is
+    unfinished."""
+    phrases: list[list[str]] = []
+    is_open = False
+    for match in _parts(text.translate(_QUOTES)):
+        quoted, closing_quote, plain = match.groups()
+        units = units_of(plain or quoted or "")
+        if units:
+            phrases.append(units)
+            is_open = not closing_quote
+    return phrases, is_open
 
 
 def _needle_of(units: list[str], ends_open: bool) -> str:
