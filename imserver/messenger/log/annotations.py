@@ -81,9 +81,8 @@ class AnnotationWriter(WritingPart):
         *,
         remove: bool = False,
     ) -> Change | Rejected:
-        """Add the reaction of a user who can read the message, or
-        ``remove`` it. The result has no entry if the user has reacted so
-        before, or has not."""
+        """Add the reaction of a user who can read the message, or ``remove``
+        it."""
         wrong = emoji_objection(emoji)
         if wrong:
             return Rejected(RejectReason.INVALID, wrong)

@@ -420,8 +420,8 @@ class _Question:
             return self.refused()
 
         is_author = given.user == self.message.sender
-        is_not_asked = ask.of is not None and given.user not in ask.of
-        if is_author or is_not_asked:
+        is_excluded = ask.of is not None and given.user not in ask.of
+        if is_author or is_excluded:
             return Rejected(RejectReason.NOT_ALLOWED, "others may answer this question")
         if not given.fits(ask):
             return Rejected(RejectReason.INVALID, "the question has no such option")

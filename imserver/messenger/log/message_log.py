@@ -145,8 +145,8 @@ class MessageLog(Store.Rows):
         upto: int | None = None,
     ) -> int:
         """Delete entries older than ``older_than_seconds``, and all but the
-        newest ``more_than`` entries; 0: no such limit. Entries after the id
-        ``upto`` stay. Returns the number of deleted entries.
+        newest ``more_than`` entries. A limit of 0 does not count. Entries after
+        the id ``upto`` stay. Returns the number of deleted entries.
 
         Deletes in small transactions, so that writers wait only briefly.
         """

@@ -212,12 +212,11 @@ class EntryReader(Store.Rows):
         after: int | None = None,
     ) -> EntryPage:
         """A page of the history of a conversation: entries that the user may
-        read and has not hidden, ordered by id.
-
-        Without ``after``, the page has the newest entries before the id
-        ``before`` (0: before the end). Returns also whether there are earlier
-        entries. With ``after``, the page has the oldest entries after that id.
-        Returns also whether there are later entries before ``before``.
+        read and has not hidden, ordered by id. Without ``after``, the page has
+        the newest entries before the id ``before`` (0: before the end). Returns
+        also whether there are earlier entries. With ``after``, the page has the
+        oldest entries after that id. Returns also whether there are later
+        entries before ``before``.
 
         Reactions and presses of buttons are left out. The messages have the
         totals of their reactions.
@@ -274,10 +273,8 @@ class EntryReader(Store.Rows):
     ) -> tuple[list[Entry], int]:
         """A page of the pinned messages of a conversation that the user may
         read and has not hidden. The message that was pinned last comes first.
-
         ``before``: only messages whose pins have a smaller id (0: all). Returns
-        also the ``before`` of the next page; 0: this is the last page.
-        """
+        also the ``before`` of the next page; 0: this is the last page."""
         statement = (
             "SELECT message, id FROM pin WHERE log = %s AND conversation = %s "
             "AND id < %s ORDER BY id DESC"
@@ -305,13 +302,10 @@ class EntryReader(Store.Rows):
         revisions: bool = False,
     ) -> PublicationPage:
         """A page of the messages of a channel: at most ``limit``, and as many
-        as fit into :data:`PAGE_BYTES`.
-
-        The page has the oldest messages after the id ``since`` (None: from the
-        beginning). With ``reverse``, it has the newest messages before
-        ``since`` (None: from the end), the newest first. ``revisions``: include
-        the entries of recalls and edits.
-        """
+        as fit into :data:`PAGE_BYTES`. The page has the oldest messages after
+        the id ``since`` (None: from the beginning). With ``reverse``, it has
+        the newest messages before ``since`` (None: from the end), the newest
+        first. ``revisions``: include the entries of recalls and edits."""
         statement = "SELECT id, last_id FROM conversation WHERE log = %s AND pair = %s"
         rows = sql.query(statement, (head.number, pair_of_room(channel)))
         if not rows:
