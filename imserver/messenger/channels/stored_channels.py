@@ -171,15 +171,15 @@ class ChannelLog(StoredHistory):
         """
         channels = self._channels
         local = self._hub.channel(app, entry.room)
-        stores = channels.options.stores_conversations(app)
-        stored = channels.options.is_stored(app, entry.room)
-        if local is None or entry.kind != "message" or not (stored or stores):
+        stores_rooms = channels.options.stores_conversations(app)
+        is_stored = channels.options.is_stored(app, entry.room)
+        if local is None or entry.kind != "message" or not (is_stored or stores_rooms):
             return 0
 
         publication = self.publication_of(entry)
         event = publication.event
         part = event.channel
-        if not stored:
+        if not is_stored:
             # Subscribers have no position in a room of the action dialect.
             event = replace(
                 event, id=event.id or str(entry.id), channel=ChannelPart(entry.room)
@@ -187,15 +187,16 @@ class ChannelLog(StoredHistory):
             publication = replace(publication, event=event)
         elif part is not None and part.stream is not None:
             channels.ordered.accept_stream(app, event)
-        if stored and local.position is not None:
+        if is_stored and local.position is not None:
             local.position.offset = entry.id
         except_id = publication.except_connection
         if isinstance(except_id, str):
+            # The publisher may be connected to another node; then it is None.
             sender = self._connections.find(app, except_id)
             publication = replace(publication, except_connection=sender)
 
         receivers = None  # all subscribers
-        if stores:
+        if stores_rooms:
             receivers = [one for one in local.members if not follows_log_itself(one)]
         channels.ordered.to_ready(local, publication, receivers)
         return len(local.members)

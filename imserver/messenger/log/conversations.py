@@ -110,10 +110,10 @@ class ConversationReader(Store.Rows):
             f"c.id > %s AND c.kind = {CONVERSATION_KINDS.index('group')} "
             f"AND ({has_text})"
         )
-        first = head.last_conversation - _SEARCHED
+        after = head.last_conversation - _SEARCHED
         rows = sql.query(
             f"{_CONVERSATIONS} {where} ORDER BY c.id DESC LIMIT %s",
-            (head.number, first, *spellings, limit),
+            (head.number, after, *spellings, limit),
         )
         return list(map(conversation_of, rows))
 

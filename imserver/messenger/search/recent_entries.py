@@ -136,17 +136,17 @@ class RecentEntries:
         if run is None or run.first >= end:
             return [], set()
 
-        is_whole = run.first <= first and end <= run.end
+        has_all = run.first <= first and end <= run.end
         parts: list[ContentPart] = []
         while run.parts and run.parts[0].first < end:
             part = run.parts.popleft()
             run.bytes -= part.size
             self._bytes -= part.size
-            if is_whole and part.first >= first:
+            if has_all and part.first >= first:
                 parts.append(part)
 
         changed: set[int] = set()
-        if is_whole:
+        if has_all:
             changed = {id for id in run.changed if first <= id < end}
         run.changed = {id for id in run.changed if id >= end}
         run.first = min(end, run.end)

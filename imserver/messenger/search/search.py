@@ -153,7 +153,7 @@ class _Conditions:
         """The SQL condition for the message ``m``, and its values. Example:
         ``("m.sender = %s AND m.time_ms >= %s", ["7", 1700000000000])``.
         ``with_words``: leave out most messages without the words."""
-        contains, is_wide = _MATCHES[engine]
+        contains, is_not_plain = _MATCHES[engine]
         parts: list[str] = []
         values: list[Any] = []
         if self._filter.sender:
@@ -175,10 +175,10 @@ class _Conditions:
                 # Texts in other letters have many spellings, and JSON may have
                 # escapes in place of them.
                 if unit.isascii():
-                    parts.append(f"({contains} OR {is_wide})")
+                    parts.append(f"({contains} OR {is_not_plain})")
                     values.append(unit)
                 else:
-                    parts.append(is_wide)
+                    parts.append(is_not_plain)
         if self._filter.link:
             has_link = " OR ".join([contains] * len(_LINKS))
             parts.append(f"({has_link})")
@@ -211,14 +211,16 @@ class _Conditions:
 
 
 class _Scan(Service):
-    """Scans the messages that are not in the index, from the id ``begin``
-    on."""
+    """Scans the messages that are not in the index."""
 
     _store: Store
     _log: int
     _conditions: _Conditions
     begin: int
+    """The id from which on messages are scanned. Older ones are in the
+    index."""
     _stretch: int
+    """The number of ids that the next step scans."""
 
     def step(self, floor: int, upto: int, count: int) -> tuple[list[Entry], int]:
         """Scan the next stretch of ids, from ``upto`` backwards, at most to
@@ -284,6 +286,7 @@ class _LookUp:
         self._conversations: set[int] | None = None
         """The conversations of the user; None: not read yet."""
         self._segments_at_once = _FIRST_SEGMENTS
+        """The number of segments in which the next step looks."""
         self._unchecked: list[int] = []
         """Messages that have the words by the index, and are not checked yet,
         in order."""
@@ -293,7 +296,8 @@ class _LookUp:
     def step(self, floor: int, upto: int, count: int) -> tuple[list[Entry], int]:
         """Look at the next messages with the words, from ``upto`` backwards, at
         most to ``floor``. Returns the hits, at most
-        :data:`_CHECKED_AT_ONCE`, and the id from which the search goes on."""
+        :data:`_CHECKED_AT_ONCE`, and the id from which the search goes on. The
+        caller leaves out hits beyond ``count``."""
         if not self._unchecked:
             terms = self._terms_together()
             segments = min(
