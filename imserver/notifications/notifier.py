@@ -58,7 +58,13 @@ from imserver.notifications.recipients import Recipients
 from imserver.notifications.rows import LEASE, NotificationRows
 from imserver.people.accounts.contract import Account
 from imserver.plugin.errors import StorageUnavailable
-from imserver.plugin.messages import Conversation, Entry, MessageLog, UnreadMessages
+from imserver.plugin.messages import (
+    Ask,
+    Conversation,
+    Entry,
+    MessageLog,
+    UnreadMessages,
+)
 from imserver.plugin.runtime import (
     RateLimitedLog,
     Service,
@@ -78,12 +84,12 @@ notification."""
 MIN_PAUSE_SECONDS: Final = 0.01
 DUE_AT_ONCE: Final = 250
 MOST_READS: Final = 100_000
-"""The most reads that are stored until the next check. The notifications of
-further reads are not closed."""
+"""The most read conversations that are remembered until the next check. The
+notifications of further ones are not closed."""
 MOST_SILENT: Final = 20_000
 """The most silent messages of an app that are remembered."""
 AHEAD: Final = 64
-"""Older messages that are read together if a newer one is silent."""
+"""How many older messages are read together if the newest one is silent."""
 _CONVERSATIONS_AT_ONCE: Final = 16
 """Conversations whose unread messages are queried together."""
 _MESSAGES_AT_ONCE: Final = 5000
@@ -101,7 +107,8 @@ MakeToken = Callable[[str, str, int, int, int], str]
 
 
 class _Work(Struct):
-    """The work of one turn: entries up to a position, or dues."""
+    """The work of one turn. Either there are ``dues``, or the log has grown up
+    to ``position`` by ``entries``."""
 
     entries: list[Entry] = []
     position: int = 0
@@ -109,16 +116,22 @@ class _Work(Struct):
 
 
 class _Facts(Struct):
-    """The facts that decide about some dues of an app. ``silent``: messages
-    about which nobody is notified."""
+    """The facts that decide about some dues of an app."""
 
     app: str
     silent: set[int]
+    """The ids of messages about which nobody is notified."""
     rules: AppNotifySettings | None
+    """None: the app has been deleted."""
     unread: Mapping[int, UnreadMessages]
+    """Conversation → its unread messages. Dues of other conversations are
+    decided later."""
     wishes: Mapping[str, Wishes]
+    """User → their wishes. Other users have the default wishes."""
     conversation_wishes: Mapping[tuple[str, int], ConversationWish]
+    """(user, conversation) → the wish. Other pairs have the default wish."""
     endpoints: Mapping[str, list[PushEndpoint]]
+    """User → their enabled endpoints."""
     badges: dict[str, int]
     """User with a device that is no browser → the number of conversations with
     a notification, including notifications by these decisions."""
@@ -128,6 +141,7 @@ class _Facts(Struct):
     """The time of dues minus the time of the clock, in milliseconds."""
 
     def wish(self, due: Due) -> ConversationWish:
+        """The wish of the user of a due for its conversation."""
         return self.conversation_wishes.get(
             (due.user, due.conversation), ConversationWish(0)
         )
@@ -144,19 +158,24 @@ class _Decided(Struct):
     """The decisions about some dues, which are stored together."""
 
     ended: list[Due] = []
+    """The dues whose rows are deleted."""
     changed: list[tuple[Due, Due]] = []
+    """Each changed due, as it was and as it is now."""
     deliveries: list[Delivery] = []
     mail: dict[str, int] = {}
+    """User → when a mail may be needed, in Unix milliseconds."""
 
 
 class Notifier(Service, dict=True):
     """Owner of the lease, and of a consumer for each app in which somebody can
     be notified.
 
-    ``lease`` is shared with the sender of the deliveries, which ``wake`` wakes
-    for some hosts. ``node``: the name of this node. ``make_token``: makes the
-    token with which a notification is answered. ``accounts_of``: (app, users) →
-    the accounts among them.
+    ``lease`` is shared with the sender of the deliveries. ``wake`` makes this
+    sender look for deliveries to these hosts. ``watch`` sets the flag when the
+    log of one of these apps grows. ``node`` returns the name of this node.
+    ``make_token`` makes the token with which a user answers a notification.
+    ``accounts_of`` returns the accounts of these users of an app. ``rules_of``
+    returns the rules of an app, or None if there is no such app.
     """
 
     store: Store
@@ -179,7 +198,7 @@ class Notifier(Service, dict=True):
         """The logs that this node follows. Empty without the lease."""
         self.apps: frozenset[str] = frozenset()
         """Apps in which somebody can be notified, as far as this node knows."""
-        self.work = LeasedWork("notifications", self._renew, self._look)
+        self.work = LeasedWork("notifications", self._renew, self._wake_consumers)
         self._reads: dict[str, set[tuple[str, int]]] = {}
         """App → (user, conversation): the conversations that were read on this
         node since the last check."""
@@ -207,7 +226,7 @@ class Notifier(Service, dict=True):
 
     # --- what happens ---------------------------------------------------------
 
-    def read(self, app: str, user: str, conversation: int) -> None:
+    def note_read(self, app: str, user: str, conversation: int) -> None:
         """Note that a user has read a conversation on this node. Never
         switches greenlets."""
         if app not in self.apps or self._reads_count >= MOST_READS:
@@ -219,11 +238,11 @@ class Notifier(Service, dict=True):
         self._reads_count += len(reads) - before
 
         if self._reader is None and not self.work.has_ended:
-            self._reader = gevent.spawn(self._look_at_reads)
+            self._reader = gevent.spawn(self._flush_all_reads)
 
-    def _look_at_reads(self) -> None:
-        """Greenlet: close notifications of conversations that were read, until
-        none is left."""
+    def _flush_all_reads(self) -> None:
+        """Greenlet: call :meth:`flush_reads` each second, until no read
+        conversation waits for the check."""
         try:
             while self._reads:
                 gevent.sleep(until_beat(READ_SECONDS))
@@ -233,31 +252,33 @@ class Notifier(Service, dict=True):
 
     def flush_reads(self) -> None:
         """Check now which of the newly read conversations had a notification.
+        These conversations are decided again, which closes the notifications.
         Switches greenlets."""
-        reads = self._reads
+        unchecked = self._reads
         # The queries switch: conversations that are read meanwhile are for the
         # next check.
         self._reads = {}
         self._reads_count = 0
-        for app, pairs in tuple(reads.items()):
+        for app, pairs in tuple(unchecked.items()):
             try:
-                if self.rows.read_elsewhere(app, pairs) and app in self._followed:
-                    self._followed[app].is_due(0)
+                if self.rows.decide_again(app, pairs) and app in self._followed:
+                    self._followed[app].note_due(0)
             except StorageUnavailable as error:
                 self._trouble(error)
                 break
-            del reads[app]
+            del unchecked[app]
 
-        # The database did not answer: try these reads again later.
-        for app, pairs in reads.items():
+        # The database did not answer: check these conversations again later.
+        for app, pairs in unchecked.items():
             for user, conversation in pairs:
-                self.read(app, user, conversation)
+                self.note_read(app, user, conversation)
 
     # --- the lease ------------------------------------------------------------
 
     def _renew(self) -> None:
         """Take or renew the lease, and learn in which apps somebody can be
-        notified."""
+        notified. With the lease, follow the logs of these apps; without it, of
+        no app. Switches greenlets. Raises StorageUnavailable."""
         if not self.store.has_database:
             return
 
@@ -269,8 +290,8 @@ class Notifier(Service, dict=True):
         is_granted = bool(positions) and LEASE in self.events.claim(
             {LEASE: 0}, self.node(), DeliveryLease.SECONDS
         )
-        is_new = not self.lease.renew(since, is_granted)
-        if is_new:
+        is_unbroken = self.lease.renew(since, is_granted)
+        if not is_unbroken:
             # Another node may have notified users meanwhile: begin at the
             # positions that are stored now.
             self._follow({})
@@ -284,12 +305,12 @@ class Notifier(Service, dict=True):
 
         for app, due in self.rows.next_dues().items():
             if due is not None and app in self._followed:
-                self._followed[app].is_due(due)
-        if is_new:
-            for begin in self._on_lease:
-                begin()
-        for look in self._on_renew:
-            look()
+                self._followed[app].note_due(due)
+        if not is_unbroken:
+            for on_lease in self._on_lease:
+                on_lease()
+        for on_renew in self._on_renew:
+            on_renew()
 
     def _follow(self, positions: Mapping[str, int]) -> None:
         """Follow the logs of exactly these apps; after :meth:`stop`, of no app.
@@ -303,7 +324,7 @@ class Notifier(Service, dict=True):
                 self._followed[app] = _FollowedLog(self, app, position)
         self.watch(self.work.news, positions.keys())
 
-    def _look(self) -> None:
+    def _wake_consumers(self) -> None:
         """Wake the consumers of logs that have grown. Switches greenlets.
         Raises StorageUnavailable."""
         if not self._followed:
@@ -312,7 +333,7 @@ class Notifier(Service, dict=True):
         for app, head in entries.heads(list(self._followed)).items():
             # The query switches: the app may not be followed any more.
             if app in self._followed:
-                self._followed[app].look(head)
+                self._followed[app].note_end(head)
 
     def stop(self) -> None:
         """End all greenlets, store the positions, and give the lease back."""
@@ -332,46 +353,16 @@ class Notifier(Service, dict=True):
     def decide(self, app: str, dues: Sequence[Due], silent: set[int]) -> None:
         """Decide about dues, and store the decisions with the deliveries. If
         the conversations have many unread messages, only the first dues are
-        decided; the others stay.
+        decided; the others stay in the database.
 
         ``silent``: ids of messages about which nobody is notified. The method
         adds ids that it finds. Switches greenlets. Raises StorageUnavailable
         and NotOwner.
         """
-        facts = self._facts(app, dues, silent)
-        dues = [due for due in dues if due.conversation in facts.unread]
-        reminders = self._reminders(dues, facts)
-
+        facts = self._read_facts(app, dues, silent)
         decided = _Decided()
-        chosen: list[Due] = []
-        reminded: dict[tuple[str, int], int] = {}
-        for number, due in enumerate(dues, 1):
-            unread = facts.unread.get(due.conversation)
-            wishes = facts.wishes.get(due.user, _NO_WISHES)
-            has_way = due.user in facts.endpoints or wishes.mail != "never"
-            is_reachable = has_way and not self.recipients.is_banned(app, due.user)
-            wish = facts.wish(due)
-            now = facts.now
-            decision = decide(
-                due, unread, facts.rules, wishes, wish, is_reachable, now, facts.offset
-            )
-            question = reminders.get(due.entry)
-            # A reminder notifies about a question even if it was read, so the
-            # unread messages do not decide about it.
-            if question and may_notify(
-                due, unread, facts.rules, wishes, wish, is_reachable, now
-            ):
-                reminded[due.user, due.conversation] = question
-                chosen.append(due)
-            elif decision.outcome == "notify":
-                chosen.append(due)
-            elif decision.outcome == "wait":
-                later = replace(due, due=decision.due, entry=decision.entry)
-                decided.changed.append((due, later))
-            else:
-                _end(due, decision.outcome, facts, decided)
-            if not number % _DUES_A_TURN:
-                serve_others()
+        readable = [due for due in dues if due.conversation in facts.unread]
+        chosen, reminded = self._decide_each(readable, facts, decided)
         if chosen:
             self._notify(chosen, facts, reminded, decided)
 
@@ -390,36 +381,81 @@ class Notifier(Service, dict=True):
             for mail_due in self._on_mail_due:
                 mail_due(app, min(decided.mail.values()))
 
-    def _reminders(self, dues: Sequence[Due], facts: _Facts) -> dict[int, int]:
-        """Entry of a due that reminds of a question → the question. Users who
-        have read the question are notified, too."""
+    def _decide_each(
+        self, dues: Sequence[Due], facts: _Facts, decided: _Decided
+    ) -> tuple[list[Due], dict[tuple[str, int], int]]:
+        """Decide about each due. Dues that do not lead to a notification are
+        added to ``decided``.
+
+        Returns the dues whose users are to be notified, and (user,
+        conversation) → the question of which the user is reminded.
+        """
+        chosen: list[Due] = []
+        reminded: dict[tuple[str, int], int] = {}
+        questions = self._reminded_questions(dues, facts)
+        for number, due in enumerate(dues, 1):
+            unread = facts.unread.get(due.conversation)
+            wishes = facts.wishes.get(due.user, _NO_WISHES)
+            has_way = due.user in facts.endpoints or wishes.mail != "never"
+            is_reachable = has_way and not self.recipients.is_banned(
+                facts.app, due.user
+            )
+            wish = facts.wish(due)
+            now = facts.now
+            decision = decide(
+                due, unread, facts.rules, wishes, wish, is_reachable, now, facts.offset
+            )
+            question = questions.get(due.entry)
+            # A reminder notifies about a question even if it was read, so the
+            # unread messages do not decide about it.
+            if question and may_notify(
+                due, unread, facts.rules, wishes, wish, is_reachable, now
+            ):
+                reminded[due.user, due.conversation] = question
+                chosen.append(due)
+            elif decision.outcome == "notify":
+                chosen.append(due)
+            elif decision.outcome == "wait":
+                later = replace(due, due=decision.due, entry=decision.entry)
+                decided.changed.append((due, later))
+            else:
+                _end(due, decision.outcome, facts, decided)
+            if not number % _DUES_A_TURN:
+                serve_others()
+        return chosen, reminded
+
+    def _reminded_questions(self, dues: Sequence[Due], facts: _Facts) -> dict[int, int]:
+        """Entry of a due that reminds of a question → the id of the question.
+        Users who have read the question are notified, too."""
         pairs = {(due.conversation, due.entry) for due in dues}
-        ids = sorted(
-            {
-                entry
-                for conversation, entry in pairs
-                if entry not in facts.unread[conversation].ids
-            }
-        )
-        entries = self.store.part(MessageLog).entries.find(facts.app, ids)
+        # A reminder is no message, so it is not among the unread messages.
+        ids = {
+            entry
+            for conversation, entry in pairs
+            if entry not in facts.unread[conversation].ids
+        }
+        entries = self.store.part(MessageLog).entries.find(facts.app, sorted(ids))
         return {
             each.id: each.about
             for each in entries
             if each.kind == "press" and each.type in _REMINDING
         }
 
-    def _facts(self, app: str, dues: Sequence[Due], silent: set[int]) -> _Facts:
-        by_conversation: dict[int, list[str]] = {}
+    def _read_facts(self, app: str, dues: Sequence[Due], silent: set[int]) -> _Facts:
+        """Read the facts that decide about dues of an app. Switches greenlets.
+        Raises StorageUnavailable."""
+        users_by_conversation: dict[int, list[str]] = {}
         for due in dues:
-            by_conversation.setdefault(due.conversation, []).append(due.user)
+            users_by_conversation.setdefault(due.conversation, []).append(due.user)
         users = list(dict.fromkeys(due.user for due in dues))
 
         wishes = self.rows.wishes(app, users)
-        wished = self._wished(app, dues, wishes)
-        mentioned: dict[int, list[str]] = {}
-        for (user, conversation), wish in wished.items():
+        conversation_wishes = self._read_conversation_wishes(app, dues, wishes)
+        mentions_only: dict[int, list[str]] = {}
+        """Conversation → the users who are notified only of mentions."""
+        for (user, conversation), wish in conversation_wishes.items():
             if wish.level == "mentions":
-                mentioned.setdefault(conversation, []).append(user)
+                mentions_only.setdefault(conversation, []).append(user)
 
         endpoints = self.rows.endpoints(app, users)
         enabled: dict[str, list[PushEndpoint]] = {}
@@ -430,67 +466,72 @@ class Notifier(Service, dict=True):
                 enabled[user] = enabled_of_user
             if not all(one.is_web for one in user_endpoints):
                 with_device.append(user)
-        notified_of = self.rows.count_notified(app, with_device)
+        # Only these devices need the number for a badge: browsers count
+        # themselves.
+        notified_count = self.rows.count_notified(app, with_device)
 
         # Both clocks are read at one moment: their difference is the offset.
         now = int(time() * SECOND_MS)
         steady = int(steady_time() * SECOND_MS)
-        unread = self._unread(app, by_conversation, mentioned)
-        self._find_keywords(app, unread, mentioned, wishes)
+        unread = self._read_unread(app, users_by_conversation, mentions_only)
+        self._count_keywords_as_mentions(app, unread, mentions_only, wishes)
         return _Facts(
             app=app,
             silent=silent,
             rules=self.rules_of(app),
             unread=unread,
             wishes=wishes,
-            conversation_wishes=wished,
+            conversation_wishes=conversation_wishes,
             endpoints=enabled,
-            badges={user: notified_of.get(user, 0) for user in with_device},
+            badges={user: notified_count.get(user, 0) for user in with_device},
             now=now,
             offset=steady - now,
         )
 
-    def _wished(
+    def _read_conversation_wishes(
         self, app: str, dues: Sequence[Due], wishes: Mapping[str, Wishes]
     ) -> dict[tuple[str, int], ConversationWish]:
         """(user, conversation) → the wish of the user for it. A pair that is
         missing has the level ``all``, and no mute."""
-        wished = self.rows.all_conversation_wishes(
+        found = self.rows.all_conversation_wishes(
             app, [(due.user, due.conversation) for due in dues]
         )
 
         # Groups without a wish have the level that the user wishes for all
         # groups.
-        usual = {user: each for user, each in wishes.items() if each.groups != "all"}
-        others = [
+        group_wishes = {
+            user: each for user, each in wishes.items() if each.groups != "all"
+        }
+        without_wish = [
             due
             for due in dues
-            if due.user in usual and (due.user, due.conversation) not in wished
+            if due.user in group_wishes and (due.user, due.conversation) not in found
         ]
         rows = self.store.part(MessageLog).conversations.find(
-            app, list({due.conversation for due in others})
+            app, list({due.conversation for due in without_wish})
         )
         kinds = {row.id: row.kind for row in rows}
-        for due in others:
-            level = usual[due.user].level_of(kinds.get(due.conversation, ""))
+        for due in without_wish:
+            level = group_wishes[due.user].level_of(kinds.get(due.conversation, ""))
             wish = ConversationWish(due.conversation, level)
-            wished[due.user, due.conversation] = wish
-        return wished
+            found[due.user, due.conversation] = wish
+        return found
 
-    def _find_keywords(
+    def _count_keywords_as_mentions(
         self,
         app: str,
         unread: Mapping[int, UnreadMessages],
-        mentioned: Mapping[int, Sequence[str]],
+        mentions_only: Mapping[int, Sequence[str]],
         wishes: Mapping[str, Wishes],
     ) -> None:
-        """Count the newest messages with keywords of users as mentions, for
-        users who want only mentions."""
+        """Let the newest messages with a keyword of a user count as mentions of
+        that user in ``unread``. ``mentions_only``: conversation → the users who
+        want only mentions."""
         entries = self.store.part(MessageLog).entries
         keywords = {
             user: each.keywords for user, each in wishes.items() if each.keywords
         }
-        for conversation, users in mentioned.items():
+        for conversation, users in mentions_only.items():
             with_keywords = [user for user in users if user in keywords]
             if not with_keywords:
                 continue
@@ -505,25 +546,28 @@ class Notifier(Service, dict=True):
                     if is_long_turn():
                         serve_others()
 
-    def _unread(
+    def _read_unread(
         self,
         app: str,
-        users: Mapping[int, Sequence[str]],
-        mentioned: Mapping[int, Sequence[str]],
+        users_by_conversation: Mapping[int, Sequence[str]],
+        mentions_only: Mapping[int, Sequence[str]],
     ) -> dict[int, UnreadMessages]:
-        """The unread messages of the first of these conversations: as many
-        conversations as are processed together."""
+        """Conversation → its unread messages. The method stops at
+        :data:`_MESSAGES_AT_ONCE` messages, so the last conversations may be
+        missing. ``mentions_only``: conversation → the users who want only
+        mentions."""
         conversations = self.store.part(MessageLog).conversations
-        unread_of: dict[int, UnreadMessages] = {}
-        messages = 0
-        for chunk in chunks(list(users), _CONVERSATIONS_AT_ONCE):
-            users_of_chunk = {id: users[id] for id in chunk}
-            unread = conversations.unread(app, users_of_chunk, mentioned)
-            unread_of |= {id: unread.get(id, _NOTHING) for id in chunk}
-            messages += sum(len(each.ids) for each in unread.values())
-            if messages >= _MESSAGES_AT_ONCE:
+        unread_by_conversation: dict[int, UnreadMessages] = {}
+        count = 0
+        for chunk in chunks(list(users_by_conversation), _CONVERSATIONS_AT_ONCE):
+            users_of_chunk = {id: users_by_conversation[id] for id in chunk}
+            unread = conversations.unread(app, users_of_chunk, mentions_only)
+            for id in chunk:
+                unread_by_conversation[id] = unread.get(id, _NOTHING)
+            count += sum(len(each.ids) for each in unread.values())
+            if count >= _MESSAGES_AT_ONCE:
                 break
-        return unread_of
+        return unread_by_conversation
 
     def _notify(
         self,
@@ -532,11 +576,19 @@ class Notifier(Service, dict=True):
         reminded: Mapping[tuple[str, int], int],
         decided: _Decided,
     ) -> None:
+        """Choose the message for each due, and add the notifications to
+        ``decided``. If a due has no such message, its user is not notified.
+
+        ``reminded``: (user, conversation) → the question of which the user is
+        reminded, in place of a message. Switches greenlets. Raises
+        StorageUnavailable.
+        """
         app = facts.app
         others = [due for due in dues if (due.user, due.conversation) not in reminded]
-        chosen, entries = self._choose(others, facts)
+        chosen, entries = self._choose_messages(others, facts)
         self._add_reminders(app, reminded, chosen, entries)
 
+        # A message of a back end has the sender "".
         senders = {entries[entry].sender for entry in chosen.values()} - {""}
         receivers = {due.user for due in dues}
         rows = self.accounts_of(app, sorted(senders | receivers))
@@ -571,11 +623,11 @@ class Notifier(Service, dict=True):
             if is_long_turn():
                 serve_others()
 
-    def _choose(
+    def _choose_messages(
         self, dues: Sequence[Due], facts: _Facts
     ) -> tuple[dict[tuple[str, int], int], dict[int, Entry]]:
-        """(user, conversation) → the newest message about which the user may be
-        notified; and these messages by id.
+        """Returns (user, conversation) → the id of the newest message about
+        which the user may be notified; and these messages by id.
 
         A user is not notified of messages of blocked senders, or of messages
         whose sender wants no notification. The messages of each user are
@@ -588,7 +640,9 @@ class Notifier(Service, dict=True):
         chosen: dict[tuple[str, int], int] = {}
         blocked: dict[tuple[str, str], bool] = {}
         """(user, sender) → whether the user has blocked the sender."""
-        # Messages before the one that made a user due are already decided.
+        # (user, conversation) → the indexes of messages to check, the newest
+        # first. Messages before the one that made a user due are already
+        # decided.
         waiting = {
             (due.user, due.conversation): facts.unread[due.conversation].among(
                 due.user,
@@ -603,32 +657,31 @@ class Notifier(Service, dict=True):
         # are read ahead.
         ahead = 0
         while waiting:
-            candidates, older = _candidates(waiting, facts, blocked, ahead)
-            pairs = {
-                (user, sender) for (user, _), (_, sender) in candidates.items()
-            } - blocked.keys()
-            blocked |= dict.fromkeys(pairs, False)
-            blocked |= dict.fromkeys(self.recipients.blocks(app, pairs), True)
+            candidates, older = _next_candidates(waiting, facts, blocked, ahead)
+            pairs = {(user, sender) for (user, _), (_, sender) in candidates.items()}
+            pairs -= blocked.keys()
+            for pair in pairs:
+                blocked[pair] = False
+            for pair in self.recipients.blocks(app, pairs):
+                blocked[pair] = True
 
-            new = {
-                entry
-                for (user, _), (entry, sender) in candidates.items()
+            allowed = {
+                (user, conversation): entry
+                for (user, conversation), (entry, sender) in candidates.items()
                 if not blocked[user, sender]
             }
-            unknown = (new | older - silent) - entries.keys()
-            for message in log_entries.find(app, list(unknown)):
-                question = message.ask
-                has_ended = question is not None and question.state
-                if notify_in(message) is False or has_ended:
+            new = set(allowed.values())
+            unread = new | (older - silent)
+            for message in log_entries.find(app, list(unread - entries.keys())):
+                if notify_in(message) is False or _has_ended(message.ask):
                     silent.add(message.id)
                 elif message.id in new:
                     entries[message.id] = message
 
-            chosen |= {
-                key: entry
-                for key, (entry, sender) in candidates.items()
-                if entry in entries and not blocked[key[0], sender]
-            }
+            for key, entry in allowed.items():
+                if entry in entries:
+                    chosen[key] = entry
+            # Users without a candidate have no more messages to check.
             waiting = {key: waiting[key] for key in candidates.keys() - chosen.keys()}
             ahead = AHEAD
         return chosen, entries
@@ -640,20 +693,21 @@ class Notifier(Service, dict=True):
         chosen: dict[tuple[str, int], int],
         entries: dict[int, Entry],
     ) -> None:
-        """Add the open questions about which users are reminded, for users who
-        can answer them."""
+        """Add the open questions of ``reminded`` to ``chosen`` and ``entries``,
+        for users who can answer them."""
         if not reminded:
             return
         ids = sorted(set(reminded.values()))
+        # The property ``ask`` decodes the question, so it is read only once.
         questions = {
             each.id: (each, each.ask)
             for each in self.store.part(MessageLog).entries.find(app, ids)
         }
-        asks = {key: questions[id] for key, id in reminded.items() if id in questions}
+        found = {key: questions[id] for key, id in reminded.items() if id in questions}
         blocked = self.recipients.blocks(
-            app, {(user, entry.sender) for (user, _), (entry, _) in asks.items()}
+            app, {(user, entry.sender) for (user, _), (entry, _) in found.items()}
         )
-        for key, (entry, question) in asks.items():
+        for key, (entry, question) in found.items():
             user, _ = key
             may_answer = question is not None and question.may_answer(user)
             if may_answer and (user, entry.sender) not in blocked:
@@ -677,8 +731,9 @@ class _FollowedLog:
         self._next_due: int | None = 0
         """When the next decision is due, in milliseconds of
         :func:`steady_time`; 0: now, or not known; None: never."""
-        self._are_bounded = False
-        """Whether dues of another process were bounded."""
+        self._are_dues_limited = False
+        """Whether :meth:`_limit_dues` has been called since this node has the
+        lease."""
         self._members = RememberedMembers(stored, app)
         """The members of conversations, as of the entries that were read
         last."""
@@ -687,21 +742,21 @@ class _FollowedLog:
         self.consumer = Consumer(
             f"the notifications of {app}",
             notifier.lease,
-            self._read,
-            self._look_at,
-            self._store_position,
-            self._until_due,
+            read=self._read,
+            deliver=self._process,
+            save=self._store_position,
+            until_due=self._until_due,
         )
         self.consumer.wake()
 
-    def look(self, head: int) -> None:
+    def note_end(self, head: int) -> None:
         """Note that the log has entries up to ``head``. Never switches
         greenlets."""
         self.window.head = max(head, self.window.head)
         if self.window.count:
             self.consumer.wake()
 
-    def is_due(self, at: int) -> None:
+    def note_due(self, at: int) -> None:
         """Note that a decision is due at ``at``, in milliseconds of
         :func:`steady_time`. Never switches greenlets."""
         if self._next_due is None or at < self._next_due:
@@ -715,14 +770,16 @@ class _FollowedLog:
         )
 
     def _until_due(self) -> float | None:
+        """The seconds until the next decision is due; None: never."""
         due = self._next_due
         if due is None:
             return None
         return max(due / SECOND_MS - steady_time(), MIN_PAUSE_SECONDS)
 
     def _read(self) -> _Work | None:
-        """New entries. If there are no new ones, dues. Switches greenlets.
-        Raises StorageUnavailable."""
+        """Read new entries of the log. If there are no new entries, read the
+        dues to be decided now. Returns None if there is nothing to do. Switches
+        greenlets. Raises StorageUnavailable."""
         if self.window.count:
             entries = self.window.first()
             return _Work(entries, self.window.after(len(entries)))
@@ -731,37 +788,41 @@ class _FollowedLog:
         if self._next_due is None or self._next_due > now:
             return None
 
-        self._next_due = None  # what comes meanwhile sets it again
+        # The query switches, and note_due may be called meanwhile. So the time
+        # is reset before the query, not after it.
+        self._next_due = None
         try:
-            if not self._are_bounded:
-                self._bound(now)
+            if not self._are_dues_limited:
+                self._limit_dues(now)
             dues, next_due = self._notifier.rows.due(self._app, now, DUE_AT_ONCE)
         except BaseException:
             self._next_due = 0
             raise
         if dues:
-            self._next_due = 0
+            self._next_due = 0  # there may be more dues than were read
             return _Work(dues=dues)
         if next_due is not None:
-            self.is_due(next_due)
+            self.note_due(next_due)
         return None
 
-    def _bound(self, now: int) -> None:
-        """Limit the times of dues of another process, whose clock may have been
-        ahead. Dues that wait for the end of quiet hours are decided again."""
+    def _limit_dues(self, now: int) -> None:
+        """Limit the times of stored dues to the usual waiting times from now
+        on. Another process may have stored them with a clock that was ahead.
+        Dues that wait for the end of quiet hours are decided again."""
         notifier = self._notifier
         rules = notifier.rules_of(self._app)
         if rules is None:
             return
         first = int(rules.after_seconds * SECOND_MS)
         again = int(rules.again_seconds * SECOND_MS)
-        notifier.rows.bound(self._app, now + first, now + max(first, again))
-        self._are_bounded = True
+        notifier.rows.limit_dues(self._app, now + first, now + max(first, again))
+        self._are_dues_limited = True
 
-    def _look_at(self, work: _Work) -> None:
+    def _process(self, work: _Work) -> None:
         """Store which users may have to be notified of entries, or decide about
         dues. Switches greenlets. Raises StorageUnavailable."""
         notifier = self._notifier
+        # The ids only save queries, so they may be forgotten at any time.
         if len(self._silent) > MOST_SILENT:
             self._silent.clear()
         if work.dues:
@@ -770,18 +831,21 @@ class _FollowedLog:
 
         rules = notifier.rules_of(self._app)
         if rules is not None and rules.enabled:
-            self._note(work, rules)
+            self._store_dues(work, rules)
         self.window.take(work.position)
 
-    def _note(self, work: _Work, rules: AppNotifySettings) -> None:
+    def _store_dues(self, work: _Work, rules: AppNotifySettings) -> None:
+        """Store a due for each user who may have to be notified of new entries,
+        and let users decide again whose messages were recalled or whose
+        questions have ended. Switches greenlets. Raises StorageUnavailable."""
         rows = self._notifier.rows
         receivers, ended = self._receivers(work.entries)
         reminders = self._reminders_of(work.entries)
         receivers |= reminders
+        reachable: set[str] = set()
         if receivers:
-            reachable = rows.reachable(self._app, list({user for user, _ in receivers}))
-        else:
-            reachable = set()
+            users = {user for user, _ in receivers}
+            reachable = rows.reachable(self._app, list(users))
 
         due = int((steady_time() + rules.after_seconds) * SECOND_MS)
         dues = []
@@ -800,32 +864,39 @@ class _FollowedLog:
                 owner=self._notifier.node(),
                 reminders=set(reminders.values()),
             )
-            self.is_due(due)
-        if ended and rows.read_elsewhere(self._app, ended):
-            self.is_due(0)
+            self.note_due(due)
+        if ended and rows.decide_again(self._app, ended):
+            self.note_due(0)
 
     def _receivers(
         self, entries: Iterable[Entry]
     ) -> tuple[dict[tuple[str, int], int], set[tuple[str, int]]]:
-        """(receiver, conversation) → the first of these entries; and the (user,
-        conversation) in which a message was recalled or a question has
-        ended."""
+        """Returns (receiver, conversation) → the first of these entries that the
+        receiver gets; and each (user, conversation) in which a message was
+        recalled or a question has ended."""
         receivers: dict[tuple[str, int], int] = {}
         ended: dict[int, tuple[str, ...]] = {}
-        """Conversation → its users."""
+        """Conversation in which a message was recalled, or a question has ended
+        → its users."""
         first_senders: dict[int, str] = {}
-        """Conversation → the sender of the first entry. Only entries of others
-        count for this user."""
+        """Conversation → the sender of its first entry. This user becomes a
+        receiver only by an entry of somebody else."""
         for entry in entries:
             conversation = entry.conversation
             if entry.kind in ("join", "leave"):
                 self._members.forget(conversation)
+                # Without it, the next message adds all members again.
                 first_senders.pop(conversation, None)
             elif entry.room or entry.kind not in ("message", "recall", "press"):
                 continue
             elif entry.kind == "message":
                 self._add_receivers(entry, receivers, first_senders)
-            elif self._note_end(entry):
+            elif entry.kind == "recall":
+                ended[conversation] = self._users_of(entry)
+            elif _has_ended(entry.ask):
+                # The press has ended its question: nobody needs to be notified
+                # of the question any more.
+                self._silent.add(entry.about)
                 ended[conversation] = self._users_of(entry)
             if is_long_turn():
                 serve_others()
@@ -841,7 +912,9 @@ class _FollowedLog:
         receivers: dict[tuple[str, int], int],
         first_senders: dict[int, str],
     ) -> None:
-        """Add the receivers of a message, unless it is silent."""
+        """Add the receivers of a message to ``receivers``, unless it is silent.
+        ``first_senders`` remembers who sent the first entry of each
+        conversation."""
         conversation = entry.conversation
         if notify_in(entry) is False:
             self._silent.add(entry.id)
@@ -865,17 +938,6 @@ class _FollowedLog:
         if key not in receivers and first_sender in self._users_of(entry):
             receivers[key] = entry.id
 
-    def _note_end(self, entry: Entry) -> bool:
-        """Return whether a recall or a press ends a message, and note it.
-        Nobody needs to be notified of such a message any more."""
-        if entry.kind == "recall":
-            return True
-        question = entry.ask
-        if question is None or not question.state:
-            return False
-        self._silent.add(entry.about)
-        return True
-
     def _reminders_of(self, entries: Iterable[Entry]) -> dict[tuple[str, int], int]:
         """(user, conversation) → the entry that reminds the user of a question
         that they can answer."""
@@ -884,6 +946,7 @@ class _FollowedLog:
             for entry in entries
             if entry.kind == "press" and entry.type in _REMINDING
         }
+        """Question → the act that reminds of it."""
         if not acts:
             return {}
 
@@ -894,12 +957,14 @@ class _FollowedLog:
             if question is None:
                 continue
             act = acts[message.id]
+            # A question that names no users is for all members.
             for user in question.of or self._users_of(act):
                 if user != message.sender and question.may_answer(user):
                     reminders[user, message.conversation] = act.id
         return reminders
 
     def _users_of(self, entry: Entry) -> tuple[str, ...]:
+        """The users of the conversation of an entry."""
         return entry.members or self._members.of(entry.conversation)
 
 
@@ -913,7 +978,11 @@ class _Writer(Struct, frozen=True):
     facts: _Facts
     make_token: MakeToken
     shown: dict[tuple[int, str, bool, int], Shown] = {}
+    """(entry, language, whether texts are shown, number of unread messages) →
+    the content."""
     notify: dict[int, Notify | None] = {}
+    """Entry → the wishes of its message for the notification; None: no
+    wishes."""
 
     def deliveries(self, due: Due, entry: int) -> list[Delivery]:
         """The deliveries that notify the devices of a user about an entry."""
@@ -964,6 +1033,8 @@ class _Writer(Struct, frozen=True):
     def _shown_of(
         self, conversation: int, entry: int, language: str, preview: bool, count: int
     ) -> Shown:
+        """The content of a notification about an entry, without the parts that
+        differ by endpoint. ``count``: the number of unread messages."""
         key = (entry, language, preview, count)
         content = self.shown.get(key)
         if content is not None:
@@ -984,15 +1055,25 @@ class _Writer(Struct, frozen=True):
         return content
 
 
-def _candidates(
+def _has_ended(question: Ask | None) -> bool:
+    """Whether a message has a question that can no longer be answered."""
+    return question is not None and bool(question.state)
+
+
+def _next_candidates(
     waiting: Mapping[tuple[str, int], Iterator[int]],
     facts: _Facts,
     blocked: Mapping[tuple[str, str], bool],
     ahead: int,
 ) -> tuple[dict[tuple[str, int], tuple[int, str]], set[int]]:
-    """(user, conversation) → the next message about which the user may be
-    notified, as far as known, with its sender. Returns also up to ``ahead``
-    older messages, which are read together with these."""
+    """Take messages from each iterator of ``waiting``, until one is found about
+    which the user may be notified, as far as is known.
+
+    Returns (user, conversation) → the id of that message and its sender; and
+    the ids of about ``ahead`` older messages, to read them in the same query.
+    ``waiting``: (user, conversation) → indexes of messages to check.
+    ``blocked``: (user, sender) → whether the user has blocked the sender.
+    """
     candidates: dict[tuple[str, int], tuple[int, str]] = {}
     older: set[int] = set()
     for key, indexes in waiting.items():
@@ -1013,30 +1094,37 @@ def _candidates(
 
 
 def _end(due: Due, outcome: str, facts: _Facts, decided: _Decided) -> None:
-    """Decide that a user is not notified. The user's last notification is
-    closed, unless ``outcome`` is ``stay``."""
+    """Add the decision that a user is not notified to ``decided``.
+
+    ``outcome``: of the :class:`Decision`. ``stay``: the user's last
+    notification stays, unless its message has become silent. ``close``: the
+    last notification is closed. ``end``: there is no last notification.
+    """
     if outcome == "stay" and due.notified not in facts.silent:
         decided.changed.append((due, replace(due, due=0)))
         return
     decided.ended.append(due)
     if due.notified and due.user in facts.badges:
         facts.badges[due.user] = max(facts.badges[due.user] - 1, 0)
-    if outcome in ("stay", "close"):
-        shown = closing(facts.app, due.conversation)
-        for endpoint in facts.endpoints.get(due.user, ()):
-            if endpoint.is_web:
-                content = shown
-            else:
-                content = replace(shown, badge=facts.badges.get(due.user))
-            decided.deliveries.append(
-                _about(due, endpoint, content, due.notified, TTL_SECONDS, facts)
-            )
+    if outcome == "end":
+        return
+
+    shown = closing(facts.app, due.conversation)
+    for endpoint in facts.endpoints.get(due.user, ()):
+        if endpoint.is_web:
+            content = shown
+        else:
+            content = replace(shown, badge=facts.badges.get(due.user))
+        decided.deliveries.append(
+            _about(due, endpoint, content, due.notified, TTL_SECONDS, facts)
+        )
 
 
 def _about(
     due: Due, endpoint: PushEndpoint, shown: Shown, entry: int, ttl: int, facts: _Facts
 ) -> Delivery:
-    """The delivery to an endpoint about the conversation of a due."""
+    """The delivery of ``shown`` to an endpoint of the user of a due. ``entry``:
+    the message that it is about. ``ttl``: how long it is valid, in seconds."""
     conversation = due.conversation
     topic = topic_of(endpoint.app, conversation)
     now = facts.now / SECOND_MS

@@ -99,7 +99,7 @@ def build(core: Core) -> Parts:
     notifier.report_to(got_lease=deliveries.restart)
     notifier.report_to(got_lease=mails.restart, mail_due=mails.is_due)
     notifier.report_to(renewed=audiences.look)
-    ground.messages.receipts.report_to(notifier.read)
+    ground.messages.receipts.report_to(notifier.note_read)
     accounts_of(core).accounts.report_to(ground.rows.remove_endpoints)
     webhooks.report_to(pushes.absent)
 

@@ -105,18 +105,24 @@ _NOTIFIED: Final = (
     "AND notified_id > 0 AND member IN {}"
 )
 """Selects the users among some who were notified of a conversation."""
-_BOUND: Final = (
+_LIMIT_DUES: Final = (
     "UPDATE notify_due SET due = %s WHERE app = %s AND due > %s AND notified_id {}"
 )
+"""The brackets stand for the condition ``= 0`` (users who were not notified) or
+``> 0`` (users who were notified)."""
 _DECIDE_AGAIN: Final = (
     f"UPDATE notify_due SET entry_id = 0, due = {_AT_ONCE_AGAIN} "
     f"{_ROW} AND notified_id > 0"
 )
-"""``entry_id`` is set to 0, so that newer messages do not become due by
-this."""
+"""Makes users due who were notified of a conversation. ``entry_id`` is set to
+0, so that newer messages do not become due by this."""
 _CHANGE_DUE: Final = (
-    "UPDATE notify_due SET due = CASE WHEN due = %s THEN %s ELSE due END, "
-    f"entry_id = %s, notified_id = %s, notified_at = %s {_ROW}"
+    "UPDATE notify_due SET "
+    "due = CASE WHEN due = %s THEN %s ELSE due END, "
+    "entry_id = %s, "
+    "notified_id = %s, "
+    "notified_at = %s "
+    f"{_ROW}"
 )
 """A due that was changed meanwhile keeps its time. ``due`` is set first,
 because MySQL evaluates later columns with the new values."""
@@ -124,17 +130,19 @@ _RETRY: Final = (
     "UPDATE notify_delivery SET next_try = %s, attempts = attempts + 1 WHERE id = %s"
 )
 _NEED_MAIL: Final = (
-    "UPDATE notify_person SET mail_due = "
-    "CASE WHEN mail_due = 0 OR mail_due > %s THEN %s ELSE mail_due + 1 END "
+    "UPDATE notify_person SET "
+    "mail_due = CASE WHEN mail_due = 0 OR mail_due > %s THEN %s ELSE mail_due + 1 END "
     "WHERE app = %s AND member = %s AND mail = 1"
 )
 """Sets when a mail is due, unless one is due earlier. An earlier time is
 changed slightly, too, so that :meth:`NotificationRows.set_mailed` sees that
 there is more to mail."""
 _SET_MAILED: Final = (
-    "UPDATE notify_person SET mail_due = "
-    "CASE WHEN mail_due = 0 THEN 0 WHEN mail_due = %s THEN %s ELSE %s END, "
-    "mailed = %s, mailed_id = %s, mailed_marks = %s "
+    "UPDATE notify_person SET "
+    "mail_due = CASE WHEN mail_due = 0 THEN 0 WHEN mail_due = %s THEN %s ELSE %s END, "
+    "mailed = %s, "
+    "mailed_id = %s, "
+    "mailed_marks = %s "
     "WHERE app = %s AND member = %s"
 )
 """Mails that the user has switched off meanwhile (0) stay off."""
@@ -149,17 +157,20 @@ _web_only: Final = DeviceServices()
 
 
 class Results(Struct):
-    """The results of deliveries. ``done``: ids of deliveries to delete.
-    ``gone``: ids of endpoints to delete, with their waiting deliveries.
-    ``retry``: (id, when to try again, Unix milliseconds). ``events`` are added
-    to the feeds of their apps. ``audiences``: (id, ``taken``, ``gone`` or
-    ``refused``) → how many more."""
+    """The results of deliveries, which are stored together."""
 
     done: list[int] = []
+    """The ids of deliveries to delete."""
     gone: list[int] = []
+    """The ids of endpoints to delete, with their waiting deliveries."""
     retry: list[tuple[int, int]] = []
+    """For each delivery to try again: its id, and the time of the next attempt
+    (Unix milliseconds)."""
     events: list[NewEvent] = []
+    """The events to add to the feeds of their apps."""
     audiences: Counter[tuple[int, str]] = field(default_factory=Counter)
+    """(id of an audience, column ``taken``, ``gone`` or ``refused``) → the
+    number to add to this column."""
 
     def __bool__(self) -> bool:
         return bool(self.done or self.gone or self.retry)
@@ -174,7 +185,12 @@ def notified(
     endpoint: int = 0,
 ) -> NewEvent:
     """The event that tells the back end of an app that a notification, or a
-    mail, was sent to a user."""
+    mail, was sent to a user.
+
+    ``kind``: of the notification, or ``mail``. ``conversation`` and ``entry``:
+    its message; 0: it is not about a message. ``endpoint``: the endpoint that
+    got it; 0: a mail.
+    """
     facts = {
         "user": user,
         "kind": kind,
@@ -220,7 +236,7 @@ class NotificationRows(Store.Rows):
 
     def next_dues(self) -> dict[str, int | None]:
         """App in which somebody can be notified → when the next decision is
-        due, in Unix milliseconds."""
+        due, in Unix milliseconds; None: no decision is due in this app."""
         return {text_of(app): due for app, due in self._store.rows(_NEXT_DUES)}
 
     def follow(self, app: str) -> None:
@@ -239,13 +255,14 @@ class NotificationRows(Store.Rows):
         owner: str = "",
         reminders: Collection[int] = (),
     ) -> None:
-        """Store that the log was read up to ``position``, and that these users
-        may have to be notified.
+        """Store that the log was read up to ``position``, and that the users of
+        ``dues`` may have to be notified.
 
-        A row with a time keeps it; its entry changes only to one of
-        ``reminders``. After a notification, ``again_ms`` pass before the user
-        can be notified of the conversation again. ``owner``: the node that must
-        have the lease (``""``: any). Raises NotOwner.
+        A user who is already due for the conversation keeps the time of the
+        stored row, and its entry unless the new entry is one of ``reminders``.
+        After a notification, ``again_ms`` pass before the user can be notified
+        of the conversation again. ``owner``: the node that must have the lease;
+        ``""``: the lease is not checked. Raises NotOwner.
         """
         check_owner(sql, owner)
         sql.execute(
@@ -260,37 +277,45 @@ class NotificationRows(Store.Rows):
             sql, statement, app, [(due.user, due.conversation) for due in dues]
         )
         stored = {(row.user, row.conversation): row for row in map(_DUES.read, rows)}
-        new = []
-        again = []
+        inserts = []
+        updates = []
         for due in dues:
             row = stored.get((due.user, due.conversation))
             if row is None:
-                added = Due(due.user, due.conversation, due.entry, due.due)
-                new.append((app, *_DUES.values(added)))
+                new = Due(due.user, due.conversation, due.entry, due.due)
+                inserts.append((app, *_DUES.values(new)))
             elif row.due and due.entry in reminders:
-                again.append((due.entry, row.due, app, due.user, due.conversation))
+                updates.append((due.entry, row.due, app, due.user, due.conversation))
             elif not row.due:
-                due_at = max(due.due, min(row.notified_at, due.due) + again_ms)
-                again.append((due.entry, due_at, app, due.user, due.conversation))
-        sql.insert_new("notify_due", f"app, {_DUES.columns}", new)
-        sql.execute_many(f"UPDATE notify_due SET entry_id = %s, due = %s {_ROW}", again)
+                # Clocks of nodes differ: a last notification in the future
+                # counts as sent at the new time.
+                notified_at = min(row.notified_at, due.due)
+                due_at = max(due.due, notified_at + again_ms)
+                updates.append((due.entry, due_at, app, due.user, due.conversation))
+        sql.insert_new("notify_due", f"app, {_DUES.columns}", inserts)
+        sql.execute_many(
+            f"UPDATE notify_due SET entry_id = %s, due = %s {_ROW}", updates
+        )
 
     # --- endpoints ------------------------------------------------------------
 
     def add_endpoint(
         self, new: PushEndpoint, most: int, replaces: str = ""
     ) -> PushEndpoint:
-        """Store an endpoint, and follow its app; returns it with its id.
+        """Store an endpoint, and follow its app. Returns the endpoint with its
+        id.
 
         It replaces an endpoint with the same URL. If that one belongs to
         another user of the app, it must have the same keys: the device then has
         a new user. Raises ServiceRefused if the keys differ. The oldest
         endpoints of the user beyond ``most``, and beyond :data:`HOSTS_OF_USER`
         hosts, are removed. ``replaces``: the URL of another endpoint of the
-        user, which becomes this one. Its id and its waiting deliveries stay.
+        user, which becomes this one; ``""``: no other endpoint. The id and the
+        waiting deliveries of that endpoint stay.
         """
         new = replace(new, created=new.created or int(time()))
         names = ("p256dh", "auth", "device", "language", "login", "created")
+        # The columns to update if the user has an endpoint with this URL.
         fields = {name: getattr(new, name) for name in names}
         fields["enabled"] = int(new.enabled)
         columns = {
@@ -301,49 +326,51 @@ class NotificationRows(Store.Rows):
             **fields,
         }
 
-        def work(sql: PooledStatements) -> int:
+        def put_endpoint(sql: PooledStatements) -> int:
             _follow(sql, new.app)
             rows = _endpoints_of_url(sql, new.app, new.url)
             if replaces and replaces != new.url:
-                before = [
-                    row[0]
-                    for row in _endpoints_of_url(sql, new.app, replaces)
-                    if text_of(row[1]) == new.user
+                replaced_ids = [
+                    id
+                    for id, user, _, _ in _endpoints_of_url(sql, new.app, replaces)
+                    if text_of(user) == new.user
                 ]
-                if before and not rows:
-                    return _update_endpoint(sql, before[0], columns)
-                _remove(sql, before)
+                if replaced_ids and not rows:
+                    return _update_endpoint(sql, replaced_ids[0], columns)
+                _remove_endpoints(sql, replaced_ids)
 
-            if rows and text_of(rows[0][1]) == new.user:
-                return _update_endpoint(sql, rows[0][0], fields)
+            if rows:
+                id, user, _, _ = rows[0]
+                if text_of(user) == new.user:
+                    return _update_endpoint(sql, id, fields)
             _require_keys(rows, new)
             # The row is not updated, because deliveries that wait for the
             # earlier user must not be sent.
-            _remove(sql, [row[0] for row in rows])
+            _remove_endpoints(sql, [id for id, _, _, _ in rows])
             marks = marks_of(len(columns))
-            id = sql.insert(
+            new_id = sql.insert(
                 f"INSERT INTO notify_endpoint ({', '.join(columns)}) VALUES {marks}",
                 tuple(columns.values()),
             )
-            _remove(sql, self._endpoints_beyond(sql, new.app, new.user, most))
-            return id
+            beyond = self._endpoints_beyond(sql, new.app, new.user, most)
+            _remove_endpoints(sql, beyond)
+            return new_id
 
-        return replace(
-            new, id=self._store.write(work), host=self._host_of(new.app, new.url)
-        )
+        endpoint_id = self._store.write(put_endpoint)
+        return replace(new, id=endpoint_id, host=self._host_of(new.app, new.url))
 
     def _endpoints_beyond(
         self, sql: PooledStatements, app: str, user: str, most: int
     ) -> list[int]:
-        """The endpoints that a user has beyond ``most``, and beyond
+        """The ids of the endpoints that a user has beyond ``most``, and beyond
         :data:`HOSTS_OF_USER` hosts, the newest first."""
         hosts: set[str] = set()
         beyond: list[int] = []
         rows = sql.query(_ENDPOINTS_OF_USER, (app, user))
-        for number, (endpoint_id, url) in enumerate(rows):
+        for index, (endpoint_id, url) in enumerate(rows):
             host = self._host_of(app, text_of(url))
             hosts.add(host)
-            if number >= most or len(hosts) > HOSTS_OF_USER:
+            if index >= most or len(hosts) > HOSTS_OF_USER:
                 hosts.discard(host)
                 beyond.append(endpoint_id)
         return beyond
@@ -359,7 +386,7 @@ class NotificationRows(Store.Rows):
         for row in sorted(rows, key=itemgetter(0)):
             if is_long_turn():  # a user may have many
                 serve_others()
-            endpoint = self._endpoint(row)
+            endpoint = self._read_endpoint(row)
             endpoints_by_user.setdefault(endpoint.user, []).append(endpoint)
         return endpoints_by_user
 
@@ -367,7 +394,7 @@ class NotificationRows(Store.Rows):
         """The endpoints of a user, the oldest first."""
         return self.endpoints(app, [user]).get(user, [])
 
-    def _endpoint(self, row: Row) -> PushEndpoint:
+    def _read_endpoint(self, row: Row) -> PushEndpoint:
         endpoint = _ENDPOINTS.read(row)
         return replace(endpoint, host=self._host_of(endpoint.app, endpoint.url))
 
@@ -375,7 +402,7 @@ class NotificationRows(Store.Rows):
         """Id → the endpoint, for the existing ones."""
         statement = f"{_ENDPOINTS.select} WHERE id IN {{}}"
         return {
-            row[0]: self._endpoint(row)
+            row[0]: self._read_endpoint(row)
             for row in self._store.rows_in(statement, (), ids)
         }
 
@@ -402,23 +429,24 @@ class NotificationRows(Store.Rows):
         no such endpoint."""
         if not _is_of(sql, app, user, id):
             return False
-        _remove(sql, [id])
+        _remove_endpoints(sql, [id])
         return True
 
     @Store.writing_or(None)
     def remove_endpoints(
         self, sql: PooledStatements, app: str, user: str, login: int | None
     ) -> None:
-        """Remove the endpoints of a user that a login has added (None: all),
-        with their waiting deliveries."""
-        which = "WHERE app = %s AND member = %s"
+        """Remove the endpoints that the login with this number has added for a
+        user, with their waiting deliveries. None: remove all endpoints of the
+        user."""
+        where = "WHERE app = %s AND member = %s"
         values: tuple[object, ...] = (app, user)
         if login is not None:
-            which += " AND login = %s"
+            where += " AND login = %s"
             values += (login,)
-        statement = f"SELECT id FROM notify_endpoint {which}{sql.for_update}"
+        statement = f"SELECT id FROM notify_endpoint {where}{sql.for_update}"
         ids = [id for (id,) in sql.query(statement, values)]
-        _remove(sql, ids)
+        _remove_endpoints(sql, ids)
 
     def erase_about(self, app: str, user: str) -> None:
         """Delete the waiting notifications about messages of an erased user."""
@@ -447,18 +475,19 @@ class NotificationRows(Store.Rows):
     ) -> None:
         """Store the wishes of a user. If the user wants mail, the app is
         followed; if not, no mail is due any more."""
-        mail = int(wishes.mail != "never")
+        wants_mail = int(wishes.mail != "never")
         text = json.encode(wishes)
         changes = "wishes = %s, mail = %s"
-        if mail:
+        if wants_mail:
             _follow(sql, app)
         else:
             changes += ", mail_due = 0"
         columns = "app, member, wishes, mail, mail_due, mailed, mailed_id, mailed_marks"
-        sql.insert_new("notify_person", columns, [(app, user, text, mail, 0, 0, 0, 0)])
+        row = (app, user, text, wants_mail, 0, 0, 0, 0)
+        sql.insert_new("notify_person", columns, [row])
         sql.execute(
             f"UPDATE notify_person SET {changes} WHERE app = %s AND member = %s",
-            (text, mail, app, user),
+            (text, wants_mail, app, user),
         )
 
     @Store.reading_or({})
@@ -503,24 +532,25 @@ class NotificationRows(Store.Rows):
 
     def reachable(self, app: str, users: Sequence[str]) -> set[str]:
         """The users among these who have an enabled endpoint, or get mail."""
-        reached: set[str] = set()
+        reachable: set[str] = set()
         for chunk in chunks(list(dict.fromkeys(users)), _USERS_AT_ONCE):
             with_endpoint = self._store.rows_in(_USERS_WITH_ENDPOINT, (app,), chunk)
-            reached.update(text_of(user) for (user,) in with_endpoint)
-            missing = [user for user in chunk if user not in reached]
-            with_mail = self._store.rows_in(_USERS_WITH_MAIL, (app,), missing)
-            reached.update(text_of(user) for (user,) in with_mail)
-        return reached
+            reachable.update(text_of(user) for (user,) in with_endpoint)
+            others = [user for user in chunk if user not in reachable]
+            with_mail = self._store.rows_in(_USERS_WITH_MAIL, (app,), others)
+            reachable.update(text_of(user) for (user,) in with_mail)
+        return reachable
 
     def due(self, app: str, now_ms: int, limit: int) -> tuple[list[Due], int | None]:
-        """The dues to be decided now, and when the next one is due (Unix
-        milliseconds; None: never)."""
-        which = "WHERE app = %s AND due > 0 ORDER BY due LIMIT %s"
-        dues = _DUES.find(self._store.rows, which, app, limit + 1)
-        due = [one for one in dues[:limit] if one.due <= now_ms]
-        if len(dues) == len(due):
-            return due, None
-        return due, dues[len(due)].due
+        """At most ``limit`` dues to be decided now, and when the next one is
+        due (Unix milliseconds; None: never)."""
+        clauses = "WHERE app = %s AND due > 0 ORDER BY due LIMIT %s"
+        # One more row is read, to know when the next one is due.
+        rows = _DUES.find(self._store.rows, clauses, app, limit + 1)
+        due_now = [row for row in rows[:limit] if row.due <= now_ms]
+        if len(rows) == len(due_now):
+            return due_now, None
+        return due_now, rows[len(due_now)].due
 
     def count_notified(self, app: str, users: Sequence[str]) -> dict[str, int]:
         """User → the number of unread conversations with a notification, for
@@ -528,15 +558,16 @@ class NotificationRows(Store.Rows):
         rows = self._store.rows_in(_COUNT_NOTIFIED, (app,), users)
         return {text_of(user): count for user, count in rows}
 
-    def bound(self, app: str, first_ms: int, again_ms: int) -> None:
-        """Limit the times of dues to ``first_ms``; for users who were notified
-        before, to ``again_ms``."""
-        self._store.execute(_BOUND.format("= 0"), (first_ms, app, first_ms))
-        self._store.execute(_BOUND.format("> 0"), (again_ms, app, again_ms))
+    def limit_dues(self, app: str, first_ms: int, again_ms: int) -> None:
+        """Let no user be due later than ``first_ms``; if the user was notified
+        of the conversation before, no later than ``again_ms``."""
+        self._store.execute(_LIMIT_DUES.format("= 0"), (first_ms, app, first_ms))
+        self._store.execute(_LIMIT_DUES.format("> 0"), (again_ms, app, again_ms))
 
-    def read_elsewhere(self, app: str, pairs: Collection[tuple[str, int]]) -> int:
-        """Let these (user, conversation) be decided again, if the user was
-        notified. Returns their number."""
+    def decide_again(self, app: str, pairs: Collection[tuple[str, int]]) -> int:
+        """Make the (user, conversation) among these due at once in which the
+        user was notified: the last notification may have to be closed. Returns
+        their number."""
         rows: list[Row] = self._store.read_or(
             [], lambda sql: _rows_of(sql, _NOTIFIED, app, pairs)
         )
@@ -560,9 +591,9 @@ class NotificationRows(Store.Rows):
     ) -> None:
         """Store the decisions about dues that :meth:`due` returned.
 
-        The rows of ``ended`` are deleted. ``changed``: rows as they were, and
-        as they are now. A conversation that was read elsewhere meanwhile is
-        decided again. ``deliveries`` replace older deliveries to the same
+        The rows of ``ended`` are deleted. ``changed``: each changed row, as it
+        was and as it is now. A row that :meth:`decide_again` has changed
+        meanwhile stays due. ``deliveries`` replace older deliveries to the same
         endpoint with the same topic. ``mail``: user → when a mail may be
         needed, unless one is due earlier. ``owner``: as in :meth:`advance`.
         """
@@ -614,23 +645,23 @@ class NotificationRows(Store.Rows):
     def settle(self, results: Results) -> None:
         """Store the results of deliveries."""
 
-        def work(sql: PooledStatements) -> dict[str, int]:
+        def store_results(sql: PooledStatements) -> dict[str, int]:
             for chunk in chunks(sorted(set(results.done)), _AT_ONCE):
                 sql.execute(
                     f"DELETE FROM notify_delivery WHERE id IN {marks_of(len(chunk))}",
                     chunk,
                 )
             sql.execute_many(_RETRY, [(next_try, id) for id, next_try in results.retry])
-            _remove(sql, sorted(set(results.gone)))
-            for (audience, result), number in sorted(results.audiences.items()):
+            _remove_endpoints(sql, sorted(set(results.gone)))
+            for (audience, column), number in sorted(results.audiences.items()):
                 statement = (
-                    f"UPDATE notify_audience SET {result} = {result} + %s WHERE id = %s"
+                    f"UPDATE notify_audience SET {column} = {column} + %s WHERE id = %s"
                 )
                 sql.execute(statement, (number, audience))
             return add_events(sql, results.events, self._known)
 
-        nothing: dict[str, int] = {}
-        heads = self._store.write_or(nothing, work)
+        no_events: dict[str, int] = {}
+        heads = self._store.write_or(no_events, store_results)
         if heads:
             self._added(heads)
 
@@ -639,14 +670,15 @@ class NotificationRows(Store.Rows):
     def mails_due(
         self, app: str, now_ms: int, limit: int
     ) -> tuple[list[MailDue], int | None]:
-        """The users who may need a mail now, and when the next user may need
-        one (Unix milliseconds; None: never)."""
-        which = "WHERE app = %s AND mail_due > 0 ORDER BY mail_due LIMIT %s"
-        mails = _MAILS.find(self._store.rows, which, app, limit + 1)
-        due = [one for one in mails[:limit] if one.due <= now_ms]
-        if len(mails) == len(due):
-            return due, None
-        return due, mails[len(due)].due
+        """At most ``limit`` users who may need a mail now, and when the next
+        user may need one (Unix milliseconds; None: never)."""
+        clauses = "WHERE app = %s AND mail_due > 0 ORDER BY mail_due LIMIT %s"
+        # One more row is read, to know when the next mail is due.
+        rows = _MAILS.find(self._store.rows, clauses, app, limit + 1)
+        due_now = [row for row in rows[:limit] if row.due <= now_ms]
+        if len(rows) == len(due_now):
+            return due_now, None
+        return due_now, rows[len(due_now)].due
 
     def set_mailed(
         self,
@@ -658,8 +690,9 @@ class NotificationRows(Store.Rows):
     ) -> None:
         """Replace ``before``, which :meth:`mails_due` returned, by ``after``.
 
-        If there is more to mail by now, the next mail is due at
-        ``meanwhile_ms``. ``events`` are added to the feed of the app.
+        If the user was notified of more messages meanwhile, the next mail is
+        due at ``meanwhile_ms`` instead. ``events`` are added to the feed of the
+        app.
         """
         values = (
             before.due,
@@ -672,12 +705,12 @@ class NotificationRows(Store.Rows):
             before.user,
         )
 
-        def work(sql: PooledStatements) -> dict[str, int]:
+        def store_mailed(sql: PooledStatements) -> dict[str, int]:
             sql.execute(_SET_MAILED, values)
             return add_events(sql, events, self._known)
 
-        nothing: dict[str, int] = {}
-        heads = self._store.write_or(nothing, work)
+        no_events: dict[str, int] = {}
+        heads = self._store.write_or(no_events, store_mailed)
         if heads:
             self._added(heads)
 
@@ -687,8 +720,8 @@ def _digest(url: str) -> str:
 
 
 def check_owner(sql: Statements, owner: str) -> None:
-    """Raise NotOwner unless this node has the lease; ``""``: any node may
-    work."""
+    """Raise NotOwner unless the node ``owner`` has the lease. If ``owner`` is
+    ``""``, nothing is checked."""
     if owner and not sql.query(
         "SELECT 1 FROM event_feed WHERE app = %s AND owner = %s", (LEASE, owner)
     ):
@@ -696,9 +729,11 @@ def check_owner(sql: Statements, owner: str) -> None:
 
 
 def _follow(sql: Statements, app: str) -> None:
-    """Follow an app, unless it is followed already. Locks the row of the app,
-    so that transactions add endpoints one after the other: a client may send
-    the same endpoint twice at once."""
+    """Follow an app from the end of its log on, unless it is followed already.
+
+    Locks the row of the app, so that transactions add endpoints one after the
+    other: a client may send the same endpoint twice at once.
+    """
     statement = f"SELECT 1 FROM notify_app WHERE app = %s{sql.for_update}"
     if sql.query(statement, (app,)):
         return
@@ -711,8 +746,8 @@ def _follow(sql: Statements, app: str) -> None:
 def _rows_of(
     sql: Statements, statement: str, app: str, pairs: Collection[tuple[str, int]]
 ) -> list[Row]:
-    """The rows of these (user, conversation). The parameters of ``statement``
-    are app, conversation and users."""
+    """The rows that ``statement`` selects for these (user, conversation). The
+    parameters of ``statement`` are app, conversation and users."""
     by_conversation: dict[int, dict[str, None]] = {}
     for user, conversation in pairs:
         by_conversation.setdefault(conversation, {})[user] = None
@@ -760,7 +795,8 @@ def _is_of(sql: PooledStatements, app: str, user: str, id: int) -> bool:
     return bool(sql.query(f"{statement}{sql.for_update}", (id, app, user)))
 
 
-def _remove(sql: Statements, endpoints: Sequence[int]) -> None:
+def _remove_endpoints(sql: Statements, endpoints: Sequence[int]) -> None:
+    """Delete the endpoints with these ids, and their waiting deliveries."""
     for chunk in chunks(endpoints, _AT_ONCE):
         sql.execute(
             f"DELETE FROM notify_delivery WHERE endpoint IN {marks_of(len(chunk))}",

@@ -143,7 +143,7 @@ class NotifyingNode:
             ),
         )
         self.receipts = Receipts(SimpleNamespace(send=lambda *_: None), self.store)  # type: ignore[arg-type]
-        self.receipts.report_to(self.notifier.read)
+        self.receipts.report_to(self.notifier.note_read)
         self.is_sending = True
         self.notifier.report_to(got_lease=self._send)
         self._delivers = BoundedSemaphore()
@@ -691,7 +691,7 @@ def test_the_notification_of_a_member_who_left_is_closed(node: NotifyingNode) ->
         ["ann: hi", "ann: more"],
         ["ann: more"],
     )
-    node.notifier.read(APP, "zoe", group)
+    node.notifier.note_read(APP, "zoe", group)
     until(lambda: node.service.texts("zoe") == ["ann: hi", "close"])
 
 
@@ -795,7 +795,7 @@ def test_nothing_is_lost_or_notified_twice_while_the_database_is_away(
     gates = Gates()
     node.store.database().runner = gates
     gates.away = True
-    node.notifier.read(APP, "zoe", 1)
+    node.notifier.note_read(APP, "zoe", 1)
     until(
         lambda: time() * 1000 > due + 200,
         what="it is time to decide, and the database is away",

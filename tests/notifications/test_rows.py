@@ -285,14 +285,14 @@ def test_what_was_read_meanwhile_stays_to_be_decided(
     rows.follow(APP)
     rows.advance(APP, 5, [Due("a", 1, 5, 50), never])
     rows.decide(APP, [], [(Due("a", 1, 5, 50), first)], [], {})
-    assert rows.read_elsewhere(APP, [("a", 1), ("b", 1), ("a", 2), ("x", 1)]) == 1
+    assert rows.decide_again(APP, [("a", 1), ("b", 1), ("a", 2), ("x", 1)]) == 1
     read, due = rows.due(APP, 2000, 2)[0]
     assert (read.user, read.entry, read.notified) == ("a", 0, 5), (
         "at once, by any clock"
     )
     assert (due.user, due.entry, due.notified) == ("b", 5, 0)
-    assert rows.read_elsewhere("other", [("a", 1)]) == 0
-    assert rows.read_elsewhere(APP, [("a", 1)]) == 1, "while it is decided"
+    assert rows.decide_again("other", [("a", 1)]) == 0
+    assert rows.decide_again(APP, [("a", 1)]) == 1, "while it is decided"
     rows.decide(APP, [], [(read, Due("a", 1, 5, 0, 6, 200))], [], {})
     found = {one.user: one for one in rows.due(APP, 1 << 50, 9)[0]}
     assert (found["a"].notified, found["a"].notified_at) == (6, 200)
@@ -320,7 +320,7 @@ def test_dues_of_a_clock_that_was_ahead_are_bounded(rows: NotificationRows) -> N
         [],
         {},
     )
-    rows.bound(APP, 2000, 3000)
+    rows.limit_dues(APP, 2000, 3000)
     assert {one.user: one.due for one in rows.due(APP, 9000, 9)[0]} == {
         "a": 3000,
         "b": 2000,
@@ -523,7 +523,7 @@ def test_looking_costs_the_same_however_many_others_are_notified(
         lambda: rows.wishes(APP, ["me"]),
         lambda: rows.all_conversation_wishes(APP, [("me", 1)]),
         lambda: rows.mails_due(APP, 10, 5),
-        lambda: rows.read_elsewhere(APP, [("me", 1)]),
+        lambda: rows.decide_again(APP, [("me", 1)]),
         lambda: rows.decide(
             APP,
             [],
