@@ -476,23 +476,24 @@ def update_wishes(
             Problems.NOT_ALLOWED, "This server sends no mail to users of this app"
         )
 
-    given: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "mail": mail,
         "preview": preview,
         "language": language,
         "groups": groups,
     }
     if keywords is not UNSET:
-        given["keywords"] = clean_keywords(keywords)
+        fields["keywords"] = clean_keywords(keywords)
     if quiet is not UNSET:
-        given["quiet"] = _quiet_hours(quiet)
-    changes = {name: value for name, value in given.items() if value is not UNSET}
+        fields["quiet"] = _quiet_hours(quiet)
+    changes = {name: value for name, value in fields.items() if value is not UNSET}
     wished = replace(wished, **changes)
 
     parts.rows.set_wishes(call.app, call.user, wished)
     if wished.mail != "never":
+        # The app may be followed only since now.
         parts.notifier.work.changed()
-    _send_wish(parts, call, ConversationWish(0, wished.groups))
+    _send_wish(parts, call, ConversationWish(conversation=0, level=wished.groups))
     return _wishes_shown(parts, call, wished)
 
 
@@ -569,8 +570,8 @@ def update_conversation_wish(
 
 
 def _send_wish(parts: NotificationParts, call: Call, wish: ConversationWish) -> None:
-    """Tell the sessions of the user. ``conversation`` 0: the wishes for all
-    conversations have changed."""
+    """Tell the sessions of the user that a wish has changed. If the wish has
+    the conversation 0, the wishes for all conversations have changed."""
     event = WishEvent(wish.conversation, wish.level, wish.muted_until)
     signal = Signal(
         "wish",
@@ -586,7 +587,9 @@ def _send_wish(parts: NotificationParts, call: Call, wish: ConversationWish) -> 
 
 
 def _keys(parts: NotificationParts, app: str, request: EndpointAdd) -> tuple[str, str]:
-    """The keys of an endpoint that may be added. Raises ApiProblem."""
+    """The keys ``p256dh`` and ``auth`` of an endpoint that may be added;
+    ``""``: the endpoint is the device of an application, which has no keys.
+    Raises ApiProblem if the endpoint may not be added."""
     keys = request.keys
     device = parts.services.find(request.endpoint)
     if device is not None:
@@ -623,22 +626,24 @@ def _minute(time_of_day: str) -> int:
 
 
 def _time_of_day(minute: int) -> str:
-    """The time of day of :func:`_minute`."""
+    """The time, such as ``07:30``, of a minute of the day."""
     hours, minutes = divmod(minute, MINUTES_AN_HOUR)
     return f"{hours:02}:{minutes:02}"
 
 
 def _mail_possible(core: Core, app: str) -> bool:
+    """Whether users of an app can get mail."""
     has_server = bool(settings_of(core.config, SmtpSettings).host)
     return has_server and accounts_of(core).tokens.wanted_in(app)
 
 
 def _wishes_shown(parts: NotificationParts, call: Call, wished: Wishes) -> WishesShown:
-    possible = _mail_possible(parts.core, call.app)
-    confirmed = False
-    if possible:
+    """The answer with the wishes of the user of a request."""
+    mail_possible = _mail_possible(parts.core, call.app)
+    mail_confirmed = False
+    if mail_possible:
         account = accounts_of(parts.core).accounts.get(call.app, call.user)
-        confirmed = account is not None and account.email_confirmed
+        mail_confirmed = account is not None and account.email_confirmed
     quiet = wished.quiet
     return WishesShown(
         preview=wished.preview,
@@ -649,12 +654,13 @@ def _wishes_shown(parts: NotificationParts, call: Call, wished: Wishes) -> Wishe
         language=wished.language,
         groups=_level_of_groups(wished),
         keywords=list(wished.keywords),
-        mail_possible=possible,
-        mail_confirmed=confirmed,
+        mail_possible=mail_possible,
+        mail_confirmed=mail_confirmed,
     )
 
 
 def _level_of_groups(wished: Wishes) -> Literal["all", "mentions"]:
+    """The level of groups without a wish of their own."""
     if wished.groups == "all":
         return "all"
     return "mentions"

@@ -219,7 +219,7 @@ def cancel_audience(
 def _target(
     store: Store, app: str, request: AudienceAdd
 ) -> tuple[AudienceKind, AudienceTarget]:
-    """The users whom a request names. Raises ApiProblem."""
+    """The kind and the receivers of an audience. Raises ApiProblem."""
     if [request.users, request.group, request.all].count(UNSET) != 2:
         raise ApiProblem.invalid("give `users`, `group` or `all`")
     if request.users is not UNSET:
@@ -238,13 +238,23 @@ def _target(
 def _shown(
     parts: NotificationParts, audiences: Sequence[Audience]
 ) -> list[AudienceShown]:
-    ids = [each.id for each in audiences if each.state in ("running", "queued")]
-    left = parts.audiences.rows.waiting(ids)
+    """Audiences as the API shows them, with the numbers of their deliveries.
+    Switches greenlets."""
+    active = [each.id for each in audiences if each.state in ("running", "queued")]
+    waiting_counts = parts.audiences.rows.waiting(active)
     shown = []
     for audience in audiences:
-        waiting = left.get(audience.id, 0)
+        waiting = waiting_counts.get(audience.id, 0)
         settled = audience.taken + audience.gone + audience.refused
+        # The numbers are read one after the other, so they may not fit.
         dropped = max(audience.queued - waiting - settled, 0)
-        more = {"devices": audience.queued, "waiting": waiting, "dropped": dropped}
-        shown.append(view(AudienceShown, audience, key=audience.name, **more))
+        row = view(
+            AudienceShown,
+            audience,
+            key=audience.name,
+            devices=audience.queued,
+            waiting=waiting,
+            dropped=dropped,
+        )
+        shown.append(row)
     return shown

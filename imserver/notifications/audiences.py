@@ -37,7 +37,7 @@ from imserver.plugin.wire import Event
 MAX_AGE_SECONDS: Final = 7 * 86_400
 """How long an audience that has ended can be looked up."""
 _ROWS: Final = RowsOf(Audience, "notify_audience", state=AUDIENCE_STATES)
-_ACTIVE: Final = 2
+_FIRST_ENDED: Final = AUDIENCE_STATES.index("done")
 """The states with a lower index are the states of unfinished audiences."""
 _ACTIVE_AT_ONCE: Final = 100
 """The most audiences that take turns."""
@@ -51,11 +51,14 @@ _USERS_WITH_ENDPOINTS: Final = (
     "ORDER BY member LIMIT %s"
 )
 _ADVANCE: Final = (
-    "UPDATE notify_audience SET last_user = %s, users = users + %s, "
-    "queued = queued + %s, state = %s "
+    "UPDATE notify_audience SET "
+    "last_user = %s, "
+    "users = users + %s, "
+    "queued = queued + %s, "
+    "state = %s "
     "WHERE id = %s AND state = 0 AND last_user = %s AND users = %s"
 )
-"""Move the position, unless the audience was changed meanwhile."""
+"""Moves the position, unless the audience was changed meanwhile."""
 _TARGET: Final = (
     "SELECT target, last_user FROM notify_audience WHERE id = %s AND state < %s"
 )
@@ -63,6 +66,7 @@ _END: Final = (
     "UPDATE notify_audience SET state = %s, ended = %s, target = %s, last_user = %s "
     "WHERE id = %s AND state < %s"
 )
+"""Ends an audience, unless it has ended, and removes the names of users."""
 
 
 class AudienceRows(Store.Rows):
@@ -77,22 +81,24 @@ class AudienceRows(Store.Rows):
         None: the app has ``most`` audiences that have not ended. Audiences that
         ended long ago are deleted.
         """
-        where = f"{_ROWS.select} WHERE app = %s AND name = %s"
-        rows = sql.query(where, (new.app, new.name))
-        if not rows:
-            too_old = int(time()) - MAX_AGE_SECONDS
-            sql.execute(_DELETE_OLD, (new.app, _ACTIVE, too_old))
-            active = (
-                "SELECT count(*) FROM notify_audience WHERE app = %s AND state < %s"
-            )
-            if sql.query(active, (new.app, _ACTIVE))[0][0] >= most:
-                return None
-            sql.insert_new(
-                "notify_audience",
-                _ROWS.columns.removeprefix("id, "),
-                [_ROWS.values(new)[1:]],
-            )
-            rows = sql.query(f"{where}{sql.for_update}", (new.app, new.name))
+        by_name = f"{_ROWS.select} WHERE app = %s AND name = %s"
+        rows = sql.query(by_name, (new.app, new.name))
+        if rows:
+            return _ROWS.read(rows[0])
+
+        too_old = int(time()) - MAX_AGE_SECONDS
+        sql.execute(_DELETE_OLD, (new.app, _FIRST_ENDED, too_old))
+        count_active = (
+            "SELECT count(*) FROM notify_audience WHERE app = %s AND state < %s"
+        )
+        ((active,),) = sql.query(count_active, (new.app, _FIRST_ENDED))
+        if active >= most:
+            return None
+        # The database chooses the id, so it is left out here.
+        columns = _ROWS.columns.removeprefix("id, ")
+        sql.insert_new("notify_audience", columns, [_ROWS.values(new)[1:]])
+        # Another node may have stored an audience of this name first.
+        rows = sql.query(f"{by_name}{sql.for_update}", (new.app, new.name))
         return _ROWS.read(rows[0])
 
     def active(self, limit: int) -> list[Audience]:
@@ -101,14 +107,14 @@ class AudienceRows(Store.Rows):
         # order.
         statement = f"{_ROWS.select} WHERE state = %s ORDER BY id LIMIT %s"
         audiences: list[Audience] = []
-        for state in range(_ACTIVE):
+        for state in range(_FIRST_ENDED):
             rows = self._store.rows(statement, (state, limit))
             audiences += map(_ROWS.read, rows)
         return sorted(audiences, key=attrgetter("id"))[:limit]
 
     def of(self, app: str, id: int, limit: int) -> list[Audience]:
-        """One audience of an app, or (``id`` 0) the last ones, the newest
-        first."""
+        """The audience of an app with this id, if it exists. With the id 0: the
+        last audiences of the app, the newest first."""
         rows = self._store.rows
         if id:
             return _ROWS.find(
@@ -144,9 +150,15 @@ class AudienceRows(Store.Rows):
         owner: str,
     ) -> bool:
         """Store the deliveries to the next users, and the position behind them.
-        False: the audience was changed meanwhile. ``owner``: the node that must
-        have the lease. Raises NotOwner."""
+
+        ``before``: the audience as it was read. Returns False, and stores
+        nothing, if the audience was changed meanwhile. ``is_last``: there are
+        no more users, so the audience becomes ``queued``. ``owner``: the node
+        that must have the lease. Raises NotOwner.
+        """
         check_owner(sql, owner)
+        # After the last page the position is no longer needed. So the name of a
+        # user is not stored any longer.
         if users and not is_last:
             last_user = users[-1]
         else:
@@ -187,44 +199,49 @@ class AudienceRows(Store.Rows):
     def erase_user(self, app: str, user: str) -> None:
         """Remove the name of an erased user from audiences: from their lists
         of users, and from their positions."""
-        of_app = "SELECT id FROM notify_audience WHERE app = %s AND state < %s"
-        for (id,) in self._store.rows(of_app, (app, _ACTIVE)):
+        unfinished = "SELECT id FROM notify_audience WHERE app = %s AND state < %s"
+        for (id,) in self._store.rows(unfinished, (app, _FIRST_ENDED)):
             self._store.write(partial(_erase_user, id, app, user))
 
 
 def _erase_user(id: int, app: str, user: str, sql: PooledStatements) -> None:
-    rows = sql.query(f"{_TARGET}{sql.for_update}", (id, _ACTIVE))
+    """Remove the name of a user from the unfinished audience with this id."""
+    rows = sql.query(f"{_TARGET}{sql.for_update}", (id, _FIRST_ENDED))
     for encoded, position in rows:
         target = json.decode(bytes(encoded), type=AudienceTarget)
-        users = target.users
-        begin = bisect_left(users, user)
+        users = target.users  # in alphabetical order
+        index = bisect_left(users, user)
 
-        # The position becomes the user before this one.
-        last = text_of(position)
-        if last == user and users:
-            if begin:
-                last = users[begin - 1]
+        # If the position is the erased user, it becomes the user before.
+        last_user = text_of(position)
+        if last_user == user and users:
+            if index:
+                last_user = users[index - 1]
             else:
-                last = ""
-        elif last == user:
+                last_user = ""
+        elif last_user == user:
             # Nobody between that user and the erased one has a device.
             before = (
                 "SELECT max(member) FROM notify_endpoint WHERE app = %s AND member < %s"
             )
             ((name,),) = sql.query(before, (app, user))
-            last = text_of(name or "")
+            last_user = text_of(name or "")
 
-        if user in users[begin : begin + 1]:
-            target = replace(target, users=users[:begin] + users[begin + 1 :])
+        if user in users[index : index + 1]:
+            target = replace(target, users=users[:index] + users[index + 1 :])
         sql.execute(
             "UPDATE notify_audience SET target = %s, last_user = %s WHERE id = %s",
-            (json.encode(target), last, id),
+            (json.encode(target), last_user, id),
         )
 
 
 def _end(sql: PooledStatements, id: int, state: AudienceState) -> int:
+    """Give an audience its last state, and remove the names of users. Returns
+    the number of changed rows: 0 if the audience has ended already."""
     number = AUDIENCE_STATES.index(state)
-    return sql.execute(_END, (number, int(time()), b"{}", "", id, _ACTIVE))
+    ended = int(time())
+    no_target = b"{}"
+    return sql.execute(_END, (number, ended, no_target, "", id, _FIRST_ENDED))
 
 
 class AudiencePages(Struct, frozen=True):
@@ -244,9 +261,9 @@ class Audiences(Service, dict=True):
     """Processes audiences while this node has the lease of the notifier. Owner
     of the order of their turns, and of the budgets of apps.
 
-    ``node``: the name of this node. ``wake``: called after adding deliveries to
-    some hosts. ``still_holds``: as :meth:`Core.still_holds`. If its key was
-    revoked, an audience is cancelled.
+    ``node`` returns the name of this node. ``wake`` is called with the hosts to
+    which deliveries were added. ``still_holds``: as :meth:`Core.still_holds`;
+    if the key of its maker was revoked, an audience is cancelled.
     """
 
     store: Store
@@ -265,13 +282,14 @@ class Audiences(Service, dict=True):
         """App → when its budget allows the next page (monotonic)."""
         self._active: Counter[str] = Counter()
         self._looks_at = inf
-        """When to look for changes that nobody announces (monotonic)."""
+        """When to check again whether enough was sent (monotonic); ``inf``: no
+        audience is unfinished."""
         self._has_ended = False
         self.consumer = Consumer(
             "audiences",
             self.lease,
-            self._read,
-            self._queue,
+            read=self._next_audience,
+            deliver=self._queue_page,
             until_due=self._until_look,
         )
 
@@ -284,8 +302,8 @@ class Audiences(Service, dict=True):
         return Counter()
 
     def look(self) -> None:
-        """Look whether there is something to do. Switches greenlets. Raises
-        StorageUnavailable."""
+        """Wake the consumer if an audience is unfinished. Switches greenlets.
+        Raises StorageUnavailable."""
         if self.lease.is_owned and not self._has_ended and self.rows.active(1):
             self.consumer.wake()
 
@@ -299,9 +317,10 @@ class Audiences(Service, dict=True):
     def _until_look(self) -> float:
         return max(self._looks_at - monotonic(), 0.0)
 
-    def _read(self) -> Audience | None:
-        """The audience that has its turn. Switches greenlets. Raises
-        StorageUnavailable."""
+    def _next_audience(self) -> Audience | None:
+        """The audience whose next page is to be queued now; None: no audience.
+        Audiences that have ended meanwhile are finished or cancelled. Switches
+        greenlets. Raises StorageUnavailable."""
         active = self.rows.active(_ACTIVE_AT_ONCE)
         self._active = Counter(audience.app for audience in active)
         now = monotonic()
@@ -330,9 +349,13 @@ class Audiences(Service, dict=True):
                 return audience
         return None
 
-    def _queue(self, audience: Audience) -> Failure | None:
+    def _queue_page(self, audience: Audience) -> Failure | None:
         """Queue the deliveries to the next users. Switches greenlets. Raises
-        StorageUnavailable and NotOwner."""
+        StorageUnavailable and NotOwner.
+
+        The method never returns a failure: the next call reads the audience
+        again.
+        """
         app = audience.app
         rules = self.pushes.rules(app)
         if rules is None or not rules.enabled:
@@ -347,20 +370,24 @@ class Audiences(Service, dict=True):
             notify = replace(content.notify, tag=tag)
             data = bytes(content.data) if content.data != NO_DATA else b""
             event = Event("msg", "", "", data=data)
-            wanted = [(user, event, notify) for user in users]
-            deliveries = self.pushes.deliveries(app, rules, wanted, audience.id)
+            pushes = [(user, event, notify) for user in users]
+            deliveries = self.pushes.deliveries(app, rules, pushes, audience.id)
 
         is_last = len(users) < self.pages.users
         is_stored = self.rows.add_page(
             audience, users, deliveries, is_last, self.node()
         )
         if is_stored and deliveries:
+            # The next page of the app waits until the budget of the app has
+            # paid for these deliveries.
             begin = max(monotonic(), self._free_at.get(app, 0.0))
             self._free_at[app] = begin + len(deliveries) / rules.audience_per_second
             self.wake({each.host for each in deliveries})
         return None
 
     def _users_after(self, audience: Audience) -> Sequence[str]:
+        """The users of the next page of an audience, after its last user.
+        Switches greenlets. Raises StorageUnavailable."""
         app = audience.app
         after = audience.last_user
         limit = self.pages.users

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from time import perf_counter, time
 
-from imserver.notifications.contract import SECOND_MS
+from imserver.notifications.contract import SECOND_MS, PushEndpoint
 from imserver.notifications.declared import VAPID, NotificationSettings
 from imserver.notifications.device_services import DeviceServices, notice_of
 from imserver.notifications.pushes import delivery_of_test
@@ -22,6 +22,8 @@ from imserver.plugin.storage import Store
 from imserver.plugin.wire import PushService
 
 _MENDS = {
+    # Outcome of a request → what the operator can do.
+    # Outcome of a request → what the operator can do.
     "gone": "the device has to subscribe again; the server removes the endpoint with the next notification",
     "later": "check the name servers, the firewall and the proxy of this machine: it must reach the host",
     "refused": "read the answer of the push service; have its keys, or the secret of this server, changed?",
@@ -31,7 +33,11 @@ _MENDS = {
 def notify(
     config: Config, store: Store, tenants: Tenants, user: str
 ) -> Iterator[Finding]:
-    """Send a test to the endpoints of a user, by their id or login."""
+    """Send a test to the endpoints of a user.
+
+    ``user``: the app, a slash, and the id or login of the user, such as
+    ``shop/ann``.
+    """
     label = f"notification to {user}"
     with (
         offline_parts(config, store, PushService) as parts,  # type: ignore[type-abstract]
@@ -61,41 +67,38 @@ def notify(
         requests = PublicRequests(settings.allow_loopback)
         webpush = WebPush(requests, settings, key_for(config, VAPID), config.address)
         for endpoint in endpoints:
-            delivery = delivery_of_test(endpoint, time())
-            label = f"notification to {delivery.host}"
-            if endpoint.device:
-                label += f" ({endpoint.device})"
-            if not endpoint.enabled:
-                yield Finding(
-                    "ok", label, "the user has switched it off; nothing was sent"
-                )
-                continue
-            began = perf_counter()
-            device = services.find(endpoint.url)
-            if device is None:
-                result = webpush.send(
-                    endpoint, delivery.body, delivery.ttl, "high", delivery.topic
-                )
-            else:
-                service, token = device
-                result = service.send(app, token, notice_of(delivery))
-            if result.outcome == "taken":
-                took = (perf_counter() - began) * SECOND_MS
-                yield Finding(
-                    "ok", label, f"taken with status {result.status} in {took:.0f} ms"
-                )
-            else:
-                text = (
-                    result.problem or f"the endpoint is gone (status {result.status})"
-                )
-                yield Finding(
-                    "fail",
-                    label,
-                    text,
-                    "the device shows nothing",
-                    _MENDS[result.outcome],
-                )
+            yield _test_endpoint(endpoint, services, webpush)
         webpush.close()
+
+
+def _test_endpoint(
+    endpoint: PushEndpoint, services: DeviceServices, webpush: WebPush
+) -> Finding:
+    """Send a test to an endpoint, unless it is switched off."""
+    delivery = delivery_of_test(endpoint, time())
+    label = f"notification to {delivery.host}"
+    if endpoint.device:
+        label += f" ({endpoint.device})"
+    if not endpoint.enabled:
+        return Finding("ok", label, "the user has switched it off; nothing was sent")
+
+    began = perf_counter()
+    device = services.find(endpoint.url)
+    if device is None:
+        result = webpush.send(
+            endpoint, delivery.body, delivery.ttl, "high", delivery.topic
+        )
+    else:
+        service, token = device
+        result = service.send(endpoint.app, token, notice_of(delivery))
+    if result.outcome == "taken":
+        took = (perf_counter() - began) * SECOND_MS
+        text = f"taken with status {result.status} in {took:.0f} ms"
+        return Finding("ok", label, text)
+
+    problem = result.problem or f"the endpoint is gone (status {result.status})"
+    mend = _MENDS[result.outcome]
+    return Finding("fail", label, problem, "the device shows nothing", mend)
 
 
 def mail(

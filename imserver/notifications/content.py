@@ -118,8 +118,8 @@ def host_of(url: str) -> str:
 
 
 def notify_in(entry: Entry) -> Notify | Literal[False] | None:
-    """The wishes of a message for its notification. None: no wishes. False:
-    nobody is notified."""
+    """The wishes of a message for its notification. None: the message has no
+    wishes. False: nobody is notified of it."""
     stored = entry.notify
     if stored is None:
         return None
@@ -135,22 +135,23 @@ def notify_in(entry: Entry) -> Notify | Literal[False] | None:
 def outcome_of(
     question: Ask, user: str, names: Mapping[str, str], language: str
 ) -> str:
-    """The text that a user reads after an answer: the answer, or the reason why
-    it does not count. ``names``: user → name."""
-    own = question.answer_of(user)
-    answer = own
+    """The text that a user reads in place of a question that they cannot answer
+    any more: the user's own answer, else the last answer of somebody else, else
+    the reason why the question is closed. ``names``: user → name."""
+    own_answer = question.answer_of(user)
+    answer = own_answer
     if answer is None and question.answers:
         answer = question.answers[-1]
-    if answer is None or (own is None and question.state not in ("", "answered")):
+    is_closed = question.state not in ("", "answered")
+    if answer is None or (own_answer is None and is_closed):
         return in_words(language, f"ask_{question.state or 'answered'}")
 
     texts = {each.value: each.text for each in question.options}
     text = answer.text or texts.get(answer.value, answer.value)
-    if own is not None:
+    if own_answer is not None:
         return in_words(language, "answered_you", text=text)
-    return in_words(
-        language, "answered", name=names.get(answer.user) or answer.user, text=text
-    )
+    name = names.get(answer.user) or answer.user
+    return in_words(language, "answered", name=name, text=text)
 
 
 def answers_of(question: Ask) -> tuple[ShownAction, ...]:
@@ -178,8 +179,12 @@ def shown_of(
     preview: bool,
     notify: Notify | None = None,
 ) -> Shown:
-    """The notification of a message. ``count``: unread messages. ``preview``
-    False: without texts."""
+    """The notification of a message.
+
+    ``count``: the number of unread messages in the conversation. ``preview``
+    False: the texts are hidden. ``notify``: the wishes of the sender; None: no
+    wishes.
+    """
     is_group = conversation.kind == "group"
     if is_group:
         title = conversation.name or in_words(language, "group")
@@ -190,12 +195,12 @@ def shown_of(
     else:
         title = in_words(language, "app")
 
-    if not preview:
-        text = in_words(language, "hidden", count)
-    else:
+    if preview:
         text = text_in(entry, language)
         if is_group and author.name:
             text = in_words(language, "of", name=author.name, text=text)
+    else:
+        text = in_words(language, "hidden", count)
 
     # Browsers load the icon when they show the notification, so another host
     # would learn the reader's address.
@@ -280,6 +285,7 @@ def _text_of_data(entry: Entry, language: str) -> str:
         key = "album"
         types = {item.type for item in about.items}
         if len(types) == 1:
+            # An album of one type has a word of its own, such as "3 pictures".
             key_of_type = f"album_{types.pop()}"
             if key_of_type in words:
                 key = key_of_type
@@ -304,6 +310,8 @@ _NOTHING: Final = _About()
 
 
 def _about(entry: Entry) -> _About:
+    """The fields that describe a message. They are empty if the message is of
+    another type, too long, or no valid JSON."""
     has_about = entry.type in ("picture", "video", "file", "album")
     if not has_about or len(entry.body) > ABOUT_BYTES:
         return _NOTHING
@@ -318,10 +326,10 @@ def body_of(shown: Shown) -> bytes:
     parts are left out, in this order: data, actions, the icon, the address, the
     end of the text and of the title."""
     body = msgspec.json.encode(shown)
-    for less in ({"data": None}, {"actions": ()}, {"icon": ""}, {"url": ""}):
+    for removed in ({"data": None}, {"actions": ()}, {"icon": ""}, {"url": ""}):
         if len(body) <= MOST_BYTES:
             break
-        shown = replace(shown, **less)
+        shown = replace(shown, **removed)
         body = msgspec.json.encode(shown)
     while len(body) > MOST_BYTES and shown.body:
         shown = replace(shown, body=_cut(shown.body, len(shown.body) // 2))
@@ -344,7 +352,13 @@ def delivery_to(
     next_try: int = 0,
     audience: int = 0,
 ) -> Delivery:
-    """The delivery of a notification to a device. ``now``: Unix seconds."""
+    """The delivery of a notification to a device.
+
+    ``ttl``: how long it is valid, in seconds. ``now``: Unix seconds. For
+    ``topic``, ``next_try`` and ``audience`` see :class:`Delivery`.
+    ``conversation`` and ``entry``: its message; 0: it is about no stored
+    message.
+    """
     return Delivery(
         id=0,
         app=endpoint.app,
@@ -365,6 +379,7 @@ def delivery_to(
 
 
 def _cut(text: str, most: int) -> str:
+    """The text with at most ``most`` characters."""
     if len(text) <= most:
         return text
     if not most:

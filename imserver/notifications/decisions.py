@@ -51,7 +51,9 @@ _CLOSE: Final = Decision("close")
 
 
 def nothing_new(due: Due, unread: UnreadMessages | None) -> Decision:
-    """The decision if there is no message about which to notify the user."""
+    """The decision if there is no message about which to notify the user.
+    ``unread``: the unread messages of the conversation; None: the conversation
+    is gone."""
     if not due.notified:
         return Decision("end")
     if unread is None or due.user not in unread.reads:
@@ -71,12 +73,15 @@ def decide(
     now: int,
     offset: int = 0,
 ) -> Decision:
-    """Decide about a due. ``unread``: the unread messages of its conversation
-    (None: the conversation is gone). ``rules``: of the app (None: the app is
-    gone). ``is_reachable``: whether the user has an endpoint that is on, or
-    gets mail. ``now``: Unix milliseconds. ``offset``: the time of dues minus
-    the time of the clock, in milliseconds
-    (:func:`imserver.gateway.clock.steady_time`)."""
+    """Decide about a due.
+
+    ``unread``: the unread messages of its conversation; None: the conversation
+    is gone. ``rules``: of the app; None: the app is gone. ``wishes``: of the
+    user for all conversations; ``wish``: for this conversation.
+    ``is_reachable``: whether the user has an endpoint that is on, or gets mail.
+    ``now``: Unix milliseconds. ``offset``: the time of dues minus the time of
+    the clock, in milliseconds (:func:`imserver.gateway.clock.steady_time`).
+    """
     if (
         rules is None
         or not rules.enabled
@@ -93,24 +98,27 @@ def decide(
     if oldest is None:
         return nothing_new(due, unread)
     entry = unread.ids[oldest]
-    is_unread = due.entry > unread.reads[due.user] and unread.has_older(
+    # ``unread`` has only the newest messages. The message of the due may be an
+    # older one that is not among them.
+    may_be_unread = due.entry > unread.reads[due.user] and unread.has_older(
         due.user, mentions
     )
-    if due.entry < entry and not is_unread:
+    if due.entry < entry and not may_be_unread:
         # The message of the due was read, so the first message since then has a
         # time of its own. Clocks of nodes differ, and can be set, so both times
         # are limited to now.
-        begun = min(unread.times[oldest], now) + offset
-        ready = begun + int(rules.after_seconds * SECOND_MS)
+        stored_at = min(unread.times[oldest], now) + offset
+        ready_at = stored_at + int(rules.after_seconds * SECOND_MS)
         if due.notified:
-            last = min(due.notified_at, now + offset)
-            ready = max(ready, last + int(rules.again_seconds * SECOND_MS))
-        if ready > now + offset:
-            return Decision("wait", ready, entry)
+            notified_at = min(due.notified_at, now + offset)
+            next_at = notified_at + int(rules.again_seconds * SECOND_MS)
+            ready_at = max(ready_at, next_at)
+        if ready_at > now + offset:
+            return Decision("wait", ready_at, entry)
 
-    quiet = quiet_until(wishes.quiet, now)
-    if quiet > now:
-        return Decision("wait", quiet + offset, entry)
+    quiet_end = quiet_until(wishes.quiet, now)
+    if quiet_end > now:
+        return Decision("wait", quiet_end + offset, entry)
     return Decision("notify")
 
 

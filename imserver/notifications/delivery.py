@@ -56,8 +56,8 @@ MOST_OTHERS: Final = 64
 """The most new and slow hosts that have a turn at a time. Each gets one request
 at a time."""
 MOST_SLOW: Final = 32
-"""A slow host begins its turn only if fewer slow hosts than this have one. The
-rest of :data:`MOST_OTHERS` is for new hosts."""
+"""The most slow hosts that have a turn at a time. The other turns of
+:data:`MOST_OTHERS` are for new hosts."""
 SLICE_SECONDS: Final = 2.0
 """How long a turn lasts while others wait. A fast host answers within this
 time."""
@@ -70,7 +70,7 @@ SETTLE_SECONDS: Final = 0.1
 LOOK_SECONDS: Final = 1.0
 """How long a message counts as unread before the node checks again."""
 LEAST_LOOK_SECONDS: Final = 0.1
-"""Least time between two looks for hosts."""
+"""Least time between two searches for hosts with something to send."""
 LATE_SECONDS: Final = 30
 """How long every delivery is tried, even if its time to live is shorter."""
 FIRST_RETRY_SECONDS: Final = 2.0
@@ -84,14 +84,14 @@ STOP_SECONDS: Final = 2.0
 """How long the end waits for requests that are under way."""
 _LOOK_AT_END_SECONDS: Final = 0.01
 AHEAD: Final = 15
-"""Deliveries that are encrypted together with another one."""
+"""How many more deliveries are encrypted together with the next one."""
 
 Pace = Literal["fast", "new", "slow"]
 """How fast a host answers. ``new``: its last request has failed, or it has had
 no request yet."""
 PACES: Final[tuple[Pace, ...]] = ("fast", "new", "slow")
 Read = tuple[str, int, int]
-"""User, conversation, entry."""
+"""The subject of a delivery: user, conversation, entry."""
 _trouble: Final = RateLimitedLog(log, "notifications are not sent: %s")
 _refusal: Final = RateLimitedLog(log, "the push service %s refuses a notification: %s")
 _silence: Final = RateLimitedLog(
@@ -100,13 +100,14 @@ _silence: Final = RateLimitedLog(
 
 
 class Deliveries(Service, dict=True):
-    """Owner of the consumers.
+    """Sends the deliveries of all hosts. Owner of the consumers.
 
-    ``is_read``: tells about which messages and pushes of an app users need not,
-    or may not, be notified any more. It may switch greenlets, and raise
-    StorageUnavailable. ``lease``: another part renews it. That part calls
-    :meth:`wake` when this node has the lease, and :meth:`restart` if the lease
-    had ended. ``wants``: whether the back end of an app wants events of a kind.
+    ``is_read`` tells for each message or push of an app whether its user need
+    not, or may not, be notified of it any more. It may switch greenlets, and
+    raise StorageUnavailable. ``lease``: the notifier renews it. It calls
+    :meth:`restart` when this node has got the lease, and :meth:`wake` after it
+    has stored deliveries. ``wants``: whether the back end of an app wants
+    events of a kind.
     """
 
     rows: NotificationRows
@@ -127,10 +128,10 @@ class Deliveries(Service, dict=True):
         """Hosts with something to send, by their pace when they were added, in
         the order of their turns."""
         self._news = Flag()
-        self._looked_at = 0.0
-        self._looks_at = 0.0
-        """When the node last looked for hosts, and when it looks again
-        (monotonic)."""
+        self._searched_at = 0.0
+        """When the node last searched the database for hosts (monotonic)."""
+        self._searches_at = 0.0
+        """When the node searches again (monotonic)."""
         self._has_ended = False
 
     @property
@@ -143,13 +144,14 @@ class Deliveries(Service, dict=True):
         return bool(self._queues[pace])
 
     def wake(self, hosts: Iterable[str] = ()) -> None:
-        """Look for new deliveries. ``hosts``: the hosts to which some were
-        added, if known. Never switches greenlets."""
+        """Look for new deliveries to these hosts. Without hosts, search the
+        database for hosts soon. Never switches greenlets."""
         names = list(hosts)
         for name in names:
             self._enqueue(name)
         if not names:
-            self._looks_at = min(self._looks_at, self._looked_at + LEAST_LOOK_SECONDS)
+            soon = self._searched_at + LEAST_LOOK_SECONDS
+            self._searches_at = min(self._searches_at, soon)
         self._news.set()
 
     def freed(self) -> None:
@@ -180,7 +182,7 @@ class Deliveries(Service, dict=True):
             pause = RENEW_SECONDS
             try:
                 if self.lease.is_owned:
-                    pause = self._turn()
+                    pause = self._give_turns()
             except StorageUnavailable as error:
                 _trouble(error)
             except Exception:
@@ -198,28 +200,32 @@ class Deliveries(Service, dict=True):
         for host in hosts:
             host.finish(max(0.0, deadline - monotonic()))
 
-    def _turn(self) -> float:
-        """Start consumers; returns the seconds until the next look. Switches
-        greenlets. Raises StorageUnavailable."""
-        if monotonic() >= self._looks_at:
-            self._looked_at = monotonic()
-            # Look again at once if a delivery is added meanwhile.
-            self._looks_at = self._looked_at + RENEW_SECONDS
+    def _give_turns(self) -> float:
+        """Give turns to the first hosts of the queues. Returns the seconds
+        until the next call. Switches greenlets. Raises StorageUnavailable."""
+        if monotonic() >= self._searches_at:
+            self._searched_at = monotonic()
+            # Set before the query, which switches: a call of wake meanwhile
+            # makes the node search again soon.
+            self._searches_at = self._searched_at + RENEW_SECONDS
             now_ms = int(steady_time() * SECOND_MS)
             for name, next_try in self.rows.hosts(now_ms).items():
                 if next_try <= now_ms:
                     self._enqueue(name)
         for pace, queue in self._queues.items():
-            for name in list(islice(queue, max(0, self._free(pace)))):
+            free_turns = max(0, self._free_turns(pace))
+            for name in list(islice(queue, free_turns)):
                 del queue[name]
-                self._host(name).begin()
-        until_look = max(self._looks_at - monotonic(), 0.0)
+                self._remember_host(name).begin()
+        until_search = max(self._searches_at - monotonic(), 0.0)
         # A host whose slice has ended makes room without a call.
         if any(self._queues.values()):
-            return min(until_look, SLICE_SECONDS / 2)
-        return until_look
+            return min(until_search, SLICE_SECONDS / 2)
+        return until_search
 
-    def _free(self, pace: Pace) -> int:
+    def _free_turns(self, pace: Pace) -> int:
+        """How many more hosts of a pace may have a turn now; 0 or less: no
+        more."""
         busy = Counter(
             host.pace for host in self._hosts.values() if host.consumer.is_busy
         )
@@ -231,6 +237,8 @@ class Deliveries(Service, dict=True):
         return min(others, MOST_SLOW - busy["slow"])
 
     def _enqueue(self, name: str) -> None:
+        """Let a host send new deliveries. A host that has a turn reads them in
+        this turn; a host that pauses reads them later."""
         host = self._hosts.get(name)
         if host is not None and host.consumer.is_busy:
             host.consumer.wake()
@@ -248,9 +256,12 @@ class Deliveries(Service, dict=True):
             pace = host.pace
         self._queues[pace][name] = None
 
-    def _host(self, name: str) -> Host:
+    def _remember_host(self, name: str) -> Host:
+        """Return the state of a host as the one that was used last. If there
+        are too many hosts, those that were used least recently are
+        forgotten."""
         host = self._hosts.pop(name, None) or Host(name, self)
-        self._hosts[name] = host  # at the end: the host that was used last
+        self._hosts[name] = host
         if len(self._hosts) > MOST_REMEMBERED:
             idle = [
                 other_name
@@ -285,10 +296,12 @@ class Host:
         if name.partition("/")[0] in owner.services.by_name:
             self._width = max(self._width, REQUESTS_TO_SERVICE)
         self._results = Results()
+        """The results that are not stored yet."""
         self._contents: dict[int, bytes] = {}
         """Id of a delivery → its encrypted content."""
         self._settled_at = 0.0
-        self._looked_at = 0.0
+        """When results were last stored (monotonic)."""
+        self._checked_at = 0.0
         """When the node last checked which messages were read (monotonic)."""
         self._paused_until = 0.0
         """The time until which nothing is sent (monotonic)."""
@@ -297,13 +310,16 @@ class Host:
         self._pauses = 0
         """Number of consecutive pauses without an answer in between."""
         self._has_read = False
-        """Whether it has had a part of its turn."""
+        """Whether deliveries were read since its turn began."""
         self._is_stuck = False
-        """Whether results could not be stored."""
+        """Whether results could not be stored. Nothing is sent then."""
         self._has_ended = False
         self._workers: list[gevent.Greenlet[..., None]] = []
         self.consumer = Consumer(
-            f"the push service {name}", owner.lease, self._read, self._deliver
+            f"the push service {name}",
+            owner.lease,
+            read=self._read,
+            deliver=self._deliver,
         )
 
     @property
@@ -355,8 +371,9 @@ class Host:
     # --- the consumer's functions ---------------------------------------------
 
     def _read(self) -> deque[Delivery] | None:
-        """The deliveries to send next; None: nothing to send, or others have
-        their turn."""
+        """Read the deliveries to send next. Returns None if there are none, if
+        the host pauses, or if its turn is over because other hosts wait.
+        Switches greenlets. Raises StorageUnavailable."""
         owner = self._owner
         self._slice_ends = inf
         if self._has_ended:
@@ -376,19 +393,27 @@ class Host:
         return None
 
     def _deliver(self, waiting: deque[Delivery]) -> Failure | None:
-        """Send the waiting deliveries, as long as the host takes them. The rest
-        stays in the database."""
+        """Send the waiting deliveries, as long as the host takes them. The
+        others stay in the database. Switches greenlets. Raises
+        StorageUnavailable.
+
+        The method never returns a failure: each delivery has its own time of
+        the next attempt.
+        """
         self._is_stuck = False
         self._contents.clear()
+        # Results that could not be stored before come first. If the database
+        # still does not answer, nothing is sent.
         self._settle()
         while waiting and self._may_send:
-            endpoints = self._sort_out(waiting)
+            endpoints = self._drop_outdated(waiting)
             if self._is_fast:
                 width = min(self._width, len(waiting))
             else:
                 width = 1
             self._workers = [
-                gevent.spawn(self._work, waiting, endpoints) for _ in range(width)
+                gevent.spawn(self._send_until_check, waiting, endpoints)
+                for _ in range(width)
             ]
             gevent.joinall(self._workers)
             self._workers = []
@@ -397,13 +422,15 @@ class Host:
         self._settle()
         return None
 
-    def _sort_out(self, waiting: deque[Delivery]) -> dict[int, PushEndpoint]:
-        """Leave out deliveries that must not be sent any more. Returns the
-        endpoints of the others. Switches greenlets."""
+    def _drop_outdated(self, waiting: deque[Delivery]) -> dict[int, PushEndpoint]:
+        """Remove deliveries that must not be sent any more from ``waiting``:
+        their endpoint was removed, a newer one replaces them, they have
+        expired, or their message was read. Returns id → endpoint of the others.
+        Switches greenlets. Raises StorageUnavailable."""
         now = time()
         # Set before the queries: messages that are read from now on count at
         # the next check.
-        self._looked_at = monotonic()
+        self._checked_at = monotonic()
         endpoints = self._owner.rows.endpoints_by_id(
             list({delivery.endpoint for delivery in waiting})
         )
@@ -414,7 +441,7 @@ class Host:
             _slot_of(delivery): delivery
             for delivery in sorted(waiting, key=attrgetter("id"))
         }
-        sound: list[Delivery] = []
+        valid: list[Delivery] = []
         for delivery in waiting:
             endpoint = endpoints.get(delivery.endpoint)
             if endpoint is None or not endpoint.enabled:
@@ -424,20 +451,20 @@ class Host:
             elif now > delivery.created + max(delivery.ttl, LATE_SECONDS):
                 self._drop(delivery, "expired")
             else:
-                sound.append(delivery)
+                valid.append(delivery)
 
         waiting.clear()
-        read = self._read_ids(sound)
-        for delivery in sound:
-            if delivery.id in read:
+        read_ids = self._ids_of_read(valid)
+        for delivery in valid:
+            if delivery.id in read_ids:
                 self._drop(delivery, "read")
             else:
                 waiting.append(delivery)
         return endpoints
 
-    def _read_ids(self, deliveries: Iterable[Delivery]) -> set[int]:
-        """The ids of deliveries about messages that were read meanwhile.
-        Switches greenlets."""
+    def _ids_of_read(self, deliveries: Iterable[Delivery]) -> set[int]:
+        """The ids of deliveries about messages that were read meanwhile, or of
+        which the user may not be notified any more. Switches greenlets."""
         by_app: dict[str, list[Delivery]] = {}
         for delivery in deliveries:
             if delivery.kind != "close":
@@ -457,17 +484,18 @@ class Host:
 
     # --- requests -------------------------------------------------------------
 
-    def _work(
+    def _send_until_check(
         self, waiting: deque[Delivery], endpoints: dict[int, PushEndpoint]
     ) -> None:
-        """Send deliveries one after the other, until something else has to be
-        done first. Switches greenlets."""
+        """Greenlet: send deliveries one after the other, until it is time to
+        check again which messages were read, the host fails, or its pace
+        changes."""
         was_fast = self._is_fast
         if was_fast:
             ahead = AHEAD
         else:
             ahead = 0
-        until = self._looked_at + LOOK_SECONDS
+        until = self._checked_at + LOOK_SECONDS
         while (
             waiting
             and self._may_send
@@ -503,7 +531,7 @@ class Host:
                 self._is_fast = False
                 self._slow_until = now + SLOW_SECONDS
 
-            self._note(delivery, result)
+            self._process_result(delivery, result)
             if monotonic() - self._settled_at > SETTLE_SECONDS:
                 try:
                     self._settle()
@@ -513,8 +541,9 @@ class Host:
     def _hand_over(
         self, deliveries: Sequence[Delivery], endpoints: Mapping[int, PushEndpoint]
     ) -> tuple[float, PushResult]:
-        """Hand the first of some deliveries to its push service. Returns when
-        that began, and the result. Switches greenlets."""
+        """Hand the first of some deliveries to its push service. The others are
+        encrypted together with it. Returns when the request began (monotonic),
+        and the result. Switches greenlets."""
         delivery = deliveries[0]
         endpoint = endpoints[delivery.endpoint]
         device = self._owner.services.find(endpoint.url)
@@ -549,11 +578,11 @@ class Host:
         began = monotonic()
         return began, webpush.hand_over(endpoint, content, ttl, urgency, delivery.topic)
 
-    def _note(self, delivery: Delivery, result: PushResult) -> None:
+    def _process_result(self, delivery: Delivery, result: PushResult) -> None:
         """Process the result of a request. Never switches greenlets."""
         outcome = result.outcome
         if outcome == "later":
-            self._failed(delivery, result)
+            self._process_failure(delivery, result)
             return
 
         self._failures = 0
@@ -590,7 +619,10 @@ class Host:
         else:
             _refusal(self._name, result.problem)
 
-    def _failed(self, delivery: Delivery, result: PushResult) -> None:
+    def _process_failure(self, delivery: Delivery, result: PushResult) -> None:
+        """Try a delivery again later, or drop it if it expires before. Let the
+        host pause if each of its simultaneous requests has failed. Never
+        switches greenlets."""
         wanted = result.retry_after or 0.0
         usual = retry_pause(
             delivery.attempts + 1, FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS
@@ -621,6 +653,8 @@ class Host:
         _silence(self._name, result.problem)
 
     def _drop(self, delivery: Delivery, outcome: str, problem: str = "") -> None:
+        """Note that a delivery is done: its row will be deleted. ``problem``:
+        the reason of a failure; ``""``: it has not failed."""
         self._count(delivery, outcome, problem)
         self._results.done.append(delivery.id)
         if delivery.audience and outcome in ("taken", "gone", "refused"):
@@ -632,8 +666,8 @@ class Host:
         self._owner.counts[delivery.app, kind, outcome] += 1
 
     def _settle(self) -> None:
-        """Store the results that have come in. Switches greenlets. Raises
-        StorageUnavailable."""
+        """Store the results of requests. If that fails, they are kept for the
+        next time. Switches greenlets. Raises StorageUnavailable."""
         self._settled_at = monotonic()
         results = self._results
         if not results:

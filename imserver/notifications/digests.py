@@ -101,20 +101,21 @@ def collect(
     after: int,
     usual: Wishes,
 ) -> Digest | None:
-    """The conversations with unread messages of an account after an id; None:
-    no such conversation.
+    """The conversations of an account that have unread messages after the id
+    ``after``. Returns None if there is no such conversation.
 
     Conversations for which the account wants no notifications do not count, nor
-    do messages of accounts that it has blocked. ``usual``: the wishes of the
-    account for all conversations. Switches greenlets. Raises
-    StorageUnavailable.
+    do messages of accounts that it has blocked. ``wished``: the wishes of the
+    account for single conversations. ``usual``: its wishes for all others.
+    Switches greenlets. Raises StorageUnavailable.
     """
     app = account.app
     now = int(time())
     wishes = {each.conversation: each for each in wished}
     conversations: list[UnreadConversation] = []
 
-    # Stop after one more than is shown: the digest then has more.
+    # Stop after one more than is shown: the digest then has more. The pages
+    # begin with the conversation that has the newest message.
     before = 0
     has_more = True
     while has_more and len(conversations) <= CONVERSATIONS:
@@ -148,13 +149,14 @@ def collect(
 def _names_in(
     accounts: AccountStore, app: str, conversations: Iterable[UnreadConversation]
 ) -> dict[str, str]:
-    """Id of an account → its nickname, for all accounts that appear in
-    conversations."""
-    people: set[str] = set()
+    """User → nickname, or name without a nickname, for all accounts that appear
+    in conversations."""
+    users: set[str] = set()
     for unread in conversations:
-        people.add(unread.peer)
-        people.update(entry.sender for entry in unread.messages)
-    ids = [id for id in map(id_of, people - {""}) if id]
+        users.add(unread.peer)
+        users.update(entry.sender for entry in unread.messages)
+    # Not every user has an account: id_of returns 0 for the others.
+    ids = [id for id in map(id_of, users - {""}) if id]
     rows = accounts.by_ids(app, ids)
     return {row.user: row.nickname or row.name for row in rows}
 
@@ -168,7 +170,12 @@ def _unread(
     after: int,
     keywords: Sequence[str],
 ) -> list[UnreadConversation]:
-    """A list with the conversation, if it has unread messages."""
+    """A list with the unread messages of one conversation; an empty list if it
+    has none that count.
+
+    ``level``: the messages that count. ``keywords``: words that count as a
+    mention. Messages up to the id ``after`` do not count.
+    """
     app = account.app
     user = account.user
     conversation = summary.conversation
@@ -179,6 +186,7 @@ def _unread(
     may_have_keywords = keywords and summary.unread
     if not count and not may_have_keywords:
         return []
+    # The summary may be of a group that the user has left.
     if (
         conversation.kind == "group"
         and stored.conversations.member(app, conversation.id, user) is None
@@ -196,17 +204,17 @@ def _unread(
         count = max(count, len(unread))
     messages = _not_blocked(accounts, account, unread)
 
-    if not messages:
-        # In a busy group, messages that mention the user may be further back.
-        is_further_back = (
-            level == "mentions"
-            and count > 0
-            and not unread
-            and has_earlier
-            and entries[0].id > after
-        )
-        if not is_further_back:
-            return []
+    # In a busy group, messages that mention the user may be further back. The
+    # mail then has their number, but no text.
+    is_further_back = (
+        level == "mentions"
+        and count > 0
+        and not unread
+        and has_earlier
+        and entries[0].id > after
+    )
+    if not messages and not is_further_back:
+        return []
     peer = conversation.peer(user)
     newest = tuple(messages[-MESSAGES:])
     return [UnreadConversation(conversation, level, count, peer, newest)]
@@ -270,10 +278,11 @@ def mail_of(
     words = _words(language)
     zone = wishes.quiet.zone
     rows = [
-        _shown(each, digest.names, language, zone, preview, page)
+        _values_of(each, digest.names, language, zone, preview, page)
         for each in digest.conversations
     ]
     for unread, row in zip(digest.conversations, rows, strict=True):
+        # Not strict: without a preview, the row has no messages.
         for entry, message in zip(unread.messages, row["messages"], strict=False):
             message["answers"] = _answers(entry, account.user, words, answer_url)
 
@@ -395,6 +404,9 @@ def gone_page(language: str) -> str:
 def _subject(
     digest: Digest, titles: Sequence[str], total: int, words: Mapping[str, str]
 ) -> str:
+    """The subject of a mail, such as "3 unread messages in 2
+    conversations". ``total``: the number of unread messages. ``titles``: of the
+    conversations."""
     if len(titles) > 1 or digest.has_more:
         conversations = _number(len(titles), digest.has_more)
         return _counted(
@@ -407,7 +419,7 @@ def _subject(
     return _counted(subject, total, title=titles[0])
 
 
-def _shown(
+def _values_of(
     unread: UnreadConversation,
     names: Mapping[str, str],
     language: str,
@@ -415,6 +427,8 @@ def _shown(
     preview: bool,
     page: str,
 ) -> dict[str, Any]:
+    """The values of one conversation for the templates of the mail. The
+    parameters are as for :func:`mail_of`; ``zone`` is the user's time zone."""
     words = _words(language)
     conversation = unread.conversation
     is_group = conversation.kind == "group"
@@ -429,6 +443,7 @@ def _shown(
 
     messages = unread.messages if preview else ()
     earlier = ""
+    """The text that there are earlier messages; ``""``: no such text."""
     earlier_count = unread.count - len(messages)
     if messages and earlier_count > 0:
         earlier = _counted(words["earlier"], earlier_count)
@@ -485,10 +500,13 @@ def clean(text: str) -> str:
 
 
 def _time(time_ms: int, zone: str, language: str) -> str:
+    """A time in words, in the zone of the reader, such as "May 3, 14:05".
+    ``""``: there is no such time, because the clock of a client was far
+    wrong."""
     try:
         moment = datetime.fromtimestamp(time_ms / SECOND_MS, zone_of(zone))
     except (ValueError, OverflowError, OSError):
-        return ""  # a clock of a client was far wrong
+        return ""
     words = _words(language)
     month = words["months"].split("|")[moment.month - 1]
     text = words["moment"].format(month=month, day=moment.day, time=f"{moment:%H:%M}")
@@ -498,18 +516,22 @@ def _time(time_ms: int, zone: str, language: str) -> str:
 
 
 def _number(count: int, has_more: bool = False) -> str:
+    """A number as text, with a plus sign if there are more."""
     if has_more or count >= ConversationSummary.MOST_UNREAD:
         return f"{count}+"
     return str(count)
 
 
 def _counted(forms: str, count: int, has_more: bool = False, **values: str) -> str:
+    """A text with a number, in its form for this number. ``forms``: as
+    :func:`form_for` takes them."""
     form = form_for(forms, _AND_MORE if has_more else count)
     return form.format(count=_number(count, has_more), **values)
 
 
 def _hash(name: str) -> int:
-    """As ``avatar()`` in static/text.js: FNV-1a of the characters."""
+    """The hash that selects the colour of a name: FNV-1a of its characters, as
+    in ``avatar()`` of static/text.js."""
     number = _FNV_OFFSET
     for character in name:
         number = (number ^ ord(character)) * _FNV_PRIME & _32_BITS

@@ -50,6 +50,8 @@ def has_keyword(text: str, keywords: Sequence[str]) -> bool:
 
 
 def _has(text: str, word: str) -> bool:
+    """Whether a text contains a word that is not part of a longer word. Both
+    are in lower case."""
     begin = -1
     for _ in range(_MOST_MATCHES):
         begin = text.find(word, begin + 1)
@@ -64,7 +66,7 @@ def _has(text: str, word: str) -> bool:
 
 
 def _may_touch(sign: str, edge: str) -> bool:
-    """Whether a word may end with ``edge`` where ``sign`` follows, or the other
-    way round."""
+    """Whether a word whose first or last character is ``edge`` may stand next
+    to the character ``sign``. ``sign`` is ``""`` at an end of the text."""
     is_part_of_word = sign.isalnum() or sign == "_"
     return not is_part_of_word or _SPACELESS.match(edge) is not None

@@ -73,8 +73,8 @@ class Mails(Service, dict=True):
         self.counts: Counter[tuple[str, str, str]] = Counter()
         """(app, ``mail``, result) → the number of mails since the start."""
         self._next: dict[str, float] = {}
-        """App → when the next mail is due, Unix milliseconds. The next look
-        asks the database about an app that is not here."""
+        """App → when the next mail is due, in Unix milliseconds (``inf``:
+        never). If an app is missing, :meth:`_read` asks the database."""
         self._tries: dict[tuple[str, str], int] = {}
         """(app, user) → how often the mail server has refused the mail for
         now."""
@@ -82,16 +82,20 @@ class Mails(Service, dict=True):
         self._sending = Pool(SENT_AT_ONCE)
         self._refused = RateLimitedLog(log, "app %s: no mail to the account %s: %s")
         self._away = RateLimitedLog(log, "the mail server: %s; trying again")
-        self.consumer = self._consumer()
+        self.consumer = self._make_consumer()
 
-    def _consumer(self) -> Consumer[list[tuple[str, MailDue]]]:
+    def _make_consumer(self) -> Consumer[list[tuple[str, MailDue]]]:
         return Consumer(
-            "mails", self.lease, self._read, self._deliver, until_due=self._until_due
+            "mails",
+            self.lease,
+            read=self._read,
+            deliver=self._deliver,
+            until_due=self._until_due,
         )
 
-    def is_due(self, app: str, at: int) -> None:
-        """Mails of an app are due at this time, Unix milliseconds. Never
-        switches greenlets."""
+    def note_due(self, app: str, at: int) -> None:
+        """Note that mails of an app are due at this time (Unix milliseconds).
+        Never switches greenlets."""
         if not self.smtp.host:
             return
         if app in self._next:
@@ -103,8 +107,9 @@ class Mails(Service, dict=True):
         may have sent mails meanwhile. Never switches greenlets."""
         if not self.smtp.host or self._has_ended:
             return
+        # A new consumer, because a consumer that has stopped stays so.
         self.consumer.stop()
-        self.consumer = self._consumer()
+        self.consumer = self._make_consumer()
         self._next.clear()
         self.consumer.wake()
 
@@ -119,19 +124,23 @@ class Mails(Service, dict=True):
     # --- what is due ----------------------------------------------------------
 
     def _until_due(self) -> float | None:
+        """The seconds until the next mail is due; None: no mail is due."""
         soonest = min(self._next.values(), default=inf)
         if soonest == inf:
             return None
         return max(soonest / SECOND_MS - time(), 0.0)
 
     def _read(self) -> list[tuple[str, MailDue]] | None:
-        """The app and the users whose mail is due, of one app. Switches
-        greenlets. Raises StorageUnavailable."""
+        """Read the users of one app whose mails are due, each with the app.
+        Returns None if no mail is due. Switches greenlets. Raises
+        StorageUnavailable."""
         now = int(time() * SECOND_MS)
         for app in self.apps():
             if self._next.get(app, 0) > now:
                 continue
-            self._next[app] = inf  # what comes meanwhile lowers it, or removes it
+            # Set before the query, which switches: note_due and _settle may
+            # change it meanwhile.
+            self._next[app] = inf
             try:
                 due, next_due = self.rows.mails_due(app, now, DUE_AT_ONCE)
             except BaseException:
@@ -146,24 +155,26 @@ class Mails(Service, dict=True):
 
     def _deliver(self, batch: list[tuple[str, MailDue]]) -> Failure | None:
         """Send the mails of a batch, and remove each from it when it is done.
-        Switches greenlets. Raises StorageUnavailable."""
+        Returns a failure if mails are left. Switches greenlets. Raises
+        StorageUnavailable."""
         problems: list[NotSent] = []
         errors: list[Exception] = []
 
-        def work(app: str, due: MailDue) -> None:
+        def send_one(app: str, due: MailDue) -> None:
+            # After a failure the other mails wait for the next attempt.
             if problems or errors or not self.lease.is_owned:
                 return
             try:
-                self._look_at(app, due)
+                self._decide_mail(app, due)
             except NotSent as problem:
                 problems.append(problem)
-            except Exception as error:
+            except Exception as error:  # raised again in the consumer's greenlet
                 errors.append(error)
             else:
                 batch.remove((app, due))
 
-        for waiting in tuple(batch):
-            self._sending.spawn(work, *waiting)
+        for app, due in tuple(batch):
+            self._sending.spawn(send_one, app, due)
         self._sending.join()
         if errors:
             raise errors[0]
@@ -174,32 +185,35 @@ class Mails(Service, dict=True):
             return Failure("the lease has ended")
         return None
 
-    def _look_at(self, app: str, due: MailDue) -> None:
-        """Decide about a user whose mail is due. Raises NotSent if the mail
-        server takes no mail at all."""
+    def _decide_mail(self, app: str, due: MailDue) -> None:
+        """Decide about a user whose mail is due: send it, put it off, or drop
+        it. Switches greenlets. Raises StorageUnavailable, and NotSent if the
+        mail server takes no mail at all."""
         now = int(time() * SECOND_MS)
         wishes = self.rows.wishes_of(app, due.user)
         account = self._account(app, due.user)
-        if account is None or wishes.mail == "never" or not account.email_confirmed:
-            if account is not None and wishes.mail != "never":
-                accounts_of(self.core).confirmations.ask_once(account)
-            self._settle(app, due, replace(due, due=0), 0)
+        if account is None or wishes.mail == "never":
+            self._settle(app, due, replace(due, due=0), meanwhile_ms=0)
+            return
+        if not account.email_confirmed:
+            accounts_of(self.core).confirmations.ask_once(account)
+            self._settle(app, due, replace(due, due=0), meanwhile_ms=0)
             return
 
-        later = self._later(app, due, wishes, now)
-        if later:
-            self._settle(app, due, replace(due, due=later), later)
+        wait_until = self._wait_until(app, due, wishes, now)
+        if wait_until:
+            self._settle(app, due, replace(due, due=wait_until), wait_until)
             return
 
         # Read before the messages: messages that come meanwhile are for the
         # next mail.
-        following = mail_due(wishes, now)
+        next_mail = mail_due(wishes, now)
         stored = self.core.store.part(MessageLog)
         entry = stored.entries.head(app)
         marks = stored.marks.since(app, due.user, Limit.ID).version
-        mail = self._mail(account, wishes, due.entry)
+        mail = self._make_mail(account, wishes, due.entry)
         if mail is None:
-            self._settle(app, due, replace(due, due=0), following)
+            self._settle(app, due, replace(due, due=0), next_mail)
             return
 
         events: list[NewEvent] = []
@@ -219,19 +233,23 @@ class Mails(Service, dict=True):
             log.info("app %s: the account %s was sent a digest", app, due.user)
             if self.wants(app, "notified"):
                 events.append(notified(app, due.user, MAIL))
+        # A mail that was refused for good counts as sent, too: the next mail
+        # begins after its messages.
         mailed = MailDue(due.user, due=0, mailed=now, entry=entry, marks=marks)
-        self._settle(app, due, mailed, following, events)
+        self._settle(app, due, mailed, next_mail, events)
 
-    def _later(self, app: str, due: MailDue, wishes: Wishes, now: int) -> int:
+    def _wait_until(self, app: str, due: MailDue, wishes: Wishes, now: int) -> int:
         """The time until which a mail has to wait, in Unix milliseconds; 0: it
-        need not wait."""
-        quiet = quiet_until(wishes.quiet, now)
+        need not wait. Switches greenlets. Raises StorageUnavailable."""
+        quiet_end = quiet_until(wishes.quiet, now)
         again = due.mailed + AGAIN_SECONDS * SECOND_MS
         if wishes.mail != "soon" or not due.mailed or again <= now:
-            return quiet
+            return quiet_end
+        # A user who has read something since the last mail gets the next one
+        # without the long pause.
         marks = self.core.store.part(MessageLog).marks
         if marks.since(app, due.user, due.marks).reads:
-            return quiet
+            return quiet_end
         return again
 
     def _retry_at(self, app: str, due: MailDue, problem: NotSent, now: int) -> int:
@@ -252,15 +270,17 @@ class Mails(Service, dict=True):
         events: Sequence[NewEvent] = (),
     ) -> None:
         """Store the result. ``meanwhile_ms``: when a mail about messages that
-        have come meanwhile is due."""
+        have come meanwhile is due, in Unix milliseconds. Switches greenlets.
+        Raises StorageUnavailable."""
         self.rows.set_mailed(app, before, after, meanwhile_ms, events)
+        # The next call of _read asks the database when a mail is due.
         self._next.pop(app, None)
         if not after.due:
             self._tries.pop((app, before.user), None)
 
     def _account(self, app: str, user: str) -> Account | None:
-        """The account of a user; None: no account, or one that cannot or may
-        not get mail."""
+        """The account of a user. None: the user has no account, the account
+        cannot or may not get mail, or the app has no notifications."""
         tenant = self.core.tenants.find(app)
         if tenant is None or not rules_of(tenant).enabled:
             return None
@@ -276,7 +296,10 @@ class Mails(Service, dict=True):
             return None
         return account
 
-    def _mail(self, account: Account, wishes: Wishes, after: int) -> Mail | None:
+    def _make_mail(self, account: Account, wishes: Wishes, after: int) -> Mail | None:
+        """The mail with the unread messages of an account after the id
+        ``after``; None: there are none. Switches greenlets. Raises
+        StorageUnavailable."""
         # Imported at the first mail.
         from imserver.notifications.digests import collect, mail_of
 

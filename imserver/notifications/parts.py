@@ -66,11 +66,11 @@ def notifications_of(core: Core) -> NotificationParts:
     return core.service(NotificationParts)
 
 
-class _Ground(Struct, frozen=True):
+class _Shared(Struct, frozen=True):
     """The objects that the parts of notifications share. They are made first.
 
-    ``lease``: the node that has it decides and delivers. ``rules``: app → its
-    rules; None: no such app.
+    ``lease``: the node that has it decides and delivers. ``rules`` returns the
+    rules of an app, or None if there is no such app.
     """
 
     core: Core
@@ -88,19 +88,19 @@ class _Ground(Struct, frozen=True):
 def build(core: Core) -> Parts:
     """Build the parts of notifications, and join them to the core."""
     webhooks = webhooks_of(core)
-    ground = _make_ground(core, webhooks.feeds)
-    webpush = _make_webpush(ground)
-    deliveries = _make_deliveries(ground, webpush)
-    notifier = _make_notifier(ground, deliveries)
-    mails = _make_mails(ground, notifier)
-    pushes = PushNotifications(ground.rows, deliveries.wake, ground.rules)
-    audiences = _make_audiences(ground, deliveries, pushes)
+    shared = _make_shared(core, webhooks.feeds)
+    webpush = _make_webpush(shared)
+    deliveries = _make_deliveries(shared, webpush)
+    notifier = _make_notifier(shared, deliveries)
+    mails = _make_mails(shared, notifier)
+    pushes = PushNotifications(shared.rows, deliveries.wake, shared.rules)
+    audiences = _make_audiences(shared, deliveries, pushes)
 
     notifier.report_to(got_lease=deliveries.restart)
-    notifier.report_to(got_lease=mails.restart, mail_due=mails.is_due)
+    notifier.report_to(got_lease=mails.restart, mail_due=mails.note_due)
     notifier.report_to(renewed=audiences.look)
-    ground.messages.receipts.report_to(notifier.note_read)
-    accounts_of(core).accounts.report_to(ground.rows.remove_endpoints)
+    shared.messages.receipts.report_to(notifier.note_read)
+    accounts_of(core).accounts.report_to(shared.rows.remove_endpoints)
     webhooks.report_to(pushes.absent)
 
     def stop() -> None:
@@ -109,17 +109,17 @@ def build(core: Core) -> Parts:
         mails.stop()
         notifier.stop()
         webpush.close()
-        ground.services.close()
+        shared.services.close()
 
     make_buckets = partial(core.buckets.make, seconds=AN_HOUR, shared=core.attempt)
     parts = NotificationParts(
         core=core,
-        messages=ground.messages,
-        rows=ground.rows,
+        messages=shared.messages,
+        rows=shared.rows,
         notifier=notifier,
         webpush=webpush,
-        services=ground.services,
-        tokens=ground.tokens,
+        services=shared.services,
+        tokens=shared.tokens,
         pushes=pushes,
         audiences=audiences,
         deliveries=deliveries,
@@ -134,9 +134,10 @@ def build(core: Core) -> Parts:
     )
 
 
-def _make_ground(core: Core, feeds: Feeds) -> _Ground:
+def _make_shared(core: Core, feeds: Feeds) -> _Shared:
+    """Build the objects that the parts share."""
     services = DeviceServices(core.all_of(PushService))  # type: ignore[type-abstract]
-    return _Ground(
+    return _Shared(
         core=core,
         settings=settings_of(core.config, NotificationSettings),
         feeds=feeds,
@@ -152,10 +153,10 @@ def _make_ground(core: Core, feeds: Feeds) -> _Ground:
     )
 
 
-def _make_webpush(ground: _Ground) -> WebPush:
-    """Build the sender to browsers."""
-    core = ground.core
-    settings = ground.settings
+def _make_webpush(shared: _Shared) -> WebPush:
+    """Build the sender of Web Push."""
+    core = shared.core
+    settings = shared.settings
     requests = PublicRequests(
         settings.allow_loopback, connections=settings.requests_per_host
     )
@@ -163,42 +164,42 @@ def _make_webpush(ground: _Ground) -> WebPush:
     return WebPush(requests, settings, key, core.config.address, *older_keys)
 
 
-def _make_deliveries(ground: _Ground, webpush: WebPush) -> Deliveries:
+def _make_deliveries(shared: _Shared, webpush: WebPush) -> Deliveries:
     """Build the part that delivers notifications to endpoints."""
     return Deliveries(
-        rows=ground.rows,
+        rows=shared.rows,
         webpush=webpush,
-        services=ground.services,
-        is_read=ground.recipients.are_over,
-        lease=ground.lease,
-        wants=ground.feeds.wants,
-        requests_per_host=ground.settings.requests_per_host,
-        recent=RecentDeliveries(ground.core),
+        services=shared.services,
+        is_read=shared.recipients.are_over,
+        lease=shared.lease,
+        wants=shared.feeds.wants,
+        requests_per_host=shared.settings.requests_per_host,
+        recent=RecentDeliveries(shared.core),
     )
 
 
-def _make_notifier(ground: _Ground, deliveries: Deliveries) -> Notifier:
+def _make_notifier(shared: _Shared, deliveries: Deliveries) -> Notifier:
     """Build the part that decides which users a stored message notifies."""
-    core = ground.core
+    core = shared.core
     return Notifier(
         store=core.store,
-        rows=ground.rows,
-        events=ground.feeds.events,
-        watch=ground.messages.messaging.follower.watch,
+        rows=shared.rows,
+        events=shared.feeds.events,
+        watch=shared.messages.messaging.follower.watch,
         node=lambda: core.node_name,
-        rules_of=ground.rules,
+        rules_of=shared.rules,
         accounts_of=accounts_of(core).tokens.those_of,
-        recipients=ground.recipients,
-        lease=ground.lease,
+        recipients=shared.recipients,
+        lease=shared.lease,
         wake=deliveries.wake,
-        make_token=ground.tokens.make,
+        make_token=shared.tokens.make,
     )
 
 
-def _make_mails(ground: _Ground, notifier: Notifier) -> Mails:
+def _make_mails(shared: _Shared, notifier: Notifier) -> Mails:
     """Build the part that sends digests by mail."""
-    core = ground.core
-    tokens = ground.tokens
+    core = shared.core
+    tokens = shared.tokens
     server = core.config.address
     pages = f"{server}/api/v1/notifications"
 
@@ -215,28 +216,28 @@ def _make_mails(ground: _Ground, notifier: Notifier) -> Mails:
 
     return Mails(
         core=core,
-        rows=ground.rows,
+        rows=shared.rows,
         smtp=settings_of(core.config, SmtpSettings),
-        lease=ground.lease,
+        lease=shared.lease,
         apps=lambda: notifier.apps,
         page_of=page_of,
         stop_url=stop_url,
         answer_url=answer_url,
         site=urlsplit(server).netloc,
-        wants=ground.feeds.wants,
+        wants=shared.feeds.wants,
     )
 
 
 def _make_audiences(
-    ground: _Ground, deliveries: Deliveries, pushes: PushNotifications
+    shared: _Shared, deliveries: Deliveries, pushes: PushNotifications
 ) -> Audiences:
     """Build the part that sends one notification to many users."""
-    core = ground.core
+    core = shared.core
     return Audiences(
         store=core.store,
         rows=AudienceRows(core.store),
         pushes=pushes,
-        lease=ground.lease,
+        lease=shared.lease,
         node=lambda: core.node_name,
         wake=deliveries.wake,
         still_holds=core.still_holds,
@@ -244,6 +245,7 @@ def _make_audiences(
 
 
 def _erasure(parts: NotificationParts) -> Erasure:
+    """What the feature does when a user or an app is erased."""
     recent = parts.deliveries.recent
 
     def erase_user(app: str, user: str, _name: str) -> None:

@@ -96,8 +96,13 @@ class PushNotifications(Struct, frozen=True):
         wanted: Sequence[tuple[str, Event, Notify]],
         audience: int = 0,
     ) -> list[Delivery]:
-        """The deliveries of (user, push, its ``notify``). Switches greenlets.
-        Raises StorageUnavailable."""
+        """The deliveries of pushes to the enabled endpoints of their users. In
+        quiet hours of a user they wait for the end of these hours.
+
+        ``wanted``: (user, push, its ``notify``). ``audience``: the id of the
+        audience that the deliveries belong to; 0: no audience. Switches
+        greenlets. Raises StorageUnavailable.
+        """
         users = list(dict.fromkeys(user for user, _, _ in wanted))
         endpoints = self.rows.endpoints(app, users)
         if not endpoints:
@@ -112,9 +117,10 @@ class PushNotifications(Struct, frozen=True):
             topic = _topic_of(app, notify)
             tag = notify.tag or event.id or topic
             next_try = 0
-            quiet = quiet_until(wished.quiet, int(now * SECOND_MS))
-            if quiet:
-                next_try = quiet + int((steady_time() - now) * SECOND_MS)
+            quiet_end = quiet_until(wished.quiet, int(now * SECOND_MS))
+            if quiet_end:
+                # From the time of the clock to the time of deliveries.
+                next_try = quiet_end + int((steady_time() - now) * SECOND_MS)
             for endpoint in endpoints.get(user, ()):
                 if not endpoint.enabled:
                     continue
@@ -151,12 +157,13 @@ def shown_of_push(
     event: Event, notify: Notify, tag: str, language: str, preview: bool, now: float
 ) -> Shown:
     """The notification of a push. Fields that ``notify`` leaves out are made
-    from the push. ``preview`` False: no texts."""
-    words = language_of(language)
+    from the push. ``preview`` False: the texts are hidden. ``now``: Unix
+    seconds."""
+    shown_language = language_of(language)
     text = ""
     data = None
     if not preview:
-        text = in_words(words, "hidden")
+        text = in_words(shown_language, "hidden")
     else:
         if event.type == "text":
             text = event.text[:TEXT_CHARACTERS]
@@ -166,7 +173,7 @@ def shown_of_push(
     content = Shown(
         kind="push",
         tag=tag,
-        title=event.sender or in_words(words, "app"),
+        title=event.sender or in_words(shown_language, "app"),
         body=text,
         time=int(now * SECOND_MS),
         data=data,
@@ -175,10 +182,10 @@ def shown_of_push(
 
 
 def delivery_of_test(endpoint: PushEndpoint, now: float) -> Delivery:
-    """A test, in the language of the endpoint. A later one replaces it.
-    ``now``: Unix seconds."""
-    words = language_of(endpoint.language)
-    title = in_words(words, "test")
-    text = in_words(words, "test_text")
+    """A test notification, in the language of the endpoint. A later test
+    replaces it. ``now``: Unix seconds."""
+    language = language_of(endpoint.language)
+    title = in_words(language, "test")
+    text = in_words(language, "test_text")
     shown = Shown(_TEST, _TEST, title, text, time=int(now * SECOND_MS))
     return delivery_to(endpoint, shown, _TEST, TEST_TTL_SECONDS, now)

@@ -43,8 +43,8 @@ class RecentDelivery(Struct, frozen=True, array_like=True):
 
 
 class RecentQuery(Struct, frozen=True, array_like=True):
-    """Query for the last deliveries of a node: of an app, or of a user of the
-    app."""
+    """Query for the last deliveries of a node: to a user of an app, or
+    (``user`` ``""``) to all users of the app."""
 
     app: str
     user: str
@@ -106,6 +106,7 @@ class RecentDeliveries:
         return sorted(deliveries, key=lambda one: -one.time)[:limit], missing
 
     def _here(self, query: RecentQuery) -> list[RecentDelivery]:
+        """The last deliveries of this node, newest first."""
         deliveries: Iterable[RecentDelivery]
         if query.user:
             deliveries = self._by_user.get((query.app, query.user), ())
@@ -121,16 +122,18 @@ class RecentDeliveries:
         self._ask(FORGET, query, bool)
 
     def _forget_here(self, query: ForgetRecentQuery) -> bool:
+        """Forget the deliveries on this node. Returns True as the answer to the
+        node that asks."""
         of_app = self._by_app.pop(query.app, ())
         if query.user:
-            rest = [one for one in of_app if one.user != query.user]
-            if rest:
-                self._by_app[query.app] = deque(rest, maxlen=MOST_RECENT)
+            to_others = [one for one in of_app if one.user != query.user]
+            if to_others:
+                self._by_app[query.app] = deque(to_others, maxlen=MOST_RECENT)
             self._by_user.pop((query.app, query.user), None)
         else:
             self._by_user = {
-                key: of_user
-                for key, of_user in self._by_user.items()
-                if key[0] != query.app
+                (app, user): of_user
+                for (app, user), of_user in self._by_user.items()
+                if app != query.app
             }
         return True

@@ -52,7 +52,7 @@ class Recipients(Struct, frozen=True):
         when it is read, because its author may have sent a reminder. For a push
         that is not stored (conversation 0) only a ban counts.
         """
-        stored = [item for item in items if item[1]]
+        stored = [item for item in items if item[1]]  # item[1]: the conversation
         over = self._over(app, stored)
         return [self.is_banned(app, item[0]) or item in over for item in items]
 
@@ -63,26 +63,30 @@ class Recipients(Struct, frozen=True):
         not checked."""
         if not items:
             return set()
-        users: dict[int, list[str]] = {}
+        users_by_conversation: dict[int, list[str]] = {}
         for user, conversation, _ in items:
-            users.setdefault(conversation, []).append(user)
+            users_by_conversation.setdefault(conversation, []).append(user)
         log = self.store.part(MessageLog)
-        positions = log.conversations.read_positions(app, users)
+        positions = log.conversations.read_positions(app, users_by_conversation)
+        ids = list({entry for _, _, entry in items})
         messages = {
             each.id: each
-            for each in log.entries.find(app, list({entry for _, _, entry in items}))
+            for each in log.entries.find(app, ids)
             if each.kind == "message"
         }
+        # The property ``ask`` decodes the question, so it is read only once.
         questions = {id: each.ask for id, each in messages.items()}
-        senders = {
+        pairs = {
             (user, messages[entry].sender)
             for user, _, entry in items
             if entry in messages
         }
-        blocked = self.blocks(app, senders)
+        blocked = self.blocks(app, pairs)
 
         def is_over(user: str, conversation: int, entry: int) -> bool:
+            """Whether a user need not be notified of an entry any more."""
             position = positions.get((user, conversation))
+            # The user has left, or the message was recalled or has expired.
             if position is None or entry not in messages:
                 return True
             if (user, messages[entry].sender) in blocked:

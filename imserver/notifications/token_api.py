@@ -121,7 +121,7 @@ class ReadableQuestion(Struct, frozen=True):
     question: Ask
     names: Mapping[str, str]
 
-    def says_why(self, user: str) -> bool:
+    def shows_reason(self, user: str) -> bool:
         """Whether the question itself shows why it takes no answer of a
         user."""
         return bool(self.question.state) or any(
@@ -156,21 +156,27 @@ class TokenApi(Struct, frozen=True):
         question = entry.ask
         if question is None:
             return None
-        people = {each.user for each in question.answers}
-        people.add(entry.sender)
-        names = store.names_of(app, sorted(people - {""}))
+        users = {each.user for each in question.answers}
+        users.add(entry.sender)
+        # A message of a back end has the sender "".
+        names = store.names_of(app, sorted(users - {""}))
         return ReadableQuestion(entry, question, names)
 
     def answer(
         self, app: str, user: str, message: int, value: str, text: str = ""
     ) -> ReadableQuestion:
-        """Answer a question. Returns its new state, since others may have been
-        faster. Switches greenlets. Raises ApiProblem."""
+        """Answer a question with an option (``value``), or with a ``text``.
+
+        Returns the question with its new state. If the answer was refused, that
+        question shows the reason: others may have been faster. If it does not,
+        or the user may no longer read it, the method raises ApiProblem.
+        Switches greenlets.
+        """
         result = self.parts.messages.asks.answer(app, user, message, value, text)
         question = self.question(app, user, message)
         if question is None:
             raise ApiProblem(HTTP_UNKNOWN_NOTIFICATION)
-        if isinstance(result, Rejected) and not question.says_why(user):
+        if isinstance(result, Rejected) and not question.shows_reason(user):
             raise ApiProblem(result.problem, result.explanation)
         return question
 
@@ -241,8 +247,8 @@ def act(api: TokenApi, call: Call, request: ActRequest) -> ActAnswer:
 def _reply(api: TokenApi, call: Call, token: ActionToken, text: str) -> int:
     """Send the reply to a notification. Returns its id. Raises ApiProblem."""
     # The id is made from the token, so a repeated reply is the same message.
-    named = f"{token.endpoint} {token.conversation} {token.entry} {token.expires}"
-    digest = sha256(named.encode()).digest()
+    fields = f"{token.endpoint} {token.conversation} {token.entry} {token.expires}"
+    digest = sha256(fields.encode()).digest()
     name = f"notified-{base64url.encode(digest[:_NAME_BYTES])}"
     reply = SendRequest(conversation=token.conversation, text=text, client_msg_id=name)
     return api.messages.send(call, reply).id
@@ -297,8 +303,8 @@ def answer_question(api: TokenApi, call: Call) -> HttpResponse:
 
 
 def _authenticate_question(api: TokenApi, call: Call) -> AskToken | None:
-    """The token of a question; None: it is not valid any more. Raises
-    ApiProblem."""
+    """The token of a question, whose user becomes the principal of the request;
+    None: it is not valid any more. Raises ApiProblem."""
     try:
         token = api.parts.tokens.read(AskToken, call.input.token)
     except BadActionToken:
@@ -310,6 +316,9 @@ def _authenticate_question(api: TokenApi, call: Call) -> AskToken | None:
 def _answer_page(
     api: TokenApi, call: Call, token: AskToken | None, too_long: str = ""
 ) -> HttpResponse:
+    """The page with the question of a token. ``token`` None: the page says that
+    the link is not valid any more. ``too_long``: an answer that was refused
+    because it is too long; ``""``: no such answer."""
     # Imported here: it makes a template.
     from imserver.notifications.digests import answer_page, gone_page
 
@@ -350,7 +359,7 @@ def ask_to_unsubscribe(api: TokenApi, call: Call) -> HttpResponse:
     for viruses open links, too.
     """
     _, wished = _authenticate_mail(api, call)
-    return _page(call, wished, "question")
+    return _stop_page(call, wished, "question")
 
 
 @routes.post(
@@ -369,21 +378,23 @@ def unsubscribe(api: TokenApi, call: Call) -> HttpResponse:
     if wished.mail != "never":
         api.parts.rows.set_wishes(token.app, token.user, replace(wished, mail="never"))
     if "text/html" in call.request.headers.get("accept", ""):
-        return _page(call, wished, "done")
+        return _stop_page(call, wished, "done")
     return call.reply(MailsEnded(True))
 
 
 def _authenticate_mail(api: TokenApi, call: Call) -> tuple[MailToken, Wishes]:
-    """The token of a mail, and the wishes of its user. Raises ApiProblem and
-    BadActionToken."""
+    """The token of a mail, and the wishes of its user, who becomes the
+    principal of the request. Raises ApiProblem and BadActionToken."""
     token = api.parts.tokens.read(MailToken, call.input.token)
     api.authenticate(token.app, token.user, call)
     return token, api.parts.rows.wishes_of(token.app, token.user)
 
 
-def _page(
+def _stop_page(
     call: Call, wished: Wishes, content: Literal["question", "done"]
 ) -> HttpResponse:
+    """The page that asks whether to end the mails, or says that they have
+    ended."""
     # Imported here: it makes a template.
     from imserver.notifications.digests import stop_page
 

@@ -64,6 +64,8 @@ def _encrypt(
     key: EllipticCurvePrivateKey,
     salt: bytes | None = None,
 ) -> bytes:
+    """Encrypt a notification for an endpoint (RFC 8291). ``salt`` None: a
+    random one. Raises ValueError if the keys of the endpoint are invalid."""
     import http_ece
 
     content: bytes = http_ece.encrypt(
@@ -98,21 +100,23 @@ class WebPush(Service, dict=True):
 
     ``seed``: 32 bytes, from which that key is derived unless the settings have
     a key. ``http_url``: the contact for push services if the settings have no
-    contact, and the URL has https. ``second``: an older key, for devices that
-    subscribed before the server had the current one; ``b""``: no older key.
+    contact, and the URL has https. ``older_seed``: an older seed, for devices
+    that subscribed before the server had the current one; ``b""``: there is
+    none.
     """
 
     requests: PublicRequests
     settings: NotificationSettings
     seed: bytes
     http_url: str = ""
-    second: bytes = b""
+    older_seed: bytes = b""
 
     def __post_init__(self) -> None:
         url = self.http_url
-        self._before: WebPush | None = None
-        if self.second:
-            self._before = WebPush(self.requests, self.settings, self.second, url)
+        self._older: WebPush | None = None
+        """Sends with the older key."""
+        if self.older_seed:
+            self._older = WebPush(self.requests, self.settings, self.older_seed, url)
         self._subject = self.settings.contact
         if not self._subject and url.startswith("https://"):
             self._subject = url
@@ -122,6 +126,7 @@ class WebPush(Service, dict=True):
 
     @cached_property
     def _key(self) -> EllipticCurvePrivateKey:
+        """The key that signs the tokens for push services."""
         # Loaded here: a node without endpoints does not need it.
         from cryptography.hazmat.primitives.asymmetric.ec import (
             SECP256R1,
@@ -170,16 +175,15 @@ class WebPush(Service, dict=True):
     def send(
         self, endpoint: PushEndpoint, body: bytes, ttl: int, urgency: str, topic: str
     ) -> PushResult:
-        """Encrypt :class:`Shown` as JSON, and hand it over. Switches
-        greenlets."""
-        return self.hand_over(
-            endpoint, self.encrypt(endpoint, body), ttl, urgency, topic
-        )
+        """Encrypt ``body``, a :class:`Shown` as JSON, and hand it to the push
+        service. See :meth:`hand_over`. Switches greenlets."""
+        content = self.encrypt(endpoint, body)
+        return self.hand_over(endpoint, content, ttl, urgency, topic)
 
     @staticmethod
     def encrypt(endpoint: PushEndpoint, body: bytes) -> bytes:
-        """Encrypt :class:`Shown` as JSON, with a key that is used once;
-        ``b""``: the keys of the endpoint are invalid."""
+        """Encrypt ``body``, a :class:`Shown` as JSON, with a key that is used
+        once. Returns ``b""`` if the keys of the endpoint are invalid."""
         # Loaded here: a node without endpoints does not need it.
         from cryptography.hazmat.primitives.asymmetric.ec import (
             SECP256R1,
@@ -223,8 +227,8 @@ class WebPush(Service, dict=True):
         except Unreachable as error:
             return PushResult("later", problem=str(error))
 
-        if status in _WRONG_KEY and self._before is not None:
-            return self._before.hand_over(endpoint, content, ttl, urgency, topic)
+        if status in _WRONG_KEY and self._older is not None:
+            return self._older.hand_over(endpoint, content, ttl, urgency, topic)
         if 200 <= status < 300:
             return PushResult("taken", status)
         if status in _GONE:
@@ -237,8 +241,8 @@ class WebPush(Service, dict=True):
         return PushResult("refused", status, pause, problem)
 
     def authorization(self, url: str) -> str:
-        """The header ``Authorization`` for an endpoint: a token for its origin,
-        and our key."""
+        """The header ``Authorization`` for an endpoint: a token for the origin
+        of its URL, and the public key of this server. Tokens are reused."""
         origin = re.match(r"https?://[^/?#]+", url)[0]  # type: ignore[index]  # it was checked
         now = time()
         until, header = self._tokens.get(origin, (0.0, ""))
@@ -246,9 +250,9 @@ class WebPush(Service, dict=True):
             return header
 
         begin = int(now)
-        default = {"http": ":80", "https": ":443"}[origin.partition(":")[0]]
+        default_port = {"http": ":80", "https": ":443"}[origin.partition(":")[0]]
         claims = {
-            "aud": origin.lower().removesuffix(default),
+            "aud": origin.lower().removesuffix(default_port),
             "exp": begin + TOKEN_SECONDS,
         }
         if self._subject:

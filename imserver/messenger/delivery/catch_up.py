@@ -52,14 +52,15 @@ RESUMED: Final = 1000
 client that missed more must query them."""
 
 PageAnswer = Callable[[list[Message], bool, bool], bool]
-"""A function (page of missed entries, whether there are more, begin anew) that
-answers a sync. It returns whether the client now has all missed entries, so
-that new ones are delivered. It must not switch. Begin anew: see
-:meth:`CatchUp.must_begin_anew`."""
+"""A function that answers a sync. Its parameters are a page of missed entries,
+whether there are more, and whether the client must begin anew
+(:meth:`CatchUp.must_begin_anew`). It returns whether the client now has all
+missed entries, so that new ones are delivered. It must not switch."""
 
 Resumed = Callable[[bool, bool], None]
-"""A function (recovered, begin anew) that is called right before the missed
-entries are sent. It must not switch."""
+"""A function that is called right before the missed entries are sent. Its
+parameters are whether all missed entries follow, and whether the client must
+begin anew. It must not switch."""
 
 
 class _Missed(Struct, frozen=True):
@@ -68,8 +69,10 @@ class _Missed(Struct, frozen=True):
 
     entries: list[Entry]
     more: bool
+    """Whether there are more entries after these."""
     anew: bool
-    """See :meth:`CatchUp.must_begin_anew`."""
+    """Whether the client must begin anew: see
+    :meth:`CatchUp.must_begin_anew`."""
     received: int
     """The last id that the client has received."""
     is_stored: bool
@@ -77,8 +80,9 @@ class _Missed(Struct, frozen=True):
 
 
 class CatchUp(Service, dict=True):
-    """Owner of ``Connection.log_subscription``, and of the reads of extents of
-    logs that are under way."""
+    """Lets connections follow the log, and sends them missed entries. Owner of
+    ``Connection.log_subscription``, and of the queries for the extents of logs
+    that are under way."""
 
     metrics: Metrics
     store: Store
@@ -91,9 +95,10 @@ class CatchUp(Service, dict=True):
     def __post_init__(self) -> None:
         self._log = self.store.part(MessageLog)
         self._extents: dict[str, AsyncResult[LogExtent]] = {}
-        """Reads of extents that have not begun. Callers that come meanwhile
-        share the result."""
+        """App → the result of a query for its extent that has not begun.
+        Callers that come meanwhile share it."""
         self._turns: dict[str, Lock] = {}
+        """App → the lock of its queries for the extent."""
         self._numbers = count()
         """Numbers of the subscriptions whose clients have no cursor."""
 
@@ -149,13 +154,14 @@ class CatchUp(Service, dict=True):
             raise
         position = self.follower.position(app)
 
-        # The session may have ended during the reads. Nothing switches from
+        # The session may have ended during the queries. Nothing switches from
         # here on, so the groups are valid at the position.
-        same = connection.user == user and connection.dialect_state is state
-        if not same or not self._may_subscribe(connection):
+        is_same = connection.user == user and connection.dialect_state is state
+        if not is_same or not self._may_subscribe(connection):
             self._remove(app)
             return
-        if connection.log_subscription is not None:  # a pending one
+        # A pending log subscription is replaced, and its backlog is taken over.
+        if connection.log_subscription is not None:
             log_subscription.backlog = connection.log_subscription.backlog
             self.forget(connection)
 
@@ -181,10 +187,10 @@ class CatchUp(Service, dict=True):
         """Whether a session is addressed, and has no log subscription other
         than a pending one."""
         log_subscription = connection.log_subscription
-        free = log_subscription is None or isinstance(
+        is_free = log_subscription is None or isinstance(
             log_subscription, PendingLogSubscription
         )
-        return connection.is_addressed and free
+        return connection.is_addressed and is_free
 
     def forget(self, connection: Connection, _code: int = 0) -> None:
         """End the log subscription of a connection that has ended, or no longer
@@ -201,6 +207,7 @@ class CatchUp(Service, dict=True):
         self._remove(app)
 
     def _remove(self, app: str) -> None:
+        """Note that one connection fewer follows the log of an app."""
         if self.log_subscriptions.remove(app):
             self.follower.forget_unwanted(app)
 
@@ -216,13 +223,14 @@ class CatchUp(Service, dict=True):
         checks: bool = False,
     ) -> None:
         """Answer with a page of at most ``limit`` entries that a subscribed
-        connection missed. Switches greenlets.
+        connection missed after the id ``after``. Switches greenlets.
 
-        New entries are held until the last page was answered. ``answer`` is
-        called at the page's place in the order of deliveries. ``yields``:
-        ``answer`` is not called if another sync has begun meanwhile.
-        ``checks``: ``answer`` gets the result of :meth:`must_begin_anew`,
-        otherwise False. Raises StorageUnavailable.
+        From now on new entries wait in the backlog of the connection, until the
+        last page was answered. ``answer`` is called between the deliveries
+        before and after the page. If the session has ended, it gets an empty
+        page. ``yields``: ``answer`` is not called if another sync has begun
+        meanwhile. ``checks``: ``answer`` gets the result of
+        :meth:`must_begin_anew`, otherwise False. Raises StorageUnavailable.
         """
         app = connection.app
         log_subscription = connection.log_subscription
@@ -231,6 +239,8 @@ class CatchUp(Service, dict=True):
             return
 
         was_live = log_subscription.live
+        # A new list, whose identity shows after the queries whether another
+        # sync has begun. In a list, new entries wait, too.
         backlog = list(log_subscription.backlog or ())
         log_subscription.backlog = backlog
         try:
@@ -238,8 +248,8 @@ class CatchUp(Service, dict=True):
                 connection, log_subscription, after, limit, checks
             )
         except BaseException:
-            # If the backlog is another one, a later sync owns it, or this one
-            # was answered.
+            # If the backlog is another list, a later sync owns it, or the log
+            # subscription is live again.
             if log_subscription.backlog is backlog:
                 if was_live:
                     self.release(connection)
@@ -248,7 +258,7 @@ class CatchUp(Service, dict=True):
             raise
 
         # Another sync may have begun, or the session may have ended, during
-        # the reads.
+        # the queries.
         if yields and log_subscription.backlog is not backlog:
             return
         if connection.log_subscription is not log_subscription:
@@ -265,14 +275,14 @@ class CatchUp(Service, dict=True):
             return
 
         covered = entries[-1].id if entries else after
-        # The client has these entries from another node or in this page, but
-        # this node must still deliver them to others.
+        # The client may have entries from another node, or in this page, that
+        # this node must still deliver to others.
         if missed.is_stored:
-            ahead = max(covered, missed.received)
+            client_position = max(covered, missed.received)
         else:
-            ahead = 0
-        if ahead > self.follower.position(app):
-            self.log_subscriptions.is_ahead(app, connection, ahead)
+            client_position = 0
+        if client_position > self.follower.position(app):
+            self.log_subscriptions.is_ahead(app, connection, client_position)
         self._go_live(connection, log_subscription, covered)
 
     def _read_missed(
@@ -298,7 +308,9 @@ class CatchUp(Service, dict=True):
             or self._log.entries.head(app) >= received
         )
         if checks and not is_stored:
-            return _Missed([], False, True, received, is_stored)
+            return _Missed(
+                [], more=False, anew=True, received=received, is_stored=False
+            )
         entries, more = self.page(app, user, after, limit, rooms)
         # The extent is read after the page, because entries of the page may
         # expire meanwhile.
@@ -309,9 +321,12 @@ class CatchUp(Service, dict=True):
         self, connection: Connection, entries: list[Entry]
     ) -> list[Entry]:
         """The entries of a last page that come before the first entry of this
-        connection itself, if the result of that draft must come in its place.
-        The remaining entries are delivered live, because they were stored after
-        the session had begun."""
+        user that this node has not delivered yet.
+
+        The other entries are left out: this node delivers them later, with the
+        result of the draft in its place. If no draft of this connection waits
+        for its result, all entries are returned.
+        """
         app, user = app_and_user(connection)
         if not (
             self._log.writer.stores_for(app, connection)
@@ -339,33 +354,35 @@ class CatchUp(Service, dict=True):
         """
         log_subscription = connection.log_subscription
         position = after
-        goes_on = log_subscription is not None
+        has_more = log_subscription is not None
 
-        def answer(messages: list[Message], more: bool, _anew: bool) -> bool:
-            nonlocal position, goes_on
+        def send_page(messages: list[Message], more: bool, _anew: bool) -> bool:
+            nonlocal position, has_more
             self.deliverer.send(connection, messages)
-            goes_on = more and bool(messages)
+            # A page without messages would be read again and again.
+            has_more = more and bool(messages)
             if messages:
                 position = messages[-1].id
-            return not goes_on
+            return not has_more
 
-        while goes_on and connection.log_subscription is log_subscription:
-            self.sync(connection, position, PAGE, answer)
-            if goes_on:
+        while has_more and connection.log_subscription is log_subscription:
+            self.sync(connection, position, PAGE, send_page)
+            if has_more:
                 wait(connection)
 
     def release(self, connection: Connection) -> None:
-        """Send the held items of a connection, and deliver new entries from now
+        """Send the backlog of a connection, and deliver new entries from now
         on."""
         log_subscription = connection.log_subscription
         if log_subscription is not None and not log_subscription.live:
-            self._go_live(connection, log_subscription, 0)
+            self._go_live(connection, log_subscription, covered=0)
 
     def _go_live(
         self, connection: Connection, log_subscription: LogSubscription, covered: int
     ) -> None:
-        """Send the held items: all acknowledgements, and the entries after
-        ``covered``."""
+        """Send the backlog of a connection: all acknowledgements, and the
+        entries after the id ``covered``, which the client has already. Then
+        send the texts so far of streamed messages."""
         backlog = log_subscription.backlog or ()
         log_subscription.backlog = None
 
@@ -431,6 +448,7 @@ class CatchUp(Service, dict=True):
         if acks:
             log_subscription = AckingLogSubscription(backlog)
         self.subscribe(connection, log_subscription)
+        # The session has ended meanwhile, or may not follow the log.
         if connection.log_subscription is not log_subscription:
             resumed(False, False)
             return
@@ -439,19 +457,19 @@ class CatchUp(Service, dict=True):
             log_subscription.delivered = cursor
 
         def recover(messages: list[Message], more: bool, anew: bool) -> bool:
-            whole = (
+            is_recovered = (
                 not (more or anew) and connection.log_subscription is log_subscription
             )
-            resumed(whole, anew)
-            if whole:
+            resumed(is_recovered, anew)
+            if is_recovered:
                 self.deliverer.send(connection, messages)
-            return whole
+            return is_recovered
 
         self.sync(connection, cursor, RECOVERED, recover, checks=True)
 
     def follow(self, connection: Connection) -> None:
         """Let a session that has just begun follow the log from now on. Entries
-        are held until :meth:`release`. May switch greenlets. Raises
+        wait in its backlog until :meth:`release`. May switch greenlets. Raises
         StorageUnavailable, at once if the last access to the database has
         failed.
         """
@@ -473,8 +491,9 @@ class CatchUp(Service, dict=True):
         return cursor != 0 and not self._extent(app).continues(cursor)
 
     def _extent(self, app: str) -> LogExtent:
-        """The current extent. Clients that return at the same time share a
-        query."""
+        """The current extent of the log of an app. Clients that return at the
+        same time share a query. Switches greenlets. Raises
+        StorageUnavailable."""
         shared = self._extents.get(app)
         if shared is not None:
             extent = shared.get()
@@ -520,6 +539,7 @@ class CatchUp(Service, dict=True):
             return
         log_subscription.acked = id
         app, user = app_and_user(connection)
+        # Only rooms that the connection has not left; "": outside rooms.
         present = {"", *[room.name for room in connection.channels]}
         rooms = [room for room in log_subscription.positions if room in present]
         self.positions.prove(app, user, rooms, id)
@@ -531,10 +551,11 @@ class CatchUp(Service, dict=True):
         if late:
             gevent.spawn(self._resend_to, late)
 
-    def _resend_to(self, late: list[Connection]) -> None:
-        """Greenlet: send entries again, or close the connections that lack too
-        many."""
-        for connection in late:
+    def _resend_to(self, connections: list[Connection]) -> None:
+        """Greenlet: send these connections their unacknowledged entries again,
+        or close the connections that lack too many. If the log is not
+        available, their clients get more time."""
+        for connection in connections:
             log_subscription = connection.log_subscription
             if not connection.is_open:
                 continue
@@ -558,39 +579,41 @@ class CatchUp(Service, dict=True):
 
     def resend(self, connection: Connection, after: int, limit: int) -> bool:
         """Send a live connection the entries after an id again that its user
-        may read. False: they are more than ``limit``. Nothing is sent if its
-        client begins a sync meanwhile. Switches greenlets; raises
-        StorageUnavailable."""
+        may read. Returns False, and sends nothing, if there are more than
+        ``limit``. Nothing is sent if its client begins a sync meanwhile.
+        Switches greenlets; raises StorageUnavailable."""
         log_subscription = connection.log_subscription
         if log_subscription is None or not log_subscription.live:
             return True  # its client syncs
-        whole = True
+        fits = True
 
-        def answer(messages: list[Message], more: bool, _anew: bool) -> bool:
-            nonlocal whole
-            whole = not more
-            if whole:
+        def send_again(messages: list[Message], more: bool, _anew: bool) -> bool:
+            nonlocal fits
+            fits = not more
+            if fits:
                 self.metrics.resent_entries += 1
                 self.deliverer.send(connection, messages)
-            # Otherwise new entries stay held, because some may be on later
-            # pages.
-            return whole
+            # Otherwise new entries stay in the backlog, because some may be on
+            # later pages.
+            return fits
 
-        self.sync(connection, after, limit, answer, yields=True)
-        return whole
+        self.sync(connection, after, limit, send_again, yields=True)
+        return fits
 
 
 # --- event streams ------------------------------------------------------------
 
 
 class StreamStart(Struct, frozen=True):
-    """The start of an event stream: the id after which it delivers stored
-    messages (None: it delivers no stored messages), and whether no entry is
-    missing. ``first``: the first missed entries."""
+    """The start of an event stream."""
 
     cursor: int | None
+    """The id after which it delivers stored messages; None: it delivers no
+    stored messages."""
     resumed: bool
+    """Whether it delivers all entries after the cursor of the client."""
     first: Sequence[Entry] = ()
+    """The first missed entries."""
 
 
 class StreamStarts(Service):
@@ -599,8 +622,10 @@ class StreamStarts(Service):
     catch_up: CatchUp
 
     def start(self, app: str, user: str, cursor: int | None) -> StreamStart:
-        """The position at which a stream begins. It is read before the stream
-        begins, so that ``ready`` is its first event.
+        """The position at which a stream begins: the cursor of the client, or
+        the end of the log if there is no cursor, too many entries were missed,
+        or some of them have expired. It is read before the stream begins, so
+        that ``ready`` is its first event. Switches greenlets.
 
         Raises StorageUnavailable if the client sent a cursor. Other clients are
         served without stored messages.
@@ -608,19 +633,19 @@ class StreamStarts(Service):
         entries = self.catch_up.store.part(MessageLog).entries
         try:
             extent = entries.extent(app)
-            if cursor is None:
-                return StreamStart(extent.head, False)
-            if extent.continues(cursor):
-                first, more = self.catch_up.page(app, user, cursor, PAGE)
-                too_many = False
-                if more:
-                    missed = entries.count_missed(app, user, cursor, RESUMED + 1)
-                    too_many = missed > RESUMED
-                # Entries may expire while the page is read, so the extent is
-                # read again.
-                if not too_many and entries.extent(app).continues(cursor):
-                    return StreamStart(cursor, True, first)
-            return StreamStart(extent.head, False)
+            at_end = StreamStart(extent.head, resumed=False)
+            if cursor is None or not extent.continues(cursor):
+                return at_end
+            first, more = self.catch_up.page(app, user, cursor, PAGE)
+            if more:
+                missed = entries.count_missed(app, user, cursor, RESUMED + 1)
+                if missed > RESUMED:
+                    return at_end
+            # Entries may expire while the page is read, so the extent is read
+            # again.
+            if not entries.extent(app).continues(cursor):
+                return at_end
+            return StreamStart(cursor, resumed=True, first=first)
         except StorageUnavailable:
             if cursor is not None:
                 raise
@@ -628,7 +653,7 @@ class StreamStarts(Service):
                 "a stream of %s begins without stored messages: the database does not answer",
                 app,
             )
-            return StreamStart(None, False)
+            return StreamStart(None, resumed=False)
 
     def send(self, stream: Connection, start: StreamStart) -> None:
         """Deliver stored messages from ``start`` on. It may be called again

@@ -70,7 +70,7 @@ QUIET_SECONDS: Final = 1.0
 """After this time without news, the position of an app is compared with the end
 of its log."""
 RETRY_SECONDS: Final = 0.5
-"""Pause after a read of the log that failed."""
+"""Pause after a query of the log that failed."""
 PAGE: Final = 500
 """Most entries that are read together."""
 MAX_WAITING: Final = 256
@@ -95,28 +95,31 @@ Receivers = dict[int, Collection[Connection]]
 
 
 class MessageRun(Service):
-    """Messages that are delivered together. Each is encoded once."""
+    """Messages that are delivered together. Each is encoded once for each
+    encoding."""
 
     messages: Sequence[Message]
-    _each: dict[Encoding, list[FrameSource | None]] = field(default_factory=dict)
-    """Encoding → payloads if the dialect puts several into one frame, else
-    frames. None: not encoded yet."""
+    _encoded: dict[Encoding, list[FrameSource | None]] = field(default_factory=dict)
+    """Encoding → the encoded messages, by index; None: not encoded yet. They
+    are payloads if the dialect puts several messages into one frame, else
+    frames."""
 
     def pick(self, encoding: Encoding, indexes: Sequence[int]) -> FrameSource:
         """The messages at these indexes, as one frame if the dialect supports
-        it."""
+        it. The result is bytes, or a function that makes the bytes for a
+        connection."""
         batches = encoding.dialect.batches
-        each = self._each.get(encoding)
-        if each is None:
-            each = [None] * len(self.messages)
-            self._each[encoding] = each
+        encoded = self._encoded.get(encoding)
+        if encoded is None:
+            encoded = [None] * len(self.messages)
+            self._encoded[encoding] = encoded
 
         sources: list[FrameSource] = []
         for index in indexes:
-            source = each[index]
+            source = encoded[index]
             if source is None:
                 source = self._encode(encoding, self.messages[index], batches)
-                each[index] = source
+                encoded[index] = source
             sources.append(source)
 
         if batches or all(type(source) is bytes for source in sources):
@@ -193,8 +196,8 @@ class Deliverer(Service):
         )
 
     def settle(self, request: AppendRequest, result: Stored) -> None:
-        """Pass on the result of a draft, at once or when the cursor of its
-        sender has caught up."""
+        """Pass on the result of a draft: at once, or when the client of its
+        sender has received all earlier entries."""
         connection = request.connection
         done = request.done
         if done is None:
@@ -224,8 +227,8 @@ class Deliverer(Service):
 
     def deliver(self, app: str, entries: list[Entry], position: int) -> None:
         """Deliver entries to their receivers here, and results to their
-        senders. ``entries`` are all that concern this node up to
-        ``position``."""
+        senders. ``entries``: all entries up to ``position`` that this node has
+        to deliver, and has not delivered yet."""
         begin = 0
         results = self.results.get(app, {})
         subscribed = app in self.log_subscriptions.by_app
@@ -259,13 +262,16 @@ class Deliverer(Service):
                 self.log_subscriptions.has_caught_up(app, connection)
 
     def owes(self, app: str, connection: Connection) -> bool:
-        """Whether a result of this connection waits for its place."""
+        """Whether the result of a draft of this connection waits until the
+        entries before it are delivered."""
         for requests in self.results.get(app, {}).values():
             if any(request.connection is connection for request in requests):
                 return True
         return False
 
     def _deliver_to_channels(self, app: str, entries: Iterable[Entry]) -> None:
+        """Deliver messages of rooms to the subscribers of stored channels, and
+        end the subscriptions of members who have left."""
         for entry in entries:
             try:
                 if entry.room:
@@ -295,16 +301,18 @@ class Deliverer(Service):
         entries: list[Entry],
         requests: Sequence[Sequence[AppendRequest]],
     ) -> None:
-        """Deliver entries between which no membership changes: to the receivers
-        of each conversation together. Some receivers get them one by one, in
-        order: senders of these entries, bots, and receivers of several of these
-        conversations.
+        """Deliver entries between which no membership changes.
+
+        The receivers of a conversation get its entries together. The receivers
+        in ``special`` get them one by one, in the order of all conversations:
+        senders of these entries, bots, receivers of several of these
+        conversations, and clients that have some of these entries already.
 
         ``requests``: for each entry, the drafts whose results wait for it.
         """
         first = entries[0]
         if first.kind in ("join", "group"):
-            self._joined(app, first)
+            self._add_followers(app, first)
 
         receivers: Receivers = {}
         indexes: dict[int, list[int]] = {}
@@ -355,6 +363,9 @@ class Deliverer(Service):
                     )
 
     def _receivers(self, app: str, entry: Entry) -> Collection[Connection]:
+        """The connections of this node that follow the log and receive an
+        entry. An entry has the two members of its conversation, or a room; if
+        it has neither, it belongs to a group."""
         if not (entry.members or entry.room):
             return self.log_subscriptions.followers.members(app, entry.conversation)
         hub_app = self.hub.apps.get(app)
@@ -393,6 +404,9 @@ class Deliverer(Service):
         run: MessageRun,
         indexes: Sequence[int],
     ) -> None:
+        """Deliver the messages at these indexes to the receivers of their
+        conversation, except ``special``. Connections that are catching up get
+        them in their backlog."""
         live = []
         for each in receivers:
             if each in special:
@@ -419,7 +433,9 @@ class Deliverer(Service):
         results to senders in the places of their entries. ``requests``: see
         :meth:`_deliver_window`."""
         waiting: dict[Connection, list[int]] = {}
+        """Connection → the indexes in ``run`` of messages to send to it."""
         bots_of_groups = self.log_subscriptions.followers.bots
+        # The index in ``run``, which has only the entries with receivers.
         index = 0
         for entry, requests_of_entry in zip(entries, requests, strict=True):
             special = receivers.get(entry.conversation)
@@ -451,6 +467,8 @@ class Deliverer(Service):
     def _deliver_to(
         self, app: str, connection: Connection, run: MessageRun, indexes: Sequence[int]
     ) -> None:
+        """Deliver the messages at these indexes to one connection, except the
+        messages that its client has already."""
         log_subscription = connection.log_subscription
         if log_subscription is None:
             return
@@ -464,7 +482,9 @@ class Deliverer(Service):
         elif type(log_subscription.backlog) is list:
             log_subscription.backlog.extend([run.messages[index] for index in indexes])
 
-    def _joined(self, app: str, entry: Entry) -> None:
+    def _add_followers(self, app: str, entry: Entry) -> None:
+        """Let the users who join by this entry receive the messages of its
+        group from now on."""
         bots = entry.bots
         for user in users_of(entry):
             self.log_subscriptions.memberships_changed(app, user)
@@ -492,6 +512,7 @@ class Deliverer(Service):
                 connection.close(CloseCode.GOING_AWAY)
 
     def _subscribed(self, app: str, user: str) -> list[Connection]:
+        """The connections of a user that follow the log."""
         return [
             each
             for each in self.hub.sessions_of(app, user)
@@ -538,6 +559,9 @@ class Deliverer(Service):
     def _send_so_far(
         self, app: str, channel: str, id: str, connections: list[Connection]
     ) -> None:
+        """Send the text so far of a streamed message to the connections that
+        still receive the messages of its conversation. ``channel``: ``user:``
+        and the receiver, or ``group:`` and its number."""
         stream = self.streams.of(app, channel).get(id)
         hub_app = self.hub.apps.get(app)
         if stream is None or hub_app is None:
@@ -570,6 +594,8 @@ class Deliverer(Service):
         run: MessageRun,
         indexes: Sequence[int],
     ) -> None:
+        """Send the messages at these indexes to connections that have caught
+        up, and start the time limits for their acknowledgements."""
         parts: Iterable[Sequence[int]] = (indexes,)
         if len(indexes) > 1:
             parts = _frames(run.messages, indexes)
@@ -650,22 +676,26 @@ def _frames(
 
 
 class _Followed(Struct, eq=False):
-    """An app that is followed. ``position``: every entry up to this id was
-    delivered, or is not for this node."""
+    """An app that is followed."""
 
     position: int = 0
+    """Every entry up to this id was delivered, or is not for this node."""
     known: Flag | None = field(default_factory=Flag)
     """Set when the position is known; None from then on."""
     waiting: list[tuple[int, int, Commit]] = field(default_factory=list)
-    """A heap of (first id, unique number, commit)."""
+    """The batches that wait for a gap to be filled: a heap of (first id, unique
+    number, commit). The numbers make the tuples comparable."""
     expected: int = 0
     """The greatest id that is known to be stored."""
     filling: bool = False
+    """Whether a greenlet reads missing entries."""
     heard_at: float = field(default_factory=monotonic)
+    """When the last news of the app came (monotonic)."""
 
 
 class LogFollower:
-    """Owner of the positions."""
+    """Delivers the log of each followed app without gaps. Owner of the
+    positions."""
 
     def __init__(self, log: MessageLog, deliverer: Deliverer, metrics: Metrics) -> None:
         self._log = log
@@ -673,10 +703,11 @@ class LogFollower:
         self.apps: dict[str, _Followed] = {}
         """The apps that are followed, by name. Read-only outside this class."""
         self.follows_any = Flag()
+        """Set while apps are followed."""
         self._numbers = count()
         self._metrics = metrics
         self._watched: dict[str, set[Flag]] = {}
-        """App → events that are set when a node has stored entries of the app,
+        """App → flags that are set when a node has stored entries of the app,
         followed or not."""
 
     def follow(self, app: str) -> int:
@@ -690,7 +721,7 @@ class LogFollower:
             followed = _Followed()
             self.apps[app] = followed
             self.follows_any.set()
-            # Callers that come during the read wait for ``known``.
+            # Callers that come during the query wait for ``known``.
             try:
                 followed.position = self._log.entries.head(app)
                 self._log.writer.learn(app, followed.position)
@@ -753,8 +784,9 @@ class LogFollower:
         followed = self.apps.get(app)
         if followed is None:
             return
+        # A late batch says nothing about the end of the log, so it is no news.
         if commit.last <= followed.position:
-            return  # it says nothing about the end of the log
+            return
         followed.heard_at = monotonic()
         if len(followed.waiting) < MAX_WAITING:
             heappush(followed.waiting, (commit.first, next(self._numbers), commit))
@@ -781,6 +813,8 @@ class LogFollower:
             position = followed.position
             if last <= position:
                 continue
+            # Set before the delivery: an entry that fails is not delivered
+            # again.
             followed.position = last
 
             new = entries
@@ -797,27 +831,33 @@ class LogFollower:
         if waiting and not followed.filling:
             self._fill(app, followed, GAP_SECONDS)
 
-    # --- reading what is missing ----------------------------------------------
+    # --- missing entries ------------------------------------------------------
 
     def _fill(self, app: str, followed: _Followed, seconds: float) -> None:
+        """Start a greenlet that reads missing entries, after ``seconds``. 0:
+        the log is known to have more entries."""
         followed.filling = True
-        gevent.spawn(self._run_filling, app, followed, seconds)
+        gevent.spawn(self._fill_gaps, app, followed, seconds)
 
-    def _run_filling(self, app: str, followed: _Followed, seconds: float) -> None:
-        """Greenlet: read on until nothing is missing."""
+    def _fill_gaps(self, app: str, followed: _Followed, seconds: float) -> None:
+        """Greenlet: wait ``seconds``, then read the log until no entry is
+        missing. If the batches of the gap have come meanwhile, nothing is
+        read."""
         gevent.sleep(seconds)
         try:
             if followed.waiting or not seconds or followed.expected > followed.position:
                 self._metrics.log_gaps += 1
-                while self._read_on(app, followed):
+                while self._deliver_page(app, followed):
                     pass
         finally:
             followed.filling = False
         if followed.waiting:
             self._advance(app, followed)
 
-    def _read_on(self, app: str, followed: _Followed) -> bool:
-        """Read a page of the log. Return whether there may be more to read."""
+    def _deliver_page(self, app: str, followed: _Followed) -> bool:
+        """Read a page of the log after the position, and deliver it. Returns
+        whether to call the method again, because there may be more entries, or
+        the database did not answer. Switches greenlets."""
         after = followed.position
         expected = followed.expected
         try:
@@ -831,20 +871,22 @@ class LogFollower:
             gevent.sleep(RETRY_SECONDS)
             return True
         if head < after:
-            followed.waiting.clear()  # lost, or read later
-            return False  # the database has lost entries: check() finds it
+            # The database has lost entries: check() finds that later. The
+            # waiting batches are lost, too, or are read later.
+            followed.waiting.clear()
+            return False
         self._log.writer.learn(app, head)
 
         # Entries of senders whose drafts are being stored here are not
         # delivered yet, because results may belong to them.
         senders = self._log.writer.senders(app)
         ready = list(takewhile(lambda entry: entry.sender not in senders, entries))
-        whole = len(entries) < PAGE and len(ready) == len(entries)
+        is_last_page = len(entries) < PAGE and len(ready) == len(entries)
 
         last = after
         if ready:
             last = ready[-1].id
-        if whole:
+        if is_last_page:
             # Expired entries leave gaps at the beginning of the log, so its end
             # was read, too.
             last = max(head, last)
@@ -852,7 +894,8 @@ class LogFollower:
         first = last
         if ready:
             first = ready[0].id
-        if first > after + 1 and not self._continues(app, after):
+        # Ids are missing: they have expired, or the database has lost entries.
+        if first > after + 1 and not self._check_loss(app, after):
             return True
 
         commit = Commit(app, after + 1, last, ready)
@@ -861,17 +904,17 @@ class LogFollower:
         if len(ready) < len(entries):
             gevent.sleep(GAP_SECONDS)
             return True
-        # The page may lack entries that were announced during the read.
+        # The page may lack entries that were announced during the query.
         return (
-            not whole
+            not is_last_page
             or bool(followed.waiting)
             or followed.expected > max(expected, last)
         )
 
-    def _continues(self, app: str, position: int) -> bool:
+    def _check_loss(self, app: str, position: int) -> bool:
         """If the database has lost the entry at the position, disconnect
-        clients before anything is delivered to them. False: this is not known.
-        May switch greenlets."""
+        clients before anything is delivered to them. Returns False if the
+        database did not answer. May switch greenlets."""
         try:
             is_lost = self._log.entries.extent(app).is_lost(position)
         except StorageUnavailable:
@@ -892,8 +935,9 @@ class LogFollower:
                 self.follows_any.clear()
 
     def check(self) -> None:
-        """Read on in apps without news whose log has grown, or has lost
-        entries. Forget apps without subscriptions. It may switch greenlets."""
+        """Read missing entries of apps without news whose log has grown, or has
+        lost entries. Forget apps without subscriptions. It may switch
+        greenlets."""
         before = monotonic() - QUIET_SECONDS
         quiet = [
             app for app, followed in self.apps.items() if _is_quiet(followed, before)
@@ -909,6 +953,8 @@ class LogFollower:
             heads = self._log.entries.heads(quiet)
             for app, position in positions.items():
                 if heads.get(app, 0) < position:
+                    # The database has lost entries. The writer learns the
+                    # position, so that no id is given again.
                     self._log.writer.learn(app, position)
                     heads[app] = self._log.writer.check(app)
         except StorageUnavailable:
@@ -918,9 +964,14 @@ class LogFollower:
             return
 
         for app, head in heads.items():
-            known = self.apps.get(app)
-            if known is not None and head > known.position and _is_quiet(known, before):
-                self._fill(app, known, 0.0)
+            # The queries switch: the app may have had news meanwhile.
+            followed = self.apps.get(app)
+            if (
+                followed is not None
+                and head > followed.position
+                and _is_quiet(followed, before)
+            ):
+                self._fill(app, followed, seconds=0.0)
 
 
 def _is_quiet(followed: _Followed, before: float) -> bool:

@@ -119,12 +119,12 @@ class RefusedView(Struct, omit_defaults=True):
 
 class KnownIds(Struct, frozen=True):
     """The query of a starting node for the greatest ids of logs that other
-    nodes know."""
+    nodes know. The answer is app → id."""
 
 
 class Messaging:
-    """Sends drafts, and listens to the log. Owner of the parts that deliver
-    entries."""
+    """Sends drafts to the log, and passes on results and stored entries. Owner
+    of the parts that deliver entries."""
 
     def __init__(
         self,
@@ -199,12 +199,16 @@ class Messaging:
     def send_command(
         self, connection: Connection, command: Send, answer: Answer
     ) -> Reply | None:
-        """Store a message, a recall or an edit. The answer comes after the
-        commit. May switch greenlets."""
+        """Store a message, a forward, a recall, an edit or a press. May switch
+        greenlets.
+
+        Returns None if the draft was sent to the log: ``answer`` gets the reply
+        after the commit. Otherwise returns the reply.
+        """
         app, user = app_and_user(connection)
         if command.kind == "press":
-            # The button belongs to a question, or to a message of a bot. The
-            # bot gets a draft.
+            # The button belongs to a question, which is answered here, or to a
+            # message of a bot, which gets a draft.
             change = self.answer(app, user, command.about, command.body.decode())
             if change is not None:
                 return _reply_to_press(change)
@@ -215,49 +219,50 @@ class Messaging:
                 return Reply(ReplyCode.UNAUTHORIZED)
             return Reply(ReplyCode.NO_DATA, RefusedView(RejectReason.UNKNOWN_MESSAGE))
 
-        def settled(result: Stored) -> None:
+        def reply(result: Stored) -> None:
             answer(_reply_to(command, result))
 
-        self.send_of_user(app, draft, settled, connection)
+        self.send_of_user(app, draft, reply, connection)
         return None
 
     def draft_of(self, app: str, user: str, command: Send) -> Draft | None:
-        """The draft of a message, a recall, an edit or a press. None: the
-        message that it is about is not the user's, the message to forward is
-        not readable for the user, or the message has no such button.
+        """The draft of a message, a forward, a recall, an edit or a press.
 
-        An empty ``user`` is a back end, which may revise any message. A plain
-        message never switches greenlets. Others switch, and may raise
-        StorageUnavailable.
+        Returns None if the user may not revise the message that the command is
+        about, may not read the message to forward, or if the message has no
+        such button. An empty ``user`` is a back end, which may revise any
+        message. A plain message never switches greenlets. Others switch, and
+        may raise StorageUnavailable.
         """
-        sent: Send | None = command
+        complete: Send | None = command
         if command.kind != "message":
-            sent = _completed(self._log, app, user, command)
-        if sent is None:
+            complete = _completed(self._log, app, user, command)
+        if complete is None:
             return None
-        kind = sent.kind
+        kind = complete.kind
         if kind == "forward":
             kind = "message"
         return Draft(
             sender=user,
             kind=kind,
-            type=sent.type,
-            body=sent.body,
-            client_msg_id=sent.id,
+            type=complete.type,
+            body=complete.body,
+            client_msg_id=complete.id,
             time_ms=int(time() * 1000),
-            about=sent.about,
-            meta=sent.meta,
-            to_user=sent.to,
-            conversation=sent.conversation,
-            thread=sent.thread,
-            also=sent.also,
+            about=complete.about,
+            meta=complete.meta,
+            to_user=complete.to,
+            conversation=complete.conversation,
+            thread=complete.thread,
+            also=complete.also,
         )
 
     def answer(
         self, app: str, user: str, message: int, value: str
     ) -> AskChange | Rejected | None:
-        """Answer a question with the value of a button. None: the user may read
-        no such question. Switches greenlets. Raises StorageUnavailable."""
+        """Answer a question with the value of a button. Returns None if the
+        message is no question that the user may read. Switches greenlets.
+        Raises StorageUnavailable."""
         if not self._store.has_database:
             return None
         asks = self._log.asks
@@ -296,6 +301,8 @@ class Messaging:
         self._send(AppendRequest(app, draft, done, self, connection, source=source))
 
     def _send(self, request: AppendRequest) -> None:
+        """Send a draft to the writer of the log, unless the app has no quota
+        left. Never switches greenlets."""
         draft = request.draft
         stored = self._metrics.stored
         if stored.stops and draft.kind == "message":
@@ -350,17 +357,19 @@ class Messaging:
             self._send(request)
             return
 
-        then = partial(self._reviewed, request)
+        send_reviewed = partial(self._send_reviewed, request)
         if has_content:
-            self._reviews.review(app, facts_of(draft), then, connection)
+            self._reviews.review(app, facts_of(draft), send_reviewed, connection)
         elif connection is not None:
             # The draft waits for the reviews of the connection's earlier
             # drafts.
-            self._reviews.pass_by(then, connection)
+            self._reviews.pass_by(send_reviewed, connection)
         else:
             self._send(request)
 
-    def _reviewed(self, request: AppendRequest, decision: ReviewDecision) -> None:
+    def _send_reviewed(self, request: AppendRequest, decision: ReviewDecision) -> None:
+        """Send a draft as the review has decided: unchanged, with other
+        content, or not at all. Never switches greenlets."""
         if decision.action == "reject":
             self.stored(request, Rejected(RejectReason.REJECTED, decision.reason))
             return
@@ -377,10 +386,10 @@ class Messaging:
     def store(
         self, app: str, draft: Draft, *, by_user: bool, to_account: bool = False
     ) -> Stored:
-        """Store a draft by :meth:`send_of_user` (not ``by_user``: by
-        :meth:`send`), and wait for the result. Switches greenlets. Returns
-        :class:`Appended`, :class:`Rejected` or StorageUnavailable; raises
-        nothing."""
+        """Store a draft, and wait for the result. ``by_user``: by
+        :meth:`send_of_user`, otherwise by :meth:`send`. ``to_account``: see
+        :meth:`send_of_user`. Switches greenlets. Returns :class:`Appended`,
+        :class:`Rejected` or StorageUnavailable; raises nothing."""
         settled: AsyncResult[Stored] = AsyncResult()
         began = perf_counter()
         if by_user:
@@ -393,8 +402,9 @@ class Messaging:
         return result
 
     def waited(self, began: float) -> None:
-        """Measure how long this greenlet has waited for the log, since this
-        ``perf_counter``. Never switches greenlets."""
+        """Add the time that this greenlet has waited for the log to the
+        metrics. ``began``: the ``perf_counter`` at the begin of the wait. Never
+        switches greenlets."""
         self._metrics.transactions.heard("MessageLog.append", perf_counter() - began)
 
     def stored(self, request: AppendRequest, result: Stored) -> None:
@@ -411,6 +421,8 @@ class Messaging:
             if request.done is not None and self.follower.is_behind(
                 request.app, result.entry.id
             ):
+                # The entries before it were not delivered yet, so the result
+                # waits for them.
                 self.deliverer.settle_in_order(request, result)
                 if result.repeated:
                     self.follower.expect(request.app, result.entry.id)
@@ -443,6 +455,7 @@ class Messaging:
 
 
 def _reply_to(command: Send, result: Stored) -> Reply:
+    """The reply to a command whose draft has this result."""
     if isinstance(result, Appended):
         entry = result.entry
         view = StoredView(entry.id, entry.conversation, entry.seq, result.repeated)
@@ -465,6 +478,7 @@ def _reply_to(command: Send, result: Stored) -> Reply:
 
 
 def _reply_to_press(change: AskChange | Rejected) -> Reply:
+    """The reply to a press that was an answer to a question."""
     if isinstance(change, Rejected):
         return Reply(change.reply_code, RefusedView.of(change), change.reason)
     entry = change.entry
@@ -478,6 +492,7 @@ def _reply_to_press(change: AskChange | Rejected) -> Reply:
 
 def _broadcast(nodes: NodeMessages, commit: Commit) -> None:
     """Send stored entries to all other live nodes, in pieces of limited size.
+    Together the pieces cover all ids of the commit.
 
     A node that misses a piece reads it from the log.
     """
@@ -500,33 +515,45 @@ def _broadcast(nodes: NodeMessages, commit: Commit) -> None:
 
 
 def facts_of(draft: Draft) -> dict[str, Any]:
-    """The fields of a draft that a review is about."""
-    seen = Message(
+    """The fields of a draft that a review is about, as a webhook sends them.
+    Empty fields are left out."""
+    # A message without an id shows the content as clients see it.
+    content = Message(
         0, 0, 0, draft.sender, kind=draft.kind, type=draft.type, body=draft.body
     ).view()
     facts: dict[str, Any] = {"kind": draft.kind, "sender": draft.sender}
-    to = {"to": draft.to_user, "conversation": draft.conversation, "room": draft.room}
-    facts |= {name: value for name, value in to.items() if value}
+    target = {
+        "to": draft.to_user,
+        "conversation": draft.conversation,
+        "room": draft.room,
+    }
+    facts |= {name: value for name, value in target.items() if value}
+    # An empty text is content, too.
     payload = {
-        "type": seen.type,
-        "text": seen.text,
-        "data": seen.data,
-        "base64": seen.base64,
+        "type": content.type,
+        "text": content.text,
+        "data": content.data,
+        "base64": content.base64,
     }
     facts |= {name: value for name, value in payload.items() if value is not None}
-    more = {
+    details = {
         "client_msg_id": draft.client_msg_id,
         "about": draft.about,
         "thread": draft.thread,
         "meta": Raw(draft.meta),
     }
-    return facts | {name: value for name, value in more.items() if value}
+    facts |= {name: value for name, value in details.items() if value}
+    return facts
 
 
 def _completed(stored: MessageLog, app: str, user: str, command: Send) -> Send | None:
     """A command about another message, with the data of that message. A forward
     gets its content and its author. A pressed button gets the bot that has sent
-    the message as the receiver."""
+    the message as the receiver.
+
+    Returns None if there is no such message, or the user may not do this with
+    it. Switches greenlets. Raises StorageUnavailable.
+    """
     ids = [command.about]
     kind = command.kind
     # A back end may forward any message of its app.
@@ -538,6 +565,7 @@ def _completed(stored: MessageLog, app: str, user: str, command: Send) -> Send |
         return None
     (entry,) = entries
 
+    # An edit or a recall.
     if kind not in ("forward", "press"):
         if entry.may_be_revised(user):
             return replace(command, conversation=entry.conversation)
@@ -546,12 +574,14 @@ def _completed(stored: MessageLog, app: str, user: str, command: Send) -> Send |
         return None
 
     if kind == "press":
+        # Buttons of a back end ("") or of the user have no bot to answer.
         if entry.sender in ("", user):
             return None
         if command.body.decode() not in values_of(entry.meta):
             return None
         return replace(command, to=entry.sender, conversation=0, meta=b"")
 
+    # Messages of rooms cannot be forwarded.
     if entry.room:
         return None
     meta = forwarded_from(entry.meta, entry.sender, entry.id)

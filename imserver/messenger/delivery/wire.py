@@ -49,6 +49,8 @@ from imserver.messenger.log.meta import Ask, AskOption, Button, MessageMeta
 
 
 def _content(fields: Fields) -> tuple[str, bytes]:
+    """The type and the body of a message. Raises :class:`Refused` 1001 if it
+    has no content."""
     kind, body = fields.content()
     if not body or fields.values.get("data") == "":
         raise Refused(ReplyCode.BAD_PARAMETER)
@@ -81,6 +83,7 @@ def _meta(fields: Fields, is_new: bool = False) -> bytes:
 
 
 def _mentions(mentions: Any) -> tuple[str, ...]:
+    """The users that a message mentions. Raises :class:`Refused` 1001."""
     if (
         not isinstance(mentions, list)
         or len(mentions) > Limit.MENTIONS
@@ -137,8 +140,9 @@ _SURE_ID_CHARACTERS: Final = Limit.CLIENT_MSG_ID_BYTES // _MOST_BYTES_OF_CHARACT
 of bytes."""
 
 
-def _send_text(data: bytes) -> Send | None:
-    """Decode a plain message. None: the general path must decode it."""
+def _read_plain_text(data: bytes) -> Send | None:
+    """Read a plain message, such as ``{"to": "bob", "text": "hi"}``. Returns
+    None if :func:`_read_any_send` must read it."""
     try:
         request = _decode_text(data)
     except (ValueError, RecursionError):
@@ -161,10 +165,11 @@ def _send_text(data: bytes) -> Send | None:
 
 def read_send(data: bytes) -> Send:
     """Read a message. Raises :class:`Refused`."""
-    return _send_text(data) or _send_anything(data)
+    return _read_plain_text(data) or _read_any_send(data)
 
 
-def _send_anything(data: bytes) -> Send:
+def _read_any_send(data: bytes) -> Send:
+    """Read a message of any form, or a forward. Raises :class:`Refused`."""
     fields = Fields.verbatim(data)
     to, conversation = fields.receiver()
     client_id = _client_id(fields)
@@ -215,6 +220,7 @@ def _client_id(fields: Fields) -> str:
 
 
 def _edit(data: bytes) -> Send:
+    """Read an edit: the id of the message, and its new content."""
     fields = Fields.verbatim(data)
     kind, body = _content(fields)
     id = _client_id(fields)
@@ -235,9 +241,12 @@ def _press(fields: Fields) -> Send:
 
 
 def _answer(fields: Fields) -> AnswerAsk:
+    """Read the answer to a question: the value of an option, a text, or the
+    indexes of the options of a poll."""
     value = fields.short_text("value", Limit.BUTTON)
     text = fields.text("text")
-    _client_id(fields)  # the user and the answer say that it repeats
+    # Only checked: the user and the answer show that an answer is repeated.
+    _client_id(fields)
     choices = fields.values.get("choices")
     kinds_of_answer = [bool(value), bool(text), choices is not None]
     if kinds_of_answer.count(True) != 1:
@@ -257,7 +266,8 @@ _Choice = Annotated[int, msgspec.Meta(ge=0, lt=Ask.Poll.MOST_OPTIONS)]
 
 
 def _types(fields: Fields) -> tuple[str, ...]:
-    """``types`` of content. Raises :class:`Refused` 1001."""
+    """The field ``types``: the types of the wanted messages; empty: messages of
+    all types. Raises :class:`Refused` 1001."""
     types = fields.values.get("types", [])
     if not isinstance(types, list) or len(types) > Limit.TYPES:
         raise Refused(ReplyCode.BAD_PARAMETER)
@@ -269,7 +279,7 @@ def _types(fields: Fields) -> tuple[str, ...]:
     return names
 
 
-def _id_or_none(fields: Fields, key: str) -> int:
+def _id_or_missing(fields: Fields, key: str) -> int:
     """The id in a field; -1: the field is missing."""
     if key in fields.values:
         return fields.id(key)
@@ -277,17 +287,19 @@ def _id_or_none(fields: Fields, key: str) -> int:
 
 
 def _history(fields: Fields) -> History:
-    names = _types(fields)
-    after = _id_or_none(fields, "after")
-    if names and after >= 0:
+    types = _types(fields)
+    after = _id_or_missing(fields, "after")
+    # A page after an id has messages of all types.
+    if types and after >= 0:
         raise Refused(ReplyCode.BAD_PARAMETER)
     conversation = fields.needed_id("conversation")
     before = fields.id("before")
-    return History(conversation, before, fields.limit(), after, names)
+    return History(conversation, before, fields.limit(), after, types)
 
 
 def _ids(fields: Fields, most: int) -> tuple[int, ...]:
-    """``ids``, at least one. Raises :class:`Refused` 1001."""
+    """The field ``ids``: from one to ``most`` ids. Raises :class:`Refused`
+    1001."""
     ids = fields.values.get("ids")
     if not isinstance(ids, list) or not 0 < len(ids) <= most:
         raise Refused(ReplyCode.BAD_PARAMETER)
@@ -295,6 +307,7 @@ def _ids(fields: Fields, most: int) -> tuple[int, ...]:
 
 
 def _search(fields: Fields) -> Search:
+    """Read a search. It has words, a filter, or both."""
     text = fields.short_text("text", Limit.WORDS_BYTES)
     filter = SearchFilter(
         fields.short_text("from", MAX_USER_BYTES),
@@ -353,7 +366,7 @@ def _recall(fields: Fields) -> Send:
 
 def _sync(fields: Fields) -> Sync:
     cursor = fields.id("cursor")
-    return Sync(cursor, fields.limit(), _id_or_none(fields, "version"))
+    return Sync(cursor, fields.limit(), _id_or_missing(fields, "version"))
 
 
 def _react(fields: Fields) -> React:
@@ -393,6 +406,7 @@ def _read_thread(fields: Fields) -> ReadThread:
 
 
 def _from_json(make: Callable[[Fields], Command], data: bytes) -> Command:
+    """Read a command from JSON. ``make`` makes it from its fields."""
     return make(Fields.of(data))
 
 
