@@ -224,6 +224,8 @@ class AskApi(Struct, frozen=True):
 
 
 def _shown(entry: Entry | None) -> AskShown:
+    """A question in the shape of the answer. Raises ApiProblem if there is no
+    such question."""
     if entry is None or entry.ask is None:
         raise ApiProblem(Problems.UNKNOWN_MESSAGE)
     ask = entry.ask
@@ -300,9 +302,9 @@ def create(api: AskApi, call: Call, request: AskRequest) -> AskShown:
     until it is cancelled, and takes any number of votes. A question that
     somebody has answered is not edited any more, one that is `fixed` never.
     """
-    wrong = _objection(call, request)
-    if wrong:
-        raise ApiProblem.invalid(wrong)
+    objection = _objection(call, request)
+    if objection:
+        raise ApiProblem.invalid(objection)
     question = new_question(_question_of(api, call, request))
     message = SendRequest(
         to=request.to,
@@ -315,6 +317,7 @@ def create(api: AskApi, call: Call, request: AskRequest) -> AskShown:
     sent = api.messages.send(call, message, question)
     if not sent.repeated:
         api.log.asks.counts["ask"] += 1
+    # Wakes the task that closes questions at their deadlines.
     if request.seconds:
         api.log.asks.news.set()
     return api.show(call.app, call.user, sent.id)
@@ -322,16 +325,17 @@ def create(api: AskApi, call: Call, request: AskRequest) -> AskShown:
 
 def _objection(call: Call, request: AskRequest) -> str:
     """The reason why a request cannot be a question; ``""`` if it can."""
-    wrong = _poll_objection(request)
-    if wrong:
-        return wrong
+    objection = _poll_objection(request)
+    if objection:
+        return objection
     if request.to == call.user:
         return "`to`: the receiver is the sender"
     if not request.options and not request.free_text:
         return "Give `options`, or `free_text`, or both"
-    if len({option.value for option in request.options}) < len(request.options):
+    values = {option.value for option in request.options}
+    if len(values) < len(request.options):
         return "`options`: two have the same value"
-    if any(len(option.value.encode()) > Limit.BUTTON for option in request.options):
+    if any(len(value.encode()) > Limit.BUTTON for value in values):
         return "`options`: a value has at most 64 bytes"
     return ""
 
@@ -357,6 +361,7 @@ def _question_of(api: AskApi, call: Call, request: AskRequest) -> dict[str, Any]
             poll["many"] = True
         if request.anonymous:
             poll["anonymous"] = True
+        # Nodes and clients that know no polls let nobody answer then.
         ask["of"] = []
         ask["poll"] = poll
 
@@ -386,17 +391,17 @@ def _poll_objection(request: AskRequest) -> str:
 def _answerers(
     api: AskApi, call: Call, request: AskRequest, users: list[str]
 ) -> list[str]:
-    """The users who may answer. Raises ApiProblem unless all are members of the
-    conversation."""
-    of = list(dict.fromkeys(users))
-    if request.to or call.user in of or not of:
+    """The users who may answer, each once. Raises ApiProblem unless all are
+    members of the conversation."""
+    answerers = list(dict.fromkeys(users))
+    if request.to or call.user in answerers or not answerers:
         raise ApiProblem.invalid("`of`: other members of a `conversation`")
-    if request.need > len(of):
+    if request.need > len(answerers):
         raise ApiProblem.invalid("`need`: more than `of`")
-    for user in of:
+    for user in answerers:
         if api.log.conversations.member(call.app, request.conversation, user) is None:
             raise ApiProblem.invalid(f"`of`: {user} is no member of the conversation")
-    return of
+    return answerers
 
 
 @routes.post(
@@ -536,8 +541,9 @@ def voters(
     users: list[str] = []
     # A user who has left the group sees no counts, and no voters.
     if choice < len(poll.counts):
+        # One user more shows whether there are more.
         users = api.log.asks.voters(call.app, id, choice, after, limit + 1)
-    return VotersShown(users[:limit], len(users) > limit)
+    return VotersShown(users[:limit], more=len(users) > limit)
 
 
 @routes.post(
@@ -565,6 +571,7 @@ def remind(api: AskApi, call: Call, request: OfAsk) -> AskShown:
 
     They are notified again, once a minute at most.
     """
+    # Without a user, the question is read as a back end may read it.
     entry = api.log.asks.get(call.app, "", request.id)
     if entry is None or (call.user and entry.sender != call.user):
         raise ApiProblem(Problems.UNKNOWN_MESSAGE)
@@ -600,6 +607,9 @@ def escalate(
 
 
 def _changed(api: AskApi, call: Call, id: int, result: Any) -> AskShown:
+    """The answer to a request that has changed a question: the question as it
+    is now. ``result``: of the change. Raises ApiProblem if it was rejected."""
+    # An act of a user is not recorded, only an act of a back end.
     if call.user:
         call.act = ""
     if isinstance(result, Rejected):

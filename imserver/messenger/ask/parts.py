@@ -69,7 +69,9 @@ class Waits:
         self._positions: dict[str, int] = {}
         """App with a wait → the id up to which its log was read."""
         self._apps: Counter[str] = Counter()
+        """App → the number of its waits."""
         self._payers: Counter[str] = Counter()
+        """Principal → the number of its waits."""
         self.count = 0
         """The number of waits."""
 
@@ -77,9 +79,10 @@ class Waits:
         self, app: str, user: str, message: int, seen: int, seconds: float, payer: str
     ) -> Entry | None:
         """Wait until a question is closed or has more than ``seen`` answers, at
-        most for ``seconds``, and return it. None: the user can read no such
-        question, or the app was deleted. ``payer``: the principal of the
-        request. Switches greenlets. Raises StorageUnavailable."""
+        most for ``seconds``, and return it as it is then. Returns None if the
+        user can read no such question, or the app was deleted. ``payer``: the
+        principal of the request. Switches greenlets. Raises
+        StorageUnavailable."""
         deadline = monotonic() + seconds
         is_full = self.count >= MOST_WAITS or self._payers[payer] >= MOST_OF_ONE
         if seconds <= 0 or is_full:
@@ -88,20 +91,22 @@ class Waits:
         signal = self._add(app, message, payer)
         try:
             if app not in self._positions:
-                # Another request may have read it meanwhile.
+                # The query switches: another request may have set the position
+                # meanwhile.
                 head = self._log.entries.head(app)
                 self._positions.setdefault(app, head)
             while True:
-                # Cleared before the read: an answer during the read wakes it.
+                # Cleared before the query: an answer during the query sets it
+                # again.
                 signal.clear()
                 entry = self._log.asks.get(app, user, message)
-                left = deadline - monotonic()
+                remaining = deadline - monotonic()
                 if signal.is_over or entry is None or entry.ask is None:
                     return None
                 has_changed = entry.ask.state or entry.ask.count > seen
-                if has_changed or left <= 0 or self._is_draining():
+                if has_changed or remaining <= 0 or self._is_draining():
                     return entry
-                signal.wait(left)
+                signal.wait(remaining)
         finally:
             self._remove(app, message, payer, signal)
 
@@ -116,6 +121,7 @@ class Waits:
                 signal.set()
 
     def _add(self, app: str, message: int, payer: str) -> _Wait:
+        """Register a wait for a question, and return its signal."""
         signal = _Wait()
         self._signals.setdefault((app, message), []).append(signal)
         self.count += 1
@@ -127,6 +133,7 @@ class Waits:
         return signal
 
     def _remove(self, app: str, message: int, payer: str, signal: _Wait) -> None:
+        """Remove a wait that has ended."""
         signals = self._signals[app, message]
         signals.remove(signal)
         if not signals:
@@ -150,7 +157,7 @@ class Waits:
                 self._news.wait()
             self._news.clear()
             try:
-                self._look()
+                self._wake_changed()
             except StorageUnavailable as error:
                 log.debug("answers could not be read: %s", error)
                 gevent.sleep(_RETRY_SECONDS)
@@ -158,7 +165,10 @@ class Waits:
                 log.exception("answers could not be read")
                 gevent.sleep(_RETRY_SECONDS)
 
-    def _look(self) -> None:
+    def _wake_changed(self) -> None:
+        """Read the new entries of apps with waits, and wake the waits whose
+        questions have changed. If the node drains, wake all waits, which then
+        end. Switches greenlets. Raises StorageUnavailable."""
         if self._is_draining():
             for signals in self._signals.values():
                 for signal in signals:
@@ -166,6 +176,8 @@ class Waits:
             return
         for app, position in tuple(self._positions.items()):
             messages, last = self._log.asks.changes(app, position)
+            # The query switches: the last wait of the app may have ended, and a
+            # new one may have set another position.
             if self._positions.get(app) == position:
                 self._positions[app] = last
             for message in messages:
@@ -193,33 +205,33 @@ class Deadlines:
         news = self._log.asks.news
         while True:
             news.clear()
-            left: float | None = None
+            until_due: float | None = None
             try:
-                left = self.look()
+                until_due = self.settle_due()
             except StorageUnavailable as error:
                 log.debug("questions could not be closed: %s", error)
             except Exception:
                 log.exception("questions could not be closed")
             seconds = _DEADLINE_SECONDS
-            if left is not None:
-                seconds = min(left, seconds)
+            if until_due is not None:
+                seconds = min(until_due, seconds)
             if news.wait(seconds):
                 gevent.sleep(_GATHER_SECONDS)
 
-    def look(self) -> float | None:
+    def settle_due(self) -> float | None:
         """Close questions and count votes that are due. Returns the seconds
-        until the next one is due; None: none will be. Switches greenlets.
+        until the next one is due; None: none is known. Switches greenlets.
         Raises StorageUnavailable."""
         if not self._store.has_database:
             return None
         asks = self._log.asks
         first: float | None = None
-        for what in asks.DUE:
-            due, left = asks.due(what)
-            if left is not None and (first is None or left < first):
-                first = left
+        for table in asks.DUE:
+            due, until_next = asks.due(table)
+            if until_next is not None and (first is None or until_next < first):
+                first = until_next
             for app, message in due:
-                asks.settle(what, app, message)
+                asks.settle(table, app, message)
         return first
 
 
@@ -242,6 +254,8 @@ def build(core: Core) -> Parts:
     waits = Waits(core.store, follower.watch, is_draining)
     core.tenants.report_to(waits.forget)
     deadlines = Deadlines(core.store)
-    reminders = core.buckets.make(ASK_REMINDERS, 1, REMINDER_SECONDS, core.attempt)
+    reminders = core.buckets.make(
+        ASK_REMINDERS, 1, seconds=REMINDER_SECONDS, shared=core.attempt
+    )
     parts = AskParts(waits, deadlines, reminders)
     return Parts((parts,), run=(waits.run, deadlines.run))

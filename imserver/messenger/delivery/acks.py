@@ -129,8 +129,8 @@ time limit runs: see ``due`` of :data:`Acks`."""
 
 
 class AckingLogSubscription(LogSubscription, gc=False):
-    """A log subscription whose client acknowledges entries. For the fields see
-    :data:`Acks`."""
+    """A log subscription whose client acknowledges entries. The numbers of the
+    deliveries are ids of entries. For the fields see :data:`Acks`."""
 
     delivered: int = 0
     acked: int = 0
@@ -171,12 +171,12 @@ class PongLogSubscription(AckingLogSubscription, gc=False):
 
 
 class Unacked:
-    """The unacknowledged messages of one connection, by number. ``waiting``
-    begins after the number ``acked``. Each item is the event, or the id of the
-    stored message, and its frame. Never switches greenlets.
+    """The unacknowledged messages of one connection. Never switches greenlets.
 
     The numbers count the messages of the connection, across all its logins.
-    ``bytes``: of the frames. For the other fields see :data:`Acks`.
+    ``waiting``: the messages after the number ``acked``, in order. Each item is
+    the event, or the id of the stored message, and its frame. ``bytes``: of
+    these frames. For the other fields see :data:`Acks`.
     """
 
     __slots__ = ("_tracker", "acked", "bytes", "delivered", "due", "state", "waiting")
@@ -212,7 +212,8 @@ class Unacked:
 
     def ack(self, connection: Connection, number: int) -> int:
         """Note that the client has the messages up to a number. Return the id
-        of the last stored message among them (0: none was stored)."""
+        of the last stored message among the newly acknowledged ones (0: none of
+        them was stored)."""
         acked = self.waiting[: max(number - self.acked, 0)]
         if not acked:
             return 0
@@ -295,9 +296,13 @@ class AckTracker:
             self.wait(connection, log_subscription, 1)
 
     def acked(self, connection: Connection, id: int, position: int) -> None:
-        """Process the acknowledgement of everything up to an id, whether it was
-        pushed or in a requested page. The id counts at most up to ``position``,
-        up to which the log of the app was delivered."""
+        """Process the acknowledgement of everything up to an id, whether the
+        entries were pushed or were in a requested page.
+
+        A client cannot acknowledge more than it can have: an id beyond the last
+        delivery, and beyond ``position``, counts as the larger of these two.
+        ``position``: the log of the app was delivered up to this id.
+        """
         log_subscription = connection.log_subscription
         if not isinstance(log_subscription, AckingLogSubscription):
             return
@@ -320,12 +325,16 @@ class AckTracker:
         self.wait(connection, acks, ACK_SECONDS + 1)
 
     def _enter(self, connection: Connection, acks: Acks, seconds: int) -> None:
+        """Put a connection into the slot of the second in which its time ends.
+        If the time is longer than the wheel, put it into the last slot:
+        :meth:`turn` then puts it into another one."""
         slot = (self._now + min(seconds, ACK_SECONDS)) % _SLOTS
         self._slots[slot].append((connection, acks, acks.delivered))
 
     def turn(self) -> list[Connection]:
-        """Called each second: ping clients, send frames again, close
-        connections that do not acknowledge.
+        """Called each second: process the connections whose time limit ends.
+        Ping clients, send frames again, and close connections that do not
+        acknowledge.
 
         Returns the connections to which entries of the log have to be sent
         again.
@@ -353,6 +362,7 @@ class AckTracker:
 
             if isinstance(acks, PongLogSubscription):
                 if pings == PINGS:
+                    # Too many pings in this second: ping it in the next one.
                     acks.due = self._now + 1
                     unpinged.append((connection, acks, number))
                 else:
@@ -360,6 +370,7 @@ class AckTracker:
                     connection.probe(acks.ping())
                 continue
             if acks.acked >= number:
+                # In time. Later deliveries get a time limit of their own.
                 if acks.acked < acks.delivered:
                     self.wait(connection, acks, ACK_SECONDS)
                 continue
@@ -373,12 +384,15 @@ class AckTracker:
                 late.append(connection)
 
         # They come before the connections that are due in the next second, so
-        # that each connection gets its ping at last.
+        # that no connection waits for its ping forever.
         self._slots[(self._now + 1) % _SLOTS][:0] = unpinged
         self._close_full()
         return late
 
     def _resend(self, connection: Connection, unacked: Unacked) -> None:
+        """Send all unacknowledged frames again, with twice the time limit of
+        the resend before."""
+        # The state is the number of resends.
         self.wait(connection, unacked, ACK_SECONDS << unacked.state)
         if connection.outbox is not None:
             return  # its client does not read: more frames would only wait

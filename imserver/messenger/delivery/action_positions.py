@@ -24,8 +24,10 @@ Positions = dict[str, int]
 """Room → the position up to which a user has everything in it; ``""``:
 everything outside rooms."""
 _ROWS_PER_STATEMENT: Final = 200
+_USER_KEY: Final = ("app", "member")
+_ROOM_KEY: Final = ("app", "member", "room")
 Row = tuple[str, str, str, int]
-"""(app, user, room, id); room ``""``: everything except messages in rooms."""
+"""A position: (app, user, room, id); room ``""``: everything outside rooms."""
 
 ROOMS_PER_USER: Final = 1000
 """The most rooms in which a user of an app has a position. Beyond this the
@@ -52,29 +54,30 @@ class ActionPositions(Store.Rows):
         """Set while there are positions that are not stored."""
 
     def get(self, app: str, user: str, rooms: Collection[str] = ()) -> Positions:
-        """The ids up to which a user has received everything, stored or proved.
+        """Room → the id up to which a user has received everything in it,
+        stored or proved.
 
-        Key ``""``: everything except rooms (0 for an unknown user). Rooms are
-        missing if the user was never there.
+        The key ``""`` stands for everything outside rooms; its value is 0 for
+        an unknown user. Rooms are missing if the user was never there.
         """
-        # Looked up before the read. Otherwise a position that is stored
+        # Looked up before the query. Otherwise a position that is stored
         # meanwhile would be missed.
-        proved = {
-            room: self._proved.get((app, user, room), -1) for room in ("", *rooms)
-        }
+        proved: Positions = {}
+        for room in ("", *rooms):
+            if (app, user, room) in self._proved:
+                proved[room] = self._proved[app, user, room]
         positions = self.stored(app, user, rooms)
         for room, id in proved.items():
-            if id > positions.get(room, -1):
-                positions[room] = id
+            positions[room] = max(id, positions.get(room, 0))
         return positions
 
     def stored(self, app: str, user: str, rooms: Collection[str]) -> Positions:
-        """The stored positions of a user."""
+        """The stored positions of a user, outside rooms and in these rooms."""
 
-        def work(sql: Statements) -> Positions:
-            return _get(sql, app, user, list(rooms))
+        def read(sql: Statements) -> Positions:
+            return _read_positions(sql, app, user, list(rooms))
 
-        return self._store.read_or({"": 0}, work)
+        return self._store.read_or({"": 0}, read)
 
     def prove(self, app: str, user: str, rooms: Iterable[str], id: int) -> None:
         """Note that a user has received everything up to an id, in these rooms.
@@ -100,13 +103,14 @@ class ActionPositions(Store.Rows):
         """Store the proved positions. If the database does not answer, they
         stay for the next time. Does not raise StorageUnavailable."""
         rows = [(*key, id) for key, id in self._proved.items()]
-        # New logins still see them while they are being stored.
         try:
             if rows:
                 self.raise_to(rows)
         except StorageUnavailable as error:
             log.debug("positions of the action dialect could not be stored: %s", error)
             return
+        # Deleted only now, so that logins during the write see them. Positions
+        # that were raised meanwhile stay.
         for app, user, room, id in rows:
             if self._proved.get((app, user, room)) == id:
                 del self._proved[app, user, room]
@@ -116,30 +120,33 @@ class ActionPositions(Store.Rows):
     def raise_to(self, rows: Sequence[Row]) -> None:
         """Raise stored positions to these ids. Each (app, user, room) must
         occur only once."""
-        self.written.update(row[0] for row in rows)
+        self.written.update(app for app, _, _, _ in rows)
 
-        def work(sql: Statements) -> None:
+        def raise_all(sql: Statements) -> None:
             # Sorted, so that two nodes never deadlock.
-            pairs = sorted((app, user, id) for app, user, room, id in rows if not room)
-            rooms = sorted(row for row in rows if row[2])
-            _raise(sql, "talk_position", ("app", "member"), pairs)
-            _raise(sql, "room_position", ("app", "member", "room"), rooms)
+            outside_rooms = sorted(
+                (app, user, id) for app, user, room, id in rows if not room
+            )
+            in_rooms = sorted(
+                (app, user, room, id) for app, user, room, id in rows if room
+            )
+            _raise_positions(sql, "talk_position", _USER_KEY, outside_rooms)
+            _raise_positions(sql, "room_position", _ROOM_KEY, in_rooms)
 
-        self._store.write(work)
+        self._store.write(raise_all)
 
     def begin(
         self, app: str, user: str, room: str, id: int, most: int = ROOMS_PER_USER
     ) -> None:
-        """Store the first position of a user in a room. Beyond ``most`` rooms
-        the oldest are deleted."""
+        """Store the first position of a user in a room. If the user then has
+        positions in more than ``most`` rooms, the oldest positions in other
+        rooms are deleted."""
         self.written.add(app)
 
-        def work(sql: Statements) -> None:
-            _raise(
-                sql, "room_position", ("app", "member", "room"), [(app, user, room, id)]
-            )
+        def store_first(sql: Statements) -> None:
+            _raise_positions(sql, "room_position", _ROOM_KEY, [(app, user, room, id)])
             of_user = "FROM room_position WHERE app = %s AND member = %s"
-            count = sql.query(f"SELECT COUNT(*) {of_user}", (app, user))[0][0]
+            ((count,),) = sql.query(f"SELECT COUNT(*) {of_user}", (app, user))
             beyond = int(count) - most
             if beyond <= 0:
                 return
@@ -147,7 +154,7 @@ class ActionPositions(Store.Rows):
             for (name,) in sql.query(oldest, (app, user, room, beyond)):
                 sql.execute(f"DELETE {of_user} AND room = %s", (app, user, name))
 
-        self._store.write(work)
+        self._store.write(store_first)
 
     @Store.writing
     def expire(
@@ -163,12 +170,12 @@ class ActionPositions(Store.Rows):
         for table in ("talk_position", "room_position"):
             of_app = f"FROM {table} WHERE app = %s"
             deleted += sql.execute(f"DELETE {of_app} AND id < %s", (app, floor))
-            count = sql.query(f"SELECT COUNT(*) {of_app}", (app,))[0][0]
+            ((count,),) = sql.query(f"SELECT COUNT(*) {of_app}", (app,))
             beyond = int(count) - most
             if beyond <= 0:
                 continue
             nth_oldest = f"SELECT id {of_app} ORDER BY id LIMIT 1 OFFSET %s"
-            last = sql.query(nth_oldest, (app, beyond - 1))[0][0]
+            ((last,),) = sql.query(nth_oldest, (app, beyond - 1))
             deleted += sql.execute(f"DELETE {of_app} AND id <= %s", (app, last))
         return deleted
 
@@ -178,16 +185,19 @@ class ActionPositions(Store.Rows):
         for key in [key for key in self._proved if key[:2] == (app, user)]:
             del self._proved[key]
 
-        def work(sql: Statements) -> None:
+        def delete(sql: Statements) -> None:
             for table in ("talk_position", "room_position"):
                 sql.execute(
                     f"DELETE FROM {table} WHERE app = %s AND member = %s", (app, user)
                 )
 
-        self._store.write_or(None, work)
+        self._store.write_or(None, delete)
 
 
-def _get(sql: Statements, app: str, user: str, rooms: Sequence[str]) -> dict[str, int]:
+def _read_positions(
+    sql: Statements, app: str, user: str, rooms: Sequence[str]
+) -> Positions:
+    """Read the positions of a user outside rooms, and in these rooms."""
     positions = {"": 0}
     outside_rooms = sql.query(
         "SELECT id FROM talk_position WHERE app = %s AND member = %s", (app, user)
@@ -203,9 +213,12 @@ def _get(sql: Statements, app: str, user: str, rooms: Sequence[str]) -> dict[str
     return positions
 
 
-def _raise(
+def _raise_positions(
     sql: Statements, table: str, key: Sequence[str], rows: Sequence[Sequence[str | int]]
 ) -> None:
+    """Insert positions into a table. A position that is stored already is
+    raised, but never lowered. ``key``: the columns of the primary key. ``rows``
+    have the values of these columns, then the id."""
     if sql.engine != "mysql":
         clause = (
             f"ON CONFLICT ({', '.join(key)}) DO UPDATE SET id = excluded.id "

@@ -19,19 +19,21 @@ from imserver.plugin.runtime import Service
 
 class PendingLogSubscription(LogSubscription):
     """The log subscription of a session that has logged in with a cursor while
-    the log was unavailable. It receives nothing until it asks for a sync; its
-    acknowledgements wait. ``acks``: its client acknowledges."""
+    the log was unavailable. It receives nothing until its client asks for a
+    sync; until then the results of its drafts wait, too. ``acks``: whether its
+    client acknowledges entries."""
 
     acks: bool = False
 
 
 def acks_in(backlog: Backlog) -> tuple[Callable[[], None], ...]:
-    """The acknowledgements among the held items."""
+    """The acknowledgements in a backlog, without the messages."""
     return tuple([each for each in backlog if not isinstance(each, Message)])
 
 
 def hold_ack(backlog: Backlog | None, ack: Callable[[], None]) -> Backlog:
-    """The held items and one more acknowledgement."""
+    """A backlog with one more acknowledgement. A list is changed itself; a
+    tuple, which has only acknowledgements, is replaced."""
     if isinstance(backlog, list):
         backlog.append(ack)
         return backlog
@@ -40,7 +42,7 @@ def hold_ack(backlog: Backlog | None, ack: Callable[[], None]) -> Backlog:
 
 def groups_at(rows: Iterable[Membership], position: int) -> list[tuple[int, bool]]:
     """The groups of these memberships in which the user may read the entry
-    behind ``position``, and whether the user is a bot."""
+    after ``position``, each with whether the user is a bot there."""
     return [
         (row.conversation, row.bot)
         for row in rows
@@ -99,6 +101,7 @@ class GroupFollowers(Service):
         log_subscription.groups = ()
 
     def _remove(self, app: str, connection: Connection, conversation: int) -> None:
+        """Remove a connection from the followers of a group."""
         members = self._groups.get((app, conversation))
         if members is not None:
             members.pop(connection, None)
@@ -113,11 +116,8 @@ class GroupFollowers(Service):
 
 class LogSubscriptions(Service):
     """Owner of the followers of groups, of the numbers of log subscriptions,
-    and of the reads of memberships.
-
-    Each read that is under way counts the changes that are delivered meanwhile.
-    Only :meth:`read_memberships` switches greenlets.
-    """
+    and of the queries for memberships. Only :meth:`read_memberships` switches
+    greenlets."""
 
     followers: GroupFollowers = field(default_factory=GroupFollowers)
     by_app: dict[str, int] = field(default_factory=dict)
@@ -129,22 +129,22 @@ class LogSubscriptions(Service):
     """App → the connections whose clients have entries that were not delivered
     here yet, with the id up to which they have them."""
     reads: dict[tuple[str, str], list[list[int]]] = field(default_factory=dict)
-    """(app, user) → the reads under way, each a list with its number of
-    changes."""
+    """(app, user) → the queries for memberships that are under way. Each is a
+    list with one item: the number of changes since its begin."""
 
     def add(self, app: str) -> None:
         """Note that a connection of an app is about to follow its log."""
         self.by_app[app] = self.by_app.get(app, 0) + 1
 
     def remove(self, app: str) -> bool:
-        """Note that a connection no longer follows the log of its app. True: it
-        was the last one."""
-        left = self.by_app[app] - 1
-        if left:
-            self.by_app[app] = left
-        else:
-            del self.by_app[app]
-        return not left
+        """Note that a connection no longer follows the log of its app. Returns
+        whether it was the last one."""
+        count = self.by_app[app] - 1
+        if count:
+            self.by_app[app] = count
+            return False
+        del self.by_app[app]
+        return True
 
     def is_ahead(self, app: str, connection: Connection, id: int) -> None:
         """Note that the client of a connection has everything up to an id that
@@ -172,9 +172,10 @@ class LogSubscriptions(Service):
 
         It switches greenlets. Raises the errors of ``memberships``.
         """
+        # A list with one item, which memberships_changed counts up.
         changes = [0]
-        running = self.reads.setdefault((app, user), [])
-        running.append(changes)
+        queries = self.reads.setdefault((app, user), [])
+        queries.append(changes)
         try:
             while True:
                 before = changes[0]
@@ -182,7 +183,7 @@ class LogSubscriptions(Service):
                 if changes[0] == before:
                     return rows
         finally:
-            # Removed by identity, because other reads may have equal counts.
-            running[:] = [each for each in running if each is not changes]
-            if not running:
+            # Removed by identity, because other queries may have equal counts.
+            queries[:] = [each for each in queries if each is not changes]
+            if not queries:
                 del self.reads[app, user]

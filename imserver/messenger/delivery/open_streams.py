@@ -31,29 +31,31 @@ def _now_ms() -> int:
 
 
 class OpenStream(Struct):
-    """A streamed message that is open. ``head``: an event with its sender,
-    type, time and tags.
-
-    ``text``: its text so far in UTF-8, because Python stores up to four bytes
-    for each letter of a string. ``piece``: number of the last event with text.
-    ``heard``: monotonic time of the last piece or sign of life. ``owned``: this
-    node publishes it; otherwise the text is a copy for late subscribers.
-    ``stopped``: the reader who has stopped it. ``stoppers``: the readers who
-    may stop it, if it is owned; None: all readers. ``begun``: when this node
-    first knew it, in Unix milliseconds.
-    """
+    """A streamed message that is open."""
 
     id: str
     app: str
     channel: str
+    """The channel; for a message in a conversation: ``user:`` and the receiver,
+    or ``group:`` and the number of the group."""
     head: Event
+    """An event with its sender, type, time and tags."""
     text: bytearray
+    """Its text so far in UTF-8, because Python stores up to four bytes for each
+    letter of a string."""
     piece: int
+    """The number of the last event with text."""
     heard: float
+    """When the last piece or sign of life came (monotonic)."""
     owned: bool = False
+    """Whether this node publishes it. Otherwise the text is a copy for late
+    subscribers."""
     stopped: str = ""
+    """The reader who has stopped it; ``""``: nobody."""
     stoppers: frozenset[str] | None = None
+    """The readers who may stop it, if it is owned; None: all readers."""
     begun: int = field(default_factory=_now_ms)
+    """When this node first knew it, in Unix milliseconds."""
 
     def event(
         self,
@@ -63,7 +65,9 @@ class OpenStream(Struct):
         done: bool = False,
         incomplete: bool = False,
     ) -> Event:
-        """An event of the message, with its current piece number."""
+        """An event of the message, with its current piece number. ``text``: a
+        piece, or (``whole``) the text so far. ``done``: it is the end of the
+        message. ``incomplete``: the publisher could not finish the message."""
         part = self.head.channel
         assert part is not None
         stream = StreamPart(self.id, self.piece, whole, done, incomplete, self.stopped)
@@ -74,8 +78,8 @@ class OpenStream(Struct):
         return self.event(self.text.decode(), whole=True)
 
     def end(self, incomplete: bool) -> Event:
-        """The end: an ordinary message with the whole text. A message without
-        text is no message."""
+        """The end of the message: an ordinary message with the whole text. If
+        the text is empty, it is a last piece."""
         event = self.event(
             self.text.decode(), whole=True, done=True, incomplete=incomplete
         )
@@ -118,34 +122,34 @@ class LateReceivers(Service):
     ) -> None:
         """Send a stream to these connections, now or later. Never switches
         greenlets."""
-        soon = []
+        ready = []
         size = len(stream.text)
         for connection in connections:
-            if connection not in self._waiting and _is_little(connection.outbox, size):
-                soon.append(connection)
+            if connection not in self._waiting and _has_space(connection.outbox, size):
+                ready.append(connection)
             else:
                 self._waiting.setdefault(connection, {})[stream.id] = send
-        if soon:
-            send(stream.id, soon)
+        if ready:
+            send(stream.id, ready)
         if self._waiting and not self._running:
             self._running = True
             gevent.spawn(self._run)
 
     def _run(self) -> None:
         """Greenlet: send the waiting texts, until none waits."""
-        sent = True
+        was_sent = True
         while self._waiting:
-            if sent:
+            if was_sent:
                 serve_others()  # the loop writes the outboxes
             else:
                 gevent.sleep(_PAUSE_SECONDS)
-            sent = self._send_to_ready()
+            was_sent = self._send_to_ready()
         self._running = False
 
     def _send_to_ready(self) -> bool:
-        """Send a stream to each connection with an empty outbox. False: no
-        outbox is empty. Connections that wait for the same stream share its
-        encoding. May switch greenlets."""
+        """Send one stream to each waiting connection with an empty outbox.
+        Returns False if no outbox is empty. Connections that wait for the same
+        stream share its encoding. May switch greenlets."""
         ready: dict[str, tuple[SendSoFar, list[Connection]]] = {}
         for connection, streams in tuple(self._waiting.items()):
             if not connection.is_open:
@@ -172,12 +176,14 @@ class LateReceivers(Service):
         return bool(ready)
 
 
-def _is_little(outbox: list[bytes] | Backlog | None, more: int) -> bool:
+def _has_space(outbox: list[bytes] | Backlog | None, size: int) -> bool:
+    """Whether an outbox is still small with ``size`` more bytes. None: the
+    outbox is empty."""
     if outbox is None:
-        return more <= SOON_BYTES
+        return size <= SOON_BYTES
     if type(outbox) is not list or len(outbox) > _FEW_FRAMES:
         return False
-    return sum(map(len, outbox)) + more <= SOON_BYTES
+    return sum(map(len, outbox)) + size <= SOON_BYTES
 
 
 _NONE: Final[Mapping[str, OpenStream]] = {}
@@ -202,6 +208,7 @@ class OpenStreams(Service):
     """(app, channel) → its open streams by their ids. Read-only outside this
     class."""
     _senders: dict[tuple[str, str], dict[str, OpenStream]] = field(default_factory=dict)
+    """(app, sender) → its open streams by their ids."""
 
     def all(self) -> list[OpenStream]:
         """All open streams on this node."""
@@ -251,10 +258,11 @@ class OpenStreams(Service):
 
     def accept(self, app: str, event: Event) -> bool:
         """Process an event of a stream, and return whether subscribers receive
-        it.
+        it. The text of a copy grows by it. If pieces are missing, they are
+        noted in :attr:`gaps`.
 
-        They do not receive repeated pieces, signs of life (pieces without
-        text), and pieces after a gap.
+        Subscribers do not receive repeated pieces, signs of life (pieces
+        without text), and pieces after a gap.
         """
         part, stream = parts_of(event)
         known = self.of(app, part.name).get(stream.id)
@@ -266,6 +274,7 @@ class OpenStreams(Service):
             return True
         if stream.id in self._over:
             return False
+        # The node of the stream has changed it already.
         if known is not None and known.owned:
             return stream.whole or event.text != ""
 
@@ -280,7 +289,7 @@ class OpenStreams(Service):
             self.add(copy)
             return True
 
-        # A sign of life has the number of the last piece, not of the next one.
+        # A sign of life has the number of the last piece, a piece the next one.
         if known is None or stream.piece > known.piece + bool(event.text):
             self.gaps[stream.id] = app, part.name
             self.news.set()

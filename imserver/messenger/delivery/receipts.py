@@ -47,9 +47,10 @@ oldest are forgotten."""
 
 
 class ToFollowers(Struct, frozen=True, gc=False, tag="s", array_like=True):
-    """Deliver a signal to the subscribed connections of these users or (not 0)
-    of this group in an app: ``MessageServices.signals.send(message,
-    besides=connection)``. It leaves out the connection ``besides``.
+    """Deliver a signal to the subscribed connections of the users ``users`` of
+    an app, or of the members of ``group`` (0: no group):
+    ``MessageServices.signals.send(message, besides=connection)``. It leaves out
+    the connection ``besides``.
 
     ``ToFollowers(app, ("ann",), 0, Signal("moods.changed", "bob", "",
     data=b'{"text": "happy"}'))``: clients of ``cmd`` get a frame
@@ -75,6 +76,9 @@ class Signals(Service, dict=True):
         self._log = self.core.store.part(MessageLog)
         self._streams = self.messaging.streams
         self._typed: OrderedDict[tuple[str, str, str | int], float] = OrderedDict()
+        """(app, user, the receiver or group) → when the last typing notice was
+        sent (monotonic), the oldest first. The user ``""`` stands for all
+        members of the group."""
 
     def commands(self) -> CommandTable:
         return {Typing: CommandRow(self.typing)}
@@ -98,7 +102,7 @@ class Signals(Service, dict=True):
             return
         if hub_app is None:
             return
-        typing = signal.kind == "typing"
+        is_typing = signal.kind == "typing"
         receivers = []
         for each in self._followers_of(hub_app, message):
             log_subscription = each.log_subscription
@@ -106,7 +110,7 @@ class Signals(Service, dict=True):
                 continue
             # A client that has not caught up would show a typing notice before
             # earlier messages.
-            if typing and (each.user == signal.sender or not log_subscription.live):
+            if is_typing and (each.user == signal.sender or not log_subscription.live):
                 continue
             receivers.append(each)
         if receivers:
@@ -115,6 +119,8 @@ class Signals(Service, dict=True):
     def _followers_of(
         self, hub_app: App, message: ToFollowers
     ) -> Collection[Connection]:
+        """The connections of the receivers of a signal. Sessions of users may
+        not follow the log: the caller leaves them out."""
         if message.group:
             return self._followers.members(message.app, message.group)
         return list(chain.from_iterable(map(hub_app.sessions_of, message.users)))
@@ -125,10 +131,10 @@ class Signals(Service, dict=True):
         message follows."""
         _, stream = parts_of(message.signal)
         receivers = self.readers_of(message)
+        # Without receivers no copy of the text is needed: a later receiver gets
+        # the text so far from the owner. But the end must be remembered.
         if not (receivers or stream.done):
-            return  # whoever comes receives the text so far
-        # This is needed even without receivers: the end of a stream must be
-        # remembered.
+            return
         accepted = self._streams.accept(message.app, message.signal)
         message_follows = stream.done and not stream.whole
         if receivers and accepted and not message_follows:
@@ -161,7 +167,7 @@ class Signals(Service, dict=True):
         if command.to == user:
             return Reply(ReplyCode.BAD_PARAMETER)
         if command.to:
-            self._typing_to(app, user, command.to, 0)
+            self._send_typing_to(app, user, command.to, conversation=0)
             return Reply.OK
         group = command.conversation
         log_subscription = connection.log_subscription
@@ -173,26 +179,33 @@ class Signals(Service, dict=True):
             conversation = conversations.get(app, group)
             if conversation is None:
                 return Reply(ReplyCode.UNAUTHORIZED)
+            # A conversation of two users, by its id.
             if conversation.members:
-                self._typing_to(app, user, conversation.peer(user), group)
+                peer = conversation.peer(user)
+                self._send_typing_to(app, user, peer, conversation=group)
                 return Reply.OK
 
-        if not self._may(app, user, group, TYPING_SECONDS):
+        if not self._take_turn(app, user, group, TYPING_SECONDS):
             return Reply.OK
-        if self._may(app, "", group, GROUP_SECONDS):
+        if self._take_turn(app, "", group, GROUP_SECONDS):
             signal = Signal("typing", user, "", conversation=group)
             self.send(ToFollowers(app, (), group, signal))
         return Reply.OK
 
-    def _typing_to(self, app: str, user: str, to: str, conversation: int) -> None:
-        if not self._may(app, user, to, TYPING_SECONDS):
+    def _send_typing_to(self, app: str, user: str, to: str, conversation: int) -> None:
+        """Send a typing notice to another user, unless one was just sent, or
+        the user may not write to them. ``conversation``: its id; 0: the client
+        has named the user. May switch greenlets."""
+        if not self._take_turn(app, user, to, TYPING_SECONDS):
             return
         if self.core.relations.may_write(app, user, to):
             signal = Signal("typing", user, "", to=to, conversation=conversation)
             self.send(ToFollowers(app, (to,), 0, signal))
 
-    def _may(self, app: str, user: str, about: str | int, seconds: float) -> bool:
-        """Whether the last notice of this kind was at least ``seconds`` ago."""
+    def _take_turn(self, app: str, user: str, about: str | int, seconds: float) -> bool:
+        """Whether the last typing notice of a user about a receiver or group
+        was at least ``seconds`` ago. If so, the time of a new notice is noted.
+        The user ``""`` stands for all members of the group."""
         now = monotonic()
         key = (app, user, about)
         if now - self._typed.get(key, -seconds) < seconds:
@@ -269,8 +282,8 @@ class Receipts:
 
     def commands(self) -> CommandTable:
         return {
-            Read: CommandRow(self._note),
-            Received: CommandRow(self._note),
+            Read: CommandRow(self._note_command),
+            Received: CommandRow(self._note_command),
             Hide: CommandRow(self.hide),
             AskReceipts: CommandRow(self.ask),
             CountReceipts: CommandRow(self.count),
@@ -290,8 +303,9 @@ class Receipts:
         besides: Connection | None = None,
     ) -> MarkResult | None:
         """Store that a user has read, or received, a conversation up to an id.
-        The authors and the user's connections except ``besides`` get a receipt.
-        None: the user is not in this conversation. Switches greenlets; raises
+        Give either ``read`` or ``received``. The authors and the user's
+        connections except ``besides`` get a receipt. Returns None if the user
+        is not in this conversation. Switches greenlets; raises
         StorageUnavailable."""
         result = self._log.marks.note(
             app, user, conversation, read=read, received=received
@@ -299,24 +313,29 @@ class Receipts:
         if result is None or not result.moved:
             return result
 
-        at = result.receipt
+        receipt = result.receipt
         if read:
             signal = Signal(
-                "receipt", user, "", conversation=conversation, read=at.read
+                "receipt", user, "", conversation=conversation, read=receipt.read
             )
         else:
             signal = Signal(
-                "receipt", user, "", conversation=conversation, received=at.received
+                "receipt",
+                user,
+                "",
+                conversation=conversation,
+                received=receipt.received,
             )
-        self._signals.send(
-            ToFollowers(app, (*result.authors, user), 0, signal), besides
-        )
+        users = (*result.authors, user)
+        self._signals.send(ToFollowers(app, users, 0, signal), besides)
         if read:
-            for notify in self._on_read:
-                notify(app, user, conversation)
+            for on_read in self._on_read:
+                on_read(app, user, conversation)
         return result
 
-    def _note(self, connection: Connection, command: Read | Received) -> Reply:
+    def _note_command(self, connection: Connection, command: Read | Received) -> Reply:
+        """Store how far the user of a connection has read or received a
+        conversation. Switches greenlets."""
         app, user = app_and_user(connection)
         read = 0
         received = 0
@@ -361,11 +380,11 @@ class Receipts:
     # --- queries --------------------------------------------------------------
 
     def ask(self, connection: Connection, command: AskReceipts) -> Reply:
-        """How far the other members of a conversation have read and received.
-        Switches greenlets."""
+        """Answer how far the other members of a conversation have read and
+        received. Switches greenlets."""
         app, user = app_and_user(connection)
         limit = command.limit
-        # One row more says whether there are more.
+        # One row more shows whether there are more.
         rows = self._log.marks.receipts(
             app, user, command.conversation, command.after, limit + 1, command.message
         )
@@ -375,8 +394,8 @@ class Receipts:
         return Reply(ReplyCode.OK, ReceiptPage(receipts, len(rows) > limit))
 
     def count(self, connection: Connection, command: CountReceipts) -> Reply:
-        """How many of the other members have received and read these messages.
-        Switches greenlets."""
+        """Answer how many of the other members have received and read these
+        messages. Switches greenlets."""
         app, user = app_and_user(connection)
         counts = self._log.marks.count_receipts(
             app, user, command.conversation, command.ids
@@ -384,7 +403,7 @@ class Receipts:
         return Reply(ReplyCode.OK, ReceiptCounts(counts))
 
     def ask_marks(self, connection: Connection, command: AskMarks) -> Reply:
-        """The marks of the user from all devices. Switches greenlets."""
+        """Answer with the user's marks from all devices. Switches greenlets."""
         app, user = app_and_user(connection)
         return Reply(ReplyCode.OK, self.marks(app, user, command.version))
 
@@ -392,16 +411,14 @@ class Receipts:
         """A user's marks that are newer than a version. Switches greenlets;
         raises StorageUnavailable."""
         marks = self._log.marks.since(app, user, after)
+        reads = [
+            ReadMark(conversation, id)
+            for conversation, id in sorted(marks.reads.items())
+        ]
+        receipts = [
+            PeerReceipt(row.user, row.read, row.received, row.conversation)
+            for row in marks.receipts
+        ]
         return MarksAnswer(
-            marks.version,
-            [
-                ReadMark(conversation, id)
-                for conversation, id in sorted(marks.reads.items())
-            ],
-            list(marks.hidden),
-            [
-                PeerReceipt(row.user, row.read, row.received, row.conversation)
-                for row in marks.receipts
-            ],
-            marks.more,
+            marks.version, reads, list(marks.hidden), receipts, marks.more
         )

@@ -50,17 +50,21 @@ class LogPushes(StoredPushes):
     def store_each(
         self, app: str, pushes: Sequence[PushToStore]
     ) -> list[StoreResult | HttpProblem | StorageUnavailable]:
+        """Store pushes, and wait for the results: one for each push. A push
+        whose key another request has claimed waits for that request. Switches
+        greenlets."""
         if app.startswith(SYSTEM_PREFIX):
             return [Problems.STORE_UNAVAILABLE for _ in pushes]
 
         claims = self._claims(app, pushes)
+        # For each push, the results of its targets.
         outcomes: list[list[Stored]] = [[] for _ in pushes]
-        waiting = _Drafts(self._messaging, app)
+        drafts = _Drafts(self._messaging, app)
         try:
             for push, claim, results in zip(pushes, claims, outcomes, strict=True):
                 if not isinstance(claim, IdReused | Waiting):
-                    waiting.send_all(push, results)
-            waiting.wait()
+                    drafts.send_all(push, results)
+            drafts.wait()
         finally:
             # An unsettled claim would make a repeated request wait.
             for push, claim, results in zip(pushes, claims, outcomes, strict=True):
@@ -78,7 +82,11 @@ class LogPushes(StoredPushes):
     def _claims(
         self, app: str, pushes: Sequence[PushToStore]
     ) -> Sequence[Claimed | Waiting]:
-        if len(pushes) == 1:  # a push that holds no claim may wait for others
+        """Claim the keys of pushes, so that a repeated request stores
+        nothing."""
+        # A single push may wait for the request that has its key, because it
+        # has no claim for which others wait.
+        if len(pushes) == 1:
             return [self._ids.claim(app, pushes[0].key, pushes[0].digest)]
         keys = [push.key for push in pushes]
         digests = [push.digest for push in pushes]
@@ -91,6 +99,8 @@ class LogPushes(StoredPushes):
         claim: Claimed | Waiting,
         outcomes: Sequence[Stored],
     ) -> StoreResult | HttpProblem | StorageUnavailable:
+        """The result of a push. ``outcomes``: the results of its targets. A
+        push that has no claim yet is stored now. May switch greenlets."""
         if isinstance(claim, IdReused):
             return Problems.ID_REUSED
         if isinstance(claim, Waiting):
@@ -107,16 +117,20 @@ class LogPushes(StoredPushes):
 
 
 class _Drafts(Service):
-    """Drafts that the log has not settled yet."""
+    """Sends drafts of an app to the log, and waits for their results."""
 
     _messaging: Messaging
     _app: str
-    _left: int = 0
+    _unsettled: int = 0
+    """The number of drafts without a result."""
     _settled: Flag = field(default_factory=Flag)
+    """Set when the last of them has its result."""
 
     def send_all(self, push: PushToStore, into: list[Stored]) -> None:
-        """Send the drafts of a push; ``into`` gets a result for each target."""
+        """Send the drafts of a push. A result for each target is put into
+        ``into``, which is complete after :meth:`wait`."""
         to_self = Rejected(RejectReason.INVALID, "the receiver is the sender")
+        # The result of each target whose draft is not sent.
         into += [to_self] * len(push.targets)
         for index, draft in enumerate(_drafts(push)):
             if draft.conversation or draft.to_user != draft.sender:
@@ -126,20 +140,20 @@ class _Drafts(Service):
 
     def send(self, draft: Draft, into: list[Stored], index: int) -> None:
         """Send a draft, and put its result into ``into[index]``."""
-        self._left += 1
+        self._unsettled += 1
 
-        def done(result: Stored) -> None:
+        def settle(result: Stored) -> None:
             into[index] = result
-            self._left -= 1
-            if not self._left:
+            self._unsettled -= 1
+            if not self._unsettled:
                 self._settled.set()
 
-        self._messaging.send(self._app, draft, done)
+        self._messaging.send(self._app, draft, settle)
 
     def wait(self) -> None:
-        """Wait for all of them. Switches greenlets."""
+        """Wait for the results of all drafts. Switches greenlets."""
         began = perf_counter()
-        while self._left:
+        while self._unsettled:
             self._settled.clear()
             self._settled.wait()
         self._messaging.waited(began)
@@ -180,8 +194,9 @@ def _drafts(push: PushToStore) -> Iterator[Draft]:
 
 
 def _name(key: str, number: int, alone: bool) -> str:
-    """The ``client_msg_id`` of the message for one target: the key itself, if
-    it is short enough."""
+    """The ``client_msg_id`` of the message for one target; ``""``: the push has
+    no key. For the only target (``alone``) it is the key itself, if the key is
+    short enough. ``number``: the index of the target."""
     if not key:
         return ""
     fits = len(key.encode()) <= Limit.CLIENT_MSG_ID_BYTES and "\0" not in key
@@ -191,10 +206,11 @@ def _name(key: str, number: int, alone: bool) -> str:
     return blake2b(name, digest_size=_DIGEST_BYTES).hexdigest()
 
 
-def _result(done: Stored) -> TargetResult:
-    if isinstance(done, Appended):
-        entry = done.entry
+def _result(stored: Stored) -> TargetResult:
+    """The result for one target, from the result of its draft."""
+    if isinstance(stored, Appended):
+        entry = stored.entry
         return TargetResult(Outcome.STORED, "", entry.id, entry.conversation, entry.seq)
-    if isinstance(done, Rejected):
-        return TargetResult(Outcome.REFUSED, done.reason)
+    if isinstance(stored, Rejected):
+        return TargetResult(Outcome.REFUSED, stored.reason)
     return TargetResult(Outcome.FAILED)

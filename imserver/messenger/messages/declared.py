@@ -208,9 +208,10 @@ TABLES: Final = (
 """The tables in the order of their deletion."""
 
 
-def _read(sql: Statements) -> tuple[list[Any], list[Any], list[Any]]:
-    """The last ids, seqs and versions: (id, conversation, app, part); (seq,
-    conversation, app, part); (user, version, app, part)."""
+def _read_numbers(sql: Statements) -> tuple[list[Any], list[Any], list[Any]]:
+    """The last ids of logs, seqs of conversations, and versions of marks. Rows
+    of ids are (id, conversation, app, part); of seqs (seq, conversation, app,
+    part); of versions (user, version, app, part)."""
     return (
         sql.query("SELECT last_id, last_conversation, app, part FROM log"),
         sql.query(
@@ -223,29 +224,37 @@ def _read(sql: Statements) -> tuple[list[Any], list[Any], list[Any]]:
 
 
 def _continue_after(
-    sql: Statements, given: tuple[list[Any], list[Any], list[Any]]
+    sql: Statements, numbers: tuple[list[Any], list[Any], list[Any]]
 ) -> None:
-    ids, seqs, versions = given
+    """Let the numbers of a restored database (SQLite) continue after these
+    numbers of :func:`_read_numbers`."""
+    ids, seqs, versions = numbers
     sql.execute_many(
-        "INSERT INTO log (last_id, last_conversation, app, part, floor) VALUES (%s, %s, %s, %s, 0) "
-        "ON CONFLICT (app, part) DO UPDATE SET last_id = max(last_id, excluded.last_id), "
+        "INSERT INTO log (last_id, last_conversation, app, part, floor) "
+        "VALUES (%s, %s, %s, %s, 0) "
+        "ON CONFLICT (app, part) DO UPDATE SET "
+        "last_id = max(last_id, excluded.last_id), "
         "last_conversation = max(last_conversation, excluded.last_conversation)",
         ids,
     )
     sql.execute_many(
-        "UPDATE conversation SET last_seq = max(last_seq, %s) WHERE id = %s "
+        "UPDATE conversation SET last_seq = max(last_seq, %s) "
+        "WHERE id = %s "
         "AND log = (SELECT number FROM log WHERE app = %s AND part = %s)",
         seqs,
     )
     sql.execute_many(
-        "INSERT INTO mark_version (member, version, log) SELECT %s, %s, number FROM log "
-        "WHERE app = %s AND part = %s "
-        "ON CONFLICT (log, member) DO UPDATE SET version = max(version, excluded.version)",
+        "INSERT INTO mark_version (member, version, log) "
+        "SELECT %s, %s, number FROM log WHERE app = %s AND part = %s "
+        "ON CONFLICT (log, member) DO UPDATE SET "
+        "version = max(version, excluded.version)",
         versions,
     )
 
 
 def _skip(sql: Statements, far: int) -> None:
+    """Let all numbers continue far beyond the known ones. Members without a
+    version of marks get one."""
     raise_all(sql, far, "log", "last_id", "last_conversation")
     raise_all(sql, far, "conversation", "last_seq")
     raise_all(sql, far, "mark_version", "version")
@@ -257,6 +266,11 @@ def _skip(sql: Statements, far: int) -> None:
 
 
 NUMBERS: Final = (
-    GivenNumbers(frozenset({"log", "mark_version"}), _read, _continue_after, _skip),
+    GivenNumbers(
+        tables=frozenset({"log", "mark_version"}),
+        read=_read_numbers,
+        continue_after=_continue_after,
+        skip=_skip,
+    ),
 )
 """The numbers that a restored database must not give again."""

@@ -218,14 +218,14 @@ class MessageCommands(Service, dict=True):
         the last page. May switch greenlets."""
         app, user = app_and_user(connection)
         log_subscription = connection.log_subscription
-        if isinstance(log_subscription, PendingLogSubscription) and (
-            log_subscription.acks
-        ):
-            acking = AckingLogSubscription(acked=command.after, delivered=command.after)
-            self._catch_up.subscribe(connection, acking)
-        elif log_subscription is None or isinstance(
-            log_subscription, PendingLogSubscription
-        ):
+        if isinstance(log_subscription, PendingLogSubscription):
+            subscription = LogSubscription()
+            if log_subscription.acks:
+                subscription = AckingLogSubscription(
+                    acked=command.after, delivered=command.after
+                )
+            self._catch_up.subscribe(connection, subscription)
+        elif log_subscription is None:
             self._catch_up.subscribe(connection, LogSubscription())
 
         # From here on the subscription delivers changes of marks, so no change
@@ -252,16 +252,17 @@ class MessageCommands(Service, dict=True):
     # --- queries --------------------------------------------------------------
 
     def history(self, connection: Connection, command: History) -> Reply:
-        """A page of a conversation. Switches greenlets."""
+        """Answer with a page of a conversation. Switches greenlets."""
         app, user = app_and_user(connection)
         conversation = command.conversation
         before = command.before
         limit = command.limit
         if command.types:
+            # Only a search finds messages by their type.
             filter = SearchFilter(types=command.types)
-            wanted = Search("", conversation, before, limit, filter)
-            entries, following = self.searches.search(app, user, wanted)
-            return _search_page(entries, following)
+            search = Search("", conversation, before, limit, filter)
+            entries, next_before = self.searches.search(app, user, search)
+            return _search_page(entries, next_before)
 
         after = None
         if command.after >= 0:
@@ -272,7 +273,8 @@ class MessageCommands(Service, dict=True):
         return Reply(ReplyCode.OK, _page(entries, more, False))
 
     def conversations(self, connection: Connection, command: Conversations) -> Reply:
-        """The user's conversations. Switches greenlets."""
+        """Answer with a page of the user's conversations. Switches
+        greenlets."""
         app, user = app_and_user(connection)
         summaries, more = self._log.conversations.page(
             app, user, command.before, command.limit
@@ -290,6 +292,8 @@ class MessageCommands(Service, dict=True):
         """Note that the client has everything up to an id. Never switches
         greenlets."""
         app = connection.app or ""
+        # The client may have entries from another node that this node has not
+        # delivered yet.
         ahead = self.messaging.log_subscriptions.ahead.get(app, {}).get(connection, 0)
         position = max(ahead, self.messaging.follower.position(app))
         self.messaging.ack_tracker.acked(connection, command.id, position)
@@ -326,7 +330,8 @@ class MessageCommands(Service, dict=True):
         return self._change(mute, change)
 
     def pins(self, connection: Connection, command: AskPins) -> Reply:
-        """The pinned messages of a conversation. Switches greenlets."""
+        """Answer with the pinned messages of a conversation. Switches
+        greenlets."""
         app, user = app_and_user(connection)
         entries, before = self._log.entries.pins(
             app, user, command.conversation, command.before
@@ -337,6 +342,9 @@ class MessageCommands(Service, dict=True):
     def _change(
         self, mute: Rejected | None, change: Callable[[MessageLog], Change | Rejected]
     ) -> Reply:
+        """Carry out a reaction or a pin, and return the reply. ``mute``: the
+        refusal of a muted user; None: the user may do it. Switches
+        greenlets."""
         result: Change | Rejected
         if mute is not None:
             result = mute
@@ -356,6 +364,8 @@ class MessageCommands(Service, dict=True):
 
 
 def _search_page(entries: list[Entry], before: int) -> Reply:
+    """The reply with a page of a search. ``before``: of the next page; 0: this
+    is the last page."""
     views = [entry.view() for entry in entries]
     return Reply(ReplyCode.OK, SearchPage(views, has_more=before > 0, before=before))
 
@@ -366,6 +376,8 @@ def _page(
     anew: bool,
     marks: MarksAnswer | UnsetType = UNSET,
 ) -> EntryPage:
+    """A page of entries. ``more``: there are further entries. ``anew``: the
+    client must start again."""
     page = EntryPage([message.view() for message in messages], more, marks=marks)
     if anew:
         page.begin_anew = True
@@ -443,14 +455,17 @@ class AskCommands(Service):
         besides: Connection | None = None,
     ) -> AskChange | Rejected:
         """Answer a question as a user, with the value of an option or with free
-        text, or vote in a poll. The back end of the app reviews free text if it
-        wants to. Not ``by_user``: a back end answers for the user. The user's
-        connections except ``besides`` are notified of a vote.
+        text, or vote in a poll with ``choices``, the indexes of options.
+
+        The back end of the app reviews free text if it wants to. Not
+        ``by_user``: a back end answers for the user, without these checks. The
+        user's connections except ``besides`` are notified of a vote.
 
         Switches greenlets. Raises StorageUnavailable, TooManyMessages and
         ReviewUnavailable.
         """
-        if not self.core.store.has_database:  # a change would create it
+        # A change would create the database.
+        if not self.core.store.has_database:
             return Rejected(RejectReason.UNKNOWN_MESSAGE)
         if by_user:
             mute = self.messaging.mute_of(app, user)
@@ -459,7 +474,7 @@ class AskCommands(Service):
             if not self.core.sender_rates.take(app, user):
                 raise TooManyMessages("the user has sent too many messages")
             if text and app in self.core.reviews.apps:
-                reviewed = self._reviewed(app, user, message, text)
+                reviewed = self._review(app, user, message, text)
                 if isinstance(reviewed, Rejected):
                     return reviewed
                 text = reviewed
@@ -468,6 +483,7 @@ class AskCommands(Service):
         result = asks.answer(
             app, user, message, value=value, text=text, choices=choices
         )
+        # Only a vote has ``mine``: the other devices show what the user chose.
         if isinstance(result, AskChange) and result.ask.mine is not None:
             data = msgspec.json.encode({"id": message, "choices": result.ask.mine})
             signal = Signal(
@@ -476,9 +492,9 @@ class AskCommands(Service):
             self.signals.send(ToFollowers(app, (user,), 0, signal), besides)
         return result
 
-    def _reviewed(self, app: str, user: str, message: int, text: str) -> str | Rejected:
-        """The text after its review by the back end. Switches greenlets. Raises
-        ReviewUnavailable."""
+    def _review(self, app: str, user: str, message: int, text: str) -> str | Rejected:
+        """Let the back end review a free text. Returns the text to store, or
+        the refusal. Switches greenlets. Raises ReviewUnavailable."""
         draft = Draft(
             sender=user, kind="press", type="text", body=text.encode(), about=message
         )
@@ -533,10 +549,10 @@ class ThreadCommands:
 
     def commands(self) -> CommandTable:
         return {
-            AskThread: CommandRow(self._ask),
-            AskThreads: CommandRow(self._list),
-            FollowThread: CommandRow(self._follow),
-            ReadThread: CommandRow(self._read),
+            AskThread: CommandRow(self._page_command),
+            AskThreads: CommandRow(self._list_command),
+            FollowThread: CommandRow(self._follow_command),
+            ReadThread: CommandRow(self._read_command),
         }
 
     def page(
@@ -585,6 +601,9 @@ class ThreadCommands:
     def _notify(
         self, app: str, user: str, thread: Thread | None, besides: Connection | None
     ) -> Thread | None:
+        """Notify the user's connections except ``besides`` of a thread that has
+        changed for the user. Returns the thread; None: the user cannot read
+        it."""
         if thread is None:
             return None
         data = msgspec.json.encode(ThreadView.of(replace(thread, message=None)))
@@ -594,7 +613,7 @@ class ThreadCommands:
         self._signals.send(ToFollowers(app, (user,), 0, signal), besides)
         return thread
 
-    def _ask(self, connection: Connection, command: AskThread) -> Reply:
+    def _page_command(self, connection: Connection, command: AskThread) -> Reply:
         app, user = app_and_user(connection)
         page = self.page(app, user, command.thread, command.before, command.limit)
         if page is None:
@@ -608,19 +627,19 @@ class ThreadCommands:
         )
         return Reply(ReplyCode.OK, view)
 
-    def _list(self, connection: Connection, command: AskThreads) -> Reply:
+    def _list_command(self, connection: Connection, command: AskThreads) -> Reply:
         app, user = app_and_user(connection)
         threads, more = self.list(app, user, command.before, command.limit)
         views = [ThreadView.of(thread) for thread in threads]
         return Reply(ReplyCode.OK, ThreadList(views, more))
 
-    def _follow(self, connection: Connection, command: FollowThread) -> Reply:
+    def _follow_command(self, connection: Connection, command: FollowThread) -> Reply:
         app, user = app_and_user(connection)
         follows = not command.remove
         thread = self.follow(app, user, command.thread, follows, connection)
         return _answer(thread)
 
-    def _read(self, connection: Connection, command: ReadThread) -> Reply:
+    def _read_command(self, connection: Connection, command: ReadThread) -> Reply:
         app, user = app_and_user(connection)
         thread = self.read(app, user, command.thread, command.id, connection)
         return _answer(thread)

@@ -154,11 +154,17 @@ def _make_services(
     asks = AskCommands(core, messaging, signals)
     commands = MessageCommands(core.sessions, messaging, receipts, search, store)
 
-    # Both kinds of streams need these.
-    table = core.connection_table
-    limits = settings_of(core.config, StreamLimits)
-    others = (table, core.queries, limits, core.limits.outbox_bytes, core.others)
+    stream_limits = settings_of(core.config, StreamLimits)
+    # The arguments after the target: both kinds of streams have the same.
+    stream_arguments = (
+        core.connection_table,
+        core.queries,
+        stream_limits,
+        core.limits.outbox_bytes,
+        core.others,
+    )
     in_conversations = ConversationStreams(messaging, signals, store, core.relations)
+    in_channels = ChannelStreams(core.channels, core.hub, core.connections)
     services = MessageServices(
         log=store.part(MessageLog),
         messaging=messaging,
@@ -167,17 +173,15 @@ def _make_services(
         threads=threads,
         search=search,
         retention=Retention(
-            settings_of(core.config, RetentionSettings),
-            core.tenants.get,
-            store,
-            metrics,
-            messaging.positions,
-            messaging.observers,
+            settings=settings_of(core.config, RetentionSettings),
+            settings_of=core.tenants.get,
+            store=store,
+            metrics=metrics,
+            positions=messaging.positions,
+            observers=messaging.observers,
         ),
-        streams=StreamedTexts(in_conversations, *others),
-        channel_streams=StreamedMessages(
-            ChannelStreams(core.channels, core.hub, core.connections), *others
-        ),
+        streams=StreamedTexts(in_conversations, *stream_arguments),
+        channel_streams=StreamedMessages(in_channels, *stream_arguments),
         observers=messaging.observers,
         asks=asks,
         stream_starts=StreamStarts(messaging.catch_up),
@@ -186,4 +190,5 @@ def _make_services(
     rows: dict[type, CommandRow] = {}
     for runner in (commands, asks, receipts, threads, signals):
         rows.update(runner.commands())
-    return services, (channel_log, LogPushes(messaging, core.idempotency)), rows
+    answers = (channel_log, LogPushes(messaging, core.idempotency))
+    return services, answers, rows

@@ -47,6 +47,8 @@ class Retention(Struct, frozen=True):
             seconds, most = self.limits_of(app)
             if not (seconds or most):
                 continue
+            # Entries after the position of an observer stay: it has not
+            # delivered them yet. None: the observer needs no entries.
             positions = [observer.undelivered(app) for observer in self.observers]
             upto = min((id for id in positions if id is not None), default=None)
             count = stored.expire(
@@ -56,6 +58,7 @@ class Retention(Struct, frozen=True):
                 log.info("%d entries of app %s have expired", count, app)
                 self.metrics.expired += count
                 deleted += count
+                # The index must not have words of deleted entries.
                 words.settle(app)
 
         for app in sorted(self.positions.written):

@@ -61,9 +61,12 @@ class ConversationStreams(StreamTarget):
         return 0
 
     def check(self, stream: OpenStream) -> None:
-        check_draft(_draft_of(stream.end(True)))
+        check_draft(_draft_of(stream.end(incomplete=True)))
 
     def may_continue(self, stream: OpenStream) -> bool:
+        """Whether the sender may still write to the receiver or in the group.
+        If the database does not answer, the sender may. May switch
+        greenlets."""
         sender = stream.head.sender
         to, group = _receiver_of(stream.channel)
         try:
@@ -78,7 +81,7 @@ class ConversationStreams(StreamTarget):
             in_thread = part is not None and part.thread > 0
             return conversation.may_write(role, in_thread)
         except StorageUnavailable:
-            return True  # until the next look
+            return True  # until the next check
 
     def may_stop(self, stream: OpenStream, user: str) -> bool:
         if stream.stoppers is not None:
@@ -89,7 +92,8 @@ class ConversationStreams(StreamTarget):
         return self._role(stream.app, group, user) != ""
 
     def _role(self, app: str, group: int, user: str) -> str:
-        """The role of a member; ``""``: no member, or muted."""
+        """The role of a member who may write; ``""``: the user is no member, or
+        is muted."""
         member = self._store.part(MessageLog).conversations.member(app, group, user)
         if member is None or member.muted_until > time():
             return ""
@@ -100,8 +104,12 @@ class ConversationStreams(StreamTarget):
             self._signals.send(_to_followers(app, event))
 
     def publish_end(self, app: str, channel: str, event: Event) -> Position | Rejected:
+        """Store the whole message, which delivers it, and tell the receivers of
+        the pieces that no more follow. Returns the id of the stored message as
+        the offset of a position. Switches greenlets. Raises ChannelRefused
+        (``unavailable``)."""
         result = self._messaging.store(app, _draft_of(event), by_user=False)
-        # a quota of the app is spent
+        # ``until``: a quota of the app is spent, so another try would fail, too.
         if isinstance(result, StorageUnavailable) and result.until:
             result = Rejected(RejectReason.REJECTED, str(result), result.until)
         if not isinstance(result, Appended | Rejected):
@@ -139,7 +147,8 @@ class ConversationStreams(StreamTarget):
 
 
 def _receiver_of(name: str) -> tuple[str, int]:
-    """The receiver, or the number of the group, in a name."""
+    """The receiver and the number of the group in the name of a conversation,
+    such as ``user:ann`` or ``group:7``. One of them is empty: ``""``, or 0."""
     if name.startswith(_USER):
         return (name.removeprefix(_USER), 0)
     return ("", int(name.removeprefix(_GROUP)))
@@ -166,7 +175,9 @@ def _draft_of(end: Event) -> Draft:
 
 
 def _to_followers(app: str, event: Event) -> ToFollowers:
-    # other nodes send plain events
+    """The message that delivers an event of a stream to the connections that
+    receive its conversation."""
+    # Other nodes send plain events.
     if isinstance(event, Signal):
         signal = event
     else:
@@ -176,6 +187,7 @@ def _to_followers(app: str, event: Event) -> ToFollowers:
 
 
 def _signal(event: Event) -> Signal:
+    """The signal for an event of a stream."""
     part = event.channel
     assert part is not None
     to, group = _receiver_of(part.name)
@@ -209,11 +221,12 @@ class StreamedTexts(StreamedMessages):
         """Open a stream to the user ``to``, or in a group, and return its id.
         May switch greenlets.
 
-        The right of the sender to write there is not checked. ``owner``: is
-        charged for its bytes, besides the app. ``thread``: a message in whose
-        thread it is a reply (0: no thread). ``stoppers``: the readers who may
-        stop it; None: all readers. Raises :class:`ChannelRefused`: ``full`` or
-        ``limit``.
+        ``to`` ``""``: open it in the group ``conversation``. The right of the
+        sender to write there is not checked. ``owner``: whoever is charged for
+        its bytes, besides the app; ``""``: only the app. ``thread``: a message
+        in whose thread it is a reply (0: no thread). ``stoppers``: the readers
+        who may stop it; None: all readers. Raises :class:`ChannelRefused`:
+        ``full`` or ``limit``.
         """
         name = f"{_USER}{to}" if to else f"{_GROUP}{conversation}"
         part = ChannelPart(name, thread=thread)
@@ -223,13 +236,13 @@ class StreamedTexts(StreamedMessages):
     def close_text(
         self, app: str, stream: str, incomplete: bool = False, sender: str = ""
     ) -> tuple[str, int] | Rejected:
-        """Close a stream. Returns the result, and the id of the stored message
-        (0: no message).
+        """Close a stream. Returns the status, and the id of the stored message
+        (0: no message is stored).
 
-        ``sender``: only a stream of this sender. Rejected: it is closed, but
-        its message is not stored. May switch greenlets. Raises
-        :class:`ChannelRefused` (``unavailable``) if its node or the log does
-        not answer.
+        Returns the refusal if it is closed, but the log has refused its
+        message. ``sender``: only a stream of this sender; ``""``: of any
+        sender. May switch greenlets. Raises :class:`ChannelRefused`
+        (``unavailable``) if its node or the log does not answer.
         """
         closed = self.close(app, stream, incomplete, sender)
         if closed.rejected:

@@ -45,7 +45,7 @@ log = logging.getLogger(__name__)
 
 LOOK_SECONDS: Final = 1.0
 """Time between two checks of the streams. The owner of a stream without a new
-piece then sends a sign of life."""
+piece then sends a sign of life: a piece without text."""
 CHECK_SECONDS: Final = 5.0
 """Time between two checks of the sender of a stream. If the sender was removed
 or blocked, the stream ends."""
@@ -93,7 +93,7 @@ class AppendStatus(StrEnum):
 
 Piece = tuple[str, int, str]
 """A piece of a stream: the id of the stream, the number of the piece (the first
-one has 1), and its text."""
+piece has the number 1), and its text."""
 
 
 class AppendPieces(Struct, frozen=True, array_like=True):
@@ -161,11 +161,13 @@ class StreamQuery(Struct, frozen=True, array_like=True):
 
 
 class StreamState(Struct, frozen=True, array_like=True):
-    """The state of a stream. ``so_far``: the event with the whole text. None:
-    the stream is being closed, or (``over``) has ended."""
+    """The state of a stream."""
 
     so_far: Event | None = None
+    """The event with the whole text; None: the stream takes no more pieces."""
     over: bool = False
+    """Whether the node does not have the stream, because it has ended.
+    Otherwise its end is being published."""
 
 
 class _Size(Struct, weakref=True):
@@ -176,40 +178,44 @@ class _Size(Struct, weakref=True):
 
 
 class _OwnStream(Struct):
-    """A stream that this node owns. ``ended``: it takes no more pieces.
-    ``closing``: a greenlet publishes its end.
-
-    ``sizes``: of the app and of the owner. ``touched``: monotonic time of its
-    last piece. ``checked``: monotonic time of the last check of its sender.
-    ``piece``: the number of its last piece, for its publisher. The pieces of
-    one request are one event, and events have numbers of their own.
-    """
+    """A stream that this node owns."""
 
     stream: OpenStream
     sizes: Sequence[_Size]
+    """The sizes of the app and of the owner, which count the bytes of this
+    stream, too."""
     limit: int
+    """The most bytes of its text and tags."""
     left: int
+    """How many more bytes the text may have."""
     touched: float
+    """When its last piece came (monotonic)."""
     checked: float
+    """When its sender was last checked (monotonic)."""
     piece: int = 0
+    """The number of its last piece, for its publisher. The pieces of one
+    request are one event, and events have numbers of their own."""
     ended: bool = False
+    """Whether it takes no more pieces."""
     closing: bool = False
+    """Whether a greenlet publishes its end."""
     incomplete: bool = False
+    """Whether it has ended without being finished."""
 
 
 class StreamTarget(ABC):
-    """The target of streamed messages: channels, or conversations.
-
-    ``name``: the name of its queries between nodes. ``streams``: the texts so
-    far. ``together``: how many events are published together; other work gets
-    turns in between. ``of_users``: senders are users, who may lose the right to
-    write.
-    """
+    """The target of streamed messages: channels, or conversations. In the
+    methods, ``channel`` is the name of a channel or of a conversation."""
 
     name: str
+    """The prefix of the names of its queries between nodes."""
     together: int
+    """How many events are published together; other work gets turns in
+    between."""
     of_users: bool
+    """Whether senders are users, who may lose the right to write."""
     streams: OpenStreams
+    """The open streams with their texts so far."""
 
     @abstractmethod
     def limit(self, app: str, channel: str) -> int:
@@ -241,8 +247,9 @@ class StreamTarget(ABC):
         """Send the whole message, and store it if the target stores messages.
         May switch greenlets.
 
-        Raises :class:`ChannelRefused` (``unavailable``). Other errors cannot be
-        repeated.
+        Returns the position of the stored message; None: it is not stored.
+        Rejected: the log has refused it. Raises :class:`ChannelRefused`. Only
+        for the reason ``unavailable`` it makes sense to try again.
         """
 
     @abstractmethod
@@ -314,9 +321,9 @@ class ChannelStreams(StreamTarget):
         if len(local.members) == 1:
             # The copies may lack pieces that came while nobody was subscribed.
             self.streams.drop_copies(app, channel)
-        send = partial(self._send_so_far, app, channel)
+        send_so_far = partial(self._send_so_far, app, channel)
         for stream in self.streams.of(app, channel).values():
-            self.streams.late.add((connection,), stream, send)
+            self.streams.late.add((connection,), stream, send_so_far)
 
     def limit(self, app: str, channel: str) -> int:
         return self._channels.options.of(app, channel).max_bytes
@@ -327,7 +334,7 @@ class ChannelStreams(StreamTarget):
         options = self._channels.options.of(stream.app, stream.channel)
         check_known(options)
         if options.history:
-            end = Publication(stream.channel, stream.end(True))
+            end = Publication(stream.channel, stream.end(incomplete=True))
             check_draft(draft_of(end))
 
     def publish(self, app: str, events: Sequence[Event]) -> None:
@@ -350,17 +357,18 @@ class ChannelStreams(StreamTarget):
         local = self._hub.channel(app, part.name)
         if local is not None and self.streams.accept(app, event):
             open_stream = self.streams.of(app, part.name)[stream.id]
-            send = partial(self._send_so_far, app, part.name)
-            self.streams.late.add(local.members, open_stream, send)
+            send_so_far = partial(self._send_so_far, app, part.name)
+            self.streams.late.add(local.members, open_stream, send_so_far)
 
     def _send_so_far(
         self, app: str, channel: str, id: str, connections: list[Connection]
     ) -> None:
+        """Send the text so far of the stream ``id`` to the connections that are
+        still subscribed to its channel."""
         local = self._hub.channel(app, channel)
         stream = self.streams.of(app, channel).get(id)
         if local is None or stream is None:
             return
-        # some may have left since
         members = [one for one in connections if one in local.members]
         if members:
             self._channels.ordered.send(local, members, stream.so_far())
@@ -378,9 +386,9 @@ class ChannelStreams(StreamTarget):
 def check_draft(draft: Draft) -> None:
     """Raise :class:`ChannelRefused` (``limit``) if the log cannot store a
     draft."""
-    wrong = objection(draft)
-    if wrong:
-        raise ChannelRefused("limit", wrong)
+    reason = objection(draft)
+    if reason:
+        raise ChannelRefused("limit", reason)
 
 
 class StreamedMessages:
@@ -413,11 +421,12 @@ class StreamedMessages:
         self._counts: dict[str, int] = {}
         """App → the number of its streams in ``_own``."""
         self._sizes = WeakValueDictionary[tuple[str, str], _Size]()
-        """(app, owner) → the size of its streams in ``_own``, which keep the
-        size alive; ``""``: of all owners."""
+        """(app, owner) → the size of the open streams of this owner; the owner
+        ``""`` stands for all owners of the app. The streams in ``_own`` keep
+        their sizes alive."""
         self._closed: dict[str, tuple[float, str, str, ClosedStream]] = {}
-        """Streams that were closed lately → monotonic time, app, sender and
-        result. In the order of time."""
+        """Id of a stream that was closed lately → when it was closed
+        (monotonic), app, sender and result. In the order of time."""
 
         self._append_query = f"{target.name}append pieces"
         self._close_query = f"{target.name}close stream"
@@ -441,10 +450,11 @@ class StreamedMessages:
         """Open a stream, and return its id. May switch greenlets.
 
         ``head``: sender, type and time of the message; its ``channel`` names
-        the channel. ``text``: its beginning. ``owner``: is charged for its
-        bytes, besides the app. ``stoppers``: the readers who may stop it; None:
-        all readers. Raises :class:`ChannelRefused`: ``name``, ``unknown``,
-        ``full`` (the app or owner has too many), ``limit``.
+        the channel. ``text``: the beginning of the message. ``owner``: whoever
+        is charged for its bytes, besides the app; ``""``: only the app.
+        ``stoppers``: the readers who may stop it; None: all readers. Raises
+        :class:`ChannelRefused`: ``name``, ``unknown``, ``full`` (the app or
+        owner has too many), ``limit``.
         """
         part = head.channel
         assert part is not None
@@ -455,8 +465,10 @@ class StreamedMessages:
                 f"the app has {count} open streams on this node, which is its limit",
             )
 
-        limit_there = self._target.limit(app, part.name)
-        limit = min(self._max_bytes, limit_there or self._max_bytes)
+        limit = self._max_bytes
+        target_limit = self._target.limit(app, part.name)
+        if target_limit:
+            limit = min(limit, target_limit)
         beginning = bytearray(text.encode())
         size = len(beginning) + len(part.tags)
         if size > limit:
@@ -499,13 +511,16 @@ class StreamedMessages:
     def append(
         self, app: str, pieces: Sequence[Piece], sender: str = ""
     ) -> list[AppendedPiece]:
-        """Append pieces to streams of any nodes, in their order. ``sender``:
-        only to streams of this sender. May switch greenlets. Raises
-        TooManyRequests, and :class:`ChannelRefused` (``unavailable``) if none
-        of their nodes answers."""
+        """Append pieces to streams of any nodes, in their order. Returns a
+        result for each piece. ``sender``: only to streams of this sender;
+        ``""``: of any sender. May switch greenlets. Raises TooManyRequests, and
+        :class:`ChannelRefused` (``unavailable``) if none of their nodes
+        answers."""
         self._rate.require_one(app, len(pieces))
         here: list[int] = []
-        elsewhere: dict[int, list[int]] = {}  # by the node that owns the stream
+        """The indexes of the pieces of streams that this node owns."""
+        elsewhere: dict[int, list[int]] = {}
+        """Epoch of another node → the indexes of the pieces of its streams."""
         leases: dict[int, Lease] = {}
         results = [AppendedPiece(AppendStatus.FAILED)] * len(pieces)
         for index, (stream, _, text) in enumerate(pieces):
@@ -521,19 +536,21 @@ class StreamedMessages:
                 leases[lease.epoch] = lease
                 elsewhere.setdefault(lease.epoch, []).append(index)
 
-        def ask(node_epoch: int, indexes: list[int]) -> None:
+        def append_elsewhere(node_epoch: int, indexes: list[int]) -> None:
+            """Greenlet: let another node append pieces."""
             assert self._others is not None
             for part in _in_parts(indexes, pieces):
                 query = AppendPieces(app, [pieces[index] for index in part], sender)
                 answers = self._others.query_behind(
                     leases[node_epoch], self._append_query, query, list[AppendedPiece]
                 )
+                # If the node does not answer, the results stay ``failed``.
                 for index, answer in zip(part, answers or (), strict=False):
                     results[index] = answer
 
         # The other nodes work while this one does.
-        asking = [
-            gevent.spawn(ask, node_epoch, indexes)
+        greenlets = [
+            gevent.spawn(append_elsewhere, node_epoch, indexes)
             for node_epoch, indexes in elsewhere.items()
         ]
         if here:
@@ -541,20 +558,22 @@ class StreamedMessages:
             answers = self._append_here(query)
             for index, answer in zip(here, answers, strict=True):
                 results[index] = answer
-        gevent.joinall(asking)
+        gevent.joinall(greenlets)
         if pieces and all(one.status is AppendStatus.FAILED for one in results):
             raise ChannelRefused("unavailable")
         return results
 
     def _append_here(self, query: AppendPieces) -> list[AppendedPiece]:
-        """Check the senders, then append the pieces. May switch greenlets."""
+        """Append pieces to streams of this node, after checking their senders.
+        Returns a result for each piece. May switch greenlets."""
         results = [_UNKNOWN] * len(query.pieces)
         indexes: dict[str, list[int]] = {}
+        """Id of a stream → the indexes of its pieces."""
         for index, (stream, _, _) in enumerate(query.pieces):
             indexes.setdefault(stream, []).append(index)
         ids = list(indexes)
         if self._target.of_users:
-            self._check(query.app, ids, query.sender)
+            self._check_senders(query.app, ids, query.sender)
         for first in range(0, len(ids), self._target.together):
             # This does not switch before the pieces have their place among the
             # publications, so that pieces of another query do not overtake
@@ -573,7 +592,7 @@ class StreamedMessages:
                 text = ""
                 for index in indexes[id]:
                     _, number, piece = query.pieces[index]
-                    status = self._take(record, number, piece, now)
+                    status = self._add_piece(record, number, piece, now)
                     results[index] = AppendedPiece(status, record.piece)
                     if status is AppendStatus.APPENDED:
                         text += piece
@@ -586,9 +605,10 @@ class StreamedMessages:
                 serve_others()
         return results
 
-    def _check(self, app: str, ids: Iterable[str], sender: str) -> None:
-        """Check the senders of these streams, and end the streams whose senders
-        may not go on. May switch greenlets."""
+    def _check_senders(self, app: str, ids: Iterable[str], sender: str) -> None:
+        """Check the senders of these streams, unless they were checked lately,
+        and end the streams whose senders may not write any more. May switch
+        greenlets."""
         now = monotonic()
         for id in ids:
             record = self._find(app, id, sender)
@@ -600,7 +620,7 @@ class StreamedMessages:
 
     def _find(self, app: str, id: str, sender: str = "") -> _OwnStream | None:
         """A stream of this node, of an app and of a sender (``""``: of any
-        sender)."""
+        sender). Returns None if there is no such stream."""
         record = self._own.get(id)
         if record is None or record.stream.app != app:
             return None
@@ -609,16 +629,20 @@ class StreamedMessages:
         return record
 
     def _find_closed(self, app: str, id: str, sender: str) -> ClosedStream | None:
-        """The result of a stream that was closed lately; app and sender as for
-        :meth:`_find`."""
-        _, of_app, of_sender, closed = self._closed.get(id, (0.0, "", "", None))
-        if of_app == app and (not sender or of_sender == sender):
+        """The result of a stream that was closed lately, for app and sender as
+        in :meth:`_find`. Returns None if there is no such stream."""
+        if id not in self._closed:
+            return None
+        _, stream_app, stream_sender, closed = self._closed[id]
+        if stream_app == app and (not sender or stream_sender == sender):
             return closed
         return None
 
-    def _take(
+    def _add_piece(
         self, record: _OwnStream, number: int, piece: str, now: float
     ) -> AppendStatus:
+        """Add a piece to the text of a stream, if it is the next one and there
+        is space for it. ``now``: monotonic time."""
         stream = record.stream
         if record.ended:
             return AppendStatus.CLOSED
@@ -652,26 +676,29 @@ class StreamedMessages:
         or the history does not answer."""
         query = CloseStream(app, stream, incomplete, sender)
         close_here = partial(self._close_here, query)
-        return self._closed_by(stream, self._close_query, query, close_here)
+        return self._query_owner(stream, self._close_query, query, close_here)
 
     def stop(self, app: str, stream: str, user: str) -> ClosedStream:
         """Close a stream of any node for a reader, as incomplete. Its publisher
-        is told by the stored message, and by the answer to the next piece. The
-        result is ``not_allowed`` if the reader may not stop it. May switch
-        greenlets. Raises :class:`ChannelRefused` (``unavailable``) if its node
-        or the history does not answer."""
+        learns it from the stored message, and from the answer to the next
+        piece. The result is ``not_allowed`` if the reader may not stop it. May
+        switch greenlets. Raises :class:`ChannelRefused` (``unavailable``) if
+        its node or the history does not answer."""
         query = StopStream(app, stream, user)
         stop_here = partial(self._stop_here, query)
-        return self._closed_by(stream, self._stop_query, query, stop_here)
+        return self._query_owner(stream, self._stop_query, query, stop_here)
 
-    def _closed_by(
+    def _query_owner(
         self,
         stream: str,
         name: str,
         query: Struct,
         close_here: Callable[[], ClosedStream],
     ) -> ClosedStream:
-        """The answer of the node that owns a stream."""
+        """Let the node that owns a stream close it, and return the result.
+        ``name``: of the query to another node. ``close_here`` is called if this
+        node owns the stream, or no node does. May switch greenlets. Raises
+        :class:`ChannelRefused` (``unavailable``)."""
         lease = self._table.node_of(stream, self._others)
         closed: ClosedStream | None
         if lease is None or self._others is None:
@@ -683,6 +710,7 @@ class StreamedMessages:
         return closed
 
     def _stop_here(self, query: StopStream) -> ClosedStream:
+        """Close a stream of this node for a reader. May switch greenlets."""
         record = self._find(query.app, query.stream)
         if record is None:
             is_closed = self._find_closed(query.app, query.stream, "") is not None
@@ -699,6 +727,7 @@ class StreamedMessages:
         return closed or ClosedStream("failed")
 
     def _close_here(self, query: CloseStream) -> ClosedStream:
+        """Close a stream of this node. May switch greenlets."""
         record = self._find(query.app, query.stream, query.sender)
         if record is not None:
             closed = self._end(query.stream, record, query.incomplete)
@@ -711,9 +740,11 @@ class StreamedMessages:
     def _end(
         self, id: str, record: _OwnStream, incomplete: bool
     ) -> ClosedStream | None:
-        """Publish the end of a stream. May switch greenlets. None: try again,
-        because the history does not answer, or because another greenlet does it
-        or has done it."""
+        """End a stream: publish its end, and forget it. May switch greenlets.
+
+        Returns None if the history does not answer, so that it must be tried
+        again, or if another greenlet publishes the end or has done so.
+        """
         if record.closing or id not in self._own:
             return None
         stream = record.stream
@@ -730,19 +761,14 @@ class StreamedMessages:
             return None
         finally:
             record.closing = False
-        if self._own.pop(id, None) is not None:  # unless its app was deleted meanwhile
+        # The app may have been deleted meanwhile: forget() has removed the
+        # stream then.
+        if self._own.pop(id, None) is not None:
             self._counts[stream.app] -= 1
             for total in record.sizes:
                 total.size -= len(stream.text)
 
-        if isinstance(position, Rejected):
-            closed = ClosedStream("closed", stream.channel, rejected=position)
-        elif position is not None:
-            closed = ClosedStream(
-                "closed", stream.channel, position.epoch, position.offset
-            )
-        else:
-            closed = ClosedStream("closed", stream.channel)
+        closed = _closed_at(stream.channel, position)
         self._closed[id] = monotonic(), stream.app, stream.head.sender, closed
         while len(self._closed) > MOST_CLOSED:
             oldest = next(iter(self._closed))
@@ -752,8 +778,9 @@ class StreamedMessages:
     def _publish_end(
         self, stream: OpenStream, incomplete: bool
     ) -> Position | Rejected | None:
-        """Publish the end of a stream, also to the history. May switch
-        greenlets. Raises ChannelRefused if the history does not answer."""
+        """Publish the end of a stream, also to the history. Returns the result
+        of :meth:`StreamTarget.publish_end`. May switch greenlets. Raises
+        ChannelRefused if the history does not answer."""
         event = stream.end(incomplete)
         if event.kind == "msg":
             try:
@@ -761,8 +788,8 @@ class StreamedMessages:
             except ChannelRefused as refused:
                 if refused.reason == "unavailable":
                     raise
-        # If the end cannot be a publication, or is refused as one, it is sent
-        # as a last piece.
+        # An end without text is no message, and the target may refuse the end.
+        # Then it is sent as a last piece.
         end_piece = msgspec.structs.replace(event, kind=stream.head.kind)
         self._target.publish(stream.app, [end_piece])
         return None
@@ -776,8 +803,9 @@ class StreamedMessages:
         deadline = monotonic() + CLOSE_ALL_SECONDS
         failed: set[str] = set()
         for id, record in tuple(self._own.items()):
+            # Another greenlet publishes the end, or has done so.
             if record.closing or id not in self._own:
-                continue  # another greenlet does it, or has done it
+                continue
             if monotonic() > deadline:
                 break
             self._end_incomplete(id, record, failed)
@@ -788,8 +816,9 @@ class StreamedMessages:
             )
 
     def _end_incomplete(self, id: str, record: _OwnStream, failed: set[str]) -> None:
-        """End a stream as incomplete, unless its history is in ``failed``. If
-        the history does not answer, it is added there. May switch greenlets."""
+        """End a stream as incomplete. If its history does not answer, it is
+        added to ``failed``; streams with such a history are not tried. May
+        switch greenlets."""
         history = self._target.history(record.stream.app, record.stream.channel)
         if history in failed:
             return
@@ -810,71 +839,78 @@ class StreamedMessages:
     def run(self) -> None:
         """Greenlet: close streams without publishers or owners, and read the
         pieces that copies lack."""
-        due = 0.0
+        check_at = 0.0
         while True:
             is_idle = not (self._own or self._closed or self._streams.by_channel)
-            seconds = None if is_idle else max(0.0, due - monotonic())
+            seconds = None if is_idle else max(0.0, check_at - monotonic())
             self._streams.news.wait(seconds)
             self._streams.news.clear()
 
             gaps = self._streams.gaps
             self._streams.gaps = {}
             for id, (app, channel) in gaps.items():
-                gevent.spawn(self._fill, app, channel, id)
+                gevent.spawn(self._read_copy, app, channel, id)
 
-            if monotonic() >= due:
+            if monotonic() >= check_at:
                 try:
                     self.look(monotonic())
                 except Exception:
                     log.exception("the open streams could not be checked")
-                due = monotonic() + until_beat(LOOK_SECONDS)
+                check_at = monotonic() + until_beat(LOOK_SECONDS)
 
     def look(self, now: float) -> None:
         """Check all streams for time-outs, send signs of life, and drop copies
-        that nobody needs. May switch greenlets."""
+        that nobody needs. ``now``: monotonic time. May switch greenlets."""
         for id, (closed_at, *_) in tuple(self._closed.items()):
             if closed_at + CLOSED_SECONDS > now:
                 break
             del self._closed[id]
 
-        quiet: dict[str, list[Event]] = {}
+        signs_of_life: dict[str, list[Event]] = {}
+        """App → the signs of life of its streams without new pieces."""
         failed: set[str] = set()
         for id, record in tuple(self._own.items()):
+            # Another greenlet publishes the end, or has done so.
             if record.closing or id not in self._own:
-                continue  # another greenlet does it, or has done it
+                continue
             if record.ended or record.touched + self._idle_seconds <= now:
                 self._end_incomplete(id, record, failed)
             elif record.stream.heard + LOOK_SECONDS <= now:
                 sign_of_life = record.stream.event("")
-                quiet.setdefault(record.stream.app, []).append(sign_of_life)
+                signs_of_life.setdefault(record.stream.app, []).append(sign_of_life)
         if self._others is not None:
-            for app, events in quiet.items():
+            for app, events in signs_of_life.items():
                 self._target.publish(app, events)
-            self._look_at_copies(now)
-        if self._target.of_users:  # last, because it waits for the database
-            self._check_silent(now)
+            self._check_copies(now)
+        # Last, because it waits for the database.
+        if self._target.of_users:
+            self._check_silent_senders(now)
 
-    def _look_at_copies(self, now: float) -> None:
+    def _check_copies(self, now: float) -> None:
         """Drop copies that nobody needs, and ask the owners of silent
         streams."""
         for copy in [stream for stream in self._streams.all() if not stream.owned]:
             if not self._target.has_receivers(copy):
                 self._streams.remove(copy.app, copy.channel, copy.id)
             elif copy.heard + SILENT_SECONDS <= now:
+                # Not asked again before another silence of this length.
                 copy.heard = now
-                gevent.spawn(self._fill, copy.app, copy.channel, copy.id)
+                gevent.spawn(self._read_copy, copy.app, copy.channel, copy.id)
 
-    def _check_silent(self, now: float) -> None:
-        """End streams without new pieces whose senders may not go on. Streams
-        of one sender in one conversation share a check. May switch
+    def _check_silent_senders(self, now: float) -> None:
+        """End streams without new pieces whose senders may not write any more.
+        Streams of one sender in one conversation share a check. If there are
+        too many checks, the others are left for the next time. May switch
         greenlets."""
         may_write: dict[tuple[str, str, str], bool] = {}
+        """(app, sender, conversation) → the result of the check."""
         due = [
             (record.checked, id)
             for id, record in self._own.items()
             if record.checked + CHECK_SECONDS <= now
         ]
-        for _, id in sorted(due):  # those that have waited longest first
+        # The streams that have waited longest come first.
+        for _, id in sorted(due):
             record = self._own.get(id)
             if record is None or record.ended:
                 continue
@@ -895,10 +931,13 @@ class StreamedMessages:
             return StreamState()
         return StreamState(record.stream.so_far())
 
-    def _fill(self, app: str, channel: str, id: str) -> None:
-        """Read the text of a stream from its owner. If the owner does not have
-        the stream any more, end the copy. Other nodes do the same, and a
-        history stores the id once. May switch greenlets."""
+    def _read_copy(self, app: str, channel: str, id: str) -> None:
+        """Greenlet: read the text of a stream from its owner, as the copy of
+        this node. If the owner does not have the stream any more, end the copy.
+
+        If the owner is dead, this node publishes the end. Other nodes do the
+        same; a history stores the id only once.
+        """
         assert self._others is not None
         lease = self._table.node_of(id, self._others)
         state: StreamState | None = StreamState(over=True)
@@ -907,8 +946,10 @@ class StreamedMessages:
                 lease, self._state_query, StreamQuery(app, id), StreamState
             )
         copy = self._streams.of(app, channel).get(id)
+        # The owner did not answer: it is asked again after the next sign of
+        # life, or the next silence.
         if state is None:
-            return  # asked again after the next sign of life, or silence
+            return
         if state.so_far is not None:
             self._target.deliver_so_far(app, state.so_far)
             return
@@ -917,17 +958,29 @@ class StreamedMessages:
 
         self._streams.remove(app, channel, id)
         if not self._target.history(app, channel):
-            self._target.deliver(app, copy.end(True))
-        elif lease is None:  # else the owner has ended it
+            self._target.deliver(app, copy.end(incomplete=True))
+        elif lease is None:
+            # The owner is dead. A living owner has published the end itself.
             try:
                 self._publish_end(copy, incomplete=True)
             except ChannelRefused:
-                self._streams.add(copy)  # tried again after SILENT_SECONDS
+                # The history does not answer: try again after SILENT_SECONDS.
+                self._streams.add(copy)
+
+
+def _closed_at(channel: str, position: Position | Rejected | None) -> ClosedStream:
+    """The result of closing a stream whose end has this position in the
+    history. None: no history. Rejected: the log has refused the message."""
+    if isinstance(position, Rejected):
+        return ClosedStream("closed", channel, rejected=position)
+    if position is None:
+        return ClosedStream("closed", channel)
+    return ClosedStream("closed", channel, position.epoch, position.offset)
 
 
 def _in_parts(indexes: Sequence[int], pieces: Sequence[Piece]) -> Iterator[list[int]]:
-    """Divide the indexes of pieces, so that the texts of a part have at most
-    about :data:`MOST_BYTES`."""
+    """Divide the indexes of pieces into parts, so that the texts of a part have
+    at most about :data:`MOST_BYTES`."""
     part: list[int] = []
     size = 0
     for index in indexes:

@@ -295,10 +295,10 @@ def conversations(
     """List the conversations of a user, the most recent first."""
     summaries, more = api.log.conversations.page(call.app, call.user, before, limit)
     conversations = [_shown_conversation(each, call.user) for each in summaries]
-    following = 0
+    next_before = 0
     if more:
-        following = summaries[-1].position
-    return ConversationsAnswer(conversations, following)
+        next_before = summaries[-1].position
+    return ConversationsAnswer(conversations, next_before)
 
 
 def _shown_conversation(summary: ConversationSummary, user: str) -> ConversationShown:
@@ -353,22 +353,22 @@ def history(
     messages they have hidden. Reactions are not listed; they are in the
     messages.
     """
-    chosen = _types_of(types)
-    if chosen and after is not UNSET:
+    type_names = _types_of(types)
+    if type_names and after is not UNSET:
         raise ApiProblem.invalid("`types`: not with `after`")
-    if chosen:
-        wanted = Search("", conversation, before, limit, SearchFilter(types=chosen))
-        entries, following = api.search.search(call.app, call.user, wanted)
-        return MessagesAnswer([shown_entry(entry) for entry in entries], following)
+    if type_names:
+        # Only a search finds messages by their type.
+        filter = SearchFilter(types=type_names)
+        search = Search("", conversation, before, limit, filter)
+        entries, next_before = api.search.search(call.app, call.user, search)
+        return MessagesAnswer([shown_entry(entry) for entry in entries], next_before)
 
-    if after is UNSET:
-        entries, more = api.log.entries.history(
-            call.app, call.user, conversation, before, limit, None
-        )
-    else:
-        entries, more = api.log.entries.history(
-            call.app, call.user, conversation, before, limit, after
-        )
+    first_after = None
+    if after is not UNSET:
+        first_after = after
+    entries, more = api.log.entries.history(
+        call.app, call.user, conversation, before, limit, first_after
+    )
     answer = MessagesAnswer([shown_entry(entry) for entry in entries], 0, 0)
     if more and entries:
         if after is UNSET:
@@ -388,8 +388,10 @@ def pins(
     ] = 0,
 ) -> PinsAnswer:
     """List the pinned messages of a conversation."""
-    entries, following = api.log.entries.pins(call.app, call.user, conversation, before)
-    return PinsAnswer([shown_entry(entry) for entry in entries], following)
+    entries, next_before = api.log.entries.pins(
+        call.app, call.user, conversation, before
+    )
+    return PinsAnswer([shown_entry(entry) for entry in entries], next_before)
 
 
 @routes.get("/messages/search")
@@ -414,13 +416,13 @@ def search(api: MessageServices, call: Call, request: SearchQuery) -> MessagesAn
         raise ApiProblem.invalid(
             "`text`: empty without a filter, or it contains U+0000"
         )
-    wanted = Search(text, request.conversation, request.before, request.limit, filter)
-    entries, before = api.search.search(call.app, call.user, wanted)
+    search = Search(text, request.conversation, request.before, request.limit, filter)
+    entries, before = api.search.search(call.app, call.user, search)
     return MessagesAnswer([shown_entry(entry) for entry in entries], before)
 
 
 def _types_of(text: str) -> tuple[str, ...]:
-    """The types of a query. Raises ApiProblem."""
+    """The types of a query, such as ``text,picture``. Raises ApiProblem."""
     types = tuple(name for name in text.split(",") if name)
     if len(types) > Limit.TYPES or "\0" in text:
         raise ApiProblem.invalid(f"`types`: at most {Limit.TYPES}")
@@ -436,12 +438,14 @@ def receipts(
     limit: PageLimit = 50,
 ) -> ReceiptsAnswer:
     """List how far the other members of a conversation have read."""
-    behind = read_cursor(cursor) or ""
-    most = limit + 1
-    receipts = api.log.marks.receipts(call.app, call.user, conversation, behind, most)
-    rows, following = page_and_cursor(receipts, limit, lambda row: row.user)
+    after_user = read_cursor(cursor) or ""
+    # One row more shows whether there are more.
+    receipts = api.log.marks.receipts(
+        call.app, call.user, conversation, after_user, limit + 1
+    )
+    rows, next_cursor = page_and_cursor(receipts, limit, lambda row: row.user)
     page = [ReceiptShown(row.user, row.read, row.received) for row in rows]
-    return ReceiptsAnswer(page, following)
+    return ReceiptsAnswer(page, next_cursor)
 
 
 @routes.get("/messages/sync")
@@ -469,9 +473,10 @@ def sync(
     # The extent is read after the page, because entries of the page may expire
     # meanwhile.
     if after and not api.log.entries.extent(call.app).continues(after):
-        return SyncAnswer([], 0, True, True)
-    following = entries[-1].id if entries else after
-    return SyncAnswer([shown_entry(entry) for entry in entries], following, more, False)
+        return SyncAnswer([], 0, more=True, begin_anew=True)
+    position = entries[-1].id if entries else after
+    shown = [shown_entry(entry) for entry in entries]
+    return SyncAnswer(shown, position, more, begin_anew=False)
 
 
 @routes.get("/messages/marks")
@@ -549,10 +554,10 @@ def list_threads(
     first.
     """
     page, more = threads.list(call.app, call.user, before, limit)
-    following = 0
+    next_before = 0
     if more:
-        following = page[-1].last
-    return ThreadsAnswer([_shown(each) for each in page], following)
+        next_before = page[-1].last
+    return ThreadsAnswer([_shown(each) for each in page], next_before)
 
 
 @thread_routes.get("/threads/get")
@@ -571,9 +576,9 @@ def get_thread(
     page = threads.page(call.app, call.user, thread, before, limit)
     if page is None:
         raise ApiProblem(Problems.UNKNOWN_MESSAGE)
-    row, entries, older = page
+    row, entries, next_before = page
     messages = [shown_entry(entry) for entry in entries]
-    return view(ThreadAnswer, _shown(row), messages=messages, before=older)
+    return view(ThreadAnswer, _shown(row), messages=messages, before=next_before)
 
 
 @thread_routes.post("/threads/follow", schema=("FollowRequest", "A thread to follow."))

@@ -229,8 +229,12 @@ _NOT_REVIEWED: Final = (Problems.REJECTED, Problems.REVIEW_UNAVAILABLE)
 
 
 class MessageApi(Struct, frozen=True):
-    """The services that the routes use. ``rates``: of the messages of
-    accounts."""
+    """The services that the routes use.
+
+    ``rates``: of the messages of accounts. ``wants_account``: whether the
+    receiver of a first message in an app must be an account; its second
+    parameter is whether a user sends the message.
+    """
 
     store: Store
     messaging: Messaging
@@ -243,9 +247,13 @@ class MessageApi(Struct, frozen=True):
     def of(core: Core, api: Api) -> MessageApi:
         """Make the services for a node."""
         services = core.service(MessageServices)
-        of_messages = core.store, services.messaging, services.receipts
         return MessageApi(
-            *of_messages, api.rates, api.limits, core.logins.wants_account
+            core.store,
+            services.messaging,
+            services.receipts,
+            api.rates,
+            api.limits,
+            core.logins.wants_account,
         )
 
     def send(
@@ -274,6 +282,8 @@ class MessageApi(Struct, frozen=True):
         request: SendRequest,
         more: Mapping[str, Any] = MappingProxyType({}),
     ) -> Send:
+        """The command for a message, or for a forward. ``more``: further keys
+        of its ``meta``. Raises :class:`ApiProblem`."""
         if call.app.startswith(SYSTEM_PREFIX):
             raise ApiProblem(Problems.STORE_UNAVAILABLE)
         if bool(request.to) == bool(request.conversation):
@@ -285,7 +295,7 @@ class MessageApi(Struct, frozen=True):
         if request.also and not request.thread:
             raise ApiProblem.invalid("`also`: only a reply in a `thread` has it")
 
-        kind, body = _content(self, call, request)
+        type, body = _content(self, call, request)
         ask = None
         if request.exclusive:
             ask = _question(request)
@@ -296,7 +306,7 @@ class MessageApi(Struct, frozen=True):
         return Send(
             to=request.to,
             conversation=request.conversation,
-            type=kind,
+            type=type,
             body=body,
             id=request.client_msg_id,
             about=request.reply_to,
@@ -377,8 +387,10 @@ def send(api: MessageApi, call: Call, request: SendRequest) -> StoredAnswer:
 
 
 def _forward(request: SendRequest, id: int) -> Send:
+    """The command that forwards the message ``id``. Raises
+    :class:`ApiProblem` if the request has content of its own."""
     has_content = request.text is not UNSET or request.data is not UNSET
-    has_more = (
+    has_details = (
         request.type
         or request.reply_to
         or request.mentions
@@ -387,7 +399,7 @@ def _forward(request: SendRequest, id: int) -> Send:
         or request.notify is not UNSET
         or request.thread
     )
-    if has_content or has_more:
+    if has_content or has_details:
         raise ApiProblem.invalid("`forward`: the server copies the content")
     return Send(
         request.to,
@@ -399,6 +411,8 @@ def _forward(request: SendRequest, id: int) -> Send:
 
 
 def _content(api: MessageApi, call: Call, request: Content) -> tuple[str, bytes]:
+    """The type and the body of a message. Raises :class:`ApiProblem` if the
+    content is not valid, empty, or too long."""
     if (request.text is UNSET) == (request.data is UNSET):
         raise ApiProblem.invalid("Give one of `text` and `data`")
 
@@ -408,12 +422,12 @@ def _content(api: MessageApi, call: Call, request: Content) -> tuple[str, bytes]
         most_bytes = api.limits.message_bytes
 
     if request.text is not UNSET:
-        kind = request.type or "text"
+        type = request.type or "text"
         body = _bytes("text", str.encode, request.text)
     else:
-        kind = request.type or "custom"
+        type = request.type or "custom"
         data = bytes(request.data)  # type: ignore[arg-type]
-        if kind == "text":
+        if type == "text":
             raise ApiProblem.invalid("`type`: `text` needs `text`, not `data`")
         try:
             body = msgspec.json.format(data, indent=-1)
@@ -427,7 +441,7 @@ def _content(api: MessageApi, call: Call, request: Content) -> tuple[str, bytes]
             raise ApiProblem.invalid("The message is empty: give `text` or `data`")
     if len(body) > most_bytes:
         raise ApiProblem.invalid("The message is too long")
-    return kind, body
+    return type, body
 
 
 _NO_META: Final = MessageMeta()
@@ -438,8 +452,9 @@ def _meta(
     of_new: MessageMeta = _NO_META,
     more: Mapping[str, Any] = MappingProxyType({}),
 ) -> bytes:
-    """The ``meta`` of a message. ``of_new``: keys that an edit does not have.
-    ``more``: further keys."""
+    """The ``meta`` of a message. ``of_new``: the keys of a new message, which
+    an edit does not have. ``more``: further keys. Raises
+    :class:`ApiProblem`."""
     if request.mentions:
         wrong = mentions_objection(request.mentions)
         if wrong:
@@ -464,6 +479,8 @@ def _stored_button(button: ButtonShape) -> Button:
 
 
 def _bytes(name: str, encode: Any, value: Any) -> bytes:
+    """Encode the value of a field. Raises :class:`ApiProblem` if it is not
+    valid Unicode. ``name``: the field, for the error."""
     try:
         encoded: bytes = encode(value)
     except UnicodeEncodeError:
@@ -512,10 +529,10 @@ def edit(api: MessageApi, call: Call, request: EditRequest) -> StoredAnswer:
     """
     if call.user:
         call.act = ""
-    kind, body = _content(api, call, request)
+    type, body = _content(api, call, request)
     edited = Send(
         kind="edit",
-        type=kind,
+        type=type,
         body=body,
         id=request.client_msg_id,
         about=request.id,
@@ -557,13 +574,14 @@ def press(
         raise ApiProblem(pressed.problem, pressed.explanation)
     entry = pressed.entry
     if entry is None:
-        return StoredAnswer(0, pressed.conversation, 0, True)
-    return StoredAnswer(entry.id, pressed.conversation, entry.seq, False)
+        # The user has given this answer before.
+        return StoredAnswer(0, pressed.conversation, 0, repeated=True)
+    return StoredAnswer(entry.id, pressed.conversation, entry.seq, repeated=False)
 
 
 def _store(api: MessageApi, call: Call, command: Send) -> StoredAnswer:
-    """Store a draft. Webhooks report drafts of accounts. Switches greenlets.
-    Raises :class:`ApiProblem`."""
+    """Store the draft of a command, and return the answer. Switches greenlets.
+    Raises :class:`ApiProblem` and StorageUnavailable."""
     draft = _draft_of(api, call, command)
     _require_may_write(api, call)
     to_account = api.wants_account(call.app, not call.is_back_end)
@@ -581,6 +599,8 @@ def _store(api: MessageApi, call: Call, command: Send) -> StoredAnswer:
 
 
 def _draft_of(api: MessageApi, call: Call, command: Send) -> Draft:
+    """The draft of a command. Raises :class:`ApiProblem` if the user may not
+    do this with the message that it is about."""
     draft = api.messaging.draft_of(call.app, call.user, command)
     if draft is None:
         raise ApiProblem(Problems.UNKNOWN_MESSAGE)
@@ -588,8 +608,8 @@ def _draft_of(api: MessageApi, call: Call, command: Send) -> Draft:
 
 
 def _require_may_write(api: MessageApi, call: Call) -> None:
-    """Raise an error for too many messages of one account. Back ends have no
-    limit."""
+    """Raise :class:`ApiProblem` if the user has sent too many messages. Back
+    ends have no limit."""
     if not call.is_back_end:
         api.rates.require_message(call.app, call.user)
 
@@ -667,7 +687,8 @@ def pin(
 def _annotated(
     api: MessageApi, call: Call, change: Callable[[MessageLog], Change | Rejected]
 ) -> AnnotatedAnswer:
-    """Store a reaction or pin. Switches greenlets. Raises
+    """Store a reaction or pin by calling ``change``, and return the answer. Its
+    id is 0 if nothing had to change. Switches greenlets. Raises
     :class:`ApiProblem`."""
     _require_may_write(api, call)
     if not api.store.has_database:
@@ -715,6 +736,8 @@ def mark_received(
 def _mark(
     api: MessageApi, call: Call, conversation: int, read: int = 0, received: int = 0
 ) -> MarkResult:
+    """Store that the user has read, or received, a conversation up to an id.
+    Raises :class:`ApiProblem`."""
     result = api.receipts.note(
         call.app, call.user, conversation, read=read, received=received
     )

@@ -99,6 +99,7 @@ class PieceResult(Struct):
 
 
 def _refused(error: ChannelRefused) -> ApiProblem:
+    """The problem of a request that the streams have refused."""
     if error.reason == "unavailable":
         return ApiProblem(Problems.NOT_ACCEPTED)
     if error.reason == "full":
@@ -128,12 +129,14 @@ class StreamAppended(Struct):
         requests: Sequence[PieceRequest],
         append: Callable[[list[Piece]], Sequence[tuple[str, int]]],
     ) -> StreamAppended:
-        """Append the pieces of a request, and return the answer."""
-        appended = append([(each.stream, each.piece, each.text) for each in requests])
-        rows = zip(requests, appended, strict=True)
-        return cls(
-            [PieceResult(each.stream, last, status) for each, (status, last) in rows]
-        )
+        """Append the pieces of a request, and return the answer. ``append``
+        returns for each piece its status, and the number of the last piece of
+        its stream."""
+        pieces = [(each.stream, each.piece, each.text) for each in requests]
+        results = []
+        for request, (status, last) in zip(requests, append(pieces), strict=True):
+            results.append(PieceResult(request.stream, last, status))
+        return cls(results)
 
 
 class StreamClosed(HistoryPosition):
@@ -258,10 +261,10 @@ def messages(
         call.app, channel, before or None, limit, reverse=True, revisions=True
     )
     rows = [shown_entry(each) for each in reversed(page.entries)]
-    following = 0
+    next_before = 0
     if page.more:
-        following = rows[0].id
-    return MessagesAnswer(rows, following)
+        next_before = rows[0].id
+    return MessagesAnswer(rows, next_before)
 
 
 ROWS: Final = (*_stored.rows, *routes.rows)
