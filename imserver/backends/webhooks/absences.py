@@ -40,8 +40,8 @@ _PREVIEW_CHARACTERS: Final = 200
 
 
 class _Work(Struct):
-    """The work of one turn: entries up to a position, or absences that are
-    due."""
+    """The work of one turn. Either there are absences that are ``due``, or the
+    log has grown up to ``position`` by ``entries``."""
 
     entries: list[Entry] = []
     position: int = 0
@@ -57,6 +57,7 @@ class Absences(Struct, frozen=True):
     offline, has not read the message, and is not a bot. The next event for this
     conversation follows only after the user was online. Absences are stored in
     the database, so they survive the node. Each app has a consumer.
+    ``accounts_of`` returns the accounts of these users of an app.
     """
 
     feeds: Feeds
@@ -65,16 +66,16 @@ class Absences(Struct, frozen=True):
     store: Store
     accounts_of: Callable[[str, Sequence[str]], Iterable[Holder]]
 
-    def consumer(self, feed: Feed) -> Consumer[_Work]:
-        """The consumer that works on the absences of a feed."""
+    def make_consumer(self, feed: Feed) -> Consumer[_Work]:
+        """Make the consumer that works on the absences of a feed."""
         feed.members = RememberedMembers(self.store.part(MessageLog), feed.app)
         return Consumer(
             f"the absent users of {feed.app}",
             feed.lease,
-            partial(self._next, feed),
-            partial(self._look_at, feed),
-            partial(self.feeds.save, feed),
-            partial(self._until_due, feed),
+            read=partial(self._next, feed),
+            deliver=partial(self._process, feed),
+            save=partial(self.feeds.save, feed),
+            until_due=partial(self._until_due, feed),
         )
 
     def _until_due(self, feed: Feed) -> float | None:
@@ -86,13 +87,15 @@ class Absences(Struct, frozen=True):
         return max(due - steady_time(), MIN_PAUSE_SECONDS)
 
     def _next(self, feed: Feed) -> _Work | None:
-        """The work of the next turn: new entries, or else absences that are
-        due. Switches greenlets."""
+        """Read the work of the next turn: new entries, or else absences that
+        are due. None: there is nothing to do. Switches greenlets. Raises
+        StorageUnavailable."""
         window = feed.noting
         assert feed.members is not None
         if not self.feeds.wants(feed.app, "absent"):
             window.skip()
-            feed.members.clear()  # the skipped entries may change them
+            # The skipped entries may change them.
+            feed.members.clear()
             return None
         if window.count:
             if window.count < window.page:
@@ -103,19 +106,23 @@ class Absences(Struct, frozen=True):
         now = int(steady_time() * _SECOND_MS)
         if feed.next_due > now or not self.is_registry_up():
             return None
-        # the clock of the process before this one may have been ahead
+        # The clock of the process that has stored the absences may have been
+        # ahead.
         if not feed.next_due:
             latest = now + int(feed.receiver.absent_seconds * _SECOND_MS)
-            self.feeds.events.bound_absences(feed.app, latest)
+            self.feeds.events.limit_absences(feed.app, latest)
         due, next_due = self.feeds.events.due_absences(feed.app, now, DUE_AT_ONCE)
-        if due:  # until there are none it stays due, also if the following fails
+        # The time of the next absence stays in the past until no more absences
+        # are due. So the next call reads them again, even if this turn fails.
+        if due:
             return _Work(due=due)
         feed.next_due = next_due or _NEVER
         return None
 
-    def _look_at(self, feed: Feed, work: _Work) -> None:
-        """Note which receivers are offline, or add the events that are due,
-        unless their users have come online or have read the message."""
+    def _process(self, feed: Feed, work: _Work) -> None:
+        """Store which receivers of new entries are offline; or add the events
+        that are due, unless their users have come online or have read the
+        message. Switches greenlets. Raises StorageUnavailable and NotOwner."""
         app = feed.app
         events = self.feeds.events
         window = feed.noting
@@ -125,7 +132,7 @@ class Absences(Struct, frozen=True):
             self.feeds.added(heads)
             return
 
-        absences = self._absences(feed, work.entries)
+        absences = self._find_absences(feed, work.entries)
         if absences:
             events.note(app, self.feeds.node(), work.position, absences)
             feed.next_due = min(feed.next_due, absences[0].due)
@@ -133,9 +140,9 @@ class Absences(Struct, frozen=True):
 
     # --- who is offline -------------------------------------------------------
 
-    def _absences(self, feed: Feed, entries: Iterable[Entry]) -> list[Absence]:
+    def _find_absences(self, feed: Feed, entries: Iterable[Entry]) -> list[Absence]:
         """The absences of users who should read one of these entries and are
-        offline."""
+        offline. Switches greenlets. Raises StorageUnavailable."""
         app = feed.app
         assert feed.members is not None
         first_entries: dict[tuple[str, int], int] = {}
@@ -164,16 +171,18 @@ class Absences(Struct, frozen=True):
             if user in offline
         ]
 
-    # --- who is to be notified ------------------------------------------------
+    # --- absences that are due ------------------------------------------------
 
     def _decide(
         self, app: str, due: Sequence[Absence]
     ) -> tuple[list[tuple[Absence, NewEvent]], list[Absence]]:
-        """Two lists: absences to report, each with its event, and absences that
-        have ended."""
+        """Decide about absences that are due. Returns two lists: absences to
+        report, each with its event, and absences that have ended. Switches
+        greenlets. Raises StorageUnavailable."""
         users = [absence.user for absence in due]
         online = self.presence.online(app, users)
-        if online.missing:  # tried again: nobody is reported who may be online
+        # The consumer tries again later: nobody is reported who may be online.
+        if online.missing:
             raise StorageUnavailable(
                 f"nodes do not answer: {', '.join(online.missing)}"
             )
@@ -242,14 +251,15 @@ def _facts(
 def _summary(
     stored: MessageLog, app: str, absence: Absence, known: Conversation | None
 ) -> ConversationSummary | None:
-    """The conversation as the user sees it. None if the user is not a member
-    any more."""
+    """The conversation as the user of an absence sees it. None if the user is
+    not a member any more. ``known``: the conversation; None: it does not exist.
+    Switches greenlets. Raises StorageUnavailable."""
     if stored.conversations.member(app, absence.conversation, absence.user) is None:
         return None
-    # A new entry may come between the two reads: then look again.
+    # The user's list of conversations is ordered by their newest entries. So
+    # the page before the id after the newest entry begins with this one. A new
+    # entry may come between the two queries: then try again.
     while known is not None:
-        # The list is ordered by the newest entry, which no other conversation
-        # has.
         page, _ = stored.conversations.page(app, absence.user, known.last_id + 1, 1)
         if page and page[0].conversation.id == known.id:
             return page[0]

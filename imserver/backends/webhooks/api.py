@@ -153,23 +153,24 @@ class EventApi(Struct, frozen=True):
     core: Core
 
     def states(self, apps: Sequence[str]) -> tuple[list[WebhookShown], list[str]]:
-        """Two lists: the states of apps that have a receiver, and the nodes
-        that did not answer."""
+        """Two lists: the states of the apps among these that have a receiver,
+        and the nodes that did not answer. Switches greenlets."""
         feeds = self.webhooks.feeds.feeds
-        named = [app for app in apps if app in feeds]
-        receivers = {app: feeds[app].receiver for app in named}
-        # Each node has answered with a part for each app.
-        answers, missing = self.core.ask_others(QUERY, named, list[NodePart])
-        rows: list[list[NodePart]] = [self.webhooks.parts_of(named), *answers.values()]
-        parts_of_apps = zip(*rows, strict=True)
+        with_receiver = [app for app in apps if app in feeds]
+        # Read before the queries, which switch: the feeds may change meanwhile.
+        receivers = {app: feeds[app].receiver for app in with_receiver}
+        # Each node answers with a part for each app.
+        answers, missing = self.core.ask_others(QUERY, with_receiver, list[NodePart])
+        parts_by_node = [self.webhooks.parts_of(with_receiver), *answers.values()]
+        parts_by_app = zip(*parts_by_node, strict=True)
 
         def read_counts(sql: Statements) -> dict[str, tuple[int, int, int]]:
-            return {app: dead_events.counts(sql, app) for app in named}
+            return {app: dead_events.counts(sql, app) for app in with_receiver}
 
-        none: dict[str, tuple[int, int, int]] = {}
-        counts = self.core.store.read_or(none, read_counts)
+        no_counts: dict[str, tuple[int, int, int]] = {}
+        counts = self.core.store.read_or(no_counts, read_counts)
         states = []
-        for app, parts in zip(named, parts_of_apps, strict=True):
+        for app, parts in zip(with_receiver, parts_by_app, strict=True):
             aside, dead, next_try = counts.get(app, (0, 0, 0))
             state = _state(app, receivers[app], parts, aside, dead, next_try)
             states.append(state)
@@ -184,7 +185,8 @@ def _state(
     dead: int,
     next_try: int,
 ) -> WebhookShown:
-    """The state of a webhook, put together from the parts of all nodes."""
+    """The state of a webhook, put together from the parts of all nodes.
+    ``aside``, ``dead`` and ``next_try``: see :func:`dead_events.counts`."""
     all_answers = chain.from_iterable(part.answers for part in parts)
     newest = sorted(all_answers, key=attrgetter("time"))[::-1]
     has_failed = bool(newest and newest[0].problem)
@@ -231,13 +233,14 @@ def log(
     no `webhook.url` an app has them, too. Messages and groups stay as long as
     stored messages do, other events for four days.
     """
+    # The cursor is the ids of the last entry and the last row, such as "7.12".
     entry_id = 0
     event_id = 0
     text = read_cursor(after)
     if text is not None:
         entry, _, event = text.partition(".")
-        entry_id = _number("after", entry)
-        event_id = _number("after", event)
+        entry_id = _read_number("after", entry)
+        event_id = _read_number("after", event)
     feeds = api.webhooks.feeds
     feed = feeds.feeds.get(call.app)
     if feed is None:
@@ -288,7 +291,7 @@ def dead(
     if text is None:
         number = 0
     else:
-        number = _number("cursor", text)
+        number = _read_number("cursor", text)
     # One more than fits on the page: it shows whether others follow.
     retries = dead_events.list_retries(
         api.core.store, call.app, dead=True, after=number, limit=limit + 1
@@ -296,14 +299,14 @@ def dead(
     rows, next_cursor = page_and_cursor(
         retries, limit, lambda row: str(row.number), size_of=lambda row: len(row.body)
     )
-    event_of = _head_of if call.principal.staff else msgspec.Raw
+    shown_event = _without_contents if call.principal.staff else msgspec.Raw
     events = [
         view(
             DeadEvent,
             row,
             id=row.event,
             since=row.first_failed,
-            event=event_of(row.body),
+            event=shown_event(row.body),
         )
         for row in rows
     ]
@@ -335,7 +338,7 @@ def replay(
     return ReplayAnswer(dead_events.send_again(api.core.store, call.app, id))
 
 
-def _head_of(body: bytes) -> dict[str, Any]:
+def _without_contents(body: bytes) -> dict[str, Any]:
     """The fields of an event that no user has written: for readers who may not
     see contents."""
     event: dict[str, Any] = msgspec.json.decode(body)
@@ -364,12 +367,12 @@ def webhooks(
         next_cursor = ""
     else:
         after = read_cursor(cursor) or ""
-        following = [
+        apps = [
             name
             for name in sorted(api.webhooks.feeds.feeds)
             if name > after and call.principal.reaches(name)
         ]
-        page, next_cursor = page_and_cursor(following, limit, str)
+        page, next_cursor = page_and_cursor(apps, limit, str)
         names = list(page)
     states, missing = api.states(names)
     return WebhooksAnswer(states, next_cursor, missing)
@@ -406,6 +409,7 @@ def set_address(
     if tenant.configured:
         raise ApiProblem(Problems.APP_CONFIGURED)
 
+    # Empty settings are left out, as if they were not set.
     settings = {
         name: value for name, value in asdict(tenant.webhook).items() if value != ""
     }
@@ -442,7 +446,9 @@ def test(api: EventApi, call: Call, app: App) -> AnswerShown:
     return msgspec.convert(answer, AnswerShown, from_attributes=True)
 
 
-def _number(parameter: str, text: str) -> int:
+def _read_number(parameter: str, text: str) -> int:
+    """The number in a cursor. Raises ApiProblem. ``parameter``: the parameter
+    with the cursor, for the error."""
     is_number = text.isascii() and text.isdecimal()
     if not is_number or len(text) > _CURSOR_DIGITS:
         raise ApiProblem.invalid(f"`{parameter}`: not a cursor of this list")

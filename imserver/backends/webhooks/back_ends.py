@@ -39,8 +39,12 @@ With them a client could begin another header."""
 
 
 class BackEndHook(Struct, frozen=True):
-    """The app's ``back_ends``, and the secret that signs. ``urls``: call → its
-    URL."""
+    """The app's ``back_ends``, and the secret that signs.
+
+    ``urls``: call → its URL. ``seconds``: time limit of an answer. ``headers``:
+    the names of headers of a client that requests repeat. ``emulated_headers``:
+    the names of such headers that a client sets in its SDK.
+    """
 
     app: str
     secret: bytes
@@ -93,7 +97,9 @@ class BackEndRequests(BackEnds):
         self._connection_id = connection_id
         self._node = node
         self._authorise: dict[str, AuthoriseHook] = {}
+        """App → the hook that decides about logins."""
         self._ready: set[str] = set()
+        """The apps whose hooks have a usable secret."""
         self.authoriser = Authoriser(outgoing)
         self._asking = {
             call: Asking(outgoing, f"back_ends.{call}")
@@ -122,7 +128,7 @@ class BackEndRequests(BackEnds):
             self._authorise.pop(app, None)
         else:
             self._authorise[app] = authorise
-            # a metric that begins with its first event shows no increase
+            # A metric that begins with its first event shows no increase.
             self.authoriser.undecided[app] += 0
         if is_ready:
             self._ready.add(app)
@@ -137,14 +143,15 @@ class BackEndRequests(BackEnds):
     def authorise(
         self, app: str, user: str, token: str, dialect: str, peer: str, device: str
     ) -> LoginAnswer | None:
-        """Ask about a login; None: no valid answer. Waits up to
-        :data:`ASK_SECONDS`."""
-        where = self._authorise.get(app)
-        if where is None:
+        """Ask the back end about a login. Returns None if no valid answer comes
+        within :data:`ASK_SECONDS`, or the app has no such hook. Switches
+        greenlets."""
+        hook = self._authorise.get(app)
+        if hook is None:
             return None
         facts = {
             "event": "authorise",
-            "app": where.app,
+            "app": hook.app,
             "time": int(time()),
             "node": self._node(),
             "user": user,
@@ -153,7 +160,7 @@ class BackEndRequests(BackEnds):
             "token": token,
             "address": host_of(peer),
         }
-        return self.authoriser.ask(where, facts)
+        return self.authoriser.ask(hook, facts)
 
     def has(self, app: str, call: BackEndCall) -> bool:
         """Whether a back end of the app answers this call. Never switches
@@ -167,7 +174,7 @@ class BackEndRequests(BackEnds):
         hook = self.hooks.get(app)
         if hook is None:
             return None
-        return _named(hook.headers, given)
+        return _select_headers(hook.headers, given)
 
     def emulated_headers_of(self, app: str, given: Mapping[str, str]) -> dict[str, str]:
         """The headers that a client has set in its SDK and that the requests
@@ -180,7 +187,7 @@ class BackEndRequests(BackEnds):
             for name, value in given.items()
             if _HEADER_VALUE.fullmatch(value)
         }
-        return _named(hook.emulated_headers, valid)
+        return _select_headers(hook.emulated_headers, valid)
 
     def ask(
         self,
@@ -190,9 +197,9 @@ class BackEndRequests(BackEnds):
         facts: Mapping[str, Any],
         kind: type[T],
     ) -> T:
-        """Ask the back end about a connection, and return the result. Switches
-        greenlets, at most for ``back_ends.seconds``. Raises
-        :class:`BackEndUnavailable` and :class:`BackEndRefused`."""
+        """Ask the back end about a connection, and return the result, decoded
+        as ``kind``. Switches greenlets, at most for ``back_ends.seconds``.
+        Raises :class:`BackEndUnavailable` and :class:`BackEndRefused`."""
         asking = self._asking[call]
         hook = self.hooks.get(app)
         self.asked[app] += 1
@@ -206,6 +213,7 @@ class BackEndRequests(BackEnds):
                 else:
                     headers = state.facts.headers
                 client = self._client(connection)
+                # Before its answer to ``connect`` a client has no user.
                 if call != "connect":
                     client["user"] = connection.user or ""
                 body = msgspec.json.encode({**client, **facts})
@@ -217,8 +225,8 @@ class BackEndRequests(BackEnds):
                     hook.seconds,
                     headers=headers,
                 )
-                read = partial(_read, call, kind)
-                answer, result = document_in(status, content, read)
+                decode = partial(_decode_answer, call, kind)
+                answer, result = document_in(status, content, decode)
         except Unreachable as problem:
             self.failed[app] += 1
             asking.warn(app, problem)
@@ -256,14 +264,18 @@ class BackEndRequests(BackEnds):
         return client
 
 
-def _read(call: BackEndCall, kind: type[T], content: bytes) -> tuple[_Answer, T | None]:
-    """Decode an answer; returns it and its result. Raises ValueError and
+def _decode_answer(
+    call: BackEndCall, kind: type[T], content: bytes
+) -> tuple[_Answer, T | None]:
+    """Decode an answer to a call. Returns the answer and its result; None: the
+    answer is an error, or ends the connection. Raises ValueError and
     RecursionError."""
-    msgspec.json.decode(content)  # the parts that are passed on must be valid, too
+    # The parts that are passed on undecoded must be valid JSON, too.
+    msgspec.json.decode(content)
     document = without_nulls(content, 2)
     answer = msgspec.json.decode(document, type=_Answer)
     if answer == _Answer():
-        # an error in another form must not allow anything
+        # An error in another form must not allow anything.
         if msgspec.json.decode(document):
             raise ValueError("it has neither result nor error nor disconnect")
         meaning = _NOTHING_MEANS.get(call, b'{"result":{}}')
@@ -278,7 +290,8 @@ def _read(call: BackEndCall, kind: type[T], content: bytes) -> tuple[_Answer, T 
     return answer, result
 
 
-def _named(names: Iterable[str], headers: Mapping[str, str]) -> dict[str, str]:
-    """The headers with these names that a client has set."""
+def _select_headers(names: Iterable[str], headers: Mapping[str, str]) -> dict[str, str]:
+    """The headers with these names that a client has set. The names in
+    ``headers`` are in lower case."""
     values = {name: headers.get(name.lower(), "") for name in names}
     return {name: value for name, value in values.items() if value}

@@ -73,8 +73,9 @@ def events(
             fail(f"app {name} does not exist")
         app = tenants.resolve(name)
         if replay is not None:
-            count = send_again(store, app, "" if replay == "all" else replay)
-            if not count and replay != "all":
+            event = "" if replay == "all" else replay
+            count = send_again(store, app, event)
+            if not count and event:
                 fail(
                     f"app {name} has no event {replay} that is dead or waits to be tried"
                 )
@@ -82,10 +83,11 @@ def events(
             click.echo(f"events sent again: {count}")
             return
 
-        rows = list_retries(store, app, dead, 0, _LISTED_EVENTS)
+        rows = list_retries(store, app, dead, after=0, limit=_LISTED_EVENTS)
         counts = store.rows(
             "SELECT count(*) FROM event_retry WHERE app = %s AND dead = 0", (app,)
         )
+        # Without a database there is no row with a count.
         aside = sum(count for (count,) in counts)
         next_time = 0
         if aside:
@@ -107,6 +109,7 @@ def events(
 
 
 def _time(seconds: int) -> str:
+    """A time in UTC, such as ``2026-05-03 14:05``; ``""`` for 0."""
     if seconds:
         return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M")
     return ""
@@ -134,7 +137,7 @@ it."""
 def webhook(
     _config: Config, _store: Store, tenants: Tenants, name: str
 ) -> Iterator[Finding]:
-    """Send a test event to the back end of an app."""
+    """Send a test event to the back end of the app ``name``."""
     app = tenants.resolve(name)
     tenant = tenants.find(app)
     label = f"webhook of {name}"
@@ -215,6 +218,7 @@ def webhook(
 
 
 def _unreachable(label: str, url: str, problem: Unreachable) -> Finding:
+    """The finding that the address of a webhook does not answer."""
     address = urlsplit(url)
     host = address.hostname or ""
     usual_port = _HTTPS_PORT if address.scheme == "https" else _HTTP_PORT
@@ -225,7 +229,8 @@ def _unreachable(label: str, url: str, problem: Unreachable) -> Finding:
 
 
 def _cause_of(problem: Unreachable) -> tuple[str, str]:
-    """The cause of a problem, and the pattern of a command that shows it."""
+    """The cause of a problem, and a command that shows it, in which ``{url}``,
+    ``{host}`` and ``{port}`` stand for the address."""
     if problem.is_refused:
         return "it refuses connections: no program listens there", "curl -v {url}"
     text = str(problem)

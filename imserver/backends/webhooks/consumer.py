@@ -37,7 +37,7 @@ LONGEST_PAUSE_SECONDS: Final = 60.0
 WAIT_SECONDS: Final = 1.0
 """Pause while the database does not answer, or another node has the lease."""
 LOOK_SECONDS: Final = 0.2
-"""Least time between two looks for work, so that a busy app causes few of
+"""Least time between two calls of ``look``, so that a busy app causes few of
 them."""
 
 Batch = TypeVar("Batch")
@@ -45,12 +45,12 @@ _trouble: Final = RateLimitedLog(log, "%s waits: %s")
 
 
 def _is_never_due() -> None:
-    """The ``until_due`` of a consumer that is woken for everything it has to
-    read."""
+    """The ``until_due`` of a consumer that :meth:`Consumer.wake` wakes for
+    everything it has to read."""
 
 
 class NotOwner(ImserverError):
-    """Another node has the lease."""
+    """This node does not have the lease: another node has taken it."""
 
 
 class DeliveryLease(Service):
@@ -90,8 +90,8 @@ class Failure(Struct, frozen=True):
     """The reason why a receiver has not taken a batch.
 
     ``longest_pause``: the limit of the pause before the next attempt, in
-    seconds; None: the usual one. ``is_dead``: the batch is not tried again. It
-    was dropped, or stored among dead events.
+    seconds; None: :data:`LONGEST_PAUSE_SECONDS`. ``is_dead``: the batch is not
+    tried again. It was dropped, or stored among dead events.
     """
 
     text: str
@@ -104,7 +104,7 @@ class Consumer(Generic[Batch]):
     while there is work.
 
     - ``read``: returns the batch after the last one that was delivered, or None
-      if nothing waits. The consumer keeps no other batch in memory.
+      if nothing waits. It is called only when the batch before is done.
     - ``deliver``: tries to deliver a batch. Returns None if the batch is done,
       even if parts are to be tried later. After a failure it is called again
       with the same batch.
@@ -140,7 +140,9 @@ class Consumer(Generic[Batch]):
         """Whether the position has changed since it was stored."""
         self._saved_at = monotonic()
         self._batch: Batch | None = None
+        """The batch that is not delivered yet."""
         self._news = Flag()
+        """Set if there may be something to read."""
         self._retry = Flag()
         """Set if the next attempt must not wait."""
         self._greenlet: gevent.Greenlet[[], None] | None = None
@@ -213,17 +215,19 @@ class Consumer(Generic[Batch]):
             self._greenlet = None
 
     def _step(self) -> bool:
-        """Try to deliver a batch, or wait for one. Switches greenlets. False if
-        nothing is left to do."""
+        """Try to deliver a batch, or wait for one. Switches greenlets. Returns
+        False if nothing is left to do."""
         try:
             if not self._lease.is_owned:
                 gevent.sleep(WAIT_SECONDS)
                 return True
+            # Cleared before the query: news during the query sets it again.
             self._news.clear()
             if self._batch is None:
                 self._batch = self._read()
                 self.since = monotonic()
             batch = self._batch
+            # The lease may have ended during the query.
             if batch is not None and self._lease.is_owned:
                 self._try(batch)
             if self._has_ended:
@@ -237,6 +241,7 @@ class Consumer(Generic[Batch]):
             _trouble(self._name, error)
             gevent.sleep(WAIT_SECONDS)
         except Exception:
+            # One batch that fails must not end the consumer.
             if self._has_ended:
                 return False
             log.exception("%s failed", self._name)
@@ -244,6 +249,8 @@ class Consumer(Generic[Batch]):
         return True
 
     def _try(self, batch: Batch) -> None:
+        """Try to deliver a batch. After a failure, pause before the next
+        attempt. Switches greenlets."""
         self._retry.clear()
         failure = self._deliver(batch)
         if failure is None:
@@ -263,7 +270,8 @@ class Consumer(Generic[Batch]):
         self.is_unsaved = self._save is not None
 
     def _wait(self) -> bool:
-        """Wait for news; False if nothing else is left to do."""
+        """Wait until there is news, something is due, or the position must be
+        stored. Returns False at once if none of these can come."""
         pause = self._until_due()
         if self.is_unsaved and (pause is None or pause > SAVE_SECONDS):
             pause = SAVE_SECONDS
@@ -295,6 +303,7 @@ class LeasedWork:
         sets it."""
         self._trouble = RateLimitedLog(log, f"{name} wait: %s")
         self._has_changed = False
+        """Whether the lease must be renewed at once."""
         self.has_ended = False
 
     def changed(self) -> None:
@@ -329,4 +338,6 @@ class LeasedWork:
             if self.news.wait(max(until_renewal, 0.0)):
                 until_look = began + LOOK_SECONDS - monotonic()
                 gevent.sleep(max(until_look, 0.0))
+                # Cleared only now: the next call of look covers news that came
+                # during the pause.
                 self.news.clear()

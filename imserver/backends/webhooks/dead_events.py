@@ -16,8 +16,10 @@ class RetryRow(Struct, frozen=True):
     """An event that the receiver refused, or that waits behind a refused event
     of its user.
 
-    ``event`` is its id, ``body`` its JSON. ``first_failed``: when it was put
-    aside, in Unix seconds; 0 if it was not tried yet since a replay.
+    ``number``: of the row; 0: the row is not stored yet. ``event`` is its id,
+    ``body`` its JSON. ``attempts``: how often it was tried alone.
+    ``first_failed``: when it was put aside, in Unix seconds; 0 if it was not
+    tried yet since a replay.
     """
 
     number: int
@@ -29,7 +31,11 @@ class RetryRow(Struct, frozen=True):
 
 
 RETRIES: Final = RowsOf(RetryRow, "event_retry", user="member")
-FIRST_WAITING: Final = "SELECT min(number) AS n FROM event_retry WHERE app = %s AND dead = 0 GROUP BY member"
+FIRST_WAITING: Final = (
+    "SELECT min(number) AS n FROM event_retry "
+    "WHERE app = %s AND dead = 0 "
+    "GROUP BY member"
+)
 """The numbers of the events that are tried next: of each user the oldest."""
 
 
@@ -42,14 +48,22 @@ def list_retries(
     return RETRIES.find(store.rows, which, app, int(dead), after, limit)
 
 
-NEXT_TRY: Final = "SELECT next_try FROM event_retry WHERE app = %s AND dead = 0 AND next_try > 0 ORDER BY next_try LIMIT 1"
+NEXT_TRY: Final = (
+    "SELECT next_try FROM event_retry "
+    "WHERE app = %s AND dead = 0 AND next_try > 0 "
+    "ORDER BY next_try LIMIT 1"
+)
 """The time of the next attempt, in Unix seconds. Only the oldest event of each
 user has a time. Events behind it have 0, and events that are due have 0, too.
 """
 DUE_AT_ONCE: Final = (
-    "SELECT 1 FROM (SELECT member, number FROM event_retry WHERE app = %s AND dead = 0 AND next_try = 0 "
-    "ORDER BY number LIMIT 100) r WHERE number = (SELECT min(e.number) FROM event_retry e WHERE e.app = %s "
-    "AND e.dead = 0 AND e.member = r.member) LIMIT 1"
+    "SELECT 1 FROM ("
+    "SELECT member, number FROM event_retry "
+    "WHERE app = %s AND dead = 0 AND next_try = 0 ORDER BY number LIMIT 100"
+    ") r WHERE number = ("
+    "SELECT min(e.number) FROM event_retry e "
+    "WHERE e.app = %s AND e.dead = 0 AND e.member = r.member"
+    ") LIMIT 1"
 )
 """Whether an event is due at once. Looks through the oldest 100 only."""
 MOST_COUNTED: Final = 10_000
@@ -79,11 +93,12 @@ _COUNT_RETRIES: Final = "SELECT count(*) FROM (SELECT 1 FROM event_retry WHERE a
 
 
 def waiting(sql: Statements, app: str) -> tuple[int, int]:
-    """Two counts: events that the receiver does not have yet (at most
-    MOST_COUNTED), and entries of the log.
+    """The numbers of rows of ``event``, and of entries of the log, that the
+    receiver of an app does not have yet; both 0: the app has no receiver.
 
-    The receiver may want only some of these entries. Positions are stored after
-    a batch, so a receiver that answers may already have some of the events.
+    At most MOST_COUNTED rows are counted. The receiver may want only some of
+    the entries. Positions are stored after a batch, so a receiver that answers
+    may already have some of the events.
     """
     feeds = sql.query(_POSITIONS, (app,))
     if not feeds:
@@ -98,31 +113,37 @@ def waiting(sql: Statements, app: str) -> tuple[int, int]:
 
 
 def counts(sql: Statements, app: str) -> tuple[int, int, int]:
-    """Two counts, each at most MOST_COUNTED, and :func:`next_try`: the events
-    that were put aside, and the dead ones."""
+    """The number of events that were put aside, the number of dead events, and
+    :func:`next_try`. At most MOST_COUNTED events are counted."""
     ((aside,),) = sql.query(_COUNT_RETRIES, (app, 0, MOST_COUNTED))
     ((dead,),) = sql.query(_COUNT_RETRIES, (app, 1, MOST_COUNTED))
     return aside, dead, next_try(sql, app)
 
 
 def send_again(store: Store, app: str, event: str = "") -> int:
-    """Try one event again, or (``""``) all: events that were put aside at once,
-    dead events for three more days.
+    """Try one event again, or (``event`` is ``""``) all events of an app:
+    events that were put aside at once, dead events for three more days.
 
     Returns the number of events. It includes events that wait behind another
     event of their user. Switches greenlets.
     """
-    # A dead event begins again; the others keep their attempts.
+    # A dead event begins again, without attempts; the others keep theirs.
+    # ``dead`` is set last, because MySQL evaluates later columns with the new
+    # values.
     statement = (
-        "UPDATE event_retry SET next_try = 0, attempts = attempts * (1 - dead), "
-        "first_failed = first_failed * (1 - dead), dead = 0 WHERE app = %s"
+        "UPDATE event_retry SET "
+        "next_try = 0, "
+        "attempts = attempts * (1 - dead), "
+        "first_failed = first_failed * (1 - dead), "
+        "dead = 0 "
+        "WHERE app = %s"
     )
     values: tuple[str, ...] = (app,)
     if event:
         statement += " AND event = %s"
         values = (app, event)
 
-    def work(sql: Statements) -> int:
+    def change(sql: Statements) -> int:
         return sql.execute(statement, values)
 
-    return store.write(work)
+    return store.write(change)

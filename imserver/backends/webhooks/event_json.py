@@ -59,8 +59,10 @@ def page_of(
     """The first events of entries and rows, ordered by time. Entries keep their
     order, and so do rows.
 
-    A single event may have more than ``limit_bytes``. The time of an entry may
-    come from the clock of a client, so an entry in the future counts as now.
+    ``wanted``: the kinds of events that the receiver wants. The page has at
+    most ``limit`` events of ``limit_bytes`` together, but a single event may be
+    larger. The time of an entry may come from the clock of a client, so an
+    entry in the future counts as now.
     """
     events_of_log: list[tuple[Outbound, int, int]] = []
     """Each event with the ids of its entry and of its row; one of the two is
@@ -97,7 +99,8 @@ def page_of(
 def encode(
     id: str, event: str, app: str, time: int, node: str, facts: Mapping[str, Any]
 ) -> bytes:
-    """An event as JSON."""
+    """An event as JSON. ``facts``: its fields besides the ones that every event
+    has."""
     return msgspec.json.encode(
         {"id": id, "event": event, "app": app, "time": time, "node": node, **facts}
     )
@@ -154,7 +157,9 @@ def of_entry(
         body = encode(id, "group", app, time, node, _group_facts(entry))
         return Outbound(id, entry.sender, time, body)
 
-    closing_facts = _closing_facts(entry) if "ask_closed" in wanted else {}
+    closing_facts: dict[str, Any] = {}
+    if "ask_closed" in wanted:
+        closing_facts = _closing_facts(entry)
     if closing_facts:
         body = encode(id, "ask_closed", app, time, node, closing_facts)
     elif entry.sender and "message" in wanted:
@@ -186,7 +191,8 @@ def of_row(
         return None
     id = f"{EVENT_PREFIX}{row.id}"
     head = encode(id, row.kind, app, row.time, node, {})
-    # Join two JSON objects to one.
+    # Join two JSON objects to one: `{"id": 1}` and `{"user": "ann"}` become
+    # `{"id": 1,"user": "ann"}`.
     body = b"%b,%b" % (head[:-1], row.body[1:])
     return Outbound(id, row.user, row.time, body)
 
@@ -194,6 +200,7 @@ def of_row(
 def _message_event(
     id: str, app: str, time: int, node: str, entry: Entry
 ) -> MessageEvent:
+    """The event of a stored message, an edit or a recall."""
     content = entry.view()
     event = MessageEvent(
         id,
@@ -222,7 +229,7 @@ def _message_event(
 
 
 def _group_facts(entry: Entry) -> dict[str, Any]:
-    """Facts from the ``meta`` of an entry: which group changed, how, and by
+    """The fields of a ``group`` event: which group changed, how, and by
     whom."""
     facts = {
         "group": str(entry.conversation),
@@ -233,8 +240,8 @@ def _group_facts(entry: Entry) -> dict[str, Any]:
 
 
 def _closing_facts(entry: Entry) -> dict[str, Any]:
-    """Facts about the question that an entry closes: which one, how, and by
-    whom. Empty if the entry closes no question."""
+    """The fields of an ``ask_closed`` event: which question an entry closes,
+    how, and by whom. Empty if the entry closes no question."""
     if entry.kind != "press" or not entry.type:
         return {}
     change = entry.ask_details()

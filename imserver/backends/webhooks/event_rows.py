@@ -44,8 +44,8 @@ _DELETED_TOGETHER: Final = 1000
 
 
 class NewEvent(Struct, frozen=True):
-    """An event to store. ``body``: its fields, a JSON object. ``user``: whose
-    events stay in order."""
+    """An event to store. ``body``: its fields, a JSON object. The events of one
+    ``user`` are delivered in order."""
 
     app: str
     user: str
@@ -67,10 +67,15 @@ class FeedRow(Struct, frozen=True):
     """The row of a feed."""
 
     last_id: int
+    """The id of the last event of the app."""
     entry_id: int
+    """The last entry of the log that the receiver has."""
     event_id: int
+    """The last event that the receiver has."""
     noted_id: int
+    """The last entry of the log that was read for absences."""
     owner: str
+    """The node that has the lease, or had it last."""
 
 
 class FeedHead(Struct, frozen=True):
@@ -98,24 +103,32 @@ _ABSENCES: Final = RowsOf(Absence, "absence", user="member", entry="entry_id")
 
 
 class _Batch(Struct):
+    """Events that wait for the next group commit."""
+
     events: list[NewEvent] = []
     size: int = 0
+    """Bytes of their bodies."""
     stored: AsyncResult[dict[str, int]] = field(default_factory=AsyncResult)
+    """Gets the result of :func:`add_events`."""
 
 
 _DELIVERED: Final = "CASE WHEN f.lease_until > 0 THEN f.event_id ELSE f.last_id END"
 """The id of the last event that the receiver of a feed has. If the feed has
 ended, the id of its last event."""
 _OLDEST_EVENTS: Final = (
-    f"SELECT e.app, e.id, {_DELIVERED} FROM event_feed f JOIN event e ON e.app = f.app AND e.id = "
-    f"(SELECT min(o.id) FROM event o WHERE o.app = f.app) WHERE e.time < %s AND e.id <= {_DELIVERED}"
+    f"SELECT e.app, e.id, {_DELIVERED} "
+    "FROM event_feed f "
+    "JOIN event e ON e.app = f.app "
+    "AND e.id = (SELECT min(o.id) FROM event o WHERE o.app = f.app) "
+    f"WHERE e.time < %s AND e.id <= {_DELIVERED}"
 )
 """The oldest event of each app, if it was delivered and is old enough to
 delete."""
 _DELETE_EVENTS: Final = "DELETE FROM event WHERE app = %s AND id <= %s AND time < %s"
 _APPS_WITH_RETRIES: Final = (
-    "SELECT f.app FROM event_feed f WHERE EXISTS (SELECT 1 FROM event_retry r "
-    "WHERE r.app = f.app AND r.dead = 0) AND f.app IN {}"
+    "SELECT f.app FROM event_feed f "
+    "WHERE EXISTS (SELECT 1 FROM event_retry r WHERE r.app = f.app AND r.dead = 0) "
+    "AND f.app IN {}"
 )
 
 
@@ -181,17 +194,21 @@ class EventStore(Store.Rows):
         """Delete delivered events that are so old that no attempt can follow.
         Undelivered events stay as long as the app has a webhook (it is in
         ``apps``), and three days longer."""
-        nothing: list[tuple[str, int, int]] = []
-        for row in self._store.write_or(nothing, partial(_end_feeds, apps)):
+        no_feeds: list[tuple[str, int, int]] = []
+        ended = self._store.write_or(no_feeds, partial(_end_feeds, apps))
+        for app, entry, event in ended:
             log.warning(
                 "the webhook of %s was removed three days ago: its feed has ended. Nothing after entry %d "
                 "and event %d was delivered",
-                *row,
+                app,
+                entry,
+                event,
             )
-        # a day after the last attempt
+        # A day after the last attempt.
         before = int(time()) - TRY_SECONDS - _DAY_SECONDS
 
         def delete_some(sql: Statements) -> int:
+            """Delete some old events of each app. Returns their number."""
             count = 0
             for app, first, last in sql.query(_OLDEST_EVENTS, (before,)):
                 upto = min(first + _DELETED_TOGETHER, last)
@@ -219,20 +236,22 @@ class EventStore(Store.Rows):
         begins there, too. Every other feed continues at its positions, even if
         its lease is old.
         """
-        now = sql.now
+        now = sql.now  # an expression: the time of the database
         statement = (
             f"SELECT app, owner, lease_until, {now} FROM event_feed WHERE app IN {{}}"
         )
-        seconds_left: dict[str, int] = {}
-        mine: set[str] = set()
+        remaining: dict[str, int] = {}
+        """App → the seconds until its lease ends."""
+        renewed: set[str] = set()
+        """The apps whose lease this node has, or had last."""
         rows = sql.query_in(statement, (), sorted(begins))
         for name, row_owner, lease_until, now_seconds in rows:
             app = text_of(name)
-            seconds_left[app] = lease_until - now_seconds
+            remaining[app] = lease_until - now_seconds
             if text_of(row_owner) == owner and lease_until > 0:
-                mine.add(app)
+                renewed.add(app)
 
-        for chunk in chunks(sorted(mine), _AT_ONCE):
+        for chunk in chunks(sorted(renewed), _AT_ONCE):
             sql.execute(
                 f"UPDATE event_feed SET lease_until = {now} + %s "
                 f"WHERE owner = %s AND app IN {marks_of(len(chunk))}",
@@ -241,15 +260,17 @@ class EventStore(Store.Rows):
         # The statement checks the lease again: another node may have taken the
         # feed meanwhile.
         take = (
-            f"UPDATE event_feed SET owner = %s, lease_until = {now} + %s WHERE app = %s "
+            f"UPDATE event_feed SET owner = %s, lease_until = {now} + %s "
+            "WHERE app = %s "
             f"AND (lease_until <= {now} OR lease_until > {now} + %s)"
         )
-        for app in sorted(begins.keys() - mine):
-            # A lease that is too long: the clock was set back.
-            if 0 < seconds_left.get(app, 0) <= seconds:
+        for app in sorted(begins.keys() - renewed):
+            # Another node has the lease. A lease that is too long does not
+            # count: the clock was set back.
+            if 0 < remaining.get(app, 0) <= seconds:
                 continue
             _make_feed(sql, app)
-            _begin(sql, app, begins[app])
+            _set_begin(sql, app, begins[app])
             sql.execute(take, (owner, seconds, app, seconds))
 
         statement = f"SELECT {_FEEDS.columns}, app FROM event_feed WHERE app IN {{}}"
@@ -305,8 +326,12 @@ class EventStore(Store.Rows):
         dead: bool = False,
     ) -> None:
         """Store that the receiver has everything up to these positions, except
-        the events that are put ``aside``. Raises NotOwner."""
-        statement = "UPDATE event_feed SET entry_id = %s, event_id = %s WHERE app = %s AND owner = %s"
+        the events that are put ``aside``. ``dead``: these events are not tried
+        again. Raises NotOwner."""
+        statement = (
+            "UPDATE event_feed SET entry_id = %s, event_id = %s "
+            "WHERE app = %s AND owner = %s"
+        )
         if not sql.execute(statement, (entry_id, event_id, app, owner)):
             raise NotOwner(app)
         if aside:
@@ -317,14 +342,17 @@ class EventStore(Store.Rows):
     ) -> None:
         """Store all positions, unless ``owner`` has lost the lease of the
         feed."""
-        statement = "UPDATE event_feed SET entry_id = %s, event_id = %s, noted_id = %s WHERE app = %s AND owner = %s"
+        statement = (
+            "UPDATE event_feed SET entry_id = %s, event_id = %s, noted_id = %s "
+            "WHERE app = %s AND owner = %s"
+        )
         self._change(statement, (entry_id, event_id, noted_id, app, owner))
 
     def _change(self, statement: str, values: tuple[int | str, ...]) -> None:
-        def work(sql: Statements) -> int:
+        def change(sql: Statements) -> int:
             return sql.execute(statement, values)
 
-        self._store.write(work)
+        self._store.write(change)
 
     # --- retries --------------------------------------------------------------
 
@@ -340,9 +368,12 @@ class EventStore(Store.Rows):
     ) -> list[RetryRow]:
         """The first waiting event of each user, if it is due. An event due
         after ``latest`` is returned, too, because the clock was set back."""
-        due = "WHERE next_try <= %s OR next_try > %s ORDER BY number LIMIT %s"
-        rest = f"JOIN ({FIRST_WAITING}) f ON f.n = number {due}"
-        return RETRIES.find(self._store.rows, rest, app, now, latest, limit)
+        clauses = (
+            f"JOIN ({FIRST_WAITING}) f ON f.n = number "
+            "WHERE next_try <= %s OR next_try > %s "
+            "ORDER BY number LIMIT %s"
+        )
+        return RETRIES.find(self._store.rows, clauses, app, now, latest, limit)
 
     def end_retry(self, row: RetryRow) -> None:
         """Delete an event from the retries: the receiver has taken it."""
@@ -354,7 +385,8 @@ class EventStore(Store.Rows):
         first_failed = row.first_failed or now
         is_dead = now - first_failed >= TRY_SECONDS
         statement = (
-            "UPDATE event_retry SET attempts = attempts + 1, next_try = %s, first_failed = %s, dead = %s "
+            "UPDATE event_retry SET "
+            "attempts = attempts + 1, next_try = %s, first_failed = %s, dead = %s "
             "WHERE number = %s"
         )
         self._change(statement, (now + seconds, first_failed, int(is_dead), row.number))
@@ -379,7 +411,7 @@ class EventStore(Store.Rows):
         rows = [(app, *_ABSENCES.values(absence)) for absence in absences]
         sql.insert_new("absence", f"app, {_ABSENCES.columns}", rows)
 
-    def bound_absences(self, app: str, latest_ms: int) -> None:
+    def limit_absences(self, app: str, latest_ms: int) -> None:
         """Move absences that are due later than ``latest_ms`` to this time."""
         statement = "UPDATE absence SET due = %s WHERE app = %s AND due > %s"
         self._store.execute(statement, (latest_ms, app, latest_ms))
@@ -387,15 +419,15 @@ class EventStore(Store.Rows):
     def due_absences(
         self, app: str, now_ms: int, limit: int
     ) -> tuple[list[Absence], int]:
-        """Absences that are due now, and the time of the next one in Unix
-        milliseconds (0: no absence is stored)."""
-        condition = "WHERE app = %s AND due > 0 ORDER BY due LIMIT %s"
-        absences = _ABSENCES.find(self._store.rows, condition, app, limit + 1)
-        due = [absence for absence in absences[:limit] if absence.due <= now_ms]
-        if len(due) == len(absences):
-            return due, 0
-        next_one = absences[len(due)]
-        return due, next_one.due
+        """At most ``limit`` absences that are due now, and the time of the next
+        one (:func:`steady_time`, in ms; 0: there is no other one)."""
+        clauses = "WHERE app = %s AND due > 0 ORDER BY due LIMIT %s"
+        # One more row is read, to know when the next one is due.
+        absences = _ABSENCES.find(self._store.rows, clauses, app, limit + 1)
+        due_now = [absence for absence in absences[:limit] if absence.due <= now_ms]
+        if len(due_now) == len(absences):
+            return due_now, 0
+        return due_now, absences[len(due_now)].due
 
     @Store.writing
     def end_absences(
@@ -406,8 +438,10 @@ class EventStore(Store.Rows):
         reported: Sequence[tuple[Absence, NewEvent]],
         over: Sequence[Absence],
     ) -> dict[str, int]:
-        """Add events, and delete the absences that are ``over``. Until the user
-        is online, the conversation gets no other event. Raises NotOwner."""
+        """Add the events of ``reported``, and delete the absences that are
+        ``over``. The other absences stay with the time 0: until the user is
+        online, the conversation gets no other event. Returns app → the id of
+        its last event. Raises NotOwner."""
         is_owner = "SELECT 1 FROM event_feed WHERE app = %s AND owner = %s"
         if not sql.query(is_owner, (app, owner)):
             raise NotOwner(app)
@@ -481,6 +515,8 @@ def _member(user: str) -> str:
 
 
 def _feed(sql: Statements, app: str, lock: bool = False) -> FeedRow | None:
+    """The row of a feed; None: there is none. ``lock``: lock it until the end
+    of the transaction."""
     condition = "WHERE app = %s"
     if lock:
         condition += sql.for_update
@@ -488,11 +524,12 @@ def _feed(sql: Statements, app: str, lock: bool = False) -> FeedRow | None:
 
 
 def _make_feed(sql: Statements, app: str) -> None:
-    """Make the row of a feed if it is missing. Until :func:`_begin` the feed
-    has no position in the log."""
+    """Make the row of a feed if it is missing. Until :func:`_set_begin` the
+    feed has no position in the log."""
     if _feed(sql, app) is None:
-        new = (app, *_FEEDS.values(FeedRow(0, 0, 0, 0, "")), 0)
-        sql.insert_new("event_feed", f"app, {_FEEDS.columns}, lease_until", [new])
+        empty = FeedRow(last_id=0, entry_id=0, event_id=0, noted_id=0, owner="")
+        row = (app, *_FEEDS.values(empty), 0)
+        sql.insert_new("event_feed", f"app, {_FEEDS.columns}, lease_until", [row])
 
 
 def _end_feeds(apps: Collection[str], sql: Statements) -> list[tuple[str, int, int]]:
@@ -504,10 +541,15 @@ def _end_feeds(apps: Collection[str], sql: Statements) -> list[tuple[str, int, i
     """
     is_old = f"lease_until > 0 AND lease_until <= {sql.now} - {TRY_SECONDS}"
     rows = sql.query(
-        "SELECT f.app, f.entry_id, f.event_id, coalesce(l.last_id, 0), f.last_id FROM event_feed f "
-        f"LEFT JOIN log l ON l.app = f.app AND l.part = 0 WHERE {is_old} ORDER BY f.app"
+        "SELECT f.app, f.entry_id, f.event_id, coalesce(l.last_id, 0), f.last_id "
+        "FROM event_feed f "
+        "LEFT JOIN log l ON l.app = f.app AND l.part = 0 "
+        f"WHERE {is_old} ORDER BY f.app"
     )
-    end = f"UPDATE event_feed SET event_id = last_id, owner = '', lease_until = 0 WHERE app = %s AND {is_old}"
+    end = (
+        "UPDATE event_feed SET event_id = last_id, owner = '', lease_until = 0 "
+        f"WHERE app = %s AND {is_old}"
+    )
     undelivered = []
     for name, entry, event, last_entry, last_event in rows:
         app = text_of(name)
@@ -517,9 +559,10 @@ def _end_feeds(apps: Collection[str], sql: Statements) -> list[tuple[str, int, i
     return undelivered
 
 
-def _begin(sql: Statements, app: str, begin: int | None) -> None:
+def _set_begin(sql: Statements, app: str, begin: int | None) -> None:
     """Set the position in the log of a feed that has no position yet. ``begin``
-    None means the end of the log. Earlier events stay to be delivered."""
+    None means the end of the log. Rows of ``event`` that were stored before are
+    still delivered."""
     if begin is None:
         rows = sql.query("SELECT last_id FROM log WHERE app = %s AND part = 0", (app,))
         if rows:
@@ -534,12 +577,13 @@ def _begin(sql: Statements, app: str, begin: int | None) -> None:
 
 
 def _put_aside(sql: Statements, app: str, rows: Sequence[RetryRow], dead: bool) -> None:
-    """Store retries. Rows that exist already stay as they are: the last time,
-    the transaction did not advance the positions."""
+    """Store events that are tried again, or (``dead``) are not. Events that are
+    stored already stay as they are: they were put aside before, but the
+    positions did not advance."""
     find = "SELECT event FROM event_retry WHERE app = %s AND event IN {}"
     events = sql.query_in(find, (app,), [row.event for row in rows])
     stored = {text_of(event) for (event,) in events}
-    new = []
+    inserts = []
     for row in rows:
         if row.event in stored:
             continue
@@ -549,11 +593,11 @@ def _put_aside(sql: Statements, app: str, rows: Sequence[RetryRow], dead: bool) 
             next_try = row.first_failed + 1
         # The database sets the number.
         _number, *values = RETRIES.values(row)
-        new.append((app, *values, next_try, int(dead)))
+        inserts.append((app, *values, next_try, int(dead)))
 
     columns = f"app, {RETRIES.columns.removeprefix('number, ')}, next_try, dead"
     marks = marks_of(columns.count(",") + 1)
-    sql.execute_many(f"INSERT INTO event_retry ({columns}) VALUES {marks}", new)
+    sql.execute_many(f"INSERT INTO event_retry ({columns}) VALUES {marks}", inserts)
     _delete_oldest_dead(sql, app)
 
 
@@ -564,7 +608,10 @@ def _delete_oldest_dead(sql: Statements, app: str) -> None:
     )
     if count <= MAX_RETRIES:
         return
-    last = "SELECT number FROM event_retry WHERE app = %s AND dead = 1 ORDER BY number LIMIT 1 OFFSET %s"
+    last = (
+        "SELECT number FROM event_retry WHERE app = %s AND dead = 1 "
+        "ORDER BY number LIMIT 1 OFFSET %s"
+    )
     ((upto,),) = sql.query(last, (app, count - MAX_RETRIES - 1))
     sql.execute(
         "DELETE FROM event_retry WHERE app = %s AND dead = 1 AND number <= %s",

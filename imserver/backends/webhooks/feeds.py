@@ -70,15 +70,16 @@ it 2 µs."""
 RETRY_SECONDS: Final = 1.0
 """How long retries may delay the other events of an app."""
 _RETRY_EVERY_SECONDS: Final = 1.0
-"""How often the node looks for events that were put aside."""
+"""How often the node tries events again that were put aside."""
 _RETRIED_TOGETHER: Final = 50
 MAX_RETRY_SECONDS: Final = 300
 """The longest pause before an event is tried again."""
 _MOST_DOUBLINGS: Final = 10
 """Number of attempts after which a doubled pause is longer than any limit."""
 _SPLIT_AFTER: Final = 3
-"""After each such number of failed requests with the same events, the node
-sends the events one by one."""
+"""Each time this number of requests with the same events has failed, the node
+sends the events one by one. If this number of users is refused and no event was
+taken, the receiver refuses everything."""
 _BURY_AFTER: Final = 7
 """Number of failed requests after which pauses are long, so events may be old
 enough to be dead."""
@@ -117,12 +118,15 @@ class Feed(Service):
     notifier: Consumer[Any] | None = None
     """Looks for absent users in ``noting``."""
     event_id: int = 0
+    """The id of the last row of ``event`` that the receiver has."""
     event_head: int = 0
+    """The id of the last row of ``event`` that is known to be stored."""
     waiting: set[str] = field(default_factory=set)
     """Users with events that were put aside."""
     has_retries: bool = True
     """Whether events were put aside, as far as is known."""
     retried_at: float = 0.0
+    """When events that were put aside were last tried (monotonic)."""
     next_due: int = 0
     """When the next absence is due (:func:`steady_time`, in ms). 0: now, or not
     known."""
@@ -134,7 +138,7 @@ class Feed(Service):
 
     @property
     def owned(self) -> bool:
-        """Whether this node has the lease."""
+        """Whether this node has the lease, and has read the positions."""
         return self.sender is not None and self.lease.is_owned
 
     @property
@@ -160,7 +164,8 @@ class Feed(Service):
 
     @property
     def positions(self) -> tuple[int, int, int]:
-        """The positions to store."""
+        """The positions to store: the last entry and the last row that the
+        receiver has, and the entry up to which absences were looked for."""
         return self.entries.position, self.event_id, self.noting.position
 
     def take(self, entry_id: int, event_id: int) -> None:
@@ -169,6 +174,7 @@ class Feed(Service):
         self.entries.take(entry_id)
         self.event_id = event_id
         # Rows may be read before the greenlet that stores them has called
+        # Feeds.added.
         self.event_head = max(self.event_head, event_id)
 
 
@@ -190,9 +196,13 @@ class Feeds(Service, dict=True):
         """App → its feed. Read it only."""
         self.log: MessageLog | None = None
         """The stored messages. None if this node stores no messages."""
-        self._notifier: Callable[[Feed], Consumer[Any]] | None = None
+        self._make_notifier: Callable[[Feed], Consumer[Any]] | None = None
+        """Makes the consumer that looks for absent users; None: no consumer
+        does."""
         self.answers = LastAnswers()
         self._changed = Flag()
+        """Set when the leases must be renewed at once, because a feed is
+        new."""
         self._online: set[tuple[str, str]] = set()
         """(app, user) of the users who came online since the last look."""
 
@@ -206,7 +216,7 @@ class Feeds(Service, dict=True):
         ``notifier`` makes the consumer that looks for absent users.
         """
         self.log = log
-        self._notifier = notifier
+        self._make_notifier = notifier
 
     # --- what happens ---------------------------------------------------------
 
@@ -217,7 +227,7 @@ class Feeds(Service, dict=True):
         if receiver is None:
             if feed is not None:
                 del self.feeds[app]
-                self._drop(feed)
+                self._end_delivery(feed)
         elif feed is not None:
             feed.receiver = receiver
             for consumer in feed.consumers:
@@ -225,6 +235,8 @@ class Feeds(Service, dict=True):
         else:
             feed = Feed(app, receiver)
             self.feeds[app] = feed
+            # The first entry will make the database, so the feed begins before
+            # it.
             if not self.store.has_database:
                 feed.begin = 0
             self._changed.set()
@@ -247,6 +259,7 @@ class Feeds(Service, dict=True):
         if feed.notifier is not None and "absent" in feed.receiver.events:
             feed.notifier.wake()
         else:
+            # Nobody looks for absent users in these entries.
             feed.noting.skip()
 
     def wants(self, app: str, kind: str) -> bool:
@@ -320,20 +333,24 @@ class Feeds(Service, dict=True):
         StorageUnavailable."""
         if not self.feeds or not self.store.has_database:
             return
+        # Read before the query, so that a lease does not seem to last longer
+        # than it does.
         since = monotonic()
         begins = {app: feed.begin for app, feed in self.feeds.items()}
         rows = self.events.claim(begins, self.node(), DeliveryLease.SECONDS)
 
         for app, feed in tuple(self.feeds.items()):
             feed.is_known = True
+            # After a break, another node may have delivered: begin at the
+            # stored positions.
             if not feed.lease.renew(since, app in rows):
-                self._drop(feed)
+                self._end_delivery(feed)
             if app in rows and feed.sender is None:
-                self._take(feed, rows[app])
+                self._begin_delivery(feed, rows[app])
         for feed in tuple(self.feeds.values()):
             self.save(feed)
 
-    def _take(self, feed: Feed, row: FeedRow) -> None:
+    def _begin_delivery(self, feed: Feed, row: FeedRow) -> None:
         """Begin to deliver a feed at the positions of its last owner."""
         feed.entries = LogWindow(partial(self.entries_after, feed.app), row.entry_id)
         feed.noting = LogWindow(partial(self.entries_after, feed.app), row.noted_id)
@@ -356,10 +373,10 @@ class Feeds(Service, dict=True):
             save=partial(self.save, feed),
             until_due=until_retry,
         )
-        if self._notifier is None:
+        if self._make_notifier is None:
             feed.notifier = None
         else:
-            feed.notifier = self._notifier(feed)
+            feed.notifier = self._make_notifier(feed)
         for consumer in feed.consumers:
             consumer.wake()
 
@@ -378,8 +395,8 @@ class Feeds(Service, dict=True):
             self.events.save(feed.app, self.node(), *positions)
             feed.saved = positions
 
-    def _drop(self, feed: Feed) -> None:
-        """Stop to deliver a feed: another node has the lease, or the feed has
+    def _end_delivery(self, feed: Feed) -> None:
+        """Stop delivering a feed: another node has the lease, or the feed has
         ended."""
         for consumer in feed.consumers:
             consumer.stop()
@@ -389,9 +406,12 @@ class Feeds(Service, dict=True):
         feed.notifier = None
 
     def look(self) -> None:
-        """Read the new ends of the feeds that this node delivers. Switches
-        greenlets. Raises StorageUnavailable."""
+        """Read how far the feeds that this node delivers have grown, and wake
+        their consumers. Store which users came online. Switches greenlets.
+        Raises StorageUnavailable."""
         if self._online:
+            # The write switches: users who come online meanwhile are for the
+            # next call.
             users = self._online
             self._online = set()
             try:
@@ -445,10 +465,13 @@ class Feeds(Service, dict=True):
     # --- sending --------------------------------------------------------------
 
     def _next(self, feed: Feed) -> _Batch | None:
-        """The next events. Before it reads them, it tries again the events that
-        were put aside."""
+        """Read the next events; None: there are none. Before that, try events
+        again that were put aside. Switches greenlets. Raises
+        StorageUnavailable."""
         assert feed.sender is not None
-        if not feed.receiver.url:  # the back end reads the events itself
+        # Without a URL the back end reads the events itself: nothing is sent,
+        # and only the positions move.
+        if not feed.receiver.url:
             feed.sender.is_unsaved |= bool(feed.count)
             feed.entries.skip()
             feed.event_id = feed.event_head
@@ -482,43 +505,52 @@ class Feeds(Service, dict=True):
         return _Batch(page, len(entries), last_row, feed.waiting)
 
     def _deliver(self, feed: Feed, batch: _Batch) -> Failure | None:
-        """Send events. Events of users who have an earlier event aside, and
-        events that the receiver refuses, are put aside."""
+        """Send the events of a batch. Events of users who have an earlier event
+        aside, and events that the receiver refuses, are put aside. Returns the
+        failure if the batch must be tried again. Switches greenlets. Raises
+        StorageUnavailable and NotOwner."""
         if batch.events:
+            # The URL was removed meanwhile: the back end reads the events.
             if not feed.receiver.url:
                 return None
             problem = self._post(feed, batch.events, batch.delivery)
             if problem is not None:
-                return self._failed(feed, batch, problem)
+                return self._handle_failure(feed, batch, problem)
         if batch.aside:
             self._advance(feed, batch)
         else:
-            feed.take(*batch.positions(feed))
+            # The consumer stores the positions later.
+            entry_id, event_id = batch.positions(feed)
+            feed.take(entry_id, event_id)
         if batch.events:
-            self._succeeded(feed, len(batch.events))
+            self._count_delivered(feed, len(batch.events))
         return None
 
     def _post(
         self, feed: Feed, events: Sequence[Outbound], delivery: str
     ) -> PostProblem | None:
+        """Send events in one request. Returns None if the receiver has taken
+        them. Switches greenlets."""
         body = feed.receiver.body(b",".join([event.body for event in events]))
         return feed.receiver.attempt(
             self.outgoing, body, delivery, self.answers, len(events)
         )
 
-    def _succeeded(self, feed: Feed, count: int) -> None:
+    def _count_delivered(self, feed: Feed, count: int) -> None:
+        """Note that the receiver has taken events."""
         self.tally.delivered[feed.app] += count
         if feed.sender is not None and feed.sender.failures:
             log.info("webhook of %s: the back end answers again", feed.app)
 
-    def _failed(
+    def _handle_failure(
         self, feed: Feed, batch: _Batch, problem: PostProblem
     ) -> Failure | None:
         """Handle a failed request. Its events are sent one by one, moved to the
-        dead ones, or tried again.
+        dead ones, or tried again. Returns None if the batch is done, or else
+        the failure.
 
-        After an hour they are tried every five minutes; every two seconds while
-        the receiver refuses connections.
+        After an hour the events are tried every five minutes. While the
+        receiver refuses connections, they are tried about every second.
         """
         assert feed.sender is not None
         self.tally.failures[feed.app] += 1
@@ -526,12 +558,15 @@ class Feeds(Service, dict=True):
         if failures == 1:
             log.warning("webhook of %s: %s; trying again", feed.app, problem.text)
 
-        is_split = problem.is_final or (problem.status and failures % _SPLIT_AFTER == 0)
-        if is_split and self._send_one_by_one(feed, batch, problem):
+        # One event may be the cause, so the events are sent one by one.
+        must_split = problem.is_final or (
+            problem.status and failures % _SPLIT_AFTER == 0
+        )
+        if must_split and self._send_one_by_one(feed, batch, problem):
             return None
         if failures >= _BURY_AFTER and self._bury(feed, batch, failures):
-            # If nothing is left, this is no failure. Otherwise replayed events
-            # would wait for ever.
+            # If no more events wait, this is no failure. Otherwise replayed
+            # events would wait for ever.
             if feed.count:
                 return Failure(problem.text, is_dead=True)
             return None
@@ -543,27 +578,34 @@ class Feeds(Service, dict=True):
         return Failure(problem.text)
 
     def _send_one_by_one(self, feed: Feed, batch: _Batch, problem: PostProblem) -> bool:
-        """Find the events that the receiver refuses, and put them aside. False
-        if it takes no event at all."""
+        """Send each event of a batch alone, and put the events aside that the
+        receiver refuses. ``problem``: why the whole batch has failed.
+
+        Returns False if the receiver does not answer, or takes no event at all.
+        Then no event is put aside. Switches greenlets. Raises
+        StorageUnavailable and NotOwner.
+        """
         refused_users: set[str] = set()
         aside: list[tuple[Outbound, int]] = []
         """Each event with its number of attempts."""
         taken = 0
         for event in batch.events:
-            if event.user in refused_users:  # it waits behind the refused one
+            # It waits behind the refused event of its user.
+            if event.user in refused_users:
                 aside.append((event, 0))
                 continue
+            # The only event of a batch was just sent alone.
             if len(batch.events) > 1:
-                answer = self._post(feed, [event], new_delivery_id())
-                if answer is None:
+                next_problem = self._post(feed, [event], new_delivery_id())
+                if next_problem is None:
                     taken += 1
                     continue
-                problem = answer
+                problem = next_problem
             refused_users.add(event.user)
             aside.append((event, 1))
             if not problem.status:
                 return False
-            # It refuses everything, so no event is put aside.
+            # The receiver refuses everything, and not for the content.
             is_refusing_all = not taken and not problem.is_final
             if is_refusing_all and len(refused_users) >= _SPLIT_AFTER:
                 return False
@@ -580,7 +622,7 @@ class Feeds(Service, dict=True):
             len(rows),
             problem.text,
         )
-        self._succeeded(feed, taken)
+        self._count_delivered(feed, taken)
         return True
 
     def _advance(
@@ -590,8 +632,9 @@ class Feeds(Service, dict=True):
         refused: Sequence[RetryRow] = (),
         dead: bool = False,
     ) -> None:
-        """Store the positions behind a batch, with the events that were put
-        aside. Raises NotOwner."""
+        """Store the positions behind a batch, and put aside the ``refused``
+        events and the events of waiting users. ``dead``: these events are not
+        tried again. Raises StorageUnavailable and NotOwner."""
         entry_id, event_id = batch.positions(feed)
         aside = [*refused, *(_retry_row(event, 0) for event in batch.aside)]
         self.events.advance(feed.app, self.node(), entry_id, event_id, aside, dead)
@@ -604,7 +647,7 @@ class Feeds(Service, dict=True):
         stored_at: Mapping[int, int] = {}
         if self.log is not None:
             stored_at = self.log.entries.stored_at(feed.app, batch.entry_ids)
-        old = batch.begin(stored_at, before)
+        old = batch.older_than(before, stored_at)
         if old is None:
             return False
 
@@ -618,8 +661,10 @@ class Feeds(Service, dict=True):
         return True
 
     def _retry(self, feed: Feed, sender: Consumer[_Batch]) -> None:
-        """Try the events that were put aside again: for each user the first
-        one."""
+        """Try events again that were put aside: for each user the oldest one,
+        if it is due. The method stops after :data:`RETRY_SECONDS`, or if the
+        receiver does not answer. Switches greenlets. Raises
+        StorageUnavailable."""
         feed.waiting = self.events.waiting_users(feed.app)
         now = int(time())
         deadline = monotonic() + RETRY_SECONDS
@@ -639,12 +684,14 @@ class Feeds(Service, dict=True):
                     self.tally.delivered[feed.app] += 1
                 elif problem.status:
                     self._put_off(feed.app, row, now)
-                else:  # no answer: the others need not be tried
+                else:
+                    # No answer came, so the other events need not be tried.
                     return
             feed.waiting = self.events.waiting_users(feed.app)
 
     def _put_off(self, app: str, row: RetryRow, now: int) -> None:
-        """Note that an event was refused again."""
+        """Store that an event was refused again, and when to try it next. The
+        pauses double. Switches greenlets. Raises StorageUnavailable."""
         self.tally.failures[app] += 1
         doublings = min(row.attempts, _MOST_DOUBLINGS)
         pause = min(2**doublings, MAX_RETRY_SECONDS)
@@ -656,9 +703,12 @@ class Feeds(Service, dict=True):
 
 
 class _Batch:
-    """Events to send together, and the positions behind them. Events of
-    ``waiting`` users are put aside. ``seen``: how many entries were read.
-    ``last_row``: up to which row."""
+    """Events to send together, and the positions behind them.
+
+    ``events`` are sent. ``aside``: the events of ``waiting`` users, which are
+    put aside. ``seen``: how many entries of the window were read for the page.
+    ``last_row``: the id up to which rows were read for it.
+    """
 
     def __init__(self, page: Page, seen: int, last_row: int, waiting: set[str]) -> None:
         self.events = [event for event in page.events if event.user not in waiting]
@@ -671,8 +721,9 @@ class _Batch:
         """The id of this delivery. All its attempts have this id."""
 
     def positions(self, feed: Feed) -> tuple[int, int]:
-        """The positions in the log and in the events behind this batch. Ask
-        before they are taken."""
+        """The positions in the log and in the events behind this batch. Call it
+        before :meth:`Feed.take`, which changes the window."""
+        # Some of the entries and rows are for the next page.
         if self._page.is_full:
             entry_id = max(self._page.last_entry, feed.entries.position)
             return entry_id, max(self._page.last_row, feed.event_id)
@@ -683,14 +734,16 @@ class _Batch:
         """The ids of the entries among the events."""
         return [_number_of(event) for event in self._page.events if not _is_row(event)]
 
-    def begin(self, stored_at: Mapping[int, int], before: int) -> _Batch | None:
-        """A batch of the first events, up to one that was not stored before
-        ``before`` (Unix seconds). None if the first event is newer.
+    def older_than(self, before: int, stored_at: Mapping[int, int]) -> _Batch | None:
+        """A batch of the first events of this one, up to the first event that
+        was not stored before ``before`` (Unix seconds). None if the first event
+        is newer.
 
         ``stored_at``: entry → when it was stored. Entries without a time have
         expired.
         """
-        page = Page([], True)
+        # A page that is full, because the newer events are left out.
+        page = Page([], is_full=True)
         for event in self._page.events:
             number = _number_of(event)
             is_row = _is_row(event)
@@ -705,9 +758,11 @@ class _Batch:
                 page.last_row = number
             else:
                 page.last_entry = number
-        if page.events:
-            return _Batch(page, 0, 0, self._waiting)
-        return None
+        if not page.events:
+            return None
+        # The positions behind a full page need neither ``seen`` nor
+        # ``last_row``.
+        return _Batch(page, seen=0, last_row=0, waiting=self._waiting)
 
 
 def _is_row(event: Outbound) -> bool:
@@ -717,6 +772,7 @@ def _is_row(event: Outbound) -> bool:
 
 
 def _number_of(event: Outbound) -> int:
+    """The id of the row or entry of an event, such as 7 of ``event-7``."""
     return int(event.id.rpartition("-")[2])
 
 

@@ -52,6 +52,8 @@ class LogWindow:
         position: int,
         page: int = PAGE,
     ) -> None:
+        """``read`` returns the first entries after an id; its second parameter
+        is the most entries that it returns."""
         self._read = read
         self.page = page
         """The number of entries that are read together."""
@@ -67,7 +69,8 @@ class LogWindow:
 
     def committed(self, first: int, last: int, entries: Sequence[Entry]) -> None:
         """Add the entries of a transaction that stored the ids from ``first``
-        to ``last``. Never switches greenlets."""
+        to ``last``. If the window does not reach up to them, or is full, they
+        are read from the log later. Never switches greenlets."""
         if (
             first == self._end + 1
             and len(self._entries) < MAX_BUFFERED
@@ -105,18 +108,19 @@ class LogWindow:
         """Read more entries into the window."""
         head = self.head
         page = self._read(self._end, self.page)
-        # A commit may have continued the window while this was read.
+        # The query switches: a commit may have continued the window meanwhile.
         self._add([entry for entry in page if entry.id > self._end])
         if page:
             self._end = max(self._end, page[-1].id)
-        # After an incomplete page the log had no more when it was read.
+        # An incomplete page is the end of the log as it was before the query.
         if len(page) < self.page:
             self._end = max(self._end, head)
         self.head = max(self.head, self._end)
 
     def after(self, seen: int) -> int:
-        """The position behind the first ``seen`` entries. Never switches
-        greenlets."""
+        """The position behind the first ``seen`` entries in memory. Never
+        switches greenlets."""
+        # Ids after the last entry in memory may have no entry for the receiver.
         if seen == len(self._entries):
             return self._end
         if seen:
@@ -134,7 +138,8 @@ class RememberedMembers:
     """The members of groups of an app, without bots, kept in memory until
     :meth:`forget`.
 
-    Whoever reads the log must call it when somebody joins or leaves.
+    Whoever reads the log must call :meth:`forget` when somebody joins or
+    leaves.
     """
 
     MOST = 100_000
@@ -197,11 +202,12 @@ class HookOwner(Protocol[H]):
     StorageUnavailable."""
 
     def hooks(self) -> Mapping[Any, H]:
-        """Key → the webhook, for all apps. If the key of a webhook changes, it
-        begins again."""
+        """Key → the webhook, for all apps. The owner chooses the keys. A
+        webhook with a new key begins at its stored position."""
 
     def wants(self, hook: H, entry: Entry) -> bool | None:
-        """Whether the receiver gets an entry. None if it must wait for now."""
+        """Whether the receiver gets an entry. None: nothing can be sent to this
+        webhook now, so the entry waits."""
 
     def deliver(self, sender: HookSender[H], entry: Entry) -> Failure | None:
         """Try to deliver an entry. After success or the last attempt, the owner
@@ -236,10 +242,11 @@ class LogHooks(Service, Generic[H], dict=True):
     def __post_init__(self) -> None:
         self._follower = self.messaging.follower
         self.lease = DeliveryLease()
-        self.work = LeasedWork(self.name, self._renew, self._look)
+        self.work = LeasedWork(self.name, self._renew, self._wake_senders)
         self.senders: dict[Any, HookSender[H]] = {}
         """Key → the sender of a webhook. Read it only."""
         self._more_apps: Callable[[], Collection[str]] = tuple
+        """Returns apps in whose logs to look for new entries, too."""
         self._on_look: list[
             Callable[[Mapping[str, int], Mapping[str, Collection[str]]], object]
         ] = []
@@ -259,31 +266,36 @@ class LogHooks(Service, Generic[H], dict=True):
         self._on_look.append(looked)
 
     def _renew(self) -> None:
-        """Take or renew the lease, and learn which webhooks exist."""
+        """Take or renew the lease, and learn which webhooks exist. Without the
+        lease, send to no webhook. Switches greenlets. Raises
+        StorageUnavailable."""
         if not self.store.has_database:
             return
+        # Read before the query, so that the lease does not seem to last longer
+        # than it does.
         since = monotonic()
         hooks = self.owner.hooks()
         is_granted = bool(hooks) and self._claim()
         if not self.lease.renew(since, is_granted):
             # Another node may have delivered meanwhile: begin at the stored
             # positions.
-            self._set({})
+            self._send_only_to({})
             if is_granted:
                 hooks = self.owner.hooks()
             else:
                 hooks = {}
-        self._set(hooks)
+        self._send_only_to(hooks)
 
     def _claim(self) -> bool:
-        """Take or renew the lease in the database."""
+        """Take or renew the lease in the database. Returns whether this node
+        has it now."""
         name = self.lease_name
         rows = self.events.claim({name: 0}, self.node(), DeliveryLease.SECONDS)
         return name in rows
 
-    def _set(self, hooks: Mapping[Any, H]) -> None:
-        """Send to these webhooks only. After the end, send to no webhook. Never
-        switches greenlets."""
+    def _send_only_to(self, hooks: Mapping[Any, H]) -> None:
+        """Send to exactly these webhooks from now on; after :meth:`stop`, to no
+        webhook. Never switches greenlets."""
         if self.work.has_ended:
             hooks = {}
         for key in self.senders.keys() - hooks.keys():
@@ -294,9 +306,9 @@ class LogHooks(Service, Generic[H], dict=True):
             else:
                 self.senders[key] = HookSender(self, hook)
 
-    def _look(self) -> None:
-        """Wake the consumers with something new to read. Switches greenlets.
-        Raises StorageUnavailable."""
+    def _wake_senders(self) -> None:
+        """Wake the senders with something new to read, and report what is new
+        (:meth:`report_to`). Switches greenlets. Raises StorageUnavailable."""
         apps = {sender.hook.app for sender in self.senders.values()}
         apps.update(self._more_apps())
         self._follower.watch(self.work.news, apps)
@@ -307,6 +319,7 @@ class LogHooks(Service, Generic[H], dict=True):
         entries = self.stored().entries
         heads = entries.heads(list(apps))
         seen = {app: heads.get(app, 0) for app in apps}
+        # App → the bots that may read one of its new entries.
         readers = {
             app: entries.readers(app, self._seen[app], seen[app])
             for app in apps & self._seen.keys()
@@ -347,9 +360,10 @@ class HookSender(Generic[H]):
     def __init__(self, hooks: LogHooks[H], hook: H) -> None:
         self.hook = hook
         self._hooks = hooks
-        self.window = LogWindow(self._read, hook.position, _HOOK_PAGE)
+        self.window = LogWindow(self._read_entries, hook.position, _HOOK_PAGE)
         self._has_looked = False
-        """Whether the end of the log is known."""
+        """Whether :meth:`look` was called, so that the end of the log is
+        known."""
         self.consumer = Consumer(
             f"the webhook of {hook.user} in {hook.app}",
             hooks.lease,
@@ -363,6 +377,8 @@ class HookSender(Generic[H]):
         may read new ones. Never switches greenlets."""
         window = self.window
         if head > window.head:
+            # The new ids have no entry for this user. Before the first call
+            # that is not known, so the entries are read.
             if self._has_looked and not has_more:
                 window.committed(window.head + 1, head, ())
             self._has_looked = True
@@ -370,7 +386,8 @@ class HookSender(Generic[H]):
         if window.count:
             self.consumer.wake()
 
-    def _read(self, after: int, limit: int) -> Sequence[Entry]:
+    def _read_entries(self, after: int, limit: int) -> Sequence[Entry]:
+        """Read entries that the user of the webhook may read."""
         stored = self._hooks.stored().entries
         entries, *_ = stored.sync(self.hook.app, self.hook.user, after, limit)
         return entries
@@ -382,8 +399,9 @@ class HookSender(Generic[H]):
         self._hooks.owner.advance(self.hook, self.window.position)
 
     def _next(self) -> Entry | None:
-        """The next entry that the receiver wants. Switches greenlets. Raises
-        StorageUnavailable."""
+        """The next entry that the receiver wants. None: there is none, or it
+        must wait. Unwanted entries are taken from the window. Switches
+        greenlets. Raises StorageUnavailable."""
         window = self.window
         while window.count:
             for entry in window.first(1):
@@ -393,5 +411,6 @@ class HookSender(Generic[H]):
                 if wants:
                     return entry
                 window.take(entry.id)
+            # Skips ids without an entry, so that the loop ends.
             window.take(window.after(0))
         return None

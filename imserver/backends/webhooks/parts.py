@@ -36,13 +36,15 @@ def erase_user(store: Store, app: str, user: str, name: str) -> None:
     spellings = (msgspec.json.encode(user), json.dumps(user).encode())
 
     def is_about(member: Any, body: bytes) -> bool:
+        """Whether a row has an event of the user, or one that names the
+        user."""
         if b'"change":"removed"' in body:
             return False
         if text_of(member) == user:
             return True
         return any(spelling in body for spelling in spellings)
 
-    # table → the column that numbers its rows
+    # Each table, with the column that numbers its rows.
     for table, number in (("event", "id"), ("event_retry", "number")):
         columns = f"{number}, member, body"
         statement = f"DELETE FROM {table} WHERE app = %s AND {number} = %s"
@@ -53,10 +55,10 @@ def erase_user(store: Store, app: str, user: str, name: str) -> None:
                 if is_about(member, bytes(body))
             ]
             if erased:
-                work = partial(
+                delete_erased = partial(
                     PooledStatements.execute_many, statement=statement, rows=erased
                 )
-                store.write(work)
+                store.write(delete_erased)
 
 
 def _erase_app(_app: str) -> None:
@@ -64,6 +66,7 @@ def _erase_app(_app: str) -> None:
 
 
 def _erasure(store: Store) -> Erasure:
+    """What the feature does when a user or an app is erased."""
     return Erasure(frozenset(), partial(erase_user, store), _erase_app)
 
 
@@ -105,12 +108,16 @@ class Occupancy:
         self._channels.members.report_to(self._joined, self._parted, self._emptied)
 
     def _joined(self, connection: Connection, channel: str, is_first: bool) -> None:
+        """Report a subscription of a connection, and that its channel became
+        occupied. ``is_first``: no connection on any node was subscribed
+        before."""
         app = connection.app or ""
         if not self._webhooks.has_receiver(app):
             return
-        waiting = self._empty.pop((app, channel), None)
-        if waiting is not None:
-            waiting.kill(block=False)
+        vacating = self._empty.pop((app, channel), None)
+        if vacating is not None:
+            # The channel was not reported as vacated, so it is still occupied.
+            vacating.kill(block=False)
         elif is_first:
             self._webhooks.channel(app, "occupied", channel, {})
         self._report_member("joined", connection, channel)
@@ -135,6 +142,8 @@ class Occupancy:
     def _report_member(
         self, event: Literal["joined", "left"], connection: Connection, channel: str
     ) -> None:
+        """Report that a connection has subscribed to a channel, or has left
+        it."""
         app = connection.app or ""
         if self._webhooks.wants_any(app, _MEMBERSHIP):
             facts = {
@@ -179,7 +188,9 @@ def follow_apps(tenants: Tenants, webhooks: Webhooks) -> AppSecrets:
     """Pass the settings and secrets of all apps to the webhooks, now and at
     each change."""
 
-    def take(tenant: Tenant, secret: bytes) -> None:
+    def set_hooks(tenant: Tenant, secret: bytes) -> None:
+        """Take over the settings of an app. ``secret`` ``b""``: there is no
+        usable secret."""
         app = tenant.name
         hook = tenant.webhook
         review = None
@@ -214,7 +225,7 @@ def follow_apps(tenants: Tenants, webhooks: Webhooks) -> AppSecrets:
         webhooks.back_ends.set(app, None)
         webhooks.set(app, None)
 
-    return AppSecrets(tenants, secret_of, take, forget)
+    return AppSecrets(tenants, secret_of, set_hooks, forget)
 
 
 def webhooks_of(core: Core) -> Webhooks:
@@ -251,7 +262,7 @@ def build(core: Core) -> Parts:
             store=core.store,
             accounts_of=core.accounts.those_of,
         )
-        webhooks.feeds.attach(core.store.part(MessageLog), absences.consumer)
+        webhooks.feeds.attach(core.store.part(MessageLog), absences.make_consumer)
         core.service(MessageServices).observers.append(webhooks)
 
     expire = partial(webhooks.feeds.events.expire, webhooks.feeds.feeds)

@@ -63,14 +63,18 @@ def new_delivery_id() -> str:
 
 
 class WebhookCounts(Struct):
-    """Counts, each by app. ``waiting_bytes`` is the sum for all apps.
-    ``waiting`` and ``waiting_bytes`` tell the present state."""
+    """The counts of webhooks on this node."""
 
     delivered: Counter[str] = msgspec.field(default_factory=Counter)
+    """App → the events that its receiver has taken."""
     failures: Counter[str] = msgspec.field(default_factory=Counter)
+    """App → the failed requests."""
     dropped: Counter[str] = msgspec.field(default_factory=Counter)
+    """App → the events that were dropped."""
     waiting: Counter[str] = msgspec.field(default_factory=Counter)
+    """App → the events that wait in memory now."""
     waiting_bytes: int = 0
+    """The bytes of the waiting events of all apps."""
 
 
 class LastAnswer(Struct, frozen=True, array_like=True):
@@ -114,8 +118,8 @@ class LastAnswers(Service):
 
 
 class PostProblem(Struct, frozen=True):
-    """The reason why a request failed. ``status`` 0: no answer came.
-    ``is_refused``: nothing listens at the address."""
+    """The reason why a request failed. ``status``: of the answer; 0: no answer
+    came. ``is_refused``: nothing listens at the address."""
 
     status: int
     text: str
@@ -166,8 +170,9 @@ class Receiver(Struct, frozen=True):
         answers: LastAnswers,
         events: int,
     ) -> PostProblem | None:
-        """Send as :meth:`post` does, and note the answer. Returns the reason
-        why the request failed, or None."""
+        """Send a signed body, and note the answer in ``answers``. Returns the
+        reason why the request failed; None: the receiver has taken the events.
+        ``events``: their number. Switches greenlets."""
         problem = None
         status = 0
         began = monotonic()
@@ -215,26 +220,31 @@ class WebhookQueue:
         self._waiting: deque[bytes] = deque()
         self._sent = 0
         """The number of events in the request that is being sent."""
+        # The events are in the memory of this node, so no lease is needed.
         self.consumer = Consumer(
             f"the webhook of {receiver.app}",
             DeliveryLease(inf),
-            self._next,
-            self._deliver,
+            read=self._next,
+            deliver=self._deliver,
         )
         self._unlogged = 0
+        """The number of events that were dropped since the last warning."""
         self._logged_at = 0.0
+        """When the last warning was logged (monotonic); 0: log the next one at
+        once."""
 
     def add(self, event: bytes) -> None:
-        """Queue an event. Never switches greenlets."""
+        """Queue an event. If too much waits, the oldest events of the app are
+        dropped, or else this event. Never switches greenlets."""
         tally = self._tally
         while self._waiting and (
             len(self._waiting) >= MAX_EVENTS
             or tally.waiting_bytes + len(event) > MAX_BYTES
         ):
             self._take()
-            self._drop(1, "too much waits")
+            self._count_dropped(1, "too much waits")
         if tally.waiting_bytes + len(event) > MAX_BYTES:
-            self._drop(1, "too much of other apps waits")
+            self._count_dropped(1, "too much of other apps waits")
             return
         self._waiting.append(event)
         tally.waiting[self.receiver.app] += 1
@@ -256,16 +266,19 @@ class WebhookQueue:
         while self._waiting:
             self._take()
         if waiting:
+            # Log it even if a warning was just logged: there is no later one.
             self._logged_at = 0.0
-            self._drop(waiting, "the node stops")
+            self._count_dropped(waiting, "the node stops")
 
     def _take(self) -> bytes:
+        """Remove the oldest waiting event, and return it."""
         event = self._waiting.popleft()
         self._tally.waiting[self.receiver.app] -= 1
         self._tally.waiting_bytes -= len(event)
         return event
 
-    def _drop(self, count: int, why: str) -> None:
+    def _count_dropped(self, count: int, why: str) -> None:
+        """Note that events were dropped, and log it, but not too often."""
         self._tally.dropped[self.receiver.app] += count
         self._unlogged += count
         now = monotonic()
@@ -281,7 +294,8 @@ class WebhookQueue:
         self._logged_at = now
 
     def _next(self) -> _Batch | None:
-        """The next events, as many as fit into one request."""
+        """The next events, as many as fit into one request; None: no event
+        waits."""
         events: list[bytes] = []
         size = 0
         while self._waiting and len(events) < BATCH_EVENTS:
@@ -296,7 +310,9 @@ class WebhookQueue:
         return _Batch(len(events), body, new_delivery_id())
 
     def _deliver(self, batch: _Batch) -> Failure | None:
-        """Send a request. After ten minutes its events are dropped."""
+        """Send a request. Returns the failure if it must be sent again, or if
+        its events were dropped, which happens after ten minutes. Switches
+        greenlets."""
         app = self.receiver.app
         try:
             problem = self.receiver.attempt(
@@ -321,7 +337,7 @@ class WebhookQueue:
                 return Failure(problem.text, REFUSED_PAUSE_SECONDS)
             return Failure(problem.text)
 
-        self._drop(
+        self._count_dropped(
             batch.count,
             f"the back end has not taken them for {REPEAT_SECONDS:g} s: {problem.text}",
         )
@@ -402,7 +418,7 @@ class Asking(Service):
             self.finished(app)
 
     def finished(self, app: str, count: int = 1) -> None:
-        """Note that ``count`` questions of an app wait no longer."""
+        """Note that ``count`` questions of an app no longer wait."""
         self.waiting[app] -= count
         if not self.waiting[app]:
             del self.waiting[app]
@@ -452,8 +468,8 @@ class Authoriser:
         """App → questions that got no valid answer in time."""
 
     def ask(self, where: AuthoriseHook, facts: Mapping[str, Any]) -> LoginAnswer | None:
-        """Ask about a login; None if no valid answer comes. Waits at most
-        :data:`ASK_SECONDS`.
+        """Ask the back end about a login. Returns None if no valid answer comes
+        within :data:`ASK_SECONDS`. Switches greenlets.
 
         Status 2xx with ``{"allow": true}`` allows the login; ``{"allow":
         false}``, 401 or 403 refuse it.

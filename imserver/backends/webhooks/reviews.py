@@ -37,6 +37,7 @@ CONTENT_BYTES: Final = 65536
 REASON_CHARACTERS: Final = 500
 """How many characters of a reason the sender gets."""
 _Then = Callable[[ReviewDecision], None]
+"""Gets the decision about a message."""
 _ALLOWED: Final = ReviewDecision("allow")
 _UNDECIDED: Final = ReviewDecision("undecided")
 
@@ -68,7 +69,9 @@ class _Answers(Struct):
 
 
 class _Question:
-    """A message that waits for its decision."""
+    """A message that waits for its decision. ``facts``: its fields for the back
+    end. ``then`` gets the decision. ``connection`` None: the decision need not
+    wait for decisions about other messages."""
 
     __slots__ = ("body", "connection", "decision", "is_text", "kind", "then", "type")
 
@@ -85,9 +88,12 @@ class _Question:
 
 
 class _Batch(Struct):
+    """The messages of an app that one request asks about."""
+
     hook: ReviewHook
     questions: list[_Question] = []
     size: int = 0
+    """Bytes of the bodies of the questions."""
 
 
 class ReviewRequests(Reviews):
@@ -108,6 +114,7 @@ class ReviewRequests(Reviews):
         self._open: dict[str, _Batch] = {}
         """App → the request that has not been sent yet."""
         self._bytes: Counter[str] = Counter()
+        """App → the bytes of its messages that wait for an answer."""
         self._lanes: dict[Connection, deque[_Question]] = {}
         """Connection → its waiting messages, in their order."""
         self.asked: Counter[str] = Counter()
@@ -123,7 +130,7 @@ class ReviewRequests(Reviews):
             self.apps.pop(app, None)
         else:
             self.apps[app] = hook
-            # a metric that begins with its first event shows no increase
+            # A metric that begins with its first event shows no increase.
             self.undecided[app] += 0
 
     def decide(self, app: str, facts: Mapping[str, Any]) -> ReviewDecision:
@@ -180,8 +187,9 @@ class ReviewRequests(Reviews):
             self._decide(question, _ALLOWED)
 
     def _queue(self, question: _Question, connection: Connection) -> bool:
-        """Put a message behind the earlier ones of its connection. False if too
-        many wait; then the message is undecided."""
+        """Put a message behind the earlier ones of its connection. If too many
+        messages of the connection wait, returns False; the message is then
+        undecided."""
         lane = self._lanes.setdefault(connection, deque())
         if len(lane) < MAX_OF_CONNECTION:
             lane.append(question)
@@ -234,8 +242,9 @@ class ReviewRequests(Reviews):
         valid. Switches greenlets. Raises Unreachable."""
         hook = batch.hook
 
-        # Called when the request is sent; until then further messages join it.
-        def body() -> bytes:
+        def close_and_encode() -> bytes:
+            """Called when the request is sent: until then further messages join
+            the batch."""
             self._close(batch)
             head = msgspec.json.encode(
                 {
@@ -246,10 +255,16 @@ class ReviewRequests(Reviews):
                 }
             )
             messages = b",".join(question.body for question in batch.questions)
+            # Replace the closing brace of the head by the messages.
             return b'%b,"messages":[%b]}' % (head[:-1], messages)
 
         status, content = self._asking.post(
-            hook.app, hook.url, hook.secret, body, hook.seconds, ANSWER_BYTES
+            hook.app,
+            hook.url,
+            hook.secret,
+            close_and_encode,
+            hook.seconds,
+            ANSWER_BYTES,
         )
         decode = partial(msgspec.json.decode, type=_Answers)
         answers = document_in(status, content, decode).answers
@@ -263,12 +278,15 @@ class ReviewRequests(Reviews):
         ]
 
     def _close(self, batch: _Batch) -> None:
+        """Let no further message join a batch."""
         if self._open.get(batch.hook.app) is batch:
             del self._open[batch.hook.app]
 
     def _decision(
         self, hook: ReviewHook, question: _Question, answer: _Answer
     ) -> ReviewDecision | None:
+        """The decision of an answer about a message; None: the answer is not
+        valid."""
         if answer.action == "allow":
             return _ALLOWED
         if answer.action == "reject":
@@ -283,13 +301,14 @@ class ReviewRequests(Reviews):
     # --- decisions ------------------------------------------------------------
 
     def _fail(self, hook: ReviewHook, question: _Question) -> None:
+        """Decide about a message that the back end has not reviewed."""
         self.undecided[hook.app] += 1
         decision = _ALLOWED if hook.allows_failure else _UNDECIDED
         self._decide(question, decision)
 
     def _decide(self, question: _Question, decision: ReviewDecision) -> None:
-        """Pass on a decision as soon as all earlier messages of the connection
-        have theirs."""
+        """Note a decision, and pass it on as soon as all earlier messages of
+        the connection have theirs."""
         question.decision = decision
         connection = question.connection
         if connection is None:
@@ -301,6 +320,7 @@ class ReviewRequests(Reviews):
             if first_decision is None:
                 break
             _pass_on(lane.popleft(), first_decision)
+        # A message that was passed on may have made a new lane.
         if not lane and self._lanes.get(connection) is lane:
             del self._lanes[connection]
 
@@ -314,35 +334,36 @@ def _pass_on(question: _Question, decision: ReviewDecision) -> None:
 
 def _replacement(question: _Question, answer: _Answer) -> ReviewDecision:
     """The decision of an answer that replaces a message. Raises ValueError or
-    RecursionError if it cannot replace it."""
+    RecursionError if the answer is not valid."""
     if question.kind == "upload":
         raise ValueError("a file cannot be replaced")
     if (answer.text is UNSET) == (answer.data is UNSET):
         raise ValueError("it has one of text and data")
 
     is_text = answer.text is not UNSET
-    kind = answer.type
-    if not kind:
-        # If the form stays, the message keeps its type.
+    type = answer.type
+    if not type:
+        # A text that is replaced by a text keeps its type, and so does data.
         if question.is_text == is_text:
-            kind = question.type
+            type = question.type
         elif is_text:
-            kind = "text"
+            type = "text"
         else:
-            kind = "custom"
+            type = "custom"
 
     if answer.text is not UNSET:
         body = answer.text.encode()
     else:
         assert answer.data is not UNSET  # one of the two is there
         body = bytes(answer.data)
-        if kind == "text":
+        if type == "text":
             raise ValueError("data is not text")
-        msgspec.json.decode(body)  # it was skipped over so far
+        # The decoder of the answer has not checked it.
+        msgspec.json.decode(body)
         body = msgspec.json.format(body, indent=-1)
 
-    if len(kind.encode()) > Limit.TYPE_BYTES or "\0" in kind:
+    if len(type.encode()) > Limit.TYPE_BYTES or "\0" in type:
         raise ValueError(f"type has more than {Limit.TYPE_BYTES} bytes, or U+0000")
     if len(body) > CONTENT_BYTES:
         raise ValueError(f"it has more than {CONTENT_BYTES} bytes")
-    return ReviewDecision("replace", kind, body, is_text=is_text)
+    return ReviewDecision("replace", type, body, is_text=is_text)

@@ -45,14 +45,16 @@ _ORIGIN_BYTES: Final = 6
 
 
 class NodePart(Struct, frozen=True, array_like=True):
-    """The state of the webhook of an app on one node. ``waiting``: events in
-    its memory. ``stored``: durable events that it must deliver. ``failing``:
-    whether its last request failed."""
+    """The state of the webhook of an app on one node."""
 
     waiting: int = 0
+    """The number of events in its memory."""
     stored: int = 0
+    """The number of durable events that it must deliver."""
     failing: bool = False
+    """Whether its last request failed."""
     answers: tuple[LastAnswer, ...] = ()
+    """The last answers of the receiver."""
 
 
 class WebhookForm(Protocol):
@@ -127,6 +129,7 @@ class Webhooks(Observer):
         return [self._part_of(app) for app in apps]
 
     def _part_of(self, app: str) -> NodePart:
+        """The state of the webhook of an app on this node."""
         waiting = 0
         stored = 0
         failures = 0
@@ -155,6 +158,8 @@ class Webhooks(Observer):
         app = connection.app or ""
         if self.known and connection in self.known:
             known_app, _ = self.known[connection]
+            # It has logged in to another app, so its session in the first one
+            # has ended.
             if known_app != app:
                 self.ended(connection, CloseCode.NORMAL)
         self.feeds.came_online(app, connection.user or "")
@@ -271,6 +276,7 @@ class Webhooks(Observer):
         return self.feeds.events.undelivered(app)
 
     def _facts(self, connection: Connection) -> dict[str, Any]:
+        """The fields of events of a known connection."""
         _, connection_id = self.known[connection]
         return {
             "user": connection.user,
@@ -281,6 +287,7 @@ class Webhooks(Observer):
         }
 
     def _add(self, queue: WebhookQueue, event: str, facts: Mapping[str, Any]) -> None:
+        """Queue an event, if the receiver wants events of this kind."""
         receiver = queue.receiver
         if event in receiver.events:
             queue.add(self.event(receiver.app, event, facts))
@@ -295,7 +302,8 @@ class Webhooks(Observer):
 
     def stop(self, seconds: float) -> None:
         """Send the waiting events for at most ``seconds``, except to failing
-        back ends; drop the rest."""
+        back ends. Events that still wait in memory are dropped. Switches
+        greenlets."""
         deadline = monotonic() + seconds
         self.feeds.stop(seconds)
         for queues in (self.queues, *(form.queues for form in self.forms)):

@@ -250,7 +250,7 @@ class AbsenceNode(FeedNode):
     def start(self) -> None:
         super().start()
         absences = Absences(self.feeds, self, lambda: True, self.store, lambda *_: [])  # type: ignore[arg-type]
-        self.feeds.attach(self.store.part(MessageLog), absences.consumer)
+        self.feeds.attach(self.store.part(MessageLog), absences.make_consumer)
 
     def are_online(self, app: str, users: Sequence[str]) -> list[bool]:
         self.receivers.receive(self.name, app, users)

@@ -55,7 +55,7 @@ class Harness(Node):
             self.store,
             bots_among,
         )
-        self.feeds.attach(self.log, absences.consumer)
+        self.feeds.attach(self.log, absences.make_consumer)
 
     @property
     def log(self) -> MessageLog:
