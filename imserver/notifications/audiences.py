@@ -261,9 +261,9 @@ class Audiences(Service, dict=True):
     """Processes audiences while this node has the lease of the notifier. Owner
     of the order of their turns, and of the budgets of apps.
 
-    ``node`` returns the name of this node. ``wake`` is called with the hosts to
-    which deliveries were added. ``still_holds``: as :meth:`Core.still_holds`;
-    if the key of its maker was revoked, an audience is cancelled.
+    ``node`` returns the name of this node. ``wake`` gets the hosts that have
+    new deliveries. ``still_holds``: as :meth:`Core.still_holds`; if the key of
+    its maker was revoked, an audience is cancelled.
     """
 
     store: Store

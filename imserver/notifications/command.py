@@ -23,8 +23,6 @@ from imserver.plugin.wire import PushService
 
 _MENDS = {
     # Outcome of a request → what the operator can do.
-    # Outcome of a request → what the operator can do.
-    # Outcome of a request → what the operator can do.
     "gone": "the device has to subscribe again; the server removes the endpoint with the next notification",
     "later": "check the name servers, the firewall and the proxy of this machine: it must reach the host",
     "refused": "read the answer of the push service; have its keys, or the secret of this server, changed?",

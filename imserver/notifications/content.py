@@ -136,8 +136,9 @@ def outcome_of(
     question: Ask, user: str, names: Mapping[str, str], language: str
 ) -> str:
     """The text that a user reads in place of a question that they cannot answer
-    any more: the user's own answer, else the last answer of somebody else, else
-    the reason why the question is closed. ``names``: user → name."""
+    any more: the user's own answer, or the last answer of somebody else. If
+    nobody has answered, or the question was closed otherwise, it is the reason.
+    ``names``: user → name."""
     own_answer = question.answer_of(user)
     answer = own_answer
     if answer is None and question.answers:

@@ -258,8 +258,8 @@ class Deliveries(Service, dict=True):
 
     def _remember_host(self, name: str) -> Host:
         """Return the state of a host as the one that was used last. If there
-        are too many hosts, those that were used least recently are
-        forgotten."""
+        are too many hosts, forget hosts without a turn, beginning with the host
+        that was used least recently."""
         host = self._hosts.pop(name, None) or Host(name, self)
         self._hosts[name] = host
         if len(self._hosts) > MOST_REMEMBERED:
@@ -268,7 +268,7 @@ class Deliveries(Service, dict=True):
                 for other_name, other in self._hosts.items()
                 if not other.consumer.is_busy and other is not host
             ]
-            # Half of the hosts at once, so that this search is rare.
+            # Many hosts at once, so that this search is rare.
             for idle_name in idle[: MOST_REMEMBERED // 2]:
                 del self._hosts[idle_name]
         return host
@@ -371,7 +371,7 @@ class Host:
     # --- the consumer's functions ---------------------------------------------
 
     def _read(self) -> deque[Delivery] | None:
-        """Read the deliveries to send next. Returns None if there are none, if
+        """Read the deliveries to send next. Returns None if nothing waits, if
         the host pauses, or if its turn is over because other hosts wait.
         Switches greenlets. Raises StorageUnavailable."""
         owner = self._owner
@@ -393,8 +393,8 @@ class Host:
         return None
 
     def _deliver(self, waiting: deque[Delivery]) -> Failure | None:
-        """Send the waiting deliveries, as long as the host takes them. The
-        others stay in the database. Switches greenlets. Raises
+        """Send the waiting deliveries, as long as the host takes them. Other
+        deliveries stay in the database. Switches greenlets. Raises
         StorageUnavailable.
 
         The method never returns a failure: each delivery has its own time of
@@ -463,8 +463,8 @@ class Host:
         return endpoints
 
     def _ids_of_read(self, deliveries: Iterable[Delivery]) -> set[int]:
-        """The ids of deliveries about messages that were read meanwhile, or of
-        which the user may not be notified any more. Switches greenlets."""
+        """The ids of deliveries that are not needed any more: the message was
+        read meanwhile, or the user may not be notified. Switches greenlets."""
         by_app: dict[str, list[Delivery]] = {}
         for delivery in deliveries:
             if delivery.kind != "close":
@@ -541,9 +541,9 @@ class Host:
     def _hand_over(
         self, deliveries: Sequence[Delivery], endpoints: Mapping[int, PushEndpoint]
     ) -> tuple[float, PushResult]:
-        """Hand the first of some deliveries to its push service. The others are
-        encrypted together with it. Returns when the request began (monotonic),
-        and the result. Switches greenlets."""
+        """Hand the first of some deliveries to its push service. Other
+        deliveries are encrypted together with it. Returns when the request
+        began (monotonic), and the result. Switches greenlets."""
         delivery = deliveries[0]
         endpoint = endpoints[delivery.endpoint]
         device = self._owner.services.find(endpoint.url)

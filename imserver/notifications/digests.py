@@ -1,6 +1,6 @@
 """Digests: the content of a mail about unread conversations."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import cache
 from time import time
@@ -109,41 +109,51 @@ def collect(
     account for single conversations. ``usual``: its wishes for all others.
     Switches greenlets. Raises StorageUnavailable.
     """
-    app = account.app
     now = int(time())
     wishes = {each.conversation: each for each in wished}
     conversations: list[UnreadConversation] = []
-
-    # Stop after one more than is shown: the digest then has more. The pages
-    # begin with the conversation that has the newest message.
-    before = 0
-    has_more = True
-    while has_more and len(conversations) <= CONVERSATIONS:
-        page, has_more = stored.conversations.page(app, account.user, before, _PAGE)
-        times = stored.entries.stored_at(app, [each.position for each in page])
-        for summary in page:
-            stored_at = times.get(summary.position, 0)
-            if summary.position <= after or stored_at < now - OLDEST_SECONDS:
-                has_more = False
-                break
-            row = summary.conversation
-            wish = wishes.get(
-                row.id, ConversationWish(row.id, usual.level_of(row.kind))
-            )
-            if wish.level == "nothing" or wish.muted_until > now:
-                continue
-            keywords = usual.keywords if wish.level == "mentions" else ()
-            conversations += _unread(
-                stored, accounts, account, summary, wish.level, after, keywords
-            )
-        if page:
-            before = page[-1].position
+    for summary in _recent_conversations(stored, account, after):
+        row = summary.conversation
+        wish = wishes.get(row.id, ConversationWish(row.id, usual.level_of(row.kind)))
+        if wish.level == "nothing" or wish.muted_until > now:
+            continue
+        keywords = usual.keywords if wish.level == "mentions" else ()
+        conversations += _unread(
+            stored, accounts, account, summary, wish.level, after, keywords
+        )
+        # One more than is shown is enough: the digest then has more.
+        if len(conversations) > CONVERSATIONS:
+            break
     if not conversations:
         return None
 
     shown = conversations[:CONVERSATIONS]
-    names = _names_in(accounts, app, shown)
-    return Digest(tuple(shown), len(conversations) > CONVERSATIONS, names)
+    names = _names_in(accounts, account.app, shown)
+    has_more = len(conversations) > CONVERSATIONS
+    return Digest(tuple(shown), has_more, names)
+
+
+def _recent_conversations(
+    stored: MessageLog, account: Account, after: int
+) -> Iterator[ConversationSummary]:
+    """The conversations of an account with an entry after the id ``after`` that
+    is not too old for a digest. The conversation with the newest entry comes
+    first. Switches greenlets. Raises StorageUnavailable."""
+    oldest = int(time()) - OLDEST_SECONDS
+    before = 0
+    has_more = True
+    while has_more:
+        page, has_more = stored.conversations.page(
+            account.app, account.user, before, _PAGE
+        )
+        positions = [each.position for each in page]
+        times = stored.entries.stored_at(account.app, positions)
+        for summary in page:
+            if summary.position <= after or times.get(summary.position, 0) < oldest:
+                return
+            yield summary
+        if page:
+            before = page[-1].position
 
 
 def _names_in(
@@ -170,8 +180,8 @@ def _unread(
     after: int,
     keywords: Sequence[str],
 ) -> list[UnreadConversation]:
-    """A list with the unread messages of one conversation; an empty list if it
-    has none that count.
+    """A list with the unread messages of one conversation; an empty list if no
+    unread message counts.
 
     ``level``: the messages that count. ``keywords``: words that count as a
     mention. Messages up to the id ``after`` do not count.
@@ -404,8 +414,8 @@ def gone_page(language: str) -> str:
 def _subject(
     digest: Digest, titles: Sequence[str], total: int, words: Mapping[str, str]
 ) -> str:
-    """The subject of a mail, such as "3 unread messages in 2
-    conversations". ``total``: the number of unread messages. ``titles``: of the
+    """The subject of a mail, such as "3 unread messages in 2 conversations".
+    ``total``: the number of unread messages. ``titles``: of the
     conversations."""
     if len(titles) > 1 or digest.has_more:
         conversations = _number(len(titles), digest.has_more)

@@ -298,7 +298,7 @@ class Mails(Service, dict=True):
 
     def _make_mail(self, account: Account, wishes: Wishes, after: int) -> Mail | None:
         """The mail with the unread messages of an account after the id
-        ``after``; None: there are none. Switches greenlets. Raises
+        ``after``; None: it has no such message. Switches greenlets. Raises
         StorageUnavailable."""
         # Imported at the first mail.
         from imserver.notifications.digests import collect, mail_of

@@ -388,7 +388,7 @@ class Notifier(Service, dict=True):
         added to ``decided``.
 
         Returns the dues whose users are to be notified, and (user,
-        conversation) → the question of which the user is reminded.
+        conversation) → the question that a reminder is about.
         """
         chosen: list[Due] = []
         reminded: dict[tuple[str, int], int] = {}
@@ -579,8 +579,8 @@ class Notifier(Service, dict=True):
         """Choose the message for each due, and add the notifications to
         ``decided``. If a due has no such message, its user is not notified.
 
-        ``reminded``: (user, conversation) → the question of which the user is
-        reminded, in place of a message. Switches greenlets. Raises
+        ``reminded``: (user, conversation) → the question that a reminder is
+        about, in place of a message. Switches greenlets. Raises
         StorageUnavailable.
         """
         app = facts.app
@@ -822,7 +822,7 @@ class _FollowedLog:
         """Store which users may have to be notified of entries, or decide about
         dues. Switches greenlets. Raises StorageUnavailable."""
         notifier = self._notifier
-        # The ids only save queries, so they may be forgotten at any time.
+        # Limits the memory. Most of the ids only save queries.
         if len(self._silent) > MOST_SILENT:
             self._silent.clear()
         if work.dues:
@@ -835,9 +835,10 @@ class _FollowedLog:
         self.window.take(work.position)
 
     def _store_dues(self, work: _Work, rules: AppNotifySettings) -> None:
-        """Store a due for each user who may have to be notified of new entries,
-        and let users decide again whose messages were recalled or whose
-        questions have ended. Switches greenlets. Raises StorageUnavailable."""
+        """Store a due for each user who may have to be notified of new entries.
+        Conversations with a recalled message or an ended question are decided
+        again, so that notifications are closed. Switches greenlets. Raises
+        StorageUnavailable."""
         rows = self._notifier.rows
         receivers, ended = self._receivers(work.entries)
         reminders = self._reminders_of(work.entries)
@@ -871,8 +872,8 @@ class _FollowedLog:
     def _receivers(
         self, entries: Iterable[Entry]
     ) -> tuple[dict[tuple[str, int], int], set[tuple[str, int]]]:
-        """Returns (receiver, conversation) → the first of these entries that the
-        receiver gets; and each (user, conversation) in which a message was
+        """Returns (receiver, conversation) → the first of these entries that
+        the receiver gets; and each (user, conversation) in which a message was
         recalled or a question has ended."""
         receivers: dict[tuple[str, int], int] = {}
         ended: dict[int, tuple[str, ...]] = {}

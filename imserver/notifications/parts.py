@@ -245,7 +245,7 @@ def _make_audiences(
 
 
 def _erasure(parts: NotificationParts) -> Erasure:
-    """What the feature does when a user or an app is erased."""
+    """The functions that erase a user or an app."""
     recent = parts.deliveries.recent
 
     def erase_user(app: str, user: str, _name: str) -> None:

@@ -52,9 +52,16 @@ class Recipients(Struct, frozen=True):
         when it is read, because its author may have sent a reminder. For a push
         that is not stored (conversation 0) only a ban counts.
         """
-        stored = [item for item in items if item[1]]  # item[1]: the conversation
+        stored = [
+            (user, conversation, entry)
+            for user, conversation, entry in items
+            if conversation
+        ]
         over = self._over(app, stored)
-        return [self.is_banned(app, item[0]) or item in over for item in items]
+        return [
+            self.is_banned(app, user) or (user, conversation, entry) in over
+            for user, conversation, entry in items
+        ]
 
     def _over(
         self, app: str, items: Sequence[tuple[str, int, int]]

@@ -101,8 +101,8 @@ class WebPush(Service, dict=True):
     ``seed``: 32 bytes, from which that key is derived unless the settings have
     a key. ``http_url``: the contact for push services if the settings have no
     contact, and the URL has https. ``older_seed``: an older seed, for devices
-    that subscribed before the server had the current one; ``b""``: there is
-    none.
+    that subscribed before the server had the current one; ``b""``: no older
+    seed.
     """
 
     requests: PublicRequests

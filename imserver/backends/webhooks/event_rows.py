@@ -515,8 +515,8 @@ def _member(user: str) -> str:
 
 
 def _feed(sql: Statements, app: str, lock: bool = False) -> FeedRow | None:
-    """The row of a feed; None: there is none. ``lock``: lock it until the end
-    of the transaction."""
+    """The row of a feed; None: the feed has no row. ``lock``: lock it until the
+    end of the transaction."""
     condition = "WHERE app = %s"
     if lock:
         condition += sql.for_update

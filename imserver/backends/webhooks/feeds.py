@@ -78,8 +78,8 @@ _MOST_DOUBLINGS: Final = 10
 """Number of attempts after which a doubled pause is longer than any limit."""
 _SPLIT_AFTER: Final = 3
 """Each time this number of requests with the same events has failed, the node
-sends the events one by one. If this number of users is refused and no event was
-taken, the receiver refuses everything."""
+sends the events one by one. If it refuses events of this number of users, and
+takes no event, the receiver refuses everything."""
 _BURY_AFTER: Final = 7
 """Number of failed requests after which pauses are long, so events may be old
 enough to be dead."""
@@ -465,7 +465,7 @@ class Feeds(Service, dict=True):
     # --- sending --------------------------------------------------------------
 
     def _next(self, feed: Feed) -> _Batch | None:
-        """Read the next events; None: there are none. Before that, try events
+        """Read the next events; None: no events wait. Before that, try events
         again that were put aside. Switches greenlets. Raises
         StorageUnavailable."""
         assert feed.sender is not None

@@ -399,8 +399,8 @@ class HookSender(Generic[H]):
         self._hooks.owner.advance(self.hook, self.window.position)
 
     def _next(self) -> Entry | None:
-        """The next entry that the receiver wants. None: there is none, or it
-        must wait. Unwanted entries are taken from the window. Switches
+        """The next entry that the receiver wants. None: no entry waits, or it
+        must wait longer. Unwanted entries are taken from the window. Switches
         greenlets. Raises StorageUnavailable."""
         window = self.window
         while window.count:

@@ -66,7 +66,7 @@ def _erase_app(_app: str) -> None:
 
 
 def _erasure(store: Store) -> Erasure:
-    """What the feature does when a user or an app is erased."""
+    """The functions that erase a user or an app."""
     return Erasure(frozenset(), partial(erase_user, store), _erase_app)
 
 

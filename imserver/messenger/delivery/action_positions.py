@@ -216,9 +216,9 @@ def _read_positions(
 def _raise_positions(
     sql: Statements, table: str, key: Sequence[str], rows: Sequence[Sequence[str | int]]
 ) -> None:
-    """Insert positions into a table. A position that is stored already is
-    raised, but never lowered. ``key``: the columns of the primary key. ``rows``
-    have the values of these columns, then the id."""
+    """Insert positions into a table, or raise stored positions. They are never
+    lowered. ``key``: the columns of the primary key. ``rows`` have the values
+    of these columns, then the id."""
     if sql.engine != "mysql":
         clause = (
             f"ON CONFLICT ({', '.join(key)}) DO UPDATE SET id = excluded.id "

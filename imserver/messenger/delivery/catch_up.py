@@ -257,8 +257,8 @@ class CatchUp(Service, dict=True):
                     log_subscription.backlog = acks_in(backlog)
             raise
 
-        # Another sync may have begun, or the session may have ended, during
-        # the queries.
+        # Another sync may have begun, or the session may have ended, during the
+        # queries.
         if yields and log_subscription.backlog is not backlog:
             return
         if connection.log_subscription is not log_subscription:
@@ -471,8 +471,7 @@ class CatchUp(Service, dict=True):
         """Let a session that has just begun follow the log from now on. Entries
         wait in its backlog until :meth:`release`. May switch greenlets. Raises
         StorageUnavailable, at once if the last access to the database has
-        failed.
-        """
+        failed."""
         if not self.answers():
             raise StorageUnavailable("the database does not answer")
         self.subscribe(connection, LogSubscription(backlog=[]))
@@ -623,9 +622,10 @@ class StreamStarts(Service):
 
     def start(self, app: str, user: str, cursor: int | None) -> StreamStart:
         """The position at which a stream begins: the cursor of the client, or
-        the end of the log if there is no cursor, too many entries were missed,
-        or some of them have expired. It is read before the stream begins, so
-        that ``ready`` is its first event. Switches greenlets.
+        the end of the log. It is the end of the log if there is no cursor, if
+        the client missed too many entries, or if some of them have expired. It
+        is read before the stream begins, so that ``ready`` is its first event.
+        Switches greenlets.
 
         Raises StorageUnavailable if the client sent a cursor. Other clients are
         served without stored messages.

@@ -304,8 +304,8 @@ class Deliverer(Service):
         """Deliver entries between which no membership changes.
 
         The receivers of a conversation get its entries together. The receivers
-        in ``special`` get them one by one, in the order of all conversations:
-        senders of these entries, bots, receivers of several of these
+        in ``special`` get them one by one, in the order of all conversations.
+        They are senders of these entries, bots, receivers of several of these
         conversations, and clients that have some of these entries already.
 
         ``requests``: for each entry, the drafts whose results wait for it.

@@ -109,7 +109,7 @@ class ConversationStreams(StreamTarget):
         the offset of a position. Switches greenlets. Raises ChannelRefused
         (``unavailable``)."""
         result = self._messaging.store(app, _draft_of(event), by_user=False)
-        # ``until``: a quota of the app is spent, so another try would fail, too.
+        # ``until``: a quota of the app is spent, so another try would fail.
         if isinstance(result, StorageUnavailable) and result.until:
             result = Rejected(RejectReason.REJECTED, str(result), result.until)
         if not isinstance(result, Appended | Rejected):

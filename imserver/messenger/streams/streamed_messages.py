@@ -425,7 +425,7 @@ class StreamedMessages:
         ``""`` stands for all owners of the app. The streams in ``_own`` keep
         their sizes alive."""
         self._closed: dict[str, tuple[float, str, str, ClosedStream]] = {}
-        """Id of a stream that was closed lately → when it was closed
+        """Id of a stream that was closed lately → the time of its end
         (monotonic), app, sender and result. In the order of time."""
 
         self._append_query = f"{target.name}append pieces"

@@ -387,8 +387,8 @@ def send(api: MessageApi, call: Call, request: SendRequest) -> StoredAnswer:
 
 
 def _forward(request: SendRequest, id: int) -> Send:
-    """The command that forwards the message ``id``. Raises
-    :class:`ApiProblem` if the request has content of its own."""
+    """The command that forwards the message ``id``. Raises :class:`ApiProblem`
+    if the request has content of its own."""
     has_content = request.text is not UNSET or request.data is not UNSET
     has_details = (
         request.type
@@ -599,8 +599,8 @@ def _store(api: MessageApi, call: Call, command: Send) -> StoredAnswer:
 
 
 def _draft_of(api: MessageApi, call: Call, command: Send) -> Draft:
-    """The draft of a command. Raises :class:`ApiProblem` if the user may not
-    do this with the message that it is about."""
+    """The draft of a command. Raises :class:`ApiProblem` if the user may not do
+    this with the message that it is about."""
     draft = api.messaging.draft_of(call.app, call.user, command)
     if draft is None:
         raise ApiProblem(Problems.UNKNOWN_MESSAGE)
