@@ -470,7 +470,7 @@ def update_wishes(
 
     All sessions of the user hear that something has changed.
     """
-    wished = parts.rows.wishes_of(call.app, call.user)
+    user_wishes = parts.rows.wishes_of(call.app, call.user)
     if mail not in (UNSET, "never") and not _mail_possible(parts.core, call.app):
         raise ApiProblem(
             Problems.NOT_ALLOWED, "This server sends no mail to users of this app"
@@ -487,14 +487,14 @@ def update_wishes(
     if quiet is not UNSET:
         fields["quiet"] = _quiet_hours(quiet)
     changes = {name: value for name, value in fields.items() if value is not UNSET}
-    wished = replace(wished, **changes)
+    user_wishes = replace(user_wishes, **changes)
 
-    parts.rows.set_wishes(call.app, call.user, wished)
-    if wished.mail != "never":
+    parts.rows.set_wishes(call.app, call.user, user_wishes)
+    if user_wishes.mail != "never":
         # The app may be followed only since now.
         parts.notifier.work.changed()
-    _send_wish(parts, call, ConversationWish(conversation=0, level=wished.groups))
-    return _wishes_shown(parts, call, wished)
+    _send_wish(parts, call, ConversationWish(conversation=0, level=user_wishes.groups))
+    return _wishes_shown(parts, call, user_wishes)
 
 
 @routes.get("/notifications/conversations", base=Acting)
@@ -517,10 +517,10 @@ def conversation_wishes(
         wishes = list(rows.all_conversation_wishes(call.app, pairs).values())
     else:
         wishes = rows.conversation_wishes_of(call.app, call.user)
-    usual = rows.wishes_of(call.app, call.user)
+    user_wishes = rows.wishes_of(call.app, call.user)
     shown = [_wish_shown(each) for each in wishes]
     return ConversationWishesAnswer(
-        shown, _level_of_groups(usual), list(usual.keywords)
+        shown, _level_of_groups(user_wishes), list(user_wishes.keywords)
     )
 
 
@@ -556,15 +556,17 @@ def update_conversation_wish(
         raise ApiProblem(Problems.UNKNOWN_CONVERSATION)
 
     rows = parts.rows
-    wished = rows.all_conversation_wishes(app, [(user, conversation)])
+    stored = rows.all_conversation_wishes(app, [(user, conversation)])
     (row,) = conversations.find(app, [conversation])
-    usual = rows.wishes_of(app, user).level_of(row.kind)
-    wish = wished.get((user, conversation), ConversationWish(conversation, usual))
+    default_level = rows.wishes_of(app, user).level_of(row.kind)
+    wish = stored.get(
+        (user, conversation), ConversationWish(conversation, default_level)
+    )
     if level is not UNSET:
         wish = replace(wish, level=level)
     if mute_until is not UNSET:
         wish = replace(wish, muted_until=mute_until)
-    rows.set_conversation_wish(app, user, wish, usual)
+    rows.set_conversation_wish(app, user, wish, default_level)
     _send_wish(parts, call, wish)
     return _wish_shown(wish)
 
@@ -637,31 +639,31 @@ def _mail_possible(core: Core, app: str) -> bool:
     return has_server and accounts_of(core).tokens.wanted_in(app)
 
 
-def _wishes_shown(parts: NotificationParts, call: Call, wished: Wishes) -> WishesShown:
+def _wishes_shown(parts: NotificationParts, call: Call, wishes: Wishes) -> WishesShown:
     """The answer with the wishes of the user of a request."""
     mail_possible = _mail_possible(parts.core, call.app)
     mail_confirmed = False
     if mail_possible:
         account = accounts_of(parts.core).accounts.get(call.app, call.user)
         mail_confirmed = account is not None and account.email_confirmed
-    quiet = wished.quiet
+    quiet = wishes.quiet
     return WishesShown(
-        preview=wished.preview,
-        mail=wished.mail,
+        preview=wishes.preview,
+        mail=wishes.mail,
         quiet=QuietShape(
             _time_of_day(quiet.begin), _time_of_day(quiet.end), quiet.zone
         ),
-        language=wished.language,
-        groups=_level_of_groups(wished),
-        keywords=list(wished.keywords),
+        language=wishes.language,
+        groups=_level_of_groups(wishes),
+        keywords=list(wishes.keywords),
         mail_possible=mail_possible,
         mail_confirmed=mail_confirmed,
     )
 
 
-def _level_of_groups(wished: Wishes) -> Literal["all", "mentions"]:
+def _level_of_groups(wishes: Wishes) -> Literal["all", "mentions"]:
     """The level of groups without a wish of their own."""
-    if wished.groups == "all":
+    if wishes.groups == "all":
         return "all"
     return "mentions"
 

@@ -623,11 +623,12 @@ class Host:
         """Try a delivery again later, or drop it if it expires before. Let the
         host pause if each of its simultaneous requests has failed. Never
         switches greenlets."""
-        wanted = result.retry_after or 0.0
-        usual = retry_pause(
+        # The pause that the push service asks for; 0: it asks for no pause.
+        service_pause = result.retry_after or 0.0
+        usual_pause = retry_pause(
             delivery.attempts + 1, FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS
         )
-        pause = max(wanted, usual)
+        pause = max(service_pause, usual_pause)
         if time() + pause > delivery.created + max(delivery.ttl, LATE_SECONDS):
             self._drop(delivery, "expired", result.problem)
         else:
@@ -646,8 +647,10 @@ class Host:
         # No other request has succeeded meanwhile, so the host is the cause.
         # One request will show when it works again.
         self._pauses += 1
-        usual = retry_pause(self._pauses, FIRST_RETRY_SECONDS, LONGEST_PAUSE_SECONDS)
-        pause = max(usual, min(wanted, LONGEST_WANTED_SECONDS))
+        usual_pause = retry_pause(
+            self._pauses, FIRST_RETRY_SECONDS, LONGEST_PAUSE_SECONDS
+        )
+        pause = max(usual_pause, min(service_pause, LONGEST_WANTED_SECONDS))
         self._paused_until = max(self._paused_until, monotonic() + pause)
         self._is_fast = False
         _silence(self._name, result.problem)

@@ -97,27 +97,27 @@ def collect(
     stored: MessageLog,
     accounts: AccountStore,
     account: Account,
-    wished: Iterable[ConversationWish],
+    conversation_wishes: Iterable[ConversationWish],
     after: int,
-    usual: Wishes,
+    wishes: Wishes,
 ) -> Digest | None:
     """The conversations of an account that have unread messages after the id
     ``after``. Returns None if there is no such conversation.
 
     Conversations for which the account wants no notifications do not count, nor
-    do messages of accounts that it has blocked. ``wished``: the wishes of the
-    account for single conversations. ``usual``: its wishes for all others.
+    do messages of accounts that it has blocked. ``wishes``: the wishes of the
+    account for conversations that are not in ``conversation_wishes``.
     Switches greenlets. Raises StorageUnavailable.
     """
     now = int(time())
-    wishes = {each.conversation: each for each in wished}
+    found = {each.conversation: each for each in conversation_wishes}
     conversations: list[UnreadConversation] = []
     for summary in _recent_conversations(stored, account, after):
         row = summary.conversation
-        wish = wishes.get(row.id, ConversationWish(row.id, usual.level_of(row.kind)))
+        wish = found.get(row.id, ConversationWish(row.id, wishes.level_of(row.kind)))
         if wish.level == "nothing" or wish.muted_until > now:
             continue
-        keywords = usual.keywords if wish.level == "mentions" else ()
+        keywords = wishes.keywords if wish.level == "mentions" else ()
         conversations += _unread(
             stored, accounts, account, summary, wish.level, after, keywords
         )

@@ -305,10 +305,10 @@ class Mails(Service, dict=True):
 
         app = account.app
         user = account.user
-        wished = self.rows.conversation_wishes_of(app, user)
+        conversation_wishes = self.rows.conversation_wishes_of(app, user)
         stored = self.core.store.part(MessageLog)
         accounts = accounts_of(self.core).rows
-        digest = collect(stored, accounts, account, wished, after, wishes)
+        digest = collect(stored, accounts, account, conversation_wishes, after, wishes)
         tenant = self.core.tenants.find(app)
         if digest is None or tenant is None:
             return None

@@ -220,9 +220,12 @@ class Notifier(Service, dict=True):
         StorageUnavailable. ``mail_due``: called with an app, and the time at
         which mails in it are due (Unix milliseconds).
         """
-        self._on_lease += filter(None, (got_lease,))
-        self._on_renew += filter(None, (renewed,))
-        self._on_mail_due += filter(None, (mail_due,))
+        if got_lease is not None:
+            self._on_lease.append(got_lease)
+        if renewed is not None:
+            self._on_renew.append(renewed)
+        if mail_due is not None:
+            self._on_mail_due.append(mail_due)
 
     # --- what happens ---------------------------------------------------------
 

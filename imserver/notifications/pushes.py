@@ -112,12 +112,12 @@ class PushNotifications(Struct, frozen=True):
         now = time()
         deliveries: list[Delivery] = []
         for user, event, notify in wanted:
-            wished = wishes.get(user, Wishes())
-            preview = rules.preview and wished.preview
+            user_wishes = wishes.get(user, Wishes())
+            preview = rules.preview and user_wishes.preview
             topic = _topic_of(app, notify)
             tag = notify.tag or event.id or topic
             next_try = 0
-            quiet_end = quiet_until(wished.quiet, int(now * SECOND_MS))
+            quiet_end = quiet_until(user_wishes.quiet, int(now * SECOND_MS))
             if quiet_end:
                 # From the time of the clock to the time of deliveries.
                 next_try = quiet_end + int((steady_time() - now) * SECOND_MS)

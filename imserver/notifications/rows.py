@@ -506,8 +506,8 @@ class NotificationRows(Store.Rows):
 
     def conversation_wishes_of(self, app: str, user: str) -> list[ConversationWish]:
         """The wishes of a user for conversations, ordered by conversation."""
-        which = "WHERE app = %s AND member = %s ORDER BY conversation"
-        return _WISHES.find(self._store.rows, which, app, user)
+        clauses = "WHERE app = %s AND member = %s ORDER BY conversation"
+        return _WISHES.find(self._store.rows, clauses, app, user)
 
     @Store.writing
     def set_conversation_wish(
@@ -516,11 +516,12 @@ class NotificationRows(Store.Rows):
         app: str,
         user: str,
         wish: ConversationWish,
-        usual: Level = LEVELS[0],
+        default_level: Level = LEVELS[0],
     ) -> None:
-        """Store a wish for a conversation. If it has no mute and the level
-        ``usual``, which is the level without a wish, its row is deleted."""
-        if wish.level == usual and not wish.muted_until:
+        """Store a wish for a conversation. If it has no mute, and the level
+        that the conversation has without a wish (``default_level``), its row is
+        deleted."""
+        if wish.level == default_level and not wish.muted_until:
             sql.execute(
                 f"DELETE FROM notify_conversation {_ROW}",
                 (app, user, wish.conversation),
@@ -639,8 +640,8 @@ class NotificationRows(Store.Rows):
 
     def deliveries(self, host: str, now_ms: int, limit: int) -> list[Delivery]:
         """The deliveries to be sent to a host now."""
-        which = "WHERE host = %s AND next_try <= %s ORDER BY next_try, id LIMIT %s"
-        return _DELIVERIES.find(self._store.rows, which, host, now_ms, limit)
+        clauses = "WHERE host = %s AND next_try <= %s ORDER BY next_try, id LIMIT %s"
+        return _DELIVERIES.find(self._store.rows, clauses, host, now_ms, limit)
 
     def settle(self, results: Results) -> None:
         """Store the results of deliveries."""

@@ -281,7 +281,7 @@ def answer_question(api: TokenApi, call: Call) -> HttpResponse:
     """
     token = _authenticate_question(api, call)
     if token is None:
-        return _answer_page(api, call, None)
+        return _answer_page(api, call, token=None)
     app = token.app
     user = token.user
     if api.question(app, user, token.message) is None:
@@ -329,7 +329,7 @@ def _answer_page(
         language = call.request.headers.get("accept-language", "")[:2]
         return page_reply(call, gone_page(language), status=404)
 
-    wished = api.parts.rows.wishes_of(token.app, token.user)
+    wishes = api.parts.rows.wishes_of(token.app, token.user)
     sender = question.entry.sender
     asker = question.names.get(sender) or sender
     text = question.entry.body.decode(errors="replace")
@@ -339,7 +339,7 @@ def _answer_page(
         token.user,
         asker,
         question.names,
-        wished,
+        wishes,
         call.input.value,
         too_long,
     )
@@ -358,8 +358,8 @@ def ask_to_unsubscribe(api: TokenApi, call: Call) -> HttpResponse:
     The link in a mail leads here. Nothing changes, because programs that look
     for viruses open links, too.
     """
-    _, wished = _authenticate_mail(api, call)
-    return _stop_page(call, wished, "question")
+    _, wishes = _authenticate_mail(api, call)
+    return _stop_page(call, wishes, "question")
 
 
 @routes.post(
@@ -374,12 +374,12 @@ def unsubscribe(api: TokenApi, call: Call) -> HttpResponse:
     Mail programs call it with one click (RFC 8058), so the body is ignored. A
     browser gets a page.
     """
-    token, wished = _authenticate_mail(api, call)
-    if wished.mail != "never":
-        api.parts.rows.set_wishes(token.app, token.user, replace(wished, mail="never"))
+    token, wishes = _authenticate_mail(api, call)
+    if wishes.mail != "never":
+        api.parts.rows.set_wishes(token.app, token.user, replace(wishes, mail="never"))
     if "text/html" in call.request.headers.get("accept", ""):
-        return _stop_page(call, wished, "done")
-    return call.reply(MailsEnded(True))
+        return _stop_page(call, wishes, "done")
+    return call.reply(MailsEnded(unsubscribed=True))
 
 
 def _authenticate_mail(api: TokenApi, call: Call) -> tuple[MailToken, Wishes]:
@@ -391,11 +391,11 @@ def _authenticate_mail(api: TokenApi, call: Call) -> tuple[MailToken, Wishes]:
 
 
 def _stop_page(
-    call: Call, wished: Wishes, content: Literal["question", "done"]
+    call: Call, wishes: Wishes, content: Literal["question", "done"]
 ) -> HttpResponse:
     """The page that asks whether to end the mails, or says that they have
     ended."""
     # Imported here: it makes a template.
     from imserver.notifications.digests import stop_page
 
-    return page_reply(call, stop_page(wished.language, content == "done"))
+    return page_reply(call, stop_page(wishes.language, content == "done"))

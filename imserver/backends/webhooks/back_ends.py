@@ -235,6 +235,7 @@ class BackEndRequests(BackEnds):
         disconnect = answer.disconnect
         if disconnect is not None:
             raise BackEndRefused(None, (disconnect.code, disconnect.reason))
+        # An answer without a result and a disconnect is an error.
         if result is None:
             error = answer.error
             assert error is not None

@@ -199,16 +199,21 @@ def webhook(
         outgoing.close()
 
     took = f"{(perf_counter() - began) * _SECOND_MS:.0f} ms"
+    yield _answered(label, url, status, answer, took)
+
+
+def _answered(label: str, url: str, status: int, answer: bytes, took: str) -> Finding:
+    """The finding about the answer to a test event. ``took``: its time, in
+    words."""
     if 200 <= status < 300:
-        yield Finding("ok", label, f"{url} took a test with status {status} in {took}")
-        return
+        return Finding("ok", label, f"{url} took a test with status {status} in {took}")
     text = ascii(answer[:_SHOWN_BYTES].decode("utf-8", "replace"))
     meaning = "it is sent again, and events wait behind it"
     if 400 <= status < 500 and status not in MISCONFIGURED:
         meaning = (
             "events that it refuses so are set aside, and are dead after three days"
         )
-    yield Finding(
+    return Finding(
         "fail",
         label,
         f"{url} answered with status {status} in {took}: {text}",

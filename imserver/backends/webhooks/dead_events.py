@@ -44,8 +44,8 @@ def list_retries(
 ) -> list[RetryRow]:
     """List the dead events of an app, or the waiting ones, after a number.
     Switches greenlets. Raises StorageUnavailable."""
-    which = "WHERE app = %s AND dead = %s AND number > %s ORDER BY number LIMIT %s"
-    return RETRIES.find(store.rows, which, app, int(dead), after, limit)
+    clauses = "WHERE app = %s AND dead = %s AND number > %s ORDER BY number LIMIT %s"
+    return RETRIES.find(store.rows, clauses, app, int(dead), after, limit)
 
 
 NEXT_TRY: Final = (

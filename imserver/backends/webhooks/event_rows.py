@@ -187,8 +187,8 @@ class EventStore(Store.Rows):
 
     def read(self, app: str, after: int, limit: int) -> list[StoredEvent]:
         """The events of an app after an id, the oldest first."""
-        which = "WHERE app = %s AND id > %s ORDER BY id LIMIT %s"
-        return _EVENTS.find(self._store.rows, which, app, after, limit)
+        clauses = "WHERE app = %s AND id > %s ORDER BY id LIMIT %s"
+        return _EVENTS.find(self._store.rows, clauses, app, after, limit)
 
     def expire(self, apps: Collection[str]) -> None:
         """Delete delivered events that are so old that no attempt can follow.
@@ -240,16 +240,18 @@ class EventStore(Store.Rows):
         statement = (
             f"SELECT app, owner, lease_until, {now} FROM event_feed WHERE app IN {{}}"
         )
-        remaining: dict[str, int] = {}
-        """App → the seconds until its lease ends."""
         renewed: set[str] = set()
         """The apps whose lease this node has, or had last."""
+        of_others: set[str] = set()
+        """The apps whose lease another node has."""
         rows = sql.query_in(statement, (), sorted(begins))
         for name, row_owner, lease_until, now_seconds in rows:
             app = text_of(name)
-            remaining[app] = lease_until - now_seconds
             if text_of(row_owner) == owner and lease_until > 0:
                 renewed.add(app)
+            # A lease that is too long does not count: the clock was set back.
+            elif 0 < lease_until - now_seconds <= seconds:
+                of_others.add(app)
 
         for chunk in chunks(sorted(renewed), _AT_ONCE):
             sql.execute(
@@ -264,11 +266,7 @@ class EventStore(Store.Rows):
             "WHERE app = %s "
             f"AND (lease_until <= {now} OR lease_until > {now} + %s)"
         )
-        for app in sorted(begins.keys() - renewed):
-            # Another node has the lease. A lease that is too long does not
-            # count: the clock was set back.
-            if 0 < remaining.get(app, 0) <= seconds:
-                continue
+        for app in sorted(begins.keys() - renewed - of_others):
             _make_feed(sql, app)
             _set_begin(sql, app, begins[app])
             sql.execute(take, (owner, seconds, app, seconds))

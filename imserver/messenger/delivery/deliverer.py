@@ -213,6 +213,8 @@ class Deliverer(Service):
             and log_subscription.has_cursor
             and isinstance(result, Appended)
         ):
+            # The client has not caught up. Its cursor would skip entries if it
+            # got the id of its own message before them.
             assert connection is not None
             backlog = hold_ack(log_subscription.backlog, partial(done, result))
             log_subscription.backlog = backlog
@@ -729,6 +731,8 @@ class LogFollower:
                 del self.apps[app]
                 raise
             finally:
+                # Also after an error: the waiting callers then find that the
+                # app is not followed.
                 known = followed.known
                 followed.known = None
                 assert known is not None
@@ -803,11 +807,12 @@ class LogFollower:
                 self._fill(app, followed, GAP_SECONDS)
 
     def _advance(self, app: str, followed: _Followed) -> None:
-        """Deliver the batches that continue at the position, and start to fill
-        gaps."""
+        """Deliver the batches that continue at the position. If others wait,
+        start to fill the gap before them."""
         waiting = followed.waiting
+        # The first item of the heap begins with its first id.
         while waiting and waiting[0][0] <= followed.position + 1:
-            commit = heappop(waiting)[2]
+            _, _, commit = heappop(waiting)
             last = commit.last
             entries = commit.entries
             position = followed.position
@@ -817,6 +822,7 @@ class LogFollower:
             # again.
             followed.position = last
 
+            # A batch may begin with entries that were delivered already.
             new = entries
             if entries and entries[0].id <= position:
                 new = [entry for entry in entries if entry.id > position]

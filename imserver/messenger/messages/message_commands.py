@@ -208,7 +208,7 @@ class MessageCommands(Service, dict=True):
             self._catch_up.put_off(
                 connection, PendingLogSubscription(acks=command.acks)
             )
-            return Reply(ReplyCode.OK, Resumed(False))
+            return Reply(ReplyCode.OK, Resumed(recovered=False))
         return None
 
     def sync(
@@ -270,7 +270,7 @@ class MessageCommands(Service, dict=True):
         entries, more = self._log.entries.history(
             app, user, conversation, before, limit, after
         )
-        return Reply(ReplyCode.OK, _page(entries, more, False))
+        return Reply(ReplyCode.OK, _page(entries, more, anew=False))
 
     def conversations(self, connection: Connection, command: Conversations) -> Reply:
         """Answer with a page of the user's conversations. Switches

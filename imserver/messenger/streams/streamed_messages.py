@@ -476,11 +476,7 @@ class StreamedMessages:
                 "limit", f"a message of the channel has at most {limit} bytes"
             )
 
-        # The streams keep their sizes alive: a size ends with the last of its
-        # streams.
-        sizes = [self._sizes.setdefault((app, ""), _Size(MOST_APP_BYTES))]
-        if owner:
-            sizes.append(self._sizes.setdefault((app, owner), _Size(MOST_OWNER_BYTES)))
+        sizes = self._sizes_of(app, owner)
         if any(total.size + len(beginning) > total.most for total in sizes):
             raise ChannelRefused(
                 "full", "the open streams on this node have too many bytes"
@@ -502,6 +498,15 @@ class StreamedMessages:
         self._streams.add(stream)
         self._target.publish(app, [stream.so_far()])
         return id
+
+    def _sizes_of(self, app: str, owner: str) -> list[_Size]:
+        """The sizes that count the bytes of a new stream: of the app, and of
+        the owner, if there is one. The stream keeps them alive: a size ends
+        with the last of its streams."""
+        sizes = [self._sizes.setdefault((app, ""), _Size(MOST_APP_BYTES))]
+        if owner:
+            sizes.append(self._sizes.setdefault((app, owner), _Size(MOST_OWNER_BYTES)))
+        return sizes
 
     def count_of(self, app: str, sender: str) -> int:
         """The number of open streams of a sender that this node knows. Never
