@@ -199,12 +199,9 @@ class Messaging:
     def send_command(
         self, connection: Connection, command: Send, answer: Answer
     ) -> Reply | None:
-        """Store a message, a forward, a recall, an edit or a press. May switch
-        greenlets.
-
-        Returns None if the draft was sent to the log: ``answer`` gets the reply
-        after the commit. Otherwise returns the reply.
-        """
+        """Store a message, a forward, a recall, an edit or a press. Returns
+        None if the draft was sent to the log: ``answer`` then gets the reply
+        after the commit. Otherwise returns the reply. May switch greenlets."""
         app, user = app_and_user(connection)
         if command.kind == "press":
             # The button belongs to a question, which is answered here, or to a
@@ -227,12 +224,13 @@ class Messaging:
 
     def draft_of(self, app: str, user: str, command: Send) -> Draft | None:
         """The draft of a message, a forward, a recall, an edit or a press.
-
         Returns None if the user may not revise the message that the command is
         about, may not read the message to forward, or if the message has no
-        such button. An empty ``user`` is a back end, which may revise any
-        message. A plain message never switches greenlets. Others switch, and
-        may raise StorageUnavailable.
+        such button.
+
+        An empty ``user`` is a back end, which may revise any message. A plain
+        message never switches greenlets. Others switch, and may raise
+        StorageUnavailable.
         """
         complete: Send | None = command
         if command.kind != "message":

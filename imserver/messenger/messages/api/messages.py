@@ -231,9 +231,9 @@ _NOT_REVIEWED: Final = (Problems.REJECTED, Problems.REVIEW_UNAVAILABLE)
 class MessageApi(Struct, frozen=True):
     """The services that the routes use.
 
-    ``rates``: of the messages of accounts. ``wants_account``: whether the
-    receiver of a first message in an app must be an account; its second
-    parameter is whether a user sends the message.
+    ``rates``: of the messages of accounts. ``wants_account`` returns whether
+    the receiver of a first message in an app must be an account. Its second
+    parameter is False for a message of a back end.
     """
 
     store: Store
