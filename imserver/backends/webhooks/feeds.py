@@ -406,20 +406,10 @@ class Feeds(Service, dict=True):
         feed.notifier = None
 
     def look(self) -> None:
-        """Read how far the feeds that this node delivers have grown, and wake
-        their consumers. Store which users came online. Switches greenlets.
+        """Store which users came online. Then read how far the feeds that this
+        node delivers have grown, and wake their consumers. Switches greenlets.
         Raises StorageUnavailable."""
-        if self._online:
-            # The write switches: users who come online meanwhile are for the
-            # next call.
-            users = self._online
-            self._online = set()
-            try:
-                self.events.came_online(users)
-            except StorageUnavailable:
-                self._online |= users
-                raise
-
+        self._store_online()
         apps = [app for app, feed in self.feeds.items() if feed.owned]
         if not apps:
             return
@@ -428,6 +418,7 @@ class Feeds(Service, dict=True):
             if feed is None or feed.sender is None:
                 continue
 
+            # The query switches: this node may have stored more meanwhile.
             if self.log is not None:
                 feed.entries.head = max(feed.entries.head, head.entries)
                 feed.noting.head = max(feed.noting.head, head.entries)
@@ -441,9 +432,25 @@ class Feeds(Service, dict=True):
             if feed.notifier is not None and feed.noting.count:
                 feed.notifier.wake()
 
+    def _store_online(self) -> None:
+        """Store which users came online since the last call. Switches
+        greenlets. Raises StorageUnavailable."""
+        if not self._online:
+            return
+        # The write switches: users who come online meanwhile are for the next
+        # call.
+        users = self._online
+        self._online = set()
+        try:
+            self.events.came_online(users)
+        except StorageUnavailable:
+            self._online |= users
+            raise
+
     def stop(self, seconds: float) -> None:
         """Send the waiting events of receivers that answer, for at most
-        ``seconds``. Then give the leases back."""
+        ``seconds``. Then store the positions, and give the leases back.
+        Switches greenlets."""
         deadline = monotonic() + seconds
         while monotonic() < deadline and any(
             feed.is_sending for feed in self.feeds.values()
