@@ -85,20 +85,21 @@ def tables_of_others(sql: PooledStatements) -> list[Table]:
 
 def delete_of_user(app: str, user: str, table: Table, sql: PooledStatements) -> None:
     """Delete the rows of a user in a table."""
-    form = form_of(table, user)
-    if isinstance(table.erase_user, Reason) or not form:
+    user_value = form_of(table, user)
+    if isinstance(table.erase_user, Reason) or not user_value:
         return
 
     for number, statement in enumerate(table.erase_user):
-        rows = sql.execute(statement, (app, form))
+        rows = sql.execute(statement, (app, user_value))
         # The first statement deletes rows of the table itself.
         if number == 0:
             _warn_of_files(table.name, rows)
 
 
 def form_of(table: Table, user: str) -> str | bytes | int:
-    """The value that means a user in the rows of a table; empty or 0 if the
-    user has no rows there."""
+    """The value that stands for a user in the rows of a table: a text, bytes,
+    or the id of an account. ``""`` or 0: the user cannot have rows there,
+    because the user is no account, or because the user id is no valid name."""
     if table.user_as == "account":
         return id_of(user)
     if table.user_as == "bytes":
@@ -122,8 +123,9 @@ def _warn_of_files(table: str, rows: int) -> None:
 def delete_some(
     name: str, spared: Set[str], tables: Sequence[Table], sql: PooledStatements
 ) -> int:
-    """Delete some rows of a deleted app, and return their number. 0: only rows
-    in the tables of ``spared`` are left, or the app was created anew.
+    """Delete some rows of a deleted app, and return their number. Call it again
+    until it returns 0. Then only rows in the tables of ``spared`` are left, or
+    the app was created anew.
 
     The heads of its logs and its feed stay, so that a new app of this name does
     not give an id again.
@@ -180,16 +182,21 @@ def read_rows(
     user: str | None,
     position: bytes = b"",
 ) -> Iterator[TablePage]:
-    """The rows of a user (None: of an app), after the position of a page.
-    Switches greenlets. Raises StorageUnavailable."""
-    # A position is a table, the values of a scope, and the key of a row there.
+    """The rows of a user, or of the whole app if ``user`` is None, in pages.
+    Switches greenlets. Raises StorageUnavailable.
+
+    ``position``: the position of an earlier page, after which the pages begin;
+    ``b""``: from the beginning. A position is the table, the values of the
+    scope, and the key of the last row there, as MessagePack.
+    """
     first_part: list[Any] = []
     after: Row = ()
     if position:
         *first_part, after = msgpack.decode(position, type=tuple[str, Row, Row])
 
     for query in _queries(read, tables, app, user):
-        part = [query.table, query.scope[1]]
+        _, scope_values = query.scope
+        part = [query.table, scope_values]
         if first_part and first_part != part:
             continue
         names = tuple(column.strip('"') for column in query.columns)
@@ -197,6 +204,7 @@ def read_rows(
             plain_rows = [tuple(map(_plain, row)) for row in rows]
             end = msgpack.encode((*part, key))
             yield TablePage(query.table, names, plain_rows, end)
+        # All later queries are read from their beginning.
         first_part = []
         after = ()
 
@@ -204,7 +212,8 @@ def read_rows(
 def _queries(
     read: ReadWork, tables: Sequence[Table], app: str, user: str | None
 ) -> Iterator[RowQuery]:
-    """The queries of an export of a user (None: of an app), table by table."""
+    """The queries of an export of a user, or of the whole app if ``user`` is
+    None, table by table. Tables that the export leaves out have no query."""
     for table in (*read(tables_of_others), *tables):
         of_app = table.exported
         if isinstance(table.columns, Reason) or not of_app:
@@ -213,16 +222,17 @@ def _queries(
         of_user = ALL
         scopes = _scopes
         if user is not None:
-            form = form_of(table, user)
+            user_value = form_of(table, user)
             if isinstance(table.of_app, Reason) or isinstance(table.of_user, Reason):
                 continue
-            if not form:
+            if not user_value:
                 continue
-            of_user = table.of_user, (form,)
+            of_user = table.of_user, (user_value,)
         elif of_app == Table.OF_ACCOUNTS:
             scopes = _accounts
 
-        # All rows of a scope have one value in this column, so it orders none.
+        # All rows of a scope have the same value in this column, so the order
+        # does not need it.
         constant = {OF_APP: "app", OF_LOGS: "log"}.get(str(table.of_app))
         order = tuple(column for column in table.key if column != constant)
         for scope in scopes(read, of_app, app):
@@ -238,8 +248,9 @@ def _queries(
 
 
 def _scopes(read: ReadWork, of_app: str, app: str) -> Iterator[Clause]:
-    """Conditions for an app's rows, each for one log. For several logs at once,
-    some engines would sort all rows for each page."""
+    """The conditions for the rows of an app: one for each log, or a single one
+    for a table without logs. For several logs at once, some engines would sort
+    all rows for each page."""
     if of_app != OF_LOGS:
         yield of_app, (app,)
         return
@@ -252,19 +263,25 @@ def _scopes(read: ReadWork, of_app: str, app: str) -> Iterator[Clause]:
 
 
 def _accounts(read: ReadWork, of_app: str, app: str) -> Iterator[Clause]:
-    """Conditions for an app's rows, each for some accounts. For all accounts at
-    once, some engines would sort all rows for each page."""
-    last = 0
-    ids = RowQuery("account", ("id",), (), (OF_APP, (app,)))
-    for _, (id,) in pages(read, ids, most=_PART_ACCOUNTS):
-        # The condition ends with the bracket of its query for accounts.
-        yield f"{of_app[:-1]} AND id > %s AND id <= %s)", (app, last, id)
-        last = id
+    """The conditions for the rows of an app, each for some hundred accounts.
+    For all accounts at once, some engines would sort all rows for each page.
+
+    ``of_app``: :data:`Table.OF_ACCOUNTS`, into whose query a range of ids is
+    inserted: ``account IN (SELECT id FROM account WHERE app = %s AND id > %s AND
+    id <= %s)``.
+    """
+    previous_id = 0
+    ids = RowQuery("account", order=("id",), columns=(), scope=(OF_APP, (app,)))
+    for _, (last_id,) in pages(read, ids, most=_PART_ACCOUNTS):
+        before_bracket = of_app[:-1]
+        condition = f"{before_bracket} AND id > %s AND id <= %s)"
+        yield condition, (app, previous_id, last_id)
+        previous_id = last_id
 
 
 def _plain(value: Any) -> Any:
-    """A value from a driver as text, if it may be text. Drivers differ in which
-    columns they return as bytes."""
+    """A value from a driver, where bytes become text if they are UTF-8. Drivers
+    differ in which columns they return as bytes."""
     if isinstance(value, bytes | bytearray | memoryview):
         try:
             return bytes(value).decode()

@@ -41,8 +41,8 @@ _MIN_PAGE_BYTES: Final = 512
 
 
 def lost_commits(database: Path) -> int:
-    """How many commits follow a damaged place of the write-ahead log; 0 if no
-    damage is known.
+    """How many commits follow a damaged place in the write-ahead log of a
+    database file; 0 if no damage is known.
 
     SQLite takes the first frame with a wrong checksum for the end of its log:
     after a power failure the last transaction may be incomplete there. All
@@ -51,13 +51,17 @@ def lost_commits(database: Path) -> int:
     would leave them out, and write over them. Nothing is changed. Takes 0.1 ms
     a frame. Raises OSError.
     """
-    if not _look_for_lost(database):
+    if not _count_lost_commits(database):
         return 0
-    with _without_writers(database):  # one may have changed the log meanwhile
-        return _look_for_lost(database)
+    # A writer may have changed the log while it was read. So count again while
+    # nobody writes.
+    with _without_writers(database):
+        return _count_lost_commits(database)
 
 
-def _look_for_lost(database: Path) -> int:
+def _count_lost_commits(database: Path) -> int:
+    """Count the commits behind a damaged place in the write-ahead log. The log
+    may change meanwhile, and then the number may be wrong."""
     log = database.with_name(f"{database.name}-wal")
     if not log.exists() or log.stat().st_size <= _HEAD.size:
         return 0
@@ -70,8 +74,10 @@ def _look_for_lost(database: Path) -> int:
         salts = head[_HEAD_SALTS]
         seed = head[_HEAD_SUMS]
 
-        if seed != _sum(order, _FIRST_SUMS, head[_HEAD_SUMMED]):
-            # SQLite ignores the whole log, and nothing in the head is reliable.
+        if seed != _checksums(order, _FIRST_SUMS, head[_HEAD_SUMMED]):
+            # The head is damaged, so SQLite ignores the whole log, and nothing
+            # in the head is reliable. The size of a page is also in the
+            # database, and the salts are also in the first frame.
             with database.open("rb") as pages:
                 page_bytes = int.from_bytes(os.pread(pages.fileno(), 2, _PAGE_BYTES_AT))
             salts_at = _HEAD.size + _FRAME_SALTS.start
@@ -79,38 +85,49 @@ def _look_for_lost(database: Path) -> int:
             seed = b""
 
         frame_bytes = _FRAME.size + max(page_bytes, _MIN_PAGE_BYTES)
-        return _count(file, order, frame_bytes, salts, seed)
+        return _count_in_frames(file, order, frame_bytes, salts, seed)
 
 
-def _count(log: IO[bytes], order: str, size: int, salts: bytes, seed: bytes) -> int:
-    """The commits in the frames from the first one on that SQLite does not
-    take, if its successors belong to it. ``seed``: with which the sums begin;
-    empty: no sum is right."""
+def _count_in_frames(
+    log: IO[bytes], order: str, frame_bytes: int, salts: bytes, seed: bytes
+) -> int:
+    """Count the commits in the frames from the first damaged frame on, as long
+    as the frames behind it are undamaged. ``log`` is read from the first frame.
+
+    ``order``: the byte order of the checksums. ``salts``: the salts of all
+    frames of this log; a frame with other salts is a remainder of an earlier
+    log. ``seed``: the checksums before the first frame; ``b""``: they are
+    unknown, so the first frame counts as damaged.
+    """
     commits = 0
     is_lost = False
     while True:
-        frame = log.read(size)
-        if len(frame) != size:
+        frame = log.read(frame_bytes)
+        if len(frame) != frame_bytes:
             break
 
         is_of_log = frame[_FRAME_SALTS] == salts
         sums = frame[_FRAME_SUMS]
         summed = frame[_FRAME_SUMMED] + frame[_FRAME_PAGE]
-        is_right = is_of_log and sums == _sum(order, seed, summed)
+        is_right = is_of_log and sums == _checksums(order, seed, summed)
+        # A second wrong frame ends the log.
         if is_lost and not is_right:
             break
 
         is_lost = is_lost or not is_right
         if is_lost and is_of_log and frame[_FRAME_PAGES] != _NO_COMMIT:
             commits += 1
+        # Each checksum continues from the one that the frame before it names,
+        # even if that frame is damaged.
         seed = sums
 
     # The last transaction of all may be incomplete: that is no damage.
     return commits if commits > 1 else 0
 
 
-def _sum(order: str, seed: bytes, content: bytes) -> bytes:
-    """The two sums of a content, continued from ``seed``."""
+def _checksums(order: str, seed: bytes, content: bytes) -> bytes:
+    """The two checksums of a content, continued from the checksums ``seed``.
+    ``b""`` without a seed: no frame has these checksums."""
     if not seed:
         return b""
     one, two = struct.unpack(">II", seed)

@@ -85,8 +85,9 @@ smaller write may still succeed where a message does not fit."""
 class _Late(BaseException):
     """The time limit has passed.
 
-    It is not an Exception. After an Exception SQLAlchemy may reuse the
-    connection, and would read the late answer as the answer to its next query.
+    It derives from BaseException on purpose. After an Exception SQLAlchemy may
+    reuse the connection, and would read the late answer as the answer to its
+    next query.
     """
 
 
@@ -94,8 +95,8 @@ class GreenletRunner:
     """Runs work in the caller's greenlet."""
 
     def run(self, function: Callable[[], T], seconds: float | None) -> T:
-        """Return or raise the result of ``function``. Raises :class:`_Late`
-        after ``seconds``."""
+        """Call ``function``, and return its result. Raises :class:`_Late` after
+        ``seconds``; None: there is no time limit."""
         if seconds is not None:
             deadline = monotonic() + seconds
         else:
@@ -104,11 +105,12 @@ class GreenletRunner:
             with gevent.Timeout(seconds, _Late):
                 return function()
         except Exception as error:
-            # The interruption may make psycopg raise an error about its own
-            # state instead.
+            # If the greenlet was killed, or the time limit has passed, psycopg
+            # may raise an error about its own state instead. A killed greenlet
+            # must end.
             cause = error.__context__
             while cause is not None:
-                if isinstance(cause, GreenletExit):  # a killed greenlet must end
+                if isinstance(cause, GreenletExit):
                     raise cause from None
                 cause = cause.__context__
             if monotonic() >= deadline:
@@ -116,7 +118,8 @@ class GreenletRunner:
             raise
 
     def close(self) -> bool:
-        """No work outlives its caller."""
+        """Return True: no work runs any longer, because none outlives its
+        caller."""
         return True
 
 
@@ -131,6 +134,7 @@ class ThreadRunner:
         self._threads = Threads(1)
 
     def run(self, function: Callable[[], T], seconds: float | None) -> T:
+        """See :meth:`GreenletRunner.run`."""
         with gevent.Timeout(seconds, _Late):
             return self._threads.do(function)
 
@@ -144,9 +148,9 @@ class Database:
     """One database. Owner of its engine. After :meth:`open` its schema is
     current.
 
-    ``threaded``: keep file access away from the loop. Commands without other
-    work need no thread. ``features``: features of other distributions with
-    tables.
+    ``threaded``: access a file in another thread, so that it does not block the
+    loop. Commands without other work need no thread. ``features``: the features
+    of other distributions that have tables.
     """
 
     def __init__(
@@ -162,6 +166,8 @@ class Database:
         self.answers = False
         """Whether the last operation succeeded."""
         self._write_failed = False
+        """Whether the database cannot write: set by a failed write, and reset
+        by a later write that succeeds (:meth:`answered`)."""
         self._refused_at = -inf
         """Monotonic time of the last write that the database refused."""
 
@@ -174,10 +180,12 @@ class Database:
         else:
             self.runner = GreenletRunner()
         self._lock = -1
+        """The descriptor of the lock file beside a SQLite file; -1: no file is
+        open."""
 
     def open(self, check_new: Callable[[], object] = lambda: None) -> None:
-        """Connect, and migrate if needed. ``check_new``: called before tables
-        are made in a new database.
+        """Connect, and migrate if needed. ``check_new`` is called before tables
+        are made in a new database; it may raise StartError.
 
         Raises StartError with a one-line message.
         """
@@ -188,14 +196,16 @@ class Database:
                 self._lock = open_private(Path(f"{self.address.file}.lock"))
                 refuse_damaged(self.address.file)
 
-            before, recorded = self.runner.run(self._steps, self._settings.seconds)
+            before, recorded = self.runner.run(self._read_steps, self._settings.seconds)
             missing = migrations.missing_steps(before)
             if not before:
                 check_new()
             if missing or feature_steps.are_due(self._features, recorded):
                 self.runner.run(self._migrate, None)  # each statement has a limit
 
-            self.id, laxness = self.runner.run(self._look_at, self._settings.seconds)
+            self.id, laxness = self.runner.run(
+                self._read_identity, self._settings.seconds
+            )
         except OSError as error:
             file = error.filename or shown
             raise StartError(
@@ -218,8 +228,10 @@ class Database:
         laxness: str,
     ) -> None:
         """Log the state in which the database was found, for operators.
-        ``before``: the steps that it had. ``missing``: the steps that were
-        taken now."""
+        ``before``: the migration steps that it had; empty: it was new.
+        ``missing``: the steps that were taken now. ``recorded``: the features
+        whose tables it has. ``laxness``: see
+        :func:`imserver.gateway.storage.engines.laxness_of`."""
         shown = self.address.shown
         if laxness:
             log.warning(
@@ -256,9 +268,12 @@ class Database:
     # These run in SQLite's thread and must not log: the locks of logging belong
     # to the loop.
 
-    def _steps(self) -> tuple[dict[str, int], dict[str, RecordedTables]]:
+    def _read_steps(self) -> tuple[dict[str, int], dict[str, RecordedTables]]:
+        """The migration steps that the database has, by their owner, and the
+        records of features of other distributions. Both are empty for a new
+        database. The records are left out if steps are missing."""
         # Without the lock, nodes that switch a new file to the write-ahead log
-        # at once would find it locked.
+        # at the same time would find it locked.
         file = self.address.file
         is_new = file is not None and file.stat().st_size == 0
         lock = self.writing() if is_new else nullcontext()
@@ -270,6 +285,8 @@ class Database:
             return taken, feature_steps.recorded(connection)
 
     def _write_long(self, work: Work[T]) -> T:
+        """Run ``work`` in a transaction with the time limit of
+        :data:`LONG_SECONDS`."""
         patient = self._patient_engine(self._settings)
         try:
             with (
@@ -286,6 +303,8 @@ class Database:
         return make_engine(self.address, replace(settings, seconds=LONG_SECONDS))
 
     def _migrate(self) -> None:
+        """Take the migration steps that the database lacks. Raises
+        StartError."""
         # A step uses two connections at once.
         pool_size = max(2, self._settings.pool_size)
         patient = self._patient_engine(replace(self._settings, pool_size=pool_size))
@@ -308,7 +327,10 @@ class Database:
         finally:
             patient.dispose()
 
-    def _look_at(self) -> tuple[str, str]:
+    def _read_identity(self) -> tuple[str, str]:
+        """The id of the database, and its setting that may lose confirmed
+        commits; ``""`` if it has no such setting. Raises StartError if the
+        database has no id yet."""
         with _connected(self._engine) as connection:
             id = connection.exec_driver_sql(
                 "SELECT id FROM directory"
@@ -337,8 +359,8 @@ class Database:
         return self._guarded(transaction, wrote=True)
 
     def write_long(self, work: Work[T]) -> T:
-        """As :meth:`write`, for changes of many rows. It tries only once,
-        within an hour."""
+        """As :meth:`write`, for changes of many rows. It has an hour, and does
+        not retry after a deadlock."""
         transaction = partial(self._write_long, work)
         return self._guarded(transaction, wrote=True, seconds=LONG_SECONDS)
 
@@ -357,12 +379,13 @@ class Database:
             patient.dispose()
 
     def retry_write(self) -> None:
-        """If the last write failed, write something. Switches greenlets. Raises
+        """If the last write failed, write something, so that the node notices
+        when the database can write again. Switches greenlets. Raises
         StorageUnavailable."""
 
         def work(sql: PooledStatements) -> None:
-            # Nobody sees the value in between. MySQL does not write a row that
-            # stays the same.
+            # The value must change in between, because MySQL does not write a
+            # row that stays the same. Nobody else sees that value.
             sql.execute("UPDATE directory SET version = version + 1")
             sql.execute("UPDATE directory SET version = version - 1")
 
@@ -382,7 +405,9 @@ class Database:
         return self.answers and not self._write_failed
 
     def answered(self, wrote: bool) -> None:
-        """Record a successful operation. ``wrote``: it was a write."""
+        """Record a successful operation. ``wrote``: it was a write, which ends
+        the state in which the database cannot write, but not within
+        :data:`REFUSED_SECONDS` after a refused write."""
         if self.answers and not self._write_failed:
             return
         self.answers = True
@@ -394,8 +419,12 @@ class Database:
     def failed(
         self, words: str, wrote: bool, cause: BaseException | None = None
     ) -> StorageUnavailable:
-        """Record a failed operation. ``cause``: the error of the driver.
-        Returns the error to raise."""
+        """Record a failed operation, and return the error to raise.
+
+        ``words``: the message of the driver. ``wrote``: the operation was a
+        write. ``cause``: the error of the driver, which tells whether the
+        database cannot write.
+        """
         refusal = refusal_of(cause) if wrote else ""
         how = refusal or "does not answer"
         if self.healthy:
@@ -427,6 +456,8 @@ class Database:
     # --- internal -------------------------------------------------------------
 
     def _in_transaction(self, work: Work[T], writes: bool = False) -> T:
+        """Run ``work`` in a transaction, and return its result. A transaction
+        that ``writes`` has a lock, a commit, and retries after a deadlock."""
         if not writes:
             with _connected(self._engine) as connection:
                 return work(PooledStatements(connection))
@@ -461,6 +492,13 @@ class Database:
     def _guarded(
         self, function: Callable[[], T], wrote: bool, seconds: float | None = None
     ) -> T:
+        """Run an operation, and record whether the database has answered.
+
+        ``wrote``: the operation writes. ``seconds``: its time limit; None: the
+        configured one. Raises StorageUnavailable if the database is at fault.
+        Errors of a statement, such as a violated constraint, are raised as they
+        are.
+        """
         try:
             value = self.runner.run(function, seconds or self._settings.seconds)
         except (
@@ -492,16 +530,18 @@ class WriterConnection:
         self._engine = engine
         self._content_errors, self._errors = driver_errors(engine)
         self.sql: DirectStatements | None = None
-        """The statements of the open connection."""
+        """The statements of the open connection; None: the next transaction
+        connects."""
 
     def transact(
         self, work: Callable[[DirectStatements], T], guard: CommitGuard, seconds: float
     ) -> T:
-        """Run ``work`` and commit. Switches greenlets. Raises NotStored, Unsure
-        or RowRefused.
+        """Run ``work``, commit, and return the result of ``work``. Switches
+        greenlets. Raises NotStored, Unsure or RowRefused.
 
-        A transaction is interrupted after ``seconds``. SQLite cannot interrupt;
-        there the taker of the guard ends it.
+        A transaction is interrupted after ``seconds``. Work on SQLite cannot be
+        interrupted: there the caller gives up by taking the guard, and the
+        transaction is rolled back.
         """
         try:
             return self._run(partial(self._transact, work, guard), seconds)
@@ -513,10 +553,10 @@ class WriterConnection:
             raise Unsure(_words(late)) from None
 
     def ask(self, work: Callable[[DirectStatements], T], seconds: float) -> T:
-        """Run ``work`` in a transaction that is rolled back. Switches
-        greenlets. Raises NotStored."""
+        """Run ``work``, which only reads, in a transaction that is rolled back.
+        Switches greenlets. Raises NotStored."""
         guard = CommitGuard()
-        guard.take()
+        guard.take()  # so nothing can commit
         transaction = partial(self._transact, work, guard, undo=True)
         try:
             return self._run(transaction, seconds)
@@ -544,6 +584,8 @@ class WriterConnection:
     # --- internal -------------------------------------------------------------
 
     def _run(self, function: Callable[[], T], seconds: float) -> T:
+        """Run ``function``. Raises _Late after ``seconds``, except on
+        SQLite."""
         if self._database.address.file is not None:
             # SQLite's work cannot be interrupted.
             return self._database.runner.run(function, None)
@@ -555,18 +597,23 @@ class WriterConnection:
         guard: CommitGuard,
         undo: bool = False,
     ) -> T:
-        fresh = self.sql is None
+        """Run a transaction. If it fails on a connection that was open before,
+        try once more on a new one: the server may have closed the idle
+        connection. ``undo``: roll back instead of a commit."""
+        is_new = self.sql is None
         try:
             return self._once(work, guard, undo)
         except NotStored:
-            # The server may have closed an idle connection: try once more.
-            if fresh or self._database.address.file is not None:
+            if is_new or self._database.address.file is not None:
                 raise
             return self._once(work, guard, undo)
 
     def _once(
         self, work: Callable[[DirectStatements], T], guard: CommitGuard, undo: bool
     ) -> T:
+        """Run one attempt of a transaction; ``undo``: roll it back. Raises
+        NotStored or RowRefused if nothing was stored, and Unsure if the answer
+        to COMMIT was lost."""
         # True once COMMIT is sent: after an error, nobody can tell whether the
         # database has executed it.
         committing = False
@@ -589,6 +636,7 @@ class WriterConnection:
                 sql.commit()
                 return value
         except self._content_errors as error:
+            # The content of a row is wrong, and the connection stays usable.
             committing = committing and not self._was_refused(guard)
             try:
                 if self.sql is not None:
@@ -599,24 +647,28 @@ class WriterConnection:
                 raise Unsure(_words(error)) from None
             raise RowRefused(_words(error)) from None
         except self._errors as error:
+            # The database or the connection is at fault.
             committing = committing and not self._was_refused(guard)
             self._drop()
             if committing:
                 raise Unsure(_words(error)) from error
             raise NotStored(_words(error)) from error
         except BaseException:
+            # An interruption, such as _Late: an answer may still be on its way.
             self._drop()
             raise
 
     def _was_refused(self, guard: CommitGuard) -> bool:
-        """Whether the database has refused a statement that was sent with
-        COMMIT. Then COMMIT is still permitted."""
+        """Whether the database has refused a statement that was sent together
+        with COMMIT, so that it did not commit. If so, the guard gets its
+        permission back."""
         if self.sql is None or not self.sql.refused:
             return False
         guard.put_back()
         return True
 
     def _drop(self) -> None:
+        """Close the connection. The next transaction makes a new one."""
         sql = self.sql
         self.sql = None
         if sql is not None:

@@ -30,16 +30,17 @@ WRITES: Final = "imserver_writes"
 _LEVEL: Final = "imserver_level"
 """Key of the isolation level of a MySQL session."""
 _BUSY_SECONDS: Final = 5.0
-LEFT_SECONDS: Final = 10.0
-"""Time (at least twice the time limit of a query) after which the server ends
-an idle transaction. Without it, a node that was cut off could hold the lock of
-a log's head, and block all writers, for hours."""
+ABANDONED_SECONDS: Final = 10.0
+"""Time after which the database server ends an idle transaction, because its
+node may be gone. It is longer if a query may take more than half of it. Without
+this limit, a node that was cut off could hold the lock of a log's head, and
+block all writers, for hours."""
 
 _RECYCLE_SECONDS: Final = 1800
 """The age at which a pool replaces a connection."""
 _MIN_MYSQL_IDLE_SECONDS: Final = 60
 """MySQL's limit ends idle connections of the pool, too. So it is not as short as
-:data:`LEFT_SECONDS`."""
+:data:`ABANDONED_SECONDS`."""
 _CACHED_STATEMENTS: Final = 256
 """How many compiled statements SQLite keeps for a connection."""
 _PRIMARY_CODE: Final = 0xFF
@@ -62,14 +63,17 @@ def make_engine(address: DatabaseAddress, settings: StorageSettings) -> Engine:
 
 
 def compact(connection: Connection) -> None:
-    """Write all tables anew, without the deleted rows. The connection commits
-    by itself."""
+    """Write all tables anew, without the deleted rows. The connection must
+    commit each statement by itself. Raises StorageUnavailable."""
     name = connection.dialect.name
     if name == "sqlite":
         file: Any = connection.connection.driver_connection
         file.rollback()  # VACUUM is no part of a transaction
         file.execute("VACUUM")
-        if file.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
+        # The write-ahead log still has the deleted rows. The first column of the
+        # answer is 1 if others use the file, so that the log stays.
+        is_busy = file.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+        if is_busy:
             raise StorageUnavailable("the database is in use: stop all servers")
     elif name == "postgresql":
         connection.exec_driver_sql("VACUUM FULL")
@@ -79,7 +83,8 @@ def compact(connection: Connection) -> None:
 
 
 def _in_one_line(record: logging.LogRecord) -> bool:
-    """Replace the traceback of a record by one line. The pool may notice a lost
+    """A filter of a logger: replace the traceback of a record by one line, and
+    return True, so that the record is logged. The pool may notice a lost
     connection only when it takes it back, which is no fault of the program."""
     if not record.exc_info:
         return True
@@ -92,6 +97,7 @@ def _in_one_line(record: logging.LogRecord) -> bool:
 
 
 def _sqlite(address: DatabaseAddress, _settings: StorageSettings) -> Engine:
+    """The engine of a SQLite file."""
     # One connection, used by one thread at a time. A lock on a file beside it
     # keeps out other writers (imserver.gateway.storage.database). The busy
     # handler is for programs that do not use this lock.
@@ -103,7 +109,8 @@ def _sqlite(address: DatabaseAddress, _settings: StorageSettings) -> Engine:
 
     @event.listens_for(engine, "connect")
     def _prepare(connection: Any, _record: object) -> None:
-        # The listener for "begin" begins transactions, not the driver.
+        # None keeps the driver from beginning transactions: the listener for
+        # "begin" does it.
         connection.isolation_level = None
         for pragma in (
             "journal_mode=WAL",
@@ -124,26 +131,29 @@ def _sqlite(address: DatabaseAddress, _settings: StorageSettings) -> Engine:
 
 
 def _is_write(connection: Connection) -> bool:
-    """Whether the transaction of a connection writes. Then each of its
-    statements sees everything that was committed before it: rows are locked,
-    and read as they are. A transaction that reads sees one state of the
-    database.
+    """Whether the transaction of a connection writes.
+
+    In a transaction that writes, each statement sees everything that was
+    committed before it: rows are locked, and read as they are. A transaction
+    that only reads sees one state of the database.
     """
     return bool(connection.get_execution_options().get(WRITES))
 
 
 def _postgresql(address: DatabaseAddress, settings: StorageSettings) -> Engine:
+    """The engine of a PostgreSQL database. Raises StartError if it would block
+    the loop."""
     assert_cooperative()
     from psycopg import IsolationLevel  # not before the check
 
     statement_ms = int(settings.seconds * SECOND_MS)
-    left_ms = _left_seconds(settings) * SECOND_MS
+    idle_ms = _abandoned_seconds(settings) * SECOND_MS
     options = (
         f"-c statement_timeout={statement_ms}",
         # A plan cached while a table was empty would scan the whole table
         # later.
         "-c plan_cache_mode=force_custom_plan",
-        f"-c idle_in_transaction_session_timeout={left_ms}",
+        f"-c idle_in_transaction_session_timeout={idle_ms}",
     )
     engine = create_engine(
         address.url,
@@ -170,6 +180,8 @@ def _postgresql(address: DatabaseAddress, settings: StorageSettings) -> Engine:
 
 
 def _mysql(address: DatabaseAddress, settings: StorageSettings) -> Engine:
+    """The engine of a MySQL or MariaDB database. Raises ValueError for a
+    parameter in the address that cannot be used."""
     engine = create_engine(
         address.url,
         connect_args={
@@ -190,18 +202,18 @@ def _mysql(address: DatabaseAddress, settings: StorageSettings) -> Engine:
                 "SET SESSION innodb_lock_wait_timeout = %s",
                 (max(1, int(settings.seconds)),),
             )
-            left = _left_seconds(settings)
+            idle = _abandoned_seconds(settings)
             if "MariaDB" in connection.get_server_info():
-                cursor.execute("SET SESSION idle_transaction_timeout = %s", (left,))
+                cursor.execute("SET SESSION idle_transaction_timeout = %s", (idle,))
             else:
                 # MySQL has such a limit only for connections.
-                idle = max(left, _MIN_MYSQL_IDLE_SECONDS)
+                idle = max(idle, _MIN_MYSQL_IDLE_SECONDS)
                 cursor.execute("SET SESSION wait_timeout = %s", (idle,))
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
-        # It is set for the session, because a statement that changes tables
-        # ends the transaction.
+        # The level is set for the session, because a statement that changes
+        # tables ends the transaction, and with it a level of the transaction.
         if _is_write(connection):
             level = "READ COMMITTED"
         else:
@@ -233,12 +245,14 @@ def _check_mysql_parameters(engine: Engine) -> None:
             )
 
 
-def _left_seconds(settings: StorageSettings) -> int:
-    """:data:`LEFT_SECONDS`, or more if a query may take longer."""
-    return max(1, round(max(LEFT_SECONDS, 2 * settings.seconds)))
+def _abandoned_seconds(settings: StorageSettings) -> int:
+    """The seconds after which the server ends an idle transaction:
+    :data:`ABANDONED_SECONDS`, or twice the time limit of a query."""
+    return max(1, round(max(ABANDONED_SECONDS, 2 * settings.seconds)))
 
 
 def _pool(settings: StorageSettings) -> dict[str, Any]:
+    """The options of SQLAlchemy's connection pool."""
     return {
         "pool_size": settings.pool_size,
         "max_overflow": 0,
@@ -282,6 +296,8 @@ def direct_statements(address: DatabaseAddress, engine: Engine) -> DirectStateme
 
 
 def _sqlite_statements(path: Path) -> SqliteStatements:
+    """Statements on a new connection to a SQLite file, for the writer of the
+    log."""
     file = sqlite3.connect(
         path,
         timeout=_BUSY_SECONDS,
@@ -301,9 +317,9 @@ def _sqlite_statements(path: Path) -> SqliteStatements:
 
 def detached(engine: Engine) -> Any:
     """A connection of the driver that belongs to the caller."""
-    lent = engine.raw_connection()
-    connection = lent.driver_connection
-    lent.detach()
+    pooled = engine.raw_connection()
+    connection = pooled.driver_connection
+    pooled.detach()
     return connection
 
 
@@ -337,13 +353,13 @@ def assert_cooperative() -> None:
 def laxness_of(connection: Connection) -> str:
     """The setting by which the server confirms commits before they are durable;
     ``""`` if it does not do so."""
-    setting, safe = _DURABILITY.get(connection.dialect.name, ("", ()))
-    if not setting:
+    query, safe_values = _DURABILITY.get(connection.dialect.name, ("", ()))
+    if not query:
         return ""
-    value = str(connection.execute(text(setting)).scalar())
-    if value in safe:
+    value = str(connection.execute(text(query)).scalar())
+    if value in safe_values:
         return ""
-    return f"{setting} gives {value}"
+    return f"{query} gives {value}"
 
 
 _DURABILITY: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
@@ -374,8 +390,9 @@ _REFUSALS: Final = (
 
 
 def _code_of(error: BaseException | None) -> str:
-    """The name of the driver and the code of its error; for PostgreSQL the
-    state. MariaDB's states are less precise than its codes."""
+    """The name of the driver and the code of its error, such as ``pymysql
+    1021``. For PostgreSQL the code is the SQL state, such as ``psycopg 53100``.
+    MariaDB's states are less precise than its codes."""
     cause = error.orig if isinstance(error, DBAPIError) else error
     driver, _, _ = type(cause).__module__.partition(".")
 
@@ -410,9 +427,10 @@ def is_damage(error: DBAPIError) -> bool:
 
 
 def refusal_of(error: BaseException | None) -> str:
-    """The reason why the database cannot write: it ``has a full disk``, or
-    ``takes no writes`` (read-only, a failing disk). Empty if it only does not
-    answer for a moment."""
+    """The reason why the database cannot write, as the predicate of a sentence:
+    ``has a full disk``, or ``takes no writes`` (it is read-only, or its disk
+    fails). ``""`` if the error has another cause, such as a lost
+    connection."""
     code = _code_of(error)
     if code in _FULL:
         return "has a full disk"

@@ -59,8 +59,12 @@ _ROWS: Final = RowsOf(ErasureRow, "erasure")
 
 
 class Erasures(Store.Rows):
-    """The erasures in a store. ``keys``: the first one digests, all of them are
-    tried. Methods switch greenlets, and raise StorageUnavailable."""
+    """The erasures in a store. Methods switch greenlets, and raise
+    StorageUnavailable.
+
+    ``keys``: returns the keys of digests. The first key makes the digests of
+    new erasures. An older erasure may have a digest by another key.
+    """
 
     def __init__(self, store: Store, keys: Callable[[], Sequence[bytes]]) -> None:
         super().__init__(store)
@@ -79,6 +83,8 @@ class Erasures(Store.Rows):
 
     @Store.writing
     def _begin(self, sql: PooledStatements, row: ErasureRow, user: str) -> str:
+        """Store an erasure that is under way, or renew the lease of a stored
+        one. Returns the name that replaces the user."""
         leased = int(time()) + LEASE_SECONDS
         values = (*_ROWS.values(row), user, leased)
         sql.insert_new("erasure", f"{_ROWS.columns}, member, leased", [values])
@@ -93,8 +99,8 @@ class Erasures(Store.Rows):
         return text_of(rows[0][0])
 
     def repeat(self, row: ErasureRow, user: str) -> None:
-        """Begin an erasure anew that ended in another copy of this database:
-        the name is the same."""
+        """Begin an erasure again that ended in another copy of this database,
+        with the name that it had there."""
         digest = self.digests(row.app, user)[0]
         self._begin(ErasureRow(digest, ended=0, app=row.app, name=row.name), user)
 
@@ -113,8 +119,9 @@ class Erasures(Store.Rows):
     def end(
         self, sql: PooledStatements, app: str, user: str, ended: int = 0
     ) -> ErasureRow | None:
-        """End an erasure: the user is erased. ``ended`` 0: now. None if another
-        node has ended it."""
+        """Record that a user is erased, and return the row of the erasure; None
+        if another node has recorded it before. ``ended``: Unix milliseconds; 0:
+        now."""
         digest = self.digests(app, user)[0]
         ended = ended or int(time() * SECOND_MS)
         rows = sql.query(
@@ -152,15 +159,16 @@ class Erasures(Store.Rows):
 
     def write_journal(self, folder: Path, is_whole: bool = False) -> None:
         """Add the erasures that have ended to a folder's journal. ``is_whole``:
-        also erasures that ended long before it. Raises OSError."""
+        also erasures that ended long before the last one in the journal. Raises
+        OSError."""
         written = read_journal(folder / JOURNAL)
-        names = {row.name for row in written}
-        last = 0
+        written_names = {row.name for row in written}
+        last_ended = 0
         if not is_whole:
-            last = max((row.ended for row in written), default=0)
+            last_ended = max((row.ended for row in written), default=0)
 
-        ended = self.ended(last - _OVERLAP_MS)
-        new = [row for row in ended if row.name not in names]
+        ended = self.ended(last_ended - _OVERLAP_MS)
+        new = [row for row in ended if row.name not in written_names]
         if new:
             add_to_journal(folder / JOURNAL, new)
 
@@ -179,7 +187,8 @@ def read_journal(file: Path) -> list[ErasureRow]:
 
 def add_to_journal(file: Path, rows: Sequence[ErasureRow]) -> None:
     """Append erasures to a journal. Raises OSError."""
-    # A line begins with its break: so it also ends one that was cut off.
+    # Each line begins with a line break, which also ends a line that was cut
+    # off by a crash.
     lines = b"".join(b"\n" + msgspec.json.encode(row) for row in rows)
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
     descriptor = os.open(file, flags, _JOURNAL_MODE)

@@ -51,8 +51,11 @@ def beyond(number: int, far: int) -> int:
 
 
 def raise_all(sql: Statements, far: int, table: str, *columns: str) -> None:
-    """Let the numbers in these columns continue far beyond their own. Raises
-    StartError."""
+    """Raise the numbers in these columns of all rows: to ``far``, but at least
+    by :data:`MANY`. Raises StartError for a number that no server has given.
+
+    ``far``: see :func:`far_number`. It does in SQL what :func:`beyond` does.
+    """
     for column in columns:
         rows = sql.query(f"SELECT max({column}) FROM {table}")
         _refuse_forged(table, rows[0][0])
@@ -79,13 +82,13 @@ def last_given(sql: Statements, table: str, column: str = "id") -> int | None:
     """The last number that the database has given a row of a table; None if it
     does not number the rows."""
     if sql.engine == "sqlite":
-        # A row may have a number that the database has not given.
-        last_given = (
+        # A row may have a greater number, which the database has not given.
+        recorded = (
             "coalesce((SELECT max(CAST(seq AS INTEGER)) "
             "FROM sqlite_sequence WHERE name = %s), 0)"
         )
         greatest = f'coalesce(max("{column}"), 0)'
-        statement = f'SELECT max({last_given}, {greatest}) FROM "{table}"'
+        statement = f'SELECT max({recorded}, {greatest}) FROM "{table}"'
         rows = sql.query(statement, (table,))
         return int(rows[0][0])
 
@@ -98,24 +101,28 @@ def last_given(sql: Statements, table: str, column: str = "id") -> int | None:
             return int(last)
         return int(last) - 1  # a sequence that was not used yet gives it next
 
-    # MySQL says the next number behind the columns, if it is not 1.
-    making = str(sql.query(f"SHOW CREATE TABLE `{table}`")[0][1])
-    if "AUTO_INCREMENT" not in making:
+    # MySQL writes the next number behind the columns, if it is not 1, as in
+    # ") ENGINE=InnoDB AUTO_INCREMENT=42".
+    _, definition = sql.query(f"SHOW CREATE TABLE `{table}`")[0]
+    if "AUTO_INCREMENT" not in str(definition):
         return None
-    next_number = re.search(r"\) .*\bAUTO_INCREMENT=(\d+)", making)
+    next_number = re.search(r"\) .*\bAUTO_INCREMENT=(\d+)", str(definition))
     if next_number is None:
         return 0
     return int(next_number[1]) - 1
 
 
 def give_after(sql: Statements, table: str, last: int, column: str = "id") -> None:
-    """Let the database continue after the number ``last``, if it gives the rows
-    of this table numbers. MySQL commits with it."""
+    """Set the last number that the database has given to the rows of a table:
+    it continues after ``last``. Does nothing if it does not number these rows.
+
+    On MySQL this ends the transaction with a commit.
+    """
     if sql.engine == "sqlite":
-        making = sql.query(
+        definitions = sql.query(
             "SELECT sql FROM sqlite_master WHERE type = 'table' AND name = %s", (table,)
         )
-        if "AUTOINCREMENT" in making[0][0].upper():
+        if "AUTOINCREMENT" in definitions[0][0].upper():
             sql.execute("DELETE FROM sqlite_sequence WHERE name = %s", (table,))
             sql.execute(
                 "INSERT INTO sqlite_sequence (name, seq) VALUES (%s, %s)", (table, last)
@@ -123,15 +130,17 @@ def give_after(sql: Statements, table: str, last: int, column: str = "id") -> No
     elif sql.engine == "postgresql":
         sequence = _sequence_of(sql, table, column)
         if sequence is not None:
+            # A sequence cannot be at 0. With false as the last value, it gives
+            # the number 1 next.
             sql.query("SELECT setval(%s, %s, %s)", (sequence, max(last, 1), last > 0))
     elif last_given(sql, table, column) is not None:
         sql.execute(f"ALTER TABLE `{table}` AUTO_INCREMENT = {last + 1}")
 
 
 def give_above(sql: Statements, table: str, least: str, more: int = 0) -> None:
-    """On PostgreSQL: let the ids of rows continue above an expression, and
-    ``more`` above the last id. It is one statement, because others take ids
-    meanwhile."""
+    """On PostgreSQL: let the ids of a table continue above the expression
+    ``least``, and at least ``more`` above the last id. It is one statement,
+    because others take ids meanwhile."""
     sequence = _sequence_of(sql, table, "id")
     if sequence is not None:
         sql.query(
@@ -141,8 +150,12 @@ def give_above(sql: Statements, table: str, least: str, more: int = 0) -> None:
 
 
 def move_keys_on(table: str, sql: Statements, far: int) -> None:
-    """Let the ids that the database gives the rows of a table continue far
-    beyond. MySQL commits with it."""
+    """Let the ids that the database gives to the rows of a table continue far
+    beyond the last one. Raises StartError for an id that no server has given.
+
+    ``far``: see :func:`far_number`. On MySQL this ends the transaction with a
+    commit.
+    """
     last = last_given(sql, table) or 0
     _refuse_forged(table, last)
     if sql.engine == "postgresql":
@@ -152,7 +165,8 @@ def move_keys_on(table: str, sql: Statements, far: int) -> None:
 
 
 def _sequence_of(sql: Statements, table: str, column: str) -> str | None:
-    """The sequence that numbers the rows of a table of PostgreSQL."""
+    """The sequence that numbers the rows of a table of PostgreSQL; None if no
+    sequence does."""
     statement = "SELECT pg_get_serial_sequence(%s, %s)"
     name = sql.query(statement, (f'"{table}"', column))[0][0]
     if name is None:

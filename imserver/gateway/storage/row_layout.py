@@ -27,6 +27,7 @@ from imserver.gateway.storage.statements import PooledStatements, Row, marks_of
 from imserver.gateway.storage.tables import OF_APP, OF_LOGS, Reason, Table
 
 Change = Callable[[Any], Any]
+"""A function that converts a value of a column."""
 
 _BYTE_BITS: Final = 8
 _SMALL_BITS: Final = 16
@@ -37,11 +38,15 @@ _MOST_CHARACTERS: Final = 1 << 24
 
 
 class ColumnKind(Struct, frozen=True):
-    """A kind of columns. ``types``: the types of SQLAlchemy. ``value``: the
-    type of a value in an export. ``copy``: its type for COPY in binary form,
-    where the bytes of a text are the text; ``""``: the type of the column.
-    ``plain`` makes a plain value of a value that a driver returns. ``stored``:
-    engine → the function that converts a plain value for its driver."""
+    """A kind of columns.
+
+    ``types``: the types of SQLAlchemy that have this kind. ``value``: the
+    Python type of a value in an export. ``copy``: the PostgreSQL type for COPY
+    in binary form, where the bytes of a text are the text; ``""``: the type
+    follows from the column. ``plain``: converts a value of a driver to a plain
+    value; None: it is plain already. ``stored``: engine → the function that
+    converts a plain value for its driver, if it needs conversion.
+    """
 
     name: str
     types: tuple[type[types.TypeEngine[Any]], ...]
@@ -92,8 +97,11 @@ _KINDS: Final = (
 
 
 class ColumnLayout(Struct, frozen=True):
-    """A column on one engine. ``copy``: its type for COPY. ``least``, ``most``:
-    numbers, or characters of a text, that it takes on each engine."""
+    """A column on one engine.
+
+    ``copy``: its PostgreSQL type for COPY. ``least`` and ``most``: the limits
+    of its numbers, or of the length of its texts, that hold on every engine.
+    """
 
     name: str
     kind: ColumnKind
@@ -117,7 +125,8 @@ class TableLayout(Struct, frozen=True):
 
     @property
     def number(self) -> str:
-        """The only column of its key, if it is a number; else ``""``."""
+        """The name of the column of its key, if the key is one number; else
+        ``""``."""
         if len(self.key) != 1:
             return ""
         (name,) = self.key
@@ -137,8 +146,9 @@ class TableLayout(Struct, frozen=True):
 def layout_of(
     inspector: Inspector, table: str, key: Sequence[str], only: Collection[str] = ()
 ) -> TableLayout:
-    """The layout of a table. ``only``: with these columns alone. Raises
-    StartError if one of them has a type that this cannot copy."""
+    """The layout of a table. ``key``: the columns of its primary key. ``only``:
+    the columns of the layout; empty: all columns. Raises StartError if one of
+    them has a type that is not copied."""
     key_names = tuple(column.strip('"') for column in key)
     columns = []
     for column in inspector.get_columns(table):
@@ -167,8 +177,8 @@ def _column_layout(
         elif isinstance(of, types.BigInteger):
             bits = _BIG_BITS
         copy = f"int{bits // _BYTE_BITS}"
-        # SQLite keeps numbers of any size, and gives them to a key of this
-        # type alone.
+        # SQLite stores numbers of any size, and numbers the rows only by a key
+        # of this type. So such a key has larger numbers than the type says.
         if is_of_key and bits == _INT_BITS:
             bits = _BIG_BITS
         return ColumnLayout(name, kind, copy, most=(1 << (bits - 1)) - 1)
@@ -202,9 +212,9 @@ def _check_ids(table: str, ids: Iterable[Any]) -> None:
 def _check_parents(
     table: Table, column: str, ids: Iterable[Any], parents: Collection[int]
 ) -> None:
-    """Raise BadRows if a row has no parent. ``ids``: the values of ``column``,
-    which has the id of the parent. A column outside the key may be 0, which
-    means no parent."""
+    """Raise BadRows if the parent of a row is missing. ``ids``: the values of
+    ``column``, which are ids of parents. ``parents``: the known parents. A
+    column outside the key may be 0: the row has no parent."""
     may_be_none = column not in table.key
     for id in ids:
         if id not in parents and not (may_be_none and id == 0):
@@ -232,7 +242,10 @@ class ImportedRows:
             if table.exported
         }
         self._columns: dict[str, dict[str, ColumnLayout]] = {}
+        """Table → the columns that an export reads, by their names. Filled when
+        a table is used."""
         self._log = 0
+        """The number of the log of the app; 0: it was not read yet."""
 
     def reason(self, name: str) -> str:
         """Why an import makes no rows of a table; ``""`` if it makes them."""
@@ -244,8 +257,8 @@ class ImportedRows:
         return ""
 
     def stays(self, name: str) -> bool:
-        """Whether a table has a row of each app, which is changed last of all
-        (:meth:`finish`)."""
+        """Whether the table has a row of the app before the import, which
+        :meth:`finish` changes at the end."""
         return bool(self._tables[name].stays)
 
     def check(
@@ -256,8 +269,11 @@ class ImportedRows:
         rows: Sequence[Row],
         parents: set[int],
     ) -> str:
-        """Check rows before any row is stored. ``parents``: the ids of the rows
-        of :data:`Table.PARENT`, which come first.
+        """Check rows before any row is stored.
+
+        ``columns``: the columns of the rows, in order. ``parents``: the ids of
+        the rows of :data:`Table.PARENT`. That table must be checked first, and
+        the method adds its ids to the set.
 
         Returns a key that a row of this server has already, in any app; ``""``
         if all keys are free. Keys that begin with the app or its log are free,
@@ -267,25 +283,26 @@ class ImportedRows:
         are not in ``parents``.
         """
         table = self._tables[name]
-        kinds = self._kinds(sql, name, columns)
+        layouts = self._layouts(sql, name, columns)
         for row in rows:
-            for value, kind in zip(row, kinds, strict=True):
-                _stored(value, kind)
+            for value, layout in zip(row, layouts, strict=True):
+                _converted(value, layout)
 
-        id_columns = {"id"} & {*table.key}
-        missing = {*table.parents, *id_columns} - {*columns}
+        id_columns = {"id"} & set(table.key)
+        missing = id_columns.union(table.parents).difference(columns)
         if missing:
             raise BadRows(f"rows of the table {name} have no column {missing.pop()}")
 
-        # A key of one column that is no app is unique among all apps.
+        # If the key is one column, and not the app, it is unique on the whole
+        # server. So a row of another app may have it.
         is_shared = (
             table.exported == OF_APP and len(table.key) == 1 and table.key[0] in columns
         )
-        numbered: Collection[str] = id_columns
+        key_columns: Collection[str] = id_columns
         if is_shared:
-            numbered = table.key
+            key_columns = table.key
         ids: list[Any] = []
-        for column in numbered:
+        for column in key_columns:
             ids += _values_of(column, columns, rows)
         _check_ids(name, ids)
 
@@ -309,7 +326,8 @@ class ImportedRows:
         columns: Sequence[str],
         rows: Sequence[Row],
     ) -> None:
-        """Store rows. Raises BadRows."""
+        """Store rows, whose values have the order of ``columns``. Raises
+        BadRows."""
         table = self._tables[name]
         assert not isinstance(table.imported, Reason)
 
@@ -318,16 +336,16 @@ class ImportedRows:
         if table.exported == OF_APP:
             constants["app"] = self._app
         elif table.exported == OF_LOGS:
-            constants["log"] = self._number(sql)
+            constants["log"] = self._log_number(sql)
 
-        kinds = self._kinds(sql, name, columns)
+        layouts = self._layouts(sql, name, columns)
         all_columns = (*columns, *constants)
         names = ", ".join(f'"{column}"' for column in all_columns)
         marks = marks_of(len(all_columns))
         statement = f"INSERT INTO {name} ({names}) VALUES {marks}"
         values = (*constants.values(),)
         try:
-            stored_rows = [(*map(_stored, row, kinds), *values) for row in rows]
+            stored_rows = [(*map(_converted, row, layouts), *values) for row in rows]
             sql.execute_many(statement, stored_rows)
         except (DataError, IntegrityError, ValueError, OverflowError) as error:
             raise BadRows(
@@ -350,12 +368,15 @@ class ImportedRows:
     def finish(
         self, sql: PooledStatements, heads: Mapping[str, Mapping[str, Any]]
     ) -> None:
-        """Change the rows that stay: table → its columns. From then on the app
-        has the imported data, and new rows get ids above the imported ones."""
+        """Change the rows of the app that were there before the import.
+
+        ``heads``: table → its columns with their new values. From then on the
+        app has the imported data, and new rows get ids above the imported ones.
+        """
         for name, fields in heads.items():
-            self._number(sql)
-            kinds = self._kinds(sql, name, list(fields))
-            values = [*map(_stored, fields.values(), kinds), self._app]
+            self._log_number(sql)  # the row of the log may not exist yet
+            layouts = self._layouts(sql, name, list(fields))
+            values = [*map(_converted, fields.values(), layouts), self._app]
             changes = ", ".join(f'"{column}" = %s' for column in fields)
             condition = self._tables[name].stays
             sql.execute(f"UPDATE {name} SET {changes} WHERE {condition}", values)
@@ -366,7 +387,7 @@ class ImportedRows:
                 if table.key == ("id",):
                     give_above(sql, name, f"(SELECT max(id) FROM {name})")
 
-    def _number(self, sql: PooledStatements) -> int:
+    def _log_number(self, sql: PooledStatements) -> int:
         """The number of the log of the app. The log is made if the app does not
         have one yet."""
         if not self._log:
@@ -377,11 +398,11 @@ class ImportedRows:
             self._log = sql.query(find, (self._app,))[0][0]
         return self._log
 
-    def _kinds(
+    def _layouts(
         self, sql: PooledStatements, name: str, columns: Sequence[str]
     ) -> list[ColumnLayout]:
-        """The columns with these names. Raises BadRows for a column that an
-        export of the table does not read."""
+        """The layouts of the columns with these names. Raises BadRows for a
+        column that an export of the table does not read."""
         if name not in self._columns:
             self._columns[name] = self._exported_columns(sql, name)
         exported = self._columns[name]
@@ -396,8 +417,8 @@ class ImportedRows:
     def _exported_columns(
         self, sql: PooledStatements, name: str
     ) -> dict[str, ColumnLayout]:
-        """The columns of a table that an export reads, with the numbers that
-        an import takes."""
+        """The columns of a table that an export reads, by their names, with
+        the limits of numbers in :attr:`Table.ranges`."""
         table = self._tables[name]
         assert not isinstance(table.columns, Reason)
         names = {column.strip('"') for column in table.columns}
@@ -424,33 +445,36 @@ def _is_id(value: Any) -> bool:
     return type(value) is int and 0 < value <= MAX_NUMBER
 
 
-def _stored(value: Any, column: ColumnLayout) -> Any:
-    """Convert a value of an export for the driver of any engine. Raises
-    BadRows."""
-    kind = column.kind.value
+def _converted(value: Any, column: ColumnLayout) -> Any:
+    """A value of an export in the form that the drivers of all engines take.
+
+    Bytes that are no text are an object in an export, such as ``{"base64":
+    "/w=="}``. Raises BadRows if the column cannot have the value.
+    """
+    expected = column.kind.value
     if isinstance(value, dict):
         try:
             value = b64decode(value[BASE64], validate=True)
         except (KeyError, TypeError, ValueError):
             raise BadRows("an object stands in place of a value") from None
-        if kind is not bytes:
+        if expected is not bytes:
             value = value.decode(errors="replace")
-    elif kind is bytes and isinstance(value, str):
+    elif expected is bytes and isinstance(value, str):
         value = value.encode()
     if value is None:
         return value
 
     type_of_value: type = type(value)
-    if type_of_value is not kind:
+    if type_of_value is not expected:
         raise BadRows(
             f"a value of the type {type_of_value.__name__} "
-            f"stands in place of {kind.__name__}"
+            f"stands in place of {expected.__name__}"
         )
     fits = True
-    if kind is int:
+    if expected is int:
         fits = column.least <= value <= column.most
-    elif kind in (str, bytes):
+    elif expected in (str, bytes):
         fits = column.least <= len(value) <= column.most
-    if not fits or (kind is str and "\0" in value):
+    if not fits or (expected is str and "\0" in value):
         raise BadRows(f"a column has no place for such a value: {value!r:.100}")
     return value

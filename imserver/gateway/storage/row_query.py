@@ -31,12 +31,14 @@ class ReadWork(Protocol):
 
 
 class RowQuery(Struct, frozen=True):
-    """The rows of a table that meet ``scope`` and ``of_user``. ``order``: the
-    columns that are their key within the scope.
+    """Describes the rows of a table that meet the conditions ``scope`` and
+    ``of_user``.
 
-    ``indexed``: an index has the rows of the scope in this order. ``scan``: no
-    index leads to the rows of a user. So a query searches some thousand rows of
-    the scope, and the next query continues after them."""
+    ``order``: the columns that are the key of a row within the scope, and give
+    the order. ``indexed``: an index has the rows of the scope in this order.
+    ``scan``: no index leads to the rows of a user. So each query searches some
+    thousand rows of the scope, and the next query continues after them.
+    """
 
     table: str
     order: tuple[str, ...]
@@ -47,8 +49,9 @@ class RowQuery(Struct, frozen=True):
     scan: bool = False
 
     def select(self, columns: Iterable[str], *conditions: Clause) -> Clause:
-        """The query for columns of the rows of the scope that meet these
-        conditions, and its values."""
+        """The query for some columns of the rows that meet the scope and these
+        conditions, with its values. Example: ``SELECT id, name FROM account
+        WHERE (app = %s) AND (id > %s) ORDER BY id``."""
         texts = []
         values: list[Any] = []
         for text, values_of_text in (self.scope, *conditions):
@@ -64,7 +67,8 @@ class RowQuery(Struct, frozen=True):
         return statement, tuple(values)
 
     def behind(self, engine: str, key: Row) -> Clause:
-        """The condition for the rows after a key; ``()``: for all rows."""
+        """The condition for the rows after the row with this key. An empty key
+        means the beginning, so the condition is true for all rows."""
         if not key:
             return ALL
         if engine != "mysql":
@@ -85,20 +89,22 @@ class RowQuery(Struct, frozen=True):
 def pages(
     read: ReadWork, query: RowQuery, after: Row = (), most: int = PAGE_ROWS
 ) -> Iterator[tuple[list[Row], Row]]:
-    """The rows after the key ``after``, in pages that are not empty, and the
-    key of the last row of each.
+    """The rows after the key ``after`` in pages of at most ``most`` rows, each
+    with the key of its last row. No page is empty. An empty ``after`` means:
+    from the beginning.
 
-    Each page is a transaction of its own. Raises StorageUnavailable."""
-    width = len(query.order)
+    Each page is a transaction of its own. Raises StorageUnavailable.
+    """
+    key_width = len(query.order)
     while True:
-        rows, upto = read(partial(_page, query, after, most))
-        last: Row = ()
+        rows, searched_to = read(partial(_page, query, after, most))
+        last_key: Row = ()
         if rows:
-            last = tuple(rows[-1][:width])
-            yield [row[width:] for row in rows], last
+            last_key = tuple(rows[-1][:key_width])
+            yield [row[key_width:] for row in rows], last_key
 
         is_full = len(rows) == most
-        after = last if is_full else upto
+        after = last_key if is_full else searched_to
         if not after:
             return
 
@@ -106,15 +112,16 @@ def pages(
 def _page(
     query: RowQuery, after: Row, most: int, sql: PooledStatements
 ) -> tuple[list[Row], Row]:
-    """The next rows, each after its key, and the key up to which the query has
-    searched; ``()``: up to the end."""
+    """The next rows, each with its key in front, and the key of the last row
+    that was searched. That key is empty if the query has searched all rows."""
     behind = query.behind(sql.engine, after)
     upto = ALL
     if query.scan:
+        # Find the row at which this query stops searching.
         scanned, values = query.select(query.order, behind)
-        last = sql.query(f"{scanned} LIMIT 1 OFFSET %s", (*values, _SCAN_ROWS - 1))
-        if last:
-            upto = f"{query.order[0]} <= %s", tuple(last[0])
+        last_keys = sql.query(f"{scanned} LIMIT 1 OFFSET %s", (*values, _SCAN_ROWS - 1))
+        if last_keys:
+            upto = f"{query.order[0]} <= %s", tuple(last_keys[0])
 
     if query.indexed and sql.engine == "postgresql":
         # Without statistics it takes the rest of a table for a few rows, and
@@ -125,4 +132,5 @@ def _page(
     columns = (*query.order, *query.columns)
     statement, values = query.select(columns, behind, upto, query.of_user)
     rows = sql.query(f"{statement} LIMIT %s", (*values, most))
-    return rows, upto[1]
+    _, searched_to = upto
+    return rows, searched_to

@@ -60,6 +60,7 @@ A = ParamSpec("A")
 S = TypeVar("S", bound="Store.Rows")
 
 _NEVER: Final = -1
+"""The version of a node that has read no changes yet: all rows are newer."""
 _ENDED_BANS_MS: Final = 7 * 86_400_000
 """How long the row of a ban stays after its end, so that every node can read
 that the ban was lifted."""
@@ -84,13 +85,18 @@ class Transaction(Protocol):
 def _transaction(
     run: Callable[[Store, Callable[[PooledStatements], Any]], Any],
 ) -> Transaction:
+    """A decorator that makes a method of ``Store.Rows`` the work of one
+    transaction. ``run(store, work)`` begins the transaction and calls ``work``
+    with its statements. Callers of the method do not pass the statements."""
+
     def decorate(method: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(method)
         def call(self: Store.Rows, *args: Any, **named: Any) -> Any:
             def work(sql: PooledStatements) -> Any:
                 return method(self, sql, *args, **named)
 
-            work.__qualname__ = method.__qualname__  # see Store.timings
+            # Store.timings counts the transaction under the name of the method.
+            work.__qualname__ = method.__qualname__
             return run(self._store, work)
 
         return call
@@ -132,12 +138,18 @@ class Store:
 
         self._opening = RLock()
         self._complaint = ""
+        """Why the database could not be opened at the last attempt; ``""`` if
+        that attempt succeeded. It is logged only when it changes."""
 
         self._version = _NEVER
+        """The version up to which this node has read the changes."""
         self._refreshing = RLock()
         self._refreshes_begun = 0
+        """The number of the refresh that has begun last."""
         self._refreshes_ended = 0
+        """The number of the refresh that has ended last, also with an error."""
         self._refresh_error: StorageUnavailable | None = None
+        """The error of the last refresh; None if it succeeded."""
 
         self._objection: Callable[[str], str] = lambda database: ""
         self._on_open: list[Callable[[str], object]] = []
@@ -145,9 +157,14 @@ class Store:
         self._on_changes: list[Callable[[Changes], object]] = []
 
     def ask(self, objection: Callable[[str], str]) -> None:
-        """From now on call only ``objection(id)`` before the database is
-        opened. It returns the reason why this node must not use the database
-        with this id (``""``: a new database), or ``""`` if it may use it."""
+        """Set the function that decides whether this node may use a database.
+        It replaces an earlier function, and is called before the database is
+        opened.
+
+        ``objection(id)`` gets the id of the database, or ``""`` if the database
+        does not exist yet. It returns the reason why this node must not use it,
+        or ``""`` if the node may use it.
+        """
         self._objection = objection
 
     def report_to(
@@ -155,9 +172,9 @@ class Store:
         changes: Callable[[Changes], object] | None = None,
         opened: Callable[[str], object] | None = None,
     ) -> None:
-        """From now on call these functions: with changes that are new to this
-        node, including its own, and with the id of the database when it is
-        open."""
+        """Add functions that are called from now on. ``changes`` gets the
+        changes that are new to this node, including its own changes. ``opened``
+        gets the id of the database when it has been opened."""
         if changes is not None:
             self._on_changes.append(changes)
         if opened is not None:
@@ -336,14 +353,18 @@ class Store:
         """
         if self._database is None and not self.address.exists:
             return
-        begun = self._refreshes_begun
+        begun_before = self._refreshes_begun
         with self._refreshing:
-            if self._refreshes_ended <= begun:
+            # A refresh that began before this call may have read the database
+            # too early. A refresh that began later serves this caller, too.
+            if self._refreshes_ended <= begun_before:
                 self._refresh()
             elif self._refresh_error is not None:
                 raise self._refresh_error
 
     def _refresh(self) -> None:
+        """Read the changes since the last refresh, and pass them to the
+        functions of :meth:`report_to`. Raises StorageUnavailable."""
         self._refreshes_begun += 1
         self._refresh_error = None
         version_before = self._version
@@ -366,8 +387,13 @@ class Store:
                 log.exception("changes from the database could not be applied")
 
     def _write_version(self, work: Callable[[Statements, int], T]) -> T:
-        """Run ``work`` with the version of its change. A true result says that
-        it has changed something."""
+        """Change apps, keys or bans, and refresh this node afterwards. Returns
+        the result of ``work``.
+
+        ``work`` gets the number of the new version, which it writes into each
+        row that it changes. If its result is false, it has changed nothing, and
+        the version stays. Raises StorageUnavailable.
+        """
 
         def numbered(sql: Statements) -> T:
             # Other writers wait until this transaction ends.
@@ -419,14 +445,17 @@ class Store:
         work: Callable[[PooledStatements], T],
         run: Callable[[Callable[[PooledStatements], T]], T],
     ) -> T:
-        began = perf_counter()
+        """Run a transaction, and count its time under the name of the method
+        that has called it."""
+        started = perf_counter()
         try:
             return run(work)
         finally:
-            function = getattr(work, "func", work)  # that of a partial
+            function = getattr(work, "func", work)  # the function of a partial
             qualified_name = getattr(function, "__qualname__", "other")
+            # A local function counts as the method in which it is defined.
             name = qualified_name.partition(".<locals>")[0]
-            seconds = perf_counter() - began
+            seconds = perf_counter() - started
             self.timings.took(name, seconds)
             self.timings.heard(name, seconds)
 
@@ -496,8 +525,9 @@ class Store:
         return self.write_or(0, lambda sql: sql.execute(statement, values))
 
     def part(self, make: Callable[[Store], P]) -> P:
-        """The part that ``make`` has made of this store at the first call.
-        Never switches greenlets."""
+        """The part of this store that ``make(store)`` returns. It is made at
+        the first call, and later calls return the same part. Never switches
+        greenlets."""
         part: P | None = self._parts.get(make)
         if part is None:
             part = make(self)
@@ -609,12 +639,12 @@ class Store:
                 apps = json.decode(apps_text)
                 if name not in apps:
                     continue
-                left = [app for app in apps if app != name]
-                if left:
+                other_apps = [app for app in apps if app != name]
+                if other_apps:
                     statement = (
                         "UPDATE api_key SET apps = %s, version = %s WHERE id = %s"
                     )
-                    sql.execute(statement, (_text(left), version, id))
+                    sql.execute(statement, (_text(other_apps), version, id))
                 else:
                     # A key without apps would be one for all apps.
                     statement = (
@@ -692,10 +722,11 @@ class Store:
     def finish_import(
         self, app: str, last: Callable[[PooledStatements], object]
     ) -> None:
-        """Run ``last`` in a transaction, after which nodes read the bans of an
-        imported app. Raises StorageUnavailable."""
+        """Run the last work of an import in a transaction, and publish the
+        imported bans to all nodes. Raises StorageUnavailable."""
 
         def work(sql: Statements, version: int) -> bool:
+            # Nodes read rows whose version is new to them.
             sql.execute("UPDATE ban SET version = %s WHERE app = %s", (version, app))
             last(sql)  # type: ignore[arg-type]
             return True
@@ -728,23 +759,24 @@ class Store:
         now = int(time())
 
         def work(sql: Statements, version: int) -> KeyRow | None:
-            before = _KEYS.first(sql.query, "WHERE id = %s", old)
-            if before is None or before.has_ended(now):
+            old_row = _KEYS.first(sql.query, "WHERE id = %s", old)
+            if old_row is None or old_row.has_ended(now):
                 return None
             row = replace(
                 new,
-                scopes=before.scopes,
-                apps=before.apps,
-                note=before.note,
+                scopes=old_row.scopes,
+                apps=old_row.apps,
+                note=old_row.note,
                 created=now,
             )
             if not _insert_key(sql, row, version, by):
                 return None
 
             expires = now + grace_seconds
-            if before.expires:
-                expires = min(expires, before.expires)
-            # Without a grace the old key is revoked: then no clock decides.
+            if old_row.expires:
+                expires = min(expires, old_row.expires)
+            # Without a grace the old key is revoked, so that it ends at once on
+            # all nodes, even if their clocks differ.
             revoked = 0 if grace_seconds else now
             sql.execute(
                 "UPDATE api_key SET expires = %s, revoked = %s, version = %s "
@@ -756,8 +788,8 @@ class Store:
         return self._write_version(work)
 
     def revoke_key(self, key: str) -> bool | None:
-        """Revoke a key. False: it was revoked before. None: it does not exist.
-        Raises StorageUnavailable."""
+        """Revoke a key, and return True. False: the key was revoked before.
+        None: the key does not exist. Raises StorageUnavailable."""
 
         def work(sql: Statements, version: int) -> bool | None:
             rows = sql.query("SELECT revoked FROM api_key WHERE id = %s", (key,))
@@ -775,8 +807,9 @@ class Store:
 
     @staticmethod
     def end_keys_of(sql: Statements, account: int) -> None:
-        """Revoke the keys that an account made, in the transaction in which it
-        loses its role or is deleted. All nodes apply it within two seconds."""
+        """Revoke the keys that an account made. It belongs to the transaction
+        in which the account loses its role or is deleted. All nodes apply it
+        within two seconds."""
         last_version = sql.query(f"SELECT version FROM directory{sql.for_update}")[0][0]
         version = last_version + 1
         statement = (
@@ -802,7 +835,8 @@ class Store:
         """Store when keys were last used: their ids, Unix seconds and
         addresses. Raises StorageUnavailable.
 
-        It is no change that nodes read. Keys of the settings have no row.
+        The version stays, so other nodes do not read these values at a refresh.
+        Keys of the settings have no row, and are ignored.
         """
         statement = (
             "UPDATE api_key SET used = %s, used_from = %s "
@@ -842,7 +876,7 @@ class Store:
         self._write_version(work)
 
 
-_DATA: Final = (
+_FIND_DATA: Final = (
     "SELECT 1 FROM directory WHERE version > 0",  # apps, keys and bans
     "SELECT 1 FROM account LIMIT 1",
     "SELECT 1 FROM log LIMIT 1",
@@ -857,7 +891,7 @@ def _id_of(file: Path) -> str:
     address = f"{file.as_uri()}?mode=rw"
     try:
         with closing(sqlite3.connect(address, uri=True)) as connection:
-            has_data = any(connection.execute(query).fetchone() for query in _DATA)
+            has_data = any(connection.execute(query).fetchone() for query in _FIND_DATA)
             if not has_data:
                 return ""
             return str(connection.execute("SELECT id FROM directory").fetchone()[0])
@@ -873,8 +907,9 @@ _KEYS: Final = RowsOf(
 
 
 def _insert_key(sql: Statements, row: KeyRow, version: int, by: str) -> bool:
-    """Store a key. False: the key ``by`` was revoked, or the maker is no owner
-    any longer."""
+    """Store a key, and return True. False: nothing was stored, because the key
+    ``by`` was revoked, or because the maker is no longer an owner. ``by`` is
+    ``""`` if no key makes the key."""
     if sql.query("SELECT 1 FROM api_key WHERE id = %s AND revoked > 0", (by,)):
         return False
     if row.maker:
@@ -901,18 +936,19 @@ def _insert_key(sql: Statements, row: KeyRow, version: int, by: str) -> bool:
     return True
 
 
-def _read_changes(known: int, sql: Statements) -> Changes:
-    """Rows newer than version ``known`` (-1: all). All, too, if the database
-    has lost that version."""
+def _read_changes(last_version: int, sql: Statements) -> Changes:
+    """The apps, keys and bans that changed after ``last_version``, and the
+    current version. All rows are read if ``last_version`` is :data:`_NEVER`, or
+    if the database has lost that version."""
     version = int(sql.query("SELECT version FROM directory")[0][0])
-    if version == known:
+    if version == last_version:
         return Changes(version)
-    if version < known:
-        known = _NEVER
+    if version < last_version:
+        last_version = _NEVER
 
     # Only up to the version that was read. The next read gets later changes.
     newer = "WHERE version > %s AND version <= %s"
-    versions = (known, version)
+    versions = (last_version, version)
     stored_apps = sql.query(
         f"SELECT name, settings, created FROM app {newer}", versions
     )

@@ -61,35 +61,52 @@ class Table(Struct, frozen=True, kw_only=True):
     """A table: its columns, the rows of an app and of a user, the statements
     that erase them, and the columns that an export reads.
 
-    ``types``: its columns, as ``"app name500*, member name255* out user, until
-    big out"``: each has a name, a kind with a size, a sign and words. The sign
-    is ``*`` in the primary key, ``?`` if it may be NULL, or ``=0`` with its
-    default. ``out``: an export reads it. ``user``: the first names the user
-    whose row it is, each further one another user. ``words``: it has words of a
-    user. ``empty``: an import leaves it empty, or 0. ``types`` fill in ``key``,
-    ``columns``, ``of_user``, ``user_as``, ``erase_user`` and ``imported`` if
-    they are not given.
+    Most tables give only ``types``, the list of their columns. The fields
+    ``key``, ``columns``, ``of_user``, ``user_as``, ``erase_user`` and
+    ``imported`` follow from it if they are not given. Example:
+    ``"app name500*, member name255* out user, until big out"``.
 
-    If ``of_user`` is a reason, it is also the value of ``erase_user`` and
-    ``columns`` if they are empty. ``key``: its primary key. ``of_app``: the
-    condition of an app's rows, which are deleted with the app; one ``%s``, the
-    app. ``of_user``: a second condition, for the rows of a user; one ``%s``,
-    the user. ``user_as``: the form of the user there; ``account``: as the id of
-    an account, so that other users have no rows. ``erase_user``: statements
-    that erase a user's rows, with the app and the user as values; the first one
-    in this table. They may run again. A statement may be an UPDATE that removes
-    the user from the rows. ``erase_app``: statements that run first when an app
-    is deleted, with the app as value, for rows that stay. ``columns``: the
-    columns that an export of an app or a user reads. They have no secrets: no
-    password, token, code or key. ``scan``: no index leads to the rows of a
-    user, so all rows of the app are searched. ``stays``: the condition of an
-    app's rows if they stay when it is deleted (``of_app`` says why), and an
-    export reads them. ``imported``: the values of the other columns in rows
-    that an import of an app makes, besides its app or log; or why it makes no
-    rows. ``parents``: the columns with ids of :data:`PARENT` (0: none). An
-    import accepts only ids that are in its archive. ``ranges``: columns with
-    their least and greatest number, if numbers may be below 0 or have a limit
-    of their own. In other columns an import accepts numbers from 0 on.
+    A column in ``types`` has a name, a kind with a size, a sign and words. The
+    signs are ``*``: it belongs to the primary key; ``?``: it may be NULL;
+    ``=0``: its default is 0. The words are:
+
+    - ``out``: an export reads the column.
+    - ``user``: it names a user. The first such column names the user to whom
+      the row belongs, each further one another user.
+    - ``words``: it has words of a user.
+    - ``empty``: an import leaves it empty, or 0.
+
+    The other fields, where a reason says why a value is absent:
+
+    - ``key``: the columns of the primary key.
+    - ``of_app``: the condition for the rows of an app, which are deleted with
+      the app. It has one ``%s``, for the app.
+    - ``of_user``: a second condition, for the rows of a user. It has one
+      ``%s``, for the user. A reason is also the value of ``erase_user`` and
+      ``columns`` if they are empty.
+    - ``user_as``: the form of the user in that condition. ``account`` is the id
+      of an account, so users who are no accounts have no rows.
+    - ``erase_user``: the statements that erase the rows of a user, with the app
+      and the user as values. The first one deletes from this table. They may
+      run again. A statement may be an UPDATE that removes the user from the
+      rows.
+    - ``erase_app``: statements that run first when an app is deleted, with the
+      app as value, for rows that stay.
+    - ``columns``: the columns that an export of an app or a user reads. They
+      have no secrets: no password, token, code or key.
+    - ``scan``: no index leads to the rows of a user, so all rows of the app are
+      searched.
+    - ``stays``: the condition for the rows of an app that an export reads
+      although they stay when the app is deleted. ``of_app`` is then the reason
+      why they stay.
+    - ``imported``: the columns that are in no archive, besides the app and the
+      log, each with the value that an import writes. A reason: an import makes
+      no rows.
+    - ``parents``: the columns with ids of rows of :data:`PARENT`; the id 0
+      means no parent. An import accepts only ids that are in its archive.
+    - ``ranges``: columns with their least and greatest number, if numbers may
+      be below 0 or have a limit of their own. In other columns an import
+      accepts numbers from 0 on.
 
     The steps name the columns and their kinds, too. Neither can be derived from
     the other. A released step describes for ever how a table was at that time,
@@ -129,7 +146,8 @@ class Table(Struct, frozen=True, kw_only=True):
 
     def _take_types(self, columns: list[list[str]]) -> None:
         """Fill the fields that are not given from ``types``. A column is a list
-        of its name, its type, and its words."""
+        of its name, its kind, and its words, as ``["member", "name255*", "out",
+        "user"]``."""
         key = []
         exported = []
         empty = []
@@ -146,13 +164,14 @@ class Table(Struct, frozen=True, kw_only=True):
 
         of_user = self.of_user
         if not of_user and users:
-            # The first one is the user whose row it is.
-            user, user_kind = users[0]
+            # The first column names the user to whom the row belongs.
+            user_column, user_kind = users[0]
             force_setattr(self, "user_as", _USER_AS.get(user_kind[:3], "text"))
-            of_user = f"{user} = %s"
+            of_user = f"{user_column} = %s"
         of_user = of_user or self.of_app
 
-        # A reason against rows of users is one against the fields after it.
+        # If the table has no rows of users, the reason also says why nothing
+        # is erased or exported.
         reason = of_user if isinstance(of_user, Reason) else ()
         erase = f"DELETE FROM {self.name} WHERE {self.of_app} AND {of_user}"
         values = {

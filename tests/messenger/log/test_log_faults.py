@@ -343,7 +343,7 @@ def test_a_node_that_vanished_in_the_middle_does_not_hold_the_others_up_for_hour
         pytest.skip(
             "SQLite's writers are on one machine, whose kernel knows when one is gone"
         )
-    monkeypatch.setattr("imserver.gateway.storage.engines.LEFT_SECONDS", 1)
+    monkeypatch.setattr("imserver.gateway.storage.engines.ABANDONED_SECONDS", 1)
     vanished = open_store(url, seconds=10)
     vanished.part(MessageLog).writer.append(APP, [Draft(sender="a", to_user="b")])
     sql = vanished.part(MessageLog).writer.connection.sql  # type: ignore[union-attr]

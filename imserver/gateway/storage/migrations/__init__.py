@@ -57,7 +57,9 @@ _MAKE_VERSIONS: Final = (
     f"CONSTRAINT {_VERSIONS}_pkc PRIMARY KEY (version_num))"
 )
 _numbers: Final = re.compile(r"^    (\d+): ", re.MULTILINE).findall
+"""Finds the numbers of the steps in the text of a module."""
 _table_names: Final = re.compile(r"^ *(?:table|ordered) (\w+): ", re.MULTILINE).findall
+"""Finds the names of the tables that the steps of a module make."""
 
 
 @cache
@@ -94,8 +96,8 @@ def steps_of(owner: str) -> Mapping[int, Migration]:
 
 
 def taken_steps(connection: Connection) -> dict[str, int]:
-    """Owner → the last of its steps that a database has; empty if the database
-    has no tables of this server."""
+    """Owner → the number of the last of its steps that the database has taken;
+    empty if the database has no tables of this server."""
     has_table = connection.dialect.has_table
     sql = PooledStatements(connection)
     if has_table(connection, "owner_step"):
@@ -105,8 +107,8 @@ def taken_steps(connection: Connection) -> dict[str, int]:
     if not has_table(connection, _VERSIONS):
         return {}
 
-    # Release 1.0 has one number for all owners. A database of another program
-    # may have another name there.
+    # A database of release 1.0 has one number for all owners. A database of
+    # another program may have a text that is no number: that is step 0.
     steps: dict[str, int] = {}
     for (version,) in sql.query(f"SELECT version_num FROM {_VERSIONS}"):
         number = text_of(version)
@@ -118,8 +120,8 @@ def taken_steps(connection: Connection) -> dict[str, int]:
 def missing_steps(
     taken: Mapping[str, int], package: str = imserver.__file__
 ) -> dict[str, int]:
-    """Owner → its newest step, for the owners whose newest step a database
-    lacks."""
+    """Owner → the number of its newest step, for each owner whose newest step
+    the database lacks. ``taken``: the result of :func:`taken_steps`."""
     return {
         owner: step
         for owner, step in newest_steps(package).items()
@@ -130,8 +132,8 @@ def missing_steps(
 def newer_steps(
     taken: Mapping[str, int], package: str = imserver.__file__
 ) -> dict[str, int]:
-    """The steps of a database that this release does not have, because a newer
-    release has taken them."""
+    """Owner → the last of its steps that a database has, for each owner whose
+    step this release does not have, because a newer release has taken it."""
     newest = newest_steps(package)
     return {
         owner: step
@@ -141,7 +143,7 @@ def newer_steps(
 
 
 def named(steps: Mapping[str, int]) -> str:
-    """Steps, for messages."""
+    """Steps as text for messages, such as ``41 of storage``."""
     return ", ".join(f"{step} of {owner}" for owner, step in sorted(steps.items()))
 
 
@@ -181,7 +183,8 @@ def migrate(
         if not taken:
             _make_all(connection, taken, shown, features)
             return
-        missing = missing_steps(taken)  # none, if another node has migrated meanwhile
+        # Empty if another node has migrated meanwhile.
+        missing = missing_steps(taken)
         if missing:
             _refuse_foreign(connection, taken, shown)
             _begin_records(connection, taken)
@@ -246,6 +249,8 @@ def _foreign_tables(connection: Connection) -> list[str]:
 
 
 def _upgrade(connection: Connection, taken: Mapping[str, int]) -> None:
+    """Take the missing steps of all owners in the transaction of a connection,
+    and record them. ``taken``: the steps that the database has."""
     sql = PooledStatements(connection)
     sql.execute(_MAKE_VERSIONS)
     for owner in newest_steps():
@@ -261,8 +266,8 @@ def _upgrade(connection: Connection, taken: Mapping[str, int]) -> None:
 
 
 def _begin_records(connection: Connection, taken: Mapping[str, int]) -> None:
-    """Record the last step of each owner. A database of 1.0 has one number for
-    all."""
+    """Make the table with the last step of each owner, unless it has rows
+    already. A database of release 1.0 has one number for all owners."""
     sql = PooledStatements(connection)
     has_table = connection.dialect.has_table(connection, "owner_step")
     if has_table and sql.query("SELECT 1 FROM owner_step"):
@@ -276,11 +281,12 @@ def _last_step(owner: str, connection: Connection) -> int:
 
 
 def _record(owner: str, connection: Connection, number: int) -> None:
+    """Record that a step was taken."""
     sql = PooledStatements(connection)
     _write_steps(sql, {owner: number})
     if not missing_steps(taken_steps(connection)):
-        # Not before: a node of a release before 1.1 takes the steps that it
-        # misses by this number.
+        # Only after the last step: a node of a release before 1.1 decides by
+        # this number which steps it takes.
         _end_shared_line(sql)
 
 
@@ -294,6 +300,7 @@ def _write_steps(sql: PooledStatements, steps: Mapping[str, int]) -> None:
 
 
 def _end_shared_line(sql: PooledStatements) -> None:
+    """Write that all steps with a shared number were taken."""
     sql.execute(f"DELETE FROM {_VERSIONS}")
     sql.execute(
         f"INSERT INTO {_VERSIONS} (version_num) VALUES (%s)", (f"{_SHARED:04}",)

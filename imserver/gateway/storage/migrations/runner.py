@@ -100,10 +100,11 @@ class StepRunner(Struct, frozen=True):
                 self._try_again(owner, number)
 
     def _try_again(self, owner: StepOwner, number: int) -> None:
-        """Take a step as soon as its tables are free."""
+        """Take a step, and try again while others have locked its tables.
+        Raises StartError after an hour."""
         name = f"step {number} of {owner.name}"
         deadline = time.monotonic() + _MOST_SECONDS
-        next_line = 0.0
+        next_warning = 0.0  # the first one comes at once
         while True:
             try:
                 self._take(owner, number)
@@ -116,22 +117,24 @@ class StepRunner(Struct, frozen=True):
                     raise StartError(
                         f"storage: {name} was kept out by others for an hour"
                     ) from error
-                if now > next_line:
+                if now > next_warning:
                     words = "the database %s: %s waits for tables that others use"
                     log.warning(words, self.database, name)
-                    next_line = now + _LOG_SECONDS
+                    next_warning = now + _LOG_SECONDS
             time.sleep(random.uniform(*_PAUSE_SECONDS))
 
     def _take(self, owner: StepOwner, number: int) -> None:
+        """Take a step, unless another node has taken it meanwhile. Raises
+        StartError, or the driver's error if others have locked its tables."""
+        # The step fills this list with the indexes that are made afterwards.
         indexes: list[IndexText] = []
         with self.transactions.locked() as connection:
-            # another node has taken it meanwhile
             if owner.last_step(connection) >= number:
                 return
 
             _wait_shortly(connection)
-            # Readers and writers of large tables go on while PostgreSQL makes
-            # an index outside.
+            # PostgreSQL makes indexes outside the transaction, so that others
+            # can read and write large tables meanwhile.
             is_postgresql = connection.dialect.name == "postgresql"
             later = indexes if is_postgresql else None
             run_step(connection, owner.name, number, owner.steps[number], later)
@@ -142,11 +145,11 @@ class StepRunner(Struct, frozen=True):
         with self.transactions.locked() as connection:
             if owner.last_step(connection) >= number:
                 return
-            # A statement may keep its snapshot until the next one, and the
-            # index would wait for it.
+            # The statement before may keep its snapshot until the next one of
+            # this connection, and the index would wait for that snapshot.
             connection.exec_driver_sql("SET LOCAL lock_timeout = 0")
             for index in indexes:
-                # It waits for all transactions that have begun before.
+                # The index waits for all transactions that have begun before.
                 words = (
                     "the database %s: step %d of %s makes the index %s, "
                     "while others read and write"
@@ -164,9 +167,12 @@ def run_step(
     step: Migration,
     later: list[IndexText] | None = None,
 ) -> None:
-    """Do the work of a step, in the transaction of a connection. ``later`` gets
-    the indexes of tables that may have many rows; then they are not made here.
-    Raises StartError, or the driver's error if others keep it out."""
+    """Do the work of a step in the transaction of a connection.
+
+    ``later``: a list to which the indexes of tables with rows are added; the
+    caller makes them. None: they are made here. Raises StartError, or the
+    driver's error if others have locked its tables.
+    """
     operations = _operations(connection)
     from imserver.gateway.storage.migrations.table_text import make_tables
 
@@ -201,6 +207,8 @@ def _make_index(connection: Connection, index: IndexText) -> None:
         "AND indexrelid = to_regclass(:name)"
     )
     names = {"table": index.table, "name": index.name}
+    # None: the index does not exist. False: an attempt to make it was
+    # interrupted.
     is_valid = connection.execute(find, names).scalar()
     if is_valid:
         return
@@ -244,6 +252,7 @@ def locked(connection: Connection) -> Iterator[None]:
 
 
 def _wait_for_lock(deadline: float) -> None:
+    """Pause before the next attempt. Raises StartError after the deadline."""
     if time.monotonic() > deadline:
         raise StartError(
             "storage: another node has been migrating "
@@ -253,8 +262,8 @@ def _wait_for_lock(deadline: float) -> None:
 
 
 def _lock(connection: Connection) -> bool:
-    """Take the lock if it is free. It belongs to the database. On SQLite the
-    transaction itself is the lock."""
+    """Take the lock of migrations if it is free, and return whether it was. On
+    SQLite the transaction itself is the lock."""
     engine = connection.dialect.name
     if engine == "sqlite":
         return True
@@ -270,13 +279,15 @@ def _lock(connection: Connection) -> bool:
 
 @contextmanager
 def _released_after(connection: Connection) -> Iterator[None]:
-    """Give the lock back at the end."""
+    """A context at whose end the lock of migrations is released. On SQLite and
+    PostgreSQL it is released with the transaction."""
     if connection.dialect.name in ("sqlite", "postgresql"):
         yield
         return
     try:
         yield
-        # The next owner of the lock sees the record.
+        # Commit before the release, so that the next owner of the lock sees the
+        # record of the step.
         connection.exec_driver_sql("COMMIT")
     finally:
         connection.exec_driver_sql(f"SELECT RELEASE_LOCK({_MYSQL_LOCK})")

@@ -23,7 +23,10 @@ _items_of: Final = re.compile(
 """The tables of a text: each has a keyword, a name, its columns, and the lines
 with its constraints and indexes."""
 _parts_of: Final = re.compile(r"  (.+): (.+)").findall
+"""The constraints and indexes of a table: each has a head, such as ``unique
+app_by_version``, and the names of its columns."""
 _match_column: Final = re.compile(r"(\w+) ([a-z]+)(\d*)([*?=]?)(.*)").fullmatch
+"""Splits a column into its name, kind, size, sign and default."""
 
 
 class Columns:
@@ -84,15 +87,21 @@ _KINDS: Final[dict[str, Any]] = {
 def make_tables(
     op: Operations, text: str, later: list[IndexText] | None = None
 ) -> None:
-    """Make the tables, columns and indexes of a text that a database lacks,
-    because MySQL keeps the ones that were made before a crash.
+    """Make the tables, columns and indexes of a text. Existing ones are left
+    out, because MySQL keeps the ones that were made before a crash.
 
-    ``table NAME: COLUMNS`` makes a table, ``ordered`` makes one whose rows are
-    stored in the order of their key, on SQLite too. ``columns NAME: COLUMNS``
-    adds columns to a table. A column is ``name kind``, where ``*`` says that it
-    is of the key, ``?`` that it may be NULL, ``=`` its default. Constraints
-    (``unique``) and indexes follow. ``later`` gets the missing indexes of
-    tables to which columns are added: there may be many rows.
+    ``table NAME: COLUMNS`` makes a table. ``ordered NAME: COLUMNS`` makes a
+    table whose rows are stored in the order of their key, on SQLite too.
+    ``columns NAME: COLUMNS`` adds columns to a table. A column is ``name
+    kind``, with ``*`` if it belongs to the key, ``?`` if it may be NULL, and
+    ``=`` before its default. Lines with constraints and indexes follow::
+
+        table app: name name500*, settings text, version big, created big
+          unique app_by_version: version name
+
+    ``later``: a list to which the indexes of tables with new columns are added.
+    Such tables may have many rows, so the caller makes these indexes. None: they
+    are made here.
     """
     for keyword, table, columns_text, parts_text in _items_of(dedent(text)):
         columns = [column_of(column) for column in re.split(r",\s+", columns_text)]
@@ -146,9 +155,10 @@ def _make_indexes(op: Operations, table: str, indexes: list[IndexText]) -> None:
 
 
 def column_of(text: str) -> sa.Column[Any]:
-    """The column that a text describes."""
+    """The column that a text describes, such as ``name name500*`` or ``open
+    small=0``."""
     match = _match_column(text)
-    name, kind, size, mark, default = match.groups()  # type: ignore[union-attr]
+    name, kind, size, sign, default = match.groups()  # type: ignore[union-attr]
 
     type_of_column = _KINDS[kind]
     if size:
@@ -156,8 +166,8 @@ def column_of(text: str) -> sa.Column[Any]:
     return sa.Column(
         name,
         type_of_column,
-        primary_key=mark == "*" or "serial" in kind,
+        primary_key=sign == "*" or "serial" in kind,
         autoincrement="serial" in kind,
-        nullable=mark == "?",
+        nullable=sign == "?",
         server_default=sa.text(default) if default else None,
     )
