@@ -97,8 +97,9 @@ class _Key(Struct, frozen=True):
     """The app and the user who made it; None: no account did."""
 
     def principal(self, resolve: Resolve, now: float) -> Principal:
-        """The principal of a request with this key at the time ``now``.
-        ``resolve`` replaces aliases."""
+        """The principal of a request with this key at the Unix second ``now``.
+        If the key has expired, the principal has no scopes. ``resolve``
+        replaces aliases."""
         if 0 < self.expires <= now:
             return Principal("key", key=self.id)
 
@@ -126,6 +127,7 @@ class KeyUses(Service):
         if not self.wanted:
             return
         try:
+            # The index is 0 for answered requests, 1 for refused ones.
             self._numbers[use][refused] += number
         except KeyError:
             key, route, app, address = use
@@ -178,10 +180,14 @@ class Keys:
         self._next_end = inf
         """When the next key expires, in Unix seconds."""
         self._configured: dict[bytes, _Key] = {}
+        """Digest → the key of the settings."""
         self._stored: dict[bytes, _Key] = {}
-        self._known: dict[bytes, Principal] = {}
-        self._barred = frozenset[str]()
-        """Ids of keys whose makers are banned now."""
+        """Digest → the key of the database, unless it was revoked."""
+        self._principals: dict[bytes, Principal] = {}
+        """Digest of each key → the principal of its requests. An expired or
+        refused key has a principal without scopes."""
+        self._barred_keys = frozenset[str]()
+        """Ids of keys that are refused now, because their makers are banned."""
         self.closed = False
         """True after a stored key, or the stored secret of an app, has ended
         demo mode."""
@@ -232,7 +238,7 @@ class Keys:
 
     def deleted(self, app: str) -> None:
         """Apply the deletion of an app, which may have been an alias."""
-        if app in self._named:
+        if app in self._named_apps:
             self._resolve_all()
 
     def _resolve_all(self) -> None:
@@ -240,24 +246,24 @@ class Keys:
         keys are no longer valid."""
         keys = {**self._stored, **self._configured}
         now = self._clock()
-        self._named = set[str]()
+        self._named_apps = set[str]()
         """The apps and aliases that keys name."""
-        self._known = {}
+        self._principals = {}
         for digest, key in keys.items():
-            self._named.update(key.apps)
-            if key.id in self._barred:
+            self._named_apps.update(key.apps)
+            if key.id in self._barred_keys:
                 principal = Principal("key", key=key.id, lacks=_MAKER)
             else:
                 principal = key.principal(self._resolve, now)
-            self._known[digest] = principal
+            self._principals[digest] = principal
         ends = (key.expires for key in keys.values() if key.expires > now)
         self._next_end = min(ends, default=inf)
 
         if not self._holders:
             return
-        valid = {each.key for each in self._known.values() if each.scopes}
-        # a list, because ended() changes the dictionary
-        refused = [each for each, id in self._holders.items() if id not in valid]
+        valid_keys = {each.key for each in self._principals.values() if each.scopes}
+        # A list, because a closed connection leaves the dictionary (ended()).
+        refused = [each for each, key in self._holders.items() if key not in valid_keys]
         for connection in refused:
             connection.close(CloseCode.TOKEN_INVALID)
 
@@ -265,13 +271,13 @@ class Keys:
         """End the keys that have expired. Refuse the keys of banned makers
         while the ban lasts. The lock of an account is a ban, too. Called once a
         second; never switches greenlets."""
-        barred = frozenset(
+        barred_keys = frozenset(
             key.id
             for key in self._stored.values()
             if key.maker and is_banned(*key.maker)
         )
-        if barred != self._barred or self._clock() >= self._next_end:
-            self._barred = barred
+        if barred_keys != self._barred_keys or self._clock() >= self._next_end:
+            self._barred_keys = barred_keys
             self._resolve_all()
 
     def hold(self, key: str, connection: Connection) -> None:
@@ -286,7 +292,9 @@ class Keys:
     def is_valid(self, key: str) -> bool:
         """Whether the key with this id may still act. Never switches
         greenlets."""
-        return any(each.key == key and each.scopes for each in self._known.values())
+        return any(
+            each.key == key and each.scopes for each in self._principals.values()
+        )
 
     def close(self) -> bool:
         """End demo mode permanently, because the database holds a secret.
@@ -297,7 +305,8 @@ class Keys:
         return was_demo
 
     def find(self, credential: str) -> Principal | None:
-        """Return the back end with this key, or None if no such key exists.
+        """Return the principal of this key, or None if no such key exists. A
+        key that has expired has a principal without scopes.
 
         ``credential`` is header text as WSGI passes it: bytes decoded as
         Latin-1.
@@ -306,7 +315,7 @@ class Keys:
             key = credential.encode()
         else:
             key = credential.encode("latin-1", "replace")
-        return self._known.get(hashlib.sha256(key).digest())
+        return self._principals.get(hashlib.sha256(key).digest())
 
 
 class Authority(Service):
@@ -376,17 +385,22 @@ class Authority(Service):
     def proof(self, principal: Principal, headers: Mapping[str, str]) -> str:
         """The proof of a principal, which :meth:`still_holds` checks later. A
         webhook or a stream keeps it, because it works on after the request. A
-        proof is no token. May switch greenlets. Raises StorageUnavailable."""
+        proof is no token. May switch greenlets. Raises StorageUnavailable.
+
+        A proof is ``account:`` and the proof of :class:`AccountLookup`,
+        ``session:`` and the Unix second at which the token ends, or the label of
+        the principal, such as ``key:ID`` or ``demo``.
+        """
         if principal.kind in TOKEN_HOLDERS:
             token = bearer(headers.get("authorization", ""))
             try:
                 return f"account:{self.accounts.proof_of(token)}"
-            except BadToken:  # it has just ended
+            except BadToken:  # the token has just ended
                 return "account:"
         if principal.kind == "session":
             token = bearer(headers.get("authorization", ""))
             claims = self.logins.session_of(token)
-            if claims is None:  # it has just ended
+            if claims is None:  # the token has just ended
                 return "session:0"
             return f"session:{claims.expires_at}"
         return principal.label
@@ -395,13 +409,14 @@ class Authority(Service):
         """Whether the token or key of a proof is still valid. A new password, a
         logout or a new token of a bot ends it, and so does the end of a session
         token or key. May switch greenlets. Raises StorageUnavailable."""
-        kind, _, rest = proof.partition(":")
+        kind, _, value = proof.partition(":")
         if kind == "account":
-            return self.accounts.still_holds(app, user, rest)
+            return self.accounts.still_holds(app, user, value)
         if kind == "session":
-            return time() < int(rest)
+            expires_at = int(value)
+            return time() < expires_at
         if kind == "key":
-            return self.keys.is_valid(rest)
+            return self.keys.is_valid(value)
         return kind == "demo" and self.keys.demo
 
     def with_programs(self, app: str, users: Sequence[str]) -> list[str]:
@@ -427,9 +442,9 @@ class Authority(Service):
         return [user for user in users if user not in locked]
 
     def may_act_on(self, principal: Principal, app: str, users: Sequence[str]) -> bool:
-        """Whether a principal may act on these users: a back end on all, an
-        account that acts by its role on those below it. May switch greenlets.
-        Raises StorageUnavailable."""
+        """Whether a principal may act on all of these users. A back end may act
+        on everybody. An account that acts by its role may act on users with
+        lower roles. May switch greenlets. Raises StorageUnavailable."""
         if not principal.staff:
             return True
         return all(
@@ -439,16 +454,10 @@ class Authority(Service):
 
     def _user(self, need: Need, credential: str) -> Principal | None:
         """Return the user of this token. None if it does not look like a token
-        that ``need`` accepts."""
+        that ``need`` accepts. :data:`BAD_TOKEN` if it looks like one, and is
+        invalid. May switch greenlets."""
         if "page" in need.users and credential.startswith(PAGE_TOKEN_PREFIX):
-            content = self.pages.read(credential)
-            if content is None:
-                return None
-            app, visitor = content
-            if not self.logins.is_open(app):
-                return None
-            apps = frozenset({self.logins.resolve(app)})
-            return Principal("page", apps=apps, user=visitor)
+            return self._page_visitor(credential)
         if need.right:
             return self._staff(need, credential)
         if need.users.isdisjoint(_TOKENS):
@@ -456,8 +465,8 @@ class Authority(Service):
         if credential.startswith(BOT_TOKEN_PREFIX):
             return self._user_of(self._session(credential))
         if not is_token(credential):
-            # If several kinds of credentials are accepted, the kind of a bad
-            # one is unknown.
+            # A route that accepts all kinds of user tokens can only say that
+            # this one is invalid.
             if need.users >= _TOKENS.keys():
                 return BAD_TOKEN
             return None
@@ -465,8 +474,9 @@ class Authority(Service):
             session = self._session(credential)
             if session is not None:
                 return self._user_of(session)
-        # Where a valid token is not accepted, refusal() says so: clients
-        # replace one that is called invalid.
+        # A valid token of a kind that the route does not accept is read, too,
+        # so that refusal() names the kinds that it accepts. Clients would
+        # replace a token that is called invalid.
         if "session" in need.users or "nobody" not in need.users:
             claims = self.logins.session_of(credential)
             if claims is not None:
@@ -477,8 +487,21 @@ class Authority(Service):
             return self._user_of(self._session(credential))
         return BAD_TOKEN
 
+    def _page_visitor(self, token: str) -> Principal | None:
+        """The visitor of a page with this page token. None if the token is
+        invalid, or if the app is not open."""
+        content = self.pages.read(token)
+        if content is None:
+            return None
+        app, visitor = content
+        if not self.logins.is_open(app):
+            return None
+        apps = frozenset({self.logins.resolve(app)})
+        return Principal("page", apps=apps, user=visitor)
+
     def _user_of(self, session: AccountSession | None) -> Principal:
-        """The user of this login. Their role does not matter here."""
+        """The principal of the user of this login, who does not act by a role.
+        None is a bad token."""
         if session is None:
             return BAD_TOKEN
         account = session.account
@@ -488,17 +511,20 @@ class Authority(Service):
         )
 
     def _session(self, credential: str) -> AccountSession | None:
-        """The login of an account or bot with this token. May switch greenlets.
-        Raises StorageUnavailable."""
+        """The login of an account or bot with this token; None if the token is
+        invalid. May switch greenlets. Raises StorageUnavailable."""
         try:
             return self.accounts.holder(credential)
         except BadToken:
             return None
 
     def _staff(self, need: Need, credential: str) -> Principal | None:
-        """The account with this token, as a principal that acts by its role. An
-        account without the right stays a user, and :func:`refusal` explains
-        why."""
+        """The account with this token, as a principal that acts by its role.
+        None if it does not look like a token.
+
+        An account without the right is returned as a user, so the route refuses
+        it, and :func:`refusal` explains why.
+        """
         if not is_token(credential):
             return None
         session = self._session(credential)
@@ -517,8 +543,10 @@ class Authority(Service):
         return Principal("staff", apps=apps, staff=account.user, rights=rights)
 
     def _by_address(self, headers: Mapping[str, str], host: str) -> Principal:
-        """Return the back end with this address. Requests from browsers are
-        accepted only if the app or the server lists the origin of the page."""
+        """Return the back end with this address: a principal for the apps that
+        list it, or :data:`NOBODY`. Requests from pages in browsers are accepted
+        only for apps for which the app or the server lists the origin of the
+        page."""
         apps = self.allowed.apps_of(host)
         if not apps:
             return NOBODY
@@ -618,7 +646,7 @@ class AllowLists:
             self._networks[tenant.name] = networks
 
     def deleted(self, app: str) -> None:
-        """An app was deleted."""
+        """Forget the list of a deleted app."""
         if self._networks.pop(app, None) is not None:
             self.apps_of.cache_clear()
 

@@ -31,9 +31,10 @@ class ChannelClaims(Partial, frozen=True):
     """The verified content of a subscription token, or the consent of a back
     end.
 
-    ``info``: JSON about the client for others. ``data``: JSON for the client.
-    ``expire_at``: see :func:`token_end`. ``client``: the only connection that
-    may use the token (``""``: any of the user).
+    ``info``: JSON about the client, which other subscribers receive. ``data``:
+    JSON for the client itself. ``expire_at``: see :func:`token_end`.
+    ``client``: the id of the only connection that may use the token; ``""``:
+    any connection of the user may use it.
     """
 
     sub: str = ""

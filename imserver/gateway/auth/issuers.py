@@ -79,11 +79,16 @@ class Issuer(Service, dict=True):
     def __post_init__(self) -> None:
         self._keys: tuple[Key, ...] = ()
         self._fetched_at = float("-inf")
+        """When a fetch has succeeded last, by ``clock``."""
         self._next_fetch = float("-inf")
+        """When the next fetch may begin, by ``clock``."""
         self._problem = "its keys were not fetched yet"
+        """Why there are no keys, for the error text."""
         self._fetching: Flag | None = None
+        """Set at the end of the fetch that runs now; None: no fetch runs."""
         self._unknown: dict[str, None] = {}
-        """Key ids that a fetch did not find, until the next fetch."""
+        """Key ids that the issuer does not have. Emptied by the next successful
+        fetch."""
 
     @staticmethod
     def accepts(url: str) -> bool:
@@ -107,14 +112,14 @@ class Issuer(Service, dict=True):
         elif age > REFRESH_SECONDS and self._may_fetch():
             gevent.spawn(self._fetch)
 
-        keys = self._named(kid)
+        keys = self._keys_named(kid)
         if not keys and kid not in self._unknown:
-            before = self._fetched_at
+            fetched_before = self._fetched_at
             self._fetch()
-            keys = self._named(kid)
+            keys = self._keys_named(kid)
             # Only a fetch that succeeded shows that the issuer does not have
             # the key.
-            has_fetched = self._fetched_at > before
+            has_fetched = self._fetched_at > fetched_before
             if has_fetched and not keys and len(self._unknown) < _MAX_UNKNOWN:
                 self._unknown[kid] = None
         if not keys:
@@ -129,7 +134,8 @@ class Issuer(Service, dict=True):
         """
         return header_and_claims(token, self.keys_for(unverified(token).kid))
 
-    def _named(self, kid: str) -> tuple[Key, ...]:
+    def _keys_named(self, kid: str) -> tuple[Key, ...]:
+        """The cached keys with this id; all keys if ``kid`` is ``""``."""
         return tuple(key for key in self._keys if not kid or key.kid == kid)
 
     def _may_fetch(self) -> bool:
@@ -146,7 +152,7 @@ class Issuer(Service, dict=True):
         self._fetching = Flag()
         self._next_fetch = self.clock() + RETRY_SECONDS
         try:
-            self._keys = self._read()
+            self._keys = self._read_keys()
         except Unreachable as error:
             self._problem = str(error)
             logging.getLogger(__name__).warning(
@@ -159,8 +165,9 @@ class Issuer(Service, dict=True):
             self._fetching.set()
             self._fetching = None
 
-    def _read(self) -> tuple[Key, ...]:
-        """Read the keys from the issuer. Raises Unreachable."""
+    def _read_keys(self) -> tuple[Key, ...]:
+        """Request the keys from the issuer. If their address is not configured,
+        the discovery document of the issuer names it. Raises Unreachable."""
         deadline = self.clock() + self.seconds
         url = self.jwks_url
         if not url:
@@ -219,7 +226,7 @@ class Issuers(Service):
         Waits at most :data:`FETCH_SECONDS` for keys. Raises BadToken and
         IssuerUnavailable.
         """
-        choice = self._find(rows, token)
+        choice = self._choose_entry(rows, token)
         if choice is None:
             return None
         keys, row = choice
@@ -229,24 +236,27 @@ class Issuers(Service):
         self, rows: Sequence[JwtSettings], token: str, now: float
     ) -> ChannelClaims | None:
         """Verify a subscription token as :meth:`claims` does."""
-        choice = self._find(rows, token)
+        choice = self._choose_entry(rows, token)
         if choice is None:
             return None
         keys, row = choice
         return read_issued_channel_token(token, keys, row, now)
 
-    def _find(
+    def _choose_entry(
         self, rows: Sequence[JwtSettings], token: str
     ) -> tuple[tuple[Key, ...], JwtSettings] | None:
-        """The keys that may have signed a token, and the entry that it fits.
-        None: no entry has its issuer."""
+        """The keys that may have signed a token, and the entry that verifies
+        it. None: no entry has its issuer. Raises BadToken and
+        IssuerUnavailable."""
         head = unverified(token)
-        named = [row for row in rows if row.issuer and row.issuer == head.issuer]
-        if not named:
+        of_issuer = [row for row in rows if row.issuer and row.issuer == head.issuer]
+        if not of_issuer:
             return None
 
-        # An entry with another audience refuses the token with its reason.
-        row = next((row for row in named if row.audience in head.audiences), named[0])
+        # If no entry has an audience of the token, the first entry refuses it
+        # with the reason.
+        of_audience = (row for row in of_issuer if row.audience in head.audiences)
+        row = next(of_audience, of_issuer[0])
         key = row.issuer, row.jwks_url
         issuer = self._issuers.get(key)
         if issuer is None:

@@ -125,7 +125,7 @@ class JsonWebToken(Struct, frozen=True):
 
     @staticmethod
     def hs256(secret: bytes) -> Callable[[bytes], bytes]:
-        """Signs by HMAC with SHA-256."""
+        """A function that signs by HMAC with SHA-256."""
 
         def sign(content: bytes) -> bytes:
             return hmac.digest(secret, content, "sha256")
@@ -134,7 +134,8 @@ class JsonWebToken(Struct, frozen=True):
 
     @staticmethod
     def es256(key: EllipticCurvePrivateKey) -> Callable[[bytes], bytes]:
-        """Signs by ECDSA with a key of the curve P-256, and SHA-256."""
+        """A function that signs by ECDSA with a key of the curve P-256, and
+        SHA-256."""
         from cryptography.exceptions import UnsupportedAlgorithm
         from cryptography.hazmat.primitives.asymmetric.ec import ECDSA
         from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
@@ -218,8 +219,8 @@ def library() -> PyJWS:
     from jwt.api_jws import PyJWS
 
     signer = HMACAlgorithm(HMACAlgorithm.SHA256)
-    # PyJWT checks that a secret is not a public key. Do that once per secret,
-    # not at each login.
+    # PyJWT checks in prepare_key() that a secret is not a public key. With a
+    # cache it does so once per secret, not at each login.
     prepare = lru_cache(_SECRETS_CACHED)(signer.prepare_key)
     signer.prepare_key = prepare  # type: ignore[method-assign]
     jws = PyJWS(algorithms=[*PUBLIC_KEY_ALGORITHMS])

@@ -84,7 +84,7 @@ class DemoMode(Protocol):
 
 
 class _Attempt(Struct, frozen=True, gc=False):
-    """A login that is being decided. See :meth:`Logins.check`."""
+    """A login that is being decided: the arguments of :meth:`Logins.check`."""
 
     app: str
     user: str
@@ -130,8 +130,8 @@ class Logins(Service):
 
     def takes_user(self, app: str, user: str) -> bool:
         """Whether a user id is short enough for an app, and not the name of an
-        erased user. For an unknown app whose name is a number, the limit of the
-        originals counts. Never switches greenlets."""
+        erased user. For an unknown app whose name is a number, the limit of
+        :data:`ORIGINAL_USER_BYTES` counts. Never switches greenlets."""
         rule = self.rule_of(app)
         if rule is not None:
             limit = rule.user_bytes
@@ -151,9 +151,11 @@ class Logins(Service):
         device: str = "",
         may_lack_user: bool = False,
     ) -> LoginDecision:
-        """Decide whether ``user`` may log in to ``app``. ``user`` ``""``: the
-        user that the token names. ``may_lack_user``: a token of a key of the
-        app need not name one.
+        """Decide whether ``user`` may log in to ``app``.
+
+        ``user``: ``""`` means the user that the token names. ``device``: what
+        the client calls its device. ``may_lack_user``: a token that a key of
+        the app has signed need not name a user.
 
         Waits at most two seconds for the back end if the app has an
         ``authorise_url``, and for the database if it accepts account tokens.
@@ -187,12 +189,13 @@ class Logins(Service):
             decision = self._ask_back_end(attempt, decision)
             if not decision.ok:
                 return decision
-            # others may have logged in meanwhile
+            # Others may have logged in while the back end was asked.
             if self._quota.full(app, limit, request):
                 return self._denied("limit", APP_FULL, app, user, request)
 
         if isinstance(request, Connection) and request.state < CLOSING:
-            # The connection may have closed during the webhook.
+            # Only an open connection counts: it may have closed while the back
+            # end was asked.
             self._quota.take(app, limit, request)
         return decision
 
@@ -205,13 +208,13 @@ class Logins(Service):
             return self._denied("closed", NOT_ALLOWED, app, user, request)
         if rule.broken or (rule.asks_back_end and not self.back_ends.is_ready(app)):
             return self._denied("key", UNDECIDED, app, user, request)
-        return self._denied_way(rule, app, user, dialect, request)
+        return self._denied_by_dialect_or_origin(rule, app, user, dialect, request)
 
-    def _denied_way(
+    def _denied_by_dialect_or_origin(
         self, rule: Rule, app: str, user: str, dialect: str, request: LoginRequest
     ) -> LoginDecision | None:
-        """The refusal of the dialect or of the origin of the page; None: the app
-        allows both."""
+        """The refusal because of the dialect, or because of the page that sent
+        the request; None: the app allows both."""
         if rule.dialects and dialect not in rule.dialects:
             return self._denied("dialect", WRONG_DIALECT, app, user, request)
         if request.origin and not self._is_allowed(rule, request.origin, dialect):
@@ -221,14 +224,19 @@ class Logins(Service):
     def _read_token(
         self, rule: Rule, attempt: _Attempt, may_lack_user: bool
     ) -> LoginDecision:
-        """Decide by the token of a login. May switch greenlets."""
+        """Decide by the token of a login, and report a refusal. May switch
+        greenlets."""
         app = attempt.app
         user = attempt.user
         peer = attempt.request.peer
-        bare = attempt.dialect in self.bare_dialects
         try:
             return self.tokens.read(
-                rule, user, attempt.token, bare, attempt.device, may_lack_user
+                rule,
+                user,
+                attempt.token,
+                bare=attempt.dialect in self.bare_dialects,
+                device=attempt.device,
+                may_lack_user=may_lack_user,
             )
         except BadToken as bad:
             detail = f"{bad}; imserver token check explains more"
@@ -257,6 +265,7 @@ class Logins(Service):
         if not answer.allow:
             return self._denied("back end", NOT_ALLOWED, app, attempt.user, request)
 
+        # 0 means no end, so it must not count as the first.
         ends = filter(None, (decision.expires_at, answer.expires_at))
         return replace(
             decision, expires_at=min(ends, default=0), user=user or answer.user
@@ -272,7 +281,7 @@ class Logins(Service):
         rule = self.rule_of(app)
         if rule is None:
             return self._denied("app", UNKNOWN_APP, app, "", connection)
-        denied = self._denied_way(rule, app, "", dialect, connection)
+        denied = self._denied_by_dialect_or_origin(rule, app, "", dialect, connection)
         if denied is not None:
             return denied
         if self._quota.full(app, rule.tenant.max_connections, connection):
@@ -291,8 +300,9 @@ class Logins(Service):
         return self.tokens.read_channel_token(rule, token)
 
     def rule_of(self, app: str) -> Rule | None:
-        """The login rule of an app, which is no alias. None: nobody gets in.
-        Never switches greenlets."""
+        """The login rule of an app; ``app`` must not be an alias. None: the app
+        does not exist, or it is locked, so nobody may log in. Never switches
+        greenlets."""
         rule = self._rules.get(app)
         if rule is None:
             tenant = self.tenants.get(app)
@@ -327,8 +337,8 @@ class Logins(Service):
         return Claims(decision.user, rule.name, decision.expires_at)
 
     def _rule_of_issued(self, token: str) -> Rule | None:
-        """The rule of the only app that lists the token's issuer and audience;
-        else None."""
+        """The rule of the app that lists the issuer and the audience of the
+        token; None if no app or several apps do."""
         try:
             head = unverified(token)
         except BadToken:
@@ -384,16 +394,16 @@ class Logins(Service):
             f"app {rule.name}: {_who_may_log_in(rule, how)}"
             for rule, how in others[:_APPS_SHOWN]
         ]
-        more_others = len(others) - _APPS_SHOWN
-        if more_others > 0:
+        others_cut = len(others) - _APPS_SHOWN
+        if others_cut > 0:
             lines.append(
-                f"and {more_others} more apps that are open or have a login rule"
+                f"and {others_cut} more apps that are open or have a login rule"
             )
         if closed:
             names = ", ".join(closed[:_APPS_SHOWN])
-            more_closed = len(closed) - _APPS_SHOWN
-            if more_closed > 0:
-                names += f" and {more_closed} more"
+            closed_cut = len(closed) - _APPS_SHOWN
+            if closed_cut > 0:
+                names += f" and {closed_cut} more"
             lines.append(
                 f"closed, nobody may log in: {names}; to change it set jwt, "
                 "account_tokens or webhook.authorise_url, or open: true"
@@ -427,8 +437,8 @@ class Logins(Service):
         self.origins.log_refused("request without a key", page, setting, host)
 
     def _is_allowed(self, rule: Rule, origin: str, dialect: str) -> bool:
-        """Whether an app accepts logins of this page. If the app has no origins
-        of its own, the origins of the node apply."""
+        """Whether an app accepts logins of the page ``origin``. If the app has
+        no origins of its own, the origins of the node apply."""
         if rule.origins is None:
             return self.origins.allows(origin, dialect)
         return rule.any_origin or origin in rule.origins
@@ -465,7 +475,8 @@ class Logins(Service):
         user: str,
         request: LoginRequest,
     ) -> LoginDecision:
-        """Refuse a login with this ``decision``."""
+        """Report that a login is refused, and return the ``decision`` with
+        which it is refused."""
         if reason == "limit":
             limit = "max_connections"
         else:
@@ -508,7 +519,7 @@ class Logins(Service):
             explanation = f"app {app[:_USER_SHOWN]!r}"
         address = host_of(peer)
         connection = peer
-        if peer == address:  # it has no port, so it names no connection
+        if peer == address:  # an address without a port names no connection
             connection = ""
         denial = Denial(
             kind="login",
@@ -545,9 +556,12 @@ class Logins(Service):
 
     def wants_account(self, app: str, by_account: bool) -> bool:
         """Whether the receiver of a first message must be an account, because
-        all users of the app are. In demo mode anybody is a user: there it must
-        be one ``by_account``, if the sender is one. Never switches
-        greenlets."""
+        all users of the app are accounts. Never switches greenlets.
+
+        ``by_account``: the sender is an account. In demo mode anybody may be a
+        user of such an app, so there the receiver must be an account only if
+        the sender is one.
+        """
         if app in self.account_apps or not (by_account and self.keys.demo):
             return app in self.account_apps
         rule = self.rule_of(app)
@@ -574,11 +588,13 @@ class Logins(Service):
             connection.kind = "session"
         else:
             connection.kind = decision.claims.kind
+        # Without any end, there is no earlier end of this connection to cancel.
         if decision.expires_at or self._expiry.ends:
             self._expiry.end_at(connection, decision.expires_at)
 
-        # A quiet rule counts and observes nothing, unless the encoding still
-        # has the message rate of an earlier app.
+        # A quiet rule counts and observes nothing. But the connection must
+        # lose the message rate of an earlier app, and observers that know it
+        # must learn of the change.
         rule = self._rules.get(connection.app or "")
         if rule is None or (
             rule.quiet
@@ -614,7 +630,7 @@ class Logins(Service):
         """
         for tenant in self.tenants.all():
             try:
-                self._take(self._rule(tenant, self.tokens.keys_of(tenant)))
+                self._apply(self._rule(tenant, self.tokens.keys_of(tenant)))
             except BadKey as bad:
                 raise StartError(f"apps.{tenant.name}.{bad}") from None
         self._update_gate()
@@ -642,8 +658,9 @@ class Logins(Service):
             self._update_gate()
 
     def _compile(self, tenant: Tenant) -> Rule:
-        """Compile the rule of an app. If its keys are invalid, its earlier keys
-        stay. If it had no earlier keys, it is closed."""
+        """Compile the rule of an app, and put it into effect. If its keys are
+        invalid, its earlier keys stay valid. If it had no earlier keys, its
+        rule is ``broken``, and refuses all logins."""
         try:
             keys = self.tokens.keys_of(tenant)
         except BadKey as bad:
@@ -652,9 +669,10 @@ class Logins(Service):
             earlier = self._rules.get(tenant.name)
             if earlier is not None:
                 keys = earlier.keys
-        return self._take(self._rule(tenant, keys))
+        return self._apply(self._rule(tenant, keys))
 
     def _rule(self, tenant: Tenant, keys: tuple[Key, ...]) -> Rule:
+        """The rule of an app with these keys."""
         has_entrance = bool(self._entrances_of(tenant))
         is_observed = self.observer.observes(tenant)
         return Rule(
@@ -671,8 +689,8 @@ class Logins(Service):
         entrances = (entrance(tenant) for entrance in self._entrances)
         return "; ".join(filter(None, entrances))
 
-    def _take(self, rule: Rule) -> Rule:
-        """Put a rule into effect."""
+    def _apply(self, rule: Rule) -> Rule:
+        """Put a rule into effect, and return it."""
         earlier = self._rules.get(rule.name)
         self._rules[rule.name] = rule
         if rule.only_accounts and not self.keys.demo:

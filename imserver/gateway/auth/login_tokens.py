@@ -42,7 +42,8 @@ class PageTokens:
 
     def __init__(self, config: Config, secret: Secret) -> None:
         self._keys = [*reversed(secret.keys("page tokens"))]
-        """The library signs with the last key, and verifies with each."""
+        """Oldest first: the library signs with the last key, and verifies with
+        all of them."""
         self.reload(config)
 
     @cached_property
@@ -76,10 +77,9 @@ class PageTokens:
         return app, user
 
     def fits(self, app: str, user: str, token: str) -> bool:
-        """Whether an open app accepts a login of ``user`` with this token.
-
-        A page token must name exactly this app and user. Any other token is
-        ignored, as the originals do.
+        """Whether an open app accepts a login of ``user`` with this token. A
+        page token must name exactly this app and user. Any other token is
+        ignored.
         """
         if not token.startswith(PAGE_TOKEN_PREFIX):
             return True
@@ -112,11 +112,12 @@ class LoginTokens(Service):
         device: str,
         may_lack_user: bool,
     ) -> LoginDecision:
-        """Verify the token. ``user`` ``""``: take the user from the token. May
-        switch.
+        """Verify the token of a login to the app of ``rule``. May switch.
 
-        ``bare``: a token of the app's own keys needs neither ``app`` nor
-        ``exp``. ``device``: what the client calls its device.
+        ``user``: the user who logs in; ``""``: the user that the token names.
+        ``bare``: a token that a key of the app has signed needs neither ``app``
+        nor ``exp``. ``device``: what the client calls its device.
+        ``may_lack_user``: such a token need not name a user either.
 
         Raises BadToken, StorageUnavailable if the app has accounts, and
         IssuerUnavailable. Page tokens are refused if the app has a login rule,
@@ -138,14 +139,14 @@ class LoginTokens(Service):
 
     def _read_either(self, rule: Rule, token: str, bare: bool, device: str) -> Claims:
         """Verify an account token, or else a token that a key of the app has
-        signed.
+        signed. ``device``: what the client calls its device.
 
-        The device of an account token is the one of its login, or a part of it
-        that the client names.
+        The device of the result is the device at the login of the account. If
+        ``device`` is a part of that device, or if a bot names it, the result has
+        ``device``.
         """
         try:
             session = self.accounts.holder(token)
-            # A bot names its devices itself.
             account = session.account
             if account.kind == "bot" or is_of_device(device, session.device):
                 name = device
@@ -155,6 +156,7 @@ class LoginTokens(Service):
                 account.user, account.app, session.expires_at, name, kind=account.kind
             )
         except TokenExpired:
+            # It is an account token, so no key of the app has signed it.
             raise
         except BadToken:
             if not (rule.keys or rule.issuers):

@@ -27,15 +27,20 @@ if TYPE_CHECKING:
 class Act(Struct, frozen=True):
     """A change that somebody made, for records that prove it.
 
-    ``name``: what was done, as ``groups.delete``. ``by``: who has done it.
-    ``app`` and ``user``: in which app, to whom or on whose behalf; ``""``: no
-    app, no user. ``address``: from where. ``request``: the id of the request.
-    ``facts``: further facts as JSON: ids, numbers and reasons, but no texts of
-    users and no secrets. ``users`` among them: the ids of other users of the
-    app. None: they are made of ``given``, the struct or the parameters of the
-    request or command, and of ``answer``, the struct that answers it. They may
-    have texts and secrets, so nobody keeps them. ``gone``: the act has deleted
-    the user, so nobody keeps the name.
+    - ``name``: what was done, such as ``groups.delete``.
+    - ``by``: who has done it.
+    - ``app``: the app in which it was done; ``""``: in no app.
+    - ``user``: the user to whom or on whose behalf it was done; ``""``: no
+      user.
+    - ``address``: the address from which the request came.
+    - ``request``: the id of the request.
+    - ``facts``: further facts as JSON: ids, numbers and reasons, but no texts
+      of users and no secrets. ``users`` in it has the ids of other users of the
+      app. None: the receiver makes the facts of ``given`` and ``answer``.
+    - ``gone``: the act has deleted the user, so no record may have the name.
+    - ``given``: the struct or the parameters of the request or command.
+    - ``answer``: the struct that answers it. Like ``given``, it may have texts
+      and secrets, which no record may have.
     """
 
     name: str
@@ -53,15 +58,19 @@ class Act(Struct, frozen=True):
 class Denial(Struct, frozen=True):
     """A login, command or request that was refused.
 
-    ``reason``: a name, whose table depends on the kind. For a login it is a
-    :data:`imserver.gateway.errors.LoginRefusal`. For a command it is the reason
-    of the refusal, else the name of the reply code or close code. For a request
-    it is the ``code`` of the problem. ``app``, ``user``, ``account`` (an id)
-    and ``address``: who it concerns; ``""``: unknown. They may be any text of a
-    client, and are short. ``limit``: the rate, setting or list that has refused
-    it. ``until``: when it ends, in Unix seconds; 0: unknown, or by an act of
-    somebody. ``request``: the id of the request, or the address and port of the
-    connection: the log has both.
+    - ``reason``: a short name. For a login it is a
+      :data:`imserver.gateway.errors.LoginRefusal`. For a command it is the
+      reason of the refusal, else the name of the reply code or close code. For a
+      request it is the ``code`` of the problem.
+    - ``app``, ``user``, ``account`` (an id) and ``address``: whom it concerns;
+      ``""``: unknown. They may be any text of a client, and are cut to a short
+      one.
+    - ``limit``: the rate, setting or list that has refused it; ``""``: none.
+    - ``until``: the Unix second at which the limit ends; 0: unknown, or the
+      limit ends only by an act of somebody.
+    - ``detail``: more about the refusal, in words.
+    - ``request``: the id of the request, or the address and port of the
+      connection. The log has the same text.
     """
 
     kind: Literal["login", "command", "request"]
@@ -96,7 +105,7 @@ class Observer:
         again. Never switches greenlets."""
 
     def ended(self, connection: Connection, code: int) -> None:
-        """A connection is over. Never switches greenlets."""
+        """Receive the end of a connection. Never switches greenlets."""
 
     def message(self, app: str, sender: str, facts: Mapping[str, Any]) -> None:
         """Receive a message of a user that is not stored. ``facts`` are its
@@ -138,6 +147,7 @@ class Observers(Observer):
         self._acts = self._all_that_have("acted")
 
     def _all_that_have(self, method: str) -> tuple[Observer, ...]:
+        """The observers that define this method themselves."""
         inherited = getattr(Observer, method)
         return tuple(
             each
@@ -148,7 +158,7 @@ class Observers(Observer):
     @property
     def known(self) -> Collection[Connection]:  # type: ignore[override]
         """The sessions of the first observer that knows any session."""
-        for each in self._sessions:  # for each login and each end
+        for each in self._sessions:  # a loop, because each login calls it
             known = each.known
             if known:
                 return known
@@ -252,8 +262,9 @@ CLOSES: Final = {code: errors.close_reason(code) for code in _LIMITS}
 
 
 def _limit_of(error: Exception | None) -> tuple[str, float]:
-    """The rate that refuses something, and the Unix second until which it does;
-    0: unknown."""
+    """The name of the rate that has refused something, and the Unix second at
+    which the next attempt is allowed; 0: unknown. The name is ``""`` if the
+    error has another cause."""
     if not isinstance(error, TooManyRequests):
         return "", 0.0
     if not error.seconds:
@@ -294,7 +305,9 @@ class Denials(Service):
         """Report a command whose reply refuses it, because of ``error`` if it
         is given."""
         app = connection.app
-        if app is None:  # refused logins were told, and others have done nothing yet
+        # Without an app there is no session. A refused login was reported by
+        # Logins, and a connection may not do anything else before its login.
+        if app is None:
             return
 
         channel = getattr(request.command, "channel", "")
@@ -304,8 +317,8 @@ class Denials(Service):
         self._of(connection, app, reason, limit, until, detail[:_DETAIL])
 
     def ended(self, connection: Connection, code: int) -> None:
-        """Report the session of an ended connection, if a limit has ended
-        it."""
+        """Report the end of a session as a refusal, if its close code says that
+        a limit has ended it."""
         app = connection.app
         if code not in CLOSES or app is None:
             return

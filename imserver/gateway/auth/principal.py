@@ -112,8 +112,9 @@ class Principal(Struct, frozen=True):
         force_setattr(self, "label", label)
 
     def may(self, need: Need, app: str | None = None) -> bool:
-        """Whether the principal satisfies ``need`` in ``app`` (a resolved name;
-        None: not known yet)."""
+        """Whether the principal satisfies ``need`` in ``app``. ``app`` must not
+        be an alias; None: the app is not known yet, so only the scope or the
+        kind of the principal is checked."""
         if need.scope not in self.scopes and (
             self.kind not in need.users
             or (self.kind == "staff" and need.right not in self.rights)

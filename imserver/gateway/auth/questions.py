@@ -55,11 +55,12 @@ class Holder(Struct, frozen=True, kw_only=True):
 
 class AccountSession(Struct, frozen=True):
     """A login of an account, and the token that proves it until ``expires_at``
-    (Unix seconds; 0: always).
+    (Unix seconds; 0: the token does not expire).
 
-    ``device``: name of the device at login. ``device_id``: login number (0: not
-    in the token). ``lacks``: what the account lacks to act by its role, in
-    words; ``""``: nothing. ``bot_prefix``: how the tokens of bots begin.
+    ``device``: the name of the device at login. ``device_id``: the number of
+    the login; 0: the token does not name it. ``lacks``: the condition that the
+    account does not meet to act by its role, in words; ``""``: it may act.
+    ``bot_prefix``: the prefix of the tokens of bots.
     """
 
     bot_prefix: ClassVar[str] = BOT_TOKEN_PREFIX
@@ -177,10 +178,9 @@ channel, a call of its own."""
 
 
 class LoginAnswer(Struct, frozen=True):
-    """The answer of a back end. ``expires_at``: Unix second of the session's
-    end (0: with its connection).
-
-    ``user``: the user, if the client gave none.
+    """The answer of a back end about a login. ``allow``: the client may log in.
+    ``expires_at``: the Unix second at which the session ends; 0: it ends with
+    its connection. ``user``: the user, if the client named none.
     """
 
     allow: bool = False
@@ -193,11 +193,11 @@ class BackEndUnavailable(ImserverError):
 
 
 class BackEndRefused(ImserverError):
-    """The back end has answered with an ``error`` for the client, or has ended
-    its connection.
+    """The back end has answered with an ``error`` for the client, or with the
+    wish to end its connection.
 
-    ``disconnect``: the code with which it ends, from 3000 to 4999, and the
-    reason.
+    ``error``: None if it ends the connection. ``disconnect``: the close code,
+    from 3000 to 4999, and the reason; None: the connection stays.
     """
 
     def __init__(
@@ -233,10 +233,11 @@ class BackEnds:
         return False
 
     def headers_of(self, app: str, given: Mapping[str, str]) -> dict[str, str] | None:
-        """The headers of a new client (by names in lower case) that requests
-        about it repeat.
+        """The headers of a new client that requests about it repeat, by their
+        names in lower case. None: the app has no back end. Never switches
+        greenlets.
 
-        None: the app has no back end. Never switches greenlets.
+        ``given``: the headers of the request that has opened the connection.
         """
         return None
 
@@ -262,9 +263,13 @@ class BackEnds:
 
 
 class ReviewDecision(Struct, frozen=True):
-    """The decision about a message. ``replace``: with this ``type`` and
-    ``body``, text or JSON. ``reject``: for this ``reason``. ``undecided``:
-    there is no valid answer, and the sender may try again."""
+    """The decision about a message.
+
+    ``action``: ``allow`` passes it. ``replace`` passes this ``type`` and
+    ``body`` in its place; ``is_text``: the body is text, otherwise JSON.
+    ``reject`` refuses it for this ``reason``. ``undecided``: there is no valid
+    answer, and the sender may try again.
+    """
 
     action: Literal["allow", "replace", "reject", "undecided"]
     type: str = ""
@@ -285,8 +290,8 @@ class Reviews:
     class decides nothing: messages that a back end should review stay
     undecided.
 
-    An app without reviews costs one look-up in :attr:`apps`; only the apps
-    there may be asked about. ``tenants``: the apps; None in commands, which
+    An app without reviews costs one look-up in :attr:`apps`; callers may ask
+    only about the apps there. ``tenants``: all apps; None in commands, which
     send nothing.
     """
 
@@ -328,6 +333,7 @@ class Reviews:
         then(UNDECIDED)
 
     def pass_by(self, then: Then, connection: Connection) -> None:
-        """Allow something that is not reviewed, after all earlier messages of
-        ``connection`` have their decisions. Never switches greenlets."""
+        """Allow something that needs no review, but must stay in order: ``then``
+        is called after the decisions about all earlier messages of
+        ``connection``. Never switches greenlets."""
         then(ALLOWED)

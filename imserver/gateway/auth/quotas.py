@@ -23,16 +23,18 @@ class ConnectionQuota(Service):
     _counts: dict[str, int] = field(default_factory=dict)
 
     def full(self, app: str, limit: int, request: object) -> bool:
-        """Whether the app is at its limit. A connection that counts already may
-        log in again."""
+        """Whether the app is at its ``limit`` of connections; 0: there is no
+        limit. A connection that counts already may log in again. ``request``:
+        the connection or HTTP request that asks for a login."""
         if limit <= 0 or self._counts.get(app, 0) < limit:
             return False
         is_counted = isinstance(request, Connection) and self.taken.get(request) == app
         return not is_counted
 
     def take(self, app: str, limit: int, connection: Connection) -> None:
-        """Count a connection before its login completes, so that simultaneous
-        logins cannot exceed the limit."""
+        """Count a connection for an app, and no longer for an earlier app. It
+        is counted before its login completes, so that simultaneous logins cannot
+        exceed the limit."""
         if self.taken:
             self.leave(connection)
         if limit:
@@ -57,6 +59,7 @@ def limited(serve: Serve, per_second: float) -> Serve:
     buckets = Buckets(MESSAGES, per_second)
 
     def serve_within_limit(connection: Connection, payload: bytes, text: bool) -> None:
+        # A frame that cannot be split counts once. ``serve`` refuses it.
         requests = 1
         with suppress(BadFrame):
             requests = max(1, len(connection.encoding.dialect.split(payload)))
@@ -104,11 +107,11 @@ class LimitedEncoding(Encoding):
 
 
 class Ending(Service):
-    """The sessions that end at ``second``.
+    """The sessions that end at the Unix second ``second``.
 
-    ``listed`` may contain sessions that are over; ``count`` counts only the
-    live ones. The list is compacted when less than half of it counts. A set
-    would take 24 more bytes per session.
+    ``listed`` may contain sessions that are over, or that end at another time
+    now. ``count`` is the number of the others. The list is compacted when less
+    than half of it counts. A set would take 24 more bytes per session.
     """
 
     second: int
@@ -131,6 +134,7 @@ class Expiry:
         """Connection → the entry of its end. Read-only for others. (One object
         per session would take 32 bytes more.)"""
         self._due: dict[int, Ending] = {}
+        """Unix second → the sessions that end then."""
 
     def __len__(self) -> int:
         return len(self.ends)
@@ -139,8 +143,8 @@ class Expiry:
         return connection in self.ends
 
     def end_at(self, connection: Connection, expires_at: int) -> None:
-        """End the session of ``connection`` at ``expires_at`` instead of any
-        earlier choice; 0: never."""
+        """End the session of ``connection`` at the Unix second ``expires_at``,
+        instead of an earlier choice. 0: the session has no end."""
         if self.ends:
             self.forget(connection)
         if expires_at:
@@ -164,9 +168,9 @@ class Expiry:
         if not ending.count:
             del self._due[ending.second]
         elif len(ending.listed) > 2 * ending.count:
-            # a session renewed for the same second is listed twice
-            ends = dict.fromkeys(ending.listed)
-            ending.listed = [each for each in ends if self.ends.get(each) is ending]
+            # A session that was renewed for the same second is listed twice.
+            distinct = dict.fromkeys(ending.listed)
+            ending.listed = [each for each in distinct if self.ends.get(each) is ending]
 
     def expire(self, now: float) -> int:
         """Close expired sessions with 4504 and return their number. Called once
@@ -175,18 +179,18 @@ class Expiry:
         if second - self._checked_until > len(self._due):
             # The clock has jumped: checking each entry is cheaper than checking
             # each second.
-            due = sorted(each for each in self._due if each <= second)
+            due_seconds = sorted(each for each in self._due if each <= second)
         else:
             unchecked = range(self._checked_until + 1, second + 1)
-            due = [each for each in unchecked if each in self._due]
+            due_seconds = [each for each in unchecked if each in self._due]
         self._checked_until = max(self._checked_until, second)
 
         closed = 0
-        for each in due:
-            ending = self._due.pop(each)
+        for due_second in due_seconds:
+            ending = self._due.pop(due_second)
             for connection in ending.listed:
                 if self.ends.get(connection) is not ending:
-                    continue  # ended earlier
+                    continue  # it has ended before, or was renewed
                 del self.ends[connection]
                 if connection.is_open:
                     connection.close(CloseCode.TOKEN_INVALID)

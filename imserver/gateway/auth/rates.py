@@ -50,11 +50,12 @@ _MAX_BLAKE_KEY_BYTES: Final = 64
 class Rate(Struct, frozen=True):
     """A rate, as a row of the table: what is counted, and for whom.
 
-    ``name``: its name in Redis, where the nodes of a cluster count together.
-    ``counted``: the acts that take a token. ``payer``: whose bucket it is, in
-    words. ``limit``: how many tokens a bucket gets, and within which time.
-    ``above``: the result if there are too few tokens, an error over HTTP or a
-    close code. ``burst``: a full bucket has this many times the limit.
+    All texts but ``name`` are words for the documentation. ``name``: its name
+    in Redis, where the nodes of a cluster count together. ``counted``: the acts
+    that take a token. ``payer``: whose bucket it is. ``limit``: the setting
+    with the number of tokens and their time. ``above``: the result if there are
+    too few tokens, an error over HTTP or a close code. ``burst``: a full bucket
+    has this many times the limit.
     """
 
     name: str
@@ -112,7 +113,7 @@ REQUESTS: Final = Rate(
 class TooManyRequests(
     ServiceRefused, problem=Problems.TOO_MANY_REQUESTS, login="attempts"
 ):
-    """Somebody has no token left. ``seconds``: time until the next request is
+    """A payer has too few tokens. ``seconds``: time until the next request is
     allowed. ``limit``: the name of the rate."""
 
     def __init__(self, seconds: int, limit: str = "") -> None:
@@ -124,7 +125,7 @@ class TooManyRequests(
 Digest = Callable[[Hashable], bytes]
 """Makes the bytes that represent a payer in a file."""
 Shared = Callable[[str, float, float, float], float | None]
-"""Counts for all nodes:
+"""Takes tokens for all nodes of a cluster:
 :meth:`imserver.gateway.cluster.redis.registry.RedisRegistry.attempt`."""
 
 
@@ -136,8 +137,11 @@ def _no_digest(_: Hashable) -> bytes:
 class Buckets:
     """Owner of the buckets of one rate on a node: one for each payer.
 
-    A bucket gets ``number`` tokens every ``seconds``; 0: no limit. ``shared``:
-    the nodes of a cluster count together, in :meth:`require`,
+    A bucket gets ``number`` tokens every ``seconds``; 0: no limit. It is stored
+    as the time at which it will be full again: each token that is taken moves
+    this time into the future.
+
+    ``shared``: the nodes of a cluster count together, in :meth:`require`,
     :meth:`give_back`, :meth:`forget` and :meth:`wait`, which may switch then.
     While Redis does not answer, each node counts by itself. Nothing else
     switches greenlets.
@@ -159,7 +163,8 @@ class Buckets:
         """Change the limit, and fill all buckets."""
         self._before: dict[bytes, int] = {}
         """The counts of this node before its restart: digest of a payer → a
-        time as in ``_full_at``."""
+        time as in ``_full_at``. A payer is moved to ``_full_at`` when it pays
+        or is looked up."""
         self._digest: Digest = _no_digest
         self.number = number
         self._each = 0
@@ -167,26 +172,28 @@ class Buckets:
         self._capacity = 0
         """Nanoseconds in which an empty bucket becomes full."""
         if number:
-            self._each, self._capacity = self._measured(number)
+            self._each, self._capacity = self._times_of(number)
         self._full_at: OrderedDict[Hashable, int] = OrderedDict()
         """Payer → when its bucket is full again, in nanoseconds of the
         monotonic clock: whole numbers, so sums are exact. The payer who has
         paid last is at the end. A payer with a full bucket may be missing."""
 
-    def _measured(self, number: float) -> tuple[int, int]:
-        """The nanoseconds in which a bucket gets one token, and the nanoseconds
-        in which an empty bucket becomes full."""
+    def _times_of(self, number: float) -> tuple[int, int]:
+        """For a limit of ``number`` tokens: the nanoseconds in which a bucket
+        gets one token, and the nanoseconds in which an empty bucket becomes
+        full."""
         each = max(int(self.seconds * _SECOND / number), 1)
         return each, int(max(number * self.rate.burst, 1) * each)
 
     def take(self, payer: Hashable, tokens: int = 1, number: float = 0) -> bool:
-        """Take tokens. False: there are too few, and none is taken. ``number``:
-        the limit of this payer.
+        """Take tokens, and return True. False: there are too few, and none is
+        taken. ``number``: the limit of this payer; 0: the limit of all payers.
 
-        Called for each message of a client, so it is written out.
+        Called for each message of a client, so it repeats the code of other
+        methods instead of calling them.
         """
         if number:
-            each, capacity = self._measured(number)
+            each, capacity = self._times_of(number)
         else:
             each = self._each
             capacity = self._capacity
@@ -195,18 +202,19 @@ class Buckets:
 
         now = monotonic_ns()
         full_at = self._full_at
-        filled_at = full_at.get(payer, 0)
-        if not filled_at and self._before:
-            filled_at = self._known(payer)
-        if filled_at > now:
-            after = filled_at + tokens * each
+        full_before = full_at.get(payer, 0)
+        if not full_before and self._before:
+            full_before = self._find_full_at(payer)
+        if full_before > now:
+            full_after = full_before + tokens * each
         else:
-            after = now + tokens * each
-        if after > now + capacity:
+            full_after = now + tokens * each
+        # There are too few tokens: the bucket would be full too late.
+        if full_after > now + capacity:
             return False
 
-        full_at[payer] = after
-        if filled_at:
+        full_at[payer] = full_after
+        if full_before:
             full_at.move_to_end(payer)
         else:
             self._forget_oldest(now)
@@ -214,7 +222,8 @@ class Buckets:
 
     def require(self, payer: Hashable, tokens: int = 1, number: float = 0) -> None:
         """Take tokens. Raises TooManyRequests if there are too few. ``payer``
-        None: nobody pays."""
+        None: nobody pays, so everything is allowed. ``number``: the limit of
+        this payer; 0: the limit of all payers."""
         if payer is None:
             return
 
@@ -222,11 +231,11 @@ class Buckets:
         if seconds:
             raise TooManyRequests(math.ceil(seconds), self.rate.name)
         if seconds is not None:
-            # The cluster has allowed it. It is counted here, too, for a time
-            # in which Redis does not answer.
+            # The cluster has allowed it. This node counts it, too, for a later
+            # time in which Redis does not answer.
             self.charge(payer, tokens)
         elif not self.take(payer, tokens, number):
-            each, capacity = self._measured(number or self.number)
+            each, capacity = self._times_of(number or self.number)
             missing = self._debt(payer) + tokens * each - capacity
             raise TooManyRequests(max(math.ceil(missing / _SECOND), 1), self.rate.name)
 
@@ -242,20 +251,21 @@ class Buckets:
         """Take tokens even if there are too few. The missing ones are paid
         before the next request."""
         now = monotonic_ns()
-        self._full_at[payer] = max(self._known(payer), now) + tokens * self._each
+        full_before = max(self._find_full_at(payer), now)
+        self._full_at[payer] = full_before + tokens * self._each
         self._full_at.move_to_end(payer)
         self._forget_oldest(now)
 
     def give_back(self, payer: Hashable) -> None:
         """Put back a token that was taken with :meth:`require`."""
         self._count_shared(payer, -1)
-        if self._known(payer):
+        if self._find_full_at(payer):
             self._full_at[payer] -= self._each
 
     def forget(self, payer: Hashable) -> None:
         """Fill the bucket of a payer."""
         self._count_shared(payer, -self.number)
-        self._known(payer)
+        self._find_full_at(payer)  # takes it out of the counts before a restart
         self._full_at.pop(payer, None)
 
     def payers(self) -> list[Hashable]:
@@ -287,14 +297,15 @@ class Buckets:
 
     def _debt(self, payer: Hashable) -> int:
         """The nanoseconds until the bucket of a payer is full."""
-        return max(self._known(payer) - monotonic_ns(), 0)
+        return max(self._find_full_at(payer) - monotonic_ns(), 0)
 
-    def _known(self, payer: Hashable) -> int:
-        """When the bucket of a payer is full again; 0: it has been full for
-        long."""
-        filled_at = self._full_at.get(payer, 0)
-        if filled_at or not self._before:
-            return filled_at
+    def _find_full_at(self, payer: Hashable) -> int:
+        """When the bucket of a payer is full again, in nanoseconds of the
+        monotonic clock. 0: nothing is known of the payer, so the bucket is
+        full."""
+        full_at = self._full_at.get(payer, 0)
+        if full_at or not self._before:
+            return full_at
 
         counted_before = self._before.pop(self._digest(payer), 0)
         if counted_before:
@@ -312,7 +323,8 @@ class Buckets:
     def state(self, digest: Digest) -> dict[bytes, float]:
         """Digest of each payer whose bucket is not full → the Unix second in
         which it will be full. May switch greenlets."""
-        begun = monotonic_ns()
+        now = monotonic_ns()
+        # The Unix second at which the monotonic clock was 0.
         zero = time() - monotonic_ns() / _SECOND
         full_at = dict(self._before)
         for payer, full in tuple(self._full_at.items()):
@@ -320,9 +332,7 @@ class Buckets:
             if is_long_turn():
                 serve_others()
         return {
-            name: zero + full / _SECOND
-            for name, full in full_at.items()
-            if full > begun
+            name: zero + full / _SECOND for name, full in full_at.items() if full > now
         }
 
     def restore(self, full_at: Mapping[bytes, float], digest: Digest) -> None:
@@ -333,15 +343,18 @@ class Buckets:
         self._before = {}
         for name, full in full_at.items():
             # The limit may have become smaller with the restart.
-            left = min(int((full - unix) * _SECOND), self._capacity)
-            if left > 0:
-                self._before[name] = now + left
+            debt = min(int((full - unix) * _SECOND), self._capacity)
+            if debt > 0:
+                self._before[name] = now + debt
 
     def _count_shared(self, payer: Hashable, tokens: float) -> float | None:
-        """Count for all nodes: returns 0, or the seconds until there are enough
-        tokens. None: this node has to count by itself.
+        """Take tokens in Redis, for all nodes.
 
-        ``tokens`` 0: only look whether there is a token."""
+        ``tokens``: 0 only asks whether there is a token; a negative number puts
+        tokens back. Returns 0 if there were enough tokens, else the seconds
+        until there are enough. None: nodes do not count together, or Redis does
+        not answer, so this node has to count by itself.
+        """
         if self._shared is None or not self.number:
             return None
 
@@ -350,8 +363,9 @@ class Buckets:
         return self._shared(bucket, self.number, seconds_a_token, tokens)
 
     def _forget_oldest(self, now: int) -> None:
-        """Forget up to two old full buckets, or one bucket above the limit.
-        Called after each new bucket."""
+        """Forget buckets that have been full for :data:`_FULL_STAYS`, and the
+        oldest ones above :data:`MAX_PAYERS`: at most two buckets. Called after
+        each new bucket, so they become fewer."""
         full_at = self._full_at
         for oldest in tuple(itertools.islice(full_at, 2)):
             stays = full_at[oldest] > now - _FULL_STAYS
@@ -364,24 +378,26 @@ State = dict[str, dict[bytes, float]]
 """Name of a rate → what :meth:`Buckets.state` returns."""
 
 
-class _Somebody(Struct, frozen=True):
+class _Person(Struct, frozen=True):
     """The person whom :meth:`BucketList.find` looks for among the payers.
 
-    Payers are tuples (app, id, …) or texts. ``apps``: the apps in which the
-    person may pay (``""``: acts that belong to no app). ``names``,
-    ``networks``: the person's ids. ``alone``: the networks that may pay as
-    texts.
+    A payer is a tuple of an app and one or more ids, or a network alone.
+    ``apps``: the apps in which the person may pay; ``""`` in it stands for acts
+    that belong to no app. ``names``: the person's user ids, also as numbers.
+    ``networks``: the networks of the person's addresses. ``networks_alone``:
+    the networks that may pay without an app.
     """
 
     apps: frozenset[str]
     names: frozenset[Hashable]
     networks: frozenset[str]
-    alone: frozenset[str]
+    networks_alone: frozenset[str]
 
-    def is_in(self, payer: Hashable) -> bool:
-        """Whether the person is this payer, or one of its ids."""
+    def pays_as(self, payer: Hashable) -> bool:
+        """Whether a name or a network of the person is this payer, or one of
+        its ids."""
         if not isinstance(payer, tuple):
-            return payer in self.alone
+            return payer in self.networks_alone
         app, *ids = payer
         if app not in self.apps:
             return False
@@ -390,7 +406,7 @@ class _Somebody(Struct, frozen=True):
     def likely_payers(self) -> set[Hashable]:
         """The payers that the person may be: by each of the ids, and by a name
         together with a network."""
-        payers: set[Hashable] = set(self.alone)
+        payers: set[Hashable] = set(self.networks_alone)
         for app in self.apps:
             payers.update((app, id) for id in self.names | self.networks)
             pairs = itertools.product(self.names, self.networks)
@@ -458,21 +474,24 @@ class BucketList(Struct, eq=False):
         """
         networks = frozenset(networks)
         apps = frozenset({app})
-        alone = frozenset[str]()
+        networks_alone = frozenset[str]()
         if everywhere:
             apps = frozenset({app, ""})
-            alone = networks
-        somebody = _Somebody(
-            apps=apps, names=frozenset(names), networks=networks, alone=alone
+            networks_alone = networks
+        person = _Person(
+            apps=apps,
+            names=frozenset(names),
+            networks=networks,
+            networks_alone=networks_alone,
         )
         likely_payers = set[Hashable]()
         if likely:
-            likely_payers = somebody.likely_payers()
+            likely_payers = person.likely_payers()
 
         for buckets in tuple(self.all):
             payers: dict[Hashable, None] = {}  # each once, in this order
             for payer in buckets.payers():
-                if somebody.is_in(payer):
+                if person.pays_as(payer):
                     payers[payer] = None
                 if is_long_turn():
                     serve_others()
@@ -494,7 +513,8 @@ class SenderRates(Struct, eq=False):
     """App and user → the buckets that count for them. Read-only for others."""
 
     def limit(self, app: str, user: str, buckets: Buckets) -> None:
-        """Count the messages of a user from now on."""
+        """Count the messages of a user from now on. Does nothing if the buckets
+        have no limit."""
         if buckets.number and self.known.get((app, user)) is not buckets:
             if len(self.known) >= MAX_PAYERS:
                 del self.known[next(iter(self.known))]
@@ -539,7 +559,7 @@ class LastingRates:
             self.write()
 
     def write(self) -> None:
-        """Write the file. Switches greenlets."""
+        """Write the file, and log a failure. Switches greenlets."""
         content = self._buckets.state(self._digest)
         new = self._file.with_name("rates.new")
         try:

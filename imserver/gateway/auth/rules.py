@@ -21,15 +21,18 @@ from imserver.gateway.transport.gate import listed_host
 class LoginDecision(Struct, frozen=True, gc=False):
     """The result of a login check: allowed if :attr:`ok`.
 
-    ``code``: reply code for dialects that answer. ``close``: close code for the
-    others, and for HTTP the source of the status (4504: 401, 4505: 403, others:
-    503). ``final``: close the connection even if the dialect can answer.
-    ``expires_at``: Unix second at which the session ends (0: with its
-    connection). ``user``: the user that the token names, if the request named
-    none. ``device``: the device that the token names (``""``: none). It
-    overrides the device that the client sends. ``claims``: what its token
-    proves (None: nobody verified it). ``expired``: the token is genuine, and
-    its client needs another one.
+    - ``code``: the reply code, for dialects that answer a login.
+    - ``close``: the close code, for other dialects. Over HTTP it decides the
+      status: 4504 becomes 401, 4505 becomes 403, and others become 503.
+    - ``final``: close the connection even if the dialect can answer.
+    - ``expires_at``: the Unix second at which the session ends; 0: it ends with
+      its connection.
+    - ``user``: the user, if the request named none.
+    - ``device``: the device that the token names; ``""``: none. It overrides
+      the device that the client sends.
+    - ``claims``: the content of the verified token; None: no token was
+      verified.
+    - ``expired``: the token is genuine, and its client needs another one.
     """
 
     code: int = ReplyCode.OK
@@ -100,15 +103,23 @@ def load_app_keys(
 class Rule:
     """The login rule of an app. Owner of the encodings with its message rate.
 
-    ``open``: anybody may log in. ``closed``: nobody may, because the app has no
-    login rule. ``plain``: open and without further checks. ``quiet``: plain,
-    and nobody observes its logins. ``broken``: it requires tokens, but their
-    keys are missing. ``by_back_end``: its back end decides about logins.
-    ``asks_back_end``: its back end is asked anything. ``accounts``: account
-    tokens are accepted; a token is required. ``only_accounts``: all users are
-    accounts, except in demo mode. ``issuers``: the entries of ``jwt`` with an
-    issuer. ``user_bytes``: length of the longest user id. ``origins`` None: the
-    node's own policy applies. ``has_entrance``: see :data:`Entrance`.
+    ``has_entrance``: there is another way into the app (:data:`Entrance`).
+    ``is_observed``: an observer receives its logins. The attributes are:
+
+    - ``open``: anybody may log in.
+    - ``closed``: nobody may log in, because the app has no login rule.
+    - ``plain``: the app is open, and has no further checks.
+    - ``quiet``: the rule is plain, and nobody observes its logins.
+    - ``broken``: the app requires tokens, but their keys are missing.
+    - ``by_back_end``: its back end decides about logins.
+    - ``asks_back_end``: its back end decides about logins, messages or other
+      acts of clients.
+    - ``accounts``: a login needs a token, and account tokens are accepted.
+    - ``only_accounts``: all users are accounts, except in demo mode.
+    - ``issuers``: the entries of ``jwt`` with an issuer.
+    - ``user_bytes``: the length of the longest user id.
+    - ``origins``: the hosts of pages that may log in; None: the policy of the
+      node applies.
     """
 
     def __init__(
@@ -133,6 +144,7 @@ class Rule:
         )
         self.closed = not (self.open or tenant.has_login_rule)
         self.issuers = tuple(row for row in tenant.jwt if row.issuer)
+        # An entry of jwt without an issuer has a key.
         self.broken = len(tenant.jwt) > len(self.issuers) and not keys
         self.by_back_end = bool(webhook.authorise_url)
         self.asks_back_end = bool(
@@ -161,8 +173,8 @@ class Rule:
         )
 
     def limit(self, connection: Connection) -> None:
-        """Apply the message rate of the app to the connection, in place of any
-        other app's."""
+        """Apply the message rate of the app to the connection, in place of the
+        rate of another app."""
         encoding = connection.encoding
         if isinstance(encoding, LimitedEncoding):
             plain = encoding.plain
@@ -179,12 +191,14 @@ class Rule:
 
 
 def check_apps(config: Config, locations: Locations, objection: AppObjection) -> None:
-    """Raise :class:`imserver.gateway.errors.StartError` if ``objection`` is not
-    satisfied with an app in the configuration."""
+    """Raise :class:`imserver.gateway.errors.StartError` if ``objection`` finds
+    a problem with an app in the configuration. The error names the file and the
+    line of the setting."""
     for name, settings in config.apps.items():
-        wrong = objection(name, settings)
-        if wrong:
-            setting, _, problem = wrong.partition(": ")
+        error_text = objection(name, settings)
+        if error_text:
+            # It begins with the name of the setting: "jwt: the key is empty".
+            setting, _, problem = error_text.partition(": ")
             raise StartError(f"{locations.of(f'apps.{name}.{setting}')}: {problem}")
 
 
@@ -192,7 +206,8 @@ def objection(name: str, settings: TenantSettings) -> str:
     """Check the keys and channels of the app ``name`` beyond the syntax of its
     settings. Reads key files.
 
-    Returns the error text, ``""`` if the keys are valid.
+    Returns the error text, which begins with the name of the setting; ``""`` if
+    keys and channels are valid.
     """
     if name.startswith(SYSTEM_PREFIX):
         for row in settings.channels.values():

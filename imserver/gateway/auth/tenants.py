@@ -65,8 +65,8 @@ class BadTenant(
     ServiceRefused, ValueError, problem=Problems.INVALID_REQUEST, detail="{}"
 ):
     """An app cannot have this name or these settings, or cannot be deleted. The
-    text is one line with the reason. ``is_full``, until 2.0: its ``problem`` is
-    that there are too many apps."""
+    text is one line with the reason. ``is_full``, which stays until release 2.0:
+    whether the reason is that there are too many apps."""
 
     is_full = False
 
@@ -139,7 +139,7 @@ class Tenants:
         self._on_change: list[Callable[[Tenant], object]] = []
         self._on_delete: list[Callable[[str], object]] = []
         self.reload(config)
-        store.report_to(self._learn)
+        store.report_to(self._apply_changes)
 
     def report_to(
         self,
@@ -172,7 +172,7 @@ class Tenants:
         for name in names:
             configured = self._configured.get(name)
             stored = self._hidden.pop(name, None)
-            if name not in before:
+            if name not in before:  # then by_name can only have a stored app
                 stored = self.by_name.get(name)
             if configured is not None and stored is not None:
                 self._hidden[name] = stored
@@ -182,14 +182,15 @@ class Tenants:
             else:
                 del self.by_name[name]
 
-        # Listeners may look up any app, so all are in effect first.
+        # Listeners may look up any app, so all apps are in by_name before the
+        # first listener is called.
         for name in names:
             tenant = self.get(name)
             if tenant is None:
                 self.aliases.pop(name, None)
                 self.history_apps.discard(name)
             elif tenant != before.get(name):
-                self._count(tenant)
+                self._put_into_effect(tenant)
 
     # --- lookups --------------------------------------------------------------
 
@@ -242,17 +243,20 @@ class Tenants:
 
         marks = itertools.chain(marked(tenant, "secret"), marked(tenant, "file"))
         left_out = sorted(path for path, _ in marks)
-        # A section or list with one of them is left out as a whole.
-        whole = {path.partition(".")[0].partition("[")[0] for path in left_out}
+        # A section or list with a secret or a file is left out as a whole. The
+        # paths are as "webhook.secret" and "jwt[0].key".
+        left_out_keys = {path.partition(".")[0].partition("[")[0] for path in left_out}
+        # The result describes an app of its own, not an alias.
         settings = {**plain(tenant, kind=TenantSettings), "same_as": ""}
 
         fields = {}
         for key, value in settings.items():
             default = self._defaults.get(key)
-            if key in whole or value == default:
+            if key in left_out_keys or value == default:
                 continue
             fields[key] = value
-            # some defaults within a section are only for API keys
+            # Defaults within a section are left out, too: only API keys may set
+            # some of them.
             if isinstance(value, dict) and default:
                 fields[key] = {
                     name: part
@@ -262,9 +266,10 @@ class Tenants:
         return fields, left_out
 
     def only_by_key(self, fields: Mapping[str, Any]) -> list[str]:
-        """The names of the settings that only API keys may change, not the
-        owner of an app, and of unknown settings. A value None: the setting is
-        reset as a whole."""
+        """The names of those given settings that the owner of an app may not
+        change: settings that only API keys may change, and unknown settings.
+        ``fields``: the names with their new values; None: the setting is reset
+        as a whole."""
         return [*_only_by_key(fields, self.declared.app_hints)]
 
     def register(self, name: str, **fields: Any) -> bool:
@@ -281,6 +286,8 @@ class Tenants:
         registered = len(self.by_name) - len(self._configured) + len(self._hidden)
         if registered >= self._limit:
             raise TooManyTenants(f"limits.registered_apps {self._limit} is reached")
+        # add_app() deletes the remaining rows of a deleted app. Without its row,
+        # nobody would find the bytes of a file any more.
         if self._store.is_deleted(name) and self._store.read(
             lambda sql: has_files(name, sql)
         ):
@@ -295,7 +302,7 @@ class Tenants:
         have them, or this name."""
         if not valid_name(name):
             raise BadTenant(f"an app cannot be called {name[:APP_CHARACTERS]!r}")
-        return self._checked(name, {}, fields)
+        return self._checked(name, before={}, fields=fields)
 
     def change(
         self, name: str, fields: Mapping[str, Any], unset: Collection[str] = ()
@@ -314,7 +321,7 @@ class Tenants:
                 f"app {name}: is defined in the configuration; change it there"
             )
 
-        dropped = tuple(self._field_named(each, name) for each in unset)
+        dropped = tuple(self._canonical_name(each, name) for each in unset)
         written = plain(tenant, kind=TenantSettings).items()
         before = {
             key: value
@@ -338,8 +345,8 @@ class Tenants:
         return self._store.change_app(name, {}, (_LOCKED,))
 
     def check_deletable(self, name: str) -> None:
-        """Whether the app ``name`` may be deleted. May switch greenlets. Raises
-        UnknownTenant and BadTenant."""
+        """Raise UnknownTenant or BadTenant if the app ``name`` cannot be
+        deleted. May switch greenlets."""
         tenant = self.find(name)
         if tenant is None:
             raise UnknownTenant(name)
@@ -356,8 +363,9 @@ class Tenants:
     def _checked(
         self, name: str, before: dict[str, Any], fields: Mapping[str, Any]
     ) -> dict[str, Any]:
-        """Merge ``fields`` into ``before`` for storage. Raises BadTenant if the
-        result is invalid."""
+        """Check the settings ``fields`` together with the settings ``before``
+        that the app has. Returns ``fields`` for storage. Raises BadTenant if the
+        app cannot have the settings."""
         source = f"app {name}"
         try:
             given = self.declared.given_fields(fields, Locations(source))
@@ -374,8 +382,8 @@ class Tenants:
             )
         problem = (
             self._objection(name, settings)
-            or self._aliasing(name, settings.same_as)
-            or self._taken(name, settings)
+            or self._alias_objection(name, settings.same_as)
+            or self._uniqueness_objection(name, settings)
         )
         if problem:
             raise BadTenant(f"{source}: {problem}")
@@ -383,7 +391,7 @@ class Tenants:
             raise BadTenant(f"{source}: more than {SETTINGS_BYTES} bytes of settings")
         return given
 
-    def _aliasing(self, name: str, same_as: str) -> str:
+    def _alias_objection(self, name: str, same_as: str) -> str:
         """Why ``name`` cannot be an alias of ``same_as``; ``""`` if it can."""
         if not same_as:
             return ""
@@ -396,21 +404,22 @@ class Tenants:
             return "same_as: other apps are aliases of this one"
         return ""
 
-    def _taken(self, name: str, settings: TenantSettings) -> str:
-        """Why an app cannot have these settings because another one has them;
-        ``""`` if it can."""
+    def _uniqueness_objection(self, name: str, settings: TenantSettings) -> str:
+        """Why the app ``name`` cannot have these settings: another app has the
+        value of a setting that must be unique. ``""`` if it can have them."""
         others = [tenant for tenant in self.all() if tenant.name != name]
         for number, part in enumerate(settings.of_features):
             for setting, value in marked(part, "unique"):
                 value_of = attrgetter(setting)
                 if any(value_of(each.of_features[number]) == value for each in others):
+                    # The last word of "pusher.app_id" is "id".
                     noun = setting.rpartition(".")[2].rpartition("_")[2]
                     return f"{setting}: another app has this {noun}"
         return ""
 
-    def _field_named(self, written: str, name: str) -> str:
-        """The canonical name of a setting. Raises BadTenant if it does not
-        exist."""
+    def _canonical_name(self, written: str, name: str) -> str:
+        """The canonical name of a setting of the app ``name``, from the name
+        that was written. Raises BadTenant if no such setting exists."""
         folded = fold(RENAMED_OF_APPS.get(written, written))
         for field in self._defaults:
             if fold(field) == folded:
@@ -430,12 +439,13 @@ class Tenants:
             )
             return self.declared.app_of({})
 
-    def _learn(self, changes: Changes) -> None:
-        """Apply stored changes of apps, by any node."""
+    def _apply_changes(self, changes: Changes) -> None:
+        """Apply changes of apps that any node has stored."""
         for row in changes.apps:
-            # It may have been deleted and created anew since the last look.
+            # Another time of creation shows that the app was deleted and
+            # created anew since the last changes.
             if row.deleted or self._created.get(row.name, row.created) != row.created:
-                self._forget(row.name)
+                self._forget_app(row.name)
             if row.deleted:
                 continue
 
@@ -447,9 +457,9 @@ class Tenants:
                 self._hidden[row.name] = tenant
             else:
                 self.by_name[row.name] = tenant
-                self._count(tenant)
+                self._put_into_effect(tenant)
 
-    def _forget(self, name: str) -> None:
+    def _forget_app(self, name: str) -> None:
         """Forget a deleted app, unless the configuration has one of this
         name."""
         self._created.pop(name, None)
@@ -466,8 +476,9 @@ class Tenants:
             except Exception:
                 log.exception("app %s: deletion could not be applied", name)
 
-    def _count(self, tenant: Tenant) -> None:
-        """Put a new or changed app into effect."""
+    def _put_into_effect(self, tenant: Tenant) -> None:
+        """Update the aliases, the apps with a history and the hub for a new or
+        changed app, and tell the listeners of :meth:`report_to`."""
         name = tenant.name
         if tenant.same_as and not tenant.locked:
             self.aliases[name] = tenant.same_as
@@ -489,7 +500,7 @@ class Tenants:
         for notify in self._on_change:
             try:
                 notify(tenant)
-            # one app that fails must not hide the changes of the others
+            # A listener that fails must not keep the others from the change.
             except Exception:
                 log.exception("app %s: change could not be applied", name)
 
@@ -504,8 +515,9 @@ def _tenant(name: str, settings: TenantSettings, **facts: bool) -> Tenant:
 
 
 def _only_by_key(given: Mapping[str, Any], hints: Mapping[str, Any]) -> Iterator[str]:
-    """See :meth:`Tenants.only_by_key`. ``hints``: the types of the settings on
-    this level."""
+    """See :meth:`Tenants.only_by_key`. It calls itself for each section, whose
+    settings get names such as ``webhook.secret``. ``hints``: name → type, for
+    the settings of this section."""
     for written, value in given.items():
         name = RENAMED_OF_APPS.get(written, written)
         hint = hints.get(name)

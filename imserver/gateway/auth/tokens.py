@@ -83,6 +83,8 @@ class _Claims(Struct, kw_only=True):
 
 
 class _Payload(_Claims):
+    """Claims of a session token that a key of the app has signed."""
+
     sub: str
     app: str | int
     exp: int | float
@@ -117,8 +119,8 @@ class _Named(UnverifiedClaims, frozen=True):
 
 
 class _BarePayload(_Claims):
-    """Claims of a token that may name no app and may never expire (``exp``
-    0)."""
+    """Claims of a token that may name no app, and that may never expire
+    (``exp`` is 0). ``expire_at``: see :func:`token_end`."""
 
     sub: str = ""
     app: str | int = ""
@@ -127,17 +129,24 @@ class _BarePayload(_Claims):
 
 
 class _Origin(UnverifiedClaims, frozen=True):
+    """Issuer and audience of a token."""
+
     iss: str = ""
     aud: str | tuple[str, ...] = ()
 
 
 class _IssuedPayload(Struct):
+    """Claims of a session token that an issuer has signed."""
+
     exp: int | float
     nbf: int | float = 0
     channel: Any = None
 
 
 class _BareIssuedPayload(_IssuedPayload):
+    """The same for a token of a client of Centrifugo, which may have
+    ``expire_at``."""
+
     expire_at: int | float | None = None
 
 
@@ -150,9 +159,10 @@ _USUAL_ALGORITHMS: Final = {
 }
 """Algorithm of a key that names none, by its curve, else by its type."""
 _DEEPER: Final = 100
-"""Claims are refused if they could not be nested by this many more levels.
-``info`` is read again where the stack is deeper, and a RecursionError there
-would hit others. The check takes 2 µs."""
+"""Claims are refused if they cannot be decoded inside this many more levels of
+lists. A part of them, ``info``, is decoded again later, where the stack is
+deeper, and a RecursionError there would affect other clients. The check takes
+2 µs."""
 
 _decode = msgspec.json.Decoder(_Payload).decode
 _decode_bare = msgspec.json.Decoder(_BarePayload).decode
@@ -200,17 +210,18 @@ def text_of_key(row: JwtSettings, secret: Secret, app: str) -> str:
 
 
 def load_keys(rows: Sequence[JwtSettings], secret: Secret, app: str) -> tuple[Key, ...]:
-    """Load the keys of an app. Raises :class:`BadKey`. Reads files, so it may
-    block briefly.
+    """Load the keys of an app, from the entries of its ``jwt`` without an
+    issuer. Raises :class:`BadKey`. Reads files, so it may block briefly.
 
-    While the server accepts a second secret, a derived key comes with a second
-    key.
+    A key that is derived from the server's secret comes twice while the server
+    accepts a second secret.
     """
     keys = []
     for row in rows:
         if not row.issuer:
             keys.append(_load_key(row, text_of_key(row, secret, app)))
-            if secret.second and not (row.key or row.key_file):
+            is_derived = not (row.key or row.key_file)
+            if secret.second and is_derived:
                 keys.append(_load_key(row, derived_secret(secret.second, app)))
     return tuple(keys)
 
@@ -220,6 +231,7 @@ def key_of_jwk(row: Mapping[str, Any]) -> Key | None:
     if row.get("use", "sig") != "sig":
         return None
 
+    # An entry without an algorithm has the usual one of its curve or type.
     usual_of_type = _USUAL_ALGORITHMS.get(str(row.get("kty")), "")
     usual = _USUAL_ALGORITHMS.get(str(row.get("crv")), usual_of_type)
     algorithm = str(row.get("alg") or usual)
@@ -243,7 +255,7 @@ def key_of_jwk(row: Mapping[str, Any]) -> Key | None:
 
 
 def _load_secret(row: JwtSettings, text: str) -> Key:
-    """Check a secret of HMAC. Raises BadKey."""
+    """The key of an HMAC secret, which is ``text``. Raises BadKey."""
     if "-----BEGIN" in text:
         raise BadKey(
             f"{row.algorithm} needs a secret, and this is a PEM key: name its own "
@@ -264,7 +276,8 @@ def _load_secret(row: JwtSettings, text: str) -> Key:
 
 
 def _load_key(row: JwtSettings, text: str) -> Key:
-    """Check the text of a key, and load it. Raises BadKey."""
+    """The key of an entry of ``jwt``, whose key text is ``text``. Raises
+    BadKey."""
     if row.algorithm.startswith("HS"):
         return _load_secret(row, text)
 
@@ -303,15 +316,16 @@ def read_token(token: str, keys: Sequence[Key], now: float) -> Claims:
 
 
 def read_bare_token(token: str, keys: Sequence[Key], now: float, app: str) -> Claims:
-    """Verify a token as :func:`read_token` does. It may lack the claims ``app``
-    (then it is for ``app``) and ``exp`` (then its ``expires_at`` is 0).
-    ``expire_at``: see :func:`token_end`."""
+    """Verify a token as :func:`read_token` does, but the claims ``app`` and
+    ``exp`` may be missing. Without the first, the token is for the app ``app``.
+    Without the second, ``expires_at`` of the result is 0, unless the token has
+    the claim ``expire_at`` (:func:`token_end`)."""
     payload = verified_payload(token, keys)
     claims = decode_claims(_decode_bare, payload)
     if claims.channel is not UNSET:
         raise BadToken("this is the token of a subscription")
     expires_at = token_end(claims.exp, claims.expire_at)
-    claims.exp = claims.exp or MAX_EXPIRES_AT
+    claims.exp = claims.exp or MAX_EXPIRES_AT  # 0: the token does not expire
     _check_times(claims, now, expires_at)
     return Claims(claims.sub, str(claims.app) or app, expires_at, payload=payload)
 
@@ -320,8 +334,9 @@ def token_end(exp: float, expire_at: float | None = None) -> int:
     """The end of the session or subscription that a token proves, in Unix
     seconds; 0: never.
 
-    ``expire_at``, which tokens of Centrifugo may have, replaces ``exp``, which
-    then limits only their use.
+    Tokens of Centrifugo may have the claim ``expire_at``. It replaces ``exp``
+    as the end of the session, and then ``exp`` is only the time until which the
+    token can be used.
     """
     end = exp
     if expire_at is not None:
@@ -336,6 +351,7 @@ def decode_claims(decode: Callable[[bytes], T], payload: VerifiedPayload) -> T:
 
 
 def _decode_forgiving(decode: Callable[[bytes], T], payload: bytes) -> T:
+    """Decode claims, where null counts as missing. Raises BadToken."""
     try:
         _decode_raw(b"[" * _DEEPER + payload + b"]" * _DEEPER)
         try:
@@ -417,6 +433,7 @@ def issued_payload(
 
 
 def _audiences(issued: _Origin) -> tuple[str, ...]:
+    """The audiences of a token, which may have one as a text."""
     if isinstance(issued.aud, str):
         return (issued.aud,)
     return issued.aud
@@ -425,8 +442,10 @@ def _audiences(issued: _Origin) -> tuple[str, ...]:
 def _check_times(
     payload: _Payload | _BarePayload | _IssuedPayload, now: float, expires_at: int = 0
 ) -> None:
-    """Raise TokenExpired unless the token is valid at ``now``, and
-    ``expires_at`` (0: never) has not passed."""
+    """Raise TokenExpired unless the token is valid at ``now``, and the session
+    that it proves has not ended. ``expires_at``: the end of that session; 0:
+    never."""
+    # Written so that NaN counts as expired.
     if not payload.exp > now or 0 < expires_at <= now:
         raise TokenExpired("the token has expired")
     if payload.nbf > now + SKEW_SECONDS:
