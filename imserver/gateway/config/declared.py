@@ -112,7 +112,9 @@ def struct_in(hint: Any) -> type[Struct] | None:
 
 
 def marked(settings: Struct, mark: str, above: str = "") -> Iterator[tuple[str, Any]]:
-    """Name and value of each given setting with a mark, also of features."""
+    """Name and value of each setting that has a mark and is not empty, also of
+    features. Names are as ``webhook.secret`` and ``jwt[0].key``. ``above``: the
+    beginning of all names; it ends with a dot."""
     for name, has_mark in _fields_with(type(settings), mark):
         value = getattr(settings, name)
         path = f"{above}{name}"
@@ -138,8 +140,9 @@ def marked(settings: Struct, mark: str, above: str = "") -> Iterator[tuple[str, 
 
 @cache
 def _fields_with(kind: type[Struct], mark: str) -> tuple[tuple[str, bool], ...]:
-    """The fields with a mark, each with whether the field itself has the mark,
-    or only a setting inside it."""
+    """The fields of a struct in which a setting with a mark is. The flag is True
+    if the field itself has the mark, and False if only settings inside it
+    may."""
     fields = []
     for name, hint in hints_of(kind).items():
         if marks_of(hint).get(mark):
@@ -148,7 +151,8 @@ def _fields_with(kind: type[Struct], mark: str) -> tuple[tuple[str, bool], ...]:
         inner = struct_in(hint)
         if inner is None:
             continue
-        # The type does not say which settings features have in it.
+        # Features may have marked settings inside it, which the type does not
+        # show.
         if OF_FEATURES in inner.__struct_fields__ or _fields_with(inner, mark):
             fields.append((name, False))
     return tuple(fields)
@@ -159,8 +163,8 @@ def plain(
 ) -> dict[str, Any]:
     """The settings as plain values, as the configuration file has them.
 
-    ``hide``: without secrets. ``kind``: the base of their type whose fields are
-    settings.
+    ``hide``: secrets are replaced by :data:`HIDDEN`. ``kind``: a base class of
+    their type; only its fields are settings. None: all fields are settings.
     """
     hints = hints_of(kind or type(settings))
     written = _plain_fields(settings, hints, hide, by_name=False)
@@ -186,8 +190,12 @@ def _plain_fields(
 
 
 def _plain(value: Any, name: str, hint: Any, hide: bool, by_name: bool) -> Any:
-    """A value as the configuration file has it. ``by_name``: a text is also a
-    secret if only its name sounds like one."""
+    """A value as the configuration file has it.
+
+    ``name`` and ``hint``: the name and the type of its setting. ``hide``:
+    secrets are replaced by :data:`HIDDEN`. ``by_name``: a setting without the
+    mark ``secret`` is also a secret if its name sounds like one.
+    """
     if hide and value:
         is_named_secret = (
             by_name
@@ -210,8 +218,9 @@ def _plain(value: Any, name: str, hint: Any, hide: bool, by_name: bool) -> Any:
 
 
 def _of_features(settings: Struct) -> Iterator[tuple[str, Struct]]:
-    """The settings of features, as pairs of section and struct (``""``: the
-    keys are among the other keys)."""
+    """The settings of features in a struct, as pairs of the name of a section
+    and a struct. In the settings of an app the name is ``""``, because the keys
+    of features are beside the keys of the core."""
     for row in getattr(settings, OF_FEATURES, ()):
         if isinstance(row, tuple):
             yield row

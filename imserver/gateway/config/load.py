@@ -42,18 +42,19 @@ DEFAULT_FILE: Final = "imserver.yaml"
 ENVIRONMENT_KEY: Final = "IMSERVER_KEY"
 
 Declare = Callable[[tuple[str, ...] | None], Declarations]
-"""Returns the declarations of the core and of these features (None: all
-features). Raises StartError."""
+"""Returns the declarations of the core and of the features with these names;
+None: of all features. Raises StartError."""
 
 ReadOther = Callable[
     [Any, str], tuple[dict[str, Any], Callable[[Config], Iterable[str]]] | None
 ]
-"""Reads the text of another server's file, or removes the keys of such files
-from a YAML document.
+"""Reads the settings of another server: from the text of its file, or from a
+YAML document, out of which it takes the keys of such files.
 
-None if the document has no such keys. It gets the name of the file for
-messages. It returns settings in the form of our files, and a function that
-lists the entries without effect. Both may raise :class:`ConfigError`."""
+Its second argument is the name of the file, for messages. It returns the
+settings under our names, and a function that lists the entries without effect;
+None if the document has no keys of the other server. Both functions may raise
+:class:`ConfigError`."""
 
 
 def _declare_core(_: tuple[str, ...] | None) -> Declarations:
@@ -70,16 +71,17 @@ def load_with_locations(
     parse: Callable[[str, str], Any] | None = None,
 ) -> tuple[Config, Locations]:
     """Read and check all settings. Returns them, and the locations of the
-    settings from the file.
+    settings from the file. Raises :class:`ConfigError` with a one-line message.
 
-    ``path``: a YAML file with the keys of this server or of an original's
-    ``app.yaml``, or ``conf/app.ini`` of the client dialect's original (None:
-    see :func:`settings_file`). ``environ``: the environment (None: the
-    process's). ``overrides``: the command line as ``{"app.http_port": 8080}``.
-    ``declare``: returns the settings that the named features declare.
-    ``others``: suffix (YAML: ``""``) of the files of another server → the
-    function that reads them. ``parse``: used in place of :func:`read_value`.
-    Raises :class:`ConfigError` with a one-line message.
+    - ``path``: a YAML file with the keys of this server or of an original's
+      ``app.yaml``, or ``conf/app.ini`` of the client dialect's original. None:
+      the file of :func:`settings_file`, if there is one.
+    - ``environ``: the environment; None: the environment of the process.
+    - ``overrides``: the command line, such as ``{"app.http_port": 8080}``.
+    - ``declare``: returns the settings that the named features declare.
+    - ``others``: returns suffix of the files of another server → the function
+      that reads them. The suffix ``""`` stands for YAML files.
+    - ``parse``: used in place of :func:`read_value`.
     """
     if environ is None:
         environ = os.environ
@@ -87,33 +89,35 @@ def load_with_locations(
     locations = Locations(path or "configuration")
     warnings: list[str] = []
 
-    # the file
+    # The settings of the file.
     document: Any = {}
-    original: Any = None
+    original: Any = None  # see _parse()
     if path is not None:
         text = _text_of(path)
         document, original = _parse(text, path, others(), parse or read_value)
     declared = _declare(document, environ, locations, declare)
     values = _read_document(document, locations, declared)
     if original is not None:
-        for name, value in original[0].items():
+        original_settings, _ = original
+        for name, value in original_settings.items():
             row = declared.rows.get(name)
             if row is None:  # its feature is absent
                 continue
-            # Converted even if our own key is given, too: it may be invalid.
+            # Our own key overrides this one. Even then it is converted, so that
+            # an invalid value is reported.
             converted = declared.convert(row, value, locations)
             values.setdefault(name, converted)
 
-    # what overrides it
-    given = _from_environment(environ, warnings, declared)
+    # The environment and the command line override them.
+    overriding = _from_environment(environ, warnings, declared)
     command_line = Locations("command line")
     for name, value in (overrides or {}).items():
-        given[name] = declared.convert(declared.rows[name], value, command_line)
-    for name in given:
+        overriding[name] = declared.convert(declared.rows[name], value, command_line)
+    for name in overriding:
         locations.forget(name)
-    values |= given
+    values |= overriding
     warnings += locations.warnings
-    if DATA_DIR not in given and path is not None:
+    if DATA_DIR not in overriding and path is not None:
         data_dir = values.get(DATA_DIR, Config().server.data_dir)
         values[DATA_DIR] = _beside(path, data_dir, warnings)
 
@@ -124,7 +128,8 @@ def load_with_locations(
     if weakness:
         more_warnings.append(f"{locations.of('jwt.sign_key')}: {weakness}")
     if original is not None:
-        more_warnings += original[1](config)
+        _, entries_without_effect = original
+        more_warnings += entries_without_effect(config)
     all_warnings = (*config.warnings, *more_warnings)
     return msgspec.structs.replace(config, warnings=all_warnings), locations
 
@@ -132,8 +137,9 @@ def load_with_locations(
 def _declare(
     document: Any, environ: Mapping[str, str], locations: Locations, declare: Declare
 ) -> Declarations:
-    """The declarations of the features that the environment or the file
-    names."""
+    """The declarations of the core and of the features that the setting
+    ``features`` names. It is read before all others, because features declare
+    settings. The environment overrides the file. Raises ConfigError."""
     row = CORE.rows["features"]
     features: tuple[str, ...] | None = None
     for written, content in document.items():
@@ -164,9 +170,11 @@ def settings_file(environ: Mapping[str, str]) -> str | None:
 
 
 def _beside(path: str, data_dir: str, warnings: list[str]) -> str:
-    """A data folder that the settings file names, as seen from the current
-    folder. A pipe, or another file that is not regular, has no folder."""
+    """The path of the data folder, which is relative to the folder of the
+    settings file, as seen from the current folder. ``warnings``: gets a text if
+    the current folder has such a data folder, too."""
     beside = Path(path).parent / data_dir
+    # A pipe, or another file that is not regular, is in no folder.
     if not Path(path).is_file() or beside.absolute() == Path(data_dir).absolute():
         return data_dir
     if Path(data_dir, "lock").is_file() and not beside.exists():
@@ -185,9 +193,10 @@ def dump(settings: Config | TenantSettings, declared: Declarations) -> str:
     from imserver.gateway.config.yaml import write_yaml
 
     written = plain(settings, hide=True)
-    # The settings of an app are treated as a server with one app.
+    # The settings of a single app have no key "apps": they are the app.
     apps = written.get("apps", {"": written})
     for app in apps.values():
+        # Without the settings that no feature of the node reads.
         for name in app.keys() - declared.app_hints.keys():
             del app[name]
     return hide_secrets(write_yaml(written))
@@ -219,14 +228,17 @@ def _parse(
     others: Mapping[str, ReadOther],
     parse: Callable[[str, str], Any] = read_value,
 ) -> tuple[Any, Any]:
-    """The sections of a file, and its content in the form of another server."""
+    """The sections of a settings file, and the settings of another server in
+    it, as :data:`ReadOther` returns them. A file of another server has no
+    sections; in a file without settings of another server, the second value is
+    None."""
     for suffix, read in others.items():
         if suffix and path.lower().endswith(suffix):
             return {}, read(text, path)
     document: Any = parse(text, path)
     if document is None:
         return {}, None
-    # a WrittenMapping, which has the lines of its keys
+    # If it is a dict, it is a WrittenMapping, which has the lines of its keys.
     if not isinstance(document, dict):
         raise ConfigError(
             f"{path}: expected sections (app:, server:, …), got "
@@ -248,6 +260,7 @@ def _read_document(
         if section is None:
             raise _unknown(str(written), location, declared)
         if section in declared.rows:
+            # It is a setting without a section, such as "features".
             locations.note(section, document, written)
             _set(values, declared, declared.rows[section], content, locations)
             continue
@@ -319,6 +332,7 @@ def _from_environment(
             )
             continue
 
+        # Only the spelling of an old name differs from the canonical name.
         if fold(name) != fold(row.name).replace(".", ""):
             warnings.append(f"{variable}: {OLD_NAME.format(row.name)}")
         locations = Locations(variable)
@@ -333,17 +347,19 @@ _SCALARS: Final[dict[type[inspect.Type], type[int | float]]] = {
     inspect.FloatType: float,
     inspect.BoolType: bool,
 }
+"""msgspec's description of a type of numbers or flags → the type."""
 
 
 def _from_text(row: Row, text: str, variable: str) -> Any:
-    """Convert a variable's text to its setting's type. Lists, mappings and
-    groups are YAML."""
+    """Convert the text of a variable to a value of its setting. Lists, mappings
+    and groups are YAML. An empty text is None if the setting may be None.
+    Raises ConfigError."""
     kind = row.type
     if isinstance(kind, inspect.Metadata):
         kind = kind.type
     if isinstance(kind, inspect.StrType | inspect.LiteralType):
         return text
-    if isinstance(kind, inspect.UnionType):  # an optional type; None is the empty text
+    if isinstance(kind, inspect.UnionType):  # a type or None
         if not text.strip():
             return None
         kind = next(
@@ -379,8 +395,9 @@ def _build(
     declared: Declarations,
     locations: Locations,
 ) -> Config:
-    """All settings of a node: the given ones, and the defaults of the
-    others."""
+    """All settings of a node: the given ones, and the defaults of the others.
+    ``values``: canonical name → converted value. Raises ConfigError if a
+    required setting is missing."""
     parts: dict[str, Any] = {"warnings": warnings}
     sections: dict[str, dict[str, Any]] = {}
     for name, value in values.items():
@@ -390,23 +407,25 @@ def _build(
         else:
             parts[section] = value
 
-    of_kinds: list[tuple[str, msgspec.Struct]] = []
+    # The settings that features declare.
+    settings_of_features: list[tuple[str, msgspec.Struct]] = []
     for section, kind in declared.sections:
         given = sections.get(section, {})
         for row in msgspec.structs.fields(kind):
             if row.required and row.name not in given:
                 raise locations.wrong(section, f"{row.name} is missing")
-        of_kinds.append((section, kind(**_fields_of(kind, given))))
-    parts["of_features"] = tuple(of_kinds)
+        settings_of_features.append((section, kind(**_fields_of(kind, given))))
+    parts["of_features"] = tuple(settings_of_features)
 
+    # The settings of the core. The other sections belong to features alone.
     defaults = Config()
     for section, given in sections.items():
-        # Other sections are of features alone.
         if section in hints_of(Config):
             settings = getattr(defaults, section)
-            own_fields = _fields_of(type(settings), given)
-            parts[section] = msgspec.structs.replace(settings, **own_fields)
+            core_fields = _fields_of(type(settings), given)
+            parts[section] = msgspec.structs.replace(settings, **core_fields)
     if "apps" not in parts:
+        # The default apps have the defaults of features, too.
         of_features = declared.app_of({}).of_features
         parts["apps"] = {
             name: msgspec.structs.replace(tenant, of_features=of_features)

@@ -813,11 +813,13 @@ def _initial_apps() -> dict[str, TenantSettings]:
 
 
 class Config(Struct, frozen=True):
-    """All checked settings of a node. ``warnings``: for the log; they do not
-    prevent the start.
+    """All checked settings of a node.
 
-    ``of_features``: name of a section, and a struct with keys in it that a
-    feature declares (:func:`settings_of`).
+    ``features``: the names of the features of the node; None: all features of
+    this server. ``of_features``: pairs of the name of a section and a struct
+    with the keys that a feature declares in it (:func:`settings_of`).
+    ``warnings``: texts for the log about settings that do not prevent the
+    start.
     """
 
     app: AppSettings = AppSettings()

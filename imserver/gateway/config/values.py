@@ -56,8 +56,8 @@ RENAMED: Final = {
     "apps.*.keep_messages": "apps.*.retention_messages",
     "apps.*.keep_talks": "apps.*.store_conversations",
 }
-"""Old name of a setting → its name. The next release does not read the old ones
-any more."""
+"""Old name of a setting → its name. The next release does not read the old
+names any more."""
 RENAMED_OF_APPS: Final = {
     old.rpartition(".")[2]: new.rpartition(".")[2]
     for old, new in RENAMED.items()
@@ -94,11 +94,11 @@ class WrittenMapping(dict[Any, Any]):
 
 
 class Locations(Service):
-    """The locations of settings, for messages: a source, and the lines of the
-    settings that have one.
+    """The locations of settings, for messages: a source, and for each setting
+    in a file its line.
 
     ``source`` is a file, an environment variable or an app. ``warnings``: one
-    line for each setting that was given under its old name. ``fold``: makes all
+    text for each setting that was given under its old name. ``fold`` makes all
     spellings of a name equal.
     """
 
@@ -109,8 +109,8 @@ class Locations(Service):
     _lines: dict[str, int] = field(default_factory=dict)
 
     def note(self, name: str, mapping: object, key: object) -> None:
-        """Remember the line of ``key`` as the line of the setting ``name``, if
-        ``mapping`` knows it."""
+        """Remember the line of ``key`` as the line of the setting ``name``. Does
+        nothing if ``mapping`` is no :class:`WrittenMapping`, which has lines."""
         lines = getattr(mapping, "lines", {})
         if key in lines:
             self._lines[name] = lines[key]
@@ -150,22 +150,23 @@ class Locations(Service):
         return ConfigError(f"{self.of(name)} needs {needs}")
 
     def of(self, name: str) -> str:
-        """The place and the name of a setting. A setting without a line has the
-        line of the section or the setting that contains it."""
-        around = [setting for setting in self._lines if _is_within(name, setting)]
-        if not around:
+        """The location and the name of a setting, as in ``imserver.yaml, line
+        3: app.http_port``. A setting without a line of its own has the line of
+        the section or the setting that contains it."""
+        with_line = [setting for setting in self._lines if _is_within(name, setting)]
+        if not with_line:
             return f"{self.source}: {name}"
-        innermost = max(around, key=len)
+        innermost = max(with_line, key=len)
         return f"{self.source}, line {self._lines[innermost]}: {name}"
 
 
 def _is_within(name: str, whole: str) -> bool:
-    """Whether ``whole`` is the setting itself, or a section, list or mapping
-    that contains it."""
+    """Whether ``whole`` is the setting ``name`` itself, or a section, list or
+    mapping that contains it, as ``api.keys`` contains ``api.keys[0].key``."""
     if not name.startswith(whole):
         return False
-    rest = name[len(whole) :]
-    return rest[:1] in ("", ".", "[")
+    inner = name[len(whole) :]
+    return inner[:1] in ("", ".", "[")
 
 
 class Row(NamedTuple):
@@ -184,14 +185,17 @@ NO_FEATURE: Final = "the setting features leaves this feature out"
 class Declarations:
     """All settings of a node: the settings of the core and of its features.
 
-    ``sections``: name of a section and struct with its keys, in the order of
-    the features. Several structs may have keys of one section. ``app_kinds``:
-    structs with keys of an app. ``core_keys``: the keys of an app with the mark
-    ``by_feature`` that features of this node name; None: all. ``absent``:
-    returns names of settings of features that this node does not have
-    (``section``, ``section.key`` or ``apps.*.key``); it is called for a name
-    that nothing declares. ``dialects``: names of the dialects of the node,
-    which the setting of an app may name; ``()``: any dialect.
+    - ``sections``: pairs of the name of a section and a struct with keys of it,
+      in the order of the features. Several structs may have keys of one
+      section.
+    - ``app_kinds``: structs with keys of an app.
+    - ``core_keys``: the keys of an app with the mark ``by_feature`` that
+      features of this node name; None: all such keys.
+    - ``absent``: returns the names of settings of features that this node does
+      not have (``section``, ``section.key`` or ``apps.*.key``). It is called
+      for a name that nothing declares.
+    - ``dialects``: the names of the dialects of the node, which the setting
+      ``dialects`` of an app may name; empty: any dialect.
     """
 
     def __init__(
@@ -206,7 +210,8 @@ class Declarations:
         self.sections = tuple(sections)
         self.app_kinds = tuple(app_kinds)
         self._app_defaults = [(kind, kind()) for kind in self.app_kinds]
-        """The default settings of features, which most apps share."""
+        """Each struct of ``app_kinds``, with the object that has its defaults.
+        Most apps share these objects."""
         self._absent = absent
         of_apps: list[tuple[str, Any]] = []
         for kind in (TenantSettings, *self.app_kinds):
@@ -217,6 +222,7 @@ class Declarations:
         self.app_hints: Mapping[str, Any] = dict(of_apps)
         """Name of a setting of an app → its type."""
         self._app_keys = {fold(name) for name in (*self.app_hints, *RENAMED_OF_APPS)}
+        """The folded names of all settings of an app, also the old names."""
         rows = tuple(self._declared_rows())
         self.rows: Mapping[str, Row] = {row.name: row for row in rows}
         """Canonical name → setting, in the order of the manual."""
@@ -231,13 +237,14 @@ class Declarations:
         all_names = [row.name for row in rows]
         all_names += [f"apps.*.{name}" for name, _ in of_apps]
         _require_unique(all_names)
-        names = [name.partition(".")[0] for name in self.rows]
-        self.names: Mapping[str, str] = {fold(name): name for name in names}
+        sections = [name.partition(".")[0] for name in self.rows]
+        self.names: Mapping[str, str] = {fold(name): name for name in sections}
         """Folded name of a section → its name."""
 
     def _declared_rows(self) -> Iterator[Row]:
-        """All settings, in the order of the manual. In a section, the settings
-        of features come after the settings of the core."""
+        """All settings of the node, in the order of the manual. In a section,
+        the settings of features come after the settings of the core. Sections
+        that only features have come last."""
         of_features: dict[str, list[type[msgspec.Struct]]] = {}
         for name, kind in self.sections:
             of_features.setdefault(name, []).append(kind)
@@ -253,7 +260,8 @@ class Declarations:
                 yield from _rows_of(name, kind)
 
     def nearest(self, written: object) -> str:
-        """The known section or setting with the most similar name."""
+        """The known section or setting whose name is most similar to
+        ``written``."""
         folded = fold(written)
         names = {fold(name): name for name in (*self.rows, *self.names.values())}
         if "." not in folded:
@@ -266,12 +274,13 @@ class Declarations:
 
     def convert(self, row: Row, value: Any, locations: Locations) -> Any:
         """Convert a value to the type of its setting. Raises ConfigError, which
-        names place and setting."""
+        names the location and the setting."""
         if row.name != "apps" or not isinstance(value, dict):
             shaped = _shape(row.hint, value, row.name, locations)
             return msgspec.convert(shaped, row.hint)
 
-        # The type has the names only: features declare settings of apps, too.
+        # Only the names of the apps are converted here: features declare
+        # settings of apps, too, so app_of() converts those.
         fields_by_name = _shape_dict(dict[AppName, Any], value, "apps", locations)
         apps: dict[str, TenantSettings] = {}
         for name, fields in fields_by_name.items():
@@ -285,7 +294,8 @@ class Declarations:
         self, fields: dict[Any, Any], above: str, locations: Locations
     ) -> dict[str, Any]:
         """Check the settings of an app, and return them under their canonical
-        names. ``above``: the name of the app in ``locations``."""
+        names. ``above``: the name of the app in messages, such as ``apps.shop``;
+        ``""``: messages have the names of the settings alone."""
         if above:
             prefix = f"{above}."
         else:
@@ -334,9 +344,9 @@ class Declarations:
         """Check the given settings of an app. Returns them under their
         canonical names, as plain values.
 
-        Raises ConfigError, which names the place and the setting.
+        Raises ConfigError, which names the location and the setting.
         """
-        shaped = self._shape_app(dict(given), "", locations)
+        shaped = self._shape_app(dict(given), above="", locations=locations)
         written = plain(self.app_of(shaped))
         return {name: written[name] for name in shaped}
 
@@ -346,14 +356,15 @@ class Declarations:
         return fold(written) in map(fold, self._absent())
 
     def absent_variable(self, variable: str) -> str:
-        """The absent section or key that a variable of the environment names;
-        ``""`` if it names no such thing."""
+        """The section or key of an absent feature that a variable of the
+        environment names; ``""`` if it names none. ``variable``: its name
+        without the prefix ``IMSERVER_``."""
         folded = fold(variable)
         for written in self._absent():
             name = fold(written)
-            is_it = folded == name.replace(".", "")
+            is_named = folded == name.replace(".", "")
             is_in_section = "." not in name and folded.startswith(name)
-            if is_it or is_in_section:
+            if is_named or is_in_section:
                 return written
         return ""
 
@@ -376,7 +387,7 @@ def _rows_of(section: str, kind: type[msgspec.Struct]) -> Iterator[Row]:
 
 
 def _closest(folded: str, known: Iterable[str]) -> str:
-    """The name that is most similar to another one."""
+    """The known name that is most similar to the folded name."""
     import difflib  # only for messages
 
     def similarity(name: str) -> float:
@@ -386,7 +397,7 @@ def _closest(folded: str, known: Iterable[str]) -> str:
 
 
 AUTO: Final = "auto"
-"""The word for 0 in settings that may be computed."""
+"""The word that stands for 0 in settings whose value the server may compute."""
 
 
 @cache
@@ -396,7 +407,8 @@ def _kind(hint: Any) -> inspect.Type:
 
 def _shape(hint: Any, value: Any, name: str, locations: Locations) -> Any:
     """Check a value, normalize the spelling of its keys, and convert numbers
-    that name apps to text."""
+    that name apps to text. Returns a value that msgspec can convert to the type
+    ``hint``. ``name``: the name of the setting. Raises ConfigError."""
     kind = _kind(hint)
     if isinstance(kind, inspect.Metadata):
         value = _spelled_out(value, kind.extra or {})
@@ -415,20 +427,21 @@ def _shape(hint: Any, value: Any, name: str, locations: Locations) -> Any:
 
 
 def _spelled_out(value: Any, extra: Mapping[str, Any]) -> Any:
-    """A value in the form of its setting (``extra``: the marks of the setting):
-    a number that names an app as text, the word for 0 as 0."""
+    """Replace spellings that a setting accepts: a number that names an app
+    becomes text, and :data:`AUTO` becomes 0. ``extra``: the marks of the
+    setting."""
     if extra.get("number") and type(value) is int:
-        value = str(value)
+        return str(value)
     if extra.get("auto") and value == AUTO:
-        value = 0
+        return 0
     return value
 
 
 def _shape_items(
     hint: Any, value: list[Any], name: str, locations: Locations
 ) -> list[Any]:
-    """The items of a list. All lines are recorded before the first item is
-    checked."""
+    """The items of a list, each after :func:`_shape`. The lines of all items
+    are recorded before the first item is checked."""
     item_hint = get_args(bare(hint))[0]
     names = [f"{name}[{index}]" for index in range(len(value))]
     for item_name, item in zip(names, value, strict=True):
@@ -442,8 +455,8 @@ def _shape_items(
 def _shape_struct(
     kind: type[msgspec.Struct], value: dict[Any, Any], name: str, locations: Locations
 ) -> dict[str, Any]:
-    """The fields of a struct. Raises ConfigError if a required one is
-    missing."""
+    """The fields of a struct, each after :func:`_shape`. Raises ConfigError if
+    a required one is missing."""
     shaped = _shape_fields(hints_of(kind), value, name, locations)
     for info in msgspec.structs.fields(kind):
         if info.required and info.name not in shaped:
@@ -454,7 +467,7 @@ def _shape_struct(
 def _shape_dict(
     hint: Any, value: dict[Any, Any], name: str, locations: Locations
 ) -> dict[Any, Any]:
-    """The entries of a mapping."""
+    """The entries of a mapping, with keys and values after :func:`_shape`."""
     key_hint, value_hint = get_args(bare(hint))
     marks = getattr(_kind(key_hint), "extra", None) or {}
     may_be_empty = bool(marks.get("empty"))
@@ -482,25 +495,31 @@ def _shape_fields(
     locations: Locations,
     renamed: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, Any]:
-    """The values of a section under the canonical names of its settings.
-    ``renamed``: old name → name."""
-    fields = {fold(old): field for old, field in renamed.items() if field in hints}
-    fields |= {fold(field): field for field in hints}
+    """The values of a section under the canonical names of its settings, each
+    after :func:`_shape`. Raises ConfigError for an unknown key.
+
+    ``hints``: name of a setting → type. ``name``: the name of the section in
+    messages; ``""``: none. ``renamed``: old name of a setting → its name.
+    """
+    field_by_folded = {
+        fold(old): field for old, field in renamed.items() if field in hints
+    }
+    field_by_folded |= {fold(field): field for field in hints}
     if name:
-        above = f"{name}."
+        prefix = f"{name}."
     else:
-        above = ""
+        prefix = ""
     shaped: dict[str, Any] = {}
     for key, item in value.items():
-        field = fields.get(fold(key))
-        inner = f"{above}{field or key}"
+        field = field_by_folded.get(fold(key))
+        inner = f"{prefix}{field or key}"
         locations.note(inner, value, key)
         if field is None:
-            closest = fields[_closest(fold(key), fields)]
+            closest = field_by_folded[_closest(fold(key), field_by_folded)]
             location = locations.of(inner).removesuffix(inner)
             raise ConfigError(
-                f"{location}unknown key '{above}{key}'; the nearest known key is "
-                f"'{above}{closest}'"
+                f"{location}unknown key '{prefix}{key}'; the nearest known key is "
+                f"'{prefix}{closest}'"
             )
         if field in shaped:
             raise ConfigError(f"{locations.of(inner)} is given twice, in two spellings")
@@ -516,6 +535,7 @@ def _check_type(hint: Any, value: Any, name: str, locations: Locations) -> None:
     try:
         msgspec.convert(value, hint)
     except msgspec.ValidationError as error:
+        # The text of msgspec is as "Expected `int`, got `str` - at `$.a`".
         problem = str(error).replace("`", "").partition(" - at ")[0]
         expected = problem.partition(", got")[0]
         if "matching regex" in expected:
@@ -639,9 +659,10 @@ def short_sign_key(config: Config) -> str:
 
 def check_tenant(tenant: TenantSettings, locations: Locations, app: str = "") -> None:
     """Check an app's settings beyond their types. Raises ConfigError, which
-    names the place.
+    names the location.
 
-    ``app``: the name of its settings in ``locations``, with a dot.
+    ``app``: the beginning of the names of its settings in messages, such as
+    ``apps.shop.``; ``""``: messages have the names of the settings alone.
     """
     _check_networks(tenant.api_allow_from, f"{app}api_allow_from", locations)
     _check_origins(tenant.origins, f"{app}origins", locations)
@@ -751,7 +772,7 @@ def _check_headers(tenant: TenantSettings, locations: Locations, app: str) -> No
 
 def check_config(config: Config, locations: Locations) -> None:
     """Check conditions between settings. Raises ConfigError, which names the
-    place."""
+    location."""
     _check_listening(config, locations)
     _check_apps(config, locations)
     _check_urls(config, locations)
@@ -790,7 +811,7 @@ def _check_secrets(config: Config, locations: Locations) -> None:
 
     for number, row in enumerate(config.api.keys):
         try:
-            _ = row.expires_at
+            _ = row.expires_at  # it parses the day
         except ValueError:
             problem = f"expected a day such as 2027-01-31, got {row.expires!r}"
             raise locations.wrong(f"api.keys[{number}].expires", problem) from None
@@ -920,6 +941,7 @@ def _check_urls(config: Config, locations: Locations) -> None:
 
 
 def _check_origins(origins: Iterable[str], setting: str, locations: Locations) -> None:
+    """Check origins of pages: each has a host. Raises ConfigError."""
     for origin in origins:
         host = origin.rpartition("://")[2]
         if not re.match(r"[^\s/:?#]", host):
@@ -933,6 +955,7 @@ def _check_origins(origins: Iterable[str], setting: str, locations: Locations) -
 def _check_networks(
     networks: Iterable[str], setting: str, locations: Locations
 ) -> None:
+    """Check networks of IP addresses. Raises ConfigError."""
     for network in networks:
         try:
             ipaddress.ip_network(network, strict=False)

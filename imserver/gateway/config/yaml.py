@@ -38,11 +38,13 @@ def _construct_mapping(loader: _Loader, node: yaml.MappingNode) -> WrittenMappin
 
 
 def _construct_text(_loader: _Loader, node: yaml.ScalarNode) -> Any:
+    """The text of a value, as it was written."""
     return node.value
 
 
 def _construct_number(loader: _Loader, node: yaml.ScalarNode) -> Any:
-    if ":" in node.value:  # YAML 1.1 reads 22:10 as 1330
+    """A number. A time such as 22:10 stays text: YAML 1.1 reads it as 1330."""
+    if ":" in node.value:
         return node.value
     return yaml.SafeLoader.yaml_constructors[node.tag](loader, node)
 
@@ -77,4 +79,5 @@ def read_yaml(text: str, where: str) -> Any:
 def write_yaml(document: Any) -> str:
     """Format a document as text for :func:`read_yaml`."""
     text: str = yaml.safe_dump(document, allow_unicode=True, sort_keys=False)
+    # The library writes an empty key in two lines, as "? ''" and ": value".
     return re.sub(r"^( *)\? ''\n\1: ", r"\1'':\n\1  ", text, flags=re.MULTILINE)
