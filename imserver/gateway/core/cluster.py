@@ -61,10 +61,10 @@ _WATCH_PAUSE_SECONDS: Final = 1.0
 _DIFFERS_SECONDS: Final = 10.0
 """How long databases may differ: in this time a node finds a database that
 another one has just created, and publishes its id."""
-_ONE_DATABASE = (
+_ONE_DATABASE: Final = (
     "give all nodes the same storage.url, or, on one machine, the same server.data_dir"
 )
-_OTHER_DATABASE = (
+_OTHER_DATABASE: Final = (
     f"the cluster uses another database for apps and keys: {_ONE_DATABASE}"
 )
 
@@ -221,9 +221,9 @@ class ClusterMember:
         )
 
     def report_to(self, joined: Callable[[OtherNodes], object]) -> None:
-        """From now on call this function when this node has joined its cluster,
-        before clients connect. It may switch greenlets, for at most a
-        second."""
+        """Add a function that is called when this node has joined its cluster,
+        before clients connect. It may switch greenlets. The start of the node
+        waits for it at most a second."""
         self._on_join.append(joined)
 
     def start(
@@ -244,7 +244,7 @@ class ClusterMember:
         queries = links.queries
         rpc = links.rpc
 
-        # The queries are answered before anybody knows this node.
+        # First, so that this node answers queries as soon as others know it.
         core.presence.add_to(queries)
         queries.add("hello", Lease, self._hello)
         self.sessions.add_to(queries)
@@ -254,17 +254,17 @@ class ClusterMember:
         address = advertised_address(config.cluster.advertise, only_local)
         host = config.cluster.bind or address
         control_port = config.app.rpc_port
-        data_port = 0  # a free one
+        data_port = 0  # the system chooses a free port
         if control_port:
             data_port = control_port + 1
         rpc.start(host, control_port, data_port)
 
-        control = rpc.control_address.rpartition(":")[2]
-        data = rpc.data_address.rpartition(":")[2]
+        bound_control_port = rpc.control_address.rpartition(":")[2]
+        bound_data_port = rpc.data_address.rpartition(":")[2]
         own_lease = Lease(
-            f"{address}:{control}",
-            control=f"tcp://{address}:{control}",
-            data=f"tcp://{address}:{data}",
+            f"{address}:{bound_control_port}",
+            control=f"tcp://{address}:{bound_control_port}",
+            data=f"tcp://{address}:{bound_data_port}",
             fingerprint=links.fingerprints[0],
             second_fingerprint="".join(links.fingerprints[1:]),
             started_at=time(),
@@ -307,7 +307,8 @@ class ClusterMember:
             log.warning("peer %s: no answer to the hello of this node", node)
 
     def _hello(self, lease: Lease) -> bool:
-        """Answer a node that joins, unless it has another secret."""
+        """Answer the query of a node that joins, by adding its lease. False: it
+        has another secret, so it is not added."""
         if lease.fingerprint not in self._links.fingerprints:
             return False
         self._links.registry.add_lease(lease)
@@ -349,10 +350,11 @@ class ClusterMember:
         self._waiting_features = waiting
 
     def _watch(self, lease: Lease) -> None:
-        """Greenlet: ask a node whose lease is overdue whether it lives, until
-        it has joined again or is dead.
+        """Greenlet: ask a node whose lease is overdue whether it lives, until it
+        has a new lease, or has not answered for :data:`_HANG_SECONDS`. In that
+        case it counts as dead.
 
-        Until then it gets the messages to all nodes, because it may serve
+        Until then it gets the messages to all nodes, because it may still serve
         users.
         """
         registry = self._links.registry
@@ -370,6 +372,8 @@ class ClusterMember:
         del self._watchers[lease.epoch]
 
     def _reregister(self, everything: bool) -> None:
+        """Write registrations to the registry again, because it may have lost
+        them. ``everything``: see :meth:`ClusterSessions.reregister`."""
         self.registrar.wake()
         self.sessions.reregister(everything)
 
@@ -379,16 +383,19 @@ class ClusterMember:
         """Leave the cluster: report logouts and channels, give back the lease,
         and send all queued messages."""
         gevent.killall(list(self._watchers.values()), block=False)
-        clean = self.sessions.flush(_FLUSH_SECONDS)
-        clean = self.registrar.stop(_FLUSH_SECONDS) and clean
+        sessions_reported = self.sessions.flush(_FLUSH_SECONDS)
+        channels_reported = self.registrar.stop(_FLUSH_SECONDS)
         self.sessions.stop()
-        self._links.registry.stop(clean)
+        self._links.registry.stop(channels_reported and sessions_reported)
         self._links.rpc.stop()
 
 
 class DatabaseCheck(Service):
     """Compares the database ids of all nodes: a cluster has one database.
-    ``wrong``: they differ."""
+
+    ``wrong``: they have differed for longer than :data:`_DIFFERS_SECONDS`.
+    ``_since``: the monotonic time since which they differ; 0: they do not.
+    """
 
     store: Store
     registry: RedisRegistry
@@ -396,7 +403,8 @@ class DatabaseCheck(Service):
     _since: float = 0.0
 
     def check(self) -> None:
-        """Compare; called once a second. Never switches greenlets."""
+        """Compare the databases, and update ``wrong``. Called once a second.
+        Never switches greenlets."""
         if not self._differs(self.store.id):
             if self.wrong:
                 log.info("all nodes of the cluster have the same database again")
@@ -410,10 +418,11 @@ class DatabaseCheck(Service):
             log.error("%s", _OTHER_DATABASE)
 
     def foresee(self, own: Lease) -> None:
-        """Log at the start that this node and another one of its machine will
-        make two databases.
+        """Log at the start if this node and another node of its machine would
+        each make a database of their own.
 
-        Until one of them writes, both work. Then the other one is not ready.
+        Both nodes work until one of them writes. Then the other one is not
+        ready.
         """
         if not own.file:
             return
@@ -432,11 +441,14 @@ class DatabaseCheck(Service):
             return
 
     def objection(self, database: str) -> str:
-        """Why this node must not use a database (:meth:`Store.ask`)."""
+        """Why this node must not use the database with this id; ``""`` if it
+        may (:meth:`Store.ask`)."""
         if self._differs(database):
             return _OTHER_DATABASE
         return ""
 
     def _differs(self, database: str) -> bool:
+        """Whether another node uses another database than the one with this id.
+        A node with an empty id does not use any yet."""
         leases = self.registry.leases().values()
         return any(lease.database not in ("", database) for lease in leases)

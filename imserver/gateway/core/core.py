@@ -84,19 +84,24 @@ _Dialect = TypeVar("_Dialect", bound=Dialect)
 class Parts(Struct, frozen=True):
     """The parts that a feature adds to one node.
 
-    ``services``: objects that its routes and other features use, each found by
-    its type (``core.service``), and each :class:`Erasure` of data other than
-    rows. ``opened``: name of a dialect → the function called with each new
-    connection. ``checks``: name of a dialect → the function that the sweep
-    calls with each session. ``ended``: called with each connection that has
-    ended. ``configure`` reads the settings of the node and of all apps, before
-    the node serves and at SIGHUP. It may raise StartError or
-    StorageUnavailable. ``streams``: path of streams → the function that serves
-    it, made from the function that serves messages. ``run``: functions of
-    greenlets, from the start of the node until they are killed. ``stop``:
-    called when all connections and requests have ended, while the greenlets of
-    the node still run: it stores positions, gives leases back, and ends
-    threads. Features stop in the reverse order.
+    - ``services``: objects that its routes and other features use, each found
+      by its type (``core.service``), and each :class:`Erasure` of data other
+      than rows.
+    - ``commands``: the commands of clients that it runs.
+    - ``opened``: name of a dialect → the function called with each new
+      connection.
+    - ``checks``: name of a dialect → the function that the sweep calls with
+      each session.
+    - ``ended``: functions called with each connection that has ended.
+    - ``configure``: reads the settings of the node and of all apps, before the
+      node serves and at SIGHUP. It may raise StartError or StorageUnavailable.
+    - ``streams``: gets the function that serves messages, and returns path of
+      streams → the function that serves the path.
+    - ``run``: functions of greenlets, from the start of the node until they are
+      killed.
+    - ``stop``: called when all connections and requests have ended, while the
+      greenlets of the node still run. It stores positions, gives leases back,
+      and ends threads. Features stop in the reverse order.
     """
 
     services: tuple[object, ...] = ()
@@ -118,9 +123,12 @@ class Core(Services):
     ``relations``, ``reviews``, ``channels`` and ``sessions`` (classes of these
     names). ``buckets`` has ``make(rate, number, seconds, core.attempt)``, which
     makes :class:`Buckets`. Features also use services that have a title of
-    their own, as ``core.node``. ``answers`` makes the objects that answer
-    questions, before ``accounts``. The first feature that has an answer gives
-    it. ``wires``: name of a feature → dialect → its commands there.
+    their own, as ``core.node``.
+
+    ``answers``: functions that make the objects of features that answer
+    questions of the core. If several features answer one question, the core
+    asks the first one. ``wires``: name of a feature → name of a dialect → the
+    commands that the feature adds there.
     """
 
     member: ClusterMember | None
@@ -233,7 +241,8 @@ class Core(Services):
         self._make_denials()
         self._make_channel_commands()
 
-        # The ends of connections are reported in this order.
+        # The ends of connections are reported in this order. ``+=`` adds to the
+        # list that the network has.
         members = self.channels.members
         ended = self.network.ended
         ended += (members.ended, self.connection_table.ended, self.keys.ended)
@@ -274,8 +283,8 @@ class Core(Services):
                 self.logins.bare_dialects.add(row.name)
 
     def join(self, name: str, feature: Parts) -> None:
-        """Add the parts of a feature. From now on the core asks a service that
-        answers its questions."""
+        """Add the parts of the feature ``name``. If one of its services answers
+        questions of the core, the core asks it from now on."""
         network = self.network
         self.features[name] = feature
         for service in feature.services:
@@ -289,7 +298,8 @@ class Core(Services):
         network.sweep.checks.update(feature.checks)
 
     def prepare(self) -> None:
-        """Read the settings of all apps. Raises StartError."""
+        """Read the settings of all apps, also by the features. Raises
+        StartError."""
         self.logins.prepare()
         try:
             for feature in self.features.values():
@@ -300,14 +310,18 @@ class Core(Services):
     def still_holds(self, app: str, user: str, proof: str) -> bool:
         """Whether work for the maker of an earlier request may continue. The
         maker must not be banned, and the ``proof`` of
-        :meth:`imserver.gateway.auth.authority.Authority.proof` must hold. May
-        switch. Raises StorageUnavailable."""
+        :meth:`imserver.gateway.auth.authority.Authority.proof` must still be
+        valid. ``user``: the maker; ``""``: a back end. May switch. Raises
+        StorageUnavailable."""
         if user and self.sessions.is_banned(app, user):
             return False
-        holds = self.authority.still_holds
-        if not holds(app, user, proof) and proof.startswith("key:"):
-            self.store.refresh()  # another node may have made the key just now
-        return holds(app, user, proof)
+        if self.authority.still_holds(app, user, proof):
+            return True
+        if not proof.startswith("key:"):
+            return False
+        # Another node may have made the key just now.
+        self.store.refresh()
+        return self.authority.still_holds(app, user, proof)
 
     # --- erasure --------------------------------------------------------------
 
@@ -332,15 +346,17 @@ class Core(Services):
         """
         store = self.store
         sessions = self.sessions
-        is_stored = store.has_database and not keeps_messages
-        name = ""
+        is_recorded = store.has_database and not keeps_messages
+        name = ""  # messages stay under the id of the user
         if not keeps_messages:
             name = new_name()
-        if is_stored:
+        if is_recorded:
+            # An erasure that was begun before has its own name.
             name = self.user_erasures.begin(app, user)
             sessions.unban(app, [user])
 
-        # Twice: a request that was served meanwhile may have added something.
+        # All is erased twice, because a request that was served meanwhile may
+        # have added something.
         for _ in range(2):
             for program in programs_of(self.erasures, app, user):
                 self.erase_user(app, program, keeps_messages=True)
@@ -354,7 +370,7 @@ class Core(Services):
             if name:
                 self.channels.histories.erase_user(app, user, name)
             store.delete_rows_of_user(app, user, tables_of(self.erasures))
-        if is_stored:
+        if is_recorded:
             self.user_erasures.end(app, user)
 
     # --- services of the core -------------------------------------------------
@@ -433,6 +449,7 @@ class Core(Services):
         accounts = next(iter(self.all_of(AccountLookup)), AccountLookup())
         self.accounts = accounts
         self.relations = next(iter(self.all_of(Relations)), Relations())
+        # The default is made only if it is needed: it follows all apps.
         self.reviews = next(iter(self.all_of(Reviews)), None) or Reviews(tenants)
         self.back_ends = next(iter(self.all_of(BackEnds)), BackEnds())
         self.observer = observer_of(self.all_of(Observer))
@@ -485,8 +502,8 @@ class Core(Services):
             limit_bytes=limits.pending_bytes,
             node_messages=self.node_messages,
         )
-        # After the sessions were closed: what they have not acknowledged
-        # becomes pending pushes.
+        # It must come after sessions.forget_app in build(): pushes that a closed
+        # session has not acknowledged become pending pushes.
         self.tenants.report_to(self.pending.forget)
         self.publishing = Publishing(
             reach=self.reach,
@@ -501,6 +518,7 @@ class Core(Services):
         """Report refusals to the observer, if the node has one."""
         denials = Denials(self.observer, self.sessions.banned_until)
         self.denials = denials
+        # The base class ignores all refusals.
         if type(self.observer) is Observer:
             return
         self.network.origins.report_to(denials.connection)
@@ -537,8 +555,8 @@ class Core(Services):
             return status.state(query.debug, query.detail)
 
         def own_metrics() -> str:
-            # Imported at the first scrape: half a megabyte that a node without
-            # scrapes does without.
+            # Imported at the first scrape: it takes half a megabyte, which a
+            # node without scrapes saves.
             from imserver.gateway.metric_table import render
 
             rows = chain.from_iterable(rows_of() for rows_of in self.metric_rows)

@@ -29,8 +29,9 @@ log = logging.getLogger(__name__)
 
 
 def gate_policy(config: Config, max_connections: int, demo: bool) -> GatePolicy:
-    """Limits and origins of ``config``, which may be newer than at the
-    start."""
+    """The limits and origins for the gate by ``config``, which may be newer than
+    at the start. ``max_connections``: the limit of this node. ``demo``: whether
+    the server is in demo mode."""
     server = config.server
     app = config.app
     hosts = [server.host]
@@ -128,17 +129,17 @@ class Draining(Service):
     """Closes the clients of this node. Owner of :attr:`NodeState.drained`."""
 
     core: Services
-    _before: list[Callable[[], object]] = field(default_factory=list)
+    _on_drained: list[Callable[[], object]] = field(default_factory=list)
 
     def report_to(self, drained: Callable[[], object]) -> None:
-        """From now on call this function when the servers have drained, before
+        """Add a function that is called when the servers have drained, before
         the connections of clients end."""
-        self._before.append(drained)
+        self._on_drained.append(drained)
 
     def end_work(self) -> None:
         """Let features end their work for clients. Switches greenlets."""
-        for call in self._before:
-            call()
+        for end_work_of_feature in self._on_drained:
+            end_work_of_feature()
 
     def close_clients(self) -> None:
         """Close all clients with 1001, spread over time so that they do not all
@@ -147,10 +148,11 @@ class Draining(Service):
         connections = self.core.network.context.connections
         rerouting = self.core.rerouting
         self._set_return_seconds(RETURN_SECONDS)
-        self._close(lambda: True)
+        self._close_all_clients(lambda: True)
         # A second more than a client has for its own close frame.
         close_seconds = self.core.config.websocket.close_seconds
         wait_while(lambda: bool(connections), close_seconds + 1)
+        # The remaining clients have not answered.
         for connection in tuple(connections):
             connection.lost()
         if rerouting is not None:
@@ -164,12 +166,13 @@ class Draining(Service):
             return
         node.drained = True
         gevent.sleep(self.core.config.drain.delay_seconds)
+        # An operator may call undrain() at each switch.
         if not node.drained:
             return
         self.core.network.gate.full = True
         self.end_work()
         self._set_return_seconds(RETURN_SECONDS)
-        self._close(lambda: node.drained)
+        self._close_all_clients(lambda: node.drained)
         if node.drained:
             self.core.pending.pass_on()
 
@@ -185,8 +188,9 @@ class Draining(Service):
         if self.core.rerouting is not None:
             self.core.rerouting.patience = seconds
 
-    def _close(self, goes_on: Callable[[], bool]) -> None:
-        """Begin to close all clients while ``goes_on``. Switches greenlets."""
+    def _close_all_clients(self, is_wanted: Callable[[], bool]) -> None:
+        """Begin to close all clients, in turns with pauses. Ends early when
+        ``is_wanted`` returns False. Switches greenlets."""
         connections = self.core.network.context.connections
         clients = [connection for connection in connections if connection.is_open]
         turns = -(-len(clients) // _CLOSES_PER_TURN)  # rounded up
@@ -196,7 +200,7 @@ class Draining(Service):
         for index, connection in enumerate(clients):
             if index and index % _CLOSES_PER_TURN == 0:
                 gevent.sleep(pause)
-                if not goes_on():
+                if not is_wanted():
                     return
             connection.close(CloseCode.GOING_AWAY)
 

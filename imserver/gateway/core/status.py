@@ -27,10 +27,13 @@ Greenlet.add_spawn_callback(_greenlets.add)
 
 
 class Unready(Struct, frozen=True, omit_defaults=True):
-    """Why a node cannot serve clients. ``reason``: in words. ``dependency``:
-    the service that does not answer, ``redis`` or ``database``; ``""`` if all
-    answer. ``stage``: the part of the node that starts or ends. ``since``: when
-    it was noticed, at most a second late, in whole Unix seconds."""
+    """Why a node cannot serve clients.
+
+    ``reason``: in words. ``dependency``: the service that does not answer,
+    ``redis`` or ``database``; ``""`` if all answer. ``stage``: the part of the
+    node that starts or ends now; ``""`` if the node serves. ``since``: the Unix
+    second at which it was noticed, at most a second late.
+    """
 
     reason: str
     dependency: str = ""
@@ -40,8 +43,12 @@ class Unready(Struct, frozen=True, omit_defaults=True):
 
 class NodeStatus(Service):
     """Reads the state of the node off its services. Never switches greenlets.
-    Owner of the time since when this node is not ready. ``database`` compares
-    the databases of all nodes; None on a node alone."""
+    Owner of the time since which this node is not ready.
+
+    ``database`` compares the databases of all nodes; None on a node alone.
+    ``_reason``: why the node was not ready at the last look; ``""``: it was
+    ready. ``_since``: the Unix second from which on that reason holds.
+    """
 
     core: Services
     database: DatabaseCheck | None
@@ -53,8 +60,8 @@ class NodeStatus(Service):
         return self.unready() is None
 
     def unready(self) -> Unready | None:
-        """Why this node cannot serve clients; None if it can. Also called once
-        a second."""
+        """Why this node cannot serve clients; None if it can. It is also called
+        once a second, so that the time ``since`` is right."""
         objection = self._objection()
         if objection is None:
             self._reason = ""
@@ -110,7 +117,9 @@ class NodeStatus(Service):
         flusher = network.flusher
         connections = hub.connections()
         apps = {name: len(app.users) for name, app in hub.apps.items()}
+        # Connections whose outbox is written at the end of this turn.
         written = sum(isinstance(writer, Connection) for writer in flusher.dirty)
+        # The names are those of the original's fields.
         manager: dict[str, Any] = {
             "chanBroadcastLen": written + len(flusher.bulk),
             "chanLoginLen": 0,

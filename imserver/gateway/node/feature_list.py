@@ -59,7 +59,7 @@ def with_core(features: Sequence[FeatureRow]) -> tuple[FeatureRow, ...]:
     dialects."""
     core = load_core()
     uses = itertools.chain.from_iterable(row.uses for row in core)
-    used = {name.removesuffix("?") for name in uses}
+    used = {name.removesuffix("?") for name in uses}  # "?": only if it is there
     before = [feature for feature in features if feature.name in used]
     after = [feature for feature in features if feature.name not in used]
     return (*before, *core, *after)
@@ -69,33 +69,34 @@ def load_features(config: Config) -> tuple[FeatureRow, ...]:
     """Import the features that a node with this configuration has (setting
     ``features``): features of this server in their order, then features of
     other distributions. Raises StartError."""
-    return _load(config.features)
+    return _load_named(config.features)
 
 
 def problems_of(features: Iterable[FeatureRow]) -> list[HttpProblem]:
-    """The HTTP problems of the core and of features, by status."""
-    problems = dict.fromkeys(HTTP_PROBLEMS.values())
+    """The HTTP problems of the core and of features, sorted by status."""
+    problems = dict.fromkeys(HTTP_PROBLEMS.values())  # each once, in this order
     for feature in features:
         for row in feature.operations:
             problems |= dict.fromkeys((*row.shared_problems, *row.problems))
     return sorted(problems, key=attrgetter("status"))
 
 
-def _load(wanted: tuple[str, ...] | None) -> tuple[FeatureRow, ...]:
-    """Import the features that the setting names. Raises StartError."""
+def _load_named(wanted: tuple[str, ...] | None) -> tuple[FeatureRow, ...]:
+    """Import the features that the setting ``features`` names. ``wanted``: its
+    value; None: all features of this server. Raises StartError."""
     has_all = wanted is None or ALL in wanted
     names = dict.fromkeys(wanted or ())
     features: list[FeatureRow] = [
         import_module(package).FEATURE
         for package in FEATURES
-        if has_all or _name(package) in names
+        if has_all or _feature_name(package) in names
     ]
-    own_names = {ALL, *map(_name, FEATURES)}
-    features += [_load_other(name) for name in names if name not in own_names]
+    own_names = {ALL, *map(_feature_name, FEATURES)}
+    features += [_load_of_distribution(name) for name in names if name not in own_names]
     return tuple(features)
 
 
-def _load_other(name: str) -> FeatureRow:
+def _load_of_distribution(name: str) -> FeatureRow:
     """Import a feature of another distribution. Raises StartError."""
     from importlib.metadata import entry_points  # for these features only
 
@@ -108,7 +109,7 @@ def _load_other(name: str) -> FeatureRow:
     distributions = [entry.dist.name for entry in entries if entry.dist is not None]
     offers = ", ".join(sorted(distributions))
     if not entries:
-        names = ", ".join(map(_name, FEATURES))
+        names = ", ".join(map(_feature_name, FEATURES))
         raise StartError(
             f"there is no feature {name!r}; there are {names}, and those that "
             "installed distributions offer"
@@ -162,7 +163,7 @@ def offered_rows() -> Iterator[CommandOf | Exception]:
         yield from import_module(package).FEATURE.commands
     for name in sorted({entry.name for entry in entry_points(group=GROUP)}):
         try:
-            yield from _load_other(name).commands
+            yield from _load_of_distribution(name).commands
         except (StartError, ImportError) as error:
             yield error
 
@@ -206,10 +207,11 @@ def _require_defaults(feature: FeatureRow, kind: type[Struct]) -> None:
 
 
 def _absent_keys(present: Container[str]) -> list[str]:
-    """The settings of the features of this server that are not among these."""
+    """The names of the settings of features of this server that a node does not
+    have. ``present``: the names of its features."""
     keys: list[str] = []
     for package in FEATURES:
-        if _name(package) not in present:
+        if _feature_name(package) not in present:
             keys += _keys_of(package)
     return keys
 
@@ -217,16 +219,19 @@ def _absent_keys(present: Container[str]) -> list[str]:
 @cache
 def _keys_of(package: str) -> tuple[str, ...]:
     """The settings of a feature of this server that the node does not have."""
-    settings: SettingsRow = getattr(_declared(package), "SETTINGS", SettingsRow())
+    settings: SettingsRow = getattr(
+        _load_declarations(package), "SETTINGS", SettingsRow()
+    )
     return tuple(settings.keys)
 
 
-def _declared(package: str, name: str = "declared") -> ModuleType | None:
-    """The declarations of a feature of this server that the node does not have;
-    None if it declares nothing.
+def _load_declarations(package: str, name: str = "declared") -> ModuleType | None:
+    """The module with the declarations of a feature of this server that the node
+    does not have; None if the feature has no such module. ``name``: the name of
+    the module in the package.
 
-    The module of this name is loaded without its package, and not kept. So the
-    node saves the memory of the other modules of the feature.
+    It is loaded without its package, and is not stored in ``sys.modules``. So
+    the node saves the memory of the other modules of the feature.
     """
     try:
         folder = find_spec(package)
@@ -252,12 +257,12 @@ def load_with_locations(
     :func:`imserver.gateway.config.load.load_with_locations`."""
 
     def others() -> dict[str, load.ReadOther]:
-        # Also of the dialects that a node does not have.
-        modules = (_declared(package, "settings_file") for package in FEATURES)
+        # Files of a dialect are read even if the node does not have the dialect.
+        modules = (_load_declarations(package, "settings_file") for package in FEATURES)
         return {each.SUFFIX: each.read for each in modules if each is not None}
 
     def declare(wanted: tuple[str, ...] | None) -> Declarations:
-        return declarations_of(_load(wanted))
+        return declarations_of(_load_named(wanted))
 
     return load.load_with_locations(path, environ, overrides, declare, others, parse)
 
@@ -272,15 +277,16 @@ def load_config(
 
 
 def build_parts(feature: FeatureRow, core: Core) -> Parts:
-    """Build the parts of a feature. Raises StartError, also if its node
-    messages and queries have names that another feature may have."""
-    before = _node_names(core)
+    """Build the parts of a feature. Raises StartError, also if a feature of
+    another distribution gives its node messages and queries names that another
+    feature may have."""
+    names_before = _node_names(core)
     parts = feature.build(core)
-    if feature.name in map(_name, (*CORE, *FEATURES)):
+    if feature.name in map(_feature_name, (*CORE, *FEATURES)):
         return parts
 
     prefix = f"{feature.name}."
-    for name in _node_names(core) - before:
+    for name in _node_names(core) - names_before:
         if not name.startswith(prefix):
             raise StartError(
                 f"the feature {feature.name!r}: the node message or query {name} "
@@ -290,7 +296,8 @@ def build_parts(feature: FeatureRow, core: Core) -> Parts:
 
 
 def _node_names(core: Core) -> set[str]:
-    """The names of node messages and queries that have a function."""
+    """The names of the node messages and node queries that this node
+    handles."""
     names = {*core.queries.names}
     if core.node_messages is not None:
         names.update(core.node_messages.names)
@@ -299,7 +306,7 @@ def _node_names(core: Core) -> set[str]:
 
 def tables_of(features: Sequence[FeatureRow]) -> StoreTables:
     """The tables of a node with these features."""
-    own_names = set(map(_name, FEATURES))
+    own_names = set(map(_feature_name, FEATURES))
     others = (
         feature.stored
         for feature in features
@@ -319,36 +326,37 @@ def tables_of_server(features: tuple[FeatureRow, ...] = ()) -> tuple[Table, ...]
     present = {feature.name: feature.stored.tables for feature in features}
     tables: list[Table] = []
     for package in reversed(FEATURES):
-        name = _name(package)
+        name = _feature_name(package)
         if name in present:
             tables += present[name]
         else:
-            tables += getattr(_declared(package), "TABLES", ())
+            tables += getattr(_load_declarations(package), "TABLES", ())
     return (*tables, *CORE_TABLES)
 
 
 def features_for_cluster(features: Sequence[FeatureRow]) -> NodeFeatures:
     """The features of a node, as the other nodes of its cluster see them."""
     names = {feature.name for feature in features}
-    of_server = set(map(_name, FEATURES))
-    absent = [package for package in FEATURES if _name(package) not in names]
-    left_out = {_name(package) for package in absent if _is_required(package)}
+    of_server = set(map(_feature_name, FEATURES))
+    absent = [package for package in FEATURES if _feature_name(package) not in names]
+    left_out = {_feature_name(package) for package in absent if _is_required(package)}
     for_older = {
         name for name in names if name in FIRST_RELEASE or name not in of_server
     }
     return NodeFeatures(
-        " ".join(["core", *sorted(names)]),
-        " ".join(sorted(left_out)),
-        " ".join(["core", *sorted(for_older)]),
+        names=" ".join(["core", *sorted(names)]),
+        left_out=" ".join(sorted(left_out)),
+        for_older=" ".join(["core", *sorted(for_older)]),
     )
 
 
 def _is_required(package: str) -> bool:
-    """Whether all nodes have this feature of this server, or none; see
-    :mod:`imserver.gateway.cluster.features`. It is not loaded."""
+    """Whether the nodes of a cluster must agree on this feature of this server:
+    all of them have it, or no node; see
+    :mod:`imserver.gateway.cluster.features`. Its package is not loaded."""
     if package.startswith(_DIALECTS):
         return True
-    return bool(getattr(_declared(package), "TABLES", ()))
+    return bool(getattr(_load_declarations(package), "TABLES", ()))
 
 
 def numbers_of_server() -> tuple[GivenNumbers, ...]:
@@ -356,14 +364,15 @@ def numbers_of_server() -> tuple[GivenNumbers, ...]:
     give again: ``NUMBERS`` of their modules ``declared``. Features that a node
     does not have are included."""
     numbers: list[GivenNumbers] = []
-    for module in map(_declared, FEATURES):
+    for module in map(_load_declarations, FEATURES):
         numbers += getattr(module, "NUMBERS", ())
     return tuple(numbers)
 
 
 def objection_of(features: Sequence[FeatureRow]) -> AppObjection:
     """A function that checks the settings of an app for the core and
-    ``features``. It reads files of keys."""
+    ``features``. It returns the error text, or ``""`` if they are valid. It
+    reads files of keys."""
     checks: list[AppObjection] = [rules.objection]
     for feature in features:
         if feature.settings.objection is not None:
@@ -387,14 +396,15 @@ def check(config: Config, locations: Locations) -> None:
     """Check the setting ``features``, and the conditions of features on
     settings and on configured apps.
 
-    Raises StartError, with the place of the setting.
+    Raises StartError, with the location of the setting.
     """
     features = load_features(config)
     _check_uses(features, locations)
     _check_mounts(config, features, locations)
     rules.check_apps(config, locations, objection_of(features))
     for feature in features:
-        # Some yield advice, which only the doctor shows.
+        # A check may be a generator of advice, which only the doctor shows. It
+        # runs only if somebody reads all of it.
         tuple(feature.settings.check(config, locations) or ())
 
 
@@ -437,6 +447,6 @@ def _check_mounts(
                 )
 
 
-def _name(package: str) -> str:
+def _feature_name(package: str) -> str:
     """The name of the feature in a package."""
     return package.rpartition(".")[2]

@@ -51,6 +51,8 @@ _PROBLEMS = {
         Problems.NOT_READY,
     )
 }
+"""Status of an error that Flask or werkzeug found → the problem with which the
+server answers it."""
 
 
 def create_app(servers: Servers) -> Flask:
@@ -123,7 +125,8 @@ class _Requests:
         self._proxies = servers.core.proxies
 
     def begin(self) -> Response | None:
-        """Set the request id; refuse a request for another listener."""
+        """Set the id and the peer of a request. Returns the refusal of a request
+        that this listener does not serve; None: it is served."""
         g.started = time.perf_counter()
         # One byte more than the API accepts: werkzeug silently cuts a chunked
         # body at its limit, and so the API itself refuses a body that is too
@@ -168,8 +171,9 @@ class _Requests:
         """Answer an error that Flask or werkzeug found: with an error body, or
         in the style of the API."""
         assert isinstance(error, HTTPException)
-        # Their frames know the request, which knows the error. When the garbage
-        # collector found 800 of these circles, it held the loop for 70 ms.
+        # The frames of a traceback refer to the request, which refers to the
+        # error. When the garbage collector found 800 of these cycles, it blocked
+        # the loop for 70 ms.
         error.__traceback__ = None
         error.__context__ = None
         status = error.code or HTTPStatus.INTERNAL_SERVER_ERROR
@@ -181,7 +185,7 @@ class _Requests:
             message = error.description or error.name
             problem = HttpProblem(status, "refused", message, temporary=False)
         style = self._api.style_of(request.path)
-        # The cmd dialect has no form for these.
+        # The cmd dialect has no form for an error outside its routes.
         is_beside_route = style is CMD and status in (
             HTTPStatus.NOT_FOUND,
             HTTPStatus.METHOD_NOT_ALLOWED,

@@ -126,7 +126,8 @@ def check_listeners(config: Config) -> None:
                 bind_raw(row.host, row.port, False).close()
         except OSError as error:
             refusal = cannot_listen(row.host, row.port, error)
-            # the files of some originals do not name these ports
+            # The settings files of some originals do not name these ports, so
+            # the error names the setting.
             if name in ("http", "websocket"):
                 refusal = StartError(
                     f"{refusal}. To use another port, set app.{name}_port"
@@ -146,22 +147,22 @@ sockets are raw because a gevent socket would start a loop in the supervisor.
 
 
 def listen(config: Config, count: int = 1) -> list[Listeners]:
-    """Listen on all ports for ``count`` processes; port 0 takes a free port,
-    the same for all.
+    """Listen on all ports for ``count`` processes. Returns the sockets of each
+    process. Port 0 takes a free port, the same one for all processes.
 
     Raises :class:`StartError` with a one-line message if an address is not
     available, or if another process listens there with SO_REUSEPORT and would
     lose clients. Then no socket stays open.
     """
-    shares: list[Listeners] = [{} for _ in range(count)]
+    by_process: list[Listeners] = [{} for _ in range(count)]
     server = config.server
     for name, row in listeners_of(config).items():
         port = row.port
         try:
             if row.socket:
                 sock = bind_unix(row.socket, row.mode, server.backlog)
-                # each process has its own descriptor of the socket
-                for listeners in shares:
+                # Each process has its own descriptor of the socket.
+                for listeners in by_process:
                     fd = os.dup(sock.fileno())
                     listeners[name] = _socket.socket(
                         sock.family, sock.type, sock.proto, fd
@@ -173,23 +174,24 @@ def listen(config: Config, count: int = 1) -> list[Listeners]:
             if port and count > 1 and not server.reuse_port:
                 bind_raw(row.host, port, False).close()
             shares_port = count > 1 or server.reuse_port
-            for listeners in shares:
+            for listeners in by_process:
                 sock = bind_raw(row.host, port, shares_port)
                 listeners[name] = sock
                 sock.listen(server.backlog)
-                # the others take the free port that the first one got
+                # If the port was 0, the other processes take the free port that
+                # the first one got.
                 port = sock.getsockname()[1]
         except StartError as error:
-            _close_shares(shares)
+            _close_by_process(by_process)
             raise error from None
         except OSError as error:
-            _close_shares(shares)
+            _close_by_process(by_process)
             raise cannot_listen(row.host, port, error) from None
-    return shares
+    return by_process
 
 
-def _close_shares(shares: Iterable[Listeners]) -> None:
-    for listeners in shares:
+def _close_by_process(by_process: Iterable[Listeners]) -> None:
+    for listeners in by_process:
         close_all(listeners)
 
 
@@ -243,7 +245,7 @@ class Servers:
         self._metrics = core.metrics
         self.features = features
         operations = chain.from_iterable(feature.operations for feature in features)
-        self._streamed = tuple(
+        self._streamed_paths = tuple(
             row.path.partition("{")[0]
             for row in operations
             if row.function is None and row.method in _STREAMED
@@ -253,8 +255,8 @@ class Servers:
         self.api = Api(core, *api_table_of(features, core.declared))
         publisher = Publisher(self.api)
         network = core.network
-        declared = chain.from_iterable(feature.dialects for feature in features)
-        dialects = [core.codec(dialect) for dialect in declared]
+        all_dialects = chain.from_iterable(feature.dialects for feature in features)
+        dialects = [core.codec(dialect) for dialect in all_dialects]
         paths = ws_routes(config, core.dispatcher.serve, network.opened, dialects)
         network.gate.paths.update(paths)
         self.websocket_paths = frozenset(paths)
@@ -286,10 +288,11 @@ class Servers:
         itself."""
         if method not in _STREAMED:
             return False
-        for streamed in self._streamed:
-            if path == streamed:
+        for streamed_path in self._streamed_paths:
+            if path == streamed_path:
                 return True
-            if streamed.endswith("/") and path.startswith(streamed):
+            # Its end is a parameter.
+            if streamed_path.endswith("/") and path.startswith(streamed_path):
                 return True
         return False
 
@@ -301,7 +304,7 @@ class Servers:
         self.addresses = addresses_of(self._config, sockets)
 
     def open(self, sockets: Mapping[str, socket.socket]) -> None:
-        """Start accepting connections."""
+        """Start accepting connections on these sockets, by listener."""
         for name, sock in sockets.items():
             if self._config.server.http == "front":
                 self._open_front(name, sock)
@@ -357,8 +360,8 @@ class Servers:
         self._listeners.append(listener)
 
     def _listener_context(self, name: str) -> ListenerContext:
-        """The context of a listener. The WebSocket port serves only routes of
-        dialects."""
+        """The context of a listener. The listener ``websocket`` serves only the
+        routes of dialects."""
         dialects_only = name == "websocket"
         row = listeners_of(self._config)[name]
         if row.path:
@@ -430,9 +433,9 @@ class Servers:
 def api_table_of(
     features: tuple[FeatureRow, ...], declared: Declarations
 ) -> tuple[tuple[Route, ...], Mapping[str, Route], Callable[[int, bool, str], bytes]]:
-    """The routes of the core and of these features, then the routes that a
-    batch may contain by their names, and the document of all
-    (:func:`document_of`).
+    """The table of the HTTP API of a node with these features. It has three
+    parts: all routes, the routes that a batch may contain by their names, and
+    the function that returns the document of the API (:func:`document_of`).
 
     Forked nodes share the table of their supervisor. Raises StartError.
     """
@@ -451,9 +454,10 @@ def api_table_of(
 def refuse_shared(
     features: Iterable[FeatureRow], operations: Iterable[Operation]
 ) -> None:
-    """Raise StartError if a feature would answer in place of the core, which
-    has these operations, or of a feature before it."""
-    owners = dict.fromkeys(_answered((), operations), "the core")
+    """Raise StartError if a feature has a path, a dialect or a command that the
+    core or a feature before it has already. ``operations``: the operations of
+    the core."""
+    owners = dict.fromkeys(_answered_paths((), operations), "the core")
     for feature in features:
         commands_by_dialect: list[tuple[str, Iterable[str]]] = [*feature.wire.items()]
         for dialect in feature.dialects:
@@ -464,7 +468,7 @@ def refuse_shared(
                 f"the command {name} of the dialect {dialect_name}" for name in names
             )
 
-        paths = _answered(feature.dialects, feature.routes)
+        paths = _answered_paths(feature.dialects, feature.routes)
         for subject in chain(paths, sorted(commands)):
             if subject in owners:
                 raise StartError(
@@ -474,10 +478,11 @@ def refuse_shared(
             owners[subject] = feature.name
 
 
-def _answered(
+def _answered_paths(
     dialects: Iterable[Dialect], rows: Iterable[Route | Operation]
 ) -> Iterator[str]:
-    """The paths that one feature answers, as text."""
+    """Texts for the paths and dialects that one feature serves, such as ``GET
+    /api/v1/users`` and ``the dialect cmd``."""
     for row in rows:
         yield f"{row.method} {row.path}"
     for dialect in dialects:
@@ -495,12 +500,11 @@ def _answered(
 def refuse_open_demo(
     config: Config, closed: bool | None = None, *, listeners: bool = True
 ) -> None:
-    """Raise StartError if a server in demo mode would be reachable by
-    strangers.
+    """Raise StartError if other machines could reach a server in demo mode.
 
-    ``closed``: whether stored data has ended demo mode. None: unknown; then
-    nothing is refused if a database may exist. ``listeners``: whether the
-    server itself opens the ports for clients.
+    ``closed``: whether a stored key or secret has ended demo mode. None: the
+    database was not read yet. Then nothing is refused if a database may exist.
+    ``listeners``: whether the server itself opens the ports for clients.
     """
     if not config.demo or config.server.insecure:
         return
@@ -513,7 +517,8 @@ def refuse_open_demo(
     hosts = {}
     if listeners:
         hosts = _client_hosts(config)
-    if config.clustered:  # without an address, the nodes' ports listen on loopback
+    if config.clustered:
+        # Without an address, the ports for other nodes listen on loopback.
         cluster = config.cluster
         if cluster.bind:
             hosts["cluster.bind"] = cluster.bind
@@ -592,10 +597,12 @@ def within_limit(config: Config, serve: Serve) -> Serve:
     return serve
 
 
-def _on_shared(
+def _chosen_by_parameter(
     rows: Sequence[DialectPath], by_name: Mapping[str, DialectPath]
 ) -> DialectPath | Choose:
-    """Select one of the dialects on a path by the parameters of the query."""
+    """A function that selects one of several dialects on a path by the
+    parameters of the query; the dialect itself, if it is the only one.
+    ``by_name``: the dialects that a listener may choose, by their names."""
     if len(rows) == 1 and not rows[0].dialect.chosen_by:
         return rows[0]
     by_parameter = {row.dialect.chosen_by: row for row in rows}
@@ -610,10 +617,12 @@ def _on_shared(
     return select
 
 
-def _on_own(rows: Sequence[DialectPath]) -> Choose:
-    """Select one of the codecs of a dialect by the subprotocols that a client
-    offers."""
+def _chosen_by_subprotocol(rows: Sequence[DialectPath]) -> Choose:
+    """A function that selects one of the codecs of a dialect by the
+    subprotocols that a client offers. If the client offers none of them, it
+    selects the first codec."""
     by_subprotocol = {row.subprotocol: row for row in rows}
+    # The answer must not name a subprotocol that the client has not offered.
     first = replace(rows[0], subprotocol="")
 
     def select(head: Head) -> DialectPath:
@@ -633,10 +642,11 @@ def ws_routes(
     opened: Mapping[str, Opened],
     dialects: Sequence[Dialect],
 ) -> dict[str, DialectPath | Choose]:
-    """The WebSocket paths of a node.
+    """The WebSocket paths of a node: path → the dialect there, or the function
+    that chooses one of several dialects.
 
-    ``serve``: serves messages of all dialects. ``opened``: dialect → its
-    function for new connections. ``dialects``: each at its own path.
+    ``serve``: serves messages of all dialects. ``opened``: name of a dialect →
+    its function for new connections. ``dialects``: the dialects of the node.
     """
     limits = config.limits
     debug = config.debug
@@ -665,9 +675,9 @@ def ws_routes(
     paths: dict[str, DialectPath | Choose] = {}
     for path, rows in on_path.items():
         if rows and rows[0].subprotocol:
-            paths[path] = _on_own(rows)
+            paths[path] = _chosen_by_subprotocol(rows)
         else:
-            paths[path] = _on_shared(rows, by_name)
+            paths[path] = _chosen_by_parameter(rows, by_name)
     if debug.echo_path:
         room = debug.echo_bytes + limits.outbox_bytes
         paths[debug.echo_path] = DialectPath(

@@ -82,9 +82,9 @@ class Node:
     """One process: its parts and their lifecycle.
 
     ``create_application`` makes the WSGI application of this node (pages, and
-    routes that the front server does not answer itself). ``listeners``:
-    listening sockets ``"http"`` and ``"websocket"`` from the supervisor, which
-    the node closes at its end. Without them it binds its own.
+    routes that the front server does not answer itself). ``listeners``: the
+    listening sockets from the supervisor, by listener (such as ``"http"``),
+    which the node closes at its end. None: the node binds its own.
     """
 
     def __init__(
@@ -109,8 +109,8 @@ class Node:
         self._only_local = False
         """Whether only nodes of the same machine reach this one."""
         self.servers: Servers
-        self._reread = config
-        """The configuration as last read."""
+        self._config_last_read = config
+        """The configuration as last read, at the start or at SIGHUP."""
         self._create_application = create_application
         self._listeners = listeners
         self._sockets: Mapping[str, socket.socket] = {}
@@ -188,8 +188,8 @@ class Node:
             greenlets.extend(gevent.spawn(run) for run in runs)
 
         def stop() -> None:
-            # A greenlet that is killed inside a database driver may take this
-            # for a failed connection and continue. So it is killed repeatedly.
+            # A greenlet that is killed inside a database driver may mistake that
+            # for a failed connection, and continue. So it is killed repeatedly.
             deadline = monotonic() + _KILL_SECONDS
             while any(not each.dead for each in greenlets) and monotonic() < deadline:
                 gevent.killall(greenlets, block=False)
@@ -206,8 +206,8 @@ class Node:
             gc.collect()
             gc.freeze()
             gc.set_threshold(*_COLLECT_AFTER)
-            # gevent records the parent of each greenlet. Nobody uses it, and it
-            # takes two thirds of a greenlet's cost.
+            # gevent records the parent of each greenlet. Nobody uses this
+            # record, and it takes two thirds of a greenlet's cost.
             gevent.config.track_greenlet_tree = False
             unwatch.append(self.core.metrics.watch_collector())
 
@@ -220,9 +220,12 @@ class Node:
     # --- start ----------------------------------------------------------------
 
     def start(self, listeners: bool = True) -> None:
-        """Build everything, listen and serve. ``listeners`` False: under
-        another server, which owns them. Raises :class:`StartError` with a
-        one-line message."""
+        """Build everything, listen and serve. Raises :class:`StartError` with a
+        one-line message.
+
+        ``listeners``: False if the node runs under another server, which owns
+        the listeners.
+        """
         core = self.core
         if listeners and self._listeners:
             self._sockets = self._listeners
@@ -235,7 +238,7 @@ class Node:
             if listeners:
                 self.servers.announce(self._sockets)
             else:
-                # the other server has one listener for both
+                # The other server has one listener for HTTP and WebSocket.
                 core.node.ws_port = core.node.http_port
             for stage in self._stages:
                 core.node.stage = stage.name
@@ -321,8 +324,8 @@ class Node:
     # --- once per second ------------------------------------------------------
 
     def _tick(self) -> None:
-        """Greenlet: check deadlines, late acknowledgements and the delay of the
-        loop, once per second."""
+        """Greenlet: once per second, measure the delay of the loop, report the
+        state of this node, and check all deadlines."""
         core = self.core
         while True:
             pause = until_beat(1.0)
@@ -332,7 +335,7 @@ class Node:
             core.hub.now = int(time())
             core.metrics.lagged(max(now - expected, 0.0))
             self._report()
-            core.status.unready()  # so it knows since when
+            core.status.unready()  # records since when the node is not ready
             if core.member is not None:
                 core.member.elsewhere.count()
                 core.member.database.check()
@@ -346,7 +349,7 @@ class Node:
                 core.metrics.commands.fold,
             )
             for work in works:
-                # one that fails must not stop the others
+                # If one fails, the others must run nevertheless.
                 try:
                     work()
                 except Exception:
@@ -355,7 +358,8 @@ class Node:
             core.metrics.outbox_bytes_now = core.network.flusher.budget.total
 
     def _report(self) -> None:
-        """Tell the cluster how much this node has to do."""
+        """Report the load and the state of this node to the cluster, for its
+        lease."""
         core = self.core
         registrar = core.registrar
         unsettled = registrar is not None and registrar.unsettled()
@@ -369,8 +373,8 @@ class Node:
     # --- stop -----------------------------------------------------------------
 
     def stop(self) -> None:
-        """Drain: refuse new work, finish running work, close clients with 1001
-        at a limited rate; then stop."""
+        """Drain, then stop. The drain refuses new work, finishes running work,
+        and closes clients with 1001 at a limited rate. Switches greenlets."""
         core = self.core
         if core.node.life == "stops":
             return
@@ -391,9 +395,9 @@ class Node:
         """Refuse new connections, and let running requests end."""
         self.core.network.gate.full = True
         self.servers.drain()
-        # A proxy must not repeat a POST if its connection ends, so idle
-        # connections end after a while only: clients see at their next request
-        # that they end.
+        # If a connection ends while a proxy sends a POST, the proxy must not
+        # repeat it. So idle connections stay open for a while: the answer to
+        # their next request says that they end.
         wait_while(lambda: self.servers.connected, _IDLE_SECONDS)
         self.servers.end_idle()
         wait_while(lambda: self.servers.busy, _LAST_REQUESTS_SECONDS)
@@ -408,7 +412,7 @@ class Node:
         """
         core = self.core
         core.node.max_connections = connection_limit(config)
-        self._reread = config
+        self._config_last_read = config
         core.tenants.reload(config)
         core.keys.reload(config)
         core.page_tokens.reload(config)
@@ -424,7 +428,8 @@ class Node:
         logging.getLogger("imserver").setLevel(config.log.level.upper())
         self._report_act("node.reload")
         core.store.try_refresh()
-        # Closing connections were already subtracted.
+        # The gate counts connections by address anew. Connections that are
+        # closing count no longer.
         connections = core.network.context.connections
         core.network.gate.recount(
             host_of(connection.peer) for connection in connections if connection.is_open
@@ -433,7 +438,7 @@ class Node:
     def _apply_limits(self) -> None:
         """Apply the limits of the configuration as last read."""
         core = self.core
-        config = self._reread
+        config = self._config_last_read
         core.idempotency.shared = core.keys.demo
         core.pending.limit_pushes = config.limits.pending_pushes
         core.pending.limit_bytes = config.limits.pending_bytes

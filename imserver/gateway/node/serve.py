@@ -70,7 +70,8 @@ def serve(
     with ending(config, logs, "the server failed"):
         log_greenlet_errors(gevent.get_hub())
         if listeners is None:
-            check_listeners(config)  # first, so that nothing stands above this error
+            # First, so that no log lines stand above this error.
+            check_listeners(config)
         for warning in config.warnings:
             _log.warning("%s", warning)
 
@@ -82,7 +83,7 @@ def serve(
         signals.install()
 
         started(node)
-        if config.app.log_file:  # else the banner shows them
+        if config.app.log_file:  # without a log file, the banner shows the lines
             for line in node.core.logins.exposure():
                 _log.info("%s", line)
         apps_of_keys = set[str]()
@@ -102,8 +103,9 @@ def serve(
 
 @contextmanager
 def ending(config: Config, logs: Logs, failure: str) -> Iterator[None]:
-    """Log why the server ends if it fails; ``failure``: what has happened.
-    Raises StartError."""
+    """A context in which the server runs. If it fails, the reason is logged, and
+    StartError is raised. ``failure``: the text of the log line. At the end the
+    logs are closed."""
     try:
         yield
     except StartError as error:
@@ -120,8 +122,8 @@ def ending(config: Config, logs: Logs, failure: str) -> Iterator[None]:
 
 
 def _application(servers: Servers) -> Application:
-    """The WSGI application for requests that the front server does not
-    answer."""
+    """The WSGI application for requests that the front server does not answer.
+    It is made at its first request, except if it serves all requests."""
 
     def make() -> Application:
         # Imported here, because it loads Flask.
@@ -175,6 +177,8 @@ class _Signals:
         self._logs = logs
         self._read_config = read_config
         self.drain: gevent.Greenlet[[], None] | None = None
+        """The greenlet that drains and stops the node; None: no signal has
+        ended the node yet."""
         self._terminal_matters = terminal_matters()
 
     def install(self) -> None:
@@ -187,7 +191,8 @@ class _Signals:
         take_signals()
 
     def _end(self, number: int) -> None:
-        """Drain; end at once if that has begun already."""
+        """Begin the drain because of the signal ``number``. If the drain has
+        begun already, end the process at once."""
         name = signal.Signals(number).name
         if self.drain is not None:
             _log.warning("%s again: stopping at once", name)
@@ -196,6 +201,7 @@ class _Signals:
         self.drain = gevent.spawn(self._stop)
 
     def _stop(self) -> None:
+        """Drain and stop the node. If that fails, end the process at once."""
         try:
             self._node.stop()
         except Exception:
@@ -236,7 +242,7 @@ class _Signals:
         # used to find greenlets.
         gc.unfreeze()
         try:
-            # for this only, with pprint and dataclasses
+            # Imported here: only this uses it, and it loads other modules.
             from gevent.util import format_run_info
 
             stacks: list[str] = format_run_info()  # type: ignore[func-returns-value, assignment]
