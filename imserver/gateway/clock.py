@@ -55,9 +55,12 @@ def is_long_turn(seconds: float = 0.005) -> bool:
 
 
 def retry_pause(failures: int, first: float, longest: float) -> float:
-    """Seconds to wait after this number of failures in a row: ``first``, then
-    twice as long each time, up to ``longest``. They vary by half, so that
-    attempts that failed together are not repeated together."""
+    """Seconds to wait after this number of failures in a row: ``first`` after
+    the first failure, then twice as long each time, up to ``longest``.
+
+    They vary by half at random, so that attempts that failed together are not
+    repeated together.
+    """
     doublings = min(failures - 1, _MAX_DOUBLINGS)
     pause = min(first * 2.0**doublings, longest)
     return pause * uniform(0.5, 1.5)
@@ -99,21 +102,22 @@ def every(
     def run() -> None:
         while True:
             gevent.sleep(until_beat(seconds))
-            began = perf_counter()
+            started = perf_counter()
             try:
                 work()
             except Unavailable as error:
                 log.debug("%s: %s", failure, error)
             except Exception:
                 log.exception("%s", failure)
-            JOBS.took(name, perf_counter() - began)
+            JOBS.took(name, perf_counter() - started)
 
     return run
 
 
 def take_turns(nodes: int) -> None:
-    """Sleep for a random part of the time over which this number of nodes
-    spread work that all of them would begin at once."""
+    """Sleep for a random time, so that nodes do not begin the same work at the
+    same moment. ``nodes``: how many nodes do this work; the more there are, the
+    longer the sleep may be. Switches greenlets."""
     if nodes > 1:
         longest = min(nodes * _TURN_SECONDS, _LONGEST_TURN_SECONDS)
         gevent.sleep(uniform(0, longest))

@@ -17,19 +17,19 @@ DOCTOR: Final = "doctor"
 class CommandOf(Struct, frozen=True):
     """One command of ``imserver``, or the addition of a feature to one.
 
-    ``name``: the word that people type. ``parent``: the command that it is a
-    subcommand of, ``""`` for ``imserver`` itself. ``function``:
-    ``"module:attribute"``, which is imported when the command runs, so a list
-    of commands loads none of them. It is a command of click, whose first line
-    is ``help``. ``absent``: the error text if the package with the module is
-    not installed.
+    ``name``: the word that people type. ``parent``: the command of which it is
+    a subcommand; ``""``: ``imserver`` itself. ``function``: the command of
+    click as ``"module:attribute"``. It is imported when the command runs, so a
+    list of commands imports none of them. ``help``: the first line of its help.
+    ``absent``: the error text if the package with the module is not installed.
 
-    With the parent ``doctor`` it is a function that yields findings
-    (:class:`imserver.plugin.commands.Finding`). A name such as ``--files`` is
-    an option with a value, shown as ``metavar``. Its function makes a trial,
-    and gets the settings, the store, the apps and the value. The name ``rows``
-    is a check that gets statements which read the database, ``settings`` one
-    that gets the settings. Both run each time.
+    With the parent ``doctor``, ``function`` is a function that yields findings
+    (:class:`imserver.plugin.commands.Finding`). A name such as ``--files`` is an
+    option with a value, which the help shows as ``metavar``. Its function makes
+    a trial, and gets the settings, the store, the apps and the value. The names
+    ``rows`` and ``settings`` are checks that run each time. A function ``rows``
+    gets statements that read the database; a function ``settings`` gets the
+    settings.
     """
 
     name: str

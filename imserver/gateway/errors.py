@@ -42,7 +42,7 @@ CLOSE: Final[dict[int, CloseRow]] = {}
 
 
 def _close(code: int, name: str, meaning: str) -> int:
-    """Make a row of :data:`CLOSE`."""
+    """Add a row to :data:`CLOSE`, and return its code."""
     reconnect = _NORMAL_CLOSE < code < _STAY_AWAY
     CLOSE[code] = CloseRow(code, name, meaning, reconnect=reconnect)
     return code
@@ -171,6 +171,7 @@ REPLY_TEXT: Final[dict[int, str]] = {}
 
 
 def _reply(code: int, text: str) -> int:
+    """Add a row to :data:`REPLY_TEXT`, and return its code."""
     REPLY_TEXT[code] = text
     return code
 
@@ -266,6 +267,7 @@ _TEMPORARY: Final = frozenset({408, 429, 500, 503})
 def _problem(
     status: int, code: str, message: str, *, temporary: bool = False
 ) -> HttpProblem:
+    """Add a problem to :data:`HTTP_PROBLEMS`, and return it."""
     temporary = temporary or status in _TEMPORARY
     row = HttpProblem(status, code, message, temporary)
     HTTP_PROBLEMS[code] = row
@@ -446,14 +448,17 @@ class Problems:
 class ServiceRefused(ImserverError):
     """A service refuses a request.
 
-    ``problem``: the answer of HTTP routes; the reply code of a command follows
-    from its status. If no caller needs a class of its own, raise this one with
-    the problem, and a text that replaces the usual message of the problem:
-    ``raise ServiceRefused("not for guests", Problems.NOT_ALLOWED)``. A subclass
-    has a problem of its own: ``class UnknownGroup(ServiceRefused,
-    problem=HttpProblem(…))``. Its ``detail`` replaces the usual message; ``{}``
-    in it is the text of the exception. ``login``: the reason of the refusal if
-    a login ends with it.
+    If no caller needs a class of its own, raise this one with the problem, and a
+    text that replaces the usual message of the problem: ``raise
+    ServiceRefused("not for guests", Problems.NOT_ALLOWED)``. A subclass has a
+    problem of its own: ``class UnknownGroup(ServiceRefused,
+    problem=HttpProblem(…))``.
+
+    ``problem``: the answer of HTTP routes. The reply code of a command follows
+    from its status. ``detail``: the message in place of the usual message of the
+    problem; ``""``: the usual message. ``{}`` in it stands for the text of the
+    exception. ``login``: the reason in metrics and in the log if a login ends
+    with this error; None: no login does.
     """
 
     problem: HttpProblem
@@ -483,8 +488,8 @@ class ServiceRefused(ImserverError):
 
     @property
     def reply_code(self) -> int:
-        """The reply code of a command that ends with it; 0 if the server has
-        failed, which has no such code."""
+        """The reply code of a command that ends with this error; 0 if the status
+        of its problem has no reply code, because the server has failed."""
         return _REPLY_OF_STATUS.get(self.problem.status, 0)
 
 

@@ -32,16 +32,18 @@ class SettingsRow(Struct, frozen=True):
     """The settings of a feature, and their checks. Its module ``declared`` has
     them as ``SETTINGS``.
 
-    ``sections``: name of a section → the struct with the keys that the feature
-    has in it. Others may have keys in the section, too; ``"apps.*"`` is the
-    settings of an app. (``settings_of`` and ``app_settings_of`` of
-    :mod:`imserver.gateway.config.settings` read them.) ``"apps.*.webhook"`` →
-    None: the core declares this key of an app, because its login rules read it.
-    Without this feature the key has no effect. The core marks it with
-    ``by_feature``. ``objection``: checks the settings of an app beyond types.
-    ``check``: raises ConfigError if settings of the node contradict each other
-    or settings of apps. It yields the settings that a careful operator would
-    change, each with the reason (``check-config --production``).
+    - ``sections``: name of a section → the struct with the keys that the
+      feature has in it. Others may have keys in the section, too. The section
+      ``"apps.*"`` is the settings of an app. (``settings_of`` and
+      ``app_settings_of`` of :mod:`imserver.gateway.config.settings` read them.)
+      None in place of the struct, as in ``"apps.*.webhook"`` → None: the core
+      declares this key of an app, because its login rules read it, and marks it
+      with ``by_feature``. Without this feature the key has no effect.
+    - ``objection``: checks the settings of an app beyond types. None: there is
+      nothing to check.
+    - ``check``: raises ConfigError if settings of the node contradict each other
+      or settings of apps. It yields the settings that a careful operator would
+      change, each with the reason (``check-config --production``).
     """
 
     sections: Mapping[str, type[Struct] | None] = {}
@@ -64,39 +66,49 @@ class SettingsRow(Struct, frozen=True):
 class FeatureRow(Struct, frozen=True, eq=False):
     """One feature or foreign dialect, which a node may do without.
 
-    ``build`` makes its parts from the core, once for each node. It may raise
-    ConfigError. ``dialects``: served on their paths. ``wire``: dialect → its
-    commands of clients there, which a row of ``Parts.commands`` each runs.
-    ``routes``: the operations are its part of ``/api/v1``, which the document,
-    batches and the router get. Its views answer the operations without a
-    function. Another route names the service that its function gets first.
-    ``settings``: the settings that it declares. ``metrics`` returns its rows of
-    the table of metrics, at the first scrape. ``uses``: names of features that
-    it needs, which come before it in the list. ``"webhooks?"`` is a feature
-    that it uses only if the node has it. ``answers``: makes the objects that
-    answer questions of the core, or observe events, before logins begin; see
-    :class:`imserver.gateway.core.core.Core`. ``views(forks)`` imports the views
-    of Flask, and returns the function that makes its blueprints from the core
-    and the :class:`imserver.plugin.http.Api`. It is called at the first request
-    that the front server does not answer. It is also called before this process
-    forks (``forks``). Then it loads all modules for first requests, so that
-    nodes share the memory. A view that answers a POST or PATCH operation reads
-    the body itself. ``commands``: its commands of ``imserver``, and its
-    additions to ``imserver doctor``. They exist as soon as its distribution is
-    installed, whatever the setting ``features`` says. ``offline(config, store,
-    tenants)`` is a context with the objects of the feature in a command, where
-    no node runs. They are objects of
-    :class:`imserver.gateway.storage.contract.Erasure`, ``ArchivedFiles`` there,
-    :class:`imserver.gateway.auth.observer.Observer` (it gets acts, and may
-    raise ImserverError) and :class:`imserver.gateway.notify.PushService`. In a
-    node they are among its answers and services. ``tenants()`` are the apps.
-    Commands that use none of these enter the context, too, so expensive objects
-    are made at their first use. ``tables``: its tables, in the order of their
-    deletion, then the steps that make them if the feature is of another
-    distribution, numbered from 1. A feature of this server has its tables in a
-    module ``declared``, which imports no other module of the feature, because
-    nodes without the feature read it, too. Everything is called in the order of
-    the list of features.
+    All functions are called in the order of the list of features.
+
+    - ``build``: makes its parts from the core, once for each node. It may raise
+      ConfigError.
+    - ``dialects``: its dialects, which are served on their paths.
+    - ``routes``: its routes. The operations among them are its part of
+      ``/api/v1``, which the document, batches and the router get. Its views
+      answer the operations without a function. Any other route names the
+      service that its function gets first.
+    - ``views``: ``views(forks)`` imports the views of Flask, and returns the
+      function that makes its blueprints from the core and the
+      :class:`imserver.plugin.http.Api`. It is called at the first request that
+      the front server does not answer. It is also called before this process
+      forks (``forks`` is True). Then it loads all modules for first requests, so
+      that nodes share the memory. A view that answers a POST or PATCH operation
+      reads the body itself.
+    - ``metrics``: returns its rows of the table of metrics, at the first scrape.
+    - ``uses``: names of features that it needs, which come before it in the
+      list. A name with a question mark, such as ``"webhooks?"``, is a feature
+      that it uses only if the node has it.
+    - ``settings``: the settings that it declares.
+    - ``commands``: its commands of ``imserver``, and its additions to
+      ``imserver doctor``. They exist as soon as its distribution is installed,
+      whatever the setting ``features`` says.
+    - ``answers``: makes the objects that answer questions of the core, or
+      observe events, before logins begin; see
+      :class:`imserver.gateway.core.core.Core`.
+    - ``wire``: name of a dialect → the commands of clients that it adds there.
+      A row of ``Parts.commands`` runs each of them.
+    - ``tables``: its tables, in the order of their deletion. A feature of
+      another distribution has the steps that make them behind the tables,
+      numbered from 1. A feature of this server has its tables in a module
+      ``declared``, which imports no other module of the feature, because nodes
+      without the feature read it, too.
+    - ``offline``: ``offline(config, store, tenants)`` is a context with the
+      objects of the feature in a command, where no node runs; ``tenants()`` are
+      the apps. The objects are of
+      :class:`imserver.gateway.storage.contract.Erasure`, ``ArchivedFiles``
+      there, :class:`imserver.gateway.auth.observer.Observer` (it gets acts, and
+      may raise ImserverError) and :class:`imserver.gateway.notify.PushService`.
+      In a node they are among its answers and services. Commands that use none
+      of these objects enter the context, too, so expensive objects are made at
+      their first use.
     """
 
     name: str
@@ -125,8 +137,8 @@ class FeatureRow(Struct, frozen=True, eq=False):
         return tuple(row for row in self.routes if isinstance(row, Operation))
 
     def checks(self, name: str) -> Iterator[Callable[..., Iterable[Any]]]:
-        """Import the checks that each run of ``imserver doctor`` makes:
-        ``"rows"`` or ``"settings"``."""
+        """Import the checks of this name that each run of ``imserver doctor``
+        makes. ``name``: ``"rows"`` or ``"settings"``, see :class:`CommandOf`."""
         for row in self.commands:
             if row.parent == DOCTOR and row.name == name:
                 yield row.load()

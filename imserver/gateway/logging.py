@@ -74,8 +74,9 @@ _log = logging.getLogger(__name__)
 
 
 class Stamps:
-    """Local times as ``2026-01-31T12:00:00.123+08:00``. The expensive part is
-    made once per second."""
+    """Formats Unix seconds as local times, such as
+    ``2026-01-31T12:00:00.123+08:00``. All but the milliseconds is formatted once
+    per second, because that is expensive."""
 
     def __init__(self) -> None:
         self._second = -1
@@ -217,15 +218,17 @@ class LineHandler(logging.Handler):
             self._put(f"{self.format(note)}\n".encode())
 
     def _put(self, lines: bytes) -> bool:
-        """Write bytes. False: they cannot be written."""
+        """Write bytes that end with a line end. False: they cannot all be
+        written."""
         try:
             while lines:
                 end = len(lines)
                 if not self._path and end > _PIPE_BYTES:
-                    # Whole lines of at most this size, so that lines of several
-                    # processes do not mix; or one longer line.
+                    # Standard error may be a pipe of several processes. Write
+                    # whole lines, as many as a pipe accepts atomically, so that
+                    # the lines of the processes do not mix.
                     end = lines.rfind(b"\n", 0, _PIPE_BYTES) + 1
-                    if not end:
+                    if not end:  # the first line is longer than that
                         end = lines.find(b"\n") + 1
                 written = os.write(self._descriptor, lines[:end])
                 lines = lines[written:]
@@ -237,9 +240,9 @@ class LineHandler(logging.Handler):
         """Open the file again after it was moved. On OSError the old file stays
         in use."""
         if self._path:
-            fresh = self._open()
+            new_descriptor = self._open()
             os.close(self._descriptor)
-            self._descriptor = fresh
+            self._descriptor = new_descriptor
 
     def close(self) -> None:
         if self._path and self._descriptor >= 0:
@@ -252,10 +255,11 @@ INTERVAL_SECONDS: Final = 60.0
 
 
 class RateLimitedLog:
-    """A warning that may occur thousands of times a second: logged once a
+    """A warning that may occur thousands of times a second. It is logged once a
     minute.
 
-    ``text`` is a logging format; the number of suppressed lines is appended.
+    ``text`` is the format of the line. The next line says how many lines were
+    suppressed.
     """
 
     def __init__(
@@ -282,15 +286,20 @@ class RateLimitedLog:
 
 
 class OncePerMinute(Struct, eq=False):
-    """Decides whether a line is new within the minute, for at most ``limit``
-    lines. Otherwise strangers could fill the log."""
+    """Decides which lines are logged: each line once per minute, and at most
+    ``_limit`` lines per minute. Otherwise strangers could fill the log.
+
+    ``_lines``: the lines of this minute. ``_until``: the monotonic time at which
+    the minute ends.
+    """
 
     _limit: int
     _lines: set[tuple[str, str]] = field(default_factory=set)
     _until: float = 0.0
 
     def is_new(self, subject: str, cause: str) -> bool:
-        """Whether to log this line. Counts it as logged."""
+        """Whether to log the line with this subject and cause. If so, it counts
+        as logged."""
         now = monotonic()
         if now >= self._until:
             self._lines.clear()
@@ -341,8 +350,12 @@ class RequestLog:
         """See :attr:`imserver.gateway.metrics.Metrics.requests`."""
         self._stamp = Stamps()
         self._middles: dict[tuple[str, str, str, int], str] = {}
+        """Peer, method, path and status → their part of a line, see
+        :meth:`_middle`."""
         self._names: dict[str, str] = {}
+        """Label of a principal → the end of a line, see :meth:`_name`."""
         self._waiting: list[_Entry] = []
+        """The requests that were not counted and written yet."""
 
     def add(
         self,
@@ -356,9 +369,13 @@ class RequestLog:
         by: str = "",
         route: str = OTHER,
     ) -> None:
-        """Add an answered request. ``path`` must not contain the query, which
-        may have tokens. ``by``: the label of the principal; ``""``: unknown.
-        ``route``: the path of its route, or the pattern."""
+        """Add an answered request.
+
+        ``path``: without the query, which may have tokens. ``seconds``: the time
+        until the answer. ``bytes_out``: the length of its body. ``by``: the
+        label of the principal; ``""``: unknown. ``route``: the path or the
+        pattern of the route, under which the request is counted.
+        """
         waiting = self._waiting
         waiting.append(
             (
@@ -400,8 +417,8 @@ class RequestLog:
 
     def _count(self, waiting: list[_Entry]) -> None:
         """Count requests by route and time."""
-        # Counted together: 250 requests of a route take 61 ns each, and one by
-        # one 383 ns.
+        # Fast requests are counted together: 250 requests of a route take 61 ns
+        # each, and one by one they would take 383 ns each.
         fast: defaultdict[str, list[float]] = defaultdict(list)
         for _, _, _, _, seconds, _, _, request, by, route in waiting:
             if seconds < SLOW_SECONDS:
@@ -412,9 +429,15 @@ class RequestLog:
             self.timings.took_fast(route, of_route)
 
     def _text_lines(self, waiting: list[_Entry]) -> bytes:
-        # Formatting took a tenth of the time of a push. So parts that many
+        """The lines of requests as text. Example::
+
+        2026-01-31T12:00:00.123+08:00 INFO    imserver.request: 127.0.0.1 POST
+        /api/v1/push 200 0.41ms 38B request=8f3c by=key:a1b2
+        """
+        # Formatting would take a tenth of the time of a push. So parts that many
         # lines share are made once.
         lines = []
+        # The times for which ``stamp`` is right: a millisecond, none at first.
         since = 1.0
         until = 0.0
         stamp = ""
@@ -434,7 +457,7 @@ class RequestLog:
             by,
             _,
         ) in waiting:
-            if not since <= moment < until:  # another millisecond than the line before
+            if not since <= moment < until:
                 since = moment
                 until = (int(moment * _MILLISECONDS) + 1) / _MILLISECONDS
                 stamp = self._stamp(moment)
@@ -457,7 +480,8 @@ class RequestLog:
         return "".join(lines).encode("utf-8", "backslashreplace")
 
     def _middle(self, peer: str, method: str, path: str, status: int) -> str:
-        """The part of a line that repeated requests share."""
+        """The part of a line that equal requests of one peer share: level,
+        logger, peer, method, path and status. It is cached."""
         middle = shown(
             f" INFO    {_REQUEST_LOGGER}: {peer} {method} {_without_token(path)} "
             f"{status} "
@@ -469,11 +493,13 @@ class RequestLog:
         return middle
 
     def _name(self, by: str) -> str:
-        """The principal with this label, as the end of a line."""
-        # A user id with spaces could look like another field of the line.
+        """The end of a line for the principal with this label, such as
+        `` by=key:a1b2``; ``""`` for a principal that has proved nothing. It is
+        cached."""
         if by == _NOBODY:
             name = ""
         else:
+            # A user id with spaces could look like another field of the line.
             name = " by=" + shown(_cut(by)).replace(" ", r"\x20")
         if len(self._names) >= _MIDDLES:
             self._names.clear()
@@ -481,6 +507,7 @@ class RequestLog:
         return name
 
     def _json_lines(self, waiting: list[_Entry]) -> bytes:
+        """The lines of requests as JSON objects."""
         lines = []
         for (
             moment,
@@ -515,7 +542,7 @@ class RequestLog:
 
 
 def _cut(by: str) -> str:
-    """The name of a principal, at most :data:`_BY_CHARACTERS` of it."""
+    """The label of a principal, cut to :data:`_BY_CHARACTERS`."""
     if len(by) <= _BY_CHARACTERS:
         return by
     return f"{by[: _BY_CHARACTERS - 1]}…"
@@ -546,7 +573,8 @@ class Logs(Struct, eq=False):
 
 
 def open_logs(config: Config, node: str = "") -> Logs:
-    """Send all logging of this process to the configured place.
+    """Send all logging of this process to the configured file, or to standard
+    error.
 
     ``node``: name in each line, if several processes write to one place. Raises
     :class:`StartError` if the log file cannot be written.

@@ -29,11 +29,13 @@ class Metric(Struct, frozen=True):
     """One metric: the name in Prometheus, its meaning, and the function that
     reads it from a node.
 
-    ``read`` gets the services of a node (``Core``). It returns a number or a
-    :class:`Histogram`. With a ``label``, it returns one for each value of that
-    label. None if this node has no such thing. Several labels of numbers are
-    separated by spaces; their values are tuples then. A label ``app`` names
-    registered apps; all others together are ``other``.
+    ``read`` gets the services of a node (``Core``), and returns a number or a
+    :class:`Histogram`; None if this node does not have the metric.
+
+    With a ``label``, ``read`` returns a mapping: value of the label → number or
+    histogram. Several labels are separated by spaces, as ``app reason``. Then
+    the keys of the mapping are tuples. The label ``app`` names registered apps;
+    the values of all other apps are added up as ``other``.
     """
 
     name: str
@@ -56,8 +58,9 @@ class Metric(Struct, frozen=True):
 def _metric(
     kind: Kind, name: str, help: str, read: Read | str, label: str = ""
 ) -> Metric:
-    """A row. ``read`` may be the path of an attribute of the node's
-    services."""
+    """A row of the table. ``read``: the function that reads the value from a
+    node, or the path of an attribute of the node's services, such as
+    ``metrics.requests``."""
     if not isinstance(read, str):
         return Metric(name, kind, help, read, label)
     value: Read = attrgetter(read)
@@ -71,8 +74,8 @@ _OF_CLUSTER: Final = ("registry", "rpc", "node_messages", "rerouting", "connecti
 
 
 def _in_cluster(read: Read) -> Read:
-    """The value that ``read`` returns on a node of a cluster; None on a node
-    alone."""
+    """A function that returns the value of ``read`` on a node of a cluster, and
+    None on a node alone."""
 
     def read_there(core: Any) -> Value | None:
         if core.member is None:
@@ -135,6 +138,7 @@ def _requests(core: Any) -> dict[str, int]:
 
 
 def _database_up(core: Any) -> int | None:
+    """1 if the database is healthy, 0 if not; None without a database."""
     if not core.store.id:
         return None
     return int(core.store.healthy())
@@ -146,7 +150,8 @@ def _cpu_seconds(_core: Any) -> float:
 
 
 def _disks(core: Any, field: str) -> dict[str, int]:
-    """Folder → bytes of its disk: the ``free`` ones, or the ``total``."""
+    """Purpose of a folder → bytes of its disk. ``field``: ``free`` for the free
+    bytes, ``total`` for the size."""
     folders = {"data": core.config.server.data_dir}
     if core.config.app.log_file:
         folders["log"] = os.path.dirname(core.config.app.log_file) or "."
@@ -473,10 +478,11 @@ METRICS: Final = (
 
 
 def render(core: Any, name: str, more: Iterable[Metric] = ()) -> str:
-    """All metrics of this node and of its features (``more``), labelled
-    ``name``.
+    """The text of all metrics of a node in Prometheus' format. Never switches
+    greenlets.
 
-    Does not switch to another greenlet.
+    ``name``: the name of the node, which is a label of all values. ``more``: the
+    metrics of its features.
     """
     lines: list[str] = []
     apps = {app.name for app in core.hub.registered()}
@@ -497,12 +503,14 @@ def render(core: Any, name: str, more: Iterable[Metric] = ()) -> str:
 def _of_apps(
     names: Sequence[str], values: Mapping[Any, float], apps: Set[str]
 ) -> dict[Any, float]:
-    """The values by app. The values of apps that are not registered are added
-    up under one name."""
+    """The values of a metric, in which all apps that are not registered are
+    added up as :data:`OTHER`. ``names``: the labels of the metric. ``apps``: the
+    registered apps."""
     index = names.index("app")
     sums: dict[Any, float] = {}
     for key, number in values.items():
-        if len(names) == 1:  # the key is the app
+        # With one label, the key is the app, and not a tuple.
+        if len(names) == 1:
             if key not in apps:
                 key = OTHER
         elif key[index] not in apps:
@@ -512,11 +520,13 @@ def _of_apps(
 
 
 def _samples(metric: Metric, value: Value, labels: str) -> Iterator[str]:
-    """The lines with the values of a metric. ``labels``: the labels of all
-    lines."""
+    """The lines with the values of a metric. ``labels``: the text of the labels
+    that all lines have, such as ``node="n"``. It calls itself for each histogram
+    of a metric with a label."""
     if isinstance(value, Histogram):
-        below = accumulate(value.counts)
-        for bound, count in zip((*value.bounds, "+Inf"), below, strict=True):
+        # Prometheus wants the number of all values up to each bound.
+        cumulative = accumulate(value.counts)
+        for bound, count in zip((*value.bounds, "+Inf"), cumulative, strict=True):
             yield f"{metric.name}_bucket{{{labels},{_labels(le=bound)}}} {count}"
         yield f"{metric.name}_sum{{{labels}}} {value.total!r}"
         yield f"{metric.name}_count{{{labels}}} {sum(value.counts)}"
@@ -524,10 +534,10 @@ def _samples(metric: Metric, value: Value, labels: str) -> Iterator[str]:
         names = metric.label.split()
         for key, number in value.items():
             if len(names) == 1:
-                own_labels = {metric.label: key}
+                labels_of_value = {metric.label: key}
             else:
-                own_labels = dict(zip(names, key, strict=True))
-            all_labels = f"{labels},{_labels(**own_labels)}"
+                labels_of_value = dict(zip(names, key, strict=True))
+            all_labels = f"{labels},{_labels(**labels_of_value)}"
             if isinstance(number, Histogram):
                 yield from _samples(metric, number, all_labels)
             else:
@@ -537,7 +547,7 @@ def _samples(metric: Metric, value: Value, labels: str) -> Iterator[str]:
 
 
 def _labels(**values: object) -> str:
-    """Labels in Prometheus' format."""
+    """Labels in Prometheus' format, such as ``app="shop",code="1000"``."""
     return ",".join(
         f'{name}="{str(value).translate(_ESCAPES)}"' for name, value in values.items()
     )
@@ -545,11 +555,13 @@ def _labels(**values: object) -> str:
 
 def merge(texts: Iterable[str], missing: Iterable[str] = ()) -> str:
     """The metrics of several nodes as one text, in which each metric is
-    described once.
+    described once. ``texts``: the results of :func:`render`.
 
-    ``missing`` names nodes that did not answer: for these only the node_up
-    gauge is 0.
+    ``missing``: the names of nodes that did not answer. They have no metric but
+    ``imserver_node_up``, which is 0.
     """
+    # Name of a metric → its lines that begin with "# HELP" and "# TYPE", by
+    # this word, and the lines with its values.
     families: dict[str, tuple[dict[str, str], list[str]]] = {}
     for text in texts:
         samples: list[str] = []
@@ -559,6 +571,7 @@ def merge(texts: Iterable[str], missing: Iterable[str] = ()) -> str:
                 descriptions, samples = families.setdefault(name, ({}, []))
                 descriptions.setdefault(keyword, line)
             else:
+                # The lines with values follow the descriptions of their metric.
                 samples.append(line)
     if _UP in families:
         _, samples = families[_UP]

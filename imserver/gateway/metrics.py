@@ -49,16 +49,16 @@ class Histogram:
         self.total += value
 
     def observe_all(self, values: list[float]) -> None:
-        """Count all ``values``, and sort them."""
+        """Count all ``values``. The list is sorted in place."""
         values.sort()
-        before = 0
+        counted = 0
         for bucket, bound in enumerate(self.bounds):
-            after = bisect_right(values, bound, before)
-            self.counts[bucket] += after - before
-            before = after
-            if after == len(values):  # nearly always in the first bucket
+            up_to_bound = bisect_right(values, bound, counted)
+            self.counts[bucket] += up_to_bound - counted
+            counted = up_to_bound
+            if counted == len(values):  # nearly always in the first bucket
                 break
-        self.counts[-1] += len(values) - before
+        self.counts[-1] += len(values) - counted
         self.total += sum(values)
 
 
@@ -73,13 +73,13 @@ class Slow(Struct, frozen=True):
     request: str = ""
 
 
-def _unheard(_name: str, _seconds: float) -> None:
-    """Ignore a time."""
+def _ignore_time(_name: str, _seconds: float) -> None:
+    """Ignore the time of a transaction."""
 
 
 class Timings(dict[str, Histogram]):
-    """Name → a distribution of durations, in seconds; and the slowest recent
-    one. Owner: the observer.
+    """Name → the distribution of durations, in seconds. Also the slowest recent
+    duration of each name. Owner: the observer.
 
     A name is the path of a route, a command or a method, so the code bounds
     their number.
@@ -87,7 +87,7 @@ class Timings(dict[str, Histogram]):
 
     def __init__(self) -> None:
         super().__init__()
-        self.heard: Callable[[str, float], None] = _unheard
+        self.heard: Callable[[str, float], None] = _ignore_time
         """Called with the name and the seconds of a transaction, in the
         greenlet that has waited for it. May change."""
         self.fast: defaultdict[type, list[float]] = defaultdict(list)
@@ -96,11 +96,12 @@ class Timings(dict[str, Histogram]):
         Counting 250 together takes 61 ns each; counting one by one by
         :meth:`took` takes 383 ns."""
         self.slowest: dict[str, Slow] = {}
-        """Name → the slowest one, if it took at least :data:`SLOW_SECONDS`.
-        Read-only for others."""
+        """Name → the slowest piece of work, if it took at least
+        :data:`SLOW_SECONDS`. Read-only for others."""
 
     def took(self, name: str, seconds: float, by: str = "", request: str = "") -> None:
-        """Count one duration. Never switches greenlets."""
+        """Count one duration. ``by`` and ``request``: see :class:`Slow`. Never
+        switches greenlets."""
         self[name].observe(seconds)
         if seconds >= SLOW_SECONDS:
             before = self.slowest.get(name)
@@ -133,8 +134,8 @@ class Timings(dict[str, Histogram]):
 
 
 class _Stop(Struct, frozen=True):
-    """The stop of an app: at a ``count``, until a Unix second. ``text`` says
-    why."""
+    """The stop of an app: when its count is ``count``, it may not continue until
+    the Unix second ``until``. ``text`` says why."""
 
     count: int
     until: int
@@ -144,9 +145,12 @@ class _Stop(Struct, frozen=True):
 class CountsByApp(dict[str, int]):
     """App → a count since the start. Owner: the observer.
 
-    Without API keys strangers may choose names of apps. Beyond :data:`MAX_APPS`
-    apps, the last new one is added to :data:`OTHER` when the next one comes. A
-    feature that limits apps sets their stops.
+    Without API keys strangers may choose names of apps. So at most
+    :data:`MAX_APPS` apps have a count of their own. If another app comes, the
+    count of the newest app is added to :data:`OTHER`.
+
+    A feature that limits apps sets stops. An app that has reached its stop may
+    not continue.
     """
 
     __slots__ = ("stops",)
@@ -154,7 +158,7 @@ class CountsByApp(dict[str, int]):
     def __init__(self) -> None:
         super().__init__()
         self.stops: dict[str, _Stop] = {}
-        """App → where it has to stop. Read-only for others."""
+        """App → its stop. Read-only for others."""
 
     def stop_at(self, app: str, count: int, until: int, text: str) -> None:
         """Let an app stop when its count is ``count``, until a Unix second.
@@ -289,14 +293,14 @@ class Metrics(Struct, eq=False):
     def watch_collector(self) -> Callable[[], None]:
         """Measure garbage collections, which block the loop, until the returned
         function is called."""
-        began = 0.0
+        started = 0.0
 
         def collecting(phase: str, info: Mapping[str, int]) -> None:
-            nonlocal began
+            nonlocal started
             if phase == "start":
-                began = perf_counter()
+                started = perf_counter()
                 return
-            pause = perf_counter() - began
+            pause = perf_counter() - started
             generation = info["generation"]
             self.collections[generation] += 1
             self.collector_seconds[generation] += pause
@@ -325,7 +329,8 @@ class Metrics(Struct, eq=False):
 
 
 def resident_bytes() -> int:
-    """Resident memory of this process; 0 if the system does not report it."""
+    """Resident memory of this process in bytes; 0 if the system does not report
+    it."""
     try:
         with open("/proc/self/statm", encoding="ascii") as statm:
             pages = int(statm.read().split()[1])

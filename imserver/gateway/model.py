@@ -99,15 +99,16 @@ _ID_DIGITS: Final = len(str(Limit.ID))
 
 
 def is_of_device(device: str, name: str) -> bool:
-    """Whether a session's device has this name, or is a part of that device:
-    ``NAME/PART``."""
+    """Whether the device of a session is the device ``name``, or a part of it:
+    ``NAME/PART``. A device without a name has no parts."""
     if device == name:
         return True
     return name != "" and device.rpartition("/")[0] == name
 
 
 def id_of(text: str) -> int:
-    """The number of a text of decimal digits; 0 if the text is no id."""
+    """The id that a text of decimal digits is; 0 if the text is no id, because
+    it has other characters, leading zeros, or is too great."""
     if not (text.isascii() and text.isdecimal()):
         return 0
     if len(text) > _ID_DIGITS or text[0] == "0":
@@ -143,9 +144,8 @@ class Ping(Command, frozen=True, gc=False):
 
 class Resume(Login, frozen=True, gc=False):
     """A login of a client that uses stored messages. ``cursor``: the greatest
-    id that it has.
-
-    ``acks``: the client acknowledges messages.
+    id of an entry that the client has; 0: none. ``acks``: the client
+    acknowledges messages.
     """
 
     cursor: int = 0
@@ -155,11 +155,12 @@ class Resume(Login, frozen=True, gc=False):
 class Subscribe(Command, frozen=True, gc=False):
     """Subscribe to a channel.
 
-    ``recover``: the client has all publications up to ``offset`` of ``epoch``,
-    and wants the rest. ``positioned``, ``recoverable``: it wants to know the
+    ``token``: a subscription token; ``""``: none. ``recover``: the client has
+    all publications up to ``offset`` of the history epoch ``epoch``, and wants
+    the later ones. ``positioned``, ``recoverable``: it wants to know the
     position of the channel. ``delta``: it can read deltas. ``data``: JSON for
-    the back end (``b""``: none). ``reject_unrecovered``: refuse it if the rest
-    is not complete.
+    the back end; ``b""``: none. ``reject_unrecovered``: refuse the subscription
+    if some of the later publications are lost.
     """
 
     channel: str
@@ -181,7 +182,8 @@ class Unsubscribe(Command, frozen=True, gc=False):
 
 
 class Publish(Command, frozen=True, gc=False):
-    """Publish JSON to a channel, or (``data`` is ``b""``) ``text``."""
+    """Publish to a channel: the JSON ``data``, or ``text`` if ``data`` is
+    ``b""``."""
 
     channel: str
     data: bytes = b""
@@ -190,8 +192,9 @@ class Publish(Command, frozen=True, gc=False):
 
 
 class AskPresence(Command, frozen=True, gc=False):
-    """Request the subscribers of a channel: at most ``limit`` (0: the most
-    there are in an answer), after the cursor ``after``."""
+    """Request the subscribers of a channel. ``limit``: how many at most; 0: as
+    many as an answer may have. ``after``: the cursor of an earlier answer, after
+    which they begin; ``""``: from the beginning."""
 
     channel: str
     limit: int = 0
@@ -199,11 +202,12 @@ class AskPresence(Command, frozen=True, gc=False):
 
 
 class AskHistory(Command, frozen=True, gc=False):
-    """Request at most ``limit`` publications of a channel (-1: all, 0: only its
-    position).
+    """Request publications of a channel.
 
-    ``since``: epoch and offset after which (before which, if ``reverse``) they
-    begin.
+    ``limit``: how many at most; -1: all, 0: only the position of the channel.
+    ``since``: the history epoch and offset after which they begin; None: from
+    the beginning. ``reverse``: newest first; then they begin before ``since``,
+    or with the newest one.
     """
 
     channel: str
@@ -215,9 +219,9 @@ class AskHistory(Command, frozen=True, gc=False):
 class Request(Struct, gc=False):
     """One decoded client frame.
 
-    ``seq`` and ``name`` are repeated in the reply. ``command`` is None if the
-    dialect refuses the request. Then ``code`` is the reply code
-    (``errors.REPLY_…``).
+    ``seq`` and ``name``: the id of the request and the name of the command,
+    which the reply repeats. ``command``: None if the dialect refuses the
+    request. Then ``code`` is the reply code (:class:`ReplyCode`).
     """
 
     seq: str
@@ -227,11 +231,11 @@ class Request(Struct, gc=False):
 
 
 class Reply(Struct, gc=False):
-    """The answer to one request: a reply code (``errors.REPLY_…``) and data
-    (None: no data).
+    """The answer to one request: a reply code (:class:`ReplyCode`) and data;
+    None: no data.
 
     ``why``: the reason of a refusal, if several reasons have the same code;
-    only operators see it.
+    ``""``: the code says enough. Only operators see it.
     """
 
     code: int
@@ -249,10 +253,11 @@ Answer = Callable[[Reply], None]
 class StreamPart(Struct, frozen=True, gc=False, array_like=True, omit_defaults=True):
     """The part of an event that is about its streamed message.
 
-    ``piece``: number of the last piece that its text contains (0: none yet).
-    ``whole``: the text is the whole message so far, else only this piece.
-    ``done``: the message is over. ``incomplete``: its publisher did not finish
-    it. ``stopped``: the reader who has stopped it.
+    ``id``: the id of the streamed message. ``piece``: the number of the last
+    piece that the text of the event contains; 0: none yet. ``whole``: the text
+    is the whole message so far; otherwise it is only this piece. ``done``: the
+    message is over. ``incomplete``: its publisher did not finish it.
+    ``stopped``: the reader who has stopped it; ``""``: nobody.
     """
 
     id: str
@@ -266,12 +271,13 @@ class StreamPart(Struct, frozen=True, gc=False, array_like=True, omit_defaults=T
 class ChannelPart(Struct, frozen=True, gc=False, array_like=True, omit_defaults=True):
     """The part of an event that is about its channel.
 
-    ``offset``: number of a publication in the history of its channel (0: the
-    channel has no history). ``epoch``: the life of that history. ``info``: JSON
-    about the client that published, joined or left (``b""``: the back end).
-    ``tags``: a JSON object of strings. ``stream``: the part about a streamed
-    message. ``thread``: the message in whose thread a streamed answer is a
-    reply (0: none).
+    ``name``: the name of the channel. ``offset``: the number of a publication in
+    the history of its channel; 0: the channel has no history. ``epoch``: the
+    epoch of that history. ``info``: JSON about the client that published, joined
+    or left; ``b""``: it was the back end. ``tags``: a JSON object of strings.
+    ``stream``: the part about a streamed message; None: the event has none.
+    ``thread``: the id of the message in whose thread a streamed answer is a
+    reply; 0: none.
     """
 
     name: str
@@ -286,14 +292,18 @@ class ChannelPart(Struct, frozen=True, gc=False, array_like=True, omit_defaults=
 class Event(Struct, frozen=True, gc=False, omit_defaults=True):
     """A message from the server to a client that is not a reply.
 
-    ``kind``: ``"enter"`` or ``"exit"`` (of an app), ``"left"`` (of a room),
-    ``"msg"``, ``"online"`` or ``"offline"`` (of a group of the client dialect),
-    ``"join"`` or ``"leave"`` (of a channel), ``"stream"`` (of a streamed
-    message; its end is a ``"msg"`` with the whole text), ``"subscribed"`` or
-    ``"unsubscribed"`` (the server subscribed this connection, or ended its
-    subscription for the reason ``code``). ``sender`` and ``text``: its author
-    and text. ``id``: of a push, the caller's message id (``""``: the dialect
-    makes one).
+    ``sender`` and ``text``: its author and text. ``id``: for a push, the message
+    id that the caller gave; ``""``: the dialect makes one. ``kind`` is one of:
+
+    - ``"msg"``: a message.
+    - ``"enter"``, ``"exit"``: somebody has entered or left an app.
+    - ``"left"``: somebody has left a room.
+    - ``"online"``, ``"offline"``: of a group of the client dialect.
+    - ``"join"``, ``"leave"``: somebody has joined or left a channel.
+    - ``"stream"``: a part of a streamed message. Its end is a ``"msg"`` with the
+      whole text.
+    - ``"subscribed"``, ``"unsubscribed"``: the server has subscribed this
+      connection, or ended its subscription for the reason ``code``.
     """
 
     kind: str
@@ -322,23 +332,28 @@ class Event(Struct, frozen=True, gc=False, omit_defaults=True):
 class Compressed(Event, frozen=True, gc=False, omit_defaults=True):
     """A publication for a subscriber that reads deltas.
 
-    ``data``: its whole payload; with ``delta``, the changes that make it from
-    the payload before it.
+    ``data``: the whole payload. If ``delta`` is True, it is the difference from
+    the payload of the previous publication.
     """
 
     delta: bool = False
 
 
 class Signal(Event, frozen=True, gc=False, omit_defaults=True):
-    """An unstored event for the followers of a conversation, or of a user.
+    """An event for the followers of a conversation, or of a user, that is not
+    stored. ``kind`` is one of:
 
-    ``kind``: ``typing`` (``sender`` is typing to ``to``, or in a
-    ``conversation``), ``receipt`` (``sender`` has ``read`` or ``received`` a
-    ``conversation`` up to an id), ``hidden`` (``sender`` hid ``ids``),
-    ``contact`` (the relation of ``sender`` and ``to`` has changed), or
-    ``piece`` (of a streamed message of ``sender``, with ``text``; ``channel``
-    has the stream). In the others ``text`` is empty. A signal of another kind
-    has its content as JSON in ``data``.
+    - ``typing``: ``sender`` is typing to the user ``to``, or in
+      ``conversation``.
+    - ``receipt``: ``sender`` has read ``conversation`` up to the id ``read``, or
+      received it up to the id ``received``.
+    - ``hidden``: ``sender`` has hidden the messages ``ids``.
+    - ``contact``: the relation of ``sender`` and ``to`` has changed.
+    - ``piece``: a piece of a streamed message of ``sender``, with ``text``;
+      ``channel`` has the stream. In all other kinds ``text`` is empty.
+
+    A signal of another kind has its content as JSON in ``data``. Empty fields
+    are not used.
     """
 
     to: str = ""
@@ -376,8 +391,8 @@ class Signal(Event, frozen=True, gc=False, omit_defaults=True):
 
 
 Backlog = list[Any] | tuple[Callable[[], None], ...]
-"""The stored messages that wait in a log subscription, and functions that
-acknowledge its own stored drafts."""
+"""The backlog of a log subscription: stored messages that wait, and functions
+that acknowledge messages of its own client. See :class:`LogSubscription`."""
 
 
 class LogSubscription(Struct, gc=False):
@@ -385,8 +400,8 @@ class LogSubscription(Struct, gc=False):
 
     ``backlog`` is None while the subscription is live: entries are delivered
     when they are stored. Before that the client has not requested all earlier
-    entries, and nothing may overtake them. A tuple has waiting
-    acknowledgements. A list also collects new messages, in order.
+    entries, and nothing may overtake them. Then it is a tuple of waiting
+    acknowledgements, or a list that also collects new messages, in order.
     """
 
     backlog: Backlog | None = ()
@@ -421,9 +436,10 @@ class DialectState(Struct, gc=False):
 
     ``channels_from_log``: stored messages of the connection's rooms are
     delivered to it from the log. ``info``: JSON about the connection for others
-    in its channels (``b""``: none). ``channel_infos``: channel → JSON about the
-    connection for others in this channel. ``facts``: facts for the back end
-    that decides for the client (None without such a back end).
+    in its channels; ``b""``: none. ``channel_infos``: channel → JSON about the
+    connection for others in this channel; None: there is none for any channel.
+    ``facts``: facts for the back end that decides for the client; None: no back
+    end does.
     """
 
     channels_from_log: bool = False
@@ -437,8 +453,8 @@ class DialectState(Struct, gc=False):
         self.facts = ClientFacts(transport, headers)
 
     def set_info(self, channel: str, info: bytes) -> bytes:
-        """Set the data about the client that others in a channel see (``b""``:
-        none). Return the previous data."""
+        """Set the data about the client that others in a channel see, and return
+        the previous data. ``b""`` means no data."""
         if not (info or self.channel_infos):
             return b""
         infos = self.channel_infos or {}
@@ -449,13 +465,14 @@ class DialectState(Struct, gc=False):
         return before
 
     def resubscribes(self, channel: str) -> bool:
-        """Whether the client begins again if the server ends its subscription,
-        or its connection (:meth:`reconnects`)."""
+        """Whether the client subscribes again by itself if the server ends its
+        subscription to this channel, or its connection
+        (:meth:`reconnects`)."""
         return False
 
     def reconnects(self, channel: str) -> bool:
-        """Whether the client begins again only with a new connection: the
-        server has subscribed it."""
+        """Whether the client gets this subscription again only with a new
+        connection, because the server has subscribed it."""
         return False
 
     def receives_own_joins(self) -> bool:
@@ -465,9 +482,9 @@ class DialectState(Struct, gc=False):
 
 
 class BadFrame(Exception):
-    """An undecodable frame. ``reply``: the payload to answer with (None: no
-    answer). ``close``: the code to close the connection with (0: it stays
-    open)."""
+    """An undecodable frame. ``reply``: the payload of the answer; None: no
+    answer. ``close``: the code with which the connection is closed; 0: it stays
+    open."""
 
     TEXT: Final = "数据不合法".encode()
     """The plain text with which the original servers answer an undecodable

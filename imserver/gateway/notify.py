@@ -143,21 +143,26 @@ def encode_notify(notify: Notify | bool) -> bytes:
 class PushNotice(Struct, frozen=True):
     """A notification that a push service passes to a device, which shows it.
 
-    ``id`` is the same for each attempt of one delivery, and unique to it.
-    ``kind``: stored messages of a conversation, a push of a back end or a bot,
-    or a test. It may also be the removal of the notification with this ``tag``,
-    because its messages were read elsewhere. ``tag``: a later notification with
-    the same tag replaces this one on the device. ``topic``: at most 32
-    characters of base64url; it replaces a notification with this topic that
-    waits at the service. ``actions``: (name, text of the button, address that
-    it opens). ``conversation`` and ``entry``: the ids of the conversation and
-    of the message; 0 for a push. ``count``: the number of unread messages in
-    the conversation. ``badge``: the number of conversations with unread
-    messages that the user was notified about; None if it is unknown. ``token``
-    lets the device act (``POST /api/v1/notifications/act``). ``data``: JSON of
-    a push, or ``b""``. ``silent``: nothing is shown or heard.
-    ``time_sensitive``: the device shows it even while it holds back others.
-    ``ttl``: seconds for which the service may keep it.
+    - ``id``: unique to one delivery; all attempts of it have the same id.
+    - ``kind``: ``message``: stored messages of a conversation. ``push``: a push
+      of a back end or a bot. ``test``: a test. ``close`` removes the
+      notification with this ``tag``, because its messages were read elsewhere.
+    - ``tag``: a later notification with the same tag replaces this one on the
+      device.
+    - ``topic``: at most 32 characters of base64url. The notification replaces
+      one with the same topic that waits at the service.
+    - ``actions``: the buttons, each as (name, text of the button, address that
+      it opens).
+    - ``conversation`` and ``entry``: the ids of the conversation and of the
+      message; 0 for a push.
+    - ``count``: the number of unread messages in the conversation.
+    - ``badge``: the number of conversations with unread messages that the user
+      was notified about; None if it is unknown.
+    - ``token``: lets the device act (``POST /api/v1/notifications/act``).
+    - ``data``: the JSON of a push; ``b""``: it has none.
+    - ``silent``: nothing is shown or heard.
+    - ``time_sensitive``: the device shows it even while it lets others wait.
+    - ``ttl``: the seconds for which the service may keep it.
     """
 
     id: str
@@ -184,12 +189,16 @@ class PushNotice(Struct, frozen=True):
 class PushResult(Struct, frozen=True):
     """The answer of a push service.
 
-    ``outcome``: ``gone``: the device no longer exists. ``later``: the
-    notification may be sent again. ``refused``: it will never be accepted.
-    ``status``: the HTTP status; 0 without an answer. ``retry_after``: seconds
-    for which the service wants no request; None if it has not said. ``problem``
-    is for log lines. ``gone_since``: when the device ceased to exist, in Unix
-    seconds: a device that was registered later stays. 0: the device is removed.
+    - ``outcome``: ``taken``: the service has accepted the notification.
+      ``gone``: the device no longer exists. ``later``: the notification may be
+      sent again. ``refused``: it will never be accepted.
+    - ``status``: the HTTP status; 0 without an answer.
+    - ``retry_after``: the seconds for which the service wants no request; None
+      if it has not said.
+    - ``problem``: the reason, for log lines.
+    - ``gone_since``: the Unix second at which the device ceased to exist. A
+      device that was registered later stays. 0: the time is unknown, and the
+      device is removed.
     """
 
     outcome: Literal["taken", "gone", "later", "refused"]

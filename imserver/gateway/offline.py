@@ -61,8 +61,9 @@ def load_settings(path: str | None, data_dir: str | None) -> Config:
 def host_of(settings: Config) -> str:
     """The address at which the server of these settings answers on this
     machine."""
-    everywhere = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}
-    return everywhere.get(settings.server.host, settings.server.host)
+    # A server that listens on all addresses also listens on loopback.
+    loopback_of_all = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}
+    return loopback_of_all.get(settings.server.host, settings.server.host)
 
 
 def url_of(settings: Config) -> str:
@@ -93,9 +94,13 @@ def rows_below(parent: str) -> Iterator[CommandOf]:
 def opened(
     path: str | None, data_dir: str | None, reads: bool = False
 ) -> Iterator[Opened]:
-    """The settings, and the store and the apps under them. An error inside is
-    printed in one line, and the command ends with status 1. ``reads``: the
-    command only reads, so it refuses a folder where no server was."""
+    """A context with the settings, and the store and the apps of these settings.
+    An error inside is printed in one line, and the command ends with status 1.
+
+    ``path`` and ``data_dir``: the options of the command; None: not given.
+    ``reads``: the command only reads. Then a folder without settings and
+    without a database is an error, because no server has used it.
+    """
     # A command prints errors itself, and does not log them.
     logging.getLogger("imserver").addHandler(logging.NullHandler())
     try:
@@ -113,12 +118,14 @@ def opened(
             tenants = _tenants_of(settings, store, features)
             store.start()
 
-            is_empty = not any(folder.glob("*"))
-            is_lost = is_empty and not (path or settings_file(os.environ))
+            was_empty = not any(folder.glob("*"))
+            # Nothing shows that the command runs in the folder of a server.
+            is_lost = was_empty and not (path or settings_file(os.environ))
             if not (reads and is_lost and not store.has_database):
                 yield settings, store, tenants
 
-            if is_empty and any(folder.glob("*")):
+            # The command may have written something meanwhile.
+            if was_empty and any(folder.glob("*")):
                 click.echo(
                     f"imserver: created the data folder {folder.absolute()}", err=True
                 )
@@ -165,9 +172,9 @@ def record_act(
 def offline_parts(
     settings: Config, store: Store, kind: type[S]
 ) -> Iterator[list[tuple[str, S]]]:
-    """The objects of this kind that features have in a command
-    (:attr:`imserver.gateway.feature.FeatureRow.offline`), with the names of
-    their features. Raises StartError."""
+    """A context with the objects of this class that features have in a command
+    (:attr:`imserver.gateway.feature.FeatureRow.offline`): pairs of the name of
+    the feature and the object. Raises StartError."""
     features = load_features(settings)
 
     @cache
@@ -209,7 +216,8 @@ def _system_user() -> str:
 
 
 def day(seconds: int) -> str:
-    """A time for people; an empty text for 0."""
+    """A time in Unix seconds for people, such as ``2026-01-31 12:00``, in UTC;
+    ``""`` for 0."""
     if seconds:
         return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M")
     return ""

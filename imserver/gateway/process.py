@@ -145,8 +145,8 @@ def cannot_listen(host: str, port: int, error: OSError) -> StartError:
 
 
 def listening_process(port: int) -> int | None:
-    """A process that listens on a port, if this user may see it; only on
-    Linux."""
+    """The id of a process that listens on a port. None: there is no such
+    process, this user may not see it, or the system is not Linux."""
     sockets = set[str]()
     for table in ("tcp", "tcp6"):
         with suppress(OSError):
@@ -162,22 +162,24 @@ def listening_process(port: int) -> int | None:
 
 
 def _listening_sockets(table: str, port: int) -> Iterator[str]:
-    """The sockets that listen on a port, as a process has them open.
-    ``table``: the text of ``/proc/net/tcp``."""
+    """The sockets that listen on a port, as the links in ``/proc/PID/fd`` name
+    them: ``socket:[12345]``. ``table``: the text of ``/proc/net/tcp``."""
     for line in table.splitlines()[1:]:
-        # its number, address and port (hexadecimal), address and port of the
-        # peer, state
+        # A line has the number of the socket, its address and port in
+        # hexadecimal digits, those of the peer, its state, and more fields:
+        # "0: 0100007F:1F90 00000000:0000 0A …".
         _, address, _, state, *others = line.split()
         if address.endswith(f":{port:04X}") and state == _LISTENS:
             yield f"socket:[{others[_INODE_AFTER_STATE]}]"
 
 
 def plan_processes(config: Config) -> tuple[Config, str]:
-    """The settings with the number of processes that ``auto`` means on this
-    machine, and a line that says why (``""`` if the number was given).
+    """The settings with a number of processes, and a line that says why. If the
+    settings have a number, they are returned as they are, and the line is
+    ``""``.
 
-    It is one per core. If a core has to serve more connections than one process
-    may open files, several processes share a core.
+    There is one process for each core. If a core has to serve more connections
+    than one process may open files, several processes share a core.
     """
     if config.server.processes:
         return config, ""
@@ -185,27 +187,27 @@ def plan_processes(config: Config) -> tuple[Config, str]:
     files = openable_files() - SPARE_FILES_OF_A_CLUSTER
     limits = config.limits
     if number > 1:
-        many = f"{number} cores"
-        why = f"one for each of {many}"
+        machine = f"{number} cores"
+        why = f"one for each of {machine}"
     else:
-        many = "1 core"
+        machine = "1 core"
         why = "this machine has one core"
 
     if not config.clustered:
         if number > 1:
-            why = f"{many}, but more than one process needs redis.url"
+            why = f"{machine}, but more than one process needs redis.url"
         number = 1
     elif limits.max_connections > files > 0:
         wanted = number * limits.max_connections
         number = -(-wanted // files)  # rounded up
         openable = files + SPARE_FILES_OF_A_CLUSTER
         why = (
-            f"{many} for {wanted} connections, and one process may open {openable} "
+            f"{machine} for {wanted} connections, and one process may open {openable} "
             "files; fewer processes are faster: raise the limit (LimitNOFILE=, "
             "ulimit -Hn)"
         )
-        share = -(-wanted // number)
-        limits = msgspec.structs.replace(limits, max_connections=share)
+        connections_each = -(-wanted // number)
+        limits = msgspec.structs.replace(limits, max_connections=connections_each)
 
     server = msgspec.structs.replace(config.server, processes=number)
     planned = msgspec.structs.replace(config, server=server, limits=limits)
@@ -254,12 +256,18 @@ class DataDirectory:
         self.path = Path(path)
         self._shared = shared
         self._first = False
+        """Whether this process is the first owner, whose id the file ``lock``
+        has."""
         self._lock = -1
+        """The descriptor of the file ``lock``; -1: this process has no lock."""
 
     def start(self, restores: bool = False) -> None:
-        """Create the directory and take its lock. ``restores``: also if a
-        restore was interrupted there. Never switches greenlets. Raises
-        StartError."""
+        """Create the directory and take its lock. Never switches greenlets.
+        Raises StartError.
+
+        ``restores``: the caller is a restore, which may continue an interrupted
+        one. A server must not use such a directory.
+        """
         file = self.path / "lock"
         lock = -1
         if not restores and (self.path / RESTORING).exists():
@@ -285,7 +293,8 @@ class DataDirectory:
             ) from None
 
         if self._shared:
-            # The first node shares its lock from now on, too.
+            # This makes an exclusive lock of the first node a shared one, so
+            # that other nodes of the cluster can take it, too.
             is_ours = _locked(lock, fcntl.LOCK_SH, _SHARED_LOCK_SECONDS)
         else:
             is_ours = first
@@ -306,7 +315,8 @@ class DataDirectory:
         self.abandon()
 
     def abandon(self) -> None:
-        """In a forked child: leave the lock to the parent process."""
+        """Close the lock file, and leave the lock to the parent process. For a
+        forked child."""
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
@@ -346,7 +356,8 @@ class DataDirectory:
         """Create the secret of this directory, under its lock. Raises
         StartError and OSError."""
         lock = DataDirectory(str(self.path))
-        if self._lock < 0:  # a command
+        # Without a lock, this process is a command, not a server.
+        if self._lock < 0:
             try:
                 lock.start()
             except StartError as error:
@@ -398,10 +409,10 @@ def write_all(descriptor: int, content: bytes) -> None:
 
 def open_private(path: Path, like: Path | None = None) -> int:
     """Open a file for reading and writing, or create it for its owner only.
-    Raises OSError.
+    Returns its descriptor. Raises OSError.
 
-    If root creates the file, it belongs to the owner of ``like`` (None: of the
-    folder), so that the server can open it.
+    If root creates the file, it gets the owner of the file ``like``, or of the
+    folder if ``like`` is None, so that the server can open it.
     """
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
     try:
@@ -430,8 +441,11 @@ def write_private(path: Path, content: bytes) -> None:
 
 
 def _locked(descriptor: int, kind: int, seconds: float = 0.0) -> bool:
-    """Try to take a lock within ``seconds``. Sharers briefly hold it
-    exclusively at their start."""
+    """Try to take a lock on a file within ``seconds``. Returns whether this
+    process has it. ``kind``: shared or exclusive.
+
+    Nodes that share the lock take it exclusively for a moment at their start.
+    """
     deadline = time.monotonic() + seconds
     while True:
         try:
@@ -440,8 +454,8 @@ def _locked(descriptor: int, kind: int, seconds: float = 0.0) -> bool:
         except OSError:
             if time.monotonic() >= deadline:
                 return False
-        # The patched function would start a loop in a process that must not
-        # have one.
+        # The function that gevent has patched would start an event loop, also
+        # in a supervisor, which must not have one.
         monkey.get_original("time", "sleep")(_LOCK_PAUSE_SECONDS)
 
 

@@ -21,6 +21,7 @@ def run(path: str | None, overrides: dict[str, Any]) -> int:
     line. Returns the exit status."""
 
     def read(parse: Callable[[str, str], Any] | None = None) -> tuple[Config, str]:
+        """The settings, and the line about the number of processes."""
         settings, locations = feature_list.load_with_locations(
             path, overrides=overrides, parse=parse
         )
@@ -28,19 +29,21 @@ def run(path: str | None, overrides: dict[str, Any]) -> int:
         return plan_processes(settings)
 
     def read_again() -> Config:
-        return read()[0]
+        settings, _ = read()
+        return settings
 
     announce = partial(print, flush=True)
     try:
-        settings, notice = read(_parse_in_child)
+        settings, processes_line = read(_parse_in_child)
         check_ports(settings)
-        if notice:
-            announce(notice)
+        if processes_line:
+            announce(processes_line)
         if settings.server.processes > 1:
-            from imserver.gateway.supervisor import supervisor  # a single node has none
+            # Imported here: a single node does not need it.
+            from imserver.gateway.supervisor import supervisor
 
             return supervisor.run(settings, read_again, announce)
-        # a supervisor imports it with other modules
+        # Imported here: a supervisor imports it later, with other modules.
         from imserver.gateway.node import serve
 
         serve.run(settings, read_again, announce)
@@ -62,17 +65,16 @@ def _parse_in_child(text: str, where: str) -> Any:
 
 
 def in_child(work: Callable[[Callable[..., None]], object]) -> Any:
-    """Run ``work`` in a child process, and return the values that it passes to
-    the function that it gets. So this process never loads the modules that only
-    ``work`` needs: click and YAML take 2 MB of a node. Raises the child's
-    StartError.
+    """Run ``work(give)`` in a child process, and return the values that it
+    passes to ``give``, as a tuple. Raises StartError if ``work`` raises it.
 
-    If the child ends without that (it has printed help), this process ends with
-    its status.
+    So this process never loads the modules that only ``work`` needs: click and
+    YAML take 2 MB of a node. If the child ends without a call of ``give``,
+    because it has printed help, this process ends with its status.
     """
     receiver, sender = os.pipe()
-    # the function of gevent makes an event loop, which a supervisor that forks
-    # must not have
+    # os.fork is the function of gevent here. It makes an event loop, which a
+    # supervisor that forks must not have.
     child = posix.fork()
     if not child:
 
@@ -94,6 +96,7 @@ def in_child(work: Callable[[Callable[..., None]], object]) -> Any:
     if not content:
         sys.exit(status)
     values = pickle.loads(content)
-    if isinstance(values[0], StartError):
-        raise values[0]
+    first_value = values[0]
+    if isinstance(first_value, StartError):
+        raise first_value
     return values

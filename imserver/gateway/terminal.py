@@ -57,11 +57,13 @@ CommandGroup.group_class = CommandGroup
 
 
 class GroupOfRows(CommandGroup):
-    """A group whose commands are rows. A decorated command of the same name
-    wins over a row. The module of a row is imported when its command runs.
+    """A group whose commands are rows (:class:`CommandOf`). The module of a row
+    is imported when its command runs.
 
-    ``rows`` yields the rows, each time anew. If two rows have one name, the
-    first wins. The group reads no more rows than it needs.
+    ``rows`` is called for each look-up, and yields the rows. If two rows have
+    one name, the first one counts. A command of the same name that was added by
+    a decorator comes before all rows. The group reads no more rows than it
+    needs.
     """
 
     def __init__(
@@ -105,7 +107,7 @@ def _load(row: CommandOf) -> click.Command:
         command: click.Command = row.load()
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
-        # A module of the server that is missing is a mistake.
+        # If a module of the server itself is missing, that is a defect.
         if row.absent and package != "imserver":
             fail(row.absent)
         raise
@@ -119,15 +121,16 @@ def deprecated_form(old: str, new: str) -> None:
 
 
 def person_of(words: Sequence[str], expected: str) -> tuple[str, str]:
-    """App and user in ``APP/USER``. Two words are the deprecated form.
-    ``expected``: what the command takes, for the error. A user id may have a
-    slash, but the name of an app cannot."""
+    """App and user of an argument ``APP/USER``. Two words, ``APP USER``, are the
+    deprecated form. ``expected``: the right form of the argument, for the
+    error."""
     app = ""
     user = ""
     if len(words) == 2:
         app, user = words
         deprecated_form("APP USER", "APP/USER")
     elif len(words) == 1:
+        # A user id may have a slash, but the name of an app cannot.
         app, _, user = words[0].partition("/")
     if not (app and user):
         raise click.UsageError(f"expected {expected}, got {' '.join(words)!r}")
@@ -140,9 +143,12 @@ _DAY: Final = 24 * _HOUR
 
 
 class Duration(click.ParamType[int]):
-    """A time span, as ``10m`` or ``90d``, in seconds. ``unit``: the seconds of
-    a number without a letter, which is the deprecated form; 0 if this form is
-    not accepted."""
+    """A time span, such as ``10m`` or ``90d``, in seconds.
+
+    ``least`` and ``most``: its limits in seconds; ``most`` None: no upper limit.
+    ``unit``: a number without a letter, which is the deprecated form, counts
+    units of this many seconds; 0: such a number is refused.
+    """
 
     name = "time"
     _SECONDS: Final = {"s": 1, "m": _MINUTE, "h": _HOUR, "d": _DAY, "w": 7 * _DAY}
@@ -155,9 +161,9 @@ class Duration(click.ParamType[int]):
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> int:
-        """See click."""
+        """See click. Returns seconds."""
         if isinstance(value, int):
-            return value  # a default
+            return value  # a default is in seconds already
         seconds = self._read(value, param, ctx)
         if seconds < self._least:
             self.fail(f"{value}: expected at least {in_words(self._least)}", param, ctx)
@@ -187,7 +193,8 @@ class Duration(click.ParamType[int]):
 
 
 def in_words(seconds: int) -> str:
-    """A time span as :class:`Duration` reads it."""
+    """A time span as :class:`Duration` reads it, in the largest unit of which it
+    is a multiple: 90 seconds are ``90s``, 120 seconds are ``2m``."""
     for letter, length in (("d", _DAY), ("h", _HOUR), ("m", _MINUTE)):
         if seconds and seconds % length == 0:
             return f"{seconds // length}{letter}"
@@ -204,8 +211,9 @@ def fail(error: object) -> NoReturn:
 
 
 def given_once(name: str, argument: str | None, option: str | None) -> str | None:
-    """The value of an argument, or of the option with the same meaning; both
-    must agree."""
+    """The value of an argument, or of the option with the same meaning. None: it
+    is given as neither. If both have different values, the command ends with an
+    error. ``name``: of the value, for the error."""
     if argument is not None and option is not None and argument != option:
         raise click.UsageError(f"{name} is given twice: {argument} and {option}")
     if argument is None:
@@ -248,9 +256,10 @@ def read_key(path: str | None) -> str:
 
 
 def server_address(url: str) -> str:
-    """The address of a server's HTTP port, with a scheme; the default scheme is
-    http. It may also be the address of its Unix socket, as
-    ``unix:/run/imserver/im.sock``."""
+    """The address of a server, from an option. Without a scheme it gets
+    ``http://``. The address of a Unix socket, such as
+    ``unix:/run/imserver/im.sock``, stays as it is. Another address ends the
+    command."""
     if url.startswith("unix:/"):
         return url
     address = url
@@ -285,8 +294,12 @@ def request_json(
     body: bytes = b"",
     seconds: float = _ANSWER_SECONDS,
 ) -> tuple[int, Any]:
-    """The status and the JSON of the answer of a running server. Without an
-    answer, the command ends."""
+    """Send a request to a running server. Returns the status and the JSON of the
+    answer; None for an empty body. Without an answer, the command ends.
+
+    ``url``: the address of the server, from :func:`server_address`. ``key``: the
+    API key; ``""``: none.
+    """
     parts = urlsplit(url)
     # Imported here: a node saves the memory.
     from http import client
@@ -323,8 +336,9 @@ def request_json(
 def lines_of(
     columns: str, rows: Iterable[Any], **texts: Callable[[Any], object]
 ) -> list[list[str]]:
-    """The head of a :func:`table`, and the texts of each row, without what
-    would control a terminal."""
+    """The heads of a :func:`table`, then the texts of each row. Characters that
+    could control a terminal are escaped. The arguments are those of
+    :func:`table`."""
     heads = []
     fields = []
     for column in columns.split(", "):
@@ -363,6 +377,7 @@ _AS_JSON: Final = "imserver.json"
 
 
 def _note_json(context: click.Context, _option: click.Parameter, wanted: bool) -> None:
+    """Remember in the context of a command whether ``--json`` was given."""
     context.meta[_AS_JSON] = wanted
 
 
@@ -398,7 +413,7 @@ class CommandLine:
     @staticmethod
     def yaml(value: Any) -> None:
         """Print a value as YAML, or as JSON with ``--json``."""
-        # loaded where it is needed, because most commands print none
+        # Imported here, because most commands print no YAML.
         from imserver.gateway.config.yaml import write_yaml
 
         CommandLine.data(value, write_yaml(value).rstrip("\n"))
@@ -435,19 +450,25 @@ class CommandLine:
         old: str = "",
         unit: int = 0,
     ) -> Callable[[Command], Command]:
-        """A decorator: the command gets the option ``name``, a time span as
-        ``10m``, ``12h`` or ``90d``. The function gets its seconds as the
-        argument ``field``. ``old``: the deprecated option with a number of
-        units; a ``unit`` is this many seconds. With a ``unit`` but no ``old``,
-        ``name`` itself took such a number."""
+        """A decorator: the command gets the option ``name``, a time span such as
+        ``10m``, ``12h`` or ``90d``. Its function gets the seconds as the
+        argument ``field``.
+
+        ``text``: the help of the option. ``least`` and ``most``: the limits of
+        the seconds. ``old``: the name of a deprecated option, whose value is a
+        number of units of ``unit`` seconds; ``""``: there is no such option.
+        With a ``unit`` but without ``old``, the option ``name`` itself accepts
+        such a number, which is deprecated, too.
+        """
         kind = Duration(least, most, unit)
         if old:
             kind = Duration(least, most)
-        given = f"{__name__}.{field}"
+        given = f"{__name__}.{field}"  # a key in the context of the command
 
         def note_old(
             context: click.Context, option: click.Parameter, number: int | None
         ) -> None:
+            # Called first, because the deprecated option is eager.
             if number is not None:
                 seconds = kind.convert(in_words(number * unit), option, context)
                 deprecated_form(old, f"{name} {in_words(seconds)}")

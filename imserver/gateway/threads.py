@@ -22,7 +22,8 @@ def synchronise(path: Path) -> None:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except PermissionError:
-        if path.is_dir():  # a folder in which this user may make files and list none
+        # A folder can permit this user to make files in it, but not to open it.
+        if path.is_dir():
             return
         raise
     try:
@@ -32,8 +33,8 @@ def synchronise(path: Path) -> None:
 
 
 class Threads:
-    """Owner of up to ``number`` threads, which the first work starts. 0:
-    callers do the work themselves."""
+    """Owner of up to ``number`` threads, which are started with the first work.
+    0: there are no threads, and callers do the work themselves."""
 
     synchronise = staticmethod(synchronise)
 
@@ -54,7 +55,7 @@ class Threads:
         def work() -> None:
             try:
                 returned.append(function(*arguments))
-            # the loop would print one that leaves the thread
+            # The loop would print an exception that leaves the thread.
             except BaseException as error:
                 failed.append(error)
 
@@ -65,8 +66,8 @@ class Threads:
         self._pool.spawn(work).get()
 
         if failed:
-            # Nothing else may refer to it: that would be a cycle with all that
-            # the caller's frames hold.
+            # The list must not keep the exception. Its traceback refers to this
+            # frame, which has the list: that would be a cycle of objects.
             raise failed.pop()
         return returned[0]
 

@@ -144,8 +144,8 @@ class _IssuedPayload(Struct):
 
 
 class _BareIssuedPayload(_IssuedPayload):
-    """The same for a token of a client of Centrifugo, which may have
-    ``expire_at``."""
+    """Claims of a session token of an issuer for a client of Centrifugo.
+    ``expire_at``: see :func:`token_end`."""
 
     expire_at: int | float | None = None
 

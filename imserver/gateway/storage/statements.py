@@ -678,20 +678,20 @@ class RowsOf(Generic[S]):
         return compiled
 
     def find(
-        self, query: Callable[[str, Row], list[Row]], clauses: str, *values: Any
+        self, query: Callable[[str, Row], list[Row]], rest: str, *values: Any
     ) -> list[S]:
         """The structs of the rows that a query finds. ``query``: ``rows`` of a
-        store, or ``query`` of statements. ``clauses``: the text after
+        store, or ``query`` of statements. ``rest``: the clauses after
         ``select``, such as ``WHERE id = %s``, for these ``values``."""
-        rows = query(f"{self.select} {clauses}", values)
+        rows = query(f"{self.select} {rest}", values)
         return list(map(self.read, rows))
 
     def first(
-        self, query: Callable[[str, Row], list[Row]], clauses: str, *values: Any
+        self, query: Callable[[str, Row], list[Row]], rest: str, *values: Any
     ) -> S | None:
         """The struct of the first row that a query finds; None if it finds no
         row. The arguments are those of :meth:`find`."""
-        rows = query(f"{self.select} {clauses}", values)
+        rows = query(f"{self.select} {rest}", values)
         return self.read(rows[0]) if rows else None
 
     def put(self, sql: Statements, struct: S, **key: Any) -> None:
