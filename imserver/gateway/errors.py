@@ -471,6 +471,8 @@ class ServiceRefused(ImserverError):
         detail: str = "",
         login: LoginRefusal | None = None,
     ) -> None:
+        """Set the problem of a subclass. A subclass without a problem has that
+        of its base, with ``detail`` and ``login``."""
         if problem is not None:
             cls.problem = problem
             cls.detail = detail

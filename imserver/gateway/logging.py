@@ -84,6 +84,7 @@ class Stamps:
         self._zone = ""
 
     def __call__(self, moment: float) -> str:
+        """The text of a time in Unix seconds."""
         second = int(moment)
         if second != self._second:
             local = time.localtime(second)

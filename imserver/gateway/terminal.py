@@ -452,13 +452,11 @@ class CommandLine:
     ) -> Callable[[Command], Command]:
         """A decorator: the command gets the option ``name``, a time span such as
         ``10m``, ``12h`` or ``90d``. Its function gets the seconds as the
-        argument ``field``.
-
-        ``text``: the help of the option. ``least`` and ``most``: the limits of
-        the seconds. ``old``: the name of a deprecated option, whose value is a
-        number of units of ``unit`` seconds; ``""``: there is no such option.
-        With a ``unit`` but without ``old``, the option ``name`` itself accepts
-        such a number, which is deprecated, too.
+        argument ``field``. ``text``: the help of the option. ``least`` and
+        ``most``: the limits of the seconds. ``old``: the name of a deprecated
+        option, whose value is a number of units of ``unit`` seconds; ``""``:
+        there is no such option. With a ``unit`` but without ``old``, the option
+        ``name`` itself accepts such a number, which is deprecated, too.
         """
         kind = Duration(least, most, unit)
         if old:
@@ -481,6 +479,7 @@ class CommandLine:
             return seconds
 
         def add(command: Command) -> Command:
+            """Add the option, and the deprecated one, to a command."""
             option = click.option(
                 name,
                 field,

@@ -651,6 +651,7 @@ class AllowLists:
             self.apps_of.cache_clear()
 
     def _apps_of(self, host: str) -> frozenset[str]:
+        """The apps that list an address; none if ``host`` is no address."""
         if not self._networks:
             return frozenset()
         try:

@@ -151,11 +151,10 @@ class Logins(Service):
         device: str = "",
         may_lack_user: bool = False,
     ) -> LoginDecision:
-        """Decide whether ``user`` may log in to ``app``.
-
-        ``user``: ``""`` means the user that the token names. ``device``: what
-        the client calls its device. ``may_lack_user``: a token that a key of
-        the app has signed need not name a user.
+        """Decide whether ``user`` may log in to ``app``. ``user`` ``""``: the
+        user that the token names. ``device``: what the client calls its device.
+        ``may_lack_user``: a token that a key of the app has signed need not name
+        a user.
 
         Waits at most two seconds for the back end if the app has an
         ``authorise_url``, and for the database if it accepts account tokens.
@@ -556,11 +555,10 @@ class Logins(Service):
 
     def wants_account(self, app: str, by_account: bool) -> bool:
         """Whether the receiver of a first message must be an account, because
-        all users of the app are accounts. Never switches greenlets.
-
-        ``by_account``: the sender is an account. In demo mode anybody may be a
-        user of such an app, so there the receiver must be an account only if
-        the sender is one.
+        all users of the app are accounts. ``by_account``: the sender is an
+        account. In demo mode anybody may be a user of such an app, so there the
+        receiver must be an account only if the sender is one. Never switches
+        greenlets.
         """
         if app in self.account_apps or not (by_account and self.keys.demo):
             return app in self.account_apps

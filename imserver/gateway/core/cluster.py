@@ -197,6 +197,8 @@ class ClusterMember:
         it lives."""
         self._on_join: list[Callable[[OtherNodes], object]] = []
 
+        # The functions that handle the messages of other nodes.
+
         def to_app(message: ToApp) -> None:
             fanout.to_app(
                 message.app, message.event, message.except_user, message.except_users

@@ -73,6 +73,8 @@ def build_network(
     ended: list[OnEnded] = []
 
     def end(connection: Connection, code: int) -> None:
+        """Report the end of a connection to the gate, the log and the
+        listeners."""
         gate.left(connection.peer)
         if log.isEnabledFor(logging.DEBUG):
             who = ""

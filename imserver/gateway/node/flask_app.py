@@ -105,6 +105,7 @@ class _Target(Service):
     def __call__(
         self, environ: dict[str, Any], start_response: Callable[..., Any]
     ) -> Iterable[bytes]:
+        """Answer a request, as WSGI applications do."""
         target: str = environ["PATH_INFO"]
         if target.startswith(("http://", "https://")):
             _, _, address = target.partition("://")

@@ -109,6 +109,7 @@ def _sqlite(address: DatabaseAddress, _settings: StorageSettings) -> Engine:
 
     @event.listens_for(engine, "connect")
     def _prepare(connection: Any, _record: object) -> None:
+        """Set up a new connection."""
         # None keeps the driver from beginning transactions: the listener for
         # "begin" does it.
         connection.isolation_level = None
@@ -197,6 +198,7 @@ def _mysql(address: DatabaseAddress, settings: StorageSettings) -> Engine:
 
     @event.listens_for(engine, "connect")
     def _prepare(connection: Any, _record: object) -> None:
+        """Set the time limits of a new connection."""
         with connection.cursor() as cursor:
             cursor.execute(
                 "SET SESSION innodb_lock_wait_timeout = %s",
@@ -212,6 +214,7 @@ def _mysql(address: DatabaseAddress, settings: StorageSettings) -> Engine:
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
+        """Set the isolation level of the transaction that begins."""
         # The level is set for the session, because a statement that changes
         # tables ends the transaction, and with it a level of the transaction.
         if _is_write(connection):

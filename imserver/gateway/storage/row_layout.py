@@ -269,18 +269,17 @@ class ImportedRows:
         rows: Sequence[Row],
         parents: set[int],
     ) -> str:
-        """Check rows before any row is stored.
+        """Check rows before any row is stored. Returns a key that a row of this
+        server has already, in any app; ``""`` if all keys are free. Keys that
+        begin with the app or its log are free, because the app is empty.
 
         ``columns``: the columns of the rows, in order. ``parents``: the ids of
         the rows of :data:`Table.PARENT`. That table must be checked first, and
         the method adds its ids to the set.
 
-        Returns a key that a row of this server has already, in any app; ``""``
-        if all keys are free. Keys that begin with the app or its log are free,
-        because the app is empty. Raises BadRows for rows that no export could
-        have read. They have columns that an export leaves out, such as the app,
-        values of other types, numbers that no server stores, or parents that
-        are not in ``parents``.
+        Raises BadRows for rows that no export could have read. They have columns
+        that an export leaves out, such as the app, values of other types,
+        numbers that no server stores, or parents that are not in ``parents``.
         """
         table = self._tables[name]
         layouts = self._layouts(sql, name, columns)

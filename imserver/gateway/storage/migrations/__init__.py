@@ -207,6 +207,9 @@ def _make_all(
     shown: str,
     features: Sequence[FeatureTables],
 ) -> None:
+    """Take all missing steps in the transaction of a connection that has the
+    lock of migrations. ``taken``: the steps that the database has. ``shown``:
+    see :func:`make_all`. Raises StartError."""
     if missing_steps(taken):
         _refuse_foreign(connection, taken, shown)
         _upgrade(connection, taken)

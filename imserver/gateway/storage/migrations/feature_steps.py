@@ -113,6 +113,8 @@ def _write(
     record: RecordedTables,
     before: RecordedTables,
 ) -> None:
+    """Write the record of a feature, if it differs from the record
+    ``before``."""
     if record == before:
         return
     sql = PooledStatements(connection)
