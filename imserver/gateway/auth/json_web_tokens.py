@@ -187,15 +187,19 @@ def verified_payload(token: str, keys: Sequence[Key]) -> VerifiedPayload:
 
     parts = JsonWebToken.read(token)
     if parts.header in _USUAL_HEADERS:
-        # Several times as fast as PyJWT. A usual token has no kid, so all
+        # Several times as fast as PyJWT. A usual header has no kid, so all
         # secrets are tried.
         secrets = [key.verifier for key in keys if key.algorithm == "HS256"]
         payload = parts.verified_by(secrets)
         if payload is not None:
             return payload
 
-    # PyJWT checks all other tokens, and names the error of an invalid one.
-    kid = parts.key_id()
+    return _payload_by_library(token, parts.key_id(), keys)
+
+
+def _payload_by_library(token: str, kid: str, keys: Sequence[Key]) -> VerifiedPayload:
+    """The claims of a token with the key id ``kid``, if PyJWT verifies it with
+    one of ``keys``. Raises BadToken, with the error of the last key."""
     reason = f"no key is named {kid!r}"
     for key in keys:
         if kid and key.kid and key.kid != kid:

@@ -538,18 +538,18 @@ class Logins(Service):
             return
         if not self._logged.is_new(app, f"{reason} {user}{account} {detail}"):
             return
-        cause: str = reason
+        shown_app = known_app or repr(app[:_USER_SHOWN])
+        shown_reason: str = reason
         if detail:
-            cause = f"{reason} ({detail})"
+            shown_reason = f"{reason} ({detail})"
+        shown_user = repr(user)
         if account:
-            who = f"account {account}"
-        else:
-            who = repr(user)
+            shown_user = f"account {account}"
         log.info(
             "login of %s in %s refused: %s",
-            who,
-            known_app or repr(app[:_USER_SHOWN]),
-            cause,
+            shown_user,
+            shown_app,
+            shown_reason,
             extra={"connection": peer},
         )
 

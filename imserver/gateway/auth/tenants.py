@@ -167,20 +167,9 @@ class Tenants:
             whole = msgspec.structs.replace(settings, of_features=of_features)
             self._configured[name] = _tenant(name, whole, configured=True)
 
-        # A stored app is hidden as long as the configuration has its name.
         names = {**before, **self._configured}
         for name in names:
-            configured = self._configured.get(name)
-            stored = self._hidden.pop(name, None)
-            if name not in before:  # then by_name can only have a stored app
-                stored = self.by_name.get(name)
-            if configured is not None and stored is not None:
-                self._hidden[name] = stored
-            effective = configured or stored
-            if effective is not None:
-                self.by_name[name] = effective
-            else:
-                del self.by_name[name]
+            self._choose_effective(name, was_configured=name in before)
 
         # Listeners may look up any app, so all apps are in by_name before the
         # first listener is called.
@@ -191,6 +180,22 @@ class Tenants:
                 self.history_apps.discard(name)
             elif tenant != before.get(name):
                 self._put_into_effect(tenant)
+
+    def _choose_effective(self, name: str, was_configured: bool) -> None:
+        """Put the app of this name into ``by_name``: the configured one, or else
+        the stored one. A stored app is hidden as long as the configuration has
+        its name."""
+        configured = self._configured.get(name)
+        stored = self._hidden.pop(name, None)
+        if not was_configured:  # so by_name can only have a stored app
+            stored = self.by_name.get(name)
+        if configured is not None and stored is not None:
+            self._hidden[name] = stored
+        effective = configured or stored
+        if effective is not None:
+            self.by_name[name] = effective
+        else:
+            del self.by_name[name]
 
     # --- lookups --------------------------------------------------------------
 

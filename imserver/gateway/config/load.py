@@ -99,14 +99,7 @@ def load_with_locations(
     values = _read_document(document, locations, declared)
     if original is not None:
         original_settings, _ = original
-        for name, value in original_settings.items():
-            row = declared.rows.get(name)
-            if row is None:  # its feature is absent
-                continue
-            # Our own key overrides this one. Even then it is converted, so that
-            # an invalid value is reported.
-            converted = declared.convert(row, value, locations)
-            values.setdefault(name, converted)
+        _add_original(values, original_settings, declared, locations)
 
     # The environment and the command line override them.
     overriding = _from_environment(environ, warnings, declared)
@@ -132,6 +125,24 @@ def load_with_locations(
         more_warnings += entries_without_effect(config)
     all_warnings = (*config.warnings, *more_warnings)
     return msgspec.structs.replace(config, warnings=all_warnings), locations
+
+
+def _add_original(
+    values: dict[str, Any],
+    original_settings: Mapping[str, Any],
+    declared: Declarations,
+    locations: Locations,
+) -> None:
+    """Add the settings of another server to ``values``, except where our own key
+    is given. Raises ConfigError."""
+    for name, value in original_settings.items():
+        row = declared.rows.get(name)
+        if row is None:  # the feature of the setting is absent
+            continue
+        # It is converted even if it is not used, so that an invalid value is
+        # reported.
+        converted = declared.convert(row, value, locations)
+        values.setdefault(name, converted)
 
 
 def _declare(

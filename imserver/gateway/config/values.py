@@ -213,12 +213,7 @@ class Declarations:
         """Each struct of ``app_kinds``, with the object that has its defaults.
         Most apps share these objects."""
         self._absent = absent
-        of_apps: list[tuple[str, Any]] = []
-        for kind in (TenantSettings, *self.app_kinds):
-            for name, hint in hints_of(kind).items():
-                is_named = core_keys is None or name in core_keys
-                if is_named or not marks_of(hint).get("by_feature"):
-                    of_apps.append((name, hint))
+        of_apps = list(self._declared_of_apps(core_keys))
         self.app_hints: Mapping[str, Any] = dict(of_apps)
         """Name of a setting of an app → its type."""
         self._app_keys = {fold(name) for name in (*self.app_hints, *RENAMED_OF_APPS)}
@@ -237,9 +232,20 @@ class Declarations:
         all_names = [row.name for row in rows]
         all_names += [f"apps.*.{name}" for name, _ in of_apps]
         _require_unique(all_names)
-        sections = [name.partition(".")[0] for name in self.rows]
-        self.names: Mapping[str, str] = {fold(name): name for name in sections}
+        section_names = [name.partition(".")[0] for name in self.rows]
+        self.names: Mapping[str, str] = {fold(name): name for name in section_names}
         """Folded name of a section → its name."""
+
+    def _declared_of_apps(
+        self, core_keys: Container[str] | None
+    ) -> Iterator[tuple[str, Any]]:
+        """Name and type of each setting of an app, of the core and of features.
+        A name comes twice if it is declared twice."""
+        for kind in (TenantSettings, *self.app_kinds):
+            for name, hint in hints_of(kind).items():
+                is_named = core_keys is None or name in core_keys
+                if is_named or not marks_of(hint).get("by_feature"):
+                    yield name, hint
 
     def _declared_rows(self) -> Iterator[Row]:
         """All settings of the node, in the order of the manual. In a section,
@@ -852,29 +858,31 @@ def _check_listening(config: Config, locations: Locations) -> None:
 
 def _check_listeners(config: Config, locations: Locations) -> None:
     """Check each additional listener, and whether two listeners conflict."""
-    listeners = "server.extra_listen"
+    section = "server.extra_listen"
     rows = config.server.extra_listen
     ports = [row.port for row in rows]
     ports += [config.app.http_port, config.app.websocket_port]
     sockets = [row.socket for row in rows]
     for number, row in enumerate(rows):
-        name = f"{listeners}[{number}]"
+        name = f"{section}[{number}]"
         has_port = row.port != NO_PORT
-        if has_port == bool(row.socket):
+        has_socket = bool(row.socket)
+        if has_port == has_socket:
             raise locations.wrong(name, "expected either a port or a socket")
-        if row.socket and row.host:
+        if has_socket and row.host:
             raise locations.wrong(name, "a socket has no host")
         if row.proxy_protocol and config.server.http != "front":
             problem = "only server.http: front reads the PROXY protocol"
             raise locations.wrong(f"{name}.proxy_protocol", problem)
+        # Port 0 is any free port, so several listeners may have it.
         if row.port > 0 and ports.count(row.port) > 1:
-            raise locations.wrong(listeners, f"port {row.port} is given twice")
-        if row.socket and sockets.count(row.socket) > 1:
+            raise locations.wrong(section, f"port {row.port} is given twice")
+        if has_socket and sockets.count(row.socket) > 1:
             problem = f"the socket {row.socket} is given twice"
-            raise locations.wrong(listeners, problem)
+            raise locations.wrong(section, problem)
         if row.path and row.ws_dialect:
             problem = f"there is no /ws under {row.path}: no ws_dialect"
-            raise locations.wrong(listeners, problem)
+            raise locations.wrong(section, problem)
 
 
 def _check_address(host: str, name: str, locations: Locations) -> None:

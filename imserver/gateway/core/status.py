@@ -105,6 +105,31 @@ class NodeStatus(Service):
         apps = self.core.hub.registered()
         return {app.name: len(app.users) for app in apps if app.users}
 
+    def _manager_state(self, apps: dict[str, int]) -> dict[str, Any]:
+        """The counts of clients, under the names of the original. ``apps``: app
+        → number of its users."""
+        network = self.core.network
+        flusher = network.flusher
+        # Connections whose outbox is written at the end of this turn.
+        written = sum(isinstance(writer, Connection) for writer in flusher.dirty)
+        return {
+            "chanBroadcastLen": written + len(flusher.bulk),
+            "chanLoginLen": 0,
+            "chanRegisterLen": len(network.poller.ready),
+            "chanUnregisterLen": len(network.context.closing),
+            "clientsLen": len(self.core.hub.connections()),
+            "usersLen": sum(apps.values()),
+        }
+
+    def _clients_and_users(self) -> dict[str, Any]:
+        """The peers of all clients, and all users as ``APP_USER``."""
+        hub = self.core.hub
+        users: list[str] = []
+        for name in hub.apps:
+            users += [f"{name}_{user}" for user in hub.user_names(name)]
+        clients = [connection.peer for connection in hub.connections()]
+        return {"clients": clients, "users": users}
+
     def state(self, debug: bool, detail: bool = False) -> dict[str, Any]:
         """The content of ``/system/state``.
 
@@ -112,28 +137,11 @@ class NodeStatus(Service):
         original does not have.
         """
         node = self.core.node
-        hub = self.core.hub
         network = self.core.network
-        flusher = network.flusher
-        connections = hub.connections()
-        apps = {name: len(app.users) for name, app in hub.apps.items()}
-        # Connections whose outbox is written at the end of this turn.
-        written = sum(isinstance(writer, Connection) for writer in flusher.dirty)
-        # The names are those of the original's fields.
-        manager: dict[str, Any] = {
-            "chanBroadcastLen": written + len(flusher.bulk),
-            "chanLoginLen": 0,
-            "chanRegisterLen": len(network.poller.ready),
-            "chanUnregisterLen": len(network.context.closing),
-            "clientsLen": len(connections),
-            "usersLen": sum(apps.values()),
-        }
+        apps = {name: len(app.users) for name, app in self.core.hub.apps.items()}
+        manager = self._manager_state(apps)
         if debug:
-            manager["clients"] = [connection.peer for connection in connections]
-            users: list[str] = []
-            for name in apps:
-                users += [f"{name}_{user}" for user in hub.user_names(name)]
-            manager["users"] = users
+            manager |= self._clients_and_users()
         state: dict[str, Any] = {
             "managerInfo": manager,
             "numCPU": os.cpu_count() or 1,

@@ -161,11 +161,11 @@ def listen(config: Config, count: int = 1) -> list[Listeners]:
         try:
             if row.socket:
                 sock = bind_unix(row.socket, row.mode, server.backlog)
-                # Each process has its own descriptor of the socket.
+                # Each process gets its own descriptor of the socket.
                 for listeners in by_process:
-                    fd = os.dup(sock.fileno())
+                    descriptor = os.dup(sock.fileno())
                     listeners[name] = _socket.socket(
-                        sock.family, sock.type, sock.proto, fd
+                        sock.family, sock.type, sock.proto, descriptor
                     )
                 sock.close()
                 continue
@@ -651,9 +651,8 @@ def ws_routes(
     limits = config.limits
     debug = config.debug
     serve = within_limit(config, serve)
-    # On the first path a parameter of the query, or the listener, chooses the
-    # dialect.
-    on_path: dict[str, list[DialectPath]] = {"/ws": []}
+    # On /ws a parameter of the query, or the listener, chooses the dialect.
+    rows_by_path: dict[str, list[DialectPath]] = {"/ws": []}
     for dialect in dialects:
         serve_dialect = serve
         if dialect.several:
@@ -669,18 +668,20 @@ def ws_routes(
             subprotocol=dialect.subprotocol,
         )
         for path in filter(None, (dialect.path, dialect.app_path)):
-            on_path.setdefault(path, []).append(row)
+            rows_by_path.setdefault(path, []).append(row)
 
-    by_name = {row.dialect.name: row for row in on_path["/ws"]}
+    # A listener may name one of the dialects on /ws.
+    by_name = {row.dialect.name: row for row in rows_by_path["/ws"]}
     paths: dict[str, DialectPath | Choose] = {}
-    for path, rows in on_path.items():
+    for path, rows in rows_by_path.items():
         if rows and rows[0].subprotocol:
             paths[path] = _chosen_by_subprotocol(rows)
         else:
             paths[path] = _chosen_by_parameter(rows, by_name)
     if debug.echo_path:
-        room = debug.echo_bytes + limits.outbox_bytes
+        # Room for a whole message besides the usual outbox.
+        outbox_bytes = debug.echo_bytes + limits.outbox_bytes
         paths[debug.echo_path] = DialectPath(
-            EchoDialect(debug.echo_path), echo, debug.echo_bytes, room
+            EchoDialect(debug.echo_path), echo, debug.echo_bytes, outbox_bytes
         )
     return paths

@@ -23,7 +23,12 @@ from imserver.gateway.errors import ImserverError, StartError
 from imserver.gateway.storage.app_rows import tables_of_others
 from imserver.gateway.storage.numbers import MAX_NUMBER, give_above
 from imserver.gateway.storage.row_query import RowQuery
-from imserver.gateway.storage.statements import PooledStatements, Row, marks_of
+from imserver.gateway.storage.statements import (
+    PooledStatements,
+    Row,
+    Statements,
+    marks_of,
+)
 from imserver.gateway.storage.tables import OF_APP, OF_LOGS, Reason, Table
 
 Change = Callable[[Any], Any]
@@ -171,22 +176,32 @@ def _column_layout(
         )
 
     if kind.name == "number":
-        bits = _INT_BITS
-        if isinstance(of, types.SmallInteger):
-            bits = _SMALL_BITS
-        elif isinstance(of, types.BigInteger):
-            bits = _BIG_BITS
-        copy = f"int{bits // _BYTE_BITS}"
-        # SQLite stores numbers of any size, and numbers the rows only by a key
-        # of this type. So such a key has larger numbers than the type says.
-        if is_of_key and bits == _INT_BITS:
-            bits = _BIG_BITS
-        return ColumnLayout(name, kind, copy, most=(1 << (bits - 1)) - 1)
+        return _number_layout(name, kind, of, is_of_key)
 
     copy = kind.copy
     if kind.name == "real":
         copy = "float4" if isinstance(of, types.REAL) else "float8"
     most = getattr(of, "length", None) or _MOST_CHARACTERS
+    return ColumnLayout(name, kind, copy, most)
+
+
+def _number_layout(
+    name: str, kind: ColumnKind, of: types.TypeEngine[Any], is_of_key: bool
+) -> ColumnLayout:
+    """The layout of a column of whole numbers."""
+    type_bits = _INT_BITS
+    if isinstance(of, types.SmallInteger):
+        type_bits = _SMALL_BITS
+    elif isinstance(of, types.BigInteger):
+        type_bits = _BIG_BITS
+    copy = f"int{type_bits // _BYTE_BITS}"
+
+    # SQLite stores numbers of any size, and numbers the rows only by a key of
+    # this type. So such a key has larger numbers than the type says.
+    value_bits = type_bits
+    if is_of_key and type_bits == _INT_BITS:
+        value_bits = _BIG_BITS
+    most = (1 << (value_bits - 1)) - 1  # one bit is the sign
     return ColumnLayout(name, kind, copy, most)
 
 
@@ -285,7 +300,7 @@ class ImportedRows:
         layouts = self._layouts(sql, name, columns)
         for row in rows:
             for value, layout in zip(row, layouts, strict=True):
-                _converted(value, layout)
+                _converted(value, layout)  # raises BadRows
 
         id_columns = {"id"} & set(table.key)
         missing = id_columns.union(table.parents).difference(columns)
@@ -310,13 +325,9 @@ class ImportedRows:
         for column in table.parents:
             _check_parents(table, column, _values_of(column, columns, rows), parents)
 
-        if not is_shared:
-            return ""
-        key = table.key[0]
-        stored = sql.query_in(f"SELECT {key} FROM {name} WHERE {key} IN {{}}", (), ids)
-        if not stored:
-            return ""
-        return str(stored[0][0])
+        if is_shared:
+            return _first_stored(sql, name, table.key[0], ids)
+        return ""
 
     def add(
         self,
@@ -427,6 +438,16 @@ class ImportedRows:
             if column in columns:
                 columns[column] = replace(columns[column], least=least, most=most)
         return columns
+
+
+def _first_stored(sql: Statements, table: str, key: str, ids: Sequence[Any]) -> str:
+    """One of these ids that a row of the table has already in its column
+    ``key``; ``""`` if no row has any of them."""
+    find = f"SELECT {key} FROM {table} WHERE {key} IN {{}}"
+    stored = sql.query_in(find, (), ids)
+    if not stored:
+        return ""
+    return str(stored[0][0])
 
 
 def _values_of(column: str, columns: Sequence[str], rows: Sequence[Row]) -> list[Any]:

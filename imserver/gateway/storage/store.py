@@ -238,34 +238,36 @@ class Store:
 
     def _check_history(self, id: str) -> None:
         """Raise StartError if the nodes of this data folder have stored in
-        another database than the one with this id (``""``: a new database). The
+        another database than the one with this id; ``""``: a new database. The
         first node that uses a configured database records its id in the
         folder."""
         if self._folder is None:
             return
-        note = self._folder / ID_FILE
-        default = self._folder / DEFAULT_FILE
-        is_default = self.address.file == default
+        id_file = self._folder / ID_FILE
+        default_file = self._folder / DEFAULT_FILE
+        is_default = self.address.file == default_file
 
-        # The database in which nodes of this folder have stored: the noted
-        # one, or else the default file. ``source`` says which.
-        source = note
-        known_id = ""
+        # The database in which nodes of this folder have stored: its id is in
+        # the id file, or else it is the default file.
+        source = id_file
+        earlier_id = ""
         with suppress(OSError):
-            known_id = note.read_bytes().decode("ascii", "replace")
-        if not (known_id or is_default) and default.exists():
-            source = default
-            known_id = _id_of(default)
+            earlier_id = id_file.read_bytes().decode("ascii", "replace")
+        if not (earlier_id or is_default) and default_file.exists():
+            source = default_file
+            earlier_id = _id_of(default_file)
 
-        if known_id and (is_default or known_id != id):
+        # An id file shows that nodes have used a configured database.
+        if earlier_id and (is_default or earlier_id != id):
             raise StartError(
                 f"storage.url: the nodes of {self._folder} have stored in another "
                 f"database than {self.address.shown}: name that one, or let "
                 f"imserver move take it; to begin without it, move {source} away"
             )
 
-        if id and self._threaded and not (is_default or note.exists()):
-            with suppress(OSError), open(open_private(note), "wb") as file:
+        # Only a node records it: a command is not threaded.
+        if id and self._threaded and not (is_default or id_file.exists()):
+            with suppress(OSError), open(open_private(id_file), "wb") as file:
                 file.write(id.encode())
 
     def run(self) -> None:
