@@ -24,12 +24,12 @@ class CommandOf(Struct, frozen=True):
     ``absent``: the error text if the package with the module is not installed.
 
     With the parent ``doctor``, ``function`` is a function that yields findings
-    (:class:`imserver.plugin.commands.Finding`). A name such as ``--files`` is an
-    option with a value, which the help shows as ``metavar``. Its function makes
-    a trial, and gets the settings, the store, the apps and the value. The names
-    ``rows`` and ``settings`` are checks that run each time. A function ``rows``
-    gets statements that read the database; a function ``settings`` gets the
-    settings.
+    (:class:`imserver.plugin.commands.Finding`). A name such as ``--files`` is
+    an option with a value, which the help shows as ``metavar``. Its function
+    makes a trial, and gets the settings, the store, the apps and the value. The
+    names ``rows`` and ``settings`` are checks that run each time. A function
+    ``rows`` gets statements that read the database; a function ``settings``
+    gets the settings.
     """
 
     name: str

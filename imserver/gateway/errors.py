@@ -448,17 +448,17 @@ class Problems:
 class ServiceRefused(ImserverError):
     """A service refuses a request.
 
-    If no caller needs a class of its own, raise this one with the problem, and a
-    text that replaces the usual message of the problem: ``raise
+    If no caller needs a class of its own, raise this one with the problem, and
+    a text that replaces the usual message of the problem: ``raise
     ServiceRefused("not for guests", Problems.NOT_ALLOWED)``. A subclass has a
     problem of its own: ``class UnknownGroup(ServiceRefused,
     problem=HttpProblem(…))``.
 
     ``problem``: the answer of HTTP routes. The reply code of a command follows
-    from its status. ``detail``: the message in place of the usual message of the
-    problem; ``""``: the usual message. ``{}`` in it stands for the text of the
-    exception. ``login``: the reason in metrics and in the log if a login ends
-    with this error; None: no login does.
+    from its status. ``detail``: the message in place of the usual message of
+    the problem; ``""``: the usual message. ``{}`` in it stands for the text of
+    the exception. ``login``: the reason in metrics and in the log if a login
+    ends with this error; None: no login does.
     """
 
     problem: HttpProblem
@@ -490,8 +490,9 @@ class ServiceRefused(ImserverError):
 
     @property
     def reply_code(self) -> int:
-        """The reply code of a command that ends with this error; 0 if the status
-        of its problem has no reply code, because the server has failed."""
+        """The reply code of a command that ends with this error; 0 if the
+        status of its problem has no reply code, because the server has
+        failed."""
         return _REPLY_OF_STATUS.get(self.problem.status, 0)
 
 

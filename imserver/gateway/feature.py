@@ -41,9 +41,9 @@ class SettingsRow(Struct, frozen=True):
       with ``by_feature``. Without this feature the key has no effect.
     - ``objection``: checks the settings of an app beyond types. None: there is
       nothing to check.
-    - ``check``: raises ConfigError if settings of the node contradict each other
-      or settings of apps. It yields the settings that a careful operator would
-      change, each with the reason (``check-config --production``).
+    - ``check``: raises ConfigError if settings of the node contradict each
+      other or settings of apps. It yields the settings that a careful operator
+      would change, each with the reason (``check-config --production``).
     """
 
     sections: Mapping[str, type[Struct] | None] = {}
@@ -79,10 +79,11 @@ class FeatureRow(Struct, frozen=True, eq=False):
       function that makes its blueprints from the core and the
       :class:`imserver.plugin.http.Api`. It is called at the first request that
       the front server does not answer. It is also called before this process
-      forks (``forks`` is True). Then it loads all modules for first requests, so
-      that nodes share the memory. A view that answers a POST or PATCH operation
-      reads the body itself.
-    - ``metrics``: returns its rows of the table of metrics, at the first scrape.
+      forks (``forks`` is True). Then it loads all modules for first requests,
+      so that nodes share the memory. A view that answers a POST or PATCH
+      operation reads the body itself.
+    - ``metrics``: returns its rows of the table of metrics, at the first
+      scrape.
     - ``uses``: names of features that it needs, which come before it in the
       list. A name with a question mark, such as ``"webhooks?"``, is a feature
       that it uses only if the node has it.
@@ -138,7 +139,8 @@ class FeatureRow(Struct, frozen=True, eq=False):
 
     def checks(self, name: str) -> Iterator[Callable[..., Iterable[Any]]]:
         """Import the checks of this name that each run of ``imserver doctor``
-        makes. ``name``: ``"rows"`` or ``"settings"``, see :class:`CommandOf`."""
+        makes. ``name``: ``"rows"`` or ``"settings"``, see
+        :class:`CommandOf`."""
         for row in self.commands:
             if row.parent == DOCTOR and row.name == name:
                 yield row.load()

@@ -75,8 +75,8 @@ _log = logging.getLogger(__name__)
 
 class Stamps:
     """Formats Unix seconds as local times, such as
-    ``2026-01-31T12:00:00.123+08:00``. All but the milliseconds is formatted once
-    per second, because that is expensive."""
+    ``2026-01-31T12:00:00.123+08:00``. All but the milliseconds is formatted
+    once per second, because that is expensive."""
 
     def __init__(self) -> None:
         self._second = -1
@@ -290,8 +290,8 @@ class OncePerMinute(Struct, eq=False):
     """Decides which lines are logged: each line once per minute, and at most
     ``_limit`` lines per minute. Otherwise strangers could fill the log.
 
-    ``_lines``: the lines of this minute. ``_until``: the monotonic time at which
-    the minute ends.
+    ``_lines``: the lines of this minute. ``_until``: the monotonic time at
+    which the minute ends.
     """
 
     _limit: int
@@ -372,9 +372,9 @@ class RequestLog:
     ) -> None:
         """Add an answered request.
 
-        ``path``: without the query, which may have tokens. ``seconds``: the time
-        until the answer. ``bytes_out``: the length of its body. ``by``: the
-        label of the principal; ``""``: unknown. ``route``: the path or the
+        ``path``: without the query, which may have tokens. ``seconds``: the
+        time until the answer. ``bytes_out``: the length of its body. ``by``:
+        the label of the principal; ``""``: unknown. ``route``: the path or the
         pattern of the route, under which the request is counted.
         """
         waiting = self._waiting
@@ -435,8 +435,8 @@ class RequestLog:
         2026-01-31T12:00:00.123+08:00 INFO    imserver.request: 127.0.0.1 POST
         /api/v1/push 200 0.41ms 38B request=8f3c by=key:a1b2
         """
-        # Formatting would take a tenth of the time of a push. So parts that many
-        # lines share are made once.
+        # Formatting would take a tenth of the time of a push. So parts that
+        # many lines share are made once.
         lines = []
         # The times for which ``stamp`` is right: a millisecond, none at first.
         since = 1.0

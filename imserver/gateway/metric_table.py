@@ -481,8 +481,8 @@ def render(core: Any, name: str, more: Iterable[Metric] = ()) -> str:
     """The text of all metrics of a node in Prometheus' format. Never switches
     greenlets.
 
-    ``name``: the name of the node, which is a label of all values. ``more``: the
-    metrics of its features.
+    ``name``: the name of the node, which is a label of all values. ``more``:
+    the metrics of its features.
     """
     lines: list[str] = []
     apps = {app.name for app in core.hub.registered()}
@@ -504,8 +504,8 @@ def _of_apps(
     names: Sequence[str], values: Mapping[Any, float], apps: Set[str]
 ) -> dict[Any, float]:
     """The values of a metric, in which all apps that are not registered are
-    added up as :data:`OTHER`. ``names``: the labels of the metric. ``apps``: the
-    registered apps."""
+    added up as :data:`OTHER`. ``names``: the labels of the metric. ``apps``:
+    the registered apps."""
     index = names.index("app")
     sums: dict[Any, float] = {}
     for key, number in values.items():
@@ -521,8 +521,8 @@ def _of_apps(
 
 def _samples(metric: Metric, value: Value, labels: str) -> Iterator[str]:
     """The lines with the values of a metric. ``labels``: the text of the labels
-    that all lines have, such as ``node="n"``. It calls itself for each histogram
-    of a metric with a label."""
+    that all lines have, such as ``node="n"``. It calls itself for each
+    histogram of a metric with a label."""
     if isinstance(value, Histogram):
         # Prometheus wants the number of all values up to each bound.
         cumulative = accumulate(value.counts)

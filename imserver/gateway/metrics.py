@@ -134,8 +134,8 @@ class Timings(dict[str, Histogram]):
 
 
 class _Stop(Struct, frozen=True):
-    """The stop of an app: when its count is ``count``, it may not continue until
-    the Unix second ``until``. ``text`` says why."""
+    """The stop of an app: when its count is ``count``, it may not continue
+    until the Unix second ``until``. ``text`` says why."""
 
     count: int
     until: int

@@ -193,8 +193,8 @@ class Publish(Command, frozen=True, gc=False):
 
 class AskPresence(Command, frozen=True, gc=False):
     """Request the subscribers of a channel. ``limit``: how many at most; 0: as
-    many as an answer may have. ``after``: the cursor of an earlier answer, after
-    which they begin; ``""``: from the beginning."""
+    many as an answer may have. ``after``: the cursor of an earlier answer,
+    after which they begin; ``""``: from the beginning."""
 
     channel: str
     limit: int = 0
@@ -271,13 +271,13 @@ class StreamPart(Struct, frozen=True, gc=False, array_like=True, omit_defaults=T
 class ChannelPart(Struct, frozen=True, gc=False, array_like=True, omit_defaults=True):
     """The part of an event that is about its channel.
 
-    ``name``: the name of the channel. ``offset``: the number of a publication in
-    the history of its channel; 0: the channel has no history. ``epoch``: the
-    epoch of that history. ``info``: JSON about the client that published, joined
-    or left; ``b""``: it was the back end. ``tags``: a JSON object of strings.
-    ``stream``: the part about a streamed message; None: the event has none.
-    ``thread``: the id of the message in whose thread a streamed answer is a
-    reply; 0: none.
+    ``name``: the name of the channel. ``offset``: the number of a publication
+    in the history of its channel; 0: the channel has no history. ``epoch``: the
+    epoch of that history. ``info``: JSON about the client that published,
+    joined or left; ``b""``: it was the back end. ``tags``: a JSON object of
+    strings. ``stream``: the part about a streamed message; None: the event has
+    none. ``thread``: the id of the message in whose thread a streamed answer is
+    a reply; 0: none.
     """
 
     name: str
@@ -292,16 +292,17 @@ class ChannelPart(Struct, frozen=True, gc=False, array_like=True, omit_defaults=
 class Event(Struct, frozen=True, gc=False, omit_defaults=True):
     """A message from the server to a client that is not a reply.
 
-    ``sender`` and ``text``: its author and text. ``id``: for a push, the message
-    id that the caller gave; ``""``: the dialect makes one. ``kind`` is one of:
+    ``sender`` and ``text``: its author and text. ``id``: for a push, the
+    message id that the caller gave; ``""``: the dialect makes one. ``kind`` is
+    one of:
 
     - ``"msg"``: a message.
     - ``"enter"``, ``"exit"``: somebody has entered or left an app.
     - ``"left"``: somebody has left a room.
     - ``"online"``, ``"offline"``: of a group of the client dialect.
     - ``"join"``, ``"leave"``: somebody has joined or left a channel.
-    - ``"stream"``: a part of a streamed message. Its end is a ``"msg"`` with the
-      whole text.
+    - ``"stream"``: a part of a streamed message. Its end is a ``"msg"`` with
+      the whole text.
     - ``"subscribed"``, ``"unsubscribed"``: the server has subscribed this
       connection, or ended its subscription for the reason ``code``.
     """
@@ -345,8 +346,8 @@ class Signal(Event, frozen=True, gc=False, omit_defaults=True):
 
     - ``typing``: ``sender`` is typing to the user ``to``, or in
       ``conversation``.
-    - ``receipt``: ``sender`` has read ``conversation`` up to the id ``read``, or
-      received it up to the id ``received``.
+    - ``receipt``: ``sender`` has read ``conversation`` up to the id ``read``,
+      or received it up to the id ``received``.
     - ``hidden``: ``sender`` has hidden the messages ``ids``.
     - ``contact``: the relation of ``sender`` and ``to`` has changed.
     - ``piece``: a piece of a streamed message of ``sender``, with ``text``;
@@ -453,8 +454,8 @@ class DialectState(Struct, gc=False):
         self.facts = ClientFacts(transport, headers)
 
     def set_info(self, channel: str, info: bytes) -> bytes:
-        """Set the data about the client that others in a channel see, and return
-        the previous data. ``b""`` means no data."""
+        """Set the data about the client that others in a channel see, and
+        return the previous data. ``b""`` means no data."""
         if not (info or self.channel_infos):
             return b""
         infos = self.channel_infos or {}

@@ -94,8 +94,9 @@ def rows_below(parent: str) -> Iterator[CommandOf]:
 def opened(
     path: str | None, data_dir: str | None, reads: bool = False
 ) -> Iterator[Opened]:
-    """A context with the settings, and the store and the apps of these settings.
-    An error inside is printed in one line, and the command ends with status 1.
+    """A context with the settings, and the store and the apps of these
+    settings. An error inside is printed in one line, and the command ends with
+    status 1.
 
     ``path`` and ``data_dir``: the options of the command; None: not given.
     ``reads``: the command only reads. Then a folder without settings and

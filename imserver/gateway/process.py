@@ -429,8 +429,9 @@ def open_private(path: Path, like: Path | None = None) -> int:
 
 
 def write_private(path: Path, content: bytes) -> None:
-    """Write a file for its owner only. Its content survives a power failure once
-    this returns; its name does once the folder is synchronised. Raises OSError."""
+    """Write a file for its owner only. Its content survives a power failure
+    once this returns; its name does once the folder is synchronised. Raises
+    OSError."""
     descriptor = open_private(path)
     try:
         os.ftruncate(descriptor, 0)

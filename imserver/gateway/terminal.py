@@ -121,8 +121,8 @@ def deprecated_form(old: str, new: str) -> None:
 
 
 def person_of(words: Sequence[str], expected: str) -> tuple[str, str]:
-    """App and user of an argument ``APP/USER``. Two words, ``APP USER``, are the
-    deprecated form. ``expected``: the right form of the argument, for the
+    """App and user of an argument ``APP/USER``. Two words, ``APP USER``, are
+    the deprecated form. ``expected``: the right form of the argument, for the
     error."""
     app = ""
     user = ""
@@ -145,9 +145,9 @@ _DAY: Final = 24 * _HOUR
 class Duration(click.ParamType[int]):
     """A time span, such as ``10m`` or ``90d``, in seconds.
 
-    ``least`` and ``most``: its limits in seconds; ``most`` None: no upper limit.
-    ``unit``: a number without a letter, which is the deprecated form, counts
-    units of this many seconds; 0: such a number is refused.
+    ``least`` and ``most``: its limits in seconds; ``most`` None: no upper
+    limit. ``unit``: a number without a letter, which is the deprecated form,
+    counts units of this many seconds; 0: such a number is refused.
     """
 
     name = "time"
@@ -193,8 +193,8 @@ class Duration(click.ParamType[int]):
 
 
 def in_words(seconds: int) -> str:
-    """A time span as :class:`Duration` reads it, in the largest unit of which it
-    is a multiple: 90 seconds are ``90s``, 120 seconds are ``2m``."""
+    """A time span as :class:`Duration` reads it, in the largest unit of which
+    it is a multiple: 90 seconds are ``90s``, 120 seconds are ``2m``."""
     for letter, length in (("d", _DAY), ("h", _HOUR), ("m", _MINUTE)):
         if seconds and seconds % length == 0:
             return f"{seconds // length}{letter}"
@@ -211,9 +211,9 @@ def fail(error: object) -> NoReturn:
 
 
 def given_once(name: str, argument: str | None, option: str | None) -> str | None:
-    """The value of an argument, or of the option with the same meaning. None: it
-    is given as neither. If both have different values, the command ends with an
-    error. ``name``: of the value, for the error."""
+    """The value of an argument, or of the option with the same meaning. None:
+    it is given as neither. If both have different values, the command ends with
+    an error. ``name``: of the value, for the error."""
     if argument is not None and option is not None and argument != option:
         raise click.UsageError(f"{name} is given twice: {argument} and {option}")
     if argument is None:
@@ -294,11 +294,11 @@ def request_json(
     body: bytes = b"",
     seconds: float = _ANSWER_SECONDS,
 ) -> tuple[int, Any]:
-    """Send a request to a running server. Returns the status and the JSON of the
-    answer; None for an empty body. Without an answer, the command ends.
+    """Send a request to a running server. Returns the status and the JSON of
+    the answer; None for an empty body. Without an answer, the command ends.
 
-    ``url``: the address of the server, from :func:`server_address`. ``key``: the
-    API key; ``""``: none.
+    ``url``: the address of the server, from :func:`server_address`. ``key``:
+    the API key; ``""``: none.
     """
     parts = urlsplit(url)
     # Imported here: a node saves the memory.
@@ -450,8 +450,8 @@ class CommandLine:
         old: str = "",
         unit: int = 0,
     ) -> Callable[[Command], Command]:
-        """A decorator: the command gets the option ``name``, a time span such as
-        ``10m``, ``12h`` or ``90d``. Its function gets the seconds as the
+        """A decorator: the command gets the option ``name``, a time span such
+        as ``10m``, ``12h`` or ``90d``. Its function gets the seconds as the
         argument ``field``. ``text``: the help of the option. ``least`` and
         ``most``: the limits of the seconds. ``old``: the name of a deprecated
         option, whose value is a number of units of ``unit`` seconds; ``""``:

@@ -388,8 +388,8 @@ class Authority(Service):
         proof is no token. May switch greenlets. Raises StorageUnavailable.
 
         A proof is ``account:`` and the proof of :class:`AccountLookup`,
-        ``session:`` and the Unix second at which the token ends, or the label of
-        the principal, such as ``key:ID`` or ``demo``.
+        ``session:`` and the Unix second at which the token ends, or the label
+        of the principal, such as ``key:ID`` or ``demo``.
         """
         if principal.kind in TOKEN_HOLDERS:
             token = bearer(headers.get("authorization", ""))

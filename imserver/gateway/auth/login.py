@@ -153,8 +153,8 @@ class Logins(Service):
     ) -> LoginDecision:
         """Decide whether ``user`` may log in to ``app``. ``user`` ``""``: the
         user that the token names. ``device``: what the client calls its device.
-        ``may_lack_user``: a token that a key of the app has signed need not name
-        a user.
+        ``may_lack_user``: a token that a key of the app has signed need not
+        name a user.
 
         Waits at most two seconds for the back end if the app has an
         ``authorise_url``, and for the database if it accepts account tokens.

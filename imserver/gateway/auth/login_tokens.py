@@ -142,8 +142,8 @@ class LoginTokens(Service):
         signed. ``device``: what the client calls its device.
 
         The device of the result is the device at the login of the account. If
-        ``device`` is a part of that device, or if a bot names it, the result has
-        ``device``.
+        ``device`` is a part of that device, or if a bot names it, the result
+        has ``device``.
         """
         try:
             session = self.accounts.holder(token)

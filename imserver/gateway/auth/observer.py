@@ -60,8 +60,8 @@ class Denial(Struct, frozen=True):
 
     - ``reason``: a short name. For a login it is a
       :data:`imserver.gateway.errors.LoginRefusal`. For a command it is the
-      reason of the refusal, else the name of the reply code or close code. For a
-      request it is the ``code`` of the problem.
+      reason of the refusal, else the name of the reply code or close code. For
+      a request it is the ``code`` of the problem.
     - ``app``, ``user``, ``account`` (an id) and ``address``: whom it concerns;
       ``""``: unknown. They may be any text of a client, and are cut to a short
       one.

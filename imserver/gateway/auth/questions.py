@@ -333,7 +333,7 @@ class Reviews:
         then(UNDECIDED)
 
     def pass_by(self, then: Then, connection: Connection) -> None:
-        """Allow something that needs no review, but must stay in order: ``then``
-        is called after the decisions about all earlier messages of
+        """Allow something that needs no review, but must stay in order:
+        ``then`` is called after the decisions about all earlier messages of
         ``connection``. Never switches greenlets."""
         then(ALLOWED)

@@ -33,8 +33,8 @@ class ConnectionQuota(Service):
 
     def take(self, app: str, limit: int, connection: Connection) -> None:
         """Count a connection for an app, and no longer for an earlier app. It
-        is counted before its login completes, so that simultaneous logins cannot
-        exceed the limit."""
+        is counted before its login completes, so that simultaneous logins
+        cannot exceed the limit."""
         if self.taken:
             self.leave(connection)
         if limit:

@@ -65,8 +65,8 @@ class BadTenant(
     ServiceRefused, ValueError, problem=Problems.INVALID_REQUEST, detail="{}"
 ):
     """An app cannot have this name or these settings, or cannot be deleted. The
-    text is one line with the reason. ``is_full``, which stays until release 2.0:
-    whether the reason is that there are too many apps."""
+    text is one line with the reason. ``is_full``, which stays until release
+    2.0: whether the reason is that there are too many apps."""
 
     is_full = False
 
@@ -182,9 +182,9 @@ class Tenants:
                 self._put_into_effect(tenant)
 
     def _choose_effective(self, name: str, was_configured: bool) -> None:
-        """Put the app of this name into ``by_name``: the configured one, or else
-        the stored one. A stored app is hidden as long as the configuration has
-        its name."""
+        """Put the app of this name into ``by_name``: the configured one, or
+        else the stored one. A stored app is hidden as long as the configuration
+        has its name."""
         configured = self._configured.get(name)
         stored = self._hidden.pop(name, None)
         if not was_configured:  # so by_name can only have a stored app
@@ -291,8 +291,8 @@ class Tenants:
         registered = len(self.by_name) - len(self._configured) + len(self._hidden)
         if registered >= self._limit:
             raise TooManyTenants(f"limits.registered_apps {self._limit} is reached")
-        # add_app() deletes the remaining rows of a deleted app. Without its row,
-        # nobody would find the bytes of a file any more.
+        # add_app() deletes the remaining rows of a deleted app. Without its
+        # row, nobody would find the bytes of a file any more.
         if self._store.is_deleted(name) and self._store.read(
             lambda sql: has_files(name, sql)
         ):
@@ -369,8 +369,8 @@ class Tenants:
         self, name: str, before: dict[str, Any], fields: Mapping[str, Any]
     ) -> dict[str, Any]:
         """Check the settings ``fields`` together with the settings ``before``
-        that the app has. Returns ``fields`` for storage. Raises BadTenant if the
-        app cannot have the settings."""
+        that the app has. Returns ``fields`` for storage. Raises BadTenant if
+        the app cannot have the settings."""
         source = f"app {name}"
         try:
             given = self.declared.given_fields(fields, Locations(source))

@@ -140,8 +140,8 @@ def marked(settings: Struct, mark: str, above: str = "") -> Iterator[tuple[str, 
 
 @cache
 def _fields_with(kind: type[Struct], mark: str) -> tuple[tuple[str, bool], ...]:
-    """The fields of a struct in which a setting with a mark is. The flag is True
-    if the field itself has the mark, and False if only settings inside it
+    """The fields of a struct in which a setting with a mark is. The flag is
+    True if the field itself has the mark, and False if only settings inside it
     may."""
     fields = []
     for name, hint in hints_of(kind).items():

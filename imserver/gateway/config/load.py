@@ -133,8 +133,8 @@ def _add_original(
     declared: Declarations,
     locations: Locations,
 ) -> None:
-    """Add the settings of another server to ``values``, except where our own key
-    is given. Raises ConfigError."""
+    """Add the settings of another server to ``values``, except where our own
+    key is given. Raises ConfigError."""
     for name, value in original_settings.items():
         row = declared.rows.get(name)
         if row is None:  # the feature of the setting is absent

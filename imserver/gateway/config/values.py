@@ -109,8 +109,9 @@ class Locations(Service):
     _lines: dict[str, int] = field(default_factory=dict)
 
     def note(self, name: str, mapping: object, key: object) -> None:
-        """Remember the line of ``key`` as the line of the setting ``name``. Does
-        nothing if ``mapping`` is no :class:`WrittenMapping`, which has lines."""
+        """Remember the line of ``key`` as the line of the setting ``name``.
+        Does nothing if ``mapping`` is no :class:`WrittenMapping`, which has
+        lines."""
         lines = getattr(mapping, "lines", {})
         if key in lines:
             self._lines[name] = lines[key]
@@ -300,8 +301,8 @@ class Declarations:
         self, fields: dict[Any, Any], above: str, locations: Locations
     ) -> dict[str, Any]:
         """Check the settings of an app, and return them under their canonical
-        names. ``above``: the name of the app in messages, such as ``apps.shop``;
-        ``""``: messages have the names of the settings alone."""
+        names. ``above``: the name of the app in messages, such as
+        ``apps.shop``; ``""``: messages have the names of the settings alone."""
         if above:
             prefix = f"{above}."
         else:

@@ -124,6 +124,14 @@ class ClusterMember:
         self._core = core
         self._links = links
         self.database = links.database
+        self._waiting_features = frozenset[str]()
+        """The features of this node that another node does not have, as last
+        logged."""
+        self._watchers: dict[int, gevent.Greenlet[..., None]] = {}
+        """Epoch of an overdue lease → the greenlet that asks its node whether
+        it lives."""
+        self._on_join: list[Callable[[OtherNodes], object]] = []
+
         cluster = core.config.cluster
         hub = core.hub
         fanout = core.fanout
@@ -189,15 +197,14 @@ class ClusterMember:
             reorder_guard=guard,
         )
         core.rerouting = rerouting
-        self._waiting_features = frozenset[str]()
-        """The features of this node that another node does not have, as last
-        logged."""
-        self._watchers: dict[int, gevent.Greenlet[..., None]] = {}
-        """Epoch of an overdue lease → the greenlet that asks its node whether
-        it lives."""
-        self._on_join: list[Callable[[OtherNodes], object]] = []
+        self._handle_messages(rerouting, channel_nodes)
 
-        # The functions that handle the messages of other nodes.
+    def _handle_messages(
+        self, rerouting: Rerouting, channel_nodes: ChannelNodes
+    ) -> None:
+        """Set the function for each class of messages of other nodes."""
+        core = self._core
+        fanout = core.fanout
 
         def to_app(message: ToApp) -> None:
             fanout.to_app(
@@ -210,12 +217,12 @@ class ClusterMember:
         def unsettled(message: ChannelsUnsettled) -> None:
             channel_nodes.peer_unsettled(message.epoch)
 
-        messages.handle(
+        self._links.node_messages.handle(
             {
                 ToUser: rerouting.deliver,
                 ToApp: to_app,
-                ToChannel: channels.publishing.received,
-                ToConnection: connections.received,
+                ToChannel: core.channels.publishing.received,
+                ToConnection: core.connections.received,
                 Notice: self.elsewhere.noticed,
                 Replaced: replaced,
                 ChannelsUnsettled: unsettled,
@@ -352,9 +359,9 @@ class ClusterMember:
         self._waiting_features = waiting
 
     def _watch(self, lease: Lease) -> None:
-        """Greenlet: ask a node whose lease is overdue whether it lives, until it
-        has a new lease, or has not answered for :data:`_HANG_SECONDS`. In that
-        case it counts as dead.
+        """Greenlet: ask a node whose lease is overdue whether it lives, until
+        it has a new lease, or has not answered for :data:`_HANG_SECONDS`. In
+        that case it counts as dead.
 
         Until then it gets the messages to all nodes, because it may still serve
         users.

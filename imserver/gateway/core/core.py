@@ -192,7 +192,8 @@ class Core(Services):
         return service
 
     def find(self, kind: type[S]) -> S | None:
-        """The service of this class; None if no feature of this node has one."""
+        """The service of this class; None if no feature of this node has
+        one."""
         return next((each for each in self._services if type(each) is kind), None)
 
     def all_of(self, kind: type[S]) -> list[S]:
@@ -502,8 +503,8 @@ class Core(Services):
             limit_bytes=limits.pending_bytes,
             node_messages=self.node_messages,
         )
-        # It must come after sessions.forget_app in build(): pushes that a closed
-        # session has not acknowledged become pending pushes.
+        # It must come after sessions.forget_app in build(): pushes that a
+        # closed session has not acknowledged become pending pushes.
         self.tenants.report_to(self.pending.forget)
         self.publishing = Publishing(
             reach=self.reach,

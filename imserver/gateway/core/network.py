@@ -29,9 +29,9 @@ log = logging.getLogger(__name__)
 
 
 def gate_policy(config: Config, max_connections: int, demo: bool) -> GatePolicy:
-    """The limits and origins for the gate by ``config``, which may be newer than
-    at the start. ``max_connections``: the limit of this node. ``demo``: whether
-    the server is in demo mode."""
+    """The limits and origins for the gate by ``config``, which may be newer
+    than at the start. ``max_connections``: the limit of this node. ``demo``:
+    whether the server is in demo mode."""
     server = config.server
     app = config.app
     hosts = [server.host]

@@ -226,9 +226,9 @@ def _keys_of(package: str) -> tuple[str, ...]:
 
 
 def _load_declarations(package: str, name: str = "declared") -> ModuleType | None:
-    """The module with the declarations of a feature of this server that the node
-    does not have; None if the feature has no such module. ``name``: the name of
-    the module in the package.
+    """The module with the declarations of a feature of this server that the
+    node does not have; None if the feature has no such module. ``name``: the
+    name of the module in the package.
 
     It is loaded without its package, and is not stored in ``sys.modules``. So
     the node saves the memory of the other modules of the feature.
@@ -257,7 +257,8 @@ def load_with_locations(
     :func:`imserver.gateway.config.load.load_with_locations`."""
 
     def others() -> dict[str, load.ReadOther]:
-        # Files of a dialect are read even if the node does not have the dialect.
+        # Files of a dialect are read even if the node does not have the
+        # dialect.
         modules = (_load_declarations(package, "settings_file") for package in FEATURES)
         return {each.SUFFIX: each.read for each in modules if each is not None}
 

@@ -126,8 +126,8 @@ class _Requests:
         self._proxies = servers.core.proxies
 
     def begin(self) -> Response | None:
-        """Set the id and the peer of a request. Returns the refusal of a request
-        that this listener does not serve; None: it is served."""
+        """Set the id and the peer of a request. Returns the refusal of a
+        request that this listener does not serve; None: it is served."""
         g.started = time.perf_counter()
         # One byte more than the API accepts: werkzeug silently cuts a chunked
         # body at its limit, and so the API itself refuses a body that is too
@@ -173,8 +173,8 @@ class _Requests:
         in the style of the API."""
         assert isinstance(error, HTTPException)
         # The frames of a traceback refer to the request, which refers to the
-        # error. When the garbage collector found 800 of these cycles, it blocked
-        # the loop for 70 ms.
+        # error. When the garbage collector found 800 of these cycles, it
+        # blocked the loop for 70 ms.
         error.__traceback__ = None
         error.__context__ = None
         status = error.code or HTTPStatus.INTERNAL_SERVER_ERROR

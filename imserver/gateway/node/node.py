@@ -55,7 +55,8 @@ _KILL_SECONDS: Final = 5.0
 """Time limit for the end of the greenlets of periodic work."""
 _KILL_PAUSE_SECONDS: Final = 0.2
 _COLLECT_AFTER: Final = (50_000, 20, 100)
-"""Thresholds of the garbage collector: new objects, then younger collections."""
+"""Thresholds of the garbage collector: new objects, then younger
+collections."""
 
 
 def _nothing() -> None:
@@ -188,8 +189,9 @@ class Node:
             greenlets.extend(gevent.spawn(run) for run in runs)
 
         def stop() -> None:
-            # A greenlet that is killed inside a database driver may mistake that
-            # for a failed connection, and continue. So it is killed repeatedly.
+            # A greenlet that is killed inside a database driver may mistake
+            # that for a failed connection, and continue. So it is killed
+            # repeatedly.
             deadline = monotonic() + _KILL_SECONDS
             while any(not each.dead for each in greenlets) and monotonic() < deadline:
                 gevent.killall(greenlets, block=False)

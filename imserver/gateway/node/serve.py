@@ -103,9 +103,9 @@ def serve(
 
 @contextmanager
 def ending(config: Config, logs: Logs, failure: str) -> Iterator[None]:
-    """A context in which the server runs. If it fails, the reason is logged, and
-    StartError is raised. ``failure``: the text of the log line. At the end the
-    logs are closed."""
+    """A context in which the server runs. If it fails, the reason is logged,
+    and StartError is raised. ``failure``: the text of the log line. At the end
+    the logs are closed."""
     try:
         yield
     except StartError as error:

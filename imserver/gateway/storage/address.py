@@ -32,8 +32,12 @@ _SCHEMES: Final = {
 
 
 class DatabaseAddress(Struct, frozen=True):
-    """One database. ``file``: for SQLite. ``configured``: the settings name it,
-    so it must exist."""
+    """The address of a database.
+
+    ``url``: its address for SQLAlchemy. ``file``: the file of a SQLite
+    database; None: it is on a server. ``configured``: the settings name it,
+    otherwise it is the default file.
+    """
 
     engine: Engine
     url: str
@@ -49,24 +53,26 @@ class DatabaseAddress(Struct, frozen=True):
 
     @property
     def exists(self) -> bool:
-        """Whether there may be data: a server, or an existing file."""
+        """Whether there may be data: the database is on a server, or its file
+        exists."""
         return self.file is None or self.file.exists()
 
 
 def database_address(settings: StorageSettings, data_dir: str) -> DatabaseAddress:
-    """The database of these settings, which :mod:`imserver.gateway.config.load`
-    has checked."""
-    scheme, _, rest = settings.url.partition("://")
+    """The address of the database of these settings. Without a configured URL
+    it is the default file in the data directory. The settings must be checked
+    (:mod:`imserver.gateway.config.load`)."""
+    scheme, _, location = settings.url.partition("://")
 
     if scheme == "":
         return _sqlite_address(Path(data_dir, DEFAULT_FILE), configured=False)
     if scheme == "sqlite":
         # sqlite:///name is relative to the working folder, and sqlite:////name
         # is not: one slash belongs to the scheme.
-        return _sqlite_address(Path(rest[1:]), configured=True)
+        return _sqlite_address(Path(location[1:]), configured=True)
 
     engine: Engine = "postgresql" if scheme.startswith("postgres") else "mysql"
-    url = f"{_SCHEMES[scheme]}://{rest}"
+    url = f"{_SCHEMES[scheme]}://{location}"
     return DatabaseAddress(engine, url, configured=True)
 
 

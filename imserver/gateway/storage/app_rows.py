@@ -65,8 +65,11 @@ def contents(name: str, sql: PooledStatements) -> AppContents:
     )
 
 
-def _count(sql: PooledStatements, name: str, table: str, mine: str) -> int:
-    return int(sql.query(f"SELECT count(*) FROM {table} WHERE {mine}", (name,))[0][0])
+def _count(sql: PooledStatements, name: str, table: str, of_app: str) -> int:
+    """The number of rows of an app in a table. ``of_app``: their condition,
+    with one ``%s`` for the app."""
+    rows = sql.query(f"SELECT count(*) FROM {table} WHERE {of_app}", (name,))
+    return int(rows[0][0])
 
 
 def tables_of_others(sql: PooledStatements) -> list[Table]:
@@ -267,8 +270,8 @@ def _accounts(read: ReadWork, of_app: str, app: str) -> Iterator[Clause]:
     For all accounts at once, some engines would sort all rows for each page.
 
     ``of_app``: :data:`Table.OF_ACCOUNTS`, into whose query a range of ids is
-    inserted: ``account IN (SELECT id FROM account WHERE app = %s AND id > %s AND
-    id <= %s)``.
+    inserted: ``account IN (SELECT id FROM account WHERE app = %s AND id > %s
+    AND id <= %s)``.
     """
     previous_id = 0
     ids = RowQuery("account", order=("id",), columns=(), scope=(OF_APP, (app,)))

@@ -82,7 +82,7 @@ REFUSED_SECONDS: Final = 30.0
 smaller write may still succeed where a message does not fit."""
 
 
-class _Late(BaseException):
+class _TimedOut(BaseException):
     """The time limit has passed.
 
     It derives from BaseException on purpose. After an Exception SQLAlchemy may
@@ -95,14 +95,14 @@ class GreenletRunner:
     """Runs work in the caller's greenlet."""
 
     def run(self, function: Callable[[], T], seconds: float | None) -> T:
-        """Call ``function``, and return its result. Raises :class:`_Late` after
-        ``seconds``; None: there is no time limit."""
+        """Call ``function``, and return its result. Raises :class:`_TimedOut`
+        after ``seconds``; None: there is no time limit."""
         if seconds is not None:
             deadline = monotonic() + seconds
         else:
             deadline = inf
         try:
-            with gevent.Timeout(seconds, _Late):
+            with gevent.Timeout(seconds, _TimedOut):
                 return function()
         except Exception as error:
             # If the greenlet was killed, or the time limit has passed, psycopg
@@ -114,7 +114,7 @@ class GreenletRunner:
                     raise cause from None
                 cause = cause.__context__
             if monotonic() >= deadline:
-                raise _Late from None
+                raise _TimedOut from None
             raise
 
     def close(self) -> bool:
@@ -135,7 +135,7 @@ class ThreadRunner:
 
     def run(self, function: Callable[[], T], seconds: float | None) -> T:
         """See :meth:`GreenletRunner.run`."""
-        with gevent.Timeout(seconds, _Late):
+        with gevent.Timeout(seconds, _TimedOut):
             return self._threads.do(function)
 
     def close(self) -> bool:
@@ -212,9 +212,9 @@ class Database:
                 f"storage: {file} cannot be used: {error.strerror}"
             ) from None
         # A damaged database may also hold values of other types.
-        except (SQLAlchemyError, _Late, TypeError, ValueError) as error:
+        except (SQLAlchemyError, _TimedOut, TypeError, ValueError) as error:
             raise StartError(
-                f"storage: {shown} cannot be used: {_words(error)}"
+                f"storage: {shown} cannot be used: {_message_of(error)}"
             ) from None
 
         self.answers = True
@@ -506,13 +506,13 @@ class Database:
             InterfaceError,
             InternalError,
             PoolTimeout,
-            _Late,
+            _TimedOut,
         ) as error:
-            raise self.failed(_words(error), wrote, error) from None
+            raise self.failed(_message_of(error), wrote, error) from None
         except DBAPIError as error:
             if not (error.connection_invalidated or is_damage(error)):
                 raise
-            raise self.failed(_words(error), wrote, error) from None
+            raise self.failed(_message_of(error), wrote, error) from None
         self.answered(wrote)
         return value
 
@@ -545,12 +545,12 @@ class WriterConnection:
         """
         try:
             return self._run(partial(self._transact, work, guard), seconds)
-        except _Late as late:
+        except _TimedOut as timeout:
             self.sql = None
             if guard.take():
                 # Without the permission, the transaction cannot commit later.
-                raise NotStored(_words(late)) from None
-            raise Unsure(_words(late)) from None
+                raise NotStored(_message_of(timeout)) from None
+            raise Unsure(_message_of(timeout)) from None
 
     def ask(self, work: Callable[[DirectStatements], T], seconds: float) -> T:
         """Run ``work``, which only reads, in a transaction that is rolled back.
@@ -560,8 +560,8 @@ class WriterConnection:
         transaction = partial(self._transact, work, guard, undo=True)
         try:
             return self._run(transaction, seconds)
-        except _Late as late:
-            raise NotStored(_words(late)) from None
+        except _TimedOut as timeout:
+            raise NotStored(_message_of(timeout)) from None
 
     def answered(self, wrote: bool) -> None:
         """Record a successful transaction. ``wrote``: it stored something."""
@@ -578,13 +578,13 @@ class WriterConnection:
         """Release the connection."""
         try:
             self._run(self._drop, _CLOSE_SECONDS)
-        except _Late as late:
-            raise NotStored(_words(late)) from None
+        except _TimedOut as timeout:
+            raise NotStored(_message_of(timeout)) from None
 
     # --- internal -------------------------------------------------------------
 
     def _run(self, function: Callable[[], T], seconds: float) -> T:
-        """Run ``function``. Raises _Late after ``seconds``, except on
+        """Run ``function``. Raises _TimedOut after ``seconds``, except on
         SQLite."""
         if self._database.address.file is not None:
             # SQLite's work cannot be interrupted.
@@ -644,17 +644,18 @@ class WriterConnection:
             except self._errors:
                 self._drop()
             if committing:
-                raise Unsure(_words(error)) from None
-            raise RowRefused(_words(error)) from None
+                raise Unsure(_message_of(error)) from None
+            raise RowRefused(_message_of(error)) from None
         except self._errors as error:
             # The database or the connection is at fault.
             committing = committing and not self._was_refused(guard)
             self._drop()
             if committing:
-                raise Unsure(_words(error)) from error
-            raise NotStored(_words(error)) from error
+                raise Unsure(_message_of(error)) from error
+            raise NotStored(_message_of(error)) from error
         except BaseException:
-            # An interruption, such as _Late: an answer may still be on its way.
+            # An interruption, such as _TimedOut: an answer may still be on its
+            # way.
             self._drop()
             raise
 
@@ -681,9 +682,9 @@ def _connected(engine: Engine, writes: bool = False) -> Connection:
     return engine.connect().execution_options(**options)
 
 
-def _words(error: BaseException) -> str:
+def _message_of(error: BaseException) -> str:
     """The driver's message in one line."""
-    if isinstance(error, _Late):
+    if isinstance(error, _TimedOut):
         return "no answer in time"
     cause = error
     if isinstance(error, DBAPIError) and error.orig is not None:

@@ -39,8 +39,8 @@ block all writers, for hours."""
 _RECYCLE_SECONDS: Final = 1800
 """The age at which a pool replaces a connection."""
 _MIN_MYSQL_IDLE_SECONDS: Final = 60
-"""MySQL's limit ends idle connections of the pool, too. So it is not as short as
-:data:`ABANDONED_SECONDS`."""
+"""MySQL's limit ends idle connections of the pool, too. So it is not as short
+as :data:`ABANDONED_SECONDS`."""
 _CACHED_STATEMENTS: Final = 256
 """How many compiled statements SQLite keeps for a connection."""
 _PRIMARY_CODE: Final = 0xFF
@@ -70,8 +70,8 @@ def compact(connection: Connection) -> None:
         file: Any = connection.connection.driver_connection
         file.rollback()  # VACUUM is no part of a transaction
         file.execute("VACUUM")
-        # The write-ahead log still has the deleted rows. The first column of the
-        # answer is 1 if others use the file, so that the log stays.
+        # The write-ahead log still has the deleted rows. The first column of
+        # the answer is 1 if others use the file, so that the log stays.
         is_busy = file.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
         if is_busy:
             raise StorageUnavailable("the database is in use: stop all servers")

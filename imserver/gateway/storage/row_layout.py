@@ -166,33 +166,35 @@ def layout_of(
 
 
 def _column_layout(
-    table: str, name: str, of: types.TypeEngine[Any], is_of_key: bool
+    table: str, name: str, column_type: types.TypeEngine[Any], is_of_key: bool
 ) -> ColumnLayout:
-    """The layout of a column with the type ``of``. Raises StartError."""
-    kind = next((kind for kind in _KINDS if isinstance(of, kind.types)), None)
+    """The layout of the column ``name`` of a table. ``is_of_key``: it belongs
+    to the primary key. Raises StartError if its type is not copied."""
+    kind = next((kind for kind in _KINDS if isinstance(column_type, kind.types)), None)
     if kind is None:
         raise StartError(
-            f"the column {name} of {table} has the type {of!r}, which is not copied"
+            f"the column {name} of {table} has the type {column_type!r}, "
+            "which is not copied"
         )
 
     if kind.name == "number":
-        return _number_layout(name, kind, of, is_of_key)
+        return _number_layout(name, kind, column_type, is_of_key)
 
     copy = kind.copy
     if kind.name == "real":
-        copy = "float4" if isinstance(of, types.REAL) else "float8"
-    most = getattr(of, "length", None) or _MOST_CHARACTERS
+        copy = "float4" if isinstance(column_type, types.REAL) else "float8"
+    most = getattr(column_type, "length", None) or _MOST_CHARACTERS
     return ColumnLayout(name, kind, copy, most)
 
 
 def _number_layout(
-    name: str, kind: ColumnKind, of: types.TypeEngine[Any], is_of_key: bool
+    name: str, kind: ColumnKind, column_type: types.TypeEngine[Any], is_of_key: bool
 ) -> ColumnLayout:
     """The layout of a column of whole numbers."""
     type_bits = _INT_BITS
-    if isinstance(of, types.SmallInteger):
+    if isinstance(column_type, types.SmallInteger):
         type_bits = _SMALL_BITS
-    elif isinstance(of, types.BigInteger):
+    elif isinstance(column_type, types.BigInteger):
         type_bits = _BIG_BITS
     copy = f"int{type_bits // _BYTE_BITS}"
 
@@ -292,9 +294,10 @@ class ImportedRows:
         the rows of :data:`Table.PARENT`. That table must be checked first, and
         the method adds its ids to the set.
 
-        Raises BadRows for rows that no export could have read. They have columns
-        that an export leaves out, such as the app, values of other types,
-        numbers that no server stores, or parents that are not in ``parents``.
+        Raises BadRows for rows that no export could have read. They have
+        columns that an export leaves out, such as the app, values of other
+        types, numbers that no server stores, or parents that are not in
+        ``parents``.
         """
         table = self._tables[name]
         layouts = self._layouts(sql, name, columns)

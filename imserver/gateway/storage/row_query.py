@@ -114,23 +114,24 @@ def _page(
 ) -> tuple[list[Row], Row]:
     """The next rows, each with its key in front, and the key of the last row
     that was searched. That key is empty if the query has searched all rows."""
-    behind = query.behind(sql.engine, after)
-    upto = ALL
+    after_key = query.behind(sql.engine, after)
+    up_to_key = ALL
     if query.scan:
-        # Find the row at which this query stops searching.
-        scanned, values = query.select(query.order, behind)
+        # Find the key at which this query stops searching. Without such a row
+        # it searches all rows.
+        scanned, values = query.select(query.order, after_key)
         last_keys = sql.query(f"{scanned} LIMIT 1 OFFSET %s", (*values, _SCAN_ROWS - 1))
         if last_keys:
-            upto = f"{query.order[0]} <= %s", tuple(last_keys[0])
+            up_to_key = f"{query.order[0]} <= %s", tuple(last_keys[0])
 
     if query.indexed and sql.engine == "postgresql":
-        # Without statistics it takes the rest of a table for a few rows, and
-        # sorts it for each page: 113 ms instead of 36 for the first pages of
-        # 30,000 messages.
+        # Without statistics PostgreSQL expects few rows behind the key, and
+        # sorts all of them for each page: the first pages of 30,000 messages
+        # take 113 ms instead of 36 ms.
         sql.execute("SET LOCAL enable_sort = off")
 
     columns = (*query.order, *query.columns)
-    statement, values = query.select(columns, behind, upto, query.of_user)
+    statement, values = query.select(columns, after_key, up_to_key, query.of_user)
     rows = sql.query(f"{statement} LIMIT %s", (*values, most))
-    _, searched_to = upto
+    _, searched_to = up_to_key
     return rows, searched_to

@@ -199,7 +199,8 @@ class Statements(ABC):
         ``first``: the parameters before ``{}``. ``many``: a value may have
         several rows; otherwise each value has at most one row. Example::
 
-            query_in("SELECT id FROM account WHERE app = %s AND id IN {}", (app,), ids)
+            statement = "SELECT id FROM account WHERE app = %s AND id IN {}"
+            rows = sql.query_in(statement, (app,), ids)
         """
         return self.ask_in(statement, first, values, many)()
 
@@ -607,10 +608,10 @@ class RowsOf(Generic[S]):
     means that the table does not have the field. A tuple has all values of the
     field, and the column stores the index of the value.
 
-    A field of type ``str`` may have a column with a number, such as an id. NULL,
-    and the id 0, become an empty value. A value that is no text, number, bool or
-    bytes is stored as JSON. ``columns`` is the list of columns as SQL, and
-    ``select`` is the beginning of a query for the rows.
+    A field of type ``str`` may have a column with a number, such as an id.
+    NULL, and the id 0, become an empty value. A value that is no text, number,
+    bool or bytes is stored as JSON. ``columns`` is the list of columns as SQL,
+    and ``select`` is the beginning of a query for the rows.
     """
 
     def __init__(

@@ -160,8 +160,8 @@ class Store:
         """Set the function that decides whether this node may use a database.
         It replaces an earlier function, and is called before the database is
         opened. ``objection(id)`` gets the id of the database, or ``""`` if the
-        database does not exist yet. It returns the reason why this node must not
-        use it, or ``""`` if the node may use it.
+        database does not exist yet. It returns the reason why this node must
+        not use it, or ``""`` if the node may use it.
         """
         self._objection = objection
 

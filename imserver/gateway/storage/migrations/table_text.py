@@ -100,8 +100,8 @@ def make_tables(
           unique app_by_version: version name
 
     ``later``: a list to which the indexes of tables with new columns are added.
-    Such tables may have many rows, so the caller makes these indexes. None: they
-    are made here.
+    Such tables may have many rows, so the caller makes these indexes. None:
+    they are made here.
     """
     for keyword, table, columns_text, parts_text in _items_of(dedent(text)):
         columns = [column_of(column) for column in re.split(r",\s+", columns_text)]
