@@ -167,12 +167,12 @@ class Buckets:
         or is looked up."""
         self._digest: Digest = _no_digest
         self.number = number
-        self._each = 0
+        self._token_time = 0
         """Nanoseconds in which a bucket gets one token; 0: no limit."""
-        self._capacity = 0
+        self._fill_time = 0
         """Nanoseconds in which an empty bucket becomes full."""
         if number:
-            self._each, self._capacity = self._times_of(number)
+            self._token_time, self._fill_time = self._times_of(number)
         self._full_at: OrderedDict[Hashable, int] = OrderedDict()
         """Payer → when its bucket is full again, in nanoseconds of the
         monotonic clock: whole numbers, so sums are exact. The payer who has
@@ -182,8 +182,8 @@ class Buckets:
         """For a limit of ``number`` tokens: the nanoseconds in which a bucket
         gets one token, and the nanoseconds in which an empty bucket becomes
         full."""
-        each = max(int(self.seconds * _SECOND / number), 1)
-        return each, int(max(number * self.rate.burst, 1) * each)
+        token_time = max(int(self.seconds * _SECOND / number), 1)
+        return token_time, int(max(number * self.rate.burst, 1) * token_time)
 
     def take(self, payer: Hashable, tokens: int = 1, number: float = 0) -> bool:
         """Take tokens, and return True. False: there are too few, and none is
@@ -193,11 +193,11 @@ class Buckets:
         methods instead of calling them.
         """
         if number:
-            each, capacity = self._times_of(number)
+            token_time, fill_time = self._times_of(number)
         else:
-            each = self._each
-            capacity = self._capacity
-        if not each:
+            token_time = self._token_time
+            fill_time = self._fill_time
+        if not token_time:
             return True
 
         now = monotonic_ns()
@@ -206,11 +206,11 @@ class Buckets:
         if not full_before and self._before:
             full_before = self._find_full_at(payer)
         if full_before > now:
-            full_after = full_before + tokens * each
+            full_after = full_before + tokens * token_time
         else:
-            full_after = now + tokens * each
+            full_after = now + tokens * token_time
         # There are too few tokens: the bucket would be full too late.
-        if full_after > now + capacity:
+        if full_after > now + fill_time:
             return False
 
         full_at[payer] = full_after
@@ -235,8 +235,8 @@ class Buckets:
             # time in which Redis does not answer.
             self.charge(payer, tokens)
         elif not self.take(payer, tokens, number):
-            each, capacity = self._times_of(number or self.number)
-            missing = self._debt(payer) + tokens * each - capacity
+            token_time, fill_time = self._times_of(number or self.number)
+            missing = self._debt(payer) + tokens * token_time - fill_time
             raise TooManyRequests(max(math.ceil(missing / _SECOND), 1), self.rate.name)
 
     def require_one(self, payer: Hashable, tokens: int) -> None:
@@ -252,7 +252,7 @@ class Buckets:
         before the next request."""
         now = monotonic_ns()
         full_before = max(self._find_full_at(payer), now)
-        self._full_at[payer] = full_before + tokens * self._each
+        self._full_at[payer] = full_before + tokens * self._token_time
         self._full_at.move_to_end(payer)
         self._forget_oldest(now)
 
@@ -260,7 +260,7 @@ class Buckets:
         """Put back a token that was taken with :meth:`require`."""
         self._count_shared(payer, -1)
         if self._find_full_at(payer):
-            self._full_at[payer] -= self._each
+            self._full_at[payer] -= self._token_time
 
     def forget(self, payer: Hashable) -> None:
         """Fill the bucket of a payer."""
@@ -280,7 +280,7 @@ class Buckets:
             return 0
         seconds = self._count_shared(payer, 0)
         if seconds is None:
-            seconds = (self._debt(payer) + self._each - self._capacity) / _SECOND
+            seconds = (self._debt(payer) + self._token_time - self._fill_time) / _SECOND
         return max(math.ceil(seconds), 0)
 
     @property
@@ -292,7 +292,7 @@ class Buckets:
         """How many tokens a payer has left, and the seconds until its bucket is
         full, rounded up."""
         debt = self._debt(payer)
-        tokens = max(self._capacity - debt, 0) // self._each
+        tokens = max(self._fill_time - debt, 0) // self._token_time
         return tokens, math.ceil(debt / _SECOND)
 
     def _debt(self, payer: Hashable) -> int:
@@ -343,7 +343,7 @@ class Buckets:
         self._before = {}
         for name, full in full_at.items():
             # The limit may have become smaller with the restart.
-            debt = min(int((full - unix) * _SECOND), self._capacity)
+            debt = min(int((full - unix) * _SECOND), self._fill_time)
             if debt > 0:
                 self._before[name] = now + debt
 

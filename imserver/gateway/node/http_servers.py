@@ -244,14 +244,14 @@ class Servers:
         self._config = config
         self._metrics = core.metrics
         self.features = features
-        operations = chain.from_iterable(feature.operations for feature in features)
-        self._streamed_paths = tuple(
-            row.path.partition("{")[0]
-            for row in operations
-            if row.function is None and row.method in _STREAMED
-        )
-        """The paths of requests whose body a view reads itself. A path with a
-        parameter is cut before it, and ends in a slash."""
+        self._streamed_paths = _streamed_paths_of(features)
+        self._listeners: list[Listener] = []
+        self._servers: list[FrontServer | WsgiServer] = []
+        self.addresses: dict[str, str] = {}
+        """Listener → address, for display."""
+        self._ports: dict[str, int] = {}
+        """Listener → port."""
+
         self.api = Api(core, *api_table_of(features, core.declared))
         publisher = Publisher(self.api)
         network = core.network
@@ -261,27 +261,29 @@ class Servers:
         network.gate.paths.update(paths)
         self.websocket_paths = frozenset(paths)
         """Paths for WebSockets only. ``*`` is any second segment."""
+        # Not in websocket_paths: a route of /api/v1 answers requests to this path
+        # that are no handshakes.
         network.gate.paths[publisher.path] = publisher.choose
-        serve = serve_each(within_limit(config, core.dispatcher.serve))
-        streams: dict[str, StreamPath] = {}
-        for parts in core.features.values():
-            streams |= parts.streams(serve)
-        silent = config.websocket.client_silent_seconds
-        waiting = StreamEncoding(SseDialect(""))
-        self.streams = Streams(
-            context=network.context,
-            gate=network.gate,
-            metrics=self._metrics,
-            paths=streams,
-            silent_seconds=silent,
-            waiting=waiting,
-        )
+        self.streams = self._make_streams()
+        # It uses the attributes above.
         self.application = create_application(self)
-        self._listeners: list[Listener] = []
-        self._servers: list[FrontServer | WsgiServer] = []
-        self.addresses: dict[str, str] = {}
-        """Purpose → address, for display."""
-        self._ports: dict[str, int] = {}
+
+    def _make_streams(self) -> Streams:
+        """The server of event streams, on the paths of all features."""
+        core = self.core
+        config = self._config
+        serve = serve_each(within_limit(config, core.dispatcher.serve))
+        paths: dict[str, StreamPath] = {}
+        for parts in core.features.values():
+            paths |= parts.streams(serve)
+        return Streams(
+            context=core.network.context,
+            gate=core.network.gate,
+            metrics=self._metrics,
+            paths=paths,
+            silent_seconds=config.websocket.client_silent_seconds,
+            waiting=StreamEncoding(SseDialect("")),
+        )
 
     def is_streamed(self, method: str, path: str) -> bool:
         """Whether a view reads the body of a request with this method and path
@@ -327,7 +329,8 @@ class Servers:
         """Serve one listener by the front server."""
         network = self.core.network
         context = self._listener_context(name)
-        routes = routes_at(self.api, everywhere=name == "websocket", hot=True)
+        dialects_only = name == "websocket"
+        routes = routes_at(self.api, everywhere=dialects_only, hot=True)
         hand_over = HandOver(
             application=self.application,
             limit=self._config.limits.http_requests,
@@ -427,6 +430,19 @@ class Servers:
         """Close all remaining connections and sockets."""
         for server in self._servers:
             server.close()
+
+
+def _streamed_paths_of(features: Iterable[FeatureRow]) -> tuple[str, ...]:
+    """The paths of requests whose body a view reads itself. A path with a
+    parameter is cut before it, and ends in a slash."""
+    paths = []
+    for feature in features:
+        for operation in feature.operations:
+            has_view = operation.function is None
+            if has_view and operation.method in _STREAMED:
+                path, _, _ = operation.path.partition("{")
+                paths.append(path)
+    return tuple(paths)
 
 
 @cache

@@ -297,7 +297,8 @@ class Store:
             self._database = None
 
     def _open(self) -> Database:
-        """Open the database and create it if needed. Raises StartError."""
+        """Return the database, which is opened or created at the first call.
+        Raises StartError."""
         with self._opening:
             if self._database is not None:
                 return self._database
@@ -306,6 +307,8 @@ class Store:
             # database save.
             from imserver.gateway.storage.database import Database
 
+            # The checks come before a new database gets a file or tables, and
+            # again when the id of the database is known.
             if not self.address.exists:
                 self._check("")
             database = Database(
@@ -337,7 +340,8 @@ class Store:
             database = self._open()
             self._complaint = ""
             return database
-        except StartError as error:  # not at the start: the caller may try again
+        except StartError as error:
+            # After the start it is no reason to end: the caller may try again.
             if self._complaint != str(error):
                 self._complaint = str(error)
                 log.error("%s", error)
