@@ -207,6 +207,7 @@ class Metrics(Struct, eq=False):
     """
 
     accepted: int = 0
+    """TCP connections accepted by the front server."""
     batch_messages: Histogram = field(default_factory=partial(Histogram, SIZES))
     """Number of client messages passed to the log together."""
     batch_seconds: Histogram = field(default_factory=Histogram)
@@ -224,15 +225,26 @@ class Metrics(Struct, eq=False):
     denials: dict[LoginRefusal, CountsByApp] = field(default_factory=dict)
     """Reason → logins refused for it."""
     expired: int = 0
+    """Entries of the log that the retention has deleted."""
     files_exhausted: int = 0
+    """How often the node stopped to accept, because it could open no more
+    files."""
     handshakes: int = 0
     handshakes_refused: int = 0
     http_fast: int = 0
+    """HTTP requests that the front server has answered."""
     http_handed_over: int = 0
+    """HTTP requests that the front server has passed to Flask."""
     http_over_rate: int = 0
+    """HTTP requests that were refused, because their payer had no token
+    left."""
     http_refused: int = 0
+    """HTTP requests that were refused before the front server or Flask had
+    them."""
     http_running: int = 0
+    """HTTP requests that run in Flask now."""
     log_gaps: int = 0
+    """How often the node read the log, because it had missed a node message."""
     logins: CountsByApp = field(default_factory=CountsByApp)
     jobs: Timings = field(default_factory=Timings)
     """Function of periodic work → the time of its turn."""
@@ -240,7 +252,9 @@ class Metrics(Struct, eq=False):
     loop_lag_seconds: float = 0.0
     loop_lags: Histogram = field(default_factory=Histogram)
     messages_in: int = 0
+    """Messages read from clients."""
     not_stored: int = 0
+    """Messages of clients that were refused or could not be stored."""
     outbox_bytes_now: int = 0
     pushes: CountsByApp = field(default_factory=CountsByApp)
     requests: Timings = field(default_factory=Timings)
@@ -248,10 +262,16 @@ class Metrics(Struct, eq=False):
     slow_readers: int = 0
     stored: CountsByApp = field(default_factory=CountsByApp)
     stored_repeats: int = 0
+    """Messages of clients that had been stored before."""
     streams: int = 0
+    """Requests for an event stream that reached the login."""
     sweeps: int = 0
+    """Passes over all connections that look for silent ones."""
     swept: int = 0
+    """Connections that these passes have closed."""
     resent_entries: int = 0
+    """Entries that were sent again, because the client had not acknowledged
+    them."""
     transactions: Timings = field(default_factory=Timings)
     """Method of the database's rows → the time of its transaction, including
     waits."""

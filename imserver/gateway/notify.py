@@ -151,6 +151,9 @@ class PushNotice(Struct, frozen=True):
       device.
     - ``topic``: at most 32 characters of base64url. The notification replaces
       one with the same topic that waits at the service.
+    - ``title``, ``body``, ``icon`` and ``url``: the first line, the lines
+      below, the address of a picture, and the address that a click opens;
+      ``""``: none.
     - ``actions``: the buttons, each as (name, text of the button, address that
       it opens).
     - ``conversation`` and ``entry``: the ids of the conversation and of the

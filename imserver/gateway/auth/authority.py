@@ -343,7 +343,8 @@ class Authority(Service):
         if self.keys.demo:
             return self._identify_in_demo_mode(need, headers, token)
         authorization = headers.get("authorization", "")
-        # Most requests have a key, so what bearer() does is written out.
+        # Most requests have a key, so the code of bearer() is repeated here,
+        # which saves a call.
         if authorization.startswith(_BEARER):
             credential = authorization[_BEARER_LENGTH:].strip()
         else:
@@ -367,7 +368,7 @@ class Authority(Service):
         self, need: Need, headers: Mapping[str, str], token: str
     ) -> Principal:
         """Return the principal of a request in demo mode. Anybody has the
-        scopes of a key. A bad token is ignored if the route also takes session
+        scopes of a key. A bad token is ignored if the route accepts session
         tokens."""
         if need.scope and need.users.isdisjoint(TOKEN_HOLDERS):
             return DEMO

@@ -29,7 +29,7 @@ from imserver.gateway.protocol.forgiving import Partial
 
 class ChannelClaims(Partial, frozen=True):
     """The verified content of a subscription token, or the consent of a back
-    end.
+    end. ``sub``: the user. ``channel``: the channel; ``""``: none is named.
 
     ``info``: JSON about the client, which other subscribers receive. ``data``:
     JSON for the client itself. ``expire_at``: see :func:`token_end`.

@@ -1,7 +1,7 @@
 """The declaration of every setting with its type, range and default.
 
-``config/default.yaml`` explains each setting and shows the same defaults (a test compares them).
-:mod:`imserver.gateway.config.load` reads the values.
+``config/default.yaml`` explains each setting and shows the same defaults (a
+test compares them). :mod:`imserver.gateway.config.load` reads the values.
 """
 
 from datetime import UTC, datetime
@@ -77,11 +77,13 @@ class ListenSettings(Struct, frozen=True):
     """An entry of ``server.extra_listen``: an additional port, or Unix socket,
     that serves everything.
 
-    ``socket``: the path of a Unix socket, and ``mode`` its permissions in
-    octal. ``ws_dialect``: the dialect on ``/ws`` for clients whose query names
-    none. ``path``: it serves only what is under this path, which its clients
-    leave out (``""``: everything). ``proxy_protocol``: only trusted proxies
-    connect, which name each client in the PROXY protocol.
+    ``host``: ``""`` means ``server.host``. ``socket``: the path of a Unix
+    socket in place of a port. ``mode``: its permissions in octal digits.
+    ``ws_dialect``: the dialect on ``/ws`` for clients whose query names none.
+    ``path``: the listener serves only the paths below this one, and its clients
+    leave it out of their requests; ``""``: it serves everything.
+    ``proxy_protocol``: only trusted proxies connect, and they name each client
+    in the PROXY protocol.
     """
 
     port: Port = NO_PORT
@@ -102,8 +104,9 @@ class ListenSettings(Struct, frozen=True):
 
 
 class HostSettings(Struct, frozen=True):
-    """An entry of ``server.extra_hosts``: a host name that serves only what is
-    under ``path``, which its clients leave out."""
+    """An entry of ``server.extra_hosts``: a host name under which only the
+    paths below ``path`` are served. Its clients leave ``path`` out of their
+    requests."""
 
     host: Annotated[
         str, Meta(pattern=r"^[A-Za-z0-9.-]+$", description="the name of a host")
@@ -472,12 +475,13 @@ class ChannelSettings(Struct, frozen=True):
 
     @property
     def has_history(self) -> bool:
-        """Whether publications have positions."""
+        """Whether the channels have a history, so that publications have
+        positions."""
         return self.history_size > 0 or self.history != ""
 
     @property
     def may_recover(self) -> bool:
-        """Whether clients may receive what they missed."""
+        """Whether clients may receive publications that they missed."""
         return self.recovery or self.read_history != "nobody"
 
 
@@ -666,8 +670,8 @@ class KeySettings(Struct, frozen=True):
     """An entry of ``api.keys``: a key of a back end, its scopes, and its apps
     (none: all).
 
-    ``expires``: the day (``2027-01-31``) at whose begin in UTC it ends; ``""``:
-    never.
+    ``expires``: the day at whose beginning in UTC the key ends, such as
+    ``2027-01-31``; ``""``: it never ends.
     """
 
     key: Annotated[Text, Meta(extra={"secret": True})]
@@ -752,8 +756,8 @@ class AccountTokenSettings(Struct, frozen=True):
 
     @property
     def is_public(self) -> bool:
-        """Whether anybody can sign with the key: it is that of GoChat's
-        example."""
+        """Whether the key is the one of GoChat's example. Anybody can sign
+        tokens with that key."""
         return self.sign_key == PUBLIC_SIGN_KEY
 
 

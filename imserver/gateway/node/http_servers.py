@@ -261,8 +261,8 @@ class Servers:
         network.gate.paths.update(paths)
         self.websocket_paths = frozenset(paths)
         """Paths for WebSockets only. ``*`` is any second segment."""
-        # Not in websocket_paths: a route of /api/v1 answers requests to this path
-        # that are no handshakes.
+        # Not in websocket_paths: a route of /api/v1 answers requests to this
+        # path that are no handshakes.
         network.gate.paths[publisher.path] = publisher.choose
         self.streams = self._make_streams()
         # It uses the attributes above.

@@ -225,9 +225,10 @@ def _queries(
         of_user = ALL
         scopes = _scopes
         if user is not None:
-            user_value = form_of(table, user)
+            # A reason says why the table has no rows of an app or of a user.
             if isinstance(table.of_app, Reason) or isinstance(table.of_user, Reason):
                 continue
+            user_value = form_of(table, user)
             if not user_value:
                 continue
             of_user = table.of_user, (user_value,)

@@ -126,7 +126,7 @@ class BanRow(Struct, frozen=True):
 
 class Changes(Struct, frozen=True):
     """Apps, keys and bans that were created or changed since the last
-    refresh."""
+    refresh. ``version``: the version of the database with these changes."""
 
     version: int
     apps: tuple[AppRow, ...] = ()
