@@ -280,7 +280,9 @@ class Logins(Service):
         rule = self.rule_of(app)
         if rule is None:
             return self._denied("app", UNKNOWN_APP, app, "", connection)
-        denied = self._denied_by_dialect_or_origin(rule, app, "", dialect, connection)
+        denied = self._denied_by_dialect_or_origin(
+            rule, app, user="", dialect=dialect, request=connection
+        )
         if denied is not None:
             return denied
         if self._quota.full(app, rule.tenant.max_connections, connection):
@@ -328,7 +330,7 @@ class Logins(Service):
 
         try:
             claims = self.tokens.read_session_token(rule, token)
-            decision = self.tokens.proven(rule, "", claims)
+            decision = self.tokens.proven(rule, user="", claims=claims)
         except BadToken:
             return None
         if len(decision.user.encode()) > rule.user_bytes:

@@ -151,7 +151,7 @@ class Principal(Struct, frozen=True):
 NOBODY: Final = Principal("nobody")
 BAD_TOKEN: Final = Principal("nobody")
 """A principal with an invalid token."""
-DEMO: Final = Principal("demo", ALL_SCOPES, None)
+DEMO: Final = Principal("demo", ALL_SCOPES, apps=None)
 
 
 class Need(Struct, frozen=True):

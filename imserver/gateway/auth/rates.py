@@ -278,7 +278,7 @@ class Buckets:
         token, or its limit is not known here."""
         if not self.number:
             return 0
-        seconds = self._count_shared(payer, 0)
+        seconds = self._count_shared(payer, tokens=0)
         if seconds is None:
             seconds = (self._debt(payer) + self._token_time - self._fill_time) / _SECOND
         return max(math.ceil(seconds), 0)

@@ -213,6 +213,7 @@ def _plain(value: Any, name: str, hint: Any, hide: bool, by_name: bool) -> Any:
             for key, entry in value.items()
         }
     if struct_in(hint) is not None:
+        # Items of a list have no names of their own.
         return [_plain(item, "", type(item), hide, by_name) for item in value]
     return msgspec.to_builtins(value, builtin_types=())
 

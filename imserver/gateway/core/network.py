@@ -181,7 +181,7 @@ class Draining(Service):
     def undrain(self) -> None:
         """Serve clients again. Never switches greenlets."""
         self.core.node.drained = False
-        self._set_return_seconds(0.0)
+        self._set_return_seconds(0.0)  # pushes no longer wait
         self.core.network.gate.full = self.core.node.life == "stops"
 
     def _set_return_seconds(self, seconds: float) -> None:

@@ -123,7 +123,7 @@ def check_listeners(config: Config) -> None:
             if row.socket:
                 refuse_taken(row.socket)
             elif row.port and not config.server.reuse_port:
-                bind_raw(row.host, row.port, False).close()
+                bind_raw(row.host, row.port, reuse_port=False).close()
         except OSError as error:
             refusal = cannot_listen(row.host, row.port, error)
             # The settings files of some originals do not name these ports, so
@@ -172,7 +172,7 @@ def listen(config: Config, count: int = 1) -> list[Listeners]:
 
             # With SO_REUSEPORT, another server could share the port unnoticed.
             if port and count > 1 and not server.reuse_port:
-                bind_raw(row.host, port, False).close()
+                bind_raw(row.host, port, reuse_port=False).close()
             shares_port = count > 1 or server.reuse_port
             for listeners in by_process:
                 sock = bind_raw(row.host, port, shares_port)

@@ -206,7 +206,7 @@ class _Signals:
             self._node.stop()
         except Exception:
             _log.exception("the drain failed: stopping at once")
-            self._end_at_once(1)
+            self._end_at_once(status=1)
 
     def _end_at_once(self, status: int) -> NoReturn:
         self._logs.close()
@@ -236,7 +236,7 @@ class _Signals:
         state = {
             "active watchers": loop.activecnt,
             "pending callbacks": loop.pendingcnt,
-            "node": self._node.core.status.state(False, detail=True),
+            "node": self._node.core.status.state(debug=False, detail=True),
         }
         # Objects frozen at the start are invisible to the collector, which is
         # used to find greenlets.

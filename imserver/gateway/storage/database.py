@@ -201,7 +201,8 @@ class Database:
             if not before:
                 check_new()
             if missing or feature_steps.are_due(self._features, recorded):
-                self.runner.run(self._migrate, None)  # each statement has a limit
+                # Each statement has its own time limit.
+                self.runner.run(self._migrate, seconds=None)
 
             self.id, laxness = self.runner.run(
                 self._read_identity, self._settings.seconds
@@ -588,7 +589,7 @@ class WriterConnection:
         SQLite."""
         if self._database.address.file is not None:
             # SQLite's work cannot be interrupted.
-            return self._database.runner.run(function, None)
+            return self._database.runner.run(function, seconds=None)
         return self._database.runner.run(function, seconds)
 
     def _transact(

@@ -113,7 +113,7 @@ class Erasures(Store.Rows):
         def work(sql: PooledStatements) -> None:
             sql.insert_new("erasure", columns, values)
 
-        self._store.write_or(None, work)
+        self._store.write_or(nothing=None, work=work)
 
     @Store.writing
     def end(

@@ -226,7 +226,7 @@ class Store:
         """Open an existing or configured database and load its apps, keys and
         bans. Raises StartError."""
         if not (self.address.configured or self.address.exists):
-            self._check_history("")
+            self._check_history(id="")
             return
         try:
             self._open()
@@ -310,12 +310,12 @@ class Store:
             # The checks come before a new database gets a file or tables, and
             # again when the id of the database is known.
             if not self.address.exists:
-                self._check("")
+                self._check(database="")
             database = Database(
                 self.address, self._settings, self._threaded, self._tables.of_others
             )
             try:
-                database.open(partial(self._check_history, ""))
+                database.open(check_new=partial(self._check_history, id=""))
                 self._check(database.id)
                 self._check_history(database.id)
             except BaseException:
@@ -521,12 +521,13 @@ class Store:
         database. Raises StorageUnavailable."""
         if self.has_database:
             query = RowQuery(table, (key,), (columns,), (where, values))
-            yield from (rows for rows, _ in pages(self.read, query))
+            for rows, _ in pages(self.read, query):
+                yield rows
 
     def execute(self, statement: str, values: Sequence[Any] = ()) -> int:
         """Execute one statement that changes rows. Returns their number, 0
         without a database. Raises StorageUnavailable."""
-        return self.write_or(0, lambda sql: sql.execute(statement, values))
+        return self.write_or(nothing=0, work=lambda sql: sql.execute(statement, values))
 
     def part(self, make: Callable[[Store], P]) -> P:
         """The part of this store that ``make(store)`` returns. It is made at
@@ -603,7 +604,7 @@ class Store:
     def is_deleted(self, name: str) -> bool:
         """Whether an app of this name was deleted. Raises
         StorageUnavailable."""
-        return self.read_or(False, partial(app_rows.is_deleted, name))
+        return self.read_or(nothing=False, work=partial(app_rows.is_deleted, name))
 
     def read_of_deleted(
         self, name: str, work: Callable[[PooledStatements], T]
@@ -700,7 +701,11 @@ class Store:
         """
         if self.has_database:
             yield from app_rows.read_rows(
-                self.read, self._tables.of_server(), app, None, position
+                self.read,
+                self._tables.of_server(),
+                app,
+                user=None,
+                position=position,
             )
 
     def rows_of_user(
@@ -847,7 +852,7 @@ class Store:
             "WHERE id = %s AND (used IS NULL OR used < %s)"
         )
         rows = [(moment, address, key, moment) for key, moment, address in uses]
-        self.write_or(None, lambda sql: sql.execute_many(statement, rows))
+        self.write_or(nothing=None, work=lambda sql: sql.execute_many(statement, rows))
 
     def ban(
         self, app: str, users: Sequence[str], seconds: float, reason: str = ""
