@@ -73,7 +73,8 @@ CONFIGURED: Final = "config:"
 MAX_USES: Final = 1000
 """Limit of the rows about the use of keys in the memory of a node."""
 OTHER_USES: Final = "other"
-"""Counted in place of the routes beyond :data:`MAX_USES` rows."""
+"""The route under which requests are counted when there are :data:`MAX_USES`
+rows already."""
 _MAX_APP_CHARACTERS: Final = 255
 """Longer names of apps are not counted: a client may name any text."""
 _KEY_ID_DIGITS: Final = 8
@@ -83,6 +84,7 @@ _BEARER_LENGTH: Final = len(_BEARER)
 _ADDRESSES_CACHED: Final = 1024
 
 _MAKER: Final = "The account that made the API key is locked or banned"
+"""The reason why a key is refused whose maker is banned."""
 
 
 class _Key(Struct, frozen=True):
@@ -106,6 +108,7 @@ class _Key(Struct, frozen=True):
         scopes = set[str]()
         for name in self.scopes:
             scopes.update(SCOPES.get(name, ()))
+        # A key without apps is valid for all apps, which None means.
         apps = frozenset(map(resolve, self.apps)) or None
         return Principal("key", frozenset(scopes), apps, key=self.id)
 

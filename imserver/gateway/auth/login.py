@@ -107,15 +107,17 @@ class Logins(Service):
     metrics: Metrics
     origins: Origins
     account_apps: set[str] = field(default_factory=set)
-    """Apps whose users all are accounts: no token, signature or back end names
-    others."""
+    """Apps whose users are all accounts: no token, signature or back end can
+    log in another user there."""
     bare_dialects: set[str] = field(default_factory=set)
     """Names of the dialects whose tokens need neither ``app`` nor ``exp``."""
     _logged: OncePerMinute = field(default_factory=_refusals_logged)
     _rules: dict[str, Rule] = field(default_factory=dict)
+    """App → its compiled rule."""
     _quota: ConnectionQuota = field(default_factory=ConnectionQuota)
     _expiry: Expiry = field(default_factory=_expiry_from_now)
     _entrances: list[Entrance] = field(default_factory=list)
+    """The other ways into apps, see :meth:`add_entrance`."""
 
     def resolve(self, app: str) -> str:
         """See :meth:`Tenants.resolve`."""
