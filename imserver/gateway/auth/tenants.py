@@ -46,6 +46,7 @@ from imserver.gateway.hub.hub import Hub
 from imserver.gateway.model import SYSTEM_PREFIX
 from imserver.gateway.storage.app_rows import has_files
 from imserver.gateway.storage.contract import AppRow, Changes
+from imserver.gateway.storage.statements import PooledStatements
 from imserver.gateway.storage.store import Store
 
 _LOCKED: Final = "locked"
@@ -285,17 +286,20 @@ class Tenants:
         and TooManyTenants. Raises StorageUnavailable, after which the app may
         or may not exist.
         """
+
+        def finds_files(sql: PooledStatements) -> bool:
+            return has_files(name, sql)
+
         settings = self.check_new(name, fields)
         if self.find(name) is not None:
             return False
+        # by_name also has the configured apps, which hide stored ones.
         registered = len(self.by_name) - len(self._configured) + len(self._hidden)
         if registered >= self._limit:
             raise TooManyTenants(f"limits.registered_apps {self._limit} is reached")
         # add_app() deletes the remaining rows of a deleted app. Without its
         # row, nobody would find the bytes of a file any more.
-        if self._store.is_deleted(name) and self._store.read(
-            lambda sql: has_files(name, sql)
-        ):
+        if self._store.is_deleted(name) and self._store.read(finds_files):
             raise BadTenant(
                 f"app {name}: was deleted, but some of its files are left; delete "
                 "it again first"

@@ -17,17 +17,22 @@ a database."""
 MAX_NUMBER: Final = (1 << 53) - 1
 """The greatest number that JavaScript represents exactly."""
 _FAR_PER_SECOND: Final = 65_536
+"""By how much :func:`far_number` grows per second."""
 
 
 class GivenNumbers(Struct, frozen=True):
-    """Numbers that a restored database does not give again: clients know the
-    greatest that they have seen.
+    """Numbers that a restored database must not give again, because clients
+    remember the greatest number that they have seen.
 
-    ``tables`` have them. A copy without these tables is older than they are.
-    ``read`` returns the last numbers of the SQLite database that is replaced,
-    and its copy continues after them (``continue_after``). ``skip`` lets a
-    database continue far beyond its own numbers (``far``: :func:`far_number`),
-    because others are not known.
+    - ``tables``: the tables that have the numbers. A copy of a database without
+      these tables was made before they existed.
+    - ``read``: returns the last numbers of the SQLite database that a restore
+      replaces.
+    - ``continue_after``: lets the restored database continue after these
+      numbers.
+    - ``skip``: lets a database continue far beyond its own numbers, because the
+      numbers given since are not known. It gets the result of
+      :func:`far_number`.
     """
 
     tables: frozenset[str]
@@ -37,10 +42,11 @@ class GivenNumbers(Struct, frozen=True):
 
 
 def far_number() -> int:
-    """A number beyond all that were given, and small enough for JavaScript.
+    """A number beyond all numbers that were given, and small enough for
+    JavaScript.
 
-    It grows by 65,536 per second, so it is also beyond the numbers given after
-    an earlier loss.
+    It grows by 65,536 per second, so it is also beyond the numbers that were
+    given after an earlier loss.
     """
     return int(time() * _FAR_PER_SECOND)
 
