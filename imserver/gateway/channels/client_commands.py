@@ -79,7 +79,7 @@ class ChannelAnswers(ABC):
 
     def receives(self, connection: Connection, channel: str) -> bool:
         """Whether a connection receives the publications of a channel without
-        being its member."""
+        a subscription."""
         return False
 
     @abstractmethod
@@ -173,11 +173,12 @@ class ChannelCommands(Service):
         token: str,
         data: bytes = b"",
     ) -> ChannelClaims:
-        """The permission of a client to subscribe: the claims of its token, or
-        the consent of the back end.
+        """Check whether a client may subscribe. Returns the claims of its token,
+        or the answer of the back end; without either, the claims are empty.
 
         A channel for members needs no token. Channels whose name says that they
-        are private need one, even in an open app. ``data``: for the back end.
+        are private need one, even in an open app. ``data``: JSON for the back
+        end (``b""``: none).
 
         Switches greenlets if the back end, a group or the issuer of the token
         is asked. Raises :class:`ChannelRefused`: ``unknown``, ``denied``,
@@ -185,40 +186,40 @@ class ChannelCommands(Service):
         """
         app = connection.app or ""
         user = connection.user
-        whom = options.subscribe
+        admitted = options.subscribe
         check_known(options)
-        if whom == "members":
+        if admitted == "members":
             self.consent.check_member(connection, channel)
             return _NO_CLAIMS
-        if whom == "nobody" or channel.startswith("#"):
+        if admitted == "nobody" or channel.startswith("#"):
             raise ChannelRefused(
                 "denied", "only the server subscribes clients to this channel"
             )
 
-        # A given token decides alone, also where none is needed.
+        # A token decides alone, also where no token is needed.
         rule = self.logins.rule_of(app)
         if token and rule is not None and (rule.keys or rule.issuers):
-            return self._proven(connection, channel, rule, token)
+            return self._read_claims(connection, channel, rule, token)
 
         if options.user_limited and user and is_limited_to(channel, user):
             return _NO_CLAIMS
-        if whom == "back_end" and (token or not needs_token(channel)):
+        if admitted == "back_end" and (token or not needs_token(channel)):
             if not isinstance(connection, Connection):
                 raise _only_connections()
             return self.consent.subscribe(connection, channel, token, data)
-        if self._needs_no_token(app, channel, whom, rule):
+        if self._needs_no_token(app, channel, admitted, rule):
             self.channels.options.check_user(user, options)
             return _NO_CLAIMS
         raise ChannelRefused("denied", "the channel needs a token")
 
     def _needs_no_token(
-        self, app: str, channel: str, whom: str, rule: Rule | None
+        self, app: str, channel: str, admitted: str, rule: Rule | None
     ) -> bool:
-        """Whether anybody may subscribe. The option ``subscribe`` of the
-        channel (``whom``) must say so, or say nothing in an open app. A channel
-        whose name says that it is private always needs a token."""
-        is_open = whom == "anybody"
-        if not whom and rule is not None:
+        """Whether anybody may subscribe to a channel. ``admitted`` is its option
+        ``subscribe``: it must be ``anybody``, or ``""`` in an open app. A
+        channel whose name says that it is private always needs a token."""
+        is_open = admitted == "anybody"
+        if not admitted and rule is not None:
             is_open = rule.open
         return is_open and not self.channels.options.is_private(app, channel)
 
@@ -227,20 +228,25 @@ class ChannelCommands(Service):
         connection: ChannelClient,
         channel: str,
         options: ChannelSettings,
-        whom: str,
+        admitted: str,
     ) -> None:
-        """Refuse a client that does not belong to ``whom``, a value of an
-        option of the channel. ``anybody`` means the subscribers if the channel
-        is private or belongs to a user. The other values are ``subscribers``;
-        anything else means nobody. Never switches greenlets."""
+        """Raise :class:`ChannelRefused` if an option of a channel does not admit
+        a client. ``admitted`` is the value of the option.
+
+        ``anybody`` admits all clients; if the channel is private or belongs to
+        a user, it admits the subscribers only. ``subscribers`` admits the
+        subscribers. All other values admit nobody. Never switches greenlets for
+        a connection.
+        """
         check_known(options)
         app = connection.app or ""
         is_private = self.channels.options.is_private(app, channel)
         is_closed = channel.startswith(USER_CHANNEL) or is_private
-        if whom == "anybody" and not is_closed:
+        if admitted == "anybody" and not is_closed:
             check_name(channel)
-        elif whom in ("anybody", "subscribers"):
-            # it has no subscription: who may have one counts
+        elif admitted in ("anybody", "subscribers"):
+            # A request has no subscription. It is admitted if its user may
+            # subscribe.
             if not isinstance(connection, Connection):
                 self._permit(connection, channel, options, "")
             elif not self.channels.members.has(connection, channel):
@@ -251,10 +257,11 @@ class ChannelCommands(Service):
             raise ChannelRefused("denied")
         self.channels.options.check_user(connection.user, options)
 
-    def _proven(
+    def _read_claims(
         self, connection: ChannelClient, channel: str, rule: Rule, token: str
     ) -> ChannelClaims:
-        """The claims of a token that permits the channel to this connection."""
+        """Return the claims of a token that permits a client to subscribe to a
+        channel. Raises :class:`ChannelRefused`."""
         try:
             claims = self.logins.read_channel_token(rule, token)
         except TokenExpired as expired:
@@ -269,19 +276,20 @@ class ChannelCommands(Service):
         if claims.app != "" and self.logins.resolve(str(claims.app)) != rule.name:
             raise ChannelRefused("denied", "the token is for another app")
         if claims.client:
-            is_it = (
+            is_this_connection = (
                 isinstance(connection, Connection)
                 and self.table.id_of(connection) == claims.client
             )
-            if not is_it:
+            if not is_this_connection:
                 raise ChannelRefused("denied", "the token is for another connection")
         return claims
 
     def subscribe(
         self, connection: Connection, command: Subscribe, answer: Answer
     ) -> Reply | None:
-        """Subscribe to a channel. May switch greenlets."""
-        answers = self._of(connection)
+        """Subscribe to a channel. Returns the refusal; a subscription is
+        answered by ``answer``, and the result is None. May switch greenlets."""
+        answers = self._answers_for(connection)
         channel = answers.channel_of(connection, command.channel)
         options = self.channels.options.of(connection.app or "", channel)
         try:
@@ -293,12 +301,13 @@ class ChannelCommands(Service):
         except ChannelRefused as refused:
             return answers.refused(refused)
 
-        # Set before the subscription: its notice shows it to the others.
+        # The info is set before the subscription, because the notice to the other
+        # members has it.
         info = b"" if claims.info is UNSET else bytes(claims.info)
         state = answers.state_of(connection) if info else connection.dialect_state
-        before = b""
+        former_info = b""
         if state is not None:
-            before = state.set_info(channel, info)
+            former_info = state.set_info(channel, info)
         since = None
         if command.recover and options.may_recover:
             since = Position(command.epoch, command.offset)
@@ -313,7 +322,7 @@ class ChannelCommands(Service):
             )
         except ChannelRefused as refused:
             if state is not None:
-                state.set_info(channel, before)
+                state.set_info(channel, former_info)
             return answers.refused(refused)
 
         reply = answers.subscribed(
@@ -326,7 +335,7 @@ class ChannelCommands(Service):
 
     def unsubscribe(self, connection: Connection, command: Unsubscribe) -> Reply:
         """End a subscription. Never switches greenlets."""
-        answers = self._of(connection)
+        answers = self._answers_for(connection)
         channel = answers.channel_of(connection, command.channel)
         self.channels.subscriptions.unsubscribe(connection, channel)
         answers.unsubscribed(connection, channel)
@@ -336,8 +345,8 @@ class ChannelCommands(Service):
 
     def publish(self, connection: Connection, command: Publish) -> Reply:
         """Publish to a channel, if its options or the back end allow it. May
-        switch."""
-        channel = self._of(connection).channel_of(connection, command.channel)
+        switch greenlets."""
+        channel = self._answers_for(connection).channel_of(connection, command.channel)
         info = self.channels.notices.info_of(connection, channel)
         event = Event(
             "msg",
@@ -350,7 +359,7 @@ class ChannelCommands(Service):
         try:
             self._publish(connection, channel, event, ref(connection))
         except ChannelRefused as refused:
-            return self._of(connection).refused(refused)
+            return self._answers_for(connection).refused(refused)
         return Reply.OK
 
     def _publish(
@@ -361,6 +370,10 @@ class ChannelCommands(Service):
         payer: Hashable,
         with_history: bool = True,
     ) -> Published:
+        """Publish an event of a client, if the options of the channel, the rate
+        and the back end allow it. ``payer``: who pays for the publication, see
+        :meth:`ChannelPublishing.count_publication`. Raises
+        :class:`ChannelRefused`."""
         app = client.app or ""
         options = self.channels.options.of(app, channel)
         rule = options.publish
@@ -380,7 +393,7 @@ class ChannelCommands(Service):
             event, stored = self.consent.publish(client, channel, event)
             with_history = with_history and stored
         else:
-            # it may have left during the review
+            # The client may have left the channel during the review.
             self._check_allowed(client, channel, options, rule)
         return publishing.publish_event(app, channel, event, with_history=with_history)
 
@@ -430,8 +443,9 @@ class ChannelCommands(Service):
         event: Event,
         with_history: bool = True,
     ) -> Published:
-        """Publish an event for the maker of an HTTP request, who needs the permission of
-        :meth:`check_request`. A publication of a user is reviewed and counted as on a connection.
+        """Publish an event for the maker of an HTTP request, who needs the
+        permission of :meth:`check_request`. The publication of a user is
+        reviewed and counted as on a connection.
 
         ``host``: address of the client. May switch greenlets. Raises
         :class:`ChannelRefused`, also as :meth:`Channels.publish_event` does.
@@ -447,6 +461,9 @@ class ChannelCommands(Service):
         return self._publish(client, channel, event, payer, with_history)
 
     def _requester(self, principal: Principal, app: str) -> _Requester:
+        """Return the client that makes an HTTP request without a key for
+        ``app``: a user of the app, or nobody if the app is open. Raises
+        :class:`ChannelRefused`."""
         rule = self.logins.rule_of(app)
         if principal.user and principal.app == app:
             return _Requester(app, principal.user)
@@ -457,7 +474,7 @@ class ChannelCommands(Service):
 
     def presence(self, connection: Connection, command: AskPresence) -> Reply:
         """The subscribers of a channel. May switch greenlets."""
-        answers = self._of(connection)
+        answers = self._answers_for(connection)
         try:
             channel = self.check_presence(connection, command.channel)
         except ChannelRefused as refused:
@@ -473,22 +490,35 @@ class ChannelCommands(Service):
     def check_presence(self, connection: Connection, name: str) -> str:
         """The channel that a client calls ``name``, and whose subscribers it
         may see. Raises :class:`ChannelRefused`. Never switches greenlets."""
-        return self._readable(connection, name, _presence_of)
+        return self._check_readable(connection, name, _presence_of)
 
     def history(self, connection: Connection, command: AskHistory) -> Reply:
         """Publications of a channel. May switch greenlets."""
         app = connection.app or ""
-        answers = self._of(connection)
+        answers = self._answers_for(connection)
         try:
-            channel = self._readable(connection, command.channel, _history_of)
+            channel = self._check_readable(connection, command.channel, _history_of)
             page = self.channels.histories.read_since(
                 app, channel, command.since, command.limit, command.reverse
             )
         except ChannelRefused as refused:
             return answers.refused(refused)
 
-        # Many often ask for the same page at once: it is encoded once.
-        dialect = connection.encoding.dialect
+        encoded = self._encode_page(
+            answers, connection.encoding.dialect, command, app, page
+        )
+        return Reply(ReplyCode.OK, encoded)
+
+    def _encode_page(
+        self,
+        answers: ChannelAnswers,
+        dialect: Dialect,
+        command: AskHistory,
+        app: str,
+        page: HistoryPage,
+    ) -> Raw:
+        """Encode a page of a history for a dialect. Large pages are remembered,
+        because often many clients ask for the same page at once."""
         key = (dialect, app, command)
         last_page, encoded = self._pages.pop(key, (None, Raw()))
         self._pages_bytes -= len(encoded)
@@ -496,29 +526,35 @@ class ChannelCommands(Service):
             encoded = answers.history(
                 dialect, command, page.publications, page.position
             )
-        if len(encoded) >= _LEAST_PAGE_BYTES:
-            self._pages[key] = (page, encoded)
-            self._pages_bytes += len(encoded)
-            while self._pages_bytes > _MOST_PAGES_BYTES:
-                oldest = next(iter(self._pages))
-                _, dropped = self._pages.pop(oldest)
-                self._pages_bytes -= len(dropped)
-        return Reply(ReplyCode.OK, encoded)
+        if len(encoded) < _LEAST_PAGE_BYTES:
+            return encoded
 
-    def _readable(
+        self._pages[key] = (page, encoded)
+        self._pages_bytes += len(encoded)
+        while self._pages_bytes > _MOST_PAGES_BYTES:
+            oldest = next(iter(self._pages))
+            _, dropped = self._pages.pop(oldest)
+            self._pages_bytes -= len(dropped)
+        return encoded
+
+    def _check_readable(
         self,
         connection: Connection,
         name: str,
         rule_of: Callable[[ChannelSettings], tuple[str, bool]],
     ) -> str:
-        """The channel that a client calls ``name``, if the client may read its
-        history or its presence. ``rule_of`` returns, from the options of the
-        channel, who may read it, and whether the channel has it."""
-        answers = self._of(connection)
+        """Return the channel that a client calls ``name``, if the client may
+        read its history or its presence. Raises :class:`ChannelRefused`.
+
+        ``rule_of`` returns two values from the options of the channel: who may
+        read the history (or the presence), and whether the channel has one.
+        """
+        answers = self._answers_for(connection)
         channel = answers.channel_of(connection, name)
         options = self.channels.options.of(connection.app or "", channel)
         readers, has_it = rule_of(options)
-        # neither its publications nor its subscribers are stored
+        # The node knows neither the publications nor the subscribers of such a
+        # channel.
         if answers.receives(connection, name):
             raise ChannelRefused("not_available")
         self._check_allowed(connection, channel, options, readers)
@@ -526,7 +562,7 @@ class ChannelCommands(Service):
             raise ChannelRefused("not_available")
         return channel
 
-    def _of(self, connection: Connection) -> ChannelAnswers:
+    def _answers_for(self, connection: Connection) -> ChannelAnswers:
         return self.answers[connection.encoding.dialect.name]
 
 

@@ -114,6 +114,18 @@ class ConnectionsQuery(Struct, frozen=True, array_like=True):
     connections: Sequence[str]
 
 
+class _QueryKind(Struct, frozen=True):
+    """A kind of query about connections of one node. ``query`` is the type of
+    the query. ``answer`` answers it for one connection of this node.
+    ``answer_type`` is the type of the list of answers. ``no_answer`` is the
+    answer for a connection whose node does not answer."""
+
+    query: type
+    answer: Callable[[Any, str], Any]
+    answer_type: Any
+    no_answer: Any
+
+
 class Connections(Service, dict=True):
     """Connections of all nodes. Calls may switch greenlets, unless their
     docstring says otherwise.
@@ -140,20 +152,20 @@ class Connections(Service, dict=True):
         ] = []
         self.unreached = 0
         """Pushes from other nodes to connections that had ended."""
-        self._rows: dict[str, tuple[type, Callable[[Any, str], Any], Any, Any]] = {
-            "join": (JoinChannel, self._join_here, list[Joined], Joined.FAILED),
-            "leave": (LeaveChannel, self._leave_here, list[Left], Left.FAILED),
-            "about": (
+        self._kinds: dict[str, _QueryKind] = {
+            "join": _QueryKind(
+                JoinChannel, self._join_here, list[Joined], no_answer=Joined.FAILED
+            ),
+            "leave": _QueryKind(
+                LeaveChannel, self._leave_here, list[Left], no_answer=Left.FAILED
+            ),
+            "about": _QueryKind(
                 ConnectionsQuery,
                 self._about_here,
                 list[ConnectionInfo | None],
-                None,
+                no_answer=None,
             ),
         }
-        """Kind of a query → a row of four. They are the type of the query, the
-        function that answers it for one connection of this node, the type of
-        the answers, and the answer for a connection whose node does not
-        answer."""
 
     def report_to(
         self, joined: Callable[[Connection, str, bytes, bool, Position | None], object]
@@ -167,12 +179,12 @@ class Connections(Service, dict=True):
 
     def add_to(self, queries: NodeQueries) -> None:
         """Answer the queries of other nodes."""
-        for kind, (query, *_) in self._rows.items():
-            queries.add(kind, query, partial(self._answer, kind))
+        for name, kind in self._kinds.items():
+            queries.add(name, kind.query, partial(self._answer, name))
 
     def _answer(self, kind: str, query: Any) -> list[Any]:
         """Answer a query about connections of this node."""
-        _, answer, _, _ = self._rows[kind]
+        answer = self._kinds[kind].answer
         return [answer(query, connection_id) for connection_id in query.connections]
 
     def received(self, item: ToConnection) -> None:
@@ -186,8 +198,9 @@ class Connections(Service, dict=True):
     # --- pushing and closing --------------------------------------------------
 
     def push(self, app: str, connection_id: str, event: Event) -> Outcome:
-        """Push to one connection. SENT: delivered here, or forwarded to its
-        live node. Never switches greenlets."""
+        """Push to one connection. The outcome is SENT if the event was delivered
+        here, or forwarded to the live node of the connection. Never switches
+        greenlets."""
         item = ToConnection(app, connection_id, event)
         is_here = self._push_here(app, connection_id, event)
         if is_here:
@@ -199,6 +212,8 @@ class Connections(Service, dict=True):
         return outcome
 
     def _push_here(self, app: str, connection_id: str, event: Event) -> bool:
+        """Push to a connection of this node. Returns False if this node has no
+        such connection."""
         connection = self.find(app, connection_id)
         if connection is None:
             return False
@@ -228,6 +243,8 @@ class Connections(Service, dict=True):
         return self._send(connection_id, item)
 
     def _close_here(self, item: ToConnection) -> bool:
+        """Close a connection of this node. Returns False if this node has no
+        such connection."""
         connection = self.find(item.app, item.connection)
         if connection is None:
             return False
@@ -235,6 +252,8 @@ class Connections(Service, dict=True):
         return True
 
     def _send(self, connection_id: str, item: ToConnection) -> Outcome:
+        """Send a push or close to the node of a connection. The outcome is
+        NOT_SENT if no live node has the connection."""
         lease = self.table.node_of(connection_id, self.others)
         if self.others is None or lease is None:
             return Outcome.NOT_SENT
@@ -276,19 +295,21 @@ class Connections(Service, dict=True):
         return self._of_each(connection_ids, "join", query_for)
 
     def _join_here(self, query: JoinChannel, connection_id: str) -> Joined:
+        """Let one connection of this node join a channel, with a position if
+        the channel and the client allow it."""
         channel = query.channel
         connection = self.find(query.app, connection_id)
         if connection is None:
             return Joined.UNKNOWN
 
-        def joined(is_new: bool, position: Position | None) -> None:
+        def report_joined(is_new: bool, position: Position | None) -> None:
             for listener in self._on_join:
                 listener(connection, channel, query.about, is_new, position)
 
         subscriptions = self.channels.subscriptions
         try:
             if subscriptions.join_with_position(
-                connection, channel, partial(joined, True), query.since
+                connection, channel, partial(report_joined, True), query.since
             ):
                 return Joined.JOINED
             is_new = subscriptions.join(query.app, channel, connection)
@@ -300,7 +321,7 @@ class Connections(Service, dict=True):
         # It may have ended meanwhile.
         if channel not in self.channels.members.channels_of(connection):
             return Joined.UNKNOWN
-        joined(is_new, None)
+        report_joined(is_new, None)
         if is_new:
             return Joined.JOINED
         return Joined.MEMBER
@@ -360,10 +381,11 @@ class Connections(Service, dict=True):
         kind: str,
         query_for: Callable[[Sequence[str]], Any],
     ) -> list[Any]:
-        """The answer for each connection, in their order. ``query_for`` makes
-        the query for some ids. A query to another node has at most
-        :data:`IDS_PER_QUERY` ids. All nodes are queried at the same time."""
-        _, _, answer_type, no_answer = self._rows[kind]
+        """Query the nodes of these connections, all at the same time, and
+        return the answer for each connection, in their order. ``query_for``
+        makes the query for some ids. A query to another node has at most
+        :data:`IDS_PER_QUERY` ids."""
+        answer_type = self._kinds[kind].answer_type
         answers: dict[str, Any] = {}
         ids_here: list[str] = []
         leases: dict[int, Lease] = {}
@@ -382,6 +404,7 @@ class Connections(Service, dict=True):
                 batch = ids[first : first + IDS_PER_QUERY]
                 query = query_for(batch)
                 rows = self.others.query_behind(lease, kind, query, answer_type)
+                # Without rows, these connections get `no_answer`.
                 answers.update(zip(batch, rows or (), strict=False))
 
         # The other nodes work while this one answers.
@@ -391,14 +414,15 @@ class Connections(Service, dict=True):
         rows_here = self._answer(kind, query_for(ids_here))
         answers.update(zip(ids_here, rows_here, strict=True))
         gevent.joinall(greenlets)
+        no_answer = self._kinds[kind].no_answer
         return [
             answers.get(connection_id, no_answer) for connection_id in connection_ids
         ]
 
     def query(self, connection_id: str, kind: str, query: Any, answer: Any) -> Any:
         """Query the node of a connection, which may be this one. ``kind``: a
-        row of :class:`NodeQueries`. None if no such node exists, or it does not
-        answer."""
+        row of :class:`NodeQueries`. ``answer``: the type of the answer. Returns
+        None if no such node exists, or it does not answer."""
         lease = self.table.node_of(connection_id, self.others)
         if self.others is not None and lease is not None:
             return self.others.query_behind(lease, kind, query, answer)

@@ -46,12 +46,19 @@ class ChannelClient(Protocol):
 
 
 class AllowedSubscription(ChannelClaims, frozen=True):
+    """The answer of a back end that allows a subscription. ``b64data`` has the
+    bytes of ``data`` in base64."""
+
     b64data: str = ""
 
     in_base64: ClassVar[tuple[str, ...]] = ("info", "data")
 
 
 class AllowedPublication(Partial, frozen=True):
+    """The answer of a back end that allows a publication. ``data`` replaces the
+    data of the client (unset: they stay). ``b64data`` has the bytes of ``data``
+    in base64. ``skip_history``: the history does not get the publication."""
+
     data: Raw | UnsetType = UNSET
     b64data: str = ""
     skip_history: bool = False
@@ -82,9 +89,9 @@ class ChannelConsent(Service):
     mutes: MutedUsers
 
     def check_member(self, connection: ChannelClient, channel: str) -> None:
-        """Refuse a user to whom a channel does not belong: ``user:<id>``
-        belongs to this user, every other channel to the members of the group
-        that its name has."""
+        """Raise :class:`ChannelRefused` if a channel does not belong to the user
+        of a client. The channel ``user:<id>`` belongs to this user. Every other
+        channel belongs to the members of the group that its name has."""
         app = connection.app or ""
         user = connection.user or ""
         if channel.startswith(USER_CHANNEL):
@@ -99,7 +106,8 @@ class ChannelConsent(Service):
             except StorageUnavailable:
                 raise ChannelRefused("unavailable") from None
 
-        # The look-up may have switched: the session may be another one now.
+        # The look-up may have switched greenlets. Meanwhile, the connection may
+        # have ended, or may have logged in as another user.
         session = (connection.app or "", connection.user or "")
         if not connection.is_open or session != (app, user):
             raise ChannelRefused("ended")
@@ -110,9 +118,10 @@ class ChannelConsent(Service):
             )
 
     def confirm_member(self, connection: Connection, channel: str) -> None:
-        """Check a new subscription again, because the user may have left the
-        group before it. Later leaves are reported by the log. Raises
-        nothing."""
+        """Check again whether a new member of a channel belongs to its group,
+        and end the subscription if not. The user may have left the group after
+        the first check; from the subscription on, the log reports when members
+        leave. Raises nothing."""
         options = self.channels.options.of(connection.app or "", channel)
         if options.subscribe != "members":
             return
@@ -122,6 +131,8 @@ class ChannelConsent(Service):
             if refused.reason == "denied":
                 code = SERVER_UNSUBSCRIBE
             else:
+                # It is not known whether the user is a member: the client tries
+                # again.
                 code = INSUFFICIENT_STATE
             self.channels.members.expel(connection, channel, code)
 
@@ -162,7 +173,9 @@ class ChannelConsent(Service):
         return event, not answer.skip_history
 
     def review(self, connection: ChannelClient, channel: str, event: Event) -> Event:
-        """The publication of a client event after the back end's review."""
+        """Let the back end of the app review an event that a client publishes.
+        Returns the event to publish, which the back end may have changed. The
+        events of muted users are refused."""
         app = connection.app or ""
         user = connection.user
         if user:
@@ -207,6 +220,9 @@ class ChannelConsent(Service):
         facts: dict[str, Any],
         kind: type[T],
     ) -> T:
+        """Ask the back end of the app, with these facts, and return its answer
+        as a ``kind``. Raises :class:`ChannelRefused` if the back end refuses or
+        does not answer, or if the session has ended meanwhile."""
         if channel.startswith("#"):
             raise ChannelRefused("denied", "this channel belongs to the server")
         check_name(channel)
@@ -230,8 +246,8 @@ class ChannelConsent(Service):
 
 
 def _with_data(event: Event, data: Raw) -> Event:
-    """A publication with the data of the back end in place of its own. A text
-    stays a text if it is replaced by a text."""
+    """Return a publication with the data of the back end in place of its own. A
+    text that is replaced by JSON of another type becomes data."""
     if event.data:
         return replace(event, data=bytes(data))
     text = msgspec.json.decode(data)

@@ -35,9 +35,9 @@ PUBLICATION_BYTES: Final = 100
 
 class Published(Struct, frozen=True):
     """The result of a publication. ``position``: its position in the history
-    (None if it is not in the history). ``refusal``: why one of several
-    publications was refused or has failed; for a single publication it is
-    raised."""
+    (None if it is not in the history). ``refusal``: the error of one of several
+    publications that was refused or has failed (None: no error). The error of
+    a single publication is raised instead."""
 
     outcome: Outcome
     position: Position | None = None
@@ -46,8 +46,8 @@ class Published(Struct, frozen=True):
 
 class StoredHistory:
     """The history of stored channels, and the members of groups. On each node,
-    it delivers publications of stored channels, and its other events for
-    members of channels. Calls may switch greenlets, and raise
+    the history delivers the publications of stored channels, and the other
+    events of the log that members of channels receive. Calls may switch greenlets, and raise
     :class:`ChannelRefused`: ``unavailable``, or ``not_available`` (this node
     has no such history).
 
@@ -67,9 +67,9 @@ class StoredHistory:
         return ()
 
     def follow(self, app: str) -> int:
-        """Deliver to the channels of an app from now on. Returns the offset of
-        the last delivered publication. Does not switch if it delivers to them
-        already."""
+        """From now on deliver to the stored channels of an app. Returns the
+        offset of the last delivered publication. Does not switch greenlets if
+        it delivers to them already."""
         raise _absent()
 
     def follow_channel(
@@ -79,8 +79,8 @@ class StoredHistory:
         options: ChannelSettings,
         members: Collection[Connection],
     ) -> None:
-        """Deliver to a channel from now on, if there may be something for its
-        new members."""
+        """From now on deliver to a channel, if the log may have events for
+        these new members."""
         if options.history:
             raise _absent()
 
@@ -99,10 +99,11 @@ class StoredHistory:
     ) -> list[Published]:
         """Store publications, in this order.
 
-        A publication whose ``key``, or without one its id, was stored before in
-        its channel, by the same sender, is ``REPEATED`` and keeps its position.
-        Raises :class:`ChannelRefused`, also ``limit`` (invalid); then some may
-        be stored.
+        The ``key`` identifies a publication of a sender in a channel (``""``:
+        the id of the event does). The outcome is ``REPEATED`` if the publication
+        was stored before; it keeps its position. Raises
+        :class:`ChannelRefused`, also ``limit`` (invalid); then some of the
+        publications may be stored.
         """
         raise _absent()
 
@@ -144,8 +145,13 @@ class ChannelHistories(Service):
     def retain(
         self, app: str, publication: Publication, options: ChannelSettings, key: str
     ) -> Publication:
-        """Store a publication to a channel with a history. On a lone node this
-        never switches greenlets, so numbers have the order of delivery."""
+        """Store a publication in the history of its channel, and return it with
+        its position. ``key`` identifies the publication (``""``: the id of its
+        event does).
+
+        On a node without a cluster this never switches greenlets. So
+        publications are delivered in the order of their offsets.
+        """
         retained = Retained(
             publication.channel,
             publication.event,
@@ -188,8 +194,10 @@ class ChannelHistories(Service):
         limit: int,
         reverse: bool,
     ) -> HistoryPage:
-        """As :meth:`read`. Raises :class:`ChannelRefused`, also
-        ``unrecoverable``: the history has another epoch than ``since``."""
+        """Read as :meth:`read` does. ``since``: epoch and offset of a position
+        (None: the beginning; an empty epoch fits each history). Raises
+        :class:`ChannelRefused`, also ``unrecoverable``: the history has another
+        epoch than ``since``."""
         if since is None:
             return self.read(app, channel, None, limit, reverse)
         position = Position(*since)
@@ -206,8 +214,8 @@ class ChannelHistories(Service):
         limit: int,
         reverse: bool = False,
     ) -> HistoryPage:
-        """A page of the history of a channel that is not stored, of any size.
-        ``limit``: -1 for all."""
+        """Read the history of a channel that is not stored. The page has at most
+        ``limit`` publications (-1: all), of any size."""
         page = self.history.read(app, channel, since, limit, reverse)
         if page is None:
             raise ChannelRefused("unavailable")

@@ -40,8 +40,8 @@ PAGE_ENTRIES: Final = 1000
 limit."""
 _MEMBERS_PER_TURN: Final = 64
 """Number of members between two looks at the clock."""
-_MOST_LEAVERS: Final = 16
-"""Greenlets that call listeners for ended connections."""
+_MAX_DEPARTURE_GREENLETS: Final = 16
+"""Limit of the greenlets that call listeners for ended connections."""
 _HEXADECIMAL: Final = 16
 MAX_TAGS: Final = 16
 """The most tags of a publication."""
@@ -165,8 +165,8 @@ def is_limited_to(channel: str, user: str) -> bool:
 
 
 def group_in(channel: str) -> int:
-    """The group whose id is the name of a channel after its first colon; 0:
-    none."""
+    """Return the group that a channel belongs to: its id is the part of the
+    name after the first colon. Returns 0 if the channel belongs to no group."""
     namespace, _, id = channel.partition(":")
     if namespace != "user" and GROUP_ID.fullmatch(id):
         return int(id)
@@ -205,8 +205,8 @@ class ChannelMember(Struct, frozen=True, array_like=True):
 
 class MemberPage(Struct, frozen=True):
     """Some members in the order of joining. ``total`` counts all members.
-    ``next`` is the ``after`` of the next page (``""`` on the last page).
-    ``missing`` names nodes that did not answer."""
+    ``next`` is the cursor ``after`` for the next page (``""`` on the last
+    page). ``missing`` has the names of the nodes that did not answer."""
 
     total: int
     members: list[ChannelMember]
@@ -326,19 +326,26 @@ class ChannelMembers(Service):
     """See :meth:`report_to`."""
     _on_joined: list[OnMember] = field(default_factory=list)
     _on_parted: list[OnMember] = field(default_factory=list)
-    _left: deque[tuple[Connection, tuple[str, ...]]] = field(default_factory=deque)
-    _leavers: int = 0
+    _departures: deque[tuple[Connection, tuple[str, ...]]] = field(
+        default_factory=deque
+    )
+    """Connections that have left channels without a request, with the names of
+    these channels. The listeners of ``on_left`` are not yet called for them."""
+    _departure_greenlets: int = 0
+    """The number of greenlets that call the listeners of ``on_left``."""
 
     # --- on this node ---------------------------------------------------------
 
     def enter(
         self, app: str, channel: str, connection: Connection
     ) -> LocalChannel | None:
-        """Put a connection into a channel, and return the channel. No listener
-        is told. Never switches greenlets.
+        """Put a connection into a channel, and return the channel. The caller
+        calls the listeners: :meth:`report_join`. Never switches greenlets.
 
-        None if it was a member before, or is not in service in this app. Raises
-        :class:`ChannelRefused`, with a text for the caller.
+        Returns None if the connection was a member before, or is not in service
+        in this app. Raises :class:`ChannelRefused`, with a text for the caller,
+        if the name is invalid, or if the connection or the app has too many
+        channels.
         """
         hub_app = self.here.hub.apps.get(app)
         if hub_app is None:
@@ -368,17 +375,21 @@ class ChannelMembers(Service):
         emptied: Callable[[str, str], object] | None = None,
         left: Callable[[Connection, tuple[str, ...]], object] | None = None,
     ) -> None:
-        """From now on call these functions.
+        """From now on call these functions. The first three must not switch
+        greenlets.
 
-        ``joined``: with each new member, the channel, and whether it is the
-        first one on all nodes. Must not switch. ``parted``: with each
-        connection that is no member any more, the channel, and whether it was
-        the last one on this node. Must not switch. ``emptied``: with app and
-        channel when no node has a member any more, on the node that had the
-        last ones. Must not switch. ``left``: with a connection that has ended,
-        or that the server has unsubscribed (it is open), and the names of these
-        channels, in a greenlet that may switch greenlets. It is no member any
-        more; ``app``, ``user`` and ``dialect_state`` are as they were.
+        - ``joined(connection, channel, is_first)`` is called for each new
+          member. ``is_first``: it is the first member on all nodes.
+        - ``parted(connection, channel, is_last)`` is called for each connection
+          that is no member any more. ``is_last``: it was the last member on
+          this node.
+        - ``emptied(app, channel)`` is called when no node has a member any
+          more, on the node that had the last members.
+        - ``left(connection, channels)`` is called for a connection that has
+          ended, or that the server has unsubscribed and that is still open. It
+          is called in a greenlet of its own, and may switch greenlets. The
+          connection is no member any more; its ``app``, ``user`` and
+          ``dialect_state`` are as they were.
         """
         if joined is not None:
             self._on_joined.append(joined)
@@ -390,6 +401,8 @@ class ChannelMembers(Service):
             self.on_left.append(left)
 
     def _report_empty_to(self, emptied: Callable[[str, str], object]) -> None:
+        """From now on call this function with an app and a channel that has no
+        members any more on any node."""
         # In a cluster only the registry knows whether other nodes have members.
         if self.registrar is not None:
             self.registrar.on_empty.append(emptied)
@@ -402,15 +415,16 @@ class ChannelMembers(Service):
         self._on_parted.append(report_last)
 
     def report_join(self, channel: LocalChannel, connection: Connection) -> None:
-        """Report a new member to the registry and to the listeners.
-        Publications that begin after the return reach it, from any node. May
-        switch."""
+        """Report a new member to the registry and to the listeners. When this
+        method returns, publications from all nodes reach the member. May switch
+        greenlets."""
+        # Counted before the report, because others may join meanwhile.
         is_first = len(channel.members) == 1
         if self.registrar is not None:
-            is_first_elsewhere = self.registrar.joined(
-                channel.app.name, channel.name, new=True
+            has_no_members_elsewhere = self.registrar.report_join(
+                channel.app.name, channel.name, is_new_member=True
             )
-            is_first = is_first and is_first_elsewhere
+            is_first = is_first and has_no_members_elsewhere
         for listener in self._on_joined:
             listener(connection, channel.name, is_first)
 
@@ -418,7 +432,8 @@ class ChannelMembers(Service):
         """Return when the registry knows the channel of a connection that was a
         member before. May switch greenlets."""
         if self.registrar is not None and self.has(connection, channel):
-            self.registrar.joined(connection.app or "", channel, new=False)
+            app = connection.app or ""
+            self.registrar.report_join(app, channel, is_new_member=False)
 
     def leave(self, app: str, channel: str, connection: Connection) -> bool:
         """Take a connection out of a channel. Return whether it was a member.
@@ -426,10 +441,10 @@ class ChannelMembers(Service):
         local = self.here.hub.channel(app, channel)
         if local is None or not self.membership.leave(local.app, channel, connection):
             return False
-        self._parted(connection, local)
+        self._report_parted(connection, local)
         return True
 
-    def _parted(self, connection: Connection, channel: LocalChannel) -> None:
+    def _report_parted(self, connection: Connection, channel: LocalChannel) -> None:
         if self.registrar is not None:
             self.registrar.changed(channel.app.name, channel.name)
         for listener in self._on_parted:
@@ -440,7 +455,7 @@ class ChannelMembers(Service):
         their names. Never switches greenlets."""
         channels = self.membership.leave_all(connection)
         for channel in channels:
-            self._parted(connection, channel)
+            self._report_parted(connection, channel)
         return tuple([channel.name for channel in channels])
 
     def channels_of(self, connection: Connection) -> tuple[str, ...]:
@@ -463,18 +478,19 @@ class ChannelMembers(Service):
     def report_left(self, connection: Connection, channels: tuple[str, ...]) -> None:
         """Tell the listeners about a connection that has left without a
         request. Never switches greenlets."""
-        if self.on_left:
-            self._left.append((connection, channels))
-            if self._leavers < _MOST_LEAVERS:
-                self._leavers += 1
-                gevent.spawn(self._run_left)
+        if not self.on_left:
+            return
+        self._departures.append((connection, channels))
+        if self._departure_greenlets < _MAX_DEPARTURE_GREENLETS:
+            self._departure_greenlets += 1
+            gevent.spawn(self._run_departures)
 
-    def _run_left(self) -> None:
+    def _run_departures(self) -> None:
         """Greenlet: call the listeners for ended connections, until none is
         left."""
         try:
-            while self._left:
-                connection, channels = self._left.popleft()
+            while self._departures:
+                connection, channels = self._departures.popleft()
                 for listener in self.on_left:
                     try:
                         listener(connection, channels)
@@ -484,7 +500,7 @@ class ChannelMembers(Service):
                             "a listener of ended channel members failed", extra=extra
                         )
         finally:
-            self._leavers -= 1
+            self._departure_greenlets -= 1
 
     def remove(self, connection: Connection, channel: str) -> bool:
         """End a subscription that its client has not ended, and tell the
@@ -498,9 +514,13 @@ class ChannelMembers(Service):
     def expel(
         self, connection: Connection, channel: str, code: int = SERVER_UNSUBSCRIBE
     ) -> None:
-        """End a subscription, and send ``unsubscribed`` with this code.
-        :data:`INSUFFICIENT_STATE` closes the connection if its client can begin
-        again only on a new connection. Never switches greenlets."""
+        """End a subscription, and send the event ``unsubscribed`` with this
+        code to the client.
+
+        Some clients can subscribe again only on a new connection. If the code is
+        :data:`INSUFFICIENT_STATE`, the connection of such a client is closed
+        instead. Never switches greenlets.
+        """
         state = connection.dialect_state
         reason = "server unsubscribe"
         if code == INSUFFICIENT_STATE:
@@ -524,9 +544,10 @@ class ChannelMembers(Service):
         queries.add("channel_users", ChannelUsersQuery, self._users_here)
         queries.add("channel_names", ChannelNamesQuery, self._page_here)
 
-    def _find(self, app: str, channel: str) -> dict[int, int] | None:
-        """Epochs of nodes with members of a channel → their numbers. None: the
-        registry does not answer."""
+    def _counts_by_node(self, app: str, channel: str) -> dict[int, int] | None:
+        """Return epoch of a node → the number of its members of a channel, as
+        the registry knows them. The result is empty without a cluster, and None
+        if the registry does not answer."""
         if self.others is None or not self.others.node_messages.peers():
             return {}
         channels = self.others.registry.find_channels(app, [channel])
@@ -537,30 +558,36 @@ class ChannelMembers(Service):
     def page(
         self, app: str, channel: str, after: str = "", limit: int = PAGE_ENTRIES
     ) -> MemberPage:
-        """Members in the order of joining, after the cursor ``after``: as many
-        as fit on a page."""
+        """Return a page of the members on all nodes, in the order of joining.
+        ``after``: the cursor of the last member of the page before (``""``: the
+        first page). The page has at most ``limit`` members, and as many as fit
+        into its bytes."""
         limit = min(limit, PAGE_BYTES // _MEMBER_BYTES)
+        # One member more than the page shows whether others follow.
         query = ChannelMembersQuery(app, channel, after, limit + 1)
         shares = [self._members_here(query)]
         missing = list[str]()
         if self.others is not None:
-            nodes = self._nodes_in(self._find(app, channel))
+            nodes = self._nodes_in(self._counts_by_node(app, channel))
             answers, missing = self.others.query("channel_members", query, nodes)
             shares += read(answers, MembersHere).values()
         return page_of(shares, limit, tuple(missing))
 
-    def _nodes_in(self, found: dict[int, int] | None) -> list[Lease]:
-        """The other live nodes that :meth:`_find` has found. If ``found`` is
-        None, these are all other live nodes."""
+    def _nodes_in(self, counts: dict[int, int] | None) -> list[Lease]:
+        """Return the other live nodes that may have members, from the result of
+        :meth:`_counts_by_node`. If that is None, all other live nodes may have
+        some."""
         if self.others is None:
             peers = []
         else:
             peers = self.others.node_messages.peers()
-        if found is None:
+        if counts is None:
             return peers
-        return [lease for lease in peers if lease.epoch in found]
+        return [lease for lease in peers if lease.epoch in counts]
 
     def _members_here(self, query: ChannelMembersQuery) -> MembersHere:
+        """Answer a query about the members on this node, in the order of
+        joining. Serves other greenlets meanwhile."""
         birth = self.here.table.ids.birth
         local = self.here.hub.channel(query.app, query.channel)
         if local is None:
@@ -593,12 +620,16 @@ class ChannelMembers(Service):
         return MembersHere(total, members, birth)
 
     def count_users(self, app: str, channel: str, most: int) -> tuple[int, int]:
-        """The numbers of connections and of users in a channel. Above ``most``
-        connections, each connection counts as a user. All connections without a
-        user count as one user. The users of other nodes are queried there."""
-        counts = self._find(app, channel)
-        local = self.here.hub.channel(app, channel)
+        """Return the number of connections in a channel, and the number of
+        their users.
+
+        All connections without a user count as one user. In a channel with more
+        than ``most`` connections, each connection counts as a user, and no node
+        is asked for its users.
+        """
+        counts = self._counts_by_node(app, channel)
         nodes = self._nodes_in(counts)
+        local = self.here.hub.channel(app, channel)
         count_here = self.here.hub.member_count(app, channel)
         count = count_here + sum((counts or {}).get(lease.epoch, 0) for lease in nodes)
         if count > most:
@@ -608,26 +639,38 @@ class ChannelMembers(Service):
                 return 0, 0
             return count_here, self.membership.users_of(local)
 
+        query = ChannelUsersQuery(app, channel)
+        elsewhere = self._query_users(self.others, nodes, query, most)
+        total = 0
+        users: set[str] = set()
+        for share in [self._users_here(query), *elsewhere]:
+            total += share.total
+            users.update(share.users)
+        return total, len(users)
+
+    def _query_users(
+        self,
+        others: OtherNodes,
+        nodes: list[Lease],
+        query: ChannelUsersQuery,
+        most: int,
+    ) -> list[UsersHere]:
+        """Ask these nodes for the users in a channel. The result has the
+        answers of the nodes that have answered."""
         # Nodes of older versions do not name their features so, and do not know
         # the query for users.
         newer = [lease for lease in nodes if lease.feature_names]
         older = [lease for lease in nodes if not lease.feature_names]
-        query = ChannelUsersQuery(app, channel)
-        answers, _ = self.others.query("channel_users", query, newer)
-        pages, _ = self.others.query(
-            "channel_members", ChannelMembersQuery(app, channel, "", most), older
-        )
+        answers, _ = others.query("channel_users", query, newer)
+        members_query = ChannelMembersQuery(query.app, query.channel, "", most)
+        pages, _ = others.query("channel_members", members_query, older)
 
-        here = self._users_here(query)
-        total = here.total
-        users = set(here.users)
-        for share in read(answers, UsersHere).values():
-            total += share.total
-            users.update(share.users)
+        shares = list(read(answers, UsersHere).values())
         for page in read(pages, MembersHere).values():
-            total += page.total
-            users.update(member.user for member in page.members)
-        return total, len(users)
+            shares.append(
+                UsersHere(page.total, [member.user for member in page.members])
+            )
+        return shares
 
     def _users_here(self, query: ChannelUsersQuery) -> UsersHere:
         local = self.here.hub.channel(query.app, query.channel)
@@ -643,18 +686,19 @@ class ChannelMembers(Service):
         if self.others is None:
             return count_here
         own_epoch = self.others.node_messages.own_epoch
-        nodes = self._find(app, channel) or {}
+        counts = self._counts_by_node(app, channel) or {}
         elsewhere = sum(
-            members for epoch, members in nodes.items() if epoch != own_epoch
+            members for epoch, members in counts.items() if epoch != own_epoch
         )
         return count_here + elsewhere
 
     def channels(
         self, app: str, after: str = "", limit: int = PAGE_ENTRIES
     ) -> ChannelPage:
-        """Channels of an app in the order of names, after the name
-        ``after``."""
-        # One more than the page tells whether others follow.
+        """Return a page of the channels of an app that have members, in the
+        order of names. ``after``: the last name of the page before (``""``: the
+        first page)."""
+        # One channel more than the page shows whether others follow.
         query = ChannelNamesQuery(app, after, limit + 1)
         parts = [self._page_here(query)]
         missing: list[str] = []
@@ -671,6 +715,7 @@ class ChannelMembers(Service):
         channels = sorted(members)
         more = len(channels) > limit
         if not after and not more:
+            # The page has all channels, so each of them can count once.
             total = len(channels)
         counts = [
             ChannelCount(channel, members[channel]) for channel in channels[:limit]
@@ -702,8 +747,9 @@ def infos_of(connection: Connection, channel: str) -> tuple[bytes, bytes]:
 def page_of(
     shares: Iterable[MembersHere], limit: int, missing: tuple[str, ...] = ()
 ) -> MemberPage:
-    """Make one page from the pages of all nodes, each with at most ``limit`` +
-    1 members. It has as many members as fit."""
+    """Merge the pages of all nodes, each with at most ``limit`` + 1 members,
+    into one page. It has at most ``limit`` members, and as many as fit into
+    its bytes. ``missing``: the nodes that did not answer."""
     total = 0
     rows: list[tuple[float, int, ChannelMember]] = []
     for share in shares:

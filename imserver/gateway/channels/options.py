@@ -23,12 +23,16 @@ UNKNOWN: Final = ChannelSettings(subscribe="nobody")
 """The options of channels that an app does not have, because it allows only
 channels with settings."""
 _DEFAULTS: Final = ChannelSettings()
-_OWN: Final = ChannelSettings(subscribe="members")
+"""The options of channels without settings."""
+_RESERVED: Final = ChannelSettings(subscribe="members")
 """The options of ``group:`` channels, and of ``user:`` channels without a
 row."""
 
 
 def _namespace(rows: Mapping[str, ChannelSettings], channel: str) -> str:
+    """Return the name of the row of settings that holds for a channel: its
+    namespace (``""`` for a name without a colon), or :data:`ANY_NAMESPACE` if
+    the namespace has no row."""
     namespace, colon, _ = channel.removeprefix(PRIVATE_PREFIX).partition(":")
     if not colon:
         namespace = ""
@@ -52,8 +56,8 @@ def check_known(options: ChannelSettings) -> None:
 
 class ChannelOptions(Service):
     """The options of the channels of all apps. Never switches greenlets.
-    ``settings``: app → its settings. ``history_apps``: see
-    :class:`imserver.gateway.auth.tenants.Tenants`."""
+    ``_settings`` returns the settings of an app, or None if there is no such
+    app. ``history_apps``: see :class:`imserver.gateway.auth.tenants.Tenants`."""
 
     _settings: Callable[[str], TenantSettings | None]
     history_apps: Collection[str] = ()
@@ -123,15 +127,15 @@ class ChannelOptions(Service):
     def _of_reserved(self, app: str, channel: str) -> ChannelSettings:
         """The settings of the channel of a user or a group."""
         if not channel.startswith(USER_CHANNEL):
-            return _OWN
+            return _RESERVED
         row = self._user_row(app)
         if row is None:
-            return _OWN
+            return _RESERVED
         return replace(row, subscribe="members")
 
     def _user_row(self, app: str) -> ChannelSettings | None:
-        """The options of the channels of users (``user:<id>``) that an app has
-        set."""
+        """Return the options that an app has set for the channels of users
+        (``user:<id>``). Returns None if it has set none."""
         tenant = self._settings(app)
         if tenant is None:
             return None

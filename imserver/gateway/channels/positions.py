@@ -66,21 +66,22 @@ class OrderedDelivery:
         accept_stream: Callable[[str, Event], bool],
         subscribed: Callable[[Connection, str], None],
     ) -> None:
-        """From now on call these functions, and no others."""
+        """From now on call these functions in place of the former ones; see
+        :attr:`accept_stream` and :attr:`subscribed`."""
         self.accept_stream = accept_stream
         self.subscribed = subscribed
 
     # --- new members ----------------------------------------------------------
 
     def wait(self, local: LocalChannel, connection: Connection, delta: bool) -> None:
-        """Let a new member wait for the position after which it receives
-        publications."""
+        """From now on collect the publications for a new member, until
+        :meth:`release` delivers them. ``delta``: the member reads deltas."""
         if local.position is None:
             local.position = ChannelPosition()
         local.position.waiting[connection] = []
         if delta:
             local.position.deltas = local.position.deltas or {}
-            local.position.deltas[connection] = 0
+            local.position.deltas[connection] = 0  # it has no publication yet
 
     def release(
         self,
@@ -90,18 +91,19 @@ class OrderedDelivery:
         is_stored: bool,
         newest: Event | None = None,
     ) -> None:
-        """Deliver to a new member the publications that it has waited for.
+        """Deliver to a new member the publications that came while it waited.
 
-        ``newest``: the last publication up to ``position``, if the member reads
-        deltas and has received it. ``is_stored``: the history is the message
-        log. If this node has delivered publications that the member has not
+        ``position``: the answer to the member had the publications up to this
+        position. ``is_stored``: the history is the message log. ``newest``: the
+        last publication that the answer had, if the member reads deltas; else
+        None. If this node has delivered publications that the member has not
         received, its subscription ends.
         """
         state = local.position
         if state is None:
             return
         if newest is not None:
-            self._take_newest(state, connection, newest)
+            self._set_delta_basis(state, connection, newest)
         if is_stored:
             self._release_stored(local, state, connection, position)
             return
@@ -112,14 +114,17 @@ class OrderedDelivery:
             self._change_epoch(local, state, position.epoch)
         reached = self._send_delayed(local, state, connection, position)
         if reached < state.offset:
-            self._end(local, connection)
+            self._expel_if_resubscribes(local, connection)
         elif reached > state.offset:
+            # The member is ahead of this node, and must not receive the
+            # publications up to this offset again.
             state.waiting[connection] = reached
 
-    def _take_newest(
+    def _set_delta_basis(
         self, state: ChannelPosition, connection: Connection, newest: Event
     ) -> None:
-        """A new member that reads deltas has received this publication."""
+        """Remember that a new member has received this publication, so that
+        the next one can be a delta to it."""
         if newest.channel is None or state.deltas is None:
             return
         state.last = state.last or newest
@@ -135,14 +140,16 @@ class OrderedDelivery:
         position: Position,
     ) -> int:
         """Deliver to a new member the publications after ``position`` that it
-        has waited for. Returns the offset that it has reached."""
+        has waited for. Returns the offset of the last publication that it
+        has."""
         reached = position.offset
-        for event in _delayed(state, connection):
+        for event in _take_delayed(state, connection):
             channel_part = event.channel
             if channel_part is not None and channel_part.offset:
                 is_new = channel_part.offset > position.offset
                 if channel_part.epoch != position.epoch or not is_new:
                     continue
+                # Publications wait in the order of their offsets, without gaps.
                 reached += 1
             self.send(local, [connection], event)
         return reached
@@ -154,19 +161,22 @@ class OrderedDelivery:
         connection: Connection,
         position: Position,
     ) -> None:
-        """Deliver to a new member of a stored channel the publications that it
-        has waited for. The log has no gaps."""
-        for event in _delayed(state, connection):
+        """Deliver to a new member of a stored channel the publications after
+        ``position`` that it has waited for. The log has no gaps, so the member
+        misses none."""
+        for event in _take_delayed(state, connection):
             channel_part = event.channel
             if channel_part is None or not 0 < channel_part.offset <= position.offset:
                 self.send(local, [connection], event)
         if position.offset > state.offset:
-            # It was read from the log before this node delivers it.
+            # The member has read publications from the log that this node has
+            # not delivered yet. It must not receive them again.
             state.waiting[connection] = position.offset
 
     def abandon(self, local: LocalChannel) -> None:
-        """Forget the wait for a position that nobody reads from the history any
-        more, and deliver the publications that came meanwhile."""
+        """Deliver the publications that came while a new member read the
+        history, if no member waits any more. The position of the channel stays
+        unknown. Called after a subscription has failed."""
         state = local.position
         if state is None or state.offset >= 0 or state.waiting:
             return
@@ -197,7 +207,7 @@ class OrderedDelivery:
             self._deliver_early(local, state)
         elif channel_part.offset > state.offset:
             state.early[channel_part.offset] = publication
-            self._fill(local, state)
+            self._fill_soon(local, state)
 
     def to_ready(
         self,
@@ -205,8 +215,9 @@ class OrderedDelivery:
         publication: Publication,
         some: Sequence[Connection] | None = None,
     ) -> None:
-        """Deliver to the members that do not wait (``some``: only to these
-        members)."""
+        """Deliver a publication to the members that do not wait. For a member
+        that waits for its answer, the publication is collected. ``some``: only
+        these members receive it (None: all members)."""
         state = local.position
         waiting = {} if state is None else state.waiting
         members: Iterable[Connection] = local.members
@@ -227,9 +238,12 @@ class OrderedDelivery:
                 or connection.user in publication.except_users
             ):
                 continue
+            # A list of collected publications, the last offset that the member
+            # has, or None; see `ChannelPosition.waiting`.
             waits = waiting.get(connection)
             if isinstance(waits, list):
-                # it receives the message so far when it has subscribed
+                # When it has its answer, it receives the texts so far of all
+                # streamed messages. So their pieces are not collected.
                 if event.kind != "stream":
                     waits.append(event)
             elif waits is None or not 0 < offset <= waits:
@@ -249,6 +263,7 @@ class OrderedDelivery:
                 del state.waiting[connection]
 
     def _to_all(self, local: LocalChannel, publication: Publication) -> None:
+        """Deliver a publication to all members on this node."""
         skipped = publication.except_connection
         assert not isinstance(skipped, str)
         self._fanout.to_channel(
@@ -293,6 +308,8 @@ class OrderedDelivery:
             state.last = event
 
     def _deliver_early(self, local: LocalChannel, state: ChannelPosition) -> None:
+        """Deliver the early publications that follow the last delivered one
+        without a gap. If others remain, read the missing ones."""
         while True:
             publication = state.early.pop(state.offset + 1, None)
             if publication is None:
@@ -300,7 +317,7 @@ class OrderedDelivery:
             state.offset += 1
             self.to_ready(local, publication)
         if state.early:
-            self._fill(local, state)
+            self._fill_soon(local, state)
 
     def _begin(
         self, local: LocalChannel, state: ChannelPosition, position: Position
@@ -317,15 +334,18 @@ class OrderedDelivery:
         }
         self._deliver_early(local, state)
 
-    def _fill(self, local: LocalChannel, state: ChannelPosition) -> None:
+    def _fill_soon(self, local: LocalChannel, state: ChannelPosition) -> None:
+        """Read the missing publications of a channel from its history after a
+        short time, unless a greenlet does so already."""
         if not state.filling:
             state.filling = True
-            # The missing publications may still come.
+            # The missing publications may still come from their nodes.
             gevent.spawn_later(_LATE_SECONDS, self._run_fill, local, state)
 
     def _run_fill(self, local: LocalChannel, state: ChannelPosition) -> None:
-        """Greenlet: deliver the publications of other nodes that this one has
-        not received."""
+        """Greenlet: read the publications of other nodes that this one has not
+        received, and deliver them. Tries until the history answers, or the
+        channel has no members here any more."""
         page = None
         since = Position(state.epoch, state.offset)
         try:
@@ -343,7 +363,9 @@ class OrderedDelivery:
         if state.epoch == since.epoch:
             self._deliver_page(local, state, since, page)
         else:
-            self._fill(local, state)
+            # The epoch has changed while the history was read, so the page
+            # does not fit to the position any more.
+            self._fill_soon(local, state)
 
     def _deliver_page(
         self,
@@ -352,13 +374,15 @@ class OrderedDelivery:
         since: Position,
         page: HistoryPage,
     ) -> None:
-        """Deliver the publications of a page after ``since`` that this node has
-        not received."""
+        """Deliver the publications of a page of the history that this node has
+        not received. ``since``: the position after which the page was read."""
         if page.position.epoch != state.epoch:
             self._change_epoch(local, state, page.position.epoch)
             return
         if page.position.offset < since.offset:
-            self._lose(local, state, page.position)
+            # The history has fewer publications than this node has delivered:
+            # it has lost data.
+            self._restart_members(local, state, page.position)
             return
 
         for event in page.publications:
@@ -369,21 +393,27 @@ class OrderedDelivery:
                 publication = Publication(local.name, event)
                 state.early.setdefault(channel_part.offset, publication)
         self._deliver_early(local, state)
-        if state.offset >= page.position.offset:
-            return
+        if state.offset < page.position.offset:
+            # The history does not retain all missing publications any more.
+            self._skip_gap(local, state, page.position)
 
-        # The history has not all of them any more.
-        rest = dict(state.early)
-        self._lose(local, state, page.position)
-        for offset in sorted(rest):
-            # for members that do not subscribe again
-            if offset <= page.position.offset:
-                # members that have subscribed after it do not get it
+    def _skip_gap(
+        self, local: LocalChannel, state: ChannelPosition, newest: Position
+    ) -> None:
+        """Continue after a gap, up to the position ``newest`` of the history.
+        Members that can subscribe again do so. The others receive the
+        publications that this node has."""
+        early = dict(state.early)
+        self._restart_members(local, state, newest)
+        for offset in sorted(early):
+            if offset <= newest.offset:
+                # Members that already have publications up to this offset do
+                # not receive it again.
                 state.offset = offset
-                self.to_ready(local, rest[offset])
+                self.to_ready(local, early[offset])
             else:
-                state.early[offset] = rest[offset]
-        state.offset = page.position.offset
+                state.early[offset] = early[offset]
+        state.offset = newest.offset
         self._deliver_early(local, state)
 
     def _change_epoch(
@@ -395,21 +425,25 @@ class OrderedDelivery:
         former_epoch, former_offset = state.before
         state.before = (state.epoch, state.offset)
         if epoch == former_epoch:
+            # A late publication of the other epoch has changed it meanwhile.
             position = Position(epoch, former_offset)
         else:
             position = Position(epoch, 0)
-        self._lose(local, state, position)
-        self._fill(local, state)
+        self._restart_members(local, state, position)
+        self._fill_soon(local, state)
 
-    def _lose(
+    def _restart_members(
         self, local: LocalChannel, state: ChannelPosition, position: Position
     ) -> None:
-        """Publications are lost: let the members subscribe again and reload."""
+        """Set the position of a channel after a gap, and let its members
+        subscribe again and reload, because publications are lost."""
         log.warning(
             "the history of a channel of %s has a gap; its subscribers start again",
             local.app.name,
         )
-        goes_on = position.epoch == state.epoch and position.offset >= state.offset
+        offsets_continue = (
+            position.epoch == state.epoch and position.offset >= state.offset
+        )
         state.epoch = position.epoch
         state.offset = position.offset
         state.early.clear()
@@ -417,11 +451,14 @@ class OrderedDelivery:
             waits = state.waiting.get(connection)
             if isinstance(waits, list):
                 continue  # it still reads the history
-            if not goes_on:
+            if not offsets_continue:
+                # The offset that the member has belongs to the former numbers.
                 state.waiting.pop(connection, None)
-            self._end(local, connection)
+            self._expel_if_resubscribes(local, connection)
 
-    def _end(self, local: LocalChannel, connection: Connection) -> None:
+    def _expel_if_resubscribes(
+        self, local: LocalChannel, connection: Connection
+    ) -> None:
         """End a subscription that has a gap, if its client can subscribe
         again."""
         dialect_state = connection.dialect_state
@@ -440,11 +477,12 @@ class OrderedDelivery:
                 if state is None or state.offset < 0:
                     continue
                 if newest != Position(state.epoch, state.offset):
-                    self._fill(local, state)
+                    self._fill_soon(local, state)
 
 
-def _delayed(state: ChannelPosition, connection: Connection) -> list[Event]:
-    """Take the publications that a new member has waited for."""
+def _take_delayed(state: ChannelPosition, connection: Connection) -> list[Event]:
+    """Remove and return the publications that were collected for a new member,
+    which waits no longer."""
     delayed = state.waiting.pop(connection, None)
     if isinstance(delayed, list):
         return delayed
@@ -462,5 +500,6 @@ def _basis_of(event: Event, last: Event | None) -> int:
 
 
 def _is_end(_app: str, event: Event) -> bool:
+    """Whether a publication is the end of a streamed message."""
     part = event.channel
     return part is not None and part.stream is not None and part.stream.done

@@ -34,7 +34,9 @@ from imserver.gateway.transport.connection import Connection
 MembersOfNodes = Mapping[int, int]
 """Epoch of a node → how many members of a channel it has."""
 _NOWHERE: Final[MembersOfNodes] = {}
+"""The members of other nodes, on a node that is alone."""
 _NO_NODES: Final[Mapping[str, MembersOfNodes | None]] = {}
+"""Channel → its nodes, without a cluster."""
 _TURN_LOOK_SECONDS: Final = 0.001
 """How often a publisher looks whether it is its turn."""
 _UNSETTLED_SECONDS: Final = 10.0
@@ -59,9 +61,12 @@ class ChannelNodes(Service):
     def turn(
         self, app: str, channels: Sequence[str]
     ) -> Iterator[Mapping[str, MembersOfNodes | None]]:
-        """Wait for the turn to publish to these channels, after all earlier
-        calls. Yields channel → its nodes (None: the registry does not answer).
-        May switch before the turn."""
+        """Context manager: wait until all earlier publishers to these channels
+        have ended their turns, so that publications keep their order.
+
+        Yields channel → the nodes that have members of it (None: the registry
+        does not answer). May switch greenlets before the turn.
+        """
         names = dict.fromkeys(channels)
         is_alone = len(self.others.registry.reachable()) <= 1
         if is_alone and not any((app, name) in self._turns for name in names):
@@ -74,6 +79,7 @@ class ChannelNodes(Service):
         try:
             rows = self.others.registry.find_channels(app, list(names))
             nodes: dict[str, MembersOfNodes | None] = dict.fromkeys(names)
+            # Without rows, each channel keeps None.
             nodes.update(zip(names, rows or (), strict=False))
             for channel in names:
                 while self._turns[app, channel][0] is not ticket:
@@ -93,12 +99,16 @@ class ChannelNodes(Service):
         nodes: MembersOfNodes | None,
         reached: bool,
     ) -> tuple[int, int]:
-        """Send to these nodes except this one (None: to all nodes).
-        ``reached``: this node has members. Returns how many nodes get it, and
-        how many do not. Never switches greenlets."""
+        """Send a publication to the other nodes among ``nodes`` (None: to all
+        other nodes). ``reached``: it has reached members of this node.
+
+        Returns two numbers: the nodes to which the publication was sent, and
+        the nodes that do not receive it. Never switches greenlets.
+        """
         leases = self.others.registry.reachable()
         own_epoch = self.others.node_messages.own_epoch
-        # If the registry has lost this node, it may have lost others too.
+        # If the registry does not know the members of this node any more, it may
+        # have lost the members of other nodes, too.
         is_lost = (
             nodes is not None
             and own_epoch not in nodes
@@ -117,8 +127,8 @@ class ChannelNodes(Service):
             return 0, 0
 
         skipped = publication.except_connection
-        if skipped is None or isinstance(skipped, Connection):  # of this node
-            skipped = ""
+        if skipped is None or isinstance(skipped, Connection):
+            skipped = ""  # a connection of this node is not on other nodes
         item = ToChannel(
             app,
             publication.channel,
@@ -135,6 +145,7 @@ class ChannelNodes(Service):
         self._unsettled[epoch] = monotonic() + _UNSETTLED_SECONDS
 
     def _forget_settled(self) -> None:
+        """Forget the nodes whose time with every publication is over."""
         now = monotonic()
         self._unsettled = {
             epoch: until for epoch, until in self._unsettled.items() if until > now
@@ -162,7 +173,8 @@ class ChannelPublishing(Service):
     def count_publication(
         self, payer: Hashable, app: str, channel: str, limit: int
     ) -> bool:
-        """Count a publication of a client. False: more than ``limit`` in a
+        """Count a publication of a client to the namespace of a channel.
+        Returns False if ``payer`` has published more than ``limit`` times in a
         second. Never switches greenlets."""
         namespace = self.options.namespace(app, channel)
         return self._publications.take((payer, namespace), number=limit)
@@ -282,7 +294,8 @@ class ChannelPublishing(Service):
     def publish_each(
         self, app: str, publications: Sequence[Publication]
     ) -> list[Outcome]:
-        """Send many publications past the history, in their order, with one query to the registry; see
+        """Send many publications, in their order, without storing them in a
+        history. The registry is queried once. Returns the outcome of each; see
         :meth:`publish`."""
         names = [publication.channel for publication in publications]
         turn: AbstractContextManager[Mapping[str, MembersOfNodes | None]]
@@ -300,8 +313,8 @@ class ChannelPublishing(Service):
         return outcomes
 
     def publish_soon(self, app: str, publication: Publication) -> None:
-        """Send a publication past the history: at once, in a cluster in a
-        greenlet. Never switches greenlets."""
+        """Send a publication without storing it in a history. In a cluster, a
+        new greenlet sends it. Never switches greenlets."""
         if self.nodes is None:
             self._send(app, publication)
         else:
@@ -314,7 +327,8 @@ class ChannelPublishing(Service):
         members_of: MembersOfNodes | None = None,
     ) -> Outcome:
         """Deliver a publication here, and send it to the other nodes with
-        members. Never switches greenlets."""
+        members. ``members_of``: the nodes with members (None: the registry does
+        not answer, or there is no cluster). Never switches greenlets."""
         limit = publication.at_most
         if (
             limit is not None
@@ -331,12 +345,14 @@ class ChannelPublishing(Service):
             if missed:
                 return Outcome.FAILED
             return Outcome.NOT_SENT
-        if publication.event.kind in ("msg", "stream"):  # no notice of the server
+        # Notices of the server count as no push.
+        if publication.event.kind in ("msg", "stream"):
             self.here.metrics.pushes[app] += 1
         return Outcome.PARTLY if missed else Outcome.SENT
 
     def _count(self, app: str, channel: str, members_of: MembersOfNodes | None) -> int:
-        """The number of members of a channel on this node and on these."""
+        """Return the number of members of a channel on this node and on the
+        nodes of ``members_of``."""
         count = self.here.hub.member_count(app, channel)
         if self.nodes is None or not members_of:
             return count
@@ -395,10 +411,11 @@ class ChannelNotices(Service):
         """Count the notices that the other members of these channels get when a
         client subscribes, and later leaves.
 
-        Raises :class:`ChannelRefused`: ``rate``. An end cannot be refused, so
-        it is paid at the beginning. Never switches greenlets.
+        Raises :class:`ChannelRefused`: ``rate``. The end of a subscription
+        cannot be refused, so its notice is paid at the beginning. Never
+        switches greenlets.
         """
-        # Two notices for each channel: of the beginning and of the end.
+        # Two notices for each channel: one at the beginning, one at the end.
         size = sum(2 * len(self.info_of(connection, channel)) for channel in channels)
         if not size:
             return
@@ -440,7 +457,7 @@ class ChannelNotices(Service):
         its own joins. Never switches greenlets.
 
         A channel with more than ``hub.notice_members`` subscribers on this node
-        gets none.
+        sends no notices.
         """
         app = connection.app or ""
         if not self.is_announced(app, channel):

@@ -42,6 +42,7 @@ _REPORT_PAUSE_SECONDS: Final = 0.01
 """Least time between two reports of all channels."""
 
 _Key = tuple[str, str]
+"""The name of an app, and the name of one of its channels."""
 
 
 class Registrar(Service):
@@ -55,9 +56,11 @@ class Registrar(Service):
     """Channels that the registry knows to have members here, as long as the
     registry lives ``_life``."""
     _changed: dict[_Key, None] = field(default_factory=dict)
-    """Channels to be reported."""
+    """Channels to be reported, the longest changed first. The values have no
+    meaning: a dict keeps the order."""
     _life: int = 0
-    """The life of the registry in which all channels were reported."""
+    """The :meth:`RedisRegistry.generation` in which all channels were last
+    reported (0: they were never reported)."""
     _entering: dict[_Key, Flag] = field(default_factory=dict)
     """Channels whose first subscription is being registered."""
     _wake: Flag = field(default_factory=Flag)
@@ -77,22 +80,25 @@ class Registrar(Service):
         greenlets."""
         self._changed[app, channel] = None
 
-    def joined(self, app: str, channel: str, new: bool) -> bool:
-        """Handle a join: return when the registry knows the channel, or does
-        not answer.
+    def report_join(self, app: str, channel: str, is_new_member: bool) -> bool:
+        """Make sure that the registry knows a channel that a connection has
+        joined. Returns when the registry knows it, or does not answer.
 
-        ``new``: the connection was not a member before. Returns True if this
-        call has reported the channel, and no other node has members or the
-        registry did not answer. Switches greenlets if the channel must be
-        reported.
+        ``is_new_member``: the connection was not a member before. Returns True
+        if this call has reported the channel, and the registry knows of no
+        members on other nodes (also if it did not answer). Switches greenlets
+        if the channel must be reported.
         """
         if not self.is_reported(app, channel):
-            return self._enter((app, channel))
-        if new:
+            return self._report_first_member((app, channel))
+        if is_new_member:
             self.changed(app, channel)
         return False
 
-    def _enter(self, key: _Key) -> bool:
+    def _report_first_member(self, key: _Key) -> bool:
+        """Report a channel that the registry does not know, or wait until
+        another greenlet has reported it. The result is the one of
+        :meth:`report_join`."""
         under_way = self._entering.get(key)
         if under_way is not None:
             under_way.wait()
@@ -106,10 +112,13 @@ class Registrar(Service):
             if others is not None and life == self._registry.generation():
                 self._reported.add(key)
             else:
+                # Without the registry, the other nodes learn it from this one,
+                # and send it every publication.
                 message = ChannelsUnsettled(self._node_messages.own_epoch)
                 self._node_messages.broadcast(message)
             return others is None or not others[0]
         finally:
+            # The number of members may have changed during the report.
             self._changed[key] = None
             del self._entering[key]
             entered.set()
@@ -126,9 +135,9 @@ class Registrar(Service):
 
     def stop(self, seconds: float) -> bool:
         """Stop the greenlet within ``seconds``, and report all remaining
-        changes. Return whether the registry took them all."""
+        changes. Return whether the registry has stored all of them."""
         greenlet = self._greenlet
-        self._greenlet = None
+        self._greenlet = None  # this ends the loop of the greenlet
         if greenlet is not None:
             self._wake.set()
             greenlet.join(seconds)
@@ -162,20 +171,22 @@ class Registrar(Service):
         while self._changed:
             # A channel whose first subscription is being registered is reported
             # in the next round.
-            left = (key for key in self._changed if key not in self._entering)
-            keys = list(islice(left, REPORTED_CHANNELS))
+            reportable = (key for key in self._changed if key not in self._entering)
+            keys = list(islice(reportable, REPORTED_CHANNELS))
             for key in keys:
                 del self._changed[key]
             if not keys:
                 break
             if not self._report(keys):
+                # They are reported again in the next round.
                 self._changed.update(dict.fromkeys(keys))
                 return False
         return True
 
     def _report(self, keys: Iterable[_Key]) -> bool:
-        """Report these channels. False: it is not known whether the registry
-        has stored the report."""
+        """Report how many members these channels have here, and call the
+        listeners for the channels that no node has members of any more. Returns
+        False if it is not known whether the registry has stored the report."""
         life = self._registry.generation()
         entries = [
             ReportedMembers(*key, self._hub.member_count(*key))
@@ -211,10 +222,11 @@ class Registrar(Service):
         for name, app in self._hub.apps.items():
             keys += [(name, channel) for channel in app.channels]
         for first in range(0, len(keys), REPORTED_CHANNELS):
-            began = monotonic()
+            started = monotonic()
             if not self._report(keys[first : first + REPORTED_CHANNELS]):
-                return
-            # The slower the registry, the longer it is left to others.
-            took = monotonic() - began
-            gevent.sleep(_REPORT_PAUSE_SECONDS + 2 * took)
+                return  # the node stays unsettled, so the next round tries again
+            # The slower the registry answers, the longer is the pause, in which
+            # other nodes can report.
+            report_seconds = monotonic() - started
+            gevent.sleep(_REPORT_PAUSE_SECONDS + 2 * report_seconds)
         self._life = life

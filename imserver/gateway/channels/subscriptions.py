@@ -10,7 +10,7 @@ learns that it must reload.
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Final, NoReturn
+from typing import Final
 
 import gevent
 from msgspec import Struct
@@ -44,7 +44,7 @@ from imserver.gateway.transport.connection import Connection
 log = logging.getLogger(__name__)
 
 _ALL: Final = -1
-"""Limit of a page that has no limit."""
+"""The limit of a page that has all publications."""
 CHECK_SECONDS: Final = 5.0
 """A publication whose node died before it was sent out reaches other nodes
 after at most twice this time."""
@@ -79,10 +79,10 @@ class Subscribed(Struct, frozen=True):
         ]
 
 
-class _Wish(Struct, frozen=True, gc=False):
-    """A connection that wants to enter a channel with these options. ``since``:
-    the position of a client that comes back. ``delta``: the client reads
-    deltas."""
+class _JoinRequest(Struct, frozen=True, gc=False):
+    """A connection that is to join a channel. ``options``: of the channel.
+    ``since``: the position of a client that comes back (None: the client is
+    new). ``delta``: the client reads deltas."""
 
     app: str
     connection: Connection
@@ -98,13 +98,14 @@ class _Wish(Struct, frozen=True, gc=False):
         return self.options.recovery_mode == "cache" and self.since is not None
 
 
-def _recovery(wish: _Wish, page: HistoryPage) -> tuple[bool, Sequence[Event]]:
-    """Whether a client recovers all that it has missed, and the publications
-    that it receives. ``page``: of its channel."""
-    since = wish.since
+def _recovery(request: _JoinRequest, page: HistoryPage) -> tuple[bool, Sequence[Event]]:
+    """Return whether a client recovers all publications that it has missed,
+    and the publications that it receives. ``page``: the page that
+    :meth:`ChannelSubscriptions._read_missed` has read for it."""
+    since = request.since
     newest = page.position
     missed = page.publications
-    if wish.recovers_newest:
+    if request.recovers_newest:
         if since == newest and newest.offset > 0:
             return True, []  # the client has it already
         offsets = [
@@ -112,12 +113,13 @@ def _recovery(wish: _Wish, page: HistoryPage) -> tuple[bool, Sequence[Event]]:
         ]
         if offsets == [newest.offset]:
             return True, missed
+        # The history does not retain the newest publication any more.
         return False, []
 
-    if wish.options.history:
+    if request.options.history:
         return page.whole, missed
     if len(fitting(missed)) < len(missed):
-        # the client reads the history, page by page
+        # Too many for one answer: the client reads the history, page by page.
         return False, missed[-1:]
     if since is None or since.epoch not in ("", newest.epoch):
         return False, missed
@@ -138,43 +140,46 @@ class ChannelSubscriptions(Service, dict=True):
         self.members.report_to(parted=self._parted)
 
     def join(self, app: str, channel: str, connection: Connection) -> bool:
-        """Put a connection into a channel. Publications that begin after the
-        return reach it, from any node. The stored messages of the log reach it,
-        too.
+        """Put a connection into a channel. When this method returns,
+        publications from all nodes and stored messages reach the connection.
 
-        Returns True if it is a new member. False: it was a member before, or is
-        not in service in this app. Raises :class:`ChannelRefused`, with a text
-        for the caller.
+        Returns True if it is a new member, and False if it was a member before,
+        or is not in service in this app. Raises :class:`ChannelRefused`, with a
+        text for the caller.
         """
-        wish = _Wish(app, connection, channel, self.options.of(app, channel))
-        return self._join_live(wish) is not None
+        request = _JoinRequest(app, connection, channel, self.options.of(app, channel))
+        return self._join_without_history(request) is not None
 
-    def _join_live(self, wish: _Wish) -> LocalChannel | None:
-        """Join as :meth:`join` does, and return the channel of a new member."""
-        local = self._enter(wish)
+    def _join_without_history(self, request: _JoinRequest) -> LocalChannel | None:
+        """Join as :meth:`join` does. Returns the channel if the connection is a
+        new member; else None."""
+        local = self._enter(request)
         if local is not None:
-            self.members.report_join(local, wish.connection)
+            self.members.report_join(local, request.connection)
         else:
-            self.members.await_report(wish.connection, wish.channel)
+            self.members.await_report(request.connection, request.channel)
         return local
 
-    def _enter(self, wish: _Wish) -> LocalChannel | None:
-        """Make the connection a member. The other nodes do not know it yet."""
-        app = wish.app
-        channel = wish.channel
+    def _enter(self, request: _JoinRequest) -> LocalChannel | None:
+        """Make the connection a member, before other nodes know that this node
+        has members. The result is the one of :meth:`ChannelMembers.enter`."""
+        app = request.app
+        channel = request.channel
         stored = self.histories.stored
-        # Before the connection enters: from then on the channel delivers.
-        stored.follow_channel(app, channel, wish.options, (wish.connection,))
+        # Before the connection enters, because from then on the channel
+        # delivers.
+        stored.follow_channel(app, channel, request.options, (request.connection,))
         local = None
         try:
-            check_known(wish.options)
-            local = self.members.enter(app, channel, wish.connection)
+            check_known(request.options)
+            local = self.members.enter(app, channel, request.connection)
         finally:
             if local is None and self.here.hub.channel(app, channel) is None:
                 stored.forget_channel(app, channel)
         return local
 
     def _parted(self, connection: Connection, channel: str, was_last: bool) -> None:
+        """Handle the end of a subscription (``ChannelMembers.report_to``)."""
         if was_last:
             self.histories.stored.forget_channel(connection.app or "", channel)
 
@@ -188,34 +193,35 @@ class ChannelSubscriptions(Service, dict=True):
         reject_unrecovered: bool = False,
     ) -> Subscribed:
         """Subscribe a connection. The caller answers its client at once, and
-        then calls :meth:`answered`. Everything published afterwards follows the
-        answer.
+        then calls :meth:`answered`. Later publications follow the answer.
 
         ``options``: of the channel. ``since``: the position of a client that
-        comes back. ``delta``: the client reads deltas. ``reject_unrecovered``:
-        refuse it (``unrecoverable``) if the channel has a history from which it
-        does not recover. May switch greenlets. Raises :class:`ChannelRefused`.
+        comes back (None: the client is new). ``delta``: the client reads
+        deltas. ``reject_unrecovered``: refuse the client (``unrecoverable``) if
+        the channel has a history from which the client does not recover. May
+        switch greenlets. Raises :class:`ChannelRefused`.
         """
         app = connection.app or ""
         is_new = not self.members.has(connection, channel)
         if options.join_leave and is_new and self.notices.is_announced(app, channel):
             self.notices.charge(connection, channel)
 
-        wish = _Wish(app, connection, channel, options, since, delta)
+        request = _JoinRequest(app, connection, channel, options, since, delta)
         try:
-            subscription = self._join(wish)
+            subscription = self._join(request)
+            # The connection may have ended while the history was read.
             if connection not in subscription.local.members:
                 raise ChannelRefused("ended")
-            has_lost = (
+            misses_publications = (
                 subscription.position is not None
                 and since is not None
                 and not subscription.recovered
             )
-            if reject_unrecovered and has_lost:
+            if reject_unrecovered and misses_publications:
                 self.members.leave(app, channel, connection)
                 raise ChannelRefused("unrecoverable")
         except ChannelRefused:
-            self._abandon(app, channel)
+            self._stop_waiting(app, channel)
             raise
         return subscription
 
@@ -225,8 +231,9 @@ class ChannelSubscriptions(Service, dict=True):
         """Subscribe a connection to several channels. The caller calls
         :meth:`answered` for each.
 
-        ``wanted``: channel → the position of a client that comes back. See
-        :meth:`subscribe`. If a subscription is refused, none of them stays.
+        ``wanted``: channel → the position of a client that comes back (None:
+        the client is new). See :meth:`subscribe`. If a subscription is refused,
+        all of them end.
         """
         app = connection.app or ""
         announced = [
@@ -238,8 +245,8 @@ class ChannelSubscriptions(Service, dict=True):
         try:
             for channel, since in wanted.items():
                 options = self.options.of(app, channel)
-                wish = _Wish(app, connection, channel, options, since)
-                subscriptions[channel] = self._join(wish)
+                request = _JoinRequest(app, connection, channel, options, since)
+                subscriptions[channel] = self._join(request)
             # It may have ended while a later channel was joined.
             for subscription in subscriptions.values():
                 if connection not in subscription.local.members:
@@ -248,17 +255,18 @@ class ChannelSubscriptions(Service, dict=True):
             for channel in subscriptions:
                 self.members.leave(app, channel, connection)
             for channel in wanted:
-                self._abandon(app, channel)
+                self._stop_waiting(app, channel)
             raise
         return subscriptions
 
     def answered(
         self, connection: Connection, channel: str, subscription: Subscribed
     ) -> None:
-        """Deliver the publications that follow the answer to a subscription.
-        Never switches greenlets."""
+        """Deliver the publications that follow the answer to a subscription,
+        and announce the new member. Never switches greenlets."""
         position = subscription.position
         if position is not None:
+            # The publication that the next one may be a delta to.
             newest = None
             can_use_deltas = subscription.delta and subscription.recovered
             if can_use_deltas and subscription.publications:
@@ -271,62 +279,70 @@ class ChannelSubscriptions(Service, dict=True):
         if subscription.options.join_leave:
             self.notices.announce("join", connection, channel)
 
-    def _join(self, wish: _Wish) -> Subscribed:
-        """Make the connection a member that receives nothing yet, and read its
-        channel's history, if any."""
-        limit = wish.options.max_subscribers
+    def _join(self, request: _JoinRequest) -> Subscribed:
+        """Make the connection a member of a channel. If the channel has a
+        history, read it; the member then receives nothing before
+        :meth:`answered`."""
+        limit = request.options.max_subscribers
         members = self.members
-        is_full = limit > 0 and members.count(wish.app, wish.channel) >= limit
-        if is_full and not members.has(wish.connection, wish.channel):
+        is_full = limit > 0 and members.count(request.app, request.channel) >= limit
+        if is_full and not members.has(request.connection, request.channel):
             raise ChannelRefused("full", f"the channel has {limit} subscribers")
-        if wish.options.has_history:
-            return self._join_with_history(wish)
-        local = self._join_live(wish) or self._not_joined(wish)
-        return Subscribed(local, wish.options)
+        if request.options.has_history:
+            return self._join_with_history(request)
+        local = self._join_without_history(request)
+        if local is None:
+            raise self._not_joined(request)
+        return Subscribed(local, request.options)
 
-    def _not_joined(self, wish: _Wish) -> NoReturn:
-        """Raise :class:`ChannelRefused` for a connection that is no new
-        member."""
-        is_member = self.members.has(wish.connection, wish.channel)
-        raise ChannelRefused("exists" if is_member else "ended")
+    def _not_joined(self, request: _JoinRequest) -> ChannelRefused:
+        """Make the refusal for a connection that has not become a member."""
+        is_member = self.members.has(request.connection, request.channel)
+        return ChannelRefused("exists" if is_member else "ended")
 
-    def _join_with_history(self, wish: _Wish) -> Subscribed:
-        options = wish.options
-        delta = wish.delta and options.delta
-        local = self._enter(wish) or self._not_joined(wish)
-        # From now on its publications wait, until it has its answer. So
-        # publications that come while the history is read are not lost.
-        self.ordered.wait(local, wish.connection, delta)
-        self.members.report_join(local, wish.connection)
-        delivered = -1
+    def _join_with_history(self, request: _JoinRequest) -> Subscribed:
+        """Make the connection a member whose publications wait for its answer,
+        and read the publications that it has missed."""
+        options = request.options
+        delta = request.delta and options.delta
+        local = self._enter(request)
+        if local is None:
+            raise self._not_joined(request)
+        # From now on, publications for the connection are collected until it
+        # has its answer. So no publication is lost while the history is read.
+        self.ordered.wait(local, request.connection, delta)
+        self.members.report_join(local, request.connection)
+        delivered = -1  # leaves the position of a channel that is not stored
         try:
-            page = self._read_missed(wish)
+            page = self._read_missed(request)
             if options.history:
-                delivered = self.histories.stored.follow(wish.app)
+                delivered = self.histories.stored.follow(request.app)
         except BaseException:
-            self.members.leave(wish.app, wish.channel, wish.connection)
+            self.members.leave(request.app, request.channel, request.connection)
             raise
 
         if local.position is None:
+            # All members have left meanwhile.
             raise ChannelRefused("ended")
         local.position.offset = max(local.position.offset, delivered)
-        recovered, publications = _recovery(wish, page)
+        recovered, publications = _recovery(request, page)
         return Subscribed(local, options, page.position, publications, recovered, delta)
 
-    def _read_missed(self, wish: _Wish) -> HistoryPage:
-        """The position of a channel with history, and the publications after
-        the position of the client. If the newest publication recovers the
-        client, it is the only one."""
+    def _read_missed(self, request: _JoinRequest) -> HistoryPage:
+        """Read the newest position of a channel with history, and the
+        publications after the position of the client. A new client gets no
+        publications. If only the newest publication counts, the page has no
+        other."""
         read: Callable[[str, str, Position | None, int, bool], HistoryPage]
-        if wish.options.history:
+        if request.options.history:
             read = self.histories.stored.read
         else:
             read = self.histories.read_retained
-        if wish.recovers_newest:
-            return read(wish.app, wish.channel, None, 1, True)
-        if wish.since is None:
-            return read(wish.app, wish.channel, None, 0, False)
-        return read(wish.app, wish.channel, wish.since, _ALL, False)
+        if request.recovers_newest:
+            return read(request.app, request.channel, None, 1, True)
+        if request.since is None:
+            return read(request.app, request.channel, None, 0, False)  # no entries
+        return read(request.app, request.channel, request.since, _ALL, False)
 
     def join_with_position(
         self,
@@ -335,16 +351,16 @@ class ChannelSubscriptions(Service, dict=True):
         answer: Callable[[Position], object],
         since: Position | None = None,
     ) -> bool:
-        """Subscribe a connection for the back end, and call ``answer`` with the
-        position after which it receives publications. That is ``since`` if the
-        history has all later publications, else the position of the newest
-        publication.
+        """Subscribe a connection on behalf of the back end, and call ``answer``
+        with the position after which the connection receives publications. That
+        is ``since`` if the history has all later publications, else the
+        position of the newest publication.
 
-        False: the channel has no history, or it does not answer, or the client
-        cannot use a position, or it is a member already or has ended. Then
-        nothing has changed. May switch greenlets. Raises
-        :class:`ChannelRefused`: ``unavailable``, if the log of a stored channel
-        does not answer.
+        Returns False, and changes nothing, in these cases: the channel has no
+        history, or the history does not answer; the client cannot use a
+        position; the connection is a member already, or has ended. May switch
+        greenlets. Raises :class:`ChannelRefused`: ``unavailable``, if the log of
+        a stored channel does not answer.
         """
         app = connection.app or ""
         state = connection.dialect_state
@@ -355,18 +371,18 @@ class ChannelSubscriptions(Service, dict=True):
         if self.members.has(connection, channel):
             return False
 
-        wish = _Wish(app, connection, channel, options, since)
+        request = _JoinRequest(app, connection, channel, options, since)
         try:
-            subscription = self._join_with_history(wish)
+            subscription = self._join_with_history(request)
         except ChannelRefused as refused:
-            self._abandon(app, channel)
+            self._stop_waiting(app, channel)
             if options.history and refused.reason == "unavailable":
                 raise
             return False
         local = subscription.local
         position = subscription.position
         if position is None or connection not in local.members:
-            self._abandon(app, channel)
+            self._stop_waiting(app, channel)
             return False
 
         if since is None or not subscription.recovered:
@@ -378,9 +394,9 @@ class ChannelSubscriptions(Service, dict=True):
         self.ordered.release(local, connection, position, options.history != "")
         return True
 
-    def _abandon(self, app: str, channel: str) -> None:
-        """Clean up after a refused subscription: nobody may wait for the
-        position of its channel. Never switches greenlets."""
+    def _stop_waiting(self, app: str, channel: str) -> None:
+        """Clean up after a refused subscription: publications that were
+        collected for it alone are delivered. Never switches greenlets."""
         local = self.here.hub.channel(app, channel)
         if local is not None:
             self.ordered.abandon(local)
