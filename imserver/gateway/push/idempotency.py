@@ -44,15 +44,17 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 UNTRACKED: Final = 0
-"""The key of an empty id. It is never a repeat and never remembered."""
+"""The key of an empty id. Such a push is never a repeat, and its id is never
+remembered."""
 CLAIM_SECONDS: Final = 10.0
 """How long a repeat waits for the result of the same id on another node."""
 LOOK_SECONDS: Final = 0.05
 """Time between two queries for the result."""
 MAX_FIRSTS: Final = 50_000
+"""The number of results in one generation. At least so many recent results are
+remembered, within the memory limit."""
 MAX_FIRST_BYTES: Final = 16 << 20
-"""Least number of recent requests whose results are remembered, within the
-memory limit."""
+"""Memory limit of one generation of results."""
 
 _HASH_MASK: Final = 2**60 - 1
 _SHARD_IDS: Final = 10_300
@@ -94,14 +96,18 @@ class First(Struct, frozen=True, gc=False):
 
 
 Claimed = int | First | IdReused | None
-"""The key of a claim; the result of the first request; a different request has
-this id; a message with this id was accepted."""
+"""The result of a claim, one of these: the key of the claim, if the id was
+free; the result of the first request, for a repeat; IdReused, if a different
+request has this id; None, if a message with this id was accepted."""
 RequestResult = tuple[T, Sequence[Outcome], bytes]
-"""The answer to a request, its outcomes, and the result that is remembered."""
+"""The answer to a request, its outcomes, and the result to remember for
+repeats (``b""``: none)."""
 
 
 class _PendingClaim(Struct):
-    """A claim in the cluster, and the event that repeats wait for."""
+    """``claim``: the claim of an id in the cluster (None: the id is claimed on
+    this node only). ``settled``: set when the claim is settled; None if no
+    repeat waits for that."""
 
     claim: Claim | None = None
     settled: Flag | None = None
@@ -157,11 +163,13 @@ class Idempotency:
         repeats wait for; None if it has neither."""
         self._second = int(clock())
         self._next_expiry = self._second + seconds
-        self._firsts: dict[int, bytes] = {}
-        """Hash of a request's id → the digest of the request, and its
-        result."""
-        self._older: dict[int, bytes] = {}
-        self._first_bytes = 0
+        self._young_results: dict[int, bytes] = {}
+        """The younger generation of results: hash of a request's id → the digest
+        of the request (:data:`_DIGEST_BYTES`), followed by its result."""
+        self._old_results: dict[int, bytes] = {}
+        """The older generation of results, which is dropped next."""
+        self._young_bytes = 0
+        """Memory of the younger generation."""
 
     def __len__(self) -> int:
         return len(self._order)
@@ -181,12 +189,13 @@ class Idempotency:
     def claim(
         self, app: str, id: str, digest: int | None = None, only_here: bool = False
     ) -> Claimed:
-        """Claim an id. Return the key for :meth:`settle`; for a repeat, return
-        the result of the first request.
+        """Claim an id. Returns the key for :meth:`settle` if the id is free; for
+        a repeat, see :data:`Claimed`.
 
         ``digest``: the digest of the request; None for a message id.
-        ``only_here``: not in the cluster. May switch greenlets while another
-        claim holds the id, and in a cluster.
+        ``only_here``: claim the id on this node, but not in the cluster. May
+        switch greenlets while another push or request has claimed the id, and
+        in a cluster.
         """
         if not id:
             return UNTRACKED
@@ -196,9 +205,10 @@ class Idempotency:
         else:
             key = hash((app, id, True)) & _HASH_MASK
 
-        # of several waiting callers, the first to run may claim it
+        # If several callers wait, the one that runs first may claim the id. The
+        # others then wait again.
         while key in self._pending:
-            id_claim = self._hold(key)
+            id_claim = self._entry_of(key)
             if id_claim.settled is None:
                 id_claim.settled = Flag()
             id_claim.settled.wait()
@@ -207,7 +217,8 @@ class Idempotency:
             self.repeats += 1
             return self._repeat_of(key, digest)
 
-        # Claimed here before the cluster is asked, which switches.
+        # The id is claimed here before the cluster is asked, because that
+        # switches greenlets.
         self._pending[key] = None
         if self.registry is None or only_here:
             return key
@@ -223,11 +234,12 @@ class Idempotency:
         result: bytes = b"",
         for_all: bool = False,
     ) -> None:
-        """End a claim. The id is remembered if something was ``accepted``;
-        otherwise it may be claimed again.
+        """End the claim with this key (:data:`UNTRACKED`: do nothing).
 
-        ``digest`` (see :func:`digest_of`) and ``result`` of a request are
-        remembered with its id, with ``for_all`` on all nodes.
+        The id is remembered if a target has ``accepted`` the push or request.
+        Otherwise it may be claimed again. ``digest`` (see :func:`digest_of`)
+        and ``result`` of a request are remembered with its id (an empty
+        ``result`` is not). ``for_all``: the result is remembered on all nodes.
         """
         if not key:
             return
@@ -260,12 +272,15 @@ class Idempotency:
     def _remember(self, key: int, digest: int, result: bytes) -> None:
         """Remember the result of a request in the younger generation. A full
         one becomes the older generation."""
-        self._firsts[key] = _pack_digest(digest) + result
-        self._first_bytes += _ENTRY_BYTES + _DIGEST_BYTES + len(result)
-        if len(self._firsts) >= MAX_FIRSTS or self._first_bytes >= MAX_FIRST_BYTES:
-            self._older = self._firsts
-            self._firsts = {}
-            self._first_bytes = 0
+        self._young_results[key] = _pack_digest(digest) + result
+        self._young_bytes += _ENTRY_BYTES + _DIGEST_BYTES + len(result)
+        if (
+            len(self._young_results) >= MAX_FIRSTS
+            or self._young_bytes >= MAX_FIRST_BYTES
+        ):
+            self._old_results = self._young_results
+            self._young_results = {}
+            self._young_bytes = 0
 
     def name(self, app: str, id: str, digest: int | None = None) -> str:
         """The name under which an id is claimed in the cluster. ``digest``: as
@@ -288,13 +303,14 @@ class Idempotency:
         digests: Sequence[int] | None = None,
         only_here: Collection[int] = (),
     ) -> list[Claimed | Waiting]:
-        """Claim many ids with one query to the registry, with the results of
-        :meth:`claim`.
+        """Claim many ids with one query to the registry. The results are in the
+        order of the ids, as :meth:`claim` returns them.
 
-        This does not wait for ids that another claim holds. Claim such ids one
-        by one after settling the claims made here. ``digests``: the digests of
-        requests; None for message ids. ``only_here``: indexes of ids that are
-        not claimed in the cluster.
+        This method does not wait for an id that another push or request has
+        claimed. The result is then WAITING: claim such ids one by one after all
+        claims of this call are settled. ``digests``: the digests of requests;
+        None for message ids. ``only_here``: indexes of ids that are not claimed
+        in the cluster.
         """
         claims: list[Claimed | Waiting] = []
         shared: list[tuple[int, int]] = []
@@ -354,14 +370,16 @@ class Idempotency:
         shared: Sequence[tuple[int, int]],
         claims: list[Claimed | Waiting],
     ) -> list[tuple[int, int]]:
-        """Claim ids in the cluster that are claimed here. Returns index and key
-        of each id that was accepted there. If another node holds an id, its
-        claim becomes WAITING."""
+        """Claim ids in the cluster that are claimed here. ``shared``: the index
+        and the key of each of the ``names``. Returns the index and the key of
+        each id that was accepted in the cluster before. If another node has
+        claimed an id, its entry in ``claims`` becomes WAITING."""
         repeats: list[tuple[int, int]] = []
+        # Without an answer of the registry, the claims hold on this node only.
         answers = registry.claim(names) or ()
         for (index, key), claim in zip(shared, answers, strict=False):
             if claim.state == "mine":
-                self._hold(key).claim = claim
+                self._entry_of(key).claim = claim
             elif claim.state == "repeat":
                 repeats.append((index, key))
             else:
@@ -376,8 +394,8 @@ class Idempotency:
                 self.settle(claim, False)
 
     def release(self, claims: Sequence[object]) -> None:
-        """Settle the keys among these results of :meth:`claim_each`: their ids
-        may be claimed again."""
+        """Settle the keys among these results of :meth:`claim_each`. No push was
+        accepted, so their ids may be claimed again."""
         for key in claims:
             if isinstance(key, int):
                 self.settle(key, False)
@@ -393,10 +411,12 @@ class Idempotency:
         """Carry out requests with different ids, each with a digest, once per
         id. May switch greenlets.
 
-        ``carry_out`` gets the index of a request, and for a repeat the result
-        of the first request. Requests whose id is held by another request come
-        last, because a request that waits must hold no claims. ``all_or_none``:
+        ``requests``: the id and the digest of each request. ``carry_out`` gets
+        the index of a request, and the result of the first request (None: the
+        request is not a repeat). Requests whose id another request has claimed
+        come last, because no claim may wait for another claim. ``all_or_none``:
         raise :class:`IdReused` if an id is known to belong to another request.
+        Otherwise the result of such a request is IdReused.
         """
         ids = [id for id, _ in requests]
         digests = [digest for _, digest in requests]
@@ -419,16 +439,16 @@ class Idempotency:
                 accepted = not ACCEPTED.isdisjoint(outcomes)
                 self.settle(claim, accepted, digests[index], result, for_all=True)
 
-        # An iterator: after an error it has the claims that are not settled.
-        left = enumerate(claims)
+        # An iterator: after an error it has the claims that are not settled yet.
+        unsettled = enumerate(claims)
         try:
             if all_or_none and any(isinstance(claim, IdReused) for claim in claims):
                 raise IdReused
-            for index, claim in left:
+            for index, claim in unsettled:
                 if not isinstance(claim, Waiting):
                     carry_out_one(index, claim)
         finally:
-            self.release([claim for _, claim in left])
+            self.release([claim for _, claim in unsettled])
 
         for index, (id, digest) in enumerate(requests):
             if isinstance(claims[index], Waiting):
@@ -443,8 +463,9 @@ class Idempotency:
             return (hash(id) if self.shared else hash((app, id))) & _HASH_MASK
         return hash((app, id, True)) & _HASH_MASK
 
-    def _hold(self, key: int) -> _PendingClaim:
-        """The entry of a claimed id, which is made when it is needed."""
+    def _entry_of(self, key: int) -> _PendingClaim:
+        """Return the entry of a claimed id. It is made when it is first
+        needed."""
         id_claim = self._pending[key]
         if id_claim is None:
             id_claim = _PendingClaim()
@@ -452,15 +473,17 @@ class Idempotency:
         return id_claim
 
     def _repeat_of(self, key: int, digest: int | None) -> First | IdReused | None:
-        """The result of the first request with an id that was accepted before.
-        None for a message id, which has no result."""
+        """Return the result of the first request with an id that was accepted
+        before. Returns None for a message id (``digest`` None), which has no
+        result."""
         if digest is None:
             return None
-        return self._first(key, digest)
+        return self._result_of(key, digest)
 
-    def _first(self, key: int, digest: int) -> First | IdReused:
-        """The result of the request that was accepted under this key."""
-        entry = self._firsts.get(key) or self._older.get(key)
+    def _result_of(self, key: int, digest: int) -> First | IdReused:
+        """Return the result of the request that was accepted under this key, or
+        IdReused if its digest is another one."""
+        entry = self._young_results.get(key) or self._old_results.get(key)
         if entry is None:
             return First(b"")
         if entry[:_DIGEST_BYTES] != _pack_digest(digest):
@@ -477,6 +500,7 @@ class Idempotency:
         return True
 
     def _purge(self, now: float, at_most: int) -> None:
+        """Delete expired ids, the oldest first, and find the next expiry."""
         for _ in range(at_most):
             if not self._order:
                 break
@@ -496,8 +520,10 @@ class Idempotency:
     def _claim_in_cluster(
         self, registry: RedisRegistry, app: str, id: str, digest: int | None, key: int
     ) -> bool:
-        """Claim an id in the cluster that is claimed here; wait while another
-        node holds it. False: it is not free, and the claim here is settled."""
+        """Claim in the cluster an id that is claimed here. Waits while another
+        node has claimed it. Returns False if the id is not free; the claim here
+        is then settled. If the registry does not answer, the claim here is
+        enough."""
         name = self.name(app, id, digest)
         deadline = monotonic() + CLAIM_SECONDS
         state = ""
@@ -509,7 +535,7 @@ class Idempotency:
                     break
                 state = claims[0].state
                 if state == "mine":
-                    self._hold(key).claim = claims[0]
+                    self._entry_of(key).claim = claims[0]
                 if state != "pending" or monotonic() > deadline:
                     break
                 gevent.sleep(LOOK_SECONDS)
@@ -529,8 +555,9 @@ class Idempotency:
         keys: Sequence[int],
         requests: Sequence[str],
     ) -> None:
-        """Settle claims whose ids were accepted in the cluster. If ids of
-        ``requests`` are among them, it switches to read their results."""
+        """Settle claims on this node whose ids were accepted in the cluster.
+        ``requests``: the ids of requests, in the order of ``keys``; empty for
+        message ids. Switches greenlets to read the results of requests."""
         entries = [b""] * len(keys)
         try:
             if requests:

@@ -33,8 +33,8 @@ _ENTRY_BYTES: Final = 400
 
 
 class PendingPush(Struct, gc=False):
-    """One push, for ``device`` (None: for all), until the monotonic time
-    ``until``."""
+    """One push to a user. ``device``: only for this device (None: for all).
+    ``until``: the monotonic time at which it expires."""
 
     event: Event
     device: str | None
@@ -47,8 +47,8 @@ class PendingPush(Struct, gc=False):
 
 
 class _Queue(Struct, eq=False):
-    """The pushes of one user by number, the oldest first. ``turn`` is locked
-    during delivery."""
+    """The pending pushes of one user: number → push, the oldest first.
+    ``turn`` is locked while a greenlet delivers them."""
 
     pushes: dict[int, PendingPush] = field(default_factory=dict)
     turn: BoundedSemaphore = field(default_factory=BoundedSemaphore)
@@ -69,7 +69,7 @@ class PendingPushes(Service):
     count: int = 0
     bytes: int = 0
     expired: int = 0
-    """Pushes that expired before their user came."""
+    """The number of pushes that expired before their user logged in."""
     _queues: dict[tuple[str, str], _Queue] = field(default_factory=dict)
     _used: dict[str, tuple[int, int]] = field(default_factory=dict)
     """App → its pushes, and their bytes."""
@@ -81,7 +81,7 @@ class PendingPushes(Service):
     def __post_init__(self) -> None:
         if self.node_messages is not None:
             self.node_messages.handle(
-                {ToPending: self._passed, ForgetPending: self._forget_user}
+                {ToPending: self._add_passed, ForgetPending: self._forget_user}
             )
 
     def add(
@@ -96,6 +96,7 @@ class PendingPushes(Service):
         it. Never switches greenlets."""
         push = PendingPush(event, device, self.clock() + seconds)
         pushes, used_bytes = self._used.get(app, (0, 0))
+        # The space that other apps do not use.
         free = self.limit_pushes - self.count + pushes
         free_bytes = self.limit_bytes - self.bytes + used_bytes
         if pushes + 1 > APP_SHARE * free:
@@ -108,12 +109,14 @@ class PendingPushes(Service):
             queue = _Queue()
             self._queues[app, user] = queue
         queue.pushes[next(self._numbers)] = push
-        self._count_in(app, 1, push.size)
+        self._change_counts(app, pushes=1, size=push.size)
         self._next_expiry = min(self._next_expiry, push.until)
         self._filled.set()
         return True
 
-    def _count_in(self, app: str, pushes: int, size: int) -> None:
+    def _change_counts(self, app: str, pushes: int, size: int) -> None:
+        """Add to the counts of all apps and of one app; negative numbers
+        subtract."""
         self.count += pushes
         self.bytes += size
         app_pushes, app_bytes = self._used.get(app, (0, 0))
@@ -136,12 +139,15 @@ class PendingPushes(Service):
             return
         with queue.turn:
             for number, push in tuple(queue.pushes.items()):
+                # It may have been removed during the delivery of another one.
+                # An expired push is dropped and counted in the next round.
                 if number not in queue.pushes or push.until <= self.clock():
-                    continue  # an expired one is counted in the next round
+                    continue
                 outcome = self.to_user(app, user, push.event, push.device)
                 if outcome is Outcome.SENT:
                     self._drop(app, queue, number)
-                elif push.device is None:  # the user is absent: no other one is sent
+                elif push.device is None:
+                    # The user is absent, so no later push is sent.
                     break
             if not queue.pushes and self._queues.get((app, user)) is queue:
                 del self._queues[app, user]
@@ -161,10 +167,12 @@ class PendingPushes(Service):
             self.node_messages.broadcast(message)
 
     def _forget_user(self, message: ForgetPending) -> None:
+        """Remove all pushes of an erased user on this node."""
         if (message.app, message.user) in self._queues:
             self._remove(message.app, message.user)
 
     def _remove(self, app: str, user: str) -> None:
+        """Remove the queue of a user, with all its pushes."""
         queue = self._queues.pop((app, user))
         for number in tuple(queue.pushes):
             self._drop(app, queue, number)
@@ -190,7 +198,8 @@ class PendingPushes(Service):
                 self._drop(app, queue, number)
             gevent.sleep(0)
 
-    def _passed(self, message: ToPending) -> None:
+    def _add_passed(self, message: ToPending) -> None:
+        """Add a push that a node passes on because it stops."""
         self.add(
             message.app, message.user, message.event, message.seconds, message.device
         )
@@ -227,7 +236,8 @@ class PendingPushes(Service):
                         self.deliver(app, user)
 
     def _expire(self) -> None:
-        """Drop the pushes whose time is over, and find the next time."""
+        """Drop the pushes whose time is over, and find the time at which the
+        next push expires."""
         now = self.clock()
         next_expiry = float("inf")
         for (app, user), queue in tuple(self._queues.items()):
@@ -245,4 +255,4 @@ class PendingPushes(Service):
         """Remove one push, unless another greenlet has removed it."""
         push = queue.pushes.pop(number, None)
         if push is not None:
-            self._count_in(app, -1, -push.size)
+            self._change_counts(app, pushes=-1, size=-push.size)

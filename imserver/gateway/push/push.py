@@ -1,7 +1,8 @@
 """Pushes: messages of a back end to users, connections, channels and groups.
 
-:class:`Pushes` claims the message ids of the original, :class:`Publishing` sends one event to targets of all
-kinds. Both deliver to users by a :class:`Reach`: :class:`LocalReach` on this node,
+:class:`Pushes` claims the message ids of the original, :class:`Publishing`
+sends one event to targets of all kinds. Both deliver to users by a
+:class:`Reach`: :class:`LocalReach` on this node,
 :class:`imserver.gateway.push.routing.ClusterReach` on all nodes.
 """
 
@@ -52,14 +53,14 @@ _YIELD_PUSHES: Final = 1024
 --bulk 1000` cost 7 % more."""
 
 _Item = TypeVar("_Item")
-_MEMBERS: Final = 1000
-"""Members of a group that are read together."""
+_MEMBERS_PER_READ: Final = 1000
+"""Limit of the members of a group that are read together."""
 
 
 def nothing_accepted(outcomes: Collection[Outcome]) -> bool:
-    """Whether a target failed, and no target accepted a push or publication,
-    now or before. Then every API answers with a temporary error, and the id may
-    be used again."""
+    """Whether delivery to a target failed, and no target has accepted the push
+    or publication, now or before. Then every API answers with a temporary
+    error, and the id may be used again."""
     return (
         Outcome.FAILED in outcomes
         and _REPEATED not in outcomes
@@ -98,9 +99,10 @@ class Reach(Protocol):
         device: str | None = None,
         outcomes: list[Outcome] | None = None,
     ) -> list[Outcome]:
-        """Deliver to each user one event of ``events``, in this order, to all
-        devices or to one. If it fails, the known outcomes are in ``outcomes``,
-        an empty list."""
+        """Deliver to each user the event of ``events`` at the same index, to all
+        devices or to one. Returns the outcomes. ``outcomes``: an empty list to
+        which they are added, so that the caller has the known ones after an
+        error."""
 
     def to_each_once(
         self, app: str, pushes: Sequence[UserPush]
@@ -130,15 +132,16 @@ class Pushes(Service):
     channels: UserChannels | None = None
 
     def _stores(self, app: str) -> UserChannels | None:
-        """The channels of users, if they deliver the pushes in an app because
-        they have a history; else None."""
+        """Return the channels of users if these channels have a history in an
+        app. Then a push to a user is a publication to the user's channel.
+        Returns None for other apps."""
         if self.channels is not None and app in self.channels.apps:
             return self.channels
         return None
 
     def from_back_end(self, app: str, push: UserPush) -> Outcome:
-        """Push of a back end to one user. It names the receiver as its sender,
-        as in the original."""
+        """Push a message of a back end to one user. The event names the receiver
+        as its sender, as in the original."""
         user = push.user
         msg_id = push.msg_id
         channels = self._stores(app)
@@ -162,7 +165,7 @@ class Pushes(Service):
         return outcome
 
     def from_user(self, app: str, sender: str, push: UserPush) -> Outcome:
-        """Push of a user to another one."""
+        """Push a message of a user to another user."""
         claimed_id = _id_of_user(sender, push.msg_id)
         claim = self.ids.claim(app, claimed_id)
         if claim is None:
@@ -182,7 +185,8 @@ class Pushes(Service):
         return outcome
 
     def to_each(self, app: str, pushes: Sequence[UserPush]) -> list[Outcome]:
-        """Push many messages, each with its own user and message id."""
+        """Push many messages of a back end, each with its own user and message
+        id."""
         if self._stores(app):
             return [self.from_back_end(app, push) for push in _paced(pushes)]
         outcomes, waiting = self.reach.to_each_once(app, pushes)
@@ -203,7 +207,7 @@ class Pushes(Service):
         except_users: tuple[str, ...] = (),
     ) -> Outcome:
         """Push to all users of an app except ``sender`` and ``except_users``.
-        ``by_user``: the sender asks, not the back end."""
+        ``by_user``: the sender makes the request, and not the back end."""
         if by_user:
             claimed_id = _id_of_user(sender, msg_id)
         else:
@@ -229,8 +233,9 @@ class Pushes(Service):
     def to_many(
         self, app: str, users: Sequence[str], msg_id: str, text: str
     ) -> list[Outcome] | None:
-        """Push one message to many users. None if its id was accepted before.
-        The id counts as accepted if one user is reached."""
+        """Push one message to many users. Returns an outcome for each user, or
+        None if the id of the message was accepted before. The id counts as
+        accepted if one user is reached."""
         claim = self.ids.claim(app, msg_id)
         if claim is None:
             return None
@@ -253,7 +258,7 @@ class Pushes(Service):
 
 
 def _paced(items: Iterable[_Item]) -> Iterator[_Item]:
-    """The items. The loop serves others between them."""
+    """Yield the items, and let the loop serve others now and then."""
     for number, item in enumerate(items, 1):
         yield item
         if not number % YIELD_TARGETS:
@@ -297,7 +302,7 @@ class LocalReach(Service):
         device: str | None = None,
         outcomes: list[Outcome] | None = None,
     ) -> list[Outcome]:
-        # Names are looked up once per call, not once per user. So in
+        # Names are looked up once per call, not once per user; also in
         # to_each_once().
         to_sessions = self.fanout.to_sessions
         if outcomes is None:
@@ -354,13 +359,14 @@ class LocalReach(Service):
 
 
 OnAbsent = Callable[[str, Sequence[tuple[str, Event]]], None]
-"""Called with (app, (user, event) for each user who is not online). May
-switch."""
+"""A function that gets the name of an app, and the user and the event of each
+push to a user who is not online. It may switch greenlets."""
 
 
 class _Publication(Struct, frozen=True, gc=False):
-    """A publication to several channels of ``app``. See
-    :meth:`Publishing.to_channels`. ``tags``: encoded."""
+    """A publication to several channels of ``app``; see
+    :meth:`Publishing.to_channels`. ``tags``: as :func:`encode_tags` makes
+    them."""
 
     app: str
     event: Event
@@ -374,6 +380,7 @@ _read_position: Final = msgspec.msgpack.Decoder(Position | None).decode
 
 
 def _refused(refused: ChannelRefused) -> Published:
+    """Make the result of a publication that was refused."""
     return Published(refused.outcome, refusal=refused)
 
 
@@ -409,16 +416,20 @@ class Publishing(Service, dict=True):
         digest: int = 0,
         all_or_none: bool = False,
     ) -> list[Published]:
-        """Publish the same event to several channels, and for a ``key`` only
-        once to each. The results are in the order of the channels.
+        """Publish the same event to several channels. The results are in the
+        order of the channels.
 
-        REPEATED: it was published before, at this position if this node knows
-        it. A publication that was REFUSED or has FAILED has a ``refusal``: a
+        ``key`` identifies the request (``""``: no key): for each key, a channel
+        gets one publication. A repeated one has the outcome REPEATED, and its
+        position if this node knows it. ``digest``: see :func:`digest_of`; it
+        distinguishes this request from others with the same key.
+
+        A publication that was REFUSED or has FAILED has a ``refusal``: a
         :class:`ChannelRefused`, or :class:`IdReused` if the key belongs to
-        another request in this channel (``digest``: that of this request). With
-        ``all_or_none``, IdReused is raised before anything is published.
-        Channels of groups, and channels of users without a history, have no
-        tags. Raises :class:`ChannelRefused` (``limit``) for too many ``tags``.
+        another request in this channel. With ``all_or_none``, IdReused is
+        raised before anything is published. Channels of groups, and channels of
+        users without a history, have no tags. Raises :class:`ChannelRefused`
+        (``limit``) for too many ``tags``.
         """
         encoded_tags = encode_tags(tags) if tags else b""
         publication = _Publication(
@@ -432,8 +443,8 @@ class Publishing(Service, dict=True):
         if not key:
             return [self._publish(publication, channel) for channel in channels]
 
-        # The key is that of a request in each channel. A channel that is named
-        # twice gets one publication.
+        # Each channel has its own claim of the key. A channel that is named twice
+        # gets one publication.
         names = list(dict.fromkeys(channels))
         requests = [
             (msgspec.json.encode((key, channel)).decode(), digest) for channel in names
@@ -455,12 +466,14 @@ class Publishing(Service, dict=True):
     def _publish_once(
         self, publication: _Publication, channel: str, first: First | None
     ) -> RequestResult[Published]:
-        """Publish to a channel, unless ``first`` says that it was done
-        before."""
+        """Publish to a channel, unless ``first`` says that it was done before.
+        Returns the publication, and the outcomes and the result to remember, as
+        :meth:`Idempotency.carry_out_each` needs them."""
         is_stored = publication.with_history and self.channels.options.is_stored(
             publication.app, channel
         )
-        # If this node does not know the position, the log may still know it.
+        # If this node does not know the position, the log may know it. Then the
+        # log recognises the repetition by the key.
         if first is not None and (first.result or not is_stored):
             if first.result:
                 position = _read_position(first.result)
@@ -492,6 +505,7 @@ class Publishing(Service, dict=True):
                     with_history=publication.with_history,
                 )
             if target.channel is UNSET:
+                # The target is a user or a group.
                 return self._publish_to_target(publication, target)
 
         part = ChannelPart(channel, tags=publication.tags)
@@ -531,12 +545,12 @@ class Publishing(Service, dict=True):
         ttl_seconds: float = 0,
         key: str = "",
     ) -> list[Outcome]:
-        """Send to each target, in order. A user or connection named by several
-        targets receives the event several times.
+        """Send an event to each target, in order. A user or connection that
+        several targets name receives the event several times.
 
         ``except_users`` do not receive it through channels, groups and ``all``.
         Absent users receive it if they log in within ``ttl_seconds``. ``key``:
-        see :meth:`Channels.publish_event`.
+        see :meth:`ChannelPublishing.publish_event`.
         """
         outcomes: list[Outcome] = []
         users: list[str] = []
@@ -587,25 +601,27 @@ class Publishing(Service, dict=True):
         except_users: tuple[str, ...],
         ttl_seconds: float,
     ) -> Outcome:
-        """Send to the members of a group. PARTLY: a node with some of them is
-        known not to receive it."""
+        """Send an event to the members of a group. The outcome is PARTLY if the
+        event did not reach the nodes of some members, or if the database could
+        not name all members."""
         outcomes = set[Outcome]()
         after = ""
         event = replace(event, channel=ChannelPart(f"group:{group}"))
         while True:
             try:
                 members = self.channels.histories.stored.members(
-                    app, group, after, _MEMBERS
+                    app, group, after, _MEMBERS_PER_READ
                 )
             except StorageUnavailable:
                 outcomes.add(Outcome.FAILED)
                 break
             users = [user for user in members if user not in except_users]
             outcomes.update(self.to_users(app, users, event, ttl_seconds))
-            if len(members) < _MEMBERS:
+            if len(members) < _MEMBERS_PER_READ:
                 break
             after = members[-1]
 
+        # The outcomes of all members together make one outcome.
         if outcomes <= {Outcome.NOT_SENT}:
             return Outcome.NOT_SENT
         if outcomes <= {Outcome.NOT_SENT, Outcome.FAILED}:
@@ -633,8 +649,9 @@ class Publishing(Service, dict=True):
         ttl_seconds: float = 0,
         device: str | None = None,
     ) -> list[Outcome]:
-        """Send each user their own event, in this order, on all their devices
-        or on one."""
+        """Send to each user the event of ``events`` at the same index, on all
+        devices of the user or on one (``device``). A push to an absent user is
+        pending for ``ttl_seconds``."""
         # The users of a system are connections.
         if app.startswith(SYSTEM_PREFIX):
             return [
@@ -661,19 +678,19 @@ class Publishing(Service, dict=True):
         if _NOT_SENT not in outcomes and _UNKNOWN not in outcomes:
             return outcomes
 
-        self._report(app, users, events, outcomes)
+        self._report_absent(app, users, events, outcomes)
         results: list[Outcome] = []
         for user, event, outcome in zip(users, events, outcomes, strict=True):
-            waits = (
+            is_pending = (
                 ttl_seconds > 0
                 and outcome in _NOT_REACHED
                 and self.pending.add(app, user, event, ttl_seconds, device)
             )
-            if waits:
+            if is_pending:
                 results.append(Outcome.PENDING)
             elif outcome is _UNKNOWN:
-                # To this caller a user who may be online is a temporary
-                # failure.
+                # It is not known whether the user is online. To this caller
+                # that is a temporary failure.
                 results.append(Outcome.FAILED)
             else:
                 results.append(outcome)
@@ -689,6 +706,9 @@ class Publishing(Service, dict=True):
         key: str = "",
         with_history: bool = True,
     ) -> Published:
+        """Push an event to a user whose channel has a history: publish it to
+        the channel, and send it to the sessions that do not subscribe. The push
+        to these sessions may be pending for ``ttl_seconds``."""
         if self.pending.count:
             self._deliver_pending(app, (user,))
         try:
@@ -698,33 +718,38 @@ class Publishing(Service, dict=True):
         except ChannelRefused as refused:
             return _refused(refused)
 
-        waits = False
+        is_pending = False
         if to_user in _NOT_REACHED:
-            self._report(app, [user], [event], [to_user])
-            if ttl_seconds:  # for sessions that do not subscribe
+            self._report_absent(app, [user], [event], [to_user])
+            if ttl_seconds:
+                # The channel in the event keeps subscribers from receiving it:
+                # they read it from the history.
                 event = replace(event, channel=ChannelPart(f"{USER_CHANNEL}{user}"))
-                waits = self.pending.add(app, user, event, ttl_seconds)
+                is_pending = self.pending.add(app, user, event, ttl_seconds)
 
         if published.outcome is not _UNKNOWN:
             return published
-        if waits:
+        if is_pending:
             return Published(Outcome.PENDING)
         return _refused(ChannelRefused("unavailable", "the registry does not answer"))
 
     def _deliver_pending(self, app: str, users: Sequence[str]) -> None:
+        """Deliver the pending pushes of these users first, so that pushes keep
+        their order."""
         pending = self.pending
         for user in users:
             if pending.waits_for(app, user):
                 pending.deliver(app, user)
 
-    def _report(
+    def _report_absent(
         self,
         app: str,
         users: Sequence[str],
         events: Sequence[Event],
         outcomes: Sequence[Outcome],
     ) -> None:
-        """Report the users who are not online to the observer."""
+        """Report the users who are not online, by their outcome, to
+        ``on_absent``."""
         if self.on_absent is None or _NOT_SENT not in outcomes:
             return
         rows = zip(users, events, outcomes, strict=True)

@@ -99,6 +99,7 @@ class ClusterReach(Service):
                 break
             if claim.state == "repeat":
                 return Outcome.REPEATED
+            # Another push of this id is on its way: wait for its outcome.
             deadline = deadline or monotonic() + CLAIM_SECONDS
             if monotonic() > deadline:
                 return Outcome.FAILED
@@ -121,9 +122,10 @@ class ClusterReach(Service):
 
             if _are_together(refs):
                 epoch = refs[0].epoch
-                seconds = self._routes.wait_seconds(app, user, epoch, own_epoch)
+                seconds = self._routes.record_push(app, user, epoch, own_epoch)
                 if seconds:
                     gevent.sleep(seconds)
+                    # Without an answer, the sessions found before stay.
                     (refs,) = self._look_up(app, [user]) or [refs]
             outcome = self.push(app, user, event, refs)
         finally:
@@ -144,8 +146,8 @@ class ClusterReach(Service):
         return outcomes, waiting
 
     def _push_batch(self, app: str, pushes: Sequence[UserPush]) -> list[Outcome | None]:
-        """Send the pushes whose id is free. The outcome of the other pushes is
-        None."""
+        """Send the pushes of one batch. The outcome of a push is None if another
+        push has claimed its id now; then it was not sent."""
         refs = self.find(app, [push.user for push in pushes])
         # An absent user gets nothing, so the id of such a push is not claimed in
         # the cluster.
@@ -156,7 +158,7 @@ class ClusterReach(Service):
         ids = [push.msg_id for push in pushes]
         claims = self.ids.claim_each(app, ids, only_here=absent)
 
-        settled = 0
+        settled = 0  # the number of claims that need no release any more
         try:
             for index, (push, id_claim) in enumerate(zip(pushes, claims, strict=True)):
                 if isinstance(id_claim, Waiting):
@@ -222,28 +224,30 @@ class ClusterReach(Service):
     def find(
         self, app: str, users: Sequence[str]
     ) -> list[tuple[SessionRef, ...]] | None:
-        """The sessions of each user (None: the registry does not answer), after
-        a short wait if one of them has just moved."""
+        """Find the sessions of each user. Returns None if the registry does not
+        answer. If a user has just moved to another node, this method waits a
+        short time first, so that pushes keep their order."""
         refs = self._look_up(app, users)
         own_epoch = self.node_messages.own_epoch
         longest = 0.0
         for user, sessions in zip(users, refs or (), strict=False):
             if _are_together(sessions):
                 epoch = sessions[0].epoch
-                seconds = self._routes.wait_seconds(app, user, epoch, own_epoch)
+                seconds = self._routes.record_push(app, user, epoch, own_epoch)
                 longest = max(longest, seconds)
         if not longest:
             return refs
 
-        # while earlier pushes are rerouted; other users may move meanwhile
+        # Earlier pushes are rerouted meanwhile. As other users may move
+        # meanwhile, the sessions are looked up again.
         gevent.sleep(longest)
         return self._look_up(app, users)
 
     def _look_up(
         self, app: str, users: Sequence[str]
     ) -> list[tuple[SessionRef, ...]] | None:
-        """The sessions of each user; the user ``""`` has no sessions. None if
-        the registry does not answer."""
+        """Look up the sessions of each user; the user ``""`` has no sessions.
+        Returns None if the registry does not answer."""
         named = [user for user in users if user]
         if not named:
             return [()] * len(users)
@@ -261,13 +265,15 @@ class ClusterReach(Service):
         refs: tuple[SessionRef, ...] | None,
         device: str | None = None,
     ) -> Outcome:
-        """Deliver to the user's nodes, or to one device. ``refs`` None: the
-        registry does not answer.
+        """Deliver a push to the nodes of a user, or to one device of the user.
+        ``refs``: the sessions as the registry knows them (None: it does not
+        answer).
 
         After a flush of Redis or a lost lease, the registry may lack sessions
         of a user. They may be on this node, or on a node that has not
-        registered all its sessions yet. Such nodes get the push, too, if it is
-        sent at all, because any of them may have the user.
+        registered all its sessions yet (an *unsure* node here). If the push is
+        sent at all, such nodes get it, too, because each of them may have the
+        user.
         """
         number = next(self._numbers)
         own_epoch = self.registry.lease.epoch
@@ -286,7 +292,7 @@ class ClusterReach(Service):
             return Outcome.SENT
 
         epochs = _epochs_with(refs, device)
-        unsure = _unsure_epochs(refs)
+        unsure_epochs = _unsure_epochs(refs)
         may_be_here = (
             own_epoch in epochs
             or refs is None
@@ -299,19 +305,19 @@ class ClusterReach(Service):
             self.reorder_guard.reached(app, user, self._origin, number)
 
         if epochs or reached:
-            epochs |= unsure
+            epochs |= unsure_epochs
         others = epochs - {own_epoch}
         if others:
-            alone = len(epochs) == 1 and not unsure
+            alone = len(epochs) == 1 and not unsure_epochs
             item = ToUser(app, user, event, 0, alone, self._origin, number, device)
             reached += self._send_each(others, item)
 
         if reached:
             self.metrics.pushes[app] += 1
             return Outcome.SENT
-        # also without peers: a node that starts meanwhile serves users by
-        # itself
-        if refs is None or unsure:
+        # Also if there are no other nodes now: a node that starts meanwhile serves
+        # users by itself.
+        if refs is None or unsure_epochs:
             return Outcome.UNKNOWN
         if others:
             return Outcome.FAILED
@@ -327,20 +333,22 @@ class ClusterReach(Service):
         return False
 
     def _send_each(self, epochs: Iterable[int], item: ToUser) -> int:
-        """Send a push to other nodes. Returns the number of nodes that get
-        it."""
+        """Send a push to other nodes. Returns the number of nodes to which it
+        was sent."""
         sent = 0
         for epoch in epochs:
             if item.device is not None:
-                # It follows the device, also if the user has others elsewhere.
-                # A later push must note itself.
-                self._routes.wait_seconds(item.app, item.user, epoch)
+                # A push to a device is rerouted if the device moves, even if
+                # the user has other devices elsewhere. So its node is recorded
+                # here; find() records only users whose sessions are together.
+                self._routes.record_push(item.app, item.user, epoch)
             sent += self.node_messages.send(epoch, item)
         return sent
 
 
 def _epochs_with(refs: tuple[SessionRef, ...] | None, device: str | None) -> set[int]:
-    """The nodes with sessions of a user, or with those on a device."""
+    """Return the nodes that have sessions of a user. With a ``device``, only
+    sessions on this device count."""
     return {
         ref.epoch
         for ref in refs or ()
@@ -349,13 +357,14 @@ def _epochs_with(refs: tuple[SessionRef, ...] | None, device: str | None) -> set
 
 
 def _unsure_epochs(refs: tuple[SessionRef, ...] | None) -> set[int]:
-    """The nodes that may have sessions of a user."""
+    """Return the nodes that may have sessions of a user which the registry does
+    not know (``SessionRef.id`` is 0)."""
     return {ref.epoch for ref in refs or () if not ref.id}
 
 
 def _are_together(refs: tuple[SessionRef, ...]) -> bool:
-    """Whether a user's sessions are all on one node. Only then is a push that
-    misses them there rerouted."""
+    """Whether a user's sessions are all on one node. Only then is a push
+    rerouted if it does not find the user there."""
     if len(refs) <= 1:
         return len(refs) == 1
     first_epoch = refs[0].epoch
@@ -405,13 +414,14 @@ class Rerouting(Service):
         default_factory=list
     )
     patience: float = 0.0
-    """How many seconds a push waits for a user who is nowhere: :data:`RETURN_SECONDS` while this node
-        drains. Set by :class:`imserver.gateway.core.network.Draining`."""
+    """How many seconds a push waits for a user who is on no node. While this node
+    drains, it is :data:`RETURN_SECONDS`. Set by
+    :class:`imserver.gateway.core.network.Draining`."""
 
     def report_to(self, unreached: Callable[[str, str, Event], object]) -> None:
-        """From now on call this with the app, the user and the event of each
-        push that only this node has, if the user was found nowhere. It must not
-        switch."""
+        """From now on call this function for each push whose user was found on
+        no node, if only this node has the push. It gets the app, the user and
+        the event, and must not switch greenlets."""
         self._on_unreached.append(unreached)
 
     @property
@@ -420,7 +430,8 @@ class Rerouting(Service):
         return self._count
 
     def deliver(self, item: ToUser) -> None:
-        """Deliver here, after waiting pushes of the same user. Never
+        """Deliver a push of another node to a user of this node. If pushes to
+        the same user wait, or the user is not here, the push is queued. Never
         switches greenlets."""
         queue = self._queues.get((item.app, item.user))
         if queue is None and self._deliver(item):
@@ -436,10 +447,11 @@ class Rerouting(Service):
         gevent.spawn(self._run, item.app, item.user)
 
     def _deliver(self, item: ToUser) -> bool:
-        """Deliver, or drop an overtaken push. Return False if the user is not
-        here. Never switches greenlets."""
+        """Deliver a push, or drop it if a later push has overtaken it. Returns
+        False if the user is not here. Never switches greenlets."""
         app = item.app
         user = item.user
+        # Only a rerouted push can be overtaken.
         if item.hops and self.reorder_guard.is_overtaken(
             app, user, item.origin, item.number
         ):
@@ -474,14 +486,11 @@ class Rerouting(Service):
             del self._queues[app, user]
 
     def _serve(self, item: ToUser, until: float) -> bool:
-        """Deliver one push where its user is now, or will be by ``until``.
-        False: that is not possible."""
-        for _ in range(_LOGIN_LOOKS):
-            if self._deliver(item):
-                return True
-            if not self.sessions.is_beginning(item.app, item.user):
-                break
-            gevent.sleep(_LOGIN_LOOK_SECONDS)
+        """Deliver one push here, or forward it to the node of its user. The user
+        may log in until the monotonic time ``until``. Returns False if the user
+        was not found, or the push must not be forwarded."""
+        if self._deliver_after_login(item):
+            return True
 
         looks = 0
         while True:
@@ -501,6 +510,17 @@ class Rerouting(Service):
         self.rerouted += sent > 0
         return sent > 0
 
+    def _deliver_after_login(self, item: ToUser) -> bool:
+        """Deliver one push here, and wait for the end of a login of its user if
+        there is one. Returns False if the user is not here."""
+        for _ in range(_LOGIN_LOOKS):
+            if self._deliver(item):
+                return True
+            if not self.sessions.is_beginning(item.app, item.user):
+                return False
+            gevent.sleep(_LOGIN_LOOK_SECONDS)
+        return False
+
 
 REROUTE_SECONDS = 0.05
 """Time for rerouting pushes that are on their way to the user's old node."""
@@ -513,8 +533,8 @@ GUARD_SECONDS = 10.0
 
 
 class ReorderDelay(Service):
-    """The last node that received a push of this node, for the most recent
-    users of other nodes.
+    """Remembers, for the most recent users of other nodes, to which node this
+    node has sent its last push. So a push waits a little if its user has moved.
 
     Owner of that table. A push to a user of this node is delivered at once, so
     no later push waits for it.
@@ -524,11 +544,13 @@ class ReorderDelay(Service):
     _routes: dict[tuple[str, str], tuple[int, float, float]] = field(
         default_factory=dict
     )
-    """User → (epoch, time of the last push, end of the wait), oldest first."""
+    """App and user → the epoch of the node, the time of the last push, and the
+    end of the wait (0: no wait); the oldest push first."""
 
-    def wait_seconds(self, app: str, user: str, epoch: int, own: int = 0) -> float:
-        """How long a push to ``epoch`` must wait. ``own``: the epoch of this
-        node. Never switches greenlets."""
+    def record_push(self, app: str, user: str, epoch: int, own: int = 0) -> float:
+        """Record a push to the node with this ``epoch``, and return how many
+        seconds it must wait. ``own``: the epoch of this node (0: record the
+        push in any case). Never switches greenlets."""
         if epoch == own and (app, user) not in self._routes:
             return 0.0
 
@@ -538,6 +560,7 @@ class ReorderDelay(Service):
         if route is not None:
             last_epoch, sent_at, until = route
             has_moved = last_epoch != epoch
+            # An earlier push may not have arrived at the former node yet.
             if has_moved and now < max(sent_at, until) + ARRIVED_SECONDS:
                 until = now + REROUTE_SECONDS
         elif len(self._routes) >= MAX_ROUTES:
@@ -553,8 +576,8 @@ class ReorderDelay(Service):
 
 
 class _Guard(Struct, gc=False):
-    """The guard of a user who has logged in: when it ends, and the last number
-    of each origin."""
+    """The guard of a user who has logged in. ``until``: when it ends.
+    ``numbers``: origin → the number of its last push that has reached the user."""
 
     until: float = 0.0
     numbers: dict[int, int] = field(default_factory=dict)
@@ -575,7 +598,8 @@ class ReorderGuard(Service):
     """When the guard of each login ends."""
 
     def logged_in(self, app: str, user: str) -> None:
-        """A session of the user has begun here."""
+        """Begin to guard a user, because a session of the user has begun here.
+        Drops the guards that have ended."""
         now = self._clock()
         while self._ends and self._ends[0][0] <= now:
             _, ended = self._ends.popleft()
@@ -596,8 +620,8 @@ class ReorderGuard(Service):
             guard.numbers[origin] = number
 
     def is_overtaken(self, app: str, user: str, origin: int, number: int) -> bool:
-        """Whether a later push of the same origin has, or may have, reached the
-        user here."""
+        """Whether a later push of the same origin has reached the user here, or
+        may have done so because the user is not guarded any more."""
         if not self._hub.is_online(app, user):
             return False
         guard = self._guards.get((app, user))

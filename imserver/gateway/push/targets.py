@@ -47,8 +47,8 @@ class Target(Struct, forbid_unknown_fields=True, omit_defaults=True, gc=False):
 
 
 def addressed(target: Target) -> Target:
-    """The user or group that a target addresses by its channel; any other
-    target unchanged."""
+    """Return the user or the group as a target if the target is the channel
+    ``user:<id>`` or ``group:<id>``. Returns any other target unchanged."""
     if target.channel is UNSET:
         return target
     kind, _, id = target.channel.partition(":")
@@ -97,9 +97,10 @@ class StoredPushes:
     def store_each(
         self, app: str, pushes: Sequence[PushToStore]
     ) -> list[StoreResult | HttpProblem | StorageUnavailable]:
-        """Store pushes of one app with different keys, in order. A refused one
-        does not stop the others. StorageUnavailable: the app has used up its
-        quota. Switches greenlets."""
+        """Store pushes of one app with different keys, in order. A refused push
+        does not stop the others; its result is the problem, or
+        StorageUnavailable if the app has used up its quota. Switches
+        greenlets."""
         return [Problems.STORE_UNAVAILABLE] * len(pushes)
 
 
@@ -128,11 +129,13 @@ class UserChannels:
         key: str = "",
         with_history: bool = True,
     ) -> tuple[Published, Outcome]:
-        """Publish to the channel of a user: the result, and the outcome for the
-        other sessions of the user.
+        """Publish to the channel of a user. Returns the result of the
+        publication, and the outcome for the sessions of the user that do not
+        subscribe to the channel.
 
-        ``key``, ``with_history``: see :meth:`Channels.publish_event`. Raises
-        :class:`ChannelRefused`; then nobody receives it.
+        ``key``, ``with_history``: see
+        :meth:`ChannelPublishing.publish_event`. Raises
+        :class:`ChannelRefused`; then nobody receives the event.
         """
         name = f"{USER_CHANNEL}{user}"
         if not has_channel(user):
@@ -147,13 +150,14 @@ class UserChannels:
             return published, Outcome.REPEATED
 
         outcome = self._to_user(app, user, event)
-        if published.outcome is Outcome.NOT_SENT:  # it is in no history
+        if published.outcome is Outcome.NOT_SENT:
+            # No history has it, so only the other sessions count.
             published = Published(outcome)
         return published, outcome
 
     def push(self, app: str, user: str, event: Event, key: str = "") -> Outcome:
-        """Publish as :meth:`publish` does, and return the outcome. SENT: the
-        history has the push."""
+        """Publish as :meth:`publish` does, and return the outcome. SENT means
+        that the history has the push, or that a session has received it."""
         try:
             published, _ = self.publish(app, user, event, key=key)
         except ChannelRefused as refused:

@@ -315,7 +315,7 @@ def test_a_push_waits_for_earlier_ones_to_another_node(
     for seconds, who, epoch, share in steps:
         clock.now += seconds
         app, user = who.split()
-        waits = routes.wait_seconds(app, user, epoch, own=1 if who == OWN else 0)
+        waits = routes.record_push(app, user, epoch, own=1 if who == OWN else 0)
         assert abs(waits - share * REROUTE_SECONDS) < 1e-6
 
 
@@ -329,12 +329,12 @@ def test_the_routes_are_bounded_and_those_of_long_ago_leave_first() -> None:
         "ann",
         "cid",
     ):
-        routes.wait_seconds(APP, user, 2, own=1)
+        routes.record_push(APP, user, 2, own=1)
     assert [routes.may_be_elsewhere(APP, user) for user in ("ann", "bob")] == [
         True
     ] * 2, "bob is unknown"
-    assert routes.wait_seconds(APP, "ann", 1) > 0
-    assert routes.wait_seconds(APP, "bob", 1) == 0, "forgotten"
+    assert routes.record_push(APP, "ann", 1) > 0
+    assert routes.record_push(APP, "bob", 1) == 0, "forgotten"
 
 
 # --- the receiver -------------------------------------------------------------
