@@ -722,8 +722,8 @@ class Publishing(Service, dict=True):
         if to_user in _NOT_REACHED:
             self._report_absent(app, [user], [event], [to_user])
             if ttl_seconds:
-                # The channel in the event keeps subscribers from receiving it:
-                # they read it from the history.
+                # With its channel, the event does not go to subscribers of the
+                # channel, because they receive the publication.
                 event = replace(event, channel=ChannelPart(f"{USER_CHANNEL}{user}"))
                 is_pending = self.pending.add(app, user, event, ttl_seconds)
 

@@ -71,12 +71,13 @@ class AliveQuery(Struct, frozen=True, array_like=True):
 
 class Departures(Service):
     """Reports logouts to the registry. Owner of the greenlets that do it, at
-    most :data:`WORKERS`. ``on_exit`` is called with a session whose end took
+    most :data:`WORKERS`. ``_on_exit`` is called with a session whose end took
     its user offline."""
 
     _registry: RedisRegistry
     _on_exit: Callable[[Session], None]
     _waiting: deque[tuple[Session, bool]] = field(default_factory=deque)
+    """The arguments of :meth:`add` whose logouts are not reported yet."""
     _workers: Group = field(default_factory=Group)
     _unused: int = WORKERS
     """Number of workers that may be started."""
@@ -149,6 +150,7 @@ class UsersElsewhere(Service):
         for app in self._hub.apps.values():
             counted = sum(lease.counts.get(app.name, 0) for lease in peers)
             if app.lag:
+                # Not all leases have the users of the last notices yet.
                 app.elsewhere = max(counted, app.elsewhere)
             else:
                 app.elsewhere = counted
@@ -181,8 +183,8 @@ class ClusterSessions(Sessions):
         self._rpc = others.rpc
         self._require_registry = require_registry
         self._beginning: dict[tuple[str, str], dict[int, bool]] = {}
-        """(app, user) → the ids of sessions that wait for the registry, and
-        whether they were replaced before it answered."""
+        """App and user → the sessions that wait for the registry: id → whether
+        the session was replaced before the registry has answered."""
         self._departures = Departures(others.registry, self._notify_exit)
         self._reregister: bool | None = None
         """The sessions to register again. True: all sessions. False: only
@@ -193,6 +195,8 @@ class ClusterSessions(Sessions):
     # --- logging in -----------------------------------------------------------
 
     def _begin(self, app: App, connection: Connection, login: Login) -> None:
+        """Register a session in the registry and in the hub, and send the enter
+        notice to all nodes. Switches greenlets. Raises SessionRefused."""
         session = Session(
             login.app,
             login.user,
@@ -203,7 +207,8 @@ class ClusterSessions(Sessions):
         )
         registration, is_replaced = self._register(session, login)
         if connection.state >= CLOSING:
-            self._departures.add(session, False)
+            # It has ended meanwhile: take the registration back.
+            self._departures.add(session, last_here=False)
             raise SessionRefused(ReplyCode.FAILED, "registry")
 
         connection.session = session
@@ -212,6 +217,7 @@ class ClusterSessions(Sessions):
         if is_replaced and app.policy != "newest":
             raise SessionRefused(ReplyCode.FAILED, "registry", CloseCode.REPLACED)
         if is_replaced or self._is_late(app, session):
+            # Under `newest`, an older session is served, but not addressed.
             self._hub.attach(app, connection, login.user, login.device)
             return
 
@@ -234,15 +240,17 @@ class ClusterSessions(Sessions):
     def _register(
         self, session: Session, login: Login
     ) -> tuple[SessionRegistration | None, bool]:
-        """The answer of the registry (None: it did not answer), and whether a
-        later session has taken the place of this one. Switches greenlets.
-        Raises SessionRefused."""
+        """Register a session. Returns the answer of the registry (None: it did
+        not answer), and whether a later session has replaced this one meanwhile.
+        Switches greenlets. Raises SessionRefused."""
         key = (login.app, login.user)
         waiting = self._beginning.setdefault(key, {})
         waiting[session.id] = False
         try:
             registration = self._registry.register(session)
             if registration is not None and registration.refused:
+                # Older sessions stand in the way. If they are dead, register
+                # the session in their place.
                 others = registration.others
                 if not self._is_any_alive(others, login):
                     registration = self._registry.register(session, others)
@@ -257,14 +265,15 @@ class ClusterSessions(Sessions):
 
         if registration is None:
             if self._require_registry:
-                # It may be registered: possibly only the answer was lost.
-                self._departures.add(session, False)
+                # Possibly only the answer was lost, and the session is
+                # registered.
+                self._departures.add(session, last_here=False)
                 raise SessionRefused(ReplyCode.SYSTEM, "registry")
             return None, is_replaced
         if registration.refused:
             raise SessionRefused(ReplyCode.FAILED, "registry", CloseCode.REFUSED)
-        # Superseded: Redis carried the login out late, and this node still
-        # waited.
+        # `superseded`: Redis has carried out this login after a later one of the
+        # user, while this node still waited.
         return registration, is_replaced or registration.superseded
 
     def is_beginning(self, app: str, user: str) -> bool:
@@ -273,9 +282,10 @@ class ClusterSessions(Sessions):
         return (app, user) in self._beginning
 
     def _is_any_alive(self, others: Collection[SessionRef], login: Login) -> bool:
-        """Ask the nodes of these sessions whether the sessions answer a ping. A
-        node without an answer counts as no. Raises PeerBusy if too many are
-        being asked.
+        """Ask the nodes of these sessions whether one of the sessions answers a
+        ping. If a node does not answer, its sessions count as dead. Raises
+        PeerBusy if a node has too many such queries, and no session is known to
+        be alive.
 
         Sessions of this node were pinged before, except sessions that began
         since then.
@@ -314,6 +324,8 @@ class ClusterSessions(Sessions):
         return connection.is_open
 
     def _ask_alive(self, lease: Lease, alive: AliveQuery) -> bool | PeerBusy:
+        """Ask another node whether its session is alive. PeerBusy is returned,
+        because the caller is another greenlet."""
         try:
             answer = self._rpc.query(
                 lease, "alive", encode(alive), _ANSWER_SECONDS, slow=True
@@ -337,6 +349,7 @@ class ClusterSessions(Sessions):
     def _notify_replaced(
         self, app: str, user: str, replaced: Collection[SessionRef]
     ) -> None:
+        """Let the nodes of these sessions stop addressing them."""
         for ref in replaced:
             if ref.epoch == self._node_messages.own_epoch:
                 self.replaced(app, user, ref.id)
@@ -348,7 +361,7 @@ class ClusterSessions(Sessions):
         successor, or the registry, has reported it."""
         waiting = self._beginning.get((app, user))
         if waiting is not None and session_id in waiting:
-            waiting[session_id] = True
+            waiting[session_id] = True  # see _register()
         connection = self._find(app, user, session_id)
         if connection is None:
             return
@@ -359,6 +372,7 @@ class ClusterSessions(Sessions):
             connection.close(CloseCode.REPLACED)
 
     def _find(self, app: str, user: str, session_id: int) -> Connection | None:
+        """Return the connection of an addressed session of this node."""
         for connection in self._hub.sessions_of(app, user):
             if connection.session is not None and connection.session.id == session_id:
                 return connection
@@ -369,25 +383,27 @@ class ClusterSessions(Sessions):
     def ended(self, connection: Connection, code: int) -> None:
         self._metrics.closed(code)
         last_here = self._hub.leave(connection)
-        session = self._session_ended(connection)
+        session = self._take_session(connection)
         if session is not None:
             self._departures.add(session, last_here)
 
     def leave(
         self, connection: Connection, successor: tuple[str, str] | None = None
     ) -> None:
-        session = self._session_ended(connection)
+        session = self._take_session(connection)
         last_here = self._hub.detach(connection)
         if session is None:
             return
-        stays = successor == (session.app, session.user)
-        if stays and session.policy in ("single", "refuse"):
-            # It must not count as a rival of its successor.
+        user_stays = successor == (session.app, session.user)
+        if user_stays and session.policy in ("single", "refuse"):
+            # Reported at once: it must not count as a rival of its successor.
             self._registry.unregister(session)
         else:
-            self._departures.add(session, last_here and not stays)
+            self._departures.add(session, last_here and not user_stays)
 
-    def _session_ended(self, connection: Connection) -> Session | None:
+    def _take_session(self, connection: Connection) -> Session | None:
+        """Remove the session of a connection and return it, with the time of
+        its last heartbeat. Returns None if the connection has no session."""
         session: Session | None = connection.session
         connection.session = None
         if session is not None and connection.last_seen:
@@ -395,6 +411,7 @@ class ClusterSessions(Sessions):
         return session
 
     def _notify_exit(self, session: Session) -> None:
+        """Tell the users of all nodes that a user is offline now."""
         app = self._hub.apps.get(session.app)
         if app is None:  # deleted while the logout was reported
             return
@@ -442,29 +459,32 @@ class ClusterSessions(Sessions):
         while self._reregister is not None:
             everything = self._reregister
             self._reregister = None
-            by_id: dict[int, Connection] = {}
-            sessions = self._sessions_to_register(everything, by_id)
+            connections_by_id: dict[int, Connection] = {}
+            sessions = self._sessions_to_register(everything, connections_by_id)
             for session, registration in self._registry.reregister(sessions):
-                connection = by_id.pop(session.id)
-                if connection.session is not session:  # it has ended meanwhile
-                    self._departures.add(session, False)
+                connection = connections_by_id.pop(session.id)
+                if connection.session is not session:
+                    # It has ended meanwhile: take the registration back.
+                    self._departures.add(session, last_here=False)
                 elif registration.addressed:
                     replaced = registration.replaced
                     self._notify_replaced(session.app, session.user, replaced)
                 else:
+                    # A later session has replaced it.
                     self._hub.forget(connection)
                     if session.policy in ("single", "refuse"):
                         connection.close(CloseCode.REPLACED)
 
     def _sessions_to_register(
-        self, everything: bool, by_id: dict[int, Connection]
+        self, everything: bool, connections_by_id: dict[int, Connection]
     ) -> Iterator[Session]:
-        """The sessions that the registry does not know, or all. Each is put
-        into ``by_id`` with its connection when it is taken."""
+        """Yield the sessions that the registry does not know, or all
+        (``everything``). The connection of each yielded session is added to
+        ``connections_by_id``."""
         for connection in tuple(self._hub.sessions()):
             session = connection.session
             if session is None or not connection.is_open:
                 continue
             if everything or not self._registry.registered(session):
-                by_id[session.id] = connection
+                connections_by_id[session.id] = connection
                 yield session

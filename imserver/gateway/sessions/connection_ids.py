@@ -39,8 +39,9 @@ _BYTE_BITS: Final = 8
 
 
 class Address(NamedTuple):
-    """The location of a connection: the birth of its node's process, and its
-    number there."""
+    """The location of a connection. ``birth`` identifies the process of its
+    node, see :func:`new_birth`. ``number`` identifies the connection in this
+    process."""
 
     birth: int
     number: int
@@ -67,8 +68,8 @@ class ConnectionIds:
         self._purpose = purpose
 
     def with_purpose(self, purpose: str) -> ConnectionIds:
-        """Ids of the same connections under another key. An id of one kind does
-        not reveal the other."""
+        """Return an object that makes ids of the same connections under another
+        key. An id of one kind does not reveal the id of another kind."""
         return ConnectionIds(self._secret, self.birth, purpose)
 
     @cached_property
@@ -86,8 +87,8 @@ class ConnectionIds:
         return base64url.encode(sealed)
 
     def read(self, text: str) -> Address | None:
-        """Return the location of the connection with this id. None: the text is
-        not an id of this cluster."""
+        """Return the location of the connection with this id, or None if the
+        text is not an id of this cluster."""
         if len(text) != ID_CHARACTERS:
             return None
         from cryptography.exceptions import InvalidTag
@@ -134,6 +135,7 @@ class ConnectionTable:
         return self.secrets.id_of(self._number_of(connection))
 
     def _number_of(self, connection: Connection) -> int:
+        """Return the number of a connection. It gets one at the first call."""
         if not connection.number:
             connection.number = self.ids.next_number()
             if connection.is_open:
@@ -167,8 +169,9 @@ class ConnectionTable:
         return connection
 
     def node_of(self, connection_id: str, others: OtherNodes | None) -> Lease | None:
-        """The live node, except this one, that has or had the connection with
-        this id."""
+        """Return the live node, except this one, that has or had the connection
+        with this id. Returns None if there is no such node, or the id is not an
+        id of this cluster."""
         if others is None:
             return None
         address = self.ids.read(connection_id)

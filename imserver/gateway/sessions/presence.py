@@ -80,7 +80,7 @@ class Counts(Struct, frozen=True):
 
 class NamesQuery(Struct, frozen=True, array_like=True):
     """Online users of an app on the queried node: at most ``limit``, after the
-    name ``after``."""
+    name ``after`` (None: from the beginning)."""
 
     app: str
     after: str | None
@@ -88,8 +88,8 @@ class NamesQuery(Struct, frozen=True, array_like=True):
 
 
 class NamesAnswer(Struct, frozen=True, array_like=True):
-    """``count``: of users of the app here. ``names``: the requested ones,
-    sorted unless they are all."""
+    """``count``: the number of users of the app on this node. ``names``: the
+    requested users; they are sorted unless these are all users."""
 
     count: int
     names: list[str]
@@ -103,7 +103,7 @@ class SessionsQuery(Struct, frozen=True, array_like=True):
 
 
 def add_up(counts: Sequence[AppCount]) -> AppCount:
-    """Add the counts of all nodes of an app."""
+    """Add up the counts of an app on all nodes."""
     channels = sum(count.channels for count in counts)
     # With all names, a channel with members on two nodes counts once.
     if all(len(count.names) == count.channels for count in counts):
@@ -155,14 +155,16 @@ class Presence(Service):
     def _query(
         self, kind: str, query: object, leases: Iterable[Lease] | None = None
     ) -> tuple[dict[str, bytes], list[str]]:
+        """Query the other nodes (``leases``: only these). Returns their answers
+        by node, and the nodes that did not answer."""
         if self.others is None:
             return ({}, [])
         return self.others.query(kind, query, leases)
 
     def is_online(self, apps: Sequence[str], user: str) -> bool:
-        """Whether a user has a session in one of these apps anywhere. All apps
-        are one query. While the registry does not answer, and there are several
-        apps, only sessions on this node count."""
+        """Whether a user has a session in one of these apps, on any node. One
+        query asks about all apps. While the registry does not answer, and there
+        are several apps, only sessions on this node count."""
         if len(apps) == 1:
             return self._is_online_in(apps[0], user)
         if any(self.hub.is_online(app, user) for app in apps):
@@ -174,7 +176,8 @@ class Presence(Service):
         refs_of = dict(zip(apps, rows, strict=False))
         if any(map(is_found, refs_of.values())):
             return True
-        # Other references are nodes that may have a session: they are asked.
+        # All other references mean nodes that may have a session of the user.
+        # These nodes are asked.
         unsure = [app for app, refs in refs_of.items() if refs]
         return any(self._is_online_in(app, user) for app in unsure)
 
@@ -183,55 +186,63 @@ class Presence(Service):
         return is_online
 
     def are_online(self, app: str, users: Sequence[str]) -> list[bool]:
-        """Whether each of many users of one app has a session anywhere, as far
-        as nodes answer."""
+        """Whether each of many users of one app has a session on any node, as
+        far as nodes answer."""
         return self.online(app, users).users
 
     def online(self, app: str, users: Sequence[str]) -> Online:
-        """Whether each of many users of one app has a session anywhere, and
+        """Whether each of many users of one app has a session on any node, and
         which nodes did not answer."""
         are_here = [self.hub.is_online(app, user) for user in users]
-        away = [
+        not_here = [
             user
             for user, is_here in zip(users, are_here, strict=True)
             if user and not is_here
         ]
-        if self.others is None or not away:
+        if self.others is None or not not_here:
             return Online(are_here)
 
-        rows: Sequence[tuple[SessionRef, ...]] | None = None
-        if not app.startswith(SYSTEM_PREFIX):
-            rows = self.others.registry.find(app, away)
-        elsewhere: set[str] = set()
-        unsure: list[str] = []
-        if rows is None:
-            unsure = away
-        else:
-            for user, refs in zip(away, rows, strict=True):
-                if is_found(refs):
-                    elsewhere.add(user)
-                elif refs:
-                    unsure.append(user)
-
-        missing: tuple[str, ...] = ()
-        if unsure:
-            answer = self.sessions(app, unsure)
-            missing = answer.missing
-            for user, sessions in zip(unsure, answer.sessions, strict=False):
-                if sessions:
-                    elsewhere.add(user)
+        elsewhere, missing = self._find_online(self.others, app, not_here)
         are_online = [
             is_here or user in elsewhere
             for user, is_here in zip(users, are_here, strict=True)
         ]
         return Online(are_online, missing)
 
+    def _find_online(
+        self, others: OtherNodes, app: str, users: list[str]
+    ) -> tuple[set[str], tuple[str, ...]]:
+        """Find which of these users have a session on another node. Asks the
+        registry, and the nodes about users of whom the registry is not sure.
+        Returns the users, and the nodes that did not answer."""
+        rows: Sequence[tuple[SessionRef, ...]] | None = None
+        if not app.startswith(SYSTEM_PREFIX):
+            rows = others.registry.find(app, users)
+        online: set[str] = set()
+        unsure: list[str] = []
+        if rows is None:
+            unsure = users
+        else:
+            for user, refs in zip(users, rows, strict=True):
+                if is_found(refs):
+                    online.add(user)
+                elif refs:
+                    unsure.append(user)
+        if not unsure:
+            return online, ()
+
+        answer = self.sessions(app, unsure)
+        for user, sessions in zip(unsure, answer.sessions, strict=False):
+            if sessions:
+                online.add(user)
+        return online, answer.missing
+
     def page(self, app: str, after: str | None, limit: int) -> UserPage:
-        """A page of the users of an app. If ``after`` is None and the app has
-        at most ``limit`` users, it has all of them, unsorted. Otherwise it has
-        up to ``limit`` users in the order of names, after the name
-        ``after``."""
-        # One more than the page tells whether others follow.
+        """Return a page of the online users of an app. If ``after`` is None and
+        the app has at most ``limit`` users, the page has all of them, unsorted.
+        Otherwise it has up to ``limit`` users in the order of names, after the
+        name ``after``."""
+        # One user more than the page shows whether others follow.
         query = NamesQuery(app, after, limit + 1)
         here = self._names_here(query)
         answers, missing = self._query("names", query)
@@ -245,6 +256,7 @@ class Presence(Service):
             names = sorted(all_names)
         more = len(names) > limit
         if after is None and not more:
+            # The page has all users, so a user of two nodes counts once.
             total = len(names)
         return UserPage(total, names[:limit], more, tuple(missing))
 
@@ -258,7 +270,7 @@ class Presence(Service):
             answers, silent = self._query("sessions", query, self._nodes_of(query))
             for answer in read(answers, list[list[SessionInfo]]).values():
                 for user_sessions, sessions_there in zip(part, answer, strict=False):
-                    user_sessions += sessions_there
+                    user_sessions += sessions_there  # changes the list in `part`
             sessions += part
             missing |= dict.fromkeys(silent)
         return UserSessions(sessions, tuple(missing))
@@ -310,10 +322,12 @@ class Presence(Service):
         after = query.after
         if after is None and len(names) < query.limit:
             return NamesAnswer(len(names), names)
-        rest = sorted(name for name in names if after is None or name > after)
-        return NamesAnswer(len(names), rest[: query.limit])
+        following = sorted(name for name in names if after is None or name > after)
+        return NamesAnswer(len(names), following[: query.limit])
 
     def _sessions_here(self, query: SessionsQuery) -> list[list[SessionInfo]]:
+        """Answer a query about sessions of this node, with a list for each
+        user."""
         app = self.hub.apps.get(query.app)
         if app is None:
             return [[] for _ in query.users]
@@ -335,11 +349,12 @@ class Presence(Service):
         return [self._counts(name) for name in apps]
 
     def _counts(self, name: str) -> AppCount:
+        """Count the users, sessions and channels of an app on this node."""
         app = self.hub.apps.get(name)
         if app is None:
             return AppCount(0, 0, 0, [])
         users = len(app.users)
-        if app.several:
+        if app.several:  # a user has several sessions
             sessions = sum(len(app.sessions_of(user)) for user in app.users)
         else:
             sessions = users

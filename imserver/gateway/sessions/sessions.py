@@ -52,12 +52,14 @@ ALIVE_SECONDS = 3
 """Time for an old connection to answer a ping before a login under ``refuse``
 replaces it."""
 _LOOKS = 30
-"""How often the answer is checked in that time."""
+"""How often a login checks in that time whether an old connection has
+answered."""
 _LONGEST_BAN: Final = 100.0
 """A ban for good lasts this many times :data:`MAX_BAN_SECONDS`, because
 infinity cannot be stored."""
 _NOTICES_BYTES: Final = 200
-"""Size of an exit and an enter notice, without the names of their users."""
+"""Size of an exit notice and an enter notice together, without the names of
+their users."""
 _PONG: Final = Reply(ReplyCode.OK, "pong")
 MAX_BANS: Final = 100_000
 """Number of bans that a node knows."""
@@ -70,8 +72,8 @@ login."""
 
 
 def close_code_of(code: int) -> int:
-    """The close code of a connection that opens with a login, by the reply code
-    of that login."""
+    """Return the close code for a connection whose opening request is a login
+    that was refused. ``code``: the reply code of the login."""
     if code == ReplyCode.UNAUTHORIZED:
         return CloseCode.NOT_ALLOWED
     if code == ReplyCode.FAILED:
@@ -80,8 +82,8 @@ def close_code_of(code: int) -> int:
 
 
 class Ban(Struct, frozen=True):
-    """The ban of a user on this node. ``ends``: by the clock of this process.
-    ``reason``: shown to the user."""
+    """The ban of a user on this node. ``ends``: its end, as a monotonic time of
+    this process. ``reason``: a text for the user (``""``: none)."""
 
     ends: float
     reason: str = ""
@@ -117,9 +119,9 @@ class CloseSessions(Struct, frozen=True, array_like=True):
     number of closed sessions of each.
 
     ``device``: only sessions of a device of this name (None: all).
-    ``ban_seconds``: refuse their logins for this time, and tell them the
-    ``reason``. ``online``: users with an addressed session on some node; their
-    older connections are closed too.
+    ``ban_seconds``: refuse logins of these users for this time, and show them
+    the ``reason`` (0: no ban). ``online``: the users among them who have an
+    addressed session on some node; their older connections are closed, too.
     """
 
     app: str
@@ -138,9 +140,10 @@ class Unban(Struct, frozen=True, array_like=True):
 
 
 class ClosedSessions(Struct, frozen=True):
-    """The numbers of closed addressed sessions, and the nodes without an answer
+    """The result of closing sessions. ``closed``: the number of closed
+    addressed sessions of each user. ``missing``: the nodes that did not answer
     in time. ``lasting``: the bans are in the database, so nodes that start
-    later know them."""
+    later know them (True without a ban)."""
 
     closed: list[int]
     missing: tuple[str, ...] = ()
@@ -163,11 +166,14 @@ class RecentKicks(Service):
 
     count: int = 0
     _numbers: dict[tuple[str, str, str | None], int] = field(default_factory=dict)
+    """App, user and device as in :meth:`note` → the number of the last such
+    kick; the oldest first."""
 
     def note(self, app: str, user: str = "", device: str | None = None) -> None:
-        """Record the kick of a user, from devices of this name or (None) from
-        all. Without a ``user``, record that an app was deleted: a new app of
-        its name may have other users."""
+        """Record the kick of a user from devices of this name (None: from all
+        devices). Without a ``user``, record that an app was deleted. Logins
+        that began before must not end in a new app of the same name, which may
+        have other users."""
         key = (app, user, device)
         self.count += 1
         self._numbers.pop(key, None)
@@ -180,7 +186,7 @@ class RecentKicks(Service):
         first ``count`` kicks."""
         if count == self.count:
             return False
-        # A device may be a part of another one: `phone/2` of `phone`.
+        # A device may be a part of another device, as `phone/2` is of `phone`.
         whole = device.rpartition("/")[0] or device
         numbers = [
             self._numbers.get((app, user, name), 0) for name in (None, device, whole)
@@ -189,12 +195,13 @@ class RecentKicks(Service):
 
 
 class SessionRefused(Exception):
-    """A session does not begin, with a reply code.
+    """Raised if a session must not begin. ``code``: the reply code for the
+    client.
 
-    ``reason``: for the log and the counters (None: they have it already).
-    ``close``: the code with which the connection is closed (0: it stays open),
-    and ``text`` its reason. ``until``: when the reason of the refusal ends, in
-    Unix seconds.
+    ``reason``: for the log and the counters (None: the refusal was counted
+    already). ``close``: the code with which the connection is closed (0: it
+    stays open), and ``text`` its reason. ``until``: when the reason of the
+    refusal ends, in Unix seconds (0: not known).
     """
 
     def __init__(
@@ -241,6 +248,7 @@ class Sessions:
         self._store = store
         self._others = others
         self._bans: dict[tuple[str, str], Ban] = {}
+        """App and user → the ban, the oldest first."""
         self.holds: dict[tuple[str, str], Ban] = {}
         """The users that :meth:`hold` keeps out, as (app, user)."""
         self.kicks = RecentKicks()
@@ -281,14 +289,14 @@ class Sessions:
         decision: LoginDecision | None = None,
         kicks: int | None = None,
     ) -> int:
-        """Begin a session. Returns a reply code. Under ``refuse`` it may wait
-        for :data:`ALIVE_SECONDS`.
+        """Begin a session. Returns a reply code: after ``ReplyCode.OK``, the
+        user can be reached on this connection. Under the policy ``refuse`` this
+        may wait for :data:`ALIVE_SECONDS`.
 
         ``again``: a connection that has logged in may log in again; its session
-        ends when the new one begins. ``decision``: the login decision, if it
-        was made before. ``kicks``: the number of kicks before the decision.
-        When it returns ``REPLY_OK``, the user can be reached on this
-        connection.
+        ends when the new one begins. ``decision``: the login decision (None: it
+        is made here). ``kicks``: the number of kicks before the decision (None:
+        the number of now).
         """
         if kicks is None:
             kicks = self.kicks.count
@@ -326,16 +334,20 @@ class Sessions:
             login = replace(login, device=decision.device)
 
         replaced = self._apply_policy(app, connection, login)
+        # The connection may have ended while the policy was applied.
         if connection.state >= CLOSING:
             raise SessionRefused(ReplyCode.FAILED, "gone")
         if connection.user:
+            # Another login on the connection: its session ends first.
             self._charge_notices(connection, connection.user, login)
             self.leave(connection, (app.name, login.user))
         self._begin(app, connection, login)
 
-        # It may have switched: a kick meanwhile found no session to close.
+        # The login may have switched greenlets. If the user was kicked
+        # meanwhile, the kick has found no session to close.
         if kicks != self.kicks.count:
             if self.kicks.since(kicks, app.name, login.user, login.device):
+                # A kick with a ban is refused as a ban, which has a reason.
                 self._require_no_ban(app.name, login.user)
                 raise SessionRefused(ReplyCode.UNAUTHORIZED, "kicked", CloseCode.KICKED)
             self._require_app_since(kicks, app.name)
@@ -344,13 +356,13 @@ class Sessions:
             older.close(CloseCode.REPLACED)
 
     def _charge_notices(
-        self, connection: Connection, before: str, login: Login
+        self, connection: Connection, former_user: str, login: Login
     ) -> None:
         """Count the notices that other users get when the user of a connection
-        changes. Raises SessionRefused."""
-        if (connection.app, before) == (login.app, login.user):
+        changes. Raises SessionRefused if the user changes too often."""
+        if (connection.app, former_user) == (login.app, login.user):
             return
-        size = _NOTICES_BYTES + len(before) + len(login.user)
+        size = _NOTICES_BYTES + len(former_user) + len(login.user)
         limit = self._fanout.notice_bytes
         # A larger size counts as the limit: otherwise nobody could ever pay it.
         if not self._notices.take(ref(connection), min(size, limit), limit):
@@ -359,8 +371,10 @@ class Sessions:
     def _apply_policy(
         self, app: App, connection: Connection, login: Login
     ) -> Collection[Connection]:
-        """The older sessions that a login replaces; under ``refuse`` it waits
-        until they are dead."""
+        """Apply the policy of an app to a login. Returns the older sessions that
+        the login replaces. Under the policy ``refuse``, older sessions are
+        pinged first: if one is alive, the login is refused. Raises
+        SessionRefused."""
         if self._bans or self.holds:
             self._require_no_ban(login.app, login.user)
         if app.policy not in ("single", "refuse"):
@@ -373,10 +387,12 @@ class Sessions:
             rivals = _rivals(app, login, connection)
             if is_any_alive or any(rival not in pinged for rival in rivals):
                 raise SessionRefused(ReplyCode.FAILED, "policy", CloseCode.REFUSED)
+            # The user may have been banned during the wait.
             self._require_no_ban(login.app, login.user)
         return rivals
 
     def _require_no_ban(self, app: str, user: str) -> None:
+        """Raise SessionRefused if a user is banned."""
         ban = self.ban_of(app, user)
         if ban:
             until = time() + ban.seconds
@@ -385,6 +401,8 @@ class Sessions:
             )
 
     def _require_app_since(self, kicks: int, app: str) -> None:
+        """Raise SessionRefused if an app was deleted after the first ``kicks``
+        kicks."""
         if self.kicks.since(kicks, app):
             raise SessionRefused(
                 ReplyCode.UNAUTHORIZED, "deleted", CloseCode.APP_DELETED
@@ -400,9 +418,9 @@ class Sessions:
         """Begin a session without a user. Returns a reply code. Never switches
         greenlets.
 
-        It is in channels only: no push to users reaches it, and nobody goes
-        online. ``kicks``: the number of kicks before the decision, if it may
-        have switched.
+        Such a session can only be a member of channels. No push to users
+        reaches it, and no user is online by it. ``kicks``: the number of kicks
+        before the decision (None: the decision has not switched greenlets).
         """
         try:
             hub_app = self._app(app)
@@ -429,8 +447,8 @@ class Sessions:
     ) -> bool:
         """Begin a session for the maker of the request that opens a connection.
         It is a session of the user with this token. A back end, or somebody
-        without a token, gets a session without a user. False: the connection is
-        closed with the reason.
+        without a token, gets a session without a user. Returns False if the
+        session was refused; then the connection is closed with the reason.
 
         The app's rules apply as to a login (dialects, origins, bans, limits,
         policy). May switch greenlets, but not after the session has begun.
@@ -467,14 +485,16 @@ class Sessions:
         return hub_app is not None and hub_app.policy in ("single", "refuse")
 
     def _check(self, connection: Connection, login: Login) -> LoginDecision:
+        """Let the login rules decide about a login. May switch greenlets."""
         dialect = connection.encoding.dialect.name
         return self._logins.check(
             login.app, login.user, login.token, dialect, connection, login.device
         )
 
     def _renew(self, connection: Connection, login: Login) -> None:
-        """Another login on a connection: it may only renew the token of its
-        session. May switch greenlets."""
+        """Handle another login on a connection that has a session. It may only
+        renew the token of this session. May switch greenlets. Raises
+        SessionRefused."""
         is_same = (connection.app, connection.user) == (login.app, login.user)
         if not is_same or not self._logins.holds_token(connection):
             raise SessionRefused(ReplyCode.FAILED, "again")
@@ -490,9 +510,9 @@ class Sessions:
     def leave(
         self, connection: Connection, successor: tuple[str, str] | None = None
     ) -> None:
-        """End a session whose connection stays open. ``successor``: app and
-        user of the next session; the same user gets no exit notice. May
-        switch."""
+        """End a session whose connection stays open. ``successor``: the app and
+        the user of the next session (None: no session follows). If the user
+        stays the same, others get no exit notice. May switch greenlets."""
         app = connection.app
         user = connection.user
         went_offline = self._hub.detach(connection)
@@ -530,9 +550,9 @@ class Sessions:
         ban_seconds: float = 0,
         reason: str = "",
     ) -> ClosedSessions:
-        """Close the sessions of users on all nodes with a terminal code; refuse
-        logins for ``ban_seconds`` (infinity: for good), for a ``reason`` that
-        the users see.
+        """Close the sessions of users on all nodes, with a code after which
+        clients do not reconnect. Refuse their logins for ``ban_seconds`` (0: no
+        ban; infinity: for good), for a ``reason`` that the users see.
 
         ``device``: only sessions of a device of this name, or of a part of it
         (None: all). May switch greenlets.
@@ -550,8 +570,8 @@ class Sessions:
                 rows = zip(closed, counts, strict=False)
                 closed = [count_here + count for count_here, count in rows]
 
-        # Last: a node that reads a new ban closes the sessions, and would not
-        # count them here.
+        # The ban is stored last. A node that reads a new ban closes the sessions,
+        # and these would not be counted here.
         lasting = ban_seconds <= 0 or self._store_ban(app, users, ban_seconds, reason)
         return ClosedSessions(closed, tuple(missing), lasting)
 
@@ -566,10 +586,10 @@ class Sessions:
     def _store_ban(
         self, app: str, users: Sequence[str], seconds: float, reason: str
     ) -> bool:
-        """Store a ban in the database. False: nodes that start later do not
-        know it."""
-        # Nodes of a cluster with databases of their own refuse to run: only a
-        # lone node creates one.
+        """Store a ban in the database. Returns False if it was not stored: then
+        nodes that start later do not know it."""
+        # Nodes of a cluster with databases of their own refuse to run. So only a
+        # node without a cluster creates a database here.
         may_store = self._store.has_database or self._others is None
         if app not in self._hub.apps or not may_store:
             return False
@@ -581,9 +601,9 @@ class Sessions:
         return True
 
     def unban(self, app: str, users: Sequence[str]) -> tuple[str, ...]:
-        """Lift bans on all nodes. Returns the nodes without an answer, which
-        will read it from the database. Raises StorageUnavailable. May
-        switch."""
+        """Lift bans on all nodes. Returns the nodes that did not answer; they
+        read the change from the database later. Raises StorageUnavailable. May
+        switch greenlets."""
         if self._store.has_database:
             self._store.ban(app, users, 0)
         query = Unban(app, users)
@@ -594,15 +614,19 @@ class Sessions:
         return tuple(missing)
 
     def learn(self, changes: Changes) -> None:
-        """Apply bans of any node. Never switches greenlets. A user who is
-        banned here already has no sessions: looking for them again would mean a
-        walk over all connections."""
+        """Apply bans of any node, which were read from the database. Never
+        switches greenlets.
+
+        A user who is banned here already has no sessions. So only the sessions
+        of newly banned users are looked for, which may mean a walk over all
+        connections.
+        """
         new_bans: dict[tuple[str, float, str], list[str]] = {}
         for row in changes.bans:
             if row.seconds > 0 and not self.is_banned(row.app, row.user):
                 key = (row.app, row.seconds, row.reason)
                 new_bans.setdefault(key, []).append(row.user)
-            # also of apps that come later
+            # The app may be created later, so it need not exist here.
             self.ban(row.app, row.user, row.seconds, row.reason)
         for (app, seconds, reason), users in new_bans.items():
             self.close_here(CloseSessions(app, users, None, seconds, reason=reason))
@@ -637,8 +661,10 @@ class Sessions:
             ]
             counts.append(len(sessions))
             addressed += sessions
-        # All are found before one is closed: its end changes the hub.
-        for connection in (*self._older(app, query, counts), *addressed):
+        # All connections are found before the first one is closed, because its end
+        # changes the hub.
+        unaddressed = self._find_unaddressed(app, query, counts)
+        for connection in (*unaddressed, *addressed):
             ban = self.ban_of(query.app, connection.user or "")
             if ban is None:
                 connection.close(CloseCode.KICKED)
@@ -659,15 +685,18 @@ class Sessions:
             self._close_app(tenant.name)
 
     def _close_app(self, app: str) -> None:
+        """Close all sessions of an app on this node, and refuse the logins that
+        have begun."""
         self.kicks.note(app)
         for connection in self._hub.retire(app):
             connection.close(CloseCode.APP_DELETED)
 
-    def _older(
+    def _find_unaddressed(
         self, app: App, query: CloseSessions, closed: Sequence[int]
     ) -> Collection[Connection]:
-        """Connections of these users that are served but not addressed. They
-        exist under ``newest``."""
+        """Return the older connections to close: they are served, but not
+        addressed. Such connections exist only under the policy ``newest``.
+        ``closed``: the number of addressed sessions of each user here."""
         if app.policy != "newest":
             return ()
         closing = {
@@ -698,7 +727,8 @@ class Sessions:
 
     def ban(self, app: str, user: str, seconds: float, reason: str = "") -> None:
         """Refuse a user's logins on this node for ``seconds`` (0: end the ban).
-        It closes no session. At most ``MAX_BANS`` are known."""
+        Sessions stay open. If there are more than :data:`MAX_BANS`, the oldest
+        ban is forgotten."""
         self._bans.pop((app, user), None)
         if seconds > 0:
             self._bans[app, user] = Ban(monotonic() + seconds, reason)
@@ -706,9 +736,10 @@ class Sessions:
                 del self._bans[next(iter(self._bans))]
 
     def hold(self, users: Mapping[tuple[str, str], int], reason: str) -> None:
-        """Keep these users out of this node, even if their bans are lifted,
-        until another call leaves them out. ``users``: (app, user) → Unix
-        seconds; they and the ``reason`` are shown. Never switches greenlets."""
+        """Keep exactly these users out of this node, even if their bans are
+        lifted, until the next call. ``users``: app and user → the end in Unix
+        seconds, which is shown to the user with the ``reason``. Never switches
+        greenlets."""
         new = users.keys() - self.holds.keys()
         unix_to_monotonic = monotonic() - time()
         self.holds = {
@@ -718,6 +749,7 @@ class Sessions:
             self.close_here(CloseSessions(app, [user], online=[user]))
 
     def _begin(self, app: App, connection: Connection, login: Login) -> None:
+        """Register a session in the hub, and send the enter notice."""
         if not connection.encoding.dialect.pinged:
             connection.last_seen = monotonic()
         self._hub.join(app, connection, login.user, login.device)
@@ -782,7 +814,8 @@ class Sessions:
         return self.holds.get((app, user), ban)
 
     def _any_alive(self, rivals: list[Connection]) -> bool:
-        """Ping ``rivals`` and wait until one answers or the time is over."""
+        """Ping these sessions, and wait until one of them answers. Returns False
+        if all have ended, or the time is over."""
         for rival in rivals:
             rival.ping()
         for _ in range(_LOOKS):
