@@ -76,9 +76,9 @@ class Api:
 
     Functions take services from ``core``, or have their own service, which is
     made from it once. ``commands``: the commands that a batch may contain, by
-    name. ``document`` makes the OpenAPI document of ``limits.batch_targets``,
-    demo mode and the path of ``app.http_url``, as JSON. Owner: the node. One
-    instance serves both HTTP servers.
+    name. ``document`` makes the OpenAPI document as JSON, from
+    ``limits.batch_targets``, whether demo mode is on, and the path of
+    ``app.http_url``. Owner: the node. One instance serves both HTTP servers.
     """
 
     def __init__(
@@ -117,8 +117,8 @@ class Api:
         self._styles = {row.path: row.style for row in routes}
 
     def bind(self, route: Route) -> Endpoint:
-        """The route with its service. The service is made here unless another
-        route has it already."""
+        """Return the route with its service. The service is made here unless
+        another route has it already."""
         make = route.service
         service = None
         if make is not None:
@@ -128,8 +128,8 @@ class Api:
         return Endpoint(route, service, f"{route.method} {route.path}")
 
     def described(self) -> bytes:
-        """The OpenAPI document of this server as JSON: with its limits, and
-        with keys where it needs them."""
+        """Make the OpenAPI document of this server as JSON. It has the limits
+        of this server, and requires keys where this server does."""
         return self.document(
             self.limits.batch_targets, self.keys.demo, self.core.config.root
         )
@@ -147,25 +147,25 @@ class Api:
             raise RequestRefused(principal)
 
         call = None
-        refuses = True
+        is_refused = True  # until all checks have passed
         try:
             call = read(self, endpoint, request, principal)
             authorise(self, endpoint.route, call)
             self.rates.require(principal, request.host)
-            refuses = False
+            is_refused = False
         except ApiProblem as problem:
             self.report(request, problem, principal, call)
             raise
         finally:
-            self.count(endpoint, principal, call, request, refuses)
+            self.count(endpoint, principal, call, request, is_refused)
         return call
 
     def run(
         self, endpoint: Endpoint, principal: Principal, request: HttpRequest
     ) -> HttpResponse:
-        """Answer a command of a batch, or another request of an admitted
-        principal to a second route. The rules of that route apply, but not its
-        rate. May switch greenlets."""
+        """Answer another request of a principal that was admitted for a first
+        route, such as a command of a batch. The rules of the second route
+        apply, but not its rate. May switch greenlets."""
         route = endpoint.route
         if principal.may(route.need):
             return _carry_out(self, endpoint, request, principal, is_limited=False)
@@ -181,8 +181,9 @@ class Api:
         request: HttpRequest,
         refused: bool,
     ) -> None:
-        """Count a request with a key, and the deprecated forms in any request.
-        No ids or addresses of people are counted."""
+        """Count a request with a key, and the deprecated forms that any request
+        uses. ``call``: None if the request was not read. The counts have no ids
+        and no addresses of people."""
         is_key = by.kind == "key"
         if is_key:
             key = by.key
@@ -199,7 +200,7 @@ class Api:
 
         if is_key or "" in endpoint.route.deprecated:
             self.uses.add((key, endpoint.name, app, host), refused)
-        # most requests use no deprecated form
+        # Most requests use no deprecated form.
         if call is not None and call.old:
             for form in call.old:
                 self.uses.add((key, f"{endpoint.name} {form}", app, host), refused)
@@ -235,12 +236,13 @@ class Api:
         return Call.decode_json(decoder, body, self.limits.one_body_values)
 
     def identify(self, call: Call, need: Need, token: str) -> Principal:
-        """The principal of a request whose body may have the ``token`` of a
-        user (``""``: no token).
+        """Return the principal of a request whose body may have the ``token`` of
+        a user (``""``: no token).
 
-        It becomes the principal of the call, and the request counts against its
-        rate. May switch greenlets. Raises :class:`ApiProblem` if no principal
-        is accepted, and Unavailable.
+        The user becomes the principal of the call, and the request counts
+        against the rate of the user. May switch greenlets. Raises
+        :class:`ApiProblem` if the request has no principal that is accepted,
+        and Unavailable.
         """
         principal = call.principal
         host = call.request.host
@@ -258,9 +260,9 @@ class Api:
         """Report to the observer what a call has changed, for routes whose
         function does not make the whole change.
 
-        ``name``: the name of the act. ``answer``: the struct that its function
-        returned. ``given``: the input, if it is not the input of the call. May
-        switch.
+        ``name``: the name of the act. ``answer``: the struct that the function
+        returned. ``given``: the input of the act (None: the input of the call).
+        May switch greenlets.
         """
         if given is None:
             given = call.input
@@ -281,10 +283,10 @@ class Api:
         self._observer.acted(act)
 
     def style_of(self, path: str) -> Style:
-        """The form in which requests for a path are refused."""
-        for key in (path, *patterns_of(path)):
-            if key in self._styles:
-                return self._styles[key]
+        """Return the form in which requests for a path are refused."""
+        for path_or_pattern in (path, *patterns_of(path)):
+            if path_or_pattern in self._styles:
+                return self._styles[path_or_pattern]
         return PROBLEM
 
     def reload(self, config: Config) -> None:
@@ -297,34 +299,41 @@ class Api:
 class Call(Struct):
     """One request with its parameters.
 
-    ``params`` are the parameters by folded name, ``fields`` is the object of a
-    JSON body, ``pairs`` are the fields of a multipart form. Rows with a
-    ``shape`` or their own ``read`` have ``input`` instead. ``app`` is the
-    resolved app, ``""`` if the request names none. ``user`` is the user for
-    whom the request is made (in rows with a ``user`` rule). ``cost``: as how
-    many requests it counts against the rate.
-
-    Functions of rows with an ``act`` may set the facts that observers hear:
-    ``act`` is another name (``""``: nothing has changed), ``user`` the user
-    whom it concerns, and ``facts`` replaces the facts of the input. For
-    ``gone`` see :class:`Act`. ``old``: the deprecated forms that the request
-    uses (``Route.deprecated``).
+    Functions of routes with an ``act`` may set what observers get: ``act``,
+    ``user``, ``facts`` and ``gone``.
     """
 
     params: dict[str, str]
+    """The parameters by name in lower case. Empty if the route has a ``shape``
+    or its own ``read``."""
     app: str
+    """The app of the request, an alias resolved to its target; ``""`` if the
+    request names no app."""
     principal: Principal
     request: HttpRequest
     body: bytes = b""
     fields: dict[str, Any] | None = None
+    """The object of a JSON body by name in lower case; None for another
+    body."""
     pairs: list[tuple[str, str]] | None = None
+    """The fields of a multipart form; None for another body."""
     input: Any = None
+    """The query or body as a Struct, if the route has a ``shape``, or the object
+    that its own ``read`` has set; else None."""
     user: str = ""
+    """The user for whom the request is made, in routes with a ``user`` rule. For
+    observers: the user whom the act concerns."""
     cost: int = 1
+    """As how many requests this one counts against the rate."""
     act: str | None = None
+    """The name of the act for observers. None: the name in the route. ``""``:
+    the request has changed nothing."""
     facts: Mapping[str, Any] | None = None
+    """The facts for observers; None: the facts of the input."""
     gone: bool = False
+    """See :class:`Act`."""
     old: Sequence[str] = ()
+    """The deprecated forms that the request uses (``Route.deprecated``)."""
 
     def act_as(self, principal: Principal) -> None:
         """Set the principal, which another credential than the headers has
@@ -345,8 +354,8 @@ class Call(Struct):
         return bearer(self.request.headers.get("authorization", ""))
 
     def texts(self, name: str) -> Sequence[str]:
-        """All values of a parameter: a JSON list, or a form field given
-        repeatedly. Raises BadBody."""
+        """Return all values of a parameter: the items of a JSON list, or the
+        values of a form field that is given repeatedly. Raises BadBody."""
         if self.fields is None:
             if self.pairs is None:
                 pairs = parse_pairs(self.body)
@@ -380,23 +389,23 @@ class Call(Struct):
 
     @staticmethod
     def require_few_commands(body: bytes, most: int) -> None:
-        """Refuse a batch that has more than ``most`` objects as its
-        ``commands``, before they are made. A batch with few objects is not
-        looked at. Raises :class:`ApiProblem`."""
+        """Refuse a batch with more than ``most`` objects in ``commands``, before
+        these objects are made. A short batch is not checked. Raises
+        :class:`ApiProblem`."""
         require_few_commands(body, most)
 
     @staticmethod
     def decode_json(
         decoder: msgspec.json.Decoder[T], body: bytes, most_values: int = MAX_VALUES
     ) -> T:
-        """Decode JSON. Raises :class:`ApiProblem`, which names the place of the
-        error in the body, or says that it has too many values."""
+        """Decode JSON. Raises :class:`ApiProblem`, which names the field that is
+        wrong, or says that the body has too many values."""
         Call.require_few_values(body, most_values)
         if BACKSLASH in body and has_nul(body):
             raise ApiProblem.invalid("A text contains U+0000")
         try:
             return decoder.decode(body)
-        # not UTF-8, no JSON, or of another shape
+        # The body is not UTF-8, or no JSON, or has another shape.
         except (ValueError, RecursionError) as error:
             return decode_whole(decoder, body, error)
 
@@ -428,15 +437,16 @@ class Call(Struct):
 AppRule = Literal["", "any", "optional", "known", "named", "settings", "all"]
 """Which app a principal must reach.
 
-========= ======================================================================================
+========= ===============================================================
 ``""``    no app
-any       the app of the request; a back end that names none may ask about all that it reaches
-optional  as any; an app that is named must exist
+any       the app of the request, which need not exist. A back end that
+          names no app may ask about all apps that it reaches.
+optional  as any, but an app that is named must exist
 known     the app of the request, which must exist
 named     the app of the request, which need not exist
-settings  as named. To change an alias, or to make one, takes more: see :func:`authorise`
+settings  as named; for aliases see :func:`_require_settings`
 all       all apps
-========= ======================================================================================
+========= ===============================================================
 """
 UserRule = Literal["", "required", "optional"]
 """Whether a request is made on behalf of a user. Users act for themselves; a
@@ -444,8 +454,9 @@ back end names the user."""
 
 
 class Shape(Struct, frozen=True):
-    """The Struct of the query or JSON body of a request of ``/api/v1``. It says
-    whether there is a field ``app`` (``optional``: it may be empty) and a field
+    """The Struct of the query of a request of ``/api/v1``, or the decoder of its
+    JSON body. ``app``: whether the Struct has a field ``app`` (``optional``: it
+    may be empty; ``""``: it has no such field). ``user``: whether it has a field
     ``user``."""
 
     query: type[Struct] | None = None
@@ -455,70 +466,73 @@ class Shape(Struct, frozen=True):
 
 
 class Route(Struct, frozen=True):
-    """One row of the table of routes. ``need``: the requirement for principals.
-    ``app``: in which app. ``user``: for which user.
-
-    ``service`` makes the first argument of the functions ``function``,
-    ``read``, ``app_of`` and ``signer``; None if the row has none of them.
-    ``signer``: finds the principal that has signed a request, if the row needs
-    ``SIGNED``, or the maker of a request with credentials in an unusual place.
-
-    ``function`` answers it; None: it has its own view, and the row only its
-    rules. ``hot``: the front server answers it. ``shape``: the query or JSON
-    body is read into it, as ``call.input``. ``read``: reads the request
-    instead, sets ``call.input`` and ``call.app``. (Both None: parameters are
-    read from query, form or JSON.) ``app_of``: the app that these parameters
-    name, if it is not the number in ``appID``. ``style``: how the route
-    refuses, and whether it is served on WebSocket listeners. ``limited``:
-    requests count against the rate of their key, user or address. ``user_in``:
-    the parameter in which a user (of a page, or with a session token) must name
-    themselves. ``token_in``: the header with the token of a user if it is not
-    ``authorization``; ``?token``: the query may have it. ``key_in``: another
-    header that may have the API key; ``authorization`` may then have it with
-    the scheme ``apikey``. ``need_with``: a parameter that needs more if it is
-    ``true``.
-
-    ``status``: if it is set, ``function`` gets ``call.input``, too, and returns
-    the body of an answer with this status. ``refusals``: exceptions of such a
-    function → refusals. ``on_publisher``: publisher connections have it as a
-    command, too. ``act``: the name under which observers get each request that
-    has succeeded. ``""``: it changes nothing, or users and back ends make it
-    all day. An answer with ``refuses`` is no act. ``success`` is deprecated:
-    how the body of an answer begins that does not refuse. ``voice``: whether
-    other users receive the content of a request. Then a muted user may not make
-    it. It may be a function that decides it by ``call.input``. ``deprecated``:
-    form of a request (``""``: each) → what to use instead of it.
-    ``takes_many``: whether a body has many targets or messages, and may have
-    ``limits.body_bytes``; others have the room of one message
-    (``Limits.one_body_bytes``).
-    """
+    """One row of the table of routes."""
 
     method: str
     path: str
     need: Need
+    """What a principal must have proved."""
     function: Callable[..., Any] | None
+    """Answers a request: it gets the service and the call. None: the route has
+    its own view, and the row has only its rules."""
     app: AppRule = ""
+    """Which app a principal must reach."""
     user: UserRule = ""
+    """Whether a request is made on behalf of a user."""
     hot: bool = False
+    """Whether the front server answers it."""
     shape: Shape | None = None
+    """The query or JSON body is read into this shape, as ``call.input``."""
     read: Callable[[Any, Call], None] | None = None
+    """Reads the request, in place of a shape. It sets ``call.input`` and
+    ``call.app``. Without a shape and without this function, the parameters are
+    read from query, form or JSON."""
     style: Style = CMD
+    """How the route refuses, and whether WebSocket listeners serve it."""
     limited: bool = False
+    """Whether requests count against the rate of their key, user or address."""
     app_of: Callable[[Any, Mapping[str, str]], str] | None = None
+    """Returns the app that the parameters name. None: the number or the name in
+    ``appID``."""
     user_in: str = ""
+    """The parameter in which a user (of a page, or with a session token) must
+    name themselves; ``""``: none."""
     token_in: str = ""
+    """The header with the token of a user, if it is not ``authorization``.
+    ``?token``: the query may have the token."""
     key_in: str = ""
+    """Another header that may have the API key. ``authorization`` may then have
+    the key with the scheme ``apikey``."""
     need_with: tuple[str, Need] | None = None
+    """A parameter, and the need of requests in which it is ``true``."""
     service: MakeService | None = None
+    """Makes the first argument of ``function``, ``read``, ``app_of`` and
+    ``signer``. None: they get None."""
     signer: Callable[[Any, HttpRequest], Principal] | None = None
+    """Finds the principal that has signed a request, if the row needs
+    ``SIGNED``, or that has its credentials in an unusual place."""
     status: int = 0
+    """If it is set, ``function`` gets ``call.input``, too, and returns the body
+    of an answer with this status. 0: ``function`` returns the whole answer."""
     refusals: Mapping[type[Exception], Callable[[Any], ApiProblem]] = {}
+    """Class of an exception of ``function`` → makes its refusal."""
     on_publisher: bool = False
+    """Whether publisher connections have it as a command, too."""
     act: str = ""
+    """The name under which observers get each request that has succeeded.
+    ``""``: requests change nothing, or users and back ends make them all day.
+    An answer with ``refuses`` is no act."""
     success: bytes = b""
+    """Deprecated: how the body of an answer begins that does not refuse."""
     voice: Voice = False
+    """Whether other users receive the content of a request. Then a muted user
+    may not make it. It may be a function that decides by ``call.input``."""
     deprecated: Mapping[str, str] = {}
+    """Form of a request (``""``: every request) → what to use instead."""
     takes_many: bool = False
+    """Whether a body has many targets or messages, and may have
+    ``limits.body_bytes``. Other bodies may be as long as one message needs
+    (``Limits.one_body_bytes``)."""
 
     def __post_init__(self) -> None:
         if not self.success or self.function is None:
@@ -554,8 +568,9 @@ MakeService = Callable[[Core, Api], Any]
 
 
 class Endpoint(Struct):
-    """A route on one node, which may change. ``service``: the first argument of
-    its functions. ``name``: method and path."""
+    """A route on one node. ``route`` may be replaced while the node runs.
+    ``service``: the first argument of its functions. ``name``: method and
+    path."""
 
     route: Route
     service: Any
@@ -573,8 +588,10 @@ reach."""
 def require_app(
     api: Api, principal: Principal, need: Need, app: str, rule: AppRule = "known"
 ) -> None:
-    """Raise :class:`ApiProblem` if a principal may not do this in ``app``, a
-    resolved name. May switch greenlets."""
+    """Raise :class:`ApiProblem` if a principal may not make a request with this
+    ``need`` in an app, or the app does not exist although the ``rule`` requires
+    it. ``app``: its name, an alias resolved to its target. May switch
+    greenlets."""
     apps = principal.apps
     if apps is not None and (app not in apps or rule == "all"):
         _require_more_than_apps(principal, need, app, rule)
@@ -586,8 +603,8 @@ def require_app(
 def _require_more_than_apps(
     principal: Principal, need: Need, app: str, rule: AppRule
 ) -> None:
-    """Raise :class:`ApiProblem` if a principal may not do this in an app that is
-    not one of its own, or in all apps."""
+    """Raise :class:`ApiProblem` if a principal may not make a request with this
+    ``need`` in all apps, or in an app that is not in its list of apps."""
     asks_about_its_apps = rule in ("any", "optional") and not app and not principal.user
     if asks_about_its_apps or (rule != "all" and principal.may(need, app)):
         return
@@ -595,8 +612,8 @@ def _require_more_than_apps(
     if principal.kind == "key" and rule == "all":
         message = "The key does not reach all apps"
     elif principal.kind == "key":
-        # The message has no name of an app: that of an alias would show its
-        # target.
+        # The message does not name the app: it would show the target of an
+        # alias.
         message = "The key does not reach this app"
     raise ApiProblem(_NOT_REACHED.get(principal.kind, Problems.FORBIDDEN), message)
 
@@ -620,8 +637,8 @@ def _require_settings(api: Api, route: Route, call: Call) -> None:
     """Refuse a principal that may not give an app these settings.
 
     An alias belongs to its target. A principal that reaches only the target may
-    not change the alias: it could give the alias its own settings and then
-    detach it. A principal for all apps may.
+    not change the alias: it could give the alias settings of its own, and then
+    detach it from the target. A principal for all apps may change it.
     """
     tenants = api.tenants
     principal = call.principal
@@ -740,13 +757,15 @@ def _carry_out(
 def admit(
     api: Api, endpoint: Endpoint, request: HttpRequest
 ) -> Principal | HttpResponse:
-    """The principal of a request, or the refusal. Reads nothing of the body.
-    May switch greenlets."""
+    """Find the principal of a request. Returns the principal, or the answer
+    that refuses the request. Reads nothing of the body. May switch
+    greenlets."""
     route = endpoint.route
     need = route.need
     if need is Needs.ANYONE:
         return NOBODY
-    # The result of identify() in demo mode, without its call.
+    # In demo mode, identify() would return this principal. Most requests need no
+    # call of it.
     if api.keys.demo and need.scope and need.users.isdisjoint(TOKEN_HOLDERS):
         request.by = DEMO.label
         return DEMO
@@ -787,7 +806,8 @@ def admit(
 
 
 def with_key(route: Route, headers: Mapping[str, str]) -> Mapping[str, str]:
-    """The headers of a request, with its API key in ``authorization``."""
+    """Return the headers of a request with its API key in ``authorization``,
+    for a route whose key may be in another header (``key_in``)."""
     key = headers.get(route.key_in, "")
     scheme, _, credential = headers.get("authorization", "").partition(" ")
     if not key and scheme.lower() == "apikey":
@@ -798,24 +818,26 @@ def with_key(route: Route, headers: Mapping[str, str]) -> Mapping[str, str]:
 
 
 def _token_of(route: Route, request: HttpRequest) -> str:
-    """The token of a user, from the place that the row names (``token_in``)."""
+    """Return the token of a user from the header or the query that the row
+    names (``token_in``); ``""`` without a token."""
     if route.token_in != "?token":
         return request.headers.get(route.token_in, "")
     try:
         return parse_form(request.query).get("token", "")
-    except BadBody:  # it is refused when the body is read
-        return ""
+    except BadBody:
+        return ""  # the request is refused when its query is read
 
 
 def body_limit(api: Api, route: Route, principal: Principal) -> int:
-    """Longest body that a route accepts from a principal."""
+    """Return the most bytes of a body that a route accepts from a principal."""
     if principal.kind == "nobody":
         return api.limits.public_body_bytes
     return longest_body(api, route)
 
 
 def longest_body(api: Api, route: Route) -> int:
-    """Longest body that a route accepts from anybody."""
+    """Return the most bytes of a body that a route accepts from a known
+    principal."""
     if route.takes_many:
         return api.limits.body_bytes
     return api.limits.one_body_bytes
@@ -848,8 +870,8 @@ def read(
         route.read(endpoint.service, call)
         return call
 
-    # The parameters are read in this function: one call less for a push of the
-    # original.
+    # The parameters are read in this function, so that a push in the form of
+    # the original takes one call less.
     body = request.body
     fields = None
     pairs = None
@@ -894,6 +916,7 @@ def _read_shape(
         call.input = values
 
     if shape.app:
+        # A user or a member of the staff need not name their app.
         if values.app:
             call.app = api.tenants.aliases.get(values.app, values.app)
         elif principal.user or principal.staff:
@@ -906,8 +929,8 @@ def _read_shape(
 
 
 def unpacked_body(call: Call, most_bytes: int) -> bytes:
-    """The body of a request, which only known principals may compress. Raises
-    :class:`ApiProblem`."""
+    """Return the body of a request, decompressed to at most ``most_bytes``.
+    Only known principals may compress it. Raises :class:`ApiProblem`."""
     encoding = call.request.headers.get("content-encoding", "identity").lower()
     if encoding in ("", "identity"):
         return call.body
@@ -917,8 +940,9 @@ def unpacked_body(call: Call, most_bytes: int) -> bytes:
 
 
 def authorise(api: Api, route: Route, call: Call) -> None:
-    """Raise :class:`ApiProblem` if an admitted principal may not do this for
-    app and user. May switch greenlets."""
+    """Raise :class:`ApiProblem` if an admitted principal may not make a request
+    for the app and the user of the call. Sets ``call.user`` of a request of a
+    user. May switch greenlets."""
     principal = call.principal
     rule = route.app
     if rule == "settings":
@@ -944,9 +968,9 @@ def authorise(api: Api, route: Route, call: Call) -> None:
 
 
 def _authorise_user(api: Api, route: Route, call: Call) -> None:
-    """Raise :class:`ApiProblem` if a user asks on behalf of another user, or is
-    muted and the request speaks to others. The user becomes the user of the
-    call."""
+    """Raise :class:`ApiProblem` if a user makes a request on behalf of another
+    user, or if the user is muted and other users receive the content of the
+    request. Sets ``call.user`` if the row has a ``user`` rule."""
     principal = call.principal
     if route.user_in and call.params.get(route.user_in) != principal.user:
         raise ApiProblem(Problems.FORBIDDEN)
@@ -971,8 +995,10 @@ def refused(
     principal: Principal = NOBODY,
     call: Call | None = None,
 ) -> HttpResponse:
-    """The answer to a request that ended with this error. Refusals are reported
-    to observers."""
+    """Make the answer to a request that ended with this error. Refusals are
+    reported to observers, and internal errors are logged. ``principal`` and
+    ``call``: as far as they are known."""
+    # Each step makes a more general error of a special one.
     refusal_of = route.refusals.get(type(error))
     if refusal_of is not None:
         error = refusal_of(error)

@@ -104,8 +104,9 @@ def spent(error: StorageUnavailable) -> ApiProblem:
 
 
 class Rates:
-    """Owner of the buckets of requests on one node. ``per_second`` 0: no limit,
-    and no headers; ``messages_per_second``: the limit of messages of an app."""
+    """Owner of the buckets of requests on one node. ``per_second``: the limit of
+    requests (0: no limit, and no headers). ``messages_per_second`` returns the
+    limit of messages of an app."""
 
     def __init__(
         self,
@@ -127,7 +128,8 @@ class Rates:
         self._requests.set(per_second)
 
     def require(self, principal: Principal, host: str) -> None:
-        """Take a token. Raises :class:`ApiProblem` if the bucket is empty."""
+        """Count a request: take a token from the bucket of its payer. Raises
+        :class:`ApiProblem` if the bucket is empty."""
         self._require(self._requests, _payer(principal, host))
 
     def require_message(self, app: str, user: str) -> None:
@@ -139,6 +141,8 @@ class Rates:
     def _require(
         self, buckets: Buckets, payer: str | tuple[str, str], number: float = 0
     ) -> None:
+        """Take a token from a bucket. ``number``: its limit (0: the limit of
+        the buckets)."""
         try:
             buckets.require(payer, number=number)
         except TooManyRequests as error:
@@ -146,8 +150,8 @@ class Rates:
             raise too_many(error) from None
 
     def charge(self, principal: Principal, host: str, tokens: int) -> None:
-        """Take tokens even if there are too few. The missing ones are paid
-        before the next request."""
+        """Take tokens even if the bucket has too few. The next request waits
+        until the missing tokens have come back."""
         if self.per_second and tokens:
             self._requests.charge(_payer(principal, host), tokens)
 
@@ -165,8 +169,10 @@ class Rates:
 
 
 def _payer(principal: Principal, host: str) -> str | tuple[str, str]:
-    """The payer whose bucket loses a token by a request."""
-    if principal.user and principal.kind != "page":  # anybody gets a page token
+    """Return the payer of a request, whose bucket loses a token: a user (app
+    and id), a key, or the network of an address."""
+    # Anybody gets a page token, so visitors of pages pay by their address.
+    if principal.user and principal.kind != "page":
         return principal.app, principal.user
     if principal.staff:
         return principal.app, principal.staff

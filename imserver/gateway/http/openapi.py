@@ -88,11 +88,12 @@ def document(
     demo: bool = False,
     root: str = "",
 ) -> dict[str, Any]:
-    """The document as JSON's Python types.
+    """Make the document, of dicts and lists.
 
-    ``numbers`` are limits of this server, by setting: a schema that names a
-    setting gets its number. ``demo``: no key is needed. ``root``: the path
-    below which a proxy serves this server.
+    ``numbers``: name of a setting → its limit on this server. If a schema has
+    such a name in place of a number, it gets the number. ``demo``: no key is
+    needed. ``root``: the path below which a proxy serves this server (``""``:
+    no such path).
     """
     rows = tuple(operations)
     references, schemas = _schemas(rows, numbers)
@@ -159,7 +160,8 @@ _DESCRIPTION: Final = """
 def _schemas(
     rows: Sequence[Operation], numbers: Mapping[str, int]
 ) -> tuple[dict[Any, Any], dict[str, dict[str, Any]]]:
-    """The reference to each type, and the schemas by name."""
+    """Make the schemas of all requests and answers. Returns type → the reference
+    to its schema, and name → schema."""
     kinds = itertools.chain.from_iterable(
         (row.query, row.body, row.answer) for row in rows
     )
@@ -168,8 +170,9 @@ def _schemas(
     titled: dict[str, dict[str, Any]] = {}
 
     def fill(schema: Any) -> Any:
-        """A schema with its texts as Markdown, settings replaced by their
-        numbers, and titles as names."""
+        """Return a schema with its texts as Markdown, and with the numbers of
+        settings in place of their names. A reference with a title refers to the
+        title, and is added to ``titled``."""
         if isinstance(schema, tuple | list):
             return [fill(each) for each in schema]
         if isinstance(schema, str):
@@ -192,20 +195,22 @@ def _schemas(
     schemas = fill(components)
 
     # A Struct with a title is published under its title alone.
-    structs = {
+    structs_by_title = {
         title: schema.pop("$ref").removeprefix(_SCHEMAS)
         for title, schema in titled.items()
     }
     published = {
-        name: schema for name, schema in schemas.items() if name not in structs.values()
+        name: schema
+        for name, schema in schemas.items()
+        if name not in structs_by_title.values()
     }
-    for title, struct in structs.items():
+    for title, struct in structs_by_title.items():
         published[title] = schemas[struct] | titled[title]
     return references, dict(sorted(published.items()))
 
 
 def _for_generators(schema: dict[str, Any]) -> dict[str, Any]:
-    """The schema, rewritten for generators of clients. It permits the same
+    """Rewrite a schema for generators of clients. The result permits the same
     values.
 
     openapi-python-client leaves out a type that has an array without ``items``,
@@ -232,7 +237,8 @@ def _operation(
     schemas: Mapping[str, dict[str, Any]],
     demo: bool,
 ) -> dict[str, Any]:
-    """One operation of the document."""
+    """Make one operation of the document. ``references``: type → the reference to
+    its schema. ``schemas``: name → schema."""
     summary, _, description = inspect.cleandoc(row.text).partition("\n\n")
     if row.reach == "all":
         description += "\n\nThe key must reach all apps."
@@ -262,8 +268,9 @@ def _operation(
 
 
 def examples_of(row: Operation) -> tuple[Any, Any]:
-    """The examples of the request and the answer of an operation; None without
-    an example."""
+    """Return the examples of the request and of the answer of an operation, each
+    None without an example. They are in its row, or in ``examples.json`` of the
+    package of its service."""
     examples = _examples_in(sys.modules[row.service.__module__].__package__)
     route_examples = examples.get(f"{row.method} {row.path.removeprefix(PREFIX)}", {})
 
@@ -317,8 +324,10 @@ def operation_id(row: Operation) -> str:
 def _parameters(
     row: Operation, schemas: Mapping[str, dict[str, Any]]
 ) -> list[dict[str, Any]]:
-    """The parameters of an operation in its path, its query and its headers."""
+    """Describe the parameters of an operation in its path, its query and its
+    headers."""
     fields: list[tuple[str, str, bool, dict[str, Any]]] = []
+    """Name, location, whether the parameter is required, and its schema."""
     if row.path_id is not None:
         fields.append(("id", "path", True, msgspec.json.schema(row.path_id)))
     if row.query is not None:
@@ -347,7 +356,8 @@ def _parameters(
 
 
 def _header(header: Header, where: str = "") -> dict[str, Any]:
-    """A header of an answer; with ``where``, as a parameter of a request."""
+    """Describe a header of an answer. With ``where`` (``"header"``), describe it
+    as a parameter of a request."""
     fields: dict[str, Any] = {
         "description": header.meaning,
         "schema": {"type": header.kind, **header.limits},
@@ -382,7 +392,7 @@ def _responses(row: Operation, references: Mapping[Any, Any]) -> dict[str, Any]:
 
 
 def _success(row: Operation, references: Mapping[Any, Any]) -> dict[str, Any]:
-    """The usual answer of an operation."""
+    """Describe the usual answer of an operation, which does not refuse."""
     headers = [*row.answer_headers]
     if row.limited:
         headers += RATE_HEADERS
@@ -429,7 +439,8 @@ def problems_of(row: Operation) -> tuple[HttpProblem, ...]:
 def _refusal(
     row: Operation, problems: Sequence[HttpProblem], reference: Any
 ) -> dict[str, Any]:
-    """The answer with one of these problems, which have one status."""
+    """Describe the answer with one of these problems, which have the same
+    status. ``reference``: to the schema of :class:`Problem`."""
     examples = {}
     for problem in problems:
         body = Problem(

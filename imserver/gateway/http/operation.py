@@ -49,8 +49,8 @@ def one_of(*names: str) -> dict[str, Any]:
 
 
 class Header(Struct, frozen=True):
-    """A header of a request or answer in the document. ``kind`` is a JSON type,
-    ``limits`` is JSON Schema."""
+    """A header of a request or answer in the document. ``kind`` is the name of a
+    type of JSON. ``limits`` are more rules for its value, as JSON Schema."""
 
     name: str
     meaning: str
@@ -61,9 +61,10 @@ class Header(Struct, frozen=True):
 
 
 class Link(Struct, frozen=True):
-    """An operation that takes values of an answer. ``values``: name of a
-    parameter → JSON pointer into the answer. ``same``: parameters that have the
-    values of the request."""
+    """A link from an answer to the next operation of a client. ``operation``: the
+    id of this operation. ``values``: name of its parameter → JSON pointer to the
+    value in the answer, such as ``users/0``. ``same``: names of parameters that
+    have the same value as in the request."""
 
     name: str
     operation: str
@@ -152,7 +153,7 @@ class Operation(Struct, frozen=True):
     voice: Voice = False
     deprecated: Mapping[str, str] = {}
     takes_many: bool = False
-    """For this field and the next two see
+    """For this field and the two fields before it, see
     :class:`imserver.gateway.http.call.Route`."""
 
     @property
@@ -313,36 +314,22 @@ class Resource(Generic[S]):
     def _declare(
         self, method: str, path: str, need: Need | None, more: dict[str, Any]
     ) -> Declare[S]:
+        """Make the decorator of a route function. ``more``: fields of
+        :class:`Operation`, and ``schema`` and ``base``."""
+
         def declare(function: Any) -> Any:
             row = dict(more)
             schema = row.pop("schema", None)
             base = row.pop("base", self._base)
-            fields = _fields_of(function)
             answer = function.__annotations__.get("return", HttpResponse)
             run = function
-            if fields or "HttpResponse" not in str(answer):
-                types = get_type_hints(function, include_extras=True)
-                row.setdefault("answer", types["return"])
+            if _fields_of(function) or "HttpResponse" not in str(answer):
+                usual_name = f"{path.title().replace('/', '')}Query"
+                run, shape = _read_signature(
+                    row, function, schema or (usual_name, ""), base
+                )
                 row.setdefault("answer_example", self._examples.get(row["answer"]))
-                shape = None
-                if fields:
-                    shape = types[fields[0]]
-                if not (isinstance(shape, type) and issubclass(shape, Struct)):
-                    usual_name = f"{path.title().replace('/', '')}Query"
-                    name, text = schema or (usual_name, "")
-                    shape = _shape_of(
-                        name=name,
-                        text=text,
-                        fields=fields,
-                        function=function,
-                        types=types,
-                        base=base,
-                    )
-                    run = _spread(function, fields)
-                if method == "GET":
-                    row["query"] = shape
-                else:
-                    row["body"] = shape
+                row["query" if method == "GET" else "body"] = shape
                 row.update(returns=True, refusals=self._refusals)
             self._add(method, path, need, run, function.__doc__ or "", row)
             return function
@@ -379,6 +366,35 @@ class Resource(Generic[S]):
         return operation
 
 
+def _read_signature(
+    row: dict[str, Any],
+    function: Any,
+    schema: tuple[str, str],
+    base: type[Struct] | None,
+) -> tuple[Any, type[Struct]]:
+    """Read the types of a route function that returns the body of the answer.
+    Adds the type of the answer to ``row``.
+
+    Returns the function that gets the request as one Struct, and the Struct. If
+    the parameter of the route function is a Struct, these are the route
+    function and this Struct. Otherwise the Struct is made of its parameters,
+    with the name and the text of ``schema``, and the fields of ``base``.
+    """
+    types = get_type_hints(function, include_extras=True)
+    row.setdefault("answer", types["return"])
+    fields = _fields_of(function)
+    if fields:
+        kind = types[fields[0]]
+        if isinstance(kind, type) and issubclass(kind, Struct):
+            return function, kind
+
+    name, text = schema
+    shape = _shape_of(
+        name=name, text=text, fields=fields, function=function, types=types, base=base
+    )
+    return _spread(function, fields), shape
+
+
 def _fields_of(function: Any) -> tuple[str, ...]:
     """The parameters of a route function after the service and the call."""
     code = function.__code__
@@ -395,20 +411,16 @@ def _shape_of(
     types: Mapping[str, Any],
     base: type[Struct] | None,
 ) -> type[Struct]:
-    """The Struct of parameters. ``base`` has fields before them; a parameter
-    may name one of these."""
+    """Make a Struct with a field for each parameter of a route function. The
+    fields of ``base`` come before them; a parameter may have the name of such a
+    field. ``fields``: the names of the parameters. ``types``: name → type."""
     inherited: tuple[str, ...] = ()
     bases: tuple[type[Struct], ...] | None = None
     if base is not None:
         inherited = base.__struct_fields__
         bases = (base,)
 
-    count = function.__code__.co_argcount
-    usual = function.__defaults__ or ()
-    positional = function.__code__.co_varnames[count - len(usual) : count]
-    defaults = dict(zip(positional, usual, strict=True))
-    defaults.update(function.__kwdefaults__ or {})
-
+    defaults = _defaults_of(function)
     own_fields: list[Any] = []
     for field in fields:
         if field in inherited:
@@ -427,9 +439,20 @@ def _shape_of(
     )
 
 
+def _defaults_of(function: Any) -> dict[str, Any]:
+    """Return the name of a parameter → its default, for parameters with one."""
+    values = function.__defaults__ or ()
+    count = function.__code__.co_argcount
+    # Python has the defaults of the last positional parameters.
+    names = function.__code__.co_varnames[count - len(values) : count]
+    defaults = dict(zip(names, values, strict=True))
+    defaults.update(function.__kwdefaults__ or {})
+    return defaults
+
+
 def _spread(function: Any, names: Sequence[str]) -> Any:
-    """Wrap the function so that it takes a shape, whose fields it gets as
-    parameters."""
+    """Wrap a route function. The result gets the request as one Struct, and
+    passes its fields with these names as parameters."""
 
     def run(service: Any, call: Any, shape: Any) -> Any:
         return function(service, call, **{name: getattr(shape, name) for name in names})
@@ -442,7 +465,8 @@ def _spread(function: Any, names: Sequence[str]) -> Any:
 
 
 def _shape_read_by(row: Operation) -> Shape:
-    """The shape that the query or body of an operation is read into."""
+    """Make the shape into which the query or the body of an operation is
+    read."""
     body = None
     if row.body is not None:
         body = msgspec.json.Decoder(row.body)
@@ -455,7 +479,7 @@ def _shape_read_by(row: Operation) -> Shape:
 
 
 def route_of(row: Operation) -> Route:
-    """The route of an operation."""
+    """Make the route of an operation."""
     reach: AppRule = ""
     if row.names_app or row.read is not None or row.reach == "all":
         reach = row.reach
@@ -470,6 +494,7 @@ def route_of(row: Operation) -> Route:
         status = row.status
     act = row.act
     if act is None:
+        # See `Operation.act`.
         act = ""
         if row.method == "POST":
             act = row.path.removeprefix(f"{PREFIX}/").replace("/", ".")

@@ -51,8 +51,9 @@ class BatchAnswers(Struct, eq=False):
     _size: int = 0
 
     def add(self, answer: bytes, too_large: bytes) -> None:
-        """Add an answer of a command that was run, or ``too_large`` if it does
-        not fit. Switches in a long turn."""
+        """Add the answer to a command that was run. If it does not fit any
+        more, add ``too_large`` in its place. Switches greenlets in a long
+        turn."""
         if self._size + len(answer) > MAX_BATCH_BYTES:
             answer = too_large
         self._size += len(answer)
@@ -113,8 +114,9 @@ REPEATED: Final = constant(success({}))
 
 class ApiProblem(Exception):
     """Raised to refuse a request with this problem. ``detail`` replaces its
-    usual message. ``rate``: the rate that refuses it, and the time until the
-    next request is allowed."""
+    usual message (``""``: the usual message). ``headers``: of the answer.
+    ``rate``: the rate that refuses the request, and the time until the next
+    request is allowed (None: no rate refuses it)."""
 
     def __init__(
         self,
@@ -153,7 +155,7 @@ class Style(Struct, frozen=True):
 def _refuse_in_cmd(
     problem: HttpProblem, _request: HttpRequest, _detail: str = ""
 ) -> HttpResponse:
-    """Always status 200, with a code of the cmd dialect in the body
+    """Make a refusal with status 200 and a code of the cmd dialect in the body
     (docs/reference/http.md)."""
     if problem.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
         return UNAUTHORIZED
@@ -165,8 +167,8 @@ def _refuse_in_cmd(
 def _refuse_as_problem(
     problem: HttpProblem, request: HttpRequest, detail: str = ""
 ) -> HttpResponse:
-    """A matching status, and a problem body ``{code, message, temporary,
-    request_id}``."""
+    """Make a refusal with the status of the problem, and a body ``{code,
+    message, temporary, request_id}``."""
     body = problem_body(problem, request.id, detail)
     headers = challenged(problem, (("X-Request-Id", request.id),))
     return HttpResponse(problem.status, body, headers=headers)
@@ -202,8 +204,8 @@ _STREAM_HEADERS: Final = (
 
 
 def stream_request(head: Head, host: str) -> HttpRequest:
-    """The request for a stream, as routes get theirs. ``host``: address of the
-    client."""
+    """Make the request for a stream in the form in which routes get requests.
+    ``host``: address of the client."""
     return HttpRequest(
         method=head.method,
         path=head.path,
@@ -217,9 +219,9 @@ def stream_request(head: Head, host: str) -> HttpRequest:
 def stream_head(
     log: RequestLog, head: Head, host: str, content_type: str, by: str = ""
 ) -> bytes:
-    """The head of the response that begins a stream; it is logged. ``host``:
-    address of the client. ``by``: the label of the principal; ``""`` if it is
-    not known yet."""
+    """Make the head of the response that begins a stream, and log the request.
+    ``host``: address of the client. ``by``: the label of the principal; ``""``
+    if it is not known yet."""
     request = stream_request(head, host)
     _log_stream(log, request, status=200, size=0, by=by)
     headers = [("Content-Type", content_type), *_STREAM_HEADERS]
@@ -239,9 +241,10 @@ def stream_refused(
     style: Style,
     by: str = "",
 ) -> bytes:
-    """The whole response in place of a stream, in this style; it is logged.
-    ``host``: address of the client. ``why``: a problem, or the close code with
-    which the stream would have ended. ``by``: see :func:`stream_head`."""
+    """Make the whole response that refuses a stream, in this style, and log the
+    request. ``host``: address of the client. ``why``: a problem, or the close
+    code with which the stream would have ended. ``by``: see
+    :func:`stream_head`."""
     request = stream_request(head, host)
     if isinstance(why, int):
         why = ApiProblem(_STATUS_OF.get(why, Problems.NOT_READY))

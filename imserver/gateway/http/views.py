@@ -34,8 +34,9 @@ from imserver.gateway.transport.stream import Streams
 
 
 def create_api(api: Api) -> Blueprint:
-    """The blueprint with every route of the API: one dict lookup before Flask's
-    routing. A hundred werkzeug rules would take a megabyte."""
+    """Make the blueprint with every route of the API. A lookup in a dict, before
+    Flask's routing, finds the route: a hundred rules of werkzeug would take a
+    megabyte."""
     blueprint = Blueprint("api", __name__)
     rows: dict[str, dict[str, Endpoint]] = {}
     for (method, path), endpoint in api.endpoints.items():
@@ -45,8 +46,9 @@ def create_api(api: Api) -> Blueprint:
 
 
 def _answer(api: Api, table: Mapping[str, Mapping[str, Endpoint]]) -> Response | None:
-    """Answer a request whose path and method are in the table: path, or its
-    pattern → method → route."""
+    """Answer a request whose path and method are in the table. Returns None if
+    another view answers it. ``table``: path, or its pattern → method →
+    route."""
     paths = (request.path, *patterns_of(request.path))
     rows = next((table[path] for path in paths if path in table), None)
     if rows is None:
@@ -55,8 +57,8 @@ def _answer(api: Api, table: Mapping[str, Mapping[str, Endpoint]]) -> Response |
     if endpoint is None:
         return None
 
-    # Flask knows no such path. With its exception, a request is a cycle of a
-    # hundred objects.
+    # Flask knows no such path, so it has made an exception. With it, the request
+    # would be a cycle of a hundred objects.
     request.routing_exception = None
     route = endpoint.route
     http_request = as_request()
@@ -79,8 +81,9 @@ def _answer(api: Api, table: Mapping[str, Mapping[str, Endpoint]]) -> Response |
 
 
 def _endpoint_in(rows: Mapping[str, Endpoint], method: str) -> Endpoint | None:
-    """The route of a path (method → route) that answers this method. None:
-    another view does. Raises MethodNotAllowed."""
+    """Return the route that answers a method of a path. ``rows``: method →
+    route, of this path. Returns None if another view answers it. Raises
+    MethodNotAllowed."""
     if method == "HEAD":
         endpoint = rows.get("GET")
     else:
@@ -170,10 +173,11 @@ def _open_stream(
 ) -> Response:
     """Serve one stream: the streams write to one end of a pair of sockets, and
     Flask's response reads the other."""
-    # from a page of another origin that will send the token in a header
+    # A page of another origin asks whether it may send the token in a header.
     if request.method == "OPTIONS":
         return to_response(PREFLIGHT)
-    if request.method != method:  # HEAD would begin a session that nobody uses
+    # Flask accepts HEAD with GET, but it would begin a session that nobody uses.
+    if request.method != method:
         raise MethodNotAllowed([method])
 
     request.max_content_length = body_bytes
@@ -195,16 +199,10 @@ def _open_stream(
     plain.setblocking(False)
     streams.adopt(plain, full_head)
 
-    head, rest = _read_head(theirs)
-    status_line, *lines = head.decode("latin-1").split("\r\n")
-    headers = []
-    for line in lines:
-        name, _, value = line.partition(":")
-        # Only the server may send this header (PEP 3333).
-        if name.lower() != "connection":
-            headers.append((name, value.strip()))
-    status = int(status_line.split(" ")[1])
-    response = Response(_content(theirs, rest), status, direct_passthrough=True)
+    head, first_bytes = _read_head(theirs)
+    status, headers = _parse_head(head)
+    content = _content(theirs, first_bytes)
+    response = Response(content, status, direct_passthrough=True)
     response.headers.clear()
     response.headers.extend(headers)
     return response
@@ -220,15 +218,28 @@ def _read_head(sock: socket.socket) -> tuple[bytes, bytes]:
             sock.close()
             raise ConnectionError("a stream ended without an answer")
         received += data
-    head, _, rest = received.partition(_END_OF_HEAD)
-    return head, rest
+    head, _, first_bytes = received.partition(_END_OF_HEAD)
+    return head, first_bytes
 
 
-def _content(sock: socket.socket, rest: bytes) -> Iterator[bytes]:
-    """The bytes of a stream after its head, until the stream closes its end."""
+def _parse_head(head: bytes) -> tuple[int, list[tuple[str, str]]]:
+    """Return the status and the headers of a stream's answer."""
+    status_line, *lines = head.decode("latin-1").split("\r\n")
+    headers = []
+    for line in lines:
+        name, _, value = line.partition(":")
+        # Only the server may send this header (PEP 3333).
+        if name.lower() != "connection":
+            headers.append((name, value.strip()))
+    return int(status_line.split(" ")[1]), headers
+
+
+def _content(sock: socket.socket, first_bytes: bytes) -> Iterator[bytes]:
+    """Yield the bytes of a stream after its head, until the stream closes its
+    end. ``first_bytes``: bytes that were read with the head."""
     with sock:
-        if rest:
-            yield rest
+        if first_bytes:
+            yield first_bytes
         while True:
             data = sock.recv(_RECEIVE_BYTES)
             if not data:

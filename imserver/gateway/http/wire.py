@@ -32,9 +32,9 @@ _WHOLE_FLOATS: Final = 2**53
 
 
 def decode_whole(decoder: msgspec.json.Decoder[T], body: bytes, error: Exception) -> T:
-    """Decode JSON with ``1.0`` for 1, which JSON Schema counts as an integer.
-    ``error``: why the decoder refused the body as it is. Raises
-    :class:`ApiProblem`."""
+    """Decode JSON again if it may have ``1.0`` in place of 1, which JSON Schema
+    counts as an integer. ``error``: why the decoder has refused the body as it
+    is. Raises :class:`ApiProblem`."""
     if "got `float`" in str(error) and len(body) <= _MAX_WHOLE_BYTES:
         try:
             document = msgspec.json.Decoder(float_hook=_whole).decode(body)
@@ -45,7 +45,7 @@ def decode_whole(decoder: msgspec.json.Decoder[T], body: bytes, error: Exception
 
 
 def _whole(text: str) -> int | float:
-    """A number of JSON, as an integer if it is whole."""
+    """Convert a number of JSON. A whole number becomes an integer."""
     number = float(text)
     if number.is_integer() and abs(number) < _WHOLE_FLOATS:
         return int(number)
@@ -58,6 +58,8 @@ class _Nothing(Struct, gc=False):
 
 
 class _Counted(Struct):
+    """A batch whose commands are only counted."""
+
     commands: list[_Nothing] | None = None
 
 
@@ -96,10 +98,9 @@ def require_few_commands(body: bytes, most: int) -> None:
 
 
 def read_commands(body: bytes, most: int) -> list[dict[str, Raw]]:
-    """The ``commands`` of a batch, each of them with one field. The loop serves
-    others meanwhile.
-
-    Raises :class:`ApiProblem`, also if there are more than ``most``.
+    """Decode the ``commands`` of a batch, each of which has one field. Lets the
+    loop serve others meanwhile. Raises :class:`ApiProblem`, also if there are
+    more than ``most`` commands.
     """
     require_few_commands(body, most)
     if is_long_turn():
@@ -139,8 +140,8 @@ def inflate(body: bytes, limit: int) -> bytes:
 
 
 def compressed(body: bytes, accepted: str) -> tuple[bytes, Headers]:
-    """A large body, as gzip if Accept-Encoding (``accepted``) allows it, and
-    the headers for it."""
+    """Compress a large body with gzip if ``accepted`` (Accept-Encoding) allows
+    it. Returns the body and the headers for it."""
     headers: Headers = (("Vary", "Accept-Encoding"),)
     if not takes_gzip(accepted):
         return body, headers
@@ -179,7 +180,8 @@ def read_query(request: HttpRequest, kind: type[Q]) -> Q:
 
 
 def page_of(names: Sequence[str], cursor: str, limit: int) -> tuple[list[str], str]:
-    """A page of sorted names, and the cursor of the next page."""
+    """Return a page of sorted names, and the cursor of the next page (``""`` on
+    the last page)."""
     start = bisect_right(names, read_cursor(cursor) or "")
     end = start + limit
     page = list(names[start:end])
@@ -191,7 +193,8 @@ def page_of(names: Sequence[str], cursor: str, limit: int) -> tuple[list[str], s
 
 
 def reached(tenants: Tenants, principal: Principal) -> list[str]:
-    """The apps that the key reaches, ordered by name, without aliases."""
+    """Return the apps that a principal reaches, ordered by name, without
+    aliases."""
     return [
         name
         for name in tenants.names()
