@@ -31,9 +31,12 @@ from imserver.gateway.http.reply import ApiProblem
 from imserver.gateway.http.wire import page_of
 
 Shape = type[Struct]
+"""A Struct for requests or answers, made of a struct of settings."""
 Field = tuple[Any, ...]
-"""Name and type, and a default unless it is required."""
+"""A field of a shape, as ``msgspec.defstruct`` takes it: the name and the type,
+and a default unless it is required."""
 Make = Callable[[Shape], Shape]
+"""Makes the shape of a struct of settings."""
 
 
 class AppCreate(Struct, forbid_unknown_fields=True):
@@ -80,21 +83,23 @@ class AppsAnswer(Struct):
 
 
 def given_fields(kind: Shape) -> list[Field]:
-    """The fields of a request for a group of settings. All may be left out.
-    None names a file."""
-    usual = {field.name: field.default for field in structs.fields(kind)}
+    """Make the fields of a request for a group of settings. All of them may be
+    left out. Settings that name a file are not among them."""
+    defaults = {field.name: field.default for field in structs.fields(kind)}
     fields: list[Field] = []
     for name, hint in hints_of(kind).items():
         if marks_of(hint).get("file"):
             continue
-        given = _type(hint, given_group, given_entry, limits=True, usual=usual[name])
-        fields.append((name, given | UnsetType, UNSET))
+        json_type = _type(
+            hint, given_group, given_entry, limits=True, default=defaults[name]
+        )
+        fields.append((name, json_type | UnsetType, UNSET))
     return fields
 
 
 @cache
 def given_group(kind: Shape) -> Shape:
-    """The request for a group of settings."""
+    """Make the shape of a request for a group of settings."""
     return _define(
         kind, "", given_fields(kind), forbid_unknown_fields=True, omit_defaults=True
     )
@@ -102,8 +107,8 @@ def given_group(kind: Shape) -> Shape:
 
 @cache
 def given_entry(kind: Shape) -> Shape:
-    """The request for an entry of a list or mapping. A field that is left out
-    has its default."""
+    """Make the shape of a request for an entry of a list or mapping. A field
+    that is left out has its default."""
     hints = hints_of(kind)
     fields = [
         field
@@ -114,13 +119,13 @@ def given_entry(kind: Shape) -> Shape:
 
 
 def _type_in_entry(hint: Any) -> Any:
-    """The type of a field of :func:`given_entry`."""
+    """Make the type of a field of :func:`given_entry`."""
     return _type(hint, given_group, given_entry, limits=True, empty=True)
 
 
 def shown_fields(kind: Shape) -> list[Field]:
-    """The fields of an answer with a group of settings: no secrets, no
-    files."""
+    """Make the fields of an answer with a group of settings, without secrets and
+    files. ``signed`` says whether a secret is set."""
     fields = _fields_shown(kind)
     if hasattr(kind, "signed"):
         fields.append(
@@ -131,14 +136,14 @@ def shown_fields(kind: Shape) -> list[Field]:
 
 @cache
 def shown_group(kind: Shape) -> Shape:
-    """The answer with a group of settings."""
+    """Make the shape of an answer with a group of settings."""
     return _define(kind, "Shown", shown_fields(kind))
 
 
 @cache
 def shown_entry(kind: Shape) -> Shape:
-    """The answer with an entry of a list or mapping. It is as in requests,
-    without secrets."""
+    """Make the shape of an answer with an entry of a list or mapping. It is the
+    shape of requests, without secrets."""
     hidden = [hint for hint in hints_of(kind).values() if _is_hidden(hint)]
     if hidden:
         return _define(kind, "Shown", _fields_shown(kind), omit_defaults=True)
@@ -146,8 +151,9 @@ def shown_entry(kind: Shape) -> Shape:
 
 
 def _fields_shown(kind: Shape) -> list[Field]:
-    """The fields without secrets and files. A field with the mark ``omit`` has
-    a default, which answers leave out."""
+    """Make the fields of an answer, without secrets and files. A field with the
+    mark ``omit`` has a default, and answers leave it out if it has this value.
+    All other fields are required."""
     hints = hints_of(kind)
     required: list[Field] = []
     omitted: list[Field] = []
@@ -158,12 +164,13 @@ def _fields_shown(kind: Shape) -> list[Field]:
         if marks_of(hint).get("omit", False):
             omitted.append(row)
         else:
-            required.append(row[:2])
+            name, shown_type, *_ = row
+            required.append((name, shown_type))
     return required + omitted
 
 
 def _type_shown(hint: Any) -> Any:
-    """The type of a field of an answer."""
+    """Make the type of a field of an answer."""
     return _type(hint, shown_group, shown_entry, empty=True)
 
 
@@ -174,8 +181,9 @@ def _is_hidden(hint: Any) -> bool:
 
 
 def _define(kind: Shape, suffix: str, fields: Iterable[Field], **options: Any) -> Shape:
-    """A shape with these fields. Its name and text come from the struct of
-    settings."""
+    """Make a shape with these fields. Its name and its text come from the struct
+    of settings: ``ChannelSettings`` gives ``AppChannel`` and the ``suffix``.
+    ``options``: of ``msgspec.defstruct``."""
     paragraph = (kind.__doc__ or "").partition("\n\n")[0]
     text = "\n".join(map(str.strip, paragraph.split("\n")))
     name = "App" + kind.__name__.removesuffix("Settings").removeprefix("App") + suffix
@@ -185,8 +193,8 @@ def _define(kind: Shape, suffix: str, fields: Iterable[Field], **options: Any) -
 
 
 def _with_defaults(kind: Shape, type_of: Callable[[Any], Any]) -> list[Field]:
-    """The fields of a struct of settings with their defaults. ``type_of`` makes
-    the type of each."""
+    """Make the fields of a struct of settings with their defaults. ``type_of``
+    makes the type of each field."""
     hints = hints_of(kind)
     fields: list[Field] = []
     for declared in msgspec.structs.fields(kind):
@@ -216,13 +224,14 @@ def _type(
     entry: Make,
     limits: bool = False,
     empty: bool = False,
-    usual: Any = "",
+    default: Any = "",
 ) -> Any:
-    """A type of a setting as a type of JSON.
+    """Make a type of JSON of the type of a setting.
 
     ``group`` makes the shape of a struct, and ``entry`` the shape of a struct
-    in a list or mapping. ``limits``: with the limits of requests. ``empty``: a
-    choice may be ``""``, which means the default. ``usual``: the default.
+    in a list or mapping. ``limits``: the type has the limits and the default of
+    requests. ``empty``: a choice may be ``""``, which means the default.
+    ``default``: for the document (``""``: none).
     """
     inner = bare(hint)
     kind = get_origin(inner)
@@ -246,8 +255,8 @@ def _type(
         marks = marks_of(hint)
         meta |= marks.get("api", {})
         notes = {key: True for mark, key in _NOTES.items() if marks.get(mark)}
-        if usual not in ("", msgspec.NODEFAULT) and not isinstance(usual, Struct):
-            notes["default"] = to_builtins(usual)
+        if default not in ("", msgspec.NODEFAULT) and not isinstance(default, Struct):
+            notes["default"] = to_builtins(default)
         if notes:
             meta["extra_json_schema"] = notes
     if meta:
@@ -256,8 +265,8 @@ def _type(
 
 
 def _limits_of(hint: Any) -> dict[str, Any]:
-    """The limits that a type has: ``ge``, ``max_length`` …; of several marks the
-    last one counts."""
+    """Return the limits of a type: ``ge``, ``max_length`` and others of
+    :data:`_LIMITS`. If several marks have the same limit, the last one counts."""
     limits: dict[str, Any] = {}
     for mark in getattr(hint, "__metadata__", ()):
         for name in _LIMITS:
@@ -296,30 +305,15 @@ class Shapes(Struct, frozen=True):
 
 @cache
 def shapes_of(declared: Declarations) -> Shapes:
-    """The shapes with the settings of apps that the core and features
+    """Make the shapes with the settings of apps that the core and features
     declare."""
     kinds: tuple[type[Struct], ...] = (TenantSettings, *declared.app_kinds)
-    given = msgspec.defstruct(
-        "AppSettingsGiven",
-        _with_old(
-            [
-                _limited(field, declared)
-                for field in itertools.chain.from_iterable(map(given_fields, kinds))
-                if field[0] in declared.app_hints
-            ]
-        ),
-        namespace={
-            "__doc__": "Settings of an app. Fields that you leave out do not change; in a "
-            "new app they have their defaults."
-        },
-        forbid_unknown_fields=True,
-        omit_defaults=True,
-    )
+    given = _given_settings(kinds, declared)
     settings = ("settings", given, msgspec.field(default_factory=given))
     create = _extend(AppCreate, settings, forbid_unknown_fields=True)
     names = given.__struct_fields__
-    name = Annotated[str, Meta(extra_json_schema={"enum": sorted(names)})]
-    unset = Annotated[list[name], about("Settings to reset to their defaults.")]
+    known_name = Annotated[str, Meta(extra_json_schema={"enum": sorted(names)})]
+    unset = Annotated[list[known_name], about("Settings to reset to their defaults.")]
     change = _extend(AppSet, settings, ("unset", unset, []), forbid_unknown_fields=True)
 
     resolved = {field[0]: field for field in _RESOLVED}
@@ -328,7 +322,7 @@ def shapes_of(declared: Declarations) -> Shapes:
         for field in itertools.chain.from_iterable(map(shown_fields, kinds))
         if field[0] in declared.app_hints
     ]
-    shown = _extend(AppShown, *_with_old(fields))
+    shown = _extend(AppShown, *_with_old_names(fields))
     page = _extend(AppsAnswer, ("apps", list[shown]))  # type: ignore[valid-type]
     return Shapes(
         create=create,
@@ -336,6 +330,27 @@ def shapes_of(declared: Declarations) -> Shapes:
         shown=shown,
         page=page,
         settings=frozenset(names),
+    )
+
+
+def _given_settings(kinds: Iterable[Shape], declared: Declarations) -> Shape:
+    """Make the shape of the settings in a request, of the structs of settings of
+    apps (``kinds``)."""
+    fields = [
+        _limited(field, declared)
+        for field in itertools.chain.from_iterable(map(given_fields, kinds))
+        if field[0] in declared.app_hints
+    ]
+    text = (
+        "Settings of an app. Fields that you leave out do not change; in a "
+        "new app they have their defaults."
+    )
+    return msgspec.defstruct(
+        "AppSettingsGiven",
+        _with_old_names(fields),
+        namespace={"__doc__": text},
+        forbid_unknown_fields=True,
+        omit_defaults=True,
     )
 
 
@@ -353,13 +368,13 @@ _RESOLVED: Final = (
         Annotated[int, about("The longest user id, in bytes of UTF-8.")],
     ),
 )
-"""Settings whose default depends on the app. An answer has the value in force
-for it."""
+"""The fields of answers for settings whose default depends on the app. The
+answer has the value in force for the app."""
 
 
-def _with_old(fields: list[Field]) -> list[Field]:
-    """The fields. A renamed field is in the list under its old name, too, for a
-    release."""
+def _with_old_names(fields: list[Field]) -> list[Field]:
+    """Return the fields, and after them each renamed field under its old name,
+    which is deprecated."""
     by_name = {field[0]: field for field in fields}
     deprecated = Meta(extra_json_schema={"deprecated": True})
     old_fields: list[Field] = []
@@ -371,8 +386,8 @@ def _with_old(fields: list[Field]) -> list[Field]:
 
 
 def _limited(field: Field, declared: Declarations) -> Field:
-    """A field of a request. A field with dialects accepts only dialects of the
-    node."""
+    """Return a field of a request as it is. Only the field ``dialects`` changes:
+    it accepts the dialects that this node has."""
     if field[0] != "dialects" or not declared.dialects:
         return field
     dialect: Any = Literal[tuple(declared.dialects)]
@@ -381,8 +396,8 @@ def _limited(field: Field, declared: Declarations) -> Field:
 
 
 def _extend(base: type[Struct], *fields: Any, **options: Any) -> type[Struct]:
-    """A struct under the name of ``base``, with these fields after or in place
-    of its own."""
+    """Make a subclass of ``base`` with its name and text. Its ``fields`` come
+    after the fields of ``base``, or replace fields of the same name."""
     text = {"__doc__": base.__doc__}
     return msgspec.defstruct(
         base.__name__, fields, bases=(base,), namespace=text, **options
@@ -390,7 +405,8 @@ def _extend(base: type[Struct], *fields: Any, **options: Any) -> type[Struct]:
 
 
 def _shown(tenant: Tenant, declared: Declarations) -> AppShown:
-    """An app in the form of an answer."""
+    """Return an app in the form of an answer, with the values in force for it,
+    and with the old names of renamed settings."""
     fields = {name: getattr(tenant, name) for name in TenantSettings.__struct_fields__}
     for settings in tenant.of_features:
         fields |= asdict(settings)
@@ -515,10 +531,11 @@ def set_app(api: Api, call: Call, request: AppSet) -> AppShown:
     if tenant is not None and tenant.configured:
         raise ApiProblem(Problems.APP_CONFIGURED)
     if request.merge and tenant is not None:
-        for name, before in plain(tenant).items():
+        for name, former in plain(tenant).items():
             is_given = name in fields
             if is_given and isinstance(bare(declared.app_hints[name]), type(Struct)):
-                fields[name] = before | fields[name]
+                # The setting is a group: what it leaves out stays.
+                fields[name] = former | fields[name]
     changed = tenants.change(request.app, fields, tuple(request.unset))
     return _shown(changed, declared)
 
@@ -530,7 +547,8 @@ _EXAMPLE_MAX_CHANNELS: Final = 100
 
 
 def operations(declared: Declarations) -> tuple[Operation, ...]:
-    """The operations of a node, with the settings that its features declare."""
+    """Make the operations of a node. Requests and answers have the settings that
+    its features declare."""
     shapes = shapes_of(declared)
     settings = structs.replace(
         declared.app_of({}),
@@ -552,6 +570,7 @@ def operations(declared: Declarations) -> tuple[Operation, ...]:
     renamed = {
         old: new for old, new in RENAMED_OF_APPS.items() if new in declared.app_hints
     }
+    # The route functions have the shapes without settings.
     own_shapes: dict[Any, Any] = {
         AppCreate: shapes.create,
         AppSet: shapes.set,

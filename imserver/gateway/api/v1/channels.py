@@ -154,6 +154,7 @@ _USUAL_HISTORY_PAGE: Final = 100
 
 
 def _refused(error: ChannelRefused) -> ApiProblem:
+    """Make the problem of a refused request for a channel."""
     if error.reason == "unavailable":
         return ApiProblem(
             Problems.STORAGE_UNAVAILABLE, "The history of the channel does not answer"
@@ -161,7 +162,8 @@ def _refused(error: ChannelRefused) -> ApiProblem:
     return ApiProblem.invalid(str(error))
 
 
-_members = msgspec.json.Decoder(dict[str, Raw]).decode
+_fields_of = msgspec.json.Decoder(dict[str, Raw]).decode
+"""Decodes a JSON object: name → JSON of the value."""
 
 
 routes = Resource(
@@ -208,8 +210,9 @@ def _publish(
     request: ChannelPublishRequest | ChannelBroadcastRequest,
     channels: list[str],
 ) -> list[ChannelResult]:
-    """Publish once to each channel for the key of a request, or its id. May
-    switch."""
+    """Publish a message to each channel, only once for the key of the request,
+    or for its id. Returns the results in the order of the channels. May switch
+    greenlets."""
     core = api.core
     if core.metrics.pushes.stops:
         core.metrics.pushes.require(call.app)
@@ -220,8 +223,9 @@ def _publish(
     key = key_of(call) or request.id
     digest = 0
     if key:
-        content = _members(msgspec.json.encode(request))
-        # The channels do not tell a message from another one.
+        content = _fields_of(msgspec.json.encode(request))
+        # Each channel has its own claim of the key. A repetition may name more or
+        # fewer channels.
         content.pop("channel", None)
         content.pop("channels", None)
         digest = digest_of(msgspec.json.encode(content))
@@ -247,7 +251,7 @@ def _publish(
 
 
 def _channel_result(channel: str, published: Published) -> ChannelResult:
-    """The result of a publication, with its position if the channel has a
+    """Make the result of a publication, with its position if the channel has a
     history."""
     status = STATUSES[published.outcome]
     position = published.position
@@ -298,7 +302,7 @@ def history(
 
 
 def _shown(event: Event) -> PublicationShown:
-    """A publication in the form of the answer."""
+    """Return a publication of a history in the form of the answer."""
     part = event.channel
     assert part is not None
     publication = PublicationShown(

@@ -330,8 +330,8 @@ sessions = Resource("sessions", lambda _, api: api, need=Needs.OPERATE)
 
 
 def _require_below(api: Api, call: Call, users: Sequence[str]) -> None:
-    """Refuse a principal that acts by a role, if the role may not act on one of
-    these users. May switch greenlets."""
+    """Raise :class:`ApiProblem` if a principal acts by a role, and the role may
+    not act on one of these users. May switch greenlets."""
     if not api.core.authority.may_act_on(call.principal, call.app, users):
         raise ApiProblem(
             Problems.NOT_ALLOWED, "Your role acts on users with fewer rights only"
@@ -396,7 +396,8 @@ def ban(
     _require_below(api, call, users)
     everybody = api.core.authority.with_programs(call.app, users)
     removed = api.core.sessions.close(call.app, everybody, None, seconds or inf, reason)
-    # The programs of the users come after them, and the answer leaves them out.
+    # `everybody` has the users, and after them their programs, which the answer
+    # leaves out.
     banned = [
         UserRemoved(user, count)
         for user, count in zip(users, removed.closed, strict=False)

@@ -87,6 +87,8 @@ class PublishRefusal(Struct):
 
 
 class _Numbered(Struct):
+    """A command of which only the ``seq`` is read."""
+
     seq: Seq = 0
 
 
@@ -97,8 +99,9 @@ _number_of = msgspec.json.Decoder(_Numbered)
 
 
 class PublisherState(DialectState, kw_only=True):
-    """Requests of a publisher connection that wait. Owner:
-    :class:`Publisher`."""
+    """The commands of a publisher connection that wait. ``headers``: the
+    credentials of the connection. ``running``: a greenlet serves the commands.
+    Owner: :class:`Publisher`."""
 
     headers: dict[str, str]
     waiting: deque[bytes] = field(default_factory=deque)
@@ -140,7 +143,8 @@ class Publisher:
         """The values of these fields, each UNSET or the body of a command."""
 
     def choose(self, head: Head) -> DialectPath | HttpProblem:
-        """Decide for the gate whether a client may publish."""
+        """Decide for the gate whether a client may publish. Returns the path, or
+        the problem that refuses the client."""
         principal = self._api.authority.identify(Needs.PUSH, head.headers, head.host)
         if principal.may(Needs.PUSH):
             return self._path
@@ -191,43 +195,44 @@ class Publisher:
         refused: bool,
         number: int = 1,
     ) -> None:
-        """Count the use of a key."""
+        """Count uses of a key. Other principals are not counted."""
         if by.kind == "key":
             self._api.uses.add((by.key, f"GET {route}", app, host), refused, number)
 
     def serve(self, connection: Connection, payload: bytes, _text: bool) -> None:
-        """Take one message. Waits while the connection has too many
-        commands."""
-        line = connection.dialect_state
-        assert isinstance(line, PublisherState)
-        line.waiting.append(payload)
-        line.waiting_bytes += len(payload)
-        if not line.running:
-            line.running = True
-            gevent.spawn(self._run, connection, line)
+        """Queue one message. While too many commands of the connection wait,
+        this method waits, so that its socket is not read."""
+        state = connection.dialect_state
+        assert isinstance(state, PublisherState)
+        state.waiting.append(payload)
+        state.waiting_bytes += len(payload)
+        if not state.running:
+            state.running = True
+            gevent.spawn(self._run, connection, state)
         elif (
-            len(line.waiting) >= MAX_WAITING
-            or line.waiting_bytes >= self._most_waiting_bytes
+            len(state.waiting) >= MAX_WAITING
+            or state.waiting_bytes >= self._most_waiting_bytes
         ):
-            line.room = line.room or Flag()
-            line.room.wait()
+            state.room = state.room or Flag()
+            state.room.wait()
 
-    def _run(self, connection: Connection, line: PublisherState) -> None:
+    def _run(self, connection: Connection, state: PublisherState) -> None:
         """Greenlet: serve commands until no command waits. It starts after the
-        current read."""
-        waiting = line.waiting
+        messages of the current read are queued, so that they are served
+        together."""
+        waiting = state.waiting
         try:
             while waiting:
                 count = min(len(waiting), BATCH)
                 payloads = [waiting.popleft() for _ in range(count)]
-                line.waiting_bytes -= sum(map(len, payloads))
-                answers = self._serve_each(connection, line, payloads)
+                state.waiting_bytes -= sum(map(len, payloads))
+                answers = self._serve_each(connection, state, payloads)
                 if answers and connection.is_open:
                     frame = connection.encoding.frame
                     frames = b"".join([frame(answer) for answer in answers])
                     connection.send_frame(frames)
-                room = line.room
-                line.room = None
+                room = state.room
+                state.room = None
                 if room is not None:
                     room.set()
                 if waiting:
@@ -239,19 +244,22 @@ class Publisher:
             waiting.clear()
             connection.close(CloseCode.INTERNAL_ERROR)
         finally:
-            line.running = False
-            if line.room is not None:
-                line.room.set()
+            state.running = False
+            if state.room is not None:
+                state.room.set()
 
     def _serve_each(
-        self, connection: Connection, line: PublisherState, payloads: list[bytes]
+        self, connection: Connection, state: PublisherState, payloads: list[bytes]
     ) -> list[bytes]:
-        """Carry out commands. Returns the answers in order."""
+        """Carry out commands, and count them for their key. Returns the answers
+        in the order of the commands; an empty list if the connection is
+        closed."""
         api = self._api
-        # Checked each time: the key may have been revoked or changed.
-        principal = api.authority.identify(Needs.PUSH, line.headers, "")
+        # The key is checked each time, because it may have been revoked or
+        # changed.
+        principal = api.authority.identify(Needs.PUSH, state.headers, "")
         if not principal.may(Needs.PUSH):
-            line.waiting.clear()
+            state.waiting.clear()
             connection.close(CloseCode.TOKEN_INVALID)
             return []
 
@@ -265,12 +273,14 @@ class Publisher:
         host = host_of(connection.peer)
         for command in commands:
             if isinstance(command, bytes):
+                # The command is invalid: these are the bytes of its refusal.
                 run.results.append(command)
             elif command.publish is not UNSET:
                 run.take(command.publish)
             elif command.ping is not UNSET:
                 run.results.append(b'{"seq":%b,"pong":{}}' % encode(command.seq))
             else:
+                # The pushes before the command are carried out before it.
                 run.finish()
                 run.results.append(self._run_route(command, principal, connection))
         run.finish()
@@ -301,8 +311,10 @@ class Publisher:
     def _run_route(
         self, command: PublisherCommand, principal: Principal, connection: Connection
     ) -> bytes:
-        """Carry out a command as its route would. Switches greenlets."""
+        """Carry out a command that is the name of a route, as the route would.
+        Returns the answer. Switches greenlets."""
         bodies = zip(self._names, self._bodies_of(command), strict=True)
+        # _read() has checked that the command has exactly one body.
         ((name, body),) = [(name, body) for name, body in bodies if body is not UNSET]
         endpoint = self._api.commands[name]
         request = HttpRequest(
@@ -323,8 +335,8 @@ class Publisher:
         return b'{"seq":%b,%b' % (seq, response.body[1:])
 
     def _seq_of(self, payload: bytes) -> Seq | None:
-        """The ``seq`` of a command that cannot be read; None if it is unknown.
-        Only the beginning of a long command is read."""
+        """Find the ``seq`` of a command that cannot be read. Returns None if it
+        is not found. Only the beginning of a long command is read."""
         if len(payload) > self._api.limits.one_body_bytes:
             begin = _BEGIN_WITH_SEQ.match(payload)
             if begin is None:
@@ -338,12 +350,14 @@ class Publisher:
     def _read(
         self, payload: bytes, principal: Principal, connection: Connection
     ) -> PublisherCommand | bytes:
-        """Decode one command; or the refusal of an invalid one."""
+        """Decode one command, and count it against the rate. Returns the bytes of
+        the refusal if it is invalid or over the rate."""
         try:
             command = Call.decode_json(
                 self._decoder, payload, self._api.limits.many_values
             )
             bodies = self._bodies_of(command)
+            # Exactly one body must be given.
             if bodies.count(UNSET) != len(bodies) - 1:
                 names = ", ".join(f"`{name}`" for name in self._names)
                 raise ApiProblem.invalid(f"Give one of {names}")
@@ -355,7 +369,8 @@ class Publisher:
 
 
 def _answer(command: PublisherCommand | bytes, sent: PushResult | ApiProblem) -> bytes:
-    """The answer to a push."""
+    """Encode the answer to a push. If all targets have received it, the answer
+    is ``{"seq":1,"sent":1}``."""
     assert isinstance(command, PublisherCommand)
     seq = command.seq
     if isinstance(sent, ApiProblem):
@@ -368,7 +383,8 @@ def _answer(command: PublisherCommand | bytes, sent: PushResult | ApiProblem) ->
 
 
 def _refused(seq: Seq | None, problem: ApiProblem) -> bytes:
-    """The answer to a refused command."""
+    """Encode the answer to a refused command. ``seq``: None if it is
+    unknown."""
     row = problem.problem
     refusal = PublishRefusal(row.code, problem.detail or row.message, row.temporary)
     return b'{"seq":%b,"error":%b}' % (encode(seq), encode(refusal))
@@ -379,11 +395,12 @@ def _refused(seq: Seq | None, problem: ApiProblem) -> bytes:
 
 class _Run(Service):
     """Carries out the successive commands of a connection, in order. A refused
-    one does not stop the others.
+    command does not stop the others.
 
-    Successive pushes to one user each, in one app, share one question to the
-    registry. Successive pushes that are stored share one transaction.
-    ``results``: for each command so far its result, or its answer.
+    Successive pushes wait, so that they are carried out together: pushes to one
+    user each, in one app, share one question to the registry, and pushes that
+    are stored share one transaction. ``results``: for each command so far its
+    result, or its encoded answer.
     """
 
     _api: Api
@@ -393,13 +410,17 @@ class _Run(Service):
     _indexes: list[int] = field(default_factory=list)
     """The indexes of the results of the waiting pushes."""
     _app: str = ""
+    """The app of the waiting pushes."""
     _is_stored: bool = False
+    """Whether the waiting pushes are stored."""
     _ids: set[str] = field(default_factory=set)
+    """The ids of the waiting pushes."""
     counts: Counter[tuple[str, bool]] = field(default_factory=Counter)
     """App and whether pushes were refused → their number."""
 
     def take(self, push: PushRequest) -> None:
-        """The next push. May switch greenlets."""
+        """Add the next push. It waits, or is carried out at once with the pushes
+        that wait. May switch greenlets."""
         api = self._api
         id = push.id
         app = ""
@@ -424,13 +445,14 @@ class _Run(Service):
 
         self._waiting.append(checked)
         self._indexes.append(len(self.results))
-        self.results.append(_NOT_YET)
+        self.results.append(_NOT_YET)  # replaced by finish()
         self._app = app
         self._is_stored = push.store
         if id:
             self._ids.add(id)
 
     def _finish_with(self, app: str, result: PushResult | ApiProblem) -> None:
+        """Add the result of a push that does not wait, and count the push."""
         self.results.append(result)
         self.counts[app, isinstance(result, ApiProblem)] += 1
 
@@ -440,7 +462,8 @@ class _Run(Service):
         indexes = self._indexes
         if not pushes:
             return
-        # Emptied first: to carry them out may switch, and may raise.
+        # The lists are emptied first, because carrying out the pushes may switch
+        # greenlets, and may raise.
         self._waiting = []
         self._indexes = []
         self._ids = set()
@@ -456,6 +479,7 @@ class _Run(Service):
 
 
 _NOT_YET: Final = ApiProblem(Problems.INTERNAL_ERROR)
+"""The result of a push that waits."""
 _NOT_ACCEPTED: Final = ApiProblem(Problems.NOT_ACCEPTED)
 _SENT = Outcome.SENT
 _FAILED = Outcome.FAILED
@@ -466,8 +490,8 @@ _RESULTS: Final = tuple(bytes([outcome]) for outcome in sorted(Outcome))
 def _send_each(
     api: Api, pushes: Sequence[CheckedPush]
 ) -> list[PushResult | ApiProblem]:
-    """Carry out pushes to one user each, all in one app. May switch
-    greenlets."""
+    """Carry out pushes to one user each, all in one app. Returns a result or a
+    problem for each. May switch greenlets."""
     core = api.core
     app = pushes[0].app
     keys = [checked.key for checked in pushes]
@@ -476,7 +500,9 @@ def _send_each(
     if any(keys):  # most pushes have no id
         digests = [checked.digest for checked in pushes]
         claims = core.idempotency.claim_each(app, keys, digests)
+    # The indexes of the pushes that are not repetitions.
     mine = [index for index, claim in enumerate(claims) if isinstance(claim, int)]
+    # The outcomes of an error, or if the quota is used up.
     outcomes: Sequence[Outcome] = [_FAILED] * len(mine)
 
     quota = core.metrics.pushes.spent(app)
@@ -486,7 +512,8 @@ def _send_each(
             events = [pushes[index].event for index in mine]
             outcomes = core.publishing.to_each(app, users, events)
     finally:
-        # Also after an error: repetitions of these pushes wait for it.
+        # The claims are settled also after an error, because repetitions of these
+        # pushes wait for that.
         for index, outcome in zip(mine, outcomes, strict=True):
             claim = claims[index]
             if claim and isinstance(claim, int):
@@ -511,10 +538,11 @@ def _send_each(
 def _result_of_repeat(
     api: Api, checked: CheckedPush, claim: First | IdReused | Waiting | None
 ) -> PushResult | ApiProblem:
-    """The result of a push whose id was used before, or is held by another one
-    now.
+    """Return the result of a push whose id was used before, or which another
+    push has claimed now.
 
-    The caller holds no claim any more, so this may wait. May switch greenlets.
+    All claims of the caller are settled, so this may wait for the other push.
+    May switch greenlets.
     """
     try:
         if isinstance(claim, Waiting):

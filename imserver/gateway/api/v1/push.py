@@ -102,7 +102,7 @@ def push(api: Api, call: Call) -> HttpResponse:
 
 
 def key_of(call: Call) -> str:
-    """The request's Idempotency-Key, ``""`` without one. Raises
+    """Return the Idempotency-Key of a request (``""``: it has none). Raises
     :class:`ApiProblem`."""
     key = call.request.headers.get("idempotency-key", "")
     if len(key) > MAX_ID_CHARACTERS:
@@ -116,8 +116,8 @@ def key_of(call: Call) -> str:
 
 
 def checked_event(limits: Limits, push: PushRequest) -> Event:
-    """The event of a push that neither contradicts itself nor is too large.
-    Raises :class:`ApiProblem`."""
+    """Check a push, and make the event that its targets receive. Raises
+    :class:`ApiProblem` if the push contradicts itself, or is too large."""
     event = event_of(limits, push)
     kinds = (
         push.targets,
@@ -127,6 +127,7 @@ def checked_event(limits: Limits, push: PushRequest) -> Event:
         push.channel,
         push.group,
     )
+    # `all` is a bool, and counts as one kind of target if it is true.
     if len(kinds) - kinds.count(UNSET) + push.all != 1:
         raise ApiProblem.invalid(
             "Give one of `targets`, `user`, `users`, `connection`, `channel`, "
@@ -174,8 +175,8 @@ def _check_stored(push: PushRequest) -> None:
 
 
 def event_of(limits: Limits, push: Sending) -> Event:
-    """The event that the receivers of a push get. Raises
-    :class:`ApiProblem`."""
+    """Make the event that the receivers of a message get. Raises
+    :class:`ApiProblem` if the message is invalid or too long."""
     message: PushMessage = push
     if push.message is not UNSET or (push.text is UNSET and push.data is UNSET):
         message = _message_of(push)
@@ -193,7 +194,8 @@ def event_of(limits: Limits, push: Sending) -> Event:
     if characters > limits.push_characters:
         raise ApiProblem.invalid("The message is too long for an outbox")
 
-    # By position, which is faster than by keyword: each push makes one.
+    # The arguments are given by position, which is faster than by keyword: each
+    # push makes an event.
     return Event(
         "msg",
         push.sender,
@@ -208,7 +210,7 @@ def event_of(limits: Limits, push: Sending) -> Event:
 
 
 def notify_bytes(notify: Notify | bool) -> bytes:
-    """The field ``notify`` of a request as it is stored. Raises
+    """Encode the field ``notify`` of a request as it is stored. Raises
     :class:`ApiProblem`."""
     try:
         return encode_notify(notify)
@@ -217,7 +219,8 @@ def notify_bytes(notify: Notify | bool) -> bytes:
 
 
 def _message_of(push: Sending) -> PushMessage:
-    """The content of a message that is given as `message`."""
+    """Return the content of a message that is given as `message`: a text, or an
+    object. Raises :class:`ApiProblem`."""
     message = push.message
     if message is UNSET or push.text is not UNSET or push.data is not UNSET:
         raise ApiProblem.invalid("Give one of `message`, `text` and `data`")
@@ -236,17 +239,21 @@ counts for at least one byte."""
 
 
 def _payload(raw: Any, most_bytes: int) -> tuple[str, bytes]:
-    """Data as (text, JSON on one line). A string is text. Data that are too
-    long are not checked: they are refused."""
+    """Convert the ``data`` of a message. Returns a text and JSON on one line, of
+    which one is empty: a string of JSON becomes a text. Data that are too long
+    are not checked, because the caller refuses them. Raises
+    :class:`ApiProblem`."""
     data = bytes(raw)
     try:
         if data[:1] == b'"':
+            # Not even with escapes can a string of this length be short enough.
             if len(data) > MOST_ESCAPE_BYTES * (most_bytes + 1):
                 return "", data
             return _decode_text(data), b""
         on_one_line = msgspec.json.format(data, indent=-1)
         if len(on_one_line) <= most_bytes:
-            # it was skipped over so far; clients must get valid JSON
+            # The decoder has only skipped over it, and clients must get valid
+            # JSON.
             check_json(on_one_line)
         return "", on_one_line
     except (ValueError, RecursionError) as error:
@@ -263,7 +270,9 @@ _OF_ONE: Final = tuple(
     % (outcome in (Outcome.SENT, Outcome.PARTLY), STATUSES[outcome].encode())
     for outcome in sorted(Outcome)
 )
-"""The answer to a push to one user, by its outcome."""
+"""The answer to a push to one user, by its outcome: JSON without braces, with
+``%b`` in place of the user. Example:
+``"sent":1,"results":[{"target":{"user":%b},"status":"sent"}]``."""
 
 
 class _User(Struct, gc=False):
@@ -291,7 +300,7 @@ class Sent(Struct, gc=False):
         if push.user is not UNSET and push.device is UNSET:
             return _OF_ONE[outcomes[0]] % encode_json(push.user)
 
-        left_out = None
+        left_out = None  # the outcome whose results are left out
         if only_missed:
             left_out = Outcome.SENT
         results: list[Any]
@@ -328,8 +337,8 @@ PushResult = Sent | StoredPush
 
 
 def send(api: Api, checked: CheckedPush) -> PushResult:
-    """Carry out a push, once for each key. May switch greenlets. Raises
-    :class:`ApiProblem`."""
+    """Carry out a push, only once for each key. A repetition has the results of
+    the first push. May switch greenlets. Raises :class:`ApiProblem`."""
     core = api.core
     app = checked.app
     push = checked.push
@@ -369,7 +378,8 @@ def send(api: Api, checked: CheckedPush) -> PushResult:
                 app, targets_of(push), event, except_users, seconds, key
             )
     finally:
-        # Also after an error: repetitions of this push wait for it.
+        # The claim is settled also after an error, because repetitions of this
+        # push wait for that.
         is_accepted = not ACCEPTED.isdisjoint(outcomes)
         core.idempotency.settle(claim, is_accepted, digest, bytes(outcomes))
     if _FAILED in outcomes and nothing_accepted(outcomes):
@@ -378,13 +388,16 @@ def send(api: Api, checked: CheckedPush) -> PushResult:
 
 
 def repeated(push: PushRequest, first: First | IdReused | None) -> Sent:
-    """The results of the first request. Raises :class:`ApiProblem` if that was
-    a different one."""
+    """Return the results of the first request with this id. ``first``: see
+    :data:`Claimed`. Raises :class:`ApiProblem` if the first request was a
+    different one."""
     if isinstance(first, IdReused):
         raise ApiProblem(Problems.ID_REUSED)
-    if first is None or not first.result:  # another node has them
-        return Sent(push, [Outcome.REPEATED] * size(push), True)
-    return Sent(push, [Outcome(number) for number in first.result], True)
+    if first is None or not first.result:
+        # Another node has the results.
+        return Sent(push, [Outcome.REPEATED] * size(push), replayed=True)
+    # Each byte is the number of an outcome; see send().
+    return Sent(push, [Outcome(number) for number in first.result], replayed=True)
 
 
 # --- pushes that are stored ---------------------------------------------------
@@ -411,8 +424,9 @@ class CheckedPush(Struct, frozen=True, gc=False):
 def store_each(
     api: Api, pushes: Sequence[CheckedPush]
 ) -> list[StoredPush | ApiProblem]:
-    """Store pushes of one app with different keys, in order. A refused one does
-    not stop the others. Switches greenlets."""
+    """Store pushes of one app with different keys, in order. Returns a result or
+    a problem for each. A refused push does not stop the others. Switches
+    greenlets."""
     rows = [
         PushToStore(targets_of(each.push), each.event, each.key, each.digest)
         for each in pushes
@@ -425,7 +439,7 @@ def store_each(
 def _stored(
     push: PushToStore, result: StoreResult | HttpProblem | StorageUnavailable
 ) -> StoredPush | ApiProblem:
-    """The result of a stored push for its sender."""
+    """Convert the result of a stored push to the result for its sender."""
     if isinstance(result, StorageUnavailable):
         return spent(result)
     if isinstance(result, HttpProblem):

@@ -36,7 +36,9 @@ Kind = Annotated[
 Code = Annotated[int, about("The `code` in the client dialect.", ge=-(2**31), lt=2**31)]
 Note = Annotated[str, about("The `msg` in the client dialect.", max_length=512)]
 _NO_CODE: Final = {"code": {"const": 0}, "note": {"const": ""}}
+"""A message without ``code`` and ``note``, as properties of JSON Schema."""
 _ALL: Final = {"required": ["all"], "properties": {"all": {"const": True}}}
+"""A target ``all`` that is true, as JSON Schema."""
 TargetField = Annotated[
     Target,
     Meta(
@@ -142,6 +144,7 @@ MESSAGE_RULES: Final = {
 """The conditions of :func:`imserver.gateway.api.v1.push.event_of` on a message,
 as JSON Schema."""
 _PERSONAL: Final = {"pattern": r"^(user:[\s\S]|group:[1-9][0-9]{0,17}$)"}
+"""The names of channels that are a user or a group, as JSON Schema."""
 _STORED: Final = {
     "required": ["store"],
     **one_of("user", "users", "group", "channel", "targets"),
@@ -162,6 +165,7 @@ _STORED: Final = {
         },
     },
 }
+"""The conditions on a push that is stored, as JSON Schema."""
 PUSH_RULES: Final = {
     "allOf": [
         MESSAGE_RULES,

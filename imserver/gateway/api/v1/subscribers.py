@@ -142,6 +142,9 @@ class PresenceOfChannel(Struct):
 
 
 Named = tuple[str | UnsetType, str | UnsetType]
+"""A connection, and the user by whom the request names it. Without a user, the
+request names the connection itself. Without a connection, the user is
+absent."""
 Result = TypeVar("Result", bound=SubscriptionResult)
 
 
@@ -189,14 +192,15 @@ def unsubscribe(api: Api, call: Call, request: SubscriptionChange) -> Unsubscrib
 def _results(
     kind: type[Result], named: list[Named], outcomes: Iterable[str]
 ) -> list[Result]:
-    """A result for each named connection, and for each user without one.
-    ``outcomes``: the outcomes of the connections."""
-    outcome = iter(outcomes)
+    """Make a result for each named connection, and for each user without a
+    connection. ``outcomes``: the outcomes of the connections, in their
+    order."""
+    next_outcome = iter(outcomes)
     results = []
     for connection, user in named:
         status = "unknown"
         if connection is not UNSET:
-            status = next(outcome)
+            status = next(next_outcome)
         results.append(kind(status, connection, user))
     return results
 
@@ -204,8 +208,12 @@ def _results(
 def _named(
     api: Api, app: str, request: SubscriptionChange
 ) -> tuple[list[Named], list[str], list[str]]:
-    """(connection, user) for each named one, without a connection for absent
-    users; the connections; and the silent nodes."""
+    """Find the connections that a request names, by their ids or by their users.
+
+    Returns three values: the entries for the answer, in the order of the
+    request; the ids of the connections among them; and the names of the nodes
+    that did not answer.
+    """
     named: list[Named] = [(connection, UNSET) for connection in request.connections]
     online = api.core.presence.sessions(app, request.users)
     for user, sessions in zip(request.users, online.sessions, strict=True):
@@ -282,7 +290,7 @@ def presence(
 
 
 def _raw(text: str) -> Raw | UnsetType:
-    """The JSON of a connection for others; left out if it is empty."""
+    """Return the JSON about a connection for others; unset if it is empty."""
     if not text:
         return UNSET
     return Raw(text)

@@ -97,8 +97,8 @@ class BatchAnswer(Struct):
 
 
 def _read_batch(api: Api, call: Call) -> None:
-    """Decode the commands. Their texts are checked when each is read. May
-    switch."""
+    """Decode the commands of a batch. The body of a command is checked when the
+    command is run. May switch greenlets."""
     body = unpacked_body(call, api.limits.body_bytes)
     call.input = read_commands(body, api.limits.batch_targets)
 
@@ -146,15 +146,16 @@ def batch(api: Api, call: Call) -> HttpResponse:
         headers = {}
         if key:
             headers = {"idempotency-key": f"{key}/{number}"}
-        alone = replace(
+        # The request that the command would be without the batch.
+        single_request = replace(
             request, headers=headers, body=bytes(body), query=b"", given_id=request.id
         )
         endpoint = api.commands.get(name)
         if endpoint is None:
             message = f"There is no command `{name[:_NAME_SHOWN]}`"
-            response = PROBLEM.refuse(Problems.NOT_FOUND, alone, message)
+            response = PROBLEM.refuse(Problems.NOT_FOUND, single_request, message)
         else:
-            response = api.run(endpoint, call.principal, alone)
+            response = api.run(endpoint, call.principal, single_request)
         answers.add(_result(response), too_large)
     return call.reply(b'{"results":[%b]}' % b",".join(answers.parts))
 
@@ -191,14 +192,14 @@ def document_of(operations: Iterable[Operation]) -> Callable[[int, bool, str], b
 
     @lru_cache(maxsize=2)
     def write(batch_targets: int, demo: bool, root: str = "") -> bytes:
-        # Loaded when it is first asked for: with the page that reads it, it
-        # takes half a megabyte.
+        # Imported when a document is first requested: with the page that reads
+        # it, the module takes half a megabyte.
         from imserver.gateway.http.openapi import document
 
         numbers = {"limits.batch_targets": batch_targets}
         arguments = (documented, numbers, demo, root)
-        # It takes 0.15 s of Python: in a thread, so that the loop serves others
-        # meanwhile.
+        # Python takes 0.15 s for it. A thread does it, so that the loop serves
+        # others meanwhile.
         content = get_hub().threadpool.apply(document, arguments)
         return msgspec.json.encode(content)
 
@@ -226,9 +227,9 @@ def routes_of(operations: Iterable[Operation]) -> tuple[Route, ...]:
 
 
 def routes_at(api: Api, everywhere: bool = False, hot: bool = False) -> HttpRoutes:
-    """The rows of the API, by method and path. ``hot``: only rows that the
-    front server answers itself. ``everywhere``: only rows that WebSocket
-    listeners serve, too."""
+    """Return the functions that answer requests, by method and path. ``hot``:
+    only rows that the front server answers itself. ``everywhere``: only rows
+    that WebSocket listeners serve, too."""
     rows = {}
     for endpoint in api.endpoints.values():
         route = endpoint.route
@@ -243,9 +244,9 @@ def routes_at(api: Api, everywhere: bool = False, hot: bool = False) -> HttpRout
 def unread_body_limit(
     api: Api, method: str, path: str, headers: Mapping[str, str], host: str
 ) -> int:
-    """Bytes that are read of a body before
-    :func:`imserver.gateway.http.call.admit` has decided. Never switches
-    greenlets.
+    """Return the most bytes that are read of a body before
+    :func:`imserver.gateway.http.call.admit` has decided about its request.
+    Never switches greenlets.
 
     With a known key, from a listed address and in demo mode, it is the limit of
     the route. With the token of a user, which is not verified here, it is a few
