@@ -54,17 +54,17 @@ _BLOCKED: Final = refusal(ReplyCode.UNAUTHORIZED, {"refused": "blocked"})
 """The refusal of a message to somebody who has blocked the sender, with the
 code and reason of stored messages."""
 MOST_BLOCKERS: Final = 10_000
-"""The most users who have blocked one who sends to all others. They are named
-to the other nodes."""
+"""The most users who may have blocked a user who sends to all others. Their
+names are sent to the other nodes."""
 
 
 def send_message(api: Api, call: Call) -> HttpResponse:
     """``POST /user/sendMessage``: a message to one user, delivered if they are
     online.
 
-    A user with a session token is named as its sender. Such a push to somebody
-    whose presence the user may not see has the answer for an absent user: any
-    other would tell who is online.
+    The sender is the user of the session token, if there is one. If this user
+    may not see the presence of the receiver, the answer is always the one for
+    an absent user, because another answer would tell who is online.
     """
     app = call.app
     core = api.core
@@ -102,11 +102,12 @@ def send_message(api: Api, call: Call) -> HttpResponse:
 
 
 def send_message_all(api: Api, call: Call) -> HttpResponse:
-    """``POST /user/sendMessageAll``: a message to all users of an app but its
+    """``POST /user/sendMessageAll``: a message to all users of an app except its
     sender.
 
-    The message of a user does not reach those who have blocked the user.
-    Somebody whom too many have blocked may not send it.
+    The message of a user does not reach users who have blocked the sender. A
+    user whom more than :data:`MOST_BLOCKERS` users have blocked may not send
+    it.
     """
     app = call.app
     core = api.core
@@ -118,23 +119,24 @@ def send_message_all(api: Api, call: Call) -> HttpResponse:
         return BAD_PARAMETER
     core.metrics.pushes.require(app)
 
-    by = call.principal.user
-    if by:
-        api.rates.require_message(app, by)
-    blockers = core.relations.blockers(app, by, MOST_BLOCKERS + 1)
+    acting_user = call.principal.user
+    if acting_user:
+        api.rates.require_message(app, acting_user)
+    blockers = core.relations.blockers(app, acting_user, MOST_BLOCKERS + 1)
     if len(blockers) > MOST_BLOCKERS:
         return _BLOCKED
     message = _reviewed(api, call, "all", message)
     by_user = not call.is_back_end
     outcome = core.pushes.to_app(app, sender, msg_id, message, by_user, blockers)
-    if by and outcome in (Outcome.SENT, Outcome.PARTLY):
+    if acting_user and outcome in (Outcome.SENT, Outcome.PARTLY):
         _report_message(api, app, sender, "all", msg_id, message)
     return _ANSWERS[outcome]
 
 
 def _reviewed(api: Api, call: Call, to: str, text: str) -> str:
-    """The text to send, which the back end reviews if the app wants that. May
-    switch. Raises RequestRefused, also if the user is muted."""
+    """Return the text to send. If the app wants it, the back end reviews the
+    text of a user, and may replace it. ``to``: the receiver, or ``all``. May
+    switch greenlets. Raises RequestRefused, also if the user is muted."""
     app = call.app
     sender = call.principal.user
     if not sender:
@@ -213,11 +215,12 @@ _SPELLING = {
     name.lower(): name
     for name in (*Batch.__struct_encode_fields__, *UserPush.__struct_encode_fields__)
 }
+"""Key in lower case → the key of :class:`Batch` or :class:`UserPush`."""
 
 
 def send_message_batch(api: Api, call: Call) -> HttpResponse:
-    """``POST /user/sendMessageBatch``: ``limits.batch_targets`` messages, or
-    one message to as many users. Others are served in between."""
+    """``POST /user/sendMessageBatch``: up to ``limits.batch_targets`` messages,
+    or one message to as many users. The loop serves others meanwhile."""
     app = call.app
     batch = call.input
     limits = api.limits
@@ -234,7 +237,7 @@ def send_message_batch(api: Api, call: Call) -> HttpResponse:
         users = [target.user for target in targets]
         for target in targets:
             if len(target.text) + len(target.msg_id) > limits.push_characters:
-                target.user = ""  # an invalid user receives nothing
+                target.user = ""  # a push without a user is not sent
         outcomes = pushes.to_each(app, targets)
     else:
         users = users or []
@@ -249,7 +252,8 @@ def send_message_batch(api: Api, call: Call) -> HttpResponse:
     pairs = zip(targets, outcomes, strict=True)
     absent = [target for target, outcome in pairs if outcome is Outcome.NOT_SENT]
     _report_absent(api, app, absent)
-    # A batch has thousands of results: these are not looked up for each.
+    # A batch may have thousands of results, so the outcomes are not looked up for
+    # each of them.
     sent = Outcome.SENT
     repeated = Outcome.REPEATED
     results = []
@@ -269,7 +273,8 @@ MOST_BATCH_VALUES: Final = 500_000
 
 
 def _read_batch(api: Api, call: Call) -> None:
-    """Decode a batch, in any spelling. May switch greenlets. Raises
+    """Decode a batch, whose keys may be in any letter case. Sets the input, the
+    cost and the app of the call. May switch greenlets. Raises
     RequestRefused."""
     has_many = len(call.body) > MOST_BATCH_OBJECTS
     if has_many and call.body.count(b"{") > MOST_BATCH_OBJECTS:
@@ -291,7 +296,7 @@ def _read_batch(api: Api, call: Call) -> None:
 
 
 def _batch_in_any_spelling(body: bytes, most: int) -> Batch:
-    """Decode a batch of at most ``most`` messages, whose keys are in another
+    """Decode a batch of at most ``most`` messages, whose keys may be in another
     letter case. Raises RequestRefused."""
     try:
         fields = _usual_spelling(parse_json(body))
@@ -331,17 +336,18 @@ def user_list(api: Api, call: Call) -> HttpResponse:
     cursor = call.params.get("cursor", "")
     room = call.params.get("groupsid")
     if room is not None:
-        return success(_users_of(api, call, room, cursor))
+        return success(_list_room(api, call, room, cursor))
     if api.core.relations.limits(call.app, call.principal.user):
-        return success(_visible(api, call, _after(cursor)))
-    page = api.core.presence.page(call.app, _after(cursor), LIST_PAGE)
+        return success(_list_visible(api, call, _last_user_of(cursor)))
+    page = api.core.presence.page(call.app, _last_user_of(cursor), LIST_PAGE)
     return success(_page(page.total, page.users, page.more, page.missing))
 
 
 def _page(
     count: int, users: list[str], more: bool, missing: Collection[str]
 ) -> dict[str, Any]:
-    """A page of users in the form of the answer."""
+    """Make the answer with a page of users. ``more``: another page follows.
+    ``missing``: the nodes that did not answer."""
     data: dict[str, Any] = {"userCount": count, "userList": users}
     if more:
         data["next"] = cursor_of(users[-1])
@@ -350,10 +356,11 @@ def _page(
     return data
 
 
-def _users_of(api: Api, call: Call, room: str, cursor: str) -> dict[str, Any]:
-    """The users who belong to a room: first the users in the app's settings,
-    then members of the channel, in the order of joining. A user sees only
-    members whose presence the user may see. May switch greenlets."""
+def _list_room(api: Api, call: Call, room: str, cursor: str) -> dict[str, Any]:
+    """Make the answer with a page of the users who belong to a room: first the
+    users in the app's settings, then members of the channel, in the order of
+    joining. A user sees only members whose presence the user may see. May
+    switch greenlets."""
     app = call.app
     stored: Sequence[str] = ()
     tenant = api.core.tenants.get(app)
@@ -366,7 +373,8 @@ def _users_of(api: Api, call: Call, room: str, cursor: str) -> dict[str, Any]:
     visible = api.core.relations.visible(app, call.principal.user, users)
 
     names: list[str] = []
-    if not cursor:  # it is the first page
+    is_first_page = not cursor
+    if is_first_page:
         names += stored
     names += [user for user in users if user in visible]
     entries = [{"ID": NumberedRooms.id_of(name)} for name in names]
@@ -376,10 +384,14 @@ def _users_of(api: Api, call: Call, room: str, cursor: str) -> dict[str, Any]:
     return answer
 
 
-def _visible(api: Api, call: Call, after: str | None) -> dict[str, Any]:
-    """The list for a user. It has only users whose presence the user may see,
-    in the order of names, and counts only them. Each page of all users that it
-    reads costs a request. May switch greenlets."""
+def _list_visible(api: Api, call: Call, after: str | None) -> dict[str, Any]:
+    """Make the answer for a user who may not see the presence of all users. It
+    has, and counts, only users whose presence the user may see, in the order of
+    names, after the name ``after`` (None: from the beginning).
+
+    Pages of all users are read until enough visible users are found. Each page
+    costs a request of the user's rate. May switch greenlets.
+    """
     user = call.principal.user
     more = True
     visible_users = list[str]()
@@ -407,8 +419,9 @@ def _app_of_list(api: Api, params: Mapping[str, str]) -> str:
     return NumberedRooms.app_of(tenants, params) or tenants.resolve(f"{ACTION_PREFIX}1")
 
 
-def _after(cursor: str) -> str | None:
-    """The user after whom a page begins. Raises RequestRefused."""
+def _last_user_of(cursor: str) -> str | None:
+    """Return the user after whom a page begins; None for the first page. Raises
+    RequestRefused if the cursor is invalid."""
     try:
         return read_cursor(cursor, "strict")
     except ValueError:
@@ -420,7 +433,7 @@ def user_online(api: Api, call: Call) -> HttpResponse:
     0 or missing) in any."""
     user = call.params.get("userid", "")
     online = False
-    if user in _seen(api, call, [user]):
+    if user in _visible_among(api, call, [user]):
         online = api.core.presence.is_online(_apps(api, call), user)
     return success({"online": online, "userID": user})
 
@@ -431,15 +444,16 @@ def user_online_batch(api: Api, call: Call) -> HttpResponse:
     users = call.texts("userids")
     if len(users) > api.limits.batch_targets:
         return BAD_PARAMETER
-    missing = list(_seen(api, call, dict.fromkeys(users)))
+    # A user who is online in one app is not looked for in the others.
+    unseen = list(_visible_among(api, call, dict.fromkeys(users)))
     online = set[str]()
     for app in _apps(api, call):
-        are_online = api.core.presence.are_online(app, missing)
-        for user, is_online in zip(missing, are_online, strict=True):
+        are_online = api.core.presence.are_online(app, unseen)
+        for user, is_online in zip(unseen, are_online, strict=True):
             if is_online:
                 online.add(user)
-        missing = [user for user in missing if user not in online]
-        if not missing:
+        unseen = [user for user in unseen if user not in online]
+        if not unseen:
             break
         serve_others()
     results = [{"online": user in online, "userID": user} for user in users]
@@ -447,17 +461,18 @@ def user_online_batch(api: Api, call: Call) -> HttpResponse:
     return success({"onlineCount": online_count, "userList": results})
 
 
-def _seen(api: Api, call: Call, users: Collection[str]) -> Collection[str]:
-    """The users among ``users`` whose presence the principal may see; all of
-    them for a back end. May switch greenlets."""
-    by = call.principal
-    if by.user:
-        return api.core.relations.visible(by.app, by.user, users)
+def _visible_among(api: Api, call: Call, users: Collection[str]) -> Collection[str]:
+    """Return the users among ``users`` whose presence the principal may see. A
+    back end may see all of them. May switch greenlets."""
+    principal = call.principal
+    if principal.user:
+        return api.core.relations.visible(principal.app, principal.user, users)
     return users
 
 
 def _apps(api: Api, call: Call) -> list[str]:
-    """The requested app, or all apps of the caller that ``appID`` can name."""
+    """Return the requested app, or all apps that the principal reaches and that
+    an ``appID`` can name."""
     if call.app:
         return [call.app]
     apps = []
@@ -502,7 +517,7 @@ def kick(api: Api, call: Call) -> HttpResponse:
     for ``banSeconds``."""
     user = call.params.get("userid", "")
     if not user or not call.app:
-        call.act = ""
+        call.act = ""  # nothing has changed
         return success({"kickResults": False, "kickCount": 0})
     try:
         ban_seconds = float(call.params.get("banseconds") or 0)
@@ -529,11 +544,10 @@ def metrics(api: Api, _call: Call) -> HttpResponse:
     """``GET /metrics``: the metrics of all nodes of this machine, each sample
     with a label ``node``.
 
-    Nodes of one machine share a port, so a scrape reaches any of them. All
-    apps, so it takes an admin of all.
+    Nodes of one machine share a port, so a scrape reaches any of them. The
+    metrics are those of all apps, so the key must reach all apps.
     """
-    # Imported at the first scrape: half a megabyte that a node without scrapes
-    # does without.
+    # Imported at the first scrape, because the module takes half a megabyte.
     from imserver.gateway.metric_table import merge
 
     texts, missing = api.core.overview.metrics()
@@ -550,12 +564,14 @@ def _api_itself(_core: object, api: Api) -> Api:
 
 
 _OF_NODE: Final[dict[str, Any]] = {"hot": True, "service": _api_itself}
+"""The fields of routes about a node."""
 _ROW: Final[dict[str, Any]] = {
     **_OF_NODE,
     "app": "any",
     "limited": True,
     "takes_many": True,
 }
+"""The fields of routes about users."""
 _NAMED: Final[dict[str, Any]] = {**_ROW, "app": "named"}
 
 ROUTES: Final = (

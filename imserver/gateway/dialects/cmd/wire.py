@@ -64,7 +64,7 @@ _MILLISECOND_NS: Final = 1_000_000
 
 
 def _channel(fields: Fields) -> str:
-    """The name of the channel in a command. Raises Refused."""
+    """Read the name of the channel of a command. Raises Refused."""
     channel = fields.short_text("channel", _MAX_CHANNEL_BYTES)
     if not channel:
         raise Refused(errors.ReplyCode.BAD_PARAMETER)
@@ -72,13 +72,15 @@ def _channel(fields: Fields) -> str:
 
 
 def _position(fields: Fields) -> tuple[str, int] | None:
-    """Epoch and offset; None: the client names no position. Raises Refused."""
+    """Read the epoch and the offset of a position. Returns None if the client
+    names no position. Raises Refused."""
     if "epoch" not in fields.values:
         return None
     return fields.short_text("epoch", _MAX_EPOCH_BYTES), fields.id("offset")
 
 
 def _subscribe(data: bytes) -> Subscribe:
+    """Read ``{"channel":"news","token":"…","epoch":"x1","offset":7}``."""
     fields = Fields.of(data)
     since = _position(fields)
     epoch, offset = since or ("", 0)
@@ -91,6 +93,8 @@ def _unsubscribe(data: bytes) -> Unsubscribe:
 
 
 def _publish(data: bytes) -> Publish:
+    """Read ``{"channel":"news","text":"hello"}``, or with ``data`` in place of
+    ``text``. Raises Refused."""
     fields = Fields.verbatim(data)
     channel = _channel(fields)
     if "text" not in fields.values and "data" not in fields.values:
@@ -103,6 +107,7 @@ def _publish(data: bytes) -> Publish:
 
 
 def _presence(data: bytes) -> AskPresence:
+    """Read ``{"channel":"news","limit":10,"after":"…"}``."""
     fields = Fields.of(data)
     channel = _channel(fields)
     limit = fields.limit()
@@ -111,6 +116,8 @@ def _presence(data: bytes) -> AskPresence:
 
 
 def _channel_history(data: bytes) -> AskHistory:
+    """Read ``{"channel":"news","limit":10,"epoch":"x1","offset":7,
+    "reverse":true}``."""
     fields = Fields.of(data)
     channel = _channel(fields)
     limit = fields.limit()
@@ -119,6 +126,8 @@ def _channel_history(data: bytes) -> AskHistory:
 
 
 class _ChannelNotice(Struct, omit_defaults=True):
+    """The data of ``join``, ``leave`` and ``unsubscribed``."""
+
     channel: str
     info: Raw | None = None
     code: int = 0
@@ -129,6 +138,8 @@ MAX_DEVICE_BYTES = 32
 
 
 class _Frame(Struct, forbid_unknown_fields=True):
+    """A frame of a client: ``{"seq":"1","cmd":"login","data":{…}}``."""
+
     seq: str | None = None
     cmd: str | None = None
     data: Raw = Raw(b"null")
@@ -149,12 +160,15 @@ _decode_login: Final = msgspec.json.Decoder(_Login).decode
 
 
 def _login(data: bytes) -> Login:
+    """Read ``{"userID":"ann","appID":1,"serviceToken":"…"}``, by the fast way
+    if possible. Raises Refused."""
     try:
         usual = _decode_login(data)
     except (ValueError, RecursionError):
         return _login_with_anything(data)
 
-    # In a usual login, no text has to be encoded to measure it.
+    # The user of a usual login is ASCII: its bytes are counted without encoding
+    # it.
     user = usual.user
     if (
         user.isascii()
@@ -166,7 +180,9 @@ def _login(data: bytes) -> Login:
 
 
 def _login_with_anything(data: bytes) -> Login:
-    """A login in any spelling, also with our own fields. Raises Refused."""
+    """Read a login with keys in any letter case, and with fields that the
+    original does not have: ``app``, ``device``, ``cursor``, ``acks``. Raises
+    Refused."""
     fields = Fields.of(data)
     user = fields.text("userid")
     token = fields.text("servicetoken")
@@ -175,7 +191,8 @@ def _login_with_anything(data: bytes) -> Login:
     if isinstance(name, str) and name:
         app = name
         if ":" in name:
-            # names of other dialects' apps are refused like any unknown app
+            # Apps of other dialects have such names. They are refused like any
+            # unknown app.
             app = ""
     if not 0 < len(user.encode()) <= MAX_USER_BYTES:
         raise Refused(errors.ReplyCode.BAD_USER)
@@ -189,8 +206,8 @@ def _login_with_anything(data: bytes) -> Login:
 
 
 def _device(fields: Fields) -> str:
-    """The device that a login names; ``""`` if it names none, or one that is
-    ignored."""
+    """Read the device of a login. Returns ``""`` if the login names no device,
+    or its name is ignored because it is no text or too long."""
     device = fields.values.get("device", "")
     if not isinstance(device, str):
         return ""
@@ -201,6 +218,7 @@ def _device(fields: Fields) -> str:
 
 
 def _heartbeat(data: bytes) -> Heartbeat:
+    """Read ``{"userID":"ann"}``. The user is not used, but it must be a text."""
     if data != b"{}" and data != b"null":
         Fields.of(data).text("userid")
     return _HEARTBEAT
@@ -229,7 +247,8 @@ COMMANDS: Final[Readers] = {
 PUSHED = frozenset({"enter", "exit", "msg"})
 """Kinds of events that the dialect can express."""
 
-# The constant parts of frames, encoded once. A reply or push joins a few parts.
+# The constant parts of frames, encoded once. A reply or a push joins a few
+# parts.
 _PUSH: Final = b'{"seq":"%d","cmd":%b,"response":{"code":200,"codeMsg":"Ok","data":%b}}'
 _PUSHES = {
     kind: b',"cmd":%b,"response":{"code":200,"codeMsg":"Ok","data":{"target":"","type":'
@@ -240,7 +259,7 @@ _TEXTS = {kind: head + b'"text","msg":' for kind, head in _PUSHES.items()}
 
 
 def _response(code: int) -> bytes:
-    """The beginning of a response, to which its data are added."""
+    """Encode the beginning of a response, to which its data are added."""
     text = encode_json(errors.reply_text(code))
     return b',"response":{"code":%d,"codeMsg":%b,"data":' % (code, text)
 
@@ -259,6 +278,7 @@ class CmdDialect(Dialect):
         self._digits = count(time_ns() // _MILLISECOND_NS)
         """The ``seq`` of pushes. It rises, also over a restart."""
         self._names = {name: encode_json(name) for name in COMMANDS}
+        """Name of a command → its JSON."""
 
     def joined(self, readers: Readers) -> Self:
         """See the contract."""
@@ -276,6 +296,7 @@ class CmdDialect(Dialect):
             name = frame.cmd or ""
             data = bytes(frame.data)
         except (ValueError, RecursionError):
+            # Another spelling than the documented one.
             try:
                 seq, name, data = Fields.frame(payload, "cmd")
             except (ValueError, RecursionError):
@@ -285,7 +306,7 @@ class CmdDialect(Dialect):
         if read is None:
             return Request(seq, name, None, errors.ReplyCode.NO_ROUTE)
         try:
-            # Only an escape can be U+0000, and few texts have one.
+            # U+0000 can only be there as an escape, and few texts have escapes.
             if read is not _ping and BACKSLASH in data and has_nul(data):
                 return Request(seq, name, None, errors.ReplyCode.BAD_PARAMETER)
             return Request(seq, name, read(data))
@@ -293,8 +314,9 @@ class CmdDialect(Dialect):
             return Request(seq, name, None, refused.code)
 
     def encode_reply(self, request: Request, reply: Reply) -> bytes:
-        """The answer to ``request``: its ``seq`` and ``cmd``, the code with its
-        text, and data."""
+        """Encode the answer to ``request``: its ``seq`` and ``cmd``, and the
+        code, its text and the data of ``reply``. Example: ``{"seq":"1",
+        "cmd":"ping","response":{"code":200,"codeMsg":"Ok","data":"pong"}}``."""
         name = request.name
         # An empty seq and missing data are not encoded: every ping has them.
         seq = b'""'
@@ -315,8 +337,11 @@ class CmdDialect(Dialect):
         )
 
     def encode_event(self, event: Event) -> bytes | None:
-        """Encode a pushed frame: ``enter``, ``exit`` or ``msg``, or a signal,
-        under the name of its kind."""
+        """Encode a pushed frame: ``enter``, ``exit`` or ``msg``, or a signal
+        under the name of its kind. Returns None for an event that the dialect
+        cannot express. Example: ``{"seq":"7","cmd":"msg","response":{"code":200,
+        "codeMsg":"Ok","data":{"target":"","type":"text","msg":"hello",
+        "from":"ann"}}}``."""
         kind = event.kind
         head = _TEXTS.get(kind)
         if head is None:
@@ -369,7 +394,8 @@ class CmdPublicationView(Struct, omit_defaults=True):
 
 
 def publication_view(event: Event) -> CmdPublicationView:
-    """A publication for clients: JSON as ``data``, else ``text``."""
+    """Make the view of a publication for clients: JSON is in ``data``, a text
+    in ``text``."""
     part = event.channel or ChannelPart("")
     view = CmdPublicationView(
         part.name, part.offset, part.epoch, event.id, event.sender, event.type
@@ -394,8 +420,9 @@ class ChannelCmdDialect(CmdDialect):
     their position."""
 
     def encode_event(self, event: Event) -> bytes | None:
-        """Encode ``publication``, ``stream``, ``join``, ``leave``,
-        ``unsubscribed``, and what others can."""
+        """Encode an event of a channel as ``publication``, ``stream``, ``join``,
+        ``leave`` or ``unsubscribed``, and all other events as
+        :class:`CmdDialect` does."""
         part = event.channel
         kind = event.kind
         if part is None or isinstance(event, Signal):
@@ -443,8 +470,9 @@ class CmdState(DialectState, gc=False):
 
 
 class SubscribedView(Struct, omit_defaults=True):
-    """The answer to ``subscribe``. ``recovered``: only if the client has named
-    a position."""
+    """The answer to ``subscribe``. ``epoch`` and ``offset``: the position of a
+    channel with history. ``recovered``: whether no publication is missing; None
+    if the client has named no position."""
 
     channel: str
     epoch: str = ""
@@ -491,8 +519,8 @@ class CmdAnswers(ChannelAnswers):
         return state
 
     def refused(self, refused: ChannelRefused) -> Reply:
-        """A reply code, the reason in words for programmers, and the error of
-        the back end."""
+        """Make the answer to a refused command: a reply code, the name of the
+        reason, and the error of the back end, if there is one."""
         data: dict[str, Any] = {"refused": refused.reason}
         if refused.error is not None:
             data["error"] = {
@@ -543,7 +571,8 @@ class CmdAnswers(ChannelAnswers):
         total: int,
         after: str,
     ) -> Reply:
-        """A page of subscribers, and the number of all."""
+        """Make the answer with a page of subscribers, and the number of all
+        subscribers."""
         subscribers = [
             SubscriberView(
                 member.connection,
@@ -563,7 +592,8 @@ class CmdAnswers(ChannelAnswers):
         publications: Sequence[Event],
         position: Position,
     ) -> Raw:
-        """Publications, and the position of the newest one."""
+        """Encode the answer with publications, and the position of the newest
+        publication of the channel."""
         page = {
             "channel": command.channel,
             "epoch": position.epoch,

@@ -75,20 +75,22 @@ class SseDialect(Dialect):
 
     def encode_message(self, message: StoredMessage) -> bytes:
         """Encode a stored entry for the stream. A client that reconnects sends
-        its id."""
+        the id of its last entry. Example: ``id: 7``, then a line ``data:
+        {"event":"message","app":"shop",…}``."""
         view = message.view()
         client_id = b""
-        if view.client_msg_id:  # named as in /api/v1
+        if view.client_msg_id:
+            # Here the field has the name that it has in /api/v1.
             client_id = b'"client_msg_id":%b,' % encode(view.client_msg_id)
             view.client_msg_id = ""
         app = encode(self.app)
-        fields = encode(view)[1:]
+        fields = encode(view)[1:]  # without the opening brace
         line = b'{"event":"message","app":%b,%b%b' % (app, client_id, fields)
         return b"id: %d\ndata: %b\n\n" % (message.id, on_one_line(line))
 
     def encode_close(self, code: int, reason: str) -> bytes:
-        """Encode the last event: the reason as a WebSocket close code, and
-        whether to reconnect."""
+        """Encode the last event of a stream: the close code that a WebSocket
+        would have, its reason, and whether to reconnect."""
         row = CLOSE.get(code)
         reconnect = row is None or row.reconnect
         data = {"code": code, "reason": reason, "reconnect": reconnect}
@@ -244,11 +246,12 @@ class EventStreams:
         """Begin the stream of a request, or refuse it. May switch greenlets."""
         request = stream_request(head, host_of(stream.peer))
 
-        def answer(user: str) -> bytes:
+        def make_head(proved_user: str) -> bytes:
             by = principal.label
-            # a token in the query, which identify() did not read
-            if user and principal.kind == "nobody":
-                by = Principal("session", apps=frozenset({query.app}), user=user).label
+            # The token was in the query, which identify() has not read.
+            if proved_user and principal.kind == "nobody":
+                apps = frozenset({query.app})
+                by = Principal("session", apps=apps, user=proved_user).label
             content_type = f"{_TEXT}; charset=utf-8"
             return stream_head(self._log, head, request.host, content_type, by)
 
@@ -264,12 +267,12 @@ class EventStreams:
             stream.refuse(response, code)
 
         try:
-            query, channels, principal = self.wish(request)
+            query, channels, principal = self.read_request(request)
             if principal.kind == "key":
                 self._keys.hold(principal.key, stream)
                 use = (principal.key, f"GET {PATH}", query.app, request.host)
                 self._keys.uses.add(use, refused=False)
-            self.begin(stream, query, channels, answer)
+            self.begin(stream, query, channels, make_head)
         except ApiProblem as refused:
             refuse(refused)
         except Unavailable as error:
@@ -286,11 +289,12 @@ class EventStreams:
             style=PROBLEM,
         )
 
-    def wish(
+    def read_request(
         self, request: HttpRequest
     ) -> tuple[EventsQuery, tuple[str, ...], Principal]:
-        """Read a request: the user, the channels, and the principal. May
-        switch. Raises :class:`ApiProblem` and StorageUnavailable."""
+        """Read and check a request. Returns the query, with the token and the
+        cursor that the headers have; the channels; and the principal. May
+        switch greenlets. Raises :class:`ApiProblem` and StorageUnavailable."""
         query = read_query(request, EventsQuery)
         app = self._tenants.resolve(query.app)
         if self._tenants.find(app) is None:
@@ -322,7 +326,7 @@ class EventStreams:
         if not (query.token or principal.key):
             query.token = bearer(request.headers.get("authorization", ""))
         last_id = request.headers.get("last-event-id", "").strip()
-        # A text of another form is not one of ours, and ignored.
+        # A text of another form is not an id of this server, and is ignored.
         is_number = last_id.isascii() and last_id.isdecimal()
         if is_number and len(last_id) <= _MAX_ID_DIGITS:
             query.cursor = int(last_id)
@@ -336,13 +340,15 @@ class EventStreams:
         channels: Iterable[str],
         head: Callable[[str], bytes],
     ) -> None:
-        """Log in, answer with ``head`` (it gets the user whom a token proves),
-        subscribe to the channels, and send ``ready``; or close the stream.
+        """Log in, send the head of the answer, subscribe to the channels, and
+        send ``ready``. If the login is refused, close the stream.
 
-        May switch greenlets. Raises :class:`ApiProblem` and StorageUnavailable.
+        ``head`` makes the head of the answer. It gets the user whom a token has
+        proved (``""``: no token has). May switch greenlets. Raises
+        :class:`ApiProblem` and StorageUnavailable.
         """
-        # Calls that may switch come first. A kick meanwhile counts for this
-        # login.
+        # Calls that may switch greenlets come first. If the user is kicked
+        # meanwhile, this login is refused.
         kicks = self._sessions.kicks.count
         decision = self._logins.check(
             request.app, request.user, request.token, NAME, stream, request.device
@@ -380,9 +386,9 @@ class EventStreams:
             self._starts.send(stream, start)
 
     def _user_of(self, stream: Stream, request: EventsQuery, named: str) -> str:
-        """The user who logs in: the user in the request, or the one ``named``
-        by its token. Raises ApiProblem if the app does not accept the user
-        id."""
+        """Return the user who logs in: the user in the request, or else the user
+        ``named`` by its token. Raises ApiProblem if there is no user, or the app
+        does not accept the user id."""
         user = request.user or named
         if user and self._sessions.takes_user(request.app, user):
             return user
@@ -395,9 +401,9 @@ class EventStreams:
         )
 
     def _start_of(self, request: EventsQuery, user: str) -> Any:
-        """The position at which the stored messages of a stream begin; None for
-        a stream without them. May switch greenlets. Raises
-        StorageUnavailable."""
+        """Find the position at which the stored messages of a stream begin.
+        Returns None for a stream without stored messages. May switch greenlets.
+        Raises StorageUnavailable."""
         if self._starts is None:
             return None
         cursor = None
@@ -412,7 +418,8 @@ class EventStreams:
         channels: Iterable[str],
         start: Any,
     ) -> bytes:
-        """The first event of a stream. ``start``: see :meth:`_start_of`."""
+        """Encode the first event of a stream. ``start``: see
+        :meth:`_start_of`."""
         about: dict[str, object] = {
             "event": "ready",
             "app": stream.app,
@@ -423,8 +430,8 @@ class EventStreams:
         }
         if request.with_id:
             about["connection"] = self._connections.id_of(stream)
-        # The time after which a client reconnects differs, so that they do not
-        # all come at once.
+        # Each client gets another time after which it reconnects, so that not all
+        # clients come at once.
         retry_ms = random.randint(MIN_RETRY_MS, MAX_RETRY_MS)
         if start is None:
             return ready(about, retry_ms)
