@@ -25,9 +25,9 @@ class AppSecrets(Service, dict=True):
     """Passes each app with its secret to a feature. Owner of the secrets. Never
     switches greenlets.
 
-    ``secret_of``: returns the secret that the settings of an app name (``b""``:
-    none); raises BadKey. ``take`` gets an app, new or changed, and its secret.
-    ``forget`` gets the name of a deleted app.
+    ``secret_of`` returns the secret that the settings of an app name (``b""``:
+    none), or raises BadKey. ``take`` is called with a new or changed app and
+    its secret, ``forget`` with the name of a deleted app.
     """
 
     tenants: Tenants
@@ -41,8 +41,8 @@ class AppSecrets(Service, dict=True):
 
     @staticmethod
     def read(setting: str, given: SecretSettings) -> bytes:
-        """The secret of the group ``setting``, or the content of its file.
-        Raises BadKey."""
+        """Return the secret of the group ``setting``, from its file if it names
+        one. Raises BadKey if there is no usable secret."""
         if given.secret and given.secret_file:
             raise BadKey(f"{setting}: secret and secret_file are both given")
         try:
@@ -72,6 +72,8 @@ class AppSecrets(Service, dict=True):
             self.deleted(name)
         for tenant in tenants:
             if tenant.name in self._secrets:
+                # An error must not stop a running node: the app keeps its
+                # earlier secret.
                 self.changed(tenant)
                 continue
             try:
@@ -81,7 +83,7 @@ class AppSecrets(Service, dict=True):
 
     def changed(self, tenant: Tenant) -> None:
         """Pass a new or changed app. If its secret cannot be used, its earlier
-        one stays."""
+        secret stays (``b""`` for a new app)."""
         try:
             secret = self.secret_of(tenant)
         except BadKey as bad:
@@ -90,7 +92,7 @@ class AppSecrets(Service, dict=True):
         self._pass(tenant, secret)
 
     def deleted(self, app: str) -> None:
-        """An app was deleted."""
+        """Forget the secret of a deleted app."""
         self._secrets.pop(app, None)
         self.forget(app)
 

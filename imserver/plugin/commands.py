@@ -34,8 +34,9 @@ from imserver.gateway.transport.proxies import is_here
 
 
 class Finding(Struct, frozen=True):
-    """The result of one check. ``meaning`` and ``mend`` are empty if there is
-    nothing to do."""
+    """The result of one check. ``found``: the state that was found.
+    ``meaning``: what follows from it. ``mend``: how to mend it. The last two are
+    empty if there is nothing to do."""
 
     level: Literal["ok", "warn", "fail"]
     name: str
@@ -71,12 +72,13 @@ class ServerApi:
             if settings is not None:
                 self._key = _key_of(settings)
 
+        # Where the key comes from, for texts of errors.
         if key_file:
-            self._whose = "--key-file"
+            self._key_source = "--key-file"
         elif named_key:
-            self._whose = "IMSERVER_KEY"
+            self._key_source = "IMSERVER_KEY"
         else:
-            self._whose = "the settings"
+            self._key_source = "the settings"
 
     @staticmethod
     def options(command: Command) -> Command:
@@ -88,7 +90,7 @@ class ServerApi:
             "--config",
             "path",
             expose_value=False,
-            callback=_note,
+            callback=_remember_path,
             metavar="FILE",
         )
         key_option = click.option(
@@ -111,33 +113,40 @@ class ServerApi:
 
     @staticmethod
     def person(words: Sequence[str], expected: str = "APP/USER") -> tuple[str, str]:
-        """App and user of a person whom a command takes as ``APP/USER``. Two
-        words are the deprecated form. ``expected``: the arguments of the
-        command, for its error."""
+        """Return the app and the user of a person whom a command takes as
+        ``APP/USER``. Two words are the deprecated form. ``expected``: the
+        arguments of the command, for its error."""
         return person_of(words, expected)
 
     def ask(
         self, method: str, path: str, body: bytes = b"", seconds: float = 30
     ) -> tuple[int, Any]:
-        """The status and the JSON of the answer to any request."""
+        """Send any request. Returns the status and the JSON of its answer."""
         return request_json(self._url, method, path, self._key, body, seconds)
 
     def get(
         self, path: str, query: Mapping[str, str], absent: Collection[str] = ()
     ) -> Any:
-        """The answer to ``GET /api/v1/{path}``, with the parameters that are
-        not empty. ``absent``: the codes of problems for which it is None."""
+        """Return the answer to ``GET /api/v1/{path}``, with the parameters that
+        are not empty. ``absent``: codes of problems. If the answer is such a
+        problem, the result is None."""
         parameters = {name: value for name, value in query.items() if value}
-        return self._call("GET", f"{path}?{urlencode(parameters)}", b"", absent)
+        path_and_query = f"{path}?{urlencode(parameters)}"
+        return self._call("GET", path_and_query, body=b"", absent=absent)
 
     def whom(self, app: str, named: str) -> tuple[str, str]:
-        """The id of the user with this name, and the text with which a command
-        shows the user. If all users of the app are accounts, ``named`` is an id
-        or an identifier of one, or the command ends. Otherwise it is an id."""
+        """Find a user. Returns the id of the user, and the text with which a
+        command shows the user.
+
+        If all users of the app are accounts, ``named`` is the id, the name, the
+        e-mail address or the phone number of an account. If there is no such
+        account, the command ends. In other apps ``named`` is the id of a user.
+        """
         page = self.get(
             "accounts/list", {"app": app, "login": named}, ("not_allowed", "not_found")
         )
         if page is None:
+            # The users of this app are no accounts.
             return named, f"user {named}"
         if not (named and page["accounts"]):
             fail(f"app {app} has no account {named}: nothing was done")
@@ -156,6 +165,9 @@ class ServerApi:
     def _call(
         self, method: str, path: str, body: bytes, absent: Collection[str] = ()
     ) -> Any:
+        """Send a request to ``/api/v1/{path}``, and return its answer. A problem
+        ends the command; for a problem whose code is in ``absent``, the result
+        is None."""
         status, answer = self.ask(method, f"/api/v1/{path}", body)
         if status < HTTPStatus.BAD_REQUEST:
             return answer
@@ -163,33 +175,36 @@ class ServerApi:
         problem = answer if isinstance(answer, dict) else {}
         code = problem.get("code", f"HTTP {status}")
         if code not in absent:
-            message = self._words_of(status, code, problem.get("message", ""))
+            message = self._explain(status, code, problem.get("message", ""))
             fail(f"{code}: {message}".rstrip(": "))
         return None
 
-    def _words_of(self, status: int, code: str, message: str) -> str:
-        """The text of a problem. If the key may be the cause, it also says
-        where the key comes from."""
+    def _explain(self, status: int, code: str, message: str) -> str:
+        """Return the text of a problem for the person at the command line. If
+        the key may be the cause, the text says where the key comes from."""
         if status == HTTPStatus.UNAUTHORIZED and not self._key:
             return "the server wants an API key: set IMSERVER_KEY, or give --key-file"
         if status == HTTPStatus.UNAUTHORIZED:
             return (
-                f"the server does not know the key of {self._whose}, or it has ended; "
+                f"the server does not know the key of {self._key_source}, or it has ended; "
                 "a new one is known to all nodes after two seconds"
             )
         if code == "forbidden":
-            return f"{message} (the key of {self._whose})"
+            return f"{message} (the key of {self._key_source})"
         return message
 
 
-def _note(context: click.Context, _option: click.Parameter, path: str | None) -> None:
+def _remember_path(
+    context: click.Context, _option: click.Parameter, path: str | None
+) -> None:
+    """Remember the value of ``--config`` for :func:`_settings`."""
     context.meta[__name__] = path
 
 
 def _settings() -> Config:
-    """The settings that the command names, else the settings of this folder.
-    Invalid settings end the command, because the defaults would name another
-    server."""
+    """Load the settings that the command names, or else the settings of this
+    folder. Invalid settings end the command, because the defaults would name
+    another server."""
     context = click.get_current_context()
     path = context.params.get("path", context.meta.get(__name__))
     try:
@@ -199,8 +214,8 @@ def _settings() -> Config:
 
 
 def _key_of(settings: Config) -> str:
-    """The first key of the settings that may do everything in all apps; ``""``
-    if no key may."""
+    """Return the first key of the settings that may do everything in all apps;
+    ``""`` if the settings have no such key."""
     for key in settings.api.keys:
         if "admin" in key.scopes and not key.apps:
             return key.key
@@ -208,8 +223,8 @@ def _key_of(settings: Config) -> str:
 
 
 def key_for(settings: Config, purpose: str) -> bytes:
-    """The key for one purpose, as the nodes of these settings derive it. Raises
-    StartError."""
+    """Derive the key for one purpose from the secret of the settings, as their
+    nodes do. Raises StartError."""
     folder = DataDirectory(settings.server.data_dir)
     return folder.secrets(settings.server).keys(purpose)[0]
 

@@ -96,6 +96,8 @@ class Room:
             self._names[old] = new or old
 
     def __getattr__(self, name: str) -> Any:
+        """Return a service, or an attribute of what the core has under the name
+        of the room."""
         if name in self._names:
             return getattr(self._core, self._names[name])
         return getattr(getattr(self._core, self._name), name)
@@ -122,6 +124,9 @@ def _dialect_parts(
     check: Callable[[Connection], object] = lambda connection: None,
     silent_seconds: float = 0.0,
 ) -> tuple[Opened | None, Check]:
+    """``DialectParts`` of 1.0: the functions of a dialect. Returns the entries
+    for ``opened`` and ``checks`` of :class:`Parts`."""
+
     def check_and_limit(connection: Connection) -> float:
         check(connection)
         return silent_seconds
@@ -143,6 +148,9 @@ def _parts(
     finish: Callable[[], object] = lambda: None,
     stop: Callable[[], object] = lambda: None,
 ) -> Parts:
+    """``FeatureParts`` of 1.0: make :class:`Parts` of its arguments. ``erasure``
+    and ``page`` become services; ``prepare`` and ``reload`` become
+    ``configure``; ``finish`` and ``stop`` become ``stop``."""
     services: list[object] = []
     if service is not None:
         services.append(service)
@@ -191,6 +199,8 @@ def _answers(
     back_ends: object = None,
     observer: object = None,
 ) -> tuple[object, ...]:
+    """``Answers`` of 1.0: return the services that answer questions of the core.
+    A service of another class than the core looks for gets an adapter."""
     service_of_kind: Mapping[type, object] = {
         AccountLookup: accounts,
         Relations: relations,
@@ -209,8 +219,8 @@ def _answers(
 
 
 def _as_kind(kind: type, service: object) -> object:
-    """An object of a class by which the core finds it, with the methods of a
-    service that has no such class."""
+    """Make an adapter: an object of the class ``kind``, by which the core finds
+    it, with the methods of a service that is not of this class."""
     members = {}
     for name in dir(kind):
         if not name.startswith("_"):
@@ -236,6 +246,9 @@ def _with_rooms(function: Any) -> Any:
 
 
 class _Views(Struct, frozen=True):
+    """``Views`` of 1.0. ``refusal``: makes a page in place of a refusal, or
+    returns None."""
+
     blueprints: Callable[[Any, Any], Iterable[Any]]
     # A view reads the body of its POST and PATCH operations itself.
     streamed: object = None
@@ -254,6 +267,8 @@ class _Views(Struct, frozen=True):
             yield blueprint
 
     def _explain(self, response: Any) -> Any:
+        """Return the feature's page for a refused request, or the response as it
+        is."""
         from imserver.gateway.http.views import g  # type: ignore[attr-defined]  # for these views only
 
         problem = g.get("refusal")
@@ -273,6 +288,9 @@ def _settings(
     check: Callable[..., object] | None = None,
     findings: Callable[..., Iterable[tuple[str, str]]] = lambda config, shared: (),
 ) -> SettingsRow:
+    """``FeatureSettings`` of 1.0: make a :class:`SettingsRow` of its
+    arguments."""
+
     def check_all(config: Config, locations: Any) -> Iterator[tuple[str, str]]:
         if check is not None:
             check(config, locations)
@@ -291,6 +309,7 @@ Named = tuple[str, str]
 
 
 def _call(named: Sequence[str], *arguments: object) -> Any:
+    """Import a function by the names of its module and itself, and call it."""
     module, attribute = named
     function = getattr(import_module(module), attribute)
     return function(*arguments)
@@ -314,6 +333,10 @@ def _rows_of_commands(
 
 
 class _Files(Struct, ArchivedFiles, frozen=True):
+    """The files of a feature of 1.0 in archives. ``exports`` and ``imports``:
+    functions for the files of one app. ``files``: a module, and its functions
+    that read and write the files of the whole server."""
+
     config: Config
     store: Any
     exports: Named | None
@@ -345,6 +368,8 @@ class _Files(Struct, ArchivedFiles, frozen=True):
 
 
 class _Acts(Observer):
+    """Calls a function with each act."""
+
     def __init__(self, function: Callable[[Act], object]) -> None:
         self._function = function
 
@@ -379,6 +404,9 @@ def _feature(
     push_services: Callable[..., tuple[object, ...]] = lambda config, tenants: (),
     face: int = 1,
 ) -> FeatureRow:
+    """``Feature`` of 1.0: make a :class:`FeatureRow` of its arguments. Functions
+    of the feature get the core with rooms (:class:`RoomyCore`). Raises
+    StartError if the feature needs a newer face."""
     if face > _LAST_FACE:
         raise StartError(
             f"it was made for version {face} of imserver.plugin: "

@@ -12,7 +12,8 @@ import click
 SECONDS: Final = 5.0
 """How often the progress is shown."""
 _texts: Final[list[str]] = []
-"""Descriptions of the work under way. Each is a part of the work before it."""
+"""Descriptions of the work under way, the outermost first. Each is a part of
+the work before it."""
 
 
 @contextmanager
@@ -32,7 +33,7 @@ def long_work(what: str) -> Iterator[Callable[..., None]]:
         _texts[number] = text
 
     _texts.append(what)
-    # The outermost work has the thread, which prints the innermost text.
+    # The outermost work starts the thread, which prints the innermost text.
     is_outermost = number == 0
     thread = Thread(target=_repeat, args=(ended,), daemon=True)
     if is_outermost:
@@ -47,6 +48,8 @@ def long_work(what: str) -> Iterator[Callable[..., None]]:
 
 
 def _repeat(ended: Event) -> None:
-    began = monotonic()
+    """Thread: print the innermost text every few seconds, until the work has
+    ended."""
+    started_at = monotonic()
     while not ended.wait(SECONDS):
-        click.echo(f"{_texts[-1]}, {monotonic() - began:.0f} s", err=True)
+        click.echo(f"{_texts[-1]}, {monotonic() - started_at:.0f} s", err=True)

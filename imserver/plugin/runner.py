@@ -24,6 +24,7 @@ MAX_PAUSE_SECONDS: Final = 120.0
 _STOP_SECONDS: Final = 2.0
 """How long a node that ends waits for its work to stop."""
 _ROW: Final = "app = %s AND id = %s"
+"""The condition of one row, with placeholders for its key."""
 
 
 class Runner(Store.Rows):
@@ -65,9 +66,10 @@ class Runner(Store.Rows):
         self._wake = Flag()
         self._works = Group()
         self._leases: dict[tuple[str, str], tuple[int, float]] = {}
-        """App and id → the end of the lease, and when it was renewed
-        (monotonic)."""
+        """App and id of a row on which this node works → the end of the lease
+        (0: not leased yet), and the monotonic time of its last renewal."""
         self._failures: Counter[tuple[str, str]] = Counter()
+        """App and id of a row → how often the work on it has failed."""
         self._has_ended = False
 
     # --- which rows -----------------------------------------------------------
@@ -94,39 +96,43 @@ class Runner(Store.Rows):
 
     def look(self) -> bool:
         """Work on the rows on which no node works, one after the other, the
-        oldest first. True if a row asked for work, on this node or on another
-        one. Switches greenlets. Raises StorageUnavailable."""
+        oldest first. Returns True if a row asks for work, whether this node or
+        another one does it. Switches greenlets. Raises StorageUnavailable."""
         rows = self._due()
-        due = {(app, id) for app, id, _, _ in rows}
-        for key in self._failures.keys() - due:
+        due_keys = {(app, id) for app, id, _, _ in rows}
+        for key in self._failures.keys() - due_keys:
             del self._failures[key]
 
-        for app, id, leased, now in rows:
-            if leased < now:
-                self._works.spawn(self._work, app, id, leased).join()
+        for app, id, lease_end, now in rows:
+            is_free = lease_end < now
+            if is_free:
+                self._works.spawn(self._work, app, id, lease_end).join()
         return bool(rows)
 
     @Store.reading_or([])
     def _due(self, sql: PooledStatements) -> list[tuple[str, str, int, int]]:
-        """The rows that ask for work, the oldest first: app, id, the end of the
-        lease, and the time of the database."""
-        condition = self._due_by(sql)
+        """Read the rows that ask for work, the oldest first: app, id, the end of
+        the lease, and the time of the database."""
         rows = sql.query(
             f"SELECT app, id, leased, {sql.now} "
-            f"FROM {self._table} WHERE {condition} ORDER BY created"
+            f"FROM {self._table} "
+            f"WHERE {self._due_condition(sql)} "
+            "ORDER BY created"
         )
         return [
-            (text_of(app), text_of(id), leased, int(now))
-            for app, id, leased, now in rows
+            (text_of(app), text_of(id), lease_end, int(now))
+            for app, id, lease_end, now in rows
         ]
 
-    def _due_by(self, sql: PooledStatements) -> str:
+    def _due_condition(self, sql: PooledStatements) -> str:
+        """The condition of the rows that ask for work, in SQL."""
         return f"({self._condition.format(now=sql.now)})"
 
     def start(self, app: str, id: str) -> None:
-        """Work on a row at once, beside others. Another node that has its lease
-        loses it. Never switches greenlets."""
-        self._works.spawn(self._work, app, id, None)
+        """Work on a row at once, at the same time as on other rows. If another
+        node works on it, that node loses the lease. Never switches
+        greenlets."""
+        self._works.spawn(self._work, app, id, known_end=None)
 
     def stop(self) -> None:
         """Stop all work, and give the leases back, so that other nodes continue
@@ -136,16 +142,20 @@ class Runner(Store.Rows):
 
     # --- one row --------------------------------------------------------------
 
-    def _work(self, app: str, id: str, leased: int | None) -> None:
+    def _work(self, app: str, id: str, known_end: int | None) -> None:
+        """Greenlet: lease a row, do its work, and give the lease back. After an
+        error the lease ends later, so that the work is done again after a
+        pause. ``known_end``: see :meth:`_lease`."""
         row = (app, id)
         if row in self._leases or self._has_ended:
             return
 
-        # Before the first switch: another greenlet may begin the same row.
+        # Set before the first switch of greenlets, so that no other greenlet
+        # begins the same row.
         self._leases[row] = (0, 0.0)
-        pause = -1.0  # others may go on at once
+        pause = -1.0  # seconds; the lease ends now, and any node may continue
         try:
-            self._leases[row] = (self._lease(app, id, leased), 0.0)
+            self._leases[row] = (self._lease(app, id, known_end), 0.0)
             self._function(app, id)
         except Runner.Lost as error:
             log.info("the work on %s %s of %s stops: %s", self._table, id, app, error)
@@ -154,24 +164,24 @@ class Runner(Store.Rows):
             pause = retry_pause(
                 self._failures[row], self._lease_seconds, MAX_PAUSE_SECONDS
             )
-            is_strange = not isinstance(error, Unavailable | OSError)
-            level = logging.ERROR if is_strange else logging.WARNING
+            is_unexpected = not isinstance(error, Unavailable | OSError)
+            level = logging.ERROR if is_unexpected else logging.WARNING
             text = "the work on %s %s of %s has to wait: %s"
-            log.log(level, text, self._table, id, app, error, exc_info=is_strange)
+            log.log(level, text, self._table, id, app, error, exc_info=is_unexpected)
         finally:
             lease_end, _ = self._leases.pop(row)
             with suppress(StorageUnavailable):
                 self._give_back(app, id, lease_end, int(pause))
 
     def proceed(self, app: str, id: str, **progress: int) -> None:
-        """Renew the lease of a row, and set columns with its progress, once a
-        second. Switches greenlets. Raises :class:`Runner.Lost` and
-        StorageUnavailable."""
-        leased, renewed = self._leases[app, id]
+        """Renew the lease of a row, and set columns with its progress. Does so
+        at most once a second, however often it is called. Switches greenlets.
+        Raises :class:`Runner.Lost` and StorageUnavailable."""
+        known_end, renewed_at = self._leases[app, id]
         if self._has_ended:
             raise Runner.Lost("this node ends")
-        if monotonic() - renewed >= RENEW_SECONDS:
-            lease_end = self._lease(app, id, leased, **progress)
+        if monotonic() - renewed_at >= RENEW_SECONDS:
+            lease_end = self._lease(app, id, known_end, **progress)
             self._leases[app, id] = (lease_end, monotonic())
 
     @Store.writing
@@ -181,23 +191,29 @@ class Runner(Store.Rows):
         /,
         app: str,
         id: str,
-        leased: int | None,
+        known_end: int | None,
         **progress: int,
     ) -> int:
-        """Lease a row whose lease ends at ``leased`` (None: at any time).
-        Returns the new end."""
+        """Lease a row, or renew its lease, and set columns (``progress``).
+        Returns the new end of the lease.
+
+        ``known_end``: the end that the lease must still have, because otherwise
+        another node has leased the row meanwhile (None: take the lease from any
+        node). Raises :class:`Runner.Lost`.
+        """
         rows = sql.query(
             f"SELECT leased, {sql.now} FROM {self._table} WHERE {_ROW}", (app, id)
         )
         if rows:
             stored_end, now = rows[0]
-            # No two leases are equal: so a node sees that its lease is lost.
+            # Each lease has another end. So a node sees that its lease is lost.
             lease_end: int = max(int(now) + self._lease_seconds, stored_end + 1)
-            expected_end = stored_end if leased is None else leased
+            expected_end = stored_end if known_end is None else known_end
             changes = "".join(f", {column} = %s" for column in progress)
             statement = (
-                f"UPDATE {self._table} SET leased = %s{changes} "
-                f"WHERE {_ROW} AND leased = %s AND {self._due_by(sql)}"
+                f"UPDATE {self._table} "
+                f"SET leased = %s{changes} "
+                f"WHERE {_ROW} AND leased = %s AND {self._due_condition(sql)}"
             )
             values = (lease_end, *progress.values(), app, id, expected_end)
             if sql.execute(statement, values):
@@ -206,24 +222,27 @@ class Runner(Store.Rows):
 
     @Store.writing
     def _give_back(
-        self, sql: PooledStatements, app: str, id: str, leased: int, pause: int
+        self, sql: PooledStatements, app: str, id: str, lease_end: int, pause: int
     ) -> None:
+        """Let the lease of a row end after ``pause`` seconds, if this node still
+        has the lease."""
         statement = (
-            f"UPDATE {self._table} SET leased = {sql.now} + %s "
+            f"UPDATE {self._table} "
+            f"SET leased = {sql.now} + %s "
             f"WHERE {_ROW} AND leased = %s"
         )
-        sql.execute(statement, (pause, app, id, leased))
+        sql.execute(statement, (pause, app, id, lease_end))
 
     @Store.writing
     def end(self, sql: PooledStatements, /, app: str, id: str, **columns: int) -> None:
-        """End the work on a row that is due: set these columns, after which it
-        is not due; without columns, delete it. Only one call succeeds, also if
-        another node works on it since. Switches greenlets. Raises
+        """End the work on a row: set these columns, so that it no longer asks for
+        work. Without columns, delete the row. If two nodes work on a row, only
+        one of their calls succeeds. Switches greenlets. Raises
         :class:`Runner.Lost` and StorageUnavailable."""
         change = f"DELETE FROM {self._table}"
         if columns:
             changes = ", ".join(f"{column} = %s" for column in columns)
             change = f"UPDATE {self._table} SET {changes}"
-        statement = f"{change} WHERE {_ROW} AND {self._due_by(sql)}"
+        statement = f"{change} WHERE {_ROW} AND {self._due_condition(sql)}"
         if not sql.execute(statement, (*columns.values(), app, id)):
             raise Runner.Lost("it was cancelled, or has ended elsewhere")
