@@ -42,18 +42,18 @@ class Additions:
                 self._words.setdefault(language, {}).update(words)
 
     def words(self, language: str) -> dict[str, str]:
-        """Key → text in this language, or in English if a feature lacks the
-        language."""
+        """Return key → text in this language, or in English if a feature does
+        not have the language."""
         return self._words.get("en", {}) | self._words.get(language, {})
 
     @property
     def files(self) -> dict[str, Path]:
-        """Address below the release → file, of the modules, style sheets and
-        tables."""
+        """Address below the release → file, for all modules, style sheets and
+        tables. Example of an address: ``features/polls/page.js``."""
         files = {}
         for name, folder in self.folders.items():
             for path in sorted(folder.rglob("*")):
-                # Other JSON files, beside the modules, are words.
+                # JSON files in the folder itself are words.
                 is_table = path.suffix == ".json" and path.parent != folder
                 if is_table or path.suffix in (".js", ".css"):
                     below = path.relative_to(folder).as_posix()
@@ -61,8 +61,10 @@ class Additions:
         return files
 
     def shown(self, release: str) -> list[dict[str, str | bool]]:
-        """The addresses of the modules and style sheets of each feature, for
-        the page; ``""`` for a file that the feature does not have."""
+        """Return the addresses of the modules and style sheets that features
+        add, for the script of the page. A row has a module, a style sheet
+        (``""``: the feature does not have the file), and whether they are loaded
+        later. ``release``: the address of the release."""
         files = self.files
 
         def address(below: str) -> str:

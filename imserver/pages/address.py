@@ -38,8 +38,8 @@ class Configured(Struct, frozen=True):
 
 
 def parse_configured(value: str) -> Configured | None:
-    """Parse ``host:port``, with or without scheme and path; None if ``value``
-    is not an address."""
+    """Parse ``host:port``, with or without a scheme and a path. Returns None if
+    ``value`` is not an address."""
     match = _CONFIGURED.fullmatch(value)
     if match is None or not is_host(match["host"]):
         return None
@@ -70,8 +70,9 @@ def check(config: Config, locations: Locations) -> None:
 
 
 def websocket_address(value: str) -> str:
-    """A full WebSocket address; ``""`` if it is invalid. The default scheme is
-    ``ws``, and the default path is the path of the cmd dialect."""
+    """Complete a WebSocket address. The default scheme is ``ws``, and the
+    default path is the path of the cmd dialect. Returns ``""`` if the address
+    is invalid."""
     address = parse_configured(value)
     if address is None:
         return ""
@@ -88,11 +89,12 @@ def is_host(text: str) -> bool:
 class Addresses(Struct, frozen=True):
     """The addresses for one page.
 
-    ``websocket`` and ``http`` are full addresses or begin with ``//``, which
+    ``websocket`` and ``http`` are full addresses, or begin with ``//``, which
     means the page's own protocol. ``http`` is ``""`` for the page's own origin.
-    ``seen_host`` is the Host from which ``websocket`` was made, ``""`` if it
-    comes from the configuration. A page with another host (a proxy hid the
-    port) uses its own host. ``sources`` are for the policy's connect-src.
+    ``seen_host`` is the header Host from which ``websocket`` was made (``""``:
+    it comes from the configuration). If the page has another host in the
+    browser, because a proxy has hidden the port, the page uses that host.
+    ``sources``: for ``connect-src`` of the Content-Security-Policy.
     """
 
     websocket: str
@@ -107,13 +109,15 @@ def resolve(
     websocket: Configured | None = None,
     http: Configured | None = None,
 ) -> Addresses:
-    """The addresses for a page requested under ``host`` (a valid Host header).
-    ``ports``: the ports of the HTTP and of the WebSocket listener.
+    """Find the addresses for a page that was requested under ``host`` (a valid
+    Host header). ``ports``: the port of the HTTP listener and the port of the
+    WebSocket listener. ``websocket`` and ``http``: the configured addresses
+    (None: not configured).
 
-    Without a configured address the WebSocket is on the request's host. If the
-    page came from the port of the HTTP listener, the WebSocket is on the port
-    of the WebSocket listener. Otherwise it is on the port of the page, because
-    a proxy serves both. It has the path of ``http``.
+    Without a configured address, the WebSocket is on the host of the request,
+    with the path of ``http``. If the page came from the port of the HTTP
+    listener, the WebSocket is on the port of the WebSocket listener. Otherwise
+    it is on the port of the page, because a proxy serves both.
     """
     seen_host = ""
     if websocket is None:
@@ -134,23 +138,27 @@ def resolve(
 
 
 def _websocket_beside(host: str, ports: tuple[int, int], path: str) -> Configured:
-    """The WebSocket of the server whose pages are at this host and path."""
+    """Find the WebSocket of the server whose pages are at this host and
+    path."""
     match = _HOST.fullmatch(host)
     assert match is not None, "callers check with is_host"
     http_port, websocket_port = ports
-    # Below a path there is a proxy, whatever its port.
+    # A path means that a proxy serves the pages, even if it has the port of the
+    # listener.
     if not path and match["port"] == str(http_port):
         host = f"{match['host']}:{websocket_port}"
     return Configured("", host, path)
 
 
 def _prefix(scheme: str) -> str:
+    """Return the beginning of an address; ``//`` without a scheme."""
     return f"{scheme}://" if scheme else "//"
 
 
-def _sources(scheme: str, either: tuple[str, str], host: str) -> list[str]:
-    """Policy sources: of one scheme, or of either."""
-    schemes = (scheme,) if scheme else either
+def _sources(scheme: str, both: tuple[str, str], host: str) -> list[str]:
+    """Return the sources of a Content-Security-Policy for a host: with its
+    scheme, or with ``both`` schemes if the scheme is ``""``."""
+    schemes = (scheme,) if scheme else both
     if host.startswith("["):
         # The grammar of CSP has no IPv6 addresses: only schemes are listed.
         return [f"{name}:" for name in schemes]

@@ -68,9 +68,9 @@ if TYPE_CHECKING:
 
 
 def gateway(core: Core, seen: Seen) -> Response:
-    """``{"url": …}``: the address of a node that is not stopping. If no node
-    has an address of its own, it is the address that the caller used. 503
-    without a node. Never blocks."""
+    """``GET /gateway``: ``{"url": …}``, the WebSocket address of a node that is
+    not stopping. If no node has an address of its own, it is the address that
+    the client has used. 503 if there is no such node. Never blocks."""
     if request.method == "OPTIONS":
         return to_response(HttpResponse(HTTPStatus.NO_CONTENT, b""))
     leases = core.overview.leases().values()
@@ -90,12 +90,12 @@ def gateway(core: Core, seen: Seen) -> Response:
 
 
 def less_loaded(nodes: Sequence[tuple[int, str]]) -> str:
-    """The address of one of two random nodes, the one with fewer connections;
-    ``""`` without nodes.
+    """Choose two nodes at random, and return the address of the node with fewer
+    connections; ``""`` without nodes.
 
-    ``nodes``: the connections and the address of each. The numbers are seconds
-    old: if all clients took the node with the smallest number, it would be
-    overloaded.
+    ``nodes``: the number of connections and the address of each. The numbers
+    are seconds old: if all clients took the node with the smallest number, it
+    would be overloaded.
     """
     if not nodes:
         return ""
@@ -182,7 +182,7 @@ SDK_PATH: Final = (
 
 
 def create_pages(core: Core, document: Callable[[], bytes]) -> Blueprint:
-    """The blueprint of all pages of a node. ``document`` makes the OpenAPI
+    """Make the blueprint of all pages of a node. ``document`` makes the OpenAPI
     document."""
     for suffix, kind in _KINDS.items():
         # The types of the operating system may be wrong.
@@ -195,8 +195,8 @@ def create_pages(core: Core, document: Callable[[], bytes]) -> Blueprint:
 
     @cache
     def references() -> Reference:
-        # Imported at the first request: most nodes never need it, and it takes
-        # memory.
+        # Imported at the first request, because most nodes never need it, and it
+        # takes memory.
         from imserver.pages.reference import Reference
 
         return Reference(document, seen)
@@ -207,6 +207,7 @@ def create_pages(core: Core, document: Callable[[], bytes]) -> Blueprint:
     # Anybody may read every page. Pages of an app also need an open app or a
     # token, which their views check.
     base = f"{installable.RELEASES}<release>"
+    # Path, name of the endpoint, and view.
     rows: tuple[tuple[str, str, Callable[..., AnyResponse]], ...] = (
         ("/", "start", chat.start),
         ("/home/index", "home", chat.index),
@@ -265,6 +266,7 @@ class _Chat:
         self._page_tokens = core.page_tokens
         self._authority = core.authority
         self._seen = seen
+        # The apps that the pages list: the rooms of the original have numbers.
         apps = core.config.apps
         self._rooms = [name for name in apps if name.isdecimal()]
         if _DEFAULT_APP in apps:
@@ -280,8 +282,10 @@ class _Chat:
         around: str = "'none'",
         **values: Any,
     ) -> AnyResponse:
-        """A page whose script connects to this server and has ``text``.
-        ``values``: for the template."""
+        """Render a page whose script connects to this server. ``text`` and
+        ``data``: for the script. ``media`` and ``around``: the sources of media,
+        and the origins that may have the page in a frame, as in a
+        Content-Security-Policy. ``values``: for the template."""
         addresses = self._seen.addresses()
         data = {
             "websocketUrl": addresses.websocket,
@@ -297,28 +301,27 @@ class _Chat:
         return answer
 
     def start(self) -> AnyResponse:
-        """``GET /``: the way to the chat, and links for programmers. Names of
-        apps are shown in demo mode only.
+        """``GET /``: a link to the chat, and links for programmers. Names of apps
+        are shown in demo mode only.
         """
         demo = self._keys.demo
         language = language_of_visitor()
         in_address = parameter("lang") or None
 
-        # The app of examples, and the room of the first link.
-        app = "APP"
-        room = self._rooms[0] if self._rooms else ""
+        first_room = self._rooms[0] if self._rooms else ""
+        example_app = "APP"
         apps: Sequence[str] = ()
         if demo:
             apps = self._tenants.names()
             if _DEFAULT_APP in self._rooms:
-                room = _DEFAULT_APP
-            app = room or app
+                first_room = _DEFAULT_APP
+            example_app = first_room or example_app
 
         links = self._links_to_pages(in_address)
-        if room and self._logins.is_open(room):
+        if first_room and self._logins.is_open(first_room):
             address = url_for(
                 "pages.home",
-                appID=room if demo else None,
+                appID=first_room if demo else None,
                 lang=in_address or named_in_rooms(language),
             )
             links.insert(0, (address, "start_room", "start_room_hint"))
@@ -337,14 +340,15 @@ class _Chat:
             insecure=self._config.server.insecure,
             chat=chat,
             links=links,
-            app=app,
+            app=example_app,
             apps=apps,
             http=self._seen.http(),
         )
 
     def _links_to_pages(self, in_address: str | None) -> list[tuple[str, str, str]]:
-        """The links for programmers: each has an address, and the keys of its
-        text and of its hint."""
+        """Return the links for programmers: each has an address, the key of its
+        text, and the key of its hint. ``in_address``: the language in the
+        address of the page, which the links keep (None: no language)."""
         pages = []
         if self._has_channels():
             pages.append(("pages.channels", "start_channels", "start_channels_hint"))
@@ -364,7 +368,7 @@ class _Chat:
         return not self._logins.is_closed(GOCHAT)
 
     def _has_channels(self) -> bool:
-        """Whether the page of channels needs no token."""
+        """Whether visitors may use the page of channels without a token."""
         if not self._rooms:
             return False
         app = self._rooms[-1]
@@ -387,16 +391,7 @@ class _Chat:
         room. The original's rooms have numbers, and are in Chinese unless
         ``lang`` names another language.
         """
-        room = parameter("appid")
-        # Visitors may name an app that is not listed.
-        is_named = (
-            ":" not in room and room != GOCHAT and self._tenants.get(room) is not None
-        )
-        if room not in self._rooms and not is_named:
-            if not self._rooms:
-                abort(Problems.NOT_FOUND.status)
-            room = self._rooms[0]
-
+        room = self._room_of_visitor()
         app: int | str
         if room.isdecimal():
             app = int(room)
@@ -411,7 +406,7 @@ class _Chat:
         }
         data = {
             "app": app,
-            **self._pass(room, language),
+            **self._credentials_for(room, language),
             "httpUrl": self._seen.addresses().http,
             "noticeMembers": self._config.hub.notice_members,
         }
@@ -429,6 +424,19 @@ class _Chat:
             has_channels=self._has_channels(),
         )
 
+    def _room_of_visitor(self) -> str:
+        """Return the app in the address (``appID=``), or the first room if there
+        is no such app. Ends the request with 404 without rooms."""
+        room = parameter("appid")
+        if room in self._rooms:
+            return room
+        # Visitors may name an app that is not listed.
+        if ":" not in room and room != GOCHAT and self._tenants.get(room) is not None:
+            return room
+        if not self._rooms:
+            abort(Problems.NOT_FOUND.status)
+        return self._rooms[0]
+
     def room(self) -> AnyResponse:
         """``GET /home/room?uid=[&groups_id=]``: a conversation with all users
         in a room of the action dialect.
@@ -436,11 +444,12 @@ class _Chat:
         return self._conversation(_NO_ROOM, parameter("groups_id") or "1")
 
     def _conversation(self, peer: str, room: str) -> AnyResponse:
-        """A page of the action dialect: in Chinese, as in the original, unless
-        ``lang`` names another language.
+        """Make a page of the action dialect, for messages to the user ``peer``,
+        or in a ``room`` (:data:`_NO_ROOM`: to the user). It is in Chinese, as in
+        the original, unless ``lang`` names another language.
 
-        The address names the user, and has their token if the app requires one.
-        A message to :data:`_NOBODY` reaches nobody.
+        The address names the user of the page, and has the token of this user
+        if the app requires one. A message to :data:`_NOBODY` reaches nobody.
         """
         tenants = self._tenants
         language = requested_language()
@@ -450,7 +459,8 @@ class _Chat:
         if self._logins.is_closed(f"{_ACTION_PREFIX}{app}"):
             abort(Problems.NOT_ALLOWED.status)
 
-        # The app has a room for each list of members, and the named one.
+        # The page lists the rooms with members in the settings, and the room in
+        # the address.
         rooms: list[str] = []
         is_stored = False
         tenant = tenants.get(tenants.resolve(f"{_ACTION_PREFIX}{app}"))
@@ -488,14 +498,14 @@ class _Chat:
         )
 
     def messages(self) -> AnyResponse:
-        """``GET /home/messages``: stored messages. The user logs in on the
-        page. 404 if nobody may."""
-        return self._packed(self._messages(language_of_visitor()))
+        """``GET /home/messages``: the page of stored messages, on which the user
+        logs in. 404 if no app lets users log in there."""
+        return self._compress(self._messages(language_of_visitor()))
 
     def embedded(self) -> AnyResponse:
-        """``GET /home/embed?appID=``: the same page for a frame. The page
-        around it gives the login. 404 if nobody may log in to the app, or it
-        lists no origins."""
+        """``GET /home/embed?appID=``: the page of stored messages for a frame.
+        The page around it gives the login. 404 if nobody may log in to the app,
+        or the app lists no origins."""
         app = self._tenants.resolve(parameter("appid") or GOCHAT)
         tenant = self._tenants.get(app)
         around = ""
@@ -503,9 +513,10 @@ class _Chat:
             around = frame_ancestors(tenant.origins)
         if not around or self._logins.is_closed(app):
             abort(Problems.NOT_FOUND.status)
-        return self._packed(self._messages(language_of_visitor(), app, around))
+        return self._compress(self._messages(language_of_visitor(), app, around))
 
-    def _packed(self, answer: AnyResponse) -> AnyResponse:
+    def _compress(self, answer: AnyResponse) -> AnyResponse:
+        """Compress a page if the browser accepts it."""
         answer.headers["Vary"] += ", Accept-Encoding"
         # The page has no secret that its length could reveal.
         if request.accept_encodings["gzip"]:
@@ -519,8 +530,8 @@ class _Chat:
         return installable.manifest(self._look)
 
     def messages_worker(self) -> AnyResponse:
-        """``GET /home/messages-worker.js``. Its text changes with the page, in
-        any language."""
+        """``GET /home/messages-worker.js``. The text of the worker changes if
+        the page changes in any language."""
         contents = []
         for language in LANGUAGES:
             page = self._messages(language)
@@ -548,6 +559,9 @@ class _Chat:
         return self._of_look(self._look.sheet.encode(), "text/css")
 
     def _of_look(self, content: bytes, kind: str) -> AnyResponse:
+        """Make an answer with a file of the look. Browsers may store it for good
+        if the address has its version. Ends the request with 404 if the content
+        is empty."""
         if not content:
             abort(Problems.NOT_FOUND.status)
         answer = Response(content, mimetype=kind)
@@ -559,8 +573,9 @@ class _Chat:
     def _messages(
         self, language: str, app: str = GOCHAT, around: str = ""
     ) -> AnyResponse:
-        """The page of messages. ``around``: the origins that may have the page
-        in a frame; ``""``: no frame."""
+        """Make the page of messages of an app. ``around``: the origins that may
+        have the page in a frame (``""``: the page is not for a frame). Ends the
+        request with 404 if no user may log in."""
         if not around and not self._has_messages():
             abort(Problems.NOT_FOUND.status)
 
@@ -616,7 +631,7 @@ class _Chat:
             user = pick_name(language)
             token = ""
         else:
-            user, _ = self._holder(resolved)
+            user, _ = self._holder_of_token(resolved)
             token = parameter("token")
 
         data = {
@@ -642,9 +657,10 @@ class _Chat:
             has_chat=bool(self._rooms) and self._logins.is_open(self._rooms[0]),
         )
 
-    def _pass(self, room: str, language: str) -> dict[str, Any]:
-        """The visitor's name and token: a new token for an open app, else the
-        session token in the address (``token=``), which is not renewed."""
+    def _credentials_for(self, room: str, language: str) -> dict[str, Any]:
+        """Return the visitor's name and token as data for the page. An open app
+        gets a new name and a new token. Otherwise they are those of the session
+        token in the address (``token=``), which is not renewed."""
         app = self._tenants.resolve(room)
         if self._logins.is_open(app):
             name = pick_name(language)
@@ -654,7 +670,7 @@ class _Chat:
                 "tokenSeconds": self._config.api.page_token_seconds,
                 "tokenUrl": url_for("pages.token"),
             }
-        user, expires_at = self._holder(app)
+        user, expires_at = self._holder_of_token(app)
         return {
             "user": user,
             "token": parameter("token"),
@@ -662,22 +678,25 @@ class _Chat:
             "tokenUrl": "",
         }
 
-    def _holder(self, app: str) -> tuple[str, float]:
-        """The user of the token in the address, and when it expires. Ends the
-        request if the app does not accept it."""
+    def _holder_of_token(self, app: str) -> tuple[str, float]:
+        """Return the user of the token in the address, and when the token
+        expires, in Unix seconds. Ends the request if the app does not accept
+        the token."""
         try:
             holder = self._logins.session_of(parameter("token"))
         except Unavailable as error:
             abort(error.problem.status)
         if holder is None or holder.app != app:
             abort(Problems.TOKEN_INVALID.status)
+        # The log names the user of the request.
         principal = Principal("session", apps=frozenset({app}), user=holder.user)
         as_request().by = principal.label
         return holder.user, holder.expires_at
 
     def renew_token(self) -> AnyResponse:
-        """``POST /home/token`` (``appID``, ``userID``, bearer: their valid page
-        token): a fresh token."""
+        """``POST /home/token``: a new page token. The request has ``appID``,
+        ``userID``, and the valid page token of this user in
+        ``authorization``."""
         http_request = as_request()
         visitor = self._authority.identify(
             Needs.VISITOR, http_request.headers, http_request.host
@@ -720,8 +739,9 @@ def _cluster() -> AnyResponse:
 
 
 def _board(name: str, state_url: str) -> AnyResponse:
-    """An operators' page: of this node, or of all. Its script reads the state,
-    with the key that the operator enters."""
+    """Make an operators' page: ``status`` shows this node, ``cluster`` all
+    nodes. Its script reads the state from ``state_url``, with the key that the
+    operator enters."""
     language = language_of_visitor()
     words = TEXT[language]
     text = {
@@ -762,6 +782,7 @@ def sdk(name: str) -> AnyResponse:
 
 
 def _for_all(answer: AnyResponse) -> AnyResponse:
+    """Let pages of all origins read an answer."""
     answer.headers["Access-Control-Allow-Origin"] = "*"
     return answer
 
@@ -799,8 +820,10 @@ class _Released(Service):
         return self._stored(answer, release)
 
     def _stored(self, answer: AnyResponse, release: str) -> AnyResponse:
-        """The answer, which browsers may store for good. An open page may ask
-        for a file of another release, whose content this node does not have."""
+        """Let browsers store an answer for good, if it is of the current
+        release. A page that was opened earlier may ask for a file of another
+        release: it gets the current content, which must not be stored under
+        that address."""
         is_current = release == installable.release(self.additions)
         has_content = answer.status_code in (HTTPStatus.OK, HTTPStatus.NOT_MODIFIED)
         if is_current and has_content:
@@ -811,8 +834,8 @@ class _Released(Service):
 def _file(
     folder: Path, name: str, shorten: Callable[[bytes], bytes] | None = None
 ) -> Response:
-    """A file. ``shorten`` makes the shorter text of modules that are sent
-    compressed."""
+    """Make the answer with a file, compressed if possible. ``shorten`` makes the
+    shorter text of modules that are sent compressed (None: the text stays)."""
     # Browsers revalidate each time and mostly get 304, so a page never mixes
     # modules of two releases.
     answer = send_from_directory(folder, name)
@@ -823,19 +846,22 @@ def _file(
     etag = answer.get_etag()[0] or ""
     path = normpath(f"{folder}/{name}")
     if shorten and answer.mimetype == "text/javascript":
+        # A path of its own: the module may also be sent with its comments.
         _pack(answer, f"{path} short", etag, lambda: shorten(answer.get_data()))
     else:
         _pack(answer, path, etag, answer.get_data)
     if "Content-Encoding" in answer.headers:
-        answer.set_etag(etag, weak=True)  # other bytes, the same content
+        # A weak tag: the bytes differ, and the content is equal.
+        answer.set_etag(etag, weak=True)
     return answer
 
 
 def _pack(
     answer: Response, path: str, version: str, content: Callable[[], bytes]
 ) -> None:
-    """Compress a whole answer for a client that accepts that. Each version of a
-    path is compressed once."""
+    """Compress a whole answer if the client accepts it. ``content`` returns the
+    bytes to compress. The result is remembered under ``path``, until its
+    ``version`` changes."""
     answer.headers["Vary"] = "Accept-Encoding"
     if answer.status_code != HTTPStatus.OK or request.method != "GET":
         return
@@ -847,7 +873,7 @@ def _pack(
     if stored is None or stored[0] != version:
         stored = (version, zlib.compress(content(), _BEST_LEVEL, _GZIP))
         _compressed[path] = stored
-    answer.close()  # the file, which is not read if its compressed content is known
+    answer.close()  # closes the file, which need not be read any more
     answer.set_data(stored[1])
     answer.headers["Content-Encoding"] = "gzip"
 
@@ -858,6 +884,7 @@ content."""
 
 
 def _protect(answer: Response) -> Response:
+    """Add the security headers of all pages."""
     for name, value in HEADERS.items():
         answer.headers.setdefault(name, value)
     answer.headers.setdefault("Content-Security-Policy", policy("'self'"))
@@ -865,8 +892,9 @@ def _protect(answer: Response) -> Response:
 
 
 def explain(refused: Response) -> Response:
-    """A page that explains why the request was refused; the same answer if the
-    client accepts no pages."""
+    """Replace the answer to a refused request by a page that explains why. The
+    answer stays as it is if it is no refusal, or if the client is a program and
+    not a browser."""
     problem = g.get("refusal")
     if problem is None or request.method not in ("GET", "HEAD"):
         return refused
@@ -874,8 +902,9 @@ def explain(refused: Response) -> Response:
         return refused
     accepted = request.accept_mimetypes
     if accepted["text/html"] <= accepted["application/json"]:
-        return refused  # programs accept either
+        return refused  # programs accept both types alike
 
+    # The form of the page asks again with these parameters, and another token.
     parameters = [
         (name, value) for name, value in request.args.items() if name.lower() != "token"
     ]
@@ -892,7 +921,7 @@ def explain(refused: Response) -> Response:
         if name in refused.headers:
             answer.headers[name] = refused.headers[name]
     answer.headers["Vary"] = "Accept, Accept-Language"
-    # With another token, the form of the page asks again.
+    # Only the page of a wrong token has a form.
     form = "'none'"
     if problem.status == Problems.TOKEN_INVALID.status:
         form = "'self'"

@@ -25,8 +25,9 @@ _PNG_SIZES: Final = struct.Struct(">II")
 
 
 class ChatSettings(Struct, frozen=True):
-    """Section ``chat``. ``colour``: ``#rrggbb``. ``picture``: path of a PNG.
-    ``""``: that of imserver."""
+    """The section ``chat`` of the settings. ``colour``: ``#rrggbb``.
+    ``picture``: the path of a PNG. ``""``: the name, the colour or the picture
+    of imserver."""
 
     name: str = ""
     colour: str = ""
@@ -61,8 +62,8 @@ def is_name(text: str) -> bool:
 
 
 def read_picture(path: str) -> tuple[bytes, int]:
-    """The PNG of a chat, and the pixels of its side; nothing and 0 without a
-    path. Raises ConfigError."""
+    """Read the PNG of a chat. Returns its content, and the pixels of its side;
+    ``b""`` and 0 if ``path`` is empty. Raises ConfigError."""
     if not path:
         return b"", 0
     try:
@@ -84,8 +85,8 @@ def read_picture(path: str) -> tuple[bytes, int]:
 
 
 def _side_of(content: bytes) -> int:
-    """The pixels of the side of a PNG; 0 if the content is no PNG, or not
-    square."""
+    """Return the pixels of the side of a square PNG. Returns 0 if the content is
+    no PNG, or is not square."""
     sizes = content.removeprefix(_PNG)[: _PNG_SIZES.size]
     if not content.startswith(_PNG) or len(sizes) < _PNG_SIZES.size:
         return 0

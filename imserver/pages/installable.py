@@ -48,6 +48,7 @@ _LATER: Final = re.compile(r'\bimport\("(\.{1,2}/[^"]+)"\)(?!\.[A-Z])')
 """Matches imports of modules when they are needed. It does not match the types
 in comments, which are followed by the name of a class."""
 _FOLDERS: Final = {"static": assets.STATIC, "sdk": assets.SDK}
+# File, sizes, type, and purpose of each icon.
 _ICONS: Final = (
     ("app.svg", "any", "image/svg+xml", "any"),
     ("app-192.png", "192x192", "image/png", "any"),
@@ -59,7 +60,7 @@ _COLOURS: Final = {"theme_color": "#f6f3ec", "background_color": "#f3efe6"}
 
 
 def _source(address: str) -> Path:
-    """The file of an address such as ``static/messages/app.js``."""
+    """Return the file of an address such as ``static/messages/app.js``."""
     folder, _, name = address.partition("/")
     return _FOLDERS[folder] / name
 
@@ -82,8 +83,8 @@ def first_modules() -> tuple[str, ...]:
 
 @cache
 def start_modules() -> tuple[str, ...]:
-    """The modules that run before the rest of :func:`first_modules`, which
-    begin with them."""
+    """The modules that run first. They are the beginning of
+    :func:`first_modules`."""
     return _imported(_START)
 
 
@@ -96,21 +97,22 @@ def more_modules(entries: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _imported(entries: Iterable[str], later: bool = False) -> tuple[str, ...]:
-    """These modules and all modules that they import. ``later``: also modules
-    that are imported when they are needed."""
-    modules: dict[str, None] = {}
-    waiting = [*entries]
-    while waiting:
-        address = waiting.pop()
+    """Return these modules and all modules that they import, directly or by
+    others, sorted. ``later``: also modules that are imported when they are
+    needed."""
+    modules: set[str] = set()
+    unread = [*entries]
+    while unread:
+        address = unread.pop()
         if address in modules:
             continue
-        modules[address] = None
-        waiting.extend(imports_of(address, later))
+        modules.add(address)
+        unread.extend(imports_of(address, later))
     return tuple(sorted(modules))
 
 
 def imports_of(address: str, later: bool = True) -> list[str]:
-    """The modules that a module imports. ``later``: also modules that it
+    """Read which modules a module imports. ``later``: also modules that it
     imports when they are needed."""
     text = _source(address).read_text(encoding="utf-8")
     paths = _IMPORT.findall(text)
@@ -129,7 +131,7 @@ def styles() -> tuple[str, ...]:
 
 
 @cache
-def _later() -> tuple[str, ...]:
+def _files_loaded_later() -> tuple[str, ...]:
     """Style sheets and tables that modules load when they are needed, as
     ``static/…``."""
     folder = assets.STATIC / "messages"
@@ -146,7 +148,9 @@ def files() -> tuple[str, ...]:
     icons += [path.name for path in (assets.STATIC / "icons").glob("unread-*.svg")]
     names = ["theme.css", *styles(), "favicon.svg"]
     names += [f"icons/{name}" for name in icons]
-    later_styles = [address for address in _later() if address.endswith(".css")]
+    later_styles = [
+        address for address in _files_loaded_later() if address.endswith(".css")
+    ]
     return (
         *modules(),
         LOOK,
@@ -162,8 +166,8 @@ _COMMENT: Final = re.compile(
 
 
 def without_comments(code: bytes) -> bytes:
-    """The text of a module with empty lines in place of its comments, which are
-    a third of it."""
+    """Return the text of a module with empty lines in place of its comments,
+    which are a third of it."""
     return _COMMENT.sub(_empty_lines, code)
 
 
@@ -172,15 +176,17 @@ def _empty_lines(comment: re.Match[bytes]) -> bytes:
 
 
 def sheet() -> bytes:
-    """The text of all :func:`styles`: in one file, because browsers draw
-    nothing before they have all of them."""
+    """Return the text of all :func:`styles` in one file, because browsers draw
+    nothing before they have all style sheets."""
     return b"\n".join((assets.STATIC / name).read_bytes() for name in styles())
 
 
 def release(additions: Additions) -> str:
-    """The release: a name of the content of the files of the page. A changed
-    file changes the release without a restart of the node."""
-    paths = [*map(_source, sorted({*files(), *_later()})), *additions.files.values()]
+    """Return the release: a name of the content of all files of the page. If a
+    file changes, the release changes without a restart of the node."""
+    addresses = sorted({*files(), *_files_loaded_later()})
+    paths = [*map(_source, addresses), *additions.files.values()]
+    # The contents are read again only if a file has another time or size.
     states = []
     for path in paths:
         state = path.stat()
@@ -190,6 +196,8 @@ def release(additions: Additions) -> str:
 
 @lru_cache(1)
 def _release(states: tuple[tuple[Path, int, int], ...]) -> str:
+    """Return the release of files. ``states``: the path, the time of the last
+    change, and the size of each."""
     digest = sha256()
     for path, *_ in states:
         digest.update(path.read_bytes())
@@ -238,8 +246,8 @@ def manifest(look: Look) -> Response:
 
 
 def _icons_of(look: Look) -> list[dict[str, str]]:
-    """The icons of the application: the picture of the chat, or the icons of
-    imserver."""
+    """Return the icons of the application: the picture of the chat, or the icons
+    of imserver."""
     icons = []
     if look.picture:
         size = f"{look.side}x{look.side}"
@@ -256,8 +264,8 @@ def _icons_of(look: Look) -> list[dict[str, str]]:
 
 def worker(pages: Iterable[bytes], additions: Additions, look: Look) -> Response:
     """``GET /home/messages-worker.js``: the service worker, with its version
-    and its files. ``pages``: the page in each language. The worker stores the
-    pages that are opened."""
+    and the addresses of the files that it stores. ``pages``: the page in each
+    language, which is a part of the version."""
     current = release(additions)
     releases = f"{request.script_root}{RELEASES}"
     code = b"\n".join([path.read_bytes() for path in _WORKER_PARTS])
@@ -284,8 +292,8 @@ def worker(pages: Iterable[bytes], additions: Additions, look: Look) -> Response
 
 
 def _stored_files(base: str, additions: Additions, look: Look) -> list[str]:
-    """The addresses of the files that the worker stores. ``base``: the address
-    of the release."""
+    """Return the addresses of the files that the worker stores. ``base``: the
+    address of the release."""
     stored = []
     for address in (SHEET, *files(), *additions.files):
         # The styles are in SHEET, and tables are stored when they are used.

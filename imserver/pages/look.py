@@ -62,10 +62,10 @@ class Look:
     """The look of the chat. ``name`` is the name of the chat, else the name of
     the server.
 
-    ``sheet``: rules that replace colours of theme.css; ``picture``: a PNG, and
-    ``side`` its pixels. They are empty without settings. ``version`` changes
-    with each of them. ``root``: the path below which a proxy serves this
-    server.
+    ``sheet``: the rules that replace colours of theme.css. ``picture``: a PNG.
+    ``side``: the pixels of its side. They are empty, or 0, without settings.
+    ``version`` changes with the name, the rules and the picture. ``root``: the
+    path below which a proxy serves this server (``""``: no such path).
     """
 
     def __init__(self, settings: ChatSettings, root: str = "") -> None:
@@ -106,14 +106,15 @@ class Look:
         return ""
 
     def button(self, script: bytes) -> bytes:
-        """The text of :data:`BUTTON` with the colour of the chat."""
+        """Return the text of :data:`BUTTON` with the colour of the chat."""
         light, _ = palette(self.colour)
         return script.replace(b"#1d6b57", light["mine"].encode())
 
 
 def palette(colour: str) -> tuple[dict[str, str], dict[str, str]]:
-    """The variables of theme.css for a colour, in the light and in the dark
-    theme. It becomes darker or lighter until texts can be read."""
+    """Make the variables of theme.css for a colour: for the light theme, and for
+    the dark theme. The colour becomes darker or lighter until texts can be
+    read."""
     mine = _readable(colour, _ON_MINE, -_STEP)
 
     soft = _shade(colour, _SOFT_LIGHTNESS, _SOFT_SATURATION)
@@ -148,13 +149,14 @@ def contrast(one: str, other: str) -> float:
 
 
 def _rule(variables: Mapping[str, str]) -> str:
+    """Make a rule of CSS. Example: ``:root { --jade: #2457a6; }``."""
     settings = [f"--{name}: {value};" for name, value in variables.items()]
     return f":root {{ {' '.join(settings)} }}"
 
 
 def _readable(colour: str, grounds: tuple[str, ...], step: float) -> str:
-    """The colour, darker or lighter if texts in it, or on it, cannot be read
-    otherwise."""
+    """Change the lightness of a colour by ``step`` until it has enough contrast
+    to all ``grounds``, and return it."""
     lightness = _lightness(colour)
     while min(contrast(colour, ground) for ground in grounds) < _LEAST_CONTRAST:
         lightness += step
@@ -168,7 +170,8 @@ def _lightness(colour: str) -> float:
 
 
 def _shade(colour: str, lightness: float, saturation: float = 1.0) -> str:
-    """The colour with this lightness (0 to 1), and a part of its saturation."""
+    """Return the colour with this lightness (0 to 1), and with its saturation
+    times ``saturation``."""
     hue, _, full_saturation = colorsys.rgb_to_hls(*_parts(colour))
     lightness = min(max(lightness, 0.0), 1.0)
     parts = colorsys.hls_to_rgb(hue, lightness, full_saturation * saturation)
@@ -192,7 +195,8 @@ def _luminance(colour: str) -> float:
 
 
 def _linear(part: float) -> float:
-    """Red, green or blue in proportion to its light."""
+    """Convert red, green or blue of a colour to the light that a screen
+    emits."""
     if part <= _LINEAR_LIMIT:
         return part / _LINEAR_DIVISOR
     power: float = ((part + _GAMMA_OFFSET) / (1 + _GAMMA_OFFSET)) ** _GAMMA

@@ -48,8 +48,9 @@ Document = Mapping[str, Any]
 
 
 class Field(Struct, frozen=True):
-    """One field of an object, or one parameter. ``shape``: the name of its
-    schema, if it has one."""
+    """One field of an object, or one parameter. ``kind``: see :func:`kind_of`.
+    ``shape``: the name of its schema (``""``: none). ``default``: as JSON
+    (``""``: none). ``bounds``: the names and values of its limits."""
 
     name: str
     kind: str
@@ -72,8 +73,12 @@ class Reference(Service):
     """The document that the pages show."""
 
     def page(self) -> Response:
-        """The page in the visitor's language, with the address by which the
-        visitor reaches this server."""
+        """Return the page in the visitor's language, with the address by which
+        the visitor reaches this server.
+
+        Pages are rendered with a placeholder in place of the address, so that
+        visitors with other addresses get the same rendered page.
+        """
         language = language_of_visitor()
         address = self.seen.http()
         placeholder = _QUOTED_ADDRESS
@@ -84,7 +89,9 @@ class Reference(Service):
         if document != self._pages_of:
             self._pages = {}
             self._pages_of = document
-        pages = self._pages  # another document may come during the rendering
+        # The document may change during the rendering; then self._pages is another
+        # dict.
+        pages = self._pages
         key = (language, language_parameter(), placeholder)
         if key not in pages:
             # The thread needs the request of this greenlet.
@@ -101,6 +108,8 @@ class Reference(Service):
         return answer
 
     def _render(self, document: Document, language: str, address: str) -> bytes:
+        """Render the page of a document. ``address``: of the server, or a
+        placeholder for it."""
         translations = chinese() if language == "zh" else {}
 
         def translated(text: str) -> Markup:
@@ -115,6 +124,7 @@ class Reference(Service):
             operations.append(row)
             if row["trial"]:
                 trials[row["id"]] = row["trial"]
+            # An empty object means that no credentials are needed.
             if {} in operation["security"]:
                 is_demo = True
 
@@ -146,7 +156,8 @@ class Reference(Service):
 def _row_of(
     document: Document, address: str, path: str, method: str, operation: Document
 ) -> Document:
-    """The values with which the template shows an operation."""
+    """Make the values with which the template shows an operation. ``address``:
+    of the server, for the command with curl."""
     query = []
     headers = []
     for parameter in sorted(operation["parameters"], key=_is_optional):
@@ -195,7 +206,8 @@ def _is_optional(parameter: Document) -> bool:
 
 
 def _scope_of(operation: Document) -> str:
-    """The scope that a key needs; ``""`` if the operation needs no scope."""
+    """Return the scope that a key needs; ``""`` if the operation needs no
+    scope."""
     for need in operation["security"]:
         for scope in need.get("key", ()):
             return str(scope)
@@ -214,7 +226,7 @@ def _refusals_of(operation: Document) -> list[Document]:
 
 
 def operations_of(document: Document) -> Iterator[tuple[str, str, Document]]:
-    """(path, method, operation) of every operation, in the order of the
+    """Yield path, method and description of every operation, in the order of the
     document."""
     for path, methods in document["paths"].items():
         for method, operation in methods.items():
@@ -222,8 +234,9 @@ def operations_of(document: Document) -> Iterator[tuple[str, str, Document]]:
 
 
 def curl_of(address: str, method: str, path: str, operation: Document) -> str:
-    """A shell command that makes this request, with the examples of the
-    document."""
+    """Make a shell command that sends this request, with the examples of the
+    document. Example: ``curl -H "Authorization: Bearer $KEY" -d '{…}'
+    http://localhost:8080/api/v1/push``."""
     words = ["curl", *_curl_of_protocol(operation), *_curl_of_token(operation)]
     words += _curl_of_body(operation)
     words += _curl_of_method(method, operation)
@@ -236,7 +249,7 @@ def curl_of(address: str, method: str, path: str, operation: Document) -> str:
 
 
 def _curl_of_protocol(operation: Document) -> Iterator[str]:
-    """The options that a WebSocket or a stream of events needs."""
+    """Yield the options that a WebSocket or a stream of events needs."""
     responses = operation["responses"]
     if "101" in responses:
         yield (
@@ -249,7 +262,8 @@ def _curl_of_protocol(operation: Document) -> Iterator[str]:
 
 
 def _curl_of_token(operation: Document) -> Iterator[str]:
-    """The key or token, by the name of a variable of the shell."""
+    """Yield the option with the key or the token, as a variable of the
+    shell."""
     if any("key" in need for need in operation["security"]):
         yield '-H "Authorization: Bearer $KEY"'
     elif operation["security"]:
@@ -257,7 +271,8 @@ def _curl_of_token(operation: Document) -> Iterator[str]:
 
 
 def _curl_of_body(operation: Document) -> Iterator[str]:
-    """The body: an example, or a file if it is not JSON."""
+    """Yield the options with the body: an example, or a file if the body is not
+    JSON."""
     if "requestBody" not in operation:
         return
     content = operation["requestBody"]["content"]
@@ -267,6 +282,7 @@ def _curl_of_body(operation: Document) -> Iterator[str]:
         yield "-d " + shlex.quote(example)
         return
     yield "-H " + shlex.quote(f"Content-Type: {next(iter(content))}")
+    # The example of the parameter `name` is the name of a file.
     file = "file"
     for parameter in operation["parameters"]:
         if parameter["name"] == "name":
@@ -276,8 +292,8 @@ def _curl_of_body(operation: Document) -> Iterator[str]:
 
 
 def _curl_of_method(method: str, operation: Document) -> Iterator[str]:
-    """The option for the method, if curl would not choose it. With a body curl
-    chooses POST, else GET."""
+    """Yield the option for the method, if curl would choose another one. With a
+    body curl chooses POST, else GET."""
     default = "post" if "requestBody" in operation else "get"
     if method == "head":
         yield "-I"
@@ -286,7 +302,7 @@ def _curl_of_method(method: str, operation: Document) -> Iterator[str]:
 
 
 def _filled(path: str, parameters: Sequence[Document]) -> str:
-    """The path and the query, with the examples of their parameters."""
+    """Return the path and the query, with the examples of their parameters."""
     query = {}
     for parameter in parameters:
         name = parameter["name"]
@@ -300,8 +316,9 @@ def _filled(path: str, parameters: Sequence[Document]) -> str:
 
 
 def _trial(method: str, path: str, operation: Document) -> Document | None:
-    """The data with which the script of the page sends this request; None if it
-    needs a WebSocket, or headers."""
+    """Return the data with which the script of the page sends this request. The
+    script cannot send a request that needs a WebSocket, or headers: then the
+    result is None."""
     if "101" in operation["responses"]:
         return None
     parameters = []
@@ -333,13 +350,15 @@ def _trial(method: str, path: str, operation: Document) -> Document | None:
 
 
 def _example(content: Document) -> Any:
-    """The first example; None without an example."""
+    """Return the first example of a content; None without examples."""
     for example in content.get("examples", {}).values():
         return example["value"]
     return None
 
 
 def _pretty(example: Any) -> str:
+    """Return an example as indented JSON. A text stays as it is, and None
+    becomes ``""``."""
     if isinstance(example, str):
         return example
     if example is None:
@@ -351,8 +370,8 @@ def _pretty(example: Any) -> str:
 
 
 def fields_of(schema: Document, document: Document) -> tuple[Field, ...]:
-    """The fields of an object's schema or of a named schema, the required ones
-    first."""
+    """Return the fields of a schema of an object, or of the schema to which it
+    refers; the required fields first."""
     shape = _shape_of(schema)
     if shape:
         schema = document["components"]["schemas"][shape]
@@ -365,6 +384,7 @@ def fields_of(schema: Document, document: Document) -> tuple[Field, ...]:
 
 
 def _field(name: str, schema: Document, required: bool, meaning: str) -> Field:
+    """Describe a field by its schema. An empty default is not shown."""
     default = ""
     if schema.get("default") not in (None, "", [], {}):
         default = json.dumps(schema["default"], ensure_ascii=False)
@@ -391,8 +411,8 @@ def _short(value: object) -> str:
 
 
 def kind_of(schema: Document) -> str:
-    """A short description of a schema: ``string``, ``[Target]``, ``"a" |
-    "b"``."""
+    """Return a short description of a schema. Examples: ``string``,
+    ``[Target]``, ``"a" | "b"``, ``{… : integer}``."""
     shape = schema.get("$ref", "").removeprefix(_SCHEMAS)
     if shape:
         return str(shape)
@@ -415,8 +435,8 @@ def _not_null(schemas: Sequence[Document]) -> list[Document]:
 
 
 def _shape_of(schema: Document) -> str:
-    """The name of the only schema that a schema refers to; ``""`` if it refers
-    to none or to several."""
+    """Return the name of the only schema to which a schema refers; ``""`` if it
+    refers to no schema, or to several."""
     if "$ref" in schema:
         return str(schema["$ref"]).removeprefix(_SCHEMAS)
     if "anyOf" in schema:

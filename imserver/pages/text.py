@@ -66,8 +66,9 @@ TEXT: Final = {language: _without_pages(words) for language, words in _WORDS.ite
 
 
 def choose_language(in_address: str, accepted: LanguageAccept) -> str:
-    """The language of ``?lang=``, else the best accepted one, else English. Without any
-    preference it is Chinese, the language of the original page."""
+    """Choose the language of a page: the one in the address (``?lang=``), or
+    else the best language that the browser accepts, or else English. A browser
+    without any preference gets Chinese, the language of the original pages."""
     if in_address in LANGUAGES:
         return in_address
     if not accepted:
@@ -86,9 +87,9 @@ HEADERS: Final = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "same-
 def policy(
     connect: str, media: str = "'none'", form: str = "'none'", ancestors: str = "'none'"
 ) -> str:
-    """The Content-Security-Policy of a page. The page may connect to
-    ``connect``, play from ``media``, send forms to ``form``, and be in frames
-    of ``ancestors``.
+    """Make the Content-Security-Policy of a page. The page may connect to
+    ``connect``, play media from ``media``, send forms to ``form``, and be in
+    frames of ``ancestors``.
     """
     rules = [
         "default-src 'none'",
@@ -108,9 +109,9 @@ def policy(
 
 
 def frame_ancestors(origins: Iterable[str]) -> str:
-    """The sources of ``frame-ancestors`` for the origins that an app lists;
-    ``""`` if none of them can be a source. Ports count in no list of origins,
-    so each port may be there."""
+    """Return the sources of ``frame-ancestors`` for the origins that an app
+    lists; ``""`` if no origin can be a source. Ports in such a list do not
+    count, so a page on any port may have the frame."""
     sources = []
     for origin in origins:
         match = _ORIGIN.fullmatch(origin)
@@ -131,8 +132,8 @@ source, and begin another one."""
 
 
 def named_in_rooms(language: str) -> str | None:
-    """The language that a link to a room names; None for the first language,
-    which such links leave out."""
+    """Return the language that a link to a room names. Returns None for the
+    first language, because such links leave it out."""
     if language == LANGUAGES[0]:
         return None
     return language
@@ -141,9 +142,10 @@ def named_in_rooms(language: str) -> str | None:
 def html_of(
     template: str, language: str, root: str, in_address: str = "", **values: Any
 ) -> str:
-    """A page. ``root``: the path below which a proxy serves this server
-    (``""``: none). ``in_address``: the language in its address (``""``: none),
-    which its links keep."""
+    """Render a page. ``root``: the path below which a proxy serves this server
+    (``""``: no such path). ``in_address``: the language in the address of the
+    page, which its links keep (``""``: no language). ``values``: for the
+    template."""
     words = TEXT[language]
     others = [
         (other, name) for other, name in names_of_languages() if other != language

@@ -89,12 +89,14 @@ class Seen:
         host = self._forwarded("Host") or request.headers.get("Host", "")
         if not is_host(host):
             abort(Problems.BAD_REQUEST.status)
-        # Only now: the pages are made before the node listens.
+        # The ports are read now, because the pages are made before the node
+        # listens.
         ports = (self._node.http_port, self._node.ws_port)
         return resolve(host, ports, self._websocket, self._http)
 
     def http(self) -> str:
-        """The address of the HTTP interface, without a path."""
+        """Return the address of the HTTP interface for this visitor. Example:
+        ``https://im.example.com``."""
         configured = self.addresses().http
         if configured and not configured.startswith("//"):
             return configured
@@ -105,7 +107,7 @@ class Seen:
         return f"{scheme}://{host}"
 
     def websocket(self) -> str:
-        """The full address of the WebSocket."""
+        """Return the full address of the WebSocket for this visitor."""
         address = self.addresses().websocket
         if not address.startswith("//"):
             return address
@@ -118,10 +120,12 @@ class Seen:
         return scheme.lower() in ("https", "wss")
 
     def _forwarded(self, name: str) -> str:
-        """A header that a trusted proxy adds to a forwarded request."""
+        """Return the value of the header ``X-Forwarded-<name>`` of a trusted
+        proxy; ``""`` if there is none."""
         if not self._trusts(request.remote_addr or ""):
             return ""
-        # Each proxy adds a value: the first one is of the visitor's request.
+        # Each proxy adds a value. The first value is that of the visitor's
+        # request.
         first, _, _ = request.headers.get(f"X-Forwarded-{name}", "").partition(",")
         return first.strip()
 
@@ -153,8 +157,8 @@ def requested_language() -> str:
 
 
 def parameter(name: str) -> str:
-    """A parameter of query or form, its name in any letter case; ``""`` if it
-    is missing."""
+    """Return a parameter of the query or the form, whose name may be in any
+    letter case; ``""`` if it is missing. ``name``: in lower case."""
     for key, value in request.values.items():
         if key.lower() == name:
             return value
@@ -162,13 +166,14 @@ def parameter(name: str) -> str:
 
 
 def has_parameter(*names: str) -> bool:
-    """Whether the query or form has one of these, even if it is empty."""
+    """Whether the query or the form has one of these parameters, even if its
+    value is empty. ``names``: in lower case."""
     return any(key.lower() in names for key in request.values)
 
 
 def language_parameter() -> str:
-    """The language in the address; ``""`` without one, or if the pages do not
-    have it."""
+    """Return the language in the address; ``""`` if the address names no
+    language, or one that the pages do not have."""
     in_address = parameter("lang")
     if in_address in LANGUAGES:
         return in_address
