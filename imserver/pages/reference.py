@@ -114,7 +114,7 @@ class Reference(Service):
 
         def translated(text: str) -> Markup:
             paragraphs = text.split("\n\n")
-            return marked([translations.get(text, text) for text in paragraphs])
+            return marked([translations.get(each, each) for each in paragraphs])
 
         operations = []
         trials = {}

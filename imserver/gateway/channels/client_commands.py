@@ -248,7 +248,7 @@ class ChannelCommands(Service):
             # A request has no subscription. It is admitted if its user may
             # subscribe.
             if not isinstance(connection, Connection):
-                self._permit(connection, channel, options, "")
+                self._permit(connection, channel, options, token="")
             elif not self.channels.members.has(connection, channel):
                 raise ChannelRefused(
                     "denied", "the client is not subscribed to the channel"
@@ -298,31 +298,10 @@ class ChannelCommands(Service):
             claims = self._permit(
                 connection, channel, options, command.token, command.data
             )
-        except ChannelRefused as refused:
-            return answers.refused(refused)
-
-        # The info is set before the subscription, because the notice to the other
-        # members has it.
-        info = b"" if claims.info is UNSET else bytes(claims.info)
-        state = answers.state_of(connection) if info else connection.dialect_state
-        former_info = b""
-        if state is not None:
-            former_info = state.set_info(channel, info)
-        since = None
-        if command.recover and options.may_recover:
-            since = Position(command.epoch, command.offset)
-        try:
-            subscription = self.channels.subscriptions.subscribe(
-                connection,
-                channel,
-                options,
-                since,
-                command.delta,
-                command.reject_unrecovered,
+            subscription = self._subscribe(
+                connection, command, channel, options, claims
             )
         except ChannelRefused as refused:
-            if state is not None:
-                state.set_info(channel, former_info)
             return answers.refused(refused)
 
         reply = answers.subscribed(
@@ -333,6 +312,42 @@ class ChannelCommands(Service):
         self.consent.confirm_member(connection, channel)
         return None
 
+    def _subscribe(
+        self,
+        connection: Connection,
+        command: Subscribe,
+        channel: str,
+        options: ChannelSettings,
+        claims: ChannelClaims,
+    ) -> Subscribed:
+        """Subscribe a client that has the permission (``claims``), and set the
+        info that other members see. Raises :class:`ChannelRefused`."""
+        # The info is set before the subscription, because the notice to the other
+        # members has it.
+        info = b"" if claims.info is UNSET else bytes(claims.info)
+        state = connection.dialect_state
+        if info:
+            state = self._answers_for(connection).state_of(connection)
+        former_info = b""
+        if state is not None:
+            former_info = state.set_info(channel, info)
+        since = None
+        if command.recover and options.may_recover:
+            since = Position(command.epoch, command.offset)
+        try:
+            return self.channels.subscriptions.subscribe(
+                connection,
+                channel,
+                options,
+                since,
+                command.delta,
+                command.reject_unrecovered,
+            )
+        except ChannelRefused:
+            if state is not None:
+                state.set_info(channel, former_info)
+            raise
+
     def unsubscribe(self, connection: Connection, command: Unsubscribe) -> Reply:
         """End a subscription. Never switches greenlets."""
         answers = self._answers_for(connection)
@@ -340,7 +355,7 @@ class ChannelCommands(Service):
         self.channels.subscriptions.unsubscribe(connection, channel)
         answers.unsubscribed(connection, channel)
         if connection.dialect_state is not None:
-            connection.dialect_state.set_info(channel, b"")
+            connection.dialect_state.set_info(channel, b"")  # removes the info
         return Reply.OK
 
     def publish(self, connection: Connection, command: Publish) -> Reply:
@@ -469,7 +484,7 @@ class ChannelCommands(Service):
             return _Requester(app, principal.user)
         is_nobody = principal.kind == "nobody" and principal is not BAD_TOKEN
         if is_nobody and rule is not None and rule.open:
-            return _Requester(app, None)
+            return _Requester(app, user=None)
         raise ChannelRefused("denied", "the app needs a key or token for this")
 
     def presence(self, connection: Connection, command: AskPresence) -> Reply:

@@ -237,7 +237,14 @@ class Connections(Service, dict=True):
         """
         if as_given:
             reason = reason or DISCONNECTED
-        item = ToConnection(app, connection_id, None, code, reason, as_given)
+        item = ToConnection(
+            app,
+            connection_id,
+            event=None,
+            code=code,
+            reason=reason,
+            as_given=as_given,
+        )
         if self._close_here(item):
             return Outcome.SENT
         return self._send(connection_id, item)
@@ -321,7 +328,7 @@ class Connections(Service, dict=True):
         # It may have ended meanwhile.
         if channel not in self.channels.members.channels_of(connection):
             return Joined.UNKNOWN
-        report_joined(is_new, None)
+        report_joined(is_new, position=None)
         if is_new:
             return Joined.JOINED
         return Joined.MEMBER
@@ -361,6 +368,7 @@ class Connections(Service, dict=True):
     def _about_here(
         self, query: ConnectionsQuery, connection_id: str
     ) -> ConnectionInfo | None:
+        """Return the data of one connection of this node."""
         connection = self.find(query.app, connection_id)
         if connection is None:
             return None
@@ -407,7 +415,7 @@ class Connections(Service, dict=True):
                 # Without rows, these connections get `no_answer`.
                 answers.update(zip(batch, rows or (), strict=False))
 
-        # The other nodes work while this one answers.
+        # The other nodes answer at the same time as this one.
         greenlets = [
             gevent.spawn(ask, leases[epoch], ids) for epoch, ids in ids_of.items()
         ]

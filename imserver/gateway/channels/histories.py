@@ -199,7 +199,7 @@ class ChannelHistories(Service):
         :class:`ChannelRefused`, also ``unrecoverable``: the history has another
         epoch than ``since``."""
         if since is None:
-            return self.read(app, channel, None, limit, reverse)
+            return self.read(app, channel, limit=limit, reverse=reverse)
         position = Position(*since)
         page = self.read(app, channel, position, limit, reverse)
         if position.epoch and position.epoch != page.position.epoch:

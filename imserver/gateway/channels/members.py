@@ -662,7 +662,9 @@ class ChannelMembers(Service):
         newer = [lease for lease in nodes if lease.feature_names]
         older = [lease for lease in nodes if not lease.feature_names]
         answers, _ = others.query("channel_users", query, newer)
-        members_query = ChannelMembersQuery(query.app, query.channel, "", most)
+        members_query = ChannelMembersQuery(
+            query.app, query.channel, after="", limit=most
+        )
         pages, _ = others.query("channel_members", members_query, older)
 
         shares = list(read(answers, UsersHere).values())
@@ -723,6 +725,7 @@ class ChannelMembers(Service):
         return ChannelPage(total, counts, more, tuple(missing))
 
     def _page_here(self, query: ChannelNamesQuery) -> ChannelNamesAnswer:
+        """Answer a query about the channels with members on this node."""
         hub_app = self.here.hub.apps.get(query.app)
         if hub_app is None:
             return ChannelNamesAnswer(0, [])

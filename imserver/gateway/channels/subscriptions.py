@@ -338,11 +338,16 @@ class ChannelSubscriptions(Service, dict=True):
             read = self.histories.stored.read
         else:
             read = self.histories.read_retained
+        since = request.since
+        limit = _ALL
+        reverse = False
         if request.recovers_newest:
-            return read(request.app, request.channel, None, 1, True)
-        if request.since is None:
-            return read(request.app, request.channel, None, 0, False)  # no entries
-        return read(request.app, request.channel, request.since, _ALL, False)
+            since = None
+            limit = 1
+            reverse = True
+        elif since is None:
+            limit = 0
+        return read(request.app, request.channel, since, limit, reverse)
 
     def join_with_position(
         self,

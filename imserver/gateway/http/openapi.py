@@ -103,7 +103,8 @@ def document(
         paths.setdefault(row.path, {})[row.method.lower()] = operation
 
     tags = {row.tag for row in rows}
-    chapters = TAGS | {row.tag: row.chapter for row in rows if row.chapter}
+    chapters_of_features = {row.tag: row.chapter for row in rows if row.chapter}
+    chapters = TAGS | chapters_of_features
     # The document has queries as parameters, so it needs no schemas of them.
     bodies = {row.body for row in rows}
     queries = {
@@ -131,22 +132,23 @@ def document(
             "schemas": {
                 name: schema for name, schema in schemas.items() if name not in queries
             },
-            "securitySchemes": {
-                "key": {
-                    "type": "http",
-                    "scheme": "bearer",
-                    "description": "An API key with the scope that the operation names.",
-                },
-                "token": {
-                    "type": "http",
-                    "scheme": "bearer",
-                    "description": "The token of an account or a bot, or a session token.",
-                },
-            },
+            "securitySchemes": _SECURITY_SCHEMES,
         },
     }
 
 
+_SECURITY_SCHEMES: Final = {
+    "key": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "An API key with the scope that the operation names.",
+    },
+    "token": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "The token of an account or a bot, or a session token.",
+    },
+}
 _SCHEMAS: Final = "#/components/schemas/"
 _DESCRIPTION: Final = """
     Requests and answers are JSON in UTF-8. Use POST to change something and GET, with parameters in the
@@ -431,7 +433,8 @@ def problems_of(row: Operation) -> tuple[HttpProblem, ...]:
         if row.need is not Needs.ANY_KEY:
             common.append(Problems.FORBIDDEN)
     users = row.need.users
-    if "session" in users or ("nobody" not in users and users & {"account", "bot"}):
+    requires_account = "nobody" not in users and users & {"account", "bot"}
+    if "session" in users or requires_account:
         common.append(Problems.ISSUER_UNAVAILABLE)
     return tuple(dict.fromkeys((*row.shared_problems, *row.problems, *common)))
 

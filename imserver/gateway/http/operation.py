@@ -308,7 +308,7 @@ class Resource(Generic[S]):
         :meth:`imserver.gateway.http.call.Api.call_of` admit and authorise a
         request for it.
         """
-        operation = self._add(method, path, need, None, text, more)
+        operation = self._add(method, path, need, function=None, text=text, more=more)
         return route_of(operation)
 
     def _declare(
@@ -345,6 +345,8 @@ class Resource(Generic[S]):
         text: str,
         more: dict[str, Any],
     ) -> Operation:
+        """Add a row, with the defaults of the resource for the fields that
+        ``more`` does not have."""
         need = need or self._need
         if need is None:
             raise TypeError(f"{path} does not say what it needs")

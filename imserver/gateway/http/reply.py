@@ -264,14 +264,15 @@ def stream_refused(
 def _log_stream(
     log: RequestLog, request: HttpRequest, status: int, size: int, by: str
 ) -> None:
+    """Log a request for a stream. ``size``: bytes of the body of a refusal."""
     # The stream has not ended, so it has no duration.
     log.add(
         request.method,
         request.path,
         status,
-        0.0,
-        request.host,
-        size,
-        request.id,
-        by,
+        seconds=0.0,
+        peer=request.host,
+        bytes_out=size,
+        request_id=request.id,
+        by=by,
     )

@@ -383,7 +383,7 @@ class Idempotency:
             elif claim.state == "repeat":
                 repeats.append((index, key))
             else:
-                self.settle(key, False)
+                self.settle(key, accepted=False)
                 claims[index] = WAITING
         return repeats
 
@@ -391,14 +391,14 @@ class Idempotency:
         """Settle the claims that are not settled yet."""
         for claim in claims:
             if isinstance(claim, int) and claim in self._pending:
-                self.settle(claim, False)
+                self.settle(claim, accepted=False)
 
     def release(self, claims: Sequence[object]) -> None:
         """Settle the keys among these results of :meth:`claim_each`. No push was
         accepted, so their ids may be claimed again."""
         for key in claims:
             if isinstance(key, int):
-                self.settle(key, False)
+                self.settle(key, accepted=False)
 
     def carry_out_each(
         self,
@@ -424,6 +424,7 @@ class Idempotency:
         answers: dict[int, T | IdReused] = {}
 
         def carry_out_one(index: int, claim: Claimed) -> None:
+            """Carry out one request, and settle its claim."""
             if isinstance(claim, IdReused):
                 answers[index] = claim
                 return
@@ -434,7 +435,7 @@ class Idempotency:
             outcomes: Sequence[Outcome] = ()
             result = b""
             try:
-                answers[index], outcomes, result = carry_out(index, None)
+                answers[index], outcomes, result = carry_out(index, None)  # no repeat
             finally:
                 accepted = not ACCEPTED.isdisjoint(outcomes)
                 self.settle(claim, accepted, digests[index], result, for_all=True)
@@ -541,7 +542,7 @@ class Idempotency:
                 gevent.sleep(LOOK_SECONDS)
         finally:
             if state not in ("mine", "repeat"):
-                self.settle(key, False)
+                self.settle(key, accepted=False)
 
         if state == "repeat":
             requests = [] if digest is None else [id]
@@ -561,7 +562,9 @@ class Idempotency:
         entries = [b""] * len(keys)
         try:
             if requests:
-                entries = registry.results([self.name(app, id, 0) for id in requests])
+                # The digest is not a part of the name: any number will do.
+                names = [self.name(app, id, digest=0) for id in requests]
+                entries = registry.results(names)
         finally:
             for key, entry in zip(keys, entries, strict=True):
                 digest = 0

@@ -287,12 +287,14 @@ class LocalReach(Service):
     def to_user(
         self, app: str, user: str, event: Event, device: str | None = None
     ) -> Outcome:
+        """Deliver to one user on this node."""
         if not self.fanout.to_sessions(app, user, event, device):
             return _NOT_SENT
         self.metrics.pushes[app] += 1
         return _SENT
 
-    to_user_once = to_user  # no other node has accepted its id
+    # Without a cluster, no other node can have accepted the id of a push.
+    to_user_once = to_user
 
     def to_each(
         self,
@@ -302,6 +304,7 @@ class LocalReach(Service):
         device: str | None = None,
         outcomes: list[Outcome] | None = None,
     ) -> list[Outcome]:
+        """Deliver to each user the event of ``events`` at the same index."""
         # Names are looked up once per call, not once per user; also in
         # to_each_once().
         to_sessions = self.fanout.to_sessions
@@ -320,6 +323,8 @@ class LocalReach(Service):
     def to_each_once(
         self, app: str, pushes: Sequence[UserPush]
     ) -> tuple[list[Outcome], Sequence[int]]:
+        """Claim and deliver many pushes. No push waits for another one, so the
+        second result is empty."""
         claim = self.ids.claim
         settle = self.ids.settle
         to_sessions = self.fanout.to_sessions
@@ -352,6 +357,7 @@ class LocalReach(Service):
         except_user: str = "",
         except_users: tuple[str, ...] = (),
     ) -> Outcome:
+        """Deliver to all users of an app on this node, except some."""
         if not self.fanout.to_app(app, event, except_user, except_users):
             return _NOT_SENT
         self.metrics.pushes[app] += 1
@@ -587,7 +593,9 @@ class Publishing(Service, dict=True):
                     self._to_group(app, group, event, except_users, ttl_seconds)
                 )
             else:
-                outcomes.append(self.reach.to_app(app, event, "", except_users))
+                outcomes.append(
+                    self.reach.to_app(app, event, except_users=except_users)
+                )
 
         if users:
             outcomes += self.to_users(app, users, event, ttl_seconds)

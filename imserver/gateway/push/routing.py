@@ -77,6 +77,7 @@ class ClusterReach(Service):
     def to_user(
         self, app: str, user: str, event: Event, device: str | None = None
     ) -> Outcome:
+        """Find the nodes of a user, and deliver to the user there."""
         refs = self.find(app, [user])
         if refs is None:
             return self.push(app, user, event, None, device)
@@ -135,6 +136,9 @@ class ClusterReach(Service):
     def to_each_once(
         self, app: str, pushes: Sequence[UserPush]
     ) -> tuple[list[Outcome], Sequence[int]]:
+        """Claim and deliver many pushes, in batches. Returns the outcomes, and
+        the indexes of the pushes that were not sent because another push has
+        claimed their id."""
         outcomes: list[Outcome] = []
         waiting: list[int] = []
         for start in range(0, len(pushes), BATCH_TARGETS):
@@ -183,6 +187,8 @@ class ClusterReach(Service):
         device: str | None = None,
         outcomes: list[Outcome] | None = None,
     ) -> list[Outcome]:
+        """Deliver to each user the event of ``events`` at the same index.
+        ``outcomes``: see :class:`imserver.gateway.push.push.Reach`."""
         if outcomes is None:
             outcomes = []
         next_events = iter(events)
@@ -205,17 +211,20 @@ class ClusterReach(Service):
         except_user: str = "",
         except_users: tuple[str, ...] = (),
     ) -> Outcome:
+        """Deliver to all users of an app on all nodes, except some. The outcome
+        is PARTLY if a node does not receive the message."""
         reached_here = self.fanout.to_app(app, event, except_user, except_users) > 0
-        peers = len(self.node_messages.peers())
+        peer_count = len(self.node_messages.peers())
         message = ToApp(app, except_user, event, except_users)
-        failed = self.node_messages.broadcast(message)
-        if not reached_here and failed == peers:
-            if failed:
+        failed_count = self.node_messages.broadcast(message)
+        if not reached_here and failed_count == peer_count:
+            # No other node receives it, if there is one.
+            if failed_count:
                 return Outcome.FAILED
             return Outcome.NOT_SENT
 
         self.metrics.pushes[app] += 1
-        if failed:
+        if failed_count:
             return Outcome.PARTLY
         return Outcome.SENT
 

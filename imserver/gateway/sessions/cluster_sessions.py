@@ -381,6 +381,8 @@ class ClusterSessions(Sessions):
     # --- leaving --------------------------------------------------------------
 
     def ended(self, connection: Connection, code: int) -> None:
+        """Handle the end of a connection, and report the logout to the
+        registry."""
         self._metrics.closed(code)
         last_here = self._hub.leave(connection)
         session = self._take_session(connection)
@@ -390,6 +392,8 @@ class ClusterSessions(Sessions):
     def leave(
         self, connection: Connection, successor: tuple[str, str] | None = None
     ) -> None:
+        """End a session whose connection stays open, and report the logout to
+        the registry. ``successor``: see :meth:`Sessions.leave`."""
         session = self._take_session(connection)
         last_here = self._hub.detach(connection)
         if session is None:

@@ -329,7 +329,7 @@ class Sessions:
             decision = self._check(connection, login)
         if decision.code != ReplyCode.OK:
             close_code = decision.close if decision.final else 0
-            raise SessionRefused(decision.code, None, close_code)
+            raise SessionRefused(decision.code, close=close_code)
         if decision.device:
             login = replace(login, device=decision.device)
 
@@ -429,9 +429,9 @@ class Sessions:
             if connection.state >= CLOSING:
                 raise SessionRefused(ReplyCode.FAILED, "gone")
         except SessionRefused as refused:
-            return self._refuse(connection, Login(app, ""), refused)
+            return self._refuse(connection, Login(app, user=""), refused)
 
-        self._hub.attach(hub_app, connection, "", "")
+        self._hub.attach(hub_app, connection, user="", device="")
         self._metrics.logins[app] += 1
         self._logins.began(connection, decision)
         return ReplyCode.OK
@@ -466,7 +466,7 @@ class Sessions:
 
         if principal.user:
             login = Login(app, principal.user, token, device)
-            code = self.login(connection, login, False, decision, kicks)
+            code = self.login(connection, login, decision=decision, kicks=kicks)
         else:
             code = self.begin_without_user(connection, app, decision, kicks)
         if code != ReplyCode.OK:
@@ -605,7 +605,7 @@ class Sessions:
         read the change from the database later. Raises StorageUnavailable. May
         switch greenlets."""
         if self._store.has_database:
-            self._store.ban(app, users, 0)
+            self._store.ban(app, users, 0)  # 0 seconds: lifts the bans
         query = Unban(app, users)
         self.unban_here(query)
         if self._others is None:
@@ -629,7 +629,8 @@ class Sessions:
             # The app may be created later, so it need not exist here.
             self.ban(row.app, row.user, row.seconds, row.reason)
         for (app, seconds, reason), users in new_bans.items():
-            self.close_here(CloseSessions(app, users, None, seconds, reason=reason))
+            query = CloseSessions(app, users, ban_seconds=seconds, reason=reason)
+            self.close_here(query)
 
     def _query(
         self, others: OtherNodes, kind: str, query: CloseSessions | Unban
@@ -722,7 +723,7 @@ class Sessions:
     def unban_here(self, query: Unban) -> bool:
         """Lift the bans of this node. Never switches greenlets."""
         for user in query.users:
-            self.ban(query.app, user, 0)
+            self.ban(query.app, user, seconds=0)
         return True
 
     def ban(self, app: str, user: str, seconds: float, reason: str = "") -> None:

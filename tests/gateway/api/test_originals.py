@@ -498,7 +498,7 @@ def test_a_kick_closes_connections_and_may_ban(
     ban = sessions.ban_of("101", "马远")
     seconds = float(given.get("banSeconds", 0))
     assert (ban.seconds if ban else 0) == pytest.approx(seconds, abs=1)
-    node.core.sessions = SimpleNamespace(close=lambda *_: found)
+    node.core.sessions = SimpleNamespace(close=lambda *_, **__: found)
     assert kick(node, as_json, **given)["data"]["missingNodes"] == ["10.0.0.2:9001"]
     node.core.sessions = sessions
 

@@ -395,7 +395,9 @@ def ban(
     """
     _require_below(api, call, users)
     everybody = api.core.authority.with_programs(call.app, users)
-    removed = api.core.sessions.close(call.app, everybody, None, seconds or inf, reason)
+    removed = api.core.sessions.close(
+        call.app, everybody, ban_seconds=seconds or inf, reason=reason
+    )
     # `everybody` has the users, and after them their programs, which the answer
     # leaves out.
     banned = [

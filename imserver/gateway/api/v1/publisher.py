@@ -179,11 +179,11 @@ class Publisher:
             "GET",
             self.path,
             _SWITCHING_PROTOCOLS,
-            0.0,
-            head.host,
-            0,
-            id,
-            principal.label,
+            seconds=0.0,
+            peer=head.host,
+            bytes_out=0,
+            request_id=id,
+            by=principal.label,
         )
 
     def _count(

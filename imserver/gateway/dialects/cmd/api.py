@@ -526,7 +526,7 @@ def kick(api: Api, call: Call) -> HttpResponse:
     if not (math.isfinite(ban_seconds) and 0 <= ban_seconds <= MAX_BAN_SECONDS):
         return BAD_PARAMETER
 
-    closed = api.core.sessions.close(call.app, [user], None, ban_seconds)
+    closed = api.core.sessions.close(call.app, [user], ban_seconds=ban_seconds)
     call.user = user
     if ban_seconds:
         call.act = "ban"

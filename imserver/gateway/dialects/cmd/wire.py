@@ -275,7 +275,7 @@ class CmdDialect(Dialect):
     readers: Readers = COMMANDS
 
     def __init__(self) -> None:
-        self._digits = count(time_ns() // _MILLISECOND_NS)
+        self._numbers = count(time_ns() // _MILLISECOND_NS)
         """The ``seq`` of pushes. It rises, also over a restart."""
         self._names = {name: encode_json(name) for name in COMMANDS}
         """Name of a command → its JSON."""
@@ -347,13 +347,13 @@ class CmdDialect(Dialect):
         if head is None:
             if not isinstance(event, Signal):
                 return None
-            return _PUSH % (next(self._digits), encode_json(kind), event.as_json())
+            return _PUSH % (next(self._numbers), encode_json(kind), event.as_json())
 
         if event.type != "text":
             head = b'%b%b,"msg":' % (_PUSHES[kind], encode_json(event.type))
         seq = event.id
         if not seq and kind != "msg":
-            seq = str(next(self._digits))
+            seq = str(next(self._numbers))
         text = event.text
         if event.data:
             text = event.data.decode()
@@ -438,7 +438,7 @@ class ChannelCmdDialect(CmdDialect):
             data = _ChannelNotice(part.name, raw_or_none(part.info), event.code)
         else:
             return super().encode_event(event)
-        return _PUSH % (next(self._digits), encode_json(kind), encode_json(data))
+        return _PUSH % (next(self._numbers), encode_json(kind), encode_json(data))
 
 
 CODE_OF: Final[dict[Reason, int]] = {
