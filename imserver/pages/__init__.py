@@ -23,6 +23,8 @@ def _build(core: Core) -> Parts:
 
 
 def _views(forks: bool) -> Callable[..., Any]:
+    """Import the views, and return the function that makes their blueprints. In
+    a process that ``forks``, the templates are compiled before."""
     from imserver.pages.blueprint import create_pages
     from imserver.pages.text import precompile
 

@@ -88,11 +88,15 @@ def page_and_cursor(
     rest: str = "",
     size_of: Callable[[T], int] = lambda _: 0,
 ) -> tuple[Sequence[T], str]:
-    """A page of sorted rows, and the cursor of the next page. ``found``: the
-    rows from the first one of the page on, more than ``limit`` if a next page
-    exists. ``rest``: the name after which the next page begins although this
-    one is not full; ``""`` without such a page. ``size_of``: bytes of a long
-    row; the page has as many rows as fit."""
+    """Make a page of sorted rows. Returns the page, and the cursor of the next
+    page (``""`` on the last page).
+
+    ``found``: the rows, from the first row of the page on. They are more than
+    ``limit`` if a next page exists. ``rest``: if the next page exists although
+    this one is not full, the name after which it begins (``""``: there is no
+    such page). ``size_of`` returns the bytes of a long row; the page has as
+    many rows as fit.
+    """
     fitting = count_fitting(map(size_of, found[:limit]))
     page = found[:fitting]
     last_name = rest
@@ -104,12 +108,13 @@ def page_and_cursor(
 
 
 def view(kind: type[V], row: object, /, **more: Any) -> V:
-    """The view of a row in an answer: ``more``, and the fields that the row has
-    under the same names.
+    """Make the view of a row in an answer. A field has its value from ``more``,
+    or else from the attribute of the row with the same name.
 
     It takes 2 µs, and a call that names the fields takes 0.5 µs. Do not call it
     for each message, nor for each row of long pages. Raises AttributeError if a
-    field is in neither, and TypeError if ``more`` has another.
+    field is in neither of them, and TypeError if ``more`` has a name that is no
+    field.
     """
     for name in kind.__struct_fields__:
         if name not in more:

@@ -48,10 +48,9 @@ def __getattr__(name: str) -> Any:
 
 
 def by_address(app: str, address: str) -> tuple[str, str] | None:
-    """The payer of requests from an address to an app (``""``: to all apps);
-    None for this machine, where nobody pays. Requests to one app do not count
-    for users of another app behind the same address.
-
+    """Return the payer of requests from an address to an app (``""``: to all
+    apps). Returns None for this machine, where nobody pays. Requests to one app
+    do not count for users of another app behind the same address.
     """
     if not address or is_loopback(address):
         return None

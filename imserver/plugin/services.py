@@ -16,6 +16,7 @@ from imserver.gateway.sessions.sessions import Sessions as Sessions
 
 
 def __getattr__(name: str) -> Any:
+    """The types of rooms of services of 1.0, until 2.0."""
     if name not in (
         "ChannelServices",
         "ClusterServices",

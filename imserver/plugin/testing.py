@@ -76,8 +76,8 @@ _WS: Final = re.compile(r"ws://([0-9.]+|\[[0-9a-f:]+\]):(\d+)")
 def eventually(
     condition: Callable[[], T | None], seconds: float = 60.0, what: str = ""
 ) -> T:
-    """Wait until ``condition()`` is true and return its value; fail after
-    ``seconds``."""
+    """Wait until ``condition()`` is true, and return its value. Fails after
+    ``seconds``; the failure has the text ``what``."""
     deadline = time.monotonic() + seconds
     while True:
         value = condition()
@@ -115,17 +115,17 @@ class Answer(NamedTuple):
 class NodeProcess:
     """A node in its own process, from the construction to the end of ``with``.
 
-    ``features``: as the setting of this name; None: all features of this
-    server. ``settings``: the other settings, as in the file. Ports are free
-    ones, and requests need no key, unless the settings say otherwise.
-    ``folder`` has its files, also its database; None: a folder that is removed
-    with the node. ``arguments``: the arguments of ``imserver serve``. The end
-    of ``with`` fails if the node has logged a traceback. An exception inside
-    gets the end of the log as a note.
+    ``features``: the setting of this name (None: all features of this server).
+    ``settings``: the other settings, as in the file. Unless the settings say
+    otherwise, the node listens on free ports, and requests need no key.
+    ``folder``: the folder for its files and its database (None: a folder that
+    is removed with the node). ``arguments``: the arguments of ``imserver
+    serve``. The end of ``with`` fails if the node has logged a traceback. An
+    exception inside gets the end of the log as a note.
 
     ``http`` and ``ws`` are its hosts and ports, ``output`` is its printed text,
-    ``log_text`` its log. Nodes with the same ``redis.addr`` are a cluster:
-    :meth:`another` starts one more.
+    and ``log_text`` is its log. Nodes with the same ``redis.addr`` are a
+    cluster: :meth:`another` starts one more node.
     """
 
     def __init__(
@@ -164,6 +164,8 @@ class NodeProcess:
                 )
             started.callback(self._end)
             self.http, self.ws = self._wait_for_banner()
+            # Until here, an error ends the process and removes the folder. From
+            # now on, the end of the outer `with` does so.
             self._started = started.pop_all()
 
     def __enter__(self) -> Self:
@@ -180,8 +182,8 @@ class NodeProcess:
                 error.add_note("\n".join(lines))
 
     def another(self, **settings: Any) -> NodeProcess:
-        """One more node of the cluster, with the same settings and data, and
-        some settings of its own."""
+        """Start one more node of the cluster, with the data and the settings of
+        this node, and with some ``settings`` of its own."""
         shared = {"server": {"data_dir": str(self.folder / "data")}}
         return NodeProcess(
             features=self._features.get("features"),
@@ -218,7 +220,8 @@ class NodeProcess:
     def ask(
         self, method: str, path: str, document: Any = None, *, key: str = ""
     ) -> Answer:
-        """The answer to a request."""
+        """Send a request, and return the answer. ``document``: see
+        :meth:`post`."""
         with self._request(method, path, document, key) as response:
             return Answer(response.status, response.read())
 
@@ -226,7 +229,7 @@ class NodeProcess:
     def stream(self, path: str, *, key: str = "") -> Iterator[Iterator[str]]:
         """The lines of an answer that does not end, such as an event stream,
         without empty lines."""
-        with self._request("GET", path, None, key) as response:
+        with self._request("GET", path, document=None, key=key) as response:
             assert response.status == 200, (response.status, response.read())
             yield (line.decode().rstrip("\r\n") for line in response if line.strip())
 
@@ -249,6 +252,9 @@ class NodeProcess:
     def _request(
         self, method: str, path: str, document: Any, key: str
     ) -> Iterator[HTTPResponse]:
+        """Context manager: send a request, and yield the response. A
+        ``document`` is sent as JSON, bytes as they are, and None means no
+        body."""
         if document is None or isinstance(document, bytes):
             body = document
         else:
@@ -278,6 +284,9 @@ class NodeProcess:
         return data[: data.rfind(b"\n") + 1].decode()
 
     def _wait_for_banner(self) -> tuple[HostAndPort, HostAndPort]:
+        """Wait until the node has printed its addresses, and return the ones of
+        HTTP and of WebSockets. Fails if the process ends before."""
+
         def look() -> tuple[HostAndPort, HostAndPort] | None:
             text = self.output
             http = _HTTP.search(text)
@@ -323,12 +332,13 @@ class NodeProcess:
 
 
 def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Two configurations as one: sections are joined, a setting of ``over``
-    wins."""
+    """Merge two configurations. Their sections are joined; if both have a
+    setting, the one of ``over`` counts."""
     both: dict[str, Any] = {**base}
     for name, value in over.items():
         section = both.get(name)
-        # Apps are no settings of one section: they are replaced as a whole.
+        # The keys of `apps` are names of apps and not settings, so `apps` is
+        # replaced as a whole.
         is_section = isinstance(section, Mapping) and name != "apps"
         if is_section and isinstance(value, Mapping):
             both[name] = {**both[name], **value}
@@ -338,8 +348,9 @@ def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _environment_of(more: Mapping[str, str]) -> dict[str, str]:
-    """This process's environment without any setting of imserver. The node
-    imports the same imserver."""
+    """Return the environment of this process without any setting of imserver,
+    and with the variables ``more``. With it, the node imports the same
+    imserver."""
     environment = {}
     for name, value in os.environ.items():
         if not name.startswith("IMSERVER_"):
@@ -389,7 +400,7 @@ class CodecContract:
     # --- for subclasses -------------------------------------------------------
 
     def decode(self, payload: bytes) -> Request | None:
-        """The request in ``payload``; None if the payload is no request."""
+        """Decode a payload. Returns None if the payload is no request."""
         try:
             return self.dialect.decode(payload)
         except BadFrame as bad:
@@ -397,7 +408,7 @@ class CodecContract:
             return None
 
     def received(self, event: Event, user: str = "ann") -> bytes | None:
-        """The payload with which a user receives an event."""
+        """Encode an event for a user. Returns None if the user gets nothing."""
         if not self.dialect.personal:
             payload = self.dialect.encode_event(event)
             if callable(payload):
@@ -406,10 +417,12 @@ class CodecContract:
         halves = self.dialect.encode_for(event)
         if halves is None:
             return None
+        # The name of the user is between the halves.
         return json.dumps(user, ensure_ascii=False).encode().join(halves)
 
     def check_payload(self, payload: bytes | None) -> None:
-        """The dialect writes bytes, and UTF-8 where its frames are text."""
+        """Check that a payload is bytes, and UTF-8 if the frames of the dialect
+        are text."""
         assert payload is None or type(payload) is bytes
         if payload is not None and self.dialect.text:
             payload.decode()
@@ -493,8 +506,17 @@ class CodecContract:
             for kind in ("enter", "exit", "left", "msg", "online", "offline"):
                 event = Event(kind, text, dice.choice(["", text]), text)
                 self.check_payload(self.received(event))
-                content = b'{"n":[1,null]}'
-                event = Event(kind, text, "", "7", "order", content, 200, "note", _TIME)
+                event = Event(
+                    kind,
+                    sender=text,
+                    text="",
+                    id="7",
+                    type="order",
+                    data=b'{"n":[1,null]}',
+                    code=200,
+                    note="note",
+                    time=_TIME,
+                )
                 self.check_payload(self.received(event))
 
     def test_an_event_with_an_id_is_always_encoded_alike(self) -> None:
@@ -507,7 +529,8 @@ class CodecContract:
 
 
 def _texts(dice: random.Random) -> Iterable[str]:
-    """Texts that codecs get wrong, and texts of any characters."""
+    """Yield texts that codecs often get wrong, and random texts of any
+    characters."""
     yield from (
         "",
         "\0",
@@ -555,9 +578,42 @@ def check_tables(
             _check_rows(store, stored.tables, fill)
 
 
+class _ExpectedTables(NamedTuple):
+    """Names of tables. ``of_user`` and ``of_app``: an export of a user, or of an
+    app, has their rows. ``stays_of_user``: the rows stay when their user is
+    erased."""
+
+    of_user: set[str]
+    of_app: set[str]
+    stays_of_user: set[str]
+
+
+def _expected_tables(store: Store, tables: Sequence[Table]) -> _ExpectedTables:
+    """Read from the declarations of tables which rows an export has, and which
+    rows an erasure leaves. Fails if a table has no row in the store."""
+    expected = _ExpectedTables(set(), set(), set())
+    for table in tables:
+        columns = table.key
+        if not isinstance(table.columns, Reason):
+            columns = table.columns
+            if not isinstance(table.of_user, Reason):
+                expected.of_user.add(table.name)
+            if not isinstance(table.of_app, Reason):
+                expected.of_app.add(table.name)
+        if isinstance(table.erase_user, Reason):
+            expected.stays_of_user.add(table.name)
+        assert store.rows(f"SELECT {', '.join(columns)} FROM {table.name}"), (
+            f"fill() has stored no row in {table.name}"
+        )
+    return expected
+
+
 def _check_rows(
     store: Store, tables: Sequence[Table], fill: Callable[[Store, str, str], object]
 ) -> None:
+    """Fill the tables for users of two apps, and check the rows that exports,
+    erasures and imports read, delete and add."""
+
     def exported(app: str, user: str = "") -> dict[str, list[tuple[Any, ...]]]:
         pages = store.rows_of_user(app, user) if user else store.rows_of_app(app)
         rows: dict[str, list[tuple[Any, ...]]] = {}
@@ -569,32 +625,17 @@ def _check_rows(
     for app, user in (("shop", "ann"), ("shop", "bob"), ("tea", "ann")):
         fill(store, app, user)
 
-    of_user = set()
-    of_app = set()
-    stays_of_user = set()
-    for table in tables:
-        columns = table.key
-        if not isinstance(table.columns, Reason):
-            columns = table.columns
-            if not isinstance(table.of_user, Reason):
-                of_user.add(table.name)
-            if not isinstance(table.of_app, Reason):
-                of_app.add(table.name)
-        if isinstance(table.erase_user, Reason):
-            stays_of_user.add(table.name)
-        assert store.rows(f"SELECT {', '.join(columns)} FROM {table.name}"), (
-            f"fill() has stored no row in {table.name}"
-        )
+    expected = _expected_tables(store, tables)
 
     # Check the rows that an export reads.
-    assert exported("shop", "ann").keys() == of_user
-    assert exported("shop").keys() == of_app
+    assert exported("shop", "ann").keys() == expected.of_user
+    assert exported("shop").keys() == expected.of_app
 
     # Check the rows that an erasure of a user leaves.
     bob = exported("shop", "bob")
     tea = exported("tea")
     store.delete_rows_of_user("shop", "ann")
-    assert exported("shop", "ann").keys() <= stays_of_user
+    assert exported("shop", "ann").keys() <= expected.stays_of_user
     assert (exported("shop", "bob"), exported("tea")) == (bob, tea), (
         "rows of others were erased"
     )
@@ -607,7 +648,7 @@ def _check_rows(
     assert exported("shop") == {}
     imported = store.importing("copy")
     for page in pages:
-        if page.table in of_app and not imported.reason(page.table):
+        if page.table in expected.of_app and not imported.reason(page.table):
             add = partial(
                 imported.add, name=page.table, columns=page.columns, rows=page.rows
             )

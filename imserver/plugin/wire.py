@@ -49,13 +49,14 @@ from imserver.gateway.transport.stream import StreamPath as StreamPath
 
 
 class LateModule:
-    """Stand-in for a module that is imported when one of its names is first
-    used, for a codec with a large library."""
+    """Stands for a module, and imports it when one of its names is first used.
+    It is for codecs with a large library."""
 
     def __init__(self, name: str) -> None:
         self._name = name
 
     def __getattr__(self, name: str) -> object:
         module = import_module(self._name)
+        # From now on, all names are found without this method.
         vars(self).update(vars(module))
         return getattr(module, name)

@@ -109,11 +109,13 @@ class OrderedDelivery:
             return
 
         if state.offset < 0:
+            # Nobody has read the position of the channel from the history yet.
             self._begin(local, state, position)
         elif state.epoch != position.epoch:
             self._change_epoch(local, state, position.epoch)
         reached = self._send_delayed(local, state, connection, position)
         if reached < state.offset:
+            # The member has missed publications that this node has delivered.
             self._expel_if_resubscribes(local, connection)
         elif reached > state.offset:
             # The member is ahead of this node, and must not receive the
@@ -140,8 +142,8 @@ class OrderedDelivery:
         position: Position,
     ) -> int:
         """Deliver to a new member the publications after ``position`` that it
-        has waited for. Returns the offset of the last publication that it
-        has."""
+        has waited for. Returns the offset up to which it has all
+        publications."""
         reached = position.offset
         for event in _take_delayed(state, connection):
             channel_part = event.channel
@@ -149,7 +151,8 @@ class OrderedDelivery:
                 is_new = channel_part.offset > position.offset
                 if channel_part.epoch != position.epoch or not is_new:
                     continue
-                # Publications wait in the order of their offsets, without gaps.
+                # Counted: after a gap the sum is less than the offset of the
+                # channel, and release() notices that the member misses some.
                 reached += 1
             self.send(local, [connection], event)
         return reached
@@ -253,8 +256,8 @@ class OrderedDelivery:
             self._end_waits(local)
 
     def _end_waits(self, local: LocalChannel) -> None:
-        """End the waits of members for an offset that the channel has
-        reached."""
+        """Let members that were ahead of this node receive all publications
+        again, if the channel has reached the offset that they have."""
         state = local.position
         if state is None:
             return

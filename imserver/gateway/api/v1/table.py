@@ -192,6 +192,8 @@ def document_of(operations: Iterable[Operation]) -> Callable[[int, bool, str], b
 
     @lru_cache(maxsize=2)
     def write(batch_targets: int, demo: bool, root: str = "") -> bytes:
+        """Make the document as JSON; see
+        :func:`imserver.gateway.http.openapi.document`."""
         # Imported when a document is first requested: with the page that reads
         # it, the module takes half a megabyte.
         from imserver.gateway.http.openapi import document
