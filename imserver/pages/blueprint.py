@@ -659,8 +659,8 @@ class _Chat:
 
     def _credentials_for(self, room: str, language: str) -> dict[str, Any]:
         """Return the visitor's name and token as data for the page. An open app
-        gets a new name and a new token. Otherwise they are those of the session
-        token in the address (``token=``), which is not renewed."""
+        gets a new name and a new token. Otherwise the address has a session
+        token (``token=``), which is not renewed."""
         app = self._tenants.resolve(room)
         if self._logins.is_open(app):
             name = pick_name(language)

@@ -49,9 +49,9 @@ class ServerApi:
     """``/api/v1`` of a running server, for commands. An error ends the command,
     with one line.
 
-    ``url``: the server's HTTP port; ``""``: the port in the settings.
-    ``key_file``: see :func:`read_key`; without a key, a server on this machine
-    gets the key of the settings.
+    ``url``: the address of the server's HTTP port (``""``: the port in the
+    settings). ``key_file``: see :func:`read_key`. Without a key, a server on
+    this machine gets the key of the settings.
     """
 
     def __init__(self, url: str, key_file: str | None) -> None:

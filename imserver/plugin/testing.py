@@ -387,9 +387,9 @@ class CodecContract:
             events = [(Event("msg", "ann", "hello"), b"ann: hello")]
 
     ``requests``: payload of a client → its command, the type of its command, or
-    the code that refuses it. ``replies``: a request, a reply, and the payload
-    for the client. ``events``: an event, and the payload for the client; None:
-    the client gets nothing.
+    the code that refuses it. ``replies``: the payload of a request, a reply, and
+    the payload for the client. ``events``: an event, and the payload for the
+    client (None: the client gets nothing).
     """
 
     dialect: Dialect
@@ -562,7 +562,7 @@ def check_tables(
 
     ``fill(store, app, user)`` stores at least one row in each table, also in
     tables whose rows belong to the app alone. ``url``: an empty database, as in
-    ``storage.url``; ``""``: a new file of SQLite.
+    ``storage.url`` (``""``: a new file of SQLite).
     """
     stored = feature.stored
     if stored.migrations:

@@ -56,8 +56,9 @@ class Subscribed(Struct, frozen=True):
 
     ``position``: the position of the last publication before it (None: the
     channel has no history). ``publications``: the publications after the
-    position of the client. ``recovered``: none of them is missing. ``delta``:
-    the subscriber receives publications that are :class:`Compressed`.
+    position of the client. ``recovered``: no such publication is missing.
+    ``delta``: the subscriber receives publications that are
+    :class:`Compressed`.
     """
 
     local: LocalChannel

@@ -313,10 +313,10 @@ class Call(Struct):
     request: HttpRequest
     body: bytes = b""
     fields: dict[str, Any] | None = None
-    """The object of a JSON body by name in lower case; None for another
-    body."""
+    """The object of a JSON body by name in lower case. It is None if the body is
+    not JSON."""
     pairs: list[tuple[str, str]] | None = None
-    """The fields of a multipart form; None for another body."""
+    """The fields of a multipart form. It is None for another body."""
     input: Any = None
     """The query or body as a Struct, if the route has a ``shape``, or the object
     that its own ``read`` has set; else None."""
@@ -326,10 +326,10 @@ class Call(Struct):
     cost: int = 1
     """As how many requests this one counts against the rate."""
     act: str | None = None
-    """The name of the act for observers. None: the name in the route. ``""``:
-    the request has changed nothing."""
+    """The name of the act for observers. None means the name in the route, and
+    ``""`` means that the request has changed nothing."""
     facts: Mapping[str, Any] | None = None
-    """The facts for observers; None: the facts of the input."""
+    """The facts for observers. None means the facts of the input."""
     gone: bool = False
     """See :class:`Act`."""
     old: Sequence[str] = ()
@@ -473,8 +473,8 @@ class Route(Struct, frozen=True):
     need: Need
     """What a principal must have proved."""
     function: Callable[..., Any] | None
-    """Answers a request: it gets the service and the call. None: the route has
-    its own view, and the row has only its rules."""
+    """Answers a request: it gets the service and the call. It is None if the
+    route has its own view; then the row has only its rules."""
     app: AppRule = ""
     """Which app a principal must reach."""
     user: UserRule = ""
@@ -492,11 +492,11 @@ class Route(Struct, frozen=True):
     limited: bool = False
     """Whether requests count against the rate of their key, user or address."""
     app_of: Callable[[Any, Mapping[str, str]], str] | None = None
-    """Returns the app that the parameters name. None: the number or the name in
-    ``appID``."""
+    """Returns the app that the parameters name. If it is None, the app is the
+    number or the name in ``appID``."""
     user_in: str = ""
     """The parameter in which a user (of a page, or with a session token) must
-    name themselves; ``""``: none."""
+    name themselves. It is ``""`` if users need not do so."""
     token_in: str = ""
     """The header with the token of a user, if it is not ``authorization``.
     ``?token``: the query may have the token."""
@@ -507,7 +507,7 @@ class Route(Struct, frozen=True):
     """A parameter, and the need of requests in which it is ``true``."""
     service: MakeService | None = None
     """Makes the first argument of ``function``, ``read``, ``app_of`` and
-    ``signer``. None: they get None."""
+    ``signer``. If it is None, they get None as their first argument."""
     signer: Callable[[Any, HttpRequest], Principal] | None = None
     """Finds the principal that has signed a request, if the row needs
     ``SIGNED``, or that has its credentials in an unusual place."""

@@ -128,13 +128,12 @@ class Operation(Struct, frozen=True):
     reach: AppRule = "known"
     """The rule for the field ``app`` of ``query`` or ``body``."""
     user: UserRule | None = None
-    """The rule for the field ``user``. None: ``required`` in an
-    :class:`Acting`, else ``""``."""
+    """The rule for the field ``user``. None means ``required`` if the shape is an
+    :class:`Acting`, and ``""`` otherwise."""
     read: Callable[[Any, Call], None] | None = None
     """Reads the request instead of query and body."""
     service: MakeService | None = None
-    """Makes the first argument of the functions; None:
-    :class:`imserver.gateway.http.call.Api`."""
+    """Makes the first argument of the functions. A :class:`Resource` sets it."""
     chapter: str = ""
     """The subject of the chapter of a feature."""
     returns: bool = False
@@ -147,9 +146,9 @@ class Operation(Struct, frozen=True):
     """Whether publisher connections have it as a command, too: a POST route
     with the need ``PUSH``."""
     act: str | None = None
-    """The name under which observers get each request that has succeeded. None:
-    a POST route has its path, as ``groups.delete``. ``""``: the request changes
-    nothing, or users and back ends make it all day."""
+    """The name under which observers get each request that has succeeded. None
+    means the path of a POST route, such as ``groups.delete``. ``""`` means that
+    the request changes nothing, or that users and back ends make it all day."""
     voice: Voice = False
     deprecated: Mapping[str, str] = {}
     takes_many: bool = False

@@ -186,9 +186,11 @@ class ClusterSessions(Sessions):
         """App and user → the sessions that wait for the registry: id → whether
         the session was replaced before the registry has answered."""
         self._departures = Departures(others.registry, self._notify_exit)
-        self._reregister: bool | None = None
-        """The sessions to register again. True: all sessions. False: only
-        sessions that the registry does not know. None: no sessions."""
+        self._must_reregister = False
+        """Whether sessions must be registered again."""
+        self._must_reregister_all = False
+        """Whether all sessions must be registered again, and not only the
+        sessions that the registry does not know."""
         self._reregistration: gevent.Greenlet[..., None] | None = None
         self._on_login = on_login
 
@@ -445,7 +447,9 @@ class ClusterSessions(Sessions):
         """Register sessions again, after a flush, a lost lease, or a failure of
         Redis: the sessions that the registry does not know, or ``everything``.
         Never switches greenlets."""
-        self._reregister = self._reregister or everything
+        self._must_reregister = True
+        if everything:
+            self._must_reregister_all = True
         if self._reregistration is None or self._reregistration.dead:
             self._reregistration = gevent.spawn(self._run_reregistration)
 
@@ -460,9 +464,11 @@ class ClusterSessions(Sessions):
 
     def _run_reregistration(self) -> None:
         """Greenlet: register sessions until no request is left."""
-        while self._reregister is not None:
-            everything = self._reregister
-            self._reregister = None
+        while self._must_reregister:
+            everything = self._must_reregister_all
+            # Reset before the work, because another request may come meanwhile.
+            self._must_reregister = False
+            self._must_reregister_all = False
             connections_by_id: dict[int, Connection] = {}
             sessions = self._sessions_to_register(everything, connections_by_id)
             for session, registration in self._registry.reregister(sessions):

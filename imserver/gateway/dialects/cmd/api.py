@@ -324,8 +324,8 @@ pages."""
 
 
 def user_list(api: Api, call: Call) -> HttpResponse:
-    """``GET /user/list``: the users of an app; with ``groupsId`` those of a
-    room.
+    """``GET /user/list``: the users of an app, or with ``groupsId`` the users of
+    a room.
 
     Up to :data:`LIST_PAGE` users of an app come at once and unordered. Larger
     apps, and rooms, are listed in pages ordered by name, and ``next`` is the

@@ -100,11 +100,12 @@ class SseDialect(Dialect):
 def ready(
     about: dict[str, Any], retry_milliseconds: int, cursor: int | None = None
 ) -> bytes:
-    """Encode the first event: the client can be reached now. ``about`` is its
-    data.
+    """Encode the first event of a stream, which says that the client can be
+    reached now. ``about`` is its data.
 
-    ``cursor``: stored entries after this id are delivered; None: no stored
-    entries.
+    ``cursor``: stored entries after this id are delivered. None means that the
+    stream has no stored entries. Example: ``retry: 2000``, ``id: 7``, ``event:
+    ready``, ``data: {…}``, each on a line.
     """
     position = b""
     if cursor is not None:
