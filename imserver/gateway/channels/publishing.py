@@ -67,12 +67,13 @@ class ChannelNodes(Service):
         Yields channel → the nodes that have members of it (None: the registry
         does not answer). May switch greenlets before the turn.
         """
-        names = dict.fromkeys(channels)
+        names = dict.fromkeys(channels)  # each name once, in this order
         is_alone = len(self.others.registry.reachable()) <= 1
         if is_alone and not any((app, name) in self._turns for name in names):
             yield dict.fromkeys(names, _NOWHERE)
             return
 
+        # In each queue, the publisher whose ticket is the first one has its turn.
         ticket = object()
         for channel in names:
             self._turns.setdefault((app, channel), deque()).append(ticket)
@@ -109,17 +110,18 @@ class ChannelNodes(Service):
         own_epoch = self.others.node_messages.own_epoch
         # If the registry does not know the members of this node any more, it may
         # have lost the members of other nodes, too.
-        is_lost = (
+        registry_has_lost_members = (
             nodes is not None
             and own_epoch not in nodes
             and reached
             and self.registrar.is_reported(app, publication.channel)
         )
-        if nodes is None or is_lost:
+        if nodes is None or registry_has_lost_members:
             receivers = {epoch for epoch, lease in leases.items() if lease.birth}
         else:
             receivers = set(nodes)
             if self._unsettled:
+                # The registry may not know the members of these nodes.
                 self._forget_settled()
                 receivers = (receivers | self._unsettled.keys()) & leases.keys()
         receivers.discard(own_epoch)

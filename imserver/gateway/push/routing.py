@@ -283,7 +283,12 @@ class ClusterReach(Service):
         registered all its sessions yet (an *unsure* node here). If the push is
         sent at all, such nodes get it, too, because each of them may have the
         user.
+
+        The outcome is SENT if a node gets the push, FAILED if no node of the
+        user gets it, UNKNOWN if the user may be on a node that did not get it,
+        and NOT_SENT if the user is not online.
         """
+        # The reorder guards of all nodes compare these numbers.
         number = next(self._numbers)
         own_epoch = self.registry.lease.epoch
         if (
@@ -314,10 +319,12 @@ class ClusterReach(Service):
             self.reorder_guard.reached(app, user, self._origin, number)
 
         if epochs or reached:
+            # The push is sent, so it goes to the unsure nodes, too.
             epochs |= unsure_epochs
         others = epochs - {own_epoch}
         if others:
             alone = len(epochs) == 1 and not unsure_epochs
+            # 0: it was not rerouted yet.
             item = ToUser(app, user, event, 0, alone, self._origin, number, device)
             reached += self._send_each(others, item)
 

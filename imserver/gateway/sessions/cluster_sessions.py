@@ -218,7 +218,7 @@ class ClusterSessions(Sessions):
             self._notify_replaced(login.app, login.user, registration.replaced)
         if is_replaced and app.policy != "newest":
             raise SessionRefused(ReplyCode.FAILED, "registry", CloseCode.REPLACED)
-        if is_replaced or self._is_late(app, session):
+        if is_replaced or self._has_later_session(app, session):
             # Under `newest`, an older session is served, but not addressed.
             self._hub.attach(app, connection, login.user, login.device)
             return
@@ -229,8 +229,9 @@ class ClusterSessions(Sessions):
             event = Event("enter", login.user, ENTER_TEXT)
             self._node_messages.broadcast(Notice(app.name, event))
 
-    def _is_late(self, app: App, session: Session) -> bool:
-        """Whether a later login of the same user was registered first."""
+    def _has_later_session(self, app: App, session: Session) -> bool:
+        """Whether a later login of the same user on this node, under ``newest``,
+        was carried out before this one."""
         if app.policy != "newest" or session.number <= 0:
             return False
         for connection in app.sessions_of(session.user):
@@ -251,8 +252,8 @@ class ClusterSessions(Sessions):
         try:
             registration = self._registry.register(session)
             if registration is not None and registration.refused:
-                # Older sessions stand in the way. If they are dead, register
-                # the session in their place.
+                # Older sessions block this one. If they are dead, register the
+                # session in their place.
                 others = registration.others
                 if not self._is_any_alive(others, login):
                     registration = self._registry.register(session, others)

@@ -323,8 +323,8 @@ class Sessions:
         decision: LoginDecision | None,
         kicks: int,
     ) -> None:
-        """Begin a session if decision, bans and policy permit it. May switch
-        greenlets. Raises SessionRefused."""
+        """Begin a session if the login decision, the bans and the policy of the
+        app permit it. May switch greenlets. Raises SessionRefused."""
         if decision is None:
             decision = self._check(connection, login)
         if decision.code != ReplyCode.OK:
@@ -350,8 +350,9 @@ class Sessions:
                 # A kick with a ban is refused as a ban, which has a reason.
                 self._require_no_ban(app.name, login.user)
                 raise SessionRefused(ReplyCode.UNAUTHORIZED, "kicked", CloseCode.KICKED)
-            self._require_app_since(kicks, app.name)
+            self._require_app_not_deleted(kicks, app.name)
         self._logins.began(connection, decision)
+        # Closed last: if the login is refused, the older sessions stay open.
         for older in replaced:
             older.close(CloseCode.REPLACED)
 
@@ -400,7 +401,7 @@ class Sessions:
                 ReplyCode.UNAUTHORIZED, "banned", CloseCode.BANNED, until, ban.text
             )
 
-    def _require_app_since(self, kicks: int, app: str) -> None:
+    def _require_app_not_deleted(self, kicks: int, app: str) -> None:
         """Raise SessionRefused if an app was deleted after the first ``kicks``
         kicks."""
         if self.kicks.since(kicks, app):
@@ -425,7 +426,7 @@ class Sessions:
         try:
             hub_app = self._app(app)
             if kicks is not None:
-                self._require_app_since(kicks, app)
+                self._require_app_not_deleted(kicks, app)
             if connection.state >= CLOSING:
                 raise SessionRefused(ReplyCode.FAILED, "gone")
         except SessionRefused as refused:

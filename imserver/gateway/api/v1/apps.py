@@ -316,12 +316,15 @@ def shapes_of(declared: Declarations) -> Shapes:
     unset = Annotated[list[known_name], about("Settings to reset to their defaults.")]
     change = _extend(AppSet, settings, ("unset", unset, []), forbid_unknown_fields=True)
 
-    resolved = {field[0]: field for field in _RESOLVED}
-    fields = [
-        resolved.get(field[0], field)
-        for field in itertools.chain.from_iterable(map(shown_fields, kinds))
-        if field[0] in declared.app_hints
-    ]
+    fields: list[Field] = []
+    for row in itertools.chain.from_iterable(map(shown_fields, kinds)):
+        name = row[0]
+        if name not in declared.app_hints:
+            continue
+        if name in _RESOLVED:
+            fields.append((name, _RESOLVED[name]))
+        else:
+            fields.append(row)
     shown = _extend(AppShown, *_with_old_names(fields))
     page = _extend(AppsAnswer, ("apps", list[shown]))  # type: ignore[valid-type]
     return Shapes(
@@ -354,22 +357,16 @@ def _given_settings(kinds: Iterable[Shape], declared: Declarations) -> Shape:
     )
 
 
-_RESOLVED: Final = (
-    ("login_policy", LoginPolicy),
-    (
-        "account_tokens",
-        Annotated[
-            Literal["required", "ignored"],
-            *hints_of(TenantSettings)["account_tokens"].__metadata__,
-        ],
-    ),
-    (
-        "max_user_bytes",
-        Annotated[int, about("The longest user id, in bytes of UTF-8.")],
-    ),
-)
-"""The fields of answers for settings whose default depends on the app. The
-answer has the value in force for the app."""
+_RESOLVED: Final[dict[str, Any]] = {
+    "login_policy": LoginPolicy,
+    "account_tokens": Annotated[
+        Literal["required", "ignored"],
+        *hints_of(TenantSettings)["account_tokens"].__metadata__,
+    ],
+    "max_user_bytes": Annotated[int, about("The longest user id, in bytes of UTF-8.")],
+}
+"""Setting whose default depends on the app → its type in answers, which have
+the value in force for the app."""
 
 
 def _with_old_names(fields: list[Field]) -> list[Field]:

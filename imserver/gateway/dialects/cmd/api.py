@@ -228,6 +228,7 @@ def send_message_batch(api: Api, call: Call) -> HttpResponse:
     assert isinstance(batch, Batch)
     targets = batch.messages
     users = batch.userIDs
+    # Exactly one of them must be given.
     if (targets is None) == (users is None):
         return BAD_PARAMETER
     if len(targets or users or ()) > limits.batch_targets:
