@@ -717,12 +717,12 @@ def _carry_out(
     """
     route = endpoint.route
     call = None
-    refuses = False
+    is_refused = False
     try:
         if is_limited:
             api.rates.require(principal, request.host)
-        # Most bodies are short. Only for others is the limit of the route
-        # looked up.
+        # Most bodies are short. The limit of the route is looked up only for
+        # longer ones.
         if request.too_large or len(request.body) > api.limits.public_body_bytes:
             _require_room(api, route, request, principal)
 
@@ -732,7 +732,7 @@ def _carry_out(
             api.rates.charge(principal, request.host, call.cost - 1)
 
         assert route.function is not None
-        result = None
+        result = None  # the Struct of the answer, if the function returns one
         if route.status:
             result = route.function(endpoint.service, call, call.input)
             response = call.reply(result, (), route.status)
@@ -747,10 +747,10 @@ def _carry_out(
                 api.acted(act, call, result)
     except Exception as error:
         response = refused(api, route, request, error, principal, call)
-        refuses = True
+        is_refused = True
 
     if principal.kind == "key" or route.deprecated:
-        api.count(endpoint, principal, call, request, refuses)
+        api.count(endpoint, principal, call, request, is_refused)
     return response
 
 

@@ -203,6 +203,7 @@ class Idempotency:
         if digest is None:
             key = (hash(id) if self.shared else hash((app, id))) & _HASH_MASK
         else:
+            # True distinguishes the id of a request from a message id.
             key = hash((app, id, True)) & _HASH_MASK
 
         # If several callers wait, the one that runs first may claim the id. The
@@ -247,6 +248,7 @@ class Idempotency:
         if accepted:
             now = self._clock()
             if now >= self._second + 1:
+                # All ids of one second share this object.
                 self._second = int(now)
             self._shards[key % self._shard_count][key] = self._second
             order = self._order
@@ -283,8 +285,8 @@ class Idempotency:
             self._young_bytes = 0
 
     def name(self, app: str, id: str, digest: int | None = None) -> str:
-        """The name under which an id is claimed in the cluster. ``digest``: as
-        for :meth:`claim`."""
+        """Return the name under which an id is claimed in the cluster.
+        ``digest``: the digest of the request (None: a message id)."""
         if digest is not None:
             # No name of an app contains U+0000, so this equals neither the name
             # of another app's request nor that of a message id (outside demo

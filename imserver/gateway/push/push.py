@@ -666,6 +666,8 @@ class Publishing(Service, dict=True):
                 self.connections.push(app, connection, event)
                 for connection, event in zip(users, events, strict=True)
             ]
+        # Pushes to a group have a channel. They are not published to the channels
+        # of its members.
         if (
             device is None
             and app in self._user_channels.apps
