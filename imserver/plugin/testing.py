@@ -578,34 +578,33 @@ def check_tables(
             _check_rows(store, stored.tables, fill)
 
 
-class _ExpectedTables(NamedTuple):
-    """Names of tables. ``of_user`` and ``of_app``: an export of a user, or of an
-    app, has their rows. ``stays_of_user``: the rows stay when their user is
-    erased."""
-
-    of_user: set[str]
-    of_app: set[str]
-    stays_of_user: set[str]
-
-
-def _expected_tables(store: Store, tables: Sequence[Table]) -> _ExpectedTables:
+def _expected_tables(
+    store: Store, tables: Sequence[Table]
+) -> tuple[set[str], set[str], set[str]]:
     """Read from the declarations of tables which rows an export has, and which
-    rows an erasure leaves. Fails if a table has no row in the store."""
-    expected = _ExpectedTables(set(), set(), set())
+    rows an erasure leaves. Fails if a table has no row in the store.
+
+    Returns three sets of names: the tables of which an export of a user has
+    rows; the tables of which an export of an app has rows; and the tables whose
+    rows stay when their user is erased.
+    """
+    of_user = set()
+    of_app = set()
+    stays_of_user = set()
     for table in tables:
         columns = table.key
         if not isinstance(table.columns, Reason):
             columns = table.columns
             if not isinstance(table.of_user, Reason):
-                expected.of_user.add(table.name)
+                of_user.add(table.name)
             if not isinstance(table.of_app, Reason):
-                expected.of_app.add(table.name)
+                of_app.add(table.name)
         if isinstance(table.erase_user, Reason):
-            expected.stays_of_user.add(table.name)
+            stays_of_user.add(table.name)
         assert store.rows(f"SELECT {', '.join(columns)} FROM {table.name}"), (
             f"fill() has stored no row in {table.name}"
         )
-    return expected
+    return of_user, of_app, stays_of_user
 
 
 def _check_rows(
@@ -625,17 +624,17 @@ def _check_rows(
     for app, user in (("shop", "ann"), ("shop", "bob"), ("tea", "ann")):
         fill(store, app, user)
 
-    expected = _expected_tables(store, tables)
+    of_user, of_app, stays_of_user = _expected_tables(store, tables)
 
     # Check the rows that an export reads.
-    assert exported("shop", "ann").keys() == expected.of_user
-    assert exported("shop").keys() == expected.of_app
+    assert exported("shop", "ann").keys() == of_user
+    assert exported("shop").keys() == of_app
 
     # Check the rows that an erasure of a user leaves.
     bob = exported("shop", "bob")
     tea = exported("tea")
     store.delete_rows_of_user("shop", "ann")
-    assert exported("shop", "ann").keys() <= expected.stays_of_user
+    assert exported("shop", "ann").keys() <= stays_of_user
     assert (exported("shop", "bob"), exported("tea")) == (bob, tea), (
         "rows of others were erased"
     )
@@ -648,7 +647,7 @@ def _check_rows(
     assert exported("shop") == {}
     imported = store.importing("copy")
     for page in pages:
-        if page.table in expected.of_app and not imported.reason(page.table):
+        if page.table in of_app and not imported.reason(page.table):
             add = partial(
                 imported.add, name=page.table, columns=page.columns, rows=page.rows
             )

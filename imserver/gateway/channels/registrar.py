@@ -108,15 +108,18 @@ class Registrar(Service):
         self._entering[key] = entered
         life = self._registry.generation()
         try:
-            others = self._registry.report_channels([ReportedMembers(*key, 1)])
-            if others is not None and life == self._registry.generation():
+            # The registry only has to know that there is a member.
+            report = ReportedMembers(*key, members=1)
+            members_elsewhere = self._registry.report_channels([report])
+            has_stored = members_elsewhere is not None
+            if has_stored and life == self._registry.generation():
                 self._reported.add(key)
             else:
                 # Without the registry, the other nodes learn it from this one,
                 # and send it every publication.
                 message = ChannelsUnsettled(self._node_messages.own_epoch)
                 self._node_messages.broadcast(message)
-            return others is None or not others[0]
+            return members_elsewhere is None or not members_elsewhere[0]
         finally:
             # The number of members may have changed during the report.
             self._changed[key] = None
@@ -199,12 +202,13 @@ class Registrar(Service):
                 # must report after it.
                 self._reported.discard((entry.app, entry.channel))
 
-        others = self._registry.report_channels(entries)
-        if others is None or life != self._registry.generation():
+        members_elsewhere = self._registry.report_channels(entries)
+        # After a loss of data meanwhile, the registry may not have the report.
+        if members_elsewhere is None or life != self._registry.generation():
             return False
 
-        for entry, members_elsewhere in zip(entries, others, strict=True):
-            if not entry.members and not members_elsewhere:
+        for entry, count_elsewhere in zip(entries, members_elsewhere, strict=True):
+            if not entry.members and not count_elsewhere:
                 for listener in self.on_empty:
                     listener(entry.app, entry.channel)
         self._reported.update(
