@@ -63,8 +63,8 @@ class Additions:
     def shown(self, release: str) -> list[dict[str, str | bool]]:
         """Return the addresses of the modules and style sheets that features
         add, for the script of the page. A row has a module, a style sheet
-        (``""``: the feature does not have the file), and whether they are loaded
-        later. ``release``: the address of the release."""
+        (``""``: the feature does not have the file), and whether they are
+        loaded later. ``release``: the address of the release."""
         files = self.files
 
         def address(below: str) -> str:

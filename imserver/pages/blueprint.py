@@ -195,8 +195,8 @@ def create_pages(core: Core, document: Callable[[], bytes]) -> Blueprint:
 
     @cache
     def references() -> Reference:
-        # Imported at the first request, because most nodes never need it, and it
-        # takes memory.
+        # Imported at the first request, because most nodes never need it, and
+        # it takes memory.
         from imserver.pages.reference import Reference
 
         return Reference(document, seen)
@@ -283,8 +283,8 @@ class _Chat:
         **values: Any,
     ) -> AnyResponse:
         """Render a page whose script connects to this server. ``text`` and
-        ``data``: for the script. ``media`` and ``around``: the sources of media,
-        and the origins that may have the page in a frame, as in a
+        ``data``: for the script. ``media`` and ``around``: the sources of
+        media, and the origins that may have the page in a frame, as in a
         Content-Security-Policy. ``values``: for the template."""
         addresses = self._seen.addresses()
         data = {
@@ -301,8 +301,8 @@ class _Chat:
         return answer
 
     def start(self) -> AnyResponse:
-        """``GET /``: a link to the chat, and links for programmers. Names of apps
-        are shown in demo mode only.
+        """``GET /``: a link to the chat, and links for programmers. Names of
+        apps are shown in demo mode only.
         """
         demo = self._keys.demo
         language = language_of_visitor()
@@ -425,8 +425,8 @@ class _Chat:
         )
 
     def _room_of_visitor(self) -> str:
-        """Return the app in the address (``appID=``), or the first room if there
-        is no such app. Ends the request with 404 without rooms."""
+        """Return the app in the address (``appID=``), or the first room if
+        there is no such app. Ends the request with 404 without rooms."""
         room = parameter("appid")
         if room in self._rooms:
             return room
@@ -445,8 +445,8 @@ class _Chat:
 
     def _conversation(self, peer: str, room: str) -> AnyResponse:
         """Make a page of the action dialect, for messages to the user ``peer``,
-        or in a ``room`` (:data:`_NO_ROOM`: to the user). It is in Chinese, as in
-        the original, unless ``lang`` names another language.
+        or in a ``room`` (:data:`_NO_ROOM`: to the user). It is in Chinese, as
+        in the original, unless ``lang`` names another language.
 
         The address names the user of the page, and has the token of this user
         if the app requires one. A message to :data:`_NOBODY` reaches nobody.
@@ -498,8 +498,8 @@ class _Chat:
         )
 
     def messages(self) -> AnyResponse:
-        """``GET /home/messages``: the page of stored messages, on which the user
-        logs in. 404 if no app lets users log in there."""
+        """``GET /home/messages``: the page of stored messages, on which the
+        user logs in. 404 if no app lets users log in there."""
         return self._compress(self._messages(language_of_visitor()))
 
     def embedded(self) -> AnyResponse:
@@ -559,9 +559,9 @@ class _Chat:
         return self._of_look(self._look.sheet.encode(), "text/css")
 
     def _of_look(self, content: bytes, kind: str) -> AnyResponse:
-        """Make an answer with a file of the look. Browsers may store it for good
-        if the address has its version. Ends the request with 404 if the content
-        is empty."""
+        """Make an answer with a file of the look. Browsers may store it for
+        good if the address has its version. Ends the request with 404 if the
+        content is empty."""
         if not content:
             abort(Problems.NOT_FOUND.status)
         answer = Response(content, mimetype=kind)
@@ -834,8 +834,9 @@ class _Released(Service):
 def _file(
     folder: Path, name: str, shorten: Callable[[bytes], bytes] | None = None
 ) -> Response:
-    """Make the answer with a file, compressed if possible. ``shorten`` makes the
-    shorter text of modules that are sent compressed (None: the text stays)."""
+    """Make the answer with a file, compressed if possible. ``shorten`` makes
+    the shorter text of modules that are sent compressed (None: the text
+    stays)."""
     # Browsers revalidate each time and mostly get 304, so a page never mixes
     # modules of two releases.
     answer = send_from_directory(folder, name)

@@ -85,8 +85,8 @@ def read_picture(path: str) -> tuple[bytes, int]:
 
 
 def _side_of(content: bytes) -> int:
-    """Return the pixels of the side of a square PNG. Returns 0 if the content is
-    no PNG, or is not square."""
+    """Return the pixels of the side of a square PNG. Returns 0 if the content
+    is no PNG, or is not square."""
     sizes = content.removeprefix(_PNG)[: _PNG_SIZES.size]
     if not content.startswith(_PNG) or len(sizes) < _PNG_SIZES.size:
         return 0

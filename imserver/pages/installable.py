@@ -246,8 +246,8 @@ def manifest(look: Look) -> Response:
 
 
 def _icons_of(look: Look) -> list[dict[str, str]]:
-    """Return the icons of the application: the picture of the chat, or the icons
-    of imserver."""
+    """Return the icons of the application: the picture of the chat, or the
+    icons of imserver."""
     icons = []
     if look.picture:
         size = f"{look.side}x{look.side}"

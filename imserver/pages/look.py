@@ -112,8 +112,8 @@ class Look:
 
 
 def palette(colour: str) -> tuple[dict[str, str], dict[str, str]]:
-    """Make the variables of theme.css for a colour: for the light theme, and for
-    the dark theme. The colour becomes darker or lighter until texts can be
+    """Make the variables of theme.css for a colour: for the light theme, and
+    for the dark theme. The colour becomes darker or lighter until texts can be
     read."""
     mine = _readable(colour, _ON_MINE, -_STEP)
 

@@ -89,8 +89,8 @@ class Reference(Service):
         if document != self._pages_of:
             self._pages = {}
             self._pages_of = document
-        # The document may change during the rendering; then self._pages is another
-        # dict.
+        # The document may change during the rendering; then self._pages is
+        # another dict.
         pages = self._pages
         key = (language, language_parameter(), placeholder)
         if key not in pages:
@@ -226,8 +226,8 @@ def _refusals_of(operation: Document) -> list[Document]:
 
 
 def operations_of(document: Document) -> Iterator[tuple[str, str, Document]]:
-    """Yield path, method and description of every operation, in the order of the
-    document."""
+    """Yield path, method and description of every operation, in the order of
+    the document."""
     for path, methods in document["paths"].items():
         for method, operation in methods.items():
             yield path, method, operation

@@ -35,8 +35,8 @@ from imserver.gateway.transport.proxies import is_here
 
 class Finding(Struct, frozen=True):
     """The result of one check. ``found``: the state that was found.
-    ``meaning``: what follows from it. ``mend``: how to mend it. The last two are
-    empty if there is nothing to do."""
+    ``meaning``: what follows from it. ``mend``: how to mend it. The last two
+    are empty if there is nothing to do."""
 
     level: Literal["ok", "warn", "fail"]
     name: str
@@ -165,9 +165,9 @@ class ServerApi:
     def _call(
         self, method: str, path: str, body: bytes, absent: Collection[str] = ()
     ) -> Any:
-        """Send a request to ``/api/v1/{path}``, and return its answer. A problem
-        ends the command; for a problem whose code is in ``absent``, the result
-        is None."""
+        """Send a request to ``/api/v1/{path}``, and return its answer. A
+        problem ends the command; for a problem whose code is in ``absent``, the
+        result is None."""
         status, answer = self.ask(method, f"/api/v1/{path}", body)
         if status < HTTPStatus.BAD_REQUEST:
             return answer

@@ -148,8 +148,8 @@ def _parts(
     finish: Callable[[], object] = lambda: None,
     stop: Callable[[], object] = lambda: None,
 ) -> Parts:
-    """``FeatureParts`` of 1.0: make :class:`Parts` of its arguments. ``erasure``
-    and ``page`` become services; ``prepare`` and ``reload`` become
+    """``FeatureParts`` of 1.0: make :class:`Parts` of its arguments.
+    ``erasure`` and ``page`` become services; ``prepare`` and ``reload`` become
     ``configure``; ``finish`` and ``stop`` become ``stop``."""
     services: list[object] = []
     if service is not None:
@@ -199,8 +199,8 @@ def _answers(
     back_ends: object = None,
     observer: object = None,
 ) -> tuple[object, ...]:
-    """``Answers`` of 1.0: return the services that answer questions of the core.
-    A service of another class than the core looks for gets an adapter."""
+    """``Answers`` of 1.0: return the services that answer questions of the
+    core. A service of another class than the core looks for gets an adapter."""
     service_of_kind: Mapping[type, object] = {
         AccountLookup: accounts,
         Relations: relations,
@@ -267,8 +267,8 @@ class _Views(Struct, frozen=True):
             yield blueprint
 
     def _explain(self, response: Any) -> Any:
-        """Return the feature's page for a refused request, or the response as it
-        is."""
+        """Return the feature's page for a refused request, or the response as
+        it is."""
         from imserver.gateway.http.views import g  # type: ignore[attr-defined]  # for these views only
 
         problem = g.get("refusal")
@@ -404,9 +404,9 @@ def _feature(
     push_services: Callable[..., tuple[object, ...]] = lambda config, tenants: (),
     face: int = 1,
 ) -> FeatureRow:
-    """``Feature`` of 1.0: make a :class:`FeatureRow` of its arguments. Functions
-    of the feature get the core with rooms (:class:`RoomyCore`). Raises
-    StartError if the feature needs a newer face."""
+    """``Feature`` of 1.0: make a :class:`FeatureRow` of its arguments.
+    Functions of the feature get the core with rooms (:class:`RoomyCore`).
+    Raises StartError if the feature needs a newer face."""
     if face > _LAST_FACE:
         raise StartError(
             f"it was made for version {face} of imserver.plugin: "

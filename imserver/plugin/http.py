@@ -36,8 +36,8 @@ _OF_NUMBERED_ROOMS: Final = {"room_id": "id_of", "app_of_rooms": "app_of"}
 
 
 def __getattr__(name: str) -> Any:
-    """``refuse`` and ``Refusals`` of version 3, ``room_id`` and ``app_of_rooms``
-    of version 4, until 2.0."""
+    """``refuse`` and ``Refusals`` of version 3, ``room_id`` and
+    ``app_of_rooms`` of version 4, until 2.0."""
     if name in _OF_NUMBERED_ROOMS:
         form = _OF_NUMBERED_ROOMS[name]
         warnings.warn(

@@ -39,8 +39,8 @@ from imserver.messenger.messages.services import MessageServices as MessageServi
 
 
 def __getattr__(name: str) -> Any:
-    """``StreamPieces`` of version 3, ``AskAnswer`` and ``GroupState`` of version
-    4, until 2.0."""
+    """``StreamPieces`` of version 3, ``AskAnswer`` and ``GroupState`` of
+    version 4, until 2.0."""
     if name in ("AskAnswer", "GroupState"):
         warnings.warn(
             f"{__name__}.{name} is deprecated: "

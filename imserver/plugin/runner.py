@@ -111,8 +111,8 @@ class Runner(Store.Rows):
 
     @Store.reading_or([])
     def _due(self, sql: PooledStatements) -> list[tuple[str, str, int, int]]:
-        """Read the rows that ask for work, the oldest first: app, id, the end of
-        the lease, and the time of the database."""
+        """Read the rows that ask for work, the oldest first: app, id, the end
+        of the lease, and the time of the database."""
         rows = sql.query(
             f"SELECT app, id, leased, {sql.now} "
             f"FROM {self._table} "
@@ -224,8 +224,8 @@ class Runner(Store.Rows):
     def _give_back(
         self, sql: PooledStatements, app: str, id: str, lease_end: int, pause: int
     ) -> None:
-        """Let the lease of a row end after ``pause`` seconds, if this node still
-        has the lease."""
+        """Let the lease of a row end after ``pause`` seconds, if this node
+        still has the lease."""
         statement = (
             f"UPDATE {self._table} "
             f"SET leased = {sql.now} + %s "
@@ -235,9 +235,9 @@ class Runner(Store.Rows):
 
     @Store.writing
     def end(self, sql: PooledStatements, /, app: str, id: str, **columns: int) -> None:
-        """End the work on a row: set these columns, so that it no longer asks for
-        work. Without columns, delete the row. If two nodes work on a row, only
-        one of their calls succeeds. Switches greenlets. Raises
+        """End the work on a row: set these columns, so that it no longer asks
+        for work. Without columns, delete the row. If two nodes work on a row,
+        only one of their calls succeeds. Switches greenlets. Raises
         :class:`Runner.Lost` and StorageUnavailable."""
         change = f"DELETE FROM {self._table}"
         if columns:

@@ -387,9 +387,9 @@ class CodecContract:
             events = [(Event("msg", "ann", "hello"), b"ann: hello")]
 
     ``requests``: payload of a client → its command, the type of its command, or
-    the code that refuses it. ``replies``: the payload of a request, a reply, and
-    the payload for the client. ``events``: an event, and the payload for the
-    client (None: the client gets nothing).
+    the code that refuses it. ``replies``: the payload of a request, a reply,
+    and the payload for the client. ``events``: an event, and the payload for
+    the client (None: the client gets nothing).
     """
 
     dialect: Dialect

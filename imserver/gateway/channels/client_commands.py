@@ -173,8 +173,9 @@ class ChannelCommands(Service):
         token: str,
         data: bytes = b"",
     ) -> ChannelClaims:
-        """Check whether a client may subscribe. Returns the claims of its token,
-        or the answer of the back end; without either, the claims are empty.
+        """Check whether a client may subscribe. Returns the claims of its
+        token, or the answer of the back end; without either, the claims are
+        empty.
 
         A channel for members needs no token. Channels whose name says that they
         are private need one, even in an open app. ``data``: JSON for the back
@@ -215,9 +216,9 @@ class ChannelCommands(Service):
     def _needs_no_token(
         self, app: str, channel: str, admitted: str, rule: Rule | None
     ) -> bool:
-        """Whether anybody may subscribe to a channel. ``admitted`` is its option
-        ``subscribe``: it must be ``anybody``, or ``""`` in an open app. A
-        channel whose name says that it is private always needs a token."""
+        """Whether anybody may subscribe to a channel. ``admitted`` is its
+        option ``subscribe``: it must be ``anybody``, or ``""`` in an open app.
+        A channel whose name says that it is private always needs a token."""
         is_open = admitted == "anybody"
         if not admitted and rule is not None:
             is_open = rule.open
@@ -230,8 +231,8 @@ class ChannelCommands(Service):
         options: ChannelSettings,
         admitted: str,
     ) -> None:
-        """Raise :class:`ChannelRefused` if an option of a channel does not admit
-        a client. ``admitted`` is the value of the option.
+        """Raise :class:`ChannelRefused` if an option of a channel does not
+        admit a client. ``admitted`` is the value of the option.
 
         ``anybody`` admits all clients; if the channel is private or belongs to
         a user, it admits the subscribers only. ``subscribers`` admits the
@@ -322,8 +323,8 @@ class ChannelCommands(Service):
     ) -> Subscribed:
         """Subscribe a client that has the permission (``claims``), and set the
         info that other members see. Raises :class:`ChannelRefused`."""
-        # The info is set before the subscription, because the notice to the other
-        # members has it.
+        # The info is set before the subscription, because the notice to the
+        # other members has it.
         info = b"" if claims.info is UNSET else bytes(claims.info)
         state = connection.dialect_state
         if info:

@@ -198,9 +198,9 @@ class Connections(Service, dict=True):
     # --- pushing and closing --------------------------------------------------
 
     def push(self, app: str, connection_id: str, event: Event) -> Outcome:
-        """Push to one connection. The outcome is SENT if the event was delivered
-        here, or forwarded to the live node of the connection. Never switches
-        greenlets."""
+        """Push to one connection. The outcome is SENT if the event was
+        delivered here, or forwarded to the live node of the connection. Never
+        switches greenlets."""
         item = ToConnection(app, connection_id, event)
         is_here = self._push_here(app, connection_id, event)
         if is_here:

@@ -89,9 +89,9 @@ class ChannelConsent(Service):
     mutes: MutedUsers
 
     def check_member(self, connection: ChannelClient, channel: str) -> None:
-        """Raise :class:`ChannelRefused` if a channel does not belong to the user
-        of a client. The channel ``user:<id>`` belongs to this user. Every other
-        channel belongs to the members of the group that its name has."""
+        """Raise :class:`ChannelRefused` if a channel does not belong to the
+        user of a client. The channel ``user:<id>`` belongs to this user. Every
+        other channel belongs to the members of the group that its name has."""
         app = connection.app or ""
         user = connection.user or ""
         if channel.startswith(USER_CHANNEL):

@@ -47,9 +47,9 @@ class Published(Struct, frozen=True):
 class StoredHistory:
     """The history of stored channels, and the members of groups. On each node,
     the history delivers the publications of stored channels, and the other
-    events of the log that members of channels receive. Calls may switch greenlets, and raise
-    :class:`ChannelRefused`: ``unavailable``, or ``not_available`` (this node
-    has no such history).
+    events of the log that members of channels receive. Calls may switch
+    greenlets, and raise :class:`ChannelRefused`: ``unavailable``, or
+    ``not_available`` (this node has no such history).
 
     Members of a group receive pushes to it, and may subscribe to channels whose
     names have its id. Questions about them may switch greenlets, and raise
@@ -100,8 +100,8 @@ class StoredHistory:
         """Store publications, in this order.
 
         The ``key`` identifies a publication of a sender in a channel (``""``:
-        the id of the event does). The outcome is ``REPEATED`` if the publication
-        was stored before; it keeps its position. Raises
+        the id of the event does). The outcome is ``REPEATED`` if the
+        publication was stored before; it keeps its position. Raises
         :class:`ChannelRefused`, also ``limit`` (invalid); then some of the
         publications may be stored.
         """
@@ -214,8 +214,8 @@ class ChannelHistories(Service):
         limit: int,
         reverse: bool = False,
     ) -> HistoryPage:
-        """Read the history of a channel that is not stored. The page has at most
-        ``limit`` publications (-1: all), of any size."""
+        """Read the history of a channel that is not stored. The page has at
+        most ``limit`` publications (-1: all), of any size."""
         page = self.history.read(app, channel, since, limit, reverse)
         if page is None:
             raise ChannelRefused("unavailable")

@@ -517,8 +517,8 @@ class ChannelMembers(Service):
         """End a subscription, and send the event ``unsubscribed`` with this
         code to the client.
 
-        Some clients can subscribe again only on a new connection. If the code is
-        :data:`INSUFFICIENT_STATE`, the connection of such a client is closed
+        Some clients can subscribe again only on a new connection. If the code
+        is :data:`INSUFFICIENT_STATE`, the connection of such a client is closed
         instead. Never switches greenlets.
         """
         state = connection.dialect_state

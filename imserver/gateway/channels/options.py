@@ -57,7 +57,8 @@ def check_known(options: ChannelSettings) -> None:
 class ChannelOptions(Service):
     """The options of the channels of all apps. Never switches greenlets.
     ``_settings`` returns the settings of an app, or None if there is no such
-    app. ``history_apps``: see :class:`imserver.gateway.auth.tenants.Tenants`."""
+    app. ``history_apps``: see
+    :class:`imserver.gateway.auth.tenants.Tenants`."""
 
     _settings: Callable[[str], TenantSettings | None]
     history_apps: Collection[str] = ()

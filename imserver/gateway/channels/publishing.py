@@ -73,7 +73,8 @@ class ChannelNodes(Service):
             yield dict.fromkeys(names, _NOWHERE)
             return
 
-        # In each queue, the publisher whose ticket is the first one has its turn.
+        # In each queue, the publisher whose ticket is the first one has its
+        # turn.
         ticket = object()
         for channel in names:
             self._turns.setdefault((app, channel), deque()).append(ticket)
@@ -108,8 +109,8 @@ class ChannelNodes(Service):
         """
         leases = self.others.registry.reachable()
         own_epoch = self.others.node_messages.own_epoch
-        # If the registry does not know the members of this node any more, it may
-        # have lost the members of other nodes, too.
+        # If the registry does not know the members of this node any more, it
+        # may have lost the members of other nodes, too.
         registry_has_lost_members = (
             nodes is not None
             and own_epoch not in nodes

@@ -365,8 +365,8 @@ class ChannelSubscriptions(Service, dict=True):
         Returns False, and changes nothing, in these cases: the channel has no
         history, or the history does not answer; the client cannot use a
         position; the connection is a member already, or has ended. May switch
-        greenlets. Raises :class:`ChannelRefused`: ``unavailable``, if the log of
-        a stored channel does not answer.
+        greenlets. Raises :class:`ChannelRefused`: ``unavailable``, if the log
+        of a stored channel does not answer.
         """
         app = connection.app or ""
         state = connection.dialect_state

@@ -236,8 +236,8 @@ class Api:
         return Call.decode_json(decoder, body, self.limits.one_body_values)
 
     def identify(self, call: Call, need: Need, token: str) -> Principal:
-        """Return the principal of a request whose body may have the ``token`` of
-        a user (``""``: no token).
+        """Return the principal of a request whose body may have the ``token``
+        of a user (``""``: no token).
 
         The user becomes the principal of the call, and the request counts
         against the rate of the user. May switch greenlets. Raises
@@ -313,16 +313,16 @@ class Call(Struct):
     request: HttpRequest
     body: bytes = b""
     fields: dict[str, Any] | None = None
-    """The object of a JSON body by name in lower case. It is None if the body is
-    not JSON."""
+    """The object of a JSON body by name in lower case. It is None if the body
+    is not JSON."""
     pairs: list[tuple[str, str]] | None = None
     """The fields of a multipart form. It is None for another body."""
     input: Any = None
-    """The query or body as a Struct, if the route has a ``shape``, or the object
-    that its own ``read`` has set; else None."""
+    """The query or body as a Struct, if the route has a ``shape``, or the
+    object that its own ``read`` has set; else None."""
     user: str = ""
-    """The user for whom the request is made, in routes with a ``user`` rule. For
-    observers: the user whom the act concerns."""
+    """The user for whom the request is made, in routes with a ``user`` rule.
+    For observers: the user whom the act concerns."""
     cost: int = 1
     """As how many requests this one counts against the rate."""
     act: str | None = None
@@ -389,8 +389,8 @@ class Call(Struct):
 
     @staticmethod
     def require_few_commands(body: bytes, most: int) -> None:
-        """Refuse a batch with more than ``most`` objects in ``commands``, before
-        these objects are made. A short batch is not checked. Raises
+        """Refuse a batch with more than ``most`` objects in ``commands``,
+        before these objects are made. A short batch is not checked. Raises
         :class:`ApiProblem`."""
         require_few_commands(body, most)
 
@@ -398,8 +398,8 @@ class Call(Struct):
     def decode_json(
         decoder: msgspec.json.Decoder[T], body: bytes, most_values: int = MAX_VALUES
     ) -> T:
-        """Decode JSON. Raises :class:`ApiProblem`, which names the field that is
-        wrong, or says that the body has too many values."""
+        """Decode JSON. Raises :class:`ApiProblem`, which names the field that
+        is wrong, or says that the body has too many values."""
         Call.require_few_values(body, most_values)
         if BACKSLASH in body and has_nul(body):
             raise ApiProblem.invalid("A text contains U+0000")
@@ -454,10 +454,10 @@ back end names the user."""
 
 
 class Shape(Struct, frozen=True):
-    """The Struct of the query of a request of ``/api/v1``, or the decoder of its
-    JSON body. ``app``: whether the Struct has a field ``app`` (``optional``: it
-    may be empty; ``""``: it has no such field). ``user``: whether it has a field
-    ``user``."""
+    """The Struct of the query of a request of ``/api/v1``, or the decoder of
+    its JSON body. ``app``: whether the Struct has a field ``app``
+    (``optional``: it may be empty; ``""``: it has no such field). ``user``:
+    whether it has a field ``user``."""
 
     query: type[Struct] | None = None
     body: msgspec.json.Decoder[Any] | None = None
@@ -764,8 +764,8 @@ def admit(
     need = route.need
     if need is Needs.ANYONE:
         return NOBODY
-    # In demo mode, identify() would return this principal. Most requests need no
-    # call of it.
+    # In demo mode, identify() would return this principal. Most requests need
+    # no call of it.
     if api.keys.demo and need.scope and need.users.isdisjoint(TOKEN_HOLDERS):
         request.by = DEMO.label
         return DEMO

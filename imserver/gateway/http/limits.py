@@ -104,9 +104,9 @@ def spent(error: StorageUnavailable) -> ApiProblem:
 
 
 class Rates:
-    """Owner of the buckets of requests on one node. ``per_second``: the limit of
-    requests (0: no limit, and no headers). ``messages_per_second`` returns the
-    limit of messages of an app."""
+    """Owner of the buckets of requests on one node. ``per_second``: the limit
+    of requests (0: no limit, and no headers). ``messages_per_second`` returns
+    the limit of messages of an app."""
 
     def __init__(
         self,

@@ -162,8 +162,8 @@ _DESCRIPTION: Final = """
 def _schemas(
     rows: Sequence[Operation], numbers: Mapping[str, int]
 ) -> tuple[dict[Any, Any], dict[str, dict[str, Any]]]:
-    """Make the schemas of all requests and answers. Returns type → the reference
-    to its schema, and name → schema."""
+    """Make the schemas of all requests and answers. Returns type → the
+    reference to its schema, and name → schema."""
     kinds = itertools.chain.from_iterable(
         (row.query, row.body, row.answer) for row in rows
     )
@@ -239,8 +239,8 @@ def _operation(
     schemas: Mapping[str, dict[str, Any]],
     demo: bool,
 ) -> dict[str, Any]:
-    """Make one operation of the document. ``references``: type → the reference to
-    its schema. ``schemas``: name → schema."""
+    """Make one operation of the document. ``references``: type → the reference
+    to its schema. ``schemas``: name → schema."""
     summary, _, description = inspect.cleandoc(row.text).partition("\n\n")
     if row.reach == "all":
         description += "\n\nThe key must reach all apps."
@@ -270,9 +270,9 @@ def _operation(
 
 
 def examples_of(row: Operation) -> tuple[Any, Any]:
-    """Return the examples of the request and of the answer of an operation, each
-    None without an example. They are in its row, or in ``examples.json`` of the
-    package of its service."""
+    """Return the examples of the request and of the answer of an operation,
+    each None without an example. They are in its row, or in ``examples.json``
+    of the package of its service."""
     examples = _examples_in(sys.modules[row.service.__module__].__package__)
     route_examples = examples.get(f"{row.method} {row.path.removeprefix(PREFIX)}", {})
 
@@ -358,8 +358,8 @@ def _parameters(
 
 
 def _header(header: Header, where: str = "") -> dict[str, Any]:
-    """Describe a header of an answer. With ``where`` (``"header"``), describe it
-    as a parameter of a request."""
+    """Describe a header of an answer. With ``where`` (``"header"``), describe
+    it as a parameter of a request."""
     fields: dict[str, Any] = {
         "description": header.meaning,
         "schema": {"type": header.kind, **header.limits},

@@ -49,8 +49,8 @@ def one_of(*names: str) -> dict[str, Any]:
 
 
 class Header(Struct, frozen=True):
-    """A header of a request or answer in the document. ``kind`` is the name of a
-    type of JSON. ``limits`` are more rules for its value, as JSON Schema."""
+    """A header of a request or answer in the document. ``kind`` is the name of
+    a type of JSON. ``limits`` are more rules for its value, as JSON Schema."""
 
     name: str
     meaning: str
@@ -61,10 +61,10 @@ class Header(Struct, frozen=True):
 
 
 class Link(Struct, frozen=True):
-    """A link from an answer to the next operation of a client. ``operation``: the
-    id of this operation. ``values``: name of its parameter → JSON pointer to the
-    value in the answer, such as ``users/0``. ``same``: names of parameters that
-    have the same value as in the request."""
+    """A link from an answer to the next operation of a client. ``operation``:
+    the id of this operation. ``values``: name of its parameter → JSON pointer
+    to the value in the answer, such as ``users/0``. ``same``: names of
+    parameters that have the same value as in the request."""
 
     name: str
     operation: str
@@ -128,12 +128,13 @@ class Operation(Struct, frozen=True):
     reach: AppRule = "known"
     """The rule for the field ``app`` of ``query`` or ``body``."""
     user: UserRule | None = None
-    """The rule for the field ``user``. None means ``required`` if the shape is an
-    :class:`Acting`, and ``""`` otherwise."""
+    """The rule for the field ``user``. None means ``required`` if the shape is
+    an :class:`Acting`, and ``""`` otherwise."""
     read: Callable[[Any, Call], None] | None = None
     """Reads the request instead of query and body."""
     service: MakeService | None = None
-    """Makes the first argument of the functions. A :class:`Resource` sets it."""
+    """Makes the first argument of the functions. A :class:`Resource` sets
+    it."""
     chapter: str = ""
     """The subject of the chapter of a feature."""
     returns: bool = False

@@ -34,9 +34,9 @@ from imserver.gateway.transport.stream import Streams
 
 
 def create_api(api: Api) -> Blueprint:
-    """Make the blueprint with every route of the API. A lookup in a dict, before
-    Flask's routing, finds the route: a hundred rules of werkzeug would take a
-    megabyte."""
+    """Make the blueprint with every route of the API. A lookup in a dict,
+    before Flask's routing, finds the route: a hundred rules of werkzeug would
+    take a megabyte."""
     blueprint = Blueprint("api", __name__)
     rows: dict[str, dict[str, Endpoint]] = {}
     for (method, path), endpoint in api.endpoints.items():
@@ -57,8 +57,8 @@ def _answer(api: Api, table: Mapping[str, Mapping[str, Endpoint]]) -> Response |
     if endpoint is None:
         return None
 
-    # Flask knows no such path, so it has made an exception. With it, the request
-    # would be a cycle of a hundred objects.
+    # Flask knows no such path, so it has made an exception. With it, the
+    # request would be a cycle of a hundred objects.
     request.routing_exception = None
     route = endpoint.route
     http_request = as_request()
@@ -176,7 +176,8 @@ def _open_stream(
     # A page of another origin asks whether it may send the token in a header.
     if request.method == "OPTIONS":
         return to_response(PREFLIGHT)
-    # Flask accepts HEAD with GET, but it would begin a session that nobody uses.
+    # Flask accepts HEAD with GET, but it would begin a session that nobody
+    # uses.
     if request.method != method:
         raise MethodNotAllowed([method])
 

@@ -164,8 +164,9 @@ class Idempotency:
         self._second = int(clock())
         self._next_expiry = self._second + seconds
         self._young_results: dict[int, bytes] = {}
-        """The younger generation of results: hash of a request's id → the digest
-        of the request (:data:`_DIGEST_BYTES`), followed by its result."""
+        """The younger generation of results: hash of a request's id → the
+        digest of the request (:data:`_DIGEST_BYTES`), followed by its
+        result."""
         self._old_results: dict[int, bytes] = {}
         """The older generation of results, which is dropped next."""
         self._young_bytes = 0
@@ -189,8 +190,8 @@ class Idempotency:
     def claim(
         self, app: str, id: str, digest: int | None = None, only_here: bool = False
     ) -> Claimed:
-        """Claim an id. Returns the key for :meth:`settle` if the id is free; for
-        a repeat, see :data:`Claimed`.
+        """Claim an id. Returns the key for :meth:`settle` if the id is free;
+        for a repeat, see :data:`Claimed`.
 
         ``digest``: the digest of the request; None for a message id.
         ``only_here``: claim the id on this node, but not in the cluster. May
@@ -396,8 +397,8 @@ class Idempotency:
                 self.settle(claim, accepted=False)
 
     def release(self, claims: Sequence[object]) -> None:
-        """Settle the keys among these results of :meth:`claim_each`. No push was
-        accepted, so their ids may be claimed again."""
+        """Settle the keys among these results of :meth:`claim_each`. No push
+        was accepted, so their ids may be claimed again."""
         for key in claims:
             if isinstance(key, int):
                 self.settle(key, accepted=False)
@@ -442,7 +443,8 @@ class Idempotency:
                 accepted = not ACCEPTED.isdisjoint(outcomes)
                 self.settle(claim, accepted, digests[index], result, for_all=True)
 
-        # An iterator: after an error it has the claims that are not settled yet.
+        # An iterator: after an error it has the claims that are not settled
+        # yet.
         unsettled = enumerate(claims)
         try:
             if all_or_none and any(isinstance(claim, IdReused) for claim in claims):

@@ -99,9 +99,9 @@ class Reach(Protocol):
         device: str | None = None,
         outcomes: list[Outcome] | None = None,
     ) -> list[Outcome]:
-        """Deliver to each user the event of ``events`` at the same index, to all
-        devices or to one. Returns the outcomes. ``outcomes``: an empty list to
-        which they are added, so that the caller has the known ones after an
+        """Deliver to each user the event of ``events`` at the same index, to
+        all devices or to one. Returns the outcomes. ``outcomes``: an empty list
+        to which they are added, so that the caller has the known ones after an
         error."""
 
     def to_each_once(
@@ -140,8 +140,8 @@ class Pushes(Service):
         return None
 
     def from_back_end(self, app: str, push: UserPush) -> Outcome:
-        """Push a message of a back end to one user. The event names the receiver
-        as its sender, as in the original."""
+        """Push a message of a back end to one user. The event names the
+        receiver as its sender, as in the original."""
         user = push.user
         msg_id = push.msg_id
         channels = self._stores(app)
@@ -449,8 +449,8 @@ class Publishing(Service, dict=True):
         if not key:
             return [self._publish(publication, channel) for channel in channels]
 
-        # Each channel has its own claim of the key. A channel that is named twice
-        # gets one publication.
+        # Each channel has its own claim of the key. A channel that is named
+        # twice gets one publication.
         names = list(dict.fromkeys(channels))
         requests = [
             (msgspec.json.encode((key, channel)).decode(), digest) for channel in names
@@ -666,8 +666,8 @@ class Publishing(Service, dict=True):
                 self.connections.push(app, connection, event)
                 for connection, event in zip(users, events, strict=True)
             ]
-        # Pushes to a group have a channel. They are not published to the channels
-        # of its members.
+        # Pushes to a group have a channel. They are not published to the
+        # channels of its members.
         if (
             device is None
             and app in self._user_channels.apps

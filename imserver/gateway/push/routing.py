@@ -150,11 +150,11 @@ class ClusterReach(Service):
         return outcomes, waiting
 
     def _push_batch(self, app: str, pushes: Sequence[UserPush]) -> list[Outcome | None]:
-        """Send the pushes of one batch. The outcome of a push is None if another
-        push has claimed its id now; then it was not sent."""
+        """Send the pushes of one batch. The outcome of a push is None if
+        another push has claimed its id now; then it was not sent."""
         refs = self.find(app, [push.user for push in pushes])
-        # An absent user gets nothing, so the id of such a push is not claimed in
-        # the cluster.
+        # An absent user gets nothing, so the id of such a push is not claimed
+        # in the cluster.
         absent: set[int] = set()
         if refs is not None:
             absent.update(index for index, sessions in enumerate(refs) if not sessions)
@@ -331,8 +331,8 @@ class ClusterReach(Service):
         if reached:
             self.metrics.pushes[app] += 1
             return Outcome.SENT
-        # Also if there are no other nodes now: a node that starts meanwhile serves
-        # users by itself.
+        # Also if there are no other nodes now: a node that starts meanwhile
+        # serves users by itself.
         if refs is None or unsure_epochs:
             return Outcome.UNKNOWN
         if others:
@@ -430,8 +430,8 @@ class Rerouting(Service):
         default_factory=list
     )
     patience: float = 0.0
-    """How many seconds a push waits for a user who is on no node. While this node
-    drains, it is :data:`RETURN_SECONDS`. Set by
+    """How many seconds a push waits for a user who is on no node. While this
+    node drains, it is :data:`RETURN_SECONDS`. Set by
     :class:`imserver.gateway.core.network.Draining`."""
 
     def report_to(self, unreached: Callable[[str, str, Event], object]) -> None:
@@ -502,9 +502,9 @@ class Rerouting(Service):
             del self._queues[app, user]
 
     def _serve(self, item: ToUser, until: float) -> bool:
-        """Deliver one push here, or forward it to the node of its user. The user
-        may log in until the monotonic time ``until``. Returns False if the user
-        was not found, or the push must not be forwarded."""
+        """Deliver one push here, or forward it to the node of its user. The
+        user may log in until the monotonic time ``until``. Returns False if the
+        user was not found, or the push must not be forwarded."""
         if self._deliver_after_login(item):
             return True
 
@@ -593,7 +593,8 @@ class ReorderDelay(Service):
 
 class _Guard(Struct, gc=False):
     """The guard of a user who has logged in. ``until``: when it ends.
-    ``numbers``: origin → the number of its last push that has reached the user."""
+    ``numbers``: origin → the number of its last push that has reached the
+    user."""
 
     until: float = 0.0
     numbers: dict[int, int] = field(default_factory=dict)

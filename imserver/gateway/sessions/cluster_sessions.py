@@ -230,8 +230,8 @@ class ClusterSessions(Sessions):
             self._node_messages.broadcast(Notice(app.name, event))
 
     def _has_later_session(self, app: App, session: Session) -> bool:
-        """Whether a later login of the same user on this node, under ``newest``,
-        was carried out before this one."""
+        """Whether a later login of the same user on this node, under
+        ``newest``, was carried out before this one."""
         if app.policy != "newest" or session.number <= 0:
             return False
         for connection in app.sessions_of(session.user):
@@ -244,8 +244,8 @@ class ClusterSessions(Sessions):
         self, session: Session, login: Login
     ) -> tuple[SessionRegistration | None, bool]:
         """Register a session. Returns the answer of the registry (None: it did
-        not answer), and whether a later session has replaced this one meanwhile.
-        Switches greenlets. Raises SessionRefused."""
+        not answer), and whether a later session has replaced this one
+        meanwhile. Switches greenlets. Raises SessionRefused."""
         key = (login.app, login.user)
         waiting = self._beginning.setdefault(key, {})
         waiting[session.id] = False
@@ -275,8 +275,8 @@ class ClusterSessions(Sessions):
             return None, is_replaced
         if registration.refused:
             raise SessionRefused(ReplyCode.FAILED, "registry", CloseCode.REFUSED)
-        # `superseded`: Redis has carried out this login after a later one of the
-        # user, while this node still waited.
+        # `superseded`: Redis has carried out this login after a later one of
+        # the user, while this node still waited.
         return registration, is_replaced or registration.superseded
 
     def is_beginning(self, app: str, user: str) -> bool:

@@ -372,8 +372,8 @@ class Sessions:
     def _apply_policy(
         self, app: App, connection: Connection, login: Login
     ) -> Collection[Connection]:
-        """Apply the policy of an app to a login. Returns the older sessions that
-        the login replaces. Under the policy ``refuse``, older sessions are
+        """Apply the policy of an app to a login. Returns the older sessions
+        that the login replaces. Under the policy ``refuse``, older sessions are
         pinged first: if one is alive, the login is refused. Raises
         SessionRefused."""
         if self._bans or self.holds:
@@ -571,8 +571,8 @@ class Sessions:
                 rows = zip(closed, counts, strict=False)
                 closed = [count_here + count for count_here, count in rows]
 
-        # The ban is stored last. A node that reads a new ban closes the sessions,
-        # and these would not be counted here.
+        # The ban is stored last. A node that reads a new ban closes the
+        # sessions, and these would not be counted here.
         lasting = ban_seconds <= 0 or self._store_ban(app, users, ban_seconds, reason)
         return ClosedSessions(closed, tuple(missing), lasting)
 
@@ -589,8 +589,8 @@ class Sessions:
     ) -> bool:
         """Store a ban in the database. Returns False if it was not stored: then
         nodes that start later do not know it."""
-        # Nodes of a cluster with databases of their own refuse to run. So only a
-        # node without a cluster creates a database here.
+        # Nodes of a cluster with databases of their own refuse to run. So only
+        # a node without a cluster creates a database here.
         may_store = self._store.has_database or self._others is None
         if app not in self._hub.apps or not may_store:
             return False
@@ -663,8 +663,8 @@ class Sessions:
             ]
             counts.append(len(sessions))
             addressed += sessions
-        # All connections are found before the first one is closed, because its end
-        # changes the hub.
+        # All connections are found before the first one is closed, because its
+        # end changes the hub.
         unaddressed = self._find_unaddressed(app, query, counts)
         for connection in (*unaddressed, *addressed):
             ban = self.ban_of(query.app, connection.user or "")
@@ -816,8 +816,8 @@ class Sessions:
         return self.holds.get((app, user), ban)
 
     def _any_alive(self, rivals: list[Connection]) -> bool:
-        """Ping these sessions, and wait until one of them answers. Returns False
-        if all have ended, or the time is over."""
+        """Ping these sessions, and wait until one of them answers. Returns
+        False if all have ended, or the time is over."""
         for rival in rivals:
             rival.ping()
         for _ in range(_LOOKS):

@@ -124,8 +124,8 @@ def _type_in_entry(hint: Any) -> Any:
 
 
 def shown_fields(kind: Shape) -> list[Field]:
-    """Make the fields of an answer with a group of settings, without secrets and
-    files. ``signed`` says whether a secret is set."""
+    """Make the fields of an answer with a group of settings, without secrets
+    and files. ``signed`` says whether a secret is set."""
     fields = _fields_shown(kind)
     if hasattr(kind, "signed"):
         fields.append(
@@ -181,9 +181,9 @@ def _is_hidden(hint: Any) -> bool:
 
 
 def _define(kind: Shape, suffix: str, fields: Iterable[Field], **options: Any) -> Shape:
-    """Make a shape with these fields. Its name and its text come from the struct
-    of settings: ``ChannelSettings`` gives ``AppChannel`` and the ``suffix``.
-    ``options``: of ``msgspec.defstruct``."""
+    """Make a shape with these fields. Its name and its text come from the
+    struct of settings: ``ChannelSettings`` gives ``AppChannel`` and the
+    ``suffix``. ``options``: of ``msgspec.defstruct``."""
     paragraph = (kind.__doc__ or "").partition("\n\n")[0]
     text = "\n".join(map(str.strip, paragraph.split("\n")))
     name = "App" + kind.__name__.removesuffix("Settings").removeprefix("App") + suffix
@@ -266,7 +266,8 @@ def _type(
 
 def _limits_of(hint: Any) -> dict[str, Any]:
     """Return the limits of a type: ``ge``, ``max_length`` and others of
-    :data:`_LIMITS`. If several marks have the same limit, the last one counts."""
+    :data:`_LIMITS`. If several marks have the same limit, the last one
+    counts."""
     limits: dict[str, Any] = {}
     for mark in getattr(hint, "__metadata__", ()):
         for name in _LIMITS:
@@ -337,8 +338,8 @@ def shapes_of(declared: Declarations) -> Shapes:
 
 
 def _given_settings(kinds: Iterable[Shape], declared: Declarations) -> Shape:
-    """Make the shape of the settings in a request, of the structs of settings of
-    apps (``kinds``)."""
+    """Make the shape of the settings in a request, of the structs of settings
+    of apps (``kinds``)."""
     fields = [
         _limited(field, declared)
         for field in itertools.chain.from_iterable(map(given_fields, kinds))
@@ -383,8 +384,8 @@ def _with_old_names(fields: list[Field]) -> list[Field]:
 
 
 def _limited(field: Field, declared: Declarations) -> Field:
-    """Return a field of a request as it is. Only the field ``dialects`` changes:
-    it accepts the dialects that this node has."""
+    """Return a field of a request as it is. Only the field ``dialects``
+    changes: it accepts the dialects that this node has."""
     if field[0] != "dialects" or not declared.dialects:
         return field
     dialect: Any = Literal[tuple(declared.dialects)]
@@ -544,8 +545,8 @@ _EXAMPLE_MAX_CHANNELS: Final = 100
 
 
 def operations(declared: Declarations) -> tuple[Operation, ...]:
-    """Make the operations of a node. Requests and answers have the settings that
-    its features declare."""
+    """Make the operations of a node. Requests and answers have the settings
+    that its features declare."""
     shapes = shapes_of(declared)
     settings = structs.replace(
         declared.app_of({}),

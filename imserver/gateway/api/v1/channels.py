@@ -224,8 +224,8 @@ def _publish(
     digest = 0
     if key:
         content = _fields_of(msgspec.json.encode(request))
-        # Each channel has its own claim of the key. A repetition may name more or
-        # fewer channels.
+        # Each channel has its own claim of the key. A repetition may name more
+        # or fewer channels.
         content.pop("channel", None)
         content.pop("channels", None)
         digest = digest_of(msgspec.json.encode(content))

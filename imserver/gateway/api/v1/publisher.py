@@ -143,8 +143,8 @@ class Publisher:
         """The values of these fields, each UNSET or the body of a command."""
 
     def choose(self, head: Head) -> DialectPath | HttpProblem:
-        """Decide for the gate whether a client may publish. Returns the path, or
-        the problem that refuses the client."""
+        """Decide for the gate whether a client may publish. Returns the path,
+        or the problem that refuses the client."""
         principal = self._api.authority.identify(Needs.PUSH, head.headers, head.host)
         if principal.may(Needs.PUSH):
             return self._path
@@ -350,8 +350,8 @@ class Publisher:
     def _read(
         self, payload: bytes, principal: Principal, connection: Connection
     ) -> PublisherCommand | bytes:
-        """Decode one command, and count it against the rate. Returns the bytes of
-        the refusal if it is invalid or over the rate."""
+        """Decode one command, and count it against the rate. Returns the bytes
+        of the refusal if it is invalid or over the rate."""
         try:
             command = Call.decode_json(
                 self._decoder, payload, self._api.limits.many_values
@@ -419,8 +419,8 @@ class _Run(Service):
     """App and whether pushes were refused → their number."""
 
     def take(self, push: PushRequest) -> None:
-        """Add the next push. It waits, or is carried out at once with the pushes
-        that wait. May switch greenlets."""
+        """Add the next push. It waits, or is carried out at once with the
+        pushes that wait. May switch greenlets."""
         api = self._api
         id = push.id
         app = ""
@@ -462,8 +462,8 @@ class _Run(Service):
         indexes = self._indexes
         if not pushes:
             return
-        # The lists are emptied first, because carrying out the pushes may switch
-        # greenlets, and may raise.
+        # The lists are emptied first, because carrying out the pushes may
+        # switch greenlets, and may raise.
         self._waiting = []
         self._indexes = []
         self._ids = set()
@@ -512,8 +512,8 @@ def _send_each(
             events = [pushes[index].event for index in mine]
             outcomes = core.publishing.to_each(app, users, events)
     finally:
-        # The claims are settled also after an error, because repetitions of these
-        # pushes wait for that.
+        # The claims are settled also after an error, because repetitions of
+        # these pushes wait for that.
         for index, outcome in zip(mine, outcomes, strict=True):
             claim = claims[index]
             if claim and isinstance(claim, int):

@@ -239,9 +239,9 @@ counts for at least one byte."""
 
 
 def _payload(raw: Any, most_bytes: int) -> tuple[str, bytes]:
-    """Convert the ``data`` of a message. Returns a text and JSON on one line, of
-    which one is empty: a string of JSON becomes a text. Data that are too long
-    are not checked, because the caller refuses them. Raises
+    """Convert the ``data`` of a message. Returns a text and JSON on one line,
+    of which one is empty: a string of JSON becomes a text. Data that are too
+    long are not checked, because the caller refuses them. Raises
     :class:`ApiProblem`."""
     data = bytes(raw)
     try:
@@ -424,8 +424,8 @@ class CheckedPush(Struct, frozen=True, gc=False):
 def store_each(
     api: Api, pushes: Sequence[CheckedPush]
 ) -> list[StoredPush | ApiProblem]:
-    """Store pushes of one app with different keys, in order. Returns a result or
-    a problem for each. A refused push does not stop the others. Switches
+    """Store pushes of one app with different keys, in order. Returns a result
+    or a problem for each. A refused push does not stop the others. Switches
     greenlets."""
     rows = [
         PushToStore(targets_of(each.push), each.event, each.key, each.digest)

@@ -208,7 +208,8 @@ def _results(
 def _named(
     api: Api, app: str, request: SubscriptionChange
 ) -> tuple[list[Named], list[str], list[str]]:
-    """Find the connections that a request names, by their ids or by their users.
+    """Find the connections that a request names, by their ids or by their
+    users.
 
     Returns three values: the entries for the answer, in the order of the
     request; the ids of the connections among them; and the names of the nodes

@@ -102,8 +102,8 @@ def send_message(api: Api, call: Call) -> HttpResponse:
 
 
 def send_message_all(api: Api, call: Call) -> HttpResponse:
-    """``POST /user/sendMessageAll``: a message to all users of an app except its
-    sender.
+    """``POST /user/sendMessageAll``: a message to all users of an app except
+    its sender.
 
     The message of a user does not reach users who have blocked the sender. A
     user whom more than :data:`MOST_BLOCKERS` users have blocked may not send
@@ -253,8 +253,8 @@ def send_message_batch(api: Api, call: Call) -> HttpResponse:
     pairs = zip(targets, outcomes, strict=True)
     absent = [target for target, outcome in pairs if outcome is Outcome.NOT_SENT]
     _report_absent(api, app, absent)
-    # A batch may have thousands of results, so the outcomes are not looked up for
-    # each of them.
+    # A batch may have thousands of results, so the outcomes are not looked up
+    # for each of them.
     sent = Outcome.SENT
     repeated = Outcome.REPEATED
     results = []
@@ -325,8 +325,8 @@ pages."""
 
 
 def user_list(api: Api, call: Call) -> HttpResponse:
-    """``GET /user/list``: the users of an app, or with ``groupsId`` the users of
-    a room.
+    """``GET /user/list``: the users of an app, or with ``groupsId`` the users
+    of a room.
 
     Up to :data:`LIST_PAGE` users of an app come at once and unordered. Larger
     apps, and rooms, are listed in pages ordered by name, and ``next`` is the

@@ -218,7 +218,8 @@ def _device(fields: Fields) -> str:
 
 
 def _heartbeat(data: bytes) -> Heartbeat:
-    """Read ``{"userID":"ann"}``. The user is not used, but it must be a text."""
+    """Read ``{"userID":"ann"}``. The user is not used, but it must be a
+    text."""
     if data != b"{}" and data != b"null":
         Fields.of(data).text("userid")
     return _HEARTBEAT
@@ -339,7 +340,8 @@ class CmdDialect(Dialect):
     def encode_event(self, event: Event) -> bytes | None:
         """Encode a pushed frame: ``enter``, ``exit`` or ``msg``, or a signal
         under the name of its kind. Returns None for an event that the dialect
-        cannot express. Example: ``{"seq":"7","cmd":"msg","response":{"code":200,
+        cannot express. Example:
+        ``{"seq":"7","cmd":"msg","response":{"code":200,
         "codeMsg":"Ok","data":{"target":"","type":"text","msg":"hello",
         "from":"ann"}}}``."""
         kind = event.kind
@@ -420,8 +422,8 @@ class ChannelCmdDialect(CmdDialect):
     their position."""
 
     def encode_event(self, event: Event) -> bytes | None:
-        """Encode an event of a channel as ``publication``, ``stream``, ``join``,
-        ``leave`` or ``unsubscribed``, and all other events as
+        """Encode an event of a channel as ``publication``, ``stream``,
+        ``join``, ``leave`` or ``unsubscribed``, and all other events as
         :class:`CmdDialect` does."""
         part = event.channel
         kind = event.kind

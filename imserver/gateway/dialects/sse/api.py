@@ -387,9 +387,9 @@ class EventStreams:
             self._starts.send(stream, start)
 
     def _user_of(self, stream: Stream, request: EventsQuery, named: str) -> str:
-        """Return the user who logs in: the user in the request, or else the user
-        ``named`` by its token. Raises ApiProblem if there is no user, or the app
-        does not accept the user id."""
+        """Return the user who logs in: the user in the request, or else the
+        user ``named`` by its token. Raises ApiProblem if there is no user, or
+        the app does not accept the user id."""
         user = request.user or named
         if user and self._sessions.takes_user(request.app, user):
             return user
@@ -431,8 +431,8 @@ class EventStreams:
         }
         if request.with_id:
             about["connection"] = self._connections.id_of(stream)
-        # Each client gets another time after which it reconnects, so that not all
-        # clients come at once.
+        # Each client gets another time after which it reconnects, so that not
+        # all clients come at once.
         retry_ms = random.randint(MIN_RETRY_MS, MAX_RETRY_MS)
         if start is None:
             return ready(about, retry_ms)
