@@ -54,8 +54,9 @@ class BadImport(ImserverError):
 
 
 def read_rows(text: str) -> list[Mapping[str, Any]]:
-    """The rows of a file: JSON (a list of objects, or one a line), or CSV with
-    names in its first line. Raises BadImport."""
+    """Read the rows of a file. Its format is recognised: a JSON list of objects,
+    a JSON object on each line, or CSV with the names of columns in the first
+    line. Raises BadImport."""
     try:
         if text.lstrip()[:1] == "[":
             return list(msgspec.json.decode(text, type=list[dict[str, Any]]))
@@ -74,29 +75,29 @@ def accounts_of(rows: Sequence[Mapping[str, Any]], app: str) -> list[Imported]:
     rows."""
     accounts: list[Imported] = []
     errors: list[str] = []
-    seen: set[object] = set()
+    seen: set[object] = set()  # ids and identifiers
     for number, row in enumerate(rows, 1):
         try:
-            imported = _account(row, app)
+            imported = _imported(row, app)
             keys = {imported.account.id, *_identifiers(imported.account)}
             if keys & seen:
                 raise BadField("the id or an identifier is that of a row before")
             seen |= keys
             accounts.append(imported)
-        except BadField as bad:
-            errors.append(f"row {number}: {bad}")
-    _require_none(errors)
+        except BadField as error:
+            errors.append(f"row {number}: {error}")
+    _raise_if_any(errors)
     return accounts
 
 
 def store(
     accounts: AccountStore,
     app: str,
-    some: Sequence[Imported],
+    imported: Sequence[Imported],
     done: Callable[[int], object],
 ) -> int:
-    """Store accounts. Return the number of new ones. ``done`` is called with
-    the number stored so far.
+    """Store the imported accounts that do not exist yet. Returns their number.
+    ``done`` is called with the number of accounts that are stored so far.
 
     Raises BadImport, and stores nothing, if an id or an identifier belongs to
     another account. If this is found during the import, the remaining accounts
@@ -104,29 +105,14 @@ def store(
     """
     new: list[Imported] = []
     errors: list[str] = []
-    for chunk in chunks(some, AT_ONCE):
-        existing = {account.id: account for account in accounts.there(app, chunk)}
-        owner_of: dict[tuple[Identifier, str], Account] = {}
-        for account in existing.values():
-            if account.app == app:
-                owner_of |= dict.fromkeys(_identifiers(account), account)
-        for imported in chunk:
-            account = imported.account
-            same = existing.get(account.id)
-            owners = {owner_of.get(each) for each in _identifiers(account)}
-            if same is None and owners == {None}:
-                new.append(imported)
-            elif owners - {None} != {same}:
-                errors.append(
-                    f"account {account.id}: the id or an identifier is that of another "
-                    "account"
-                )
-    _require_none(errors)
+    for chunk in chunks(imported, AT_ONCE):
+        new += _new_accounts(accounts, app, chunk, errors)
+    _raise_if_any(errors)
 
     count = 0
     for chunk in chunks(new, AT_ONCE):
         try:
-            accounts.put(chunk)
+            accounts.insert_imported(chunk)
         except Taken:
             problem = (
                 "accounts were imported; somebody has registered one meanwhile: import "
@@ -138,12 +124,42 @@ def store(
     return count
 
 
+def _new_accounts(
+    accounts: AccountStore, app: str, chunk: Sequence[Imported], errors: list[str]
+) -> list[Imported]:
+    """The accounts in ``chunk`` that do not exist yet. Adds an error for each
+    account whose id or identifier belongs to another account."""
+    existing = {account.id: account for account in accounts.find_existing(app, chunk)}
+    owner_of: dict[tuple[Identifier, str], Account] = {}
+    for account in existing.values():
+        # Another app may have an account with the same identifier.
+        if account.app == app:
+            for identifier in _identifiers(account):
+                owner_of[identifier] = account
+
+    new: list[Imported] = []
+    for imported in chunk:
+        account = imported.account
+        same_id = existing.get(account.id)
+        owners = {owner_of.get(each) for each in _identifiers(account)} - {None}
+        if same_id is None and not owners:
+            new.append(imported)
+        elif owners != {same_id}:
+            errors.append(
+                f"account {account.id}: the id or an identifier is that of another "
+                "account"
+            )
+    return new
+
+
 def _identifiers(account: Account) -> list[tuple[Identifier, str]]:
+    """The identifiers that an account has: (kind, stored form)."""
     identifiers = [(kind, getattr(account, kind)) for kind in IDENTIFIERS]
     return [(kind, text) for kind, text in identifiers if text]
 
 
-def _require_none(errors: list[str]) -> None:
+def _raise_if_any(errors: list[str]) -> None:
+    """Raise BadImport with the first errors, if there are errors."""
     if not errors:
         return
     lines = ["nothing was imported:", *errors[:MOST_ERRORS]]
@@ -152,9 +168,10 @@ def _require_none(errors: list[str]) -> None:
     raise BadImport("\n".join(lines))
 
 
-def _account(row: Mapping[str, Any], app: str) -> Imported:
-    """The account of one row. Raises BadField."""
+def _imported(row: Mapping[str, Any], app: str) -> Imported:
+    """The account of one row, which is checked. Raises BadField."""
     fields = {_NAMES.get(name, name): value for name, value in row.items()}
+    # GoChat's column "update_time" is ignored.
     unknown = fields.keys() - _FIELDS - {"update_time"}
     if unknown:
         names = ", ".join(sorted(map(str, unknown)))
@@ -190,6 +207,7 @@ def _account(row: Mapping[str, Any], app: str) -> Imported:
 
 
 def _text(fields: Mapping[str, Any], name: str) -> str:
+    """The text of a field; ``""`` if the row does not have it."""
     value = fields.get(name)
     if value is None:
         return ""
@@ -210,7 +228,9 @@ def _id(value: Any) -> int:
 
 
 def _time(value: Any) -> int:
-    """Unix seconds, or a date in UTC as databases write it; 0 if empty."""
+    """The Unix seconds of a field, which has Unix seconds, or a date as
+    databases write it. A date without a time zone is in UTC. Returns 0 if the
+    field is empty. Raises BadField."""
     if value in (None, ""):
         return 0
     is_number = isinstance(value, int | float) and not isinstance(value, bool)

@@ -94,6 +94,8 @@ def may_be_login(login: str, password: str) -> bool:
 
 
 def _check(text: str, name: str, least: int, most: int) -> None:
+    """Raise BadField if the text of a field has an invalid length, or
+    characters that cannot be shown."""
     if not is_name(text, least, most):
         raise BadField(
             f"{name}: expected {least} to {most} characters that are seen; no controls "
@@ -185,12 +187,14 @@ class Attempt(Struct):
     account: str = ""
 
 
-def _payer(app: str, device: KnownDevice) -> tuple[str, int, int]:
+def _payer_of(app: str, device: KnownDevice) -> tuple[str, int, int]:
+    """The key by which attempts of a device are counted."""
     return app, device.account, device.login
 
 
 def _own_device(device: KnownDevice | None, account: Account) -> KnownDevice | None:
-    """The device that a token has proved, if it belongs to this account."""
+    """The device that a token has proved, if it belongs to this account, else
+    None."""
     if device is not None and device.account == account.id:
         return device
     return None
@@ -214,6 +218,7 @@ class Accounts(Service, dict=True):
     sessions: Sessions
     is_demo: Callable[[], bool]
     buckets: MakeBuckets
+    """Makes the counters of a rate."""
     erase_user: Callable[..., object]
     recorder_of: Callable[[str, str], RecordEvent | None]
     refused: Callable[..., object]
@@ -223,46 +228,51 @@ class Accounts(Service, dict=True):
         config = self.config
         settings = settings_of(config, AccountSettings)
         self._on_logout: list[Callable[[str, str, int | None], object]] = []
-        self._devices = settings.devices
+        self._max_logins = settings.devices
         self._registration = settings.registration
-        self._seconds = int(config.jwt.expire_time * _HOUR_SECONDS)
+        self._token_seconds = int(config.jwt.expire_time * _HOUR_SECONDS)
         self.passwords = Passwords(config.app.salt)
 
-        buckets = self.buckets
-        rate = config.accounts.rate_seconds
-        failing = settings.failure_seconds
-        self._registrations = buckets(
-            REGISTRATIONS, settings.registrations_per_address, rate
+        make_buckets = self.buckets
+        seconds = config.accounts.rate_seconds
+        self._registrations = make_buckets(
+            REGISTRATIONS, settings.registrations_per_address, seconds
         )
-        self._logins = buckets(LOGINS, settings.logins_per_address, rate)
-        self._provider_logins = buckets(
-            PROVIDER_LOGINS, settings.logins_per_address, rate
+        self._logins = make_buckets(LOGINS, settings.logins_per_address, seconds)
+        self._provider_logins = make_buckets(
+            PROVIDER_LOGINS, settings.logins_per_address, seconds
         )
-        self._by_pair = buckets(FAILURES, settings.failures, failing)
-        self._by_account = buckets(
-            FAILURES_OF_ACCOUNT, settings.failures_per_account, failing
+
+        failure_seconds = settings.failure_seconds
+        self._failures_by_account_and_network = make_buckets(
+            FAILURES, settings.failures, failure_seconds
         )
-        self._by_address = buckets(
-            FAILURES_OF_ADDRESS, settings.failures_per_address, failing
+        self._failures_by_account = make_buckets(
+            FAILURES_OF_ACCOUNT, settings.failures_per_account, failure_seconds
         )
-        self._by_device = buckets(FAILURES_OF_DEVICE, settings.failures, failing)
+        self._failures_by_network = make_buckets(
+            FAILURES_OF_ADDRESS, settings.failures_per_address, failure_seconds
+        )
+        self._failures_by_device = make_buckets(
+            FAILURES_OF_DEVICE, settings.failures, failure_seconds
+        )
 
     @property
     def registration_is_open(self) -> bool:
         """Whether anybody may register, in apps with accounts."""
-        if self._registration is None:
+        if self._registration is None:  # the setting was left out
             return self.is_demo()
         return self._registration
 
     def report_to(self, logged_out: Callable[[str, str, int | None], object]) -> None:
-        """From now on call this function with app, user and the ended login
-        (None: all logins). It may switch greenlets, and raise
-        StorageUnavailable."""
+        """From now on call this function whenever logins end. Its arguments are
+        the app, the user and the id of the ended login (None: all logins of the
+        user). It may switch greenlets, and raise StorageUnavailable."""
         self._on_logout.append(logged_out)
 
     def recorder(self, app: str) -> RecordEvent | None:
-        """The function that stores events about accounts of an app; None:
-        nobody wants these events."""
+        """The function that stores events about accounts of an app. Returns None
+        if nobody wants these events."""
         return self.recorder_of(app, "account")
 
     # --- registering and logging in -------------------------------------------
@@ -310,12 +320,12 @@ class Accounts(Service, dict=True):
     def checked_registration(
         self, app: str, wanted: dict[Identifier, str], password: str, address: str
     ) -> tuple[dict[Identifier, str], str]:
-        """The identifiers of a new member in their stored form, and the hash of
-        the password.
+        """Check the identifiers and the password of a new member. Returns the
+        identifiers in their stored form, and the hash of the password.
 
-        ``address``: the registration counts for it; ``""``: it does not count.
-        Raises NoAccounts, BadField, PasswordsOff, Taken, TooManyRequests and
-        Overloaded.
+        ``address``: of the client, for which the registration counts; ``""``:
+        the registration counts for no address. Raises NoAccounts, BadField,
+        PasswordsOff, Taken, TooManyRequests and Overloaded.
         """
         self._require_passwords(app)
         self._registrations.require(by_address(app, address))
@@ -325,7 +335,7 @@ class Accounts(Service, dict=True):
                 f"expected one of {', '.join(self.rules_of(app).identifiers)}"
             )
         check_password(password)
-        self.require_free(app, given, 0)
+        self.require_free(app, given, own_id=0)
         return given, self.passwords.hash(password)
 
     def rules_of(self, app: str) -> AppAccountSettings:
@@ -343,11 +353,11 @@ class Accounts(Service, dict=True):
     def checked_identifiers(
         self, app: str, given: dict[Identifier, str]
     ) -> dict[Identifier, str]:
-        """Identifiers in their stored form; ``""``: removed. Raises
-        BadField."""
-        wanted = self.rules_of(app).identifiers
+        """The identifiers in their stored form. ``""`` stays as it is: it
+        removes an identifier. Raises BadField."""
+        kinds_of_app = self.rules_of(app).identifiers
         for kind, text in given.items():
-            if text and kind not in wanted:
+            if text and kind not in kinds_of_app:
                 raise BadField(f"{kind}: accounts of this app have none")
         identifiers: dict[Identifier, str] = {}
         for kind, text in given.items():
@@ -358,10 +368,11 @@ class Accounts(Service, dict=True):
 
     def require_free(self, app: str, given: dict[Identifier, str], own_id: int) -> None:
         """Raise Taken if an account other than ``own_id`` could log in with one
-        of these identifiers."""
+        of these identifiers. ``own_id`` 0: the account is a new one."""
         for text in given.values():
             if not text:
                 continue
+            # A text of one kind could be typed as an identifier of another kind.
             row = self.rows.by_login(app, *candidates(text))
             if row is not None and row[0].id != own_id:
                 raise Taken("identifier")
@@ -375,37 +386,46 @@ class Accounts(Service, dict=True):
         earlier: str = "",
         code: str = "",
     ) -> Account:
-        """The account with this identifier and this password. ``earlier``: an
-        older token of the account, expired or not. ``code``: a code of its
-        second factor.
+        """Check a login by a password, and return the account.
+
+        ``login``: any identifier of the account. ``earlier``: a token of an
+        earlier login of the device, expired or not. ``code``: a code of the
+        second factor. ``""`` means that the client has sent no such token or
+        code.
 
         Raises NoAccounts, PasswordsOff, WrongLogin, AccountLocked, UserBanned,
         FactorRequired, WrongCode, TooManyRequests and Overloaded.
         """
         with self.counting_refusals(app, address) as attempt:
             self._require_passwords(app)
-            device = self._charge(app, address, earlier)
+            device = self._charge_check(app, address, earlier)
             if not may_be_login(login, password):
                 raise WrongLogin
-            names = candidates(login)
-            row = self.rows.by_login(app, *names)
+            identifiers = candidates(login)
+            row = self.rows.by_login(app, *identifiers)
             if row is not None:
                 attempt.account = row[0].user
-            account = self._verified(app, row, names[0][1], password, address, device)
+            _, likeliest = identifiers[0]
+            account = self._check_password_of(
+                app, row, likeliest, password, address, device
+            )
             self._require_welcome(account)
             self.factors.require(account, code, _own_device(device, account))
             return account
 
     @contextmanager
     def counting_refusals(self, app: str, address: str) -> Iterator[Attempt]:
-        """Context manager: count the login in this block as refused if it
-        raises an error that refuses logins."""
+        """Context manager around a login: if the block raises an error that
+        refuses logins, count a refused login, and raise the error again. The
+        block notes the account in the :class:`Attempt` when it knows it."""
         attempt = Attempt()
         try:
             yield attempt
         except ServiceRefused as error:
             if error.login is None:
                 raise
+            # The name of the limit or lock that refuses the login, and the Unix
+            # second at which it ends. Most refusals have neither.
             limit = ""
             until = 0.0
             if isinstance(error, TooManyRequests):
@@ -426,18 +446,19 @@ class Accounts(Service, dict=True):
             )
             raise
 
-    def _charge(self, app: str, address: str, earlier: str) -> KnownDevice | None:
-        """Count a check of a password for the device that the token ``earlier``
-        proves, else for ``address``. Returns the device, which may belong to
-        another account."""
+    def _charge_check(self, app: str, address: str, earlier: str) -> KnownDevice | None:
+        """Count a check of a password. It counts for the device that the token
+        ``earlier`` proves. Without such a token it counts for ``address``, and
+        the result is None. Returns the device, which may belong to another
+        account. Raises TooManyRequests."""
         device = self.tokens.device_of(earlier)
         if device is None:
             self._logins.require(by_address(app, address))
         else:
-            self._logins.require(_payer(app, device))
+            self._logins.require(_payer_of(app, device))
         return device
 
-    def _verified(
+    def _check_password_of(
         self,
         app: str,
         account_row: tuple[Account, str] | None,
@@ -446,13 +467,17 @@ class Accounts(Service, dict=True):
         address: str,
         device: KnownDevice | None,
     ) -> Account:
-        """The found account, if the password matches its hash.
+        """Check a password, and return the account. Raises WrongLogin if the
+        password is wrong, TooManyRequests and Overloaded.
+
+        ``account_row``: the account and the hash of its password; None: no
+        account was found. Then failures count for the identifier ``login``,
+        which is not used otherwise.
 
         Failures count by account (whichever identifier was used) and network,
         by app and network, and by account. Failures of a known ``device`` of
         the account count only for the device, so others cannot lock it out.
         With a device of another account the login counts for its address, too.
-        ``login`` stands for an account that was not found.
         """
         account_key: str | int = login
         hashed = ""
@@ -463,24 +488,30 @@ class Accounts(Service, dict=True):
             device = None
             self._logins.require(by_address(app, address))
 
-        login_limit: tuple[Buckets, Hashable]
+        # The limit of this device, or of the account in this network, starts
+        # anew after a right password. The other limits only get the token of
+        # this attempt back.
+        own_limit: tuple[Buckets, Hashable]
         if device is not None:
-            login_limit = (self._by_device, _payer(app, device))
-            counts: list[tuple[Buckets, Hashable]] = [login_limit]
+            own_limit = (self._failures_by_device, _payer_of(app, device))
+            limits: list[tuple[Buckets, Hashable]] = [own_limit]
         else:
             network = network_of(address)
-            login_limit = (self._by_pair, (app, account_key, network))
-            counts = [
-                (self._by_address, (app, network)),
-                login_limit,
-                (self._by_account, (app, account_key)),
+            own_limit = (
+                self._failures_by_account_and_network,
+                (app, account_key, network),
+            )
+            limits = [
+                (self._failures_by_network, (app, network)),
+                own_limit,
+                (self._failures_by_account, (app, account_key)),
             ]
 
         charged: list[tuple[Buckets, Hashable]] = []
         try:
             # Counted before the check, so that parallel attempts cannot exceed
             # the limit.
-            for buckets, payer in counts:
+            for buckets, payer in limits:
                 buckets.require(payer)
                 charged.append((buckets, payer))
             # A hash is computed even without an account, because the time must
@@ -493,18 +524,19 @@ class Accounts(Service, dict=True):
         if not is_right or account_row is None:
             raise WrongLogin
 
-        for buckets, payer in counts:
+        for buckets, payer in limits:
             buckets.give_back(payer)
-        buckets, payer = login_limit
+        buckets, payer = own_limit
         buckets.forget(payer)
         account, _ = account_row
         if self.passwords.is_weak(hashed):
+            # Only now is the password known, from which a stronger hash is made.
             self.rows.set_password(account.id, hashed, self.passwords.hash(password))
         return account
 
     def _require_welcome(self, account: Account) -> None:
-        """Raise AccountLocked or UserBanned if a login to an account is
-        refused."""
+        """Raise AccountLocked or UserBanned if the account is locked or its user
+        is banned now."""
         if account.is_locked(time()):
             raise AccountLocked(account)
         ban = self.sessions.ban_of(account.app, account.user)
@@ -514,24 +546,29 @@ class Accounts(Service, dict=True):
     def token(
         self, account: Account, device: str = "", seconds: int = 0
     ) -> FullSession:
-        """A token for an account that has logged in, on a device of this name.
-        ``seconds``: how long the token is valid; 0: as long as tokens of
-        members.
+        """Make a token for an account that has logged in, on a device of this
+        name. ``seconds``: how long the token is valid; 0: as long as the
+        settings say (``jwt.expire_time``).
 
         Raises BadField, and WrongLogin if the account has ended its sessions
         since, or is deleted.
         """
         login = self._new_login(device, seconds)
-        if not self.rows.add_device(account.id, account.version, login, self._devices):
+        is_added = self.rows.add_device(
+            account.id, account.version, login, self._max_logins
+        )
+        if not is_added:
             raise WrongLogin
         return self._session(account, login)
 
     def _new_login(self, device: str, seconds: int = 0) -> Device:
+        """The row of a new login. ``seconds``: see :meth:`token`."""
         check_device(device)
         now = int(time())
-        expires_at = now + (seconds or self._seconds)
-        # 0 is no id.
-        return Device(randbits(_LOGIN_ID_BITS) | 1, device, now, expires_at)
+        expires_at = now + (seconds or self._token_seconds)
+        # An odd number, because the id 0 means that there is no login.
+        login_id = randbits(_LOGIN_ID_BITS) | 1
+        return Device(login_id, device, now, expires_at)
 
     def _session(self, account: Account, login: Device) -> FullSession:
         token = self.tokens.make(
@@ -545,17 +582,20 @@ class Accounts(Service, dict=True):
         self._provider_logins.require(by_address(app, address))
 
     def charge_guess(self, app: str, address: str) -> None:
-        """Count an unknown handle of a login as a login from ``address``.
-        Raises TooManyRequests."""
+        """Count a request with an unknown handle of a provider login as a login
+        from ``address``, so that nobody can guess handles. Raises
+        TooManyRequests."""
         self._logins.require(by_address(app, address))
 
     def log_in_linked(
         self, app: str, providers: Sequence[str], subjects: Sequence[str], device: str
     ) -> tuple[FullSession, str] | None:
-        """A token for the account of :meth:`AccountStore.linked`, and the
-        provider of the link. Raises BadField, AccountLocked and UserBanned."""
+        """Log in to the account that is linked with one of these identities; see
+        :meth:`AccountStore.linked`. Returns the session, and the provider of the
+        link; or None if no account is linked. Raises BadField, AccountLocked and
+        UserBanned."""
         login = self._new_login(device)
-        row = self.rows.log_in_linked(app, providers, subjects, login, self._devices)
+        row = self.rows.log_in_linked(app, providers, subjects, login, self._max_logins)
         if row is None:
             return None
         account, provider = row
@@ -565,16 +605,20 @@ class Accounts(Service, dict=True):
     def confirmed(
         self, app: str, user: str, password: str, address: str, token: str
     ) -> Account:
-        """The account of a user, if the password is right or the account logs
-        in without a password. ``token``: the token of the request.
+        """The account of a user, after a check of the password. An account that
+        logs in without a password is not checked. ``token``: the token of the
+        request.
 
         The call counts as a login. Failures count as in :meth:`login`. Raises
         UnknownAccount, WrongLogin, TooManyRequests and Overloaded.
         """
-        device = self._charge(app, address, token)
-        account, hashed = self._known(app, user)
+        device = self._charge_check(app, address, token)
+        row = self._known_row(app, user)
+        account, hashed = row
         if hashed and self.rules_of(app).passwords:
-            self._verified(app, (account, hashed), "", password, address, device)
+            self._check_password_of(
+                app, row, login="", password=password, address=address, device=device
+            )
         return account
 
     def proved(
@@ -589,9 +633,9 @@ class Accounts(Service, dict=True):
         return self.with_factor(app, user, code, token)
 
     def with_factor(self, app: str, user: str, code: str, token: str) -> Account:
-        """The account of a user, if its second factor has made this code.
-        ``token``: of the request. Raises UnknownAccount, FactorRequired,
-        WrongCode and TooManyRequests."""
+        """The account of a user. If it has a second factor, the code is checked
+        and used up. ``token``: of the request. Raises UnknownAccount,
+        FactorRequired, WrongCode and TooManyRequests."""
         account = self.known(app, user)
         device = _own_device(self.tokens.device_of(token), account)
         self.factors.require(account, code, device)
@@ -600,15 +644,16 @@ class Accounts(Service, dict=True):
     # --- asking ---------------------------------------------------------------
 
     def get(self, app: str, user: str) -> Account | None:
-        """The account of a user."""
-        row = self._found(app, user)
+        """The account of a user. Returns None if the user has no account."""
+        row = self._find_row(app, user)
         if row is None:
             return None
         return row[0]
 
     def known(self, app: str, user: str) -> Account:
         """The account of a user. Raises NoAccounts and UnknownAccount."""
-        return self._known(app, user)[0]
+        account, _ = self._known_row(app, user)
+        return account
 
     # --- changing -------------------------------------------------------------
 
@@ -622,7 +667,8 @@ class Accounts(Service, dict=True):
         check_shown(fields.get("nickname", ""), fields.get("avatar", ""))
         _check(fields.get("status", ""), "status", 0, STATUS_CHARACTERS)
         _check(fields.get("title", ""), "title", 0, TITLE_CHARACTERS)
-        if {"status", "away"} & fields.keys():
+        if "status" in fields or "away" in fields:
+            # The end of the earlier status does not count for the new one.
             fields = {"status_until": 0, **fields}
         account = self.rows.change(app, id_of(user), fields, self.recorder(app))
         if account is None:
@@ -639,21 +685,26 @@ class Accounts(Service, dict=True):
         token: str = "",
         email_confirmed: bool = False,
     ) -> Account:
-        """Change identifiers of an account. ``""`` removes an identifier; at
-        least one has to remain. ``password`` None: a back end changes them. An
-        account that logs in without a password needs no password here.
-        ``email_confirmed``: the back end has confirmed the e-mail address.
+        """Change the ``given`` identifiers of an account. ``""`` removes an
+        identifier; at least one has to remain.
 
-        Counts as a registration from ``address``, because the result reveals
-        which identifiers are taken. Raises BadField, UnknownAccount,
-        WrongLogin, Taken, TooManyRequests and Overloaded.
+        ``password``: the password of the account, which is checked. An account
+        that logs in without a password needs no password here. None: a back end
+        changes the identifiers, and nothing is checked. ``token``: of the
+        request. ``email_confirmed``: the back end has confirmed the e-mail
+        address.
+
+        A request of a user counts as a registration from ``address``, because
+        the result reveals which identifiers are taken. Raises BadField,
+        UnknownAccount, WrongLogin, Taken, TooManyRequests and Overloaded.
         """
-        account = self._known(app, user)[0]
+        account = self.known(app, user)
         fields = self.checked_identifiers(app, given)
         before: dict[Identifier, str] = {
             kind: getattr(account, kind) for kind in IDENTIFIERS
         }
-        if not any({**before, **fields}.values()):
+        after = {**before, **fields}
+        if not any(after.values()):
             raise BadField("an account has at least one identifier")
         if password is not None:
             self._registrations.require(by_address(app, address))
@@ -674,34 +725,39 @@ class Accounts(Service, dict=True):
         address: str,
         token: str = "",
     ) -> None:
-        """Change the password of an account and end its sessions. ``old`` None:
-        a back end changes it. An account without a password, and without an
-        e-mail address for a reset, needs only its login to set the first
-        password.
+        """Change the password of an account and end its sessions.
+
+        ``old``: the current password. None: a back end changes the password
+        without it. An account without a password, and without an e-mail address
+        for a reset, needs only its login to set the first password. ``token``:
+        of the request.
 
         Raises BadField, PasswordsOff, UnknownAccount, WrongLogin,
         TooManyRequests and Overloaded.
         """
         check_password(new)
         self._require_passwords(app)
-        account, before = self._known(app, user)
+        row = self._known_row(app, user)
+        account, old_hash = row
         if old is not None:
-            device = self._charge(app, address, token)
-            if before or account.email:
-                self._verified(app, (account, before), "", old, address, device)
-            if before and self.passwords.is_weak(before):
+            device = self._charge_check(app, address, token)
+            if old_hash or account.email:
+                self._check_password_of(
+                    app, row, login="", password=old, address=address, device=device
+                )
+            if old_hash and self.passwords.is_weak(old_hash):
                 # The check has replaced the hash.
-                _, before = self._known(app, user)
+                _, old_hash = self._known_row(app, user)
 
         hashed = self.passwords.hash(new)
         while not self.rows.set_password(
-            account.id, before, hashed, ends_sessions=True, record=self.recorder(app)
+            account.id, old_hash, hashed, ends_sessions=True, record=self.recorder(app)
         ):
             # The password was changed meanwhile. Only a back end may continue
             # without the old password.
             if old is not None:
                 raise WrongLogin
-            account, before = self._known(app, user)
+            account, old_hash = self._known_row(app, user)
         self.logged_out(app, user)
 
     # --- forgotten passwords --------------------------------------------------
@@ -713,8 +769,9 @@ class Accounts(Service, dict=True):
         self._logins.require(by_address(app, address))
 
     def named(self, app: str, text: str) -> Account | None:
-        """The account with this id or identifier. For operators only: answers
-        to others must not reveal whether it exists."""
+        """The account with this id or identifier. Returns None if the app has no
+        such account. For operators only: answers to others must not reveal
+        whether it exists."""
         if not self.tokens.wanted_in(app):
             return None
         row = self.rows.by_id_or_login(app, text)
@@ -723,8 +780,9 @@ class Accounts(Service, dict=True):
         return row[0]
 
     def resets(self, app: str, code: str, address: str) -> Account | None:
-        """The account whose password the code of a mail can replace now. Counts
-        as a login. Raises NoAccounts, PasswordsOff and TooManyRequests."""
+        """The account whose password the code of a mail can replace now. Returns
+        None if the code is not valid. Counts as a login. Raises NoAccounts,
+        PasswordsOff and TooManyRequests."""
         self.charge_reset(app, address)
         return self.rows.reset_of(app, secret_hash(code), int(time()))
 
@@ -748,10 +806,10 @@ class Accounts(Service, dict=True):
         self.logged_out(app, account.user)
         return account.user
 
-    def _known(self, app: str, user: str) -> tuple[Account, str]:
-        """The account of a user, and the hash of its password. Raises
-        NoAccounts and UnknownAccount."""
-        row = self._found(app, user)
+    def _known_row(self, app: str, user: str) -> tuple[Account, str]:
+        """The account of a user, and the hash of its password (``""``: it has
+        no password). Raises NoAccounts and UnknownAccount."""
+        row = self._find_row(app, user)
         if row is None:
             raise self.unknown(app, user)
         return row
@@ -763,7 +821,7 @@ class Accounts(Service, dict=True):
         self.rules_of(app)
         return UnknownAccount(user)
 
-    def _found(self, app: str, user: str) -> tuple[Account, str] | None:
+    def _find_row(self, app: str, user: str) -> tuple[Account, str] | None:
         id = id_of(user)
         if id:
             return self.rows.by_id(app, id)
@@ -777,13 +835,15 @@ class Accounts(Service, dict=True):
         self.logged_out(app, user)
 
     def logged_out(self, app: str, user: str, login: Device | None = None) -> None:
-        """Close the sessions of a login that has ended, and report its end;
-        None: all logins."""
+        """Close the sessions of a login that has ended, and report its end to
+        the functions of :meth:`report_to`. ``login`` None: all logins of the
+        user have ended."""
+        # None for the device: all devices. None for the id: all logins.
         device: str | None = None
         login_id: int | None = None
         if login is not None:
             # The sessions of a login without a device name cannot be
-            # identified.
+            # identified, so all sessions of the user are closed.
             device = login.name or None
             login_id = login.id
         self.sessions.close(app, [user], device)
@@ -813,7 +873,7 @@ class Accounts(Service, dict=True):
         self.erase_user(app, self.known(app, user).user, keeps_messages=keeps_messages)
 
     def erase(self, app: str, user: str, _name: str) -> None:
-        """Delete the row of an account."""
+        """Delete the row of an account, as a part of the erasure of a user."""
         id = id_of(user)
         if id:
             self.rows.remove(app, id, self.recorder(app))

@@ -68,7 +68,8 @@ class NoFinding(
 
 
 class Card(Struct, frozen=True):
-    """An account as another one, or a back end, sees it."""
+    """An account as the viewer sees it, who is another account or a back
+    end."""
 
     account: Account
     name: str
@@ -121,9 +122,9 @@ class Cards(Service, dict=True):
         exists."""
 
     def find(self, app: str, viewer: str, text: str, address: str) -> Card:
-        """The findable account with this identifier. Raises NoAccounts,
-        NoFinding, UnknownAccount (also if the account has blocked ``viewer``)
-        and TooManyRequests (never for a back end)."""
+        """The findable account with this identifier. ``viewer`` ``""``: a back
+        end. Raises NoAccounts, NoFinding, UnknownAccount (also if the account
+        has blocked ``viewer``) and TooManyRequests (never for a back end)."""
         rules = self.accounts.rules_of(app)
         if viewer:
             if not rules.find:
@@ -143,28 +144,32 @@ class Cards(Service, dict=True):
             raise UnknownAccount(text)
         if not self.relations.may_reach(app, viewer, account.user):
             raise UnknownAccount(text)
-        return self._cards(app, viewer, [account], found=True)[0]
+        (card,) = self._cards(app, viewer, [account], found=True)
+        return card
 
     def search(
         self, app: str, viewer: str, text: str, after: str = ""
     ) -> tuple[list[Card], str]:
         """A page of the findable members whose nickname and user name contain
         all words of a text. Members come first if words of their names begin
-        with these words. Returns also where the next page begins; ``""``: this
-        is the last page.
+        with these words. Returns also the ``after`` of the next page, or ``""``
+        if this is the last page.
 
         Guests, locked accounts and ``viewer`` are not found, nor are accounts
         with a block between them and ``viewer``. Bots are found only by their
         whole user name, if the app lets accounts find each other by user names.
-        ``after``: where the page begins. ``viewer`` ``""``: a back end, which
-        is not limited. A search that takes long returns a page that is not
-        full. Raises NoAccounts, NoFinding and TooManyRequests.
+        ``after``: where the page begins; ``""``: at the start. It is the number
+        of a part and the greatest id that is not searched yet, as ``1.4096``.
+        ``viewer`` ``""``: a back end, which is not limited. A search that takes
+        long returns a page that is not full. Raises NoAccounts, NoFinding and
+        TooManyRequests.
         """
-        rules = self._search(app, viewer)
+        rules = self._charge_search(app, viewer)
         words = Statements.words(text)
         if not words:
             return [], ""
-        # Part 0: names with words that begin with the words. Part 1: the rest.
+        # In part 0, words of the names begin with the words. Part 1 has all
+        # other accounts whose names contain the words.
         if after:
             part, upto = map(int, after.split("."))
         else:
@@ -172,19 +177,25 @@ class Cards(Service, dict=True):
             upto = self.rows.last_id()
         accounts: list[Account] = []
         if rules.find and not after:
-            accounts = self._bot_named(app, viewer, text)
+            accounts = self._find_bot(app, viewer, text)
 
-        began = monotonic()
-        while len(accounts) < MOST_FOUND and monotonic() - began < SEARCH_SECONDS:
+        started_at = monotonic()
+        while len(accounts) < MOST_FOUND and monotonic() - started_at < SEARCH_SECONDS:
             missing = MOST_FOUND - len(accounts)
-            named, upto = self._named(
-                app, viewer, words, part == 0, upto, missing, began
+            matching, upto = self._search_part(
+                app,
+                viewer,
+                words,
+                at_word_starts=part == 0,
+                upto=upto,
+                limit=missing,
+                started_at=started_at,
             )
-            named.sort(key=lambda each: (each.nickname.casefold(), each.id))
-            accounts += named
+            matching.sort(key=lambda each: (each.nickname.casefold(), each.id))
+            accounts += matching
             if upto:
                 continue
-            if part:
+            if part == 1:
                 return self._cards(app, viewer, accounts, found=True), ""
             part = 1
             upto = self.rows.last_id()
@@ -194,39 +205,41 @@ class Cards(Service, dict=True):
         self, app: str, viewer: str, after: tuple[str, int], limit: int
     ) -> tuple[list[Card], tuple[str, int] | None]:
         """A page of the people whom ``viewer`` can find by :meth:`search`, in
-        the order of their names. Returns also where the next page begins; None:
-        this is the last page. ``after``: where this page begins; ``("", 0)``:
-        at the start. Counts as a search. Raises NoAccounts, NoFinding and
-        TooManyRequests."""
-        self._search(app, viewer)
-        accounts, following = self.rows.listed(
+        the order of their names. Returns also the ``after`` of the next page, or
+        None if this is the last page.
+
+        ``after``: the folded name and the id after which this page begins;
+        ``("", 0)``: at the start. Counts as a search. Raises NoAccounts,
+        NoFinding and TooManyRequests.
+        """
+        self._charge_search(app, viewer)
+        accounts, next_page = self.rows.directory_page(
             app, after, limit, int(time()), id_of(viewer)
         )
-        return self._cards(app, viewer, accounts, found=True), following
+        return self._cards(app, viewer, accounts, found=True), next_page
 
     def online(self, app: str, viewer: str) -> list[Card]:
-        """At most :data:`MOST_LISTED` people of the directory whom ``viewer``
-        sees online, in the order of their names. If very many users are online,
-        only some of them. Counts and raises as :meth:`directory`."""
-        self._search(app, viewer)
+        """The people of the directory whom ``viewer`` sees online, in the order
+        of their names, at most :data:`MOST_LISTED`. If very many users are
+        online, only some of them are looked at. Counts and raises as
+        :meth:`directory`."""
+        self._charge_search(app, viewer)
         users = self.presence.page(app, None, _MOST_ONLINE).users
         accounts = self.accounts.tokens.those_of(app, users)
-        listed = [
+        people = [
             each for each in accounts if each.findable and not (each.bot or each.guest)
         ]
-        findable = self._findable(viewer, listed)
+        findable = self._findable(viewer, people)
+        cards = self._cards(app, viewer, findable, found=True)
         # The card of a user who hides the presence is not online.
-        cards = [
-            card
-            for card in self._cards(app, viewer, findable, found=True)
-            if card.online
-        ]
-        cards.sort(key=lambda card: card.account.nickname.casefold())
-        return cards[:MOST_LISTED]
+        online = [card for card in cards if card.online]
+        online.sort(key=lambda card: card.account.nickname.casefold())
+        return online[:MOST_LISTED]
 
-    def _search(self, app: str, viewer: str) -> AppAccountSettings:
-        """The rules of an app that lets ``viewer`` search now. Raises NoAccounts,
-        NoFinding and TooManyRequests."""
+    def _charge_search(self, app: str, viewer: str) -> AppAccountSettings:
+        """Count a search of ``viewer``, and return the rules of the app. A back
+        end (``viewer`` ``""``) may always search. Raises NoAccounts, NoFinding
+        and TooManyRequests."""
         rules = self.accounts.rules_of(app)
         if viewer:
             if not rules.search:
@@ -243,10 +256,10 @@ class Cards(Service, dict=True):
             each for each in others if BLOCKED not in states.get(each.id, STRANGERS)
         ]
 
-    def _bot_named(self, app: str, viewer: str, text: str) -> list[Account]:
+    def _find_bot(self, app: str, viewer: str, text: str) -> list[Account]:
         """The findable bot with exactly this user name, if ``viewer`` may reach
-        it."""
-        names = [each for each in candidates(text) if each[0] == "name"]
+        it. The list is empty if there is no such bot."""
+        names = [(kind, name) for kind, name in candidates(text) if kind == "name"]
         row = self.rows.by_login(app, *names)
         if row is None:
             return []
@@ -257,34 +270,39 @@ class Cards(Service, dict=True):
             return []
         return [account]
 
-    def _named(
+    def _search_part(
         self,
         app: str,
         viewer: str,
         words: Sequence[str],
-        begin: bool,
+        at_word_starts: bool,
         upto: int,
         limit: int,
-        began: float,
+        started_at: float,
     ) -> tuple[list[Account], int]:
-        """The newest accounts with these words, and the id at which the next
-        page begins; 0: this is the last page. Each step reads more ids than the
-        one before, as long as that is fast, until :data:`SEARCH_SECONDS` have
-        passed."""
+        """The newest accounts with these words and ids up to ``upto`` whom
+        ``viewer`` may find. Returns also the ``upto`` of the next page, or 0 if
+        all ids were searched. ``at_word_starts``: see
+        :meth:`AccountStore.search_page`.
+
+        The search goes in steps from greater ids to smaller ones, until
+        :data:`SEARCH_SECONDS` after ``started_at``. As long as the steps are
+        fast, each reads more ids than the one before.
+        """
         accounts: list[Account] = []
-        step = FIRST_STEP
+        step_ids = FIRST_STEP
         while upto > 0 and len(accounts) < limit:
-            step_began = monotonic()
-            if step_began - began >= SEARCH_SECONDS:
+            step_started_at = monotonic()
+            if step_started_at - started_at >= SEARCH_SECONDS:
                 break
-            end = max(upto - step, 0)
+            after = max(upto - step_ids, 0)
             missing = limit - len(accounts)
-            named, upto = self.rows.named(
-                app, words, begin, end, upto, missing, int(time())
+            matching, upto = self.rows.search_page(
+                app, words, at_word_starts, after, upto, missing, int(time())
             )
-            accounts += self._findable(viewer, named)
-            if monotonic() - step_began < SHORT_STEP_SECONDS:
-                step *= STEP_GROWTH
+            accounts += self._findable(viewer, matching)
+            if monotonic() - step_started_at < SHORT_STEP_SECONDS:
+                step_ids *= STEP_GROWTH
         return accounts, upto
 
     def show(self, app: str, viewer: str, users: Sequence[str]) -> list[Card]:
@@ -292,93 +310,105 @@ class Cards(Service, dict=True):
         Raises NoAccounts."""
         accounts = self.accounts.tokens.those_of(app, users)
         if not accounts:
+            # Raises NoAccounts if this is the reason.
             self.accounts.rules_of(app)
         return self._cards(app, viewer, accounts)
 
     def _cards(
         self, app: str, viewer: str, accounts: Sequence[Account], found: bool = False
     ) -> list[Card]:
-        """The cards of accounts. ``found``: the viewer has found them by an
-        identifier, which shows user names, too."""
-        mine = id_of(viewer)
-        others = [account for account in accounts if account.id != mine]
+        """The cards of accounts, as ``viewer`` sees them. ``found``: the viewer
+        has found them by an identifier or a name, which shows their user names,
+        too."""
+        viewer_id = id_of(viewer)
+        others = [account for account in accounts if account.id != viewer_id]
         states = self.relations.states(viewer, others)
-        known = self.relations.known(app, viewer, others, states)
+        known_users = self.relations.known(app, viewer, others, states)
 
-        myself = {account.user for account in accounts if account.id == mine}
-        own: Collection[str] = myself
+        seen_whole: Collection[str] = {
+            account.user for account in accounts if account.id == viewer_id
+        }
         if not viewer:
-            # A back end sees the same data of each user as the user.
-            own = known
-        named = {
+            # A back end sees the same data of each user as the user. It knows
+            # all users.
+            seen_whole = known_users
+        seen_with_name = {
             account.user
             for account in accounts
-            if account.findable and (found or account.user in known)
+            if account.findable and (found or account.user in known_users)
         }
 
         shows_emails = self.accounts.rules_of(app).show_emails
         view = _View(
-            mine=mine,
-            own=own,
-            known=known,
-            named=named,
+            viewer_id=viewer_id,
+            seen_whole=seen_whole,
+            known_users=known_users,
+            seen_with_name=seen_with_name,
             states=states,
-            online=self._online(app, accounts, own, known),
-            shows_emails=shows_emails and not self.rows.is_guest(app, mine),
+            online=self._visible_presence(app, accounts, seen_whole, known_users),
+            shows_emails=shows_emails and not self.rows.is_guest(app, viewer_id),
             now=time(),
         )
         return [view.card(account) for account in accounts]
 
-    def _online(
+    def _visible_presence(
         self,
         app: str,
         accounts: Sequence[Account],
-        own: Collection[str],
-        known: Collection[str],
+        seen_whole: Collection[str],
+        known_users: Collection[str],
     ) -> dict[str, bool]:
-        """User → whether the user is online, for users who show it to the
-        viewer: the viewer (``own``), and the accounts that the viewer knows."""
-        visible = [
-            account.user
-            for account in accounts
-            if account.user in own or (account.user in known and account.show_presence)
-        ]
-        return dict(zip(visible, self.presence.are_online(app, visible), strict=True))
+        """User → whether the user is online. Only users whose presence the
+        viewer may see are in it: those in ``seen_whole``, and those in
+        ``known_users`` who do not hide their presence."""
+        visible = []
+        for account in accounts:
+            is_shown = account.user in known_users and account.show_presence
+            if is_shown or account.user in seen_whole:
+                visible.append(account.user)
+        are_online = self.presence.are_online(app, visible)
+        return dict(zip(visible, are_online, strict=True))
 
 
 class _View(Struct, frozen=True):
-    """The details of accounts that one account, or a back end, may see.
+    """The details of accounts that a viewer, an account or a back end, may
+    see."""
 
-    ``own``: ids of users whose data it sees completely. ``known``: ids of users
-    whom it knows. ``named``: ids of users whose names it sees.
-    """
-
-    mine: int
-    own: Collection[str]
-    known: Collection[str]
-    named: Collection[str]
+    viewer_id: int
+    """The id of the viewer; 0: a back end."""
+    seen_whole: Collection[str]
+    """The users whose data the viewer sees completely."""
+    known_users: Collection[str]
+    """The users whom the viewer knows; see :meth:`AccountRelations.known`."""
+    seen_with_name: Collection[str]
+    """The users whose user names the viewer sees."""
     states: Mapping[int, States]
+    """Account id → the states of the viewer and the account towards each
+    other."""
     online: Mapping[str, bool]
+    """User → whether the user is online. Users who hide it are left out."""
     shows_emails: bool
+    """Whether the viewer may see confirmed e-mail addresses."""
     now: float
+    """Unix seconds."""
 
     def card(self, account: Account) -> Card:
         """The card of an account."""
         user = account.user
-        is_own = user in self.own
-        is_named = user in self.named
+        is_seen_whole = user in self.seen_whole
+        is_seen_with_name = user in self.seen_with_name
 
         name = ""
-        if account.bot or is_own or is_named:
+        if account.bot or is_seen_whole or is_seen_with_name:
             name = account.name
         relation = relation_of(self.states.get(account.id, STRANGERS))
-        if account.id == self.mine:
+        if account.id == self.viewer_id:
             relation = "self"
         status = ("", False, 0)
-        if is_own or user in self.known:
+        if is_seen_whole or user in self.known_users:
             status = account.status_at(self.now)
         email = ""
-        if self.shows_emails and account.email_confirmed and is_named:
+        if self.shows_emails and account.email_confirmed and is_seen_with_name:
             email = account.email
         return Card(account, name, relation, self.online.get(user), status, email)
 
@@ -391,6 +421,8 @@ class LastSeen(Service):
     rows: AccountStore
     wanted_in: Callable[[str], bool]
     _seen: dict[tuple[str, int], int] = field(default_factory=dict)
+    """(app, account id) → the Unix second at which its last connection ended,
+    until it is stored."""
     _running: bool = False
 
     def ended(self, connection: Connection, _code: int) -> None:
@@ -401,7 +433,7 @@ class LastSeen(Service):
             return
         id = id_of(user)
         if not id or not self.wanted_in(app):
-            return
+            return  # the user has no account
         if len(self._seen) < MOST_SEEN:
             self._seen[app, id] = int(time())
         if not self._running:
@@ -421,11 +453,14 @@ class LastSeen(Service):
         """Store the collected times. May switch greenlets. After an error they
         are lost."""
         while self._seen:
+            # Removed before the transaction, which may switch greenlets: a later
+            # time of the same account must not be lost.
             last_seen = list(self._seen.items())[:_MOST_STORED]
             for key, _ in last_seen:
                 del self._seen[key]
+            rows = [(app, id, seconds) for (app, id), seconds in last_seen]
             try:
-                self.rows.saw([(app, id, seen) for (app, id), seen in last_seen])
+                self.rows.store_last_seen(rows)
             except StorageUnavailable as error:
                 log.warning(
                     "%d last-seen times were not stored: %s", len(last_seen), error

@@ -62,9 +62,10 @@ class UnknownConfirmation(
 class Confirmations(Struct, frozen=True):
     """Asks for confirmations by mail, and stores them.
 
-    The first of ``keys`` signs the links, and each verifies them. ``server``:
-    the address of this server, the beginning of links. ``site``: its name in
-    mails. ``of_account``: the rate of mails to one account.
+    The first of ``keys`` signs the links. A signature by any of them is
+    accepted. ``server``: the address of this server, the beginning of links.
+    ``site``: its name in mails. ``of_account``: the rate of mails to one
+    account.
     """
 
     keys: Sequence[bytes]
@@ -76,9 +77,10 @@ class Confirmations(Struct, frozen=True):
     of_account: Buckets
 
     def request(self, app: str, user: str) -> bool:
-        """Send a mail with a link to the address of an account. False: the
-        address is confirmed already. Switches greenlets. Raises BadField (no
-        address), NoAccounts, UnknownAccount and TooManyRequests."""
+        """Send a mail with a link that confirms the address of an account.
+        Returns False, and sends nothing, if the address is confirmed already.
+        Switches greenlets. Raises BadField (no address), NoAccounts,
+        UnknownAccount and TooManyRequests."""
         account = self.accounts.known(app, user)
         if not account.email:
             raise BadField("the account has no e-mail address")
@@ -87,18 +89,22 @@ class Confirmations(Struct, frozen=True):
         return not account.email_confirmed
 
     def ask_once(self, account: Account) -> None:
-        """Send such a mail without a request of the user, but only once in the
-        life of an account. Switches greenlets. Raises StorageUnavailable."""
-        if self.rows.note_question(account.id):
+        """Send such a mail without a request of the user, unless the server has
+        done so before. Switches greenlets. Raises StorageUnavailable."""
+        if self.rows.note_confirmation_request(account.id):
             with suppress(TooManyRequests):  # the user has just had one
                 self._send(account)
 
     def _send(self, account: Account) -> None:
+        """Send a mail with a new link in the background. Raises
+        TooManyRequests."""
         self.of_account.require((account.app, account.id))
         self.mails.charge(account.app, account.email)
 
         end = int(time()) + LINK_SECONDS
-        packed = _LAYOUT.pack(account.id, end, _digest(account), b"")
+        # The signature is of the other fields, so it is made after them.
+        no_signature = b""
+        packed = _LAYOUT.pack(account.id, end, _digest(account), no_signature)
         content = packed[:-_SIGNATURE_BYTES]
         token = base64url.encode(content + _signature(content, self.keys[0]))
         link = f"{self.server}/api/v1/accounts/email/confirm?token={token}"
@@ -115,21 +121,21 @@ class Confirmations(Struct, frozen=True):
         greenlets. Raises UnknownConfirmation and StorageUnavailable."""
         id, digest = self.read(token)
 
-        def is_meant(account: Account) -> bool:
+        def is_expected(account: Account) -> bool:
             return hmac.compare_digest(digest, _digest(account))
 
-        account = self.rows.confirm_email(id, is_meant)
+        account = self.rows.confirm_email(id, is_expected)
         if account is None:
             raise UnknownConfirmation("the account has another address now")
         return account
 
     def read(self, token: str) -> tuple[int, bytes]:
-        """The account and the hash of the address that a token names. Raises
-        UnknownConfirmation."""
+        """Verify a token. Returns the id of the account, and the hash of the
+        address, that it names. Raises UnknownConfirmation."""
         try:
             content = base64url.decode(token)
         except ValueError:
-            content = b""
+            content = b""  # refused below, as any text of another length
         signed = content[:-_SIGNATURE_BYTES]
         signature = content[-_SIGNATURE_BYTES:]
         is_signed = any(

@@ -20,7 +20,7 @@ from msgspec import Struct
 
 from imserver.people.accounts.contract import Account
 from imserver.people.accounts.declared import FACTOR_CODES, MakeBuckets
-from imserver.people.accounts.rows import forget
+from imserver.people.accounts.rows import delete_rows_of
 from imserver.people.accounts.tokens import KnownDevice, secret_hash
 from imserver.plugin.errors import HttpProblem, ServiceRefused
 from imserver.plugin.http import about
@@ -108,10 +108,11 @@ class FactorStore(Store.Rows):
     @Store.writing
     def begin(self, sql: PooledStatements, id: int, secret: str) -> bool:
         """Store the secret of an unconfirmed factor, in place of an earlier
-        one. False: the account has a factor, or does not exist."""
-        if not _is(sql, id, "factor_since = 0"):
+        secret. Returns False, and stores nothing, if the account has a factor
+        already or does not exist."""
+        if not _lock_row_if(sql, id, "factor_since = 0"):
             return False
-        forget(sql, id, "account_factor")
+        delete_rows_of(sql, id, "account_factor")
         sql.execute(
             "INSERT INTO account_factor (account, secret, step) VALUES (%s, %s, 0)",
             (id, secret),
@@ -119,7 +120,8 @@ class FactorStore(Store.Rows):
         return True
 
     def secret(self, id: int) -> str:
-        """The secret of the codes; ``""``: no secret."""
+        """The secret from which codes are made, confirmed or not; ``""``: the
+        account has no secret."""
         rows = self._store.rows(
             "SELECT secret FROM account_factor WHERE account = %s", (id,)
         )
@@ -137,15 +139,18 @@ class FactorStore(Store.Rows):
         codes: Sequence[str],
         now: int,
     ) -> bool:
-        """Turn on a factor with this secret, and store the hashes of its
-        recovery codes. ``step``: the half minute of the code that confirms it,
-        which is now used up. False: another factor was begun or confirmed
-        meanwhile."""
+        """Turn on the factor with this secret, and store its recovery codes.
+
+        ``step``: the number of the half minute of the code that confirms the
+        factor. This code is now used up. ``codes``: the hashes of the recovery
+        codes. Returns False, and changes nothing, if another factor was begun or
+        confirmed meanwhile.
+        """
+        if not _lock_row_if(sql, id, "factor_since = 0"):
+            return False
         statement = (
             "UPDATE account_factor SET step = %s WHERE account = %s AND secret = %s"
         )
-        if not _is(sql, id, "factor_since = 0"):
-            return False
         if sql.execute(statement, (step, id, secret)) != 1:
             return False
         sql.execute("UPDATE account SET factor_since = %s WHERE id = %s", (now, id))
@@ -154,8 +159,9 @@ class FactorStore(Store.Rows):
 
     @Store.writing
     def use_step(self, sql: PooledStatements, id: int, step: int) -> bool:
-        """Note that the code of a half minute is used. False: this code or a
-        later one was used before."""
+        """Note that the code of a half minute is used. ``step``: the number of
+        the half minute. Returns False if this code or a later one was used
+        before."""
         statement = (
             "UPDATE account_factor SET step = %s WHERE account = %s AND step < %s"
         )
@@ -163,7 +169,8 @@ class FactorStore(Store.Rows):
 
     @Store.writing
     def use_code(self, sql: PooledStatements, id: int, code: str) -> bool:
-        """Delete the recovery code with this hash. False: no such code."""
+        """Delete the recovery code with this hash. Returns False if the account
+        has no such code."""
         statement = "DELETE FROM recovery_code WHERE account = %s AND code = %s"
         return sql.execute(statement, (id, code)) == 1
 
@@ -171,33 +178,35 @@ class FactorStore(Store.Rows):
     def replace_codes(
         self, sql: PooledStatements, id: int, codes: Sequence[str]
     ) -> bool:
-        """Store the hashes of new recovery codes in place of all earlier ones.
-        False: the account has no factor."""
-        if not _is(sql, id, "factor_since > 0"):
+        """Store the hashes of new recovery codes in place of all earlier codes.
+        Returns False, and stores nothing, if the account has no factor."""
+        if not _lock_row_if(sql, id, "factor_since > 0"):
             return False
         _replace_codes(sql, id, codes)
         return True
 
     @Store.writing_or(False)
     def remove(self, sql: PooledStatements, id: int) -> bool:
-        """Turn off the factor of an account. False: the account has no
-        factor."""
+        """Turn off the factor of an account. Returns False if the account had no
+        confirmed factor."""
         statement = (
             "UPDATE account SET factor_since = 0 WHERE id = %s AND factor_since > 0"
         )
-        removed = sql.execute(statement, (id,)) == 1
-        forget(sql, id, "account_factor", "recovery_code")
-        return removed
+        is_removed = sql.execute(statement, (id,)) == 1
+        # A factor that was only begun has a row, too.
+        delete_rows_of(sql, id, "account_factor", "recovery_code")
+        return is_removed
 
 
-def _is(sql: PooledStatements, id: int, condition: str) -> bool:
-    """Whether an account meets a condition. Its row is locked."""
+def _lock_row_if(sql: PooledStatements, id: int, condition: str) -> bool:
+    """Lock the row of an account until the end of the transaction, if it meets a
+    condition. Returns whether it does."""
     statement = f"SELECT id FROM account WHERE id = %s AND {condition}{sql.for_update}"
     return bool(sql.query(statement, (id,)))
 
 
 def _replace_codes(sql: PooledStatements, id: int, codes: Sequence[str]) -> None:
-    forget(sql, id, "recovery_code")
+    delete_rows_of(sql, id, "recovery_code")
     rows = [(id, code) for code in codes]
     sql.execute_many("INSERT INTO recovery_code (account, code) VALUES (%s, %s)", rows)
 
@@ -221,8 +230,9 @@ class Factors:
 
     def require(self, account: Account, code: str, device: KnownDevice | None) -> None:
         """Check and use up a code, if the account has a factor. ``device``: a
-        device that has logged in to the account before. Raises FactorRequired,
-        WrongCode and TooManyRequests."""
+        device that has logged in to the account before; None: the request comes
+        from no such device. Raises FactorRequired, WrongCode and
+        TooManyRequests."""
         if not account.factor:
             return
         if not code:
@@ -233,12 +243,13 @@ class Factors:
         # Counted before the check, so that parallel attempts cannot exceed the
         # limit.
         self._wrong.require(payer)
-        if not self._use(account.id, code[:CODE_CHARACTERS]):
+        if not self._use_up(account.id, code[:CODE_CHARACTERS]):
             raise WrongCode(account.user)
         self._wrong.give_back(payer)
 
-    def _use(self, id: int, code: str) -> bool:
-        """Use up a code. False: it is wrong, or was used before."""
+    def _use_up(self, id: int, code: str) -> bool:
+        """Use up a code of the authenticator app, or a recovery code. Returns
+        False if the code is wrong or was used before."""
         plain = code.replace(" ", "").replace("-", "")
         is_number = plain.isascii() and plain.isdecimal()
         if len(plain) == _TOTP_DIGITS and is_number:
@@ -257,8 +268,9 @@ class Factors:
         return FactorStarted(secret, address)
 
     def confirm(self, account: Account, code: str) -> list[str]:
-        """Turn on the factor that was begun. Returns the recovery codes. Raises
-        FactorOn, FactorOff, WrongCode and TooManyRequests."""
+        """Turn on the factor that was begun, after a check of a code that it has
+        made. Returns the recovery codes. Raises FactorOn, FactorOff, WrongCode
+        and TooManyRequests."""
         if account.factor:
             raise FactorOn(account.user)
         secret = self._rows.secret(account.id)
@@ -302,8 +314,9 @@ def _totp(secret: str) -> TOTP:
 
 
 def _step_of(secret: str, code: str) -> int:
-    """The number of the half minute to which a code belongs; 0: it belongs to
-    no accepted one."""
+    """The number of the half minute to which a code belongs, counted from the
+    Unix epoch. Returns 0 if the code belongs to none of the three accepted half
+    minutes, or if there is no secret."""
     if not secret:
         return 0
     totp = _totp(secret)

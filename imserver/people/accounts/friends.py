@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from imserver.people.accounts.contract import Contact, ListName
 from imserver.people.accounts.declared import HTTP_TOO_MANY_FRIENDS
-from imserver.people.accounts.rows import AccountStore, Relating, States
+from imserver.people.accounts.rows import AccountStore, StateChange, States
 from imserver.plugin.errors import Problems, ServiceRefused
 from imserver.plugin.messages import ToFollowers
 from imserver.plugin.storage import Condition
@@ -69,42 +69,45 @@ class Friends(Struct, frozen=True):
         app: str,
         user: str,
         other: str,
-        becoming: Relating,
+        change_states: StateChange,
         condition: Condition | None = None,
     ) -> FriendResult:
-        """Change the relation between two accounts; ``becoming`` is one of the
+        """Change the relation between two accounts; ``change_states`` is one of the
         functions below.
 
         Raises Oneself, UnknownFriend (also if a change does not meet the
         condition), and ServiceRefused for too many friends.
         """
-        mine = id_of(user)
-        theirs = id_of(other)
-        if not (mine and theirs):
+        user_id = id_of(user)
+        other_id = id_of(other)
+        if not (user_id and other_id):
             raise UnknownFriend(other)
-        if mine == theirs:
+        if user_id == other_id:
             raise Oneself(user)
-        states: tuple[States, States] = (STRANGERS, STRANGERS)
+        before: States = STRANGERS
+        after: States = STRANGERS
 
-        def change(before: States) -> tuple[States, str]:
-            nonlocal states
-            after, result = becoming(before)
-            states = before, after
+        def change_and_note(states: States) -> tuple[States, str]:
+            nonlocal before, after
+            before = states
+            after, result = change_states(states)
             return after, result
 
-        word = self.accounts.relate(app, mine, theirs, self.limit, change, condition)
-        if word == "unknown":
+        result = self.accounts.relate(
+            app, user_id, other_id, self.limit, change_and_note, condition
+        )
+        if result == "unknown":
             raise UnknownFriend(other)
-        if word == "full":
+        if result == "full":
             raise ServiceRefused(problem=HTTP_TOO_MANY_FRIENDS)
-        before, after = states
+        # Each of the two is signalled only a change that they may see.
         if relation_of(before) != relation_of(after):
-            self._changed(app, str(mine), str(theirs))
+            self._signal_change(app, str(user_id), str(other_id))
         if relation_of(before[::-1]) != relation_of(after[::-1]):
-            self._changed(app, str(theirs), str(mine))
-        return FriendResult(word)
+            self._signal_change(app, str(other_id), str(user_id))
+        return FriendResult(result)
 
-    def _changed(self, app: str, user: str, other: str) -> None:
+    def _signal_change(self, app: str, user: str, other: str) -> None:
         """Send a user the signal that the relation to another one has
         changed."""
         self.send(ToFollowers(app, (user,), 0, Signal("contact", other, "", to=user)))
@@ -112,8 +115,9 @@ class Friends(Struct, frozen=True):
     def listed(
         self, name: ListName, user: str, after: str, limit: int
     ) -> tuple[int, list[Contact]]:
-        """The length of a list of an account, and a page of it after the user
-        ``after``."""
+        """A list of an account, such as its friends: the length of the whole
+        list, and a page with at most ``limit`` entries after the user ``after``
+        (``""``: the first page)."""
         id = id_of(user)
         if id:
             return self.accounts.contacts(name, id, id_of(after), limit)
@@ -135,8 +139,9 @@ def relation_of(states: States) -> Relation:
     return ""
 
 
-# Changes: a function from (relation of the user to the other, relation of the
-# other to the user) to the new pair and the result.
+# Changes of a relation (StateChange). Each function gets the state of the acting
+# user towards the other, and of the other towards the acting user. It returns
+# both new states, and a FriendResult.
 
 
 def add(before: States) -> tuple[States, str]:

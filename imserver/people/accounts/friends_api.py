@@ -10,7 +10,7 @@ from imserver.people.accounts.api import Avatar, Nickname, UserId
 from imserver.people.accounts.contract import ListName
 from imserver.people.accounts.declared import HTTP_TOO_MANY_FRIENDS
 from imserver.people.accounts.parts import AccountParts, accounts_of
-from imserver.people.accounts.rows import Relating
+from imserver.people.accounts.rows import StateChange
 from imserver.plugin.errors import Problems
 from imserver.plugin.http import (
     Acting,
@@ -142,8 +142,8 @@ def unblock(api: AccountParts, call: Call, request: FriendChange) -> FriendAnswe
 
 
 def _change(
-    api: AccountParts, call: Call, request: FriendChange, becoming: Relating
+    api: AccountParts, call: Call, request: FriendChange, change_states: StateChange
 ) -> FriendAnswer:
     api.accounts.rules_of(call.app)  # says so if the app has no accounts
-    result = api.friends.change(call.app, call.user, request.friend, becoming)
+    result = api.friends.change(call.app, call.user, request.friend, change_states)
     return FriendAnswer(result.value)

@@ -101,7 +101,8 @@ class Guests(Service, dict=True):
         self._by_address = self.buckets(GUESTS, settings.guests_per_address, seconds)
 
     def require_guests(self, app: str) -> None:
-        """Raise ServiceRefused if an app takes no guests, and NoAccounts."""
+        """Raise NoAccounts if an app has no accounts, and ServiceRefused if it
+        takes no guests."""
         if not self.accounts.rules_of(app).guests:
             raise ServiceRefused("The app takes no guests", Problems.NOT_ALLOWED)
 
@@ -179,6 +180,8 @@ class Guests(Service, dict=True):
         self.accounts.remove(app, self._guest(app, user).user, keeps_messages=True)
 
     def _guest(self, app: str, user: str) -> Account:
+        """The account of a guest. Raises NoAccounts, UnknownAccount, and
+        ServiceRefused if the account is not that of a guest."""
         account = self.accounts.known(app, user)
         if not account.guest:
             raise ServiceRefused(problem=HTTP_NO_GUEST)
@@ -189,17 +192,23 @@ class Guests(Service, dict=True):
     def expire(self, now: int) -> int:
         """Delete the guests who are unused at this Unix second. Returns their
         number."""
-        deleted = 0
-        for guests in self.rows.unused_guests(int(now - self.unused_seconds)):
-            for guest in guests:
-                online = self.presence.online(guest.app, [guest.user])
-                # The guest may be connected to a node that did not answer.
-                if not (online.users[0] or online.missing):
+        count = 0
+        unused_since = int(now - self.unused_seconds)
+        for page in self.rows.unused_guests(unused_since):
+            for guest in page:
+                if not self._may_be_online(guest):
                     with suppress(UnknownAccount):  # another node was faster
                         self.accounts.remove(guest.app, guest.user, keeps_messages=True)
                         self.deleted(guest)
-                        deleted += 1
+                        count += 1
                 serve_others()
-        if deleted:
-            log.info("%d unused guests were deleted", deleted)
-        return deleted
+        if count:
+            log.info("%d unused guests were deleted", count)
+        return count
+
+    def _may_be_online(self, guest: Account) -> bool:
+        """Whether a guest is connected, or may be connected to a node that did
+        not answer."""
+        online = self.presence.online(guest.app, [guest.user])
+        (is_online,) = online.users
+        return bool(is_online or online.missing)

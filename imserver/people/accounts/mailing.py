@@ -106,7 +106,7 @@ def send(settings: SmtpSettings, mail: Mail) -> None:
     except ValueError as error:
         raise NotSent(error, is_temporary=False, is_of_mail=True) from error
 
-    # The step that was reached decides what an error means.
+    # Before the server is ready, an error concerns the server, not this mail.
     is_ready = False
     is_sent = False
     try:

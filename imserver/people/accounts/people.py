@@ -23,7 +23,7 @@ from imserver.people.accounts.rows import (
     STEP_GROWTH,
     AccountStore,
     accounts_where,
-    reported,
+    record_change,
 )
 from imserver.plugin.errors import Problems, ServiceRefused
 from imserver.plugin.identity import Needs, Principal
@@ -50,7 +50,7 @@ CENTURY: Final = 36525 * 86400
 """The length of the ban for a lock without an end, in seconds."""
 
 Kind = Literal["person", "guest", "bot"]
-_OF_KIND: Final[dict[Kind, str]] = {
+_CONDITION_OF_KIND: Final[dict[Kind, str]] = {
     "person": "{is_no_guest} AND bot = 0",
     "guest": "guest = 1",
     "bot": "bot = 1",
@@ -77,12 +77,12 @@ class NoRole(
 
 
 class PeopleFilter(Struct, frozen=True):
-    """The conditions for listing accounts of an app. An account must meet each
-    given condition; without conditions all accounts are listed.
+    """Which accounts of an app are listed. An account must meet each condition.
+    A condition that is None or ``""`` is not given: all accounts meet it.
 
-    ``text``: an id, or a part of the nickname or the user name; with
-    ``contacts`` also of the e-mail address or the phone number. ``locked``:
-    whether they are locked now.
+    ``text``: an id, or a part of the nickname or the user name. ``contacts``:
+    the text may also be a part of the e-mail address or the phone number.
+    ``locked``: whether the accounts are locked now.
     """
 
     app: str
@@ -94,9 +94,10 @@ class PeopleFilter(Struct, frozen=True):
 
 
 class LockChange(Struct, frozen=True):
-    """An account that was locked or unlocked. ``users``: the account and its
-    bots. ``end``: when both its old and its new lock have ended, in Unix
-    seconds. Bans that end later do not come from a lock, and stay."""
+    """An account that was locked or unlocked. ``users``: the user ids of the
+    account and its bots. ``end``: the later of the ends of its old and its new
+    lock, in Unix seconds. Bans that end later do not come from a lock, and
+    stay."""
 
     account: Account
     users: list[str]
@@ -141,14 +142,15 @@ class PeopleStore(Store.Rows):
         app: str,
         id: int,
         role: StoredRole,
-        may: Callable[[Account], bool],
+        may_act_on: Callable[[Account], bool],
         record: RecordEvent | None,
     ) -> Account | None:
-        """Give an account a role, if ``may`` permits it. None: the account does
-        not exist. If it loses the role of an owner, the API keys that it has
-        made end, at once on this node. Raises NotBelow and NoRole."""
-        changed = self._set_role(app, id, role, may, record)
+        """Give an account a role, if ``may_act_on`` permits it. Returns the
+        changed account, or None if it does not exist. If it loses the role of an
+        owner, the API keys that it has made end. Raises NotBelow and NoRole."""
+        changed = self._set_role(app, id, role, may_act_on, record)
         if changed is not None and role != "owner":
+            # This node refuses the keys at once. Other nodes notice it later.
             self._store.try_refresh()
         return changed
 
@@ -159,10 +161,10 @@ class PeopleStore(Store.Rows):
         app: str,
         id: int,
         role: StoredRole,
-        may: Callable[[Account], bool],
+        may_act_on: Callable[[Account], bool],
         record: RecordEvent | None,
     ) -> Account | None:
-        before = _permitted(sql, app, id, may)
+        before = _lock_row(sql, app, id, may_act_on)
         if before is None:
             return None
         if role and (before.guest or before.bot):
@@ -170,7 +172,7 @@ class PeopleStore(Store.Rows):
         sql.execute("UPDATE account SET role = %s WHERE id = %s", (role, id))
         if role != "owner":
             Store.end_keys_of(sql, id)
-        return reported(sql, record, "role", app, id)
+        return record_change(sql, record, "role", app, id)
 
     @Store.writing_or(None)
     def lock(
@@ -180,22 +182,24 @@ class PeopleStore(Store.Rows):
         id: int,
         until: int,
         reason: str,
-        may: Callable[[Account], bool],
+        may_act_on: Callable[[Account], bool],
         record: RecordEvent | None,
     ) -> LockChange | None:
         """Lock an account and its bots until a Unix second; 0: unlock them.
-        None: the account does not exist. Raises NotBelow."""
-        before = _permitted(sql, app, id, may)
+        Returns None if the account does not exist. Raises NotBelow if
+        ``may_act_on`` does not permit it."""
+        before = _lock_row(sql, app, id, may_act_on)
         if before is None:
             return None
-        bots = sql.query("SELECT id FROM bot WHERE owner = %s", (id,))
-        ids = [id, *[row[0] for row in bots]]
+        ids = [id]
+        for row in sql.query("SELECT id FROM bot WHERE owner = %s", (id,)):
+            ids.append(row[0])
         sql.execute_many(
             "UPDATE account SET locked_until = %s, lock_reason = %s WHERE id = %s",
             [(until, reason or None, each) for each in ids],
         )
         act = "locked" if until else "unlocked"
-        account = reported(sql, record, act, app, id)
+        account = record_change(sql, record, act, app, id)
         if account is None:
             return None
         users = [str(each) for each in ids]
@@ -212,17 +216,18 @@ class PeopleStore(Store.Rows):
         return {bytes(row[0]).decode() for row in rows}
 
 
-def _permitted(
-    sql: PooledStatements, app: str, id: int, may: Callable[[Account], bool]
+def _lock_row(
+    sql: PooledStatements, app: str, id: int, may_act_on: Callable[[Account], bool]
 ) -> Account | None:
-    """Lock the row of an account, and return the account. None: it does not
-    exist. Raises NotBelow."""
+    """Lock the row of an account until the end of the transaction. Returns the
+    account, or None if it does not exist. Raises NotBelow if ``may_act_on`` does
+    not permit a change."""
     condition = f"id = %s AND app = %s{sql.for_update}"
     accounts = accounts_where(sql, condition, (id, app))
     if not accounts:
         return None
     (account,) = accounts
-    if not may(account):
+    if not may_act_on(account):
         raise NotBelow(account.role)
     return account
 
@@ -230,14 +235,15 @@ def _permitted(
 def _conditions(
     wanted: PeopleFilter, now: int, sql: Statements
 ) -> tuple[list[str], list[object]]:
-    """The conditions of a filter besides its app, and their values."""
+    """The conditions of a filter besides its app, and the values for their
+    placeholders, in order."""
     conditions: list[str] = []
     values: list[object] = []
     if wanted.role is not None:
         conditions.append("role = %s")
         values.append(wanted.role)
     if wanted.kind is not None:
-        condition = _OF_KIND[wanted.kind]
+        condition = _CONDITION_OF_KIND[wanted.kind]
         conditions.append(condition.format(is_no_guest=IS_NO_GUEST[sql.engine]))
     if wanted.locked is not None:
         if wanted.locked:
@@ -247,8 +253,8 @@ def _conditions(
         values.append(now)
     text = wanted.text.strip()
     if text:
-        either, values_of_text = _conditions_of_text(text, wanted.contacts, sql)
-        conditions.append(f"({' OR '.join(either)})")
+        alternatives, values_of_text = _conditions_of_text(text, wanted.contacts, sql)
+        conditions.append(f"({' OR '.join(alternatives)})")
         values += values_of_text
     return conditions, values
 
@@ -256,13 +262,14 @@ def _conditions(
 def _conditions_of_text(
     text: str, contacts: bool, sql: Statements
 ) -> tuple[list[str], list[object]]:
-    """Alternative conditions for accounts with this text, and their values. An
-    account needs to meet one. ``contacts``: also match the e-mail address and
-    the phone number."""
+    """Alternative conditions for accounts with this text, and the values for
+    their placeholders. An account needs to meet one of them. ``contacts``: also
+    search the e-mail address and the phone number."""
     contains = sql.contains
+    # SQL folds only the case of ASCII letters.
     spellings = Statements.spellings(text)
     conditions = [contains("lower(nickname)")] * len(spellings)
-    values: list[object] = [*spellings]
+    values: list[object] = list(spellings)
     conditions.append(contains("name"))
     values.append(text.lower())
     if contacts:
@@ -290,6 +297,7 @@ class People(Struct, frozen=True):
     the principal may not act on the account."""
 
     finds: ClassVar = "account"
+    """The kind of the results of :meth:`find`."""
     rows: PeopleStore
     all_rows: AccountStore
     accounts: Accounts
@@ -299,34 +307,41 @@ class People(Struct, frozen=True):
     def find(
         self, principal: Principal, text: str, apps: Sequence[str], limit: int
     ) -> Iterator[tuple[str, str, str, str]]:
-        """The accounts that the text names exactly, then the accounts whose
-        names contain the text. Moderators see no e-mail addresses and no phone
-        numbers, and find nobody by them."""
+        """Search accounts for the administration: first the accounts that the
+        text names exactly, then the accounts whose names contain the text.
+
+        Each result has a user id, an app, a label, and a line of details.
+        Moderators see no e-mail addresses and no phone numbers, and find nobody
+        by them.
+        """
         sees_contacts = principal.may(Needs.OPERATE)
         words = Statements.words(text)
         logins = [
-            each for each in candidates(text) if sees_contacts or each[0] == "name"
+            (kind, login)
+            for kind, login in candidates(text)
+            if sees_contacts or kind == "name"
         ]
-        accounts = self.all_rows.anywhere(apps, id_of(text.lstrip("0")), logins)
-        last = self.all_rows.last_id()
+        accounts = self.all_rows.find_in_apps(apps, id_of(text.lstrip("0")), logins)
+        last_id = self.all_rows.last_id()
         now = int(time())
-        # Accounts come first if words of their names begin with the words.
-        for app, begin in product(apps[:_MOST_SEARCHED_APPS], (True, False)):
+        # In each app, accounts come first if words of their names begin with the
+        # words.
+        for app, at_word_starts in product(apps[:_MOST_SEARCHED_APPS], (True, False)):
             if words and len(accounts) < limit:
-                named, _ = self.all_rows.named(
-                    app, words, begin, last - _SEARCHED, last, limit, now
+                named, _ = self.all_rows.search_page(
+                    app,
+                    words,
+                    at_word_starts,
+                    after=last_id - _SEARCHED,
+                    upto=last_id,
+                    limit=limit,
+                    now=now,
                 )
                 accounts += named
 
         for account in accounts:
-            texts = [account.name]
-            if sees_contacts:
-                texts += [account.email, account.phone]
-            names = [text for text in texts if text]
-            label = account.nickname or next(iter(names), account.user)
-            if account.role:
-                names.append(account.role)
-            yield account.user, account.app, label, " · ".join(names)
+            label, details = _described(account, sees_contacts)
+            yield account.user, account.app, label, details
 
     def named(self, app: str, text: str) -> Account | None:
         """The account with this id or identifier. Raises NoAccounts."""
@@ -336,36 +351,40 @@ class People(Struct, frozen=True):
     def page(
         self, wanted: PeopleFilter, before: int, limit: int
     ) -> tuple[list[Account], int]:
-        """The newest of these accounts with an id below ``before`` (0: all),
-        and the ``before`` of the next page; 0: this is the last page.
+        """A page of the wanted accounts, the newest first, with ids below
+        ``before`` (0: from the newest account on). Returns also the ``before``
+        of the next page, or 0 if this is the last page.
 
-        Each step of a search reads more ids than the one before, as long as
-        that is fast, for about :data:`SEARCH_SECONDS`. So a page may have few
-        accounts, or be empty. Raises NoAccounts.
+        The search goes in steps from greater ids to smaller ones, for about
+        :data:`SEARCH_SECONDS`. As long as the steps are fast, each reads more
+        ids than the one before. So a page may have few accounts, or be empty.
+        Raises NoAccounts.
         """
         self.accounts.rules_of(wanted.app)
         accounts: list[Account] = []
-        upto = before or self.all_rows.last_id() + 1
-        step = _FIRST_STEP
-        began = monotonic()
+        # The ids below ``end`` are not searched yet.
+        end = before or self.all_rows.last_id() + 1
+        step_ids = _FIRST_STEP
+        started_at = monotonic()
         now = int(time())
-        while upto > 1 and len(accounts) < limit:
-            after = max(upto - 1 - step, 0)
-            step_began = monotonic()
-            if step_began - began > SEARCH_SECONDS:
+        while end > 1 and len(accounts) < limit:
+            after = max(end - 1 - step_ids, 0)
+            step_started_at = monotonic()
+            if step_started_at - started_at > SEARCH_SECONDS:
                 break
             missing = limit - len(accounts)
-            page = self.rows.page(wanted, after, upto, missing, now)
-            accounts += page
-            if len(page) == missing:
-                upto = page[-1].id
+            found = self.rows.page(wanted, after, end, missing, now)
+            accounts += found
+            if len(found) == missing:
+                # Smaller ids of this step may belong to wanted accounts, too.
+                end = found[-1].id
             else:
-                upto = after + 1
-            if monotonic() - step_began < SHORT_STEP_SECONDS:
-                step *= STEP_GROWTH
-        if upto <= 1:
+                end = after + 1
+            if monotonic() - step_started_at < SHORT_STEP_SECONDS:
+                step_ids *= STEP_GROWTH
+        if end <= 1:
             return accounts, 0
-        return accounts, upto
+        return accounts, end
 
     def set_role(
         self, principal: Principal, app: str, user: str, role: StoredRole
@@ -373,11 +392,11 @@ class People(Struct, frozen=True):
         """Give an account a role. All nodes follow at once. Raises NoAccounts,
         UnknownAccount, NotBelow and NoRole."""
 
-        def may(account: Account) -> bool:
+        def may_act_on(account: Account) -> bool:
             return principal.may_act_on(account.role)
 
         record = self.accounts.recorder(app)
-        account = self.rows.set_role(app, id_of(user), role, may, record)
+        account = self.rows.set_role(app, id_of(user), role, may_act_on, record)
         if account is None:
             raise self.accounts.unknown(app, user)
         return account
@@ -385,19 +404,23 @@ class People(Struct, frozen=True):
     def lock(
         self, principal: Principal, app: str, user: str, seconds: int, reason: str
     ) -> tuple[Account, list[str]]:
-        """Lock an account for ``seconds``; 0: without an end. Returns the
-        account, and the nodes that did not answer, which end its sessions a
-        little later. Raises NoAccounts, UnknownAccount and NotBelow."""
+        """Lock an account and its bots for ``seconds`` (0: without an end), and
+        end their sessions. Returns the account, and the names of the nodes that
+        did not answer, which end the sessions a little later. Raises NoAccounts,
+        UnknownAccount and NotBelow."""
         until = FOR_GOOD
         if seconds:
             until = int(time()) + seconds
         change = self._store_lock(principal, app, user, until, reason)
 
-        # Bans that end later are not by a lock, and stay.
-        left = self._bans(app)
+        # Bans that end later do not come from a lock, and stay. Other bans are
+        # replaced by the ban of this lock.
+        ban_seconds = self._ban_seconds(app)
         now = time()
-        end = change.bans_end(now) - now
-        users = [each for each in change.users if left.get(each, 0) <= end]
+        lock_seconds = change.bans_end(now) - now
+        users = [
+            each for each in change.users if ban_seconds.get(each, 0) <= lock_seconds
+        ]
         closed = self.sessions.close(app, users, None, seconds or CENTURY, reason)
         return change.account, list(closed.missing)
 
@@ -407,13 +430,17 @@ class People(Struct, frozen=True):
         """Lift the lock of an account, and its ban unless the ban ends later.
         Returns the account, and the nodes that did not answer, which follow a
         little later. Raises NoAccounts, UnknownAccount and NotBelow."""
-        change = self._store_lock(principal, app, user, 0, "")
+        change = self._store_lock(principal, app, user, until=0, reason="")
 
-        # Bans that end later are not by a lock, and stay.
-        left = self._bans(app)
+        # Bans that end later do not come from a lock, and stay.
+        ban_seconds = self._ban_seconds(app)
         now = time()
-        end = change.bans_end(now) - now
-        users = [each for each in change.users if 0 < left.get(each, 0) <= end]
+        lock_seconds = change.bans_end(now) - now
+        users = [
+            each
+            for each in change.users
+            if 0 < ban_seconds.get(each, 0) <= lock_seconds
+        ]
         if not users:
             return change.account, []
         return change.account, list(self.sessions.unban(app, users))
@@ -426,19 +453,36 @@ class People(Struct, frozen=True):
             return None
         return end_of(account), account.lock_reason
 
-    def _bans(self, app: str) -> dict[str, float]:
+    def _ban_seconds(self, app: str) -> dict[str, float]:
         """User → seconds until the ban of the user ends."""
         return {user: ban.seconds for user, ban in self.sessions.bans(app).items()}
 
     def _store_lock(
         self, principal: Principal, app: str, user: str, until: int, reason: str
     ) -> LockChange:
-        def may(account: Account) -> bool:
+        """Store that an account and its bots are locked until a Unix second; 0:
+        not any more. Raises NoAccounts, UnknownAccount and NotBelow."""
+
+        def may_act_on(account: Account) -> bool:
             return principal.may_act_on(account.role)
 
         change = self.rows.lock(
-            app, id_of(user), until, reason, may, self.accounts.recorder(app)
+            app, id_of(user), until, reason, may_act_on, self.accounts.recorder(app)
         )
         if change is None:
             raise self.accounts.unknown(app, user)
         return change
+
+
+def _described(account: Account, sees_contacts: bool) -> tuple[str, str]:
+    """The label of an account in the results of a search, and a line with its
+    identifiers and role. ``sees_contacts``: whether the reader may see the
+    e-mail address and the phone number."""
+    texts = [account.name]
+    if sees_contacts:
+        texts += [account.email, account.phone]
+    names = [text for text in texts if text]
+    label = account.nickname or next(iter(names), account.user)
+    if account.role:
+        names.append(account.role)
+    return label, " · ".join(names)

@@ -44,15 +44,17 @@ class AccountRelations(Struct, Relations, frozen=True):
     # --- reaching -------------------------------------------------------------
 
     def blocked_by(self, app: str, by: str, users: Iterable[str]) -> list[str]:
-        """The users who have blocked ``by``, or its owner, in the order of their
-        ids."""
+        """Those of ``users`` who have blocked the user ``by``, or the owner of
+        the bot ``by``, in the order of their ids."""
         if self.limits(app, by):
-            return self._blocked_by(app, by, users, True)
+            return self._blocked_by(app, by, users, with_owner=True)
         return []
 
     def _blocked_by(
         self, app: str, by: str, users: Iterable[str], with_owner: bool
     ) -> list[str]:
+        """See :meth:`blocked_by`. ``with_owner`` False: a block of the owner of
+        the bot does not count."""
         id = id_of(by)
         ids = {id_of(user) for user in users} - {0}
         if not (id and ids):
@@ -80,7 +82,9 @@ class AccountRelations(Struct, Relations, frozen=True):
     def may_write(self, app: str, by: str, user: str) -> bool:
         if self.may_reach(app, by, user):
             return True
-        if self._blocked_by(app, by, (user,), False):
+        # A bot that only its owner's block keeps away may go on writing in an
+        # existing conversation. The same holds for a guest.
+        if self._blocked_by(app, by, (user,), with_owner=False):
             return False
         return self._have_written(app, by, user)
 
@@ -88,9 +92,13 @@ class AccountRelations(Struct, Relations, frozen=True):
         return not self._is_guest(app, by)
 
     def strangers_among(self, app: str, by: str, users: Collection[str]) -> set[str]:
-        """The strangers among users, whom ``by`` must ask if the app has this
-        rule. Strangers are no friends of ``by``, are in no group with them, and
-        have not written to them. Bots are not asked."""
+        """The strangers among users. Strangers are no friends of ``by``, are in
+        no group with them, and have not written to them.
+
+        If the app has the rule ``ask_strangers``, ``by`` must ask strangers for
+        their consent. Without the rule nobody is a stranger. Bots are never
+        strangers.
+        """
         if not (self.limits(app, by) and self.tokens.rules_of(app).ask_strangers):
             return set()
         strangers: set[str] = set()
@@ -98,14 +106,15 @@ class AccountRelations(Struct, Relations, frozen=True):
             accounts = self.rows.by_ids(app, chunk)
             people = [account for account in accounts if not account.bot]
             states = self.states(by, people)
-            rest: set[str] = set()
+            no_friends: set[str] = set()
             for account in people:
                 state, _ = states.get(account.id, STRANGERS)
                 if state != FRIEND:
-                    rest.add(account.user)
-            if rest:
+                    no_friends.add(account.user)
+            if no_friends:
                 conversations = self.store.part(MessageLog).conversations
-                strangers |= rest - conversations.acquainted(app, by, sorted(rest))
+                acquainted = conversations.acquainted(app, by, sorted(no_friends))
+                strangers |= no_friends - acquainted
         return strangers
 
     def _is_guest(self, app: str, by: str) -> bool:
@@ -115,11 +124,13 @@ class AccountRelations(Struct, Relations, frozen=True):
         return id != 0 and self.rows.is_guest(app, id)
 
     def _have_written(self, app: str, one: str, other: str) -> bool:
+        """Whether a conversation of these two users exists."""
         conversations = self.store.part(MessageLog).conversations
         return conversations.between(app, one, other) is not None
 
     def blockers(self, app: str, by: str, limit: int) -> tuple[str, ...]:
-        """The users who have blocked ``by`` or its owner."""
+        """The users who have blocked the user ``by``, or the owner of the bot
+        ``by``; at most ``limit``."""
         if not self.limits(app, by):
             return ()
         id = id_of(by)
@@ -141,8 +152,10 @@ class AccountRelations(Struct, Relations, frozen=True):
         for chunk in chunks(_ids_of_others(by, visible), _AT_ONCE):
             accounts = self.rows.by_ids(app, chunk)
             showing = [account for account in accounts if account.show_presence]
-            visible -= {account.user for account in accounts}
-            visible |= self.known(app, by, showing, self.states(by, showing))
+            known_users = self.known(app, by, showing, self.states(by, showing))
+            for account in accounts:
+                if account.user not in known_users:
+                    visible.discard(account.user)
         return visible
 
     def states(self, by: str, accounts: Sequence[Account]) -> dict[int, States]:
@@ -156,13 +169,14 @@ class AccountRelations(Struct, Relations, frozen=True):
     def known(
         self, app: str, by: str, accounts: Sequence[Account], states: dict[int, States]
     ) -> set[str]:
-        """The accounts among these that ``by`` knows: friends, and members of
-        common conversations. Accounts that have blocked ``by`` are left out.
-        ``states``: from :meth:`states`."""
+        """The users among these accounts whom ``by`` knows: friends, and members
+        of common conversations. Accounts that have blocked ``by`` are left out.
+        A back end (``by`` ``""``) knows everybody. ``states``: from
+        :meth:`states`."""
         if not by:
             return {account.user for account in accounts}
         friends = set()
-        rest = []
+        others = []
         for account in accounts:
             mine, theirs = states.get(account.id, STRANGERS)
             if theirs == BLOCKED:
@@ -170,13 +184,14 @@ class AccountRelations(Struct, Relations, frozen=True):
             if mine == FRIEND:
                 friends.add(account.user)
             else:
-                rest.append(account.user)
-        if not rest:
+                others.append(account.user)
+        if not others:
             return friends
         conversations = self.store.part(MessageLog).conversations
-        return friends | conversations.sharing(app, by, rest)
+        return friends | conversations.sharing(app, by, others)
 
 
 def _ids_of_others(by: str, users: Collection[str]) -> list[int]:
-    """The ids of the users who may have accounts, without the id of ``by``."""
+    """The account ids of the users, sorted. The id of ``by`` is left out, and
+    users whose id cannot be that of an account."""
     return sorted({id_of(user) for user in users if user != by} - {0})

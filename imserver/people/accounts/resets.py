@@ -85,8 +85,9 @@ class Resets(Struct, frozen=True):
     # --- in the background ----------------------------------------------------
 
     def _mail(self, app: str, login: str) -> tuple[Account, str, str] | None:
-        """Make a code and its mail: receiver, subject and text; None: nothing
-        is sent."""
+        """Make a code, and the mail with it: receiver, subject and text. Returns
+        None if no mail is sent, because there is no such account, it cannot be
+        reset, or it has had too many mails."""
         try:
             row = self.rows.by_login(app, *candidates(login))
             if row is None:

@@ -34,9 +34,12 @@ from imserver.plugin.storage import (
 from imserver.plugin.wire import id_of
 
 States = tuple[str, str]
-"""The states of two accounts towards each other: ``asked``, ``friend``,
-``blocked`` or ``""``."""
-Relating = Callable[[States], tuple[States, str]]
+"""The state of a first account towards a second one, and of the second towards
+the first: ``asked`` (has sent a friend request), ``friend``, ``blocked`` (has
+blocked the other), or ``""`` (no relation)."""
+StateChange = Callable[[States], tuple[States, str]]
+"""A function that decides how a relation changes: states before → states
+afterwards, and a word for the result."""
 
 _NO_PHONE: Final = "\x01"
 """First character of ``phone`` in the row of an account without a phone number.
@@ -45,7 +48,7 @@ _NO_PHONE_BYTES: Final = 8
 _NICKNAME_CHARACTERS: Final = 200
 """The most characters of a folded nickname. Folding makes a few nicknames
 longer."""
-_STORED: Final = (
+_STORED: Final = (  # in the order of _row
     "app, phone, nickname, avatar, password, version, created, email, name, bot, "
     "guest, confirmed_email, folded"
 )
@@ -54,11 +57,13 @@ _ROWS: Final = RowsOf(
     Account,
     "account",
     email_confirmed="email = confirmed_email",
-    # an unknown one is that of a member
+    # An unknown role counts as that of a member.
     role="CASE WHEN role IN ('owner', 'moderator') THEN role END",
     factor="factor_since > 0",
 )
 _ACCOUNTS: Final = f"SELECT {_ROWS.columns}, folded, password FROM account"
+# The columns of _ROWS come first. So the last two values of a row are the folded
+# names and the hash of the password.
 _LINKED: Final = (
     f"{_ACCOUNTS} WHERE id = (SELECT account FROM oauth_link WHERE app = %s "
     "AND provider = %s AND subject = %s) AND app = %s"
@@ -68,7 +73,8 @@ _BLOCKERS: Final = (
     "WHERE a.app = %s AND r.state = 'blocked' AND r.other IN (%s, "
     "coalesce((SELECT owner FROM bot WHERE id = %s), 0))"
 )
-"""Selects the accounts that have blocked an account or its owner."""
+"""Selects the accounts that have blocked an account or its owner. Values: the
+app, the account, and the account again, or 0 to ignore its owner."""
 IS_NO_GUEST: Final = {
     "sqlite": "guest = 0",
     "postgresql": "guest = 0",
@@ -86,12 +92,14 @@ _IN_DIRECTORY: Final = "app = %s AND guest = 0 AND bot = 0 AND findable = 1"
 """Condition: an account is in the directory. It uses the first columns of the
 index of the directory, so a page costs the same however many guests an app
 has."""
-_NO_BLOCK: Final = (
+_NO_BLOCK_BETWEEN: Final = (
     "AND NOT EXISTS (SELECT 1 FROM relation r "
     "WHERE r.account = account.id AND r.other = %s AND r.state = 'blocked') "
     "AND NOT EXISTS (SELECT 1 FROM relation r "
     "WHERE r.account = %s AND r.other = account.id AND r.state = 'blocked')"
 )
+"""Condition: neither the account nor another one has blocked the other. Values:
+the id of the other account, twice."""
 _CHANGEABLE: Final = (
     "nickname",
     "avatar",
@@ -105,7 +113,7 @@ _CHANGEABLE: Final = (
 )
 """The columns that :meth:`AccountStore.change` sets."""
 _LOGINS: Final = RowsOf(Device, "account_device")
-_RESET: Final = (
+_ACCOUNT_OF_RESET: Final = (
     "SELECT r.account FROM password_reset r JOIN account a ON a.id = r.account "
     "WHERE r.code = %s AND r.expires_at > %s AND a.app = %s"
 )
@@ -165,22 +173,29 @@ class AccountStore(Store.Rows):
         subjects: Sequence[str],
     ) -> tuple[Account, str] | None:
         """The account that is linked with one of these identities, and the
-        provider of the link. If several match, the first provider and the first
-        subject win."""
+        provider of the link. Returns None if no account is linked with them.
+
+        An identity is a provider and a subject, which is an id of the user at
+        the provider. If several identities match, the first provider wins, then
+        the first subject.
+        """
         return _linked(sql, app, providers, subjects)
 
     @Store.reading_or(None)
     def by_login(
         self, sql: PooledStatements, app: str, *logins: tuple[Identifier, str]
     ) -> tuple[Account, str] | None:
-        """The account with one of these identifiers, and its password hash. The
-        first identifier that exists wins. All are looked up, so the time does
-        not reveal which of them exist."""
+        """The account with one of these identifiers, and its password hash.
+        Returns None if there is no such account.
+
+        The first identifier that exists wins. All of them are looked up, so the
+        time does not reveal which ones exist.
+        """
         rows: list[Row] = []
         for kind, text in logins:
             statement = f"{_ACCOUNTS} WHERE app = %s AND {kind} = %s"
             rows += sql.query(statement, (app, text))
-        return _found(rows)
+        return _first_account(rows)
 
     def by_id_or_login(self, app: str, text: str) -> tuple[Account, str] | None:
         """The account with this id or identifier, and its password hash. For
@@ -188,15 +203,15 @@ class AccountStore(Store.Rows):
         return self.by_id(app, id_of(text)) or self.by_login(app, *candidates(text))
 
     @Store.reading_or([])
-    def anywhere(
+    def find_in_apps(
         self,
         sql: PooledStatements,
         apps: Sequence[str],
         id: int,
         logins: Sequence[tuple[Identifier, str]],
     ) -> list[Account]:
-        """The accounts of these apps with this id (0: no id), or with one of
-        these identifiers."""
+        """Find accounts in several apps: those with this id, and those with one
+        of these identifiers. ``id`` 0: find no account by its id."""
         rows: list[Row] = []
         if id:
             statement = f"{_ACCOUNTS} WHERE id = %s AND app IN {{}}"
@@ -234,9 +249,10 @@ class AccountStore(Store.Rows):
         def work(sql: PooledStatements) -> list[Row]:
             has_all = " AND ".join([sql.contains("folded")] * len(words))
             # Nodes of the release before, and imports of apps, do not fold
-            # names.
+            # names. Such accounts are selected, too, and checked below.
             statement = (
-                f"{_ACCOUNTS} WHERE app = %s AND (folded IS NULL OR ({has_all})) "
+                f"{_ACCOUNTS} WHERE app = %s "
+                f"AND (folded IS NULL OR ({has_all})) "
                 f"AND id IN {{}}"
             )
             return sql.query_in(statement, (app, *words), ids)
@@ -244,6 +260,7 @@ class AccountStore(Store.Rows):
         matching = []
         rows: list[Row] = self._store.read_or([], work)
         for account in map(_account, rows):
+            # The stored names also contain a user name that others may not find.
             visible = account
             if not account.findable:
                 visible = replace(account, name="")
@@ -256,11 +273,11 @@ class AccountStore(Store.Rows):
         """The id of the newest account of any app; 0: no account exists."""
         return sql.query("SELECT max(id) FROM account")[0][0] or 0
 
-    def named(
+    def search_page(
         self,
         app: str,
         words: Sequence[str],
-        begin: bool,
+        at_word_starts: bool,
         after: int,
         upto: int,
         limit: int,
@@ -268,38 +285,46 @@ class AccountStore(Store.Rows):
     ) -> tuple[list[Account], int]:
         """The newest accounts with ``after < id <= upto`` that others may find
         and whose names contain all of these words. Bots, guests and accounts
-        that are locked now are left out. Returns also the id at which the next
-        page begins.
+        that are locked now are left out.
+
+        Returns also the ``upto`` of the next page. It is ``after`` if all of
+        these ids were searched.
 
         ``words``: from
-        :meth:`imserver.gateway.storage.statements.Statements.words`. ``begin``:
-        only accounts with names in which words begin with these words; False:
-        only the other accounts.
+        :meth:`imserver.gateway.storage.statements.Statements.words`.
+        ``at_word_starts``: only accounts in whose names each of these words is
+        the beginning of a word. False: only the accounts that contain the words
+        elsewhere.
         """
 
         def work(sql: PooledStatements) -> list[Row]:
             has_all = " AND ".join([sql.contains("folded")] * len(words))
             condition = has_all
+            # Folded names have a space before each word.
             needles = [f" {word}" for word in words]
-            if not begin:
+            if not at_word_starts:
                 # Nodes of the release before, and imports of apps, do not fold
-                # names.
+                # names. Such accounts are selected, too, and checked below.
                 condition = f"(folded IS NULL OR ({has_all} AND NOT ({has_all})))"
                 needles = [*words, *needles]
             statement = (
-                f"{_ACCOUNTS} WHERE app = %s AND id > %s AND id <= %s AND findable = 1 "
-                f"AND bot = 0 AND {IS_NO_GUEST[sql.engine]} AND locked_until <= %s "
-                f"AND {condition} ORDER BY id DESC LIMIT %s"
+                f"{_ACCOUNTS} WHERE app = %s AND id > %s AND id <= %s "
+                f"AND findable = 1 AND bot = 0 AND {IS_NO_GUEST[sql.engine]} "
+                f"AND locked_until <= %s "
+                f"AND {condition} "
+                "ORDER BY id DESC LIMIT %s"
             )
             return sql.query(statement, (app, after, upto, now, *needles, limit))
 
         def fold(sql: PooledStatements) -> None:
-            _fold(sql, unfolded)
+            _store_folded_names(sql, unfolded)
 
         rows: list[Row] = self._store.read_or([], work)
         accounts = list(map(_account, rows))
         unfolded = [
-            each for row, each in zip(rows, accounts, strict=True) if row[-2] is None
+            account
+            for (*_, folded, _password), account in zip(rows, accounts, strict=True)
+            if folded is None
         ]
         if unfolded:
             self._store.write_or(None, fold)
@@ -307,20 +332,24 @@ class AccountStore(Store.Rows):
             accounts = [each for each in accounts if each.id not in left_out]
         if len(rows) < limit:
             return accounts, after
-        return accounts, rows[-1][0] - 1
+        last_id = rows[-1][0]
+        return accounts, last_id - 1
 
-    def listed(
+    def directory_page(
         self, app: str, after: tuple[str, int], limit: int, now: int, by: int = 0
     ) -> tuple[list[Account], tuple[str, int] | None]:
-        """A page of the accounts that ``by`` (0: a back end) may find, in the
-        order of their folded names. Bots, guests, accounts that are locked now,
-        and accounts with a block between them and ``by`` are left out. Returns
-        also where the next page begins; None: this is the last page.
+        """A page of the directory of an app: the accounts that the account
+        ``by`` may find, in the order of their folded names. Returns also the
+        ``after`` of the next page, or None if this is the last page.
+
+        Bots, guests, accounts that are locked now, and accounts with a block
+        between them and ``by`` are left out. ``by`` 0: a back end, which has no
+        blocks. ``after``: the folded name and the id of the last account of the
+        previous page; ``("", 0)``: the first page.
 
         All conditions are in the statement. So a page begins after an account
         that the previous page has shown, and its cursor names nobody whom the
-        reader must not find. ``after``: the folded name and the id of the last
-        account of the previous page; ``("", 0)``: the first page.
+        reader must not find.
         """
 
         def work(sql: PooledStatements) -> list[Row]:
@@ -330,31 +359,38 @@ class AccountStore(Store.Rows):
                 # app.
                 index = "FORCE INDEX (account_by_folded)"
             statement = (
-                f"{_ACCOUNTS} {index} WHERE {_IN_DIRECTORY} AND folded >= %s "
-                "AND (folded > %s OR id > %s) AND locked_until <= %s "
-                f"AND id <> %s {_NO_BLOCK} ORDER BY folded, id LIMIT %s"
+                f"{_ACCOUNTS} {index} WHERE {_IN_DIRECTORY} "
+                "AND folded >= %s "
+                "AND (folded > %s OR id > %s) "
+                "AND locked_until <= %s "
+                f"AND id <> %s {_NO_BLOCK_BETWEEN} "
+                "ORDER BY folded, id LIMIT %s"
             )
-            return sql.query(statement, (app, after[0], *after, now, by, by, by, limit))
+            name, id = after
+            values = (app, name, name, id, now, by, by, by, limit)
+            return sql.query(statement, values)
 
-        if after == ("", 0):
-            self._fold_rest(app)
+        is_first_page = after == ("", 0)
+        if is_first_page:
+            self._fold_unfolded_names(app)
         rows: list[Row] = self._store.read_or([], work)
         accounts = list(map(_account, rows))
         if len(rows) < limit:
             return accounts, None
-        last = rows[-1]
-        return accounts, (text_of(last[-2]), last[0])
+        last_id, *_, last_folded, _password = rows[-1]
+        return accounts, (text_of(last_folded), last_id)
 
-    def _fold_rest(self, app: str) -> None:
-        """Fold the names of accounts that nodes of the previous release, or
-        imports of apps, have made."""
+    def _fold_unfolded_names(self, app: str) -> None:
+        """Store the folded names of accounts that have none, because a node of
+        the previous release or an import of the app has made them. The order of
+        the directory needs the folded names."""
         condition = f"{_IN_DIRECTORY} AND folded IS NULL LIMIT 1000"
 
         def read(sql: PooledStatements) -> list[Account]:
             return accounts_where(sql, condition, (app,))
 
         def fold(sql: PooledStatements) -> None:
-            _fold(sql, unfolded)
+            _store_folded_names(sql, unfolded)
 
         unfolded: list[Account] = self._store.read_or([], read)
         if unfolded:
@@ -369,8 +405,13 @@ class AccountStore(Store.Rows):
         fields: Mapping[Any, Any],
         record: RecordEvent | None = None,
     ) -> Account | None:
-        """Change the given fields of an account; None: it does not exist.
-        ``""`` removes an identifier. Raises Taken."""
+        """Change the given fields of an account. Returns the changed account, or
+        None if it does not exist. Raises Taken.
+
+        ``fields``: columns of :data:`_CHANGEABLE` with their new values, and
+        ``email_confirmed`` if the e-mail address is confirmed now. An identifier
+        with the value ``""`` is removed.
+        """
         for name in _CHANGEABLE:
             if name not in fields:
                 continue
@@ -380,11 +421,11 @@ class AccountStore(Store.Rows):
             elif isinstance(value, bool):
                 value = int(value)
             statement = f"UPDATE account SET {name} = %s WHERE id = %s AND app = %s"
-            with _taken():
+            with _raising_taken():
                 sql.execute(statement, (value, id, app))
 
         if "nickname" in fields or "name" in fields:
-            _fold(sql, accounts_in(sql, app, (id,)))
+            _store_folded_names(sql, accounts_in(sql, app, (id,)))
         if fields.get("email_confirmed"):
             sql.execute(
                 "UPDATE account SET confirmed_email = email WHERE id = %s AND app = %s",
@@ -392,8 +433,8 @@ class AccountStore(Store.Rows):
             )
         if "email" in fields:
             # A code in the mailbox of the old address becomes invalid.
-            forget(sql, id, "password_reset")
-        return reported(sql, record, "changed", app, id)
+            delete_rows_of(sql, id, "password_reset")
+        return record_change(sql, record, "changed", app, id)
 
     @Store.writing
     def set_password(
@@ -405,9 +446,11 @@ class AccountStore(Store.Rows):
         ends_sessions: bool = False,
         record: RecordEvent | None = None,
     ) -> bool:
-        """Replace the password hash ``before``; False if the hash has changed
-        meanwhile."""
-        # Whoever has a password is no guest.
+        """Replace the password hash ``before`` of an account by ``password``,
+        also a hash. Returns False, and does nothing, if the account has another
+        hash meanwhile. ``ends_sessions``: invalidate all tokens of the account.
+        """
+        # A guest who gets a password becomes a member.
         statement = (
             "UPDATE account SET password = %s, guest = 0, version = version + %s "
             "WHERE id = %s AND password = %s"
@@ -416,8 +459,8 @@ class AccountStore(Store.Rows):
         if count != 1:
             return False
         if ends_sessions:
-            forget(sql, id, "account_device", "password_reset")
-        reported(sql, record, "password", None, id)
+            delete_rows_of(sql, id, "account_device", "password_reset")
+        record_change(sql, record, "password", None, id)
         return True
 
     @Store.writing
@@ -431,13 +474,18 @@ class AccountStore(Store.Rows):
         expires_at: int,
     ) -> bool:
         """Store the hash of a code that resets the password of an account, in
-        place of earlier codes. ``email``: the address to which the code is
-        sent. False: it is not the address of the account any more."""
+        place of earlier codes.
+
+        ``email``: the address to which the code is sent. Returns False, and
+        stores nothing, if the account has another address now or does not
+        exist. ``now``, ``expires_at``: Unix seconds.
+        """
         rows = sql.query(
             f"SELECT email FROM account WHERE id = %s{sql.for_update}", (id,)
         )
         if not rows or text_of(rows[0][0] or "") != email:
             return False
+        # Expired codes of all accounts are deleted, too.
         sql.execute(
             "DELETE FROM password_reset WHERE account = %s OR expires_at <= %s",
             (id, now),
@@ -450,8 +498,9 @@ class AccountStore(Store.Rows):
         return True
 
     def reset_of(self, app: str, code: str, now: int) -> Account | None:
-        """The account whose password the code with this hash may reset now."""
-        rows = self._store.rows(_RESET, (code, now, app))
+        """The account whose password the code with this hash may reset now.
+        Returns None if no such code is valid."""
+        rows = self._store.rows(_ACCOUNT_OF_RESET, (code, now, app))
         accounts = self.by_ids(app, [row[0] for row in rows])
         if accounts:
             return accounts[0]
@@ -467,9 +516,10 @@ class AccountStore(Store.Rows):
         password: str,
         record: RecordEvent | None = None,
     ) -> bool:
-        """Replace the password hash of the account of a code, and invalidate
-        its tokens and codes. False: no such code is valid now."""
-        rows = sql.query(_RESET, (code, now, app))
+        """Use up a code that resets a password: replace the password hash of its
+        account, and invalidate the tokens and codes of the account. Returns
+        False if the code is not valid now. ``code``: the hash of the code."""
+        rows = sql.query(_ACCOUNT_OF_RESET, (code, now, app))
         if not rows:
             return False
         # Only one of two simultaneous requests deletes the row.
@@ -477,37 +527,45 @@ class AccountStore(Store.Rows):
         if deleted != 1:
             return False
         id = rows[0][0]
-        # The code was in a mail to this address, or the operator has made the
-        # code.
+        # The e-mail address counts as confirmed: the code was in a mail to this
+        # address, or the operator has made the code.
         sql.execute(
             "UPDATE account SET password = %s, guest = 0, version = version + 1, "
             "confirmed_email = email WHERE id = %s",
             (password, id),
         )
-        forget(sql, id, "account_device", "password_reset")
-        reported(sql, record, "password", None, id)
+        delete_rows_of(sql, id, "account_device", "password_reset")
+        record_change(sql, record, "password", None, id)
         return True
 
     @Store.writing_or(None)
     def confirm_email(
-        self, sql: PooledStatements, id: int, is_meant: Callable[[Account], bool]
+        self, sql: PooledStatements, id: int, is_expected: Callable[[Account], bool]
     ) -> Account | None:
-        """Store that the e-mail address of an account is confirmed, and return
-        the account as it was before. None: the account does not exist, or
-        ``is_meant`` returns that its address is another one."""
-        row = _found(sql.query(f"{_ACCOUNTS} WHERE id = %s{sql.for_update}", (id,)))
+        """Store that the e-mail address of an account is confirmed. Returns the
+        account as it was before.
+
+        ``is_expected``: decides whether the address of the account is still the
+        one that was confirmed. Returns None, and stores nothing, if it is
+        another one, or if the account or its address does not exist.
+        """
+        row = _first_account(
+            sql.query(f"{_ACCOUNTS} WHERE id = %s{sql.for_update}", (id,))
+        )
         if row is None:
             return None
         account, _ = row
-        if not account.email or not is_meant(account):
+        if not account.email or not is_expected(account):
             return None
         sql.execute("UPDATE account SET confirmed_email = email WHERE id = %s", (id,))
         return account
 
     @Store.writing_or(False)
-    def note_question(self, sql: PooledStatements, id: int) -> bool:
-        """Store that the server has asked an account to confirm its e-mail
-        address, without a request of the user. False: it has asked before."""
+    def note_confirmation_request(self, sql: PooledStatements, id: int) -> bool:
+        """Note that the server asks an account to confirm its e-mail address,
+        without a request of the user. Returns False if the server has asked
+        before, or an address was confirmed before."""
+        # NULL means: never asked and never confirmed. An empty text means: asked.
         statement = (
             "UPDATE account SET confirmed_email = '' WHERE id = %s "
             "AND confirmed_email IS NULL"
@@ -522,21 +580,23 @@ class AccountStore(Store.Rows):
         id: int,
         record: RecordEvent | None = None,
     ) -> bool:
-        """Invalidate all tokens of an account. False: it does not exist."""
+        """Invalidate all tokens of an account. Returns False if the account does
+        not exist."""
         statement = (
             "UPDATE account SET version = version + 1 WHERE id = %s AND app = %s"
         )
         ended = sql.execute(statement, (id, app)) == 1
         if ended:
-            forget(sql, id, "account_device")
-            reported(sql, record, "logged_out", app, id)
+            delete_rows_of(sql, id, "account_device")
+            record_change(sql, record, "logged_out", app, id)
         return ended
 
     def remove(self, app: str, id: int, record: RecordEvent | None = None) -> bool:
-        """Delete an account and its relations. False: it does not exist. The
-        API keys that it has made end, at once on this node."""
+        """Delete an account and its relations. Returns False if it does not
+        exist. The API keys that it has made end."""
         is_removed: bool = self._remove(app, id, record)
         if is_removed:
+            # This node refuses the keys at once. Other nodes notice it later.
             self._store.try_refresh()
         return is_removed
 
@@ -550,7 +610,7 @@ class AccountStore(Store.Rows):
     ) -> bool:
         if record is not None and _by_id(sql, app, id) is not None:
             # The event does not contain the names of the erased account.
-            _report(sql, record, "removed", Account(id, app, ""))
+            _record_event(sql, record, "removed", Account(id, app, ""))
         statement = "DELETE FROM account WHERE id = %s AND app = %s"
         if sql.execute(statement, (id, app)) != 1:
             return False
@@ -558,14 +618,14 @@ class AccountStore(Store.Rows):
         sql.execute("DELETE FROM relation WHERE account = %s OR other = %s", (id, id))
         sql.execute("DELETE FROM bot WHERE id = %s", (id,))
         sql.execute("DELETE FROM incoming_hook WHERE id = %s", (id,))
-        identifiers = (
+        tables = (
             "oauth_link",
             "account_factor",
             "recovery_code",
             "account_device",
             "password_reset",
         )
-        forget(sql, id, *identifiers)
+        delete_rows_of(sql, id, *tables)
         return True
 
     def programs_of(self, app: str, *users: str) -> list[str]:
@@ -575,7 +635,7 @@ class AccountStore(Store.Rows):
         rows = self._store.rows_in(statement, (app,), owners, many=True)
         return [str(id) for id in sorted(row[0] for row in rows)]
 
-    def saw(self, rows: Sequence[tuple[str, int, int]]) -> None:
+    def store_last_seen(self, rows: Sequence[tuple[str, int, int]]) -> None:
         """Store when accounts were last seen: (app, id, Unix seconds)."""
         # In the order of the ids, so that two nodes never deadlock.
         ordered = sorted(rows, key=lambda row: row[1])
@@ -606,8 +666,9 @@ class AccountStore(Store.Rows):
         password: str,
         record: RecordEvent | None = None,
     ) -> Account | None:
-        """Turn a guest into a member, and end its earlier login. None: the
-        account is no guest any more. Raises Taken."""
+        """Turn a guest into a member with these identifiers and this password
+        hash. Its earlier logins end. Returns the member, or None if the account
+        is no guest any more. Raises Taken."""
         if not sql.query(f"{_GUEST}{sql.for_update}", (id, app)):
             return None
         fields: dict[str, Any] = {
@@ -617,11 +678,11 @@ class AccountStore(Store.Rows):
         fields["guest"] = 0
         changes = ", ".join(f"{name} = %s" for name in fields)
         statement = f"UPDATE account SET {changes}, version = version + 1 WHERE id = %s"
-        with _taken():
+        with _raising_taken():
             sql.execute(statement, (*fields.values(), id))
-        forget(sql, id, "account_device")
-        _fold(sql, accounts_in(sql, app, (id,)))
-        return reported(sql, record, "changed", app, id)
+        delete_rows_of(sql, id, "account_device")
+        _store_folded_names(sql, accounts_in(sql, app, (id,)))
+        return record_change(sql, record, "changed", app, id)
 
     @Store.writing_or(None)
     def admit_guest(
@@ -632,16 +693,17 @@ class AccountStore(Store.Rows):
         name: str,
         record: RecordEvent | None = None,
     ) -> Account | None:
-        """Turn a guest into a member, who stays logged in. None: the account is
-        no guest any more. Raises Taken."""
+        """Turn a guest into a member with this user name, who stays logged in.
+        Returns the member, or None if the account is no guest any more. Raises
+        Taken."""
         if not sql.query(f"{_GUEST}{sql.for_update}", (id, app)):
             return None
-        with _taken():
+        with _raising_taken():
             sql.execute(
                 "UPDATE account SET name = %s, guest = 0 WHERE id = %s", (name, id)
             )
-        _fold(sql, accounts_in(sql, app, (id,)))
-        return reported(sql, record, "changed", app, id)
+        _store_folded_names(sql, accounts_in(sql, app, (id,)))
+        return record_change(sql, record, "changed", app, id)
 
     def unused_guests(self, before: int) -> Iterator[list[Account]]:
         """The guests of all apps who were created, and last seen, before a Unix
@@ -658,8 +720,8 @@ class AccountStore(Store.Rows):
     def by_device(
         self, sql: PooledStatements, id: int, device: int
     ) -> tuple[Account, Device] | None:
-        """The account with this id, and its login ``device`` that has not
-        ended."""
+        """The account with this id, and its login with the id ``device``.
+        Returns None if the account does not exist or the login has ended."""
         account_row = _by_id(sql, None, id)
         row = _device(sql, id, device)
         if account_row is None or row is None:
@@ -668,17 +730,20 @@ class AccountStore(Store.Rows):
 
     @Store.writing
     def add_device(
-        self, sql: PooledStatements, id: int, version: int, new: Device, most: int
+        self, sql: PooledStatements, id: int, version: int, new: Device, max_logins: int
     ) -> bool:
-        """Store a login of an account that has this version. False: the account
-        has another version now, or was deleted. If the account has more than
-        ``most`` logins, the oldest ones end."""
+        """Store a login of an account. If the account then has more than
+        ``max_logins`` logins, the oldest ones end.
+
+        Returns False, and stores nothing, if the version of the account is not
+        ``version`` any more, or the account was deleted.
+        """
         versions = sql.query(
             f"SELECT version FROM account WHERE id = %s{sql.for_update}", (id,)
         )
         if not versions or versions[0][0] != version:
             return False
-        _add_device(sql, id, new, most)
+        _add_device(sql, id, new, max_logins)
         return True
 
     @Store.writing_or(None)
@@ -689,22 +754,23 @@ class AccountStore(Store.Rows):
         providers: Sequence[str],
         subjects: Sequence[str],
         new: Device,
-        most: int,
+        max_logins: int,
     ) -> tuple[Account, str] | None:
-        """Find an account as :meth:`linked` does, and store a login as
-        :meth:`add_device` does, unless the account is locked."""
+        """Log in with an identity: find the account as :meth:`linked` does, and
+        store a login as :meth:`add_device` does. If the account is locked, it is
+        returned, but no login is stored."""
         row = _linked(sql, app, providers, subjects, sql.for_update)
         if row is None:
             return None
         account, _ = row
         if not account.is_locked(new.since):
-            _add_device(sql, account.id, new, most)
+            _add_device(sql, account.id, new, max_logins)
         return row
 
     def devices(self, id: int, now: int) -> list[Device]:
         """The logins that have not ended, newest first."""
-        rest = "WHERE account = %s AND expires_at > %s ORDER BY since DESC, id"
-        return _LOGINS.find(self._store.rows, rest, id, now)
+        clauses = "WHERE account = %s AND expires_at > %s ORDER BY since DESC, id"
+        return _LOGINS.find(self._store.rows, clauses, id, now)
 
     @Store.writing_or(None)
     def remove_device(
@@ -720,21 +786,25 @@ class AccountStore(Store.Rows):
     # --- import ---------------------------------------------------------------
 
     @Store.reading_or([])
-    def there(
+    def find_existing(
         self, sql: PooledStatements, app: str, imported: Sequence[Imported]
     ) -> list[Account]:
-        """The accounts that have the same id as one of ``imported``, or in its
-        app the same identifier."""
+        """The stored accounts with which ``imported`` would collide. They have
+        the same id as an imported account, in any app, or the same identifier
+        in the app ``app``."""
         ids = [each.account.id for each in imported]
         rows = sql.query_in(f"{_ACCOUNTS} WHERE id IN {{}}", (), ids)
         for kind in IDENTIFIERS:
             texts = [getattr(each.account, kind) for each in imported]
             statement = f"{_ACCOUNTS} WHERE app = %s AND {kind} IN {{}}"
             rows += sql.query_in(statement, (app,), [text for text in texts if text])
-        return list({row[0]: _account(row) for row in rows}.values())
+        accounts = {account.id: account for account in map(_account, rows)}
+        return list(accounts.values())
 
     @Store.writing
-    def put(self, sql: PooledStatements, imported: Sequence[Imported]) -> None:
+    def insert_imported(
+        self, sql: PooledStatements, imported: Sequence[Imported]
+    ) -> None:
         """Store accounts with given ids. Later new accounts get greater ids.
         Raises Taken."""
         marks = marks_of(1 + _STORED_COLUMNS)
@@ -742,7 +812,7 @@ class AccountStore(Store.Rows):
         rows = [
             (each.account.id, *_row(each.account, each.password)) for each in imported
         ]
-        with _taken():
+        with _raising_taken():
             sql.execute_many(statement, rows)
         if sql.engine == "postgresql":
             # The other engines automatically continue after the greatest id.
@@ -762,18 +832,20 @@ class AccountStore(Store.Rows):
         one: int,
         two: int,
         limit: int,
-        becoming: Relating,
+        change_states: StateChange,
         condition: Condition | None = None,
     ) -> str:
-        """Change the states of two accounts towards each other, as ``becoming``
-        decides.
+        """Change the states of two accounts towards each other, as
+        ``change_states`` decides.
 
-        ``becoming`` receives the state of the first towards the second, and of
-        the second towards the first. It returns the new states and a result.
-        This method returns that result. It returns ``"unknown"`` if one of the
-        accounts does not exist, or if a change does not meet the condition. It
-        returns ``"full"`` if an account would have relations to more than
-        ``limit`` others.
+        ``change_states`` receives the state of ``one`` towards ``two``, and of
+        ``two`` towards ``one``. It returns the new states and a word for the
+        result, which this method returns.
+
+        Instead this method returns ``"full"`` if an account would have relations
+        to more than ``limit`` others. It returns ``"unknown"`` if one of the
+        accounts does not exist, or if the states change and ``condition`` is not
+        met.
         """
         # Both rows are locked, in this order, so that concurrent requests run
         # one after the other.
@@ -785,37 +857,36 @@ class AccountStore(Store.Rows):
             return "unknown"
 
         before = (_state(sql, one, two), _state(sql, two, one))
-        after, word = becoming(before)
-        pairs = ((one, two, before[0], after[0]), (two, one, before[1], after[1]))
+        after, result = change_states(before)
+        directions = ((one, two, before[0], after[0]), (two, one, before[1], after[1]))
         count = "SELECT count(*) FROM relation WHERE account = %s"
-        for mine, _, old, new in pairs:
-            if old or not new:
-                continue
-            if sql.query(count, (mine,))[0][0] >= limit:
+        for account, _, old_state, new_state in directions:
+            is_added = new_state and not old_state
+            if is_added and sql.query(count, (account,))[0][0] >= limit:
                 return "full"
 
         if after != before and condition is not None and not condition(sql):
             return "unknown"
         now = int(time())
-        for mine, other, old, new in pairs:
-            if old == new:
+        for account, other, old_state, new_state in directions:
+            if old_state == new_state:
                 continue
-            if old:
-                sql.execute(f"DELETE FROM relation {_PAIR}", (mine, other))
-            if new:
+            if old_state:
+                sql.execute(f"DELETE FROM relation {_PAIR}", (account, other))
+            if new_state:
                 statement = (
-                    "INSERT INTO relation (account, other, state, since) VALUES (%s, "
-                    "%s, %s, %s)"
+                    "INSERT INTO relation (account, other, state, since) "
+                    "VALUES (%s, %s, %s, %s)"
                 )
-                sql.execute(statement, (mine, other, new, now))
-        return word
+                sql.execute(statement, (account, other, new_state, now))
+        return result
 
     def blocked_by(
         self, app: str, one: int, others: Sequence[int], with_owner: bool = True
     ) -> set[int]:
-        """The ids in ``others`` of accounts that have blocked an account.
-        ``with_owner``: if the account is a bot, also accounts that have blocked
-        its owner."""
+        """The ids among ``others`` of accounts that have blocked the account
+        ``one``. ``with_owner``: if ``one`` is a bot, accounts that have blocked
+        its owner are included."""
         statement = f"{_BLOCKERS} AND r.account IN {{}}"
         bot = one if with_owner else 0
         rows = self._store.rows_in(statement, (app, one, bot), others)
@@ -831,9 +902,9 @@ class AccountStore(Store.Rows):
     def relations(
         self, sql: PooledStatements, one: int, others: Sequence[int]
     ) -> dict[int, States]:
-        """Other account → the states of the two towards each other, as in
-        :data:`Relating`. An account that has blocked the owner of a bot has
-        blocked the bot."""
+        """For each id in ``others``: the states of the account ``one`` and of
+        that account towards each other. If ``one`` is a bot, an account that has
+        blocked its owner has also blocked the bot."""
         ids = list(dict.fromkeys(others))
         mine = "SELECT other, state FROM relation WHERE account = %s AND other IN {}"
         theirs = (
@@ -852,17 +923,19 @@ class AccountStore(Store.Rows):
     def contacts(
         self, sql: PooledStatements, name: ListName, one: int, after: int, limit: int
     ) -> tuple[int, list[Contact]]:
-        """The length of a list of an account, and a page of it with ids after
+        """A list of the account ``one``, such as its friends: the length of the
+        whole list, and a page with at most ``limit`` entries whose ids are above
         ``after``."""
-        listed = _LISTED[name]
-        whose = "r.account" if name == "incoming" else "r.other"
+        condition = _LISTED[name]
+        contact = "r.account" if name == "incoming" else "r.other"
         ((count,),) = sql.query(
-            f"SELECT count(*) FROM relation r WHERE {listed}", (one,)
+            f"SELECT count(*) FROM relation r WHERE {condition}", (one,)
         )
         statement = (
-            "SELECT a.id, a.nickname, a.avatar, r.since FROM relation r JOIN account a "
-            f"ON a.id = {whose} WHERE {listed} AND {whose} > %s ORDER BY {whose} "
-            "LIMIT %s"
+            "SELECT a.id, a.nickname, a.avatar, r.since "
+            f"FROM relation r JOIN account a ON a.id = {contact} "
+            f"WHERE {condition} AND {contact} > %s "
+            f"ORDER BY {contact} LIMIT %s"
         )
         rows = sql.query(statement, (one, after, limit))
         return count, [Contact(*row) for row in rows]
@@ -874,10 +947,10 @@ def add_account(
     """Store an account, and return it with its id. Raises Taken."""
     new = replace(new, created=int(time()))
     statement = f"INSERT INTO account ({_STORED}) VALUES {marks_of(_STORED_COLUMNS)}"
-    with _taken():
+    with _raising_taken():
         id = sql.insert(statement, _row(new, password))
     added = replace(new, id=id)
-    _report(sql, record, "registered", added)
+    _record_event(sql, record, "registered", added)
     return added
 
 
@@ -891,7 +964,8 @@ def accounts_in(sql: PooledStatements, app: str, ids: Sequence[int]) -> list[Acc
 def accounts_where(
     sql: PooledStatements, condition: str, values: Sequence[Any]
 ) -> list[Account]:
-    """The accounts that meet a condition, in its order."""
+    """The accounts that meet a condition. It is the part of a statement after
+    ``WHERE``, so it may also have an order, a limit, or ``FOR UPDATE``."""
     return list(map(_account, sql.query(f"{_ACCOUNTS} WHERE {condition}", values)))
 
 
@@ -903,7 +977,8 @@ def _account(row: Row) -> Account:
 
 
 def _identifier(kind: str, text: str) -> str | None:
-    """An identifier in its stored form; ``""``: no identifier."""
+    """The value of the column of an identifier. ``text`` ``""``: the account has
+    no identifier of this kind."""
     if text:
         return text
     if kind == "phone":
@@ -911,20 +986,25 @@ def _identifier(kind: str, text: str) -> str | None:
     return None
 
 
-def _found(rows: Sequence[Row]) -> tuple[Account, str] | None:
-    """The account in the first of these rows, and its password hash."""
-    if rows:
-        return (_account(rows[0]), rows[0][-1])
-    return None
+def _first_account(rows: Sequence[Row]) -> tuple[Account, str] | None:
+    """The account in the first of these rows, and its password hash. Returns
+    None if there is no row."""
+    if not rows:
+        return None
+    password = rows[0][-1]
+    return (_account(rows[0]), password)
 
 
 def _by_id(
     sql: PooledStatements, app: str | None, id: int
 ) -> tuple[Account, str] | None:
-    """``app`` None: any app."""
+    """The account with this id, and its password hash. ``app`` None: any
+    app."""
     if app is None:
-        return _found(sql.query(f"{_ACCOUNTS} WHERE id = %s", (id,)))
-    return _found(sql.query(f"{_ACCOUNTS} WHERE id = %s AND app = %s", (id, app)))
+        return _first_account(sql.query(f"{_ACCOUNTS} WHERE id = %s", (id,)))
+    return _first_account(
+        sql.query(f"{_ACCOUNTS} WHERE id = %s AND app = %s", (id, app))
+    )
 
 
 def _linked(
@@ -934,45 +1014,54 @@ def _linked(
     subjects: Sequence[str],
     suffix: str = "",
 ) -> tuple[Account, str] | None:
+    """See :meth:`AccountStore.linked`. ``suffix``: the end of the statement,
+    which may lock the row."""
     for provider in providers:
         for subject in subjects:
-            row = _found(sql.query(f"{_LINKED}{suffix}", (app, provider, subject, app)))
+            row = _first_account(
+                sql.query(f"{_LINKED}{suffix}", (app, provider, subject, app))
+            )
             if row is not None:
                 return row[0], provider
     return None
 
 
-def _report(
+def _record_event(
     sql: PooledStatements, record: RecordEvent | None, change: str, account: Account
 ) -> None:
-    if record is not None:
-        facts = {
-            "user": account.user,
-            "change": change,
-            "nickname": account.nickname,
-            "avatar": account.avatar,
-        }
-        record(sql, account.app, account.user, facts)
+    """Store an event about an account in this transaction. ``record`` None:
+    nobody wants the event. ``change``: a word such as ``registered``."""
+    if record is None:
+        return
+    facts = {
+        "user": account.user,
+        "change": change,
+        "nickname": account.nickname,
+        "avatar": account.avatar,
+    }
+    record(sql, account.app, account.user, facts)
 
 
-def reported(
+def record_change(
     sql: PooledStatements,
     record: RecordEvent | None,
     change: str,
     app: str | None,
     id: int,
 ) -> Account | None:
-    """Store the event about a changed account, and return the account; None: it
-    does not exist. ``app`` None: any app."""
+    """Store the event about an account that this transaction has changed.
+    Returns the account in its new state, or None if it does not exist. ``app``
+    None: any app."""
     row = _by_id(sql, app, id)
     if row is None:
         return None
-    _report(sql, record, change, row[0])
+    _record_event(sql, record, change, row[0])
     return row[0]
 
 
 def _row(new: Account, password: str) -> Row:
-    """The values of :data:`_STORED`."""
+    """The values of a new account for the columns :data:`_STORED`. ``password``:
+    a hash."""
     phone, email, name = (_identifier(kind, getattr(new, kind)) for kind in IDENTIFIERS)
     confirmed_email = None
     if new.email_confirmed:
@@ -990,11 +1079,11 @@ def _row(new: Account, password: str) -> Row:
         int(new.bot),
         int(new.guest),
         confirmed_email,
-        _folded(new),
+        _folded_names(new),
     )
 
 
-def _folded(account: Account) -> str:
+def _folded_names(account: Account) -> str:
     """The names of an account in the form that a search compares, with a space
     before each word."""
     nickname = " ".join(Statements.words(account.nickname))
@@ -1004,38 +1093,43 @@ def _folded(account: Account) -> str:
     return f" {name}"
 
 
-def _fold(sql: PooledStatements, accounts: Sequence[Account]) -> None:
-    rows = [(_folded(each), each.id) for each in accounts]
+def _store_folded_names(sql: PooledStatements, accounts: Sequence[Account]) -> None:
+    rows = [(_folded_names(each), each.id) for each in accounts]
     sql.execute_many("UPDATE account SET folded = %s WHERE id = %s", rows)
 
 
 def _contains_all(account: Account, words: Sequence[str]) -> bool:
-    folded = _folded(account)
+    folded = _folded_names(account)
     return all(word in folded for word in words)
 
 
 @contextmanager
-def _taken(what: str = "identifier") -> Iterator[None]:
-    """Raise Taken instead of an IntegrityError."""
+def _raising_taken(taken: str = "identifier") -> Iterator[None]:
+    """Context manager: raise Taken if a statement in this block fails because
+    another row has the value already. ``taken``: the text of the error."""
     from sqlalchemy.exc import IntegrityError
 
     try:
         yield
     except IntegrityError:
-        raise Taken(what) from None
+        raise Taken(taken) from None
 
 
 def _device(sql: PooledStatements, account: int, id: int) -> Device | None:
     return _LOGINS.first(sql.query, "WHERE account = %s AND id = %s", account, id)
 
 
-def _add_device(sql: PooledStatements, id: int, new: Device, most: int) -> None:
-    """Store a login of an account whose row is locked. If the account has more
-    than ``most`` logins, the oldest ones end."""
-    newest = _LOGINS.find(sql.query, "WHERE account = %s ORDER BY since DESC, id", id)
-    valid = [each for each in newest if each.expires_at > new.since]
-    valid_ids = {each.id for each in valid[: max(most - 1, 0)]}
-    ended = [(id, each.id) for each in newest if each.id not in valid_ids]
+def _add_device(sql: PooledStatements, id: int, new: Device, max_logins: int) -> None:
+    """Store a login of an account whose row is locked. Logins that have expired
+    are deleted. If the account then has more than ``max_logins`` logins, the
+    oldest ones end."""
+    newest_first = _LOGINS.find(
+        sql.query, "WHERE account = %s ORDER BY since DESC, id", id
+    )
+    valid = [each for each in newest_first if each.expires_at > new.since]
+    # The new login is one of the logins that the account may have.
+    remaining_ids = {each.id for each in valid[: max(max_logins - 1, 0)]}
+    ended = [(id, each.id) for each in newest_first if each.id not in remaining_ids]
     sql.execute_many("DELETE FROM account_device WHERE account = %s AND id = %s", ended)
     sql.execute(
         f"INSERT INTO account_device (account, {_LOGINS.columns}) VALUES {marks_of(5)}",
@@ -1043,7 +1137,7 @@ def _add_device(sql: PooledStatements, id: int, new: Device, most: int) -> None:
     )
 
 
-def forget(sql: PooledStatements, account: int, *tables: str) -> None:
+def delete_rows_of(sql: PooledStatements, account: int, *tables: str) -> None:
     """Delete the rows of an account from these tables."""
     for table in tables:
         sql.execute(f"DELETE FROM {table} WHERE account = %s", (account,))
@@ -1061,11 +1155,12 @@ def _state(sql: PooledStatements, one: int, two: int) -> str:
 def add_link(
     sql: PooledStatements, app: str, account: int, provider: str, subject: str, now: int
 ) -> None:
-    """Link an account in a transaction. Raises Taken if the identity is linked
+    """Link an account with the identity ``subject`` at a provider, in a
+    transaction. ``now``: Unix seconds. Raises Taken if the identity is linked
     already."""
     statement = (
         "INSERT INTO oauth_link (app, provider, subject, account, since) "
         f"VALUES {marks_of(5)}"
     )
-    with _taken("link"):
+    with _raising_taken("link"):
         sql.execute(statement, (app, provider, subject, account, now))

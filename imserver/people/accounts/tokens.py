@@ -43,8 +43,10 @@ from imserver.plugin.wire import Limit, id_of
 
 
 class AccountClaims(Struct):
-    """The claims of a token. ``exp``: Unix seconds. ``version``: of the
-    account. ``device``: login number (0: none)."""
+    """The claims of an account token. ``exp``: the end of the token, in Unix
+    seconds. ``version``: of the account. ``nbf``: the beginning of the token, in
+    Unix seconds. ``device``: the id of the login; 0: a token of GoChat, which
+    names no login."""
 
     user_id: int
     exp: int | float
@@ -74,7 +76,8 @@ _MOST_ID_DIGITS: Final = 19
 
 
 def make(id: int, version: int, expires_at: int, key: bytes, device: int = 0) -> str:
-    """Make a token for a login of an account. ``expires_at``: Unix seconds."""
+    """Make a token for a login of an account. ``expires_at``: Unix seconds.
+    ``device``: the id of the login; 0: leave out this claim."""
     claims = {"user_id": id, "version": version, "exp": expires_at}
     if device:
         claims["device"] = device
@@ -82,9 +85,9 @@ def make(id: int, version: int, expires_at: int, key: bytes, device: int = 0) ->
 
 
 def read(token: str, keys: Sequence[bytes], now: float) -> AccountClaims:
-    """Verify ``token`` by one of the keys at Unix time ``now``. Raises
-    BadToken. Only HMAC-SHA256 is accepted, whatever algorithm the header
-    names."""
+    """Verify ``token`` by one of the keys at Unix time ``now``, and return its
+    claims. Raises BadToken. Only HMAC-SHA256 is accepted, whatever algorithm the
+    header names."""
     parts = JsonWebToken.read(token)
     payload = parts.verified_by(keys)
     if payload is None:
@@ -111,7 +114,7 @@ def make_bot_secret() -> str:
 
 
 def _no_bot(_id: int, _hash: str) -> None:
-    """Find the holder of a token of a bot on a node without bots: nobody."""
+    """Return None, because a node without bots knows no token of a bot."""
 
 
 def bot_token(id: int, secret: str) -> str:
@@ -146,14 +149,15 @@ class AccountTokens(AccountLookup):
         self._bots: Callable[[int, str], Account | None] = _no_bot
 
     def ask(self, bots: Callable[[int, str], Account | None]) -> None:
-        """From now on call only this function to find the holder of a token of
-        a bot, by the id of the account and the hash of the secret. It may
-        switch, and raise StorageUnavailable."""
+        """From now on find bots by this function. It gets the id of an account
+        and the hash of a secret, and returns the account of the bot, or None if
+        the bot does not exist or has another secret. It may switch greenlets,
+        and raise StorageUnavailable."""
         self._bots = bots
 
     def wanted_in(self, app: str) -> bool:
         """Whether an app may have accounts. In demo mode the app of GoChat may
-        have accounts even without settings."""
+        have accounts even without an entry in the settings."""
         tenant = self._tenants.get(self._tenants.resolve(app))
         if tenant is None:
             return app == GOCHAT and self._keys.demo
@@ -172,14 +176,16 @@ class AccountTokens(AccountLookup):
         return make(id, version, expires_at, self._keys_of_tokens()[0], device)
 
     def device_of(self, token: str) -> KnownDevice | None:
-        """The device of the login that an account token, expired or not, was
-        made for. None: the token proves nothing. Never switches greenlets."""
+        """The device for whose login an account token was made. The token may
+        have expired, or its login may have ended. Returns None if the token is
+        not from this server. Never switches greenlets."""
         if not token:
             return None
         if self.settings.is_public and self._keys.demo:
             return None  # anybody could have signed it
         try:
-            claims = read(token, self._keys_of_tokens(), 0)
+            # At the time 0 no token has expired.
+            claims = read(token, self._keys_of_tokens(), now=0)
         except BadToken:
             return None
         return KnownDevice(claims.user_id, claims.device)
@@ -205,19 +211,7 @@ class AccountTokens(AccountLookup):
 
         now = time()
         claims = read(text, self._keys_of_tokens(), now)
-        if claims.device:
-            login_row = self._accounts.by_device(claims.user_id, claims.device)
-            if login_row is None:
-                raise BadToken("the account does not exist, or the login has ended")
-            account, login = login_row
-            name = login.name
-        else:
-            gochat = self._tenants.resolve(GOCHAT)
-            account_row = self._accounts.by_id(gochat, claims.user_id)
-            if account_row is None:
-                raise BadToken("the account does not exist")
-            account, _ = account_row
-            name = ""
+        account, device_name = self._login_of(claims)
         if account.version != claims.version:
             raise BadToken("the account has ended its sessions")
         if account.is_locked(now):
@@ -229,21 +223,42 @@ class AccountTokens(AccountLookup):
         if account.guest:
             self._rates.limit(app, account.user, self._guest_messages)
         elif self._rates.known:
-            # A guest may have become a member.
+            # The account may have been a guest before, with a limit.
             self._rates.lift(app, account.user, self._guest_messages)
-        session = FullSession(account, text, int(claims.exp), name, claims.device)
+        session = FullSession(
+            account, text, int(claims.exp), device_name, claims.device
+        )
         if (
             account.role
             and not account.factor
             and account.role in self.rules_of(app).factor_for
         ):
+            # Without a second factor the account may not act by its role.
             return replace(session, lacks="a second factor: set one up first")
         return session
 
+    def _login_of(self, claims: AccountClaims) -> tuple[Account, str]:
+        """The account that a token names, and the name of the device of its
+        login. Raises BadToken if the account does not exist or the login has
+        ended."""
+        if claims.device:
+            login_row = self._accounts.by_device(claims.user_id, claims.device)
+            if login_row is None:
+                raise BadToken("the account does not exist, or the login has ended")
+            account, login = login_row
+            return account, login.name
+        gochat = self._tenants.resolve(GOCHAT)
+        account_row = self._accounts.by_id(gochat, claims.user_id)
+        if account_row is None:
+            raise BadToken("the account does not exist")
+        account, _ = account_row
+        return account, ""
+
     def proof_of(self, token: str) -> str:
-        """The proof of a token. For a bot it is the hash of its secret, else
-        the version of the account, the login, and the end of the token. See
-        :class:`imserver.gateway.auth.questions.AccountLookup`."""
+        """The proof of a token, for :meth:`still_holds`. For a bot it is the
+        hash of its secret. For other accounts it is the version of the account,
+        the id of the login and the end of the token, as ``3.51726.1790000000``.
+        See :class:`imserver.gateway.auth.questions.AccountLookup`."""
         session = self.holder(token)
         if session.account.bot:
             _, _, secret = token.removeprefix(session.bot_prefix).partition("_")
@@ -251,37 +266,37 @@ class AccountTokens(AccountLookup):
         return f"{session.account.version}.{session.device_id}.{session.expires_at}"
 
     def still_holds(self, app: str, user: str, proof: str) -> bool:
-        id = id_of(user)
-        now = time()
-        version, _, rest = proof.partition(".")
-        row: tuple[Account, object] | None
-        if rest:
-            device, expires_at = map(int, rest.split("."))
-            if device:
-                row = self._accounts.by_device(id, device)
-            else:
-                row = self._accounts.by_id(app, id)
-            if row is None or now >= expires_at:
-                return False
-            account, _ = row
-            if str(account.version) != version:
-                return False
-        else:
-            bot = self._bots(id, proof)
-            if bot is None:
-                return False
-            account = bot
-
+        account = self._proved_account(app, id_of(user), proof)
         return (
-            self._tenants.resolve(account.app) == app
-            and not account.is_locked(now)
+            account is not None
+            and self._tenants.resolve(account.app) == app
+            and not account.is_locked(time())
             and self.wanted_in(account.app)
         )
+
+    def _proved_account(self, app: str, id: int, proof: str) -> Account | None:
+        """The account with this id, if a proof of :meth:`proof_of` is still
+        valid for it, else None. May switch greenlets."""
+        version, _, login = proof.partition(".")
+        if not login:  # the hash of the secret of a bot
+            return self._bots(id, proof)
+        device, expires_at = map(int, login.split("."))
+        row: tuple[Account, object] | None
+        if device:
+            row = self._accounts.by_device(id, device)
+        else:
+            row = self._accounts.by_id(app, id)
+        if row is None or time() >= expires_at:
+            return None
+        account, _ = row
+        if str(account.version) != version:
+            return None
+        return account
 
     def those_of(
         self, app: str, users: Sequence[str], words: Sequence[str] = ()
     ) -> list[Account]:
-        ids = sorted({id_of(user) for user in users} - {0})
+        ids = sorted({id_of(user) for user in users} - {0})  # 0: no id of an account
         if words:
             return self._accounts.by_ids_named(app, ids, words)
         return self._accounts.by_ids(app, ids)
@@ -297,6 +312,7 @@ class AccountTokens(AccountLookup):
             raise BadToken("this is not a token of a bot")
         if len(secret) != _SECRET_CHARACTERS:
             raise BadToken("this is not a token of a bot")
+        # A greater number is no id. It must not reach the database.
         account = self._bots(min(int(id), Limit.ID), secret_hash(secret))
         if account is None or not self.wanted_in(account.app):
             raise BadToken("the bot does not exist, or its token was replaced")

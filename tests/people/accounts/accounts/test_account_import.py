@@ -132,7 +132,7 @@ def test_an_account_may_have_any_identifier_and_none_is_repeated(
     ]
     with pytest.raises(BadImport, match="row 4: "):
         accounts_of([*rows, {"id": 4, "name": "BOB", "password": HASH}], "gochat")
-    shelf.put(some[1:2])
+    shelf.insert_imported(some[1:2])
     assert store(shelf, "gochat", some, lambda _: None) == 2
     with pytest.raises(BadImport, match="account 4: "):
         store(shelf, "gochat", accounts_of([{**rows[2], "id": 4}], "gochat"), print)
@@ -147,7 +147,7 @@ def test_existing_accounts_are_skipped_and_progress_is_reported(
     ]
     some = accounts_of(rows, "gochat")
     received: list[int] = []
-    shelf.put(some[:1])
+    shelf.insert_imported(some[:1])
     assert store(shelf, "gochat", some, received.append) == 1200
     assert received == [500, 1000, 1200]
     assert store(shelf, "gochat", some, received.append) == 0
@@ -167,7 +167,7 @@ def test_an_id_or_a_phone_number_of_another_account_ends_the_import(
     some = accounts_of(
         [{"id": n, "phone": str(n), "password": HASH} for n in (2, 1)], "gochat"
     )
-    shelf.put([Imported(there, HASH)])
+    shelf.insert_imported([Imported(there, HASH)])
     with pytest.raises(BadImport, match="account 1: "):
         store(shelf, "gochat", some, lambda _: None)
     assert shelf.by_ids("gochat", range(99)) == [there] * (there.app == "gochat")

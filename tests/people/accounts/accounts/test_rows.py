@@ -147,9 +147,12 @@ def test_names_are_searched_word_by_word_without_accents(
 
     def nicknames(begin: bool) -> list[str]:
         words = Statements.words(text)
-        some, rest = accounts.named("gochat", words, begin, 0, last, 10, 0)
+        some, rest = accounts.search_page("gochat", words, begin, 0, last, 10, 0)
         assert rest == 0
-        assert accounts.named("gochat", words, begin, last, last, 10, 0) == ([], last)
+        assert accounts.search_page("gochat", words, begin, last, last, 10, 0) == (
+            [],
+            last,
+        )
         return [each.nickname for each in some]
 
     assert (nicknames(True), nicknames(False)) == (begin, inside)
@@ -169,7 +172,9 @@ def test_names_that_another_release_has_stored_are_found_too(
         (True, ["José"]),
         (False, []),
     ):
-        some, _ = accounts.named("gochat", ["jos"], begin, 0, accounts.last_id(), 10, 0)
+        some, _ = accounts.search_page(
+            "gochat", ["jos"], begin, 0, accounts.last_id(), 10, 0
+        )
         assert [each.nickname for each in some] == expected
 
 
@@ -312,15 +317,18 @@ def test_accounts_from_elsewhere_keep_their_ids_and_new_ones_come_behind(
         Imported(Account(500 + n, "gochat", f"5{n}", created=9), "f" * 32)
         for n in range(3)
     ]
-    accounts.put(some)
+    accounts.insert_imported(some)
     assert accounts.by_login("gochat", ("phone", "51")) == (some[1].account, "f" * 32)
     assert new(accounts, "2").id > 502
     same = [
         Imported(Account(first.id, "gochat", "9"), ""),
         Imported(Account(99, "gochat", "52"), ""),
     ]
-    assert {account.id for account in accounts.there("gochat", same)} == {first.id, 502}
-    assert accounts.there("other", [same[1]]) == []
+    assert {account.id for account in accounts.find_existing("gochat", same)} == {
+        first.id,
+        502,
+    }
+    assert accounts.find_existing("other", [same[1]]) == []
 
 
 def test_an_account_that_is_there_is_not_imported_again(accounts: AccountStore) -> None:
@@ -330,7 +338,7 @@ def test_an_account_that_is_there_is_not_imported_again(accounts: AccountStore) 
         Account(one.id + 50, "gochat", "1"),
     ):
         with pytest.raises(Taken):
-            accounts.put(
+            accounts.insert_imported(
                 [
                     Imported(Account(one.id + 9, "gochat", "8"), "h"),
                     Imported(account, "h"),
@@ -367,13 +375,13 @@ def test_identifiers_are_unique_in_their_app_and_several_accounts_have_none(
     assert changed == replace(bob, name="", phone="138", findable=False)
     assert accounts.by_id("gochat", bob.id) == (changed, "h")
     given = [Imported(Account(99, "gochat", "", email="ann@example.com"), "h")]
-    assert accounts.there("gochat", given) == [ann]
+    assert accounts.find_existing("gochat", given) == [ann]
 
 
 def test_the_latest_last_sight_counts(accounts: AccountStore) -> None:
     ann = new(accounts, "1")
     bob = new(accounts, "2", "shop")
-    accounts.saw(
+    accounts.store_last_seen(
         [
             ("gochat", ann.id, 20),
             ("shop", bob.id, 5),
@@ -381,7 +389,7 @@ def test_the_latest_last_sight_counts(accounts: AccountStore) -> None:
             ("gochat", 9999, 1),
         ]
     )
-    accounts.saw([("gochat", ann.id, 10)])
+    accounts.store_last_seen([("gochat", ann.id, 10)])
     assert [one.last_seen for one in accounts.by_ids("gochat", [ann.id])] == [20]
     assert [one.last_seen for one in accounts.by_ids("shop", [bob.id])] == [5]
 
@@ -477,7 +485,7 @@ def test_guests_who_were_not_here_for_long_are_found_in_all_apps(
     other = guest(accounts, app="shop")
     here = guest(accounts)
     _ = new(accounts, "1")
-    accounts.saw([("gochat", here.id, other.created + 5)])
+    accounts.store_last_seen([("gochat", here.id, other.created + 5)])
     assert [*accounts.unused_guests(one.created)] == []
     assert [*accounts.unused_guests(other.created + 5)] == [[one, other]]
 
@@ -485,13 +493,16 @@ def test_guests_who_were_not_here_for_long_are_found_in_all_apps(
 def test_an_address_is_confirmed_until_it_changes(accounts: AccountStore) -> None:
     ann = accounts.add(Account(0, "gochat", "", email="ann@example.com"), "hash")
     assert not ann.email_confirmed
-    assert [accounts.note_question(ann.id) for _ in range(2)] == [True, False]
+    assert [accounts.note_confirmation_request(ann.id) for _ in range(2)] == [
+        True,
+        False,
+    ]
     assert not accounts.confirm_email(ann.id, lambda _: False)
     assert not accounts.confirm_email(ann.id + 1, lambda _: True)
     assert accounts.confirm_email(
         ann.id, lambda account: account.email == "ann@example.com"
     )
-    assert not accounts.note_question(ann.id)
+    assert not accounts.note_confirmation_request(ann.id)
     assert [each.email_confirmed for each in accounts.by_ids("gochat", [ann.id])] == [
         True
     ]
@@ -778,12 +789,12 @@ def test_the_directory_goes_on_where_a_page_has_ended(
     pages = []
     after = ("", 0)
     while after is not None:
-        page, after = accounts.listed("gochat", after, 2, 10)
+        page, after = accounts.directory_page("gochat", after, 2, 10)
         pages.append([each.nickname or each.name for each in page])
     assert pages == [["ann", "Ann"], ["Bob", "cyd"], ["Dan", "Émile"], []]
-    assert [each.nickname for each in accounts.listed("gochat", ("", 0), 9, 30)[0]][
-        3
-    ] == "Cat"
+    assert [
+        each.nickname for each in accounts.directory_page("gochat", ("", 0), 9, 30)[0]
+    ][3] == "Cat"
 
 
 @pytest.mark.parametrize(
@@ -823,7 +834,7 @@ def test_names_that_were_folded_with_letters_of_their_own_are_found_by_plain_one
         for number, name in enumerate(("Łoś", "Ánn")):
             connection.exec_driver_sql(insert.format(number, name, f" {name.lower()} "))
     accounts = AccountStore(open_store(empty_url))
-    search = accounts.named("gochat", ["los"], False, 0, 9, 9, 9)[0]
+    search = accounts.search_page("gochat", ["los"], False, 0, 9, 9, 9)[0]
     assert [each.nickname for each in search] == ["Łoś"]
     with connected(empty_url) as connection:
         rows = connection.exec_driver_sql(
