@@ -44,8 +44,8 @@ class AccountRelations(Struct, Relations, frozen=True):
     # --- reaching -------------------------------------------------------------
 
     def blocked_by(self, app: str, by: str, users: Iterable[str]) -> list[str]:
-        """Those of ``users`` who have blocked the user ``by``, or the owner of
-        the bot ``by``, in the order of their ids."""
+        """The users among ``users`` who have blocked the user ``by``, or the
+        owner of the bot ``by``, in the order of their ids."""
         if self.limits(app, by):
             return self._blocked_by(app, by, users, with_owner=True)
         return []

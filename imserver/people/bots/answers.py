@@ -57,7 +57,8 @@ class StreamedAnswers(Service, dict=True):
     def open(
         self, app: str, user: str, command: OpenAnswer, is_back_end: bool = False
     ) -> str | Rejected:
-        """Open a stream to a user or in a conversation, and return its id.
+        """Open a stream of the bot ``user``, to a user or in a conversation.
+        Returns the id of the stream, or the reason why it is refused.
 
         Unless a back end opens it, it counts as a message of the bot, and the
         bot has at most :data:`MOST_STREAMS`. It is refused in an app whose back
@@ -81,7 +82,7 @@ class StreamedAnswers(Service, dict=True):
                 return refusal
         peer: str | Rejected = to
         if conversation:
-            peer = self._peer(app, user, conversation, command.thread > 0)
+            peer = self._peer_in(app, user, conversation, in_thread=command.thread > 0)
         if isinstance(peer, Rejected):
             return peer
         if peer and not self.core.relations.may_write(app, user, peer):
@@ -105,8 +106,8 @@ class StreamedAnswers(Service, dict=True):
         )
 
     def _refuses_sender(self, app: str, user: str) -> Rejected | None:
-        """The reason why the bot may not send now, whoever the receiver is;
-        None: it may."""
+        """The reason why the bot may not send now to any receiver. Returns None
+        if it may."""
         mute = self.core.mutes.mute_of(app, user)
         if mute is not None:
             return Rejected(RejectReason.MUTED, mute.text, mute.until)
@@ -138,8 +139,9 @@ class StreamedAnswers(Service, dict=True):
             raise TooManyRequests(1)
 
     def _owner_of(self, app: str, bot: str) -> str:
-        """The user who is charged for the streams of a bot (``""``: it is no
-        bot). This never changes, and is remembered."""
+        """The user who is charged for the streams of a bot: its owner, or, if a
+        back end owns it, the bot. Returns ``""`` if the user ``bot`` is no bot.
+        The owner of a bot never changes, so it is remembered."""
         rows = self.bots.get(app, [id_of(bot)])
         owner = ""
         if rows:
@@ -147,14 +149,17 @@ class StreamedAnswers(Service, dict=True):
             if rows[0].owner:
                 owner = str(rows[0].owner)
         if len(self._owners) >= _MOST_OWNERS:
-            del self._owners[next(iter(self._owners))]
+            oldest = next(iter(self._owners))
+            del self._owners[oldest]
         self._owners[app, bot] = owner
         return owner
 
-    def _peer(
+    def _peer_in(
         self, app: str, user: str, conversation: int, in_thread: bool
     ) -> str | Rejected:
-        """The other user of a conversation; ``""`` for a group."""
+        """The other user of a conversation in which a bot may write; ``""``: it
+        is a group. Returns the reason if the bot may not write there.
+        ``in_thread``: the message is a reply in a thread."""
         conversations = self.core.store.part(MessageLog).conversations
         row = conversations.get(app, conversation)
         membership = conversations.member(app, conversation, user)
@@ -177,9 +182,9 @@ class StreamedAnswers(Service, dict=True):
         is_back_end: bool = False,
     ) -> Sequence[tuple[str, int]]:
         """Append pieces (stream, number, text) to streams of a bot, in their
-        order. They are charged to the owner, unless a back end appends them.
-        Returns for each the result, and the number of the last piece of its
-        stream.
+        order. They are charged to the owner of the bot, unless a back end
+        appends them. Returns for each piece its result, and the number of the
+        last piece of its stream.
 
         Raises TooManyRequests, and ChannelRefused: ``unavailable``.
         """
@@ -225,7 +230,8 @@ class ClosedView(msgspec.Struct, omit_defaults=True):
 def _refusing(
     run: Callable[[Connection, Any], Reply],
 ) -> Callable[[Connection, Any], Reply]:
-    """Decorator: a command answers with the refusal of its stream."""
+    """Decorator: if a command on a stream raises ChannelRefused, answer with the
+    reason."""
 
     def answer(connection: Connection, command: Any) -> Reply:
         try:

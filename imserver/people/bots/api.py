@@ -291,7 +291,7 @@ def listed(bots: Bots, call: Call, request: ActingPage) -> ListedBots:
 @routes.get("/bots/show", Needs.ADMIN_OR_MEMBER, problems=_UNKNOWN, user="optional")
 def show(bots: Bots, call: Call, request: BotChosen) -> BotCard:
     """Show what a bot is for, and its commands."""
-    return _card(bots.seen(call.app, call.user, request.bot))
+    return _card(bots.visible(call.app, call.user, request.bot))
 
 
 @routes.post("/bots/rotate", Needs.ADMIN_OR_ACCOUNT, problems=_UNKNOWN, user="optional")

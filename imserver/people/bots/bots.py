@@ -102,21 +102,21 @@ class Bots(Struct, frozen=True):
         nickname: str = "",
         avatar: str = "",
     ) -> tuple[Bot, str]:
-        """Make a bot. Returns it with its token. Raises NoAccounts, BadField,
-        Taken, UnknownAccount (the owner must be a person), and ServiceRefused
-        for too many bots."""
-        self.accounts.rules_of(app)  # says so if the app has no accounts
+        """Make a bot, and return it with its token. ``name``: its user name;
+        ``""``: it has none. Raises NoAccounts, BadField, Taken, UnknownAccount
+        (the owner must be a person), and ServiceRefused for too many bots."""
+        self.accounts.rules_of(app)  # raises NoAccounts
         if name:
             name = checked("name", name)
         check_shown(nickname, avatar)
-        owner_id = 0
+        owner_id = 0  # a back end
         if acting_user:
             owner = self.accounts.known(app, acting_user)
             if owner.bot:
                 raise UnknownAccount(acting_user)
             owner_id = owner.id
         if name:
-            self.accounts.require_free(app, {"name": name}, 0)
+            self.accounts.require_free(app, {"name": name}, own_id=0)
 
         secret = make_bot_secret()
         record = self.accounts.recorder(app)
@@ -132,14 +132,16 @@ class Bots(Struct, frozen=True):
         return bot, bot_token(bot.account.id, secret)
 
     def page(self, app: str, acting_user: str, after: str, limit: int) -> list[Bot]:
-        """Bots with an id after ``after``, ordered by id."""
+        """A page of the bots of the acting user, or, for a back end, of all bots
+        of the app. They are ordered by id, and begin after the id ``after``."""
         owner: int | None = None
         if acting_user:
             owner = id_of(acting_user)
         return self.stored.page(app, owner, id_of(after), limit)
 
     def get(self, app: str, acting_user: str, bot: str) -> Bot:
-        """One bot. Raises UnknownBot."""
+        """A bot that the acting user manages. Raises UnknownBot, also for a bot
+        of somebody else."""
         rows = self.stored.get(app, [id_of(bot)])
         if not rows or acting_user not in ("", str(rows[0].owner)):
             raise UnknownBot(bot)
@@ -165,6 +167,7 @@ class Bots(Struct, frozen=True):
                 )
 
         id = self.get(app, acting_user, bot).account.id
+        # This comes first, because it may be refused. Then nothing is changed.
         if listed and not self.stored.set_listed(app, id, MOST_LISTED):
             raise BadField(f"listed: an account lists at most {MOST_LISTED} bots")
         if listed is False:
@@ -178,15 +181,15 @@ class Bots(Struct, frozen=True):
         return self.get(app, acting_user, bot)
 
     def listed(self, app: str, acting_user: str, after: str, limit: int) -> list[Bot]:
-        """Bots that the app offers, with an id after ``after``, ordered by id.
-        Raises ServiceRefused for guests."""
+        """A page of the bots that the app offers to all its accounts, ordered by
+        id, after the id ``after``. Raises ServiceRefused for guests."""
         if acting_user and not self.relations.may_gather(app, acting_user):
             raise ServiceRefused("not for guests", Problems.NOT_ALLOWED)
         return self.stored.listed(app, id_of(after), limit)
 
-    def seen(self, app: str, acting_user: str, bot: str) -> Bot:
-        """One bot as any user sees it. Raises UnknownBot, also for a user whom
-        the bot or its owner has blocked."""
+    def visible(self, app: str, acting_user: str, bot: str) -> Bot:
+        """A bot, whoever its owner is. Raises UnknownBot, also if the bot or its
+        owner has blocked the acting user."""
         bots = self.unblocked(app, acting_user, self.named(app, [bot]))
         if not bots:
             raise UnknownBot(bot)
@@ -195,8 +198,8 @@ class Bots(Struct, frozen=True):
     def unblocked(
         self, app: str, acting_user: str, bots: Sequence[Bot]
     ) -> Sequence[Bot]:
-        """The bots that have not blocked the user ``acting_user``, and whose
-        owners have not blocked them."""
+        """The bots without those that have blocked the acting user, or whose
+        owners have blocked the acting user."""
         if not acting_user:
             return bots
         users = {bot.account.user for bot in bots}
@@ -209,7 +212,8 @@ class Bots(Struct, frozen=True):
         ]
 
     def check_hook(self, url: str) -> None:
-        """Raise BadField if a URL cannot be the webhook of a bot."""
+        """Raise BadField if a URL cannot be the webhook of a bot. ``""`` removes
+        the webhook, so it is valid."""
         if not url:
             return
         try:
@@ -218,8 +222,9 @@ class Bots(Struct, frozen=True):
             raise BadField(f"hook_url: {problem}") from None
 
     def set_hook(self, app: str, acting_user: str, bot: str, url: str) -> str:
-        """Set the webhook of a bot. Returns the new secret that signs its
-        requests. Raises BadField and UnknownBot."""
+        """Set the webhook of a bot; ``""``: remove it. Returns the new secret
+        that signs its requests, or ``""`` without a webhook. Raises BadField and
+        UnknownBot."""
         self.check_hook(url)
         secret = ""
         if url:
@@ -256,7 +261,8 @@ class Bots(Struct, frozen=True):
     def in_conversation(
         self, app: str, acting_user: str, conversation: int
     ) -> list[Bot]:
-        """The bots of a conversation of a user, ordered by id. Raises
+        """The bots of a conversation of the acting user, ordered by id. For a
+        back end, the conversation may be of any users. Raises
         UnknownConversation."""
         conversations = self.store.part(MessageLog).conversations
         row = conversations.get(app, conversation)
@@ -266,6 +272,7 @@ class Bots(Struct, frozen=True):
             member = conversations.member(app, conversation, acting_user)
             if member is None:
                 raise UnknownConversation(str(conversation))
+        # The row of a group lists only its bots, not its members.
         return self.named(app, row.members or row.bots)
 
     def named(self, app: str, users: Collection[str]) -> list[Bot]:
@@ -312,7 +319,9 @@ class IncomingHooks(Struct, frozen=True):
         owner), TooManyMembers and BadGroup (too many bots in the group).
         """
         self._require_role(app, acting_user, group)
-        bot, _ = self.bots.create(app, acting_user, "", nickname, avatar)
+        bot, _ = self.bots.create(
+            app, acting_user, name="", nickname=nickname, avatar=avatar
+        )
         user = bot.account.user
         token = token_urlsafe(_HOOK_SECRET_BYTES)
         hook = IncomingHook(bot.account.id, app, group, int(time()))
@@ -350,7 +359,8 @@ class IncomingHooks(Struct, frozen=True):
     def with_token(self, token: str, address: str) -> IncomingHook:
         """The incoming webhook with this token. Raises UnknownHook and
         TooManyRequests (by address)."""
-        # Counted by address only, because only the token tells the app.
+        # Counted for all apps together, because the app is not known before the
+        # token is found.
         self.addresses.require(by_address("", address))
         row = self.rows.incoming_with(secret_hash(token))
         if row is None:
@@ -358,6 +368,8 @@ class IncomingHooks(Struct, frozen=True):
         return row
 
     def _require_role(self, app: str, acting_user: str, group: int) -> None:
+        """Raise UnknownGroup or NotAllowed if the acting user is no owner or
+        admin of a group. A back end (role ``""``) may always act."""
         if self.groups.role(app, group, acting_user) not in (OWNER, ADMIN, ""):
             raise NotAllowed(
                 "only the owner and admins manage the webhooks of this group"

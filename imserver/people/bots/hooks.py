@@ -87,23 +87,26 @@ class BotHooks(Service, dict=True):
         return {hook.secret: hook for hook in self.rows.of_bots()}
 
     def wants(self, hook: BotHook, entry: Entry) -> bool | None:
-        """Whether the bot wants an entry: it has not sent it itself, or the
-        entry was stopped. None: the bot is banned."""
+        """Whether the webhook of a bot gets an entry: entries of others, and an
+        own streamed message that a user has stopped. Returns None if the bot is
+        banned."""
         if self.is_banned(hook.app, hook.user):
             return None
         return entry.sender != hook.user or entry.is_stopped
 
     def advance(self, hook: BotHook, position: int) -> None:
-        """Store a position."""
+        """Store the position up to which a webhook has got the log."""
         self.rows.advance(hook, position)
 
     def deliver(self, sender: HookSender[BotHook], entry: Entry) -> Failure | None:
-        """Send an entry, and store the answer of the URL."""
+        """Post an entry to the URL of a bot, and send the messages in its
+        answer. Returns None if the entry is done, else the failure: then the
+        entry is posted again later, unless the failure ``is_dead``."""
         hook = sender.hook
         tally = self.tally
         event = for_bot(hook.app, entry, self.node(), hook.user)
-        problem = ""
-        is_final = False
+        problem = ""  # nothing is wrong
+        is_final = False  # a repetition of the request would fail, too
         answer = b""
         try:
             status, answer = self.requests.post(
@@ -129,7 +132,7 @@ class BotHooks(Service, dict=True):
 
         tally.failures[hook.app] += 1
         if is_final or monotonic() - sender.consumer.since > TRY_SECONDS:
-            # The next event follows. Otherwise no event would ever come.
+            # This event is given up, because no later event is posted before it.
             tally.dropped[hook.app] += 1
             self._warn(hook.user, f"an event was dropped: {problem}")
             sender.window.take(entry.id)
@@ -139,9 +142,10 @@ class BotHooks(Service, dict=True):
         return Failure(problem)
 
     def _send_answer(self, hook: BotHook, entry: Entry, content: bytes) -> bool:
-        """Send the messages of an answer, each once. False: the lease ended
-        before all were stored, so the entry must be sent again. Switches
-        greenlets. Raises StorageUnavailable."""
+        """Send the messages of an answer, each once. Returns False if the lease
+        of this node ended before all messages were stored: then another node
+        must post the entry again. Switches greenlets. Raises
+        StorageUnavailable."""
         if self.is_banned(hook.app, hook.user):
             return True
         self.know_bot(hook.app, hook.user)
@@ -161,15 +165,15 @@ class BotHooks(Service, dict=True):
                     return True
                 if not self.log.lease.is_owned:
                     return False
-                # For example because the bot has sent too many.
+                # The bot may have sent too many messages, for example.
                 gevent.sleep(_RETRY_SECONDS)
         return True
 
     def _draft_of(
         self, hook: BotHook, entry: Entry, number: int, message: dict[str, Any]
     ) -> Draft | None:
-        """The draft of one message of an answer to an entry; None: the message
-        is not valid."""
+        """The draft of one message of an answer to an entry. ``number``: its
+        index in the answer. Returns None if the message is not valid."""
         fields = {
             name: value
             for name, value in message.items()
@@ -184,6 +188,7 @@ class BotHooks(Service, dict=True):
             # Not the first message of the thread, because a bot of a group may
             # not be able to read it.
             fields["thread"] = entry.id
+        # If the entry is posted again, the message is recognised by this id.
         fields["clientMsgID"] = f"hook-{entry.id}-{number}"
         try:
             return self.messaging.read(hook.app, hook.user, msgspec.json.encode(fields))

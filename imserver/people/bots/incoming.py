@@ -59,7 +59,7 @@ _TAG: Final = re.compile(
 )
 """A link or a mention: its address, or its kind and name; and its label."""
 _EVERYBODY: Final = ("here", "channel", "everyone")
-_APART: Final = {
+_SEPARATORS: Final = {
     "rich_text_section": "",
     "rich_text_preformatted": "",
     "context": " ",
@@ -67,28 +67,31 @@ _APART: Final = {
 }
 """Kind of a block → the separator between its elements, if it is no new
 line."""
-_MARKS: Final = {
+_WRAPPED: Final = {
     "emoji": (":", "name", ":"),
     "user": ("<@", "user_id", ">"),
     "broadcast": ("<!", "range", ">"),
 }
+"""Kind of an element → the text before it, the field with its content, and the
+text behind it. So a user is written as in a text, for example ``<@U123>``."""
 
 
 def text_of(given: dict[str, Any]) -> tuple[str, bool]:
     """The text of a message of Slack in our Markdown, and whether it mentions
-    everybody. If the message has blocks, its ``text`` is only for
-    notifications."""
-    parts = [_of_block(given.get("blocks"), 0) or _string(given.get("text"))]
+    everybody. ``given``: the fields ``text``, ``blocks`` and ``attachments`` of
+    the message."""
+    # If the message has blocks, its ``text`` is only for notifications.
+    parts = [_block_text(given.get("blocks"), 0) or _string(given.get("text"))]
     attachments = given.get("attachments")
     if isinstance(attachments, list):
-        parts += map(_of_attachment, attachments)
+        parts += map(_attachment_text, attachments)
     raw = _lines(parts)
-    text = _TAG.sub(_of_tag, raw)
+    text = _TAG.sub(_tag_text, raw)
     # The ampersand comes last: `&amp;lt;` means `&lt;`.
     for escape, sign in (("&lt;", "<"), ("&gt;", ">"), ("&amp;", "&")):
         text = text.replace(escape, sign)
     for tag in _TAG.finditer(raw):
-        _, kind, name, _ = tag.groups("")
+        _url, kind, name, _label = tag.groups("")
         if kind == "!" and name in _EVERYBODY:
             return text, True
     return text, False
@@ -99,7 +102,9 @@ def _lines(parts: Iterable[str]) -> str:
     return "\n".join(part for part in parts if part)
 
 
-def _of_tag(tag: re.Match[str]) -> str:
+def _tag_text(tag: re.Match[str]) -> str:
+    """The Markdown of a tag of Slack, such as ``<https://example.com|label>`` or
+    ``<!here>``."""
     url, kind, name, label = tag.groups("")
     if url:
         if label in ("", url):
@@ -111,26 +116,33 @@ def _of_tag(tag: re.Match[str]) -> str:
     if kind == "!":
         if name in _EVERYBODY:
             return "@all"
+        # Such as <!subteam^S123|@team> or <!date^1790000000^…|tomorrow>.
         return label or f"@{name.partition('^')[0]}"
-    if kind.endswith(":"):
+    if kind.endswith(":"):  # an e-mail address or a phone number
         return label or name
+    # A user or a channel. The label may begin with the same sign, @ or #.
     return kind + (label or name).removeprefix(kind)
 
 
 def _string(value: Any) -> str:
+    """The value if it is a text, else ``""``."""
     if isinstance(value, str):
         return value
     return ""
 
 
 def _link(url: Any, label: str) -> str:
+    """A link in the form of Slack, ``<url|label>``. Returns the label alone if
+    ``url`` is no address."""
     label = label.replace("|", " ").replace("\n", " ")
     if label and isinstance(url, str) and url.startswith("http"):
         return f"<{url}|{label}>"
     return label
 
 
-def _of_attachment(given: Any) -> str:
+def _attachment_text(given: Any) -> str:
+    """The text of an attachment, still with the tags of Slack. Returns ``""`` if
+    it has no text."""
     if not isinstance(given, dict):
         return ""
     parts = [
@@ -145,19 +157,20 @@ def _of_attachment(given: Any) -> str:
                 title = _string(field.get("title"))
                 value = _string(field.get("value"))
                 parts.append(f"{title}: {value}".strip(": "))
-    parts.append(_of_block(given.get("blocks"), 0))
+    parts.append(_block_text(given.get("blocks"), 0))
     image = _string(given.get("image_url"))
     if image:
         parts.append(f"<{image}>")
     return _lines(parts) or _string(given.get("fallback"))
 
 
-def _of_block(value: Any, depth: int) -> str:
-    """The text of a block, of an element, or of a list of them."""
+def _block_text(value: Any, depth: int) -> str:
+    """The text of a block, of an element, or of a list of them, still with the
+    tags of Slack. Returns ``""`` if it has no text."""
     if depth > MOST_DEPTH:
         return ""
     if isinstance(value, list):
-        return _lines([_of_block(each, depth + 1) for each in value])
+        return _lines([_block_text(each, depth + 1) for each in value])
     if not isinstance(value, dict):
         return ""
 
@@ -165,23 +178,24 @@ def _of_block(value: Any, depth: int) -> str:
     text = value.get("text")
     if kind in ("mrkdwn", "plain_text", "text"):
         return _string(text)
-    if kind in _MARKS:
-        before, name, behind = _MARKS[kind]
+    if kind in _WRAPPED:
+        before, name, behind = _WRAPPED[kind]
         return f"{before}{_string(value.get(name))}{behind}"
     if kind in ("link", "button", "image"):
         label = (
             _string(text)
-            or _of_block(text, depth + 1)
+            or _block_text(text, depth + 1)
             or _string(value.get("alt_text"))
         )
         url = _string(value.get("url") or value.get("image_url"))
         return _link(url, label or url)
 
-    parts = [_of_block(value.get(name), depth + 1) for name in ("text", "fields")]
+    parts = [_block_text(value.get(name), depth + 1) for name in ("text", "fields")]
     elements = value.get("elements")
     if isinstance(elements, list):
-        inner = [_of_block(each, depth + 1) for each in elements]
-        parts.append(_APART.get(kind, "\n").join(filter(None, inner)))
+        separator = _SEPARATORS.get(kind, "\n")
+        texts = [_block_text(each, depth + 1) for each in elements]
+        parts.append(separator.join(filter(None, texts)))
     return _lines(parts)
 
 
@@ -196,8 +210,9 @@ class HookApi(Struct, frozen=True):
 
 
 def _read(api: HookApi, call: Call) -> None:
-    """Find the webhook of a request, and read its message. The bot of the
-    webhook is the acting user."""
+    """Find the webhook of a request, and read the message in its body into
+    ``call.input``. The bot of the webhook becomes the acting user. Raises
+    ApiProblem, UnknownHook and TooManyRequests."""
     request = call.request
     token = request.path.removeprefix(PATH)
     hook = bots_of(api.core).incoming.with_token(token, request.host)
@@ -205,11 +220,13 @@ def _read(api: HookApi, call: Call) -> None:
     fields = call.decode_json(_fields, _json_of(call))
     message: dict[str, Any] = {name: fields[name] for name in _TAKEN if name in fields}
     if not ("type" in fields or "data" in fields):
-        names = [name for name in ("text", "blocks", "attachments") if name in fields]
-        of_slack: dict[str, Any] = {
-            name: call.decode_json(_anything, bytes(fields[name])) for name in names
-        }
-        text, mentions_all = text_of(of_slack)
+        # The message may have the form of Slack.
+        slack_fields: dict[str, Any] = {}
+        for name in ("text", "blocks", "attachments"):
+            if name in fields:
+                value = bytes(fields[name])
+                slack_fields[name] = call.decode_json(_anything, value)
+        text, mentions_all = text_of(slack_fields)
         if text:
             message["text"] = text
         if mentions_all:
@@ -224,8 +241,8 @@ def _read(api: HookApi, call: Call) -> None:
 
 
 def _json_of(call: Call) -> bytes:
-    """The JSON of a request. It may be in a field of a form. Raises
-    ApiProblem."""
+    """The JSON of a request: its body, or the field ``payload`` of a form.
+    Raises ApiProblem if it has neither."""
     body = call.body
     kind = call.request.headers.get("content-type", "")
     is_form = kind.startswith("application/x-www-form-urlencoded")
@@ -362,12 +379,12 @@ def create(
     problems=(UnknownGroup.problem, Problems.ROLE_TOO_LOW),
     user="optional",
 )
-def hooks(incoming: IncomingHooks, call: Call, began: GroupChange) -> HooksAnswer:
+def hooks(incoming: IncomingHooks, call: Call, request: GroupChange) -> HooksAnswer:
     """List the incoming webhooks of a group.
 
     For the owner and admins.
     """
-    rows = incoming.of_group(call.app, call.user, id_of(began.group))
+    rows = incoming.of_group(call.app, call.user, id_of(request.group))
     hooks = [
         HookShown(
             account.user,

@@ -72,6 +72,7 @@ class BotHook(LogHook, frozen=True):
 
 _ROWS: Final = RowsOf(Bot, "bot", account="")
 _BOTS: Final = f"SELECT {_ROWS.columns}, id FROM bot WHERE"
+"""The beginning of a statement. The last value of each row is the id."""
 _HOOK_ROWS: Final = RowsOf(IncomingHook, "incoming_hook", group="conversation")
 _OF_BOTS: Final = RowsOf(
     BotHook,
@@ -96,19 +97,21 @@ class BotStore(Store.Rows):
         most: int,
         record: RecordEvent | None,
     ) -> Bot | None:
-        """Store a bot with its account. None: its owner (0: the back end,
-        without a limit) has ``most`` bots, or does not exist any more. Raises
-        Taken."""
+        """Store a bot with its account. ``owner`` 0: a back end, which may have
+        any number of bots. Returns None, and stores nothing, if the owner
+        already has ``most`` bots or does not exist any more. Raises Taken."""
         row = replace(new, bot=True)
         if owner:
-            # If its owner was deleted, nobody would delete the bot.
+            # The row of the owner is locked. If the owner were deleted at the
+            # same time, nobody would delete the bot.
             account_row = f"SELECT id FROM account WHERE id = %s{sql.for_update}"
             if not sql.query(account_row, (owner,)):
                 return None
             count = "SELECT count(*) FROM bot WHERE app = %s AND owner = %s"
             if sql.query(count, (row.app, owner))[0][0] >= most:
                 return None
-        account = add_account(sql, row, "", record)  # no password has this hash
+        no_password = ""  # no password has this hash
+        account = add_account(sql, row, no_password, record)
         values = (account.id, account.app, owner, token_hash, b"[]", "", "")
         sql.execute(
             "INSERT INTO bot (id, app, owner, token_hash, commands, hook_url, "
@@ -119,7 +122,7 @@ class BotStore(Store.Rows):
 
     @Store.reading_or(None)
     def holder(self, sql: PooledStatements, id: int, token_hash: str) -> Account | None:
-        """The account of a bot, if its token has this hash."""
+        """The account of a bot, if its token has this hash, else None."""
         rows = sql.query(
             "SELECT app FROM bot WHERE id = %s AND token_hash = %s", (id, token_hash)
         )
@@ -140,8 +143,8 @@ class BotStore(Store.Rows):
     def page(
         self, sql: PooledStatements, app: str, owner: int | None, after: int, limit: int
     ) -> list[Bot]:
-        """Bots with an id after ``after``, ordered by id. ``owner`` None: all
-        owners."""
+        """A page of the bots of an owner (0: the back end; None: all owners),
+        ordered by id, after the id ``after``."""
         if owner is None:
             statement = f"{_BOTS} app = %s AND id > %s ORDER BY id LIMIT %s"
             rows = sql.query(statement, (app, after, limit))
@@ -156,21 +159,23 @@ class BotStore(Store.Rows):
     def listed(
         self, sql: PooledStatements, app: str, after: int, limit: int
     ) -> list[Bot]:
-        """Bots that the app offers, with an id after ``after``, ordered by
-        id."""
+        """A page of the bots that the app offers to all its accounts, ordered by
+        id, after the id ``after``."""
         statement = f"{_BOTS} app = %s AND listed = 1 AND id > %s ORDER BY id LIMIT %s"
         return _bots(sql, app, sql.query(statement, (app, after, limit)))
 
     @Store.writing
     def set_listed(self, sql: PooledStatements, app: str, id: int, most: int) -> bool:
-        """Offer a bot to all accounts. False: the bot does not exist, or its
-        owner (an account) has listed ``most`` others."""
+        """Offer a bot to all accounts of its app. Returns False, and changes
+        nothing, if the bot does not exist, or if its owner already offers
+        ``most`` other bots. A back end may offer any number."""
         rows = sql.query("SELECT owner FROM bot WHERE id = %s AND app = %s", (id, app))
         if not rows:
             return False
         owner = rows[0][0]
         if owner:
-            # One of two at once waits for the other.
+            # The row of the owner is locked, so that two requests at the same
+            # time cannot exceed the limit.
             sql.query(f"SELECT id FROM account WHERE id = %s{sql.for_update}", (owner,))
             count = (
                 "SELECT count(*) FROM bot WHERE app = %s AND owner = %s AND listed = 1 "
@@ -190,7 +195,7 @@ class BotStore(Store.Rows):
         column: Literal["listed", "description", "token_hash", "commands"],
         value: Any,
     ) -> bool:
-        """Change a bot. False: it does not exist."""
+        """Set one column of a bot. Returns False if the bot does not exist."""
         # MySQL counts only rows that have changed, so the update does not tell
         # whether the bot exists.
         rows = sql.query(
@@ -230,8 +235,8 @@ class HookStore(Store.Rows):
 
     def incoming_to(self, app: str, group: int) -> list[IncomingHook]:
         """The incoming webhooks of a group, ordered by id."""
-        which = "WHERE app = %s AND conversation = %s ORDER BY id"
-        return _HOOK_ROWS.find(self._store.rows, which, app, group)
+        clauses = "WHERE app = %s AND conversation = %s ORDER BY id"
+        return _HOOK_ROWS.find(self._store.rows, clauses, app, group)
 
     # --- of bots --------------------------------------------------------------
 
@@ -239,8 +244,9 @@ class HookStore(Store.Rows):
     def set_url(
         self, sql: Statements, app: str, bot: int, url: str, secret: str
     ) -> bool:
-        """Set the webhook of a bot (``""``: remove it). It begins with the next
-        entry of the log. False: the app has no such bot."""
+        """Set the URL of the webhook of a bot (``""``: remove it), and the
+        secret that signs its requests. The webhook begins with the next entry of
+        the log. Returns False if the app has no such bot."""
         row = f"SELECT id FROM bot WHERE id = %s AND app = %s{sql.for_update}"
         if not sql.query(row, (bot, app)):
             return False
@@ -260,15 +266,18 @@ class HookStore(Store.Rows):
         return _OF_BOTS.find(self._store.rows, "WHERE hook_url <> ''")
 
     def advance(self, hook: BotHook, position: int) -> None:
-        """Store a position, unless the webhook was set again."""
+        """Store the position up to which a webhook has got the log, unless the
+        webhook was set again."""
+        # A webhook that was set again has another secret.
         statement = "UPDATE bot SET hook_entry = %s WHERE id = %s AND hook_secret = %s"
         self._store.execute(statement, (position, int(hook.user), hook.secret))
 
 
 def _bots(sql: PooledStatements, app: str, rows: Sequence[Row]) -> list[Bot]:
-    """Bots from rows of :data:`_BOTS`, ordered by id."""
+    """The bots from rows of :data:`_BOTS`, with their accounts, ordered by
+    id."""
     if not rows:
         return []
-    of_id = {row[-1]: row for row in rows}
-    accounts = accounts_in(sql, app, list(of_id))
-    return [_ROWS.read(of_id[account.id], account=account) for account in accounts]
+    row_by_id = {row[-1]: row for row in rows}
+    accounts = accounts_in(sql, app, list(row_by_id))
+    return [_ROWS.read(row_by_id[account.id], account=account) for account in accounts]

@@ -174,9 +174,10 @@ class Invitations:
         uses: int,
         guests: bool = False,
     ) -> InvitationShown:
-        """Invite to a group, or (``group`` 0) to be a friend. ``seconds`` and
-        ``uses`` 0: no limit. ``guests``: people without an account may come in,
-        as guests.
+        """Make an invitation. ``group``: the group to join; 0: the invitation is
+        to become a friend of ``inviter``. ``seconds``: how long it is valid;
+        ``uses``: how many people may use it; 0: no limit. ``guests``: people
+        without an account may come in, as guests.
 
         Raises UnknownGroup, NotAllowed, UnknownAccount, ServiceRefused (no
         guests) and TooManyInvitations.
@@ -193,7 +194,14 @@ class Invitations:
         if seconds:
             expires_at = now + seconds
         invitation = InvitationShown(
-            code, str(group or ""), inviter, now, expires_at, 0, uses, guests
+            code=code,
+            group=str(group or ""),
+            user=inviter,
+            created=now,
+            expires_at=expires_at,
+            uses=0,
+            max_uses=uses,
+            guests=guests,
         )
         if not self._rows.add(app, invitation, self._most, id_of(inviter)):
             raise TooManyInvitations(f"accounts.invitations {self._most}")
@@ -227,19 +235,22 @@ class Invitations:
             result = self._messaging.store(app, draft, by_user=True)
             if isinstance(result, Appended):
                 invited.append(user)
-            else:
+            else:  # the message was refused
                 self._rows.remove(app, new.code)
         return invited
 
     def page(
         self, app: str, inviter: str, group: int, after: str, limit: int
     ) -> list[InvitationShown]:
-        """Invitations of a user. ``group``: only invitations to this group; the
-        owner, admins and back ends see all of them. Raises UnknownGroup."""
-        user: str | None = inviter
+        """A page of the invitations that ``inviter`` may see, after the code
+        ``after``: their own invitations, or, if they may manage the group, all
+        invitations to it. ``group`` 0: of all groups, and to friends. Raises
+        UnknownGroup."""
+        maker: str | None = inviter
+        # A back end has the role "".
         if group and self._groups.role(app, group, inviter) in (OWNER, ADMIN, ""):
-            user = None
-        return self._rows.page(app, user, group or None, int(time()), after, limit)
+            maker = None
+        return self._rows.page(app, maker, group or None, int(time()), after, limit)
 
     def revoke(self, app: str, inviter: str, code: str) -> None:
         """End an invitation. Allowed for its maker, for the owner and admins of
@@ -248,19 +259,22 @@ class Invitations:
         row = self._rows.get(app, code)
         if row is None:
             raise UnknownInvitation(code)
-        message = self._message(app, row)
-        is_own = inviter in ("", row.user)
-        is_sent = not is_own and message is not None and inviter in message.members
-        may_end = is_own or is_sent or self._leads(app, id_of(row.group), inviter)
-        if not may_end:
+        message = self._message_with(app, row)
+        is_maker = inviter in ("", row.user)
+        is_receiver = (
+            not is_maker and message is not None and inviter in message.members
+        )
+        if not (
+            is_maker or is_receiver or self._leads_group(app, id_of(row.group), inviter)
+        ):
             raise UnknownInvitation(code)
         self._rows.remove(app, code)
-        if is_sent:
-            self._settle(app, row, message, "declined")
+        if is_receiver:
+            self._show_end(app, row, message, "declined")
         else:
-            self._settle(app, row, message, "revoked")
+            self._show_end(app, row, message, "revoked")
 
-    def _leads(self, app: str, group: int, user: str) -> bool:
+    def _leads_group(self, app: str, group: int, user: str) -> bool:
         """Whether a user is the owner or an admin of a group (0: no group)."""
         if not group:
             return False
@@ -270,7 +284,8 @@ class Invitations:
             return False
 
     def links(self, app: str, after: str, limit: int) -> list[InvitationShown]:
-        """The invitations of an app that have not ended, after a code."""
+        """A page of the invitations of an app that have not ended, after the
+        code ``after``."""
         return self._rows.page(app, None, None, int(time()), after, limit)
 
     def names(
@@ -286,8 +301,8 @@ class Invitations:
         return makers, {str(group.id): group.name for group in groups}
 
     def end(self, app: str, code: str) -> dict[str, Any]:
-        """End an invitation of any maker. Returns the data of it for the audit
-        log. Raises UnknownInvitation."""
+        """End an invitation of any maker, for operators. Returns its group and
+        maker, for the audit log. Raises UnknownInvitation."""
         row = self._rows.get(app, code)
         if row is None:
             raise UnknownInvitation(code)
@@ -301,6 +316,8 @@ class Invitations:
         """The target of an invitation. Raises UnknownInvitation, UsedInvitation
         and TooManyRequests."""
         self._people.cards.addresses.require(by_address(app, address))
+        # The person who was invited by mail may open the link again. They learn
+        # that they have used it.
         mail = self._rows.mail(app, code)
         if mail is not None and mail.state == "joined":
             raise UsedInvitation(code)
@@ -344,37 +361,39 @@ class Invitations:
         """
         self._people.accounts.known(app, user)
         invitation = self._valid(app, code)
-        message = self._message(app, invitation)
+        message = self._message_with(app, invitation)
         if message is not None:
             is_receiver = user in message.members and user != invitation.user
             if not is_receiver:
                 raise UnknownInvitation(code)
         if self._relations.blocked_by(app, user, (invitation.user,)):
             raise UnknownInvitation(code)
-        if by_user and not (invitation.group or self._relations.may_gather(app, user)):
+        is_to_friend = not invitation.group
+        if by_user and is_to_friend and not self._relations.may_gather(app, user):
             raise Blocked(invitation.user)
 
-        # The condition in the transaction that lets the user in.
-        is_used = partial(use, app=app, code=code, now=int(time()))
-        sent = 0
+        # This runs in the transaction that lets the user in, so the invitation
+        # is used if and only if the user comes in.
+        use_invitation = partial(use, app=app, code=code, now=int(time()))
+        sent_at = 0  # no message has brought the invitation
         if message is not None:
-            sent = invitation.created
+            sent_at = invitation.created
         try:
-            if not invitation.group:
-                status = self._befriend(app, user, invitation, is_used)
+            if is_to_friend:
+                status = self._befriend(app, user, invitation, use_invitation)
                 return InvitationAccepted(status, "", invitation.user)
             is_new = self._groups.accept(
                 app,
                 id_of(invitation.group),
                 user,
                 invitation.user,
-                is_used,
+                use_invitation,
                 by_user,
-                sent,
+                sent_at,
             )
         except (UnknownGroup, NotAllowed, UnknownFriend):
             raise UnknownInvitation(code) from None
-        self._settle(app, invitation, message, "accepted")
+        self._show_end(app, invitation, message, "accepted")
         if is_new:
             return InvitationAccepted("joined", invitation.group, invitation.user)
         return InvitationAccepted("already", invitation.group, invitation.user)
@@ -398,12 +417,16 @@ class Invitations:
         try:
             return session, self.accept(app, user, code, by_user=False)
         except Exception:
+            # The guest has come in nowhere, so the account is deleted again.
             self._people.accounts.remove(app, user)
             raise
 
     def _befriend(
         self, app: str, user: str, invitation: InvitationShown, condition: Condition
     ) -> Literal["friends", "already"]:
+        """Make a user a friend of the maker of an invitation, if the
+        ``condition`` is met in the transaction. Raises Blocked, UnknownFriend,
+        and ServiceRefused for too many friends."""
         try:
             result = self._people.friends.change(
                 app, user, invitation.user, changes.add, condition
@@ -427,9 +450,9 @@ class Invitations:
             raise UnknownInvitation(code)
         return row
 
-    def _message(self, app: str, invitation: InvitationShown) -> Entry | None:
-        """The message with an invitation that was sent to one user; None: it
-        was not sent."""
+    def _message_with(self, app: str, invitation: InvitationShown) -> Entry | None:
+        """The message with which an invitation was sent to one user. Returns
+        None if it was not sent by a message."""
         if invitation.max_uses != 1:
             return None
         entries = self._store.part(MessageLog).entries
@@ -438,15 +461,15 @@ class Invitations:
             return None
         return message
 
-    def _settle(
+    def _show_end(
         self,
         app: str,
         invitation: InvitationShown,
         message: Entry | None,
         status: Literal["accepted", "declined", "revoked"],
     ) -> None:
-        """Show both users how a sent invitation has ended, by an edit of its
-        message."""
+        """Show both users how an invitation has ended, by an edit of the message
+        that has brought it. ``message`` None: there is no message to edit."""
         if message is None:
             return
         group = id_of(invitation.group)

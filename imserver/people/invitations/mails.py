@@ -49,7 +49,10 @@ STORED_SECONDS: Final = 30 * 86400
 not."""
 
 Refusal = Literal["", "no_mail", "role"]
+"""The reason why a user may not invite by e-mail: this server sends no such
+mails, or the user has no role in the app; ``""``: the user may."""
 Objection = Literal["no_address", "invited", "often"]
+"""The reason why an address is not invited."""
 
 
 class RefusedAddress(Struct, frozen=True):
@@ -97,7 +100,7 @@ class InvitationMails:
         self._groups = groups_of(core)
         self._rows = InvitationStore(core.store)
         number = settings_of(config, InvitationLimits).invitation_mails
-        self._of_app = core.buckets.make(
+        self._mails_of_app = core.buckets.make(
             INVITED_ADDRESSES, number, DAY_SECONDS, core.attempt
         )
         self._away_until = 0.0
@@ -120,8 +123,8 @@ class InvitationMails:
         return ()
 
     def refusal(self, app: str, inviter: str) -> Refusal:
-        """The reason why a user (``""``: a back end) may not invite by e-mail;
-        ``""``: they may."""
+        """The reason why a user may not invite by e-mail; ``""``: the user may.
+        ``inviter`` ``""``: a back end."""
         if not (self._smtp.host and self._page()):
             return "no_mail"
         if inviter and not self._people.accounts.known(app, inviter).role:
@@ -157,6 +160,7 @@ class InvitationMails:
         self._groups.check_inviting(app, group, inviter)
 
         refused: list[RefusedAddress] = []
+        # Address in its stored form → as it was given.
         wanted: dict[str, str] = {}
         for given in emails:
             try:
@@ -169,7 +173,7 @@ class InvitationMails:
 
         # This comes before the addresses are charged, because without it nobody
         # is invited.
-        self._of_app.require(app, len(wanted))
+        self._mails_of_app.require(app, len(wanted))
         new: list[InvitationMail] = []
         for email, given in wanted.items():
             try:
@@ -213,12 +217,13 @@ class InvitationMails:
     # --- in the background ----------------------------------------------------
 
     def _work(self, app: str, code: str) -> None:
-        """Send one mail. Raises ConnectionError if the mail server does not
-        take it for now."""
+        """Send the mail of one invitation, if the invitation is still valid.
+        Raises ConnectionError if the mail server does not take the mail for now:
+        the runner tries it again later."""
         self._wait_for_server(app, code)
         mail = self._rows.mail(app, code)
-        link = self._rows.get(app, code)
-        if mail is None or link is None or 0 < link.expires_at <= time():
+        invitation = self._rows.get(app, code)
+        if mail is None or invitation is None or 0 < invitation.expires_at <= time():
             self.runner.end(app, code)
             return
         try:
@@ -226,7 +231,7 @@ class InvitationMails:
         except (UnknownGroup, NotAllowed):
             self.runner.end(app, code)
             return
-        name = ""
+        name = ""  # a back end has made the invitation
         if mail.user:
             maker = self._people.accounts.get(app, mail.user)
             if maker is None or not maker.role:
@@ -236,7 +241,10 @@ class InvitationMails:
             name = maker.nickname
 
         address = f"{self._page()}#invite={code}"
-        content = _content(mail, address, self._site, name, group.name, link.guests)
+        content = _content(
+            mail, address, self._site, name, group.name, invitation.guests
+        )
+        # Sending may take :data:`TRY_SECONDS`, so the mail is reserved again.
         self.runner.proceed(app, code)
         try:
             send(self._smtp, content)
@@ -244,6 +252,7 @@ class InvitationMails:
             reason = _reason(error)
             self._rows.note_mail(app, code, reason)
             if not error.is_of_mail:
+                # No other mail would be taken now either.
                 self._away_until = monotonic() + _AWAY_SECONDS
             may_be_taken = error.is_temporary or not error.is_of_mail
             if may_be_taken and time() < mail.created + _TRY_SECONDS:
@@ -255,7 +264,8 @@ class InvitationMails:
         self.runner.end(app, code, state=MAIL_STATES.index("sent"))
 
     def _wait_for_server(self, app: str, code: str) -> None:
-        """Wait while no mail is tried, and keep this one reserved."""
+        """Wait until mails are tried again after the mail server has not
+        answered. This mail stays reserved for the node meanwhile."""
         seconds = self._away_until - monotonic()
         while seconds > 0:
             self.runner.proceed(app, code)
@@ -264,7 +274,8 @@ class InvitationMails:
 
 
 def _reason(error: NotSent) -> str:
-    """The answer of the mail server, in one line."""
+    """The answer of the mail server that has refused a mail, in one line, such
+    as ``550 No such user here``."""
     # The errors have types of smtplib, which is loaded with the first mail.
     cause: Any = error.__cause__
     recipients = getattr(cause, "recipients", None)
@@ -280,7 +291,8 @@ def _reason(error: NotSent) -> str:
 
 
 def _chat_name(core: Core) -> str:
-    """The name of the chat; ``""``: no name."""
+    """The name of the chat on the pages of this server; ``""``: it has no
+    name."""
     if "pages" not in core.features:
         return ""
     # Imported here, because a node may be without them.
@@ -291,6 +303,8 @@ def _chat_name(core: Core) -> str:
 
 @cache
 def _words(language: str) -> dict[str, str]:
+    """The words of mails in a language, with blanks such as ``{group}``. They
+    are English if there is no file of the language."""
     file = asset_path("templates/people") / f"mail.{language}.json"
     if file.exists():
         return msgspec.json.decode(file.read_bytes(), type=dict[str, str])
@@ -300,6 +314,9 @@ def _words(language: str) -> dict[str, str]:
 def _content(
     mail: InvitationMail, link: str, site: str, name: str, group: str, guests: bool
 ) -> Mail:
+    """The mail with an invitation. ``link``: the address that it leads to.
+    ``name``: of the inviter; ``""``: a back end invites. ``group``: the name of
+    the group. ``guests``: the receiver may come in without an account."""
     words = _words(mail.language)
     blanks = {"site": site, "name": name or site, "group": group}
     texts = {key: text.format(**blanks) for key, text in words.items()}

@@ -21,12 +21,14 @@ from imserver.plugin.wire import id_of
 _ENDED: Final = (
     "((expires_at > 0 AND expires_at <= %s) OR (max_uses > 0 AND uses >= max_uses))"
 )
+"""Condition: an invitation has expired or is used up. Value: the current Unix
+second."""
 _BY_LINK: Final = (
     "NOT EXISTS (SELECT 1 FROM invitation_mail m WHERE m.app = invitation.app "
     "AND m.id = invitation.code)"
 )
-"""Condition: no invitation by e-mail. Invitations by e-mail are listed and
-limited separately."""
+"""Condition: an invitation was not made for an e-mail address. Invitations by
+e-mail are listed and limited separately."""
 
 Code = Annotated[
     str,
@@ -123,26 +125,29 @@ class InvitationStore(Store.Rows):
         most: int,
         account: int = 0,
     ) -> bool:
-        """Store an invitation. False: its maker has ``most`` invitations. Ended
-        invitations are deleted first.
+        """Store an invitation. Ended invitations of its maker are deleted first.
+        Returns False, and stores nothing, if the maker still has ``most``
+        invitations.
 
-        ``account``: the account of the maker, which is locked during the count;
-        0: no account. Invitations of a back end count by group. Invitations by
-        e-mail do not count.
+        ``account``: the account of the maker, whose row is locked during the
+        count; 0: the maker has no account. For a back end, only its invitations
+        to this group count. Invitations by e-mail do not count.
         """
         if account:
             sql.query(
                 f"SELECT id FROM account WHERE id = %s{sql.for_update}", (account,)
             )
-        whose = "app = %s AND member = %s"
+        of_maker = "app = %s AND member = %s"
         values: Row = (app, new.user)
-        if not new.user:
-            whose = f"{whose} AND conversation = %s"
+        is_of_back_end = not new.user
+        if is_of_back_end:
+            of_maker = f"{of_maker} AND conversation = %s"
             values = (*values, id_of(new.group))
         sql.execute(
-            f"DELETE FROM invitation WHERE {whose} AND {_ENDED}", (*values, new.created)
+            f"DELETE FROM invitation WHERE {of_maker} AND {_ENDED}",
+            (*values, new.created),
         )
-        count = f"SELECT count(*) FROM invitation WHERE {whose} AND {_BY_LINK}"
+        count = f"SELECT count(*) FROM invitation WHERE {of_maker} AND {_BY_LINK}"
         if sql.query(count, values)[0][0] >= most:
             return False
 
@@ -161,7 +166,9 @@ class InvitationStore(Store.Rows):
         new: Sequence[InvitationMail],
         guests: bool,
     ) -> None:
-        """Store invitations to a group, each for one person, to be mailed."""
+        """Store invitations to a group, each for one person, and the mails with
+        them, which are sent later. ``guests``: people without an account may
+        come in by them."""
         links = []
         for mail in new:
             link = InvitationShown(
@@ -180,7 +187,8 @@ class InvitationStore(Store.Rows):
         sql.insert_new("invitation_mail", f"{_MAILS.columns}, app, leased", mails)
 
     def get(self, app: str, code: str) -> InvitationShown | None:
-        """The invitation with this code, ended or not."""
+        """The invitation with this code, ended or not. Returns None if it does
+        not exist."""
         return _ROWS.first(self._store.rows, "WHERE app = %s AND code = %s", app, code)
 
     def page(
@@ -192,17 +200,22 @@ class InvitationStore(Store.Rows):
         after: str,
         limit: int,
     ) -> list[InvitationShown]:
-        """Invitations that have not ended, ordered by code, after the code
-        ``after``. ``user``: of this maker. ``group``: to this group. None: of
-        all. Invitations by e-mail are left out."""
-        condition = f"NOT {_ENDED} AND {_BY_LINK} AND code > %s"
-        values = [app, now, after]
-        for column, value in (("member", user), ("conversation", group)):
-            if value is not None:
-                condition += f" AND {column} = %s"
-                values.append(value)
-        rest = f"WHERE app = %s AND {condition} ORDER BY code LIMIT %s"
-        return _ROWS.find(self._store.rows, rest, *values, limit)
+        """A page of the invitations that have not ended, ordered by code, after
+        the code ``after``. Invitations by e-mail are left out.
+
+        ``user``: only invitations of this maker; None: of all makers. ``group``:
+        only invitations to this group; None: all invitations.
+        """
+        condition = f"app = %s AND NOT {_ENDED} AND {_BY_LINK} AND code > %s"
+        values: list[Any] = [app, now, after]
+        if user is not None:
+            condition += " AND member = %s"
+            values.append(user)
+        if group is not None:
+            condition += " AND conversation = %s"
+            values.append(group)
+        clauses = f"WHERE {condition} ORDER BY code LIMIT %s"
+        return _ROWS.find(self._store.rows, clauses, *values, limit)
 
     @Store.writing_or(None)
     def remove(self, sql: PooledStatements, app: str, code: str) -> None:
@@ -222,21 +235,22 @@ class InvitationStore(Store.Rows):
     def mails(
         self, app: str, user: str, group: int, after: str, limit: int
     ) -> list[InvitationMail]:
-        """Invitations by e-mail to a group, ordered by code, after the code
-        ``after``. ``user``: of this maker; ``""``: of all."""
+        """A page of the invitations by e-mail to a group, ordered by code, after
+        the code ``after``. ``user``: only invitations of this maker; ``""``: of
+        all makers."""
         condition = "app = %s AND conversation = %s AND id > %s"
         values: list[Any] = [app, group, after]
         if user:
             condition += " AND member = %s"
             values.append(user)
-        rest = f"WHERE {condition} ORDER BY id LIMIT %s"
-        return _MAILS.find(self._store.rows, rest, *values, limit)
+        clauses = f"WHERE {condition} ORDER BY id LIMIT %s"
+        return _MAILS.find(self._store.rows, clauses, *values, limit)
 
     @Store.reading_or(MailCounts())
     def count_mails(
         self, sql: PooledStatements, app: str, user: str, group: int
     ) -> MailCounts:
-        """The number of invitations that :meth:`mails` lists."""
+        """How many invitations :meth:`mails` lists on all pages, by state."""
         condition = "app = %s AND conversation = %s"
         values: list[Any] = [app, group]
         if user:
@@ -260,7 +274,9 @@ class InvitationStore(Store.Rows):
         emails: Collection[str],
         now: int,
     ) -> Collection[str]:
-        """The addresses among ``emails`` with a valid invitation to a group."""
+        """The addresses among ``emails`` that have a valid invitation to a
+        group, which nobody has used."""
+        # 0 and 1 are the states "waiting" and "sent".
         statement = (
             "SELECT email FROM invitation_mail WHERE app = %s AND conversation = %s "
             "AND expires_at > %s AND state IN (0, 1) AND email IN {}"
@@ -272,7 +288,8 @@ class InvitationStore(Store.Rows):
     def note_mail(
         self, sql: PooledStatements, app: str, code: str, reason: str
     ) -> None:
-        """Store the answer of the mail server."""
+        """Store the last answer of the mail server to an invitation by e-mail.
+        ``reason`` ``""``: nothing is wrong."""
         statement = "UPDATE invitation_mail SET reason = %s WHERE app = %s AND id = %s"
         sql.execute(statement, (reason, app, code))
 
@@ -286,12 +303,16 @@ class InvitationStore(Store.Rows):
 
 
 def _row(app: str, new: InvitationShown) -> Row:
+    """The values of a new invitation, in the order of the columns of
+    :data:`_ROWS`, and the app."""
     code, group, *others = _ROWS.values(new)
     return code, id_of(group), *others, app
 
 
 def use(sql: Statements, app: str, code: str, now: int) -> bool:
-    """Count one use. False: the invitation does not exist or has ended."""
+    """Count one use of an invitation. If it was sent by e-mail, note that
+    somebody has joined. Returns False, and changes nothing, if the invitation
+    does not exist or has ended."""
     statement = (
         "UPDATE invitation SET uses = uses + 1 WHERE app = %s AND code = %s "
         f"AND NOT {_ENDED}"

@@ -117,11 +117,13 @@ class NotLinked(
 
 
 class Question(Struct, frozen=True):
-    """The question to a browser that has come back. ``address``: where the
-    browser goes instead, without a question.
+    """The next step of a browser that has come back from a provider: it goes to
+    ``address``, or, if this is ``""``, asks the user a question.
 
-    ``shown``: the short code; ``device``: name of the device; ``nickname``: of
-    the account to link (``""``: a login). ``code`` goes back with the answer.
+    The question has the other fields. ``title``: the name of the provider.
+    ``shown``: the short code that the user compares. ``device``: the name of
+    the device that logs in. ``nickname``: of the account to link; ``""``: it is
+    a login, not a link. ``code``: goes back to the server with the answer.
     """
 
     address: str = ""
@@ -133,27 +135,34 @@ class Question(Struct, frozen=True):
 
 
 class _Running(Struct):
-    """A running login. ``account`` (0: none) and ``version``: the account to
-    link.
-
-    ``code``: hash of the code that only the browser has; ``""``: no code is
-    needed. ``found``: the identity of the user.
-    """
+    """A running login with a provider, as it is stored until the client
+    finishes it."""
 
     app: str
     provider: str
     account: int
+    """The id of the account to link; 0: this is a login."""
     version: int
+    """The version of the account at the start of a link."""
     device: str
     return_to: str
+    """The path of our own page to which the browser comes back; ``""``: the
+    browser asks the user a question instead."""
     shown: str
+    """The short code that the user compares."""
     state: str
     nonce: str
     verifier: str
     expires_at: int
+    """Unix seconds."""
     step: Literal["started", "returned", "done", "failed"] = "started"
+    """``returned``: the browser has come back, and the user is asked.
+    ``done``: the client may finish the login."""
     code: str = ""
+    """The hash of the code that only the browser has; ``""``: no code is
+    needed."""
     found: Identity | None = None
+    """The identity of the user, after the browser has come back."""
 
 
 _LETTERS: Final = "BCDFGHJKLMNPQRSTVWXZ"
@@ -201,16 +210,22 @@ class LinkStore(Store.Rows):
         now: int,
     ) -> None:
         """Link an account, or do nothing if exactly this link exists. Raises
-        Taken if the identity belongs to another account, or the account has
-        another identity at the provider."""
-        own = "SELECT subject FROM oauth_link WHERE account = %s AND provider = %s"
-        rows = sql.query(own, (account, provider))
-        if not rows and sql.query(
-            f"SELECT 1 FROM account WHERE id = %s{sql.for_update}", (account,)
-        ):
-            add_link(sql, app, account, provider, subject, now)
-        elif not rows or text_of(rows[0][0]) != subject:
+        Taken if the identity belongs to another account, if the account has
+        another identity at the provider, or if the account was deleted."""
+        statement = (
+            "SELECT subject FROM oauth_link WHERE account = %s AND provider = %s"
+        )
+        links = sql.query(statement, (account, provider))
+        if links:
+            linked_subject = text_of(links[0][0])
+            if linked_subject != subject:
+                raise Taken("link")
+            return
+        # Locked, so that a deletion of the account cannot leave the link behind.
+        account_row = f"SELECT 1 FROM account WHERE id = %s{sql.for_update}"
+        if not sql.query(account_row, (account,)):
             raise Taken("link")
+        add_link(sql, app, account, provider, subject, now)
 
     def of(self, account: int) -> list[AccountLink]:
         """The links of an account, ordered by provider."""
@@ -222,11 +237,12 @@ class LinkStore(Store.Rows):
     def remove(
         self, sql: PooledStatements, account: int, provider: str, with_password: bool
     ) -> Literal["done", "absent", "last"]:
-        """Delete a link. ``last``: the link stays, because the account could
-        not log in without it. ``with_password``: whether a password of the
-        account counts as a way to log in."""
-        # Of two simultaneous requests, the second sees the deletion of the
-        # first.
+        """Delete a link. Returns ``absent`` if there is no such link, and
+        ``last`` if the link stays, because the account could not log in without
+        it. ``with_password``: whether a password of the account counts as a way
+        to log in."""
+        # The row is locked. So the second of two simultaneous requests sees the
+        # deletion of the first.
         account_rows = sql.query(
             f"SELECT password FROM account WHERE id = %s{sql.for_update}", (account,)
         )
@@ -282,19 +298,26 @@ class OAuth:
         return providers_of(tenant)
 
     def _provider(self, app: str, name: str) -> tuple[ProviderSettings, Provider]:
+        """A provider of an app, and its settings. Raises NoAccounts and
+        UnknownProvider."""
         settings = self.settings_of(app).get(name)
         if settings is None:
             raise UnknownProvider(name)
         entry = self._providers.get((app, name))
-        if entry is None or entry[0] != settings:
-            entry = (settings, KINDS[settings.kind](settings, self._outgoing))
-            self._providers[app, name] = entry
+        if entry is not None and entry[0] == settings:
+            return entry
+        # Made again when the settings of the app have changed.
+        make_provider = KINDS[settings.kind]
+        entry = (settings, make_provider(settings, self._outgoing))
+        self._providers[app, name] = entry
         return entry
 
     @contextmanager
     def _turn(self, app: str, name: str) -> Iterator[None]:
-        """Allow one of :data:`AT_ONCE` requests to a provider, for
-        :data:`SECONDS`. Raises ProviderUnavailable."""
+        """Context manager around requests to a provider. At most
+        :data:`AT_ONCE` of these blocks run at the same time, each for about
+        :data:`SECONDS`. Raises ProviderUnavailable if there is no room, or if
+        the block takes longer."""
         turns = self._turns.setdefault((app, name), BoundedSemaphore(AT_ONCE))
         if not turns.acquire(blocking=False):
             raise ProviderUnavailable(f"{AT_ONCE} logins wait for it already")
@@ -321,13 +344,16 @@ class OAuth:
         password: str = "",
         token: str = "",
     ) -> tuple[str, str, str]:
-        """Start a login, or link the account of ``user``. A link needs the
-        ``password`` of the account, if it has one, because a stolen token must
-        not add a way to log in. ``token``: of the request. It counts as a login
-        from ``address``. Returns the address for the browser, the secret
-        handle, and the short code for the user.
+        """Start a login with the provider ``name``. Returns the address for the
+        browser, the secret handle of the login, and the short code for the user.
 
-        ``return_to``: path of our own page to which the browser comes back.
+        ``user``: the user whose account is linked with the provider; None: this
+        is a login, not a link. A link needs the ``password`` of the account, if
+        it has one, because a stolen token must not add a way to log in.
+        ``token``: of the request. The start counts as a login from ``address``.
+        ``return_to``: path of our own page to which the browser comes back;
+        ``""``: it shows the question to the user.
+
         Raises NoAccounts, UnknownProvider, ServiceRefused (no address of this
         server), BadField, ProviderUnavailable, TooManyRequests, and for a link
         UnknownAccount, WrongLogin and Overloaded.
@@ -344,7 +370,7 @@ class OAuth:
                 Problems.NOT_IMPLEMENTED,
             )
 
-        account_id = 0
+        account_id = 0  # no account to link
         version = 0
         if user is None:
             self._accounts.charge_provider_login(app, address)
@@ -370,7 +396,7 @@ class OAuth:
         with self._turn(app, name):
             url = provider.address(self._request(row))
         key = secret_hash(login)
-        self._put(key, row)
+        self._store_login(key, row)
         state_key = _STATE + secret_hash(row.state)
         self._values.put_value(state_key, key.encode(), LOGIN_SECONDS)
         return url, login, row.shown
@@ -379,40 +405,50 @@ class OAuth:
         callback = f"{self._base}{CALLBACK}{quote(row.app)}/{quote(row.provider)}"
         return AuthorizationRequest(callback, row.state, row.nonce, row.verifier)
 
-    def _put(self, key: str, row: _Running) -> None:
+    def _store_login(self, login_key: str, row: _Running) -> None:
+        """Store a login, or its new state. ``login_key``: the hash of its
+        handle. A login that has expired is not stored."""
         seconds = row.expires_at - time()
         if seconds > 0:
-            self._values.put_value(_LOGIN + key, msgspec.json.encode(row), seconds)
+            content = msgspec.json.encode(row)
+            self._values.put_value(_LOGIN + login_key, content, seconds)
 
-    def _row(self, key: str) -> _Running | None:
-        value = self._values.value(_LOGIN + key)
+    def _load_login(self, login_key: str) -> _Running | None:
+        """The running login with this key. Returns None if it does not exist,
+        has expired or was finished."""
+        value = self._values.value(_LOGIN + login_key)
         if value is None:
             return None
         return msgspec.json.decode(value, type=_Running)
 
-    def _claimed(self, name: str) -> tuple[str, _Running]:
-        """Take the login to which a key leads. Only the first caller gets it.
+    def _claim_login(self, name: str) -> tuple[str, _Running]:
+        """The key of the login to which the stored value ``name`` leads, and
+        the login. The value is removed, so only the first caller gets the login.
         Raises UnknownLogin."""
         value = self._values.value(name)
         if value is None or not self._values.remove_value(name):
             raise UnknownLogin
-        row = self._row(value.decode())
+        login_key = value.decode()
+        row = self._load_login(login_key)
         if row is None:
             raise UnknownLogin
-        return value.decode(), row
+        return login_key, row
 
     def returned(
         self, app: str, name: str, state: str, code: str, problem: str, issuer: str
     ) -> Question:
-        """Process the return of a browser from a provider, with a ``code`` or a
-        ``problem``.
+        """Process the return of a browser from a provider. Returns the next step
+        of the browser.
 
-        ``app``: as in the address. ``issuer``: the provider that has sent it,
-        if the response names it (RFC 9207). Raises UnknownLogin, LoginRefused
-        and ProviderUnavailable; then the login has failed.
+        ``app``, ``name``: the app and the provider in the address. ``state``:
+        identifies the login. ``code``: proves the identity of the user; ``""``:
+        the provider refuses the login, for the reason ``problem``. ``issuer``:
+        the provider that has sent the browser back, if the response names it
+        (RFC 9207), else ``""``. Raises UnknownLogin, LoginRefused and
+        ProviderUnavailable; then the login has failed.
         """
         app = self._tenants.resolve(app)
-        key, row = self._claimed(_STATE + secret_hash(state))
+        key, row = self._claim_login(_STATE + secret_hash(state))
         row.step = "returned"
         try:
             if (row.app, row.provider) != (app, name):
@@ -424,7 +460,7 @@ class OAuth:
             if isinstance(error, ProviderRefused):
                 self._problem(app, name, error)
             row.step = "failed"
-            self._put(key, row)
+            self._store_login(key, row)
             if row.return_to:
                 return Question(f"{self._base}{row.return_to}#oauth=refused")
             if isinstance(error, ProviderRefused | UnknownProvider):
@@ -436,10 +472,10 @@ class OAuth:
             # Our own page has begun the login, so the user is not asked.
             row.step = "done"
             row.code = secret_hash(secret)
-            self._put(key, row)
+            self._store_login(key, row)
             return Question(f"{self._base}{row.return_to}#oauth={secret}")
 
-        self._put(key, row)
+        self._store_login(key, row)
         question_key = _QUESTION + secret_hash(secret)
         self._values.put_value(question_key, key.encode(), LOGIN_SECONDS)
         nickname = ""
@@ -458,6 +494,9 @@ class OAuth:
     def _identified(
         self, row: _Running, code: str, problem: str, issuer: str
     ) -> Identity:
+        """The identity of the user, from the parameters with which a browser has
+        come back; see :meth:`returned`. Raises UnknownProvider, ProviderRefused
+        and ProviderUnavailable."""
         app = row.app
         name = row.provider
         settings, provider = self._provider(app, name)
@@ -473,23 +512,26 @@ class OAuth:
             return provider.identify(self._request(row), code, is_linked)
 
     def agree(self, code: str, agreed: bool) -> None:
-        """Process the answer of the user to a :class:`Question`. Raises
-        UnknownLogin if it was answered before."""
-        key, row = self._claimed(_QUESTION + secret_hash(code))
+        """Process the answer of the user to a :class:`Question` with this
+        ``code``. Raises UnknownLogin if the question was answered before."""
+        key, row = self._claim_login(_QUESTION + secret_hash(code))
         if agreed:
             row.step = "done"
         else:
             row.step = "failed"
-        self._put(key, row)
+        self._store_login(key, row)
 
     def finish(
         self, app: str, login: str, code: str, address: str, factor: str = ""
     ) -> FullSession | str | None:
-        """The session of a login, or the provider with which its account was
-        linked. None: the login is not finished yet.
+        """Exchange the handle ``login`` for a session. For a link, the account
+        is linked, and the name of the provider is returned. Returns None if the
+        user has not agreed yet.
 
-        ``factor``: a code of the second factor of the account. Without a right
-        code the handle stays valid, and FactorRequired or WrongCode is raised.
+        ``code``: the code that the page got in the browser; ``""`` for other
+        clients. ``factor``: a code of the second factor of the account. Without
+        a right code of the factor the handle stays valid, and FactorRequired or
+        WrongCode is raised.
 
         A handle works once. The first login of an identity makes an account, if
         the provider's ``register`` is on. Raises NoAccounts, UnknownProvider,
@@ -500,7 +542,7 @@ class OAuth:
         """
         with self._accounts.counting_refusals(app, address):
             key = secret_hash(login)
-            row = self._row(key)
+            row = self._load_login(key)
             if row is None or row.app != app:
                 self._accounts.charge_guess(app, address)
                 raise UnknownLogin
@@ -511,13 +553,14 @@ class OAuth:
             identity = row.found
             if row.step == "failed" or not is_right:
                 identity = None
-            # This comes before the handle is used up, which stays valid without
-            # a right code.
+            # The second factor is checked before the handle is used up, because
+            # the handle stays valid without a right code.
             if identity is not None and not row.account:
                 linked = self._linked(app, row.provider, identity.subjects)
                 if linked is not None:
                     account, _ = linked
-                    self._accounts.factors.require(account, factor, None)
+                    self._accounts.factors.require(account, factor, device=None)
+            # Of two simultaneous requests, only one removes the login.
             if not self._values.remove_value(_LOGIN + key):
                 raise UnknownLogin
 
@@ -533,11 +576,14 @@ class OAuth:
     def _linked(
         self, app: str, name: str, subjects: Sequence[str]
     ) -> tuple[Account, str] | None:
-        return self._rows.linked(app, self._sharing(app, name), subjects)
+        """The account that is linked with one of these subjects at a provider,
+        and the provider of the link; see :meth:`AccountStore.linked`."""
+        return self._rows.linked(app, self._providers_like(app, name), subjects)
 
-    def _sharing(self, app: str, name: str) -> list[str]:
-        """A provider, and other providers with the same identities: users of
-        WeChat have one ``unionid`` in all providers of WeChat."""
+    def _providers_like(self, app: str, name: str) -> list[str]:
+        """The names of the providers of an app with the same identities as the
+        provider ``name``, which comes first. Users of WeChat have one
+        ``unionid`` in all providers of WeChat."""
         settings, _ = self._provider(app, name)
         if not settings.kind.startswith("wechat"):
             return [name]
@@ -548,21 +594,24 @@ class OAuth:
         return names
 
     def _log_in(self, row: _Running, identity: Identity) -> FullSession:
-        """A session of the account of an identity. A missing account is created
-        if the provider may do so."""
+        """Log in to the account of an identity. If no account is linked with the
+        identity, one is made, if the provider may do so. Raises NotLinked,
+        AccountLocked, UserBanned and WrongLogin."""
         app = row.app
         name = row.provider
         settings, _ = self._provider(app, name)
         subject = identity.subjects[0]
+        # The second round finds the account that another login of this identity
+        # has made during the first.
         for _ in range(2):
             linked = self._accounts.log_in_linked(
-                app, self._sharing(app, name), identity.subjects, row.device
+                app, self._providers_like(app, name), identity.subjects, row.device
             )
             if linked is not None:
                 session, linked_name = linked
                 if linked_name != name:
-                    # Taken means that the account has another identity at this
-                    # provider.
+                    # From now on the account is found by this provider, too.
+                    # Taken means that the account has another identity there.
                     account_id = session.account.id
                     with suppress(Taken):
                         self.link_store.add(app, account_id, name, subject, int(time()))
@@ -570,7 +619,13 @@ class OAuth:
 
             if not settings.register:
                 raise NotLinked(f"apps.{app}.oauth.{name}.register is off")
-            new = Account(0, app, "", identity.nickname, identity.avatar)
+            new = Account(
+                id=0,
+                app=app,
+                phone="",
+                nickname=identity.nickname,
+                avatar=identity.avatar,
+            )
             try:
                 account = self._rows.add_linked(
                     new, name, subject, self._accounts.recorder(app)
@@ -581,6 +636,8 @@ class OAuth:
         raise UnknownLogin
 
     def _link(self, row: _Running, identity: Identity) -> None:
+        """Link the account that has started a login with an identity. Raises
+        LoginRefused and ServiceRefused (link taken)."""
         account = self._accounts.get(row.app, str(row.account))
         # The account was deleted meanwhile, or has ended its sessions.
         if account is None or account.version != row.version:

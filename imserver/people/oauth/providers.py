@@ -91,7 +91,7 @@ class AuthorizationRequest(Struct, frozen=True):
     verifier: str
 
 
-Known = Callable[[tuple[str, ...]], bool]
+HasAccount = Callable[[tuple[str, ...]], bool]
 """A function that returns whether one of these subjects has an account. If so,
 nickname and avatar need not be read."""
 
@@ -104,19 +104,22 @@ class Provider(Protocol):
         """The address at which the browser asks the user."""
 
     def identify(
-        self, request: AuthorizationRequest, code: str, known: Known
+        self, request: AuthorizationRequest, code: str, has_account: HasAccount
     ) -> Identity:
-        """Exchange the code for an identity. Raises ProviderRefused."""
+        """Exchange the code for an identity. ``has_account``: whether the
+        identity has an account already. Raises ProviderRefused."""
 
 
 def identity(
     subjects: tuple[object, ...], nickname: object, avatar: object
 ) -> Identity:
-    """An identity from the values that a provider has sent. Raises
-    ProviderRefused."""
-    ids = tuple(
-        str(each) for each in subjects if isinstance(each, str | int) and str(each)
-    )
+    """An identity from the values that a provider has sent, which may be of any
+    type. Subjects that are no ids are left out. Raises ProviderRefused if none
+    remains, or if an id cannot be stored."""
+    ids = []
+    for subject in subjects:
+        if isinstance(subject, str | int) and str(subject):
+            ids.append(str(subject))
     if not ids or not all(map(_is_storable, ids)):
         raise ProviderRefused("it sent no id of the user")
     shown = ""
@@ -124,11 +127,12 @@ def identity(
         # Cleaned again after the cut, which may be in the middle of a
         # character.
         shown = clean_name(clean_name(nickname).strip()[:NICKNAME_CHARACTERS])
-    return Identity(ids, shown, _picture(avatar))
+    return Identity(tuple(ids), shown, _picture(avatar))
 
 
 def _picture(avatar: object) -> str:
-    """The address of a picture; ``""``: it is no address, or too long."""
+    """The address of a picture that a provider has sent. Returns ``""`` if it is
+    no address, or too long."""
     if not isinstance(avatar, str) or len(avatar) > AVATAR_CHARACTERS:
         return ""
     if not _ADDRESS.fullmatch(avatar):
@@ -148,17 +152,18 @@ class _Http:
         self._outgoing = outgoing
         self._deadline = monotonic() + SECONDS
 
-    def _left(self) -> float:
+    def _seconds_left(self) -> float:
         return max(self._deadline - monotonic(), _LEAST_SECONDS)
 
     def get(self, url: str, token: str = "") -> dict[str, Any]:
-        """Read a JSON object. Raises ProviderUnavailable, and ProviderRefused
-        for a status below 500."""
+        """Read a JSON object. ``token``: an access token to send; ``""``: send
+        none. Raises ProviderUnavailable, and ProviderRefused for a status other
+        than 200 below 500."""
         headers: dict[str, str] = {}
         if token:
             headers["Authorization"] = f"Bearer {token}"
         try:
-            status, body = self._outgoing.get(url, self._left(), headers)
+            status, body = self._outgoing.get(url, self._seconds_left(), headers)
         except Unreachable as error:
             raise ProviderUnavailable(f"{_shown(url)}: {error}") from None
         if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
@@ -177,11 +182,13 @@ class _Http:
     def post(
         self, url: str, data: Mapping[str, str], headers: Mapping[str, str], auth: Any
     ) -> _Answer:
-        """Send a form, as Authlib does."""
+        """Send a form. Authlib calls this method to exchange a code. ``auth``:
+        adds the secret of the client to the request. Raises
+        ProviderUnavailable."""
         url, prepared, body = auth.prepare("POST", url, dict(headers), urlencode(data))
         try:
             status, content = self._outgoing.send(
-                url, prepared, body.encode(), self._left()
+                url, prepared, body.encode(), self._seconds_left()
             )
         except Unreachable as error:
             raise ProviderUnavailable(f"{_shown(url)}: {error}") from None
@@ -209,8 +216,9 @@ def _shown(url: str) -> str:
     return url.partition("?")[0]
 
 
-class _Code:
-    """The authorization code grant (RFC 6749, RFC 7636), by Authlib."""
+class _CodeGrant:
+    """The authorization code grant (RFC 6749, RFC 7636), by Authlib. ``method``:
+    how the client sends its secret; ``""``: as Authlib does by default."""
 
     def __init__(
         self,
@@ -233,17 +241,18 @@ class _Code:
             code_challenge_method="S256",
         )
 
-    def address(self, endpoint: str, **more: str) -> str:
-        """The address to which the browser goes."""
+    def address(self, endpoint: str, **parameters: str) -> str:
+        """The address to which the browser goes, with these parameters in
+        addition to those of the grant."""
         request = self._request
         url, _ = self._client.create_authorization_url(
-            endpoint, request.state, request.verifier, **more
+            endpoint, request.state, request.verifier, **parameters
         )
         return str(url)
 
-    def token(self, endpoint: str, code: str) -> dict[str, Any]:
-        """The tokens for a code. Raises ProviderUnavailable and
-        ProviderRefused."""
+    def exchange(self, endpoint: str, code: str) -> dict[str, Any]:
+        """Exchange a code for tokens. The result has at least the text
+        ``access_token``. Raises ProviderUnavailable and ProviderRefused."""
         from authlib.oauth2 import OAuth2Error
 
         request = self._request
@@ -283,25 +292,28 @@ class Oidc(Service):
     settings: ProviderSettings
     outgoing: Outgoing
     _endpoints: _Endpoints | None = None
+    """The discovery document that was read last; None: none was read yet."""
     _keys: Issuer | None = None
+    """The keys of the provider. They are set with :attr:`_endpoints`."""
     _next_fetch: float = float("-inf")
+    """When the document may be read again (monotonic)."""
 
     def address(self, request: AuthorizationRequest) -> str:
         http = _Http(self.outgoing)
         endpoint = self._discovered(http).authorization_endpoint
-        return self._code(http, request).address(endpoint, nonce=request.nonce)
+        return self._grant(http, request).address(endpoint, nonce=request.nonce)
 
     def identify(
-        self, request: AuthorizationRequest, code: str, known: Known
+        self, request: AuthorizationRequest, code: str, has_account: HasAccount
     ) -> Identity:
         http = _Http(self.outgoing)
         endpoints = self._discovered(http)
-        tokens = self._code(http, request).token(endpoints.token_endpoint, code)
+        tokens = self._grant(http, request).exchange(endpoints.token_endpoint, code)
         access = tokens["access_token"]
         claims = self._verified(tokens.get("id_token"), access, request.nonce)
         subject = claims["sub"]
-        has_profile = endpoints.userinfo_endpoint and "name" not in claims
-        if has_profile and not known((subject,)):
+        lacks_profile = endpoints.userinfo_endpoint and "name" not in claims
+        if lacks_profile and not has_account((subject,)):
             profile = http.get(endpoints.userinfo_endpoint, access)
             if profile.get("sub") != subject:
                 raise ProviderRefused("its userinfo is about somebody else")
@@ -314,7 +326,9 @@ class Oidc(Service):
         )
         return identity((subject,), name, claims.get("picture"))
 
-    def _code(self, http: _Http, request: AuthorizationRequest) -> _Code:
+    def _grant(self, http: _Http, request: AuthorizationRequest) -> _CodeGrant:
+        """The grant of one login. The discovery document must have been
+        read."""
         settings = self.settings
         endpoints = self._endpoints
         assert endpoints is not None
@@ -327,13 +341,14 @@ class Oidc(Service):
             method = "client_secret_post"
         scopes = settings.scopes or ("openid", "profile")
         with_scopes = msgspec.structs.replace(settings, scopes=scopes)
-        return _Code(with_scopes, http, request, method)
+        return _CodeGrant(with_scopes, http, request, method)
 
     def _discovered(self, http: _Http) -> _Endpoints:
-        """The discovery document. It is at most an hour old if the provider
-        answers. Raises ProviderUnavailable."""
+        """The discovery document. It is about an hour old at most, if the
+        provider answers. Raises ProviderUnavailable."""
         now = monotonic()
         if self._endpoints is not None:
+            # This login uses the document that is there. It need not wait.
             if now >= self._next_fetch:
                 self._next_fetch = now + _RETRY_SECONDS
                 gevent.spawn(self._refresh)
@@ -354,8 +369,8 @@ class Oidc(Service):
             self._fetch(_Http(self.outgoing))
 
     def _fetch(self, http: _Http) -> _Endpoints:
-        """Read the discovery document, and store it. Raises
-        ProviderUnavailable."""
+        """Read the discovery document, check it, and store it in this object.
+        Raises ProviderUnavailable."""
         issuer = self.settings.issuer
         url = issuer.rstrip("/") + "/.well-known/openid-configuration"
         try:
@@ -388,7 +403,8 @@ class Oidc(Service):
         return endpoints
 
     def _verified(self, token: object, access: str, nonce: str) -> dict[str, Any]:
-        """The claims of an ID token. Raises ProviderRefused and
+        """Verify an ID token, and return its claims. ``access``: the access
+        token that came with it. Raises ProviderRefused and
         ProviderUnavailable."""
         from authlib.oidc.core.claims import CodeIDToken
         from joserfc.errors import JoseError
@@ -434,15 +450,15 @@ class GitHub:
             self._api = f"{enterprise_server}/api/v3"
 
     def address(self, request: AuthorizationRequest) -> str:
-        code = _Code(self._settings, _Http(self._outgoing), request)
-        return code.address(f"{self._web}/login/oauth/authorize")
+        grant = _CodeGrant(self._settings, _Http(self._outgoing), request)
+        return grant.address(f"{self._web}/login/oauth/authorize")
 
     def identify(
-        self, request: AuthorizationRequest, code: str, known: Known
+        self, request: AuthorizationRequest, code: str, has_account: HasAccount
     ) -> Identity:
         http = _Http(self._outgoing)
-        grant = _Code(self._settings, http, request, "client_secret_post")
-        tokens = grant.token(f"{self._web}/login/oauth/access_token", code)
+        grant = _CodeGrant(self._settings, http, request, "client_secret_post")
+        tokens = grant.exchange(f"{self._web}/login/oauth/access_token", code)
         user = http.get(f"{self._api}/user", tokens["access_token"])
         name = user.get("name") or user.get("login")
         return identity((user.get("id"),), name, user.get("avatar_url"))
@@ -480,17 +496,17 @@ class WeChat:
         return f"{self._web}/connect/{path}?{urlencode(query)}#wechat_redirect"
 
     def identify(
-        self, request: AuthorizationRequest, code: str, known: Known
+        self, request: AuthorizationRequest, code: str, has_account: HasAccount
     ) -> Identity:
         http = _Http(self._outgoing)
         settings = self._settings
-        query = {
+        token_query = {
             "appid": settings.client_id,
             "secret": settings.client_secret,
             "code": code,
             "grant_type": "authorization_code",
         }
-        url = f"{self._api}/sns/oauth2/access_token?{urlencode(query)}"
+        url = f"{self._api}/sns/oauth2/access_token?{urlencode(token_query)}"
         token = self._checked(http.get(url))
         openid = token.get("openid")
         access = token.get("access_token")
@@ -498,11 +514,12 @@ class WeChat:
         if not (isinstance(openid, str) and isinstance(access, str)):
             raise ProviderRefused("it sent no access token")
         without_profile = identity(_subjects(unionid, openid), "", "")
-        if known(without_profile.subjects):
+        if has_account(without_profile.subjects):
             return without_profile
 
-        query = {"access_token": access, "openid": openid, "lang": "zh_CN"}
-        user = self._checked(http.get(f"{self._api}/sns/userinfo?{urlencode(query)}"))
+        user_query = {"access_token": access, "openid": openid, "lang": "zh_CN"}
+        url = f"{self._api}/sns/userinfo?{urlencode(user_query)}"
+        user = self._checked(http.get(url))
         if user.get("openid") != openid:
             raise ProviderRefused("its user information is about somebody else")
         subjects = _subjects(user.get("unionid") or unionid, openid)
@@ -510,7 +527,8 @@ class WeChat:
 
     @staticmethod
     def _checked(answer: dict[str, Any]) -> dict[str, Any]:
-        """An answer without an error. WeChat's errors have the status 200."""
+        """Return an answer of WeChat. Raises ProviderRefused if it is an error,
+        because errors of WeChat have the status 200, too."""
         if answer.get("errcode"):
             raise ProviderRefused(
                 f"it answered with the error {answer['errcode']}: "
@@ -520,8 +538,8 @@ class WeChat:
 
 
 def _subjects(unionid: object, openid: str) -> tuple[object, ...]:
-    """The ids of a user of WeChat. ``unionid``, if there is one, comes
-    first."""
+    """The ids of a user of WeChat. ``unionid`` comes first, because it is the
+    same in all clients. WeChat does not send it to all clients."""
     return tuple(id for id in (unionid, openid) if id)
 
 
