@@ -44,11 +44,12 @@ def open_private(path: Path) -> IO[bytes]:
 
 
 def write_all(file: IO[bytes], piece: bytes) -> None:
-    """Write a whole piece. A disk that is nearly full takes a part of it before
-    it refuses the rest."""
-    rest = memoryview(piece)
-    while rest:
-        rest = rest[file.write(rest) :]
+    """Write a whole piece. One call of ``write`` may write only a part of it, if
+    the disk is nearly full."""
+    remaining = memoryview(piece)
+    while remaining:
+        written = file.write(remaining)
+        remaining = remaining[written:]
 
 
 def make_private(folder: Path) -> None:
@@ -88,23 +89,26 @@ class Directory(Service):
         return folder
 
     def sweep(self) -> int:
-        """Remove unfinished files of killed nodes. Returns their number. Runs
-        in a thread."""
-        long_ago = time.time() - STALE_SECONDS
+        """Remove unfinished files that nobody has used for
+        :data:`STALE_SECONDS`, and empty folders of that age. Returns the number
+        of files. Runs in a thread."""
+        oldest_use = time.time() - STALE_SECONDS
         removed = 0
         incoming = self.root / _INCOMING
 
         for path in [*incoming.glob("*"), *incoming.glob("*/*")]:
             try:
-                used = path.stat().st_mtime
+                last_use = path.stat().st_mtime
                 if path.is_dir():
                     with suppress(OSError):  # it is not empty
-                        if used < long_ago:
+                        if last_use < oldest_use:
                             path.rmdir()
                     continue
-                with suppress(FileNotFoundError):  # each request touches the state
-                    used = max(used, path.with_suffix(STATE).stat().st_mtime)
-                if used < long_ago:
+                with suppress(FileNotFoundError):
+                    # Each request for an upload touches its state file only.
+                    state_path = path.with_suffix(STATE)
+                    last_use = max(last_use, state_path.stat().st_mtime)
+                if last_use < oldest_use:
                     path.unlink()
                     removed += 1
             except FileNotFoundError:  # another node has removed it
@@ -112,7 +116,8 @@ class Directory(Service):
         return removed
 
     def forget_unfinished(self, app: str, user: str = "") -> None:
-        """Remove the unfinished uploads of a user; ``""``: of the app."""
+        """Remove the unfinished uploads of a user; ``user`` ``""``: of all users
+        of the app."""
 
         def work() -> None:
             import shutil  # on first use: it loads compressors, 0.2 MB
@@ -158,6 +163,8 @@ class Directory(Service):
     def _pieces(
         self, name: str, file: IO[bytes], first: int, last: int
     ) -> Iterator[bytes]:
+        """Read the bytes from ``first`` to ``last`` of an open file, piece by
+        piece, and close it. Raises MediaUnavailable."""
         with file:
             while first <= last:
                 size = min(PIECE_BYTES, last + 1 - first)

@@ -105,7 +105,7 @@ class PictureWorker(Worker):
         super().__init__(program, _ANSWER_BYTES)
         self.pixels = pixels
 
-    def look(
+    def process(
         self,
         path: Path,
         kind: str,
@@ -115,8 +115,8 @@ class PictureWorker(Worker):
         user: str = "",
     ) -> Picture | None:
         """Measure the picture at ``path``, of media type ``kind``. Write its
-        thumbnail to ``target`` and, if it must be turned or has metadata, the
-        picture without them to ``cleaned``.
+        thumbnail to ``target``. If the picture must be turned or has metadata,
+        write the upright picture without metadata to ``cleaned``.
 
         ``app``, ``user``: the owner of the picture; the pictures of several
         users are read in turn. Returns None if the file is not a readable

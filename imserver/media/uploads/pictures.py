@@ -94,8 +94,10 @@ class PictureTask(Struct, frozen=True):
 
 
 class Picture(Struct, frozen=True):
-    """A picture as displayed. ``thumbnail``: its media type. ``cleaned``:
-    metadata was left out."""
+    """The result of a task: the size of the picture as it is displayed, in
+    pixels. ``thumbnail``: the media type of the thumbnail; ``""``: none was
+    made. ``cleaned``: the picture without metadata was written, because the
+    original file has metadata or is not upright."""
 
     width: int
     height: int
@@ -103,8 +105,9 @@ class Picture(Struct, frozen=True):
     cleaned: bool = False
 
 
-def look(task: PictureTask) -> Picture:
-    """Carry out a task. Raises any exception if the file is not a readable
+def process(task: PictureTask) -> Picture:
+    """Carry out a task: measure the picture, write its thumbnail, and write the
+    picture without metadata. Raises any exception if the file is not a readable
     picture."""
     path = Path(task.path)
     form = _FORMATS[task.type]
@@ -128,7 +131,7 @@ def look(task: PictureTask) -> Picture:
         return Picture(width, height, thumbnail)
     with _created(task.cleaned) as file:
         file.write(cleaned)
-    return Picture(width, height, thumbnail, True)
+    return Picture(width, height, thumbnail, cleaned=True)
 
 
 def _check_parts(path: Path, form: str) -> None:
@@ -176,6 +179,7 @@ def _created(path: str) -> IO[bytes]:
 
 
 def _turned(image: Image, orientation: int) -> Image:
+    """The picture as it is displayed, for an orientation of EXIF."""
     from PIL.Image import Transpose
 
     methods = (  # in the order of the orientations of EXIF
@@ -197,8 +201,9 @@ def _thumbnail(image: Image, form: str, orientation: int, task: PictureTask) -> 
     pixels = task.pixels
     if not pixels or image.width * image.height > _most_pixels(image, form):
         return ""
+    # Lets the decoder of JPEG make a smaller picture, of at least this size.
     image.draft("RGB", (pixels * 2, pixels * 2))
-    # The picture is long and low, so it cannot be decoded any smaller.
+    # A long and low picture cannot be decoded much smaller.
     if image.width * image.height > MAX_PIXELS:
         return ""
     try:
@@ -220,6 +225,8 @@ def _opened(path: Path, form: str) -> Image:
 
 
 def _most_pixels(image: Image, form: str) -> int:
+    """The pixel limit of a picture for decoding it. It depends on the memory
+    that the decoder needs. 0: it must not be decoded."""
     if form == "JPEG":
         if _is_one_scan(image):
             return MAX_JPEG_PIXELS
@@ -248,10 +255,11 @@ def _is_one_scan(image: Any) -> bool:
 def _has_many_scans(image: Any) -> bool:
     """Whether a JPEG has too many scans. The bytes of a scan's marker occur
     nowhere else."""
+    start_of_scan = bytes((_MARKER, _START_OF_SCAN))
     with mmap(image.fp.fileno(), 0, access=ACCESS_READ) as content:
         at = -1
         for _ in range(MAX_SCANS + 1):
-            at = content.find(b"\xff\xda", at + 1)
+            at = content.find(start_of_scan, at + 1)
             if at < 0:
                 return False
     return True
@@ -283,8 +291,8 @@ def _write(image: Image, pixels: int, orientation: int, target: str) -> str:
 
 
 def _cleaned(path: Path, form: str, orientation: int) -> bytes | None:
-    """The upright picture without metadata; None if the file is upright and has
-    no metadata already."""
+    """The content of the upright picture without metadata. Returns None if the
+    file is upright and has no metadata, so that it can be stored as it is."""
     content = path.read_bytes()
     if orientation != _UPRIGHT:
         turned = _turned_content(path, form, orientation)
@@ -293,11 +301,12 @@ def _cleaned(path: Path, form: str, orientation: int) -> bytes | None:
 
     cleaned = b"".join(_CLEANERS[form](content))
     if orientation != _UPRIGHT and form == "JPEG":
-        # Turning it needs too much memory. It keeps the orientation as its only
-        # metadata, so that browsers turn it.
-        start = cleaned[:_MARKER_BYTES]
-        rest = cleaned[_MARKER_BYTES:]
-        cleaned = start + _orientation_segment(orientation) + rest
+        # The picture could not be turned, for example because that needs too
+        # much memory. It keeps the orientation as its only metadata, so that
+        # browsers turn it.
+        first_marker = cleaned[:_MARKER_BYTES]
+        segments = cleaned[_MARKER_BYTES:]
+        cleaned = first_marker + _orientation_segment(orientation) + segments
     if cleaned == content:
         return None
     return cleaned
@@ -311,14 +320,15 @@ def _orientation_segment(orientation: int) -> bytes:
         "<HHIHH", _ORIENTATION, _EXIF_SHORT, count, orientation, _EXIF_PADDING
     )
     directory = struct.pack("<H", count) + entry + struct.pack("<I", _NO_DIRECTORY)
+    # The head of TIFF: little-endian, and the directory begins at 8.
     exif = b"Exif\0\0II*\0\x08\0\0\0" + directory
     size = len(exif) + _SEGMENT_LENGTH_BYTES
     return struct.pack("!BBH", _MARKER, _APP1, size) + exif
 
 
 def _turned_content(path: Path, form: str, orientation: int) -> bytes | None:
-    """The turned picture, encoded again; None if it is too large, animated, or
-    broken."""
+    """The content of the turned picture, encoded again. Returns None if it is
+    too large, animated, or broken, so that it cannot be turned."""
     with _opened(path, form) as image:
         is_large = image.width * image.height > min(
             MAX_PIXELS, _most_pixels(image, form)
@@ -410,14 +420,15 @@ def _cleaned_jpeg(data: bytes) -> Iterator[bytes]:
 
 
 def _cleaned_segment(marker: int, segment: bytes) -> bytes:
-    """The part of a segment of a JPEG that is copied; empty: nothing."""
+    """The part of a segment of a JPEG that is copied. Returns ``b""`` if the
+    segment is left out, because it has metadata."""
     content = segment[_SEGMENT_HEAD_BYTES:]
     if marker < _APP0:
         return segment
     if marker == _APP0 and content.startswith(b"JFIF\0"):
         if len(segment) < _JFIF_BYTES:
             return b""
-        # without its thumbnail
+        # The segment is copied without its thumbnail.
         fields_end = _JFIF_BYTES - _JFIF_THUMBNAIL_SIZE_BYTES
         no_thumbnail = bytes(_JFIF_THUMBNAIL_SIZE_BYTES)
         return _JFIF_HEAD + segment[_SEGMENT_HEAD_BYTES:fields_end] + no_thumbnail
@@ -504,6 +515,8 @@ def _cleaned_gif(data: bytes) -> Iterator[bytes]:
 
 
 def _is_needed_extension(data: bytes, at: int) -> bool:
+    """Whether the extension at this position of a GIF is copied: it controls how
+    an image is shown, or is one of :data:`_GIF_EXTENSIONS`."""
     label = data[at + 1]
     if label == _GIF_APPLICATION:
         name_at = at + _GIF_APPLICATION_HEAD_BYTES
@@ -550,7 +563,8 @@ def _cleaned_webp(data: bytes) -> Iterator[bytes]:
 
 
 def _webp_chunks(data: bytes) -> Iterator[bytes]:
-    """The chunks that stay."""
+    """The chunks of a WebP, or of one of its frames, that are copied. The flags
+    in the head do not announce metadata any more."""
     at = 0
     while at + _CHUNK_HEAD_BYTES <= len(data):
         length_at = at + _WEBP_NAME_BYTES
@@ -616,7 +630,7 @@ def main() -> None:
     for line in sys.stdin.buffer:
         signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS)
         try:
-            picture: Picture | None = look(decoder.decode(line))
+            picture: Picture | None = process(decoder.decode(line))
         except Exception:  # a broken picture may raise anything in Pillow
             picture = None
         signal.setitimer(signal.ITIMER_PROF, 0)

@@ -80,17 +80,22 @@ class Checksum(Struct, frozen=True):
 
 
 class PartialUpload(Struct):
-    """An upload that a request has locked. ``offset``: bytes that are here.
-    ``expires``: Unix seconds."""
+    """An upload that a request has locked."""
 
     id: str
     path: Path
+    """The path of the part file."""
     state: State
     lock: int
+    """The descriptor of the state file, which is locked."""
     offset: int
+    """The number of bytes that have arrived."""
     finished: bool
+    """Whether all bytes have arrived, and the file has a row."""
     expires: float
+    """Unix seconds."""
     transfer: Transfer | None = None
+    """The transfer that appends bytes now; None: no transfer is running."""
 
 
 class ResumableUploads:
@@ -103,12 +108,15 @@ class ResumableUploads:
         self._uploads = uploads
         self._boot = boot or _boot_id()
         self._locked: dict[str, PartialUpload | None] = {}
+        """Id → the upload that a request of this process has locked; None: the
+        request is still opening it."""
 
     def create(self, offer: Offer, metadata: str) -> str:
-        """Begin an upload. Return its id, which is later the id of the file.
+        """Begin an upload. Returns its id, which is later the id of the file.
+        ``metadata``: as the client has sent it.
 
         The upload exists before its limits are checked, so that simultaneous
-        uploads see each other.
+        uploads see each other. If it is above a limit, it is removed again.
         """
         self._uploads.check(offer)
         name = new_id()
@@ -131,8 +139,8 @@ class ResumableUploads:
 
     @contextmanager
     def begun(self, offer: Offer, metadata: str) -> Iterator[PartialUpload]:
-        """Context with a new upload; see :meth:`create`. An error inside
-        removes the upload, because nobody knows its id."""
+        """Context manager with a new upload; see :meth:`create`. An error in the
+        block removes the upload, because the client does not know its id."""
         name = self.create(offer, metadata)
         try:
             with self.opened(offer.app, offer.user, name) as part:
@@ -143,11 +151,13 @@ class ResumableUploads:
 
     @contextmanager
     def opened(self, app: str, user: str, name: str) -> Iterator[PartialUpload]:
-        """Context in which no other request uses this upload of this user.
+        """Context manager in which no other request uses this upload of this
+        user.
 
-        Refuses an unknown or expired upload, and an upload that another request
-        uses. That request ends if it has been silent for a second, because its
-        connection may be lost.
+        Raises :class:`TransferRefused` for an unknown or expired upload, and for
+        an upload that another request uses. If the other request has got no
+        bytes for a second, it is ended, because its connection may be lost: the
+        client can then try again.
         """
         if name in self._locked:
             self._end_if_silent(self._locked[name])
@@ -161,7 +171,7 @@ class ResumableUploads:
             )
             try:
                 self._locked[name] = part
-                self._settle(part)
+                self._note_if_finished(part)
                 yield part
             finally:
                 self._uploads.files.do(os.close, part.lock)
@@ -169,18 +179,21 @@ class ResumableUploads:
             del self._locked[name]
 
     def _end_if_silent(self, part: PartialUpload | None) -> None:
+        """End the transfer of the request that has locked an upload, if no byte
+        has come for :data:`_SILENT_SECONDS`."""
         if part is None or part.transfer is None:
             return
         if monotonic() - part.transfer.moved_at > _SILENT_SECONDS:
             part.transfer.end()
 
-    def _settle(self, part: PartialUpload) -> None:
-        """Find out whether the upload is finished. A complete file without a
-        row loses its last byte."""
+    def _note_if_finished(self, part: PartialUpload) -> None:
+        """Find out whether the upload is finished: whether its file has a row.
+        A complete file without a row loses its last byte, so that the client
+        sends this byte again, and the file is stored then."""
         if self._uploads.find(part.id) is not None:
             part.finished = True
             part.offset = part.state.length
-        elif part.finished:  # and deleted since
+        elif part.finished:  # its file was deleted since
             raise TransferRefused(problem=HTTP_UNKNOWN_UPLOAD)
         elif part.offset >= part.state.length:
             part.offset = part.state.length - 1
@@ -195,15 +208,16 @@ class ResumableUploads:
         read: Callable[[int], bytes],
         checksum: Checksum | None = None,
     ) -> Upload | None:
-        """Append ``length`` bytes at ``offset``. Return the file if it is
-        complete.
+        """Append ``length`` bytes to an upload that has ``offset`` bytes.
+        Returns the row of the file if the file is complete now, else None.
 
-        ``offer``: the sender; name, kind and length come from the state. The
-        bytes that arrived before an error count, unless they have a checksum.
+        ``offer``: the sender; name, kind and length come from the state.
+        ``read``: see :meth:`Uploads.receive`. ``checksum``: of these bytes;
+        None: they are not compared. The bytes that arrived before an error
+        count, unless they have a checksum.
         """
         state = part.state
         offer = replace(offer, name=state.name, kind=state.kind, length=state.length)
-
         if offset != part.offset:
             raise TransferRefused(
                 f"The upload has {part.offset} bytes", HTTP_OFFSET_MISMATCH
@@ -250,15 +264,17 @@ class ResumableUploads:
         return row
 
     def _synchronise(self, part: PartialUpload) -> None:
-        """Make the bytes so far survive a power failure."""
+        """Make the bytes that have arrived survive a power failure."""
 
         def work() -> None:
             try:
                 Threads.synchronise(part.path)
-            except OSError:  # nobody knows which of the new bytes the disk has
-                _drop_unsure(part.path)
+            except OSError:
+                # Nobody knows which of the new bytes the disk has.
+                _drop_unsynchronised(part.path)
                 raise
-            _write_sure(part.path, part.path.stat().st_size, self._boot)
+            size = part.path.stat().st_size
+            _write_synchronised_size(part.path, size, self._boot)
 
         self._uploads.on_disk(work)
 
@@ -270,10 +286,14 @@ class ResumableUploads:
         read: Callable[[int], bytes],
         checksum: Checksum | None,
     ) -> None:
+        """Write arriving bytes to the part file, and compare them with their
+        checksum. After an error, bytes with a checksum are dropped again. Raises
+        as :meth:`Uploads.write` does."""
         assert part.transfer is not None
         digest: Any = None
         if checksum is not None:
             digest = hashlib.new(checksum.algorithm, usedforsecurity=False)
+            # If this process is killed, the next request drops the bytes.
             self._uploads.on_disk(
                 _write, part.path.with_suffix(_CHECKED), b"%d" % part.offset
             )
@@ -292,7 +312,7 @@ class ResumableUploads:
             if checksum is not None and digest.digest() != checksum.digest:
                 raise TransferRefused(problem=HTTP_CHECKSUM_MISMATCH)
         except BaseException:
-            self._uploads.on_disk(_restore, part.path)
+            self._uploads.on_disk(_drop_unverified, part.path)
             raise
         if checksum is not None:
             self._uploads.on_disk(os.unlink, part.path.with_suffix(_CHECKED))
@@ -321,13 +341,17 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def _boot_id() -> str:
+    """The id of this life of the machine, which the kernel makes at each boot;
+    ``""``: the system has no such id."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
     except OSError:
         return ""
 
 
-def _write_sure(path: Path, size: int, boot: str) -> None:
+def _write_synchronised_size(path: Path, size: int, boot: str) -> None:
+    """Store how many bytes of the part file at ``path`` are synchronised, and
+    the life of the machine, as ``00000000000000004096 1f3c…``."""
     # Written in place, because a sector is written completely or not at all.
     flags = os.O_WRONLY | os.O_CREAT
     descriptor = os.open(path.with_suffix(_SURE), flags, PRIVATE_FILE)
@@ -338,9 +362,10 @@ def _write_sure(path: Path, size: int, boot: str) -> None:
         os.close(descriptor)
 
 
-def _drop_unsure(path: Path, boot: str = "") -> None:
-    """Drop bytes that were not synchronised, unless they were written in this
-    life of the machine."""
+def _drop_unsynchronised(path: Path, boot: str = "") -> None:
+    """Drop bytes of the part file at ``path`` that were not synchronised, unless
+    they were written in the life ``boot`` of the machine. ``boot`` ``""``: drop
+    them in any case."""
     try:
         text = path.with_suffix(_SURE).read_text("ascii")
     except FileNotFoundError:  # begun by a release before
@@ -352,34 +377,40 @@ def _drop_unsure(path: Path, boot: str = "") -> None:
         if path.stat().st_size > int(size):
             os.truncate(path, int(size))
     if boot:
-        _write_sure(path, int(size), boot)
+        _write_synchronised_size(path, int(size), boot)
 
 
 def _create(path: Path, state: bytes, boot: str) -> None:
+    """Create the files of a new upload. They survive a power failure."""
     make_private(path.parent)
     open_private(path).close()
-    _write_sure(path, 0, boot)
-    _write(path.with_suffix(_NEW), state)
-    Threads.synchronise(path.with_suffix(_NEW))
-    path.with_suffix(_NEW).replace(path.with_suffix(STATE))  # others read it whole
+    _write_synchronised_size(path, 0, boot)
+    # Others see the state file only when it is complete.
+    new_state = path.with_suffix(_NEW)
+    _write(new_state, state)
+    Threads.synchronise(new_state)
+    new_state.replace(path.with_suffix(STATE))
     Threads.synchronise(path.parent)
 
 
 def _open(path: Path, boot: str) -> PartialUpload:
-    """Lock an upload. Raises :class:`TransferRefused`."""
-    lock, finished = _locked(path)
+    """Lock an upload, and read its state. Bytes that may be wrong are dropped.
+    Raises :class:`TransferRefused` if the upload is unknown, expired or
+    locked."""
+    lock, finished = _lock_state(path)
     try:
-        about = os.fstat(lock)
-        if not about.st_nlink or about.st_mtime + STALE_SECONDS < time():
+        status = os.fstat(lock)
+        was_removed = not status.st_nlink  # after this process had opened it
+        if was_removed or status.st_mtime + STALE_SECONDS < time():
             raise TransferRefused(problem=HTTP_UNKNOWN_UPLOAD)
         try:
-            state = msgspec.json.decode(os.pread(lock, about.st_size, 0), type=State)
+            state = msgspec.json.decode(os.pread(lock, status.st_size, 0), type=State)
         except ValueError:  # damaged when its machine lost power
             raise TransferRefused(problem=HTTP_UNKNOWN_UPLOAD) from None
-        os.utime(lock)
-        _restore(path)
+        os.utime(lock)  # the upload expires later
+        _drop_unverified(path)
         if not finished:
-            _drop_unsure(path, boot)
+            _drop_unsynchronised(path, boot)
         offset = 0
         with suppress(FileNotFoundError):
             offset = path.stat().st_size
@@ -391,9 +422,10 @@ def _open(path: Path, boot: str) -> PartialUpload:
         raise
 
 
-def _locked(path: Path) -> tuple[int, bool]:
-    """Open and lock the state file. Return its descriptor, and whether the
-    upload is finished."""
+def _lock_state(path: Path) -> tuple[int, bool]:
+    """Open and lock the state file of an upload. Returns its descriptor, and
+    whether the upload is finished. Raises :class:`TransferRefused` if the
+    upload is unknown or locked."""
     for suffix in (STATE, _DONE):
         try:
             lock = os.open(path.with_suffix(suffix), os.O_RDWR)
@@ -410,20 +442,23 @@ def _locked(path: Path) -> tuple[int, bool]:
     raise TransferRefused(problem=HTTP_UNKNOWN_UPLOAD)
 
 
-def _restore(path: Path) -> None:
-    """Drop bytes whose checksum was not verified."""
+def _drop_unverified(path: Path) -> None:
+    """Drop bytes of the part file at ``path`` whose checksum was not
+    verified."""
     mark = path.with_suffix(_CHECKED)
     try:
         offset = mark.read_bytes()
     except FileNotFoundError:
         return
-    if offset:  # else its node was killed before it wrote any
+    # If the file is empty, its node was killed before it wrote the offset.
+    if offset:
         with suppress(FileNotFoundError):
             os.truncate(path, int(offset))
     mark.unlink()
 
 
 def _rename(path: Path) -> None:
+    """Mark an upload as finished, by the name of its state file."""
     with suppress(FileNotFoundError):  # the user was deleted
         path.with_suffix(STATE).replace(path.with_suffix(_DONE))
     path.with_suffix(_SURE).unlink(missing_ok=True)

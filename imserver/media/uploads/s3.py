@@ -58,8 +58,8 @@ def signed_headers(
     credentials: Credentials,
     now: datetime | None = None,
 ) -> dict[str, str]:
-    """Add the headers of Signature V4 to ``headers``. ``path`` must be
-    canonical and without a query.
+    """The ``headers`` of a request, and with them the headers of Signature V4.
+    ``path`` must be canonical and without a query.
 
     ``sha256``: of the body, in hexadecimal. All headers and Host are signed.
     Host is not in the result, because the sender of the request adds it.
@@ -74,11 +74,13 @@ def signed_headers(
     )
     names = ";".join(name for name, _ in lines)
     canonical = "".join(f"{name}:{value}\n" for name, value in lines)
-    request = "\n".join([method, path, "", canonical, names, sha256])
+    no_query = ""
+    request = "\n".join([method, path, no_query, canonical, names, sha256])
     request_digest = hashlib.sha256(request.encode()).hexdigest()
 
     scope = f"{date}/{credentials.region}/s3/aws4_request"
     to_sign = "\n".join([_ALGORITHM, moment, scope, request_digest])
+    # Each digest is the key of the next one. The last one signs the request.
     signature = f"AWS4{credentials.secret_key}".encode()
     for part in (date, credentials.region, "s3", "aws4_request", to_sign):
         signature = hmac.digest(signature, part.encode(), "sha256")
@@ -116,8 +118,8 @@ class Bucket:
         """Send a file. Raises MediaUnavailable unless the bucket confirms
         it."""
         headers = {"content-type": kind, "content-length": str(size)}
-        wanted = (HTTPStatus.OK,)
-        self._answered("PUT", name, headers, wanted, sha256, path).drain_conn()
+        accepted = (HTTPStatus.OK,)
+        self._request("PUT", name, headers, accepted, sha256, path).drain_conn()
 
     def get(self, name: str, first: int, last: int) -> Iterator[bytes]:
         """The bytes from ``first`` to ``last``. Raises FileNotFoundError,
@@ -125,8 +127,8 @@ class Bucket:
         if last < first:
             return iter(())
         headers = {"range": f"bytes={first}-{last}"}
-        wanted = (HTTPStatus.PARTIAL_CONTENT, HTTPStatus.NOT_FOUND)
-        answer = self._answered("GET", name, headers, wanted)
+        accepted = (HTTPStatus.PARTIAL_CONTENT, HTTPStatus.NOT_FOUND)
+        answer = self._request("GET", name, headers, accepted)
         if answer.status == HTTPStatus.NOT_FOUND:
             answer.drain_conn()
             raise FileNotFoundError(name)
@@ -135,20 +137,25 @@ class Bucket:
     def delete(self, name: str) -> None:
         """Delete a file. Raises MediaUnavailable."""
         # A missing file counts as deleted.
-        wanted = (HTTPStatus.OK, HTTPStatus.NO_CONTENT, HTTPStatus.NOT_FOUND)
-        self._answered("DELETE", name, {}, wanted).drain_conn()
+        accepted = (HTTPStatus.OK, HTTPStatus.NO_CONTENT, HTTPStatus.NOT_FOUND)
+        self._request("DELETE", name, {}, accepted).drain_conn()
 
-    def _answered(
+    def _request(
         self,
         method: str,
         name: str,
         headers: dict[str, str],
-        wanted: tuple[int, ...],
+        accepted: tuple[int, ...],
         sha256: str = EMPTY_SHA256,
         path: str = "",
     ) -> Any:
-        """Send a request until the answer has one of the statuses in
-        ``wanted``. Raises MediaUnavailable."""
+        """Send a request, and return the answer, whose status is one of
+        ``accepted``. A request that fails is sent again, at most
+        :data:`_ATTEMPTS` times in all.
+
+        ``path``: the file with the body; ``""``: there is no body. ``sha256``:
+        of the body. Raises MediaUnavailable.
+        """
         # Imported here, because nodes without a bucket need not load it.
         from urllib3 import PoolManager, Timeout
         from urllib3.exceptions import HTTPError
@@ -176,12 +183,12 @@ class Bucket:
             except (HTTPError, OSError) as error:
                 failure = f"{type(error).__name__}: {error}"
                 continue
-            if answer.status in wanted:
+            if answer.status in accepted:
                 return answer
             answer.drain_conn()
             failure = f"status {answer.status}"
             if answer.status < HTTPStatus.INTERNAL_SERVER_ERROR:
-                break
+                break  # the same request would be refused again
         logging.getLogger(__name__).error(
             "the bucket at %s refused a %s: %s", self._host, method, failure
         )
@@ -193,6 +200,7 @@ class Bucket:
             self._connections.clear()
 
     def _content(self, path: str) -> Iterator[bytes]:
+        """Read the file at ``path``, piece by piece."""
         file: IO[bytes] = self._files.do(Path(path).open, "rb")
         try:
             while piece := self._files.do(file.read, PIECE_BYTES):
@@ -202,6 +210,8 @@ class Bucket:
 
 
 def _pieces(answer: Any, size: int) -> Iterator[bytes]:
+    """Read ``size`` bytes, the body of an answer, piece by piece. Raises
+    MediaUnavailable."""
     from urllib3.exceptions import HTTPError
 
     try:

@@ -31,8 +31,8 @@ class TransferRefused(ServiceRefused):
 
 
 class Transfer:
-    """One incoming or outgoing file. ``bytes``: bytes moved so far. ``ended``:
-    it lost its slot."""
+    """One incoming or outgoing file. ``user``: the app and the user who sends
+    it; None: nobody in particular. ``since``: its beginning (monotonic)."""
 
     def __init__(
         self, user: tuple[str, str] | None, address: str, since: float
@@ -43,7 +43,9 @@ class Transfer:
         self.moved_at = since
         """Monotonic time of the last bytes."""
         self.bytes = 0
+        """The number of bytes that have moved."""
         self.ended = False
+        """Whether it was ended in favour of another transfer."""
         self._reader: greenlet | None = None
         """The greenlet that waits for the next bytes."""
 
@@ -54,8 +56,9 @@ class Transfer:
 
     @contextmanager
     def reading(self) -> Iterator[None]:
-        """Context for reading the next bytes. Raises :class:`TransferRefused`
-        when the transfer is ended."""
+        """Context manager around reading the next bytes. Raises
+        :class:`TransferRefused` if the transfer is ended, also in the middle of
+        the block."""
         if self.ended:
             raise _slowest()
         self._reader = gevent.getcurrent()
@@ -78,6 +81,7 @@ class Transfer:
 
 
 def _slowest() -> TransferRefused:
+    """The error that ends the slowest transfer."""
     text = "This transfer was the slowest and was ended to make room for another"
     return TransferRefused(text, Problems.BUSY)
 
@@ -89,8 +93,10 @@ class Transfers(Service):
     _running: dict[Transfer, None] = field(default_factory=dict)
 
     def begin(self, user: tuple[str, str] | None, address: str) -> Transfer:
-        """Take a slot. Raises :class:`TransferRefused` at the limit of the
-        user, of the address or of all."""
+        """Begin a transfer: take a slot. ``user``: the app and the user; None:
+        no limit of a user applies. Raises :class:`TransferRefused` at the limit
+        of the user, of the address or of all transfers, unless a slow transfer
+        can be ended."""
         settings = self.settings
         running = list(self._running)
         new = Transfer(user, address, monotonic())
@@ -121,14 +127,14 @@ class Transfers(Service):
         transfers that have run for some time can be ended, because their rate
         is meaningful."""
         now = monotonic()
-        old = [one for one in transfers if now - one.since >= GRACE_SECONDS]
-        if not old:
+        candidates = [one for one in transfers if now - one.since >= GRACE_SECONDS]
+        if not candidates:
             return False
 
         def rate(transfer: Transfer) -> float:
             return transfer.bytes / (now - transfer.since)
 
-        slowest = min(old, key=rate)
+        slowest = min(candidates, key=rate)
         self.free(slowest)
         slowest.end()
         return True

@@ -95,6 +95,9 @@ class _TusView:
     def _serve(
         self, methods: tuple[str, ...], function: Callable[[HttpRequest], Response]
     ) -> Response:
+        """Answer a request by ``function``, or a request with OPTIONS by the
+        headers of the protocol alone. Other methods than ``methods`` are
+        refused."""
         method = _method()
         if method == "OPTIONS":
             no_content = HttpResponse(HTTPStatus.NO_CONTENT, b"")
@@ -125,6 +128,7 @@ class _TusView:
         return response
 
     def _begin(self, http_request: HttpRequest) -> Response:
+        """Begin an upload. The request may have its first bytes."""
         call = self._api.call_of(self._begin_endpoint, http_request)
         _require_version(http_request)
         if http_request.headers.get("upload-concat"):
@@ -136,14 +140,17 @@ class _TusView:
 
         with self._resumable.begun(offer, metadata) as part:
             if request.content_length:
-                self._append(call, part, offer, 0)
+                self._append(call, part, offer, offset=0)
             location = f"{request.script_root}{TUS_PATH}/{part.id}"
-            if call.is_back_end:  # its key does not say whose upload it is
+            if call.is_back_end:
+                # The key of a back end does not say whose upload it is.
                 location += "?" + urlencode({"app": call.app, "user": call.user})
             headers = (("Location", location), *_progress(part))
         return _response(http_request, HTTPStatus.CREATED, headers)
 
     def _continue(self, http_request: HttpRequest, name: str) -> Response:
+        """Describe, delete or continue the upload with the id ``name``, as the
+        method of the request says."""
         method = _method()
         call = self._api.call_of(self._part_endpoints[method], http_request)
         if method != "GET":
@@ -164,6 +171,8 @@ class _TusView:
             return _response(http_request, HTTPStatus.NO_CONTENT, _progress(part))
 
     def _describe(self, http_request: HttpRequest, part: PartialUpload) -> Response:
+        """The answer with the file of a finished upload. Raises ApiProblem if it is
+        unfinished."""
         row = None
         if part.finished:
             row = self._uploads.find(part.id)
@@ -175,6 +184,9 @@ class _TusView:
     def _append(
         self, call: Call, part: PartialUpload, offer: Offer, offset: int
     ) -> None:
+        """Append the body of a request to an upload that has ``offset`` bytes.
+        If the file is complete, the rights of the sender are checked again.
+        Raises ApiProblem and TransferRefused."""
         http_request = call.request
         if http_request.headers.get("content-type", "") != PART_TYPE:
             raise ApiProblem(
@@ -233,6 +245,9 @@ def _file_name(metadata: str) -> str:
 
 
 def _checksum(http_request: HttpRequest) -> Checksum | None:
+    """The checksum of the body, from a header such as
+    ``Upload-Checksum: sha1 <base64>``. Returns None if there is no header.
+    Raises ApiProblem."""
     text = http_request.headers.get("upload-checksum")
     if text is None:
         return None
@@ -250,6 +265,8 @@ def _base64(text: str, header: str) -> bytes:
 
 
 def _progress(part: PartialUpload) -> Headers:
+    """The headers with the offset of an upload and, if it is unfinished, its
+    end."""
     from email.utils import formatdate  # few nodes take files in parts
 
     offset = ("Upload-Offset", str(part.offset))

@@ -98,14 +98,16 @@ class DamagedFile(ImserverError):
 
 
 def name_of(row: Upload, thumbnail: bool) -> str:
-    """The storage name of a file, or of its thumbnail."""
+    """The name under which the bytes of a file, or of its thumbnail, are
+    stored."""
     if thumbnail:
         return row.id + THUMBNAIL
     return row.id
 
 
 def _beside(path: Path, suffix: str) -> Path:
-    """The temporary path of a file that is made from an arriving file."""
+    """The temporary path of a file that is made from the arriving file at
+    ``path``. ``suffix``: :data:`THUMBNAIL` or :data:`_CLEANED`."""
     return path.with_name(path.name + suffix)
 
 
@@ -130,8 +132,9 @@ class UploadStorage:
         folder = settings.directory or Path(data_dir) / "uploads"
         self.directory = Directory(Path(folder), self.files)
         self._by_name: dict[str, Media] = {"": self.directory}
+        """Name of a store, as in :attr:`Upload.store_name` → the store."""
         self.current = ""
-        """Name of the store for new files."""
+        """Name of the store for new files: ``""`` (the folder) or ``s3``."""
         if settings.s3_url:
             # Imported only if a bucket is configured.
             from imserver.media.uploads.s3 import Bucket
@@ -166,9 +169,9 @@ class UploadStorage:
     def copy(
         self, row: Upload, thumbnail: bool, pieces: Iterable[bytes], store_name: str
     ) -> str:
-        """Store bytes of a file, or of its thumbnail, in the store
-        ``store_name``. Returns their SHA-256. Raises MediaUnavailable, and
-        DamagedFile if the bytes do not match the row."""
+        """Store the bytes of a file, or of its thumbnail, in the store
+        ``store_name``. Returns their SHA-256 in hexadecimal. Raises
+        MediaUnavailable, and DamagedFile if the bytes do not match the row."""
         path = self.directory.incoming() / new_id()
         digest = hashlib.sha256()
         size = 0
@@ -240,7 +243,9 @@ _FORGOTTEN_AT_ONCE: Final = 100
 
 
 class Offer(Struct, frozen=True):
-    """A file to be uploaded. ``kind``: ``""`` means any kind. ``by_user``: the
+    """A file that a client wants to upload. ``user``: its owner. ``kind``: the
+    kind that the file must have; ``""``: any kind. ``length``: its bytes.
+    ``address``: of the client; ``""``: no client sends it. ``by_user``: the
     sender is a user, not a back end."""
 
     app: str
@@ -290,23 +295,27 @@ class Uploads:
 
         self._pictures = PictureWorker(settings.thumbnail_pixels)
         self._arriving = Transfers(settings)
+        """The transfers of files to this server."""
         self._leaving = Transfers(settings)
-        self._awaited = 0
-        """Bytes of all files that are arriving."""
-        self._bytes = buckets(
+        """The transfers of files from this server."""
+        self._arriving_bytes = 0
+        """The announced bytes of all files that are arriving."""
+        self._bytes_of_networks = buckets(
             UPLOADED_BYTES, settings.daily_address_bytes, _DAY_SECONDS
         )
-        self._swept = float("-inf")
+        self._swept_at = float("-inf")
+        """When the folder of arriving files was cleaned last (monotonic)."""
 
     # --- in -------------------------------------------------------------------
 
     def receive(
         self, offer: Offer, read: Callable[[int], bytes], name: str = ""
     ) -> Upload:
-        """Store a file with the id ``name`` (``""``: a new one). ``read(n)``
-        returns up to ``n`` more bytes; ``b""``: the sender has disconnected.
+        """Receive a file and store it.
 
-        No other process may use the ``name`` meanwhile. Bytes that a killed
+        ``read(n)``: returns up to ``n`` more bytes of the file, or ``b""`` if
+        the sender has disconnected. ``name``: the id of the file; ``""``: a new
+        id. No other process may use the ``name`` meanwhile. Bytes that a killed
         process has left under this name are removed.
 
         If possible, a file is refused before it is read. Switches greenlets.
@@ -320,7 +329,15 @@ class Uploads:
                 self.storage.discard(path)
             try:
                 digest = hashlib.sha256()
-                self.write(offer, read, path, transfer, 0, offer.length, digest)
+                self.write(
+                    offer,
+                    read,
+                    path,
+                    transfer,
+                    offset=0,
+                    length=offer.length,
+                    digest=digest,
+                )
                 return self.finish(offer, path, name or new_id(), digest.hexdigest())
             finally:
                 self.storage.discard(path)
@@ -332,15 +349,17 @@ class Uploads:
 
     @contextmanager
     def arriving(self, offer: Offer, length: int) -> Iterator[Transfer]:
-        """Context with a slot for ``length`` arriving bytes."""
+        """Context manager around the arrival of ``length`` bytes of a file. It
+        takes a slot for the transfer. Raises :class:`TransferRefused` if the
+        offer is invalid or no slot is free."""
         try:
             self.check(offer)
             transfer = self._arriving.begin((offer.app, offer.user), offer.address)
-            self._awaited += length
+            self._arriving_bytes += length
             try:
                 yield transfer
             finally:
-                self._awaited -= length
+                self._arriving_bytes -= length
                 self._arriving.free(transfer)
         except TransferRefused:
             self.counters.uploads_refused += 1
@@ -351,13 +370,14 @@ class Uploads:
         time to time."""
         folder = self.storage.directory.incoming()
         now = monotonic()
-        if now - self._swept > _SWEEP_SECONDS:
-            self._swept = now
+        if now - self._swept_at > _SWEEP_SECONDS:
+            self._swept_at = now
             gevent.spawn(self._sweep)
         return folder
 
     def check(self, offer: Offer) -> None:
-        """Raise TransferRefused for an invalid offer."""
+        """Raise TransferRefused for an offer that is too large, of a kind that
+        is not accepted, or of a user who may not send."""
         if offer.length > self.limit_of(offer.kind):
             raise TransferRefused(problem=HTTP_FILE_TOO_LARGE)
         if offer.length < 1:
@@ -383,7 +403,7 @@ class Uploads:
 
     def unfinished(self, offer: Offer) -> list[int]:
         """The bytes of the quota that each unfinished upload of the user will
-        cost. Uploads in the folder of this node count."""
+        cost. Only uploads in the folder of this node are known."""
         folder = self.incoming() / folder_of(offer.app, offer.user)
         return self.on_disk(_lengths, folder)
 
@@ -396,11 +416,11 @@ class Uploads:
         """
         for user, quota in (
             (offer.user, self.settings.quota_bytes),
-            ("", self.settings.quota_app_bytes),
+            (upload_rows.TOTAL, self.settings.quota_app_bytes),
         ):
             if quota and self.usage(offer.app, user).charged + sizes > quota:
                 raise TransferRefused(problem=HTTP_QUOTA_EXCEEDED)
-        self.incoming()
+        self.incoming()  # creates the folder, whose disk is checked
         self.check_disk()
 
         # This comes last, so that a file that is refused above costs its
@@ -408,7 +428,7 @@ class Uploads:
         if not offer.address:
             return
         network = network_of(offer.address)
-        if not self._bytes.take(network, offer.length + FILE_BYTES):
+        if not self._bytes_of_networks.take(network, offer.length + FILE_BYTES):
             raise TransferRefused(
                 "uploads.daily_address_bytes is reached", HTTP_QUOTA_EXCEEDED
             )
@@ -416,11 +436,12 @@ class Uploads:
     def check_disk(self) -> None:
         """Refuse more bytes if the disk is nearly full."""
         free_bytes = self.storage.directory.free_bytes()
-        if free_bytes - self._awaited < self.settings.min_free_bytes:
+        if free_bytes - self._arriving_bytes < self.settings.min_free_bytes:
             log.error("the disk of the folder of uploads is full")
             raise TransferRefused(problem=HTTP_DISK_FULL)
 
     def _sweep(self) -> None:
+        """Greenlet: remove files that were never finished."""
         try:
             removed = self.files.do(self.storage.directory.sweep)
         except OSError as error:
@@ -430,15 +451,16 @@ class Uploads:
             log.info("removed %d incomplete uploads", removed)
 
     def finish(self, offer: Offer, path: Path, name: str, sha256: str = "") -> Upload:
-        """Store a complete file with the id ``name``. The file at ``path`` may
-        remain.
+        """Store the complete file at ``path`` with the id ``name``, and return
+        its row. The file at ``path`` may remain.
 
-        ``sha256``: the digest of its bytes, if it is known.
+        ``sha256``: the digest of its bytes, if it is known, else ``""``. Raises
+        :class:`TransferRefused`, MediaUnavailable and StorageUnavailable.
         """
         media = self._type_at(path)
-        self._demand(media, offer)
+        self._require_accepted(media, offer)
         if media.kind != "picture" and self.on_disk(clear_metadata, path):
-            sha256 = ""  # of other bytes now
+            sha256 = ""  # the digest was of the bytes with metadata
         row = Upload(
             id=name,
             app=offer.app,
@@ -451,17 +473,17 @@ class Uploads:
             created=int(time() * SECOND_MS),
             store_name=self.storage.current,
         )
-        source = path
+        stored_path = path
         if media.kind == "picture":
-            row, source = self._pictured(row, path)
-        if source is not path or not sha256:
-            row = replace(row, sha256=self.on_disk(_sha256_of, source))
+            row, stored_path = self._process_picture(row, path)
+        if stored_path is not path or not sha256:
+            row = replace(row, sha256=self.on_disk(_sha256_of, stored_path))
 
         # Checked again: a picture that cannot be read has become a plain file.
-        self._demand(MediaType(row.kind, row.type), offer)
+        self._require_accepted(MediaType(row.kind, row.type), offer)
         if offer.by_user:
             self._review(row)
-        self._save(row, source, _beside(path, THUMBNAIL))
+        self._save(row, stored_path, _beside(path, THUMBNAIL))
         return row
 
     def store_small(
@@ -469,7 +491,7 @@ class Uploads:
     ) -> Upload | None:
         """Store a picture that another server has sent, with the id ``name``.
         It is drawn anew, no larger than a thumbnail, so nothing else of the
-        file is stored. None: it is no accepted picture.
+        file is stored. Returns None if it is no accepted picture.
 
         Switches greenlets. Raises :class:`TransferRefused`, MediaUnavailable
         and StorageUnavailable.
@@ -486,7 +508,7 @@ class Uploads:
             with self.on_disk(open_private, path) as file:
                 self.on_disk(write_all, file, content)
             try:
-                picture = self._pictures.look(
+                picture = self._pictures.process(
                     path, media.type, target, cleaned, app, user
                 )
             except TooCostly:
@@ -494,6 +516,7 @@ class Uploads:
             if picture is None or not picture.thumbnail:
                 return None
 
+            # Only the thumbnail is stored, so the row gets its size.
             longer_side = max(picture.width, picture.height)
             scale = min(1.0, self._pictures.pixels / longer_side)
             row = Upload(
@@ -510,7 +533,7 @@ class Uploads:
                 width=max(round(picture.width * scale), 1),
                 height=max(round(picture.height * scale), 1),
             )
-            self._save(row, target, target)
+            self._save(row, path=target, thumbnail=target)
             return row
         finally:
             self.storage.discard(path)
@@ -545,11 +568,13 @@ class Uploads:
         digest: Any = None,
         most: int = PIECE_BYTES,
     ) -> None:
-        """Append ``length`` bytes of a file to its first ``offset`` bytes at
-        ``path``, as they arrive.
+        """Receive ``length`` bytes of a file, and append them to the ``offset``
+        bytes that the file at ``path`` has already.
 
-        ``digest``: a hash that gets them. ``most``: bytes per read; an
-        incomplete piece is lost.
+        ``digest``: a hash that gets these bytes; None: no hash is needed.
+        ``most``: the most bytes of one read. If the client disconnects, an
+        incomplete piece is lost. Raises :class:`TransferRefused`,
+        MediaUnavailable, and the exceptions of ``read``.
         """
         deadline = monotonic() + self.settings.seconds
         arrived = offset
@@ -563,12 +588,12 @@ class Uploads:
 
         with file:
             while arrived < end:
-                # A client that sends single bytes slowly never meets the time
-                # limit of the socket.
+                # The time limit of the socket alone would not end a client that
+                # sends single bytes slowly.
                 until = min(deadline, self._arriving.deadline(transfer))
                 seconds = max(until - monotonic(), _SHORTEST_WAIT_SECONDS)
-                late = TransferRefused(problem=Problems.TIMEOUT)
-                with gevent.Timeout(seconds, late), transfer.reading():
+                timeout = TransferRefused(problem=Problems.TIMEOUT)
+                with gevent.Timeout(seconds, timeout), transfer.reading():
                     piece = read(min(most, end - arrived))
                 if not piece:
                     raise TransferRefused(
@@ -582,7 +607,7 @@ class Uploads:
                 # As soon as the type is known, the transfer of an unaccepted
                 # file ends.
                 if arrived_before < HEAD_BYTES <= arrived:
-                    self._demand(self._type_at(path), offer)
+                    self._require_accepted(self._type_at(path), offer)
 
     def _type_at(self, path: Path) -> MediaType:
         return type_of(self.on_disk(_head_of, path))
@@ -591,9 +616,9 @@ class Uploads:
         """Access the folder of uploads in a thread. Raises MediaUnavailable."""
         return self.storage.directory.do(function, *arguments)
 
-    def _demand(self, media: MediaType, offer: Offer) -> None:
-        """Refuse content whose kind is not accepted or was not offered, and
-        content that is too large for its kind."""
+    def _require_accepted(self, media: MediaType, offer: Offer) -> None:
+        """Raise TransferRefused for content whose kind is not accepted or was
+        not offered, and for content that is too large for its kind."""
         if media.kind not in self.settings.kinds:
             raise TransferRefused(
                 f"The file is a {media.kind} ({media.type})", HTTP_KIND_REFUSED
@@ -605,14 +630,14 @@ class Uploads:
         if offer.length > self.limit_of(media.kind):
             raise TransferRefused(problem=HTTP_FILE_TOO_LARGE)
 
-    def _pictured(self, row: Upload, path: Path) -> tuple[Upload, Path]:
-        """The row with size and thumbnail, and the file to store, which is
-        upright and without metadata. An unreadable picture becomes a plain
-        file."""
+    def _process_picture(self, row: Upload, path: Path) -> tuple[Upload, Path]:
+        """Measure the picture at ``path``, make its thumbnail, and remove its
+        metadata. Returns the row with the results, and the path of the file to
+        store. A picture that cannot be read becomes a plain file."""
         target = _beside(path, THUMBNAIL)
         cleaned = _beside(path, _CLEANED)
         try:
-            picture = self._pictures.look(
+            picture = self._pictures.process(
                 path, row.type, target, cleaned, row.app, row.user
             )
         except TooCostly:
@@ -631,6 +656,9 @@ class Uploads:
         return replace(row, bytes=self.on_disk(cleaned.stat).st_size), cleaned
 
     def _save(self, row: Upload, path: Path, thumbnail: Path) -> None:
+        """Store the file at ``path``, the thumbnail at ``thumbnail`` if the row
+        has one, and then the row. Raises TransferRefused (above a quota),
+        MediaUnavailable and StorageUnavailable."""
         add_row = partial(
             upload_rows.add,
             row=row,
@@ -656,7 +684,8 @@ class Uploads:
     # --- out ------------------------------------------------------------------
 
     def find(self, name: str) -> Upload | None:
-        """The file with this id. Raises StorageUnavailable."""
+        """The file with this id. Returns None if it does not exist. Raises
+        StorageUnavailable."""
         if len(name) != ID_CHARACTERS or not name.isascii():
             return None
         return self._store.read_or(None, partial(upload_rows.find, name=name))
@@ -664,8 +693,9 @@ class Uploads:
     def open(
         self, row: Upload, thumbnail: bool, first: int, last: int, address: str = ""
     ) -> Pieces:
-        """The bytes of a file, or of its thumbnail, from ``first`` to ``last``,
-        for a client at an address. Switches greenlets.
+        """The bytes of a file, or of its thumbnail, from index ``first`` to
+        index ``last``, both included, for a client at an address. Switches
+        greenlets.
 
         Raises :class:`TransferRefused` and MediaUnavailable.
         """
@@ -680,7 +710,8 @@ class Uploads:
             self._leaving.free(transfer)
             raise
         self.counters.downloads += 1
-        if not thumbnail and last + 1 - first == row.bytes:
+        is_whole_file = not thumbnail and last + 1 - first == row.bytes
+        if is_whole_file:
             pieces = compared(pieces, row)
         return Pieces(pieces, transfer, self._leaving)
 
@@ -702,15 +733,15 @@ class Uploads:
     # --- away -----------------------------------------------------------------
 
     def delete(self, name: str) -> bool:
-        """Remove a file. False: it does not exist. Raises
+        """Remove a file. Returns False if it does not exist. Raises
         StorageUnavailable."""
-        row = self._forget(name)
+        row = self._remove_row(name)
         if row is None:
             return False
         self.storage.remove(row)
         return True
 
-    def _forget(self, name: str) -> Upload | None:
+    def _remove_row(self, name: str) -> Upload | None:
         return self._store.write_or(None, partial(upload_rows.remove, name=name))
 
     def forget(self, app: str, user: str, _name: str = "") -> int:
@@ -722,8 +753,9 @@ class Uploads:
         """
         self.storage.directory.forget_unfinished(app, user)
         removed = 0
-        while rows := self.page(app, user, (0, ""), _FORGOTTEN_AT_ONCE):
-            removed += self._forget_all(rows)
+        newest = (0, "")
+        while rows := self.page(app, user, newest, _FORGOTTEN_AT_ONCE):
+            removed += self._delete_all(rows)
         return removed
 
     def forget_app(self, app: str) -> int:
@@ -734,14 +766,17 @@ class Uploads:
             self.storage.directory.forget_unfinished(app)
         removed = 0
         while rows := self._store.read_of_deleted(app, find_some):
-            removed += self._forget_all(rows)
+            removed += self._delete_all(rows)
         return removed
 
-    def _forget_all(self, rows: list[Upload]) -> int:
+    def _delete_all(self, rows: list[Upload]) -> int:
+        """Delete these files, each first its bytes, then its row. Returns how
+        many of them still existed."""
         removed = 0
         for row in rows:
             self.storage.delete(row)
-            removed += self._forget(row.id) is not None
+            if self._remove_row(row.id) is not None:
+                removed += 1
         return removed
 
     @property
@@ -756,9 +791,9 @@ class Uploads:
 
 
 def compared(pieces: Iterator[bytes], row: Upload) -> Iterator[bytes]:
-    """The pieces of a whole file. The last piece is left out if the bytes are
-    not the stored file, so that its reader gets less than the announced length.
-    Raises MediaUnavailable."""
+    """Pass on the pieces of a whole file, and compare them with the digest in
+    its row. If they differ, the last piece is left out, so that the reader gets
+    less than the announced length, and MediaUnavailable is raised."""
     digest = hashlib.sha256()
     piece_before = b""
     for piece in pieces:

@@ -38,10 +38,14 @@ class Turns:
     def __init__(self) -> None:
         self._is_taken = False
         self._waiting: dict[str, dict[str, deque[Flag]]] = {}
+        """App → its waiting users → the flags of their tasks. Each flag is set
+        when its task has the turn. The app and the user in front are the next
+        ones."""
 
     @contextmanager
     def take(self, app: str, user: str) -> Iterator[None]:
-        """Context of one turn. Switches greenlets."""
+        """Context manager: wait for a turn of this user, and end the turn after
+        the block. Switches greenlets."""
         if self._is_taken:
             self._wait(app, user)
         self._is_taken = True
@@ -51,24 +55,28 @@ class Turns:
             self._pass_on()
 
     def _wait(self, app: str, user: str) -> None:
+        """Wait for a turn, behind the other tasks of this user."""
         turn = Flag()
         queue = self._waiting.setdefault(app, {}).setdefault(user, deque())
         queue.append(turn)
         try:
             turn.wait()
-        except BaseException:
+        except BaseException:  # for example, the greenlet is killed
             if turn.is_set():
+                # The task got the turn, but cannot use it.
                 self._pass_on()
             else:
                 queue.remove(turn)
             raise
 
     def _pass_on(self) -> None:
+        """Give the turn to the next task that waits, if there is one."""
         self._is_taken = False
         while self._waiting:
             app, users = next(iter(self._waiting.items()))
             user, queue = next(iter(users.items()))
             del self._waiting[app], users[user]
+            # The queue is empty if the task of its user has stopped waiting.
             turn = queue.popleft() if queue else None
             # The user and the app go to the end of both queues, if more of
             # their tasks wait.
@@ -104,7 +112,8 @@ class Worker:
         self._end_later: Greenlet[..., object] | None = None
 
     def run(self, task: bytes, app: str, user: str, seconds: float) -> bytes:
-        """The answer to a line; empty: no answer within ``seconds``.
+        """Send a line to the process, and return its answer. Returns ``b""`` if
+        there is no answer within ``seconds``, or the process has failed.
 
         ``app``, ``user``: the user of the task; the tasks of several users are
         done in turn. Raises :class:`TooCostly`. Switches greenlets.
@@ -118,6 +127,7 @@ class Worker:
                 self._end_later = gevent.spawn_later(_IDLE_SECONDS, self._end)
 
     def _run(self, task: bytes, seconds: float) -> bytes:
+        """See :meth:`run`. This task has the turn."""
         for _ in range(2):  # a process that has ended meanwhile is started again
             try:
                 if self._socket is None:
@@ -132,7 +142,8 @@ class Worker:
             except OSError:
                 answer = b""
             except BaseException:
-                self._kill()  # its answer would be taken for that to the next order
+                # Its answer would be taken for the answer to the next task.
+                self._kill()
                 raise
             if answer:
                 return answer
@@ -142,6 +153,8 @@ class Worker:
         return b""
 
     def _start(self) -> None:
+        """Start the process. One end of a socket pair becomes its standard input
+        and output."""
         ours, theirs = socket.socketpair()
         # Without this the program would take a pause for the end of its input.
         os.set_blocking(theirs.fileno(), True)
@@ -173,7 +186,8 @@ class Worker:
         self._end()
 
     def _end(self) -> None:
-        """Let the process end by closing its socket."""
+        """Let the process end by closing its socket, and wait until it has
+        ended. Kill it if it takes too long. Switches greenlets."""
         pid = self.pid
         self.pid = 0
         if self._socket is not None:
@@ -187,9 +201,11 @@ class Worker:
             gevent.sleep(_POLL_SECONDS)
 
     def _has_ended(self, pid: int) -> bool:
+        """Whether the process has ended. Also notes the signal that has ended
+        it."""
         try:
             child, status = os.waitpid(pid, os.WNOHANG)
-        except ChildProcessError:
+        except ChildProcessError:  # somebody else has waited for it
             return True
         if child == pid and os.WIFSIGNALED(status):
             self._end_signal = os.WTERMSIG(status)

@@ -34,7 +34,7 @@ def look(path: Path, kind: str, small: Path, pixels: int = 100) -> Picture | Non
     """What the process would answer."""
     pictures.prepare()
     try:
-        return pictures.look(
+        return pictures.process(
             PictureTask(str(path), kind, str(small), f"{path}.cleaned", pixels)
         )
     except Exception:
@@ -196,7 +196,7 @@ def highest():
 path, small = sys.argv[1:]
 pictures.prepare()
 before = highest()
-assert pictures.look(pictures.PictureTask(path, "image/png", small, path + ".c", 100)).thumbnail
+assert pictures.process(pictures.PictureTask(path, "image/png", small, path + ".c", 100)).thumbnail
 print(highest() - before)
 """
 
@@ -383,18 +383,18 @@ def test_the_process_reads_one_picture_after_another_and_is_started_again(
     path = saved(tmp_path / "a", "RGB", (400, 200), "JPEG", exif=exif_of())
     wanted = Picture(400, 200, "image/jpeg", cleaned=True)
     greenlets = [
-        gevent.spawn(worker.look, path, "image/jpeg", tmp_path / "t", tmp_path / "c")
+        gevent.spawn(worker.process, path, "image/jpeg", tmp_path / "t", tmp_path / "c")
         for _ in range(3)
     ]
     assert [each.get() for each in greenlets] == [wanted] * 3
     pid = worker.pid
     gevent.sleep(0)
-    assert worker.look(path, "image/jpeg", tmp_path / "t", tmp_path / "c") == wanted
+    assert worker.process(path, "image/jpeg", tmp_path / "t", tmp_path / "c") == wanted
     assert worker.pid == pid
     os.kill(worker.pid, signal.SIGKILL)
-    assert worker.look(path, "image/jpeg", tmp_path / "t", tmp_path / "c") == wanted
+    assert worker.process(path, "image/jpeg", tmp_path / "t", tmp_path / "c") == wanted
     path.write_bytes(b"\xff\xd8\xff no picture")
-    assert worker.look(path, "image/jpeg", tmp_path / "t", tmp_path / "c") is None
+    assert worker.process(path, "image/jpeg", tmp_path / "t", tmp_path / "c") is None
     pid = worker.pid
     worker.close()
     with pytest.raises(ProcessLookupError):
@@ -405,21 +405,21 @@ def test_a_picture_that_takes_too_long_or_costs_too_much_ends_the_process_and_is
     worker: PictureWorker, tmp_path: Path
 ) -> None:
     path = saved(tmp_path / "a", "RGB", (400, 200), "PNG")
-    assert worker.look(path, "image/png", tmp_path / "t", tmp_path / "c") is not None
+    assert worker.process(path, "image/png", tmp_path / "t", tmp_path / "c") is not None
     os.kill(worker.pid, signal.SIGSTOP)
     assert worker.run(b"{}", "", "", 0.05) == b""
     assert not worker.pid
-    assert worker.look(path, "image/png", tmp_path / "t", tmp_path / "c") is not None
+    assert worker.process(path, "image/png", tmp_path / "t", tmp_path / "c") is not None
     os.kill(worker.pid, signal.SIGSTOP)
     looking = gevent.spawn(
-        worker.look, path, "image/png", tmp_path / "t", tmp_path / "c"
+        worker.process, path, "image/png", tmp_path / "t", tmp_path / "c"
     )
     gevent.sleep(0)
     os.kill(worker.pid, signal.SIGPROF)
     os.kill(worker.pid, signal.SIGCONT)
     with pytest.raises(TooCostly):
         looking.get()
-    assert worker.look(path, "image/png", tmp_path / "t", tmp_path / "c") is not None
+    assert worker.process(path, "image/png", tmp_path / "t", tmp_path / "c") is not None
 
 
 def test_the_process_counts_its_cpu_time() -> None:
@@ -428,7 +428,7 @@ def test_the_process_counts_its_cpu_time() -> None:
         "pictures.CPU_SECONDS = 0.01\n"
         "def look(order):\n"
         "    while True: pass\n"
-        "pictures.look = look\n"
+        "pictures.process = look\n"
         "pictures.main()\n"
     )
     order = PictureTask("a", "image/png", "t", "c", 0)
