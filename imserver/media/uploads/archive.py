@@ -50,8 +50,9 @@ class UploadFiles(ArchivedFiles):
     def _pieces(
         self, row: Upload, is_thumbnail: bool, size: int, of_server: bool
     ) -> Iterator[bytes]:
-        """The bytes of a file or of its thumbnail. ``of_server``: for a copy of
-        the whole server, which must be complete."""
+        """The bytes of a file or of its thumbnail. ``of_server``: they are for a
+        copy of the whole server, which must be complete. Raises
+        FileNotFoundError if the file was deleted, and MediaUnavailable."""
         media = self._storage.of(row)
         is_checked_first = not (of_server or is_thumbnail)
         if is_checked_first and sha256_of(media, row.id, size) != row.sha256:
@@ -72,8 +73,14 @@ class UploadFiles(ArchivedFiles):
             raise
 
     def write(self, app: str, name: str, content: IO[bytes]) -> bool:
-        """Store a file, if its bytes match its row. Raises MediaUnavailable,
-        and in an import DamagedFile; then no file of the app stays."""
+        """Store a file of an archive, if its bytes match its row. Returns
+        whether it was stored.
+
+        ``app``: the app that is imported; ``""``: the whole server is restored.
+        ``name``: the path in the archive, as :meth:`read` makes it. Raises
+        MediaUnavailable, and in an import DamagedFile; then no file of the app
+        stays.
+        """
         if app:
             folder, _, rest = name.partition("/")
             if folder not in (FILES, THUMBNAILS):
@@ -96,7 +103,7 @@ class UploadFiles(ArchivedFiles):
             self._storage.copy(row, is_thumbnail, pieces, self._storage.current)
         except DamagedFile:
             if not app:
-                return False  # the others come back
+                return False  # a restore continues with the other files
             # An import is refused as a whole, so none of its files may stay.
             for file in upload_rows.rows_of(self._store, app):
                 self._storage.delete(file)
@@ -116,7 +123,8 @@ def _check_type(row: Upload, is_thumbnail: bool, content: IO[bytes]) -> None:
         media = MediaType("picture", row.thumbnail_type)
     else:
         media = MediaType(row.kind, row.type)
-    if media not in (type_of(content.read(HEAD_BYTES)), UNKNOWN):
+    actual = type_of(content.read(HEAD_BYTES))
+    if media not in (actual, UNKNOWN):
         raise DamagedFile(row)
     content.seek(0)
 

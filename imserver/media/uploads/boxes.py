@@ -80,14 +80,18 @@ def clear_metadata(path: Path) -> bool:
 
 
 class _Cleaner:
-    """Clears one file. Owner of what is left to do at most, in boxes and in
-    bytes."""
+    """Clears the metadata of one file. A file whose boxes are broken, or whose
+    parts overlap, could demand endless work. So the number of boxes, and of
+    bytes that are cleared, is limited."""
 
     def __init__(self, data: mmap) -> None:
         self._data = data
-        self._left = MAX_BOXES
+        self._boxes_left = MAX_BOXES
+        """How many more boxes and items may be looked at."""
         self._bytes_left = len(data)
+        """How many more bytes may be cleared."""
         self.has_cleared = False
+        """Whether a byte was changed."""
 
     def clean(self, start: int, end: int) -> None:
         """Clear the metadata among the boxes from ``start`` to ``end``."""
@@ -105,6 +109,8 @@ class _Cleaner:
                 self._clean_meta(box)
 
     def _clean_meta(self, meta: _Box) -> None:
+        """Clear the metadata in a box ``meta``: QuickTime's keys in a video, or
+        the items of EXIF and XMP in a picture."""
         # The box of QuickTime has no version in front of its children.
         if self._bytes_at(meta.start, _KIND) == b"hdlr":
             first = meta.start
@@ -127,7 +133,7 @@ class _Cleaner:
         return self._data[start + part.start : start + part.stop]
 
     def _metadata_items(self, iinf: _Box) -> Iterator[int]:
-        """The items of EXIF and XMP."""
+        """The ids of the items with EXIF and XMP, from the box ``iinf``."""
         if self._data[iinf.start] == 0:
             first = iinf.start + _FIRST_ITEM
         else:
@@ -137,19 +143,21 @@ class _Cleaner:
             version = self._data[box.start]
             if box.kind != b"infe" or version < 2:
                 continue
-            # the item, its protection, its type
-            form = ">HH4s" if version == 2 else ">IH4s"
+            # The fields are the id of the item, its protection and its type.
+            layout = ">HH4s" if version == 2 else ">IH4s"
             fields_at = box.start + _VERSION_BYTES
-            item, _, kind = unpack_from(form, self._data, fields_at)
+            item, _protection, kind = unpack_from(layout, self._data, fields_at)
             if kind in {b"Exif", b"mime"}:
                 yield item
 
     def _extents(self, iloc: _Box, idat: _Box | None) -> Iterator[tuple[int, int, int]]:
-        """Item, start and end of each piece of an item."""
+        """The pieces of the file that belong to items, from the box ``iloc``:
+        (id of the item, start, end). ``idat``: the box with the content of some
+        items; None: there is no such box."""
         data = self._data
         at = iloc.start + _FIRST_LOCATION
         version = data[iloc.start]
-        # Two bytes have the sizes of four kinds of numbers.
+        # Two bytes have the sizes, in bytes, of four kinds of numbers.
         sizes_at = iloc.start + _VERSION_BYTES
         start_size = data[sizes_at] >> _HIGH_BITS_AT
         length_size = data[sizes_at] & _LOW_BITS
@@ -159,7 +167,8 @@ class _Cleaner:
         else:
             index_size = 0
 
-        def number(size: int) -> int:
+        def read_number(size: int) -> int:
+            """The next number of this size. Moves on behind it."""
             nonlocal at
             if at + size > iloc.end:
                 raise _Broken
@@ -167,29 +176,31 @@ class _Cleaner:
             return int.from_bytes(data[at - size : at], "big")
 
         item_size = 2 if version < 2 else _WIDE_NUMBER_BYTES
-        for _ in range(number(item_size)):
-            self._count()  # an item without pieces, too
-            item = number(item_size)
-            in_idat = bool(version) and number(2) & _LOW_BITS == 1
-            number(2)  # the file that has the item
-            base = number(base_size)
+        for _ in range(read_number(item_size)):
+            self._count_box()  # an item without pieces, too
+            item = read_number(item_size)
+            # 1 means: the positions are those in the box ``idat``.
+            is_in_idat = bool(version) and read_number(2) & _LOW_BITS == 1
+            read_number(2)  # the file that has the item
+            base = read_number(base_size)
             limit = len(data)
-            if in_idat and idat is not None:
+            if is_in_idat and idat is not None:
                 base += idat.start
                 limit = idat.end
-            for _ in range(number(2)):
-                self._count()
-                number(index_size)
-                start = base + number(start_size)
-                length = number(length_size)
+            for _ in range(read_number(2)):
+                self._count_box()
+                read_number(index_size)
+                start = base + read_number(start_size)
+                length = read_number(length_size)
                 yield item, min(start, limit), min(start + length, limit)
 
     def _boxes(self, at: int, end: int) -> Iterator[_Box]:
+        """The boxes from ``at`` to ``end``, without the boxes in them."""
         while at + _HEAD_BYTES <= end:
-            self._count()
+            self._count_box()
             size, kind = unpack_from(">I4s", self._data, at)
             start = at + _HEAD_BYTES
-            if size == 1:
+            if size == 1:  # the size does not fit into the head
                 (size,) = unpack_from(">Q", self._data, start)
                 start += _LARGE_SIZE_BYTES
             elif size == 0:  # up to the end
@@ -199,18 +210,21 @@ class _Cleaner:
             yield _Box(kind, start, at + size)
             at += size
 
-    def _count(self) -> None:
-        self._left -= 1
-        if self._left < 0:
+    def _count_box(self) -> None:
+        self._boxes_left -= 1
+        if self._boxes_left < 0:
             raise _Broken
 
     def _zero(self, start: int, end: int) -> None:
+        """Overwrite bytes with zeros, piece by piece. Zeros are not written
+        again."""
         data = self._data
         self._bytes_left -= max(end - start, 0)
         if self._bytes_left < 0:  # pieces that overlap
             raise _Broken
         for at in range(start, end, _PIECE_BYTES):
-            most = min(end - at, _PIECE_BYTES)
-            if data[at : at + most] != bytes(most):
+            piece = slice(at, min(at + _PIECE_BYTES, end))
+            zeros = bytes(piece.stop - piece.start)
+            if data[piece] != zeros:
                 self.has_cleared = True
-                data[at : at + most] = bytes(most)
+                data[piece] = zeros

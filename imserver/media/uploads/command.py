@@ -49,7 +49,10 @@ class MediaMove(Service):
     _store: Store
     _storage: UploadStorage
     _to: str
+    """Name of the store to which the files move: ``""`` (the folder) or
+    ``s3``."""
     _delete_source: bool
+    """Whether the copies at the source are deleted."""
     report: MoveReport = field(default_factory=MoveReport)
 
     def run(self) -> Iterator[None]:
@@ -63,6 +66,8 @@ class MediaMove(Service):
             yield
 
     def _move(self, row: Upload) -> None:
+        """Copy a file and its thumbnail to the other store, compare the copies,
+        and change the row. A damaged file is reported, and not moved."""
         moved = replace(row, store_name=self._to)
         source = self._storage.of(row)
         target = self._storage.of(moved)
@@ -111,7 +116,7 @@ class MediaMove(Service):
 
 
 def _has(store: Media, name: str) -> bool:
-    """Whether a store has a file of this name."""
+    """Whether a store has a file of this name. Reads its first byte."""
     try:
         for _ in store.get(name, 0, 0):
             pass

@@ -22,9 +22,11 @@ _USAGE_OF_ALL: Final = "SELECT coalesce(sum(bytes), 0), coalesce(sum(files), 0) 
 def add(
     sql: PooledStatements, row: Upload, quota_bytes: int, app_quota_bytes: int = 0
 ) -> bool:
-    """Store a row. False: it exceeds the quota of its owner, or of the app (0:
-    no quota)."""
+    """Store the row of a file, and count the file for its owner and for the app.
+    Returns False, and stores nothing, if the file exceeds the quota of its owner
+    or of the app (0: no quota)."""
     if not sql.query(_USAGE, (row.app, TOTAL)):
+        # The total of an app is counted from its first new file on.
         size, files = sql.query(_USAGE_OF_ALL, (row.app,))[0]
         _begin_usage(sql, row.app, TOTAL, int(size), int(files))
     if not _charge(sql, row, TOTAL, app_quota_bytes):
@@ -39,8 +41,8 @@ def add(
 def _begin_usage(
     sql: PooledStatements, app: str, user: str, size: int, files: int
 ) -> bool:
-    """Create the row with the usage of a user. False: another transaction has
-    created it."""
+    """Create the row with the usage of a user. Returns False if another
+    transaction has created it."""
     from sqlalchemy.exc import IntegrityError
 
     with suppress(IntegrityError), sql.connection.begin_nested():
@@ -53,32 +55,36 @@ def _begin_usage(
 
 
 def _charge(sql: PooledStatements, row: Upload, user: str, quota_bytes: int) -> bool:
-    """Count a file for its owner or for the total of its app. False: it exceeds
-    the quota.
+    """Count a file for ``user``, who is its owner or :data:`TOTAL`. Returns
+    False, and counts nothing, if the file exceeds the quota (0: no quota).
 
     One statement checks and counts, so concurrent uploads cannot exceed the
     quota together.
     """
     size = row.stored_bytes
-    free = quota_bytes - size - FILE_BYTES
-    if quota_bytes and free < 0:
+    most_before = quota_bytes - size - FILE_BYTES
+    if quota_bytes and most_before < 0:
         return False
-    count = 'UPDATE upload_usage SET bytes = bytes + %s, files = files + 1 WHERE app = %s AND "user" = %s'
+    count = (
+        "UPDATE upload_usage SET bytes = bytes + %s, files = files + 1 "
+        'WHERE app = %s AND "user" = %s'
+    )
     values: Sequence[Any] = (size, row.app, user)
     if quota_bytes:
         count = f"{count} AND bytes + files * {FILE_BYTES} <= %s"
-        values = (*values, free)
+        values = (*values, most_before)
     if sql.execute(count, values):
         return True
+    # Either the quota is exceeded, or this is the first file of the user.
     if sql.query(_USAGE, (row.app, user)):
         return False
-    if _begin_usage(sql, row.app, user, size, 1):
+    if _begin_usage(sql, row.app, user, size, files=1):
         return True
     return bool(sql.execute(count, values))  # a concurrent upload has created the row
 
 
 def find(sql: PooledStatements, name: str) -> Upload | None:
-    """The file with this id."""
+    """The file with this id. Returns None if it does not exist."""
     return _ROWS.first(sql.query, "WHERE id = %s", name)
 
 
@@ -93,21 +99,25 @@ def usage(sql: PooledStatements, app: str, user: str) -> Usage:
 def page(
     sql: PooledStatements, app: str, user: str, before: tuple[int, str], limit: int
 ) -> list[Upload]:
-    """A user's files, newest first. ``before``: time and id of the file after
-    which the page begins; ``(0, "")``: from the newest."""
+    """A page of the files of a user, the newest first. ``before``: creation time
+    and id of the last file of the previous page; ``(0, "")``: the first
+    page."""
     created, name = before
-    behind = ""
+    condition = ""
     values: tuple[int | str, ...] = ()
     if created:
-        behind = "AND created <= %s AND (created < %s OR id < %s) "
+        condition = "AND created <= %s AND (created < %s OR id < %s) "
         values = (created, created, name)
-    rest = f'WHERE app = %s AND "user" = %s {behind}ORDER BY created DESC, id DESC LIMIT %s'
-    return _ROWS.find(sql.query, rest, app, user, *values, limit)
+    clauses = (
+        f'WHERE app = %s AND "user" = %s {condition}'
+        "ORDER BY created DESC, id DESC LIMIT %s"
+    )
+    return _ROWS.find(sql.query, clauses, app, user, *values, limit)
 
 
 def rows_of(store: Store, app: str = "", user: str = "") -> Iterator[Upload]:
-    """The files of a user of an app (``""``: of all) in the order of their
-    ids."""
+    """The files of a user of an app, in the order of their ids. ``app`` ``""``:
+    of all apps. ``user`` ``""``: of all users."""
     conditions = []
     values = []
     if app:
@@ -127,15 +137,15 @@ def some_of_app(app: str, limit: int, sql: PooledStatements) -> list[Upload]:
 
 
 def move(sql: PooledStatements, row: Upload, store_name: str) -> bool:
-    """Store that the bytes of a file are in another store. False: the file is
-    gone, or was moved meanwhile."""
+    """Store that the bytes of a file are in another store now. Returns False if
+    the file was deleted or moved meanwhile."""
     statement = "UPDATE upload SET place = %s WHERE id = %s AND place = %s"
     return bool(sql.execute(statement, (store_name, row.id, row.store_name)))
 
 
 def remove(sql: PooledStatements, name: str) -> Upload | None:
-    """Delete a file's row and give its bytes back to the quota. Returns the
-    row; None: it does not exist."""
+    """Delete the row of a file, and give its bytes back to the quota. Returns
+    the row, or None if it does not exist."""
     row = find(sql, name)
     if row is None or not sql.execute("DELETE FROM upload WHERE id = %s", (name,)):
         return None

@@ -56,8 +56,8 @@ def create_upload_view(uploads: Uploads, api: Api) -> Blueprint:
 def blueprint_of(
     name: str, *views: tuple[str, Callable[..., Response], Sequence[str]]
 ) -> Blueprint:
-    """The blueprint of views: path, function, methods. ``{id}`` in a path is
-    the id of a file."""
+    """The blueprint of views, each a path, a function and methods. ``{id}`` in a
+    path stands for the id of a file."""
     blueprint = Blueprint(name, __name__)
     for path, function, methods in views:
         blueprint.add_url_rule(
@@ -83,6 +83,8 @@ class _UploadView:
         return answered(self._upload)
 
     def _upload(self, http_request: HttpRequest) -> Response:
+        """Receive a file as a whole, and answer with its row. Raises ApiProblem
+        and TransferRefused."""
         api = self._api
         call = api.call_of(self._endpoint, http_request)
         query: UploadQuery = call.input
@@ -127,6 +129,9 @@ class _UploadView:
     def _download(
         self, http_request: HttpRequest, name: str, thumbnail: bool
     ) -> Response:
+        """Answer with a file or its thumbnail: the whole content, the requested
+        range, or 304 if the client has it. Raises ApiProblem and
+        TransferRefused."""
         uploads = self._uploads
         row = uploads.find(name)
         if row is None or (thumbnail and not row.thumbnail_bytes):
@@ -147,11 +152,11 @@ class _UploadView:
         if _is_known(tag, http_request.headers.get("if-none-match", "")):
             return _response((), HTTPStatus.NOT_MODIFIED, headers)
 
-        wanted = _range_of(http_request.headers, tag, size)
+        requested_range = _range_of(http_request.headers, tag, size)
         status = HTTPStatus.OK
-        first, last = wanted or (0, size - 1)
+        first, last = requested_range or (0, size - 1)
         headers["Content-Length"] = str(last + 1 - first)
-        if wanted is not None:
+        if requested_range is not None:
             status = HTTPStatus.PARTIAL_CONTENT
             headers["Content-Range"] = f"bytes {first}-{last}/{size}"
         if request.method == "HEAD":
@@ -161,8 +166,8 @@ class _UploadView:
 
 
 def _is_known(tag: str, header: str) -> bool:
-    """Whether ``If-None-Match`` names the content (RFC 9110 section
-    13.1.2)."""
+    """Whether the client has the content already, because the value of its
+    header ``If-None-Match`` names the entity tag (RFC 9110 section 13.1.2)."""
     if header.strip() == "*":
         return True
     return tag in (text.strip().removeprefix("W/") for text in header.split(","))
@@ -190,7 +195,8 @@ def require_plain(http_request: HttpRequest) -> None:
 
 
 def answered(function: Callable[[HttpRequest], Response]) -> Response:
-    """The result of a view of files, or its error as an answer."""
+    """Call a view of files with the current request, and return its answer. If
+    it raises an error, return the error as an answer."""
     http_request = as_request()
     try:
         return function(http_request)
@@ -212,6 +218,8 @@ def _refused(
     detail: str = "",
     headers: tuple[tuple[str, str], ...] = (),
 ) -> Response:
+    """The answer with a problem. A temporary one tells the client when to try
+    again."""
     response = to_response(PROBLEM.refuse(problem, http_request, detail))
     response.headers.extend(headers)
     if problem.temporary and "Retry-After" not in response.headers:
@@ -231,6 +239,7 @@ def _response(
 
 
 def _headers(row: Upload, thumbnail: bool) -> dict[str, str]:
+    """The headers of a file or its thumbnail that depend on its row only."""
     if thumbnail:
         content_headers = HttpResponse.content_headers(row.thumbnail_type, "")
     else:
@@ -246,21 +255,23 @@ def _headers(row: Upload, thumbnail: bool) -> dict[str, str]:
 
 
 def _range_of(headers: Any, tag: str, size: int) -> tuple[int, int] | None:
-    """The requested range of bytes; None: the whole file (RFC 9110 section
-    14.2).
+    """The requested range of bytes: index of the first and of the last byte (RFC
+    9110 section 14.2). Returns None if the whole file is sent.
 
-    A header is ignored if it is not a single range of bytes, or if it is meant
-    for other content. Raises :class:`ApiProblem` for a range outside the file.
+    The header ``Range`` is ignored if it is not a single range of bytes, or if
+    it is meant for other content. Raises :class:`ApiProblem` for a range outside
+    the file.
     """
     header = headers.get("range", "").replace(" ", "")
     match = re.fullmatch(r"bytes=([0-9]{0,18})-([0-9]{0,18})", header)
-    if match is None or headers.get("if-range", tag) != tag:
+    is_for_this_content = headers.get("if-range", tag) == tag
+    if match is None or not is_for_this_content:
         return None
     first_text, last_text = match.groups()
     if not (first_text or last_text):
         return None
 
-    if not first_text:  # so many bytes at the end
+    if not first_text:  # such as bytes=-500: the last 500 bytes
         first = max(size - int(last_text), 0)
         last = size - 1
         is_satisfiable = int(last_text) > 0
