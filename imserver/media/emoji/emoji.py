@@ -78,10 +78,13 @@ class OwnEmoji(Store.Rows):
         address: str = "",
         file_id: str = "",
     ) -> EmojiRow:
-        """Add an emoji with the picture ``content``. ``address``: of the
-        client; it is charged for the bytes. ``file_id``: the id of the file
-        with this picture (``""``: a new one). The file exists already if an
-        earlier process was killed after it had stored the file.
+        """Add an emoji with the picture ``content``.
+
+        ``member``: the user who adds it; ``""``: a back end. ``address``: of the
+        client, which is charged for the bytes; ``""``: no address is charged.
+        ``file_id``: the id of the file with this picture; ``""``: a new id. The
+        file exists already if an earlier process was killed after it had stored
+        the file.
 
         Raises ServiceRefused and MediaUnavailable; then nothing is stored.
         """
@@ -117,7 +120,7 @@ class OwnEmoji(Store.Rows):
         if row is None:
             raise ServiceRefused(problem=HTTP_UNKNOWN_EMOJI)
         file = self._uploads.find(row.picture)
-        # an archive may have named any file
+        # The row may come from an archive, which may have named any file.
         if file is not None and (file.app, file.user) == (app, OWNER):
             self._uploads.delete(file.id)
         statement = (
@@ -126,10 +129,13 @@ class OwnEmoji(Store.Rows):
         self._store.execute(statement, (app, name, row.picture))
 
     def _find(self, app: str, name: str) -> EmojiRow | None:
+        """The emoji with this name. Returns None if it does not exist."""
         return _ROWS.first(self._store.rows, "WHERE app = %s AND name = %s", app, name)
 
     @Store.writing
     def _add(self, sql: PooledStatements, app: str, row: EmojiRow) -> None:
+        """Store the row of an emoji. Raises ServiceRefused if the app has too
+        many emoji, or one with this name."""
         count = sql.query("SELECT count(*) FROM own_emoji WHERE app = %s", (app,))[0][0]
         if count >= MOST:
             raise ServiceRefused(problem=HTTP_TOO_MANY_EMOJI)
@@ -142,6 +148,8 @@ class OwnEmoji(Store.Rows):
 
 
 def _check(file: Upload) -> None:
+    """Raise ServiceRefused if a stored file cannot be the picture of an emoji,
+    because of its type or size."""
     if file.type not in TYPES:
         raise ServiceRefused(
             f"The picture is no PNG, GIF, WebP or JPEG: {file.type}", HTTP_KIND_REFUSED

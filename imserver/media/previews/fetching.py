@@ -84,10 +84,10 @@ _REDIRECTIONS: Final = frozenset(
 
 
 def first_link(text: str) -> str | None:
-    """The URL of the first link in a message, in ASCII letters; None: no link
-    that can have a preview."""
+    """The URL of the first link in a message, in ASCII letters. Returns None if
+    the message has no link that can have a preview."""
     for url in islice(_links_in(text[:TEXT_CHARACTERS]), _MAX_LINKS):
-        link = normal(url)
+        link = normalised(url)
         if link:
             return link
     return None
@@ -99,7 +99,7 @@ def _links_in(text: str) -> Iterator[str]:
         address = _without_end(match["address"] or match["site"] or "")
         if not address:
             continue
-        # "www." alone is not enough: two names must follow
+        # "www." alone is not enough: two names must follow it.
         if address.startswith("www.") and not _SITE.match(address):
             continue
         if match["address"]:
@@ -111,14 +111,16 @@ def _links_in(text: str) -> Iterator[str]:
 def _without_end(address: str) -> str:
     """An address without the punctuation at the end of its sentence."""
     text = address.rstrip(_SENTENCE_END)
+    # A bracket that the address has not opened belongs to the sentence.
     if text.endswith(")") and "(" not in text:
         return text[:-1].rstrip(_SENTENCE_END)
     return text
 
 
-def normal(url: str) -> str | None:
-    """A URL in the form that is requested, in ASCII letters and without its
-    fragment; None: it is no URL of a page."""
+def normalised(url: str) -> str | None:
+    """A URL in the form that is requested: in ASCII letters, and without its
+    fragment. Returns None if it is no URL of a page, or if it is too long or
+    contains a login."""
     url = url.partition("#")[0]
     if len(url) > PublicRequests.URL_CHARACTERS:
         return None
@@ -167,9 +169,10 @@ class Fetching:
         """Bytes of the pages and pictures that have come."""
 
     def page(self, app: str, sender: str, url: str, most: int) -> LinkedPage | None:
-        """Fetch the page of a URL, and return its title and texts; None: it has
-        no title. ``most``: the most bytes that are read. ``app``, ``sender``:
-        the sender of the link; the pages of several senders are read in turn.
+        """Fetch the page of a URL, and return its title and description. Returns
+        None if it is no page with a title. ``most``: the most bytes that are
+        read. ``app``, ``sender``: the sender of the link; the pages of several
+        senders are read in turn.
 
         Switches greenlets. Raises Unreachable, and the errors of ``admit``.
         """
@@ -203,11 +206,13 @@ class Fetching:
         return None
 
     def picture(self, url: str, most: int) -> bytes:
-        """The bytes of a picture; empty: it is too large. Switches greenlets.
-        Raises like :meth:`page`."""
-        link = normal(url)
+        """The bytes of a picture. Returns ``b""`` if it is larger than ``most``
+        bytes, or if the URL cannot be fetched. Switches greenlets. Raises like
+        :meth:`page`."""
+        link = normalised(url)
         if link is None or not most:
             return b""
+        # One more byte tells whether the picture is too large.
         _, content, _ = self._get(link, {"Accept": "image/*"}, most + 1)
         if len(content) > most:
             return b""
@@ -216,8 +221,9 @@ class Fetching:
     def _get(
         self, url: str, accept: Mapping[str, str], most: int
     ) -> tuple[str, bytes, Mapping[str, str]]:
-        """The URL after all redirections, and the beginning of the body and the
-        headers there."""
+        """Request a URL, and follow its redirections. Returns the last URL, the
+        first ``most`` bytes of the body there, and the headers. Raises
+        Unreachable, and the errors of ``admit``."""
         deadline = monotonic() + self._seconds
         headers = {**accept, "Connection": "close"}
         for _ in range(_MAX_REQUESTS):
@@ -244,11 +250,11 @@ class Fetching:
 
 
 def _redirected(url: str, location: str) -> str | None:
-    """The URL to which a header ``Location`` leads; None: it is no URL of a
-    page."""
+    """The URL to which a header ``Location`` leads. Returns None if it is no URL
+    of a page."""
     beginning = location[:_LOCATION_CHARACTERS]
     with suppress(ValueError):
         # Servers send UTF-8, but headers are decoded as Latin-1.
         text = beginning.encode("latin-1").decode("utf-8", "replace")
-        return normal(urljoin(url, text))
+        return normalised(urljoin(url, text))
     return None

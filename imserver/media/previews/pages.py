@@ -132,13 +132,14 @@ class LinkedPage(Struct, frozen=True):
 
 
 def read(task: PageTask) -> LinkedPage | None:
-    """The title of a page, with its other descriptive data; None: it has no
-    title. May raise any exception."""
+    """Read the title and the description of a page. Returns None if the page has
+    no title. May raise any exception."""
     head = _Head()
     try:
-        head.feed(decoded(unpacked(task.content, task.encoding), task.type))
+        content = unpacked(task.content, task.encoding)
+        head.feed(decoded(content, task.type))
         head.close()
-    except _Complete:
+    except _Complete:  # the rest of the page is not read
         pass
 
     title = head.first_of(_TITLE_NAMES) or "".join(head.title)
@@ -176,7 +177,9 @@ def unpacked(content: bytes, encoding: str) -> bytes:
 
 def decoded(content: bytes, media_type: str) -> str:
     """The text of a page. Its encoding is found from the mark at its beginning,
-    else from the header, else from the text."""
+    else from the header, else from the page. If none of them names it, it is
+    UTF-8 or, if the bytes are not valid UTF-8, the encoding of Western
+    Europe."""
     for mark, name in (
         (BOM_UTF8, "utf-8"),
         (BOM_UTF16_LE, "utf-16"),
@@ -191,14 +194,15 @@ def decoded(content: bytes, media_type: str) -> str:
     try:
         return content.decode()
     except UnicodeDecodeError as error:
-        # in the middle of its last character
+        # The content may end in the middle of a character, because only the
+        # beginning of the page was fetched.
         is_cut = error.start > len(content) - _LONGEST_CHARACTER_BYTES
         return content.decode("utf-8" if is_cut else _LATIN, "replace")
 
 
 def _charset_of(content: bytes, media_type: str) -> str:
-    """The name of the encoding in the header, or in the page; ``""``: not
-    declared."""
+    """The name of the encoding that the header, or else the page, declares.
+    Returns ``""`` if none is declared."""
     in_header = _CHARSET_OF_TYPE.search(media_type)
     if in_header:
         return in_header[1].lower()
@@ -206,7 +210,8 @@ def _charset_of(content: bytes, media_type: str) -> str:
     if not in_page:
         return ""
     name = in_page[1].decode().lower()
-    if name.startswith("utf-16"):  # a page that says so in ASCII is not
+    if name.startswith("utf-16"):
+        # The declaration was found in ASCII letters, so this cannot be true.
         return "utf-8"
     return name
 
@@ -233,14 +238,18 @@ class _Complete(Exception):
 
 
 class _Head(HTMLParser):
-    """Reads the head of a page. ``names``: the first content of each meta
-    element."""
+    """Reads the head of a page. Raises :class:`_Complete` at its end."""
 
     def __init__(self) -> None:
         super().__init__(convert_charrefs=True)
         self.names: dict[str, str] = {}
+        """Name or property of a meta element → its content. The first element
+        counts."""
         self.title: list[str] = []
+        """The pieces of the first title."""
         self.base = ""
+        """The address from which relative addresses start; ``""``: the page
+        names none."""
         self._in_title = False
 
     def first_of(self, names: tuple[str, ...]) -> str:
@@ -252,6 +261,7 @@ class _Head(HTMLParser):
         return ""
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Note the element if the preview needs it."""
         if tag == "body":
             raise _Complete
         if tag == "title":
@@ -259,8 +269,9 @@ class _Head(HTMLParser):
         elif tag == "meta":
             self._add_meta(attrs)
         elif tag == "base" and not self.base:
-            addresses = (value for name, value in attrs if name == "href")
-            self.base = next(addresses, "") or ""
+            addresses = [value or "" for name, value in attrs if name == "href"]
+            if addresses:
+                self.base = addresses[0]
 
     def _add_meta(self, attrs: list[tuple[str, str | None]]) -> None:
         values = {name: value or "" for name, value in attrs}

@@ -33,6 +33,7 @@ from imserver.media.previews.declared import (
 )
 from imserver.media.previews.fetching import Fetching, first_link
 from imserver.media.previews.rows import (
+    MAKING,
     NONE,
     READY,
     PersonWishes,
@@ -129,18 +130,21 @@ class Previews:
         self._uploads = uploads
         make = core.buckets.make
         shared = core.attempt
-        self._of_senders = make(LINKS_OF_SENDERS, SENDER_LINKS, RATE_SECONDS, shared)
-        self._of_apps = make(LINKS_OF_APPS, APP_LINKS, RATE_SECONDS, shared)
+        self._links_of_senders = make(
+            LINKS_OF_SENDERS, SENDER_LINKS, RATE_SECONDS, shared
+        )
+        self._links_of_apps = make(LINKS_OF_APPS, APP_LINKS, RATE_SECONDS, shared)
         hosts = make(REQUESTS_TO_HOSTS, HOST_REQUESTS, RATE_SECONDS, shared)
         self._settings = settings_of(core.config, PreviewSettings)
         self.fetching = Fetching(requests, hosts.require, self._settings.seconds)
         self._slots = Semaphore(self._settings.at_once)
 
         self.busy: dict[tuple[str, str], gevent.Greenlet[..., None]] = {}
-        """(app, link) → the greenlet that fetches it, or waits for a slot."""
+        """(app, hash of the link) → the greenlet that fetches it, or waits for a
+        slot."""
         self._waiting: Counter[tuple[str, str]] = Counter()
-        """(app, sender) → the number of their links among these; sender ``""``:
-        all of the app."""
+        """(app, sender) → the number of links of the sender in :attr:`busy`.
+        With the sender ``""``, it is the number of all links of the app."""
         self.counts: Counter[str] = Counter()
         """The work of this node since its start: ``made``, ``failed`` and
         ``refused``."""
@@ -168,8 +172,9 @@ class Previews:
         self.rows.remove(app, user, message)
 
     def show(self, app: str, user: str, messages: Sequence[int]) -> PreviewsAnswer:
-        """The previews of messages that the user can read. Starts to make
-        missing previews. Switches greenlets."""
+        """The previews of the messages that the user can read. Begins to make
+        previews that do not exist yet. Switches greenlets. Raises
+        StorageUnavailable."""
         if not self.is_on(app) or not self.wishes(app, user).show:
             return PreviewsAnswer([], [])
         links = self._links(app, self._readable(app, user, messages))
@@ -189,11 +194,12 @@ class Previews:
                 summary = _decode(row.content)
                 preview = view(PreviewShown, summary, message=entry.id, url=url)
                 answer.previews.append(preview)
-            elif row.state != NONE:
+            elif row.state == MAKING:
                 answer.pending.append(entry.id)
         return answer
 
     def _readable(self, app: str, user: str, messages: Sequence[int]) -> list[Entry]:
+        """The messages with these ids that a user can read."""
         entries = self._core.store.part(MessageLog).entries
         return [
             entry
@@ -202,7 +208,8 @@ class Previews:
         ]
 
     def _links(self, app: str, entries: Sequence[Entry]) -> list[tuple[Entry, str]]:
-        """Messages whose senders want a preview, with their first link."""
+        """The first link of each message. Messages without a link, and messages
+        whose senders want no preview, are left out."""
         links = []
         for entry in entries:
             if is_long_turn():
@@ -217,17 +224,19 @@ class Previews:
             return links
         removed = self.rows.removed(app, [entry.id for entry, _ in links])
         wishes = self.rows.wishes(app, {entry.sender for entry, _ in links})
-        return [
-            (entry, url)
-            for entry, url in links
-            if entry.id not in removed and wishes.get(entry.sender, PersonWishes()).make
-        ]
+        wanted = []
+        for entry, url in links:
+            wishes_of_sender = wishes.get(entry.sender, PersonWishes())
+            if wishes_of_sender.make and entry.id not in removed:
+                wanted.append((entry, url))
+        return wanted
 
     # --- work -----------------------------------------------------------------
 
     def _begin(self, app: str, sender: str, url: str) -> None:
-        """Begin to make a preview, unless there is too much to do. A later
-        request tries again."""
+        """Begin to make the preview of a link, in a greenlet. If too many links
+        of the sender, the app or the node wait, nothing is done: a later request
+        of a reader tries again."""
         key = app, hash_of(url)
         if key in self.busy:
             return
@@ -244,6 +253,8 @@ class Previews:
         self.busy[key] = gevent.spawn(self._run, key, sender, url)
 
     def _run(self, key: tuple[str, str], sender: str, url: str) -> None:
+        """Greenlet: wait for a slot, and make a preview. ``key``: the app, and
+        the hash of the link."""
         app, link = key
         try:
             with self._slots:
@@ -259,12 +270,13 @@ class Previews:
             self._waiting -= Counter(((app, sender), (app, "")))
 
     def _make(self, app: str, link: str, sender: str, url: str) -> None:
-        """Fetch a page and store its preview, unless another node does. Raises
-        TooManyRequests."""
+        """Fetch the page of a link and store its preview, unless another node
+        does or has done so. ``link``: the hash of ``url``. Raises
+        TooManyRequests and StorageUnavailable."""
         if link in self.rows.current(app, [link]):
             return
-        self._of_senders.require((app, sender))
-        self._of_apps.require(app)
+        self._links_of_senders.require((app, sender))
+        self._links_of_apps.require(app)
         picture = new_id()
         former_picture = self.rows.claim(app, link, picture, _LEASE_SECONDS)
         if former_picture is None:
@@ -272,7 +284,7 @@ class Previews:
         if former_picture:
             self._forget_picture(former_picture)
 
-        row = PreviewRow(link, NONE, picture, b"")
+        row = PreviewRow(link, NONE, picture, b"")  # unless a preview is made
         preview = None
         try:
             with gevent.Timeout(_WORK_SECONDS, Unreachable("it takes too long")):
@@ -281,9 +293,9 @@ class Previews:
                     preview = self._with_picture(app, page, picture)
         except Unreachable as error:
             log.debug("there is no preview of a link of %s: %s", app, error)
-        except TooManyRequests as late:
+        except TooManyRequests as refusal:
             # No node tries it again before the rate allows it.
-            self.rows.finish(app, row, late.seconds)
+            self.rows.finish(app, row, refusal.seconds)
             raise
 
         if preview is None:
@@ -293,10 +305,13 @@ class Previews:
         row = PreviewRow(link, READY, picture, msgspec.json.encode(preview))
         seconds = self._settings.retention_days * _DAY_SECONDS
         self.counts["made"] += 1
-        if not self.rows.finish(app, row, seconds) and preview.picture:
+        is_stored = self.rows.finish(app, row, seconds)
+        if not is_stored and preview.picture:
             self._forget_picture(picture)
 
     def _with_picture(self, app: str, page: LinkedPage, name: str) -> PageSummary:
+        """The preview of a page. Its picture is fetched and stored as the file
+        with the id ``name``. If that fails, the preview has no picture."""
         preview = PageSummary(
             title=page.title, description=page.description, site=page.site
         )
@@ -321,6 +336,7 @@ class Previews:
         return preview
 
     def _forget_picture(self, name: str) -> None:
+        """Delete the picture of a preview. A failure is logged."""
         try:
             self._uploads.delete(name)
         except MediaUnavailable as error:

@@ -19,12 +19,17 @@ NONE: Final = 2
 
 
 class PreviewRow(Struct, frozen=True):
-    """The row of a link. ``picture``: the id of its file. ``content``: JSON."""
+    """The row of a link."""
 
     link: str
+    """The hash of the URL."""
     state: int
+    """:data:`MAKING`, :data:`READY` or :data:`NONE`."""
     picture: str
+    """The id of the file with the picture, which may not exist; ``""``: no
+    id."""
     content: bytes
+    """The preview as JSON, if it is ready."""
 
 
 class PersonWishes(Struct, frozen=True):
@@ -48,7 +53,8 @@ class PreviewRows(Store.Rows):
     def current(
         self, sql: PooledStatements, app: str, links: Collection[str]
     ) -> dict[str, PreviewRow]:
-        """Link → its row, for links whose previews are made or being made."""
+        """Link → its row, for links whose rows have not expired: their previews
+        are being made, are ready, or do not exist."""
         statement = (
             f"{_LINKS.select} WHERE app = %s AND until > {sql.now} AND link IN {{}}"
         )
@@ -59,16 +65,20 @@ class PreviewRows(Store.Rows):
     def claim(
         self, sql: PooledStatements, app: str, link: str, picture: str, seconds: int
     ) -> str | None:
-        """Take the lease of a link for some time. Returns the id of a former
-        picture; ``""``: no former picture. None: another node has the lease, or
-        has made the preview meanwhile.
+        """Take the lease of a link for ``seconds``, to make its preview. Returns
+        the id of the picture of a former preview, or ``""`` if there is no
+        former picture. Returns None if another node has the lease, or has made
+        the preview meanwhile.
 
         ``picture``: the id that the new picture will have.
         """
         # A new row counts as expired, so it is taken like an old one.
         new = (*_LINKS.values(PreviewRow(link, MAKING, "", b"")), app, 0)
         sql.insert_new("link_preview", f"{_LINKS.columns}, app, until", [new])
-        query = f"SELECT until, picture, {sql.now} FROM link_preview WHERE app = %s AND link = %s"
+        query = (
+            f"SELECT until, picture, {sql.now} FROM link_preview "
+            "WHERE app = %s AND link = %s"
+        )
         rows = sql.query(query, (app, link))
         if not rows:
             return None
@@ -91,8 +101,10 @@ class PreviewRows(Store.Rows):
     def finish(
         self, sql: PooledStatements, app: str, row: PreviewRow, seconds: int
     ) -> bool:
-        """Store a preview for some time. False: another node has taken the
-        lease over."""
+        """Store a preview, or the fact that there is none, for ``seconds``.
+        Returns False, and stores nothing, if another node has taken the lease
+        over."""
+        # The id of the picture names the lease.
         change = (
             f"UPDATE link_preview SET state = %s, until = {sql.now} + %s, content = %s "
             f"WHERE app = %s AND link = %s AND state = {MAKING} AND picture = %s"
@@ -104,7 +116,8 @@ class PreviewRows(Store.Rows):
     def expired(
         self, sql: PooledStatements, most: int
     ) -> list[tuple[str, str, str, int]]:
-        """Some expired previews: (app, link, picture, end)."""
+        """At most ``most`` rows that have expired, the oldest first: (app, link,
+        picture, end)."""
         columns = "app, link, picture, until"
         statement = f"SELECT {columns} FROM link_preview WHERE until < {sql.now} ORDER BY until LIMIT %s"
         rows = sql.query(statement, (most,))
@@ -114,7 +127,8 @@ class PreviewRows(Store.Rows):
         ]
 
     def forget(self, app: str, link: str, until: int) -> None:
-        """Delete an expired preview."""
+        """Delete the row of an expired preview, unless a node has taken its
+        lease meanwhile. ``until``: the end that was read."""
         statement = (
             "DELETE FROM link_preview WHERE app = %s AND link = %s AND until = %s"
         )
@@ -124,7 +138,10 @@ class PreviewRows(Store.Rows):
 
     def wishes(self, app: str, users: Collection[str]) -> Mapping[str, PersonWishes]:
         """User → their wishes, for users who have stored some."""
-        statement = f"SELECT {_WISHES.columns}, member FROM preview_person WHERE app = %s AND member IN {{}}"
+        statement = (
+            f"SELECT {_WISHES.columns}, member FROM preview_person "
+            "WHERE app = %s AND member IN {}"
+        )
         return {
             text_of(row[-1]): _WISHES.read(row)
             for row in self._store.rows_in(statement, (app,), users)
