@@ -16,7 +16,7 @@ import pytest
 
 from imserver.gateway.transport.proxies import is_loopback
 from imserver.media.previews import pages
-from imserver.media.previews.fetching import Fetching, first_link, normal
+from imserver.media.previews.fetching import Fetching, first_link, normalised
 from imserver.media.previews.pages import (
     PAGE_BYTES,
     LinkedPage,
@@ -357,7 +357,7 @@ def test_the_process_reads_pages_and_survives_them(worker: Worker) -> None:
 def test_links_are_those_of_the_page_of_messages() -> None:
     file = ROOT / "tests/vectors/links.json"
     for text, links in json.loads(file.read_text(encoding="utf-8")):
-        assert first_link(text) == (normal(links[0]) if links else None), text
+        assert first_link(text) == (normalised(links[0]) if links else None), text
     for piece in (
         "com.",
         "a@",
@@ -393,4 +393,4 @@ def test_links_are_those_of_the_page_of_messages() -> None:
     ],
 )
 def test_urls_are_requested_in_ascii(url: str, link: str | None) -> None:
-    assert normal(url) == link
+    assert normalised(url) == link
