@@ -242,15 +242,23 @@ limit it becomes 0."""
 
 
 class _Subscription(msgspec.Struct):
+    """The state of one subscription of a session."""
+
     token: ChannelToken
     position: Position | None
+    """The position of the last publication that was received; None: not known,
+    or the channel has no history."""
     begun: bool = False
+    """Whether the server has accepted it before."""
     streams: dict[str, tuple[int, StreamUpdate]] = {}
-    """Open streamed messages → number of the last piece, and the text so
-    far."""
+    """Id of an open streamed message → number of its last piece, and its state
+    so far."""
 
 
 class _Subscribed(msgspec.Struct):
+    """The data of the answer 200 to a ``subscribe``. ``recovered``: no
+    publication is missing."""
+
     channel: str
     epoch: str = ""
     offset: int = 0
@@ -266,13 +274,13 @@ class Pace:
         self._spacing = 0.0
 
     def lost(self, code: int) -> None:
-        """Handle the end of the connection."""
+        """Handle the end of the connection with this close code."""
         if code == CLOSE_RATE_LIMIT:
             longer = max(2 * self._spacing, SPACING_SECONDS)
             self._spacing = min(longer, MAX_SPACING_SECONDS)
 
     def shorten(self) -> None:
-        """Note that no command waits."""
+        """Shorten the time, because no command waits."""
         shorter = self._spacing / 2
         if shorter >= MIN_SPACING_SECONDS:
             self._spacing = shorter
@@ -289,11 +297,12 @@ class CommandTurns(Pace):
         self.numbers = count()
         self._waiting: dict[int, Future] = {}
         self._next_at = 0.0
-        """The time of the last turn on this connection; 0 if it had no turn."""
+        """The time of the last turn on this connection; 0: no command had a turn
+        yet."""
 
     def add(self, number: int, turn: Future) -> None:
-        """Add a command. ``turn``: gets the time at which the command can be
-        sent."""
+        """Add a command. ``turn``: gets, as its result, the time at which the
+        command can be sent."""
         self._waiting[number] = turn
 
     def forget(self, number: int) -> None:
@@ -301,12 +310,13 @@ class CommandTurns(Pace):
         self._waiting.pop(number, None)
 
     def give(self, now: float) -> None:
-        """Give turns to all commands that wait."""
+        """Give turns to all commands that wait, one after the other with the
+        time between two commands."""
         for number in sorted(self._waiting):
             turn = self._waiting.pop(number)
             if turn.done():
                 continue
-            # The last turn was long ago, so no command has waited since.
+            # If the last turn was long ago, no command has waited since.
             if 0.0 < self._next_at < now - self._spacing:
                 self.shorten()
             self._next_at = max(now, self._next_at + self._spacing)
@@ -326,14 +336,17 @@ class Turns(Pace):
     def __init__(self) -> None:
         super().__init__()
         self._channels: deque[str] = deque()
-        self._sent: set[str] = set()
+        """The channels whose commands were not sent yet."""
+        self._unanswered: set[str] = set()
+        """The channels whose commands were sent and have no answer yet."""
         self.due_at = inf
-        """When the next channel has its turn."""
+        """When the next channel has its turn. Infinite if no channel waits, or
+        too many commands have no answer yet."""
 
     def begin(self, channels: Iterable[str], now: float) -> None:
-        """Begin again, on a new connection."""
+        """Begin with these channels, on a new connection."""
         self._channels = deque(channels)
-        self._sent.clear()
+        self._unanswered.clear()
         self._set_due(now)
 
     def add(self, channel: str, now: float) -> None:
@@ -342,25 +355,26 @@ class Turns(Pace):
         self._set_due(now)
 
     def take(self, now: float) -> list[str]:
-        """Take the channels that have their turn now."""
+        """Take the channels that have their turn now. Their commands count as
+        sent."""
         if now < self.due_at:
             return []
         if self._spacing:
             free = 1
         else:
-            free = MAX_SUBSCRIBING - len(self._sent)
+            free = MAX_SUBSCRIBING - len(self._unanswered)
         number = min(free, len(self._channels))
-        taken = [self._channels.popleft() for _ in range(number)]
-        self._sent.update(taken)
+        channels = [self._channels.popleft() for _ in range(number)]
+        self._unanswered.update(channels)
         self._set_due(now + self._spacing)
-        return taken
+        return channels
 
     def answered(self, channel: str, now: float) -> None:
-        """Note that the server has answered for a channel."""
-        if channel in self._sent:
-            self._sent.remove(channel)
+        """Note that the command of a channel has its answer, or needs none."""
+        if channel in self._unanswered:
+            self._unanswered.remove(channel)
             self._set_due(now + self._spacing)
-            if not self._channels and not self._sent:
+            if not self._channels and not self._unanswered:
                 self.shorten()
 
     def lost(self, code: int) -> None:
@@ -369,8 +383,10 @@ class Turns(Pace):
         self.due_at = inf
 
     def _set_due(self, at: float) -> None:
+        """Set the time of the next turn to ``at``, if a channel waits and its
+        command may be sent."""
         most = 1 if self._spacing else MAX_SUBSCRIBING
-        if self._channels and len(self._sent) < most:
+        if self._channels and len(self._unanswered) < most:
             self.due_at = at
         else:
             self.due_at = inf
@@ -415,8 +431,10 @@ class Subscriptions:
         return fields
 
     def subscribed(self, data: Any) -> list[ChannelEvent]:
-        """Return the events that the answer 200 to a ``subscribe`` brings.
-        Raises ValueError if it is malformed."""
+        """Process the answer 200 to a ``subscribe``. Returns the events for the
+        program: publications that were missing, or the notice that the channel
+        must be loaded again. ``data``: of the answer. Raises ValueError if it is
+        malformed."""
         answer = msgspec.convert(data, _Subscribed)
         subscription = self._channels.get(answer.channel)
         if subscription is None:
@@ -426,7 +444,8 @@ class Subscriptions:
         had_position = subscription.begun or subscription.position is not None
         if had_position and not answer.recovered:
             events.append(ChannelNotice("reload", answer.channel))
-        subscription.streams = {}  # those that are still open are sent again
+        # The server sends the streamed messages that are still open again.
+        subscription.streams = {}
         for publication in answer.publications:
             events += self.received(publication)
         if answer.epoch:
@@ -437,12 +456,13 @@ class Subscriptions:
         return events
 
     def received(self, event: ChannelFrame) -> list[ChannelEvent]:
-        """Return the events of a frame; empty if it is a repetition."""
+        """Process a frame of a channel. Returns the events for the program. The
+        list is empty if the frame brings nothing new."""
         subscription = self._channels.get(event.channel)
         if isinstance(event, StreamFrame):
             if subscription is None:
                 return []
-            return self._stream(subscription, event)
+            return self._received_piece(subscription, event)
         if not isinstance(event, Publication) or subscription is None:
             return [event]
 
@@ -453,23 +473,27 @@ class Subscriptions:
                 and position.epoch == event.epoch
                 and event.offset <= position.offset
             ):
-                return []
+                return []  # a repetition
             subscription.position = event.position
         if not event.stream:
             return [event]
+        # The publication is the end of a streamed message.
         subscription.streams.pop(event.stream, None)
-        return [_end_of(event), event]
+        return [_end_of_stream(event), event]
 
-    def _stream(
+    def _received_piece(
         self, subscription: _Subscription, frame: StreamFrame
     ) -> list[ChannelEvent]:
+        """Process a piece of a streamed message. Returns the new state of the
+        message. The list is empty if the piece was received before, or if pieces
+        before it are missing: then the server sends the whole text later."""
         piece, before = subscription.streams.get(frame.stream, (-1, None))
         if frame.whole:
             update = msgspec.convert(frame, StreamUpdate, from_attributes=True)
         elif before is not None and frame.piece == piece + 1:
             update = replace(before, text=before.text + frame.text)
         else:
-            return []  # a repetition; or the whole text will come
+            return []
         if frame.done:
             subscription.streams.pop(frame.stream, None)
         else:
@@ -477,8 +501,8 @@ class Subscriptions:
         return [update]
 
 
-def _end_of(event: Publication) -> StreamUpdate:
-    """The last state of a streamed message."""
+def _end_of_stream(event: Publication) -> StreamUpdate:
+    """The last state of the streamed message that a publication ends."""
     return StreamUpdate(
         channel=event.channel,
         stream=event.stream,
@@ -520,24 +544,30 @@ class SessionCore(ABC, Generic[T]):
         self._backoff = backoff or Backoff()
         self._codec = CmdCodec()
         self._login_seq = ""
+        """The number of the login that has no answer yet; ``""``: no login
+        waits."""
         self._renewable = False
+        """Whether the next login gets another token."""
         self._started_at = 0.0
+        """When the last try to connect began."""
         self._wake_at = inf
-        self._heard_at = 0.0
-        """The time of the last frame."""
+        """When something is due: the next heartbeat, the end of the time for the
+        login, or the next try to connect."""
+        self._last_frame_at = 0.0
         self._lost_at = inf
         """The time after which the connection counts as lost if no frame
         comes."""
         self._frames: deque[str] = deque()
+        """Frames that the shell must send."""
         self._received: deque[Any] = deque()
+        """Events that the program has not taken."""
         self.command = self._codec.command
         self.answers = PendingAnswers()
         self.subscriptions = Subscriptions()
         self.commands = CommandTurns()
         self._turns = Turns()
         self._subscribing: dict[str, str] = {}
-        """Number of a ``subscribe`` command of this connection → its
-        channel."""
+        """``seq`` of a ``subscribe`` command without an answer → its channel."""
         self.state = State.IDLE
         self.logins = 0
         """The number of logins that the server has accepted."""
@@ -560,6 +590,7 @@ class SessionCore(ABC, Generic[T]):
         """Handle a frame that is not the answer to the login."""
 
     def _login_fields(self) -> dict[str, Any]:
+        """The additional fields of a login."""
         return {}
 
     def _logged_in(self, data: Any, now: float) -> None:
@@ -585,12 +616,12 @@ class SessionCore(ABC, Generic[T]):
         self._wake_at = now + ANSWER_SECONDS
 
     def feed(self, frame: str | bytes, now: float) -> None:
-        """Process a frame. Raises ValueError if the server sends a malformed
-        sync page."""
-        self._heard_at = now
+        """Process a frame from the server. Raises ValueError if the server sends
+        a malformed sync page."""
+        self._last_frame_at = now
         self._lost_at = inf
         read = self._codec.read(frame)
-        if read is None:
+        if read is None:  # malformed
             return
         if isinstance(read, ChannelFrame):
             self._read_channel(read, now)
@@ -599,11 +630,13 @@ class SessionCore(ABC, Generic[T]):
         elif self._login_seq and read.seq == self._login_seq:
             self._read_login(read, now)
         elif read.cmd == "subscribe":
-            self._subscribed(read, now)
+            self._read_subscribed(read, now)
         else:
             self._read(read, now)
 
     def _read_login(self, answer: Reply, now: float) -> None:
+        """Handle the answer to the login: begin the work of the connection, or
+        let the shell close it. A refusal that is not final is tried again."""
         self._login_seq = ""
         if answer.ok:
             self._wake_at = now + self._heartbeat_seconds
@@ -628,10 +661,13 @@ class SessionCore(ABC, Generic[T]):
         """Encode ``subscribe`` for a channel of :attr:`subscriptions`; return
         its ``seq`` and the frame. It must be sent after the frames of
         :meth:`to_send`."""
-        given_up = [seq for seq, name in self._subscribing.items() if name == channel]
-        for older in given_up:
-            # The earlier answer does not count for the new subscription.
-            del self._subscribing[older]
+        earlier_seqs = [
+            seq for seq, name in self._subscribing.items() if name == channel
+        ]
+        for earlier_seq in earlier_seqs:
+            # An earlier subscription was given up before its answer came. This
+            # answer must not count for the new one.
+            del self._subscribing[earlier_seq]
             self._unsubscribe(channel)
         seq, frame = self.command("subscribe", self.subscriptions.fields(channel))
         self._subscribing[seq] = channel
@@ -641,19 +677,25 @@ class SessionCore(ABC, Generic[T]):
         """End a subscription whose command was cancelled or got no answer in
         time. It ends on the server, too."""
         self.subscriptions.remove(channel)
-        # the answer has come; otherwise see _subscribed
+        # If the answer has not come yet, _read_subscribed ends the subscription
+        # on the server.
         if channel not in self._subscribing.values():
             self._unsubscribe(channel)
 
     def _unsubscribe(self, channel: str) -> None:
-        self._frames.append(self.command("unsubscribe", {"channel": channel})[1])
+        _, frame = self.command("unsubscribe", {"channel": channel})
+        self._frames.append(frame)
 
     def _subscribe_next(self, now: float) -> None:
+        """Subscribe again to the channels that have their turn now. If the
+        program cannot make a token, the connection is closed, and everything is
+        tried again on the next one."""
         for channel in self._turns.take(now):
             try:
                 if channel in self.subscriptions:
-                    self._frames.append(self.subscribe_command(channel)[1])
-                else:
+                    _, frame = self.subscribe_command(channel)
+                    self._frames.append(frame)
+                else:  # the program has unsubscribed meanwhile
                     self._turns.answered(channel, now)
             except Exception as error:
                 log.warning(
@@ -661,21 +703,25 @@ class SessionCore(ABC, Generic[T]):
                 )
                 self.close_code = CLOSE_TRY_AGAIN
 
-    def _subscribed(self, reply: Reply, now: float) -> None:
+    def _read_subscribed(self, reply: Reply, now: float) -> None:
+        """Handle the answer to a ``subscribe``, which the program or this core
+        has sent. Then subscribe to the next channels."""
         channel = self._subscribing.pop(reply.seq, "")
         self._turns.answered(channel, now)
-        awaited = reply.seq in self.answers.futures
+        is_awaited = reply.seq in self.answers.futures
         self.answers.settle(reply.seq, reply)
-        if not channel:
+        if not channel:  # see subscribe_command
             return
 
         if reply.ok:
             if channel not in self.subscriptions:  # given up before the answer came
                 self._unsubscribe(channel)
             self._received += self.subscriptions.subscribed(reply.data)
-        elif awaited:
+        elif is_awaited:
+            # The program gets the refusal as the result of its call.
             self.subscriptions.remove(channel)
         elif reply.code == REPLY_NOT_STORED:
+            # For the moment only, so all is tried again on another connection.
             self.close_code = CLOSE_TRY_AGAIN
         elif channel in self.subscriptions:
             self.subscriptions.remove(channel)
@@ -685,11 +731,10 @@ class SessionCore(ABC, Generic[T]):
         self._subscribe_next(now)
 
     def _read_channel(self, event: ChannelFrame, now: float) -> None:
-        if (
-            isinstance(event, ChannelNotice)
-            and event.kind == "ended"
-            and event.channel in self.subscriptions
-        ):
+        """Handle a frame of a channel. A subscription that has ended because
+        publications are missing begins again, without a notice."""
+        is_end = isinstance(event, ChannelNotice) and event.kind == "ended"
+        if is_end and event.channel in self.subscriptions:
             if event.code == INSUFFICIENT_STATE:
                 self._turns.add(event.channel, now)
                 self._subscribe_next(now)
@@ -706,15 +751,17 @@ class SessionCore(ABC, Generic[T]):
         return min(self._wake_at, self._lost_at, self._turns.due_at)
 
     def tick(self, now: float) -> None:
-        """Do all work that is due."""
+        """Do all work that is due: subscribe, send a heartbeat, or notice that
+        the connection is lost."""
         self._subscribe_next(now)
         if self.full:
-            self._lost_at = inf  # the answer to the heartbeat is not read
+            # No frame is read now, so the answer to a heartbeat cannot come.
+            self._lost_at = inf
         elif (
             self.state is State.ONLINE
             and self.answers.futures
             and self._lost_at == inf
-            and now >= self._heard_at + SILENT_SECONDS
+            and now >= self._last_frame_at + SILENT_SECONDS
         ):
             # A back end may take long to answer. Only a heartbeat tells whether
             # the connection is lost.
@@ -723,7 +770,7 @@ class SessionCore(ABC, Generic[T]):
             return
 
         if self._login_seq or now >= self._lost_at:
-            # no answer to the login, or to the heartbeat
+            # No answer to the login, or to the heartbeat, has come in time.
             self.close_code = CLOSE_TRY_AGAIN
             return
         self._frames.append(self.command("heartbeat")[1])
@@ -745,7 +792,8 @@ class SessionCore(ABC, Generic[T]):
         self._turns.lost(code)
         self.commands.lost(code)
         if code == CLOSE_TOO_LARGE:
-            # otherwise it would end the next connection, too
+            # The server does not say which request was too large. If it were
+            # sent again, it would end the next connection, too.
             self.answers.fail_largest(Closed(code))
         if code not in (CLOSE_LOST, CLOSE_TRY_AGAIN):
             self.failure = Closed(code).text
@@ -770,10 +818,12 @@ class SessionCore(ABC, Generic[T]):
     def close(self) -> None:
         """Note that the program closes the session."""
         self.closing = True
+        # Commands that wait end at once, with an error.
         self.commands.give(0.0)
 
     def end(self, error: ClientError | None = None) -> None:
-        """End the session."""
+        """End the session. ``error``: the reason, if it has no other one; None:
+        the program has closed it."""
         self.error = self.error or error
         self.settled = True
         self.answers.fail("the session has ended")
@@ -788,7 +838,7 @@ class SessionCore(ABC, Generic[T]):
     # --- received events
 
     def take(self) -> T | None:
-        """Take the next received event; None if none waits."""
+        """Take the next received event. Returns None if no event waits."""
         if self._received:
             event: T = self._received.popleft()
             return event
@@ -863,11 +913,14 @@ FIRST_ATTEMPT_SECONDS: Final = 0.1
 LONGEST_ATTEMPT_SECONDS: Final = 2.0
 """The longest pause between two attempts to execute a command."""
 
-Question = tuple[str, dict[str, Any]]
+Request = tuple[str, dict[str, Any]]
 """A command and its data."""
 
 
 class _SyncPage(msgspec.Struct):
+    """The data of the answer to ``sync``. ``reset``: the cursor is not valid any
+    more."""
+
     messages: tuple[Entry, ...]
     more: bool = msgspec.field(name="hasMore")
     reset: bool = msgspec.field(default=False, name="beginAnew")
@@ -885,9 +938,13 @@ class SyncTracker:
     def __init__(self, cursor: int | None) -> None:
         self.cursor = cursor
         self.live = False
+        """Whether no page is missing, so that live entries count."""
         self._acks = False
+        """Whether the server waits for acks."""
         self._unacked = 0
+        """The number of received entries without an ack."""
         self._oldest_at = 0.0
+        """When the oldest of these entries was received."""
 
     def login_fields(self) -> dict[str, Any]:
         """Begin a login; return its additional fields."""
@@ -898,35 +955,37 @@ class SyncTracker:
             return {"cursor": self.cursor, "acks": True}
         return {}
 
-    def logged_in(self, data: Any) -> Question | None:
-        """Return the first sync request, if one is needed; ``data`` comes from
-        the answer to the login."""
+    def logged_in(self, data: Any) -> Request | None:
+        """Return the first sync request, or None if the server sends the missing
+        entries by itself. ``data``: of the answer to the login."""
         if self.cursor is None:
+            # The newest conversation tells the greatest id so far.
             return "conversations", {"limit": 1}
         if isinstance(data, dict) and data.get("recovered") is True:
             self.live = True
             return None
-        return self._sync()
+        return self._sync_request()
 
     def answered(
         self, cmd: str, data: Any, now: float
-    ) -> tuple[list[Entry | LogReset], Question | None]:
-        """Return the entries in the answer to a sync request, and the next
-        request. Raises ValueError."""
+    ) -> tuple[list[Entry | LogReset], Request | None]:
+        """Process the answer to a sync request. Returns the new entries in it,
+        and the next request, or None if no page is missing. Raises ValueError if
+        the answer is malformed."""
         if cmd == "conversations":
             newest = msgspec.convert(data, ConversationPage).conversations
             self.cursor = newest[0].before if newest else 0
-            return [], self._sync()
+            return [], self._sync_request()
 
         page = msgspec.convert(data, _SyncPage)
         if page.reset and self.cursor:
             self.cursor = 0
-            return [LogReset()], self._sync()
+            return [LogReset()], self._sync_request()
         entries: list[Entry | LogReset] = [
             entry for entry in page.messages if self._is_new(entry, now)
         ]
         if page.more and entries:
-            return entries, self._sync()
+            return entries, self._sync_request()
         self.live = True
         return entries, None
 
@@ -935,29 +994,31 @@ class SyncTracker:
         return self.live and self._is_new(entry, now)
 
     def stored(self, id: int) -> bool:
-        """Note that our own message has this id. Returns whether everything
-        before it was received."""
+        """Note that our own message was stored with this id. Returns whether all
+        entries before it were received."""
         if self.live:
             self.cursor = max(self.cursor or 0, id)
         return self.live
 
     @property
     def ack_at(self) -> float:
-        """The time of the next ack."""
+        """The time of the next ack. Infinite if no ack is needed."""
         if not self._acks or not self._unacked:
             return inf
         if self._unacked < ACK_ENTRIES:
             return self._oldest_at + ACK_SECONDS
-        return -inf
+        return -inf  # at once
 
-    def ack(self, now: float) -> Question | None:
-        """Return the ack of all received entries if it is due."""
+    def ack(self, now: float) -> Request | None:
+        """Return the ack of all received entries, or None if it is not due."""
         if now < self.ack_at:
             return None
         self._unacked = 0
         return "ack", {"id": self.cursor}
 
     def _is_new(self, entry: Entry, now: float) -> bool:
+        """Count a received entry for the next ack, and move the cursor to it.
+        Returns False if the entry was received before."""
         # An entry that arrives twice needs another ack, because the first one
         # came too late.
         if not self._unacked:
@@ -968,17 +1029,18 @@ class SyncTracker:
         self.cursor = entry.id
         return True
 
-    def _sync(self) -> Question:
+    def _sync_request(self) -> Request:
         return "sync", {"cursor": self.cursor or 0, "limit": PAGE_ENTRIES}
 
 
 class Attempts:
-    """The attempts to execute one command. Owner of its deadline and of the
-    pauses between attempts.
+    """The attempts to execute one command, which may take several connections.
+    Owner of the deadline of the command, and of the pauses between attempts.
 
-    A shell waits for its turn and sends the command. Without an answer it waits
-    until the connection :meth:`is_gone`; if the answer is not final
-    (:meth:`is_final`), it waits for :meth:`pause`. Then it begins again.
+    In each attempt a shell waits for the turn of the command (:meth:`begin`) and
+    sends it. If no answer comes, the shell waits until the connection
+    :meth:`is_gone`. If the answer is not final (:meth:`is_final`), it waits for
+    :meth:`pause` seconds. Then the next attempt begins.
     """
 
     def __init__(
@@ -990,16 +1052,18 @@ class Attempts:
         self._backoff = Backoff(FIRST_ATTEMPT_SECONDS, LONGEST_ATTEMPT_SECONDS)
         self._number = next(core.commands.numbers)
         self._login = 0
+        """The number of the login on whose connection the command was sent."""
 
     def begin(self, turn: Future, now: float) -> None:
-        """Wait for the turn: ``turn`` gets the time at which the command can be
-        sent, or an end if it never can."""
+        """Begin to wait for the turn. ``turn`` gets, as its result, the time at
+        which the command can be sent. It also gets a result when the session is
+        over; then :meth:`answer_seconds` raises the error."""
         self._core.commands.add(self._number, turn)
         if self._core.over or self._core.state is State.ONLINE:
             self._core.commands.give(now)
 
     def forget_turn(self) -> None:
-        """Stop to wait for the turn."""
+        """Stop waiting for the turn."""
         self._core.commands.forget(self._number)
 
     def is_gone(self) -> bool:
@@ -1014,6 +1078,7 @@ class Attempts:
 
     def answer_seconds(self, now: float) -> float:
         """Return how long to wait for the answer to this attempt, in seconds.
+        From now on :meth:`is_gone` is about the present connection.
 
         Raises :class:`NotConnected` after the time of the command, and the
         error of a session that is over.
@@ -1039,7 +1104,8 @@ class Attempts:
             raise error
 
     def is_final(self, reply: Reply, now: float) -> bool:
-        """Return whether this answer ends the attempts."""
+        """Return whether this answer ends the attempts: another attempt would
+        get the same answer, or there is no time for one."""
         return is_final(reply) or self.seconds_left(now) <= 0
 
     def pause(self) -> float:
@@ -1068,16 +1134,18 @@ class MessengerCore(SessionCore[MessengerEvent]):
         super().__init__(app, user, **options)
         self._tracker = SyncTracker(cursor)
         self._sync_seq = ""
-        self._question: Question | None = None
-        """The next sync request. It is sent when the queue has room for its
-        answer."""
-        self._look_at = inf
+        """The number of the sync request that has no answer yet; ``""``: no
+        request waits."""
+        self._next_request: Request | None = None
+        """The next sync request, which is sent when the queue has room for its
+        answer; None: no request is needed."""
+        self._check_room_at = inf
         """When to check again whether the queue has room."""
         self.cursor = cursor
 
     def take(self) -> MessengerEvent | None:
-        """Take the next received event, and move the cursor; None if none
-        waits."""
+        """Take the next received event, and move the cursor. Returns None if no
+        event waits."""
         while self._received:
             item: MessengerEvent | _CursorMark = self._received.popleft()
             if isinstance(item, Entry | _CursorMark):
@@ -1094,23 +1162,25 @@ class MessengerCore(SessionCore[MessengerEvent]):
         again."""
         if self.state is not State.ONLINE:
             return super().deadline
-        return min(super().deadline, self._tracker.ack_at, self._look_at)
+        return min(super().deadline, self._tracker.ack_at, self._check_room_at)
 
     def tick(self, now: float) -> None:
-        """Do all work that is due."""
+        """Do all work that is due, as the base class does, and acknowledge
+        entries and request the next page."""
         super().tick(now)
         ack = self._tracker.ack(now)
         if ack is not None:
-            self._frames.append(self.command(*ack)[1])
-        self._ask_next(now)
+            _, frame = self.command(*ack)
+            self._frames.append(frame)
+        self._send_next_request(now)
 
     def _login_fields(self) -> dict[str, Any]:
         return self._tracker.login_fields()
 
     def _logged_in(self, data: Any, now: float) -> None:
         self._sync_seq = ""
-        self._question = self._tracker.logged_in(data)
-        self._ask_next(now)
+        self._next_request = self._tracker.logged_in(data)
+        self._send_next_request(now)
 
     def _read(self, frame: ServerFrame, now: float) -> None:
         if isinstance(frame, Entry):
@@ -1119,18 +1189,20 @@ class MessengerCore(SessionCore[MessengerEvent]):
         elif not isinstance(frame, Reply):
             self._received.append(frame)
         elif frame.seq == self._sync_seq:
-            self._synced(frame, now)
+            self._read_page(frame, now)
         else:
             if frame.ok and frame.cmd in STORING:
                 id = frame.data["id"]
+                # While pages are missing, one of them brings our own message.
                 if self._tracker.stored(id):
-                    self._mark(id)
+                    self._add_cursor_mark(id)
             self.answers.settle(frame.seq, frame)
 
-    def _ask_next(self, now: float) -> None:
-        """Send the next sync request if the queue has room for its answer."""
-        self._look_at = inf
-        if self._question is None or self.state is not State.ONLINE:
+    def _send_next_request(self, now: float) -> None:
+        """Send the next sync request, if there is one and the queue has room for
+        its answer. Otherwise check again later."""
+        self._check_room_at = inf
+        if self._next_request is None or self.state is not State.ONLINE:
             return
         # While a request waits, pages alone must not stop the reading: its
         # answer would not be read.
@@ -1139,27 +1211,30 @@ class MessengerCore(SessionCore[MessengerEvent]):
         else:
             limit = MAX_WAITING
         if self.waiting >= limit:
-            self._look_at = now + ROOM_SECONDS
+            self._check_room_at = now + ROOM_SECONDS
             return
 
-        self._sync_seq, frame = self.command(*self._question)
-        self._question = None
+        self._sync_seq, frame = self.command(*self._next_request)
+        self._next_request = None
         self._frames.append(frame)
 
-    def _synced(self, reply: Reply, now: float) -> None:
+    def _read_page(self, reply: Reply, now: float) -> None:
+        """Handle the answer to a sync request: queue its entries, and request
+        the next page. After a refusal, all is tried again on another
+        connection."""
         if not reply.ok:
             log.info("%s failed with code %d; reconnecting", reply.cmd, reply.code)
             self.close_code = CLOSE_TRY_AGAIN
             return
-        events, self._question = self._tracker.answered(reply.cmd, reply.data, now)
+        events, self._next_request = self._tracker.answered(reply.cmd, reply.data, now)
         if self.cursor is None:
             self.cursor = self._tracker.cursor
         self._received += events
         self._sync_seq = ""
-        self._ask_next(now)
+        self._send_next_request(now)
 
-    def _mark(self, id: int) -> None:
-        """Move the cursor to our own message once the events before it are
+    def _add_cursor_mark(self, id: int) -> None:
+        """Let the cursor move to our own message once the events before it are
         taken. Several marks in a row become one, because a program that only
         sends must not fill the queue."""
         last = self._received[-1] if self._received else None
