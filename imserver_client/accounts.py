@@ -201,13 +201,17 @@ class Accounts:
     def _wait(
         self, started: StartedLogin, show: Callable[[StartedLogin], object]
     ) -> AccountLogin | str:
+        """Show a login to the user, and wait until it is finished. Returns the
+        result of :meth:`oauth_finish`."""
         show(started)
         while True:
             time.sleep(started.interval)
             try:
                 result = self.oauth_finish(started)
             except NotConnected:
-                continue  # an unknown login is refused, so this ends
+                # When the login has expired, the server refuses it, so this
+                # loop ends.
+                continue
             except RequestRefused as error:
                 if not error.temporary:
                     raise

@@ -115,8 +115,8 @@ class AsyncSession(SessionShell[T]):
     # --- use ------------------------------------------------------------------
 
     async def receive(self, timeout_seconds: float | None = None) -> T | None:
-        """Return the next event; see :meth:`imserver_client.Client.receive`. A
-        cancelled call loses none."""
+        """Return the next event; see :meth:`imserver_client.Client.receive`. If
+        the call is cancelled, no event is lost."""
         core = self._core
         if timeout_seconds is None:
             deadline = inf
@@ -124,8 +124,11 @@ class AsyncSession(SessionShell[T]):
             deadline = monotonic() + timeout_seconds
         while (event := core.take()) is None:
             core.raise_if_over()
-            left = deadline - monotonic()
-            if not await self._wait(lambda: core.over or core.waiting > 0, left):
+            seconds_left = deadline - monotonic()
+            has_changed = await self._wait(
+                lambda: core.over or core.waiting > 0, seconds_left
+            )
+            if not has_changed:
                 return None
         self._notify()  # there is room for the next one
         return event
@@ -148,26 +151,30 @@ class AsyncSession(SessionShell[T]):
     ) -> Reply:
         """Send a command of the cmd dialect and return its answer. Raises
         :class:`NotConnected`."""
-        return await self._ask(*self._core.command(cmd, data), cmd, timeout_seconds)
+        seq, frame = self._core.command(cmd, data)
+        return await self._ask(seq, frame, cmd, timeout_seconds)
 
     async def _ask(
         self, seq: str, frame: str, cmd: str, timeout_seconds: float
     ) -> Reply:
+        """Send an encoded command and return its answer. Raises
+        :class:`NotConnected`."""
         connection = self._connection
         if connection is None or self._core.state is not State.ONLINE:
             raise NotConnected("there is no connection at the moment")
         answer: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         self._core.answers.add(seq, answer, frame)
-        self._notify()  # a full queue does not keep the answer from being read
+        self._notify()  # from now on frames are read even if the queue is full
         try:
             async with asyncio.timeout(timeout_seconds):
-                for waiting in self._core.to_send():
-                    await connection.send(waiting)
+                # Frames of the core go first; see subscribe_command.
+                for core_frame in self._core.to_send():
+                    await connection.send(core_frame)
                 await connection.send(frame)
                 return await answer
         except (ConnectionClosed, TimeoutError) as error:
-            why = str(error) or "too late"
-            raise NotConnected(f"{cmd}: no answer: {why}") from error
+            reason = str(error) or "too late"
+            raise NotConnected(f"{cmd}: no answer: {reason}") from error
         finally:
             self._core.answers.forget(seq)
 
@@ -185,9 +192,8 @@ class AsyncSession(SessionShell[T]):
         """
         self._core.subscriptions.add(channel, token, since)
         try:
-            reply = await self._ask(
-                *self._core.subscribe_command(channel), "subscribe", ANSWER_SECONDS
-            )
+            seq, frame = self._core.subscribe_command(channel)
+            reply = await self._ask(seq, frame, "subscribe", ANSWER_SECONDS)
         except BaseException:
             self._core.give_up(channel)
             raise
@@ -234,13 +240,14 @@ class AsyncSession(SessionShell[T]):
 
     async def ping(self) -> float:
         """Return the time of a request and its answer, in seconds."""
-        begun = monotonic()
+        started_at = monotonic()
         await self.request("ping")
-        return monotonic() - begun
+        return monotonic() - started_at
 
     # --- the task -------------------------------------------------------------
 
     async def _run(self) -> None:
+        """Task: connect again and again until the session is over."""
         core = self._core
         error: ClientError | None = None
         try:
@@ -256,8 +263,8 @@ class AsyncSession(SessionShell[T]):
             self._call(core.end, error)
 
     async def _connect_once(self) -> int:
-        """Run one connection from handshake to end; return its close code
-        (1006: lost, or not made)."""
+        """Run one connection from the handshake to its end. Returns its close
+        code, or 1006 if it was lost or could not be made."""
         try:
             connection = await connect(self._url, **CONNECT_OPTIONS)
         except CONNECT_ERRORS as error:
@@ -296,7 +303,7 @@ class AsyncSession(SessionShell[T]):
         return str(token)
 
     async def _exchange(self, connection: ClientConnection) -> None:
-        """Send and read until the connection ends."""
+        """Send and read frames until the connection ends."""
         core = self._core
         while True:
             self._call(core.tick, monotonic())
@@ -311,9 +318,10 @@ class AsyncSession(SessionShell[T]):
                 connection.transport.abort()
                 return
 
-            left = max(MIN_WAIT_SECONDS, core.deadline - monotonic())
-            seconds = min(left, SILENT_SECONDS)
+            seconds_left = max(MIN_WAIT_SECONDS, core.deadline - monotonic())
+            seconds = min(seconds_left, SILENT_SECONDS)
             if core.full and not core.over:
+                # No frame is read before the program has taken events.
                 await self._wait(lambda: core.over or not core.full, seconds)
                 continue
             try:
@@ -331,20 +339,22 @@ class AsyncSession(SessionShell[T]):
         self._report(before, self._core.state)
 
     def _notify(self) -> None:
+        """Wake all tasks that wait for a change of the core."""
         if self._changed is not None:
             self._changed.set()
             self._changed = None
 
-    async def _wait(self, ready: Callable[[], bool], seconds: float) -> bool:
-        """Wait until ``ready()``; return whether it came in time."""
+    async def _wait(self, is_ready: Callable[[], bool], seconds: float) -> bool:
+        """Wait until ``is_ready()`` is true, at most ``seconds``. Returns whether
+        it is true. It is asked after each change of the core."""
         limit = None if seconds == inf else max(0.0, seconds)
         try:
             async with asyncio.timeout(limit):
-                while not ready():
+                while not is_ready():
                     self._changed = self._changed or asyncio.Event()
                     await self._changed.wait()
         except TimeoutError:
-            return ready()
+            return is_ready()
         return True
 
 
@@ -482,6 +492,7 @@ class AsyncMessenger(AsyncSession[MessengerEvent]):
             self._unanswered.release()
 
     async def _execute(self, command: Command[R], attempts: Attempts) -> R:
+        """Send a command until its answer is final; see :class:`Attempts`."""
         while True:
             await self._await_turn(attempts)
             seconds = attempts.answer_seconds(monotonic())
@@ -499,17 +510,19 @@ class AsyncMessenger(AsyncSession[MessengerEvent]):
         """Wait until the command can be sent, or until its time is over."""
         turn: asyncio.Future[float] = asyncio.get_running_loop().create_future()
         attempts.begin(turn, monotonic())
-        left = attempts.seconds_left(monotonic())
+        seconds_left = attempts.seconds_left(monotonic())
         try:
-            async with asyncio.timeout(left):
-                seconds = await turn - monotonic()
+            async with asyncio.timeout(seconds_left):
+                turn_at = await turn
         except TimeoutError:
             return
         finally:
             attempts.forget_turn()
+        seconds = min(turn_at - monotonic(), seconds_left)
         if seconds > 0:
+            # If the connection is lost meanwhile, the turn has no meaning.
             core = self._core
-            await self._wait(lambda: core.state is not State.ONLINE, min(seconds, left))
+            await self._wait(lambda: core.state is not State.ONLINE, seconds)
 
 
 # --- the HTTP API -------------------------------------------------------------
@@ -518,6 +531,9 @@ class AsyncMessenger(AsyncSession[MessengerEvent]):
 def _in_thread(
     method: Callable[Concatenate[Api, P], R],
 ) -> Callable[Concatenate[AsyncApi, P], Coroutine[Any, Any, R]]:
+    """Return a coroutine method that runs a method of :class:`Api` in a
+    thread."""
+
     async def run(self: AsyncApi, /, *args: P.args, **kwargs: P.kwargs) -> R:
         return await asyncio.to_thread(method, self.api, *args, **kwargs)
 

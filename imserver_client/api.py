@@ -216,7 +216,7 @@ class Api:
             query = {**(body or {}), **(query or {})}
             body = None
         path = path.removeprefix("/").removeprefix(PREFIX[1:])
-        answer = self._request(method, path, query, body, None)
+        answer = self._request(method, path, query, body, repeat_id=None)
         if answer:
             return decode_answer(answer, object)
         return None
@@ -409,7 +409,7 @@ class Api:
         """Open a streamed message that begins with ``text``; return its id.
         :meth:`stream` is easier."""
         body = stream_body(app, channel, text, **fields)
-        answer = self._request("POST", OPEN_STREAM, None, body, None)
+        answer = self._request("POST", OPEN_STREAM, body=body, repeat_id=None)
         return decode_answer(answer, str, "stream")
 
     def append_pieces(
@@ -542,7 +542,7 @@ class Api:
         """Create an app. ``settings`` has keys of the configuration's section
         ``apps``."""
         body = {"app": app, "settings": settings or {}}
-        answer = self._request("POST", "apps/create", None, body, None)
+        answer = self._request("POST", "apps/create", body=body, repeat_id=None)
         return decode_answer(answer, App)
 
     def set_app(
@@ -554,7 +554,7 @@ class Api:
         """Change settings of an app that was created at run time. Each of the
         ``unset`` settings gets its default again."""
         body = {"app": app, "settings": settings or {}, "unset": list(unset)}
-        answer = self._request("POST", "apps/set", None, body, None)
+        answer = self._request("POST", "apps/set", body=body, repeat_id=None)
         return decode_answer(answer, App)
 
     # --- mailboxes ------------------------------------------------------------
@@ -584,7 +584,10 @@ class Api:
             "limit": limit,
             "tries": tries,
         }
-        answer = self._request("POST", "mailbox/claim", None, _without_user(body), None)
+        # A repeated claim would be another claim.
+        answer = self._request(
+            "POST", "mailbox/claim", body=_without_user(body), repeat_id=None
+        )
         return decode_answer(answer, MailboxClaim)
 
     def renew(self, app: str, token: str, seconds: int = 60, *, user: str = "") -> int:
@@ -621,18 +624,24 @@ class Api:
             "seconds": seconds,
             "reason": reason,
         }
-        answer = self._request("POST", "mailbox/nack", None, _without_user(body), None)
+        answer = self._request(
+            "POST", "mailbox/nack", body=_without_user(body), repeat_id=None
+        )
         decode_answer(answer, dict)
 
     # --- requests -------------------------------------------------------------
 
     def _get(self, path: str, answer: type[T], field: str = "", **query: Any) -> T:
-        return decode_answer(self._request("GET", path, query, None, ""), answer, field)
+        """Send a GET request, and decode the answer, or one ``field`` of it."""
+        content = self._request("GET", path, query)
+        return decode_answer(content, answer, field)
 
     def _post(
         self, path: str, body: dict[str, Any], answer: type[T], field: str = ""
     ) -> T:
-        return decode_answer(self._request("POST", path, None, body, ""), answer, field)
+        """Send a POST request, and decode the answer, or one ``field`` of it."""
+        content = self._request("POST", path, body=body)
+        return decode_answer(content, answer, field)
 
     def _change(
         self,
@@ -641,36 +650,41 @@ class Api:
         app: str,
         users: Sequence[str],
         connections: Sequence[str],
-        **more: Any,
+        **fields: Any,
     ) -> int:
+        """Send a request that concerns users and connections, with further
+        ``fields``. Returns the number in the ``field`` of the answer."""
         body = {
             "app": app,
             "users": list(users),
             "connections": list(connections),
-            **more,
+            **fields,
         }
         return self._post(path, body, int, field)
 
     def _push(
         self, path: str, body: dict[str, Any], answer: type[T], field: str = ""
     ) -> T:
+        """Send a push, which may be repeated without being delivered twice."""
         # A push with an id is accepted once, and needs no idempotency key.
         repeat_id = "" if body.get("id") else uuid4().hex
-        content = self._request("POST", path, None, body, repeat_id)
+        content = self._request("POST", path, body=body, repeat_id=repeat_id)
         return decode_answer(content, answer, field)
 
     def _request(
         self,
         method: str,
         path: str,
-        query: dict[str, Any] | None,
-        body: Any,
-        repeat_id: str | None,
+        query: dict[str, Any] | None = None,
+        body: Any = None,
+        repeat_id: str | None = "",
     ) -> bytes:
-        """Send a request and return the body of the answer.
+        """Send a request and return the body of the answer. After a temporary
+        failure the request is sent again.
 
         ``repeat_id``: the idempotency key under which the request may be
-        repeated; ``""`` if it needs none; None if it must not be repeated.
+        repeated; ``""``: it may be repeated without a key; None: it must not be
+        repeated. Raises :class:`RequestRefused` and :class:`NotConnected`.
         """
         url = self._url + path
         if query:
@@ -705,6 +719,8 @@ class Api:
     def _request_once(
         self, method: str, url: str, content: bytes | None, headers: dict[str, str]
     ) -> bytes:
+        """Send a request once and return the body of the answer. Raises
+        :class:`RequestRefused` and :class:`NotConnected`."""
         try:
             answer = self._pool.request(method, url, body=content, headers=headers)
         except urllib3.exceptions.HTTPError as error:
@@ -718,21 +734,22 @@ class Api:
             # A proxy or another server has answered.
             text = answer.data[:_QUOTED_BYTES].decode("utf-8", "replace")
             problem = _Problem(message=text, temporary=answer.status >= 500)
-        wait = answer.headers.get("Retry-After", "")
-        address = url.partition("?")[0]
+        retry_after = answer.headers.get("Retry-After", "")
+        address = url.partition("?")[0]  # the query may have names of users
         raise RequestRefused(
             answer.status,
             problem.code,
             problem.message,
             problem.temporary,
             problem.request_id,
-            retry_after_seconds=float(wait) if wait.isdecimal() else 0.0,
+            retry_after_seconds=float(retry_after) if retry_after.isdecimal() else 0.0,
             request=f"{method} {address}",
         )
 
 
 def _encoded(query: Mapping[str, Any]) -> str:
-    """Encode the parameters of an address that are given."""
+    """Encode the parameters of an address. ``""`` and None mean that a parameter
+    is not given."""
     given: dict[str, Any] = {}
     for name, value in query.items():
         if isinstance(value, bool):

@@ -115,8 +115,8 @@ class OutboxTable:
         )
 
     def lock(self) -> bool:
-        """Become the only reader of the table until the connection ends; False
-        if another reader exists."""
+        """Become the only reader of the table until the connection ends. Returns
+        False if another reader exists."""
         rows = self._execute(
             sql.SQL("SELECT pg_try_advisory_lock(hashtext({}))").format(
                 sql.Literal(self.name)
@@ -133,7 +133,8 @@ class OutboxTable:
         return [OutboxRow(id, push.encode()) for id, push in rows]
 
     def settle(self, pushed: Sequence[int], refused: Sequence[tuple[int, str]]) -> None:
-        """Delete pushed rows and store the reason in refused ones."""
+        """Delete the pushed rows, and store the reasons in the refused rows.
+        ``pushed``: ids. ``refused``: ids and reasons."""
         try:
             with self._connection.transaction(), self._connection.cursor() as cursor:
                 if pushed:
@@ -166,6 +167,8 @@ class OutboxTable:
     def _execute(
         self, statement: sql.Composed, values: Sequence[Any] = ()
     ) -> list[Any]:
+        """Execute a statement, and return its rows; empty if it has none. Raises
+        OutboxUnavailable."""
         try:
             cursor = self._connection.execute(statement, values or None)
             if cursor.description:
@@ -176,6 +179,7 @@ class OutboxTable:
 
 
 def _unavailable(error: psycopg.Error) -> OutboxUnavailable:
+    """The error to raise in place of an error of the driver."""
     first_line = str(error).strip().partition("\n")[0]
     return OutboxUnavailable(first_line or type(error).__name__)
 
@@ -191,12 +195,15 @@ _ACCEPTED: Final = frozenset(("sent", "held", "partly", "repeated"))
 
 
 class OutboxOutcome(Struct):
-    """The result for some rows: pushed, refused for good (id, reason), and to
-    be tried again."""
+    """The result of pushing some rows. Rows that are in neither list must be
+    pushed again."""
 
     pushed: list[int]
+    """The ids of rows that the server has accepted."""
     refused: list[tuple[int, str]]
-    again: str = ""
+    """The ids of rows that the server will never accept, with the reasons."""
+    retry_reason: str = ""
+    """The reason why rows must be pushed again; ``""``: all rows are done."""
 
 
 def push_rows(
@@ -208,6 +215,8 @@ def push_rows(
     The rows after it may have arrived. The server recognises them by their ids
     at the next try. Raises NotConnected.
     """
+    # Each row, the future of its answer or the reason why it is no push, and
+    # whether its message is stored.
     sent: list[tuple[OutboxRow, Future[PushAnswer] | str, bool]] = []
     for row in rows:
         try:
@@ -229,32 +238,37 @@ def push_rows(
             continue
         try:
             if _has_failed(answer.result(ANSWER_SECONDS), is_stored):
-                outcome.again = f"row {row.id}: a node or the database does not answer"
+                outcome.retry_reason = (
+                    f"row {row.id}: a node or the database does not answer"
+                )
                 break
             outcome.pushed.append(row.id)
         except RequestRefused as refused:
             if refused.temporary:
-                outcome.again = str(refused)
+                outcome.retry_reason = str(refused)
                 break
             # The path belongs to the publisher's message; the row has the push
             # in the column `push`.
             message = refused.message.replace("$.publish", "push")
             outcome.refused.append((row.id, f"{refused.code}: {message}"))
         except TimeoutError:
-            outcome.again = "no answer in time"
+            outcome.retry_reason = "no answer in time"
             break
     return outcome
 
 
 def _has_failed(answer: PushAnswer, is_stored: bool) -> bool:
-    """Whether to push a row again.
+    """Whether a row must be pushed again, because a target has failed.
 
-    Once a target has accepted the push, its id is used up, and a repetition
-    would get the same answer. A message is stored again only for targets that
-    do not have it.
+    If the message is not stored, it is pushed again only if no target has
+    accepted it: once a target has accepted a push, its id is used up, and a
+    repetition would get the same answer. A stored message is stored again only
+    for targets that do not have it.
     """
     statuses = {result.status for result in answer.results}
-    return "failed" in statuses and (is_stored or statuses.isdisjoint(_ACCEPTED))
+    if "failed" not in statuses:
+        return False
+    return is_stored or statuses.isdisjoint(_ACCEPTED)
 
 
 class OutboxWorker:
@@ -285,9 +299,12 @@ class OutboxWorker:
                 finally:
                     table.close()
             except (OutboxUnavailable, NotConnected, RequestRefused) as error:
-                self._rest(error)
+                self._pause_after(error)
 
     def _work(self, table: OutboxTable) -> None:
+        """Become the only reader of the table, and push its rows until
+        :attr:`stop`. Raises OutboxUnavailable, NotConnected and
+        RequestRefused."""
         while not table.lock():
             log.info(
                 "another outbox process reads %s; waiting until it ends", self._table
@@ -308,12 +325,13 @@ class OutboxWorker:
                     log.error(
                         "row %d of %s is refused: %s", number, self._table, reason
                     )
-                if outcome.again:
-                    self._rest(outcome.again)
+                if outcome.retry_reason:
+                    self._pause_after(outcome.retry_reason)
                 else:
                     self._backoff.failures = 0
 
-    def _rest(self, problem: object) -> None:
+    def _pause_after(self, problem: object) -> None:
+        """Log a problem, and wait before the next try."""
         pause = self._backoff.pause()
         log.warning("%s; trying again in %.1f s", problem, pause)
         self.stop.wait(pause)

@@ -299,10 +299,10 @@ class CmdCodec:
         return self.command("login", data)
 
     def read(self, frame: str | bytes) -> ServerFrame | None:
-        """Decode a frame of the server; None if it is malformed."""
+        """Decode a frame of the server. Returns None if it is malformed."""
         try:
             read = _decode(frame)
-        # a sender may nest data too deeply
+        # RecursionError: a sender may nest data too deeply.
         except (ValueError, RecursionError):
             return None
 
@@ -320,7 +320,7 @@ class CmdCodec:
             return Entry.of(response.data)
         if read.cmd in _CHANNEL_FRAMES or read.cmd in _NOTICES:
             return _channel_frame(read.cmd, response.data)
-        # the answer to the command typing has no data
+        # A frame ``typing`` without data is the answer to the command typing.
         if read.cmd in SIGNALS and response.data is not None:
             return Signal.of(read.cmd, response.data)
         if read.cmd == "arrangement":
@@ -335,6 +335,8 @@ class CmdCodec:
 
 
 def _channel_frame(cmd: str, data: Any) -> ChannelFrame | None:
+    """Decode the data of a frame about a channel. Returns None if it is
+    malformed."""
     try:
         if cmd in _CHANNEL_FRAMES:
             return msgspec.convert(data, _CHANNEL_FRAMES[cmd])
@@ -427,6 +429,7 @@ def send(
 
 
 def _buttons(rows: Sequence[Sequence[Button]]) -> dict[str, Any]:
+    """The field ``buttons`` of a command; empty if there are no buttons."""
     encoded: list[list[dict[str, str]]] = []
     for row in rows:
         encoded.append([{"text": each.text, "value": each.value} for each in row])
@@ -509,11 +512,11 @@ def stream_append(pieces: Sequence[tuple[str, int, str]]) -> Command[AppendedPie
     """Append pieces, (stream, number, text), to streamed messages. The pieces
     of a stream have the numbers 1, 2, 3 and so on. The server ignores repeated
     pieces."""
-    named = [
+    encoded = [
         {"stream": stream, "piece": piece, "text": text}
         for stream, piece, text in pieces
     ]
-    return Command("streamAppend", {"pieces": named}, AppendedPieces)
+    return Command("streamAppend", {"pieces": encoded}, AppendedPieces)
 
 
 def stream_close(stream: str, *, incomplete: bool = False) -> Command[ClosedAnswer]:
@@ -769,6 +772,8 @@ def search(
 
 
 def _receiver(to: str, conversation: int) -> dict[str, Any]:
+    """The field that names the receiver of a command. Raises ValueError unless
+    exactly one of the two is given."""
     if bool(to) == bool(conversation):
         raise ValueError("pass either a user or a conversation")
     if to:
@@ -777,6 +782,8 @@ def _receiver(to: str, conversation: int) -> dict[str, Any]:
 
 
 def _content(text: str | None, data: Any, type: str) -> dict[str, Any]:
+    """The fields with the content of a command. ``type`` ``""``: the usual type.
+    Raises ValueError unless exactly one of ``text`` and ``data`` is given."""
     if (text is None) == (data is None):
         raise ValueError("pass either text or data")
     content: dict[str, Any] = {}

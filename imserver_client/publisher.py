@@ -64,6 +64,8 @@ class _Error(Struct):
 
 
 class _Answer(Struct):
+    """The part of an answer that all commands share."""
+
     seq: int
     error: _Error | None = None
 
@@ -95,17 +97,21 @@ class PublisherCore:
         the field that has it."""
 
     def publish(
-        self, app: str, text: str | None, more: dict[str, Any]
+        self, app: str, text: str | None, fields: dict[str, Any]
     ) -> tuple[str, str]:
-        """Encode a push; returns its ``seq`` and its frame."""
-        return self.command("publish", push_body(app, text, **more))
+        """Encode a push; returns its ``seq`` and its frame. ``fields``: further
+        arguments of :meth:`Api.push`."""
+        return self.command("publish", push_body(app, text, **fields))
 
     def command(
         self, name: str, body: dict[str, Any], kind: Any = None, field: str = ""
     ) -> tuple[str, str]:
-        """Encode a command; returns its ``seq`` and its frame. Its answer is a
-        ``kind``, in this ``field`` of the answer (None: it is the answer to a
-        push)."""
+        """Encode a command; returns its ``seq`` and its frame.
+
+        ``kind``: the type of its answer; None: it is a :class:`PushAnswer`.
+        ``field``: the field of the answer that has this type; ``""``: the whole
+        answer.
+        """
         seq = next(self._numbers)
         if kind is not None:
             self._kinds[str(seq)] = kind, field
@@ -134,8 +140,9 @@ class PublisherCore:
         return self.command(CLOSE_STREAM, end_body(app, stream, incomplete), StreamEnd)
 
     def feed(self, frame: str | bytes) -> bool:
-        """Pass an answer to its command. False if it is malformed: then all
-        commands have failed, and you must close the connection."""
+        """Pass an answer to its command. Returns False if the answer is
+        malformed: then all commands have failed, and you must close the
+        connection."""
         try:
             self._settle(frame)
         except (ValueError, RecursionError, ClientError) as error:
@@ -144,12 +151,15 @@ class PublisherCore:
         return True
 
     def _settle(self, frame: str | bytes) -> None:
+        """Decode an answer, and pass it, or the error in it, to its command.
+        Raises ValueError, RecursionError and ClientError if it is malformed."""
         answer = _decode(frame)
         seq = str(answer.seq)
         kind, field = self._kinds.pop(seq, (None, ""))
         outcome: object
         if answer.error is not None:
             error = answer.error
+            # The status is 0, because the refusal is not an answer of HTTP.
             outcome = RequestRefused(0, error.code, error.message, error.temporary)
         elif kind is None:
             outcome = _decode_push(frame)
@@ -169,6 +179,8 @@ _NO_CONNECTION: Final = (
 
 
 def _not_connected(error: Exception) -> NotConnected | RequestRefused:
+    """The error to raise if no connection could be made: RequestRefused if the
+    server refuses the key, else NotConnected."""
     if isinstance(error, InvalidStatus):
         status = error.response.status_code
         if status in _NOT_ADMITTED:
@@ -181,7 +193,8 @@ def _not_connected(error: Exception) -> NotConnected | RequestRefused:
 
 
 def _wait(answer: Future[T]) -> T:
-    """Wait for an answer."""
+    """Wait for an answer. Raises :class:`NotConnected` if it does not come in
+    time."""
     try:
         return answer.result(ANSWER_SECONDS)
     except TimeoutError as error:
@@ -241,7 +254,7 @@ class Publisher:
     ) -> TextStream:
         """See :meth:`imserver_client.Api.stream`. Several threads may write
         their streams at once."""
-        # a wrong argument is an error of this call
+        # Encoded here, too, so that a wrong argument is an error of this call.
         stream_body(app, channel, text, **fields)
         return TextStream(
             self, app, partial(self.open_stream, app, channel, text, **fields)
@@ -271,7 +284,7 @@ class Publisher:
     def _send(self, seq: str, frame: str) -> Future[Any]:
         """Send a command; return the future of its answer."""
         answer: Future[Any] = Future()
-        # a command that was sent cannot be cancelled
+        # A command that was sent cannot be cancelled.
         answer.set_running_or_notify_cancel()
         with self._lock:
             self._core.answers.futures[seq] = answer
@@ -283,6 +296,7 @@ class Publisher:
         return answer
 
     def _read(self) -> None:
+        """Thread: pass answers to their commands until the connection ends."""
         try:
             while self._core.feed(self._connection.recv()):
                 pass
@@ -382,6 +396,7 @@ class AsyncPublisher:
             raise NotConnected("no answer in time") from error
 
     async def _read(self, connection: AsyncConnection) -> None:
+        """Task: pass answers to their commands until the connection ends."""
         try:
             while self._core.feed(await connection.recv()):
                 pass

@@ -24,7 +24,8 @@ CONNECT_OPTIONS: Final[dict[str, Any]] = {
     "open_timeout": ANSWER_SECONDS,
     "close_timeout": CLOSE_SECONDS,
     "max_size": None,
-    # the core sends heartbeats, and expects no answer while the queue is full
+    # The core sends heartbeats instead, and expects no answer while the queue is
+    # full.
     "ping_interval": None,
 }
 CONNECT_ERRORS: Final = (OSError, TimeoutError, InvalidHandshake, EOFError, InvalidURI)
@@ -74,6 +75,7 @@ class SessionShell(Generic[T]):
         return CLOSE_LOST
 
     def _report(self, before: State, after: State) -> None:
+        """Call ``on_state`` if the state has changed. Its errors are logged."""
         if after is before or self._on_state is None:
             return
         try:

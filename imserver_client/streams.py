@@ -163,6 +163,8 @@ class AsyncTextStream:
         return await self._in_thread(partial(self.stream.close, incomplete=incomplete))
 
     async def _finish_cancelled(self) -> asyncio.Future[Any] | None:
+        """Wait for the end of a call that was cancelled but continues in its
+        thread. Returns the call, or None if there is none."""
         if self._cancelled is not None:
             await asyncio.wait([self._cancelled])
         cancelled = self._cancelled
@@ -170,6 +172,8 @@ class AsyncTextStream:
         return cancelled
 
     async def _in_thread(self, call: Callable[[], T]) -> T:
+        """Run a call in a thread, and return its result. If this is cancelled,
+        the call continues, and is remembered."""
         running = asyncio.ensure_future(asyncio.to_thread(call))
         try:
             return await asyncio.shield(running)

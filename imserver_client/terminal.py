@@ -20,25 +20,26 @@ class Commands(click.Group):
     their name."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Move these options behind the name."""
+        """Move the options for the server behind the name of the command:
+        ``--url=X bot list`` becomes ``bot list --url=X``."""
         command: click.Command | None = self
         name = list[str]()
-        moved = list[str]()
-        rest = [*args]
-        while rest and isinstance(command, click.Group):
-            word = rest.pop(0)
+        options = list[str]()
+        remaining = [*args]
+        while remaining and isinstance(command, click.Group):
+            word = remaining.pop(0)
             if word.partition("=")[0] in ("--url", "--key-file"):
-                takes_next = "=" not in word
-                moved += [word, *rest[:takes_next]]
-                del rest[:takes_next]
+                options.append(word)
+                if "=" not in word and remaining:
+                    options.append(remaining.pop(0))
             else:
                 name.append(word)
                 command = command.get_command(ctx, word)
                 if word in ctx.help_option_names:
-                    moved = []  # the help of a group has no such options
+                    options = []  # the help of a group has no such options
         if not name:
             return super().parse_args(ctx, args)
-        return super().parse_args(ctx, [*name, *moved, *rest])
+        return super().parse_args(ctx, [*name, *options, *remaining])
 
 
 def fail(error: object) -> NoReturn:
@@ -70,7 +71,7 @@ def server_address(url: str) -> str:
         if parts.scheme in ("http", "https") and parts.hostname and parts.port != 0:
             return address
     except ValueError:
-        pass  # the port
+        pass  # the port is no number
     fail(f"{url}: expected an http:// or https:// address")
 
 
@@ -88,6 +89,6 @@ def read_key(path: str | None) -> str:
         why = getattr(error, "strerror", None) or "it is not UTF-8 text"
         fail(f"{path} cannot be read: {why}")
     if not (key.isascii() and key.isprintable()):
-        # no header can have it
+        # A header cannot contain other characters.
         fail("the API key: expected one line of printable ASCII")
     return key

@@ -77,8 +77,8 @@ class ThreadSession(SessionShell[T]):
         self._changed = threading.Condition()
         """Guards the core; notified after each change."""
         self._writer = threading.Lock()
-        """Held by the thread that takes frames from the core and writes them.
-        It is acquired before ``_changed``."""
+        """The lock of the thread that takes frames from the core and writes
+        them. It is acquired before ``_changed``."""
         self._connection: ClientConnection | None = None
         self._thread: threading.Thread | None = None
 
@@ -128,10 +128,9 @@ class ThreadSession(SessionShell[T]):
     # --- use ------------------------------------------------------------------
 
     def receive(self, timeout_seconds: float | None = None) -> T | None:
-        """Return the next event; None after ``timeout_seconds``. Raises
-        :class:`Closed` when the session is over and all received events were
-        taken.
-        """
+        """Return the next event. Returns None if no event comes within
+        ``timeout_seconds`` (None: no time limit). Raises :class:`Closed` when
+        the session is over and all received events were taken."""
         if timeout_seconds is None:
             deadline = inf
         else:
@@ -143,10 +142,10 @@ class ThreadSession(SessionShell[T]):
                     self._changed.notify_all()  # there is room for the next one
                     return event
                 self._core.raise_if_over()
-                left = deadline - monotonic()
-                if left <= 0:
+                seconds_left = deadline - monotonic()
+                if seconds_left <= 0:
                     return None
-                limit = None if left == inf else left
+                limit = None if seconds_left == inf else seconds_left
                 self._changed.wait(limit)
 
     def __iter__(self) -> Iterator[T]:
@@ -167,23 +166,26 @@ class ThreadSession(SessionShell[T]):
     ) -> Reply:
         """Send a command of the cmd dialect and return its answer. Raises
         :class:`NotConnected`."""
-        return self._ask(*self._core.command(cmd, data), cmd, timeout_seconds)
+        seq, frame = self._core.command(cmd, data)
+        return self._ask(seq, frame, cmd, timeout_seconds)
 
     def _ask(self, seq: str, frame: str, cmd: str, timeout_seconds: float) -> Reply:
+        """Send an encoded command and return its answer. Raises
+        :class:`NotConnected`."""
         answer: Future[Reply] = Future()
         with self._changed:
             connection = self._connection
             if connection is None or self._core.state is not State.ONLINE:
                 raise NotConnected("there is no connection at the moment")
             self._core.answers.add(seq, answer, frame)
-            # a full queue does not keep the answer from being read
+            # From now on frames are read even if the queue is full.
             self._changed.notify_all()
         try:
             self._write(connection, frame)
             return answer.result(timeout_seconds)
         except (ConnectionClosed, TimeoutError) as error:
-            why = str(error) or "too late"
-            raise NotConnected(f"{cmd}: no answer: {why}") from error
+            reason = str(error) or "too late"
+            raise NotConnected(f"{cmd}: no answer: {reason}") from error
         finally:
             self._core.answers.forget(seq)
 
@@ -250,13 +252,14 @@ class ThreadSession(SessionShell[T]):
 
     def ping(self) -> float:
         """Return the time of a request and its answer, in seconds."""
-        begun = monotonic()
+        started_at = monotonic()
         self.request("ping")
-        return monotonic() - begun
+        return monotonic() - started_at
 
     # --- the thread -----------------------------------------------------------
 
     def _run(self) -> None:
+        """Thread: connect again and again until the session is over."""
         core = self._core
         try:
             while not core.over:
@@ -270,8 +273,8 @@ class ThreadSession(SessionShell[T]):
             self._call(core.end, ClientError(f"the client failed: {error}"))
 
     def _connect_once(self) -> int:
-        """Run one connection from handshake to end; return its close code
-        (1006: lost, or not made)."""
+        """Run one connection from the handshake to its end. Returns its close
+        code, or 1006 if it was lost or could not be made."""
         try:
             connection = connect(self._url, **CONNECT_OPTIONS)
         except CONNECT_ERRORS as error:
@@ -280,7 +283,8 @@ class ThreadSession(SessionShell[T]):
         with connection:
             self._connection = connection
             try:
-                # close() may have come while no connection existed
+                # The program may have called close() while no connection
+                # existed.
                 if not self._core.closing:
                     try:
                         token = self._make_token()
@@ -308,7 +312,7 @@ class ThreadSession(SessionShell[T]):
         return self._token
 
     def _exchange(self, connection: ClientConnection) -> None:
-        """Send and read until the connection ends."""
+        """Send and read frames until the connection ends."""
         core = self._core
         while True:
             self._call(core.tick, monotonic())
@@ -318,9 +322,10 @@ class ThreadSession(SessionShell[T]):
                     connection.close(core.close_code)
                 return
 
-            left = max(MIN_WAIT_SECONDS, core.deadline - monotonic())
-            seconds = min(left, SILENT_SECONDS)
+            seconds_left = max(MIN_WAIT_SECONDS, core.deadline - monotonic())
+            seconds = min(seconds_left, SILENT_SECONDS)
             if core.full and not core.over:
+                # No frame is read before the program has taken events.
                 self._wait(lambda: core.over or not core.full, seconds)
                 continue
             try:
@@ -329,25 +334,25 @@ class ThreadSession(SessionShell[T]):
                 continue
             self._call(core.feed, received, monotonic())
 
-    def _write(self, connection: ClientConnection, *more: str) -> None:
-        """Write the frames of the core, then ``more``, in the order in which
-        they are taken. Raises TimeoutError if another write has blocked."""
+    def _write(self, connection: ClientConnection, *frames_after: str) -> None:
+        """Write the frames of the core, then ``frames_after``. Raises
+        TimeoutError if another thread writes and is blocked."""
         with self._writing(connection, ANSWER_SECONDS):
             with self._changed:
                 if connection is not self._connection:
-                    return  # the frames are for the next one
-                frames = [*self._core.to_send(), *more]
+                    return  # the frames of the core are for the next connection
+                frames = [*self._core.to_send(), *frames_after]
             for frame in frames:
                 connection.send(frame)
 
     @contextmanager
     def _writing(self, connection: ClientConnection, seconds: float) -> Iterator[None]:
-        """Keep other threads from writing. If another write blocks for
-        ``seconds``, the server does not read: the connection ends, and
-        TimeoutError is raised."""
+        """Context manager: no other thread writes during this block. If another
+        thread is blocked in a write for ``seconds``, the server does not read:
+        then the connection ends, and TimeoutError is raised."""
         if not self._writer.acquire(timeout=seconds):
-            # Not that of the SSL socket, which would let other threads write
-            # without TLS.
+            # The method of the SSL socket would let other threads write without
+            # TLS.
             with suppress(OSError):
                 socket.socket.shutdown(connection.socket, socket.SHUT_RDWR)
             raise TimeoutError
@@ -357,8 +362,8 @@ class ThreadSession(SessionShell[T]):
             self._writer.release()
 
     def _call(self, step: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
-        """Call the core, wake all waiting threads, and report a new state
-        (without the lock)."""
+        """Call the core, and wake all waiting threads. If the state has changed,
+        report it, without the lock: ``on_state`` may call the session."""
         with self._changed:
             before = self._core.state
             step(*args, **kwargs)
@@ -366,10 +371,11 @@ class ThreadSession(SessionShell[T]):
             self._changed.notify_all()
         self._report(before, after)
 
-    def _wait(self, ready: Callable[[], bool], seconds: float) -> bool:
-        """Wait until ``ready()``; return whether it came in time."""
+    def _wait(self, is_ready: Callable[[], bool], seconds: float) -> bool:
+        """Wait until ``is_ready()`` is true, at most ``seconds``. Returns whether
+        it is true. It is asked after each change of the core."""
         with self._changed:
-            return self._changed.wait_for(ready, max(0.0, seconds))
+            return self._changed.wait_for(is_ready, max(0.0, seconds))
 
 
 class Client(ThreadSession[PushEvent]):
@@ -532,14 +538,16 @@ class Messenger(ThreadSession[MessengerEvent]):
         turn: Future[float] = Future()
         with self._changed:
             attempts.begin(turn, monotonic())
-        left = attempts.seconds_left(monotonic())
+        seconds_left = attempts.seconds_left(monotonic())
         try:
-            seconds = turn.result(max(0.0, left)) - monotonic()
+            turn_at = turn.result(max(0.0, seconds_left))
         except TimeoutError:
             return
         finally:
             with self._changed:
                 attempts.forget_turn()
+        seconds = min(turn_at - monotonic(), seconds_left)
         if seconds > 0:
+            # If the connection is lost meanwhile, the turn has no meaning.
             core = self._core
-            self._wait(lambda: core.state is not State.ONLINE, min(seconds, left))
+            self._wait(lambda: core.state is not State.ONLINE, seconds)

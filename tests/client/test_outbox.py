@@ -212,7 +212,7 @@ def test_rows_that_are_refused_or_to_be_tried_again() -> None:
         publisher, "t", [OutboxRow(number, b'{"app":"101"}') for number in (1, 2, 3)]
     )
     assert (outcome.pushed, outcome.refused) == ([1], [])
-    assert "busy" in outcome.again
+    assert "busy" in outcome.retry_reason
     publisher: Any = Server503(None)
     nested = b'{"data":' + b"[" * 3000 + b"]" * 3000 + b"}"
     outcome = push_rows(publisher, "t", [OutboxRow(1, nested), OutboxRow(2, b"{}")])
@@ -240,4 +240,4 @@ def test_a_row_that_failed_is_pushed_again_if_it_helps(
         publisher, "t", [OutboxRow(1, push.encode()), OutboxRow(2, b"{}")]
     )
     assert (outcome.pushed, outcome.refused) == ([1, 2] if is_done else [], [])
-    assert bool(outcome.again) is not is_done
+    assert bool(outcome.retry_reason) is not is_done
