@@ -63,18 +63,27 @@ def push_body(
     type: str = "text",
     **fields: Any,
 ) -> dict[str, Any]:
-    """Return the body of a push: only the arguments that are given."""
-    body = {"app": app}
+    """Return the body of a push. Arguments that are None, empty or 0 are left
+    out."""
+    return {"app": app, **_content_fields(text, data, type, fields)}
+
+
+def _content_fields(
+    text: str | None, data: Any, type: str, more: dict[str, Any]
+) -> dict[str, Any]:
+    """The fields with the content of a push or publication, and ``more`` fields
+    without those that are None, empty or 0."""
+    fields: dict[str, Any] = {}
     if text is None:
-        body["data"] = data
+        fields["data"] = data
     else:
-        body["text"] = text
+        fields["text"] = text
     if type != "text":
-        body["type"] = type
-    for name, value in fields.items():
+        fields["type"] = type
+    for name, value in more.items():
         if value not in (None, "", 0, ()):
-            body[name] = value
-    return body
+            fields[name] = value
+    return fields
 
 
 OPEN_STREAM: Final = "channels/stream/open"
@@ -109,11 +118,11 @@ def stream_body(
 
 def pieces_body(app: str, pieces: Sequence[tuple[str, int, str]]) -> dict[str, Any]:
     """The body that appends pieces to streamed messages."""
-    named = [
+    encoded = [
         {"stream": stream, "piece": piece, "text": text}
         for stream, piece, text in pieces
     ]
-    return {"app": app, "pieces": named}
+    return {"app": app, "pieces": encoded}
 
 
 def end_body(app: str, stream: str, incomplete: bool) -> dict[str, Any]:
@@ -131,21 +140,13 @@ def _publication(
     tags: Mapping[str, str] | None,
     with_history: bool,
 ) -> dict[str, Any]:
-    """Return the fields of a publication that are given."""
-    given = push_body(
-        "",
-        text,
-        data=data,
-        type=type,
-        sender=sender,
-        id=id,
-        except_users=except_users,
-        tags=tags,
-    )
-    del given["app"]
-    if with_history:
-        return given
-    return given | {"with_history": False}
+    """Return the fields of a publication. Arguments that have their default are
+    left out."""
+    more = {"sender": sender, "id": id, "except_users": except_users, "tags": tags}
+    fields = _content_fields(text, data, type, more)
+    if not with_history:
+        fields["with_history"] = False
+    return fields
 
 
 def _without_user(body: dict[str, Any]) -> dict[str, Any]:
@@ -397,7 +398,7 @@ class Api:
 
         ``fields``: ``type``, ``sender``, ``tags``.
         """
-        # a wrong argument is an error of this call
+        # Encoded here, too, so that a wrong argument is an error of this call.
         stream_body(app, channel, text, **fields)
         return TextStream(
             self, app, partial(self.open_stream, app, channel, text, **fields)

@@ -471,8 +471,8 @@ def show(
     account = api.accounts.get(call.app, of or call.user)
     if account is None:
         raise ApiProblem(Problems.UNKNOWN_ACCOUNT)
-    is_whole = call.is_back_end or account.user == call.user
-    return _shown(account, is_whole)
+    shows_all = call.is_back_end or account.user == call.user
+    return _shown(account, with_private_fields=shows_all)
 
 
 _PROFILE: Final = (
@@ -505,7 +505,8 @@ def change(api: AccountParts, call: Call, request: AccountSet) -> AccountShown:
         value = getattr(request, name)
         if value is not UNSET:
             fields[name] = value
-    return _shown(api.accounts.change(call.app, call.user, fields), True)
+    account = api.accounts.change(call.app, call.user, fields)
+    return _shown(account, with_private_fields=True)
 
 
 @routes.post(
@@ -524,7 +525,7 @@ def set_identifiers(
     """
     password: str | None = request.password
     if call.is_back_end:
-        password = None
+        password = None  # a back end needs no password
     account = api.accounts.change_identifiers(
         call.app,
         call.user,
@@ -534,7 +535,7 @@ def set_identifiers(
         call.credential,
         _confirmed(request.email_confirmed, call.is_back_end),
     )
-    return _shown(account, True)
+    return _shown(account, with_private_fields=True)
 
 
 @routes.post(
@@ -558,7 +559,7 @@ def set_password(
     """
     old: str | None = old_password
     if call.is_back_end:
-        old = None
+        old = None  # a back end needs no password
     api.accounts.change_password(
         call.app, call.user, old, password, call.request.host, call.credential
     )
@@ -601,7 +602,8 @@ def delete(
         api.accounts.proved(
             call.app, call.user, password, code, call.request.host, call.credential
         )
-        # The server writes the log line of this request after the erasure.
+        # The server writes the log line of this request after the erasure, so
+        # the line must not name the user.
         call.request.by = ""
     api.accounts.remove(call.app, call.user)
     call.gone = True
@@ -633,7 +635,7 @@ def promote(guests: Guests, call: Call, request: GuestPromotion) -> SessionAnswe
         identifiers.setdefault(kind, text)
     address = call.request.host
     if call.is_back_end:
-        address = ""
+        address = ""  # the request counts for no address
     session = guests.promote(
         call.app, call.user, identifiers, request.password, request.device, address
     )
@@ -641,8 +643,8 @@ def promote(guests: Guests, call: Call, request: GuestPromotion) -> SessionAnswe
 
 
 def _given_identifiers(request: Any) -> dict[Identifier, str]:
-    """The identifiers that a request names. ``request``: a struct with the
-    fields of identifiers."""
+    """The identifiers that a request has. ``request``: a struct with a field for
+    each kind of identifier."""
     identifiers: dict[Identifier, str] = {}
     for kind in IDENTIFIERS:
         value = getattr(request, kind)
@@ -651,8 +653,10 @@ def _given_identifiers(request: Any) -> dict[Identifier, str]:
     return identifiers
 
 
-def _shown(account: Account, whole: bool) -> AccountShown:
-    if not whole:
+def _shown(account: Account, with_private_fields: bool) -> AccountShown:
+    """The profile of an account in an answer. Without the private fields it has
+    no identifiers and settings."""
+    if not with_private_fields:
         return AccountShown(
             account.user,
             account.nickname,
@@ -676,7 +680,8 @@ def _shown(account: Account, whole: bool) -> AccountShown:
 
 
 def _confirmed(is_wanted: bool, is_back_end: bool) -> bool:
-    """Whether a back end has confirmed an e-mail address. Raises ApiProblem."""
+    """Whether a request confirms an e-mail address, which only back ends may do.
+    ``is_wanted``: the field of the request. Raises ApiProblem."""
     if is_wanted and not is_back_end:
         raise ApiProblem(
             Problems.NOT_ALLOWED, "`email_confirmed`: only back ends may set it"
@@ -686,7 +691,7 @@ def _confirmed(is_wanted: bool, is_back_end: bool) -> bool:
 
 def session_answer(session: FullSession) -> SessionAnswer:
     """The answer to a login."""
-    account = _shown(session.account, True)
+    account = _shown(session.account, with_private_fields=True)
     return SessionAnswer(session.token, session.expires_at, account)
 
 
@@ -701,7 +706,7 @@ def devices(api: AccountParts, call: Call, _request: Acting) -> DevicesAnswer:
     if not devices:
         return DevicesAnswer([])
     presence = api.people.presence.sessions(call.app, [call.user])
-    sessions = presence.sessions[0]
+    (sessions,) = presence.sessions  # of the only user
 
     rows = []
     for device in devices:

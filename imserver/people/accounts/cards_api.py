@@ -179,8 +179,9 @@ def search(
     has to switch this on (`accounts.search`). Guests may not search. Requests
     count by account.
     """
-    people, following = cards.search(call.app, call.user, text, after)
-    return PeopleAnswer([_card(each) for each in people], following != "", following)
+    people, next_after = cards.search(call.app, call.user, text, after)
+    shown = [_card(each) for each in people]
+    return PeopleAnswer(shown, more=next_after != "", next=next_after)
 
 
 @routes.get("/accounts/directory")
@@ -208,14 +209,17 @@ def directory(
         people = cards.online(call.app, call.user)
         return DirectoryAnswer([_card(each) for each in people], "")
 
+    # A cursor has the folded name and the id of the last account of a page, in
+    # two lines.
     name, _, id = (read_cursor(cursor) or "").rpartition("\n")
-    people, rest = cards.directory(call.app, call.user, (name, id_of(id)), limit)
+    after = (name, id_of(id))
+    people, next_after = cards.directory(call.app, call.user, after, limit)
     behind = ""
-    if rest is not None:
-        last_name, last_id = rest
+    if next_after is not None:
+        last_name, last_id = next_after
         behind = f"{last_name}\n{last_id}"
-    page, following = page_and_cursor(people, limit, str, behind)
-    return DirectoryAnswer([_card(each) for each in page], following)
+    page, next_cursor = page_and_cursor(people, limit, str, behind)
+    return DirectoryAnswer([_card(each) for each in page], next_cursor)
 
 
 @routes.post(
@@ -242,25 +246,26 @@ def cards(
 
 
 def _card(card: Card) -> CardShown:
+    """A card in an answer. Only users themselves see their role."""
     account = card.account
     role: RoleName | UnsetType = UNSET
     if card.relation == "self":
         role = name_of(account.role)
     status, away, status_until = card.status
     return CardShown(
-        account.user,
-        account.nickname,
-        account.avatar,
-        card.name,
-        card.relation,
-        _PRESENCE[card.online],
-        card.last_seen,
-        account.bot,
-        account.guest,
-        status,
-        away,
-        status_until,
-        role,
-        account.title,
-        card.email,
+        user=account.user,
+        nickname=account.nickname,
+        avatar=account.avatar,
+        name=card.name,
+        relation=card.relation,
+        presence=_PRESENCE[card.online],
+        last_seen=card.last_seen,
+        bot=account.bot,
+        guest=account.guest,
+        status=status,
+        away=away,
+        status_until=status_until,
+        role=role,
+        title=account.title,
+        email=card.email,
     )

@@ -73,12 +73,13 @@ def account() -> None:
 
 
 class _Named(Struct):
-    """An account that a command names, and its store."""
+    """The account that a command names, and the store that has it."""
 
     config: Config
     store: Store
     account: Account
     password: str
+    """The hash of its password; ``""``: it has no password."""
 
     @property
     def shown(self) -> str:
@@ -88,6 +89,8 @@ class _Named(Struct):
 
 @contextmanager
 def _named(path: str | None, data_dir: str | None, target: str) -> Iterator[_Named]:
+    """Context manager with the account that ``target`` names, as
+    ``gochat/ann``. If it does not exist, the command fails."""
     app, _, login = target.partition("/")
     if not (app and login):
         raise click.UsageError(f"expected APP/LOGIN, got {target!r}")
@@ -115,6 +118,8 @@ def _time(seconds: int) -> str:
 
 
 def _lock_of(one: Account, now: float) -> str:
+    """The lock of an account in the output of commands: ``no``, or its end and
+    its reason."""
     if not one.is_locked(now):
         return "no"
     if one.locked_until == FOR_GOOD:
@@ -278,7 +283,7 @@ def lock(
 def unlock(path: str | None, data_dir: str | None, target: str) -> None:
     """Unlock an account and its bots. A ban that ends later stays."""
     with _named(path, data_dir, target) as named:
-        _store_lock(named, 0, "", 0)
+        _store_lock(named, until=0, reason="", ban_seconds=0)
         _record(named, "accounts.unlock")
         click.echo(f"{named.shown} is not locked")
 
@@ -290,7 +295,9 @@ def _record(named: _Named, act: str, **facts: Any) -> None:
 
 
 def _store_lock(named: _Named, until: int, reason: str, ban_seconds: int) -> None:
-    """Lock an account and its bots, and ban them. ``until`` 0: unlock them."""
+    """Lock an account and its bots until a Unix second, and ban them for
+    ``ban_seconds``. ``until`` 0, ``ban_seconds`` 0: unlock them, and lift their
+    bans."""
     people = PeopleStore(named.store)
     one = named.account
     change = people.lock(one.app, one.id, until, reason, _any_account, None)

@@ -102,19 +102,20 @@ class FullSession(AccountSession, frozen=True):
 
 
 class Device(Struct, frozen=True):
-    """A login of an account that has not ended. Its token names it. ``name``:
-    given by the device."""
+    """A login of an account that has not ended. Its token names its id."""
 
     id: int
     name: str
+    """The name that the device has given; ``""``: no name."""
     since: int
-    """Unix seconds."""
+    """When the device logged in, in Unix seconds."""
     expires_at: int
-    """Unix seconds; end of its token."""
+    """When its token expires, in Unix seconds."""
 
 
 class Imported(Struct, frozen=True):
-    """An account to import, with its id and password hash."""
+    """An account to import, with its id. ``password``: the hash of its
+    password."""
 
     account: Account
     password: str

@@ -144,6 +144,8 @@ def unblock(api: AccountParts, call: Call, request: FriendChange) -> FriendAnswe
 def _change(
     api: AccountParts, call: Call, request: FriendChange, change_states: StateChange
 ) -> FriendAnswer:
-    api.accounts.rules_of(call.app)  # says so if the app has no accounts
+    """Change the relation of the acting user to another user, as
+    ``change_states`` decides."""
+    api.accounts.rules_of(call.app)  # raises NoAccounts
     result = api.friends.change(call.app, call.user, request.friend, change_states)
     return FriendAnswer(result.value)

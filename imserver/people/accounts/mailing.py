@@ -147,6 +147,7 @@ def _tls(_certificates: str) -> SSLContext:
 
 
 def _connect(settings: SmtpSettings) -> SMTP:
+    """A connection to the mail server. Switches greenlets. Raises OSError."""
     # Imported in functions: nodes that send no mail save the memory.
     import smtplib
 

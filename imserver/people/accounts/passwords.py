@@ -46,17 +46,19 @@ class Passwords:
         self._salt = salt
         self._threads = Threads(AT_ONCE)
         self._hasher: PasswordHasher | None = None
-        self._nobodys = ""
+        self._dummy_hash = ""
+        """A hash that is checked in place of a missing one; ``""``: it is not made
+        yet."""
         self.waiting = 0
 
     def hash(self, password: str) -> str:
         """A new hash. Switches greenlets. Raises Overloaded."""
-        return self._aside(partial(self._library().hash, password))
+        return self._run_in_thread(partial(self._library().hash, password))
 
     def matches(self, hashed: str, password: str) -> bool:
-        """Whether a password has this hash; ``""``: there is no account, so
-        never. A mismatch takes equally long for every hash. Switches greenlets.
-        Raises Overloaded."""
+        """Whether a password has this hash. ``hashed`` ``""``: there is no
+        account or no password, so the result is False. A mismatch takes equally
+        long for every hash. Switches greenlets. Raises Overloaded."""
         hasher = self._library()
         if _md5.fullmatch(hashed):
             salted = (password + self._salt).encode()
@@ -64,8 +66,8 @@ class Passwords:
             if hmac.compare_digest(digest, hashed.lower()):
                 return True
             # Makes a mismatch take as long as with a new hash.
-            return self._aside(partial(self._verified, hasher, "", password))
-        return self._aside(partial(self._verified, hasher, hashed, password))
+            return self._run_in_thread(partial(self._verified, hasher, "", password))
+        return self._run_in_thread(partial(self._verified, hasher, hashed, password))
 
     def is_weak(self, hashed: str) -> bool:
         """Whether a hash is weaker than new ones."""
@@ -78,6 +80,7 @@ class Passwords:
         self._threads.close()
 
     def _library(self) -> PasswordHasher:
+        """The hasher of the library, which is loaded when it is needed first."""
         if self._hasher is None:
             # Imported in the loop's thread: otherwise two threads might import
             # it at once.
@@ -89,17 +92,21 @@ class Passwords:
         return self._hasher
 
     def _verified(self, hasher: PasswordHasher, hashed: str, password: str) -> bool:
+        """Whether a password has this hash of argon2id. Runs in a thread."""
         from argon2.exceptions import Argon2Error, InvalidHashError
 
         if not hashed:
-            self._nobodys = self._nobodys or hasher.hash("nobody's")
+            # A check of another hash takes as long as that of a real one.
+            self._dummy_hash = self._dummy_hash or hasher.hash("nobody's")
         try:
-            return hasher.verify(hashed or self._nobodys, password) and bool(hashed)
+            is_right = hasher.verify(hashed or self._dummy_hash, password)
+            return is_right and bool(hashed)
         except (Argon2Error, InvalidHashError):
             return False
 
-    def _aside(self, work: Callable[[], T]) -> T:
-        """Run ``work`` in one of the threads and return its result."""
+    def _run_in_thread(self, work: Callable[[], T]) -> T:
+        """Run ``work`` in one of the threads and return its result. Switches
+        greenlets. Raises Overloaded."""
         if self.waiting >= MAX_WAITING:
             raise Overloaded(f"{MAX_WAITING} passwords wait already")
         self.waiting += 1

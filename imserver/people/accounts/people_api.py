@@ -171,13 +171,14 @@ guest_routes = Resource(
 
 
 def _shown(account: Account, principal: Principal) -> PersonShown:
+    """An account in an answer to this principal."""
     kind: Kind = "person"
     if account.kind != "account":
         kind = account.kind
-    others: dict[str, Any] = {}
+    hidden: dict[str, Any] = {}
     if not principal.may(Needs.OPERATE):
         # Moderators see no contacts.
-        others = dict.fromkeys(("phone", "email", "email_confirmed"), UNSET)
+        hidden = dict.fromkeys(("phone", "email", "email_confirmed"), UNSET)
     return view(
         PersonShown,
         account,
@@ -186,7 +187,7 @@ def _shown(account: Account, principal: Principal) -> PersonShown:
         second_factor=account.factor,
         locked=account.is_locked(time()),
         locked_until=end_of(account),
-        **others,
+        **hidden,
     )
 
 
@@ -216,11 +217,11 @@ def page(people: People, call: Call, request: PeopleQuery) -> PeoplePage:
     wanted = PeopleFilter(
         call.app, request.text, contacts=by.may(Needs.OPERATE), **given
     )
-    accounts, behind = people.page(wanted, id_of(request.after), request.limit)
-    following = ""
-    if behind:
-        following = str(behind)
-    return PeoplePage([_shown(each, by) for each in accounts], following)
+    accounts, next_before = people.page(wanted, id_of(request.after), request.limit)
+    next_page = ""
+    if next_before:
+        next_page = str(next_before)
+    return PeoplePage([_shown(each, by) for each in accounts], next_page)
 
 
 @routes.post(

@@ -10,6 +10,7 @@ longer."""
 
 
 def _fold_names(op: Any) -> None:
+    """Store the folded names of all accounts, page by page."""
     sql = PooledStatements(op.get_bind())
     page = "SELECT id, nickname, name FROM account WHERE id > %s ORDER BY id LIMIT 1000"
     rows = sql.query(page, (0,))
@@ -22,6 +23,8 @@ def _fold_names(op: Any) -> None:
 
 
 def _folded(account: Row) -> Row:
+    """The folded names of an account, and its id, from a row with its id,
+    nickname and user name."""
     id, nickname, name = account
     nickname_words = " ".join(PooledStatements.words(text_of(nickname)))
     name_words = " ".join(PooledStatements.words(text_of(name or "")))
@@ -47,9 +50,13 @@ def _name_owner(op: Any) -> None:
     sql = PooledStatements(op.get_bind())
     of_chat = "FROM account WHERE app = 'gochat'"
     if not sql.query(f"SELECT 1 {of_chat} AND role = 'owner'"):
-        ((first,),) = sql.query(f"SELECT min(id) {of_chat}")
-        give = "UPDATE account SET role = 'owner' WHERE id = %s AND name = 'owner' AND role = ''"
-        sql.execute(give, (first or 0,))
+        ((first_id,),) = sql.query(f"SELECT min(id) {of_chat}")
+        statement = (
+            "UPDATE account SET role = 'owner' "
+            "WHERE id = %s AND name = 'owner' AND role = ''"
+        )
+        # 0 is no id: the app has no account.
+        sql.execute(statement, (first_id or 0,))
 
 
 STEPS: Final = {

@@ -379,6 +379,7 @@ def _size_of(bot: Bot) -> int:
 
 
 def _shown(bot: Bot) -> BotShown:
+    """A bot as its owner sees it."""
     account = bot.account
     owner = ""
     if bot.owner:
@@ -397,6 +398,7 @@ def _shown(bot: Bot) -> BotShown:
 
 
 def _card(bot: Bot) -> BotCard:
+    """A bot as all users see it."""
     return view(
         BotCard,
         bot.account,

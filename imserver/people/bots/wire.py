@@ -64,6 +64,7 @@ class _Piece(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def _open_answer(data: bytes) -> OpenAnswer:
+    """Read the data of ``streamOpen``. Raises Refused if it is not valid."""
     fields = Fields.of(data)
     to, conversation = fields.receiver()
     type = fields.short_text("type", Limit.TYPE_BYTES) or "text"
@@ -76,6 +77,7 @@ def _open_answer(data: bytes) -> OpenAnswer:
 
 
 def _users(users: Any) -> tuple[str, ...]:
+    """The users in the list ``stoppers``. Raises Refused if it is not valid."""
     if not isinstance(users, list) or len(users) > MAX_STOPPERS:
         raise Refused(ReplyCode.BAD_PARAMETER)
     return tuple(
@@ -84,6 +86,7 @@ def _users(users: Any) -> tuple[str, ...]:
 
 
 def _append_answer(data: bytes) -> AppendAnswer:
+    """Read the data of ``streamAppend``. Raises Refused if it is not valid."""
     try:
         pieces = msgspec.convert(Fields.of(data).values.get("pieces"), list[_Piece])
     except ValueError:

@@ -81,7 +81,7 @@ def chat(
     if previews:
         settings["previews"] = True
     with opened(path, data_dir) as (config, store, tenants):
-        takes_guests = _take_guests(tenants, settings)
+        takes_guests = _let_guests_in(tenants, settings)
         if HTTP_URL.match(config.address):
             url = config.address
         else:
@@ -126,15 +126,18 @@ def chat(
         click.echo(_FOR_MORE_OWNERS.format(where=where))
 
 
-def _take_guests(tenants: Tenants, more: dict[str, Any]) -> bool:
-    """Make the app, with ``more`` settings, or let it take guests. False: the
-    settings file defines the app, without guests."""
+def _let_guests_in(tenants: Tenants, settings: dict[str, Any]) -> bool:
+    """Make the app gochat with these additional settings, or let the existing
+    app take guests. Returns whether it takes guests now. It does not if the
+    settings file defines the app without guests."""
     tenant = tenants.find(GOCHAT)
     if tenant is None:
         # In a chat among friends, an invited person can find the others by
         # their names.
-        of_people = {"guests": True, "search": True}
-        tenants.register(GOCHAT, accounts=of_people, account_tokens="required", **more)
+        rules_of_people = {"guests": True, "search": True}
+        tenants.register(
+            GOCHAT, accounts=rules_of_people, account_tokens="required", **settings
+        )
         return True
     rules = rules_of(tenant)
     if not tenant.wants_accounts(GOCHAT):
@@ -146,23 +149,26 @@ def _take_guests(tenants: Tenants, more: dict[str, Any]) -> bool:
 
 
 def _owner(store: Store) -> tuple[Account, str]:
-    """The account of the owner, and the hash of its password; ``""``: no
-    password yet."""
+    """The account of the owner, which is made if it is missing, and the hash of
+    its password; ``""``: it has no password yet."""
     accounts = AccountStore(store)
     row = accounts.by_login(GOCHAT, ("name", _OWNER))
     if row is not None:
         return row
     added = accounts.add(Account(0, GOCHAT, "", name=_OWNER), "")
 
-    def may(_account: Account) -> bool:
+    def may_act_on(_account: Account) -> bool:
         return True
 
-    owner = PeopleStore(store).set_role(GOCHAT, added.id, "owner", may, None)
+    owner = PeopleStore(store).set_role(
+        GOCHAT, added.id, "owner", may_act_on, record=None
+    )
     return owner or added, ""
 
 
 def _group_of(store: Store, owner: Account, name: str) -> int:
-    """The first group of the owner. A missing group is created."""
+    """The id of the first group of the owner. If the owner has no group, a group
+    with this name is made."""
     log = store.part(MessageLog)
     rows = log.conversations.memberships(GOCHAT, owner.user)
     owned = [
@@ -179,8 +185,9 @@ def _group_of(store: Store, owner: Account, name: str) -> int:
 def _invitation(
     store: Store, owner: Account, group: int, guests: bool, now: int
 ) -> InvitationShown:
-    """The invitation that is valid longest. If no invitation is valid for a
-    day, a new one."""
+    """The invitation of the owner to a group, for any number of people, that is
+    valid longest. If none is valid for another day, a new one is made.
+    ``guests``: whether the invitation is for people without an account, too."""
     rows = InvitationStore(store)
     page = rows.page(GOCHAT, owner.user, group, now + _DAY, "", _MOST)
     valid = [

@@ -197,19 +197,19 @@ def start(
     Each request counts as a login of its address. With `link` the account of
     the token is linked with the provider. That needs its password.
     """
-    user: str | None = None
+    user: str | None = None  # a login, not a link
     if link:
         user = call.principal.user
     try:
         url, login, short_code = oauth.start(
             call.app,
             provider,
-            call.request.host,
-            device,
-            return_to,
-            user,
-            password,
-            call.credential,
+            address=call.request.host,
+            device=device,
+            return_to=return_to,
+            user=user,
+            password=password,
+            token=call.credential,
         )
     except UnknownAccount:
         raise ApiProblem(Problems.TOKEN_INVALID) from None
@@ -351,6 +351,9 @@ def _page(
     status: int = 200,
     question: Question | None = None,
 ) -> HttpResponse:
+    """The page for a browser that has come back, in its language. ``outcome``:
+    ``question``, ``done``, ``refused``, ``unknown`` or ``unavailable``.
+    ``question``: the question to the user; None: there is none."""
     # Imported with the first page: most nodes never need the templates, which
     # take memory.
     from werkzeug.datastructures import LanguageAccept
@@ -376,6 +379,8 @@ def _rendered(
     question: Question | None = None,
     path: str = "",
 ) -> str:
+    """The HTML of a page. ``path``: the path to which the form with the answer
+    goes."""
     from imserver.pages.text import html_of
 
     return html_of(
@@ -395,6 +400,7 @@ packet."""
 
 
 def _answered(status: int, content: str, *more: tuple[str, str]) -> HttpResponse:
+    """The answer with a page, and with ``more`` headers."""
     from imserver.pages.text import HEADERS, policy
 
     headers = (
@@ -413,6 +419,7 @@ def _service(core: Core, _api: Api) -> OAuth:
 
 
 def _route(method: str, handler: Callable[[OAuth, Call], HttpResponse]) -> Route:
+    """The route of a callback with this method."""
     return Route(
         method,
         f"{CALLBACK}*",
