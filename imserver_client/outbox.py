@@ -215,29 +215,15 @@ def push_rows(
     The rows after it may have arrived. The server recognises them by their ids
     at the next try. Raises NotConnected.
     """
-    # Each row, the future of its answer or the reason why it is no push, and
-    # whether its message is stored.
-    sent: list[tuple[OutboxRow, Future[PushAnswer] | str, bool]] = []
-    for row in rows:
-        try:
-            # After a crash a row is pushed again. The server recognises its id,
-            # and does not deliver it twice.
-            body: dict[str, Any] = {"id": f"{table}-{row.id}"}
-            body |= row.body()
-            app = body.pop("app", "")
-            text = body.pop("text", None)
-            future = publisher.publish(app, text, **body)
-            sent.append((row, future, bool(body.get("store"))))
-        except (ValueError, TypeError, RecursionError) as error:
-            sent.append((row, f"not a push: {error}", False))
-
+    # All rows are sent before the first answer is awaited.
+    sent = [_send(publisher, table, row) for row in rows]
     outcome = OutboxOutcome([], [])
-    for row, answer, is_stored in sent:
+    for row, (answer, is_stored) in zip(rows, sent, strict=True):
         if isinstance(answer, str):
             outcome.refused.append((row.id, answer))
             continue
         try:
-            if _has_failed(answer.result(ANSWER_SECONDS), is_stored):
+            if _must_repeat(answer.result(ANSWER_SECONDS), is_stored):
                 outcome.retry_reason = (
                     f"row {row.id}: a node or the database does not answer"
                 )
@@ -257,7 +243,25 @@ def push_rows(
     return outcome
 
 
-def _has_failed(answer: PushAnswer, is_stored: bool) -> bool:
+def _send(
+    publisher: Publisher, table: str, row: OutboxRow
+) -> tuple[Future[PushAnswer] | str, bool]:
+    """Send a row. Returns the future of its answer, or the reason why the row is
+    not a push; and whether its message is stored. Raises NotConnected."""
+    try:
+        # After a crash a row is pushed again. The server recognises its id, and
+        # does not deliver it twice.
+        body: dict[str, Any] = {"id": f"{table}-{row.id}"}
+        body |= row.body()
+        app = body.pop("app", "")
+        text = body.pop("text", None)
+        future = publisher.publish(app, text, **body)
+    except (ValueError, TypeError, RecursionError) as error:
+        return f"not a push: {error}", False
+    return future, bool(body.get("store"))
+
+
+def _must_repeat(answer: PushAnswer, is_stored: bool) -> bool:
     """Whether a row must be pushed again, because a target has failed.
 
     If the message is not stored, it is pushed again only if no target has

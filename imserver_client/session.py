@@ -733,8 +733,11 @@ class SessionCore(ABC, Generic[T]):
     def _read_channel(self, event: ChannelFrame, now: float) -> None:
         """Handle a frame of a channel. A subscription that has ended because
         publications are missing begins again, without a notice."""
-        is_end = isinstance(event, ChannelNotice) and event.kind == "ended"
-        if is_end and event.channel in self.subscriptions:
+        if (
+            isinstance(event, ChannelNotice)
+            and event.kind == "ended"
+            and event.channel in self.subscriptions
+        ):
             if event.code == INSUFFICIENT_STATE:
                 self._turns.add(event.channel, now)
                 self._subscribe_next(now)

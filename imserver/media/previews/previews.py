@@ -279,7 +279,7 @@ class Previews:
         self._links_of_apps.require(app)
         picture = new_id()
         former_picture = self.rows.claim(app, link, picture, _LEASE_SECONDS)
-        if former_picture is None:
+        if former_picture is None:  # another node makes the preview
             return
         if former_picture:
             self._forget_picture(former_picture)

@@ -98,7 +98,8 @@ class MediaMove(Service):
     def _delete_copies(self, row: Upload) -> None:
         """Delete copies that an earlier run has left at the source, if the
         other store has the same bytes."""
-        source_name = "" if self._to else "s3"
+        # The files move either to the bucket or to the folder (``""``).
+        source_name = "" if self._to == "s3" else "s3"
         row_before = replace(row, store_name=source_name)
         source = self._storage.of(row_before)
         if not _has(source, row.id):

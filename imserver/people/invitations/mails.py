@@ -160,17 +160,8 @@ class InvitationMails:
         self._groups.check_inviting(app, group, inviter)
 
         refused: list[RefusedAddress] = []
-        # Address in its stored form → as it was given.
-        wanted: dict[str, str] = {}
-        for given in emails:
-            try:
-                wanted.setdefault(checked("email", given), given)
-            except BadField:
-                refused.append(RefusedAddress(given, "no_address"))
         now = int(time())
-        for email in self._rows.invited_among(app, group, wanted, now):
-            refused.append(RefusedAddress(wanted.pop(email), "invited"))
-
+        wanted = self._uninvited(app, group, emails, now, refused)
         # This comes before the addresses are charged, because without it nobody
         # is invited.
         self._mails_of_app.require(app, len(wanted))
@@ -197,6 +188,26 @@ class InvitationMails:
             self._rows.add_mails(app, new, guests)
             self.runner.wake()
         return len(new), refused
+
+    def _uninvited(
+        self,
+        app: str,
+        group: int,
+        emails: Sequence[str],
+        now: int,
+        refused: list[RefusedAddress],
+    ) -> dict[str, str]:
+        """The addresses that are not invited to a group yet: stored form → as it
+        was given. The others are added to ``refused``."""
+        wanted: dict[str, str] = {}
+        for given in emails:
+            try:
+                wanted.setdefault(checked("email", given), given)
+            except BadField:
+                refused.append(RefusedAddress(given, "no_address"))
+        for email in self._rows.invited_among(app, group, wanted, now):
+            refused.append(RefusedAddress(wanted.pop(email), "invited"))
+        return wanted
 
     def page(
         self, app: str, inviter: str, group: int, after: str, limit: int
@@ -244,7 +255,13 @@ class InvitationMails:
         content = _content(
             mail, address, self._site, name, group.name, invitation.guests
         )
-        # Sending may take :data:`TRY_SECONDS`, so the mail is reserved again.
+        self._send(app, mail, content)
+
+    def _send(self, app: str, mail: InvitationMail, content: Mail) -> None:
+        """Send a mail, and store the answer of the mail server. Raises
+        ConnectionError if the server may take the mail later."""
+        code = mail.code
+        # Sending may take half a minute, so the mail is reserved again.
         self.runner.proceed(app, code)
         try:
             send(self._smtp, content)
@@ -260,7 +277,7 @@ class InvitationMails:
             self.runner.end(app, code, state=MAIL_STATES.index("refused"))
             return
         if mail.reason:
-            self._rows.note_mail(app, code, "")
+            self._rows.note_mail(app, code, reason="")
         self.runner.end(app, code, state=MAIL_STATES.index("sent"))
 
     def _wait_for_server(self, app: str, code: str) -> None:
