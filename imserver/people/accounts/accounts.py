@@ -187,6 +187,10 @@ class Attempt(Struct):
     account: str = ""
 
 
+_Limit = tuple[Buckets, Hashable]
+"""The counters of a rate, and the payer for whom an attempt counts."""
+
+
 def _payer_of(app: str, device: KnownDevice) -> tuple[str, int, int]:
     """The key by which attempts of a device are counted."""
     return app, device.account, device.login
@@ -488,26 +492,8 @@ class Accounts(Service, dict=True):
             device = None
             self._logins.require(by_address(app, address))
 
-        # The limit of this device, or of the account in this network, starts
-        # anew after a right password. The other limits only get the token of
-        # this attempt back.
-        own_limit: tuple[Buckets, Hashable]
-        if device is not None:
-            own_limit = (self._failures_by_device, _payer_of(app, device))
-            limits: list[tuple[Buckets, Hashable]] = [own_limit]
-        else:
-            network = network_of(address)
-            own_limit = (
-                self._failures_by_account_and_network,
-                (app, account_key, network),
-            )
-            limits = [
-                (self._failures_by_network, (app, network)),
-                own_limit,
-                (self._failures_by_account, (app, account_key)),
-            ]
-
-        charged: list[tuple[Buckets, Hashable]] = []
+        own_limit, limits = self._failure_limits(app, account_key, address, device)
+        charged: list[_Limit] = []
         try:
             # Counted before the check, so that parallel attempts cannot exceed
             # the limit.
@@ -524,6 +510,8 @@ class Accounts(Service, dict=True):
         if not is_right or account_row is None:
             raise WrongLogin
 
+        # The right password gives the token of this attempt back to all limits.
+        # The limit of this client starts anew.
         for buckets, payer in limits:
             buckets.give_back(payer)
         buckets, payer = own_limit
@@ -533,6 +521,28 @@ class Accounts(Service, dict=True):
             # Only now is the password known, from which a stronger hash is made.
             self.rows.set_password(account.id, hashed, self.passwords.hash(password))
         return account
+
+    def _failure_limits(
+        self,
+        app: str,
+        account_key: str | int,
+        address: str,
+        device: KnownDevice | None,
+    ) -> tuple[_Limit, list[_Limit]]:
+        """The limits for which a wrong password counts. The first result is the
+        limit of this client alone: of the known device, or of the account in the
+        network of ``address``. The second result has all limits."""
+        if device is not None:
+            own_limit: _Limit = (self._failures_by_device, _payer_of(app, device))
+            return own_limit, [own_limit]
+        network = network_of(address)
+        own_limit = (
+            self._failures_by_account_and_network,
+            (app, account_key, network),
+        )
+        by_network: _Limit = (self._failures_by_network, (app, network))
+        by_account: _Limit = (self._failures_by_account, (app, account_key))
+        return own_limit, [by_network, own_limit, by_account]
 
     def _require_welcome(self, account: Account) -> None:
         """Raise AccountLocked or UserBanned if the account is locked or its user

@@ -906,15 +906,14 @@ class AccountStore(Store.Rows):
         that account towards each other. If ``one`` is a bot, an account that has
         blocked its owner has also blocked the bot."""
         ids = list(dict.fromkeys(others))
-        mine = "SELECT other, state FROM relation WHERE account = %s AND other IN {}"
-        theirs = (
-            "SELECT account, state FROM relation WHERE other = %s AND account IN {}"
-        )
-        states: dict[int, str] = dict(sql.query_in(mine, (one,), ids))
-        states_back: dict[int, str] = dict(sql.query_in(theirs, (one,), ids))
+        towards = "SELECT other, state FROM relation WHERE account = %s AND other IN {}"
+        back = "SELECT account, state FROM relation WHERE other = %s AND account IN {}"
+        states: dict[int, str] = dict(sql.query_in(towards, (one,), ids))
+        states_back: dict[int, str] = dict(sql.query_in(back, (one,), ids))
         owner = sql.query("SELECT owner FROM bot WHERE id = %s AND owner > 0", (one,))
         if owner:
-            for other, state in sql.query_in(theirs, (owner[0][0],), ids):
+            ((owner_id,),) = owner
+            for other, state in sql.query_in(back, (owner_id,), ids):
                 if state == "blocked":
                     states_back[other] = state
         return {id: (states.get(id, ""), states_back.get(id, "")) for id in ids}

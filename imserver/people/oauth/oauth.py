@@ -478,7 +478,7 @@ class OAuth:
         self._store_login(key, row)
         question_key = _QUESTION + secret_hash(secret)
         self._values.put_value(question_key, key.encode(), LOGIN_SECONDS)
-        nickname = ""
+        nickname = ""  # this is a login
         if row.account:
             account = self._accounts.get(app, str(row.account))
             if account is not None:
