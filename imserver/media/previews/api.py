@@ -67,8 +67,8 @@ def show(
 @routes.get("/previews/wishes")
 def wishes(previews: Previews, call: Call, request: Acting) -> PreviewWishes:
     """Show whether the app has previews, and what the user wants."""
-    wanted = previews.wishes(call.app, call.user)
-    return PreviewWishes(previews.is_on(call.app), wanted.make, wanted.show)
+    wishes = previews.wishes(call.app, call.user)
+    return PreviewWishes(previews.is_on(call.app), wishes.make, wishes.show)
 
 
 @routes.post("/previews/wishes", schema=("PreviewWish", "What the user wants."))

@@ -83,7 +83,7 @@ SETTINGS: Final = SettingsRow(
 
 
 def is_on(tenant: Tenant | None) -> bool:
-    """Whether an app has previews; None: the app does not exist."""
+    """Whether an app has previews. ``tenant`` None: the app does not exist."""
     return tenant is not None and app_settings_of(tenant, PreviewsOfApp).previews
 
 

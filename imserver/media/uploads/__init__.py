@@ -24,6 +24,7 @@ __all__ = ["FEATURE", "Offer", "Upload", "UploadSettings", "Uploads"]
 
 
 def _build(core: Core) -> Parts:
+    """Build the services of uploaded files on a node."""
     config = core.config
     uploads = Uploads(
         settings_of(config, UploadSettings), config.server.data_dir, core.store, core
@@ -60,6 +61,8 @@ _METRICS: Final = {
 
 
 def _counter_of(name: str) -> Callable[[Core], int]:
+    """A function that reads this counter of a node."""
+
     def read(core: Core) -> int:
         count: int = getattr(core.service(Uploads).counters, name)
         return count

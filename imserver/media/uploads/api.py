@@ -378,34 +378,43 @@ TUS_VERSION: Final = "1.0.0"
 _TUS: Final = Header(
     "Tus-Resumable",
     "The version of the protocol.",
-    "string",
-    TUS_VERSION,
-    True,
-    {"enum": [TUS_VERSION]},
+    example=TUS_VERSION,
+    required=True,
+    limits={"enum": [TUS_VERSION]},
 )
 _BYTES: Final = {"minimum": 0, "maximum": 10**15 - 1}
 _OFFSET: Final = Header(
-    "Upload-Offset", "The number of bytes that the server has.", "integer", 0
-)
-_FROM: Final = Header(
     "Upload-Offset",
     "The number of bytes that the server has.",
-    "integer",
-    0,
-    True,
-    _BYTES,
+    kind="integer",
+    example=0,
 )
+"""In an answer."""
+_REQUIRED_OFFSET: Final = Header(
+    "Upload-Offset",
+    "The number of bytes that the server has.",
+    kind="integer",
+    example=0,
+    required=True,
+    limits=_BYTES,
+)
+"""In a request."""
 _LENGTH: Final = Header(
-    "Upload-Length", "The number of bytes of the whole file.", "integer", 48213
-)
-_WHOLE: Final = Header(
     "Upload-Length",
     "The number of bytes of the whole file.",
-    "integer",
-    48213,
-    True,
-    _BYTES,
+    kind="integer",
+    example=48213,
 )
+"""In an answer."""
+_REQUIRED_LENGTH: Final = Header(
+    "Upload-Length",
+    "The number of bytes of the whole file.",
+    kind="integer",
+    example=48213,
+    required=True,
+    limits=_BYTES,
+)
+"""In a request."""
 _EXPIRES: Final = Header(
     "Upload-Expires", "When the server forgets the unfinished upload."
 )
@@ -435,7 +444,7 @@ BEGIN: Final = streams.elsewhere(
     query=UploadQuery,
     headers=(
         _TUS,
-        _WHOLE,
+        _REQUIRED_LENGTH,
         Header(
             "Upload-Metadata",
             "Names and values in base64. `filename` is the name of the file.",
@@ -457,6 +466,8 @@ PART: Final[dict[str, Route]] = {}
 def _declare_part(
     method: str, text: str, problems: tuple[HttpProblem, ...] = (), **more: Any
 ) -> None:
+    """Declare the route of an upload in parts for this method. ``more``: further
+    arguments of the declaration."""
     PART[method] = streams.elsewhere(
         method,
         "/uploads/tus/{id}",
@@ -477,7 +488,7 @@ _declare_part(
     With the last byte the file is stored. Its id is that of the upload.
     """,
     binary=PART_TYPE,
-    headers=(_TUS, _FROM, _CHECKSUM),
+    headers=(_TUS, _REQUIRED_OFFSET, _CHECKSUM),
     answer_headers=(_OFFSET, _EXPIRES),
     status=204,
     problems=(*_ARRIVING, HTTP_OFFSET_MISMATCH, HTTP_CHECKSUM_MISMATCH),

@@ -368,7 +368,7 @@ def register(api: AccountParts, call: Call, request: Registration) -> SessionAns
     say which of them belongs to another account.
     """
     accounts = api.accounts
-    is_invited = call.principal.kind != "nobody"
+    is_invited = call.principal.kind != "nobody"  # a back end makes the account
     check_device(request.device)
     identifiers = _given_identifiers(request)
     if request.login is not UNSET:
@@ -382,7 +382,7 @@ def register(api: AccountParts, call: Call, request: Registration) -> SessionAns
         request.nickname,
         request.avatar,
         invited=is_invited,
-        email_confirmed=_confirmed(request.email_confirmed, is_invited),
+        email_confirmed=_confirmed(request.email_confirmed, is_back_end=is_invited),
         address=call.request.host,
     )
     return session_answer(accounts.token(account, request.device))
@@ -426,9 +426,9 @@ def login(api: AccountParts, call: Call, request: AccountLogin) -> SessionAnswer
         call.app,
         text,
         request.password,
-        call.request.host,
-        call.credential,
-        request.code,
+        address=call.request.host,
+        earlier=call.credential,
+        code=request.code,
     )
     return session_answer(accounts.token(account, request.device))
 
@@ -531,9 +531,9 @@ def set_identifiers(
         call.user,
         _given_identifiers(request),
         password,
-        call.request.host,
-        call.credential,
-        _confirmed(request.email_confirmed, call.is_back_end),
+        address=call.request.host,
+        token=call.credential,
+        email_confirmed=_confirmed(request.email_confirmed, call.is_back_end),
     )
     return _shown(account, with_private_fields=True)
 

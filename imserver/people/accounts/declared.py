@@ -224,7 +224,8 @@ def rules_of(tenant: TenantSettings) -> AppAccountSettings:
 
 
 def objection(_name: str, settings: TenantSettings) -> str:
-    """The error in the account settings of an app; ``""``: none."""
+    """The error in the account settings of an app. Returns ``""`` if they are
+    valid."""
     rules = rules_of(settings)
     if not rules.identifiers:
         return "accounts: expected at least one of phone, email and name"

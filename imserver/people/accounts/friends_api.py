@@ -88,14 +88,15 @@ def friends(
 ) -> FriendsAnswer:
     """List friends and friend requests, page by page."""
     api.accounts.known(call.app, call.user)
-    behind = read_cursor(cursor) or ""
-    if not id_of(behind):
+    after = read_cursor(cursor) or ""
+    if not id_of(after):
         # A cursor that is not the id of an account begins at the first page.
-        behind = ""
-    total, rows = api.friends.listed(list, call.user, behind, limit + 1)
-    page, following = page_and_cursor(rows, limit, lambda contact: str(contact.id))
+        after = ""
+    # One more row tells whether there is a next page.
+    total, rows = api.friends.listed(list, call.user, after, limit + 1)
+    page, next_cursor = page_and_cursor(rows, limit, lambda contact: str(contact.id))
     shown = [view(FriendShown, each, user=str(each.id)) for each in page]
-    return FriendsAnswer(total, shown, following)
+    return FriendsAnswer(total, shown, next_cursor)
 
 
 @routes.post("/friends/request", Needs.ADMIN_OR_ACCOUNT, act="", problems=_NOT_CHANGED)

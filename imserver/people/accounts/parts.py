@@ -43,7 +43,7 @@ EXPIRE_SECONDS: Final = 3600.0
 
 
 class AccountParts(Struct, frozen=True):
-    """The services for routes and other features."""
+    """The services of accounts on one node, for routes and other features."""
 
     rows: AccountStore
     tokens: AccountTokens
@@ -71,8 +71,8 @@ def chat_page_of(core: Core) -> str:
 
 
 def answers(base: Core) -> tuple[object, ...]:
-    """Build the objects that tell the core who holds a token, and whom a user
-    may reach and see."""
+    """Build the objects that tell the core to whom a token belongs, and whom a
+    user may reach and see."""
     rows = AccountStore(base.store)
     tokens = AccountTokens(base, rows)
     return tokens, AccountRelations(rows, base.store, tokens)

@@ -355,8 +355,8 @@ def commands(bots: Bots, call: Call, request: CommandsQuery) -> CommandsAnswer:
         raise ApiProblem.invalid("Give one of `conversation` and `bot`")
     rows: Sequence[Bot]
     if conversation is UNSET:
-        named = bots.named(call.app, [request.bot])
-        rows = bots.unblocked(call.app, call.user, named)
+        chosen = bots.named(call.app, [request.bot])
+        rows = bots.unblocked(call.app, call.user, chosen)
     else:
         rows = bots.in_conversation(call.app, call.user, conversation)
     return CommandsAnswer(commands_in(rows))

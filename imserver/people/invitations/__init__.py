@@ -20,19 +20,22 @@ _FORGET_SECONDS: Final = 3600.0
 
 
 def _build(core: Core) -> Parts:
+    """Build the services of invitations on a node."""
     mails = InvitationMails(core)
     groups = groups_of(core)
     messaging = core.service(MessageServices).messaging
     invitations = Invitations(core, accounts_of(core), groups, messaging)
     groups.ask(invitations.send)
 
-    def forget() -> None:
+    def forget_old_addresses() -> None:
         mails.forget(int(time()))
 
-    forget_old = every(_FORGET_SECONDS, forget, "old addresses could not go")
+    run_forgetting = every(
+        _FORGET_SECONDS, forget_old_addresses, "old addresses could not go"
+    )
     return Parts(
         (invitations, mails),
-        run=(*mails.run, forget_old),
+        run=(*mails.run, run_forgetting),
         stop=mails.runner.stop,
     )
 

@@ -385,12 +385,13 @@ def mailed(
     What the mail server has refused is among them, with the reason. An address
     is deleted after 30 days.
     """
-    number = id_of(group)
-    behind = read_cursor(cursor) or ""
-    rows = mails.page(call.app, call.user, number, behind, limit + 1)
-    page, following = page_and_cursor(rows, limit, lambda row: row.code)
-    counts = mails.counts(call.app, call.user, number)
+    group_id = id_of(group)
+    after = read_cursor(cursor) or ""
+    # One more row tells whether there is a next page.
+    rows = mails.page(call.app, call.user, group_id, after, limit + 1)
+    page, next_cursor = page_and_cursor(rows, limit, lambda row: row.code)
+    counts = mails.counts(call.app, call.user, group_id)
     refusal = mails.refusal(call.app, call.user)
     return MailedInvitations(
-        refusal=refusal, counts=counts, mails=list(page), next=following
+        refusal=refusal, counts=counts, mails=list(page), next=next_cursor
     )
