@@ -62,7 +62,7 @@ def check_picture(data: bytes) -> None:
     small = FOLDER / "small"
     cleaned = FOLDER / "cleaned"
     try:
-        picture = pictures.look(
+        picture = pictures.process(
             PictureTask(str(path), kind, str(small), str(cleaned), 20)
         )
     except Exception:
@@ -70,7 +70,7 @@ def check_picture(data: bytes) -> None:
     assert min(picture.width, picture.height) > 0
     if picture.cleaned:
         try:
-            again = pictures.look(
+            again = pictures.process(
                 PictureTask(str(cleaned), kind, str(small), str(path), 0)
             )
         except Exception:
