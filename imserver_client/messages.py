@@ -85,6 +85,7 @@ class StoppedAnswer(Struct, frozen=True):
 
 
 def _converted(value: Any, kind: type[T]) -> T | None:
+    """The value as a ``kind``. Returns None if it is malformed."""
     try:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError:
@@ -176,7 +177,7 @@ class Entry(Struct, frozen=True, kw_only=True):
 
     @classmethod
     def of(cls, data: Any) -> Self | None:
-        """Decode an entry; None if it is malformed."""
+        """Decode an entry. Returns None if it is malformed."""
         try:
             return msgspec.convert(data, cls)
         except msgspec.ValidationError:
@@ -218,7 +219,7 @@ class Arrangement(Struct, frozen=True, kw_only=True):
 
     @classmethod
     def of(cls, data: Any) -> Self | None:
-        """Decode an arrangement; None if it is malformed."""
+        """Decode an arrangement. Returns None if it is malformed."""
         return _converted(data, cls)
 
 
@@ -239,7 +240,7 @@ class FolderList(Struct, frozen=True):
 
     @classmethod
     def of(cls, data: Any) -> Self | None:
-        """Decode a list of folders; None if it is malformed."""
+        """Decode a list of folders. Returns None if it is malformed."""
         return _converted(data, cls)
 
 
@@ -274,7 +275,7 @@ class ConversationWish(Struct, frozen=True, kw_only=True):
 
     @classmethod
     def of(cls, data: Any) -> Self | None:
-        """Decode a notification wish; None if it is malformed."""
+        """Decode a notification wish. Returns None if it is malformed."""
         return _converted(data, cls)
 
 
@@ -314,7 +315,7 @@ class Signal(Struct, frozen=True, kw_only=True):
 
     @classmethod
     def of(cls, kind: str, data: Any) -> Self | None:
-        """Decode a signal; None if it is malformed."""
+        """Decode a signal. Returns None if it is malformed."""
         try:
             return msgspec.structs.replace(msgspec.convert(data, cls), kind=kind)
         except msgspec.ValidationError:
@@ -459,7 +460,7 @@ class ThreadMark(Thread, frozen=True, kw_only=True):
 
     @classmethod
     def of(cls, data: Any) -> Self | None:
-        """Decode a mark; None if it is malformed."""
+        """Decode a mark. Returns None if it is malformed."""
         return _converted(data, cls)
 
 

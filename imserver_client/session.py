@@ -825,8 +825,8 @@ class SessionCore(ABC, Generic[T]):
         self.commands.give(0.0)
 
     def end(self, error: ClientError | None = None) -> None:
-        """End the session. ``error``: the reason, if it has no other one; None:
-        the program has closed it."""
+        """End the session. ``error``: the reason for the end; None: the program
+        has closed the session. A reason that was noted before stays."""
         self.error = self.error or error
         self.settled = True
         self.answers.fail("the session has ended")

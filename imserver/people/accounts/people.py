@@ -447,7 +447,8 @@ class People(Struct, frozen=True):
 
     def locked(self, app: str, user: str) -> tuple[int, str] | None:
         """The end of the lock of an account, in Unix seconds (0: no end), and
-        its reason. None: not locked, or no such account."""
+        its reason. Returns None if the account is not locked or does not
+        exist."""
         account = self.accounts.get(app, user)
         if account is None or not account.is_locked(time()):
             return None

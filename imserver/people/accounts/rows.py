@@ -776,7 +776,7 @@ class AccountStore(Store.Rows):
     def remove_device(
         self, sql: PooledStatements, id: int, device: int
     ) -> Device | None:
-        """End a login and return it; None if it does not exist."""
+        """End a login and return it. Returns None if it does not exist."""
         login = _device(sql, id, device)
         sql.execute(
             "DELETE FROM account_device WHERE account = %s AND id = %s", (id, device)
