@@ -467,20 +467,27 @@ class OAuth:
                 raise LoginRefused from None
             raise
 
-        secret = token_urlsafe(_SECRET_BYTES)
         if row.return_to:
             # Our own page has begun the login, so the user is not asked.
+            secret = token_urlsafe(_SECRET_BYTES)
             row.step = "done"
             row.code = secret_hash(secret)
             self._store_login(key, row)
             return Question(f"{self._base}{row.return_to}#oauth={secret}")
 
         self._store_login(key, row)
+        return self._make_question(key, row, title)
+
+    def _make_question(self, key: str, row: _Running, title: str) -> Question:
+        """Make the question to the user of a login, and store the code that goes
+        back with the answer. ``key``: of the login. ``title``: the name of the
+        provider."""
+        secret = token_urlsafe(_SECRET_BYTES)
         question_key = _QUESTION + secret_hash(secret)
         self._values.put_value(question_key, key.encode(), LOGIN_SECONDS)
         nickname = ""  # this is a login
         if row.account:
-            account = self._accounts.get(app, str(row.account))
+            account = self._accounts.get(row.app, str(row.account))
             if account is not None:
                 nickname = account.nickname or account.user
         return Question(
