@@ -22,15 +22,19 @@ _STEPS: Final = 10_000
 
 
 class DatabaseState(Struct, frozen=True):
-    """The state of a reachable database: its product, version, and median round
-    trip in seconds. Then the setting that makes it less durable (``""``: none),
-    and the seconds by which its clock is ahead (None: it has no clock)."""
+    """The state of a database that answers."""
 
     name: str
+    """The product, for example ``postgresql``."""
     version: str
     round_trip: float
+    """The median round trip in seconds."""
     laxness: str
+    """The setting with which the database may lose stored rows; ``""`` if it
+    stores durably."""
     clock_difference: float | None
+    """The seconds by which its clock is ahead of this machine. None for
+    SQLite, which has no clock of its own."""
 
 
 def probe(
@@ -39,19 +43,20 @@ def probe(
     tries: int,
     looks: Iterable[Callable[[PooledStatements], object]] = (),
 ) -> DatabaseState:
-    """Connect, measure ``tries`` round trips, let others look at the rows,
-    disconnect. Raises the driver's errors. Switches greenlets.
+    """Connect to a database, measure ``tries`` round trips, call ``looks`` to
+    read rows, and disconnect. Raises the driver's errors. Switches greenlets.
 
-    ``looks`` are left out if an earlier release has made the tables.
+    If a database of an earlier release lacks tables or columns that a look
+    reads, that look ends without an error.
     """
     engine = make_engine(address, settings)
     try:
         with engine.connect() as connection:
-            times = []
+            round_trips = []
             for _ in range(tries):
                 before = perf_counter()
                 connection.execute(text("SELECT 1"))
-                times.append(perf_counter() - before)
+                round_trips.append(perf_counter() - before)
             difference = None
             if address.engine != "sqlite":
                 clock = connection.execute(
@@ -64,7 +69,8 @@ def probe(
                 with suppress(DBAPIError):
                     look(PooledStatements(connection))
             name = engine.dialect.name
-            return DatabaseState(name, version, median(times), laxness, difference)
+            round_trip = median(round_trips)
+            return DatabaseState(name, version, round_trip, laxness, difference)
     finally:
         engine.dispose()
 
@@ -72,9 +78,9 @@ def probe(
 def commit_seconds(
     address: DatabaseAddress, settings: StorageSettings, tries: int
 ) -> float:
-    """The median time in which a database server stores a row, in a table that
-    is made for it and dropped. Raises the driver's errors. Switches
-    greenlets."""
+    """The median seconds in which a database server commits a row. The rows go
+    to a new table, which is dropped at the end. Raises the driver's errors.
+    Switches greenlets."""
     engine = make_engine(address, settings).execution_options(**{WRITES: True})
 
     def commit(statement: str) -> float:
@@ -95,12 +101,13 @@ def commit_seconds(
 
 
 def damage_of(database: Path, seconds: float) -> str | None:
-    """The damage that SQLite finds in its pages, in one line; ``""`` for none.
-    None if it found none, but could not read all pages in this time. Raises
+    """The damage that SQLite finds in its pages, in one line, or ``""`` if it
+    has read all pages and none is damaged. Returns None if SQLite could not
+    read all pages in this time, and has found no damage until then. Raises
     sqlite3.Error."""
     deadline = monotonic() + seconds
 
-    def is_late() -> int:
+    def is_late() -> int:  # SQLite stops if this is not 0
         return int(monotonic() > deadline)
 
     # A connection that may write would write the log into the database at its
@@ -109,6 +116,7 @@ def damage_of(database: Path, seconds: float) -> str | None:
         sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True)
     ) as connection:
         connection.set_progress_handler(is_late, _STEPS)
+        # The argument is the number of damages after which SQLite stops.
         try:
             (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
         except sqlite3.OperationalError as error:

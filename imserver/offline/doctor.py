@@ -85,8 +85,9 @@ Findings = Iterator[Finding]
 def finding_of(
     bad: bool, name: str, found: str, meaning: str, mend: str, *, fails: bool = False
 ) -> Finding:
-    """``ok``, or if ``bad`` a warning or failure with its meaning and
-    remedy."""
+    """Make the finding of a check. Its level is ``ok`` if nothing is ``bad``.
+    Otherwise it is a warning, or with ``fails`` a failure, and has a meaning
+    and a remedy."""
     if not bad:
         return Finding("ok", name, found)
     if fails:
@@ -96,14 +97,13 @@ def finding_of(
 
 def findings(config: Config) -> Findings:
     """Run all checks. Each takes at most a few seconds. If a check raises, the
-    error becomes a finding."""
+    error becomes a finding with the name of the check's function."""
     for check in CHECKS:
         try:
             yield from check(config)
         except Exception as error:
-            yield Finding(
-                "fail", check.__name__.strip("_"), f"the check failed: {error}"
-            )
+            name = check.__name__.strip("_")
+            yield Finding("fail", name, f"the check failed: {error}")
 
 
 def kernel(name: str) -> str:
@@ -119,11 +119,14 @@ def _sysctl(name: str, value: object) -> str:
 
 
 def _files(config: Config) -> Findings:
+    """Check whether a process, and the machine, may open enough files for all
+    connections."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = WANTED_FILES
     if config.limits.max_connections:
         wanted = config.limits.max_connections + SPARE_FILES_OF_A_CLUSTER
-    is_bad = hard != resource.RLIM_INFINITY and hard < wanted
+    is_limited = hard != resource.RLIM_INFINITY
+    is_bad = is_limited and hard < wanted
     found = f"{hard} (the server raises its limit of {soft} to that)"
     served = max(hard - SPARE_FILES_OF_A_CLUSTER, 0)
     recommended = wanted - SPARE_FILES_OF_A_CLUSTER
@@ -135,22 +138,25 @@ def _files(config: Config) -> Findings:
     yield finding_of(is_bad, "open files", found, meaning, mend)
 
     name = "fs.file-max"
-    machine = kernel(name)
-    if not machine:
+    limit_of_machine = kernel(name)
+    if not limit_of_machine:
         return
     planned, _ = plan_processes(config)
     need = max(hard, wanted) * planned.server.processes
     meaning = f"all processes of the machine share it, and this server may open {need}"
     mend = _sysctl(name, 4 * need)
-    yield finding_of(int(machine) < need, name, machine, meaning, mend)
+    is_bad = int(limit_of_machine) < need
+    yield finding_of(is_bad, name, limit_of_machine, meaning, mend)
 
 
 def _processes(config: Config) -> Findings:
-    planned, why = plan_processes(config)
+    """Check whether the server has more processes than the machine has
+    cores."""
+    planned, reason = plan_processes(config)
     number = planned.server.processes
     available = cores()
-    found = why.removeprefix("processes: ")
-    if not found:
+    found = reason.removeprefix("processes: ")
+    if not found:  # the settings name the number, so there is no reason
         found = f"{number} on {available} core"
         if available > 1:
             found += "s"
@@ -164,6 +170,8 @@ def _processes(config: Config) -> Findings:
 
 
 def _listen_queues(config: Config) -> Findings:
+    """Check whether the kernel lets as many new connections wait as the
+    settings say."""
     backlog = config.server.backlog
     meaning = f"below server.backlog {backlog}: bursts of new connections wait a second"
     for name in ("net.core.somaxconn", "net.ipv4.tcp_max_syn_backlog"):
@@ -175,27 +183,30 @@ def _listen_queues(config: Config) -> Findings:
 
 
 def _ports(config: Config) -> Findings:
+    """Check whether the ports of the settings exist, differ, and are free."""
     listeners = _listeners(config)
-    numbers: list[int] = []
+    all_ports: list[int] = []
     for _, _, ports in listeners:
-        numbers += ports
+        all_ports += ports
     try:
         planned, _ = plan_processes(config)
         check_ports(planned)
     except StartError as error:
         # Ports that are too high are named below, one by one.
-        if max(numbers) <= LAST_PORT:
+        if max(all_ports) <= LAST_PORT:
             mend = "change one of the ports"
             yield Finding("fail", "ports", str(error), _NO_START, mend)
     for name, host, ports in listeners:
-        yield _listening(config, name, host, ports)
-    usable = [port for port in numbers if port <= LAST_PORT]
-    yield from _outgoing_ports(usable)
+        yield _check_listener(config, name, host, ports)
+    existing_ports = [port for port in all_ports if port <= LAST_PORT]
+    yield from _outgoing_ports(existing_ports)
 
 
-def _listening(config: Config, name: str, host: str, ports: Sequence[int]) -> Finding:
-    """Whether the nodes can listen on the ports of one setting, or already do.
-    The first taken port is named."""
+def _check_listener(
+    config: Config, name: str, host: str, ports: Sequence[int]
+) -> Finding:
+    """Check whether the nodes can listen on the ports of one setting, or
+    already do. If ports are taken, the finding names the first one."""
     last = ports[-1]
     where = f"{name} {ports[0]}"
     if len(ports) > 1:
@@ -214,12 +225,16 @@ def _listening(config: Config, name: str, host: str, ports: Sequence[int]) -> Fi
         try:
             socket.create_server((host, port), family=family).close()
         except OSError as error:
-            return _taken(config, where, host, port, error)
+            return _finding_of_taken_port(config, where, host, port, error)
     return Finding("ok", where, "free")
 
 
-def _taken(config: Config, where: str, host: str, port: int, error: OSError) -> Finding:
-    """A finding about the owner of a port on which nobody else can listen."""
+def _finding_of_taken_port(
+    config: Config, where: str, host: str, port: int, error: OSError
+) -> Finding:
+    """The finding about a port on which this process could not listen: ``ok``
+    if the server of the data folder listens on it, otherwise a warning.
+    ``where`` has the setting and its ports."""
     if error.errno == EADDRINUSE:
         pid = server_at(config.server.data_dir, port)
         if pid:
@@ -236,26 +251,33 @@ def _taken(config: Config, where: str, host: str, port: int, error: OSError) -> 
 _RESERVED_PORTS: Final = "net.ipv4.ip_local_reserved_ports"
 
 
-def _outgoing_ports(own: Sequence[int]) -> Findings:
-    """Whether the kernel may give a port of the server to an outgoing
+def _outgoing_ports(server_ports: Sequence[int]) -> Findings:
+    """Check whether the kernel may give a port of the server to an outgoing
     connection."""
     low, _, high = kernel("net.ipv4.ip_local_port_range").partition("\t")
     if not high:
         return
     reserved = _reserved_ports()
-    given = range(int(low), int(high) + 1)
-    inside = [port for port in own if port in given and port not in reserved]
+    range_of_kernel = range(int(low), int(high) + 1)
+    at_risk = [
+        port
+        for port in server_ports
+        if port in range_of_kernel and port not in reserved
+    ]
     found = f"{low}-{high}"
-    taken = ",".join(map(str, inside))
-    meaning = f"an outgoing connection may take {taken} before the server starts"
-    to_reserve = sorted({*own, *reserved})
+    listed = ",".join(map(str, at_risk))
+    meaning = f"an outgoing connection may take {listed} before the server starts"
+    # The command replaces the list of the kernel, so it also names the ports
+    # that are reserved already.
+    to_reserve = sorted(reserved.union(server_ports))
     text = ",".join(map(str, to_reserve))
     mend = _sysctl(_RESERVED_PORTS, text)
-    yield finding_of(bool(inside), "ip_local_port_range", found, meaning, mend)
+    yield finding_of(bool(at_risk), "ip_local_port_range", found, meaning, mend)
 
 
 def _reserved_ports() -> set[int]:
-    """The ports that the kernel gives to no outgoing connection."""
+    """The ports that the kernel gives to no outgoing connection. It lists them
+    as ``8080,9000-9010``."""
     reserved: set[int] = set()
     for part in kernel(_RESERVED_PORTS).split(","):
         if part:
@@ -266,7 +288,7 @@ def _reserved_ports() -> set[int]:
 
 
 def _unix_sockets(config: Config) -> Findings:
-    """Whether the server can make its Unix sockets, or has done so."""
+    """Check whether the server can make its Unix sockets, or has done so."""
     is_running = _has_lock(config.server.data_dir)
     for number, row in enumerate(config.server.extra_listen):
         if row.socket:
@@ -275,15 +297,17 @@ def _unix_sockets(config: Config) -> Findings:
 
 
 def _has_lock(data_dir: str) -> bool:
-    """Whether a process has taken the lock of the data folder; it may have
-    crashed."""
+    """Whether the lock of the data folder names a process. That process may
+    have crashed."""
     with suppress(OSError, ValueError):
         return Path(data_dir, "lock").read_text("ascii").strip().isdecimal()
     return False
 
 
 def _unix_socket(name: str, path: str, is_running: bool) -> Finding:
-    """Whether the server can make a Unix socket, or has done so."""
+    """Check whether the server can make a Unix socket, or has done so.
+    ``name`` is the setting. ``is_running``: the lock of the data folder names
+    a process."""
     try:
         refuse_taken(path)
     except StartError as error:
@@ -302,9 +326,9 @@ def _unix_socket(name: str, path: str, is_running: bool) -> Finding:
 
 
 def server_at(data_dir: str, port: int) -> int:
-    """The process id of the server that has the lock of the data folder and
-    listens on a port, by itself or by a descendant. 0 if there is no such
-    server, or if this user may not see it. Only on Linux."""
+    """The process id of the server that has the lock of the data folder, if it
+    or a descendant listens on this port. Returns 0 if there is no such server,
+    if this user may not see it, and on systems other than Linux."""
     lock = str(Path(data_dir, "lock").resolve())
     pid = listening_process(port) or 0
     with suppress(OSError):
@@ -326,8 +350,9 @@ def _parent_of(pid: int) -> int:
 
 
 def running_server(config: Config) -> Findings:
-    """The running server of these settings: the versions of its nodes, and
-    whether this one is ready."""
+    """Check the server of these settings if it runs here: which versions its
+    nodes have, and whether the node of this machine is ready. If it does not
+    run, there is no finding."""
     port = config.app.http_port
     if not port:
         return
@@ -336,7 +361,7 @@ def running_server(config: Config) -> Findings:
         return
     host = host_of(config)
     try:
-        status, answer = _get(host, port, "/ready", "")
+        status, answer = _get(host, port, "/ready", key="")
         version = _version(config, host, port)
     except (OSError, ValueError) as error:
         found = f"runs (pid {pid}), and does not answer: {error}"
@@ -352,16 +377,17 @@ def running_server(config: Config) -> Findings:
     yield finding_of(status != OK, "server", found, meaning, mend)
 
 
-def _state(config: Config, host: str, port: int, of: str) -> dict[str, Any]:
-    """The state of the running server. It is empty without a key for
-    everything."""
+def _state(config: Config, host: str, port: int, query: str) -> dict[str, Any]:
+    """The state of the running server (``/system/state``). It is empty if the
+    server refuses the request, for example without an API key that may do
+    everything. ``query`` is a further parameter with its ``&``, or ``""``."""
     key = os.environ.get("IMSERVER_KEY", "")
     if not key:
         keys = (
             row.key for row in config.api.keys if "admin" in row.scopes and not row.apps
         )
         key = next(keys, "")
-    status, answer = _get(host, port, f"/system/state?{of}detail=true", key)
+    status, answer = _get(host, port, f"/system/state?{query}detail=true", key)
     data = answer.get("data")
     if status == OK and isinstance(data, dict):
         return data
@@ -377,8 +403,9 @@ def _version(config: Config, host: str, port: int) -> str:
 
 
 def _get(host: str, port: int, path: str, key: str) -> tuple[int, dict[str, Any]]:
-    """Status and answer of a request to the server. Raises OSError and
-    ValueError."""
+    """Status and JSON answer of a GET request to the server. An empty ``key``
+    sends no credentials. Raises OSError, and ValueError if the answer is not
+    HTTP or JSON."""
     headers = {}
     if key:
         headers["Authorization"] = f"Bearer {key}"
@@ -395,7 +422,8 @@ def _get(host: str, port: int, path: str, key: str) -> tuple[int, dict[str, Any]
 
 
 def _listeners(config: Config) -> list[tuple[str, str, Sequence[int]]]:
-    """(setting, host, ports) of all listeners of the machine's nodes."""
+    """(setting, host, ports) of all TCP listeners that the nodes of this
+    machine have with these settings."""
     app = config.app
     host = config.server.host
     listeners: list[tuple[str, str, Sequence[int]]] = [
@@ -419,8 +447,10 @@ def _listeners(config: Config) -> list[tuple[str, str, Sequence[int]]]:
 
 
 def _socket_memory(_config: Config) -> Findings:
+    """Check whether the buffers of all sockets can fill more than half of the
+    memory."""
     name = "net.ipv4.tcp_mem"
-    value = kernel(name)
+    value = kernel(name)  # low, pressure and highest number of pages
     if not value:
         return
     _, _, most_pages = value.split()
@@ -429,11 +459,12 @@ def _socket_memory(_config: Config) -> Findings:
     pages = " ".join(value.split("\t"))
     found = f"{pages} pages: at most {_size(most)} of {_size(memory)}"
     meaning = "socket buffers may take more than half of the memory: slow receivers could end the server"
-    # At most a third of the memory; from half of that on, Linux saves.
-    third = memory // 3 // BYTES_PER_PAGE
-    low = third // 2
-    pressure = third * 3 // 4
-    mend = _sysctl(name, f"'{low} {pressure} {third}'")
+    # The remedy allows a third of the memory. Linux saves memory of sockets
+    # from ``pressure`` on, until their buffers take less than ``low``.
+    third_in_pages = memory // 3 // BYTES_PER_PAGE
+    low = third_in_pages // 2
+    pressure = third_in_pages * 3 // 4
+    mend = _sysctl(name, f"'{low} {pressure} {third_in_pages}'")
     yield finding_of(most > memory // 2, name, found, meaning, mend)
 
 
@@ -442,6 +473,8 @@ def _size(amount: float) -> str:
 
 
 def _redis(config: Config) -> Findings:
+    """Check whether Redis answers, is new enough and fast enough, and has the
+    time of this machine."""
     if not config.clustered:
         return
     address = address_of(config.redis)
@@ -453,11 +486,11 @@ def _redis(config: Config) -> Findings:
     try:
         sock = connect(address, PROBE_SECONDS)
         info = ask(sock, "INFO", "server").decode()
-        times = []
+        round_trips = []
         for _ in range(_TRIES):
             before = perf_counter()
             ask(sock, "PING")
-            times.append(perf_counter() - before)
+            round_trips.append(perf_counter() - before)
         seconds, microseconds = ask(sock, "TIME")
     except Exception as error:
         found = f"{address.text} does not answer: {error}"
@@ -472,14 +505,16 @@ def _redis(config: Config) -> Findings:
             sock.close()
 
     yield _redis_version(info)
-    waits = "every login waits for one round trip"
-    yield _speed("Redis round trip", median(times), waits, "move Redis nearer")
+    meaning = "every login waits for one round trip"
+    mend = "move Redis nearer"
+    yield _speed("Redis round trip", median(round_trips), meaning, mend)
     redis_time = int(seconds) + int(microseconds) * _MICROSECOND
     yield _clock("clock and Redis", redis_time - time())
 
 
 def _redis_version(info: str) -> Finding:
-    """Whether Redis is new enough. ``info``: its answer to INFO."""
+    """Check whether Redis is new enough. ``info`` is its answer to INFO, with
+    lines such as ``redis_version:7.2.4``."""
     version = "unknown"
     for line in info.splitlines():
         name, _, value = line.partition(":")
@@ -509,6 +544,8 @@ def _clock(name: str, difference: float) -> Finding:
 
 
 def _database(config: Config) -> Findings:
+    """Check whether the database answers, is undamaged, stores durably, and
+    whether features can work with their rows."""
     address = database_address(config.storage, config.server.data_dir)
     if not address.exists:
         found = f"{address.shown} does not exist yet; it is created at first use"
@@ -518,15 +555,15 @@ def _database(config: Config) -> Findings:
         damage = list(_damage(address.file))
         yield from damage
         if any(finding.level == "fail" for finding in damage):
-            return  # a look at its rows would change it
+            return  # to read its rows would change it
 
-    in_rows: list[Finding] = []
+    findings_in_rows: list[Finding] = []
 
-    def look(sql: PooledStatements) -> None:
-        in_rows.extend(_rows_of_features(config, sql))
+    def check_rows(sql: PooledStatements) -> None:
+        findings_in_rows.extend(_rows_of_features(config, sql))
 
     try:
-        state = probe(address, config.storage, _TRIES, [look])
+        state = probe(address, config.storage, _TRIES, [check_rows])
     except Exception as error:
         reason = str(error).splitlines()[0]
         found = f"{address.shown} does not answer: {reason}"
@@ -537,26 +574,28 @@ def _database(config: Config) -> Findings:
         yield Finding("fail", "database", found, meaning, mend)
         return
     yield Finding("ok", "database", f"{state.name} {state.version} at {address.shown}")
-    waits = "it is part of every acknowledgement"
-    yield _speed("database round trip", state.round_trip, waits, "move it nearer")
+    meaning = "it is part of every acknowledgement"
+    mend = "move it nearer"
+    yield _speed("database round trip", state.round_trip, meaning, mend)
     if state.laxness:
         meaning = "a message that was acknowledged may be lost when the database's machine fails"
         mend = "set it back to its default in the database's configuration"
         yield Finding("warn", "durability", state.laxness, meaning, mend)
-    yield from in_rows
+    yield from findings_in_rows
     if state.clock_difference is not None:
         yield _clock("clock and database", state.clock_difference)
 
 
 def _rows_of_features(config: Config, sql: PooledStatements) -> Findings:
-    """Let features check their rows. Raises DBAPIError."""
+    """Let features check their rows. Raises DBAPIError if the database does
+    not execute a query. Any other exception becomes a finding."""
     for feature in load_features(config):
         try:
             for check in feature.checks("rows"):
                 yield from check(sql)
         except DBAPIError:
             raise
-        # the database answers, with rows that the server did not write
+        # The database has answered with rows that the server did not write.
         except Exception as error:
             name = f"rows of {feature.name}"
             kind = type(error).__name__
@@ -567,7 +606,8 @@ def _rows_of_features(config: Config, sql: PooledStatements) -> Findings:
 
 
 def _damage(database: Path) -> Findings:
-    """Whether the pages of SQLite and of its write-ahead log are undamaged."""
+    """Check whether the pages of SQLite and of its write-ahead log are
+    undamaged."""
     mend = f"stop the server; imserver restore with a backup, or without one with a copy of {database.name}"
     commits = 0
     damage: str | None
@@ -583,12 +623,13 @@ def _damage(database: Path) -> Findings:
     if commits:
         found = f"{commits} commits in {database}-wal cannot be read"
     meaning = "messages that were acknowledged are gone; the server does not start"
-    alone = mend + " alone"
-    yield finding_of(commits > 0, name, found, meaning, alone, fails=True)
+    # A copy without the write-ahead log leaves out the damaged commits.
+    mend_log = mend + " alone"
+    yield finding_of(commits > 0, name, found, meaning, mend_log, fails=True)
 
     name = "pages of SQLite"
     found = "no damage"
-    if damage is None:
+    if damage is None:  # not all pages could be read in this time
         found = f"no damage in what was read of it in {PROBE_SECONDS:g} s"
     elif damage:
         found = f"{database}: {damage}"
@@ -597,6 +638,9 @@ def _damage(database: Path) -> Findings:
 
 
 def _disk(config: Config) -> Findings:
+    """Check the data folder: whether it can be written, has enough space, and
+    how fast its disk is. If it does not exist yet, the nearest folder above it
+    is checked."""
     data_dir = config.server.data_dir
     wanted_folder = Path(data_dir).absolute()
     folder = next(
@@ -612,14 +656,7 @@ def _disk(config: Config) -> Findings:
         mend = "run imserver restore again"
         yield Finding("fail", "restore", found, _NO_START, mend)
 
-    free = shutil.disk_usage(folder).free
-    limits = dict(marked(config, "free_bytes"))
-    wanted = max([_GIB, *limits.values()])
-    found = f"{_size(free)} free for {data_dir}"
-    before = "".join(f"{name} applies, then " for name in limits)
-    meaning = f"below {_size(wanted)}: {before}messages are refused"
-    mend = "enlarge the volume, or set storage.retention_seconds and limits of what users store"
-    yield finding_of(free < wanted, "disk space", found, meaning, mend)
+    yield _free_space(config, folder)
     if os.access(folder, os.W_OK):
         yield _fsync_speed(folder)
         return
@@ -633,8 +670,21 @@ def _disk(config: Config) -> Findings:
     yield Finding("fail", "data folder", found, _NO_START, mend)
 
 
+def _free_space(config: Config, folder: Path) -> Finding:
+    """Check whether the disk of a folder has more free space than each limit in
+    the settings, and than a GiB."""
+    free = shutil.disk_usage(folder).free
+    limits = dict(marked(config, "free_bytes"))
+    wanted = max([_GIB, *limits.values()])
+    found = f"{_size(free)} free for {config.server.data_dir}"
+    before = "".join(f"{name} applies, then " for name in limits)
+    meaning = f"below {_size(wanted)}: {before}messages are refused"
+    mend = "enlarge the volume, or set storage.retention_seconds and limits of what users store"
+    return finding_of(free < wanted, "disk space", found, meaning, mend)
+
+
 def _fsync_speed(folder: Path) -> Finding:
-    """How long the disk takes to store a write."""
+    """Measure how long the disk takes to store a write."""
     name = "disk fsync"
     try:
         times = _fsync_times(folder)
@@ -669,21 +719,23 @@ def findings_of_features(config: Config) -> Findings:
 
 
 def _synchronised(_config: Config) -> Findings:
-    """Whether a time service steers the clock, as the kernel says."""
+    """Ask the kernel whether a time service steers the clock."""
+    timex = ctypes.create_string_buffer(_TIMEX_BYTES)
     try:
-        state = ctypes.CDLL(None).adjtimex(ctypes.create_string_buffer(_TIMEX_BYTES))
+        state = ctypes.CDLL(None).adjtimex(timex)
     except (OSError, AttributeError):
-        return
-    is_free = state == _TIME_ERROR
+        return  # only Linux has this function
+    is_unsteered = state == _TIME_ERROR
     found = "the clock is synchronised"
-    if is_free:
+    if is_unsteered:
         found = "the clock is not synchronised"
     meaning = "tokens are compared with the clock of the machine that signed them"
     mend = "timedatectl set-ntp true (in a container: on its host)"
-    yield finding_of(is_free, "time service", found, meaning, mend)
+    yield finding_of(is_unsteered, "time service", found, meaning, mend)
 
 
 def _names(config: Config) -> Findings:
+    """Check whether DNS knows each host of the settings, and answers fast."""
     for setting, host in _hosts(config):
         name = f"DNS {host}"
         before = perf_counter()
@@ -706,8 +758,9 @@ def _names(config: Config) -> Findings:
 
 
 def _hosts(config: Config) -> list[tuple[str, str]]:
-    """(setting, host) of the addresses that the server calls, or at which it is
-    called. Each host occurs once."""
+    """(setting, host) of the addresses that the server calls, or at which
+    clients call it. Each host occurs once, with the last setting that has
+    it."""
     urls = [*_public_urls(config), ("storage.url", config.storage.url)]
     for name, url in marked(config, "url"):
         if not name.startswith("apps."):
@@ -726,12 +779,13 @@ def _hosts(config: Config) -> list[tuple[str, str]]:
     hosts += marked(config, "host")
     if config.clustered:
         hosts += [("redis.url", host) for host, _ in address_of(config.redis).hosts]
-    setting_of = {host: name for name, host in hosts}
-    return [(name, host) for host, name in setting_of.items()]
+    settings_by_host = {host: name for name, host in hosts}
+    return [(name, host) for host, name in settings_by_host.items()]
 
 
 def _public_urls(config: Config) -> list[tuple[str, str]]:
-    """(setting, URL) of the addresses by which clients reach the server."""
+    """(setting, URL) of the addresses by which clients reach the server. A
+    setting may be a host without a scheme; its URL begins with ``//``."""
     settings = {
         "app.http_url": config.app.http_url,
         "app.websocket_url": config.app.websocket_url,
@@ -747,6 +801,8 @@ def _public_urls(config: Config) -> list[tuple[str, str]]:
 
 
 def _certificates(config: Config) -> Findings:
+    """Check whether clients trust the certificates of the server's public
+    addresses, and how long these are valid."""
     for name, url in _public_urls(config):
         parts = urlsplit(url)
         host = parts.hostname
@@ -755,13 +811,13 @@ def _certificates(config: Config) -> Findings:
         port = parts.port or _HTTPS_PORT
         where = f"certificate of {host}"
         try:
-            ends = _expiry(host, port)
+            expires_at = _expiry(host, port)
         except OSError as error:
             meaning = f"clients of {name} do not trust it, or do not reach it"
             mend = f"openssl s_client -connect {host}:{port}"
             yield Finding("fail", where, str(error), meaning, mend)
             continue
-        days = (ends - time()) / _DAY_SECONDS
+        days = (expires_at - time()) / _DAY_SECONDS
         found = f"valid for {days:.0f} more days"
         meaning = "after that, clients refuse to connect"
         mend = "renew it, and reload the proxy"
@@ -783,6 +839,7 @@ def _expiry(host: str, port: int) -> float:
 
 
 def _second_secret(config: Config) -> Findings:
+    """Warn while the server also accepts signatures by a second secret."""
     file = config.server.second_secret_file
     if file:
         meaning = (
@@ -811,13 +868,14 @@ CHECKS: Final[tuple[Callable[[Config], Findings], ...]] = (
 )
 
 
-def _beside_users(config: Config, own: int) -> Iterator[str]:
-    """Sentences about other limits of a node than the number of users. ``own``:
-    its process, or 0."""
+def _caveats_of_capacity(config: Config, is_running: bool) -> Iterator[str]:
+    """Sentences that are printed below the measured capacity of a node: why the
+    figures may be wrong, and which other limits a node has. ``is_running``: the
+    node runs on this machine, beside the measurement."""
     load, _, _ = os.getloadavg()
     if load > 2 * cores():
         yield f"This machine was busy (load {load:.0f} on {cores()} cores), so its figures are too low."
-    if own:
+    if is_running:
         yield "The node runs here, so the measurement had what was left of a core: its figures are too low."
     if config.clustered and not capacity.has_redis(config):
         yield "Measured without Redis, as no redis-server is here: with it a login takes half as much again."
@@ -833,7 +891,7 @@ def _beside_users(config: Config, own: int) -> Iterator[str]:
 
 
 class _Doctor(click.Command):
-    """The command with the options of features."""
+    """The command ``doctor``. Features add options to it."""
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         rows = (row for row in offered_rows() if not isinstance(row, Exception))
@@ -842,7 +900,8 @@ class _Doctor(click.Command):
 
 
 def _is_option(row: CommandOf) -> bool:
-    """Whether a feature tries something out by an option of this command."""
+    """Whether the row of a feature is an option of ``imserver doctor``. Such an
+    option starts a trial, for example of a mail."""
     return row.parent == DOCTOR and row.name.startswith("--")
 
 
@@ -850,32 +909,37 @@ def _option_of(row: CommandOf) -> click.Option:
     return click.Option([row.name], metavar=row.metavar, help=row.help)
 
 
-def _tried(
+def _run_trials(
     config: Config, path: str | None, data_dir: str | None, given: Mapping[str, str]
 ) -> Findings:
-    """Run the trials that features offer. ``given``: parameter → value, for the
-    given options."""
-    rows: dict[str | None, CommandOf] = {}
+    """Run the trials for whose options values were ``given`` (parameter →
+    value). A feature offers a trial as an option of this command."""
+    rows_by_parameter: dict[str | None, CommandOf] = {}
     for feature in load_features(config):
         for row in filter(_is_option, feature.commands):
-            rows[_option_of(row).name] = row
+            rows_by_parameter[_option_of(row).name] = row
     for parameter, value in given.items():
-        if parameter not in rows:
+        if parameter not in rows_by_parameter:
             yield Finding(
                 "fail", parameter, "the feature is not among features of the settings"
             )
             continue
-        try_out = rows[parameter].load()
+        try_out = rows_by_parameter[parameter].load()
         with opened(path, data_dir) as (settings, store, tenants):
             yield from try_out(settings, store, tenants, value)
 
 
 _NO_LIMIT: Final = 1e6
+"""The highest number that an option of ``--capacity`` accepts. Nobody reaches
+it."""
 
 
-def _of_capacity(
+def _option_of_capacity(
     name: str, default: float, text: str, most: float = _NO_LIMIT
 ) -> Callable[[Any], Any]:
+    """An option that says how users behave, as a number from 0 to ``most``.
+    With a limit of its own, 0 is refused, too: for a percentage of users it
+    would mean that nobody ever connects."""
     kind = click.FloatRange(0, most, min_open=most < _NO_LIMIT)
     return click.option(
         name,
@@ -892,11 +956,14 @@ def _of_capacity(
 @click.option(
     "--capacity", "counts", is_flag=True, help="Say how many users this node can hold."
 )
-@_of_capacity("--messages", 10, "messages that a connected user sends an hour.")
-@_of_capacity("--receivers", 5, "connected users who receive each of them.")
-@_of_capacity("--pushes", 10, "pushes that a connected user gets an hour.")
-@_of_capacity(
-    "--online", 30, "which percentage of users is connected at the same time.", 100
+@_option_of_capacity("--messages", 10, "messages that a connected user sends an hour.")
+@_option_of_capacity("--receivers", 5, "connected users who receive each of them.")
+@_option_of_capacity("--pushes", 10, "pushes that a connected user gets an hour.")
+@_option_of_capacity(
+    "--online",
+    30,
+    "which percentage of users is connected at the same time.",
+    most=100,
 )
 @CommandLine.duration(
     "--within",
@@ -922,8 +989,12 @@ def doctor(path: str | None, data_dir: str | None, counts: bool, **given: Any) -
     if counts:
         _show_capacity(config, capacity.Behaviour(**behaviour))
         return
+    # All other options start trials of features. Click gives None for an option
+    # that is left out.
     given = {name: value for name, value in given.items() if value is not None}
-    if show(chain(findings(config), _tried(config, path, data_dir, given))):
+    trials = _run_trials(config, path, data_dir, given)
+    failures = show(chain(findings(config), trials))
+    if failures:
         sys.exit(1)
 
 
@@ -934,8 +1005,9 @@ def _show_capacity(config: Config, user: capacity.Behaviour) -> None:
     state = {}
     if pid:
         with suppress(OSError, ValueError):
-            state = _state(config, host_of(config), port, "")
-    capacity.show(config, user, pid, state, _beside_users(config, pid))
+            state = _state(config, host_of(config), port, query="")
+    caveats = _caveats_of_capacity(config, is_running=pid > 0)
+    capacity.show(config, user, pid, state, caveats)
 
 
 _COLOURS: Final = {"ok": "green", "warn": "yellow", "fail": "red"}
@@ -947,14 +1019,14 @@ def show(findings: Iterable[Finding]) -> int:
         rows = list(findings)
         CommandLine.data(rows, "")
         return sum(row.level == "fail" for row in rows)
-    failed = 0
+    failures = 0
     for finding in findings:
         if finding.level == "fail":
-            failed += 1
+            failures += 1
         mark = click.style(f"{finding.level:4}", fg=_COLOURS[finding.level])
         click.echo(f"{mark}  {finding.name}: {finding.found}")
         if finding.meaning:
             click.echo(f"      {finding.meaning}")
         if finding.mend:
             click.echo(f"      to mend: {finding.mend}")
-    return failed
+    return failures

@@ -58,9 +58,10 @@ _OTHERS_ONLY_READ: Final = 0o022
 
 
 class Release(Struct, frozen=True):
-    """A release. ``package``: the ``__init__.py`` of its server. ``names``: the
-    distributions that come with it. ``home``: the folder in which it is
-    installed; None: it must be installed first."""
+    """A release that may replace this one. ``package``: the ``__init__.py`` of
+    its server. ``names``: the distributions that come with it, written with
+    ``_``. ``home``: the folder in which it is installed. None means that it
+    must be installed first."""
 
     version: str
     package: str
@@ -70,51 +71,64 @@ class Release(Struct, frozen=True):
 
 def read_release(dist: Path, stack: ExitStack) -> Release:
     """Read a release from a wheel, from the folder of its files, or from a
-    folder in which it is installed. Raises StartError."""
-    home: Path | None = None
+    folder in which it is installed. A wheel is unpacked into a temporary
+    folder, which ``stack`` deletes. Raises StartError."""
     try:
         site = next(dist.glob("lib/python*/site-packages"), None)
-        if site is None:
-            wheel = dist
-            if dist.is_dir():
-                wheel = next(dist.glob("imserver-*.whl"))
-            with zipfile.ZipFile(wheel) as archive:
-                site = Path(stack.enter_context(TemporaryDirectory()))
-                archive.extractall(site)
-            names = {file.name.split("-")[0] for file in dist.glob("*.whl")}
-        else:
-            home = dist.resolve()
-            if (home / _UNFINISHED).exists():
-                raise StartError(
-                    f"{dist} is not whole, its installation was interrupted: delete it"
-                )
-            installed = distributions(path=[str(site)])
-            names = {each.metadata["Name"].replace("-", "_") for each in installed}
-        server = next(iter(distributions(name="imserver", path=[str(site)])))
-        package = str(site / "imserver" / "__init__.py")
-        return Release(server.version, package, frozenset(names), home)
+        if site is not None:
+            return _read_installed(dist, site)
+        wheel = dist
+        if dist.is_dir():
+            wheel = next(dist.glob("imserver-*.whl"))
+        with zipfile.ZipFile(wheel) as archive:
+            site = Path(stack.enter_context(TemporaryDirectory()))
+            archive.extractall(site)
+        names = {file.name.split("-")[0] for file in dist.glob("*.whl")}
+        return _release_in(site, names, home=None)
     except (OSError, zipfile.BadZipFile, StopIteration):
         raise StartError(f"{dist} is no wheel and no folder of a release") from None
+
+
+def _read_installed(dist: Path, site: Path) -> Release:
+    """Read a release that is installed in the folder ``dist``. ``site`` is the
+    folder of its packages. Raises StartError."""
+    home = dist.resolve()
+    if (home / _UNFINISHED).exists():
+        raise StartError(
+            f"{dist} is not whole, its installation was interrupted: delete it"
+        )
+    installed = distributions(path=[str(site)])
+    names = {each.metadata["Name"].replace("-", "_") for each in installed}
+    return _release_in(site, names, home)
+
+
+def _release_in(site: Path, names: set[str], home: Path | None) -> Release:
+    """The release whose server is in the folder of packages ``site``. Raises
+    StopIteration if there is no server."""
+    server = next(iter(distributions(name="imserver", path=[str(site)])))
+    package = str(site / "imserver" / "__init__.py")
+    return Release(server.version, package, frozenset(names), home)
 
 
 # --- what speaks for and against it -------------------------------------------
 
 
 def findings(config: Config, release: Release, dist: Path) -> Iterator[Finding]:
-    """The reasons for and against running this release in place of the one that
-    runs."""
-    yield _distance(release)
+    """Check whether ``release`` may replace the release that runs. ``dist`` is
+    the wheel or folder from which it was read. Raises StartError if a file
+    differs from its checksum."""
+    yield _check_versions(release)
     servers = list(running_server(config))
     if not servers:
         servers = [Finding("ok", "server", "none of these settings runs here")]
     yield from servers
     yield from findings_of_features(config)
     yield from _steps(config, release)
-    lost = ", ".join(sorted(_plug_ins() - release.names))
+    missing = ", ".join(sorted(_plug_ins() - release.names))
     yield finding_of(
-        bool(lost),
+        bool(missing),
         "plug-ins",
-        lost or "none is missing",
+        missing or "none is missing",
         "they are not in it",
         "add their wheels",
         fails=True,
@@ -124,9 +138,10 @@ def findings(config: Config, release: Release, dist: Path) -> Iterator[Finding]:
         _run(["sha256sum", "--check", "--strict", "--quiet", "SHA256SUMS"], dist)
 
 
-def _distance(release: Release) -> Finding:
-    """Whether nodes of both releases can form one cluster. They can if at most
-    one release lies between them."""
+def _check_versions(release: Release) -> Finding:
+    """Check whether nodes of this release and of ``release`` can form one
+    cluster. They can if the major version is equal, and the minor version
+    differs by at most 1."""
     old_major, old_minor = _numbers_of(__version__)
     major, minor = _numbers_of(release.version)
     is_far = major != old_major or abs(minor - old_minor) > 1
@@ -149,8 +164,8 @@ def _numbers_of(version: str) -> tuple[int, int]:
 
 
 def _steps(config: Config, release: Release) -> Iterator[Finding]:
-    """Steps of the database that the release adds, and steps that it does not
-    know."""
+    """Say which migration steps of the database the release adds, and which it
+    does not know."""
     address = database_address(config.storage, config.server.data_dir)
     if not address.exists:
         return
@@ -171,24 +186,34 @@ def _steps(config: Config, release: Release) -> Iterator[Finding]:
 
 
 def _taken_steps(address: DatabaseAddress, config: Config) -> dict[str, int]:
-    """The last step that the database has taken, by owner. Raises the driver's
+    """The number of the last migration step that the database has taken, for
+    each owner of steps: the server and each feature. Raises the driver's
     errors."""
     taken = dict[str, int]()
 
-    def look(sql: PooledStatements) -> None:
+    def read_steps(sql: PooledStatements) -> None:
         taken.update(taken_steps(sql.connection))
 
-    probe(address, config.storage, 1, [look])
+    probe(address, config.storage, 1, [read_steps])
     return taken
 
 
 def _obstacles(release: Release, dist: Path) -> Iterator[Finding]:
-    """The obstacles to installing a release, or to pointing the link to it."""
+    """The obstacles to installing a release, or to pointing the link to it.
+    There are no findings if the release is the one that executes this."""
     home = Path(sys.prefix)
     if release.home is not None and release.home == home.resolve():
-        # it is this one: whoever asks in its container wants to know of the
-        # database alone
+        # This happens in the container of the release, where an operator only
+        # wants to know about the database.
         return
+    yield from _obstacles_to_link(home)
+    if release.home is None:
+        yield from _obstacles_to_installation(release, dist, home.parent)
+
+
+def _obstacles_to_link(home: Path) -> Iterator[Finding]:
+    """The obstacles to changing the link to this release, which is installed in
+    ``home``."""
     try:
         link = _link_of_this()
         yield Finding("ok", "link", f"{link} names this release")
@@ -209,18 +234,23 @@ def _obstacles(release: Release, dist: Path) -> Iterator[Finding]:
         yield Finding(
             "fail", "folder", f"this user may not write to {folder}", meaning, mend
         )
-    if release.home is not None:
-        return
+
+
+def _obstacles_to_installation(
+    release: Release, dist: Path, parent: Path
+) -> Iterator[Finding]:
+    """The obstacles to installing a release from ``dist`` in a new folder in
+    ``parent``."""
     meaning = "it cannot be installed"
     try:
-        need_space(home.parent, SPACE_BYTES)
+        need_space(parent, SPACE_BYTES)
     except StartError as error:
         yield Finding("fail", "space", str(error), meaning, "make room")
     target = _home_of(release)
     if target.exists() and not (target / _UNFINISHED).exists():
         mend = f"name {target} in place of {dist}, or delete it"
         yield Finding("fail", "target", f"{target} exists already", meaning, mend)
-    if dist.is_dir() and not _lists_of(dist):
+    if dist.is_dir() and not _requirements_of(dist):
         text = f"{dist} has no imserver-*-requirements.txt"
         yield Finding(
             "fail", "requirements", text, meaning, "take all files of the release"
@@ -264,8 +294,8 @@ def _home_of(release: Release) -> Path:
     return Path(sys.prefix).with_name(f"imserver-{release.version}")
 
 
-def _lists_of(dist: Path) -> list[str]:
-    """The lists of packages among the files of a release."""
+def _requirements_of(dist: Path) -> list[str]:
+    """The names of the files that list the packages of a release."""
     return [each.name for each in dist.glob("imserver-*-requirements.txt")]
 
 
@@ -282,7 +312,7 @@ def _install(release: Release, dist: Path) -> Path:
     Raises StartError."""
     home = _home_of(release)
     mark = home / _UNFINISHED
-    if mark.exists():  # a power cut ended the last run
+    if mark.exists():  # the last run was interrupted, for example by a power cut
         shutil.rmtree(home)
     if home.exists():
         raise StartError(
@@ -293,14 +323,16 @@ def _install(release: Release, dist: Path) -> Path:
         folder = dist
     commands = _pip_commands(home, dist)
     click.echo(f"installs into {home}")
-    os.umask(_OTHERS_ONLY_READ)  # that of root may keep it from the user of the server
+    # The umask of root may forbid the user of the server to read the files.
+    os.umask(_OTHERS_ONLY_READ)
     try:
         home.mkdir()
         mark.touch()
         _run([_python(), "-m", "venv", str(home)])
         for command in commands:
             _run(command, folder)
-        os.sync()  # pip does not: after a power cut files would be empty
+        # pip does not synchronise files. After a power cut they would be empty.
+        os.sync()
         mark.unlink()
     except BaseException:
         shutil.rmtree(home, ignore_errors=True)
@@ -317,7 +349,7 @@ def _pip_commands(home: Path, dist: Path) -> list[list[str]]:
         return [[*pip, str(dist.absolute())]]
     if (dist / "wheels").is_dir():
         pip.append("--no-index")
-    commands = [[*pip, "--require-hashes", "-r", *_lists_of(dist)]]
+    commands = [[*pip, "--require-hashes", "-r", *_requirements_of(dist)]]
     plug_ins = _plug_ins()
     wanted = [
         wheel.name
@@ -332,7 +364,9 @@ def _pip_commands(home: Path, dist: Path) -> list[list[str]]:
 def _run(
     command: list[str], folder: Path | None = None, output: int | None = None
 ) -> None:
-    """Run a program that must succeed. Raises StartError."""
+    """Run a program that must succeed. ``folder`` is its working directory, and
+    ``output`` the file descriptor for its output; None: as for this process.
+    Raises StartError."""
     try:
         done = subprocess.run(command, cwd=folder, stdout=output, check=False)
     except OSError as error:
@@ -344,13 +378,14 @@ def _run(
 def switch(link: Path, target: Path) -> None:
     """Point the link to another release. The link ``.before`` beside it then
     names the present one."""
-    # whoever installed the target may not have: the link would name empty files
-    # after a power cut
+    # The program that installed the target may not have synchronised its files.
+    # After a power cut the link would then name empty files.
     os.sync()
-    name = Path(os.path.relpath(target.resolve(), link.parent.resolve()))
-    # First the way back: a power cut between the two steps must not lose it.
+    relative_target = Path(os.path.relpath(target.resolve(), link.parent.resolve()))
+    # The link to the present release is made first, so that a power cut between
+    # the two steps does not lose it.
     _replace_link(link.with_name(link.name + _BEFORE), link.readlink())
-    _replace_link(link, name)
+    _replace_link(link, relative_target)
 
 
 def _replace_link(path: Path, home: Path) -> None:
@@ -362,21 +397,25 @@ def _replace_link(path: Path, home: Path) -> None:
 
 
 def lack_of(config: Config, version: str) -> str:
-    """The reason why the running server is not yet this release, in words.
-    ``""`` if it is, and is ready, as far as it tells."""
+    """The reason why the server is not ready, or does not run this version yet,
+    in words. Returns ``""`` if it is ready and one of its nodes has this
+    version, or does not tell its version."""
     findings = list(running_server(config))
     if [finding.level for finding in findings] != ["ok"]:
         return "is not ready"
-    running = re.match(r"imserver (.+) runs", findings[0].found)
-    if running is None or version in running[1].split(", "):
+    match = re.match(r"imserver (.+) runs", findings[0].found)
+    if match is None:  # without an API key, the server does not tell its version
         return ""
-    return f"is {running[1]} and not {version}"
+    versions = match[1]
+    if version in versions.split(", "):
+        return ""
+    return f"is {versions} and not {version}"
 
 
 def step_in_work(config: Config, package: str) -> str:
-    """The step of the database that a release takes now, or next. ``""`` if
-    none is left, or the database does not answer. ``package``: see
-    :class:`Release`."""
+    """The migration step of the database that a release takes now, or next.
+    Returns ``""`` if it has taken all steps, and if there is no database or it
+    does not answer. ``package``: see :class:`Release`."""
     address = database_address(config.storage, config.server.data_dir)
     if not address.exists:
         return ""
@@ -388,8 +427,9 @@ def step_in_work(config: Config, package: str) -> str:
 
 
 def _wait_until_ready(config: Config, release: Release) -> None:
-    """Wait until the running server is this release, and ready. Each step of
-    the database has a minute, and so has the rest. Raises StartError."""
+    """Wait until the running server is this release, and ready. Each migration
+    step of the database may take a minute, and so may the start after the last
+    step. Raises StartError."""
     step = ""
     deadline = monotonic() + _READY_SECONDS
     with long_work("waiting for the server") as say:
@@ -406,18 +446,21 @@ def _wait_until_ready(config: Config, release: Release) -> None:
                 else:
                     say("waiting for the server")
             if monotonic() > deadline:
-                at = ""
+                at_step = ""
                 if step:
-                    at = f", at {step} of the database"
-                raise StartError(f"the server {lack} after {_READY_SECONDS:.0f} s{at}")
+                    at_step = f", at {step} of the database"
+                raise StartError(
+                    f"the server {lack} after {_READY_SECONDS:.0f} s{at_step}"
+                )
             sleep(1)
 
 
 def _restart(
     command: list[str], config: Config, link: Path, before: Path, release: Release
 ) -> None:
-    """Restart the server. If it does not become this release and ready, point
-    the link to the previous release and restart again. Raises StartError."""
+    """Restart the server by a command, and wait until it is ready and runs
+    ``release``. If that fails, point the link to the folder ``before`` again,
+    restart, and raise StartError."""
     try:
         _run(command)
         _wait_until_ready(config, release)
@@ -433,7 +476,8 @@ def _restart(
 def _program(
     _context: click.Context, _option: click.Parameter, text: str | None
 ) -> list[str] | None:
-    """The words of a command, with the path of its program."""
+    """Split the command of an option into words. The first one must be a
+    program. None if the option is left out."""
     if text is None:
         return None
     try:
@@ -494,7 +538,7 @@ def upgrade(
         with ExitStack() as stack:
             release = read_release(dist, stack)
             failures = show(findings(config, release, dist))
-        # With --back, the release that goes may be why they fail.
+        # With --back, the release that runs now may be the cause of failures.
         if failures and (is_check or not back):
             raise StartError("nothing has changed")
         if is_check or link is None:

@@ -65,9 +65,9 @@ _SIZES: Final = {
 """Engine → the statement for the size of a database in bytes."""
 
 Note = Callable[[str, int, int], object]
-"""A function that is called with each page: the kind of work (``copied``,
-``verified``), and how many rows of how many are done. Counted rows are stored.
-"""
+"""A function that is called after each page, to show the progress. Its
+arguments are the kind of work (``copied`` or ``verified``), the number of rows
+that are done, and the number of all rows. Copied rows are already stored."""
 
 
 class _Begun(Struct, frozen=True):
@@ -82,16 +82,18 @@ class _Begun(Struct, frozen=True):
 
 class _Position(Struct, frozen=True):
     """How much of a table is copied: the number of rows, and the key of the
-    last one in hexadecimal."""
+    last copied row. The key is encoded with MessagePack and in hexadecimal;
+    ``""`` if no row is copied yet."""
 
     rows: int = 0
     after: str = ""
 
 
 class Moved(Struct, frozen=True):
-    """The result of a move. ``tables``: the count and checksum of each.
-    ``strangers``: foreign tables in the source, which were not copied.
-    ``resumed``: whether an earlier run had begun it."""
+    """The result of a move. ``tables``: the count and checksum of each copied
+    table. ``strangers``: tables in the source that neither the server nor a
+    feature has made, and that were not copied. ``resumed``: an earlier run had
+    begun the move."""
 
     tables: dict[str, TableSum]
     strangers: tuple[str, ...]
@@ -104,14 +106,19 @@ class Moved(Struct, frozen=True):
 
 
 class _End(Struct, frozen=True):
+    """One of the two databases of a move. Errors of a driver become
+    StartError."""
+
     address: DatabaseAddress
     engine: Engine
 
     def read(self, work: Callable[[PooledStatements], T]) -> T:
+        """Call ``work`` with the statements of a new connection."""
         with usable(self.address, self.engine), self.engine.connect() as connection:
             return work(PooledStatements(connection))
 
     def write(self, work: Callable[[PooledStatements], T]) -> T:
+        """Call ``work`` in a transaction, which is committed at its end."""
         with usable(self.address, self.engine), self.engine.connect() as connected:
             connection = connected.execution_options(**{WRITES: True})
             with connection.begin():
@@ -160,40 +167,48 @@ def move(
     only read. Raises StartError.
 
     ``settings``: time limits. ``without``: features of other distributions
-    whose tables stay behind. ``is_live``: servers may use the source. Then the
-    copy has the state of the source at the beginning, and cannot be resumed.
-    Otherwise nobody may be connected to the source. ``complete`` changes the
-    source before it is read, when the target is taken. From then until the end
-    no server opens the target. An interrupted copy begins again.
+    whose tables are not copied. ``is_live``: servers may use the source. Then
+    the copy has the state of the source at the beginning, and cannot be
+    resumed. Otherwise nobody may be connected to the source.
+
+    ``complete`` is called before the source is read, and changes it. By then
+    the target is prepared, and no server opens it until the end of the move.
+    With ``complete``, an interrupted copy begins again.
     """
     if not source.exists:
         raise StartError(f"{source.shown}: there is no such database")
-    if source.url == target.url or (
-        source.file is not None
-        and target.file is not None
-        and source.file.resolve() == target.file.resolve()
-    ):
+    if _are_same_database(source, target):
         raise StartError("the target is the database itself")
     with ExitStack() as stack:
         patient = replace(settings, seconds=LONG_SECONDS)
-        first = _End(source, make_engine(source, patient))
-        stack.callback(first.engine.dispose)
-        second = _End(target, make_engine(target, patient))
-        stack.callback(second.engine.dispose)
+        source_end = _End(source, make_engine(source, patient))
+        stack.callback(source_end.engine.dispose)
+        target_end = _End(target, make_engine(target, patient))
+        stack.callback(target_end.engine.dispose)
         if target.file is not None:
-            need_space(target.file.parent, first.number(_SIZES[source.engine]))
+            needed_bytes = source_end.number(_SIZES[source.engine])
+            need_space(target.file.parent, needed_bytes)
             stack.enter_context(_locked(target.file))
         if source.file is None and not is_live:
-            wait_until_alone(first.read, source.shown)
+            wait_until_alone(source_end.read, source.shown)
         if target.file is None:
-            wait_until_alone(second.read, target.shown)
-        return _Move(first, second, tables, note, without).run(stack, is_live, complete)
+            wait_until_alone(target_end.read, target.shown)
+        moving = _Move(source_end, target_end, tables, note, without)
+        return moving.run(stack, is_live, complete)
+
+
+def _are_same_database(source: DatabaseAddress, target: DatabaseAddress) -> bool:
+    if source.url == target.url:
+        return True
+    if source.file is None or target.file is None:
+        return False
+    return source.file.resolve() == target.file.resolve()
 
 
 @contextmanager
 def _locked(file: Path) -> Iterator[None]:
-    """Create a SQLite file if it is missing, and lock out others that write or
-    move to it."""
+    """Create a SQLite file if it is missing, and lock it until the end of the
+    block. Servers and other moves take this lock, too. Raises StartError."""
     try:
         prepare_file(file)
         lock = open_private(Path(f"{file}.lock"))
@@ -225,6 +240,8 @@ def _require_utf8(end: _End) -> None:
 
 
 class _Move:
+    """The steps of a move: check both databases, copy, compare, finish."""
+
     def __init__(
         self,
         source: _End,
@@ -247,13 +264,15 @@ class _Move:
         self._tables = [
             table for table in ordered if table.name not in (*_OF_STEPS, _LAST)
         ]
-        last = [table for table in ordered if table.name == _LAST]
-        self._all = [*self._tables, *last]
+        last_table = [table for table in ordered if table.name == _LAST]
+        self._all = [*self._tables, *last_table]
         self._note = note
 
     def run(
         self, stack: ExitStack, is_live: bool, complete: Callable[[], object] | None
     ) -> Moved:
+        """Move, as :func:`move` says. ``stack`` closes the connections.
+        Raises StartError."""
         strangers = self._check_source()
         id = self._id_of(self._source)
         if id is None:
@@ -262,12 +281,14 @@ class _Move:
             )
         resumed = self._prepare_target(id, begins_anew=complete is not None)
         positions = self._positions()
-        if _MOVE not in positions:  # the last run has done all but the end
+        if _MOVE not in positions:
+            # The last run has copied and compared all rows. It was interrupted
+            # before it dropped the table with the state of the move.
             self._drop_state()
             reader = self._target.reader(self._all)
             stack.callback(reader.close)
             sums = {name: sum_of(reader.pages(name)) for name in reader.layouts}
-            return Moved(sums, strangers, True)
+            return Moved(sums, strangers, resumed=True)
 
         if complete is not None:
             complete()
@@ -280,13 +301,15 @@ class _Move:
         total = self._count_rows()
         self._copy(reader, writer, positions, total)
         self._continue_numbers(reader.layouts)
-        # Without servers the source is compared in its present state, so that
-        # changes made meanwhile are found.
         if is_live:
-            now = reader
+            # Servers have changed the source meanwhile. The first reader still
+            # sees the rows as they were at the beginning.
+            expected = reader
         else:
-            now = stack.enter_context(closing(self._source.reader(self._tables)))
-        sums = self._verify(now, total)
+            # A new reader sees the present rows, and so finds changes that
+            # somebody has made meanwhile.
+            expected = stack.enter_context(closing(self._source.reader(self._tables)))
+        sums = self._verify(expected, total)
         self._write_last(reader, writer)
         self._drop_state()
         sums[_LAST] = sum_of(reader.pages(_LAST))
@@ -305,7 +328,7 @@ class _Move:
 
     def _write_last(self, reader: RowReader, writer: RowWriter) -> None:
         """Store the row without which no server opens the target. The
-        transaction also deletes the note of the move."""
+        transaction also deletes the rows about the state of the move."""
         with usable(self._target.address, self._target.engine):
             writer.sql.begin()
             for page in reader.pages(_LAST):
@@ -317,7 +340,8 @@ class _Move:
 
     def _check_source(self) -> tuple[str, ...]:
         """Refuse a database of another release, or without tables of this
-        server. Returns the foreign tables."""
+        server. Returns the names of tables that neither the server nor a
+        feature has made; these are not copied."""
         self._check_steps()
         records = self._check_features()
         shown = self._source.address.shown
@@ -331,16 +355,17 @@ class _Move:
         if missing:
             names = ", ".join(missing)
             raise StartError(f"the database {shown} is damaged: it has no {names}")
-        left_behind: set[str] = set()
+        excluded: set[str] = set()
         with usable(self._source.address, self._source.engine):
             for feature in self._without & records.keys():
                 tables = tables_in(feature, records[feature].tables)
-                left_behind.update(table.name for table in tables)
-        strangers = present - wanted - left_behind
+                excluded.update(table.name for table in tables)
+        strangers = present - wanted - excluded
         return tuple(sorted(strangers.difference(_OF_STEPS)))
 
     def _check_steps(self) -> None:
-        """Refuse a source with other steps than this release."""
+        """Refuse a source with migration steps that this release does not
+        know, or without steps that it has."""
 
         def read(sql: PooledStatements) -> dict[str, int]:
             return migrations.taken_steps(sql.connection)
@@ -352,29 +377,29 @@ class _Move:
             raise StartError(
                 f"the database {shown} belongs to a newer release, at step {newer}: move it with that release"
             )
-        late = migrations.named(migrations.missing_steps(taken))
-        if late:
+        missing = migrations.named(migrations.missing_steps(taken))
+        if missing:
             raise StartError(
-                f"the database {shown} lacks step {late}: start and stop its server once with this "
+                f"the database {shown} lacks step {missing}: start and stop its server once with this "
                 "release, then move it"
             )
 
     def _check_features(self) -> dict[str, feature_steps.RecordedTables]:
-        """Refuse a source with tables of features that the settings do not
-        name, or with steps that are due. Returns the recorded tables of
-        features."""
+        """Refuse a source with tables of a feature that the settings do not
+        name, or whose migration steps have not all been taken. Returns the
+        tables that the source has recorded for each feature."""
 
         def read(sql: PooledStatements) -> dict[str, feature_steps.RecordedTables]:
             return feature_steps.recorded(sql.connection)
 
         shown = self._source.address.shown
         records = self._source.read(read)
-        names = {each.feature for each in self._features} | self._without
-        absent = sorted(records.keys() - names)
-        if absent:
+        expected = {each.feature for each in self._features} | self._without
+        unexpected = sorted(records.keys() - expected)
+        if unexpected:
             raise StartError(
-                f"the database {shown} has tables of {', '.join(absent)}, which the settings do not name: "
-                f"add it to the setting features, or leave its tables behind: --without {absent[0]}"
+                f"the database {shown} has tables of {', '.join(unexpected)}, which the settings do not name: "
+                f"add it to the setting features, or leave its tables behind: --without {unexpected[0]}"
             )
         if feature_steps.are_due(self._features, records):
             raise StartError(
@@ -393,8 +418,13 @@ class _Move:
         return end.read(work)
 
     def _prepare_target(self, source: str, begins_anew: bool) -> bool:
-        """Make the tables of the target. Returns whether the move had begun
-        before. ``source``: the id of the source."""
+        """Refuse a target that cannot be used, then make its tables, unless an
+        earlier run has copied into them. Returns whether an earlier run has
+        begun this move.
+
+        ``source`` is the id of the source. ``begins_anew``: if an earlier run
+        has copied rows, delete them.
+        """
         target = self._target
         names = target.tables()
         self._refuse_tables_of_others(source, names)
@@ -416,13 +446,13 @@ class _Move:
                     f"the database {target.address.shown} is not empty: a server has begun to use it meanwhile"
                 )
         elif names - {_STATE}:
-            # The last run has done everything except the end, which deletes the
-            # note.
+            # There are tables, and no row about the move: the last run has
+            # copied all rows. Only the table of the state is still there.
             self._require_move_of(source, self._id_of(target))
             return True
         else:
-            begins = _Begun(source, self._names(), migrations.newest_steps())
-            text = json.encode(begins).decode()
+            first_state = _Begun(source, self._names(), migrations.newest_steps())
+            text = json.encode(first_state).decode()
             target.write(lambda sql: _set_state(sql, _MOVE, text))
 
         if begins_anew or not positions:
@@ -453,9 +483,10 @@ class _Move:
                 "go on with these, or begin again with an empty database"
             )
 
-    def _require_move_of(self, source: str, moved: str | None) -> None:
-        """Refuse a target to which another database was ``moved``."""
-        if moved != source:
+    def _require_move_of(self, source: str, moved_id: str | None) -> None:
+        """Refuse a target to which a database with another id was moved. None
+        if the target does not name the id."""
+        if moved_id != source:
             raise StartError(
                 f"the database {self._target.address.shown} is the target of an interrupted move of another "
                 "database: name an empty one"
@@ -464,8 +495,8 @@ class _Move:
     def _make_tables(self) -> None:
         """Make the tables of the target, or empty them."""
         shown = self._target.address.shown
-        # The rows that the steps have written, and those of an interrupted
-        # copy: children first.
+        # The migration steps have written rows, and so may an interrupted copy.
+        # Rows that refer to others are deleted first.
         statements = [f'DELETE FROM "{table.name}"' for table in reversed(self._all)]
         statements.append(f"DELETE FROM {_STATE} WHERE name <> '{_MOVE}'")
 
@@ -484,7 +515,8 @@ class _Move:
         return [table.name for table in self._tables]
 
     def _positions(self) -> dict[str, str]:
-        """The rows of ``move_state``: name → value."""
+        """The rows of ``move_state``: name of a table → its :class:`_Position`
+        in JSON, and :data:`_MOVE` → the :class:`_Begun` in JSON."""
 
         def work(sql: PooledStatements) -> list[Row]:
             return sql.query(f"SELECT name, value FROM {_STATE}")
@@ -502,21 +534,25 @@ class _Move:
         positions: dict[str, str],
         total: int,
     ) -> None:
-        reached = {
+        """Copy all tables page by page. ``positions``: the rows of
+        ``move_state``, which say where an earlier run has stopped. ``total``:
+        the number of rows of the source. Raises StartError."""
+        positions_by_table = {
             name: json.decode(positions.get(name, "{}"), type=_Position)
             for name in self._names()
         }
-        done = sum(position.rows for position in reached.values())
-        for name, position in reached.items():
-            after: Row = ()
+        done = sum(position.rows for position in positions_by_table.values())
+        for name, position in positions_by_table.items():
+            after: Row = ()  # an empty key: from the first row
             if position.after:
                 after = tuple(msgpack.decode(bytes.fromhex(position.after)))
             for page in reader.pages(name, after):
                 done += len(page)
-                key = msgpack.encode(reader.layouts[name].key_of(page[-1])).hex()
+                last_row = page[-1]
+                key = msgpack.encode(reader.layouts[name].key_of(last_row)).hex()
                 position = _Position(position.rows + len(page), key)
-                # The rows and how far they go, so that a kill loses none and
-                # stores none twice.
+                # One transaction stores the page and its position. So a killed
+                # move loses no row, and stores no row twice.
                 writer.sql.begin()
                 try:
                     writer.insert(name, page)
@@ -531,8 +567,9 @@ class _Move:
                 self._note("copied", done, total)
 
     def _too_long(self, page: list[Row]) -> str:
-        """A sentence about a row that is too long; ``""`` if none is. MariaDB
-        and MySQL only end the connection."""
+        """A sentence that says that a row of the page is too long for MariaDB
+        or MySQL, which only end the connection. Returns ``""`` if all rows are
+        short enough, and for other engines."""
         if self._target.address.engine != "mysql":
             return ""
         most = self._target.number("SELECT @@max_allowed_packet")
@@ -545,8 +582,9 @@ class _Move:
         return f"a row may take {size} bytes, and max_allowed_packet is {most}"
 
     def _continue_numbers(self, layouts: dict[str, TableLayout]) -> None:
-        """Make the target give the next numbers from where the source would
-        have continued."""
+        """Let the numbers that the target gives to new rows continue those of
+        the source. Each table with such a column has a counter in its
+        database."""
         columns = {
             name: layout.number for name, layout in layouts.items() if layout.number
         }
@@ -558,30 +596,31 @@ class _Move:
 
         given = self._source.read(read)
 
-        def work(sql: PooledStatements) -> None:
+        def set_counters(sql: PooledStatements) -> None:
             for name, last in given.items():
-                if last is not None:
+                if last is not None:  # None: the source has given no number
                     give_after(sql, name, last, columns[name])
 
-        self._target.write(work)
+        self._target.write(set_counters)
 
     # --- the end --------------------------------------------------------------
 
     def _verify(self, reader: RowReader, total: int) -> dict[str, TableSum]:
-        """Read both databases, and compare them. Returns the counts and
-        checksums of the tables."""
-        done = 0
+        """Compare the target with the rows of ``reader``. Returns the counts
+        and checksums of the tables. Raises StartError if a table differs."""
+        rows_read = 0
 
         def note(rows: int) -> None:
-            nonlocal done
-            done += rows
-            self._note("verified", done // 2, total)
+            nonlocal rows_read
+            rows_read += rows
+            # Each row is read twice: once in each database.
+            self._note("verified", rows_read // 2, total)
 
-        with closing(self._target.reader(self._tables)) as other:
+        with closing(self._target.reader(self._tables)) as target_reader:
             sums = {}
-            for name in other.layouts:
+            for name in target_reader.layouts:
                 sums[name] = sum_of(reader.pages(name), note)
-                copied = sum_of(other.pages(name), note)
+                copied = sum_of(target_reader.pages(name), note)
                 if copied != sums[name]:
                     raise StartError(
                         f"the copy of {name} differs: {sums[name].rows} rows, checksum "
@@ -591,13 +630,19 @@ class _Move:
             return sums
 
     def _drop_state(self) -> None:
-        def work(sql: PooledStatements) -> None:
+        """Delete the table with the state of the move, and prepare the target
+        for a server."""
+
+        def drop(sql: PooledStatements) -> None:
             sql.execute(f"DROP TABLE {_STATE}")
             if sql.engine == "postgresql":
-                sql.execute("ANALYZE")  # until it does so by itself, plans are guesses
+                # Without statistics PostgreSQL guesses how to execute queries.
+                # By itself it counts the rows only after some time.
+                sql.execute("ANALYZE")
 
-        self._target.write(work)
+        self._target.write(drop)
         if self._target.address.engine == "sqlite":
+            # Move the rows from the write-ahead log into the file.
             with self._target.engine.connect() as connection:
                 connection.connection.driver_connection.execute(  # type: ignore[union-attr]
                     "PRAGMA wal_checkpoint(TRUNCATE)"
@@ -607,15 +652,17 @@ class _Move:
 def _is_used(sql: PooledStatements) -> bool:
     """Whether a server has begun to use the tables that an interrupted copy has
     made."""
-    versions = sql.query("SELECT version FROM directory")
-    if not versions:
+    rows = sql.query("SELECT version FROM directory")
+    if not rows:
         return False
-    if versions[0][0] > 0:
+    version = rows[0][0]  # grows with each change that a server makes
+    if version > 0:
         return True
     return any(sql.query(f"SELECT 1 FROM {name} LIMIT 1") for name in _FIRST)
 
 
 def _set_state(sql: Any, name: str, value: str) -> None:
+    """Replace a row of ``move_state``."""
     sql.execute(f"DELETE FROM {_STATE} WHERE name = %s", (name,))
     sql.execute(f"INSERT INTO {_STATE} (name, value) VALUES (%s, %s)", (name, value))
 
@@ -623,10 +670,10 @@ def _set_state(sql: Any, name: str, value: str) -> None:
 def _require_same_columns(reader: RowReader, writer: RowWriter) -> None:
     """Refuse a target whose tables have other columns."""
     for name, layout in reader.layouts.items():
-        own = {column.name for column in layout.columns}
-        other = {column.name for column in writer.layouts[name].columns}
-        if own != other:
-            columns = _some(sorted(own ^ other))
+        source_columns = {column.name for column in layout.columns}
+        target_columns = {column.name for column in writer.layouts[name].columns}
+        if source_columns != target_columns:
+            columns = _some(sorted(source_columns ^ target_columns))
             raise StartError(
                 f"the table {name} has other columns in the target ({columns})"
             )
@@ -636,6 +683,7 @@ _MOST_NAMED: Final = 5
 
 
 def _some(names: Sequence[str]) -> str:
+    """The first names, and an ellipsis if there are more."""
     text = ", ".join(names[:_MOST_NAMED])
     if len(names) > _MOST_NAMED:
         text += ", …"
