@@ -65,22 +65,30 @@ _GROUPS: Final = Path("/sys/fs/cgroup")
 
 
 class Behaviour(Struct, frozen=True):
-    """Assumptions about connected users. Each sends ``messages`` an hour,
-    which so many connected ``receivers`` get, and gets ``pushes`` of back ends.
-    ``online``: their share of all users, in percent. ``restart_seconds``: in which they
-    come back after a restart."""
+    """Assumptions about the users of a server."""
 
     messages: float = 10
+    """How many messages a connected user sends an hour."""
     receivers: float = 5
+    """How many connected users get each message."""
     pushes: float = 10
+    """How many pushes of back ends a connected user gets an hour."""
     online: float = 30
+    """The share of all users who are connected, in percent."""
     restart_seconds: float = 300
+    """The time in which all connected users are to be back after a restart."""
 
 
 class Costs(Struct, frozen=True):
-    """Figures of ``imserver bench capacity``. ``stored_per_second`` is 0 if
-    nothing was stored. ``kernel_connection_bytes`` is None if it was not
-    measured, because other programs changed it meanwhile."""
+    """Figures of ``imserver bench capacity``: memory in bytes or megabytes, and
+    processor time of one login, heartbeat, push, delivered message or stored
+    message in microseconds.
+
+    ``rss_opened_bytes`` is for a connection without channels, and
+    ``rss_connection_bytes`` for one with three. ``stored_per_second`` is 0 if
+    nothing was stored. ``kernel_connection_bytes`` is None if it could not be
+    measured, because other programs changed the memory of the kernel meanwhile.
+    """
 
     rss_empty_mb: float
     rss_opened_bytes: float
@@ -95,25 +103,31 @@ class Costs(Struct, frozen=True):
 
 
 class Resources(Struct, frozen=True):
-    """Memory, files and cores for the processes of a node. ``free_bytes``: of memory,
-    without what is for slow receivers. ``connections``: of a process, by the
-    limit of open files that ``files`` has, or by the setting if it is empty.
-    ``users`` are connected now, and take ``users_bytes``. ``commit_seconds``:
-    of a database server; 0: the database is SQLite."""
+    """Memory, files and cores for the processes of a node."""
 
     free_bytes: float
+    """The free memory, without the part that is reserved for outboxes of slow
+    receivers."""
     connections: int
+    """How many connections a process may have."""
     files: str = "this shell"
+    """The owner of the limit of open files by which ``connections`` was
+    calculated. ``""`` if it comes from the setting
+    ``limits.max_connections``."""
     processes: int = 1
     cores: int = 1
     users: int = 0
+    """The number of users who are connected now; 0 if the node does not run."""
     users_bytes: float = 0
+    """The memory that connected users take now."""
     commit_seconds: float = 0
+    """How long a database server takes for a commit; 0 for SQLite."""
 
 
 class UserLimit(Struct, frozen=True):
-    """A limit of the number of connected users. ``limit``: its name. ``found``:
-    its reason. ``mend``: how to raise it."""
+    """The number of connected ``users`` that one limit allows. ``limit``: its
+    name. ``found``: the figures from which the number follows. ``mend``: how to
+    raise it."""
 
     users: int
     limit: str
@@ -122,8 +136,9 @@ class UserLimit(Struct, frozen=True):
 
 
 def check(costs: Costs) -> Costs:
-    """The costs, if they are possible. Raises RuntimeError if a figure is not,
-    as on a machine that had no time for the measurement."""
+    """Return the costs if all figures are possible. Raises RuntimeError if a
+    figure is impossible, for example because the machine was too busy for the
+    measurement."""
     never_zero = (
         "rss_empty_mb",
         "rss_connection_bytes",
@@ -142,15 +157,15 @@ def check(costs: Costs) -> Costs:
 
 def limits(costs: Costs, user: Behaviour, resources: Resources) -> list[UserLimit]:
     """The limits of the number of connected users, the smallest number first."""
-    logins = _working(resources) * _SECOND_US / costs.login_cpu_us
+    logins_per_second = _working(resources) * _SECOND_US / costs.login_cpu_us
     rows = [
         _memory_limit(costs, resources),
         _files_limit(resources),
         _processor_limit(costs, user, resources),
         UserLimit(
-            int(user.restart_seconds * logins),
+            int(user.restart_seconds * logins_per_second),
             "a restart",
-            f"{logins:,.0f} logins a second",
+            f"{logins_per_second:,.0f} logins a second",
             _more_work(resources),
         ),
     ]
@@ -172,9 +187,12 @@ def _more_work(resources: Resources) -> str:
 
 
 def _memory_limit(costs: Costs, resources: Resources) -> UserLimit:
-    own_bytes = costs.rss_connection_bytes
+    """How many users fit into the free memory. Each takes memory of the process
+    and of the kernel."""
+    process_bytes = costs.rss_connection_bytes
     if resources.users >= ENOUGH_USERS:
-        own_bytes = max(own_bytes, resources.users_bytes / resources.users)
+        real_bytes = resources.users_bytes / resources.users
+        process_bytes = max(process_bytes, real_bytes)
     kernel_bytes = costs.kernel_connection_bytes
     of_kernel = "of the kernel"
     if kernel_bytes is None:
@@ -182,14 +200,16 @@ def _memory_limit(costs: Costs, resources: Resources) -> UserLimit:
         of_kernel += " (usual: not measured, as other programs changed it)"
     free = resources.free_bytes
     if not resources.users:
-        # The processes do not run yet.
+        # The processes do not run yet, so their own memory still counts as
+        # free.
         free -= resources.processes * costs.rss_empty_mb * _MB
     free = max(free, 0)
-    found = f"{free / _GB:,.1f} GB for {own_bytes:,.0f} bytes with three channels"
+    found = f"{free / _GB:,.1f} GB for {process_bytes:,.0f} bytes with three channels"
     found += (
         f" ({costs.rss_opened_bytes:,.0f} without) and {kernel_bytes:,.0f} {of_kernel}"
     )
-    users = int(free / (own_bytes + kernel_bytes)) + resources.users
+    more_users = int(free / (process_bytes + kernel_bytes))
+    users = resources.users + more_users
     return UserLimit(users, "memory", found, "more memory")
 
 
@@ -205,21 +225,27 @@ def _files_limit(resources: Resources) -> UserLimit:
 
 
 def _processor_limit(costs: Costs, user: Behaviour, resources: Resources) -> UserLimit:
-    sent = costs.stored_cpu_us or costs.push_cpu_us
-    sent += costs.delivery_cpu_us * max(user.receivers - 1, 0)
-    # In µs of a core for an hour of a user, who logs in once in it.
-    hour = user.messages * sent + user.pushes * costs.push_cpu_us + costs.login_cpu_us
-    second = hour / _HOUR_SECONDS + costs.beat_cpu_us / HEARTBEAT_SECONDS
+    """How many users the planned share of the cores serves."""
+    message_us = costs.stored_cpu_us or costs.push_cpu_us
+    # The cost of a stored message includes the delivery to one receiver.
+    message_us += costs.delivery_cpu_us * max(user.receivers - 1, 0)
+    # Processor time for an hour of a user, who logs in once in this hour.
+    messages_us = user.messages * message_us
+    pushes_us = user.pushes * costs.push_cpu_us
+    hour_us = messages_us + pushes_us + costs.login_cpu_us
+    beats_us = costs.beat_cpu_us / HEARTBEAT_SECONDS
+    second_us = hour_us / _HOUR_SECONDS + beats_us
     working = _working(resources)
     return UserLimit(
-        int(working * SHARE * _SECOND_US / second),
+        int(working * SHARE * _SECOND_US / second_us),
         "processor",
-        f"{SHARE:.0%} of {working} for {second:.2f} µs a second",
+        f"{SHARE:.0%} of {working} for {second_us:.2f} µs a second",
         _more_work(resources),
     )
 
 
 def _storing_limit(costs: Costs, user: Behaviour, resources: Resources) -> UserLimit:
+    """How many users send no more messages than the database stores."""
     rate = costs.stored_per_second
     takes = ""
     seconds = resources.commit_seconds
@@ -237,8 +263,13 @@ def _storing_limit(costs: Costs, user: Behaviour, resources: Resources) -> UserL
 def free_memory(
     process: int | str = "self", processes: Path = _PROC, groups: Path = _GROUPS
 ) -> float:
-    """The bytes that a process may still take, of the machine and of its
-    control groups."""
+    """The bytes of memory that a process may still take. The machine and each
+    of the process's control groups limit them. ``processes`` and ``groups`` are
+    the folders of the kernel about both.
+
+    A line of the file ``cgroup`` is ``0::/user.slice`` in version 2 of control
+    groups, and ``4:memory:/user.slice`` in version 1.
+    """
     free = 0.0
     for line in Path(processes, "meminfo").read_text("ascii").splitlines():
         if line.startswith("MemAvailable"):
@@ -251,14 +282,16 @@ def free_memory(
         if controllers:  # version 1
             names = ["limit_in_bytes", "usage_in_bytes", "stat"]
         group = Path(groups, controllers, path.strip("/"))
+        # A group is also limited by the groups above it.
         for folder in (group, *group.parents):
             free = min(free, _free_in_group(folder, names))
     return free
 
 
 def _free_in_group(folder: Path, names: Sequence[str]) -> float:
-    """The bytes that a control group may still take. ``names``: of the files
-    with its limit, its use, and the kinds of its use."""
+    """The bytes that a control group may still take; infinite if it has no
+    limit. ``names``: the endings of the files with its limit, its use, and the
+    kinds of its use."""
     try:
         limit, used, kinds = (
             folder.joinpath(f"memory.{name}").read_text() for name in names
@@ -267,21 +300,25 @@ def _free_in_group(folder: Path, names: Sequence[str]) -> float:
         return inf
     if limit.strip() == "max":
         return inf
-    size_of = dict(row.split() for row in kinds.splitlines())
+    bytes_by_kind = dict(row.split() for row in kinds.splitlines())
     # The kernel takes back the pages of files when memory is needed.
-    return int(limit) - int(used) + int(size_of.get("inactive_file", 0))
+    reclaimable = int(bytes_by_kind.get("inactive_file", 0))
+    return int(limit) - int(used) + reclaimable
 
 
 def files_of_server(process: int) -> tuple[int, str]:
     """How many files a process of the server may open, and the owner of this
-    limit: the running process, or else the unit of systemd, or else this shell.
+    limit in words. It is the running process, or else the unit of systemd, or
+    else this shell. ``process``: the id of the running process, or 0.
     """
-    hard = ""
+    hard = ""  # stays so if no limit is known
     whose = ""
     if process:
         limits = Path(_PROC, str(process), "limits").read_text("ascii")
         whose = f"the process {process}"
-        hard = limits.partition("Max open files")[2].split()[1]
+        # Max open files            1024                 524288     files
+        _, _, soft_and_hard = limits.partition("Max open files")
+        hard = soft_and_hard.split()[1]
     elif shutil.which("systemctl"):
         command = ("systemctl", "show", "imserver", "--property=LoadState,LimitNOFILE")
         properties = subprocess.run(
@@ -303,9 +340,10 @@ def has_redis(config: Config) -> bool:
 
 
 def measure(config: Config, folder: Path, running: bool) -> Costs:
-    """Measure the cost of users, with a server of our own, whose data are in ``folder`` until
-    it ends. ``running``: the node runs on this machine, so the server gets what
-    is left of one core. Raises RuntimeError and OSError."""
+    """Measure the cost of users with a second server, whose data are in
+    ``folder`` until it ends. ``running``: the node runs on this machine. Then
+    the second server gets one core, at the lowest priority. Raises RuntimeError
+    and OSError."""
     number = min(_MOST_CONNECTIONS, openable_files() - SPARE_FILES_OF_A_CLUSTER)
     words = ["--connections", str(number)]
     if has_redis(config):
@@ -313,21 +351,25 @@ def measure(config: Config, folder: Path, running: bool) -> Costs:
     if {feature.name for feature in load_features(config)} >= _STORING:
         words.append("--stored")
 
-    def bounded() -> None:
+    def spare_running_node() -> None:
         if running:
             os.nice(_LEAST_PRIORITY)
-            os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+            last_core = max(os.sched_getaffinity(0))
+            os.sched_setaffinity(0, {last_core})
 
     with TemporaryDirectory(
         prefix="capacity-", dir=folder, ignore_cleanup_errors=True
-    ) as own:
-        file = Path(own, "settings.yaml")
+    ) as temporary:
+        file = Path(temporary, "settings.yaml")
         file.write_text(json.dumps(_settings_of_measured(config)), "utf-8")
         program = [sys.executable, "-m", "imserver", "bench", "capacity"]
         command = [*program, *words, "--config", str(file), "--json"]
+        # A termination of this command raises KeyboardInterrupt here, so that
+        # the measurement ends, too.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
-        # A session of its own: the interrupt of a terminal is only for this
-        # process, which lets it clean up.
+        # The measurement runs in a session of its own. So the interrupt of a
+        # terminal reaches only this process, which lets the measurement clean
+        # up.
         with (
             long_work(
                 f"measuring logins, pushes and {number:,} connections of a server of its own"
@@ -337,15 +379,14 @@ def measure(config: Config, folder: Path, running: bool) -> Costs:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 start_new_session=True,
-                preexec_fn=bounded,
-                env={**os.environ, "TMPDIR": own},
+                preexec_fn=spare_running_node,
+                env={**os.environ, "TMPDIR": temporary},
             ) as bench,
         ):
             try:
                 answer, problems = bench.communicate()
             except BaseException:
                 bench.send_signal(signal.SIGINT)
-                # this command itself reports what is wrong with the settings
                 bench.communicate(timeout=STOP_SECONDS)
                 raise
     try:
@@ -356,8 +397,9 @@ def measure(config: Config, folder: Path, running: bool) -> Costs:
 
 
 def _settings_of_measured(config: Config) -> dict[str, Any]:
-    """The settings of the measured server: settings of the node, without any
-    that would refuse the measurement."""
+    """The settings of the measured server. They are those of the node, without
+    limits that would refuse the many connections and messages from one
+    address."""
     settings: dict[str, Any] = {
         name: msgspec.to_builtins(getattr(config, name)) for name in _SECTIONS
     }
@@ -379,12 +421,13 @@ def show(
     state: dict[str, Any],
     notes: Iterator[str],
 ) -> None:
-    """Measure, and print how many users the node of these settings holds.
-    ``process``: the one that runs now, or 0; ``state``: its answer to
-    ``/system/state``, or nothing. Switches greenlets."""
-    address = database_address(config.storage, config.server.data_dir)
-    folder = (address.file or Path(config.server.data_dir, "any")).absolute().parent
-    folder = next(each for each in (folder, *folder.parents) if each.is_dir())
+    """Measure, and print how many users the node of these settings can serve.
+
+    ``process``: the id of the process of the node that runs now, or 0.
+    ``state``: its answer to ``/system/state``; empty if there is no answer.
+    ``notes``: sentences that are printed last. Switches greenlets.
+    """
+    folder = _folder_of_data(config)
     click.echo(
         f"A server with data of its own in {folder} is measured: a minute, longer on a busy machine.",
         err=True,
@@ -392,7 +435,7 @@ def show(
     users = state.get("managerInfo", {}).get("usersLen", 0)
     now_bytes = state.get("memoryBytes", 0)
     try:
-        costs = measure(config, folder, process > 0)
+        costs = measure(config, folder, running=process > 0)
         users_bytes = max(now_bytes - costs.rss_empty_mb * _MB, 0)
         resources = _resources_of(config, process, users, users_bytes)
     except Exception as error:  # of a driver, too
@@ -401,8 +444,8 @@ def show(
     rows = limits(costs, user, resources)
     first = rows[0]
     everybody = _rounded(first.users * 100 / user.online)
-    logins = first.users * costs.login_cpu_us / _SECOND_US
-    seconds = logins / _working(resources)
+    logins_cpu_seconds = first.users * costs.login_cpu_us / _SECOND_US
+    seconds = logins_cpu_seconds / _working(resources)
     lines = [
         table(
             "connected users: users, what ends: limit, found", rows, users="{:,}".format
@@ -434,22 +477,34 @@ def show(
     CommandLine.data(document, "\n".join([*lines, *sentences]))
 
 
+def _folder_of_data(config: Config) -> Path:
+    """The folder of the database, or the nearest one above it that exists. The
+    measured server then writes to the disk of the node."""
+    address = database_address(config.storage, config.server.data_dir)
+    if address.file is not None:
+        folder = address.file.absolute().parent
+    else:
+        folder = Path(config.server.data_dir).absolute()
+    return next(each for each in (folder, *folder.parents) if each.is_dir())
+
+
 def _resources_of(
     config: Config, process: int, users: int, users_bytes: float
 ) -> Resources:
-    """Memory, files and cores for the node of these settings. ``process``: the one that
-    runs now, or 0. ``users``, ``users_bytes``: of one process. Raises OSError,
-    and the driver's errors."""
+    """Memory, files and cores for the node of these settings. ``process``: the
+    id of the process that runs now, or 0. ``users`` and ``users_bytes``: the
+    connected users of one process, and their memory. Raises OSError, and the
+    driver's errors."""
     planned, _ = plan_processes(config)
     processes = planned.server.processes
     files, whose = files_of_server(process)
     connections = files - SPARE_FILES_OF_A_CLUSTER
     if planned.limits.max_connections:
         connections = planned.limits.max_connections
-        whose = ""
+        whose = ""  # the setting decides, not the limit of open files
     free = free_memory(process or "self")
     address = database_address(config.storage, config.server.data_dir)
-    seconds = 0.0
+    seconds = 0.0  # the measurement has found out the commits of SQLite
     if not address.file:
         seconds = commit_seconds(address, config.storage, _COMMIT_TRIES)
     return Resources(
@@ -465,6 +520,7 @@ def _resources_of(
 
 
 def _rounded(number: float) -> str:
-    """A number without meaningless digits."""
+    """A number of which all digits except the first two are 0, because a
+    measurement is not more exact."""
     unit: int = 10 ** max(len(str(int(number))) - 2, 0)
     return f"{int(number) // unit * unit:,}"

@@ -938,8 +938,8 @@ def _option_of_capacity(
     name: str, default: float, text: str, most: float = _NO_LIMIT
 ) -> Callable[[Any], Any]:
     """An option that says how users behave, as a number from 0 to ``most``.
-    With a limit of its own, 0 is refused, too: for a percentage of users it
-    would mean that nobody ever connects."""
+    With a limit of its own it is a percentage, by which the number of all
+    users is calculated. Then 0 is refused, because a division by 0 fails."""
     kind = click.FloatRange(0, most, min_open=most < _NO_LIMIT)
     return click.option(
         name,

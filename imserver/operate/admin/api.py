@@ -231,24 +231,25 @@ def settings_of_app(
     if tenant is None:
         raise ApiProblem(Problems.UNKNOWN_APP)
     given = list(_differing(tenant, usual))
-    for own, default in zip(tenant.of_features, usual.of_features, strict=True):
-        given += _differing(own, default)
+    for values, defaults in zip(tenant.of_features, usual.of_features, strict=True):
+        given += _differing(values, defaults)
     schemas = _schemas(api.api.described(), language == "zh")
     return AppSettingsAnswer(schemas, given, _NEW_LOGINS)
 
 
-def _differing(mine: Struct, theirs: Struct) -> Iterator[str]:
-    """The names of settings that differ. Settings in a group are named like
-    `quotas.pushes_per_day`."""
-    fields = theirs.__struct_fields__
-    if isinstance(theirs, TenantSettings):
-        fields = TenantSettings.__struct_fields__  # A tenant has more than settings.
+def _differing(settings: Struct, defaults: Struct) -> Iterator[str]:
+    """The names of settings that differ from the defaults. Settings in a group
+    are named like `quotas.pushes_per_day`."""
+    fields = defaults.__struct_fields__
+    if isinstance(defaults, TenantSettings):
+        # A tenant derives from its settings, and has further fields.
+        fields = TenantSettings.__struct_fields__
     for name in fields:
-        value = getattr(mine, name)
-        usual = getattr(theirs, name)
-        if isinstance(usual, Struct):
-            yield from (f"{name}.{inner}" for inner in _differing(value, usual))
-        elif value != usual and name != "of_features":
+        value = getattr(settings, name)
+        default = getattr(defaults, name)
+        if isinstance(default, Struct):
+            yield from (f"{name}.{inner}" for inner in _differing(value, default))
+        elif value != default and name != "of_features":
             yield name
 
 
@@ -262,8 +263,9 @@ class _Document(Struct):
 
 @lru_cache(maxsize=2)
 def _schemas(document: bytes, translated: bool) -> dict[str, Any]:
-    """The schema of the settings, and the schemas that it names."""
-    # a node loads the pages when somebody opens one
+    """The schema of the settings, and the schemas that it names, from the
+    OpenAPI document. ``translated``: with texts in Chinese."""
+    # Imported here, because a node loads the pages only when somebody opens one.
     from imserver.pages.reference import chinese
 
     written = json.decode(document, type=_Document).components.schemas
@@ -273,13 +275,14 @@ def _schemas(document: bytes, translated: bool) -> dict[str, Any]:
     schemas: dict[str, Any] = {}
 
     def read(value: Any) -> Any:
-        """Translate the texts in a part of a schema, and add what it names."""
+        """Translate the texts in a part of a schema, and add the schemas that
+        it names."""
         if isinstance(value, list):
             return [read(each) for each in value]
         if not isinstance(value, dict):
             return value
         if "$ref" in value:
-            add(value["$ref"].rpartition("/")[2])
+            add(value["$ref"].rpartition("/")[2])  # #/components/schemas/NAME
         text = value.get("description")
         if isinstance(text, str):
             parts = [texts.get(part, part) for part in text.split("\n\n")]
@@ -288,7 +291,8 @@ def _schemas(document: bytes, translated: bool) -> dict[str, Any]:
 
     def add(name: str) -> None:
         if name not in schemas:
-            schemas[name] = {}  # a schema may name itself
+            # A schema may name itself. Then it must not be read again.
+            schemas[name] = {}
             schemas[name] = read(json.decode(written[name]))
 
     add("AppSettingsGiven")
@@ -341,16 +345,17 @@ def drain(api: AdminApi, call: Call, request: NodeRequest) -> NodeDone:
     `drain.close_seconds`, so that they reconnect to other nodes. `/ready`
     answers 503. It goes on to answer HTTP requests.
     """
-    return _drain(api, request.node, True)
+    return _drain(api, request.node, drained=True)
 
 
 @routes.post("/nodes/undrain", Needs.ADMIN, reach="all")
 def undrain(api: AdminApi, call: Call, request: NodeRequest) -> NodeDone:
     """Let a node that was drained serve clients again."""
-    return _drain(api, request.node, False)
+    return _drain(api, request.node, drained=False)
 
 
 def _drain(api: AdminApi, node: str, drained: bool) -> NodeDone:
+    """Drain a node, or let it serve clients again."""
     if not api.parts.nodes.drain(node, drained):
         raise ApiProblem.invalid("`node`: no live node of this name answers")
     return NodeDone(node, drained)

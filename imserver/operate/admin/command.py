@@ -69,19 +69,22 @@ def _confirm_outage(node: str, connections: int, yes: bool) -> None:
 
 
 def _wait_until_drained(api: ServerApi, node: str) -> None:
-    """Print how many connections are left, until there are none."""
-    left = -1
-    while left:
+    """Wait until a node that is being drained has no connections. Print their
+    number each time it has changed."""
+    printed = -1  # no number yet
+    while True:
         state = _nodes(api).get(node, {"answers": False})
         if not state["answers"]:
             fail(f"{node} does not answer any more")
         if not state["drained"]:
             fail(f"{node} serves clients again")
-        if left != state["connections"]:
-            left = state["connections"]
-            click.echo(f"connections of {node}: {left}")
-        if left:
-            sleep(_LOOK_SECONDS)
+        connections = state["connections"]
+        if connections != printed:
+            click.echo(f"connections of {node}: {connections}")
+            printed = connections
+        if not connections:
+            return
+        sleep(_LOOK_SECONDS)
 
 
 def _nodes(api: ServerApi) -> dict[str, Any]:

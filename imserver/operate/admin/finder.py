@@ -49,9 +49,9 @@ class ListedConnection(Struct):
 
 
 class ConnectionPage(Struct, frozen=True):
-    """The sessions of some users, in the order of their names. ``total`` counts
-    the users online. ``users``: the users of the page, and the next user if
-    there is one."""
+    """The sessions of some users, in the order of their names. ``total``: how
+    many users are online. ``users``: the users of the page, and if there is
+    another page its first user. ``missing``: the nodes that did not answer."""
 
     total: int
     users: list[str]
@@ -76,6 +76,7 @@ class LiveConnections:
         return answer
 
     def _find_here(self, connection_id: str) -> LiveConnection | None:
+        """The connection with this id, if it is on this node and logged in."""
         table = self._core.connection_table
         address = table.ids.read(connection_id)
         if address is None:
@@ -85,12 +86,8 @@ class LiveConnections:
         if connection is None or connection.app is None:
             return None
         node = self._core.node_name
-        return LiveConnection(
-            connection.app,
-            connection.user or "",
-            connection.encoding.dialect.name,
-            node,
-        )
+        dialect = connection.encoding.dialect.name
+        return LiveConnection(connection.app, connection.user or "", dialect, node)
 
     def of_user(self, app: str, user: str) -> ConnectionPage:
         """All sessions of a user."""
@@ -99,7 +96,7 @@ class LiveConnections:
 
     def page(self, app: str, after: str | None, limit: int) -> ConnectionPage:
         """The sessions of at most ``limit`` users of an app, after the user
-        ``after``."""
+        ``after``; None: from the first user."""
         page = self._core.presence.page(app, after, limit + 1)
         users = sorted(page.users)
         connections, missing = self._sessions(app, users[:limit])
@@ -109,6 +106,7 @@ class LiveConnections:
     def _sessions(
         self, app: str, users: list[str]
     ) -> tuple[list[ListedConnection], list[str]]:
+        """The connections of users, and the nodes that did not answer."""
         answer = self._core.presence.sessions(app, users)
         sessions = chain.from_iterable(answer.sessions)
         ids = [session.connection for session in sessions]
@@ -124,14 +122,17 @@ class LiveConnections:
 Kind = Literal[
     "account", "app", "group", "user", "connection", "channel", "key", "request"
 ]
-"""In the order of the answer."""
+"""The kinds of things that are found, in the order of the answer."""
 MOST_APPS: Final = 1000
 """The most apps that are searched."""
 _MOST_CONNECTIONS: Final = 1000
 _MOST_CHANNEL_APPS: Final = 20
 """The most apps whose channels are searched."""
 _Hit = tuple[str, str, str, str]
+"""The id, app, label and detail of a thing that was found: see
+:class:`HitShown`."""
 _Find = Callable[[Principal, str, Sequence[str], int], Iterator[_Hit]]
+"""A function that finds things of one kind: see :meth:`Finds.find`."""
 
 
 @runtime_checkable
@@ -191,7 +192,8 @@ class Finder:
         for kind in get_args(Kind):
             for kind_of_find, find in finds:
                 if kind_of_find == kind:
-                    hits += _first_hits(kind, find(principal, text, apps, limit), limit)
+                    found = find(principal, text, apps, limit)
+                    hits += _first_hits(kind, found, limit)
         # A user with an account is listed as the account.
         accounts = {(hit.app, hit.id) for hit in hits if hit.type == "account"}
         return [
@@ -205,6 +207,8 @@ class Finder:
     def _apps(
         self, principal: Principal, text: str, apps: Sequence[str], _limit: int
     ) -> Iterator[_Hit]:
+        """Apps whose names contain the text, also aliases. The app that has
+        exactly this name comes first."""
         if not principal.may(Needs.OPERATE):
             return
         resolve = self._core.tenants.resolve
@@ -225,14 +229,15 @@ class Finder:
     def _users(
         self, principal: Principal, text: str, apps: Sequence[str], _limit: int
     ) -> Iterator[_Hit]:
-        """Users who are online, or banned."""
+        """The user with this id in each app where they are online, on any node,
+        and in each app where they are banned."""
         online = [app for app in apps if self._core.hub.is_online(app, text)]
         others = self._core.others
         if others is not None:
-            nodes = others.registry.find_in_apps(apps, text)
-            if nodes is not None:
-                for app, refs in zip(apps, nodes, strict=True):
-                    if any(ref.id for ref in refs):
+            nodes_by_app = others.registry.find_in_apps(apps, text)
+            if nodes_by_app is not None:
+                for app, nodes in zip(apps, nodes_by_app, strict=True):
+                    if any(node.id for node in nodes):
                         online.append(app)
         sessions = self._core.sessions
         for app in dict.fromkeys(online):
@@ -244,6 +249,7 @@ class Finder:
     def _connections(
         self, principal: Principal, text: str, apps: Sequence[str], _limit: int
     ) -> Iterator[_Hit]:
+        """The connection with this id."""
         if not principal.may(Needs.OPERATE):
             return
         info = self._live.find(text)
@@ -257,8 +263,9 @@ class Finder:
         if not principal.may(Needs.OPERATE):
             return
         members = self._core.channels.members
-        # Start at the last name before all names that begin with the text:
-        # pages begin after a name.
+        # A page begins after a name. So this is a name just before all names
+        # that begin with the text: for "news" it is "newr" and the highest
+        # character.
         before = text[:-1]
         last = ord(text[-1])
         if last:
@@ -271,7 +278,8 @@ class Finder:
     def _keys(
         self, principal: Principal, text: str, _apps: Sequence[str], _limit: int
     ) -> Iterator[_Hit]:
-        """Stored keys by id or note."""
+        """Keys whose ids begin with the text, or whose notes contain it. A
+        principal that reaches only some apps finds keys for these apps."""
         if not principal.may(Needs.OWN):
             return
         text = text.lower()
@@ -287,7 +295,8 @@ class Finder:
 
 
 def _first_hits(kind: Kind, hits: Iterable[_Hit], limit: int) -> list[HitShown]:
-    """The first ``limit`` different things of a kind."""
+    """The first ``limit`` different things of a kind. Things with equal id and
+    app are the same; the first of them is returned."""
     shown: dict[tuple[str, str], HitShown] = {}
     for id, app, label, detail in hits:
         shown.setdefault((id, app), HitShown(kind, id, app, label, detail))

@@ -38,9 +38,10 @@ def create_page(core: Core, _api: Api) -> tuple[Blueprint]:
 
 
 def _page(demo: bool, look: Look) -> Response:
-    """``GET /admin``: for anybody; the routes decide who sees what. ``demo``:
-    nobody needs a login. ``look``: of the chat, whose owners come here with its
-    login."""
+    """Answer ``GET /admin``. Anybody gets the page, because it has no data; the
+    routes that it calls decide who sees them. ``demo``: nobody needs a login.
+    ``look``: the look of the chat, because owners of the chat use this page
+    with their login there."""
     language = language_of_visitor()
     words = TEXT[language]
     prefixes = ("admin_", "unit_")
@@ -63,7 +64,8 @@ def _page(demo: bool, look: Look) -> Response:
 
 @cache
 def chinese_meanings() -> dict[str, str]:
-    """Meanings of refusals: English, as the API says it → Chinese."""
+    """The meanings of refusals: the English text of the API → the Chinese
+    one."""
     written = (TEMPLATES / "operate/refusals.zh.json").read_bytes()
     meanings: dict[str, str] = json.loads(written)
     translated = chinese()

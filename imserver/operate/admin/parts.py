@@ -88,46 +88,48 @@ class Nodes:
         core.queries.add("admin.drain", Drain, self._drain_here)
 
     def all(self) -> list[NodeShown]:
-        """Every live node, ordered by name."""
+        """Every live node, ordered by name. The lease of a node tells something
+        about it even if it does not answer."""
         core = self._core
         leases = core.overview.leases()
-        own_node = next(iter(leases))
+        own_node = next(iter(leases))  # the lease of this node comes first
         own_facts = self._facts()
         others, _ = core.ask_others("admin.facts", None, NodeFacts)
-        facts = {own_node: own_facts, **others}
+        facts_by_node = {own_node: own_facts, **others}
         nodes = []
         for node, lease in sorted(leases.items()):
-            answers = node in facts
-            of_node = facts.get(node, _SILENT)
-            connections = of_node.connections
+            answers = node in facts_by_node
+            facts = facts_by_node.get(node, _SILENT)
+            connections = facts.connections
             if not answers:
                 connections = lease.connections
             shown = view(
                 NodeShown,
-                of_node,
+                facts,
                 node=node,
                 host=lease.host,
                 url=lease.public_ws_url,
                 own=node == own_node,
                 answers=answers,
-                ready=answers and not of_node.reason,
-                draining=lease.draining or of_node.drained,
+                ready=answers and not facts.reason,
+                draining=lease.draining or facts.drained,
                 connections=connections,
             )
             nodes.append(shown)
         return nodes
 
     def drain(self, node: str, drained: bool) -> bool:
-        """Drain a node, or let it serve again. False if the node does not exist
-        or does not answer."""
+        """Drain a node, or let it serve again. Returns False if the node does
+        not exist or does not answer."""
         leases = self._core.overview.leases()
         others = self._core.others
-        if node == next(iter(leases)):
+        own_node = next(iter(leases))  # the lease of this node comes first
+        if node == own_node:
             return self._drain_here(Drain(drained))
         if node not in leases or others is None:
             return False
-        done, _ = others.query("admin.drain", Drain(drained), [leases[node]])
-        return node in done
+        answers, _ = others.query("admin.drain", Drain(drained), [leases[node]])
+        return node in answers
 
     def _drain_here(self, query: Drain) -> bool:
         draining = self._core.draining
@@ -138,6 +140,8 @@ class Nodes:
         return True
 
     def _facts(self, _query: None = None) -> NodeFacts:
+        """The facts of this node, also as the answer to a query of another
+        node."""
         from shutil import disk_usage  # on first use: it loads compressors, 0.2 MB
 
         core = self._core
@@ -184,6 +188,6 @@ class AdminParts(Struct, frozen=True):
 
 
 def build(core: Core) -> Parts:
-    """Build them."""
+    """Build the services of the admin page on a node."""
     live = LiveConnections(core)
     return Parts((AdminParts(Finder(core, live), live, Nodes(core)),))

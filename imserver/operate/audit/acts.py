@@ -93,12 +93,12 @@ _NOBODY: Final = ("", "")
 
 
 def facts_of(given: Any, answer: Any = None, user: str = "") -> dict[str, Any]:
-    """The facts of a request or command and its answer that the log keeps: ids,
-    numbers and reasons. ``fields`` are the names of other given fields, and
-    ``settings`` the names of given settings.
+    """The facts of a request or command and its answer that the log stores: ids,
+    numbers and reasons. Texts and secrets are left out. Of settings and all
+    other fields, only the names are stored, as ``settings`` and ``fields``.
 
-    ``given``: a struct, or parameters by name. ``user``: the user whom the act
-    names already.
+    ``given``: the input as a struct, or as parameters by name. ``user``: the
+    user whom the act names already, and who is not repeated.
     """
     facts: dict[str, Any] = {}
     users: list[str] = []
@@ -118,19 +118,20 @@ def facts_of(given: Any, answer: Any = None, user: str = "") -> dict[str, Any]:
     answered = {
         name: _short(value) for name, value in _given(answer) if name in _FROM_ANSWER
     }
-    # The request counts: the answer to a recall has the id of its own entry.
+    # If both have an id, the id of the request is stored: the answer to a
+    # recall has the id of the entry of the recall.
     facts = answered | facts
     if fields:
         facts["fields"] = fields[:_MOST_VALUES]
-    named = [each for each in users if each not in ("", user)]
-    if named:
-        facts["users"] = named[:MOST_USERS]
+    other_users = [each for each in users if each not in ("", user)]
+    if other_users:
+        facts["users"] = other_users[:MOST_USERS]
     return facts
 
 
 def _given(values: Any) -> Iterator[tuple[str, Any]]:
-    """The fields of a struct that differ from their defaults, or the parameters
-    of a request."""
+    """(name, value) of the fields of a struct that differ from their defaults.
+    Of the parameters of a request, those whose values may be stored."""
     if isinstance(values, Struct):
         for field in msgspec.structs.fields(type(values)):
             value = getattr(values, field.name)
@@ -141,7 +142,7 @@ def _given(values: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _short(value: Any) -> Any:
-    """A value that takes little room, as JSON."""
+    """A value that JSON can represent, with long texts and lists cut off."""
     if isinstance(value, str):
         return value[:_MOST_CHARACTERS]
     if isinstance(value, list | tuple | frozenset):
@@ -152,18 +153,25 @@ def _short(value: Any) -> Any:
 
 
 def user_in(answer: Any) -> str:
-    """The user in an answer, such as the answer to a login. ``""`` if it names
+    """The user in an answer, such as the answer to a login: in its field
+    ``user``, or in its ``account`` or ``session``. Returns ``""`` if it names
     nobody."""
     user = getattr(answer, "user", "")
     if isinstance(user, str) and user:
         return user
-    inner = (getattr(answer, name, None) for name in ("account", "session"))
-    return next((user_in(each) for each in inner if isinstance(each, Struct)), "")
+    for name in ("account", "session"):
+        part = getattr(answer, name, None)
+        if isinstance(part, Struct):
+            return user_in(part)
+    return ""
 
 
 def entry_of(act: Act) -> tuple[Entry, tuple[Name, ...]]:
-    """The row of an act, and its names. Names of a user who is gone get a
-    commitment, but are not stored."""
+    """The row of an act, and the names to store beside it.
+
+    If the act deletes a user (``act.gone``), the names of that user are not
+    returned. They have only commitments in the row, as if they were erased.
+    """
     names = tuple(_names(act))
     commitments = msgspec.json.encode({each.part: each.commitment for each in names})
     entry = Entry(
@@ -174,13 +182,15 @@ def entry_of(act: Act) -> tuple[Entry, tuple[Name, ...]]:
         commitments,
     )
     if act.gone:
-        gone = (entry.app, _clean(act.user or user_in(act.answer), _MEMBER_BYTES))
-        names = tuple(each for each in names if (each.app, each.member) != gone)
+        user = _clean(act.user or user_in(act.answer), _MEMBER_BYTES)
+        deleted = (entry.app, user)
+        names = tuple(each for each in names if (each.app, each.member) != deleted)
     return entry, names
 
 
 def _names(act: Act) -> Iterator[Name]:
-    """Everything in an act that tells who somebody is, or what they did."""
+    """All names of an act. Each belongs to a person, with whom it is erased:
+    to the maker, the target, or another user of the act."""
     app = _clean(act.app, _APP_BYTES)
     by = _maker_of(act)
     target = _target_of(act, app)
@@ -204,8 +214,8 @@ def _names(act: Act) -> Iterator[Name]:
         text = _clean(msgspec.json.encode(facts).decode(errors="replace"), _FACTS_BYTES)
         person = target or by
         if act.gone:
-            # The reason of a deletion comes from the person who did it, and
-            # stays with them.
+            # The target is being deleted. The reason of the deletion comes from
+            # the maker, so it is erased with the maker.
             person = by
         yield _name("facts", *(person or _NOBODY), text)
     for number, thing in enumerate(_things(act.name, facts)):
@@ -215,8 +225,8 @@ def _names(act: Act) -> Iterator[Name]:
 
 
 def _maker_of(act: Act) -> tuple[str, str] | None:
-    """App and id of the person who did it, or whose bot did it. None if it was
-    not a person."""
+    """App and id of the person who did it, or whose bot did it. None if a key,
+    a node or nobody did it."""
     person = act.by.user or act.by.staff
     if not person:
         return None
@@ -233,7 +243,8 @@ def _target_of(act: Act, app: str) -> tuple[str, str] | None:
 
 
 def _facts_in(act: Act) -> dict[str, Any]:
-    """The facts of an act: as they were given, or from its input and answer."""
+    """The facts of an act. If the act has none, they are made from its input
+    and answer."""
     if act.facts is None:
         return facts_of(act.given, act.answer, act.user)
     return dict(act.facts)
@@ -241,7 +252,7 @@ def _facts_in(act: Act) -> dict[str, Any]:
 
 def _things(name: str, facts: Mapping[str, Any]) -> dict[str, None]:
     """The things that an act is about, such as ``message:7``, ``key:1f2e`` or
-    ``group:12``."""
+    ``group:12``, each once and in order. ``name``: the name of the act."""
     kinds = dict(_ABOUT)
     subject = name.partition(".")[0]
     if subject in _OF_ID:
@@ -252,7 +263,9 @@ def _things(name: str, facts: Mapping[str, Any]) -> dict[str, None]:
         ids = facts.get(fact, ())
         if not isinstance(ids, list | tuple):
             ids = (ids,)
-        things |= dict.fromkeys(f"{kind}:{id}" for id in ids if id)
+        for id in ids:
+            if id:
+                things[f"{kind}:{id}"] = None
     return things
 
 
@@ -261,14 +274,17 @@ def _name(part: str, app: str, member: str, text: str = "") -> Name:
 
 
 def _clean(text: str, most: int) -> str:
-    """A text that every database stores, cut to so many bytes."""
+    """A text that every database stores: without NUL, and with at most ``most``
+    bytes in UTF-8."""
     content = text.replace("\0", "").encode("utf-8", "replace")
     return content[:most].decode("utf-8", "ignore")
 
 
 def line_of(act: Act) -> bytes:
-    """An act that is not stored, as JSON."""
+    """An act as JSON, for a log instead of the database."""
     entry, names = entry_of(act)
-    fields = msgspec.to_builtins(shown(AuditRow(0, 0, entry, "", ""), names))
+    # Outside the chain, an act has neither number nor time nor hashes.
+    row = AuditRow(number=0, time=0, entry=entry, previous="", hash="")
+    fields = msgspec.to_builtins(shown(row, names))
     del fields["number"], fields["time"]
     return msgspec.json.encode(fields)

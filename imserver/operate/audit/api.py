@@ -110,7 +110,8 @@ def audit(service: AuditApi, call: Call) -> HttpResponse:
 def _lines(
     call: Call, wanted: AuditQuery, rows: list[ActShown], following: int
 ) -> HttpResponse:
-    """Answer with one act in each line, and a link to the next ones."""
+    """Answer with one act in each line. If more acts follow, a header has the
+    link to them. ``following``: the number after which they begin, or 0."""
     headers = [("X-Request-Id", call.request.id)]
     if following:
         fields = msgspec.structs.asdict(wanted)
@@ -122,13 +123,18 @@ def _lines(
 
 
 def _check(service: AuditApi, call: Call) -> AuditCheck:
+    """Verify the newest acts, and let the caller pay for them. A caller that
+    does not reach all apps learns only whether the chain is unbroken."""
     from imserver.operate.audit.verification import NEWEST, verify  # few ask for it
 
     rates = service.api.rates
     payer = (call.principal, call.request.host)
-    rates.charge(*payer, NEWEST // ACTS_PER_REQUEST)  # before anybody else is served
+    # The caller pays in advance, because other requests are served during the
+    # verification.
+    rates.charge(*payer, NEWEST // ACTS_PER_REQUEST)
     result = verify(service.store.read, newest=NEWEST)
-    # gives back what there was not
+    # If the log has fewer acts, this number is negative: the caller gets the
+    # difference back.
     rates.charge(*payer, (result.rows - NEWEST) // ACTS_PER_REQUEST)
     if call.principal.apps is None:
         number, digest = result.head
@@ -146,17 +152,18 @@ def _check(service: AuditApi, call: Call) -> AuditCheck:
 
 
 def _names(store: Store, acts: list[ActShown]) -> dict[str, dict[str, str]]:
-    """The names of the users in some acts, by app."""
-    users: dict[str, set[str]] = {}
+    """App → user → name of the account, for all users in these acts who have an
+    account."""
+    users_by_app: dict[str, set[str]] = {}
     for act in acts:
         if act.by.app and act.by.id:
-            users.setdefault(act.by.app, set()).add(act.by.id)
+            users_by_app.setdefault(act.by.app, set()).add(act.by.id)
         others = (act.facts or {}).get("users", ())
         concerned = [user for user in (act.user, *others) if user]
-        users.setdefault(act.app, set()).update(concerned)
+        users_by_app.setdefault(act.app, set()).update(concerned)
 
     names_by_app = {}
-    for app, ids in users.items():
+    for app, ids in users_by_app.items():
         if app and ids:
             names = store.names_of(app, sorted(ids))
             if names:

@@ -54,6 +54,10 @@ _EXPIRY_SECONDS: Final = 600.0
 
 
 class _Waiting(Struct):
+    """An act that waits for the database. ``new``: the act as it is stored.
+    ``stored``: is set when it is stored. ``is_logged``: it was also written to
+    the server's log, because the database did not store it in time."""
+
     act: Act
     new: NewAct
     stored: Flag
@@ -61,8 +65,9 @@ class _Waiting(Struct):
 
 
 class AuditLog(Observer, ArchivedFiles):
-    """Appends acts to the chain in the database. Owner of the waiting acts.
-    ``days``: after how many days an act is removed; 0 means never."""
+    """Appends acts to the chain in the database. Owner of the acts that wait
+    for the database. ``days``: after how many days an act is removed; 0 means
+    never."""
 
     finds: Final = "request"
 
@@ -71,6 +76,7 @@ class AuditLog(Observer, ArchivedFiles):
         self._days = days
         self._queue: deque[_Waiting] = deque()
         self._fails = False
+        """Whether the last attempt to store acts has failed."""
         self._writer: gevent.Greenlet[[], None] | None = None
         self.stored = 0
         self.logged = 0
@@ -85,10 +91,12 @@ class AuditLog(Observer, ArchivedFiles):
     def acted(self, act: Act) -> None:
         """Store an act. Returns when it is stored, or after
         :data:`WAIT_SECONDS`. Returns at once for an act of a node, and while
-        the database fails."""
+        the database fails. An act that is not stored in time becomes a line in
+        the server's log, and is stored later."""
         try:
             if not self._store.has_database or len(self._queue) >= MOST_WAITING:
-                if act.by.kind != "node":  # which logs what it does
+                # A node writes its own acts to the log anyway.
+                if act.by.kind != "node":
                     self._write_line(act)
                 return
             waiting = _Waiting(act, NewAct(*entry_of(act), monotonic()), Flag())
@@ -100,10 +108,12 @@ class AuditLog(Observer, ArchivedFiles):
                 is_late = not waiting.stored.wait(WAIT_SECONDS)
             if is_late:
                 self._log_once(waiting)
+        # The act is done already. So an error here must not become the answer.
         except Exception:
             log.exception("the act %s is missing in the audit log", act.name)
 
     def _log_once(self, waiting: _Waiting) -> None:
+        """Write an act to the server's log, unless it is there already."""
         if not waiting.is_logged:
             waiting.is_logged = True
             self._write_line(waiting.act)
@@ -135,46 +145,49 @@ class AuditLog(Observer, ArchivedFiles):
     # --- greenlets ------------------------------------------------------------
 
     def _write(self) -> None:
+        """Greenlet: store the waiting acts, and end when all are stored."""
         try:
             while self._queue:
                 batch = list(islice(self._queue, _BATCH_ACTS))
-                self._store_some(batch)
-                # They leave the queue only when they are stored, so that `stop`
-                # finds the others.
+                self._store_batch(batch)
+                # Acts leave the queue only when they are stored, so that
+                # :meth:`stop` finds all others.
                 for waiting in batch:
                     self._queue.popleft()
                     waiting.stored.set()
         finally:
             self._writer = None
 
-    def _store_some(self, some: list[_Waiting]) -> None:
-        """Store acts, however long it takes. An act that the database refuses
-        becomes a line in the server's log."""
-        batch = ActBatch([each.new for each in some])
+    def _store_batch(self, waiting: list[_Waiting]) -> None:
+        """Store acts, and try again until the database answers. An act that the
+        database refuses becomes a line in the server's log."""
+        batch = ActBatch([each.new for each in waiting])
         failures = 0
         while True:
             try:
                 self._store.write(partial(append, batch))
-                self.stored += len(some)
+                self.stored += len(waiting)
                 self._fails = False
                 return
             except StorageUnavailable:
                 self._fails = True
-                for each in some:
+                for each in waiting:
                     self._log_once(each)
                 failures += 1
-                gevent.sleep(
-                    retry_pause(failures, _MIN_PAUSE_SECONDS, _MAX_PAUSE_SECONDS)
-                )
+                pause = retry_pause(failures, _MIN_PAUSE_SECONDS, _MAX_PAUSE_SECONDS)
+                gevent.sleep(pause)
             except Exception:
-                if len(some) == 1:
+                if len(waiting) == 1:
+                    refused = waiting[0]
                     log.exception(
-                        "the act %s cannot be stored in the audit log", some[0].act.name
+                        "the act %s cannot be stored in the audit log", refused.act.name
                     )
-                    self._log_once(some[0])
+                    self._log_once(refused)
                     return
-                for each in some:
-                    self._store_some([each])
+                # The database refuses one of the acts. Store each alone, so
+                # that all others are stored.
+                for each in waiting:
+                    self._store_batch([each])
                 return
 
     def expire(self) -> None:
@@ -183,13 +196,15 @@ class AuditLog(Observer, ArchivedFiles):
         if not self._days:
             return
         remove = partial(remove_before, self._days * _DAY_MS)
+        # Each transaction removes some of the acts. The last one finds none.
         while self._store.write_or(0, remove):
             pass
 
     def find(
         self, principal: Principal, text: str, apps: Sequence[str], limit: int
     ) -> Iterator[tuple[str, str, str, str]]:
-        """The acts of the request with this id."""
+        """The acts of the request with this id, as (id, app, id, name of the
+        act), for the search of operators."""
         if not principal.may(Needs.OPERATE):
             return
         query = AuditQuery(request=text, limit=limit)
@@ -200,21 +215,24 @@ class AuditLog(Observer, ArchivedFiles):
                 yield text, app, text, row.entry.name
 
     def stop(self) -> None:
-        """Store the waiting acts, for a short time."""
+        """Store the waiting acts. After :data:`LAST_SECONDS`, write the others
+        to the server's log."""
         if self._writer is not None:
             self._writer.join(LAST_SECONDS)
         for waiting in self._queue:
             self._log_once(waiting)
 
     def read(self, app: str, user: str) -> Iterator[tuple[str, int, Iterator[bytes]]]:
-        """The acts of an app or a user, as a file. An archive of the whole server
-        has them in its rows."""
+        """The acts of an app or a user, as a file of an archive. If ``app`` is
+        empty, the archive is of the whole server, and has the acts in its
+        rows."""
         if app:
-            yield "audit.jsonl", 0, lines_of(self._store, app, user)
+            unknown_size = 0
+            yield "audit.jsonl", unknown_size, lines_of(self._store, app, user)
 
 
 class CommandAudit(AuditLog):
-    """The audit log in a command, where nothing waits."""
+    """The audit log in a command, which stores each act at once."""
 
     def acted(self, act: Act) -> None:
         """Append the act now. Raises StorageUnavailable."""
@@ -225,8 +243,8 @@ class CommandAudit(AuditLog):
 def offline(
     _config: Config, store: Store, _tenants: object
 ) -> Iterator[tuple[AuditLog]]:
-    """The audit log of a command."""
-    yield (CommandAudit(store, 0),)
+    """The audit log of a command. It removes no old acts."""
+    yield (CommandAudit(store, days=0),)
 
 
 def answers(base: Core) -> tuple[object, ...]:

@@ -18,13 +18,14 @@ _decode: Final = msgspec.json.decode
 
 
 class Name(Struct, frozen=True):
-    """A name in an act.
+    """A name in an act, or facts that tell something about a person.
 
-    ``part``: ``by``, ``user``, ``address``, ``facts``, or ``users/`` or
-    ``about/`` and a number. ``app`` and ``member``: the person to whom the row
-    belongs; it is erased with them. If ``app`` is empty, ``member`` is the id
-    of a key, node or system user, a thing such as ``message:7``, or empty.
-    ``text``: further facts of the name.
+    ``part``: its role in the act. It is ``by``, ``user``, ``address`` or
+    ``facts``, or ``users/0``, ``users/1``, …, or ``about/0``, ``about/1``, …
+    ``app`` and ``member``: the person to whom the row belongs. When the person
+    is deleted, the row is erased. If ``app`` is empty, ``member`` is the id of
+    a key, node or system user, a thing such as ``message:7``, or empty.
+    ``text``: the address, or the facts as JSON; otherwise empty.
     """
 
     part: str
@@ -51,7 +52,9 @@ class Entry(Struct, frozen=True):
 
 
 class AuditRow(Struct, frozen=True):
-    """An act in the chain. ``time``: Unix milliseconds."""
+    """An act in the chain. ``time``: Unix milliseconds. ``previous``: the hash
+    of the row before it. ``hash``: the hash of this row, which was stored with
+    it."""
 
     number: int
     time: int
@@ -61,14 +64,17 @@ class AuditRow(Struct, frozen=True):
 
     @property
     def expected(self) -> str:
-        """The hash that fits the content."""
+        """The hash of the present content. It differs from ``hash`` if somebody
+        has changed the row."""
         return hash_of(self.number, self.time, self.entry, self.previous)
 
     def hashed(self) -> bytes:
         """The hashed content of the row, and the hash, as JSON."""
-        whole = {**msgspec.to_builtins(self), **msgspec.structs.asdict(self.entry)}
-        del whole["entry"]
-        return msgspec.json.encode({**whole, "names": self.entry.names.decode()})
+        fields = msgspec.to_builtins(self)
+        del fields["entry"]
+        fields |= msgspec.structs.asdict(self.entry)
+        fields["names"] = self.entry.names.decode()
+        return msgspec.json.encode(fields)
 
 
 def hash_of(number: int, time: int, entry: Entry, previous: str) -> str:
@@ -120,33 +126,36 @@ def _read_facts(text: str) -> dict[str, Any]:
 
 
 def shown(row: AuditRow, names: Sequence[Name]) -> ActShown:
-    """An act with the names that were not erased."""
+    """The act of a row, with the names that were not erased. Erased values are
+    None."""
     entry = row.entry
-    rest = {each.part: each for each in names}
-    parts: Mapping[str, str] = _decode(entry.names)
+    commitments: Mapping[str, str] = _decode(entry.names)
+    names_by_part = {each.part: each for each in names}
 
-    def left(part: str, field: str = "member") -> Any:
+    def field_of(part: str, field: str = "member") -> Any:
         """A field of a name. None if the name was erased; ``""`` if the act has
         no such name."""
-        if part not in parts:
+        if part not in commitments:
             return ""
-        if part in rest:
-            return getattr(rest[part], field)
+        if part in names_by_part:
+            return getattr(names_by_part[part], field)
         return None
 
-    written = left("facts", "text")
+    written = field_of("facts", "text")
     if written is None:
         facts = None
     else:
         facts = _read_facts(written)
-    users = [left(part) for part in parts if part.startswith("users/")]
+    users = [field_of(part) for part in commitments if part.startswith("users/")]
     if users:
         facts = {**(facts or {}), "users": users}
 
-    maker = rest.get("by")
+    maker = names_by_part.get("by")
     if maker is not None:
         maker_app = maker.app
-    elif "by" in parts:
+    elif "by" in commitments:
+        # The app of the maker was erased with the id. The app of the act takes
+        # its place.
         maker_app = entry.app
     else:
         maker_app = ""
@@ -154,10 +163,10 @@ def shown(row: AuditRow, names: Sequence[Name]) -> ActShown:
         number=row.number,
         time=row.time,
         name=entry.name,
-        by=ActMaker(entry.kind, left("by"), maker_app),
+        by=ActMaker(entry.kind, field_of("by"), maker_app),
         app=entry.app,
-        user=left("user"),
-        address=left("address", "text"),
+        user=field_of("user"),
+        address=field_of("address", "text"),
         request=entry.request,
         facts=facts,
     )

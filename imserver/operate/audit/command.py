@@ -133,16 +133,17 @@ def list_acts(
         "number, time, act: name, by, app, user, address, facts",
         acts,
         time=_second_of,
-        by=_who,
-        user=_left,
-        address=_left,
+        by=_maker_as_text,
+        user=_name_as_text,
+        address=_name_as_text,
         facts=_facts_as_text,
     )
 
 
 def _persons(whom: str, app: str, user: str) -> dict[str, str]:
-    """The persons whose acts are wanted. ``whom`` is ``APP/USER``; ``app`` and
-    ``user`` are older options for it."""
+    """App and user whose acts are wanted; ``""`` means any. ``whom`` is
+    ``APP``, ``APP/USER`` or empty. ``app`` and ``user`` are older options with
+    the meaning of its parts."""
     if whom and (app or user):
         raise click.UsageError("APP/USER takes the place of --app and --user")
     if whom:
@@ -153,7 +154,7 @@ def _persons(whom: str, app: str, user: str) -> dict[str, str]:
 
 
 def _user_of(store: Store, tenants: Tenants, app: str, named: str) -> str:
-    """The id of a user who is named by it, or by the login of an account."""
+    """The id of a user. ``named`` is the id, or the login of an account."""
     tenant = tenants.find(app)
     if tenant is None or not tenant.wants_accounts(app):
         return named
@@ -162,20 +163,23 @@ def _user_of(store: Store, tenants: Tenants, app: str, named: str) -> str:
 
     row = AccountStore(store).by_id_or_login(app, named)
     if row is None:
-        return named  # It may be the id of an account that is gone.
+        return named  # it may be the id of a deleted account
     account, *_ = row
     return account.user
 
 
 def _read_acts(store: Store, wanted: Mapping[str, Any], limit: int) -> list[ActShown]:
-    """The newest acts that match, page by page."""
+    """The newest acts that match, at most ``limit`` of them. ``wanted``: the
+    fields of the search."""
     acts: list[ActShown] = []
-    position: int | None = None
-    while len(acts) < limit and position != 0:
+    following = 0  # begins with the newest act
+    while len(acts) < limit:
         size = min(_PAGE_ACTS, limit - len(acts))
-        query = AuditQuery(**wanted, after=position or 0, limit=size)
-        rows, position = page_of(store, query)
+        query = AuditQuery(**wanted, after=following, limit=size)
+        rows, following = page_of(store, query)
         acts += [shown(row, names) for row, names in rows]
+        if not following:
+            break
     return acts
 
 
@@ -186,20 +190,22 @@ def _second_of(milliseconds: int) -> str:
 
 def _facts_as_text(facts: Any) -> str:
     if facts is None:
-        return str(_left(facts))
+        return _name_as_text(None)
     if facts:
         return msgspec.json.encode(facts).decode()
     return ""
 
 
-def _left(text: Any) -> Any:
-    if text is None:
+def _name_as_text(name: str | None) -> str:
+    if name is None:
         return "(erased)"
-    return text
+    return name
 
 
-def _who(by: ActMaker) -> str:
-    id = _left(by.id)
+def _maker_as_text(by: ActMaker) -> str:
+    """Who has done an act, such as ``staff:shop/7``, ``key:1f2e`` or
+    ``nobody``."""
+    id = _name_as_text(by.id)
     if by.app:
         return f"{by.kind}:{by.app}/{id}"
     if id:
@@ -253,8 +259,11 @@ def _all_acts(store: Store) -> Iterator[tuple[AuditRow, list[Name]]]:
 
 
 def _line(row: AuditRow, names: list[Name]) -> bytes:
+    """An act with its names and hashes, as JSON."""
     fields = msgspec.to_builtins(shown(row, names))
-    return msgspec.json.encode({**fields, "previous": row.previous, "hash": row.hash})
+    fields["previous"] = row.previous
+    fields["hash"] = row.hash
+    return msgspec.json.encode(fields)
 
 
 @audit.command("verify")
@@ -282,7 +291,8 @@ def verify_chain(
             fail(
                 f"--head {given_head}: expected NUMBER:HASH, as this command prints it"
             )
-        wanted = (int(match[1]), match[2])
+        number, digest = match.groups()
+        wanted = (int(number), digest)
 
     with opened(path, data_dir) as (_, store, _):
         if not store.has_database:

@@ -48,7 +48,8 @@ _EXPORTED_ACTS: Final = 500
 
 
 class NewAct(Struct, frozen=True):
-    """An act to store. ``at``: the monotonic time at which it was done."""
+    """An act to store, with the names of people and things in it. ``at``: the
+    monotonic time at which it was done."""
 
     entry: Entry
     names: tuple[Name, ...]
@@ -56,9 +57,10 @@ class NewAct(Struct, frozen=True):
 
 
 class ActBatch(Struct):
-    """Acts that one transaction stores. ``number`` and ``hash`` belong to the
-    first row in the last attempt. By them the next attempt finds out whether
-    that was committed."""
+    """Acts that one transaction stores. :func:`append` writes ``number`` and
+    ``hash`` of the first row here. If the answer of the database is lost, the
+    next attempt compares them with the stored rows. So it finds out whether the
+    first attempt was committed."""
 
     acts: Sequence[NewAct]
     number: int = 0
@@ -80,8 +82,9 @@ _HEADS: Final = RowsOf(ChainHead, "audit_head")
 
 
 def head(sql: PooledStatements, lock: bool = False) -> ChainHead | None:
-    """The head of the chain. None if somebody has removed it, or if it is
-    unreadable."""
+    """The row about the end of the chain. None if somebody has removed it, or
+    if it is unreadable. With ``lock``, other writers wait until this
+    transaction ends."""
     columns = _readable(sql, _HEADS.columns)
     statement = f"SELECT {columns} FROM audit_head WHERE one = 1"
     if lock:
@@ -96,12 +99,13 @@ def head(sql: PooledStatements, lock: bool = False) -> ChainHead | None:
 
 
 def append(batch: ActBatch, sql: PooledStatements) -> None:
-    """Append acts to the chain, once. Raises ImserverError if the head is
+    """Append acts to the chain. A second call with an equal batch appends
+    nothing if the first one was committed. Raises ImserverError if the head is
     missing or unreadable."""
-    end = head(sql, lock=True)  # other writers wait until this transaction ends
+    end = head(sql, lock=True)
     if end is None:
         raise ImserverError("audit_head has no row that can be read")
-    if batch.number:
+    if batch.number:  # this is not the first attempt
         stored = sql.query("SELECT hash FROM audit WHERE number = %s", (batch.number,))
         if stored and text_of(stored[0][0]) == batch.hash:
             return
@@ -116,6 +120,8 @@ def append(batch: ActBatch, sql: PooledStatements) -> None:
     for act in batch.acts:
         number += 1
         waited_ms = int((read_at - act.at) * _SECOND_MS)
+        # Acts of several nodes are not stored in the order in which they were
+        # done. In the chain, times never go back.
         time = max(time, now - waited_ms)
         entry = act.entry
         digest = hash_of(number, time, entry, previous)
@@ -145,11 +151,9 @@ def store_act(store: Store, act: Act) -> None:
 
 
 def remove_before(age_ms: int, sql: PooledStatements) -> int:
-    """Remove the oldest acts if they are older than ``age_ms``. The last of
-    them becomes the anchor.
-
-    Returns how many were removed. If the result is :data:`_MOST_REMOVED`, there
-    may be more.
+    """Remove the oldest acts if they are older than ``age_ms``, at most
+    :data:`_MOST_REMOVED` of them. The last removed act becomes the anchor of
+    the chain. Returns how many acts were removed.
     """
     end = head(sql, lock=True)
     if end is None:
@@ -161,18 +165,18 @@ def remove_before(age_ms: int, sql: PooledStatements) -> int:
         f"SELECT {columns} FROM audit WHERE number > %s ORDER BY number LIMIT %s"
     )
     oldest = sql.query(statement, (end.anchor, _MOST_REMOVED))
-    old = [row for row in oldest if row[1] < limit]
-    if not old:
+    too_old = [row for row in oldest if row[1] < limit]
+    if not too_old:
         return 0
 
-    last, _, digest = old[-1]
+    last, _, digest = too_old[-1]
     sql.execute("DELETE FROM audit_name WHERE number <= %s", (last,))
     sql.execute("DELETE FROM audit WHERE number <= %s", (last,))
     sql.execute(
         "UPDATE audit_head SET anchor = %s, anchor_hash = %s WHERE one = 1",
         (last, _as_text(digest)),
     )
-    return len(old)
+    return len(too_old)
 
 
 # --- reading ------------------------------------------------------------------
@@ -183,9 +187,10 @@ NO_ACTS: Final[Acts] = []
 
 
 def after(number: int, most: int, sql: PooledStatements) -> Acts:
-    """The next acts in the order of the chain, with their names."""
-    # In SQLite, somebody may have written a number that is not one. It would
-    # come after every other.
+    """At most ``most`` acts after this number in the order of the chain, with
+    their names."""
+    # In SQLite, somebody may have written a text or a blob as a number. It
+    # would come after all numbers, so such rows are left out.
     return _find(
         sql,
         "number > %s AND round(number) = number ORDER BY number LIMIT %s",
@@ -200,18 +205,21 @@ def one(number: int, sql: PooledStatements) -> Acts:
 
 
 def _find(sql: PooledStatements, where: str, *values: int) -> Acts:
+    """The acts that meet a condition, with their names."""
     columns = _readable(sql, _COLUMNS)
     rows = sql.query(f"SELECT {columns} FROM audit WHERE {where}", values)
     return _with_names(sql, list(map(_row, rows)))
 
 
 def _with_names(sql: PooledStatements, acts: Sequence[AuditRow]) -> Acts:
-    names: dict[int, list[Name]] = {act.number: [] for act in acts}
+    """Read the names of acts that were not erased."""
+    names_by_act: dict[int, list[Name]] = {act.number: [] for act in acts}
     columns = _readable(sql, f"{_OF_NAMES.columns}, text, number")
     statement = f"SELECT {columns} FROM audit_name WHERE number IN {{}}"
-    for row in sql.query_in(statement, (), list(names), many=True):
-        names[row[-1]].append(_name(row))
-    return [(act, names[act.number]) for act in acts]
+    for row in sql.query_in(statement, (), list(names_by_act), many=True):
+        number = row[-1]
+        names_by_act[number].append(_name(row))
+    return [(act, names_by_act[act.number]) for act in acts]
 
 
 # SQLite stores values of any type in any column, and texts that are not UTF-8.
@@ -224,8 +232,8 @@ _BYTES: Final = (
 
 
 def _readable(sql: PooledStatements, columns: str) -> str:
-    """Columns of a query. Texts are bytes in SQLite, so that no text makes the
-    query fail."""
+    """The columns of a query, so that the query never fails. In SQLite, a
+    column with a text is read as bytes, because the text may not be UTF-8."""
     if sql.engine == "sqlite":
         return re.sub(r"[\w.]+", _BYTES, columns)
     return columns
@@ -238,23 +246,25 @@ def _as_text(value: object) -> str:
 
 
 def _row(row: Row) -> AuditRow:
-    """The act in a row. An unreadable row gets a content that does not fit its
-    hash."""
+    """The act in a row with :data:`_COLUMNS`. If the row is unreadable, the act
+    has a content that does not fit its hash, so that a verification finds it.
+    """
+    number, _, previous, digest, *fields, names = row
     try:
-        content = memoryview(row[8]).tobytes()
-        act = _IN_CHAIN.read(row, entry=_OF_ACTS.read((*row[4:8], content)))
-        msgspec.json.decode(act.entry.names, type=dict[str, str])
+        entry = _OF_ACTS.read((*fields, memoryview(names).tobytes()))
+        act = _IN_CHAIN.read(row, entry=entry)
+        msgspec.json.decode(entry.names, type=dict[str, str])  # may raise ValueError
         if 0 <= act.time < _YEAR_10000_MS:
             return act
     except _NOT_READ:
         pass
     unreadable = Entry(_UNREADABLE, "", "", "", b"{}")
-    return AuditRow(row[0], 0, unreadable, _as_text(row[2]), _as_text(row[3]))
+    return AuditRow(number, 0, unreadable, _as_text(previous), _as_text(digest))
 
 
 def _name(row: Row) -> Name:
-    """The name in a row. An unreadable row gets a commitment that differs from
-    the act's."""
+    """The name in a row. If the row is unreadable, its commitment differs from
+    the commitment of the act, so that a verification finds it."""
     part, app, member, salt, text, _ = row
     try:
         text = memoryview(text).tobytes().decode(errors="replace")
@@ -282,8 +292,6 @@ _ID_DIGITS: Final = 18
 as a number."""
 _LOOKED_UP: Final = ", ".join(f"a.{column}" for column in _COLUMNS.split(", "))
 _NAMES_ONE: Final = " AND EXISTS (SELECT 1 FROM audit_name m WHERE m.number = a.number AND m.app = %s AND m.member = %s{})"
-# Each engine reads the numbers in falling order, and looks up each row.
-# without statistics it would read the whole table.
 _JOIN: Final = {
     "sqlite": "SELECT {columns} FROM (SELECT{span} %s) n CROSS JOIN audit a "
     "WHERE a.number = n.number{wanted} ORDER BY a.number DESC LIMIT %s",
@@ -293,6 +301,10 @@ _JOIN: Final = {
     "(SELECT {columns} FROM audit a WHERE a.number = n.number{wanted} LIMIT 1) x "
     "ORDER BY x.number DESC LIMIT %s",
 }
+"""Engine → the query for wanted acts. ``span`` selects the numbers of some
+acts, the newest first, and ``wanted`` has the conditions of a wanted act. The
+form of the join makes the engine look up each number in this order. Without it,
+an engine that has no statistics would read the whole table."""
 
 _Time = Annotated[int, about("Unix milliseconds; 0: no limit.", ge=0)]
 
@@ -338,14 +350,34 @@ class AuditQuery(Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 def page_of(store: Store, query: AuditQuery) -> tuple[Acts, int]:
-    """Search as :func:`search` does. Acts about a message also include removals
-    of all messages of a user in a time, if the message is among them. They do
-    not name the message. Switches greenlets. Raises StorageUnavailable."""
+    """Search as :func:`search` does, and return what it returns.
+
+    A search for a message also finds acts that have removed all messages of its
+    sender in a time that includes the message. Such acts do not name the
+    message. Switches greenlets. Raises StorageUnavailable.
+    """
     acts, following = store.read_or((NO_ACTS, 0), partial(search, query))
     kind, _, id = query.about.partition(":")
     is_message = kind == "message" and id.isdecimal() and len(id) <= _ID_DIGITS
     if not is_message or query.name not in ("", _CLEAR):
         return acts, following
+
+    removals, following_removals = _removals_of(store, query, int(id))
+    following = max(following, following_removals)
+    all_acts = sorted((*acts, *removals), key=lambda act: -act[0].number)
+    # Only down to this number have all searches looked at the acts.
+    page = [act for act in all_acts if act[0].number >= following]
+    if len(page) > query.limit:
+        del page[query.limit :]
+        last, _ = page[-1]
+        following = last.number
+    return page, following
+
+
+def _removals_of(store: Store, query: AuditQuery, message: int) -> tuple[Acts, int]:
+    """The acts that have removed all messages of a user in a time, if this
+    message was one of them. Returns them, and the number after which more may
+    follow; 0 if no more do."""
     # Imported here, because few searches are about a message.
     from imserver.plugin.messages import MessageLog
 
@@ -354,9 +386,10 @@ def page_of(store: Store, query: AuditQuery) -> tuple[Acts, int]:
         apps: Iterable[str] = [query.app]
     else:
         apps = entries.apps()
-    clearing: Acts = []
+    found: Acts = []
+    following = 0
     for app in apps:
-        for entry in entries.find(app, [int(id)]):
+        for entry in entries.find(app, [message]):
             # The clocks of a database and of nodes may differ by a second.
             since = max(query.since, entry.time_ms - _SECOND_MS)
             of_sender = replace(
@@ -365,25 +398,19 @@ def page_of(store: Store, query: AuditQuery) -> tuple[Acts, int]:
             removals, last = store.read_or((NO_ACTS, 0), partial(search, of_sender))
             following = max(following, last)
             for removal in removals:
-                if _has_cleared(removal, entry.time_ms, query.user):
-                    clearing.append(removal)
-
-    all_acts = sorted((*acts, *clearing), key=lambda act: -act[0].number)
-    rest = [act for act in all_acts if act[0].number >= following]
-    if len(rest) > query.limit:
-        del rest[query.limit :]
-        following = rest[-1][0].number
-    return rest, following
+                if _has_removed(removal, entry.time_ms, query.user):
+                    found.append(removal)
+    return found, following
 
 
-def _has_cleared(act: tuple[AuditRow, list[Name]], time_ms: int, user: str) -> bool:
-    """Whether an act about this user, or by them, has removed messages of this
-    time."""
+def _has_removed(act: tuple[AuditRow, list[Name]], time_ms: int, user: str) -> bool:
+    """Whether an act has removed messages of this time, and names this user. An
+    empty ``user`` allows any act."""
     row, names = act
-    if user and not any(
-        (name.app, name.member) == (row.entry.app, user) for name in names
-    ):
-        return False
+    if user:
+        people = {(name.app, name.member) for name in names}
+        if (row.entry.app, user) not in people:
+            return False
     facts = shown(row, names).facts or {}
     first_ms = facts.get("since", 0) * _SECOND_MS
     end_ms = facts.get("until", 0) * _SECOND_MS
@@ -391,55 +418,64 @@ def _has_cleared(act: tuple[AuditRow, list[Name]], time_ms: int, user: str) -> b
 
 
 def search(query: AuditQuery, sql: PooledStatements) -> tuple[Acts, int]:
-    """The newest wanted acts, and the number after which more follow; 0 if no
-    more do.
+    """The newest wanted acts, and the number after which a further search
+    continues; 0 if there are no more acts. A search that has read
+    :data:`MOST_LOOKED` acts ends early, also with fewer acts than its limit."""
+    rows, following = _search_rows(query, sql)
+    return _with_names(sql, rows), following
 
-    One index leads to the acts, and to more at each step. The database decides
-    whether they are wanted, so unwanted acts cost the loop nothing.
+
+def _search_rows(
+    query: AuditQuery, sql: PooledStatements
+) -> tuple[list[AuditRow], int]:
+    """Search as :func:`search` does, without names.
+
+    One index leads to the numbers of candidates, the newest first. Each step
+    reads more candidates than the step before. The database decides whether a
+    candidate is wanted, so other acts cost this process nothing.
     """
     low, high = _bounds(query, sql)
     by = _label(query.by)
-    source, values = _source(query, by)
+    source, source_values = _source(query, by)
     span = f"{source} number > %s AND number < %s ORDER BY number DESC LIMIT"
-    wanted, sought = _wanted(query, by)
+    wanted, wanted_values = _wanted(query, by)
     statement = _JOIN[sql.engine].format(
         span=span, wanted=wanted, columns=_readable(sql, _LOOKED_UP)
     )
-    last_looked = f"SELECT{span} 1 OFFSET %s"
+    last_candidate = f"SELECT{span} 1 OFFSET %s"
 
     acts: list[AuditRow] = []
-    left = MOST_LOOKED
+    budget = MOST_LOOKED
+    # One act more than the limit shows that there are further acts.
     step = query.limit + 1
-    following = 0
     while True:
-        between = (*values, low, high)
+        between = (*source_values, low, high)
         missing = query.limit + 1 - len(acts)
-        acts += map(_row, sql.query(statement, (*between, step, *sought, missing)))
+        values = (*between, step, *wanted_values, missing)
+        acts += map(_row, sql.query(statement, values))
         if len(acts) > query.limit:
             del acts[query.limit :]
-            following = acts[-1].number
-            break
-        last = sql.query(last_looked, (*between, step - 1))
-        if not last:
-            break
+            return acts, acts[-1].number
+        last = sql.query(last_candidate, (*between, step - 1))
+        if not last:  # there were fewer candidates than the step
+            return acts, 0
         high = last[0][0]
-        left = left - step
-        if left <= 0:
-            following = high
-            break
-        step = min(_STEP_GROWTH * step, left)
-    return _with_names(sql, acts), following
+        budget -= step
+        if budget <= 0:
+            return acts, high
+        step = min(_STEP_GROWTH * step, budget)
 
 
 def _bounds(query: AuditQuery, sql: PooledStatements) -> tuple[int, int]:
-    """Numbers around the acts: they are above the first, and below the second.
-    Times never go back."""
+    """Two numbers between which all wanted acts are. Neither belongs to a
+    wanted act. The times of acts never go back, so a time becomes a number.
+    """
     low = 0
     high = query.after or _BEYOND_ALL
     if query.since:
         first = _first_since(query.since, sql)
         if first is None:
-            low = high  # All are older.
+            low = high  # all acts are older, so no act is wanted
         else:
             low = first - 1
     if query.until:
@@ -450,7 +486,8 @@ def _bounds(query: AuditQuery, sql: PooledStatements) -> tuple[int, int]:
 
 
 def _first_since(time_ms: int, sql: PooledStatements) -> int | None:
-    """The number of the first act at or after this time."""
+    """The number of the first act at or after this time. None if all acts are
+    older."""
     statement = (
         "SELECT number FROM audit WHERE time >= %s ORDER BY time, number LIMIT 1"
     )
@@ -460,11 +497,12 @@ def _first_since(time_ms: int, sql: PooledStatements) -> int | None:
 
 
 Label = tuple[str, str, str]
+"""Who has done an act: kind, app and id. App and id may be empty."""
 
 
 def _label(by: str) -> Label:
-    """Kind, app and id of a label. ``staff:shop/ann`` is (staff, shop, ann);
-    ``key:1f`` is (key, empty, 1f)."""
+    """Split a label: ``staff:shop/ann`` is (staff, shop, ann), and ``key:1f``
+    is (key, empty, 1f)."""
     kind, _, id = by.partition(":")
     if kind not in PERSONS:
         return kind, "", id
@@ -473,8 +511,12 @@ def _label(by: str) -> Label:
 
 
 def _source(query: AuditQuery, by: Label) -> tuple[str, tuple[str, ...]]:
-    """The start of a query for the numbers of acts: the conditions of one
-    index, and their values. The index that leads to the fewest acts is chosen.
+    """The start of a query for the numbers of acts, without its ``SELECT``, and
+    the values of its placeholders. For example
+    ``(" number FROM audit WHERE app = %s AND", ("shop",))``.
+
+    Each query uses one index. It is chosen by the given fields, so that as few
+    acts as possible are read.
     """
     _, app, member = by
     of_names = " number FROM audit_name WHERE app = %s AND member = %s AND"
@@ -497,7 +539,9 @@ def _source(query: AuditQuery, by: Label) -> tuple[str, tuple[str, ...]]:
 
 
 def _wanted(query: AuditQuery, by: Label) -> tuple[str, tuple[str, ...]]:
-    """The conditions of a wanted act, each behind an AND, with their values."""
+    """The conditions of a wanted act, each behind an AND, and the values of
+    their placeholders. The condition by which :func:`_source` finds acts in
+    ``audit_name`` is not repeated."""
     kind, app, member = by
     columns = {
         "app": query.app,
@@ -509,15 +553,16 @@ def _wanted(query: AuditQuery, by: Label) -> tuple[str, tuple[str, ...]]:
     text = "".join(f" AND a.{column} = %s" for column in given)
     values = tuple(given.values())
 
-    # Everything except the condition of the index of :func:`_source`.
-    is_led = bool(query.request or query.about)
+    # These are the conditions in the order in which ``_source`` prefers them.
+    # Each is necessary only if ``_source`` has used one before it.
+    is_found_otherwise = bool(query.request or query.about)
     if query.request and query.about:
         text += _NAMES_ONE.format("")
         values += ("", query.about)
-    if query.user and is_led:
+    if query.user and is_found_otherwise:
         text += _NAMES_ONE.format("")
         values += (query.app, query.user)
-    if member and (query.user or is_led):
+    if member and (query.user or is_found_otherwise):
         text += _NAMES_ONE.format(" AND m.part = 'by'")
         values += (app, member)
     return text, values
@@ -529,23 +574,24 @@ last ones to others."""
 
 
 def last_maker(store: Store, app: str, user: str, names: Sequence[str]) -> str:
-    """The last maker of one of these acts on a user, such as ``key:1f2e`` or
-    ``staff:shop/7``. ``""`` if the act is too long ago, or if its maker was
-    erased. Switches greenlets. Raises StorageUnavailable."""
+    """Who has done the newest of these acts on a user, such as ``key:1f2e`` or
+    ``staff:shop/7``. ``names``: the names of the acts. Returns ``""`` if no
+    such act is in the log, or if its maker was erased. Switches greenlets.
+    Raises StorageUnavailable."""
     maker = ActMaker("", "", "")
-    number = 0
+    newest = 0
     for name in names:
         query = AuditQuery(app=app, user=user, name=name, limit=_LAST_ACTS)
         acts, _ = store.read_or((NO_ACTS, 0), partial(search, query))
-        for row, others in acts:
-            act = shown(row, others)
+        for row, names_in_act in acts:
+            act = shown(row, names_in_act)
             concerned = (act.user, *(act.facts or {}).get("users", ()))
-            if act.number > number and user in concerned:
-                number = act.number
+            if act.number > newest and user in concerned:
+                newest = act.number
                 maker = act.by
-    if maker.id is None:
+    if maker.id is None:  # erased
         return ""
-    if not maker.id:
+    if not maker.id:  # a kind without ids
         return maker.kind
     if maker.app:
         return f"{maker.kind}:{maker.app}/{maker.id}"
@@ -553,22 +599,26 @@ def last_maker(store: Store, app: str, user: str, names: Sequence[str]) -> str:
 
 
 def lines_of(store: Store, app: str, user: str) -> Iterator[bytes]:
-    """Acts as lines, the newest first: acts in an app, or acts that a user has
-    done or that concern the user. A user does not learn who else has done
-    something, from where, and to whom besides."""
+    """Acts as lines of JSON, the newest first. If ``user`` is empty, these are
+    all acts in the app. Otherwise they are the acts that the user has done, or
+    that concern the user."""
     wanted = AuditQuery(app=app, user=user, limit=_EXPORTED_ACTS)
-    last = -1
-    while last:
-        query = replace(wanted, after=max(last, 0))
-        acts, last = store.read_or((NO_ACTS, 0), partial(search, query))
+    following = 0  # begins with the newest act
+    while True:
+        query = replace(wanted, after=following)
+        acts, following = store.read_or((NO_ACTS, 0), partial(search, query))
         for row, names in acts:
             act = shown(row, names)
             if user:
                 act = _for_user(act, user)
             yield msgspec.json.encode(act) + b"\n"
+        if not following:
+            return
 
 
 def _for_user(act: ActShown, user: str) -> ActShown:
+    """An act as this user may see it. It does not tell which other user has
+    done it, from which address, and to whom besides."""
     facts = {
         name: value for name, value in (act.facts or {}).items() if name != "users"
     }
@@ -578,6 +628,6 @@ def _for_user(act: ActShown, user: str) -> ActShown:
         act,
         by=ActMaker(act.by.kind, "", ""),
         address="",
-        user=act.user and user,
+        user=act.user and user,  # stays empty, or null if it was erased
         facts=facts,
     )

@@ -16,7 +16,11 @@ from imserver.plugin.runtime import Service
 from imserver.plugin.storage import PooledStatements
 
 Note = Callable[[str, int, int], None]
+"""A function that shows the progress: the kind of work, the number of verified
+rows, and the number of all rows."""
 Read = Callable[[Callable[[PooledStatements], Any]], Any]
+"""A function that calls another one with the statements of a database, and
+returns its result."""
 _PAGE: Final = 100
 """Number of rows after which the loop does other work. They take 10 ms."""
 NEWEST: Final = 1000
@@ -27,8 +31,9 @@ _MOST_WRONG: Final = 100
 class Verification(Struct):
     """The result of a verification. ``wrong``: the problems in words, with the
     number of the row. ``since`` and ``until``: times of the first and the last
-    row, in Unix milliseconds. ``erased``: the number of erased names. ``head``:
-    the last row. ``anchor``: the row before the first one that was not removed.
+    row, in Unix milliseconds. ``erased``: the number of erased names. ``head``
+    and ``anchor``: number and hash of the last row, and of the row before the
+    first verified one.
     """
 
     wrong: list[str] = []
@@ -54,19 +59,23 @@ def verify(
     note: Note = _note_nothing,
     newest: int = 0,
 ) -> Verification:
-    """Verify the whole chain, or its ``newest`` rows. ``read``: the method of a
-    store. ``wanted``: number and hash of a head that was noted down. ``note``
-    is called after each page with the number of rows that are done, and of all
-    rows. Raises StorageUnavailable."""
+    """Verify the whole chain, or as many of its ``newest`` rows. ``read``:
+    :meth:`Store.read`, or a function that does as it. ``wanted``: number and
+    hash of a head that was noted down; the chain must still have it. ``note``
+    is called after each page. Raises StorageUnavailable."""
     chain = ChainCheck(Verification(), wanted)
-    end, page = read(partial(_next, -1))  # rows up to the anchor are too many
+    # This page begins with the first row of the table. If there are rows up to
+    # the anchor, somebody has put them in, and :meth:`ChainCheck.add` says so.
+    end, page = read(partial(_next_page, -1))
     if end is None:
         chain.complain(
             "the head of the chain is missing or unreadable: somebody has removed or changed it"
         )
     elif newest and end.number - newest > end.anchor:
+        # Nobody knows the hash of the row before, so the first row is not
+        # compared with it.
         chain.begin(replace(end, anchor=end.number - newest, anchor_hash=""))
-        end, page = read(partial(_next, chain.number))
+        end, page = read(partial(_next_page, chain.number))
     else:
         chain.begin(end)
 
@@ -75,8 +84,8 @@ def verify(
             chain.add(row, names)
         if end is not None:
             note("verified", chain.result.rows, end.number - end.anchor)
-        end, page = read(partial(_next, chain.number))
-        # they were removed for their age meanwhile
+        end, page = read(partial(_next_page, chain.number))
+        # The next rows were removed meanwhile, because of their age.
         if end is not None and end.anchor > chain.number:
             chain.begin(end)
     if end is not None:
@@ -84,30 +93,39 @@ def verify(
     return chain.result
 
 
-def _next(number: int, sql: PooledStatements) -> tuple[ChainHead | None, Acts]:
+def _next_page(number: int, sql: PooledStatements) -> tuple[ChainHead | None, Acts]:
+    """The head of the chain, and the next rows after a number."""
     return head(sql), after(number, _PAGE, sql)
 
 
 class ChainCheck(Service):
-    """Follows the chain. ``number`` and ``hash`` belong to the last row."""
+    """Verifies the rows of a chain one after another: first :meth:`begin`, then
+    :meth:`add` for each row, and :meth:`end`. Problems are added to
+    ``result``."""
 
     result: Verification
     _wanted: tuple[int, str] | None
+    """Number and hash of a head that the chain must still have."""
     number: int = 0
+    """The number of the last row."""
     _hash: str = ""
+    """The hash of the last row. ``""`` if it is not known."""
 
     def begin(self, end: ChainHead) -> None:
-        """Begin after the rows that were removed because of their age."""
+        """Begin, or continue, after the anchor: the last row that was removed
+        because of its age."""
         self.result.anchor = (end.anchor, end.anchor_hash)
         self.number = end.anchor
         self._hash = end.anchor_hash
         self._compare(end.anchor, end.anchor_hash)
 
     def add(self, row: AuditRow, names: list[Name]) -> None:
-        """Check the next row."""
+        """Check the next row: that its number follows, that its hashes fit, and
+        that its names fit the commitments."""
         number = row.number
         result = self.result
         result.rows += 1
+        # An unreadable row has the time 0.
         result.since = result.since or row.time
         result.until = row.time or result.until
         if number <= self.number:
@@ -150,7 +168,8 @@ class ChainCheck(Service):
         self.result.erased += len(erased)
 
     def end(self, end: ChainHead) -> None:
-        """Compare the last row with the head."""
+        """Compare the last row with the head, and find out whether the wanted
+        head is missing."""
         if end.number > self.number:
             self.complain(f"rows {self.number + 1} to {end.number} are missing")
         elif end.number < self.number:
@@ -173,7 +192,8 @@ class ChainCheck(Service):
             self.complain(f"row {number}, the given head, is missing")
 
     def _compare(self, number: int, digest: str) -> None:
-        """Compare a row with the given head, if its number is the head's."""
+        """Compare the hash of a row with that of the wanted head, if it has its
+        number."""
         if self._wanted is None:
             return
         wanted, wanted_hash = self._wanted
@@ -183,7 +203,7 @@ class ChainCheck(Service):
             )
 
     def complain(self, text: str) -> None:
-        """Add a problem."""
+        """Add a problem to the result. Very many are only counted."""
         if len(self.result.wrong) < _MOST_WRONG:
             self.result.wrong.append(text)
         else:

@@ -51,8 +51,9 @@ _LOOK_SECONDS: Final = 0.5
 
 
 def _seconds(after: int | None) -> int:
-    """After how many seconds the erasure begins. At a terminal there is time to
-    take it back."""
+    """After how many seconds the erasure begins. ``after``: the option; None if
+    it was left out. Then a person at a terminal gets time to take the erasure
+    back."""
     if after is not None:
         return after
     if sys.stdin.isatty():
@@ -105,19 +106,19 @@ def erase(
         raise click.UsageError("expected APP/USER, or --compact")
     server = ServerApi(url, key_file)
     user, name = server.whom(app, user)
-    whom = {"app": app, "user": user}
+    person = {"app": app, "user": user}
     if undoes:
-        server.post("users/erase/undo", whom)
+        server.post("users/erase/undo", person)
         click.echo(f"{name} is not erased, and no longer locked out by this")
         return
-    is_stored = server.get("users/erase/show", whom).get("stored", True)
+    is_stored = server.get("users/erase/show", person).get("stored", True)
     seconds = _seconds(after)
-    wish: dict[str, object] = {**whom}
+    request: dict[str, object] = {**person}
     if seconds:
-        wish["seconds"] = seconds
+        request["seconds"] = seconds
     if reason:
-        wish["reason"] = reason
-    answer = server.post("users/erase", wish)
+        request["reason"] = reason
+    answer = server.post("users/erase", request)
     if not answer["erased"]:
         if "ends" in answer:
             text = (
@@ -125,8 +126,10 @@ def erase(
             )
         else:
             text = f"something does not answer; the erasure of {name} has begun, and goes on by itself"
-        _wait(server, whom, text)
-    if not is_stored:  # a node may have had something in its memory
+        _wait_until_erased(server, person, text)
+    # The erasure was requested anyway, because a node may have had something
+    # of the user in its memory.
+    if not is_stored:
         fail(f"the database had nothing of {name}: look whether app and id are right")
     click.echo(f"{name} is erased")
 
@@ -144,20 +147,21 @@ def _compact(path: str | None, data_dir: str | None) -> None:
         click.echo(f"{store.address.shown} has nothing of what was deleted")
 
 
-def _wait(server: ServerApi, whom: dict[str, str], text: str) -> None:
-    """Print this text, and wait until a user is erased, or it takes too long.
-    Ctrl-C takes the erasure back."""
-    began = 0.0
+def _wait_until_erased(server: ServerApi, person: dict[str, str], text: str) -> None:
+    """Print this text, and wait until a user is erased. Ctrl-C takes the
+    erasure back. Ends the command if that has happened, or if the erasure takes
+    too long after its beginning. ``person``: app and user."""
+    begun_at = 0.0  # 0: it has not begun
     last_reported = 0.0
     with _ctrl_c() as pressed:
         click.echo(text, err=True)
         while True:
-            state = server.get("users/erase/show", whom)["state"]
+            state = server.get("users/erase/show", person)["state"]
             if state not in ("waiting", "under way"):
                 break
             if state == "under way":
-                began = began or monotonic()
-                seconds = monotonic() - began
+                begun_at = begun_at or monotonic()
+                seconds = monotonic() - begun_at
                 words = f"not erased after {seconds:.0f} s"
                 if seconds > _MOST_WAIT_SECONDS:
                     fail(f"{words}: {_GOES_ON}")
@@ -165,7 +169,7 @@ def _wait(server: ServerApi, whom: dict[str, str], text: str) -> None:
                     last_reported = seconds
                     click.echo(f"{words}; {_GOES_ON}", err=True)
             if pressed.wait(_LOOK_SECONDS):
-                server.post("users/erase/undo", whom)
+                server.post("users/erase/undo", person)
     if state == "none":
         fail(
             "the erasure was taken back: the user is not erased, and no longer locked out by this"
@@ -174,14 +178,14 @@ def _wait(server: ServerApi, whom: dict[str, str], text: str) -> None:
 
 @contextmanager
 def _ctrl_c() -> Iterator[Event]:
-    """The event that Ctrl-C sets, for a command that looks at it between its
-    steps: a query of a database that is interrupted leaves a connection of no
-    use. A second Ctrl-C interrupts, as without this."""
+    """Yield an event that Ctrl-C sets. A command looks at it between its steps,
+    because an interrupted query makes its database connection unusable. A
+    second Ctrl-C interrupts the command as usual."""
     pressed = Event()
 
     def handle(_number: int, _frame: object) -> None:
         pressed.set()
-        signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGINT, before)  # for a second Ctrl-C
 
     before = signal.signal(signal.SIGINT, handle)
     try:
@@ -255,11 +259,14 @@ def _delete_later(
     seconds: int,
     reason: str,
 ) -> None:
-    """Lock an app, and delete it after some seconds. Ctrl-C takes the deletion
-    back."""
+    """Lock an app, and delete it after some seconds, or let a node delete it.
+    Ctrl-C takes the deletion back, which ends the command. ``record``: stores
+    an act in the audit log. Raises Unavailable and NotWaiting."""
     problems: list[Unavailable] = []
 
     def begin(app: str, _: str) -> None:
+        """Delete the app. The runner calls this, and only logs an error. So the
+        error is also added to ``problems``."""
         facts: dict[str, str] = {}
         due = deletion.waiting.get(app)
         if due is not None:
@@ -290,11 +297,14 @@ def _delete_later(
 
 
 def _undo(deletion: AppDeletion, record: Callable[..., None], name: str) -> None:
+    """Take back a deletion, and store that in the audit log."""
     deletion.undo(name)
     record("apps.delete.undo", name)
 
 
 def _confirm(name: str) -> None:
+    """Let the operator type the name of the app. Ends the command if it is
+    another one."""
     try:
         question = "Type the name of the app to delete it"
         typed = click.prompt(question, default="", show_default=False, err=True)

@@ -32,15 +32,16 @@ change."""
 
 
 class DeletionGoesOn(StorageUnavailable, problem=Problems.STORAGE_UNAVAILABLE):
-    """Something does not answer, but the deletion of an app has begun: nodes
-    continue it. ``contents``: the numbers of the app's contents."""
+    """The deletion of an app has begun, and could not end because something
+    does not answer. Nodes continue it. ``contents``: the numbers of the app's
+    contents."""
 
     contents: Any = None
 
 
 class AppDeletion:
     """Deletes apps, at once or after some time, in a node or a command. Methods
-    switch, and raise StorageUnavailable."""
+    switch greenlets, and raise StorageUnavailable."""
 
     def __init__(self, store: Store, tenants: Tenants, look_seconds: float) -> None:
         self._store = store
@@ -49,9 +50,10 @@ class AppDeletion:
         self.waiting = DueErasures(store)
 
     def contents(self, app: str) -> Any:
-        """The contents that would be deleted with an app. Raises ServiceRefused
-        if it may not be deleted."""
-        # An app that was deleted and still has rows may be deleted again.
+        """The numbers of the contents that would be deleted with an app. Raises
+        ServiceRefused if it may not be deleted."""
+        # A deletion may have been interrupted. Then the app is deleted, still
+        # has rows, and may be deleted again.
         is_deleted = self._tenants.find(app) is None and self._store.is_deleted(app)
         if not is_deleted:
             self._tenants.check_deletable(app)
@@ -86,37 +88,44 @@ class AppDeletion:
     def _delete_contents(
         self, app: str, tenant: Any, erasures: Sequence[Erasure], has_sessions: bool
     ) -> None:
+        """Delete the rows of an app and the data of features. With
+        ``has_sessions``, wait first until no node writes for the app."""
         if has_sessions:
-            reviewing = 0.0
+            review_seconds = 0.0
             if tenant is not None and tenant.webhook is not None:
                 webhook = tenant.webhook
                 if webhook.review_url:
-                    reviewing = webhook.review_seconds
-            # Then all nodes have closed the sessions.
-            sleep(self._look_seconds * _LOOKS + reviewing)
-        spared: set[str] = set()
+                    review_seconds = webhook.review_seconds
+            # After this time all nodes have closed the sessions, and the last
+            # message was reviewed.
+            sleep(self._look_seconds * _LOOKS + review_seconds)
+        # A feature deletes the rows of its own tables.
+        done_tables: set[str] = set()
         for erasure in erasures:
             erasure.app(app)
-            spared |= erasure.tables
-        self._store.delete_rows(app, spared)
+            done_tables |= erasure.tables
+        self._store.delete_rows(app, done_tables)
         self.waiting.drop(app)
 
     def plan(self, app: str, seconds: int, reason: str) -> PlannedErasure:
-        """Plan the deletion of an app to begin after some seconds, if none is
-        planned. The app is locked, so that no new data appear. Raises
-        NotWaiting."""
-        self.waiting.add(app, "", seconds, reason)
+        """Plan the deletion of an app to begin after some seconds. If one is
+        planned already, that one stays. The app is locked, so that no new data
+        appear. Raises NotWaiting if somebody has deleted the app, or taken the
+        deletion back, meanwhile."""
+        self.waiting.add(app, user="", seconds=seconds, reason=reason)
         if not self._tenants.lock(app):
             self.waiting.drop(app)
-            raise NotWaiting  # somebody has deleted it at once
+            raise NotWaiting
         return self.waiting.added(app)
 
     def begin(self, app: str, erasures: Sequence[Erasure]) -> bool:
-        """Delete an app whose time has come. False if another app has the name
-        now; it stays. Raises the errors of :meth:`delete`."""
+        """Delete an app whose time has come, and return True. Returns False if
+        another app has the name now, which is not deleted. Raises the errors of
+        :meth:`delete`."""
         self._store.refresh()
         tenant = self._tenants.get(app)
-        # An app that was created anew meanwhile is not locked.
+        # :meth:`plan` has locked the app. An app that was created anew
+        # meanwhile is not locked.
         is_same = tenant is None or tenant.locked
         if is_same:
             self.delete(app, erasures)
@@ -125,12 +134,13 @@ class AppDeletion:
         return is_same
 
     def undo(self, app: str) -> None:
-        """Take back a deletion that has not begun. Raises NotWaiting if none
-        waits."""
+        """Take back a deletion that has not begun. Raises NotWaiting if none is
+        planned, or if it has begun."""
         tenant = self._tenants.find(app)
         may_unlock = self.waiting.take_back(app)
         if not may_unlock and tenant is not None and tenant.locked:
-            # Locked without a row: somebody was interrupted between the two steps.
+            # Without a row, the app is locked because an earlier undo was
+            # interrupted after it had deleted the row.
             may_unlock = self.waiting.get(app) is None
         if not (may_unlock and self._tenants.unlock(app)):
             raise NotWaiting

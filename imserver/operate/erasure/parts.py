@@ -32,8 +32,9 @@ from imserver.plugin.services import Core
 log = logging.getLogger(__name__)
 
 Proof = Callable[[Call, str, str], None]
-"""A function that gets a password and a code. Raises if the caller is the owner
-of an account and has proved nothing."""
+"""A function that checks the proof of a caller who wants to be erased. Its
+arguments are the call, a password, and a code of the second factor. Raises
+ApiProblem if the caller has an account, and the proof is wrong or missing."""
 
 
 _LOAD: Final = "erasure.load"
@@ -43,9 +44,12 @@ _SECOND_MS: Final = 1000
 
 class UserErasure:
     """Erases users, at once or after some time. Continues interrupted erasures,
-    and writes the journal. A planned erasure, also of an app, is a row of
-    ``runner``. It locks out the user and their bots, independently of bans.
-    Methods raise Unavailable, and switch."""
+    and writes the journal of erasures.
+
+    A planned erasure, also of an app, is a row of ``runner``. Until it begins,
+    the user and their bots cannot log in, independently of bans. Methods switch
+    greenlets, and raise Unavailable.
+    """
 
     page_folder: Final = Path(__file__).parent / "page"
 
@@ -61,38 +65,43 @@ class UserErasure:
         core.queries.add(_LOAD, bool, self.load)
 
     def plan(self, app: str, user: str, seconds: int, reason: str) -> PlannedErasure:
-        """Plan the erasure of a user to begin after some seconds, if none is
-        planned. The user is locked out, so that no new data appear. Raises
-        NotWaiting if somebody has taken it back."""
+        """Plan the erasure of a user to begin after some seconds. If one is
+        planned already, that one stays. The user is locked out, so that no new
+        data appear. Raises NotWaiting if somebody has taken it back
+        meanwhile."""
         self.waiting.add(app, user, seconds, reason)
         self._load_everywhere()
         return self.waiting.added(app, user)
 
     def undo(self, app: str, user: str) -> None:
-        """Take back an erasure that has not begun. Raises NotWaiting if none
-        waits."""
+        """Take back an erasure that has not begun. Raises NotWaiting if none is
+        planned, or if it has begun."""
         if not self.waiting.take_back(app, user):
             raise NotWaiting
         self._load_everywhere()
 
     def load(self, _query: bool = True) -> bool:
-        """Lock out on this node the users who will be erased, with their bots,
-        and nobody else."""
-        with self._loading:  # what was read last counts
-            users: dict[tuple[str, str], int] = {}
+        """Lock out on this node the users who will be erased, with their bots.
+        Nobody else stays locked out by this. Returns True, as the answer to a
+        query of another node."""
+        # One greenlet at a time, so that an older read never replaces a newer
+        # one.
+        with self._loading:
+            ends_by_user: dict[tuple[str, str], int] = {}
             for due in self.waiting.of_users():
                 for user in self._core.authority.with_programs(due.app, [due.id]):
-                    users[due.app, user] = due.ends
-            self._core.sessions.hold(users, "to be erased")
+                    ends_by_user[due.app, user] = due.ends
+            self._core.sessions.hold(ends_by_user, "to be erased")
         return True
 
     def _load_everywhere(self) -> None:
+        """Do :meth:`load` on all nodes."""
         self.load()
         self._core.ask_others(_LOAD, True, bool)
 
     def _begin(self, app: str, user: str) -> None:
-        """Erase a user or an app whose time has come. The row is deleted with
-        all other rows."""
+        """Erase a user, or with an empty ``user`` an app, whose time has come.
+        The row of the planned erasure is deleted with all other rows."""
         reason = ""
         due = self.waiting.get(app, user)
         if due is not None:
@@ -103,6 +112,7 @@ class UserErasure:
             self._record("apps.delete.end", app, "", reason)
 
     def _record(self, name: str, app: str, user: str, reason: str) -> None:
+        """Store in the audit log that this node has carried out an erasure."""
         by = Principal("node", key=self._core.node_name)
         act = Act(name, by, app, user, facts=facts_of(reason), gone=bool(user))
         self._core.observer.acted(act)
@@ -128,15 +138,16 @@ class UserErasure:
     def erase_for(
         self, call: Call, act: str, user: str, reason: str = ""
     ) -> ErasedAnswer:
-        """Erase a user at once, for the maker of the ``act``. The audit log
-        gets the act first, because this node may die."""
+        """Erase a user at once, for a request. ``act``: the name of the act for
+        the audit log. It is stored there before the erasure begins, because
+        this node may die during it."""
         core = self._core
         who = call.principal, call.app, user, call.request.host, call.request.id
         core.observer.acted(Act(act, *who, facts_of(reason), gone=True))
-        call.act = ""  # it was told
+        call.act = ""  # otherwise the API would store the act again
 
         if core.store.has_database:
-            # from here on the erasure continues by itself
+            # If this node dies after this step, another node continues.
             core.user_erasures.begin(call.app, user)
         try:
             self.erase(call.app, user, reason)
@@ -144,7 +155,7 @@ class UserErasure:
             if not core.store.has_database:
                 raise
             log.warning("an erasure in %s goes on later: %s", call.app, error)
-            return ErasedAnswer(False)
+            return ErasedAnswer(erased=False)
         return ErasedAnswer()
 
     def erase(self, app: str, user: str, reason: str = "") -> None:
@@ -157,14 +168,17 @@ class UserErasure:
         self._write_journal()
 
     def look(self) -> None:
-        """Continue interrupted erasures, and note the users whom other nodes
-        have erased. Switches greenlets. Raises Unavailable."""
+        """Continue interrupted erasures, and write users whom other nodes have
+        erased to the journal of this node. Switches greenlets. Raises
+        Unavailable."""
         for app, user in self._core.user_erasures.interrupted():
             self.erase(app, user)
             log.info("an interrupted erasure in %s has ended", app)
         self._write_journal()
 
     def _write_journal(self) -> None:
+        """Write the erased users to a file, by which they are erased again
+        after the database was restored from a backup."""
         try:
             self._core.user_erasures.write_journal(self._core.node.folder)
         except OSError as error:
@@ -172,7 +186,7 @@ class UserErasure:
 
 
 def build(core: Core) -> Parts:
-    """Build them."""
+    """Build the services for erasures on a node, and their periodic work."""
     erasure = UserErasure(core)
 
     def configure(_config: object) -> None:
@@ -197,6 +211,8 @@ def _needs_no_proof(call: Call, password: str, code: str) -> None:
 
 
 def _proof_of(core: Core) -> Proof:
+    """Make the function that checks the proof of a user. On a node without
+    accounts it requires none."""
     if "accounts" not in core.features:
         return _needs_no_proof
     # Imported here: a node may have no accounts.
@@ -207,8 +223,9 @@ def _proof_of(core: Core) -> Proof:
     accounts = accounts_of(core).accounts
 
     def prove(call: Call, password: str, code: str) -> None:
+        """See :data:`Proof`."""
         if accounts.get(call.app, call.user) is None:
-            return  # the user of a token, which is the proof
+            return  # a user without an account, whose token is the proof
         try:
             accounts.proved(
                 call.app, call.user, password, code, call.request.host, call.credential
@@ -290,7 +307,7 @@ def erase(
     _check(erasure, call, user)
     if seconds:
         planned = erasure.plan(call.app, user, seconds, reason)
-        return ErasedAnswer(False, planned.ends)
+        return ErasedAnswer(erased=False, ends=planned.ends)
     return erasure.erase_for(call, "users.erase", user, reason)
 
 
@@ -327,6 +344,7 @@ def show(erasure: UserErasure, call: Call, request: ErasureQuery) -> ErasureShow
 
 
 def _check(erasure: UserErasure, call: Call, user: str) -> None:
+    """Refuse a caller whose role may not act on the user."""
     if not erasure.may_act_on(call.principal, call.app, [user]):
         raise ApiProblem(
             Problems.NOT_ALLOWED, "Your role acts on users with fewer rights only"
@@ -365,5 +383,7 @@ def erase_self(
     """
     if not call.is_back_end:
         erasure.prove(call, password, code)
-        call.request.by = ""  # its line in the log comes after the erasure
+        # The line of this request comes to the server's log after the erasure,
+        # so it must not name the user.
+        call.request.by = ""
     return erasure.erase_for(call, "users.erase.self", call.user)

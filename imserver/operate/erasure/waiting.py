@@ -36,12 +36,12 @@ class DueErasures(Store.Rows):
     StorageUnavailable."""
 
     def get(self, app: str, user: str = "") -> PlannedErasure | None:
-        """The planned erasure of a user or an app, even if it has just
-        begun."""
+        """The planned erasure of a user, or with an empty ``user`` of the app.
+        None if none is planned, or if it has ended."""
         return _ROWS.first(self._store.rows, _ROW, app, user)
 
     def of_users(self) -> list[PlannedErasure]:
-        """The erasures of users."""
+        """All planned erasures of users, in all apps."""
         return _ROWS.find(self._store.rows, "WHERE id <> ''")
 
     @Store.writing
@@ -54,15 +54,17 @@ class DueErasures(Store.Rows):
         reason: str,
         is_begun: bool = False,
     ) -> None:
-        """Plan an erasure to begin after some seconds, if none is planned.
-        ``is_begun``: the caller carries it out. If the caller does not end it
-        in time, a node continues it."""
+        """Plan an erasure to begin after some seconds. If one is planned
+        already, nothing changes. ``is_begun``: the caller carries it out. If
+        the caller does not end it within :data:`LEASE_SECONDS`, a node
+        continues it."""
         now = int(sql.query(f"SELECT {sql.now}")[0][0])
-        leased = now
+        leased_until = now
         if is_begun:
-            leased = now + LEASE_SECONDS
+            leased_until = now + LEASE_SECONDS
         new = PlannedErasure(app, user, now, now + seconds, reason)
-        row = (*_ROWS.values(new), 0, leased)
+        banned = 0  # an unused column
+        row = (*_ROWS.values(new), banned, leased_until)
         sql.insert_new("erasure_due", f"{_ROWS.columns}, banned, leased", [row])
 
     def added(self, app: str, user: str = "") -> PlannedErasure:
@@ -75,19 +77,21 @@ class DueErasures(Store.Rows):
 
     @Store.writing
     def take_back(self, sql: PooledStatements, app: str, user: str = "") -> bool:
-        """Take back an erasure. False if none is planned, or if it has
+        """Take back an erasure. Returns False if none is planned, or if it has
         begun."""
         statement = f"DELETE FROM erasure_due {_ROW} AND ends > {sql.now}"
         return sql.execute(statement, (app, user)) > 0
 
     def drop(self, app: str, user: str = "") -> None:
-        """Forget a planned erasure, because nothing is left to erase."""
+        """Delete the row of an erasure that has ended, or that is not wanted
+        any more."""
         self._store.execute(f"DELETE FROM erasure_due {_ROW}", (app, user))
 
 
 def due_runner(store: Store, due: str, work: Callable[[str, str], object]) -> Runner:
-    """Make the runner of the erasures whose time has come. ``due``: the
-    condition of their rows."""
+    """Make the runner of the erasures whose time has come. ``due``: the SQL
+    condition of their rows. ``work``: a function that carries one out. Its
+    arguments are the app and the user."""
     return Runner(
         store,
         "erasure_due",

@@ -35,12 +35,19 @@ _DIRECTORY: Final = "directory"
 _STATE: Final = "state"
 SAVE_SECONDS: Final = 1.0
 _LOCAL: Final = struct.Struct("<4s5H3I2H")
+"""The header before the content of an entry."""
 _CENTRAL: Final = struct.Struct("<4s6H3I5H2I")
+"""The record of an entry in the directory."""
 _SIZES: Final = struct.Struct("<2H2Q")
+"""The extra field of ZIP64 in the header of an entry."""
 _EXTRA: Final = struct.Struct("<2H3Q")
+"""The extra field of ZIP64 in the directory."""
 _END64: Final = struct.Struct("<4sQ2H2I4Q")
+"""The record of ZIP64 about the directory."""
 _LOCATOR: Final = struct.Struct("<4sIQI")
+"""The record that says where :data:`_END64` is."""
 _END: Final = struct.Struct("<4s4H2IH")
+"""The last record of a zip file."""
 _VERSION: Final = 45
 """Version of the zip format: the first with ZIP64."""
 _UTF8: Final = 0x800
@@ -78,19 +85,24 @@ class EntryChecksum(Struct, frozen=True):
 
 
 class ArchiveState(Struct):
-    """The progress of an archive. ``stage`` and ``position``: where its maker
-    continues. ``size``: its bytes."""
+    """The progress of an archive, which is saved beside it."""
 
     stage: int = 0
+    """How many stages of the maker are done."""
     position: bytes = b""
+    """Where in the rows of the database the maker continues; ``b""``: at the
+    first row."""
     entries: int = 0
     rows: int = 0
     size: int = 0
+    """The bytes of all entries before they were compressed."""
     lengths: tuple[int, int, int] = (0, 0, 0)
+    """The lengths of the archive, of its directory and of its checksums at the
+    last save."""
     begun: int = 0
-    """Unix seconds."""
+    """When it was begun, in Unix seconds."""
     counts: dict[str, int] = {}
-    """Table → its rows."""
+    """Table → the number of its rows in the archive."""
     part: int = 0
     """The number of the last entry with rows."""
     missing: int = 0
@@ -110,9 +122,12 @@ class ArchiveWriter:
         self._entry: _Entry | None = None
 
     def open(self) -> None:
-        """Begin, or continue after the last save. Raises OSError, also while
-        another process writes: a process that slept until its lease was over
-        would write into the archive of the next one."""
+        """Begin an archive, or continue it after the last save.
+
+        Raises OSError, also if another process has locked the files. Otherwise
+        a process that slept until its lease was over would write into the
+        archive of the next process.
+        """
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         for name in (NAME, _DIRECTORY, CHECKSUMS):
             flags = os.O_RDWR | os.O_CREAT
@@ -148,13 +163,16 @@ class ArchiveWriter:
         self._entry.write(piece)
 
     def end(self, rows: int = 0, table: str = "") -> None:
-        """End the entry. ``table``: the table of its rows. The entry counts
-        after :meth:`save`."""
+        """End the entry. ``rows`` and ``table``: how many rows of which table
+        it has. After a crash, the entry is in the archive only if :meth:`save`
+        was called after this."""
         assert self._entry is not None
         entry = self._entry
         state = self.state
         _, directory, checksums = self._files
         directory.write(entry.end())
+        # The checksums are written before the last two entries, so they do not
+        # name these.
         if entry.name not in (CHECKSUMS, MANIFEST):
             line = EntryChecksum(entry.name, entry.size, entry.digest.hexdigest(), rows)
             checksums.write(msgspec.json.encode(line) + b"\n")
@@ -166,12 +184,14 @@ class ArchiveWriter:
         self._entry = None
 
     def save(self, at_once: bool = False) -> bool:
-        """Save the ended entries so that they survive a crash: once a second,
-        or now with ``at_once``. Returns whether it has saved."""
+        """Save the ended entries so that they survive a crash. Does nothing if
+        the last save was less than a second ago, except with ``at_once``.
+        Returns whether it has saved."""
         if not at_once and monotonic() - self._saved < SAVE_SECONDS:
             return False
 
-        # The files first: the state must never name more than the files have.
+        # The files are written before the state, because the state must never
+        # name more bytes than the files have.
         for file in self._files:
             file.flush()
             os.fsync(file.fileno())
@@ -214,23 +234,36 @@ class ArchiveWriter:
         return self.folder / NAME
 
     def _write_end(self, archive: IO[bytes], start: int) -> None:
-        """Write the records after the directory, which begins at ``start``."""
+        """Write the records after the directory, which begins at ``start``. The
+        first two are for ZIP64. The last one has smaller fields, so greater
+        numbers are cut to the greatest one that fits."""
         entries = self.state.entries
         end = _length_of(archive)
         size = end - start
-        versions = (_VERSION, _VERSION)
-        counts = (entries, entries)
+        disk = 0  # a zip file may have several disks; this one has one
+        disks = 1
         archive.write(
             _END64.pack(
-                b"PK\6\6", _END64_REST_BYTES, *versions, 0, 0, *counts, size, start
+                b"PK\6\6",
+                _END64_REST_BYTES,
+                _VERSION,
+                _VERSION,
+                disk,
+                disk,
+                entries,
+                entries,
+                size,
+                start,
             )
         )
-        archive.write(_LOCATOR.pack(b"PK\6\7", 0, end, 1))
+        archive.write(_LOCATOR.pack(b"PK\6\7", disk, end, disks))
 
-        # The record of before ZIP64, whose fields are too small.
         few = min(entries, _MOST_16_BITS)
         offsets = (min(size, _ALL), min(start, _ALL))
-        archive.write(_END.pack(b"PK\5\6", 0, 0, few, few, *offsets, 0))
+        comment_bytes = 0
+        archive.write(
+            _END.pack(b"PK\5\6", disk, disk, few, few, *offsets, comment_bytes)
+        )
 
     def _pieces(self, name: str) -> Iterator[bytes]:
         """The bytes of a file beside the archive."""
@@ -238,7 +271,7 @@ class ArchiveWriter:
             yield from iter(partial(file.read, _PIECE_BYTES), b"")
 
     def close(self) -> None:
-        """Close the files, and keep what was saved."""
+        """Close the files. The next attempt continues after the last save."""
         for file in self._files:
             file.close()
         self._files.clear()
@@ -249,6 +282,9 @@ _LEVEL: Final = 6
 
 
 class _Entry:
+    """The entry that is being written to an archive. Its content is compressed
+    piece by piece. ``digest`` and ``size`` are for the content before that."""
+
     def __init__(self, file: IO[bytes], name: str) -> None:
         self.name = name
         self.size = 0
@@ -259,28 +295,30 @@ class _Entry:
         self._crc = 0
         self._packer = zlib.compressobj(_LEVEL, zlib.DEFLATED, -zlib.MAX_WBITS)
         self._time = _dos_time(gmtime())
-        file.write(self._head())
+        # Sizes and checksum are still 0 in this header. :meth:`end` writes over
+        # it when they are known.
+        file.write(self._header())
 
     def write(self, piece: bytes) -> None:
         self.size += len(piece)
         self.digest.update(piece)
         self._crc = zlib.crc32(piece, self._crc)
-        self._add(self._packer.compress(piece))
+        self._write_packed(self._packer.compress(piece))
 
-    def _add(self, packed: bytes) -> None:
+    def _write_packed(self, packed: bytes) -> None:
         self._packed += len(packed)
         self._file.write(packed)
 
     def end(self) -> bytes:
         """Complete the entry. Returns its record in the directory."""
-        self._add(self._packer.flush())
+        self._write_packed(self._packer.flush())
         end = _length_of(self._file)
         self._file.seek(self._start)
-        self._file.write(self._head())
+        self._file.write(self._header())
         self._file.seek(end)
 
         name = self.name.encode()
-        head = _CENTRAL.pack(
+        record = _CENTRAL.pack(
             b"PK\1\2",
             _VERSION | _UNIX,
             *self._fields(len(name), _EXTRA.size),
@@ -290,18 +328,21 @@ class _Entry:
             _OWNER_ONLY,
             _ALL,  # where the entry begins
         )
-        offsets = (self.size, self._packed, self._start)
-        return head + name + _EXTRA.pack(_ZIP64_FIELD, _EXTRA_BYTES, *offsets)
+        extra = _EXTRA.pack(
+            _ZIP64_FIELD, _EXTRA_BYTES, self.size, self._packed, self._start
+        )
+        return record + name + extra
 
-    def _head(self) -> bytes:
+    def _header(self) -> bytes:
+        """The bytes before the content, with the sizes so far."""
         name = self.name.encode()
-        head = _LOCAL.pack(b"PK\3\4", *self._fields(len(name), _SIZES.size))
+        header = _LOCAL.pack(b"PK\3\4", *self._fields(len(name), _SIZES.size))
         sizes = _SIZES.pack(_ZIP64_FIELD, _SIZES_BYTES, self.size, self._packed)
-        return head + name + sizes
+        return header + name + sizes
 
     def _fields(self, name_bytes: int, extra_bytes: int) -> tuple[int, ...]:
-        """The fields that the head of an entry and its record in the directory
-        share."""
+        """The fields that the header of an entry and its record in the
+        directory share."""
         return (
             _VERSION,
             _UTF8,
@@ -316,8 +357,8 @@ class _Entry:
 
 
 def _dos_time(now: struct_time) -> tuple[int, int]:
-    """A moment as the clock and the day of MS-DOS, which counts every second
-    second."""
+    """A moment as the time and the date of MS-DOS. Its clock counts in steps of
+    two seconds."""
     clock = now.tm_hour << 11 | now.tm_min << 5 | now.tm_sec // 2
     years = now.tm_year - _DOS_EPOCH_YEAR
     day = years << 9 | now.tm_mon << 5 | now.tm_mday
@@ -325,7 +366,7 @@ def _dos_time(now: struct_time) -> tuple[int, int]:
 
 
 def _length_of(file: IO[bytes]) -> int:
-    """The length of a file: the offset of its next byte."""
+    """The length of a file that is written at its end."""
     return file.seek(0, os.SEEK_CUR)
 
 

@@ -47,27 +47,29 @@ def export(path: str | None, data_dir: str | None, target: str, file: Path) -> N
         settings, left_out = tenants.described(app)
         id = tenants.resolve(app)
         if named:
-            user, whose = _whom(store, tenants, id, named)
+            user, shown_name = _find_user(store, tenants, id, named)
             subject = Subject(id, user)
         else:
-            whose = f"app {app}"
+            shown_name = f"app {app}"
             subject = Subject(id, "", settings, left_out)
 
         folder = file.with_name(f"{file.name}.part")
         archived = [part for _, part in parts]
+        # Nothing else runs in a command, so it may block: ``call`` runs a
+        # function here instead of in a thread.
         maker = ArchiveMaker(archived, store, subject, folder, call, __version__)
-        whole = _make(maker, file)
-        whole.replace(file)
+        archive = _make(maker, file)
+        archive.replace(file)
         shutil.rmtree(folder)
         record_act(config, store, "exports.start", subject.app, subject.user)
     rows = sum(maker.writer.state.counts.values())
     size = file.stat().st_size
-    click.echo(f"{whose} is written to {file}: rows {rows}, bytes {size}")
+    click.echo(f"{shown_name} is written to {file}: rows {rows}, bytes {size}")
 
 
 def _make(maker: ArchiveMaker, file: Path) -> Path:
     """Make the archive, and print the progress. Returns the path of the
-    archive."""
+    archive. ``file``: the file to which the caller moves it."""
     try:
         with long_work("exporting") as say:
 
@@ -76,15 +78,18 @@ def _make(maker: ArchiveMaker, file: Path) -> Path:
 
             return maker.make(proceed)
     except (OSError, ImserverError) as error:
-        why = getattr(error, "strerror", None) or error
-        fail(f"the export to {file} is not finished; the same command goes on: {why}")
+        reason = getattr(error, "strerror", None) or error
+        fail(
+            f"the export to {file} is not finished; the same command goes on: {reason}"
+        )
 
 
-def _whom(store: Store, tenants: Tenants, app: str, named: str) -> tuple[str, str]:
-    """The id of a user with stored data, and the name to show: see
-    ``ServerApi.whom``."""
+def _find_user(store: Store, tenants: Tenants, app: str, named: str) -> tuple[str, str]:
+    """The id of a user with stored data, and the words that messages call the
+    user. ``named``: the id, or the login of an account. Ends the command if
+    there is no such account, or nothing is stored."""
     user = named
-    whose = f"user {named}"
+    shown_name = f"user {named}"
     tenant = tenants.find(app)
     if tenant is not None and tenant.wants_accounts(app):
         # Imported here: a server may have no accounts.
@@ -96,12 +101,13 @@ def _whom(store: Store, tenants: Tenants, app: str, named: str) -> tuple[str, st
         account, _ = row
         user = account.user
         name = account.name or account.email or account.phone
-        whose = f"user {user}"
+        shown_name = f"user {user}"
         if name:
-            whose = f"{name} ({user})"
-    if not any(True for _ in store.rows_of_user(app, user)):
-        fail(f"the database has nothing of {whose}: nothing was exported")
-    return user, whose
+            shown_name = f"{name} ({user})"
+    has_rows = any(True for _ in store.rows_of_user(app, user))
+    if not has_rows:
+        fail(f"the database has nothing of {shown_name}: nothing was exported")
+    return user, shown_name
 
 
 @click.command(short_help="Make an app from an archive of one.")

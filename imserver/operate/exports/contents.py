@@ -58,6 +58,8 @@ stop the work."""
 class Manifest(Struct, kw_only=True):
     """The description of an archive and of its contents.
 
+    ``server``: the version of the server. ``user``: ``""`` means that the
+    archive is of the whole app. ``begun`` and ``ended``: Unix seconds.
     ``tables``: name → number of rows. ``checksums``: SHA-256 of the entry with
     the checksums. ``left_out``: settings that an importer must add.
     ``missing``: the number of files that were missing or damaged.
@@ -78,8 +80,8 @@ class Manifest(Struct, kw_only=True):
     checksums: str
 
 
-def _go_on(state: ArchiveState) -> None:
-    """Do nothing: the work is never stopped."""
+def _never_stop(state: ArchiveState) -> None:
+    """A :data:`Proceed` that does nothing."""
 
 
 class ArchiveMaker(Service, dict=True):
@@ -95,26 +97,31 @@ class ArchiveMaker(Service, dict=True):
 
     def __post_init__(self) -> None:
         self.writer = ArchiveWriter(self.folder)
-        self._there: set[str] = set()
+        self._written: set[str] = set()
+        """The names of entries that an earlier attempt has written, and of
+        written files."""
         self._names: dict[str, str] = {}
+        """User → the name of the account; ``""`` if there is none. A cache."""
         self._files_by_id: dict[str, str] = {}
-        self._proceed: Proceed = _go_on
+        self._proceed: Proceed = _never_stop
 
     def make(self, proceed: Proceed) -> Path:
-        """Make or continue the archive; returns its path. Raises OSError,
-        Unavailable, and the errors of ``proceed``. After an error it may be
-        called again. Raises StartError if the files of features alone would
-        fill the disk."""
+        """Make the archive, or continue it, and return its path.
+
+        Raises OSError, Unavailable, and the errors of ``proceed``. After an
+        error it may be called again. Raises StartError if the files of features
+        alone would fill the disk.
+        """
         self._proceed = proceed
         writer = self.writer
         if not self.folder.exists():
             self.run(need_space, self.folder.parent, self._size_of_files())
         try:
             self.run(writer.open)
-            self._there = self.run(writer.names)
-            stages = [self._rows, self._files]
+            self._written = self.run(writer.names)
+            stages = [self._write_rows, self._write_files]
             if self.subject.user:
-                stages += [self._conversations, self._page]
+                stages += [self._write_conversations, self._write_page]
             for number, stage in enumerate(stages):
                 if number < writer.state.stage:
                     continue  # An earlier attempt has done it.
@@ -122,7 +129,8 @@ class ArchiveMaker(Service, dict=True):
                 state = writer.state
                 state.stage = number + 1
                 state.position = b""
-                self.run(writer.save, True)
+                at_once = True
+                self.run(writer.save, at_once)
             return self.run(writer.finish, self._manifest())  # type: ignore[no-any-return]
         finally:
             self.run(writer.close)
@@ -136,6 +144,7 @@ class ArchiveMaker(Service, dict=True):
         return total
 
     def _manifest(self) -> bytes:
+        """The manifest as JSON."""
         state = self.writer.state
         subject = self.subject
         digest = self.run(sha256_of, self.writer.folder / CHECKSUMS)
@@ -156,7 +165,9 @@ class ArchiveMaker(Service, dict=True):
 
     # --- rows -----------------------------------------------------------------
 
-    def _rows(self) -> None:
+    def _write_rows(self) -> None:
+        """Write the rows of the user or app, in entries of one table and about
+        :data:`_PART_ROWS` rows each. An ended entry survives a crash."""
         store = self.store
         subject = self.subject
         writer = self.writer
@@ -166,11 +177,10 @@ class ArchiveMaker(Service, dict=True):
         else:
             pages = store.rows_of_app(subject.app, state.position)
 
-        table = ""
+        table = ""  # of the entry that is being written; "": no entry
         rows = 0
         position = b""
         for page in pages:
-            # An ended entry survives a crash.
             if table and (page.table != table or rows >= _PART_ROWS):
                 self._end_part(table, rows, position)
                 table = ""
@@ -178,7 +188,7 @@ class ArchiveMaker(Service, dict=True):
                 table = page.table
                 rows = 0
                 self.run(writer.begin, f"rows/{table}/{state.part + 1:06}.jsonl")
-            self.run(self._write_rows, page.columns, page.rows)
+            self.run(self._write_lines, page.columns, page.rows)
             if subject.user and page.table == "account":
                 state.profile = dict(zip(page.columns, page.rows[0], strict=True))
             rows = rows + len(page.rows)
@@ -187,58 +197,61 @@ class ArchiveMaker(Service, dict=True):
         if table:
             self._end_part(table, rows, position)
 
-    def _write_rows(self, columns: Iterable[str], rows: Iterable[Row]) -> None:
+    def _write_lines(self, columns: Iterable[str], rows: Iterable[Row]) -> None:
         for line in lines_of(columns, rows):
             self.writer.write(line)
 
     def _end_part(self, table: str, rows: int, position: bytes) -> None:
+        """End an entry with rows. A later attempt continues at ``position``."""
         state = self.writer.state
         state.part = state.part + 1
         state.position = position
-        self._end(rows, table)
+        self._end_entry(rows, table)
 
-    def _end(self, rows: int = 0, table: str = "") -> None:
+    def _end_entry(self, rows: int = 0, table: str = "") -> None:
         self.run(self.writer.end, rows, table)
         self.run(self.writer.save)
         self._proceed(self.writer.state)
 
-    def _entry(self, name: str, pieces: Iterable[bytes]) -> None:
+    def _write_entry(self, name: str, pieces: Iterable[bytes]) -> None:
         """Write a complete entry, unless an earlier attempt has written it."""
-        if name in self._there:
+        if name in self._written:
             return
         self.run(self.writer.begin, name)
         for piece in _joined(pieces):
             self.run(self.writer.write, piece)
             self._proceed(self.writer.state)
-        self._end()
+        self._end_entry()
 
     # --- files of features ----------------------------------------------------
 
-    def _files(self) -> None:
-        """Write the files of features."""
+    def _write_files(self) -> None:
+        """Write the files of features. Missing files are counted."""
         subject = self.subject
         state = self.writer.state
         files = (each.read(subject.app, subject.user) for each in self.archived)
         for name, _, pieces in chain.from_iterable(files):
-            if name in self._there:
+            if name in self._written:
                 continue
+            # A missing file is noticed at the first piece, before the entry
+            # begins.
             try:
                 first = next(pieces, b"")
             except FileNotFoundError:
                 state.missing += 1
                 continue
-            self._entry(name, chain((first,), pieces))
-            if subject.user:
-                self._there.add(name)
+            self._write_entry(name, chain((first,), pieces))
+            if subject.user:  # the pages of a user link to the files
+                self._written.add(name)
 
     # --- what the user reads --------------------------------------------------
 
-    def _conversations(self) -> None:
-        """Every conversation of the user: its entries as lines, and as a
-        page."""
-        for one in self._of_user():
-            self._entry(f"conversations/{one.id}.jsonl", self._lines(one))
-            self._entry(f"conversations/{one.id}.html", self._page_of(one))
+    def _write_conversations(self) -> None:
+        """Write every conversation of the user: its entries as lines of JSON,
+        and as an HTML page."""
+        for one in self._conversations_of_user():
+            self._write_entry(f"conversations/{one.id}.jsonl", self._lines(one))
+            self._write_entry(f"conversations/{one.id}.html", self._page_of(one))
 
     @property
     def _log(self) -> MessageLog:
@@ -246,7 +259,8 @@ class ArchiveMaker(Service, dict=True):
 
         return self.store.part(MessageLog)
 
-    def _of_user(self) -> Iterator[Conversation]:
+    def _conversations_of_user(self) -> Iterator[Conversation]:
+        """All conversations of which the user is or was a member."""
         app = self.subject.app
         user = self.subject.user
         reader = self._log.conversations
@@ -261,15 +275,17 @@ class ArchiveMaker(Service, dict=True):
         user = self.subject.user
         reader = self._log.entries
         last = 0
-        more = True
-        while more:
-            entries, more = reader.history(app, user, one.id, 0, _PAGE, after=last)
+        has_more = True
+        while has_more:
+            entries, has_more = reader.history(app, user, one.id, 0, _PAGE, after=last)
             names = self._names_of({each.sender for each in entries})
             for entry in entries:
                 last = entry.id
                 yield entry, names
 
     def _lines(self, one: Conversation) -> Iterator[bytes]:
+        """The entries of a conversation as lines of JSON, each with the name of
+        its sender."""
         for entry, names in self._entries(one):
             name = names.get(entry.sender)
             view = encode(entry.view())
@@ -286,12 +302,14 @@ class ArchiveMaker(Service, dict=True):
 
     def _own_files(self) -> dict[str, str]:
         """Id of a file of the user → its name in the archive."""
-        if not self._files_by_id:
-            names = (name for name in self._there if name.startswith("files/"))
+        if not self._files_by_id:  # files/ID/NAME
+            names = (name for name in self._written if name.startswith("files/"))
             self._files_by_id = {name.split("/")[1]: name for name in names}
         return self._files_by_id
 
     def _title(self, one: Conversation) -> str:
+        """The name of a group, or of the other person in a conversation of two.
+        Without another person, it is the user's own name."""
         if one.kind != "user":
             return one.name or f"#{one.id}"
         others = [member for member in one.members if member != self.subject.user]
@@ -299,10 +317,11 @@ class ArchiveMaker(Service, dict=True):
         return self._names_of({peer}).get(peer, peer)
 
     def _names_of(self, users: set[str]) -> dict[str, str]:
-        """User → name of the account, at least for these users."""
+        """User → name of the account. The result has all of these users who
+        have an account with a name, and may have more."""
         unknown = [user for user in users if user not in self._names]
         if unknown:
-            if len(self._names) > _MOST_NAMES:
+            if len(self._names) > _MOST_NAMES:  # the cache is full
                 self._names.clear()
                 unknown = list(users)
             names = self.store.names_of(self.subject.app, unknown)
@@ -311,27 +330,29 @@ class ArchiveMaker(Service, dict=True):
 
     # --- the page -------------------------------------------------------------
 
-    def _page(self) -> None:
-        """Write the profile, the list of the conversations, and the page that links
-        them."""
+    def _write_page(self) -> None:
+        """Write the profile, the list of conversations, and the page with links
+        to all of them."""
         profile = {
             "app": self.subject.app,
             "user": self.subject.user,
             **self.writer.state.profile,
         }
-        self._entry("profile.json", [msgspec.json.format(encode(profile))])
-        self._entry("conversations.jsonl", self._list())
-        titles = ((one.id, self._title(one), one.kind) for one in self._of_user())
+        self._write_entry("profile.json", [msgspec.json.format(encode(profile))])
+        self._write_entry("conversations.jsonl", self._list_of_conversations())
+        titles = (
+            (one.id, self._title(one), one.kind)
+            for one in self._conversations_of_user()
+        )
         files = self._own_files().values()
         state = self.writer.state
-        self._entry(
-            "index.html",
-            offline_page.index(profile, titles, files, state.counts, state.begun),
-        )
+        page = offline_page.index(profile, titles, files, state.counts, state.begun)
+        self._write_entry("index.html", page)
 
-    def _list(self) -> Iterator[bytes]:
-        """The conversations as lines, with the times when the user was a member."""
-        memberships: dict[int, list[Any]] = {}
+    def _list_of_conversations(self) -> Iterator[bytes]:
+        """The conversations as lines of JSON, each with the spans in which the
+        user was a member."""
+        spans_by_conversation: dict[int, list[Any]] = {}
         rows = self._log.conversations.memberships(self.subject.app, self.subject.user)
         for row in rows:
             span = {
@@ -339,22 +360,22 @@ class ArchiveMaker(Service, dict=True):
                 "left_id": row.left_id,
                 "role": row.role,
             }
-            memberships.setdefault(row.conversation, []).append(span)
-        for one in self._of_user():
+            spans_by_conversation.setdefault(row.conversation, []).append(span)
+        for one in self._conversations_of_user():
             line = {
                 "id": one.id,
                 "kind": one.kind,
                 "name": self._title(one),
                 "members": one.members,
                 "created": one.created,
-                "memberships": memberships.get(one.id, []),
+                "memberships": spans_by_conversation.get(one.id, []),
             }
             yield encode(line) + b"\n"
 
 
 def _joined(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """Join small pieces to larger ones, because each costs a turn of a
-    thread."""
+    """Join small pieces to larger ones, because each piece is written by a call
+    in a thread."""
     waiting: list[bytes] = []
     size = 0
     for piece in pieces:

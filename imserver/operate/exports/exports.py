@@ -45,7 +45,12 @@ class UnknownExport(
 
 class Exports:
     """Makes, shows and deletes exports. Owner of the folders of archives.
-    Methods may raise StorageUnavailable."""
+    Methods may raise StorageUnavailable.
+
+    ``buckets``: limit how often a user or app may start an export; None: no
+    limit. ``release``: the version of the server. ``archived``: a function that
+    finds the files of features.
+    """
 
     page_folder: Final = Path(__file__).parent / "page"
 
@@ -72,7 +77,9 @@ class Exports:
         long, and nobody waits for them."""
 
     def _runner(self, member: str) -> Runner:
-        """Make the runner of the exports whose user meets this condition."""
+        """Make the runner of the exports whose user meets this SQL condition.
+        It works on exports that are to be made, and on exports whose archive is
+        to be deleted."""
         due = f"state = {UNDER_WAY} OR ends < {{now}}"
         return Runner(
             self._store,
@@ -86,8 +93,8 @@ class Exports:
     # --- requests -------------------------------------------------------------
 
     def start(self, subject: Subject) -> Job:
-        """Start an export, or return the export that is in progress. Switches
-        greenlets. Raises TooManyRequests."""
+        """Start an export. If one of the subject is in progress, return that
+        one. Switches greenlets. Raises TooManyRequests."""
         newest = self._rows.newest(subject.app, subject.user)
         if newest is not None and newest.state == UNDER_WAY:
             return newest
@@ -115,8 +122,10 @@ class Exports:
         return of_apps
 
     def show(self, app: str, id: str, user: str | None = None) -> Job:
-        """An export of ``user``; the newest one if ``id`` is empty. Raises
-        UnknownExport."""
+        """The export with this id, or the newest one if ``id`` is empty.
+        ``user``: the user to whom it must belong, or ``""`` for the whole app.
+        None allows any user; then the newest one is that of the whole app.
+        Raises UnknownExport."""
         if id:
             job = self._rows.get(app, id)
         else:
@@ -128,20 +137,23 @@ class Exports:
         return job
 
     def of(self, app: str, user: str | None) -> list[Job]:
-        """The exports of a user (None: of the app) that are not over, the
-        newest first."""
+        """The exports that are not yet to be deleted, the newest first. ``user``
+        is as for :meth:`JobRows.of`."""
         now = time()
         jobs = self._rows.of(app, user, most=_MOST_SHOWN)
         return [job for job in jobs if job.ends >= now]
 
     def delete(self, job: Job) -> None:
-        """Delete an export. If its archive is being made, that stops."""
-        self._remove(job.id)  # first, so that a failed deletion is repeated
+        """Delete an export. A node that makes its archive stops at the next
+        step."""
+        # The folder is deleted before the row. If that fails, the row makes the
+        # runner repeat it.
+        self._remove(job.id)
         self._rows.forget(job)
 
     def open(self, job: Job) -> tuple[int, Iterator[bytes]]:
-        """The size and the bytes of an archive. Raises UnknownExport, and
-        ServiceRefused if it is not done."""
+        """The size and the bytes of an archive. Raises ServiceRefused if it is
+        not done, and UnknownExport if its file is not on this node."""
         if job.state != DONE:
             raise ServiceRefused(problem=HTTP_EXPORT_UNFINISHED)
         try:
@@ -159,7 +171,8 @@ class Exports:
     # --- work -----------------------------------------------------------------
 
     def _work(self, app: str, id: str) -> None:
-        """Make an archive, or delete one whose time is over."""
+        """Make the archive of an export, or delete one whose time is over. The
+        runner calls this, and repeats it after an error that it raises."""
         job = self._rows.get(app, id)
         if job is None:
             return
@@ -173,20 +186,21 @@ class Exports:
             ends = int(time()) + int(self._settings.retention_seconds)
             runner.end(app, id, state=DONE, ends=ends, **progress)
         except Runner.Lost:
+            # The export was deleted, or another node works on it.
             if self._rows.get(app, id) is None:
                 self._remove(id)
             raise
         except (Unavailable, OSError):
-            raise
+            raise  # a later attempt may succeed
         except Exception:
             log.exception("the export %s of %s has failed", id, app)
             self._remove(id)
             runner.end(app, id, state=FAILED, entries=0, records=0, size=0)
 
     def _make(self, job: Job, runner: Runner) -> dict[str, int]:
-        """Make the archive. Returns the numbers of its entries, rows and
-        bytes."""
-        # on first use: its page takes 0.5 MB
+        """Make the archive. Returns the values of the columns for the numbers
+        of its entries, rows and bytes."""
+        # Imported on first use, because its page takes 0.5 MB.
         from imserver.operate.exports.contents import ArchiveMaker
 
         def proceed(state: ArchiveState) -> None:
@@ -206,20 +220,23 @@ class Exports:
     # --- away -----------------------------------------------------------------
 
     def _remove(self, id: str) -> None:
+        """Delete the folder of an archive."""
         import shutil  # on first use: it loads compressors, 0.2 MB
 
         self._threads.do(partial(shutil.rmtree, self._root / id, ignore_errors=True))
 
     def sweep(self) -> None:
-        """Remove archives whose rows another node has deleted. Switches
-        greenlets. Raises StorageUnavailable."""
+        """Remove archives on this node whose rows another node has deleted.
+        Switches greenlets. Raises StorageUnavailable."""
         if not self._store.has_database:
             return
-        ids: list[str] = self._threads.do(self._old)
+        ids: list[str] = self._threads.do(self._find_old_folders)
         for id in set(ids) - self._rows.known(ids):
             self._remove(id)
 
-    def _old(self) -> list[str]:
+    def _find_old_folders(self) -> list[str]:
+        """The ids of archives that have not changed since archives of that age
+        are deleted."""
         if not self._root.is_dir():
             return []
         before = time() - self._settings.retention_seconds
@@ -228,8 +245,8 @@ class Exports:
         ]
 
     def forget(self, app: str, user: str | None = None, _name: str = "") -> None:
-        """Delete the exports of a user; None: all of the app. Raises
-        StorageUnavailable."""
+        """Delete the exports of a user. If ``user`` is None, delete all exports
+        of the app and its users. Raises StorageUnavailable."""
         for job in self._rows.of(app, user):
             self.delete(job)
 

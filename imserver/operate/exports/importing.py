@@ -22,9 +22,9 @@ from imserver.operate.exports.contents import FORMAT, VERSION, Manifest
 from imserver.operate.exports.rows import (
     ImportProgress,
     begin_import,
-    give_up,
-    go_on,
+    delete_import,
     progress_of,
+    store_progress,
 )
 from imserver.plugin.errors import ImserverError, Unavailable
 from imserver.plugin.identity import Tenants
@@ -40,6 +40,8 @@ _PIECE_BYTES: Final = 1 << 16
 _MOST_LINE_BYTES: Final = 64 << 20
 """Limit of the manifest, and of a line of an entry, in bytes."""
 _ROWS: Final = "rows/"
+"""The names of entries with rows begin so: ``rows/account/000001.jsonl``. All
+other entries are files."""
 
 
 class BadArchive(ImserverError):
@@ -62,7 +64,9 @@ broken JSON."""
 
 
 class Archive:
-    """An archive that can be read. Methods raise BadArchive."""
+    """An archive of an app, as a zip file that is read. Making one raises
+    BadArchive if it cannot be imported. ``digest``: the SHA-256 of its
+    manifest, by which an interrupted import recognizes it."""
 
     def __init__(self, path: Path) -> None:
         try:
@@ -85,7 +89,8 @@ class Archive:
         self.digest = sha256(written).hexdigest()
 
     def entries(self) -> Iterator[EntryChecksum]:
-        """The entries, in their order."""
+        """Name, size and checksum of each entry, in the order of the
+        archive."""
         return self._decoded(CHECKSUMS, EntryChecksum)
 
     def pieces(self, name: str) -> Iterator[bytes]:
@@ -94,11 +99,11 @@ class Archive:
             yield from iter(partial(file.read, _PIECE_BYTES), b"")
 
     def lines(self, name: str) -> Iterator[dict[str, Any]]:
-        """The rows of an entry."""
+        """The rows of an entry: column → value."""
         return self._decoded(name, dict[str, Any])
 
     def _decoded(self, name: str, kind: type[T]) -> Iterator[T]:
-        """The lines of an entry, which are JSON of this type."""
+        """Decode the lines of an entry, which are JSON of this type."""
         with self._zip.open(name) as file:
             while line := file.readline(_MOST_LINE_BYTES):
                 yield msgspec.json.decode(line, type=kind)
@@ -106,12 +111,12 @@ class Archive:
     def verify(self) -> None:
         """Compare all checksums and counts with the manifest. Raises
         BadArchive."""
-        tables: dict[str, int] = {}
+        rows_by_table: dict[str, int] = {}
         try:
-            whole = sha256()
+            digest_of_checksums = sha256()
             for piece in self.pieces(CHECKSUMS):
-                whole.update(piece)
-            if whole.hexdigest() != self.manifest.checksums:
+                digest_of_checksums.update(piece)
+            if digest_of_checksums.hexdigest() != self.manifest.checksums:
                 raise BadArchive(f"the entry {CHECKSUMS} was changed")
 
             for entry in self.entries():
@@ -124,10 +129,10 @@ class Archive:
                     raise BadArchive(f"the entry {entry.name} was changed")
                 if entry.name.startswith(_ROWS):
                     table = table_of(entry.name)
-                    tables[table] = tables.get(table, 0) + entry.rows
+                    rows_by_table[table] = rows_by_table.get(table, 0) + entry.rows
         except _DAMAGED as error:
             raise BadArchive(f"the archive is damaged: {error}") from None
-        if tables != self.manifest.tables:
+        if rows_by_table != self.manifest.tables:
             raise BadArchive("the archive does not have the rows of its manifest")
 
     def close(self) -> None:
@@ -136,13 +141,14 @@ class Archive:
 
 
 def table_of(name: str) -> str:
-    """The table of an entry with rows."""
+    """The table of an entry with rows: ``account`` for
+    ``rows/account/000001.jsonl``."""
     return name.split("/")[1]
 
 
 class Import(Service, dict=True):
-    """Imports one archive into one app. ``report`` is called with the progress
-    in words."""
+    """Imports one archive into one app. ``archived``: the files of features.
+    ``report``: is called with the progress in words."""
 
     archived: Collection[ArchivedFiles]
     store: Store
@@ -155,55 +161,61 @@ class Import(Service, dict=True):
         self._rows = self.store.importing(self.app)
         self._progress = ImportProgress(self.archive.digest)
         self._counts: dict[str, int] = {}
-        self._heads: dict[str, dict[str, Any]] = {}
+        """Table → the number of its rows in the archive."""
+        self._last_rows: dict[str, dict[str, Any]] = {}
+        """Table → the row that is changed last of all, when everything else is
+        stored."""
 
     def run(self) -> None:
         """Import the archive, or continue an earlier import. Raises BadArchive,
         BadRows and Unavailable."""
-        begun = self.store.read(partial(progress_of, self.app))
-        if begun is not None and begun.digest != self.archive.digest:
+        earlier = self.store.read(partial(progress_of, self.app))
+        if earlier is not None and earlier.digest != self.archive.digest:
             raise BadArchive(
                 f"the import of another archive into the app {self.app} was begun"
             )
-        if begun is not None and begun.finished:
+        if earlier is not None and earlier.finished:
             self.report(f"the app {self.app} has this archive already")
             return
         self.archive.verify()
         self.report("the archive is whole")
-        if begun is None:
-            # no other app and no setting helps where these are taken
+        if earlier is None:
+            # This check comes first. The operator can change the name of the
+            # app and its settings, but not the keys in the archive.
             self._require_free_keys()
         self._require_settings()
-        if begun is None:
+        if earlier is None:
             self._require_empty()
             self.store.write(partial(begin_import, self.app, self.archive.digest))
         else:
-            self.report(f"goes on; entries that are there: {begun.entry}")
-            self._progress = begun
+            self.report(f"goes on; entries that are there: {earlier.entry}")
+            self._progress = earlier
 
         try:
             for number, entry in enumerate(self.archive.entries()):
                 if entry.name.startswith(_ROWS):
-                    self._take_rows(number, entry)
+                    self._import_rows(number, entry)
                 elif number >= self._progress.entry:
-                    self._take_file(number, entry)
+                    self._import_file(number, entry)
             self._finish()
         except Unavailable:
-            raise  # the same command goes on
+            raise  # the progress stays, so that the command can be repeated
         except ImserverError:
             self.store.write(self._discard)
             raise
 
     def _discard(self, sql: PooledStatements) -> None:
-        """Delete what was imported, unless another process imports it."""
-        if give_up(self.app, self._progress, sql):
+        """Delete the progress and all imported rows, unless another process
+        continues the import."""
+        if delete_import(self.app, self._progress, sql):
             self._rows.clear(sql)
 
     # --- before anything is stored --------------------------------------------
 
     def _require_settings(self) -> None:
-        """Refuse settings that an archive must not set, because it may be
-        forged: who may log in as whom, and what the app accepts."""
+        """Refuse an archive that would set who may log in as whom, or what the
+        app accepts, because it may be forged. If the app exists, its own
+        settings stay."""
         if self.tenants.get(self.app) is not None:
             return
         manifest = self.archive.manifest
@@ -224,7 +236,7 @@ class Import(Service, dict=True):
             )
 
     def _require_empty(self) -> None:
-        """Require an app that is new or empty."""
+        """Refuse an app that was deleted, or that has data."""
         if self.store.is_deleted(self.app):
             raise BadArchive(
                 f"an app {self.app} was deleted: name another one with --app"
@@ -233,7 +245,8 @@ class Import(Service, dict=True):
             if self._rows.reason(page.table):
                 continue  # Rows of this table are not imported.
             first = dict(zip(page.columns, page.rows[0], strict=True))
-            # The row that stays exists before the app has messages.
+            # The row that an import changes last exists before the app has
+            # messages.
             if self._rows.stays(page.table) and first["last_id"] == 0:
                 continue
             raise BadArchive(
@@ -242,31 +255,34 @@ class Import(Service, dict=True):
             )
 
     def _require_free_keys(self) -> None:
-        """Require rows in the form of an export, with unused keys."""
+        """Refuse rows that no export could have written, and rows with a key
+        that is already used on this server."""
         entries = [
             entry for entry in self.archive.entries() if entry.name.startswith(_ROWS)
         ]
-        # Accounts come first: rows of other tables name them.
+        # Rows of other tables name accounts. So the ids of accounts must be
+        # known first.
         entries.sort(key=lambda entry: table_of(entry.name) != "account")
-        accounts: set[int] = set()
+        account_ids: set[int] = set()
         for entry in entries:
             table = table_of(entry.name)
             if self._rows.reason(table):
-                continue
+                continue  # Rows of this table are not imported.
             count = 0
-            for columns, rows in self._batches(entry, 0):
+            for columns, rows in self._batches(entry, skip=0):
                 count += len(rows)
+                # It adds the ids of accounts to ``parents``.
                 check = partial(
                     self._rows.check,
                     name=table,
                     columns=columns,
                     rows=rows,
-                    parents=accounts,
+                    parents=account_ids,
                 )
-                key = self.store.read(check)
-                if key:
+                used_key = self.store.read(check)
+                if used_key:
                     raise BadArchive(
-                        f"{table} {key} exists on this server already: import into a server without it; "
+                        f"{table} {used_key} exists on this server already: import into a server without it; "
                         "another name of the app does not help"
                     )
             if count != entry.rows:
@@ -277,15 +293,16 @@ class Import(Service, dict=True):
     # --- rows and files -------------------------------------------------------
 
     def _batches(
-        self, entry: EntryChecksum, done: int
+        self, entry: EntryChecksum, skip: int
     ) -> Iterator[tuple[list[str], list[Row]]]:
-        """The rows of an entry after the first ones, in groups for one
-        transaction each."""
+        """Columns and rows of an entry, in groups for one transaction each. All
+        rows of a group have equal columns. ``skip``: how many rows to leave out
+        at the beginning."""
         columns: list[str] = []
         rows: list[Row] = []
         size = 0
         for number, line in enumerate(self.archive.lines(entry.name)):
-            if number < done:
+            if number < skip:
                 continue
             is_full = len(rows) >= AT_ONCE or size >= _AT_ONCE_BYTES
             if rows and (is_full or list(line) != columns):
@@ -298,22 +315,25 @@ class Import(Service, dict=True):
         if rows:
             yield columns, rows
 
-    def _take_rows(self, number: int, entry: EntryChecksum) -> None:
+    def _import_rows(self, number: int, entry: EntryChecksum) -> None:
+        """Store the rows of an entry that are not stored yet. ``number``: the
+        index of the entry in the archive. Entries that are complete are only
+        counted."""
         table = table_of(entry.name)
         if self._rows.reason(table):
-            return
+            return  # Rows of this table are not imported.
         self._counts[table] = self._counts.get(table, 0) + entry.rows
         if self._rows.stays(table):
             for line in self.archive.lines(entry.name):
-                self._heads[table] = line
+                self._last_rows[table] = line
             return
         if number < self._progress.entry:
             return
 
         done = 0
-        if number == self._progress.entry:
+        if number == self._progress.entry:  # an earlier run was interrupted here
             done = self._progress.done
-        for columns, rows in self._batches(entry, done):
+        for columns, rows in self._batches(entry, skip=done):
             done += len(rows)
             after = ImportProgress(self.archive.digest, number, done)
             if done == entry.rows:
@@ -330,42 +350,48 @@ class Import(Service, dict=True):
         after: ImportProgress,
         sql: PooledStatements,
     ) -> None:
-        if not go_on(self.app, self._progress, after, sql):
+        """Store rows and the progress ``after`` them in one transaction. So a
+        killed import stores no row twice."""
+        if not store_progress(self.app, self._progress, after, sql):
             raise BadArchive(f"another process imports into the app {self.app}")
         self._rows.add(sql, table, columns, rows)
 
-    def _take_file(self, number: int, entry: EntryChecksum) -> None:
+    def _import_file(self, number: int, entry: EntryChecksum) -> None:
+        """Store a file by the feature that knows its name. ``number``: the
+        index of the entry in the archive."""
         handle, path = mkstemp(prefix="imserver-")
         try:
             with open(handle, "wb") as file:
                 for piece in self.archive.pieces(entry.name):
                     file.write(piece)
             with open(path, "rb") as content:
-                any(each.write(self.app, entry.name, content) for each in self.archived)
+                for files in self.archived:
+                    if files.write(self.app, entry.name, content):
+                        break
         finally:
             Path(path).unlink(missing_ok=True)
         after = ImportProgress(self.archive.digest, number + 1)
-        self.store.write(partial(go_on, self.app, self._progress, after))
+        self.store.write(partial(store_progress, self.app, self._progress, after))
         self._progress = after
 
     def _finish(self) -> None:
-        """Compare the counts, and make the app available."""
+        """Compare the numbers of stored rows with the archive, and make the app
+        available. Raises BadArchive."""
         for table, count in self._counts.items():
             if self._rows.stays(table):
-                continue
+                continue  # Its row is changed below.
             stored = self.store.read(partial(self._rows.count, name=table))
             if stored != count:
                 raise BadArchive(
                     f"the table {table} has {stored} rows of the app in place of {count}"
                 )
 
-        self.store.finish_import(
-            self.app, partial(self._rows.finish, heads=self._heads)
-        )
+        finish_rows = partial(self._rows.finish, heads=self._last_rows)
+        self.store.finish_import(self.app, finish_rows)
         if self.tenants.get(self.app) is None:
             self.tenants.register(self.app, **self.archive.manifest.settings)
         after = msgspec.structs.replace(self._progress, finished=True)
-        self.store.write(partial(go_on, self.app, self._progress, after))
+        self.store.write(partial(store_progress, self.app, self._progress, after))
 
     @property
     def left_out(self) -> dict[str, str]:

@@ -61,6 +61,7 @@ _PICTURES: Final = ("png", "jpg", "jpeg", "gif", "webp", "avif", "svg", "bmp")
 
 
 def _words(key: str) -> str:
+    """A text in both languages, as HTML. The script shows one of them."""
     english, chinese = _WORDS[key]
     return f'<span lang="en">{english}</span><span lang="zh">{chinese}</span>'
 
@@ -75,9 +76,11 @@ def _head(title: str, kind: str) -> str:
 
 
 def _time(milliseconds: int) -> str:
+    """A time as HTML. ``""`` if it is not possible, because senders may give
+    any time to their messages."""
     try:
         moment = datetime.fromtimestamp(milliseconds / _SECOND_MS, UTC)
-    except (ValueError, OverflowError, OSError):  # the time is that of the sender
+    except (ValueError, OverflowError, OSError):
         return ""
     return f'<time datetime="{moment:%Y-%m-%dT%H:%M:%SZ}">{moment:%Y-%m-%d %H:%M} UTC</time>'
 
@@ -99,8 +102,12 @@ def conversation_head(title: str) -> bytes:
 def shown(
     entry: Message, user: str, names: Mapping[str, str], files: Mapping[str, str]
 ) -> bytes:
-    """One entry. ``names``: user → name. ``files``: id of an upload → its name
-    in the archive."""
+    """An entry of a conversation as HTML. It is empty for an entry that changes
+    another one, because the other one is shown as it is now.
+
+    ``user``: the reader. ``names``: user → name. ``files``: id of an upload →
+    its name in the archive.
+    """
     time = _time(entry.time_ms)
     if entry.kind in _NOTES:
         word = _words(_NOTES[entry.kind])
@@ -109,7 +116,7 @@ def shown(
         content = f'<p class="soft">{_words("recalled")}</p>'
     elif entry.kind == "message":
         content = _content(entry, files)
-    else:  # what it changes is shown where it stands
+    else:
         return b""
 
     own = ""
@@ -130,29 +137,33 @@ def shown(
 
 
 def _content(entry: Message, files: Mapping[str, str]) -> str:
+    """The content of a message as HTML: its text, or a picture or link if it
+    names an upload in ``files``, or else some words about it."""
     text = entry.body.decode(errors="replace")
     if entry.type == "text":
         return f"<p>{escape(text)}</p>"
     name = ""
-    link = _upload(entry.body)
-    if link:
-        name = files.get(link[1].decode(), "")
+    match = _upload(entry.body)
+    if match:
+        upload_id = match[1].decode()
+        name = files.get(upload_id, "")
     if not name:
         words = _short(entry.body, text)
         return f'<p class="soft">{escape(entry.type)}: {escape(words)}</p>'
 
     address = escape(f"../{quote(name)}")
-    last = name.rpartition("/")[2]
-    title = escape(last)
-    ending = last.rpartition(".")[2].lower()
+    file_name = name.rpartition("/")[2]
+    title = escape(file_name)
+    ending = file_name.rpartition(".")[2].lower()
     if ending in _PICTURES or entry.type == "picture":
         return f'<a href="{address}"><img src="{address}" alt="{title}" loading="lazy"></a>'
     return f'<p><a href="{address}">{title}</a></p>'
 
 
 def _short(body: bytes, text: str) -> str:
-    """The words for a message that is not text: its text or name, else its
-    whole content."""
+    """The words for a message that is not text. They are the first text, title,
+    name or URL in its JSON, or else the beginning of its content. ``text``: the
+    body as text."""
     try:
         data = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -175,8 +186,13 @@ def index(
     tables: Mapping[str, int],
     begun: int,
 ) -> Iterator[bytes]:
-    """The first page. ``conversations``: id, title and kind. ``tables``: name →
-    rows. ``begun``: Unix seconds."""
+    """The first page of the archive, piece by piece.
+
+    ``profile``: the fields of the user's account, with ``app`` and ``user``.
+    ``conversations``: id, title and kind of each. ``files``: names in the
+    archive. ``tables``: name → number of rows. ``begun``: when the archive was
+    begun, in Unix seconds.
+    """
     app = profile["app"]
     name = str(profile.get("nickname") or profile.get("name") or profile["user"])
     title = f"{name} · {app}"
@@ -206,10 +222,11 @@ def index(
     for table, rows in sorted(tables.items()):
         yield f"<li>rows/{escape(table)}: {rows} {records}</li>\n".encode()
 
-    head = _head(name, "")
+    # Until the reader chooses a conversation, the frame shows this page.
+    head = _head(name, kind="")
     choose = _words("choose")
-    start = f'{head}<p class="start">{choose}</p></body></html>'
-    frame = f'<iframe name="view" title="" srcdoc="{escape(start)}"></iframe>'
+    start_page = f'{head}<p class="start">{choose}</p></body></html>'
+    frame = f'<iframe name="view" title="" srcdoc="{escape(start_page)}"></iframe>'
     yield f"</ul></nav>{frame}</body></html>\n".encode()
 
 

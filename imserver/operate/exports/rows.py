@@ -10,11 +10,13 @@ from imserver.plugin.storage import PooledStatements, RowsOf, Store, text_of
 UNDER_WAY: Final = 0
 DONE: Final = 1
 FAILED: Final = 2
+"""States of an export."""
 
 
 class Subject(Struct, frozen=True):
-    """The subject of an archive. ``user``: ``""`` means the whole app.
-    ``settings`` and ``left_out`` belong to the app."""
+    """The subject of an archive: a user, or the whole app if ``user`` is
+    ``""``. The archive of an app has its ``settings``, except the secrets,
+    whose names are in ``left_out``."""
 
     app: str
     user: str
@@ -24,9 +26,9 @@ class Subject(Struct, frozen=True):
 
 class Job(Struct, frozen=True):
     """An export. ``user``: ``""`` means the whole app. ``created`` and
-    ``ends``: Unix seconds. ``size``: the size of the archive when it is done,
-    before that the size of its contents. ``subject``: a :class:`Subject` as
-    JSON."""
+    ``ends``: when it was started and when its archive is deleted, in Unix
+    seconds. ``size``: the bytes of the archive when it is done, before that the
+    bytes of its contents so far. ``subject``: a :class:`Subject` as JSON."""
 
     app: str
     id: str
@@ -48,7 +50,8 @@ class JobRows(Store.Rows):
 
     def add(self, job: Job) -> None:
         """Store a new export."""
-        row = (*_ROWS.values(job), 0)
+        leased_until = 0  # no node works on it yet
+        row = (*_ROWS.values(job), leased_until)
         columns = f"{_ROWS.columns}, leased"
         self._store.write(lambda sql: sql.insert_new("export_job", columns, [row]))
 
@@ -57,17 +60,20 @@ class JobRows(Store.Rows):
         return self._one("id = %s", app, id)
 
     def newest(self, app: str, user: str) -> Job | None:
-        """The export of a user that was started last."""
+        """The export of a user that was started last. If ``user`` is ``""``,
+        the last export of the whole app. None if there was no export."""
         return self._one(
             "member = %s ORDER BY created DESC, id DESC LIMIT 1", app, user
         )
 
-    def _one(self, which: str, *values: str) -> Job | None:
-        return _ROWS.first(self._store.rows, f"WHERE app = %s AND {which}", *values)
+    def _one(self, condition: str, *values: str) -> Job | None:
+        rest = f"WHERE app = %s AND {condition}"
+        return _ROWS.first(self._store.rows, rest, *values)
 
     def of(self, app: str, user: str | None, most: int = 0) -> list[Job]:
-        """The exports of a user (None: of an app), the newest first. ``most``:
-        0 means all."""
+        """The exports of a user, the newest first. If ``user`` is None, those
+        of the app and of all its users; if it is ``""``, those of the whole
+        app. At most ``most``; 0 means all."""
         where = "WHERE app = %s"
         values = [app]
         if user is not None:
@@ -79,7 +85,7 @@ class JobRows(Store.Rows):
         return _ROWS.find(self._store.rows, rest, *values)
 
     def known(self, ids: Sequence[str]) -> set[str]:
-        """The ids that belong to exports."""
+        """Those of the ids that belong to exports."""
         rows = self._store.rows_in("SELECT id FROM export_job WHERE id IN {}", (), ids)
         return {text_of(id) for (id,) in rows}
 
@@ -94,57 +100,53 @@ class JobRows(Store.Rows):
 
 
 class ImportProgress(Struct, frozen=True):
-    """The progress of the import of an app. It has the digest of the archive's
-    manifest, the numbers of stored entries and of stored rows of the next one,
-    and whether everything is done."""
+    """The progress of the import of an app."""
 
     digest: str
+    """The SHA-256 of the archive's manifest."""
     entry: int = 0
+    """The number of entries of the archive that are stored."""
     done: int = 0
+    """The number of stored rows of the next entry."""
     finished: bool = False
+    """Whether the import is complete."""
 
 
 _IMPORTS: Final = RowsOf(ImportProgress, "archive_import")
 
 
 def progress_of(app: str, sql: PooledStatements) -> ImportProgress | None:
-    """The import of an app. None if no import was begun."""
+    """The progress of the import of an app. None if no import was begun."""
     return _IMPORTS.first(sql.query, "WHERE app = %s", app)
 
 
 def begin_import(app: str, digest: str, sql: PooledStatements) -> None:
-    """Begin the import of an app."""
-    sql.insert_new(
-        "archive_import", f"{_IMPORTS.columns}, app", [(digest, 0, 0, 0, app)]
-    )
+    """Store that the import of an archive into an app has begun."""
+    row = (digest, 0, 0, 0, app)  # nothing is stored yet
+    sql.insert_new("archive_import", f"{_IMPORTS.columns}, app", [row])
 
 
-def give_up(app: str, at: ImportProgress, sql: PooledStatements) -> bool:
-    """Forget an import that is not finished. False if another process has
-    continued it."""
+def delete_import(app: str, progress: ImportProgress, sql: PooledStatements) -> bool:
+    """Delete the progress of an unfinished import. Returns False, and deletes
+    nothing, if another process has continued the import."""
     statement = (
-        "DELETE FROM archive_import WHERE app = %s AND digest = %s AND entry = %s AND done = %s "
-        "AND finished = 0"
+        "DELETE FROM archive_import "
+        "WHERE app = %s AND digest = %s AND entry = %s AND done = %s AND finished = 0"
     )
-    return sql.execute(statement, (app, at.digest, at.entry, at.done)) > 0
+    values = (app, progress.digest, progress.entry, progress.done)
+    return sql.execute(statement, values) > 0
 
 
-def go_on(
+def store_progress(
     app: str, before: ImportProgress, after: ImportProgress, sql: PooledStatements
 ) -> bool:
-    """Store the progress of an import. False if another process has continued
-    it."""
+    """Replace the progress of an import. Returns False, and stores nothing, if
+    the stored progress is not ``before``: another process has continued the
+    import."""
     statement = (
         "UPDATE archive_import SET entry = %s, done = %s, finished = %s "
         "WHERE app = %s AND digest = %s AND entry = %s AND done = %s AND finished = 0"
     )
-    values = (
-        after.entry,
-        after.done,
-        int(after.finished),
-        app,
-        before.digest,
-        before.entry,
-        before.done,
-    )
-    return sql.execute(statement, values) > 0
+    new_values = (after.entry, after.done, int(after.finished))
+    old_values = (app, before.digest, before.entry, before.done)
+    return sql.execute(statement, (*new_values, *old_values)) > 0

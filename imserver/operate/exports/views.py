@@ -26,17 +26,20 @@ from imserver.plugin.views import as_request, to_response
 def create_export_view(core: Core, api: Api) -> tuple[Blueprint]:
     """The blueprint of the paths of archives."""
     blueprint = Blueprint("exports", __name__)
-    for name, route, own in (("file", FILE, False), ("own_file", OWN_FILE, True)):
+    routes = (("file", FILE, False), ("own_file", OWN_FILE, True))
+    for name, route, is_own in routes:
         blueprint.add_url_rule(
             route.path,
             endpoint=name,
-            view_func=_view(core, api, route, own),
+            view_func=_view(core, api, route, is_own),
             methods=["GET"],
         )
     return (blueprint,)
 
 
-def _view(core: Core, api: Api, route: Route, own: bool) -> Callable[[], Response]:
+def _view(core: Core, api: Api, route: Route, is_own: bool) -> Callable[[], Response]:
+    """Make the function that answers a request with the bytes of an archive.
+    ``is_own``: the route sends only archives of the user who asks."""
     endpoint = api.bind(route)
     exports = core.service(Exports)
 
@@ -45,7 +48,7 @@ def _view(core: Core, api: Api, route: Route, own: bool) -> Callable[[], Respons
         try:
             call = api.call_of(endpoint, http_request)
             owner = None
-            if own:
+            if is_own:
                 owner = call.user
             job = exports.show(call.app, call.input.id, owner)
             proof = core.authority.proof(call.principal, http_request.headers)
@@ -83,7 +86,8 @@ def _view(core: Core, api: Api, route: Route, own: bool) -> Callable[[], Respons
 
 
 def _name_of(job: Job) -> str:
-    """The name of the file for a browser, without its ending."""
+    """The name of the file for a browser, without its ending. It is ``export``
+    if app or user have letters that are not ASCII."""
     letters = [
         letter if letter.isalnum() else "-" for letter in f"{job.app}-{job.user}"
     ]
@@ -96,12 +100,12 @@ def _name_of(job: Job) -> str:
 def while_it_holds(
     pieces: Iterator[bytes], still_holds: Callable[[], bool], seconds: float = 1.0
 ) -> Iterator[bytes]:
-    """Yield the pieces of a download until the right to it has ended. The right
-    is checked every ``seconds``."""
-    checked = monotonic()
+    """Yield the pieces of a download while its receiver still has the right to
+    it. ``still_holds`` tells that, and is asked every ``seconds``."""
+    checked_at = monotonic()
     for piece in pieces:
-        if monotonic() - checked >= seconds:
+        if monotonic() - checked_at >= seconds:
             if not still_holds():
                 return
-            checked = monotonic()
+            checked_at = monotonic()
         yield piece

@@ -15,10 +15,10 @@ from imserver.plugin.settings import settings_of
 
 
 def build(core: Core) -> Parts:
-    """Build the parts on one node."""
+    """Build the service that stores the use of keys on a node."""
     days = settings_of(core.config, KeyUsageSettings).usage_days
     uses = core.keys.uses
-    uses.take()  # counting begins
+    uses.take()  # the first call begins the counting
     usage = KeyUsage(
         core.store, core.tenants, uses.take, core.connection_ids.birth, days
     )

@@ -175,8 +175,8 @@ class KeysApi(Struct, frozen=True):
         yield from self.core.store.keys()
 
     def sees(self, principal: Principal, row: KeyRow) -> bool:
-        """Whether a principal may see and revoke a key: it reaches all apps, or
-        all apps of the key."""
+        """Whether a principal may see and revoke a key. It must reach all apps,
+        or the key must be limited to apps that it reaches."""
         if principal.apps is None:
             return True
         return bool(row.apps) and self.apps_of(row) <= principal.apps
@@ -220,7 +220,8 @@ class KeysApi(Struct, frozen=True):
         return expires
 
     def maker_of(self, principal: Principal) -> int:
-        """The account for which a principal makes keys; 0 for none."""
+        """The account on whose behalf a principal makes keys: its own, or the
+        one that has made its key. 0 if there is no such account."""
         account = id_of(principal.staff)
         if not account and principal.kind == "key":
             account = self.find(principal, principal.key).maker
@@ -228,6 +229,7 @@ class KeysApi(Struct, frozen=True):
 
 
 def _shown(row: KeyRow) -> KeyShown:
+    """A key as the routes show it."""
     state: Literal["valid", "expired", "revoked"] = "valid"
     if row.has_ended(time()):
         state = "expired"
@@ -242,7 +244,7 @@ def _shown(row: KeyRow) -> KeyShown:
         row,
         scopes=scopes,
         state=state,
-        configured=not row.created,
+        configured=not row.created,  # only stored keys have the time
         last_used=row.used,
         last_used_from=row.used_from,
         maker=maker,
@@ -250,8 +252,8 @@ def _shown(row: KeyRow) -> KeyShown:
 
 
 def _name_act(call: Call, row: KeyRow) -> None:
-    """Set the facts of the act for observers. A change of a key for one app
-    belongs to this app."""
+    """Set app and facts of the act, as the audit log stores them. The act
+    belongs to an app only if the key is limited to this one app."""
     call.app = ""
     if len(row.apps) == 1:
         (call.app,) = row.apps
@@ -408,7 +410,7 @@ def usage(
     batch or of a publisher connection counts as a request.
     """
     row = api.find(call.principal, id)
-    start = -(-since // MINUTE)  # the first whole minute
+    start = -(-since // MINUTE)  # rounded up to the first whole minute
     end = (until or int(time())) // MINUTE
     skip = 0
     if cursor:
@@ -417,8 +419,8 @@ def usage(
     times = [use.time for use in rows[:limit]]
 
     def continuation(last: KeyUse) -> str:
-        """The cursor after a row: its minute, and how many rows of the minute
-        were listed."""
+        """The cursor after a row, such as ``29410000.3``: the minute of the
+        row, and how many rows of this minute were listed."""
         listed = times.count(last.time)
         if last.time == end * MINUTE:
             listed += skip  # on earlier pages
@@ -429,8 +431,8 @@ def usage(
 
 
 def _start_of(cursor: str) -> tuple[int, int]:
-    """The beginning of a page: the minute, and how many rows of it were
-    listed."""
+    """Read a cursor: the minute with which the page begins, and how many rows
+    of this minute were on earlier pages. Raises ApiProblem."""
     minute, _, number = (read_cursor(cursor) or "").partition(".")
     is_cursor = minute.isdecimal() and number.isdecimal()
     if not is_cursor or len(minute) > _MINUTE_DIGITS or len(number) > _NUMBER_DIGITS:

@@ -65,7 +65,7 @@ def usage(path: str | None, data_dir: str | None, seconds: int, name: str) -> No
         if not name.startswith("config:") and name not in [row.id for row in stored]:
             fail(f"no key has the id {name}")
         since = now - seconds // MINUTE
-        rows = uses_of(store, name, since, now, 0, _MOST_LINES)
+        rows = uses_of(store, name, since, now, skip=0, limit=_MOST_LINES)
     if not rows:
         CommandLine.data([], "nothing is recorded; uses are recorded once a minute")
         return
@@ -74,6 +74,8 @@ def usage(path: str | None, data_dir: str | None, seconds: int, name: str) -> No
 
 
 class _Row(DeprecatedUse, frozen=True):
+    """A line of the table: the use of something deprecated."""
+
     name: str
     instead: str
 

@@ -33,7 +33,8 @@ _SHOWN_DAYS: Final = 7
 
 
 class Used(Struct, frozen=True):
-    """Pushes and stored messages of a day. ``day``: days since 1970 in UTC."""
+    """How many pushes and stored messages an app has used on a day. ``day``:
+    days since 1970 in UTC."""
 
     day: int
     pushes: int = 0
@@ -44,21 +45,22 @@ _USED: Final = RowsOf(Used, "app_usage")
 
 
 class UsageRows(Store.Rows):
-    """The rows in a store: one for each app and day."""
+    """The counts of all nodes in the database: a row for each app and day."""
 
     @Store.writing
-    def add(self, sql: PooledStatements, day: int, more: Mapping[str, Used]) -> None:
-        """Add the counts of this node for a day: app → counts."""
+    def add(self, sql: PooledStatements, day: int, counts: Mapping[str, Used]) -> None:
+        """Add counts of this node for a day, and delete the rows of these apps
+        that are too old. ``counts``: app → the numbers to add."""
         # Sorted, so that two nodes lock the rows in one order.
-        for app, used in sorted(more.items()):
+        for app, used in sorted(counts.items()):
             sql.insert_new("app_usage", f"{_USED.columns}, app", [(day, 0, 0, app)])
             sql.execute(
                 "UPDATE app_usage SET pushes = pushes + %s, messages = messages + %s "
                 "WHERE app = %s AND day = %s",
                 (used.pushes, used.messages, app, day),
             )
-            old = "DELETE FROM app_usage WHERE app = %s AND day < %s"
-            sql.execute(old, (app, day - STORED_DAYS))
+            delete_old = "DELETE FROM app_usage WHERE app = %s AND day < %s"
+            sql.execute(delete_old, (app, day - STORED_DAYS))
 
     def read(self, day: int, apps: Sequence[str]) -> dict[str, Used]:
         """App → the pushes and messages of all nodes on a day."""
@@ -81,8 +83,8 @@ DAY: Final = 86_400
 
 
 class Quotas:
-    """The quotas of apps. Owner of the counts at which they stop. An app
-    without quotas costs nothing."""
+    """The quotas of apps on a node. Owner of the counts at which apps stop.
+    Apps without quotas are not counted."""
 
     def __init__(self, core: Core) -> None:
         self.store = core.store
@@ -91,11 +93,15 @@ class Quotas:
         self._messages = core.metrics.stored
         self._quotas: dict[str, QuotaSettings] = {}
         self._stored: dict[str, Used] = {}
-        """App → the counts of this node that are in the database already, of
-        any day."""
+        """App → how much this node has counted when it last wrote to the
+        database. The counts begin with the start of the node, not of a day."""
         self._day = _today()
+        """The day to which new counts are added."""
         self._changed = Flag()
+        """Is set when quotas have changed, so that :meth:`run` looks at
+        once."""
         self._turn = BoundedSemaphore()
+        """Lets one greenlet at a time execute :meth:`look`."""
 
     def of(self, app: str) -> QuotaSettings:
         """The quotas of an app. Never switches greenlets."""
@@ -112,10 +118,13 @@ class Quotas:
         greenlets."""
         app = tenant.name
         quotas = quotas_of(tenant)
-        if tenant.same_as or not (quotas.pushes_per_day or quotas.messages_per_day):
+        has_quotas = quotas.pushes_per_day or quotas.messages_per_day
+        # Another name of an app shares the counts of that app.
+        if tenant.same_as or not has_quotas:
             self.deleted(app)
             return
         if app not in self._quotas:
+            # Only what the app uses from now on counts.
             self._stored[app] = self._counted(app)
         self._quotas[app] = quotas
         self._changed.set()
@@ -128,7 +137,8 @@ class Quotas:
         self._messages.go_on(app)
 
     def run(self) -> None:
-        """Greenlet: look every few seconds, until it is killed."""
+        """Greenlet: call :meth:`look` every few seconds, until it is killed.
+        Without quotas it waits for the first one."""
         while True:
             try:
                 self.look()
@@ -143,52 +153,64 @@ class Quotas:
             self._changed.wait(pause)
 
     def look(self) -> None:
-        """Add the counts of this node, and set where apps stop. Switches
-        greenlets. Raises StorageUnavailable."""
+        """Add the new counts of this node to the database, read the counts of
+        all nodes, and set the counts at which apps stop. Switches greenlets.
+        Raises StorageUnavailable."""
         with self._turn:
             counted = {app: self._counted(app) for app in self._quotas}
-            more = {}
+            new_counts = {}
             for app, now in counted.items():
                 before = self._stored[app]
                 if now != before:
                     pushes = now.pushes - before.pushes
                     messages = now.messages - before.messages
-                    more[app] = Used(self._day, pushes, messages)
-            if more:
-                self.rows.add(self._day, more)
-                # Meanwhile an app may have lost its quotas.
-                for app in more:
+                    new_counts[app] = Used(self._day, pushes, messages)
+            if new_counts:
+                self.rows.add(self._day, new_counts)
+                # While the database worked, an app may have lost its quotas.
+                for app in new_counts:
                     if app in self._quotas:
                         self._stored[app] = counted[app]
+            # The day changes only here, so counts from before midnight belong to
+            # the day before.
             self._day = _today()
             if counted:
                 self._set_stops(self.rows.read(self._day, list(counted)))
 
     def _set_stops(self, used: Mapping[str, Used]) -> None:
-        """Set the count at which each app stops: what is left of its quotas.
-        ``used``: app → the counts of all nodes."""
+        """Set the count of this node at which each app stops. ``used``: app →
+        the counts of all nodes today.
+
+        The rest of the quota is added to the count that this node has already
+        written to the database.
+        """
         until = (self._day + 1) * DAY
         for app, quotas in self._quotas.items():
-            whole = used.get(app, Used(self._day))
+            everywhere = used.get(app, Used(self._day))
             here = self._stored[app]
             if quotas.pushes_per_day:
-                count = quotas.pushes_per_day + here.pushes - whole.pushes
+                rest = quotas.pushes_per_day - everywhere.pushes
+                count = here.pushes + rest
                 text = _spent(quotas.pushes_per_day, "pushes", until)
                 self._pushes.stop_at(app, count, until, text)
             else:
                 self._pushes.go_on(app)
             if quotas.messages_per_day:
-                count = quotas.messages_per_day + here.messages - whole.messages
+                rest = quotas.messages_per_day - everywhere.messages
+                count = here.messages + rest
                 text = _spent(quotas.messages_per_day, "stored messages", until)
                 self._messages.stop_at(app, count, until, text)
             else:
                 self._messages.go_on(app)
 
     def _counted(self, app: str) -> Used:
-        return Used(0, self._pushes.get(app, 0), self._messages.get(app, 0))
+        """What this node has counted for an app since its start."""
+        no_day = 0
+        return Used(no_day, self._pushes.get(app, 0), self._messages.get(app, 0))
 
     def finish(self) -> None:
-        """Add the last counts. Switches greenlets."""
+        """Add the last counts to the database, when the node stops. Switches
+        greenlets."""
         try:
             self.look()
         except StorageUnavailable as error:
@@ -199,7 +221,8 @@ class Quotas:
 
 
 def _spent(quota: int, what: str, until: int) -> str:
-    """The reason why an app stops."""
+    """The reason why an app stops, for the answer to its requests. ``until``:
+    Unix seconds."""
     end = strftime("%Y-%m-%dT%H:%M:%SZ", gmtime(until))
     return f"The app has used its {quota} {what} of today; the next day begins at {end}"
 
@@ -214,7 +237,7 @@ def day_of(day: int) -> str:
 
 
 def build(core: Core) -> Parts:
-    """Build the quotas of a node."""
+    """Build the quotas of a node. They follow the settings of the apps."""
     quotas = Quotas(core)
     tenants = core.tenants
     tenants.report_to(quotas.deleted, quotas.changed)

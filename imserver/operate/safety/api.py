@@ -398,10 +398,11 @@ def queue(
 ) -> ReportsAnswer:
     """List reports, page by page."""
     before = None
-    parts_of_cursor = (read_cursor(cursor) or "").split(" ")
-    if len(parts_of_cursor) == 2 and parts_of_cursor[0].isdecimal():
-        changed, id = parts_of_cursor
+    words = (read_cursor(cursor) or "").split(" ")  # such as "1764600000 1f2e"
+    if len(words) == 2 and words[0].isdecimal():
+        changed, id = words
         before = (int(changed), id)
+    # One row more than the page shows whether another page follows.
     rows = parts.reports.page(call.app, state, before, limit + 1)
 
     def cursor_of(row: ReportShown) -> str:
@@ -433,7 +434,8 @@ def show(
         else:
             messages.append(_message(copy, removed=True))
     holds = parts.moderation.holds(call.app, [report.user])
-    users = [report.user, report.closed_by.rpartition("/")[2]]
+    _, _, closer = report.closed_by.rpartition("/")  # staff:APP/USER
+    users = [report.user, closer]
     users += (each.user for each in context.reporters)
     users += (each.sender for each in messages)
     return view(
@@ -679,7 +681,7 @@ def holds(
     """
     after = read_cursor(cursor) or ""
     if users:
-        # The id of a user may have a comma.
+        # The id of a user may have a comma, so the whole text may be one id.
         named = {users, *users.split(",")}
         ids = sorted(user for user in named if user > after)[: limit + 1]
     else:
@@ -716,6 +718,8 @@ def set_rules(
 def _removed(
     parts: SafetyParts, call: Call, request: MessagesToRemove, undecided: bool
 ) -> RemovalAnswer:
+    """Remove messages for a request, and note for the audit log whose they
+    were. ``undecided``: they stay hidden until a moderator decides."""
     removal = parts.moderation.remove_messages(
         call.principal, call.app, request.messages, request.reason, undecided
     )
@@ -726,19 +730,21 @@ def _removed(
         "reason": request.reason,
     }
     count = parts.removals.count(call.app, removal.id)
-    return RemovalAnswer(removal.id, count, True, removal.ends)
+    return RemovalAnswer(removal.id, count, done=True, until=removal.ends)
 
 
 def _names_of(
     parts: SafetyParts, app: str, users: Iterable[str], holds: Iterable[UserHold]
 ) -> dict[str, str]:
-    """The names of users, and of the accounts that have banned or muted
-    somebody."""
+    """User → name, for these users and for the accounts in ``holds`` that have
+    banned or muted somebody."""
     makers = [hold.by.rpartition("/")[2] for hold in holds]
     return parts.reports.names(app, [*users, *makers])
 
 
 def _message(entry: Entry, removed: bool = False) -> ReportedMessage:
+    """A message for the answer to moderators. A recalled message has no
+    content. ``removed``: ``entry`` is the copy of a removed message."""
     message = ReportedMessage(
         id=entry.id,
         sender=entry.sender,

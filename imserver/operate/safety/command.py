@@ -36,7 +36,8 @@ def moderate() -> None:
 
 
 def _verb(function: Callable[..., None]) -> click.Command:
-    """A command of ``moderate``, with the options for the server."""
+    """Make a command of ``moderate`` from a function, and add the options for
+    the server to it. The function finds the server by :func:`_server`."""
 
     @wraps(function)
     def run(url: str, key_file: str | None, **given: Any) -> None:
@@ -51,12 +52,14 @@ def _server() -> ServerApi:
 
 
 def _ask(path: str, **fields: object) -> Any:
+    """The answer to a POST request. Empty texts are left out of it."""
     given = {name: value for name, value in fields.items() if value != ""}
     return _server().post(path, given)
 
 
 def _ask_of(path: str, app: str, user: str, **fields: object) -> tuple[Any, str]:
-    """The answer to a request about a named user, and the name to show."""
+    """The answer to a POST request about a user, and the name to show. ``user``
+    is an id, or the login of an account."""
     user, name = _server().whom(app, user)
     return _ask(path, app=app, user=user, **fields), name
 
@@ -229,13 +232,15 @@ def holds(app: str) -> None:
 
     rows: list[UserHold] = []
     names: dict[str, str] = {}
-    cursor: str | None = None
-    while cursor != "":
-        wanted = {"app": app, "limit": "200", "cursor": cursor or ""}
+    cursor = ""  # the first page
+    while True:
+        wanted = {"app": app, "limit": "200", "cursor": cursor}
         answer = _server().get("moderation/holds", wanted)
         rows += convert(answer["holds"], list[UserHold])
         names |= answer["names"]
         cursor = answer["next"]
+        if cursor == "":
+            break
     if not rows:
         CommandLine.data([], "nobody is banned or muted")
         return
@@ -367,22 +372,24 @@ def _say_removal(
     answer: Mapping[str, Any], none: str = "none of these is there", of: str = ""
 ) -> None:
     """Print the result of a removal. ``none``: the text of the error if it has
-    removed nothing. ``of``: the sender of the messages."""
+    removed nothing. ``of``: the words about the sender, such as `` of Ann``."""
     count = answer["messages"]
     is_done = answer["done"]
     if is_done and not count:
         fail(none)
-    more = ""
+    so_far = ""
     if not is_done:
-        more = " so far; the server goes on"
+        so_far = " so far; the server goes on"
     end = ""
     if answer["until"]:
         end = f" until {_when(answer['until'])}"
     act = answer["act"]
-    click.echo(f"removed messages{of}: {count}{more}; to undo it{end}: {act}")
+    click.echo(f"removed messages{of}: {count}{so_far}; to undo it{end}: {act}")
 
 
 def _report_line(row: Mapping[str, Any], names: Mapping[str, str]) -> _ReportLine:
+    """The line of a report in a list. ``row``: the report as the server answers
+    it. ``names``: user → name."""
     if row["message"]:
         kind = f"message {row['message']}"
     else:
@@ -420,8 +427,8 @@ def _named(user: str, names: Mapping[str, str]) -> str:
 
 
 def _say(*lines: str, indent: str = "") -> None:
-    """Print the lines that are not empty, without what would control a
-    terminal."""
+    """Print the lines that are not empty. Characters that could control a
+    terminal are replaced."""
     for line in filter(None, lines):
         safe = "".join(
             letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}"

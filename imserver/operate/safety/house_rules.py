@@ -14,18 +14,20 @@ it at any rate."""
 
 
 class HouseRules(Store.Rows):
-    """The house rules of existing apps (``exists``). Owner of the texts that
-    this node has read. Methods may switch greenlets, and raise
-    StorageUnavailable."""
+    """The house rules of apps. Owner of a cache of their texts. ``exists``:
+    tells whether there is an app with a name. Methods may switch greenlets, and
+    raise StorageUnavailable."""
 
     def __init__(self, store: Store, exists: Callable[[str], bool]) -> None:
         super().__init__(store)
         self._exists = exists
         self._known: dict[str, tuple[float, str]] = {}
+        """App → the monotonic time of the read, and the text. A cache."""
 
     def of(self, app: str) -> str:
-        """The rules of an app; ``""`` if it has no rules."""
-        if not self._exists(app):  # anybody may name any
+        """The rules of an app; ``""`` if it has no rules, or does not exist."""
+        # Anybody may ask for any name. Without this check the cache would grow.
+        if not self._exists(app):
             return ""
         now = monotonic()
         read_at, text = self._known.get(app, (0.0, ""))
@@ -33,8 +35,8 @@ class HouseRules(Store.Rows):
             return text
         statement = "SELECT text FROM house_rules WHERE app = %s"
         text = ""
-        for (row,) in self._store.rows(statement, (app,)):
-            text = text_of(row)
+        for (value,) in self._store.rows(statement, (app,)):
+            text = text_of(value)
         self._known[app] = now, text
         return text
 

@@ -27,6 +27,7 @@ WAIT_SECONDS: Final = 5.0
 _SECOND_MS: Final = 1000
 _BANS: Final = ("moderation.ban", "ban")
 _MUTES: Final = ("moderation.mute",)
+"""The names that acts which ban or mute a user have in the audit log."""
 
 
 class ConversationCount(Struct):
@@ -55,9 +56,10 @@ class UserHold(Struct, frozen=True):
 
 
 Maker = Callable[[str, str, Sequence[str]], str]
-"""A function from app, user and names of acts to the last maker of such an act
-on the user, such as ``key:1f2e`` or ``staff:shop/7``; ``""`` if unknown. May
-switch, and raise StorageUnavailable."""
+"""A function that tells who has done the last act of some names on a user. Its
+arguments are the app, the user and the names of acts. The result is such as
+``key:1f2e`` or ``staff:shop/7``; ``""`` if unknown. May switch greenlets, and
+raise StorageUnavailable."""
 
 
 class Moderation(Service, dict=True):
@@ -85,15 +87,15 @@ class Moderation(Service, dict=True):
         undecided: bool = False,
     ) -> Removal:
         """Remove messages for everybody. With ``undecided`` they stay hidden
-        until somebody decides; otherwise the removal is final after a minute.
-        Raises ServiceRefused if no message can be removed."""
+        until a moderator decides; otherwise the removal is final after a
+        minute. Raises ServiceRefused if no message can be removed."""
         entries = self._removable(app, messages)
         if not entries:
             raise ServiceRefused(problem=Problems.UNKNOWN_MESSAGE)
         senders = list(dict.fromkeys(entry.sender for entry in entries))
         self.check(principal, app, *senders)
 
-        user = ""
+        user = ""  # of several senders
         if len(senders) == 1:
             (user,) = senders
         all_ids = [entry.id for entry in entries]
@@ -105,8 +107,8 @@ class Moderation(Service, dict=True):
         return removal
 
     def _removable(self, app: str, messages: Sequence[int]) -> list[Entry]:
-        """The messages that can be removed. They include removed ones that may
-        come back."""
+        """The messages that can be removed. Messages that are removed but can
+        still be restored are among them."""
         if not self.core.store.has_database:
             return []
         log = self.core.store.part(MessageLog)
@@ -119,8 +121,9 @@ class Moderation(Service, dict=True):
     def count(
         self, principal: Principal, app: str, user: str, since: int, until: int
     ) -> list[ConversationCount]:
-        """Conversation → how many messages a user has sent to it in this time
-        (Unix milliseconds). Raises TooManyRequests."""
+        """How many messages a user has sent to each conversation in this time
+        (Unix milliseconds), the highest number first. Raises
+        TooManyRequests."""
         if not self.core.store.has_database:
             return []
         self._pay(principal, app, since, until)
@@ -137,8 +140,8 @@ class Moderation(Service, dict=True):
         until: int,
         reason: str,
     ) -> Removal:
-        """Remove all messages of a user that were sent in this time. Raises
-        TooManyRequests."""
+        """Begin to remove all messages of a user that were sent in this time
+        (Unix milliseconds; ``until`` 0: until now). Raises TooManyRequests."""
         self.check(principal, app, user)
         self._pay(principal, app, since, until)
         removal = self.removals.begin(app, user, since, until)
@@ -166,8 +169,10 @@ class Moderation(Service, dict=True):
         """Mute a user in the whole app for a time. Returns the end in Unix
         seconds."""
         self._check_known(principal, app, user)
-        everybody = self.core.authority.with_programs(app, [user])
-        until, *_ = [self.mutes.mute(app, each, seconds, reason) for each in everybody]
+        # The user comes first, then bots of the user.
+        users = self.core.authority.with_programs(app, [user])
+        ends = [self.mutes.mute(app, each, seconds, reason) for each in users]
+        until = ends[0]
         self._announce(principal, app, user, "mute", reason, until=until)
         return until
 
@@ -175,8 +180,8 @@ class Moderation(Service, dict=True):
         """Let a user send again."""
         self.check(principal, app, user)
         for each in self.core.authority.with_programs(app, [user]):
-            self.mutes.mute(app, each, 0, "")
-        self._record(principal, app, user, "unmute", "")
+            self.mutes.mute(app, each, seconds=0, reason="")
+        self._record(principal, app, user, "unmute", reason="")
 
     def ban(
         self, principal: Principal, app: str, user: str, seconds: float, reason: str
@@ -184,24 +189,22 @@ class Moderation(Service, dict=True):
         """End a user's sessions, and refuse logins for a time; 0 seconds means
         for ever. Returns the number of ended sessions."""
         self._check_known(principal, app, user)
-        everybody = self.core.authority.with_programs(app, [user])
-        closed = self.core.sessions.close(
-            app, everybody, None, seconds or inf, reason
-        ).total
+        users = self.core.authority.with_programs(app, [user])
+        closed = self.core.sessions.close(app, users, None, seconds or inf, reason)
         until = None
         if seconds:
             until = int(time() + seconds)
         self._record(principal, app, user, "ban", reason, until=until)
-        return closed
+        return closed.total
 
     def unban(self, principal: Principal, app: str, user: str) -> None:
-        """Let a user log in again. A lock stays. Raises ServiceRefused if the
-        user will be erased."""
+        """Let a user log in again. If the account is locked, the lock stays.
+        Raises ServiceRefused if the user will be erased."""
         self.check(principal, app, user)
         if (app, user) in self.core.sessions.holds:
             raise ServiceRefused(problem=Problems.TO_BE_ERASED)
         self.core.sessions.unban(app, self.core.authority.unlocked(app, [user]))
-        self._record(principal, app, user, "unban", "")
+        self._record(principal, app, user, "unban", reason="")
 
     def removed_from_group(
         self, principal: Principal, app: str, user: str, group: int, reason: str
@@ -214,8 +217,8 @@ class Moderation(Service, dict=True):
         return any(each.role for each in self.core.accounts.those_of(app, [user]))
 
     def users_with_holds(self, app: str, after: str, most: int) -> list[str]:
-        """The next users after ``after`` who are banned or muted, in the order
-        of their ids. Never switches greenlets."""
+        """A page of the users who are banned or muted, in the order of their
+        ids. It begins after the id ``after``. Never switches greenlets."""
         muted = (user for name, user in self.core.mutes.all if name == app)
         users = {*self.core.sessions.bans(app), *muted}
         return nsmallest(most, (user for user in users if user > after))
@@ -253,9 +256,9 @@ class Moderation(Service, dict=True):
             )
 
     def _check_known(self, principal: Principal, app: str, user: str) -> None:
-        """Check as :meth:`check` does. If all users of the app are accounts,
-        also require an account. In other apps a user may log in later for the
-        first time."""
+        """Check as :meth:`check` does. If all users of the app must have
+        accounts, also require an account. In other apps a user may log in later
+        for the first time."""
         self.check(principal, app, user)
         if "accounts" not in self.core.features:
             return
@@ -268,10 +271,11 @@ class Moderation(Service, dict=True):
     # --- parts ----------------------------------------------------------------
 
     def _pay(self, principal: Principal, app: str, since: int, until: int) -> None:
-        """Let the principal pay for the messages of a time, of all users,
-        because each message is read."""
+        """Let the principal pay for the messages that all users have sent in a
+        time, because each of them is read. Raises TooManyRequests."""
         payer = app, principal.label
-        # First, so that a principal in debt does not cost another read.
+        # To count the messages costs a read. A principal in debt is refused
+        # before it.
         self._looks.require(payer)
         removals = self.core.store.part(MessageLog).removals
         self._looks.charge(payer, removals.size(app, since, until))
@@ -288,8 +292,11 @@ class Moderation(Service, dict=True):
         **facts: Any,
     ) -> None:
         """Send a user a message of the server about an act, with its reason,
-        and store the event. Without a reason only a muted user gets the
-        message."""
+        and store the event. Without a reason, only a mute is announced.
+
+        ``user``: ``""`` sends no message. ``until``: the end of a mute, in Unix
+        seconds; 0 for other acts. ``facts``: further fields of the event.
+        """
         words = []
         if until:
             facts = {"until": until, **facts}

@@ -35,8 +35,8 @@ class MuteRows(Store.Rows):
     def mute(
         self, sql: PooledStatements, app: str, user: str, seconds: int, reason: str
     ) -> Muted:
-        """Store a mute in place of an earlier one. With 0 seconds it has ended
-        already."""
+        """Store a mute in place of an earlier one. With 0 seconds, the new one
+        has ended already: it lets the user send again on all nodes."""
         now = int(sql.query(f"SELECT {sql.now}")[0][0])
         if seconds > 0:
             until = now + seconds
@@ -50,8 +50,8 @@ class MuteRows(Store.Rows):
 
     @Store.reading_or(([], 0))
     def changed(self, sql: PooledStatements, since: int) -> tuple[list[Muted], int]:
-        """The mutes that were changed at or after this Unix second (0: all),
-        and the second of the read."""
+        """The mutes that were changed at or after this Unix second (0: all
+        mutes), and the Unix second at which they were read."""
         now = int(sql.query(f"SELECT {sql.now}")[0][0])
         return _ROWS.find(sql.query, "WHERE changed >= %s", since), now
 
@@ -62,15 +62,15 @@ class MuteRows(Store.Rows):
 
 
 class Mutes:
-    """Answers the core who is muted. Owner of the mutes that this node
-    knows."""
+    """Keeps the mutes that the core of this node knows as they are in the
+    database."""
 
     def __init__(self, core: Core) -> None:
         self.rows = MuteRows(core.store)
         self._users = core.mutes
         self._node_messages = core.node_messages
-        self._known = 0
-        """The Unix second up to which changes are known."""
+        self._read_until = 0
+        """The Unix second up to which this node has read all changes."""
         if self._node_messages is not None:
             self._node_messages.handle({Muted: self._learn})
 
@@ -90,7 +90,9 @@ class Mutes:
     def load(self) -> None:
         """Read the changes since the last call. Switches greenlets. Raises
         StorageUnavailable."""
-        rows, now = self.rows.changed(self._known)
+        rows, now = self.rows.changed(self._read_until)
         for row in rows:
             self._learn(row)
-        self._known = max(now - _COMMIT_SECONDS, 0)
+        # A transaction may be committed some time after it has set the second
+        # of its change. So the last seconds are read again.
+        self._read_until = max(now - _COMMIT_SECONDS, 0)

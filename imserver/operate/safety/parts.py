@@ -32,8 +32,9 @@ if the user is not a member."""
 
 
 class Proof(Struct, frozen=True):
-    """The proof of somebody who appeals a ban: their token, or an identifier
-    and the password."""
+    """The proof of somebody who appeals a ban: their token, or the login of an
+    account with its password. Missing values are ``""``. ``address``: the
+    address of the client."""
 
     token: str
     login: str
@@ -42,8 +43,9 @@ class Proof(Struct, frozen=True):
 
 
 Banned = Callable[[str, Proof], str]
-"""A function from app and proof to the user, who is banned or locked. Raises
-ServiceRefused if they are neither, or if the proof is wrong."""
+"""A function that identifies a banned or locked user. Its arguments are the app
+and the proof, and the result is the user. Raises ServiceRefused if the user is
+neither banned nor locked, or if the proof is wrong."""
 
 
 class SafetyParts(Struct, frozen=True):
@@ -61,7 +63,8 @@ class SafetyParts(Struct, frozen=True):
 
 
 def build(core: Core) -> Parts:
-    """Build them."""
+    """Build the services of this feature on a node, and their periodic
+    work."""
     mutes = Mutes(core)
     removals = Removals(core.store)
     messages = core.service(MessageServices)
@@ -101,7 +104,8 @@ def build(core: Core) -> Parts:
 
 
 def _staff_of(core: Core) -> Callable[[str, StaffRole], list[str]]:
-    """Make the function that finds the accounts of an app with a role."""
+    """Make the function that finds the accounts of an app with a role. On a
+    node without accounts it finds nobody."""
     if "accounts" not in core.features:
         return _nobody
     from imserver.people.accounts.people import PeopleFilter, PeopleStore
@@ -120,6 +124,8 @@ def _nobody(app: str, role: StaffRole) -> list[str]:
 
 
 def _banned(core: Core) -> Banned | None:
+    """Make the function that identifies a banned user. None on a node without
+    accounts."""
     if "accounts" not in core.features:
         return None
     # Imported here: a node may do without them.
@@ -129,8 +135,8 @@ def _banned(core: Core) -> Banned | None:
     accounts = accounts_of(core).accounts
 
     def locked_by_token(app: str, token: str) -> str:
-        """The user whose account is locked, and who had the token on a
-        device."""
+        """The user of a token that is invalid because the account is locked.
+        Raises ServiceRefused if the token is invalid for another reason."""
         device = accounts.tokens.device_of(token)
         if device is not None:
             account = accounts.get(app, str(device.account))
@@ -139,6 +145,7 @@ def _banned(core: Core) -> Banned | None:
         raise ServiceRefused(problem=Problems.TOKEN_INVALID) from None
 
     def banned(app: str, proof: Proof) -> str:
+        """See :data:`Banned`."""
         try:
             if proof.login:
                 account = accounts.login(
@@ -148,7 +155,7 @@ def _banned(core: Core) -> Banned | None:
                 account = accounts.tokens.holder(proof.token).account
         except AccountLocked as refused:
             return refused.user
-        except BadToken:  # that of an account that is locked is not valid either
+        except BadToken:  # the account of a valid token may be locked
             return locked_by_token(app, proof.token)
         is_of_app = core.tenants.resolve(account.app) == app
         if not is_of_app or core.sessions.ban_of(app, account.user) is None:
@@ -159,6 +166,8 @@ def _banned(core: Core) -> Banned | None:
 
 
 def _remover(core: Core) -> Remove | None:
+    """Make the function that removes a user from a group. None on a node
+    without groups."""
     if "groups" not in core.features:
         return None
     # Imported here: a node may do without them.
@@ -168,17 +177,21 @@ def _remover(core: Core) -> Remove | None:
     groups = groups_of(core)
 
     def remove(app: str, group: int, user: str) -> None:
+        """See :data:`Remove`."""
+        by = ""  # not a member, but the server
         try:
-            gone = groups.remove(app, group, "", [user])
+            removed = groups.remove(app, group, by, [user])
         except (BadGroup, UnknownGroup):
-            gone = ()
-        if not gone:
+            removed = ()
+        if not removed:
             raise ServiceRefused(problem=Problems.UNKNOWN_CONVERSATION)
 
     return remove
 
 
 def _maker(core: Core) -> Maker:
+    """Make the function that tells who has banned or muted a user. On a node
+    without an audit log nobody knows it."""
     if "audit" not in core.features:
         return _unknown
     # Imported here: a node may do without it.

@@ -20,13 +20,14 @@ from imserver.plugin.messages import MessageLog
 from imserver.plugin.storage import PooledStatements, RowsOf, Runner, Statements, Store
 
 UNDER_WAY: Final = 0
-"""Messages are being removed."""
+"""The state of a removal whose messages are being removed."""
 DONE: Final = 1
-"""They are removed, and may come back."""
+"""The state after it: all messages are removed, and can still be restored."""
 UNDOING: Final = 2
-"""They are coming back."""
+"""The state of a removal whose messages are being restored."""
 ENDING: Final = 3
-"""Their copies are being erased."""
+"""The state of a removal that becomes final: the copies of its messages are
+being erased."""
 UNDO_SECONDS: Final = 60
 """How long a removal may be undone."""
 _ID_BYTES: Final = 8
@@ -37,10 +38,10 @@ _WAIT_STEP_SECONDS: Final = 0.05
 
 class Removal(Struct, frozen=True):
     """Messages that are removed together. ``user``: their sender; ``""`` for
-    several. ``since``, ``until``: times of the messages, in Unix milliseconds.
-    ``reached``, ``last``: the ids between which messages are still searched.
-    ``ends``: Unix seconds until which it may be undone; 0 until somebody
-    decides."""
+    several senders. ``since``, ``until``: times of the messages, in Unix
+    milliseconds. ``reached``, ``last``: the ids between which messages are
+    still searched. ``created``: Unix seconds. ``ends``: Unix seconds until
+    which the removal may be undone; 0: until a moderator decides."""
 
     app: str
     id: str
@@ -58,8 +59,9 @@ _ROWS: Final = RowsOf(Removal, "removal", user="member")
 
 
 class Removals(Store.Rows):
-    """Begins, undoes and ends removals. ``runner`` works on them. Methods may
-    switch, and raise StorageUnavailable."""
+    """Begins, undoes and ends removals. ``runner`` does the long part of the
+    work in the background. Methods may switch greenlets, and raise
+    StorageUnavailable."""
 
     def __init__(self, store: Store) -> None:
         super().__init__(store)
@@ -79,14 +81,15 @@ class Removals(Store.Rows):
 
     @Store.writing
     def add(self, sql: PooledStatements, new: Removal, undo_seconds: int) -> Removal:
-        """Store a new removal. It is final after ``undo_seconds``; 0 means when
-        somebody decides."""
+        """Store a new removal. It can be undone for ``undo_seconds``; 0 means
+        until a moderator decides."""
         now = int(sql.query(f"SELECT {sql.now}")[0][0])
         ends = 0
         if undo_seconds:
             ends = now + undo_seconds
         removal = replace(new, created=now, ends=ends)
-        row = (*_ROWS.values(removal), now, 0)
+        messages = 0
+        row = (*_ROWS.values(removal), now, messages)
         sql.insert_new("removal", f"{_ROWS.columns}, leased, messages", [row])
         return removal
 
@@ -98,21 +101,25 @@ class Removals(Store.Rows):
     def change_state(
         self, sql: PooledStatements, removal: Removal, to: int, among: Sequence[int]
     ) -> bool:
-        """Set the state of a removal that has one of these states. False if it
-        has another. A removal can be undone only before its end; the end can
-        begin only after it."""
+        """Set the state of a removal to ``to``, if its state is now ``among``
+        the given ones. Returns whether it was set. A removal can be undone only
+        until the time in ``ends``, and can become final only after it."""
         in_time = ""
         if to == UNDOING:
             in_time = f" AND (ends = 0 OR ends > {sql.now})"
         elif to == ENDING:
             in_time = f" AND (state = {ENDING} OR (ends > 0 AND ends <= {sql.now}))"
-        states = f"state IN ({', '.join(map(str, among))})"
-        statement = f"UPDATE removal SET state = %s WHERE app = %s AND id = %s AND {states}{in_time}"
+        states = ", ".join(map(str, among))
+        statement = (
+            "UPDATE removal SET state = %s WHERE app = %s AND id = %s "
+            f"AND state IN ({states}){in_time}"
+        )
         return sql.execute(statement, (to, removal.app, removal.id)) > 0
 
     def begin(self, app: str, user: str, since: int, until: int) -> Removal:
-        """Begin to remove the messages of a user that were sent in this time,
-        Unix milliseconds (``until`` 0: until now)."""
+        """Begin to remove the messages of a user that were sent in this time
+        (Unix milliseconds; ``until`` 0: until now). The runner removes
+        them."""
         reached, last = self._log.removals.extent(app, since, until)
         new = Removal(
             app, token_hex(_ID_BYTES), user, UNDER_WAY, since, until, reached, last
@@ -124,24 +131,28 @@ class Removals(Store.Rows):
     def remove(
         self, app: str, user: str, messages: Sequence[int], undecided: bool
     ) -> Removal:
-        """Remove some messages at once. With ``undecided`` they stay removed
-        until somebody decides."""
+        """Remove some messages before this returns. With ``undecided`` they
+        can be restored until a moderator decides; otherwise for
+        :data:`UNDO_SECONDS`. ``user``: their sender; ``""`` for several."""
+        # The messages are given by their ids, so nothing is searched by time.
         new = Removal(app, token_hex(_ID_BYTES), user, DONE, 0, 0, 0, 0)
+        undo_seconds = UNDO_SECONDS
         if undecided:
-            removal = self.add(new, 0)
-        else:
-            removal = self.add(new, UNDO_SECONDS)
+            undo_seconds = 0
+        removal = self.add(new, undo_seconds)
         # Messages of an earlier removal belong to this one from now on.
         self._log.removals.move(app, messages, removal.id)
-        left = sorted(set(messages))
-        while left:
-            done = self._log.removals.remove(app, removal.id, left) or []
-            left = left[len(done) :]
+        remaining = sorted(set(messages))
+        while remaining:
+            # Each call removes some of the first messages.
+            done = self._log.removals.remove(app, removal.id, remaining) or []
+            remaining = remaining[len(done) :]
         return removal
 
     def undo(self, app: str, act: str) -> Removal:
-        """Bring the messages of a removal back. Raises ServiceRefused if the
-        removal does not exist."""
+        """Begin to restore the messages of a removal. Raises ServiceRefused if
+        there is no such removal, or if it is too late. ``act``: the id of the
+        removal."""
         removal = self.get(app, act)
         among = UNDER_WAY, DONE, UNDOING
         if removal is None or not self.change_state(removal, UNDOING, among):
@@ -150,12 +161,12 @@ class Removals(Store.Rows):
         return removal
 
     def count(self, app: str, act: str) -> int:
-        """How many messages of a removal may come back."""
+        """How many messages of a removal can be restored."""
         return self._log.removals.copies(app, act)
 
     def senders(self, app: str, act: str) -> list[str]:
-        """The senders of the messages. Raises ServiceRefused if the removal
-        does not exist."""
+        """The senders of the messages of a removal. Raises ServiceRefused if
+        the removal does not exist."""
         removal = self.get(app, act)
         if removal is None:
             raise ServiceRefused(problem=HTTP_UNKNOWN_ACT)
@@ -164,12 +175,12 @@ class Removals(Store.Rows):
         return self._log.removals.senders(app, act)
 
     def wait(self, removal: Removal, seconds: float) -> bool:
-        """Wait until a removal has nothing left to do. False if it takes
-        longer."""
+        """Wait until all messages of a removal are removed or restored. Returns
+        False if that takes longer than ``seconds``."""
         deadline = monotonic() + seconds
         while True:
             row = self.get(removal.app, removal.id)
-            if row is None or row.state == DONE:
+            if row is None or row.state == DONE:  # the row of an undone one is deleted
                 return True
             if monotonic() > deadline:
                 return False
@@ -178,9 +189,11 @@ class Removals(Store.Rows):
     # --- work -----------------------------------------------------------------
 
     def _work(self, app: str, act: str) -> None:
-        """Do everything that a removal needs now."""
+        """Do everything that a removal needs now, by its state. The runner calls
+        this. ``act``: the id of the removal."""
         while True:
-            # Anew at each step: somebody may undo it meanwhile.
+            # The row is read at each step, because a moderator may undo the
+            # removal meanwhile.
             removal = self.get(app, act)
             if removal is None:
                 return
@@ -198,33 +211,35 @@ class Removals(Store.Rows):
                 return
 
     def _remove(self, removal: Removal) -> None:
-        """Remove messages until none is left, or until the removal must be
-        undone."""
+        """Remove messages until all are removed, or until a moderator undoes
+        the removal."""
         app = removal.app
         act = removal.id
 
-        def goes_on(sql: Statements) -> bool:
+        def is_wanted(sql: Statements) -> bool:
             return _is_under_way(sql, app, act)
 
         reached = removal.reached
         while reached < removal.last:
             span = (removal.since, removal.until, reached, removal.last)
-            messages, upto = self._log.removals.sent(app, removal.user, *span)
+            messages, searched_to = self._log.removals.sent(app, removal.user, *span)
             ids = [id for id, _ in messages]
             if ids:
-                done = self._log.removals.remove(app, act, ids, goes_on)
-                if done is None:
+                done = self._log.removals.remove(app, act, ids, is_wanted)
+                if done is None:  # it is being undone
                     return
                 if len(done) < len(ids):
-                    upto = done[-1]
-            reached = upto
+                    # One transaction removes not all of them. Search again
+                    # after the last removed one.
+                    searched_to = done[-1]
+            reached = searched_to
             self.runner.proceed(app, act, reached=reached)
         self.change_state(removal, DONE, (UNDER_WAY,))
 
 
 def _is_under_way(sql: Statements, app: str, id: str) -> bool:
-    """Whether messages are being removed. Runs in the transaction of the
-    log."""
+    """Whether the messages of a removal are still to be removed. Locks its row
+    until the end of the transaction, in which the log removes messages."""
     rows = sql.query(
         f"SELECT state FROM removal WHERE app = %s AND id = %s{sql.for_update}",
         (app, id),

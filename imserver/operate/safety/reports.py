@@ -140,9 +140,9 @@ _REPORTERS: Final = RowsOf(ReporterShown, "reporter", user="member", time="creat
 
 
 class ReportInContext(Struct, frozen=True):
-    """A report with what moderators see: its reporters, the message, and those
-    around it. ``copies``: removed messages as they were, by id, as long as they
-    may come back."""
+    """A report as moderators see it. ``messages``: the reported message with
+    the messages before and after it. ``copies``: id of a removed message → the
+    message before its removal, as long as a moderator may restore it."""
 
     report: ReportShown
     reporters: list[ReporterShown]
@@ -158,9 +158,12 @@ class OpenReports(Struct):
 
 
 class Reports(Store.Rows):
-    """Takes reports, and shows them. Methods may switch greenlets, and raise
-    StorageUnavailable. ``staff_of``: the accounts of an app with a role. Owners
-    are told of reports by a message of the server."""
+    """Takes reports of users, and shows them to moderators. A message of the
+    server tells owners of new reports. Methods may switch greenlets, and raise
+    StorageUnavailable.
+
+    ``staff_of``: a function that finds the accounts of an app with a role.
+    """
 
     def __init__(
         self,
@@ -184,6 +187,8 @@ class Reports(Store.Rows):
         )
         self._staff_of = staff_of
         self._moderators: dict[str, tuple[float, tuple[str, ...]]] = {}
+        """App → the monotonic time of the read, and the owners and moderators
+        that were found. A cache."""
         self._messages = messages
         url = core.config.address
         self._page = ""
@@ -210,26 +215,28 @@ class Reports(Store.Rows):
         self, app: str, reporter: str, report: Report, by_user: bool = True
     ) -> str:
         """Report a message or a user; returns the id of the report.
-        ``by_user``: it counts for the user. Raises ServiceRefused and
-        TooManyRequests."""
+        ``by_user``: the report counts for the rate limit of the reporter.
+        Raises ServiceRefused and TooManyRequests."""
         reasons = self.reasons_of(app)
         if report.reason not in reasons:
             raise ServiceRefused(
                 f"`reason`: one of {', '.join(reasons)}", Problems.INVALID_REQUEST
             )
-        if bool(report.message) == bool(report.user):
+        is_about_message = bool(report.message)
+        is_about_user = bool(report.user)
+        if is_about_message == is_about_user:  # neither, or both
             raise ServiceRefused(
                 "`message`, `user`: expected one of them", Problems.INVALID_REQUEST
             )
         if by_user:
             self._rates.require((app, reporter))
 
-        if not report.message:
+        if is_about_user:
             self._check_person(app, reporter, report.user)
             subject = f"user {report.user}"
-            return self._take(app, reporter, report, report.user, subject)
+            return self._store_report(app, reporter, report, report.user, subject)
         entry = self._message(app, reporter, report.message)
-        return self._take(
+        return self._store_report(
             app,
             reporter,
             report,
@@ -240,20 +247,20 @@ class Reports(Store.Rows):
         )
 
     def check_appeals(self, app: str, address: str) -> None:
-        """Count the appeal of somebody who has not proved anything yet. Raises
-        TooManyRequests."""
+        """Count an appeal from this address, before it is known who sends it.
+        Raises TooManyRequests."""
         self._addresses.require(by_address(app, address))
 
     def appeal(self, app: str, user: str, text: str) -> str:
         """Send the appeal of a banned user to the moderators; returns the id of
-        its report. Raises ServiceRefused (they have not answered the last one)
-        and TooManyRequests."""
+        its report. Raises ServiceRefused if they have not closed the last
+        appeal of the user, and TooManyRequests."""
         subject = f"appeal {user}"
         statement = "SELECT 1 FROM report WHERE app = %s AND subject = %s"
         if self._store.rows(statement, (app, subject)):
             raise ServiceRefused(problem=HTTP_APPEAL_OPEN)
         self._appeals.require((app, user))
-        return self._take(
+        return self._store_report(
             app,
             reporter=user,
             report=Report(0, user, APPEAL, text),
@@ -262,7 +269,7 @@ class Reports(Store.Rows):
             evidence=text[:_EVIDENCE_CHARACTERS],
         )
 
-    def _take(
+    def _store_report(
         self,
         app: str,
         reporter: str,
@@ -272,24 +279,30 @@ class Reports(Store.Rows):
         conversation: int = 0,
         evidence: str = "",
     ) -> str:
-        """Store a report, and tell moderators. ``subject``: reports with an
-        equal subject are joined while one is open."""
+        """Store a report. If it is the first one about its subject, tell owners
+        and moderators. Returns the id of the report. Raises ServiceRefused if
+        too many reports are open.
+
+        ``user``: the reported user. ``subject``: such as ``message 7`` or ``user
+        ann``. A report joins the open report with an equal subject.
+        """
         record = self._observer.recorder(app, "report")
         now = int(time())
-        new = token_hex(_ID_BYTES)
-        recent: set[str] = set()
+        new_id = token_hex(_ID_BYTES)
+        recent_users: set[str] = set()
 
-        def work(sql: PooledStatements) -> str | None:
-            """Store it. Returns the id of the open report of the subject. None
-            if too many are open."""
-            nonlocal recent
+        def store(sql: PooledStatements) -> str | None:
+            """Store the report, and fill ``recent_users``. Returns the id of the
+            open report about the subject. None if too many are open."""
+            nonlocal recent_users
             id = _open_report(sql, app, subject)
             if id is None:
                 if _count_open(sql, app) >= MOST_OPEN:
                     return None
-                recent = _recent_subjects(sql, app, now - now % _NOTICE_SECONDS)
+                span_start = now - now % _NOTICE_SECONDS
+                recent_users = _recently_reported(sql, app, since=span_start)
                 new_report = ReportShown(
-                    id=new,
+                    id=new_id,
                     user=user,
                     message=report.message,
                     conversation=conversation,
@@ -305,7 +318,8 @@ class Reports(Store.Rows):
                 )
                 row = (app, subject, *_REPORTS.values(new_report))
                 sql.insert_new("report", f"app, subject, {_REPORTS.columns}", [row])
-                # Another node may have stored one at the same time.
+                # If another node has just stored a report about the subject,
+                # nothing was inserted, and this is the id of that report.
                 id = _open_report(sql, app, subject)
             assert id is not None
             if not _add_reporter(sql, app, id, reporter, now, report):
@@ -323,20 +337,24 @@ class Reports(Store.Rows):
                 record(sql, app, user, facts)
             return id
 
-        id = self._store.write(work)
+        id = self._store.write(store)
         if id is None:
             raise ServiceRefused(problem=HTTP_TOO_MANY_REPORTS)
-        if id == new:
-            if len(recent) < 2:
-                self._notify_owners(app, new, report, user, conversation, recent)
+        if id == new_id:
+            # An owner was not told of a report about themselves. If two persons
+            # were reported in this span, every owner was told of one of them.
+            if len(recent_users) < 2:
+                notice = self._notice_of(app, id, report, user, conversation)
+                self._notify_owners(app, notice, user, recent_users)
             self._signal_moderators(app)
         return id
 
     def count_for(self, app: str, moderator: str) -> int:
-        """The number of open reports of an app. From now on the moderator is
-        told of changes on this node."""
+        """The number of open reports of an app, for a moderator. Afterwards the
+        moderator gets a signal when a report is new or closed on this node."""
         _, users = self._moderators.get(app, (0.0, ()))
         if moderator not in users:
+            # The moderator is new. The next signal then reads the list again.
             self._moderators.pop(app, None)
         return self._count(app)
 
@@ -346,8 +364,8 @@ class Reports(Store.Rows):
     def _signal_moderators(self, app: str) -> None:
         """Tell the moderators of an app, on all their devices, how many reports
         are open."""
-        known_at, users = self._moderators.get(app, (0.0, ()))
-        if not known_at or monotonic() - known_at > _STAFF_SECONDS:
+        read_at, users = self._moderators.get(app, (0.0, ()))
+        if not read_at or monotonic() - read_at > _STAFF_SECONDS:
             users = (*self._staff_of(app, "owner"), *self._staff_of(app, "moderator"))
             self._moderators[app] = monotonic(), users
         if not users:
@@ -356,28 +374,24 @@ class Reports(Store.Rows):
         signal = Signal("safety.reports", "", "", data=data)
         self._messages.signals.send(ToFollowers(app, users, 0, signal))
 
-    def _notify_owners(
-        self,
-        app: str,
-        id: str,
-        report: Report,
-        user: str,
-        conversation: int,
-        recent: Set[str],
-    ) -> None:
-        """Tell owners of a report, unless they were told recently. ``recent``:
-        the people of recent reports."""
-        who = self.names(app, [user]).get(user, user)
+    def _notice_of(
+        self, app: str, id: str, report: Report, user: str, conversation: int
+    ) -> Draft:
+        """The message that tells an owner of a new report, still without its
+        receiver. It is such as ``A message of Ann was reported in "Chess"
+        (spam). https://…``."""
+        name = self.names(app, [user]).get(user, user)
         groups = self.groups(app, [conversation])
         if report.message:
-            subject = f"A message of {who}"
+            subject = f"A message of {name}"
         else:
-            subject = who
+            subject = name
         if report.reason == APPEAL:
             happened = "asks to lift a ban"
         else:
             happened = "was reported"
-        in_group = "".join(f' in "{name}"' for name in groups.values())
+        # There is at most one group.
+        in_group = "".join(f' in "{group}"' for group in groups.values())
         if self._chat and app == GOCHAT:
             page = f" {self._chat}#manage={id}"
         elif self._page:
@@ -386,30 +400,40 @@ class Reports(Store.Rows):
             page = ""
 
         moderation = Draft.Meta.Moderation("report", report=id)
-        draft = Draft(
-            sender="",
+        return Draft(
+            sender="",  # the server
             body=f"{subject} {happened}{in_group} ({report.reason}).{page}".encode(),
             time_ms=int(time() * _SECOND_MS),
             meta=Draft.Meta(moderation=moderation).to_bytes(),
         )
+
+    def _notify_owners(
+        self, app: str, notice: Draft, user: str, recent_users: Set[str]
+    ) -> None:
+        """Send the notice of a report about ``user`` to the owners of an app.
+        An owner does not get a report about themselves, or a second notice in
+        a short time. ``recent_users``: the users whom other open reports of
+        this time are about."""
         store = self._messages.messaging.store
         for owner in self._staff_of(app, "owner"):
-            # An owner is not told of a report about themselves.
-            if owner != user and recent <= {owner}:
-                store(app, replace(draft, to_user=owner), by_user=False)
+            was_told = bool(recent_users - {owner})
+            if owner != user and not was_told:
+                store(app, replace(notice, to_user=owner), by_user=False)
 
     def names(self, app: str, users: Iterable[str]) -> dict[str, str]:
         """User → nickname or else user name, for users with an account."""
         return self._store.names_of(app, list(dict.fromkeys(users)))
 
     def groups(self, app: str, conversations: Iterable[int]) -> dict[str, str]:
-        """Conversation → the name of the group, for conversations of groups."""
-        ids = list({*conversations} - {0})
+        """Conversation → the name of the group, for conversations of groups. 0
+        means no conversation, and is left out."""
+        ids = list(set(conversations) - {0})
         rows = self._store.part(MessageLog).conversations.find(app, ids)
         return {str(row.id): row.name for row in rows if row.kind == "group"}
 
     def _message(self, app: str, reporter: str, message: int) -> Entry:
-        """A message that the reporter can read and somebody else has sent."""
+        """A message that the reporter can read and another user has sent, not
+        in a room. Raises ServiceRefused if there is no such message."""
         entries: Sequence[Entry] = ()
         if self._store.has_database:
             reader = self._store.part(MessageLog).entries
@@ -421,11 +445,14 @@ class Reports(Store.Rows):
         raise ServiceRefused(problem=Problems.UNKNOWN_MESSAGE)
 
     def _check_person(self, app: str, reporter: str, user: str) -> None:
-        is_known = True
+        """Refuse a report about the reporter, or about a user without an
+        account in an app with accounts."""
+        if user == reporter:
+            raise ServiceRefused(problem=Problems.UNKNOWN_ACCOUNT)
         tenant = self._tenants.get(app)
-        if user != reporter and tenant is not None and tenant.wants_accounts(app):
-            is_known = bool(self._accounts.those_of(app, [user]))
-        if user == reporter or not is_known:
+        if tenant is None or not tenant.wants_accounts(app):
+            return  # the server does not know who the users are
+        if not self._accounts.those_of(app, [user]):
             raise ServiceRefused(problem=Problems.UNKNOWN_ACCOUNT)
 
     # --- moderators -----------------------------------------------------------
@@ -439,8 +466,9 @@ class Reports(Store.Rows):
         before: tuple[int, str] | None,
         limit: int,
     ) -> list[ReportShown]:
-        """A page of the reports of an app; the one that changed last comes
-        first. ``before``: (change, id)."""
+        """A page of the reports of an app. The report that changed last comes
+        first. ``before``: ``changed`` and ``id`` of the last report of the page
+        before; None: the first page."""
         if state == "open":
             condition = "closed = 0"
         else:
@@ -454,8 +482,8 @@ class Reports(Store.Rows):
         return _with_reasons(sql, app, sql.query(statement, (*values, limit)))
 
     def show(self, app: str, id: str) -> ReportInContext:
-        """A report, and what its reporters can read around the message. Raises
-        ServiceRefused."""
+        """A report with its reporters. If it is about a message, also the
+        messages around it. Raises ServiceRefused if there is no such report."""
         rows, reporters = self._rows(app, id)
         if not rows:
             raise ServiceRefused(problem=HTTP_UNKNOWN_REPORT)
@@ -477,16 +505,18 @@ class Reports(Store.Rows):
     def _rows(
         self, sql: PooledStatements, app: str, id: str
     ) -> tuple[list[ReportShown], list[ReporterShown]]:
+        """The report as the only item of a list, and its reporters. Both are
+        empty if there is no such report."""
         rows = sql.query(f"{_REPORTS.select} WHERE app = %s AND id = %s", (app, id))
-        which = "WHERE app = %s AND report = %s ORDER BY created, member"
-        reporters = _REPORTERS.find(sql.query, which, app, id)
+        of_report = "WHERE app = %s AND report = %s ORDER BY created, member"
+        reporters = _REPORTERS.find(sql.query, of_report, app, id)
         return _with_reasons(sql, app, rows), reporters
 
     def _around(
         self, app: str, report: ReportShown, reporters: Sequence[ReporterShown]
     ) -> list[Entry]:
-        """The reported message and the messages around it, as the first
-        reporter who can read it sees them."""
+        """The reported message and the messages around it, as they are shown to
+        the first reporter who can still read it. Empty if no reporter can."""
         entries = self._store.part(MessageLog).entries
         message = report.message
         for reporter in reporters:
@@ -495,14 +525,18 @@ class Reports(Store.Rows):
             key = app, reporter.user, report.conversation
             older, _ = entries.history(*key, message, _LOOK)
             newer, _ = entries.history(*key, 0, _LOOK, after=message)
+            before = _messages(older)[-AROUND:]
             reported = entries.find(app, [message])
-            return [*_messages(older)[-AROUND:], *reported, *_messages(newer)[:AROUND]]
+            after = _messages(newer)[:AROUND]
+            return [*before, *reported, *after]
         return []
 
     def close(self, app: str, id: str, by: str, outcome: str, note: str) -> None:
         """Close a report. Raises ServiceRefused if it does not exist, or is
         closed."""
         now = int(time())
+        # The subject becomes unique, so that the next report about the message
+        # or user opens a new report.
         statement = (
             "UPDATE report SET subject = id, closed = %s, changed = %s, closed_by = %s, outcome = %s, "
             "note = %s WHERE app = %s AND id = %s AND closed = 0"
@@ -514,28 +548,33 @@ class Reports(Store.Rows):
     # --- old reports ----------------------------------------------------------
 
     def expire(self, now: int) -> None:
-        """Delete closed reports after the time that their app keeps them."""
+        """Delete closed reports that are older than the setting of their app
+        allows. ``now``: Unix seconds."""
         rows = self._store.rows("SELECT DISTINCT app FROM report")
-        for app in {text_of(name) for (name,) in rows}:
+        apps = {text_of(name) for (name,) in rows}
+        for app in apps:
             before = now - self.rules_of(app).retention_days * _DAY_SECONDS
             self._delete_closed(app, before)
 
     @Store.writing
     def _delete_closed(self, sql: PooledStatements, app: str, before: int) -> None:
-        """Delete the reports of an app that were closed earlier."""
-        old = "app = %s AND closed > 0 AND closed < %s"
-        of_old = f"app = %s AND report IN (SELECT id FROM report WHERE {old})"
-        sql.execute(f"DELETE FROM reporter WHERE {of_old}", (app, app, before))
-        sql.execute(f"DELETE FROM report WHERE {old}", (app, before))
+        """Delete the reports of an app that were closed before a Unix
+        second."""
+        is_old = "app = %s AND closed > 0 AND closed < %s"
+        is_of_old = f"app = %s AND report IN (SELECT id FROM report WHERE {is_old})"
+        sql.execute(f"DELETE FROM reporter WHERE {is_of_old}", (app, app, before))
+        sql.execute(f"DELETE FROM report WHERE {is_old}", (app, before))
 
 
 def _messages(entries: Sequence[Entry]) -> list[Entry]:
-    """Only the messages among entries, including the positions of recalled
-    ones."""
+    """The messages among entries, also the recalled ones. A recalled message is
+    an entry about itself."""
     return [each for each in entries if each.kind == "message" or each.about == each.id]
 
 
 def _open_report(sql: Statements, app: str, subject: str) -> str | None:
+    """The id of the open report about a subject. None if there is no open
+    report. Its row is locked until the end of the transaction."""
     rows = sql.query(
         f"SELECT id FROM report WHERE app = %s AND subject = %s{sql.for_update}",
         (app, subject),
@@ -551,9 +590,9 @@ def _count_open(sql: Statements, app: str) -> int:
     return int(sql.query(statement, (app,))[0][0])
 
 
-def _recent_subjects(sql: Statements, app: str, since: int) -> set[str]:
-    """The people about whom there are open reports since a time; at most
-    two."""
+def _recently_reported(sql: Statements, app: str, since: int) -> set[str]:
+    """The users whom open reports are about that were opened since a Unix
+    second; at most two of them."""
     statement = (
         "SELECT DISTINCT member FROM report WHERE app = %s AND closed = 0 "
         "AND opened >= %s LIMIT 2"
@@ -564,8 +603,9 @@ def _recent_subjects(sql: Statements, app: str, since: int) -> set[str]:
 def _add_reporter(
     sql: Statements, app: str, id: str, reporter: str, now: int, report: Report
 ) -> bool:
-    """Store the reporter and the reason. False if the user has reported it
-    already."""
+    """Store the reporter and the reason. If the report has very many reporters,
+    store nothing. Returns False if the user has reported the subject
+    already, and True otherwise."""
     of_report = "FROM reporter WHERE app = %s AND report = %s"
     if sql.query(f"SELECT 1 {of_report} AND member = %s", (app, id, reporter)):
         return False
@@ -577,19 +617,22 @@ def _add_reporter(
 
 
 def _with_reasons(sql: Statements, app: str, rows: Sequence[Row]) -> list[ReportShown]:
+    """The reports in rows, with the number of reporters for each reason. The
+    first column of a row is the id."""
     if not rows:
         return []
     ids = [text_of(row[0]) for row in rows]
-    reasons: dict[str, dict[str, int]] = {id: {} for id in ids}
+    reasons_by_report: dict[str, dict[str, int]] = {id: {} for id in ids}
     statement = "SELECT report, reason FROM reporter WHERE app = %s AND report IN {}"
     for report, reason in sql.query_in(statement, (app,), ids, many=True):
-        counts = reasons[text_of(report)]
+        counts = reasons_by_report[text_of(report)]
         name = text_of(reason)
         counts[name] = counts.get(name, 0) + 1
-    return [
-        _REPORTS.read(row, reasons=reasons[id], appeal=APPEAL in reasons[id])
-        for id, row in zip(ids, rows, strict=True)
-    ]
+    reports = []
+    for id, row in zip(ids, rows, strict=True):
+        reasons = reasons_by_report[id]
+        reports.append(_REPORTS.read(row, reasons=reasons, appeal=APPEAL in reasons))
+    return reports
 
 
 # --- commands of clients ------------------------------------------------------

@@ -22,6 +22,8 @@ class Report(Command, frozen=True, gc=False):
 
 
 def _report(data: bytes) -> Report:
+    """Decode the command. Raises Refused unless it names either a message or a
+    user."""
     fields = Fields.of(data)
     report = Report(
         fields.id("id"),
