@@ -25,6 +25,7 @@ _SWEEP_SECONDS: Final = 600.0
 
 
 def _build(core: Core) -> Parts:
+    """Build the service for exports on a node."""
     per_day = settings_of(core.config, ExportSettings).per_day
     buckets = core.buckets.make(EXPORTS, per_day, DAY_SECONDS, core.attempt)
     archived = partial(core.all_of, ArchivedFiles)

@@ -52,6 +52,9 @@ class KeyUse(Struct, frozen=True):
 
 
 _STORED: Final = "minute, node, number, key_id, route, app, address, answered, refused"
+"""The columns of a stored row."""
+_ROUTE: Final = 4
+"""The index of the column ``route``."""
 _USES: Final = RowsOf(
     KeyUse,
     "key_use",
@@ -114,13 +117,14 @@ def uses_of_routes(
     store: Store, routes: Sequence[str]
 ) -> tuple[int, Mapping[str, list[DeprecatedUse]]]:
     """The time since which uses are stored (Unix seconds; 0 if none are), and
-    the uses of these routes, the newest first.
+    for each of these routes who uses it, the newest first.
 
-    Of more than :data:`MOST_SPANS` uses, the oldest are left out. A statement
-    reads a day. Switches greenlets.
+    At most :data:`MOST_SPANS` users of routes are returned; the oldest are left
+    out. Each statement reads a day, so that none takes long. Switches
+    greenlets.
     """
     stored = store.rows("SELECT min(minute), max(minute) FROM key_use", ())
-    if not stored or stored[0][0] is None:
+    if not stored or stored[0][0] is None:  # the table is empty
         return 0, {}
     first, last = stored[0]
     rest = (
@@ -131,7 +135,7 @@ def uses_of_routes(
     for end in range(last, first - 1, -_DAY_MINUTES):
         for row in _SPANS.find(store.rows, rest, end - _DAY_MINUTES, end, *routes):
             who = row.route, row.key, row.app, row.address
-            later = spans.get(who)
+            later = spans.get(who)  # of days that were read before
             if later:
                 answered = later.answered + row.answered
                 refused = later.refused + row.refused
@@ -154,13 +158,14 @@ def delete_before(store: Store, minute: int) -> None:
     )
     delete = "DELETE FROM key_use WHERE minute = %s AND node = %s AND number = %s"
 
-    def work(sql: Statements) -> int:
+    def delete_some(sql: Statements) -> int:
         keys = [tuple(row) for row in sql.query(find, (minute,))]
         if keys:
             sql.execute_many(delete, keys)
         return len(keys)
 
-    while store.write_or(0, work) == _AT_ONCE:
+    # A transaction that has deleted fewer rows was the last one.
+    while store.write_or(0, delete_some) == _AT_ONCE:
         pass
 
 
@@ -173,12 +178,13 @@ class LastUse(Struct, frozen=True):
 
 
 class KeyUsage(Service, dict=True):
-    """The use of keys on this node. Owner of the rows that wait for the
+    """Stores the use of keys on this node. Owner of the rows that wait for the
     database, and of the last uses.
 
-    ``take`` returns the uses since its last call. ``node``: the random number
-    of this process. ``days``: how long rows are kept; 0 means that none are
-    stored.
+    ``take`` returns the uses since its last call: (key, route, app, address) →
+    numbers of answered and refused requests. ``node``: the random number of
+    this process. ``days``: after how many days rows are deleted; 0 means that
+    no rows are stored.
     """
 
     database: Store
@@ -193,10 +199,15 @@ class KeyUsage(Service, dict=True):
         self._minute = int(self.clock()) // MINUTE
         """The minute in which the uses that were not taken yet have begun."""
         self._rows: list[Row] = []
+        """The rows that wait for the database."""
         self._last: dict[str, LastUse] = {}
+        """Key → its last use on this node."""
         self._unwritten: set[str] = set()
+        """The keys whose last use is not in the database yet."""
         self._turn = BoundedSemaphore()
+        """Lets one greenlet at a time store uses."""
         self._cleaned = 0
+        """The minute in which old rows were deleted last."""
         self._failed = RateLimitedLog(log, "what API keys did cannot be stored now: %s")
 
     def run(self) -> None:
@@ -210,8 +221,8 @@ class KeyUsage(Service, dict=True):
                 log.exception("storing what API keys did failed")
 
     def last_use(self, key: str) -> LastUse:
-        """The last use of a key that has no row in the table of keys. May
-        switch. Raises StorageUnavailable."""
+        """The last use of a key of the settings, which has no row in the table
+        of keys. May switch greenlets. Raises StorageUnavailable."""
         here = self._last.get(key, LastUse())
         rows = uses_of(self.database, key, 0, int(self.clock()) // MINUTE, 0, 1)
         if rows and rows[0].time > here.time:
@@ -219,12 +230,15 @@ class KeyUsage(Service, dict=True):
         return here
 
     def store(self, routes: Container[str] | None = None) -> None:
-        """Store the uses since the last call. With ``routes``, only if one of
-        them was used. May switch greenlets."""
+        """Store the uses since the last call. With ``routes``, store them only
+        if one of these routes was used. If the database does not answer, they
+        wait for the next call. May switch greenlets."""
         with self._turn:
             self._take_all()
-            if routes is not None and not any(row[4] in routes for row in self._rows):
-                return
+            if routes is not None:
+                used_routes = {row[_ROUTE] for row in self._rows}
+                if not any(route in routes for route in used_routes):
+                    return
             try:
                 self._store_rows()
                 self._store_last_uses()
@@ -246,7 +260,7 @@ class KeyUsage(Service, dict=True):
                 self._unwritten.add(key)
             if not self.days:
                 continue
-            if self.tenants.get(app) is None:
+            if self.tenants.get(app) is None:  # a client may name anything
                 app = ""
             row = (
                 minute,
@@ -260,13 +274,15 @@ class KeyUsage(Service, dict=True):
                 refused,
             )
             self._rows.append(row)
-        # While the database does not answer, the oldest are lost.
+        # If the database does not answer for long, the oldest rows are lost.
         del self._rows[:-_MOST_ROWS]
 
     def _store_rows(self) -> None:
+        """Store the waiting rows. Rows that an earlier attempt has stored are
+        not stored again. Raises Unavailable."""
         if not self._rows:
             return
-        # More may come meanwhile. What an earlier attempt has stored is left out.
+        # A copy, because further rows may come while the database works.
         rows = tuple(self._rows)
         self.database.write_or(
             None, lambda sql: sql.insert_new("key_use", _STORED, rows)
@@ -274,6 +290,8 @@ class KeyUsage(Service, dict=True):
         del self._rows[: len(rows)]
 
     def _store_last_uses(self) -> None:
+        """Write the last uses of keys to the table of keys. Raises
+        Unavailable."""
         if not self._unwritten:
             return
         uses = []

@@ -125,17 +125,18 @@ def refusals(refusals: Refusals, call: Call, request: RefusalsQuery) -> Refusals
 
 
 def _names_in(rows: list[RefusalShown], store: Store) -> dict[str, dict[str, str]]:
-    """The names of the users in some refusals, by app."""
-    users: dict[str, set[str]] = {}
+    """App → user → name of the account, for all users in these refusals who
+    have an account."""
+    ids_by_app: dict[str, set[str]] = {}
     for row in rows:
         if row.app:
-            users.setdefault(row.app, set()).update((row.user, row.account))
-    names = {}
-    for app, ids in users.items():
+            ids_by_app.setdefault(row.app, set()).update((row.user, row.account))
+    names_by_app = {}
+    for app, ids in ids_by_app.items():
         ids.discard("")
         if ids:
-            names[app] = store.names_of(app, list(ids))
-    return names
+            names_by_app[app] = store.names_of(app, list(ids))
+    return names_by_app
 
 
 @routes.post(
@@ -198,6 +199,7 @@ def _words_of(hold: Hold) -> str:
 
 
 def _shown(row: RefusalRow) -> RefusalShown:
+    """Refusals as the route shows them, with their meaning."""
     reason, detail = reason_of(row.kind, row.reason, row.detail)
     times = {name: round(getattr(row, name), 1) for name in ("first", "last", "until")}
     return view(

@@ -65,30 +65,35 @@ def why(
 
 
 def _lift(api: ServerApi, query: Mapping[str, str]) -> None:
-    """Lift the limits of a user, and print which were lifted and which stay."""
+    """Lift the limits of a user or address, and print which were lifted and
+    which stay."""
     app = query["app"]
     if query["user"]:
-        api.whom(app, query["user"])  # a typing error ends the command
+        # Ends the command if there is no such account.
+        api.whom(app, query["user"])
     answer = api.post("limits/lift", query)
 
-    # Another API lifts mutes.
+    # This route does not lift mutes. Another one lifts them, except those in
+    # one group.
     holds = api.get("refusals", query)["holds"]
     mutes = [hold for hold in holds if hold["kind"] == hold["name"] == "mute"]
     for hold in mutes:
         api.post("moderation/unmute", {"app": app, "user": hold["who"]})
-    stay = [hold for hold in holds if hold not in mutes]
+    remaining = [hold for hold in holds if hold not in mutes]
 
     lines = _hold_lines([*answer["lifted"], *mutes])
     if lines:
         lines.insert(0, "Lifted")
-    if stay:
-        lines += ["Refuses still", *_hold_lines(stay), *_way_out(app, stay)]
+    if remaining:
+        lines += ["Refuses still", *_hold_lines(remaining)]
+        lines += _undo_commands(app, remaining)
     _say(lines or ["Nothing refuses them now."], answer)
 
 
 def _explain(api: ServerApi, query: Mapping[str, str], whom: str) -> None:
     """Print who somebody is, which limits refuse them now, and what was refused
-    within the last hour. ``whom``: the name as it was given."""
+    within the last hour. ``query``: the parameters of the request. ``whom``:
+    ``APP/USER`` as it was typed."""
     app = query["app"]
     user = query["user"]
     answer = api.get("refusals", query)
@@ -100,25 +105,27 @@ def _explain(api: ServerApi, query: Mapping[str, str], whom: str) -> None:
     if ids:
         lines += [f"{user} is account {', '.join(ids)} of {app}.", ""]
     if holds:
-        lines += ["Now", *_hold_lines(holds), *_way_out(app, holds)]
-        lines += [*_way_to_lift(holds, whom, query["address"]), ""]
+        lines += ["Now", *_hold_lines(holds), *_undo_commands(app, holds)]
+        lines += [*_lift_command(holds, whom, query["address"]), ""]
     if refusals:
         lines.append("Within the last hour, the latest first")
         for row in refusals:
             lines += ["", *_refusal_lines(row, whom, bool(holds))]
     elif not holds:
         if user and not ids:
-            api.whom(app, user)  # a typing error ends the command
+            # Ends the command if there is no such account.
+            api.whom(app, user)
         lines.append(
             "Nothing was refused within the last hour, and nothing refuses now."
         )
     _say(lines, answer)
 
 
-def _way_to_lift(
+def _lift_command(
     holds: Sequence[Mapping[str, Any]], whom: str, address: str
 ) -> Iterator[str]:
-    """The command that lifts as many of these limits as a command can."""
+    """A line with the command that lifts these limits, except erasures and
+    mutes in groups. There is no line if it would lift nothing."""
     liftable = [
         hold for hold in holds if hold["kind"] != "erasure" and not _is_of_group(hold)
     ]
@@ -127,15 +134,16 @@ def _way_to_lift(
     what = "all of it"
     if len(liftable) < len(holds):
         what = "the rest"
-    more = ""
+    option = ""
     if address:
-        more = f" --address {address}"
-    yield f"  To lift {what}: imserver why {whom}{more} --lift"
+        option = f" --address {address}"
+    yield f"  To lift {what}: imserver why {whom}{option} --lift"
 
 
 def _say(lines: Iterable[str], answer: Mapping[str, Any]) -> None:
-    """Print lines. They contain texts of strangers, which must not control the
-    terminal."""
+    """Print lines, or with ``--json`` the answer. Ends the command with an error
+    if nodes are missing in the answer. The lines have texts of strangers, which
+    must not control the terminal."""
     CommandLine.data(answer, "\n".join(map(_safe, lines)))
     missing = answer["missing_nodes"]
     if missing:
@@ -151,11 +159,14 @@ def _safe(line: str) -> str:
 
 
 def _hold_lines(holds: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The limits in a few lines each: kind, whom they refuse, end, and
+    reason."""
     lines = []
     for hold in holds:
         kind = hold["kind"]
         detail = hold["detail"]
         until = " for good"
+        # An erasure without a time has begun.
         if hold["until"] or kind == "erasure":
             until = _until(hold["until"])
         lines.append(f"  {_KINDS.get(kind, kind)}  {hold['who']}{until}")
@@ -174,8 +185,8 @@ def _is_of_group(hold: Mapping[str, Any]) -> bool:
     return (hold["kind"], hold["name"]) == ("mute", "group")
 
 
-def _way_out(app: str, holds: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Commands that take back the erasures among the holds."""
+def _undo_commands(app: str, holds: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Lines with the commands that take back erasures which have not begun."""
     erased = (
         hold["who"] for hold in holds if hold["kind"] == "erasure" and hold["until"]
     )
@@ -186,8 +197,9 @@ def _way_out(app: str, holds: Iterable[Mapping[str, Any]]) -> list[str]:
 
 
 def _refusal_lines(row: Mapping[str, Any], whom: str, holds: bool) -> Iterable[str]:
-    """A refusal in a few lines: when, who, why, and how to lift it. ``holds``:
-    whether any limit refuses now."""
+    """A refusal in a few lines: when, who, why, and how to lift it. ``whom``:
+    ``APP/USER`` as it was typed. ``holds``: some limit refuses now, so the end
+    of the limit is of interest."""
     times = "once"
     span = _clock(row["last"])
     if row["count"] != 1:
@@ -213,7 +225,8 @@ def _refusal_lines(row: Mapping[str, Any], whom: str, holds: bool) -> Iterable[s
 
 
 def _who(row: Mapping[str, Any], is_app_known: bool) -> Iterator[str]:
-    """The facts in a row about who was refused."""
+    """The app, user, account and address that were refused, as far as they are
+    known. ``is_app_known``: the app is left out, because it was typed."""
     if not is_app_known:
         yield f"app {row['app'] or '(none)'}"
     if row["user"]:

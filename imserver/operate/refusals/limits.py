@@ -76,12 +76,13 @@ def _unlock_nobody(by: Principal, app: str, user: str) -> bool:
 
 class PeopleHooks(Struct, frozen=True):
     """Functions of accounts. The defaults fit a node without accounts. All may
-    switch.
+    switch greenlets.
 
-    ``find(app, login)``: the user id of the account with this phone number,
-    e-mail address or name. ``locked(app, user)``: the end of its lock (0:
-    never), and the reason; None if it is not locked. ``unlock(principal, app,
-    user)`` ends the lock; False if the principal may not.
+    ``find(app, login)`` returns the user id of the account with this phone
+    number, e-mail address or name; ``""`` if there is no such account.
+    ``locked(app, user)`` returns the end of the account's lock (0: never) and
+    the reason; None if it is not locked. ``unlock(principal, app, user)`` ends
+    the lock, and returns False if the principal may not do that.
     """
 
     find: Callable[[str, str], str] = _find_nobody
@@ -90,8 +91,13 @@ class PeopleHooks(Struct, frozen=True):
 
 
 class RatesQuery(Struct, frozen=True, array_like=True):
-    """The query for the rates that refuse somebody, as ``core.buckets`` finds
-    them. ``lift``: also fill their buckets."""
+    """The query to nodes for the rates that refuse somebody.
+
+    ``names``: ids of the user, and as a number that of the account.
+    ``networks``: networks of the user's addresses. ``everywhere``: also rates
+    that belong to no app. ``lift``: also fill the buckets, so that the rates
+    refuse no longer.
+    """
 
     app: str
     names: tuple[str | int, ...]
@@ -108,8 +114,7 @@ class ForgetQuery(Struct, frozen=True, array_like=True):
 
 
 class Refusals(Service, dict=True):
-    """The refusals and limits of all nodes. Methods may switch greenlets.
-    ``missing``: nodes that did not answer."""
+    """The refusals and limits of all nodes. Methods may switch greenlets."""
 
     finds: ClassVar = "request"
     core: Core
@@ -123,16 +128,17 @@ class Refusals(Service, dict=True):
         queries.add(_FORGET, ForgetQuery, self._forget_here)
 
     def names_of(self, app: str, user: str) -> frozenset[str]:
-        """The ids of somebody: the one that an operator has typed, and the id
-        of its account."""
+        """The ids by which somebody may be refused: the text that an operator
+        has typed, and the id of the account with this login."""
         names = {user}
         if app and user:
             names.add(self.people.find(app, user))
         return frozenset(names - {""})
 
     def user_of(self, app: str, user: str) -> str:
-        """The id of the user whom an operator has typed. Raises ServiceRefused
-        if all users of the app are accounts, and no account fits."""
+        """The id of a user. ``user`` is what an operator has typed: the id, or
+        the login of an account. Raises ServiceRefused if all users of the app
+        must have accounts, and no account fits."""
         if not user or "accounts" not in self.core.features:
             return user
         tenant = self.core.tenants.get(app)
@@ -152,7 +158,8 @@ class Refusals(Service, dict=True):
     def find(
         self, principal: Principal, text: str, apps: Collection[str], _limit: int
     ) -> Iterator[tuple[str, str, str, str]]:
-        """The refusals of requests with this id."""
+        """The refusals of requests with this id, as (id, app, id, reason), for
+        the search of operators."""
         if not principal.may(Needs.OPERATE):
             return
         reached = None
@@ -170,10 +177,11 @@ class Refusals(Service, dict=True):
         everywhere: bool,
         rows: Collection[RefusalRow],
     ) -> tuple[list[Hold], list[str]]:
-        """The holds on somebody, and the nodes that did not answer. ``rows``:
-        their refusals, whose addresses count, too. ``everywhere``: also limits
-        that belong to no app."""
-        rates, missing = self._rates(self._query(app, names, address, everywhere, rows))
+        """The holds on somebody, and the nodes that did not answer. ``names``:
+        the ids. ``rows``: their refusals; rates of the addresses in them are
+        found, too. ``everywhere``: also find limits that belong to no app."""
+        query = self._query(app, names, address, everywhere, rows)
+        rates, missing = self._rates(query)
         return [*self._holds_of(app, names), *rates], missing
 
     def lift(
@@ -184,18 +192,22 @@ class Refusals(Service, dict=True):
         address: str,
         rows: Collection[RefusalRow],
     ) -> tuple[list[Hold], list[str]]:
-        """Lift all limits of somebody except mutes, as far as ``principal``
-        may. Returns the lifted ones, and the nodes that did not answer."""
-        query = self._query(app, names, address, principal.apps is None, rows)
+        """Lift all limits of somebody except mutes and erasures, as far as
+        ``principal`` may. Returns the lifted limits, and the nodes that did not
+        answer. The other parameters are as for :meth:`holds`."""
+        reaches_all = principal.apps is None
+        query = self._query(app, names, address, reaches_all, rows)
         holds = self._holds_of(app, names)
         # A lock makes a ban of its account. A principal who may not end the
         # lock does not lift the ban.
         locked = [hold.who for hold in holds if hold.kind == "lock"]
-        stay = {who for who in locked if not self.people.unlock(principal, app, who)}
+        still_locked = {
+            who for who in locked if not self.people.unlock(principal, app, who)
+        }
         lifted = [
             hold
             for hold in holds
-            if hold.kind not in ("erasure", "mute") and hold.who not in stay
+            if hold.kind not in ("erasure", "mute") and hold.who not in still_locked
         ]
         banned = [hold.who for hold in lifted if hold.kind == "ban"]
         if banned:
@@ -214,27 +226,28 @@ class Refusals(Service, dict=True):
         return True
 
     def _holds_of(self, app: str, names: Collection[str]) -> list[Hold]:
+        """The erasures, bans, locks and mutes of users with these ids."""
         holds: list[Hold] = []
         for name in sorted(names):
             erasure = self.core.sessions.holds.get((app, name))
             if erasure is None:
                 holds += self._holds_on(app, name)
             else:
-                # a user who waits for an erasure stays locked out
+                # Nothing else matters, because the user stays locked out until
+                # the erasure.
                 begins = erasure.until or 0
                 holds.append(Hold("erasure", "erasure", name, begins, ""))
         return holds
 
     def _holds_on(self, app: str, name: str) -> Iterator[Hold]:
-        """The bans, locks and mutes of a user, unless the user will be
-        erased."""
+        """The ban, lock and mutes of a user who will not be erased."""
         ban = self.core.sessions.ban_of(app, name)
         if ban is not None:
             yield Hold("ban", "ban", name, ban.until or 0, ban.reason)
         lock = self.people.locked(app, name)
         if lock is not None:
-            ends, why = lock
-            yield Hold("lock", "lock", name, ends, why)
+            ends, reason = lock
+            yield Hold("lock", "lock", name, ends, reason)
         mute = self.core.mutes.mute_of(app, name)
         if mute is not None:
             yield Hold("mute", "mute", name, mute.until, mute.reason)
@@ -259,6 +272,8 @@ class Refusals(Service, dict=True):
         everywhere: bool,
         rows: Collection[RefusalRow],
     ) -> RatesQuery:
+        """Make the query for the rates of somebody. The parameters are as for
+        :meth:`holds`."""
         numbers = [int(name) for name in names if _is_number(name)]
         networks = set()
         if names:
@@ -271,8 +286,9 @@ class Refusals(Service, dict=True):
         return RatesQuery(app, payers, tuple(sorted(networks)), everywhere)
 
     def _rates(self, query: RatesQuery) -> tuple[list[Hold], list[str]]:
-        """The rates that refuse somebody, on all nodes. Each node fills the
-        buckets that it has counted."""
+        """The rates that refuse somebody on any node, and the nodes that did
+        not answer. If several nodes have counted for one payer, the latest end
+        is returned."""
         if not (query.names or query.networks):
             return [], []
         lists, missing = self.core.ask_others(_RATES, query, list[Hold])
@@ -284,6 +300,9 @@ class Refusals(Service, dict=True):
         return list(holds.values()), missing
 
     def _rates_here(self, query: RatesQuery, likely: bool = False) -> list[Hold]:
+        """The rates that refuse somebody on this node. If the query says so,
+        fill their buckets. ``likely``: also look at buckets that only other
+        nodes may have counted."""
         now = time()
         rows = self.core.buckets.find(
             query.app,
@@ -293,7 +312,7 @@ class Refusals(Service, dict=True):
             likely=likely,
         )
         holds = []
-        for buckets, payer in list(rows):
+        for buckets, payer in list(rows):  # a copy: ``forget`` changes the buckets
             seconds = buckets.wait(payer)
             if query.lift:
                 buckets.forget(payer)
@@ -302,7 +321,7 @@ class Refusals(Service, dict=True):
             rate = buckets.rate
             text = f"{rate.counted} of one {rate.payer}: {rate.limit}"
             who = str(payer)
-            if isinstance(payer, tuple):
+            if isinstance(payer, tuple):  # an app, and a user or network in it
                 _app, *others = payer
                 who = ", ".join(map(str, others))
             holds.append(Hold("rate", rate.name, who, now + seconds, text))
@@ -324,7 +343,8 @@ def answers(base: Core) -> tuple[object, ...]:
 
 
 def build(core: Core) -> Parts:
-    """Build the other parts."""
+    """Build the service for refusals and limits on a node. The log exists
+    already."""
     log = core.service(RefusalLog)
     refusals = Refusals(core, log, _people(core))
     core.tenants.report_to(log.forget)
@@ -332,6 +352,8 @@ def build(core: Core) -> Parts:
 
 
 def _people(core: Core) -> PeopleHooks:
+    """Make the functions of accounts. On a node without accounts they find
+    nobody."""
     if "accounts" not in core.features:
         return PeopleHooks()
     # Imported here: a node may have no accounts.

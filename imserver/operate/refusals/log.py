@@ -110,13 +110,13 @@ _Rows = OrderedDict[tuple[str, str, str], RefusalRow]
 
 
 def _cut(names: Iterable[str]) -> frozenset[str]:
-    """Names, cut as they are in rows."""
+    """The names as rows have them: cut to :data:`_NAME` characters."""
     return frozenset(name[:_NAME] for name in names)
 
 
 class _Cause(Service):
-    """The rows of one cause, by payer. The payer of the latest row comes
-    last."""
+    """The rows of one cause: payer → rows. The payer of the latest row comes
+    last. ``size``: the number of all rows."""
 
     payers: OrderedDict[str, _Rows] = field(default_factory=OrderedDict)
     size: int = 0
@@ -125,7 +125,8 @@ class _Cause(Service):
 class RefusalLog(Observer):
     """The refusals of a node. Methods never switch greenlets.
 
-    ``is_app``: whether an app has a name. ``clock``: Unix seconds.
+    ``is_app``: tells whether there is an app with a name. ``clock``: returns
+    Unix seconds.
     """
 
     def __init__(
@@ -134,17 +135,20 @@ class RefusalLog(Observer):
         self._is_app = is_app
         self._clock = clock
         self._causes: dict[tuple[str, str, str], _Cause] = {}
+        """(kind, reason, app) → the rows."""
         self._pruned = clock()
+        """When old rows were removed last."""
         self.size = 0
         """The number of rows. Others only read it."""
 
     def refused(self, refusal: Denial) -> None:
-        """Count a refusal."""
+        """Count a refusal: in the row of equal refusals, or in a new row. If
+        there are too many rows, others are removed."""
         now = self._clock()
         if now - self._pruned > _PRUNE_SECONDS:
             self._prune(now)
 
-        app = ""
+        app = ""  # a client may name anything
         if self._is_app(refusal.app):
             app = refusal.app
         key = (refusal.kind, refusal.reason, app)
@@ -158,7 +162,7 @@ class RefusalLog(Observer):
         address = refusal.address[:_NAME]
         payer = account
         if not payer and refusal.kind == "command":
-            payer = user  # A session has proved it; a login only claims it.
+            payer = user  # a session has proved the user; a login only claims it
         payer = payer or _network(address)
         rows = cause.payers.get(payer)
         if rows is None:
@@ -195,8 +199,8 @@ class RefusalLog(Observer):
         return selected
 
     def forget(self, app: str, names: Collection[str] = ()) -> None:
-        """Remove the rows of users and accounts with these ids, or all of an
-        app."""
+        """Remove the rows of users and accounts with these ids. Without ids,
+        remove all rows of the app."""
         names = _cut(names)
 
         def is_meant(who: tuple[str, str, str]) -> bool:
@@ -208,15 +212,16 @@ class RefusalLog(Observer):
             if app_of_cause != app:
                 continue
             for payer, rows in list(cause.payers.items()):
-                gone = [who for who in rows if is_meant(who)]
-                for who in gone:
+                to_remove = [who for who in rows if is_meant(who)]
+                for who in to_remove:
                     del rows[who]
-                self._shrunk(cause, payer, len(gone))
+                self._note_removal(cause, payer, len(to_remove))
             if not cause.payers:
                 del self._causes[key]
 
     def _bound(self, cause: _Cause, rows: _Rows) -> None:
-        """Remove rows if there is one too many after the newest was added."""
+        """Remove old rows if there are too many. Is called when a row was added
+        to ``rows`` of this cause."""
         if len(rows) > ROWS_OF_PAYER:
             rows.popitem(last=False)
             cause.size -= 1
@@ -225,17 +230,20 @@ class RefusalLog(Observer):
             self._drop_oldest(cause)
         if self.size > MAX_ROWS:
             largest = max(self._causes.values(), key=lambda each: each.size)
-            # half at once: the next ones look for no largest
+            # Half of it is removed at once, so that the next rows do not search
+            # for the largest cause again.
             for _ in range((largest.size + 1) // 2):
                 self._drop_oldest(largest)
 
     def _drop_oldest(self, cause: _Cause) -> None:
-        """Remove a row of the payer whose latest row is the oldest."""
+        """Remove the oldest row of the payer that was refused least
+        recently."""
         payer, rows = next(iter(cause.payers.items()))
         rows.popitem(last=False)
-        self._shrunk(cause, payer, 1)
+        self._note_removal(cause, payer, 1)
 
     def _prune(self, now: float) -> None:
+        """Remove rows that are older than :data:`STAY_SECONDS`."""
         self._pruned = now
         before = now - STAY_SECONDS
         for key, cause in list(self._causes.items()):
@@ -243,16 +251,18 @@ class RefusalLog(Observer):
                 count = 0
                 for who, row in list(rows.items()):
                     if row.last >= before:
-                        break
+                        break  # the following rows are newer
                     del rows[who]
                     count += 1
-                self._shrunk(cause, payer, count)
+                self._note_removal(cause, payer, count)
                 if rows:
-                    break  # the following payers were seen later
+                    break  # the following payers were refused later
             if not cause.payers:
                 del self._causes[key]
 
-    def _shrunk(self, cause: _Cause, payer: str, count: int) -> None:
+    def _note_removal(self, cause: _Cause, payer: str, count: int) -> None:
+        """Correct the sizes after rows of a payer were removed. Remove the payer
+        if it has no more rows."""
         cause.size -= count
         self.size -= count
         if not cause.payers[payer]:
@@ -271,8 +281,8 @@ def merged(lists: Iterable[Iterable[RefusalRow]]) -> list[RefusalRow]:
         newer = before
         if row.last > before.last:
             newer = row
-        # The rows of this node belong to its log, so they are not changed
-        # here.
+        # The rows of this node are still in its log, so they must not be
+        # changed.
         count = row.count + before.count
         first = min(row.first, before.first)
         rows[row.key] = replace(newer, count=count, first=first)

@@ -124,7 +124,8 @@ def log(
 
 
 def _require_part(watch: Watch, part: str) -> None:
-    """Refuse the name of a part that the server does not have."""
+    """Refuse the name of a part that the server does not have, and name similar
+    ones."""
     nearest = watch.nearest(part)
     if nearest == [part]:
         return

@@ -52,7 +52,9 @@ class Calls:
         """The API; None until its routes exist."""
         self._table = core.dispatcher.table
         self._routes: dict[tuple[str, str], Route] = {}
+        """(method, path) → the original route, for each wrapped one."""
         self._rows: dict[type, CommandRow] = {}
+        """Command → its original row, for each wrapped one."""
 
     def has(self, name: str) -> bool:
         """Whether a route has this path, or a command of clients this name."""
@@ -61,8 +63,9 @@ class Calls:
         return any(command.__name__ == name for command in self._table)
 
     def apply(self, name: str, rule: CallRule, others: CallRule) -> None:
-        """Apply a rule to calls with this name (``""``: all), and ``others`` to
-        the rest. Never switches greenlets."""
+        """Apply a rule to calls with this name (``""``: all calls), and the rule
+        ``others`` to all other calls. An earlier rule ends. Never switches
+        greenlets."""
 
         def rule_of(call_name: str) -> CallRule:
             if name in ("", call_name):
@@ -70,14 +73,14 @@ class Calls:
             return others
 
         if self._tracer is not None:
-            # Requests to the outside that no call waits for have no name.
+            # A request to another server for which no call waits has no name.
             self._tracer.share = rule_of("").trace or 0.0
         self._apply_to_routes(rule_of)
         self._apply_to_commands(rule_of)
 
     def _apply_to_routes(self, rule_of: Callable[[str], CallRule]) -> None:
-        """Restore the routes, and then wrap their functions where a rule wants
-        it."""
+        """Restore all routes, and then wrap the functions of those that the rule
+        watches."""
         if self.api is None:
             return
         endpoints = self.api.endpoints
@@ -94,7 +97,7 @@ class Calls:
                 endpoint.route = replace(route, function=function)
 
     def _apply_to_commands(self, rule_of: Callable[[str], CallRule]) -> None:
-        """Wrap commands, as :meth:`_apply_to_routes` wraps routes."""
+        """Restore all commands, and then wrap those that the rule watches."""
         self._table.update(self._rows)
         self._rows = {}
         for command, row in tuple(self._table.items()):
@@ -106,6 +109,8 @@ class Calls:
     def _answer(
         self, rule: CallRule, route: Route, service: object, call: Call, *read: object
     ) -> Any:
+        """Call the function of a route, with its arguments and its result, and
+        apply a rule to it."""
         assert route.function is not None
         run = partial(route.function, service, call, *read)
         if self._tracer is not None and rule.trace is not None:
@@ -126,8 +131,10 @@ class Calls:
         command: Command,
         *answers: Callable[[Reply], None],
     ) -> Reply | None:
-        """Run a command with the arguments and the result of
-        :attr:`CommandRow.run`."""
+        """Call :attr:`CommandRow.run` of a command, with its arguments and its
+        result, and apply a rule to it. ``answers``: the function by which some
+        commands answer later, if there is one. The result is None if the
+        command answers later, or has no reply."""
         name = type(command).__name__
         began = perf_counter()
         has_line = random() < rule.lines
@@ -139,6 +146,7 @@ class Calls:
             within = tracer.within(span)
 
         def finish(code: int) -> None:
+            """Write the line, and end the span. ``code``: of the reply."""
             if has_line:
                 log.info(
                     "%s %s %d %.2fms app=%s user=%r",
@@ -156,13 +164,13 @@ class Calls:
             finish(reply.code)
             answers[0](reply)
 
-        more: tuple[Callable[[Reply], None], ...] = ()
+        wrapped_answers: tuple[Callable[[Reply], None], ...] = ()
         if answers:
-            more = (reply_later,)
+            wrapped_answers = (reply_later,)
         token = OWN_LEVEL.set(rule.own_level)
         try:
             with within:
-                reply = row.run(connection, command, *more)
+                reply = row.run(connection, command, *wrapped_answers)
         except StorageUnavailable:
             finish(ReplyCode.NOT_STORED)
             raise
@@ -179,8 +187,9 @@ class Calls:
 
 
 class LevelFilter(logging.Filter):
-    """Lets calls with their own log level log from ``level`` on, and other code
-    of a ``part`` from ``others`` on."""
+    """A filter of log lines for calls with a log level of their own. Lines of
+    such calls pass from ``level`` on. Lines of other code pass from the level
+    ``others`` on; outside the ``part``, all pass."""
 
     def __init__(self, part: str, level: int, others: int) -> None:
         super().__init__()

@@ -148,13 +148,14 @@ def log(url: str, key_file: str | None, seconds: int, **wish: Any) -> None:
 
 
 def _given(wish: dict[str, Any]) -> dict[str, Any]:
-    """The wishes that were given."""
+    """The fields of a wish that were given. None and ``""`` mean that a field was
+    left out."""
     return {key: value for key, value in wish.items() if value not in (None, "")}
 
 
 def _in_words(timing: Timing) -> str:
-    """The name of a timing in words. Requests and commands have names that people
-    know."""
+    """The name of a timing in words: ``PeopleStore.page`` becomes ``people
+    store: page``. Requests and commands keep their names, which people know."""
     if timing.kind not in ("transactions", "jobs"):
         return timing.name
     before, _, work = timing.name.rpartition(".")
@@ -176,6 +177,7 @@ def _words_of(name: str) -> str:
 
 
 def _end(answer: dict[str, Any]) -> None:
+    """End the command with an error if nodes are missing in the answer."""
     missing = answer["missing_nodes"]
     if missing:
         fail(f"these nodes did not answer: {', '.join(missing)}")

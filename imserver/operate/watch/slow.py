@@ -63,10 +63,14 @@ class Timing(Struct):
 
 
 class LogWish(Struct, frozen=True, array_like=True):
-    """A temporary change of the log for so many ``seconds``. 0 ends it. None
-    means: as configured. ``name``: only calls with this name, see
-    :class:`Calls`; ``""`` means all. ``trace``: the share of these calls with a
-    trace."""
+    """A temporary change of the log. Fields that are None stay as configured.
+
+    ``level``: the least level of lines. ``part``: the part of the server with
+    this level; ``""`` means all. ``share``: the share of requests, or of calls
+    with the ``name``, that get a line. ``seconds``: how long; 0 ends an earlier
+    change. ``name``: only calls with this name, see :class:`Calls`; ``""``
+    means all. ``trace``: the share of these calls with a trace.
+    """
 
     level: Level | None
     part: str
@@ -89,15 +93,19 @@ class LogState(Struct, frozen=True):
 
 
 class Watch:
-    """Queries all nodes. Methods switch greenlets."""
+    """Tells how long work took on all nodes, and changes their logs for a
+    while. Methods switch greenlets."""
 
     def __init__(self, core: Core, tracer: Tracer | None = None) -> None:
         self._core = core
         self._request_log = core.node.request_log
         self._settings = core.config.log
         self.log_state: LogState | None = None
+        """The temporary change that applies now. None: as configured."""
         self._logger = _all
+        """The logger whose level was changed last."""
         self._filter = logging.Filter()
+        """The filter that handlers have during a change for some calls."""
         self.calls = Calls(core, tracer)
         self.trace: float | None = None
         """The configured share of calls with a trace. None if traces are
@@ -118,8 +126,8 @@ class Watch:
         return rows, missing
 
     def nearest(self, part: str) -> list[str]:
-        """The parts of the server with the most similar names. Only this part
-        if it exists."""
+        """The parts of the server whose names are most similar to this one. If
+        there is a part with this name, only that one."""
         from difflib import get_close_matches  # on first use: only for wrong names
 
         parts = [name.removeprefix("imserver.") for name in _all.manager.loggerDict]
@@ -145,17 +153,22 @@ class Watch:
     def forget(self, app: str, user: str, _name: str) -> None:
         """Forget, on all nodes that answer, that a deleted user made the
         slowest call."""
-        whose = f"{app}/{user}"
-        self._forget_here(whose)
-        self._core.ask_others("watch.forget", whose, bool)
+        person = f"{app}/{user}"
+        self._forget_here(person)
+        self._core.ask_others("watch.forget", person, bool)
 
-    def _forget_here(self, whose: str) -> bool:
+    def _forget_here(self, person: str) -> bool:
+        """Forget the slowest calls of a person (``APP/USER``) on this node."""
         self._request_log.flush()
         for timings in self._core.metrics.timings.values():
-            timings.forget(lambda slow: slow.by.partition(":")[2] == whose)
+            # ``by`` is such as ``staff:APP/USER``.
+            timings.forget(lambda slow: slow.by.partition(":")[2] == person)
         return True
 
     def _timings_here(self, _query: None = None) -> list[Timing]:
+        """The timings of this node, also as the answer to a query of another
+        node."""
+        # Count what was measured but not added up yet.
         self._request_log.flush()
         self._core.metrics.commands.fold()
         node = self._core.node_name
@@ -183,6 +196,8 @@ class Watch:
         return rows
 
     def _log_here(self, wish: LogWish) -> bool:
+        """Change the log of this node in place of an earlier change. Returns
+        True, as the answer to a query of another node."""
         self.follow_settings()
         if not wish.seconds:
             return True
@@ -205,7 +220,8 @@ class Watch:
         return True
 
     def _set_level(self, name: Level, wish: LogWish) -> None:
-        """Log from this level on, for the calls or the part of the wish."""
+        """Write lines from this level on. If the wish names a part or calls,
+        only for these; other code keeps the level that it had."""
         self._logger = _all
         if wish.part:
             self._logger = _all.getChild(wish.part)
@@ -214,16 +230,16 @@ class Watch:
         if not wish.name:
             self._logger.setLevel(level)
             return
-        # The logger lets through all lines that either of them needs. The
-        # handlers tell the calls apart.
+        # The logger passes on the lines that the calls or other code need. A
+        # filter of the handlers then removes those that nobody wants.
         self._logger.setLevel(min(level, before))
         self._filter = LevelFilter(self._logger.name, level, before)
         for handler in logging.getLogger().handlers:
             handler.addFilter(self._filter)
 
     def _set_share(self, share: float, wish: LogWish) -> None:
-        """Write a line for this share of requests, for the calls of the
-        wish."""
+        """Write a line for this share of requests. If the wish names calls, the
+        share is for these, and other requests follow the settings."""
         log = self._request_log
         if wish.name:
             log.shares = {wish.name: share}
@@ -233,20 +249,20 @@ class Watch:
         log.settings = replace(self._settings, requests=True, request_share=share)
 
     def serve(self, api: Api) -> Watch:
-        """Watch the routes, too, which exist now."""
+        """Watch the routes, too. Is called when they exist."""
         self.calls.api = api
         return self
 
     def configure(self, config: Config) -> None:
-        """Take settings that were read again. They end the wish."""
+        """Take settings that were read again. They end a temporary change."""
         self._settings = config.log
         if self.trace is not None:
             self.trace = settings_of(config, TracingSettings).share
         self.follow_settings()
 
     def follow_settings(self) -> None:
-        """Log and trace as configured. Also called when the routes exist. Never
-        switches greenlets."""
+        """Log and trace as configured, and end a temporary change. Is also
+        called at the start, when the routes exist. Never switches greenlets."""
         if self.log_state:
             self._logger.setLevel(logging.NOTSET)
             _all.setLevel(self._settings.level.upper())
@@ -259,9 +275,10 @@ class Watch:
 
 
 def build(core: Core) -> Parts:
-    """Build it."""
+    """Build the service that watches a node. With ``tracing.endpoint`` it also
+    sends traces."""
     tracer = None
-    stop = Parts().stop
+    stop = Parts().stop  # does nothing
     endpoint = settings_of(core.config, TracingSettings).endpoint
     if endpoint:
         from imserver.operate.watch.tracing import Tracer  # most nodes start without it

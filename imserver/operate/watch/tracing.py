@@ -60,8 +60,8 @@ _Send = Callable[..., tuple[int, bytes, Mapping[str, str]]]
 
 
 class Tracer:
-    """Makes and sends spans. Owner of the spans. ``endpoint``: the URL at which
-    a collector takes OTLP."""
+    """Makes spans, and sends them to a collector. ``endpoint``: the URL at which
+    the collector takes OTLP."""
 
     def __init__(self, core: Core, endpoint: str) -> None:
         self._core = core
@@ -71,16 +71,18 @@ class Tracer:
         no call waits for them. May change."""
         storage = core.config.storage
         self._system = storage.url.partition(":")[0] or "sqlite"
-        # otherwise each attempt would write a line
+        # Otherwise each failed attempt to send would write a line.
         logging.getLogger("opentelemetry.exporter").setLevel(logging.ERROR)
         timings = core.store.timings
-        timings.heard = self._waited
+        timings.heard = self._note_transaction
         outgoing = core.outgoing
-        outgoing.request = self._tracing(outgoing.request)
+        outgoing.request = self._with_span(outgoing.request)
 
     @cached_property
     def _provider(self) -> TracerProvider:
-        core = self._core  # a node has its name once it serves
+        """The sender of spans. It is made at the first span, because a node
+        gets its name only when it begins to serve."""
+        core = self._core
         attributes = {
             "service.name": "imserver",
             "service.version": core.node.version,
@@ -101,9 +103,9 @@ class Tracer:
         return self._provider.get_tracer("imserver")
 
     def begin(self, name: str, context: Context | None = None) -> Span:
-        """The span of a call that begins. ``context`` has the span of its
-        caller. None: the span of this greenlet, if it has one. Never switches
-        greenlets.
+        """Make the span of a call that begins. ``context`` has the span of its
+        caller, under which the new one is. None: it is under the span of this
+        greenlet, if there is one. Never switches greenlets.
         """
         return self._tracer.start_span(name, context, SpanKind.SERVER)
 
@@ -114,13 +116,17 @@ class Tracer:
     def answer(
         self, route: Route, share: float, call: Call, run: Callable[[], Any]
     ) -> Any:
-        """Answer a request. The header of its caller decides whether it has a
-        span; without the header, ``share`` does. Switches greenlets, and raises
-        the errors of ``run``."""
+        """Answer a request by ``run``, and make a span for it.
+
+        The header ``traceparent`` of a back end decides whether the request has
+        a span. Without it, ``share`` of all requests have one. Switches
+        greenlets, and raises the errors of ``run``.
+        """
         has_span = random() < share
         context = None
         headers = call.request.headers
-        # Users do not choose what is traced.
+        # The header of a user does not count, because users must not choose
+        # which requests are traced.
         if "traceparent" in headers and call.principal.kind in _BACK_ENDS:
             context = _W3C.extract(headers, Context())
             caller = get_current_span(context).get_span_context()
@@ -148,25 +154,29 @@ class Tracer:
             span.set_attribute("http.request.method", route.method)
             span.set_attribute("http.route", route.path)
             span.set_attribute("request.id", call.request.id)
-            self._answered(span, status, status >= _SERVER_ERROR)
+            self._end(span, status, is_wrong=status >= _SERVER_ERROR)
 
     def replied(self, span: Span, connection: Connection, code: int) -> None:
-        """Note the reply to a command. Never switches greenlets."""
+        """End the span of a command with the code of its reply. Never switches
+        greenlets."""
         span.set_attribute("dialect", connection.encoding.dialect.name)
         span.set_attribute("reply.code", code)
         if code in (ReplyCode.SYSTEM, ReplyCode.NOT_STORED):
             span.set_status(StatusCode.ERROR)
         span.end()
 
-    def _answered(self, span: Span, status: int, is_wrong: bool) -> None:
+    def _end(self, span: Span, status: int, is_wrong: bool) -> None:
+        """End the span of an HTTP request. ``status``: 0 if there was no
+        answer."""
         if status:
             span.set_attribute("http.response.status_code", status)
         if is_wrong:
             span.set_status(StatusCode.ERROR)
         span.end()
 
-    def _waited(self, name: str, seconds: float) -> None:
-        """Note that this greenlet has waited for a transaction."""
+    def _note_transaction(self, name: str, seconds: float) -> None:
+        """Make the span of a transaction that has just ended, if this greenlet
+        has a span. ``seconds``: how long the greenlet waited for it."""
         if not get_current_span().is_recording():
             return
         end = time_ns()
@@ -179,7 +189,11 @@ class Tracer:
         )
         span.end(end)
 
-    def _tracing(self, request: _Send) -> _Send:
+    def _with_span(self, request: _Send) -> _Send:
+        """Make a function that does what ``request`` does: it sends an HTTP
+        request to another server. It also makes a span for the request, if this
+        greenlet has a span or by chance."""
+
         def send(
             method: str,
             url: str,
@@ -189,7 +203,7 @@ class Tracer:
         ) -> tuple[int, bytes, Mapping[str, str]]:
             if not get_current_span().is_recording() and random() >= self.share:
                 return request(method, url, body, headers, answer_bytes)
-            # No path: it may have a token.
+            # The path is left out, because it may have a token.
             about = {
                 "http.request.method": method,
                 "server.address": urlsplit(url).hostname or "",
@@ -200,10 +214,10 @@ class Tracer:
                 with self.within(span):
                     _W3C.inject(headers)
                     answer = request(method, url, body, headers, answer_bytes)
-                status = answer[0]
+                status, _, _ = answer
                 return answer
             finally:
-                self._answered(span, status, not 200 <= status < 400)
+                self._end(span, status, is_wrong=not 200 <= status < 400)
 
         return send
 
