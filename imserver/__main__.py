@@ -6,8 +6,8 @@ from types import ModuleType
 
 
 class _Description:
-    """Stands for all of ``zope.interface``, with which gevent only describes
-    itself: a node saves 0.8 MB."""
+    """Takes the place of everything in ``zope.interface``. gevent only describes
+    its classes with it, so a node saves 0.8 MB."""
 
     def __init__(self, *_: object) -> None: ...
 
@@ -26,8 +26,8 @@ from gevent import events, monkey
 
 del sys.modules["zope.interface"], sys.modules["zope.schema"]
 
-# gevent looks 25 times for plug-ins in all installed packages: 96 of 335 ms of
-# a start among 127 packages.
+# gevent would search all installed packages for plug-ins 25 times. With 127
+# packages that takes 96 of the 335 ms of a start.
 events.notify_and_call_entry_points = events.notify  # type: ignore[attr-defined]
 monkey.patch_all(ssl=False, subprocess=False)
 
@@ -40,21 +40,27 @@ import gevent
 
 
 class _Cooperative(SourceFileLoader):
-    """Makes ``ssl`` and ``subprocess`` cooperative when something imports them,
-    or ``gevent.ssl`` and ``gevent.subprocess``, which import them. A node that
-    needs neither saves 1.9 MB."""
+    """Imports ``ssl`` and ``subprocess``, and makes them cooperative at their
+    first import. Also imports ``gevent.ssl`` and ``gevent.subprocess``, which
+    import them and have their cooperative functions. A node that needs none of
+    them saves 1.9 MB."""
 
     def exec_module(self, module: ModuleType) -> None:
+        """Execute one of the four modules. A module of gevent then patches the
+        one of the standard library."""
         super().exec_module(module)
         package, _, name = self.name.rpartition(".")
         if package:
             monkey.patch_module(sys.modules[name], module)
         else:
-            # patches it now, or when its import has ended that imports it
+            # This leads to the other branch: now, or when an import of the
+            # module of gevent that is under way has ended.
             import_module(f"gevent.{name}")
 
     @classmethod
     def find_spec(cls, name: str, path: Any = None, _: Any = None) -> ModuleSpec | None:
+        """Find one of the four modules as usual, but let this class load it.
+        None for all other modules."""
         if name.removeprefix("gevent.") not in ("ssl", "subprocess"):
             return None
         spec = PathFinder.find_spec(name, path)
@@ -65,8 +71,9 @@ class _Cooperative(SourceFileLoader):
 
 sys.meta_path.insert(0, _Cooperative)
 
-# A node saves 2 MB: gevent would format with pprint, and msgspec takes `typing`
-# as well. pprint and typing_extensions import inspect.
+# Without pprint and typing_extensions, which import inspect, a node saves 2 MB.
+# gevent would format values with pprint. msgspec imports typing_extensions, and
+# takes typing in its place.
 gevent.config.format_context = "builtins.repr"
 sys.modules["typing_extensions"] = None  # type: ignore[assignment]
 import msgspec  # noqa: F401
@@ -75,7 +82,8 @@ del sys.modules["typing_extensions"]
 
 
 def main() -> None:
-    """Run a command. The server's command line is read by a child process."""
+    """Run a command. For ``serve``, a child process reads the command line, so
+    that the server does not load the code for it."""
     if sys.argv[1:2] == ["serve"]:
         from imserver.gateway import start
 
@@ -84,11 +92,11 @@ def main() -> None:
 
 
 def _read_command_line(run: object = None) -> None:
-    """Run the command of the command line. ``run``: serves in place of
-    ``start.run``."""
+    """Run the command of the command line. ``run``: the function that ``serve``
+    calls with its options; None: ``start.run``."""
     from imserver import cli  # a server never loads it
 
-    # Ctrl-C while a command waits prints no trace
+    # Otherwise gevent prints a traceback at Ctrl-C while a command waits.
     gevent.hub.Hub.NOT_ERROR += (KeyboardInterrupt,)
     cli.main(prog_name="imserver", obj=run)
 

@@ -94,8 +94,8 @@ COMMANDS: Final = (
 that this module makes. A node never loads their modules."""
 
 _OF_CLIENT: Final = {row.name for row in COMMANDS if row.absent == _NO_CLIENT}
-"""Commands of the package of the client. They ask the server of the settings,
-too."""
+"""Commands of the package of the client. Like other commands, they call the
+server of the settings by default."""
 
 SETTING_OF_OPTION: Final = {
     "host": "server.host",
@@ -111,17 +111,19 @@ SETTING_OF_OPTION: Final = {
 
 
 _FOR_THE_SERVER: Final = ("--config", "--data-dir", "--url", "--key-file")
+"""Long options that say which server is meant. Each has a value."""
 
 
 class _Commands(GroupOfRows):
     """The commands of ``imserver``."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run a command. A file that it cannot use ends it with one line."""
+        """Run a command. If it cannot use a file, print one line instead of a
+        traceback."""
         try:
             return super().invoke(ctx)
         except OSError as error:
-            # click ends quietly if nobody reads
+            # If nobody reads the output, click ends without a message.
             if error.strerror is None or error.errno == EPIPE:
                 raise
             if error.filename:
@@ -129,39 +131,43 @@ class _Commands(GroupOfRows):
             fail(error.strerror)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """The options for the server may stand in front of each part of a
-        command's name, too."""
+        """Parse the words of the command line. The options for the server may
+        also stand in front of each part of a command's name. So ``-c FILE app
+        list`` is parsed as ``app list -c FILE``."""
         command: click.Command | None = self
         name = list[str]()
-        moved = list[str]()
-        rest = [*args]
-        while rest and isinstance(command, click.Group):
-            word = rest.pop(0)
+        server_options = list[str]()
+        remaining = [*args]
+        while remaining and isinstance(command, click.Group):
+            word = remaining.pop(0)
             is_short = word.startswith("-c")
-            if is_short or word.partition("=")[0] in _FOR_THE_SERVER:
-                moved.append(word)
-                # -cFILE and --config=FILE have their value in them
+            option, _, _ = word.partition("=")
+            if is_short or option in _FOR_THE_SERVER:
+                server_options.append(word)
+                # -cFILE and --config=FILE have their value in them.
                 has_value = "=" in word or (is_short and word != "-c")
-                if rest and not has_value:
-                    moved.append(rest.pop(0))
+                if remaining and not has_value:
+                    server_options.append(remaining.pop(0))
                 continue
             name.append(word)
             command = command.get_command(ctx, word)
             if word in ctx.help_option_names:
-                moved = []
-        if not name:
+                server_options = []  # the help of a group does not take them
+        if not name:  # ``-c FILE`` alone runs the server
             return super().parse_args(ctx, args)
-        return super().parse_args(ctx, [*name, *moved, *rest])
+        return super().parse_args(ctx, [*name, *server_options, *remaining])
 
     def hint(self, ctx: click.Context, name: str) -> str:
-        """A command may also be one of a package that is not installed."""
+        """A sentence for an unknown command, which may help. If a package that
+        is not installed has the command, it names the package."""
         package = _optional_packages().get(name)
         if package is not None:
             return f" The package {package} brings it: pip install {package}"
         return super().hint(ctx, name)
 
     def likely_names(self, ctx: click.Context) -> Iterable[str]:
-        """Also the commands that features add below others, in two words."""
+        """The names among which a mistyped command is searched. They include
+        commands of features with two words, such as ``key usage``."""
         from imserver.gateway.offline import rows_below
 
         names = {*super().likely_names(ctx)}
@@ -181,26 +187,28 @@ def _rows() -> Iterator[CommandOf]:
 
 
 def _optional_packages() -> Mapping[str, str]:
-    """Command → the package that brings it, for whoever lacks it."""
+    """Command → the optional package that has it."""
     text = assets.asset_path("config/packages.yaml").read_text(encoding="utf-8")
     packages: dict[str, list[str]] = read_value(text, "config/packages.yaml")
-    package_of = {}
+    package_by_command = {}
     for package, commands in packages.items():
-        package_of.update(dict.fromkeys(commands, package))
-    return package_of
+        package_by_command.update(dict.fromkeys(commands, package))
+    return package_by_command
 
 
 def _defaults_of_client(context: click.Context) -> dict[str, Any]:
-    """The address of the server for commands of the client, whose package knows
-    no settings of a server."""
+    """The default of the option ``--url`` for a command of the client, and for
+    its subcommands, in the form of click's ``default_map``. The package of the
+    client does not read settings of a server."""
     command = main.get_command(context, context.invoked_subcommand or "")
-    below = getattr(command, "commands", ())
+    subcommands = getattr(command, "commands", ())
     address = {"url": _url_of_settings}
-    return {**address, **dict.fromkeys(below, address)}
+    return {**address, **dict.fromkeys(subcommands, address)}
 
 
 def _url_of_settings() -> str:
-    """The address of the server of the settings, for a command."""
+    """The address of the server of the settings. Ends the command if they are
+    wrong."""
     from imserver.gateway.offline import load_settings, url_of
 
     try:
@@ -295,7 +303,8 @@ def main(context: click.Context, path: str | None) -> None:
 @click.pass_obj
 def serve(run: Callable[..., int] | None, /, path: str | None, **given: Any) -> None:
     """Run the server in the foreground until SIGTERM or Ctrl-C."""
-    given["insecure"] = given["insecure"] or None  # a flag cannot forbid it
+    # Without the flag, the setting applies. None leaves it as it is.
+    given["insecure"] = given["insecure"] or None
     processes = given["processes"] or ""
     if processes.isdecimal():
         given["processes"] = int(processes)
@@ -305,7 +314,7 @@ def serve(run: Callable[..., int] | None, /, path: str | None, **given: Any) -> 
         if value is not None
     }
 
-    # the node loads the transport, which no other command needs
+    # Imported here: no other command needs the transport.
     from imserver.gateway import start
 
     serve_until_end = run or start.run
@@ -374,7 +383,8 @@ def check_config(
 
 
 def _manual(path: str | None) -> str:
-    """The manual; with a file, without the features that it leaves out."""
+    """The manual of all settings. ``path``: a file with settings; then the
+    manual has only the settings of the features that the file names."""
     text = assets.DEFAULT_CONFIG.read_text(encoding="utf-8")
     if path is None:
         return text
@@ -402,7 +412,8 @@ def _check_production(path: str | None) -> None:
         rows = [
             {"setting": setting, "finding": finding} for setting, finding in findings
         ]
-        # printed before the end of opened(), which fails where no server was
+        # This is printed inside the block, because the end of :func:`opened`
+        # fails if no server has run here yet.
         CommandLine.data(rows, "\n".join(lines) or "nothing is open")
     if findings:
         sys.exit(1)
@@ -412,10 +423,10 @@ def _check_production(path: str | None) -> None:
 @CommandLine.prints_data
 def codes() -> None:
     """Print the close codes, reply codes and HTTP problems."""
-    # as for serve
+    # Imported here: other commands do not need the features.
     from imserver.gateway.node.feature_list import load_features, problems_of
 
-    closes = {True: "reconnect", False: "stay away"}.__getitem__
+    reconnect = {True: "reconnect", False: "stay away"}.__getitem__
     temporary = {True: "yes", False: "no"}.__getitem__
     problems = problems_of(load_features(Config()))
     if CommandLine.wants_json():
@@ -429,7 +440,7 @@ def codes() -> None:
 
     click.echo("WebSocket close codes\n")
     columns = "code, name, client may: reconnect, meaning"
-    click.echo(table(columns, CLOSE.values(), reconnect=closes))
+    click.echo(table(columns, CLOSE.values(), reconnect=reconnect))
     click.echo("\nReply codes of the cmd dialect and its HTTP API\n")
     for code, text in (("code", "text"), *REPLY_TEXT.items()):
         click.echo(f"{code:<4}  {text}")

@@ -14,10 +14,12 @@ from imserver import FEATURES
 
 __path__: list[str] = []
 _HOMES: Final = {package.rpartition(".")[2]: package for package in FEATURES}
+"""Name of a feature → its package: ``audit`` → ``imserver.operate.audit``."""
 
 
 class _Moved(MetaPathFinder, Loader):
-    """Finds the module of a new name by its old one."""
+    """Imports a module of a feature by its old name:
+    ``imserver.features.audit.api`` is ``imserver.operate.audit.api``."""
 
     def find_spec(
         self,
@@ -25,6 +27,8 @@ class _Moved(MetaPathFinder, Loader):
         path: Sequence[str] | None,
         target: ModuleType | None = None,
     ) -> ModuleSpec | None:
+        """The spec of an old name. None for any other name."""
+        # The empty name stands for the second part of a name with one part.
         _, part, *names = (*fullname.split("."), "")
         is_old = part == "features" and names and names[0] in _HOMES
         if is_old:
@@ -32,16 +36,21 @@ class _Moved(MetaPathFinder, Loader):
         return None
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
-        _, _, name, *rest = spec.name.split(".")
-        home = ".".join((_HOMES[name], *rest))
+        """Import the module by its new name. Python then also uses it under the
+        old name."""
+        _, _, name, *inner_names = spec.name.split(".")
+        home = ".".join((_HOMES[name], *inner_names))
         warnings.warn(
             f"{spec.name} is deprecated: it is {home}", DeprecationWarning, stacklevel=2
         )
         module = import_module(home)
+        # Python sets ``__spec__`` to the spec of the old name before it calls
+        # :meth:`exec_module`.
         spec.loader_state = module.__spec__
         return module
 
     def exec_module(self, module: ModuleType) -> None:
+        """Give the module its own spec again. It is executed already."""
         assert module.__spec__ is not None
         module.__spec__ = module.__spec__.loader_state
 

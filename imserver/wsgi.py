@@ -40,25 +40,27 @@ _JSON: Final = ("Content-Type", "application/json; charset=utf-8")
 _nodes: list[Node] = []
 """The only node of this process, once it is built."""
 _building: Final = BoundedSemaphore()
-"""Starting a node switches greenlets: meanwhile other requests may come."""
+"""Lets one greenlet build the node. Its start switches greenlets, so other
+requests may come meanwhile."""
 
 
 _PIECE_BYTES: Final = 8192
 _LEAST_SECONDS: Final = 0.001
-"""Time limit of a read when no time is left: 0 would be none."""
+"""The time limit of a read when no time is left. 0 would mean no limit."""
 
 
 def _node() -> Node:
-    """The node of this process, which the first request builds. Switches
-    then."""
+    """The node of this process. The first request builds it, and then switches
+    greenlets."""
     if not _nodes:
         with _building:
+            # Another request may have built it while this one waited.
             if not _nodes:
-                _nodes.append(_built())
+                _nodes.append(_build_node())
     return _nodes[0]
 
 
-def _built() -> Node:
+def _build_node() -> Node:
     """Build and start a node under another server. Switches greenlets."""
     settings, locations = feature_list.load_with_locations()
     feature_list.check(settings, locations)
@@ -78,8 +80,9 @@ def _built() -> Node:
 def application(
     environ: dict[str, Any], start_response: Callable[..., Any]
 ) -> Iterable[bytes]:
-    """WSGI entry point. A request upgraded by gevent-websocket's handler
-    becomes a parked connection."""
+    """WSGI entry point. If gevent-websocket's handler has upgraded a request to
+    a WebSocket, the node takes over its connection. Otherwise the request is
+    answered."""
     # Imported here, so that importing this module does not need
     # gevent-websocket.
     from imserver.gateway.transport.wsgi import adopt_from_environ, objection_to
@@ -95,7 +98,8 @@ def application(
     else:
         refusal = _take_body(environ, node)
     if refusal is not None:
-        # Many servers would read the rest of the body without a time limit.
+        # The connection is closed. Otherwise many servers would read the rest
+        # of the body, without a time limit.
         headers = [
             *refusal.headers,
             ("Content-Length", str(len(refusal.body))),
@@ -108,16 +112,18 @@ def application(
 
 
 def _refuse(problem: HttpProblem, headers: Headers = ()) -> HttpResponse:
+    """The response for a problem, as JSON."""
     body = problem_body(problem)
     return HttpResponse(problem.status, body, headers=(_JSON, *headers))
 
 
 def _take_body(environ: dict[str, Any], node: Node) -> HttpResponse | None:
-    """Replace the server's stream by the whole body of a request. Switches
-    greenlets while the body arrives.
+    """Read the whole body of a request, and put it into ``environ`` in place of
+    the server's stream. Switches greenlets while the body arrives.
 
-    Returns the error for a body that is too large, too slow or invalid. Views
-    of files read them in pieces instead.
+    Returns None if the request can be answered, and otherwise the response for
+    a body that is too large, too slow or invalid. A body that a view reads in
+    pieces, such as a file, stays in the stream.
     """
     from imserver.gateway.transport.wsgi import head_of
 
@@ -140,16 +146,17 @@ def _take_body(environ: dict[str, Any], node: Node) -> HttpResponse | None:
     stream = environ["wsgi.input"]
     try:
         if int(length) > limit:
-            body = None
+            body = None  # it is not even read
         else:
             body = _read_body(stream, limit)
     except TimeoutError:
         refusal = _refuse(Problems.TIMEOUT)
-    # the client has disconnected, or its chunks are invalid
+    # The client has disconnected, or its chunks are invalid.
     except (OSError, ValueError):
         refusal = _refuse(Problems.BAD_REQUEST)
     else:
         if body is not None:
+            # The views read a body whose length is known.
             environ.pop("HTTP_TRANSFER_ENCODING", None)
             environ.pop("wsgi.input_terminated", None)
             environ["wsgi.input"] = BytesIO(body)
@@ -165,25 +172,26 @@ def _take_body(environ: dict[str, Any], node: Node) -> HttpResponse | None:
             too_large=True,
         )
         refusal = _too_large(node, request)
+    # Otherwise pywsgi would read and drop the rest of the body.
     if hasattr(stream, "_chunked_input_error"):
-        stream._chunked_input_error = True  # otherwise pywsgi reads and drops the rest
+        stream._chunked_input_error = True
     return refusal
 
 
 def _read_body(stream: Any, limit: int) -> bytes | None:
-    """Read a whole body; None if it exceeds ``limit`` bytes. Raises
-    TimeoutError if it arrives too slowly, OSError or ValueError from the
-    server."""
-    begun = monotonic()
+    """Read a whole body. Returns None if it exceeds ``limit`` bytes. Raises
+    TimeoutError if it arrives too slowly, and OSError or ValueError if the
+    other server cannot read it."""
+    begun_at = monotonic()
     content = bytearray()
     while True:
         now = monotonic()
-        deadline = body_deadline(begun, len(content), now)
+        deadline = body_deadline(begun_at, len(content), now)
         seconds = max(deadline - now, _LEAST_SECONDS)
-        # One byte more than the limit shows that there is more.
-        room = limit + 1 - len(content)
+        # One byte more than the limit shows that the body exceeds it.
+        readable = limit + 1 - len(content)
         with gevent.Timeout(seconds, TimeoutError):
-            piece = stream.read(min(_PIECE_BYTES, room))
+            piece = stream.read(min(_PIECE_BYTES, readable))
         if not piece:
             return bytes(content)
         content += piece
@@ -192,7 +200,8 @@ def _read_body(stream: Any, limit: int) -> bytes | None:
 
 
 def _too_large(node: Node, request: HttpRequest) -> HttpResponse:
-    """The error in the style of the route."""
+    """The response for a body that is too large. A route with an error format
+    of its own makes it; other routes have the usual JSON."""
     route = row_of(routes_at(node.servers.api), request.method, request.path)
     if route is None:
         return _refuse(Problems.BODY_TOO_LARGE)

@@ -100,18 +100,22 @@ def change(
     that file.
     """
     with opened(path, data_dir) as (config, store, tenants):
-        given = {}
-        before = tenants.get(name)
-        if before is not None:
-            given = plain(before)
-        whole = [each for each in unset if "." not in each]
-        fields = _fields(settings, given, tenants.declared.app_hints, unset)
-        tenant = tenants.change(name, fields, whole)
-        record_act(config, store, "apps.set", name, settings=list(fields), unset=whole)
-    changed = {fold(each) for each in (*fields, *whole)}
+        before = {}
+        tenant = tenants.get(name)
+        if tenant is not None:
+            before = plain(tenant)
+        # A name with a dot resets a field of a setting, which is a change of
+        # this setting.
+        reset = [each for each in unset if "." not in each]
+        fields = _fields(settings, before, tenants.declared.app_hints, unset)
+        tenant = tenants.change(name, fields, reset)
+        record_act(config, store, "apps.set", name, settings=list(fields), unset=reset)
+    changed = {fold(each) for each in (*fields, *reset)}
     everything = read_value(dump(tenant, tenants.declared), name)
     shown = {each: value for each, value in everything.items() if fold(each) in changed}
-    CommandLine.yaml(msgspec.to_builtins(shown))  # without the lines of the text
+    # The values know in which line of the text they are. The output does not
+    # need that.
+    CommandLine.yaml(msgspec.to_builtins(shown))
 
 
 Hints = Mapping[str, Any]
@@ -124,42 +128,50 @@ def _fields(
     hints: Hints,
     unset: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """The settings that were written as ``setting=value``. A name with dots
-    changes one field of the earlier value; ``unset`` resets it."""
+    """The new values of settings that were ``written`` as ``setting=value``.
+
+    A name with dots changes one field of the value ``before``. ``unset``: names
+    of settings to reset. Those with dots remove a field of their value; the
+    others are left to the caller. ``hints``: the types of settings.
+    """
     fields: dict[str, Any] = {}
     for each in written:
         setting, equals, value = each.partition("=")
         if not equals:
             fail(f"{each}: expected SETTING=VALUE")
         *above, name = _path(setting, hints)
-        _whole(fields, before, above)[name] = _value(setting, value, hints)
+        mapping = _mapping_at(above, fields, before)
+        mapping[name] = _value(setting, value, hints)
     for setting in unset:
         *above, name = _path(setting, hints)
-        if above and _whole(fields, before, above).pop(name, None) is None:
+        if above and _mapping_at(above, fields, before).pop(name, None) is None:
             fail(f"{setting} is not set")
     return fields
 
 
 def _spelled(name: str, names: Iterable[str]) -> str:
-    """The name in its declared spelling. If nothing declares it, the name as it
-    was written."""
+    """The name as it is spelled in ``names``, where capital letters and ``_``
+    may differ. If it is not among them, the name as it was written."""
     return next((each for each in names if fold(each) == fold(name)), name)
 
 
 def _path(setting: str, hints: Hints) -> list[str]:
-    """The names in a setting with dots. Namespaces, rooms and providers may
-    have dots in their own names."""
+    """Split a setting with dots into names. ``webhook.url`` is [webhook, url].
+
+    The keys of a mapping, such as namespaces, rooms and providers, may have
+    dots. So ``channels.a.b.history_size`` is [channels, a.b, history_size].
+    """
     name, _, inner = setting.partition(".")
     if not inner:
         return [name]
-    name = _spelled(name, hints)  # as the fields of before are spelled
+    name = _spelled(name, hints)  # the earlier settings have this spelling
     hint = hints.get(name)
     if get_origin(bare(hint)) is not dict:
         return [name, *inner.split(".")]
     options = _options_of(hint)
-    own, _, option = inner.rpartition(".")
-    if own and _spelled(option, options) in options:
-        return [name, own, option]
+    key, _, option = inner.rpartition(".")
+    if key and _spelled(option, options) in options:
+        return [name, key, option]
     return [name, inner]
 
 
@@ -171,33 +183,36 @@ def _options_of(hint: Any) -> Hints:
     return hints_of(kind)
 
 
-def _whole(
-    fields: dict[str, Any], before: Mapping[str, Any], above: Sequence[str]
+def _mapping_at(
+    path: Sequence[str], fields: dict[str, Any], before: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The mapping in ``fields`` to which the names ``above`` lead. Missing
-    fields are taken from ``before``."""
-    for name in above:
+    """The mapping inside ``fields`` to which the names of ``path`` lead. Missing
+    mappings are added. The first one is the earlier value of the setting, from
+    ``before``, so that its other fields stay."""
+    for name in path:
         inner = fields.get(name, before.get(name))
         if not isinstance(inner, dict):
             inner = {}
         fields[name] = inner
         fields = inner
-        before = {}
+        before = {}  # ``inner`` already has the earlier values
     return fields
 
 
 def _value(setting: str, written: str, hints: Hints) -> Any:
-    """The value of one ``setting=written``. ``@file`` and ``@-`` name the
-    source from which it is read."""
-    if written.startswith("@"):
-        text = read_text(written[1:])
-    else:
+    """The value of ``setting=written``. If ``written`` is ``@FILE`` or ``@-``,
+    the value is read from the file or from standard input. Ends the command if
+    a secret was written as an argument."""
+    is_argument = not written.startswith("@")
+    if is_argument:
         text = written
+    else:
+        text = read_text(written[1:])
     if _is_secret(setting, hints):
         value = text.strip()
     else:
         value = read_value(text, setting)
-    if text is written and _has_secret(setting, value, hints):
+    if is_argument and _has_secret(setting, value, hints):
         fail(
             f"{setting}: other users of this machine can see the arguments of a command: "
             f"write the value to a file and give {setting}=@FILE, or {setting}=@- for standard input"
@@ -215,8 +230,8 @@ def _is_secret(setting: str, hints: Hints) -> bool:
 
 
 def _has_secret(setting: str, value: Any, hints: Hints) -> bool:
-    """Whether a value contains a secret. The ``key`` of algorithms other than
-    HMAC is public."""
+    """Whether the value of a setting contains a secret. The ``key`` in an entry
+    of ``jwt`` is a secret only for the HMAC algorithms."""
     if _is_secret(setting, hints):
         return bool(value)
     name = _spelled(_path(setting, hints)[0], hints)
@@ -239,7 +254,8 @@ def _is_shared_key(row: Any) -> bool:
 
 
 def _names_secret(value: Any, secrets: Set[str]) -> bool:
-    """Whether a field in a value, at any depth, is a secret."""
+    """Whether a value has a secret field that is not empty, at any depth.
+    ``secrets``: the folded names of secret fields."""
     if not isinstance(value, dict):
         return False
     if any(inner for name, inner in value.items() if fold(name) in secrets):

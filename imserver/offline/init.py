@@ -148,14 +148,14 @@ def init(
     file = folder / DEFAULT_FILE
 
     if chat is None:
-        chat = _is_chat(file)
+        chat = _ask_for_chat(file)
     name = _name_of_chat(name, chat)
     key = token_hex(_KEY_BYTES)
     secret = token_hex(_KEY_BYTES)
     if chat:
         text = _settings(app, key, secret, url, port, name)
     else:
-        text = _settings(app, key, secret, url, port, None)
+        text = _settings(app, key, secret, url, port, chat=None)
     _write(file, text)
 
     option = f" -c {file}"
@@ -180,8 +180,8 @@ def _check_app(app: str) -> None:
 
 
 def _port_of(url: str) -> int:
-    """The port on which the server listens if people open it at this
-    address."""
+    """The port on which the server must listen if people open it at this
+    address; ``""``: no address is known."""
     parts = urlsplit(url)
     if parts.scheme == "unix":
         fail("--url is where people open the server: http:// or https://")
@@ -191,8 +191,10 @@ def _port_of(url: str) -> int:
     return _DEFAULT_PORT
 
 
-def _is_chat(file: Path) -> bool:
-    """Ask whether to add a chat page, if somebody can answer."""
+def _ask_for_chat(file: Path) -> bool:
+    """Ask whether to add a chat page. Returns False without a question if
+    nobody can answer, or if the command is going to end because the file
+    exists."""
     if file.exists() or not sys.stdin.isatty():
         return False
     return click.confirm(
@@ -202,7 +204,9 @@ def _is_chat(file: Path) -> bool:
 
 
 def _name_of_chat(given: str | None, is_chat: bool) -> str:
-    """The name that people see: the given one, or the answer to a question."""
+    """The name of the chat that people see; ``""`` for no name. ``given``: the
+    option; None if it was left out. Then somebody at a terminal is asked. Ends
+    the command if the name is not possible."""
     if given is None and is_chat and sys.stdin.isatty():
         given = click.prompt(
             "The name of the chat, which people see (Enter: none)",
@@ -231,7 +235,9 @@ def _write(file: Path, text: str) -> None:
         with open(descriptor, "w", encoding="utf-8") as opened:
             opened.write(text)
     except OSError as error:
-        file.unlink()  # an incomplete file would lack the keys that end demo mode
+        # Keys may be missing in an incomplete file. A server that used it would
+        # be in demo mode.
+        file.unlink()
         fail(f"{file} cannot be written: {error.strerror}")
 
 
@@ -242,7 +248,7 @@ def _print_links(context: click.Context, file: Path) -> None:
     assert isinstance(command, click.Group)
     links = command.get_command(context, "chat")
     assert links is not None, "the feature of invitations is always installed"
-    # of links in messages
+    # Whether the server can show previews of links in messages.
     previews = any(package.endswith(".previews") for package in FEATURES)
     context.invoke(
         links,
@@ -255,8 +261,10 @@ def _print_links(context: click.Context, file: Path) -> None:
 
 
 def _with_scheme(url: str) -> str:
-    """The address with a scheme. It is http in a private network; a name
-    belongs to a proxy with TLS."""
+    """The address with a scheme. Without one, an IP address or a host of this
+    machine gets http, and any other name gets https, because it belongs to a
+    proxy with TLS. Ends the command if a name has a port, because then both are
+    possible."""
     if "://" in url or url.startswith("unix:"):
         return url
     host, _, port = url.partition("/")[0].partition(":")
@@ -272,13 +280,14 @@ def _settings(
 ) -> str:
     """The text of the file. ``chat``: the name of the chat; None if the file
     has no chat."""
-    # If it is opened by http from another machine, no proxy is in between.
+    # If other machines open the server by http, there is no proxy in front of
+    # it. Then it must listen on all addresses.
     is_open = url.lower().startswith("http:") and not is_loopback(
         urlsplit(url).hostname or ""
     )
     host = "127.0.0.1"
     if is_open:
-        host = "0.0.0.0   "
+        host = "0.0.0.0   "  # as long as the other one, to align the comments
     ws_port = port + _WS_PORT
     if ws_port > _LAST_PORT:
         ws_port = port - _WS_PORT

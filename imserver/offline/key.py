@@ -96,8 +96,8 @@ def create(
         for name in apps:
             if tenants.get(name) is None:
                 fail(f"--app {name}: this app does not exist")
-        bound = dict.fromkeys(map(tenants.resolve, apps))
-        row, secret = KeyRow.make(scopes, tuple(bound), note, _end_of(expires))
+        resolved_apps = tuple(dict.fromkeys(map(tenants.resolve, apps)))
+        row, secret = KeyRow.make(scopes, resolved_apps, note, _end_of(expires))
         ends_demo = settings.demo and not list(store.keys())
         store.add_key(row)
         record_act(
@@ -109,6 +109,7 @@ def create(
             scopes=row.scopes,
             apps=row.apps,
         )
+        # Apps to which users can log in only in demo mode.
         closed = [
             tenant.name
             for tenant in tenants.all()
@@ -131,15 +132,15 @@ def _end_of(seconds: int | None) -> int:
 
 
 def _only_app_of(row: KeyRow) -> str:
-    """The only app of a key; ``""`` if the key is for several or all apps."""
+    """The app of a key that is limited to one app; ``""`` for other keys."""
     if len(row.apps) != 1:
         return ""
     return row.apps[0]
 
 
 def _say_demo_ends(closed: Sequence[str]) -> None:
-    """Print the changes that the first key brings. ``closed``: the apps without
-    a login rule."""
+    """Print what changes when demo mode ends. ``closed``: the apps to which
+    nobody can log in any more."""
     click.echo(
         "Demo mode ends: requests need a key from now on. Sessions stay until they end; new logins "
         "follow the rules of their app.",
@@ -198,10 +199,12 @@ def show(path: str | None, data_dir: str | None, name: str) -> None:
     else:
         state = "valid"
 
-    lines = dict(zip(*lines_of(_COLUMNS, (row,), **_TEXTS), strict=True))
+    # The table of one key: its headings and its line of values.
+    headings, values = lines_of(_COLUMNS, (row,), **_TEXTS)
+    lines = dict(zip(headings, values, strict=True))
     address = lines.pop("from")
     if row.id.startswith(CONFIGURED):
-        used = ""  # The last use of a key of the settings is not stored.
+        used = ""  # the last use of a key of the settings is not stored
     elif lines["last used"]:
         used = f"{lines['last used']} from {address}"
     else:
@@ -282,6 +285,8 @@ def revoke(path: str | None, data_dir: str | None, name: str) -> None:
 
 
 def _refuse_configured(name: str) -> None:
+    """End the command if the key is one of the settings, which no command
+    changes."""
     if name.startswith(CONFIGURED):
         fail(
             f"{name} is a key of the settings: remove it from api.keys, then send SIGHUP to running servers"

@@ -18,22 +18,25 @@ _COLUMNS: Final = 110
 
 
 def manual_of(text: str, declared: Declarations) -> str:
-    """The manual with all declared settings, and no others.
+    """The manual with exactly the ``declared`` settings. ``text``: the manual of
+    all settings of the server.
 
-    A section is a paragraph. A key stands below its comment. The settings of an
-    app are listed by name in the comment of the section ``apps``. The settings
-    of features of other distributions come from their structs.
+    A section is a paragraph of the text. A key stands below its comment. The
+    settings of an app are listed by name in the comment of the section
+    ``apps``. Declared settings that the text does not have are added from
+    their structs.
     """
-    there: set[str] = set()
+    written: set[str] = set()
+    """The sections and keys (``section.key``) that the text has."""
 
-    def has_entry(entry: re.Match[str]) -> str:
+    def keep_declared_entry(entry: re.Match[str]) -> str:
         if entry[1] in declared.app_hints:
             return entry[0]
         return ""
 
-    def has_key(row: re.Match[str]) -> str:
+    def keep_declared_key(row: re.Match[str]) -> str:
         key = f"{section}.{row[1]}"
-        there.add(key)
+        written.add(key)
         if key in declared.rows:
             return row[0]
         return ""
@@ -44,45 +47,50 @@ def manual_of(text: str, declared: Declarations) -> str:
         match = re.search(r"^(\w+):", paragraph, re.MULTILINE)
         if match:
             section = match[1]
-        there.add(section)
+        written.add(section)
         if section == "apps":
             entries = r"^#   (\w+)\W.*\n(?:#    +\S.*\n)*"
-            paragraph = re.sub(entries, has_entry, paragraph, flags=re.MULTILINE)
-            more = "".join(_entries(declared, text))
-            paragraph = paragraph.replace("apps:\n", f"{more}apps:\n")
+            paragraph = re.sub(
+                entries, keep_declared_entry, paragraph, flags=re.MULTILINE
+            )
+            missing = "".join(_missing_entries(declared, text))
+            paragraph = paragraph.replace("apps:\n", f"{missing}apps:\n")
         elif section:
             keys = r"^(?:  #.*\n)*  (\w+):.*\n?"
-            paragraph = re.sub(keys, has_key, paragraph, flags=re.MULTILINE)
+            paragraph = re.sub(keys, keep_declared_key, paragraph, flags=re.MULTILINE)
         if section and section not in declared.names.values():
-            continue  # Its feature is not among those of the node.
+            continue  # the node does not have the feature of this section
         parts = [paragraph.rstrip("\n")]
         for name, kind in declared.sections:
             if name == section:
-                parts += filter(None, (_keys(kind, there, section),))
+                missing = _missing_keys(kind, written, section)
+                if missing:
+                    parts.append(missing)
         paragraphs.append("\n".join(parts))
     for name, kind in declared.sections:
-        if name not in there:
+        if name not in written:
             comment = _comment("", kind.__doc__)
-            lines = [*comment, f"{name}:", _keys(kind, there, name)]
+            lines = [*comment, f"{name}:", _missing_keys(kind, written, name)]
             paragraphs.append("\n".join(lines))
     return "\n\n".join(paragraphs) + "\n"
 
 
-def _keys(kind: type[Struct], there: set[str], section: str) -> str:
-    """The keys of a section that are not ``there``, with their texts and
-    defaults."""
+def _missing_keys(kind: type[Struct], written: set[str], section: str) -> str:
+    """The keys of a section that are not ``written`` yet, with their texts and
+    defaults. ``kind``: the struct of the section."""
     lines: list[str] = []
     defaults = kind()
     for key, hint in hints_of(kind).items():
-        if f"{section}.{key}" not in there:
+        if f"{section}.{key}" not in written:
             row = write_yaml({key: to_builtins(getattr(defaults, key))})
             lines += _comment("  ", _text_of(hint))
             lines.append(textwrap.indent(row, "  ").rstrip("\n"))
     return "\n".join(lines)
 
 
-def _entries(declared: Declarations, text: str) -> Iterator[str]:
-    """The lines about the settings of an app that the manual does not have."""
+def _missing_entries(declared: Declarations, text: str) -> Iterator[str]:
+    """The lines about declared settings of an app that the manual ``text`` does
+    not have."""
     for kind in declared.app_kinds:
         for key, hint in hints_of(kind).items():
             if not re.search(rf"^#   (?:\w+, )*{key}\b", text, re.MULTILINE):

@@ -29,8 +29,9 @@ class Deployment(Struct, frozen=True):
     """The input of the check: the settings, their file, and the apps and keys
     of the database.
 
-    ``keyed``: an API key exists or has existed in the database. ``apps``: all
-    apps by name, those made at run time too.
+    ``file``: the path of the settings; ``""`` if there is no file. ``keyed``:
+    an API key exists or has existed in the database. ``apps``: all apps by
+    name, also the ones that were created at run time.
     """
 
     config: Config
@@ -49,35 +50,38 @@ class Deployment(Struct, frozen=True):
         )
 
 
-def access(it: Deployment) -> Iterator[Finding]:
-    if it.demo:
+def access(deployment: Deployment) -> Iterator[Finding]:
+    """Find settings with which strangers can log in or push."""
+    if deployment.demo:
         yield (
             "api.keys",
             "demo mode: anybody may log in and push; make a key with 'imserver key create push'",
         )
-    weak = short_sign_key(it.config)
+    weak = short_sign_key(deployment.config)
     if weak:
         yield "jwt.sign_key", weak
-    if it.config.server.insecure:
+    if deployment.config.server.insecure:
         yield (
             "server.insecure",
             "demo mode is allowed on addresses other than loopback; set false",
         )
-    for name, app in it.apps.items():
+    for name, app in deployment.apps.items():
         if app.open:
             why = "anybody may log in as any user; set false and jwt, authorise_url or account_tokens"
             yield f"apps.{name}.open", why
 
 
-def encryption(it: Deployment) -> Iterator[Finding]:
-    server = it.config.server
+def encryption(deployment: Deployment) -> Iterator[Finding]:
+    """Find connections of clients that are not encrypted, as far as the
+    settings of the server and its proxies tell."""
+    server = deployment.config.server
     proxies = [
         ipaddress.ip_network(each, strict=False) for each in server.trusted_proxies
     ]
     hosts = [server.host, *(row.host for row in server.extra_listen if row.host)]
-    beyond = [host for host in hosts if not is_here(host)]
-    if beyond and all(network.is_loopback for network in proxies):
-        why = f"{beyond[0]} accepts unencrypted connections, and no proxy on another machine is trusted; "
+    reachable = [host for host in hosts if not is_here(host)]
+    if reachable and all(network.is_loopback for network in proxies):
+        why = f"{reachable[0]} accepts unencrypted connections, and no proxy on another machine is trusted; "
         mend = "put a proxy with TLS in front and list its address here, or set server.host to 127.0.0.1"
         yield "server.trusted_proxies", why + mend
     if not proxies:
@@ -92,19 +96,22 @@ def encryption(it: Deployment) -> Iterator[Finding]:
         )
 
 
-def wide_networks(it: Deployment) -> Iterator[Finding]:
-    for network in _wide(it.config.server.trusted_proxies):
+def wide_networks(deployment: Deployment) -> Iterator[Finding]:
+    """Find trusted networks with many machines."""
+    for network in _wide(deployment.config.server.trusted_proxies):
         why = f"every machine in {network} may claim any client address; name single proxies"
         yield "server.trusted_proxies", why
-    for name, app in it.apps.items():
+    for name, app in deployment.apps.items():
         for network in _wide(app.api_allow_from, loopback=False):
             why = f"every machine in {network} may push without a key; name single back ends"
             yield f"apps.{name}.api_allow_from", why
 
 
-def any_origin(it: Deployment) -> Iterator[Finding]:
-    policies = {"server": it.config.server.origin_policy}
-    policies |= {f"apps.{name}": app.origin_policy for name, app in it.apps.items()}
+def any_origin(deployment: Deployment) -> Iterator[Finding]:
+    policies = {"server": deployment.config.server.origin_policy}
+    policies |= {
+        f"apps.{name}": app.origin_policy for name, app in deployment.apps.items()
+    }
     for where, policy in policies.items():
         if policy == "any":
             yield (
@@ -113,9 +120,10 @@ def any_origin(it: Deployment) -> Iterator[Finding]:
             )
 
 
-def limits(it: Deployment) -> Iterator[Finding]:
-    seconds = it.config.api.page_token_seconds
-    limits = it.config.limits
+def limits(deployment: Deployment) -> Iterator[Finding]:
+    """Find limits that are off or unusually high."""
+    seconds = deployment.config.api.page_token_seconds
+    limits = deployment.config.limits
     if seconds > _DAY_SECONDS:
         yield (
             "api.page_token_seconds",
@@ -125,27 +133,29 @@ def limits(it: Deployment) -> Iterator[Finding]:
         "limits.max_connections_per_address": limits.max_connections_per_address,
         "limits.messages_per_second": limits.messages_per_second,
         "limits.login_seconds": limits.login_seconds,
-        "api.requests_per_second": it.config.api.requests_per_second,
+        "api.requests_per_second": deployment.config.api.requests_per_second,
     }
     for setting, limit in unlimited.items():
         if not limit:
             yield setting, "0 means no limit; set one"
 
 
-def readable_files(it: Deployment) -> Iterator[Finding]:
-    config = it.config
+def readable_files(deployment: Deployment) -> Iterator[Finding]:
+    """Find secret files that every user of this machine may read."""
+    config = deployment.config
     files = {
         "server.data_dir": config.server.data_dir,
         "server.secret_file": config.server.secret_file,
     }
-    # The settings themselves have a secret; the files that they name do not
-    # count.
+    # The file of the settings is secret only if it has a secret itself, for
+    # example a password in a URL.
     if "@" in config.storage.url + config.redis.url or any(marked(config, "secret")):
-        files["configuration file"] = it.file
+        files["configuration file"] = deployment.file
     database = database_address(config.storage, config.server.data_dir).file
     if config.storage.url and database is not None:
         files["storage.url"] = str(database)
-    for name, app in it.apps.items():
+    for name, app in deployment.apps.items():
+        # All algorithms except HS256 have public keys.
         public = {
             f"jwt[{number}].key_file"
             for number, row in enumerate(app.jwt)
@@ -162,8 +172,10 @@ def readable_files(it: Deployment) -> Iterator[Finding]:
             )
 
 
-def cluster(it: Deployment) -> Iterator[Finding]:
-    config = it.config
+def cluster(deployment: Deployment) -> Iterator[Finding]:
+    """Find settings with which several nodes do not work together, or are not
+    protected from strangers."""
+    config = deployment.config
     if on_several_machines(config):
         if database_address(config.storage, config.server.data_dir).engine == "sqlite":
             yield (
@@ -184,6 +196,8 @@ def cluster(it: Deployment) -> Iterator[Finding]:
 
 
 def _redis(address: RedisAddress) -> Iterator[Finding]:
+    """Find settings with which the connection to a Redis on another machine is
+    not protected."""
     if address.is_local:
         return
     if not address.options.get("password"):
@@ -208,8 +222,12 @@ def _redis(address: RedisAddress) -> Iterator[Finding]:
         yield "redis.url", why
 
 
-def database(it: Deployment) -> Iterator[Finding]:
-    address = database_address(it.config.storage, it.config.server.data_dir)
+def database(deployment: Deployment) -> Iterator[Finding]:
+    """Find settings with which the connection to a database on another machine
+    is not protected."""
+    address = database_address(
+        deployment.config.storage, deployment.config.server.data_dir
+    )
     if address.engine == "sqlite":
         return
     url = urlsplit(address.url)
@@ -227,12 +245,12 @@ def database(it: Deployment) -> Iterator[Finding]:
 
 def _is_on_this_machine(host: str) -> bool:
     """Whether this is an address of this machine, the path of a socket, or
-    nothing."""
+    ``""``, with which the driver connects to this machine."""
     return not host or host.startswith("/") or is_here(host)
 
 
-def webhooks(it: Deployment) -> Iterator[Finding]:
-    for name, app in it.apps.items():
+def webhooks(deployment: Deployment) -> Iterator[Finding]:
+    for name, app in deployment.apps.items():
         for key, text in marked(app, "url"):
             url = urlsplit(text)
             if url.scheme == "http" and not is_here(url.hostname or ""):
@@ -242,14 +260,16 @@ def webhooks(it: Deployment) -> Iterator[Finding]:
                 )
 
 
-def debugging(it: Deployment) -> Iterator[Finding]:
-    if it.config.debug.echo_path:
+def debugging(deployment: Deployment) -> Iterator[Finding]:
+    if deployment.config.debug.echo_path:
         yield "debug.echo_path", "anybody may open echo connections; leave it empty"
 
 
-def features(it: Deployment) -> Iterator[Finding]:
-    for feature in load_features(it.config):
-        yield from feature.settings.check(it.config, Locations(it.file)) or ()
+def features(deployment: Deployment) -> Iterator[Finding]:
+    for feature in load_features(deployment.config):
+        yield from (
+            feature.settings.check(deployment.config, Locations(deployment.file)) or ()
+        )
 
 
 CHECKS: Final[tuple[Callable[[Deployment], Iterator[Finding]], ...]] = (
@@ -267,22 +287,22 @@ CHECKS: Final[tuple[Callable[[Deployment], Iterator[Finding]], ...]] = (
 )
 
 
-def findings(it: Deployment) -> list[Finding]:
+def findings(deployment: Deployment) -> list[Finding]:
     """All open risks, in the order of :data:`CHECKS`."""
-    return list(chain.from_iterable(check(it) for check in CHECKS))
+    return list(chain.from_iterable(check(deployment) for check in CHECKS))
 
 
 def _is_private(host: str) -> bool:
     try:
         address = ipaddress.ip_address(host.strip("[]"))
     except ValueError:
-        return True  # a name; nothing is resolved
+        return True  # a name, which is not looked up
     return address.is_private and not address.is_unspecified
 
 
 def _wide(networks: tuple[str, ...], *, loopback: bool = True) -> Iterator[str]:
-    """The networks that are too wide. Networks of loopback count only if
-    ``loopback`` is false."""
+    """The networks with too many machines. ``loopback``: leave out networks of
+    loopback addresses."""
     for text in networks:
         network = ipaddress.ip_network(text, strict=False)
         if loopback and network.is_loopback:
@@ -295,4 +315,6 @@ def _world_readable(path: Path) -> bool:
     try:
         return bool(path.stat().st_mode & (stat.S_IROTH | stat.S_IWOTH))
     except OSError:
-        return False  # made at the start with mode 0700, or an error of its own there
+        # If it does not exist, the start of the server makes it with mode 0700,
+        # or reports an error.
+        return False

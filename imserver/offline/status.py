@@ -40,7 +40,8 @@ def status(url: str, key_file: str | None, debug: bool, address: str | None) -> 
     state_status, state = server.ask("GET", path, seconds=_ANSWER_SECONDS)
     data = state.get("data")
     if isinstance(data, dict):
-        # of the original's wire; this server has no goroutines
+        # The route has this field for compatibility. It says nothing about this
+        # server.
         data.pop("numGoroutine", None)
 
     is_healthy = health == OK

@@ -49,9 +49,10 @@ _RAISED: Final = re.compile(
     r"^[\w.]*(?:Error|Exception|Exit|Interrupt|Timeout|Unavailable)\b"
 )
 _ELIDED: Final = "…"
+"""Stands in place of text that may be about somebody."""
 
 
-# --- what is left of a log ----------------------------------------------------
+# --- the log without names and messages ---------------------------------------
 
 
 _LEVELS: Final = frozenset(
@@ -61,8 +62,10 @@ _LEVELS: Final = frozenset(
 
 @cache
 def log_forms() -> tuple[tuple[re.Pattern[str], str], ...]:
-    """The forms of the server's own log lines: (pattern, printed text). Parts
-    of a line that come from somebody (``%s``) are left out; numbers stay."""
+    """The forms of the server's own log lines: (pattern, text). The text is the
+    argument of the logger, such as ``an erasure in %s has ended``. The pattern
+    matches a line that was made from it. Its groups are the numbers, which may
+    be shown. Texts (``%s``) may be about somebody, so they have no group."""
     texts: set[str] = set()
     for path in _PACKAGE.rglob("*.py"):
         texts.update(_texts_in(path))
@@ -75,7 +78,7 @@ def log_forms() -> tuple[tuple[re.Pattern[str], str], ...]:
 
 
 def _texts_in(module: Path) -> Iterator[str]:
-    """The first arguments of the calls of a logger in a module."""
+    """The first arguments of the calls of loggers in a module."""
     for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
         if not (isinstance(node, ast.Call) and node.args):
             continue
@@ -85,11 +88,14 @@ def _texts_in(module: Path) -> Iterator[str]:
         text = node.args[0]
         if not (isinstance(text, ast.Constant) and isinstance(text.value, str)):
             continue
-        if " " in text.value:  # else it may be of another method
+        # A word alone may be the argument of another method with such a name.
+        if " " in text.value:
             yield text.value
 
 
 def _pattern_of(piece: str) -> str:
+    """The regular expression for a piece of a text: a placeholder such as
+    ``%s`` or ``%.2f``, or the words between two of them."""
     if piece == "%%":
         return "%"
     if not piece.startswith("%"):
@@ -100,7 +106,8 @@ def _pattern_of(piece: str) -> str:
 
 
 def redacted_line(line: str) -> str:
-    """A line of the log with words of the server only."""
+    """A line of the log without anything that is not from the server itself.
+    ``line``: in the text or JSON format, or a line of a traceback."""
     if line.startswith("{"):
         return _redacted_json(line)
     match = _TEXT_LINE.match(line)
@@ -108,15 +115,17 @@ def redacted_line(line: str) -> str:
         return match[1] + redacted_message(match[2])
     frame = _FRAME.match(line)
     if frame is not None:
+        # Only the part of the path below the folder of the installation.
         _, path, _ = line.split('"', 2)
         return frame[0].replace(path, frame[1])
-    raised = _RAISED.match(line)
-    if raised is not None:
-        return f"{raised[0]}: {_ELIDED}"
+    exception = _RAISED.match(line)
+    if exception is not None:
+        return f"{exception[0]}: {_ELIDED}"
     return _ELIDED
 
 
 def _redacted_json(line: str) -> str:
+    """A line in the JSON format, redacted as :func:`redacted_line` does."""
     try:
         record = json.loads(line)
     except ValueError:
@@ -136,7 +145,8 @@ def _redacted_json(line: str) -> str:
 
 
 def redacted_message(message: str) -> str:
-    """A message with words of the server only."""
+    """A message of the log without anything that is not from the server itself.
+    If the server does not have this message, the result is only its length."""
     for pattern, text in log_forms():
         match = pattern.fullmatch(message)
         if match is not None:
@@ -145,8 +155,8 @@ def redacted_message(message: str) -> str:
 
 
 def _filled(text: str, numbers: Iterator[str]) -> str:
-    """The text of a log line with its numbers, and a mark in place of all other
-    values."""
+    """The text of a log line with ``numbers`` in place of its placeholders for
+    numbers, and :data:`_ELIDED` in place of all others."""
 
     def shown(form: re.Match[str]) -> str:
         if form[1] in "dfgx":
@@ -170,12 +180,13 @@ def secrets_of(settings: Config) -> set[str]:
         try:
             secrets.add(Path(file).read_text(encoding="latin-1").strip())
         except OSError:
-            continue  # it is not there, or this user may not read it
+            continue  # it does not exist, or this user may not read it
     return {secret for secret in secrets if len(secret) >= LEAST_SECRET}
 
 
 def _hidden(value: Any, shown: Any) -> Iterator[str]:
-    """The texts in a value that its other form hides."""
+    """The secret texts in ``value``. ``shown``: the form of the value in which
+    :data:`HIDDEN` stands in place of each secret."""
     if shown == HIDDEN:
         yield str(value)
     elif isinstance(value, Mapping) and isinstance(shown, Mapping):
@@ -187,13 +198,17 @@ def _hidden(value: Any, shown: Any) -> Iterator[str]:
 
 
 def redacted(text: str, secrets: Iterable[str]) -> str:
-    """A text without these secrets, and without addresses of people."""
+    """A text without these secrets, and without e-mail addresses and phone
+    numbers. Long secrets come first, because a short one may be a part of
+    them."""
     for secret in sorted(secrets, key=len, reverse=True):
         text = text.replace(secret, HIDDEN)
     return _PHONE.sub("(phone)", _MAIL.sub("(e-mail)", text))
 
 
 def _versions() -> str:
+    """The versions of the server, of Python, of the system and of all packages,
+    and the names of variables."""
     packages = {f"{each.metadata['Name']} {each.version}" for each in distributions()}
     names = sorted(name for name in os.environ if name.startswith(ENVIRONMENT_PREFIX))
     lines = [
@@ -219,6 +234,7 @@ def _doctor(settings: Config) -> str:
 
 
 def _log(settings: Config) -> str:
+    """The end of the log file, redacted, or a sentence why there is none."""
     path = settings.app.log_file
     if not path:
         return "app.log_file is not set: the log is that of the console, systemd or the container\n"
@@ -230,7 +246,7 @@ def _log(settings: Config) -> str:
     except OSError as error:
         return f"{path} cannot be read: {error.strerror}\n"
     if len(lines) > 1:
-        del lines[0]  # It may have lost its start.
+        del lines[0]  # its beginning may be cut off
     return "\n".join([*map(redacted_line, lines), ""])
 
 
@@ -239,6 +255,8 @@ _MAY_READ: Final = frozenset({"admin", "read", "metrics"})
 
 
 def _metrics(settings: Config) -> str:
+    """The metrics of the running server, or a sentence why it does not answer
+    with them."""
     key = os.environ.get(ENVIRONMENT_KEY, "")
     for row in settings.api.keys:
         if not key and not _MAY_READ.isdisjoint(row.scopes):

@@ -101,6 +101,7 @@ def create(
                 key = Path(key_file).read_text(encoding="utf-8")
             elif row.algorithm.startswith("HS"):
                 key = text_of_key(row, _secret(settings, row), tenant.name)
+                # Raises BadKey for a key that a server would refuse.
                 load_keys([row], _secret(settings, row), tenant.name)
             else:
                 fail(
@@ -119,10 +120,11 @@ def create(
 
 
 def _check_user(tenant: Tenant, user: str) -> None:
-    """End the command if the app takes no user of this name."""
+    """End the command if the app does not accept this user id."""
     longest = tenant.user_bytes_of(tenant.name)
-    name = os.fsencode(user)  # as it was given, which need not be UTF-8
-    if not 0 < len(name) <= longest or name.decode(errors="replace") != user:
+    given = os.fsencode(user)  # the bytes of the argument
+    is_utf8 = given.decode(errors="replace") == user
+    if not 0 < len(given) <= longest or not is_utf8:
         fail(
             f"USER: expected 1 to {longest} bytes of UTF-8, as app {tenant.name} allows"
         )
@@ -192,8 +194,9 @@ def check(path: str | None, data_dir: str | None, name: str, shown: str) -> None
 
 
 def _print_parts(token: str) -> None:
-    """Print the parts of a token, whether they are true or not."""
-    with suppress(BadToken, UnicodeDecodeError):  # it is no token
+    """Print header and claims of a token, without a check of its signature.
+    Prints nothing if the text is no token."""
+    with suppress(BadToken, UnicodeDecodeError):
         unverified = JsonWebToken.read(token)
         header = unverified.header.decode()
         claims = unverified.unverified_payload.decode()
@@ -208,8 +211,9 @@ def _claims_of(
     rows = [row for row in tenant.jwt if row.issuer]
     if rows:
         claims = Issuers(outgoing).claims(tenant.name, rows, token, time())
-        if claims is not None:
+        if claims is not None:  # None: the token names no issuer of the app
             return claims
+    # The server's secret is read only if a key is derived from it.
     secret = Secret(b"")
     for row in tenant.jwt:
         if not (row.issuer or row.key or row.key_file):
@@ -219,7 +223,8 @@ def _claims_of(
 
 
 def _words(person: str | None, option: str | None) -> list[str]:
-    """The argument of ``create``, which may have been given as ``--user``."""
+    """The argument ``APP/USER`` of ``create``, which may have been given as the
+    option ``--user``, as a list of one word. Empty if neither was given."""
     word = given_once("APP/USER", person, option)
     if word is None:
         return []
@@ -234,7 +239,8 @@ def _tenant(tenants: Tenants, name: str) -> Tenant:
 
 
 def _row(tenant: Tenant, kid: str | None) -> JwtSettings:
-    """The entry of ``jwt`` whose key signs."""
+    """The entry of ``jwt`` whose key signs a token: the first one, or the one
+    with this ``kid``. Ends the command if there is none."""
     name = tenant.name
     if not tenant.jwt:
         fail(f"app {name} has no key for session tokens (setting jwt)")
@@ -247,7 +253,8 @@ def _row(tenant: Tenant, kid: str | None) -> JwtSettings:
 
 
 def _secret(settings: Config, row: JwtSettings) -> Secret:
-    """The server's secret, if the row needs it."""
+    """The server's secret. It is empty if the entry has a key of its own, which
+    is not derived from the secret."""
     if row.key or row.key_file:
         return Secret(b"")
     return DataDirectory(settings.server.data_dir).secrets(settings.server)

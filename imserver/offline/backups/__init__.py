@@ -24,19 +24,21 @@ if TYPE_CHECKING:
 
 
 class BackupState(Struct):
-    """What ``/metrics`` and ``/system/state`` show. ``last_backup``: when the
-    newest proven backup was begun, in Unix seconds; 0: there is none.
-    ``unproven_backups``: how many are newer than it."""
+    """The figures of backups that ``/metrics`` and ``/system/state`` show.
+    ``last_backup``: when the newest proven backup was begun, in Unix seconds;
+    0: no backup is proven. ``unproven_backups``: how many backups are newer
+    than it."""
 
     last_backup: int = 0
     unproven_backups: int = 0
 
     def look(self, folder: Path) -> None:
-        """Read the folder again. A folder that is unreadable has no backups."""
+        """Read the folder again. An unreadable folder counts as empty."""
         try:
             files = backups_of(folder)
         except OSError:
             files = []
+        # The newest file comes first.
         self.last_backup = next((each.created for each in files if each.is_proven), 0)
         self.unproven_backups = sum(each.created > self.last_backup for each in files)
 
@@ -45,6 +47,7 @@ _LOOK_SECONDS: Final = 60.0
 
 
 def _build(core: Core) -> Parts:
+    """Build the service that reads the folder of backups every minute."""
     folder = settings_of(core.config, BackupSettings).folder
     if not folder:
         return Parts()

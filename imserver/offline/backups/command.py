@@ -111,7 +111,9 @@ def _back_up_by_schedule(
             try:
                 click.echo(whole.backup(settings, address, file, without))
             finally:
-                if file.exists():  # also one that lacks files
+                # If files are missing in it, the backup exists although this
+                # has raised an error.
+                if file.exists():
                     _try_out(settings, file)
         finally:
             for old in delete_old(folder, settings_of(settings, BackupSettings).count):
@@ -121,17 +123,19 @@ def _back_up_by_schedule(
 
 
 def _try_out(settings: Config, file: Path) -> None:
-    """Restore a backup on trial. The name of a scheduled backup then tells the
-    result. Raises StartError."""
+    """Restore a backup on trial, print the report, and rename a scheduled backup
+    to a name that tells the result. Raises StartError if the trial has
+    failed."""
     error: StartError | None = None
     try:
         click.echo(restore_on_trial(settings, file))
     except StartError as failure:
         error = failure
-    with suppress(OSError):  # it cannot be read, or the folder is of another user
-        name = mark(file, is_proven=error is None)
-        if name != file:
-            click.echo(f"it is {name}")
+    # The folder may belong to another user. Then the backup keeps its name.
+    with suppress(OSError):
+        new_name = mark(file, is_proven=error is None)
+        if new_name != file:
+            click.echo(f"it is {new_name}")
     if error is not None:
         raise error
 
@@ -146,6 +150,8 @@ def _newest(settings: Config) -> BackupFile:
 
 
 def _folder(settings: Config) -> Path:
+    """The folder of scheduled backups. Raises StartError if the settings name
+    none."""
     if not any(feature.name == "backups" for feature in load_features(settings)):
         raise StartError(
             "name a FILE: the feature backups is not among features of the settings"
@@ -162,12 +168,13 @@ def _folder(settings: Config) -> Path:
 
 
 def check_backups(config: Config) -> Iterator[Finding]:
-    """Look for the newest backup in ``backups.folder``."""
+    """Check whether the newest backup in ``backups.folder`` is recent, and was
+    restored on trial."""
     settings = settings_of(config, BackupSettings)
     try:
         newest = _newest(config)
     except StartError as error:
-        # A server on trial needs no backup.
+        # A server in demo mode needs no backup.
         is_bad = bool(settings.folder) or not config.demo
         found = str(error)
     else:

@@ -19,9 +19,13 @@ _PROVEN: Final = ".tar"
 """The endings of the names."""
 _DAY_SECONDS: Final = 86_400
 _name: Final = re.compile(r"imserver-(\d{8}T\d{6}Z)(\.unproven)?\.tar").fullmatch
-_is_left: Final = re.compile(
+"""Matches the name of a backup, such as
+``imserver-20261126T083000Z.unproven.tar``."""
+_is_leftover: Final = re.compile(
     r"\.trial\.\w{8}|\.?imserver-\d{8}T\d{6}Z\.unproven\.tar\..+"
 ).fullmatch
+"""Matches the name of a file or folder that a killed backup or trial has
+left."""
 
 
 class BackupFile(Struct, frozen=True):
@@ -34,7 +38,8 @@ class BackupFile(Struct, frozen=True):
 
 
 def new_backup(folder: Path, created: int) -> Path:
-    """The file of a backup that begins now, and is not proven yet."""
+    """The path of a backup that is begun at a Unix second, and is not proven
+    yet."""
     return folder / f"imserver-{strftime(_FORM, gmtime(created))}{_UNPROVEN}"
 
 
@@ -48,7 +53,7 @@ def backups_of(folder: Path) -> list[BackupFile]:
         parts = _name(path.name)
         if parts is None:
             continue
-        with suppress(ValueError):  # no time
+        with suppress(ValueError):  # the digits are not a time
             created = timegm(strptime(parts[1], _FORM))
             if created <= time():
                 files.append(BackupFile(created, parts[2] is None, path))
@@ -69,22 +74,22 @@ def mark(path: Path, is_proven: bool) -> Path:
 
 
 def delete_old(folder: Path, count: int) -> list[Path]:
-    """Delete old backups: all but the newest ``count`` proven ones, and all but
-    as many others. Also delete the rest of a run that was killed a day ago.
-    Returns the deleted files. Raises OSError."""
+    """Delete all proven backups except the newest ``count``, and all unproven
+    ones except the newest ``count``. Also delete files that killed commands
+    left more than a day ago. Returns the deleted files. Raises OSError."""
     import shutil  # on first use: it loads compressors, 0.2 MB
 
     files = backups_of(folder)
     proven = [file.path for file in files if file.is_proven]
     unproven = [file.path for file in files if not file.is_proven]
-    gone = proven[count:] + unproven[count:]
+    to_delete = proven[count:] + unproven[count:]
     before = time() - _DAY_SECONDS
     for path in folder.iterdir():
-        if _is_left(path.name) and path.stat().st_mtime < before:
-            gone.append(path)
-    for path in gone:
+        if _is_leftover(path.name) and path.stat().st_mtime < before:
+            to_delete.append(path)
+    for path in to_delete:
         if path.is_dir():
             shutil.rmtree(path)
         else:
             path.unlink()
-    return gone
+    return to_delete

@@ -26,6 +26,7 @@ from imserver.offline.copies.files import whole_or_absent
 from imserver.plugin.progress import long_work
 
 _HEAD: Final = "imserver.json"
+"""The name of the first member. Below are the names of others."""
 _CHECKSUM: Final = "checksum"
 """SHA-256 of the names, sizes and contents of all members before it. Archives
 from before 1.1 have no checksum."""
@@ -35,6 +36,7 @@ _DATABASE: Final = "database.db"
 _FILES: Final = "files/"
 _FORMAT: Final = 1
 _BLOCK: Final = 512
+"""The length of a header in a tar file, in bytes."""
 _PIECE_BYTES: Final = 1 << 20
 _MOST_ABSENT: Final = 10_000
 """The most names of incompletely read files in an archive."""
@@ -60,34 +62,37 @@ class FeatureFile(Struct, frozen=True):
 
 
 class _Pieces:
-    """The content of a member while it is written, as a file. ``digest`` gets
-    the content, too. If the content ends too early or becomes unreadable, zeros
-    fill the member."""
+    """The content of a member, in the form of a file from which the tar library
+    reads. ``digest`` gets the content, too. If the content ends too early or
+    becomes unreadable, zeros fill the member, and ``is_whole`` is False."""
 
     def __init__(self, pieces: Iterable[bytes], digest: Any) -> None:
         self.is_whole = True
         self._pieces = iter(pieces)
-        self._rest = bytearray()
+        self._unread = bytearray()
         self._digest = digest
 
     def read(self, size: int) -> bytes:
-        while len(self._rest) < size:
+        """The next ``size`` bytes."""
+        while len(self._unread) < size:
             piece = b""
             with suppress(ImserverError):
                 piece = next(self._pieces, b"")
             if piece:
-                self._rest += piece
+                self._unread += piece
             else:
-                # The size is in the archive already.
+                # The archive already has the size of the member, so zeros must
+                # take the place of the missing bytes.
                 self.is_whole = False
-                self._rest += bytes(size - len(self._rest))
-        content = bytes(self._rest[:size])
-        del self._rest[:size]
+                self._unread += bytes(size - len(self._unread))
+        content = bytes(self._unread[:size])
+        del self._unread[:size]
         self._digest.update(content)
         return content
 
 
 def _title(member: tarfile.TarInfo) -> bytes:
+    """Name and size of a member, as they are part of the checksum."""
     return f"{member.name}\n{member.size}\n".encode("utf-8", "surrogateescape")
 
 
@@ -108,7 +113,7 @@ class _Members:
         self.digest.update(_title(member))
         content = _Pieces(pieces, self.digest)
         self._tar.addfile(member, content)  # type: ignore[arg-type]
-        # The list of a million members would take 0.4 GB.
+        # The library keeps all members, and would take 0.4 GB for a million.
         self._tar.members.clear()  # type: ignore[attr-defined]
         return content.is_whole
 
@@ -121,9 +126,9 @@ class _Members:
 def write(
     path: Path, database: Path, secrets: dict[str, str], files: Iterable[FeatureFile]
 ) -> tuple[int, list[str]]:
-    """Write a new archive, which is complete or absent. Returns the number of
-    files, and the names of the ones that could not be read completely. Raises
-    StartError."""
+    """Write a new archive. If that fails, there is no archive. Returns the
+    number of files, and the names of files that could not be read completely.
+    Raises StartError."""
     if path.exists():
         raise StartError(f"{path} exists already")
 
@@ -154,8 +159,8 @@ def write(
 def _write_files(
     members: _Members, files: Iterable[FeatureFile]
 ) -> tuple[int, list[str]]:
-    """Write the files of features. Returns their number, and the names of the
-    ones that could not be read completely."""
+    """Write the files of features. Returns their number, and the names of files
+    that could not be read completely. Unreadable files are not counted."""
     count = 0
     absent: list[str] = []
     for file in files:
@@ -173,7 +178,8 @@ _MOST_NAMED: Final = 5
 
 
 def lack_of(absent: Sequence[str]) -> str:
-    """A sentence with the files that an archive lacks."""
+    """A sentence about the files that an archive lacks, with the first names.
+    ``absent``: all names."""
     names = ", ".join(absent[:_MOST_NAMED])
     if len(absent) > _MOST_NAMED:
         names += ", …"
@@ -190,7 +196,7 @@ def is_archive(path: Path) -> bool:
 
 
 class BackupArchive:
-    """A complete archive. Owner of the open file."""
+    """A complete archive, which can be read."""
 
     @long_work("reading the archive")
     def __init__(self, path: Path) -> None:
@@ -226,7 +232,9 @@ class BackupArchive:
             raise StartError(f"{path} is damaged: {error}") from None
 
     def _read(self) -> None:
-        """Read all members, and compare them with checksum and count."""
+        """Read all members, and compare them with the checksum and the number of
+        files in the archive. Raises ValueError if they differ, and the errors
+        of the libraries."""
         digest = sha256()
         name = ""
         for member, content in self._members():
@@ -248,6 +256,8 @@ class BackupArchive:
                     raise ValueError("its checksum is another one")
             elif name == _END and int(piece[:_BLOCK]) != self.features.total():
                 raise ValueError("files are absent")
+            # The checksum is for the members before it. So each member is added
+            # after its name was looked at.
             digest.update(_title(member))
             while piece:
                 digest.update(piece)
@@ -271,20 +281,24 @@ class BackupArchive:
         raise StartError(f"{self._path} has no database")
 
     def files(self, feature: str) -> Iterator[tuple[str, IO[bytes]]]:
-        """Name and content of each file of a feature, to be read before the
-        next one."""
+        """Name and content of each file of a feature. The content must be read
+        before the next file is asked for."""
         start = f"{_FILES}{feature}/"
         for member, content in self._members():
             if member.name.startswith(start):
                 yield member.name.removeprefix(start), content
 
     def _members(self) -> Iterator[tuple[tarfile.TarInfo, IO[bytes]]]:
+        """All members with their contents, in order. Raises ValueError for a
+        member that no backup has, and TarError."""
         with tarfile.open(self._path, "r|", errors="strict") as tar:
             for member in tar:
-                # The holes of a sparse file have no bytes here, and would fill
-                # the disk.
+                # A sparse file may have few bytes in the archive, and fill the
+                # disk when it is extracted.
                 is_plain = member.isreg() and not member.issparse()
-                if not is_plain or not member.name.split("/")[:2][-1].isprintable():
+                # A report prints the name of a feature: files/FEATURE/NAME.
+                first_names = member.name.split("/")[:2]
+                if not is_plain or not first_names[-1].isprintable():
                     raise ValueError(f"{member.name!a} is no file of a backup")
                 content: Any = tar.extractfile(member)
                 yield member, content

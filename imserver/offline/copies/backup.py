@@ -44,14 +44,13 @@ _FOREIGN: Final = """
     UNION SELECT 'computed column', c.name FROM sqlite_master t, pragma_table_xinfo(t.name) c WHERE c.hidden
     UNION SELECT 'computed index', i.name FROM sqlite_master i, pragma_index_xinfo(i.name) c WHERE c.cid = -2
 """
+"""Finds the parts of a database that could execute SQL of a stranger."""
 
 
 @long_work("copying the database")
 def backup(database: Path, copy: Path) -> None:
-    """Copy a consistent snapshot of a database to a new file. Raises
-    StartError.
-
-    Writers are not delayed. The copy is complete or absent.
+    """Copy a consistent snapshot of a SQLite database to a new file. Writers
+    are not delayed. If this fails, there is no new file. Raises StartError.
     """
     if not database.exists():
         raise StartError(f"{database}: there is no such database")
@@ -80,15 +79,15 @@ def restore(
     numbers: Sequence[GivenNumbers],
     folder: Path | None = None,
 ) -> tuple[str, Path | None]:
-    """Replace a database by a copy. No server may use it. Returns a report, and
-    the new name of the replaced database. ``numbers``: the numbers that
-    features give. ``folder``: the data folder; None: the folder of the
-    database.
+    """Replace a SQLite database by a copy. No server may use it. Returns a
+    report, and the new name of the replaced database; None if there was no
+    database. ``numbers``: the numbers that features give. ``folder``: the data
+    folder; None: the folder of the database.
 
-    No number given since the backup is given again. Clients know the greatest
-    number they have seen and would ignore new entries below it. Raises
-    StartError. From :func:`begin` to :func:`end` no server starts. If the call
-    is interrupted, call it again: it continues.
+    No number that was given since the backup is given again. Clients know the
+    greatest number they have seen, and would ignore new entries below it. From
+    :func:`begin` to :func:`end` no server starts. If the call is interrupted,
+    call it again: it continues. Raises StartError.
     """
     if copy.exists():
         need_space(database.parent, copy.stat().st_size)
@@ -98,24 +97,14 @@ def restore(
     folder = folder or database.parent
     unfinished = database.with_name(f"{database.name}.part")
     try:
-        before = _before(folder, database)
+        before = _name_for_replaced(folder, database)
         if before.exists() and not database.exists():
-            _set_aside(database, before)  # the rest of it
+            # An interrupted call may have renamed some of the files only.
+            _set_aside(database, before)
         replaced = database
         if before.exists():
             replaced = before
-        owner = None
-        if replaced.exists():
-            owner = replaced
-        os.close(open_private(unfinished, like=owner))
-        with (
-            closing(_connect(copy)) as source,
-            closing(sqlite3.connect(unfinished)) as target,
-        ):
-            source.backup(target)
-            with target:
-                _move_on(SqliteStatements(target), numbers, _given(replaced, numbers))
-
+        _write_continuing_copy(copy, unfinished, replaced, numbers)
         # The copy must be complete on the disk before the old database is
         # touched.
         synchronise(unfinished)
@@ -123,8 +112,9 @@ def restore(
         if replaced == database and database.exists():
             _fold_log(database)
             _set_aside(database, before)
-        for end in _SIDE_FILES:
-            database.with_name(database.name + end).unlink(missing_ok=True)
+        # SQLite would take such a file for a part of the new database.
+        for ending in _SIDE_FILES:
+            database.with_name(database.name + ending).unlink(missing_ok=True)
         synchronise(database.parent)
         unfinished.rename(database)
         synchronise(database.parent)
@@ -139,12 +129,33 @@ def restore(
     return f"restored {database}; the previous database is {before}", before
 
 
+def _write_continuing_copy(
+    copy: Path, unfinished: Path, replaced: Path, numbers: Sequence[GivenNumbers]
+) -> None:
+    """Write a copy of a database to a file, and make it continue after the
+    numbers that the ``replaced`` database has given. Raises OSError and
+    sqlite3.Error."""
+    owner = None
+    if replaced.exists():
+        owner = replaced
+    os.close(open_private(unfinished, like=owner))
+    with (
+        closing(_connect(copy)) as source,
+        closing(sqlite3.connect(unfinished)) as target,
+    ):
+        source.backup(target)
+        with target:
+            given = _given(replaced, numbers)
+            _move_on(SqliteStatements(target), numbers, given)
+
+
 # --- a restore that a power cut interrupts ------------------------------------
 
 
 def begin(folder: Path, before: str = "") -> None:
-    """Note in a data folder that its data change from now on. ``before``: the
-    new name of the database. Raises StartError."""
+    """Note in a data folder that a restore changes its data from now on, so
+    that no server starts. ``before``: the name that the replaced database gets;
+    ``""`` if it is not a file. Raises StartError."""
     mark = folder / RESTORING
     try:
         write_whole(mark, before.encode())
@@ -153,15 +164,15 @@ def begin(folder: Path, before: str = "") -> None:
 
 
 def end(folder: Path) -> None:
-    """Let servers start again: everything is restored, and erased users are
-    erased again. Raises OSError."""
+    """Let servers start again, after everything was restored and erased users
+    were erased again. Raises OSError."""
     (folder / RESTORING).unlink(missing_ok=True)
     synchronise(folder)
 
 
-def _before(folder: Path, database: Path) -> Path:
-    """The new name of the database that is replaced, which an interrupted
-    restore has chosen."""
+def _name_for_replaced(folder: Path, database: Path) -> Path:
+    """The name that the replaced database gets. If a restore was interrupted,
+    it is the name that was chosen then."""
     mark = folder / RESTORING
     if mark.exists():
         name = mark.read_bytes().decode("utf-8", "replace")
@@ -171,21 +182,21 @@ def _before(folder: Path, database: Path) -> Path:
 
 
 def _fold_log(database: Path) -> None:
-    """Write the content of the write-ahead log into the database to which it
-    belongs."""
+    """Write the content of the write-ahead log into its database. A damaged log
+    stays, because SQLite would write only a part of it."""
     with suppress(sqlite3.Error):
-        if not lost_commits(database):  # else it is what is left of them
+        if not lost_commits(database):
             with closing(sqlite3.connect(database)) as old:
                 old.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
 def _set_aside(database: Path, before: Path) -> None:
-    """Rename a database and its files, even if damaged, or the rest that an
-    interrupted call has left of them."""
-    for end in ("", *_SIDE_FILES):
-        source = database.with_name(database.name + end)
+    """Rename a database and the files that belong to it, even if they are
+    damaged. Files that do not exist are left out."""
+    for ending in ("", *_SIDE_FILES):
+        source = database.with_name(database.name + ending)
         if source.exists():
-            source.replace(before.with_name(before.name + end))
+            source.replace(before.with_name(before.name + ending))
 
 
 def move_on(
@@ -194,9 +205,9 @@ def move_on(
     numbers: Sequence[GivenNumbers],
     folder: Path,
 ) -> None:
-    """Make sure that a database server with a loaded copy gives no number that
-    it gave since the copy. ``folder``: the data folder, in which :func:`begin`
-    notes it.
+    """Make a database of a database server, into which a copy was loaded, give
+    numbers far above its own. So it gives no number that was given since the
+    copy. ``folder``: the data folder, for :func:`begin`.
 
     Raises StartError if others are connected to the database, or if it cannot
     be used.
@@ -220,11 +231,11 @@ def move_on(
 
 
 def move_copy_on(copy: Path, numbers: Sequence[GivenNumbers]) -> None:
-    """Make a SQLite file continue after the numbers that were given, before a
-    database server gets the file. Raises StartError."""
+    """Make a SQLite file give numbers far above its own, before its rows are
+    copied to a database server. Raises StartError."""
     try:
         with closing(_connect(copy)) as connection, connection:
-            _move_on(SqliteStatements(connection), (*_OWN, *numbers), None)
+            _move_on(SqliteStatements(connection), (*_OWN, *numbers), given=None)
     except sqlite3.Error as error:
         raise StartError(f"{copy} cannot be changed: {error}") from None
 
@@ -232,10 +243,10 @@ def move_copy_on(copy: Path, numbers: Sequence[GivenNumbers]) -> None:
 def wait_until_alone(
     read: Callable[[Callable[[PooledStatements], int]], int], shown: str
 ) -> None:
-    """Wait until a database server has only this connection to a database.
-    ``read``: runs work there. ``shown``: the address of the database. Raises
-    StartError if others stay connected."""
-    # A server that has just ended may still have some connections.
+    """Wait until a database has no other connection than this one. ``read``:
+    calls a function with the statements of the database. ``shown``: the address
+    of the database. Raises StartError if others stay connected."""
+    # For a moment, a server that has just ended may still be connected.
     deadline = time.monotonic() + _ALONE_SECONDS
     while True:
         others = read(_other_connections)
@@ -268,11 +279,12 @@ _OTHER_CONNECTIONS = {
 
 @long_work("checking the copy")
 def check(copy: Path, is_own: bool = False) -> None:
-    """Check that a file is an intact database of this server. Raises
+    """Check that a file is an intact SQLite database of imserver. Raises
     StartError.
 
-    ``is_own``: this server has just written the file. A foreign file may have
-    triggers, which would change rows here, and expressions of any cost.
+    ``is_own``: this command has just written the file. Any other file may have
+    triggers, which would change rows here, or expressions that take very long.
+    Such files are refused.
     """
     if not copy.exists():
         raise StartError(f"{copy}: there is no such file")
@@ -280,6 +292,7 @@ def check(copy: Path, is_own: bool = False) -> None:
         with closing(_connect(copy)) as connection:
             if not is_own:
                 connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _MOST_VALUE_BYTES)
+                # The first trigger, view or computed value ends the check.
                 for kind, name in connection.execute(_FOREIGN):
                     raise StartError(
                         f"{copy} has a {kind}, which no step of this server makes: drop {name!a}"
@@ -294,8 +307,8 @@ def check(copy: Path, is_own: bool = False) -> None:
 
 
 def _given(database: Path, numbers: Sequence[GivenNumbers]) -> list[Any] | None:
-    """The last numbers of a database. None if it does not exist, or cannot be
-    read completely."""
+    """The last numbers that a database has given, in the order of ``numbers``.
+    None if it does not exist, or cannot be read completely."""
     try:
         if not database.exists() or lost_commits(database):
             return None
@@ -314,27 +327,27 @@ def _tables(sql: Statements) -> set[str]:
 def _move_on(
     sql: Statements, numbers: Sequence[GivenNumbers], given: list[Any] | None
 ) -> None:
-    """Make a copy continue after the given numbers. If they are unknown, it
-    continues far above its own."""
+    """Make a copy continue after the numbers in ``given``: see :func:`_given`.
+    If they are None, it continues far above its own numbers."""
     tables = _tables(sql)
     far = far_number()
-    for position, each in enumerate(numbers):
+    for index, each in enumerate(numbers):
         if not each.tables <= tables:
-            continue
+            continue  # an earlier release has made the copy
         if given is None:
             each.skip(sql, far)
         else:
-            each.continue_after(sql, given[position])
+            each.continue_after(sql, given[index])
 
 
 def _continue_accounts(sql: Statements, last: int) -> None:
-    own = last_given(sql, "account") or 0
-    give_after(sql, "account", max(last, own))
+    last_in_copy = last_given(sql, "account") or 0
+    give_after(sql, "account", max(last, last_in_copy))
 
 
 def _last_events(sql: Statements) -> list[Row]:
-    """The last event of each app. Empty for a database of an earlier
-    release."""
+    """(app, number of its last event) of each app. Empty for a database of an
+    earlier release, which has no events."""
     if "event_feed" not in _tables(sql):
         return []
     return sql.query("SELECT app, last_id FROM event_feed")
@@ -345,7 +358,10 @@ def _skip_events(sql: Statements, far: int) -> None:
 
 
 def _continue_events(sql: Statements, given: list[Row]) -> None:
-    # A feed without a lease begins at the end of the log.
+    """Make the events of each app continue after the given ones: see
+    :func:`_last_events`. An app whose copy has no feed gets one."""
+    # The next node takes a feed without a lease, and begins at the end of the
+    # log.
     sql.execute_many(
         "INSERT INTO event_feed (app, last_id, entry_id, event_id, noted_id, owner, lease_until) "
         "VALUES (%s, %s, 0, 0, 0, '', 0) "
@@ -355,7 +371,8 @@ def _continue_events(sql: Statements, given: list[Row]) -> None:
 
 
 _OWN: Final = (
-    # This comes first, because MySQL commits with it.
+    # The numbers of accounts come first, because MySQL commits the transaction
+    # when it changes them.
     GivenNumbers(
         frozenset({"account"}),
         partial(last_given, table="account"),

@@ -92,14 +92,15 @@ def restore(
     try:
         settings = load_settings(path, data_dir)
         address = address_of(settings)
-        # A server holds this lock as long as it runs.
+        # A server has this lock as long as it runs.
         lock = DataDirectory(settings.server.data_dir)
         folder = Path(settings.server.data_dir)
-        # Nobody is asked about a copy that cannot be restored.
+        # The archive is checked before the operator is asked anything.
         archive = _archive_of(address, file)
         _require_journal(address, folder, journal, yes)
 
         lock.start(restores=True)
+        # The restored database may have another id than this file names.
         (folder / ID_FILE).unlink(missing_ok=True)
         click.get_current_context().call_on_close(lock.stop)
         if archive is not None:
@@ -117,9 +118,9 @@ def restore(
 
 
 def _archive_of(address: DatabaseAddress, file: Path | None) -> BackupArchive | None:
-    """Open an archive of everything. None if the file is a copy of a SQLite
-    database, or if no file was given. Raises StartError if this database cannot
-    take the archive."""
+    """Open an archive of everything. Returns None if the file is a copy of a
+    SQLite database, or if no file was given. Raises StartError if the file is
+    damaged, or if it cannot be restored into a database of this kind."""
     if file is None:
         if address.file is not None:
             raise StartError(
@@ -133,30 +134,32 @@ def _archive_of(address: DatabaseAddress, file: Path | None) -> BackupArchive | 
             f"{address.shown} is not a SQLite database: load {file} with {TOOLS[address.engine][1]}, "
             "then run imserver restore without a file"
         )
-    copies.check(file)
+    copies.check(file)  # raises StartError
     return None
 
 
 def _require_journal(
     address: DatabaseAddress, folder: Path, journal: Path | None, yes: bool
 ) -> None:
-    """Make sure that the users who were erased since the copy are named
-    somewhere, or that the operator agrees to continue without. Raises
-    StartError."""
+    """Make sure that a database or journal names the users who were erased
+    since the copy. If there is none, ask the operator whether to continue.
+    ``journal``: a further journal. ``yes``: do not ask. Raises StartError."""
     if journal is not None and journal.stat().st_size and not read_journal(journal):
         raise StartError(f"{journal} is no journal of erasures")
-    # The database that is replaced names them, too.
+    # The database that is replaced names them, too. After an interrupted
+    # restore, the file RESTORING names that database.
     sources = [address.file, folder / JOURNAL, folder / RESTORING, journal]
-    if not any(source is not None and source.exists() for source in sources):
+    has_source = any(source is not None and source.exists() for source in sources)
+    if not has_source:
         _accept_no_journal(yes)
 
 
 def _replace_database(
     settings: Config, address: DatabaseAddress, folder: Path, file: Path | None
 ) -> tuple[str, Path | None]:
-    """Replace the database by a copy, or continue with a database that other
-    tools have loaded. Returns a report, and the path of the previous database.
-    """
+    """Replace a SQLite database by a copy. On other engines, prepare the
+    database that other tools have loaded. Returns a report, and the path of the
+    replaced database; None if it was not a file. Raises StartError."""
     if address.file is not None and file is not None:
         return copies.restore(address.file, file, numbers_of_server(), folder)
     copies.move_on(address, settings.storage, numbers_of_server(), folder)
@@ -179,6 +182,7 @@ def _accept_no_journal(yes: bool) -> None:
 
 
 def address_of(settings: Config) -> DatabaseAddress:
+    """The address of the database of these settings."""
     return database_address(settings.storage, settings.server.data_dir)
 
 
@@ -235,7 +239,8 @@ def move(
                 )
         finally:
             lock.stop()
-        # the target may be the default file
+        # If the target is the default file of the data folder, this file may
+        # name another id.
         Path(settings.server.data_dir, ID_FILE).unlink(missing_ok=True)
         with whole.started_store(
             target_settings.storage, target_settings.server.data_dir, tables
@@ -272,17 +277,18 @@ def move(
 
 
 def _settings_of_target(path: str | None, given: Mapping[str, str], url: str) -> Config:
-    """The settings with the other database. Raises StartError."""
+    """The settings with the URL of the target. ``given``: settings from options
+    of the command. Raises StartError."""
     try:
         settings, _ = load_with_locations(path, overrides={**given, "storage.url": url})
     except StartError as error:
+        # The operator gave the URL as an option, not in a setting.
         reason = str(error).rpartition("storage.url: ")[2]
         raise StartError(f"--to: {reason}") from None
     return settings
 
 
-# --- users who were erased since a copy was made: whoever restores it erases
-# them again
+# --- users who were erased since a copy was made, and are erased again --------
 
 
 def erasures_of(database: Path) -> list[ErasureRow]:
@@ -304,12 +310,14 @@ def _finish(
     store: Store,
     before: Path | None,
 ) -> list[str]:
-    """The last step of a restore: erase the users whose erasures the older
-    database does not have.
+    """The last step of a restore: erase the users again who were erased since
+    the copy.
 
-    The erasures come from the database ``before``, from the journal of the data
-    folder, and from this database. The journal then has all of them. Returns a
-    report. Raises StartError.
+    ``store``: the restored database. ``before``: the replaced database; None if
+    it was not a file. ``journal``: a further journal; None if the operator gave
+    none. The erasures are read from ``before``, from the journal of the data
+    folder, and from ``journal``. At the end the journal of the data folder has
+    all of them. Returns a report. Raises StartError.
     """
     try:
         rows = []
@@ -318,7 +326,7 @@ def _finish(
         rows += read_journal(lock.path / JOURNAL)
         if journal is not None:
             rows += read_journal(journal)
-        # a new data folder gets its own secret
+        # A new data folder gets its secret here.
         keys = lock.secrets(settings.server).keys(PURPOSE)
         erasures = Erasures(store, lambda: keys)
         count = _erase_again(settings, store, erasures, rows)
@@ -341,20 +349,21 @@ def _finish(
 def _erase_again(
     settings: Config, store: Store, erasures: Erasures, rows: Iterable[ErasureRow]
 ) -> int:
-    """Erase the users of these erasures, which the database does not have.
-    Returns their number. Raises Unavailable and StartError."""
-    by_name = {row.name: row for row in rows}
-    for known in erasures.ended():
-        by_name.pop(known.name, None)
-    missing = list(by_name.values())
+    """Carry out the erasures in ``rows`` that the restored database does not
+    have. Returns how many users were erased. Raises Unavailable and
+    StartError."""
+    rows_by_name = {row.name: row for row in rows}
+    for ended in erasures.ended():
+        rows_by_name.pop(ended.name, None)
+    missing = list(rows_by_name.values())
     tables = tables_of(load_features(settings)).of_server()
-    users = _whose(erasures, store, missing, tables)
+    users = _users_of(erasures, store, missing, tables)
     with offline_parts(settings, store, Erasure) as named:
         parts = [erasure for _, erasure in reversed(named)]
         for row, user in users:
             erasures.repeat(row, user)
             for program in programs_of(parts, row.app, user):
-                _erase(store, parts, row.app, program, "")
+                _erase(store, parts, row.app, program, name="")
             _erase(store, parts, row.app, user, row.name)
             erasures.end(row.app, user, row.ended)
     erasures.note(missing)
@@ -364,43 +373,49 @@ def _erase_again(
 def _erase(
     store: Store, parts: Sequence[Erasure], app: str, user: str, name: str
 ) -> None:
+    """Erase a user. ``name``: the name that takes the place of the user's id in
+    messages that stay; ``""``: they keep the id."""
     for each in parts:
         each.user(app, user, name)
     store.delete_rows_of_user(app, user, spared_by(parts))
 
 
-def _whose(
+def _users_of(
     erasures: Erasures,
     store: Store,
     rows: Iterable[ErasureRow],
     tables: Sequence[Table],
 ) -> list[tuple[ErasureRow, str]]:
-    """The users of these erasures who have rows in a database: (erasure, user).
-    If several erasures have one name, only the first counts."""
+    """(erasure, user) for the users of these erasures who have rows in the
+    database. An erasure has only a digest of the user's id, so it is compared
+    with the digests of all users. If a user was erased several times, only the
+    first erasure is returned."""
     newest_first = sorted(rows, key=lambda row: -row.ended)
-    by_digest = {row.digest: row for row in newest_first}
-    missing: dict[str, list[ErasureRow]] = {}
-    for row in by_digest.values():
-        missing.setdefault(row.app, []).append(row)
+    # Of equal digests, the last row stays: the oldest erasure.
+    rows_by_digest = {row.digest: row for row in newest_first}
+    rows_by_app: dict[str, list[ErasureRow]] = {}
+    for row in rows_by_digest.values():
+        rows_by_app.setdefault(row.app, []).append(row)
 
     pairs: list[tuple[ErasureRow, str]] = []
-    for app, rows_of_app in missing.items():
-        users: set[str] = store.read_or(set(), partial(_users, app, tables))
-        user_of: dict[str, str] = {}
+    for app, rows_of_app in rows_by_app.items():
+        users: set[str] = store.read_or(set(), partial(_users_in, app, tables))
+        user_by_digest: dict[str, str] = {}
         for user in users:
-            user_of |= dict.fromkeys(erasures.digests(app, user), user)
+            for digest in erasures.digests(app, user):
+                user_by_digest[digest] = user
         for row in rows_of_app:
-            if row.digest in user_of:
-                pairs.append((row, user_of[row.digest]))
+            if row.digest in user_by_digest:
+                pairs.append((row, user_by_digest[row.digest]))
     return pairs
 
 
-def _users(app: str, tables: Sequence[Table], sql: PooledStatements) -> set[str]:
+def _users_in(app: str, tables: Sequence[Table], sql: PooledStatements) -> set[str]:
     """All users who have rows in an app."""
     users: set[str] = set()
     for table in (*tables_of_others(sql), *tables):
         if isinstance(table.of_user, Reason) or table.of_app not in CONDITIONS_OF_APP:
-            continue
+            continue  # no column of the table has a user of an app
         column = table.of_user.removesuffix(" = %s")
         rows = sql.query(
             f"SELECT DISTINCT {column} FROM {table.name} WHERE {table.of_app}",

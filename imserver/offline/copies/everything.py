@@ -37,10 +37,12 @@ without_option: Final = click.option(
     help="Leave the tables of this feature of another distribution behind.",
 )
 _PARTS: Final = ".restore."
+"""The names of temporary folders of a restore begin so."""
 
 Finish = Callable[[Store, Path | None], list[str]]
-"""The last step of a restore. It gets the store, and the previous database if
-that is a file. Returns a report."""
+"""The last step of a restore, as a function. Its arguments are the store, and
+the path of the replaced database; None if that was not a file. Returns a
+report."""
 
 
 def backup(
@@ -49,9 +51,9 @@ def backup(
     """Write everything that a server has stored to a new archive. Servers may
     run. Returns a report.
 
-    ``without``: features whose tables stay behind if the database is not a
-    SQLite file. Raises StartError, also if the archive was written but lacks
-    files.
+    ``without``: features whose tables are not copied if the database is not a
+    SQLite file. Raises StartError. If files are missing in the archive, it is
+    written, and then StartError is raised.
     """
     if file.exists():
         raise StartError(f"{file} exists already")
@@ -87,7 +89,8 @@ def _copy_database(
     tables: StoreTables,
     without: Sequence[str],
 ) -> None:
-    """Copy a database of any engine to a SQLite file. Raises StartError."""
+    """Copy a database of any engine to a SQLite file. ``without`` is for other
+    engines than SQLite only. Raises StartError."""
     if address.file is not None:
         copies.backup(address.file, copy)
         return
@@ -96,22 +99,24 @@ def _copy_database(
     with long_work("copying the database") as note:
         move(
             address,
-            _of_file(copy),
+            _address_of_file(copy),
             settings.storage,
             tables,
             note,
             without=without,
             is_live=True,
         )
+    # Without a write-ahead log, the archive needs only one file.
     with closing(sqlite3.connect(copy)) as connection:
         connection.execute("PRAGMA journal_mode=DELETE")
 
 
 def _read_secrets(settings: Config) -> dict[str, str]:
     """Name → content of each secret. Raises StartError."""
-    paths = {name: path for name, path in _paths(settings).items() if path}
+    paths = {name: path for name, path in _secret_paths(settings).items() if path}
+    # A secret that the settings name must exist. Otherwise the first server
+    # makes one, and no server has run yet.
     if not (settings.server.secret_file or paths["secret"].exists()):
-        # no server has made it; a secret that the settings name must exist
         del paths["secret"]
     try:
         return {
@@ -133,6 +138,8 @@ def _size_of_files(parts: Iterable[tuple[str, ArchivedFiles]]) -> int:
 
 
 def _read_files(parts: Iterable[tuple[str, ArchivedFiles]]) -> Iterator[FeatureFile]:
+    """The files of features, without those that were deleted meanwhile.
+    ``parts``: (feature, its files)."""
     for feature, part in parts:
         for name, size, pieces in part.read("", ""):
             try:
@@ -141,7 +148,7 @@ def _read_files(parts: Iterable[tuple[str, ArchivedFiles]]) -> Iterator[FeatureF
                 continue
             except ImserverError:
                 first = b""
-                size = -1
+                size = -1  # it is unreadable
             yield FeatureFile(feature, name, size, chain((first,), pieces))
 
 
@@ -158,48 +165,50 @@ def restore(
 
     A SQLite database is replaced, and no server starts until ``copies.end``.
     Any other database must be empty, or left by an interrupted restore, and no
-    server opens it before the end. ``without``: features whose tables stay
-    behind.
+    server opens it before the end. ``without``: features whose tables are not
+    copied. ``finish``: the last step.
     """
     tables = tables_of(load_features(settings))
     folder = Path(settings.server.data_dir)
-    need_space(folder, archive.size + archive.database_size)  # the copy is copied
-    for rest in folder.glob(f"{_PARTS}*"):  # of an interrupted restore
-        shutil.rmtree(rest, ignore_errors=True)
+    # The database is extracted from the archive, and then copied once more.
+    need_space(folder, archive.size + archive.database_size)
+    for leftover in folder.glob(f"{_PARTS}*"):  # of an interrupted restore
+        shutil.rmtree(leftover, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix=_PARTS, dir=folder) as parts:
         copy = Path(parts, "database.db")
         archive.extract_database(copy)
         copies.check(copy)
-        of_copy = StorageSettings(f"sqlite:///{copy}")
-        # A copy of the release before gets the tables of this one. What no
-        # server can use is refused here.
-        with started_store(of_copy, parts, tables):
+        storage_of_copy = StorageSettings(f"sqlite:///{copy}")
+        # This start takes the migration steps that an archive of an earlier
+        # release lacks. It refuses an archive that no server can use.
+        with started_store(storage_of_copy, parts, tables):
             pass
         if address.file is not None:
-            replaced, before = copies.restore(
+            line, before = copies.restore(
                 address.file, copy, numbers_of_server(), folder
             )
             with started_store(
                 settings.storage, settings.server.data_dir, tables
             ) as store:
-                completed = _complete(settings, archive, store)
-                return "\n".join([replaced, *completed, *finish(store, before)])
+                completed = _restore_around(settings, archive, store)
+                return "\n".join([line, *completed, *finish(store, before)])
 
         from imserver.offline.copies.move import move  # needs the drivers
 
         copies.move_copy_on(copy, numbers_of_server())
-        done = [f"restored {address.shown}"]
+        lines = [f"restored {address.shown}"]
 
         def complete() -> None:
-            """Complete the file before it is copied. Its last row, which lets servers
-            start, is copied after all others."""
-            with started_store(of_copy, parts, tables) as store:
-                done.extend(_complete(settings, archive, store))
-                done.extend(finish(store, None))
+            """Restore everything else with the extracted copy, before its rows
+            are copied. The row that lets servers start is copied last, so a
+            server never sees an incomplete restore."""
+            with started_store(storage_of_copy, parts, tables) as store:
+                lines.extend(_restore_around(settings, archive, store))
+                lines.extend(finish(store, None))
 
         with long_work("copying into the database") as note:
             move(
-                _of_file(copy),
+                _address_of_file(copy),
                 address,
                 settings.storage,
                 tables,
@@ -207,23 +216,27 @@ def restore(
                 without=without,
                 complete=complete,
             )
-        return "\n".join(done)
+        return "\n".join(lines)
 
 
-def _complete(settings: Config, archive: BackupArchive, store: Store) -> list[str]:
-    """Restore secrets and files. Returns a report. Raises StartError."""
+def _restore_around(
+    settings: Config, archive: BackupArchive, store: Store
+) -> list[str]:
+    """Restore the secrets and files that belong to the database. Returns a
+    report. Raises StartError."""
     done = _put_secrets(settings, archive.head.secrets)
     try:
         with offline_parts(settings, store, ArchivedFiles) as parts:
             for feature, part in parts:
+                # A feature that only reads files has nothing to restore.
                 if type(part).write is not ArchivedFiles.write:
                     done += _put_files(archive, feature, part)
     except ImserverError as error:
         raise StartError(f"{error}; run the same command again") from None
     if archive.absent:
         done.append(lack_of(archive.absent))
-    left = {*archive.features} - {feature.name for feature in load_features(settings)}
-    for name in sorted(left):
+    present = {feature.name for feature in load_features(settings)}
+    for name in sorted(archive.features.keys() - present):
         done.append(f"left out the files of {name}, which the settings do not name")
     return done
 
@@ -231,21 +244,22 @@ def _complete(settings: Config, archive: BackupArchive, store: Store) -> list[st
 def _put_files(archive: BackupArchive, feature: str, part: ArchivedFiles) -> list[str]:
     """Restore the files of a feature. Returns a report. Raises
     ImserverError."""
-    absent = {*archive.absent}
+    incomplete = set(archive.absent)
     count = 0
     for name, content in archive.files(feature):
-        if f"{feature}/{name}" not in absent:
-            count += part.write("", name, content)
+        if f"{feature}/{name}" not in incomplete:
+            is_stored = part.write("", name, content)
+            count += is_stored
     done = [f"restored files of {feature}: {count}"]
-    more = archive.features[feature] - count
-    if more:
+    left_out = archive.features[feature] - count
+    if left_out:
         done.append(
-            f"left out files of {feature}, damaged or newer than the database: {more}"
+            f"left out files of {feature}, damaged or newer than the database: {left_out}"
         )
     return done
 
 
-def _of_file(path: Path) -> DatabaseAddress:
+def _address_of_file(path: Path) -> DatabaseAddress:
     return database_address(StorageSettings(f"sqlite:///{path.absolute()}"), "")
 
 
@@ -260,8 +274,9 @@ def started_store(
         yield store
 
 
-def _paths(settings: Config) -> dict[str, Path | None]:
-    """The paths of the secrets. None if the settings name no second one."""
+def _secret_paths(settings: Config) -> dict[str, Path | None]:
+    """The paths of the server's secrets: ``secret`` and ``second_secret``. The
+    second path is None if the settings name no second secret."""
     server = settings.server
     first = Path(server.secret_file or Path(server.data_dir, "secret"))
     second = None
@@ -271,9 +286,10 @@ def _paths(settings: Config) -> dict[str, Path | None]:
 
 
 def _put_secrets(settings: Config, secrets: dict[str, Any]) -> list[str]:
-    """Write the secrets of an archive. Returns a report. Raises StartError."""
+    """Write the secrets of an archive. A different secret that exists already
+    gets another name. Returns a report. Raises StartError."""
     done = []
-    for name, path in _paths(settings).items():
+    for name, path in _secret_paths(settings).items():
         content = secrets.get(name)
         if content is None:
             continue

@@ -31,8 +31,8 @@ _PAGE_ROWS: Final = 5000
 
 @contextmanager
 def usable(address: DatabaseAddress, engine: Engine) -> Iterator[None]:
-    """Raise StartError, with the address, for errors of a database and values
-    of a damaged one."""
+    """Turn errors of a driver into StartError with the address of the database.
+    Also errors that values of a damaged database cause."""
     errors = engines.driver_errors(engine)[1]
     faults: tuple[type[Exception], ...] = (
         *errors,
@@ -53,7 +53,8 @@ def usable(address: DatabaseAddress, engine: Engine) -> Iterator[None]:
 
 
 class RowReader:
-    """Reads tables in their state at its first query. Owner of a read-only
+    """Reads tables. All pages show the state of the database when the reader
+    was made, even if servers change it meanwhile. Owner of a read-only
     connection. Raises StartError."""
 
     def __init__(
@@ -79,24 +80,28 @@ class RowReader:
                     _begin_mysql(self._connection)
 
     def pages(self, table: str, after: Row = ()) -> Iterator[list[Row]]:
-        """The plain rows in the order of the key, after the key ``after``, in
-        pages that are not empty."""
+        """The rows of a table in the order of the key, in pages that are not
+        empty. Values have the plain form, which all engines share. ``after``:
+        the key of the last row before the first page; ``()``: from the first
+        row."""
         layout = self.layouts[table]
-        texts = {column.name for column in layout.columns if column.kind.name == "text"}
+        text_columns = {
+            column.name for column in layout.columns if column.kind.name == "text"
+        }
         key: list[Any] = []
         for name, value in zip(layout.key, after, strict=bool(after)):
-            if name in texts:
+            if name in text_columns:  # plain texts are bytes
                 key.append(value.decode())
             else:
                 key.append(value)
         query = layout.query
-        behind = query.behind(self._engine, tuple(key))
-        plain = [column.kind.plain for column in layout.columns]
+        condition = query.behind(self._engine, tuple(key))
+        changes = [column.kind.plain for column in layout.columns]
         with self._usable():
-            cursor = self._cursor(*query.select(query.columns, behind))
+            cursor = self._cursor(*query.select(query.columns, condition))
             with closing(cursor):
-                for rows in _bounded(cursor):
-                    yield _changed(rows, plain)
+                for rows in _pages_of(cursor):
+                    yield _changed(rows, changes)
 
     def _cursor(self, statement: str, values: Row) -> Any:
         """A cursor that fetches rows from the server as they are needed."""
@@ -118,12 +123,13 @@ class RowReader:
 
 
 def _begin_postgresql(connection: Any) -> None:
+    """Begin a read-only transaction that sees one state of the database."""
     from psycopg import IsolationLevel
 
     connection.isolation_level = IsolationLevel.REPEATABLE_READ
     connection.read_only = True
-    # Texts arrive as the bytes that they are, and rows by the index of their
-    # key.
+    # The first setting makes texts arrive as their bytes. The others make
+    # PostgreSQL read rows by the index of their key, instead of sorting them.
     for setting in (
         "client_encoding = 'SQL_ASCII'",
         "enable_sort = off",
@@ -131,19 +137,21 @@ def _begin_postgresql(connection: Any) -> None:
     ):
         connection.execute(f"SET {setting}".encode())
     connection.commit()
+    # The first query determines the state that the transaction sees.
     connection.execute(b"SELECT 1 FROM directory")
 
 
 def _begin_mysql(connection: Any) -> None:
-    connection.use_unicode = False  # texts arrive as the bytes that they are
+    """Begin a read-only transaction that sees one state of the database."""
+    connection.use_unicode = False  # texts arrive as their bytes
     with connection.cursor() as cursor:
-        # The reader waits while the other side stores a page.
+        # MySQL must not end the connection while the target stores a page.
         cursor.execute("SET SESSION net_write_timeout = 3600")
         cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         cursor.execute("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY")
 
 
-def _bounded(cursor: Any) -> Iterator[list[Row]]:
+def _pages_of(cursor: Any) -> Iterator[list[Row]]:
     """All rows of a cursor, in pages of a few megabytes."""
     page: list[Row] = []
     size = 0
@@ -152,7 +160,7 @@ def _bounded(cursor: Any) -> Iterator[list[Row]]:
         if not rows:
             break
         page += rows
-        # Few values of a row are bytes: numbers take little.
+        # Numbers take little memory, so only bytes are counted.
         for row in rows:
             size += sum(len(value) for value in row if type(value) is bytes)
         if size >= _PAGE_BYTES or len(page) >= _PAGE_ROWS:
@@ -164,8 +172,9 @@ def _bounded(cursor: Any) -> Iterator[list[Row]]:
 
 
 class TableSum(Struct, frozen=True):
-    """A checksum of a table that equal copies share on all engines. The order
-    of rows does not matter."""
+    """The number of rows of a table, and their checksum in hexadecimal. Equal
+    copies have the same checksum on all engines, whatever the order of
+    rows."""
 
     rows: int
     checksum: str
@@ -199,17 +208,19 @@ def sum_of(
 
 
 _SESSION: Final = {
-    # A power failure may take the last pages, and with them what is noted of
-    # them.
+    # A power failure may take the last pages. It then also takes the positions
+    # that were stored with them, so the copy continues correctly.
     "sqlite": ("PRAGMA synchronous=NORMAL", "PRAGMA cache_size=-65536"),
     "postgresql": (),
     "mysql": ("SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_AUTO_VALUE_ON_ZERO'",),
 }
+"""Engine → statements at the beginning of a connection that writes."""
 
 
 class RowWriter:
-    """Writes rows. Owner of a connection. A transaction is everything between
-    ``begin`` and ``commit`` of ``sql``."""
+    """Writes rows of tables. Owner of a connection. The caller begins and
+    commits transactions by ``sql``. ``content_errors``: exceptions for rows
+    that the database refuses. ``errors``: all exceptions of the driver."""
 
     def __init__(
         self, address: DatabaseAddress, engine: Engine, layouts: dict[str, TableLayout]
@@ -224,8 +235,8 @@ class RowWriter:
                 self.sql.commit()
 
     def insert(self, table: str, rows: list[Row]) -> None:
-        """Insert plain rows. Raises StartError if a row cannot be stored
-        here."""
+        """Insert rows with plain values. Raises StartError if this database
+        cannot store a row."""
         layout = self.layouts[table]
         engine = self.sql.engine
         name = layout.query.table
@@ -235,10 +246,10 @@ class RowWriter:
             columns = columns.replace('"', "`")
         if engine != "sqlite":
             _check_types(layout, rows)
-        stored = [column.kind.stored.get(engine) for column in layout.columns]
+        changes = [column.kind.stored.get(engine) for column in layout.columns]
         types = [column.copy for column in layout.columns]
         try:
-            self.sql.insert_rows(name, columns, types, _changed(rows, stored))
+            self.sql.insert_rows(name, columns, types, _changed(rows, changes))
         except self.content_errors as error:
             raise StartError(_objection(engine, layout, rows, error)) from None
 
@@ -252,8 +263,8 @@ _TYPES: Final = {"number": int, "flag": int, "real": float}
 
 
 def _check_types(layout: TableLayout, rows: list[Row]) -> None:
-    """Refuse values of wrong types. SQLite stores them in any column; MySQL
-    would round or convert them."""
+    """Refuse values of wrong types, which a row of SQLite may have. MySQL would
+    round or convert them. Raises StartError."""
     types = [_TYPES.get(column.kind.name, bytes) for column in layout.columns]
     for row in rows:
         for column, value, wanted in zip(layout.columns, row, types, strict=True):
@@ -270,7 +281,9 @@ def _cell_name(layout: TableLayout, column: str, row: Row) -> str:
 def _objection(
     engine: str, layout: TableLayout, rows: list[Row], error: Exception
 ) -> str:
-    """The reason why rows cannot be stored, in words."""
+    """The reason why the target has refused rows, in words. It names a text
+    that the target cannot store. If no text explains the error of the driver,
+    the words have that error."""
     for row in rows:
         for column, value in zip(layout.columns, row, strict=True):
             if column.kind.name != "text" or value is None:
@@ -286,7 +299,7 @@ def _objection(
     words = " ".join(str(error).split())
     first = _shown(layout.key_of(rows[0]))
     last = _shown(layout.key_of(rows[-1]))
-    if "UNIQUE" in words or "uplicate" in words:
+    if "UNIQUE" in words or "uplicate" in words:  # SQLite; all other engines
         return (
             f"the target takes two rows of {layout.table} as one (rows {first} to {last}): its collation may "
             f"ignore case or spaces at the end; the tables of a database of MySQL need utf8mb4_bin: {words}"
@@ -301,25 +314,29 @@ def _shown(key: Row) -> str:
 
 
 def _shown_value(value: object) -> str:
+    """A value for a terminal: without control characters."""
     if type(value) is bytes:
         text = value.decode("utf-8", "backslashreplace")
     else:
         text = str(value)
     if text.isprintable():
         return text
-    return ascii(text)[1:-1]
+    return ascii(text)[1:-1]  # without the quotation marks
 
 
 def _changed(rows: list[Row], changes: Sequence[Change | None]) -> list[Row]:
-    """The rows with these changes of their values. None means no change."""
-    due = [(n, change) for n, change in enumerate(changes) if change is not None]
-    if not due:
+    """Convert the values of rows. ``changes`` has a function for each column;
+    None means that the values of the column stay."""
+    change_by_index = {
+        index: change for index, change in enumerate(changes) if change is not None
+    }
+    if not change_by_index:
         return rows
     result = []
     for row in rows:
         cells = list(row)
-        for position, change in due:
-            if cells[position] is not None:
-                cells[position] = change(cells[position])
+        for index, change in change_by_index.items():
+            if cells[index] is not None:
+                cells[index] = change(cells[index])
         result.append(tuple(cells))
     return result

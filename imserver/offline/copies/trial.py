@@ -32,22 +32,22 @@ def restore_on_trial(settings: Config, file: Path) -> str:
     """Restore a backup into a new folder beside it, and delete the folder.
     Returns a report about the restored data.
 
-    Only the names of features are used of ``settings``, so that nothing of the
-    server can change. Raises StartError if the file is damaged, if rows are
-    missing after the restore, or if files were damaged or missing when it was
-    made.
+    Of ``settings``, only the names of features are used, so that nothing of the
+    server can change. Raises StartError if the file is damaged, or if rows are
+    missing after the restore. Also if files were damaged or missing when the
+    backup was made.
     """
-    began = monotonic()
+    begun_at = monotonic()
     features = load_features(settings)
     try:
         with TemporaryDirectory(prefix=".trial.", dir=file.absolute().parent) as folder:
             data = Path(folder, "data")
             data.mkdir(mode=0o700)
-            given = {
+            overrides = {
                 "server.data_dir": str(data),
                 "features": [feature.name for feature in features],
             }
-            trial = load_config(os.devnull, environ={}, overrides=given)
+            trial = load_config(os.devnull, environ={}, overrides=overrides)
             address = database_address(trial.storage, str(data))
             assert address.file is not None
             absent: list[str] = []
@@ -66,10 +66,13 @@ def restore_on_trial(settings: Config, file: Path) -> str:
                     pass
             rows, tables = _compare(copy, address.file)
     except (OSError, sqlite3.Error, Unavailable) as error:
-        why = getattr(error, "strerror", None) or error
-        raise StartError(f"{file} cannot be restored on trial: {why}") from None
+        reason = getattr(error, "strerror", None) or error
+        raise StartError(f"{file} cannot be restored on trial: {reason}") from None
 
-    done = f"{file} was restored on trial in {monotonic() - began:.0f} s: rows {rows}, tables {tables}"
+    seconds = monotonic() - begun_at
+    done = (
+        f"{file} was restored on trial in {seconds:.0f} s: rows {rows}, tables {tables}"
+    )
     if absent:
         raise StartError(f"{done}, but {lack_of(absent)}")
     hours = (time() - created) / _HOUR_SECONDS
@@ -80,16 +83,17 @@ def restore_on_trial(settings: Config, file: Path) -> str:
 def _restore_archive(
     trial: Config, address: DatabaseAddress, archive: BackupArchive, copy: Path
 ) -> list[str]:
-    """Restore an archive by these settings, and write its database to ``copy``.
-    Returns a report about all restored data except rows. Raises StartError."""
-    done = whole.restore(trial, address, archive, (), _finish_nothing)
+    """Restore an archive by the settings ``trial``. Also write its database to
+    ``copy``, to compare the restored one with it. Returns the lines of a report
+    about files and the checksum. Raises StartError."""
+    report = whole.restore(trial, address, archive, (), _finish_nothing)
     archive.extract_database(copy)
-    words = [line for line in done.split("\n") if " files of " in line]
+    lines = [line for line in report.split("\n") if " files of " in line]
     if archive.has_checksum:
-        words.append("the checksum is right")
+        lines.append("the checksum is right")
     else:
-        words.append("without a checksum: a release before 1.1 has made it")
-    return words
+        lines.append("without a checksum: a release before 1.1 has made it")
+    return lines
 
 
 def _finish_nothing(_store: object, _before: object) -> list[str]:
@@ -98,9 +102,9 @@ def _finish_nothing(_store: object, _before: object) -> list[str]:
 
 
 def _compare(copy: Path, restored: Path) -> tuple[int, int]:
-    """Compare the numbers of rows of all tables; a restore may add some, so
-    that no id is given twice. Returns their sum, and the number of tables.
-    Raises StartError."""
+    """Compare the numbers of rows of all tables. A restore may add rows, so
+    that no id is given twice. Returns the number of rows of the copy, and the
+    number of its tables. Raises StartError if rows are missing."""
     before = _counts(copy)
     after = _counts(restored)
     for table, count in before.items():
@@ -113,6 +117,7 @@ def _compare(copy: Path, restored: Path) -> tuple[int, int]:
 
 
 def _counts(database: Path) -> dict[str, int]:
+    """Table → number of its rows."""
     url = f"{database.absolute().as_uri()}?mode=ro"
     with closing(sqlite3.connect(url, uri=True)) as connection:
         tables = connection.execute(
