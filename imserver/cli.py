@@ -352,23 +352,11 @@ def check_config(
         click.echo(_manual(path), nl=False)
         return
 
-    from imserver.gateway.cluster.redis.connection import address_of
-    from imserver.gateway.node import feature_list, http_servers  # as for serve
-    from imserver.gateway.process import plan_processes
-    from imserver.gateway.storage.address import database_address
-    from imserver.gateway.storage.engines import make_engine
-    from imserver.gateway.supervisor.slot import check_ports
+    # Imported here: other commands do not need the features.
+    from imserver.gateway.node import feature_list
 
     try:
-        settings, locations = feature_list.load_with_locations(path)
-        settings, _ = plan_processes(settings)
-        feature_list.check(settings, locations)
-        check_ports(settings)
-        if settings.clustered:
-            address_of(settings.redis)
-        database = database_address(settings.storage, settings.server.data_dir)
-        make_engine(database, settings.storage).dispose()
-        http_servers.refuse_open_demo(settings)
+        settings = _load_as_server(path)
     except StartError as error:
         fail(error)
 
@@ -380,6 +368,30 @@ def check_config(
         features = feature_list.load_features(settings)
         text = dump(settings, feature_list.declarations_of(features))
         CommandLine.data(read_value(text, "the settings"), text.rstrip("\n"))
+
+
+def _load_as_server(path: str | None) -> Config:
+    """Load the settings, and check them as a server does at its start. Raises
+    StartError."""
+    # Imported here: other commands do not need the parts of a server.
+    from imserver.gateway.cluster.redis.connection import address_of
+    from imserver.gateway.node import feature_list, http_servers
+    from imserver.gateway.process import plan_processes
+    from imserver.gateway.storage.address import database_address
+    from imserver.gateway.storage.engines import make_engine
+    from imserver.gateway.supervisor.slot import check_ports
+
+    settings, locations = feature_list.load_with_locations(path)
+    settings, _ = plan_processes(settings)
+    feature_list.check(settings, locations)
+    check_ports(settings)
+    if settings.clustered:
+        address_of(settings.redis)  # raises StartError
+    database = database_address(settings.storage, settings.server.data_dir)
+    # This does not connect. It finds wrong addresses and missing drivers.
+    make_engine(database, settings.storage).dispose()
+    http_servers.refuse_open_demo(settings)
+    return settings
 
 
 def _manual(path: str | None) -> str:

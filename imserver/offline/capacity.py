@@ -214,6 +214,7 @@ def _memory_limit(costs: Costs, resources: Resources) -> UserLimit:
 
 
 def _files_limit(resources: Resources) -> UserLimit:
+    """How many users the limit of connections or of open files allows."""
     users = resources.connections * resources.processes
     found = f"{resources.connections:,} for each of {resources.processes}"
     if not resources.files:

@@ -701,6 +701,8 @@ def _fsync_speed(folder: Path) -> Finding:
 
 
 def _fsync_times(folder: Path) -> list[float]:
+    """The seconds that each of some writes took until it was on the disk.
+    Raises OSError."""
     times = []
     with TemporaryFile(dir=folder) as file:
         for _ in range(_TRIES):

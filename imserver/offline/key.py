@@ -84,14 +84,7 @@ def create(
         raise click.UsageError(
             "Missing argument 'SCOPE...': push, read, metrics or admin."
         )
-    if scopes == ("metrics",) and apps:
-        fail(
-            "--app: the figures that metrics reads are those of all apps: leave --app out"
-        )
-    if len(note) > KeyRow.NOTE_CHARACTERS or not note.isprintable():
-        fail(
-            f"--note: expected one line of at most {KeyRow.NOTE_CHARACTERS} printable characters"
-        )
+    _check_options(scopes, apps, note)
     with opened(path, data_dir) as (settings, store, tenants):
         for name in apps:
             if tenants.get(name) is None:
@@ -124,8 +117,21 @@ def create(
     click.echo(secret)
 
 
+def _check_options(scopes: Sequence[str], apps: Sequence[str], note: str) -> None:
+    """End the command if no key can have these scopes, apps and note."""
+    if scopes == ("metrics",) and apps:
+        fail(
+            "--app: the figures that metrics reads are those of all apps: leave --app out"
+        )
+    if len(note) > KeyRow.NOTE_CHARACTERS or not note.isprintable():
+        fail(
+            f"--note: expected one line of at most {KeyRow.NOTE_CHARACTERS} printable characters"
+        )
+
+
 def _end_of(seconds: int | None) -> int:
-    """The end of a new key, in Unix seconds; 0 if it never ends."""
+    """The end of a new key, in Unix seconds; 0 if it never ends. ``seconds``:
+    the option, after how many seconds it ends."""
     if not seconds:
         return 0
     return int(time()) + seconds

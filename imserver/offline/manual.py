@@ -28,19 +28,6 @@ def manual_of(text: str, declared: Declarations) -> str:
     """
     written: set[str] = set()
     """The sections and keys (``section.key``) that the text has."""
-
-    def keep_declared_entry(entry: re.Match[str]) -> str:
-        if entry[1] in declared.app_hints:
-            return entry[0]
-        return ""
-
-    def keep_declared_key(row: re.Match[str]) -> str:
-        key = f"{section}.{row[1]}"
-        written.add(key)
-        if key in declared.rows:
-            return row[0]
-        return ""
-
     paragraphs = []
     for paragraph in text.split("\n\n"):
         section = ""
@@ -49,15 +36,11 @@ def manual_of(text: str, declared: Declarations) -> str:
             section = match[1]
         written.add(section)
         if section == "apps":
-            entries = r"^#   (\w+)\W.*\n(?:#    +\S.*\n)*"
-            paragraph = re.sub(
-                entries, keep_declared_entry, paragraph, flags=re.MULTILINE
-            )
+            paragraph = _with_declared_entries(paragraph, declared)
             missing = "".join(_missing_entries(declared, text))
             paragraph = paragraph.replace("apps:\n", f"{missing}apps:\n")
         elif section:
-            keys = r"^(?:  #.*\n)*  (\w+):.*\n?"
-            paragraph = re.sub(keys, keep_declared_key, paragraph, flags=re.MULTILINE)
+            paragraph = _with_declared_keys(paragraph, section, declared, written)
         if section and section not in declared.names.values():
             continue  # the node does not have the feature of this section
         parts = [paragraph.rstrip("\n")]
@@ -73,6 +56,37 @@ def manual_of(text: str, declared: Declarations) -> str:
             lines = [*comment, f"{name}:", _missing_keys(kind, written, name)]
             paragraphs.append("\n".join(lines))
     return "\n\n".join(paragraphs) + "\n"
+
+
+def _with_declared_entries(paragraph: str, declared: Declarations) -> str:
+    """The paragraph of the section ``apps`` without settings that are not
+    declared. A setting is an entry of the comment: ``#   open: …``, with
+    further lines that are indented more."""
+
+    def only_declared(entry: re.Match[str]) -> str:
+        if entry[1] in declared.app_hints:
+            return entry[0]
+        return ""
+
+    entries = r"^#   (\w+)\W.*\n(?:#    +\S.*\n)*"
+    return re.sub(entries, only_declared, paragraph, flags=re.MULTILINE)
+
+
+def _with_declared_keys(
+    paragraph: str, section: str, declared: Declarations, written: set[str]
+) -> str:
+    """The paragraph of a section without keys that are not declared. All of its
+    keys are added to ``written``. A key is a line with its comment above it."""
+
+    def only_declared(row: re.Match[str]) -> str:
+        key = f"{section}.{row[1]}"
+        written.add(key)
+        if key in declared.rows:
+            return row[0]
+        return ""
+
+    keys = r"^(?:  #.*\n)*  (\w+):.*\n?"
+    return re.sub(keys, only_declared, paragraph, flags=re.MULTILINE)
 
 
 def _missing_keys(kind: type[Struct], written: set[str], section: str) -> str:

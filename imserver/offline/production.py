@@ -108,6 +108,7 @@ def wide_networks(deployment: Deployment) -> Iterator[Finding]:
 
 
 def any_origin(deployment: Deployment) -> Iterator[Finding]:
+    """Find origin policies with which every web page may connect."""
     policies = {"server": deployment.config.server.origin_policy}
     policies |= {
         f"apps.{name}": app.origin_policy for name, app in deployment.apps.items()
@@ -250,6 +251,8 @@ def _is_on_this_machine(host: str) -> bool:
 
 
 def webhooks(deployment: Deployment) -> Iterator[Finding]:
+    """Find addresses on other machines to which the server sends data of users
+    without encryption."""
     for name, app in deployment.apps.items():
         for key, text in marked(app, "url"):
             url = urlsplit(text)

@@ -1,6 +1,8 @@
 """``imserver restore`` and ``imserver move``: replace the database by a copy,
 or move the database."""
 
+from __future__ import annotations
+
 import os
 import sqlite3
 import sys
@@ -9,7 +11,7 @@ from contextlib import closing
 from functools import partial
 from pathlib import Path
 from time import monotonic
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -48,6 +50,9 @@ from imserver.offline.copies import backup as copies
 from imserver.offline.copies import everything as whole
 from imserver.offline.copies.archive import BackupArchive, is_archive
 from imserver.plugin.progress import long_work
+
+if TYPE_CHECKING:
+    from imserver.offline.copies.move import Moved
 
 _URL_VARIABLE: Final = "IMSERVER_STORAGE_URL"
 
@@ -215,7 +220,7 @@ def move(
     url = to
     if to == "-":
         url = read_text("-").strip()
-    began = monotonic()
+    begun_at = monotonic()
     try:
         given = {}
         if data_dir is not None:
@@ -251,6 +256,19 @@ def move(
     except KeyboardInterrupt:
         fail("interrupted: run the same command again to go on")
 
+    _print_report(report, target, seconds=monotonic() - begun_at)
+    if _URL_VARIABLE in os.environ:
+        setting = f"the variable {_URL_VARIABLE}"
+    else:
+        setting = locations.of("storage.url")
+    click.echo(
+        f"now set {setting} to this address, and start the servers; {source.shown} is unchanged"
+    )
+
+
+def _print_report(report: Moved, target: DatabaseAddress, seconds: float) -> None:
+    """Print which tables were moved, with their checksums, and which were
+    not."""
     for name in report.strangers:
         click.echo(
             f"imserver: the table {name} is not one of this server, and was not copied",
@@ -258,7 +276,7 @@ def move(
         )
     click.echo(
         f"moved to {target.shown}: rows {report.rows}, tables {len(report.tables)}, in "
-        f"{monotonic() - began:.0f} s; counts and checksums are equal"
+        f"{seconds:.0f} s; counts and checksums are equal"
     )
     empty = 0
     for name, table in sorted(report.tables.items()):
@@ -267,13 +285,6 @@ def move(
         else:
             empty += 1
     click.echo(f"tables without rows: {empty}")
-    if _URL_VARIABLE in os.environ:
-        setting = f"the variable {_URL_VARIABLE}"
-    else:
-        setting = locations.of("storage.url")
-    click.echo(
-        f"now set {setting} to this address, and start the servers; {source.shown} is unchanged"
-    )
 
 
 def _settings_of_target(path: str | None, given: Mapping[str, str], url: str) -> Config:

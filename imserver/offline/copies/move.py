@@ -139,6 +139,9 @@ class _End(Struct, frozen=True):
         return self.read(work)
 
     def layouts(self, tables: Sequence[Table]) -> dict[str, TableLayout]:
+        """Name of a table → its columns and key, as they are in the
+        database."""
+
         def work(sql: PooledStatements) -> dict[str, TableLayout]:
             inspector = inspect(sql.connection)
             return {
@@ -434,13 +437,9 @@ class _Move:
         if not names:
             target.write(lambda sql: sql.execute(_MAKE_STATE[target.address.engine]))
         positions = self._positions()
-        written = positions.pop(_MOVE, None)
-        if written is None:
-            begun = None
-        else:
-            begun = json.decode(written, type=_Begun)
-        if begun is not None:
-            self._refuse_other_move(begun, source)
+        state = positions.pop(_MOVE, None)
+        if state is not None:
+            self._refuse_other_move(json.decode(state, type=_Begun), source)
             if _LAST in names and target.read(_is_used):
                 raise StartError(
                     f"the database {target.address.shown} is not empty: a server has begun to use it meanwhile"
@@ -457,7 +456,7 @@ class _Move:
 
         if begins_anew or not positions:
             self._make_tables()
-        return begun is not None
+        return state is not None
 
     def _refuse_tables_of_others(self, source: str, names: Collection[str]) -> None:
         """Refuse a target that has tables, unless a move has made them."""

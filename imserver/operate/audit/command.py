@@ -43,6 +43,8 @@ class _Moment(click.ParamType):  # type: ignore[type-arg]
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> int:
+        """Read a time in the form of ISO 8601. Without a time zone it is in
+        UTC."""
         if isinstance(value, int):  # the default
             return value
         try:

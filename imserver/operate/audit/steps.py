@@ -6,13 +6,14 @@ from imserver.plugin.storage import PooledStatements
 
 
 def _make_head(op: Any) -> None:
+    """Insert the row about the end of the chain, which is still empty."""
     sql = PooledStatements(op.get_bind())
     if not sql.query("SELECT 1 FROM audit_head"):
         columns = "one, number, time, hash, anchor, anchor_hash"
-        none = "0" * 64
+        no_hash = "0" * 64
         sql.execute(
             f"INSERT INTO audit_head ({columns}) VALUES (1, 0, 0, %s, 0, %s)",
-            (none, none),
+            (no_hash, no_hash),
         )
 
 

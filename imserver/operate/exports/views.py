@@ -15,6 +15,7 @@ from imserver.plugin.http import (
     PROBLEM,
     Api,
     ApiProblem,
+    HttpRequest,
     HttpResponse,
     RequestRefused,
     Route,
@@ -44,6 +45,9 @@ def _view(core: Core, api: Api, route: Route, is_own: bool) -> Callable[[], Resp
     exports = core.service(Exports)
 
     def view() -> Response:
+        """Answer with the archive, as long as the caller has the right to it.
+        Answer with a problem if the caller has no right to it from the
+        beginning, or if there is no archive."""
         http_request = as_request()
         try:
             call = api.call_of(endpoint, http_request)
@@ -55,16 +59,10 @@ def _view(core: Core, api: Api, route: Route, is_own: bool) -> Callable[[], Resp
             size, pieces = exports.open(job)
         except RequestRefused as refused:
             return to_response(refused.answer)
-        except (ApiProblem, ServiceRefused) as error:
-            if isinstance(error, ApiProblem):
-                problem = error
-            else:
-                problem = ApiProblem(error.problem)
-            answer = to_response(
-                PROBLEM.refuse(problem.problem, http_request, problem.detail)
-            )
-            answer.headers.extend(problem.headers)
-            return answer
+        except ApiProblem as problem:
+            return _problem_response(http_request, problem)
+        except ServiceRefused as error:
+            return _problem_response(http_request, ApiProblem(error.problem))
 
         still_holds = partial(core.still_holds, call.app, call.principal.user, proof)
         response = Response(
@@ -83,6 +81,13 @@ def _view(core: Core, api: Api, route: Route, is_own: bool) -> Callable[[], Resp
         return response
 
     return view
+
+
+def _problem_response(http_request: HttpRequest, problem: ApiProblem) -> Response:
+    refusal = PROBLEM.refuse(problem.problem, http_request, problem.detail)
+    answer = to_response(refusal)
+    answer.headers.extend(problem.headers)
+    return answer
 
 
 def _name_of(job: Job) -> str:

@@ -246,10 +246,12 @@ REQUESTS: Final[Mapping[str, str]] = {
 
 
 def reason_of(kind: str, reason: str, detail: str) -> tuple[ReasonRow, str]:
-    """The row of a reason, and the detail of a refusal. The detail of a request
-    ends with its message."""
+    """The row of a reason, and the detail to show with it. ``kind``: ``login``,
+    ``command`` or ``request``. The detail of a request is such as ``POST
+    /api/v1/push: The app is unknown.``; what stands after the colon is the
+    meaning."""
     if kind == "request":
-        what, _, meaning = detail.partition(": ")
-        return ReasonRow(meaning or f"{reason}.", REQUESTS.get(reason, "")), what
+        request, _, meaning = detail.partition(": ")
+        return ReasonRow(meaning or f"{reason}.", REQUESTS.get(reason, "")), request
     rows = LOGINS if kind == "login" else COMMANDS
     return rows.get(reason, ReasonRow(f"It was refused: {reason}.")), detail

@@ -289,6 +289,21 @@ class Reports(Store.Rows):
         record = self._observer.recorder(app, "report")
         now = int(time())
         new_id = token_hex(_ID_BYTES)
+        new_report = ReportShown(
+            id=new_id,
+            user=user,
+            message=report.message,
+            conversation=conversation,
+            reporters=0,
+            reasons={},
+            opened=now,
+            changed=now,
+            closed=0,
+            closed_by="",
+            outcome="",
+            note="",
+            evidence=evidence,
+        )
         recent_users: set[str] = set()
 
         def store(sql: PooledStatements) -> str | None:
@@ -301,21 +316,6 @@ class Reports(Store.Rows):
                     return None
                 span_start = now - now % _NOTICE_SECONDS
                 recent_users = _recently_reported(sql, app, since=span_start)
-                new_report = ReportShown(
-                    id=new_id,
-                    user=user,
-                    message=report.message,
-                    conversation=conversation,
-                    reporters=0,
-                    reasons={},
-                    opened=now,
-                    changed=now,
-                    closed=0,
-                    closed_by="",
-                    outcome="",
-                    note="",
-                    evidence=evidence,
-                )
                 row = (app, subject, *_REPORTS.values(new_report))
                 sql.insert_new("report", f"app, subject, {_REPORTS.columns}", [row])
                 # If another node has just stored a report about the subject,
@@ -416,8 +416,8 @@ class Reports(Store.Rows):
         this time are about."""
         store = self._messages.messaging.store
         for owner in self._staff_of(app, "owner"):
-            was_told = bool(recent_users - {owner})
-            if owner != user and not was_told:
+            was_notified = bool(recent_users - {owner})
+            if owner != user and not was_notified:
                 store(app, replace(notice, to_user=owner), by_user=False)
 
     def names(self, app: str, users: Iterable[str]) -> dict[str, str]:

@@ -198,6 +198,7 @@ class LevelFilter(logging.Filter):
         self._others = others
 
     def filter(self, record: logging.LogRecord) -> bool:
+        """Whether a line passes. Lines about watched commands always do."""
         if OWN_LEVEL.get():
             least = self._level
         else:

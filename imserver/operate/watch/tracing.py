@@ -201,6 +201,7 @@ class Tracer:
             headers: dict[str, str],
             answer_bytes: int,
         ) -> tuple[int, bytes, Mapping[str, str]]:
+            """Send a request, and return status, body and headers."""
             if not get_current_span().is_recording() and random() >= self.share:
                 return request(method, url, body, headers, answer_bytes)
             # The path is left out, because it may have a token.
