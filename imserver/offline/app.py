@@ -131,8 +131,8 @@ def _fields(
     """The new values of settings that were ``written`` as ``setting=value``.
 
     A name with dots changes one field of the value ``before``. ``unset``: names
-    of settings to reset. Those with dots remove a field of their value; the
-    others are left to the caller. ``hints``: the types of settings.
+    of settings to reset. A name with dots removes a field of its value here; the
+    caller resets all other settings. ``hints``: the types of settings.
     """
     fields: dict[str, Any] = {}
     for each in written:

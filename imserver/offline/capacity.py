@@ -398,8 +398,8 @@ def measure(config: Config, folder: Path, running: bool) -> Costs:
 
 
 def _settings_of_measured(config: Config) -> dict[str, Any]:
-    """The settings of the measured server. They are those of the node, without
-    limits that would refuse the many connections and messages from one
+    """The settings of the measured server. It has the settings of the node,
+    without limits that would refuse the many connections and messages from one
     address."""
     settings: dict[str, Any] = {
         name: msgspec.to_builtins(getattr(config, name)) for name in _SECTIONS
@@ -521,7 +521,7 @@ def _resources_of(
 
 
 def _rounded(number: float) -> str:
-    """A number of which all digits except the first two are 0, because a
-    measurement is not more exact."""
+    """A number without meaningless digits: all except the first two become 0,
+    because a measurement is not more exact."""
     unit: int = 10 ** max(len(str(int(number))) - 2, 0)
     return f"{int(number) // unit * unit:,}"

@@ -234,7 +234,8 @@ def _doctor(settings: Config) -> str:
 
 
 def _log(settings: Config) -> str:
-    """The end of the log file, redacted, or a sentence why there is none."""
+    """The end of the log file, redacted, or a sentence that says why it cannot
+    be read."""
     path = settings.app.log_file
     if not path:
         return "app.log_file is not set: the log is that of the console, systemd or the container\n"

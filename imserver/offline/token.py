@@ -240,7 +240,7 @@ def _tenant(tenants: Tenants, name: str) -> Tenant:
 
 def _row(tenant: Tenant, kid: str | None) -> JwtSettings:
     """The entry of ``jwt`` whose key signs a token: the first one, or the one
-    with this ``kid``. Ends the command if there is none."""
+    with this ``kid``. Ends the command if the app has no such entry."""
     name = tenant.name
     if not tenant.jwt:
         fail(f"app {name} has no key for session tokens (setting jwt)")

@@ -1,4 +1,4 @@
-"""What the feature declares: settings."""
+"""The settings that the feature declares."""
 
 from typing import Annotated, Final
 

@@ -84,10 +84,10 @@ def restore(
     database. ``numbers``: the numbers that features give. ``folder``: the data
     folder; None: the folder of the database.
 
-    No number that was given since the backup is given again. Clients know the
-    greatest number they have seen, and would ignore new entries below it. From
-    :func:`begin` to :func:`end` no server starts. If the call is interrupted,
-    call it again: it continues. Raises StartError.
+    The new database gives no number again that was given since the backup.
+    Clients know the greatest number they have seen, and would ignore new
+    entries below it. From :func:`begin` to :func:`end` no server starts. If the
+    call is interrupted, call it again: it continues. Raises StartError.
     """
     if copy.exists():
         need_space(database.parent, copy.stat().st_size)
@@ -164,8 +164,7 @@ def begin(folder: Path, before: str = "") -> None:
 
 
 def end(folder: Path) -> None:
-    """Let servers start again, after everything was restored and erased users
-    were erased again. Raises OSError."""
+    """Let servers start again, at the end of a restore. Raises OSError."""
     (folder / RESTORING).unlink(missing_ok=True)
     synchronise(folder)
 

@@ -138,7 +138,7 @@ def _size_of_files(parts: Iterable[tuple[str, ArchivedFiles]]) -> int:
 
 
 def _read_files(parts: Iterable[tuple[str, ArchivedFiles]]) -> Iterator[FeatureFile]:
-    """The files of features, without those that were deleted meanwhile.
+    """The files of features. Files that were deleted meanwhile are left out.
     ``parts``: (feature, its files)."""
     for feature, part in parts:
         for name, size, pieces in part.read("", ""):

@@ -581,8 +581,8 @@ class _Move:
         return f"a row may take {size} bytes, and max_allowed_packet is {most}"
 
     def _continue_numbers(self, layouts: dict[str, TableLayout]) -> None:
-        """Let the numbers that the target gives to new rows continue those of
-        the source. Each table with such a column has a counter in its
+        """Let the target give the next numbers to new rows, as the source would
+        have done. Each table with such a column has a counter in its
         database."""
         columns = {
             name: layout.number for name, layout in layouts.items() if layout.number

@@ -1,5 +1,5 @@
-"""What the admin page asks besides the routes of others: search, rights,
-connections, nodes."""
+"""Routes that only the admin page needs: search, rights, connections,
+nodes."""
 
 from collections.abc import Iterator, Mapping
 from functools import lru_cache

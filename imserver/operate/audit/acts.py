@@ -131,7 +131,7 @@ def facts_of(given: Any, answer: Any = None, user: str = "") -> dict[str, Any]:
 
 def _given(values: Any) -> Iterator[tuple[str, Any]]:
     """(name, value) of the fields of a struct that differ from their defaults.
-    Of the parameters of a request, those whose values may be stored."""
+    Of the parameters of a request, only values that may be stored."""
     if isinstance(values, Struct):
         for field in msgspec.structs.fields(type(values)):
             value = getattr(values, field.name)
@@ -243,7 +243,7 @@ def _target_of(act: Act, app: str) -> tuple[str, str] | None:
 
 
 def _facts_in(act: Act) -> dict[str, Any]:
-    """The facts of an act. If the act has none, they are made from its input
+    """The facts of an act. If the act has no facts, they are made from its input
     and answer."""
     if act.facts is None:
         return facts_of(act.given, act.answer, act.user)

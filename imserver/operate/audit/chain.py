@@ -20,12 +20,12 @@ _decode: Final = msgspec.json.decode
 class Name(Struct, frozen=True):
     """A name in an act, or facts that tell something about a person.
 
-    ``part``: its role in the act. It is ``by``, ``user``, ``address`` or
-    ``facts``, or ``users/0``, ``users/1``, …, or ``about/0``, ``about/1``, …
-    ``app`` and ``member``: the person to whom the row belongs. When the person
-    is deleted, the row is erased. If ``app`` is empty, ``member`` is the id of
-    a key, node or system user, a thing such as ``message:7``, or empty.
-    ``text``: the address, or the facts as JSON; otherwise empty.
+    ``part``: its role in the act: ``by``, ``user``, ``address`` or ``facts``,
+    or ``users/`` or ``about/`` with a number, such as ``users/0``. ``app`` and
+    ``member``: the person to whom the row belongs. When the person is deleted,
+    the row is erased. If ``app`` is empty, ``member`` is the id of a key, node
+    or system user, a thing such as ``message:7``, or empty. ``text``: the
+    address, or the facts as JSON; otherwise empty.
     """
 
     part: str

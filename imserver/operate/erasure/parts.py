@@ -177,8 +177,8 @@ class UserErasure:
         self._write_journal()
 
     def _write_journal(self) -> None:
-        """Write the erased users to a file, by which they are erased again
-        after the database was restored from a backup."""
+        """Write the erased users to a file. A restore of an older backup reads
+        it, and erases them again."""
         try:
             self._core.user_erasures.write_journal(self._core.node.folder)
         except OSError as error:

@@ -163,9 +163,9 @@ class ArchiveWriter:
         self._entry.write(piece)
 
     def end(self, rows: int = 0, table: str = "") -> None:
-        """End the entry. ``rows`` and ``table``: how many rows of which table
-        it has. After a crash, the entry is in the archive only if :meth:`save`
-        was called after this."""
+        """End the entry. ``rows``: the number of its rows. ``table``: the table
+        of the rows; ``""`` if it is a file. After a crash, the entry is in the
+        archive only if :meth:`save` was called after this."""
         assert self._entry is not None
         entry = self._entry
         state = self.state

@@ -101,7 +101,8 @@ class ArchiveMaker(Service, dict=True):
         """The names of entries that an earlier attempt has written, and of
         written files."""
         self._names: dict[str, str] = {}
-        """User → the name of the account; ``""`` if there is none. A cache."""
+        """User → the name of the account; ``""`` without an account. A
+        cache."""
         self._files_by_id: dict[str, str] = {}
         self._proceed: Proceed = _never_stop
 
@@ -260,7 +261,7 @@ class ArchiveMaker(Service, dict=True):
         return self.store.part(MessageLog)
 
     def _conversations_of_user(self) -> Iterator[Conversation]:
-        """All conversations of which the user is or was a member."""
+        """All conversations that have or had the user as a member."""
         app = self.subject.app
         user = self.subject.user
         reader = self._log.conversations

@@ -1,4 +1,4 @@
-"""What the feature declares: settings, problems and tables."""
+"""The settings, problems and tables that the feature declares."""
 
 from typing import Final
 

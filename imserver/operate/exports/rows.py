@@ -25,9 +25,9 @@ class Subject(Struct, frozen=True):
 
 
 class Job(Struct, frozen=True):
-    """An export. ``user``: ``""`` means the whole app. ``created`` and
-    ``ends``: when it was started and when its archive is deleted, in Unix
-    seconds. ``size``: the bytes of the archive when it is done, before that the
+    """An export. ``user``: ``""`` means the whole app. ``created``: when it was
+    started, and ``ends``: when its archive is deleted; both in Unix seconds.
+    ``size``: the bytes of the archive when it is done, before that the
     bytes of its contents so far. ``subject``: a :class:`Subject` as JSON."""
 
     app: str
@@ -71,9 +71,9 @@ class JobRows(Store.Rows):
         return _ROWS.first(self._store.rows, rest, *values)
 
     def of(self, app: str, user: str | None, most: int = 0) -> list[Job]:
-        """The exports of a user, the newest first. If ``user`` is None, those
-        of the app and of all its users; if it is ``""``, those of the whole
-        app. At most ``most``; 0 means all."""
+        """The exports of a user, the newest first. If ``user`` is None, all
+        exports of the app and of its users; if it is ``""``, only exports of
+        the whole app. At most ``most``; 0 means all."""
         where = "WHERE app = %s"
         values = [app]
         if user is not None:
@@ -85,7 +85,7 @@ class JobRows(Store.Rows):
         return _ROWS.find(self._store.rows, rest, *values)
 
     def known(self, ids: Sequence[str]) -> set[str]:
-        """Those of the ids that belong to exports."""
+        """The ids among ``ids`` that belong to exports."""
         rows = self._store.rows_in("SELECT id FROM export_job WHERE id IN {}", (), ids)
         return {text_of(id) for (id,) in rows}
 

@@ -1,4 +1,4 @@
-"""What the feature declares: settings and tables."""
+"""The settings and tables that the feature declares."""
 
 from typing import Annotated, Final
 

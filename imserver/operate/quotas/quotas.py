@@ -204,7 +204,7 @@ class Quotas:
                 self._messages.go_on(app)
 
     def _counted(self, app: str) -> Used:
-        """What this node has counted for an app since its start."""
+        """The counts of this node for an app since the start of the node."""
         no_day = 0
         return Used(no_day, self._pushes.get(app, 0), self._messages.get(app, 0))
 

@@ -254,8 +254,8 @@ class Refusals(Service, dict=True):
         yield from self._mutes_in_groups(app, name)
 
     def _mutes_in_groups(self, app: str, user: str) -> Iterator[Hold]:
-        """The mutes of a user in single groups of which the user is a
-        member."""
+        """The mutes of a user in single groups. Groups that the user has left
+        do not count."""
         if "groups" not in self.core.features:
             return
         from imserver.plugin.messages import MessageLog  # a node may have none

@@ -1,4 +1,4 @@
-"""What the feature declares: settings, problems and tables."""
+"""The settings, problems and tables that the feature declares."""
 
 from typing import Annotated, Final, Literal
 
@@ -46,7 +46,7 @@ Outcome = Literal[
     "unbanned",
     "other",
 ]
-"""What was done because of a report."""
+"""The acts with which a report can be closed."""
 
 APPEAL: Final = "appeal"
 """The reason of an appeal. No app has a reason for reports of this name."""

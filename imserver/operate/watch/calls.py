@@ -79,8 +79,8 @@ class Calls:
         self._apply_to_commands(rule_of)
 
     def _apply_to_routes(self, rule_of: Callable[[str], CallRule]) -> None:
-        """Restore all routes, and then wrap the functions of those that the rule
-        watches."""
+        """Restore all routes, and then wrap the functions of the routes that the
+        rule watches."""
         if self.api is None:
             return
         endpoints = self.api.endpoints
@@ -97,7 +97,8 @@ class Calls:
                 endpoint.route = replace(route, function=function)
 
     def _apply_to_commands(self, rule_of: Callable[[str], CallRule]) -> None:
-        """Restore all commands, and then wrap those that the rule watches."""
+        """Restore all commands, and then wrap the commands that the rule
+        watches."""
         self._table.update(self._rows)
         self._rows = {}
         for command, row in tuple(self._table.items()):
