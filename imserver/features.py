@@ -14,12 +14,12 @@ from imserver import FEATURES
 
 __path__: list[str] = []
 _HOMES: Final = {package.rpartition(".")[2]: package for package in FEATURES}
-"""Name of a feature → its package: ``audit`` → ``imserver.operate.audit``."""
+"""Name of a feature → its package."""
 
 
 class _Moved(MetaPathFinder, Loader):
-    """Imports a module of a feature by its old name:
-    ``imserver.features.audit.api`` is ``imserver.operate.audit.api``."""
+    """Imports a module of a feature by its old name,
+    ``imserver.features.FEATURE.MODULE``."""
 
     def find_spec(
         self,

@@ -828,7 +828,8 @@ def _certificates(config: Config) -> Findings:
 
 def _expiry(host: str, port: int) -> float:
     """The Unix time at which the certificate of a server expires. Raises
-    OSError if the server is not trusted or not reached."""
+    OSError if the server cannot be reached, or if its certificate is not
+    trusted."""
     context = ssl.create_default_context()
     with (
         socket.create_connection((host, port), PROBE_SECONDS) as plain,
@@ -837,7 +838,7 @@ def _expiry(host: str, port: int) -> float:
         certificate = secured.getpeercert()
     if certificate:
         return ssl.cert_time_to_seconds(str(certificate["notAfter"]))
-    return 0.0
+    return 0.0  # never: without a certificate the connection has failed
 
 
 def _second_secret(config: Config) -> Findings:

@@ -277,6 +277,7 @@ def revoke(path: str | None, data_dir: str | None, name: str) -> None:
     """Revoke the key with this id. This cannot be undone."""
     _refuse_configured(name)
     with opened(path, data_dir) as (settings, store, _):
+        # None: there is no such key. False: it was revoked before.
         revoked = None
         if store.address.exists:
             revoked = store.revoke_key(name)

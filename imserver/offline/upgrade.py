@@ -276,10 +276,11 @@ def _plug_ins() -> set[str]:
 
 
 def _link_of_this() -> Path:
-    """The link beside the folder of this release that names it. Raises
-    StartError."""
+    """The link that names the folder of this release. It is beside that folder.
+    Raises StartError if there is no such link."""
     home = Path(sys.prefix)
     for path in sorted(home.parent.iterdir()):
+        # The other link, to the release that ran before, may also name it.
         if not path.is_symlink() or path.suffix == _BEFORE:
             continue
         if path.resolve() == home.resolve():
@@ -566,9 +567,9 @@ def _release_before(link: Path) -> Path:
 
 
 def _switch_to(link: Path, release: Release, dist: Path, path: str | None) -> Path:
-    """Install a release if necessary, let it check the settings, and point the
-    link to it. Returns the folder that the link named before. Raises
-    StartError."""
+    """Install a release if it is not installed yet, let it check the settings,
+    and point the link to it. Returns the folder that the link named before.
+    ``path``: the file of the settings. Raises StartError."""
     home = release.home or _install(release, dist)
     before = link.resolve()
     if home == before:

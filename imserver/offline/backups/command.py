@@ -74,7 +74,7 @@ def backup(
             raise StartError(
                 "a restore was interrupted: run imserver restore again before a backup"
             )
-        if file is None:
+        if file is None:  # a timer has called this
             _back_up_by_schedule(settings, address, without)
             return
         if everything:

@@ -200,7 +200,8 @@ class BackupArchive:
 
     @long_work("reading the archive")
     def __init__(self, path: Path) -> None:
-        """Read the whole archive once. Raises StartError if it is damaged."""
+        """Open an archive, and read it once to check it. Raises StartError if
+        it is damaged, or if a newer release has made it."""
         self._path = path
         self.features: Counter[str] = Counter()
         """Feature → the number of its files."""
@@ -213,11 +214,9 @@ class BackupArchive:
         made."""
         try:
             self._read()
-            if any(
-                len(secret.encode("latin-1").strip()) < SECRET_BYTES
-                for secret in self.head.secrets.values()
-            ):
-                raise ValueError("a secret of it is too short")
+            for secret in self.head.secrets.values():
+                if len(secret.encode("latin-1").strip()) < SECRET_BYTES:
+                    raise ValueError("a secret of it is too short")
             if self.head.format != _FORMAT:
                 raise StartError(
                     f"{path} belongs to a newer release: its format is {self.head.format}"

@@ -174,13 +174,16 @@ def _replace_database(
 
 def _accept_no_journal(yes: bool) -> None:
     """Warn that nobody knows who was erased since the copy, and ask whether to
-    continue. Raises StartError."""
+    continue. Raises StartError if the answer is no, or if nobody can answer.
+    With ``yes``, do not ask."""
     click.echo(
         f"imserver: no journal of erasures ({JOURNAL} of the old data folder, or --erasures FILE): users "
         "who were erased since the copy come back",
         err=True,
     )
-    if not (yes or (sys.stdin.isatty() and click.confirm("Restore without it?"))):
+    if yes:
+        return
+    if not (sys.stdin.isatty() and click.confirm("Restore without it?")):
         raise StartError(
             "nothing was restored; name a journal by --erasures FILE, or give --yes"
         )

@@ -227,14 +227,15 @@ def _locked(file: Path) -> Iterator[None]:
 
 
 def _require_utf8(end: _End) -> None:
-    """Refuse a PostgreSQL database whose encoding would change texts."""
+    """Refuse a PostgreSQL database with another encoding than UTF-8, which
+    would change texts."""
     if end.address.engine != "postgresql":
         return
 
-    def work(sql: PooledStatements) -> str:
+    def read_encoding(sql: PooledStatements) -> str:
         return text_of(sql.query("SHOW server_encoding")[0][0])
 
-    encoding = end.read(work)
+    encoding = end.read(read_encoding)
     if encoding != "UTF8":
         raise StartError(
             f"the database {end.address.shown} has the encoding {encoding}, which is not copied: "
@@ -459,7 +460,8 @@ class _Move:
         return state is not None
 
     def _refuse_tables_of_others(self, source: str, names: Collection[str]) -> None:
-        """Refuse a target that has tables, unless a move has made them."""
+        """Refuse a target that has tables, unless a move has made them.
+        ``source``: the id of the source. ``names``: the names of the tables."""
         if not names or _STATE in names:
             return
         shown = self._target.address.shown

@@ -65,6 +65,7 @@ class RowReader:
         self._usable = partial(usable, address, engine)
         with self._usable():
             if address.file is not None:
+                # SQLite needs the right to write to read a write-ahead log.
                 url = f"{address.file.absolute().as_uri()}?mode=rw"
                 self._connection: Any = sqlite3.connect(
                     url, uri=True, isolation_level=None
@@ -104,10 +105,13 @@ class RowReader:
                     yield _changed(rows, changes)
 
     def _cursor(self, statement: str, values: Row) -> Any:
-        """A cursor that fetches rows from the server as they are needed."""
+        """Execute a query. Returns a cursor that fetches rows from the server as
+        they are needed, instead of all at once. ``statement`` is in the form for
+        PostgreSQL."""
         if self._engine == "sqlite":
             return self._connection.execute(statement.replace("%s", "?"), values)
         if self._engine == "postgresql":
+            # A cursor with a name stays on the server.
             cursor = self._connection.cursor("rows")
             cursor.execute(statement.encode(), values, binary=True)
             return cursor
@@ -187,11 +191,12 @@ def _note_nothing(rows: int) -> None:
 def sum_of(
     pages: Iterable[list[Row]], note: Callable[[int], object] = _note_nothing
 ) -> TableSum:
-    """Count rows, and add up the hashes of their plain values. ``note`` gets
-    the number of rows of each page."""
+    """Count rows, and add up the hashes of their plain values. ``note`` is
+    called with the number of rows of each page."""
     rows = 0
     total = 0
-    # Local names: a move runs this for each row of two databases.
+    # A move runs the loop for each row of two databases, so names are looked up
+    # before it.
     encode = msgpack.Encoder().encode
     blake2b = hashlib.blake2b
     number_of = int.from_bytes

@@ -31,7 +31,8 @@ def drain(url: str, key_file: str | None, back: bool, yes: bool, node: str) -> N
     """
     api = ServerApi(url, key_file)
     nodes = _nodes(api)
-    node = node or next(name for name, state in nodes.items() if state["own"])
+    own_node = next(name for name, state in nodes.items() if state["own"])
+    node = node or own_node
     if node not in nodes:
         fail(f"there is no node {node}: the nodes are {', '.join(nodes)}")
 
@@ -53,8 +54,9 @@ def _serves_without(node: str, nodes: Mapping[str, Any]) -> bool:
 
 
 def _confirm_outage(node: str, connections: int, yes: bool) -> None:
-    """Ask before the last node that serves clients is drained. With ``yes``, do
-    not ask."""
+    """Warn that the last node that serves clients is going to be drained, and
+    ask whether to continue. Ends the command if the answer is no. With ``yes``,
+    do not ask."""
     click.echo(
         f"no other node serves clients: {connections} connections end until it does again",
         err=True,

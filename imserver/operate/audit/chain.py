@@ -78,7 +78,8 @@ class AuditRow(Struct, frozen=True):
 
 
 def hash_of(number: int, time: int, entry: Entry, previous: str) -> str:
-    """The hash of a row with this content."""
+    """The hash of a row with this content. ``previous``: the hash of the row
+    before it, so that each hash also protects all rows before."""
     content = [
         number,
         time,

@@ -312,10 +312,10 @@ def verify_chain(
 
 
 def _print_result(result: Verification) -> None:
-    """Print the number of rows, and the head of the chain."""
+    """Print the numbers of rows and names, and last the head of the chain."""
     number, digest = result.head
     head = f"{number}:{digest}"
-    removed = result.anchor[0]
+    removed, _ = result.anchor  # all acts up to this number
     lines = []
     if removed:
         lines.append(f"acts removed for their age: {removed}")

@@ -144,13 +144,14 @@ class ChainCheck(Service):
         self._hash = row.hash
 
     def _check_link(self, row: AuditRow) -> None:
-        """Check that the next row follows the last one."""
-        first = self.number + 1
-        last = row.number - 1
-        if first == last:
-            self.complain(f"row {last} is missing")
-        elif first < last:
-            self.complain(f"rows {first} to {last} are missing")
+        """Check that no row is missing between the last row and this one, and
+        that this one has the hash of the last one."""
+        first_missing = self.number + 1
+        last_missing = row.number - 1
+        if first_missing == last_missing:
+            self.complain(f"row {last_missing} is missing")
+        elif first_missing < last_missing:
+            self.complain(f"rows {first_missing} to {last_missing} are missing")
         elif self._hash and row.previous != self._hash:
             self.complain(
                 f"the link between rows {self.number} and {row.number} is broken"

@@ -70,13 +70,14 @@ class AppDeletion:
         node continues it within minutes, like a planned deletion; you may also
         call it again.
 
-        Raises what :meth:`contents` raises, and DeletionGoesOn.
+        Raises the errors of :meth:`contents`, and DeletionGoesOn.
         """
         contents = self.contents(app)
         tenant = self._tenants.get(app)
+        # False if an earlier call has done this step and was interrupted.
         is_first = self._store.delete_app(app)
         if is_first:
-            self.waiting.add(app, "", 0, reason, is_begun=True)
+            self.waiting.add(app, user="", seconds=0, reason=reason, is_begun=True)
         try:
             self._delete_contents(app, tenant, erasures, is_first)
         except Unavailable as error:

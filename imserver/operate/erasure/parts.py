@@ -118,8 +118,10 @@ class UserErasure:
         self._core.observer.acted(act)
 
     def ended(self, app: str, user: str) -> int | None:
-        """When the newest erasure of a user ended, in Unix seconds; 0 if it is
-        in progress. None if there was no erasure. Raises Unavailable."""
+        """When the newest erasure of a user ended, in Unix seconds. Returns 0 if
+        an erasure is in progress, and None if the user was never erased. Raises
+        Unavailable."""
+        # The rows have no ids of users, only digests.
         digests = self._core.user_erasures.digests(app, user)
         statement = "SELECT ended FROM erasure WHERE digest IN {}"
         rows = self._core.store.rows_in(statement, (), digests)

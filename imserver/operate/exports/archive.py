@@ -210,8 +210,9 @@ class ArchiveWriter:
 
     def finish(self, manifest: bytes) -> Path:
         """Write checksums, manifest and directory. Returns the path of the
-        complete archive."""
+        complete archive. Only that file stays in the folder."""
         archive, directory, checksums = self._files
+        # Files are read below by their paths, so all bytes must be in them.
         checksums.flush()
         self.begin(CHECKSUMS)
         for piece in self._pieces(CHECKSUMS):
@@ -221,11 +222,11 @@ class ArchiveWriter:
         self.write(manifest)
         self.end()
 
-        start = _length_of(archive)
+        directory_start = _length_of(archive)
         directory.flush()
         for piece in self._pieces(_DIRECTORY):
             archive.write(piece)
-        self._write_end(archive, start)
+        self._write_end(archive, directory_start)
         archive.flush()
         os.fsync(archive.fileno())
         self.close()

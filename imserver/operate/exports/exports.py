@@ -72,19 +72,19 @@ class Exports:
         self._buckets = buckets
         self._release = release
         self._threads = Threads(2)
-        self.runners = (self._runner("<> ''"), self._runner("= ''"))
+        self.runners = (self._runner("member <> ''"), self._runner("member = ''"))
         """The runner for users, and the runner for apps. Archives of apps take
-        long, and nobody waits for them."""
+        long, and must not delay those of users."""
 
-    def _runner(self, member: str) -> Runner:
-        """Make the runner of the exports whose user meets this SQL condition.
+    def _runner(self, condition: str) -> Runner:
+        """Make the runner of the exports whose rows meet this SQL condition.
         It works on exports that are to be made, and on exports whose archive is
         to be deleted."""
         due = f"state = {UNDER_WAY} OR ends < {{now}}"
         return Runner(
             self._store,
             "export_job",
-            f"({due}) AND member {member}",
+            f"({due}) AND {condition}",
             self._work,
             lease_seconds=_LEASE_SECONDS,
             look_seconds=_LOOK_SECONDS,

@@ -205,13 +205,15 @@ class KeysApi(Struct, frozen=True):
 
     def end_of(self, principal: Principal, seconds: int) -> int:
         """The end of a key that a principal makes now, in Unix seconds; 0 if it
-        never ends. Raises ApiProblem if it would outlive the key that makes it.
+        never ends. ``seconds``: after how many seconds it ends; 0: never.
+        Raises ApiProblem if it would outlive the key that makes it.
         """
         expires = 0
         if seconds:
             expires = int(time()) + seconds
         if principal.kind == "key":
             latest = self.find(principal, principal.key).expires
+            # A key that never ends (0) would outlive any key that ends.
             if latest and not 0 < expires <= latest:
                 raise ApiProblem(
                     Problems.FORBIDDEN,
@@ -317,6 +319,7 @@ def create(api: KeysApi, call: Call, request: KeyCreate) -> KeyCreated:
         raise ApiProblem.invalid(
             "`apps`: the figures that `metrics` reads are those of all apps"
         )
+    # Whoever reaches only some apps does not learn which others there are.
     for name in request.apps:
         if principal.apps is None and tenants.find(name) is None:
             raise ApiProblem(Problems.UNKNOWN_APP, f"There is no app `{name}`")

@@ -242,8 +242,9 @@ def _clock(seconds: float) -> str:
 
 
 def _until(seconds: float) -> str:
-    """The end of a limit, and the time until then. Empty if it is unknown or
-    over."""
+    """The words for the end of a limit, such as `` until 2026-11-26 08:30:00
+    UTC (in 5 min)``. ``seconds``: the Unix time of the end. Returns ``""`` if
+    that is unknown (0) or over."""
     seconds_left = seconds - time()
     if seconds_left <= 0:
         return ""

@@ -325,7 +325,8 @@ class Moderation(Service, dict=True):
         reason: str,
         **facts: Any,
     ) -> None:
-        """Store the event of an act, if a back end wants it."""
+        """Store the event of an act for the webhook of the app, if it wants such
+        events. ``facts``: further fields of the event."""
         record = self.core.observer.recorder(app, "moderation")
         if record is None:
             return

@@ -126,6 +126,7 @@ def log(url: str, key_file: str | None, seconds: int, **wish: Any) -> None:
     minutes = seconds // _MINUTE
     end = f"for {minutes} min"
     if not _given(wish):
+        # Nothing is to be changed. This answer has the present change of logs.
         answer = server.get("nodes/timings", {"limit": "1"})
         wish = answer["log"] or {}
         if wish:
