@@ -43,8 +43,8 @@ _MOST_ABSENT: Final = 10_000
 
 
 class BackupHead(Struct, frozen=True):
-    """The first member. ``secrets``: name → content, in Latin-1. ``created``:
-    Unix seconds."""
+    """The content of the first member. ``format``: the version of the format.
+    ``secrets``: name → content, in Latin-1. ``created``: Unix seconds."""
 
     format: int
     created: int
@@ -52,8 +52,8 @@ class BackupHead(Struct, frozen=True):
 
 
 class FeatureFile(Struct, frozen=True):
-    """A file of a feature. ``size``: -1 if it is unreadable. ``read``: its
-    bytes, in pieces."""
+    """A file of a feature. ``name``: its name within the feature. ``size``: its
+    bytes; -1 if it is unreadable. ``read``: its content, in pieces."""
 
     feature: str
     name: str

@@ -71,9 +71,9 @@ that are done, and the number of all rows. Copied rows are already stored."""
 
 
 class _Begun(Struct, frozen=True):
-    """A move that has begun: the id of the source, the tables, and the last
-    step of each owner. There are no steps if a release without them has begun
-    it."""
+    """A move that has begun: the id of the source, the names of the tables, and
+    the last migration step of each owner. ``steps`` is empty if a release that
+    did not store them has begun the move."""
 
     source: str
     tables: list[str]

@@ -138,7 +138,7 @@ _Find = Callable[[Principal, str, Sequence[str], int], Iterator[_Hit]]
 @runtime_checkable
 class Finds(Protocol):
     """A service of a feature that finds things of one type of ``GET
-    /api/v1/find``."""
+    /api/v1/find``. ``finds``: the type, one of :data:`Kind`."""
 
     finds: ClassVar[str]
 

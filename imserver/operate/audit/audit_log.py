@@ -70,6 +70,7 @@ class AuditLog(Observer, ArchivedFiles):
     never."""
 
     finds: Final = "request"
+    """The type of things that :meth:`find` finds."""
 
     def __init__(self, store: Store, days: int) -> None:
         self._store = store

@@ -25,7 +25,8 @@ class Name(Struct, frozen=True):
     ``member``: the person to whom the row belongs. When the person is deleted,
     the row is erased. If ``app`` is empty, ``member`` is the id of a key, node
     or system user, a thing such as ``message:7``, or empty. ``text``: the
-    address, or the facts as JSON; otherwise empty.
+    address, or the facts as JSON; otherwise empty. ``salt``: random bytes,
+    without which nobody can find the name by its commitment.
     """
 
     part: str
@@ -41,8 +42,10 @@ class Name(Struct, frozen=True):
 
 
 class Entry(Struct, frozen=True):
-    """An act without its position in the chain. ``names``: part → commitment,
-    as JSON."""
+    """An act without its position in the chain. ``name``: what was done, such as
+    ``accounts.login``. ``kind``: the kind of principal that has done it.
+    ``request``: the id of the request. ``names``: part → commitment of each
+    :class:`Name`, as JSON."""
 
     name: str
     kind: str

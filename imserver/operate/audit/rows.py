@@ -68,8 +68,9 @@ class ActBatch(Struct):
 
 
 class ChainHead(Struct, frozen=True):
-    """The end of the chain, and its ``anchor``: the last row that was removed
-    because of its age."""
+    """The end of the chain: ``number``, ``time`` and ``hash`` of its last row.
+    ``anchor``: the number of the last row that was removed because of its age;
+    0: no row was removed."""
 
     number: int
     time: int

@@ -85,8 +85,8 @@ def _never_stop(state: ArchiveState) -> None:
 
 
 class ArchiveMaker(Service, dict=True):
-    """Makes one archive. ``run``: see :data:`Run`. ``release``: the version of
-    the server."""
+    """Makes one archive in a ``folder``. ``archived``: the files of features.
+    ``run``: see :data:`Run`. ``release``: the version of the server."""
 
     archived: Iterable[ArchivedFiles]
     store: Store

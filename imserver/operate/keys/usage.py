@@ -99,6 +99,8 @@ class DeprecatedUse(Struct, frozen=True):
 
 
 class _UseOfRoute(DeprecatedUse, frozen=True):
+    """A row of the query for the uses of routes."""
+
     route: str
 
 

@@ -117,6 +117,7 @@ class Refusals(Service, dict=True):
     """The refusals and limits of all nodes. Methods may switch greenlets."""
 
     finds: ClassVar = "request"
+    """The type of things that :meth:`find` finds."""
     core: Core
     log: RefusalLog
     people: PeopleHooks

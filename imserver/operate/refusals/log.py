@@ -85,9 +85,10 @@ class RefusalRow(Struct, array_like=True):
 
 
 class Wanted(Struct, frozen=True, array_like=True):
-    """A filter for refusals. ``apps``: only of these apps (None: of all, and of
-    unknown ones). ``names``: only of users and accounts with one of these ids
-    (empty: of all). ``address``: only of this address or its network."""
+    """A filter for refusals. ``apps``: only of these apps (None: of all apps,
+    and of unknown ones). ``names``: only of users and accounts with one of these
+    ids. ``address``: only of this address or network. ``request``: only of the
+    request with this id. An empty field does not restrict the refusals."""
 
     apps: frozenset[str] | None = None
     names: frozenset[str] = frozenset()

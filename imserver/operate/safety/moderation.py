@@ -64,7 +64,9 @@ raise StorageUnavailable."""
 
 class Moderation(Service, dict=True):
     """Carries out the acts of moderators. Methods may switch greenlets, and
-    raise StorageUnavailable. Methods with a user raise ServiceRefused."""
+    raise StorageUnavailable. Methods with a ``principal`` raise ServiceRefused
+    if it may not act on the user. ``maker``: tells who has banned or muted a
+    user."""
 
     core: Core
     mutes: Mutes

@@ -38,10 +38,11 @@ _WAIT_STEP_SECONDS: Final = 0.05
 
 class Removal(Struct, frozen=True):
     """Messages that are removed together. ``user``: their sender; ``""`` for
-    several senders. ``since``, ``until``: times of the messages, in Unix
-    milliseconds. ``reached``, ``last``: the ids between which messages are
-    still searched. ``created``: Unix seconds. ``ends``: Unix seconds until
-    which the removal may be undone; 0: until a moderator decides."""
+    several senders. ``state``: :data:`UNDER_WAY` or one of the states after it.
+    ``since``, ``until``: times of the messages, in Unix milliseconds.
+    ``reached``, ``last``: the ids between which messages are still searched.
+    ``created``: Unix seconds. ``ends``: Unix seconds until which the removal
+    may be undone; 0: until a moderator decides."""
 
     app: str
     id: str
