@@ -65,7 +65,6 @@ class RowReader:
         self._usable = partial(usable, address, engine)
         with self._usable():
             if address.file is not None:
-                # SQLite needs the right to write to read a write-ahead log.
                 url = f"{address.file.absolute().as_uri()}?mode=rw"
                 self._connection: Any = sqlite3.connect(
                     url, uri=True, isolation_level=None

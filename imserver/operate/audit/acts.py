@@ -189,8 +189,8 @@ def entry_of(act: Act) -> tuple[Entry, tuple[Name, ...]]:
 
 
 def _names(act: Act) -> Iterator[Name]:
-    """All names of an act. Each belongs to a person, with whom it is erased:
-    to the maker, the target, or another user of the act."""
+    """All names of an act. A name may belong to a person, with whom it is
+    erased: to the maker, the target, or another user of the act."""
     app = _clean(act.app, _APP_BYTES)
     by = _maker_of(act)
     target = _target_of(act, app)

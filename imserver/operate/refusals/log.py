@@ -161,10 +161,12 @@ class RefusalLog(Observer):
         user = refusal.user[:_NAME]
         account = refusal.account
         address = refusal.address[:_NAME]
-        payer = account
-        if not payer and refusal.kind == "command":
+        if account:
+            payer = account
+        elif user and refusal.kind == "command":
             payer = user  # a session has proved the user; a login only claims it
-        payer = payer or _network(address)
+        else:
+            payer = _network(address)
         rows = cause.payers.get(payer)
         if rows is None:
             rows = OrderedDict()
@@ -175,7 +177,17 @@ class RefusalLog(Observer):
         who = user, account, address
         row = rows.get(who)
         if row is None:
-            row = RefusalRow(*key, *who, 0, now, now, "", 0, "", "")
+            row = RefusalRow(
+                *key,
+                *who,
+                count=0,
+                first=now,
+                last=now,
+                limit="",
+                until=0,
+                detail="",
+                request="",
+            )
             rows[who] = row
             cause.size += 1
             self.size += 1

@@ -35,7 +35,7 @@ def moderate() -> None:
     """
 
 
-def _verb(function: Callable[..., None]) -> click.Command:
+def _command(function: Callable[..., None]) -> click.Command:
     """Make a command of ``moderate`` from a function, and add the options for
     the server to it. The function finds the server by :func:`_server`."""
 
@@ -67,7 +67,7 @@ def _ask_of(path: str, app: str, user: str, **fields: object) -> tuple[Any, str]
 # --- messages -----------------------------------------------------------------
 
 
-@_verb
+@_command
 @_reason
 @_app
 @click.argument("messages", nargs=-1, required=True, type=int)
@@ -76,7 +76,7 @@ def delete(app: str, messages: Sequence[int], reason: str) -> None:
     _say_removal(_ask("moderation/delete", app=app, messages=messages, reason=reason))
 
 
-@_verb
+@_command
 @_reason
 @_app
 @click.argument("messages", nargs=-1, required=True, type=int)
@@ -85,7 +85,7 @@ def hide(app: str, messages: Sequence[int], reason: str) -> None:
     _say_removal(_ask("moderation/hide", app=app, messages=messages, reason=reason))
 
 
-@_verb
+@_command
 @CommandLine.duration(
     "--since",
     "seconds",
@@ -120,7 +120,7 @@ def _count(app: str, named: str, since: int) -> None:
     CommandLine.data(answer, f"messages of {name}: {answer['count']}")
 
 
-@_verb
+@_command
 @_app
 @click.argument("act")
 def undo(app: str, act: str) -> None:
@@ -135,7 +135,7 @@ def undo(app: str, act: str) -> None:
 # --- users --------------------------------------------------------------------
 
 
-@_verb
+@_command
 @click.option("--reason", required=True, help="What the user is told.")
 @_person
 def warn(person: Sequence[str], reason: str) -> None:
@@ -145,7 +145,7 @@ def warn(person: Sequence[str], reason: str) -> None:
     click.echo(f"{name} is warned")
 
 
-@_verb
+@_command
 @CommandLine.duration(
     "--for", "seconds", "For how long.", "1h", most=_YEAR, old="--seconds", unit=1
 )
@@ -158,7 +158,7 @@ def mute(person: Sequence[str], seconds: int, reason: str) -> None:
     click.echo(f"{name} is muted until {_when(answer['until'])}")
 
 
-@_verb
+@_command
 @_person
 def unmute(person: Sequence[str]) -> None:
     """Let a muted user send again."""
@@ -167,7 +167,7 @@ def unmute(person: Sequence[str]) -> None:
     click.echo(f"{name} may send")
 
 
-@_verb
+@_command
 @_reason
 @click.argument("words", nargs=-1, metavar="APP/USER GROUP")
 def remove(words: Sequence[str], reason: str) -> None:
@@ -188,7 +188,7 @@ def remove(words: Sequence[str], reason: str) -> None:
     click.echo(f"{name} is no member of group {group} any more")
 
 
-@_verb
+@_command
 @CommandLine.duration(
     "--for",
     "seconds",
@@ -213,7 +213,7 @@ def ban(person: Sequence[str], seconds: int, reason: str) -> None:
     click.echo(f"{name} is banned {end}; sessions ended: {closed}")
 
 
-@_verb
+@_command
 @_person
 def unban(person: Sequence[str]) -> None:
     """Let a banned user log in again."""
@@ -222,7 +222,7 @@ def unban(person: Sequence[str]) -> None:
     click.echo(f"{name} may log in")
 
 
-@_verb
+@_command
 @CommandLine.prints_data
 @_app
 def holds(app: str) -> None:
@@ -275,7 +275,7 @@ class _ReportLine(Struct):
     text: str
 
 
-@_verb
+@_command
 @CommandLine.prints_data
 @_app
 def reports(app: str) -> None:
@@ -288,7 +288,7 @@ def reports(app: str) -> None:
         CommandLine.data([], "no report is open")
 
 
-@_verb
+@_command
 @CommandLine.prints_data
 @_app
 @click.argument("report")
@@ -352,7 +352,7 @@ def _say_message(message: Mapping[str, Any], names: Mapping[str, str]) -> None:
     _say(f"{id}  {when}  {sender}: {text}")
 
 
-@_verb
+@_command
 @click.option(
     "--outcome",
     type=click.Choice(get_args(Outcome)),

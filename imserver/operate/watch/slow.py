@@ -213,10 +213,11 @@ class Watch:
         if wish.trace is not None:
             trace = wish.trace
         if wish.name:
-            rule = CallRule(wish.level is not None, wish.share or 0.0, trace)
-            self.calls.apply(wish.name, rule, CallRule(trace=self.trace))
+            own_level = wish.level is not None
+            rule = CallRule(own_level, lines=wish.share or 0.0, trace=trace)
+            self.calls.apply(wish.name, rule, others=CallRule(trace=self.trace))
         else:
-            self.calls.apply("", CallRule(trace=trace), CallRule())
+            self.calls.apply(name="", rule=CallRule(trace=trace), others=CallRule())
         return True
 
     def _set_level(self, name: Level, wish: LogWish) -> None:
@@ -271,7 +272,8 @@ class Watch:
             self._request_log.settings = self._settings
             self._request_log.shares = {}
             self.log_state = None
-        self.calls.apply("", CallRule(trace=self.trace), CallRule())
+        rule = CallRule(trace=self.trace)
+        self.calls.apply(name="", rule=rule, others=CallRule())
 
 
 def build(core: Core) -> Parts:
