@@ -212,7 +212,7 @@ def _url_of_settings() -> str:
     from imserver.gateway.offline import load_settings, url_of
 
     try:
-        return url_of(load_settings(None, None))
+        return url_of(load_settings(path=None, data_dir=None))
     except StartError as error:
         fail(error)
 
@@ -415,7 +415,7 @@ def _check_production(path: str | None) -> None:
     from imserver.gateway.offline import opened
     from imserver.offline import production
 
-    with opened(path, None) as (settings, store, tenants):
+    with opened(path, data_dir=None) as (settings, store, tenants):
         file = path or settings_file(os.environ) or ""
         apps = {tenant.name: tenant for tenant in tenants.all()}
         deployment = production.Deployment(settings, file, bool(store.keys()), apps)

@@ -563,7 +563,7 @@ def _database(config: Config) -> Findings:
         findings_in_rows.extend(_rows_of_features(config, sql))
 
     try:
-        state = probe(address, config.storage, _TRIES, [check_rows])
+        state = probe(address, config.storage, _TRIES, looks=[check_rows])
     except Exception as error:
         reason = str(error).splitlines()[0]
         found = f"{address.shown} does not answer: {reason}"

@@ -194,7 +194,7 @@ def _taken_steps(address: DatabaseAddress, config: Config) -> dict[str, int]:
     def read_steps(sql: PooledStatements) -> None:
         taken.update(taken_steps(sql.connection))
 
-    probe(address, config.storage, 1, [read_steps])
+    probe(address, config.storage, tries=1, looks=[read_steps])
     return taken
 
 

@@ -132,6 +132,7 @@ def _size_of_files(parts: Iterable[tuple[str, ArchivedFiles]]) -> int:
     """The bytes of the files of features."""
     total = 0
     for _, part in parts:
+        # Empty names mean the files of the whole server.
         for _, size, _ in part.read("", ""):
             total += size
     return total
@@ -248,6 +249,7 @@ def _put_files(archive: BackupArchive, feature: str, part: ArchivedFiles) -> lis
     count = 0
     for name, content in archive.files(feature):
         if f"{feature}/{name}" not in incomplete:
+            # An empty app means the whole server.
             is_stored = part.write("", name, content)
             count += is_stored
     done = [f"restored files of {feature}: {count}"]

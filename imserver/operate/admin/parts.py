@@ -54,7 +54,19 @@ class NodeFacts(Struct, frozen=True):
     ] = None
 
 
-_SILENT: Final = NodeFacts("", 0, "", False, 0, 0, 0, 0.0, 0, 0.0, 0)
+_SILENT: Final = NodeFacts(
+    version="",
+    started=0,
+    reason="",
+    drained=False,
+    connections=0,
+    users=0,
+    memory=0,
+    cpu=0.0,
+    cpus=0,
+    lag=0.0,
+    most=0,
+)
 """The facts of a node that does not answer."""
 
 
@@ -145,7 +157,7 @@ class Nodes:
         from shutil import disk_usage  # on first use: it loads compressors, 0.2 MB
 
         core = self._core
-        state: Mapping[str, Any] = core.status.state(False, detail=True)
+        state: Mapping[str, Any] = core.status.state(debug=False, detail=True)
         metrics: Mapping[str, Any] = state["metrics"]
         server = core.config.server
         folder = "."

@@ -198,7 +198,7 @@ def _names(act: Act) -> Iterator[Name]:
     if by is not None:
         yield _name("by", *by)
     elif act.by.key:
-        yield _name("by", "", _clean(act.by.key, _MEMBER_BYTES))
+        yield _name("by", app="", member=_clean(act.by.key, _MEMBER_BYTES))
     if target is not None:
         yield _name("user", *target)
     if act.address:
@@ -219,7 +219,7 @@ def _names(act: Act) -> Iterator[Name]:
             person = by
         yield _name("facts", *(person or _NOBODY), text)
     for number, thing in enumerate(_things(act.name, facts)):
-        yield _name(f"about/{number}", "", _clean(thing, _MEMBER_BYTES))
+        yield _name(f"about/{number}", app="", member=_clean(thing, _MEMBER_BYTES))
     for number, user in enumerate(users):
         yield _name(f"users/{number}", app, _clean(user, _MEMBER_BYTES))
 
@@ -270,6 +270,7 @@ def _things(name: str, facts: Mapping[str, Any]) -> dict[str, None]:
 
 
 def _name(part: str, app: str, member: str, text: str = "") -> Name:
+    """A name with a new salt."""
     return Name(part, app, member, text, secrets.token_bytes(_SALT_BYTES))
 
 

@@ -259,8 +259,9 @@ def _row(row: Row) -> AuditRow:
             return act
     except _NOT_READ:
         pass
-    unreadable = Entry(_UNREADABLE, "", "", "", b"{}")
-    return AuditRow(number, 0, unreadable, _as_text(previous), _as_text(digest))
+    unreadable = Entry(_UNREADABLE, kind="", app="", request="", names=b"{}")
+    time = 0
+    return AuditRow(number, time, unreadable, _as_text(previous), _as_text(digest))
 
 
 def _name(row: Row) -> Name:
@@ -579,7 +580,7 @@ def last_maker(store: Store, app: str, user: str, names: Sequence[str]) -> str:
     ``staff:shop/7``. ``names``: the names of the acts. Returns ``""`` if no
     such act is in the log, or if its maker was erased. Switches greenlets.
     Raises StorageUnavailable."""
-    maker = ActMaker("", "", "")
+    maker = ActMaker(kind="", id="", app="")  # nobody
     newest = 0
     for name in names:
         query = AuditQuery(app=app, user=user, name=name, limit=_LAST_ACTS)
@@ -627,7 +628,7 @@ def _for_user(act: ActShown, user: str) -> ActShown:
         return replace(act, facts=facts)
     return replace(
         act,
-        by=ActMaker(act.by.kind, "", ""),
+        by=ActMaker(act.by.kind, id="", app=""),
         address="",
         user=act.user and user,  # stays empty, or null if it was erased
         facts=facts,

@@ -270,7 +270,7 @@ def undo(api: DeletionApi, call: Call, app: AppName) -> ErasureShown:
     The app is as it was. Its users log in again.
     """
     api.deletion.undo(app)
-    return ErasureShown("none", 0)
+    return ErasureShown("none", ends=0)
 
 
 @routes.get("/apps/delete/show", Needs.ADMIN, reach="all")
@@ -280,5 +280,5 @@ def show(api: DeletionApi, call: Call, app: AppName) -> ErasureShown:
     if due is not None:
         return ErasureShown.of(due)
     if api.core.store.is_deleted(app):
-        return ErasureShown("ended", 0)
-    return ErasureShown("none", 0)
+        return ErasureShown("ended", ends=0)
+    return ErasureShown("none", ends=0)

@@ -109,7 +109,7 @@ class UserErasure:
         if user:
             self.erase(app, user, reason)
         elif self.deletion.begin(app, self._core.erasures):
-            self._record("apps.delete.end", app, "", reason)
+            self._record("apps.delete.end", app, user="", reason=reason)
 
     def _record(self, name: str, app: str, user: str, reason: str) -> None:
         """Store in the audit log that this node has carried out an erasure."""
@@ -327,7 +327,7 @@ def undo(erasure: UserErasure, call: Call, app: AppName, user: _User) -> Erasure
     """
     _check(erasure, call, user)
     erasure.undo(call.app, user)
-    return ErasureShown("none", 0)
+    return ErasureShown("none", ends=0)
 
 
 @routes.get("/users/erase/show", Needs.OPERATE)
@@ -338,10 +338,10 @@ def show(erasure: UserErasure, call: Call, request: ErasureQuery) -> ErasureShow
         return ErasureShown.of(due)
     ended = erasure.ended(call.app, request.user)
     if ended == 0:
-        return ErasureShown("under way", 0)
+        return ErasureShown("under way", ends=0)
     is_stored = erasure.has_rows(call.app, request.user)
     if ended is None:
-        return ErasureShown("none", 0, is_stored)
+        return ErasureShown("none", ends=0, stored=is_stored)
     return ErasureShown("ended", ended, is_stored)
 
 

@@ -130,7 +130,8 @@ def start(
     if user:
         subject = Subject(call.app, user)
     else:
-        subject = Subject(call.app, "", *api.tenants.described(call.app))
+        settings, left_out = api.tenants.described(call.app)
+        subject = Subject(call.app, user="", settings=settings, left_out=left_out)
     return shown(api.exports.start(subject))
 
 
@@ -183,7 +184,17 @@ def show_own(api: ExportsApi, call: Call, request: OwnExportQuery) -> ExportShow
     except UnknownExport:
         if request.id:
             raise
-        return ExportShown("", call.app, call.user, "none", 0, 0, 0, 0, 0)
+        return ExportShown(
+            id="",
+            app=call.app,
+            user=call.user,
+            state="none",
+            created=0,
+            ends=0,
+            entries=0,
+            records=0,
+            bytes=0,
+        )
 
 
 FILE: Final = routes.elsewhere(

@@ -51,7 +51,7 @@ def export(path: str | None, data_dir: str | None, target: str, file: Path) -> N
             subject = Subject(id, user)
         else:
             shown_name = f"app {app}"
-            subject = Subject(id, "", settings, left_out)
+            subject = Subject(id, user="", settings=settings, left_out=left_out)
 
         folder = file.with_name(f"{file.name}.part")
         archived = [part for _, part in parts]

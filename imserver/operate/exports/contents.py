@@ -278,7 +278,9 @@ class ArchiveMaker(Service, dict=True):
         last = 0
         has_more = True
         while has_more:
-            entries, has_more = reader.history(app, user, one.id, 0, _PAGE, after=last)
+            entries, has_more = reader.history(
+                app, user, one.id, before=0, limit=_PAGE, after=last
+            )
             names = self._names_of({each.sender for each in entries})
             for entry in entries:
                 last = entry.id

@@ -226,9 +226,11 @@ class KeyUsage(Service, dict=True):
         """The last use of a key of the settings, which has no row in the table
         of keys. May switch greenlets. Raises StorageUnavailable."""
         here = self._last.get(key, LastUse())
-        rows = uses_of(self.database, key, 0, int(self.clock()) // MINUTE, 0, 1)
-        if rows and rows[0].time > here.time:
-            return LastUse(rows[0].time, rows[0].address)
+        minute = int(self.clock()) // MINUTE
+        rows = uses_of(self.database, key, since=0, until=minute, skip=0, limit=1)
+        for stored in rows:
+            if stored.time > here.time:
+                return LastUse(stored.time, stored.address)
         return here
 
     def store(self, routes: Container[str] | None = None) -> None:

@@ -237,7 +237,7 @@ class Refusals(Service, dict=True):
                 # Nothing else matters, because the user stays locked out until
                 # the erasure.
                 begins = erasure.until or 0
-                holds.append(Hold("erasure", "erasure", name, begins, ""))
+                holds.append(Hold("erasure", "erasure", name, begins, detail=""))
         return holds
 
     def _holds_on(self, app: str, name: str) -> Iterator[Hold]:

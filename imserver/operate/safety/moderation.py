@@ -155,7 +155,7 @@ class Moderation(Service, dict=True):
         removal does not exist."""
         self.check(principal, app, *self.removals.senders(app, act))
         removal = self.removals.undo(app, act)
-        self._record(principal, app, removal.user, "undo", "", removal=act)
+        self._record(principal, app, removal.user, "undo", reason="", removal=act)
         return removal
 
     # --- people ---------------------------------------------------------------
@@ -192,7 +192,9 @@ class Moderation(Service, dict=True):
         for ever. Returns the number of ended sessions."""
         self._check_known(principal, app, user)
         users = self.core.authority.with_programs(app, [user])
-        closed = self.core.sessions.close(app, users, None, seconds or inf, reason)
+        closed = self.core.sessions.close(
+            app, users, ban_seconds=seconds or inf, reason=reason
+        )
         until = None
         if seconds:
             until = int(time() + seconds)

@@ -114,7 +114,10 @@ def _staff_of(core: Core) -> Callable[[str, StaffRole], list[str]]:
 
     def staff(app: str, role: StaffRole) -> list[str]:
         wanted = PeopleFilter(app, role=role)
-        return [each.user for each in store.page(wanted, 0, Limit.ID, _MOST_OF_ROLE, 0)]
+        accounts = store.page(
+            wanted, after=0, before=Limit.ID, limit=_MOST_OF_ROLE, now=0
+        )
+        return [each.user for each in accounts]
 
     return staff
 

@@ -136,7 +136,9 @@ class Removals(Store.Rows):
         can be restored until a moderator decides; otherwise for
         :data:`UNDO_SECONDS`. ``user``: their sender; ``""`` for several."""
         # The messages are given by their ids, so nothing is searched by time.
-        new = Removal(app, token_hex(_ID_BYTES), user, DONE, 0, 0, 0, 0)
+        new = Removal(
+            app, token_hex(_ID_BYTES), user, DONE, since=0, until=0, reached=0, last=0
+        )
         undo_seconds = UNDO_SECONDS
         if undecided:
             undo_seconds = 0

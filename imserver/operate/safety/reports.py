@@ -263,7 +263,7 @@ class Reports(Store.Rows):
         return self._store_report(
             app,
             reporter=user,
-            report=Report(0, user, APPEAL, text),
+            report=Report(message=0, user=user, reason=APPEAL, text=text),
             user=user,
             subject=subject,
             evidence=text[:_EVIDENCE_CHARACTERS],
@@ -372,7 +372,8 @@ class Reports(Store.Rows):
             return
         data = msgspec.json.encode(OpenReports(self._count(app)))
         signal = Signal("safety.reports", "", "", data=data)
-        self._messages.signals.send(ToFollowers(app, users, 0, signal))
+        followers = ToFollowers(app, users, group=0, signal=signal)
+        self._messages.signals.send(followers)
 
     def _notice_of(
         self, app: str, id: str, report: Report, user: str, conversation: int
@@ -523,8 +524,8 @@ class Reports(Store.Rows):
             if not entries.readable(app, reporter.user, [message]):
                 continue
             key = app, reporter.user, report.conversation
-            older, _ = entries.history(*key, message, _LOOK)
-            newer, _ = entries.history(*key, 0, _LOOK, after=message)
+            older, _ = entries.history(*key, before=message, limit=_LOOK)
+            newer, _ = entries.history(*key, before=0, limit=_LOOK, after=message)
             before = _messages(older)[-AROUND:]
             reported = entries.find(app, [message])
             after = _messages(newer)[:AROUND]
