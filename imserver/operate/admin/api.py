@@ -136,6 +136,7 @@ def rights(api: AdminApi, call: Call, request: NoQuery) -> RightsAnswer:
         route = endpoint.route
         if not path.startswith("/api/v1/") or not principal.may(route.need):
             continue
+        # Some routes are only for principals that reach all apps.
         if principal.apps is None or route.app != "all":
             routes.append(f"{method} {path.removeprefix('/api/v1/')}")
     return RightsAnswer(
@@ -178,6 +179,7 @@ def find(
     if call.app:
         names = [call.app]
     else:
+        # Aliases are other names of these apps.
         names = [each.name for each in api.core.tenants.all() if not each.same_as]
     apps = [name for name in names if principal.reaches(name)]
     finder = api.parts.finder

@@ -86,12 +86,12 @@ def audit(service: AuditApi, call: Call) -> HttpResponse:
     """
     request: AuditQuery = call.input
     store = service.store
-    apps = call.principal.apps
+    reached_apps = call.principal.apps  # None: all apps
     app = call.app
-    if not app and apps is not None:
-        if len(apps) != 1:
+    if not app and reached_apps is not None:
+        if len(reached_apps) != 1:
             raise ApiProblem.invalid("`app`: name one of those that the key reaches")
-        (app,) = apps
+        (app,) = reached_apps
     if request.user and not app:
         raise ApiProblem.invalid("`app`: name the app of the user")
 

@@ -297,8 +297,8 @@ def keys(
             continue
         if row.has_ended(now) and not ended:
             continue
-        reached = api.apps_of(row)
-        if not call.app or not reached or call.app in reached:
+        apps_of_key = api.apps_of(row)  # empty: all apps
+        if not call.app or not apps_of_key or call.app in apps_of_key:
             rows.append(_shown(row))
     return KeysAnswer(rows, list(get_args(KeyScope)))
 
@@ -418,6 +418,7 @@ def usage(
     skip = 0
     if cursor:
         end, skip = _start_of(cursor)
+    # One row more than the page shows whether another page follows.
     rows = uses_of(api.core.store, row.id, start, end, skip, limit + 1)
     times = [use.time for use in rows[:limit]]
 
@@ -426,7 +427,7 @@ def usage(
         row, and how many rows of this minute were listed."""
         listed = times.count(last.time)
         if last.time == end * MINUTE:
-            listed += skip  # on earlier pages
+            listed += skip  # earlier pages have shown these rows of the minute
         return f"{last.time // MINUTE}.{listed}"
 
     page, after = page_and_cursor(rows, limit, continuation)
@@ -461,22 +462,24 @@ def deprecated(
     replacements: dict[str, str] = {}
     for endpoint in api.api.endpoints.values():
         for form, instead in endpoint.route.deprecated.items():
+            # The form is empty if the whole route is deprecated.
             replacements[f"{endpoint.name} {form}".rstrip()] = instead
+    # This node first stores its uses of the last minute.
     api.usage.store(replacements)
     since = 0
     uses: Mapping[str, Sequence[DeprecatedUse]] = {}
     if replacements:
         since, uses = uses_of_routes(api.core.store, tuple(replacements))
 
-    reached = call.principal.apps
+    reached_apps = call.principal.apps  # None: all apps
 
-    def is_seen(use: DeprecatedUse) -> bool:
-        if reached is not None and use.app not in reached:
+    def may_see(use: DeprecatedUse) -> bool:
+        if reached_apps is not None and use.app not in reached_apps:
             return False
         return call.app in ("", use.app)
 
     rows = []
     for name, instead in replacements.items():
-        seen = list(filter(is_seen, uses.get(name, ())))
-        rows.append(Deprecated(name, instead, seen))
+        visible = [use for use in uses.get(name, ()) if may_see(use)]
+        rows.append(Deprecated(name, instead, visible))
     return DeprecatedAnswer(since, rows)

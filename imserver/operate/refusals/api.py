@@ -102,18 +102,20 @@ def refusals(refusals: Refusals, call: Call, request: RefusalsQuery) -> Refusals
     forgets them.
     """
     app = call.app
-    reach = call.principal.apps
-    apps = reach
+    wanted_apps = call.principal.apps  # None: all apps, and unknown ones
+    reaches_all = wanted_apps is None
     if app:
-        apps = frozenset({app})
+        wanted_apps = frozenset({app})
     names = refusals.names_of(app, request.user or request.account)
-    wanted = Wanted(apps, names, network_of(request.address), request.request)
+    wanted = Wanted(wanted_apps, names, network_of(request.address), request.request)
     rows, missing = refusals.select(wanted)
 
     holds: list[Hold] = []
     if app and (names or request.address):
-        holds, more = refusals.holds(app, names, request.address, reach is None, rows)
-        missing = [*missing, *more]
+        holds, missing_holds = refusals.holds(
+            app, names, request.address, everywhere=reaches_all, rows=rows
+        )
+        missing = [*missing, *missing_holds]
     listed = [_shown(row) for row in rows[: request.limit]]
     return RefusalsAnswer(
         refusals=listed,
