@@ -33,8 +33,8 @@ class DatabaseState(Struct, frozen=True):
     """The setting with which the database may lose stored rows; ``""`` if it
     stores durably."""
     clock_difference: float | None
-    """The seconds by which its clock is ahead of this machine. None for
-    SQLite, which has no clock of its own."""
+    """The seconds by which its clock is ahead of this machine. None for SQLite,
+    which has no clock of its own."""
 
 
 def probe(

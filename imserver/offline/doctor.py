@@ -305,9 +305,9 @@ def _has_lock(data_dir: str) -> bool:
 
 
 def _unix_socket(name: str, path: str, is_running: bool) -> Finding:
-    """Check whether the server can make a Unix socket, or has done so.
-    ``name`` is the setting. ``is_running``: the lock of the data folder names
-    a process."""
+    """Check whether the server can make a Unix socket, or has done so. ``name``
+    is the setting. ``is_running``: the lock of the data folder names a
+    process."""
     try:
         refuse_taken(path)
     except StartError as error:
@@ -587,8 +587,8 @@ def _database(config: Config) -> Findings:
 
 
 def _rows_of_features(config: Config, sql: PooledStatements) -> Findings:
-    """Let features check their rows. Raises DBAPIError if the database does
-    not execute a query. Any other exception becomes a finding."""
+    """Let features check their rows. Raises DBAPIError if the database does not
+    execute a query. Any other exception becomes a finding."""
     for feature in load_features(config):
         try:
             for check in feature.checks("rows"):
@@ -941,8 +941,8 @@ def _option_of_capacity(
     name: str, default: float, text: str, most: float = _NO_LIMIT
 ) -> Callable[[Any], Any]:
     """An option that says how users behave, as a number from 0 to ``most``.
-    With a limit of its own it is a percentage, by which the number of all
-    users is calculated. Then 0 is refused, because a division by 0 fails."""
+    With a limit of its own it is a percentage, by which the number of all users
+    is calculated. Then 0 is refused, because a division by 0 fails."""
     kind = click.FloatRange(0, most, min_open=most < _NO_LIMIT)
     return click.option(
         name,

@@ -23,8 +23,8 @@ def manual_of(text: str, declared: Declarations) -> str:
 
     A section is a paragraph of the text. A key stands below its comment. The
     settings of an app are listed by name in the comment of the section
-    ``apps``. Declared settings that the text does not have are added from
-    their structs.
+    ``apps``. Declared settings that the text does not have are added from their
+    structs.
     """
     written: set[str] = set()
     """The sections and keys (``section.key``) that the text has."""

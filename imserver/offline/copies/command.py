@@ -147,8 +147,8 @@ def _require_journal(
     address: DatabaseAddress, folder: Path, journal: Path | None, yes: bool
 ) -> None:
     """Make sure that a database or journal names the users who were erased
-    since the copy. Otherwise ask the operator whether to continue.
-    ``journal``: a further journal. ``yes``: do not ask. Raises StartError."""
+    since the copy. Otherwise ask the operator whether to continue. ``journal``:
+    a further journal. ``yes``: do not ask. Raises StartError."""
     if journal is not None and journal.stat().st_size and not read_journal(journal):
         raise StartError(f"{journal} is no journal of erasures")
     # The database that is replaced names them, too. After an interrupted

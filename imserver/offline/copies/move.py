@@ -275,8 +275,8 @@ class _Move:
     def run(
         self, stack: ExitStack, is_live: bool, complete: Callable[[], object] | None
     ) -> Moved:
-        """Move, as :func:`move` says. ``stack`` closes the connections.
-        Raises StartError."""
+        """Move, as :func:`move` says. ``stack`` closes the connections. Raises
+        StartError."""
         strangers = self._check_source()
         id = self._id_of(self._source)
         if id is None:
@@ -368,8 +368,8 @@ class _Move:
         return tuple(sorted(strangers.difference(_OF_STEPS)))
 
     def _check_steps(self) -> None:
-        """Refuse a source with migration steps that this release does not
-        know, or without steps that it has."""
+        """Refuse a source with migration steps that this release does not know,
+        or without steps that it has."""
 
         def read(sql: PooledStatements) -> dict[str, int]:
             return migrations.taken_steps(sql.connection)

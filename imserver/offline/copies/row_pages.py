@@ -176,8 +176,7 @@ def _pages_of(cursor: Any) -> Iterator[list[Row]]:
 
 class TableSum(Struct, frozen=True):
     """The number of rows of a table, and their checksum in hexadecimal. Equal
-    copies have the same checksum on all engines, whatever the order of
-    rows."""
+    copies have the same checksum on all engines, whatever the order of rows."""
 
     rows: int
     checksum: str

@@ -1,5 +1,4 @@
-"""Routes that only the admin page needs: search, rights, connections,
-nodes."""
+"""Routes that only the admin page needs: search, rights, connections, nodes."""
 
 from collections.abc import Iterator, Mapping
 from functools import lru_cache

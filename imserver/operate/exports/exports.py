@@ -77,9 +77,9 @@ class Exports:
         long, and must not delay those of users."""
 
     def _runner(self, condition: str) -> Runner:
-        """Make the runner of the exports whose rows meet this SQL condition.
-        It works on exports that are to be made, and on exports whose archive is
-        to be deleted."""
+        """Make the runner of the exports whose rows meet this SQL condition. It
+        works on exports that are to be made, and on exports whose archive is to
+        be deleted."""
         due = f"state = {UNDER_WAY} OR ends < {{now}}"
         return Runner(
             self._store,

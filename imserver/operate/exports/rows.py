@@ -28,8 +28,8 @@ class Job(Struct, frozen=True):
     """An export. ``user``: ``""`` means the whole app. ``state``:
     :data:`UNDER_WAY`, :data:`DONE` or :data:`FAILED`. ``created``: when it was
     started, and ``ends``: when its archive is deleted; both in Unix seconds.
-    ``size``: the bytes of the archive when it is done, before that the
-    bytes of its contents so far. ``subject``: a :class:`Subject` as JSON."""
+    ``size``: the bytes of the archive when it is done, before that the bytes of
+    its contents so far. ``subject``: a :class:`Subject` as JSON."""
 
     app: str
     id: str

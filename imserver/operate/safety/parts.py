@@ -63,8 +63,7 @@ class SafetyParts(Struct, frozen=True):
 
 
 def build(core: Core) -> Parts:
-    """Build the services of this feature on a node, and their periodic
-    work."""
+    """Build the services of this feature on a node, and their periodic work."""
     mutes = Mutes(core)
     removals = Removals(core.store)
     messages = core.service(MessageServices)

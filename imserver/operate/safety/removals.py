@@ -119,8 +119,7 @@ class Removals(Store.Rows):
 
     def begin(self, app: str, user: str, since: int, until: int) -> Removal:
         """Begin to remove the messages of a user that were sent in this time
-        (Unix milliseconds; ``until`` 0: until now). The runner removes
-        them."""
+        (Unix milliseconds; ``until`` 0: until now). The runner removes them."""
         reached, last = self._log.removals.extent(app, since, until)
         new = Removal(
             app, token_hex(_ID_BYTES), user, UNDER_WAY, since, until, reached, last
@@ -132,8 +131,8 @@ class Removals(Store.Rows):
     def remove(
         self, app: str, user: str, messages: Sequence[int], undecided: bool
     ) -> Removal:
-        """Remove some messages before this returns. With ``undecided`` they
-        can be restored until a moderator decides; otherwise for
+        """Remove some messages before this returns. With ``undecided`` they can
+        be restored until a moderator decides; otherwise for
         :data:`UNDO_SECONDS`. ``user``: their sender; ``""`` for several."""
         # The messages are given by their ids, so nothing is searched by time.
         new = Removal(

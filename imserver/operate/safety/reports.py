@@ -412,9 +412,9 @@ class Reports(Store.Rows):
         self, app: str, notice: Draft, user: str, recent_users: Set[str]
     ) -> None:
         """Send the notice of a report about ``user`` to the owners of an app.
-        An owner does not get a report about themselves, or a second notice in
-        a short time. ``recent_users``: the users whom other open reports of
-        this time are about."""
+        An owner does not get a report about themselves, or a second notice in a
+        short time. ``recent_users``: the users whom other open reports of this
+        time are about."""
         store = self._messages.messaging.store
         for owner in self._staff_of(app, "owner"):
             was_notified = bool(recent_users - {owner})
@@ -605,8 +605,8 @@ def _add_reporter(
     sql: Statements, app: str, id: str, reporter: str, now: int, report: Report
 ) -> bool:
     """Store the reporter and the reason. If the report has very many reporters,
-    store nothing. Returns False if the user has reported the subject
-    already, and True otherwise."""
+    store nothing. Returns False if the user has reported the subject already,
+    and True otherwise."""
     of_report = "FROM reporter WHERE app = %s AND report = %s"
     if sql.query(f"SELECT 1 {of_report} AND member = %s", (app, id, reporter)):
         return False
