@@ -16,6 +16,7 @@ from imserver.plugin.services import Core
 
 
 def _build(core: Core) -> Parts:
+    """Make the services of the dialect for one node."""
     messaging = None
     messages = None
     if "messages" in core.features:

@@ -171,11 +171,15 @@ class ActionAcks(Service, dict=True):
             self._node_messages.broadcast(awaited)
 
     def _await(self, awaited: Awaited) -> None:
+        """Note on this node that a user is awaited for :data:`AWAIT_SECONDS`
+        from now. Forget users whose time is over, and the oldest users beyond
+        :data:`MOST_AWAITED`. Never switches greenlets."""
         key = (awaited.app, awaited.user)
         now = self.clock()
+        # Remove the key first. Then it is the last one in the dict, and the dict
+        # is in the order of the times.
         self._awaited.pop(key, None)
         self._awaited[key] = now + AWAIT_SECONDS
-        # The user who was awaited first comes first, and this user last.
         while (
             len(self._awaited) > MOST_AWAITED
             or next(iter(self._awaited.values())) <= now
@@ -190,8 +194,8 @@ class ActionAcks(Service, dict=True):
 
 
 def acked_state(connection: Connection) -> AckedState:
-    """The messages that the client of a connection must acknowledge. Without
-    ``unacked`` the client does not acknowledge."""
+    """The messages that the client of a connection must acknowledge. If its
+    ``unacked`` is None, the client does not acknowledge messages."""
     state = connection.dialect_state
     if isinstance(state, AckedState):
         return state

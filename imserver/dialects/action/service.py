@@ -99,27 +99,24 @@ class ActionService:
         After the answer 200, messages to the user and to the room reach this
         connection.
         """
-        acked = acked_state(connection).unacked is not None
-        acks = command.acks and self._acks.available
-        if acks:
+        has_acked = acked_state(connection).unacked is not None
+        will_ack = command.acks and self._acks.available
+        # Numbers are turned on before the session begins, because the first
+        # message can arrive as soon as it has begun.
+        if will_ack:
             self._acks.turn_on(connection)
         code = self._sessions.login(connection, command, again=True)
         if code != ReplyCode.OK:
             # An earlier login stays in force, unchanged.
-            if not acked:
+            if not has_acked:
                 self._acks.turn_off(connection)
             return Reply(code)
-        if not acks:
+        if not will_ack:
             self._acks.turn_off(connection)
 
         app, user = app_and_user(connection)
         messages = self._stored_in(app)
-        rooms: list[str] = []  # in which the user is stored
-        tenant = self._tenants.get(app)
-        if tenant is not None:
-            rooms = [
-                name for name, users in tenant.room_members.items() if user in users
-            ]
+        stored_rooms = self._rooms_of_member(app, user)
         peer = ""
         # No user has an id that is too long.
         if not command.room and self._sessions.takes_user(app, command.peer):
@@ -131,9 +128,12 @@ class ActionService:
             room=command.room,
         )
 
-        entered = [command.room, *rooms] if command.room else rooms
+        if command.room:
+            rooms = [command.room, *stored_rooms]
+        else:
+            rooms = stored_rooms
         try:
-            self._enter(connection, dict.fromkeys(entered))
+            self._enter(connection, dict.fromkeys(rooms))
         except ChannelRefused as refused:
             log.info(
                 "%s cannot enter the room: %s",
@@ -144,13 +144,23 @@ class ActionService:
             self._sessions.leave(connection)
             return Reply(ReplyCode.FAILED)
         if messages is not None:
-            messages.begin(connection, command.room, rooms)
-        if not acks:
+            messages.begin(connection, command.room, stored_rooms)
+        if not will_ack:
             return Reply.OK
         self._acks.begin(connection)
         return Reply(ReplyCode.OK, {"acks": True})
 
+    def _rooms_of_member(self, app: str, user: str) -> list[str]:
+        """The rooms of which a user is a stored member."""
+        tenant = self._tenants.get(app)
+        if tenant is None:
+            return []
+        return [name for name, users in tenant.room_members.items() if user in users]
+
     def _enter(self, connection: Connection, rooms: Iterable[str]) -> None:
+        """Subscribe a connection to these rooms. Stop if a later login on this
+        connection has replaced its session. May switch greenlets. Raises
+        ChannelRefused."""
         app, _ = app_and_user(connection)
         for name in rooms:
             if not connection.is_addressed:
@@ -161,8 +171,8 @@ class ActionService:
             self._channels.members.leave_all(connection)
 
     def _stored_in(self, app: str) -> ActionMessages | None:
-        """The service of stored messages. None if the app does not store the
-        messages of its users."""
+        """The service of stored messages if the app stores the messages of its
+        users, else None."""
         if self._channels.options.stores_conversations(app):
             return self._messages
         return None
@@ -245,8 +255,9 @@ class ActionService:
         return command
 
     def left(self, connection: Connection, rooms: Sequence[str]) -> None:
-        """Handle the end of a connection that was in these rooms. May
-        switch."""
+        """Tell the room of a connection that has ended that its user has left.
+        A connection that only changes its room sends no such event. May switch
+        greenlets."""
         state = connection.dialect_state
         if not isinstance(state, ActionState) or state.room not in rooms:
             return

@@ -35,7 +35,7 @@ from imserver.plugin.wire import Connection, DialectState, Reply, app_and_user
 log = logging.getLogger(__name__)
 
 RETRY_SECONDS: Final = 1.0
-_LOOK_SECONDS: Final = 0.05
+_POLL_SECONDS: Final = 0.05
 _FINISH_SECONDS: Final = 1.0
 _SECOND_MS: Final = 1000
 
@@ -50,6 +50,7 @@ class ActionMessages:
         self._positions = messaging.positions
         self._store = store
         self.sending: dict[Connection, int] = {}
+        """Connection → the number of its messages that are being stored."""
 
     # --- catch-up -------------------------------------------------------------
 
@@ -63,16 +64,21 @@ class ActionMessages:
         """
         state = connection.dialect_state
         app, user = app_and_user(connection)
-        read = partial(self._positions_of, app, user, room, rooms)
-        late = partial(read, int(time()))
+        read_positions = partial(self._positions_of, app, user, room, rooms)
+        read_positions_later = partial(read_positions, login_time=int(time()))
         positions: dict[str, int] | None = None
+        # The first login to a room makes a position. It is made before the
+        # return, so that no message sent afterwards lies before it.
         if room and room not in rooms:
             with suppress(StorageUnavailable):
-                positions = read()
+                positions = read_positions()
+        # The client may have logged in again during the query.
         if state is not None and connection.dialect_state is state:
-            gevent.spawn(self._run, connection, state, positions, late)
+            gevent.spawn(
+                self._deliver_missed, connection, state, positions, read_positions_later
+            )
 
-    def _run(
+    def _deliver_missed(
         self,
         connection: Connection,
         state: DialectState,
@@ -80,7 +86,11 @@ class ActionMessages:
         read_positions: Callable[[], dict[str, int]],
     ) -> None:
         """Greenlet: deliver all missed messages, and then new ones, as soon as
-        the database answers. It ends if the connection logs in again."""
+        the database answers. It ends if the connection logs in again, which
+        replaces ``state``.
+
+        ``positions``: where to begin in the log. None if they are not known
+        yet; then ``read_positions`` reads them."""
         log_subscription = None
         while connection.is_open and connection.dialect_state is state:
             try:
@@ -115,10 +125,13 @@ class ActionMessages:
         rooms: Collection[str],
         login_time: int | None = None,
     ) -> dict[str, int]:
-        """A user's positions, including positions in rooms. The first login to
-        a room creates one at the time of the login. This is now, or
-        ``login_time`` (Unix seconds) if the database did not answer at the
-        login."""
+        """The positions of a user: channel of the log → the last entry that the
+        user has. The first login to a room makes a position in it, at the time
+        of the login.
+
+        ``login_time`` (Unix seconds): None means that the user logs in now. It
+        is given if the database did not answer at the login. May switch
+        greenlets. Raises StorageUnavailable."""
         wanted = [*rooms, room] if room else rooms
         positions = self._positions.get(app, user, dict.fromkeys(wanted))
         if room and room not in positions:
@@ -130,6 +143,7 @@ class ActionMessages:
             else:
                 positions[room] = stored.entries.stored_before(app, login_time)
             self._positions.begin(app, user, room, positions[room])
+        # A stored member without a position has read nothing of the room.
         return dict.fromkeys(rooms, 0) | positions
 
     # --- sending --------------------------------------------------------------
@@ -156,23 +170,26 @@ class ActionMessages:
         )
         self.sending[connection] = self.sending.get(connection, 0) + 1
 
-        def done(result: Appended | Rejected | StorageUnavailable) -> None:
+        def finish_one(result: Appended | Rejected | StorageUnavailable) -> None:
             self.sending[connection] -= 1
             if not self.sending[connection]:
                 del self.sending[connection]
             answer(_reply_to(result))
 
-        self._messaging.send_of_user(connection.app or "", draft, done, connection)
+        self._messaging.send_of_user(
+            connection.app or "", draft, finish_one, connection
+        )
 
     def finish(self, connection: Connection) -> None:
         """Wait, at most a second, until the messages of an ended connection are
         delivered. They must arrive before its exit event."""
         deadline = monotonic() + _FINISH_SECONDS
         while connection in self.sending and monotonic() < deadline:
-            gevent.sleep(_LOOK_SECONDS)
+            gevent.sleep(_POLL_SECONDS)
 
 
 def _reply_to(result: Appended | Rejected | StorageUnavailable) -> Reply:
+    """The answer to the sender of a message, for the result of storing it."""
     if isinstance(result, Appended):
         return Reply.OK
     if not isinstance(result, Rejected):
@@ -191,4 +208,4 @@ def _wait_until_read(connection: Connection) -> None:
     connection.wait_until_sent()
     unacked = acked_state(connection).unacked
     while unacked is not None and unacked.waiting and connection.is_open:
-        gevent.sleep(_LOOK_SECONDS)
+        gevent.sleep(_POLL_SECONDS)

@@ -91,6 +91,8 @@ _decode_say = msgspec.json.Decoder(_SayData).decode
 
 
 def _login(data: bytes, _seq: str) -> ActionLogin:
+    """Decode a login. Without a room (``""`` or ``"0"``) its messages go to the
+    user in ``touid``. Raises Refused."""
     fields = Fields.of(data)
     user = fields.text("userid")
     peer = fields.text("touid")
@@ -104,7 +106,7 @@ def _login(data: bytes, _seq: str) -> ActionLogin:
         raise Refused(ReplyCode.BAD_PARAMETER)
     if room not in ("", "0"):
         return ActionLogin(f"action:{app}", user, token, room=room, acks=acks)
-    # No user has such a name, so the message has no receiver.
+    # No user can have such an id, so the messages of this login go to nobody.
     if peer == NOBODY or len(peer.encode()) > MAX_USER_BYTES:
         peer = ""
     return ActionLogin(f"action:{app}", user, token, peer=peer, acks=acks)
@@ -117,6 +119,8 @@ def _heartbeat(data: bytes, _seq: str) -> Heartbeat:
 
 
 def _say(data: bytes, seq: str) -> Say:
+    """Decode a message. The usual frame takes one step; another spelling of the
+    field names takes the slower path. Raises Refused."""
     try:
         request = _decode_say(data)
         if 0 <= request.app <= Limit.NUMBER:
@@ -145,6 +149,7 @@ called with its ``seq``."""
 PUSHED = {"msg": "sendmsg", "left": "exit"}
 """Kind of event → its name on the wire. Enter and exit events of an app are not
 sent."""
+# The receiver follows these bytes.
 _BEFORE = b'{"code":200,"msg":"success","data":{"action":%b,"msgId":%b,"msgType":%b,"content":%b,"from":%b,"to":'
 
 
@@ -211,16 +216,16 @@ class ActionDialect(Dialect):
         return b'%b""%b' % halves
 
     def encode_for(self, event: Event) -> tuple[bytes, bytes] | None:
-        """Encode a pushed frame, without its receiver. None for enter and exit
-        events of an app."""
+        """Encode a push as the bytes before and after its receiver. Returns
+        None for enter and exit events of an app, which are not sent."""
         name = PUSHED.get(event.kind)
         if name is None:
             return None
         return self._halves(name, event)
 
     def encode_message_for(self, message: Message) -> tuple[bytes, bytes] | None:
-        """Encode a stored message as a push, without its receiver. None for
-        entries of other kinds."""
+        """Encode a stored message as the bytes before and after its receiver.
+        Returns None for entries of other kinds, which are not sent."""
         if message.kind != "message":
             return None
         seq = message.message_meta().seq
@@ -241,6 +246,8 @@ class ActionDialect(Dialect):
         return b'%b""%b' % self._halves("enter", Event("enter", "", "连接成功"))
 
     def _halves(self, name: str, event: Event) -> tuple[bytes, bytes]:
+        """Encode a push as the bytes before and the bytes after the id of its
+        receiver. An event without an id gets one, except a message."""
         id = event.id
         # A message keeps the id of its sender, even an empty one.
         if not id and event.kind != "msg":

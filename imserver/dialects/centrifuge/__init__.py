@@ -18,6 +18,7 @@ from imserver.plugin.services import Core
 
 
 def _build(core: Core) -> Parts:
+    """Make the services of the dialect for one node."""
     messaging = None
     if "messages" in core.features:
         from imserver.plugin.messages import MessageServices  # imports the messenger

@@ -208,6 +208,7 @@ def publish(api: Api, app: str, request: _Publish) -> dict[str, Any]:
     (result,) = _publish_each(api, app, request, [request.channel])
     if "error" in result:
         error = result["error"]
+        # The message is "<text of the code>: <detail>".
         raise MethodFailed(error["code"], error["message"].partition(": ")[2])
     published: dict[str, Any] = result["result"]
     return published
@@ -227,8 +228,9 @@ def broadcast(api: Api, app: str, request: _Broadcast) -> dict[str, Any]:
 def _publish_each(
     api: Api, app: str, request: _Message, channels: list[str]
 ) -> list[dict[str, Any]]:
-    """Publish to each channel, once for each idempotency key. May switch
-    greenlets."""
+    """Publish to each channel, once for each idempotency key. Returns a result
+    or an error for each channel. May switch greenlets. Raises
+    :class:`MethodFailed` if nothing is published."""
     data = bytes(request.data)
     try:
         Call.check_json(data)
@@ -288,8 +290,10 @@ def _refused(refused: ChannelRefused) -> dict[str, Any]:
 
 
 def _connections_of(api: Api, app: str, request: _OfUser) -> list[str]:
-    """The ids of a user's connections in this dialect. If a connection is
-    named, its id alone, if it belongs to the user. May switch greenlets."""
+    """The ids of a user's connections in this dialect. If the request names a
+    connection, the list has only this one, and is empty if the connection is
+    unknown or belongs to another user. May switch greenlets. Raises
+    MethodFailed."""
     if request.client:
         (row,) = api.core.connections.about(app, [request.client])
         if row is None or row.user != request.user or row.dialect != NAME:
@@ -369,13 +373,17 @@ def disconnect(api: Api, app: str, request: _Disconnect) -> dict[str, Any]:
         return {}
 
     wanted = given or _CloseCode()
-    code = wanted.code
+    code = wanted.code  # 0: the usual code of a kicked user
     if code and not _MIN_CODE <= code <= _MAX_CODE:
         raise MethodFailed(codes.BAD_DATA)
     for connection in _connections_of(api, app, request):
         if connection not in request.whitelist:
             api.core.connections.close(
-                app, connection, code or CloseCode.KICKED, wanted.reason, code != 0
+                app,
+                connection,
+                code or CloseCode.KICKED,
+                wanted.reason,
+                as_given=code != 0,
             )
     return {}
 
@@ -396,20 +404,21 @@ def refresh(api: Api, app: str, request: _Refresh) -> dict[str, Any]:
 
 
 def _bounded(offset: int) -> int:
+    """The offset, or the nearest one that a channel can have."""
     return min(max(offset, 0), MAX_OFFSET)
 
 
-def _find(
-    api: Api, app: str, name: str, needed: Callable[[ChannelSettings], bool]
+def _find_with_option(
+    api: Api, app: str, name: str, has_option: Callable[[ChannelSettings], bool]
 ) -> str:
-    """A channel whose options include the ``needed`` one. Raises
-    :class:`ChannelRefused`."""
+    """The channel that a back end calls ``name``. Its options must satisfy
+    ``has_option``. Raises :class:`ChannelRefused`."""
     if not 0 < len(name.encode("utf-8", "surrogatepass")) <= Limit.CHANNEL_BYTES:
         raise ChannelRefused("name")
     channel = _channel_of(name)
     if channel.startswith(ALIAS):
         raise ChannelRefused("not_available")
-    if not needed(api.channels.options.known(app, channel)):
+    if not has_option(api.channels.options.known(app, channel)):
         raise ChannelRefused("not_available")
     return channel
 
@@ -418,7 +427,9 @@ def presence(
     api: Api, app: str, request: _OfChannel
 ) -> dict[str, dict[str, ClientView]]:
     """The subscribers of a channel. May switch greenlets."""
-    channel = _find(api, app, request.channel, lambda options: options.presence)
+    channel = _find_with_option(
+        api, app, request.channel, lambda options: options.presence
+    )
     clients: dict[str, ClientView] = {}
     after = ""
     for _ in range(_PRESENCE_PAGES):
@@ -434,14 +445,18 @@ def presence(
 def count_presence(api: Api, app: str, request: _OfChannel) -> Struct:
     """The numbers of subscribers and of users of a channel. May switch
     greenlets."""
-    channel = _find(api, app, request.channel, lambda options: options.presence)
+    channel = _find_with_option(
+        api, app, request.channel, lambda options: options.presence
+    )
     counts = api.channels.members.count_users(app, channel, Limit.PRESENCE)
     return PresenceStatsResult(*counts)
 
 
 def history(api: Api, app: str, request: _History) -> HistoryResult:
     """The publications of a channel. May switch greenlets."""
-    channel = _find(api, app, request.channel, lambda options: options.has_history)
+    channel = _find_with_option(
+        api, app, request.channel, lambda options: options.has_history
+    )
     if request.since is None:
         since = None
     else:
@@ -454,7 +469,9 @@ def history(api: Api, app: str, request: _History) -> HistoryResult:
 
 def remove_history(api: Api, app: str, request: _OfChannel) -> dict[str, Any]:
     """Remove the publications of a channel. May switch greenlets."""
-    channel = _find(api, app, request.channel, lambda options: options.has_history)
+    channel = _find_with_option(
+        api, app, request.channel, lambda options: options.has_history
+    )
     api.channels.histories.remove(app, channel)
     return {}
 
@@ -647,8 +664,9 @@ def _decode_commands(content: bytes) -> list[dict[str, Raw]]:
     return decoded
 
 
-def _read(decode: Callable[[bytes], Any], api: Api, call: Call) -> None:
-    """Decode the request, and choose the app by the key. Raises
+def _decode_into_call(decode: Callable[[bytes], Any], api: Api, call: Call) -> None:
+    """Decode the body of a request into ``call.input``, and choose
+    ``call.app``: the app of a key for one app, or the configured app. Raises
     :class:`ApiProblem`."""
     try:
         call.input = decode(call.body)
@@ -667,10 +685,12 @@ def _too_many_commands() -> ApiProblem:
     return ApiProblem.invalid(f"a request has at most {MAX_CHANNELS} commands")
 
 
-def _read_commands(decode: Callable[[bytes], list[Any]], api: Api, call: Call) -> None:
-    """Decode a request with several commands, as :func:`_read` does for one.
-    Each command counts as one request."""
-    _read(decode, api, call)
+def _decode_commands_into_call(
+    decode: Callable[[bytes], list[Any]], api: Api, call: Call
+) -> None:
+    """Decode a request with several commands into ``call.input``. Each command
+    counts as one request (``call.cost``). Raises :class:`ApiProblem`."""
+    _decode_into_call(decode, api, call)
     if len(call.input) > MAX_CHANNELS:
         raise _too_many_commands()
     call.cost = max(1, len(call.input))
@@ -696,6 +716,8 @@ def _run(method: Method, api: Api, call: Call, request: Partial) -> dict[str, An
 
 
 def respond(method: Method, api: Api, call: Call) -> HttpResponse:
+    """Run one method, and answer with its result or its error. In the error
+    mode ``transport``, the error is the whole body. May switch greenlets."""
     reply = _run(method, api, call, call.input)
     error_mode = call.request.headers.get("x-centrifugo-error-mode")
     if "error" in reply and error_mode == "transport":
@@ -719,7 +741,8 @@ def _answer_batch(api: Api, call: Call) -> HttpResponse:
         if len(methods) == 1:
             ((name, content),) = methods.items()
         else:
-            name = ""  # the error: there is no such method
+            # No method has this name, so the reply is the error for it.
+            name = ""
             content = b""
 
         reply = _run_command(api, call, name, content)
@@ -742,12 +765,15 @@ def _answer_commands(api: Api, call: Call) -> HttpResponse:
         else:
             params = bytes(command.params)
         reply = _run_command(api, call, (command.method or "").lower(), params)
-        number = {"id": command.id} if command.id else {}
-        answers.add(encode({**number, **reply}), encode({**number, **_TOO_LARGE}))
+        id_field = {"id": command.id} if command.id else {}
+        answers.add(encode(id_field | reply), encode(id_field | _TOO_LARGE))
     return HttpResponse(200, b"\n".join(answers.parts))
 
 
 def _run_command(api: Api, call: Call, name: str, content: bytes) -> dict[str, Any]:
+    """Run one command of a request with several commands, and return its result
+    or its error. A command that fails does not stop the next one. May switch
+    greenlets."""
     method = METHODS.get(name)
     if method is None:
         return _error(codes.METHOD_NOT_FOUND)
@@ -765,7 +791,7 @@ def _run_command(api: Api, call: Call, name: str, content: bytes) -> dict[str, A
         return _run(method, api, call, request)
     except Unavailable:
         return _error(codes.INTERNAL)
-    except Exception:  # the other commands have answers
+    except Exception:  # the answers of the other commands must not be lost
         log.exception(
             "%s of %s failed",
             name,
@@ -782,6 +808,8 @@ def _route(
     read: Callable[..., None],
     takes_many: bool = False,
 ) -> Route:
+    """A route of this API. ``read`` decodes its request, and ``answer`` carries
+    it out."""
     return Route(
         "POST",
         f"/api{name}",
@@ -803,7 +831,7 @@ ROUTES: Final = (
             f"/{name}",
             each.need,
             partial(respond, each),
-            partial(_read, partial(_decode, each.request)),
+            partial(_decode_into_call, partial(_decode, each.request)),
         )
         for name, each in METHODS.items()
     ),
@@ -811,14 +839,14 @@ ROUTES: Final = (
         "/batch",
         Needs.ANY_KEY,
         _answer_batch,
-        partial(_read_commands, _decode_commands),
+        partial(_decode_commands_into_call, _decode_commands),
         takes_many=True,
     ),
     _route(
         "",
         Needs.ANY_KEY,
         _answer_commands,
-        partial(_read_commands, _decode_lines),
+        partial(_decode_commands_into_call, _decode_lines),
         takes_many=True,
     ),
 )

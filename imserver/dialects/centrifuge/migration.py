@@ -31,10 +31,10 @@ MIN_SECRET_BYTES: Final = 32
 MIN_KEY_CHARACTERS: Final = 20
 MAX_HISTORY: Final = 100_000
 _DEFAULT_PORT: Final = 8000
-_LEAST_SECONDS: Final = 0.1
-_MOST_SECONDS: Final = 30.0
+_MIN_BACK_END_SECONDS: Final = 0.1
+_MAX_BACK_END_SECONDS: Final = 30.0
 """The range of values of ``back_ends.seconds``."""
-_OF_OTHERS: Final = ("subscribe", "user_limited", "anonymous")
+_NOT_FOR_OWN_CHANNEL: Final = ("subscribe", "user_limited", "anonymous")
 """Options that have no meaning for the channel of a user."""
 
 
@@ -57,7 +57,8 @@ class _Permission(msgspec.Struct, frozen=True):
 
 
 def _permission(options: Options, verb: str) -> _Permission:
-    """Read the options of a namespace about this verb. They count as taken."""
+    """Who may do what ``verb`` names in a namespace. The options that say so
+    count as translated."""
     client = options.take(f"allow_{verb}_for_client", bool, False)
     subscriber = options.take(f"allow_{verb}_for_subscriber", bool, False)
     anonymous = options.take(f"allow_{verb}_for_anonymous", bool, False)
@@ -86,9 +87,11 @@ class Migration:
         self._options = Options(nested(document))
         self._back_ends: Document = {}
         self.settings = self._convert(app)
-        self.notes += self._options.notes_of_the_rest()
+        self.notes += self._options.notes_of_untaken()
 
     def _convert(self, app: str) -> Document:
+        """The settings of this server. Translates one group of options after
+        the other, and collects the settings of the app in ``self._app``."""
         take = self._options.take
         settings = dict[str, Any]()
         settings["centrifuge"] = {"app": app}
@@ -110,21 +113,25 @@ class Migration:
                 "webhook.secret: choose a secret; it signs the requests to your back end"
             )
         settings["apps"] = {app: self._app}
-
-        key = take("http_api.key", str, "")
-        if key:
-            if len(key) < MIN_KEY_CHARACTERS:
-                self._note(
-                    "http_api.key",
-                    f"choose one with at least {MIN_KEY_CHARACTERS} characters",
-                )
-            row = {
-                "key": self._secret("http_api.key", key),
-                "scopes": ["admin"],
-                "apps": [app],
-            }
-            settings["api"] = {"keys": [row]}
+        settings |= self._api(app)
         return settings
+
+    def _api(self, app: str) -> Document:
+        """The section with the key of the server API, if there is a key."""
+        key = self._options.take("http_api.key", str, "")
+        if not key:
+            return {}
+        if len(key) < MIN_KEY_CHARACTERS:
+            self._note(
+                "http_api.key",
+                f"choose one with at least {MIN_KEY_CHARACTERS} characters",
+            )
+        row = {
+            "key": self._secret("http_api.key", key),
+            "scopes": ["admin"],
+            "apps": [app],
+        }
+        return {"api": {"keys": [row]}}
 
     def _note(self, option: str, why: str) -> None:
         self.notes.append(f"{option}: {why or 'no equivalent'}")
@@ -168,8 +175,9 @@ class Migration:
         return sections
 
     def _redis(self) -> str:
-        """The address of Redis, with its credentials. ``""`` if the settings
-        have no Redis, or if it has no equivalent."""
+        """The address of Redis, with its credentials. Returns ``""`` if the
+        settings name no Redis, or an arrangement that the operator must write
+        anew. All options of Redis count as translated."""
         take = self._options.take
         kind = take("engine.type", str, "memory")
         addresses = take("engine.redis.address", (str, list), [])
@@ -200,9 +208,10 @@ class Migration:
             address = "127.0.0.1:6379"
         if "://" in address:
             if "@" in address and not self._with_secrets:
-                scheme, _, rest = address.partition("://")
+                scheme, _, login_and_host = address.partition("://")
                 self._note("engine.redis.address", "its password is not shown")
-                return f"{scheme}://replace-me@{rest.rpartition('@')[2]}"
+                host = login_and_host.rpartition("@")[2]
+                return f"{scheme}://replace-me@{host}"
             return address
         if not password:
             return f"redis://{address}/{db}"
@@ -214,46 +223,52 @@ class Migration:
     # --- logins ---------------------------------------------------------------
 
     def _logins(self) -> None:
+        """Translate the rules for logins: keys of tokens, origins, and clients
+        without a user."""
         take = self._options.take
         rows = self._tokens("client.token")
         if take("client.subscription_token.enabled", bool, False):
-            more = self._tokens("client.subscription_token")
-            if more:
+            subscription_rows = self._tokens("client.subscription_token")
+            if subscription_rows:
                 self._note(
                     "client.subscription_token",
                     "its keys may sign connection tokens, too",
                 )
-            rows += [row for row in more if row not in rows]
+            rows += [row for row in subscription_rows if row not in rows]
         if rows:
             self._app["jwt"] = rows
+        self._origins()
 
-        origins = take("client.allowed_origins", list, [])
+        refuses_anonymous = take(
+            "client.disallow_anonymous_connection_tokens", bool, False
+        )
+        if rows and not refuses_anonymous:
+            self._app["anonymous_tokens"] = True
+        option = "client.allow_anonymous_connect_without_token"
+        if not take(option, bool, False):
+            return
+        if rows:
+            self._note(
+                option,
+                "an app with keys lets nobody in without a token; use a connect back end",
+            )
+        else:
+            self._app["open"] = True
+
+    def _origins(self) -> None:
+        """Translate the origins from which browsers may connect."""
+        origins = self._options.take("client.allowed_origins", list, [])
         if "*" in origins:
             self._app["origin_policy"] = "any"
-        else:
-            plain = [
-                each for each in origins if isinstance(each, str) and "*" not in each
-            ]
-            if len(plain) < len(origins):
-                self._note(
-                    "client.allowed_origins",
-                    "patterns have no equivalent: list each host",
-                )
-            if plain:
-                self._app["origins"] = plain
-
-        refuses = take("client.disallow_anonymous_connection_tokens", bool, False)
-        if rows and not refuses:
-            self._app["anonymous_tokens"] = True
-        if take("client.allow_anonymous_connect_without_token", bool, False):
-            if rows:
-                option = "client.allow_anonymous_connect_without_token"
-                self._note(
-                    option,
-                    "an app with keys lets nobody in without a token; use a connect back end",
-                )
-            else:
-                self._app["open"] = True
+            return
+        hosts = [each for each in origins if isinstance(each, str) and "*" not in each]
+        if len(hosts) < len(origins):
+            self._note(
+                "client.allowed_origins",
+                "patterns have no equivalent: list each host",
+            )
+        if hosts:
+            self._app["origins"] = hosts
 
     def _tokens(self, where: str) -> list[Document]:
         """The rows of ``jwt`` for a section of keys."""
@@ -304,7 +319,7 @@ class Migration:
                     "issuer, audience and user_id_claim count only with jwks_public_endpoint",
                 )
             return []
-        # Braces: Centrifugo replaces them by parts of the issuer.
+        # Centrifugo replaces braces in the address by parts of the issuer.
         if not issuer or not audience or "{{" in jwks:
             self._note(
                 f"{where}.jwks_public_endpoint",
@@ -320,9 +335,11 @@ class Migration:
     # --- channels -------------------------------------------------------------
 
     def _channels(self) -> Document:
+        """The rows of ``channels``: name of a namespace → its settings.
+        Channels without a namespace have the row ``""``."""
         take = self._options.take
         plain = Options(take(WITHOUT_NAMESPACE, dict, {}))
-        rows = {"": self._row(WITHOUT_NAMESPACE, plain)}
+        rows = {"": self._namespace_row(WITHOUT_NAMESPACE, plain)}
         namespaces = take("channel.namespaces", list, [])
         for row in rows_of(namespaces, "channel.namespaces"):
             name = str(row.pop("name"))
@@ -330,12 +347,13 @@ class Migration:
                 why = f"{name}:<id> is the channel of a {name}; rename the namespace"
                 self._note(f"namespace {name}", why)
             else:
-                rows[name] = self._row(f"namespace {name}", Options(row))
+                rows[name] = self._namespace_row(f"namespace {name}", Options(row))
         return rows
 
     def _own_channel(self, rows: Document) -> None:
-        """Translate the options of user channels: they have the options of
-        their namespace, but not its name."""
+        """Translate the options of the channels of users, and add the row
+        ``user`` to ``rows``. In Centrifugo such a channel has the options of a
+        namespace that the settings name."""
         take = self._options.take
         where = "client.subscribe_to_user_personal_channel"
         enabled = take(f"{where}.enabled", bool, False)
@@ -354,7 +372,7 @@ class Migration:
         row = {
             name: value
             for name, value in rows.get(namespace, {}).items()
-            if name not in _OF_OTHERS
+            if name not in _NOT_FOR_OWN_CHANNEL
         }
         if row.get("publish") == "back_end":
             self._note(
@@ -365,7 +383,7 @@ class Migration:
         if row:
             rows["user"] = row
 
-    def _row(self, where: str, options: Options) -> Document:
+    def _namespace_row(self, where: str, options: Options) -> Document:
         """The row of a namespace. Everything that Centrifugo does not allow is
         forbidden."""
         take = options.take
@@ -373,14 +391,17 @@ class Migration:
         row: Document = {"subscribe": "token"}
         if permissions["subscribe"].clients == "anybody":
             row["subscribe"] = "anybody"
-        if self._asks(where, options, "subscribe"):
+        if self._is_decided_by_back_end(where, options, "subscribe"):
             row["subscribe"] = "back_end"
-        if self._asks(where, options, "publish"):
+        if self._is_decided_by_back_end(where, options, "publish"):
             row["publish"] = "back_end"
         elif permissions["publish"].clients != "nobody":
             row["publish"] = permissions["publish"].clients
 
-        if self._asks(where, options, "sub_refresh") and row["subscribe"] != "back_end":
+        if (
+            self._is_decided_by_back_end(where, options, "sub_refresh")
+            and row["subscribe"] != "back_end"
+        ):
             self._note(
                 f"{where}.sub_refresh_proxy_enabled", "it needs subscribe: back_end"
             )
@@ -424,13 +445,16 @@ class Migration:
 
     def _note_rest(self, where: str, options: Options) -> None:
         """Note the options of a namespace that have no equivalent here."""
-        for option, value in options.rest():
+        for option, value in options.untaken():
             section = option.partition(".")[0]
             why = NAMESPACE_NO_EQUIVALENT.get(section, "unknown option")
-            if value not in ("stream", "json"):  # as all channels are
+            # All channels here are streams of JSON, so these values need no note.
+            if value not in ("stream", "json"):
                 self._note(f"{where}.{option}", why)
 
     def _history(self, where: str, options: Options, readers: str) -> Document:
+        """The settings of a namespace about its history. Empty if it has no
+        history. ``readers``: which clients may read the history."""
         take = options.take
         size = take("history_size", int, 0)
         ttl = options.seconds("history_ttl")
@@ -441,6 +465,7 @@ class Migration:
             "allow_positioning", bool, False
         )
         deltas = take("allowed_delta_types", list, [])
+        # Counts as translated: deltas here need only the type.
         take("delta_publish", bool, False)
         mode = take("force_recovery_mode", str, "")
 
@@ -465,18 +490,23 @@ class Migration:
 
     # --- proxies --------------------------------------------------------------
 
-    def _asks(self, where: str, options: Options, call: str) -> bool:
-        """Whether the back end decides in a namespace. The address of the
-        namespace becomes the address of the app."""
+    def _is_decided_by_back_end(self, where: str, options: Options, call: str) -> bool:
+        """Whether the back end decides about ``call`` in a namespace. Then the
+        address of its proxy becomes the address of the app for this call."""
         enabled = options.take(f"{call}_proxy_enabled", bool, False)
         name = options.take(f"{call}_proxy_name", str, "default")
-        return enabled and self._use(
+        return enabled and self._use_proxy(
             f"{where}.{call}_proxy_enabled", call, f"channel.proxy.{call}", name
         )
 
-    def _use(self, option: str, call: str, default: str, name: str = "default") -> bool:
-        """Set the address of a call. False if the settings have no address for
-        it."""
+    def _use_proxy(
+        self, option: str, call: str, default: str, name: str = "default"
+    ) -> bool:
+        """Send a call to the HTTP address of its proxy. Returns False, after a
+        note, if the proxy has no such address.
+
+        ``default``: the option with the proxy for this call, which is used
+        unless ``name`` names one of the list ``proxies``."""
         if name in ("", "default"):
             proxy = self._options.peek(default, dict, {})
         else:
@@ -503,7 +533,7 @@ class Migration:
         timeout = proxy.get("timeout")
         if timeout:
             given = seconds_of(timeout, f"{option}: timeout")
-            seconds = min(max(given, _LEAST_SECONDS), _MOST_SECONDS)
+            seconds = min(max(given, _MIN_BACK_END_SECONDS), _MAX_BACK_END_SECONDS)
             longest = self._back_ends.get("seconds", 0.0)
             self._back_ends["seconds"] = max(seconds, longest)
         return True
@@ -515,16 +545,18 @@ class Migration:
             where = f"client.proxy.{call}"
             name = take(f"{where}.proxy_name", str, "default")
             if take(f"{where}.enabled", bool, False):
-                self._use(where, call, where, name)
+                self._use_proxy(where, call, where, name)
 
         plain = take("rpc.without_namespace", dict, {})
         if plain.get("proxy_enabled"):
             name = str(plain.get("proxy_name", "default"))
-            self._use("rpc.without_namespace", "rpc", "rpc.proxy", name)
+            self._use_proxy("rpc.without_namespace", "rpc", "rpc.proxy", name)
         for row in rows_of(take("rpc.namespaces", list, []), "rpc.namespaces"):
             if row.get("proxy_enabled"):
                 name = str(row.get("proxy_name", "default"))
-                self._use(f"rpc namespace {row['name']}", "rpc", "rpc.proxy", name)
+                self._use_proxy(
+                    f"rpc namespace {row['name']}", "rpc", "rpc.proxy", name
+                )
 
         if "rpc" in self._back_ends:
             self._note(
@@ -577,6 +609,9 @@ def from_centrifugo(app: str, secrets: bool, file: str) -> None:
 
 
 def _document(file: str) -> dict[str, Any]:
+    """Read the settings of Centrifugo as JSON, YAML or TOML, from a file or
+    from standard input (``-``). Ends the command with an error if they are
+    unreadable."""
     try:
         if file == "-":
             text = sys.stdin.read()

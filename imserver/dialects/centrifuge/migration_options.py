@@ -166,8 +166,9 @@ class Options:
         value = self._find(option)
         if value is None:
             return default
-        is_number = isinstance(value, bool) and kind is int
-        if is_number or not isinstance(value, kind):
+        # Python counts True and False as numbers.
+        is_bool_as_number = isinstance(value, bool) and kind is int
+        if is_bool_as_number or not isinstance(value, kind):
             raise BadSettings(f"{option}: expected another type of value")
         return value
 
@@ -184,17 +185,17 @@ class Options:
         return seconds_of(self._find(option), option)
 
     def drop_proxies(self) -> None:
-        """Mark all options of proxies as taken, except the ones that are not
-        translated."""
+        """Let options of proxies count as taken if they are translated, so that
+        no note names them."""
         for option in [
             option
-            for option, _ in self.rest()
+            for option, _ in self.untaken()
             if option.startswith(("proxies", *_PROXIES))
         ]:
             if option.rpartition(".")[2] in _OF_PROXIES or option == "proxies":
                 self._taken.add(option)
 
-    def rest(self) -> Iterator[tuple[str, Any]]:
+    def untaken(self) -> Iterator[tuple[str, Any]]:
         """The options that were not taken and have a value that matters."""
 
         def walk(document: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
@@ -209,11 +210,14 @@ class Options:
 
         yield from walk(self._document, "")
 
-    def notes_of_the_rest(self) -> list[str]:
-        """One note for each section or option that was not taken."""
+    def notes_of_untaken(self) -> list[str]:
+        """One note for each section or option that was not taken. The most
+        specific section with a reason in :data:`NO_EQUIVALENT` gives the
+        reason."""
         notes = dict[str, None]()
-        for option, _ in self.rest():
+        for option, _ in self.untaken():
             parts = option.split(".")
+            # "a.b.c" → "a", "a.b", "a.b.c"
             names = [".".join(parts[: count + 1]) for count in range(len(parts))]
             if not _IGNORED.isdisjoint(names):
                 continue
@@ -226,7 +230,7 @@ class Options:
                 shown = option if section in _SHOWN_WHOLE else section
                 why = NO_EQUIVALENT[section] or "no equivalent"
                 notes[f"{shown}: {why}"] = None
-        return [*notes]
+        return list(notes)
 
 
 _PROXIES: Final = ("client.proxy.", "channel.proxy.", "rpc.proxy.")
@@ -261,6 +265,8 @@ def seconds_of(value: Any, option: str) -> float:
 
 
 def rows_of(given: list[Any], option: str) -> Iterator[Document]:
+    """Yield copies of the named objects in a list. Raises BadSettings if one of
+    them has no name."""
     for row in given:
         if not (
             isinstance(row, Mapping)
@@ -381,7 +387,8 @@ _SHARED: Final = (
 
 
 def nested(document: Document) -> Document:
-    """Settings of version 5 or 6 with the names and the form of version 6."""
+    """Settings of version 5 or 6 with the names and the form of version 6. If a
+    section exists that only version 6 has, no proxies need to be translated."""
     converted: Document = {}
     sections = {
         name: _plain(value)
@@ -412,16 +419,20 @@ def _plain(value: Any) -> Any:
 
 
 def _renamed(name: str) -> str:
+    """The name in version 6 of a flat option. ``proxy_subscribe`` becomes
+    ``channel.without_namespace.proxy_subscribe``, for example, and
+    ``proxy_connect_timeout`` becomes ``client.proxy.connect.timeout``. An
+    unknown name stays unchanged."""
     if name in _NAMES:
         return _NAMES[name]
     if name.startswith("proxy_"):
-        rest = name.removeprefix("proxy_")
+        option = name.removeprefix("proxy_")
         for call, section in _SECTION_OF_CALL.items():
-            if rest == call:
+            if option == call:
                 return f"{WITHOUT_NAMESPACE}.{name}"
-            if rest.startswith(f"{call}_"):
-                return f"{section}.{rest.removeprefix(f'{call}_')}"
-        return f"shared_proxy.{rest}"
+            if option.startswith(f"{call}_"):
+                return f"{section}.{option.removeprefix(f'{call}_')}"
+        return f"shared_proxy.{option}"
     if _OF_NAMESPACE.fullmatch(name):
         return f"{WITHOUT_NAMESPACE}.{name}"
     for prefix, section in _PREFIXES:

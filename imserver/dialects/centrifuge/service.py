@@ -420,7 +420,7 @@ class CentrifugeService:
         self._run = core.dispatcher.run
         self._connections.report_to(self._joined)
         self._channels.members.report_to(parted=_parted)
-        core.queries.add("refresh", RefreshConnection, self._refresh_here)
+        core.queries.add("refresh", RefreshConnection, self._set_session_end)
 
     def commands(self) -> CommandTable:
         """The commands that this service carries out."""
@@ -500,7 +500,7 @@ class CentrifugeService:
         state.info = bytes_of(admission.claims.info)
         if state.facts is not None:
             state.facts.meta = bytes_of(admission.claims.meta)
-        decision = self._take_end(app, state, admission.decision)
+        decision = self._leave_end_to_back_end(app, state, admission.decision)
         if decision.user:
             login = Login(app, decision.user, command.token, decision.device)
             code = self._sessions.login(
@@ -510,18 +510,18 @@ class CentrifugeService:
             code = self._sessions.begin_without_user(connection, app, decision, kicks)
         if code != ReplyCode.OK:
             return Reply(code)
-        state.app = ""
-        self._subscribe_each(connection, state, admission, command, answer)
+        state.app = ""  # known from the session now
+        self._subscribe_and_answer(connection, state, admission, command, answer)
         return None
 
     def _admit(
         self, connection: Connection, app: str, command: CentrifugeLogin
     ) -> _Admission:
-        """Decide about a client by its token or by the back end. May switch
-        greenlets. Raises BadToken, TokenExpired, BackEndUnavailable and
-        BackEndRefused."""
+        """Decide about a client by its token or, if it has none, by the back
+        end. May switch greenlets. Raises BadToken, TokenExpired,
+        BackEndUnavailable and BackEndRefused."""
         if command.token or not self._back_ends.has(app, "connect"):
-            return self._check(connection, app, command.token)
+            return self._check_token(connection, app, command.token)
         decision = self._logins.admit(app, NAME, connection)
         if not decision.ok:
             return _Admission(decision)
@@ -549,23 +549,23 @@ class CentrifugeService:
         decision = LoginDecision(user=answer.user, expires_at=_with_grace(end))
         return _Admission(decision, answer, end)
 
-    def _take_end(
+    def _leave_end_to_back_end(
         self, app: str, state: CentrifugeState, decision: LoginDecision
     ) -> LoginDecision:
-        """The decision without its end, if the back end renews sessions of the
-        app. Then this service asks the back end at the end."""
+        """The decision without its end, if the back end of the app renews
+        sessions. Then this service asks the back end when the end comes
+        (``state.expires_at``). Otherwise returns the decision unchanged."""
         if not decision.expires_at or not self._back_ends.has(app, "refresh"):
             return decision
         state.expires_at = decision.expires_at - GRACE_SECONDS
         return replace(decision, expires_at=0)
 
-    def _check(self, connection: Connection, app: str, token: str) -> _Admission:
+    def _check_token(self, connection: Connection, app: str, token: str) -> _Admission:
         """Decide about a client by its token. The claims count only if the
-        app's keys have verified them. May switch greenlets.
+        app's keys have verified them. May switch greenlets. Raises BadToken.
 
-        An open app asks for no proof, so the token may name any user (``""``:
-        none). Raises BadToken.
-        """
+        An open app asks for no proof. The token may name any user there; ``""``
+        begins a session without a user."""
         if self._logins.is_open(app):
             if token:
                 request = connection_request(token)
@@ -596,6 +596,8 @@ class CentrifugeService:
         return _Admission(decision, proved.read(decode_connection), proved.expires_at)
 
     def _refuse(self, connection: Connection, decision: LoginDecision) -> Reply | None:
+        """Refuse a login: with an error after which the client tries again, or
+        by closing the connection. Returns None if the connection was closed."""
         if decision.expired:
             return Reply(codes.TOKEN_EXPIRED)
         if decision.close == CloseCode.TOKEN_INVALID:
@@ -605,7 +607,7 @@ class CentrifugeService:
         connection.close(decision.close)
         return None
 
-    def _subscribe_each(
+    def _subscribe_and_answer(
         self,
         connection: Connection,
         state: CentrifugeState,
@@ -613,13 +615,12 @@ class CentrifugeService:
         command: CentrifugeLogin,
         answer: Callable[[Reply], None],
     ) -> None:
-        """Answer a login, with the subscriptions that its token names, and the
-        channel of its user, which the token or the settings name. If a
-        subscription is refused, close the connection.
+        """Subscribe a client that has logged in, and answer the login. If a
+        subscription is refused, the connection is closed instead.
 
-        The client subscribes by its own right to the channels that an
-        unverified token requests. May switch greenlets.
-        """
+        The channels are those of the token or back end, the channel of the
+        user, and channels that the client requests by its own right. May switch
+        greenlets."""
         personal = self._personal_channel(connection, admission)
         wanted = _claimed_channels(admission, command, personal.alias)
         if any(name.startswith(ALIAS) for name in wanted.claims):
@@ -629,7 +630,7 @@ class CentrifugeService:
             state.by_token = frozenset(wanted.claims)
         if personal.is_subscribed:
             epoch, offset = command.recover.get(personal.alias, ("", 0))
-            # a position without an epoch is a position of messages
+            # Without an epoch, the offset is a position in the stored messages.
             if epoch:
                 position = Position(epoch, offset)
             else:
@@ -638,7 +639,7 @@ class CentrifugeService:
 
         try:
             self._follow_log(connection, state)
-            by_own_right = self._by_own_right(
+            own_right_channels = self._channels_of_own_right(
                 connection, admission.requested - {personal.alias}, command, wanted
             )
             subscriptions = self._subscribe(connection, state, wanted)
@@ -657,7 +658,7 @@ class CentrifugeService:
             self._catch_up.release(connection)
         for channel, subscription in subscriptions.items():
             self._channels.subscriptions.answered(connection, channel, subscription)
-        for channel in by_own_right:
+        for channel in own_right_channels:
             self._consent.confirm_member(connection, channel)
 
     def _personal_channel(
@@ -692,7 +693,7 @@ class CentrifugeService:
             # the client must connect again when the database answers
             state.mark(_UNFOLLOWED, True)
 
-    def _by_own_right(
+    def _channels_of_own_right(
         self,
         connection: Connection,
         requested: Collection[str],
@@ -700,13 +701,14 @@ class CentrifugeService:
         wanted: _WantedChannels,
     ) -> list[str]:
         """The channels to which a client subscribes by its own right: channels
-        of its unverified token, and channels that it chooses. The chosen ones
-        are added to ``wanted``. May switch greenlets. Raises ChannelRefused."""
+        that its unverified token requests, and channels that it has chosen.
+        Adds the chosen ones to ``wanted``. May switch greenlets. Raises
+        ChannelRefused if a requested channel is not permitted."""
         for channel in requested:
             self._commands.permit(connection, channel, "")
         if not command.channels:
             return list(requested)
-        choices = self._choices(connection, command, wanted.claims)
+        choices = self._permitted_choices(connection, command, wanted.claims)
         for channel in choices:
             wanted.add(channel, _position_in(command, channel))
         return [*requested, *choices]
@@ -714,8 +716,9 @@ class CentrifugeService:
     def _subscribe(
         self, connection: Connection, state: CentrifugeState, wanted: _WantedChannels
     ) -> dict[str, Subscribed]:
-        """Subscribe a client to all channels that its login wants. May switch
-        greenlets. Raises ChannelRefused."""
+        """Subscribe a client to all channels that its login wants. Returns the
+        subscriptions by channel. May switch greenlets. Raises
+        ChannelRefused."""
         for channel, claims in wanted.claims.items():
             state.set_info(channel, bytes_of(claims.info))
             _set_end(state, channel, claims.expire_at)
@@ -756,18 +759,17 @@ class CentrifugeService:
             data=admission.claims.data,
         )
 
-    def _choices(
+    def _permitted_choices(
         self, connection: Connection, command: CentrifugeLogin, others: Collection[str]
     ) -> list[str]:
         """The channels that a client which only receives has named and may
-        subscribe to without a token.
+        subscribe to without a token. ``others``: channels that it gets anyway.
 
-        As in Centrifugo, other channels are left out. If a back end has
-        admitted the client, the back end alone names its channels. No back end
-        is asked about a channel. May switch greenlets. Raises ChannelRefused if
-        the client names too many channels, or if a channel or its group is
-        unknown or unavailable.
-        """
+        As in Centrifugo, a channel that the client may not subscribe to is left
+        out. If a back end has admitted the client, the back end alone names its
+        channels. No back end is asked about a channel. May switch greenlets.
+        Raises ChannelRefused if the client names too many channels, or if a
+        channel or its group is unknown or unavailable."""
         app = connection.app or ""
         choices = list[str]()
         if not command.token and self._back_ends.has(app, "connect"):
@@ -795,7 +797,7 @@ class CentrifugeService:
         the client must connect again. May switch greenlets."""
         app = connection.app or ""
         try:
-            admission = self._check(connection, app, command.token)
+            admission = self._check_token(connection, app, command.token)
         except BadToken:
             return _refuse_token(connection)
         decision = admission.decision
@@ -814,6 +816,7 @@ class CentrifugeService:
             connection.close(CLOSE_INSUFFICIENT_STATE, "insufficient state")
             return None
 
+        # The new token has its own end, so the back end is no longer asked.
         state.expires_at = 0
         _renew_facts(state, claims.info, claims.meta)
         self._logins.began(connection, decision)
@@ -822,16 +825,21 @@ class CentrifugeService:
         result = RefreshResult(client, self._version, end > 0, _ttl(end))
         return Reply(ReplyCode.OK, result)
 
-    def _refresh_here(self, query: RefreshConnection) -> bool:
+    def _set_session_end(self, query: RefreshConnection) -> bool:
+        """Answer the query of another node: set the end of a session of this
+        node. Returns False if the connection is not here. Never switches
+        greenlets."""
         connection = self._connections.find(query.app, query.connection)
         if connection is None:
             return False
         decision = LoginDecision(expires_at=_with_grace(query.expires_at))
         state = connection.dialect_state
         if isinstance(state, CentrifugeState):
-            state.expires_at = 0
             state.info = query.info or state.info
-            decision = self._take_end(query.app, state, decision)
+            # The earlier end no longer counts. The new end is set here if the
+            # back end renews sessions, and otherwise below.
+            state.expires_at = 0
+            decision = self._leave_end_to_back_end(query.app, state, decision)
         self._logins.began(connection, decision)
         return True
 
@@ -875,28 +883,33 @@ class CentrifugeService:
         new: bool,
         position: Position | None,
     ) -> None:
-        """Note that the back end has subscribed a connection of this node.
-        Never switches greenlets."""
+        """Tell a client that the back end has subscribed its connection, which
+        belongs to this node. Never switches greenlets.
+
+        ``about``: an encoded :class:`SubscriptionAbout`; ``b""``: no facts.
+        ``new``: it was not subscribed before. ``position``: where it recovers
+        from; None if it does not recover."""
         state = connection.dialect_state
         if not (new and isinstance(state, CentrifugeState)):
             return
         app = connection.app or ""
-        before = [
+        # Channels that the client has left meanwhile are dropped.
+        still_subscribed = [
             name
             for name in state.by_server or ()
             if self._channels.members.has(connection, name)
         ]
-        state.by_server = {*before, channel}
+        state.by_server = {*still_subscribed, channel}
         if about:
-            data = msgspec.msgpack.decode(about, type=SubscriptionAbout)
+            subscription = msgspec.msgpack.decode(about, type=SubscriptionAbout)
         else:
-            data = SubscriptionAbout()
-        state.set_info(channel, data.info)
-        _set_end(state, channel, data.expires_at)
+            subscription = SubscriptionAbout()
+        state.set_info(channel, subscription.info)
+        _set_end(state, channel, subscription.expires_at)
 
         result = SubscribeResult()
-        if data.data:
-            result.data = Raw(data.data)
+        if subscription.data:
+            result.data = Raw(subscription.data)
         if position is not None:
             result.recoverable = True
             result.positioned = True
@@ -924,7 +937,8 @@ class CentrifugeService:
         try:
             claims = self._commands.permit(connection, command.channel, command.token)
         except ChannelRefused as refused:
-            # after an error, the client would not subscribe again
+            # After an error reply the client would not subscribe again. After this
+            # close code it reconnects and subscribes.
             if refused.reason == "expired":
                 connection.close(CLOSE_SUBSCRIPTION_EXPIRED, "subscription expired")
                 return None
@@ -936,25 +950,26 @@ class CentrifugeService:
         return Reply(ReplyCode.OK, SubRefreshResult(end > 0, _ttl(end)))
 
     def check_ends(self, connection: Connection) -> None:
-        """Close a connection if the token of a subscription was not renewed, or
-        if the log that it must follow is available again.
+        """The regular check of a connection: close it if a token of a
+        subscription was not renewed, or if the log that it could not follow at
+        its login is available again. Let the back end renew sessions and
+        subscriptions at their end.
 
-        Let the back end renew the sessions and subscriptions that it renews.
-        Never switches greenlets.
-        """
+        Never switches greenlets."""
         state = connection.dialect_state
         if not isinstance(state, CentrifugeState):
             return
-        unfollowed = state.marks & _UNFOLLOWED and connection.log_subscription is None
-        if unfollowed and self._catch_up is not None and self._catch_up.answers():
+        lacks_log = state.marks & _UNFOLLOWED and connection.log_subscription is None
+        if lacks_log and self._catch_up is not None and self._catch_up.answers():
             connection.close(CLOSE_INSUFFICIENT_STATE, "insufficient state")
             return
 
         now = int(time())
         if 0 < state.expires_at <= now:
+            # If the back end does not answer, it is asked again at this time.
             state.expires_at = now + RENEWAL_SECONDS
             gevent.spawn(self._renew, connection, state)
-        # The sweep checks every connection; few have such an end.
+        # This runs for every connection, and few have subscriptions that end.
         if state.ends:
             self._check_subscriptions(connection, state, state.ends, now)
 
@@ -966,8 +981,9 @@ class CentrifugeService:
         now: int,
     ) -> None:
         """Close a connection if the client has not renewed the token of a
-        subscription. Let the back end renew other subscriptions. Never
-        switches greenlets."""
+        subscription. Let the back end renew the subscriptions that it renews.
+        ``all_ends``: also of channels that the client has left; they are
+        forgotten. Never switches greenlets."""
         app = connection.app or ""
         has = self._channels.members.has
         ends = {
@@ -990,8 +1006,8 @@ class CentrifugeService:
         self, connection: Connection, state: CentrifugeState, channel: str = ""
     ) -> None:
         """Greenlet: ask the back end to renew a session, or its subscription to
-        a ``channel``. Without an answer it stays for :data:`RENEWAL_SECONDS`
-        more."""
+        ``channel`` (``""``: the session). If the back end does not answer, it
+        is asked again after :data:`RENEWAL_SECONDS`."""
         call: BackEndCall = "refresh"
         facts = {}
         if channel:
@@ -1086,14 +1102,17 @@ reasons have 4505."""
 
 
 def _state_of(connection: Connection) -> CentrifugeState:
+    """The state that :meth:`CentrifugeService.opened` has made for a
+    connection."""
     state = connection.dialect_state
     assert isinstance(state, CentrifugeState)
     return state
 
 
 def _parted(connection: Connection, channel: str, _was_last: bool) -> None:
-    """Note that a user has left the channel of the user. ``by_alias`` stays,
-    because a notice about the end may follow."""
+    """Note that a client has left the channel of its user. The mark
+    :data:`BY_ALIAS` stays, because a notice about the end may follow, which needs
+    the alias."""
     state = connection.dialect_state
     if (
         isinstance(state, OwnChannel)
@@ -1115,6 +1134,8 @@ def _renew_facts(
 
 
 def _refuse_token(connection: Connection) -> Reply | None:
+    """Close a connection so that its client does not connect again with this
+    token."""
     connection.close(CLOSE_INVALID_TOKEN, "invalid token")
     return None
 
@@ -1149,9 +1170,11 @@ def _result(
     recovering: bool,
     positioned: bool = False,
 ) -> SubscribeResult:
-    """The answer to a new subscription. ``recoverable``: the client recovers
-    publications that it misses. ``positioned``: the client only knows its
-    position."""
+    """The answer to a new subscription.
+
+    ``recoverable``: the client recovers publications that it misses.
+    ``recovering``: it asks for the publications that it has missed until now.
+    ``positioned``: it only wants to know its position."""
     result = SubscribeResult(was_recovering=recovering, delta=subscription.delta)
     if subscription.position is None:
         return result
@@ -1167,7 +1190,8 @@ def _result(
 
 
 def _position_in(command: CentrifugeLogin, channel: str) -> Position | None:
-    """The position from which the client of a login recovers a channel."""
+    """The position from which the client of a login recovers a channel. Returns
+    None if the client is new to the channel."""
     epoch_and_offset = command.recover.get(channel)
     if epoch_and_offset is None:
         return None
@@ -1221,7 +1245,7 @@ def _results_for_client(
 
 
 def _set_end(state: CentrifugeState, channel: str, end: int) -> None:
-    """Set when the token of a subscription ends; 0: it never ends."""
+    """Set when the token of a subscription ends. 0 means that it never ends."""
     if end:
         state.ends = state.ends or {}
         state.ends[channel] = end

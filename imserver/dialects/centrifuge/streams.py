@@ -137,8 +137,10 @@ class CentrifugeStreams:
         as_protobuf: StreamEncoding,
         begin: Callable[[Stream, StreamEncoding, bytes], None],
     ) -> StreamPath:
-        """The row of a path. ``begin`` gets the contents of the request when
-        the stream has begun."""
+        """The row of a path. ``as_protobuf``: the encoding for requests whose
+        content is protobuf; the same as ``encoding`` if the path has none.
+        ``begin`` is called with the content of the request when the stream has
+        begun."""
         request_log = self._core.node.request_log
 
         def encoding_of(head: Head) -> tuple[StreamEncoding, str]:
@@ -152,6 +154,7 @@ class CentrifugeStreams:
             return encoding, "application/json; charset=utf-8"
 
         def open_stream(stream: Stream, head: Head) -> None:
+            """Begin a stream, and carry out the commands of its request."""
             chosen, kind = encoding_of(head)
             answer = stream_head(request_log, head, host_of(stream.peer), kind)
             stream.begin(chosen, answer)
@@ -172,13 +175,14 @@ class CentrifugeStreams:
         return StreamPath(method, open_stream, refuse)
 
     def _begin(self, stream: Stream, encoding: StreamEncoding, data: bytes) -> None:
-        """Carry out the commands in a request. May switch greenlets."""
+        """Carry out the commands in the request that opens a stream. May switch
+        greenlets."""
         text = encoding.dialect.text
         try:
             if text:
                 data.decode()
         except UnicodeDecodeError:
-            data = b""
+            data = b""  # an empty request is refused below
         if 0 < len(data) <= encoding.limit_bytes:
             encoding.serve(stream, data, text)
         else:
@@ -189,14 +193,14 @@ class CentrifugeStreams:
     ) -> None:
         """Log in a client that only receives. May switch greenlets."""
 
-        def answer(reply: Reply) -> None:
+        def send_connected(reply: Reply) -> None:
             if isinstance(reply.data, ConnectResult):
                 stream.send(self._uni.connected(reply.data))
 
         try:
             if len(data) > self._message_bytes:
                 raise ValueError("the request to connect is too long")
-            refused = self._service.login(stream, read_login(data), answer)
+            refused = self._service.login(stream, read_login(data), send_connected)
         except (ValueError, RecursionError, Refused):
             stream.close(CloseCode.BAD_PAYLOAD)
         except StorageUnavailable:
@@ -243,7 +247,8 @@ class Emulation:
         self._table = core.connection_table
         self._others = core.others
         self._waiting: dict[Connection, deque[bytes]] = {}
-        core.queries.add("emulate", EmulatedCommands, self._serve_here)
+        """Stream → the requests whose commands are not carried out yet."""
+        core.queries.add("emulate", EmulatedCommands, self._queue_here)
 
     def serve(self, session: str, data: bytes) -> Emulated:
         """Carry out the commands of the client whose secret is ``session``,
@@ -253,7 +258,7 @@ class Emulation:
             return Emulated.UNKNOWN
         commands = EmulatedCommands(address.number, data)
         if address.birth == self._table.secrets.birth:
-            return self._serve_here(commands)
+            return self._queue_here(commands)
 
         others = self._others
         if others is None:
@@ -268,7 +273,7 @@ class Emulation:
             return Emulated.FAILED
         return answer
 
-    def _serve_here(self, commands: EmulatedCommands) -> Emulated:
+    def _queue_here(self, commands: EmulatedCommands) -> Emulated:
         """Queue commands of a stream of this node. The commands of a stream are
         carried out in order. Never switches greenlets."""
         stream = self._table.at(commands.number)
@@ -276,19 +281,20 @@ class Emulation:
             return Emulated.UNKNOWN
         if len(commands.data) > stream.encoding.limit_bytes:
             return Emulated.TOO_LARGE
-        stream.pinged_at = 0.0
+        stream.pinged_at = 0.0  # a request proves that the client is there
         waiting = self._waiting.get(stream)
         if waiting is None:
             self._waiting[stream] = deque((commands.data,))
-            gevent.spawn(self._run, stream)
+            gevent.spawn(self._run_queued_commands, stream)
         elif len(waiting) < MAX_WAITING:
             waiting.append(commands.data)
         else:
             stream.close(CloseCode.RATE_LIMIT)
         return Emulated.ACCEPTED
 
-    def _run(self, stream: Connection) -> None:
-        """Greenlet: carry out the queued commands."""
+    def _run_queued_commands(self, stream: Connection) -> None:
+        """Greenlet: carry out the queued commands of a stream, one after the
+        other."""
         waiting = self._waiting[stream]
         try:
             while waiting and stream.is_open:
@@ -310,7 +316,7 @@ class _Emulation(Struct):
 
 
 def _read(_emulation: Emulation, call: Call) -> None:
-    """Decode the request: its session, and the commands."""
+    """Decode a request into ``call.input``: its session, and its commands."""
     try:
         if _is_protobuf(call.request.headers.get("content-type", "")):
             call.input = read_emulation(call.body)

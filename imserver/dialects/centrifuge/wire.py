@@ -234,6 +234,7 @@ class _Command(TypedDict, total=False):
 
 
 def _offset(number: int) -> int:
+    """The offset, if a channel can have it. Raises Refused."""
     if not 0 <= number <= MAX_OFFSET:
         raise Refused(codes.BAD_DATA)
     return number
@@ -268,6 +269,8 @@ def read_login(payload: bytes) -> CentrifugeLogin:
 
 
 def _login(request: _Connect) -> CentrifugeLogin:
+    """The login of a connect request. ``recover`` gets the channels whose
+    missed publications the client wants. Raises Refused."""
     recover: dict[str, tuple[str, int]] = {}
     if request.subs is not None:
         for name, subscription in request.subs.items():
@@ -281,6 +284,8 @@ def _login(request: _Connect) -> CentrifugeLogin:
 
 
 def _subscribe(request: _Subscribe) -> Command:
+    """The command for a request to subscribe. Raises Refused for features of
+    Centrifugo that this server does not have."""
     if request.type != 0:
         raise Refused(codes.NOT_AVAILABLE)
     if bytes(request.tf) not in (b"", b"null"):
@@ -324,6 +329,8 @@ def _sub_refresh(request: _ChannelToken) -> Command:
 
 
 def _history(request: _History | pb.HistoryRequest) -> Command:
+    """The command for a request for publications, decoded from JSON or
+    protobuf."""
     if isinstance(request, _History) or request.HasField("since"):
         since = request.since
     else:
@@ -343,6 +350,8 @@ not the app has a back end for ``rpc``."""
 
 
 def _method(request: _Rpc, readers: Readers) -> Command:
+    """The command for a call of a method. The prefix :data:`OWN` names a method
+    of this server; another method is one of the back end. Raises Refused."""
     method = request.method
     data = _json_or_none(request.data)
     if not method.startswith(OWN):
@@ -476,7 +485,9 @@ class HistoryResult(Struct, omit_defaults=True):
 
 
 PERSONAL: Final = 1
+"""Mark of a client: see :attr:`OwnChannel.personal`."""
 BY_ALIAS: Final = 2
+"""Mark of a client: see :attr:`OwnChannel.by_alias`."""
 
 
 class OwnChannel(DialectState, gc=False):
@@ -599,7 +610,7 @@ class CentrifugeDialect(Dialect):
                 name: content for name, content in fields.items() if content is not None
             }
         if not (fields or number):
-            raise BadFrame(None)  # a pong
+            raise BadFrame(None)  # an empty command is a pong, which needs no answer
         if len(fields) != 1 or not (number or "send" in fields):
             raise BadFrame(None, _BAD_REQUEST)
 
@@ -654,10 +665,12 @@ class CentrifugeDialect(Dialect):
         return self._write_push(event.channel.name, *content)
 
     def encode_message(self, message: Message) -> Payload | None:
-        """Encode the push of a stored entry to the receiver's own channel. A
-        member of this channel gets it without an offset."""
+        """Encode the push of a stored entry to the receiver's own channel. The
+        offset is its position in the log. A client that is a member of this
+        channel gets it without an offset, because offsets mean positions in the
+        channel there."""
         entry = Raw(_encode(message.view()))
-        contents = dict[bool, bytes]()
+        contents = dict[bool, bytes]()  # whether the receiver is a member → bytes
         publication = PublicationView(
             entry, offset=message.id, tags={"kind": "message"}
         )
@@ -798,6 +811,9 @@ class CentrifugeProtobufDialect(CentrifugeDialect):
         return Raw(b"".join(parts))
 
     def _write_reply(self, number: int, name: str, content: Content | Raw) -> bytes:
+        """Encode a reply. A Raw content is the encoded message of the field
+        ``name``. It is appended, with its tag and length, to the reply without
+        this field."""
         reply = pb.Reply(id=number & _ID_MASK)
         if isinstance(content, Raw):
             field_number = pb.Reply.DESCRIPTOR.fields_by_name[name].number
@@ -871,10 +887,13 @@ def _read_varint(data: bytes, at: int) -> tuple[int, int]:
 
 
 def _after_length(*parts: bytes) -> bytes:
+    """Join the parts, and write their length before them."""
     return b"".join((_varint(sum(map(len, parts))), *parts))
 
 
 def _varint(number: int) -> bytes:
+    """Encode a number as protobuf does, in bytes of 7 bits, the lowest
+    first."""
     encoded = bytearray()
     while number > _VARINT_MASK:
         encoded.append(number & _VARINT_MASK | _MORE_FOLLOWS)
@@ -884,8 +903,8 @@ def _varint(number: int) -> bytes:
 
 
 def _fill(message: Any, content: Content) -> None:
-    """Copy the fields of ``content`` into the fields of a message with the same
-    names."""
+    """Copy the fields of ``content`` into the fields of a protobuf message with
+    the same names. Fields that are empty or left out stay unset."""
     message.SetInParent()
     if isinstance(content, dict):
         names: Iterable[str] = content

@@ -127,6 +127,7 @@ class BodyReader(Generic[B]):
             return self._decode(call.body)
         except (ValueError, RecursionError):
             pass
+        # Slower, for bodies with other spellings of the names or unknown fields.
         fields: dict[str, Any] = {
             self._names[key]: value
             for key, value in call.json_object().items()
@@ -200,6 +201,7 @@ DONE: Final = success([])
 
 
 def _required(value: str | None, name: str) -> str:
+    """The value of a required field. Raises RequestRefused if it is missing."""
     if not value:
         raise RequestRefused(client_refusal(f"{name}为必填字段"))
     return value
@@ -221,11 +223,12 @@ def _read_system(api: ClientApi, call: Call) -> None:
     call.app = api.service.app_of(call.input)
 
 
-def _driven(
+def _route_for_system(
     kind: type[B], function: Callable[[ClientApi, str, B], HttpResponse]
 ) -> Callable[[ClientApi, Call], HttpResponse]:
-    """Make a route, except register. ``function`` is called with the app of the
-    system, and the body."""
+    """Make the function of a route, for every route except register. It decodes
+    the body as ``kind``, and calls ``function`` with the app of the system and
+    the body."""
     read = BodyReader(kind).read
 
     def run(api: ClientApi, call: Call) -> HttpResponse:
@@ -393,6 +396,8 @@ _registrations: Final = BodyReader(RegisterBody)
 
 
 def _read_new_system(api: ClientApi, call: Call) -> None:
+    """Store the name of the system to register in ``call.input``, and its
+    app."""
     call.input = _registrations.read(call).system_id
     call.app = api.service.app_of(call.input or "")
 
@@ -443,14 +448,14 @@ ROUTES: Final = (
         "POST",
         "/api/send_to_client",
         _PUSH,
-        _driven(PushToClient, send_to_client),
+        _route_for_system(PushToClient, send_to_client),
         **_DRIVEN,
     ),
     Route(
         "POST",
         "/api/send_to_clients",
         _PUSH,
-        _driven(PushToClients, send_to_clients),
+        _route_for_system(PushToClients, send_to_clients),
         takes_many=True,
         **_DRIVEN,
     ),
@@ -458,42 +463,52 @@ ROUTES: Final = (
         "POST",
         "/api/send_to_group",
         _PUSH,
-        _driven(PushToGroup, send_to_group),
+        _route_for_system(PushToGroup, send_to_group),
         **_DRIVEN,
     ),
     Route(
-        "POST", "/api/send_to_system", _PUSH, _driven(Push, send_to_system), **_DRIVEN
+        "POST",
+        "/api/send_to_system",
+        _PUSH,
+        _route_for_system(Push, send_to_system),
+        **_DRIVEN,
     ),
     Route(
-        "POST", "/api/bind_to_group", _PUSH, _driven(Binding, bind_to_group), **_DRIVEN
+        "POST",
+        "/api/bind_to_group",
+        _PUSH,
+        _route_for_system(Binding, bind_to_group),
+        **_DRIVEN,
     ),
     Route(
         "POST",
         "/api/unbind_from_group",
         _PUSH,
-        _driven(MembershipBody, unbind_from_group),
+        _route_for_system(MembershipBody, unbind_from_group),
         **_DRIVEN,
     ),
     Route(
         "POST",
         "/api/get_online_list",
         _READ,
-        _driven(GroupBody, get_online_list),
+        _route_for_system(GroupBody, get_online_list),
         **_DRIVEN,
     ),
     Route(
         "POST",
         "/api/get_client_groups",
         _READ,
-        _driven(Client, get_client_groups),
+        _route_for_system(Client, get_client_groups),
         **_DRIVEN,
     ),
-    Route("POST", "/api/is_online", _READ, _driven(Client, is_online), **_DRIVEN),
+    Route(
+        "POST", "/api/is_online", _READ, _route_for_system(Client, is_online), **_DRIVEN
+    ),
     Route(
         "POST",
         "/api/close_client",
         _PUSH,
-        _driven(Client, close_client),
+        _route_for_system(Client, close_client),
         act="disconnect",
         **_DRIVEN,
     ),

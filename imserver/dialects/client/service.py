@@ -106,6 +106,7 @@ class ClientService:
             return
         # reads the database, because another node may have registered it
         self._tenants.find(app)
+        # Remembered, because the app may be deleted while the login is checked.
         hub_app = self._hub.apps.get(app)
         decision = self._logins.check(
             app, "", params.get("token", ""), NAME, connection
@@ -130,6 +131,8 @@ class ClientService:
         connection.close(code)
 
     def _begin(self, app: str, connection: Connection, is_registered: bool) -> None:
+        """Begin a session of a new client, and send its id. The client is its
+        own user."""
         client_id = self._ids.id_of(self._ids.next_number())
         hub_app = self._hub.open(app, POLICY, is_registered)
         self._hub.join(hub_app, connection, client_id, "")
@@ -194,6 +197,8 @@ class ClientService:
         return answer
 
     def _unbind_here(self, query: Unbind) -> Left:
+        """Answer a query: take a client of this node out of a group, and notify
+        the group."""
         connection = self._connections.find(query.app, query.client_id)
         if connection is None:
             return Left.UNKNOWN
@@ -211,7 +216,8 @@ class ClientService:
         _position: Position | None,
     ) -> None:
         """Handle a connection of this node that has joined a channel, or joined
-        it again."""
+        it again. ``about``: an encoded :class:`Label`, or ``b""`` if its label
+        stays. ``new``: it was not in the channel before."""
         if connection.encoding.dialect.name != NAME:
             return
         if about:
@@ -229,6 +235,8 @@ class ClientService:
                 self._notify(connection, channel, "offline")
 
     def _notify(self, connection: Connection, group: str, kind: str) -> None:
+        """Send the members of a group a notice about a client: ``online`` or
+        ``offline``. May switch greenlets."""
         app = connection.app
         if app is None:
             return

@@ -156,6 +156,8 @@ _INI_KEYS: Final = frozenset(
 
 
 def _ini_port(given: dict[str, str], name: str, where: str) -> int:
+    """The port in an entry, or the usual port of the original if it is not set.
+    Raises ConfigError."""
     key = Locations.fold(name)
     text = given.get(f"common.{key}", "")
     if not text:

@@ -14,6 +14,7 @@ from imserver.plugin.services import Core
 
 
 def _build(core: Core) -> Parts:
+    """Make the services of the dialect for one node."""
     people = accounts_of(core)
     messaging = core.service(MessageServices).messaging
     service = ProtobufService(core, messaging, ProtobufUplink(messaging, core.store))

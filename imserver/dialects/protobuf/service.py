@@ -63,7 +63,7 @@ PAGE_SECONDS: Final = 5.0
 over a slow line."""
 
 
-_TOGETHER: Final = 0.1
+_SHARE_TOGETHER: Final = 0.1
 """If the deadlines of connections differ by at most this share of the time, the
 connections are released together."""
 _MINUTE_SECONDS: Final = 60
@@ -81,7 +81,7 @@ class SyncDeadlines:
     ) -> None:
         self.release = release
         self._hold_seconds = hold_seconds
-        self._together_seconds = hold_seconds * _TOGETHER
+        self._together_seconds = hold_seconds * _SHARE_TOGETHER
         self.expected: deque[tuple[float, set[Connection]]] = deque()
         """(deadline, connections), the latest last."""
 
@@ -95,7 +95,7 @@ class SyncDeadlines:
                 return
         self.expected.append((deadline, {connection}))
         if len(self.expected) == 1:
-            gevent.spawn(self._run)
+            gevent.spawn(self._release_late)
 
     def cancel(self, connection: Connection) -> None:
         """End the deadline of a session that has synced or ended. Never
@@ -103,18 +103,21 @@ class SyncDeadlines:
         for _, connections in self.expected:
             connections.discard(connection)
 
-    def _run(self) -> None:
+    def _release_late(self) -> None:
         """Greenlet: release connections at their deadlines, until no connection
         is expected to sync."""
         while self.expected:
             # The connections that were added last get their full time, too.
-            deadline, late = self.expected[0]
-            left = deadline + self._together_seconds - monotonic()
-            if left > 0:
-                gevent.sleep(left)
+            deadline, connections = self.expected[0]
+            seconds = deadline + self._together_seconds - monotonic()
+            if seconds > 0:
+                gevent.sleep(seconds)
                 continue
-            while late:  # a release may end connections, which cancels their deadlines
-                connection = late.pop()
+            # Not a for loop: a release may end other connections of the set, which
+            # removes them from it.
+            while connections:
+                connection = connections.pop()
+                # Its time starts when everything before is written.
                 if connection.outbox is not None:
                     self.expect(connection)
                     continue
@@ -141,7 +144,8 @@ class PageEnds:
 
     def begin(self, connection: Connection, after: int) -> int:
         """Handle a request for the entries after an id. Returns the id after
-        which the next page begins."""
+        which the next page begins: ``after``, or the end of the last page if
+        newer entries were delivered before the client had all older ones."""
         end, passed_over = self.ends.get(connection, (after, False))
         if passed_over:
             return min(after, end)
@@ -149,8 +153,8 @@ class PageEnds:
         return after
 
     def sent(self, connection: Connection, id: int) -> None:
-        """Note the last id of a page that was sent; 0 if the client has all
-        entries."""
+        """Note the last id of a page that was sent. 0 means that the client has
+        all entries."""
         _, passed_over = self.ends.pop(connection, (0, False))
         if id:
             self.ends[connection] = id, passed_over
@@ -161,13 +165,13 @@ class PageEnds:
 
 
 class _SyncAnswer(Struct, eq=False):
-    """The answer to a sync. The log may be read several times for it, because
-    it has entries that the client cannot express.
+    """The answer to a sync, which is collected. The log may have to be read
+    several times for it, because the client cannot express some entries.
 
-    ``limit``: the number of entries that fill it. ``behind``: the id after
-    which the log is read next (None: not again). ``entries``: the entries for
-    the client, with their ids. ``anew``: the client must begin again.
-    """
+    ``limit``: the number of entries that fill the answer. ``behind``: the id
+    after which the log is read next; None if it need not be read again.
+    ``entries``: the entries for the client, each with its id. ``anew``: the
+    client must begin again."""
 
     connection: Connection
     dialect: ProtobufDialect
@@ -178,8 +182,9 @@ class _SyncAnswer(Struct, eq=False):
     anew: bool = False
 
     def take(self, messages: list[Message], more: bool, anew: bool) -> bool:
-        """Take entries that were read. Send the answer if it is full, or if the
-        log has nothing ``more``. Returns whether the client has all entries
+        """Add entries that were read from the log. Send the answer if it is
+        full, or if the log has no ``more`` entries. Otherwise set ``behind``,
+        where the next read begins. Returns whether the client has all entries
         now."""
         self.anew = self.anew or anew
         for message in messages:
@@ -299,7 +304,10 @@ class ProtobufService:
         expires_at: int,
         answer: Callable[[Reply], None],
     ) -> Reply | None:
-        """Subscribe a new session to the log."""
+        """Subscribe a new session to the log. Returns the answer to a login
+        without a cursor. A login with a cursor is answered by ``answer``, and
+        the method returns None. May switch greenlets. Raises
+        StorageUnavailable."""
         state = ProtobufState()
         if expires_at:
             state.end_and_session = expires_at // _MINUTE_SECONDS + 1
@@ -336,7 +344,8 @@ class ProtobufService:
         decision = self._logins.check(
             app, "", command.token, name, connection, command.device
         )
-        # Not cached: a user who only receives takes no place in the cache.
+        # Not the cached function, because users who only receive would take places
+        # in its cache.
         if decision.ok and not account_number(decision.user):
             self._logins.refused(
                 "user",
@@ -349,11 +358,12 @@ class ProtobufService:
         return decision
 
     def check(self, connection: Connection) -> float:
-        """Close a session whose token has expired. Never switches greenlets.
+        """Close a session whose token has expired. Returns the seconds without
+        traffic after which the caller closes the connection. Never switches
+        greenlets.
 
         The sweep calls this, because a timer for each session would use more
-        memory than the rest of the session.
-        """
+        memory than the rest of the session."""
         state = connection.dialect_state
         if (
             isinstance(state, ProtobufState)
@@ -376,14 +386,18 @@ class ProtobufService:
         dialect = connection.encoding.dialect
         assert isinstance(dialect, ProtobufDialect)
         full = isinstance(dialect, FullProtobufDialect)
-        first = self.page_ends.begin(connection, min(command.after, Limit.ID))
+        page_start = self.page_ends.begin(connection, min(command.after, Limit.ID))
         answer = _SyncAnswer(
-            connection, dialect, self.page_ends, command.limit or PAGE, behind=first
+            connection,
+            dialect,
+            self.page_ends,
+            command.limit or PAGE,
+            behind=page_start,
         )
         try:
             while answer.behind is not None:
                 after = answer.behind
-                answer.behind = None
+                answer.behind = None  # the answer sets it if it is not full
                 self._catch_up.sync(
                     connection, after, answer.limit, answer.take, checks=full
                 )
@@ -406,9 +420,10 @@ class ProtobufService:
         return Reply.OK
 
     def _pass_over(self, connection: Connection) -> None:
-        """Deliver new entries to a session that has not requested the rest in
-        time. It gets the rest later."""
+        """Deliver new entries to a session that has not requested the next page
+        in time. It gets the entries before them later, when it asks."""
         ends = self.page_ends.ends
         if connection in ends:
-            ends[connection] = ends[connection][0], True
+            last_id, _ = ends[connection]
+            ends[connection] = last_id, True  # newer entries were delivered
         self._catch_up.release(connection)

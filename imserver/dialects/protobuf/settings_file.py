@@ -67,12 +67,12 @@ class _Given(Struct, frozen=True):
 def read(
     document: Any, where: str
 ) -> tuple[dict[str, Any], Callable[[Config], Iterator[str]]] | None:
-    """Remove the keys that only GoChat's files have. Returns the settings for
-    them, and a function that yields a warning for each entry without effect.
-    None if the file has no such key.
+    """Remove the keys that only GoChat's files have from ``document``, and
+    translate them. Returns the settings for them, and a function that yields a
+    warning for each entry without effect. Returns None if the file has no such
+    key.
 
-    ``where`` names the file in messages. Raises :class:`ConfigError`.
-    """
+    ``where`` names the file in messages. Raises :class:`ConfigError`."""
     sections: dict[str, Any] = {
         key: section for key, section in document.items() if isinstance(section, dict)
     }
@@ -93,7 +93,8 @@ def read(
     for name, section in sections.items():
         if not section and Locations.fold(name) in _OWN_SECTIONS:
             del document[name]
-    return dict(_gochat_values(given)), partial(_warnings, given, where)
+    settings = dict(_gochat_values(given))
+    return settings, partial(_warnings, given, where)
 
 
 def _is_of_gochat(sections: Mapping[str, Any]) -> bool:
@@ -143,9 +144,12 @@ def _warnings(given: Mapping[str, _Given], where: str, config: Config) -> Iterat
 
 
 def _gochat_values(given: dict[str, _Given]) -> Iterator[tuple[str, Any]]:
+    """Yield the settings for the keys of GoChat: the name of a setting, and its
+    value."""
     host = _gochat_host(given.get("app.ip"))
     http = _gochat_port(given.get("app.httpserverport"), _HTTP_PORT)
     websocket = _gochat_port(given.get("app.websocketserverport"), _WEBSOCKET_PORT)
+    # Two ports that are 0 are two free ports.
     if http == websocket != 0:
         ports = [http]
     else:
@@ -162,6 +166,8 @@ def _gochat_values(given: dict[str, _Given]) -> Iterator[tuple[str, Any]]:
 
 
 def _gochat_port(given: _Given | None, usual: int) -> int:
+    """The port in a key, or the usual one if it is not set. Raises
+    ConfigError."""
     if given is None:
         return usual
     text = str(given.value)

@@ -48,11 +48,15 @@ MAX_WAITING_BYTES: Final = 1 << 20
 """Limits of the messages of one connection that wait for an earlier one.
 Further messages are dropped; the client may send them again."""
 
-_END: Final = 0xFFFFFFFF
+_END_MASK: Final = 0xFFFFFFFF
 _SESSION_BITS: Final = 62
 """Number of bits in the number of an uplink session."""
 _SECOND_MS: Final = 1000
-_FOR_GOOD: Final = (RejectReason.BLOCKED, RejectReason.REJECTED, RejectReason.READ_ONLY)
+_FINAL_REFUSALS: Final = (
+    RejectReason.BLOCKED,
+    RejectReason.REJECTED,
+    RejectReason.READ_ONLY,
+)
 """Refusals that are final. A client that knows no refusals would repeat its
 message for ever."""
 
@@ -73,30 +77,32 @@ class ProtobufState(DialectState, gc=False):
     def ends(self) -> int:
         """The minute of Unix time in which the token expires; 0: it does not
         expire."""
-        return self.end_and_session & _END
+        return self.end_and_session & _END_MASK
 
     @property
     def uplink_session(self) -> int:
         """Number of the uplink session, if the session has begun one; else 0.
         It ends the sending of older sessions."""
-        return self.end_and_session >> _END.bit_length()
+        return self.end_and_session >> _END_MASK.bit_length()
 
     def begin_uplink(self, session: int) -> None:
         """Set the number of the session."""
-        self.end_and_session |= session << _END.bit_length()
+        self.end_and_session |= session << _END_MASK.bit_length()
 
 
 class _Queue(msgspec.Struct, eq=False):
-    """The messages of one connection that are not stored yet. ``next`` is the
-    next number. ``messages`` wait until all earlier ones are stored, and then
-    are stored together. ``failed``: the first number that could not be stored.
-    """
+    """The messages of one connection that are not stored yet. While some are
+    being stored, ``messages`` wait. Then these are stored together."""
 
     next: int
+    """The number that the client must give its next message."""
     messages: list[ChatMessage] = msgspec.field(default_factory=list)
     storing: int = 0
+    """How many messages are being stored."""
     size: int = 0
+    """The bytes of all messages, waiting or being stored."""
     failed: int = 0
+    """The first number that could not be stored; 0: no message has failed."""
 
 
 class ProtobufUplink:
@@ -137,11 +143,13 @@ class ProtobufUplink:
             return
 
         queue = self.queues.get(connection)
-        number, seq = state.last
-        expected = number + 1 if queue is None else queue.next
+        last_number, seq = state.last
+        expected = last_number + 1 if queue is None else queue.next
         if command.number != expected:
-            if command.number == number and queue is None and seq:
-                connection.send(uplink_ack(number, max(seq, 0)))
+            # A refused message (0) is not acknowledged. For a message that was
+            # acknowledged but not stored, the ack has 0 in place of a position.
+            if command.number == last_number and queue is None and seq:
+                connection.send(uplink_ack(last_number, max(seq, 0)))
             return
         if queue is None:
             queue = _Queue(command.number)
@@ -158,25 +166,27 @@ class ProtobufUplink:
         queue.size += len(command.content)
         queue.messages.append(command)
         if not queue.storing:
-            self._hand_on(connection, queue)
+            self._store_waiting(connection, queue)
 
-    def _hand_on(self, connection: Connection, queue: _Queue) -> None:
-        """Pass the waiting messages to storage. Never switches greenlets."""
+    def _store_waiting(self, connection: Connection, queue: _Queue) -> None:
+        """Take the waiting messages out of the queue, and store them. If some
+        of them are recalls or edits, a greenlet reads their entries first.
+        Never switches greenlets."""
         messages = queue.messages
         queue.messages = []
         queue.storing = len(messages)
-        abouts = [each.about for each in messages if each.kind]
-        if abouts:
-            gevent.spawn(self._look_up, connection, queue, messages, abouts)
+        revised_ids = [each.about for each in messages if each.kind]
+        if revised_ids:
+            gevent.spawn(self._read_revised, connection, queue, messages, revised_ids)
         else:
-            self._hand_over(connection, queue, messages, {})
+            self._store_each(connection, queue, messages, {})
 
-    def _look_up(
+    def _read_revised(
         self,
         connection: Connection,
         queue: _Queue,
         messages: list[ChatMessage],
-        abouts: list[int],
+        revised_ids: list[int],
     ) -> None:
         """Greenlet: read the entries that recalls and edits refer to, then pass
         the messages to storage."""
@@ -186,24 +196,26 @@ class ProtobufUplink:
             assert app is not None
             entries = {
                 each.id: each
-                for each in self._store.part(MessageLog).entries.find(app, abouts)
+                for each in self._store.part(MessageLog).entries.find(app, revised_ids)
             }
         except StorageUnavailable:
             pass
         except Exception:
             log.exception("the entries of recalls and edits could not be read")
         if self.queues.get(connection) is queue:
-            self._hand_over(connection, queue, messages, entries)
+            self._store_each(connection, queue, messages, entries)
 
-    def _hand_over(
+    def _store_each(
         self,
         connection: Connection,
         queue: _Queue,
         messages: list[ChatMessage],
         entries: dict[int, Entry] | None,
     ) -> None:
-        """Pass messages to storage. ``entries``: see :func:`draft_of`. A
-        refused message uses up its number."""
+        """Store messages, or refuse them. A refused message uses up its number.
+
+        ``entries``: the entries that recalls and edits refer to. None if they
+        could not be read."""
         app, user = app_and_user(connection)
         # GoChat acknowledges and stores messages to users who do not exist.
         to_anybody = not isinstance(connection.encoding.dialect, FullProtobufDialect)
@@ -215,19 +227,21 @@ class ProtobufUplink:
         for command in messages:
             draft = draft_of(user, command, entries, to_anybody, session)
             if isinstance(draft, Draft):
-                on_result = partial(self._stored, connection, queue, command)
+                on_result = partial(self._handle_result, connection, queue, command)
                 self._messaging.send_of_user(app, draft, on_result, connection)
             else:
-                self._stored(connection, queue, command, draft)
+                self._handle_result(connection, queue, command, draft)
 
-    def _stored(
+    def _handle_result(
         self,
         connection: Connection,
         queue: _Queue,
         command: ChatMessage,
         result: Appended | Rejected | StorageUnavailable,
     ) -> None:
-        """Handle the result of a message. Never switches greenlets."""
+        """Handle the result of storing a message, which may be a refusal. When
+        all messages are stored, the waiting ones follow. Never switches
+        greenlets."""
         state = connection.dialect_state
         number = command.number
         if self.queues.get(connection) is not queue:
@@ -235,9 +249,9 @@ class ProtobufUplink:
         if not isinstance(state, ProtobufState):
             return
         if isinstance(result, StorageUnsure):
-            # A stored message uses up its number: a repeat must not be stored
-            # meanwhile.
-            result.on_known = partial(self._stored, connection, queue, command)
+            # The message may have been stored. The queue stays as it is until this
+            # is known, so that a repeated message is not stored a second time.
+            result.on_known = partial(self._handle_result, connection, queue, command)
             return
         if isinstance(result, Rejected) and result.reason == RejectReason.SUPERSEDED:
             # The client has logged in elsewhere and has synced. There it sends
@@ -254,7 +268,7 @@ class ProtobufUplink:
         if queue.storing:
             return
         if queue.messages and not queue.failed:
-            self._hand_on(connection, queue)
+            self._store_waiting(connection, queue)
             return
         # The numbers of messages after one that could not be stored are no
         # longer the next ones.
@@ -271,9 +285,9 @@ class ProtobufUplink:
         number: int,
         result: Appended | Rejected,
     ) -> None:
-        """Acknowledge a message that was stored, or refuse it. Its number is
-        used up."""
-        seq = 0
+        """Acknowledge a message that was stored, or refuse it. In both cases
+        its number is used up."""
+        seq = 0  # no acknowledgement
         if isinstance(result, Appended):
             seq = result.entry.id
         else:
@@ -282,7 +296,7 @@ class ProtobufUplink:
             refusal = dialect.encode_refusal(result.reply_code, number)
             if refusal is not None:
                 connection.send(refusal)
-            elif result.reason in _FOR_GOOD:
+            elif result.reason in _FINAL_REFUSALS:
                 # A client without refusals repeats the message until it is
                 # acknowledged.
                 seq = UNSTORED
@@ -302,12 +316,12 @@ def draft_of(
     to_anybody: bool,
     session: int,
 ) -> Draft | Rejected | StorageUnavailable:
-    """The draft of a message, or the reason why it is refused.
+    """The draft of a message. If it cannot be stored, returns the refusal, or
+    the error of the database.
 
-    ``entries``: the entries to which recalls and edits refer (None: they could
-    not be read). ``to_anybody``: the receiver need not exist. ``session``: the
-    uplink session (0: none).
-    """
+    ``entries``: the entries to which recalls and edits refer; None if they
+    could not be read. ``to_anybody``: the receiver need not exist. ``session``:
+    the number of the uplink session; 0 if the user has not begun one."""
     sender = command.sender
     if not sender or sender != account(user):
         return Rejected(RejectReason.NOT_MEMBER)
@@ -356,8 +370,9 @@ def draft_of(
 def _receiver_of_revised(
     user: str, command: ChatMessage, entries: dict[int, Entry] | None
 ) -> tuple[str, int] | Rejected | StorageUnavailable:
-    """The user or conversation of the entry that a recall or an edit changes,
-    or the reason why it is refused."""
+    """The user and the conversation of the entry that a recall or an edit
+    changes, or the reason why it is refused. For a message between two users
+    the conversation is 0."""
     if command.kind not in (RECALL, EDIT):
         return Rejected(RejectReason.INVALID)
     if entries is None:
@@ -370,8 +385,8 @@ def _receiver_of_revised(
 
 
 def _receiver(sender: int, command: ChatMessage) -> tuple[str, int] | Rejected:
-    """The user or conversation to which a message is sent, or the reason why it
-    is refused."""
+    """The receiver of a message: ``("", group)`` for a group, and ``(user, 0)``
+    for a user. Otherwise returns the reason why it is refused."""
     receiver = command.receiver
     if not 0 < receiver <= Limit.ID:
         return Rejected(RejectReason.INVALID)
@@ -387,8 +402,8 @@ class _GivenMeta(msgspec.Struct):
 
 
 def _meta_from(given: bytes) -> bytes | None:
-    """Mentions in the stored form. None if they cannot be read. Other keys are
-    ignored."""
+    """The mentions of a message in the stored form. ``b""`` if it has none.
+    Returns None if they cannot be read. Other keys are ignored."""
     if not given:
         return b""
     try:

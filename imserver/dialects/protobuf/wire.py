@@ -124,9 +124,10 @@ def output(kind: int, data: bytes = b"", code: int = ReplyCode.OK) -> bytes:
 
 @lru_cache(maxsize=_HEADS)
 def _before_data(kind: int, code: int, size: int, tag: bytes = b"") -> bytes:
-    """The bytes of a batch of one output before its ``size`` bytes of data.
-    ``tag``: the data of the output is a message, and these ``size`` bytes are
-    its field with this tag."""
+    """The bytes before the data of a batch with one output of ``size`` bytes.
+
+    If ``tag`` is given, the data of the output is a message with one field.
+    This field has the tag, and the ``size`` bytes are its content."""
     if tag:
         nested = tag + _length(size)
     else:
@@ -147,6 +148,8 @@ def _before_data(kind: int, code: int, size: int, tag: bytes = b"") -> bytes:
 
 
 def _length(size: int) -> bytes:
+    """Encode a length as protobuf does: 7 bits in each byte, the lowest
+    first."""
     length = b""
     while size > _VARINT_MASK:
         length += b"%c" % (size & _VARINT_MASK | _MORE_FOLLOWS)
@@ -177,8 +180,8 @@ def push(message: pb.Message) -> bytes:
 
 
 def as_message(stored: Message) -> pb.Message | None:
-    """A stored entry as a ``Message``. None for changes of groups, edits and
-    recalls, which the original does not have."""
+    """A stored entry as a ``Message``. Returns None for changes of groups,
+    edits and recalls, which the original does not have."""
     if stored.kind != "message":
         return None
     message = pb.Message()
@@ -273,6 +276,8 @@ class ChatSync(Command, frozen=True, gc=False):
 
 
 def _login(data: bytes) -> Command:
+    """Decode a login. Without a cursor it is a login of the original's clients
+    (cursor -1)."""
     login = _parse(pb.LoginMsg, data)
     cursor = -1
     if login.HasField("cursor"):
@@ -286,6 +291,8 @@ def _login(data: bytes) -> Command:
 
 
 def _message(data: bytes) -> Command:
+    """Decode a message of a client. Its fields are checked when it is
+    stored."""
     up = _parse(pb.UpMsg, data)
     message = up.msg
     return ChatMessage(
@@ -319,7 +326,9 @@ def _parse(kind: type[M], data: bytes) -> M:
     number.
     """
     message = kind.FromString(data)
-    if _LONG in data.translate(_HIGH_BYTES):  # or a text that is not ASCII
+    # Nine high bits in a row can begin a long number, or belong to a text that is
+    # not ASCII. The other tests decide, and are rarely needed.
+    if _LONG in data.translate(_HIGH_BYTES):
         message.DiscardUnknownFields()
         if message.SerializeToString() != data and _has_long_number(
             data, kind is pb.UpMsg
@@ -559,6 +568,8 @@ def _row(name: str, kind: str, **fields: str) -> Row:
 
 
 def _plain(value: Any) -> object:
+    """A field of a protobuf message in the form that JSON has: bytes as text,
+    ids as numbers, and lists."""
     if isinstance(value, bytes):
         return value.decode()
     if isinstance(value, int):
@@ -666,8 +677,9 @@ def as_full_message(stored: Message) -> pb.Message:
 
 
 def _type_of(stored: Message) -> int:
-    """The number of the type of a content; 1 for a reaction or pin that was
-    added, 2 for one that was removed; else 0."""
+    """The field ``message_type`` of an entry. For content it is the number of
+    its type. For a reaction or a pin it is 1 if it was added, and 2 if it was
+    removed. Other kinds have 0."""
     if stored.kind in ("message", "edit"):
         return type_number(stored.type)
     if stored.kind in ("reaction", "pin"):
@@ -676,8 +688,8 @@ def _type_of(stored: Message) -> int:
 
 
 def _number_or_name(user: str) -> tuple[int, bytes]:
-    """The number of an account and an empty id. If the user has no account, 0
-    and the id of the user."""
+    """The two fields that name a user: the number of the account and ``b""``.
+    For a user without an account they are 0 and the id of the user."""
     number = account(user)
     if number:
         return number, b""
@@ -685,6 +697,8 @@ def _number_or_name(user: str) -> tuple[int, bytes]:
 
 
 def _signal(event: Signal) -> bytes:
+    """Encode a signal, such as ``typing`` or a receipt, for the full dialect.
+    Pieces of a streamed message have further fields."""
     sender_id, sender = _number_or_name(event.sender)
     receiver_id, receiver = _number_or_name(event.to)
     signal = pb.SignalMsg(
@@ -718,6 +732,8 @@ def _messages(page: Any) -> Iterable[pb.Message]:
 
 
 def _conversation(row: Any) -> pb.Conversation:
+    """A row of a list of conversations, with its last entry. ``place``: its
+    position; the id of its last entry if it has none."""
     peer_id, peer = _number_or_name(row.peer)
     last = None
     place = row.position
@@ -770,6 +786,8 @@ def _receipts_answer(data: Any) -> pb.ReceiptsOutputMsg:
 
 
 def _marks_answer(data: Any) -> pb.MarksOutputMsg:
+    """The answer to a request for changes since a version: positions up to
+    which the user has read, hidden entries, and receipts."""
     read = [
         pb.PlaceMsg(conversation=each.conversation, seq=each.id) for each in data.read
     ]
@@ -823,7 +841,7 @@ class FullProtobufDialect(ProtobufDialect):
             else:
                 body = _ANSWERS[kind](reply.data).SerializeToString()
             return output(kind, body, reply.code)
-        if request.name.isdecimal():  # of a feature
+        if request.name.isdecimal():  # a command of a feature has its number as name
             body = b"" if reply.data is None else msgspec.json.encode(reply.data)
             return output(int(request.name), body, reply.code)
 

@@ -14,6 +14,7 @@ from imserver.plugin.services import Core
 
 
 def _build(core: Core) -> Parts:
+    """Make the services of the dialect for one node."""
     hooks = PusherHooks(webhooks_of(core))
     apps = PusherApps(core.tenants, hooks, core.channels)
     core.logins.add_entrance(entrance)

@@ -49,8 +49,9 @@ MAX_CHANNELS: Final = 100
 MAX_BATCH: Final = 10
 """The most events of one request."""
 _PAGE: Final = 1000
-_NAME_SEGMENT: Final = 4
-"""Index of the channel, or the user, in the segments of
+_APP_INDEX: Final = 2
+_NAME_INDEX: Final = 4
+"""Indexes of the app, and of the channel or the user, in the segments of
 ``/apps/{app_id}/channels/{name}``. The first segment is empty."""
 _CHANNEL: Final = re.compile(r"[-A-Za-z0-9_=@,.;:#$]+")
 """Names of channels: Pusher's characters, and characters with a meaning in
@@ -116,13 +117,14 @@ class _Batch(Struct):
     batch: list[_Event]
 
 
-def _read(api: PusherApi, call: Call) -> None:
-    """Read a signed request: the app in its path, its parameters, and its body,
-    whose MD5 is signed with the query."""
+def _read_signed_request(api: PusherApi, call: Call) -> None:
+    """Read a signed request into ``call.input``: the app in its path, its
+    parameters, and its body. The signed query has the MD5 of the body."""
     segments = [unquote(each) for each in call.request.path.split("/")]
-    pusher = api.apps.by_id.get(segments[2])
+    app_id = segments[_APP_INDEX]
+    pusher = api.apps.by_id.get(app_id)
     if pusher is None:
-        raise ApiProblem(Problems.UNKNOWN_APP, f"No app has the id {segments[2]}")
+        raise ApiProblem(Problems.UNKNOWN_APP, f"No app has the id {app_id}")
 
     call.app = pusher.app
     call.params = read_query(call.request.query)
@@ -157,7 +159,7 @@ def trigger(api: PusherApi, call: Call) -> HttpResponse:
         channels = [event.channel]
     if not 1 <= len(channels) <= MAX_CHANNELS:
         raise ApiProblem.invalid(f"An event is for 1 to {MAX_CHANNELS} channels")
-    _check(api, request.pusher, event, channels)
+    _check_event(api, request.pusher, event, channels)
 
     for channel in dict.fromkeys(channels):
         api.service.publish(
@@ -183,9 +185,10 @@ def trigger_batch(api: PusherApi, call: Call) -> HttpResponse:
     for event in events:
         if not event.channel:
             raise ApiProblem.invalid("Missing required parameter: channel")
-        _check(api, request.pusher, event, [event.channel])
+        _check_event(api, request.pusher, event, [event.channel])
 
-    # Only now, so that nothing is sent of a batch with a wrong event.
+    # The events are sent after all checks. A batch with a wrong event sends
+    # nothing.
     for event in events:
         api.service.publish(
             request.pusher, event.channel, event.name, event.data, event.socket_id or ""
@@ -201,9 +204,11 @@ def trigger_batch(api: PusherApi, call: Call) -> HttpResponse:
     return _answer({"batch": infos})
 
 
-def _check(
+def _check_event(
     api: PusherApi, pusher: PusherApp, event: _Event, channels: list[str]
 ) -> None:
+    """Refuse an event that may not be sent to these channels. Raises
+    ApiProblem, with Pusher's texts."""
     if not 0 < len(event.name) <= MAX_EVENT_NAME:
         raise ApiProblem.invalid(f"name: expected 1 to {MAX_EVENT_NAME} characters")
     if event.name.startswith(RESERVED_EVENTS):
@@ -255,26 +260,26 @@ def channels(api: PusherApi, call: Call) -> HttpResponse:
     rows: dict[str, Any] = {}
     channels = api.channels
     after = ""
-    more = True
     is_reserved = channels.options.is_reserved
-    while more:
+    while True:
         page = channels.members.channels(call.app, after, _PAGE)
         for row in page.channels:
-            after = row.channel
-            if not after.startswith(prefix):
+            name = row.channel
+            if not name.startswith(prefix) or name.startswith("#"):
                 continue
-            if after.startswith("#") or is_reserved(after):
+            if is_reserved(name):
                 continue
-            rows[after] = _attributes(api, call.app, after, info, row.members)
+            rows[name] = _attributes(api, call.app, name, info, row.members)
             if is_long_turn():
                 serve_others()
-        more = page.more
-    return _answer({"channels": rows})
+        if not page.more:
+            return _answer({"channels": rows})
+        after = page.channels[-1].channel
 
 
 def channel(api: PusherApi, call: Call) -> HttpResponse:
     """``GET /apps/{app_id}/channels/{name}``: one channel."""
-    name = call.input.segments[_NAME_SEGMENT]
+    name = call.input.segments[_NAME_INDEX]
     info = call.params.get("info", "")
     if "user_count" in info.split(",") and not name.startswith(PRESENCE):
         raise ApiProblem.invalid(
@@ -288,7 +293,7 @@ def channel(api: PusherApi, call: Call) -> HttpResponse:
 def users(api: PusherApi, call: Call) -> HttpResponse:
     """``GET /apps/{app_id}/channels/{name}/users``: the users in a presence
     channel."""
-    name: str = call.input.segments[_NAME_SEGMENT]
+    name: str = call.input.segments[_NAME_INDEX]
     if not name.startswith(PRESENCE):
         raise ApiProblem.invalid("Users can only be retrieved for presence channels")
     return _answer(
@@ -320,7 +325,7 @@ def terminate(api: PusherApi, call: Call) -> HttpResponse:
     """``POST /apps/{app_id}/users/{id}/terminate_connections``: end all
     sessions of a user."""
     request: _PusherRequest = call.input
-    call.user = request.segments[_NAME_SEGMENT]
+    call.user = request.segments[_NAME_INDEX]
     call.facts = {}
     api.core.sessions.close(call.app, [call.user])
     return _answer({})
@@ -335,11 +340,11 @@ def _subscribers(api: PusherApi, app: str, channel: str) -> int:
 def _attributes(
     api: PusherApi, app: str, channel: str, info: str, subscribers: int | None = None
 ) -> dict[str, Any]:
-    """The attributes of a channel that ``info`` names, separated by commas. May
-    switch.
+    """The attributes of a channel that ``info`` names, separated by commas:
+    ``user_count``, ``subscription_count`` and ``cache``. May switch greenlets.
 
-    ``subscribers``: their number. None: it is read if ``info`` names it.
-    """
+    ``subscribers``: their number. If it is None, it is counted when ``info``
+    asks for it."""
     wanted = info.split(",")
     attributes = dict[str, Any]()
     service = api.service
@@ -367,7 +372,7 @@ def _answer(data: dict[str, Any]) -> HttpResponse:
 _ROW: Final[dict[str, Any]] = {
     "app": "known",
     "hot": True,
-    "read": _read,
+    "read": _read_signed_request,
     "style": _STYLE,
     "refusals": {ChannelRefused: _refused},
     "service": lambda core, _: core.service(PusherApi),

@@ -155,10 +155,12 @@ class PusherApps:
         self.by_id: dict[str, PusherApp] = {}
         """Id in the protocol, by which back ends name the app → the app."""
         self.secrets = AppSecrets(
-            tenants, secret_of, self._take, lambda app: self.set(app, None)
+            tenants, secret_of, self._set_from_settings, lambda app: self.set(app, None)
         )
 
-    def _take(self, tenant: Tenant, secret: bytes) -> None:
+    def _set_from_settings(self, tenant: Tenant, secret: bytes) -> None:
+        """Set an app from its settings. Another name of an app (``same_as``) is
+        no app of its own here."""
         settings = pusher_of(tenant)
         pusher = None
         if settings.key and secret and not tenant.same_as:
@@ -184,10 +186,11 @@ class PusherApps:
         else:
             self._set_names(app, PusherChannels())
             self.by_name[app] = pusher
-        # Backwards, so that the app whose name comes first sets its names
-        in_order = [self.by_name[name] for name in sorted(self.by_name, reverse=True)]
-        self.by_key = {each.settings.key: each for each in in_order}
-        self.by_id = {each.settings.app_id: each for each in in_order}
+        # In reverse order: if two apps have the same key or id, the app whose name
+        # comes first overwrites the other.
+        apps = [self.by_name[name] for name in sorted(self.by_name, reverse=True)]
+        self.by_key = {each.settings.key: each for each in apps}
+        self.by_id = {each.settings.app_id: each for each in apps}
 
     def signer(self, method: str, path: str, query: bytes, now: float) -> Principal:
         """The app whose back end has signed a request, at most

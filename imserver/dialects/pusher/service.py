@@ -54,7 +54,7 @@ _HALF_BYTES: Final = 14
 _HALF_DIGITS: Final = 40
 """Limit of the digits of half of a ``socket_id``; it has fewer."""
 _PAGE: Final = 1000
-_MOST_REMOVERS: Final = 16
+_MOST_NOTIFIERS: Final = 16
 """The most greenlets that notify presence channels of users who have gone."""
 _MANY_SUBSCRIBERS: Final = 100
 """A channel with more subscribers is counted less often."""
@@ -152,14 +152,14 @@ class PusherService:
         self._apps = apps
         self._hooks = hooks
         self._client_events = Buckets(CLIENT_EVENTS)
-        self._counting: set[tuple[str, str]] = set()
+        self._scheduled_counts: set[tuple[str, str]] = set()
         """Channels whose number of subscribers will be sent soon."""
         self._users: dict[tuple[str, str], dict[str, _UserHere]] = {}
         """(app, presence channel) → its users on this node."""
-        self._removed: dict[tuple[str, str, str], None] = {}
+        self._unnotified: dict[tuple[str, str, str], None] = {}
         """(app, presence channel, user) of users who have left the channel on
         this node. The channel is not notified yet."""
-        self._removers = 0
+        self._notifiers = 0
         self._channels.members.report_to(parted=self._parted, left=self._left)
 
     def commands(self) -> CommandTable:
@@ -270,7 +270,7 @@ class PusherService:
             return Reply.OK
         channel = command.channel
         try:
-            self._check(connection, app, command)
+            self._check_subscription(connection, app, command)
             if channel.startswith(PRESENCE):
                 self._subscribe_member(connection, app, command)
             else:
@@ -298,14 +298,12 @@ class PusherService:
         dotnet = isinstance(state, PusherState) and state.dotnet
         connection.send(wire.not_subscribed(channel, kind, text, status, dotnet))
 
-    def _check(
+    def _check_subscription(
         self, connection: Connection, app: PusherApp, command: PusherSubscribe
     ) -> None:
-        """Raise :class:`NotPermitted` or :class:`ChannelRefused` if the
-        connection may not subscribe.
-
-        Switches greenlets if the decision needs the back end or a group.
-        """
+        """Refuse a subscription that the rules of the channel and the signature
+        do not permit. Switches greenlets if the back end or a group decides.
+        Raises :class:`NotPermitted` and :class:`ChannelRefused`."""
         channel = command.channel
         if channel.startswith("#"):
             if not connection.user or channel != USER_CHANNEL + connection.user:
@@ -353,13 +351,13 @@ class PusherService:
     def _join(
         self, connection: Connection, app: PusherApp, channel: str
     ) -> list[ChannelMember]:
-        """Subscribe, and answer with the state of the channel. May switch
-        greenlets. Raises ChannelRefused.
-
-        Returns the subscribers of a presence channel in the order of joining.
-        """
+        """Subscribe to a channel, and answer with its members and its cached
+        event. Returns the subscribers of a presence channel in the order of
+        joining, or an empty list for another channel. May switch greenlets.
+        Raises ChannelRefused."""
         is_cached = channel.startswith(CACHED)
-        # From the beginning, because its last publication is the cached event.
+        # A cache channel is read from the beginning: its last publication is the
+        # cached event.
         since = Position("", 0) if is_cached else None
         options = self._channels.options.of(app.app, channel)
         subscription = self._channels.subscriptions.subscribe(
@@ -371,7 +369,7 @@ class PusherService:
         if channel.startswith(PRESENCE):
             # In a cluster this queries other nodes. Messages that are published
             # meanwhile to a cache channel wait.
-            rows = list(self._all(app.app, channel))
+            rows = list(self._all_members(app.app, channel))
             members = _users_of(rows)
         connection.send(wire.subscribed(channel, members))
         if is_cached:
@@ -385,7 +383,7 @@ class PusherService:
                 connection.send(wire.cache_miss(channel))
                 self._hooks.add(app.app, "cache_miss", channel)
         self._channels.subscriptions.answered(connection, channel, subscription)
-        self._count(app, channel)
+        self._schedule_count(app, channel)
         return rows
 
     def unsubscribe(self, connection: Connection, command: PusherUnsubscribe) -> Reply:
@@ -397,11 +395,13 @@ class PusherService:
         if self._channels.subscriptions.unsubscribe(connection, channel):
             if connection.dialect_state is not None:
                 connection.dialect_state.set_info(channel, b"")
-            self._count(app, channel)
+            self._schedule_count(app, channel)
         return Reply.OK
 
     def _parted(self, connection: Connection, channel: str, _was_last: bool) -> None:
-        self._forget(connection, channel, was_subscribed=True)
+        """Handle a connection that has left a channel. Never switches
+        greenlets."""
+        self._remove_member(connection, channel, was_subscribed=True)
 
     def _left(self, connection: Connection, channels: tuple[str, ...]) -> None:
         """Send the new numbers of subscribers of channels that a connection of
@@ -409,7 +409,7 @@ class PusherService:
         app = self._apps.by_name.get(connection.app or "")
         if app is not None and connection.encoding.dialect.name == NAME:
             for channel in channels:
-                self._count(app, channel)
+                self._schedule_count(app, channel)
 
     # --- presence -------------------------------------------------------------
 
@@ -417,7 +417,9 @@ class PusherService:
         self, connection: Connection, app: PusherApp, command: PusherSubscribe
     ) -> None:
         """Subscribe to a presence channel, as the member in the signed data.
-        May switch greenlets."""
+        Other subscribers are notified if this is the first connection of the
+        user in the channel. May switch greenlets. Raises NotPermitted and
+        ChannelRefused."""
         channel = command.channel
         member = _signed_member(command)
         user = str(member.user_id)
@@ -450,7 +452,7 @@ class PusherService:
             here.shown = True
         finally:
             if not self._channels.members.has(connection, channel):
-                self._forget(connection, channel, was_subscribed=False)
+                self._remove_member(connection, channel, was_subscribed=False)
                 state.set_info(channel, b"")
         if user not in self._users.get((app.app, channel), ()):
             return  # this was the only connection, and has ended meanwhile
@@ -467,15 +469,15 @@ class PusherService:
         """Refuse a new user in a presence channel that has too many. May
         switch. Raises NotPermitted."""
         most = app.settings.presence_members
-        # Subscribers are quickly counted. Their users are read only if there
-        # are so many subscribers.
+        # 0 means any number. It is quick to count subscribers. Their users, who
+        # are fewer, are read only if there are enough subscribers.
         if not most or self._channels.members.count(app.app, channel) < most:
             return
-        others = _users_of(self._all(app.app, channel)).keys() - {user}
+        others = _users_of(self._all_members(app.app, channel)).keys() - {user}
         if len(others) >= most:
             raise NotPermitted("The channel has too many members", "LimitReached", 403)
 
-    def _all(self, app: str, channel: str) -> Iterator[ChannelMember]:
+    def _all_members(self, app: str, channel: str) -> Iterator[ChannelMember]:
         """All members of a channel, in the order of joining. May switch
         greenlets."""
         after = ""
@@ -486,15 +488,15 @@ class PusherService:
             if not after:
                 return
 
-    def _forget(
+    def _remove_member(
         self, connection: Connection, channel: str, was_subscribed: bool
     ) -> None:
-        """Remove a connection that has left a presence channel, or was refused
-        there. Never switches greenlets.
+        """Remove a connection from the users of a presence channel that it has
+        left, or where it was refused. Never switches greenlets.
 
-        If it was the user's last connection on this node, the channel is
-        notified, unless it was refused and nobody knows the user.
-        """
+        If it was the last connection of the user on this node, the other
+        subscribers are notified. They are not notified if they never learnt of
+        the user."""
         state = connection.dialect_state
         if isinstance(state, PusherState):
             user = state.members.pop(channel, "")
@@ -514,18 +516,18 @@ class PusherService:
             del self._users[app, channel]
 
         if was_subscribed or here.shown:
-            self._removed[app, channel, user] = None
-            if self._removers < _MOST_REMOVERS:
-                self._removers += 1
-                gevent.spawn(self._run_removed)
+            self._unnotified[app, channel, user] = None
+            if self._notifiers < _MOST_NOTIFIERS:
+                self._notifiers += 1
+                gevent.spawn(self._notify_all_removed)
 
-    def _run_removed(self) -> None:
+    def _notify_all_removed(self) -> None:
         """Greenlet: notify presence channels of users who have gone, until all
         are notified."""
         try:
-            while self._removed:
-                key = next(iter(self._removed))
-                del self._removed[key]
+            while self._unnotified:
+                key = next(iter(self._unnotified))
+                del self._unnotified[key]
                 try:
                     self._notify_removed(*key)
                 except Exception:
@@ -534,12 +536,12 @@ class PusherService:
                         key[0],
                     )
         finally:
-            self._removers -= 1
+            self._notifiers -= 1
 
     def _notify_removed(self, app: str, channel: str, user: str) -> None:
         """Send ``member_removed``, unless the user is still in the channel on
         some node. May switch greenlets."""
-        if any(_user_in(each) == user for each in self._all(app, channel)):
+        if any(_user_in(each) == user for each in self._all_members(app, channel)):
             return
         here = self._users.get((app, channel), {}).get(user)
         if here is not None:
@@ -650,29 +652,35 @@ class PusherService:
         about: dict[str, Any],
         skipped: Connection | None = None,
     ) -> None:
-        """Send a notice to the subscribers of a channel. May switch
-        greenlets."""
+        """Send a notice to the subscribers of a channel, except the connection
+        ``skipped``. May switch greenlets."""
         event = Event(
             kind, "", "", data=msgspec.json.encode(about), channel=ChannelPart(channel)
         )
         publish = self._channels.publishing.publish_event
         publish(app, channel, event, except_connection=skipped, with_history=False)
 
-    def _count(self, app: PusherApp, channel: str) -> None:
+    def _schedule_count(self, app: PusherApp, channel: str) -> None:
         """Send subscribers their number soon, if the app wants that. Never
         switches greenlets."""
         key = (app.app, channel)
         wanted = app.settings.subscription_count
-        if not wanted or channel.startswith((PRESENCE, "#")) or key in self._counting:
+        if (
+            not wanted
+            or channel.startswith((PRESENCE, "#"))
+            or key in self._scheduled_counts
+        ):
             return
-        self._counting.add(key)
+        self._scheduled_counts.add(key)
         pause = 0.0
         if self._hub.member_count(*key) > _MANY_SUBSCRIBERS:
             pause = _COUNT_SECONDS
         gevent.spawn_later(pause, self._send_count, *key)
 
     def _send_count(self, app: str, channel: str) -> None:
-        self._counting.discard((app, channel))
+        """Send the subscribers of a channel their number, on all nodes. A
+        channel without subscribers gets nothing. May switch greenlets."""
+        self._scheduled_counts.discard((app, channel))
         number = self._channels.members.count(app, channel)
         if number:
             self._notify(
@@ -696,8 +704,7 @@ class PusherService:
         Raises :class:`ChannelRefused`.
 
         ``except_socket``: the ``socket_id`` of a connection that does not
-        receive it.
-        """
+        receive it; ``""``: all subscribers receive it."""
         content, text = wire.as_payload(data)
         part = ChannelPart(channel)
         event = Event(
@@ -714,7 +721,7 @@ class PusherService:
     def users(self, app: str, channel: str) -> list[str]:
         """The ids of the members of a presence channel. May switch
         greenlets."""
-        return list(_users_of(self._all(app, channel)))
+        return list(_users_of(self._all_members(app, channel)))
 
     def cached(self, app: str, channel: str) -> Event | None:
         """The last event of a cache channel. May switch greenlets. Raises
@@ -737,6 +744,8 @@ def _users_of(rows: Iterable[ChannelMember]) -> dict[str, Raw]:
 
 
 def _user_in(row: ChannelMember) -> str:
+    """The user of a subscriber of a presence channel; ``""`` for subscribers of
+    other dialects."""
     member = _read_member(row.channel_info)
     if member is None:
         return ""
@@ -757,8 +766,8 @@ def _signed_member(command: PusherSubscribe) -> _Member:
 
 
 def _read_member(info: str | bytes) -> _Member | None:
-    """The data of a subscriber about itself. None for subscribers of other
-    dialects."""
+    """The data of a subscriber about itself. Returns None for subscribers of
+    other dialects, whose data have another form."""
     try:
         if info:
             return msgspec.json.decode(info, type=_Member)

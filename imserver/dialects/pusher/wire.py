@@ -196,8 +196,8 @@ PONG: Final = frame(b"pusher:pong", b"{}")
 
 
 def as_payload(data: str) -> tuple[bytes, str]:
-    """The payload of an event whose data a back end or client has sent as a
-    string: either JSON, or a text."""
+    """The payload of an event whose data was sent as a string: ``(data, "")``
+    if it is JSON, else ``(b"", text)``."""
     try:
         _decode_raw(data)
     except (ValueError, RecursionError):
@@ -276,12 +276,11 @@ class PusherDialect(Dialect):
         return error(code, reason)
 
     def encode_event(self, event: Event) -> bytes | None:
-        """Encode a push, a publication, or a notice of a channel.
+        """Encode a push, a publication, or a notice of a channel. The type of a
+        message is the name of its event.
 
-        The type of a message is the name of its event. None for names that only
-        the protocol's own events may have, and for kinds that the dialect does
-        not have.
-        """
+        Returns None for names that only the protocol's own events may have, and
+        for kinds of events that the dialect does not have."""
         if event.channel is None:
             channel = ""
         else:
