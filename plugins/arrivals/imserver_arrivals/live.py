@@ -91,7 +91,7 @@ ANSWER_BYTES: Final = 32 << 20
 ANSWER_SECONDS: Final = 60.0
 """How long an answer, or a piece of it, may take."""
 FILE_SECONDS: Final = 600.0
-_MOST_WAITS: Final = 5
+_MOST_TRIES: Final = 5
 """How often a request is repeated that the server refused as too early."""
 _LONGEST_WAIT: Final = 60.0
 _LONGEST_PAUSE: Final = 30
@@ -108,7 +108,7 @@ def checked_address(address: str, schemes: Collection[str] = ("https", "http")) 
             raise ValueError("it has signs that no address has")
         parts = urlsplit(address)
         host = parts.hostname or ""
-        _ = parts.port
+        _ = parts.port  # raises ValueError if it is not a port
     except ValueError:
         host = ""
     if not host or parts.scheme not in schemes:
@@ -147,25 +147,28 @@ class Server:
     def ask(self, method: str, path: str, body: object = None) -> bytes:
         """The raw answer to a request. ``path`` is added to the address.
         ``body`` becomes JSON."""
-        with self._answer(method, path, body) as answer:
-            return b"".join(self._pieces(answer, ANSWER_BYTES, ANSWER_SECONDS))
+        with self._open_answer(method, path, body) as answer:
+            return b"".join(self._read_pieces(answer, ANSWER_BYTES, ANSWER_SECONDS))
 
     def download(self, path: str, target: IO[bytes], most: int) -> None:
         """Download a file of at most ``most`` bytes."""
-        with self._answer("GET", path, None) as answer:
-            for piece in self._pieces(answer, most, FILE_SECONDS):
+        with self._open_answer("GET", path, None) as answer:
+            for piece in self._read_pieces(answer, most, FILE_SECONDS):
                 target.write(piece)
 
     def close(self) -> None:
         self._pool.clear()
 
-    def _answer(self, method: str, path: str, body: object) -> BaseHTTPResponse:
+    def _open_answer(self, method: str, path: str, body: object) -> BaseHTTPResponse:
+        """Send a request, and return the answer before its body is read. If the
+        server refuses it as too early (429), repeat it after a pause. Raises
+        LiveError."""
         headers = self._headers
         content = None
         if body is not None:
             headers = headers | {"Content-Type": "application/json"}
             content = msgspec.json.encode(body)
-        for tries in range(1, _MOST_WAITS + 1):
+        for attempt in range(1, _MOST_TRIES + 1):
             try:
                 answer = self._pool.request(
                     method,
@@ -188,21 +191,26 @@ class Server:
             if after.isdecimal():
                 sleep(min(float(after), _LONGEST_WAIT))
             else:
-                sleep(retry_pause(tries, 1, _LONGEST_PAUSE))
-        is_token = answer.status == 401
+                sleep(retry_pause(attempt, 1, _LONGEST_PAUSE))
+        is_bad_token = answer.status == 401
         why = f"HTTP {answer.status} for {path.partition('?')[0]}"
-        if is_token:
+        if is_bad_token:
             why = "the token does not count"
-        raise LiveError(f"{self._host}: {why}", is_token, answer.status)
+        raise LiveError(
+            f"{self._host}: {why}", is_final=is_bad_token, status=answer.status
+        )
 
-    def _pieces(
+    def _read_pieces(
         self, answer: BaseHTTPResponse, most: int, seconds: float
     ) -> Iterator[bytes]:
+        """Yield the body of an answer piece by piece. Raises LiveError if it
+        has more than ``most`` bytes, or takes more than ``seconds``."""
         deadline = monotonic() + seconds
         size = 0
         try:
             while True:
-                piece = answer.read1(_PIECE_BYTES)  # it does not wait for all of them
+                # Returns as soon as some bytes are there.
+                piece = answer.read1(_PIECE_BYTES)
                 if not piece:
                     return
                 size += len(piece)

@@ -30,7 +30,7 @@ and a post can be read only some time after its own time."""
 _MOST_EVENTS: Final = 1000
 _MOST_MARKS: Final = 1000
 _MOST_DONE: Final = 50_000
-_SECONDS: Final = 15
+_CONNECT_SECONDS: Final = 15
 _MOST_EVENT_BYTES: Final = 4 << 20
 _LOUD: Final = re.compile(r"@(?=(?:all|channel|here)\b)|<(?=[!@#])")
 """Words that would notify a whole channel there, and characters that their
@@ -93,14 +93,16 @@ class LiveMattermost:
         self._socket: ClientConnection | None = None
         self._connection = ExitStack()
         self._seq = -1
+        """The number of the last event; -1 if none has come on this connection."""
         self._is_all_due = True
-        self._last: str | None = None
+        """Whether all channels must be read, because events may be lost."""
+        self._last_cursor: str | None = None
         """The cursor of the last call. None if it has failed, or if this is the
         first call."""
         self._due: dict[str, bool] = {}
         """Id of a channel with events → whether its members may have changed.
         Kept until the archive is stored."""
-        self._left: dict[str, bool] = {}
+        self._postponed: dict[str, bool] = {}
         """The channels of :attr:`_due` that are left for the next archive."""
         self._until = 0
         """The time of the last change that was written."""
@@ -108,18 +110,21 @@ class LiveMattermost:
         """Kind of an event and its reaction. Kept until the archive is
         stored."""
         self._marks: dict[int, None] = {}
+        """Ids of messages of the app that were posted there."""
         self._done: dict[str, int] = {}
+        """See :class:`MattermostNews`."""
 
     def write(self, folder: Path, cursor: str, seconds: float) -> str:
         """See :class:`imserver_arrivals.live.Live`."""
-        if cursor == self._last:
-            self._due = self._left
+        if cursor == self._last_cursor:
+            self._due = self._postponed
             self._reactions = []
-        else:  # what was written last was not stored
+        else:
+            # The last archive was not stored, or this is the first call.
             self._is_all_due = True
             self._done = {}
             self._until = 0
-        self._last = None
+        self._last_cursor = None  # until this call has succeeded
         if self._socket is None:
             self._connect()
         if self._is_all_due:
@@ -137,18 +142,18 @@ class LiveMattermost:
         until = news.run(self._due, self._reactions, state.since)
         self._until = max(self._until, until)
         self._is_all_due = False
-        self._left = news.left
+        self._postponed = news.postponed
 
         since = state.since
-        if not self._left:
+        # Changes in postponed channels are older than the last one here.
+        if not self._postponed:
             since = max(since, self._until - _OVERLAP_MS)
-        for id in list(self._done)[:-_MOST_DONE]:
-            del self._done[id]
-        for mark in list(self._marks)[:-_MOST_MARKS]:
-            del self._marks[mark]
-        state = State(since, state.archive + any(folder.iterdir()), list(self._marks))
-        self._last = _encode(state).decode()
-        return self._last
+        _drop_oldest(self._done, _MOST_DONE)
+        _drop_oldest(self._marks, _MOST_MARKS)
+        archive_number = state.archive + any(folder.iterdir())
+        state = State(since, archive_number, list(self._marks))
+        self._last_cursor = _encode(state).decode()
+        return self._last_cursor
 
     def _state_of(self, cursor: str) -> State:
         """The state that a cursor stands for. The first cursor is a time, or it
@@ -164,10 +169,12 @@ class LiveMattermost:
         """See :class:`imserver_arrivals.live.Live`. A message that is there
         already is not posted again."""
         team, _, channel = group.partition("/")
-        ways = [group, f"{team}/"]
+        # A webhook is given for a channel, for a team, or, if there is only one
+        # team, for all channels.
+        keys = [group, f"{team}/"]
         if len(self._server.teams) == 1:
-            ways.append("")  # without a team it is the only one
-        hook = next((self._hooks[way] for way in ways if way in self._hooks), None)
+            keys.append("")
+        hook = next((self._hooks[key] for key in keys if key in self._hooks), None)
         if hook is None or id in self._marks:
             return False
 
@@ -188,7 +195,10 @@ class LiveMattermost:
     # --- events ---------------------------------------------------------------
 
     def _connect(self) -> None:
-        self._server.web.get(ServerUser, "/users/me")  # says what is wrong with a token
+        """Open the WebSocket and log in. Events before it are lost, so all
+        channels are read. Raises LiveError."""
+        # This request fails with a clear error if the token is wrong.
+        self._server.web.get(ServerUser, "/users/me")
         challenge = {
             "seq": 1,
             "action": "authentication_challenge",
@@ -198,7 +208,7 @@ class LiveMattermost:
             connecting = connect(
                 self._events,
                 max_size=_MOST_EVENT_BYTES,
-                open_timeout=_SECONDS,
+                open_timeout=_CONNECT_SECONDS,
                 close_timeout=1,
                 proxy=None,
             )
@@ -211,7 +221,8 @@ class LiveMattermost:
         self._is_all_due = True
 
     def _listen(self, seconds: float) -> None:
-        """Wait for an event, and take all events that have come."""
+        """Wait up to ``seconds`` for an event, and take all events that have
+        come. Raises LiveError if the connection has ended."""
         deadline = monotonic() + seconds
         socket = self._socket
         assert socket is not None
@@ -221,7 +232,7 @@ class LiveMattermost:
                 if not (self._due or self._reactions or self._is_all_due):
                     timeout = max(deadline - monotonic(), 0)
                 content = socket.recv(timeout)
-                self._note(msgspec.json.decode(content, type=MattermostEvent))
+                self._take_event(msgspec.json.decode(content, type=MattermostEvent))
         except TimeoutError:
             return
         except (OSError, WebSocketException, ValueError, RecursionError) as error:
@@ -229,11 +240,14 @@ class LiveMattermost:
             self._socket = None
             raise LiveError(f"the WebSocket ends: {error}") from None
 
-    def _note(self, event: MattermostEvent) -> None:
+    def _take_event(self, event: MattermostEvent) -> None:
+        """Note what must be read or written because of an event. Raises
+        ValueError if the server refuses the token."""
         if event.status == "FAIL":
             raise ValueError("it does not take the token")
         if event.seq >= 0:
-            self._is_all_due |= self._seq not in (-1, event.seq - 1)  # one was lost
+            # A gap in the numbers means that an event was lost.
+            self._is_all_due |= self._seq not in (-1, event.seq - 1)
             self._seq = event.seq
         data = event.data or {}
         kind = event.event
@@ -254,5 +268,13 @@ class LiveMattermost:
                 self._server.forget_channel(channel)
 
 
+def _drop_oldest(rows: dict[Any, Any], most: int) -> None:
+    """Remove the rows before the last ``most`` rows."""
+    for key in list(rows)[:-most]:
+        del rows[key]
+
+
 def _quiet(match: re.Match[str]) -> str:
+    """The match with an invisible character behind it, so that it notifies
+    nobody."""
     return f"{match[0]}\u200b"

@@ -49,8 +49,9 @@ _PEOPLE: Final = re.compile(rb'(?:"|<@)([UW][A-Z0-9]{2,31})\b')
 
 class SlackPosition(Struct):
     """A cursor, with times in Unix seconds. Everything from ``first`` to
-    ``since`` is stored. Channels in ``behind`` are an exception: id → the time
-    up to which they are stored. ``round`` grows with each archive."""
+    ``since`` is stored, except in the channels of ``behind``: id of a channel →
+    the time up to which its messages are stored. ``round`` grows with each
+    archive, so that each has another cursor."""
 
     since: float
     first: float = 0.0
@@ -86,9 +87,11 @@ class LiveSlack:
         self._hooks = {group: Server(each, {}) for group, each in back.items()}
         self._cursor = ""
         self._position = SlackPosition(0.0)
-        self._posted = set[str]()  # ids of messages of ours that are there
+        self._posted = set[str]()
+        """Ids of messages of ours that are there."""
 
     def write(self, folder: Path, cursor: str, seconds: float) -> str:
+        """See :class:`imserver_arrivals.live.Live`."""
         news = SlackNews(folder)
         end = monotonic() + seconds
         try:
@@ -98,15 +101,15 @@ class LiveSlack:
             else:
                 self._begin(cursor, news)
             behind = dict(self._position.behind)
-            patience = seconds
-            if behind:  # histories are waiting, too
-                patience = min(seconds, _SHORT_SECONDS)
-            self._server.receive(patience)
-            since = self._take(news)
+            wait_seconds = seconds
+            if behind:  # there are histories to read, too
+                wait_seconds = min(seconds, _SHORT_SECONDS)
+            self._server.receive(wait_seconds)
+            since = self._sort_events(news)
             self._catch_up(news, behind, end)
             self._read_reactions(news)
             for id, rows in news.rows.items():
-                self._put(news, id, rows.values())
+                self._put_rows(news, id, rows.values())
             has_news = bool(news.people or news.channels)
             if has_news:
                 self._put_lists(news)
@@ -126,11 +129,13 @@ class LiveSlack:
         """Read the histories of channels that are behind: at least one, then
         more until the end of the round. A channel that was read is removed from
         ``behind``."""
-        # what changes a message comes after it; so does ours
-        soon = news.rows.keys() | self._hooks.keys()
-        ids = sorted(behind, key=lambda id: id not in soon)
+        # An event can change a message that only the history has. A message of
+        # ours must not be posted if the history has it. These channels are read
+        # first, and at once.
+        urgent = news.rows.keys() | self._hooks.keys()
+        ids = sorted(behind, key=lambda id: id not in urgent)
         for number, id in enumerate(ids):
-            if number == 0 or id in soon or monotonic() < end:
+            if number == 0 or id in urgent or monotonic() < end:
                 self._read_history(news, id, behind.pop(id))
 
     def _read_reactions(self, news: SlackNews) -> None:
@@ -146,17 +151,16 @@ class LiveSlack:
                 news.rows[id][ts] = message
 
     def post(self, group: str, nickname: str, text: str, id: int) -> bool:
+        """See :class:`imserver_arrivals.live.Live`. A message that is there
+        already is not posted again. A long text becomes several blocks."""
         hook = self._hooks.get(group) or self._hooks.get("")
         if hook is None or str(id) in self._posted:
             return False
-        rest = f"*{to_mrkdwn(nickname).replace('*', '')}*\n{to_mrkdwn(text)}"
+        content = f"*{to_mrkdwn(nickname).replace('*', '')}*\n{to_mrkdwn(text)}"
         blocks: list[dict[str, Any]] = []
-        while rest and len(blocks) < _MOST_BLOCKS:
-            part = rest[:_MOST_BLOCK_CHARACTERS]
-            part = re.sub("&[a-z]{0,3}$", "", part)  # no half of an escape
-            rest = rest[len(part) :]
-            content = {"type": "mrkdwn", "text": part, "verbatim": True}
-            blocks.append({"type": "section", "text": content})
+        for part in _parts_of(content):
+            element = {"type": "mrkdwn", "text": part, "verbatim": True}
+            blocks.append({"type": "section", "text": element})
         blocks[0]["block_id"] = f"{MARK}.{id}"
         summary = to_mrkdwn(f"{nickname}: {text}"[:_MOST_SUMMARY_CHARACTERS])
         hook.ask("POST", "", {"text": summary, "blocks": blocks})
@@ -170,8 +174,8 @@ class LiveSlack:
     # --- what has happened ----------------------------------------------------
 
     def _begin(self, cursor: str, news: SlackNews) -> None:
-        """Connect, and read users and channels. Earlier events are in the
-        histories."""
+        """Connect, and read users and channels. Events before that are lost, so
+        all channels are behind from the time of the cursor on."""
         position = _position_of(cursor)
         self._server.disconnect()
         self._server.connect()
@@ -185,8 +189,9 @@ class LiveSlack:
             news.people.update(self._server.users)
         self._position = position
 
-    def _take(self, news: SlackNews) -> float:
-        """Sort the events, and return the time of the last one."""
+    def _sort_events(self, news: SlackNews) -> float:
+        """Add the received events to the news. Returns the time of the last
+        event, in Unix seconds."""
         last_us = 0
         first_us = self._position.first * SECOND_US
         for event in self._server.events:
@@ -200,11 +205,11 @@ class LiveSlack:
             about = _about(event)
             if about and microseconds_of(about) <= first_us:
                 continue
-            self._sort(news, id, about, event)
-            self._watch_channel(id, event)
+            self._add_event(news, id, about, event)
+            self._update_channel(id, event)
         return min(last_us / SECOND_US, time())
 
-    def _sort(
+    def _add_event(
         self, news: SlackNews, id: str, about: str, event: dict[str, Any]
     ) -> None:
         """Add an event of a channel to the rows, or note what must be read
@@ -229,9 +234,9 @@ class LiveSlack:
         else:
             news.channels.add(id)
 
-    def _watch_channel(self, id: str, event: dict[str, Any]) -> None:
-        """Follow the members of a channel, and forget a channel that has
-        changed."""
+    def _update_channel(self, id: str, event: dict[str, Any]) -> None:
+        """Change the cached members of a channel after a join or leave, and
+        forget a channel that has changed. Join a new channel."""
         change = text_at(event, "type")
         if change == "message":
             change = text_at(event, "subtype")
@@ -248,8 +253,9 @@ class LiveSlack:
                 self._server.call("conversations.join", channel=id)
 
     def _read_history(self, news: SlackNews, id: str, known: float) -> None:
-        """Write the messages of a channel since a time, and the recent ones
-        before it."""
+        """Write the messages of a channel since ``known`` (Unix seconds), with
+        their replies. Messages of one day before are written again, because
+        they may have new replies and reactions."""
         oldest = known - LOOK_BACK
         since = {"channel": id, "oldest": f"{oldest:.6f}"}
         for page in self._server.pages("conversations.history", "messages", **since):
@@ -269,6 +275,9 @@ class LiveSlack:
     def _put_history(
         self, news: SlackNews, id: str, page: list[Any], known: float
     ) -> None:
+        """Write messages from a history. They replace events about the same
+        messages, because they are newer. Files of messages before ``known``
+        were saved before."""
         first_us = self._position.first * SECOND_US
         rows = []
         for row in page:
@@ -277,16 +286,18 @@ class LiveSlack:
                 continue
             rows.append(row)
             if text_at(row, "subtype") != "tombstone":
-                # this is newer than the event
                 news.rows.get(id, {}).pop(ts, None)
             if microseconds_of(ts) > known * SECOND_US:
                 self._save_files(news, row)
-        self._put(news, id, rows)
+        self._put_rows(news, id, rows)
 
     # --- files of an export ---------------------------------------------------
 
-    def _put(self, news: SlackNews, id: str, rows: Iterable[dict[str, Any]]) -> None:
-        """Add rows to the days of a channel."""
+    def _put_rows(
+        self, news: SlackNews, id: str, rows: Iterable[dict[str, Any]]
+    ) -> None:
+        """Add rows to the files of the days of a channel, and note the people
+        in them."""
         days: dict[str, list[dict[str, Any]]] = {}
         for row in rows:
             moment = microseconds_of(text_at(row, "ts"))
@@ -311,6 +322,8 @@ class LiveSlack:
                 file.write(content)
 
     def _put_lists(self, news: SlackNews) -> None:
+        """Write the lists of an export: the channels of the archive, and the
+        people whom they and their messages name."""
         lists: dict[str, list[SlackChannel]] = {name: [] for name in LISTS}
         for id in sorted(news.channels):
             channel = self._server.channel(id)
@@ -323,12 +336,26 @@ class LiveSlack:
             (news.folder / f"{name}.json").write_bytes(msgspec.json.encode(rows))
 
     def _save_files(self, news: SlackNews, row: dict[str, Any]) -> None:
+        """Save the files of a message below ``__uploads``."""
         for row_of_file in list_at(row, "files"):
             file = converted(row_of_file, SlackFile)
             if file is not None and ID.fullmatch(file.id) and not file.is_external:
                 self._server.save(
                     file.url_private or "", news.folder / UPLOADS / file.id / "file"
                 )
+
+
+def _parts_of(content: str) -> list[str]:
+    """A text in parts, each of which fits into a block. A text that is too long
+    for a message is cut."""
+    parts: list[str] = []
+    while content and len(parts) < _MOST_BLOCKS:
+        part = content[:_MOST_BLOCK_CHARACTERS]
+        # An escape such as "&amp;" is not split.
+        part = re.sub("&[a-z]{0,3}$", "", part)
+        content = content[len(part) :]
+        parts.append(part)
+    return parts
 
 
 def _channel_of(event: dict[str, Any]) -> str:

@@ -71,6 +71,8 @@ _NEWEST_VERSION: Final = 99
 _MOST_ANSWERS: Final = 100
 _ID_CHARACTERS: Final = 256
 """Limit of the length of ids of events; all are shorter."""
+_PAIR: Final = 2
+"""The most people in a direct conversation."""
 _HOUR_SECONDS: Final = 3600
 _MINUTE_SECONDS: Final = 60
 
@@ -86,90 +88,111 @@ class Matrix:
         self._source = source_of(path, self.problems)
         self._rooms: dict[str, Room] = {}
         self._profiles: dict[str, Json] = {}
+        """Person whose data were exported → their profile."""
+        self._exporters: dict[str, str] = {}
+        """Folder of an export → the person whose data it has."""
+        self._account_data: list[tuple[str, str, str]] = []
+        """Files of account data: (folder of the export, the room or ``global``,
+        name of the file)."""
         self._files: dict[str, str] = {}
         """Id of a file of this server, or the name of a file of Element → its
         name in the archive."""
         self._beside: dict[tuple[str, str], list[str]] = {}
         """(folder, minute and second in the name) → files that Element has put
         beside its events."""
-        self._known: dict[str, tuple[int, str, str]] = {}
-        """Person → time, nickname and picture of the newest member event."""
+        self._people: dict[str, tuple[int, str, str]] = {}
+        """Person in an event → time, nickname and picture of their newest member
+        event. The time is -1 if they have none."""
         self._emoji: dict[str, str] = {}
         self._broken = Problems()
+        """Gets the broken parts. They are noted by the survey alone, because the
+        rooms are read several times."""
         self._notes = self.problems
-        """The survey notes broken parts, once. The first reading notes parts
-        that are not imported."""
+        """Gets the parts that are not imported. They are noted by the first call
+        of :meth:`records` alone."""
         self._has_surveyed = False
         self._reader = RecordReader(MatrixEvent)
-        users: dict[str, str] = {}
-        account_data: list[tuple[str, str, str]] = []
         for name in self._source.names:
-            match name.split("/"):
-                case [*_, "rooms", id, "events"] | [*_, "rooms", id, "state", _] if (
-                    _ROOM.fullmatch(id)
-                ):
-                    self._rooms.setdefault(id, Room(id)).files[name] = False
-                case [*top, "user_data", "profile"]:
-                    profile = self._small(name)
-                    user = text_at(profile, "name")
-                    if re.search(USER, user):
-                        self._profiles[user] = profile
-                        users["/".join(top)] = user
-                case [*top, "user_data", "account_data", about]:
-                    account_data.append(("/".join(top), about, name))
-                case [
-                    *_,
-                    "devices" | "connections" | "invite_state" | "knock_state",
-                ] | [*_, "media_ids", _]:
-                    pass
-                case [*_, "local_content", first, second, rest]:
-                    self._files[first + second + rest] = name
-                case [
-                    *top,
-                    "images" | "videos" | "audio" | "files" | "stickers" as kind,
-                    last,
-                ]:
-                    self._files[name] = name
-                    moments = _MOMENT.findall(last)
-                    if moments:
-                        key = "/".join((*top, kind)), ":".join(moments[-1])
-                        self._beside.setdefault(key, []).append(name)
-                case [*_, "rooms", _, "events"]:
-                    self._leave_events(name)
-                case [*_, last] if last.endswith(".json"):
-                    self._add_room(name)
-                case _:
-                    self.problems.note("file that is none of the export")
+            self._sort_file(name)
         if not (self._rooms or self._profiles):
             raise BadArchive(
                 f"{path} is no export of Matrix: no rooms/…/events, and no room of Element"
             )
         self._servers = {user.partition(":")[2] for user in self._profiles}
-        for folder, about, name in account_data:
-            data = self._small(name)
+        self._read_account_data()
+
+    def _sort_file(self, name: str) -> None:
+        """Note what a file is, by its name: events of a room, a profile, account
+        data, or the bytes of a file of a message. A room of Element is found by
+        its content."""
+        match name.split("/"):
+            case [*_, "rooms", id, "events"] | [*_, "rooms", id, "state", _] if (
+                _ROOM.fullmatch(id)
+            ):
+                self._rooms.setdefault(id, Room(id)).files[name] = False
+            case [*top, "user_data", "profile"]:
+                profile = self._read_small(name)
+                user = text_at(profile, "name")
+                if re.search(USER, user):
+                    self._profiles[user] = profile
+                    self._exporters["/".join(top)] = user
+            case [*top, "user_data", "account_data", room]:
+                self._account_data.append(("/".join(top), room, name))
+            case [
+                *_,
+                "devices" | "connections" | "invite_state" | "knock_state",
+            ] | [*_, "media_ids", _]:
+                pass
+            case [*_, "local_content", first, second, last]:
+                # Synapse splits the id of a file into two folders and a name.
+                self._files[first + second + last] = name
+            case [
+                *top,
+                "images" | "videos" | "audio" | "files" | "stickers" as kind,
+                last,
+            ]:
+                self._files[name] = name
+                moments = _MOMENT.findall(last)
+                if moments:
+                    key = "/".join((*top, kind)), ":".join(moments[-1])
+                    self._beside.setdefault(key, []).append(name)
+            case [*_, "rooms", _, "events"]:
+                self._note_unread_events(name)
+            case [*_, last] if last.endswith(".json"):
+                self._add_room(name)
+            case _:
+                self.problems.note("file that is none of the export")
+
+    def _read_account_data(self) -> None:
+        """Read up to which event people have read a room, and which rooms are
+        conversations of two."""
+        for folder, room, name in self._account_data:
+            data = self._read_small(name)
             direct = at(data, "m.direct")
             marker = text_at(data, "m.fully_read", "event_id")
-            if folder in users and about in self._rooms and marker:
-                self._rooms[about].markers.setdefault(marker, []).append(users[folder])
+            if folder in self._exporters and room in self._rooms and marker:
+                readers = self._rooms[room].markers.setdefault(marker, [])
+                readers.append(self._exporters[folder])
             elif isinstance(direct, dict):
                 self._note_direct(direct)
 
     def _note_direct(self, direct: Json) -> None:
-        """Note rooms of two. ``direct``: user → the ids of their rooms."""
+        """Note the rooms that are conversations of two. ``direct``: person →
+        the ids of the rooms with this person."""
         ids = chain.from_iterable(list_at(direct, user) for user in direct)
         for room in map(self._rooms.get, map(str, ids)):
             if room is not None:
                 room.is_direct = True
 
-    def _small(self, name: str) -> Any:
-        """The value of a small file. None if the file is missing."""
+    def _read_small(self, name: str) -> Any:
+        """The value of a small file. Returns None if it is broken or empty."""
         return next(self._values(name, self.problems), None)
 
     def _values(
         self, name: str, problems: Problems, is_room: bool = False
     ) -> Iterator[Any]:
-        """The values of a file, or the events of a room that Element has
-        exported."""
+        """Yield the values of a file, one after the other. ``is_room``: the
+        file is a room that Element has exported, and its events are yielded."""
         try:
             with self._source.open(name) as file:
                 if not is_room:
@@ -181,9 +204,9 @@ class Matrix:
         except Exception as error:  # also of a decompressor
             problems.note_broken(name, error)
 
-    def _leave_events(self, name: str) -> None:
-        """Note events whose folder no room names, because nobody knows to which
-        room they belong."""
+    def _note_unread_events(self, name: str) -> None:
+        """Note a file of events whose folder names no room. They are not
+        imported, because nobody knows to which room they belong."""
         values = self._values(name, Problems())
         count = sum(at(value, "type") in _MESSAGES for value in values)
         self.problems.note_broken(
@@ -233,14 +256,15 @@ class Matrix:
                 yield event
 
     def _survey(self) -> None:
-        """Read the state of all rooms, and the people who were there."""
+        """Read the state of all rooms, and the people who were there. A room
+        that is imported gets a ``kind``."""
         for room in self._rooms.values():
             # The ids of events depend on the version, so it is read before.
             room.version = self._version_of(room)
             self._broken = self.problems
             for event in self._events(room):
-                self._note(room, event)
-            self._broken = Problems()
+                self._survey_event(room, event)
+            self._broken = Problems()  # each broken part is noted once
             if text_at(room.content("create"), "type") == "m.space":
                 self.problems.note("space (its rooms come)")
                 if room.messages:
@@ -248,10 +272,13 @@ class Matrix:
             elif not (room.is_joined or room.writers):
                 self.problems.note("room that nobody has entered")
             else:
-                room.kind = self._kind(room)
+                self._describe(room)
+                room.kind = _kind_of(room)
         self._has_surveyed = True
 
     def _version_of(self, room: Room) -> int:
+        """The version of a room, from its first event. :data:`_NEWEST_VERSION`
+        if it is not a number."""
         events = self._events(room)
         first = (event.content for event in events if event.type == "m.room.create")
         version = str(next(first, {"room_version": "10"}).get("room_version", "1"))
@@ -259,11 +286,14 @@ class Matrix:
             return int(version)
         return _NEWEST_VERSION
 
-    def _note(self, room: Room, event: MatrixEvent) -> None:
-        if room.markers:  # else the id, which may be a digest, is not needed yet
+    def _survey_event(self, room: Room, event: MatrixEvent) -> None:
+        """Note the facts of an event about a room and its people: who has written,
+        state, read positions, and own emoji."""
+        # The id may be a digest, so it is made only if a marker can name it.
+        if room.markers:
             for reader in room.markers.get(event.id, ()):
                 room.read[reader] = max(event.time_ms, room.read.get(reader, 0))
-        self._known.setdefault(event.sender, (-1, "", ""))
+        self._people.setdefault(event.sender, (-1, "", ""))
         key, name = event.reaction
         if event.type == "m.reaction" and name and _MEDIA.fullmatch(key):
             self._emoji.setdefault(name, key)
@@ -279,6 +309,8 @@ class Matrix:
             room.state[event.type] = event
 
     def _note_member(self, room: Room, event: MatrixEvent, user: str) -> None:
+        """Note whether a person is in a room, and the newest nickname and picture
+        of a person who joins."""
         membership = text_at(event.content, "membership")
         depth, _ = room.members.get(user, (0, ""))
         if event.depth >= depth:
@@ -287,24 +319,20 @@ class Matrix:
         if membership != "join":
             return
         room.is_joined = True
-        time_ms, _, _ = self._known.get(user, (-1, "", ""))
+        time_ms, _, _ = self._people.get(user, (-1, "", ""))
         if event.time_ms >= time_ms:
             nickname = text_at(event.content, "displayname")
             avatar = text_at(event.content, "avatar_url")
-            self._known[user] = (event.time_ms, nickname, avatar)
+            self._people[user] = (event.time_ms, nickname, avatar)
 
-    def _kind(self, room: Room) -> records.GroupKind:
+    def _describe(self, room: Room) -> None:
+        """Set the name and the topic of a room from its state. A room of Element
+        keeps those of its export if the state has none."""
         alias = text_at(room.content("canonical_alias"), "alias")
         name = text_at(room.content("name"), "name") or room.name
+        # "#lobby:example.org" → "lobby"
         room.name = name or alias[1:].partition(":")[0]
         room.topic = text_at(room.content("topic"), "topic") or room.topic
-        if room.is_direct and len(room.members.keys() | room.writers) <= 2:
-            return "direct"
-        if not room.name:
-            return "several"
-        if text_at(room.content("join_rules"), "join_rule") == "public":
-            return "open"
-        return "closed"
 
     # --- records --------------------------------------------------------------
 
@@ -331,8 +359,10 @@ class Matrix:
         return bool(self._servers) and server not in self._servers
 
     def _person(self, id: str) -> records.Person:
+        """A person, with the data of their profile, or else of their newest
+        member event. ``why`` is set if nobody may claim the account."""
         profile = self._profiles.get(id, {})
-        _, nickname, avatar = self._known.get(id, (0, "", ""))
+        _, nickname, avatar = self._people.get(id, (0, "", ""))
         local, _, server = id[1:].partition(":")
         nickname = text_at(profile, "displayname") or nickname or local
         avatar = _media_of(text_at(profile, "avatar_url") or avatar)
@@ -351,6 +381,8 @@ class Matrix:
         return replace(person, login=local, email=next(emails, ""))
 
     def _group(self, room: Room) -> records.Group:
+        """A room as a group. If nobody is known to have joined it, its writers
+        are its members."""
         name = ""
         if room.kind == "direct":
             present = list(dict.fromkeys((*room.members, *room.writers)))
@@ -383,21 +415,24 @@ class Matrix:
     def _messages(
         self, room: Room
     ) -> Iterator[records.Message | records.Change | records.Removal]:
+        """The messages, changes and removals of a room, each event once. Then
+        notes the events that were not imported."""
         relations = self._relations(room)
         ids: set[str] = set()
         encrypted: set[str] = set()
         for event in self._events(room):
-            if event.is_encrypted:  # an export of Element may have it as a text
+            if event.is_encrypted:
+                # Another export, of Element, may have the event as a text.
                 encrypted.add(event.id)
             elif event.id not in ids:
                 ids.add(event.id)
                 yield from self._records(room, relations, event)
         yield from self._removals(room, relations, ids)
 
-        encrypted -= ids
-        if encrypted:
+        unreadable = encrypted - ids
+        if unreadable:
             self._notes.note_lost(
-                "encrypted message", group=room.id, count=len(encrypted)
+                "encrypted message", group=room.id, count=len(unreadable)
             )
         related = [*relations.edits, *relations.reactions.values()]
         lost = sum(about not in ids for about, _ in related)
@@ -411,8 +446,8 @@ class Matrix:
     def _records(
         self, room: Room, relations: Relations, event: MatrixEvent
     ) -> Iterator[records.Message | records.Change | records.Removal]:
-        """The record of an event. Edits, reactions and redactions get no record
-        here."""
+        """The record of an event, if it has one. Edits, reactions and
+        redactions change other records and have none."""
         relation, _ = event.relation
         if relation == "m.replace" or event.type in _ABOUT_OTHERS:
             return
@@ -432,8 +467,10 @@ class Matrix:
             self._notes.note(short, group=room.id)
         elif self._is_redacted(room, relations, event.id, event.sender):
             self._notes.note("deleted message", group=room.id)
-            by = relations.redactions[event.id]
-            yield records.Removal(room.id, by.sender, by.time_ms, event.id)
+            redaction = relations.redactions[event.id]
+            yield records.Removal(
+                room.id, redaction.sender, redaction.time_ms, event.id
+            )
         elif MARK in event.content:
             self._notes.note("message of ours", group=room.id)
         else:
@@ -448,19 +485,25 @@ class Matrix:
         ``ids``: the messages that an export has. The reactions are deleted from
         ``relations``.
         """
-        for id, by in relations.redactions.items():
-            about, reaction = relations.reactions.pop(id, (id, None))
+        for id, redaction in relations.redactions.items():
+            message, reaction = relations.reactions.pop(id, (id, None))
             if reaction is None and id in ids:
-                continue
+                continue  # its removal was yielded in its place
             person = ""
             if reaction is not None:
                 person = reaction.person
             if self._is_redacted(room, relations, id, person):
                 yield records.Removal(
-                    room.id, person or by.sender, by.time_ms, about, reaction
+                    room.id,
+                    person or redaction.sender,
+                    redaction.time_ms,
+                    message,
+                    reaction,
                 )
 
     def _relations(self, room: Room) -> Relations:
+        """Collect the edits, reactions and redactions of a room, because they
+        come after the messages that they change."""
         relations = Relations()
         for event in self._events(room):
             kind, about = event.relation
@@ -478,11 +521,14 @@ class Matrix:
                 if redacted:
                     relations.redactions.setdefault(redacted, event)
             elif event.type in (*_MESSAGES, "m.reaction") and not event.content:
+                # The server has taken its content, because it was redacted.
                 relations.redactions[event.id] = event
         return relations
 
     @staticmethod
     def _add_reaction(relations: Relations, event: MatrixEvent, about: str) -> None:
+        """Add a reaction to the message ``about``. An own emoji has an address
+        at Matrix as its key, and is written ``:name:``."""
         key, name = event.reaction
         if not key:
             return
@@ -495,17 +541,19 @@ class Matrix:
 
     @staticmethod
     def _is_redacted(room: Room, relations: Relations, id: str, sender: str) -> bool:
-        """Whether a message was redacted by somebody who may. A server tells
-        clients only of such redactions."""
-        by = relations.redactions.get(id)
-        if by is None:
+        """Whether a message or reaction was redacted by somebody who may do so:
+        its sender, or an admin. An export of a client has only redactions that
+        the server has accepted."""
+        redaction = relations.redactions.get(id)
+        if redaction is None:
             return False
-        is_of_client = by.top is not None
-        return is_of_client or by.sender == sender or room.role(by.sender) != "member"
+        if redaction.top is not None:  # from an export of a client
+            return True
+        return redaction.sender == sender or room.role(redaction.sender) != "member"
 
     def _change(self, room: Room, event: MatrixEvent) -> records.Change | None:
-        """The change that a state event tells. None if groups here have no such
-        change."""
+        """The change of a group that a state event tells. Returns None if
+        groups here have no such change, or if the event changes nothing."""
         content = event.content
         replaced = text_at(event.unsigned, "replaces_state")
         before = text_at(event.unsigned, "prev_content", "membership") or replaced
@@ -527,16 +575,20 @@ class Matrix:
     def _message(
         self, room: Room, relations: Relations, event: MatrixEvent
     ) -> records.Message:
+        """A message, with the text of its newest edit and its reactions."""
         kind, about = event.relation
         thread = ""
         reply = text_at(event.content, "m.relates_to", "m.in_reply_to", "event_id")
         if kind == "m.thread":
             thread = about
-            reply = ""  # what clients without threads show
+            # In a thread the reply is meant for clients without threads.
+            reply = ""
 
         content = self._edited(room, relations, event)
         is_edited = content is not event.content
-        text, files = self._content(event, content, bool(reply) and not is_edited)
+        # The text of an edit does not quote the answered message.
+        is_reply = bool(reply) and not is_edited
+        text, files = self._content(event, content, is_reply)
         newest = relations.newest.get(event.id, {})
         return records.Message(
             event.id,
@@ -563,7 +615,7 @@ class Matrix:
             _, id, content = edit
             if not self._is_redacted(room, relations, id, event.sender):
                 return content
-        # the form in which a client has an edit
+        # A client has the edit within the edited event.
         bundled = at(event.unsigned, "m.relations", "m.replace")
         if text_at(bundled, "sender") == event.sender:
             new = at(bundled, "content", "m.new_content")
@@ -576,7 +628,8 @@ class Matrix:
     def _content(
         self, event: MatrixEvent, content: Json, is_reply: bool
     ) -> tuple[str, list[records.File]]:
-        """Convert a content to the text and the files of a message."""
+        """The text and the files of a message. ``is_reply``: the text begins
+        with a quote of the answered message, which is left out."""
         if event.type in _POLLS:
             return _text_of_poll(content), []
         kind = text_at(content, "msgtype")
@@ -587,7 +640,7 @@ class Matrix:
             name = text_at(content, "filename")
             if name in ("", text_at(content, "body")):  # there is no caption
                 return "", [file]
-            caption, spoilers = self._text(content, False)
+            caption, spoilers = self._text(content, is_reply=False)
             return caption, [file, *spoilers]
 
         text, spoilers = self._text(content, is_reply)
@@ -598,18 +651,22 @@ class Matrix:
         return text, spoilers
 
     def _file(self, event: MatrixEvent, content: Json, kind: str) -> records.File:
+        """The file of a message: beside the events in an export of Element, or
+        by its address at Matrix. ``why`` is set if its bytes cannot be
+        imported."""
         body = text_at(content, "body")
         name = clean(text_at(content, "filename") or body) or "file"
         address = text_at(content, "url") or text_at(content, "file", "url")
-        # its name beside Element's events has its date in some language
+        # Element adds the date and the time to the name. The date is in some
+        # language and the hour depends on the zone, so a file is found by its
+        # minute and second.
         if event.top is not None:
             folder = "/".join(filter(None, (event.top, _FOLDERS[kind])))
-            # hours depend on zones
             seconds = event.time_ms // SECOND_MS % _HOUR_SECONDS
             moment = "{:02}:{:02}".format(*divmod(seconds, _MINUTE_SECONDS))
-            begin = f"{folder}/{body.rpartition('.')[0] or body}-"
+            beginning = f"{folder}/{body.rpartition('.')[0] or body}-"
             for file in self._beside.get((folder, moment), ()):
-                if file.startswith(begin):
+                if file.startswith(beginning):
                     return records.File(file, name)
         media = _MEDIA.fullmatch(address)
         why = ""
@@ -628,7 +685,7 @@ class Matrix:
         mentions = content.get("m.mentions")
         is_for_room = not isinstance(mentions, dict) or mentions.get("room") is True
 
-        def everybody(text: str) -> str:
+        def mark_everybody(text: str) -> str:
             if not is_for_room:
                 return text
             return _EVERYBODY.sub(records.mention(records.EVERYBODY), text)
@@ -644,29 +701,33 @@ class Matrix:
                     return f"{COVER} ({reason})"
                 return COVER
 
-            text = html_text(clean(html), self._anchor, everybody, "mx-reply", cover)
+            text = html_text(
+                clean(html), self._anchor, mark_everybody, "mx-reply", cover
+            )
             if spoilers:
                 return text, [spoilers_file(spoilers)]
             return text, []
 
         body = clean(text_at(content, "body"))
-        if is_reply:  # what it answers, for old clients
+        if is_reply:
+            # The lines of the quote of the answered message, for old clients.
             body = re.sub(r"\A(?=> )(?:>.*(?:\n|\Z))+\n*", "", body)
-        users: Collection[str] = self._known
+        users: Collection[str] = self._people
         ids = at(mentions, "user_ids")
         if isinstance(ids, list):
             users = ids
 
-        def named(match: re.Match[str]) -> str:
+        def mark_person(match: re.Match[str]) -> str:
             user = match[0]
-            if user in users and user in self._known:
+            if user in users and user in self._people:
                 return records.mention(user)
             return user
 
-        def linked(match: re.Match[str]) -> str:
+        def mark_link(match: re.Match[str]) -> str:
             return self._anchor(match[0], "") or match[0]
 
-        return _PERMALINK.sub(linked, _MXID.sub(named, everybody(body))), []
+        body = _MXID.sub(mark_person, mark_everybody(body))
+        return _PERMALINK.sub(mark_link, body), []
 
     def _name_of(self, person: str) -> str:
         """The name by which a text refers to somebody whom it cannot
@@ -676,15 +737,17 @@ class Matrix:
         return f"@{self._person(person).nickname}"
 
     def _anchor(self, address: str, label: str) -> str | None:
-        """The mark for a link to a person or to a message. None if the link
-        leads elsewhere."""
+        """The replacement of a link: a mark if it leads to a person or a
+        message, or a text if it leads elsewhere at Matrix. Returns None for a
+        usual link, which stays. ``label``: the text of the link; ``""`` if it
+        has none."""
         match = _PERMALINK.fullmatch(address)
         if match is None:
             return None
-        way, _, _ = match[1].partition("?")
-        first, _, event = map(unquote, way.partition("/"))
+        path, _, _ = match[1].partition("?")
+        first, _, event = map(unquote, path.partition("/"))
         if first.startswith("@"):
-            if first in self._known or first in self._profiles:
+            if first in self._people or first in self._profiles:
                 return records.mention(first)
             return label or first
         is_event = event.startswith("$") and len(event) < _ID_CHARACTERS
@@ -699,13 +762,23 @@ class Matrix:
         """All records, people and groups first."""
         if not self._has_surveyed:
             self._survey()
-        yield from map(self._person, sorted(self._known.keys() | self._profiles))
+        yield from map(self._person, sorted(self._people.keys() | self._profiles))
         yield from map(records.Emoji, self._emoji, self._emoji.values())
         rooms = [room for room in self._rooms.values() if room.kind is not None]
         yield from map(self._group, rooms)
         for room in rooms:
             yield from self._messages(room)
-        self._notes = Problems()
+        self._notes = Problems()  # a second call notes nothing again
+
+
+def _kind_of(room: Room) -> records.GroupKind:
+    if room.is_direct and len(room.members.keys() | room.writers) <= _PAIR:
+        return "direct"
+    if not room.name:
+        return "several"
+    if text_at(room.content("join_rules"), "join_rule") == "public":
+        return "open"
+    return "closed"
 
 
 def _media_of(address: str) -> str:
@@ -717,6 +790,8 @@ def _media_of(address: str) -> str:
 
 
 def _pins(room: Room) -> Iterator[records.Pin]:
+    """The pins of a room. Its state names the messages, but not who has pinned
+    each of them and when."""
     event = room.state.get("m.room.pinned_events")
     if event is None:
         return
@@ -726,6 +801,7 @@ def _pins(room: Room) -> Iterator[records.Pin]:
 
 
 def _text_of_poll(content: Json) -> str:
+    """The question of a poll, and its answers as a list."""
     poll = at(content, "m.poll") or at(content, _POLLS[1])
     answers = list_at(poll, "answers")[:_MOST_ANSWERS]
     lines = [_extensible(at(poll, "question"))]

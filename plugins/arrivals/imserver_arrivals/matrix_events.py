@@ -20,7 +20,7 @@ ADMIN_POWER: Final = 50
 OWNER_POWER: Final = 100
 USER: Final = r"(?a)\A@[!-9;-~]{1,200}:[\w.:\[\]-]{1,200}\Z"
 
-_REMAINING: Final = {
+_FIELDS_LEFT: Final = {
     "auth_events",
     "depth",
     "event_id",
@@ -34,7 +34,7 @@ _REMAINING: Final = {
 }
 """Fields of an event that remain after a redaction. Some of its content
 remains, too."""
-_REMAINING_UNTIL_10: Final = _REMAINING | {"prev_state", "origin", "membership"}
+_FIELDS_LEFT_UNTIL_10: Final = _FIELDS_LEFT | {"prev_state", "origin", "membership"}
 # Versions of rooms (https://spec.matrix.org/latest/rooms/) with other rules.
 _STANDARD_BASE64: Final = 3
 """The version of rooms whose ids have standard base64, and not the base64 of
@@ -58,7 +58,7 @@ _POWERS: Final = (
     "users",
     "users_default",
 )
-_REMAINING_CONTENT: Final[dict[str, dict[str, int]]] = {
+_CONTENT_LEFT: Final[dict[str, dict[str, int]]] = {
     "m.room.member": {"membership": 1, "join_authorised_via_users_server": 9},
     "m.room.create": {"creator": 1},
     "m.room.join_rules": {"join_rule": 1, "allow": 8},
@@ -73,13 +73,13 @@ version of rooms from which on it remains."""
 def event_id(event: Json, version: int) -> str:
     """The id of an event in a room of version 3 or later: a digest of the event
     after a redaction."""
-    names = _REMAINING
+    names = _FIELDS_LEFT
     if version < _SHORTER:
-        names = _REMAINING_UNTIL_10
-    rest = {name: value for name, value in event.items() if name in names}
-    rest["content"] = _remaining_content(event, version)
+        names = _FIELDS_LEFT_UNTIL_10
+    redacted = {name: value for name, value in event.items() if name in names}
+    redacted["content"] = _content_left(event, version)
     canonical = json.dumps(
-        rest, ensure_ascii=False, separators=(",", ":"), sort_keys=True
+        redacted, ensure_ascii=False, separators=(",", ":"), sort_keys=True
     )
     digest = sha256(canonical.encode(errors="surrogatepass")).digest()
     text = urlsafe_b64encode(digest)
@@ -88,15 +88,17 @@ def event_id(event: Json, version: int) -> str:
     return f"${text.decode().rstrip('=')}"
 
 
-def _remaining_content(event: Json, version: int) -> Json:
+def _content_left(event: Json, version: int) -> Json:
+    """The content of an event that a redaction leaves, in a room of this
+    version."""
     type: str = event["type"]
     content: Json = event.get("content", {})
     if type != "m.room.create" or version < _CREATE_REMAINS:
-        since = _REMAINING_CONTENT.get(type, {})
+        first_versions = _CONTENT_LEFT.get(type, {})
         content = {
             name: content[name]
-            for name in since
-            if name in content and since[name] <= version
+            for name, first_version in first_versions.items()
+            if name in content and first_version <= version
         }
     signed = at(event, "content", "third_party_invite", "signed")
     if type == "m.room.member" and version >= _SHORTER and signed is not None:
@@ -119,14 +121,17 @@ class MatrixEvent(
     depth: int = 0
     unsigned: Json | None = None
     raw: Any = None
-    """The JSON, the version of the room, and the folder of an export of Element
-    (None: the event is in an export of Synapse)."""
+    """The JSON of the event, from which its id may have to be made."""
     version: Any = 0
+    """The version of the room."""
     top: Any = None
+    """The folder of the export of Element with this event; None if it is in an
+    export of Synapse."""
 
     @cached_property
     def id(self) -> str:
-        # a colon: before version 3
+        """The id of the event. Synapse writes ids only in rooms before version 3,
+        where they have a colon. Other ids are made from the JSON."""
         if self.top is None and ":" not in self.given_id:
             return event_id(self.raw, self.version)
         if 0 < len(self.given_id) < _ID_CHARACTERS and self.given_id.isprintable():
@@ -142,7 +147,8 @@ class MatrixEvent(
 
     @property
     def reaction(self) -> tuple[str, str]:
-        """The emoji, or the address of a picture and its name."""
+        """The emoji of a reaction and ``""``, or the address of a picture and
+        its name."""
         content = self.content
         name = text_at(content, "shortcode") or text_at(
             content, "com.beeper.reaction.shortcode"
@@ -178,9 +184,12 @@ class Room(Struct):
     markers: dict[str, list[str]] = field(default_factory=dict)
     """Id of an event → the people who have read all up to it."""
     read: dict[str, int] = field(default_factory=dict)
+    """Person → the time up to which they have read."""
     is_direct: bool = False
     is_joined: bool = False
+    """Whether anybody has ever joined."""
     kind: GroupKind | None = None
+    """None if the room is not imported."""
 
     def content(self, name: str) -> Json:
         """The content of the newest state event with this type."""
@@ -190,6 +199,9 @@ class Room(Struct):
         return event.content
 
     def role(self, user: str) -> Role:
+        """The role of a person by their power. The creators of a room are
+        owners if the room has no powers, or if its version gives them all
+        powers."""
         create = self.state.get("m.room.create")
         levels = self.content("power_levels")
         power = number_at(levels, "users", user)

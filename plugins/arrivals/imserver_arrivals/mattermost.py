@@ -294,6 +294,7 @@ def _props_of(raw: Raw) -> Props:
 
 
 def _digest(*parts: object) -> str:
+    """A digest of these values, as part of an id."""
     content = "\0".join(map(str, parts)).encode()
     return hashlib.blake2b(content, digest_size=_DIGEST_BYTES).hexdigest()
 
@@ -311,8 +312,8 @@ class Mattermost:
         self.problems = Problems()
         self._source = source_of(path, self.problems)
         self._names = frozenset(self._source.names)
-        self._lines = self._lines_of(path)
-        self._top = self._lines[: self._lines.rfind("/") + 1]
+        self._lines_file = self._find_lines_file(path)
+        self._top = self._lines_file[: self._lines_file.rfind("/") + 1]
         self._teams: dict[str, Team] = {}
         self._channels: dict[str, Channel] = {}
         """Id of a group → its channel."""
@@ -326,7 +327,7 @@ class Mattermost:
         self._twins: set[int] = set()
         """Hashes of posts that other posts may equal in group, person and
         time."""
-        self._read()
+        self._read_outlines()
 
     def records(self) -> Iterator[Record]:
         yield from self._people.values()
@@ -361,9 +362,9 @@ class Mattermost:
 
     # --- lines ----------------------------------------------------------------
 
-    def _lines_of(self, path: Path) -> str:
-        """The name of the file with the lines: the least deep one whose first
-        line has a version."""
+    def _find_lines_file(self, path: Path) -> str:
+        """The name of the file with the lines. It is the one nearest to the top
+        of the archive whose first line has the version. Raises BadArchive."""
         names = [
             name for name in self._source.names if name.endswith((".jsonl", ".json"))
         ]
@@ -382,13 +383,13 @@ class Mattermost:
             f"{path} is no export of Mattermost: no file in it begins with the version, 1"
         )
 
-    def _numbered(self) -> Iterator[tuple[int, bytes | None]]:
-        """The lines with their numbers. None in place of a line that is too
-        long."""
+    def _numbered_lines(self) -> Iterator[tuple[int, bytes | None]]:
+        """Yield the lines with their numbers. None stands for a line that is
+        too long."""
         number = 0
         try:
             with (
-                self._source.open(self._lines) as file,
+                self._source.open(self._lines_file) as file,
                 io.BufferedReader(file, _BLOCK) as lines,  # type: ignore[type-var]
             ):
                 for number, line in enumerate(read_lines(lines), 1):
@@ -396,32 +397,34 @@ class Mattermost:
                         yield number, line
         except Exception as error:  # also of a decompressor
             self.problems.note_broken(
-                f"{self._lines}, after line {number}", error, messages=1
+                f"{self._lines_file}, after line {number}", error, messages=1
             )
 
-    def _read(self) -> None:
-        """Read everything except messages."""
-        # a small archive touches little of it
+    def _read_outlines(self) -> None:
+        """Read everything except the contents of messages: people, groups,
+        members, pins, and posts that may have equal ids."""
+        # The pages of this memory are taken when they are used, so a small archive
+        # takes few of them.
         table = mmap(-1, _BITS // _BYTE_BITS)
         strangers: dict[str, None] = {}
-        others: set[int] = set()
+        seen: set[int] = set()
         """Hashes of the lines that are not posts."""
-        for number, line in self._numbered():
+        for number, line in self._numbered_lines():
             row = self._first_line(line, number)
             if row is None:
                 continue
             outline = row.post or row.direct_post
             if outline is not None:
-                self._look(outline, table, strangers)
+                self._survey_post(outline, table, strangers)
                 continue
             key = hash((line or b"").strip())
-            if key in others:
+            if key in seen:
                 self.problems.note("line that stands twice (counts once)")
             else:
-                others.add(key)
-                self._add(row, number, strangers)
+                seen.add(key)
+                self._add_line(row, number, strangers)
 
-        strangers.pop("", None)
+        strangers.pop("", None)  # the author of messages of ours
         for id in strangers:
             name = id.removeprefix("webhook/")
             why = "not in the export"
@@ -430,8 +433,9 @@ class Mattermost:
             self._people.setdefault(id, Person(id, name, why=why))
 
     def _first_line(self, line: bytes | None, number: int) -> FirstLine | None:
-        """A line as it is read first. None if it is broken; this is noted
-        unless the line is a post."""
+        """Decode a line for the first reading. Returns None if it is broken.
+        This is noted here unless the line is a post, which the second reading
+        notes."""
         notes: list[str] = []
         try:
             row = _FIRST_LINES.decode(line or b'{"type":"post"}', notes.append)
@@ -446,7 +450,9 @@ class Mattermost:
                 self.problems.note_field(where, field)
         return row
 
-    def _add(self, row: FirstLine, number: int, strangers: dict[str, None]) -> None:
+    def _add_line(
+        self, row: FirstLine, number: int, strangers: dict[str, None]
+    ) -> None:
         """Remember the contents of a line that is not a post."""
         if row.user is not None:
             self._add_person(row.user, is_bot=False)
@@ -464,9 +470,16 @@ class Mattermost:
             short = row.type[:NAME_CHARACTERS]
             self.problems.note(f"line of type {short} (not imported)")
 
-    def _look(self, post: Outline, table: mmap, strangers: dict[str, None]) -> None:
-        """Find people who have posted, pins, and posts that may have equal
-        group, author and time."""
+    def _survey_post(
+        self, post: Outline, table: mmap, strangers: dict[str, None]
+    ) -> None:
+        """Note the facts of a post that must be known before its text is read:
+        the people who have written, pins, and whether another post may have its
+        id.
+
+        ``table`` has a bit for each hash. A post whose bit is set already may
+        have the group, author and time of an earlier post. ``strangers`` gets
+        the people."""
         group = _group_of(post)
         author = _author_of(post)
         strangers[author] = None
@@ -481,14 +494,15 @@ class Mattermost:
 
         if not (post.is_pinned or post.replies):
             return
-        root = _digest(group, author, post.create_at)  # of twins, that is the first one
+        # Of posts with one group, author and time, this is the id of the first.
+        root = _digest(group, author, post.create_at)
         if post.is_pinned:
             self._add_pin(group, root, post)
         counts: Counter[str] = Counter()
         for reply in post.replies or ():
             author = _author_of(reply)
             strangers[author] = None
-            id = _counted(_digest(root, author, reply.create_at), counts)
+            id = _with_number(_digest(root, author, reply.create_at), counts)
             if reply.is_pinned:
                 self._add_pin(group, id, reply)
 
@@ -499,6 +513,8 @@ class Mattermost:
     # --- people and groups ----------------------------------------------------
 
     def _add_person(self, row: User, *, is_bot: bool) -> None:
+        """Add a user or a bot, and the memberships. Bots and deleted users get
+        a reason why nobody may claim the account."""
         id = row.username
         if not id or id in self._people:
             short = f"user {id[:NAME_CHARACTERS]}"
@@ -542,6 +558,8 @@ class Mattermost:
         self._channels[id] = channel
 
     def _add_direct(self, direct: DirectChannel, strangers: dict[str, None]) -> None:
+        """Add a direct channel and its members. ``strangers`` gets the members,
+        because the export may not list them as users."""
         rows = direct.participants or [
             ChannelMember(username=name) for name in direct.members or ()
         ]
@@ -576,6 +594,8 @@ class Mattermost:
         return list(self._pins.get(group, {}).values())
 
     def _titled(self, channel: Channel, name: str) -> str:
+        """The name of a channel, with its team if the archive has several
+        teams."""
         if len(self._teams) == 1:
             return name
         team = self._teams[channel.team]
@@ -584,8 +604,10 @@ class Mattermost:
     # --- messages -------------------------------------------------------------
 
     def _messages(self) -> Iterator[Message | Change | Removal]:
+        """Read the lines a second time, and yield the records of posts. Broken
+        posts are noted."""
         twins = _Twins()
-        for number, line in self._numbered():
+        for number, line in self._numbered_lines():
             notes: list[str] = []
             try:
                 post = _post_in(line, notes)
@@ -627,7 +649,7 @@ class Mattermost:
         self, post: Post, root: str, group: str, author: str, number: int
     ) -> Iterator[Message | Change | Removal]:
         """The records of a post and of its replies. ``root``: the id of the
-        post."""
+        post. ``number``: the number of its line."""
         yield from self._converted(post, root, group, author, "", number)
         counts: Counter[str] = Counter()
         for index, raw in enumerate(post.replies or (), 1):
@@ -639,7 +661,7 @@ class Mattermost:
                 )
                 continue
             author = _author_of(reply)
-            id = _counted(_digest(root, author, reply.create_at), counts)
+            id = _with_number(_digest(root, author, reply.create_at), counts)
             if 0 < reply.create_at < post.create_at:
                 self.problems.note(
                     "reply older than its message (it comes behind it)", group=group
@@ -650,9 +672,11 @@ class Mattermost:
     def _converted(
         self, post: Post, id: str, group: str, author: str, thread: str, number: int
     ) -> Iterator[Message | Change | Removal]:
+        """The records of one post or reply: a message, a change, or a removal. A
+        post that is not imported is noted. ``thread``: the id of its first post;
+        ``""`` for this post itself. ``number``: the number of its line."""
         kind = post.type or ""
         time_ms = post.create_at
-        channel = self._channels.get(group)
         if not author:
             self.problems.note("message of ours", group=group)
             return
@@ -667,10 +691,11 @@ class Mattermost:
         if kind in _PASSED_OVER:
             self.problems.note(f"event {kind} (not imported)", group=group)
             return
-        props = _props_of(post.props)
         if kind in _CHANGES:
+            channel = self._channels.get(group)
             if channel is not None:
                 change = Change(id, group, author, time_ms, "join")
+                props = _props_of(post.props)
                 yield from self._changes(kind, props, channel, change)
             return
 
@@ -679,29 +704,39 @@ class Mattermost:
             self.problems.note(
                 f"post of type {short} (its text is imported)", group=group
             )
+        yield self._message(post, id, group, author, thread)
+        for reaction in self._reactions(post.ended_reactions, group):
+            ended_ms = post.ended_at or time_ms
+            yield Removal(group, reaction.person, ended_ms, id, reaction)
+
+    def _message(
+        self, post: Post, id: str, group: str, author: str, thread: str
+    ) -> Message:
+        """A post as a message, with the texts of its attachments."""
+        channel = self._channels.get(group)
         team = ""
         if channel is not None:
             team = channel.team
-        texts = filter(None, (post.message, *attachments_in(props.attachments)))
+        attachments = attachments_in(_props_of(post.props).attachments)
+        texts = filter(None, (post.message, *attachments))
         paths = [file.path for file in post.attachments or () if file.path]
-        yield Message(
+        return Message(
             id,
             group,
             author,
-            time_ms,
+            post.create_at,
             self._text("\n".join(texts), team),
             thread,
             is_edited=bool(post.edit_at),
             reactions=list(self._reactions(post.reactions, group)),
             files=[File(path, path.rpartition("/")[2]) for path in paths],
         )
-        for reaction in self._reactions(post.ended_reactions, group):
-            ended_ms = post.ended_at or time_ms
-            yield Removal(group, reaction.person, ended_ms, id, reaction)
 
     def _reactions(
         self, reactions: list[PostReaction] | None, group: str
     ) -> Iterator[Reaction]:
+        """The reactions of people who are in the export. Other reactions are
+        noted."""
         for row in reactions or ():
             if row.user in self._people:
                 emoji = _emoji_of(row.emoji_name) or f":{row.emoji_name}:"
@@ -714,6 +749,9 @@ class Mattermost:
     def _changes(
         self, kind: str, props: Props, channel: Channel, change: Change
     ) -> Iterator[Change]:
+        """The change that a post of this kind tells. ``change`` has its other
+        facts. A join or leave of somebody who is not in the export is left
+        out."""
         what, field = _CHANGES[kind]
         text = change.person
         if field:
@@ -780,12 +818,13 @@ class _Twins:
         paths = [file.path for file in post.attachments or ()]
         content = _digest(root, post.type, post.message, bytes(post.props), *paths)
         if content not in self._ids:
-            self._ids[content] = _counted(root, self._counts)
+            self._ids[content] = _with_number(root, self._counts)
         return self._ids[content]
 
     def is_new(self, record: Message | Change | Removal) -> bool:
-        """Whether a record may have something that no earlier record had. The
-        second record of a message may have more reactions, or a later text."""
+        """Whether a record must be imported, because no earlier record had all
+        of it. The second record of a message may have more reactions, or a
+        later text."""
         if isinstance(record, Removal):
             id = record.message
             brings_more = True
@@ -838,6 +877,8 @@ def _messages_in(line: bytes | None) -> int:
 
 
 def _group_of(post: Head) -> str:
+    """The id of the group of a post: ``team/channel``, or an id made of the
+    members of a direct channel."""
     if post.channel_members:
         return _direct_id(post.channel_members)
     return f"{post.team}/{post.channel}"
@@ -848,9 +889,9 @@ def _direct_id(people: Iterable[str]) -> str:
 
 
 def _author_of(post: Head) -> str:
-    """The id of the author of a post. For an incoming webhook it is made from
-    its name, because it is no person's message. ``""`` if it is a message of
-    the app here."""
+    """The id of the author of a post. ``""`` means that it is a message of the
+    app here. For an incoming webhook the id is made from the shown name,
+    because no person has written the post."""
     props = _props_of(post.props)
     if props.imserver is not None:
         return ""
@@ -864,8 +905,9 @@ def _author_of(post: Head) -> str:
     return "webhook/webhook"
 
 
-def _counted(id: str, counts: Counter[str]) -> str:
-    """The id, with a number if an earlier record has the id."""
+def _with_number(id: str, counts: Counter[str]) -> str:
+    """The id, or the id with a number if an earlier record has the id.
+    ``counts``: id → how many records have had it."""
     count = counts[id]
     counts[id] += 1
     if count:

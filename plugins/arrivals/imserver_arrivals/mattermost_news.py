@@ -42,8 +42,8 @@ class MattermostNews:
     """Writes the changes on a server as one archive.
 
     ``marks`` gets the ids of messages of the app that are there. ``done`` gets
-    the items that were written: id of a post → the time of its last change;
-    address of a file → 0.
+    the items that were written, so that a later archive leaves them out: id of a
+    post → the time of its last change; address of a file → 0.
     """
 
     def __init__(
@@ -59,14 +59,16 @@ class MattermostNews:
         self._done = done
         self._channels: dict[str, ServerChannel] = {}
         """The channels that the archive names."""
-        self._others: dict[str, None] = {}
+        self._people: dict[str, None] = {}
         """Ids of the users that the archive names, in addition to members."""
         self._emoji: dict[str, str] = {}
         self._until = 0
+        """The time of the last change; 0 if nothing has changed."""
         self._bytes = 0
-        self.left: dict[str, bool] = {}
+        """The size of all files of posts in the archive."""
+        self.postponed: dict[str, bool] = {}
         """The channels that are left for the next archive, because this one is
-        large."""
+        large: id → whether the members may have changed."""
 
     def run(
         self,
@@ -75,19 +77,21 @@ class MattermostNews:
         since: int,
     ) -> int:
         """Write the changes, if there are any. Returns the time of the last
-        change; 0 if nothing has changed."""
+        change; 0 if nothing has changed.
+
+        ``due``: id of a channel with events → whether its members may have
+        changed. ``reactions``: kind of an event and its reaction. ``since``: the
+        time of the earliest changes that are new.
+        """
         path = self._folder / "import.jsonl"
-        reacted = dict[str, dict[str, ServerPost]]()
-        for id in {reaction.post_id for _, reaction in reactions}:
-            post = self._server.post(id)
-            if post is not None:
-                reacted.setdefault(post.channel_id, {})[post.id] = post
+        reacted = self._reacted_posts(reactions)
         ended = [reaction for kind, reaction in reactions if kind == "reaction_removed"]
         with path.open("wb") as file:
             _put(file, "version", 1)
             for id in dict.fromkeys((*reacted, *due)):
+                # Only an event tells of an ended reaction, so these do not wait.
                 if self._bytes + file.tell() > ARCHIVE_BYTES and id not in reacted:
-                    self.left[id] = due[id]
+                    self.postponed[id] = due[id]
                     continue
                 channel = self._server.channel(id)
                 if channel is None:
@@ -97,20 +101,34 @@ class MattermostNews:
                 news = [
                     post
                     for post in posts.values()
-                    if post.id in old or self._is_news(post, since)
+                    if post.id in old or self._note_if_changed(post, since)
                 ]
                 if news or due.get(id):
-                    self._name(channel)
+                    self._add_channel(channel)
                 for thread in self._threads(news, posts):
                     self._put_thread(file, channel, thread, ended)
             if self._channels:
-                self._put_heads(file)
+                self._put_people_and_channels(file)
         if not self._channels:
             path.unlink()
         return self._until
 
-    def _is_news(self, post: ServerPost, since: int) -> bool:
-        """Whether a post has changed, and is not a message of the app here."""
+    def _reacted_posts(
+        self, reactions: list[tuple[str, ServerReaction]]
+    ) -> dict[str, dict[str, ServerPost]]:
+        """Id of a channel → id of a post → the post, for the posts to which the
+        reactions belong. Their last change may be old."""
+        posts: dict[str, dict[str, ServerPost]] = {}
+        for id in {reaction.post_id for _, reaction in reactions}:
+            post = self._server.post(id)
+            if post is not None:
+                posts.setdefault(post.channel_id, {})[post.id] = post
+        return posts
+
+    def _note_if_changed(self, post: ServerPost, since: int) -> bool:
+        """Whether a post has changed since it was written last. Messages of the
+        app here are no news; their marks are collected. Older texts of an
+        edited post are no news either. A post counts as written afterwards."""
         mark = (post.props or {}).get(MARK)
         if type(mark) is int:
             self._marks[mark] = None
@@ -126,7 +144,8 @@ class MattermostNews:
     def _threads(
         self, news: list[ServerPost], posts: dict[str, ServerPost]
     ) -> Iterator[list[ServerPost]]:
-        """Posts as threads, each with its first post, in the order of an
+        """Posts as lists, one for each thread. A list begins with the first
+        post of its thread, which may be old. Threads have the order of an
         export: by ids."""
         threads: dict[str, list[ServerPost]] = {}
         for post in sorted(news, key=lambda post: post.id):
@@ -145,8 +164,10 @@ class MattermostNews:
         thread: list[ServerPost],
         ended: list[ServerReaction],
     ) -> None:
-        self._meet(channel, thread, ended)
-        rows = [self._row(post, ended) for post in thread]
+        """Write a post with its replies as one line. ``ended``: the reactions
+        that were taken back."""
+        self._ask_for_people(channel, thread, ended)
+        rows = [self._post_row(post, ended) for post in thread]
         if channel.team_id:
             kind = "post"
             where: dict[str, Any] = {
@@ -155,10 +176,10 @@ class MattermostNews:
             }
         else:
             kind = "direct_post"
-            where = {"channel_members": self._names_in(channel)}
+            where = {"channel_members": self._member_names(channel)}
         _put(file, kind, where | rows[0] | {"replies": rows[1:]})
 
-    def _meet(
+    def _ask_for_people(
         self,
         channel: ServerChannel,
         thread: list[ServerPost],
@@ -173,31 +194,38 @@ class MattermostNews:
         names = {name.lower().rstrip("._-") for name in _NAME.findall(text)}
         names -= {"", "all", "channel", "here"}
         self._server.meet(ids)
-        mentioned = [user.id for user in self._server.named(names)]
-        self._others |= ids | dict.fromkeys(mentioned)
+        mentioned = [user.id for user in self._server.users_named(names)]
+        self._people |= ids | dict.fromkeys(mentioned)
         if channel.team_id:
-            self._name_channels(channel.team_id, set(_CHANNEL.findall(text)))
+            self._add_named_channels(channel.team_id, set(_CHANNEL.findall(text)))
 
-    def _name_channels(self, team: str, names: set[str]) -> None:
+    def _add_named_channels(self, team: str, names: set[str]) -> None:
+        """Let the archive name the channels of a team with these names, because
+        texts link to them."""
         for channel in list(self._server.channels.values()):
             if channel.name in names and channel.team_id == team:
-                self._name(channel)
+                self._add_channel(channel)
 
-    def _row(self, post: ServerPost, ended: list[ServerReaction]) -> dict[str, Any]:
+    def _post_row(
+        self, post: ServerPost, ended: list[ServerReaction]
+    ) -> dict[str, Any]:
+        """A post or a reply in the form of an export. The files and emoji that
+        it needs are fetched."""
         reactions = self._reactions(post.metadata.reactions or ())
-        more = dict[str, Any]()
+        extras = dict[str, Any]()
         if post.delete_at:
-            more["deleted_at"] = post.delete_at
+            extras["deleted_at"] = post.delete_at
         gone = self._reactions(row for row in ended if row.post_id == post.id)
         if gone:
-            more["ended_reactions"] = [row for row in gone if row not in reactions]
-            more["ended_at"] = post.update_at
+            # A reaction may have been given again.
+            extras["ended_reactions"] = [row for row in gone if row not in reactions]
+            extras["ended_at"] = post.update_at
         for emoji in post.metadata.emojis or ():
             path = f"emoji/{emoji.id}"
             if ID.fullmatch(emoji.id) and self._fetch(f"/{path}/image", path):
                 self._emoji[emoji.name] = path
         return {
-            "user": self._user(post.user_id),
+            "user": self._username(post.user_id),
             "type": post.type,
             "message": post.message_source or post.message,
             "props": post.props or {},
@@ -206,16 +234,17 @@ class MattermostNews:
             "is_pinned": post.is_pinned,
             "reactions": reactions,
             "attachments": [{"path": path} for path in self._files(post)],
-            **more,
+            **extras,
         }
 
     def _reactions(self, reactions: Iterable[ServerReaction]) -> list[dict[str, str]]:
         return [
-            {"user": self._user(each.user_id), "emoji_name": each.emoji_name}
+            {"user": self._username(each.user_id), "emoji_name": each.emoji_name}
             for each in reactions
         ]
 
-    def _user(self, id: str) -> str:
+    def _username(self, id: str) -> str:
+        """The name of a user; the id if the user is unknown."""
         if id in self._server.users:
             return self._server.users[id].username
         return id
@@ -237,7 +266,9 @@ class MattermostNews:
             yield path
 
     def _fetch(self, source: str, path: str) -> bool:
-        """Write a file below ``data/``, once in the life of this process."""
+        """Write a file below ``data/``, once in the life of this process.
+        Returns whether it was written now. A file that this account is refused
+        is not asked for again."""
         target = self._folder / "data" / path
         if source in self._done:
             return False
@@ -257,14 +288,17 @@ class MattermostNews:
 
     # --- people and channels --------------------------------------------------
 
-    def _name(self, channel: ServerChannel) -> None:
+    def _add_channel(self, channel: ServerChannel) -> None:
+        """Let the archive name a channel."""
         self._channels[channel.id] = channel
 
-    def _names_in(self, channel: ServerChannel) -> list[str]:
+    def _member_names(self, channel: ServerChannel) -> list[str]:
         members = self._server.members(channel.id)
-        return [self._user(member.user_id) for member in members]
+        return [self._username(member.user_id) for member in members]
 
-    def _put_heads(self, file: IO[bytes]) -> None:
+    def _put_people_and_channels(self, file: IO[bytes]) -> None:
+        """Write the teams, the channels of the archive with their members, and
+        all other people and emoji that its posts name."""
         memberships: dict[str, dict[str, list[dict[str, str]]]] = {}
         """User → team → the channels of the user."""
         for team in self._server.teams.values():
@@ -272,8 +306,8 @@ class MattermostNews:
         for channel in self._channels.values():
             members = self._server.members(channel.id)
             if not channel.team_id:
-                self._others |= {member.user_id: None for member in members}
-                people = [{"username": name} for name in self._names_in(channel)]
+                self._people |= {member.user_id: None for member in members}
+                people = [{"username": name} for name in self._member_names(channel)]
                 row = {"participants": people, "header": channel.header}
                 _put(file, "direct_channel", row)
                 continue
@@ -285,7 +319,7 @@ class MattermostNews:
                 teams = memberships.setdefault(member.user_id, {})
                 channels = teams.setdefault(team_name, [])
                 channels.append({"name": channel.name, "roles": member.roles})
-        for id in self._others | dict.fromkeys(memberships):
+        for id in self._people | dict.fromkeys(memberships):
             if id in self._server.users:
                 self._put_user(file, id, memberships.get(id, {}))
         for name, image in self._emoji.items():
@@ -294,6 +328,8 @@ class MattermostNews:
     def _put_user(
         self, file: IO[bytes], id: str, memberships: dict[str, list[dict[str, str]]]
     ) -> None:
+        """Write a user or a bot. ``memberships``: team → the channels of the
+        user."""
         user = self._server.users[id]
         kind = "user"
         if user.is_bot:
@@ -306,4 +342,5 @@ class MattermostNews:
 
 
 def _put(file: IO[bytes], kind: str, row: Any) -> None:
+    """Write one line, such as ``{"type":"team","team":{…}}``."""
     file.write(_encode({"type": kind, kind: row}) + b"\n")

@@ -142,7 +142,8 @@ class MattermostServer:
         self._members: dict[str, list[ServerMember]] = {}
 
     def look_around(self) -> None:
-        """Forget everything, and read teams and channels at once."""
+        """Forget everything, and read the teams and channels of the account.
+        Users and members are read when they are needed."""
         for cache in (self.users, self._ids, self._members, self.channels, self.teams):
             cache.clear()
         for team in self.web.get(list[ServerTeam], "/users/me/teams"):
@@ -163,8 +164,8 @@ class MattermostServer:
         self._ids.clear()
 
     def channel(self, id: str) -> ServerChannel | None:
-        """A channel. None if the account does not see it, or is not in its
-        team."""
+        """A channel. Returns None if the account does not see it, or is not in
+        its team."""
         if id not in self.channels:
             channel = self._get(ServerChannel, f"/channels/{id}")
             if channel is None:
@@ -197,7 +198,7 @@ class MattermostServer:
             page = new[start : start + _PER_PAGE]
             self._learn(self.web.post(list[ServerUser], "/users/ids", page))
 
-    def named(self, names: Collection[str]) -> list[ServerUser]:
+    def users_named(self, names: Collection[str]) -> list[ServerUser]:
         """The users who have these names. A name that nobody has is left
         out."""
         if len(self._ids) > _MOST_NAMES:
@@ -205,12 +206,14 @@ class MattermostServer:
         new = [name for name in names if name not in self._ids]
         for start in range(0, len(new), _PER_PAGE):
             page = new[start : start + _PER_PAGE]
+            # Names that nobody has stay, so that they are asked for once.
             self._ids.update(dict.fromkeys(page, ""))
             self._learn(self.web.post(list[ServerUser], "/users/usernames", page))
         ids = [self._ids[name] for name in names]
         return [self.users[id] for id in ids if id]
 
     def _learn(self, users: list[ServerUser]) -> None:
+        """Remember users by their ids and by their names."""
         for user in users:
             self.users[user.id] = user
             self._ids[user.username] = user.id
@@ -236,7 +239,8 @@ class MattermostServer:
         return posts
 
     def post(self, id: str) -> ServerPost | None:
-        """A post. None if it is gone."""
+        """A post. Returns None if it was deleted, or if the account does not
+        see it."""
         return self._get(ServerPost, f"/posts/{id}")
 
     def _get(self, kind: type[T], path: str) -> T | None:

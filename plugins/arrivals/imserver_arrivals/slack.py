@@ -55,7 +55,7 @@ _BOTS: Final = {
 }
 """File that may name bots and apps → the fields with their ids, and the fields
 with their names."""
-_OF_OTHERS: Final = (
+_ABOUT_OTHERS: Final = (
     "message_changed",
     "message_deleted",
     "member_joined_channel",
@@ -329,8 +329,9 @@ class SlackMessage(Struct):
 
     @property
     def sender(self) -> str:
-        """The id of the sender. For an app without a user, the id or the name
-        of the bot. ``""`` if it has no sender."""
+        """The id of the sender. For an app without a user it is the id or the
+        name of the bot. ``""`` if the message has no sender, or an impossible
+        one."""
         commenter = None
         if self.comment is not None:
             commenter = self.comment.user
@@ -346,6 +347,8 @@ class SlackMessage(Struct):
 
     @property
     def _name_as_id(self) -> str:
+        """An id that is made from the shown name of the sender; ``""`` if it
+        has no visible character."""
         name = "".join(filter(str.isprintable, self.username or ""))
         if name:
             return f"name:{name}"[:MOST_ID_CHARACTERS]
@@ -401,7 +404,7 @@ class SlackExport:
         self._bots: dict[str, str] = {}
         """Id of a bot or an app → its name, for bots and apps that their
         messages do not name."""
-        self._has_surveyed = False
+        self._has_found_unlisted = False
         unread = self._sort_files()
         self._uploads = {
             name.partition("/")[0]: f"{self._top}{UPLOADS}/{name}"
@@ -411,14 +414,14 @@ class SlackExport:
 
         self.users = [
             user
-            for user in self._rows("users.json", SlackUser)
+            for user in self._read_rows("users.json", SlackUser)
             if ID.fullmatch(user.id)
         ]
         self._read_bots()
         self.conversations: list[Conversation] = []
         self._read_lists()
         for name in unread:
-            self._leave(name)
+            self._note_unread_file(name)
 
     def _top_of(self, path: Path) -> str:
         """The folder of the export in the archive, with a slash at its end.
@@ -434,7 +437,7 @@ class SlackExport:
 
     def _sort_files(self) -> list[str]:
         """Find the files of each folder. Returns the files that are in no
-        folder and that nobody reads."""
+        folder, are no known list, and stay unread."""
         lists = {f"{name}.json" for name in (*LISTS, "users", *_BOTS)}
         unread = []
         for name in self._source.names:
@@ -458,7 +461,7 @@ class SlackExport:
         for file, fields in _BOTS.items():
             if f"{self._top}{file}.json" not in self._source.names:
                 continue
-            for raw in self._array(f"{file}.json"):
+            for raw in self._raw_rows(f"{file}.json"):
                 row = _value_of(raw)
                 for id_field, name_field in fields:
                     id = text_at(row, id_field)
@@ -474,7 +477,7 @@ class SlackExport:
         ids: set[str] = set()
         taken: set[str] = set()
         for file, kind in LISTS.items():
-            for row in self._rows(f"{file}.json", Conversation, optional=True):
+            for row in self._read_rows(f"{file}.json", Conversation, optional=True):
                 row.kind = kind
                 if not ID.fullmatch(row.id) or row.id in ids:
                     self.problems.note_broken(
@@ -483,24 +486,25 @@ class SlackExport:
                     continue
                 ids.add(row.id)
                 folder = folders.get(unicodedata.normalize("NFKC", row.name or ""), "")
-                # if two conversations have one name, the folder belongs to the
-                # first
-                is_free = folder != "" and folder not in taken
+                # If two conversations have one name, the folder belongs to the first.
+                # The other one is in a folder with its id.
                 row.folder = row.id
-                if is_free:
+                if folder and folder not in taken:
                     row.folder = folder
                 taken.add(row.folder)
                 self.conversations.append(row)
 
-    def _survey(self) -> None:
-        """Make conversations for the folders that no list names."""
+    def _find_unlisted(self) -> None:
+        """Make conversations for the folders that no list names, from the
+        people who have written there. A folder without messages is noted as
+        unread."""
         listed = {conversation.folder for conversation in self.conversations}
         for folder in self._files.keys() - listed - {UPLOADS}:
             conversation = Conversation(_id_of_folder(folder), folder, folder=folder)
             senders = self._senders(conversation)
             if not senders:
                 for file in self._files[folder]:
-                    self._leave(f"{self._top}{folder}/{file}")
+                    self._note_unread_file(f"{self._top}{folder}/{file}")
                 continue
             senders.pop("", None)
             conversation.members = list(senders)
@@ -518,18 +522,18 @@ class SlackExport:
         """The people who have written in a conversation, each once. ``""``
         stands for a message without a sender."""
         senders: dict[str, None] = {}
-        for day in self._days(conversation, Problems()):
-            for message in self._day(conversation, day, Problems()):
+        for day in self._message_files(conversation, Problems()):
+            for message in self._messages_of_day(conversation, day, Problems()):
                 senders[message.sender] = None
         return senders
 
-    def _leave(self, name: str) -> None:
-        """Note a file that belongs to no conversation, and count its
-        messages."""
+    def _note_unread_file(self, name: str) -> None:
+        """Note a file that belongs to no conversation, and count its messages
+        as lost."""
         short = name.removeprefix(self._top)[:NAME_CHARACTERS]
         rows = []
         if name.endswith(".json"):
-            rows = self._read(name, name, Problems())
+            rows = self._rows_in(name, name, Problems())
         times = [microseconds_of(text_at(_value_of(row), "ts")) for row in rows]
         messages = sum(map(bool, times))
         if messages:
@@ -546,9 +550,9 @@ class SlackExport:
         return self._source.open(name)
 
     def records(self) -> Iterator[Record]:
-        if not self._has_surveyed:
-            self._survey()
-            self._has_surveyed = True
+        if not self._has_found_unlisted:
+            self._find_unlisted()
+            self._has_found_unlisted = True
         for user in self.users:
             yield _person(user)
         known = {user.id for user in self.users}
@@ -557,13 +561,15 @@ class SlackExport:
         for conversation in self.conversations:
             yield self._group(conversation)
         for conversation in self.conversations:
-            for day in self._days(conversation, self.problems):
-                for message in self._day(conversation, day, self.problems):
+            for day in self._message_files(conversation, self.problems):
+                for message in self._messages_of_day(conversation, day, self.problems):
                     yield from self._records(conversation, message, known)
 
     # --- records --------------------------------------------------------------
 
     def _group(self, conversation: Conversation) -> Group:
+        """A conversation as a group. Groups of several people have no name,
+        because Slack makes it from their names."""
         about = conversation.purpose or conversation.topic
         description = ""
         if about is not None:
@@ -594,9 +600,11 @@ class SlackExport:
     def _records(
         self, conversation: Conversation, message: SlackMessage, known: set[str]
     ) -> Iterator[Record]:
-        """The record of a message, after the record of its sender if no list
-        has named them. ``known``: the ids of people who have a record already.
-        """
+        """The record of a message, after the records of people whom no list has
+        named.
+
+        ``known``: the ids of people who have a record already; new ones are
+        added."""
         group = conversation.id
         kind = message.kind
         if message.is_ours:
@@ -606,7 +614,7 @@ class SlackExport:
             self.problems.note(f"{kind} (leaves no entry)", group=group)
             return
 
-        edited = _edited(message)
+        edited = _new_version(message)
         if edited is not None:
             yield from self._records(conversation, edited, known)
             return
@@ -614,12 +622,12 @@ class SlackExport:
         sender = _sender_of(message)
         if not sender:
             note = self.problems.note_lost
-            if kind in _OF_OTHERS:
+            if kind in _ABOUT_OTHERS:
                 note = self.problems.note
             note("message without a sender", group=group)
             return
 
-        yield from self._newcomers(message, sender, known)
+        yield from self._new_people(message, sender, known)
         if kind in _REMOVALS:
             yield _removal(message, group, sender)
         elif kind in _CHANGES and conversation.kind != "direct":
@@ -627,11 +635,11 @@ class SlackExport:
         else:
             yield self._message(message, group, sender)
 
-    def _newcomers(
+    def _new_people(
         self, message: SlackMessage, sender: str, known: set[str]
     ) -> Iterator[Record]:
-        """The people of a message whom no list has named: its sender, and a bot
-        that was added."""
+        """The records of people whom no list has named: the sender of a
+        message, and a bot that it adds. Their ids are added to ``known``."""
         if message.kind == "bot_add":
             # other messages of the bot have only its id
             service = _SERVICE.search(message.text or "")
@@ -666,6 +674,8 @@ class SlackExport:
         return change(person=sender, kind="description", text=description)
 
     def _message(self, message: SlackMessage, group: str, sender: str) -> Record:
+        """A message, with its reactions and files. A reply gets a time after
+        its first message."""
         kind = message.kind
         if kind not in TEXTS:
             short = kind[:NAME_CHARACTERS]
@@ -718,9 +728,9 @@ class SlackExport:
 
     # --- files ----------------------------------------------------------------
 
-    def _days(self, conversation: Conversation, notes: Problems) -> list[str]:
-        """The files with the messages of a conversation: files of days, and all
-        other JSON files."""
+    def _message_files(self, conversation: Conversation, notes: Problems) -> list[str]:
+        """The files with the messages of a conversation: one for each day, and
+        all other JSON files in its folder."""
         days = []
         for name in self._files.get(conversation.folder, ()):
             folder, _, file = name.rpartition("/")
@@ -730,13 +740,15 @@ class SlackExport:
                 notes.note("file in the folder of a conversation")
         return sorted(days)
 
-    def _day(
+    def _messages_of_day(
         self, conversation: Conversation, name: str, notes: Problems
     ) -> list[SlackMessage]:
+        """The messages in a file, in the order of their times. ``notes`` gets
+        broken messages, and rows that are not messages."""
         where = f"{conversation.folder}/{name}"
         is_day = _DAY.fullmatch(name.rpartition("/")[2])
         messages = []
-        for number, raw in enumerate(self._array(where, notes, messages=1), 1):
+        for number, raw in enumerate(self._raw_rows(where, notes, messages=1), 1):
             if not is_day and at(_value_of(raw), "ts") is None:
                 notes.note(f"row without a time in {name[:NAME_CHARACTERS]}")
                 continue
@@ -756,47 +768,53 @@ class SlackExport:
         messages.sort(key=lambda message: message.time_us)
         return messages
 
-    def _rows(
+    def _read_rows(
         self, name: str, kind: type[Any], optional: bool = False
     ) -> Iterator[Any]:
+        """Yield the rows of a file as records of ``kind``. Broken rows are
+        noted. An ``optional`` file may be missing."""
         if optional and self._top + name not in self._source.names:
             return
         reader = RecordReader(kind)
-        for number, raw in enumerate(self._array(name), 1):
+        for number, raw in enumerate(self._raw_rows(name), 1):
             try:
                 yield _read_row(reader, raw, partial(self.problems.note_field, name))
             except (ValueError, RecursionError) as error:
                 self.problems.note_broken(f"{name}, row {number}", error)
 
-    def _array(
+    def _raw_rows(
         self, name: str, notes: Problems | None = None, *, messages: int = 0
     ) -> list[Any]:
-        """The rows of a file, raw or decoded. ``messages``: the least number of
-        lost messages if the file is broken."""
-        return self._read(
+        """The rows of a file of the export, raw or decoded. ``messages``: how
+        many messages count as lost if the file is broken."""
+        return self._rows_in(
             self._top + name, name, notes or self.problems, messages=messages
         )
 
-    def _read(
+    def _rows_in(
         self, path: str, name: str, notes: Problems, *, messages: int = 0
     ) -> list[Any]:
+        """The rows of a file, raw, or decoded if the file is no array.
+        ``path``: its name in the archive. ``name``: its name in the report."""
         try:
             with self._source.open(path) as file:
                 content = read_whole(file)
         except Exception as error:  # also of a decompressor
             notes.note_broken(name, error, messages=messages)
             return []
-        if content.strip() == b"null":  # as tools write a list of nothing
+        if content.strip() == b"null":  # some tools write an empty list so
             return []
         try:
             return list(_read_array(content))
         except (ValueError, RecursionError):
-            return _rest_of(content, name, notes, messages)
+            return _complete_rows(content, name, notes, messages)
 
 
-def _rest_of(content: bytes, name: str, notes: Problems, messages: int) -> list[Any]:
-    """The rows of a file that is not an array, or is broken: rows of arrays in
-    it, as far as they are complete."""
+def _complete_rows(
+    content: bytes, name: str, notes: Problems, messages: int
+) -> list[Any]:
+    """The rows of a file that is not an array, or is broken: rows of the arrays
+    in it, up to the place where it is broken."""
     rows = []
     try:
         for _, row in Tables(BytesIO(content)).rows():
@@ -819,7 +837,7 @@ def _read_row(
 
 
 def _value_of(raw: Any) -> Any:
-    """The value of a row, raw or decoded. None if it is broken."""
+    """The value of a row, raw or decoded. Returns None if it is broken."""
     if not isinstance(raw, Raw):
         return raw
     try:
@@ -850,16 +868,16 @@ def _person(user: SlackUser) -> records.Person:
     return replace(person, login=user.name or "", email=profile.email or "")
 
 
-def _edited(message: SlackMessage) -> SlackMessage | None:
-    """The new message in an event about an edit. None if the event is another
-    one."""
+def _new_version(message: SlackMessage) -> SlackMessage | None:
+    """The edited message in an event about an edit. Returns None for another
+    event. If the message was deleted, but stays as the beginning of its thread,
+    returns the event as a deletion."""
     newest = message.message
     if message.kind != "message_changed" or newest is None:
         return None
     if not newest.time_us or newest.kind == message.kind:
         return None
     if newest.subtype == "tombstone":
-        # it was deleted, but stays as the beginning of its thread
         return replace(message, subtype="message_deleted", deleted_ts=newest.ts)
     return newest
 
@@ -897,6 +915,8 @@ def _reaction(person: str, name: str) -> records.Reaction:
 
 
 def _file(file: SlackFile) -> records.File:
+    """The file of a message. A file outside of Slack has an address. A file
+    that Slack has deleted has a reason why its bytes are missing."""
     address = ""
     if file.is_external:
         address = file.url_private or ""
@@ -926,6 +946,7 @@ class Texts(Struct):
         people whom it mentions."""
         text = text.translate(_MARKS)
         text = _TAG.sub(lambda match: self._tag(match[1]), text)
+        # Every second part is code, and stays unchanged.
         parts = _CODE.split(text)
         parts[::2] = [
             _STRUCK.sub(r"~~\1~~", _EMOJI.sub(_emoji, part)) for part in parts[::2]
@@ -936,7 +957,9 @@ class Texts(Struct):
         return text
 
     def _tag(self, content: str) -> str:
-        """The replacement for ``<content>``. It is still escaped."""
+        """The replacement for a tag such as ``<@U1>``, ``<#C1|name>``,
+        ``<!here>`` or ``<address|label>``. ``content`` is the part between
+        ``<`` and ``>``. The replacement is still escaped, as the text is."""
         target, _, label = content.partition("|")
         sign = target[:1]
         id = target[1:]
@@ -960,6 +983,7 @@ class Texts(Struct):
 
 
 def _emoji(match: re.Match[str]) -> str:
+    """The character of an emoji such as ``:wave:``; an unknown name stays."""
     name, tone = match.groups()
     if tone:
         name += f"::skin-tone-{tone}"
@@ -981,11 +1005,15 @@ def text_of(message: SlackMessage) -> str:
         text = message.comment.comment or ""
     tables = []
     if message.blocks and not text:
-        text = "".join(_of_blocks(message.blocks, 0)).strip()
+        text = "".join(_texts_in(message.blocks, depth=0)).strip()
     else:
-        tables = [_of_table(table, 0) for table in _tables_in(message.blocks)]
+        # The blocks repeat the text, except tables.
+        tables = [
+            _text_of_table(table, depth=0) for table in _tables_in(message.blocks)
+        ]
     attachments = [
-        _of_attachment(attachment, text) for attachment in message.attachments or ()
+        _text_of_attachment(attachment, text)
+        for attachment in message.attachments or ()
     ]
     return "\n".join(filter(None, (text, *tables, *attachments)))
 
@@ -998,7 +1026,7 @@ def _tables_in(blocks: Any) -> Iterator[Any]:
             yield block
 
 
-def _of_table(block: Any, depth: int) -> str:
+def _text_of_table(block: Any, depth: int) -> str:
     """A table as lines, with a bar between cells."""
     lines = []
     for row in list_at(block, "rows"):
@@ -1006,12 +1034,15 @@ def _of_table(block: Any, depth: int) -> str:
             cells = row
         else:
             cells = list_at(row, "cells")
-        texts = ("".join(_of_blocks(cell, depth + 1)) for cell in cells)
+        texts = ("".join(_texts_in(cell, depth + 1)) for cell in cells)
         lines.append(" | ".join(" ".join(text.split()) for text in texts))
     return "\n".join(lines)
 
 
-def _of_attachment(attachment: SlackAttachment, text: str) -> str:
+def _text_of_attachment(attachment: SlackAttachment, text: str) -> str:
+    """The text of an addition to a message: title, text and fields, or else its
+    blocks or its fallback. ``""`` for the preview of a link that the message
+    (``text``) has anyway."""
     link = attachment.title_link or ""
     if link and link in text:  # Slack's preview of a link that the message has
         return ""
@@ -1024,27 +1055,29 @@ def _of_attachment(attachment: SlackAttachment, text: str) -> str:
         for field in attachment.fields or ()
     ]
     parts = filter(None, (attachment.pretext, title, attachment.text, *fields))
-    blocks = "".join(_of_blocks(attachment.blocks, 0)).strip()
+    blocks = "".join(_texts_in(attachment.blocks, depth=0)).strip()
     return "\n".join(parts) or blocks or attachment.fallback or ""
 
 
-def _of_blocks(value: Any, depth: int) -> Iterator[str]:
-    """The texts in blocks, with marks."""
+def _texts_in(value: Any, depth: int) -> Iterator[str]:
+    """The texts in nested blocks, with marks. Blocks deeper than
+    :data:`MOST_DEPTH` are left out."""
     if depth > MOST_DEPTH:
         return
     if isinstance(value, list):
         for each in value:
-            yield from _of_blocks(each, depth + 1)
+            yield from _texts_in(each, depth + 1)
     elif isinstance(value, dict):
-        yield from _of_block(value, depth)
+        yield from _texts_in_block(value, depth)
 
 
-def _of_block(block: Json, depth: int) -> Iterator[str]:
+def _texts_in_block(block: Json, depth: int) -> Iterator[str]:
+    """The texts in one block, with the marks that Slack's texts have."""
     kind = text_at(block, "type")
     text = block.get("text")
     address = block.get("url")
     if kind in _TABLES:
-        yield f"{_of_table(block, depth)}\n"
+        yield f"{_text_of_table(block, depth)}\n"
     elif kind in _TEXT_BLOCKS and isinstance(text, str):
         yield text
     elif kind == "link" and isinstance(address, str) and isinstance(text, str):
@@ -1056,6 +1089,6 @@ def _of_block(block: Json, depth: int) -> Iterator[str]:
         yield form.format(block.get(field))
     else:
         for key in ("text", "fields", "elements"):
-            yield from _of_blocks(block.get(key), depth + 1)
+            yield from _texts_in(block.get(key), depth + 1)
         if kind in _LINES:
             yield "\n"

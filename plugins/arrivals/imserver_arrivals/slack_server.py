@@ -34,7 +34,7 @@ _MOST_EVENTS: Final = 500
 """The most events that are stored at once."""
 _MOST_KNOWN: Final = 20_000
 """The most ids of events that are kept."""
-_TOGETHER: Final = 0.1
+_TOGETHER_SECONDS: Final = 0.1
 """If further events come within this time, in seconds, they are stored with the
 first one."""
 _ENDING_SECONDS: Final = 0.1
@@ -44,7 +44,7 @@ _MOST_QUEUED: Final = 256
 _MOST_ERROR_CHARACTERS: Final = 200
 _LAST_PIECE_BYTES: Final = 1 << 16
 _KINDS: Final = "public_channel,private_channel,mpim"
-_REQUIRED: Final = (
+_REQUIRED_METHODS: Final = (
     "apps.connections.open",
     "users.list",
     "conversations.list",
@@ -52,7 +52,7 @@ _REQUIRED: Final = (
 )
 """Methods that must not be refused. Other methods may be refused for one
 channel or message."""
-_FINAL: Final = (
+_FINAL_ERRORS: Final = (
     "invalid_auth",
     "not_authed",
     "account_inactive",
@@ -61,13 +61,15 @@ _FINAL: Final = (
     "missing_scope",
     "not_allowed_token_type",
 )
-_PASSING: Final = (
+"""Errors after which a later try fails, too."""
+_TEMPORARY_ERRORS: Final = (
     "internal_error",
     "fatal_error",
     "service_unavailable",
     "request_timeout",
     "ratelimited",
 )
+"""Errors after which a later try may succeed."""
 
 
 class SlackChannel(Conversation):
@@ -130,16 +132,16 @@ class SlackServer:
         self._files: dict[str, Server] = {}
         """Origin of files → the server that has the files."""
         self._socket: ClientConnection | None = None
-        self._ending: ClientConnection | None = None
+        self._ending_socket: ClientConnection | None = None
         """The connection that Slack is about to end. Its successor is open
         already."""
-        self._owed: list[tuple[ClientConnection, str]] = []
+        self._unacknowledged: list[tuple[ClientConnection, str]] = []
         """Envelopes that are not acknowledged, each with its connection and
         id."""
-        self._known: dict[str, None] = {}
+        self._event_ids: dict[str, None] = {}
         """Ids of the last events."""
         self.users: dict[str, SlackUser] = {}
-        self._strangers = set[str]()
+        self._unknown_users = set[str]()
         """Ids of users about whom Slack tells nothing."""
         self.channels: dict[str, SlackChannel] = {}
         """Channels that were read. They have no members until the members are
@@ -150,8 +152,9 @@ class SlackServer:
     # --- the Web API ----------------------------------------------------------
 
     def call(self, method: str, **query: str | int) -> dict[str, Any]:
-        """The answer of a method. It has no ``ok`` if the method is refused for
-        this channel or message."""
+        """The answer of a method. If the method is refused for this channel or
+        message only, the answer has no ``ok``. Raises LiveError for all other
+        refusals."""
         if method == "apps.connections.open":
             answer = self._app.post(dict[str, Any], f"/{method}", None)
         elif method == "conversations.join":
@@ -159,18 +162,20 @@ class SlackServer:
         else:
             answer = self._web.get(dict[str, Any], f"/{method}?{urlencode(query)}")
         error = answer.get("error")
-        # continue without it
+        # Without these methods the import continues.
         may_fail = method in ("conversations.join", "conversations.replies")
-        is_grave = (
-            method in _REQUIRED
-            or error in _PASSING
-            or (error in _FINAL and not may_fail)
+        must_raise = (
+            method in _REQUIRED_METHODS
+            or error in _TEMPORARY_ERRORS
+            or (error in _FINAL_ERRORS and not may_fail)
         )
-        if answer.get("ok") is not True and is_grave:
+        if answer.get("ok") is not True and must_raise:
             text = f"{error} {answer.get('needed') or ''}"
             text = "".join(filter(str.isprintable, text))
             text = text[:_MOST_ERROR_CHARACTERS].rstrip()
-            raise LiveError(f"Slack refuses {method}: {text}", is_final=error in _FINAL)
+            raise LiveError(
+                f"Slack refuses {method}: {text}", is_final=error in _FINAL_ERRORS
+            )
         return answer
 
     def pages(self, method: str, field: str, **query: str | int) -> Iterator[list[Any]]:
@@ -184,14 +189,15 @@ class SlackServer:
                 return
 
     def save(self, address: str, path: Path) -> None:
-        """Save a file of a message. The token is sent to hosts of Slack only.
-        If the file is not available, no file is written."""
+        """Save a file of a message to ``path``. The token is sent to hosts of
+        Slack only. If the file is not available, nothing is written. Raises
+        LiveError if it may be available later."""
         try:
             parts = urlsplit(address)
-            is_known = f".{parts.hostname}".endswith(f".{self._host}")
+            is_of_slack = f".{parts.hostname}".endswith(f".{self._host}")
         except ValueError:
             return
-        if not is_known:
+        if not is_of_slack:
             return
         origin = f"{parts.scheme}://{parts.netloc}"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -224,26 +230,27 @@ class SlackServer:
                 if channel is None:
                     continue
                 channel.members = None
-                if may_join and not (
-                    channel.is_member or channel.is_private or channel.is_archived
-                ):
+                is_closed = channel.is_private or channel.is_archived
+                if may_join and not (channel.is_member or is_closed):
                     answer = self.call("conversations.join", channel=channel.id)
                     channel.is_member = answer.get("ok") is True
+                    # Without the permission, no further channel is tried.
                     may_join = answer.get("error") != "missing_scope"
                 self.channels[channel.id] = channel
 
     def ask_for(self, user: str) -> None:
         """Read a user whom no list names: a user of another workspace, in a
         shared channel."""
-        is_known = user in self.users or user in self._strangers
+        is_known = user in self.users or user in self._unknown_users
         if is_known or not ID.fullmatch(user):
             return
         row = self.call("users.info", user=user).get("user")
         if user not in self.meet([row]):
-            self._strangers.add(user)
+            self._unknown_users.add(user)
 
     def channel(self, id: str) -> SlackChannel | None:
-        """A channel with its members. None if the account does not see it."""
+        """A channel with its members. Returns None if the account does not see
+        it."""
         channel = self.channels.get(id)
         if channel is None:
             channel = converted(
@@ -289,46 +296,49 @@ class SlackServer:
                 max_queue=_MOST_QUEUED,
                 proxy=None,
             ).__enter__()
-        except (OSError, WebSocketException) as error:  # its address is a secret
+        except (OSError, WebSocketException) as error:
+            # The text of the error has the address, which is a secret.
             raise LiveError(
                 f"Slack lets no connection begin: {type(error).__name__}"
             ) from None
-        _close(self._ending)
-        self._ending = self._socket
+        _close(self._ending_socket)
+        self._ending_socket = self._socket
         self._socket = socket
 
     def receive(self, seconds: float) -> None:
         """Take the events that come within ``seconds``. After the first event
         the wait ends soon."""
         end = monotonic() + seconds
-        is_short = False
+        is_shortened = False
         while len(self.events) < _MOST_EVENTS:
-            left = end - monotonic()
-            if left <= 0:
+            seconds_left = end - monotonic()
+            if seconds_left <= 0:
                 return
-            if self.events and not is_short:
-                end = min(end, monotonic() + _TOGETHER)
-                is_short = True
-            elif self._ending is None:
-                self._read(self._socket, left)
-            elif not self._read(self._ending, 0.0):
-                self._read(self._socket, min(left, _ENDING_SECONDS))
+            if self.events and not is_shortened:
+                end = min(end, monotonic() + _TOGETHER_SECONDS)
+                is_shortened = True
+            elif self._ending_socket is None:
+                self._receive_one(self._socket, seconds_left)
+            elif not self._receive_one(self._ending_socket, 0.0):
+                self._receive_one(self._socket, min(seconds_left, _ENDING_SECONDS))
 
     def acknowledge(self) -> None:
         """Acknowledge all events, because they are stored."""
-        for socket, id in self._owed:
-            with suppress(ConnectionClosed):  # then Slack sends it again
+        for socket, id in self._unacknowledged:
+            # If the connection is closed, Slack sends the event again.
+            with suppress(ConnectionClosed):
                 socket.send(msgspec.json.encode({"envelope_id": id}).decode())
-        self._owed = []
+        self._unacknowledged = []
         self.events = []
 
     def disconnect(self) -> None:
-        """End the connections. Events that may not be stored yet stay."""
-        _close(self._ending)
+        """End the connections. Events in :attr:`events` stay, but are not
+        acknowledged, so Slack sends them again."""
+        _close(self._ending_socket)
         _close(self._socket)
         self._socket = None
-        self._ending = None
-        self._owed = []
+        self._ending_socket = None
+        self._unacknowledged = []
 
     def close(self) -> None:
         """End all connections."""
@@ -336,8 +346,10 @@ class SlackServer:
         for server in (self._app, self._web, *self._files.values()):
             server.close()
 
-    def _read(self, socket: ClientConnection | None, seconds: float) -> bool:
-        """Take one message of a connection. False if none has come."""
+    def _receive_one(self, socket: ClientConnection | None, seconds: float) -> bool:
+        """Receive one message of a connection. An event is added to
+        :attr:`events` and its envelope to the unacknowledged ones. Returns
+        False if none has come within ``seconds``. Raises LiveError."""
         if socket is None:
             raise LiveError("there is no connection to Slack")
         try:
@@ -345,9 +357,9 @@ class SlackServer:
         except TimeoutError:
             return False
         except ConnectionClosed:
-            if socket is not self._ending:
+            if socket is not self._ending_socket:
                 raise LiveError("Slack has ended the connection") from None
-            self._ending = None
+            self._ending_socket = None
             return False
         except (ValueError, RecursionError):
             raise LiveError("Slack sends what is not understood") from None
@@ -357,21 +369,22 @@ class SlackServer:
                 is_off = envelope.reason == "link_disabled"
                 raise LiveError(
                     "Slack ends the connection: Socket Mode is off, or there are too many",
-                    is_off,
+                    is_final=is_off,
                 )
+            # Slack will end this connection soon. The next one opens before.
             if socket is self._socket:
                 self.connect()
             return True
         if payload.type == "app_rate_limited":
             raise LiveError("Slack has left events out, because there were too many")
         if envelope.envelope_id:
-            self._owed.append((socket, envelope.envelope_id))
-        if payload.event is not None and payload.event_id not in self._known:
+            self._unacknowledged.append((socket, envelope.envelope_id))
+        if payload.event is not None and payload.event_id not in self._event_ids:
             self.events.append(payload.event)
             if payload.event_id:
-                self._known[payload.event_id] = None
-            if len(self._known) > _MOST_KNOWN:
-                del self._known[next(iter(self._known))]
+                self._event_ids[payload.event_id] = None
+            if len(self._event_ids) > _MOST_KNOWN:
+                del self._event_ids[next(iter(self._event_ids))]
         return True
 
 
@@ -382,10 +395,12 @@ def _close(socket: ClientConnection | None) -> None:
 
 
 def _is_of_bot(token: str) -> bool:
+    """Whether a token is that of the bot, and not that of the app."""
     return not token.startswith("xapp-")
 
 
 def converted(value: object, kind: type[T]) -> T | None:
+    """A value as a struct. Returns None if it has another form."""
     try:
         return msgspec.convert(value, kind)
     except ValueError:

@@ -3,7 +3,7 @@ single file.
 
 Nothing is extracted, and no name in an archive leads out of it: symbolic links
 and names with ``..`` are left out. Names are corrected to the names that the
-server meant, whatever tool has packed them: see :func:`_meant`.
+server meant, whatever tool has packed them: see :func:`_corrected_name`.
 """
 
 import gzip
@@ -55,7 +55,7 @@ def source_of(path: Path, problems: Problems) -> Source:
     Raises BadArchive and OSError.
     """
     if path.is_dir():
-        files = _named(((name, name) for name in _names_in(path)), problems)
+        files = _by_corrected_name(((name, name) for name in _names_in(path)), problems)
         return Source(list(files), lambda name: (path / files[name]).open("rb"))
     if is_zipfile(path) or path.suffix == ".zip":
         return _zip(path, problems)
@@ -65,24 +65,26 @@ def source_of(path: Path, problems: Problems) -> Source:
 
 
 def _zip(path: Path, problems: Problems) -> Source:
+    """The files of a zip file. Raises BrokenArchive."""
     try:
         packed = ZipFile(path)
     except (OSError, BadZipFile, NotImplementedError, ValueError) as error:
         raise BrokenArchive(f"{path} is no whole zip file: {error}") from None
-    rows = ((_unflagged(row), row) for row in packed.infolist())
-    files = _named(
+    rows = ((_zip_name(row), row) for row in packed.infolist())
+    files = _by_corrected_name(
         ((name, row) for name, row in rows if not name.endswith(("/", "\\"))), problems
     )
     source = Source(list(files), lambda name: packed.open(files[name]))
-    # closes it in time even if the archive is in a circle of references
+    # The zip file is closed when nobody needs the source any more.
     finalize(source, packed.close)
     return source
 
 
-def _unflagged(row: ZipInfo) -> str:
-    """The name of a file in a zip file without the flag for UTF-8. Slack and
-    others write UTF-8 without the flag. The standard then means code page 437,
-    and Python reads it so."""
+def _zip_name(row: ZipInfo) -> str:
+    """The name of a file in a zip file. If the file has no flag for UTF-8,
+    Python reads the name as code page 437, as the standard says. Slack and
+    other tools write UTF-8 without the flag, so such a name is decoded
+    again."""
     if row.flag_bits & _UTF_8_NAMES:
         return row.filename
     try:
@@ -98,7 +100,9 @@ def _tar(path: Path, problems: Problems) -> Source:
         try:
             file = stack.enter_context(unpacked(path.open("rb"), path.name))
             tar = tarfile.open(fileobj=file, mode="r:")  # noqa: SIM115
-            files = _named(((row.name, row) for row in tar if row.isfile()), problems)
+            files = _by_corrected_name(
+                ((row.name, row) for row in tar if row.isfile()), problems
+            )
         except (EOFError, gzip.BadGzipFile, ValueError, tarfile.TarError) as error:
             raise BrokenArchive(f"{path} is no whole tar file: {error}") from None
         source = Source(
@@ -118,7 +122,7 @@ def _names_in(folder: Path) -> Iterator[str]:
                 yield path.relative_to(folder).as_posix()
 
 
-def _named(
+def _by_corrected_name(
     files: Iterable[tuple[str, _File]], problems: Problems
 ) -> Mapping[str, _File]:
     """The files of an archive by their corrected names."""
@@ -127,7 +131,7 @@ def _named(
         raise BrokenArchive(f"more than {MOST_NAMES} files")
     names: dict[str, _File] = {}
     for packed_name, file in rows:
-        name = _meant(packed_name)
+        name = _corrected_name(packed_name)
         if not name or ".." in name.split("/"):
             problems.note_broken(
                 f"file {packed_name}", "its name leads out of the archive"
@@ -141,12 +145,11 @@ def _named(
     return names
 
 
-def _meant(name: str) -> str:
+def _corrected_name(name: str) -> str:
     """The name of a file as a path from the top of the archive, with slashes.
 
-    Old tools of Windows separate folders by backslashes. If a name has a slash,
-    a backslash is a usual character.
-    """
+    Old tools of Windows separate folders by backslashes. A name with a slash is
+    not from such a tool, so a backslash in it stays."""
     if "/" not in name:
         name = name.replace("\\", "/")
     return name.lstrip("/").removeprefix("./")
@@ -180,12 +183,11 @@ def read_lines(file: IO[bytes]) -> Iterator[bytes | None]:
 
 
 def unpacked(file: IO[bytes], name: str) -> IO[bytes]:
-    """The file. If it is a gzip file, it is unpacked to a temporary file and
-    closed.
+    """The file, if it is not a gzip file. A gzip file is unpacked to a
+    temporary file, which is returned, and is closed.
 
     Raises BrokenArchive if the content is too large, EOFError and BadGzipFile
-    if the file is broken, and OSError.
-    """
+    if the file is broken, and OSError."""
     magic = file.read(2)
     size = file.seek(0, os.SEEK_END)
     file.seek(0)

@@ -17,10 +17,11 @@ from .source import write_all
 
 RUN_BYTES: Final = 8 << 20
 """Encoded bytes that are sorted in memory."""
-_PIECE: Final = 1 << 16
+_PIECE_BYTES: Final = 1 << 16
 """Bytes that one read of a run fetches."""
 _LENGTH: Final = Layout("<I")
-_LATE: Final = 1 << 62
+_AFTER_ALL_TIMES: Final = 1 << 62
+"""Is added to the time of a removal, so that removals come last."""
 
 
 def moment(record: Group | Message | Change | Removal) -> int:
@@ -30,7 +31,7 @@ def moment(record: Group | Message | Change | Removal) -> int:
     if isinstance(record, Group):
         return record.created_ms
     if isinstance(record, Removal):
-        return record.time_ms + _LATE
+        return record.time_ms + _AFTER_ALL_TIMES
     return record.time_ms
 
 
@@ -49,32 +50,38 @@ class Spool:
         self._encode = msgspec.msgpack.Encoder().encode
         self._decode = msgspec.msgpack.Decoder(kinds).decode
         self._key = key
-        self._run: list[tuple[Any, bytes]] = []
+        self._unwritten: list[tuple[Any, bytes]] = []
+        """The records of the next run, each with its key."""
         self._size = 0
+        """The encoded bytes of these records."""
         self._ends = [0]
+        """The index of the byte after each run in the file. A run begins where the
+        run before it ends."""
 
     def add(self, record: Struct) -> None:
         """Add a record. Raises OSError if the disk is full."""
         content = self._encode(record)
-        self._run.append((self._key(record), content))
+        self._unwritten.append((self._key(record), content))
         self._size += len(content)
         if self._size >= RUN_BYTES:
-            self._write()
+            self._write_run()
 
     def read(self) -> Iterator[Any]:
         """All records, in the order of their keys: of :func:`moment`, unless
         another key was given."""
-        self._write()
+        self._write_run()
         bounds = zip(self._ends, self._ends[1:], strict=False)
         return merge(*(self._read_run(*each) for each in bounds), key=self._key)
 
     def close(self) -> None:
         self._file.close()
 
-    def _write(self) -> None:
-        self._run.sort(key=itemgetter(0))
+    def _write_run(self) -> None:
+        """Sort the unwritten records, and write them as a run: each with its
+        length before it."""
+        self._unwritten.sort(key=itemgetter(0))
         pieces = []
-        for _, record in self._run:
+        for _, record in self._unwritten:
             pieces.append(_LENGTH.pack(len(record)))
             pieces.append(record)
         if pieces:
@@ -82,13 +89,15 @@ class Spool:
             self._file.seek(self._ends[-1])
             write_all(self._file, content)
             self._ends.append(self._ends[-1] + len(content))
-        self._run = []
+        self._unwritten = []
         self._size = 0
 
     def _read_run(self, at: int, end: int) -> Iterator[Any]:
+        """Yield the records of the run between two indexes of bytes. The run is
+        read in pieces, so that many runs can be merged."""
         file = self._file.fileno()
         while at < end:
-            piece = pread(file, min(_PIECE, end - at), at)
+            piece = pread(file, min(_PIECE_BYTES, end - at), at)
             start = 0
             while True:
                 content = start + _LENGTH.size
@@ -98,8 +107,9 @@ class Spool:
                 next_start = content + length
                 if next_start > len(piece):
                     if start:
-                        break
-                    piece = pread(file, next_start, at)  # longer than a piece
+                        break  # the next piece begins with this record
+                    # The first record is longer than a piece.
+                    piece = pread(file, next_start, at)
                 yield self._decode(memoryview(piece)[content:next_start])
                 start = next_start
             at += start

@@ -32,17 +32,19 @@ class Activity(Struct):
     """Whether the archive names no members of the group. Then everybody who has
     written there is a member."""
     last: dict[str, int] = field(default_factory=dict)
-    """If the archive names no members: person who has written in the group, or
-    changed its name or description → the time when they last did."""
+    """Person who has written in the group, or changed its name or description →
+    the time when they last did. Empty if the archive names the members."""
     counts: Counter[str] = field(default_factory=Counter)
     seen: dict[str, int] = field(default_factory=dict)
     """Person who has done something other than join → the time when they first
-    did. After the survey only for archived groups, and for people who join."""
+    did. After the survey it has only people who join, except in archived
+    groups."""
     joined: dict[str, int] = field(default_factory=dict)
     """Person who joins → the time when they first did."""
     newest: list[tuple[int, str]] = field(default_factory=list)
     """Heap of the newest messages, each with time and id."""
     first_ms: int = 0
+    """The time of the first message or change; 0 if there is none."""
 
     def joins_first(self, person: str) -> bool:
         """Whether a join is the first event of a person. All other members were
@@ -59,10 +61,14 @@ class Survey(Struct):
     groups: dict[str, Group] = field(default_factory=dict)
     emoji: dict[str, Emoji] = field(default_factory=dict)
     of_groups: dict[str, Activity] = field(default_factory=dict)
+    """Id of a group → its activity."""
     of_people: dict[str, Counter[str]] = field(default_factory=dict)
+    """Person → the numbers of their messages and of the contents."""
     counts: Counter[str] = field(default_factory=Counter)
+    """Kind of a record or of a group → number."""
     first_ms: int = 0
     last_ms: int = 0
+    """The times of the first and last record; 0 if there is none."""
 
 
 def survey(
@@ -85,12 +91,12 @@ def survey(
             if known is None or known.why == _UNLISTED:
                 result.people[record.id] = record
         elif isinstance(record, Group):
-            _list(result, record)
+            _add_group(result, record)
         elif isinstance(record, Emoji):
             result.emoji.setdefault(record.name, record)
         elif isinstance(record, Removal):
             result.last_ms = max(result.last_ms, record.time_ms)
-            _meet(result, record.person)
+            _add_stranger(result, record.person)
             spool.add(record)
         else:
             why = _refusal(result, record)
@@ -100,7 +106,7 @@ def survey(
                     note = problems.note_lost
                 note(why, group=record.group, person=record.person)
                 continue
-            _look(result, record, has_bytes, problems.note)
+            _note_activity(result, record, has_bytes, problems.note)
             spool.add(record)
             if not result.counts["message"] % _COUNTED_EACH:
                 done(result.counts["message"])
@@ -108,7 +114,9 @@ def survey(
     for id, activity in result.of_groups.items():
         if activity.lacks_members:
             _admit_writers(result, id, problems.note)
-        if not result.groups[id].is_archived:  # all that it is asked for
+        # Later only people who join are looked up here, except in archived
+        # groups. The others are forgotten to save memory.
+        if not result.groups[id].is_archived:
             activity.seen = {
                 person: activity.seen[person]
                 for person in activity.joined
@@ -123,7 +131,12 @@ _PAIR: Final = 2
 has one."""
 
 
-def _list(result: Survey, group: Group) -> None:
+def _add_group(result: Survey, group: Group) -> None:
+    """Add a group with its members and its owner. The owner is the creator, if
+    they may own it, or else the first owner or member.
+
+    If two records have one id, the first counts. A direct conversation of more
+    than two people becomes a conversation of several."""
     if group.id in result.groups:
         return
     ids = [member.person for member in group.members if _is_id(member.person)]
@@ -149,16 +162,16 @@ def _list(result: Survey, group: Group) -> None:
     result.of_groups[group.id] = activity
     result.counts[group.kind] += 1
     for id in (*members, owner):
-        _meet(result, id)
+        _add_stranger(result, id)
 
 
 def _admit_writers(result: Survey, id: str, note: Note) -> None:
-    """Make the people members who have written in a group, or else the people
-    who joined or left it. Without members its history would be lost.
+    """Make people members of a group whose members the archive does not name:
+    the people who have written there, or else the people who joined or left.
+    Without members its history would be lost.
 
-    If the group has no owner, the person who was active last becomes the owner:
-    they have read most of it anyway.
-    """
+    If the group has no owner, the person who was active last becomes the owner,
+    because they have read most of it anyway."""
     group = result.groups[id]
     activity = result.of_groups[id]
     writers = sorted(activity.last, key=activity.last.__getitem__)
@@ -186,20 +199,21 @@ def _is_id(id: str) -> bool:
     return 0 < len(id) <= _MOST_ID_CHARACTERS and id.isprintable()
 
 
-def _meet(result: Survey, id: str) -> None:
-    """Add a person whom no record names: a guest, an app, or a deleted
-    person."""
+def _add_stranger(result: Survey, id: str) -> None:
+    """Add a person whom no record has named yet: a guest, an app, or a deleted
+    person. A later record of the person replaces it."""
     if id not in result.people and _is_id(id):
         result.people[id] = Person(id, id, why=_UNLISTED)
 
 
 def _refusal(result: Survey, record: Message | Change) -> str:
-    """The reason why a record is not imported; ``""`` if it is."""
+    """The reason why a record is not imported. ``""`` means that it is
+    imported."""
     what = record.__class__.__name__.lower()
     group = result.groups.get(record.group)
-    if group is None or not _is_id(record.person):
-        if group is None:
-            return f"{what} in an unknown group"
+    if group is None:
+        return f"{what} in an unknown group"
+    if not _is_id(record.person):
         return f"{what} without a sender"
     if group.kind != "direct":
         return ""
@@ -210,39 +224,44 @@ def _refusal(result: Survey, record: Message | Change) -> str:
     return ""
 
 
-def _look(
+def _note_activity(
     result: Survey,
     record: Message | Change,
     has_bytes: Callable[[str], bool],
     note: Note,
 ) -> None:
+    """Note the times of a message or a change, and what it tells about its
+    group and its people. ``note`` gets files without bytes."""
     time_ms = record.time_ms
     activity = result.of_groups[record.group]
     result.first_ms = min(result.first_ms or time_ms, time_ms)
     result.last_ms = max(result.last_ms, time_ms)
     activity.first_ms = min(activity.first_ms or time_ms, time_ms)
-    _meet(result, record.person)
+    _add_stranger(result, record.person)
     if isinstance(record, Change):
-        _look_at_change(result, activity, record)
+        _note_change(result, activity, record)
     else:
-        _look_at_message(result, activity, record)
+        _note_message(result, activity, record)
         _count(result, activity, record, has_bytes, note)
 
 
-def _look_at_change(result: Survey, activity: Activity, change: Change) -> None:
+def _note_change(result: Survey, activity: Activity, change: Change) -> None:
+    """Note when people have joined, left, or changed the group."""
     result.counts["change"] += 1
     if change.kind == "join":
         moments = activity.joined
     else:
         moments = activity.seen
     for id in change.people or (change.person,):
-        _meet(result, id)
+        _add_stranger(result, id)
         _note_first(moments, id, change.time_ms)
     if change.kind in ("name", "description"):
         _note_last(activity, change.person, change.time_ms)
 
 
-def _look_at_message(result: Survey, activity: Activity, message: Message) -> None:
+def _note_message(result: Survey, activity: Activity, message: Message) -> None:
+    """Note when a person has written, and keep the message if it is one of the
+    newest."""
     _note_first(activity.seen, message.person, message.time_ms)
     _note_last(activity, message.person, message.time_ms)
     newest = (message.time_ms, message.id)
@@ -251,7 +270,7 @@ def _look_at_message(result: Survey, activity: Activity, message: Message) -> No
     else:
         heappushpop(activity.newest, newest)
     for reaction in message.reactions:
-        _meet(result, reaction.person)
+        _add_stranger(result, reaction.person)
 
 
 def _count(

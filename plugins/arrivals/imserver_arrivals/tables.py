@@ -26,7 +26,9 @@ class Tables:
         self._file = file
         self._text_of = getincrementaldecoder("utf-8-sig")("replace").decode
         self._text = ""
+        """The text that was read and may be needed."""
         self._at = 0
+        """The index of the next character in it."""
         self._decode = json.JSONDecoder().raw_decode
         self.texts: dict[str, str] = {}
         """Name → value, for the texts in the file that are not tables."""
@@ -35,7 +37,7 @@ class Tables:
         """The values of a file, with nothing between them. Raises as
         :meth:`rows` does."""
         while self._peek():
-            yield self._value()
+            yield self._take_value()
 
     def rows(self) -> Iterator[tuple[str, Any]]:
         """Yield (name of the table, row). Raises ValueError and RecursionError
@@ -45,83 +47,95 @@ class Tables:
             return
         self._expect("{")
         while self._next() != "}":
-            name = str(self._value())
+            name = str(self._take_value())
             self._expect(":")
             if self._next() == "[":
                 yield from self._array(name)
             else:
-                value = self._value()
+                value = self._take_value()
                 if isinstance(value, str):
                     self.texts[name] = value
-            self._comma("}")
+            self._skip_comma("}")
 
     def _array(self, name: str) -> Iterator[tuple[str, Any]]:
+        """Yield (name, row) for the rows of an array."""
         self._expect("[")
         while self._next() != "]":
-            yield name, self._value()
-            self._comma("]")
+            yield name, self._take_value()
+            self._skip_comma("]")
         self._expect("]")
 
-    def _comma(self, end: str) -> None:
+    def _skip_comma(self, end: str) -> None:
+        """Skip the comma after a value. At the end of the array or object
+        (``end``) there need not be one. Raises ValueError."""
         if self._next() == ",":
             self._at += 1
         elif self._text[self._at] != end:
             self._expect(",")
 
     def _next(self) -> str:
-        """The next character that is not a space."""
+        """The next character that is not a space, without taking it. Raises
+        ValueError at the end of the file."""
         sign = self._peek()
         if not sign:
             raise ValueError("the file ends too early")
         return sign
 
     def _peek(self) -> str:
-        """The next character that is not a space, without taking it; ``""`` at
-        the end."""
+        """The next character that is not a space, without taking it. Returns
+        ``""`` at the end of the file."""
         self._at = _SPACE(self._text, self._at).end()  # type: ignore[union-attr]  # it matches anything
         while self._at == len(self._text):
-            if not self._fill():
+            if not self._read_more():
                 return ""
             self._at = _SPACE(self._text, 0).end()  # type: ignore[union-attr]
         return self._text[self._at]
 
     def _expect(self, sign: str) -> None:
+        """Take this character. Raises ValueError if another one is next."""
         if self._next() != sign:
             raise ValueError(f"{self._next()!r} where {sign!r} is expected")
         self._at += 1
 
-    def _value(self) -> Any:
+    def _take_value(self) -> Any:
+        """Take the next value. Reads on until it is complete. Raises ValueError
+        and RecursionError if it is broken."""
         self._next()
         while True:
             try:
                 value, end = self._decode(self._text, self._at)
             except ValueError:
-                if not self._fill():
+                if not self._read_more():
                     raise
                 continue
-            if end == len(self._text) and self._fill():
-                continue  # a number may go on
+            if end == len(self._text) and self._read_more():
+                continue  # a number may have further digits
             has_surrogates = (
                 isinstance(value, dict) and self._text.find("\\ud", self._at, end) >= 0
             )
             self._at = end
             if has_surrogates:
-                return _well_formed(value)
+                return _without_surrogates(value)
             return value
 
-    def _fill(self) -> bool:
-        left = self._text[self._at :]
-        if len(left) >= MOST_ROW:
+    def _read_more(self) -> bool:
+        """Read a further piece of the file behind the text that was not taken.
+        Returns False at the end of the file. Raises ValueError if a row is too
+        long."""
+        untaken = self._text[self._at :]
+        if len(untaken) >= MOST_ROW:
             raise ValueError(f"a row of more than {MOST_ROW} characters")
         # Twice as much each time, so that a long row is not searched too often.
-        size = min(max(_LEAST_PIECE, len(left)), MOST_ROW + 1)
-        more = self._file.read(size)
-        self._text = left + self._text_of(more, not more)
+        size = min(max(_LEAST_PIECE, len(untaken)), MOST_ROW + 1)
+        piece = self._file.read(size)
+        self._text = untaken + self._text_of(piece, not piece)
         self._at = 0
-        return bool(more)
+        return bool(piece)
 
 
-def _well_formed(row: dict[str, Any]) -> dict[str, Any]:
+def _without_surrogates(row: dict[str, Any]) -> dict[str, Any]:
+    """A row whose texts have no lone halves of surrogate pairs, which no
+    storage accepts."""
     texts = {
         name: well_formed(value)
         for name, value in row.items()

@@ -65,11 +65,10 @@ def _names_of_emoji() -> Mapping[str, str]:
 
 
 def emoji_name(emoji: str) -> tuple[str, int]:
-    """The name of an emoji in Slack, and its skin tone from 2 to 6 (0: no
-    tone). The name is ``""`` if Slack has none.
+    """The name of an emoji in Slack, and its skin tone from 2 to 6. The name is
+    ``""`` if Slack has none, and the tone is 0 if the emoji has none.
 
-    An app's own emoji ``:name:`` has this name.
-    """
+    An app's own emoji ``:name:`` has this name."""
     if is_own_emoji(emoji) and emoji.endswith(":"):
         return emoji[1:-1], 0
     names = _names_of_emoji()
@@ -95,8 +94,8 @@ def clean(text: str) -> str:
 def around_code(
     text: str, outside: Callable[[str], str], inside: Callable[[str], str] = str
 ) -> str:
-    """A text in which the parts outside of code are changed, and optionally the
-    code, too."""
+    """A text whose parts outside of code are changed by ``outside``. ``inside``
+    changes the code; by default it stays."""
     parts = _CODE.split(text)
     # Every second part is code.
     parts[::2] = map(outside, parts[::2])
@@ -116,15 +115,14 @@ def labelled(label: str, target: str) -> str:
 def with_people(
     text: str, named: Callable[[str], tuple[str, str] | None]
 ) -> tuple[str, list[str]]:
-    """A text in which the marks of people are replaced by names, and the users
-    whom it mentions (``all``: everybody).
+    """Replace the marks of people by names. Returns the text and the users whom
+    it mentions, or only ``all`` if it mentions everybody.
 
-    ``named``: id of a person there → their user and nickname here; None if
-    unknown.
-    """
+    ``named``: id of a person there → their user and nickname here, or None if
+    the person is unknown."""
     mentions: dict[str, None] = {}
 
-    def replace(match: re.Match[str]) -> str:
+    def replace_mark(match: re.Match[str]) -> str:
         sign, id = match.groups()
         if sign != "@":
             return match[0]
@@ -138,8 +136,8 @@ def with_people(
         mentions[user] = None
         return f"@{nickname}"
 
-    if "\x02" in text:
-        text = MARK.sub(replace, text)
+    if "\x02" in text:  # a mark begins with this character
+        text = MARK.sub(replace_mark, text)
     if "all" in mentions:
         return text, ["all"]
     return text, list(mentions)[:_MOST_MENTIONS]
@@ -151,16 +149,17 @@ def linked(text: str) -> list[str]:
 
 
 def with_links(text: str, address_of: Callable[[str], str]) -> str:
-    """A text in which the links to messages are addresses. ``address_of``: id
-    of a message there → its address here; ``""`` if it was not imported."""
+    """Replace the marks of links to messages by addresses. ``address_of``: id
+    of a message there → its address here; ``""`` if it was not imported, and
+    then the original address is taken."""
 
-    def replace(match: re.Match[str]) -> str:
+    def replace_mark(match: re.Match[str]) -> str:
         id, _, address = match[2].partition("|")
         if match[1] == "#":
             return address_of(id) or address
         return match[0]
 
-    return MARK.sub(replace, text)
+    return MARK.sub(replace_mark, text)
 
 
 COVER: Final = "▒▒▒"
@@ -171,16 +170,14 @@ _SPOILERS: Final = "spoilers/"
 
 def spoilers_file(texts: Sequence[str]) -> File:
     """The spoilers of a message as a file, so that people read them only if
-    they open it.
-
-    The id contains the bytes, so nobody has to keep them: see
-    :func:`spoilers_in`.
-    """
+    they open it. The id of the file contains its content (see
+    :func:`spoilers_in`), so it need not be stored until the import."""
     return File(_SPOILERS + "\n\n".join(texts), "spoiler.txt")
 
 
 def spoilers_in(file: str) -> IO[bytes] | None:
-    """The bytes of a file of spoilers by its id. None for other files."""
+    """The bytes of a file of spoilers, by its id. Returns None for other
+    files."""
     if file.startswith(_SPOILERS):
         return BytesIO(file.removeprefix(_SPOILERS).encode())
     return None
@@ -197,6 +194,8 @@ def attachments_in(value: object) -> Iterator[str]:
 
 
 def _text_of_attachment(attachment: dict[str, Any]) -> str:
+    """The title, the texts and the fields of an addition as lines, or else its
+    fallback."""
     texts = {key: text for key, text in attachment.items() if isinstance(text, str)}
     title = texts.get("title", "")
     link = texts.get("title_link", "")
