@@ -90,7 +90,8 @@ class ActionMessages:
         replaces ``state``.
 
         ``positions``: where to begin in the log. None if they are not known
-        yet; then ``read_positions`` reads them."""
+        yet; then ``read_positions`` reads them.
+        """
         log_subscription = None
         while connection.is_open and connection.dialect_state is state:
             try:
@@ -131,7 +132,8 @@ class ActionMessages:
 
         ``login_time`` (Unix seconds): None means that the user logs in now. It
         is given if the database did not answer at the login. May switch
-        greenlets. Raises StorageUnavailable."""
+        greenlets. Raises StorageUnavailable.
+        """
         wanted = [*rooms, room] if room else rooms
         positions = self._positions.get(app, user, dict.fromkeys(wanted))
         if room and room not in positions:

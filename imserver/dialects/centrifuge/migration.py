@@ -506,7 +506,8 @@ class Migration:
         note, if the proxy has no such address.
 
         ``default``: the option with the proxy for this call, which is used
-        unless ``name`` names one of the list ``proxies``."""
+        unless ``name`` names one of the list ``proxies``.
+        """
         if name in ("", "default"):
             proxy = self._options.peek(default, dict, {})
         else:

@@ -565,7 +565,8 @@ class CentrifugeService:
         app's keys have verified them. May switch greenlets. Raises BadToken.
 
         An open app asks for no proof. The token may name any user there; ``""``
-        begins a session without a user."""
+        begins a session without a user.
+        """
         if self._logins.is_open(app):
             if token:
                 request = connection_request(token)
@@ -620,7 +621,8 @@ class CentrifugeService:
 
         The channels are those of the token or back end, the channel of the
         user, and channels that the client requests by its own right. May switch
-        greenlets."""
+        greenlets.
+        """
         personal = self._personal_channel(connection, admission)
         wanted = _claimed_channels(admission, command, personal.alias)
         if any(name.startswith(ALIAS) for name in wanted.claims):
@@ -769,7 +771,8 @@ class CentrifugeService:
         out. If a back end has admitted the client, the back end alone names its
         channels. No back end is asked about a channel. May switch greenlets.
         Raises ChannelRefused if the client names too many channels, or if a
-        channel or its group is unknown or unavailable."""
+        channel or its group is unknown or unavailable.
+        """
         app = connection.app or ""
         choices = list[str]()
         if not command.token and self._back_ends.has(app, "connect"):
@@ -888,7 +891,8 @@ class CentrifugeService:
 
         ``about``: an encoded :class:`SubscriptionAbout`; ``b""``: no facts.
         ``new``: it was not subscribed before. ``position``: where it recovers
-        from; None if it does not recover."""
+        from; None if it does not recover.
+        """
         state = connection.dialect_state
         if not (new and isinstance(state, CentrifugeState)):
             return
@@ -955,7 +959,8 @@ class CentrifugeService:
         its login is available again. Let the back end renew sessions and
         subscriptions at their end.
 
-        Never switches greenlets."""
+        Never switches greenlets.
+        """
         state = connection.dialect_state
         if not isinstance(state, CentrifugeState):
             return
@@ -1174,7 +1179,8 @@ def _result(
 
     ``recoverable``: the client recovers publications that it misses.
     ``recovering``: it asks for the publications that it has missed until now.
-    ``positioned``: it only wants to know its position."""
+    ``positioned``: it only wants to know its position.
+    """
     result = SubscribeResult(was_recovering=recovering, delta=subscription.delta)
     if subscription.position is None:
         return result

@@ -171,7 +171,8 @@ class _SyncAnswer(Struct, eq=False):
     ``limit``: the number of entries that fill the answer. ``behind``: the id
     after which the log is read next; None if it need not be read again.
     ``entries``: the entries for the client, each with its id. ``anew``: the
-    client must begin again."""
+    client must begin again.
+    """
 
     connection: Connection
     dialect: ProtobufDialect
@@ -363,7 +364,8 @@ class ProtobufService:
         greenlets.
 
         The sweep calls this, because a timer for each session would use more
-        memory than the rest of the session."""
+        memory than the rest of the session.
+        """
         state = connection.dialect_state
         if (
             isinstance(state, ProtobufState)

@@ -72,7 +72,8 @@ def read(
     warning for each entry without effect. Returns None if the file has no such
     key.
 
-    ``where`` names the file in messages. Raises :class:`ConfigError`."""
+    ``where`` names the file in messages. Raises :class:`ConfigError`.
+    """
     sections: dict[str, Any] = {
         key: section for key, section in document.items() if isinstance(section, dict)
     }

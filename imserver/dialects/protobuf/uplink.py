@@ -215,7 +215,8 @@ class ProtobufUplink:
         """Store messages, or refuse them. A refused message uses up its number.
 
         ``entries``: the entries that recalls and edits refer to. None if they
-        could not be read."""
+        could not be read.
+        """
         app, user = app_and_user(connection)
         # GoChat acknowledges and stores messages to users who do not exist.
         to_anybody = not isinstance(connection.encoding.dialect, FullProtobufDialect)
@@ -321,7 +322,8 @@ def draft_of(
 
     ``entries``: the entries to which recalls and edits refer; None if they
     could not be read. ``to_anybody``: the receiver need not exist. ``session``:
-    the number of the uplink session; 0 if the user has not begun one."""
+    the number of the uplink session; 0 if the user has not begun one.
+    """
     sender = command.sender
     if not sender or sender != account(user):
         return Rejected(RejectReason.NOT_MEMBER)

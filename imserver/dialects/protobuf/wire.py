@@ -127,7 +127,8 @@ def _before_data(kind: int, code: int, size: int, tag: bytes = b"") -> bytes:
     """The bytes before the data of a batch with one output of ``size`` bytes.
 
     If ``tag`` is given, the data of the output is a message with one field.
-    This field has the tag, and the ``size`` bytes are its content."""
+    This field has the tag, and the ``size`` bytes are its content.
+    """
     if tag:
         nested = tag + _length(size)
     else:

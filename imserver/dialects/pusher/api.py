@@ -344,7 +344,8 @@ def _attributes(
     ``user_count``, ``subscription_count`` and ``cache``. May switch greenlets.
 
     ``subscribers``: their number. If it is None, it is counted when ``info``
-    asks for it."""
+    asks for it.
+    """
     wanted = info.split(",")
     attributes = dict[str, Any]()
     service = api.service

@@ -496,7 +496,8 @@ class PusherService:
 
         If it was the last connection of the user on this node, the other
         subscribers are notified. They are not notified if they never learnt of
-        the user."""
+        the user.
+        """
         state = connection.dialect_state
         if isinstance(state, PusherState):
             user = state.members.pop(channel, "")
@@ -704,7 +705,8 @@ class PusherService:
         Raises :class:`ChannelRefused`.
 
         ``except_socket``: the ``socket_id`` of a connection that does not
-        receive it; ``""``: all subscribers receive it."""
+        receive it; ``""``: all subscribers receive it.
+        """
         content, text = wire.as_payload(data)
         part = ChannelPart(channel)
         event = Event(

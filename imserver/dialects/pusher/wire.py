@@ -280,7 +280,8 @@ class PusherDialect(Dialect):
         message is the name of its event.
 
         Returns None for names that only the protocol's own events may have, and
-        for kinds of events that the dialect does not have."""
+        for kinds of events that the dialect does not have.
+        """
         if event.channel is None:
             channel = ""
         else:

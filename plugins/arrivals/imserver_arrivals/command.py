@@ -1,7 +1,7 @@
 """``imserver arrive``: imports an archive of another server into an app."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 from time import perf_counter
@@ -129,15 +129,15 @@ def arrive(
             source = archive_of(archive, name)
         if follow is None or token is None:
             if source is not None:
-                bring(source, wish)
+                import_archive(source, wish)
             return
 
         format = name or ""
         if source is not None:
-            format = source.name
+            format = source.name  # the format that has accepted the archive
         with closing(live_of(format, follow, token.read().strip(), back)) as live:
             if source is not None:
-                bring(source, wish)
+                import_archive(source, wish)
             follow_server(live, follow, bool(back), wish)
     except (ImserverError, OSError, UnicodeDecodeError) as error:
         fail(error)
@@ -165,12 +165,10 @@ def _check_usage(
         )
 
 
-def bring(archive: Archive, wish: Wish) -> None:
-    """Import an archive, and print what was imported and what was not. Ends the
-    process with 1 if a part is broken or a message is missing.
-
-    Raises OSError.
-    """
+def import_archive(archive: Archive, wish: Wish) -> None:
+    """Import an archive, and print what was imported and what was not. In a dry
+    run the archive is only read. Ends the process with 1 if a part is broken or
+    a message is missing. Raises OSError."""
     for path in filter(None, (wish.links, wish.report)):
         if not path.parent.is_dir():
             fail(f"{path.parent} is no folder")
@@ -180,15 +178,16 @@ def bring(archive: Archive, wish: Wish) -> None:
     problems = archive.problems
     with closing(Spool()) as spool:
         if wish.dry_run:
-            contents = _read(archive, spool, index)
+            contents = _survey_archive(archive, spool, index)
         else:
-            contents = _import(archive, spool, index, wish)
+            contents = _store_archive(archive, spool, index, wish)
     if wish.report is not None:
         write_csv(wish.report, report_rows(contents, problems))
     print_problems(problems, "what does not come, or differs:")
 
 
-def _read(archive: Archive, spool: Spool, index: FileIndex) -> Survey:
+def _survey_archive(archive: Archive, spool: Spool, index: FileIndex) -> Survey:
+    """Read an archive once, and print its contents."""
     with long_work("reading") as say:
         contents = survey(
             archive, index.__contains__, spool, lambda n: say(f"reading: {n} messages")
@@ -197,7 +196,11 @@ def _read(archive: Archive, spool: Spool, index: FileIndex) -> Survey:
     return contents
 
 
-def _import(archive: Archive, spool: Spool, index: FileIndex, wish: Wish) -> Survey:
+def _store_archive(
+    archive: Archive, spool: Spool, index: FileIndex, wish: Wish
+) -> Survey:
+    """Store an archive in the app, and print what is new. Makes links for people
+    if the operator wants them. Raises OSError."""
     problems = archive.problems
     with opened(wish.path, wish.data_dir) as (config, store, tenants):
         tenant = tenant_of(tenants, wish.app)
@@ -211,13 +214,13 @@ def _import(archive: Archive, spool: Spool, index: FileIndex, wish: Wish) -> Sur
             ) as target,
             file.locked() as position,
         ):
-            page = ""
+            page = ""  # nobody gets a link
             if wish.links is not None or wish.mail:
                 page = _links_page(tenant, target.page)
             for warning in _warnings(config.server.data_dir, target.page):
                 click.echo(f"imserver: {warning}", err=True)
-            contents = _read(archive, spool, index)
-            began = perf_counter()
+            contents = _survey_archive(archive, spool, index)
+            started_at = perf_counter()
             total = contents.counts["message"]
             with long_work("importing people") as say:
                 importer = target.add(
@@ -230,7 +233,7 @@ def _import(archive: Archive, spool: Spool, index: FileIndex, wish: Wish) -> Sur
                 if not wish.unread:
                     say("marking as read")
                     importer.mark_read()
-                seconds = perf_counter() - began
+                seconds = perf_counter() - started_at
                 rows = []
                 if page:
                     rows = list(target.people.links(contents.people, page, wish.days))
@@ -241,29 +244,29 @@ def _import(archive: Archive, spool: Spool, index: FileIndex, wish: Wish) -> Sur
                     mails = send_links(smtp, rows, archive.title, wish.days, problems)
             if archive.name in FOLLOWED:
                 file.note_archive(position, contents.last_ms, importer.groups())
-        new = target.added
-        added = {
-            "accounts": new["account"],
-            "groups": new["group"],
-            "messages": new["message"],
-        }
         record_act(
             config,
             store,
             f"{archive.name}.import",
             tenant.name,
-            **added,
-            files=new["file"],
+            accounts=target.added["account"],
+            groups=target.added["group"],
+            messages=target.added["message"],
+            files=target.added["file"],
         )
-    click.echo(
-        f"new: accounts {new['account']:,}, groups {new['group']:,}, messages {new['message']:,}, "
-        f"reactions {new['reaction']:,}, files {new['file']:,}, emoji {new['emoji']:,}"
-    )
+    _print_added(target.added)
     if wish.mail:
         click.echo(f"sent: {mails:,} mails with links")
     per_second = total / max(seconds, _LEAST_SECONDS)
     click.echo(f"{seconds:.1f} s, {per_second:,.0f} messages a second")
     return contents
+
+
+def _print_added(new: Mapping[str, int]) -> None:
+    click.echo(
+        f"new: accounts {new['account']:,}, groups {new['group']:,}, messages {new['message']:,}, "
+        f"reactions {new['reaction']:,}, files {new['file']:,}, emoji {new['emoji']:,}"
+    )
 
 
 def _warnings(folder: str, page: str) -> Iterator[str]:

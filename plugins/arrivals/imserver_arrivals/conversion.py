@@ -34,12 +34,12 @@ becomes several if it has many files."""
 class Keys(Struct, frozen=True):
     """The keys of a record. ``stores``: keys of the entries that it makes.
     ``changes``: keys of the entries that it changes; an earlier transaction
-    must have stored them. ``asks``: keys of further entries that it looks up.
-    """
+    must have stored them. ``looks_up``: keys of further entries whose ids are
+    needed."""
 
     stores: Sequence[str]
     changes: Sequence[str] = ()
-    asks: Sequence[str] = ()
+    looks_up: Sequence[str] = ()
 
 
 class Conversion:
@@ -65,26 +65,28 @@ class Conversion:
         if isinstance(record, Group):
             newest = self.survey.of_groups[record.id].newest
             return Keys(
-                [self.group_key(record.id)], asks=[self.key(id) for _, id in newest]
+                [self.group_key(record.id)], looks_up=[self.key(id) for _, id in newest]
             )
         if isinstance(record, Pin):
-            return Keys([self.pin_key(record)], asks=[self.key(record.message)])
+            return Keys([self.pin_key(record)], looks_up=[self.key(record.message)])
         return Keys([self.key(record.id)])
 
     def _keys_of_message(self, message: Message) -> Keys:
+        """The keys of a message: of its reactions, its edit, and the messages
+        to which it replies or links."""
         key = self.key(message.id)
         reactions = [reaction_key(key, reaction) for reaction in message.reactions]
         edit = self.edit_key(message)
-        asks = [self.key(id) for id in linked(message.text)]
+        looks_up = [self.key(id) for id in linked(message.text)]
         if edit:
-            asks.append(edit)
+            looks_up.append(edit)
         about = message.thread or message.reply
         if about:
-            asks.append(self.key(about))
+            looks_up.append(self.key(about))
         changes = []
         if edit or reactions:
             changes.append(key)
-        return Keys([key, *reactions], changes, asks)
+        return Keys([key, *reactions], changes, looks_up)
 
     def key(self, id: str) -> str:
         """The key of a message or a change."""
@@ -130,7 +132,9 @@ class Conversion:
         """The users of people. People without an account are left out."""
         return list(filter(None, map(self.user, people)))
 
-    def _named(self, person: str) -> tuple[str, str] | None:
+    def _user_and_nickname(self, person: str) -> tuple[str, str] | None:
+        """The user and the nickname of a person. Returns None if the person has
+        no account."""
         account = self._accounts.get(person)
         if account is None:
             return None
@@ -139,19 +143,19 @@ class Conversion:
     # --- groups ---------------------------------------------------------------
 
     def first_members(self, group: Group) -> Sequence[str]:
-        """The people who are in a group from its beginning on; the owner comes
-        first."""
+        """The people who are in a group from its beginning on. The owner comes
+        first. A person whose first event is a join comes later."""
         activity = self.survey.of_groups[group.id]
-        listed = self._listed(group)
+        listed = self._first_candidates(group)
         return [
             person
             for person in listed
             if person == listed[0] or not activity.joins_first(person)
         ]
 
-    def _listed(self, group: Group) -> Sequence[str]:
-        """The owner of a group and its members. If the group is archived, also
-        its writers, who may read it."""
+    def _first_candidates(self, group: Group) -> Sequence[str]:
+        """The owner of a group and its members. In an archived group also the
+        people who have written there, so that they may read it."""
         activity = self.survey.of_groups[group.id]
         people = [activity.owner, *activity.members]
         if group.is_archived:
@@ -163,21 +167,23 @@ class Conversion:
         """The name of a group here."""
         name = group.name
         if not name and group.kind == "several":
-            members = map(self._named, self.survey.of_groups[group.id].members)
+            members = map(
+                self._user_and_nickname, self.survey.of_groups[group.id].members
+            )
             name = ", ".join(member[1] for member in members if member is not None)
         return short_name(name) or clean_name(group.id)[:NAME_CHARACTERS]
 
     def description(self, text: str) -> str:
         """The description of a group here."""
-        text, _ = with_people(text, self._named)
+        text, _ = with_people(text, self._user_and_nickname)
         return clean(with_links(text, _no_address))[:DESCRIPTION_CHARACTERS]
 
     # --- messages -------------------------------------------------------------
 
     def draft(self, message: Message, parts: Sequence[Mapping[str, Any]]) -> Draft:
-        """A message in the form of the log, but without ids of the log. These
-        are the ids of its group, of the message to which it replies, and of
-        messages to which it links. ``parts``: its facts about its files."""
+        """A message in the form of the log, but without ids of the log: its
+        group, and the messages to which it replies and links. They are known
+        only in the transaction. ``parts``: the facts about its files."""
         text, mentions = self.text(message)
         type, body = content_of(parts, clean(with_links(text, _no_address)))
         return Draft(
@@ -194,7 +200,7 @@ class Conversion:
         """The text of a message, and the users whom it mentions. The text has
         the names of people, and the addresses of files that are elsewhere.
         Links to messages are marks."""
-        text, mentions = with_people(message.text, self._named)
+        text, mentions = with_people(message.text, self._user_and_nickname)
         files = [
             clean(f"{file.name} {file.address}".strip())
             for file in message.files
@@ -250,7 +256,9 @@ def digest_of(texts: Iterable[str]) -> str:
 
 
 def content_of(parts: Sequence[Mapping[str, Any]], text: str) -> tuple[str, bytes]:
-    """The type and the body of a message with files and a text."""
+    """The type and the body of a message. It is a text, one file with a
+    caption, or an ``album`` of several files with a caption. ``parts``: the
+    facts about its files."""
     if not parts:
         return "text", _body_of(text)
     caption = {}
@@ -263,7 +271,8 @@ def content_of(parts: Sequence[Mapping[str, Any]], text: str) -> tuple[str, byte
 
 
 def with_text(type: str, body: bytes, text: str) -> bytes:
-    """The body of a content with its text replaced. Its files stay."""
+    """The body of a message with another text. Its files stay. A body that
+    cannot be read stays unchanged."""
     if type == "text":
         return _body_of(text)
     try:
@@ -277,6 +286,7 @@ def with_text(type: str, body: bytes, text: str) -> bytes:
 
 
 def _body_of(text: str) -> bytes:
+    """The body of a text, which must not be empty."""
     return (text or "…").encode()
 
 

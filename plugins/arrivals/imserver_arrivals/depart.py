@@ -71,10 +71,10 @@ def depart(
                 try:
                     with (
                         open_private(part) as target,
-                        ZipFile(target, "w", ZIP_DEFLATED) as whole,
+                        ZipFile(target, "w", ZIP_DEFLATED) as packed,
                     ):
                         WRITERS[name](archive, app).write(
-                            whole, lambda n: say(f"writing: {n} messages")
+                            packed, lambda n: say(f"writing: {n} messages")
                         )
                         target.flush()
                 except OSError as error:
@@ -86,6 +86,7 @@ def depart(
 
 
 def _require_groups(store: Store, app: str, groups: tuple[int, ...]) -> None:
+    """End the command if the app does not have all of these groups."""
     if not groups:
         return
     rows = store.part(MessageLog).conversations.find(app, groups)

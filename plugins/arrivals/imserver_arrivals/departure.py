@@ -54,13 +54,13 @@ _SERVER: Final = "server"
 """The id of the sender of messages that a back end has sent."""
 
 
-class Reacted(Struct, frozen=True, tag="reacted"):
-    """An entry about a reaction to a message."""
+class ReactionChange(Struct, frozen=True, tag="reacted"):
+    """A reaction to a message, or its end."""
 
     message: str
     person: str
     emoji: str
-    is_there: bool
+    is_added: bool
 
 
 class Content(Struct):
@@ -73,10 +73,10 @@ class Content(Struct):
 
 
 class Departure:
-    """The people, groups and messages of an app, or of some of its
-    conversations (``groups``; empty: of all).
+    """The people, groups and messages of an app, or only of the conversations
+    ``groups`` (empty: of all).
 
-    The constructor reads the log, and calls ``done`` with the number of
+    The constructor reads the log, and calls ``report_count`` with the number of
     messages so far. It raises StorageUnavailable.
     """
 
@@ -89,7 +89,7 @@ class Departure:
         app: str,
         uploads: Uploads,
         groups: Collection[int],
-        done: Any,
+        report_count: Any,
     ) -> None:
         self.problems = Problems()
         self._app = app
@@ -104,7 +104,7 @@ class Departure:
         """Conversation → id of a pinned message → its pin."""
         self._people: dict[str, Account | None] = {}
         """Id of a user → the account. None if the user has no account."""
-        self._spool = Spool(_id_of, Message | Change | Reacted)
+        self._spool = Spool(_id_of, Message | Change | ReactionChange)
 
         for conversation in self._all_conversations(store):
             self._conversations[conversation.id] = conversation
@@ -112,12 +112,12 @@ class Departure:
             members = list(self._members_of(conversation))
             self._members[conversation.id] = members
         everybody = chain.from_iterable(self._members.values())
-        self._meet({member.person for member in everybody})
+        self._look_up({member.person for member in everybody})
         if not groups:
-            for ids in _ids(store, "account", "app = %s", app):
+            for ids in _pages_of_ids(store, "account", "app = %s", app):
                 for account in self._accounts.by_ids(app, ids):
                     self._people[account.user] = account
-        self._read(done)
+        self._read_log(report_count)
 
     def close(self) -> None:
         """Free the space on the disk."""
@@ -133,6 +133,8 @@ class Departure:
         yield from self._messages()
 
     def open(self, file: str) -> IO[bytes] | None:
+        """The bytes of an upload of the app, in a temporary file. Returns None
+        if it does not exist, or is damaged, which is noted."""
         row = self._uploads.find(file)
         if row is None or row.app != self._app:
             return None
@@ -151,12 +153,13 @@ class Departure:
     # --- people and groups ----------------------------------------------------
 
     def _all_conversations(self, store: Store) -> Iterator[Conversation]:
+        """The conversations of the archive, except rooms."""
         of_log = "log = (SELECT number FROM log WHERE app = %s AND part = 0)"
         pages: Iterable[list[int]]
         if self._chosen:
             pages = [sorted(self._chosen)]
         else:
-            pages = _ids(store, "conversation", of_log, self._app)
+            pages = _pages_of_ids(store, "conversation", of_log, self._app)
         for ids in pages:
             for row in self._log.conversations.find(self._app, ids):
                 if row.kind != "room":
@@ -192,6 +195,8 @@ class Departure:
         return times
 
     def _group(self, conversation: Conversation, members: list[Member]) -> Group:
+        """A conversation as a group, with its pins. Its owner counts as its
+        creator."""
         kind: GroupKind = "closed"
         if conversation.members:
             kind = "direct"
@@ -210,8 +215,8 @@ class Departure:
             avatar=_upload_of(conversation.avatar),
         )
 
-    def _meet(self, users: Collection[str]) -> None:
-        """Look up the users who are not known yet."""
+    def _look_up(self, users: Collection[str]) -> None:
+        """Look up the accounts of users who are not known yet."""
         new = [user for user in users if user and user not in self._people]
         self._people.update(dict.fromkeys(new))
         ids = [int(user) for user in new if _is_id(user)]
@@ -221,8 +226,9 @@ class Departure:
 
     # --- the log --------------------------------------------------------------
 
-    def _read(self, done: Any) -> None:
-        """Read the log."""
+    def _read_log(self, report_count: Any) -> None:
+        """Read the log. Messages, reactions and changes go into the spool, and
+        pins stay in memory."""
         after = 0
         count = 0
         while True:
@@ -234,22 +240,24 @@ class Departure:
                 entry for entry in page if entry.conversation in self._conversations
             ]
             for entry in entries:
-                self._meet({entry.sender, *(entry.group_meta().users or ())})
+                self._look_up({entry.sender, *(entry.group_meta().users or ())})
             for entry in entries:
                 self._read_entry(entry)
                 count += entry.kind == "message"
-            done(count)
+            report_count(count)
 
     def _read_entry(self, entry: Entry) -> None:
+        """Put the record of an entry into the spool, or apply a pin. Other
+        kinds of entries have no record."""
         group = str(entry.conversation)
         message = str(entry.about)
         if entry.kind == "message":
-            self._meet([entry.sender or _SERVER])
+            self._look_up([entry.sender or _SERVER])
             self._spool.add(self._message(entry, group))
         elif entry.kind == "reaction" and entry.sender:
             emoji = entry.body.decode(errors="replace")
-            is_there = entry.type == "add"
-            self._spool.add(Reacted(message, entry.sender, emoji, is_there))
+            is_added = entry.type == "add"
+            self._spool.add(ReactionChange(message, entry.sender, emoji, is_added))
         elif entry.kind == "pin":
             pins = self._pins.setdefault(entry.conversation, {})
             pins.pop(message, None)
@@ -261,6 +269,7 @@ class Departure:
                 self._spool.add(change)
 
     def _message(self, entry: Entry, group: str) -> Message:
+        """A message of the log as a record, without its reactions."""
         text, files, lost = content_of(entry)
         if lost:
             self.problems.note(lost, group=group)
@@ -286,7 +295,7 @@ class Departure:
     def _marked(self, text: str, mentions: Collection[str]) -> str:
         """A text in which the names of mentioned people are replaced by
         marks."""
-        self._meet([user for user in mentions if user != "all"])
+        self._look_up([user for user in mentions if user != "all"])
         ids = {}
         if "all" in mentions:
             ids["all"] = EVERYBODY
@@ -307,18 +316,19 @@ class Departure:
         return around_code(text, partial(name.sub, mark))
 
     def _messages(self) -> Iterator[Message | Change]:
-        """Messages with their reactions, and changes."""
+        """Yield the messages with their reactions, and the changes. In the
+        spool the reactions to a message follow it."""
         message: Message | None = None
         reactions: dict[tuple[str, str], Reaction] = {}
         for record in self._spool.read():
-            if isinstance(record, Reacted):
+            if isinstance(record, ReactionChange):
                 key = record.person, record.emoji
-                if record.is_there:
+                if record.is_added:
                     reactions[key] = Reaction(*key)
                 else:
                     reactions.pop(key, None)
                 continue
-            # The reactions to a message follow it.
+            # All reactions to the message before have come.
             if message is not None:
                 yield _with_reactions(message, reactions)
             reactions = {}
@@ -339,9 +349,9 @@ def _with_reactions(
     return message
 
 
-def _id_of(record: Message | Change | Reacted) -> int:
+def _id_of(record: Message | Change | ReactionChange) -> int:
     """The key by which the spool sorts. Reactions come after their message."""
-    if isinstance(record, Reacted):
+    if isinstance(record, ReactionChange):
         return int(record.message)
     return int(record.id)
 
@@ -357,24 +367,27 @@ def _upload_of(url: str) -> str:
     return ""
 
 
-def _ids(store: Store, table: str, where: str, app: str) -> Iterator[list[int]]:
-    """Pages of the ids of an app. They have large gaps after the database has
-    lost some."""
+def _pages_of_ids(
+    store: Store, table: str, where: str, app: str
+) -> Iterator[list[int]]:
+    """Yield pages of the ids in a table of an app. Ids can have large gaps, so
+    pages are not made from ranges of ids."""
     for rows in store.pages(table, "id", "id", where, (app,)):
         yield [id for (id,) in rows]
 
 
 def content_of(entry: Entry) -> tuple[str, list[File], str]:
-    """The text and the files of a message, and for the report the part that
-    other servers do not have."""
+    """The text of a message, its files, and, for the report, the part that
+    other servers do not have (``""``: they have all)."""
     lost = ""
     if entry.ask is not None:
         lost = "question or poll (its text leaves)"
     if entry.type == "text":
         return entry.body.decode(errors="replace"), [], lost
 
-    content = _read(Content, entry.body)
+    content = _decode_or_empty(Content, entry.body)
     if entry.type in _FILES and (content.items or content.name or content.url):
+        # An album has items. Another content is one file itself.
         files = list(map(_file, content.items or [content]))
         return content.caption, files, lost
     lost = f"message of type {entry.type} (its name leaves)"
@@ -382,6 +395,8 @@ def content_of(entry: Entry) -> tuple[str, list[File], str]:
 
 
 def _person(user: str, account: Account | None) -> Person:
+    """A user as a person. ``why`` is set if nobody can log in as the user
+    there."""
     if account is None:
         return Person(user, user, why="no account")
     avatar = _upload_of(account.avatar)
@@ -393,7 +408,7 @@ def _person(user: str, account: Account | None) -> Person:
     return Person(user, nickname, avatar=avatar, why="no login")
 
 
-def _read(kind: type[_Json], raw: bytes) -> _Json:
+def _decode_or_empty(kind: type[_Json], raw: bytes) -> _Json:
     """A JSON body as a struct; the empty struct if the body has another
     form."""
     try:
@@ -424,6 +439,8 @@ def _change(entry: Entry, group: str) -> Change | None:
 
 
 def _file(content: Content) -> File:
+    """A file of a message: an address elsewhere, or an upload. Without an
+    address its bytes are missing."""
     url = content.url
     name = content.name or "file"
     if url.startswith(("http://", "https://")):

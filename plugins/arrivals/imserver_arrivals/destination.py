@@ -54,7 +54,8 @@ class Destination:
         self._key = key_for(config, f"{format}-import")
         self._format = format
         self._identifiers = rules_of(tenant).identifiers
-        self._met = -_PEOPLE_SECONDS
+        self._cached_at = -_PEOPLE_SECONDS
+        """When the cache of accounts was begun, in monotonic seconds."""
 
     def close(self) -> None:
         """Close the services that uploads need."""
@@ -68,40 +69,49 @@ class Destination:
         index: FileIndex,
         done: Callable[[int], object] = bool,
     ) -> Importer:
-        """Store an archive, and return the importer that has stored it.
-        ``done`` is called with the number of messages so far."""
-        if monotonic() - self._met >= _PEOPLE_SECONDS:
-            store = self._store
-            app = self.app
-            problems = self._problems
-            self.people = People(store, app, self._format, self._identifiers, problems)
-            self._met = monotonic()
+        """Store an archive: accounts with their pictures, own emoji, and
+        messages. Returns the importer that has stored it. ``done`` is called
+        with the number of messages so far."""
+        if monotonic() - self._cached_at >= _PEOPLE_SECONDS:
+            self.people = People(
+                self._store,
+                self.app,
+                self._format,
+                self._identifiers,
+                self._problems,
+            )
+            self._cached_at = monotonic()
         people = self.people
-        before = self.people.new
-        sent = FileUploads(self._uploads, index, self.app, self._key, archive.problems)
+        new_before = people.new
+        uploads = FileUploads(
+            self._uploads, index, self.app, self._key, archive.problems
+        )
         for person in contents.people.values():
             if person.id not in people.accounts:
-                people.find(person)
-                picture = sent.upload(
+                people.find_or_add(person)
+                picture = uploads.upload(
                     person.avatar, people.accounts[person.id].user, person.id, "picture"
                 )
                 if picture is not None:
                     people.set_avatar(person.id, f"/api/v1/uploads/{picture.id}")
         if contents.emoji:
-            sent.add_emoji(self._emoji, contents.emoji.values())
+            uploads.add_emoji(self._emoji, contents.emoji.values())
         importer = Importer(
             archive,
             contents,
             self._store,
             self.app,
             people,
-            sent,
+            uploads,
             archive.problems,
             self.page,
         )
         importer.run(spool, done)
         self.added.update(
-            importer.added, account=people.new - before, file=sent.new, emoji=sent.emoji
+            importer.added,
+            account=people.new - new_before,
+            file=uploads.new,
+            emoji=uploads.emoji,
         )
         return importer
 
@@ -121,6 +131,8 @@ def tenant_of(tenants: Tenants, app: str) -> Tenant:
 
 
 def _own_page(config: Config, tenant: Tenant) -> str:
+    """The messages page of this server, if the app has it there; else
+    ``""``."""
     if tenant.name != GOCHAT:
         return ""
     url = config.address

@@ -27,7 +27,7 @@ _MOST_WHOLE: Final = 1 << 53
 
 
 def at(value: object, *keys: str) -> Any:
-    """The value under these nested keys. None if it is missing."""
+    """The value under these nested keys. Returns None if it is missing."""
     for key in keys:
         if not isinstance(value, dict):
             return None
@@ -52,8 +52,8 @@ def list_at(value: object, *keys: str) -> list[Any]:
 
 
 def number_at(value: object, *keys: str) -> int | None:
-    """The number under these nested keys. None if it is missing. Old servers
-    took a number as a text."""
+    """The number under these nested keys. Returns None if it is missing. A text
+    of digits is a number, too, because old servers accepted it."""
     number = at(value, *keys)
     if isinstance(number, str) and re.fullmatch(r"-?\d{1,9}", number, re.ASCII):
         return int(number)
@@ -109,18 +109,20 @@ def any_value(raw: bytes) -> Any:
     try:
         return msgspec.json.decode(raw)
     except ValueError:
-        return _well_formed(json.loads(raw.decode(errors="replace")))
+        return _without_surrogates(json.loads(raw.decode(errors="replace")))
 
 
-def _well_formed(value: Any) -> Any:
+def _without_surrogates(value: Any) -> Any:
     """The value without lone halves of surrogate pairs, which no storage
     accepts."""
     if isinstance(value, str):
         return well_formed(value)
     if isinstance(value, list):
-        return [_well_formed(each) for each in value]
+        return [_without_surrogates(each) for each in value]
     if isinstance(value, dict):
-        return {well_formed(key): _well_formed(each) for key, each in value.items()}
+        return {
+            well_formed(key): _without_surrogates(each) for key, each in value.items()
+        }
     return value
 
 
@@ -131,14 +133,16 @@ def _fields_of(kind: Any) -> Sequence[FieldInfo]:
 
 def _struct(kind: Any, value: object, path: str, note: Note) -> Any:
     """A struct from the fields whose types are right, and defaults for the
-    others."""
+    others, which are noted. ``path``: the field in which the struct is; ``""``
+    for a whole record. Raises ValueError if a required field is missing or
+    wrong."""
     if value == []:
         value = {}  # PHP writes an empty object so
     if not isinstance(value, dict):
-        raise _wrong(value, path)
+        raise _wrong_type(value, path)
     fields = {}
     for field in _fields_of(kind):
-        inside = _joined(path, field.encode_name)
+        inside = _path_of_field(path, field.encode_name)
         if field.encode_name not in value:
             if field.required:
                 raise msgspec.ValidationError(f"it has no {inside}")
@@ -155,19 +159,19 @@ def _struct(kind: Any, value: object, path: str, note: Note) -> Any:
 
 
 def _typed(kind: Any, value: object, path: str, note: Note) -> Any:
-    """A value converted to a type. Raises ValueError if it cannot have this
-    type."""
+    """A value converted to a type. ``path``: the field in which the value is.
+    Raises ValueError if the value cannot have this type."""
     try:
         # it also accepts a number in quotes
         return msgspec.convert(value, kind, strict=False)
     except (ValueError, TypeError):
-        # a part of it may be wrong, or it is a raw one, which msgspec does not
-        # make
+        # Only a part of the value may be wrong, or the type may be Raw, to which
+        # msgspec cannot convert. This is tried below.
         pass
     origin = get_origin(kind)
     choices = get_args(kind)
     if origin is Annotated:
-        raise _wrong(value, path)
+        raise _wrong_type(value, path)
     if kind is Raw:
         return Raw(msgspec.json.encode(value))
     if kind is str and isinstance(value, int | float) and not isinstance(value, bool):
@@ -177,17 +181,19 @@ def _typed(kind: Any, value: object, path: str, note: Note) -> Any:
     if isinstance(kind, type) and issubclass(kind, Struct):
         return _struct(kind, value, path, note)
     if origin is list:
-        return _list(choices[0], value, path, note)
+        return _typed_list(choices[0], value, path, note)
     if origin is dict:
-        return _dict(choices[1], value, path, note)
-    return _choice(choices, value, path, note)
+        return _typed_dict(choices[1], value, path, note)
+    return _first_accepting(choices, value, path, note)
 
 
-def _list(kind: Any, value: object, path: str, note: Note) -> list[Any]:
+def _typed_list(kind: Any, value: object, path: str, note: Note) -> list[Any]:
+    """A list of values converted to a type. Elements that cannot have the type
+    are left out, and noted. Raises ValueError if the value is no list."""
     if isinstance(value, dict) and all(map(str.isdecimal, value)):
         value = list(value.values())  # PHP writes an array with gaps so
     if not isinstance(value, list):
-        raise _wrong(value, path)
+        raise _wrong_type(value, path)
     rows = []
     for row in value:
         try:
@@ -197,11 +203,13 @@ def _list(kind: Any, value: object, path: str, note: Note) -> list[Any]:
     return rows
 
 
-def _dict(kind: Any, value: object, path: str, note: Note) -> Json:
-    if value == []:
+def _typed_dict(kind: Any, value: object, path: str, note: Note) -> Json:
+    """A dict whose values are converted to a type. Values that cannot have the
+    type are left out, and noted. Raises ValueError if the value is no dict."""
+    if value == []:  # PHP writes an empty object so
         return {}
     if not isinstance(value, dict):
-        raise _wrong(value, path)
+        raise _wrong_type(value, path)
     fields = {}
     for key, content in value.items():
         try:
@@ -211,7 +219,9 @@ def _dict(kind: Any, value: object, path: str, note: Note) -> Json:
     return fields
 
 
-def _choice(choices: Sequence[Any], value: object, path: str, note: Note) -> Any:
+def _first_accepting(
+    choices: Sequence[Any], value: object, path: str, note: Note
+) -> Any:
     """A value converted to the first of these types that accepts it."""
     for choice in choices:
         if choice is NoneType:
@@ -225,16 +235,16 @@ def _choice(choices: Sequence[Any], value: object, path: str, note: Note) -> Any
         for text in notes:
             note(text)
         return content
-    raise _wrong(value, path)
+    raise _wrong_type(value, path)
 
 
-def _joined(path: str, name: str) -> str:
+def _path_of_field(path: str, name: str) -> str:
     if path:
         return f"{path}.{name}"
     return name
 
 
-def _wrong(value: object, path: str) -> msgspec.ValidationError:
+def _wrong_type(value: object, path: str) -> msgspec.ValidationError:
     subject = "it is"
     if path:
         subject = f"{path} is"

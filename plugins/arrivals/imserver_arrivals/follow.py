@@ -51,7 +51,7 @@ LIVE: Final[dict[str, type[Live]]] = {
 SECONDS: Final = 1.0
 """How long a round waits for events of the other server. Messages of the app
 may wait as long."""
-_SAY_SECONDS: Final = 60.0
+_REPORT_SECONDS: Final = 60.0
 _LONGEST_PAUSE: Final = 60.0
 _PAGE: Final = 200
 _REFUSED: Final = (400, 403, 404, 410, 413, 422)
@@ -59,67 +59,70 @@ _REFUSED: Final = (400, 403, 404, 410, 413, 422)
 
 
 def live_of(name: str, address: str, token: str, back: Sequence[str]) -> Live:
-    """The adapter of a format. Each element of ``back`` is ``[GROUP=]ADDRESS``.
-    Raises LiveError."""
+    """The adapter of a format. Each element of ``back`` is ``ADDRESS``, or
+    ``GROUP=ADDRESS`` for one group. Raises LiveError."""
     if name not in LIVE:
         raise LiveError(
             f"servers of the format {name} cannot be followed", is_final=True
         )
+    # A token of Slack has two lines.
     is_printable = all(
         line.isascii() and line.isprintable() for line in token.split("\n")
     )
     if not token or not is_printable:
         raise LiveError("the token is empty, or no printable ASCII", is_final=True)
 
-    ways = {}
+    targets = {}
     for text in back:
-        group, _, way = text.partition("=")
-        if "://" in group:  # there is no group: the address has the sign
+        group, _, target = text.partition("=")
+        # No group is named; the "=" belongs to the address.
+        if "://" in group:
             group = ""
-            way = text
-        ways[group] = checked_address(way)
-    return LIVE[name](checked_address(address), token, ways)
+            target = text
+        targets[group] = checked_address(target)
+    return LIVE[name](checked_address(address), token, targets)
 
 
 def follow_server(live: Live, address: str, has_back: bool, wish: Wish) -> None:
-    """Follow a server until SIGTERM or Ctrl-C. Raises LiveError if the server
-    refuses for good, and OSError."""
+    """Follow a server until SIGTERM or Ctrl-C. ``has_back``: messages of the app
+    are posted there. Raises LiveError if the server refuses for good, and
+    OSError."""
     with opened(wish.path, wish.data_dir) as (config, store, tenants):
         tenant = tenant_of(tenants, wish.app)
         problems = Problems()
         file = PositionFile(config.server.data_dir, live.name, tenant.name)
         with (
             closing(Destination(config, store, tenant, live.name, problems)) as target,
-            file.locked() as last,
+            file.locked() as stored,
         ):
-            if last.address not in ("", address):
+            if stored.address not in ("", address):
                 raise LiveError(
-                    f"this app follows {last.address}: remove {file.path} to begin anew",
-                    True,
+                    f"this app follows {stored.address}: remove {file.path} to begin anew",
+                    is_final=True,
                 )
             ours = -1
             if has_back:
-                ours = last.ours
+                ours = stored.ours
                 if ours < 0:
                     ours = store.part(MessageLog).entries.head(tenant.name)
-            if ours != last.ours:
-                # What is said here from now on goes there, also if this process
-                # is killed before its first round has ended. The address is
-                # stored when that server has answered.
-                file.write(replace(last, ours=ours))
-            click.echo(f"following {address}, {_begin(last.cursor)}; Ctrl-C ends it")
+            if ours != stored.ours:
+                # Messages that are sent here from now on are posted there, also if
+                # this process is killed before its first round has ended. The
+                # address is stored when that server has answered.
+                file.write(replace(stored, ours=ours))
+            beginning = _beginning_in_words(stored.cursor)
+            click.echo(f"following {address}, {beginning}; Ctrl-C ends it")
             act = f"{live.name}.follow"
-            host = urlsplit(address).hostname
             record_act(
                 config,
                 store,
                 act,
                 tenant.name,
                 state="begin",
-                server=host,
+                server=urlsplit(address).hostname,
                 back=has_back,
             )
-            position = replace(last, address=address, ours=ours)
+            position = replace(stored, address=address, ours=ours)
             follower = Follower(live, target, store, file, position, problems)
             try:
                 follower.run()
@@ -160,16 +163,20 @@ class Follower:
         self._position = position
         self.posted = 0
         self._is_finishing = False
+        """Whether a block runs that the first signal does not interrupt."""
         self._is_ending = False
+        """Whether a signal has come."""
 
     def run(self) -> None:
-        """Run rounds until a signal comes. Raises LiveError and OSError."""
+        """Run rounds until a signal comes. If the server or the database does
+        not answer, try again after a pause. Raises LiveError if the server
+        refuses for good, and OSError."""
         failures = 0
         with self._signals(), suppress(KeyboardInterrupt):
             self._begin_count()
             while not self._is_ending:
                 try:
-                    self._round()
+                    self._run_round()
                 except (LiveError, StorageUnavailable) as error:
                     if isinstance(error, LiveError) and error.is_final:
                         raise
@@ -184,27 +191,31 @@ class Follower:
                 self._print_count()
 
     def _begin_count(self) -> None:
+        """Begin to count the messages for the next line of the progress."""
         self._counted_at = monotonic()
-        self._came = self._target.added["message"]
-        self._went = self.posted
+        self._counted_came = self._target.added["message"]
+        self._counted_went = self.posted
 
     def _print_count(self) -> None:
         """Print how many messages came and went, once a minute if any did."""
-        came = self._target.added["message"] - self._came
-        went = self.posted - self._went
-        is_due = monotonic() - self._counted_at >= _SAY_SECONDS
+        came = self._target.added["message"] - self._counted_came
+        went = self.posted - self._counted_went
+        is_due = monotonic() - self._counted_at >= _REPORT_SECONDS
         if (came or went) and is_due:
             click.echo(f"{came:,} messages came, {went:,} went")
             self._begin_count()
 
-    def _round(self) -> None:
+    def _run_round(self) -> None:
+        """Import the new events of the server, post the new messages of the
+        app, and store the position. Raises LiveError, StorageUnavailable and
+        OSError."""
         position = self._position
         with TemporaryDirectory(prefix="imserver-") as name:
             folder = Path(name)
             cursor = self._live.write(folder, position.cursor, SECONDS)
             groups: dict[int, str] = {}
             if any(folder.iterdir()):
-                groups = self._bring(folder)
+                groups = self._import_events(folder)
         position = replace(position, cursor=cursor, groups=position.groups | groups)
         try:
             for ours in self._post(position):
@@ -217,11 +228,15 @@ class Follower:
                     self._file.write(position)
                 self._position = position
 
-    def _bring(self, folder: Path) -> dict[int, str]:
+    def _import_events(self, folder: Path) -> dict[int, str]:
+        """Import the archive in a folder. Returns its groups: conversation → id
+        of the group there."""
         archive = archive_of(folder, self._live.name)
         index = FileIndex(archive, None)
         with closing(Spool()) as spool, self._finishing():
-            contents = survey(archive, index.__contains__, spool, lambda _: None)
+            contents = survey(
+                archive, index.__contains__, spool, done=lambda _count: None
+            )
             importer = self._target.add(archive, contents, spool, index)
         for kind, count in archive.problems.counts.items():
             self._problems.note(kind, count=count)
@@ -230,8 +245,9 @@ class Follower:
     # --- ours, to theirs ------------------------------------------------------
 
     def _post(self, position: Position) -> Iterator[int]:
-        """Post the new messages of the app, and yield the id of each entry that
-        is done."""
+        """Post the new messages of the app. Yields the id of each entry up to
+        which the log is done, so that the caller can store it. Nothing is
+        posted if no messages go back (``ours`` is -1)."""
         after = position.ours
         app = self._target.app
         while after >= 0:
@@ -289,7 +305,7 @@ class Follower:
     def _signals(self) -> Iterator[None]:
         """Let signals end a wait."""
         before = {
-            number: signal.signal(number, self._end)
+            number: signal.signal(number, self._handle_signal)
             for number in (signal.SIGTERM, signal.SIGINT)
         }
         try:
@@ -307,14 +323,18 @@ class Follower:
         finally:
             self._is_finishing = False
 
-    def _end(self, *_: object) -> None:
+    def _handle_signal(self, *_: object) -> None:
+        """Handle a signal: end the process at once, or after the block that
+        must be finished. A second signal does not wait for the block."""
         is_first = not self._is_ending
         self._is_ending = True
         if not (is_first and self._is_finishing):
             raise KeyboardInterrupt
 
 
-def _begin(cursor: str) -> str:
+def _beginning_in_words(cursor: str) -> str:
+    """From when on events come, for people. For the forms of a cursor see
+    :class:`~imserver_arrivals.live.Live`."""
     if not cursor:
         return "from now on"
     if not cursor.startswith("@"):

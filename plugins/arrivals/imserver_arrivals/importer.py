@@ -93,10 +93,10 @@ class Importer:
         self._positions = ReadPositions(survey, people.accounts)
         self._groups: dict[str, int] = {}
         """Id of a group in the archive → the id of the group here."""
-        self._begun: set[str] = set()
+        self._created: set[str] = set()
         """Ids of the groups in the archive whose first entry was imported."""
         self._batch = Batch()
-        self._most = BATCH
+        self._batch_weight = BATCH
         """The weight at which a batch is stored now."""
         self.added: Counter[str] = Counter()
         """The numbers of new groups, messages and reactions."""
@@ -105,7 +105,7 @@ class Importer:
         """Import the whole archive. ``done`` is called with the number of
         messages so far."""
         groups = self._survey.groups.values()
-        beginnings = sorted(filter(None, map(self._beginning, groups)), key=moment)
+        beginnings = sorted(filter(None, map(self._first_record, groups)), key=moment)
         count = 0
         for record in merge(beginnings, spool.read(), key=moment):
             if isinstance(record, Message):
@@ -118,34 +118,35 @@ class Importer:
                     self._add(change)
             else:
                 if isinstance(record, Group):
-                    self._begun.add(record.id)
+                    self._created.add(record.id)
                 self._add(record)
-        self._store()
+        self._store_batch()
         for group in groups:
-            for last in self._ending(group):
-                self._add(last)
-        self._store()
+            for record_of_end in self._last_records(group):
+                self._add(record_of_end)
+        self._store_batch()
 
     def groups(self) -> dict[int, str]:
         """Conversation → id of the group in the archive. Conversations of two
         are left out."""
         groups = self._survey.groups
         return {
-            own: id
-            for id, own in self._groups.items()
-            if own and groups[id].kind != "direct"
+            conversation: id
+            for id, conversation in self._groups.items()
+            if conversation and groups[id].kind != "direct"
         }
 
     def mark_read(self) -> None:
         """Mark the messages as read that members had read on the other server.
         If that is unknown, mark all."""
-        self._positions.mark(self._log, self._app, self._groups)
+        self._positions.mark_all(self._log, self._app, self._groups)
 
     # --- groups ---------------------------------------------------------------
 
-    def _beginning(self, group: Group) -> Group | None:
-        """A group as it begins here, at a known time and with the address of
-        its picture. None if it is not imported, or needs no first entry."""
+    def _first_record(self, group: Group) -> Group | None:
+        """A group as it begins here, with a time and the address of its
+        picture. Returns None for a group that nobody owns, which is not
+        imported, and for a conversation of two, which needs no first entry."""
         activity = self._survey.of_groups[group.id]
         if group.kind == "direct" or not activity.owner:
             return None
@@ -159,10 +160,11 @@ class Importer:
         return replace(group, created_ms=shown_ms(begin), avatar=avatar)
 
     def _changes(self, change: Change) -> Iterator[Change]:
-        """A change of the archive in the form that it has here. Changes before
-        the first entry of a group are left out. A person who joins as an admin
-        adds a change."""
-        if change.group not in self._begun:
+        """A change of the archive in the form that it has here. A change before
+        the first entry of its group is left out, and so is a name without a
+        visible character. Admins join by a change of their own, with their
+        role."""
+        if change.group not in self._created:
             return
         if change.kind == "name" and not short_name(change.text):
             return
@@ -177,22 +179,22 @@ class Importer:
         if joining:
             yield replace(change, id=f"{change.id}.admin", people=joining, role="admin")
 
-    def _ending(self, group: Group) -> Iterator[Change | Pin]:
-        """Add joins and leaves that no change in the archive tells, and pin the
-        pinned messages."""
+    def _last_records(self, group: Group) -> Iterator[Change | Pin]:
+        """The records with which a group ends: joins and leaves that no change
+        in the archive tells, and pins."""
         now = self._survey.last_ms or _now()
-        if group.id in self._begun and not group.is_archived:
+        if group.id in self._created and not group.is_archived:
             yield from self._last_changes(group, now)
         for pin in group.pins:
             yield replace(pin, group=group.id, time_ms=max(shown_ms(now), pin.time_ms))
 
     def _last_changes(self, group: Group, now: int) -> Iterator[Change]:
-        """Changes at the end of a group: members who never joined join, and
-        everybody who is not a member leaves."""
+        """Changes that give a group its present members: members who never
+        joined join, and everybody else who was there leaves."""
         activity = self._survey.of_groups[group.id]
         admins = set(group.admins)
         members = sorted(activity.members)
-        once = {
+        ever_present = {
             *activity.joined,
             *activity.seen,
             *self._conversion.first_members(group),
@@ -205,7 +207,7 @@ class Importer:
         yield change("member", [each for each in members if each not in admins])
         joining = change("member", [each for each in members if each in admins])
         yield replace(joining, role="admin")
-        yield change("leave", sorted(once.difference(members)))
+        yield change("leave", sorted(ever_present.difference(members)))
 
     # --- messages -------------------------------------------------------------
 
@@ -219,7 +221,7 @@ class Importer:
         first = parts[:MOST_ITEMS]
         self._add(message, self._conversion.draft(message, first))
         for number, start in enumerate(range(MOST_ITEMS, len(parts), MOST_ITEMS), 1):
-            rest = replace(
+            further = replace(
                 message,
                 id=f"{message.id}.{number}",
                 text="",
@@ -227,8 +229,8 @@ class Importer:
                 reactions=(),
                 files=(),
             )
-            some = parts[start : start + MOST_ITEMS]
-            self._add(rest, self._conversion.draft(rest, some))
+            its_parts = parts[start : start + MOST_ITEMS]
+            self._add(further, self._conversion.draft(further, its_parts))
 
     # --- batches --------------------------------------------------------------
 
@@ -237,42 +239,46 @@ class Importer:
         it goes into the next batch."""
         keys = self._conversion.keys(record)
         batch = self._batch
-        most = self._most
-        if batch.rows and time_of(record) == time_of(batch.rows[-1][0]):
-            # Records with one time stay together as far as possible.
-            most = 2 * self._most
-        if batch.weight >= most or not batch.stores.isdisjoint(keys.changes):
-            self._store()
+        limit = self._batch_weight
+        if batch.rows:
+            last_record, _ = batch.rows[-1]
+            if time_of(record) == time_of(last_record):
+                # Records with one time stay together as far as possible.
+                limit *= 2
+        if batch.weight >= limit or not batch.stores.isdisjoint(keys.changes):
+            self._store_batch()
             batch = self._batch
         batch.rows.append((record, draft))
-        batch.keys.update(keys.stores, keys.changes, keys.asks)
+        batch.keys.update(keys.stores, keys.changes, keys.looks_up)
         batch.stores.update(keys.stores)
         batch.weight += _weight(record)
 
-    def _store(self) -> None:
+    def _store_batch(self) -> None:
+        """Store the batch in one transaction, and begin the next one. Its
+        duration decides how large the next batch may be."""
         batch = self._batch
         self._batch = Batch()
         if not batch.rows:
             return
-        began = 0.0
+        started_at = 0.0
         writer: PastWriter | None = None
 
-        def work(past: LogImport) -> None:
+        def store_rows(past: LogImport) -> None:
             # The transaction may run again; then nothing of this run counts.
-            nonlocal began, writer
-            began = perf_counter()
+            nonlocal started_at, writer
+            started_at = perf_counter()
             writer = PastWriter(past, self._conversion, self._groups, self._page)
             for record, draft in batch.rows:
                 writer.store(record, draft)
 
-        self._log.import_past(self._app, list(batch.keys), work)
-        seconds = perf_counter() - began
+        self._log.import_past(self._app, list(batch.keys), store_rows)
+        seconds = perf_counter() - started_at
         weight = int(batch.weight * BATCH_SECONDS / seconds)
-        self._most = min(max(weight, LEAST), BATCH)
+        self._batch_weight = min(max(weight, LEAST), BATCH)
         assert writer is not None
-        self._learn(writer)
+        self._note_results(writer)
 
-    def _learn(self, writer: PastWriter) -> None:
+    def _note_results(self, writer: PastWriter) -> None:
         """Note the results of a batch that is stored."""
         self._groups.update(writer.groups)
         for message, id in writer.messages:

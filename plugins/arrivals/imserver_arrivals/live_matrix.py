@@ -45,12 +45,12 @@ _quoted: Final = partial(quote, safe="")
 _FILES: Final = "/_matrix/client/v1/media/download"
 _GONE: Final = (400, 403, 404, 413)
 """Statuses of requests that this account is refused every time."""
-_NOTHING: Final[Json] = {"types": []}
-_FILTER: Final[Json] = {"presence": _NOTHING, "account_data": {"types": ["m.direct"]}}
+_NO_EVENTS: Final[Json] = {"types": []}
+_FILTER: Final[Json] = {"presence": _NO_EVENTS, "account_data": {"types": ["m.direct"]}}
 _IN_ROOMS: Final[Json] = {
     "timeline": {"limit": 10},
     "state": {"lazy_load_members": True},
-    **dict.fromkeys(("ephemeral", "account_data"), _NOTHING),
+    **dict.fromkeys(("ephemeral", "account_data"), _NO_EVENTS),
 }
 _MARKS: Final = [
     (
@@ -75,7 +75,11 @@ State = dict[tuple[str, str], Json]
 
 
 class Cursor(Struct):
+    """The decoded cursor. While a round is written, it is changed into the next
+    cursor."""
+
     since: str
+    """The position in ``/sync``; ``""`` before the first round."""
     begin_ms: int
     """Since when the server is followed. If the account joins a room, its
     events come from this time on."""
@@ -98,38 +102,46 @@ class LiveMatrix:
                 )
         self._back = back
         self._user = ""
-        self._begin = ""
+        """The account of the token; ``""`` until the first call."""
+        self._first_answer: Any = None
+        """The answer to the first ``/sync``."""
         self._direct: Any = {}
         """The content of ``m.direct``."""
         self._states: dict[str, State] = {}
-        self._loaded: dict[str, str] = {}
+        self._fetched: dict[str, str] = {}
         """Id of a file → the cursor at which it was written. If the cursor has
         changed, the file is stored."""
         self._failures: dict[str, int] = {}
+        """Id of a file → how often it could not be fetched."""
 
     def write(self, folder: Path, cursor: str, seconds: float) -> str:
+        """See :class:`~imserver_arrivals.live.Live`."""
         if not self._user:
-            self._begin = self._sync("", 0)
+            # The answer from which on everything is new, if the first cursor does
+            # not say where to begin.
+            self._first_answer = self._sync("", 0)
             self._user = text_at(self._get("account/whoami"), "user_id")
         if cursor[:1] in ("", "@"):
-            now = Cursor("", int(cursor[1:] or time() * SECOND_MS))
-            answer = self._begin
+            begin_ms = int(cursor[1:] or time() * SECOND_MS)
+            progress = Cursor("", begin_ms)
+            answer = self._first_answer
             rooms: Json = {}
             if cursor:
                 rooms = self._all_rooms()
         else:
-            now = msgspec.json.decode(cursor, type=Cursor)
-            answer = self._sync(now.since, min(seconds, _LONGEST_SYNC_SECONDS))
+            progress = msgspec.json.decode(cursor, type=Cursor)
+            answer = self._sync(progress.since, min(seconds, _LONGEST_SYNC_SECONDS))
             rooms = _rooms_in(answer)
 
         for number, (room, news) in enumerate(rooms.items()):
             if list_at(news, "timeline", "events") or at(news, "timeline", "limited"):
-                self._write_room(folder, number, cursor, room, news, now)
+                self._write_room(folder, number, cursor, room, news, progress)
         if any(folder.iterdir()):
             self._write_account(folder / "user_data")
-        newest = dict([*now.reactions.items()][-MOST_REACTIONS:])
-        next_cursor = Cursor(text_at(answer, "next_batch"), now.begin_ms, newest)
-        return _encode(next_cursor).decode()
+        progress.since = text_at(answer, "next_batch")
+        newest = list(progress.reactions.items())[-MOST_REACTIONS:]
+        progress.reactions = dict(newest)
+        return _encode(progress).decode()
 
     def _all_rooms(self) -> Json:
         """All rooms of the account, each marked as if it had more news than fit
@@ -140,15 +152,23 @@ class LiveMatrix:
         }
 
     def _write_room(
-        self, folder: Path, number: int, cursor: str, room: str, news: Json, now: Cursor
+        self,
+        folder: Path,
+        number: int,
+        cursor: str,
+        room: str,
+        news: Json,
+        progress: Cursor,
     ) -> None:
+        """Write a room as Element exports it, and its files. ``number``: the
+        name of its file. ``cursor``: the present cursor."""
         try:
             state = self._state_of(room, news)
         except LiveError as error:
             if error.status not in _GONE:
                 raise
-            return  # it is an invitation that was declined
-        events = self._events(room, news, state, now)
+            return  # the account has declined an invitation to the room
+        events = self._events(room, news, state, progress)
         rows = self._rows(folder / "local_content", cursor, room, events)
         with (folder / f"{number}.json").open("wb") as file:
             file.write(b'{"exported_by": "imserver", "messages": ')
@@ -156,6 +176,8 @@ class LiveMatrix:
             file.write(b"}")
 
     def _write_account(self, folder: Path) -> None:
+        """Write which account has read the rooms, and which rooms are
+        conversations of two."""
         profile = folder / "profile"
         data = folder / "account_data/global"
         data.parent.mkdir(parents=True, exist_ok=True)
@@ -163,12 +185,15 @@ class LiveMatrix:
         data.write_bytes(_encode({"m.direct": self._direct}))
 
     def post(self, group: str, nickname: str, text: str, id: int) -> bool:
-        if not self._back.keys() & {group, ""}:
+        """See :class:`~imserver_arrivals.live.Live`. The id of the transaction
+        is made from the message, so the server stores a repeated one once."""
+        is_posted = group in self._back or "" in self._back
+        if not is_posted:
             return False
         if len(text) > POST_CHARACTERS:
             text = f"{text[:POST_CHARACTERS]}…"
         text = clean(text)
-        html = around_code(escape(text, False), _html, _code)
+        html = around_code(escape(text, quote=False), _html, _html_code)
         content = {
             "msgtype": "m.text",
             "body": f"{nickname}: {text}",
@@ -213,44 +238,49 @@ class LiveMatrix:
     def _rows(
         self, media: Path, cursor: str, room: str, events: Iterator[tuple[Json, Files]]
     ) -> Iterator[bytes]:
+        """Yield encoded events, and fetch their files."""
         for event, files in events:
             raw = _encode({**event, "room_id": room})
             yield raw
             if files != "none":
-                self._load(media, raw, cursor, files == "new")
+                self._fetch_files(media, raw, cursor, only_new=files == "new")
 
     def _events(
-        self, room: str, news: Json, state: State, now: Cursor
+        self, room: str, news: Json, state: State, progress: Cursor
     ) -> Iterator[tuple[Json, Files]]:
-        """The events of a room that are written: new events, older events that
-        they change, and the state."""
+        """The events of a room that are written: new events, older messages
+        that they change, and the state. Each event comes with the files of it
+        that are fetched."""
         ids = set[str]()
         about = set[str]()
         people = set[str]()
-        for event in self._happened(room, news, now):
+        for event in self._new_events(room, news, progress):
             id = text_at(event, "event_id")
             if id in ids or not isinstance(event, dict):
                 continue
             ids.add(id)
             people |= {text_at(event, "sender"), text_at(event, "state_key")}
             about.add(_about(event))
-            _remember(event, now)
-            reaction = _ended_reaction(event, now, ids)
+            _remember(event, progress)
+            # The archive needs the reaction that was taken back, too.
+            reaction = _ended_reaction(event, progress, ids)
             if reaction is not None:
                 ids.add(text_at(reaction, "event_id"))
                 yield reaction, "all"
             yield event, "all"
 
-        yield from self._targets(room, about - ids - {""})
+        yield from self._changed_messages(room, about - ids - {""})
         for (type, key), event in state.items():
             if type == "m.room.avatar" or (type == "m.room.member" and key in people):
                 yield event, "new"
             else:
                 yield event, "none"
 
-    def _targets(self, room: str, ids: set[str]) -> Iterator[tuple[Json, Files]]:
-        """The older messages that were edited or got reactions, and are not
-        among the new events."""
+    def _changed_messages(
+        self, room: str, ids: set[str]
+    ) -> Iterator[tuple[Json, Files]]:
+        """The older messages with these ids, which new events change. Messages
+        that the account may not see are left out."""
         for id in ids:
             try:
                 yield self._get(f"rooms/{_quoted(room)}/event/{_quoted(id)}"), "all"
@@ -258,13 +288,14 @@ class LiveMatrix:
                 if error.status not in _GONE:
                     raise
 
-    def _happened(self, room: str, news: Json, now: Cursor) -> Iterator[Json]:
-        """The events of a room since the cursor. If the account has just
-        joined, since the beginning."""
+    def _new_events(self, room: str, news: Json, progress: Cursor) -> Iterator[Json]:
+        """The events of a room since the cursor. If the account has joined the
+        room since, all events from the time at which the server is followed. If
+        ``/sync`` has left events out, they are read page by page."""
         events = list_at(news, "timeline", "events")
         state = list_at(news, "state", "events")
         yield from events
-        is_new = not now.since or any(
+        is_new = not progress.since or any(
             text_at(event, "type") == "m.room.create" for event in (*events, *state)
         )
         if not is_new and not at(news, "timeline", "limited"):
@@ -277,12 +308,12 @@ class LiveMatrix:
             if begin:
                 query["from"] = begin
             if not is_new:
-                query["to"] = now.since
+                query["to"] = progress.since
             page = self._get(path, **query)
             chunk = list_at(page, "chunk")
             yield from chunk
             times = [number_at(event, "origin_server_ts") or 0 for event in chunk]
-            if is_new and max(times, default=now.begin_ms) < now.begin_ms:
+            if is_new and max(times, default=progress.begin_ms) < progress.begin_ms:
                 return
             end = text_at(page, "end")
             if end in ("", begin):
@@ -291,7 +322,8 @@ class LiveMatrix:
         raise LiveError(f"the history of the room {room} does not end")
 
     def _state_of(self, room: str, news: Json) -> State:
-        """The state of a room after the news, as far as it is known."""
+        """The state of a room after the news. It is read anew if it is not
+        known, or if ``/sync`` has left events out."""
         state = self._states.get(room)
         events = [
             *list_at(news, "state", "events"),
@@ -306,8 +338,12 @@ class LiveMatrix:
         self._states[room] = state
         return state
 
-    def _load(self, folder: Path, raw: bytes, cursor: str, is_new: bool) -> None:
-        """Fetch the files of this server that an event names."""
+    def _fetch_files(
+        self, folder: Path, raw: bytes, cursor: str, *, only_new: bool
+    ) -> None:
+        """Fetch the files of this server that an event names. ``only_new``:
+        leave out files that an earlier archive has. Raises LiveError if a file
+        may be available later."""
         server = self._user.partition(":")[2]
         own = re.compile(
             rf'(?<!"thumbnail_url":)"mxc://{re.escape(server)}/([\w-]{{5,200}})"', re.A
@@ -315,9 +351,9 @@ class LiveMatrix:
         for id in dict.fromkeys(own.findall(raw.decode())):
             # The folders are laid out as in the media store of a server.
             path = folder / id[:2] / id[2:4] / id[4:]
-            is_stored = self._loaded.setdefault(id, cursor) != cursor and is_new
-            if path.exists() or is_stored:
-                continue
+            # If the cursor has changed since, an earlier archive has the file.
+            is_stored = self._fetched.setdefault(id, cursor) != cursor
+            if path.exists() or (only_new and is_stored):
                 continue
             path.parent.mkdir(parents=True, exist_ok=True)
             try:
@@ -358,24 +394,28 @@ def _about(event: Json) -> str:
     return ""
 
 
-def _remember(event: Json, now: Cursor) -> None:
-    """Remember a reaction, because its removal tells only its id."""
+def _remember(event: Json, progress: Cursor) -> None:
+    """Keep a reaction in the cursor, because its removal tells only its id."""
     _, target = _relation(event)
     content = at(event, "content")
     is_reaction = text_at(event, "type") == "m.reaction" and target
     if is_reaction and len(_encode(content)) <= REACTION_BYTES:
-        now.reactions[text_at(event, "event_id")] = text_at(event, "sender"), content
+        progress.reactions[text_at(event, "event_id")] = (
+            text_at(event, "sender"),
+            content,
+        )
 
 
-def _ended_reaction(event: Json, now: Cursor, ids: set[str]) -> Json | None:
-    """The reaction that an event takes back, unless the archive has it
+def _ended_reaction(event: Json, progress: Cursor, ids: set[str]) -> Json | None:
+    """The reaction that an event takes back, as it was. Returns None if the
+    event takes no reaction back, or if the archive has the reaction
     (``ids``)."""
     if text_at(event, "type") != "m.room.redaction":
         return None
     id = text_at(event, "redacts") or text_at(event, "content", "redacts")
     if id in ids:
         return None
-    row = now.reactions.pop(id, None)
+    row = progress.reactions.pop(id, None)
     if row is None:
         return None
     sender, content = row
@@ -389,12 +429,14 @@ def _ended_reaction(event: Json, now: Cursor, ids: set[str]) -> Json | None:
 
 
 def _html(text: str) -> str:
+    """A text outside of code as HTML."""
     for mark, tag in _MARKS:
         text = mark.sub(rf"<{tag}>\1</{tag}>", text)
     return text.replace("\n", "<br>")
 
 
-def _code(text: str) -> str:
+def _html_code(text: str) -> str:
+    """Code with its backticks as HTML."""
     code = f"<code>{text.strip('`').removeprefix(chr(10))}</code>"
     if "\n" in text:
         return f"<pre>{code}</pre>"

@@ -27,7 +27,8 @@ _MARKS: Final = [
         ("__", r"(?<![\w_\\/])__(?![_\s])([^_\n]+?)(?<![\s_\\])__(?![\w_])", r"*\1*"),
     )
 ]
-"""Marks of Markdown, each by its characters → marks here, in this order."""
+"""Marks of Markdown → marks here: the characters without which the pattern cannot
+match, the pattern, and its replacement. They are applied in this order."""
 _TOKEN: Final = re.compile(
     r"\\(?P<escaped>[\\`*_{}\[\]()#+.!~|>-])"
     r"|!?\[(?P<label>[^\[\]\n]{0,1000})\]\((?P<target>[^\s()<>]{1,2000})(?:[ \t][^()\n]{0,300})?\)"
@@ -36,13 +37,16 @@ _TOKEN: Final = re.compile(
 )
 
 
-def of_markdown(text: str, words: Callable[[str], str]) -> str:
-    """A text of Markdown in the form that texts have here. ``words`` converts
-    the parts that are neither code nor an address: names and emoji."""
+def of_markdown(text: str, convert_words: Callable[[str], str]) -> str:
+    """A text of Markdown in the form that texts have here. ``convert_words``
+    converts names and emoji in the parts that are neither code nor an
+    address."""
     text = clean(text)
     if not _SIGN.search(text):
         return text
-    return around_code(text, partial(_without_code, words=words), _with_backticks)
+    return around_code(
+        text, partial(_converted, convert_words=convert_words), _with_backticks
+    )
 
 
 def _with_backticks(code: str) -> str:
@@ -65,6 +69,8 @@ def to_markdown(text: str) -> str:
 
 
 def _as_markdown(match: re.Match[str]) -> str:
+    """The replacement of a match of :data:`_OWN_MARK`: addresses stay, bold
+    text gets two stars, and other signs are escaped."""
     if match["place"]:
         return match["place"]
     if match["bold"]:
@@ -72,20 +78,23 @@ def _as_markdown(match: re.Match[str]) -> str:
     return "\\" + match["sign"].lstrip(" ")
 
 
-def _without_code(text: str, words: Callable[[str], str]) -> str:
+def _converted(text: str, convert_words: Callable[[str], str]) -> str:
+    """Convert Markdown that has no code: marks, links, and the parts between
+    them."""
     for sign, pattern, replacement in _MARKS:
         if sign in text:
             text = pattern.sub(replacement, text)
     parts: list[str] = []
     end = 0
     for match in _TOKEN.finditer(text):
-        parts.append(words(text[end : match.start()]))
+        parts.append(convert_words(text[end : match.start()]))
         parts.append(_token(match))
         end = match.end()
-    return "".join((*parts, words(text[end:])))
+    return "".join((*parts, convert_words(text[end:])))
 
 
 def _token(match: re.Match[str]) -> str:
+    """The replacement of an escaped character, a link or an address."""
     if match["target"] is None:
         return match["escaped"] or match["bare"] or match[0]
     return labelled(match["label"], match["target"])

@@ -55,31 +55,35 @@ def html_text(
 ) -> str:
     """HTML as a text in the form that texts have here.
 
-    ``link``: (address, its text) → the replacement of the link; None: a usual
-    link. ``plain``: a text outside of code and links → the text with mentions.
-    ``drop``: a tag that is left out with its content. ``cover``: (spoiler, its
-    reason) → the replacement of the spoiler.
+    ``link``: (address, its text) → the replacement of the link, or None for a
+    usual link. ``plain``: a text outside of code and links → the text with
+    mentions. ``drop``: a tag that is left out with its content. ``cover``:
+    (spoiler, its reason) → the replacement of the spoiler.
     """
     parser = _Parser(link, plain, drop, cover)
     end = 0
     for token in _TOKEN.finditer(html):
         parser.add(unescape(html[end : token.start()]))
         end = token.end()
-        slash, name, rest = token.groups()
-        if name is None:
+        slash, name, inner = token.groups()
+        if name is None:  # a comment
             continue
         if slash:
             parser.end(name.lower())
         else:
             attributes = {}
-            for key, *value in _ATTRIBUTE.findall(rest):
-                attributes[key] = unescape("".join(value))
+            for key, *values in _ATTRIBUTE.findall(inner):
+                # Of the three forms of a value, at most one is not empty.
+                attributes[key] = unescape("".join(values))
             parser.begin(name.lower(), attributes)
     parser.add(unescape(html[end:]))
     return parser.text()
 
 
 class _Parser:
+    """Collects the pieces of a text. When a tag ends, the pieces within it are
+    joined and converted. For the arguments see :func:`html_text`."""
+
     def __init__(
         self,
         link: Callable[[str, str], str | None],
@@ -99,15 +103,18 @@ class _Parser:
         """The language of the open block of code."""
 
     def text(self) -> str:
+        """The whole text. Tags that are still open are closed."""
         while self._open:
-            self._close()
+            self._close_innermost()
         return "".join(self._pieces).strip("\n ")
 
     def begin(self, tag: str, attributes: dict[str, str]) -> None:
+        """Begin a tag. A tag without content, such as ``br``, is a piece
+        itself. Tags that are too deep are ignored."""
         if tag in _PARAGRAPHS:
-            self._break_paragraph()
+            self._end_paragraph()
         elif tag in _LINES:
-            self._break(1)
+            self._end_lines(1)
         if tag in _EMPTY:
             if not self._is_in(self._drop):
                 alternative = attributes.get("alt") or attributes.get("title") or ""
@@ -141,11 +148,15 @@ class _Parser:
             self._numbers[-1] += 1
 
     def end(self, tag: str) -> None:
+        """End the innermost tag with this name, and all tags in it. A tag that
+        is not open is ignored."""
         if any(each.name == tag for each in self._open):
-            while self._close() != tag:
+            while self._close_innermost() != tag:
                 pass
 
     def add(self, data: str) -> None:
+        """Add a text between two tags. Outside of ``pre``, several spaces count
+        as one."""
         if self._is_in(self._drop):
             return
         if self._is_in("pre"):
@@ -163,29 +174,31 @@ class _Parser:
     def _is_in(self, *names: str) -> bool:
         return any(each.name in names for each in self._open)
 
-    def _break_paragraph(self) -> None:
+    def _end_paragraph(self) -> None:
         """End the paragraph, or in a list the line."""
         if self._numbers:
-            self._break(1)
+            self._end_lines(1)
         else:
-            self._break(2)
+            self._end_lines(2)
 
-    def _break(self, count: int) -> None:
-        """End the line, or (2) the paragraph."""
+    def _end_lines(self, count: int) -> None:
+        """End the current line, or the paragraph if ``count`` is 2. Nothing
+        happens at the beginning of a tag or of a list item."""
         begin = 0
         if self._open:
             begin = self._open[-1].begin
         if len(self._pieces) == begin:
             return
         last = self._pieces[-1].rstrip(" ")
-        # this is a list item that begins with a paragraph
+        # A list item may begin with a paragraph.
         if last.endswith(("- ", ". ")) or not last:
             return
-        ends = len(last) - len(last.rstrip("\n"))
-        self._pieces[-1] = last + "\n" * max(count - ends, 0)
+        line_ends = len(last) - len(last.rstrip("\n"))
+        self._pieces[-1] = last + "\n" * max(count - line_ends, 0)
 
-    def _close(self) -> str:
-        """End the innermost tag, and return its name."""
+    def _close_innermost(self) -> str:
+        """End the innermost tag, and replace its pieces by one converted piece.
+        Returns the name of the tag."""
         name, attributes, begin = self._open.pop()
         content = "".join(self._pieces[begin:])
         del self._pieces[begin:]
@@ -209,20 +222,22 @@ class _Parser:
             content = self._cover(content, attributes[_SPOILER])
         self._pieces.append(content)
         if name in _PARAGRAPHS:
-            self._break_paragraph()
+            self._end_paragraph()
         elif name in _LINES:
-            self._break(1)
+            self._end_lines(1)
         return name
 
     def _anchor(self, address: str, label: str) -> str:
+        """A link as a text: its replacement, its address, ``[label](address)``,
+        or ``label (address)`` if the label may look like another address."""
         label = label.strip()
         mark = self._link(address, label)
         if mark is not None:
             return mark
         if not address:
             return label
-        rest = address.partition("://")[2].rstrip("/")
-        if label in ("", address) or label.rstrip("/") == rest:
+        host_and_path = address.partition("://")[2].rstrip("/")
+        if label in ("", address) or label.rstrip("/") == host_and_path:
             return address
         is_simple = _LABEL.fullmatch(label) and _TARGET.fullmatch(address)
         if self._is_in(*_MARKS) or not is_simple:

@@ -479,7 +479,8 @@ class Mattermost:
 
         ``table`` has a bit for each hash. A post whose bit is set already may
         have the group, author and time of an earlier post. ``strangers`` gets
-        the people."""
+        the people.
+        """
         group = _group_of(post)
         author = _author_of(post)
         strangers[author] = None

@@ -36,6 +36,9 @@ _SIZE_BYTES: Final = 4
 _END: Final = 0xFFFF_FFFF
 """Stands in an archive in place of the size of a document: the documents of a
 collection end."""
+_END_OF_BLOCK: Final = -1
+"""Stands for a position where the documents of a collection end in an
+archive."""
 _LEAST_DOCUMENT: Final = 5
 _STRING: Final = b"\x02"
 """The type of a string element."""
@@ -43,8 +46,9 @@ _Row = TypeVar("_Row")
 
 
 def documents(file: IO[bytes], at: int = 0) -> Iterator[tuple[int, bytes]]:
-    """Yield (position, document) up to the end. The position -1 stands for the
-    end of a collection in an archive.
+    """Yield (position, document) up to the end of the file. In an archive, the
+    position :data:`_END_OF_BLOCK` comes where the documents of a collection
+    end.
 
     You may move the position of the file between two documents. Raises
     ValueError where the file is broken.
@@ -60,7 +64,7 @@ def documents(file: IO[bytes], at: int = 0) -> Iterator[tuple[int, bytes]]:
                 return
         size = int.from_bytes(block[start : start + _SIZE_BYTES], "little")
         if size == _END:
-            yield -1, b""
+            yield _END_OF_BLOCK, b""
             at += _SIZE_BYTES
             start += _SIZE_BYTES
             continue
@@ -93,81 +97,62 @@ class Dump:
         self._files: dict[str, IO[bytes]] = {}
         self.parts: dict[str, list[Position]] = {}
         """Collection → the positions at which its documents begin."""
-        tops = [
-            name
-            for name in self._source.names
-            if _FILE.fullmatch(name) and f"/{collection}.bson" in f"/{name}"
-        ]
         try:
-            if tops:
-                top = min(tops, key=len).rpartition(collection)[0]
-                for name in self._source.names:
-                    match = _FILE.fullmatch(name)
-                    is_beside = "/" not in name.removeprefix(top)
-                    if match and name.startswith(top) and is_beside:
-                        self.parts[match[1]] = [(name, 0)]
-            elif not path.is_dir() and self._source.names == [path.name]:
-                self._read_archive(path.name, collection)
+            self._find_collections(path, collection)
         except (BadGzipFile, EOFError, ValueError) as error:
             raise BrokenArchive(
                 f"{path} is no whole dump of MongoDB: {error}"
             ) from None
         if collection not in self.parts:
             raise BadArchive(f"{path} is no dump of {title}: it has no {collection}")
-        try:
-            import bson
-            from bson.codec_options import (
-                CodecOptions,
-                DatetimeConversion,
-                TypeDecoder,
-                TypeRegistry,
-            )
-        except ImportError:
-            raise BrokenArchive(
-                f"a dump of {title} needs pymongo: .venv/bin/pip install pymongo"
-            ) from None
-
-        class CodeDecoder(TypeDecoder):
-            """Decodes JavaScript as a text that no dictionary takes as a
-            key."""
-
-            bson_type = bson.Code
-
-            def transform_bson(self, value: str) -> str:
-                return str(value)
-
-        options: Any = CodecOptions(
-            datetime_conversion=DatetimeConversion.DATETIME_MS,
-            unicode_decode_error_handler="replace",
-            type_registry=TypeRegistry([CodeDecoder()]),
-        )
-        self.decode: Callable[[bytes], dict[str, Any]] = partial(
-            bson.decode, codec_options=options
-        )
+        self.decode = _bson_decoder(title)
         """Decodes a document as a dictionary. Raises errors of ``bson``."""
 
-    def _read_archive(self, name: str, collection: str) -> None:
-        """Find the collections of an archive, in which their documents are
-        mixed."""
+    def _find_collections(self, path: Path, collection: str) -> None:
+        """Find the collections that are in a folder with this one, or in an
+        archive. Raises BadGzipFile, EOFError and ValueError."""
+        files = [
+            name
+            for name in self._source.names
+            if _FILE.fullmatch(name) and f"/{collection}.bson" in f"/{name}"
+        ]
+        if files:
+            folder = min(files, key=len).rpartition(collection)[0]
+            for name in self._source.names:
+                match = _FILE.fullmatch(name)
+                is_in_folder = "/" not in name.removeprefix(folder)
+                if match and name.startswith(folder) and is_in_folder:
+                    self.parts[match[1]] = [(name, 0)]
+        elif not path.is_dir() and self._source.names == [path.name]:
+            self._find_in_archive(path.name, collection)
+
+    def _find_in_archive(self, name: str, collection: str) -> None:
+        """Find the collections of the database that has this one, in an archive.
+        Raises BadGzipFile and EOFError.
+
+        After the prelude, an archive has blocks. A block is a header, which names
+        a database and a collection, its documents, and an end. A collection may
+        have several blocks.
+        """
         file = self.file(name)
         file.seek(0)
         if file.read(len(MAGIC)) != MAGIC:
             return
-        of: dict[str, dict[str, list[Position]]] = {}
-        is_head = True
+        databases: dict[str, dict[str, list[Position]]] = {}
+        is_header = True
         is_prelude = True
-        with suppress(ValueError):  # it is noted where it is read
+        with suppress(ValueError):  # it is noted where the documents are read
             for at, document in documents(file, len(MAGIC)):
-                if at < 0:
-                    is_head = True
+                if at == _END_OF_BLOCK:
+                    is_header = True
                     is_prelude = False
-                elif is_head and not is_prelude:
-                    header = _strings(document)
-                    collections = of.setdefault(header.get("db", ""), {})
+                elif is_header and not is_prelude:
+                    header = _leading_strings(document)
+                    collections = databases.setdefault(header.get("db", ""), {})
                     parts = collections.setdefault(header.get("collection", ""), [])
                     parts.append((name, at + len(document)))
-                    is_head = False
-        for collections in of.values():
+                    is_header = False
+        for collections in databases.values():
             if collection in collections:
                 self.parts = collections
 
@@ -188,7 +173,7 @@ class Dump:
         for name, begin in self.parts.get(collection, ()):
             try:
                 for at, raw in documents(self.file(name), begin):
-                    if at < 0:
+                    if at == _END_OF_BLOCK:
                         break
                     try:
                         document = self.decode(raw)
@@ -217,6 +202,38 @@ class Dump:
                 notes.note_broken(f"{collection}, byte {at}", error, messages=messages)
 
 
+def _bson_decoder(title: str) -> Callable[[bytes], dict[str, Any]]:
+    """The function that decodes documents. Raises BrokenArchive if ``bson`` is not
+    installed. ``title``: the name of the product, for people."""
+    try:
+        import bson
+        from bson.codec_options import (
+            CodecOptions,
+            DatetimeConversion,
+            TypeDecoder,
+            TypeRegistry,
+        )
+    except ImportError:
+        raise BrokenArchive(
+            f"a dump of {title} needs pymongo: .venv/bin/pip install pymongo"
+        ) from None
+
+    class CodeDecoder(TypeDecoder):
+        """Decodes JavaScript as a text that no dictionary takes as a key."""
+
+        bson_type = bson.Code
+
+        def transform_bson(self, value: str) -> str:
+            return str(value)
+
+    options: Any = CodecOptions(
+        datetime_conversion=DatetimeConversion.DATETIME_MS,
+        unicode_decode_error_handler="replace",
+        type_registry=TypeRegistry([CodeDecoder()]),
+    )
+    return partial(bson.decode, codec_options=options)
+
+
 def _is_of_bson(error: Exception) -> bool:
     """Whether an error tells that a document is broken. The errors of ``bson``
     have no common base class."""
@@ -225,17 +242,17 @@ def _is_of_bson(error: Exception) -> bool:
     return type(error).__module__ == "bson.errors"
 
 
-def _strings(document: bytes) -> dict[str, str]:
-    """The strings with which a document begins: the names in the header of an
-    archive."""
+def _leading_strings(document: bytes) -> dict[str, str]:
+    """The strings with which a document begins: name of a field → text. In the
+    header of an archive they are the names of a database and a collection."""
     strings = {}
     at = _SIZE_BYTES
     while document[at : at + 1] == _STRING:
-        name, _, rest = document[at + 1 :].partition(b"\0")
-        size = int.from_bytes(rest[:_SIZE_BYTES], "little")
+        name, _, content = document[at + 1 :].partition(b"\0")
+        size = int.from_bytes(content[:_SIZE_BYTES], "little")
         end = _SIZE_BYTES + size
         # The last byte of a string is 0.
-        text = rest[_SIZE_BYTES : end - 1].decode(errors="replace")
+        text = content[_SIZE_BYTES : end - 1].decode(errors="replace")
         strings[name.decode(errors="replace")] = text
         at += 1 + len(name) + 1 + end
     return strings
@@ -248,8 +265,10 @@ class GridFile(io.RawIOBase):
     def __init__(self, dump: Dump, chunks: list[tuple[int, Position]]) -> None:
         self._dump = dump
         self._chunks = sorted(chunks)
-        self._next = 0
-        self._rest = b""
+        self._next_chunk = 0
+        """The index of the next chunk."""
+        self._unread = b""
+        """The bytes of the last chunk that were not read."""
         self._at = 0
 
     def readable(self) -> bool:
@@ -259,20 +278,24 @@ class GridFile(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Move to the beginning. Other positions are not supported: the call
+        only returns the position."""
         if whence == io.SEEK_SET:
-            self._next = 0
-            self._rest = b""
+            self._next_chunk = 0
+            self._unread = b""
             self._at = 0
         return self._at
 
     def readinto(self, buffer: Any) -> int:
-        while not self._rest and self._next < len(self._chunks):
-            _, (name, at) = self._chunks[self._next]
-            self._next += 1
+        """Fill the buffer with bytes of one chunk. Returns their number; 0 at
+        the end."""
+        while not self._unread and self._next_chunk < len(self._chunks):
+            _, (name, at) = self._chunks[self._next_chunk]
+            self._next_chunk += 1
             _, document = next(documents(self._dump.file(name), at))
-            self._rest = bytes(self._dump.decode(document).get("data") or b"")
-        count = min(len(buffer), len(self._rest))
-        buffer[:count] = self._rest[:count]
-        self._rest = self._rest[count:]
+            self._unread = bytes(self._dump.decode(document).get("data") or b"")
+        count = min(len(buffer), len(self._unread))
+        buffer[:count] = self._unread[:count]
+        self._unread = self._unread[count:]
         self._at += count
         return count

@@ -66,12 +66,13 @@ class PastWriter:
     # --- groups ---------------------------------------------------------------
 
     def _create_group(self, group: Group) -> int:
-        """The id of a group. A new group is created. Its first entry identifies
-        it; if that has expired, a later entry does."""
+        """The id of a group. It is created unless an earlier import has created
+        it. Then it is found by its first entry, or, if this has expired, by one
+        of its newest messages."""
         conversion = self._conversion
         key = conversion.group_key(group.id)
         keys = conversion.keys(group)
-        for known_key in (key, *keys.asks):
+        for known_key in (key, *keys.looks_up):
             number = self._past.conversation_of(known_key)
             if number:
                 return number
@@ -89,6 +90,7 @@ class PastWriter:
         )
 
     def _change_group(self, change: Change) -> None:
+        """Store a join, a leave, a new name or a new description of a group."""
         key = self._conversion.key(change.id)
         group = self.groups.get(change.group, 0)
         by = self._conversion.user(change.person)
@@ -118,6 +120,7 @@ class PastWriter:
     # --- annotations ----------------------------------------------------------
 
     def _pin(self, pin: Pin) -> None:
+        """Pin a message, unless an earlier import has done so."""
         key = self._conversion.pin_key(pin)
         if self._past.find(key):
             return
@@ -127,6 +130,7 @@ class PastWriter:
             self.changed["pin of a message that is not there", pin.group] += 1
 
     def _take_back(self, removal: Removal) -> None:
+        """Remove a message or a reaction."""
         user = self._conversion.user(removal.person)
         for target in self._conversion.removed_keys(removal):
             self._past.take_back(removal_key(target), target, user, time_of(removal))
@@ -134,14 +138,16 @@ class PastWriter:
     # --- messages -------------------------------------------------------------
 
     def _store_message(self, message: Message, draft: Draft) -> None:
+        """Store a message with its edit and its reactions. What the log refuses
+        is counted in :attr:`lost`."""
         key = self._conversion.key(message.id)
-        edit = self._conversion.edit_key(message)
-        keys = [name for name in (key, edit) if name]
-        unknown = [name for name in keys if not self._past.find(name)]
-        before = self._past.added
+        edit_key = self._conversion.edit_key(message)
+        keys = [each for each in (key, edit_key) if each]
+        new_keys = [each for each in keys if not self._past.find(each)]
+        added_before = self._past.added
 
         draft = self._with_text(message, self._with_target(message, draft))
-        stored = self._append(message, draft)
+        stored = self._append_or_without_thread(message, draft)
 
         if isinstance(stored, Rejected):
             why = f"message that the log refuses: {stored.detail or stored.reason}"
@@ -149,25 +155,33 @@ class PastWriter:
         else:
             self.groups[message.group] = self._past.conversation_of(key)
             self.messages.append((message, stored))
-        # The log has added the message with its edit and its reactions:
-        # it counts them together.
-        new = {name for name in unknown if self._past.find(name)}
-        self.added["message"] += key in new
-        self.added["reaction"] += self._past.added - before - len(new)
+        # The log counts a message, its edit and its reactions together. The
+        # reactions are the entries that are neither the message nor the edit.
+        stored_keys = {each for each in new_keys if self._past.find(each)}
+        self.added["message"] += key in stored_keys
+        added = self._past.added - added_before
+        self.added["reaction"] += added - len(stored_keys)
 
-    def _append(self, message: Message, draft: Draft) -> int | Rejected:
+    def _append_or_without_thread(
+        self, message: Message, draft: Draft
+    ) -> int | Rejected:
+        """Append a message to the log. If the log refuses it because of its
+        thread, append it outside of the thread. Returns its id, or the
+        refusal."""
         key = self._conversion.key(message.id)
         edit = self._conversion.edit_key(message)
         reactions = self._reactions(message, key)
         stored = self._past.append(key, draft, reactions, edit)
-        # only a message can begin a thread
+        # The thread may begin with an entry that is no message.
         if isinstance(stored, Rejected) and draft.thread:
             draft = replace(draft, thread=0)
             stored = self._past.append(key, draft, reactions, edit)
         return stored
 
     def _with_target(self, message: Message, draft: Draft) -> Draft:
-        """A draft with its conversation and the message to which it replies."""
+        """A draft with its conversation, and with the message to which it
+        replies. If this message is not there, the draft is a message of its
+        own."""
         if not draft.to_user:
             group = self.groups.get(message.group, 0)
             draft = replace(draft, conversation=group)
@@ -184,16 +198,16 @@ class PastWriter:
 
     def _with_text(self, message: Message, draft: Draft) -> Draft:
         """A draft whose links lead to messages here. The draft of a new edit
-        has the files of the message that it changes."""
+        keeps the files of the stored message."""
         key = self._conversion.key(message.id)
         edit = self._conversion.edit_key(message)
-        is_edited = edit and self._past.find(key) and not self._past.find(edit)
-        if not is_edited and not linked(message.text):
+        is_new_edit = edit and self._past.find(key) and not self._past.find(edit)
+        if not is_new_edit and not linked(message.text):
             return draft
 
         type = draft.type
         body = draft.body
-        if is_edited:
+        if is_new_edit:
             type, body = self._past.content(key)
         text, _ = self._conversion.text(message)
         text = clean(with_links(text, self._address_of))

@@ -45,7 +45,8 @@ You log in as {login}. Your name, your groups and all that was written there wai
 
 
 def nickname_of(*names: str | None) -> str:
-    """The first of these names that is visible, as a nickname."""
+    """The first of these names that is visible, as a nickname; ``""`` if none
+    is."""
     for name in names:
         nickname = clean_name(name or "")[:NICKNAME_CHARACTERS].strip()
         if nickname:
@@ -73,9 +74,11 @@ class People:
         self.accounts: dict[str, Account] = {}
         """Id of a person → the account."""
         self.new = 0
+        """How many accounts were created."""
 
-    def find(self, person: Person) -> None:
-        """Find the account of a person, or create it."""
+    def find_or_add(self, person: Person) -> None:
+        """Put the account of a person into :attr:`accounts`. A person without
+        an account gets one."""
         row = self._rows.linked(self._app, (self._provider,), (person.id,))
         if row is not None:
             self.accounts[person.id] = row[0]
@@ -83,6 +86,9 @@ class People:
             self.accounts[person.id] = self._add(person)
 
     def _add(self, person: Person) -> Account:
+        """Create an account that is linked with a person. If somebody has just
+        registered with an identifier of the person, it is created without
+        identifiers."""
         logins = dict(self._identifiers(person))
         email = logins.get("email", "")
         name = logins.get("name", "")
@@ -91,7 +97,8 @@ class People:
         self.new += 1
         try:
             return self._rows.add_linked(account, self._provider, person.id)
-        except ServiceRefused:  # somebody has registered meanwhile
+        except ServiceRefused:
+            # Somebody has registered meanwhile.
             self._problems.note("identifier that another account has", person=person.id)
             return self._rows.add_linked(
                 Account(0, self._app, "", nickname), self._provider, person.id
@@ -141,7 +148,10 @@ class People:
             if not person.is_member or not (account.email or account.name):
                 continue
             row = self._rows.by_id(self._app, account.id)
-            if row is None or row[1]:  # it has a password
+            if row is None:
+                continue
+            _, password_hash = row
+            if password_hash:
                 continue
             code = token_urlsafe(_CODE_BYTES)
             digest = secret_hash(code)
@@ -157,20 +167,20 @@ def send_links(
     days: int,
     problems: Problems,
 ) -> int:
-    """Mail each link to the people who have an address. Returns how many mails
-    were sent.
+    """Mail each link to the people who have an address. ``rows``: see
+    :meth:`People.links`. ``title``: the name of the product from which the
+    people come. Returns how many mails were sent.
 
-    It ends if the mail server accepts no mails at all. ``title``: the name of
-    the product from which the people come.
+    Stops if the mail server accepts no mails at all.
     """
     sent = 0
-    open_rows = [row for row in rows if row[1]]
-    without = len(rows) - len(open_rows)
+    addressed = [row for row in rows if row[1]]
+    without = len(rows) - len(addressed)
     if without:
         problems.note(
             "person without an e-mail address, who gets no mail", count=without
         )
-    for number, (login, address, link) in enumerate(open_rows):
+    for number, (login, address, link) in enumerate(addressed):
         try:
             text = _TEXT.format(title=title, days=days, login=login, link=link)
             send(
@@ -185,7 +195,7 @@ def send_links(
         except NotSent as error:
             if not error.is_of_mail:
                 problems.note(
-                    f"mail that is not sent: {error}", count=len(open_rows) - number
+                    f"mail that is not sent: {error}", count=len(addressed) - number
                 )
                 break
             problems.note("mail that the mail server refuses")

@@ -25,17 +25,19 @@ class ReadPositions:
         self._groups = survey.groups
         self._accounts = accounts
         self._readers = {
-            group.id: self._sorted(group) for group in survey.groups.values()
+            group.id: self._sorted_readers(group) for group in survey.groups.values()
         }
         """Id of a group → the members with a known read time; the one who has
         read least comes first."""
-        self._reads: dict[str, array[int]] = {id: array("q") for id in survey.groups}
+        self._read_ids: dict[str, array[int]] = {id: array("q") for id in survey.groups}
         """Id of a group → the last message that each of these members has read,
         as far as messages were imported."""
         self._last: dict[str, int] = {}
         """Id of a group → the id of its last message."""
 
-    def _sorted(self, group: Group) -> list[Member]:
+    def _sorted_readers(self, group: Group) -> list[Member]:
+        """The members of a group with an account and a known read time, by this
+        time."""
         members = {
             member.person: member
             for member in group.members
@@ -45,14 +47,12 @@ class ReadPositions:
 
     def note(self, message: Message, id: int) -> None:
         """Note that a message was stored. Members whose read time is before the
-        time of the message have read up to the message before it.
-
-        Messages come in the order of their times.
-        """
+        time of the message have read up to the message before it. Messages must
+        come in the order of their times."""
         group = message.group
         readers = self._readers[group]
-        reads = self._reads[group]
-        last = self._last.get(group, 0)
+        reads = self._read_ids[group]
+        last_id = self._last.get(group, 0)
         time_ms = time_of(message)
         # The readers are sorted, so the first one without a message is the
         # next.
@@ -60,27 +60,34 @@ class ReadPositions:
             reader = readers[len(reads)]
             if reader.read_ms >= time_ms:
                 break
-            reads.append(last)
-        self._last[group] = max(last, id)
+            reads.append(last_id)
+        self._last[group] = max(last_id, id)
 
-    def mark(self, log: MessageLog, app: str, groups: Mapping[str, int]) -> None:
+    def mark_all(self, log: MessageLog, app: str, groups: Mapping[str, int]) -> None:
         """Mark the messages as read that members had read on the other server.
         If that is unknown, mark all.
 
         ``groups``: id of a group there → the id of the group here. Switches
         greenlets, and raises StorageUnavailable.
         """
-        for id, last in self._last.items():
-            is_direct = self._groups[id].kind == "direct"
-            self._mark_group(log, app, groups[id], self._ends(id), last, is_direct)
+        for id, last_id in self._last.items():
+            self._mark_group(
+                log,
+                app,
+                groups[id],
+                self._read_ids_of(id),
+                last_id,
+                is_direct=self._groups[id].kind == "direct",
+            )
 
-    def _ends(self, id: str) -> dict[str, int]:
+    def _read_ids_of(self, id: str) -> dict[str, int]:
         """User → the last message that the user has read in a group. Users
         whose read time is unknown are left out."""
-        ends = chain(self._reads[id], repeat(self._last[id]))
+        # Readers without a message have read all messages.
+        read_ids = chain(self._read_ids[id], repeat(self._last[id]))
         return {
-            self._accounts[member.person].user: end
-            for member, end in zip(self._readers[id], ends, strict=False)
+            self._accounts[member.person].user: read_id
+            for member, read_id in zip(self._readers[id], read_ids, strict=False)
         }
 
     def _mark_group(
@@ -88,10 +95,13 @@ class ReadPositions:
         log: MessageLog,
         app: str,
         group: int,
-        ends: Mapping[str, int],
-        last: int,
+        read_ids: Mapping[str, int],
+        last_id: int,
         is_direct: bool,
     ) -> None:
+        """Mark messages of one group as read. ``read_ids``: user → the last
+        message that the user has read; other users have read up to ``last_id``.
+        In a conversation of two the other person sees the mark."""
         after = ""
         while True:
             page = log.conversations.members(app, group, after, _PAGE)
@@ -103,11 +113,11 @@ class ReadPositions:
             behind = {}
             for user in users:
                 position = positions.get((user, group))
-                end = ends.get(user, last)
-                if position is not None and position < end:
-                    behind[user] = end
+                read_id = read_ids.get(user, last_id)
+                if position is not None and position < read_id:
+                    behind[user] = read_id
             if not is_direct:
                 log.marks.advance(app, group, behind)
                 continue
-            for user, end in behind.items():  # the other one sees it
-                log.marks.note(app, user, group, read=end)
+            for user, read_id in behind.items():
+                log.marks.note(app, user, group, read=read_id)

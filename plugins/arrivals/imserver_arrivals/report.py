@@ -40,6 +40,7 @@ def _day(moment_ms: int) -> str:
 
 
 def print_survey(archive: Archive, contents: Survey) -> None:
+    """Print how many people, groups, messages and files an archive has."""
     members = sum(person.is_member for person in contents.people.values())
     rows = [
         ("people", members),
@@ -55,10 +56,11 @@ def print_survey(archive: Archive, contents: Survey) -> None:
         )
 
 
-def print_problems(problems: Problems, head: str) -> None:
-    """Print, under a headline, the parts that were not understood or not kept.
-    Ends the command with 1 if a part of the archive is broken or lost."""
-    print_counts(problems, head)
+def print_problems(problems: Problems, headline: str) -> None:
+    """Print, under the headline ``headline``, the parts that were not understood or
+    not stored. Ends the command with 1 if a part of the archive is broken or
+    lost."""
+    print_counts(problems, headline)
     for line in problems.broken:
         click.echo(f"  {line}", err=True)
     if problems.lost_messages:
@@ -72,11 +74,11 @@ def print_problems(problems: Problems, head: str) -> None:
         fail("the archive has messages that do not come; the rest was read")
 
 
-def print_counts(problems: Problems, head: str) -> None:
-    """Print, under a headline, the numbers of parts that were not understood or
-    not kept."""
+def print_counts(problems: Problems, headline: str) -> None:
+    """Print, under the headline ``headline``, the numbers of parts that were not
+    understood or not stored."""
     if problems.counts:
-        click.echo(head)
+        click.echo(headline)
     for kind, count in sorted(problems.counts.items(), key=_most_first):
         click.echo(f"{count:>10,}  {kind}")
 
@@ -104,7 +106,8 @@ def write_csv(path: Path, rows: Iterable[Sequence[object]]) -> None:
 
 
 def report_rows(contents: Survey, problems: Problems) -> Iterator[Sequence[object]]:
-    """A row for each person and each group."""
+    """The rows of the report: the names of the columns, and a row for each person and each
+    group."""
     kinds = ("message", "reply", "reaction", "file", "bytes")
     yield ("kind", "id", "name", "becomes", *kinds, "what does not come, or differs")
     for person in contents.people.values():
@@ -150,6 +153,8 @@ def _row(
     counts: Iterable[int],
     lost: Counter[str] | None,
 ) -> Sequence[object]:
+    """A row of the report. ``lost``: kind of a problem → number, or None if
+    there was none."""
     rows = sorted((lost or Counter()).items())
     texts = [f"{reason}: {count}" for reason, count in rows]
     return (kind, _cell(id), _cell(name), becomes, *counts, "; ".join(texts))

@@ -194,7 +194,9 @@ class RocketChat:
         self._members: dict[str, dict[str, Member]] = {}
         self._pins: dict[str, list[Pin]] = {}
         self._avatars: dict[str, str] = {}
+        """Id of a room or a user, or a username → the id of the picture's file."""
         self._chunks: dict[str, dict[str, list[tuple[int, Position]]]] = {}
+        """Bucket of GridFS → id of a file → its chunks: (number, position)."""
 
     def records(self) -> Iterator[Record]:
         """Yield all records. The messages are read twice: their authors and the
@@ -203,7 +205,7 @@ class RocketChat:
         if self._is_read:  # each problem is noted once
             notes = Problems()
         else:
-            self._read(notes)
+            self._read_all_but_texts(notes)
             self._is_read = True
         yield from self._people.values()
         for name, file in self._emoji.items():
@@ -212,7 +214,7 @@ class RocketChat:
             if room.t in _KINDS:
                 yield self._group(room)
         for message in self._dump.rows(_MESSAGES, _Message, notes, messages=1):
-            yield from self._converted(message, notes)
+            yield from self._records_of(message, notes)
 
     def open(self, file: str) -> IO[bytes] | None:
         """The bytes of a file. Its id is the id of an upload, ``avatars/`` and
@@ -227,6 +229,8 @@ class RocketChat:
         return None
 
     def _chunks_of_emoji(self, name: str) -> list[tuple[int, Position]] | None:
+        """The chunks of an emoji's picture, by the name of its file. Returns
+        None if the dump does not have it."""
         for bucket in ("custom_emoji", "rocketchat_custom_emoji"):
             for _, row in self._dump.read(f"{bucket}.files", Problems()):
                 if row.get("filename") == name:
@@ -236,7 +240,8 @@ class RocketChat:
         return None
 
     def _chunks_of(self, bucket: str) -> Mapping[str, list[tuple[int, Position]]]:
-        """Id of a file → its chunks: (number, position)."""
+        """Id of a file in a bucket of GridFS → its chunks: (number,
+        position)."""
         if bucket in self._chunks:
             return self._chunks[bucket]
         files: dict[str, list[tuple[int, Position]]] = {}
@@ -249,7 +254,7 @@ class RocketChat:
 
     # --- people and rooms -----------------------------------------------------
 
-    def _read(self, notes: Problems) -> None:
+    def _read_all_but_texts(self, notes: Problems) -> None:
         """Read everything except texts. Pictures come before their people, and
         rooms before their members."""
         for collection, loss in _NEEDED.items():
@@ -263,17 +268,19 @@ class RocketChat:
         self._read_uploads(notes)
         self._read_emoji(notes)
         self._read_members(notes)
-        self._read_pins()
+        self._read_pins_and_writers()
 
     def _read_people(self, notes: Problems) -> None:
+        """Read the pictures of people and rooms, then the users."""
         for avatar in self._dump.rows("rocketchat_avatars", _Upload, notes):
             owner = avatar.room or avatar.user or avatar.name
             if owner and avatar.is_inside:
                 self._avatars[owner] = f"avatars/{avatar.id}"
         for user in self._dump.rows("users", _User, notes):
-            self._meet(user)
+            self._add_person(user)
 
     def _read_uploads(self, notes: Problems) -> None:
+        """Read the names of files, and note if the dump lacks their bytes."""
         for upload in self._dump.rows("rocketchat_uploads", _Upload, notes):
             self._uploads[upload.id] = upload
         are_inside = any(upload.is_inside for upload in self._uploads.values())
@@ -284,6 +291,7 @@ class RocketChat:
             )
 
     def _read_emoji(self, notes: Problems) -> None:
+        """Read the server's own emoji. An alias is a further name."""
         for emoji in self._dump.rows("rocketchat_custom_emoji", _Emoji, notes):
             file = f"{emoji.name}.{emoji.extension}"
             self._emoji[clean(emoji.name)] = file
@@ -292,14 +300,16 @@ class RocketChat:
                     self._emoji[clean(alias)] = file
 
     def _read_members(self, notes: Problems) -> None:
+        """Read the members of rooms, with their roles and the times up to which
+        they have read."""
         for row in self._dump.rows("rocketchat_subscription", _Subscription, notes):
             room = self._rooms.get(row.rid)
             if room is not None and row.u.id:
-                self._met(row.u)
+                self._add_stranger(row.u)
                 members = self._members.setdefault(room.id, {})
                 members[row.u.id] = _member(row, room)
 
-    def _read_pins(self) -> None:
+    def _read_pins_and_writers(self) -> None:
         """Find the pins, and the people who have written without being in a
         room. Problems are noted later, when the messages are read for their
         texts."""
@@ -307,7 +317,7 @@ class RocketChat:
             room = self._rooms.get(message.rid)
             if room is None or room.t not in _KINDS or message.hidden:
                 continue
-            self._met(message.u)
+            self._add_stranger(message.u)
             if message.pinned:
                 by = ""
                 if message.pinned_by:
@@ -315,7 +325,9 @@ class RocketChat:
                 pin = Pin(_id(message.id), by, _ms(message.pinned_at))
                 self._pins.setdefault(room.id, []).append(pin)
 
-    def _meet(self, user: _User) -> None:
+    def _add_person(self, user: _User) -> None:
+        """Add a user of the server, with the reason why nobody may claim the
+        account of a bot, a federated or a deactivated user."""
         login = clean(user.username or "")
         avatar = self._avatars.get(user.id) or self._avatars.get(user.username or "")
         person = Person(
@@ -337,7 +349,7 @@ class RocketChat:
         if user.username:
             self._names[user.username] = user.id
 
-    def _met(self, somebody: _Somebody) -> None:
+    def _add_stranger(self, somebody: _Somebody) -> None:
         """Add a person whom no document describes: they were deleted, or are on
         another server."""
         if somebody.id and somebody.id not in self._people:
@@ -348,6 +360,8 @@ class RocketChat:
             self._names.setdefault(somebody.username or "", somebody.id)
 
     def _group(self, room: _Room) -> Group:
+        """A room as a group. A direct room of more than two people is a
+        conversation of several. It has no name."""
         members = self._members.get(room.id, {})
         if room.t == "d":
             for id in room.uids or ():
@@ -389,9 +403,11 @@ class RocketChat:
 
     # --- messages -------------------------------------------------------------
 
-    def _converted(
+    def _records_of(
         self, message: _Message, notes: Problems
     ) -> Iterator[Message | Change]:
+        """The message or the change of a document. A document that is not
+        imported is noted."""
         room = self._rooms.get(message.rid)
         kind = message.t or ""
         time_ms = _ms(message.ts)
@@ -409,7 +425,7 @@ class RocketChat:
             notes.note("deleted message", group=room.id)
         elif kind in _CHANGES:
             change = Change(id, room.id, person, time_ms, _CHANGES[kind])
-            yield from self._changed(change, message, notes)
+            yield from self._change_with_facts(change, message, notes)
         elif kind not in _TEXTS and (_EVENT.match(kind) or not message.msg):
             notes.note(f"event {kind[:NAME_CHARACTERS]}", group=room.id)
         else:
@@ -418,7 +434,7 @@ class RocketChat:
                 notes.note(f"kind {short} (imported as text)", group=room.id)
             yield self._message(message, room, id, time_ms, notes)
 
-    def _changed(
+    def _change_with_facts(
         self, change: Change, message: _Message, notes: Problems
     ) -> Iterator[Change]:
         """A change with the facts of its message: the person, or a new text."""
@@ -436,11 +452,15 @@ class RocketChat:
     def _message(
         self, message: _Message, room: _Room, id: str, time_ms: int, notes: Problems
     ) -> Message:
+        """A document as a message: its text, the texts of its attachments and
+        quotes, and its reactions and files."""
         names = self._names_in(message)
         text = clean(message.msg or "")
+        # An attachment has the quoted message. If there is none, the link in the
+        # text still tells which message is answered.
         attachments = message.attachments or ()
         if attachments:
-            quotes = [_quoted(attachment) for attachment in attachments]
+            quotes = [_quoted_message(attachment) for attachment in attachments]
         else:
             addresses = _QUOTE.findall(text)[:1]
             quotes = [_ADDRESS.fullmatch(address) for address in addresses]
@@ -454,7 +474,7 @@ class RocketChat:
             lines.insert(0, f"*{clean(message.alias).replace('*', '')}*")
         for attachment, quote in zip(attachments, quotes, strict=False):
             if quote is None or quote is not answered:
-                lines += _attached(attachment, quote, names)
+                lines += _lines_of_attachment(attachment, quote, names)
         lines.append(_coordinates(message.location))
 
         return Message(
@@ -503,8 +523,9 @@ class RocketChat:
     def _answered(
         self, message: _Message, quotes: Sequence[re.Match[str] | None], room: _Room
     ) -> re.Match[str] | None:
-        """The quote of the message that another one answers. It must be in the
-        same room, and not in a thread."""
+        """The quote of the message that a message answers. Returns None if it
+        answers none. A quote of another room, or in a thread, is part of the
+        text."""
         if message.tmid:
             return None
         for quote in quotes:
@@ -516,6 +537,7 @@ class RocketChat:
         return None
 
     def _reactions(self, message: _Message, notes: Problems) -> Iterator[Reaction]:
+        """The reactions to a message. Reactions of unknown people are noted."""
         for name, row in (message.reactions or {}).items():
             emoji = _emoji(name.strip(":")) or clean(name)
             for user in list_at(row, "usernames"):
@@ -528,6 +550,8 @@ class RocketChat:
                     notes.note("reaction of nobody")
 
     def _files(self, message: _Message) -> Iterator[File]:
+        """The files of a message, each once and without thumbnails. Some are
+        named only in attachments."""
         files = [file for file in (*(message.files or ()), message.file) if file]
         for attachment in message.attachments or ():
             match = _UPLOAD.match(text_at(attachment, "title_link"))
@@ -547,6 +571,8 @@ class RocketChat:
 
 
 def _member(subscription: _Subscription, room: _Room) -> Member:
+    """The membership of a person in a room. A subscription without an alert has
+    no unread messages."""
     roles = subscription.roles or ()
     role: Role = "member"
     if "owner" in roles:
@@ -554,13 +580,13 @@ def _member(subscription: _Subscription, room: _Room) -> Member:
     elif "moderator" in roles:
         role = "admin"
     read_ms = _ms(subscription.ls)
-    if subscription.alert is False:  # there is nothing new
+    if subscription.alert is False:
         read_ms = max(read_ms, _ms(room.lm))
     return Member(subscription.u.id, role, read_ms or -1)
 
 
 def _ms(moment: Any) -> int:
-    """Milliseconds of a date; 0 if it is not a possible date."""
+    """The milliseconds of a date. 0 if it is missing or not a possible date."""
     if moment is None or isinstance(moment, str | bytes | bool):
         return 0
     if not hasattr(type(moment), "__int__"):
@@ -648,36 +674,36 @@ def _converted_text(
     """A text in the form that texts have here. ``names``: username in the text
     → id for its mark. ``rooms``: name of a room in the text → its title."""
 
-    def part(match: re.Match[str]) -> str:
+    def replace_part(match: re.Match[str]) -> str:
         if match["message"]:
             return link(match["id"], match[0])
         if match["target"]:
             return labelled(match["label"], match["target"])
         if match["name"]:
-            return _named(match["name"], names) or match[0]
+            return _mention_of(match["name"], names) or match[0]
         if match["channel"]:
-            return _titled(match["channel"], rooms) or match[0]
+            return _room_title(match["channel"], rooms) or match[0]
         if match["emoji"]:
             return _emoji(match["emoji"]) or match[0]
         if match["struck"]:
             return f"~~{match['struck']}~~"
         return match[0]
 
-    return around_code(clean(text), partial(_INLINE.sub, part))
+    return around_code(clean(text), partial(_INLINE.sub, replace_part))
 
 
-def _named(text: str, names: Mapping[str, str]) -> str:
-    """The mark of a username without the characters after it, and these
-    characters; ``""`` if nobody has the name."""
+def _mention_of(text: str, names: Mapping[str, str]) -> str:
+    """The mark of a person with this username. Characters after the name, such
+    as a full stop, stay. ``""`` if nobody has the name."""
     for name in (text, text.rstrip(".:-")):
         if name in names:
             return mention(names[name]) + text[len(name) :]
     return ""
 
 
-def _titled(text: str, rooms: Mapping[str, str]) -> str:
-    """The title of a room, and the characters after its name; ``""`` if no such
-    room exists."""
+def _room_title(text: str, rooms: Mapping[str, str]) -> str:
+    """The title of a room with this name. Characters after the name stay.
+    ``""`` if no such room exists."""
     for name in (text, text.rstrip(".-")):
         if rooms.get(name):
             return f"#{rooms[name]}{text[len(name) :]}"
@@ -694,7 +720,7 @@ def _coordinates(location: Any) -> str:
     return ", ".join(numbers)
 
 
-def _quoted(attachment: Mapping[str, Any] | None) -> re.Match[str] | None:
+def _quoted_message(attachment: Mapping[str, Any] | None) -> re.Match[str] | None:
     """The address of the message that an attachment quotes. None if the
     attachment is not a quote."""
     if text_at(attachment, "type") == "file":
@@ -702,7 +728,7 @@ def _quoted(attachment: Mapping[str, Any] | None) -> re.Match[str] | None:
     return _ADDRESS.fullmatch(text_at(attachment, "message_link"))
 
 
-def _attached(
+def _lines_of_attachment(
     attachment: Mapping[str, Any] | None,
     quote: re.Match[str] | None,
     names: Mapping[str, str],

@@ -604,7 +604,8 @@ class SlackExport:
         named.
 
         ``known``: the ids of people who have a record already; new ones are
-        added."""
+        added.
+        """
         group = conversation.id
         kind = message.kind
         if message.is_ours:

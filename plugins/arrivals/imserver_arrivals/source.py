@@ -149,7 +149,8 @@ def _corrected_name(name: str) -> str:
     """The name of a file as a path from the top of the archive, with slashes.
 
     Old tools of Windows separate folders by backslashes. A name with a slash is
-    not from such a tool, so a backslash in it stays."""
+    not from such a tool, so a backslash in it stays.
+    """
     if "/" not in name:
         name = name.replace("\\", "/")
     return name.lstrip("/").removeprefix("./")
@@ -187,7 +188,8 @@ def unpacked(file: IO[bytes], name: str) -> IO[bytes]:
     temporary file, which is returned, and is closed.
 
     Raises BrokenArchive if the content is too large, EOFError and BadGzipFile
-    if the file is broken, and OSError."""
+    if the file is broken, and OSError.
+    """
     magic = file.read(2)
     size = file.seek(0, os.SEEK_END)
     file.seek(0)

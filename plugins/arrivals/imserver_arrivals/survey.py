@@ -136,7 +136,8 @@ def _add_group(result: Survey, group: Group) -> None:
     they may own it, or else the first owner or member.
 
     If two records have one id, the first counts. A direct conversation of more
-    than two people becomes a conversation of several."""
+    than two people becomes a conversation of several.
+    """
     if group.id in result.groups:
         return
     ids = [member.person for member in group.members if _is_id(member.person)]
@@ -171,7 +172,8 @@ def _admit_writers(result: Survey, id: str, note: Note) -> None:
     Without members its history would be lost.
 
     If the group has no owner, the person who was active last becomes the owner,
-    because they have read most of it anyway."""
+    because they have read most of it anyway.
+    """
     group = result.groups[id]
     activity = result.of_groups[id]
     writers = sorted(activity.last, key=activity.last.__getitem__)

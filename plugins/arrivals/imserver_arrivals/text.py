@@ -68,7 +68,8 @@ def emoji_name(emoji: str) -> tuple[str, int]:
     """The name of an emoji in Slack, and its skin tone from 2 to 6. The name is
     ``""`` if Slack has none, and the tone is 0 if the emoji has none.
 
-    An app's own emoji ``:name:`` has this name."""
+    An app's own emoji ``:name:`` has this name.
+    """
     if is_own_emoji(emoji) and emoji.endswith(":"):
         return emoji[1:-1], 0
     names = _names_of_emoji()
@@ -119,7 +120,8 @@ def with_people(
     it mentions, or only ``all`` if it mentions everybody.
 
     ``named``: id of a person there → their user and nickname here, or None if
-    the person is unknown."""
+    the person is unknown.
+    """
     mentions: dict[str, None] = {}
 
     def replace_mark(match: re.Match[str]) -> str:

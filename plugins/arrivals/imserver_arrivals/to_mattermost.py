@@ -19,9 +19,9 @@ from .text import emoji_name
 from .writing import (
     file_name,
     login_of,
-    named,
     put_files,
     threads,
+    unused_name,
     with_name,
     without_marks,
 )
@@ -45,8 +45,8 @@ class MattermostWriter:
 
     def __init__(self, archive: Archive, team: str) -> None:
         self._archive = archive
-        self._title = team
-        self._team = named(team, "team", set())
+        self._team_title = team
+        self._team = unused_name(team, "team", set())
         self._people: dict[str, Person] = {}
         self._names = {EVERYBODY: "all"}
         """Id of a person → the name of the user."""
@@ -64,19 +64,23 @@ class MattermostWriter:
     def write(self, target: ZipFile, done: Callable[[int], object]) -> None:
         """Write everything. ``done`` is called with the number of messages so
         far. Raises OSError, and StorageUnavailable."""
-        everything = threads(self._archive, self._meet, done)
-        # With the first thread, all people, groups and emoji are known.
+        everything = threads(self._archive, self._add_record, done)
+        # When the first thread comes, all people, groups and emoji are known.
         first = next(everything, iter(()))
         with target.open("import.jsonl", "w", force_zip64=True) as lines:
-            lines.writelines(encode(head) + b"\n" for head in self._heads())
+            lines.writelines(
+                encode(line) + b"\n" for line in self._lines_before_posts()
+            )
             for thread in chain([first], everything):
                 lines.writelines(line + b"\n" for line in self._thread(thread))
         put_files(target, self._archive, self._files)
 
-    def _meet(self, record: Person | Group | Emoji) -> None:
+    def _add_record(self, record: Person | Group | Emoji) -> None:
+        """Add a person, a group or an emoji, and choose its name there. A
+        direct conversation has no channel with a name."""
         if isinstance(record, Person):
             self._people[record.id] = record
-            name = named(
+            name = unused_name(
                 login_of(record), f"user-{record.id}", self._taken, "a-z0-9._-"
             )
             self._names[record.id] = name
@@ -89,16 +93,20 @@ class MattermostWriter:
                 record.kind == "several" and len(record.members) <= MOST_PARTICIPANTS
             )
             if not is_direct:
-                name = named(record.name, f"group-{record.id}", self._taken_channels)
+                name = unused_name(
+                    record.name, f"group-{record.id}", self._taken_channels
+                )
                 self._channels[record.id] = name
 
     # --- all but posts --------------------------------------------------------
 
-    def _heads(self) -> Iterator[dict[str, Any]]:
+    def _lines_before_posts(self) -> Iterator[dict[str, Any]]:
+        """The lines before the posts, in the order of an export: version, team,
+        emoji, channels, users, direct channels."""
         yield {"type": "version", "version": 1, "info": {"generator": "imserver"}}
         team = {
             "name": self._team,
-            "display_name": self._title[:_NAME_CHARACTERS],
+            "display_name": self._team_title[:_NAME_CHARACTERS],
             "type": "I",
             "allow_open_invite": False,
         }
@@ -115,7 +123,7 @@ class MattermostWriter:
                 row: dict[str, Any] = {
                     "name": name,
                     "roles": "channel_user",
-                    **_read(member.read_ms),
+                    **_view_time(member.read_ms),
                 }
                 if member.role != "member":
                     row["roles"] = "channel_user channel_admin"
@@ -128,6 +136,8 @@ class MattermostWriter:
                 yield {"type": "direct_channel", "direct_channel": direct}
 
     def _channel(self, group: Group, name: str) -> dict[str, Any]:
+        """The line of a channel. An archived channel counts as deleted at an
+        unknown time."""
         channel: dict[str, Any] = {
             "team": self._team,
             "name": name,
@@ -148,7 +158,7 @@ class MattermostWriter:
         last there."""
         names = self._names_in(group)
         reads = {
-            self._names[member.person]: _read(member.read_ms)
+            self._names[member.person]: _view_time(member.read_ms)
             for member in group.members
         }
         return {
@@ -188,18 +198,19 @@ class MattermostWriter:
         root: dict[str, Any] = {}
         replies: list[msgspec.Raw] = []
         size = 0
-        head = ""
+        group = ""
         for record in records:
             for post in self._posts(record):
                 if not root:
                     root = post
-                    head = record.group
+                    group = record.group
                     continue
                 reply = encode(post)
                 if size + len(reply) > MOST_LINE_BYTES:
-                    yield self._line(root, replies, head)
+                    yield self._line(root, replies, group)
                     self._archive.problems.note(
-                        "reply above the bytes of a line (leaves as a post)", group=head
+                        "reply above the bytes of a line (leaves as a post)",
+                        group=group,
                     )
                     root = post
                     replies = []
@@ -208,9 +219,10 @@ class MattermostWriter:
                     replies.append(msgspec.Raw(reply))
                     size += len(reply)
         if root:
-            yield self._line(root, replies, head)
+            yield self._line(root, replies, group)
 
     def _line(self, root: dict[str, Any], replies: list[msgspec.Raw], id: str) -> bytes:
+        """The line of a post with its replies. ``id``: the id of the group."""
         group = self._groups[id]
         kind = "post"
         if id in self._channels:
@@ -221,6 +233,8 @@ class MattermostWriter:
         return encode({"type": kind, kind: where | root | {"replies": replies}})
 
     def _posts(self, record: Message | Change) -> Iterator[dict[str, Any]]:
+        """The posts of a record. A text that is too long becomes several posts,
+        and a change of a group one for each person."""
         post: dict[str, Any] = {
             "user": self._names[record.person],
             "create_at": record.time_ms,
@@ -257,11 +271,10 @@ class MattermostWriter:
             self._archive.problems.note(
                 "long text (its rest leaves as replies)", group=record.group
             )
-            rest = text[start : start + MOST_TEXT]
             yield {
                 "user": self._names[record.person],
                 "create_at": record.time_ms,
-                "message": rest,
+                "message": text[start : start + MOST_TEXT],
             }
 
     def _events(self, change: Change) -> Iterator[tuple[str, dict[str, str], str]]:
@@ -293,6 +306,7 @@ class MattermostWriter:
                 yield "system_remove_from_channel", props, f"{name} left"
 
     def _reactions(self, message: Message) -> list[dict[str, Any]]:
+        """The reactions to a message, with the names that emoji have there."""
         rows = []
         for reaction in message.reactions:
             name, tone = emoji_name(reaction.emoji)
@@ -318,13 +332,16 @@ class MattermostWriter:
         return path
 
     def _text(self, text: str) -> str:
+        """A text in Markdown, with the names of people."""
         return without_marks(to_markdown(text), self._mention)
 
     def _mention(self, id: str) -> str:
         return f"@{self._names.get(id, id)}"
 
 
-def _read(read_ms: int) -> dict[str, int]:
+def _view_time(read_ms: int) -> dict[str, int]:
+    """The field with the time up to which a person has read; empty if it is
+    unknown (-1)."""
     if read_ms >= 0:
         return {"last_viewed_at": read_ms}
     return {}

@@ -30,10 +30,10 @@ from .writing import (
     Line,
     file_name,
     login_of,
-    named,
     put_files,
     spooled,
     threads,
+    unused_name,
     with_name,
     without_marks,
     write_array,
@@ -66,19 +66,23 @@ class SlackWriter:
         self._team = team
         self._users: list[dict[str, Any]] = []
         self._taken: set[str] = set()
+        """The names of users that are taken."""
         self._folders: set[str] = set()
+        """The names of folders that are taken."""
         self._groups: dict[str, Group] = {}
         self._names: dict[str, str] = {}
         """Id of a group → the name of its folder."""
         self._files: dict[str, str] = {}
         """Name of a file → its id."""
         self._pins: dict[str, str] = {}
-        """Id of a pinned message → its ``ts``."""
+        """Id of a pinned message → its ``ts``; ``""`` until it is written."""
 
     def write(self, target: ZipFile, done: Callable[[int], object]) -> None:
         """Write everything. ``done`` is called with the number of threads so
         far. Raises OSError, and StorageUnavailable."""
-        with spooled(threads(self._archive, self._meet, done), self._thread) as spool:
+        with spooled(
+            threads(self._archive, self._add_record, done), self._thread
+        ) as spool:
             target.writestr("users.json", encode(self._users))
             for name, kind in LISTS.items():
                 rows = [
@@ -93,21 +97,24 @@ class SlackWriter:
                     write_array(file, _rows(lines))
         put_files(target, self._archive, self._files)
 
-    def _meet(self, record: Person | Group | Emoji) -> None:
+    def _add_record(self, record: Person | Group | Emoji) -> None:
+        """Add a person or a group, and choose the folder of a group."""
         if isinstance(record, Group):
             self._groups[record.id] = record
             self._pins.update((pin.message, "") for pin in record.pins)
             name = _conversation_id(record)
             if record.kind != "direct":
-                name = named(record.name, name, self._folders, r"\w-")
+                name = unused_name(record.name, name, self._folders, r"\w-")
             self._names[record.id] = name
         elif isinstance(record, Person):
-            self._meet_person(record)
+            self._add_person(record)
         else:
             self._archive.problems.note("own emoji (Slack's exports have none)")
 
-    def _meet_person(self, person: Person) -> None:
-        id = _user(person.id)
+    def _add_person(self, person: Person) -> None:
+        """Add a row of ``users.json``. A person without a login counts as
+        deleted."""
+        id = _user_id(person.id)
         is_bot = person.why == "bot"
         profile = {
             "real_name": person.nickname,
@@ -116,7 +123,7 @@ class SlackWriter:
         }
         user = {
             "id": id,
-            "name": named(login_of(person), person.id, self._taken, "a-z0-9._-"),
+            "name": unused_name(login_of(person), person.id, self._taken, "a-z0-9._-"),
             "real_name": person.nickname,
             "profile": profile,
             "deleted": not (person.is_member or is_bot),
@@ -127,10 +134,12 @@ class SlackWriter:
             self._files[f"{UPLOADS}/{id}/picture"] = person.avatar
 
     def _conversation(self, group: Group) -> dict[str, Any]:
+        """The row of a conversation in its list, with the pins of its
+        messages."""
         row: dict[str, Any] = {
             "id": _conversation_id(group),
             "created": group.created_ms // SECOND_MS,
-            "members": [_user(member.person) for member in group.members],
+            "members": [_user_id(member.person) for member in group.members],
         }
         if group.kind != "direct":
             purpose = {
@@ -144,16 +153,16 @@ class SlackWriter:
                 "purpose": purpose,
             }
         if group.creator:
-            row["creator"] = _user(group.creator)
+            row["creator"] = _user_id(group.creator)
         row["pins"] = [
             {
                 "id": self._pins[pin.message],
                 "type": "C",
-                "user": _user(pin.person),
+                "user": _user_id(pin.person),
                 "created": pin.time_ms // SECOND_MS,
             }
             for pin in group.pins
-            if self._pins[pin.message]
+            if self._pins[pin.message]  # the message was written
         ]
         return row
 
@@ -178,6 +187,9 @@ class SlackWriter:
             root = root or time_us
 
     def _message(self, message: Message) -> dict[str, Any]:
+        """A message in the form of Slack, without its time. Files with bytes
+        are noted for the end of the archive, and pinned messages get their
+        ``ts``."""
         text = message.text
         files: list[dict[str, Any]] = []
         for file in message.files:
@@ -188,7 +200,10 @@ class SlackWriter:
             files.append({"id": id, "name": file.name, "title": file.name})
             if file.id and not file.why:
                 self._files[f"{UPLOADS}/{id}/{file_name(file.name)}"] = file.id
-        row: dict[str, Any] = {"user": _user(message.person), "text": to_mrkdwn(text)}
+        row: dict[str, Any] = {
+            "user": _user_id(message.person),
+            "text": to_mrkdwn(text),
+        }
         if message.id in self._pins:
             self._pins[message.id] = _ts(_microseconds(message))
         if message.also:
@@ -207,6 +222,8 @@ class SlackWriter:
         return row
 
     def _reactions(self, message: Message) -> list[dict[str, Any]]:
+        """The reactions to a message: one row for each emoji, with its
+        users."""
         users: dict[str, list[str]] = {}
         for reaction in message.reactions:
             name, tone = emoji_name(reaction.emoji)
@@ -217,7 +234,7 @@ class SlackWriter:
                 continue
             if tone:
                 name = f"{name}::skin-tone-{tone}"
-            users.setdefault(name, []).append(_user(reaction.person))
+            users.setdefault(name, []).append(_user_id(reaction.person))
         return [
             {"name": name, "users": ids, "count": len(ids)}
             for name, ids in users.items()
@@ -225,7 +242,7 @@ class SlackWriter:
 
     def _events(self, change: Change) -> Iterator[dict[str, Any]]:
         """The events of a change: one for each person."""
-        user = _user(change.person)
+        user = _user_id(change.person)
         if change.kind == "name":
             yield {
                 "subtype": "channel_name",
@@ -244,8 +261,8 @@ class SlackWriter:
         for person in change.people:
             event = {
                 "subtype": f"channel_{change.kind}",
-                "user": _user(person),
-                "text": f"<@{_user(person)}> {_WORDS[change.kind]}",
+                "user": _user_id(person),
+                "text": f"<@{_user_id(person)}> {_WORDS[change.kind]}",
             }
             if person != change.person:
                 event["inviter"] = user
@@ -269,7 +286,7 @@ def _outside_code(text: str) -> str:
 def _mention(id: str) -> str:
     if id == EVERYBODY:
         return "<!channel>"
-    return f"<@{_user(id)}>"
+    return f"<@{_user_id(id)}>"
 
 
 def _link(match: re.Match[str]) -> str:
@@ -278,7 +295,9 @@ def _link(match: re.Match[str]) -> str:
     return f"<{match['target']}|{match['label']}>"
 
 
-def _user(id: str) -> str:
+def _user_id(id: str) -> str:
+    """The id of a user in the form of Slack, which is ``U`` and digits or
+    capitals."""
     if id.isdecimal():
         return f"U{int(id):08}"
     letters = re.sub("[^A-Z0-9]", "", id.upper())
@@ -300,8 +319,9 @@ def _group_and_day(line: Line) -> tuple[str, str]:
 
 
 def _rows(lines: Iterable[Line]) -> Iterator[bytes]:
-    """The rows of a conversation, each with a time of its own, because Slack
-    identifies messages by their time."""
+    """The rows of a conversation. Slack identifies messages by their time, so
+    each row gets a time that is later than the time before it. ``line.content``
+    is an object without ``ts``."""
     last = 0
     for line in lines:
         last = max(line.key, last + 1)

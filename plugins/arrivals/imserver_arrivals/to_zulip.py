@@ -8,7 +8,7 @@ message, or else the beginning of its text.
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
-from itertools import chain, islice
+from itertools import chain, count, islice
 from typing import Any, Final
 from urllib.parse import quote
 from zipfile import ZipFile
@@ -76,16 +76,16 @@ class ZulipWriter:
     def write(self, target: ZipFile, done: Callable[[int], object]) -> None:
         """Write everything. ``done`` is called with the number of threads so
         far. Raises OSError, and StorageUnavailable."""
-        with spooled(threads(self._archive, self._meet, done), self._thread) as spool:
+        with spooled(
+            threads(self._archive, self._add_record, done), self._thread
+        ) as spool:
             messages = (line.content for line in spool.read() if not line.group)
-            number = 0
-            while True:
+            for number in count(1):
                 part = list(islice(messages, _MESSAGES_OF_FILE))
                 if not part:
                     break
-                number += 1
                 rows = [msgspec.json.decode(content) for content in part]
-                flags = list(chain.from_iterable(map(self._flags, rows)))
+                flags = list(chain.from_iterable(map(self._read_flags, rows)))
                 content = {"zerver_message": rows, "zerver_usermessage": flags}
                 target.writestr(f"messages-{number:06}.json", encode(content))
             self._write_tables(target, spool)
@@ -129,14 +129,14 @@ class ZulipWriter:
     def _subscriptions(self, group: Group) -> list[dict[str, Any]]:
         return [
             {
-                "user_profile": self._id(member.person),
+                "user_profile": self._person_id(member.person),
                 "recipient": int(group.id),
                 "active": True,
             }
             for member in group.members
         ]
 
-    def _meet(self, record: Person | Group | Emoji) -> None:
+    def _add_record(self, record: Person | Group | Emoji) -> None:
         if isinstance(record, Group):
             self._groups[record.id] = record
         elif isinstance(record, Emoji):
@@ -144,9 +144,11 @@ class ZulipWriter:
             self._emoji[record.name] = id
             self._files[f"emoji/{_REALM}/emoji/images/{id}.png"] = record.file
         else:
-            self._meet_person(record)
+            self._add_person(record)
 
-    def _meet_person(self, person: Person) -> None:
+    def _add_person(self, person: Person) -> None:
+        """Add a row of a person. A person without an address is not active,
+        unless it is a bot."""
         if person.id.isdecimal():
             id = int(person.id)
         else:
@@ -168,13 +170,14 @@ class ZulipWriter:
             self._avatars.append(row)
             self._files[f"avatars/{path}"] = person.avatar
 
-    def _id(self, person: str) -> int:
+    def _person_id(self, person: str) -> int:
         return int(self._people[person]["id"])
 
     def _channel(self, group: Group) -> dict[str, Any]:
+        """The row of a channel. Nobody is its creator if this is unknown."""
         creator = None
         if group.creator:
-            creator = self._id(group.creator)
+            creator = self._person_id(group.creator)
         return {
             "id": int(group.id),
             "realm": _REALM,
@@ -190,12 +193,13 @@ class ZulipWriter:
     # --- messages -------------------------------------------------------------
 
     def _thread(self, records: Iterable[Message | Change]) -> Iterator[Line]:
-        """The lines of a thread: its messages, with their reactions and
-        files."""
+        """The lines of a thread: its messages, with their reactions and files.
+        Changes of groups are left out."""
         messages = (record for record in records if isinstance(record, Message))
         first = next(messages, None)
         if first is None:
             return
+        # The topic depends on whether there are replies.
         second = next(messages, None)
         topic = ""
         if _is_channel(self._groups[first.group]):
@@ -209,7 +213,8 @@ class ZulipWriter:
 
     def _topic_of(self, first: Message, has_replies: bool) -> tuple[str, str]:
         """The topic of a thread, and the text of its first message without the
-        line that became the topic. The topic is ``""`` for a single message."""
+        line that became the topic. The topic is ``""`` for a message without
+        replies, unless it has such a line."""
         text = first.text
         match = _TOPIC.match(text)
         topic = ""
@@ -234,6 +239,8 @@ class ZulipWriter:
         return (group, topic.lower()) not in self._topics
 
     def _message(self, message: Message, topic: str) -> Iterator[Line]:
+        """The lines of a message: rows of its files and reactions for their
+        tables, and its own row (table ``""``)."""
         id = int(message.id)
         text = self._text(message.text)
         for file in message.files:
@@ -253,7 +260,7 @@ class ZulipWriter:
             yield Line("zerver_attachment", id, encode(row))
         for reaction in message.reactions:
             row = {
-                "user_profile": self._id(reaction.person),
+                "user_profile": self._person_id(reaction.person),
                 "message": id,
                 **self._emoji_of(reaction),
             }
@@ -264,7 +271,7 @@ class ZulipWriter:
             edited = sent
         row = {
             "id": id,
-            "sender": self._id(message.person),
+            "sender": self._person_id(message.person),
             "recipient": int(message.group),
             "realm": _REALM,
             "subject": topic,
@@ -274,18 +281,21 @@ class ZulipWriter:
         }
         yield Line("", id, encode(row))
 
-    def _flags(self, row: Mapping[str, Any]) -> Iterator[dict[str, int]]:
-        """The people who have read a message."""
+    def _read_flags(self, row: Mapping[str, Any]) -> Iterator[dict[str, int]]:
+        """The rows which tell who has read a message. A member whose read time
+        is unknown counts as having read it."""
         sent_ms = row["date_sent"] * SECOND_MS
         for member in self._groups[str(row["recipient"])].members:
             is_read = member.read_ms < 0 or sent_ms < member.read_ms + 1
             yield {
-                "user_profile": self._id(member.person),
+                "user_profile": self._person_id(member.person),
                 "message": row["id"],
                 "flags_mask": int(is_read),
             }
 
     def _emoji_of(self, reaction: Reaction) -> dict[str, str]:
+        """The fields of a reaction that name its emoji: a character, an own
+        emoji of the app, or another name."""
         emoji = reaction.emoji
         if not is_own_emoji(emoji):
             code = "-".join(f"{ord(sign):x}" for sign in emoji if sign != "\ufe0f")

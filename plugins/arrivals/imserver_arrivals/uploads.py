@@ -49,7 +49,8 @@ class FileIndex:
     def __contains__(self, id: str) -> bool:
         try:
             file = self.open(id)
-        except Exception:  # also of a decompressor: the import names it
+        except Exception:
+            # The file exists, but is broken. The import will note it.
             return True
         if file is not None:
             file.close()
@@ -66,7 +67,8 @@ class FileIndex:
 
 class FileUploads:
     """Uploads the files of an archive, each once. ``key``: the secret from
-    which ids are made."""
+    which ids are made. ``new`` and ``emoji``: how many files were uploaded, and
+    how many emoji were added."""
 
     def __init__(
         self,
@@ -85,24 +87,27 @@ class FileUploads:
         self.emoji = 0
 
     def upload(self, id: str, user: str, name: str, kind: str = "") -> Upload | None:
-        """The upload of a file, for the account of a user. None if the bytes
-        are missing, or if the app refuses them."""
+        """Upload a file for the account of a user, or find its earlier upload.
+        Returns None if the bytes are missing, or if the app refuses them, which
+        is noted. ``name``: the name of the upload. ``kind``: the kind that it
+        must have; ``""``: any."""
         if not id:
             return None
-        own_id = self._id_of(id)
+        upload_id = self._upload_id(id)
         try:
             file = self._index.open(id)
             if file is None:
                 return None
             with file:
-                upload = self._uploads.find(own_id)
+                upload = self._uploads.find(upload_id)
                 if upload is not None:
-                    self._uploads.discard_rest(own_id)
+                    # An import that was killed may have left pieces of it.
+                    self._uploads.discard_rest(upload_id)
                     return upload
                 length = _length_of(file, self._uploads.limit_of(kind))
                 file.seek(0)
                 offer = Offer(self._app, user, name, kind, length)
-                upload = self._uploads.receive(offer, file.read, own_id)
+                upload = self._uploads.receive(offer, file.read, upload_id)
         except StorageUnavailable:
             raise
         except (ServiceRefused, Unavailable) as error:
@@ -115,8 +120,8 @@ class FileUploads:
         return upload
 
     def part(self, file: File, user: str) -> dict[str, Any]:
-        """The part of a user's message that describes a file. Without its bytes
-        the file has only its name."""
+        """The part of a message's body that describes a file. Uploads the file.
+        If its bytes are missing, the part has only its name."""
         name = clean(file.name or "file").replace("\n", " ")[:_NAME_CHARACTERS]
         upload = None
         if not file.why:
@@ -126,7 +131,8 @@ class FileUploads:
 
         address = f"/api/v1/uploads/{upload.id}"
         kind = upload.kind
-        if kind == "voice":  # a recording has no length, and was no spoken message
+        # A voice message needs a length, and this was no spoken message there.
+        if kind == "voice":
             kind = "file"
         part = {"type": kind, "url": address, "name": name, "bytes": upload.bytes}
         if upload.width:
@@ -146,10 +152,10 @@ class FileUploads:
                 self._problems.note("emoji with a name that is not possible here")
                 continue
             try:
-                with self._open(row.file) as file:
+                with self._open_existing(row.file) as file:
                     content = file.read(self._uploads.limit_of("picture"))
                 picture = hashlib.sha256(content).hexdigest()
-                file_id = self._id_of(f"emoji\0{row.name}\0{picture}")
+                file_id = self._upload_id(f"emoji\0{row.name}\0{picture}")
                 own.add(self._app, row.name, content, file_id=file_id)
                 self.emoji += 1
             except StorageUnavailable:
@@ -159,7 +165,7 @@ class FileUploads:
             except Exception as error:  # also of a decompressor
                 self._problems.note_broken(f"emoji {row.name}", error)
 
-    def _id_of(self, id: str) -> str:
+    def _upload_id(self, id: str) -> str:
         """The id here for a file of the archive."""
         digest = hashlib.blake2b(
             f"{self._app}\0{id}".encode(),
@@ -168,7 +174,8 @@ class FileUploads:
         )
         return urlsafe_b64encode(digest.digest()).decode()
 
-    def _open(self, id: str) -> IO[bytes]:
+    def _open_existing(self, id: str) -> IO[bytes]:
+        """The bytes of a file. Raises OSError if they are missing."""
         file = self._index.open(id)
         if file is None:
             raise OSError("it has no bytes")

@@ -38,33 +38,34 @@ def threads(
     meet: Callable[[Person | Group | Emoji], object],
     done: Callable[[int], object],
 ) -> Iterator[Iterator[Message | Change]]:
-    """The threads of an archive, one after the other: a first message and its
-    replies, or a single change.
+    """Yield the threads of an archive, one after the other: a first message and
+    its replies, or a single change.
 
-    Before them, ``meet`` gets all other records. ``done`` is called with the
-    number of threads so far. The ids of messages are numbers that grow from
-    message to message. Therefore the first message of a thread comes first,
-    unless it is missing.
+    Before them, ``meet`` gets all people, groups and emoji. ``done`` is called
+    with the number of threads so far. The ids of messages are numbers that grow
+    from message to message. Therefore a thread begins with its first message,
+    unless this is missing.
     """
-    with closing(Spool(_root)) as spool:
+    with closing(Spool(_thread_key)) as spool:
         for record in archive.records():
             if isinstance(record, Message | Change):
                 spool.add(record)
             elif not isinstance(record, Removal):
                 meet(record)
-        for count, (_, thread) in enumerate(groupby(spool.read(), _root), 1):
+        for count, (_, thread) in enumerate(groupby(spool.read(), _thread_key), 1):
             yield thread
             if not count % _COUNTED_EACH:
                 done(count)
 
 
-def _root(record: Message | Change) -> int:
+def _thread_key(record: Message | Change) -> int:
+    """The key by which threads are sorted: the id of the first message."""
     if isinstance(record, Message) and record.thread:
         return int(record.thread)
     return int(record.id)
 
 
-def _order(line: "Line") -> tuple[str, int]:
+def _group_and_key(line: "Line") -> tuple[str, int]:
     return line.group, line.key
 
 
@@ -75,7 +76,7 @@ def spooled(
 ) -> Iterator[Spool]:
     """The lines of threads, sorted by group and key, until the end of ``with``.
     ``lines`` makes the lines of one thread."""
-    with closing(Spool(_order, Line)) as spool:
+    with closing(Spool(_group_and_key, Line)) as spool:
         for thread in records:
             for line in lines(thread):
                 spool.add(line)
@@ -116,15 +117,20 @@ def with_name(text: str, file: File) -> str:
     return "\n".join(filter(None, (text, f"{file.name} {file.address}".strip())))
 
 
-def without_marks(text: str, named: Callable[[str], str]) -> str:
-    """A text in which the links to messages are their addresses. ``named``: id
-    of a person → the name in the text."""
+def without_marks(text: str, name_of: Callable[[str], str]) -> str:
+    """A text in which marks of links are the original addresses, and marks of
+    people are names. ``name_of``: id of a person → the name in the text."""
     text = with_links(text, lambda _: "")
-    return MARK.sub(lambda match: named(match[2]), text)
+    return MARK.sub(lambda match: name_of(match[2]), text)
 
 
-def named(text: str, otherwise: str, taken: set[str], signs: str = "a-z0-9-") -> str:
-    """An unused name of these characters that begins with a letter."""
+def unused_name(
+    text: str, otherwise: str, taken: set[str], signs: str = "a-z0-9-"
+) -> str:
+    """A name that is not in ``taken``, to which it is added. It is made from
+    ``text``, or from ``otherwise`` if ``text`` does not give a name that begins
+    with a letter. ``signs``: the characters that the name may have, as in a
+    regular expression."""
     base = re.sub(f"[^{signs}]+", "-", text.lower()).strip("-._")[:_MOST_BASE]
     if not base[:1].isalpha():
         base = re.sub("[^a-z0-9]+", "-", otherwise.lower())[:_MOST_BASE]

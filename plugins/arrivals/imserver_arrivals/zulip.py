@@ -225,9 +225,9 @@ class Zulip:
     def records(self) -> Iterator[Record]:
         """Yield all records. The messages are read twice, because their readers
         are listed between them."""
-        # the second reading notes problems, too
+        # Messages that are not imported are noted by the first call alone.
         notes = self.problems
-        if self._realm is not None:  # the first reading has noted it
+        if self._realm is not None:
             notes = Problems()
         realm = self._realm or _Realm(self)
         self._realm = realm
@@ -242,8 +242,9 @@ class Zulip:
                     yield message
 
     def _messages_in(self, part: str) -> Iterator[_Message]:
-        """The messages of a part whose problems are known. The list of readers
-        after them is most of the file, and is known, too."""
+        """The messages of a part. Nothing is noted, because the first reading
+        has noted it. The list of readers after the messages is most of the
+        file, and is not read again."""
         silent = Problems()
         has_begun = False
         for table, value, where in self.rows(part, silent):
@@ -274,8 +275,9 @@ class Zulip:
     def rows(
         self, file: str, notes: Problems | None = None
     ) -> Iterator[tuple[str, Any, str]]:
-        """Yield (table, row, location) of a file; nothing if the file is
-        missing. Broken rows are noted."""
+        """Yield (table, row, location) of a file; nothing if the archive does
+        not have it. ``notes`` gets the problem of a broken file; by default
+        :attr:`problems`."""
         if not self.has(file):
             return
         try:
@@ -291,8 +293,8 @@ class Zulip:
     def row(
         self, kind: type[_Row], row: Any, where: str, notes: Problems | None = None
     ) -> _Row | None:
-        """A row as a record. None if it is broken. Broken rows and fields with
-        wrong types are noted."""
+        """A row as a record. Returns None if it is broken. Broken rows and
+        fields with wrong types are noted."""
         notes = notes or self.problems
         reader: RecordReader[_Row] = self._readers.setdefault(kind, RecordReader(kind))
         note = partial(notes.note_field, _ROWS.get(kind, where))
@@ -337,12 +339,15 @@ class _Realm:
         """Name of an emoji → the character, for emoji that were used in
         reactions."""
         self._own_emoji: dict[str, str] = {}
+        """Id of an emoji of the organization → its name."""
         self._recipients: dict[int, str] = {}
         """Recipient → the id of the group. For a person it is ``p`` and the id
         of the person, because the sender decides the group."""
         self._conversations: dict[str, _Conversation] = {}
         self._reactions: dict[int, list[Reaction]] = {}
+        """Message → its reactions."""
         self._last_ms = 0
+        """The time of the last message."""
         self.files: dict[str, str] = {}
         """Path of an uploaded file → its name."""
         self._read_tables()
@@ -358,18 +363,20 @@ class _Realm:
         avatars = self._avatars()
         for table in ("zerver_userprofile", "zerver_userprofile_mirrordummy"):
             for user in tables[table]:
-                self._meet(user, avatars.get(user.id, ""), is_bot=bool(user.is_bot))
+                self._add_person(
+                    user, avatars.get(user.id, ""), is_bot=bool(user.is_bot)
+                )
         for bot in tables["zerver_userprofile_crossrealm"]:
-            self._meet(bot, "", is_bot=True)
+            self._add_person(bot, "", is_bot=True)
         for channel in tables["zerver_stream"]:
             self._add_channel(channel)
         self._add_recipients(tables["zerver_recipient"], tables["zerver_subscription"])
         self._read_emoji(tables["zerver_realmemoji"], tables["zerver_reaction"])
         for _, row, _ in self.archive.rows("attachment.json"):
-            way = text_at(row, "path_id")
-            if way:
+            path = text_at(row, "path_id")
+            if path:
                 name = clean(str(row.get("file_name") or ""))
-                self.files[way] = name.replace("\n", " ")
+                self.files[path] = name.replace("\n", " ")
 
     def _tables(self) -> Mapping[str, list[Any]]:
         """The rows of each table of ``realm.json`` that is read."""
@@ -393,12 +400,13 @@ class _Realm:
             if avatar is None:
                 continue
             user = avatar.user_profile_id
-            way = f"avatars/{avatar.path}"
-            if archive.has(way) and _rank(way) >= _rank(avatars.get(user, "")):
-                avatars[user] = way
+            path = f"avatars/{avatar.path}"
+            if archive.has(path) and _rank(path) >= _rank(avatars.get(user, "")):
+                avatars[user] = path
         return avatars
 
     def _add_channel(self, channel: _Channel) -> None:
+        """Add a channel as a group."""
         group = f"s{channel.id}"
         kind: GroupKind = "open"
         if channel.invite_only:
@@ -429,7 +437,7 @@ class _Realm:
             group = f"{_PREFIXES[recipient.type]}{recipient.type_id}"
             # version 11 lists pairs in this way, too
             if recipient.type == _SEVERAL and 0 < len(people) <= 2:
-                group = self._pair(min(people), max(people))
+                group = self._conversation_of_two(min(people), max(people))
             elif recipient.type == _SEVERAL:
                 self._conversations[group] = _Conversation("several")
             self._recipients[recipient.id] = group
@@ -438,7 +446,10 @@ class _Realm:
             if group[0] in "sh" and group in self._conversations:
                 self._conversations[group].people = members.get(id, {})
 
-    def _meet(self, user: _User, avatar: str, *, is_bot: bool) -> None:
+    def _add_person(self, user: _User, avatar: str, *, is_bot: bool) -> None:
+        """Add a person, with the reason why nobody may claim the account of a
+        bot or a deactivated person. ``avatar``: the path of the picture; ``""``
+        if there is none."""
         id = str(user.id)
         email = user.delivery_email or user.email or ""
         name = user.full_name or re.sub(r"[._-]+", " ", email.partition("@")[0]).title()
@@ -456,12 +467,13 @@ class _Realm:
                 self._recipients[recipient] = f"p{id}"
 
     def _read_emoji(self, emoji: list[_Emoji], reactions: list[_Reaction]) -> None:
+        """Note the organization's own emoji, and the reactions to messages."""
         for row in emoji:
             name = clean(row.name)
             self._own_emoji[str(row.id)] = name
-            way = f"emoji/{row.realm}/emoji/images/{row.file_name}"
-            if self.archive.has(way) and not row.deactivated:
-                self.emoji.append(Emoji(name, way))
+            path = f"emoji/{row.realm}/emoji/images/{row.file_name}"
+            if self.archive.has(path) and not row.deactivated:
+                self.emoji.append(Emoji(name, path))
         for reaction in reactions:
             character = self._character(reaction)
             person = self.people.get(reaction.user_profile)
@@ -502,17 +514,17 @@ class _Realm:
             if table == "zerver_message":
                 message = archive.row(_Message, value, where)
                 if message is not None:
-                    self._look(message, positions)
+                    self._survey_message(message, positions)
             elif table == "zerver_usermessage":
                 flags = archive.row(_Flags, value, where)
                 if flags is not None and flags.message in positions:
-                    self._mark(flags, *positions[flags.message])
+                    self._note_flags(flags, *positions[flags.message])
 
-    def _look(
+    def _survey_message(
         self, message: _Message, positions: dict[int, tuple[_Conversation, int]]
     ) -> None:
-        """Note the conversation of a message, and whether the message begins a
-        topic."""
+        """Note the conversation of a message, and whether the message is the
+        oldest of its topic. ``positions`` gets its conversation and time."""
         time_ms = _ms(message.date_sent or message.pub_date)
         conversation = self._conversations.get(self._group_of(message))
         if not time_ms or conversation is None:
@@ -527,8 +539,11 @@ class _Realm:
                 conversation.topics.get(topic, beginning), beginning
             )
 
-    def _mark(self, flags: _Flags, conversation: _Conversation, time_ms: int) -> None:
-        """Note whether a person has read a message, and has starred it."""
+    def _note_flags(
+        self, flags: _Flags, conversation: _Conversation, time_ms: int
+    ) -> None:
+        """Note whether a person has read a message that was sent at
+        ``time_ms``, and whether they have starred it."""
         user = flags.user_profile
         mask = flags.flags_mask or 0
         if mask & _READ:
@@ -542,8 +557,9 @@ class _Realm:
             )
 
     def _group_of(self, message: _Message) -> str:
-        """The id of the group of a message; ``""`` if it belongs to no group.
-        Conversations of two are found by their messages."""
+        """The id of the group of a message; ``""`` if it belongs to no group. A
+        recipient that is a person stands for the conversation of this person
+        with the sender."""
         group = self._recipients.get(message.recipient, "")
         if not group.startswith("p"):
             if group in self._conversations:
@@ -552,9 +568,10 @@ class _Realm:
         one, other = sorted((message.sender, int(group[1:])))
         if one not in self.people or other not in self.people:
             return ""
-        return self._pair(one, other)
+        return self._conversation_of_two(one, other)
 
-    def _pair(self, one: int, other: int) -> str:
+    def _conversation_of_two(self, one: int, other: int) -> str:
+        """The id of the group of two people, which is made if it is new."""
         group = f"d{one}.{other}"
         self._conversations.setdefault(
             group, _Conversation("direct", {one: None, other: None})
@@ -591,6 +608,9 @@ class _Realm:
     def _member(
         self, user: int, conversation: _Conversation, channel: _Channel
     ) -> Member:
+        """The membership of a person in a conversation. Of messages, the person
+        has read all before the first unread one. Nothing is known if they have
+        received none."""
         unread_ms = conversation.unread_ms.get(user)
         if unread_ms is None:
             read_ms = -1
@@ -606,7 +626,9 @@ class _Realm:
     def message(
         self, message: _Message, texts: "_Texts", notes: Problems
     ) -> Message | None:
-        """A row as a record. None if it is broken, which is noted."""
+        """A row as a record. Returns None if it has no known sender,
+        conversation or time, which is noted. The oldest message of a topic
+        begins with its name, and the others belong to its thread."""
         group = self._group_of(message)
         time_ms = _ms(message.date_sent or message.pub_date)
         conversation = self._conversations.get(group)
@@ -642,14 +664,15 @@ class _Realm:
 _MEDIUM_RANK: Final = 3
 
 
-def _rank(way: str) -> int:
+def _rank(path: str) -> int:
     """The rank of a picture by its size. The export has a person's picture in
-    several sizes."""
-    if not way:
+    several sizes, and the one with the highest rank is taken. 0 means no
+    picture."""
+    if not path:
         return 0
-    if way.endswith(".original"):
-        return 1  # it may have any size
-    if way.endswith("-medium.png"):
+    if path.endswith(".original"):
+        return 1  # it may be of any size
+    if path.endswith("-medium.png"):
         return _MEDIUM_RANK
     return 2
 
@@ -757,8 +780,9 @@ class _Texts:
         for person in realm.people.values():
             self._people.setdefault(person.nickname, person)
         self._files: list[File] = []
+        """The files that the present text names."""
         self._spoilers: list[list[str]] = []
-        """The lines of each spoiler."""
+        """The lines of each spoiler of the present text."""
 
     def convert(self, text: str) -> tuple[str, list[File]]:
         """A text in the form that texts have here, and the files that it names.
@@ -766,7 +790,7 @@ class _Texts:
         files: list[File] = []
         self._files = files
         self._spoilers = []
-        lines = list(self._lines(clean(text).split("\n")))
+        lines = list(self._visible_lines(clean(text).split("\n")))
         spoilers = [
             without_marks(spoiler, self._name_of)
             for spoiler in map("\n".join, self._spoilers)
@@ -777,8 +801,8 @@ class _Texts:
         return "\n".join(lines).strip(), files
 
     def _name_of(self, id: str) -> str:
-        """The name by which a text refers to somebody whom it cannot
-        mention."""
+        """The name by which a text refers to somebody whom it cannot mention:
+        ``@`` and the nickname, or ``@all``."""
         person = None
         if id.isdecimal():
             person = self._realm.people.get(int(id))
@@ -786,11 +810,11 @@ class _Texts:
             return "@all"
         return f"@{person.nickname}"
 
-    def _lines(self, lines: list[str]) -> Iterator[str]:
-        """The lines of a text. Lines of a spoiler are moved away, and
-        :data:`COVER` stands in their place."""
+    def _visible_lines(self, lines: list[str]) -> Iterator[str]:
+        """The lines of a text. The lines of a spoiler go into
+        :attr:`_spoilers`, and :data:`COVER` stands in their place."""
         was_covered = False
-        for line, is_covered in self._all_lines(lines):
+        for line, is_covered in self._lines_with_cover(lines):
             if not is_covered:
                 yield line
             elif was_covered:
@@ -800,16 +824,16 @@ class _Texts:
                 yield COVER
             was_covered = is_covered
 
-    def _all_lines(self, lines: list[str]) -> Iterator[tuple[str, bool]]:
-        """Lines, each with whether it is in a spoiler. Lines outside of code
-        are converted."""
-        command, space, rest = lines[0].partition(" ")
+    def _lines_with_cover(self, lines: list[str]) -> Iterator[tuple[str, bool]]:
+        """Yield (line, whether it is in a spoiler). Lines outside of code are
+        converted."""
+        command, space, argument = lines[0].partition(" ")
         if space and command == "/me" and len(lines) == 1:
-            yield f"_{self._inline(rest)}_", False
+            yield f"_{self._converted(argument)}_", False
             return
         if space and command in ("/poll", "/todo"):
             choices = [f"- {line}" for line in lines[1:] if line.strip()]
-            lines = [f"**{rest}**", *choices]
+            lines = [f"**{argument}**", *choices]
 
         blocks = _Blocks()
         for line in lines:
@@ -846,25 +870,30 @@ class _Texts:
             return "```"
         if not block.title:
             return ""
-        return f"*{self._inline(block.title).replace('*', '')}*"
+        return f"*{self._converted(block.title).replace('*', '')}*"
 
     def _prose(self, line: str) -> str | None:
-        """A line outside of code. None if it only names files, and is left
-        out."""
+        """A line outside of code, converted. Returns None if it has only named
+        files, so that no empty line is left."""
         before = len(self._files)
-        text = self._inline(line)
+        text = self._converted(line)
         names_files = len(self._files) > before
         if names_files and not text.strip():
             return None
         return text
 
-    def _inline(self, text: str, depth: int = 0) -> str:
+    def _converted(self, text: str, depth: int = 0) -> str:
+        """A text within a line in the form that texts have here. Text in bold
+        or italic text is converted, too, up to :data:`_MOST_DEPTH`."""
         if depth >= _MOST_DEPTH:
             return text
-        return _INLINE.sub(partial(self._part, depth=depth), text)
+        return _INLINE.sub(partial(self._converted_part, depth=depth), text)
 
-    def _part(self, match: re.Match[str], depth: int) -> str:
-        kind = match.lastgroup  # the one that ends last
+    def _converted_part(self, match: re.Match[str], depth: int) -> str:
+        """The replacement of a match of :data:`_INLINE`. ``depth``: in how many
+        marks it is."""
+        # The name of the outermost group that has matched.
+        kind = match.lastgroup
         if kind == "code":
             code = match["code"].strip("`").strip().replace("`", "'")
             return f"`{code}`"
@@ -885,12 +914,14 @@ class _Texts:
             emoji = self._realm.emoji_names.get(name) or emoji_named(name)
             return emoji or match[0]
         if kind == "both":
-            return f"*_{self._inline(match['both'], depth + 1)}_*"
+            return f"*_{self._converted(match['both'], depth + 1)}_*"
         if kind == "bold":
-            return f"*{self._inline(match['bold'], depth + 1)}*"
-        return f"_{self._inline(match['italic'], depth + 1)}_"
+            return f"*{self._converted(match['bold'], depth + 1)}*"
+        return f"_{self._converted(match['italic'], depth + 1)}_"
 
     def _mention(self, match: re.Match[str]) -> str:
+        """The replacement of ``@**name**`` or ``@**name|id**``. A silent
+        mention (``@_``), and one of a group of people, becomes a text."""
         name, _, id = match["name"].partition("|")
         # a group of people, or everybody who writes in a topic
         if match["stars"] == "*" or name == "topic":
@@ -909,6 +940,8 @@ class _Texts:
         return mention(person.id)
 
     def _channel(self, text: str) -> str:
+        """The replacement of ``#**channel**``, ``#**channel>topic**`` or
+        ``#**channel>topic@message**``."""
         name, arrow, topic = text.partition(">")
         message = re.fullmatch(r"(.*)@(\d{1,18})", topic)
         if message is not None:
@@ -918,24 +951,26 @@ class _Texts:
         return f"#{name}"
 
     def _link(self, label: str, target: str) -> str:
+        """The replacement of a link. A link to an upload becomes a file of the
+        message, and leaves no text. A link to a message becomes a mark."""
         upload = _UPLOAD.match(target)
         if upload is not None:
-            way = unquote(upload[1])
-            name = self._realm.files.get(way) or label or way.rpartition("/")[2]
-            self._files.append(File(f"uploads/{way}", name))
+            path = unquote(upload[1])
+            name = self._realm.files.get(path) or label or path.rpartition("/")[2]
+            self._files.append(File(f"uploads/{path}", name))
             return ""
         narrow = _NARROW.search(target)
         if narrow is None:
             return labelled(label, target)
         kind, id, message = narrow.groups()
-        if self._has(kind, int(id)):
+        if self._is_known(kind, int(id)):
             mark = link(message, target)
             if label and label != target:
                 return f"{label} ({mark})"
             return mark
         return labelled(label, target)
 
-    def _has(self, kind: str, id: int) -> bool:
+    def _is_known(self, kind: str, id: int) -> bool:
         """Whether the tables have this channel or person."""
         if kind in ("channel", "stream"):
             return id in self._realm.channels

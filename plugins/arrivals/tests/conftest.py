@@ -27,7 +27,7 @@ __all__ = ["database_servers", "sqlite_model", "url"]
 PLUGIN = Path(__file__).parents[1]
 sys.path.insert(0, str(PLUGIN))  # as it is here; `installed` has the distribution
 
-from imserver_arrivals.command import arrive, bring  # noqa: E402
+from imserver_arrivals.command import arrive, import_archive  # noqa: E402
 from imserver_arrivals.depart import depart  # noqa: E402
 from imserver_arrivals.records import Archive  # noqa: E402
 from imserver_arrivals.wish import Wish  # noqa: E402
@@ -75,7 +75,9 @@ class Site:
         """Import an archive of a test, and return what the command has said."""
         wish = Wish(path=str(self.config), data_dir=None, app=APP, **options)
         done = CliRunner().invoke(
-            click.command()(lambda: bring(archive, wish)), [], catch_exceptions=False
+            click.command()(lambda: import_archive(archive, wish)),
+            [],
+            catch_exceptions=False,
         )
         assert done.exit_code == status, done.output
         return done.output
