@@ -67,11 +67,11 @@ def read_offset(text: str) -> Offset:
     """The offset that a text names. Raises ApiProblem."""
     match = re.fullmatch(r"([0-9]{16})_([0-9]{16})", text)
     if match is None:
-        raise bad(400, "the offset is none of this server")
+        raise refusal(400, "the offset is none of this server")
     return int(match[1]), int(match[2])
 
 
-def bad(status: int, text: str, *headers: tuple[str, str]) -> ApiProblem:
+def refusal(status: int, text: str, *headers: tuple[str, str]) -> ApiProblem:
     """A refusal with a status."""
     return ApiProblem(HttpProblem(status, "durable_stream", text), headers=headers)
 
@@ -86,6 +86,8 @@ def respond(
 def _refuse(
     problem: HttpProblem, request: HttpRequest, detail: str = ""
 ) -> HttpResponse:
+    """Refuse a request as the API does, with the headers that browsers need.
+    The answer to HEAD has no body."""
     answer = PROBLEM.refuse(problem, request, detail).with_headers(_EXPOSED)
     if request.method == "HEAD":
         return replace(answer, body=b"")
@@ -128,22 +130,23 @@ class Producer(Struct, frozen=True):
     seq: int
 
 
-def number(headers: Mapping[str, str], name: str, least: int = -1) -> int:
-    """The number in a header; ``least`` if the header is missing. Raises
-    ApiProblem."""
+def number_in(headers: Mapping[str, str], name: str, default: int = -1) -> int:
+    """The number in a header. Returns ``default`` if the header is missing.
+    Raises ApiProblem if it is not a number."""
     text = headers.get(name.lower())
     if text is None:
-        return least
+        return default
     if not _NUMBER.fullmatch(text) or int(text) > _MOST_INTEGER:
-        raise bad(400, f"{name}: expected a number")
+        raise refusal(400, f"{name}: expected a number")
     return int(text)
 
 
-def short(headers: Mapping[str, str], name: str) -> str:
-    """A header with a short text. Raises ApiProblem."""
+def short_text_in(headers: Mapping[str, str], name: str) -> str:
+    """The text in a header; ``""`` if the header is missing. Raises ApiProblem
+    if it is too long."""
     text = headers.get(name.lower(), "")
     if len(text) > _MOST_SHORT_CHARACTERS or "\0" in text:
-        raise bad(400, f"{name}: at most {_MOST_SHORT_CHARACTERS} characters")
+        raise refusal(400, f"{name}: at most {_MOST_SHORT_CHARACTERS} characters")
     return text
 
 
@@ -155,16 +158,18 @@ def read_producer(headers: Mapping[str, str]) -> Producer | None:
     if not present:
         return None
     if len(present) < len(names) or not headers["producer-id"]:
-        raise bad(400, f"{', '.join(names)}: all of them, and none of them empty")
+        raise refusal(400, f"{', '.join(names)}: all of them, and none of them empty")
 
     return Producer(
-        short(headers, names[0]), number(headers, names[1]), number(headers, names[2])
+        short_text_in(headers, names[0]),
+        number_in(headers, names[1]),
+        number_in(headers, names[2]),
     )
 
 
 def read_type(headers: Mapping[str, str], default: str) -> str:
     """The content type of a new stream. Raises ApiProblem."""
-    text = short(headers, "Content-Type")
+    text = short_text_in(headers, "Content-Type")
     if re.fullmatch(r"[\w-]+/[\w-]+.*", text):
         return text
     return default
@@ -176,8 +181,10 @@ def closes(headers: Mapping[str, str]) -> bool:
 
 
 class Wish(Struct, frozen=True):
-    """The query of a reader. ``offset``: None means the end. ``offset_text``:
-    the offset in the reader's words."""
+    """The query of a reader. ``offset``: where to begin; None means the end of
+    the stream. ``offset_text``: the offset as the reader has written it.
+    ``live``: ``long-poll``, ``sse``, or ``""`` for a read that does not
+    wait."""
 
     offset: Offset | None
     offset_text: str
@@ -192,16 +199,16 @@ class Wish(Struct, frozen=True):
                 query, keep_blank_values=True, max_num_fields=_MOST_QUERY_FIELDS
             )
         except ValueError:
-            raise bad(400, "the query has too many fields") from None
+            raise refusal(400, "the query has too many fields") from None
 
         values = dict(pairs)
         live = values.get("live", "")
         if sum(name == "offset" for name, _ in pairs) > 1:
-            raise bad(400, "there is more than one offset")
+            raise refusal(400, "there is more than one offset")
         if live not in ("", "long-poll", "sse"):
-            raise bad(400, "live: long-poll or sse")
+            raise refusal(400, "live: long-poll or sse")
         if live and "offset" not in values:
-            raise bad(400, f"{live} needs an offset")
+            raise refusal(400, f"{live} needs an offset")
 
         text = values.get("offset", "-1")
         if text == "now":
@@ -254,9 +261,9 @@ _BEGIN_OF_ARRAY: Final = re.compile(rb"\s*\[")
 
 
 def content_of(body: bytes, content_type: str, is_new: bool = False) -> Content | None:
-    """The content of an append to a stream. None if the body is an empty array:
-    it may create a stream (``is_new``), but it must not be appended. Raises
-    ApiProblem."""
+    """The content of an append to a stream. Returns None if the body is an
+    empty array of JSON. It may create a stream (``is_new``), but it must not be
+    appended. Raises ApiProblem."""
     if is_json(content_type):
         return _json_content(body, is_new)
     if is_text(content_type) and _is_utf8(body):
@@ -266,6 +273,10 @@ def content_of(body: bytes, content_type: str, is_new: bool = False) -> Content 
 
 
 def _json_content(body: bytes, is_new: bool) -> Content | None:
+    """The content of an append to a stream of JSON. An array stands for its
+    values: one value is stored alone, several as an array with their number.
+    Returns None for an empty array, which may only create a stream
+    (``is_new``). Raises ApiProblem."""
     is_array = _BEGIN_OF_ARRAY.match(body) is not None
     if is_array:
         Call.require_few_values(body, MOST_VALUES)
@@ -275,7 +286,7 @@ def _json_content(body: bytes, is_new: bool) -> Content | None:
         if is_array:
             values = _read_values(body)
     except (ValueError, RecursionError) as error:
-        raise bad(400, f"the body is no JSON: {error}") from None
+        raise refusal(400, f"the body is no JSON: {error}") from None
 
     if values is None:
         return _content(body.strip(), json=True)
@@ -287,10 +298,12 @@ def _json_content(body: bytes, is_new: bool) -> Content | None:
         return _content(array, json=True, tags=tags)
     if is_new:
         return None
-    raise bad(400, "the array is empty")
+    raise refusal(400, "the array is empty")
 
 
 def _content(body: bytes, **extras: Any) -> Content:
+    """A body with the facts about it in ``meta``. Its type is ``custom`` if it
+    has such facts."""
     meta = Draft.RoomMeta(**extras).to_bytes()
     if meta:
         return Content(body, meta, "custom")
@@ -318,8 +331,8 @@ def _is_utf8(body: bytes) -> bool:
 
 
 def parts_of(entry: Entry, as_json: bool) -> bytes | list[bytes]:
-    """The bytes of an entry, or its JSON values. The entry may come from
-    another publisher."""
+    """The bytes of an entry, or a list of its JSON values. Another publisher
+    may have stored the entry as a text, which is a JSON string then."""
     if not as_json:
         return entry.body
     meta = entry.publication_meta()

@@ -11,7 +11,7 @@ from imserver.plugin.messages import Entry
 from imserver.plugin.runtime import Service
 
 from . import protocol
-from .protocol import END, Offset, bad
+from .protocol import END, Offset, refusal
 from .rows import DELETED, GONE, MOST_FORKS, StreamRow, StreamRows
 
 PAGE = 500
@@ -23,8 +23,8 @@ number."""
 
 class Segment(Struct, frozen=True):
     """The entries of a channel with ids above ``low``, up to ``high``.
-    ``most``: how many bytes (in JSON: values) of the last entry belong to the
-    segment; 0 means all."""
+    ``most``: how many bytes (in JSON: values) of the entry ``high`` belong to
+    the segment; 0 means all."""
 
     channel: str
     low: int
@@ -32,19 +32,21 @@ class Segment(Struct, frozen=True):
     most: int = 0
 
     def until(self, end: Offset) -> Segment | None:
-        """The part of the segment before an offset. None if it is empty."""
-        high = end[0]
-        if end[1]:
-            high += 1
+        """The part of the segment before an offset. Returns None if it is
+        empty."""
+        entry_id, part = end
+        high = entry_id
+        if part:
+            high += 1  # a part of the next entry is before the offset, too
         if high > self.high:
             return self
         if high <= self.low:
             return None
 
         if high < self.high or not self.most:
-            most = end[1]
+            most = part
         else:
-            most = min(self.most, end[1] or self.most)
+            most = min(self.most, part or self.most)
         return Segment(self.channel, self.low, high, most)
 
 
@@ -80,13 +82,13 @@ class StreamReader(Service):
         if row is None:
             if self._rows.log.channel_page(app, name, None, 0).last:
                 return StreamRow(app=app, name=name)
-            raise bad(404, "there is no such stream")
+            raise refusal(404, "there is no such stream")
 
         state = self._rows.state(row)
         if state == GONE:
-            raise bad(404, "there is no such stream")
+            raise refusal(404, "there is no such stream")
         if state == DELETED:
-            raise bad(410, "the stream is gone")
+            raise refusal(410, "the stream is gone")
         return row
 
     def segments(self, row: StreamRow) -> list[Segment]:
@@ -106,7 +108,7 @@ class StreamReader(Service):
                 segments.insert(0, shared)
             row = parent
             limit = min(limit, parent.empty)
-        raise bad(400, f"a chain has at most {MOST_FORKS} streams")
+        raise refusal(400, f"a chain has at most {MOST_FORKS} streams")
 
     def tail(self, row: StreamRow) -> Offset:
         """The offset at the end of a stream."""
@@ -119,27 +121,27 @@ class StreamReader(Service):
         return _end_of(row, page)
 
     def read(self, row: StreamRow, offset: Offset, most: int = MOST_BYTES) -> Page:
-        """Read a stream from an offset, about ``most`` bytes.
+        """Read a stream from an offset on, about ``most`` bytes.
 
         Raises ApiProblem if entries after the offset may have expired. The log
-        knows only the id up to which entries of the app have expired; they may
-        have belonged to other channels.
+        knows only up to which id entries of the app have expired. They may have
+        belonged to other channels.
         """
         as_json = protocol.is_json(row.content_type)
         chunks = list[Chunk]()
         end = offset
         size = 0
         for segment in self.segments(row):
-            more = True
+            has_more = True
             after = max(offset[0], segment.low)
-            while more and after < segment.high:
+            while has_more and after < segment.high:
                 page = self._rows.log.channel_page(
                     row.app, segment.channel, after, PAGE
                 )
                 readable_from = min(page.extent.floor, page.last, segment.high)
                 if offset[0] >= 0 and after < readable_from:
-                    raise bad(410, "what follows the offset has expired")
-                more = page.more and page.entries[-1].id < segment.high
+                    raise refusal(410, "what follows the offset has expired")
+                has_more = page.more and page.entries[-1].id < segment.high
                 for entry in page.entries:
                     after = entry.id
                     is_end = entry.type == END and not entry.body
@@ -153,8 +155,8 @@ class StreamReader(Service):
                     if size >= most:
                         return Page(chunks, end, False)
 
-        # An entry may have been stored since, so the page decides about the
-        # end.
+        # An entry may have been stored since the last page was read. The end is
+        # the end at that time.
         if row.is_closed:
             tail = self.tail(row)
         else:
@@ -166,15 +168,16 @@ class StreamReader(Service):
         Both must be in one entry. Raises ApiProblem."""
         chunks = self.read(source, at, 1).chunks
         if not chunks:
-            raise bad(400, "Stream-Fork-Sub-Offset: nothing follows the offset")
+            raise refusal(400, "Stream-Fork-Sub-Offset: nothing follows the offset")
 
         chunk = chunks[0]
         id = chunk.entry.id
+        before_id, part = at
         inner = sub
-        if at[0] == id - 1:
-            inner += at[1]
+        if before_id == id - 1:
+            inner += part  # the offset is inside this entry itself
         if inner > chunk.whole:
-            raise bad(
+            raise refusal(
                 400,
                 "Stream-Fork-Sub-Offset: it is behind the end of what follows the offset",
             )
@@ -184,8 +187,8 @@ class StreamReader(Service):
 
 
 def _end_of(row: StreamRow, page: Any) -> Offset:
-    """The end of a stream when a page was read. The page of a closed stream has
-    its last entry.
+    """The end of a stream at the time when a page was read. The page of a
+    closed stream has the last entry that may belong to it.
 
     If all entries have expired, the end moves on with the log. Therefore a
     reader at the end is never before an expired entry.
@@ -211,24 +214,25 @@ def _end_of(row: StreamRow, page: Any) -> Offset:
 def _chunk_of(
     entry: Entry, offset: Offset, segment: Segment, as_json: bool
 ) -> Chunk | None:
-    """The part of an entry that a reader at an offset gets. None if it gets
-    nothing."""
+    """The part of an entry that a reader at an offset gets. Returns None if the
+    offset or the segment leaves nothing of it."""
     parts = protocol.parts_of(entry, as_json)
     whole = len(parts)
     first = 0
-    if entry.id == offset[0] + 1:
-        first = offset[1]
+    before_id, part = offset
+    if entry.id == before_id + 1:
+        first = part
     last = whole
     if entry.id == segment.high and 0 < segment.most < whole:
         last = segment.most
     if first >= last:
         return None
 
-    rest = parts[first:last]
-    if isinstance(rest, bytes):
-        data = rest
+    wanted = parts[first:last]
+    if isinstance(wanted, bytes):
+        data = wanted
     else:
-        data = b",".join(rest)
+        data = b",".join(wanted)
     if last == whole:
         end = (entry.id, 0)
     else:

@@ -43,8 +43,8 @@ _SECOND_MS: Final = 1000
 _RENEWED_SHARE: Final = 10
 """A use of a stream is written if this share of its TTL has passed since the
 last written use: a tenth."""
-_LOOK_AGAIN_MS: Final = 86_400 * _SECOND_MS
-"""The time after which the sweep looks at a gone row again."""
+_CHECK_AGAIN_MS: Final = 86_400 * _SECOND_MS
+"""The time after which the sweep checks a gone row again."""
 MOST_FORKS: Final = 32
 """The most streams in a chain of forks."""
 
@@ -101,8 +101,9 @@ class StreamRow(Struct, frozen=True, kw_only=True):
         return self.expires_ms > 0 and self.expires_ms <= sql.clock_ms()
 
     def renewed(self, sql: Statements) -> int:
-        """The new ``expires_ms`` of a stream that is used now. 0 if the row
-        need not be written.
+        """The new ``expires_ms`` of a stream that is used now. Returns 0 if the
+        row need not be written: the stream has no TTL, or a recent use was
+        written.
 
         A stream may live a tenth longer than its TTL, so that its row is
         written at most once in this tenth.
@@ -133,24 +134,26 @@ _KEY: Final = "app = %s AND name = %s"
 
 
 def _lock(sql: Statements, app: str, name: str) -> StreamRow | None:
+    """The row of a stream, locked until the end of the transaction."""
     return ROWS.first(sql.query, f"WHERE {_KEY}{sql.for_update}", app, name)
 
 
 def _has_forks(sql: Statements, app: str, name: str) -> bool:
+    """Whether streams exist that were forked from this one."""
     statement = "SELECT 1 FROM durable_streams_stream WHERE app = %s AND parent = %s AND state < %s LIMIT 1"
     return bool(sql.query(statement, (app, name, GONE)))
 
 
-def _look_again(sql: Statements, row: StreamRow) -> None:
+def _postpone_check(sql: Statements, row: StreamRow) -> None:
     """Let the sweep check later whether a gone row is still needed."""
-    until = sql.clock_ms() + _LOOK_AGAIN_MS
+    until = sql.clock_ms() + _CHECK_AGAIN_MS
     sql.execute(
         f"UPDATE durable_streams_stream SET expires_ms = %s WHERE {_KEY}",
         (until, row.app, row.name),
     )
 
 
-def _remove(sql: Statements, row: StreamRow) -> None:
+def _mark_removed(sql: Statements, row: StreamRow) -> None:
     """Make a stream GONE, or DELETED while forks read it. Its parent becomes
     GONE, too, if only this fork has read it."""
     while True:
@@ -164,7 +167,7 @@ def _remove(sql: Statements, row: StreamRow) -> None:
         )
         if state == DELETED:
             return
-        _look_again(sql, row)
+        _postpone_check(sql, row)
         sql.execute(
             f"DELETE FROM durable_streams_producer WHERE {_KEY}", (row.app, row.name)
         )
@@ -187,13 +190,15 @@ def create(
     """
     row = _lock(sql, wish.app, wish.name)
     if row is not None and row.state == LIVE and row.is_expired(sql):
-        _remove(sql, row)
+        _mark_removed(sql, row)
         row = _lock(sql, wish.app, wish.name)
     if row is not None and row.state != GONE:
         if row.state == LIVE and row.is_same(wish):
             return "same", row
         return "other", row
-    if wish.start < 0:  # there was one when the request came
+    # A negative start means that a stream existed when the request came. It has
+    # ended since, and nobody has computed where the fork would begin.
+    if wish.start < 0:
         return "other", wish
     if wish.parent and not _is_live(sql, wish.app, wish.parent):
         return "other", wish
@@ -220,10 +225,10 @@ STORED: Final = 0
 
 
 class Verdict(Struct, frozen=True):
-    """The decision about an append. ``status``: the status of the answer, or
-    ``STORED``. ``text``: the reason. ``number``: depending on the status, the
-    last number of the producer, its epoch, or the expected number; -1 for none.
-    """
+    """The decision about an append. ``status``: :data:`STORED`, or the status
+    of the answer. ``text``: the reason. ``number``: the last number of the
+    producer (204), its epoch (403), or the expected number (409); -1 if there
+    is none."""
 
     status: int = STORED
     text: str = ""
@@ -258,7 +263,7 @@ class Append(Struct):
     def holds(self, sql: Statements) -> bool:
         """See DraftSource: decide, and write the facts by which the next append
         is decided."""
-        self.verdict = self._judge(sql)
+        self.verdict = self._decide(sql)
         return self.verdict.status == STORED
 
     def stored(self, sql: Statements, entry: Entry) -> None:
@@ -267,22 +272,24 @@ class Append(Struct):
             return
         last = entry.id
         if not self.content:
-            last -= 1
+            last -= 1  # the entry only marks the end, and is no part of the stream
         statement = f"UPDATE durable_streams_stream SET closed_at = %s WHERE {_KEY}"
         sql.execute_many(statement, [(last, self.app, self.name)])
 
-    def _judge(self, sql: Statements) -> Verdict:
+    def _decide(self, sql: Statements) -> Verdict:
+        """Decide about the append. If it is accepted, write the facts by which
+        the next append is decided."""
         if self.wish is not None:
             row = self._create(sql, self.wish)
         else:
             row = self._find(sql)
         if isinstance(row, Verdict):
             return row
-        objection = self._objection(sql, row)
+        objection = self._refusal_of(sql, row)
         if objection is not None:
             return objection
 
-        self._write(sql, row)
+        self._write_facts(sql, row)
         return Verdict(row=row)
 
     def _create(self, sql: Statements, wish: StreamRow) -> StreamRow | Verdict:
@@ -303,13 +310,13 @@ class Append(Struct):
             return Verdict(410, "the stream is gone")
         if not row.is_expired(sql):
             return row
-        # While forks read an expired stream it is deleted; otherwise it is
-        # gone.
+        # An expired stream counts as deleted while forks read it, and otherwise
+        # as gone.
         if _has_forks(sql, self.app, self.name):
             return Verdict(410, "the stream is gone")
         return Verdict(404, "the stream is gone")
 
-    def _write(self, sql: Statements, row: StreamRow) -> None:
+    def _write_facts(self, sql: Statements, row: StreamRow) -> None:
         """Write the facts by which the next append is decided."""
         changes: dict[str, int | str] = {}
         until = row.renewed(sql)
@@ -319,7 +326,7 @@ class Append(Struct):
             changes["seq"] = self.seq
         if self.ends:
             changes["closed_at"] = FOREVER
-            changes["closed_by"] = _closer(self.producer)
+            changes["closed_by"] = _closer_text(self.producer)
         if not changes:
             return
 
@@ -329,12 +336,14 @@ class Append(Struct):
             f"UPDATE durable_streams_stream SET {columns} WHERE {_KEY}", [values]
         )
 
-    def _objection(self, sql: Statements, row: StreamRow) -> Verdict | None:
-        by = self.producer
+    def _refusal_of(self, sql: Statements, row: StreamRow) -> Verdict | None:
+        """The verdict on an append that is not stored: it is refused, or it
+        repeats an earlier one. Returns None if it is to be stored."""
+        producer = self.producer
         if row.is_closed and self.wish is None:
-            if by is not None and row.closed_by == _closer(by):
-                return Verdict(204, "", by.seq, row)
-            if by is None and self.ends and not self.content:
+            if producer is not None and row.closed_by == _closer_text(producer):
+                return Verdict(204, "", producer.seq, row)
+            if producer is None and self.ends and not self.content:
                 return Verdict(204, row=row)
             return Verdict(409, "the stream is closed", row=row)
         if self.content_type and plain_type(self.content_type) != plain_type(
@@ -343,19 +352,21 @@ class Append(Struct):
             return Verdict(409, f"the stream has the content type {row.content_type}")
         # A repeated append gets the answer of the first one, although its
         # Stream-Seq is not new.
-        late = None
+        old_seq = None
         if "" < self.seq <= row.seq:
-            late = Verdict(409, f"Stream-Seq: the last one was {row.seq}")
-        if by is None:
-            return late
-        return self._produce(sql, by, late)
+            old_seq = Verdict(409, f"Stream-Seq: the last one was {row.seq}")
+        if producer is None:
+            return old_seq
+        return self._check_producer(sql, producer, old_seq)
 
-    def _produce(
-        self, sql: Statements, by: Producer, late: Verdict | None
+    def _check_producer(
+        self, sql: Statements, producer: Producer, old_seq: Verdict | None
     ) -> Verdict | None:
-        """Check the number of a producer, and store it unless the append is
-        ``late``."""
-        key = self.app, self.name, by.id
+        """Check the number of a producer, and store it. ``old_seq``: the
+        verdict on an append whose ``Stream-Seq`` is not new. It is returned
+        unless the append repeats an earlier one, and then the number is not
+        stored. Returns None if the append is to be stored."""
+        key = self.app, self.name, producer.id
         where = f"WHERE {_KEY} AND producer = %s"
         rows = sql.query(
             f"SELECT epoch, seq FROM durable_streams_producer {where}{sql.for_update}",
@@ -364,27 +375,29 @@ class Append(Struct):
         if rows:
             epoch, seq = rows[0]
         else:
-            epoch = by.epoch
-            seq = -1
+            epoch = producer.epoch
+            seq = -1  # a new producer begins with 0
 
-        if by.epoch < epoch:
+        if producer.epoch < epoch:
             return Verdict(403, "the epoch of the producer has ended", epoch)
-        if by.epoch > epoch:
-            if by.seq:
+        if producer.epoch > epoch:
+            if producer.seq:
                 return Verdict(400, "an epoch begins with Producer-Seq 0")
             seq = -1
-        elif by.seq <= seq:
+        elif producer.seq <= seq:
             return Verdict(204, "", seq)
-        if by.seq != seq + 1:
+        if producer.seq != seq + 1:
             return Verdict(409, "an append of the producer is missing", seq + 1)
-        if late is not None:
-            return late
+        if old_seq is not None:
+            return old_seq
         if rows:
             statement = f"UPDATE durable_streams_producer SET epoch = %s, seq = %s, used = %s {where}"
-            sql.execute_many(statement, [(by.epoch, by.seq, _use_time(), *key)])
+            sql.execute_many(
+                statement, [(producer.epoch, producer.seq, _use_time(), *key)]
+            )
         else:
             _drop_producers(sql, self.app, self.name)
-            row = (*key, by.epoch, by.seq, _use_time())
+            row = (*key, producer.epoch, producer.seq, _use_time())
             sql.insert_new(
                 "durable_streams_producer",
                 "app, name, producer, epoch, seq, used",
@@ -393,12 +406,12 @@ class Append(Struct):
         return None
 
 
-def _closer(by: Producer | None) -> str:
-    """The append that closed a stream, in the form of its row; ``""`` if the
-    append was not idempotent."""
-    if by is None:
+def _closer_text(producer: Producer | None) -> str:
+    """The append that closed a stream, as text for its row. ``""`` if the
+    append had no producer, so that a repeated one is not recognised."""
+    if producer is None:
         return ""
-    return f"{by.id}\n{by.epoch}\n{by.seq}"
+    return f"{producer.id}\n{producer.epoch}\n{producer.seq}"
 
 
 def _use_time() -> int:
@@ -452,6 +465,7 @@ class StreamRows(Store.Rows):
 
     @Store.reading
     def _state(self, sql: PooledStatements, row: StreamRow) -> int:
+        """The state of a stream, which may have expired."""
         if not row.is_expired(sql):
             return row.state
         if _has_forks(sql, row.app, row.name):
@@ -470,7 +484,7 @@ class StreamRows(Store.Rows):
         """Delete a stream. Its entries stay in the log."""
         row = _lock(sql, app, name)
         if row is not None and row.state == LIVE:
-            _remove(sql, row)
+            _mark_removed(sql, row)
 
     def sweep(self) -> None:
         """Make expired streams gone, and delete the rows of their producers.
@@ -480,17 +494,20 @@ class StreamRows(Store.Rows):
         """
         self._forget_producers()
         while True:
-            rows = self._due()
+            rows = self._expired_rows()
             if not rows:
                 return
             for app, name in rows:
                 page = self.log.channel_page(app, name, None, 0)
-                self._end(app, name, page.last > page.extent.floor)
+                is_stored = page.last > page.extent.floor
+                self._end_expired(app, name, is_stored)
 
     @Store.writing
     def _forget_producers(self, sql: PooledStatements) -> None:
+        """Delete the producers that have not appended for
+        :data:`PRODUCER_SECONDS`."""
         now = _use_time()
-        # Rows of the version before, which did not store the time
+        # Rows of the version before have no time. They count as used now.
         sql.execute(
             "UPDATE durable_streams_producer SET used = %s WHERE used = 0", (now,)
         )
@@ -500,7 +517,9 @@ class StreamRows(Store.Rows):
         )
 
     @Store.reading
-    def _due(self, sql: PooledStatements) -> list[tuple[str, str]]:
+    def _expired_rows(self, sql: PooledStatements) -> list[tuple[str, str]]:
+        """Up to 100 streams (app, name) that have expired, or whose gone row
+        must be checked."""
         where = "state IN (%s, %s) AND expires_ms > 0 AND expires_ms <= %s LIMIT 100"
         statement = f"SELECT app, name FROM durable_streams_stream WHERE {where}"
         return [
@@ -509,14 +528,18 @@ class StreamRows(Store.Rows):
         ]
 
     @Store.writing
-    def _end(self, sql: PooledStatements, app: str, name: str, is_stored: bool) -> None:
+    def _end_expired(
+        self, sql: PooledStatements, app: str, name: str, is_stored: bool
+    ) -> None:
+        """Remove an expired stream. Delete a gone row, unless the log still has
+        entries of its channel (``is_stored``)."""
         row = _lock(sql, app, name)
         if row is None or not row.is_expired(sql):
             return
         if row.state == LIVE:
-            _remove(sql, row)
+            _mark_removed(sql, row)
         elif row.state == GONE and is_stored:
-            _look_again(sql, row)
+            _postpone_check(sql, row)
         elif row.state == GONE:
             sql.execute(f"DELETE FROM durable_streams_stream WHERE {_KEY}", (app, name))
 

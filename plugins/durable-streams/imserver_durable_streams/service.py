@@ -9,7 +9,7 @@ from functools import partial
 from hashlib import blake2b
 from secrets import token_hex
 from time import monotonic, time
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 from urllib.parse import unquote
 
 import gevent
@@ -57,7 +57,7 @@ from .protocol import (
     Content,
     Offset,
     Wish,
-    bad,
+    refusal,
     respond,
 )
 from .reading import MOST_BYTES, Page, StreamReader
@@ -198,18 +198,19 @@ class DurableStreams:
         """Answer a GET. If it waits for new entries, a greenlet answers it. May
         switch."""
         if "live=" in head.query:
-            gevent.spawn(self._serve, stream, head)
+            gevent.spawn(self._answer_get, stream, head)
         else:
-            self._serve(stream, head)
+            self._answer_get(stream, head)
 
-    def _serve(self, stream: Stream, head: Head) -> None:
+    def _answer_get(self, stream: Stream, head: Head) -> None:
+        """Answer a GET, and every error of it. May switch greenlets."""
         query = head.query.encode("latin-1")
         host = host_of(stream.peer)
         request = HttpRequest(head.method, head.path, query, b"", head.headers, host)
         assert self._api is not None
         try:
             call = self._api.call_of(self._api.endpoints["GET", PATH], request)
-            answer = self._get(call, stream, head)
+            answer = self._read_stream(call, stream, head)
         except RequestRefused as refused:
             answer = refused.answer
         except ApiProblem as refused:
@@ -226,7 +227,8 @@ class DurableStreams:
             answer = STYLE.refuse(Problems.INTERNAL_ERROR, request)
         state = stream.dialect_state
         if answer is not None and isinstance(state, Reader) and state.is_begun:
-            # the client asks again, and gets the answer
+            # A stream of events cannot have another answer. The client asks again
+            # and gets it then.
             stream.close(CloseCode.GOING_AWAY)
         elif answer is not None and stream.is_open:
             requests = self._core.node.request_log
@@ -237,11 +239,15 @@ class DurableStreams:
                 CloseCode.NORMAL,
             )
 
-    def _get(self, call: Call, stream: Stream, head: Head) -> HttpResponse | None:
-        """The answer to a GET. None if it was sent already."""
+    def _read_stream(
+        self, call: Call, stream: Stream, head: Head
+    ) -> HttpResponse | None:
+        """The answer to a GET. Returns None if the answer is a stream of
+        events, which was sent, or if the connection was closed. May switch
+        greenlets. Raises ApiProblem and others."""
         target = call.input
         wish = Wish.read(head.query)
-        self._check(call.principal, target, "subscribe")
+        self._require_permission(call.principal, target, "subscribe")
         row = self._reader.find(target.app, target.name)
         offset = wish.offset
         if offset is None:
@@ -252,21 +258,23 @@ class DurableStreams:
             return None
         if wish.offset is None and not wish.live:
             self._rows.renew(row)
-            return self._answer(row, Page([], offset, True), wish, "no-store")
+            return self._answer_with_page(
+                row, Page([], offset, is_last=True), wish, "no-store"
+            )
 
         page = self._reader.read(row, offset)
         self._rows.renew(row)
         if not wish.live:
-            return self._catch_up(call.request, row, page, wish)
+            return self._answer_page(call.request, row, page, wish)
 
         if not page.chunks and not row.is_closed:
-            state = self._enter(call, stream, target)
+            state = self._subscribe(call, stream, target)
             if state is None:
                 return None
             seconds = self._settings.long_poll_seconds
-            row, page = self._await(row, stream, state, offset, seconds)
+            row, page = self._wait_for_entries(row, stream, state, offset, seconds)
         if page.chunks:
-            answer = self._answer(row, page, wish, "no-store")
+            answer = self._answer_with_page(row, page, wish, "no-store")
             return answer.with_headers(((CURSOR, wish.next_cursor()),))
         headers = (
             *self._headers(row, page),
@@ -275,9 +283,11 @@ class DurableStreams:
         )
         return respond(204, *headers)
 
-    def _catch_up(
+    def _answer_page(
         self, request: HttpRequest, row: StreamRow, page: Page, wish: Wish
     ) -> HttpResponse:
+        """The answer to a read that does not wait. Caches may keep content
+        before the end of the stream, because it never changes."""
         is_end = row.is_closed and page.is_last
         stream = f"{row.app}\0{row.name}\0{row.begins}".encode()
         name = blake2b(stream, digest_size=_ETAG_BYTES).hexdigest()
@@ -292,17 +302,23 @@ class DurableStreams:
             cache = "private, no-cache"
         else:
             cache = "private, max-age=60"
-        return self._answer(row, page, wish, cache).with_headers((("ETag", etag),))
+        return self._answer_with_page(row, page, wish, cache).with_headers(
+            (("ETag", etag),)
+        )
 
-    def _answer(
+    def _answer_with_page(
         self, row: StreamRow, page: Page, wish: Wish, cache: str
     ) -> HttpResponse:
+        """The answer with the content of a page. ``cache``: the header
+        ``Cache-Control``."""
         chunks = [chunk.data for chunk in page.chunks]
         body = protocol.joined(chunks, row.content_type)
         headers = *self._headers(row, page), ("Cache-Control", cache)
         return respond(200, *headers, body=body, kind=row.content_type)
 
     def _headers(self, row: StreamRow, page: Page) -> protocol.Headers:
+        """The headers that tell the reader its position, and whether it is at
+        the end."""
         headers = [(NEXT, protocol.text_of_offset(page.next))]
         if page.is_last:
             headers.append((UP_TO_DATE, "true"))
@@ -318,16 +334,18 @@ class DurableStreams:
 
     # --- waiting --------------------------------------------------------------
 
-    def _enter(
+    def _subscribe(
         self,
         call: Call,
         stream: Stream,
         target: Target,
         dialect: DurableDialect = DIALECT,
     ) -> Reader | None:
-        """Subscribe a connection to the channel of a stream. None if the
-        connection was closed. Raises ChannelRefused."""
-        # the reader of another stream is not an older session of this one
+        """Subscribe a connection to the channel of a stream. Returns its state,
+        or None if the connection was closed. May switch greenlets. Raises
+        ChannelRefused."""
+        # A device of its own, so that it does not replace the session of another
+        # reader.
         device = f"{NAME}/{token_hex(_DEVICE_BYTES)}"
         if not self._core.sessions.begin_for(
             stream, target.app, call.principal, call.credential, NAME, device
@@ -341,7 +359,7 @@ class DurableStreams:
         self._channels.subscriptions.join(target.app, target.name, stream)
         return state
 
-    def _await(
+    def _wait_for_entries(
         self,
         row: StreamRow,
         stream: Stream,
@@ -349,16 +367,21 @@ class DurableStreams:
         offset: Offset,
         seconds: float,
     ) -> tuple[StreamRow, Page]:
-        """Wait until the stream has an entry after an offset, or ends."""
+        """Wait until the stream has an entry after an offset, is closed, or
+        ``seconds`` have passed. Returns the stream and the page after the
+        offset, which may be empty. Switches greenlets."""
         until = monotonic() + seconds
         while True:
+            # Cleared before the read, so that no entry is missed after it.
             state.news.clear()
             row = self._reader.find(row.app, row.name)
             page = self._reader.read(row, offset)
-            left = until - monotonic()
-            if page.chunks or row.is_closed or left <= 0 or not stream.is_open:
+            seconds_left = until - monotonic()
+            if page.chunks or row.is_closed:
                 return row, page
-            state.news.wait(left)
+            if seconds_left <= 0 or not stream.is_open:
+                return row, page
+            state.news.wait(seconds_left)
 
     def _send_events(
         self,
@@ -369,10 +392,13 @@ class DurableStreams:
         offset: Offset,
         wish: Wish,
     ) -> None:
+        """Send the entries of a stream from an offset on as events, as they
+        come. Ends after the setting ``sse_seconds``, or at the end of a closed
+        stream. Switches greenlets."""
         dialect = _EVENTS
         if head.version == "1.0":
             dialect = DIALECT
-        state = self._enter(call, stream, Target(row.app, row.name), dialect)
+        state = self._subscribe(call, stream, Target(row.app, row.name), dialect)
         if state is None:
             return
 
@@ -392,7 +418,9 @@ class DurableStreams:
             stream.wait_until_sent()
             offset = page.next
             if page.is_last:
-                row, page = self._await(row, stream, state, offset, until - monotonic())
+                row, page = self._wait_for_entries(
+                    row, stream, state, offset, until - monotonic()
+                )
             else:
                 page = self._reader.read(row, offset)
 
@@ -444,42 +472,28 @@ class DurableStreams:
         target = call.input
         headers = call.request.headers
         body = call.body
-        self._check(call.principal, target, "publish")
-        wish = self._wish(target, headers)
+        self._require_permission(call.principal, target, "publish")
+        wish = self._stream_of_request(target, headers)
         source = headers.get("stream-forked-from")
-        before = self._rows.get(target.app, target.name)
-        is_there = before is not None and self._rows.state(before) != GONE
+        existing = self._rows.get(target.app, target.name)
+        exists = existing is not None and self._rows.state(existing) != GONE
         if source is not None:
-            wish = self._fork(call, wish, source, is_there)
+            wish = self._fork(call, wish, source, exists)
         elif "stream-fork-sub-offset" in headers:
-            raise bad(400, "Stream-Fork-Sub-Offset needs Stream-Forked-From")
+            raise refusal(400, "Stream-Fork-Sub-Offset needs Stream-Forked-From")
         head = self._rows.log.extent(target.app).head
         self._require_short(target, body)
         content = None
         if body:
-            content = protocol.content_of(body, wish.content_type, True)
+            content = protocol.content_of(body, wish.content_type, is_new=True)
 
         if content is None:
             outcome, row = self._rows.create(wish, head)
             offset = self._reader.tail(row)
         else:
-            append = Append(
-                target.app, target.name, ends=wish.is_closed, wish=wish, head=head
-            )
-            verdict, entry = self._store(call, append, content)
-            if verdict.status == STORED:
-                outcome = "new"
-            elif verdict.status == 200:
-                outcome = "same"
-            else:
-                outcome = "other"
-            row = verdict.row or wish
-            if entry is not None:
-                offset = (entry.id, 0)
-            else:
-                offset = self._reader.tail(row)
+            outcome, row, offset = self._create_with_content(call, wish, head, content)
         if outcome == "other":
-            raise bad(
+            raise refusal(
                 409,
                 "the stream is there with other settings, or forks still read what it was",
             )
@@ -494,6 +508,25 @@ class DurableStreams:
         call.act = ""
         return respond(200, *more, kind=row.content_type)
 
+    def _create_with_content(
+        self, call: Call, wish: StreamRow, head: int, content: Content
+    ) -> tuple[Literal["new", "same", "other"], StreamRow, Offset]:
+        """Create a stream, and store its first entry in the same transaction.
+        Returns the outcome as :func:`rows.create` does, the row, and the end of
+        the stream. May switch greenlets. Raises ApiProblem."""
+        append = Append(wish.app, wish.name, ends=wish.is_closed, wish=wish, head=head)
+        verdict, entry = self._store(call, append, content)
+        row = verdict.row or wish
+        if entry is not None:
+            offset = (entry.id, 0)
+        else:
+            offset = self._reader.tail(row)
+        if verdict.status == STORED:
+            return "new", row, offset
+        if verdict.status == 200:
+            return "same", row, offset
+        return "other", row, offset
+
     def _address(self, request: HttpRequest) -> str:
         """The address of a stream for its client."""
         base = self._core.config.address
@@ -506,29 +539,29 @@ class DurableStreams:
             return f"https://{host}{request.path}"
         return f"http://{host}{request.path}"
 
-    def _wish(self, target: Target, headers: Any) -> StreamRow:
+    def _stream_of_request(self, target: Target, headers: Any) -> StreamRow:
         """The stream that a PUT describes. Raises ApiProblem."""
-        ttl = protocol.number(headers, "Stream-TTL")
+        ttl = protocol.number_in(headers, "Stream-TTL")
         expires_at = headers.get("stream-expires-at", "")
         if ttl >= 0 and expires_at:
-            raise bad(400, "Stream-TTL and Stream-Expires-At: only one of them")
+            raise refusal(400, "Stream-TTL and Stream-Expires-At: only one of them")
         if ttl > _MOST_TTL_SECONDS:
-            raise bad(400, "Stream-TTL: it is too long")
+            raise refusal(400, "Stream-TTL: it is too long")
         expires_ms = 0
         if expires_at:
             try:
                 moment = datetime.fromisoformat(expires_at)
                 expires_ms = int(moment.timestamp() * _SECOND_MS)
             except (ValueError, OverflowError):
-                raise bad(
+                raise refusal(
                     400, "Stream-Expires-At: expected a time in ISO 8601"
                 ) from None
             if len(expires_at) > _MOST_TIME_CHARACTERS or moment.tzinfo is None:
-                raise bad(400, "Stream-Expires-At: expected a time with its zone")
+                raise refusal(400, "Stream-Expires-At: expected a time with its zone")
 
         default_type = protocol.BINARY
         if "stream-forked-from" in headers:
-            default_type = ""  # a fork has that of its source
+            default_type = ""  # a fork has the type of its source
         wish = StreamRow(
             app=target.app,
             name=target.name,
@@ -538,19 +571,22 @@ class DurableStreams:
             expires_ms=expires_ms,
         )
         if protocol.closes(headers):
+            # The end becomes known when the stream is stored.
             return replace(wish, closed_at=0)
         return wish
 
     def _fork(
-        self, call: Call, wish: StreamRow, address: str, is_there: bool
+        self, call: Call, wish: StreamRow, address: str, exists: bool
     ) -> StreamRow:
-        """The fork that a PUT with a source describes. Raises ApiProblem."""
+        """The fork that a PUT with a source describes. ``address``: the path of
+        the source. ``exists``: a stream with the name of the fork exists. May
+        switch greenlets. Raises ApiProblem."""
         headers = call.request.headers
         app = call.request.path.split("/")[2]
         parts = unquote(address).split("/stream/", 1)
         if len(parts) < 2 or not parts[0].endswith(f"/{app}"):
-            raise bad(404, "there is no such source")
-        sub = protocol.number(headers, "Stream-Fork-Sub-Offset", 0)
+            raise refusal(404, "there is no such source")
+        sub = protocol.number_in(headers, "Stream-Fork-Sub-Offset", 0)
         offset_text = headers.get("stream-fork-offset", "")
         if not offset_text:
             offset = None
@@ -559,23 +595,25 @@ class DurableStreams:
         else:
             offset = protocol.read_offset(offset_text)
         if sub and offset is None:
-            raise bad(400, "Stream-Fork-Sub-Offset needs Stream-Fork-Offset")
+            raise refusal(400, "Stream-Fork-Sub-Offset needs Stream-Fork-Offset")
         wish = replace(
             wish, parent=parts[1], fork_offset=offset_text, fork_sub=sub, start=-1
         )
-        if is_there:  # what the source has become does not matter
+        # If the stream exists, it is only compared with the request. Its source may
+        # have changed since.
+        if exists:
             return wish
 
-        source = self._source(call.principal, wish)
+        source = self._source_of_fork(call.principal, wish)
         tail = self._reader.tail(source)
         if offset is None:
             offset = tail
         if offset > tail:
-            raise bad(400, "the fork begins behind the end of its source")
+            raise refusal(400, "the fork begins behind the end of its source")
         if wish.content_type and protocol.plain_type(
             wish.content_type
         ) != protocol.plain_type(source.content_type):
-            raise bad(409, f"the source has the content type {source.content_type}")
+            raise refusal(409, f"the source has the content type {source.content_type}")
 
         start = offset
         if sub:
@@ -596,16 +634,16 @@ class DurableStreams:
             expires_ms=source.expires_ms,
         )
 
-    def _source(self, principal: Principal, wish: StreamRow) -> StreamRow:
+    def _source_of_fork(self, principal: Principal, wish: StreamRow) -> StreamRow:
         """The stream from which a fork is made. Raises ApiProblem."""
-        self._check(principal, Target(wish.app, wish.parent), "subscribe")
+        self._require_permission(principal, Target(wish.app, wish.parent), "subscribe")
         try:
             source = self._reader.find(wish.app, wish.parent)
         except ApiProblem as problem:
             if problem.problem.status == 410:
-                raise bad(409, "the source is gone") from None
+                raise refusal(409, "the source is gone") from None
             raise
-        # This refuses too long a chain of forks.
+        # Raises ApiProblem if the chain of forks is too long.
         self._reader.segments(replace(wish, start=0))
         return source
 
@@ -614,14 +652,14 @@ class DurableStreams:
         target = call.input
         headers = call.request.headers
         body = call.body
-        self._check(call.principal, target, "publish")
+        self._require_permission(call.principal, target, "publish")
         producer = protocol.read_producer(headers)
         ends = protocol.closes(headers)
         content_type = headers.get("content-type", "")
         if not body and not ends:
-            raise bad(400, "the body is empty")
+            raise refusal(400, "the body is empty")
         if body and not content_type:
-            raise bad(400, "Content-Type is missing")
+            raise refusal(400, "Content-Type is missing")
         self._require_short(target, body)
 
         if body:
@@ -633,7 +671,7 @@ class DurableStreams:
             target.app,
             target.name,
             content_type,
-            seq=protocol.short(headers, "Stream-Seq"),
+            seq=protocol.short_text_in(headers, "Stream-Seq"),
             producer=producer,
             ends=ends,
             content=bool(body),
@@ -649,7 +687,7 @@ class DurableStreams:
             row.content_type
         )
         if not is_same or row.is_closed:
-            return Content(body, b"", "text")  # it is refused
+            return Content(body, b"", "text")  # the append will be refused
         content = protocol.content_of(body, row.content_type)
         assert content is not None
         return content
@@ -673,10 +711,11 @@ class DurableStreams:
             if producer is not None and verdict.status == 409 and verdict.number >= 0:
                 more.append(("Producer-Expected-Seq", str(verdict.number)))
                 more.append(("Producer-Received-Seq", str(producer.seq)))
-            raise bad(verdict.status, verdict.text, *more)
+            raise refusal(verdict.status, verdict.text, *more)
         if producer is None:
             return respond(204, *more)
 
+        # For a repeated append it is the last number that was stored.
         number = producer.seq
         if entry is None:
             number = verdict.number
@@ -690,7 +729,8 @@ class DurableStreams:
     def _offset_after(
         self, append: Append, verdict: Verdict, entry: Entry | None
     ) -> Offset | None:
-        """The end of the stream after an append. None if it is unknown."""
+        """The end of the stream after an append. Returns None if it is unknown,
+        because the append was refused."""
         if entry is not None and append.content:
             return entry.id, 0
         row = verdict.row
@@ -704,22 +744,24 @@ class DurableStreams:
     def _require_short(
         self, target: Target, body: bytes, around: int = protocol.AROUND_BYTES
     ) -> None:
-        """Refuse too long an append before its values become objects. Raises
-        ApiProblem."""
+        """Refuse an append that is too long, before its values become objects.
+        ``around``: the bytes of the body that may not belong to the content.
+        Raises ApiProblem."""
         options = self._channels.options.of(target.app, target.name)
         most_bytes = min(MOST_BYTES, options.max_bytes or MOST_BYTES)
         if len(body) > most_bytes + around:
-            raise bad(413, f"an append has at most {most_bytes} bytes")
+            raise refusal(413, f"an append has at most {most_bytes} bytes")
 
     def _store(
         self, call: Call, append: Append, content: Content
     ) -> tuple[Verdict, Entry | None]:
-        """Store an append, if its stream accepts it. Raises ApiProblem and
-        StorageUnavailable."""
+        """Store an append, if its stream accepts it. Returns the verdict, and
+        the entry, which is None if nothing was stored. May switch greenlets.
+        Raises ApiProblem and StorageUnavailable."""
         principal = call.principal
         channels = self._channels
         options = channels.options.of(append.app, append.name)
-        self._require_short(Target(append.app, append.name), content.body, 0)
+        self._require_short(Target(append.app, append.name), content.body, around=0)
         is_back_end = principal.may(Needs.PUSH, append.app)
         limit = options.publications_per_second
         if limit and not is_back_end:
@@ -727,7 +769,9 @@ class DurableStreams:
             if not channels.publishing.count_publication(
                 payer, append.app, append.name, limit
             ):
-                raise bad(429, "the channel takes no more publications in this second")
+                raise refusal(
+                    429, "the channel takes no more publications in this second"
+                )
         draft = Draft(
             sender=principal.user,
             type=content.type,
@@ -754,11 +798,11 @@ class DurableStreams:
     def delete(self, call: Call) -> HttpResponse:
         """Answer a DELETE. May switch greenlets. Raises ApiProblem."""
         target = call.input
-        self._check(call.principal, target, "publish")
+        self._require_permission(call.principal, target, "publish")
         if not call.principal.may(Needs.PUSH, target.app):
-            raise bad(403, "only back ends delete streams")
+            raise refusal(403, "only back ends delete streams")
         if self._rows.get(target.app, target.name) is None:
-            raise bad(404, "there is no such stream")
+            raise refusal(404, "there is no such stream")
         self._reader.find(target.app, target.name)
         self._rows.remove(target.app, target.name)
         # This wakes its readers on all nodes. If it is refused, they learn of
@@ -772,7 +816,7 @@ class DurableStreams:
     def head(self, call: Call) -> HttpResponse:
         """Answer a HEAD. May switch greenlets. Raises ApiProblem."""
         target = call.input
-        self._check(call.principal, target, "subscribe")
+        self._require_permission(call.principal, target, "subscribe")
         row = self._reader.find(target.app, target.name)
         more = [
             (NEXT, protocol.text_of_offset(self._reader.tail(row))),
@@ -794,14 +838,16 @@ class DurableStreams:
         call.app = self._core.tenants.resolve(unquote(app))
         call.input = Target(call.app, unquote(name))
         if "\0" in call.input.name:
-            raise bad(400, "no channel has this name")
+            raise refusal(400, "no channel has this name")
         call.facts = {"stream": call.input.name}
 
-    def _check(self, principal: Principal, target: Target, action: Any) -> None:
+    def _require_permission(
+        self, principal: Principal, target: Target, action: Any
+    ) -> None:
         """Refuse a principal who may not do this, and a channel that is not
         stored. May switch greenlets. Raises ApiProblem."""
         if self._core.tenants.find(target.app) is None:
-            raise bad(404, "there is no such app")
+            raise refusal(404, "there is no such app")
         try:
             self._core.channel_commands.check_request(
                 principal, target.app, target.name, action
@@ -809,11 +855,11 @@ class DurableStreams:
         except ChannelRefused as refused:
             raise _problem(refused, principal) from None
         if not self._channels.options.is_stored(target.app, target.name):
-            raise bad(
+            raise refusal(
                 404, "the channel is not stored: its namespace needs `history: log`"
             )
 
-    def paths(self, _serve: object) -> dict[str, StreamPath]:
+    def paths(self, _answer_get: object) -> dict[str, StreamPath]:
         """The paths of streams. Each answer to a GET may become a stream, so
         each GET has a connection of its own."""
         refuse = partial(stream_refused, self._core.node.request_log, style=STYLE)
@@ -824,7 +870,7 @@ def _problem(refused: ChannelRefused, principal: Principal) -> ApiProblem:
     status = _CODES.get(refused.reason, 403)
     if principal.kind == "nobody" and refused.reason not in _CODES:
         status = 401
-    return bad(status, str(refused))
+    return refusal(status, str(refused))
 
 
 def _now_ms() -> int:
