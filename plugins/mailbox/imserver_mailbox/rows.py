@@ -26,6 +26,7 @@ OPEN, DEAD, READER = range(3)
 """The states of a row: it may be claimed; it is a dead letter; it has the
 position up to which the log was read."""
 NEVER: Final = Limit.ID
+"""The time at which a row is due if nothing waits in it."""
 AT_ONCE: Final = 8
 """The number of rows that a worker reads, because other workers take some of
 them meanwhile."""
@@ -74,8 +75,8 @@ class Look(Struct, frozen=True):
 
     ``position``: up to which the log was read; None if the mailbox does not
     exist yet. ``begin``: the end of the log when the mailbox was made. ``due``:
-    the rows that may be claimed, the oldest first. ``seconds``: until more is
-    due; None if nothing else waits.
+    the rows that may be claimed, the oldest first. ``seconds``: until another
+    row is due; None if no other row waits.
     """
 
     position: int | None
@@ -115,17 +116,20 @@ class MailboxRows(Store.Rows):
         ranges: Mapping[int, tuple[int, int]],
     ) -> bool:
         """Note that the log was read from ``before`` to ``position``.
-        ``ranges``: conversation → its first and last new message. False if
-        somebody else has noted it already."""
+        ``ranges``: conversation → its first and last new message. Returns False
+        if somebody else has noted it already."""
         reader = f"UPDATE mailbox_queue SET handled = %s WHERE {_KEY} AND handled = %s"
         if not sql.execute(reader, (position, app, user, 0, 0, before)):
             return False
         now = sql.clock_ms()
-        # MySQL sets columns one after the other, so columns that read "due"
-        # come first.
+        # If nothing waits in the conversation, it begins with the first new message
+        # and is due now. MySQL sets columns one after the other, so the column that
+        # reads "due" comes before "due".
         change = (
-            "UPDATE mailbox_queue SET handled = CASE WHEN due = %s THEN %s ELSE handled END, "
-            f"due = CASE WHEN due = %s THEN %s ELSE due END, last = %s WHERE {_KEY}"
+            "UPDATE mailbox_queue SET "
+            "handled = CASE WHEN due = %s THEN %s ELSE handled END, "
+            "due = CASE WHEN due = %s THEN %s ELSE due END, "
+            f"last = %s WHERE {_KEY}"
         )
         for conversation, (first, last) in sorted(ranges.items()):
             key = app, user, 0, conversation
@@ -162,11 +166,12 @@ class MailboxRows(Store.Rows):
 
     @Store.writing
     def claim(self, sql: PooledStatements, row: Queue, seconds: int) -> int | None:
-        """Claim a row that a worker has read. Returns the end of the lease.
+        """Claim a row that a worker has read. Returns the end of the lease, or
         None if another worker has claimed it meanwhile."""
         until = sql.clock_ms() + seconds * _SECOND_MS
         change = f"UPDATE mailbox_queue SET claim = %s, due = %s, tries = %s, reason = '' WHERE {_KEY} "
         values = row.claim + 1, until, row.tries + 1, *row.key
+        # The row must be as the worker has read it.
         same = "AND state = %s AND claim = %s AND due = %s"
         if sql.execute(change + same, (*values, OPEN, row.claim, row.due)):
             return until
@@ -174,7 +179,8 @@ class MailboxRows(Store.Rows):
 
     @Store.writing
     def renew(self, sql: PooledStatements, row: Queue, seconds: int) -> int | None:
-        """Extend a claim. Returns the new end. None if the claim has ended."""
+        """Extend a claim. Returns the new end of the lease, or None if the
+        claim has ended."""
         now = sql.clock_ms()
         until = now + seconds * _SECOND_MS
         change = f"UPDATE mailbox_queue SET due = %s WHERE {_LEASED}"
@@ -184,14 +190,14 @@ class MailboxRows(Store.Rows):
 
     @Store.writing
     def settle(self, sql: PooledStatements, row: Queue, upto: int) -> bool | None:
-        """Note that the messages up to ``upto`` were handled. False if this
-        claim has noted it before. None if the claim has ended."""
+        """Note that the messages up to ``upto`` were handled. Returns False if
+        this claim has noted it before, and None if the claim has ended."""
         if row.message:
             delete = f"DELETE FROM mailbox_queue WHERE {_LEASED}"
             if sql.execute(delete, _claim_of(row, sql.clock_ms())):
                 return True
             return None
-        if _move(sql, row, upto):
+        if _settle_conversation(sql, row, upto):
             return True
         same = f"SELECT 1 FROM mailbox_queue WHERE {_KEY} AND claim = %s AND settled = %s AND handled >= %s"
         if sql.query(same, (*row.key, row.claim, row.claim, upto)):
@@ -226,7 +232,7 @@ class MailboxRows(Store.Rows):
             change = f"UPDATE mailbox_queue SET state = %s, settled = %s, due = %s, reason = %s WHERE {_LEASED}"
             values = DEAD, row.claim, now, row.reason, *_claim_of(row, now)
             return bool(sql.execute(change, values))
-        if not _move(sql, row, message):
+        if not _settle_conversation(sql, row, message):
             return False
         letter = Queue(
             app=row.app,
@@ -277,16 +283,20 @@ def _claim_of(row: Queue, now: int) -> tuple[str | int, ...]:
     return *row.key, row.claim, row.claim, now
 
 
-def _move(sql: Statements, row: Queue, upto: int) -> bool:
-    """Let a conversation continue after ``upto``. False if the claim has
+def _settle_conversation(sql: Statements, row: Queue, upto: int) -> bool:
+    """End a claim, and let its conversation continue after the entry ``upto``.
+    If it has newer messages, it is due now. Returns False if the claim has
     ended."""
     now = sql.clock_ms()
     change = (
-        "UPDATE mailbox_queue SET due = CASE WHEN last > %s THEN %s ELSE %s END, handled = %s, settled = %s, "
-        f"tries = 0, reason = '' WHERE {_LEASED} AND handled < %s AND last >= %s"
+        "UPDATE mailbox_queue SET "
+        "due = CASE WHEN last > %s THEN %s ELSE %s END, "
+        "handled = %s, settled = %s, tries = 0, reason = '' "
+        f"WHERE {_LEASED} AND handled < %s AND last >= %s"
     )
-    values = upto, now, NEVER, upto, row.claim, *_claim_of(row, now), upto, upto
-    return bool(sql.execute(change, values))
+    changes = upto, now, NEVER, upto, row.claim
+    conditions = *_claim_of(row, now), upto, upto
+    return bool(sql.execute(change, (*changes, *conditions)))
 
 
 STEPS: Final = (

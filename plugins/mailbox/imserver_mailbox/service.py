@@ -136,8 +136,8 @@ class Mailboxes:
         wait: float,
         payer: str,
     ) -> Claim | None:
-        """Claim the messages that have waited longest, for ``seconds``. None if
-        no message came within ``wait`` seconds.
+        """Claim the messages that have waited longest, for ``seconds``. Returns
+        None if no message came within ``wait`` seconds.
 
         ``limit``: the most messages. ``tries``: after so many claims a message
         becomes a dead letter. ``payer``: the principal whose waiting claims are
@@ -156,18 +156,19 @@ class Mailboxes:
                 claim = self._claim(app, user, seconds, limit, tries)
                 if isinstance(claim, Claim):
                     return claim
-                left = deadline - monotonic()
-                if left <= 0 or self._core.node.draining:
+                seconds_left = deadline - monotonic()
+                if seconds_left <= 0 or self._core.node.draining:
                     return None
-                news.wait(max(0.0, min(left, claim)))
+                news.wait(max(0.0, min(seconds_left, claim)))
 
     def _claim(
         self, app: str, user: str, seconds: int, limit: int, tries: int
     ) -> Claim | float:
-        """A claim, or the number of seconds until the next look."""
+        """A claim. If there is nothing to claim now, returns the number of
+        seconds until the next look."""
         if not self._core.store.has_database:
             return LOOK_SECONDS
-        look = self._fill(app, user)
+        look = self._add_new_messages(app, user)
         for _ in range(LOOKS):
             if look is None:
                 look = self.rows.look(app, user)
@@ -178,24 +179,27 @@ class Mailboxes:
             for row in look.due:
                 until = self.rows.claim(row, seconds)
                 if until is None:
-                    continue  # another worker has it
+                    continue  # another worker has claimed it
                 claimed = replace(row, claim=row.claim + 1)
-                claim = self._take(claimed, until, limit, tries)
+                claim = self._messages_or_dead_letter(claimed, until, limit, tries)
                 if claim is not None:
                     return claim
-                break  # it was empty, or has more
+                break  # this row has changed, so the rows are read again
             look = None
         return 0.0
 
-    def _take(self, row: Queue, until: int, limit: int, tries: int) -> Claim | None:
-        """The messages of a claim. ``row`` has the number of the claim, but the
-        tries and the reason from before it. None if the claim has no messages,
-        and has ended."""
+    def _messages_or_dead_letter(
+        self, row: Queue, until: int, limit: int, tries: int
+    ) -> Claim | None:
+        """The messages of a row that was just claimed. Returns None if the
+        claim has ended at once: it has no messages, or its message has failed
+        ``tries`` times and became a dead letter. ``row`` has the number of the
+        claim, but the tries and the reason from before it."""
         if row.tries:
             # A failed message comes alone: no other may become a dead letter
             # with it.
             limit = 1
-        messages, upto = self._read(row, limit)
+        messages, upto = self._read_messages(row, limit)
         if not messages:
             self.rows.settle(row, upto)
             return None
@@ -208,7 +212,7 @@ class Mailboxes:
             self.counts["dead"] += 1
         return None
 
-    def _read(self, row: Queue, limit: int) -> tuple[list[Entry], int]:
+    def _read_messages(self, row: Queue, limit: int) -> tuple[list[Entry], int]:
         """The messages of a row that its bot may read, and the last entry that
         was read."""
         history = self._log.entries
@@ -250,17 +254,17 @@ class Mailboxes:
         ServiceRefused."""
         row, _ = claim_of(app, user, token)
         until = self.rows.renew(row, seconds)
-        return self._counted("renew", until)
+        return self._count_or_refuse("renew", until)
 
     def acknowledge(self, app: str, user: str, token: str) -> bool:
         """End a claim whose messages were handled. Their senders see it by the
         read mark of the bot. False if the claim was acknowledged before. Raises
         ServiceRefused."""
         row, upto = claim_of(app, user, token)
-        moved = self._counted("ack", self.rows.settle(row, upto))
+        is_new = self._count_or_refuse("ack", self.rows.settle(row, upto))
         self._receipts.note(app, user, row.conversation, read=upto)
         self.waits.wake(app, user)  # the conversation may have more
-        return moved
+        return is_new
 
     def give_back(
         self, app: str, user: str, token: str, seconds: int, reason: str
@@ -268,10 +272,12 @@ class Mailboxes:
         """End a claim whose messages were not handled. Other workers may claim
         them after ``seconds``. Raises ServiceRefused."""
         row, _ = claim_of(app, user, token)
-        self._counted("nack", self.rows.give_back(row, seconds, reason) or None)
+        self._count_or_refuse("nack", self.rows.give_back(row, seconds, reason) or None)
         self.waits.wake(app, user)
 
-    def _counted(self, event: EventName, result: T | None) -> T:
+    def _count_or_refuse(self, event: EventName, result: T | None) -> T:
+        """Count an event, and return its result. Raises ServiceRefused if the
+        result is None, which means that the claim has ended."""
         if result is None:
             self.counts["late"] += 1
             raise ServiceRefused(problem=HTTP_LATE)
@@ -296,11 +302,11 @@ class Mailboxes:
 
     # --- filling --------------------------------------------------------------
 
-    def _fill(self, app: str, user: str) -> Look | None:
+    def _add_new_messages(self, app: str, user: str) -> Look | None:
         """Add the messages that the log has stored since the last claim. A new
         mailbox begins with the messages that the bot has not read.
 
-        Returns the state of the mailbox. None if it has changed and must be
+        Returns the state of the mailbox, or None if it has changed and must be
         read again.
         """
         look = self.rows.look(app, user)
@@ -314,7 +320,7 @@ class Mailboxes:
 
         reads: dict[int, int] = {}
         if position < look.begin:
-            reads = self._reads(app, user)
+            reads = self._read_marks(app, user)
         for _ in range(PAGES):
             if position >= end:
                 break
@@ -339,17 +345,16 @@ class Mailboxes:
         entries = self._log.entries.read(app, position, PAGE)
         return entries, len(entries) == PAGE
 
-    def _reads(self, app: str, user: str) -> dict[int, int]:
+    def _read_marks(self, app: str, user: str) -> dict[int, int]:
         """Conversation → the last entry that the bot has read in it."""
         reads = dict[int, int]()
         version = 0
-        more = True
-        while more:
+        while True:
             marks = self._log.marks.since(app, user, version)
             reads |= marks.reads
+            if not marks.more:
+                return reads
             version = marks.version
-            more = marks.more
-        return reads
 
 
 def _ranges(
@@ -387,6 +392,7 @@ class Waits:
         self._positions: dict[str, int] = {}
         """App → the id up to which the log was read."""
         self._payers: Counter[str] = Counter()
+        """Principal → the number of its waiting claims."""
 
     def is_full(self, payer: str) -> bool:
         """Whether a principal has as many waiting claims as it may have."""
@@ -437,7 +443,7 @@ class Waits:
             self._news.wait(seconds)
             self._news.clear()
             try:
-                self._look()
+                self._wake_for_news()
             except StorageUnavailable as error:
                 log.debug("mailboxes could not be read: %s", error)
                 gevent.sleep(LOOK_SECONDS)
@@ -445,14 +451,17 @@ class Waits:
                 log.exception("mailboxes could not be read")
                 gevent.sleep(LOOK_SECONDS)
 
-    def _look(self) -> None:
+    def _wake_for_news(self) -> None:
+        """Wake the waiting claims of users who may read new entries. May switch
+        greenlets. Raises StorageUnavailable."""
         heads = self._log.heads(list(self._positions))
         for app, end in heads.items():
             position = self._positions.get(app, end)
             if position >= end:
                 continue
             users = self._log.readers(app, position, end)
-            # This has switched, so the last waiting claim may have gone.
+            # The query has switched greenlets, so the last waiting claim may have
+            # gone.
             if app in self._positions:
                 self._positions[app] = end
             for user in users:

@@ -30,6 +30,7 @@ __all__ = [
 
 
 def _build(core: Core) -> Parts:
+    """Make the services of MCP for one node."""
     mcp = Mcp(core)
     ended = (mcp.followers.ended,)
     run = (mcp.hooks.log.work.run, mcp.tasks.runner.run)

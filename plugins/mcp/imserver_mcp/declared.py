@@ -111,13 +111,15 @@ class Hooks(Store.Rows):
 
     def all(self, now: int) -> list[Hook]:
         """The webhooks that have not expired."""
-        return self._read("expires > %s", (now,))
+        return self._hooks_where("expires > %s", (now,))
 
     def of_user(self, app: str, user: str) -> list[Hook]:
         """The webhooks of one user, including expired ones."""
-        return self._read("app = %s AND member = %s", (app, user))
+        return self._hooks_where("app = %s AND member = %s", (app, user))
 
-    def _read(self, condition: str, values: tuple[Any, ...]) -> list[Hook]:
+    def _hooks_where(self, condition: str, values: tuple[Any, ...]) -> list[Hook]:
+        """The webhooks that meet a condition of SQL. ``values``: the values of
+        its placeholders. None exist on a node without a database."""
         rows: list[Row] = []
         if self._store.has_database:
             rows = self._store.rows(
@@ -167,8 +169,8 @@ class TaskCall(Struct, frozen=True):
     """The call of a tool that a task runs. ``principal``: who has called it.
     ``proof``: shows whether the principal still has the right. ``client``: the
     capabilities of the client. ``needs_yes``: it runs only after a yes to its
-    question. ``question_digest``: of the text of that question, as it was
-    asked."""
+    question. ``question_digest``: the digest of the text of that question, as
+    it was asked."""
 
     principal: Principal
     proof: str
@@ -190,15 +192,16 @@ class Round(Struct, frozen=True):
 
 
 class Task(Struct, frozen=True, kw_only=True):
-    """A call of a tool that goes on without its client; or only its yes, if the
-    client waits itself.
+    """A call of a tool that continues without its client. If the client waits
+    itself, the row is only there for the yes.
 
-    ``state``: that of MCP, or ``held``: the client waits. ``question``: for
-    whose end it waits; 0: for none. ``audit``: the act that says that its yes
-    was used; 0: it was not, -1: there is no audit log. ``content``: the result
-    or the error, as JSON. ``created``, ``updated``: Unix milliseconds;
-    ``expires``: Unix seconds, then it is forgotten; ``due``: then a node looks
-    at it. All are by the clock of the database.
+    ``state``: a state of MCP, or ``held`` if the client waits. ``question``:
+    the question for whose end it waits; 0 if it waits for none. ``audit``: the
+    act about the use of its yes; 0 if the yes was not used, -1 if it was used
+    without an audit log. ``content``: the result or the error, as JSON.
+    ``created`` and ``updated``: Unix milliseconds. ``expires``: Unix seconds,
+    after which it is forgotten. ``due``: Unix seconds from which on a node does
+    its work. All times are by the clock of the database.
     """
 
     app: str

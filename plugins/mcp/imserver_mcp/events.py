@@ -110,7 +110,8 @@ class Subscription(Struct, frozen=True):
         return cls(what.event, msgspec.convert(what.arguments, Wanted))
 
     def has(self, entry: Entry, user: str) -> bool:
-        """Whether the subscriber gets an entry."""
+        """Whether the subscriber ``user`` gets an entry: its kind belongs to
+        the event, and the filter admits it."""
         wanted = self.wanted
         return (
             entry.kind in _KINDS[self.event]
@@ -120,7 +121,8 @@ class Subscription(Struct, frozen=True):
         )
 
     def occurrence(self, entry: Entry, cursor: int | None = None) -> dict[str, Any]:
-        """An entry as an event."""
+        """An entry as an event. ``cursor``: the position after it; None if it
+        is sent without one."""
         at = datetime.fromtimestamp(entry.time_ms / _SECOND_MS, UTC)
         event = {
             "eventId": f"{entry.id}",
@@ -150,9 +152,9 @@ def require_user(turn: Turn) -> str:
 
 
 def position_of(turn: Turn) -> tuple[int, bool]:
-    """The position from which a request continues, and whether entries between
-    it and the cursor are lost (``truncated``). May switch greenlets. Raises
-    McpError."""
+    """The position from which a request continues, and whether entries after
+    its cursor were lost (``truncated``). Without a cursor it begins at the end
+    of the log. May switch greenlets. Raises McpError."""
     cursor = turn.params.get("cursor")
     if cursor is not None and not (isinstance(cursor, str) and cursor.isdecimal()):
         raise McpError(Code.BAD_PARAMS, "cursor: it is none of this server")
@@ -177,7 +179,7 @@ def poll(turn: Turn) -> dict[str, Any]:
     if not isinstance(limit, int) or limit < 1:
         raise McpError(Code.BAD_PARAMS, "maxEvents: expected a number from 1")
     position, truncated = position_of(turn)
-    entries, more = turn.core.store.part(MessageLog).entries.sync(
+    entries, has_more = turn.core.store.part(MessageLog).entries.sync(
         turn.app, user, position, min(limit, PAGE)
     )
     if entries:
@@ -191,7 +193,7 @@ def poll(turn: Turn) -> dict[str, Any]:
         "events": events,
         "cursor": str(position),
         "truncated": truncated,
-        "hasMore": more,
+        "hasMore": has_more,
         "nextPollMs": NEXT_POLL_MS,
     }
 
@@ -252,18 +254,19 @@ class Followers:
         """Handle the end of a connection."""
         self._followers.pop(stream, None)
 
-    def look(
+    def send_news(
         self, heads: Mapping[str, int], readers: Mapping[str, Collection[str]]
     ) -> None:
-        """Send new entries. ``heads``: app → its newest entry. ``readers``: app
-        → users who may read something new; bots are complete in it. May switch
-        greenlets. Raises StorageUnavailable."""
+        """Send new entries to the streams. ``heads``: app → its newest entry.
+        ``readers``: app → users who may read something new; it has all bots of
+        which this is true. May switch greenlets. Raises StorageUnavailable."""
         for follower in list(self._followers.values()):
             turn = follower.turn
             head = heads.get(turn.app, 0)
             if turn.principal.kind == "bot":
+                # If nothing is known about the app, the bot may read something.
                 bots = readers.get(turn.app, (turn.user,))
-                if turn.user not in bots:  # it can read nothing of what is new
+                if turn.user not in bots:  # the bot can read none of the new entries
                     follower.position = max(follower.position, head)
             self._close_ended(follower, head)
             if turn.stream.is_open and head > follower.position:
@@ -283,19 +286,20 @@ class Followers:
             turn.stream.close(CloseCode.TOKEN_INVALID)
 
     def _send(self, follower: Follower, head: int) -> None:
-        """Send new entries up to an entry of the log. May switch greenlets."""
+        """Send the entries after the position of a stream, up to the entry
+        ``head``. May switch greenlets."""
         log = self._core.store.part(MessageLog).entries
         turn = follower.turn
-        more = True
-        while more and turn.stream.is_open and head > follower.position:
-            entries, more = log.sync(turn.app, turn.user, follower.position, PAGE)
+        has_more = True
+        while has_more and turn.stream.is_open and head > follower.position:
+            entries, has_more = log.sync(turn.app, turn.user, follower.position, PAGE)
             if entries:
                 follower.position = entries[-1].id
-            if not more:
+            if not has_more:
                 follower.position = max(head, follower.position)
             for message in follower.notify(entries):
                 turn.stream.send(message)
-            if more:
+            if has_more:
                 turn.stream.wait_until_sent()
 
 
@@ -349,6 +353,8 @@ class ChangedResources(Struct, frozen=True):
 
 
 def _changes_list(entry: Entry) -> bool:
+    """Whether an entry changes the list of somebody's conversations: it begins
+    one, or somebody joins or leaves."""
     return entry.seq == 1 or entry.kind in ("join", "leave")
 
 

@@ -90,12 +90,12 @@ class EventHooks:
             owner=self,
             are_bots=False,
         )
-        self.log.report_to(followers.look)
+        self.log.report_to(followers.send_news)
         followers.wake = self.log.work.news.set
 
     # --- what clients ask -----------------------------------------------------
 
-    def _request(self, turn: Turn) -> tuple[str, What]:
+    def _requested_subscription(self, turn: Turn) -> tuple[str, What]:
         """The user of a request, and the subscription that the request names.
         Raises McpError."""
         delivery = turn.message.mapping("delivery")
@@ -110,7 +110,7 @@ class EventHooks:
 
     def subscribe(self, turn: Turn) -> dict[str, Any]:
         """Answer ``events/subscribe``. Switches greenlets. Raises McpError."""
-        user, what = self._request(turn)
+        user, what = self._requested_subscription(turn)
         key_of(what.secret)
         try:
             self._requests.check(what.url)
@@ -127,13 +127,14 @@ class EventHooks:
         rows = self.rows.of_user(turn.app, user)
         self.rows.remove([row.id for row in rows if row.expires <= now])
         rows = [row for row in rows if row.expires > now]
-        earlier = next((row for row in rows if row.id == hook.id), None)
-        if earlier is None and len(rows) >= MOST:
+        existing = next((row for row in rows if row.id == hook.id), None)
+        if existing is None and len(rows) >= MOST:
             raise McpError(
                 Code.EXHAUSTED,
                 "ResourceExhausted",
                 {"limit": "subscriptions", "max": MOST},
             )
+        # A receiver that the principal has used before was verified then.
         receivers = {(row.what.label, row.what.url) for row in rows}
         if (what.label, what.url) not in receivers:
             turn.api.rates.charge(turn.principal, turn.request.host, VERIFY_COST)
@@ -141,8 +142,9 @@ class EventHooks:
         self.rows.put(hook)
         self.log.work.changed()
 
-        if earlier is not None:  # it goes on from where it is
-            position = earlier.position
+        # An existing subscription continues from its own position.
+        if existing is not None:
+            position = existing.position
             truncated = False
         refresh = datetime.fromtimestamp(until, UTC)
         return {
@@ -155,7 +157,7 @@ class EventHooks:
     def unsubscribe(self, turn: Turn) -> dict[str, Any]:
         """Answer ``events/unsubscribe``. Switches greenlets. Raises
         McpError."""
-        user, what = self._request(turn)
+        user, what = self._requested_subscription(turn)
         id = what.id_for(turn.app, user)
         if not any(each.id == id for each in self.rows.of_user(turn.app, user)):
             raise McpError(
@@ -169,7 +171,8 @@ class EventHooks:
 
     def _verify(self, hook: Hook) -> None:
         """Send a challenge that the receiver must repeat, so that nobody can
-        have events sent to others. Switches greenlets. Raises McpError."""
+        have events sent to a server of somebody else. Switches greenlets.
+        Raises McpError if the receiver does not repeat it."""
         challenge = token_hex(_CHALLENGE_BYTES)
         id = f"msg_verification_{token_hex(_ID_BYTES)}"
         reason = "challenge_failed"
@@ -218,31 +221,33 @@ class EventHooks:
         }
 
     def wants(self, hook: Hook, entry: Entry) -> bool | None:
-        """Whether the receiver of a subscription gets an entry. None if the
-        entry waits, because the key may come back, or the ban of the user may
-        end.
-
-        If a token has ended, the subscription ends.
-        """
+        """Whether the receiver of a subscription gets an entry. Returns None if
+        the entry waits: the key may come back, or the ban of the user may end.
+        If a token has ended, the subscription is removed."""
         if not Subscription.of(hook.what).has(entry, hook.user):
             return False
         app = hook.app
         user = hook.user
         proof = hook.what.proof
-        holds = self._core.still_holds(app, user, proof)
-        waits = proof.startswith("key:") or self._core.sessions.is_banned(app, user)
-        if not holds and not waits:
+        if self._core.still_holds(app, user, proof):
+            return True
+        may_hold_later = proof.startswith("key:") or self._core.sessions.is_banned(
+            app, user
+        )
+        if not may_hold_later:
             self.rows.remove_same(hook)
             self.log.work.changed()
-        return holds or None
+        return None
 
     def advance(self, hook: Hook, position: int) -> None:
         """Store a position."""
         self.rows.advance(hook, position)
 
     def deliver(self, sender: HookSender[Hook], entry: Entry) -> Failure | None:
-        """Send one event. It is sent after the event before was taken, so its
-        cursor is its own position."""
+        """Send one event. Returns the failure, or None if the event was taken.
+        The event before was taken already, so the position of this entry is its
+        cursor. After a day, or a refusal that is final, the event is
+        dropped."""
         hook = sender.hook
         event = Subscription.of(hook.what).occurrence(entry, entry.id)
         status = 0

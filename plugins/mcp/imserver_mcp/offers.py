@@ -30,11 +30,11 @@ class Tool(Struct, frozen=True, kw_only=True):
     """A tool. ``run`` gets the turn and the arguments. It returns a text,
     `Content`, `InputRequired`, `Later`, or a dict in the form ``output``.
 
-    ``route``: method and path below ``/api/v1``. Without this route the tool
-    does not exist. The arguments are the ``fields`` of its request, unless
-    ``input`` is their JSON schema, or the struct that ``run`` gets. Without
-    ``run``, the route answers. ``names``: the answer also has the names of the
-    users in it.
+    ``route``: method and path below ``/api/v1``; without this route the tool
+    does not exist. If ``run`` is None, the route answers. ``input``: the JSON
+    schema of the arguments, or the struct that ``run`` gets; None means that
+    they are the ``fields`` of the request of the route. ``names``: the answer
+    also has the names of the users in it.
     """
 
     name: str
@@ -59,7 +59,8 @@ class Tool(Struct, frozen=True, kw_only=True):
             name: value for name, value in arguments.items() if value is not None
         }
         if turn.task is not None and "client_msg_id" in self.fields:
-            fields.setdefault("client_msg_id", turn.task.id)  # it may be run again
+            # A task may be run again. With this id its message is stored once.
+            fields.setdefault("client_msg_id", turn.task.id)
         if isinstance(self.input, type):
             try:
                 fields = msgspec.convert(fields, self.input)
@@ -88,41 +89,52 @@ class Tool(Struct, frozen=True, kw_only=True):
             )
 
     def document(self, api: Api) -> dict[str, Any]:
-        """The tool as ``tools/list`` shows it."""
+        """The tool as ``tools/list`` shows it, with the schemas of its
+        arguments and its result."""
         route = None
         if self.route[0]:
             route = api.endpoints[self.at].route
-        hints = {
+        document = {
+            "name": self.name,
+            "title": self.title,
+            "description": self.description,
+            "inputSchema": self._input_schema(route),
+        }
+        output = self._output_schema(route)
+        if output is not None:
+            document["outputSchema"] = output
+        document["annotations"] = {
             "readOnlyHint": self.kind == "reads",
             "destructiveHint": False,
             "openWorldHint": True,
         }
+        return document
+
+    def _input_schema(self, route: Route | None) -> Mapping[str, Any] | None:
+        """The JSON schema of the arguments: given, or made from the struct or
+        from the request of the route."""
+        if isinstance(self.input, type):
+            return schema_of(self.input)
+        if self.input is None and route is not None:
+            return _input_of(route, self.fields)
+        return self.input
+
+    def _output_schema(self, route: Route | None) -> Mapping[str, Any] | None:
+        """The JSON schema of the result. Returns None if the result is not an
+        object."""
         output = self.output
         if output is None and self.run is None and route is not None:
             output = schema_of(get_type_hints(route.function)["return"])
         if output is not None and self.names:
-            output = {**output, "properties": {**output["properties"], "names": _NAMES}}
-        input: Mapping[str, Any] | None
-        if isinstance(self.input, type):
-            input = schema_of(self.input)
-        elif self.input is None and route is not None:
-            input = _input_of(route, self.fields)
-        else:
-            input = self.input
-
-        tool = {"name": self.name, "title": self.title, "description": self.description}
-        document = {**tool, "inputSchema": input}
-        if output is not None:
-            document["outputSchema"] = output
-        document["annotations"] = hints
-        return document
+            return {**output, "properties": {**output["properties"], "names": _NAMES}}
+        return output
 
 
 class Source(Struct, frozen=True, kw_only=True):
-    """A source of resources. ``list`` returns a page of them after a cursor
-    (``""``: the first page), and the cursor of the next (``""``: it was the
-    last). ``read`` returns the contents of one, or `InputRequired`; None if it
-    has no such resource."""
+    """A source of resources. ``list``: (turn, cursor) → a page of them, and the
+    cursor of the next page. The cursor ``""`` means the first page, and after
+    the last page. ``read``: (turn, address) → the contents of a resource, or
+    `InputRequired`; None if it has no such resource."""
 
     list: Callable[[Turn, str], Page]
     read: Callable[[Turn, str], Any]

@@ -20,7 +20,7 @@ _OPTIONS: Final = ({"text": "Yes", "value": YES}, {"text": "No", "value": "no"})
 _PERMISSION: Final = "permission"
 """The key under which the state of a round that waits for a yes has the
 task."""
-_turning: Final = re.compile(
+_MISLEADING: Final = re.compile(
     "[\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff]"
 )
 """Characters that are invisible, or change the order of others. With them a
@@ -40,15 +40,16 @@ class Permissions:
     def check(
         self, turn: Turn, tool: Tool, arguments: dict[str, Any]
     ) -> str | InputRequired | Later:
-        """The reason why a tool may not run now; ``""`` if it may. If the app
-        wants it, asks a person first. Switches greenlets. Raises RouteRefused
-        and McpError."""
+        """Decide whether a tool may run now. Returns ``""`` if it may, or the
+        reason why it may not. If the app wants it, a person is asked first;
+        then returns ``Later`` or ``InputRequired`` for the wait. Switches
+        greenlets. Raises RouteRefused and McpError."""
         task = turn.task
         if task is not None:
             if not task.what.needs_yes or task.audit:
                 return ""
             question = turn.run("POST", "/asks/get", id=task.question)
-            return self._use(turn, task, question)
+            return self._use_answer(turn, task, question)
 
         tenant = turn.core.tenants.find(turn.app)
         if tenant is None:
@@ -59,13 +60,17 @@ class Permissions:
         if turn.state is None:
             return self._ask(turn, tool, arguments, rules)
         if isinstance(turn.state, dict) and _PERMISSION in turn.state:
-            return self._ask_again(turn, rules.confirm_seconds)
-        # this is a later round of the tool: it got the yes before its first one
+            return self._continue_wait(turn, rules.confirm_seconds)
+        # A later round of the tool. The yes was given before its first round.
         return ""
 
     def _ask(
         self, turn: Turn, tool: Tool, arguments: dict[str, Any], rules: Rules
     ) -> str | InputRequired | Later:
+        """Ask a person for a yes to a call. Returns the reason why the tool may
+        not run, or ``Later`` if a task waits for the answer. For a client that
+        waits itself, see :meth:`_wait_for_yes`. Switches greenlets. Raises
+        RouteRefused and McpError."""
         person = rules.confirm_by or owner_of(turn)
         if person in ("", turn.user) or not turn.has_route("POST", "/asks/create"):
             return f"`{tool.name}` needs the yes of a person, and there is nobody who can be asked."
@@ -93,32 +98,37 @@ class Permissions:
         if turn.takes_tasks:
             return later
         task = self._tasks.add(turn, tool.name, arguments, later)
-        return self._await(turn, task, question, seconds)
+        return self._wait_for_yes(turn, task, question, seconds)
 
-    def _ask_again(self, turn: Turn, seconds: int) -> str | InputRequired:
+    def _continue_wait(self, turn: Turn, seconds: int) -> str | InputRequired:
         """Continue for a client that waits and has come again."""
         task = self._tasks.rows.get(turn.app, turn.state[_PERMISSION])
         if task is None:
             return "The yes was used, or the time for it is over."
         question = turn.run("POST", "/asks/get", id=task.question)
-        return self._await(turn, task, question, seconds)
+        return self._wait_for_yes(turn, task, question, seconds)
 
-    def _await(
+    def _wait_for_yes(
         self, turn: Turn, task: Task, question: dict[str, Any], seconds: int
     ) -> str | InputRequired:
+        """Wait for the answer to a question, with an open stream. Returns
+        ``""`` if the tool may run, the reason why it may not, or
+        ``InputRequired`` if the client must come again to wait on."""
         answer = await_answer(turn, question, {"seconds": seconds})
+        # The state was that of the wait. The tool itself begins without one.
         turn.state = None
         if isinstance(answer, InputRequired):
             return InputRequired(state={_PERMISSION: task.id})
-        why = self._use(turn, task, answer)
+        why = self._use_answer(turn, task, answer)
         if why:
             self._tasks.rows.end_waiting(task)
         return why
 
-    def _use(self, turn: Turn, task: Task, question: dict[str, Any]) -> str:
-        """Use the answer to a question; see :meth:`check`. A yes permits only
+    def _use_answer(self, turn: Turn, task: Task, question: dict[str, Any]) -> str:
+        """Use the answer to a question. Returns ``""`` if it is a yes, which is
+        used up now, or the reason why the tool may not run. A yes permits only
         the call in the text of the question. A question with another text is
-        not about this call, no matter how it came to have the text."""
+        not about this call."""
         if digest(question["text"]) != task.what.question_digest:
             return _OTHER_QUESTION
         answers = question["answers"]
@@ -136,11 +146,12 @@ def _question(turn: Turn, tool: Tool, arguments: dict[str, Any]) -> str:
     """The text of the question, with the whole call. Nobody can confirm a call
     that does not fit into a message, so ``/asks/create`` refuses it."""
     call = msgspec.json.format(msgspec.json.encode(arguments), indent=2).decode()
-    call = _turning.sub(_escaped, call)
+    call = _MISLEADING.sub(_escaped, call)
     cards = turn.cards([*users_in(arguments)])
     names = "".join(f"\n{card['user']}: {card['nickname']}" for card in cards)
     return f"May I use `{tool.name}`?\n\n```json\n{call}\n```{names}"
 
 
 def _escaped(match: re.Match[str]) -> str:
+    """The character as an escape of JSON, such as ``\\u200b``."""
     return f"\\u{ord(match[0]):04x}"

@@ -108,14 +108,15 @@ class RpcMessage(Struct, frozen=True):
 
 def read_message(body: bytes, headers: Mapping[str, str]) -> RpcMessage:
     """The message of a request. Raises RpcRefused."""
-    whole = _decoded(body)
-    id = whole.get("id")
-    method = whole.get("method")
-    params = whole.get("params", {})
+    document = _decoded(body)
+    id = document.get("id")
+    method = document.get("method")
+    params = document.get("params", {})
     is_id = isinstance(id, int | str) and not isinstance(id, bool)
     if method is None and is_id and headers.get("mcp-protocol-version") != MODERN:
-        return RpcMessage("", None, {}, LEGACY[0])  # a response: nothing was asked
-    if not isinstance(method, str) or ("id" in whole and not is_id):
+        # A response of the client. This server asks for none, so it is ignored.
+        return RpcMessage("", None, {}, LEGACY[0])
+    if not isinstance(method, str) or ("id" in document and not is_id):
         raise RpcRefused(
             None,
             Code.INVALID_REQUEST,
@@ -127,15 +128,17 @@ def read_message(body: bytes, headers: Mapping[str, str]) -> RpcMessage:
 
 
 def _decoded(body: bytes) -> dict[str, Any]:
+    """The JSON object in a body. Raises RpcRefused if it is not a message of
+    JSON-RPC 2.0."""
     try:
-        whole = msgspec.json.decode(body)
+        document = msgspec.json.decode(body)
     except (ValueError, RecursionError):
         raise RpcRefused(None, Code.PARSE_ERROR, "The body is not valid JSON") from None
-    if not isinstance(whole, dict) or whole.get("jsonrpc") != "2.0":
+    if not isinstance(document, dict) or document.get("jsonrpc") != "2.0":
         raise RpcRefused(
             None, Code.INVALID_REQUEST, "The body is not one message of JSON-RPC 2.0"
         )
-    return whole
+    return document
 
 
 def _with_version(
@@ -144,23 +147,26 @@ def _with_version(
     params: dict[str, Any],
     headers: Mapping[str, str],
 ) -> RpcMessage:
-    """A message of the revision that it names. Older revisions name it in the
-    header, 2026-07-28 in header and body. Raises RpcRefused."""
-    named = headers.get("mcp-protocol-version")
+    """The message, with the revision that it names. Older revisions are named
+    in a header or not at all, and 2026-07-28 in a header and in the body.
+    Raises RpcRefused if they differ, or if the revision is not supported."""
+    header_version = headers.get("mcp-protocol-version")
     meta = params.get("_meta")
     if isinstance(meta, dict):
         version = meta.get(f"{META}protocolVersion")
     else:
         version = None
-    if version is None and (method == "initialize" or named is None or named in LEGACY):
-        if named in LEGACY:
-            return RpcMessage(method, id, params, named)
+    if version is None and (
+        method == "initialize" or header_version is None or header_version in LEGACY
+    ):
+        if header_version in LEGACY:
+            return RpcMessage(method, id, params, header_version)
         return RpcMessage(method, id, params, LEGACY[0])
     if id is None:
         return RpcMessage(method, None, params, MODERN)
 
-    if version is None and named != MODERN:
-        version = named
+    if version is None and header_version != MODERN:
+        version = header_version
     elif (
         not isinstance(version, str)
         or not isinstance(meta, dict)
@@ -169,7 +175,7 @@ def _with_version(
         missing = f"`{META}protocolVersion` or `{META}clientCapabilities` is missing"
         raise RpcRefused(id, Code.BAD_PARAMS, f"params._meta: {missing}")
     else:
-        header = _mismatch(method, version, params, headers)
+        header = _differing_header(method, version, params, headers)
         if header:
             raise RpcRefused(
                 id,
@@ -195,7 +201,7 @@ _NAMED: Final = {
 """Method → the parameter that the header ``Mcp-Name`` repeats."""
 
 
-def _mismatch(
+def _differing_header(
     method: str, version: str, params: Mapping[str, Any], headers: Mapping[str, str]
 ) -> str:
     """The header that differs from the body; ``""`` if none does."""
@@ -216,8 +222,8 @@ _BASE64_END: Final = "?="
 
 
 def plain_header(value: str) -> str | None:
-    """The value of a header, which may be in base64. None if it is not
-    valid."""
+    """The value of a header, which may be in base64: ``=?base64?…?=``. Returns
+    None if the base64 is not valid."""
     if not (value.startswith(_BASE64_BEGIN) and value.endswith(_BASE64_END)):
         return value
     content = value[len(_BASE64_BEGIN) : -len(_BASE64_END)]
@@ -271,16 +277,16 @@ class Seal(Service):
         """Sign a state. ``bound``: the principal and the request. It must be
         equal in :meth:`read`."""
         body = msgspec.json.encode([int(time()) + _STATE_SECONDS, state])
-        whole = _digest(self.keys[0], body, bound) + body
-        return base64.urlsafe_b64encode(whole).decode()
+        document = _digest(self.keys[0], body, bound) + body
+        return base64.urlsafe_b64encode(document).decode()
 
     def read(self, text: str, bound: bytes) -> Any:
         """Read a state. Raises McpError if :meth:`make` has not made it, or if
         it is too old."""
         try:
-            whole = base64.b64decode(text, altchars=b"-_", validate=True)
-            signature = whole[:_DIGEST_BYTES]
-            body = whole[_DIGEST_BYTES:]
+            document = base64.b64decode(text, altchars=b"-_", validate=True)
+            signature = document[:_DIGEST_BYTES]
+            body = document[_DIGEST_BYTES:]
             if any(
                 hmac.compare_digest(signature, _digest(key, body, bound))
                 for key in self.keys
@@ -296,4 +302,5 @@ class Seal(Service):
 
 
 def _digest(key: bytes, body: bytes, bound: bytes) -> bytes:
+    """The signature of a state, which is bound to a principal and a request."""
     return hmac.digest(key, hashlib.sha256(bound).digest() + body, "sha256")

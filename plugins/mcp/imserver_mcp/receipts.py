@@ -29,7 +29,7 @@ KEY: Final = "imserver/receipt"
 
 
 def audit_of(core: Core) -> AuditLog | None:
-    """The audit log. None on a node without one."""
+    """The audit log. Returns None on a node without one."""
     if "audit" not in core.features:
         return None
     from imserver.operate.audit import AuditLog  # the node has loaded it
@@ -53,8 +53,9 @@ def act_of(task: Task, question: dict[str, Any], by: Principal) -> Act:
 
 
 def receipt_of(core: Core, app: str, question: int) -> dict[str, Any] | None:
-    """The receipt of the yes to a question. None if there was no such act.
-    Switches greenlets. Raises StorageUnavailable."""
+    """The receipt of the yes to a question. Returns None if no yes was used, or
+    on a node without an audit log. Switches greenlets. Raises
+    StorageUnavailable."""
     audit = audit_of(core)
     if audit is None:
         return None

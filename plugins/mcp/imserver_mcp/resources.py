@@ -61,15 +61,19 @@ def listed(turn: Turn, cursor: str) -> Page:
     files."""
     if not turn.user:
         return [], ""
-    kind, _, rest = cursor.partition(":")
+    # "conversations:<id>" or "files:<cursor>"; "" is the first page.
+    kind, _, position = cursor.partition(":")
     if kind == _FILES:
-        return _files(turn, rest)
-    if cursor and (kind != _CONVERSATIONS or not rest.isdecimal()):
+        return _file_page(turn, position)
+    if cursor and (kind != _CONVERSATIONS or not position.isdecimal()):
         raise McpError(Code.BAD_PARAMS, "cursor: it is not one of this list")
-    return _conversations(turn, rest)
+    return _conversation_page(turn, position)
 
 
-def _conversations(turn: Turn, before: str) -> Page:
+def _conversation_page(turn: Turn, before: str) -> Page:
+    """A page of conversations before an id (``""``: the first page, with the
+    list itself), and the cursor of the next page. Files come after the last
+    conversation."""
     rows: list[dict[str, Any]] = []
     page = turn.run("GET", "/conversations", before=id_of(before), limit=PAGE)
     if not before:
@@ -86,7 +90,8 @@ def _conversations(turn: Turn, before: str) -> Page:
     return rows, ""
 
 
-def _files(turn: Turn, cursor: str) -> Page:
+def _file_page(turn: Turn, cursor: str) -> Page:
+    """A page of files after a cursor, and the cursor of the next page."""
     page = turn.run("GET", "/uploads", cursor=cursor, limit=PAGE)
     rows: list[dict[str, Any]] = [
         {
@@ -110,7 +115,7 @@ def read(turn: Turn, uri: str) -> list[dict[str, Any]] | None:
     match = _CONVERSATION.fullmatch(uri)
     if match:
         number, _, before = match.groups()
-        return _conversation(turn, uri, int(number), before or "")
+        return _contents_of_conversation(turn, uri, int(number), before or "")
     match = _MESSAGE.fullmatch(uri)
     if match and turn.user:
         entries = turn.core.store.part(MessageLog).entries.readable(
@@ -119,13 +124,15 @@ def read(turn: Turn, uri: str) -> list[dict[str, Any]] | None:
         return [_json(uri, entry.view()) for entry in entries] or None
     match = _FILE.fullmatch(uri)
     if match:
-        return _file(turn, uri, match[1])
+        return _contents_of_file(turn, uri, match[1])
     return None
 
 
-def _conversation(
+def _contents_of_conversation(
     turn: Turn, uri: str, number: int, before: str
 ) -> list[dict[str, Any]] | None:
+    """The messages of a conversation before an id (``""``: the newest ones).
+    Returns None if the user has no such conversation, or it has no messages."""
     try:
         page = turn.run(
             "GET",
@@ -147,8 +154,10 @@ def _json(uri: str, content: Any) -> dict[str, Any]:
     return {"uri": uri, **_JSON, "text": msgspec.json.encode(content).decode()}
 
 
-def _file(turn: Turn, uri: str, id: str) -> list[dict[str, Any]] | None:
-    """A file. Its id is random, and whoever has the id may fetch it."""
+def _contents_of_file(turn: Turn, uri: str, id: str) -> list[dict[str, Any]] | None:
+    """The bytes of a file. Its id is random, and whoever has the id may fetch
+    it. Returns None if no such file exists. Raises McpError if it is too
+    long."""
     try:
         from imserver.media.uploads import Uploads
     except ImportError:

@@ -62,7 +62,7 @@ INSTRUCTIONS: Final = (
 LISTED: Final = {"ttlMs": 300_000, "cacheScope": "public"}
 """How long clients may cache a list of tools or templates."""
 READ: Final = {"ttlMs": 0, "cacheScope": "private"}
-_FOR_A_TIME: Final = (429, 503)
+_TEMPORARY_STATUSES: Final = (429, 503)
 """Statuses of refusals after which a task is run again."""
 _MOST_DIGITS: Final = 3
 """The most digits in the number of a source."""
@@ -77,10 +77,10 @@ def _refuse(
     problem: HttpProblem, request: HttpRequest, detail: str = "", base: str = ""
 ) -> HttpResponse:
     """Refuse as JSON-RPC with the status of the problem. ``base``: the address
-    of this server.
+    of this server; ``""`` if the settings have none.
 
-    A 401 names the address of the metadata below it (RFC 9728). If ``base`` is
-    ``""``, clients look at the usual address themselves.
+    A 401 names the address of the metadata below ``base`` (RFC 9728). Without
+    it clients look at the usual address.
     """
     headers = [("X-Request-Id", request.id)]
     if problem.status == 401:
@@ -112,7 +112,7 @@ class Mcp:
         self.tasks = Tasks(core, self.run_task, self.hooks.log.work.news.set)
         self._permissions = Permissions(self.tasks)
         self.hooks.log.look_also_in(self._apps_that_follow)
-        self.hooks.log.report_to(self.tasks.look)
+        self.hooks.log.report_to(self.tasks.note_changes)
         self._style = replace(STYLE, refuse=partial(_refuse, base=core.config.address))
         self._offers = [Offer(tools=TOOLS, sources=(resources.SOURCE,))]
         self._info = {
@@ -174,9 +174,11 @@ class Mcp:
         except Unavailable as error:
             turn.finish(self._style.refuse(error.problem, request))
         else:
-            self._answer(turn)
+            self._run_and_answer(turn)
 
-    def _answer(self, turn: Turn) -> None:
+    def _run_and_answer(self, turn: Turn) -> None:
+        """Run the method of a request, and answer with its result or an error.
+        A notification gets status 202. May switch greenlets."""
         message = turn.message
         if message.id is None:
             turn.finish(HttpResponse(202, b""))
@@ -184,30 +186,33 @@ class Mcp:
         try:
             result = self._result(turn)
         except McpError as error:
-            self._finish_badly(turn, error)
+            self._finish_with_error(turn, error)
         except RouteRefused as refused:
-            self._finish_badly(turn, McpError(Code.BAD_PARAMS, str(refused)))
+            self._finish_with_error(turn, McpError(Code.BAD_PARAMS, str(refused)))
         except Unavailable as error:
-            self._finish_badly(turn, McpError(Code.INTERNAL, error.problem.message))
+            self._finish_with_error(
+                turn, McpError(Code.INTERNAL, error.problem.message)
+            )
         except Exception:
             log.exception(
                 "%s of MCP failed", message.method, extra={"request": turn.request.id}
             )
-            self._finish_badly(turn, McpError(Code.INTERNAL, "Internal error"))
+            self._finish_with_error(turn, McpError(Code.INTERNAL, "Internal error"))
         else:
-            if result is not None:  # None: the stream stays open
+            if result is not None:  # else a stream has begun, which stays open
                 document = {"jsonrpc": "2.0", "id": message.id, "result": result}
                 turn.finish(HttpResponse(200, msgspec.json.encode(document)))
 
-    def _finish_badly(self, turn: Turn, error: McpError) -> None:
+    def _finish_with_error(self, turn: Turn, error: McpError) -> None:
         message = turn.message
         turn.finish(error_response(message.id, error, message.is_modern))
 
     def _result(self, turn: Turn) -> dict[str, Any] | None:
-        """The result of a request. None if a stream has begun. May switch
-        greenlets. Raises McpError and others."""
+        """The result of a request. Returns None if a stream has begun, which
+        stays open. May switch greenlets. Raises McpError, RouteRefused and
+        others."""
         is_modern = turn.message.is_modern
-        run = self._method(turn)
+        run = self._function_of(turn)
         turn.read_round()
         result: Any = run(turn)
         if turn.permitted_by:
@@ -223,7 +228,7 @@ class Mcp:
         meta = {**result.get("_meta", {}), f"{META}serverInfo": self._info}
         return {"resultType": "complete", **result, "_meta": meta}
 
-    def _method(self, turn: Turn) -> Callable[[Turn], Any]:
+    def _function_of(self, turn: Turn) -> Callable[[Turn], Any]:
         """The function that answers a request. This module comes before the
         offers of features. Raises McpError."""
         method = turn.message.method
@@ -240,16 +245,18 @@ class Mcp:
     # --- the methods ----------------------------------------------------------
 
     def _capabilities(self, is_modern: bool) -> dict[str, Any]:
-        can: dict[str, Any] = {"tools": {}, "resources": {}, "events": {}}
+        """The capabilities of this node, including those of other features.
+        Subscriptions to resources and tasks exist only in 2026-07-28."""
+        capabilities: dict[str, Any] = {"tools": {}, "resources": {}, "events": {}}
         if is_modern:
             changes = {"subscribe": True, "listChanged": True}
-            can |= {
+            capabilities |= {
                 "resources": changes,
                 "extensions": {f"{META}events": {}, TASK_EXTENSION: {}},
             }
         for offer in self._offers:
-            can |= offer.capabilities
-        return can
+            capabilities |= offer.capabilities
+        return capabilities
 
     def initialize(self, turn: Turn) -> dict[str, Any]:
         """Answer ``initialize`` of the older revisions, without a session."""
@@ -258,7 +265,7 @@ class Mcp:
             version = LEGACY[0]
         return {
             "protocolVersion": version,
-            "capabilities": self._capabilities(False),
+            "capabilities": self._capabilities(is_modern=False),
             "serverInfo": self._info,
             "instructions": INSTRUCTIONS,
         }
@@ -266,11 +273,12 @@ class Mcp:
     def discover(self, _turn: Turn) -> dict[str, Any]:
         """Answer with the supported revisions and the capabilities of this
         node."""
-        capabilities = {
-            "capabilities": self._capabilities(True),
+        return {
+            "supportedVersions": VERSIONS,
+            "capabilities": self._capabilities(is_modern=True),
             "instructions": INSTRUCTIONS,
+            **LISTED,
         }
-        return {"supportedVersions": VERSIONS, **capabilities, **LISTED}
 
     def list_tools(self, _turn: Turn) -> dict[str, Any]:
         """Answer ``tools/list``."""
@@ -280,7 +288,9 @@ class Mcp:
         }
 
     def call_tool(self, turn: Turn) -> Any:
-        """Answer ``tools/call``. May switch greenlets."""
+        """Answer ``tools/call``. A refusal becomes a result that tells the
+        agent what is wrong. May switch greenlets. Raises McpError if the tool
+        is unknown, and in a task RouteRefused if it should be run again."""
         name = turn.message.text("name")
         arguments = turn.message.mapping("arguments")
         tool = self.tools().get(name)
@@ -292,14 +302,14 @@ class Mcp:
             if not objection:
                 result = tool.call(turn, arguments)
             elif isinstance(objection, str):
-                result = Content(_text(objection), True)
+                result = Content(_text(objection), is_error=True)
         except RouteRefused as refused:
-            if turn.task is not None and refused.status in _FOR_A_TIME:
-                raise  # it is run again
+            if turn.task is not None and refused.status in _TEMPORARY_STATUSES:
+                raise  # the task is run again later
             text = str(refused)
             if refused.code == "unknown_account":
                 text += ". `to` is the id of a user: `find_people` finds it."
-            result = Content(_text(text), True)
+            result = Content(_text(text), is_error=True)
 
         if isinstance(result, Later):
             task = self.tasks.add(turn, name, arguments, result)
@@ -314,8 +324,9 @@ class Mcp:
         return {"content": _text(text), "structuredContent": result, "isError": False}
 
     def run_task(self, task: Task) -> Any:
-        """The present result of the tool of a task. May switch greenlets.
-        Raises McpError, and RouteRefused for the moment."""
+        """Run the tool of a task, and return its present result. May switch
+        greenlets. Raises McpError, and RouteRefused if it should be run
+        again."""
         turn = TaskTurn(self.core, self.api, self.tasks.runner, task)
         is_banned = self.core.sessions.is_banned(turn.app, turn.user)
         if is_banned or not self.core.still_holds(turn.app, turn.user, turn.proof()):
@@ -330,13 +341,14 @@ class Mcp:
         the number of the source."""
         sources = self.sources()
         cursor = turn.message.text("cursor", "0:")
-        number, _, rest = cursor.partition(":")
+        # "<number of the source>:<cursor of the source>"
+        number, _, source_cursor = cursor.partition(":")
         is_number = number.isdecimal() and len(number) <= _MOST_DIGITS
         if not is_number or int(number) >= len(sources):
             raise McpError(Code.BAD_PARAMS, "cursor: it is not one of this list")
 
         index = int(number)
-        resources, following = sources[index].list(turn, rest)
+        resources, following = sources[index].list(turn, source_cursor)
         answer: dict[str, Any] = {"resources": resources}
         if following:
             answer["nextCursor"] = f"{index}:{following}"
@@ -367,7 +379,8 @@ class Mcp:
     def metadata(self, call: Call) -> HttpResponse:
         """The metadata about the protection of this resource (RFC 9728)."""
         base = self.core.config.address
-        if not base:  # as the client knows it
+        if not base:
+            # The setting is empty, so it is the address that the client has used.
             headers = call.request.headers
             scheme = "http"
             if headers.get("x-forwarded-proto", "").startswith("https"):
@@ -443,8 +456,8 @@ ROUTES: Final = (
     _route(
         "POST", PATH, events.NEED, None, app="optional", user="optional", read=_read
     ),
-    # The server has no sessions and no standing streams, for which GET and
-    # DELETE are.
+    # GET would begin a stream without a request, and DELETE would end a session.
+    # The server has neither.
     *(
         _route(method, PATH, Needs.ANYONE, _refuse_method, hot=True)
         for method in ("GET", "DELETE")

@@ -58,7 +58,7 @@ MOST_BYTES: Final = 1 << 20
 POLL_MS: Final = 2000
 """How often clients should ask for the state of a task, in milliseconds."""
 _SECOND_MS: Final = 1000
-_FOR_A_TIME: Final = (429, 503)
+_TEMPORARY_STATUSES: Final = (429, 503)
 """Statuses of refusals after which a task is run again."""
 _OPEN: Final = "state IN ('working', 'input_required')"
 _ONE: Final = "WHERE app = %s AND id = %s"
@@ -70,8 +70,9 @@ class Later(Struct, frozen=True):
 
     ``question``: run it when this question has ended; 0 means at once.
     ``state``: any JSON, which is then ``Turn.state``. ``seconds``: how long it
-    may take. ``needs_yes``: run it only if the answer is a yes to the text with
-    the digest ``question_digest``. See ``Turn.takes_tasks``.
+    may take; 0 means the longest time of a question. ``needs_yes``: run it only
+    if the answer is a yes to the text with the digest ``question_digest``. See
+    ``Turn.takes_tasks``.
     """
 
     question: int = 0
@@ -92,8 +93,9 @@ class TaskRows(Store.Rows):
 
     @Store.writing
     def add(self, sql: PooledStatements, task: Task, seconds: int, pause: int) -> Task:
-        """Store a task that may take ``seconds``, and is due after a pause.
-        Raises McpError."""
+        """Store a task that may take ``seconds``. ``pause``: after how many
+        seconds it is due; 0 means at once. Raises McpError if the user has too
+        many tasks."""
         rows = (
             f"mcp_task WHERE app = %s AND member = %s AND ({_OPEN} OR state = 'held')"
         )
@@ -134,8 +136,8 @@ class TaskRows(Store.Rows):
         condition: str = _OPEN,
         **fields: Any,
     ) -> bool:
-        """Change these columns if the task meets a condition. Returns whether
-        it does."""
+        """Change these columns of a task if it meets a condition of SQL.
+        Returns whether it did."""
         fields["updated"] = sql.clock_ms()
         sets = ", ".join(f"{name} = %s" for name in fields)
         statement = f"UPDATE mcp_task SET {sets} {_ONE} AND {condition}"
@@ -145,8 +147,9 @@ class TaskRows(Store.Rows):
     def use(
         self, sql: PooledStatements, task: Task, act: Act, audit: AuditLog | None
     ) -> bool:
-        """Use the yes of a task, and store the act about it. Returns whether
-        the yes was unused."""
+        """Use the yes of a task, and store the act about it, in one
+        transaction. Returns False if the yes was used before, or if the task
+        has ended."""
         if task.state == "held":
             use = "DELETE FROM mcp_task"
         else:
@@ -181,13 +184,13 @@ class TaskRows(Store.Rows):
         if row is None:
             return False
 
-        left = dict(row.rounds.requests)
+        unanswered = dict(row.rounds.requests)
         answered = dict(row.rounds.responses)
-        for name in left.keys() & responses.keys():
-            del left[name]
+        for name in unanswered.keys() & responses.keys():
+            del unanswered[name]
             answered[name] = responses[name]
-        rounds = Round(left, answered, row.rounds.state)
-        if left:
+        rounds = Round(unanswered, answered, row.rounds.state)
+        if unanswered:
             state = "input_required"
             due = row.expires
         else:
@@ -196,19 +199,21 @@ class TaskRows(Store.Rows):
         statement = f"UPDATE mcp_task SET rounds = %s, state = %s, due = %s, updated = %s {_ONE}"
         values = msgspec.json.encode(rounds), state, due, sql.clock_ms()
         sql.execute(statement, (*values, task.app, task.id))
-        return not left
+        return not unanswered
 
     @Store.writing
-    def wake(self, sql: PooledStatements, app: str, questions: Collection[int]) -> bool:
-        """Make the tasks due that wait for these questions. Returns whether
-        there are any."""
+    def make_due(
+        self, sql: PooledStatements, app: str, questions: Collection[int]
+    ) -> bool:
+        """Make the tasks due that wait for these questions. Returns whether any
+        task waits for them."""
         statement = (
             "SELECT question, id FROM mcp_task WHERE app = %s AND question IN {}"
         )
         rows = sql.query_in(statement, (app,), sorted(questions), many=True)
         ids = [id for _, id in rows]
-        # Each wake has another value, so a node that has just read the question
-        # as open does not undo it.
+        # Each call sets another value. A node that has just read the question as
+        # open changes the row only if the value is still the same.
         due = "due = CASE WHEN due > 0 THEN 0 ELSE due - 1 END"
         change = f"UPDATE mcp_task SET {due} {_ONE} AND state = 'working'"
         sql.execute_many(change, [(app, id) for id in ids])
@@ -258,19 +263,24 @@ class TaskTurn(Turn):
 
 class Tasks:
     """The tasks on one node. ``run`` returns the present result of a task's
-    tool. ``look`` makes the node look for new answers in the log."""
+    tool. ``watch_log`` makes the node look for new answers in the log."""
 
     def __init__(
-        self, core: Core, run: Callable[[Task], Any], look: Callable[[], object]
+        self, core: Core, run: Callable[[Task], Any], watch_log: Callable[[], object]
     ) -> None:
         store = core.store
         self._core = core
         self._run_tool = run
-        self._look_soon = look
+        self._watch_log = watch_log
         self._store = store
         self.rows = TaskRows(store)
         self.runner = Runner(
-            store, "mcp_task", "due <= {now}", self._work, LEASE_SECONDS, LOOK_SECONDS
+            store,
+            "mcp_task",
+            "due <= {now}",
+            self._do_due_work,
+            LEASE_SECONDS,
+            LOOK_SECONDS,
         )
         self._positions: dict[str, int] = {}
         """App with tasks that wait for questions → the id up to which its log
@@ -280,7 +290,8 @@ class Tasks:
         self, turn: Turn, tool: str, arguments: dict[str, Any], later: Later
     ) -> Task:
         """Make a task of a call. For a client that takes no tasks, make the row
-        that takes the yes. Switches greenlets. Raises McpError."""
+        that the yes needs (state ``held``). Switches greenlets. Raises
+        McpError."""
         client = {}
         state = "held"
         if turn.takes_tasks:
@@ -308,20 +319,21 @@ class Tasks:
             pause = LEAST_PAUSE
         try:
             task = self.rows.add(task, later.seconds or Limit.QUESTION_SECONDS, pause)
-        except McpError:  # there are too many: nobody would hear the answer
+        except McpError:
+            # The user has too many tasks. Nobody would get the answer.
             if later.question:
                 turn.run("POST", "/asks/cancel", id=later.question)
             raise
         if task.state == "working" and later.question:
             self._positions.setdefault(turn.app, later.question)
-            self._look_soon()
+            self._watch_log()
         elif task.state == "working":
             self.runner.start(task.app, task.id)
         return task
 
     def use(self, task: Task, question: dict[str, Any]) -> bool:
-        """Use a person's yes to the question of a task. False if it was used
-        before, or if the task was cancelled. Switches greenlets. Raises
+        """Use a person's yes to the question of a task. Returns False if it was
+        used before, or if the task was cancelled. Switches greenlets. Raises
         StorageUnavailable."""
         act = act_of(task, question, task.what.principal)
         if self.rows.use(task, act, audit_of(self._core)):
@@ -334,7 +346,7 @@ class Tasks:
 
     # --- what clients ask -----------------------------------------------------
 
-    def _of(self, turn: Turn) -> Task:
+    def _task_of(self, turn: Turn) -> Task:
         """The task of a request. Only the principal that has made a task sees
         it. Raises McpError."""
         turn.require_tasks()
@@ -350,9 +362,13 @@ class Tasks:
 
     def get(self, turn: Turn) -> dict[str, Any]:
         """Answer ``tasks/get``. May switch greenlets. Raises McpError."""
-        task = self._of(turn)
-        if task.state == "working" and task.question and not self._waits(task):
-            self.rows.wake(task.app, [task.question])
+        task = self._task_of(turn)
+        if (
+            task.state == "working"
+            and task.question
+            and not self._is_question_open(task)
+        ):
+            self.rows.make_due(task.app, [task.question])
             self.runner.wake()
 
         document = document_of(task)
@@ -373,7 +389,7 @@ class Tasks:
 
     def update(self, turn: Turn) -> dict[str, Any]:
         """Answer ``tasks/update``. May switch greenlets. Raises McpError."""
-        task = self._of(turn)
+        task = self._task_of(turn)
         if self.rows.respond(task, turn.message.mapping("inputResponses")):
             self.runner.start(task.app, task.id)
         return {}
@@ -381,7 +397,7 @@ class Tasks:
     def cancel(self, turn: Turn) -> dict[str, Any]:
         """Answer ``tasks/cancel``. A task whose yes was used continues. May
         switch. Raises McpError."""
-        task = self._of(turn)
+        task = self._task_of(turn)
         condition = f"{_OPEN} AND audit = 0"
         is_cancelled = self.rows.change(
             task, condition, state="cancelled", due=task.expires
@@ -389,13 +405,13 @@ class Tasks:
         if is_cancelled and task.question:
             try:
                 turn.run("POST", "/asks/cancel", id=task.question)
-            except RouteRefused as refused:  # it has just ended
+            except RouteRefused as refused:  # the question has just ended
                 log.debug("the question %d of a task stays: %s", task.question, refused)
         return {}
 
     # --- going on -------------------------------------------------------------
 
-    def _waits(self, task: Task) -> bool:
+    def _is_question_open(self, task: Task) -> bool:
         """Whether the question of a task is open."""
         entry = self._store.part(MessageLog).asks.get(task.app, "", task.question)
         return entry is not None and entry.ask is not None and not entry.ask.state
@@ -404,39 +420,42 @@ class Tasks:
         """The apps in whose logs this node looks for answers."""
         return self._positions.keys()
 
-    def look(self, heads: Mapping[str, int], _readers: object) -> None:
-        """Wake the tasks whose questions have changed. ``heads``: app → its
+    def note_changes(self, heads: Mapping[str, int], _readers: object) -> None:
+        """Make tasks due whose questions have changed. ``heads``: app → its
         newest entry. Switches greenlets. Raises StorageUnavailable."""
         asks = self._store.part(MessageLog).asks
         for app, position in tuple(self._positions.items()):
             if heads.get(app, 0) <= position:
                 continue
             questions, self._positions[app] = asks.changes(app, position)
-            if questions and self.rows.wake(app, questions):
+            if questions and self.rows.make_due(app, questions):
                 self.runner.wake()
             elif not self.rows.are_open(app):
                 self._positions.pop(app)
 
-    def _work(self, app: str, id: str) -> None:
-        """Do the work that is due for a task."""
+    def _do_due_work(self, app: str, id: str) -> None:
+        """Do the work that is due for a task: delete it, wait longer for its
+        question, or run its tool. Switches greenlets. Raises
+        StorageUnavailable."""
         task = self.rows.get(app, id)
         if task is None:
             return
         now = self._store.read(PooledStatements.clock_ms) // _SECOND_MS
         if now >= task.expires:
             self.runner.end(app, id)
-        elif task.question and not task.audit and self._waits(task):
+        elif task.question and not task.audit and self._is_question_open(task):
             # News about the question wakes it. This check is for news that a
             # node has lost. It gets rarer as the task gets older.
             age = now - task.created // _SECOND_MS
             pause = min(max(age // _PAUSE_SHARE, LEAST_PAUSE), MOST_PAUSE)
             self.rows.change(task, f"due = {task.due}", due=now + pause)
         else:
-            self._run(task)
+            self._run_and_store(task)
 
-    def _run(self, task: Task) -> None:
-        """Run the tool, and store its result, unless the task was cancelled
-        meanwhile."""
+    def _run_and_store(self, task: Task) -> None:
+        """Run the tool of a task, and store its result, unless the task was
+        cancelled meanwhile. Switches greenlets. Raises StorageUnavailable if it
+        should be run again."""
         state = "completed"
         rounds = dict[str, bytes]()
         try:
@@ -445,7 +464,7 @@ class Tasks:
             state = "failed"
             result = {"code": error.code, "message": str(error)}
         except RouteRefused as refused:
-            if refused.status in _FOR_A_TIME:
+            if refused.status in _TEMPORARY_STATUSES:
                 raise StorageUnavailable(str(refused)) from refused
             state = "failed"
             result = {"code": Code.BAD_PARAMS, "message": str(refused)}

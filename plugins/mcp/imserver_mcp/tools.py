@@ -98,24 +98,29 @@ def read(turn: Turn, arguments: ReadArguments) -> dict[str, Any]:
 
     conversations: list[dict[str, Any]] = []
     last: dict[int, int] = {}
-    left = arguments.limit
-    room = ANSWER_BYTES
+    messages_left = arguments.limit
+    bytes_left = ANSWER_BYTES
     next_before = cursor.before
     for header, before in _unread(turn, arguments.conversation, cursor.before):
-        if not left or len(last) == MOST or room < 0:
+        if not messages_left or len(last) == MOST or bytes_left < 0:
             break
         if header is None:
             next_before = before
             continue
         number = header["conversation"]
         page = turn.run(
-            "GET", "/messages", conversation=number, after=header["read"], limit=left
+            "GET",
+            "/messages",
+            conversation=number,
+            after=header["read"],
+            limit=messages_left,
         )
         messages = []
         for message in page["messages"]:
-            left -= 1
-            room -= len(msgspec.json.encode(message))
-            if room < 0 and last:
+            messages_left -= 1
+            bytes_left -= len(msgspec.json.encode(message))
+            # A single message may be longer.
+            if bytes_left < 0 and last:
                 break
             last[number] = message["id"]
             if message["from"] != turn.user:
@@ -137,11 +142,13 @@ def read(turn: Turn, arguments: ReadArguments) -> dict[str, Any]:
 def _unread(
     turn: Turn, one: int, before: int
 ) -> Iterator[tuple[dict[str, Any] | None, int]]:
-    """Yield the conversations with unread messages, and None at the end of each
-    page, each with ``before`` of the next page. May switch greenlets. Raises
-    RouteRefused."""
+    """Yield (header, ``before``) for each conversation with unread messages,
+    and (None, ``before``) at the end of each page. ``before``: where the next
+    page begins; 0 after the last page. ``one``: only this conversation; 0 means
+    all. May switch greenlets. Raises RouteRefused."""
     limit = CONVERSATIONS
     if one:
+        # The list begins with this conversation.
         limit = 1
         row = turn.core.store.part(MessageLog).conversations.get(turn.app, one)
         before = 1
@@ -160,7 +167,7 @@ def _unread(
             )
         before = page["before"]
         if one:
-            before = 0
+            before = 0  # there are no further pages
         for header in headers:
             del header["last"]
             if header["unread"]:
@@ -171,8 +178,8 @@ def _unread(
 
 
 def _acquaintances(turn: Turn) -> list[str]:
-    """The owner of a bot, the users with whom the user talks, and the members
-    of its groups."""
+    """The users whom the user knows: the owner of a bot, the users with whom
+    the user talks, and the members of its groups."""
     page = turn.run("GET", "/conversations", limit=KNOWN_CONVERSATIONS)
     headers = page["conversations"]
     users = [owner_of(turn), *(header["peer"] for header in headers)]
@@ -219,7 +226,7 @@ def find_people(turn: Turn, arguments: FindArguments) -> dict[str, Any]:
             matches.append(card)
     for route in ("/accounts/search", "/accounts/find"):
         if turn.has_route("POST", route):
-            # nobody, or the app or the role does not permit it
+            # The route finds nobody, or the app or the role does not permit it.
             with suppress(RouteRefused):
                 answer = turn.run("POST", route, text=arguments.text)
                 matches += answer.get("cards", [answer])
@@ -274,7 +281,8 @@ def _online(user: str, name: str, presence: str) -> dict[str, Any]:
 
 
 def ask(turn: Turn, arguments: dict[str, Any]) -> Any:
-    """Ask, and wait for the answer."""
+    """Ask, and wait for the answer. A client that accepts tasks gets ``Later``.
+    In a task, or when the client comes again, the question was asked before."""
     if turn.task is not None:
         return turn.run("POST", "/asks/get", id=turn.task.question)
     question = {
@@ -292,22 +300,23 @@ def ask(turn: Turn, arguments: dict[str, Any]) -> Any:
 
 
 def await_answer(turn: Turn, answer: dict[str, Any], question: dict[str, Any]) -> Any:
-    """Wait until the question is closed or the client has gone. Returns
-    `InputRequired` if the client must come again. Switches greenlets. Raises
-    RouteRefused.
+    """Wait until the question is closed or the client has gone. Returns the
+    question with its answers, or `InputRequired` if the client must come again.
+    Switches greenlets. Raises RouteRefused.
 
     A question without an id of the client is cancelled if the client goes, or
     gets an error, because nobody would get the answer.
     """
     turn.begin()
     began = time()
-    is_heard = False
+    # Whether the client gets the answer, or will come again.
+    is_awaited = False
     end = began + question["seconds"] + WAIT_SECONDS
     try:
         proof = turn.proof()
         while answer["state"] == "open" and turn.stream.is_open and time() < end:
             if turn.message.is_modern and time() > began + HOLD_SECONDS:
-                is_heard = True
+                is_awaited = True
                 return InputRequired(state=answer["id"])
             if not turn.core.still_holds(turn.app, turn.user, proof):
                 raise RouteRefused("token_invalid", "The token has ended")
@@ -316,12 +325,13 @@ def await_answer(turn: Turn, answer: dict[str, Any], question: dict[str, Any]) -
             answer = turn.run(
                 "POST", "/asks/get", id=answer["id"], wait=WAIT_SECONDS, seen=seen
             )
-            turn.stream.on_readable()  # nobody else looks whether the client has gone
-        is_heard = turn.stream.is_open
+            # Notices whether the client has gone. Nobody else reads the connection.
+            turn.stream.on_readable()
+        is_awaited = turn.stream.is_open
         return answer
     finally:
         is_open = answer["state"] == "open"
-        if is_open and not is_heard and not question.get("client_msg_id"):
+        if is_open and not is_awaited and not question.get("client_msg_id"):
             with suppress(RouteRefused, Unavailable):
                 turn.run("POST", "/asks/cancel", id=answer["id"])
 

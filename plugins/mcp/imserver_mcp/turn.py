@@ -62,7 +62,7 @@ ENCODING: Final = StreamEncoding(_Streams())
 
 
 def _text_of(value: Any) -> Any:
-    """A value in the form of a query parameter."""
+    """A value in the form that it has in a query."""
     if isinstance(value, bool):
         return str(value).lower()
     return value
@@ -175,7 +175,6 @@ class Turn:
         fields = {
             name: value for name, value in fields.items() if value not in ("", None, [])
         }
-        query = b""
         query = b""
         body = _encode(fields)
         if method == "GET":
@@ -291,6 +290,10 @@ class Turn:
         log = self.core.node.request_log
         host = self.request.host
         problem = ApiProblem(Problems.BAD_REQUEST)
+        # A connection that has not become a stream is answered as a refusal,
+        # whatever the answer is.
         style = replace(PROBLEM, refuse=lambda *_: answer)
-        whole = stream_refused(log, self._head, host, problem, style, self.request.by)
-        self.stream.refuse(whole, CloseCode.NORMAL)
+        response = stream_refused(
+            log, self._head, host, problem, style, self.request.by
+        )
+        self.stream.refuse(response, CloseCode.NORMAL)

@@ -38,7 +38,8 @@ def digest(value: object) -> str:
     return sha256(text.encode()).hexdigest()
 
 
-def _read(text: str | bytes, what: str) -> Any:
+def _decode_json(text: str | bytes, what: str) -> Any:
+    """The value of a JSON text. Raises Wrong, with the name ``what``."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
@@ -63,10 +64,12 @@ def check(receipt: Any, arguments: Any = None) -> dict[str, Any]:
     check_row(row)
     if row["name"] != PERMIT:
         raise Wrong(f"the act is no {PERMIT}")
-    checked = _checked_names(names, _read(row["names"], "the list of commitments"))
+    checked = _checked_names(
+        names, _decode_json(row["names"], "the list of commitments")
+    )
     if "facts" not in checked:
         raise Wrong("what was permitted was erased")
-    facts = _read(checked["facts"]["text"], "what was permitted")
+    facts = _decode_json(checked["facts"]["text"], "what was permitted")
     question = receipt["question"]
     if question is not None and digest(question) != facts["question"]:
         raise Wrong("the question was changed")
@@ -105,7 +108,7 @@ def check_chain(lines: Iterable[bytes], row: Any, head: str = "") -> int:
     heads = set[str]()
     wanted = f"{row['number']}:{row['hash']}"
     for line in lines:
-        entry = _read(line, f"line {count + 1} of the chain")
+        entry = _decode_json(line, f"line {count + 1} of the chain")
         check_row(entry)
         if before is not None and (
             entry["number"] != before["number"] + 1
@@ -138,8 +141,8 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--head", default="")
     options = parser.parse_args(argv)
     try:
-        receipt = _read(options.receipt.read_bytes(), "the receipt")
-        arguments = options.arguments and _read(
+        receipt = _decode_json(options.receipt.read_bytes(), "the receipt")
+        arguments = options.arguments and _decode_json(
             options.arguments.read_bytes(), "the file of the arguments"
         )
         facts = check(receipt, arguments)
