@@ -137,17 +137,17 @@ class AiChat:
         refuse = partial(stream_refused, self._core.node.request_log, style=PROBLEM)
 
         def path(method: str, open: Callable[[Stream, Head], None]) -> StreamPath:
-            return StreamPath(method, partial(self._guarded, open), refuse)
+            return StreamPath(method, partial(self._open_or_refuse, open), refuse)
 
         return {
-            PATH: path("POST", partial(self._ask, self._ui)),
-            f"{PATH}/ag-ui": path("POST", partial(self._ask, self._ag_ui)),
+            PATH: path("POST", partial(self._stream_answer, self._ui)),
+            f"{PATH}/ag-ui": path("POST", partial(self._stream_answer, self._ag_ui)),
             f"{PATH}/*/stream": path("GET", self._resume),
         }
 
     # --- streams --------------------------------------------------------------
 
-    def _guarded(
+    def _open_or_refuse(
         self, open: Callable[[Stream, Head], None], stream: Connection, head: Head
     ) -> None:
         """Open a stream, or refuse it. May switch greenlets."""
@@ -162,38 +162,38 @@ class AiChat:
                 stream_refused(log, head, host, problem, PROBLEM), CloseCode.POLICY
             )
 
-    def _ask(self, form: Form, stream: Stream, head: Head) -> None:
+    def _stream_answer(self, form: Form, stream: Stream, head: Head) -> None:
         """Store the message of a request, and stream the answer to it. May
         switch."""
         question = read_message(head.body)
         principal = self._user_of(head.headers, host_of(stream.peer))
         close = partial(stream.close, CloseCode.NORMAL)
-        answer = self._answer(stream, principal, question.chat, form.line, close)
+        answer = self._new_answer(stream, principal, question.chat, form.line, close)
         answer.thread = question.thread
         answer.run = question.run
-        cursor, stored = self._put(principal, question, answer)
+        cursor, stored = self._store_question(principal, question, answer)
         self._begin(form, stream, head, principal, answer, cursor, stored)
 
-    def _put(
+    def _store_question(
         self, principal: Principal, question: Question, answer: Answer
     ) -> tuple[int, Message | None]:
-        """Store a question. A question without a text is stored already.
-        Returns its id, and its answer if the answer is stored, too. May switch
+        """Store a question. A question without a text was stored before.
+        Returns its id, and its answer if that is stored, too. May switch
         greenlets. Raises ApiProblem and StorageUnavailable."""
         chat = question.chat
         self._check_bot(principal, chat)
-        # A message that is sent again has an answer already, or will get one
-        # from any stream.
+        # If the client sends the message again, it was stored earlier. Then it has
+        # an answer already, or any open stream may be the answer.
         earlier = self._log.entries.sent(
             principal.app, principal.user, question.client_msg_id
         )
         streams = self._open_streams(principal, chat)
         if question.text:
-            entry = self._store(principal, question)
+            entry = self._store_message(principal, question)
         else:
             entry = self._stored_question(principal, chat, earlier)
         if answer.stream:
-            return entry.id, self._find(principal, answer, streams)
+            return entry.id, self._find_stored(principal, answer, streams)
 
         # A stream that began before the question is not its answer.
         answer.skipped = frozenset(
@@ -201,7 +201,7 @@ class AiChat:
             for id, begun in streams.items()
             if not earlier or 0 < begun < earlier.time_ms
         )
-        gevent.spawn_later(SILENT_SECONDS, self._watch, principal, chat, answer)
+        gevent.spawn_later(SILENT_SECONDS, self._watch_bot, principal, chat, answer)
         if not earlier:
             return entry.id, None
         entries, _ = self._log.entries.history(
@@ -223,9 +223,10 @@ class AiChat:
         return earlier
 
     def _resume(self, stream: Stream, head: Head) -> None:
-        """Stream an answer from its beginning: the open one, or (``message``)
-        one that may have ended meanwhile. ``wait``: if no answer is open, wait
-        for the next. May switch greenlets."""
+        """Stream an answer from its beginning. It is the open answer, or the
+        one that the parameter ``message`` names, which may have ended
+        meanwhile. If no answer is open, wait for the next one with ``wait``,
+        and otherwise answer with status 204. May switch greenlets."""
         chat = Chat.of(head.path.split("/")[2])
         parameters = head.params()
         principal = self._user_of(head.headers, host_of(stream.peer))
@@ -233,15 +234,16 @@ class AiChat:
         self._check_member(principal, chat)
         cursor = self._log.entries.head(principal.app)
         waits = bool(message or "wait" in parameters)
-        streams = self._open_streams(principal, chat, surely=not waits)
-        if not streams:  # what is open must not wait for it
+        streams = self._open_streams(principal, chat, must_know=not waits)
+        # An open stream is not delayed by this query.
+        if not streams:
             self._check_bot(principal, chat)
         close = partial(stream.close, CloseCode.NORMAL)
-        answer = self._answer(stream, principal, chat, self._ui.line, close)
+        answer = self._new_answer(stream, principal, chat, self._ui.line, close)
         answer.stream = message or next(reversed(streams), "")
         stored = None
         if message:
-            stored = self._find(principal, answer, streams)
+            stored = self._find_stored(principal, answer, streams)
         if streams or waits:
             self._begin(self._ui, stream, head, principal, answer, cursor, stored)
             return
@@ -249,14 +251,17 @@ class AiChat:
         log = self._core.node.request_log
         host = host_of(stream.peer)
         problem = ApiProblem(Problems.NOT_FOUND)
+        # Status 204 tells the client that there is no answer to resume.
         style = replace(PROBLEM, refuse=lambda *_: _EMPTY)
         stream.refuse(stream_refused(log, head, host, problem, style), CloseCode.NORMAL)
 
-    def _find(
+    def _find_stored(
         self, principal: Principal, answer: Answer, streams: Collection[str]
     ) -> Message | None:
-        """The answer that a client names, if it is stored. If it is neither
-        stored nor open, the answer is given up. May switch greenlets."""
+        """The answer that a client names, if it is stored. ``streams``: the
+        open streams. If the answer is neither stored nor open, it is given up
+        after :data:`LOST_SECONDS`, and None is returned. May switch
+        greenlets."""
         entries = self._log.entries
         name = answer.stream
         # The name is the id of a stream or of a stored message.
@@ -275,9 +280,10 @@ class AiChat:
             )
         return stored
 
-    def _watch(self, principal: Principal, chat: Chat, answer: Answer) -> None:
-        """Greenlet: end an answer that nobody produces, because the bot has
-        neither a connection nor a stream."""
+    def _watch_bot(self, principal: Principal, chat: Chat, answer: Answer) -> None:
+        """Greenlet: give up an answer that has not begun if the bot has neither
+        a connection nor a stream. Checks this every :data:`SILENT_SECONDS`
+        until the answer begins."""
         while answer.connection.is_open and not (answer.begun or answer.over):
             streams = self._open_streams(principal, chat)
             has_stream = bool(streams.keys() - answer.skipped)
@@ -296,7 +302,7 @@ class AiChat:
             answer.connection.send(line)
         answer.close()
 
-    def _answer(
+    def _new_answer(
         self,
         connection: Connection,
         principal: Principal,
@@ -304,6 +310,8 @@ class AiChat:
         line: Callable[[Answer, Chunk], bytes],
         close: Callable[[], object],
     ) -> Answer:
+        """The answer that a connection will receive. ``line`` encodes its
+        chunks, and ``close`` is called after its end."""
         return Answer(
             connection=connection,
             close=close,
@@ -325,8 +333,9 @@ class AiChat:
         cursor: int,
         stored: Message | None,
     ) -> None:
-        """Begin a session that receives an answer. The answer is ``stored``, or
-        comes after ``cursor``."""
+        """Begin a session that receives an answer. The answer is ``stored``. If
+        this is None, it comes after the entry ``cursor`` of the log. May switch
+        greenlets."""
         start = None
         if stored is None:
             start = self._starts.start(principal.app, principal.user, cursor)
@@ -337,7 +346,7 @@ class AiChat:
         log = self._core.node.request_log
         host = host_of(stream.peer)
         opening = stream_head(log, head, host, _TYPE, principal.label)
-        # The headers of this answer come after the last header of it.
+        # Further headers follow the last header of the head.
         opening = opening.removesuffix(b"\r\n") + _HEADERS
         if head.version == "1.0":
             stream.begin(form.plain, opening + b"\r\n")
@@ -353,8 +362,8 @@ class AiChat:
     def _begin_session(
         self, connection: Connection, principal: Principal, authorization: str
     ) -> bool:
-        """Begin a session of a user. False if the connection was closed. May
-        switch."""
+        """Begin a session of a user. Returns False if the connection was
+        closed. May switch greenlets."""
         token = authorization.partition(" ")[2].strip()
         device = f"{NAME}-{uuid4().hex[:_DEVICE_CHARACTERS]}"
         # Each connection is a separate device, so that a second one does not
@@ -386,22 +395,23 @@ class AiChat:
         if asking.kind == "abort":
             return
         try:
-            # otherwise nobody could tell to which of the two a frame belongs
+            # Two requests with one id would get frames that nobody could tell
+            # apart.
             if answer is not None and not asking.is_run:
                 raise ApiProblem.invalid("`requestId`: a request has it, which ends")
-            self._answer_on(connection, socket, asking)
+            self._answer_on_socket(connection, socket, asking)
         except (ApiProblem, Unavailable) as error:
             connection.send(asking.refusal(str(_problem_of(error))))
             if asking.offset is not None:
                 connection.close(CloseCode.POLICY)
 
-    def _answer_on(
+    def _answer_on_socket(
         self, connection: Connection, socket: Socket, asking: Asking
     ) -> None:
         """Stream an answer to a WebSocket: the answer to a message, or the open
         answer from its beginning. May switch greenlets. Raises ApiProblem and
         Unavailable."""
-        principal = self._user_on(connection, socket, asking)
+        principal = self._user_of_socket(connection, socket, asking)
         if principal is None:
             return
         if len(socket.answers) >= MOST_ANSWERS:
@@ -418,35 +428,38 @@ class AiChat:
                 question = Question(chat, "", run, asking.chat, run)
 
         def close() -> None:
-            self._ended_on(connection, socket, asking, answer)
+            self._end_on_socket(connection, socket, asking, answer)
 
         if asking.is_run:
             line = run_line
         else:
             line = socket_line
-        answer = self._answer(connection, principal, chat, line, close)
+        answer = self._new_answer(connection, principal, chat, line, close)
         answer.request = asking.request
         if question is not None:
             answer.thread = question.thread
             answer.run = question.run
             answer.stream, answer.passed = asking.position()
-            cursor, stored = self._put(principal, question, answer)
+            cursor, stored = self._store_question(principal, question, answer)
         else:
             self._check_member(principal, chat)
             cursor = self._log.entries.head(principal.app)
             stored = None
-            streams = self._open_streams(principal, chat, surely=True)
+            streams = self._open_streams(principal, chat, must_know=True)
             if not streams:
                 connection.send(socket_frame("no-active", asking.request))
                 return
             answer.stream = next(reversed(streams))
-        self._begin_on(connection, socket, asking, principal, answer, cursor, stored)
+        self._begin_on_socket(
+            connection, socket, asking, principal, answer, cursor, stored
+        )
 
-    def _user_on(
+    def _user_of_socket(
         self, connection: Connection, socket: Socket, asking: Asking
     ) -> Principal | None:
-        """The user who makes a request on a WebSocket. None if it was closed.
-        May switch greenlets. Raises ApiProblem and Unavailable."""
+        """The user who makes a request on a WebSocket. The first request begins
+        its session. Returns None if the WebSocket was closed. May switch
+        greenlets. Raises ApiProblem and Unavailable."""
         authorization = asking.authorization or socket.authorization
         principal = self._user_of(
             {"authorization": authorization}, host_of(connection.peer)
@@ -461,7 +474,7 @@ class AiChat:
         connection.dialect_state = socket
         return principal
 
-    def _begin_on(
+    def _begin_on_socket(
         self,
         connection: Connection,
         socket: Socket,
@@ -471,8 +484,9 @@ class AiChat:
         cursor: int,
         stored: Message | None,
     ) -> None:
-        """Begin an answer on a WebSocket. The answer is ``stored``, or comes
-        after ``cursor``."""
+        """Begin an answer on a WebSocket. The answer is ``stored``. If this is
+        None, it comes after the entry ``cursor`` of the log. May switch
+        greenlets."""
         start = None
         if stored is None:
             start = self._starts.start(principal.app, principal.user, cursor)
@@ -480,7 +494,9 @@ class AiChat:
         socket.answers[asking.request] = answer
         if not asking.is_run:
             connection.send(socket_frame("start", asking.request))
-        elif not answer.passed:  # the client hears at once that the run goes on
+        elif not answer.passed:
+            # The client learns at once that the run continues. The real start comes
+            # later as event 1, which the client has then.
             run_line(answer, {"type": "start"})
             answer.sequence = 0
             answer.passed = 1
@@ -490,12 +506,13 @@ class AiChat:
         elif start is not None:
             self._starts.send(connection, start)
 
-    def _ended_on(
+    def _end_on_socket(
         self, connection: Connection, socket: Socket, asking: Asking, answer: Answer
     ) -> None:
-        """Handle the end of an answer on a WebSocket."""
+        """Handle the end of an answer on a WebSocket: tell the client, or close
+        the connection if it was only for this answer."""
         if socket.answers.get(asking.request) is not answer:
-            return  # another one has its id now
+            return  # a new request has its id now
         del socket.answers[asking.request]
         if not asking.is_run:
             connection.send(socket_frame("end", asking.request))
@@ -503,13 +520,13 @@ class AiChat:
             connection.close(CloseCode.NORMAL)
 
     def _open_streams(
-        self, principal: Principal, chat: Chat, surely: bool = False
+        self, principal: Principal, chat: Chat, must_know: bool = False
     ) -> dict[str, int]:
         """The open streams of a bot in a chat on all nodes, the oldest first:
-        id → when it began, in Unix milliseconds (0: a node of an older version
-        has it).
+        id → when it began, in Unix milliseconds. 0 means that a node of an
+        older version has it, which does not tell the time.
 
-        ``surely``: raise ApiProblem if no stream is open and a node has not
+        ``must_know``: raise ApiProblem if no stream is open and a node has not
         answered. May switch greenlets.
         """
         query = OpenQuery(principal.app, chat.channel(principal.user), chat.bot)
@@ -519,8 +536,9 @@ class AiChat:
         rows = chain(self._open_here(query), *answers.values())
         streams = dict[str, int]()
         for begun, id in sorted(rows):
-            streams.setdefault(id, begun)  # its own node has known it first
-        if surely and missing and not streams:
+            # Several nodes may know a stream. The node that has it knew it first.
+            streams.setdefault(id, begun)
+        if must_know and missing and not streams:
             raise ApiProblem(Problems.NOT_ACCEPTED)
         return streams
 
@@ -536,7 +554,7 @@ class AiChat:
 
     # --- messages -------------------------------------------------------------
 
-    def _store(self, principal: Principal, question: Question) -> Message:
+    def _store_message(self, principal: Principal, question: Question) -> Message:
         """Store the message of a user. May switch greenlets. Raises ApiProblem
         and StorageUnavailable."""
         body = question.text.encode()
@@ -551,7 +569,7 @@ class AiChat:
         bot, conversation = question.chat
         to_user = bot
         if conversation:
-            to_user = ""
+            to_user = ""  # the message goes to a group
         draft = Draft(
             sender=principal.user,
             to_user=to_user,
@@ -589,7 +607,7 @@ class AiChat:
     def history(self, call: Call) -> HttpResponse:
         """The messages of a chat in the form of the AI SDK, the oldest first.
         May switch greenlets."""
-        principal = self._checked(call.principal)
+        principal = self._require_chat_user(call.principal)
         chat = Chat.of(call.request.path.split("/")[2])
         before = call.params.get("before", "0")
         if not is_number(before):
@@ -621,13 +639,13 @@ class AiChat:
     def stop(self, call: Call) -> HttpResponse:
         """Stop the open streams of a chat; the producer gets to know it. May
         switch."""
-        principal = self._checked(call.principal)
+        principal = self._require_chat_user(call.principal)
         chat = Chat.of(call.request.path.split("/")[2])
         self._check_member(principal, chat)
         try:
             results = [
                 self._texts.stop(principal.app, id, principal.user).status
-                for id in self._open_streams(principal, chat, surely=True)
+                for id in self._open_streams(principal, chat, must_know=True)
             ]
         except ChannelRefused:
             raise ApiProblem(Problems.NOT_ACCEPTED) from None
@@ -640,11 +658,11 @@ class AiChat:
     def _user_of(self, headers: Any, host: str) -> Principal:
         """The user who makes a request for a stream. May switch greenlets.
         Raises ApiProblem and Unavailable."""
-        return self._checked(
+        return self._require_chat_user(
             self._core.authority.identify(Needs.ADMIN_OR_USER, headers, host)
         )
 
-    def _checked(self, principal: Principal) -> Principal:
+    def _require_chat_user(self, principal: Principal) -> Principal:
         """The principal, if it is a user of the app that has the chats, and is
         not banned. Raises ApiProblem."""
         tenants = self._core.tenants
@@ -689,6 +707,7 @@ def _message_of(entry: Message, bot: str) -> dict[str, Any]:
 
 
 def _problem_of(error: ApiProblem | Unavailable) -> ApiProblem:
+    """The problem to which an error is answered."""
     if isinstance(error, ApiProblem):
         return error
     return ApiProblem(error.problem)
@@ -702,16 +721,20 @@ SOCKET: Final = SocketDialect()
 def _route(
     method: str, path: str, function: Callable[[AiChat, Call], HttpResponse]
 ) -> Route:
+    """A route of the feature. Browsers ask ``OPTIONS`` without a token."""
     if method == "OPTIONS":
         need = Needs.ANYONE
     else:
         need = Needs.ADMIN_OR_USER
-    more: dict[str, Any] = {
-        "style": PROBLEM,
-        "service": lambda core, _: core.service(AiChat),
-    }
     return Route(
-        method, f"{PATH}{path}", need, function, hot=True, limited=True, **more
+        method,
+        f"{PATH}{path}",
+        need,
+        function,
+        hot=True,
+        limited=True,
+        style=PROBLEM,
+        service=lambda core, _: core.service(AiChat),
     )
 
 

@@ -78,8 +78,8 @@ _decode: Final = msgspec.json.Decoder(_Body).decode
 
 def read_message(body: bytes, is_run: bool = False) -> Question:
     """Read a request of the AI SDK or AG-UI, whose last message is the new one.
-    ``is_run``: the id of the run is the id of the message. Raises ApiProblem.
-    """
+    ``is_run``: the id of the run serves as the id of the message. Raises
+    ApiProblem."""
     try:
         request = _decode(body)
     except (ValueError, RecursionError) as error:
@@ -93,7 +93,7 @@ def read_message(body: bytes, is_run: bool = False) -> Question:
         id = request.run_id
     else:
         id = message.id
-    # an answer that is made again gets a question of its own
+    # To make an answer again, the question is stored once more, with another id.
     if request.trigger == "regenerate-message":
         name = f"{id}/{request.message_id or uuid4()}"
         id = blake2b(name.encode(), digest_size=_ID_BYTES).hexdigest()
@@ -118,6 +118,8 @@ def _text_of(message: _Message) -> str:
 
 
 def _text_of_parts(parts: list[dict[str, Any]]) -> str:
+    """The texts of the parts of a message, one on each line. Raises ApiProblem
+    if a part is not a text."""
     for part in parts:
         if part.get("type") != "text" or not isinstance(part.get("text"), str):
             raise ApiProblem.invalid(

@@ -34,7 +34,7 @@ NAME: Final = "ai_chat"
 """Name of the feature and its dialect. Also the type of messages whose text is
 chunks, one on each line."""
 PING: Final = b": ping\n\n"
-_OWN: Final = ("start", "finish", "abort")
+_ADDED_BY_SERVER: Final = ("start", "finish", "abort")
 """Chunks at the beginning and the end of a message. The server adds them, so
 chunks of a producer with these types are left out."""
 _encode: Final = msgspec.json.Encoder().encode
@@ -55,7 +55,7 @@ def chunk_of(line: str) -> Chunk | None:
     if (
         not isinstance(chunk, dict)
         or not isinstance(chunk.get("type"), str)
-        or chunk["type"] in _OWN
+        or chunk["type"] in _ADDED_BY_SERVER
     ):
         return None
     return chunk
@@ -81,7 +81,7 @@ def is_number(text: str) -> bool:
 def whole_chunks(message: Message) -> list[Chunk]:
     """The content of a stored message as chunks."""
     if message.type == NAME:
-        # a chunk may contain U+2028
+        # Not splitlines, because a chunk may contain U+2028.
         lines = message.body.decode("utf-8", "replace").split("\n")
         return [chunk for chunk in map(chunk_of, lines) if chunk is not None]
     if message.type == "text":
@@ -102,11 +102,12 @@ class Answer(DialectState, kw_only=True, gc=True):
     ``channel``: the channel of its conversation; open streams name it.
     ``stream``: its id; ``""`` means the first stream of the bot that is not
     ``skipped``. ``length``: how many characters were sent. ``piece``: the
-    number of the last piece; -1 for none. ``close`` is called after its end.
-    ``request``: the id of the request, if a connection gets several answers.
-    ``sequence``: the number of its next chunk, or the position after the last
-    event (:func:`run_line`). ``passed``: the position up to which the client
-    has it.
+    number of the last piece; -1 if none has come. ``incomplete_line``: the
+    characters after the last line end. ``encode`` makes the bytes of a chunk.
+    ``close`` is called after its end. ``request``: the id of the request, if a
+    connection gets several answers. ``sequence``: the number of its next chunk,
+    or the position after the last event (:func:`run_line`). ``passed``: the
+    position up to which the client has it.
     """
 
     connection: Connection
@@ -128,7 +129,7 @@ class Answer(DialectState, kw_only=True, gc=True):
     over: bool = False
     length: int = 0
     piece: int = -1
-    rest: str = ""
+    incomplete_line: str = ""
 
     def is_of(self, message: Message) -> bool:
         """Whether a stored message is a message of the bot in this
@@ -140,7 +141,9 @@ class Answer(DialectState, kw_only=True, gc=True):
         return self.user in message.members
 
     def take_piece(self, event: Event) -> bytes:
-        """The bytes that the connection gets for a piece of a stream."""
+        """The bytes that the connection gets for a piece of a stream. ``b""``
+        if the piece belongs to another answer, is repeated, or comes before the
+        connection has the text so far."""
         part = event.channel
         if self.over or part is None or part.stream is None or event.sender != self.bot:
             return b""
@@ -150,7 +153,7 @@ class Answer(DialectState, kw_only=True, gc=True):
             return b""
         self.stream = stream.id
         self.type = event.type
-        if stream.done:  # no message follows
+        if stream.done:  # the stream has ended without a message
             return self._joined((*self._begin(), *self._end({"incomplete": True})))
         if stream.whole:
             text = event.text[self.length :]
@@ -171,8 +174,8 @@ class Answer(DialectState, kw_only=True, gc=True):
             return b""
         if self.begun:
             text = message.body.decode("utf-8", "replace")
-            rest = self._more(text[self.length :])
-            return self._joined((*rest, *self._end(metadata_of(message))))
+            chunks = self._more(text[self.length :])
+            return self._joined((*chunks, *self._end(metadata_of(message))))
 
         self.stream = stream
         return self._joined(
@@ -184,6 +187,7 @@ class Answer(DialectState, kw_only=True, gc=True):
         )
 
     def _begin(self) -> Iterable[Chunk]:
+        """The chunks at the beginning, unless they were sent."""
         if self.begun:
             return ()
         if self.type == NAME:
@@ -195,25 +199,29 @@ class Answer(DialectState, kw_only=True, gc=True):
         return ({"type": "start", "messageId": self.stream},)
 
     def _more(self, text: str) -> Iterable[Chunk]:
-        """The chunks of the next text. If the text has lines, only complete
-        ones."""
+        """The chunks for the next text. If the producer sends chunks, one on
+        each line, the last line waits until it is complete."""
         self.length += len(text)
         if self.type != NAME:
             if text:
                 return ({**_text("delta"), "delta": text},)
             return ()
-        *lines, self.rest = (self.rest + text).split("\n")
+        *lines, self.incomplete_line = (self.incomplete_line + text).split("\n")
         return [chunk for chunk in map(chunk_of, lines) if chunk is not None]
 
     def _end(self, metadata: dict[str, Any]) -> Iterable[Chunk]:
+        """The chunks at the end: the last line, if it is complete now, and the
+        finish."""
         if self.type != NAME:
             return (_text("end"), *self._finish(metadata))
-        last = chunk_of(self.rest)
+        last = chunk_of(self.incomplete_line)
         if last is None:
             return self._finish(metadata)
         return (last, *self._finish(metadata))
 
     def _finish(self, metadata: dict[str, Any]) -> Iterable[Chunk]:
+        """The last chunk. The answer is over, and its connection is told so
+        soon."""
         self.over = True
         gevent.spawn(self.close)
         if "incomplete" in metadata:
@@ -435,9 +443,11 @@ def ui_line(_answer: Answer, chunk: Chunk) -> bytes:
     return b"data: %b\n\n" % _encode(chunk)
 
 
-def _as_is(*names: tuple[str, str], **more: str) -> Callable[[Answer, Chunk], Chunk]:
-    """Makes a function for the fields of an event: fields of the chunk (old
-    name → new name), and constant fields."""
+def _renamed_fields(
+    *names: tuple[str, str], **more: str
+) -> Callable[[Answer, Chunk], Chunk]:
+    """Make a function that makes the fields of an event. ``names``: (name in
+    the chunk, name in the event). ``more``: constant fields."""
 
     def fields(_answer: Answer, chunk: Chunk) -> Chunk:
         renamed = {new: chunk.get(old, "") for old, new in names}
@@ -473,15 +483,18 @@ AG_UI: Final[dict[str, tuple[str, Callable[[Answer, Chunk], Chunk]]]] = {
     "start": ("RUN_STARTED", _run_of),
     "finish": ("RUN_FINISHED", _run_of),
     "error": ("RUN_ERROR", lambda _, chunk: {"message": chunk.get("errorText", "")}),
-    "text-start": ("TEXT_MESSAGE_START", _as_is(_ID, role="assistant")),
-    "text-delta": ("TEXT_MESSAGE_CONTENT", _as_is(_ID, ("delta", "delta"))),
-    "text-end": ("TEXT_MESSAGE_END", _as_is(_ID)),
+    "text-start": ("TEXT_MESSAGE_START", _renamed_fields(_ID, role="assistant")),
+    "text-delta": ("TEXT_MESSAGE_CONTENT", _renamed_fields(_ID, ("delta", "delta"))),
+    "text-end": ("TEXT_MESSAGE_END", _renamed_fields(_ID)),
     "tool-input-start": (
         "TOOL_CALL_START",
-        _as_is(_CALL, ("toolName", "toolCallName")),
+        _renamed_fields(_CALL, ("toolName", "toolCallName")),
     ),
-    "tool-input-delta": ("TOOL_CALL_ARGS", _as_is(_CALL, ("inputTextDelta", "delta"))),
-    "tool-input-available": ("TOOL_CALL_END", _as_is(_CALL)),
+    "tool-input-delta": (
+        "TOOL_CALL_ARGS",
+        _renamed_fields(_CALL, ("inputTextDelta", "delta")),
+    ),
+    "tool-input-available": ("TOOL_CALL_END", _renamed_fields(_CALL)),
     "tool-output-available": ("TOOL_CALL_RESULT", _tool_result_of),
 }
 """Type of a chunk → its event of AG-UI, and the function that makes its fields.
@@ -489,6 +502,8 @@ Data parts become CUSTOM; other chunks are left out."""
 
 
 def _ag_ui_event(answer: Answer, chunk: Chunk) -> dict[str, Any] | None:
+    """A chunk as an event of AG-UI. Returns None if AG-UI has no event for
+    it."""
     kind = chunk["type"]
     if kind.startswith("data-"):
         name = kind.removeprefix("data-")
@@ -526,7 +541,7 @@ def run_line(answer: Answer, chunk: Chunk) -> bytes:
     delta = None
     if chunk["type"] == "text-delta":
         delta = chunk.get("delta")
-    first = answer.sequence
+    chunk_start = answer.sequence
     if isinstance(delta, str) and delta:
         answer.sequence += len(delta)
     else:
@@ -534,8 +549,9 @@ def run_line(answer: Answer, chunk: Chunk) -> bytes:
     if answer.sequence <= answer.passed:
         return b""
 
-    if isinstance(delta, str) and first < answer.passed:
-        chunk = {**chunk, "delta": delta[answer.passed - first :]}
+    if isinstance(delta, str) and chunk_start < answer.passed:
+        # The client has the first characters of this chunk.
+        chunk = {**chunk, "delta": delta[answer.passed - chunk_start :]}
     event = _ag_ui_event(answer, chunk)
     if event is not None:
         answer.connection.send(

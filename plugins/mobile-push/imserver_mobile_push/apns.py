@@ -149,16 +149,18 @@ class ProviderToken:
         """The time in the token before, if Apple has refused its successor."""
 
     def now(self) -> int:
-        """The time in the token that is in use. Never switches greenlets."""
+        """The time in the token that is in use, in Unix seconds. Never switches
+        greenlets."""
         # Apple refuses a token at the age of one hour.
         end = self._earlier + 2 * EVERY_SECONDS - YOUNG_SECONDS
         if self._earlier <= time() < end:
             return self._earlier
         return int(time() - YOUNG_SECONDS) // EVERY_SECONDS * EVERY_SECONDS
 
-    def other(self, refused: int) -> int:
-        """Switch to the other token, because Apple has refused one. Returns the
-        time in it. Never switches greenlets."""
+    def switch_from(self, refused: int) -> int:
+        """Switch to the other token, because Apple has refused the one with the
+        time ``refused``. Returns the time in the other token. Never switches
+        greenlets."""
         self._earlier = 0
         newest = self.now()
         if refused == newest:
@@ -167,6 +169,7 @@ class ProviderToken:
 
 
 def _sign(settings: ApnsSettings, key: EllipticCurvePrivateKey, issued: int) -> str:
+    """The token with a time in it, signed by the key of the app."""
     header = {"alg": "ES256", "kid": settings.key_id}
     claims = {"iss": settings.team_id, "iat": issued}
     return JsonWebToken.make(header, claims, JsonWebToken.es256(key))
@@ -195,12 +198,12 @@ class ApnsClient:
     def send(self, token: str, notice: PushNotice) -> PushResult:
         """Hand over a notification. Switches greenlets. Raises Unreachable."""
         body = payload_of(fitted(notice, MOST_BYTES, _size))
-        ours = self._token.now()
-        answer = self._ask(token, notice, body, ours)
-        rule, reason = self._rule(answer)
+        issued = self._token.now()
+        answer = self._ask(token, notice, body, issued)
+        rule, reason = self._rule_and_reason(answer)
         if rule.renew:
-            answer = self._ask(token, notice, body, self._token.other(ours))
-            rule, reason = self._rule(answer)
+            answer = self._ask(token, notice, body, self._token.switch_from(issued))
+            rule, reason = self._rule_and_reason(answer)
         result = rule.result(
             answer.status,
             described(f"{answer.status} {reason}".rstrip()),
@@ -208,22 +211,26 @@ class ApnsClient:
         )
         since = json_object(answer.body).get("timestamp")
         if rule is GONE and isinstance(since, int):
-            # the device may have registered again since then
+            # The device may have registered again since that time. Then it is not
+            # removed.
             return replace(result, gone_since=since // _SECOND_MS)
         return result
 
     @staticmethod
-    def _rule(answer: Answer) -> tuple[Rule, str]:
+    def _rule_and_reason(answer: Answer) -> tuple[Rule, str]:
+        """The rule for an answer, and Apple's reason in it; ``""`` if it was
+        accepted."""
         if answer.status == 200:
             return TAKEN, ""
         reason = str(json_object(answer.body).get("reason", ""))
         return RULES.get(reason) or rule_of_status(answer.status), reason
 
-    def _ask(self, token: str, notice: PushNotice, body: bytes, ours: int) -> Answer:
-        """Send a request. If the server has not begun with it, send it on
-        another connection."""
+    def _ask(self, token: str, notice: PushNotice, body: bytes, issued: int) -> Answer:
+        """Send a request with the token of a time (``issued``). If the server
+        has not begun with it, send it again on another connection, at most
+        :data:`_TRIES` times. Switches greenlets. Raises Unreachable."""
         headers = [
-            ("authorization", f"bearer {self._token.text(ours)}"),
+            ("authorization", f"bearer {self._token.text(issued)}"),
             ("apns-id", str(uuid5(NAMESPACE_URL, f"imserver:{notice.id}"))),
             ("apns-topic", self._settings.topic),
             *headers_of(notice, time()).items(),
@@ -251,8 +258,9 @@ def client_of(
     tokens: dict[object, ProviderToken],
     addresses: MobilePushSettings,
 ) -> ApnsClient | None:
-    """The client for one application. None if the app has no keys. Raises
-    BadKey. Apps with one key share ``tokens``."""
+    """The client for one application. Returns None if the app has no keys.
+    Raises BadKey. ``tokens``: the tokens of all keys, which apps with one key
+    share."""
     key = apns_key(settings)
     if key is None:
         return None

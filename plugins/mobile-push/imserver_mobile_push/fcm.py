@@ -60,14 +60,15 @@ RULES: Final = rules(
 
 
 def message_of(token: str, notice: PushNotice, data_only: bool) -> dict[str, Any]:
-    """The field ``message``. Apple's devices and browsers get the same through
-    Google as directly."""
-    with_text = not is_silent(notice) and not data_only
+    """The field ``message``. Devices of Apple and browsers get the same content
+    as without Google. ``data_only``: the application shows the notification
+    itself, so the texts are in its data."""
+    is_shown_by_device = not is_silent(notice) and not data_only
     ttl = min(max(notice.ttl, 0), MOST_TTL)
     urgency = "high"
     if is_silent(notice):
         urgency = "normal"
-    facts = facts_of(notice, data_only and not is_silent(notice))
+    facts = facts_of(notice, with_text=data_only and not is_silent(notice))
     data = {"imserver": msgspec.json.encode(facts).decode()}
     message: dict[str, Any] = {"token": token, "data": data}
     android: dict[str, Any] = {"ttl": f"{ttl}s", "priority": urgency.upper()}
@@ -75,7 +76,7 @@ def message_of(token: str, notice: PushNotice, data_only: bool) -> dict[str, Any
     if notice.topic:
         android["collapse_key"] = notice.topic
         web["headers"]["Topic"] = notice.topic
-    if with_text:
+    if is_shown_by_device:
         texts = {"title": notice.title, "body": notice.body}
         message["notification"] = {
             name: value for name, value in texts.items() if value
@@ -103,13 +104,15 @@ def _size(message: dict[str, Any]) -> int:
 def client_of(
     settings: FcmSettings, addresses: MobilePushSettings, requests: Outgoing
 ) -> JsonClient | None:
-    """The client with the service account of one app. None if the app has no
-    such account. Raises BadKey."""
+    """The client with the service account of one app. Returns None if the app
+    has no such account. Raises BadKey."""
     key = fcm_key(settings)
     if key is None:
         return None
 
     def renew() -> AccessToken:
+        """Request an access token, with an assertion that the service account
+        signs (RFC 7523). Switches greenlets. Raises Unreachable."""
         from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
         from cryptography.hazmat.primitives.hashes import SHA256
 
@@ -143,7 +146,8 @@ def client_of(
 
 
 def judge(_token: str, status: int, body: bytes) -> tuple[Rule, str]:
-    """The rule for an answer, and its description for log lines."""
+    """The rule for an answer, and its description for log lines (``""`` if it
+    was accepted)."""
     if status == 200:
         return TAKEN, ""
     error = json_object(body).get("error")

@@ -56,7 +56,7 @@ RULES: Final = rules(
 
 
 def message_of(token: str, notice: PushNotice, settings: HmsSettings) -> dict[str, Any]:
-    """The field ``message``."""
+    """The field ``message``. A silent notification has only data."""
     android: dict[str, Any] = {
         "ttl": f"{min(max(notice.ttl, 1), MOST_TTL)}s",
         "urgency": "HIGH",
@@ -89,8 +89,8 @@ def _size(message: dict[str, Any]) -> int:
 def client_of(
     settings: HmsSettings, addresses: MobilePushSettings, requests: Outgoing
 ) -> JsonClient | None:
-    """The client for one application. None if the app has no keys. Raises
-    BadKey."""
+    """The client for one application. Returns None if the app has no keys.
+    Raises BadKey."""
     secret = hms_secret(settings)
     if not secret:
         return None
@@ -120,8 +120,9 @@ def judge(token: str, status: int, body: bytes) -> tuple[Rule, str]:
     text = str(answer.get("msg", ""))
     rule = RULES.get(code) or RULES.get(str(status)) or rule_of_status(status)
     if code == _SOME_SENT:
-        lost = json_object(text.encode()).get("illegal_tokens") or ()
-        if token in lost:
+        # The message is JSON here, with the tokens of devices.
+        illegal_tokens = json_object(text.encode()).get("illegal_tokens") or ()
+        if token in illegal_tokens:
             rule = GONE
             text = ""
     return rule, described(f"{status} {code}".rstrip(), text)

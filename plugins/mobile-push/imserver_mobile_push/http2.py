@@ -29,7 +29,7 @@ from h2.events import (
     StreamReset,
     WindowUpdated,
 )
-from h2.events import Event as Happened
+from h2.events import Event as H2Event
 from h2.exceptions import H2Error
 from h2.settings import SettingCodes, Settings
 from hpack import Encoder
@@ -83,8 +83,8 @@ class Answer(Struct, frozen=True):
 
 
 class _Request:
-    """One request, until its answer is complete, or until ``problem`` is the
-    reason why it gets no answer."""
+    """One request, and its answer as far as it has come. ``done`` is set when
+    the answer is complete, or when ``problem`` tells why no answer comes."""
 
     __slots__ = ("body", "done", "headers", "problem")
 
@@ -100,12 +100,12 @@ class _Request:
 
 
 @cache
-def _length(size: int) -> bytes:
+def _length_prefix(size: int) -> bytes:
     return bytes(encode_integer(size, _LENGTH_PREFIX_BITS))
 
 
 @cache
-def _name(name: bytes) -> bytes:
+def _field_beginning(name: bytes) -> bytes:
     """The beginning of a field that is never indexed. The name is a number if
     RFC 7541 gives it one."""
     numbers = (
@@ -117,7 +117,7 @@ def _name(name: bytes) -> bytes:
     prefix[0] |= _NEVER_INDEXED
     if prefix[0] != _NEVER_INDEXED:
         return bytes(prefix)
-    return bytes(prefix) + _length(len(name)) + name
+    return bytes(prefix) + _length_prefix(len(name)) + name
 
 
 class _PlainEncoder(Encoder):
@@ -129,8 +129,11 @@ class _PlainEncoder(Encoder):
     """
 
     def encode(self, headers: Iterable[Any], huffman: bool = False) -> bytes:
-        fields = [_name(name) + _length(len(value)) + value for name, value in headers]
-        # the first time: a table of another size
+        fields = [
+            _field_beginning(name) + _length_prefix(len(value)) + value
+            for name, value in headers
+        ]
+        # The first time, the base class writes that the table has another size.
         return super().encode(()) + b"".join(fields)
 
 
@@ -202,25 +205,33 @@ class Http2Connection:
         self._h2.encoder = _PlainEncoder()
         self._h2.local_settings = Settings(initial_values={SettingCodes.ENABLE_PUSH: 0})
         self._requests: dict[int, _Request] = {}
-        self._for_streams: deque[Flag] = deque()
+        self._waiting_for_stream: deque[Flag] = deque()
         """Requests that wait until fewer requests are in progress."""
-        self._for_windows: list[Flag] = []
+        self._waiting_for_window: list[Flag] = []
         """Requests that wait until the server accepts more of their bodies."""
         self._buffer = b""
-        self._filled = Flag()
-        self._begun = Flag()
+        """The beginning of a frame whose end has not come."""
+        self._has_output = Flag()
+        """Set when h2 may have bytes to send."""
+        self._settings_came = Flag()
+        """Set when the settings of the server have come, or at the end."""
         self._problem = ""
+        """The reason why the connection ends; ``""`` while it works."""
         self._is_pinged = False
+        """Whether a ping was sent and is not answered."""
         self._used_at = monotonic()
         self._heard_at = self._used_at
         self.is_open = True
         """Whether it accepts requests. Later, requests in progress still get
         their answers."""
         self._h2.initiate_connection()
-        self._filled.set()
-        self._greenlets = [gevent.spawn(self._write), gevent.spawn(self._read)]
-        self._begun.wait(seconds)
-        if not self.is_open or not self._begun.is_set():
+        self._has_output.set()
+        self._greenlets = [
+            gevent.spawn(self._write_output),
+            gevent.spawn(self._read_frames),
+        ]
+        self._settings_came.wait(seconds)
+        if not self.is_open or not self._settings_came.is_set():
             self._end(self._problem or f"no answer within {seconds:g} s")
             raise Unreachable(self._problem)
 
@@ -230,7 +241,8 @@ class Http2Connection:
         self, path: str, headers: Sequence[tuple[str, str]], body: bytes, seconds: float
     ) -> Answer:
         """POST a body, and wait for the answer. Switches greenlets. Raises
-        StreamLost."""
+        StreamLost if no answer comes within ``seconds``, or if the connection
+        ends."""
         timeout = gevent.Timeout(seconds)
         number = 0
         began = monotonic()
@@ -267,28 +279,33 @@ class Http2Connection:
             self._end(f"{type(error).__name__}: {error}")
             raise StreamLost(self._problem) from None
         finally:
-            left = self._requests.pop(number, None)
-            if left is not None and not left.done.is_set():
-                with suppress(H2Error):  # it has ended meanwhile
+            unfinished = self._requests.pop(number, None)
+            if unfinished is not None and not unfinished.done.is_set():
+                # The server need not answer any more. It may have ended the
+                # stream meanwhile.
+                with suppress(H2Error):
                     self._h2.reset_stream(number, ErrorCodes.CANCEL)
-                self._filled.set()
-            if self._for_streams:
-                self._for_streams.popleft().set()
+                self._has_output.set()
+            if self._waiting_for_stream:
+                self._waiting_for_stream.popleft().set()
             if not self.is_open and not self._requests:
                 self._end(self._problem or "the server ends the connection")
 
     def _wait_for_stream(self) -> None:
+        """Wait until the server accepts one more request. Switches greenlets.
+        Raises StreamLost if the connection ends before."""
         while self.is_open:
             limit = self._h2.remote_settings.max_concurrent_streams
             if len(self._requests) < min(limit, MOST_STREAMS):
                 return
             event = Flag()
-            self._for_streams.append(event)
+            self._waiting_for_stream.append(event)
             try:
                 event.wait()
             finally:
-                if event in self._for_streams:  # it gives up
-                    self._for_streams.remove(event)
+                # The wait was interrupted, so nobody has taken the event out.
+                if event in self._waiting_for_stream:
+                    self._waiting_for_stream.remove(event)
         raise StreamLost(
             self._problem or "the server ends the connection", is_safe=True
         )
@@ -296,7 +313,7 @@ class Http2Connection:
     def _send_body(self, number: int, request: _Request, body: bytes) -> None:
         """Add as much of a body as the server accepts. Switches greenlets.
         Raises H2Error."""
-        self._filled.set()
+        self._has_output.set()
         while not request.done.is_set():
             size = min(
                 self._h2.local_flow_control_window(number),
@@ -304,40 +321,45 @@ class Http2Connection:
             )
             if size <= 0 and body:
                 event = Flag()
-                self._for_windows.append(event)
+                self._waiting_for_window.append(event)
                 event.wait()
                 continue
             self._h2.send_data(number, body[:size], end_stream=len(body) <= size)
-            self._filled.set()
+            self._has_output.set()
             body = body[size:]
             if not body:
                 return
 
     # --- the socket -----------------------------------------------------------
 
-    def _write(self) -> None:
+    def _write_output(self) -> None:
+        """Greenlet: write the output of h2 to the socket, until the connection
+        ends."""
         try:
-            while self._filled.wait():
-                self._filled.clear()
+            while self._has_output.wait():
+                self._has_output.clear()
                 data = self._h2.data_to_send()
                 if data:
                     self._sock.sendall(data)
         except OSError as error:
             self._end(f"{type(error).__name__}: {error}")
 
-    def _read(self) -> None:
+    def _read_frames(self) -> None:
+        """Greenlet: read frames from the socket, and pass them to their
+        requests. Sends a ping if nothing comes. Ends the connection if the ping
+        is not answered, or if the connection was idle for long."""
         try:
             self._sock.settimeout(PING_SECONDS)
             while True:
                 try:
                     data = self._sock.recv(_READ_BYTES)
                 except TimeoutError:
-                    problem = self._objection()
+                    problem = self._reason_to_end()
                     if problem:
                         break
                     self._is_pinged = True
                     self._h2.ping(b"imserver")
-                    self._filled.set()
+                    self._has_output.set()
                     continue
                 if not data:
                     problem = "the server has closed the connection"
@@ -345,15 +367,15 @@ class Http2Connection:
                 self._heard_at = monotonic()
                 for frame in self._frames(data):
                     for event in self._h2.receive_data(frame):
-                        self._happened(event)
+                        self._handle_event(event)
                     if is_long_turn():
                         serve_others()
-                self._filled.set()
+                self._has_output.set()
         except (OSError, H2Error) as error:
             problem = f"{type(error).__name__}: {error}"
         self._end(problem)
 
-    def _objection(self) -> str:
+    def _reason_to_end(self) -> str:
         """The reason to end a connection on which nothing has come for a while.
         ``""`` if a ping should be sent instead."""
         if self._is_pinged:
@@ -363,19 +385,19 @@ class Http2Connection:
         return ""
 
     def _frames(self, data: bytes) -> Iterator[bytes]:
-        """Complete frames, except frames that end the connection: after them h2
-        reads no answer any more."""
+        """Add bytes to the buffer, and yield the complete frames in it. A frame
+        GOAWAY is handled here, because h2 reads no answers after it."""
         self._buffer += data
         while len(self._buffer) >= _HEAD:
             end = _HEAD + int.from_bytes(self._buffer[:_LENGTH_BYTES], "big")
             if end > _HEAD + self._h2.max_inbound_frame_size:
-                break  # h2 refuses it
+                break  # h2 raises an error for a frame that is too long
             if len(self._buffer) < end:
                 return
             frame = self._buffer[:end]
             self._buffer = self._buffer[end:]
             if frame[_TYPE_INDEX] == _GOAWAY and end >= _HEAD + _GOAWAY_BYTES:
-                self._go_away(frame[_HEAD:])
+                self._end_new_requests(frame[_HEAD:])
             else:
                 yield frame
         if len(self._buffer) >= _HEAD:
@@ -383,9 +405,9 @@ class Http2Connection:
             self._buffer = b""
             yield frame
 
-    def _go_away(self, payload: bytes) -> None:
-        """Handle that the server accepts no more requests. Requests after the
-        last one that it has seen may be sent again."""
+    def _end_new_requests(self, payload: bytes) -> None:
+        """Handle a frame GOAWAY: the server accepts no more requests. Requests
+        after the last one that it has seen may be sent again."""
         last = int.from_bytes(payload[:_STREAM_BYTES], "big") & _STREAM_BITS
         code = int.from_bytes(payload[_STREAM_BYTES:_GOAWAY_BYTES], "big")
         text_bytes = payload[_GOAWAY_BYTES:][:_MOST_TEXT_BYTES]
@@ -399,11 +421,11 @@ class Http2Connection:
         if not self._requests:
             self._end(self._problem)
 
-    def _happened(self, event: Happened) -> None:
+    def _handle_event(self, event: H2Event) -> None:
         """Pass the meaning of a frame to its requests. Never switches
         greenlets. Raises H2Error."""
         if isinstance(event, RemoteSettingsChanged):
-            self._begun.set()
+            self._settings_came.set()
             self._wake_all()
         elif isinstance(event, WindowUpdated):
             self._wake_windows()
@@ -435,15 +457,15 @@ class Http2Connection:
             self._wake_windows()
 
     def _wake_windows(self) -> None:
-        waiting = self._for_windows
-        self._for_windows = []
+        waiting = self._waiting_for_window
+        self._waiting_for_window = []
         for event in waiting:
             event.set()
 
     def _wake_all(self) -> None:
         self._wake_windows()
-        while self._for_streams:
-            self._for_streams.popleft().set()
+        while self._waiting_for_stream:
+            self._waiting_for_stream.popleft().set()
 
     # --- the end --------------------------------------------------------------
 
@@ -461,7 +483,7 @@ class Http2Connection:
         for request in self._requests.values():
             if not request.done.is_set():
                 request.lose(StreamLost(self._problem))
-        self._begun.set()
+        self._settings_came.set()
         self._wake_all()
         self._sock.close()
         for greenlet in self._greenlets:

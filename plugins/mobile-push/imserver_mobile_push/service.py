@@ -40,7 +40,7 @@ WAIT_SECONDS: Final = 1.5
 is sent later."""
 _SHORT: Final = 200
 """How many characters of an answer a log line shows."""
-_FOR_A_TIME: Final = (408, 425, 429)
+_TEMPORARY_STATUSES: Final = (408, 425, 429)
 _FAILED_SECONDS: Final = 1.0
 """How long after a failure a value is not made again."""
 _USUAL_LIFE_SECONDS: Final = 3600
@@ -103,7 +103,7 @@ def rule_of_status(status: int) -> Rule:
     """The rule for an answer whose code is not documented."""
     if status in (401, 403):
         return MEND
-    if status >= 500 or status in _FOR_A_TIME:
+    if status >= 500 or status in _TEMPORARY_STATUSES:
         return LATER
     return REFUSED
 
@@ -124,7 +124,8 @@ class Cached(Service, Generic[T]):
     connection. One greenlet at a time makes it.
 
     ``make`` may switch greenlets, and raise Unreachable. After an error it is
-    not called again for a second.
+    not called again for a second. ``is_good``: whether a value is still
+    valid.
     """
 
     make: Callable[[], T]
@@ -170,9 +171,10 @@ class AccessToken(Struct, frozen=True):
 def ask_for_token(
     requests: Outgoing, url: str, fields: Mapping[str, str], seconds: float
 ) -> AccessToken:
-    """Request an access token (RFC 6749, section 5.1). It is renewed before its
-    end: by a tenth of its life, at most five minutes. Switches greenlets.
-    Raises Unreachable, which shows the error, and never a token."""
+    """Request an access token (RFC 6749, section 5.1). It counts as ended
+    before its end: by a tenth of its life, at most five minutes. Switches
+    greenlets. Raises Unreachable with the error of the service, and never with
+    a token."""
     headers = {"Content-Type": "application/x-www-form-urlencoded"}
     status, body, _ = requests.exchange(
         "POST", url, urlencode(fields).encode(), headers, seconds
@@ -186,8 +188,8 @@ def ask_for_token(
         error = " ".join(str(answer[name]) for name in names if name in answer)
         problem = f"no access token from {urlsplit(url).netloc}: it answered {status} {error[:_SHORT]}"
         raise Unreachable(problem.rstrip())
-    early = min(_MOST_EARLY_SECONDS, life / _EARLY_SHARE)
-    return AccessToken(text, time() + life - early)
+    early_seconds = min(_MOST_EARLY_SECONDS, life / _EARLY_SHARE)
+    return AccessToken(text, time() + life - early_seconds)
 
 
 def json_object(body: bytes) -> dict[str, Any]:
@@ -225,13 +227,13 @@ def facts_of(notice: PushNotice, with_text: bool) -> dict[str, Any]:
     if notice.badge is not None:
         facts["badge"] = notice.badge
     if notice.actions:
-        facts["actions"] = list(starmap(_button, notice.actions))
+        facts["actions"] = list(starmap(_fields_of_button, notice.actions))
     if notice.data:
         facts["data"] = msgspec.Raw(notice.data)
     return facts
 
 
-def _button(action: str, title: str, url: str) -> dict[str, str]:
+def _fields_of_button(action: str, title: str, url: str) -> dict[str, str]:
     button = {"action": action, "title": title}
     if url:
         button["url"] = url
@@ -246,9 +248,10 @@ def is_silent(notice: PushNotice) -> bool:
 def fitted(
     notice: PushNotice, most: int, size: Callable[[PushNotice], int]
 ) -> PushNotice:
-    """The notification, shortened until its ``size`` is at most ``most``
-    bytes."""
-    # Text that a person reads last is cut first, and only as far as needed.
+    """The notification, shortened until its ``size`` is at most ``most`` bytes.
+    Fields are emptied one after the other. Texts are cut only as far as
+    needed."""
+    # The field that a person can spare most comes first.
     for name in ("body", "data", "icon", "actions", "url", "title"):
         if size(notice) <= most:
             break
@@ -256,7 +259,7 @@ def fitted(
         if name in ("body", "title"):
             notice = _with_short_text(notice, name, value, most, size)
         else:
-            notice = replace(notice, **{name: type(value)()})
+            notice = replace(notice, **{name: type(value)()})  # an empty value
     return notice
 
 
@@ -323,14 +326,14 @@ class JsonClient(Service, dict=True):
         self._permits = BoundedSemaphore(MOST_CONNECTIONS)
 
     def send(self, token: str, notice: PushNotice) -> PushResult:
-        """See :class:`Client`. If the answer tells that the access token is
-        old, it sends once more with another one."""
+        """See :class:`Client`. If the answer tells that the access token is not
+        valid, it sends once more with a new token."""
         short = fitted(notice, CONTENT_BYTES, self._content_size)
         body = msgspec.json.encode({"message": self.message_of(token, short)})
         for is_last in (False, True):
-            ours = self._token.get()
+            access_token = self._token.get()
             headers = {
-                "Authorization": f"Bearer {ours.text}",
+                "Authorization": f"Bearer {access_token.text}",
                 "Content-Type": "application/json",
             }
             with self._permits:
@@ -340,7 +343,7 @@ class JsonClient(Service, dict=True):
             rule, problem = self.judge(token, status, content)
             if not rule.renew or is_last:
                 break
-            self._token.drop(ours)
+            self._token.drop(access_token)
         return rule.result(status, problem, received)
 
     def _content_size(self, notice: PushNotice) -> int:
@@ -362,8 +365,9 @@ class Pace:
         self._next = 0.0
 
     def wait(self) -> float:
-        """Wait for the next turn. Switches greenlets. If the wait would be
-        long, returns its seconds at once, without a turn."""
+        """Wait until the next notification may be sent. Switches greenlets.
+        Returns 0.0 after the wait. If the wait would be too long, returns its
+        seconds at once, and the notification may not be sent."""
         now = monotonic()
         wait = self._next - now
         if wait > WAIT_SECONDS:
@@ -398,8 +402,9 @@ class MobileService(Service):
     _apps: dict[str, _App] = field(default_factory=dict)
 
     def _app(self, name: str) -> _App | None:
-        """An app with its client. The client is made again after a change of
-        the settings. Never switches greenlets."""
+        """An app with its client. Returns None if the app does not exist. The
+        client is made again after a change of the settings. Never switches
+        greenlets."""
         tenant = self.tenants.get(name)
         if tenant is None:
             return None

@@ -162,11 +162,13 @@ def _content(setting: str, name: str, text: str, file: str) -> str:
 
 
 def _private_key(setting: str, pem: str, kind: type[Any], what: str) -> Any:
+    """A private key in PEM, which must be of this ``kind``. ``what``: the
+    expected key, for people. Raises BadKey."""
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
     try:
-        key = load_pem_private_key(pem.encode(), None)
+        key = load_pem_private_key(pem.encode(), password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm):
         key = None
     if not isinstance(key, kind):
@@ -175,8 +177,8 @@ def _private_key(setting: str, pem: str, kind: type[Any], what: str) -> Any:
 
 
 def fcm_key(settings: FcmSettings) -> FcmKey | None:
-    """The service account of an app. None if the app has no key for FCM. Reads
-    its file. Raises BadKey."""
+    """The service account of an app. Returns None if the app has no key for
+    FCM. Reads its file. Raises BadKey."""
     setting = "mobile_push.fcm"
     text = _content(
         setting,
@@ -219,8 +221,8 @@ def fcm_key(settings: FcmSettings) -> FcmKey | None:
 
 
 def apns_key(settings: ApnsSettings) -> EllipticCurvePrivateKey | None:
-    """The key of an app. None if the app has no key for APNs. Reads its file.
-    Raises BadKey."""
+    """The key of an app. Returns None if the app has no key for APNs. Reads its
+    file. Raises BadKey."""
     setting = "mobile_push.apns"
     text = _content(setting, "key", settings.key, settings.key_file)
     if not text:

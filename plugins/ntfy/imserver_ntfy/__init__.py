@@ -4,7 +4,7 @@ Topics are channels of one app."""
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from time import time
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import msgspec
 from msgspec import Meta, Struct
@@ -115,8 +115,8 @@ class Ntfy:
             raise _problem(refused, principal) from None
 
     def publish(self, call: Call) -> HttpResponse:
-        """Publish the message of a request. May switch greenlets. Raises
-        ApiProblem."""
+        """Publish the message of a request. In a request to ``/`` the body is
+        JSON, which names the topic. May switch greenlets. Raises ApiProblem."""
         request = call.request
         principal = call.principal
         topic = request.path.split("/")[2]
@@ -204,6 +204,8 @@ class Ntfy:
             connection.close(CloseCode.GOING_AWAY, str(refused))
 
     def _require_history(self, app: str, channels: tuple[str, ...]) -> None:
+        """Refuse a request for earlier messages if a topic stores none. Raises
+        ApiProblem."""
         options = self._channels.options
         if not all(options.of(app, channel).has_history for channel in channels):
             raise bad(
@@ -213,6 +215,7 @@ class Ntfy:
     def _refuse(
         self, connection: Connection, head: Head, error: ApiProblem | Unavailable
     ) -> None:
+        """Refuse a stream with a response, or a WebSocket with a close code."""
         if isinstance(error, ApiProblem):
             problem = error
         else:
@@ -236,7 +239,8 @@ class Ntfy:
 
         def send(events: Iterable[Event]) -> None:
             for message in filter(None, map(message_of, events)):
-                if wish.accepts(message) and not 0 < message.expires <= time():
+                is_expired = 0 < message.expires <= time()
+                if wish.accepts(message) and not is_expired:
                     connection.send(codec.encode(message))
 
         def announce() -> None:
@@ -265,7 +269,8 @@ class Ntfy:
                 )
                 subscribed.append((channel, result))
 
-        # messages that are published from now on reach the client
+        # Without missed messages, "open" tells the client that all messages from now
+        # on reach it.
         if wish.since is None and not wish.poll:
             announce()
         for channel, result in subscribed:
@@ -276,8 +281,9 @@ class Ntfy:
             connection.close(CloseCode.NORMAL)
 
     def _find_start(self, app: str, channel: str, is_before: Since) -> Position | None:
-        """The position after which messages are wanted. None means all. Reads
-        backwards from the newest message."""
+        """The position after which messages are wanted. Returns None if all are
+        wanted. Reads backwards from the newest message, until ``is_before``
+        tells that a message is not wanted."""
         position = None
         newer = 0
         while True:
@@ -295,6 +301,7 @@ class Ntfy:
 
 
 def _after(event: Event) -> Position:
+    """The position after a publication."""
     assert event.channel is not None
     return Position(event.channel.epoch, event.channel.offset)
 
@@ -318,9 +325,8 @@ def _health(_ntfy: Ntfy, _call: Call) -> HttpResponse:
 def _route(
     method: str, path: str, function: Callable[[Ntfy, Call], HttpResponse]
 ) -> Route:
-    more: dict[str, Any] = {"style": STYLE, "read": lambda _ntfy, _call: None}
-    more["service"] = lambda core, _: core.service(Ntfy)
-    more["signer"] = _signer
+    """A route of ntfy. Anybody may call it; its function decides what they may
+    do."""
     return Route(
         method,
         f"/ntfy{path}",
@@ -328,7 +334,11 @@ def _route(
         function,
         hot=True,
         limited=True,
-        **more,
+        style=STYLE,
+        # The functions read the body themselves.
+        read=lambda _ntfy, _call: None,
+        service=lambda core, _: core.service(Ntfy),
+        signer=_signer,
     )
 
 

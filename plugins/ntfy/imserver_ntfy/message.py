@@ -165,7 +165,7 @@ class Parameters:
             )
         except ValueError as error:
             raise bad(INVALID, f"the parameters cannot be read: {error}") from None
-        text = {name: _text_of(value) for name, value in headers.items()}
+        text = {name: _decoded_header(value) for name, value in headers.items()}
         # If the query has several values with one name, the first one counts.
         fields = {name.lower(): value for name, value in reversed(pairs)}
         self._sources = (json_fields or {}, text, fields)
@@ -173,12 +173,12 @@ class Parameters:
     def get(self, *names: str) -> str:
         """The first value with one of these names; ``""`` if none has a
         value."""
-        value = self._first((f"x-{names[0]}", *names))
+        value = self._first_value((f"x-{names[0]}", *names))
         if "=?" in value and len(value) <= MAX_CHARACTERS:
-            value = _ENCODED.sub(_decoded, value)
+            value = _ENCODED.sub(_decoded_words, value)
         return value.strip()
 
-    def _first(self, keys: Sequence[str]) -> str:
+    def _first_value(self, keys: Sequence[str]) -> str:
         for source in self._sources:
             for key in keys:
                 if source.get(key):
@@ -186,23 +186,24 @@ class Parameters:
         return ""
 
     def credential(self) -> str:
-        """The key or token: in the header or as ``auth=``, as ``Bearer``, or as
-        the password of ``Basic``."""
+        """The key or token of a request, as ``Bearer`` or as the password of
+        ``Basic``. It is in the header, or in the parameter ``auth``. ``""`` if
+        there is none. Raises ApiProblem."""
         _, headers, query = self._sources
         try:
             header = (
                 headers.get("authorization")
                 or base64url.decode_any_form(query.get("auth", "")).decode()
             )
-            scheme, _, rest = header.partition(" ")
+            scheme, _, credential = header.partition(" ")
             if scheme.lower() == "basic":
-                return b64decode(rest).decode().partition(":")[2]
-            return rest.strip()
+                return b64decode(credential).decode().partition(":")[2]
+            return credential.strip()
         except ValueError:
             raise bad(UNAUTHORIZED, "the key or token cannot be read") from None
 
     def has(self, *names: str) -> bool:
-        """Whether the value means yes."""
+        """Whether the parameter with one of these names means yes."""
         return self.get(*names).lower() in _YES
 
     def tags(self) -> tuple[str, ...]:
@@ -211,12 +212,14 @@ class Parameters:
         return tuple(filter(None, map(str.strip, words)))
 
     def priorities(self) -> frozenset[int]:
-        """The priorities; a message has at most one. Raises ApiProblem."""
+        """The priorities of a message or of a filter; a message has at most
+        one. Empty if none is named. Raises ApiProblem."""
         words = [
             word.strip().lower()
             for word in self.get("priority", "prio", "p").split(",")
         ]
-        if words[0] == "" or words[0].startswith("u="):  # RFC 9218: browsers send it
+        # Browsers send the header "priority: u=…" of RFC 9218, which is another one.
+        if words[0] == "" or words[0].startswith("u="):
             return frozenset()
         if not PRIORITIES.keys() >= set(words):
             raise bad(
@@ -226,7 +229,7 @@ class Parameters:
         return frozenset(PRIORITIES[word] for word in words)
 
 
-def _text_of(header: str) -> str:
+def _decoded_header(header: str) -> str:
     """The text in the bytes of a header: UTF-8, or Latin-1 as `fetch` sends
     it."""
     try:
@@ -242,7 +245,7 @@ _ENCODED: Final = re.compile(
 )
 
 
-def _decoded(words: re.Match[str]) -> str:
+def _decoded_words(words: re.Match[str]) -> str:
     """The text of encoded words (RFC 2047). Words that cannot be decoded stay
     unchanged, as in ntfy."""
     try:
@@ -260,11 +263,13 @@ def read_json(body: bytes) -> dict[str, str]:
 
     texts = {}
     for name, value in fields.items():
-        texts[name.replace("_", "-")] = _text_of_field(name, value)
+        texts[name.replace("_", "-")] = _parameter_of_field(name, value)
     return texts
 
 
-def _text_of_field(name: str, value: Any) -> str:
+def _parameter_of_field(name: str, value: Any) -> str:
+    """The value of a field of JSON in the form of a parameter: a list with
+    commas, ``true`` as a word, and actions as JSON."""
     if isinstance(value, str) and name != "actions":
         return value
     if isinstance(value, list) and name != "actions":
@@ -298,13 +303,13 @@ def read_message(
         )
 
     message.priority = max(parameters.priorities(), default=0)
-    message.icon = _url(get("icon"), INVALID_ICON, "icon")
+    message.icon = _checked_url(get("icon"), INVALID_ICON, "icon")
     is_markdown = get("content-type").startswith("text/markdown")
     if is_markdown or parameters.has("markdown", "md"):
         message.content_type = "text/markdown"
 
     name = get("filename", "file", "f")
-    url = _url(get("attach", "a"), INVALID_ATTACHMENT, "attachment")
+    url = _checked_url(get("attach", "a"), INVALID_ATTACHMENT, "attachment")
     if url:
         name = name or urlsplit(url).path.rpartition("/")[2] or "attachment"
         message.attachment = {"name": name, "url": url}
@@ -331,7 +336,9 @@ def _read_body(message: NtfyMessage, body: bytes, as_base64: bool) -> None:
         message.encoding = "base64"
 
 
-def _url(url: str, code: int, what: str) -> str:
+def _checked_url(url: str, code: int, what: str) -> str:
+    """The URL; it may be empty. Raises ApiProblem with a code of ntfy if it is
+    not valid."""
     if url and not url.lower().startswith(("http://", "https://")):
         raise bad(code, f"the {what} is no URL of http or https")
     if len(url) > MAX_CHARACTERS:
@@ -380,13 +387,17 @@ def _read_actions(text: str) -> tuple[Action, ...]:
 
 
 def _simple_actions(text: str) -> Iterator[dict[str, Any]]:
+    """Yield the actions of a short text, such as ``view, Open, https://…,
+    clear=true; http, Close, https://…``. The first parts may leave out their
+    names. Raises ValueError."""
     row: dict[str, Any] = {}
     for part in _PART.finditer(text):
-        name, double, single, bare, end = part.groups(default="")
-        value = bare or re.sub(r"\\(.)", r"\1", double or single)
+        name, in_double_quotes, in_single_quotes, bare, end = part.groups(default="")
+        quoted = in_double_quotes or in_single_quotes
+        value = bare or re.sub(r"\\(.)", r"\1", quoted)
         if not name:
-            # A part without a name gets the next name of those that may be left
-            # out.
+            # The names action, label, and that of the needed field may be left out,
+            # in this order.
             unnamed = ("action", "label", ACTIONS.get(row.get("action", ""), ""))
             name = next((field for field in unnamed if field not in row), "")
         field, _, key = name.partition(".")

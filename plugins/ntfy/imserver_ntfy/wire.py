@@ -41,8 +41,9 @@ def channel_of(topic: str) -> str:
 
 
 def message_of(event: Event) -> NtfyMessage | None:
-    """The message in a publication. None if it is not a publication to a
-    topic."""
+    """The message in a publication. Returns None if it is not a publication to
+    a topic. A publication of another protocol becomes a message with its
+    text."""
     part = event.channel
     if event.kind != "msg" or part is None or not part.name.startswith(f"{NAME}:"):
         return None
@@ -53,7 +54,7 @@ def message_of(event: Event) -> NtfyMessage | None:
                 _decode(event.data), event="message", topic=message.topic
             )
         except (ValueError, RecursionError):
-            pass  # of another publisher: it is a text
+            pass  # another publisher has used this type: it is a text
     if event.id:
         message.id = event.id
     elif part.offset:
@@ -70,8 +71,8 @@ subscriber wants: (message, number of newer ones)."""
 
 
 def read_since(text: str) -> Since | None:
-    """The start from which a subscriber wants messages. None means only new
-    ones. Raises ApiProblem."""
+    """The start from which a subscriber wants messages. Returns None if only
+    new messages are wanted. Raises ApiProblem."""
     if text in ("", "none"):
         return None
     if text == "all":
@@ -90,7 +91,7 @@ def read_since(text: str) -> Since | None:
             INVALID_SINCE,
             "since is all, none, latest, an id, a Unix time, or a duration such as 10m",
         )
-    return lambda message, _newer: message.id == text
+    return _since_message(text)
 
 
 def _is_before_none(_message: NtfyMessage, _newer: int) -> bool:
@@ -102,7 +103,19 @@ def _is_before_latest(_message: NtfyMessage, newer: int) -> bool:
 
 
 def _since_time(first: float) -> Since:
-    return lambda message, _newer: message.time < first
+    def is_before(message: NtfyMessage, _newer: int) -> bool:
+        return message.time < first
+
+    return is_before
+
+
+def _since_message(id: str) -> Since:
+    """The messages after the message with this id are wanted."""
+
+    def is_before(message: NtfyMessage, _newer: int) -> bool:
+        return message.id == id
+
+    return is_before
 
 
 class Wish(DialectState, kw_only=True):
