@@ -676,6 +676,8 @@ class CentrifugeDialect(Dialect):
         )
 
         def write(user: str, state: DialectState | None) -> bytes:
+            """Encode the push for one receiver. The content is encoded once for
+            members of the channel, and once for all others."""
             is_member = isinstance(state, OwnChannel) and state.by_alias
             content = contents.get(is_member)
             if content is None:

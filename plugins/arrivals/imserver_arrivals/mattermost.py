@@ -330,6 +330,8 @@ class Mattermost:
         self._read_outlines()
 
     def records(self) -> Iterator[Record]:
+        """See :meth:`imserver_arrivals.records.Archive.records`. The lines are
+        read a second time, for the messages."""
         yield from self._people.values()
         for name, file in self._emoji.items():
             yield Emoji(name, file)

@@ -544,12 +544,15 @@ class SlackExport:
             self.problems.note(f"file {short}")
 
     def open(self, file: str) -> IO[bytes] | None:
+        """The bytes of a file, if the export has them in ``__uploads``."""
         name = self._uploads.get(file)
         if name is None:
             return None
         return self._source.open(name)
 
     def records(self) -> Iterator[Record]:
+        """See :meth:`imserver_arrivals.records.Archive.records`. The first call
+        also makes conversations for folders that no list names."""
         if not self._has_found_unlisted:
             self._find_unlisted()
             self._has_found_unlisted = True
