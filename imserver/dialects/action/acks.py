@@ -176,8 +176,8 @@ class ActionAcks(Service, dict=True):
         :data:`MOST_AWAITED`. Never switches greenlets."""
         key = (awaited.app, awaited.user)
         now = self.clock()
-        # Remove the key first. Then it is the last one in the dict, and the dict
-        # is in the order of the times.
+        # Remove the key first. Then it is the last one in the dict, and the
+        # dict is in the order of the times.
         self._awaited.pop(key, None)
         self._awaited[key] = now + AWAIT_SECONDS
         while (

@@ -448,7 +448,8 @@ class Migration:
         for option, value in options.untaken():
             section = option.partition(".")[0]
             why = NAMESPACE_NO_EQUIVALENT.get(section, "unknown option")
-            # All channels here are streams of JSON, so these values need no note.
+            # All channels here are streams of JSON, so these values need no
+            # note.
             if value not in ("stream", "json"):
                 self._note(f"{where}.{option}", why)
 

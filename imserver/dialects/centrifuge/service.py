@@ -941,8 +941,8 @@ class CentrifugeService:
         try:
             claims = self._commands.permit(connection, command.channel, command.token)
         except ChannelRefused as refused:
-            # After an error reply the client would not subscribe again. After this
-            # close code it reconnects and subscribes.
+            # After an error reply the client would not subscribe again. After
+            # this close code it reconnects and subscribes.
             if refused.reason == "expired":
                 connection.close(CLOSE_SUBSCRIPTION_EXPIRED, "subscription expired")
                 return None
@@ -1116,8 +1116,8 @@ def _state_of(connection: Connection) -> CentrifugeState:
 
 def _parted(connection: Connection, channel: str, _was_last: bool) -> None:
     """Note that a client has left the channel of its user. The mark
-    :data:`BY_ALIAS` stays, because a notice about the end may follow, which needs
-    the alias."""
+    :data:`BY_ALIAS` stays, because a notice about the end may follow, which
+    needs the alias."""
     state = connection.dialect_state
     if (
         isinstance(state, OwnChannel)

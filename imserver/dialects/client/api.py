@@ -127,7 +127,8 @@ class BodyReader(Generic[B]):
             return self._decode(call.body)
         except (ValueError, RecursionError):
             pass
-        # Slower, for bodies with other spellings of the names or unknown fields.
+        # Slower, for bodies with other spellings of the names or unknown
+        # fields.
         fields: dict[str, Any] = {
             self._names[key]: value
             for key, value in call.json_object().items()

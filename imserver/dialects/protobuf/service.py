@@ -113,8 +113,8 @@ class SyncDeadlines:
             if seconds > 0:
                 gevent.sleep(seconds)
                 continue
-            # Not a for loop: a release may end other connections of the set, which
-            # removes them from it.
+            # Not a for loop: a release may end other connections of the set,
+            # which removes them from it.
             while connections:
                 connection = connections.pop()
                 # Its time starts when everything before is written.
@@ -345,8 +345,8 @@ class ProtobufService:
         decision = self._logins.check(
             app, "", command.token, name, connection, command.device
         )
-        # Not the cached function, because users who only receive would take places
-        # in its cache.
+        # Not the cached function, because users who only receive would take
+        # places in its cache.
         if decision.ok and not account_number(decision.user):
             self._logins.refused(
                 "user",

@@ -250,8 +250,9 @@ class ProtobufUplink:
         if not isinstance(state, ProtobufState):
             return
         if isinstance(result, StorageUnsure):
-            # The message may have been stored. The queue stays as it is until this
-            # is known, so that a repeated message is not stored a second time.
+            # The message may have been stored. The queue stays as it is until
+            # this is known, so that a repeated message is not stored a second
+            # time.
             result.on_known = partial(self._handle_result, connection, queue, command)
             return
         if isinstance(result, Rejected) and result.reason == RejectReason.SUPERSEDED:

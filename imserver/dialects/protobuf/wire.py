@@ -327,8 +327,8 @@ def _parse(kind: type[M], data: bytes) -> M:
     number.
     """
     message = kind.FromString(data)
-    # Nine high bits in a row can begin a long number, or belong to a text that is
-    # not ASCII. The other tests decide, and are rarely needed.
+    # Nine high bits in a row can begin a long number, or belong to a text that
+    # is not ASCII. The other tests decide, and are rarely needed.
     if _LONG in data.translate(_HIGH_BYTES):
         message.DiscardUnknownFields()
         if message.SerializeToString() != data and _has_long_number(

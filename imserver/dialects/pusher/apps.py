@@ -186,8 +186,8 @@ class PusherApps:
         else:
             self._set_names(app, PusherChannels())
             self.by_name[app] = pusher
-        # In reverse order: if two apps have the same key or id, the app whose name
-        # comes first overwrites the other.
+        # In reverse order: if two apps have the same key or id, the app whose
+        # name comes first overwrites the other.
         apps = [self.by_name[name] for name in sorted(self.by_name, reverse=True)]
         self.by_key = {each.settings.key: each for each in apps}
         self.by_id = {each.settings.app_id: each for each in apps}

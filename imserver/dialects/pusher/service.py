@@ -356,8 +356,8 @@ class PusherService:
         joining, or an empty list for another channel. May switch greenlets.
         Raises ChannelRefused."""
         is_cached = channel.startswith(CACHED)
-        # A cache channel is read from the beginning: its last publication is the
-        # cached event.
+        # A cache channel is read from the beginning: its last publication is
+        # the cached event.
         since = Position("", 0) if is_cached else None
         options = self._channels.options.of(app.app, channel)
         subscription = self._channels.subscriptions.subscribe(

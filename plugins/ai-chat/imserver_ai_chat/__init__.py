@@ -182,8 +182,8 @@ class AiChat:
         greenlets. Raises ApiProblem and StorageUnavailable."""
         chat = question.chat
         self._check_bot(principal, chat)
-        # If the client sends the message again, it was stored earlier. Then it has
-        # an answer already, or any open stream may be the answer.
+        # If the client sends the message again, it was stored earlier. Then it
+        # has an answer already, or any open stream may be the answer.
         earlier = self._log.entries.sent(
             principal.app, principal.user, question.client_msg_id
         )
@@ -495,8 +495,8 @@ class AiChat:
         if not asking.is_run:
             connection.send(socket_frame("start", asking.request))
         elif not answer.passed:
-            # The client learns at once that the run continues. The real start comes
-            # later as event 1, which the client has then.
+            # The client learns at once that the run continues. The real start
+            # comes later as event 1, which the client has then.
             run_line(answer, {"type": "start"})
             answer.sequence = 0
             answer.passed = 1
@@ -536,7 +536,8 @@ class AiChat:
         rows = chain(self._open_here(query), *answers.values())
         streams = dict[str, int]()
         for begun, id in sorted(rows):
-            # Several nodes may know a stream. The node that has it knew it first.
+            # Several nodes may know a stream. The node that has it knew it
+            # first.
             streams.setdefault(id, begun)
         if must_know and missing and not streams:
             raise ApiProblem(Problems.NOT_ACCEPTED)

@@ -93,7 +93,8 @@ def read_message(body: bytes, is_run: bool = False) -> Question:
         id = request.run_id
     else:
         id = message.id
-    # To make an answer again, the question is stored once more, with another id.
+    # To make an answer again, the question is stored once more, with another
+    # id.
     if request.trigger == "regenerate-message":
         name = f"{id}/{request.message_id or uuid4()}"
         id = blake2b(name.encode(), digest_size=_ID_BYTES).hexdigest()

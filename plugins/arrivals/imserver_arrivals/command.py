@@ -199,8 +199,8 @@ def _survey_archive(archive: Archive, spool: Spool, index: FileIndex) -> Survey:
 def _store_archive(
     archive: Archive, spool: Spool, index: FileIndex, wish: Wish
 ) -> Survey:
-    """Store an archive in the app, and print what is new. Makes links for people
-    if the operator wants them. Raises OSError."""
+    """Store an archive in the app, and print what is new. Makes links for
+    people if the operator wants them. Raises OSError."""
     problems = archive.problems
     with opened(wish.path, wish.data_dir) as (config, store, tenants):
         tenant = tenant_of(tenants, wish.app)

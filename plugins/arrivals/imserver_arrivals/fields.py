@@ -165,8 +165,8 @@ def _typed(kind: Any, value: object, path: str, note: Note) -> Any:
         # it also accepts a number in quotes
         return msgspec.convert(value, kind, strict=False)
     except (ValueError, TypeError):
-        # Only a part of the value may be wrong, or the type may be Raw, to which
-        # msgspec cannot convert. This is tried below.
+        # Only a part of the value may be wrong, or the type may be Raw, to
+        # which msgspec cannot convert. This is tried below.
         pass
     origin = get_origin(kind)
     choices = get_args(kind)

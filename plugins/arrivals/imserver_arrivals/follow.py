@@ -84,8 +84,8 @@ def live_of(name: str, address: str, token: str, back: Sequence[str]) -> Live:
 
 
 def follow_server(live: Live, address: str, has_back: bool, wish: Wish) -> None:
-    """Follow a server until SIGTERM or Ctrl-C. ``has_back``: messages of the app
-    are posted there. Raises LiveError if the server refuses for good, and
+    """Follow a server until SIGTERM or Ctrl-C. ``has_back``: messages of the
+    app are posted there. Raises LiveError if the server refuses for good, and
     OSError."""
     with opened(wish.path, wish.data_dir) as (config, store, tenants):
         tenant = tenant_of(tenants, wish.app)
@@ -106,9 +106,9 @@ def follow_server(live: Live, address: str, has_back: bool, wish: Wish) -> None:
                 if ours < 0:
                     ours = store.part(MessageLog).entries.head(tenant.name)
             if ours != stored.ours:
-                # Messages that are sent here from now on are posted there, also if
-                # this process is killed before its first round has ended. The
-                # address is stored when that server has answered.
+                # Messages that are sent here from now on are posted there, also
+                # if this process is killed before its first round has ended.
+                # The address is stored when that server has answered.
                 file.write(replace(stored, ours=ours))
             beginning = _beginning_in_words(stored.cursor)
             click.echo(f"following {address}, {beginning}; Ctrl-C ends it")

@@ -117,8 +117,8 @@ class LiveMatrix:
     def write(self, folder: Path, cursor: str, seconds: float) -> str:
         """See :class:`~imserver_arrivals.live.Live`."""
         if not self._user:
-            # The answer from which on everything is new, if the first cursor does
-            # not say where to begin.
+            # The answer from which on everything is new, if the first cursor
+            # does not say where to begin.
             self._first_answer = self._sync("", 0)
             self._user = text_at(self._get("account/whoami"), "user_id")
         if cursor[:1] in ("", "@"):

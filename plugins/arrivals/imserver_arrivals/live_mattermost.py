@@ -93,7 +93,8 @@ class LiveMattermost:
         self._socket: ClientConnection | None = None
         self._connection = ExitStack()
         self._seq = -1
-        """The number of the last event; -1 if none has come on this connection."""
+        """The number of the last event; -1 if none has come on this
+        connection."""
         self._is_all_due = True
         """Whether all channels must be read, because events may be lost."""
         self._last_cursor: str | None = None

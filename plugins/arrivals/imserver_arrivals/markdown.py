@@ -27,8 +27,9 @@ _MARKS: Final = [
         ("__", r"(?<![\w_\\/])__(?![_\s])([^_\n]+?)(?<![\s_\\])__(?![\w_])", r"*\1*"),
     )
 ]
-"""Marks of Markdown → marks here: the characters without which the pattern cannot
-match, the pattern, and its replacement. They are applied in this order."""
+"""Marks of Markdown → marks here: the characters without which the pattern
+cannot match, the pattern, and its replacement. They are applied in this
+order."""
 _TOKEN: Final = re.compile(
     r"\\(?P<escaped>[\\`*_{}\[\]()#+.!~|>-])"
     r"|!?\[(?P<label>[^\[\]\n]{0,1000})\]\((?P<target>[^\s()<>]{1,2000})(?:[ \t][^()\n]{0,300})?\)"

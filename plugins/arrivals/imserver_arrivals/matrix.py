@@ -101,15 +101,15 @@ class Matrix:
         """(folder, minute and second in the name) → files that Element has put
         beside its events."""
         self._people: dict[str, tuple[int, str, str]] = {}
-        """Person in an event → time, nickname and picture of their newest member
-        event. The time is -1 if they have none."""
+        """Person in an event → time, nickname and picture of their newest
+        member event. The time is -1 if they have none."""
         self._emoji: dict[str, str] = {}
         self._broken = Problems()
-        """Gets the broken parts. They are noted by the survey alone, because the
-        rooms are read several times."""
+        """Gets the broken parts. They are noted by the survey alone, because
+        the rooms are read several times."""
         self._notes = self.problems
-        """Gets the parts that are not imported. They are noted by the first call
-        of :meth:`records` alone."""
+        """Gets the parts that are not imported. They are noted by the first
+        call of :meth:`records` alone."""
         self._has_surveyed = False
         self._reader = RecordReader(MatrixEvent)
         for name in self._source.names:
@@ -122,9 +122,9 @@ class Matrix:
         self._read_account_data()
 
     def _sort_file(self, name: str) -> None:
-        """Note what a file is, by its name: events of a room, a profile, account
-        data, or the bytes of a file of a message. A room of Element is found by
-        its content."""
+        """Note what a file is, by its name: events of a room, a profile,
+        account data, or the bytes of a file of a message. A room of Element is
+        found by its content."""
         match name.split("/"):
             case [*_, "rooms", id, "events"] | [*_, "rooms", id, "state", _] if (
                 _ROOM.fullmatch(id)
@@ -287,8 +287,8 @@ class Matrix:
         return _NEWEST_VERSION
 
     def _survey_event(self, room: Room, event: MatrixEvent) -> None:
-        """Note the facts of an event about a room and its people: who has written,
-        state, read positions, and own emoji."""
+        """Note the facts of an event about a room and its people: who has
+        written, state, read positions, and own emoji."""
         # The id may be a digest, so it is made only if a marker can name it.
         if room.markers:
             for reader in room.markers.get(event.id, ()):
@@ -309,8 +309,8 @@ class Matrix:
             room.state[event.type] = event
 
     def _note_member(self, room: Room, event: MatrixEvent, user: str) -> None:
-        """Note whether a person is in a room, and the newest nickname and picture
-        of a person who joins."""
+        """Note whether a person is in a room, and the newest nickname and
+        picture of a person who joins."""
         membership = text_at(event.content, "membership")
         depth, _ = room.members.get(user, (0, ""))
         if event.depth >= depth:
@@ -326,8 +326,8 @@ class Matrix:
             self._people[user] = (event.time_ms, nickname, avatar)
 
     def _describe(self, room: Room) -> None:
-        """Set the name and the topic of a room from its state. A room of Element
-        keeps those of its export if the state has none."""
+        """Set the name and the topic of a room from its state. A room of
+        Element keeps those of its export if the state has none."""
         alias = text_at(room.content("canonical_alias"), "alias")
         name = text_at(room.content("name"), "name") or room.name
         # "#lobby:example.org" → "lobby"

@@ -130,8 +130,8 @@ class MatrixEvent(
 
     @cached_property
     def id(self) -> str:
-        """The id of the event. Synapse writes ids only in rooms before version 3,
-        where they have a colon. Other ids are made from the JSON."""
+        """The id of the event. Synapse writes ids only in rooms before version
+        3, where they have a colon. Other ids are made from the JSON."""
         if self.top is None and ":" not in self.given_id:
             return event_id(self.raw, self.version)
         if 0 < len(self.given_id) < _ID_CHARACTERS and self.given_id.isprintable():

@@ -405,8 +405,8 @@ class Mattermost:
     def _read_outlines(self) -> None:
         """Read everything except the contents of messages: people, groups,
         members, pins, and posts that may have equal ids."""
-        # The pages of this memory are taken when they are used, so a small archive
-        # takes few of them.
+        # The pages of this memory are taken when they are used, so a small
+        # archive takes few of them.
         table = mmap(-1, _BITS // _BYTE_BITS)
         strangers: dict[str, None] = {}
         seen: set[int] = set()
@@ -675,9 +675,10 @@ class Mattermost:
     def _converted(
         self, post: Post, id: str, group: str, author: str, thread: str, number: int
     ) -> Iterator[Message | Change | Removal]:
-        """The records of one post or reply: a message, a change, or a removal. A
-        post that is not imported is noted. ``thread``: the id of its first post;
-        ``""`` for this post itself. ``number``: the number of its line."""
+        """The records of one post or reply: a message, a change, or a removal.
+        A post that is not imported is noted. ``thread``: the id of its first
+        post; ``""`` for this post itself. ``number``: the number of its
+        line."""
         kind = post.type or ""
         time_ms = post.create_at
         if not author:

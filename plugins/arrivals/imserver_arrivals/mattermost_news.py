@@ -42,8 +42,8 @@ class MattermostNews:
     """Writes the changes on a server as one archive.
 
     ``marks`` gets the ids of messages of the app that are there. ``done`` gets
-    the items that were written, so that a later archive leaves them out: id of a
-    post → the time of its last change; address of a file → 0.
+    the items that were written, so that a later archive leaves them out: id of
+    a post → the time of its last change; address of a file → 0.
     """
 
     def __init__(
@@ -80,8 +80,8 @@ class MattermostNews:
         change; 0 if nothing has changed.
 
         ``due``: id of a channel with events → whether its members may have
-        changed. ``reactions``: kind of an event and its reaction. ``since``: the
-        time of the earliest changes that are new.
+        changed. ``reactions``: kind of an event and its reaction. ``since``:
+        the time of the earliest changes that are new.
         """
         path = self._folder / "import.jsonl"
         reacted = self._reacted_posts(reactions)
@@ -89,7 +89,8 @@ class MattermostNews:
         with path.open("wb") as file:
             _put(file, "version", 1)
             for id in dict.fromkeys((*reacted, *due)):
-                # Only an event tells of an ended reaction, so these do not wait.
+                # Only an event tells of an ended reaction, so these do not
+                # wait.
                 if self._bytes + file.tell() > ARCHIVE_BYTES and id not in reacted:
                     self.postponed[id] = due[id]
                     continue

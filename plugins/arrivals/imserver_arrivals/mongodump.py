@@ -127,12 +127,12 @@ class Dump:
             self._find_in_archive(path.name, collection)
 
     def _find_in_archive(self, name: str, collection: str) -> None:
-        """Find the collections of the database that has this one, in an archive.
-        Raises BadGzipFile and EOFError.
+        """Find the collections of the database that has this one, in an
+        archive. Raises BadGzipFile and EOFError.
 
-        After the prelude, an archive has blocks. A block is a header, which names
-        a database and a collection, its documents, and an end. A collection may
-        have several blocks.
+        After the prelude, an archive has blocks. A block is a header, which
+        names a database and a collection, its documents, and an end. A
+        collection may have several blocks.
         """
         file = self.file(name)
         file.seek(0)
@@ -203,8 +203,8 @@ class Dump:
 
 
 def _bson_decoder(title: str) -> Callable[[bytes], dict[str, Any]]:
-    """The function that decodes documents. Raises BrokenArchive if ``bson`` is not
-    installed. ``title``: the name of the product, for people."""
+    """The function that decodes documents. Raises BrokenArchive if ``bson`` is
+    not installed. ``title``: the name of the product, for people."""
     try:
         import bson
         from bson.codec_options import (

@@ -57,9 +57,9 @@ def print_survey(archive: Archive, contents: Survey) -> None:
 
 
 def print_problems(problems: Problems, headline: str) -> None:
-    """Print, under the headline ``headline``, the parts that were not understood or
-    not stored. Ends the command with 1 if a part of the archive is broken or
-    lost."""
+    """Print, under a headline, the parts that were not
+    understood or not stored. Ends the command with 1 if a part of the archive
+    is broken or lost."""
     print_counts(problems, headline)
     for line in problems.broken:
         click.echo(f"  {line}", err=True)
@@ -75,8 +75,8 @@ def print_problems(problems: Problems, headline: str) -> None:
 
 
 def print_counts(problems: Problems, headline: str) -> None:
-    """Print, under the headline ``headline``, the numbers of parts that were not
-    understood or not stored."""
+    """Print, under a headline, the numbers of parts that were
+    not understood or not stored."""
     if problems.counts:
         click.echo(headline)
     for kind, count in sorted(problems.counts.items(), key=_most_first):
@@ -106,8 +106,8 @@ def write_csv(path: Path, rows: Iterable[Sequence[object]]) -> None:
 
 
 def report_rows(contents: Survey, problems: Problems) -> Iterator[Sequence[object]]:
-    """The rows of the report: the names of the columns, and a row for each person and each
-    group."""
+    """The rows of the report: the names of the columns, and a row for each
+    person and each group."""
     kinds = ("message", "reply", "reaction", "file", "bytes")
     yield ("kind", "id", "name", "becomes", *kinds, "what does not come, or differs")
     for person in contents.people.values():

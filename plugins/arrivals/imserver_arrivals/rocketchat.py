@@ -194,7 +194,8 @@ class RocketChat:
         self._members: dict[str, dict[str, Member]] = {}
         self._pins: dict[str, list[Pin]] = {}
         self._avatars: dict[str, str] = {}
-        """Id of a room or a user, or a username → the id of the picture's file."""
+        """Id of a room or a user, or a username → the id of the picture's
+        file."""
         self._chunks: dict[str, dict[str, list[tuple[int, Position]]]] = {}
         """Bucket of GridFS → id of a file → its chunks: (number, position)."""
 
@@ -456,8 +457,8 @@ class RocketChat:
         quotes, and its reactions and files."""
         names = self._names_in(message)
         text = clean(message.msg or "")
-        # An attachment has the quoted message. If there is none, the link in the
-        # text still tells which message is answered.
+        # An attachment has the quoted message. If there is none, the link in
+        # the text still tells which message is answered.
         attachments = message.attachments or ()
         if attachments:
             quotes = [_quoted_message(attachment) for attachment in attachments]

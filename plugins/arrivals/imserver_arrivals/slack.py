@@ -486,8 +486,8 @@ class SlackExport:
                     continue
                 ids.add(row.id)
                 folder = folders.get(unicodedata.normalize("NFKC", row.name or ""), "")
-                # If two conversations have one name, the folder belongs to the first.
-                # The other one is in a folder with its id.
+                # If two conversations have one name, the folder belongs to the
+                # first. The other one is in a folder with its id.
                 row.folder = row.id
                 if folder and folder not in taken:
                     row.folder = folder

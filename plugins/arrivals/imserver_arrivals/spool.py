@@ -55,8 +55,8 @@ class Spool:
         self._size = 0
         """The encoded bytes of these records."""
         self._ends = [0]
-        """The index of the byte after each run in the file. A run begins where the
-        run before it ends."""
+        """The index of the byte after each run in the file. A run begins where
+        the run before it ends."""
 
     def add(self, record: Struct) -> None:
         """Add a record. Raises OSError if the disk is full."""

@@ -1,5 +1,5 @@
-"""Writes a bulk export of Mattermost, which its server imports (``mmctl import process``) and
-:mod:`imserver_arrivals.mattermost` reads.
+"""Writes a bulk export of Mattermost, which its server imports (``mmctl import
+process``) and :mod:`imserver_arrivals.mattermost` reads.
 
 The team is the app. The names of the team, of channels and of people are made
 from the names here, in the form that Mattermost accepts.

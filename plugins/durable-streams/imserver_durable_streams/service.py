@@ -227,8 +227,8 @@ class DurableStreams:
             answer = STYLE.refuse(Problems.INTERNAL_ERROR, request)
         state = stream.dialect_state
         if answer is not None and isinstance(state, Reader) and state.is_begun:
-            # A stream of events cannot have another answer. The client asks again
-            # and gets it then.
+            # A stream of events cannot have another answer. The client asks
+            # again and gets it then.
             stream.close(CloseCode.GOING_AWAY)
         elif answer is not None and stream.is_open:
             requests = self._core.node.request_log
@@ -344,8 +344,8 @@ class DurableStreams:
         """Subscribe a connection to the channel of a stream. Returns its state,
         or None if the connection was closed. May switch greenlets. Raises
         ChannelRefused."""
-        # A device of its own, so that it does not replace the session of another
-        # reader.
+        # A device of its own, so that it does not replace the session of
+        # another reader.
         device = f"{NAME}/{token_hex(_DEVICE_BYTES)}"
         if not self._core.sessions.begin_for(
             stream, target.app, call.principal, call.credential, NAME, device
@@ -599,8 +599,8 @@ class DurableStreams:
         wish = replace(
             wish, parent=parts[1], fork_offset=offset_text, fork_sub=sub, start=-1
         )
-        # If the stream exists, it is only compared with the request. Its source may
-        # have changed since.
+        # If the stream exists, it is only compared with the request. Its source
+        # may have changed since.
         if exists:
             return wish
 

@@ -122,9 +122,9 @@ class MailboxRows(Store.Rows):
         if not sql.execute(reader, (position, app, user, 0, 0, before)):
             return False
         now = sql.clock_ms()
-        # If nothing waits in the conversation, it begins with the first new message
-        # and is due now. MySQL sets columns one after the other, so the column that
-        # reads "due" comes before "due".
+        # If nothing waits in the conversation, it begins with the first new
+        # message and is due now. MySQL sets columns one after the other, so the
+        # column that reads "due" comes before "due".
         change = (
             "UPDATE mailbox_queue SET "
             "handled = CASE WHEN due = %s THEN %s ELSE handled END, "

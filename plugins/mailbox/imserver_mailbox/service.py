@@ -460,8 +460,8 @@ class Waits:
             if position >= end:
                 continue
             users = self._log.readers(app, position, end)
-            # The query has switched greenlets, so the last waiting claim may have
-            # gone.
+            # The query has switched greenlets, so the last waiting claim may
+            # have gone.
             if app in self._positions:
                 self._positions[app] = end
             for user in users:

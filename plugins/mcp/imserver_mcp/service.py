@@ -380,7 +380,8 @@ class Mcp:
         """The metadata about the protection of this resource (RFC 9728)."""
         base = self.core.config.address
         if not base:
-            # The setting is empty, so it is the address that the client has used.
+            # The setting is empty, so it is the address that the client has
+            # used.
             headers = call.request.headers
             scheme = "http"
             if headers.get("x-forwarded-proto", "").startswith("https"):
@@ -456,8 +457,8 @@ ROUTES: Final = (
     _route(
         "POST", PATH, events.NEED, None, app="optional", user="optional", read=_read
     ),
-    # GET would begin a stream without a request, and DELETE would end a session.
-    # The server has neither.
+    # GET would begin a stream without a request, and DELETE would end a
+    # session. The server has neither.
     *(
         _route(method, PATH, Needs.ANYONE, _refuse_method, hot=True)
         for method in ("GET", "DELETE")

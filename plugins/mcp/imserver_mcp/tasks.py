@@ -212,8 +212,8 @@ class TaskRows(Store.Rows):
         )
         rows = sql.query_in(statement, (app,), sorted(questions), many=True)
         ids = [id for _, id in rows]
-        # Each call sets another value. A node that has just read the question as
-        # open changes the row only if the value is still the same.
+        # Each call sets another value. A node that has just read the question
+        # as open changes the row only if the value is still the same.
         due = "due = CASE WHEN due > 0 THEN 0 ELSE due - 1 END"
         change = f"UPDATE mcp_task SET {due} {_ONE} AND state = 'working'"
         sql.execute_many(change, [(app, id) for id in ids])

@@ -325,7 +325,8 @@ def await_answer(turn: Turn, answer: dict[str, Any], question: dict[str, Any]) -
             answer = turn.run(
                 "POST", "/asks/get", id=answer["id"], wait=WAIT_SECONDS, seen=seen
             )
-            # Notices whether the client has gone. Nobody else reads the connection.
+            # Notices whether the client has gone. Nobody else reads the
+            # connection.
             turn.stream.on_readable()
         is_awaited = turn.stream.is_open
         return answer

@@ -211,8 +211,8 @@ class ApnsClient:
         )
         since = json_object(answer.body).get("timestamp")
         if rule is GONE and isinstance(since, int):
-            # The device may have registered again since that time. Then it is not
-            # removed.
+            # The device may have registered again since that time. Then it is
+            # not removed.
             return replace(result, gone_since=since // _SECOND_MS)
         return result
 

@@ -269,8 +269,8 @@ class Ntfy:
                 )
                 subscribed.append((channel, result))
 
-        # Without missed messages, "open" tells the client that all messages from now
-        # on reach it.
+        # Without missed messages, "open" tells the client that all messages
+        # from now on reach it.
         if wish.since is None and not wish.poll:
             announce()
         for channel, result in subscribed:

@@ -218,7 +218,8 @@ class Parameters:
             word.strip().lower()
             for word in self.get("priority", "prio", "p").split(",")
         ]
-        # Browsers send the header "priority: u=…" of RFC 9218, which is another one.
+        # Browsers send the header "priority: u=…" of RFC 9218, which is another
+        # one.
         if words[0] == "" or words[0].startswith("u="):
             return frozenset()
         if not PRIORITIES.keys() >= set(words):
@@ -396,8 +397,8 @@ def _simple_actions(text: str) -> Iterator[dict[str, Any]]:
         quoted = in_double_quotes or in_single_quotes
         value = bare or re.sub(r"\\(.)", r"\1", quoted)
         if not name:
-            # The names action, label, and that of the needed field may be left out,
-            # in this order.
+            # The names action, label, and that of the needed field may be left
+            # out, in this order.
             unnamed = ("action", "label", ACTIONS.get(row.get("action", ""), ""))
             name = next((field for field in unnamed if field not in row), "")
         field, _, key = name.partition(".")
