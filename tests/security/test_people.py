@@ -486,7 +486,9 @@ def test_presence_is_shown_to_friends_and_in_common_conversations(
     with closing(Session(node, "201", ola.user)):
         assert [one.card(ola)["presence"] for one in (pia, quo)] == ["online"] * 2
     # it may still store now
-    accounts_of(node.node.core).rows.store_last_seen([("201", int(ola.user), 2_000_000_000)])
+    accounts_of(node.node.core).rows.store_last_seen(
+        [("201", int(ola.user), 2_000_000_000)]
+    )
 
     def seen(one: User) -> tuple[str, int]:
         card = one.card(ola)

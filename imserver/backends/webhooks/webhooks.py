@@ -59,7 +59,7 @@ class NodePart(Struct, frozen=True, array_like=True):
 
 class WebhookForm(Protocol):
     """Webhooks in the form of another server, beside our own. Methods never
-    switch."""
+    switch greenlets."""
 
     queues: WebhookQueues
 

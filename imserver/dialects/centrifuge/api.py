@@ -478,7 +478,7 @@ def remove_history(api: Api, app: str, request: _OfChannel) -> dict[str, Any]:
 
 def list_channels(api: Api, app: str, request: _Channels) -> dict[str, Any]:
     """The channels with subscribers, or only channels that match a pattern. May
-    switch."""
+    switch greenlets."""
     if len(request.pattern.encode()) > Limit.CHANNEL_BYTES:
         raise MethodFailed(
             codes.BAD_DATA, f"a pattern has at most {Limit.CHANNEL_BYTES} bytes"

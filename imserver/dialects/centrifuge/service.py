@@ -464,7 +464,7 @@ class CentrifugeService:
         answer: Callable[[Reply], None],
     ) -> Reply | None:
         """Begin a session, and the subscriptions that the token names. May
-        switch."""
+        switch greenlets."""
         state = _state_of(connection)
         if connection.app is not None:
             connection.close(CLOSE_BAD_REQUEST, "bad request")
@@ -853,7 +853,7 @@ class CentrifugeService:
         answer: Callable[[Reply], None],
     ) -> Reply | None:
         """Call a method of the app's back end, or one of this server. May
-        switch."""
+        switch greenlets."""
         app = connection.app or ""
         if not self._back_ends.has(app, "rpc"):
             readers = connection.encoding.dialect.readers or {}

@@ -60,7 +60,7 @@ other dialects."""
 
 def count_connections(core: Core, app: str) -> int:
     """The number of connections of an app on this node, in every dialect. May
-    switch."""
+    switch greenlets."""
     count = 0
     for connection in tuple(core.hub.connections()):
         count += connection.app == app
@@ -333,7 +333,7 @@ def terminate(api: PusherApi, call: Call) -> HttpResponse:
 
 def _subscribers(api: PusherApi, app: str, channel: str) -> int:
     """The present number of subscribers of a channel, on all nodes. May
-    switch."""
+    switch greenlets."""
     return api.channels.members.page(app, channel, limit=0).total
 
 

@@ -91,7 +91,7 @@ class PusherReceiver(Receiver, frozen=True, kw_only=True):
 
 class PusherHooks:
     """Owner of the queues of webhooks in Pusher's form. Methods never
-    switch."""
+    switch greenlets."""
 
     def __init__(self, webhooks: Webhooks) -> None:
         self.queues = WebhookQueues(webhooks.outgoing, webhooks.tally)

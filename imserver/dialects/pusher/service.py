@@ -264,7 +264,7 @@ class PusherService:
 
     def subscribe(self, connection: Connection, command: PusherSubscribe) -> Reply:
         """Subscribe to a channel, if its name and the signature permit it. May
-        switch."""
+        switch greenlets."""
         app = self._app_of(connection)
         if app is None:
             return Reply.OK
@@ -467,7 +467,7 @@ class PusherService:
 
     def _refuse_if_full(self, app: PusherApp, channel: str, user: str) -> None:
         """Refuse a new user in a presence channel that has too many. May
-        switch. Raises NotPermitted."""
+        switch greenlets. Raises NotPermitted."""
         most = app.settings.presence_members
         # 0 means any number. It is quick to count subscribers. Their users, who
         # are fewer, are read only if there are enough subscribers.
@@ -556,7 +556,7 @@ class PusherService:
 
     def send(self, connection: Connection, command: ClientEvent) -> Reply:
         """Send an event of a client to the other subscribers of a channel. May
-        switch."""
+        switch greenlets."""
         app = self._app_of(connection)
         channel = command.channel
         if app is None:

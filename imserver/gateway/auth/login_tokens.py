@@ -112,7 +112,8 @@ class LoginTokens(Service):
         device: str,
         may_lack_user: bool,
     ) -> LoginDecision:
-        """Verify the token of a login to the app of ``rule``. May switch.
+        """Verify the token of a login to the app of ``rule``. May switch
+        greenlets.
 
         ``user``: the user who logs in; ``""``: the user that the token names.
         ``bare``: a token that a key of the app has signed needs neither ``app``

@@ -113,7 +113,7 @@ class Observer:
 
     def absent(self, app: str, pushes: Sequence[tuple[str, Event]]) -> None:
         """Receive pushes to users who are offline, each as (user, push). May
-        switch."""
+        switch greenlets."""
 
     def recorder(self, app: str, kind: str) -> RecordEvent | None:
         """The function that stores an event of this kind; None if nobody wants

@@ -439,7 +439,7 @@ class BucketList(Struct, eq=False):
 
     def state(self, digest: Digest) -> bytes:
         """The counts that are kept over a restart, for :meth:`restore`. May
-        switch."""
+        switch greenlets."""
         state: State = {}
         for buckets in tuple(self.all):  # a copy: buckets.state() may switch
             if buckets.is_lasting:

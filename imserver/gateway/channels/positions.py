@@ -471,7 +471,7 @@ class OrderedDelivery:
     def check(self, app: str, channels: Sequence[LocalChannel]) -> None:
         """Compare the positions of these channels of an app with the newest
         ones of the shared history, and read the missing publications. May
-        switch."""
+        switch greenlets."""
         for first in range(0, len(channels), _CHECKED_TOGETHER):
             batch = channels[first : first + _CHECKED_TOGETHER]
             positions = self._history.positions(app, [local.name for local in batch])

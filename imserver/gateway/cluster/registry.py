@@ -218,7 +218,7 @@ class RegistryCounters(Struct, gc=False):
 
 class RegistryEvents(Struct, frozen=True):
     """Callbacks of a shared registry, called from its own greenlets. They may
-    switch."""
+    switch greenlets."""
 
     sessions: Callable[[], Iterable[Session]]
     """All addressed sessions of this node, to extend their records. Iterated

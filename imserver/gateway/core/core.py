@@ -312,8 +312,8 @@ class Core(Services):
         """Whether work for the maker of an earlier request may continue. The
         maker must not be banned, and the ``proof`` of
         :meth:`imserver.gateway.auth.authority.Authority.proof` must still be
-        valid. ``user``: the maker; ``""``: a back end. May switch. Raises
-        StorageUnavailable."""
+        valid. ``user``: the maker; ``""``: a back end. May switch greenlets.
+        Raises StorageUnavailable."""
         if user and self.sessions.is_banned(app, user):
             return False
         if self.authority.still_holds(app, user, proof):

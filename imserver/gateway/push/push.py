@@ -80,7 +80,7 @@ class UserPush(Struct, forbid_unknown_fields=True, gc=False):
 class Reach(Protocol):
     """Delivers to users, on this node or on all nodes, and counts the pushes
     that were sent. UNKNOWN: the registry does not answer. Every call may
-    switch."""
+    switch greenlets."""
 
     def to_user(
         self, app: str, user: str, event: Event, device: str | None = None

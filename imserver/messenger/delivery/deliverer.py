@@ -499,7 +499,7 @@ class Deliverer(Service):
         """Disconnect clients and end subscriptions to stored channels, because
         the database has lost entries that were delivered here. The cursors with
         which clients come back decide whether they must start again. May
-        switch."""
+        switch greenlets."""
         self.channel_log.lose(app)
         hub_app = self.hub.apps.get(app)
         if hub_app is None:

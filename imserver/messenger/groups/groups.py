@@ -230,7 +230,7 @@ class GroupMemberShown(Struct):
 InviteStrangers = Callable[[str, int, str, Sequence[str]], Sequence[str]]
 """A function (app, group, member, users) that invites users to a group in the
 name of a member. It returns the users to whom it has sent an invitation. It may
-switch, and raise StorageUnavailable, UnknownGroup and NotAllowed."""
+switch greenlets, and raise StorageUnavailable, UnknownGroup and NotAllowed."""
 
 
 class Added(Struct, frozen=True):
@@ -243,7 +243,7 @@ class Added(Struct, frozen=True):
 
 class RemovedMembers(Store.Rows):
     """The users who were removed from groups. Each method is a transaction, may
-    switch, and raises StorageUnavailable."""
+    switch greenlets, and raises StorageUnavailable."""
 
     def forget(self, app: str, group: int, users: Sequence[str], before: int) -> None:
         """Forget that users were removed from a group at or before the Unix

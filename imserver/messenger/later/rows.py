@@ -1,6 +1,6 @@
 """Scheduled messages in the database. Each method is one transaction, may
-switch, and raises StorageUnavailable. Times are Unix milliseconds by the clock
-of the database."""
+switch greenlets, and raises StorageUnavailable. Times are Unix milliseconds by
+the clock of the database."""
 
 from collections.abc import Sequence
 from typing import Any, Final

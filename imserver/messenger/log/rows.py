@@ -376,7 +376,7 @@ def read_log(
 ) -> T:
     """Run ``work`` with the head of an app's log, in a transaction that sees
     one state of the database. Returns ``nothing`` if the app has no log. It may
-    switch and raise StorageUnavailable, which is temporary."""
+    switch greenlets and raise StorageUnavailable, which is temporary."""
     return store.read_or(nothing, partial(_with_head, app, work, nothing))
 
 

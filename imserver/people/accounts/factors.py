@@ -213,7 +213,7 @@ def _replace_codes(sql: PooledStatements, id: int, codes: Sequence[str]) -> None
 
 class Factors:
     """Checks the second factor of logins, turns it on and off. All methods may
-    switch and raise StorageUnavailable.
+    switch greenlets and raise StorageUnavailable.
 
     Wrong codes count by account. Wrong codes of a device that has logged in to
     the account before count for that device, so others cannot lock it out.

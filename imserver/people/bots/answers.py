@@ -247,7 +247,7 @@ def _refusing(
 
 class AnswerCommands(Service):
     """Carries out the commands of bots on streamed answers. Everything may
-    switch."""
+    switch greenlets."""
 
     answers: StreamedAnswers
 

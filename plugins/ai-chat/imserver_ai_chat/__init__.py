@@ -164,7 +164,7 @@ class AiChat:
 
     def _stream_answer(self, form: Form, stream: Stream, head: Head) -> None:
         """Store the message of a request, and stream the answer to it. May
-        switch."""
+        switch greenlets."""
         question = read_message(head.body)
         principal = self._user_of(head.headers, host_of(stream.peer))
         close = partial(stream.close, CloseCode.NORMAL)
@@ -639,7 +639,7 @@ class AiChat:
 
     def stop(self, call: Call) -> HttpResponse:
         """Stop the open streams of a chat; the producer gets to know it. May
-        switch."""
+        switch greenlets."""
         principal = self._require_chat_user(call.principal)
         chat = Chat.of(call.request.path.split("/")[2])
         self._check_member(principal, chat)

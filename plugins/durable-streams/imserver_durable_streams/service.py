@@ -196,7 +196,7 @@ class DurableStreams:
 
     def serve(self, stream: Stream, head: Head) -> None:
         """Answer a GET. If it waits for new entries, a greenlet answers it. May
-        switch."""
+        switch greenlets."""
         if "live=" in head.query:
             gevent.spawn(self._answer_get, stream, head)
         else:

@@ -1,6 +1,6 @@
 """The rows of mailboxes in the database. Each method is one transaction, may
-switch, and raises StorageUnavailable. Times are Unix milliseconds by the clock
-of the database.
+switch greenlets, and raises StorageUnavailable. Times are Unix milliseconds by
+the clock of the database.
 
 A mailbox has a row for each conversation, and not for each message. Therefore
 the messages of a conversation are claimed in order, and 100,000 of them wait at

@@ -401,7 +401,7 @@ class Waits:
     @contextmanager
     def waiting(self, app: str, user: str, payer: str) -> Iterator[Flag]:
         """A signal that is set when there may be something to claim. May
-        switch. Raises StorageUnavailable."""
+        switch greenlets. Raises StorageUnavailable."""
         news = Flag()
         self._waits.setdefault((app, user), []).append(news)
         self._payers[payer] += 1

@@ -396,7 +396,7 @@ class Tasks:
 
     def cancel(self, turn: Turn) -> dict[str, Any]:
         """Answer ``tasks/cancel``. A task whose yes was used continues. May
-        switch. Raises McpError."""
+        switch greenlets. Raises McpError."""
         task = self._task_of(turn)
         condition = f"{_OPEN} AND audit = 0"
         is_cancelled = self.rows.change(
