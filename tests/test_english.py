@@ -41,6 +41,10 @@ KINDS: Final = (LONG, *PATTERNS)
 GENERATED: Final = ("docs/reference/plugin.md", "docs/judges.md")
 """Documents that a tool writes."""
 SENTENCE_END: Final = re.compile(r"(?<=[.!?:])\s+(?=[A-Z`\"(])")
+PARAGRAPH_END: Final = re.compile(r"\n\s*\n|\n(?=\s*- )")
+"""An item of a list is a paragraph, too."""
+TABLE: Final = re.compile(r"^\s*=+ =+$.*?^\s*=+ =+$", re.MULTILINE | re.DOTALL)
+"""A table in a docstring."""
 FENCE: Final = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 LINK: Final = re.compile(r"\[([^\]]*)\]\([^)]*\)")
 WORD: Final = re.compile(r"[A-Za-z][\w'’-]*|`[^`]*`")
@@ -61,7 +65,7 @@ def kinds_of(sentence: str) -> Iterator[str]:
 
 
 def sentences_of(text: str) -> Iterator[str]:
-    for paragraph in re.split(r"\n\s*\n", text):
+    for paragraph in PARAGRAPH_END.split(TABLE.sub("", text)):
         line = " ".join(paragraph.split())
         yield from (each for each in SENTENCE_END.split(line) if WORD.search(each))
 
@@ -154,7 +158,7 @@ def test_a_sentence_that_stops_its_reader_is_seen(
 
 def test_sentences_of_a_document_are_those_of_its_prose() -> None:
     text = "One idea. Another:\n\n- an item\n- a second\n"
-    assert [*sentences_of(text)] == ["One idea.", "Another:", "- an item - a second"]
+    assert [*sentences_of(text)] == ["One idea.", "Another:", "- an item", "- a second"]
 
 
 def main(names: list[str]) -> None:

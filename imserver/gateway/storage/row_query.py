@@ -50,7 +50,7 @@ class RowQuery(Struct, frozen=True):
 
     def select(self, columns: Iterable[str], *conditions: Clause) -> Clause:
         """The query for some columns of the rows that meet the scope and these
-        conditions, with its values. Example: ``SELECT id, name FROM account
+        conditions, with its values. Example: ``SELECT id, name FROM lamp
         WHERE (app = %s) AND (id > %s) ORDER BY id``."""
         texts = []
         values: list[Any] = []

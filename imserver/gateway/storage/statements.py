@@ -199,7 +199,7 @@ class Statements(ABC):
         ``first``: the parameters before ``{}``. ``many``: a value may have
         several rows; otherwise each value has at most one row. Example::
 
-            statement = "SELECT id FROM account WHERE app = %s AND id IN {}"
+            statement = "SELECT id FROM lamp WHERE app = %s AND id IN {}"
             rows = sql.query_in(statement, (app,), ids)
         """
         return self.ask_in(statement, first, values, many)()
@@ -263,7 +263,7 @@ def _for_list(engine: str, statement: str, size: int | str, many: bool = False) 
     all other parameters. Example for SQLite and two values::
 
         WITH w(v) AS (VALUES (%s), (%s))
-        SELECT id FROM w CROSS JOIN account WHERE app = %s AND id = w.v
+        SELECT id FROM w CROSS JOIN lamp WHERE app = %s AND id = w.v
     """
     if isinstance(size, str):
         # Without statistics PostgreSQL reads the whole table for a list of
