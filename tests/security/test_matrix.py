@@ -382,7 +382,7 @@ def stream_channels(harness: Harness, app: str, column: str) -> bool:
     query = f"app={app}&user=u1&channels=r".encode()
     request = HttpRequest("GET", "/api/v1/events", query, b"", headers, host)
     try:
-        EventStreams(harness.node.core, None).wish(request)
+        EventStreams(harness.node.core, None).read_request(request)
     except ApiProblem:
         return False
     return True
