@@ -49,9 +49,10 @@ import { threadsOf } from "../session/threads.js";
  * @property {Pending} [edit]     that is not stored yet
  */
 
-/** Of a longer text only the start is shown, with a button for the rest. */
+/** Of a longer text only the start is shown, with a button for the rest. A wide character has two columns. */
 const SHORT_COLUMNS = 600;
 const SHORT_ROWS = 16;
+/** Of a text, more characters are not drawn. */
 const MAX_TEXT = 100_000;
 /** Nearly all characters from here on are two columns wide. */
 const WIDE_FROM = 0x2e80;
@@ -87,40 +88,74 @@ export class MessageView {
   }
 
   /**
+   * Draws a message that is stored: who wrote it, its bubble, and what stands below the bubble.
+   *
    * @param {Entry} entry
    * @param {Around} around
    * @returns {HTMLElement}
    */
   row(entry, around) {
-    const { words, user, people } = this.session;
-    const own = entry.from === user;
-    const name = own ? words.you : entry.from ? people.nameOf(entry.from) : words.messages_server;
-    const { edit } = around;
-    const bubble = this.#bubble(
-      edit ? { ...entry, text: edit.text, meta: { ...entry.meta, handles: [], mentions: edit.mentions } } : entry,
-      edit ? [this.#status(edit)] : this.#time(entry, own, around),
-    );
-    const parts = make("div", "words", ...(own ? [] : [make("p", "from", make("bdi", entry.to ? "" : hueOf(entry.from), name), ...people.marks(entry.from))]), make("div", "bubble-row", bubble));
-    if (edit && edit.state !== "sending") parts.append(this.#pendingLine(edit));
-    parts.append(...cardsOf(entry, this.session));
-    if (entry.meta?.buttons?.length && !entry.meta.ask) parts.append(this.#buttons(entry));
-    if (entry.reactions?.length) parts.append(this.#reactions(entry));
-    if (entry.meta?.replies) parts.append(this.#thread(entry));
-    const row = make("article", `line${own ? " own" : ""}${around.follows ? " follows" : ""}${edit ? ` ${edit.state}` : ""}`);
-    if (!own && !around.follows) {
-      const face = button("", "face");
-      face.tabIndex = -1;
-      face.setAttribute("aria-label", name);
-      face.append(entry.from ? people.avatar(entry.from) : people.face({ id: 0, group: false, peer: entry.meta?.reminder ? user : "", name: "", avatar: "" }));
-      face.addEventListener("click", () => this.actions.person(entry.from));
-      row.append(face);
-    }
-    row.append(parts);
+    const { words, user } = this.session;
+    const { follows, edit } = around;
+    const isOwn = entry.from === user;
+    const name = this.#nameOf(entry.from);
+    const row = make("article", "line");
+    row.classList.toggle("own", isOwn);
+    row.classList.toggle("follows", follows);
+    if (edit) row.classList.add(edit.state);
+    if (!isOwn && !follows) row.append(this.#face(entry, name));
+    row.append(this.#words(entry, name, isOwn, around));
     row.tabIndex = -1;
     row.dataset.id = String(entry.id);
     row.setAttribute("aria-label", fill(words.messages_row, { name, text: this.#heard(entry), time: this.clock.format(entry.time) }));
     if (mentions(entry, user)) row.classList.add("mentioned");
     return row;
+  }
+
+  /** @param {string} user  empty: the server */
+  #nameOf(user) {
+    const { words, people, user: self } = this.session;
+    if (user === self) return words.you;
+    return user ? people.nameOf(user) : words.messages_server;
+  }
+
+  /**
+   * @param {Entry} entry
+   * @param {string} name  of its sender
+   * @returns {HTMLElement} the button with the avatar of the sender
+   */
+  #face({ from, meta }, name) {
+    const { people, user } = this.session;
+    const face = button("", "face");
+    face.tabIndex = -1;
+    face.setAttribute("aria-label", name);
+    face.append(from ? people.avatar(from) : people.face({ id: 0, group: false, peer: meta?.reminder ? user : "", name: "", avatar: "" }));
+    face.addEventListener("click", () => this.actions.person(from));
+    return face;
+  }
+
+  /**
+   * @param {Entry} entry
+   * @param {string} name  of its sender
+   * @param {boolean} isOwn
+   * @param {Around} around
+   * @returns {HTMLElement} all of the row beside the avatar
+   */
+  #words(entry, name, isOwn, around) {
+    const { people } = this.session;
+    const { edit } = around;
+    const parts = make("div", "words");
+    if (!isOwn) parts.append(make("p", "from", make("bdi", entry.to ? "" : hueOf(entry.from), name), ...people.marks(entry.from)));
+    const shown = edit ? { ...entry, text: edit.text, meta: { ...entry.meta, handles: [], mentions: edit.mentions } } : entry;
+    const bubble = this.#bubble(shown, edit ? [this.#status(edit)] : this.#time(entry, isOwn, around));
+    parts.append(make("div", "bubble-row", bubble));
+    if (edit && edit.state !== "sending") parts.append(this.#pendingLine(edit));
+    parts.append(...cardsOf(entry, this.session));
+    // The card of a question has buttons of its own.
+    if (entry.meta?.buttons?.length && !entry.meta.ask) parts.append(this.#buttons(entry));
+    if (entry.reactions?.length) parts.append(this.#reactions(entry));
+    if (entry.meta?.replies) parts.append(this.#thread(entry));
+    return parts;
   }
 
   /**
@@ -133,11 +168,14 @@ export class MessageView {
   pending(pending, { follows, isLast }) {
     const { words, user } = this.session;
     const { id, state, text, data, type = "text", replyTo, edit, mentions: mentioned, time } = pending;
+    // The same functions draw it as a stored message, which it is not yet: so its numbers are 0.
     const entry = /** @type {Entry} */ ({
       id: 0, conversation: 0, seq: 0, kind: "message", from: user, type, text, data, clientMsgID: id, about: edit ?? replyTo, meta: { mentions: mentioned }, time,
     });
     const parts = make("div", "words", make("div", "bubble-row", this.#bubble(entry, [this.#status(pending)])), this.#pendingLine(pending, isLast));
-    const row = make("article", `line own pending ${state}${follows ? " follows" : ""}${this.isStranded(pending) ? " stranded" : ""}`, parts);
+    const row = make("article", `line own pending ${state}`, parts);
+    row.classList.toggle("follows", follows);
+    row.classList.toggle("stranded", this.isStranded(pending));
     row.tabIndex = -1;
     row.setAttribute("aria-label", fill(words.messages_row, { name: words.you, text: this.#heard(entry), time: this.#stateOf(pending) }));
     return row;
@@ -159,7 +197,10 @@ export class MessageView {
     return state === "waiting" && !this.session.isOnline;
   }
 
-  /** @param {Pending} pending */
+  /**
+   * @param {Pending} pending
+   * @returns {string} in words of the page
+   */
   #stateOf(pending) {
     if (pending.state === "failed") return pending.reason;
     return this.session.words[this.isStranded(pending) ? "messages_state_stranded" : `messages_state_${pending.state}`];
@@ -258,7 +299,8 @@ export class MessageView {
       bubble.append(content);
       bubble.classList.add("holds");
       if (bubble.childElementCount === 1 && content.matches(BARE)) bubble.classList.add("bare");
-      bubble.addEventListener("error", () => bubble.classList.toggle("bare", content.matches(".album")), true); // a link takes the place of the picture
+      // If a picture cannot be loaded, a link takes its place, which needs a bubble. An error event does not bubble, so the listener captures it.
+      bubble.addEventListener("error", () => bubble.classList.toggle("bare", content.matches(".album")), true);
     } else if (entry.text === undefined) {
       bubble.append(make("span", "text unknown", summaryOf(entry, words)));
     } else {
@@ -266,15 +308,17 @@ export class MessageView {
       bubble.append(this.#text(entry, cut(text, MAX_TEXT)));
     }
     if (when.length) {
-      const after = make("span", "when", ...when);
+      // The style sheet puts an invisible copy of it behind the text: so the last line keeps space for it.
       const shown = bubble.querySelector(":scope > .text");
       if (shown instanceof HTMLElement) shown.dataset.when = when.map((each) => each.textContent || "✓✓").join("\u00a0");
-      bubble.append(after);
+      bubble.append(make("span", "when", ...when));
     }
     return bubble;
   }
 
   /**
+   * Draws the text of a message. A long one has a button that shows all of it, and one that shows only its start again.
+   *
    * @param {Entry} entry
    * @param {string} text
    */
@@ -289,40 +333,46 @@ export class MessageView {
     const shown = directed(make("div", "text"), language);
     const more = button("", "more");
     const draw = () => {
-      const open = this.#expanded.has(id);
-      more.setAttribute("aria-expanded", String(open));
-      more.textContent = open ? words.less : words.more;
-      shown.replaceChildren(...formatted(open ? text : `${short}…`, names, options), more);
-      return open;
+      const isExpanded = this.#expanded.has(id);
+      more.setAttribute("aria-expanded", String(isExpanded));
+      more.textContent = isExpanded ? words.less : words.more;
+      shown.replaceChildren(...formatted(isExpanded ? text : `${short}…`, names, options), more);
     };
     more.addEventListener("click", () => {
-      if (!this.#expanded.delete(id)) this.#expanded.add(id);
+      const wasExpanded = this.#expanded.delete(id);
+      if (!wasExpanded) this.#expanded.add(id);
       this.actions.hold();
-      if (!draw()) shown.scrollIntoView({ block: "nearest" });
+      draw();
+      if (wasExpanded) shown.scrollIntoView({ block: "nearest" });
     });
     draw();
     return shown;
   }
 
-  /** @param {number} id */
+  /**
+   * @param {number} id
+   * @returns {HTMLElement} the button with who wrote the quoted message, and with its start, or why the start is missing
+   */
   #quote(id) {
     const { words, people, user } = this.session;
     const quoted = this.actions.find(id);
-    const name = quoted ? (quoted.from === user ? words.you : people.nameOf(quoted.from)) : words.messages_quote;
-    const gone = quoted?.kind === "recall" ? words.messages_quote_gone : words.messages_quote_far;
+    let name = words.messages_quote;
+    if (quoted) name = quoted.from === user ? words.you : people.nameOf(quoted.from);
+    const missing = quoted?.kind === "recall" ? words.messages_quote_gone : words.messages_quote_far;
+    const start = quoted?.kind === "message" ? plain.draw(summaryOf(quoted, words)) : missing;
     const made = button("", "quote");
-    made.append(directed(make("b", "", name)), directed(make("span", "", quoted?.kind === "message" ? plain.draw(summaryOf(quoted, words)) : gone)));
+    made.append(directed(make("b", "", name)), directed(make("span", "", start)));
     made.addEventListener("click", () => this.actions.jump(id));
     return made;
   }
 
   /**
    * @param {Entry} entry
-   * @param {boolean} own
+   * @param {boolean} isOwn
    * @param {Around} around
-   * @returns {HTMLElement[]}
+   * @returns {HTMLElement[]} what stands at the end of a bubble: that the message is incomplete or edited, its time, its receipt
    */
-  #time(entry, own, { timed = true, receipt }) {
+  #time(entry, isOwn, { timed = true, receipt }) {
     const { words } = this.session;
     /** @type {HTMLElement[]} */
     const parts = [];
@@ -334,11 +384,13 @@ export class MessageView {
       time.setAttribute("datetime", at.toISOString());
       parts.push(time);
     }
-    if (own && receipt.state) parts.push(this.#tick(entry, receipt));
+    if (isOwn && receipt.state) parts.push(this.#tick(entry, receipt));
     return parts;
   }
 
   /**
+   * Draws the receipt of our message. In a group it is a button that lists the readers, as soon as there is one.
+   *
    * @param {Entry} entry
    * @param {ReceiptShown} receipt
    */
@@ -395,14 +447,14 @@ export class MessageView {
 
   /** @param {Entry} entry */
   #reactions(entry) {
-    const { words, people, user } = this.session;
+    const { words } = this.session;
     const line = make("p", "reactions");
     for (const { emoji, count, users, mine } of entry.reactions ?? []) {
       const chip = button("", "reaction");
       animate(chip, "pops", this.fresh.get(`${entry.id} ${emoji}`));
       chip.append(make("span", "sign", plain.draw(emoji)), make("span", "", String(count)));
       chip.setAttribute("aria-pressed", String(mine));
-      const names = users.map((each) => (each === user ? words.you : people.nameOf(each))).join(words.messages_and);
+      const names = users.map((each) => this.#nameOf(each)).join(words.messages_and);
       chip.title = names;
       chip.setAttribute("aria-label", `${emoji} ${count}, ${names}`);
       chip.addEventListener("click", () => this.actions.react(entry, emoji, mine));
@@ -451,7 +503,8 @@ export function languageOf(text, page) {
   if (/[\uac00-\ud7af]/.test(start)) return "ko";
   const han = start.match(/\p{Script=Han}/gu)?.length ?? 0;
   const letters = (start.match(/\p{L}/gu)?.length ?? 0) - han;
-  const isHan = han * LETTERS_OF_HAN >= letters; // a few characters in a text do not change its font
+  // A few characters in a text do not change its font.
+  const isHan = han * LETTERS_OF_HAN >= letters;
   if (isHan && han) return isChinese ? null : "zh-Hans";
   return isChinese && !isHan ? "" : null;
 }
@@ -461,11 +514,13 @@ export function languageOf(text, page) {
  * @returns {string} the part that a bubble shows at first
  */
 function startOf(text) {
-  let [columns, rows, end] = [0, 1, 0];
+  let columns = 0;
+  let rows = 1;
+  let end = 0;
   while (end < text.length && columns < SHORT_COLUMNS) {
-    const code = text.charCodeAt(end);
-    if (code === 10 && ++rows > SHORT_ROWS) break;
-    columns += code < WIDE_FROM ? 1 : 2;
+    if (text[end] === "\n") rows += 1;
+    if (rows > SHORT_ROWS) break;
+    columns += text.charCodeAt(end) < WIDE_FROM ? 1 : 2;
     end += 1;
   }
   return cut(text, end);
