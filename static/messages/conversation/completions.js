@@ -12,23 +12,34 @@ import { avatarOf, hueOf } from "../session/people.js";
 /** @typedef {import("../session/session.js").Session} Session */
 /** @typedef {import("../session/store.js").Conversation} Conversation */
 
+/** So many commands are offered. */
 const MOST_COMMANDS = 50;
+/** At the end of a text: an `@`, and up to two words of a name. */
 const MENTION = /(?:^|[\s(（])@([^\s@]{0,32}(?: [^\s@]{1,32})?)$/u;
 const COMMAND = /^\/([a-z0-9_]{0,32})$/;
-/** Not `:)`, nor a time. At its end, a colon takes the emoji that has just this name. */
+/** Not `:)`, nor a time. A colon at its end stands for the emoji whose whole name it is. */
 const EMOJI = /(?:^|[\s(（])(:([\p{L}\d+-][\p{L}\d_+-]{1,31})(:?))$/u;
+/** So many names or emoji are offered. */
 const MOST_NAMES = 8;
-/** Groups among them. */
+/** So many of the names are groups. */
 const MOST_GROUPS = 3;
 /** Typing pauses so long before the server searches groups. */
 const SEARCH_AFTER_MS = 250;
 /** Entries whose writers are offered first. */
 const RECENT = 100;
+/** Members that are loaded at once. */
 const MEMBERS_PAGE = 500;
+/** Index of the choice, if none is chosen. */
+const NONE = -1;
+/** How {@link fitOf} says that a name begins with what is typed, or does not fit. */
+const BEGINS = 0;
+const FITS_NOT = 2;
 
 /** @typedef {{ bot: string, name: string, nickname: string, command: string, description: string }} Command  `name`: of the bot */
 
 /** A group to mention. `members`: how many others it mentions. @typedef {{ group: string, handle: string, name: string, avatar: string, members: number }} MentionedGroup */
+
+/** A user or a group to mention, and what its choice shows. @typedef {{ user: string, name: string, parts: HTMLElement[] }} Named */
 
 /**
  * What the text box offers to complete.
@@ -36,7 +47,7 @@ const MEMBERS_PAGE = 500;
  * @typedef {object} Choice
  * @property {HTMLElement[]} parts
  * @property {number} start    what is typed from here on is replaced
- * @property {string} text
+ * @property {string} text     replaces it
  * @property {string} user     is mentioned by it, or the handle of a group behind an `@`; empty: nobody
  * @property {boolean} [sends]  a command without a text behind it
  */
@@ -71,7 +82,7 @@ export class Completions {
   #commands = null;
   /** @type {Choice[]} */
   #choices = [];
-  /** Finds emoji; null: it is not loaded. @type {import("./emoji-picker.js").FindEmoji | null} */
+  /** Finds emoji; null: this function is not loaded. @type {import("./emoji-picker.js").FindEmoji | null} */
   #findEmoji = null;
 
   /**
@@ -105,9 +116,10 @@ export class Completions {
   /** @param {Conversation} conversation */
   async #loadMembers(conversation) {
     const { session } = this;
+    // An empty list keeps the next key from loading them again. If it was replaced meanwhile, the answer is out of date.
     /** @type {string[]} */
     const loading = [];
-    this.#members = loading; // once
+    this.#members = loading;
     try {
       const rows = await rowsOf("members", (cursor) => session.api("GET", "groups/members", { group: String(conversation.id), cursor, limit: MEMBERS_PAGE }));
       const users = rows.map(({ user }) => user);
@@ -121,19 +133,22 @@ export class Completions {
   }
 
   /**
-   * Loads the groups that may be mentioned; of very many, those that fit what is typed.
+   * Loads the groups that may be mentioned. If there are too many for one answer, the server searches groups for the typed text, too.
    *
    * @param {Conversation} conversation
    * @param {string} typed
    */
   async #loadGroups(conversation, typed) {
     const text = this.#groups && this.#hasMoreGroups ? typed : "";
-    if (this.#groups && (!text || text === this.#groupText)) return;
+    const isKnown = this.#groups && (!text || text === this.#groupText);
+    if (isKnown) return;
     this.#groupText = text;
-    const loading = (this.#groups ??= []);
+    this.#groups ??= [];
+    const loading = this.#groups;
     try {
       if (text) await new Promise((resolve) => setTimeout(resolve, SEARCH_AFTER_MS));
-      if (text !== this.#groupText) return; // more was typed
+      // The user has typed on.
+      if (text !== this.#groupText) return;
       const { groups, more } = await this.session.api("GET", "groups/mentions", { group: String(conversation.id), text });
       if (loading !== this.#groups) return;
       const known = new Set(loading.map(({ group }) => group));
@@ -141,60 +156,79 @@ export class Completions {
       if (!text) this.#hasMoreGroups = more;
       if (groups.length) this.complete();
     } catch {
-      if (loading === this.#groups && !text) this.#groups = null; // no group is completed until it is typed again
+      // The next key tries again.
+      if (loading === this.#groups && !text) this.#groups = null;
     }
   }
 
   /**
    * @param {string} typed
-   * @returns {{ user: string, name: string, parts: HTMLElement[] }[]} those whose handle begins with it, else those in whose name a word does
+   * @returns {Named[]} first the groups whose handle begins with it, then the groups whose name has a word that does
    */
   #groupsFor(typed) {
     const groups = this.#groups ?? [];
     const fitting = groups.filter(({ handle }) => handle.startsWith(folded(typed)));
-    const others = groups.filter((each) => !fitting.includes(each) && !fitOf(`${each.handle} ${each.name}`, typed));
+    const others = groups.filter((group) => !fitting.includes(group) && fitOf(`${group.handle} ${group.name}`, typed) === BEGINS);
     return [...fitting, ...others].slice(0, MOST_GROUPS).map(({ group, handle, name, avatar, members }) => {
+      const face = avatarOf(name, avatar, `group ${hueOf(`#${group}`)}`);
       const reaches = make("span", "whose", fill(this.session.words.messages_handle_reaches, { count: members }));
-      const parts = [avatarOf(name, avatar, `group ${hueOf(`#${group}`)}`), make("bdi", "", handle), make("span", "description", name), reaches];
-      return { user: `@${handle}`, name: handle, parts };
+      return { user: `@${handle}`, name: handle, parts: [face, make("bdi", "", handle), make("span", "description", name), reaches] };
     });
   }
 
   /**
-   * The commands of the bots in a conversation.
+   * Loads the commands of the bots in a conversation.
    *
    * @param {Conversation} conversation
    */
   async #loadCommands(conversation) {
     const { session } = this;
-    this.#commands = []; // once
+    // An empty list keeps the next key from loading them again.
+    this.#commands = [];
     const { id, group, peer } = conversation;
     try {
       await session.people.load([peer]);
       if (!group && !session.people.card(peer)?.bot) return;
-      const { commands } = await session.api("GET", "bots/commands", id ? { conversation: String(id) } : { bot: peer }); // a new one has no id
+      // A new conversation has no id.
+      const { commands } = await session.api("GET", "bots/commands", id ? { conversation: String(id) } : { bot: peer });
       if (conversation !== this.#conversation) return;
       this.#commands = commands;
       this.complete();
     } catch {
-      if (conversation === this.#conversation) this.#commands = null; // nothing is completed until it is typed again
+      // The next key tries again.
+      if (conversation === this.#conversation) this.#commands = null;
     }
   }
 
   /** Offers what may be meant by the text before the cursor. */
   complete() {
+    const { words } = this.session;
     const { selectionStart, value } = this.host.field;
     const before = value.slice(0, selectionStart);
-    const isCommand = before.startsWith("/");
     const code = EMOJI.exec(before);
-    this.#choices = isCommand ? this.#commandsFor(before) : code ? this.#emojiFor(code, before.length) : this.#namesFor(before);
-    if (code?.[3] && this.#choices.length) return this.#take(0);
-    this.host.list.hidden = !this.#choices.length;
-    if (!this.#choices.length) return this.host.field.removeAttribute("aria-activedescendant");
-    this.host.list.setAttribute("aria-label", isCommand ? this.session.words.messages_commands : code ? this.session.words.messages_emoji_search : this.session.words.messages_mention);
-    this.host.list.replaceChildren(...this.#choices.map(({ parts }, index) => {
+    if (before.startsWith("/")) {
+      this.#choices = this.#commandsFor(before);
+      this.#drawChoices(words.messages_commands);
+    } else if (code) {
+      this.#choices = this.#emojiFor(code, before.length);
+      const isClosed = code[3] !== "";
+      if (isClosed && this.#choices.length) this.#take(0);
+      else this.#drawChoices(words.messages_emoji_search);
+    } else {
+      this.#choices = this.#namesFor(before);
+      this.#drawChoices(words.messages_mention);
+    }
+  }
+
+  /** @param {string} label  of the list; without choices, the list is hidden */
+  #drawChoices(label) {
+    const { field, list } = this.host;
+    list.hidden = !this.#choices.length;
+    if (!this.#choices.length) return field.removeAttribute("aria-activedescendant");
+    list.setAttribute("aria-label", label);
+    list.replaceChildren(...this.#choices.map(({ parts }, index) => {
       const option = make("li", "", ...parts);
-      option.id = `${this.host.list.id}-${index}`;
+      option.id = `${list.id}-${index}`;
       option.setAttribute("role", "option");
       option.addEventListener("pointerdown", (event) => {
         event.preventDefault(); // the text box keeps the focus
@@ -202,80 +236,106 @@ export class Completions {
       });
       return option;
     }));
-    this.#choose(this.#choices[0].user === "all" ? -1 : 0); // nobody mentions all by a mere Enter
+    // Enter alone must not mention all.
+    this.#choose(this.#choices[0].user === "all" ? NONE : 0);
   }
 
   /**
-   * @param {string} before
-   * @returns {Choice[]}
+   * @param {string} before  the text before the cursor
+   * @returns {Choice[]} groups whose handle begins with the typed text, then users, other groups, and all of the group
    */
   #namesFor(before) {
     const { people, user: self } = this.session;
     const conversation = this.#conversation;
-    const found = conversation?.group ? MENTION.exec(before) : null;
-    if (!conversation || !found || [...this.host.mentioned().keys()].some((name) => found[1].startsWith(`${name} `))) return []; // a text follows the name
+    const typed = conversation?.group ? MENTION.exec(before)?.[1] : undefined;
+    if (!conversation || typed === undefined) return [];
+    const isBehindName = [...this.host.mentioned().keys()].some((name) => typed.startsWith(`${name} `));
+    if (isBehindName) return [];
+
     if (!this.#members) this.#loadMembers(conversation);
-    this.#loadGroups(conversation, found[1]);
+    this.#loadGroups(conversation, typed);
     const members = this.#members ?? [];
-    if (found[1] && members.length && members.length < conversation.members) import("../people/directory.js").then(({ findMembers }) => findMembers(this.session, conversation.id, found[1], members, () => this.complete())).catch(() => {}); // then those who are loaded
+    if (typed && members.length && members.length < conversation.members) this.#searchMembers(conversation, typed, members);
+
+    const groups = this.#groupsFor(typed);
     const others = members.filter((user) => user !== self);
-    const writers = [...new Set((conversation.entries ?? []).slice(-RECENT).reverse().filter(({ kind }) => kind === "message").map(({ from }) => from))];
-    const groups = this.#groupsFor(found[1]);
-    const users = mentionable(others, found[1], (user) => this.host.nameOf(user), MOST_NAMES - groups.length, writers).map((user) => {
+    const found = mentionable(others, typed, (user) => this.host.nameOf(user), MOST_NAMES - groups.length, recentWriters(conversation));
+    const users = found.map((user) => {
       const name = this.host.nameOf(user);
       const face = user === "all" ? make("span", "avatar group", "@") : people.avatar(user);
       return { user, name, parts: [face, make("bdi", "", name), ...people.marks(user)] };
     });
-    const isFirst = Boolean(found[1]) && groups[0]?.name.startsWith(folded(found[1]));
     const all = users.at(-1)?.user === "all" ? users.splice(-1) : [];
-    return [...(isFirst ? groups : []), ...users, ...(isFirst ? [] : groups), ...all].map(({ user, name, parts }) => ({ parts, start: before.lastIndexOf("@"), text: `@${name} `, user }));
+    const isHandle = typed !== "" && groups[0]?.name.startsWith(folded(typed));
+    const ordered = isHandle ? [...groups, ...users, ...all] : [...users, ...groups, ...all];
+    return ordered.map(({ user, name, parts }) => ({ parts, start: before.lastIndexOf("@"), text: `@${name} `, user }));
+  }
+
+  /**
+   * Lets the server search a group that has more members than are loaded. Its answer is offered with the next {@link complete}.
+   *
+   * @param {Conversation} conversation
+   * @param {string} typed
+   * @param {string[]} members  the loaded ones: found ones are added
+   */
+  #searchMembers({ id }, typed, members) {
+    import("../people/directory.js").then(({ findMembers }) => findMembers(this.session, id, typed, members, () => this.complete())).catch(() => {});
   }
 
   /**
    * @param {RegExpExecArray} code
-   * @param {number} end
-   * @returns {Choice[]}
+   * @param {number} end  where it ends in the text
+   * @returns {Choice[]} none while the names of emoji are loading
    */
-  #emojiFor([, whole, name, isClosed], end) {
+  #emojiFor([, whole, name, colon], end) {
     if (!this.#findEmoji) {
+      // If it cannot be loaded, the next key tries again.
       import("./emoji-picker.js").then(({ emojiFinder }) => emojiFinder(this.session)).catch(() => null).then((find) => {
-        this.#findEmoji = find; // without it, what is typed next tries again
+        this.#findEmoji = find;
         if (find) this.complete();
       });
       return [];
     }
-    return this.#findEmoji(name, isClosed !== "").slice(0, MOST_NAMES).map(({ emoji, code }) => (
-      { parts: [make("span", "emoji-sign", plain.draw(emoji)), make("bdi", "", `:${code}:`)], start: end - whole.length, text: isClosed ? emoji : `${emoji} `, user: "" }
-    ));
+    const isClosed = colon !== "";
+    return this.#findEmoji(name, isClosed).slice(0, MOST_NAMES).map(({ emoji, code }) => ({
+      parts: [make("span", "emoji-sign", plain.draw(emoji)), make("bdi", "", `:${code}:`)],
+      start: end - whole.length,
+      text: isClosed ? emoji : `${emoji} `,
+      user: "",
+    }));
   }
 
   /**
-   * @param {string} before
-   * @returns {Choice[]}
+   * @param {string} before  the text before the cursor
+   * @returns {Choice[]} commands of bots, then commands of the page
    */
   #commandsFor(before) {
     const conversation = this.#conversation;
-    const found = COMMAND.exec(before);
-    if (!conversation || !found) return [];
+    const typed = COMMAND.exec(before)?.[1];
+    if (!conversation || typed === undefined) return [];
     if (!this.#commands) this.#loadCommands(conversation);
-    const all = this.#commands ?? [];
-    const isFitting = (/** @type {{ command: string }} */ { command }) => command.startsWith(found[1]);
-    const own = pageCommands.filter(isFitting).map(({ command, word }) => ({ parts: [make("b", "", `/${command}`), make("span", "description", word)], start: 0, text: `/${command}`, user: "", sends: true }));
-    const fitting = all.filter(isFitting);
-    return [...fitting.slice(0, MOST_COMMANDS).map(({ name, nickname, command, description }) => {
-      const isShared = all.filter((each) => each.command === command).length > 1;
+    const commands = this.#commands ?? [];
+    const isFitting = (/** @type {{ command: string }} */ { command }) => command.startsWith(typed);
+    const ofBots = commands.filter(isFitting).slice(0, MOST_COMMANDS).map(({ name, nickname, command, description }) => {
+      const isShared = commands.filter((other) => other.command === command).length > 1;
       const whose = conversation.group ? [make("bdi", "whose", nickname || name)] : [];
       const parts = [make("b", "", `/${command}`), make("span", "description", description), ...whose];
       return { parts, start: 0, text: isShared ? `/${command}@${name} ` : `/${command} `, user: "" };
-    }), ...own];
+    });
+    const ofPage = pageCommands.filter(isFitting).map(({ command, word }) => {
+      const parts = [make("b", "", `/${command}`), make("span", "description", word)];
+      return { parts, start: 0, text: `/${command}`, user: "", sends: true };
+    });
+    return [...ofBots, ...ofPage];
   }
 
-  /** @param {number} index  -1: none is chosen */
-  #choose(index) {
-    [...this.host.list.children].forEach((option, at) => option.setAttribute("aria-selected", String(at === index)));
-    if (index < 0) return this.host.field.removeAttribute("aria-activedescendant");
-    this.host.list.children[index].scrollIntoView({ block: "nearest" });
-    this.host.field.setAttribute("aria-activedescendant", this.host.list.children[index].id);
+  /** @param {number} chosen  index of the choice, or `NONE` */
+  #choose(chosen) {
+    const { field, list } = this.host;
+    [...list.children].forEach((option, index) => option.setAttribute("aria-selected", String(index === chosen)));
+    if (chosen === NONE) return field.removeAttribute("aria-activedescendant");
+    list.children[chosen].scrollIntoView({ block: "nearest" });
+    field.setAttribute("aria-activedescendant", list.children[chosen].id);
   }
 
   /**
@@ -284,13 +344,21 @@ export class Completions {
    */
   onKey({ key, shiftKey }) {
     const options = [...this.host.list.children];
-    const at = options.findIndex((option) => option.getAttribute("aria-selected") === "true");
-    const isTyped = at >= 0 && !this.#choices[at].user && this.#choices[at].text.trimEnd() === this.host.field.value; // a whole command: Enter sends it
-    if (key === "ArrowDown") this.#choose((at + 1) % options.length);
-    else if (key === "ArrowUp") this.#choose((Math.max(at, 0) + options.length - 1) % options.length);
-    else if (at >= 0 && ((key === "Enter" && !shiftKey && !isTyped) || key === "Tab")) this.#take(at);
+    const chosen = options.findIndex((option) => option.getAttribute("aria-selected") === "true");
+    if (key === "ArrowDown") this.#choose((chosen + 1) % options.length);
+    else if (key === "ArrowUp") this.#choose((Math.max(chosen, 0) + options.length - 1) % options.length);
+    else if (chosen === NONE) return false;
+    else if (key === "Tab" || (key === "Enter" && !shiftKey && !this.#isTyped(this.#choices[chosen]))) this.#take(chosen);
     else return false;
     return true;
+  }
+
+  /**
+   * @param {Choice} choice
+   * @returns {boolean} whether it is a command that was typed to its end: Enter sends it
+   */
+  #isTyped({ user, text }) {
+    return !user && text.trimEnd() === this.host.field.value;
   }
 
   /** @param {number} index  of the choice that replaces what is typed */
@@ -302,6 +370,7 @@ export class Completions {
     if (sends) this.host.submit();
   }
 
+  /** Hides the list. */
   close() {
     this.host.list.hidden = true;
     this.host.field.removeAttribute("aria-activedescendant");
@@ -309,26 +378,39 @@ export class Completions {
 }
 
 /**
- * Who may be meant by what is typed after an `@`: first who has written lately, then those in whose names a word begins with it, then the
- * others whose names contain it; all of a group at the end. Of two words, which may be a mention and a text, the first one is a whole
- * word of the name, and another word begins with the second one.
+ * @param {Conversation} conversation
+ * @returns {string[]} the writers of its newest messages, the last one first
+ */
+function recentWriters({ entries }) {
+  const messages = (entries ?? []).slice(-RECENT).filter(({ kind }) => kind === "message");
+  return [...new Set(messages.reverse().map(({ from }) => from))];
+}
+
+/**
+ * Finds the users whom the typed text after an `@` may mean. Recent writers come first, then users whose name has a word that begins with
+ * the text, then users whose name contains the text. All of a group come last.
+ *
+ * Two typed words may be a name with a text behind it. So the first word must be a whole word of the name.
  *
  * @param {string[]} members
  * @param {string} typed
  * @param {(user: string) => string} nameOf
- * @param {number} most
+ * @param {number} most  users
  * @param {string[]} [writers]  who has written lately, the last one first
  * @returns {string[]}
  */
 export function mentionable(members, typed, nameOf, most, writers = []) {
-  const before = typed.split(" ").slice(0, -1).flatMap(wordsOf);
-  const fit = (/** @type {string} */ user) => {
-    const fits = fitOf(nameOf(user), typed);
-    return before.length && (fits || !before.every((word) => wordsOf(nameOf(user)).includes(word))) ? 2 : fits;
+  const wholeWords = typed.split(" ").slice(0, -1).flatMap(wordsOf);
+  const fitOfUser = (/** @type {string} */ user) => {
+    const fit = fitOf(nameOf(user), typed);
+    if (!wholeWords.length) return fit;
+    const nameWords = wordsOf(nameOf(user));
+    return fit === BEGINS && wholeWords.every((word) => nameWords.includes(word)) ? BEGINS : FITS_NOT;
   };
-  const fits = new Map(members.map((user) => [user, fit(user)]));
-  const recent = writers.filter((user) => fits.has(user));
-  const ordered = [...new Set([...recent, ...members.filter((user) => fits.get(user) === 0), ...members])].filter((user) => fits.get(user) !== 2);
-  const all = fit("all") < 2 ? ["all"] : [];
+  const fitByUser = new Map(members.map((user) => [user, fitOfUser(user)]));
+  const recent = writers.filter((user) => fitByUser.has(user));
+  const beginning = members.filter((user) => fitByUser.get(user) === BEGINS);
+  const ordered = [...new Set([...recent, ...beginning, ...members])].filter((user) => fitByUser.get(user) !== FITS_NOT);
+  const all = fitOfUser("all") === FITS_NOT ? [] : ["all"];
   return [...ordered.slice(0, most - all.length), ...all];
 }

@@ -17,8 +17,14 @@ import { pageCommands, pageTools, summaryOf } from "../parts/summary.js";
 
 /** Name of the file with a text that is too long for a message. */
 const FILE_NAME = "text.txt";
+/** While the user types, others are told at most this often. */
 const TYPING_EACH_MS = 3_000;
+/** While one cannot write, this is checked so often: a mute ends at its time, without an entry. */
 const MUTE_CHECK_MS = 5_000;
+/** The list of completions closes so much later than the text box loses the focus. */
+const CLOSE_AFTER_MS = 150;
+/** `keyCode` of a key that belongs to an input method. In Safari, `isComposing` is already false at its last key. */
+const INPUT_METHOD_KEY = 229;
 
 /**
  * Where a text box is, and what it writes.
@@ -36,9 +42,9 @@ export class Composer {
   #conversation = null;
   /** Id of the message that the text replies to; 0: none. */
   #replyTo = 0;
-  /** That message; null: it is not loaded. @type {Entry | null} */
+  /** That message; null: there is none, or it is not loaded. @type {Entry | null} */
   #replied = null;
-  /** @type {Entry | null} */
+  /** The message whose edit is in the text box. @type {Entry | null} */
   #editing = null;
   /** Names that were completed in this text, with their users. @type {Map<string, string>} */
   #mentioned = new Map();
@@ -47,12 +53,12 @@ export class Composer {
   #typingSentAt = 0;
   /** Buttons of features. @type {Map<import("../parts/summary.js").PageTool, HTMLElement>} */
   #tools = new Map();
-  /** The bar of formats; null: it is not loaded. @type {HTMLElement | Promise<void> | null} */
+  /** The bar of formats; a promise while it is loading; null: it is not loaded. @type {HTMLElement | Promise<void> | null} */
   #formats = null;
   /** @type {Promise<import("./emoji-picker.js").Picker> | null} */
   #picker = null;
-  /** @type {ReturnType<typeof setTimeout> | undefined} */
-  #muted;
+  /** Checks again whether one can write. @type {ReturnType<typeof setTimeout> | undefined} */
+  #muteTimer;
   #ends = new AbortController();
   #form;
   #field;
@@ -84,9 +90,17 @@ export class Composer {
     this.#bar = element(`${prefix}reply-bar`, HTMLElement);
     this.#names = element(`${prefix}mentions`, HTMLElement);
     this.#readOnlyNote = element(`${prefix}read-only`, HTMLElement);
-    const { signal } = this.#ends;
-    const off = session.on("draft", (key) => {
-      if (!box.drafts && this.#conversation && !this.#editing && keyOf(this.#conversation) === key) this.#showDraft(this.#conversation);
+    this.#listen(this.#ends.signal, prefix);
+  }
+
+  /**
+   * @param {AbortSignal} signal  ends it
+   * @param {string} prefix  of the ids of the elements
+   */
+  #listen(signal, prefix) {
+    const off = this.session.on("draft", (key) => {
+      const conversation = this.#conversation;
+      if (!this.box.drafts && conversation && !this.#editing && keyOf(conversation) === key) this.#showDraft(conversation);
     });
     signal.addEventListener("abort", off);
     this.#form.addEventListener("submit", (event) => {
@@ -105,13 +119,17 @@ export class Composer {
     const sizes = new ResizeObserver(([{ contentRect }]) => {
       if (contentRect.width === width) return;
       width = contentRect.width;
-      requestAnimationFrame(() => this.#grow()); // the text has other lines
+      // With another width, the text has other lines.
+      requestAnimationFrame(() => this.#grow());
     });
     sizes.observe(this.#field);
     signal.addEventListener("abort", () => sizes.disconnect());
     this.#asFile.addEventListener("click", () => this.#sendAsFile(), { signal });
-    this.#field.addEventListener("blur", () => setTimeout(() => this.#completions?.close(), 150), { signal });
-    this.#opener.addEventListener("click", () => (this.#grid.hidden ? this.#openEmoji() : this.#toggleEmoji(false)), { signal });
+    this.#field.addEventListener("blur", () => setTimeout(() => this.#completions?.close(), CLOSE_AFTER_MS), { signal });
+    this.#opener.addEventListener("click", () => {
+      if (this.#grid.hidden) this.#openEmoji();
+      else this.#toggleEmoji(false);
+    }, { signal });
     this.#form.addEventListener("keydown", (event) => {
       if (event.key !== "Escape" || this.#grid.hidden) return;
       event.stopPropagation();
@@ -163,26 +181,37 @@ export class Composer {
     this.#readOnlyNote.hidden = !readOnlyReason;
     if (hadFocus && readOnlyReason) this.focus();
     for (const tool of pageTools) this.#drawTool(tool);
-    clearTimeout(this.#muted);
-    if (readOnlyReason && !this.#conversation?.left) this.#muted = setTimeout(() => this.draw(), MUTE_CHECK_MS);
+    clearTimeout(this.#muteTimer);
+    if (readOnlyReason && !this.#conversation?.left) this.#muteTimer = setTimeout(() => this.draw(), MUTE_CHECK_MS);
   }
 
-  /** @param {import("../parts/summary.js").PageTool} tool */
+  /**
+   * Draws the button of a feature, with the number of its things in the open conversation.
+   *
+   * @param {import("../parts/summary.js").PageTool} tool
+   */
   #drawTool(tool) {
-    const { word, count, act } = tool;
-    const key = this.#tools.get(tool) ?? button("", "round page-tool");
-    if (!this.#tools.has(tool)) {
-      this.#tools.set(tool, key);
-      key.append(icon(tool.icon));
-      key.setAttribute("aria-haspopup", "dialog");
-      key.addEventListener("click", () => this.#conversation && act(this.session, this.#conversation, this.#editing ? null : this.#content, () => this.#clear()));
-      this.#send.before(key);
-      this.#ends.signal.addEventListener("abort", () => key.remove());
-    }
+    const { word, count } = tool;
+    const key = this.#tools.get(tool) ?? this.#makeTool(tool);
     const number = this.#conversation ? count(this.#conversation) : 0;
     key.dataset.count = number ? String(number) : "";
     key.title = word;
     key.setAttribute("aria-label", number ? `${word} · ${number}` : word);
+  }
+
+  /** @param {import("../parts/summary.js").PageTool} tool */
+  #makeTool(tool) {
+    const key = button("", "round page-tool");
+    this.#tools.set(tool, key);
+    key.append(icon(tool.icon));
+    key.setAttribute("aria-haspopup", "dialog");
+    key.addEventListener("click", () => {
+      const content = this.#editing ? null : this.#content;
+      if (this.#conversation) tool.act(this.session, this.#conversation, content, () => this.#clear());
+    });
+    this.#send.before(key);
+    this.#ends.signal.addEventListener("abort", () => key.remove());
+    return key;
   }
 
   /** Somebody has come or gone: the members are loaded with the next mention. */
@@ -203,6 +232,8 @@ export class Composer {
   }
 
   /**
+   * Finds the message that a draft replies to, which is not loaded. If it is gone, the draft is no reply any more.
+   *
    * @param {Conversation} conversation
    * @param {number} id
    */
@@ -210,24 +241,29 @@ export class Composer {
     const { session } = this;
     const found = await new History(session.store).find(conversation.id, id).catch(() => undefined);
     if (conversation !== this.#conversation || this.#editing || this.#replyTo !== id) return;
-    const isGone = found ? found.kind !== "message" : found === null && session.isOnline;
-    if (isGone) this.#replyTo = 0;
+    const isRecalled = found && found.kind !== "message";
+    const isUnknown = found === null && session.isOnline;
+    if (isRecalled || isUnknown) this.#replyTo = 0;
     else this.#replied = found ?? null;
     this.#drawBar();
     this.#changed();
   }
 
-  /** What would be sent now: files take it with them. An edit stays. */
+  /** The text and the place that would be sent now. Files are sent with it. An edit is no draft: it stays in the text box. */
   get draft() {
-    return { text: this.#editing ? "" : this.#field.value.trim(), replyTo: (!this.#editing && this.#replyTo) || undefined, ...this.box.place?.() };
+    const place = this.box.place?.();
+    if (this.#editing) return { text: "", replyTo: undefined, ...place };
+    return { text: this.#field.value.trim(), replyTo: this.#replyTo || undefined, ...place };
   }
 
   /** The draft was sent, with files. */
   takeDraft() {
-    if (!this.#editing) this.#clear(matchMedia("(hover: hover)").matches); // on a phone this would open the keyboard
+    if (this.#editing) return;
+    // On a phone, the focus would open the keyboard.
+    this.#clear({ focuses: matchMedia("(hover: hover)").matches });
   }
 
-  /** Whether a reply or an edit was begun; then it is given up. */
+  /** Gives up a list of completions, a reply or an edit. Returns false if there is none. */
   cancel() {
     if (!this.#names.hidden) this.#completions?.close();
     else if (this.#editing || this.#replyTo) this.#clearBar();
@@ -235,6 +271,7 @@ export class Composer {
     return true;
   }
 
+  /** Focuses the text box, or the messages if one cannot write. */
   focus() {
     if (this.#form.hidden) /** @type {HTMLElement | null | undefined} */ (this.#form.parentElement?.querySelector("[role=log]"))?.focus();
     else this.#field.focus();
@@ -244,7 +281,8 @@ export class Composer {
   reply(entry) {
     if (this.readOnlyReason) return toast(this.readOnlyReason);
     if (this.#editing) this.#clearBar();
-    [this.#replyTo, this.#replied] = [entry.id, entry];
+    this.#replyTo = entry.id;
+    this.#replied = entry;
     this.#drawBar();
     this.#changed();
     this.focus();
@@ -256,7 +294,7 @@ export class Composer {
    */
   #textOf({ id, text, meta }) {
     const waiting = this.session.outbox.editOf(id);
-    return { text: (waiting ?? { text }).text ?? "", meta: waiting ?? meta ?? {} };
+    return waiting ? { text: waiting.text ?? "", meta: waiting } : { text: text ?? "", meta: meta ?? {} };
   }
 
   /** @param {Entry} entry */
@@ -264,7 +302,8 @@ export class Composer {
     if (this.readOnlyReason) return toast(this.readOnlyReason);
     const { text, meta } = this.#textOf(entry);
     this.#editing = entry;
-    [this.#replyTo, this.#replied] = [0, null];
+    this.#replyTo = 0;
+    this.#replied = null;
     this.#field.value = text;
     this.#mentioned = new Map(namesIn(meta, (user) => this.#nameOf(user)));
     this.#drawBar();
@@ -282,21 +321,26 @@ export class Composer {
 
   // --- sending ------------------------------------------------------------------------------------------------
 
+  /** Sends the edit or the message in the text box, or carries out a command of the page. */
   #submit() {
     const content = this.#content;
     const conversation = this.#conversation;
     if (!content || !conversation) return this.#field.focus();
     const { text, mentions } = content;
     if (this.#editing) {
-      if (text !== this.#textOf(this.#editing).text) this.session.outbox.add(conversation, { text, edit: this.#editing.id, mentions });
+      const isChanged = text !== this.#textOf(this.#editing).text;
+      if (isChanged) this.session.outbox.add(conversation, { text, edit: this.#editing.id, mentions });
       return this.#clearBar();
     }
-    const [, name, rest] = /^\/(\w+)\s*([^]*)$/.exec(text) ?? [];
-    const own = pageCommands.find(({ command }) => command === name && !this.#completions?.hasCommand(name));
-    if (own) {
+
+    const [, name, argument] = /^\/(\w+)\s*([^]*)$/.exec(text) ?? [];
+    const pageCommand = pageCommands.find(({ command }) => command === name && !this.#completions?.hasCommand(name));
+    if (pageCommand) {
       this.#clear();
-      return void own.act(this.session, conversation, rest, this.draft);
+      pageCommand.act(this.session, conversation, argument, this.draft);
+      return;
     }
+
     this.session.outbox.add(conversation, { ...this.draft, mentions });
     this.#clear();
     this.box.sent();
@@ -322,9 +366,11 @@ export class Composer {
     this.box.sent();
   }
 
-  #clear(focuses = true) {
+  /** Empties the text box, as after its text was sent. */
+  #clear({ focuses = true } = {}) {
     this.#field.value = "";
-    this.#editing = this.#replied = null;
+    this.#editing = null;
+    this.#replied = null;
     this.#replyTo = 0;
     this.#mentioned.clear();
     this.#typingSentAt = 0;
@@ -334,18 +380,22 @@ export class Composer {
     if (focuses) this.focus();
   }
 
+  /** Tells the others that we are typing a message. A thread has no typing notices. */
   #sendTyping() {
     const conversation = this.#conversation;
-    if (!conversation || conversation.peer === this.session.user || this.box.place || !this.#field.value || this.#editing || Date.now() - this.#typingSentAt < TYPING_EACH_MS) return;
+    if (!conversation || conversation.peer === this.session.user || this.box.place) return;
+    if (!this.#field.value || this.#editing || Date.now() - this.#typingSentAt < TYPING_EACH_MS) return;
     this.#typingSentAt = Date.now();
     this.session.messenger.typing(conversation.group ? { conversation: conversation.id } : { to: conversation.peer });
   }
 
   // --- the bar above the text ---------------------------------------------------------------------------------
 
+  /** Gives up a reply or an edit. After an edit, the draft from before is back. */
   #clearBar() {
     const wasEditing = this.#editing !== null;
-    this.#editing = this.#replied = null;
+    this.#editing = null;
+    this.#replied = null;
     this.#replyTo = 0;
     if (wasEditing && this.#conversation) {
       this.#showDraft(this.#conversation);
@@ -368,24 +418,33 @@ export class Composer {
 
   // --- the text -----------------------------------------------------------------------------------------------
 
-  /** @param {KeyboardEvent} event */
+  /**
+   * A key of the text box goes to the first of these that uses it: the list of completions, a format, the edit of our newest message, or
+   * the sending of the text.
+   *
+   * @param {KeyboardEvent} event
+   */
   #onKey(event) {
-    if (event.isComposing || event.keyCode === 229) return; // this key belongs to the input method
+    if (event.isComposing || event.keyCode === INPUT_METHOD_KEY) return;
     if (!this.#names.hidden && this.#completions?.onKey(event)) return event.preventDefault();
+
     const format = formatOf(event);
     if (format) {
       event.preventDefault();
-      return void withModule(import("./formatting.js"), this.session.words, (module) => module.format(this.#field, format));
+      withModule(import("./formatting.js"), this.session.words, (module) => module.format(this.#field, format));
+      return;
     }
-    const isBare = !(event.altKey || event.ctrlKey || event.metaKey || event.shiftKey);
+
+    const hasCommandKey = event.ctrlKey || event.metaKey;
+    const isBare = !(event.altKey || event.shiftKey || hasCommandKey);
     if (event.key === "ArrowUp" && isBare && !this.#field.value) {
       const last = this.box.last();
       if (!last) return;
       event.preventDefault();
       return this.edit(last);
     }
-    const isSent = sendsOnEnter() ? !event.shiftKey && !event.altKey && !event.ctrlKey && !event.metaKey : event.ctrlKey || event.metaKey;
-    if (event.key !== "Enter" || !isSent) return;
+
+    if (event.key !== "Enter" || !(sendsOnEnter() ? isBare : hasCommandKey)) return;
     event.preventDefault();
     this.#submit();
   }
@@ -397,7 +456,8 @@ export class Composer {
     if (this.#formats instanceof HTMLElement) this.#formats.hidden = !isSelected;
     if (!isSelected || this.#formats) return;
     this.#formats = import("./formatting.js").then(({ makeBar }) => makeBar(this.#field, this.session.words)).catch(() => null).then((bar) => {
-      this.#formats = bar; // without it, the next selection tries again
+      this.#formats = bar;
+      // The next selection tries again.
       if (!bar) return;
       this.#bar.before(bar);
       this.#ends.signal.addEventListener("abort", () => bar.remove());
@@ -408,19 +468,23 @@ export class Composer {
   /** The text box gets the height of its text. */
   #grow() {
     const { clientWidth } = this.#field;
-    if (!clientWidth) return; // it is hidden, and has the height of one row
+    // A hidden text box has no width: it keeps the height of one row.
+    if (!clientWidth) return;
+    // The height of its content is never less than its own height.
     this.#field.style.height = "auto";
     this.#field.style.height = `${this.#field.scrollHeight}px`;
   }
 
+  /** Draws and saves what depends on the text, and offers completions. */
   #changed() {
     this.#grow();
+    const isEmpty = !this.#field.value.trim();
     const isOver = leftOf(this.#field) < 0;
     const text = leftText(this.#field, this.session.words);
     if (this.#left.textContent !== text) this.#left.textContent = text;
     this.#asFile.hidden = !isOver || this.#editing !== null;
-    this.#send.setAttribute("aria-disabled", String(!this.#field.value.trim() || isOver));
-    this.#form.dataset.empty = String(!this.#field.value.trim());
+    this.#send.setAttribute("aria-disabled", String(isEmpty || isOver));
+    this.#form.dataset.empty = String(isEmpty);
     if (this.#conversation && !this.#editing) this.#saveDraft(this.#conversation);
     this.#complete();
   }
@@ -460,8 +524,7 @@ export class Composer {
 
   /** Offers what may be meant by the text before the cursor. */
   #complete() {
-    const loaded = this.#completions;
-    if (loaded) return loaded.complete();
+    if (this.#completions) return this.#completions.complete();
     if (!/^\/|@|:[\p{L}\d+-]/u.test(this.#field.value)) return;
     withModule(import("./completions.js"), this.session.words, async ({ Completions }) => {
       this.#completions ??= new Completions(this.session, {
@@ -481,7 +544,9 @@ export class Composer {
  */
 function formatOf({ key, code, altKey, ctrlKey, metaKey, shiftKey }) {
   if (altKey || !(ctrlKey || metaKey)) return undefined;
-  if (shiftKey) return /** @type {const} */ ({ x: "struck", u: "link", Digit8: "list", Digit9: "quote" })[code.startsWith("Digit") ? code : key.toLowerCase()];
+  // With Shift, the key of a digit stands for another sign, which depends on the keyboard: its place does not.
+  const place = code.startsWith("Digit") ? code : key.toLowerCase();
+  if (shiftKey) return /** @type {const} */ ({ x: "struck", u: "link", Digit8: "list", Digit9: "quote" })[place];
   return /** @type {const} */ ({ b: "bold", i: "italic", e: "code" })[key.toLowerCase()];
 }
 
