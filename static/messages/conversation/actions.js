@@ -14,6 +14,7 @@ import { button, confirm, openDialog, toast } from "../parts/panel.js";
 /** @typedef {import("../session/store.js").Conversation} Conversation */
 /** @typedef {import("../parts/entries.js").Entry} Entry */
 
+/** The reactions at the top of each menu. */
 const QUICK = ["👍", "❤️", "😂", "🎉", "😮", "😢", "🙏"];
 
 /**
@@ -103,29 +104,33 @@ export class MessageActions {
   /** @param {Entry} entry */
   async copy(entry) {
     const { words } = this.session;
-    toast((await copyText(textOf(entry))) ? words.messages_copied : words.messages_copy_failed);
+    const isCopied = await copyText(textOf(entry));
+    toast(isCopied ? words.messages_copied : words.messages_copy_failed);
   }
 
   /** @param {Entry} entry */
   async copyLink({ conversation, id }) {
     const { words } = this.session;
-    toast((await copyText(`${location.origin}${location.pathname}#c/${conversation}/${id}`)) ? words.messages_copied : words.messages_copy_failed);
+    const isCopied = await copyText(`${location.origin}${location.pathname}#c/${conversation}/${id}`);
+    toast(isCopied ? words.messages_copied : words.messages_copy_failed);
   }
 
-  /** @param {Entry} entry */
+  /** @param {Entry} entry  is recalled for all, if the user agrees */
   async recall(entry) {
     const { words, messenger, user } = this.session;
-    if (!(await confirm(words.messages_recall_ask, { yes: words.messages_recall, danger: true }))) return;
+    const isAgreed = await confirm(words.messages_recall_ask, { yes: words.messages_recall, danger: true });
+    if (!isAgreed) return;
     await this.#try(async () => {
       const sent = await messenger.recall(entry.id);
       this.session.added({ ...sent, kind: "recall", from: user, to: entry.to, about: entry.id, time: Date.now() });
     });
   }
 
-  /** @param {Entry} entry */
+  /** @param {Entry} entry  is hidden from us, if the user agrees */
   async hide(entry) {
     const { words, store } = this.session;
-    if (!(await confirm(words.messages_hide_ask, { yes: words.messages_hide, danger: true }))) return;
+    const isAgreed = await confirm(words.messages_hide_ask, { yes: words.messages_hide, danger: true });
+    if (!isAgreed) return;
     await this.#try(() => store.hide([entry.id]));
   }
 
@@ -142,16 +147,20 @@ export class MessageActions {
   /**
    * @param {Conversation} conversation
    * @param {Entry} entry
-   * @returns {import("../parts/menu.js").Row[][]}
+   * @returns {import("../parts/menu.js").Row[][]} the groups of the menu: to answer, to copy, others, and to delete
    */
   #rows(conversation, entry) {
     const { session, composing } = this;
     const { words, user } = session;
-    const own = entry.from === user;
-    const mayEdit = own && isEditable(entry);
-    const mayPin = !conversation.group || conversation.role === "owner" || conversation.role === "admin" || composing.membersPin();
-    const isPinned = composing.isPinned(entry.id);
     const { thread, select } = composing;
+    const isOwn = entry.from === user;
+    const mayEdit = isOwn && isEditable(entry);
+    const mayPin = !conversation.group || ["owner", "admin"].includes(conversation.role) || composing.membersPin();
+    const isPinned = composing.isPinned(entry.id);
+    /** @type {import("../parts/menu.js").Row} */
+    const pinRow = isPinned
+      ? { word: words.messages_unpin, sign: "unpin", act: () => this.pin(entry, true) }
+      : { word: words.messages_pin, sign: "pin", act: () => this.pin(entry, false) };
     /** @type {(isOffered: unknown, row: import("../parts/menu.js").Row) => import("../parts/menu.js").Row[]} */
     const when = (isOffered, row) => (isOffered ? [row] : []);
     return [
@@ -167,21 +176,24 @@ export class MessageActions {
         ...when(select, { word: words.messages_select, sign: "select", act: () => select?.(entry) }),
       ],
       [
-        ...when(own && conversation.group, { word: words.messages_readers, sign: "readers", act: () => this.readers(entry) }),
-        ...when(mayPin, { word: isPinned ? words.messages_unpin : words.messages_pin, sign: isPinned ? "unpin" : "pin", act: () => this.pin(entry, isPinned) }),
+        ...when(isOwn && conversation.group, { word: words.messages_readers, sign: "readers", act: () => this.readers(entry) }),
+        ...when(mayPin, pinRow),
         ...added.messageActions.flatMap((makeActions) => drawn(() => makeActions(session, conversation, entry), () => [])),
       ],
       [
-        ...when(own, { word: words.messages_recall, sign: "remove", danger: true, act: () => this.recall(entry) }),
+        ...when(isOwn, { word: words.messages_recall, sign: "remove", danger: true, act: () => this.recall(entry) }),
         { word: words.messages_hide, sign: "hide", danger: true, act: () => this.hide(entry) },
       ],
     ];
   }
 
-  /** @param {Entry} entry */
+  /**
+   * @param {Entry} entry
+   * @returns {HTMLElement} the buttons of a few reactions, and one that opens all emoji
+   */
   #quickReactions(entry) {
     const line = make("div", "quick");
-    const mine = new Set(entry.reactions?.filter((each) => each.mine).map(({ emoji }) => emoji));
+    const mine = new Set(entry.reactions?.filter((reaction) => reaction.mine).map(({ emoji }) => emoji));
     for (const emoji of QUICK) {
       const pick = button(emoji, "sign");
       pick.setAttribute("role", "menuitemcheckbox");
@@ -196,10 +208,11 @@ export class MessageActions {
       withModule(import("./emoji-picker.js"), this.session.words, async ({ makePicker }) => {
         const grid = make("div", "emoji");
         const dialog = openDialog(this.session.words.messages_react, grid);
-        (await makePicker(grid, this.session, (emoji) => {
+        const picker = await makePicker(grid, this.session, (emoji) => {
           dialog.close();
           this.react(entry, emoji, mine.has(emoji));
-        })).open();
+        });
+        picker.open();
       });
     });
     line.append(more);

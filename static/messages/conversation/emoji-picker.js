@@ -13,16 +13,26 @@ import { button } from "../parts/panel.js";
 /** @typedef {{ recent: string[], tone: number }} Choices */
 /** @typedef {import("../session/session.js").Session} Session */
 /** @typedef {import("../parts/additions.js").OwnEmoji} OwnEmoji */
+/** A part of the grid. `sign`: on its tab; `edit`: what its last button does. @typedef {{ name: string, sign: string, rows: Row[], edit?: OwnEmoji["edit"] }} Section */
 
 const TONES = ["", "🏻", "🏼", "🏽", "🏾", "🏿"];
+/** On the tabs of the groups, in their order. */
 const SIGNS = ["😀", "👋", "🐻", "🍔", "🚗", "⚽", "💡", "🔣", "🏁"];
+/** Shows the chosen skin tone. */
 const HAND = "✋";
+/** On the tabs of the recent emoji, and of the emoji of a feature. */
 const CLOCK = "🕘";
 const OWN = "✨";
 const MOST_RECENT = 27;
 const MOST_FOUND = 180;
+/** How well the name of an emoji fits a query: the best comes first. */
+const BEGINS = 0;
+const CONTAINS = 1;
+const OTHER_WORDS = 2;
+/** `keyCode` of a key that belongs to an input method. */
+const INPUT_METHOD_KEY = 229;
 const STORE_KEY = "imserver:emoji";
-/** Height of a row in pixels, for groups that are not laid out yet. */
+/** The size of a row, for groups that are not laid out yet. */
 const ROW_PX = 40;
 const ROW_EMOJI = 9;
 
@@ -36,14 +46,21 @@ const tables = new Map();
 function table(language) {
   const known = tables.get(language);
   if (known) return known;
-  const loading = fetch(new URL(`../emoji/${language}.json`, import.meta.url)).then((answer) => (answer.ok ? answer.json() : Promise.reject(new Error(`${answer.status}`))));
+  const loading = loadTable(language);
   tables.set(language, loading);
   loading.catch(() => tables.delete(language));
   return loading;
 }
 
+/** @param {string} language */
+async function loadTable(language) {
+  const answer = await fetch(new URL(`../emoji/${language}.json`, import.meta.url));
+  if (!answer.ok) throw new Error(`${answer.status}`);
+  return answer.json();
+}
+
 /**
- * @param {string} emoji
+ * @param {string} emoji  that has skin tones
  * @param {number} tone  0: yellow; 1 to 5: from light to dark
  */
 export function toned(emoji, tone) {
@@ -51,7 +68,7 @@ export function toned(emoji, tone) {
 }
 
 /**
- * Rows that fit all words of a query: first those whose name begins with it, then those whose name contains it.
+ * Finds the rows that fit all words of a query. Rows whose name begins with it come first, then rows whose name contains it.
  *
  * @param {Row[][]} groups
  * @param {string} query
@@ -60,18 +77,28 @@ export function toned(emoji, tone) {
  */
 export function searched(groups, query, others = []) {
   const wanted = query.toLowerCase().split(/\s+/).filter(Boolean);
-  const [whole] = [wanted.join(" ")];
-  /** @type {[Row, number][]} */
+  const whole = wanted.join(" ");
+  /** @type {{ row: Row, fit: number }[]} */
   const found = [];
   groups.forEach((rows, group) => rows.forEach((row, index) => {
-    const names = [row, ...others.map((each) => each[group][index])];
-    const text = names.map(([, name, words]) => `${name} ${words}`).join(" ").toLowerCase();
-    if (row[0] !== query.trim() && !wanted.every((word) => text.includes(word))) return;
-    const starts = names.some(([, name]) => name.toLowerCase().startsWith(whole));
-    const contains = names.some(([, name]) => name.toLowerCase().includes(whole));
-    found.push([row, starts ? 0 : contains ? 1 : 2]);
+    const translations = [row, ...others.map((language) => language[group][index])];
+    const text = translations.map(([, name, words]) => `${name} ${words}`).join(" ").toLowerCase();
+    const isEmojiItself = row[0] === query.trim();
+    if (!isEmojiItself && !wanted.every((word) => text.includes(word))) return;
+    const names = translations.map(([, name]) => name.toLowerCase());
+    found.push({ row, fit: fitOfNames(names, whole) });
   }));
-  return found.sort(([, one], [, other]) => one - other).slice(0, MOST_FOUND).map(([row]) => row);
+  found.sort((one, other) => one.fit - other.fit);
+  return found.slice(0, MOST_FOUND).map(({ row }) => row);
+}
+
+/**
+ * @param {string[]} names
+ * @param {string} query
+ */
+function fitOfNames(names, query) {
+  if (names.some((name) => name.startsWith(query))) return BEGINS;
+  return names.some((name) => name.includes(query)) ? CONTAINS : OTHER_WORDS;
 }
 
 /**
@@ -93,9 +120,16 @@ function ownNamed(own, query) {
   return names.sort((one, other) => Number(other.startsWith(wanted)) - Number(one.startsWith(wanted)));
 }
 
-/** @typedef {(query: string, isWhole: boolean) => { emoji: string, code: string }[]} FindEmoji  `isWhole`: only those of which it is a name, and no own one: that stays as it is typed */
+/**
+ * Finds emoji by a part of their names. With `isWhole`, it finds only emoji whose whole name this is. Emoji of a feature are then left out,
+ * because their name is their text.
+ *
+ * @typedef {(query: string, isWhole: boolean) => { emoji: string, code: string }[]} FindEmoji
+ */
 
 /**
+ * Loads the names of emoji for completions.
+ *
  * @param {Session} session
  * @returns {Promise<FindEmoji>} rejected if the names cannot be loaded
  */
@@ -103,25 +137,40 @@ export async function emojiFinder(session) {
   const [language] = session.language.split("-");
   const [english, own] = await Promise.all([table("en"), loadOwn(session)]);
   const groups = language === "en" ? english : await table(language).catch(() => english);
+  const others = groups === english ? [] : [english];
   const drawn = new Set(drawnHere(groups).flat());
   const inEnglish = new Map(english.flat().map((row) => [row[0], row]));
   return (query, isWhole) => {
+    const ownFound = ownNamed(own, query).map((name) => ({ emoji: `:${name}:`, code: name }));
+    if (isWhole && ownFound.some(({ code }) => code === query)) return [];
     const wanted = query.toLowerCase().replaceAll("_", " ").trim();
-    const isNamed = (/** @type {Row} */ row) => [row, inEnglish.get(row[0]) ?? row].some(([, name, more]) => codeOf(name) === codeOf(wanted) || more.toLowerCase().split(" ").includes(wanted));
-    const ownRows = ownNamed(own, query).map((name) => ({ emoji: `:${name}:`, code: name }));
-    if (isWhole && ownRows.some(({ code }) => code === query)) return [];
-    const rows = searched(groups, wanted, groups === english ? [] : [english]).filter((row) => drawn.has(row) && (!isWhole || isNamed(row)));
-    return [...(isWhole ? [] : ownRows), ...rows.map(([emoji, name, , tones]) => ({ emoji: tones ? toned(emoji, storedChoices().tone) : emoji, code: codeOf(name) }))];
+    const isNamed = (/** @type {Row} */ row) => hasName(row, wanted) || hasName(inEnglish.get(row[0]) ?? row, wanted);
+    const rows = searched(groups, wanted, others).filter((row) => drawn.has(row) && (!isWhole || isNamed(row)));
+    const { tone } = storedChoices();
+    const found = rows.map(([emoji, name, , tones]) => ({ emoji: tones ? toned(emoji, tone) : emoji, code: codeOf(name) }));
+    return isWhole ? found : [...ownFound, ...found];
   };
 }
 
-/** @param {string} name */
+/**
+ * @param {Row} row
+ * @param {string} wanted
+ * @returns {boolean} whether it is the name, or one of the words
+ */
+function hasName([, name, words], wanted) {
+  return codeOf(name) === codeOf(wanted) || words.toLowerCase().split(" ").includes(wanted);
+}
+
+/**
+ * @param {string} name
+ * @returns {string} as it is typed between colons
+ */
 function codeOf(name) {
   return name.toLowerCase().replace(/[^\p{L}\d]+/gu, "_").replace(/^_|_$/g, "");
 }
 
 /**
- * A picker for an element, which its `open` fills.
+ * Makes a picker for an element, which its `open` fills. If no names can be loaded, it has the few emoji of the page without names.
  *
  * @param {HTMLElement} root
  * @param {Session} session
@@ -130,8 +179,9 @@ function codeOf(name) {
  */
 export async function makePicker(root, session, onPick) {
   const [language] = session.language.split("-");
+  const nameless = EMOJI.map((emoji) => /** @type {Row} */ ([emoji, "", "", 0, 0]));
   const [groups, own] = await Promise.all([
-    table(language).catch(() => table("en")).catch(() => /** @type {Row[][]} */ ([EMOJI.map((emoji) => /** @type {Row} */ ([emoji, "", "", 0, 0]))])),
+    table(language).catch(() => table("en")).catch(() => [nameless]),
     loadOwn(session),
     loadStyle(new URL("../later/emoji-picker.css", import.meta.url)),
   ]);
@@ -150,6 +200,7 @@ export class Picker {
   #note = make("p", "picker-note");
   /** The emoji with the tab stop. @type {HTMLElement | null} */
   #current = null;
+  /** Number of the drawing that goes on: an earlier one stops. */
   #drawing = 0;
 
   /**
@@ -181,12 +232,15 @@ export class Picker {
     root.replaceChildren(make("div", "picker-head", this.#field, this.#tone), this.#tones, this.#tabs, this.#note, this.#grid);
     this.#field.addEventListener("input", () => this.#search());
     this.#field.addEventListener("keydown", (event) => this.#onFieldKey(event));
-    this.#tone.addEventListener("click", () => this.#showTones(this.#tones.hidden === true));
+    this.#tone.addEventListener("click", () => {
+      if (this.#tones.hidden) this.#showTones();
+      else this.#hideTones();
+    });
     root.addEventListener("keydown", (event) => {
       if (event.key !== "Escape" || this.#tones.hidden) return;
       event.preventDefault();
       event.stopPropagation();
-      this.#showTones(false);
+      this.#hideTones();
       this.#tone.focus();
     });
     this.#grid.addEventListener("click", (event) => this.#pick(event.target));
@@ -196,22 +250,19 @@ export class Picker {
     this.#drawTones();
   }
 
-  /** Draws all groups, after what was picked before; focuses the search, with a finger the grid, so that no keyboard appears. */
+  /** Draws all groups, and focuses the search. On a phone it focuses the grid, so that no keyboard appears. */
   open() {
     this.show();
     if (matchMedia("(hover: hover)").matches) this.#field.focus();
     else this.#current?.focus({ preventScroll: true });
   }
 
+  /** Draws the recent emoji and all groups, and empties the search. */
   show() {
-    this.#field.value = this.#note.textContent = "";
+    this.#field.value = "";
+    this.#note.textContent = "";
     this.#choices = storedChoices();
-    const names = this.words.messages_emoji_groups.split("|");
-    const ownRows = this.#ownRows("");
-    const isThere = (/** @type {string} */ emoji) => !emoji.startsWith(":") || ownRows.some(([each]) => each === emoji);
-    const recent = this.#choices.recent.filter(isThere).map((emoji) => /** @type {Row} */ ([emoji, this.#nameOf(emoji), "", 0, 0]));
-    const own = this.own && (ownRows.length || this.own.edit) ? [{ name: this.own.title, sign: OWN, rows: ownRows, edit: this.own.edit }] : [];
-    const sections = [...(recent.length ? [{ name: this.words.messages_emoji_recent, sign: CLOCK, rows: recent }] : []), ...own, ...this.groups.map((rows, index) => ({ name: names[index], sign: SIGNS[index], rows }))];
+    const sections = this.#sections();
     const drawn = this.#draw(sections);
     this.#tabs.hidden = sections.length < 2;
     this.#tabs.replaceChildren(...sections.map(({ name, sign }, index) => {
@@ -228,6 +279,24 @@ export class Picker {
     this.#markTab();
   }
 
+  /** @returns {Section[]} the recent emoji, the emoji of a feature, and the groups; one without emoji is left out */
+  #sections() {
+    const { own, words } = this;
+    const ownRows = this.#ownRows("");
+    const sections = /** @type {Section[]} */ ([]);
+
+    // An emoji of the feature may have been removed since it was picked.
+    const exists = (/** @type {string} */ emoji) => !emoji.startsWith(":") || ownRows.some(([each]) => each === emoji);
+    const recent = this.#choices.recent.filter(exists).map((emoji) => /** @type {Row} */ ([emoji, this.#nameOf(emoji), "", 0, 0]));
+    if (recent.length) sections.push({ name: words.messages_emoji_recent, sign: CLOCK, rows: recent });
+
+    if (own && (ownRows.length || own.edit)) sections.push({ name: own.title, sign: OWN, rows: ownRows, edit: own.edit });
+
+    const names = words.messages_emoji_groups.split("|");
+    this.groups.forEach((rows, index) => sections.push({ name: names[index], sign: SIGNS[index], rows }));
+    return sections;
+  }
+
   /**
    * @param {string} query
    * @returns {Row[]}
@@ -239,14 +308,15 @@ export class Picker {
   /** @param {string} emoji */
   #nameOf(emoji) {
     if (emoji.startsWith(":")) return emoji.slice(1, -1);
-    const plain = emoji.replace(/[\u{1f3fb}-\u{1f3ff}]/gu, "");
-    return this.groups.flat().find(([each]) => each === emoji || each.replace("\ufe0f", "") === plain)?.[1] ?? "";
+    const withoutTone = emoji.replace(/[\u{1f3fb}-\u{1f3ff}]/gu, "");
+    const row = this.groups.flat().find(([each]) => each === emoji || each.replace("\ufe0f", "") === withoutTone);
+    return row?.[1] ?? "";
   }
 
   /**
    * Draws the first section now, and each other one in a frame of its own.
    *
-   * @param {{ name: string, rows: Row[], edit?: OwnEmoji["edit"] }[]} sections
+   * @param {Section[]} sections
    * @returns {HTMLElement[]}
    */
   #draw(sections) {
@@ -261,11 +331,14 @@ export class Picker {
     this.#grid.replaceChildren(...made);
     this.#grid.scrollTop = 0;
     this.#current = null;
-    const turn = (this.#drawing += 1);
+    this.#drawing += 1;
+    const turn = this.#drawing;
     const fillOne = (/** @type {number} */ index) => {
       if (turn !== this.#drawing || !made[index]) return;
       const { rows, edit } = sections[index];
-      made[index].append(make("div", "picker-rows", ...rows.map((row) => this.#key(row)), ...(edit ? [this.#editKey(edit)] : [])));
+      const keys = rows.map((row) => this.#key(row));
+      if (edit) keys.push(this.#editKey(edit));
+      made[index].append(make("div", "picker-rows", ...keys));
       const first = this.#grid.querySelector("button");
       if (!this.#current && first) this.#mark(first);
       if (document.hidden) setTimeout(() => fillOne(index + 1)); // a hidden page gets no animation frames
@@ -306,32 +379,35 @@ export class Picker {
     key.tabIndex = 0;
   }
 
+  /** Marks the tab of the group in view. During a search, no tab is marked. */
   #markTab() {
     const sections = /** @type {HTMLElement[]} */ ([...this.#grid.children]);
     const top = this.#grid.scrollTop + this.#grid.offsetTop + ROW_PX;
-    const at = sections.findLastIndex((section) => section.offsetTop <= top);
-    [...this.#tabs.children].forEach((tab, index) => tab.setAttribute("aria-current", String(index === at && !this.#field.value)));
+    const current = sections.findLastIndex((section) => section.offsetTop <= top);
+    const isSearch = this.#field.value !== "";
+    [...this.#tabs.children].forEach((tab, index) => tab.setAttribute("aria-current", String(index === current && !isSearch)));
   }
 
+  /** Draws the emoji that fit the query, first by their names in the language of the page, then also in the language of the query. */
   async #search() {
     const query = this.#field.value;
     if (!query.trim()) return this.show();
     const draw = (/** @type {(Row[][])[]} */ others) => {
       const rows = [...this.#ownRows(query), ...searched(this.groups, query, others)];
-      this.#draw([{ name: this.words.messages_emoji_found, rows }]);
+      this.#draw([{ name: this.words.messages_emoji_found, sign: "", rows }]);
       this.#note.textContent = rows.length ? "" : fill(this.words.messages_emoji_none, { query: query.trim() });
       this.#markTab();
     };
     draw([]);
-    const spoken = /\p{Script=Han}/u.test(query) ? "zh" : "en"; // words of other languages find emoji, too
-    if (spoken === this.language) return;
-    const other = await table(spoken).catch(() => null);
+    const queryLanguage = /\p{Script=Han}/u.test(query) ? "zh" : "en";
+    if (queryLanguage === this.language) return;
+    const other = await table(queryLanguage).catch(() => null);
     if (other && this.#field.value === query) draw([drawnHere(other)]);
   }
 
   /** @param {KeyboardEvent} event */
   #onFieldKey(event) {
-    if (event.isComposing || event.keyCode === 229) return;
+    if (event.isComposing || event.keyCode === INPUT_METHOD_KEY) return;
     const { key } = event;
     if (key === "Escape" && this.#field.value) {
       event.stopPropagation();
@@ -346,16 +422,29 @@ export class Picker {
     }
   }
 
-  /** @param {KeyboardEvent} event */
+  /**
+   * Moves the focus between the emoji. From the first row, it goes back to the search.
+   *
+   * @param {KeyboardEvent} event
+   */
   #onGridKey(event) {
     const target = /** @type {HTMLElement} */ (event.target);
     const keys = /** @type {HTMLElement[]} */ ([...this.#grid.querySelectorAll("button")]);
-    const at = keys.indexOf(target);
-    const next = { ArrowRight: keys[at + 1], ArrowLeft: keys[at - 1], ArrowDown: rowBeside(target, 1), ArrowUp: rowBeside(target, -1) ?? this.#field, Home: keys[0], End: keys.at(-1) }[event.key];
-    if (!["ArrowRight", "ArrowLeft", "ArrowDown", "ArrowUp", "Home", "End"].includes(event.key)) return;
+    const index = keys.indexOf(target);
+    /** @type {Record<string, () => HTMLElement | undefined>} */
+    const nextByKey = {
+      ArrowRight: () => keys[index + 1],
+      ArrowLeft: () => keys[index - 1],
+      ArrowDown: () => rowBeside(target, 1),
+      ArrowUp: () => rowBeside(target, -1) ?? this.#field,
+      Home: () => keys[0],
+      End: () => keys.at(-1),
+    };
+    const next = nextByKey[event.key];
+    if (!next) return;
     event.preventDefault();
     event.stopPropagation();
-    next?.focus();
+    next()?.focus();
   }
 
   /** @param {EventTarget | null} target */
@@ -367,11 +456,17 @@ export class Picker {
     this.onPick(emoji);
   }
 
-  /** @param {boolean} open */
-  #showTones(open) {
-    this.#tones.hidden = !open;
-    this.#tone.setAttribute("aria-expanded", String(open));
-    if (open) /** @type {HTMLElement | null} */ (this.#tones.querySelector("[aria-pressed=true]"))?.focus();
+  /** Shows the skin tones, and focuses the chosen one. */
+  #showTones() {
+    this.#tones.hidden = false;
+    this.#tone.setAttribute("aria-expanded", "true");
+    const chosen = this.#tones.querySelector("[aria-pressed=true]");
+    if (chosen instanceof HTMLElement) chosen.focus();
+  }
+
+  #hideTones() {
+    this.#tones.hidden = true;
+    this.#tone.setAttribute("aria-expanded", "false");
   }
 
   #drawTones() {
@@ -383,7 +478,7 @@ export class Picker {
       key.addEventListener("click", () => {
         this.#store({ ...this.#choices, tone });
         this.#drawTones();
-        this.#showTones(false);
+        this.#hideTones();
         this.#tone.focus();
         if (this.#field.value) this.#search();
         else this.show();
@@ -413,18 +508,20 @@ function rowBeside(key, step) {
   if (!rows) return undefined;
   const columns = getComputedStyle(rows).gridTemplateColumns.split(" ").length;
   const keys = /** @type {HTMLElement[]} */ ([...rows.children]);
-  const at = keys.indexOf(key);
-  const wanted = keys[at + step * columns];
-  if (wanted) return wanted;
-  const isLastRow = Math.floor(at / columns) === Math.floor((keys.length - 1) / columns);
-  if (step > 0 && !isLastRow) return keys.at(-1);
+  const index = keys.indexOf(key);
+  const inGroup = keys[index + step * columns];
+  if (inGroup) return inGroup;
+  const isLastRow = Math.floor(index / columns) === Math.floor((keys.length - 1) / columns);
+  if (step > 0 && !isLastRow) return keys.at(-1); // the last row is shorter
+
   const section = rows.closest("section");
-  const beside = (step > 0 ? section?.nextElementSibling : section?.previousElementSibling)?.querySelectorAll("button");
-  if (!beside?.length) return undefined;
-  const column = at % columns;
-  if (step > 0) return beside[Math.min(column, beside.length - 1)];
-  const last = Math.floor((beside.length - 1) / columns) * columns;
-  return beside[Math.min(last + column, beside.length - 1)];
+  const otherSection = step > 0 ? section?.nextElementSibling : section?.previousElementSibling;
+  const others = otherSection?.querySelectorAll("button");
+  if (!others?.length) return undefined;
+  const column = index % columns;
+  const lastRow = Math.floor((others.length - 1) / columns) * columns;
+  const row = step > 0 ? 0 : lastRow;
+  return others[Math.min(row + column, others.length - 1)];
 }
 
 /**
@@ -436,18 +533,24 @@ function drawnHere(groups) {
   if (!pen) return groups;
   pen.font = '20px "Apple Color Emoji", "Segoe UI Emoji", "Noto Color Emoji", sans-serif';
   const usual = pen.measureText("😀").width;
+  // The first emoji of each version stands for all of its version.
   /** @type {Map<number, boolean>} */
-  const drawn = new Map([[0, true]]);
-  for (const [emoji, , , , version] of groups.flat()) if (!drawn.has(version)) drawn.set(version, Math.abs(pen.measureText(emoji).width - usual) < usual / 10);
-  return groups.map((rows) => rows.filter(([, , , , version]) => drawn.get(version)));
+  const isDrawnByVersion = new Map([[0, true]]);
+  for (const [emoji, , , , version] of groups.flat()) {
+    if (isDrawnByVersion.has(version)) continue;
+    const difference = Math.abs(pen.measureText(emoji).width - usual);
+    isDrawnByVersion.set(version, difference < usual / 10);
+  }
+  return groups.map((rows) => rows.filter(([, , , , version]) => isDrawnByVersion.get(version)));
 }
 
-/** @returns {Choices} */
+/** @returns {Choices} the choices that this browser has stored */
 function storedChoices() {
   try {
     const { recent, tone } = JSON.parse(localStorage.getItem(STORE_KEY) ?? "{}");
     const isTone = Number.isInteger(tone) && tone > 0 && tone < TONES.length;
-    return { recent: Array.isArray(recent) ? recent.filter((each) => typeof each === "string").slice(0, MOST_RECENT) : [], tone: isTone ? tone : 0 };
+    const emoji = Array.isArray(recent) ? recent.filter((each) => typeof each === "string") : [];
+    return { recent: emoji.slice(0, MOST_RECENT), tone: isTone ? tone : 0 };
   } catch {
     return { recent: [], tone: 0 }; // no storage, or not written by this page
   }

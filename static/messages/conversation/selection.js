@@ -13,8 +13,9 @@ import { summaryOf } from "../parts/summary.js";
 /** @typedef {import("../session/store.js").Conversation} Conversation */
 /** @typedef {import("../parts/entries.js").Entry} Entry */
 
+/** So many messages can be chosen. */
 const MOST = 100;
-/** Characters of a caption. */
+/** Of a caption, so many characters are copied. */
 const MOST_SUMMARY = 1000;
 
 /**
@@ -26,21 +27,26 @@ const MOST_SUMMARY = 1000;
  */
 export function copied(entries, { user, words, language, people }) {
   const when = moments(language, "short");
-  const nameOf = (/** @type {string} */ from) => (from === user ? words.you : people.nameOf(from));
-  return entries.map((entry) => `[${when.format(entry.time)}] ${nameOf(entry.from)}\n${entry.text ?? summaryOf(entry, words, MOST_SUMMARY)}`).join("\n\n");
+  const texts = entries.map((entry) => {
+    const name = entry.from === user ? words.you : people.nameOf(entry.from);
+    const text = entry.text ?? summaryOf(entry, words, MOST_SUMMARY);
+    return `[${when.format(entry.time)}] ${name}\n${text}`;
+  });
+  return texts.join("\n\n");
 }
 
 /** Owns which messages are chosen, the marks in their rows, and the bar in the place of the text box. */
 export class Selection {
-  /** @type {Set<number>} */
+  /** The ids of the chosen messages. @type {Set<number>} */
   #chosen = new Set();
-  /** The message that was chosen last: with Shift, all up to another one are chosen. */
+  /** The message that was chosen last: with Shift, all up to another one are chosen; 0: none. */
   #last = 0;
   #ends = new AbortController();
   #count = make("b", "select-count");
   #bar;
+  /** The buttons of the bar that need a chosen message. */
   #acts;
-  #rows;
+  #rowObserver;
 
   /**
    * @param {Session} session
@@ -59,9 +65,9 @@ export class Selection {
     close.addEventListener("click", () => this.end());
     this.#count.setAttribute("role", "status");
     this.#acts = [
-      this.#act(words.messages_copy, "quiet", () => this.#copy()),
-      this.#act(words.messages_forward, "quiet", () => this.#forward()),
-      this.#act(words.messages_select_delete, "quiet danger", () => this.#delete()),
+      this.#makeAct(words.messages_copy, "quiet", () => this.#copy()),
+      this.#makeAct(words.messages_forward, "quiet", () => this.#forward()),
+      this.#makeAct(words.messages_select_delete, "quiet danger", () => this.#delete()),
     ];
     this.#bar = make("div", "select-bar", close, this.#count, make("span", "select-acts", ...this.#acts));
     this.#bar.setAttribute("role", "group");
@@ -74,17 +80,28 @@ export class Selection {
     log.addEventListener("dblclick", (event) => event.stopPropagation(), { signal, capture: true });
     log.addEventListener("contextmenu", (event) => event.stopPropagation(), { signal, capture: true });
     log.addEventListener("keydown", (event) => this.#onKey(event), { signal, capture: true });
-    this.#rows = new MutationObserver(() => this.#mark()); // rows are drawn again when something of them changes
-    this.#rows.observe(log, { childList: true, subtree: true });
+    // A row that is drawn again has no mark.
+    this.#rowObserver = new MutationObserver(() => this.#markRows());
+    this.#rowObserver.observe(log, { childList: true, subtree: true });
     this.#draw();
   }
 
-  /** Chooses a message, or does not any more. With `range`, also all between it and the one that was chosen last. @param {Entry} entry @param {boolean} [range] */
-  toggle({ id }, range = false) {
-    const ids = this.#messages.map((each) => each.id);
-    const [one, other] = [ids.indexOf(this.#last), ids.indexOf(id)].sort((a, b) => a - b);
-    if (range && one >= 0) for (const each of ids.slice(one, other + 1)) this.#chosen.add(each);
-    else if (!this.#chosen.delete(id)) this.#chosen.add(id);
+  /**
+   * Chooses a message, or does not any more. With `hasRange`, all messages from the one that was chosen last up to this one are chosen.
+   *
+   * @param {Entry} entry
+   * @param {{ hasRange?: boolean }} [options]
+   */
+  toggle({ id }, { hasRange = false } = {}) {
+    const ids = this.#messages.map((message) => message.id);
+    const [start, end] = [ids.indexOf(this.#last), ids.indexOf(id)].sort((one, other) => one - other);
+    const isRange = hasRange && start >= 0;
+    if (isRange) {
+      for (const each of ids.slice(start, end + 1)) this.#chosen.add(each);
+    } else {
+      const wasChosen = this.#chosen.delete(id);
+      if (!wasChosen) this.#chosen.add(id);
+    }
     if (this.#chosen.size > MOST) {
       this.#chosen = new Set([...this.#chosen].slice(0, MOST));
       toast(fill(this.session.words.messages_select_most, { count: MOST }));
@@ -101,10 +118,11 @@ export class Selection {
     this.#draw();
   }
 
+  /** Ends the selection: the marks and the bar are gone. It may be called again. */
   end() {
     if (this.#ends.signal.aborted) return;
     this.#ends.abort();
-    this.#rows.disconnect();
+    this.#rowObserver.disconnect();
     this.#bar.remove();
     this.room.classList.remove("selecting");
     for (const mark of this.log.querySelectorAll(".pick")) mark.remove();
@@ -117,7 +135,7 @@ export class Selection {
     return this.conversation.entries?.filter(({ kind }) => kind === "message") ?? [];
   }
 
-  /** @returns {Entry[]} in order */
+  /** @returns {Entry[]} the chosen messages, in order */
   get #entries() {
     return this.#messages.filter(({ id }) => this.#chosen.has(id));
   }
@@ -127,11 +145,11 @@ export class Selection {
     const text = fill(this.session.words.messages_select_count, { count: size });
     if (this.#count.textContent !== text) this.#count.textContent = text;
     for (const act of this.#acts) act.disabled = !size;
-    this.#mark();
+    this.#markRows();
   }
 
-  /** Puts a mark into each row, and shows which are chosen. */
-  #mark() {
+  /** Puts a mark into each row, and shows which are chosen. It changes only what differs: each change of the rows calls it. */
+  #markRows() {
     for (const row of /** @type {NodeListOf<HTMLElement>} */ (this.log.querySelectorAll(".line[data-id]"))) {
       const isChosen = this.#chosen.has(Number(row.dataset.id));
       let mark = row.querySelector(":scope > .pick");
@@ -147,10 +165,14 @@ export class Selection {
     }
   }
 
-  /** @param {EventTarget | null} target */
+  /**
+   * @param {EventTarget | null} target
+   * @returns {Entry | undefined} the message in whose row it is
+   */
   #entryAt(target) {
     const row = target instanceof Element ? target.closest(".line[data-id]") : null;
-    return row instanceof HTMLElement ? this.#messages.find(({ id }) => String(id) === row.dataset.id) : undefined;
+    if (!(row instanceof HTMLElement)) return undefined;
+    return this.#messages.find(({ id }) => String(id) === row.dataset.id);
   }
 
   /** @param {MouseEvent} event */
@@ -158,25 +180,26 @@ export class Selection {
     const entry = this.#entryAt(event.target);
     event.stopPropagation();
     event.preventDefault();
-    if (entry) this.toggle(entry, event.shiftKey);
+    if (entry) this.toggle(entry, { hasRange: event.shiftKey });
   }
 
   /** @param {KeyboardEvent} event */
   #onKey(event) {
-    const { key, target } = event;
-    const entry = ["Enter", " ", "x"].includes(key) && !event.ctrlKey && !event.altKey && !event.metaKey ? this.#entryAt(target) : undefined;
+    if (event.ctrlKey || event.altKey || event.metaKey || !["Enter", " ", "x"].includes(event.key)) return;
+    const entry = this.#entryAt(event.target);
     if (!entry) return;
     event.stopPropagation();
     event.preventDefault();
-    this.toggle(entry, event.shiftKey);
+    this.toggle(entry, { hasRange: event.shiftKey });
   }
 
   /**
    * @param {string} word
    * @param {string} classes
    * @param {() => unknown} act
+   * @returns {HTMLButtonElement} a button of the bar
    */
-  #act(word, classes, act) {
+  #makeAct(word, classes, act) {
     const made = button(word, classes);
     made.addEventListener("click", act);
     return made;
@@ -184,37 +207,26 @@ export class Selection {
 
   async #copy() {
     const { session } = this;
-    if (!(await copyText(copied(this.#entries, session)))) return toast(session.words.messages_copy_failed);
+    const isCopied = await copyText(copied(this.#entries, session));
+    if (!isCopied) return toast(session.words.messages_copy_failed);
     toast(session.words.messages_copied);
     this.end();
   }
 
   async #forward() {
-    if (await openForward(this.session, this.#entries)) this.end();
+    const isForwarded = await openForward(this.session, this.#entries);
+    if (isForwarded) this.end();
   }
 
-  /** Asks, and recalls our own messages for all if the user wants it. The others are hidden from us only. */
+  /** Asks, and recalls our own messages for all, if the user wants that. It hides the other messages from us only. */
   async #delete() {
-    const { words, user, messenger, store } = this.session;
+    const { user, messenger, store } = this.session;
     const entries = this.#entries;
     const own = entries.filter(({ from }) => from === user);
-    let recalls = false;
-    let agreed = false;
-    const forAll = switchBox(fill(words.messages_select_recall, { count: own.length }), false, words, async (on) => void (recalls = on));
-    const no = button(words.messages_cancel);
-    const yes = button(words.messages_select_delete, "wide danger");
-    const title = fill(words.messages_select_delete_ask, { count: entries.length });
-    const layer = openDialog(title, make("div", "question", make("p", "muted", words.messages_select_hides), ...(own.length ? [forAll] : []), make("p", "card-row", no, yes)));
-    no.addEventListener("click", () => layer.close());
-    yes.addEventListener("click", () => {
-      agreed = true;
-      layer.close();
-    });
-    no.focus();
-    await layer.closed;
-    if (!agreed) return;
+    const answer = await this.#askToDelete(entries.length, own.length);
+    if (answer === "no") return;
     await this.#try(async () => {
-      const recalled = recalls ? own : [];
+      const recalled = answer === "for-all" ? own : [];
       for (const entry of recalled) {
         const sent = await messenger.recall(entry.id);
         this.session.added({ ...sent, kind: "recall", from: user, to: entry.to, about: entry.id, time: Date.now() });
@@ -223,6 +235,36 @@ export class Selection {
       if (hidden.length) await store.hide(hidden);
       this.end();
     });
+  }
+
+  /**
+   * @param {number} count  of the messages
+   * @param {number} ownCount  how many of them are ours
+   * @returns {Promise<"no" | "for-us" | "for-all">} `for-all`: our own messages are recalled
+   */
+  async #askToDelete(count, ownCount) {
+    const { words } = this.session;
+    let isForAll = false;
+    let isAgreed = false;
+    const forAll = switchBox(fill(words.messages_select_recall, { count: ownCount }), false, words, async (on) => {
+      isForAll = on;
+    });
+    const no = button(words.messages_cancel);
+    const yes = button(words.messages_select_delete, "wide danger");
+    const title = fill(words.messages_select_delete_ask, { count });
+    const content = make("div", "question", make("p", "muted", words.messages_select_hides));
+    if (ownCount) content.append(forAll);
+    content.append(make("p", "card-row", no, yes));
+    const layer = openDialog(title, content);
+    no.addEventListener("click", () => layer.close());
+    yes.addEventListener("click", () => {
+      isAgreed = true;
+      layer.close();
+    });
+    no.focus();
+    await layer.closed;
+    if (!isAgreed) return "no";
+    return isForAll ? "for-all" : "for-us";
   }
 
   /** @param {() => Promise<unknown>} work  the reason of a failure is shown */
