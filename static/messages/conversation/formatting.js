@@ -14,8 +14,9 @@ const MARKS = { bold: "*", italic: "_", struck: "~~", code: "`" };
 /** @type {Record<string, string>} */
 const LINES = { list: "- ", quote: "> " };
 const BLOCK = "```";
+/** Stands in a new link until the user types the address. */
 const TARGET = "https://";
-/** Format → how it is drawn: a letter, or the lines of an icon; and its key. @type {[Format, string, string][]} */
+/** Each format with its sign, which is a letter or the lines of an icon, and its key. @type {[Format, string, string][]} */
 const BUTTONS = [
   ["bold", "B", "Control+B"], ["italic", "I", "Control+I"], ["struck", "S", "Control+Shift+X"],
   ["code", "M8.5 7.5 4 12l4.5 4.5M15.5 7.5 20 12l-4.5 4.5", "Control+E"],
@@ -43,23 +44,28 @@ export function marked({ text, start, end }, format) {
 }
 
 /**
+ * Puts marks around a part of a text, or takes them away if they are there.
+ *
  * @param {string} text
  * @param {number} from
  * @param {number} to
- * @param {string} before
- * @param {string} after
+ * @param {string} before  the mark at its start
+ * @param {string} after   the mark at its end
  * @returns {Selected}
  */
 function around(text, from, to, before, after) {
   const chosen = text.slice(from, to);
   const isInside = chosen.length > before.length + after.length && chosen.startsWith(before) && chosen.endsWith(after);
   if (isInside) return replaced(text, from, to, chosen.slice(before.length, -after.length), 0);
-  if (text.slice(0, from).endsWith(before) && text.slice(to).startsWith(after)) return replaced(text, from - before.length, to + after.length, chosen, 0);
+  const isOutside = text.slice(0, from).endsWith(before) && text.slice(to).startsWith(after);
+  if (isOutside) return replaced(text, from - before.length, to + after.length, chosen, 0);
   const { text: whole } = replaced(text, from, to, before + chosen + after, 0);
   return { text: whole, start: from + before.length, end: to + before.length };
 }
 
 /**
+ * Replaces a part of a text.
+ *
  * @param {string} text
  * @param {number} from
  * @param {number} to
@@ -72,6 +78,8 @@ function replaced(text, from, to, part, skipped) {
 }
 
 /**
+ * Puts a sign before each line that has some of a part, or takes the signs away if all these lines have one. Empty lines get none.
+ *
  * @param {string} text
  * @param {number} from
  * @param {number} to
@@ -83,29 +91,37 @@ function lined(text, from, to, sign) {
   const next = text.indexOf("\n", to);
   const last = next < 0 ? text.length : next;
   const lines = text.slice(first, last).split("\n");
+  const isOne = lines.length === 1;
   const isMarked = lines.every((line) => !line.trim() || line.startsWith(sign));
-  const part = lines.map((line) => (line.trim() || lines.length === 1 ? (isMarked && line.trim() ? line.slice(sign.length) : sign + line) : line)).join("\n");
-  return replaced(text, first, last, part, lines.length > 1 ? 0 : part.length);
+  const changed = lines.map((line) => {
+    const isEmpty = !line.trim();
+    if (isEmpty) return isOne ? sign + line : line; // the user begins a list with the only line
+    return isMarked ? line.slice(sign.length) : sign + line;
+  });
+  const part = changed.join("\n");
+  return replaced(text, first, last, part, isOne ? part.length : 0);
 }
 
 /**
+ * Makes a link of a part of a text.
+ *
  * @param {string} text
  * @param {number} from
  * @param {number} to
- * @returns {Selected} the part that is missing is selected
+ * @returns {Selected} the part that is missing is selected: the words between the brackets, or the address
  */
 function linked(text, from, to) {
   const chosen = text.slice(from, to);
-  if (/^https?:\/\/\S+$/.test(chosen)) {
-    const { text: whole } = replaced(text, from, to, `[](${chosen})`, 0);
-    return { text: whole, start: from + 1, end: from + 1 };
-  }
-  const { text: whole, end } = replaced(text, from, to, `[${chosen}](${TARGET})`, 0);
-  return chosen ? { text: whole, start: end - 1 - TARGET.length, end: end - 1 } : { text: whole, start: from + 1, end: from + 1 };
+  const isAddress = /^https?:\/\/\S+$/.test(chosen);
+  const link = isAddress ? `[](${chosen})` : `[${chosen}](${TARGET})`;
+  const { text: whole, end } = replaced(text, from, to, link, 0);
+  const hasWords = chosen && !isAddress;
+  if (hasWords) return { text: whole, start: end - 1 - TARGET.length, end: end - 1 };
+  return { text: whole, start: from + 1, end: from + 1 };
 }
 
 /**
- * Formats what is selected in a text box. It can be undone.
+ * Formats what is selected in a text box. Only the part that changes is replaced, as if the user typed it: so the browser can undo it.
  *
  * @param {HTMLTextAreaElement} field
  * @param {Format} format
@@ -113,13 +129,14 @@ function linked(text, from, to) {
 export function format(field, format) {
   const before = { text: field.value, start: field.selectionStart, end: field.selectionEnd };
   const after = marked(before, format);
-  let first = 0;
-  while (first < before.text.length && before.text[first] === after.text[first]) first += 1;
-  let rest = 0;
-  while (rest < Math.min(before.text.length, after.text.length) - first && before.text.at(-1 - rest) === after.text.at(-1 - rest)) rest += 1;
-  const part = after.text.slice(first, after.text.length - rest);
+  let same = 0;
+  while (same < before.text.length && before.text[same] === after.text[same]) same += 1;
+  const most = Math.min(before.text.length, after.text.length) - same;
+  let sameAtEnd = 0;
+  while (sameAtEnd < most && before.text.at(-1 - sameAtEnd) === after.text.at(-1 - sameAtEnd)) sameAtEnd += 1;
+  const part = after.text.slice(same, after.text.length - sameAtEnd);
   field.focus();
-  field.setSelectionRange(first, before.text.length - rest);
+  field.setSelectionRange(same, before.text.length - sameAtEnd);
   const isDone = part ? document.execCommand("insertText", false, part) : document.execCommand("delete");
   if (!isDone) {
     field.setRangeText(part);

@@ -10,6 +10,9 @@ import { MOST_NAMED, noticeText } from "../parts/summary.js";
 /** @typedef {import("../session/store.js").Conversation} Conversation */
 /** @typedef {import("../parts/entries.js").Entry} Entry */
 
+/** A row names so many of more people than `MOST_NAMED`. */
+const FEW_NAMED = 3;
+
 /**
  * @param {Conversation | null} conversation
  * @param {boolean} [inThread]
@@ -19,7 +22,10 @@ export function readsOnly(conversation, inThread) {
   return conversation?.write === "admin" && conversation.role === "member" && (!inThread || conversation.reply === "admin");
 }
 
-/** @param {Conversation | null} conversation */
+/**
+ * @param {Conversation | null} conversation
+ * @returns {boolean} whether we may not write there, but reply in threads
+ */
 export function repliesInThread(conversation) {
   return readsOnly(conversation) && !readsOnly(conversation, true);
 }
@@ -32,7 +38,8 @@ export function repliesInThread(conversation) {
  */
 export function readOnlyReason(conversation, inThread, words) {
   if (!readsOnly(conversation, Boolean(inThread))) return "";
-  return words.messages_read_only + (repliesInThread(conversation) ? words.messages_read_only_threads : "");
+  const threads = repliesInThread(conversation) ? words.messages_read_only_threads : "";
+  return words.messages_read_only + threads;
 }
 
 /**
@@ -53,18 +60,21 @@ export function showsAll(notice, entry, session) {
 }
 
 /**
+ * Makes one entry of a run of entries, in which people came or went in the same way on one day.
+ *
  * @param {Session} session
  * @param {Entry[]} entries
- * @param {number} index
+ * @param {number} index  of the first entry of the run
  * @param {number} end    id of an entry that begins another run
- * @returns {{ entry: Entry, index: number } | undefined} one that says the same as those from there up to that at `index`, of us first; undefined: that one says it
+ * @returns {{ entry: Entry, index: number } | undefined} that entry, and the index of the last entry of the run; undefined: there is no run
  */
 export function runFrom(session, entries, index, end) {
   const way = wayOf(entries[index]);
   if (!way) return undefined;
   const day = dayOf(entries[index]);
+  const belongs = (/** @type {Entry} */ entry) => wayOf(entry) === way && entry.id !== end && dayOf(entry) === day;
   let next = index + 1;
-  while (next < entries.length && wayOf(entries[next]) === way && entries[next].id !== end && dayOf(entries[next]) === day) next += 1;
+  while (next < entries.length && belongs(entries[next])) next += 1;
   return { entry: merged(session, entries.slice(index, next)), index: next - 1 };
 }
 
@@ -87,10 +97,13 @@ function isOwnWay({ from, meta }) {
  */
 function wayOf(entry) {
   if (entry.kind !== "join" && entry.kind !== "leave") return "";
-  return `${entry.kind} ${isOwnWay(entry) ? Boolean(entry.meta?.invited_by) : entry.from}`;
+  if (!isOwnWay(entry)) return `${entry.kind} ${entry.from}`;
+  return `${entry.kind} ${Boolean(entry.meta?.invited_by)}`;
 }
 
 /**
+ * Merges a run. If it names only some of many people, we are the first of them.
+ *
  * @param {Session} session
  * @param {Entry[]} run  of entries that say the same of several people
  * @returns {Entry} one that says it of all
@@ -99,15 +112,28 @@ function merged(session, run) {
   const { words, people, user: self } = session;
   const last = run[run.length - 1];
   const users = [...new Set(run.flatMap(({ from, meta }) => (meta?.users ? listOf(meta.users) : [from])))];
-  if (users.length > MOST_NAMED) users.sort((a, b) => Number(b === self) - Number(a === self));
+  const isLong = users.length > MOST_NAMED;
+  if (isLong) users.sort((one, other) => Number(other === self) - Number(one === self));
   if (!isOwnWay(last)) {
     const entry = { ...last, meta: { ...last.meta, users } };
     return { ...entry, line: noticeText(entry, session) };
   }
   if (users.length < 2) return last;
-  const named = users.length > MOST_NAMED ? users.slice(0, 3) : users;
+  const named = isLong ? users.slice(0, FEW_NAMED) : users;
   const names = named.map((user) => (user === self ? words.messages_you : people.nameOf(user))).join(words.messages_and);
-  const by = named === users ? names : names + fill(words.messages_and_more, { count: users.length - 3 });
-  const text = last.kind === "leave" ? words.messages_left : last.meta?.invited_by ? words.messages_joined_by_link : words.messages_joined;
-  return { ...last, line: fill(text, { name: by, names: by, count: 1 }), named: users };
+  const more = isLong ? fill(words.messages_and_more, { count: users.length - FEW_NAMED }) : "";
+  const everybody = names + more;
+  // With the count 1, the text has the form for other people.
+  const line = fill(textOf(last, words), { name: everybody, names: everybody, count: 1 });
+  return { ...last, line, named: users };
+}
+
+/**
+ * @param {Entry} entry
+ * @param {Record<string, string>} words
+ * @returns {string} the text that says how people came or went by themselves
+ */
+function textOf({ kind, meta }, words) {
+  if (kind === "leave") return words.messages_left;
+  return meta?.invited_by ? words.messages_joined_by_link : words.messages_joined;
 }

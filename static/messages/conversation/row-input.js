@@ -10,6 +10,9 @@ import { onSwipe } from "../parts/swipe.js";
 /** @typedef {import("../parts/entries.js").Entry} Entry */
 /** @typedef {{ row: HTMLElement, entry: Entry }} Found */
 
+/** From the messages, the arrow key goes to the last row that begins at least so far above the lower edge. */
+const MIN_SHOWN_PX = 8;
+
 /**
  * @typedef {object} Rows
  * @property {HTMLElement} log  they are in it
@@ -28,41 +31,29 @@ import { onSwipe } from "../parts/swipe.js";
  */
 
 /**
+ * Listens to the pointer, to fingers and to keys.
+ *
  * @param {Rows} rows
  * @param {AbortSignal} signal  ends it
  */
 export function listenToRows(rows, signal) {
   const { log } = rows;
-  const at = (/** @type {EventTarget | null} */ target) => {
-    const row = target instanceof Element ? target.closest(".line[data-id]") : null;
-    const entry = row instanceof HTMLElement ? rows.find(Number(row.dataset.id)) : null;
-    return row instanceof HTMLElement && entry ? { row, entry } : null;
-  };
-  /** @type {Found | null} */
-  let pointed = null;
-  const tools = makeTools(rows, () => pointed && rows.find(pointed.entry.id));
-  log.addEventListener("pointerover", (event) => {
-    const found = event.pointerType === "touch" ? null : at(event.target);
-    if (!found || (found.row === pointed?.row && tools.isConnected)) return;
-    pointed = found;
-    const time = found.row.querySelector("time");
-    if (time) time.title = rows.exact.format(found.entry.time); // slow: not for each row
-    found.row.querySelector(".bubble-row")?.append(tools);
-  }, { signal });
-  log.addEventListener("pointerleave", () => tools.remove(), { signal });
+  const find = (/** @type {EventTarget | null} */ target) => findRow(rows, target);
+  listenToPointer(rows, find, signal);
   log.addEventListener("contextmenu", (event) => {
-    const found = at(event.target);
+    const found = find(event.target);
     if (event instanceof PointerEvent && event.pointerType === "touch") {
       if (found) event.preventDefault(); // the long press has opened our menu
       return;
     }
-    const selected = !getSelection()?.isCollapsed || (event.target instanceof Element && event.target.closest("a, video, audio, img"));
-    if (!found || selected) return;
+    // The browser's own menu copies selected text, and opens or saves these elements.
+    const isForBrowser = !getSelection()?.isCollapsed || (event.target instanceof Element && event.target.closest("a, video, audio, img"));
+    if (!found || isForBrowser) return;
     event.preventDefault();
     rows.menu(found.entry, found.row, true, { x: event.clientX, y: event.clientY });
   }, { signal });
   onLongPress(log, (target) => {
-    const found = target instanceof Element && !target.closest("input, .face") ? at(target) : null;
+    const found = target instanceof Element && !target.closest("input, .face") ? find(target) : null;
     if (!found) return false;
     if (rows.isSelecting()) rows.select(found.entry);
     else rows.menu(found.entry, found.row, true);
@@ -70,26 +61,62 @@ export function listenToRows(rows, signal) {
   }, signal);
   if (matchMedia("(any-pointer: coarse)").matches) {
     onSwipe(log, (target) => {
-      const found = rows.mayReply() ? at(target) : null;
-      return found?.entry.kind === "message" ? { row: found.row, right: { sign: "↩", act: () => rows.reply(found.entry) } } : null;
+      const found = rows.mayReply() ? find(target) : null;
+      if (found?.entry.kind !== "message") return null;
+      return { row: found.row, right: { sign: "↩", act: () => rows.reply(found.entry) } };
     }, signal);
   }
-  log.addEventListener("keydown", (event) => onKey(rows, event, at(event.target)), { signal });
+  log.addEventListener("keydown", (event) => onKey(rows, event, find(event.target)), { signal });
+}
+
+/**
+ * @param {Rows} rows
+ * @param {EventTarget | null} target  of an event
+ * @returns {Found | null} the message in whose row it is
+ */
+function findRow(rows, target) {
+  const row = target instanceof Element ? target.closest(".line[data-id]") : null;
+  if (!(row instanceof HTMLElement)) return null;
+  const entry = rows.find(Number(row.dataset.id));
+  return entry ? { row, entry } : null;
+}
+
+/**
+ * Puts the buttons into the row under the pointer.
+ *
+ * @param {Rows} rows
+ * @param {(target: EventTarget | null) => Found | null} find
+ * @param {AbortSignal} signal  ends it
+ */
+function listenToPointer(rows, find, signal) {
+  const { log } = rows;
+  /** @type {Found | null} */
+  let pointed = null;
+  const tools = makeTools(rows, () => pointed && rows.find(pointed.entry.id));
+  log.addEventListener("pointerover", (event) => {
+    const found = event.pointerType === "touch" ? null : find(event.target);
+    if (!found || (found.row === pointed?.row && tools.isConnected)) return;
+    pointed = found;
+    const time = found.row.querySelector("time");
+    if (time) time.title = rows.exact.format(found.entry.time); // slow: not for each row
+    found.row.querySelector(".bubble-row")?.append(tools);
+  }, { signal });
+  log.addEventListener("pointerleave", () => tools.remove(), { signal });
 }
 
 /**
  * Buttons for the message under the pointer. There is one set of them, in the row that has the pointer.
  *
  * @param {Rows} rows
- * @param {() => Entry | null} current
+ * @param {() => Entry | null} current  the message, as it is now
  * @returns {HTMLElement}
  */
 function makeTools(rows, current) {
   const { words } = rows;
-  const acts = /** @type {[string, "smile" | "reply" | "dots", (entry: Entry, at: HTMLElement) => void][]} */ ([
-    [words.messages_react, "smile", (entry, at) => rows.menu(entry, at, false)],
+  const acts = /** @type {[string, "smile" | "reply" | "dots", (entry: Entry, anchor: HTMLElement) => void][]} */ ([
+    [words.messages_react, "smile", (entry, anchor) => rows.menu(entry, anchor, false)],
     [words.messages_reply, "reply", (entry) => rows.reply(entry)],
-    [words.messages_more, "dots", (entry, at) => rows.menu(entry, at, true)],
+    [words.messages_more, "dots", (entry, anchor) => rows.menu(entry, anchor, true)],
   ]);
   return make("div", "tools", ...acts.map(([word, sign, act]) => {
     const tool = button("", "tool");
@@ -106,7 +133,7 @@ function makeTools(rows, current) {
 }
 
 /**
- * Arrow keys move through the messages; Enter opens the menu of one.
+ * Carries out a key: arrow keys, Home and End move through the messages, and other keys do something with the message that has the focus.
  *
  * @param {Rows} rows
  * @param {KeyboardEvent} event
@@ -117,8 +144,8 @@ function onKey(rows, event, found) {
   const { key, target } = event;
   if (event.ctrlKey || event.altKey || event.metaKey) return;
   const row = target instanceof Element && !target.matches("input, video, audio") ? target.closest("[data-key]") : null;
-  const onRow = row !== null && row === target;
-  const act = onRow && found ? { Enter: () => rows.menu(found.entry, found.row, true), " ": () => rows.menu(found.entry, found.row, true), r: () => rows.reply(found.entry), t: () => rows.thread(found.entry), x: () => rows.select(found.entry) }[key] : undefined;
+  const isOnRow = row !== null && row === target;
+  const act = isOnRow && found ? actOf(rows, found, key) : undefined;
   if (act) {
     event.preventDefault();
     act();
@@ -128,11 +155,24 @@ function onKey(rows, event, found) {
     else timeline.elements[0]?.scrollIntoView();
   } else if ((key === "ArrowUp" || key === "ArrowDown") && row instanceof HTMLElement) {
     event.preventDefault();
-    if (key === "ArrowUp" && !onRow) row.focus({ preventScroll: true }); // from a control in it
-    else if (!timeline.focusNext(row, key === "ArrowUp" ? -1 : 1) && key === "ArrowDown") rows.leave();
+    if (key === "ArrowUp" && !isOnRow) return row.focus({ preventScroll: true }); // from a control in it
+    const hasMoved = timeline.focusNext(row, key === "ArrowUp" ? -1 : 1);
+    if (!hasMoved && key === "ArrowDown") rows.leave();
   } else if (key === "ArrowUp" && target === log) {
     event.preventDefault();
-    const focusable = timeline.elements.filter((each) => each.hasAttribute("tabindex"));
-    focusable.findLast((each) => each.getBoundingClientRect().top < log.getBoundingClientRect().bottom - 8)?.focus({ preventScroll: true });
+    const lowest = log.getBoundingClientRect().bottom - MIN_SHOWN_PX;
+    const focusable = timeline.elements.filter((element) => element.hasAttribute("tabindex"));
+    focusable.findLast((element) => element.getBoundingClientRect().top < lowest)?.focus({ preventScroll: true });
   }
+}
+
+/**
+ * @param {Rows} rows
+ * @param {Found} found  the message that has the focus
+ * @param {string} key
+ * @returns {(() => void) | undefined} what the key does with it; undefined: nothing
+ */
+function actOf(rows, { row, entry }, key) {
+  const openMenu = () => rows.menu(entry, row, true);
+  return { Enter: openMenu, " ": openMenu, r: () => rows.reply(entry), t: () => rows.thread(entry), x: () => rows.select(entry) }[key];
 }
