@@ -19,15 +19,22 @@ import { Session } from "./session/session.js";
 /** @typedef {import("./conversation/conversation.js").ConversationView} ConversationView */
 /** @typedef {import("./login/login.js").LoginView} LoginView */
 
+/** If the list could not be loaded, it is requested again after this time. */
 const RETRY_LIST_MS = 3_000;
+/** The requests of contacts are counted so long after the list was loaded. */
 const COUNT_AFTER_MS = 4_000;
+/** A hidden page, which gets no animation frames, is drawn after this time. */
+const DRAW_HIDDEN_MS = 250;
 /** Within this time, what may be needed next begins to load, also while the page is busy. */
 const IDLE_MS = 2_000;
 /** Close code of a user who is banned for a time; the server does not say for how long. */
 const BANNED = 4503;
 const RETRY_BANNED_MS = 20_000;
 
-/** Owns the session and its views; there is one at a time. The list of conversations, or the login, comes first; all else is loaded afterwards, or when it is needed. */
+/**
+ * Owns the session and its views; there is one session at a time. The list of conversations, or the login, comes first; all else is loaded
+ * afterwards, or when it is needed.
+ */
 class App {
   /** @type {Session | null} */
   #session = null;
@@ -35,7 +42,7 @@ class App {
   #list = null;
   /** @type {ConversationView | null} */
   #conversation = null;
-  /** Loads it. @type {Promise<void> | null} */
+  /** Resolves when the view of conversations is loaded, or has failed to load; null: nothing has loaded it. @type {Promise<void> | null} */
   #loading = null;
   /** Once it is needed. @type {import("./search/search.js").Search | null} */
   #search = null;
@@ -44,7 +51,8 @@ class App {
   #hasWorker = false;
   /** What notifies the user, once it is needed. @type {Promise<import("./session/notices.js").Notices | null> | null} */
   #notices = null;
-  #scheduled = false;
+  /** The page is drawn in the next frame. */
+  #isScheduled = false;
   /** The part of the address after `#` that is shown. */
   #routed = "";
   /** The conversation of it, as soon as it is known: its view may still be loading. @type {Conversation | null} */
@@ -56,22 +64,32 @@ class App {
     /** @type {Record<string, string>} */
     this.words = page.text;
     this.saved = new SavedLogin(page.app);
-    const [, came, code] = /^#(oauth|reset|owner)=(.+)$/.exec(location.hash) ?? [];
-    if (came === "oauth") history.replaceState(null, "", location.pathname + location.search); // the others stay in the address until they are used: a reload needs them
+    // Links and other sites lead here with a code.
+    const [, kind, code] = /^#(oauth|reset|owner)=(.+)$/.exec(location.hash) ?? [];
+    // The other codes stay in the address until they are used: a reload needs them.
+    if (kind === "oauth") history.replaceState(null, "", location.pathname + location.search);
     startPanels(page.text);
-    this.connection = new ConnectionView({ ...page.text, refused_4503: page.text.messages_fault_banned }, { retry: () => this.#session?.messenger.retryNow(), reload: () => location.reload(), appeal: { word: page.text.messages_appeal, act: () => this.#appeal() } });
+    this.connection = new ConnectionView({ ...page.text, refused_4503: page.text.messages_fault_banned }, {
+      retry: () => this.#session?.messenger.retryNow(),
+      reload: () => location.reload(),
+      appeal: { word: page.text.messages_appeal, act: () => this.#appeal() },
+    });
     this.#listen();
-    const login = came === "owner" ? null : this.saved.get();
+    const login = kind === "owner" ? null : this.saved.get();
     if (login) this.#start(login);
     else this.#showLogin("");
-    if (came === "oauth") this.#withLogin((view) => view.finish(code, login !== null));
-    else if (came === "owner") this.#withLogin((view) => view.showOwner(code));
-    else if (came) withModule(import("./login/log-in-with.js"), page.text, ({ openReset }) => openReset(page, code));
+    if (kind === "oauth") this.#withLogin((view) => view.finish(code, login !== null));
+    else if (kind === "owner") this.#withLogin((view) => view.showOwner(code));
+    else if (kind) withModule(import("./login/log-in-with.js"), page.text, ({ openReset }) => openReset(page, code));
   }
 
   // --- session ------------------------------------------------------------------------------------------------
 
-  /** @param {Login} login */
+  /**
+   * Begins a session, and shows its conversations.
+   *
+   * @param {Login} login
+   */
   #start(login) {
     const session = new Session(this.page, login);
     this.#session = session;
@@ -81,8 +99,9 @@ class App {
       if (change.code === BANNED) setTimeout(() => session === this.#session && session.messenger.connect().catch(() => {}), RETRY_BANNED_MS);
       if (change.state !== "online") return;
       if (!session.store.isLoaded) return this.#loadList();
+      // The lost connection may have missed messages, and conversations.
       this.#conversation?.refresh();
-      session.store.loadRest(); // what the lost connection has not brought
+      session.store.loadRest();
     });
     session.on("anew", () => this.#loadList()); // then the conversation of the address is opened again
     session.on("changed", () => {
@@ -95,8 +114,10 @@ class App {
     });
     session.on("contact", () => this.#countRequests());
     session.people.watch(() => [this.#current?.peer ?? ""]);
-    session.on("entry", (entry) => this.#isOfFeature(entry) && this.#addFeatures());
-    session.on("entry", (entry) => entry.kind === "message" && entry.from !== session.user && this.#notify((notices) => notices.heard(entry)));
+    session.on("entry", (entry) => {
+      if (this.#isOfFeature(entry)) this.#addFeatures();
+      if (entry.kind === "message" && entry.from !== session.user) this.#notify((notices) => notices.heard(entry));
+    });
     session.on("open", (target) => this.#open(target));
     session.on("choose", (options) => withModule(import("./people/picker.js"), session.words, ({ choosePeople }) => choosePeople(session, options)));
     session.on("ended", (ended) => this.#stop(ended));
@@ -109,7 +130,8 @@ class App {
   /** Loads the view of the open conversation. */
   async #loadView() {
     const session = /** @type {Session} */ (this.#session);
-    document.head.append(element("next-modules", HTMLTemplateElement).content); // the first time: later it is empty
+    // The template lists the modules that this one imports. It is empty after the first time.
+    document.head.append(element("next-modules", HTMLTemplateElement).content);
     this.#loading ??= withModule(import("./conversation/conversation.js"), session.words, ({ ConversationView }) => {
       if (session !== this.#session) return;
       this.#conversation = new ConversationView(session, {
@@ -121,31 +143,38 @@ class App {
       this.#conversation.show(null);
     });
     await this.#loading;
-    if (!this.#conversation) this.#loading = null; // the next one tries again
+    // If it could not be loaded, the next conversation tries again.
+    if (!this.#conversation) this.#loading = null;
   }
 
   /** Loads what features of the server add to the page: the list is drawn again with it. */
   async #addFeatures() {
     const session = this.#session;
     if (!session?.additions.some(({ later }) => !later)) return;
-    const module = await import("./parts/additions.js").catch(() => null); // without it the page works, but does not show what is theirs
+    // Without this module the page works, but shows nothing of features.
+    const module = await import("./parts/additions.js").catch(() => null);
     await module?.addFeatures(session, false);
     this.#schedule();
   }
 
-  /** @param {{ type?: string, meta?: any } | undefined | null} message */
+  /**
+   * @param {{ type?: string, meta?: any } | undefined | null} message
+   * @returns {boolean} whether a feature of the server draws it
+   */
   #isOfFeature(message) {
     const { type = "text", meta } = message ?? {};
-    return meta?.ask || (type !== "text" && !(`messages_${type}` in this.words));
+    return Boolean(meta?.ask) || (type !== "text" && !(`messages_${type}` in this.words));
   }
 
-  /** The first view is shown: the time has come for what the user may open next. */
+  /** Loads what the user may open next, after the first view is shown. */
   #prepare() {
     whenIdle(async () => {
       if (this.#session) await this.#loadView();
-      if (this.#session?.store.lists.listed.some(({ last }) => this.#isOfFeature(last))) this.#addFeatures(); // the list shows their messages, too
+      // The list shows messages of features, too.
+      if (this.#session?.store.lists.listed.some(({ last }) => this.#isOfFeature(last))) this.#addFeatures();
       this.#list?.showSigns();
-      if (this.#session?.login.isNew) import("./list/newcomer.js").then(({ welcome }) => this.#session && welcome(this.#session, this.saved)).catch(() => {}); // they find their way without it
+      // Newcomers find their way without the welcome.
+      if (this.#session?.login.isNew) import("./list/newcomer.js").then(({ welcome }) => this.#session && welcome(this.#session, this.saved)).catch(() => {});
       if (this.#hasWorker || this.page.isEmbedded) return;
       this.#hasWorker = true;
       startWorker(this.page.workerUrl, () => toast(this.words.messages_new_version, { label: this.words.messages_reload, act: () => location.reload() }));
@@ -163,24 +192,34 @@ class App {
     return withModule(import("./login/login.js"), this.words, ({ LoginView }) => {
       this.#login ??= new LoginView(this.page, this.saved, (login) => {
         this.saved.set(login);
-        if (this.#session) return location.reload(); // another tab has logged in meanwhile
+        // Another tab has logged in meanwhile.
+        if (this.#session) return location.reload();
         this.#start(login);
       });
       use(this.#login);
     });
   }
 
-  /** @param {import("./session/session.js").Ended} ended */
+  /**
+   * Ends the session and its views, and shows the login, or begins the session of a newer login.
+   *
+   * @param {import("./session/session.js").Ended} ended
+   */
   #stop({ reason, isGood, isForgotten }) {
     const user = this.#session?.user;
-    if (this.saved.get()?.token === this.#session?.token) isForgotten ? this.saved.set(null) : this.saved.retire(); // another tab may have logged in meanwhile
+    // Another tab may have logged in meanwhile: its login stays.
+    if (this.saved.get()?.token === this.#session?.token) {
+      if (isForgotten) this.saved.set(null);
+      else this.saved.retire();
+    }
     this.#list?.stop();
     this.#conversation?.stop();
     this.#search?.stop();
     this.#notices?.then((notices) => notices?.stop());
     this.#session = this.#notices = this.#list = this.#current = this.#conversation = this.#loading = this.#search = null;
     this.#askBeforeLeaving();
-    const login = this.saved.get(); // a guest has become a member, or another tab has logged in
+    // There is one if a guest has become a member, or another tab has logged in.
+    const login = this.saved.get();
     navigate(login?.user === user ? location.hash : "", true);
     if (login) this.#start(login);
     else this.#showLogin(reason, isGood);
@@ -202,7 +241,7 @@ class App {
   }
 
   /**
-   * In a frame: the page around this one.
+   * Uses the page around this one, if this page is in a frame.
    *
    * @param {(around: import("./embedded.js").Surroundings) => unknown} use
    */
@@ -210,16 +249,25 @@ class App {
     if (this.page.isEmbedded) await withModule(import("./embedded.js"), this.words, ({ surroundings }) => use(surroundings(this.page)));
   }
 
+  /** Loads the list of conversations, and then what needs it. If it cannot be loaded, it tries again while there is a connection. */
   async #loadList() {
     const session = this.#session;
     await this.#list?.load();
     if (session !== this.#session || !session) return;
-    if (session.store.isLoaded) {
-      this.#route().then(() => this.#conversation?.refresh());
-      setTimeout(() => session === this.#session && (this.#countRequests(), this.#addPlaces()), COUNT_AFTER_MS); // the list comes first
-      session.store.loadRest();
-      if (session.wishes.device.on) this.#notify(() => {});
-    } else if (session.isOnline) setTimeout(() => session === this.#session && session.isOnline && this.#loadList(), RETRY_LIST_MS);
+    if (!session.store.isLoaded) {
+      const retry = () => session === this.#session && session.isOnline && this.#loadList();
+      if (session.isOnline) setTimeout(retry, RETRY_LIST_MS);
+      return;
+    }
+
+    this.#route().then(() => this.#conversation?.refresh());
+    setTimeout(() => {
+      if (session !== this.#session) return;
+      this.#countRequests();
+      this.#addPlaces();
+    }, COUNT_AFTER_MS);
+    session.store.loadRest();
+    if (session.wishes.device.on) this.#notify(() => {});
   }
 
   /**
@@ -230,15 +278,17 @@ class App {
   async #notify(use) {
     const session = this.#session;
     if (!session?.hasNotifications) return;
-    this.#notices ??= import("./session/notices.js").catch(() => null).then((module) => module && session === this.#session ? new module.Notices(session, () => this.#current) : null);
+    this.#notices ??= import("./session/notices.js").catch(() => null).then((module) => {
+      return module && session === this.#session ? new module.Notices(session, () => this.#current) : null;
+    });
     const notices = await this.#notices;
     if (notices && session === this.#session) use(notices);
   }
 
   /**
-   * Whoever moderates the app has what features of the server add for them, beside the settings.
+   * Adds the places of features beside the settings, if the user moderates the app.
    *
-   * @param {string} [report]  that is opened
+   * @param {string} [report]  id of a report that is opened there
    */
   async #addPlaces(report = "") {
     const session = this.#session;
@@ -246,7 +296,8 @@ class App {
     await session.people.refresh([session.user]);
     const role = session?.people.card(session.user)?.role ?? "member";
     if (session !== this.#session || !role || role === "member") return;
-    const module = await import("./parts/additions.js").catch(() => null); // without it, menus load it
+    // If it cannot be loaded, menus load it later.
+    const module = await import("./parts/additions.js").catch(() => null);
     await module?.addFeatures(session, true);
     if (report) module?.openPlace("manage", report);
   }
@@ -254,7 +305,8 @@ class App {
   /** Shows how many people have asked to be our contacts. */
   async #countRequests() {
     const session = this.#session;
-    const count = session?.isOnline ? await session.api("GET", "friends", { list: "incoming", limit: 1 }).then((page) => Number(page.count), () => null) : null;
+    if (!session?.isOnline) return;
+    const count = await session.api("GET", "friends", { list: "incoming", limit: 1 }).then((page) => Number(page.count), () => null);
     if (count === null || session !== this.#session) return;
     const button = element("new-conversation", HTMLButtonElement);
     button.dataset.count = count ? String(count) : "";
@@ -270,14 +322,14 @@ class App {
 
   /** Draws at most once per frame. */
   #schedule() {
-    if (this.#scheduled) return;
-    this.#scheduled = true;
+    if (this.#isScheduled) return;
+    this.#isScheduled = true;
     const draw = () => {
-      this.#scheduled = false;
+      this.#isScheduled = false;
       this.#list?.draw(this.#current);
       this.#conversation?.draw();
     };
-    if (document.hidden) setTimeout(draw, 250); // a hidden page gets no animation frames
+    if (document.hidden) setTimeout(draw, DRAW_HIDDEN_MS);
     else requestAnimationFrame(draw);
   }
 
@@ -289,21 +341,28 @@ class App {
 
   // --- what is shown ------------------------------------------------------------------------------------------
 
-  /** @param {Target} target */
+  /**
+   * Opens a conversation by its address. On a wide page, it takes the place of the one that is open in the browser's history.
+   *
+   * @param {Target} target
+   */
   async #open(target) {
     const session = this.#session;
     if (!session) return;
     const known = "user" in target ? session.store.withUser(target.user) : session.store.conversations.get(target.conversation);
     const id = known?.id ?? ("conversation" in target ? target.conversation : 0);
-    if (known && session.inbox.isMarked(known)) session.inbox.change(known, { marked: 0 }).catch(() => {}); // it stays marked
-    await navigate(id ? `#c/${id}` : `#u/${encodeURIComponent(known?.peer ?? "")}`, Boolean(this.#current && matchMedia("(width >= 720px)").matches));
+    // If the change fails, the conversation stays marked.
+    if (known && session.inbox.isMarked(known)) session.inbox.change(known, { marked: 0 }).catch(() => {});
+    const address = id ? `#c/${id}` : `#u/${encodeURIComponent(known?.peer ?? "")}`;
+    await navigate(address, Boolean(this.#current && matchMedia("(width >= 720px)").matches));
     await this.#route("message" in target ? target.message : 0);
   }
 
   /**
-   * Shows what the address of the page names.
+   * Shows what the address of the page names: an invitation, a report, a conversation, or the list. After each `await`, the address or the
+   * session may be another one.
    *
-   * @param {number} [message]
+   * @param {number} [message]  that is shown in the conversation; 0: none
    * @returns {Promise<void>}
    */
   async #route(message = 0) {
@@ -319,31 +378,39 @@ class App {
       await navigate("", true);
       this.#addPlaces(report);
     }
-    const [, kind, name, about = ""] = /^#([cu])\/([^/]+)(?:\/(\d+))?$/.exec(location.hash) ?? []; // notifications name a message
+    // Notifications name a message, too.
+    const [, kind, name, about = ""] = /^#([cu])\/([^/]+)(?:\/(\d+))?$/.exec(location.hash) ?? [];
     const user = kind === "u" ? decoded(name) : "";
-    if (!name && location.hash.length > 1 && store.isLoaded && !/^#(invite|reset|owner|oauth|manage)=/.test(location.hash)) {
+    const isUnknown = !name && location.hash.length > 1 && !/^#(invite|reset|owner|oauth|manage)=/.test(location.hash);
+    if (isUnknown && store.isLoaded) {
       toast(this.words.messages_fault_link);
       await navigate("", true);
     }
     const conversation = (user ? this.#conversationWith(user) : store.conversations.get(Number(name))) ?? null;
     if (name && !conversation && store.isLoaded) {
       const { hash } = location;
-      const isLoaded = kind === "c" && store.hasMore && (await store.load(true).then(() => true, () => false)); // it may be an older one
+      // It may be among older conversations.
+      const isLoaded = kind === "c" && store.hasMore && (await store.load(true).then(() => true, () => false));
       const isSomebody = user && (await this.#isSomebody(user));
       if (location.hash !== hash || store !== this.#session?.store) return;
       if (isSomebody) store.withUser(user);
       if (isLoaded || isSomebody) return this.#route(message);
       toast(user ? this.words.messages_fault_unknown_account : this.words.messages_fault_unknown_conversation);
       await navigate("", true);
-      if (location.hash !== hash) return this.#route(); // browsers ignore too many changes of the address: then the list is shown
+      // Browsers ignore too many changes of the address: then the list is shown.
+      if (location.hash !== hash) return this.#route();
     }
     if (conversation && about && store.isLoaded) history.replaceState(history.state, "", `#c/${conversation.id}`);
-    const routed = (this.#routed = location.hash);
-    showView((this.#current = conversation) ? "conversation" : "list");
+
+    const routed = location.hash;
+    this.#routed = routed;
+    this.#current = conversation;
+    showView(conversation ? "conversation" : "list");
     if (conversation) document.body.toggleAttribute("data-searching", Boolean(history.state?.searching));
     if (conversation?.peer && this.#session?.isOnline) this.#session.people.refresh([conversation.peer]);
     if (conversation) await Promise.all([this.#addFeatures(), this.#loadView()]);
-    if (routed !== this.#routed) return; // the user has gone on meanwhile
+    // The user has gone on meanwhile.
+    if (routed !== this.#routed) return;
     await this.#conversation?.show(conversation, message || Number(about));
     this.#schedule();
     if (store.isLoaded || store.conversations.size) this.#prepare();
@@ -365,7 +432,8 @@ class App {
    */
   async #isSomebody(user) {
     const session = /** @type {Session} */ (this.#session);
-    if (!session.isOnline) return true; // nobody knows
+    // Without a connection, nobody knows.
+    if (!session.isOnline) return true;
     try {
       await session.store.seek(user);
       if (user !== session.user && !session.store.known(user)) await session.api("GET", "accounts/show", { of: user });
@@ -375,35 +443,43 @@ class App {
     }
   }
 
+  /** Listens to the browser, and to the buttons that are always there. */
   #listen() {
+    // Another tab has logged in.
     addEventListener("storage", () => {
       const login = !this.#session && this.saved.get();
-      if (login) this.#start(login); // another tab has logged in
+      if (login) this.#start(login);
     });
+    // With the same address, a layer was closed, or the search has gone back.
     addEventListener("popstate", () => {
       if (location.hash !== this.#routed) this.#route();
-      else this.#search?.follow(); // or a layer was closed
+      else this.#search?.follow();
     });
     addEventListener("hashchange", () => this.#route());
     addEventListener("online", () => this.#session?.messenger.retryNow());
     addEventListener("offline", () => {
       if (this.#session) this.connection.show(this.#session.messenger.state);
-      this.#session?.messenger.probe(OFFLINE_PROBE_MS); // a server on this machine still answers
+      // A server on this machine still answers.
+      this.#session?.messenger.probe(OFFLINE_PROBE_MS);
     });
     document.addEventListener("visibilitychange", () => {
       if (document.hidden) return this.#session?.drafts.save();
-      this.#session?.messenger.retryNow(); // timers of hidden pages are slow
-      this.#session?.messenger.probe(); // the device may have slept, or changed its network
+      // Timers of hidden pages are slow.
+      this.#session?.messenger.retryNow();
+      // The device may have slept, or changed its network.
+      this.#session?.messenger.probe();
       this.#schedule();
       this.#countRequests();
     });
     addEventListener("pagehide", () => {
       this.#session?.drafts.save();
       this.#session?.close();
-      this.#askBeforeLeaving(); // nothing waits any more: a reload after this is not asked about
+      // Nothing waits any more: the browser does not ask about a reload after this.
+      this.#askBeforeLeaving();
     });
+    // The browser's cache may bring back a page whose connection is closed.
     addEventListener("pageshow", (event) => {
-      if (event.persisted) location.reload(); // the browser's cache brought back a page whose connection is closed
+      if (event.persisted) location.reload();
     });
     element("back", HTMLButtonElement).addEventListener("click", () => this.#back());
     element("me", HTMLButtonElement).addEventListener("click", () => withModule(import("./settings/profile.js"), this.words, ({ openProfile }) => this.#session && openProfile(this.#session)));
@@ -424,19 +500,21 @@ class App {
     palette.addEventListener("click", () => this.#openPalette());
     if (/Mac|iP/.test(navigator.platform)) element("palette-keys", HTMLElement).textContent = "⌘ K";
     element("settings", HTMLButtonElement).addEventListener("click", () => this.#openSettings("openSettings"));
+    // In the other language, the page shows the same conversation.
     document.querySelector(".languages")?.addEventListener("click", ({ target }) => {
-      if (target instanceof HTMLAnchorElement) target.hash = location.hash; // the page shows the same in the other language
+      if (target instanceof HTMLAnchorElement) target.hash = location.hash;
     });
     addEventListener("keydown", (event) => this.#onKey(event));
   }
 
+  /** Goes back to the list, where the conversation gets the focus. A frame with one conversation is closed. */
   async #back() {
     if (document.body.dataset.embedded === "one") return this.#around((around) => around.leave());
-    const left = this.#current?.id ?? 0;
+    const id = this.#current?.id ?? 0;
     await navigate("");
     this.#search?.close();
     await this.#route();
-    this.#list?.focus(left);
+    this.#list?.focus(id);
   }
 
   /** @param {Conversation} conversation  shows the group, or the other user */
@@ -474,7 +552,9 @@ class App {
     if (!this.#session || document.querySelector("dialog:modal") || event.defaultPrevented || event.isComposing) return;
     const { key, target } = event;
     const isTyping = target instanceof HTMLInputElement || target instanceof HTMLTextAreaElement;
-    if ((event.ctrlKey || event.metaKey) && key.toLowerCase() === "k") event.shiftKey ? this.#searchHere() : this.#openPalette();
+    const isCommandK = (event.ctrlKey || event.metaKey) && key.toLowerCase() === "k";
+    if (isCommandK && event.shiftKey) this.#searchHere();
+    else if (isCommandK) this.#openPalette();
     else if (event.altKey && (key === "ArrowDown" || key === "ArrowUp")) this.#list?.step(key === "ArrowDown" ? 1 : -1);
     else if (key === "?" && !isTyping) this.#openSettings("openShortcuts");
     else if (key === "Escape") this.#escape();
@@ -482,6 +562,7 @@ class App {
     event.preventDefault();
   }
 
+  /** Closes or leaves the innermost thing that is open. */
   #escape() {
     const { activeElement } = document;
     if (this.#conversation?.cancel() || closeLayers() || this.#search?.cancel()) return;
