@@ -450,7 +450,7 @@ class App {
       const login = !this.#session && this.saved.get();
       if (login) this.#start(login);
     });
-    // With the same address, a layer was closed, or the search has gone back.
+    // With the same address, a layer was closed, or the search was opened or left.
     addEventListener("popstate", () => {
       if (location.hash !== this.#routed) this.#route();
       else this.#search?.follow();

@@ -28,29 +28,47 @@ scope.addEventListener("fetch", (/** @type {FetchEvent} */ event) => {
   const { request } = event;
   const url = new URL(request.url);
   if (request.method !== "GET" || url.origin !== location.origin) return;
-  if (request.mode === "navigate" && url.pathname === shell.page) event.respondWith(openPage(languageOf(url), request));
-  else if (url.pathname === shell.manifest || files.has(url.pathname + url.search) || url.pathname.startsWith(shell.releases)) event.respondWith(open(url.pathname + url.search, request));
+  const { pathname } = url;
+  const address = pathname + url.search;
+  const isPage = request.mode === "navigate" && pathname === shell.page;
+  const isStored = pathname === shell.manifest || files.has(address) || pathname.startsWith(shell.releases);
+  if (isPage) event.respondWith(openPage(languageOf(url), request));
+  else if (isStored) event.respondWith(open(address, request));
 });
 
 /** Fetches all files, and the page in the languages in which it is open. If one fails, the worker before this one stays. */
 async function install() {
   const cache = await caches.open(store);
-  const windows = await scope.clients.matchAll({ type: "window", includeUncontrolled: true });
-  const opened = windows.map((/** @type {{ url: string }} */ each) => new URL(each.url)).filter((/** @type {URL} */ url) => url.pathname === shell.page);
-  const languages = new Set(opened.map(languageOf));
-  if (!languages.size) languages.add(languageOf(new URL(location.href)));
-  await Promise.all([...[...languages].map(addPage), ...shell.files.map(async (address) => {
-    const isReleased = address.startsWith(shell.release);
-    const answer = await fetch(address, { cache: isReleased ? "default" : "no-cache" });
-    const isOther = isReleased && !answer.headers.get("Cache-Control")?.includes("immutable");
-    if (!answer.ok || isOther) throw new Error(`${address}: ${answer.status}`); // or the node has another release
-    await cache.put(address, answer);
-  })]);
+  const languages = await openLanguages();
+  await Promise.all([...languages.map(addPage), ...shell.files.map((address) => addFile(cache, address))]);
   await scope.skipWaiting();
 }
 
+/** @returns {Promise<string[]>} the languages in which the page is open, or else the language of this worker's address */
+async function openLanguages() {
+  /** @type {{ url: string }[]} */
+  const windows = await scope.clients.matchAll({ type: "window", includeUncontrolled: true });
+  const pages = windows.map((each) => new URL(each.url)).filter(({ pathname }) => pathname === shell.page);
+  const languages = [...new Set(pages.map(languageOf))];
+  return languages.length ? languages : [languageOf(new URL(location.href))];
+}
+
 /**
- * Stores the page in a language.
+ * Stores a file. If the node has another release, its files may be changed later: it does not send them as `immutable`.
+ *
+ * @param {Cache} cache
+ * @param {string} address
+ */
+async function addFile(cache, address) {
+  const isReleased = address.startsWith(shell.release);
+  const answer = await fetch(address, { cache: isReleased ? "default" : "no-cache" });
+  const isOther = isReleased && !answer.headers.get("Cache-Control")?.includes("immutable");
+  if (!answer.ok || isOther) throw new Error(`${address}: ${answer.status}`);
+  await cache.put(address, answer);
+}
+
+/**
+ * Stores the page in a language. It names its release: the node may have another one.
  *
  * @param {string} language
  */
@@ -58,21 +76,24 @@ async function addPage(language) {
   const [address, manifest] = [shell.page, shell.manifest].map((each) => `${each}?lang=${language}`);
   const answer = await fetch(address, { cache: "no-cache" });
   const isOther = !(await answer.clone().text()).includes(shell.release);
-  if (!answer.ok || isOther) throw new Error(`${address}: ${answer.status}`); // or the node has another release
+  if (!answer.ok || isOther) throw new Error(`${address}: ${answer.status}`);
   const cache = await caches.open(store);
   await Promise.all([cache.put(address, await delayed(answer)), cache.add(manifest)]);
 }
 
 /**
- * What is stored needs no time to load: all modules at once would only delay those that begin. So the first module asks for the rest.
+ * Puts the links to modules into a template. Stored modules load at once, so to load all of them would only delay the first module. That
+ * module adds the links later.
  *
  * @param {Response} page
  */
 async function delayed(page) {
-  return new Response((await page.text()).replace(/(<link rel="modulepreload" href="[^"]+">\s*)+/, '<template id="first-modules">$&</template>'), { headers: page.headers });
+  const text = await page.text();
+  const links = /(<link rel="modulepreload" href="[^"]+">\s*)+/;
+  return new Response(text.replace(links, '<template id="first-modules">$&</template>'), { headers: page.headers });
 }
 
-/** Tabs with the page of the version before may need more of its files: its store stays until the next one. */
+/** Deletes the stores of old versions. Tabs with the version before this one may need more of its files, so its store stays. */
 async function activate() {
   const others = (await caches.keys()).filter((name) => name.startsWith(PREFIX) && name !== store);
   await Promise.all(others.slice(0, -1).map((name) => caches.delete(name)));
@@ -82,15 +103,16 @@ async function activate() {
 /**
  * @param {string} address
  * @param {Request} request
- * @returns {Promise<Response>} what is stored, else from the server
+ * @returns {Promise<Response>} what this version has stored, else what another one has, else the answer of the server
  */
 async function open(address, request) {
   const cache = await caches.open(store);
-  return (await cache.match(address, { ignoreVary: true })) ?? (await caches.match(address, { ignoreVary: true })) ?? fetch(request);
+  const own = await cache.match(address, { ignoreVary: true });
+  return own ?? (await caches.match(address, { ignoreVary: true })) ?? fetch(request);
 }
 
 /**
- * The page in a language, which is stored when it is first opened. Without a network it may be in another one.
+ * Answers with the page in a language, and stores it when it is first opened. Without a network, the page may be in another language.
  *
  * @param {string} language
  * @param {Request} request
@@ -100,12 +122,16 @@ async function openPage(language, request) {
   const cache = await caches.open(store);
   const address = `${shell.page}?lang=${language}`;
   const stored = await cache.match(address, { ignoreVary: true });
-  if (stored) return stored; // a reload waits for nothing else
+  if (stored) return stored;
   await addPage(language).catch(() => {}); // the server may have another release
-  return open(address, request).catch(async (error) => {
+  try {
+    return await open(address, request);
+  } catch (error) {
     const other = (await cache.keys()).find(({ url }) => new URL(url).pathname === shell.page);
-    return (other && (await cache.match(other, { ignoreVary: true }))) ?? Promise.reject(error);
-  });
+    const page = other && (await cache.match(other, { ignoreVary: true }));
+    if (page) return page;
+    throw error;
+  }
 }
 
 /**

@@ -26,15 +26,24 @@ import { make } from "../../text.js";
 
 /** @typedef {"start" | "center" | number} Align  a number: so many pixels below the upper edge */
 
+/** So many rows are in the document at most. */
 const MAX_ROWS = 190;
+/** So many rows are drawn at once. */
 const BATCH = 15;
 /** On a slow device, fewer rows are drawn at once. */
 const MIN_BATCH = 3;
-/** Rows that are so many times as far away as rows are drawn are removed: each one makes a frame slower. */
+/** Rows are drawn up to a margin around the visible part. At so many times this distance they are removed: each one makes a frame slower. */
 const FAR = 3;
+const MIN_MARGIN_PX = 300;
+const MAX_MARGIN_PX = 1_200;
+/** If fewer items are left beyond the drawn ones, more are requested. */
 const NEAR_ITEMS = 30;
+/** So far from its end, the list still counts as being at its end. */
 const AT_END_PX = 24;
+/** In each frame, rows are drawn for so long. */
 const WORK_MS = 6;
+/** A hidden page, which gets no animation frames, works after this time. */
+const WORK_HIDDEN_MS = 100;
 
 /** Owns the rows in `root`, which scrolls. */
 export class Timeline {
@@ -48,10 +57,11 @@ export class Timeline {
   #list = make("div", "rows");
   /** The end stays in view. */
   #sticks = true;
+  /** `scrollTop` of the root when it was read last. */
   #top = 0;
-  /** @type {{ key: string, offset: number } | null} */
+  /** The first row in view, and how far it is below the upper edge: it stays there. @type {{ key: string, offset: number } | null} */
   #anchor = null;
-  #scheduled = false;
+  #isScheduled = false;
   /** How many rows are drawn at once while the user scrolls. */
   #batch = BATCH;
 
@@ -79,9 +89,13 @@ export class Timeline {
 
   /** @returns {{ key: string, align: number } | null} the first message in view, and where it is; null: the end is in view */
   get place() {
-    const at = this.isAtEnd ? -1 : this.#items.findIndex(({ key }) => key === this.#anchor?.key);
-    const item = at < 0 ? undefined : this.#items.slice(at).find(({ key }) => /^\d+$/.test(key)); // the others are made anew
-    return item && this.#anchor ? { key: item.key, align: this.#anchor.offset } : null;
+    const anchor = this.#anchor;
+    if (this.isAtEnd || !anchor) return null;
+    const index = this.#items.findIndex(({ key }) => key === anchor.key);
+    if (index < 0) return null;
+    // Other items than messages, such as dividers, are not there when the messages are shown again.
+    const message = this.#items.slice(index).find(({ key }) => /^\d+$/.test(key));
+    return message ? { key: message.key, align: anchor.offset } : null;
   }
 
   /** @returns {HTMLElement[]} the drawn rows in order */
@@ -99,15 +113,14 @@ export class Timeline {
     this.#items = items;
     this.#rows.clear();
     this.#list.replaceChildren();
-    this.#first = this.#last = 0;
+    this.#anchor = null;
     const index = key === undefined ? -1 : items.findIndex((item) => item.key === key);
     this.#sticks = index < 0;
-    this.#anchor = null;
-    const middle = index < 0 ? items.length : index;
-    this.#first = Math.max(0, middle - (index < 0 ? 2 : 1) * BATCH);
+    const middle = this.#sticks ? items.length : index;
+    this.#first = Math.max(0, middle - (this.#sticks ? 2 : 1) * BATCH);
     this.#last = Math.min(items.length, middle + 2 * BATCH);
     this.#draw();
-    if (index >= 0) this.#align(items[index].key, align);
+    if (!this.#sticks) this.#align(items[index].key, align);
     this.#restore();
     this.#schedule();
   }
@@ -120,16 +133,18 @@ export class Timeline {
   update(items) {
     const hadEnd = this.#last === this.#items.length;
     const drawn = this.#items.slice(this.#first, this.#last).map(({ key }) => key);
-    const indexes = new Map(items.map(({ key }, index) => [key, index]));
-    const known = drawn.map((key) => indexes.get(key)).filter((index) => index !== undefined);
+    const indexByKey = new Map(items.map(({ key }, index) => [key, index]));
+    const known = drawn.map((key) => indexByKey.get(key)).filter((index) => index !== undefined);
     this.#items = items;
     const anchor = this.#anchor;
-    if (anchor && !indexes.has(anchor.key)) anchor.key = items.find(({ replaces }) => replaces === anchor.key)?.key ?? anchor.key;
+    if (anchor && !indexByKey.has(anchor.key)) anchor.key = items.find(({ replaces }) => replaces === anchor.key)?.key ?? anchor.key;
     if (!known.length) return this.show(items);
+
     this.#first = Math.min(...known);
     this.#last = Math.max(...known) + 1;
     if (hadEnd) this.#last = this.#sticks ? items.length : Math.min(items.length, this.#last + BATCH);
-    if (this.#first > 0 && drawn[0] !== items[this.#first].key) this.#first = Math.max(0, this.#first - 1);
+    // If the first drawn item is gone, one more item is drawn above.
+    if (this.#first > 0 && drawn[0] !== items[this.#first].key) this.#first -= 1;
     this.#limit(this.#sticks);
     this.#draw();
     this.#restore();
@@ -177,16 +192,17 @@ export class Timeline {
    * @returns {boolean}  false: there is none
    */
   focusNext(row, step) {
-    /** @type {Element | null} */
-    let next = row;
-    do next = step > 0 ? next.nextElementSibling : next.previousElementSibling;
-    while (next && !(next instanceof HTMLElement && next.tabIndex === -1 && next.hasAttribute("tabindex")));
+    const beside = (/** @type {Element} */ each) => (step > 0 ? each.nextElementSibling : each.previousElementSibling);
+    // Dividers take no focus.
+    let next = beside(row);
+    while (next && next.getAttribute("tabindex") !== "-1") next = beside(next);
     if (!(next instanceof HTMLElement)) return false;
     next.focus({ preventScroll: true });
     next.scrollIntoView({ block: "nearest" });
     return true;
   }
 
+  /** The end sticks as soon as the user reaches it, until they scroll up. */
   #onScroll() {
     const { scrollTop } = this.root;
     if (this.#below() < AT_END_PX) this.#sticks = this.#last === this.#items.length;
@@ -196,25 +212,27 @@ export class Timeline {
     this.#schedule();
   }
 
+  /** Draws missing rows in the next frame, and tells what is in view. */
   #schedule() {
-    if (this.#scheduled) return;
-    this.#scheduled = true;
+    if (this.#isScheduled) return;
+    this.#isScheduled = true;
     const work = () => {
-      this.#scheduled = false;
-      if (!this.root.clientHeight) return; // hidden: all measures are 0; the ResizeObserver continues when it is shown
+      this.#isScheduled = false;
+      // While it is hidden, all measures are 0. The ResizeObserver continues when it is shown.
+      if (!this.root.clientHeight) return;
       if (this.#below() < AT_END_PX && this.#last === this.#items.length) this.#sticks = true;
       this.#extend();
       this.events.onMove();
       this.#reportSeen();
     };
-    if (document.hidden) setTimeout(work, 100); // a hidden page gets no animation frames
+    if (document.hidden) setTimeout(work, WORK_HIDDEN_MS);
     else requestAnimationFrame(work);
   }
 
   /** Draws more rows where few are left beyond the visible part, for a short time; the rest in the next frames. */
   #extend() {
     const start = performance.now();
-    const margin = Math.min(Math.max(this.root.clientHeight, 300), 1_200);
+    const margin = Math.min(Math.max(this.root.clientHeight, MIN_MARGIN_PX), MAX_MARGIN_PX);
     for (let before = start; before - start < WORK_MS; before = performance.now()) {
       const above = this.root.scrollTop;
       const below = this.#below();
@@ -233,6 +251,7 @@ export class Timeline {
       }
       this.#draw(false);
       this.#restore();
+      // A slow device draws fewer rows the next time.
       const share = WORK_MS / Math.max(performance.now() - before, 1);
       this.#batch = Math.round(Math.min(BATCH, Math.max(MIN_BATCH, this.#batch * share)));
     }
@@ -246,9 +265,9 @@ export class Timeline {
   }
 
   /**
-   * Makes the rows of the document those from #first to #last.
+   * Puts the rows from #first to #last into the document, and removes the others. Rows that are there already are not moved.
    *
-   * @param {boolean} [isChanged]  else the rows that are there show what they shall
+   * @param {boolean} [isChanged]  the items may have other versions; false: rows that are there are not drawn again
    */
   #draw(isChanged = true) {
     const shown = this.#items.slice(this.#first, this.#last);
@@ -257,36 +276,41 @@ export class Timeline {
     for (const [key, { element }] of this.#rows) {
       if (keys.has(key)) continue;
       if (element === child) child = child.nextElementSibling;
-      if (element.contains(document.activeElement) && !this.focusNext(element, 1) && !this.focusNext(element, -1)) this.root.focus();
+      if (element.contains(document.activeElement)) {
+        const hasMoved = this.focusNext(element, 1) || this.focusNext(element, -1);
+        if (!hasMoved) this.root.focus();
+      }
       element.remove();
       this.#rows.delete(key);
     }
-    const focused = document.activeElement; // perhaps the row beside one that was removed
+    // It may be the row beside one that was removed.
+    const focused = document.activeElement;
     for (const item of shown) {
-      let row = this.#rows.get(item.key);
-      if (row && isChanged && row.version !== item.version) {
-        const element = this.#make(item);
-        if (row.element === child) child = element;
-        row.element.replaceWith(element);
-        if (focused && row.element.contains(focused)) {
+      const old = this.#rows.get(item.key);
+      const isOld = old && isChanged && old.version !== item.version;
+      const element = old && !isOld ? old.element : this.#make(item);
+      if (isOld) {
+        if (old.element === child) child = element;
+        old.element.replaceWith(element);
+        if (focused && old.element.contains(focused)) {
           element.tabIndex = -1; // the row of a recalled message has none
           element.focus({ preventScroll: true });
         }
-        row = { element, version: item.version };
-        this.#rows.set(item.key, row);
-      } else if (!row) {
-        row = { element: this.#make(item), version: item.version };
-        this.#rows.set(item.key, row);
       }
-      if (row.element === child) child = child.nextElementSibling;
-      else this.#list.insertBefore(row.element, child);
+      if (element === child) child = child.nextElementSibling;
+      else this.#list.insertBefore(element, child);
     }
   }
 
-  /** @param {Item} item */
+  /**
+   * Draws an item, and remembers its row.
+   *
+   * @param {Item} item
+   */
   #make(item) {
     const element = item.make();
     element.dataset.key = item.key;
+    this.#rows.set(item.key, { element, version: item.version });
     return element;
   }
 
@@ -309,10 +333,20 @@ export class Timeline {
   #align(key, align) {
     const row = this.#rows.get(key)?.element;
     if (!row) return;
-    const space = typeof align === "number" ? align : align === "start" ? this.root.clientHeight / 6 : Math.max(0, (this.root.clientHeight - row.offsetHeight) / 2);
-    this.root.scrollTop += this.#offset(row) - space;
+    this.root.scrollTop += this.#offset(row) - this.#spaceAbove(row, align);
     this.#top = this.root.scrollTop;
     this.#findAnchor();
+  }
+
+  /**
+   * @param {HTMLElement} row
+   * @param {Align} align
+   * @returns {number} how many pixels the row is to be below the upper edge
+   */
+  #spaceAbove(row, align) {
+    if (typeof align === "number") return align;
+    const { clientHeight } = this.root;
+    return align === "start" ? clientHeight / 6 : Math.max(0, (clientHeight - row.offsetHeight) / 2);
   }
 
   /** Remembers the first row that is in view, and where. */
@@ -324,6 +358,7 @@ export class Timeline {
     if (row instanceof HTMLElement) this.#anchor = { key: row.dataset.key ?? "", offset: this.#offset(row) };
   }
 
+  /** Tells which row is the last one of which at least the upper half is in view. */
   #reportSeen() {
     if (document.hidden || !this.#list.childElementCount) return;
     const { bottom } = this.root.getBoundingClientRect();
@@ -339,7 +374,8 @@ export class Timeline {
    */
   #firstWhere(test) {
     const rows = this.#list.children;
-    let [low, high] = [0, rows.length];
+    let low = 0;
+    let high = rows.length;
     while (low < high) {
       const middle = (low + high) >> 1;
       if (test(rows[middle])) high = middle;
@@ -348,11 +384,15 @@ export class Timeline {
     return low;
   }
 
-  /** @param {Element} row */
+  /**
+   * @param {Element} row
+   * @returns {number} how many pixels it is below the upper edge
+   */
   #offset(row) {
     return row.getBoundingClientRect().top - this.root.getBoundingClientRect().top;
   }
 
+  /** @returns {number} how many pixels of the drawn rows are below the visible part */
   #below() {
     return this.root.scrollHeight - this.root.scrollTop - this.root.clientHeight;
   }
