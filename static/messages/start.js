@@ -13,16 +13,21 @@ const PAINT_MS = 200;
 
 /** @type {import("./session/session.js").Page} */
 const page = pageData();
-const login = location.hash.startsWith("#owner=") ? null : new SavedLogin(page.app).get(); // the owner logs in anew
+// The owner of the server logs in anew.
+const login = location.hash.startsWith("#owner=") ? null : new SavedLogin(page.app).get();
 let isStarted = false;
 
+/** Begins the connection, and loads the page. It may be called again. */
 async function start() {
   if (isStarted) return;
   isStarted = true;
-  preload("first-modules"); // the worker stores the page with it
+  // Only the page that the worker has stored has this template.
+  preload("first-modules");
   if (!login) preload("login-modules");
-  if (login) await import("./session/connection.js").then(({ connectEarly }) => connectEarly(page, login)).catch(() => {}); // then the page connects later
-  import("./app.js").catch(() => {}); // the console says why; a reload tries again
+  // If it cannot be loaded, the page connects later.
+  if (login) await import("./session/connection.js").then(({ connectEarly }) => connectEarly(page, login)).catch(() => {});
+  // The console says why it fails. A reload tries again.
+  import("./app.js").catch(() => {});
 }
 
 /** @param {string} id  of a template with links */

@@ -28,10 +28,13 @@ export class Empty {
   /** No conversation is open. */
   drawChoice() {
     const { words, store, isGuest } = this.session;
-    this.#draw(store.isLoaded && !store.conversations.size ? words.messages_none : words.messages_choose, isGuest ? "" : words.messages_choose_hint);
+    const hasNone = store.isLoaded && !store.conversations.size;
+    this.#draw(hasNone ? words.messages_none : words.messages_choose, isGuest ? "" : words.messages_choose_hint);
   }
 
   /**
+   * Draws why the open conversation shows no messages, or that we are alone in the group. Else it hides this part of the page.
+   *
    * @param {Conversation} open
    * @param {string} fault  why its messages could not be loaded; empty: they are loaded
    */
@@ -39,21 +42,26 @@ export class Empty {
     const { words, store, outbox, people } = this.session;
     const isEmpty = !open.entries?.length && !outbox.of(open).length && !store.streamsOf(open).length;
     const isMissing = !open.entries || open.cached;
-    const isAlone = !isMissing && aloneIn(open);
-    if (isEmpty && isMissing) this.#draw(words.messages_not_loaded, fault || noAnswer(words), words.messages_retry, this.again);
-    else if (isAlone) this.#draw(words.messages_alone, words.messages_alone_hint, words.messages_invite_people, () => this.#invite(open));
-    else if (isEmpty) this.#draw(fill(words.messages_empty, { name: store.nameOf(open) }), open.group ? words.messages_empty_group : words.messages_empty_hint);
+    const isAlone = !isMissing && isAloneIn(open);
+    if (isEmpty && isMissing) {
+      this.#draw(words.messages_not_loaded, fault || noAnswer(words), { label: words.messages_retry, act: this.again });
+    } else if (isAlone) {
+      this.#draw(words.messages_alone, words.messages_alone_hint, { label: words.messages_invite_people, act: () => this.#invite(open) });
+    } else if (isEmpty) {
+      const hint = open.group ? words.messages_empty_group : words.messages_empty_hint;
+      this.#draw(fill(words.messages_empty, { name: store.nameOf(open) }), hint);
+    }
     this.#place.hidden = !isEmpty && !isAlone;
-    this.#drawStart(isEmpty && !isMissing && people.card(open.peer)?.bot ? open.peer : "");
+    const isNewWithBot = isEmpty && !isMissing && people.card(open.peer)?.bot;
+    this.#drawStart(isNewWithBot ? open.peer : "");
   }
 
   /**
    * @param {string} title
    * @param {string} hint
-   * @param {string} [label]  of the button; empty: there is none
-   * @param {() => void} [act]
+   * @param {{ label: string, act: () => void }} [button]  missing: there is none
    */
-  #draw(title, hint, label = "", act = () => {}) {
+  #draw(title, hint, { label, act } = { label: "", act: () => {} }) {
     this.#place.hidden = false;
     element("empty-title", HTMLElement).textContent = title;
     element("empty-hint", HTMLElement).textContent = hint;
@@ -75,6 +83,7 @@ export class Empty {
     this.#start.hidden = true;
     if (!bot) return;
     const parts = await import("../people/gallery.js").then(({ startCard }) => startCard(this.session, bot)).catch(() => null);
+    // Another conversation may be open now.
     if (!parts || this.#start.dataset.bot !== bot) return;
     this.#start.replaceChildren(...parts);
     this.#start.hidden = false;
@@ -85,6 +94,8 @@ export class Empty {
  * @param {Conversation} group
  * @returns {boolean} whether it is a group of ours in which nobody is but us, and nothing was written
  */
-function aloneIn({ group, role, members, left, entries, hasOlder }) {
-  return group && members === 1 && !left && ["owner", "admin"].includes(role) && !hasOlder && !entries?.some(({ kind }) => kind === "message");
+function isAloneIn({ group, role, members, left, entries, hasOlder }) {
+  const mayInvite = group && !left && ["owner", "admin"].includes(role);
+  const hasMessages = hasOlder || entries?.some(({ kind }) => kind === "message");
+  return mayInvite && members === 1 && !hasMessages;
 }

@@ -24,16 +24,24 @@ registerView("invitation", {
   summary: (entry, words) => `${words.messages_invitation}: ${contentOf(entry).name}`,
 });
 
-/** @param {Entry} entry */
+/**
+ * Reads an invitation. Its sender may have written anything there.
+ *
+ * @param {Entry} entry
+ * @returns {{ group: string, name: string, code: string, status: string }} `code`: empty if one can neither accept nor decline any more
+ */
 function contentOf({ data }) {
-  const { group, name, code, status, expires_at: end } = recordOf(data);
-  const isOver = ENDED.has(status) || (numberOf(end) > 0 && timeOf(end) <= Date.now());
-  return { group: textOf(group), name: textOf(name), code: isOver ? "" : textOf(code), status: ENDED.has(status) ? status : isOver ? "expired" : "sent" };
+  const { group, name, code, status: end, expires_at: expires } = recordOf(data);
+  const isExpired = numberOf(expires) > 0 && timeOf(expires) <= Date.now();
+  let status = isExpired ? "expired" : "sent";
+  if (ENDED.has(end)) status = end;
+  return { group: textOf(group), name: textOf(name), code: status === "sent" ? textOf(code) : "", status };
 }
 
 /**
  * @param {Entry} entry
  * @param {Session} session
+ * @returns {string} who invites to which group
  */
 function textIn(entry, { words, people, user }) {
   const { name } = contentOf(entry);

@@ -13,17 +13,22 @@ import { personRow } from "../people/person-row.js";
 const MOST_ROWS = 500;
 
 /**
+ * Opens the list of these people.
+ *
  * @param {Session} session
  * @param {string} text  of the notice
- * @param {unknown} users
+ * @param {unknown} users  as the entry has them: they may be anything
  */
 export function openNamed(session, text, users) {
   const named = listOf(users).filter((user) => typeof user === "string").slice(0, MOST_ROWS);
   const body = make("div", "named-people");
   const layer = openDialog(text, body);
-  const draw = () => redraw(body, [namedList(text, named.map((user) => personRow(session, user, () => openCard(session, user))))]);
-  const off = session.on("people", draw);
-  layer.closed.then(off);
+  const draw = () => {
+    const rows = named.map((user) => personRow(session, user, () => openCard(session, user)));
+    redraw(body, [namedList(text, rows)]);
+  };
+  const stopListening = session.on("people", draw);
+  layer.closed.then(stopListening);
   draw();
   session.people.load(named);
 }

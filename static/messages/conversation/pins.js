@@ -12,9 +12,10 @@ import { summaryOf } from "../parts/summary.js";
 export class Pins {
   /** @type {Conversation | null} */
   #conversation = null;
-  /** The newest first. @type {Entry[]} */
+  /** The pinned messages, the newest first. @type {Entry[]} */
   #pins = [];
-  #at = 0;
+  /** Index of the one that the bar shows. */
+  #shown = 0;
   #bar = element("pinned", HTMLElement);
 
   /**
@@ -25,15 +26,19 @@ export class Pins {
   constructor(session, jump, signal) {
     this.session = session;
     element("pinned-jump", HTMLButtonElement).addEventListener("click", () => {
-      const pin = this.#pins[this.#at];
+      const pin = this.#pins[this.#shown];
       if (!pin) return;
       jump(pin.id);
-      this.#at = (this.#at + 1) % this.#pins.length;
+      this.#shown = (this.#shown + 1) % this.#pins.length;
       this.draw();
     }, { signal });
   }
 
-  /** @param {Conversation | null} conversation  that is open now */
+  /**
+   * Loads the pinned messages of a conversation.
+   *
+   * @param {Conversation | null} conversation  that is open now
+   */
   async load(conversation) {
     if (conversation !== this.#conversation) {
       this.#conversation = conversation;
@@ -45,25 +50,28 @@ export class Pins {
       const { messages } = await this.session.messenger.pins(conversation.id);
       if (conversation !== this.#conversation) return;
       this.#pins = messages;
-      this.#at = 0;
+      this.#shown = 0;
       this.session.people.load(messages.map((/** @type {Entry} */ { from }) => from));
       this.draw();
     } catch {
-      // no bar
+      // the bar stays as it is
     }
   }
 
   draw() {
     const { words, people } = this.session;
-    const pin = this.#pins[this.#at];
+    const pin = this.#pins[this.#shown];
     this.#bar.hidden = !pin;
     if (!pin) return;
-    const count = this.#pins.length > 1 ? ` ${this.#at + 1}/${this.#pins.length}` : "";
+    const count = this.#pins.length > 1 ? ` ${this.#shown + 1}/${this.#pins.length}` : "";
     element("pinned-title", HTMLElement).textContent = words.messages_pinned_title + count;
     element("pinned-text", HTMLElement).replaceChildren(`${people.nameOf(pin.from)}: `, plain.draw(summaryOf(pin, words)));
   }
 
-  /** @param {number} id */
+  /**
+   * @param {number} id
+   * @returns {boolean} whether the message is pinned, as far as it is loaded
+   */
   has(id) {
     return this.#pins.some((each) => each.id === id);
   }

@@ -10,9 +10,12 @@ import { personRow } from "../people/person-row.js";
 /** @typedef {import("../session/session.js").Session} Session */
 /** @typedef {import("../parts/entries.js").Entry} Entry */
 
+/** Readers that are loaded at once. */
 const PAGE = 100;
 
 /**
+ * Opens the list of the readers.
+ *
  * @param {Session} session
  * @param {Entry} entry
  */
@@ -28,18 +31,22 @@ export function openReaders(session, { conversation, id }) {
   let hasMore = true;
   const draw = () => {
     const rows = users.map((user) => personRow(session, user, () => openCard(session, user)));
-    redraw(body, [make("p", "muted", title), namedList(words.messages_readers, rows), ...(hasMore ? [more] : [])]);
+    const parts = [make("p", "muted", title), namedList(words.messages_readers, rows)];
+    redraw(body, hasMore ? [...parts, more] : parts);
   };
-  const next = () => load(body, note, session, async () => {
-    const [page, { counts: [count] }] = await Promise.all([messenger.receipts(conversation, { message: id, after: users.at(-1) ?? "", limit: PAGE }), messenger.receiptCounts(conversation, [id])]);
+  const loadNext = () => load(body, note, session, async () => {
+    const [page, { counts: [count] }] = await Promise.all([
+      messenger.receipts(conversation, { message: id, after: users.at(-1) ?? "", limit: PAGE }),
+      messenger.receiptCounts(conversation, [id]),
+    ]);
     users = [...users, ...page.receipts.map(({ user }) => user)];
     hasMore = page.hasMore;
     title = count?.read ? fill(words.messages_read_by, { count: count.read, members: count.members }) : words.messages_read_by_nobody;
     draw();
     await people.load(users);
   });
-  more.addEventListener("click", next);
-  const end = session.on("people", draw);
-  layer.closed.then(end);
-  next();
+  more.addEventListener("click", loadNext);
+  const stopListening = session.on("people", draw);
+  layer.closed.then(stopListening);
+  loadNext();
 }
