@@ -371,7 +371,9 @@ class App {
     if (location.hash.startsWith("#invite=") && store.isLoaded) {
       const { hash } = location;
       await navigate("", true);
-      withModule(import("./people/invitations.js"), this.words, ({ followInvitation, invitationCode }) => this.#session && followInvitation(this.#session, invitationCode(hash)));
+      withModule(import("./people/invitations.js"), this.words, ({ followInvitation, invitationCode }) => {
+        if (this.#session) followInvitation(this.#session, invitationCode(hash));
+      });
     }
     const report = /^#manage=(\w+)$/.exec(location.hash)?.[1];
     if (report && store.isLoaded) {
@@ -482,7 +484,9 @@ class App {
       if (event.persisted) location.reload();
     });
     element("back", HTMLButtonElement).addEventListener("click", () => this.#back());
-    element("me", HTMLButtonElement).addEventListener("click", () => withModule(import("./settings/profile.js"), this.words, ({ openProfile }) => this.#session && openProfile(this.#session)));
+    element("me", HTMLButtonElement).addEventListener("click", () => withModule(import("./settings/profile.js"), this.words, ({ openProfile }) => {
+      if (this.#session) openProfile(this.#session);
+    }));
     for (const id of ["new-conversation", "find-people"]) {
       element(id, HTMLButtonElement).addEventListener("click", () => withModule(import("./people/contacts.js"), this.words, async ({ openContacts }) => {
         if (this.#session) await openContacts(this.#session);
@@ -491,7 +495,9 @@ class App {
     }
     element("search-here", HTMLButtonElement).addEventListener("click", () => this.#searchHere());
     const plus = element("new-menu", HTMLButtonElement);
-    plus.addEventListener("click", () => withModule(import("./list/new-menu.js"), this.words, ({ openNewMenu }) => this.#session && openNewMenu(this.#session, plus, this.#current)));
+    plus.addEventListener("click", () => withModule(import("./list/new-menu.js"), this.words, ({ openNewMenu }) => {
+      if (this.#session) openNewMenu(this.#session, plus, this.#current);
+    }));
     element("search", HTMLInputElement).addEventListener("focus", () => {
       document.body.dataset.searching = "true";
       this.#withSearch(() => {});
@@ -517,16 +523,22 @@ class App {
     this.#list?.focus(id);
   }
 
-  /** @param {Conversation} conversation  shows the group, or the other user */
+  /**
+   * Shows the group of a conversation, or the other user.
+   *
+   * @param {Conversation} conversation
+   */
   #showInfo({ id, group, peer }) {
     const session = this.#session;
-    if (session && group) withModule(import("./groups/group-info.js"), session.words, ({ openGroupInfo }) => openGroupInfo(session, id, () => this.#searchHere()));
-    else if (session && peer) withModule(import("./people/card.js"), session.words, ({ openCard }) => openCard(session, peer));
+    if (!session) return;
+    const search = () => this.#searchHere();
+    if (group) withModule(import("./groups/group-info.js"), session.words, ({ openGroupInfo }) => openGroupInfo(session, id, search));
+    else if (peer) withModule(import("./people/card.js"), session.words, ({ openCard }) => openCard(session, peer));
   }
 
   // --- search -------------------------------------------------------------------------------------------------
 
-  /** @param {(search: import("./search/search.js").Search) => void} use */
+  /** @param {(search: import("./search/search.js").Search) => void} use  is called once the search is loaded */
   #withSearch(use) {
     const session = this.#session;
     withModule(import("./search/search.js"), this.words, ({ Search }) => {
@@ -541,13 +553,18 @@ class App {
   #openPalette() {
     const session = this.#session;
     withModule(import("./search/palette.js"), this.words, ({ openPalette }) => {
-      if (session && session === this.#session) openPalette(session, { open: this.#current, info: (conversation) => this.#showInfo(conversation), search: () => this.#searchHere() });
+      if (!session || session !== this.#session) return;
+      openPalette(session, { open: this.#current, info: (conversation) => this.#showInfo(conversation), search: () => this.#searchHere() });
     });
   }
 
   // --- keyboard -----------------------------------------------------------------------------------------------
 
-  /** @param {KeyboardEvent} event */
+  /**
+   * Carries out a key of the whole page, unless a dialog is open or something else has used the key.
+   *
+   * @param {KeyboardEvent} event
+   */
   #onKey(event) {
     if (!this.#session || document.querySelector("dialog:modal") || event.defaultPrevented || event.isComposing) return;
     const { key, target } = event;

@@ -635,7 +635,8 @@ export class ConversationView {
     if (!conversation.group || conversation.left || !this.session.isOnline) return;
     const { membership, changed } = conversation;
     try {
-      const { pin, muted_until: mutedUntil, avatar, members, role, write, reply } = await this.session.api("GET", "groups/show", { group: String(conversation.id) });
+      const group = await this.session.api("GET", "groups/show", { group: String(conversation.id) });
+      const { pin, muted_until: mutedUntil, avatar, members, role, write, reply } = group;
       if (conversation.membership !== membership) return this.#loadRules(conversation);
       if (conversation === this.open) this.#membersPin = pin === "member";
       Object.assign(conversation, { mutedUntil, left: false, role, write, reply });

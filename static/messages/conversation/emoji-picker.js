@@ -8,12 +8,20 @@ import { input, loadStyle } from "../parts/form.js";
 import { plain } from "../parts/formatted.js";
 import { button } from "../parts/panel.js";
 
-/** An emoji, its name, more words for it, whether it has skin tones, and its version if not all systems draw it. @typedef {[emoji: string, name: string, words: string, tones: 0 | 1, version: number]} Row */
+/**
+ * An emoji, its name, more words for it, whether it has skin tones, and its version if not all systems draw it, else 0.
+ *
+ * @typedef {[emoji: string, name: string, words: string, tones: 0 | 1, version: number]} Row
+ */
 
 /** @typedef {{ recent: string[], tone: number }} Choices */
 /** @typedef {import("../session/session.js").Session} Session */
 /** @typedef {import("../parts/additions.js").OwnEmoji} OwnEmoji */
-/** A part of the grid. `sign`: on its tab; `edit`: what its last button does. @typedef {{ name: string, sign: string, rows: Row[], edit?: OwnEmoji["edit"] }} Section */
+/**
+ * A part of the grid. `sign`: on its tab; `edit`: what its last button does.
+ *
+ * @typedef {{ name: string, sign: string, rows: Row[], edit?: OwnEmoji["edit"] }} Section
+ */
 
 const TONES = ["", "🏻", "🏼", "🏽", "🏾", "🏿"];
 /** On the tabs of the groups, in their order. */
@@ -217,7 +225,8 @@ export class Picker {
     this.own = own;
     this.groups = drawnHere(groups);
     this.onPick = onPick;
-    this.#field = input({ className: "search-field", type: "search", placeholder: words.messages_emoji_search, ariaLabel: words.messages_emoji_search, enterKeyHint: "done" });
+    const label = words.messages_emoji_search;
+    this.#field = input({ className: "search-field", type: "search", placeholder: label, ariaLabel: label, enterKeyHint: "done" });
     this.#tone = button("", "round");
     this.#tone.setAttribute("aria-label", words.messages_emoji_tone);
     this.#tone.title = words.messages_emoji_tone;
