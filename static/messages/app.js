@@ -85,11 +85,7 @@ class App {
 
   // --- session ------------------------------------------------------------------------------------------------
 
-  /**
-   * Begins a session, and shows its conversations.
-   *
-   * @param {Login} login
-   */
+  /** Begins a session, and shows its conversations. @param {Login} login */
   #start(login) {
     const session = new Session(this.page, login);
     this.#session = session;
@@ -240,11 +236,7 @@ class App {
     this.#prepare();
   }
 
-  /**
-   * Uses the page around this one, if this page is in a frame.
-   *
-   * @param {(around: import("./embedded.js").Surroundings) => unknown} use
-   */
+  /** Uses the page around this one, if this page is in a frame. @param {(around: import("./embedded.js").Surroundings) => unknown} use */
   async #around(use) {
     if (this.page.isEmbedded) await withModule(import("./embedded.js"), this.words, ({ surroundings }) => use(surroundings(this.page)));
   }
@@ -270,11 +262,7 @@ class App {
     if (session.wishes.device.on) this.#notify(() => {});
   }
 
-  /**
-   * Loads what notifies the user, when it is first needed.
-   *
-   * @param {(notices: import("./session/notices.js").Notices) => void} use
-   */
+  /** Loads what notifies the user, when it is first needed. @param {(notices: import("./session/notices.js").Notices) => void} use */
   async #notify(use) {
     const session = this.#session;
     if (!session?.hasNotifications) return;
@@ -285,11 +273,7 @@ class App {
     if (notices && session === this.#session) use(notices);
   }
 
-  /**
-   * Adds the places of features beside the settings, if the user moderates the app.
-   *
-   * @param {string} [report]  id of a report that is opened there
-   */
+  /** Adds the places of features beside the settings, if the user moderates the app. @param {string} [report]  id of a report that is opened there */
   async #addPlaces(report = "") {
     const session = this.#session;
     if (!session?.isOnline) return;
@@ -523,11 +507,7 @@ class App {
     this.#list?.focus(id);
   }
 
-  /**
-   * Shows the group of a conversation, or the other user.
-   *
-   * @param {Conversation} conversation
-   */
+  /** Shows the group of a conversation, or the other user. @param {Conversation} conversation */
   #showInfo({ id, group, peer }) {
     const session = this.#session;
     if (!session) return;
@@ -560,11 +540,7 @@ class App {
 
   // --- keyboard -----------------------------------------------------------------------------------------------
 
-  /**
-   * Carries out a key of the whole page, unless a dialog is open or something else has used the key.
-   *
-   * @param {KeyboardEvent} event
-   */
+  /** Carries out a key of the whole page, unless a dialog is open or something else has used the key. @param {KeyboardEvent} event */
   #onKey(event) {
     if (!this.#session || document.querySelector("dialog:modal") || event.defaultPrevented || event.isComposing) return;
     const { key, target } = event;

@@ -31,13 +31,7 @@ import { Timeline } from "./timeline.js";
  * @property {() => void} sent  the user has sent a message
  */
 
-/** A typing notice is shown so long, unless another one follows. */
 const TYPING_SHOWN_MS = 5_000;
-/** The head is drawn again after this time, or later. */
-const MIN_STATUS_MS = 50;
-/** The head names so many users who are typing. */
-const MOST_TYPISTS = 3;
-/** A message that was looked for is marked so long. */
 const FOUND_MS = 2_000;
 
 /** Owns which conversation is open, and what of it is drawn. */
@@ -48,17 +42,17 @@ export class ConversationView {
   #places = new Map();
   /** The timeline shows the entries of the open conversation. */
   #isShown = false;
-  /** The entries that the timeline shows first are loading: the user has not read the entries that are shown meanwhile. */
+  /** What the timeline shows first is loading: the user has not read what is shown meanwhile. */
   #isEntering = false;
-  /** Resolves when they are loaded and shown. */
+  /** Loads what the timeline shows first. */
   #entering = Promise.resolve();
   /** Every member of the open group may pin messages. */
   #membersPin = false;
   /** Why the entries of the open conversation could not be loaded; empty: they are loaded. */
   #fault = "";
-  /** Once they are loaded. @type {import("./pins.js").Pins | undefined} */
+  /** Once they are loaded. @type {import("./pins.js").Pins | null | undefined} */
   #pins;
-  /** Messages that are quoted, but not loaded with the conversation; null: one is loading, or does not exist. @type {Map<number, Entry | null>} */
+  /** Messages that are quoted, but not loaded with the conversation. @type {Map<number, Entry | null>} */
   #quoted = new Map();
   /** Messages that the user has chosen, to forward or delete them; null: none. @type {import("./selection.js").Selection | null} */
   #selection = null;
@@ -71,7 +65,7 @@ export class ConversationView {
   /** Once they are needed. @type {import("./actions.js").MessageActions | null} */
   #actions = null;
   #rows;
-  /** Once it is loaded. @type {import("./empty.js").Empty | undefined} */
+  /** Once it is loaded. @type {import("./empty.js").Empty | null | undefined} */
   #empty;
   #ends = new AbortController();
   /** @type {(() => void)[]} */
@@ -82,7 +76,7 @@ export class ConversationView {
   #name = element("conversation-name", HTMLElement);
   #status = element("conversation-status", HTMLElement);
   #face = element("conversation-avatar", HTMLElement);
-  /** What the head shows, to draw it only if that has changed. */
+  /** What the head shows. */
   #head = "";
   #bell = element("notices-here", HTMLButtonElement);
   #announcer = element("announce", HTMLElement);
@@ -123,6 +117,10 @@ export class ConversationView {
         this.toEnd();
       },
     }, signal);
+    import("../session/presence.js").catch(() => null).then((module) => {
+      this.#presenceOf = module?.presenceOf ?? this.#presenceOf; // without it, the head says less
+      this.#drawStatus();
+    });
     this.#log.replaceChildren();
     this.timeline = new Timeline(this.#log, {
       needOlder: () => this.#load("loadOlder"),
@@ -130,7 +128,24 @@ export class ConversationView {
       onSeen: (key) => this.#onSeen(key),
       onMove: () => this.#drawLatest(),
     });
-    this.#loadParts(signal);
+    import("./kinds.js").catch(() => null).then((module) => {
+      loaded.kinds = module;
+      this.draw();
+    });
+    import("./empty.js").catch(() => null).then((module) => {
+      this.#empty = module && new module.Empty(session, () => this.#showAgain(), signal);
+      this.draw();
+    });
+    import("./pins.js").catch(() => null).then((module) => { // without it there is no bar
+      this.#pins = module && new module.Pins(session, (id) => this.jump(id), signal);
+      if (this.#isShown) this.#pins?.load(this.open);
+    });
+    import("./row-input.js").catch(() => null).then((module) => module?.listenToRows({ // without it, messages are only read
+      log: this.#log, timeline: this.timeline, words: session.words, exact: this.view.exact, find: (id) => this.open?.entries?.find((each) => each.id === id) ?? null,
+      menu: (...shown) => this.#openMenu(...shown), reply: (entry) => this.#reply(entry), mayReply: () => !this.#selection && !this.composer.readOnlyReason,
+      thread: (entry) => this.#openThread(entry), select: (entry) => this.#select(entry), isSelecting: () => this.#selection !== null,
+      leave: () => this.composer.focus(), toEnd: () => this.toEnd(),
+    }, signal));
     this.#latest.addEventListener("click", () => this.toEnd(), { signal });
     element("conversation-open", HTMLButtonElement).addEventListener("click", () => this.open && opened.info(this.open), { signal });
     this.#bell.addEventListener("click", () => this.open && opened.notices(this.open), { signal });
@@ -143,47 +158,6 @@ export class ConversationView {
       session.on("people", () => this.draw()),
       session.people.watch(() => [this.open?.peer ?? ""]),
     ];
-  }
-
-  /**
-   * Loads the parts of the view that the first messages do not need. If one cannot be loaded, the view works without it.
-   *
-   * @param {AbortSignal} signal
-   */
-  #loadParts(signal) {
-    const { session } = this;
-    import("../session/presence.js").catch(() => null).then((module) => {
-      if (!module) return;
-      this.#presenceOf = module.presenceOf;
-      this.#drawStatus();
-    });
-    import("./kinds.js").catch(() => null).then((module) => {
-      if (!module) return;
-      loaded.kinds = module;
-      this.draw();
-    });
-    import("./empty.js").catch(() => null).then((module) => {
-      if (!module) return;
-      this.#empty = new module.Empty(session, () => this.#showAgain(), signal);
-      this.draw();
-    });
-    import("./pins.js").catch(() => null).then((module) => {
-      if (!module) return;
-      this.#pins = new module.Pins(session, (id) => this.jump(id), signal);
-      if (this.#isShown) this.#pins.load(this.open);
-    });
-    import("./row-input.js").catch(() => null).then((module) => module?.listenToRows({
-      log: this.#log, timeline: this.timeline, words: session.words, exact: this.view.exact,
-      find: (id) => this.#entry(id) ?? null,
-      menu: (...shown) => this.#openMenu(...shown),
-      reply: (entry) => this.#reply(entry),
-      mayReply: () => !this.#selection && !this.composer.readOnlyReason,
-      thread: (entry) => this.#openThread(entry),
-      select: (entry) => this.#select(entry),
-      isSelecting: () => this.#selection !== null,
-      leave: () => this.composer.focus(),
-      toEnd: () => this.toEnd(),
-    }, signal));
   }
 
   /** Ends the session of this view. */
@@ -207,10 +181,8 @@ export class ConversationView {
     this.#selection?.end();
     const place = this.#isShown && this.timeline.place;
     if (this.open && place) this.#places.set(keyOf(this.open), { ...place, newest: this.open.position });
-
     this.open = conversation;
-    this.#isShown = false;
-    this.#membersPin = false;
+    this.#isShown = this.#membersPin = false;
     this.#pins?.load(null);
     this.#typists.clear();
     this.#rows.still();
@@ -219,13 +191,11 @@ export class ConversationView {
     element("empty", HTMLElement).hidden = conversation !== null;
     this.draw();
     if (!conversation) return;
-
     this.#announced = conversation.position;
     this.#entering = this.#enter(conversation, message);
     await this.#entering;
     if (conversation !== this.open) return;
-    // On a phone, the focus would open the keyboard.
-    if (matchMedia("(hover: hover)").matches) this.composer.focus();
+    if (matchMedia("(hover: hover)").matches) this.composer.focus(); // on a phone this would open the keyboard
     this.#drawEntered(conversation);
   }
 
@@ -233,28 +203,23 @@ export class ConversationView {
    * Loads the entries of the open conversation, and goes to the first unread one, or to the end, or to a message.
    *
    * @param {Conversation} conversation
-   * @param {number} message  0: none
+   * @param {number} message
    */
   async #enter(conversation, message) {
     this.#isEntering = true;
     const before = this.#places.get(keyOf(conversation));
     this.#places.delete(keyOf(conversation));
-    // Messages that have come since the user was here are shown first.
-    const hasNews = conversation.unread && before?.newest !== conversation.position;
-    const place = message || hasNews ? undefined : before;
+    const place = message || (conversation.unread && before?.newest !== conversation.position) ? undefined : before; // what is new comes first
     await this.#openEntries(conversation, message || Number(place?.key ?? 0));
     if (conversation !== this.open) return;
-
     const isUnread = (/** @type {Entry} */ { id, kind, from }) => id > conversation.read && kind === "message" && from !== this.session.user;
     const shown = conversation.entries?.filter((entry) => !isBeside(entry));
     this.#rows.unreadFrom = (conversation.unread && shown?.find(isUnread)?.id) || 0;
     this.#isShown = true;
     this.#isEntering = false;
-
     const items = this.#items();
-    const hasDivider = items.some(({ key }) => key === "unread");
-    const start = place ?? (hasDivider ? { key: "unread" } : {});
-    this.timeline.show(items, message ? this.#near(message) : start);
+    const divider = items.some(({ key }) => key === "unread");
+    this.timeline.show(items, message ? this.#near(message) : place ?? (divider ? { key: "unread" } : {}));
     if (message) this.#showFound(message);
   }
 
@@ -333,8 +298,7 @@ export class ConversationView {
       const { words, isOnline } = this.session;
       const found = await this.history.find(open.id, id).catch(() => undefined);
       if (open !== this.open) return;
-      // It is hidden, or it has expired.
-      if (found === null && isOnline) return toast(words.messages_fault_unknown_message);
+      if (found === null && isOnline) return toast(words.messages_fault_unknown_message); // hidden, or it has expired
       await this.#try(() => this.history.open(open, id));
       if (open !== this.open) return;
       this.timeline.show(this.#items(), this.#near(id));
@@ -342,16 +306,11 @@ export class ConversationView {
     this.#showFound(id);
   }
 
-  /**
-   * Marks a message, or opens the thread that alone shows it.
-   *
-   * @param {number} id
-   */
+  /** @param {number} id  of a message; one that only its thread shows is there */
   #showFound(id) {
     const { words, isOnline } = this.session;
-    const entry = this.#entry(id);
-    // It is hidden, or it has expired.
-    if (!entry && isOnline) toast(words.messages_fault_unknown_message);
+    const entry = this.open?.entries?.find((each) => each.id === id);
+    if (!entry && isOnline) toast(words.messages_fault_unknown_message); // hidden, or it has expired
     else if (entry && isBeside(entry)) this.#openThread(entry);
     else this.#highlight(id);
   }
@@ -359,14 +318,10 @@ export class ConversationView {
   /** @param {(actions: import("./actions.js").MessageActions) => unknown} use  what one can do with a message */
   #act(use) {
     const { session } = this;
-    withModule(import("./actions.js"), session.words, ({ MessageActions }) => {
-      this.#actions ??= new MessageActions(session, {
-        reply: (entry) => this.#reply(entry), edit: (entry) => this.composer.edit(entry),
-        select: (entry) => this.#select(entry), thread: (entry) => this.#openThread(entry),
-        isPinned: (id) => this.#pins?.has(id) ?? false, membersPin: () => this.#membersPin,
-      });
-      return use(this.#actions);
-    });
+    withModule(import("./actions.js"), session.words, ({ MessageActions }) => use((this.#actions ??= new MessageActions(session, {
+      reply: (entry) => this.#reply(entry), edit: (entry) => this.composer.edit(entry), select: (entry) => this.#select(entry), thread: (entry) => this.#openThread(entry),
+      isPinned: (id) => this.#pins?.has(id) ?? false, membersPin: () => this.#membersPin,
+    }))));
   }
 
   /**
@@ -406,7 +361,7 @@ export class ConversationView {
     return { ...(entry && { key: String(entry.id) }), align: "center" };
   }
 
-  /** Gives up a selection, a list of completions, a reply or an edit. Returns false if there is none. */
+  /** Gives up a selection, a reply, an edit or a menu. Returns false if there is none. */
   cancel() {
     if (!this.#selection) return this.composer.cancel();
     this.#selection.end();
@@ -439,20 +394,10 @@ export class ConversationView {
     return this.open && this.#isShown ? this.#rows.of(this.open) : [];
   }
 
-  /** @param {number} id  of a loaded entry */
-  #entry(id) {
-    return this.open?.entries?.find((each) => each.id === id);
-  }
-
-  /**
-   * Finds a quoted message. If it is not loaded, it is requested once, and drawn when it comes.
-   *
-   * @param {number} id
-   * @returns {Entry | null} null: it is not known yet
-   */
+  /** @param {number} id */
   #find(id) {
-    const shown = this.#rows.byId.get(id);
-    if (shown) return shown;
+    const loaded = this.#rows.byId.get(id);
+    if (loaded) return loaded;
     const known = this.#quoted.get(id);
     if (known !== undefined) return known;
     this.#quoted.set(id, null);
@@ -465,7 +410,6 @@ export class ConversationView {
     return null;
   }
 
-  /** @returns {Entry | null} our newest message that can be edited */
   #lastOwn() {
     return this.open?.entries?.findLast((entry) => entry.from === this.session.user && isEditable(entry)) ?? null;
   }
@@ -481,45 +425,26 @@ export class ConversationView {
 
   // --- what arrives -------------------------------------------------------------------------------------------
 
-  /**
-   * Follows an entry that arrives live: it may change a quoted message, the pins, the rules of the group, or its members.
-   *
-   * @param {Entry} entry
-   */
+  /** @param {Entry} entry */
   #onEntry(entry) {
     const { open, session } = this;
     if (!open || entry.conversation !== open.id) return;
-    const { id, kind, from, about = 0, meta } = entry;
-    this.#typists.delete(from);
-    const quoted = this.#quoted.get(about);
+    this.#typists.delete(entry.from);
+    const quoted = this.#quoted.get(entry.about ?? 0);
     if (quoted) this.#quoted.set(quoted.id, revised(quoted, entry, session.user));
-    // A request for the quoted message may be answered without this change: it is requested again.
-    else if (isRevision(entry)) this.#quoted.delete(about);
-
-    const isNews = from !== session.user && !isBeside(entry);
-    if (isNews && kind === "message" && this.timeline.isAtEnd) this.#rows.fresh.set(id, Date.now());
-    if (kind === "reaction") this.view.fresh.set(`${entry.about} ${entry.text}`, Date.now());
-
-    if (kind === "pin" || (kind === "recall" && this.#pins?.has(about))) this.#pins?.load(open);
-    if (meta?.change === "options") this.#loadRules(open);
-    if (meta?.members) this.composer.membersChanged();
-    if (isNews && id > this.#announced && !["edit", "reaction", "press"].includes(kind)) this.#announce(open, entry);
-  }
-
-  /**
-   * Lets screen readers say a new entry.
-   *
-   * @param {Conversation} open
-   * @param {Entry} entry
-   */
-  async #announce(open, entry) {
-    const { people, words } = this.session;
+    else if (isRevision(entry)) this.#quoted.delete(entry.about ?? 0); // the answer to a request may be older
+    if (entry.kind === "message" && entry.from !== session.user && this.timeline.isAtEnd && !isBeside(entry)) this.#rows.fresh.set(entry.id, Date.now());
+    if (entry.kind === "reaction") this.view.fresh.set(`${entry.about} ${entry.text}`, Date.now());
+    if (entry.kind === "pin" || (entry.kind === "recall" && this.#pins?.has(entry.about ?? 0))) this.#pins?.load(open);
+    if (entry.meta?.change === "options") this.#loadRules(open);
+    if (entry.meta?.members) this.composer.membersChanged();
+    if (entry.id <= this.#announced || entry.from === session.user || isBeside(entry) || ["edit", "reaction", "press"].includes(entry.kind)) return;
     this.#announced = entry.id;
-    // Without the names, it would be an entry of "somebody".
-    await people.load([entry.from, ...usersIn(entry)]);
-    if (open !== this.open) return;
-    const isMessage = entry.kind === "message";
-    this.#announcer.textContent = isMessage ? `${people.nameOf(entry.from)}: ${summaryOf(entry, words)}` : noticeText(entry, this.session);
+    session.people.load([entry.from, ...usersIn(entry)]).then(() => { // else it would be of somebody
+      if (open !== this.open) return;
+      const text = entry.kind === "message" ? `${session.people.nameOf(entry.from)}: ${summaryOf(entry, session.words)}` : noticeText(entry, session);
+      this.#announcer.textContent = text;
+    });
   }
 
   /** @param {string} stream  its row has more text */
@@ -532,13 +457,10 @@ export class ConversationView {
   /** Loads what may be missing after a time without a connection. The list is loaded: it says what is unread. */
   async refresh() {
     const { open } = this;
-    // The entries from the browser's storage may be about to be shown.
-    await this.#entering;
-    if (!open || open !== this.open) return;
-    const { entries } = open;
-    if (entries && !open.cached) return;
-    const middle = entries?.[Math.floor(entries.length / 2)]?.id ?? 0;
-    this.#entering = this.timeline.isAtEnd ? this.#enter(open, 0) : this.#openEntries(open, middle);
+    await this.#entering; // perhaps from the browser's storage
+    if (!open || open !== this.open || (open.entries && !open.cached)) return;
+    if (this.timeline.isAtEnd) this.#entering = this.#enter(open, 0);
+    else this.#entering = this.#openEntries(open, open.entries?.[Math.floor(open.entries.length / 2)]?.id ?? 0);
     await this.#entering;
     if (open === this.open && !open.cached) this.#drawEntered(open);
   }
@@ -554,33 +476,24 @@ export class ConversationView {
     }
   }
 
-  /** Whether the newest entry of the open conversation is in view. */
-  get #isAtEnd() {
-    return this.timeline.isAtEnd && !this.open?.hasNewer;
-  }
-
-  /**
-   * Marks the entries down to the last visible row as read.
-   *
-   * @param {string} key  of that row: the id of an entry, if it shows one
-   */
+  /** @param {string} key */
   #onSeen(key) {
     const { open, session } = this;
     if (!open?.entries || !this.#isShown || this.#isEntering || document.hidden) return;
-    const isEntry = /^\d+$/.test(key);
-    if (this.#isAtEnd) session.store.receipts.markRead(open, open.entries.at(-1)?.id ?? 0);
-    else if (isEntry) session.store.receipts.markRead(open, Number(key));
+    const isPending = !/^\d+$/.test(key);
+    const atEnd = this.timeline.isAtEnd && !open.hasNewer;
+    const id = atEnd || isPending ? open.entries.at(-1)?.id ?? 0 : Number(key);
+    if (isPending && !atEnd) return;
+    session.store.receipts.markRead(open, id);
   }
 
-  /** Shows the button that leads to the newest message, while that is out of view. It is drawn in each frame of a scroll. */
   #drawLatest() {
     const { open, session } = this;
-    const isAway = this.#isShown && !this.#isAtEnd && Boolean(open?.entries?.length);
-    if (this.#latest.hidden === isAway) this.#latest.hidden = !isAway;
-    if (!open || !isAway) return;
+    const away = Boolean(open) && this.#isShown && (!this.timeline.isAtEnd || Boolean(open?.hasNewer)) && Boolean(open?.entries?.length);
+    if (this.#latest.hidden === away) this.#latest.hidden = !away;
+    if (!open || !away) return;
     const text = open.unread ? fill(session.words.unread, { count: upTo(open.unread, open.unreadMore) }) : session.words.to_latest;
-    // To set the same text would make each frame lay out the page again.
-    if (this.#latestText.textContent !== text) this.#latestText.textContent = text;
+    if (this.#latestText.textContent !== text) this.#latestText.textContent = text; // a change would make each frame lay out the page again
   }
 
   // --- head ---------------------------------------------------------------------------------------------------
@@ -588,46 +501,29 @@ export class ConversationView {
   /** @param {{ from: string, conversation?: number }} signal */
   #onTyping({ from, conversation }) {
     const { open } = this;
-    if (!open) return;
-    const isHere = conversation ? conversation === open.id : !open.group && from === open.peer;
-    if (!isHere) return;
+    if (!open || (conversation ? conversation !== open.id : open.group || from !== open.peer)) return;
     this.session.people.load([from]);
     this.#typists.set(from, Date.now() + TYPING_SHOWN_MS);
     this.#drawStatus();
   }
 
-  /** Draws the line below the name, and again when the next typing notice ends. */
   #drawStatus() {
     clearTimeout(this.#typingTimer);
+    const { open, session } = this;
     const now = Date.now();
     for (const [user, until] of this.#typists) if (until <= now) this.#typists.delete(user);
-    const names = [...this.#typists.keys()].map((user) => this.session.people.nameOf(user)).slice(0, MOST_TYPISTS);
-    if (names.length) {
-      const nextEnd = Math.min(...this.#typists.values());
-      this.#typingTimer = setTimeout(() => this.#drawStatus(), Math.max(MIN_STATUS_MS, nextEnd - now));
-    }
+    const names = [...this.#typists.keys()].map((user) => session.people.nameOf(user)).slice(0, 3);
+    if (this.#typists.size) this.#typingTimer = setTimeout(() => this.#drawStatus(), Math.max(50, Math.min(...this.#typists.values()) - now));
     this.#status.dataset.typing = String(names.length > 0);
-    const text = this.#statusText(names);
+    const count = open?.members ?? 0;
+    const members = count && !open?.left ? fill(session.words.messages_members, { count }) : "";
+    const about = open?.peer === session.user ? session.words.messages_to_oneself_hint : this.#presenceOf(session, open?.peer ?? "");
+    const presence = open && !open.group && open.peer ? about : members;
+    const text = names.length ? fill(session.words.messages_typing, { name: names.join(session.words.messages_and), count: names.length }) : presence;
     if (this.#status.textContent !== text) this.#status.textContent = text;
   }
 
   /**
-   * @param {string[]} typists  names of users who are typing
-   * @returns {string} who is typing, else how many members the group has, or whether the other user is there
-   */
-  #statusText(typists) {
-    const { open, session } = this;
-    const { words, user } = session;
-    if (typists.length) return fill(words.messages_typing, { name: typists.join(words.messages_and), count: typists.length });
-    if (!open) return "";
-    const { group, peer, members, left } = open;
-    if (!group && peer) return peer === user ? words.messages_to_oneself_hint : this.#presenceOf(session, peer);
-    return members && !left ? fill(words.messages_members, { count: members }) : "";
-  }
-
-  /**
-   * Loads what the members of a group may do, and what has changed of the group. If we join or leave meanwhile, it is loaded again.
-   *
    * @param {Conversation} conversation
    * @returns {Promise<void>}
    */
@@ -635,30 +531,23 @@ export class ConversationView {
     if (!conversation.group || conversation.left || !this.session.isOnline) return;
     const { membership, changed } = conversation;
     try {
-      const group = await this.session.api("GET", "groups/show", { group: String(conversation.id) });
-      const { pin, muted_until: mutedUntil, avatar, members, role, write, reply } = group;
-      if (conversation.membership !== membership) return this.#loadRules(conversation);
+      const { pin, muted_until: mutedUntil, avatar, members, role, write, reply } = await this.session.api("GET", "groups/show", { group: String(conversation.id) });
+      if (conversation.membership !== membership) return this.#loadRules(conversation); // we joined or left meanwhile
       if (conversation === this.open) this.#membersPin = pin === "member";
-      Object.assign(conversation, { mutedUntil, left: false, role, write, reply });
-      // An entry that has arrived meanwhile may be newer than the answer.
-      if (conversation.changed === changed) Object.assign(conversation, { avatar, members });
+      Object.assign(conversation, { mutedUntil, left: false, role, write, reply }, conversation.changed === changed && { avatar, members }); // an entry is newer
     } catch (error) {
       if (conversation.membership !== membership) return this.#loadRules(conversation);
-      // After another error, only the owner and admins pin.
-      if (error instanceof ApiError && error.code === "unknown_group") conversation.left = true;
+      if (error instanceof ApiError && error.code === "unknown_group") conversation.left = true; // else only the owner and admins pin
     }
     this.draw();
   }
 
   /**
-   * Loads the entries of the open conversation. The reason of a failure is shown in the place of the messages, or in a toast above them.
-   *
    * @param {Conversation} conversation
-   * @param {number} around  see `open` of the history
+   * @param {number} around  see `open` of the store
    */
   async #openEntries(conversation, around) {
-    // Quoted messages may be from the browser's storage, too.
-    this.#quoted.clear();
+    this.#quoted.clear(); // they may be from the browser's storage, too
     this.#fault = "";
     try {
       await this.history.open(conversation, around);
@@ -666,7 +555,7 @@ export class ConversationView {
       const reason = reasonOf(error, this.session.words);
       if (conversation.entries) toast(reason);
       if (conversation.entries || conversation !== this.open) return;
-      this.#fault = reason;
+      this.#fault = reason; // shown in the place of the messages
       this.#announcer.textContent = `${this.session.words.messages_not_loaded}: ${reason}`;
     }
   }

@@ -165,8 +165,8 @@ export async function emojiFinder(session) {
  * @param {string} wanted
  * @returns {boolean} whether it is the name, or one of the words
  */
-function hasName([, name, words], wanted) {
-  return codeOf(name) === codeOf(wanted) || words.toLowerCase().split(" ").includes(wanted);
+function hasName([, name, more], wanted) {
+  return codeOf(name) === codeOf(wanted) || more.toLowerCase().split(" ").includes(wanted);
 }
 
 /**
