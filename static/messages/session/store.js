@@ -9,14 +9,19 @@ import { Receipts } from "./receipts.js";
 /** @typedef {import("../parts/entries.js").Entry} Entry */
 /** @typedef {import("./session.js").Session} Session */
 
+/** Conversations of the first page of the list. */
 const PAGE = 50;
-/** Older conversations are loaded without being asked for: so many pages of so many. */
+/** How many pages of older conversations the page loads without being asked, and how many conversations each has. */
 const REST_PAGES = 5;
 const REST_PAGE = 200;
-/** More ids of streams are not remembered. */
+/** How many ids of streams the page remembers. */
 const MAX_STREAMED = 200;
-/** The browser stores so many counts of a conversation. */
+/** How many counts of a conversation the browser stores. */
 const MAX_SAVED_COUNTS = 50;
+/** Fields of a conversation that the browser stores unchanged, besides those that identify it. */
+const SAVED_FIELDS = /** @type {const} */ ([
+  "name", "avatar", "role", "left", "mutedUntil", "unread", "unreadMore", "mentions", "read", "position", "peerRead", "peerReceived",
+]);
 
 /**
  * @typedef {object} Conversation
@@ -107,20 +112,25 @@ export class Store {
 
   /** @returns {Conversation[]} the most recent first */
   get #recent() {
-    return [...this.conversations.values()].sort((a, b) => (b.last?.id ?? b.position) - (a.last?.id ?? a.position));
+    const placeOf = (/** @type {Conversation} */ { last, position }) => last?.id ?? position;
+    return [...this.conversations.values()].sort((one, other) => placeOf(other) - placeOf(one));
   }
 
   /** @returns {Conversation[]} the pinned ones first, then the most recent */
   get sorted() {
     const { inbox } = this.session;
-    return this.#recent.sort((a, b) => inbox.pinOf(b) - inbox.pinOf(a));
+    return this.#recent.sort((one, other) => inbox.pinOf(other) - inbox.pinOf(one));
   }
 
   /** @returns {{ listed: Conversation[], archived: Conversation[] }} in their order */
   get lists() {
     const { inbox } = this.session;
-    const lists = { listed: /** @type {Conversation[]} */ ([]), archived: /** @type {Conversation[]} */ ([]) };
-    for (const each of this.sorted) if (!inbox.isGone(each)) lists[inbox.isArchived(each) ? "archived" : "listed"].push(each);
+    /** @type {{ listed: Conversation[], archived: Conversation[] }} */
+    const lists = { listed: [], archived: [] };
+    for (const conversation of this.sorted) {
+      const list = inbox.isArchived(conversation) ? lists.archived : lists.listed;
+      if (!inbox.isGone(conversation)) list.push(conversation);
+    }
     return lists;
   }
 
@@ -131,7 +141,7 @@ export class Store {
 
   /**
    * @param {Conversation} conversation
-   * @returns {number} its unread messages; one that is marked counts as one
+   * @returns {number} its unread messages; 1 if the user has marked it as unread and it has none
    */
   unreadOf(conversation) {
     return conversation.unread || Number(this.session.inbox.isMarked(conversation));
@@ -139,7 +149,7 @@ export class Store {
 
   /**
    * @param {Conversation} conversation
-   * @returns {string}
+   * @returns {string} the name that the page shows; a conversation with neither group nor peer is the one with the server
    */
   nameOf({ group, name, peer }) {
     const { words, people } = this.session;
@@ -150,13 +160,13 @@ export class Store {
 
   // --- the list -----------------------------------------------------------------------------------------------
 
-  /** Shows the conversations that the browser has stored. */
+  /** Shows the conversations that the browser has stored, and sends the read positions that the server has not received. */
   async restore() {
-    for (const saved of await this.session.database.all("conversations")) {
-      const id = numberOf(saved.id);
+    for (const row of await this.session.database.all("conversations")) {
+      const id = numberOf(row.id);
       const known = this.conversations.get(id);
-      if (numberOf(saved.unsent) > (known?.read ?? 0)) this.receipts.note("read", id, saved.unsent);
-      if (id && !known) this.conversations.set(id, restored(saved));
+      if (numberOf(row.unsent) > (known?.read ?? 0)) this.receipts.note("read", id, row.unsent);
+      if (id && !known) this.conversations.set(id, restored(row));
     }
     this.#changed();
   }
@@ -165,7 +175,7 @@ export class Store {
    * Loads a page of conversations.
    *
    * @param {boolean} [older]  those after the last loaded one, instead of the most recent
-   * @returns {Promise<void>}
+   * @returns {Promise<void>} of older ones, one page is loaded at a time
    */
   load(older = false) {
     if (!older) return this.#loadPage(false);
@@ -176,17 +186,18 @@ export class Store {
   /**
    * Loads older conversations, up to 1,000: search, forwarding and the number of unread messages are about all of them.
    *
-   * @returns {Promise<void>} never rejected: without a connection, the rest is missing
+   * @returns {Promise<void>} never rejected: without a connection, the older conversations are missing
    */
   loadRest() {
-    const work = async () => {
-      for (; this.#restPages < REST_PAGES && this.hasMore && this.session.isOnline; this.#restPages++) await this.load(true);
-      await this.session.people.load([...this.conversations.values()].map(({ peer }) => peer));
-    };
     this.session.inbox.load();
     this.session.wishes.load();
-    this.#loadingRest ??= work().catch(() => {}).finally(() => { this.#loadingRest = null; });
+    this.#loadingRest ??= this.#loadRestPages().catch(() => {}).finally(() => { this.#loadingRest = null; });
     return this.#loadingRest;
+  }
+
+  async #loadRestPages() {
+    for (; this.#restPages < REST_PAGES && this.hasMore && this.session.isOnline; this.#restPages++) await this.load(true);
+    await this.session.people.load([...this.conversations.values()].map(({ peer }) => peer));
   }
 
   /** @param {boolean} older */
@@ -195,19 +206,10 @@ export class Store {
     if (this.receipts.hasUnsent) await this.receipts.send(); // the answer counts what is unread
     const readBefore = new Map(this.receipts.reads);
     const page = await this.session.messenger.conversations({ before, limit: older ? REST_PAGE : PAGE });
-    const listed = [];
-    for (const each of /** @type {any[]} */ (page.conversations)) {
-      const position = each.place || each.last?.id || 0;
-      if (position) this.#oldest = Math.min(position, this.#oldest || position);
-      const conversation = this.conversations.get(each.id) ?? this.#create(each.id, each.kind === "group", each.peer ?? "");
-      listed.push(conversation);
-      Object.assign(conversation, { name: each.name ?? "", avatar: each.avatar ?? "", role: each.role ?? "" });
-      if (conversation.arrived > position) continue; // an entry that arrived during the request is newer than the answer
-      Object.assign(conversation, { position, last: each.last ?? null, left: each.last?.kind === "leave" && isAbout(each.last, this.session.user) }); // nothing is shown of a group after we left it
-      if (this.receipts.reads.get(each.id) !== readBefore.get(each.id)) continue; // read during the request
-      Object.assign(conversation, { added: each.added, unread: Math.max(each.unread, 0), unreadMore: each.unreadMore === true, mentions: each.mentions ?? 0, read: Math.max(each.read, 0) });
-    }
-    if (older || this.conversations.size <= page.conversations.length || !this.isLoaded) this.hasMore = page.hasMore;
+    const listed = /** @type {any[]} */ (page.conversations).map((row) => this.#takeRow(row, readBefore));
+
+    // The most recent page does not know whether there are more after the older pages that are loaded already.
+    if (older || this.conversations.size <= listed.length || !this.isLoaded) this.hasMore = page.hasMore;
     this.isLoaded = true;
     this.session.inbox.settle();
     this.session.people.load(listed.flatMap(({ peer, last }) => [peer, last?.from ?? "", ...(last?.meta?.users ?? [])]));
@@ -215,13 +217,39 @@ export class Store {
     this.#changed();
   }
 
+  /**
+   * Takes a row of the server's list, without the fields that have changed here since the request.
+   *
+   * @param {any} row
+   * @param {Map<number, number>} readBefore  `receipts.reads` before the request
+   * @returns {Conversation}
+   */
+  #takeRow(row, readBefore) {
+    const { id, peer = "", name = "", avatar = "", role = "", added, unread, unreadMore, mentions: mentioned = 0, read } = row;
+    const last = row.last ?? null;
+    const position = row.place || last?.id || 0;
+    if (position) this.#oldest = Math.min(position, this.#oldest || position);
+    const conversation = this.conversations.get(id) ?? this.#create(id, row.kind === "group", peer);
+    Object.assign(conversation, { name, avatar, role });
+
+    if (conversation.arrived > position) return conversation; // an entry that arrived during the request is newer than the answer
+    const left = last?.kind === "leave" && isAbout(last, this.session.user); // nothing is shown of a group after we left it
+    Object.assign(conversation, { position, last, left });
+
+    if (this.receipts.reads.get(id) !== readBefore.get(id)) return conversation; // read during the request
+    const counts = { unread: Math.max(unread, 0), unreadMore: unreadMore === true, mentions: mentioned };
+    return Object.assign(conversation, counts, { added, read: Math.max(read, 0) });
+  }
+
   /** The server has deleted entries that we have: forgets everything. The list must be loaded again. */
   clear() {
     this.session.database.clear("conversations");
     this.session.database.clear("entries");
     for (const known of [this.conversations, this.#fresh, this.#presses, this.receipts]) known.clear();
-    this.hasMore = this.isLoaded = false;
-    this.#oldest = this.#restPages = 0;
+    this.hasMore = false;
+    this.isLoaded = false;
+    this.#oldest = 0;
+    this.#restPages = 0;
     this.#changed();
   }
 
@@ -234,9 +262,9 @@ export class Store {
   withUser(user) {
     const known = this.known(user);
     if (known) return known;
-    const made = emptyConversation(0, false, user);
-    this.#fresh.set(user, made);
-    return made;
+    const fresh = emptyConversation(0, false, user);
+    this.#fresh.set(user, fresh);
+    return fresh;
   }
 
   /**
@@ -279,45 +307,54 @@ export class Store {
    * @returns {Conversation | undefined} the conversation that it is shown in
    */
   add(entry) {
+    const { kind, id, from, to, meta, clientMsgID = "" } = entry;
     const self = this.session.user;
-    if (entry.kind === "press" && !entry.meta?.ask) return this.#press(entry);
-    if (this.#streams.delete(entry.clientMsgID ?? "")) this.#remember(entry.clientMsgID ?? "");
-    const group = !entry.to;
-    const peer = entry.from === self || entry.meta?.reminder ? String(entry.to) : entry.from;
+    if (kind === "press" && !meta?.ask) return this.#press(entry);
+    if (this.#streams.delete(clientMsgID)) this.#remember(clientMsgID);
+
     const known = this.conversations.get(entry.conversation);
-    const conversation = known ?? this.#create(entry.conversation, group, group ? "" : peer);
-    const isNew = entry.id > conversation.position;
-    if (!isSilent(entry)) {
-      if (entry.kind === "message" && entry.from !== self && isNew) {
-        if (!isBeside(entry)) {
-          conversation.unread += 1;
-          if (mentions(entry, self)) conversation.mentions += 1;
-        }
-        this.receipts.note("received", conversation.id, entry.id);
-      }
-      conversation.position = Math.max(conversation.position, entry.id);
-      conversation.arrived = Math.max(conversation.arrived, entry.id);
-      if (!isBeside(entry) && (!conversation.last || conversation.last.id < entry.id)) conversation.last = entry;
-    }
-    if (["group", "join", "leave"].includes(entry.kind)) {
-      const { change, name = "", avatar = "", members = conversation.members } = entry.meta ?? {};
-      Object.assign(conversation, { members, changed: entry.id }, change === "rename" && { name }, change === "avatar" && { avatar });
-    }
-    if (isAbout(entry, self)) {
-      if (entry.kind === "group" && entry.meta?.role) Object.assign(conversation, { role: entry.meta.role, mutedUntil: entry.meta.muted_until ?? 0 });
-      else if (entry.kind === "join") Object.assign(conversation, { role: "member", left: false, membership: entry.id, added: entry.from !== self });
-      else if (entry.kind === "leave") Object.assign(conversation, { left: true, membership: entry.id });
+    const peer = from === self || meta?.reminder ? String(to) : from;
+    const conversation = known ?? this.#create(entry.conversation, !to, to ? peer : "");
+
+    if (!isSilent(entry)) this.#advance(conversation, entry);
+    if (["group", "join", "leave"].includes(kind)) {
+      const { change, name = "", avatar = "", members = conversation.members } = meta ?? {};
+      Object.assign(conversation, { members, changed: id });
+      if (change === "rename") conversation.name = name;
+      if (change === "avatar") conversation.avatar = avatar;
+      if (isAbout(entry, self)) applyMembership(conversation, entry, self);
     }
     if (!known && conversation.group) this.load().catch(() => {}); // its name
     if (isRevision(entry)) this.#revise(conversation, entry);
     else this.#insertLive(conversation, entry);
-    this.session.people.load([conversation.peer, entry.from, ...usersIn(entry)]);
+    this.session.people.load([conversation.peer, from, ...usersIn(entry)]);
     this.save(conversation);
     this.#changed();
     return conversation;
   }
 
   /**
+   * Moves the end of a conversation to an entry, and counts a new message of another user as unread.
+   *
+   * @param {Conversation} conversation
+   * @param {Entry} entry
+   */
+  #advance(conversation, entry) {
+    const { id, kind, from } = entry;
+    const self = this.session.user;
+    if (kind === "message" && from !== self && id > conversation.position) {
+      if (!isBeside(entry)) conversation.unread += 1;
+      if (!isBeside(entry) && mentions(entry, self)) conversation.mentions += 1;
+      this.receipts.note("received", conversation.id, id);
+    }
+    conversation.position = Math.max(conversation.position, id);
+    conversation.arrived = Math.max(conversation.arrived, id);
+    if (!isBeside(entry) && (conversation.last?.id ?? 0) < id) conversation.last = entry;
+  }
+
+  /**
+   * Adds a live entry to the loaded ones, if they reach to the end, and to the browser's storage.
+   *
    * @param {Conversation} conversation
    * @param {Entry} entry
    */
@@ -332,15 +369,22 @@ export class Store {
   }
 
   /**
+   * Counts a reply at the first message of its thread, if that message is loaded.
+   *
    * @param {{ entries: Entry[] | null }} loaded
-   * @param {Entry} entry  perhaps a reply in a thread
+   * @param {Entry} entry  ignored unless it is a reply in a thread
    */
   countReply({ entries }, entry) {
-    const index = entry.meta?.thread ? entries?.findIndex(({ id }) => id === entry.meta.thread) ?? -1 : -1;
-    if (entries?.[index]) this.session.database.put("entries", [(entries[index] = this.session.messenger.withReply(entries[index], entry))]);
+    const root = entry.meta?.thread;
+    const index = entries?.findIndex(({ id }) => id === root) ?? -1;
+    if (!root || !entries || index < 0) return;
+    entries[index] = this.session.messenger.withReply(entries[index], entry);
+    this.session.database.put("entries", [entries[index]]);
   }
 
   /**
+   * Changes the entry that a revision is about: as the last one of its conversation, among the loaded ones, and in the browser's storage.
+   *
    * @param {Conversation} conversation
    * @param {Entry} revision
    */
@@ -348,10 +392,10 @@ export class Store {
     const { user, database, people } = this.session;
     const revise = (/** @type {Entry} */ entry) => {
       const after = revised(entry, revision, user);
-      if (after.from !== entry.from) people.erase(entry.from);
+      if (after.from !== entry.from) people.erase(entry.from); // its sender has deleted the account
       return after;
     };
-    conversation.last &&= revise(conversation.last);
+    if (conversation.last) conversation.last = revise(conversation.last);
     conversation.pending?.push(revision);
     const { entries } = conversation;
     const index = entries?.findIndex(({ id }) => id === revision.about) ?? -1;
@@ -366,6 +410,8 @@ export class Store {
   // --- bots ---------------------------------------------------------------------------------------------------
 
   /**
+   * Remembers our newest press of a button of each message.
+   *
    * @param {Entry} press  of a button, by us on any device
    * @returns {undefined}
    */
@@ -386,16 +432,21 @@ export class Store {
   }
 
   /**
-   * A bot has written a piece of a message.
+   * A bot has written a piece of a message. A piece that does not follow the last one is ignored: a whole text comes later.
    *
-   * @param {import("../../../sdk/messenger.js").Piece} piece
+   * @param {import("../../../sdk/messenger.js").Piece} message
    * @returns {boolean} whether a row is new, or gone; else only its text has changed
    */
   applyPiece({ stream, from, conversation, piece, text, whole, done, thread }) {
     const known = this.#streams.get(stream);
-    if (done) this.#streams.delete(stream);
-    else if (whole) this.#streams.set(stream, { stream, from, conversation, piece, text, thread, time: known?.time ?? Date.now(), after: known?.after ?? this.#newest });
-    else if (known?.piece === piece - 1) Object.assign(known, { piece, text: known.text + text });
+    if (done) {
+      this.#streams.delete(stream);
+    } else if (whole) {
+      const { time, after } = known ?? { time: Date.now(), after: this.#newest };
+      this.#streams.set(stream, { stream, from, conversation, piece, text, thread, time, after });
+    } else if (known?.piece === piece - 1) {
+      Object.assign(known, { piece, text: known.text + text });
+    }
     if (known && !done) return false;
     if (whole) this.session.people.load([from]);
     this.#changed();
@@ -407,7 +458,8 @@ export class Store {
    * @returns {Streamed[]} what bots are writing there
    */
   streamsOf({ id, group, peer }) {
-    return [...this.#streams.values()].filter(({ conversation, from }) => (conversation ? group && conversation === id : !group && from === peer));
+    const isHere = (/** @type {Streamed} */ { conversation, from }) => (group ? conversation === id : !conversation && from === peer);
+    return [...this.#streams.values()].filter(isHere);
   }
 
   /**
@@ -461,11 +513,15 @@ export class Store {
     this.applyHidden(ids);
   }
 
-  /** @param {number[]} ids */
+  /**
+   * Removes entries that we have hidden, here or on another device.
+   *
+   * @param {number[]} ids
+   */
   applyHidden(ids) {
     const hidden = new Set(ids);
     for (const conversation of this.conversations.values()) {
-      conversation.entries &&= conversation.entries.filter(({ id }) => !hidden.has(id));
+      conversation.entries = conversation.entries?.filter(({ id }) => !hidden.has(id)) ?? null;
       if (conversation.last && hidden.has(conversation.last.id)) conversation.last = conversation.entries?.at(-1) ?? null;
     }
     this.session.database.delete("entries", ids);
@@ -478,14 +534,19 @@ export class Store {
     this.session.changed();
   }
 
-  /** @param {Conversation[]} conversations */
+  /** @param {Conversation[]} conversations  stored by the browser, except those without an id */
   save(...conversations) {
-    const saved = conversations.filter(({ id }) => id).map(({ id, group, peer, name, avatar, role, left, mutedUntil, unread, unreadMore, mentions, read, position, last, peerRead, peerReceived, counts }) => (
-      { counts: [...counts].sort(([a], [b]) => a - b).slice(-MAX_SAVED_COUNTS), id, group, peer, name, avatar, role, left, mutedUntil, unread, unreadMore, mentions, read, position, last, peerRead, peerReceived, unsent: this.receipts.unsentOf(id) }));
-    this.session.database.put("conversations", saved);
+    const rows = conversations.filter(({ id }) => id).map((conversation) => {
+      const { id, group, peer, last } = conversation;
+      const counts = [...conversation.counts].sort(([one], [other]) => one - other).slice(-MAX_SAVED_COUNTS);
+      return { ...savedFields(conversation), id, group, peer, last, counts, unsent: this.receipts.unsentOf(id) };
+    });
+    this.session.database.put("conversations", rows);
   }
 
   /**
+   * Lists a conversation. With a user to whom we have begun to write, the object that the page already shows gets its id.
+   *
    * @param {number} id
    * @param {boolean} group
    * @param {string} peer
@@ -518,9 +579,16 @@ export function keyOf({ id, group, peer }) {
  */
 function emptyConversation(id, group, peer) {
   return {
-    id, group, peer, name: "", avatar: "", role: "", members: 0, left: false, membership: 0, changed: 0, mutedUntil: 0, unread: 0, unreadMore: false, mentions: 0, read: 0, position: 0, last: null, arrived: 0, entries: null, hasOlder: false,
-    hasNewer: false, oldest: 0, newest: 0, cached: false, pending: null, loading: null, peerRead: 0, peerReceived: 0, counts: new Map(),
+    id, group, peer, name: "", avatar: "", role: "", members: 0, left: false, membership: 0, changed: 0, mutedUntil: 0,
+    unread: 0, unreadMore: false, mentions: 0, read: 0, position: 0, last: null, arrived: 0,
+    entries: null, hasOlder: false, hasNewer: false, oldest: 0, newest: 0, cached: false, pending: null, loading: null,
+    peerRead: 0, peerReceived: 0, counts: new Map(),
   };
+}
+
+/** @param {Conversation} conversation */
+function savedFields(conversation) {
+  return Object.fromEntries(SAVED_FIELDS.map((field) => [field, conversation[field]]));
 }
 
 /**
@@ -529,9 +597,21 @@ function emptyConversation(id, group, peer) {
  */
 function restored(saved) {
   const empty = emptyConversation(numberOf(saved.id), saved.group === true, textOf(saved.peer));
-  const { name, avatar, role, left, mutedUntil, unread, unreadMore, mentions, read, position, peerRead, peerReceived } = { ...empty, ...fieldsLike(saved, empty) };
-  const counts = listOf(saved.counts).filter((each) => Array.isArray(each) && each.length === 2 && typeof each[1]?.members === "number");
-  return { ...empty, name, avatar, role, left, mutedUntil, unread, unreadMore, mentions, read, position, last: entryOf(saved.last), peerRead, peerReceived, counts: new Map(counts) };
+  const counts = listOf(saved.counts).filter((pair) => Array.isArray(pair) && pair.length === 2 && typeof pair[1]?.members === "number");
+  return { ...empty, ...fieldsLike(saved, savedFields(empty)), last: entryOf(saved.last), counts: new Map(counts) };
+}
+
+/**
+ * Applies to a group how our own membership has changed.
+ *
+ * @param {Conversation} conversation
+ * @param {Entry} entry  about us
+ * @param {string} self  our user
+ */
+function applyMembership(conversation, { id, kind, from, meta }, self) {
+  if (kind === "join") Object.assign(conversation, { role: "member", left: false, membership: id, added: from !== self });
+  if (kind === "leave") Object.assign(conversation, { left: true, membership: id });
+  if (kind === "group" && meta?.role) Object.assign(conversation, { role: meta.role, mutedUntil: meta.muted_until ?? 0 });
 }
 
 /**
