@@ -45,7 +45,7 @@ import { keyOf } from "./store.js";
 
 /** @typedef {Content & PendingExtra} Pending */
 
-/** Larger files are not stored by the browser: they do not outlive the login on this page. */
+/** The browser stores no larger files: they do not outlive the login on this page. */
 const MOST_SAVED_BYTES = 200e6;
 
 /** Owns the waiting messages of one login. */
@@ -67,7 +67,9 @@ export class Outbox {
   constructor(session, makeUpload = (file) => uploadOf(session, file)) {
     this.session = session;
     this.makeUpload = makeUpload;
-    session.on("state", ({ state }) => state === "online" && this.#sendAll());
+    session.on("state", ({ state }) => {
+      if (state === "online") this.#sendAll();
+    });
     session.on("entry", ({ from, clientMsgID }) => {
       if (from === session.user && clientMsgID && this.#items.has(clientMsgID)) this.#remove(clientMsgID); // sent, perhaps by another tab
     });
@@ -95,13 +97,14 @@ export class Outbox {
   /** @param {Pending} item  that an earlier load of the page, or another tab, has left */
   #take(item) {
     if (this.#items.has(item.id)) return;
-    const waiting = item.file ? "uploading" : "waiting";
     const upload = item.file && this.makeUpload(item.file);
-    const taken = /** @type {Pending} */ ({ ...item, share: 0, isSaved: true, state: item.state === "failed" ? "failed" : waiting, ...(upload && { upload }) });
+    const begins = upload ? "uploading" : "waiting";
+    const state = item.state === "failed" ? "failed" : begins;
+    const taken = /** @type {Pending} */ ({ ...item, share: 0, isSaved: true, state, ...(upload && { upload }) });
     this.#items.set(item.id, taken);
     this.#items = new Map([...this.#items].sort(([, one], [, other]) => one.time - other.time)); // the database sorts them by their random ids
     this.#lastTime = Math.max(this.#lastTime, item.time);
-    if (upload && taken.state === "uploading") this.#upload(taken, upload);
+    if (upload && state === "uploading") this.#upload(taken, upload);
   }
 
   /**
@@ -112,29 +115,29 @@ export class Outbox {
   async #takeFile(id) {
     if (!(await this.#hold(id))) return;
     const item = await this.session.database.get("outbox", id);
-    if (!item) this.#release(id); // the other tab has sent it
-    if (!item || this.#ends.signal.aborted) return;
+    if (!item) return this.#release(id); // the other tab has sent it
+    if (this.#ends.signal.aborted) return;
     this.#take(item);
     this.session.changed();
     this.#sendAll();
   }
 
   /**
-   * Waits until no other tab has a message with a file, and holds it until it is sent or this login ends.
+   * Waits until no other tab has a message with a file, and locks it until it is sent or this login ends.
    *
    * Without HTTPS, pages have no locks: another tab could send a file that is cancelled here. There, files do not outlive the page.
    *
    * @param {string} id
    * @returns {Promise<boolean>} false: there are no locks, or this login has ended
    */
-  #hold(id) {
+  async #hold(id) {
+    if (!hasLocks()) return false;
     return new Promise((resolve) => {
-      const held = () => new Promise((release) => {
+      const onLock = () => new Promise((release) => { // the browser unlocks it when this promise resolves
         this.#held.set(id, release);
         resolve(true);
       });
-      if (hasLocks()) navigator.locks.request(`imserver:outbox:${id}`, { signal: this.#ends.signal }, held).catch(() => resolve(false));
-      else resolve(false);
+      navigator.locks.request(`imserver:outbox:${id}`, { signal: this.#ends.signal }, onLock).catch(() => resolve(false));
     });
   }
 
@@ -175,7 +178,7 @@ export class Outbox {
   }
 
   /**
-   * Sends a message as soon as possible. An edit takes the place of one that waits.
+   * Sends a message as soon as possible. An edit replaces a waiting edit of the same message.
    *
    * @param {Conversation} conversation
    * @param {Content} content  with a file: `data` is what the bubble shows meanwhile
@@ -192,7 +195,7 @@ export class Outbox {
       state: upload ? "uploading" : "waiting", reason: "", share: 0, ...(file && { file, upload }),
     });
     this.#items.set(item.id, item);
-    if (upload) this.#hold(item.id);
+    if (upload) this.#hold(item.id); // before it is stored, so that no other tab takes it
     this.#save(item);
     if (upload) this.#upload(item, upload);
     this.session.changed();
@@ -201,7 +204,7 @@ export class Outbox {
   }
 
   /**
-   * Gives up a message. If it is under way, it is recalled when it was stored. An edit that is under way cannot be given up.
+   * Gives up a message. If it is being sent, it is recalled once the server has stored it. An edit that is being sent cannot be given up.
    *
    * @param {string} id
    */
@@ -211,7 +214,7 @@ export class Outbox {
     item?.upload?.cancel();
     if (item) item.isCancelled = true;
     this.#remove(id);
-    this.#sendAll(); // those that have waited for it
+    this.#sendAll(); // messages have waited for it
   }
 
   /** @param {string} id  of a message that has failed */
@@ -224,10 +227,15 @@ export class Outbox {
   }
 
   #sendAll() {
-    for (const key of new Set([...this.#items.values()].map((item) => item.key))) this.#sendTo(key);
+    const keys = new Set([...this.#items.values()].map(({ key }) => key));
+    for (const key of keys) this.#sendTo(key);
   }
 
-  /** @param {string} key  of the conversation */
+  /**
+   * Sends the messages of a conversation one after another, until one must wait.
+   *
+   * @param {string} key  of the conversation
+   */
   async #sendTo(key) {
     if (this.#busy.has(key)) return;
     this.#busy.add(key);
@@ -239,45 +247,57 @@ export class Outbox {
   }
 
   /**
+   * Sends a message, and adds it to its conversation when the server has stored it.
+   *
    * @param {Pending} item
    * @returns {Promise<boolean>} false: there is no connection
    */
   async #send(item) {
-    const { messenger, user } = this.session;
-    const { id, conversation, peer, text, data, replyTo, mentions, thread, also, forward, edit } = item;
-    const type = item.type ?? "text";
+    const { messenger, user, words } = this.session;
+    const { id, peer, text, data, type = "text", replyTo, mentions, thread, also, forward, edit } = item;
     this.#update(item, { state: "sending" });
     try {
-      const more = {
-        clientMsgID: id, ...(conversation && !edit && { conversation }), ...(replyTo && { replyTo }), ...(mentions?.length && { mentions }),
-        ...(data !== undefined && { data, type }), ...(thread && { thread }), ...(also && { also }),
-      };
-      const send = () => messenger.send(conversation ? "" : peer, data === undefined ? text : undefined, more);
-      const sent = await (edit
-        ? messenger.edit(edit, text, more)
-        : forward ? messenger.forward(forward.id, conversation ? { conversation } : peer, { clientMsgID: id }) : send());
+      const sent = await this.#request(item);
       if (!this.#items.has(id)) {
         if (item.isCancelled) messenger.recall(sent.id).catch(() => {}); // else another tab has sent it
         return true;
       }
       this.#remove(id);
-      const to = peer || undefined;
       const meta = { ...(mentions?.length && { mentions }), ...(thread && { thread }), ...(also && { also }), ...(forward && { forwarded: forward }) };
       this.session.added({
-        ...sent, kind: edit ? "edit" : "message", from: user, to, time: Date.now(), clientMsgID: id, about: edit ?? replyTo ?? thread, meta, ...(sent.replaced ?? { type, text, data }),
+        ...sent, kind: edit ? "edit" : "message", from: user, to: peer || undefined, time: Date.now(), clientMsgID: id,
+        about: edit ?? replyTo ?? thread, meta, ...(sent.replaced ?? { type, text, data }),
       });
     } catch (error) {
       if (!this.#items.has(id)) return true;
-      if (error instanceof NotConnected || (error instanceof Closed && this.session.messenger.state.state === "closed")) {
+      if (error instanceof NotConnected || (error instanceof Closed && messenger.state.state === "closed")) {
         this.#update(item, { state: "waiting" });
         return false;
       }
-      this.#update(item, { state: "failed", reason: reasonOf(error, this.session.words) });
+      this.#update(item, { state: "failed", reason: reasonOf(error, words) });
     }
     return true;
   }
 
   /**
+   * Sends the command of a message: an edit, a forward, or a new message.
+   *
+   * @param {Pending} item
+   */
+  #request({ id, conversation, peer, text, data, type = "text", replyTo, mentions, thread, also, forward, edit }) {
+    const { messenger } = this.session;
+    if (forward && !edit) return messenger.forward(forward.id, conversation ? { conversation } : peer, { clientMsgID: id });
+    const more = {
+      clientMsgID: id, ...(conversation && !edit && { conversation }), ...(replyTo && { replyTo }), ...(mentions?.length && { mentions }),
+      ...(data !== undefined && { data, type }), ...(thread && { thread }), ...(also && { also }),
+    };
+    if (edit) return messenger.edit(edit, text, more);
+    return messenger.send(conversation ? "" : peer, data === undefined ? text : undefined, more);
+  }
+
+  /**
+   * Uploads the file of a message, which is sent afterwards.
+   *
    * @param {Pending} item
    * @param {Upload} upload
    */
@@ -290,12 +310,12 @@ export class Outbox {
     } catch (error) {
       this.#update(item, { state: "failed", reason: reasonOf(error, this.session.words) });
     }
-    this.#sendAll(); // or those that have waited for it
+    this.#sendAll(); // also messages that have waited for it
   }
 
   /**
-   * @param {Pending} item
-   * @param {Partial<Pending>} change
+   * @param {Pending} item  nothing happens if it is sent or given up
+   * @param {Partial<Pending>} change  stored by the browser, unless it is the progress of the upload
    */
   #update(item, change) {
     if (!this.#items.has(item.id)) return;
@@ -304,12 +324,13 @@ export class Outbox {
     this.session.changed();
   }
 
-  /** @param {Pending} item */
+  /** @param {Pending} item  stored by the browser, unless its file is too large */
   async #save(item) {
     const { upload, ...row } = item;
     if (row.file && (!hasLocks() || sizeOf(row.file) > MOST_SAVED_BYTES)) return;
-    const bare = (/** @type {any} */ data) => (data?.preview ? { ...data, preview: null } : data); // a canvas cannot be stored
-    row.data = bare(Array.isArray(row.data?.items) ? { ...row.data, items: row.data.items.map(bare) } : row.data);
+    const withoutPreview = (/** @type {any} */ data) => (data?.preview ? { ...data, preview: null } : data); // a canvas cannot be stored
+    row.data = withoutPreview(row.data);
+    if (Array.isArray(row.data?.items)) row.data = { ...row.data, items: row.data.items.map(withoutPreview) };
     item.isSaved = await this.session.database.put("outbox", [row]);
     if (upload) this.session.changed(); // `isUnsaved` may have changed
   }
