@@ -14,6 +14,7 @@ import { keyOf } from "./store.js";
 /** @typedef {{ pinned?: number, archived?: number, marked?: number, folders?: number[] }} Change */
 /** @typedef {import("../../../sdk/messenger.js").FolderList} FolderList */
 
+/** A draft is sent when it has not changed for so long. */
 const DRAFT_AFTER_MS = 1_500;
 /** The server refuses longer drafts, and closes the connection of a much longer one. Bytes of JSON. */
 const MOST_DRAFT_BYTES = 16_384;
@@ -21,6 +22,7 @@ const MOST_DRAFT_BYTES = 16_384;
 const UNKNOWN_COMMAND = 1010;
 /** `archived` of a conversation that the user has left and removed from the list: no entry has such an id. */
 const GONE = 2 ** 52;
+/** Nothing is arranged: the fields of an arrangement, with their types. */
 const NONE = { version: 0, pinned: 0, archived: 0, marked: 0 };
 
 /** Owns the arrangements. The browser stores them, so that the list is right before the server answers. */
@@ -44,8 +46,12 @@ export class Inbox {
     this.stored = new Stored(`imserver:inbox:${session.app}:${session.user}`);
     const { version, rows, folders } = recordOf(this.stored.get());
     this.#version = numberOf(version);
-    this.#folders = { version: numberOf(folders?.version), folders: listOf(folders?.folders).map((each) => ({ id: numberOf(each?.id), name: textOf(each?.name) })) };
-    this.#rows = new Map(listOf(rows).map((/** @type {any} */ row) => [numberOf(row?.conversation), { ...row, conversation: numberOf(row?.conversation), ...NONE, ...fieldsLike(row, NONE), folders: listOf(row?.folders) }]));
+    const list = listOf(folders?.folders).map((folder) => ({ id: numberOf(folder?.id), name: textOf(folder?.name) }));
+    this.#folders = { version: numberOf(folders?.version), folders: list };
+    this.#rows = new Map(listOf(rows).map((row) => {
+      const conversation = numberOf(row?.conversation);
+      return [conversation, { ...row, conversation, ...NONE, ...fieldsLike(row, NONE), folders: listOf(row?.folders) }];
+    }));
     session.drafts.onUnsent = (now) => this.#sendDraftsLater(now);
   }
 
@@ -66,18 +72,17 @@ export class Inbox {
   }
 
   /**
-   * It comes back with a new message, unless it is muted.
+   * Whether a conversation is in the archive. A new message brings it back to the list, unless it is muted.
    *
    * @param {Conversation} conversation
    */
-  isArchived(conversation) {
-    const { archived } = this.of(conversation.id);
-    const { id, last, position } = conversation;
+  isArchived({ id, last, position }) {
+    const { archived } = this.of(id); // the id of its newest entry at that time
     return archived > 0 && archived < GONE && ((last?.id ?? position) <= archived || this.session.wishes.isQuiet(id, true));
   }
 
   /**
-   * We have left the group, and removed it from the list. It comes back when we join again.
+   * Whether we have left a group, and removed it from the list. It comes back when we join again.
    *
    * @param {Conversation} conversation
    */
@@ -95,7 +100,8 @@ export class Inbox {
   }
 
   /**
-   * Until the user, who has marked it or was added to it, opens the conversation, or reads a newer message on any device.
+   * Whether the list marks a conversation, because the user has marked it or was added to it. The mark ends when the user opens the
+   * conversation, or reads a newer message on any device.
    *
    * @param {Conversation} conversation
    */
@@ -133,7 +139,7 @@ export class Inbox {
    */
   async change({ id }, change) {
     const before = this.of(id);
-    const ends = { ...(change.archived && { pinned: 0 }), ...(change.pinned && { archived: 0 }) };
+    const ends = { ...(change.archived && { pinned: 0 }), ...(change.pinned && { archived: 0 }) }; // the server ends them, too
     this.#put({ ...before, ...ends, ...change });
     try {
       this.receive(await this.session.messenger.arrange(id, change));
@@ -151,7 +157,8 @@ export class Inbox {
         const page = await messenger.arrangements(this.#version);
         page.arrangements.forEach((row) => this.receive(row));
         if (page.folders) this.receiveFolders(page.folders);
-        ({ version: this.#version, hasMore } = page);
+        this.#version = page.version;
+        hasMore = page.hasMore;
       }
       this.#save();
       this.#sendDraftsLater(true);
@@ -172,7 +179,7 @@ export class Inbox {
     this.settle();
   }
 
-  /** Conversations were loaded: their drafts are shown. */
+  /** Shows the drafts of conversations that are loaded now. Called when arrangements or conversations have come. */
   settle() {
     const { store, drafts } = this.session;
     for (const id of this.#early) {
@@ -196,7 +203,11 @@ export class Inbox {
     if (this.isOffered && isOnline) await Promise.all(drafts.unsent.map((key) => this.#sendDraft(key)));
   }
 
-  /** @param {string} key */
+  /**
+   * Sends one draft. An empty draft deletes the one of the server.
+   *
+   * @param {string} key  see `keyOf`
+   */
   async #sendDraft(key) {
     const { drafts, messenger, store } = this.session;
     const conversation = store.withKey(key);
@@ -232,8 +243,8 @@ export class Inbox {
 }
 
 /**
- * @param {UnsentDraft | undefined} unsent  of the server
- * @returns {Draft}
+ * @param {UnsentDraft | undefined} unsent  as the server stores it
+ * @returns {Draft} as text boxes use it
  */
 function draftOf(unsent) {
   const { text: typed, replyTo: id, mentions } = recordOf(unsent);
@@ -247,6 +258,7 @@ function draftOf(unsent) {
  * @param {Draft} draft
  * @returns {UnsentDraft}
  */
-function unsentOf({ text, replyTo, mentions }) {
-  return { ...(text && { text }), ...(replyTo && { replyTo }), ...(mentions && { mentions: mentions.map(([name, user]) => ({ name, user })) }) };
+function unsentOf({ text, replyTo, mentions: pairs }) {
+  const mentions = pairs?.map(([name, user]) => ({ name, user }));
+  return { ...(text && { text }), ...(replyTo && { replyTo }), ...(mentions && { mentions }) };
 }

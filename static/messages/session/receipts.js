@@ -7,10 +7,13 @@ import { isBeside, mentions } from "../parts/entries.js";
 /** @typedef {import("./store.js").Conversation} Conversation */
 /** @typedef {import("./store.js").Count} Count */
 
+/** Receipts wait so long for later ones, which replace them. */
 const RECEIPTS_AFTER_MS = 300;
+/** The list is loaded so long after another device has stopped reading. */
 const COUNT_AFTER_MS = 1_000;
 /** A receipt in a group is followed by one request for counts, not more often than this. */
 const COUNTS_EVERY_MS = 2_000;
+/** Messages per request for counts: the newest ones. */
 const COUNTS_PAGE = 200;
 
 /**
@@ -90,12 +93,13 @@ export class Receipts {
       if (conversation.entries) this.countLater(conversation);
       return;
     }
+
     if (from !== this.store.session.user) {
       conversation.peerRead = Math.max(conversation.peerRead, read);
       conversation.peerReceived = Math.max(conversation.peerReceived, read, received);
     } else if (read > conversation.read) {
       const { entries, oldest, newest, hasOlder } = conversation;
-      const isKnown = entries && (oldest <= conversation.read || !hasOlder) && newest >= read;
+      const isKnown = entries && (oldest <= conversation.read || !hasOlder) && newest >= read; // all entries that were read are loaded
       this.#advance(conversation, read);
       this.reads.set(id, read);
       if (conversation.unread && !isKnown) this.#countAgain(conversation);
@@ -105,25 +109,28 @@ export class Receipts {
   }
 
   /**
-   * Moves our read position, and counts what is unread after it, as far as the entries are loaded.
+   * Moves our read position, and counts the unread messages after it, as far as the entries are loaded.
    *
    * @param {Conversation} conversation
    * @param {number} id
    */
   #advance(conversation, id) {
     const self = this.store.session.user;
-    const seen = (conversation.entries ?? []).filter((each) => each.id > conversation.read && each.id <= id && each.kind === "message" && each.from !== self && !isBeside(each));
+    const passed = conversation.entries?.filter((entry) => entry.id > conversation.read && entry.id <= id) ?? [];
+    const seen = passed.filter((entry) => entry.kind === "message" && entry.from !== self && !isBeside(entry));
     const atEnd = id >= (conversation.last?.id ?? 0);
     conversation.read = id;
     conversation.added = false;
     if (!atEnd && conversation.unreadMore) return this.#countAgain(conversation);
+
+    const seenMentions = seen.filter((entry) => mentions(entry, self));
     conversation.unreadMore = false;
     conversation.unread = atEnd ? 0 : Math.max(0, conversation.unread - seen.length);
-    conversation.mentions = conversation.unread ? Math.max(0, conversation.mentions - seen.filter((each) => mentions(each, self)).length) : 0;
+    conversation.mentions = conversation.unread ? Math.max(0, conversation.mentions - seenMentions.length) : 0;
   }
 
   /**
-   * The server counts what is unread, when the other device has stopped reading.
+   * Lets the server count the unread messages, when the other device has stopped reading.
    *
    * @param {Conversation} conversation
    */
@@ -133,35 +140,37 @@ export class Receipts {
     this.#counting = setTimeout(() => this.store.load().catch(() => {}), COUNT_AFTER_MS); // without a connection the list is old anyway
   }
 
-  /** @param {Conversation} conversation */
+  /** @param {Conversation} conversation  with another user: loads how far both have read and received it */
   async load(conversation) {
     const { receipts } = await this.store.session.messenger.receipts(conversation.id);
     for (const { user, read, received } of receipts) this.apply({ from: user, conversation: conversation.id, read, received });
   }
 
   /**
-   * Somebody in a group has read or received: asks again how many have, once for all who do.
+   * Somebody in a group has read or received messages: asks once, after a pause, how many members have.
    *
    * @param {Conversation} conversation
    */
   countLater(conversation) {
-    const known = this.#counted.get(conversation) ?? { at: 0 };
-    this.#counted.set(conversation, known);
-    known.timer ??= setTimeout(() => {
-      Object.assign(known, { at: Date.now(), timer: undefined });
+    const request = this.#counted.get(conversation) ?? { at: 0 };
+    this.#counted.set(conversation, request);
+    const delay = Math.max(0, request.at + COUNTS_EVERY_MS - Date.now());
+    request.timer ??= setTimeout(() => {
+      Object.assign(request, { at: Date.now(), timer: undefined });
       this.#countReceipts(conversation);
-    }, Math.max(0, known.at + COUNTS_EVERY_MS - Date.now()));
+    }, delay);
   }
 
   /**
-   * Asks how many have received and read our loaded messages of a group: those that not all had read when they were counted.
+   * Asks how many members have received and read our loaded messages of a group. Messages that all have read are not counted again.
    *
    * @param {Conversation} conversation
    */
   async #countReceipts(conversation) {
     const { messenger, user, isOnline } = this.store.session;
     const isOpen = (/** @type {Count | undefined} */ count) => !count || count.read < count.members;
-    const ids = (conversation.entries ?? []).filter(({ id, kind, from }) => kind === "message" && from === user && isOpen(conversation.counts.get(id))).map(({ id }) => id);
+    const sent = conversation.entries?.filter(({ kind, from }) => kind === "message" && from === user) ?? [];
+    const ids = sent.map(({ id }) => id).filter((id) => isOpen(conversation.counts.get(id)));
     if (!isOnline || !ids.length) return;
     try {
       const { counts } = await messenger.receiptCounts(conversation.id, ids.slice(-COUNTS_PAGE));
@@ -176,6 +185,8 @@ export class Receipts {
   }
 
   /**
+   * Sends a receipt soon. It replaces an earlier one of the same kind and conversation.
+   *
    * @param {Mark["kind"]} kind
    * @param {number} conversation
    * @param {number} id
@@ -185,19 +196,22 @@ export class Receipts {
     this.#sending ??= setTimeout(() => this.send(), RECEIPTS_AFTER_MS);
   }
 
-  /** Sends the receipts that wait. Those that the server has not received wait for the next connection. */
+  /** Sends the waiting receipts. A receipt that the server has not received waits for the next connection. */
   async send() {
     clearTimeout(this.#sending);
     this.#sending = undefined;
     if (!this.store.session.isOnline) return;
     for (const [key, mark] of this.#waiting) {
-      if (mark.kind === "received" && (this.#waiting.get(`read ${mark.conversation}`)?.id ?? 0) >= mark.id) this.#waiting.delete(key);
+      const isImplied = mark.kind === "received" && this.unsentOf(mark.conversation) >= mark.id; // messages that we have read are received
+      if (isImplied) this.#waiting.delete(key);
       else mark.request ??= this.#send(key, mark);
     }
     await Promise.all([...this.#waiting.values()].map(({ request }) => request));
   }
 
   /**
+   * Sends one receipt. A receipt that the server refuses is dropped, as one that it has received.
+   *
    * @param {string} key
    * @param {Mark} mark
    */
@@ -209,7 +223,7 @@ export class Receipts {
       mark.request = null;
       if (!(error instanceof CommandRefused)) return;
     }
-    if (this.#waiting.get(key) === mark) this.#waiting.delete(key);
+    if (this.#waiting.get(key) === mark) this.#waiting.delete(key); // a later one may have replaced it
     const conversation = this.store.conversations.get(mark.conversation);
     if (conversation && mark.kind === "read") this.store.save(conversation);
   }
