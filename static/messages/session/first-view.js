@@ -6,8 +6,11 @@ import { icon } from "../parts/file.js";
 import { avatarOf, hueOf } from "./people.js";
 import { Stored } from "./saved-login.js";
 
-/** More rows are not stored: they fill the screen of a phone. */
+/** How many rows the browser stores: they fill the screen of a phone. */
 export const MOST_STORED = 12;
+/** A date of an earlier year has its year if it is longer ago. */
+const OLD_DAYS = 180;
+const DAY_MS = 86_400_000;
 
 /**
  * What a row of the list shows.
@@ -36,7 +39,16 @@ export const MOST_STORED = 12;
 
 /** @typedef {{ count: number, unread: number }} Archive  number of archived conversations, and of their unread messages */
 
-/** @typedef {{ language: string, me: { name: string, avatar: string, isGuest: boolean }, archive: Archive, rows: Row[], filter?: string }} Shown  `filter`: the one that was chosen above the list */
+/**
+ * The list, as the browser stores it.
+ *
+ * @typedef {object} Shown
+ * @property {string} language
+ * @property {{ name: string, avatar: string, isGuest: boolean }} me
+ * @property {Archive} archive
+ * @property {Row[]} rows
+ * @property {string} [filter]  the filter that was chosen above the list
+ */
 
 /** Stores the first rows of the list of a login, for the next visit. @extends {Stored<Shown>} */
 export class StoredRows extends Stored {
@@ -73,13 +85,16 @@ export function showStored(page, user) {
   const { me, archive, rows, filter } = shown;
   const when = shortTimes(page.language);
   const draw = () => {
-    const all = [
-      ...(archive.count ? [archiveRow(archive, page.text, false, () => { element("conversations", HTMLElement).dataset.early = "archive"; })] : []), // the list reads it
-      ...rows.map((row) => conversationRow(row, page.text, when, () => { location.hash = `#c/${row.id}`; })), // the page reads the address when it starts
-    ];
+    const list = element("conversations", HTMLElement);
+    // The list is not there yet: it reads this attribute when it starts, and the page then reads the address.
+    const openArchive = () => { list.dataset.early = "archive"; };
+    const openRow = (/** @type {Row} */ { id }) => { location.hash = `#c/${id}`; };
+    const drawnRows = rows.map((row) => conversationRow(row, page.text, when, () => openRow(row)));
+    if (archive.count) drawnRows.unshift(archiveRow(archive, page.text, false, openArchive));
     showMe(me.name, avatarOf(me.name, me.avatar, hueOf(user)), me.isGuest);
-    element("conversations", HTMLElement).replaceChildren(...all);
-    element("list-filters", HTMLElement).hidden = !filter; // the rows must not move when they come
+    list.replaceChildren(...drawnRows);
+    // The rows must not move when the filters come.
+    element("list-filters", HTMLElement).hidden = !filter;
     showView("list");
     return true;
   };
@@ -117,10 +132,13 @@ export function showMe(name, avatar, isGuest) {
  * @returns {string}
  */
 export function upTo(count, isMore) {
-  return (count > 999 ? count.toLocaleString(document.documentElement.lang) : String(count)) + (isMore ? "+" : "");
+  const number = count > 999 ? count.toLocaleString(document.documentElement.lang) : String(count);
+  return isMore ? `${number}+` : number;
 }
 
 /**
+ * A row of the list: the picture, and beside it two lines with the name, marks and time, and with the newest message and counts.
+ *
  * @param {Row} row
  * @param {Record<string, string>} words
  * @param {(time: number) => string} when
@@ -128,22 +146,40 @@ export function upTo(count, isMore) {
  * @returns {HTMLElement}
  */
 export function conversationRow(row, words, when, open) {
-  const { id, isOpen, isPinned, isMarked, unread, unreadMore, mentions, isGroup, avatar, hue, mark, isQuiet, name, time, preview, by, draft, isOnline, typing } = row;
-  const marks = mark ? [make("span", "mark", mark === "bot" ? words.messages_bot : words.messages_guest)] : [];
-  const heading = make("span", "row-line", make("b", "", make("bdi", "", name), ...marks), ...(isQuiet ? [bell(words)] : []), make("time", "", time ? when(time) : ""));
-  const below = make("span", "row-line", make("span", "preview", ...(typing ? [make("i", "typing", typing)] : [...(draft ? [make("i", "draft", words.messages_draft)] : by ? [make("bdi", "by", by), ": "] : []), make("bdi", "", draft || preview)])));
+  const { id, isOpen, isPinned, isMarked, unread, unreadMore, mentions, isGroup, avatar, hue, mark, isQuiet, name, time, isOnline } = row;
+  const title = make("b", "", make("bdi", "", name));
+  if (mark) title.append(make("span", "mark", mark === "bot" ? words.messages_bot : words.messages_guest));
+  const heading = make("span", "row-line", title);
+  if (isQuiet) heading.append(bell(words));
+  heading.append(make("time", "", time ? when(time) : ""));
+
+  const below = make("span", "row-line", make("span", "preview", ...previewOf(row, words)));
   if (mentions) below.append(counter("count at", "@", fill(words.messages_mentions, { count: mentions })));
   const count = upTo(unread, unreadMore);
   if (unread) below.append(counter("count", count, fill(words.messages_unread, { count })));
   else if (isMarked) below.append(counter("count dot", "", words.messages_is_marked));
   else if (isPinned) below.append(counter("pin-mark", icon("pin"), words.messages_is_pinned));
+
   const face = avatarOf(name, avatar, isGroup ? `group ${hue}` : hue);
-  const button = make("button", "conversation", isOnline ? make("span", "person-picture is-online", face, counter("", "", words.messages_online)) : face, make("span", "row-words", heading, below));
+  const picture = isOnline ? make("span", "person-picture is-online", face, counter("", "", words.messages_online)) : face;
+  const button = make("button", "conversation", picture, make("span", "row-words", heading, below));
   button.setAttribute("type", "button");
   button.dataset.conversation = String(id);
   if (isOpen) button.setAttribute("aria-current", "true");
   button.addEventListener("click", open);
   return make("li", "", button);
+}
+
+/**
+ * @param {Row} row
+ * @param {Record<string, string>} words
+ * @returns {(Node | string)[]} who is typing, else the draft, else the newest message with its sender
+ */
+function previewOf({ typing, draft, by, preview }, words) {
+  if (typing) return [make("i", "typing", typing)];
+  if (draft) return [make("i", "draft", words.messages_draft), make("bdi", "", draft)];
+  const text = make("bdi", "", preview);
+  return by ? [make("bdi", "by", by), ": ", text] : [text];
 }
 
 /**
@@ -193,11 +229,24 @@ export function shortTimes(language) {
   /** Made when they are needed: each takes a slow phone 20 ms. @type {{ [kind: string]: Intl.DateTimeFormat }} */
   const formats = {};
   return (time) => {
-    const days = (new Date().setHours(0, 0, 0, 0) - new Date(time).setHours(0, 0, 0, 0)) / 86_400_000;
-    const isOld = new Date(time).getFullYear() < new Date().getFullYear() && days > 180;
-    const kind = days <= 0 ? "hour" : days < 6.5 ? "weekday" : isOld ? "old" : "date";
-    return (formats[kind] ??= new Intl.DateTimeFormat(language, TIMES[kind])).format(time);
+    const kind = kindOf(new Date(time));
+    formats[kind] ??= new Intl.DateTimeFormat(language, TIMES[kind]);
+    return formats[kind].format(time);
   };
+}
+
+/**
+ * @param {Date} date
+ * @returns {keyof typeof TIMES} how lists show it
+ */
+function kindOf(date) {
+  const now = new Date();
+  const isEarlierYear = date.getFullYear() < now.getFullYear();
+  // Midnights: a day of 23 or 25 hours, when clocks change, makes a fraction.
+  const days = (now.setHours(0, 0, 0, 0) - date.setHours(0, 0, 0, 0)) / DAY_MS;
+  if (days <= 0) return "hour";
+  if (days < 6.5) return "weekday";
+  return isEarlierYear && days > OLD_DAYS ? "old" : "date";
 }
 
 /**

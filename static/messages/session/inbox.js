@@ -139,7 +139,8 @@ export class Inbox {
    */
   async change({ id }, change) {
     const before = this.of(id);
-    const ends = { ...(change.archived && { pinned: 0 }), ...(change.pinned && { archived: 0 }) }; // the server ends them, too
+    // A conversation cannot be both. The server ends the other one, too.
+    const ends = { ...(change.archived && { pinned: 0 }), ...(change.pinned && { archived: 0 }) };
     this.#put({ ...before, ...ends, ...change });
     try {
       this.receive(await this.session.messenger.arrange(id, change));
@@ -173,7 +174,8 @@ export class Inbox {
    * @param {Arrangement} row
    */
   receive(row) {
-    if (row.version < this.of(row.conversation).version) return; // a later one has overtaken it
+    // A later arrangement has overtaken it.
+    if (row.version < this.of(row.conversation).version) return;
     this.#put(row);
     this.#early.add(row.conversation);
     this.settle();
@@ -215,7 +217,8 @@ export class Inbox {
     const draft = drafts.get(key);
     const known = this.of(conversation.id).draft;
     const unsent = unsentOf(draft);
-    if (new Blob([JSON.stringify(unsent)]).size > MOST_DRAFT_BYTES) return; // it stays on this device, and no other draft replaces it
+    // It stays on this device, and no other draft replaces it.
+    if (new Blob([JSON.stringify(unsent)]).size > MOST_DRAFT_BYTES) return;
     try {
       if (known || draft.text || draft.replyTo) this.receive(await messenger.arrange(conversation.id, { draft: unsent }));
     } catch (error) {

@@ -71,14 +71,16 @@ export class Outbox {
       if (state === "online") this.#sendAll();
     });
     session.on("entry", ({ from, clientMsgID }) => {
-      if (from === session.user && clientMsgID && this.#items.has(clientMsgID)) this.#remove(clientMsgID); // sent, perhaps by another tab
+      // It is sent, perhaps by another tab.
+      if (from === session.user && clientMsgID && this.#items.has(clientMsgID)) this.#remove(clientMsgID);
     });
   }
 
   /** Takes the messages that an earlier load of the page has left. */
   async restore() {
     for (const item of await this.session.database.all("outbox")) {
-      if (typeof item.id !== "string" || typeof item.key !== "string" || !Number.isSafeInteger(item.time)) continue; // of an earlier version
+      // An earlier version of the page has stored it.
+      if (typeof item.id !== "string" || typeof item.key !== "string" || !Number.isSafeInteger(item.time)) continue;
       if (item.file) this.#takeFile(item.id);
       else this.#take(item);
     }
@@ -102,7 +104,8 @@ export class Outbox {
     const state = item.state === "failed" ? "failed" : begins;
     const taken = /** @type {Pending} */ ({ ...item, share: 0, isSaved: true, state, ...(upload && { upload }) });
     this.#items.set(item.id, taken);
-    this.#items = new Map([...this.#items].sort(([, one], [, other]) => one.time - other.time)); // the database sorts them by their random ids
+    // The database sorts them by their random ids.
+    this.#items = new Map([...this.#items].sort(([, one], [, other]) => one.time - other.time));
     this.#lastTime = Math.max(this.#lastTime, item.time);
     if (upload && state === "uploading") this.#upload(taken, upload);
   }
@@ -133,7 +136,8 @@ export class Outbox {
   async #hold(id) {
     if (!hasLocks()) return false;
     return new Promise((resolve) => {
-      const onLock = () => new Promise((release) => { // the browser unlocks it when this promise resolves
+      // The browser unlocks it when this promise resolves.
+      const onLock = () => new Promise((release) => {
         this.#held.set(id, release);
         resolve(true);
       });
@@ -240,7 +244,8 @@ export class Outbox {
     if (this.#busy.has(key)) return;
     this.#busy.add(key);
     for (;;) {
-      const next = [...this.#items.values()].find((each) => each.key === key && each.state !== "failed"); // only a failed one is overtaken
+      // Only a message that has failed is overtaken by later ones.
+      const next = [...this.#items.values()].find((each) => each.key === key && each.state !== "failed");
       if (next?.state !== "waiting" || !this.session.isOnline || !(await this.#send(next))) break;
     }
     this.#busy.delete(key);
@@ -259,7 +264,8 @@ export class Outbox {
     try {
       const sent = await this.#request(item);
       if (!this.#items.has(id)) {
-        if (item.isCancelled) messenger.recall(sent.id).catch(() => {}); // else another tab has sent it
+        // If it is not cancelled, another tab has sent it.
+        if (item.isCancelled) messenger.recall(sent.id).catch(() => {});
         return true;
       }
       this.#remove(id);
@@ -328,7 +334,8 @@ export class Outbox {
   async #save(item) {
     const { upload, ...row } = item;
     if (row.file && (!hasLocks() || sizeOf(row.file) > MOST_SAVED_BYTES)) return;
-    const withoutPreview = (/** @type {any} */ data) => (data?.preview ? { ...data, preview: null } : data); // a canvas cannot be stored
+    // A canvas cannot be stored.
+    const withoutPreview = (/** @type {any} */ data) => (data?.preview ? { ...data, preview: null } : data);
     row.data = withoutPreview(row.data);
     if (Array.isArray(row.data?.items)) row.data = { ...row.data, items: row.data.items.map(withoutPreview) };
     item.isSaved = await this.session.database.put("outbox", [row]);
@@ -338,7 +345,8 @@ export class Outbox {
   /** @param {string} id */
   #remove(id) {
     this.#items.delete(id);
-    this.session.database.delete("outbox", [id]).then(() => this.#release(id)); // another tab must not find it any more
+    // The lock is released when no other tab can find the message.
+    this.session.database.delete("outbox", [id]).then(() => this.#release(id));
     this.session.changed();
   }
 }

@@ -36,11 +36,14 @@ const HUE_STEP = 7;
 const BATCH = 100;
 /** Cards that the browser stores for the time without a connection. */
 const MAX_STORED = 500;
+/** Cards are stored so long after the first of several changes. */
 const STORE_AFTER_MS = 1_000;
 /** Presence of the people on the screen is loaded again this often. */
 const FRESH_MS = 45_000;
 /** An id of an account. Ids that a back end chose are names. */
 const NUMBER = /^\d+$/;
+/** Fields of a card that the browser stores. Presence, for example, would be out of date at the next visit. */
+const STORED_FIELDS = /** @type {const} */ (["user", "nickname", "avatar", "name", "bot", "guest", "deleted"]);
 
 export class People {
   /** @type {Map<string, Card>} */
@@ -51,7 +54,7 @@ export class People {
   #queue = new Set();
   /** @type {Promise<void> | null} */
   #batch = null;
-  /** Who is on the screen. @type {Set<() => Iterable<string>>} */
+  /** Functions that return the users on the screen. @type {Set<() => Iterable<string>>} */
   #shown = new Set();
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   #storing;
@@ -64,12 +67,15 @@ export class People {
     this.#stored = new Stored(`imserver:people:${session.app}:${session.user}`);
     this.#cards.set(session.user, emptyCard(session.user, session.login.nickname));
     this.#restore();
-    this.add([{ user: session.user, guest: Boolean(session.login.guest) }]); // they may have become a member
-    const fresh = setInterval(() => {
+    // The stored card may say that the user is a guest, who has become a member since.
+    this.add([{ user: session.user, guest: Boolean(session.login.guest) }]);
+    const refreshing = setInterval(() => {
       if (!document.hidden && session.isOnline) this.refresh([...this.#shown].flatMap((users) => [...users()]));
     }, FRESH_MS);
-    session.on("ended", () => clearInterval(fresh));
-    addEventListener("pagehide", () => this.#storing && this.#store());
+    session.on("ended", () => clearInterval(refreshing));
+    addEventListener("pagehide", () => {
+      if (this.#storing) this.#store();
+    });
   }
 
   /** @returns {string[]} users whose cards are loaded */
@@ -91,8 +97,9 @@ export class People {
    */
   nameOf(user) {
     const card = this.#cards.get(user);
-    if (card?.deleted || user.startsWith("deleted:")) return this.session.words.messages_deleted_user;
-    return card?.nickname || card?.name || (NUMBER.test(user) ? this.session.words.messages_somebody : user);
+    const { words } = this.session;
+    if (card?.deleted || user.startsWith("deleted:")) return words.messages_deleted_user;
+    return card?.nickname || card?.name || (NUMBER.test(user) ? words.messages_somebody : user);
   }
 
   /**
@@ -102,13 +109,14 @@ export class People {
   marks(user) {
     const card = this.#cards.get(user);
     const { words } = this.session;
-    return card?.bot || card?.guest ? [make("span", "mark", card.bot ? words.messages_bot : words.messages_guest)] : [];
+    if (card?.bot) return [make("span", "mark", words.messages_bot)];
+    return card?.guest ? [make("span", "mark", words.messages_guest)] : [];
   }
 
   /**
    * @param {string} user
    * @param {string} [classes]
-   * @returns {HTMLElement}
+   * @returns {HTMLElement} the picture of a user, or the seal of the name
    */
   avatar(user, classes = "") {
     return avatarOf(this.nameOf(user), this.#cards.get(user)?.avatar ?? "", `${hueOf(user)} ${classes}`);
@@ -140,7 +148,7 @@ export class People {
   }
 
   /**
-   * Loads the cards of these users again.
+   * Loads the cards of these users again. Calls of the same moment share a request.
    *
    * @param {Iterable<string>} users
    * @returns {Promise<void>}
@@ -156,7 +164,7 @@ export class People {
   }
 
   /**
-   * Cards that another request has loaded.
+   * Takes cards that a request has loaded. The fields that a card does not have stay as they were.
    *
    * @param {Partial<Card>[]} cards  each has `user`
    */
@@ -166,19 +174,22 @@ export class People {
       const user = textOf(card.user);
       const before = this.#cards.get(user) ?? emptyCard(user);
       const fields = fieldsLike(card, PATTERN);
-      const after = { ...before, ...fields, name: fields.name || before.name }; // a name that we have found stays known
+      // A name that we have found stays known.
+      const after = { ...before, ...fields, name: fields.name || before.name };
       if (JSON.stringify(before) === JSON.stringify(after) && this.#cards.has(user)) continue;
       this.#cards.set(user, after);
       changed = true;
     }
-    if (!changed) return;
-    this.session.peopleChanged();
-    if (!this.#isForgotten) this.#storing ??= setTimeout(() => this.#store(), STORE_AFTER_MS);
+    if (changed) this.#changed();
   }
 
-  /** @param {string} user  who is no more: their card goes */
+  /** @param {string} user  whose account was deleted: the card goes */
   erase(user) {
     this.#cards.set(user, { ...emptyCard(user), deleted: true });
+    this.#changed();
+  }
+
+  #changed() {
     this.session.peopleChanged();
     if (!this.#isForgotten) this.#storing ??= setTimeout(() => this.#store(), STORE_AFTER_MS);
   }
@@ -202,6 +213,7 @@ export class People {
     this.#stored.forget();
   }
 
+  /** Loads the cards of the queue. Users of a request that fails can be loaded again. */
   async #loadQueue() {
     const users = [...this.#queue];
     this.#queue.clear();
@@ -211,8 +223,10 @@ export class People {
       try {
         const { cards } = await this.session.api("POST", "accounts/cards", { users: part });
         this.add(cards);
-        const existing = new Set(cards.map((/** @type {Card} */ each) => each.user));
-        for (const user of part) if (!existing.has(user) && this.#cards.get(user)?.nickname) this.erase(user); // this device was away then
+        const existing = new Set(cards.map((/** @type {Card} */ card) => card.user));
+        const missing = part.filter((user) => !existing.has(user) && this.#cards.get(user)?.nickname);
+        // The account was deleted while this device was away.
+        for (const user of missing) this.erase(user);
       } catch {
         for (const user of part) this.#requests.delete(user);
       }
@@ -222,8 +236,8 @@ export class People {
   #store() {
     clearTimeout(this.#storing);
     this.#storing = undefined;
-    const cards = [...this.#cards.values()].slice(-MAX_STORED).map(({ user, nickname, avatar, name, bot, guest, deleted }) => ({ user, nickname, avatar, name, bot, guest, deleted }));
-    this.#stored.set(cards);
+    const cards = [...this.#cards.values()].slice(-MAX_STORED);
+    this.#stored.set(cards.map((card) => Object.fromEntries(STORED_FIELDS.map((field) => [field, card[field]]))));
   }
 
   #restore() {
@@ -255,7 +269,7 @@ export function hueOf(user) {
 }
 
 /**
- * The picture of somebody or something; a seal with the name without one.
+ * The picture of somebody or something. Without a picture, and until it is loaded, it is a seal with the name.
  *
  * @param {string} name
  * @param {string} url      empty: none. Not shown unless it is of a file on this server
@@ -263,14 +277,15 @@ export function hueOf(user) {
  * @returns {HTMLElement}
  */
 export function avatarOf(name, url, classes = "") {
-  const made = make("span", `avatar ${classes}`.trim(), classes === "saved" ? icon("saved") : seal(name));
-  made.setAttribute("aria-hidden", "true");
+  const sign = classes === "saved" ? icon("saved") : seal(name);
+  const avatar = make("span", `avatar ${classes}`.trim(), sign);
+  avatar.setAttribute("aria-hidden", "true");
   const src = ownAddress(url);
-  if (!src) return made;
+  if (!src) return avatar;
   const picture = /** @type {HTMLImageElement} */ (make("img", ""));
   Object.assign(picture, { alt: "", decoding: "async", loading: "lazy", src });
-  picture.addEventListener("load", () => made.replaceChildren(picture));
+  picture.addEventListener("load", () => avatar.replaceChildren(picture));
   picture.addEventListener("error", () => picture.remove());
-  made.append(picture);
-  return made;
+  avatar.append(picture);
+  return avatar;
 }

@@ -99,7 +99,8 @@ export class Receipts {
       conversation.peerReceived = Math.max(conversation.peerReceived, read, received);
     } else if (read > conversation.read) {
       const { entries, oldest, newest, hasOlder } = conversation;
-      const isKnown = entries && (oldest <= conversation.read || !hasOlder) && newest >= read; // all entries that were read are loaded
+      // Whether all entries that were read meanwhile are loaded.
+      const isKnown = entries && (oldest <= conversation.read || !hasOlder) && newest >= read;
       this.#advance(conversation, read);
       this.reads.set(id, read);
       if (conversation.unread && !isKnown) this.#countAgain(conversation);
@@ -137,7 +138,8 @@ export class Receipts {
   #countAgain(conversation) {
     if (!this.store.isRecent(conversation)) return;
     clearTimeout(this.#counting);
-    this.#counting = setTimeout(() => this.store.load().catch(() => {}), COUNT_AFTER_MS); // without a connection the list is old anyway
+    // A failure is ignored: without a connection the list is old anyway.
+    this.#counting = setTimeout(() => this.store.load().catch(() => {}), COUNT_AFTER_MS);
   }
 
   /** @param {Conversation} conversation  with another user: loads how far both have read and received it */
@@ -202,7 +204,8 @@ export class Receipts {
     this.#sending = undefined;
     if (!this.store.session.isOnline) return;
     for (const [key, mark] of this.#waiting) {
-      const isImplied = mark.kind === "received" && this.unsentOf(mark.conversation) >= mark.id; // messages that we have read are received
+      // Messages that we have read are received.
+      const isImplied = mark.kind === "received" && this.unsentOf(mark.conversation) >= mark.id;
       if (isImplied) this.#waiting.delete(key);
       else mark.request ??= this.#send(key, mark);
     }
@@ -223,7 +226,8 @@ export class Receipts {
       mark.request = null;
       if (!(error instanceof CommandRefused)) return;
     }
-    if (this.#waiting.get(key) === mark) this.#waiting.delete(key); // a later one may have replaced it
+    // A later receipt may have replaced it.
+    if (this.#waiting.get(key) === mark) this.#waiting.delete(key);
     const conversation = this.store.conversations.get(mark.conversation);
     if (conversation && mark.kind === "read") this.store.save(conversation);
   }

@@ -25,7 +25,8 @@ import { Wishes } from "./wishes.js";
  * @property {boolean} isEmbedded     whether the page is in a frame of another one, which gives the login
  * @property {[language: string, name: string][]} languages  that the page has, each with its name in itself
  * @property {boolean} notifications  whether this server has them
- * @property {{ module: string, style: string, later: boolean }[]} additions  addresses of what features of the server add, `later` to menus and settings; empty: none
+ * @property {{ module: string, style: string, later: boolean }[]} additions  addresses of modules and styles of features of the server, each empty
+ *   if there is none; `later`: they add to menus and settings, and are loaded after the others
  * @property {Record<string, string>} text
  */
 
@@ -37,7 +38,12 @@ import { Wishes } from "./wishes.js";
  * @typedef {{ conversation: number, message?: number } | { user: string }} Target
  */
 
-/** @typedef {{ reason: string, isGood?: boolean, isForgotten?: boolean }} Ended  `reason`: what the page says about it; `isGood`: the user wanted it; `isForgotten`: the browser knows nothing of it any more */
+/**
+ * @typedef {object} Ended
+ * @property {string} reason          the text that the page shows about it
+ * @property {boolean} [isGood]       the user wanted it
+ * @property {boolean} [isForgotten]  the browser stores nothing of the login any more
+ */
 
 /**
  * @typedef {object} SessionEvents
@@ -57,11 +63,12 @@ import { Wishes } from "./wishes.js";
  * @property {Ended} ended  this login is over
  */
 
+/** Owns the parts of a login, and tells the page what has changed. */
 export class Session {
   /** @type {Map<string, Set<(detail: any) => void>>} */
   #listeners = new Map();
   #isOver = false;
-  /** What is about to end this login. @type {Promise<unknown> | null} */
+  /** The act of the user that is about to end this login. @type {Promise<unknown> | null} */
   #ending = null;
   #connection;
 
@@ -91,13 +98,15 @@ export class Session {
     this.outbox = new Outbox(this);
   }
 
-  /** Shows what the browser has stored, then connects. */
+  /** Shows what the browser has stored, then connects. If the browser opens its database later, its content is shown then. */
   async start() {
-    const restore = () => Promise.allSettled([this.store.restore(), this.outbox.restore()]); // what an earlier version has stored must not keep the page from connecting
+    // Rows that an earlier version has stored may be wrong: they must not keep the page from connecting.
+    const restore = () => Promise.allSettled([this.store.restore(), this.outbox.restore()]);
     await restore();
     if (this.#isOver) return;
     this.#listen();
-    if (this.messenger.state.state === "idle") this.messenger.connect().catch(() => {}); // the event `state` has the reason
+    // The event `state` has the reason.
+    if (this.messenger.state.state === "idle") this.messenger.connect().catch(() => {});
     this.database.isLate.then(async (isLate) => {
       if (!isLate || this.#isOver) return;
       await restore();
@@ -115,16 +124,19 @@ export class Session {
         this.#emit("anew", {});
       },
       typing: (signal) => this.#emit("typing", signal),
-      piece: (piece) => void (!this.store.applyPiece(piece) && this.#emit("grown", piece.stream)),
-      receipt: (receipt) => void this.store.receipts.apply(receipt),
+      piece: (piece) => {
+        const isListed = this.store.applyPiece(piece);
+        if (!isListed) this.#emit("grown", piece.stream);
+      },
+      receipt: (receipt) => this.store.receipts.apply(receipt),
       contact: ({ from }) => {
         this.people.refresh([from]);
         this.#emit("contact", from);
       },
-      hidden: ({ ids }) => void this.store.applyHidden(ids),
-      arrangement: (row) => void this.inbox.receive(row),
-      folders: (list) => void this.inbox.receiveFolders(list),
-      wish: (wish) => void this.wishes.receive(wish),
+      hidden: ({ ids }) => this.store.applyHidden(ids),
+      arrangement: (row) => this.inbox.receive(row),
+      folders: (list) => this.inbox.receiveFolders(list),
+      wish: (wish) => this.wishes.receive(wish),
       threadMark: (mark) => this.#emit("threadMark", mark),
     });
     this.messenger.onSignal = (kind, data) => this.#emit("signal", { kind, data });
@@ -133,11 +145,12 @@ export class Session {
   /** @param {StateChange} change */
   #onState(change) {
     const { words } = this;
-    // a logout in another tab or on another device kicks this session
-    const end = { 1003: words.messages_expired, 4502: words.messages_logged_out, 4504: words.messages_expired }[change.code];
-    if (change.state === "refused" && end) {
-      if (!this.#ending) return this.#end({ reason: end });
-      this.#ending.catch(() => this.#end({ reason: end }));
+    // A logout in another tab or on another device kicks this session.
+    const reason = { 1003: words.messages_expired, 4502: words.messages_logged_out, 4504: words.messages_expired }[change.code];
+    if (change.state === "refused" && reason) {
+      if (!this.#ending) return this.#end({ reason });
+      // If the act succeeds, it ends the login with its own text.
+      this.#ending.catch(() => this.#end({ reason }));
       return;
     }
     if (change.state === "online") {
@@ -230,7 +243,7 @@ export class Session {
     await this.#forget();
     try {
       const { devices } = await callApi(this.app, token, "GET", "accounts/devices");
-      const here = devices.find((/** @type {any} */ each) => each.current);
+      const here = devices.find((/** @type {any} */ device) => device.current);
       if (here) await callApi(this.app, token, "POST", "accounts/devices/logout", { device: here.device });
     } catch {
       // the token expires anyway
@@ -238,28 +251,33 @@ export class Session {
   }
 
   /**
-   * Does what ends this login. Rejected if that fails: the login stays.
+   * Does an act that ends this login. Rejected if the act fails: the login stays.
    *
    * @param {() => Promise<unknown>} act
-   * @param {string} [done]  what the page says then
-   * @param {boolean} [forgets]  what the browser has stored
+   * @param {string} [reason]    the text that the page shows then
+   * @param {boolean} [forgets]  whether the browser deletes the data that it has stored
    */
-  async endBy(act, done = "", forgets = true) {
+  async endBy(act, reason = "", forgets = true) {
     this.#ending = act(); // meanwhile the server may say that the login is over
     try {
       await this.#ending;
     } finally {
       this.#ending = null;
     }
-    if (forgets) await this.#forget(done);
-    else this.#end({ reason: done, isGood: true });
+    if (forgets) await this.#forget(reason);
+    else this.#end({ reason, isGood: true });
   }
 
-  /** @param {string} [done]  what the page says */
-  async #forget(done = "") {
-    this.#end({ reason: done, isGood: true, isForgotten: true });
-    if (this.wishes.device.on) await import("./notices.js").then((module) => module.disable(this)).catch(() => {}); // the push service ends it then
-    for (const each of [this.drafts, this.inbox, this.people, this.rows, this.wishes.stored]) each.forget();
+  /**
+   * Ends the session, and deletes the data that the browser has stored of it.
+   *
+   * @param {string} [reason]  the text that the page shows
+   */
+  async #forget(reason = "") {
+    this.#end({ reason, isGood: true, isForgotten: true });
+    // If this fails, the push service ends the notifications.
+    if (this.wishes.device.on) await import("./notices.js").then((module) => module.disable(this)).catch(() => {});
+    for (const stored of [this.drafts, this.inbox, this.people, this.rows, this.wishes.stored]) stored.forget();
     await this.database.forget();
   }
 
@@ -278,6 +296,8 @@ export class Session {
   }
 
   /**
+   * Tells the listeners of an event. After the end of the session nobody hears of anything.
+   *
    * @template {keyof SessionEvents} E
    * @param {E} event
    * @param {SessionEvents[E]} detail
@@ -288,7 +308,7 @@ export class Session {
       try {
         listener(detail);
       } catch (error) {
-        reportError(error); // the others must hear of it
+        reportError(error); // the other listeners must still be called
       }
     }
   }

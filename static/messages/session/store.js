@@ -202,8 +202,10 @@ export class Store {
 
   /** @param {boolean} older */
   async #loadPage(older) {
-    const before = older ? this.#oldest : 0; // conversations that the browser has stored may be older
-    if (this.receipts.hasUnsent) await this.receipts.send(); // the answer counts what is unread
+    // Not the position of the oldest known conversation: the browser may have stored older ones.
+    const before = older ? this.#oldest : 0;
+    // The answer counts the unread messages.
+    if (this.receipts.hasUnsent) await this.receipts.send();
     const readBefore = new Map(this.receipts.reads);
     const page = await this.session.messenger.conversations({ before, limit: older ? REST_PAGE : PAGE });
     const listed = /** @type {any[]} */ (page.conversations).map((row) => this.#takeRow(row, readBefore));
@@ -232,11 +234,14 @@ export class Store {
     const conversation = this.conversations.get(id) ?? this.#create(id, row.kind === "group", peer);
     Object.assign(conversation, { name, avatar, role });
 
-    if (conversation.arrived > position) return conversation; // an entry that arrived during the request is newer than the answer
-    const left = last?.kind === "leave" && isAbout(last, this.session.user); // nothing is shown of a group after we left it
+    // An entry that arrived during the request is newer than the answer.
+    if (conversation.arrived > position) return conversation;
+    // Nothing is shown of a group after we left it.
+    const left = last?.kind === "leave" && isAbout(last, this.session.user);
     Object.assign(conversation, { position, last, left });
 
-    if (this.receipts.reads.get(id) !== readBefore.get(id)) return conversation; // read during the request
+    // We have read it during the request.
+    if (this.receipts.reads.get(id) !== readBefore.get(id)) return conversation;
     const counts = { unread: Math.max(unread, 0), unreadMore: unreadMore === true, mentions: mentioned };
     return Object.assign(conversation, counts, { added, read: Math.max(read, 0) });
   }
@@ -392,7 +397,8 @@ export class Store {
     const { user, database, people } = this.session;
     const revise = (/** @type {Entry} */ entry) => {
       const after = revised(entry, revision, user);
-      if (after.from !== entry.from) people.erase(entry.from); // its sender has deleted the account
+      // Another sender after a revision: the account of the sender was deleted.
+      if (after.from !== entry.from) people.erase(entry.from);
       return after;
     };
     if (conversation.last) conversation.last = revise(conversation.last);
