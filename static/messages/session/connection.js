@@ -9,7 +9,8 @@ import { ROOT } from "../../text.js";
 /** @typedef {import("./saved-login.js").Login} Login */
 /** @typedef {import("../../../sdk/messenger.js").MessengerEvents & { state: import("../../../sdk/imserver.js").StateChange }} Events */
 
-const KINDS = /** @type {(keyof Events)[]} */ (["state", "entry", "anew", "typing", "receipt", "hidden", "contact", "piece", "arrangement", "folders", "wish", "threadMark"]);
+/** The events of which the page hears. @type {(keyof Events)[]} */
+const KINDS = ["state", "entry", "anew", "typing", "receipt", "hidden", "contact", "piece", "arrangement", "folders", "wish", "threadMark"];
 
 /** A messenger that also tells of signals that the SDK does not know: those of features of the server. */
 class PageMessenger extends Messenger {
@@ -23,14 +24,15 @@ class PageMessenger extends Messenger {
   eventIn(frame) {
     const event = super.eventIn(frame);
     const data = frame?.response?.data;
-    if (!event && data) this.onSignal(frame.cmd, data); // or it is an answer, whose command is no kind of a signal
+    // An answer to a command comes here, too: nobody listens for a signal with the name of its command.
+    if (!event && data) this.onSignal(frame.cmd, data);
     return event;
   }
 }
 
 /** A messenger whose events wait until the page listens. */
 export class Connection {
-  /** Events that nobody has heard; null: somebody listens. @type {[kind: keyof Events, detail: any][] | null} */
+  /** Events that have come before the page listens; null: it listens. @type {[kind: keyof Events, detail: any][] | null} */
   #waiting = [];
 
   /**
@@ -45,7 +47,8 @@ export class Connection {
       app: page.app,
       user: login.user,
       token: login.token,
-      device: `${login.device || "web"}/${Math.random().toString(36).slice(2, 6)}`, // each tab is a part of the device
+      // Each tab is a part of the device.
+      device: `${login.device || "web"}/${Math.random().toString(36).slice(2, 6)}`,
       cursor: null, // a conversation loads its history when it is opened
     });
     for (const kind of KINDS) this.messenger.on(kind, (detail) => void this.#waiting?.push([kind, detail]));

@@ -17,11 +17,12 @@ export class Database {
   constructor(name) {
     this.name = name;
     const opened = open(name);
-    this.#database = Promise.race([opened, new Promise((resolve) => {
+    const timeout = new Promise((/** @type {(none: null) => void} */ resolve) => {
       const timer = setTimeout(() => resolve(null), OPEN_MS);
       opened.then(() => clearTimeout(timer));
-    })]);
-    /** Resolved with true when the browser has opened it late: what it has stored was not read yet. */
+    });
+    this.#database = Promise.race([opened, timeout]);
+    /** Resolved with true when the browser has opened it late: until then, reads have found nothing. */
     this.isLate = this.#database.then(async (database) => {
       if (database || !(await opened)) return false;
       this.#database = opened;
@@ -54,7 +55,9 @@ export class Database {
    * @returns {Promise<boolean>} whether the browser has stored them
    */
   async put(table, rows) {
-    return rows.length > 0 && (await this.#run(table, "readwrite", (store) => rows.map((row) => store.put(row)).at(-1))) !== undefined;
+    if (!rows.length) return false;
+    const key = await this.#run(table, "readwrite", (store) => rows.map((row) => store.put(row)).at(-1));
+    return key !== undefined;
   }
 
   /**
@@ -81,6 +84,7 @@ export class Database {
   async entries(conversation, { before = Infinity, after, limit }) {
     const database = await this.#database;
     if (!database) return [];
+    // Both ranges leave out the id itself.
     const range = after === undefined
       ? IDBKeyRange.bound([conversation, 0], [conversation, before], false, true)
       : IDBKeyRange.bound([conversation, after], [conversation, Infinity], true);
@@ -111,9 +115,11 @@ export class Database {
   }
 
   /**
+   * Runs requests in one transaction.
+   *
    * @param {Table} table
    * @param {IDBTransactionMode} mode
-   * @param {(store: IDBObjectStore) => IDBRequest | undefined} work
+   * @param {(store: IDBObjectStore) => IDBRequest | undefined} work  returns the request whose result is wanted
    * @returns {Promise<any>} undefined: the browser could not do it
    */
   async #run(table, mode, work) {
@@ -123,7 +129,8 @@ export class Database {
       try {
         const transaction = database.transaction(table, mode);
         const request = work(transaction.objectStore(table));
-        transaction.oncomplete = () => resolve(request?.result); // a full disk is noticed after the requests
+        // A full disk is noticed after the requests.
+        transaction.oncomplete = () => resolve(request?.result);
         transaction.onabort = () => resolve(undefined);
       } catch {
         resolve(undefined); // closed by a logout in another tab, or the disk is full
@@ -133,8 +140,10 @@ export class Database {
 }
 
 /**
+ * Opens a database, and creates its tables at the first time.
+ *
  * @param {string} name
- * @returns {Promise<IDBDatabase | null>}
+ * @returns {Promise<IDBDatabase | null>} null: the browser cannot open it
  */
 function open(name) {
   return new Promise((resolve) => {
@@ -147,6 +156,7 @@ function open(name) {
         entries.createIndex("conversation", ["conversation", "id"]);
       };
       request.onsuccess = () => {
+        // Another tab deletes it, or a later version of the page in another tab needs more tables.
         request.result.onversionchange = () => request.result.close();
         resolve(request.result);
       };

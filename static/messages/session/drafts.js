@@ -8,8 +8,9 @@ import { listOf, numberOf, recordOf, textOf } from "../../text.js";
 
 /** @typedef {{ text: string, replyTo?: number, mentions?: [name: string, user: string][] }} Draft */
 
+/** Drafts are saved so long after the first of several changes. */
 const SAVE_AFTER_MS = 300;
-/** @type {Draft} */
+/** An empty draft. @type {Draft} */
 const NONE = { text: "" };
 
 export class Drafts {
@@ -33,18 +34,21 @@ export class Drafts {
    * @returns {Draft}
    */
   get(conversation) {
-    const { unsent: _, ...draft } = this.#drafts.get(conversation) ?? { ...NONE, unsent: undefined };
+    const { unsent, ...draft } = { ...NONE, ...this.#drafts.get(conversation) };
     return draft;
   }
 
   /**
+   * Remembers what is typed. A draft that has become empty is sent at once.
+   *
    * @param {string} conversation
-   * @param {Draft} draft
+   * @param {Draft} typed
    */
-  set(conversation, draft) {
-    const isEmpty = !draft.text.trim() && !draft.replyTo;
-    if (isSame(isEmpty ? NONE : draft, this.get(conversation))) return;
-    this.#put(conversation, { ...(isEmpty ? NONE : draft), unsent: true });
+  set(conversation, typed) {
+    const isEmpty = !typed.text.trim() && !typed.replyTo;
+    const draft = isEmpty ? NONE : typed;
+    if (isSame(draft, this.get(conversation))) return;
+    this.#put(conversation, { ...draft, unsent: true });
     this.onUnsent(isEmpty);
   }
 
@@ -64,7 +68,7 @@ export class Drafts {
   }
 
   /**
-   * Takes a draft of another device, unless what was written here was not sent yet.
+   * Takes a draft of another device, unless a draft of this device was not sent yet.
    *
    * @param {string} conversation
    * @param {Draft} draft
@@ -87,13 +91,13 @@ export class Drafts {
     this.#saving ??= setTimeout(() => this.#save(), SAVE_AFTER_MS);
   }
 
-  /** Saves and sends now, because the page may go away. */
+  /** Saves and sends all drafts now, because the page may go away. */
   save() {
     this.#save();
     if (this.unsent.length) this.onUnsent(true);
   }
 
-  /** Drafts that other tabs have saved are kept. */
+  /** Saves the drafts that have changed here. For all other conversations, the drafts that other tabs have saved are kept. */
   #save() {
     clearTimeout(this.#saving);
     this.#saving = undefined;
@@ -123,6 +127,7 @@ export class Drafts {
     }
   }
 
+  /** Another user may use this browser next. */
   forget() {
     clearTimeout(this.#saving);
     this.#drafts.clear();
@@ -141,7 +146,8 @@ export class Drafts {
  */
 function draftOf(stored) {
   const { text: typed, replyTo, mentions, unsent } = recordOf(stored);
-  const pairs = listOf(mentions).filter((each) => Array.isArray(each) && each.length === 2 && each.every((part) => typeof part === "string"));
+  const isPair = (/** @type {any} */ pair) => Array.isArray(pair) && pair.length === 2 && pair.every((part) => typeof part === "string");
+  const pairs = listOf(mentions).filter(isPair);
   return { text: textOf(typed), ...(numberOf(replyTo) && { replyTo }), ...(pairs.length && { mentions: pairs }), ...(unsent === true && { unsent }) };
 }
 

@@ -8,9 +8,11 @@ import { insert, isRevision, revised, usersIn } from "../parts/entries.js";
 /** @typedef {import("../parts/entries.js").Entry} Entry */
 /** @typedef {import("./store.js").Conversation} Conversation */
 
-/** More entries of a conversation are not held: those on the other side are loaded again when they are needed. */
+/** How many entries of a conversation the page keeps. Beyond that it drops the other end, and loads it again when it is needed. */
 const MAX_ENTRIES = 1_000;
+/** Entries per request. */
 const PAGE = 50;
+/** A page without entries. */
 const NONE = { entries: [], oldest: 0, newest: 0, hasOlder: false, hasNewer: false, cached: false };
 
 /**
@@ -43,11 +45,9 @@ export class History {
       await this.store.seek(conversation.peer); // it gets its id
       if (!conversation.id) conversation.entries = [];
     }
-    const { entries } = conversation;
-    const covers = entries && !conversation.cached && (around ? entries.some(({ id }) => id === around) : !conversation.hasNewer || conversation.unread > 0);
-    if (!conversation.id || covers) return;
-    const position = around || (conversation.unread ? conversation.read : -1);
-    await this.#load(conversation, () => (position < 0 ? this.#page(conversation, {}) : this.#around(conversation, position)));
+    if (!conversation.id || isCovered(conversation, around)) return;
+    const isAtEnd = !around && !conversation.unread;
+    await this.#load(conversation, () => (isAtEnd ? this.#page(conversation, {}) : this.#around(conversation, around || conversation.read)));
     if (!conversation.group && this.store.session.isOnline) await this.store.receipts.load(conversation);
   }
 
@@ -103,7 +103,7 @@ export class History {
   }
 
   /**
-   * One message, for a quote.
+   * Loads one message, for a quote.
    *
    * @param {number} conversation
    * @param {number} id
@@ -113,7 +113,8 @@ export class History {
     const { database, messenger, isOnline } = this.store.session;
     try {
       if (!isOnline) throw new NotConnected("offline");
-      const { messages } = await messenger.history(conversation, { before: id + 1, limit: 1 }); // it may have been edited or recalled
+      // It may have been edited or recalled.
+      const { messages } = await messenger.history(conversation, { before: id + 1, limit: 1 });
       const entry = messages.find((each) => each.id === id) ?? null;
       if (entry) await database.put("entries", [entry]);
       else await database.delete("entries", [id]);
@@ -131,36 +132,55 @@ export class History {
    * @param {() => Promise<Loaded>} request
    */
   async #load(conversation, request) {
-    const work = async () => {
-      conversation.pending = [];
-      try {
-        const loaded = await request();
-        for (const entry of conversation.pending) {
-          if (isRevision(entry)) loaded.entries = loaded.entries.map((each) => (each.id < entry.id ? revised(each, entry, this.store.session.user) : each));
-          else if (!loaded.hasNewer && entry.id > loaded.newest) insert(loaded.entries, entry);
-          this.store.countReply(loaded, entry);
-        }
-        Object.assign(conversation, loaded);
-        if (!loaded.hasNewer) conversation.newest = Math.max(loaded.newest, conversation.arrived);
-        if (conversation.group) this.store.receipts.countLater(conversation);
-        this.store.session.people.load(loaded.entries.flatMap((entry) => [entry.from, ...usersIn(entry)]));
-      } finally {
-        conversation.pending = conversation.loading = null;
-      }
-      this.store.session.changed();
-    };
-    conversation.loading = work();
+    conversation.loading = this.#run(conversation, request);
     await conversation.loading;
   }
 
   /**
    * @param {Conversation} conversation
-   * @param {number} position
+   * @param {() => Promise<Loaded>} request
+   */
+  async #run(conversation, request) {
+    const { receipts, session } = this.store;
+    conversation.pending = [];
+    try {
+      const loaded = await request();
+      for (const entry of conversation.pending) this.#addPending(loaded, entry);
+      Object.assign(conversation, loaded);
+      if (!loaded.hasNewer) conversation.newest = Math.max(loaded.newest, conversation.arrived);
+      if (conversation.group) receipts.countLater(conversation);
+      session.people.load(loaded.entries.flatMap((entry) => [entry.from, ...usersIn(entry)]));
+    } finally {
+      conversation.pending = null;
+      conversation.loading = null;
+    }
+    session.changed();
+  }
+
+  /**
+   * Applies an entry that has arrived during the request, unless the answer has it already.
+   *
+   * @param {Loaded} loaded
+   * @param {Entry} arrived
+   */
+  #addPending(loaded, arrived) {
+    const { user } = this.store.session;
+    if (isRevision(arrived)) loaded.entries = loaded.entries.map((entry) => (entry.id < arrived.id ? revised(entry, arrived, user) : entry));
+    else if (!loaded.hasNewer && arrived.id > loaded.newest) insert(loaded.entries, arrived);
+    this.store.countReply(loaded, arrived);
+  }
+
+  /**
+   * A page up to a position, and the page after it.
+   *
+   * @param {Conversation} conversation
+   * @param {number} position  0: before all entries
    * @returns {Promise<Loaded>}
    */
   async #around(conversation, position) {
     const [older, newer] = await Promise.all([
-      position ? this.#page(conversation, { before: position + 1 }) : NONE, this.#page(conversation, { after: position }),
+      position ? this.#page(conversation, { before: position + 1 }) : NONE,
+      this.#page(conversation, { after: position }),
     ]);
     return {
       entries: [...older.entries, ...newer.entries], oldest: older.oldest || newer.oldest, newest: newer.newest || older.newest,
@@ -193,9 +213,21 @@ export class History {
       messages = await database.entries(id, { ...page, limit: PAGE });
       hasMore = messages.length === PAGE;
     }
-    const [oldest, newest] = [messages[0]?.id ?? 0, messages.at(-1)?.id ?? 0];
     const entries = messages.filter((entry) => !isRevision(entry));
-    const forward = page.after !== undefined;
-    return { entries, oldest, newest, hasOlder: forward || (hasMore && messages.length > 0), hasNewer: forward && hasMore, cached };
+    const oldest = messages[0]?.id ?? 0;
+    const newest = messages.at(-1)?.id ?? 0;
+    const isForward = page.after !== undefined;
+    return { entries, oldest, newest, hasOlder: isForward || (hasMore && messages.length > 0), hasNewer: isForward && hasMore, cached };
   }
+}
+
+/**
+ * @param {Conversation} conversation
+ * @param {number} around  the id of an entry; 0: the first unread or newest ones
+ * @returns {boolean} whether these entries are loaded
+ */
+function isCovered({ entries, cached, hasNewer, unread }, around) {
+  if (!entries || cached) return false;
+  if (around) return entries.some(({ id }) => id === around);
+  return !hasNewer || unread > 0;
 }

@@ -15,7 +15,7 @@ import { playSound } from "./sound.js";
 /** @typedef {import("../parts/entries.js").Entry} Entry */
 /** @typedef {import("../../../sdk/notifications.js").NotificationState} NotificationState */
 
-/** After "Not now" the page asks again so much later. */
+/** After "Not now" the page asks again so much later: 30 days. */
 const QUESTION_MS = 30 * 86_400_000;
 
 /** Owns the question, and answers the service worker. */
@@ -37,9 +37,9 @@ export class Notices {
         if (!conversation) return false;
         session.open({ conversation, message: id });
       },
-      shows: ({ conversation = 0 }) => !document.hidden && conversation > 0 && this.open()?.id === conversation,
+      shows: ({ conversation = 0 }) => conversation > 0 && this.#isSeen(conversation),
     });
-    if (session.wishes.device.on) stateHere(session).catch(() => {}); // renews the subscription; else at the next start
+    if (session.wishes.device.on) stateHere(session).catch(() => {}); // renews the subscription; after a failure, at the next start
     else if (hasNotifications() && Notification.permission === "granted") disableOthers(session);
   }
 
@@ -48,28 +48,36 @@ export class Notices {
     this.#close();
   }
 
+  /** @param {number} conversation */
+  #isSeen(conversation) {
+    return !document.hidden && this.open()?.id === conversation;
+  }
+
   /**
-   * A message of another user has come.
+   * A message of another user has come: plays the sound, unless the user sees the message or wishes none.
    *
    * @param {Entry} entry
    */
   heard(entry) {
     const { wishes, user } = this.session;
-    const isSeen = !document.hidden && this.open()?.id === entry.conversation;
-    if (!isSeen && wishes.device.sound && !wishes.isQuiet(entry.conversation, mentions(entry, user) || hasKeyword(entry, wishes.general.keywords, user))) playSound();
+    const { conversation } = entry;
+    if (this.#isSeen(conversation) || !wishes.device.sound) return;
+    const isMention = mentions(entry, user) || hasKeyword(entry, wishes.general.keywords, user);
+    if (!wishes.isQuiet(conversation, isMention)) playSound();
   }
 
-  /** The user has sent a message: asks, unless they have answered. */
+  /** The user has sent a message: asks whether notifications should come, unless they have answered. */
   async sent() {
-    const { wishes } = this.session;
-    const { on, question } = wishes.device;
-    if (on || this.#question || this.#isAsking || Date.now() - question < QUESTION_MS || !hasNotifications() || Notification.permission === "denied") return;
+    const { on, question } = this.session.wishes.device;
+    const hasAnswered = on || Date.now() - question < QUESTION_MS;
+    if (hasAnswered || this.#question || this.#isAsking || !hasNotifications() || Notification.permission === "denied") return;
     this.#isAsking = true;
     const state = await stateHere(this.session).catch(() => null);
     if (state === "off") await this.#ask();
     this.#isAsking = false;
   }
 
+  /** Shows the question above the text box. */
   async #ask() {
     const { words, wishes } = this.session;
     await loadStyle(new URL("../later/notices.css", import.meta.url));
@@ -107,31 +115,40 @@ export class Notices {
   }
 }
 
-/** @param {Session} session */
-const options = ({ login, language }) => ({
-  scope: `${ROOT}/home/messages`, page: `${ROOT}/home/messages?lang=${language.split("-")[0]}#c/{conversation}/{id}`, language,
-  ...(login.device && { device: login.device.replace(/ #\w+$/, "") }),
-});
+/**
+ * The options of the SDK's functions for notifications.
+ *
+ * @param {Session} session
+ */
+function optionsOf({ login, language }) {
+  const scope = `${ROOT}/home/messages`;
+  const page = `${scope}?lang=${language.split("-")[0]}#c/{conversation}/{id}`;
+  const name = login.device?.replace(/ #\w+$/, ""); // without the mark that `deviceName` has added
+  return { scope, page, language, ...(login.device && { device: name }) };
+}
 
 /**
+ * Asks the browser whether it is subscribed, and remembers the answer.
+ *
  * @param {Session} session
  * @returns {Promise<NotificationState>} rejected with errors of requests
  */
 export async function stateHere(session) {
-  const state = await notificationState(session.messenger, options(session));
+  const state = await notificationState(session.messenger, optionsOf(session));
   session.wishes.device = { on: state === "on" };
   return state;
 }
 
 /**
- * Call it when the user has clicked.
+ * Turns notifications on. Call it when the user has clicked: only then may a page ask for the permission.
  *
  * @param {Session} session
  * @returns {Promise<NotificationState>} rejected with errors of requests, and with ApiError if the browser does not subscribe
  */
 export async function enable(session) {
-  const state = await enableNotifications(session.messenger, options(session)).catch((error) => {
-    throw error instanceof DOMException ? new ApiError("no_push_service", error.message) : error;
+  const state = await enableNotifications(session.messenger, optionsOf(session)).catch((error) => {
+    if (error instanceof DOMException) throw new ApiError("no_push_service", error.message);
+    throw error;
   });
   session.wishes.device = { on: state === "on" };
   return state;
@@ -140,7 +157,7 @@ export async function enable(session) {
 /** @param {Session} session */
 export async function disable(session) {
   session.wishes.device = { on: false };
-  await disableNotifications(session.messenger, options(session));
+  await disableNotifications(session.messenger, optionsOf(session));
 }
 
 /**
@@ -149,6 +166,6 @@ export async function disable(session) {
  * @param {Session} session
  */
 async function disableOthers(session) {
-  const state = await notificationState(session.messenger, options(session)).catch(() => null);
+  const state = await notificationState(session.messenger, optionsOf(session)).catch(() => null);
   if (state === "off") await disable(session);
 }

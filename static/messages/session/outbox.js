@@ -345,7 +345,7 @@ export class Outbox {
   /** @param {string} id */
   #remove(id) {
     this.#items.delete(id);
-    // The lock is released when no other tab can find the message.
+    // The lock is released after the deletion: no other tab may find the message.
     this.session.database.delete("outbox", [id]).then(() => this.#release(id));
     this.session.changed();
   }

@@ -16,7 +16,7 @@ import { Stored } from "./saved-login.js";
  * @property {boolean} sound
  */
 
-/** Owns what the browser remembers of them. */
+/** Owns the wishes, which the browser remembers until the server answers. */
 export class Wishes {
   /** @type {Map<number, Wish>} */
   #conversations;
@@ -30,18 +30,21 @@ export class Wishes {
     this.session = session;
     this.stored = new Stored(`imserver:wishes:${session.app}:${session.user}`);
     const { conversations, device } = recordOf(this.stored.get());
-    this.#conversations = new Map(listOf(conversations).map((each) => [numberOf(each?.[0]), { level: /** @type {Level} */ (textOf(each?.[1]?.level) || "all"), until: numberOf(each?.[1]?.until) }]));
-    const none = { on: false, question: 0, sound: true };
-    this.#device = { ...none, ...fieldsLike(device, none) };
+    this.#conversations = new Map(listOf(conversations).map((pair) => {
+      const level = /** @type {Level} */ (textOf(pair?.[1]?.level) || "all");
+      return [numberOf(pair?.[0]), { level, until: numberOf(pair?.[1]?.until) }];
+    }));
+    const defaults = { on: false, question: 0, sound: true };
+    this.#device = { ...defaults, ...fieldsLike(device, defaults) };
   }
 
   /**
    * @param {number} conversation
-   * @returns {Wish}
+   * @returns {Wish} its own, or the general one of groups; a mute that has ended counts as none
    */
   of(conversation) {
-    const group = this.session.store.conversations.get(conversation)?.group;
-    const { level, until } = this.#conversations.get(conversation) ?? { level: group ? this.general.groups : "all", until: 0 };
+    const isGroup = this.session.store.conversations.get(conversation)?.group;
+    const { level, until } = this.#conversations.get(conversation) ?? { level: isGroup ? this.general.groups : "all", until: 0 };
     return { level, until: until * 1000 > Date.now() ? until : 0 };
   }
 
@@ -66,18 +69,20 @@ export class Wishes {
     this.#save();
   }
 
-  /** Never rejected: else those that the browser remembers stay. */
+  /** Loads the wishes. Never rejected: after a failure, the wishes that the browser remembers stay. */
   async load() {
     if (!this.session.hasNotifications) return;
     const page = await this.session.api("GET", "notifications/conversations").catch(() => null);
     if (!page) return;
     if (page.keywords) this.general = page; // a node of the release before has none
     this.#conversations.clear();
-    for (const each of page.conversations) this.#put(each);
+    for (const row of page.conversations) this.#put(row);
     this.#changed();
   }
 
   /**
+   * Changes the wish of a conversation on the server. Rejected with ApiError.
+   *
    * @param {number} conversation
    * @param {{ level?: Level, mute_until?: number }} changes
    */
@@ -92,14 +97,15 @@ export class Wishes {
    * @param {import("../../../sdk/messenger.js").Wish} wish
    */
   receive({ conversation, level, muteUntil }) {
-    if (!conversation) this.load(); // those for all conversations
+    if (!conversation) this.load(); // the general wish has changed
     else this.#put({ conversation, level, mute_until: muteUntil });
     this.#changed();
   }
 
-  /** @param {{ conversation: number, level: Level, mute_until: number }} row */
+  /** @param {{ conversation: number, level: Level, mute_until: number }} row  not remembered if it is the default */
   #put({ conversation, level, mute_until: until }) {
-    if (level === "all" && !until && this.general.groups === "all") this.#conversations.delete(conversation);
+    const isDefault = level === "all" && !until && this.general.groups === "all";
+    if (isDefault) this.#conversations.delete(conversation);
     else this.#conversations.set(conversation, { level, until });
   }
 
