@@ -3,7 +3,7 @@
 
 /** Signs of scripts that put no spaces between words: there, a part of a text is a word. */
 const SPACELESS = /[\u0e00-\u0eff\u2e80-\u9fff\uac00-\ud7ff\uf900-\ufaff]/;
-/** Of a message so much is looked through. */
+/** How much of a message is looked through. */
 const LOOKED_CHARACTERS = 4000;
 
 /**
@@ -18,12 +18,13 @@ export function hasKeyword({ to, from, text = "" }, keywords = [], self) {
 
 /**
  * @param {string[]} keywords
- * @returns {RegExp}
+ * @returns {RegExp} matches each of them where no letter stands before or behind it
  */
 function patternOf(keywords) {
   const patterns = keywords.map((word) => {
-    const [first, last] = [word[0], word.at(-1) ?? ""].map((sign) => SPACELESS.test(sign));
-    return `${first ? "" : "(?<![\\p{L}\\p{N}_])"}${word.replace(/[\\^$.*+?()[\]{}|/]/g, "\\$&")}${last ? "" : "(?![\\p{L}\\p{N}_])"}`;
+    const begin = SPACELESS.test(word[0]) ? "" : "(?<![\\p{L}\\p{N}_])";
+    const end = SPACELESS.test(word.at(-1) ?? "") ? "" : "(?![\\p{L}\\p{N}_])";
+    return begin + word.replace(/[\\^$.*+?()[\]{}|/]/g, "\\$&") + end;
   });
   return new RegExp(patterns.join("|"), "iu");
 }

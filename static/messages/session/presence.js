@@ -5,6 +5,7 @@ import { fill, timeOf } from "../../text.js";
 
 /** @typedef {import("./session.js").Session} Session */
 
+/** In seconds, as the others. */
 const MINUTE = 60;
 const HOUR = 60 * MINUTE;
 const DAY = 24 * HOUR;
@@ -19,9 +20,9 @@ export function presenceOf({ people, words, language }, user) {
   if (!card || card.bot) return "";
   const isOver = card.status_until && timeOf(card.status_until) < Date.now();
   const status = isOver ? "" : [card.away && words.messages_away, card.status].filter(Boolean).join(" · ");
-  const last = card.last_seen ? fill(words.messages_last_seen, { when: ago(card.last_seen, language) }) : words.messages_offline;
-  const seen = card.presence === "online" ? words.messages_online : card.presence && !status ? last : "";
-  return [status, seen].filter(Boolean).join(" · ");
+  if (card.presence === "online") return status ? `${status} · ${words.messages_online}` : words.messages_online;
+  if (status || !card.presence) return status;
+  return card.last_seen ? fill(words.messages_last_seen, { when: ago(card.last_seen, language) }) : words.messages_offline;
 }
 
 /**

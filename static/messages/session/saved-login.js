@@ -1,7 +1,15 @@
 // @ts-check
 /** The login that the browser has stored, and how it stores other things. */
 
-/** @typedef {{ token: string, user: string, nickname: string, device?: string, guest?: boolean, isNew?: boolean }} Login  `device`: the name that it has in the list of devices; `isNew`: the user has just come in, and has not seen to the first things */
+/**
+ * @typedef {object} Login
+ * @property {string} token
+ * @property {string} user
+ * @property {string} nickname
+ * @property {string} [device]  its name in the list of devices
+ * @property {boolean} [guest]
+ * @property {boolean} [isNew]  the user has just come in, and has not seen to the first things
+ */
 
 /** Where logins are; null: in the browser. @type {Pick<Storage, "getItem" | "setItem" | "removeItem"> | null} */
 let place = null;
@@ -44,6 +52,7 @@ export class Stored {
     }
   }
 
+  /** Deletes it. */
   forget() {
     try {
       localStorage.removeItem(this.key);
@@ -79,7 +88,7 @@ export class SavedLogin {
     return String(this.#read()?.earlier ?? "");
   }
 
-  /** The server has ended the login. */
+  /** The server has ended the login: only its token is kept, as {@link earlier}. */
   retire() {
     const login = this.get();
     if (login) this.set({ earlier: login.token });

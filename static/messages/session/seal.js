@@ -10,18 +10,25 @@ import { hashOf } from "../../text.js";
 
 const SVG = "http://www.w3.org/2000/svg";
 const MOST_CHARACTERS = 4;
+/** One character of a Chinese, Japanese or Korean name. */
 const CHARACTER = /[\p{Script=Han}\p{Script=Hiragana}\p{Script=Katakana}\p{Script=Hangul}]/gu;
+/** Accents, which NFKD parts from their letters. */
 const ACCENT = /[\u0300-\u036f]/g;
 const MOST_INITIALS = 2;
-/** Side of a seal, and where its content begins, in units of its drawing. */
+/** Side of a seal, where its content begins, and the side of its content, in units of its drawing. */
 const SIDE = 64;
 const EDGE = 11;
+const INSIDE = SIDE - 2 * EDGE;
 /** Of a character: where its base line is, as a part of its height. */
 const BASE_LINE = 0.88;
-/** More drawings are not remembered. */
+/** How many drawings the page remembers. */
 const MOST_KNOWN = 500;
 
-/** Letters as cuts through points of a grid, x from 0 to 4 and y from 0 to 6: `"0006 0333"` is a stroke from (0, 0) to (0, 6), and another. @type {Record<string, string>} */
+/**
+ * Letters as cuts through points of a grid, x from 0 to 4 and y from 0 to 6: `"0006 0333"` is a stroke from (0, 0) to (0, 6), and another.
+ *
+ * @type {Record<string, string>}
+ */
 const LETTERS = {
   A: "0602204246 0444", B: "000636454433030333 3342413000", C: "4130100105163645", D: "00062644422000", E: "40000646 0333", F: "400006 0333",
   G: "41301001051636454323", H: "0006 4046 0343", I: "1030 2026 1636", J: "1040 3035260605", K: "0006 400346", L: "000646", M: "0600234046", N: "06004640",
@@ -34,7 +41,7 @@ const LETTERS = {
 const known = new Map();
 
 /**
- * What is carved of a name.
+ * The signs of a name that a seal shows. Of Latin names they are the first and the last initial.
  *
  * @param {string} name
  * @returns {{ script: "characters" | "letters" | "other", signs: string[] }} in the order in which they are read
@@ -46,7 +53,8 @@ export function signsOf(name) {
   if (characters[0] === first) return { script: "characters", signs: characters.slice(0, MOST_CHARACTERS) };
   const initials = parts.map((word) => Array.from(word)[0].toUpperCase()).filter((sign) => sign in LETTERS);
   if (initials[0] !== first.toUpperCase()) return { script: "other", signs: [first.toUpperCase()] };
-  return { script: "letters", signs: [...initials.slice(0, 1), ...initials.slice(1).slice(1 - MOST_INITIALS)] };
+  const [initial, ...others] = initials;
+  return { script: "letters", signs: [initial, ...others.slice(1 - MOST_INITIALS)] };
 }
 
 /**
@@ -62,25 +70,37 @@ export function seal(name) {
   return /** @type {SVGElement} */ (found.cloneNode(true));
 }
 
-/** @param {string} name */
+/**
+ * Draws the seal of a name: its block, and the signs in it.
+ *
+ * @param {string} name
+ */
 function carve(name) {
   const hash = hashOf(name);
-  const isFull = (hash & 1) === 0; // the block is full, and the signs are cut out of it
+  // The block is full, and the signs are cut out of it. Else they and its outline are lines.
+  const isFull = (hash & 1) === 0;
   const { script, signs } = signsOf(name);
   const drawing = node("svg", { class: `seal ${isFull ? "full" : "lined"}`, viewBox: `0 0 ${SIDE} ${SIDE}`, "aria-hidden": "true" });
   drawing.append(node("path", { class: "block", d: blockOf(hash, isFull ? 1.5 : 3.25) }));
-  const inside = SIDE - 2 * EDGE;
-  if (script === "letters") {
-    const isOne = signs.length === 1;
-    const width = isOne ? inside - 12 : (inside - 14) / 2;
-    const cuts = signs.map((sign, index) => cutsOf(LETTERS[sign], EDGE + (isOne ? 6 : 2 + index * (width + 10)), EDGE + 3, width, inside - 6));
-    drawing.append(node("path", { class: isOne ? "cut wide" : "cut", d: cuts.join("") }));
-  } else if (script === "characters") {
-    drawing.append(...cellsOf(signs.length).map(([x, y, width, height], index) => signIn(signs[index], x, y, width, height)));
-  } else {
-    drawing.append(signIn(signs[0], EDGE + 4, EDGE + 2, inside - 8, inside - 8));
-  }
+  if (script === "letters") drawing.append(lettersOf(signs));
+  else if (script === "characters") drawing.append(...cellsOf(signs.length).map((cell, index) => signIn(signs[index], ...cell)));
+  else drawing.append(signIn(signs[0], EDGE + 4, EDGE + 2, INSIDE - 8, INSIDE - 8));
   return drawing;
+}
+
+/**
+ * One wide letter, or two beside each other.
+ *
+ * @param {string[]} letters
+ */
+function lettersOf(letters) {
+  const isOne = letters.length === 1;
+  const width = isOne ? INSIDE - 12 : (INSIDE - 14) / 2;
+  const cuts = letters.map((letter, index) => {
+    const indent = isOne ? 6 : 2 + index * (width + 10);
+    return cutsOf(LETTERS[letter], EDGE + indent, EDGE + 3, width, INSIDE - 6);
+  });
+  return node("path", { class: isOne ? "cut wide" : "cut", d: cuts.join("") });
 }
 
 /**
@@ -90,7 +110,7 @@ function carve(name) {
  * @returns {[x: number, y: number, width: number, height: number][]}
  */
 function cellsOf(count) {
-  const all = SIDE - 2 * EDGE + 4;
+  const all = INSIDE + 4;
   const half = all / 2;
   const start = EDGE - 2;
   if (count === 1) return [[start, start, all, all]];
@@ -118,7 +138,7 @@ function signIn(sign, x, y, width, height) {
 }
 
 /**
- * @param {string} letter  of {@link LETTERS}
+ * @param {string} letter  the cuts of one of {@link LETTERS}
  * @param {number} x
  * @param {number} y
  * @param {number} width
@@ -126,8 +146,10 @@ function signIn(sign, x, y, width, height) {
  * @returns {string} a path
  */
 function cutsOf(letter, x, y, width, height) {
-  const stroke = (/** @type {string} */ points) => [...points.matchAll(/(.)(.)/g)].map(([, across, down]) => `${round(x + (Number(across) * width) / 4)} ${round(y + (Number(down) * height) / 6)}`).join("L");
-  return letter.split(" ").map((points) => `M${stroke(points)}`).join("");
+  const pointOf = (/** @type {string[]} */ [, across, down]) => (
+    `${round(x + (Number(across) * width) / 4)} ${round(y + (Number(down) * height) / 6)}`
+  );
+  return letter.split(" ").map((points) => `M${[...points.matchAll(/(.)(.)/g)].map(pointOf).join("L")}`).join("");
 }
 
 /**
@@ -140,20 +162,25 @@ function blockOf(hash, edge) {
   const far = SIDE - edge;
   const steps = 7;
   let seed = hash;
+  // A linear congruential generator: the outline of a name is the same everywhere.
   const wear = () => {
     seed = (Math.imul(seed, 1_664_525) + 1_013_904_223) >>> 0;
     return ((seed >>> 16) % 100) / 100;
   };
   /** @type {string[]} */
   const points = [];
+  // A point of a side, which is the upper one turned clockwise `side` times.
+  const add = (/** @type {number} */ side, /** @type {number} */ along, /** @type {number} */ deep) => {
+    const point = [[along, deep], [SIDE - deep, along], [SIDE - along, SIDE - deep], [deep, SIDE - along]][side];
+    points.push(point.map(round).join(" "));
+  };
   for (let side = 0; side < 4; side++) {
-    for (let step = 0; step < steps; step++) {
-      const along = step === 0 ? edge + 3 + wear() * 2 : edge + ((far - edge) * (step + (wear() - 0.5) * 0.6)) / steps;
-      const deep = edge + (step === 0 ? 0 : wear() * wear() * 1.5);
-      points.push([[along, deep], [SIDE - deep, along], [SIDE - along, SIDE - deep], [deep, SIDE - along]][side].map(round).join(" "));
+    add(side, edge + 3 + wear() * 2, edge); // corners are cut
+    for (let step = 1; step < steps; step++) {
+      const along = edge + ((far - edge) * (step + (wear() - 0.5) * 0.6)) / steps;
+      add(side, along, edge + wear() * wear() * 1.5);
     }
-    const last = far - 3 - wear() * 2;
-    points.push([[last, edge], [SIDE - edge, last], [SIDE - last, SIDE - edge], [edge, SIDE - last]][side].map(round).join(" "));
+    add(side, far - 3 - wear() * 2, edge);
   }
   return `M${points.join("L")}Z`;
 }

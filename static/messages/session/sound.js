@@ -1,11 +1,12 @@
 // @ts-check
 /** The sound of a new message. */
 
-/** Frequency and beginning of its two notes. */
+/** Frequency, in Hz, and beginning of its two notes, in seconds. */
 const NOTES = /** @type {const} */ ([[659.3, 0], [987.8, 0.09]]);
 const NOTE_SECONDS = 0.35;
+/** Of the loudest possible sound. */
 const LOUDNESS = 0.12;
-/** There is no second sound so soon, whatever page of this browser made the first. */
+/** How long no page of this browser plays a second sound. */
 const PAUSE_MS = 1_500;
 
 /** @type {AudioContext | undefined} */
@@ -20,15 +21,16 @@ export async function playSound() {
   if (!navigator.userActivation?.hasBeenActive) return false;
   return new Promise((resolve) => {
     const play = async (/** @type {Lock | null} */ lock) => {
-      resolve(lock !== null && (await ring()));
-      if (lock) await new Promise((done) => setTimeout(done, PAUSE_MS));
+      if (!lock) return resolve(false); // another page plays it
+      resolve(await ring());
+      await new Promise((end) => setTimeout(end, PAUSE_MS)); // keeps the lock
     };
     if (navigator.locks) navigator.locks.request("imserver:sound", { ifAvailable: true }, play).catch(() => resolve(false));
-    else ring().then(resolve); // the page came without https
+    else ring().then(resolve); // without HTTPS, pages have no locks
   });
 }
 
-/** @returns {Promise<boolean>} */
+/** @returns {Promise<boolean>} whether the device has a sound */
 async function ring() {
   try {
     context ??= new AudioContext();

@@ -68,13 +68,15 @@ class Threads {
     if (this.#isLoaded || !this.session.isOnline) return;
     this.#isLoaded = true;
     clearTimeout(this.#loading);
-    this.session.messenger.threads().then(({ threads }) => threads.forEach((thread) => this.receive(thread)), () => { this.#isLoaded = false; });
+    const take = (/** @type {{ threads: ThreadMark[] }} */ { threads }) => threads.forEach((mark) => this.receive(mark));
+    this.session.messenger.threads().then(take, () => { this.#isLoaded = false; });
   }
 
   /** @param {ThreadMark} mark  of the server, perhaps set on another device */
   receive(mark) {
     const before = this.#marks.get(mark.thread);
-    const isOld = before && (mark.last < before.last || mark.read < before.read); // the answer to an earlier request
+    // The answer to an earlier request.
+    const isOld = before && (mark.last < before.last || mark.read < before.read);
     if (isOld && mark.follows === before.follows) return;
     this.#marks.set(mark.thread, mark);
     this.session.changed();
@@ -89,18 +91,25 @@ class Threads {
     const mark = this.#marks.get(root);
     if (!mark?.unread) return;
     this.receive({ ...mark, unread: 0, read: mark.last });
-    this.session.messenger.readThread(root, mark.last).catch(() => {}); // the next connection shows it as unread
+    // The next connection shows it as unread.
+    this.session.messenger.readThread(root, mark.last).catch(() => {});
   }
 
-  /** @param {Entry} entry */
+  /**
+   * Counts a reply. If it may have made us follow its thread, the marks are loaded again: we have written it, or it mentions us.
+   *
+   * @param {Entry} entry
+   */
   #onEntry(entry) {
     const { id, kind, from, meta } = entry;
     const { user } = this.session;
     const root = meta?.thread;
     if (kind !== "message" || !root) return;
+    const isOurs = from === user;
     const mark = this.#marks.get(root);
-    if (mark && id > mark.last) this.receive({ ...mark, last: id, unread: mark.unread + Number(mark.follows && from !== user) });
-    if (mark && (mark.follows || (from !== user && !mentions(entry, user)))) return;
+    if (mark && id > mark.last) this.receive({ ...mark, last: id, unread: mark.unread + Number(mark.follows && !isOurs) });
+    const mayFollow = !mark || (!mark.follows && (isOurs || mentions(entry, user)));
+    if (!mayFollow) return;
     this.#isLoaded = false;
     clearTimeout(this.#loading);
     this.#loading = setTimeout(() => this.load(), LOAD_AFTER_MS);
