@@ -52,15 +52,21 @@ import { sizeOf } from "../parts/file.js";
 /** @typedef {{ header: (name: string) => string, text: string }} Answer */
 
 const PATH = `${ROOT}/api/v1/uploads/tus`;
-const PIECE_BYTES = 4 << 20; // a proxy may buffer a request, and a node has a time limit for each
+/** 4 MiB per request: a proxy may buffer a request, and a node has a time limit for each. */
+const PIECE_BYTES = 4 << 20;
+/** Pauses before the next attempt, by the number of failures. After as many failures without progress the upload fails. */
 const DELAYS_MS = [300, 1_000, 2_000, 4_000, 8_000, 15_000, 30_000];
+/** A request whose body does not move for so long is ended. */
 const SILENT_MS = 60_000;
+/** How many files are uploaded at the same time. */
 const AT_ONCE = 3;
+/** Answers after which the request may succeed later. */
 const AGAIN = new Set([408, 409, 423, 429, 460, 500, 502, 503, 504]);
 
 /** The request may succeed later. */
 class Temporary extends Error {}
 
+/** Number of uploads that are under way. */
 let running = 0;
 /** Uploads that wait for their turn. @type {(() => void)[]} */
 const waiting = [];
@@ -87,34 +93,44 @@ export class FileUpload {
   }
 
   /**
-   * Uploads the file, or what is missing. Rejected with {@link ApiError}; the code is `cancelled` after {@link cancel}.
+   * Uploads the file, or the part that the server does not have. Rejected with {@link ApiError}; the code is `cancelled` after {@link cancel}.
    *
    * @param {(share: number) => void} [progress]  0 to 1
    * @returns {Promise<StoredFile>}
    */
   async start(progress = () => {}) {
     this.#isCancelled = false;
-    await this.#turn();
+    await this.#waitForTurn();
     try {
-      for (let failures = 0; ; ) {
-        const before = this.#offset;
-        try {
-          return await this.#attempt(progress);
-        } catch (error) {
-          if (this.#isCancelled || !(error instanceof Temporary)) throw error;
-          failures = this.#offset > before ? 0 : failures + 1;
-          if (failures > DELAYS_MS.length) throw new ApiError("no_answer", error.message);
-          await this.#pause(DELAYS_MS[Math.max(failures - 1, 0)]);
-          this.#checkCancelled();
-        }
-      }
+      return await this.#attemptAgain(progress);
     } finally {
       running -= 1;
       waiting.shift()?.();
     }
   }
 
-  /** Ends the upload, and deletes what the server has of it. */
+  /**
+   * Attempts the upload until it is done, with pauses. The failures are counted anew when the server has taken more bytes.
+   *
+   * @param {(share: number) => void} progress
+   * @returns {Promise<StoredFile>}
+   */
+  async #attemptAgain(progress) {
+    for (let failures = 0; ; ) {
+      const before = this.#offset;
+      try {
+        return await this.#attempt(progress);
+      } catch (error) {
+        if (this.#isCancelled || !(error instanceof Temporary)) throw error;
+        failures = this.#offset > before ? 0 : failures + 1;
+        if (failures > DELAYS_MS.length) throw new ApiError("no_answer", error.message);
+        await this.#pause(DELAYS_MS[Math.max(failures - 1, 0)]);
+        this.#checkCancelled();
+      }
+    }
+  }
+
+  /** Ends the upload, and deletes the bytes that the server has. */
   cancel() {
     this.#isCancelled = true;
     this.#wake();
@@ -143,12 +159,18 @@ export class FileUpload {
     }
   }
 
-  async #turn() {
+  /** Waits while as many uploads as allowed are under way. */
+  async #waitForTurn() {
     if (running >= AT_ONCE) await new Promise((resolve) => waiting.push(() => resolve(undefined)));
     running += 1;
   }
 
-  /** @param {(share: number) => void} progress */
+  /**
+   * Continues the upload where the server has stopped, and asks for its description.
+   *
+   * @param {(share: number) => void} progress
+   * @returns {Promise<StoredFile>}
+   */
   async #attempt(progress) {
     const size = this.content.size;
     this.#checkCancelled();
@@ -161,10 +183,12 @@ export class FileUpload {
       const { header } = await this.#send("PATCH", this.#address, headers, piece, (sent) => progress((begin + sent) / size));
       this.#offset = Number(header("Upload-Offset"));
     }
-    progress(1); // the line may have lost the last answer
-    return /** @type {StoredFile} */ (JSON.parse((await this.#send("GET", this.#address)).text));
+    progress(1);
+    const { text } = await this.#send("GET", this.#address); // a request of its own: the line may have lost the last answer
+    return JSON.parse(text);
   }
 
+  /** Announces the file to the server, which gives it an address. */
   async #create() {
     const { header } = await this.#send("POST", `${PATH}?${this.query}`, { "Upload-Length": String(this.content.size) });
     const address = new URL(header("Location"), location.href);
@@ -175,7 +199,8 @@ export class FileUpload {
 
   /** Asks how many bytes the server has. */
   async #ask() {
-    this.#offset = Number((await this.#send("HEAD", this.#address)).header("Upload-Offset"));
+    const { header } = await this.#send("HEAD", this.#address);
+    this.#offset = Number(header("Upload-Offset"));
   }
 
   #headers() {
@@ -183,6 +208,8 @@ export class FileUpload {
   }
 
   /**
+   * Sends a request, and ends it if nothing moves for a minute.
+   *
    * @param {string} method
    * @param {string} address
    * @param {Record<string, string>} [headers]
@@ -195,21 +222,17 @@ export class FileUpload {
     this.#request = request;
     return new Promise((resolve, reject) => {
       let silence = setTimeout(() => request.abort(), SILENT_MS);
-      const moved = () => {
+      request.upload.onprogress = ({ loaded }) => {
         clearTimeout(silence);
         silence = setTimeout(() => request.abort(), SILENT_MS);
-      };
-      request.upload.onprogress = ({ loaded }) => {
-        moved();
         progress(loaded);
       };
       request.onerror = () => reject(new Temporary("the line was lost"));
       request.onabort = () => reject(this.#isCancelled ? cancelled() : new Temporary("the line is silent"));
       request.onload = () => {
-        if (request.status >= 200 && request.status < 300) {
-          return resolve({ header: (name) => request.getResponseHeader(name) ?? "", text: request.responseText });
-        }
-        reject(this.#refusal(request));
+        const isDone = request.status >= 200 && request.status < 300;
+        if (isDone) resolve({ header: (name) => request.getResponseHeader(name) ?? "", text: request.responseText });
+        else reject(this.#refusalOf(request));
       };
       request.onloadend = () => clearTimeout(silence);
       request.open(method, address);
@@ -218,8 +241,12 @@ export class FileUpload {
     });
   }
 
-  /** @param {XMLHttpRequest} request */
-  #refusal({ status, responseText }) {
+  /**
+   * The error of an answer that refuses a request. If the server does not know the upload any more, the next attempt begins a new one.
+   *
+   * @param {XMLHttpRequest} request
+   */
+  #refusalOf({ status, responseText }) {
     if (AGAIN.has(status)) return new Temporary(`status ${status}`);
     if ((status === 404 || status === 410) && this.#address) {
       this.#address = ""; // it has expired, or another node has it
@@ -239,18 +266,18 @@ export class FileUpload {
   }
 
   /**
-   * Waits, but not longer than until the browser is online again.
+   * Waits. The pause ends early if the browser comes online, or the upload is cancelled.
    *
    * @param {number} milliseconds
    */
   async #pause(milliseconds) {
-    const ends = new AbortController();
+    const listening = new AbortController();
     await new Promise((resolve) => {
       this.#wake = () => resolve(undefined);
       setTimeout(resolve, milliseconds);
-      addEventListener("online", resolve, { once: true, signal: ends.signal });
+      addEventListener("online", resolve, { once: true, signal: listening.signal });
     });
-    ends.abort();
+    listening.abort();
   }
 }
 
@@ -266,7 +293,7 @@ export function dataOf({ url, name, bytes, width, height, thumbnail }, more = {}
 }
 
 /**
- * What the outbox needs to upload a file, or those of an album, before its message is sent.
+ * The upload of a file, or of the files of an album, which the outbox starts before it sends the message.
  *
  * @param {Session} session
  * @param {Unsent} unsent
@@ -291,28 +318,33 @@ export function uploadOf(session, unsent) {
 }
 
 /**
+ * Uploads the files of an album. An uploaded file is replaced in the album by its content, so that a retry does not upload it again.
+ *
  * @param {Session} session
  * @param {UnsentAlbum} album
  * @returns {Upload}
  */
 function albumOf(session, album) {
   const size = sizeOf(album) || 1;
-  const parts = album.items.map((each) => ("content" in each ? { upload: uploadOf(session, each), size: each.content.size, share: 0 } : null));
+  /** By the index of the item; null: it was uploaded before. */
+  const parts = album.items.map((item) => ("content" in item ? { upload: uploadOf(session, item), size: item.content.size, share: 0 } : null));
+  const sentBytes = () => parts.reduce((sum, part) => sum + (part ? part.share * part.size : 0), 0);
   return {
     async start(progress, saved = () => {}) {
-      const results = await Promise.allSettled(parts.map(async (part, index) => {
-        const item = album.items[index];
-        if (!part || !("content" in item)) return;
+      const uploads = parts.map(async (part, index) => {
+        const isUploaded = "data" in album.items[index];
+        if (!part || isUploaded) return;
         const data = await part.upload.start((share) => {
           part.share = share;
-          progress(parts.reduce((sum, each) => sum + (each ? each.share * each.size : 0), 0) / size);
+          progress(sentBytes() / size);
         });
         album.items[index] = { data };
         saved();
-      }));
+      });
+      const results = await Promise.allSettled(uploads); // after a failure, the others are uploaded nevertheless
       const failed = results.find(({ status }) => status === "rejected");
-      if (failed?.status === "rejected") throw failed.reason; // the others are uploaded
-      return { items: album.items.map((each) => ("data" in each ? each.data : {})), ...album.more };
+      if (failed?.status === "rejected") throw failed.reason;
+      return { items: album.items.map((item) => ("data" in item ? item.data : {})), ...album.more };
     },
     cancel() {
       for (const part of parts) part?.upload.cancel();
