@@ -2,10 +2,16 @@
 /** What entries mean: which change others, and how. */
 
 /** @typedef {{ emoji: string, count: number, users: string[], mine: boolean }} Reaction */
-/** `line`: what one row says of several people, `named`. @typedef {import("../../../sdk/messenger.js").Entry & { reactions?: Reaction[], meta?: any, line?: string, named?: string[] }} Entry */
+/**
+ * `line`: what one row says of several people, `named`.
+ *
+ * @typedef {import("../../../sdk/messenger.js").Entry & { reactions?: Reaction[], meta?: any, line?: string, named?: string[] }} Entry
+ */
 
 /** Kinds of entries about another entry that are not shown themselves. */
 const REVISIONS = new Set(["edit", "recall", "reaction", "press"]);
+/** Of people whom a notice is about, so many have to be known: it names no more. */
+const MOST_USERS = 5;
 /** Kinds of entries that are neither unread nor the last of their conversation. */
 const SILENT = new Set([...REVISIONS, "pin"]);
 
@@ -16,7 +22,7 @@ const SILENT = new Set([...REVISIONS, "pin"]);
  * @param {string} user
  */
 export function mentions({ meta, from }, user) {
-  return from !== user && Boolean(meta?.mentions?.some((/** @type {string} */ each) => each === user || each === "all"));
+  return from !== user && Boolean(meta?.mentions?.includes(user) || meta?.mentions?.includes("all"));
 }
 
 /**
@@ -27,17 +33,18 @@ export function isBeside({ meta }) {
   return Boolean(meta?.thread && !meta.also);
 }
 
-/** What `meta` says of threads and questions: it stays when the message changes. */
+/** Fields of `meta` about threads and questions: they stay when the message changes. */
 const LASTING = ["thread", "also", "replies", "ask"];
 
 /** @param {Entry} entry */
 function lastingOf({ meta }) {
-  return Object.fromEntries(LASTING.filter((key) => meta?.[key]).map((key) => [key, meta[key]]));
+  const present = LASTING.filter((key) => meta?.[key]);
+  return Object.fromEntries(present.map((key) => [key, meta[key]]));
 }
 
 /**
  * @param {Entry} entry
- * @returns {boolean} whether its author may edit it: the content of others stays, and so does what somebody has answered
+ * @returns {boolean} whether its author may edit it, which they may not if it is forwarded, or if somebody has answered its question
  */
 export function isEditable({ kind, text, meta }) {
   if (kind !== "message" || text === undefined || meta?.forwarded) return false;
@@ -51,7 +58,8 @@ export function isEditable({ kind, text, meta }) {
  */
 export function usersIn({ meta, reactions }) {
   const mentioned = (meta?.mentions ?? []).filter((/** @type {string} */ user) => user !== "all");
-  return [...(meta?.users ?? []).slice(0, 5), ...mentioned, meta?.forwarded?.from ?? "", ...(meta?.replies?.users ?? []), ...(reactions ?? []).flatMap(({ users }) => users)];
+  const reacting = reactions?.flatMap(({ users }) => users) ?? [];
+  return [...(meta?.users ?? []).slice(0, MOST_USERS), ...mentioned, meta?.forwarded?.from ?? "", ...(meta?.replies?.users ?? []), ...reacting];
 }
 
 /**
@@ -67,9 +75,10 @@ export function insert(entries, entry) {
 
 /**
  * @param {Entry} entry
- * @returns {boolean} whether it changes another entry; in the history, a recalled message refers to itself
+ * @returns {boolean} whether it changes another entry, and is not shown itself
  */
 export function isRevision({ kind, about, id, type }) {
+  // In the history, a recalled message refers to itself.
   return (REVISIONS.has(kind) && about !== id) || (kind === "pin" && type === "remove");
 }
 
@@ -80,15 +89,29 @@ export function isRevision({ kind, about, id, type }) {
  * @returns {Entry} the entry after the revision
  */
 export function revised(entry, revision, self) {
-  if (revision.about !== entry.id) return entry;
-  if (revision.kind === "edit" && !revision.from && revision.meta && "restored" in revision.meta) return restored(entry, revision);
+  const { kind, from, about, id, text, data, type, meta } = revision;
+  if (about !== entry.id) return entry;
+  if (kind === "edit" && !from && meta && "restored" in meta) return restored(entry, revision);
   if (entry.kind !== "message") return entry;
-  if (revision.kind === "recall") return { ...entry, ...(revision.meta?.erased && { from: revision.from }), kind: "recall", about: entry.id, text: undefined, data: undefined, reactions: undefined, meta: { ...revision.meta, ...lastingOf(entry) } };
-  if (revision.kind === "reaction") return { ...entry, reactions: reacted(entry, revision, self), meta: { ...entry.meta, reacted: revision.id } };
-  if (revision.kind === "press") return { ...entry, meta: { ...entry.meta, ask: { ...entry.meta?.ask, ...revision.meta?.ask } } };
-  if (revision.kind !== "edit") return entry;
-  const { text, data, type, meta } = revision;
-  return { ...entry, text, data, type, meta: { ...meta, ...lastingOf(entry), edited: revision.id, ...(entry.meta?.reacted && { reacted: entry.meta.reacted }) } };
+  if (kind === "recall") return recalled(entry, revision);
+  if (kind === "reaction") return { ...entry, reactions: reacted(entry, revision, self), meta: { ...entry.meta, reacted: id } };
+  if (kind === "press") return { ...entry, meta: { ...entry.meta, ask: { ...entry.meta?.ask, ...meta?.ask } } };
+  if (kind !== "edit") return entry;
+  const last = entry.meta?.reacted;
+  return { ...entry, text, data, type, meta: { ...meta, ...lastingOf(entry), edited: id, ...(last && { reacted: last }) } };
+}
+
+/**
+ * A message that was recalled. If its author was erased with the account, it has another sender.
+ *
+ * @param {Entry} entry
+ * @param {Entry} revision
+ * @returns {Entry}
+ */
+function recalled(entry, { from, meta }) {
+  const author = meta?.erased ? from : entry.from;
+  const gone = { text: undefined, data: undefined, reactions: undefined };
+  return { ...entry, ...gone, from: author, kind: "recall", about: entry.id, meta: { ...meta, ...lastingOf(entry) } };
 }
 
 /**
@@ -105,17 +128,17 @@ function restored(entry, { text, data, type, meta }) {
 
 /**
  * @param {Entry} entry
- * @param {Entry} change
+ * @param {Entry} change  adds or removes the reaction of a user, and says how many have this reaction then
  * @param {string} self
- * @returns {Reaction[]}
+ * @returns {Reaction[]} the reactions after the change, unless they have it already
  */
-function reacted({ reactions = [], meta }, { id, from, type, text = "", meta: { count = 0 } = {} }, self) {
-  if ((meta?.reacted ?? 0) >= id) return reactions; // they have it already
-  const before = reactions.find((each) => each.emoji === text) ?? { emoji: text, count: 0, users: [], mine: false };
+function reacted({ reactions = [], meta }, { id, from, type, text: emoji = "", meta: { count = 0 } = {} }, self) {
+  if ((meta?.reacted ?? 0) >= id) return reactions;
+  const before = reactions.find((each) => each.emoji === emoji) ?? { emoji, count: 0, users: [], mine: false };
+  if (!count) return reactions.filter((each) => each !== before);
   const others = before.users.filter((user) => user !== from);
   const isAdded = type === "add";
-  const after = { emoji: text, count, users: isAdded ? [...others, from] : others, mine: from === self ? isAdded : before.mine };
-  if (!count) return reactions.filter((each) => each !== before);
+  const after = { emoji, count, users: isAdded ? [...others, from] : others, mine: from === self ? isAdded : before.mine };
   return before.count ? reactions.map((each) => (each === before ? after : each)) : [...reactions, after];
 }
 
