@@ -7,16 +7,17 @@ import { BLOCK_KINDS, parse } from "./format.js";
 
 /** @typedef {import("./format.js").Inline} Inline */
 /** @typedef {import("./format.js").Code} Code */
+/** @typedef {import("./format.js").List} List */
 /** @typedef {import("./format.js").Table} Table */
 /** @typedef {import("./format.js").Part} Part */
 
 /** How a text without marks is drawn, and a reaction: a feature may know more. @type {{ draw: (text: string) => Node | string }} */
 export const plain = { draw: (text) => text };
-const TAGS = { code: "code", bold: "strong", italic: "em", struck: "s" };
+const TAGS = { bold: "strong", italic: "em", struck: "s" };
 
 /**
  * @param {string} text
- * @param {string[]} [names]
+ * @param {string[]} [names]  names after an @ that are marked
  * @param {{ isMarkdown?: boolean, words?: Record<string, string> }} [options]  `words`: code has a button that copies it
  * @returns {(Node | string)[]}
  */
@@ -27,11 +28,16 @@ export function formatted(text, names = [], { isMarkdown = false, words } = {}) 
     if (part.kind === "heading") return make("strong", "heading", ...part.parts.map(drawn));
     if (part.kind === "table") return tableOf(part);
     if (part.kind === "quote") return make("blockquote", "", ...part.parts.map(drawn));
-    if (part.kind !== "list") return drawn(part);
-    const list = make(part.first ? "ol" : "ul", "", ...part.items.map(({ depth, parts }) => make("li", depth ? "deeper" : "", ...parts.map(drawn))));
-    if (part.first > 1) list.setAttribute("start", String(part.first));
-    return list;
+    return part.kind === "list" ? listOf(part) : drawn(part);
   });
+}
+
+/** @param {List} part */
+function listOf({ first, items }) {
+  const rows = items.map(({ depth, parts }) => make("li", depth ? "deeper" : "", ...parts.map(drawn)));
+  const list = make(first ? "ol" : "ul", "", ...rows);
+  if (first > 1) list.setAttribute("start", String(first));
+  return list;
 }
 
 /**
@@ -44,13 +50,14 @@ export function withoutEmpty(parts) {
   const isBlock = (/** @type {number} */ index) => BLOCK_KINDS.has(parts[index]?.kind);
   return parts.flatMap((part, index) => {
     if (part.kind !== "text") return [part];
-    const text = isBlock(index - 1) ? part.text.replace(/^\s*\n/, "") : part.text;
-    const rest = isBlock(index + 1) || index === parts.length - 1 ? text.trimEnd() : text;
-    return rest ? [{ ...part, text: rest }] : [];
+    const begun = isBlock(index - 1) ? part.text.replace(/^\s*\n/, "") : part.text;
+    const isLast = index === parts.length - 1;
+    const text = isBlock(index + 1) || isLast ? begun.trimEnd() : begun;
+    return text ? [{ ...part, text }] : [];
   });
 }
 
-/** @param {Code} part */
+/** @param {Code} part  drawn with its line breaks, and the name of its language as an attribute for the style */
 function codeBlock({ text, language }) {
   const block = make("pre", "", make("code", "", text));
   block.tabIndex = 0; // long lines are scrolled by the keyboard, too
@@ -59,6 +66,8 @@ function codeBlock({ text, language }) {
 }
 
 /**
+ * A button that copies code, and says in its own place whether it has.
+ *
  * @param {string} text
  * @param {Record<string, string>} words
  */
@@ -73,20 +82,24 @@ function copyButton(text, words) {
 
 /** @param {Table} part */
 function tableOf({ rows: [head, ...rows] }) {
-  const row = (/** @type {string} */ tag, /** @type {Inline[][]} */ cells) => make("tr", "", ...cells.map((cell) => make(tag, "", ...cell.map(drawn))));
-  const table = make("div", "table", make("table", "", make("thead", "", row("th", head)), make("tbody", "", ...rows.map((cells) => row("td", cells)))));
-  table.tabIndex = 0; // as long lines of code
-  return table;
+  const rowOf = (/** @type {string} */ tag, /** @type {Inline[][]} */ cells) => (
+    make("tr", "", ...cells.map((cell) => make(tag, "", ...cell.map(drawn))))
+  );
+  const body = make("tbody", "", ...rows.map((cells) => rowOf("td", cells)));
+  const scrolled = make("div", "table", make("table", "", make("thead", "", rowOf("th", head)), body));
+  scrolled.tabIndex = 0; // the keyboard scrolls it, as long lines of code
+  return scrolled;
 }
 
 /** @param {Inline} part */
 function drawn(part) {
   if (part.kind === "text") return plain.draw(part.text);
   if (part.kind === "mention") return make("span", "mention", part.text);
-  if (part.kind !== "link") return make(TAGS[part.kind], "", part.kind === "code" ? part.text : plain.draw(part.text));
+  if (part.kind === "code") return make("code", "", part.text);
+  if (part.kind !== "link") return make(TAGS[part.kind], "", plain.draw(part.text));
   const link = make("a", "", part.text);
   link.setAttribute("href", part.address);
-  if (!part.address.endsWith(part.text)) link.setAttribute("title", part.address); // where it leads
+  if (!part.address.endsWith(part.text)) link.setAttribute("title", part.address);
   link.setAttribute("target", "_blank");
   link.setAttribute("rel", "noopener noreferrer nofollow");
   return link;
