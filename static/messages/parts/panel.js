@@ -16,17 +16,18 @@ import { make } from "../../text.js";
  * @property {Promise<void>} closed
  */
 
+/** How long a notice is shown. */
 const TOAST_MS = 5_000;
 /** In such a window, panels are beside the conversation. */
 const WIDE = "(width >= 1080px)";
-/** In such a window, those are that belong to it: they take the place of the list. */
+/** In such a window, panels that belong to the conversation are beside it: they take the place of the list. */
 const ROOMY = "(width >= 900px)";
 
-/** @typedef {Layer & { ended: () => void }} OpenLayer */
+/** `ended`: called when the layer is gone. @typedef {Layer & { ended: () => void }} OpenLayer */
 
-/** @type {OpenLayer[]} */
+/** The open layers, the topmost last. @type {OpenLayer[]} */
 const layers = [];
-/** @type {Record<string, string>} */
+/** The texts of the page. @type {Record<string, string>} */
 let words = {};
 /** Resolves when the browser has left the history entries of closed layers. @type {Promise<void> | null} */
 let leaving = null;
@@ -39,15 +40,24 @@ let leaving = null;
 export function startPanels(pageWords) {
   words = pageWords;
   addEventListener("popstate", () => dismiss(Number(history.state?.layers ?? 0)));
-  for (const window of [WIDE, ROOMY]) matchMedia(window).addEventListener("change", () => layers.forEach(({ dialog }, index) => {
-    const focused = document.activeElement;
-    dialog.close();
-    showLayer(dialog, index);
-    if (focused instanceof HTMLElement && dialog.contains(focused)) focused.focus();
-  }));
+  for (const width of [WIDE, ROOMY]) matchMedia(width).addEventListener("change", () => layers.forEach(showAgain));
+  // A reload closes all layers, and the search: it leaves their steps of the history.
   const { layers: before = 0, searching = false } = history.state ?? {};
   history.replaceState({ layers: before + Number(searching) }, "");
-  leave(); // a reload closes all layers, and the search
+  leave();
+}
+
+/**
+ * Shows a layer where it belongs in a window that has another width now.
+ *
+ * @param {Layer} layer
+ * @param {number} index
+ */
+function showAgain({ dialog }, index) {
+  const focused = document.activeElement;
+  dialog.close();
+  showLayer(dialog, index);
+  if (focused instanceof HTMLElement && dialog.contains(focused)) focused.focus();
 }
 
 /**
@@ -81,19 +91,19 @@ export function openDialog(title, content) {
  * @returns {Promise<boolean>}
  */
 export async function confirm(question, { yes, danger = false, title = question }) {
-  let agreed = false;
-  const no = button(words.messages_cancel);
-  const go = button(yes, danger ? "wide danger" : "wide");
+  let isAgreed = false;
+  const cancel = button(words.messages_cancel);
+  const agree = button(yes, danger ? "wide danger" : "wide");
   const text = title === question ? [] : [make("p", "", question)];
-  const layer = openDialog(title, make("div", "question", ...text, make("p", "card-row", no, go)));
-  no.addEventListener("click", () => layer.close());
-  go.addEventListener("click", () => {
-    agreed = true;
+  const layer = openDialog(title, make("div", "question", ...text, make("p", "card-row", cancel, agree)));
+  cancel.addEventListener("click", () => layer.close());
+  agree.addEventListener("click", () => {
+    isAgreed = true;
     layer.close();
   });
-  no.focus();
+  cancel.focus();
   await layer.closed;
-  return agreed;
+  return isAgreed;
 }
 
 /**
@@ -116,7 +126,7 @@ export function toast(text, action) {
   setTimeout(() => shown.remove(), TOAST_MS);
 }
 
-/** Resolves when the entries of closed layers have left the browser's history. Then another layer can be opened. */
+/** Resolves when the steps of closed layers have left the browser's history. Then another layer can be opened. */
 export async function whenLeft() {
   await leaving;
 }
@@ -144,13 +154,14 @@ export async function navigate(hash, replace = false) {
   dismiss(0);
   const address = hash || location.pathname + location.search;
   if (replaces) history.replaceState({}, "", address);
-  else if (location.hash !== hash || history.state?.searching) history.pushState({}, "", address); // back from a hit leads to the hits
+  // From a hit of a search, the back button leads to the hits.
+  else if (location.hash !== hash || history.state?.searching) history.pushState({}, "", address);
 }
 
 /**
- * On a phone a search takes the place of the open conversation: it is a step of the browser's history then.
+ * Begins a search. On a phone it takes the place of the open conversation, and is a step of the browser's history.
  *
- * @returns {boolean}
+ * @returns {boolean} whether it is such a step
  */
 export function startSearchStep() {
   const isStep = document.body.dataset.view === "conversation" && matchMedia("(width < 720px)").matches;
@@ -170,6 +181,8 @@ export function button(label, classes = "quiet") {
 }
 
 /**
+ * Opens a layer. A panel that is opened from the page, not from a panel, replaces the panels beside the conversation.
+ *
  * @param {string} kind  class of the dialog
  * @param {string} title
  * @param {HTMLElement} content
@@ -180,41 +193,61 @@ function open(kind, title, content) {
   close.setAttribute("aria-label", words.messages_close);
   const heading = make("h2", "", title);
   heading.id = `layer-${layers.length + 1}`;
-  const dialog = /** @type {HTMLDialogElement} */ (
-    make("dialog", `layer ${kind}`, make("header", "layer-head", heading, close), make("div", "layer-body", content))
-  );
+  const head = make("header", "layer-head", heading, close);
+  const dialog = /** @type {HTMLDialogElement} */ (make("dialog", `layer ${kind}`, head, make("div", "layer-body", content)));
   dialog.setAttribute("aria-labelledby", heading.id);
+
   const focused = document.activeElement;
   let resolve = () => {};
-  const closed = new Promise((done) => { resolve = () => done(undefined); });
-  /** @type {OpenLayer} */
-  const layer = { dialog, closed, close: () => closeFrom(layer), ended: () => {
-    const key = focused instanceof HTMLElement && !focused.isConnected ? focused.dataset.key : ""; // it was drawn again meanwhile
-    const target = key ? document.querySelector(`[data-key="${CSS.escape(key)}"]`) : focused;
-    const isLost = document.activeElement === document.body; // else the user has gone on beside the panel
-    if (target instanceof HTMLElement && (isLost || !dialog.matches(".docked"))) target.focus({ preventScroll: true });
+  const closed = new Promise((/** @type {(value: void) => void} */ settle) => { resolve = settle; });
+  const ended = () => {
+    returnFocus(dialog, focused);
     resolve();
-  } };
+  };
+  /** @type {OpenLayer} */
+  const layer = { dialog, closed, close: () => closeFrom(layer), ended };
   close.addEventListener("click", layer.close);
-  dialog.addEventListener("cancel", (event) => {
-    event.preventDefault(); // Escape: as the button
-    layer.close();
-  });
-  dialog.addEventListener("keydown", (event) => {
-    if (event.key !== "Escape" || event.defaultPrevented || dialog.matches(":modal")) return; // `cancel` comes of modal ones only
-    event.preventDefault();
-    layer.close();
-  });
-  dialog.addEventListener("mousedown", (event) => {
-    if (event.target === dialog && dialog.matches(":modal")) layer.close(); // beside it
-  });
-  const before = layers.findIndex(({ dialog: each }) => each.matches(".docked"));
-  const replaces = kind.startsWith("panel") && before >= 0 && layers.every(({ dialog: each }) => each.matches(".docked") && !each.contains(focused));
-  if (replaces) dismiss(before);
+  closeByKeysAndClicks(layer);
+
+  const isDocked = (/** @type {Layer} */ each) => each.dialog.matches(".docked");
+  const replaces = kind.startsWith("panel") && layers.length > 0 && layers.every((each) => isDocked(each) && !each.dialog.contains(focused));
+  if (replaces) dismiss(0);
   layers.push(layer);
   history[replaces ? "replaceState" : "pushState"]({ ...history.state, layers: layers.length }, "");
   showLayer(dialog, layers.length - 1);
   return layer;
+}
+
+/** @param {Layer} layer  is closed by Escape, and if it is modal by a click beside it */
+function closeByKeysAndClicks({ dialog, close }) {
+  // Escape. The browser must not close the dialog itself: the layer has a step of the history.
+  dialog.addEventListener("cancel", (event) => {
+    event.preventDefault();
+    close();
+  });
+  // Browsers send `cancel` to modal dialogs only.
+  dialog.addEventListener("keydown", (event) => {
+    if (event.key !== "Escape" || event.defaultPrevented || dialog.matches(":modal")) return;
+    event.preventDefault();
+    close();
+  });
+  dialog.addEventListener("mousedown", ({ target }) => {
+    if (target === dialog && dialog.matches(":modal")) close();
+  });
+}
+
+/**
+ * Returns the focus to the element that had it before a layer was opened, or to the element with its key if it was drawn again.
+ *
+ * @param {HTMLDialogElement} dialog
+ * @param {Element | null} focused
+ */
+function returnFocus(dialog, focused) {
+  const key = focused instanceof HTMLElement && !focused.isConnected ? focused.dataset.key : "";
+  const target = key ? document.querySelector(`[data-key="${CSS.escape(key)}"]`) : focused;
+  // The user may have gone on beside a docked panel: then the focus stays there.
+  const isLost = document.activeElement === document.body;
+  if (target instanceof HTMLElement && (isLost || !dialog.matches(".docked"))) target.focus({ preventScroll: true });
 }
 
 /**
@@ -225,10 +258,12 @@ function open(kind, title, content) {
  */
 function showLayer(dialog, index) {
   const below = layers.slice(0, index).map((layer) => layer.dialog);
+  const isNested = below.some((each) => !each.matches(".docked"));
   const page = document.getElementById("inbox");
-  const isDocked = dialog.matches(".panel") && page !== null && !page.hidden && matchMedia(dialog.matches(".belongs") ? ROOMY : WIDE).matches && below.every((each) => each.matches(".docked"));
+  const hasSpace = matchMedia(dialog.matches(".belongs") ? ROOMY : WIDE).matches;
+  const isDocked = dialog.matches(".panel") && page !== null && !page.hidden && hasSpace && !isNested;
   dialog.classList.toggle("docked", isDocked);
-  dialog.classList.toggle("nested", below.some((each) => !each.matches(".docked")));
+  dialog.classList.toggle("nested", isNested);
   const parent = isDocked ? page : document.body;
   if (dialog.parentElement !== parent) parent.append(dialog);
   for (const each of below) each.inert = isDocked; // it is covered
@@ -237,7 +272,7 @@ function showLayer(dialog, index) {
 }
 
 /**
- * Closes a layer and those above it, and leaves their entries of the browser's history.
+ * Closes a layer and the layers above it, and leaves their steps of the browser's history.
  *
  * @param {OpenLayer} layer
  */
@@ -248,28 +283,29 @@ function closeFrom(layer) {
   leave();
 }
 
-/** Leaves the entries of closed layers. */
+/** Leaves the steps of closed layers, after the steps that are being left: those are not in `history.state` yet. */
 function leave() {
-  const left = leaving ? leaving.then(leaveClosed) : leaveClosed(); // one after the other: steps that are under way are not in the state yet
-  leaving = left;
-  left.then(() => {
-    if (leaving === left) leaving = null;
+  const current = leaving ? leaving.then(leaveClosed) : leaveClosed();
+  leaving = current;
+  current.then(() => {
+    if (leaving === current) leaving = null;
   });
 }
 
-/** Leaves the entries of the browser's history that have more layers than are open. */
+/** Leaves the steps of the browser's history that have more layers than are open. */
 async function leaveClosed() {
   const steps = layers.length - Number(history.state?.layers ?? 0);
   if (steps >= 0) return;
-  const left = new Promise((resolve) => addEventListener("popstate", resolve, { once: true }));
+  const arrival = new Promise((resolve) => addEventListener("popstate", resolve, { once: true }));
   history.go(steps);
-  await left;
+  await arrival;
 }
 
-/** @param {number} depth  number of layers that stay */
+/** @param {number} depth  number of layers that stay; the others are removed, the topmost first */
 function dismiss(depth) {
   for (const layer of layers.splice(depth).reverse()) {
-    layer.dialog.remove(); // without `close()`, after which Chromium has given the focus back, but takes no keys
+    // Not `close()`: after it Chromium has given the focus back, but takes no keys.
+    layer.dialog.remove();
     const last = layers.at(-1);
     if (last) last.dialog.inert = false;
     layer.ended();
