@@ -4,10 +4,13 @@
 import { Closed, CommandRefused, ImError, NotConnected, RequestRefused } from "../../../sdk/errors.js";
 import { fill, ROOT } from "../../text.js";
 
+/** A request without an answer fails after this time. */
 const TIMEOUT_MS = 15_000;
+/** An address of a downloaded file is given back after this time: by then the browser has begun to save the file. */
+const KEPT_MS = 60_000;
 /** Close code after a message that is larger than the server allows. */
 const TOO_LARGE = 1009;
-/** Rows of a list that the page loads. */
+/** How many rows of a list the page loads. */
 const MOST_ROWS = 2_000;
 
 /** A failed request. `code` is the error code of the API, or `no_answer`. */
@@ -68,7 +71,11 @@ export async function downloadFile(app, token, path, query, name) {
   let response;
   let content;
   try {
-    response = await fetch(`${ROOT}/api/v1/${path}?${new URLSearchParams({ app, ...query })}`, { headers: { Authorization: `Bearer ${token}` }, cache: "no-store", credentials: "omit" });
+    response = await fetch(`${ROOT}/api/v1/${path}?${new URLSearchParams({ app, ...query })}`, {
+      headers: { Authorization: `Bearer ${token}` },
+      cache: "no-store",
+      credentials: "omit",
+    });
     content = response.ok ? await response.blob() : await response.json();
   } catch (error) {
     throw new ApiError("no_answer", String(error));
@@ -76,11 +83,11 @@ export async function downloadFile(app, token, path, query, name) {
   if (!response.ok) throw new ApiError(String(content.code), String(content.message));
   const link = Object.assign(document.createElement("a"), { href: URL.createObjectURL(content), download: name });
   link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 60_000); // the browser has begun to save it
+  setTimeout(() => URL.revokeObjectURL(link.href), KEPT_MS);
 }
 
 /**
- * The rows of a list whose pages have the cursor `next`: at least {@link MOST_ROWS} of them, or all.
+ * Loads the rows of a list whose pages have the cursor `next`: all pages, or as many as have {@link MOST_ROWS} together.
  *
  * @param {string} key  of the rows in a page
  * @param {(cursor: string) => Promise<any>} load  one page; `""`: the first
@@ -105,16 +112,22 @@ export async function rowsOf(key, load) {
 export function reasonOf(error, words) {
   if (error instanceof ApiError || error instanceof RequestRefused) return faultText(String(error.code), words);
   if (error instanceof NotConnected) return noAnswer(words);
-  if (error instanceof CommandRefused) {
-    const { cmd, code, reason, refused } = error;
-    const named = words[`messages_refused_${refused}`];
-    if (named) return named;
-    if (reason !== null) return fill(words.send_rejected, { reason: reason || words.no_reason });
-    return words[`messages_refused_${code}_${cmd}`] ?? words[`messages_refused_${code}`] ?? fill(words.messages_refused_other, { code });
-  }
+  if (error instanceof CommandRefused) return refusalText(error, words);
   if (error instanceof Closed && error.code === TOO_LARGE) return words.messages_too_large;
   if (error instanceof ImError) return words.refused_other;
   return String(error);
+}
+
+/**
+ * @param {CommandRefused} refusal
+ * @param {Record<string, string>} words
+ * @returns {string} the text for its named reason, else the reason of a back end, else the text for its code
+ */
+function refusalText({ cmd, code, reason, refused }, words) {
+  const named = words[`messages_refused_${refused}`];
+  if (named) return named;
+  if (reason !== null) return fill(words.send_rejected, { reason: reason || words.no_reason });
+  return words[`messages_refused_${code}_${cmd}`] ?? words[`messages_refused_${code}`] ?? fill(words.messages_refused_other, { code });
 }
 
 /**

@@ -27,8 +27,9 @@ import { fileAddress, listOf, make, numberOf, recordOf, ROOT, textOf } from "../
 export function mediaOf(value) {
   const { url, name, bytes, width, height, seconds, wave, thumbnail, preview, type } = recordOf(value);
   return {
-    ...(url !== undefined && { url: textOf(url) }), name: textOf(name), bytes: numberOf(bytes), width: numberOf(width), height: numberOf(height),
-    seconds: numberOf(seconds), wave: listOf(wave).map(numberOf), thumbnail: textOf(thumbnail), preview: isCanvas(preview) ? preview : null, type: textOf(type),
+    ...(url !== undefined && { url: textOf(url) }), // missing means that it is being uploaded
+    name: textOf(name), bytes: numberOf(bytes), width: numberOf(width), height: numberOf(height), seconds: numberOf(seconds),
+    wave: listOf(wave).map(numberOf), thumbnail: textOf(thumbnail), preview: isCanvas(preview) ? preview : null, type: textOf(type),
   };
 }
 
@@ -42,10 +43,13 @@ function isCanvas(value) {
 
 /** The longer side of a picture or video in the list, in pixels. */
 const SHOWN_PIXELS = 280;
+/** No side of it is shorter. */
 const LEAST_PIXELS = 64;
 const UNITS = ["byte", "kilobyte", "megabyte", "gigabyte"];
 
+/** The namespace of SVG. */
 const SVG = "http://www.w3.org/2000/svg";
+/** The lines of icons in a square of 24. */
 const ICONS = {
   smile: "M12 3.5a8.5 8.5 0 1 1 0 17 8.5 8.5 0 0 1 0-17M8.5 14.2c1.8 2.3 5.2 2.3 7 0M9.2 9.7v.5M14.8 9.7v.5",
   reply: "M9.5 7 4.5 12l5 5M4.5 12H15a5 5 0 0 1 5 5v1",
@@ -92,11 +96,11 @@ export function drawing(path, name = "") {
   return picture;
 }
 
-/** Others on this server may act, or stay open: six event streams would stop all requests of a browser. */
+/** Paths of files. Other paths on this server may act, or stay open: six event streams would stop all requests of a browser. */
 const FILES = /^\/(api\/v1\/uploads|static)\/[^%]*$/;
 
 /**
- * An address of a file on this server. Others are not loaded, so that a sender cannot make the browsers of the readers call a foreign server.
+ * An address of a file on this server. Other addresses are not loaded: a sender could make the browsers of readers call a foreign server.
  *
  * @param {unknown} text
  * @returns {string} empty: it is none
@@ -105,7 +109,8 @@ export function ownAddress(text) {
   if (typeof text !== "string" || !URL.canParse(text, location.href)) return "";
   const url = new URL(fileAddress(text), location.href);
   const { origin, pathname } = url;
-  return origin === location.origin && pathname.startsWith(ROOT) && FILES.test(pathname.slice(ROOT.length)) ? url.href : "";
+  const isOwn = origin === location.origin && pathname.startsWith(ROOT);
+  return isOwn && FILES.test(pathname.slice(ROOT.length)) ? url.href : "";
 }
 
 /**
@@ -115,9 +120,10 @@ export function ownAddress(text) {
  * @param {MediaData} data
  */
 export function reserve(element, { width = 0, height = 0 }) {
-  const known = width > 0 && height > 0;
-  const [wide, high] = known ? [width, height] : [4, 3];
-  const scale = Math.min(SHOWN_PIXELS / Math.max(wide, high), known ? 1 : Infinity);
+  const isKnown = width > 0 && height > 0;
+  const [wide, high] = isKnown ? [width, height] : [4, 3];
+  const most = isKnown ? 1 : Infinity; // a small picture is not enlarged
+  const scale = Math.min(SHOWN_PIXELS / Math.max(wide, high), most);
   element.style.width = `${Math.max(LEAST_PIXELS, Math.round(wide * scale))}px`;
   element.style.aspectRatio = `${Math.max(LEAST_PIXELS, wide * scale)} / ${Math.max(LEAST_PIXELS, high * scale)}`;
 }
@@ -127,10 +133,13 @@ export function reserve(element, { width = 0, height = 0 }) {
  * @returns {string} with its unit
  */
 export function sizeText(bytes) {
-  let [size, unit] = [bytes, 0];
+  let size = bytes;
+  let unit = 0;
   for (; size >= 1000 && unit < UNITS.length - 1; unit += 1) size /= 1000;
-  const form = { style: "unit", unit: UNITS[unit], unitDisplay: unit ? "short" : "long", maximumFractionDigits: size < 10 && unit ? 1 : 0 };
-  return new Intl.NumberFormat(document.documentElement.lang, /** @type {any} */ (form)).format(size);
+  const maximumFractionDigits = size < 10 && unit ? 1 : 0;
+  /** @type {any} */
+  const form = { style: "unit", unit: UNITS[unit], unitDisplay: unit ? "short" : "long", maximumFractionDigits };
+  return new Intl.NumberFormat(document.documentElement.lang, form).format(size);
 }
 
 /**
@@ -144,16 +153,19 @@ export function timeText(seconds) {
 
 /**
  * @param {string} name  of a file
- * @returns {HTMLElement} a square with its ending
+ * @returns {HTMLElement} a square with at most five characters of its ending
  */
 export function fileIcon(name) {
   const dot = name.lastIndexOf(".");
-  const made = make("span", "file-icon", (dot > 0 && name.slice(dot + 1, dot + 6).toUpperCase()) || "▤");
-  made.setAttribute("aria-hidden", "true");
-  return made;
+  const ending = dot > 0 ? name.slice(dot + 1, dot + 6).toUpperCase() : "";
+  const square = make("span", "file-icon", ending || "▤");
+  square.setAttribute("aria-hidden", "true");
+  return square;
 }
 
 /**
+ * A link to a file, with its name and size. A file of this server is saved, a foreign one is opened in another tab.
+ *
  * @param {MediaData} data
  * @param {string} word  if the file has no name
  * @returns {HTMLElement | null} null: it has no address that may be linked
@@ -182,5 +194,5 @@ export function fileView(data, word) {
  */
 export function sizeOf(unsent) {
   if ("content" in unsent) return unsent.content.size;
-  return unsent.items.reduce((sum, each) => sum + ("content" in each ? each.content.size : 0), 0);
+  return unsent.items.reduce((sum, item) => sum + ("content" in item ? item.content.size : 0), 0);
 }

@@ -3,8 +3,9 @@
 
 import { ROOT } from "../../text.js";
 
+/** The icon without a number. */
 const ICON = document.querySelector("link[rel=icon]")?.getAttribute("href") ?? "";
-/** More have an icon of their own. */
+/** Icons show numbers up to this one. There is one icon for all larger numbers. */
 const MOST_ON_ICON = 9;
 
 /**
@@ -13,15 +14,19 @@ const MOST_ON_ICON = 9;
  */
 export function startWorker(url, changed) {
   if (!("serviceWorker" in navigator)) return; // without https, browsers have none
-  if (navigator.serviceWorker.controller) navigator.serviceWorker.addEventListener("controllerchange", changed, { once: true });
-  navigator.serviceWorker.register(url, { scope: url.replace(/-worker\.js$/, ""), updateViaCache: "none" }).catch(() => {}); // no storage
+  const { serviceWorker } = navigator;
+  // Without a worker before, the first one is no new version.
+  if (serviceWorker.controller) serviceWorker.addEventListener("controllerchange", changed, { once: true });
+  const scope = url.replace(/-worker\.js$/, "");
+  serviceWorker.register(url, { scope, updateViaCache: "none" }).catch(() => {}); // no storage
 }
 
 /** @param {number} count  of unread messages; 0: none */
 export function showUnread(count) {
-  const shown = count ? navigator.setAppBadge?.(count) : navigator.clearAppBadge?.();
-  shown?.catch(() => {}); // the page is not installed
-  const icon = count ? `${ROOT}/static/icons/unread-${count > MOST_ON_ICON ? "more" : count}.svg` : ICON;
+  const badge = count ? navigator.setAppBadge?.(count) : navigator.clearAppBadge?.();
+  badge?.catch(() => {}); // the page is not installed
+  const number = count > MOST_ON_ICON ? "more" : count;
+  const icon = count ? `${ROOT}/static/icons/unread-${number}.svg` : ICON;
   const link = document.querySelector("link[rel=icon]");
   if (link instanceof HTMLLinkElement && link.getAttribute("href") !== icon) link.href = icon;
 }

@@ -18,10 +18,13 @@ export async function withModule(module, words, use, note = null) {
   const loaded = await module.catch(() => null);
   if (loaded) await use(loaded);
   else if (note) show(note, noAnswer(words));
-  else toast(noAnswer(words), { label: words.enter_again, act: () => location.reload() }); // browsers may remember the failure
+  // Browsers may remember the failure until the page is loaded again.
+  else toast(noAnswer(words), { label: words.enter_again, act: () => location.reload() });
 }
 
 /**
+ * Shows a text in the line for failures.
+ *
  * @param {HTMLElement} note
  * @param {string} text  empty: hide it
  */
@@ -30,7 +33,7 @@ export function show(note, text) {
   note.hidden = !text;
 }
 
-/** Addresses of style sheets → resolved when the page has them. @type {Map<string, Promise<void>>} */
+/** Address of a style sheet → resolved when the page has it, or it cannot be loaded. @type {Map<string, Promise<void>>} */
 const styles = new Map();
 
 /**
