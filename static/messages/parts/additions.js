@@ -1,5 +1,5 @@
 // @ts-check
-/** What features of the server add to the page: views of types of messages, entries of menus, panels. */
+/** Starts the modules of features of the server, and keeps their additions to the page: views of messages, entries of menus, panels. */
 
 import { CODE } from "../../../sdk/imserver.js";
 import { CommandRefused } from "../../../sdk/errors.js";
@@ -13,14 +13,18 @@ import { addCard, pageCommands, pageTools, redraw, registerView } from "./summar
 /** @typedef {import("../session/session.js").Session} Session */
 /** @typedef {import("../session/store.js").Conversation} Conversation */
 /** @typedef {import("./entries.js").Entry} Entry */
-/** `sign`: its icon, the lines of one in a square of 24 (a path of SVG that begins with M). @typedef {Omit<import("./menu.js").Row, "key">} MessageAction */
+/** `sign`: its icon, the lines of an icon in a square of 24 (a path of SVG that begins with M). @typedef {Omit<import("./menu.js").Row, "key">} MessageAction */
 /** `key`: on a row that has the focus; empty: none. @typedef {MessageAction & { key: string }} Action */
 /** What one makes in a conversation, which the user chooses. @typedef {{ word: string, sign?: MessageAction["sign"], act: (session: Session, conversation: Conversation) => unknown }} NewEntry */
 /** @typedef {(session: Session, conversation: Conversation) => Action | null} MakeAction  null: not for this conversation */
 /** @typedef {(session: Session, user: string) => MessageAction | null} MakePersonAction  null: not for this person */
 /** @typedef {(session: Session, conversation: Conversation, entry: Entry) => MessageAction[]} MakeMessageActions */
 /** @typedef {() => { title: string, content: HTMLElement }} MakeSection */
-/** Emoji of a feature: `names` without colons, `edit` lets the user change them; null: they must not. @typedef {{ names: () => string[], title: string, edit: { word: string, act: (done: () => void) => unknown } | null }} OwnEmoji */
+/**
+ * Emoji of a feature: `names` without colons, `edit` lets the user change them; null: they must not.
+ *
+ * @typedef {{ names: () => string[], title: string, edit: { word: string, act: (done: () => void) => unknown } | null }} OwnEmoji
+ */
 /** @typedef {{ draw: (text: string, session: Session) => Node | string, load: (session: Session) => Promise<OwnEmoji> }} EmojiSource */
 /** @typedef {{ id: string, word: string, path: string, act: (session: Session, about: string) => unknown }} NewPlace  `path`: of an icon of 24 × 24 */
 /** @typedef {{ show: (count: number | null) => void }} Place  null: it is hidden */
@@ -61,7 +65,19 @@ import { addCard, pageCommands, pageTools, redraw, registerView } from "./summar
  * @property {typeof fill} fill
  */
 
-/** What stands in menus, cards and settings behind what is the page's. @type {{ actions: MakeAction[], news: NewEntry[], messageActions: MakeMessageActions[], personActions: MakePersonAction[], sections: MakeSection[], emoji: EmojiSource | null }} */
+/**
+ * What menus, cards and settings show after the entries of the page.
+ *
+ * @typedef {object} Added
+ * @property {MakeAction[]} actions
+ * @property {NewEntry[]} news
+ * @property {MakeMessageActions[]} messageActions
+ * @property {MakePersonAction[]} personActions
+ * @property {MakeSection[]} sections
+ * @property {EmojiSource | null} emoji
+ */
+
+/** @type {Added} */
 export const added = { actions: [], news: [], messageActions: [], personActions: [], sections: [], emoji: null };
 /** The login of the user. @type {Session} */
 let session;
@@ -73,29 +89,40 @@ const listeners = new Map();
 const places = [];
 
 /**
- * Loads and starts them, in the order of the features. One that fails does not stop the others.
+ * Loads and starts the modules of the features, in their order. A module that fails does not stop the others.
  *
  * @param {Session} current
- * @param {boolean} isLater  those that only menus and settings need
+ * @param {boolean} isLater  the modules that only menus and settings need, instead of the others
  */
 export async function addFeatures(current, isLater) {
-  if (session !== current) {
-    current.on("signal", ({ kind, data }) => tell(kind, data));
-    current.on("state", ({ state }) => state === "online" && tell("online", null));
-    current.on("ended", () => {
-      places.forEach((place) => place.show(null));
-      tell("ended", null);
-    });
-    const isFirst = !session;
-    session = current;
-    if (!isFirst) tell("online", null);
-  }
+  if (session !== current) useSession(current);
   const starting = started.get(isLater) ?? start(session.additions.filter(({ later }) => later === isLater));
   started.set(isLater, starting);
   await starting;
 }
 
 /**
+ * Gives features the events of a login. If they have started with an earlier one, they hear `online`.
+ *
+ * @param {Session} current
+ */
+function useSession(current) {
+  current.on("signal", ({ kind, data }) => tell(kind, data));
+  current.on("state", ({ state }) => {
+    if (state === "online") tell("online", null);
+  });
+  current.on("ended", () => {
+    places.forEach((place) => place.show(null));
+    tell("ended", null);
+  });
+  const isFirst = !session;
+  session = current;
+  if (!isFirst) tell("online", null);
+}
+
+/**
+ * Calls the listeners of features. One that fails does not stop the others.
+ *
  * @param {string} kind
  * @param {any} data
  */
@@ -104,6 +131,8 @@ function tell(kind, data) {
 }
 
 /**
+ * Adds a hidden button beside that of the settings.
+ *
  * @param {NewPlace} place
  * @returns {Place}
  */
@@ -114,16 +143,16 @@ function addPlace({ id, word, path, act }) {
   icon.setAttribute("aria-hidden", "true");
   lines.setAttribute("d", path);
   icon.append(lines);
-  const made = button("", "round");
-  Object.assign(made, { id, title: word, hidden: true });
-  made.setAttribute("aria-haspopup", "dialog");
-  made.append(icon);
-  made.addEventListener("click", () => act(session, ""));
-  document.getElementById("settings")?.before(made);
+  const opener = button("", "round");
+  Object.assign(opener, { id, title: word, hidden: true });
+  opener.setAttribute("aria-haspopup", "dialog");
+  opener.append(icon);
+  opener.addEventListener("click", () => act(session, ""));
+  document.getElementById("settings")?.before(opener);
   const show = (/** @type {number | null} */ count) => {
-    made.hidden = count === null;
-    made.dataset.count = count ? String(count) : "";
-    made.setAttribute("aria-label", count ? `${word} · ${count}` : word);
+    opener.hidden = count === null;
+    opener.dataset.count = count ? String(count) : "";
+    opener.setAttribute("aria-label", count ? `${word} · ${count}` : word);
   };
   places.push({ id, act, show });
   return { show };
@@ -137,11 +166,32 @@ export function openPlace(id, about) {
   places.find((place) => place.id === id)?.act(session, about);
 }
 
-/** @param {Session["additions"]} additions */
+/**
+ * Loads modules and styles at once, and calls `start` of the modules one after the other.
+ *
+ * @param {Session["additions"]} additions
+ */
 async function start(additions) {
-  const { words } = session;
-  /** @type {Additions} */
-  const face = {
+  const given = additionsFor(session.words);
+  const loading = additions.map(({ module }) => (module ? import(module).catch((/** @type {unknown} */ error) => console.error(error)) : null));
+  for (const { style } of additions) if (style) loadStyle(new URL(style, location.href));
+  for (const module of await Promise.all(loading)) {
+    try {
+      await module?.start(given);
+    } catch (error) {
+      console.error(error);
+    }
+  }
+}
+
+/**
+ * The argument of `start` of each module. Its functions use the login that the page has when they are called.
+ *
+ * @param {Record<string, string>} words
+ * @returns {Additions}
+ */
+function additionsFor(words) {
+  return {
     words, registerView, addCard, request, loadStyle, openPanel, openDialog, confirm, toast, button, make, fill,
     addAction: (makeAction) => void added.actions.push(makeAction),
     addNew: (entry) => void added.news.push(entry),
@@ -158,7 +208,9 @@ async function start(additions) {
     api: (method, path, body) => session.api(method, path, body),
     download: (path, query, name) => downloadFile(session.app, session.token, path, query, name),
     choosePeople: (current, options) => current.choosePeople(options),
-    makeTabs: (label, tabs) => new Promise((resolve) => withModule(import("./tabs.js"), words, ({ makeTabs }) => resolve(makeTabs(label, tabs)))),
+    makeTabs: (label, tabs) => new Promise((resolve) => {
+      withModule(import("./tabs.js"), words, ({ makeTabs }) => resolve(makeTabs(label, tabs)));
+    }),
     loadWords: async (module) => (await fetch(new URL(`./words.${session.language.split("-")[0]}.json`, module))).json(),
     endLogin: (act, done) => session.endBy(act, done),
     hear: (kind, listener) => void listeners.set(kind, [...(listeners.get(kind) ?? []), listener]),
@@ -168,18 +220,11 @@ async function start(additions) {
       session.changed();
     },
   };
-  const loading = additions.map(({ module }) => (module ? import(module).catch((/** @type {unknown} */ error) => console.error(error)) : null));
-  for (const { style } of additions) if (style) loadStyle(new URL(style, location.href));
-  for (const module of await Promise.all(loading)) {
-    try {
-      await module?.start(face);
-    } catch (error) {
-      console.error(error);
-    }
-  }
 }
 
 /**
+ * Sends a command of the user.
+ *
  * @param {string} command
  * @param {object} [data]
  * @returns {Promise<any>} rejected with CommandRefused, or with NotConnected if there is no answer

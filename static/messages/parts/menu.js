@@ -1,5 +1,5 @@
 // @ts-check
-/** Menus: rows with icons in groups. What destroys something stands at the end. */
+/** Menus: rows with icons in groups. Rows that destroy something stand at the end. */
 
 import { element, make } from "../../text.js";
 import { loadStyle } from "./form.js";
@@ -11,7 +11,7 @@ import { signOf } from "./signs.js";
  * @property {string} word
  * @property {() => unknown} act
  * @property {Parameters<typeof signOf>[0]} [sign]
- * @property {string} [key]      that does the same without the menu
+ * @property {string} [key]      the key that does it without the menu
  * @property {boolean} [danger]
  */
 
@@ -25,6 +25,7 @@ import { signOf } from "./signs.js";
  * @property {() => HTMLElement | null | undefined} from  gets the focus again
  */
 
+/** Least distance of a menu from the edge of the window, and its distance from its anchor. */
 const EDGE_PX = 8;
 const GAP_PX = 4;
 /** In less space beside its anchor, a menu covers it: a message may be higher than the window. */
@@ -33,8 +34,10 @@ const LEAST_PX = 160;
 let current = null;
 
 /**
+ * Closes the open menu.
+ *
  * @param {HTMLElement} [anchor]  only if the menu is beside it
- * @returns {boolean} whether there was one
+ * @returns {boolean} whether a menu was open
  */
 export function closeMenu(anchor) {
   if (!current || (anchor && current.anchor !== anchor)) return false;
@@ -42,47 +45,77 @@ export function closeMenu(anchor) {
   return true;
 }
 
-/** @param {Menu} shown */
+/**
+ * Opens a menu, in place of the open one. It closes when the user chooses a row, presses Escape or Tab, or presses beside it.
+ *
+ * @param {Menu} shown
+ */
 export async function openMenu({ label, head = null, groups, anchor, point, from }) {
   await loadStyle(new URL("../later/menu.css", import.meta.url));
   closeMenu();
   const menu = make("div", "menu");
   menu.setAttribute("role", "menu");
   menu.setAttribute("aria-label", label);
-  const ends = new AbortController();
+  const listening = new AbortController();
+  const { signal } = listening;
   const close = () => {
     const hadFocus = menu.contains(document.activeElement);
     current = null;
-    ends.abort();
+    listening.abort();
     menu.remove();
     if (hadFocus) from()?.focus({ preventScroll: true });
   };
-  const rowOf = (/** @type {Row} */ { word, act, sign = "other", key, danger }) => {
-    const row = button("", danger ? "menu-row danger" : "menu-row");
-    row.append(signOf(sign), make("span", "", word));
-    row.setAttribute("role", "menuitem");
-    if (key) row.setAttribute("aria-keyshortcuts", key.toUpperCase()); // the style shows it
-    row.addEventListener("click", () => {
-      close();
-      act();
-    });
-    return row;
+  const closeBeside = (/** @type {PointerEvent} */ { target }) => {
+    if (target instanceof Node && !menu.contains(target)) close();
   };
-  const parts = [...groups.map((rows) => rows.filter(({ danger }) => !danger)), groups.flat().filter(({ danger }) => danger)].filter((rows) => rows.length);
-  menu.append(...(head ? [head] : []), ...parts.flatMap((rows, index) => [...(head || index ? [make("hr", "")] : []), ...rows.map(rowOf)]));
-  menu.addEventListener("click", ({ target }) => target instanceof Element && head?.contains(target) && close(), { capture: true });
+
+  if (head) menu.append(head);
+  for (const rows of arranged(groups)) {
+    if (menu.childElementCount) menu.append(make("hr", ""));
+    menu.append(...rows.map((row) => drawRow(row, close)));
+  }
+  menu.addEventListener("click", ({ target }) => {
+    if (target instanceof Element && head?.contains(target)) close();
+  }, { capture: true });
   menu.addEventListener("keydown", (event) => onKey(menu, event, close));
   document.querySelectorAll(".menu").forEach((other) => other.remove());
   (anchor.closest("dialog:modal") ?? element("inbox", HTMLElement)).append(menu); // what is outside of a modal dialog takes no clicks
   place(menu, anchor, point);
   current = { anchor, close };
-  const { signal } = ends;
-  setTimeout(() => document.addEventListener("pointerdown", ({ target }) => target instanceof Node && !menu.contains(target) && close(), { signal }));
+  setTimeout(() => document.addEventListener("pointerdown", closeBeside, { signal }));
   addEventListener("resize", close, { signal });
   menu.querySelector("button")?.focus({ preventScroll: true });
 }
 
 /**
+ * @param {Row[][]} groups
+ * @returns {Row[][]} with the rows that destroy something as the last group, and without empty groups
+ */
+function arranged(groups) {
+  const safe = groups.map((rows) => rows.filter(({ danger }) => !danger));
+  const dangerous = groups.flat().filter(({ danger }) => danger);
+  return [...safe, dangerous].filter((rows) => rows.length);
+}
+
+/**
+ * @param {Row} row
+ * @param {() => void} close  the menu, before the act
+ */
+function drawRow({ word, act, sign = "other", key, danger }, close) {
+  const row = button("", danger ? "menu-row danger" : "menu-row");
+  row.append(signOf(sign), make("span", "", word));
+  row.setAttribute("role", "menuitem");
+  if (key) row.setAttribute("aria-keyshortcuts", key.toUpperCase()); // the style shows it
+  row.addEventListener("click", () => {
+    close();
+    act();
+  });
+  return row;
+}
+
+/**
+ * Moves the focus through the menu. The buttons of the head are one row for the arrows up and down.
+ *
  * @param {HTMLElement} menu
  * @param {KeyboardEvent} event
  * @param {() => void} close
@@ -90,9 +123,9 @@ export async function openMenu({ label, head = null, groups, anchor, point, from
 function onKey(menu, event, close) {
   const items = [...menu.querySelectorAll("button")];
   const at = items.indexOf(/** @type {HTMLButtonElement} */ (document.activeElement));
-  const inHead = items.filter((each) => each.classList.contains("sign")).length;
-  const down = at < inHead ? inHead : at + 1;
-  const up = inHead && at === inHead ? 0 : at - 1;
+  const headCount = items.filter((item) => item.classList.contains("sign")).length;
+  const down = at < headCount ? headCount : at + 1;
+  const up = headCount && at === headCount ? 0 : at - 1;
   const next = { ArrowRight: at + 1, ArrowLeft: at - 1, ArrowDown: down, ArrowUp: up, Home: 0, End: items.length - 1 }[event.key];
   if (event.key === "Escape" || event.key === "Tab") close();
   else if (next !== undefined) items[(next + items.length) % items.length]?.focus();
@@ -118,17 +151,17 @@ function place(menu, anchor, point) {
     const [above, below] = [point?.y ?? top - GAP_PX, point?.y ?? bottom + GAP_PX];
     return { above, below, fits: below + height <= end || above - height >= EDGE_PX };
   };
-  let { above, below, fits } = spaces();
-  if (!fits) {
-    (anchor.closest("[role=log]") ?? anchor).scrollTop += below - (end - height);
-    ({ above, below } = spaces());
-  }
+  const before = spaces();
+  if (!before.fits) (anchor.closest("[role=log]") ?? anchor).scrollTop += before.below - (end - height);
+  const { above, below } = spaces();
   const isBelow = below + height <= end || end - below >= above - EDGE_PX;
   const { left, right } = beside.getBoundingClientRect();
   const x = point?.x ?? (anchor.closest(".own") ? right - width : left);
   const space = isBelow ? end - below : above - EDGE_PX;
   const isBeside = space >= Math.min(height, LEAST_PX);
   if (isBeside) menu.style.maxHeight = `${space}px`;
+  const yBeside = isBelow ? below : above - height;
+  const y = isBeside ? yBeside : end - height;
   menu.style.left = `${Math.max(EDGE_PX, Math.min(x, innerWidth - width - EDGE_PX))}px`;
-  menu.style.top = `${Math.max(EDGE_PX, !isBeside ? end - height : isBelow ? below : above - height)}px`;
+  menu.style.top = `${Math.max(EDGE_PX, y)}px`;
 }
