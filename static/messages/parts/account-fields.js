@@ -5,7 +5,18 @@ import { make } from "../../text.js";
 import { callApi } from "./api.js";
 import { input } from "./form.js";
 
-/** @typedef {{ registration: boolean, identifiers: string[], find: boolean, search?: boolean, passwords: boolean, reset: boolean, guests?: boolean }} Rules */
+/**
+ * The rules of the accounts of an app, as the server sends them.
+ *
+ * @typedef {object} Rules
+ * @property {boolean} registration
+ * @property {string[]} identifiers
+ * @property {boolean} find
+ * @property {boolean} [search]
+ * @property {boolean} passwords
+ * @property {boolean} reset
+ * @property {boolean} [guests]
+ */
 
 export const IDENTIFIERS = /** @type {const} */ (["phone", "email", "name"]);
 export const NAME_LENGTH = 64;
@@ -14,6 +25,15 @@ export const PASSWORD_LENGTH = 250;
 export const CODE_LENGTH = 40;
 export const LEAST_PASSWORD = 8;
 const IDENTIFIER_LENGTH = 254;
+
+/** Signs in the name of a browser or system → how people call it. The first one that fits counts: Edge also calls itself Chrome and Safari. */
+const BROWSERS = [
+  ["Edg/", "Edge"], ["OPR/", "Opera"], ["Firefox/", "Firefox"], ["MicroMessenger", "WeChat"], ["Chrome/", "Chrome"], ["Safari/", "Safari"],
+];
+const SYSTEMS = [
+  ["Android", "Android"], ["iPhone", "iPhone"], ["iPad", "iPad"], ["Windows", "Windows"], ["Mac OS", "macOS"], ["CrOS", "ChromeOS"],
+  ["Linux", "Linux"],
+];
 
 /**
  * @param {string} app
@@ -42,19 +62,19 @@ export function identifierInput(kinds) {
 export function houseRules(app, words) {
   const rules = make("p", "muted card-text");
   rules.dir = "auto";
-  const made = make("details", "", make("summary", "field-hint", words.messages_house_rules), rules);
-  made.hidden = true;
+  const details = make("details", "", make("summary", "field-hint", words.messages_house_rules), rules);
+  details.hidden = true;
   callApi(app, "", "GET", "moderation/rules").then(({ text }) => {
     rules.textContent = text;
-    made.hidden = !text;
+    details.hidden = !text;
   }, () => {}); // a server without reports has none
-  return made;
+  return details;
 }
 
 /** @returns {string} the browser and its system, which need no translation, and a mark that no other device of the account has */
 export function deviceName() {
-  const agent = navigator.userAgent;
-  const browser = [["Edg/", "Edge"], ["OPR/", "Opera"], ["Firefox/", "Firefox"], ["MicroMessenger", "WeChat"], ["Chrome/", "Chrome"], ["Safari/", "Safari"]].find(([sign]) => agent.includes(sign));
-  const system = [["Android", "Android"], ["iPhone", "iPhone"], ["iPad", "iPad"], ["Windows", "Windows"], ["Mac OS", "macOS"], ["CrOS", "ChromeOS"], ["Linux", "Linux"]].find(([sign]) => agent.includes(sign));
-  return `${[browser?.[1], system?.[1]].filter(Boolean).join(", ")} #${Math.random().toString(36).slice(2, 6)}`;
+  const nameIn = (/** @type {string[][]} */ names) => names.find(([sign]) => navigator.userAgent.includes(sign))?.[1];
+  const known = [nameIn(BROWSERS), nameIn(SYSTEMS)].filter(Boolean).join(", ");
+  const mark = Math.random().toString(36).slice(2, 6);
+  return `${known} #${mark}`;
 }

@@ -13,9 +13,13 @@ import { addCard, pageCommands, pageTools, redraw, registerView } from "./summar
 /** @typedef {import("../session/session.js").Session} Session */
 /** @typedef {import("../session/store.js").Conversation} Conversation */
 /** @typedef {import("./entries.js").Entry} Entry */
-/** `sign`: its icon, the lines of an icon in a square of 24 (a path of SVG that begins with M). @typedef {Omit<import("./menu.js").Row, "key">} MessageAction */
+/** `sign`: the lines of an icon in a square of 24, a path of SVG that begins with M. @typedef {Omit<import("./menu.js").Row, "key">} MessageAction */
 /** `key`: on a row that has the focus; empty: none. @typedef {MessageAction & { key: string }} Action */
-/** What one makes in a conversation, which the user chooses. @typedef {{ word: string, sign?: MessageAction["sign"], act: (session: Session, conversation: Conversation) => unknown }} NewEntry */
+/**
+ * An entry of the menu of the button "+": it makes something in a conversation, which the user chooses.
+ *
+ * @typedef {{ word: string, sign?: MessageAction["sign"], act: (session: Session, conversation: Conversation) => unknown }} NewEntry
+ */
 /** @typedef {(session: Session, conversation: Conversation) => Action | null} MakeAction  null: not for this conversation */
 /** @typedef {(session: Session, user: string) => MessageAction | null} MakePersonAction  null: not for this person */
 /** @typedef {(session: Session, conversation: Conversation, entry: Entry) => MessageAction[]} MakeMessageActions */
@@ -50,7 +54,8 @@ import { addCard, pageCommands, pageTools, redraw, registerView } from "./summar
  * @property {Session["api"]} api  sends a request of the user over HTTP
  * @property {(path: string, query: Record<string, string>, name: string) => Promise<void>} download  saves a file of the user
  * @property {Session["endBy"]} endLogin  does what ends the login, and then forgets what the browser has stored
- * @property {(kind: string, listener: (data: any) => void) => void} hear  hears signals of a kind; with `online`, that there is a connection again, with `ended`, that the login is over
+ * @property {(kind: string, listener: (data: any) => void) => void} hear  hears signals of a kind; of the kind `online`, that there is a
+ *   connection again; of the kind `ended`, that the login is over
  * @property {(error: unknown) => string} reason  why `request` or `api` has failed, in the language of the page
  * @property {(session: Session, options: any) => void} choosePeople  opens the dialog that chooses people; see `people/picker.js`
  * @property {(label: string, tabs: import("./tabs.js").Tab[]) => Promise<ReturnType<typeof import("./tabs.js").makeTabs>>} makeTabs

@@ -27,7 +27,8 @@ import { fileAddress, listOf, make, numberOf, recordOf, ROOT, textOf } from "../
 export function mediaOf(value) {
   const { url, name, bytes, width, height, seconds, wave, thumbnail, preview, type } = recordOf(value);
   return {
-    ...(url !== undefined && { url: textOf(url) }), // missing means that it is being uploaded
+    // Without an address, the file is being uploaded.
+    ...(url !== undefined && { url: textOf(url) }),
     name: textOf(name), bytes: numberOf(bytes), width: numberOf(width), height: numberOf(height), seconds: numberOf(seconds),
     wave: listOf(wave).map(numberOf), thumbnail: textOf(thumbnail), preview: isCanvas(preview) ? preview : null, type: textOf(type),
   };

@@ -26,7 +26,7 @@ export function field(label, control, hint = "") {
 
 /**
  * @param {Partial<HTMLInputElement>} properties
- * @returns {HTMLInputElement}
+ * @returns {HTMLInputElement} which the browser does not fill in, unless `autocomplete` is among them
  */
 export function input(properties) {
   const made = /** @type {HTMLInputElement} */ (make("input", ""));
@@ -63,7 +63,7 @@ export function switchBox(label, on, words, change) {
   return make("label", "switch", make("span", "", label), box);
 }
 
-/** What is loading now. @type {WeakMap<HTMLElement, { done: Promise<boolean>, again: boolean }>} */
+/** Element → the load that is under way; `again`: it loads once more. @type {WeakMap<HTMLElement, { done: Promise<boolean>, again: boolean }>} */
 const loads = new WeakMap();
 
 /**
@@ -86,24 +86,25 @@ export function load(body, note, session, act) {
   loads.set(body, started);
   const waiting = body.childElementCount ? null : make("p", "muted", session.words.messages_loading);
   if (waiting) body.append(waiting);
-  const failed = () => {
-    waiting?.remove();
-    const off = session.on("state", ({ state }) => {
+  const loadWhenOnline = () => {
+    const stopListening = session.on("state", ({ state }) => {
       if (state !== "online") return;
-      off();
+      stopListening();
       if (body.isConnected) load(body, note, session, act);
     });
   };
   const run = async () => {
-    for (;;) {
+    let isDone = false;
+    do {
       started.again = false;
-      const done = await attempt(body, note, session.words, act);
-      if (!started.again) {
-        loads.delete(body);
-        if (!done) failed();
-        return done;
-      }
+      isDone = await attempt(body, note, session.words, act);
+    } while (started.again);
+    loads.delete(body);
+    if (!isDone) {
+      waiting?.remove();
+      loadWhenOnline();
     }
+    return isDone;
   };
   started.done = run();
   return started.done;
@@ -122,13 +123,14 @@ export function mayHaveKeys() {
  */
 export function redraw(root, children) {
   const focused = document.activeElement;
-  const inside = focused instanceof HTMLElement && focused !== root && root.contains(focused);
-  const key = inside ? focused.dataset.key : "";
+  const isInside = focused instanceof HTMLElement && focused !== root && root.contains(focused);
+  const key = isInside ? focused.dataset.key : "";
   root.replaceChildren(...children);
-  if (!inside) return;
-  const again = key ? root.querySelector(`[data-key="${CSS.escape(key)}"]`) : null;
-  root.tabIndex = -1;
-  (again instanceof HTMLElement ? again : root).focus({ preventScroll: true });
+  if (!isInside) return;
+  const successor = key ? root.querySelector(`[data-key="${CSS.escape(key)}"]`) : null;
+  root.tabIndex = -1; // it can get the focus
+  const target = successor instanceof HTMLElement ? successor : root;
+  target.focus({ preventScroll: true });
 }
 
 /**
@@ -160,6 +162,7 @@ export function namedList(name, items) {
   return list;
 }
 
+/** Number of ids that were made. */
 let ids = 0;
 
 /** @returns {string} an id that no other element has */

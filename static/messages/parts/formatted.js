@@ -60,7 +60,8 @@ export function withoutEmpty(parts) {
 /** @param {Code} part  drawn with its line breaks, and the name of its language as an attribute for the style */
 function codeBlock({ text, language }) {
   const block = make("pre", "", make("code", "", text));
-  block.tabIndex = 0; // long lines are scrolled by the keyboard, too
+  // The keyboard can scroll long lines.
+  block.tabIndex = 0;
   if (language) block.dataset.language = language;
   return block;
 }
@@ -87,7 +88,8 @@ function tableOf({ rows: [head, ...rows] }) {
   );
   const body = make("tbody", "", ...rows.map((cells) => rowOf("td", cells)));
   const scrolled = make("div", "table", make("table", "", make("thead", "", rowOf("th", head)), body));
-  scrolled.tabIndex = 0; // the keyboard scrolls it, as long lines of code
+  // The keyboard can scroll it, as long lines of code.
+  scrolled.tabIndex = 0;
   return scrolled;
 }
 

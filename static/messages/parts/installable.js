@@ -13,12 +13,14 @@ const MOST_ON_ICON = 9;
  * @param {() => void} changed  there is a new version, which a reload shows
  */
 export function startWorker(url, changed) {
-  if (!("serviceWorker" in navigator)) return; // without https, browsers have none
+  // Without HTTPS, browsers have none.
+  if (!("serviceWorker" in navigator)) return;
   const { serviceWorker } = navigator;
   // Without a worker before, the first one is no new version.
   if (serviceWorker.controller) serviceWorker.addEventListener("controllerchange", changed, { once: true });
   const scope = url.replace(/-worker\.js$/, "");
-  serviceWorker.register(url, { scope, updateViaCache: "none" }).catch(() => {}); // no storage
+  // No storage.
+  serviceWorker.register(url, { scope, updateViaCache: "none" }).catch(() => {});
 }
 
 /** @param {number} count  of unread messages; 0: none */

@@ -7,18 +7,21 @@ const CONTROLS = "button, a[href], input";
 
 document.addEventListener("focusin", ({ target }) => {
   const list = listOf(target);
-  for (const each of list ? controlsIn(list) : []) each.tabIndex = each === target ? 0 : -1; // Tab now leaves the list, and comes back to here
+  if (!list) return;
+  for (const control of controlsIn(list)) control.tabIndex = control === target ? 0 : -1; // Tab now leaves the list, and comes back to here
 });
 document.addEventListener("keydown", (event) => {
   const list = listOf(event.target);
   if (!list || event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented) return;
+  const target = /** @type {HTMLElement} */ (event.target);
   const rows = list.matches(".chips") ? [controlsIn(list)] : [...list.children].map(controlsIn).filter((row) => row.length);
-  const at = rows.findIndex((row) => row.includes(/** @type {HTMLElement} */ (event.target)));
-  const beside = rows[at]?.indexOf(/** @type {HTMLElement} */ (event.target)) ?? -1;
-  const forward = getComputedStyle(list).direction === "rtl" ? -1 : 1;
+  const at = rows.findIndex((row) => row.includes(target));
+  const column = rows[at]?.indexOf(target) ?? -1;
+  const right = getComputedStyle(list).direction === "rtl" ? -1 : 1;
+  const end = rows.length > 1 ? rows[rows.length - 1][0] : rows[0]?.at(-1); // of a single row, its last control
   const next = {
-    ArrowDown: rows[at + 1]?.[0], ArrowUp: rows[at - 1]?.[0], Home: rows[0]?.[0], End: rows.length > 1 ? rows[rows.length - 1][0] : rows[0]?.at(-1),
-    ArrowRight: rows[at]?.[beside + forward], ArrowLeft: rows[at]?.[beside - forward],
+    ArrowDown: rows[at + 1]?.[0], ArrowUp: rows[at - 1]?.[0], Home: rows[0]?.[0], End: end,
+    ArrowRight: rows[at]?.[column + right], ArrowLeft: rows[at]?.[column - right],
   }[event.key];
   if (!next) return;
   event.preventDefault();

@@ -2,6 +2,7 @@
 /** A finger that stays on something. */
 
 const LONG_PRESS_MS = 500;
+/** A finger that moves farther scrolls. */
 const SLIP_PX = 10;
 
 /** @typedef {{ x: number, y: number }} Point */

@@ -46,9 +46,11 @@ export function fitOf(names, typed) {
  * @returns {[name: string, user: string][]} what stands behind an `@` in its text; of a group, `user` is its handle behind an `@`
  */
 export function namesIn({ mentions = [], handles = [] }, nameOf) {
-  return [...mentions, ...handles.map((handle) => `@${handle}`)].flatMap((user) => (
-    (user === "all" ? ALL_NAMES : [nameOf(user).replace(/^@/, "")]).map((name) => /** @type {[string, string]} */ ([name, user]))
-  ));
+  const users = [...mentions, ...handles.map((handle) => `@${handle}`)];
+  return users.flatMap((user) => {
+    const names = user === "all" ? ALL_NAMES : [nameOf(user).replace(/^@/, "")];
+    return names.map((name) => /** @type {[string, string]} */ ([name, user]));
+  });
 }
 
 /**
@@ -57,13 +59,14 @@ export function namesIn({ mentions = [], handles = [] }, nameOf) {
  * @returns {[name: string, user: string][]} those whom the text names behind an `@`; with `@Anna`, Ann is none of them
  */
 export function namedIn(mentioned, text) {
-  let rest = text;
-  return [...mentioned].sort(([one], [other]) => other.length - one.length).filter(([name]) => {
-    const before = rest;
-    rest = before.replaceAll(`@${name}`, " ");
-    return rest !== before;
+  const longestFirst = [...mentioned].sort(([one], [other]) => other.length - one.length);
+  let remaining = text;
+  return longestFirst.filter(([name]) => {
+    const before = remaining;
+    remaining = before.replaceAll(`@${name}`, " ");
+    return remaining !== before;
   });
 }
 
-/** What `conversation/kinds.js` has, once it is loaded. @type {{ kinds: any }} */
+/** The module `conversation/kinds.js`, once it is loaded. @type {{ kinds: any }} */
 export const loaded = { kinds: null };

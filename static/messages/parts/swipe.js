@@ -4,10 +4,13 @@
 import { make } from "../../text.js";
 import { loadStyle } from "./form.js";
 
-/** From here on the finger has made up its mind. */
+/** A finger that has moved so far pulls, or scrolls. */
 const SLIP_PX = 12;
+/** A row that is pulled so far does its act. */
 const ENOUGH_PX = 56;
+/** A row moves no farther. */
 const MOST_PX = 84;
+const VIBRATION_MS = 10;
 /** The browser goes back when a finger comes from the edge. */
 const EDGE_PX = 24;
 
@@ -29,6 +32,7 @@ export function onSwipe(root, rowAt, signal) {
   signal.addEventListener("abort", () => root.classList.remove("swipes"));
   /** @type {Pulls & { id: number, x: number, y: number, side: 1 | -1, sign: HTMLElement | null } | null} */
   let pulled = null;
+  /** How far the row is pulled, in pixels. */
   let far = 0;
 
   const end = (/** @type {PointerEvent} */ { pointerId, type }) => {
@@ -38,10 +42,12 @@ export function onSwipe(root, rowAt, signal) {
     row.classList.remove("pulled");
     row.style.translate = "";
     sign?.remove();
-    if (sign && type === "pointerup" && far >= ENOUGH_PX) (side > 0 ? right : left)?.act();
+    const pull = side > 0 ? right : left;
+    if (sign && type === "pointerup" && far >= ENOUGH_PX) pull?.act();
   };
   root.addEventListener("pointerdown", ({ pointerId, pointerType, isPrimary, clientX: x, clientY: y, target }) => {
-    const isFree = pointerType === "touch" && isPrimary && x > EDGE_PX && !(target instanceof Element && target.closest("pre, input, video"));
+    const isInControl = target instanceof Element && target.closest("pre, input, video"); // which use such moves themselves
+    const isFree = pointerType === "touch" && isPrimary && x > EDGE_PX && !isInControl;
     const found = isFree ? rowAt(target) : null;
     pulled = found && { id: pointerId, x, y, side: 1, sign: null, ...found };
     far = 0;
@@ -64,7 +70,8 @@ export function onSwipe(root, rowAt, signal) {
     pulled.row.style.translate = `${pulled.side * far}px`;
     pulled.sign.style.opacity = String(Math.min(1, far / ENOUGH_PX));
     pulled.sign.classList.toggle("ready", far >= ENOUGH_PX);
-    if (before < ENOUGH_PX && far >= ENOUGH_PX && navigator.userActivation?.hasBeenActive) navigator.vibrate?.(10);
+    const isEnoughNow = before < ENOUGH_PX && far >= ENOUGH_PX;
+    if (isEnoughNow && navigator.userActivation?.hasBeenActive) navigator.vibrate?.(VIBRATION_MS);
   }, { signal });
   root.addEventListener("pointerup", end, { signal });
   root.addEventListener("pointercancel", end, { signal });

@@ -8,6 +8,8 @@ import { button } from "./panel.js";
 /** @typedef {{ id: string, label: string, draw: (place: HTMLElement) => unknown }} Tab */
 
 /**
+ * Makes a row of tabs and the place that they fill. None is chosen yet.
+ *
  * @param {string} label  of the row
  * @param {Tab[]} tabs    `draw` fills the place when the tab is chosen
  * @returns {{ row: HTMLElement, place: HTMLElement, choose: (index: number) => unknown }}  `choose`: what `draw` returns
@@ -21,28 +23,29 @@ export function makeTabs(label, tabs) {
   row.setAttribute("role", "tablist");
   row.setAttribute("aria-label", label);
   const choose = (/** @type {number} */ chosen) => {
-    buttons.forEach((each, index) => {
-      each.setAttribute("aria-selected", String(index === chosen));
-      each.tabIndex = index === chosen ? 0 : -1;
+    buttons.forEach((other, index) => {
+      other.setAttribute("aria-selected", String(index === chosen));
+      other.tabIndex = index === chosen ? 0 : -1;
     });
     place.setAttribute("aria-label", tabs[chosen].label);
     return tabs[chosen].draw(place);
   };
   const buttons = tabs.map((tab, index) => {
-    const made = button(tab.label, "tab");
-    made.id = tab.id;
-    made.setAttribute("role", "tab");
-    made.setAttribute("aria-controls", place.id);
-    made.addEventListener("click", () => choose(index));
-    made.addEventListener("keydown", (event) => {
-      const isBack = getComputedStyle(row).direction === "rtl" ? "ArrowRight" : "ArrowLeft";
+    const chooser = button(tab.label, "tab");
+    chooser.id = tab.id;
+    chooser.setAttribute("role", "tab");
+    chooser.setAttribute("aria-controls", place.id);
+    chooser.addEventListener("click", () => choose(index));
+    chooser.addEventListener("keydown", (event) => {
       if (event.key !== "ArrowLeft" && event.key !== "ArrowRight") return;
       event.preventDefault();
-      const next = (index + (event.key === isBack ? tabs.length - 1 : 1)) % tabs.length;
+      const backKey = getComputedStyle(row).direction === "rtl" ? "ArrowRight" : "ArrowLeft";
+      const steps = event.key === backKey ? tabs.length - 1 : 1;
+      const next = (index + steps) % tabs.length;
       choose(next);
       buttons[next].focus();
     });
-    return made;
+    return chooser;
   });
   row.append(...buttons);
   return { row, place, choose };

@@ -81,7 +81,8 @@ export class StoredRows extends Stored {
 export function showStored(page, user) {
   const stored = new StoredRows(page.app, user);
   const shown = stored.get();
-  if (shown?.language !== page.language) return false; // previews have words of the page
+  // Previews have words of the page.
+  if (shown?.language !== page.language) return false;
   const { me, archive, rows, filter } = shown;
   const when = shortTimes(page.language);
   const draw = () => {
@@ -99,7 +100,8 @@ export function showStored(page, user) {
     return true;
   };
   return drawn(draw, () => {
-    stored.forget(); // an earlier version of the page has stored something else
+    // An earlier version of the page has stored something else.
+    stored.forget();
     return false;
   });
 }

@@ -42,7 +42,8 @@ export class History {
   async open(conversation, around = 0) {
     while (conversation.loading) await conversation.loading.catch(() => {});
     if (!conversation.id && !conversation.entries && this.store.session.isOnline) {
-      await this.store.seek(conversation.peer); // it gets its id
+      // It gets its id.
+      await this.store.seek(conversation.peer);
       if (!conversation.id) conversation.entries = [];
     }
     if (!conversation.id || isCovered(conversation, around)) return;

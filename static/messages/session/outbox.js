@@ -199,7 +199,8 @@ export class Outbox {
       state: upload ? "uploading" : "waiting", reason: "", share: 0, ...(file && { file, upload }),
     });
     this.#items.set(item.id, item);
-    if (upload) this.#hold(item.id); // before it is stored, so that no other tab takes it
+    // It is locked before it is stored, so that no other tab takes it.
+    if (upload) this.#hold(item.id);
     this.#save(item);
     if (upload) this.#upload(item, upload);
     this.session.changed();
@@ -269,7 +270,9 @@ export class Outbox {
         return true;
       }
       this.#remove(id);
-      const meta = { ...(mentions?.length && { mentions }), ...(thread && { thread }), ...(also && { also }), ...(forward && { forwarded: forward }) };
+      const meta = {
+        ...(mentions?.length && { mentions }), ...(thread && { thread }), ...(also && { also }), ...(forward && { forwarded: forward }),
+      };
       this.session.added({
         ...sent, kind: edit ? "edit" : "message", from: user, to: peer || undefined, time: Date.now(), clientMsgID: id,
         about: edit ?? replyTo ?? thread, meta, ...(sent.replaced ?? { type, text, data }),

@@ -257,7 +257,10 @@ const PATTERN = { ...emptyCard(""), bot: false, guest: false, deleted: false, ro
  * @returns {Card}
  */
 function emptyCard(user, nickname = "") {
-  return { user, nickname, avatar: "", name: "", relation: "", presence: "", last_seen: 0, status: "", away: false, status_until: 0, title: "", email: "" };
+  return {
+    user, nickname, avatar: "", name: "", relation: "", presence: "", last_seen: 0,
+    status: "", away: false, status_until: 0, title: "", email: "",
+  };
 }
 
 /**

@@ -34,7 +34,11 @@ export class Receipts {
   #sending;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   #counting;
-  /** Groups whose receipts are to be counted, by the time of the last request. @type {Map<Conversation, { at: number, timer?: ReturnType<typeof setTimeout> }>} */
+  /**
+   * Group → when its receipts were counted last, and the timer of the next request.
+   *
+   * @type {Map<Conversation, { at: number, timer?: ReturnType<typeof setTimeout> }>}
+   */
   #counted = new Map();
   /** Conversation → our last read position that was sent to the server, or came from it. @type {Map<number, number>} */
   reads = new Map();

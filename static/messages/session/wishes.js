@@ -74,7 +74,8 @@ export class Wishes {
     if (!this.session.hasNotifications) return;
     const page = await this.session.api("GET", "notifications/conversations").catch(() => null);
     if (!page) return;
-    if (page.keywords) this.general = page; // a node of the release before has none
+    // A node of the release before has none.
+    if (page.keywords) this.general = page;
     this.#conversations.clear();
     for (const row of page.conversations) this.#put(row);
     this.#changed();
