@@ -33,6 +33,15 @@ export function isBeside({ meta }) {
   return Boolean(meta?.thread && !meta.also);
 }
 
+/**
+ * @param {Entry} entry  of a group
+ * @param {string} user
+ * @returns {boolean} whether it is about this member
+ */
+export function isAbout({ meta, from }, user) {
+  return (meta?.users ?? [from]).includes(user);
+}
+
 /** Fields of `meta` about threads and questions: they stay when the message changes. */
 const LASTING = ["thread", "also", "replies", "ask"];
 

@@ -3,7 +3,7 @@
 
 import { entryOf } from "../../../sdk/messenger.js";
 import { fieldsLike, listOf, numberOf, textOf } from "../../text.js";
-import { insert, isBeside, isRevision, isSilent, mentions, revised, usersIn } from "../parts/entries.js";
+import { insert, isAbout, isBeside, isRevision, isSilent, mentions, revised, usersIn } from "../parts/entries.js";
 import { Receipts } from "./receipts.js";
 
 /** @typedef {import("../parts/entries.js").Entry} Entry */
@@ -209,7 +209,6 @@ export class Store {
     const readBefore = new Map(this.receipts.reads);
     const page = await this.session.messenger.conversations({ before, limit: older ? REST_PAGE : PAGE });
     const listed = /** @type {any[]} */ (page.conversations).map((row) => this.#takeRow(row, readBefore));
-
     // The most recent page does not know whether there are more after the older pages that are loaded already.
     if (older || this.conversations.size <= listed.length || !this.isLoaded) this.hasMore = page.hasMore;
     this.isLoaded = true;
@@ -293,11 +292,7 @@ export class Store {
     return key.startsWith("@") ? this.known(key.slice(1)) : this.conversations.get(Number(key));
   }
 
-  /**
-   * Loads the list as far as the conversation with a user. If there is none, all of it.
-   *
-   * @param {string} user
-   */
+  /** Loads the list as far as the conversation with a user. If there is none, all of it. @param {string} user */
   async seek(user) {
     if (!this.isLoaded) await this.load();
     while (this.hasMore && !this.#listedWith(user)) await this.load(true);
@@ -438,21 +433,17 @@ export class Store {
   }
 
   /**
-   * A bot has written a piece of a message. A piece that does not follow the last one is ignored: a whole text comes later.
+   * A bot has written a piece of a message. A piece that does not follow the last one is ignored.
    *
    * @param {import("../../../sdk/messenger.js").Piece} message
    * @returns {boolean} whether a row is new, or gone; else only its text has changed
    */
   applyPiece({ stream, from, conversation, piece, text, whole, done, thread }) {
     const known = this.#streams.get(stream);
-    if (done) {
-      this.#streams.delete(stream);
-    } else if (whole) {
-      const { time, after } = known ?? { time: Date.now(), after: this.#newest };
-      this.#streams.set(stream, { stream, from, conversation, piece, text, thread, time, after });
-    } else if (known?.piece === piece - 1) {
-      Object.assign(known, { piece, text: known.text + text });
-    }
+    const { time, after } = known ?? { time: Date.now(), after: this.#newest };
+    if (done) this.#streams.delete(stream);
+    else if (whole) this.#streams.set(stream, { stream, from, conversation, piece, text, thread, time, after });
+    else if (known?.piece === piece - 1) Object.assign(known, { piece, text: known.text + text });
     if (known && !done) return false;
     if (whole) this.session.people.load([from]);
     this.#changed();
@@ -468,10 +459,7 @@ export class Store {
     return [...this.#streams.values()].filter(isHere);
   }
 
-  /**
-   * @param {string} stream
-   * @returns {Streamed | undefined}
-   */
+  /** @param {string} stream */
   streamOf(stream) {
     return this.#streams.get(stream);
   }
@@ -509,21 +497,13 @@ export class Store {
     return this.#recent.indexOf(conversation) < PAGE;
   }
 
-  /**
-   * Deletes entries for us only, on all our devices.
-   *
-   * @param {number[]} ids
-   */
+  /** Deletes entries for us only, on all our devices. @param {number[]} ids */
   async hide(ids) {
     await this.session.messenger.hide(ids);
     this.applyHidden(ids);
   }
 
-  /**
-   * Removes entries that we have hidden, here or on another device.
-   *
-   * @param {number[]} ids
-   */
+  /** Removes entries that we have hidden, here or on another device. @param {number[]} ids */
   applyHidden(ids) {
     const hidden = new Set(ids);
     for (const conversation of this.conversations.values()) {
@@ -533,8 +513,6 @@ export class Store {
     this.session.database.delete("entries", ids);
     this.#changed();
   }
-
-  // --- internal -----------------------------------------------------------------------------------------------
 
   #changed() {
     this.session.changed();
@@ -618,13 +596,4 @@ function applyMembership(conversation, { id, kind, from, meta }, self) {
   if (kind === "join") Object.assign(conversation, { role: "member", left: false, membership: id, added: from !== self });
   if (kind === "leave") Object.assign(conversation, { left: true, membership: id });
   if (kind === "group" && meta?.role) Object.assign(conversation, { role: meta.role, mutedUntil: meta.muted_until ?? 0 });
-}
-
-/**
- * @param {Entry} entry  of a group
- * @param {string} user
- * @returns {boolean} whether it is about this member
- */
-function isAbout({ meta, from }, user) {
-  return (meta?.users ?? [from]).includes(user);
 }
