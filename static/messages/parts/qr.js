@@ -18,7 +18,9 @@ const LAST_VERSION = 10;
 const FIRST_WITH_VERSION = 7;
 /** Modules of white around the symbol. */
 const QUIET = 4;
+/** The mode of a segment of bytes, as the symbol names it. */
 const BYTE_MODE = 4;
+/** Codewords that fill the rest of the symbol, in turn. */
 const PADDING = [0xec, 0x11];
 
 /** Mask number → whether the mask inverts a module. @type {((row: number, column: number) => boolean)[]} */
@@ -59,7 +61,8 @@ export function qrMatrix(text) {
 export function qrPicture(text, label) {
   const matrix = qrMatrix(text);
   const size = matrix.length + 2 * QUIET;
-  const dark = matrix.flatMap((row, y) => row.flatMap((is, x) => (is ? [`M${x + QUIET} ${y + QUIET}h1v1h-1z`] : [])));
+  const squareAt = (/** @type {number} */ x, /** @type {number} */ y) => `M${x + QUIET} ${y + QUIET}h1v1h-1z`;
+  const dark = matrix.flatMap((row, y) => row.map((isDark, x) => (isDark ? squareAt(x, y) : "")));
   const picture = svg("svg", { class: "qr", viewBox: `0 0 ${size} ${size}`, role: "img", "aria-label": label, "shape-rendering": "crispEdges" });
   picture.append(svg("rect", { width: size, height: size, fill: "#fff" }), svg("path", { d: dark.join(""), fill: "#000" }));
   return picture;
@@ -78,10 +81,10 @@ function svg(name, attributes) {
 
 // --- codewords --------------------------------------------------------------------------------------------------
 
-/** @param {number} version */
+/** @param {number} version  whose number of codewords of data is returned */
 const dataLength = (version) => CODEWORDS[version] - CORRECTION[version] * BLOCKS[version];
 
-/** @param {number} version */
+/** @param {number} version  in which the number of bytes has so many bits */
 const lengthBits = (version) => (version < 10 ? 8 : 16);
 
 /**
@@ -129,11 +132,11 @@ function dataCodewords(version, bytes) {
  */
 function interleave(version, data) {
   const count = BLOCKS[version];
-  const short = Math.floor(data.length / count);
-  const longer = data.length % count; // so many blocks at the end have a codeword more
+  const shortLength = Math.floor(data.length / count);
+  const shortCount = count - (data.length % count); // the blocks after them have a codeword more
   const blocks = [];
   for (let index = 0, at = 0; index < count; index++) {
-    const length = short + (index >= count - longer ? 1 : 0);
+    const length = index < shortCount ? shortLength : shortLength + 1;
     blocks.push(data.slice(at, at + length));
     at += length;
   }
@@ -144,7 +147,8 @@ function interleave(version, data) {
 /** @param {number[][]} lists */
 function takeTurns(lists) {
   const longest = Math.max(...lists.map(({ length }) => length));
-  return Array.from({ length: longest }, (_, index) => lists.flatMap((list) => (index < list.length ? [list[index]] : []))).flat();
+  const turns = Array.from({ length: longest }, (_, index) => lists.filter(({ length }) => index < length).map((list) => list[index]));
+  return turns.flat();
 }
 
 /**
@@ -156,29 +160,32 @@ function takeTurns(lists) {
  */
 function remainder(block, degree) {
   let generator = [1];
-  for (let power = 0, root = 1; power < degree; power++, root = multiply(root, 2)) {
-    generator = [...generator, 0].map((value, index) => value ^ (index ? multiply(generator[index - 1], root) : 0));
+  let root = 1;
+  for (let power = 0; power < degree; power++) {
+    const shifted = [0, ...generator.map((value) => multiply(value, root))];
+    generator = [...generator, 0].map((value, index) => value ^ shifted[index]);
+    root = multiply(root, 2);
   }
-  const rest = [...block, ...Array(degree).fill(0)];
+  const dividend = [...block, ...Array(degree).fill(0)];
   for (let at = 0; at < block.length; at++) {
-    const factor = rest[at];
-    generator.forEach((value, index) => { rest[at + index] ^= multiply(value, factor); });
+    const factor = dividend[at];
+    generator.forEach((value, index) => { dividend[at + index] ^= multiply(value, factor); });
   }
-  return rest.slice(block.length);
+  return dividend.slice(block.length);
 }
 
 /**
  * Multiplies in the field of 256 elements of QR codes.
  *
- * @param {number} a
- * @param {number} b
+ * @param {number} one
+ * @param {number} other
  * @returns {number}
  */
-function multiply(a, b) {
+function multiply(one, other) {
   let product = 0;
   for (let bit = 7; bit >= 0; bit--) {
     product = (product << 1) ^ ((product >> 7) * 0x11d);
-    product ^= ((b >> bit) & 1) * a;
+    product ^= ((other >> bit) & 1) * one;
   }
   return product;
 }
@@ -186,9 +193,11 @@ function multiply(a, b) {
 // --- the symbol -------------------------------------------------------------------------------------------------
 
 /**
+ * The modules of a symbol with one of the masks.
+ *
  * @param {number} version
  * @param {number[]} codewords
- * @param {number} mask
+ * @param {number} mask  its number
  * @returns {boolean[][]}
  */
 function drawSymbol(version, codewords, mask) {
@@ -210,7 +219,11 @@ function drawSymbol(version, codewords, mask) {
  */
 function drawPatterns(modules, version) {
   const size = modules.length;
-  for (let at = 0; at < size; at++) modules[6][at] = modules[at][6] = at % 2 === 0;
+  for (let at = 0; at < size; at++) {
+    const isDark = at % 2 === 0;
+    modules[6][at] = isDark;
+    modules[at][6] = isDark;
+  }
   for (const [row, column] of [[3, 3], [3, size - 4], [size - 4, 3]]) drawSquares(modules, row, column, 4, [2, 4]);
   const last = LAST_ALIGNMENT[version];
   if (!last) return;
@@ -236,7 +249,8 @@ function drawSquares(modules, row, column, reach, light) {
   for (let y = -reach; y <= reach; y++) {
     for (let x = -reach; x <= reach; x++) {
       const line = modules[row + y];
-      if (line && column + x in line) line[column + x] = !light.includes(Math.max(Math.abs(x), Math.abs(y)));
+      const distance = Math.max(Math.abs(x), Math.abs(y));
+      if (line && column + x in line) line[column + x] = !light.includes(distance);
     }
   }
 }
@@ -282,9 +296,9 @@ function drawVersion(modules, version) {
  * @returns {number}
  */
 function checkBits(value, length, generator) {
-  let rest = value;
-  for (let bit = 0; bit < length; bit++) rest = (rest << 1) ^ ((rest >> (length - 1)) * generator);
-  return rest;
+  let remaining = value;
+  for (let bit = 0; bit < length; bit++) remaining = (remaining << 1) ^ ((remaining >> (length - 1)) * generator);
+  return remaining;
 }
 
 /**
@@ -325,14 +339,17 @@ function penaltyOf(modules) {
   let penalty = 0;
   for (const line of [...rows, ...columns]) {
     for (const { length } of line.match(/0{5,}|1{5,}/g) ?? []) penalty += length - 2;
-    for (let at = 0; at + 11 <= size; at++) if (/^(10111010000|00001011101)/.test(line.slice(at, at + 11))) penalty += 40;
+    for (let at = 0; at + 11 <= size; at++) {
+      if (/^(10111010000|00001011101)/.test(line.slice(at, at + 11))) penalty += 40; // like a finder pattern
+    }
   }
   let dark = 0;
   for (let y = 0; y < size; y++) {
     for (let x = 0; x < size; x++) {
-      const is = modules[y][x];
-      if (is) dark += 1;
-      if (x && y && is === modules[y - 1][x] && is === modules[y][x - 1] && is === modules[y - 1][x - 1]) penalty += 3;
+      const isDark = modules[y][x];
+      if (isDark) dark += 1;
+      const isSquare = x && y && [modules[y - 1][x], modules[y][x - 1], modules[y - 1][x - 1]].every((other) => other === isDark);
+      if (isSquare) penalty += 3;
     }
   }
   return penalty + 10 * Math.floor(Math.abs((dark * 20) / (size * size) - 10));
