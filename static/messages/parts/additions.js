@@ -73,16 +73,11 @@ import { addCard, pageCommands, pageTools, redraw, registerView } from "./summar
 /**
  * What menus, cards and settings show after the entries of the page.
  *
- * @typedef {object} Added
- * @property {MakeAction[]} actions
- * @property {NewEntry[]} news
- * @property {MakeMessageActions[]} messageActions
- * @property {MakePersonAction[]} personActions
- * @property {MakeSection[]} sections
- * @property {EmojiSource | null} emoji
+ * @type {{
+ *   actions: MakeAction[], news: NewEntry[], messageActions: MakeMessageActions[], personActions: MakePersonAction[], sections: MakeSection[],
+ *   emoji: EmojiSource | null,
+ * }}
  */
-
-/** @type {Added} */
 export const added = { actions: [], news: [], messageActions: [], personActions: [], sections: [], emoji: null };
 /** The login of the user. @type {Session} */
 let session;
