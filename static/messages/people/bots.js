@@ -27,10 +27,13 @@ import { personRow } from "./person-row.js";
 
 /** @typedef {{ id: string, nickname: string }} Hook  an incoming webhook: the account of its bot, and its name */
 
+// In characters.
 const NAME_LENGTH = 50;
+const USER_NAME_LENGTH = 32;
 const URL_LENGTH = 2_000;
 const DESCRIPTION_LENGTH = 500;
-const MOST_COMMANDS_TEXT = 8_000;
+const COMMANDS_LENGTH = 8_000;
+/** A line of the commands: the name of one, and its description. */
 const COMMAND = /^\/?([a-z0-9_]{1,32})(?:\s+(.*))?$/;
 
 /** @param {Session} session */
@@ -48,7 +51,7 @@ export function botsView(session) {
   return root;
 }
 
-/** Owns that content. */
+/** Owns the list of the user's bots, and the dialogs that make and change them. */
 class BotsView {
   /**
    * @param {Session} session
@@ -69,18 +72,19 @@ class BotsView {
   #load() {
     const { session } = this;
     return load(this.body, this.note, session, async () => {
-      const bots = await rowsOf("bots", (cursor) => session.api("GET", "bots", { cursor }));
-      session.people.add(bots.map((/** @type {Bot} */ { id, name, nickname, avatar }) => ({ user: id, name, nickname, avatar, bot: true })));
-      const rows = bots.map((/** @type {Bot} */ bot) => personRow(session, bot.id, () => this.#open(bot), { below: bot.name && `@${bot.name}` }));
+      const bots = /** @type {Bot[]} */ (await rowsOf("bots", (cursor) => session.api("GET", "bots", { cursor })));
+      session.people.add(bots.map(({ id, name, nickname, avatar }) => ({ user: id, name, nickname, avatar, bot: true })));
+      const rows = bots.map((bot) => personRow(session, bot.id, () => this.#open(bot), { below: bot.name && `@${bot.name}` }));
       redraw(this.body, [rows.length ? namedList(session.words.messages_my_bots, rows) : make("p", "muted", session.words.messages_bots_none)]);
     });
   }
 
+  /** Asks for the names of a new bot, makes it, and shows its token. */
   #create() {
     const { session } = this;
     const { words } = session;
     const nickname = input({ maxLength: NAME_LENGTH, required: true });
-    const name = input({ maxLength: 32, required: true, autocapitalize: "none", spellcheck: false });
+    const name = input({ maxLength: USER_NAME_LENGTH, required: true, autocapitalize: "none", spellcheck: false });
     nickname.id = "bot-nickname";
     name.id = "bot-name";
     const note = noteLine();
@@ -99,70 +103,115 @@ class BotsView {
     });
   }
 
-  /** @param {Bot} bot */
+  /**
+   * Opens the panel of a bot.
+   *
+   * @param {Bot} bot
+   */
   #open(bot) {
     const { session } = this;
     const { words } = session;
-    const id = bot.id;
     const note = noteLine();
-    const nickname = input({ value: bot.nickname, maxLength: NAME_LENGTH, required: true });
-    nickname.id = "bot-nickname";
-    const commands = /** @type {HTMLTextAreaElement} */ (make("textarea", ""));
-    Object.assign(commands, { id: "bot-commands", rows: 4, maxLength: MOST_COMMANDS_TEXT, spellcheck: false });
-    commands.value = bot.commands.map(({ name, description }) => `/${name} ${description}`.trim()).join("\n");
-    const description = /** @type {HTMLTextAreaElement} */ (make("textarea", ""));
-    Object.assign(description, { id: "bot-description", rows: 3, maxLength: DESCRIPTION_LENGTH, value: bot.description });
-    const listed = switchBox(words.messages_bot_listed, bot.listed, words, (on) => session.api("POST", "bots/update", { bot: id, listed: on }).then((answer) => Object.assign(bot, answer)));
-    const face = make("div", "card-head");
-    const drawFace = () => redraw(face, [avatarOf(bot.nickname || bot.name, bot.avatar, `${hueOf(String(bot.id))} large`), ...(bot.name ? [make("p", "card-handle", `@${bot.name}`)] : []), pictureButtons(session, bot.avatar, note, async (avatar) => {
-      Object.assign(bot, await session.api("POST", "bots/update", { bot: id, avatar }));
-      drawFace();
-      await this.#load();
-    })]);
-    drawFace();
-    const hook = input({ type: "url", value: bot.hook_url, maxLength: URL_LENGTH, placeholder: "https://", spellcheck: false });
-    hook.id = "bot-hook";
-    const save = /** @type {HTMLButtonElement} */ (make("button", "wide", words.messages_save));
-    const form = make(
-      "form", "panel-form", field(words.messages_bot_nickname, nickname), field(words.messages_description, description), field(words.messages_commands, commands, words.messages_bot_commands_hint),
-      field(words.messages_bot_hook, hook, words.messages_bot_hook_hint), note, save,
-    );
+    const listed = switchBox(words.messages_bot_listed, bot.listed, words, (on) => this.#update(bot, { listed: on }));
     const message = button(words.messages_message);
     const add = button(words.messages_bot_add);
     const rotate = button(words.messages_bot_rotate);
     const remove = button(words.messages_bot_delete, "quiet danger");
-    const layer = openPanel(bot.nickname || bot.name, make("div", "bots", face, make("div", "", listed, make("p", "muted", words.messages_bot_listed_hint)), form, make("p", "panel-buttons", message, add, rotate, remove)));
-    message.addEventListener("click", () => session.open({ user: id }));
-    add.addEventListener("click", () => openGroups(session, id));
+    const content = make(
+      "div", "bots", this.#face(bot, note), make("div", "", listed, make("p", "muted", words.messages_bot_listed_hint)), this.#form(bot, note),
+      make("p", "panel-buttons", message, add, rotate, remove),
+    );
+    const layer = openPanel(bot.nickname || bot.name, content);
+    message.addEventListener("click", () => session.open({ user: bot.id }));
+    add.addEventListener("click", () => openGroups(session, bot.id));
+    rotate.addEventListener("click", async () => {
+      if (!(await confirm(words.messages_bot_rotate_question, { yes: words.messages_bot_rotate, danger: true }))) return;
+      await attempt(rotate, note, words, async () => {
+        const { token } = await session.api("POST", "bots/rotate", { bot: bot.id });
+        openDialog(words.messages_bot_token, secretForm(words, words.messages_bot_token, words.messages_bot_token_hint, token));
+      });
+    });
+    remove.addEventListener("click", async () => {
+      const question = fill(words.messages_bot_delete_question, { name: bot.nickname || bot.name });
+      if (!(await confirm(question, { yes: words.messages_bot_delete, danger: true }))) return;
+      await attempt(remove, note, words, async () => {
+        await session.api("POST", "bots/delete", { bot: bot.id });
+        layer.close();
+        await this.#load();
+      });
+    });
+  }
+
+  /**
+   * @param {Bot} bot  is changed
+   * @param {object} changes
+   * @returns {Promise<{ hook_secret?: string }>} the bot as it is then; `hook_secret`: a new one, if the address of the webhook is new
+   */
+  async #update(bot, changes) {
+    const answer = await this.session.api("POST", "bots/update", { bot: bot.id, ...changes });
+    Object.assign(bot, answer);
+    return answer;
+  }
+
+  /**
+   * @param {Bot} bot
+   * @param {HTMLElement} note
+   * @returns {HTMLElement} its picture, which the user can change, and its user name
+   */
+  #face(bot, note) {
+    const face = make("div", "card-head");
+    const draw = () => {
+      const picture = avatarOf(bot.nickname || bot.name, bot.avatar, `${hueOf(String(bot.id))} large`);
+      const handle = bot.name ? [make("p", "card-handle", `@${bot.name}`)] : [];
+      const buttons = pictureButtons(this.session, bot.avatar, note, async (avatar) => {
+        await this.#update(bot, { avatar });
+        draw();
+        await this.#load();
+      });
+      redraw(face, [picture, ...handle, buttons]);
+    };
+    draw();
+    return face;
+  }
+
+  /**
+   * @param {Bot} bot
+   * @param {HTMLElement} note
+   * @returns {HTMLElement} changes its name, description, commands and webhook
+   */
+  #form(bot, note) {
+    const { words } = this.session;
+    const nickname = input({ value: bot.nickname, maxLength: NAME_LENGTH, required: true });
+    nickname.id = "bot-nickname";
+    const commands = /** @type {HTMLTextAreaElement} */ (make("textarea", ""));
+    Object.assign(commands, { id: "bot-commands", rows: 4, maxLength: COMMANDS_LENGTH, spellcheck: false });
+    commands.value = bot.commands.map(({ name, description }) => `/${name} ${description}`.trim()).join("\n");
+    const description = /** @type {HTMLTextAreaElement} */ (make("textarea", ""));
+    Object.assign(description, { id: "bot-description", rows: 3, maxLength: DESCRIPTION_LENGTH, value: bot.description });
+    const hook = input({ type: "url", value: bot.hook_url, maxLength: URL_LENGTH, placeholder: "https://", spellcheck: false });
+    hook.id = "bot-hook";
+    const save = /** @type {HTMLButtonElement} */ (make("button", "wide", words.messages_save));
+    const form = make(
+      "form", "panel-form", field(words.messages_bot_nickname, nickname), field(words.messages_description, description),
+      field(words.messages_commands, commands, words.messages_bot_commands_hint), field(words.messages_bot_hook, hook, words.messages_bot_hook_hint), note, save,
+    );
     form.addEventListener("submit", (event) => {
       event.preventDefault();
       if (!nickname.value.trim()) return show(note, words.messages_fault_nickname);
       const given = commandsIn(commands.value);
       if (!given) return show(note, words.messages_bot_commands_fault);
       attempt(save, note, words, async () => {
-        const changed = hook.value.trim() === bot.hook_url ? {} : { hook_url: hook.value.trim() };
-        const answer = await session.api("POST", "bots/update", { bot: id, nickname: nickname.value.trim(), description: description.value.trim(), commands: given, ...changed });
-        Object.assign(bot, answer);
-        if (answer.hook_secret) openDialog(words.messages_bot_hook_secret, secretForm(words, words.messages_bot_hook_secret, words.messages_bot_hook_secret_hint, answer.hook_secret));
+        const url = hook.value.trim();
+        const hookChange = url === bot.hook_url ? {} : { hook_url: url };
+        const changes = { nickname: nickname.value.trim(), description: description.value.trim(), commands: given, ...hookChange };
+        const { hook_secret: secret } = await this.#update(bot, changes);
+        const title = words.messages_bot_hook_secret;
+        if (secret) openDialog(title, secretForm(words, title, words.messages_bot_hook_secret_hint, secret));
         else toast(words.messages_saved);
         await this.#load();
       });
     });
-    rotate.addEventListener("click", async () => {
-      if (!(await confirm(words.messages_bot_rotate_question, { yes: words.messages_bot_rotate, danger: true }))) return;
-      await attempt(rotate, note, words, async () => {
-        const { token } = await session.api("POST", "bots/rotate", { bot: id });
-        openDialog(words.messages_bot_token, secretForm(words, words.messages_bot_token, words.messages_bot_token_hint, token));
-      });
-    });
-    remove.addEventListener("click", async () => {
-      if (!(await confirm(fill(words.messages_bot_delete_question, { name: bot.nickname || bot.name }), { yes: words.messages_bot_delete, danger: true }))) return;
-      await attempt(remove, note, words, async () => {
-        await session.api("POST", "bots/delete", { bot: id });
-        layer.close();
-        await this.#load();
-      });
-    });
+    return form;
   }
 }
 
@@ -172,8 +221,9 @@ class BotsView {
  */
 export function commandsIn(text) {
   const lines = text.split("\n").map((line) => line.trim()).filter(Boolean);
-  const found = lines.map((line) => COMMAND.exec(line));
-  return found.every((each) => each !== null) ? found.map(([, name, description = ""]) => ({ name, description })) : null;
+  const matches = lines.map((line) => COMMAND.exec(line));
+  if (!matches.every((match) => match !== null)) return null;
+  return matches.map(([, name, description = ""]) => ({ name, description }));
 }
 
 /**
@@ -181,7 +231,7 @@ export function commandsIn(text) {
  * @param {string} title
  * @param {string} hint
  * @param {string} secret  the server shows it once
- * @returns {HTMLElement}
+ * @returns {HTMLElement} shows it, with a button that copies it
  */
 function secretForm(words, title, hint, secret) {
   const text = input({ value: secret, readOnly: true, spellcheck: false });

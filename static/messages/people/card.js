@@ -46,16 +46,17 @@ export function openCard(session, user) {
 }
 
 /**
+ * The card without the groups in common.
+ *
  * @param {Session} session
  * @param {string} user
- * @param {() => void} close
+ * @param {() => void} close  closes the card
  * @returns {HTMLElement[]}
  */
 function cardParts(session, user, close) {
-  const { people, words } = session;
-  const card = people.card(user);
-  const name = people.nameOf(user);
-  const relation = card?.relation ?? "";
+  const { words } = session;
+  const name = session.people.nameOf(user);
+  const relation = session.people.card(user)?.relation ?? "";
   /**
    * @param {string} label
    * @param {string} change  to the list of friends
@@ -71,6 +72,50 @@ function cardParts(session, user, close) {
     });
     return made;
   };
+  const block = action(words.messages_block, "block", "link danger", fill(words.messages_block_question, { name }));
+  /** The buttons at the end for each relation. @type {Record<string, HTMLElement[]>} */
+  const choices = {
+    friend: [action(words.messages_unfriend, "remove", "link danger", fill(words.messages_unfriend_question, { name })), block],
+    outgoing: [action(words.messages_withdraw, "remove"), block],
+    blocked: [action(words.messages_unblock, "unblock")],
+  };
+  const parts = [headOf(session, user)];
+  if (relation === "incoming") {
+    parts.push(make("p", "card-actions", action(words.messages_accept, "accept", "wide"), action(words.messages_decline, "decline")));
+  }
+  const tiles = relation === "blocked" ? [] : tilesOf(session, user, close);
+  if (tiles.length) parts.push(make("div", "tiles", ...tiles));
+  return [...parts, make("p", "card-actions", ...(choices[relation] ?? [block]), ...addedTo(session, user))];
+}
+
+/**
+ * @param {Session} session
+ * @param {string} user
+ * @returns {HTMLElement} the picture and what we know of the person
+ */
+function headOf(session, user) {
+  const { people, words } = session;
+  const { title, name, email, presence: status, relation } = people.card(user) ?? {};
+  const states = { friend: words.messages_is_contact, incoming: words.messages_has_asked, outgoing: words.messages_request_sent, blocked: words.messages_is_blocked };
+  const presence = presenceOf(session, user);
+  const head = make("div", "card-head", people.avatar(user, "large"), ...people.marks(user));
+  if (title) head.append(make("p", "card-title", title));
+  if (name) head.append(make("p", "card-handle", `@${name}`));
+  if (email) head.append(make("p", "card-handle", mailLink(email)));
+  if (presence) head.append(make("p", status === "online" ? "presence is-online" : "presence", presence));
+  if (relation && relation !== "self") head.append(make("p", "muted", states[relation]));
+  return head;
+}
+
+/**
+ * @param {Session} session
+ * @param {string} user
+ * @param {() => void} close  closes the card
+ * @returns {HTMLElement[]} what we can do with the person, as icons
+ */
+function tilesOf(session, user, close) {
+  const { people, words, isGuest } = session;
+  const card = people.card(user);
   const tile = (/** @type {string} */ key, /** @type {Parameters<typeof signOf>[0]} */ sign, /** @type {string} */ word, /** @type {() => unknown} */ act) => {
     const made = button("", "tile");
     made.dataset.key = key;
@@ -78,41 +123,21 @@ function cardParts(session, user, close) {
     made.addEventListener("click", act);
     return made;
   };
-  const message = tile("message", "thread", words.messages_message, () => {
+  const write = () => {
     close();
     session.open({ user });
-  });
-  const toGroup = tile("to-group", TO_GROUP, words.messages_bot_add, () => withModule(import("./bots.js"), words, ({ openGroups }) => openGroups(session, user)));
-  const newGroup = tile("group-with", "group", words.messages_new_group, () => withModule(import("./picker.js"), words, ({ openNewGroup }) => openNewGroup(session, [user])));
-  const block = action(words.messages_block, "block", "link danger", fill(words.messages_block_question, { name }));
-  const mayWrite = !session.isGuest || session.store.known(user);
-  const request = tile("request", "contact", words.messages_ask, () => attempt(request, null, words, () => changeFriend(session, "request", user)));
-  const isPerson = !session.isGuest && !card?.bot;
-  const tiles = relation === "blocked" ? [] : [
-    ...(mayWrite ? [message] : []), ...(isPerson ? [newGroup] : []), ...(session.isGuest ? [] : [toGroup]), ...(isPerson && !relation ? [request] : []),
-  ];
-  /** @type {Record<string, HTMLElement[]>} */
-  const choices = {
-    friend: [action(words.messages_unfriend, "remove", "link danger", fill(words.messages_unfriend_question, { name }))],
-    incoming: [action(words.messages_accept, "accept", "wide"), action(words.messages_decline, "decline")],
-    outgoing: [action(words.messages_withdraw, "remove")],
-    blocked: [action(words.messages_unblock, "unblock")],
   };
-  const answers = relation === "incoming" ? choices.incoming : [];
-  const rest = relation === "incoming" ? [] : choices[relation] ?? [];
-  const states = { friend: words.messages_is_contact, incoming: words.messages_has_asked, outgoing: words.messages_request_sent, blocked: words.messages_is_blocked };
-  const lines = [
-    card?.title ? make("p", "card-title", card.title) : "",
-    card?.name ? make("p", "card-handle", `@${card.name}`) : "",
-    card?.email ? make("p", "card-handle", mailLink(card.email)) : "",
-    presenceOf(session, user) ? make("p", card?.presence === "online" ? "presence is-online" : "presence", presenceOf(session, user)) : "",
-    relation && relation !== "self" ? make("p", "muted", states[relation]) : "",
-  ].filter((each) => each instanceof HTMLElement);
-  const head = make("div", "card-head", people.avatar(user, "large"), ...people.marks(user), ...lines);
-  return [
-    head, ...(answers.length ? [make("p", "card-actions", ...answers)] : []), ...(tiles.length ? [make("div", "tiles", ...tiles)] : []),
-    make("p", "card-actions", ...rest, ...(relation === "blocked" ? [] : [block]), ...addedTo(session, user)),
-  ];
+  const openNewGroup = () => withModule(import("./picker.js"), words, (module) => module.openNewGroup(session, [user]));
+  const openGroups = () => withModule(import("./bots.js"), words, (module) => module.openGroups(session, user));
+  const request = tile("request", "contact", words.messages_ask, () => attempt(request, null, words, () => changeFriend(session, "request", user)));
+  const mayWrite = !isGuest || session.store.known(user);
+  const isPerson = !card?.bot;
+  const tiles = [];
+  if (mayWrite) tiles.push(tile("message", "thread", words.messages_message, write));
+  if (!isGuest && isPerson) tiles.push(tile("group-with", "group", words.messages_new_group, openNewGroup));
+  if (!isGuest) tiles.push(tile("to-group", TO_GROUP, words.messages_bot_add, openGroups));
+  if (!isGuest && isPerson && !card?.relation) tiles.push(request);
+  return tiles;
 }
 
 /** @param {string} address */
@@ -136,7 +161,9 @@ function groupsOf(session, groups) {
     open.addEventListener("click", () => session.open({ conversation: Number(group) }));
     return make("li", "", open);
   });
-  return rows.length ? [make("div", "common-groups", section(`${words.messages_common_groups} · ${rows.length}`, namedList(words.messages_common_groups, rows)))] : [];
+  if (!rows.length) return [];
+  const title = words.messages_common_groups;
+  return [make("div", "common-groups", section(`${title} · ${rows.length}`, namedList(title, rows)))];
 }
 
 /**

@@ -19,6 +19,8 @@ import { RowList } from "./row-list.js";
 
 /** @type {ListName[]} */
 const LISTS = ["friends", "incoming", "outgoing", "blocked"];
+/** Of the search: the most characters of an e-mail address. */
+const TEXT_LENGTH = 254;
 /** With more people, letters beside the list lead to them. */
 const LETTERS_FROM = 100;
 /** Contacts whose presence is loaded at once. */
@@ -47,7 +49,7 @@ class ContactsView {
   #hasDirectory = null;
   #isLoaded = false;
   #frame = 0;
-  #text = input({ type: "search", maxLength: 254, enterKeyHint: "search", autocapitalize: "none", spellcheck: false, className: "search-field" });
+  #text = input({ type: "search", maxLength: TEXT_LENGTH, enterKeyHint: "search", autocapitalize: "none", spellcheck: false, className: "search-field" });
   #requests = make("div", "contact-requests");
   #tabs = make("div", "chips");
   #tiles;
@@ -79,13 +81,14 @@ class ContactsView {
     this.#tabs.setAttribute("aria-label", words.messages_people);
     this.#none.setAttribute("role", "status");
     this.#letters.setAttribute("aria-hidden", "true");
-    const jump = (/** @type {PointerEvent} */ { buttons, clientX, clientY }) => {
+    const jumpToLetter = (/** @type {PointerEvent} */ { buttons, clientX, clientY }) => {
       const letter = buttons ? document.elementFromPoint(clientX, clientY) : null;
       if (letter instanceof HTMLElement && letter.dataset.to) this.list.reveal(letter.dataset.to, this.#text.offsetHeight);
     };
-    this.#letters.addEventListener("pointerdown", jump);
-    this.#letters.addEventListener("pointermove", jump);
-    root.append(make("div", "contacts-find", this.#text), this.note, this.#tiles, this.#requests, this.#tabs, make("div", "", this.#letters, this.list.root), this.#none, this.#exact);
+    this.#letters.addEventListener("pointerdown", jumpToLetter);
+    this.#letters.addEventListener("pointermove", jumpToLetter);
+    const list = make("div", "", this.#letters, this.list.root);
+    root.append(make("div", "contacts-find", this.#text), this.note, this.#tiles, this.#requests, this.#tabs, list, this.#none, this.#exact);
     this.#ends = [
       session.on("people", () => this.#draw()), // somebody may have come online
       session.on("contact", () => this.#load()),
@@ -109,11 +112,12 @@ class ContactsView {
     return this.#text.value.trim();
   }
 
-  /** @returns {string[]} whose presence is on the screen */
+  /** @returns {string[]} the people whose rows are in the document: their presence is kept fresh */
   get #shown() {
     return [...this.list.root.querySelectorAll("[data-user]")].map((row) => /** @type {HTMLElement} */ (row).dataset.user ?? "");
   }
 
+  /** Loads the lists of contacts and requests. */
   #load() {
     return load(this.#requests, this.note, this.session, async () => {
       const lists = await Promise.all(LISTS.map((name) => loadContacts(this.session, name)));
@@ -124,7 +128,7 @@ class ContactsView {
     }).finally(() => this.#draw());
   }
 
-  /** @returns {HTMLElement} */
+  /** @returns {HTMLElement} the ways to new groups, open groups, invitations and bots */
   #actions() {
     const { session } = this;
     const { words } = session;
@@ -135,12 +139,14 @@ class ContactsView {
       made.addEventListener("click", act);
       return made;
     };
+    const openGroups = () => withModule(import("./open-groups.js"), words, ({ openOpenGroups }) => openOpenGroups(session));
+    const openBots = () => withModule(import("./gallery.js"), words, ({ openGallery }) => openGallery(session));
     return make(
       "div", "tiles",
       action("new-group", "group", words.messages_new_group, () => openNewGroup(session)),
-      action("open-groups", "search", words.messages_open_groups, () => withModule(import("./open-groups.js"), words, ({ openOpenGroups }) => openOpenGroups(session))),
+      action("open-groups", "search", words.messages_open_groups, openGroups),
       action("my-link", "link", words.messages_invite_people, () => openInvitations(session)),
-      action("bot-gallery", "bot", words.messages_bots, () => withModule(import("./gallery.js"), words, ({ openGallery }) => openGallery(session))),
+      action("bot-gallery", "bot", words.messages_bots, openBots),
     );
   }
 
@@ -149,8 +155,9 @@ class ContactsView {
     if (event.isComposing || !["Enter", "ArrowDown"].includes(event.key)) return;
     event.preventDefault();
     const [first] = /** @type {NodeListOf<HTMLButtonElement>} */ (this.list.root.querySelectorAll("button.person"));
+    const isName = this.#typed !== "" && !/[@\d]/.test(this.#typed); // not an e-mail address or a phone number
     if (event.key === "ArrowDown") first?.focus();
-    else if (first && this.#typed && !/[@\d]/.test(this.#typed)) first.click();
+    else if (first && isName) first.click();
     else this.#find();
   }
 
@@ -170,6 +177,7 @@ class ContactsView {
     openCard(this.session, user).then(() => this.#load());
   }
 
+  /** Draws once before the next frame, however many events ask for it. */
   #draw() {
     this.#frame ||= requestAnimationFrame(() => this.#drawNow());
   }
@@ -183,12 +191,20 @@ class ContactsView {
     this.#drawRequests(text);
     this.#drawTabs(text);
     this.#tiles.hidden = Boolean(text);
-    const entries = text || this.#tab === "everybody" ? this.people.list(text) : byName(session, lists[this.#tab]).map((user) => ({ key: user, user }));
-    this.list.show(entries.map((entry) => ("user" in entry ? { key: entry.key, draw: () => this.#row(entry.user), version: () => this.#versionOf(entry.user) } : entry)));
-    this.#drawLetters(entries.length > LETTERS_FROM ? entries.flatMap((entry) => ("heading" in entry && entry.key.startsWith("letter:") ? [entry] : [])) : []);
-    const isLoading = text || this.#tab === "everybody" ? this.people.isLoading(text) : !this.#isLoaded;
+    const tab = text ? "everybody" : this.#tab;
+    const entries = tab === "everybody" ? this.people.list(text) : byName(session, lists[tab]).map((user) => ({ key: user, user }));
+    this.list.show(entries.map((entry) => {
+      if (!("user" in entry)) return entry;
+      return { key: entry.key, draw: () => this.#row(entry.user), version: () => this.#versionOf(entry.user) };
+    }));
+    const letters = entries.flatMap((entry) => ("heading" in entry && entry.key.startsWith("letter:") ? [entry] : []));
+    this.#drawLetters(entries.length > LETTERS_FROM ? letters : []);
+
+    const isLoading = tab === "everybody" ? this.people.isLoading(text) : !this.#isLoaded;
+    const none = text ? words.messages_search_none : words.messages_no_contacts;
+    const state = isLoading ? words.messages_loading : none;
     this.#none.hidden = entries.length > 0 || (isLoading && !this.note.hidden);
-    this.#none.textContent = this.#none.hidden ? "" : isLoading ? words.messages_loading : text ? words.messages_search_none : words.messages_no_contacts;
+    this.#none.textContent = this.#none.hidden ? "" : state;
     this.#exact.hidden = !text;
     this.#exact.textContent = fill(words.messages_find_exact, { text });
   }
@@ -219,12 +235,16 @@ class ContactsView {
   #drawTabs(text) {
     const { words } = this.session;
     const { friends, outgoing, blocked } = this.lists;
-    /** @type {[Tab, string, number][]} */
-    const all = [["everybody", words.messages_everybody, Number(this.#hasDirectory)], ["friends", words.messages_contacts, 1], ["outgoing", words.messages_asked, outgoing.length], ["blocked", words.messages_blocked, blocked.length]];
-    const tabs = all.filter(([name, , count]) => count || name === this.#tab);
+    /** @type {{ name: Tab, word: string, count: number, isOffered: boolean }[]} */
+    const all = [
+      { name: "everybody", word: words.messages_everybody, count: 0, isOffered: this.#hasDirectory === true },
+      { name: "friends", word: words.messages_contacts, count: friends.length, isOffered: true },
+      { name: "outgoing", word: words.messages_asked, count: outgoing.length, isOffered: outgoing.length > 0 },
+      { name: "blocked", word: words.messages_blocked, count: blocked.length, isOffered: blocked.length > 0 },
+    ];
+    const tabs = all.filter(({ name, isOffered }) => isOffered || name === this.#tab);
     this.#tabs.hidden = Boolean(text) || this.#hasDirectory === null || tabs.length < 2;
-    redraw(this.#tabs, tabs.map(([name, word]) => {
-      const count = name === "friends" ? friends.length : name === "everybody" ? 0 : this.lists[name].length;
+    redraw(this.#tabs, tabs.map(({ name, word, count }) => {
       const chip = button(count ? `${word} · ${count}` : word, "chip");
       chip.dataset.key = `tab:${name}`;
       chip.setAttribute("aria-pressed", String(name === this.#tab));
@@ -236,7 +256,7 @@ class ContactsView {
     }));
   }
 
-  /** @param {string} user */
+  /** @param {string} user @returns {string} another one when the row of the user has to be drawn again */
   #versionOf(user) {
     return JSON.stringify([this.#tab, this.session.people.card(user)]);
   }
@@ -268,7 +288,9 @@ class ContactsView {
   }
 
   /**
-   * @param {string} change
+   * A button that changes the relation to a user.
+   *
+   * @param {string} change  see {@link changeFriend}
    * @param {string} user
    * @param {string} label
    * @param {string} classes

@@ -13,7 +13,7 @@ import { RowList } from "./row-list.js";
 /** @typedef {import("./choices.js").People} People */
 
 /**
- * @typedef {object} Choice  that may be chosen, or a heading
+ * @typedef {object} Choice  a row that may be chosen, or a heading
  * @property {string} key        of its row
  * @property {string} [heading]
  * @property {string} [id]       what is chosen by it
@@ -42,9 +42,13 @@ import { RowList } from "./row-list.js";
  * @property {(ids: string[]) => unknown} act       the dialog stays open if it fails
  */
 
+// In characters.
+const SEARCH_LENGTH = 64;
 const NAME_LENGTH = 50;
 const DESCRIPTION_LENGTH = 500;
+/** The name of a group that is given none has the names of so many members. */
 const NAMES_IN_TITLE = 4;
+/** So many people with whom the user has talked lately stand at the top. */
 const RECENT = 5;
 
 /**
@@ -53,11 +57,13 @@ const RECENT = 5;
  * @param {Session} session
  * @param {PickerOptions} options
  */
-export function openPicker(session, { title, go: goWord, choices: makeChoices, head = [], chosen: first = [], most = Infinity, fault, changed = () => {}, act }) {
+export function openPicker(session, options) {
+  const { title, go: wordOf, choices: makeChoices, head = [], chosen: first = [], most = Infinity, fault: faultOf, changed = () => {}, act } = options;
   const { words } = session;
   loadStyle(new URL("../later/picker.css", import.meta.url));
   const chosen = new Set(first);
-  const search = input({ type: "search", maxLength: 64, enterKeyHint: "done", className: "search-field", placeholder: words.messages_find, ariaLabel: words.messages_find });
+  const search = input({ type: "search", maxLength: SEARCH_LENGTH, enterKeyHint: "done", className: "search-field" });
+  search.placeholder = search.ariaLabel = words.messages_find;
   search.id = "picker-text";
   const chips = make("div", "chosen-row");
   const state = make("p", "muted picker-state");
@@ -73,10 +79,15 @@ export function openPicker(session, { title, go: goWord, choices: makeChoices, h
   const draw = () => {
     const text = typed();
     const rows = choices.list(text);
-    list.show(rows.map(({ key, heading, id = "" }) => (heading !== undefined ? { key, heading } : { key, draw: () => rowOf(id), version: () => `${chosen.has(id)} ${JSON.stringify(choices.show(id))}` })));
-    state.textContent = rows.length ? "" : choices.isLoading(text) ? words.messages_loading : text ? words.messages_search_none : words.messages_no_contacts_to_choose;
+    list.show(rows.map(({ key, heading, id = "" }) => {
+      if (heading !== undefined) return { key, heading };
+      return { key, draw: () => rowOf(id), version: () => `${chosen.has(id)} ${JSON.stringify(choices.show(id))}` };
+    }));
+    const none = text ? words.messages_search_none : words.messages_no_contacts_to_choose;
+    const why = choices.isLoading(text) ? words.messages_loading : none;
+    state.textContent = rows.length ? "" : why;
     state.hidden = rows.length > 0;
-    go.textContent = goWord(chosen.size);
+    go.textContent = wordOf(chosen.size);
     changed([...chosen]);
   };
   const drawChips = () => {
@@ -90,20 +101,27 @@ export function openPicker(session, { title, go: goWord, choices: makeChoices, h
       const shown = [face(), make("bdi", "", name), make("span", "", "×")];
       for (const each of shown) each.setAttribute("aria-hidden", "true"); // the next one says it
       chip.append(...shown, make("span", "heard", fill(words.messages_unchoose, { name })));
-      chip.addEventListener("click", () => choose(id, false));
+      chip.addEventListener("click", () => unchoose(id));
       return chip;
     })]);
     chips.scrollTop = chips.scrollHeight;
   };
-  /** @param {string} id @param {boolean} on */
-  const choose = (id, on) => {
-    show(note, on && chosen.size >= most ? fill(words.messages_choose_most, { count: most }) : "");
-    if (!on) chosen.delete(id);
-    else if (chosen.size < most) chosen.add(id);
+  /** @param {string} id */
+  const unchoose = (id) => {
+    show(note, "");
+    chosen.delete(id);
     drawChips();
-    if (!on || !typed()) return draw();
-    search.value = ""; // the next one
-    choices.find("");
+    draw();
+  };
+  /** @param {string} id */
+  const choose = (id) => {
+    const isFull = chosen.size >= most;
+    show(note, isFull ? fill(words.messages_choose_most, { count: most }) : "");
+    if (!isFull) chosen.add(id);
+    drawChips();
+    if (!typed()) return draw();
+    search.value = ""; // the next one is typed now
+    choices.find(""); // it draws, too
     if (mayHaveKeys()) search.focus();
   };
   /** @param {string} id */
@@ -111,7 +129,7 @@ export function openPicker(session, { title, go: goWord, choices: makeChoices, h
     const { name, below, face } = choices.show(id);
     const box = input({ type: "checkbox", checked: chosen.has(id) });
     box.dataset.key = id;
-    box.addEventListener("change", () => choose(id, box.checked));
+    box.addEventListener("change", () => (box.checked ? choose(id) : unchoose(id)));
     const text = make("span", "person-words", make("span", "person-name", make("bdi", "", name)), ...(below ? [make("small", "", below)] : []));
     return make("li", "person-row", make("label", "person pick", face(), text, box));
   };
@@ -120,7 +138,7 @@ export function openPicker(session, { title, go: goWord, choices: makeChoices, h
   search.addEventListener("input", () => choices.find(typed()));
   search.addEventListener("keydown", (event) => {
     if (event.isComposing) return;
-    if (event.key === "Backspace" && !search.value && chosen.size) choose([...chosen].at(-1) ?? "", false);
+    if (event.key === "Backspace" && !search.value && chosen.size) unchoose([...chosen].at(-1) ?? "");
     if (event.key === "ArrowDown") {
       event.preventDefault();
       scroller.querySelector("input")?.focus();
@@ -128,12 +146,13 @@ export function openPicker(session, { title, go: goWord, choices: makeChoices, h
     if (event.key !== "Enter" || !typed()) return;
     event.preventDefault(); // it chooses, and does not send the form
     const next = choices.list(typed()).find(({ id }) => id && !chosen.has(id));
-    if (next?.id) choose(next.id, true);
+    if (next?.id) choose(next.id);
   });
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
-    const why = fault ? fault(chosen.size) : chosen.size ? "" : words.messages_choose_people;
-    if (why) return show(note, why);
+    const defaultFault = chosen.size ? "" : words.messages_choose_people;
+    const fault = faultOf ? faultOf(chosen.size) : defaultFault;
+    if (fault) return show(note, fault);
     if (await attempt(go, note, words, async () => act([...chosen]))) layer.close();
   });
   const ends = [session.on("people", () => list.update()), session.on("changed", () => list.update())];
@@ -173,8 +192,13 @@ function choicesOf(session, people) {
  * @param {Omit<PickerOptions, "choices"> & { group?: string, without?: string[] }} options  `group`: members of it alone; `without`: who is not offered
  */
 export function choosePeople(session, { group, without = [], ...options }) {
-  const left = new Set(without);
-  return openPicker(session, { ...options, choices: (changed) => choicesOf(session, group ? new Members(session, group, changed, left) : new Everybody(session, changed, left, RECENT)) });
+  const excluded = new Set(without);
+  /** @param {() => void} changed */
+  const choices = (changed) => {
+    const people = group ? new Members(session, group, changed, excluded) : new Everybody(session, changed, excluded, RECENT);
+    return choicesOf(session, people);
+  };
+  return openPicker(session, { ...options, choices });
 }
 
 /**
@@ -193,7 +217,10 @@ export function openNewGroup(session, chosen = []) {
   described.hidden = true;
   name.addEventListener("input", () => { described.hidden = !name.value.trim() && !about.value; });
   const kind = kindField(session);
-  const nameFrom = (/** @type {string[]} */ ids) => ids.slice(0, NAMES_IN_TITLE).map((user) => people.nameOf(user)).join(words.messages_and).slice(0, NAME_LENGTH);
+  const nameFrom = (/** @type {string[]} */ users) => {
+    const names = users.slice(0, NAMES_IN_TITLE).map((user) => people.nameOf(user));
+    return names.join(words.messages_and).slice(0, NAME_LENGTH);
+  };
   const layer = choosePeople(session, {
     title: words.messages_new_group,
     go: (count) => (count ? `${words.messages_create} · ${count}` : words.messages_create),
@@ -202,7 +229,8 @@ export function openNewGroup(session, chosen = []) {
     fault: (count) => (count || name.value.trim() ? "" : words.messages_fault_group_name),
     changed: (ids) => { name.placeholder = nameFrom(ids); },
     act: async (ids) => {
-      const created = await session.api("POST", "groups/create", { name: name.value.trim() || nameFrom(ids), description: about.value.trim(), members: ids, ...kind.fields() });
+      const fields = { name: name.value.trim() || nameFrom(ids), description: about.value.trim(), members: ids, ...kind.fields() };
+      const created = await session.api("POST", "groups/create", fields);
       await session.store.load();
       layer.close();
       session.open({ conversation: Number(created.group) });

@@ -80,11 +80,12 @@ export class RowList {
   reveal(key, above) {
     const index = this.#items.findIndex((each) => each.key === key);
     if (!this.#scroller || index < 0) return;
-    this.#scroller.scrollTop += this.root.getBoundingClientRect().top + this.#tops[index] - this.#scroller.getBoundingClientRect().top - above;
+    const itemTop = this.root.getBoundingClientRect().top + this.#tops[index];
+    this.#scroller.scrollTop += itemTop - this.#scroller.getBoundingClientRect().top - above;
     this.#draw();
   }
 
-  /** Hears from now on what scrolls the list. */
+  /** Finds the element that scrolls the list, and listens to it from now on. */
   #follow() {
     if (this.#scroller?.isConnected || !this.root.isConnected) return;
     let part = this.root.parentElement;
@@ -95,40 +96,52 @@ export class RowList {
     if (part) new ResizeObserver(later).observe(part);
   }
 
+  /** Puts the rows near the visible part into the document, and takes the others away. The row with the focus stays. */
   #draw() {
     this.#frame = 0;
     const scroller = this.#scroller;
     if (!scroller?.isConnected) return;
+
     const { top } = this.root.getBoundingClientRect();
-    const seen = scroller.getBoundingClientRect();
-    const beyond = seen.height * BEYOND;
-    const first = this.#at(seen.top - top - beyond);
-    const end = Math.min(this.#at(seen.bottom - top + beyond) + 1, this.#items.length);
-    const focused = this.root.contains(document.activeElement) ? this.#items.findIndex(({ key }) => this.#rows.get(key)?.row.contains(document.activeElement)) : -1;
+    const visible = scroller.getBoundingClientRect();
+    const beyond = visible.height * BEYOND;
+    const first = this.#indexAt(visible.top - top - beyond);
+    const end = Math.min(this.#indexAt(visible.bottom - top + beyond) + 1, this.#items.length);
     const indexes = Array.from({ length: end - first }, (_, number) => first + number);
+    const focused = this.#focusedIndex();
     if (focused >= 0 && focused < first) indexes.unshift(focused); // it keeps the focus, and keys go on from there
     else if (focused >= end) indexes.push(focused);
+
     const keys = new Set(indexes.map((index) => this.#items[index].key));
     for (const [key, { row }] of this.#rows) {
       if (keys.has(key)) continue;
       row.remove();
       this.#rows.delete(key);
     }
-    let at = this.root.firstElementChild;
+    let place = this.root.firstElementChild;
     for (const index of indexes) {
       const row = this.#rowAt(index);
-      if (at && at.parentElement !== this.root) at = row; // it was drawn again
-      if (row === at) at = at.nextElementSibling;
-      else this.root.insertBefore(row, at);
+      if (place && place.parentElement !== this.root) place = row; // it was drawn again
+      if (row === place) place = place.nextElementSibling;
+      else this.root.insertBefore(row, place);
     }
     if (end >= this.#items.length) this.onEnd();
   }
 
+  /** @returns {number} the index of the item whose row has the focus; -1: none */
+  #focusedIndex() {
+    const { activeElement } = document;
+    if (!this.root.contains(activeElement)) return -1;
+    return this.#items.findIndex(({ key }) => this.#rows.get(key)?.row.contains(activeElement));
+  }
+
   /**
-   * @param {number} offset  pixels
+   * Searches by halves.
+   *
+   * @param {number} offset  pixels below the top of the list
    * @returns {number} the index of the item that is there
    */
-  #at(offset) {
+  #indexAt(offset) {
     let low = 0;
     let high = Math.max(this.#items.length - 1, 0);
     while (low < high) {
@@ -139,12 +152,15 @@ export class RowList {
     return low;
   }
 
-  /** @param {number} index */
+  /**
+   * @param {number} index
+   * @returns {HTMLElement} the row of an item, drawn again if it shows something else now
+   */
   #rowAt(index) {
-    const { key, heading, draw, version: versionOf = () => "" } = this.#items[index];
+    const { key, heading, draw = () => make("li", "row-heading", heading ?? ""), version: versionOf = () => "" } = this.#items[index];
     const version = versionOf();
     const before = this.#rows.get(key);
-    const row = before?.version === version ? before.row : draw ? draw() : make("li", "row-heading", heading ?? "");
+    const row = before?.version === version ? before.row : draw();
     if (before && before.row !== row) replace(before.row, row);
     row.style.insetBlockStart = `${this.#tops[index]}px`;
     if (heading === undefined) {
@@ -158,13 +174,16 @@ export class RowList {
   /** @param {KeyboardEvent} event  the first and the last row may not be in the document */
   #onKey(event) {
     const isEnd = event.key === "End";
-    if (!this.#scroller || event.ctrlKey || event.metaKey || event.altKey || !(isEnd || event.key === "Home")) return;
+    const hasModifier = event.ctrlKey || event.metaKey || event.altKey;
+    if (!this.#scroller || hasModifier || !(isEnd || event.key === "Home")) return;
     event.preventDefault();
     const { top } = this.root.getBoundingClientRect();
     this.#scroller.scrollTop += top - this.#scroller.getBoundingClientRect().top + (isEnd ? this.root.offsetHeight : 0);
     this.#draw();
-    const rows = [...this.root.querySelectorAll("button, input")];
-    /** @type {HTMLElement | undefined} */ (isEnd ? rows.findLast((each) => each.matches("li > :first-child, li > :first-child *")) : rows[0])?.focus();
+    const controls = /** @type {HTMLElement[]} */ ([...this.root.querySelectorAll("button, input")]);
+    const last = controls.findLast((each) => each.matches("li > :first-child, li > :first-child *")); // of a row, not of its actions
+    const target = isEnd ? last : controls[0];
+    target?.focus();
   }
 }
 

@@ -4,14 +4,14 @@
  * palette share.
  */
 
-import { cut, drawn, fill, listOf, make } from "../../text.js";
+import { cut, drawn, fill, make } from "../../text.js";
 import { reasonOf } from "../parts/api.js";
 import { findPeople, fittingOf } from "../people/directory.js";
 import { shortTimes } from "../session/first-view.js";
 import { loadStyle, withModule } from "../parts/form.js";
 import { fitOf } from "../parts/names.js";
 import { button } from "../parts/panel.js";
-import { dateText, hitsIn, isFiltered, parse, withFilter, withoutContent } from "./search-query.js";
+import { dateText, findByName, hasTypes, hitsIn, isFiltered, parse, withFilter, withoutContent } from "./search-query.js";
 import { summaryOf } from "../parts/summary.js";
 
 /** @typedef {import("../session/session.js").Session} Session */
@@ -34,18 +34,28 @@ import { summaryOf } from "../parts/summary.js";
  * @property {() => void} [changed]  the text has changed
  */
 
+/** The server is asked after typing has paused so long. */
 const AFTER_MS = 250;
+/** Messages on a page of results. */
 const PAGE = 30;
+/** Files that are shown beside the messages before the user asks for more. */
 const FIRST_FILES = 4;
+/** People or conversations that are shown before the user asks for more. */
 const FIRST_NAMES = 5;
+/** Suggested values of the filter that is typed now. */
 const SUGGESTED = 8;
+/** Characters of the text that are shown in front of the first hit. */
 const AROUND = 30;
 /** Characters behind the first hit in which others are marked. */
 const MARKED = 120;
+/** Characters of the text that are shown behind the last hit, or from its beginning if it has no hit. */
+const BEHIND = 120;
 /** The server stops a search after a time. So many times it is continued without a result. */
 const EMPTY_PAGES = 5;
-/** The server searches texts of 256 bytes. */
+/** In characters: the server searches texts of 256 bytes. */
 const WORDS_LENGTH = 80;
+/** Contacts that are loaded, so that their names are found at once. */
+const MOST_CONTACTS = 1000;
 /** @type {Content[]} */
 const CONTENTS = ["picture", "video", "voice", "file", "link"];
 const MEDIA = ["picture", "video", "voice", "file", "album"];
@@ -55,13 +65,14 @@ const AGO = /** @type {const} */ ([[0, "today"], [7, "week"], [30, "month"], [36
 
 /** Owns a list of results, the chips, and the searches for the text of a field. */
 export class Finder {
+  /** Number of the search that was started last: an answer to an earlier one is ignored. */
   #run = 0;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   #timer;
   /** The people of the contact list, once they are loaded. @type {string[]} */
   #contacts = [];
-  #loaded = false;
-  /** Name in a filter, in lower case → the user or conversation that was picked. @type {Map<string, string | number>} */
+  #hasAskedForContacts = false;
+  /** Filter and name, as `from:ada` in lower case → the user or conversation that was picked. @type {Map<string, string | number>} */
   #picked = new Map();
   #ends = new AbortController();
 
@@ -99,70 +110,84 @@ export class Finder {
     const query = parse(field.value);
     changed?.();
     this.#drawChips(query);
-    const isEmpty = !query.words && !isFiltered(query) && !query.open;
+    const hasFilter = isFiltered(query) || query.open !== null;
     const scope = within?.() ?? null;
-    const areNames = !isFiltered(query) && !scope && (query.words || commands) && !query.open;
-    const names = areNames ? this.#names(query) : [];
-    list.replaceChildren(...[...this.#suggestions(query), ...names, ...(areNames ? (commands?.(query.words) ?? []) : [])].map((rows) => this.#section(rows)));
+    const sections = this.#suggestions(query);
+    if (!hasFilter && !scope && (query.words || commands)) sections.push(...this.#names(query), ...(commands?.(query.words) ?? []));
+    list.replaceChildren(...sections.map((rows) => this.#section(rows)));
     list.append(...query.faults.map((token) => note(fill(this.session.words.messages_filter_unknown, { token }))));
     this.#markFirst();
-    if (isEmpty) return;
+    if (!query.words && !hasFilter) return;
     const state = note(this.session.words.messages_searching);
     list.append(state);
     this.#timer = setTimeout(() => this.#find(run, query, scope, state), AFTER_MS);
   }
 
   /**
-   * @param {number} run  results of an earlier one are ignored
+   * Adds what only the server knows: the other conversations and people, messages and files.
+   *
+   * @param {number} run  gives up when another search has been started
    * @param {Query} query
    * @param {Conversation | null} scope
-   * @param {HTMLElement} state
+   * @param {HTMLElement} state  says that nothing was found, or why
    */
   async #find(run, query, scope, state) {
-    const { words, store } = this.session;
+    const { words, store, isGuest } = this.session;
     const { list } = this.options;
     try {
       await Promise.all([store.loadRest(), this.#loadContacts()]);
       if (run !== this.#run) return;
-      const areNames = query.words && !isFiltered(query) && !scope && !query.open;
-      if (areNames) this.#addNames(query);
-      const searches = [];
-      const found = this.#filter(query, scope);
-      if (typeof found === "string") {
-        state.textContent = found;
+
+      const findsNames = query.words && !isFiltered(query) && !scope && !query.open;
+      if (findsNames) this.#addNames(query);
+      const wanted = this.#filter(query, scope);
+      if (typeof wanted === "string") {
+        state.textContent = wanted;
         return;
       }
-      if (query.words || found.isNarrow) {
-        const { filter } = found;
-        const isFound = query.has.length > 0 || !query.words;
-        const messages = this.#section({ key: query.has.length && !query.has.includes("link") ? "files" : "messages", rows: [] });
-        state.before(messages);
-        searches.push(this.#messages(run, messages, query.words, filter, PAGE));
-        if (!isFound) {
-          const files = this.#section({ key: "files", rows: [] });
-          state.before(files);
-          searches.push(this.#messages(run, files, query.words, { ...filter, types: MEDIA }, FIRST_FILES));
-        }
-      }
-      if (areNames) searches.push(this.#people(run, query.words));
+
+      const searches = [];
+      if (query.words || wanted.isNarrow) searches.push(...this.#startSearches(run, query, wanted.filter, state));
+      if (findsNames) searches.push(this.#people(run, query.words));
       await Promise.all(searches);
       if (run !== this.#run) return;
-      if (areNames && store.hasMore) list.append(note(words.messages_search_part));
+
+      if (findsNames && store.hasMore) list.append(note(words.messages_search_part));
       if (list.querySelector("button") || query.faults.length) state.remove();
-      else state.textContent = this.session.isGuest && areNames ? words.messages_search_none_guest : words.messages_search_none;
+      else state.textContent = isGuest && findsNames ? words.messages_search_none_guest : words.messages_search_none;
     } catch (error) {
       if (run === this.#run) state.textContent = reasonOf(error, words);
     }
     if (run === this.#run) this.#markFirst();
   }
 
-  // --- names --------------------------------------------------------------------------------------------------
+  /**
+   * Searches messages, and beside them files if the query does not say what a message has.
+   *
+   * @param {number} run
+   * @param {Query} query
+   * @param {Record<string, any>} filter
+   * @param {HTMLElement} state  the results are above it
+   * @returns {Promise<void>[]}
+   */
+  #startSearches(run, { words: text, has }, filter, state) {
+    const areFiles = has.length > 0 && !has.includes("link");
+    const messages = this.#section({ key: areFiles ? "files" : "messages", rows: [] });
+    state.before(messages);
+    const searches = [this.#messages(run, messages, text, filter, PAGE)];
+    if (has.length || !text) return searches;
+
+    const files = this.#section({ key: "files", rows: [] });
+    state.before(files);
+    searches.push(this.#messages(run, files, text, { ...filter, types: MEDIA }, FIRST_FILES));
+    return searches;
+  }
 
   /** Knows the contacts, too, from now on. */
   async #loadContacts() {
-    if (this.#loaded || !this.session.isOnline) return;
-    this.#loaded = true;
-    const { friends } = await this.session.api("GET", "friends", { list: "friends", limit: 1000 }).catch(() => ({ friends: [] }));
+    if (this.#hasAskedForContacts || !this.session.isOnline) return;
+    this.#hasAskedForContacts = true;
+    const { friends } = await this.session.api("GET", "friends", { list: "friends", limit: MOST_CONTACTS }).catch(() => ({ friends: [] }));
     const users = friends.map((/** @type {{ user: string }} */ { user }) => user);
     await this.session.people.load(users);
     this.#contacts = users;
@@ -178,16 +203,18 @@ export class Finder {
 
   /**
    * @param {Query} query
-   * @returns {Rows[]} what the page knows
+   * @returns {Rows[]} the people and conversations that the page knows; the latest conversations if no words are typed
    */
   #names({ words: wanted }) {
     const { store } = this.session;
-    if (!wanted) return [{ key: "recent", rows: store.sorted.slice(0, FIRST_NAMES).map((each) => this.#conversationRow(each)) }].filter(({ rows }) => rows.length);
     const { users, groups } = this.#known();
-    const found = groups.filter((each) => has(store.nameOf(each), wanted));
+    const recent = wanted ? [] : store.sorted.slice(0, FIRST_NAMES);
+    const people = wanted ? fittingOf(this.session, users, wanted) : [];
+    const talks = wanted ? groups.filter((each) => has(store.nameOf(each), wanted)) : [];
     return [
-      { key: "people", rows: fittingOf(this.session, users, wanted).map((user) => this.#personRow(user)) },
-      { key: "talks", rows: found.map((each) => this.#conversationRow(each)) },
+      { key: "recent", rows: recent.map((each) => this.#conversationRow(each)) },
+      { key: "people", rows: people.map((user) => this.#personRow(user)) },
+      { key: "talks", rows: talks.map((each) => this.#conversationRow(each)) },
     ].filter(({ rows }) => rows.length);
   }
 
@@ -210,16 +237,16 @@ export class Finder {
     const { users, next } = await findPeople(this.session, wanted, after);
     if (run !== this.#run) return;
     const known = new Set(this.#known().users);
-    const rows = users.filter((user) => !known.has(user)).map((user) => this.#personRow(user));
+    const rows = users.filter((user) => !known.has(user)).map((user) => this.#row(this.#personRow(user)));
     if (!rows.length && !next) return;
+
     const { list } = this.options;
     if (!list.querySelector("[data-section=people]")) list.prepend(this.#section({ key: "people", rows: [] }));
     const section = /** @type {HTMLElement} */ (list.querySelector("[data-section=people]"));
     section.hidden = false;
     const people = /** @type {HTMLElement} */ (section.querySelector("ul"));
-    const made = rows.map((row) => this.#row(row));
-    people.append(...made);
-    if (after) made[0]?.querySelector("button")?.focus();
+    people.append(...rows);
+    if (after) rows[0]?.querySelector("button")?.focus();
     if (!next) return;
     const more = button(this.session.words.messages_more_people, "link");
     const row = make("li", "", more);
@@ -248,10 +275,10 @@ export class Finder {
    */
   #conversationRow(conversation) {
     const { session } = this;
-    return { title: session.store.nameOf(conversation), face: session.people.face(conversation), act: () => session.open(conversation.id ? { conversation: conversation.id } : { user: conversation.peer }) };
+    const { id, peer } = conversation;
+    const act = () => session.open(id ? { conversation: id } : { user: peer });
+    return { title: session.store.nameOf(conversation), face: session.people.face(conversation), act };
   }
-
-  // --- filters ------------------------------------------------------------------------------------------------
 
   /** @param {Query} query */
   #drawChips(query) {
@@ -259,9 +286,10 @@ export class Finder {
     const { chips } = this.options;
     const contents = CONTENTS.map((content) => {
       const isOn = query.has.includes(content);
-      const chip = button(words[`messages_has_${content}`], "chip");
+      const word = words[`messages_has_${content}`];
+      const chip = button(word, "chip");
       chip.setAttribute("aria-pressed", String(isOn));
-      chip.addEventListener("click", () => this.#type(isOn ? (text) => withoutContent(text, content) : (text) => withFilter(text, words.messages_filter_has, words[`messages_has_${content}`])));
+      chip.addEventListener("click", () => this.#type((text) => (isOn ? withoutContent(text, content) : withFilter(text, words.messages_filter_has, word))));
       return chip;
     });
     const menu = button(words.messages_filters, "chip");
@@ -286,7 +314,7 @@ export class Finder {
     }));
   }
 
-  /** @param {(text: string) => string} change */
+  /** @param {(text: string) => string} change  makes the new text of the field from its present one */
   #type(change) {
     const { field } = this.options;
     field.value = change(field.value);
@@ -300,22 +328,45 @@ export class Finder {
    */
   #suggestions({ open }) {
     if (!open) return [];
-    const { words, store, people } = this.session;
+    const { words } = this.session;
     const { name, value } = open;
-    const title = `${words[`messages_filter_${name}`]}:`;
-    /** @param {string} text @param {HTMLElement | undefined} face @param {string | number} [picked] @param {string} [below] @returns {Row} */
-    const row = (text, face, picked, below) => ({ title: below ?? text, below: below ? text : "", face, act: () => {
-      if (picked !== undefined) this.#picked.set(`${name}:${text.toLowerCase()}`, picked);
-      this.#type((typed) => withFilter(typed, words[`messages_filter_${name}`], text));
-    } });
-    /** @type {Row[]} */
-    let rows = [];
-    const { groups } = this.#known();
-    if (name === "from") rows = this.#writers().filter((user) => has(people.nameOf(user), value)).slice(0, SUGGESTED).map((user) => row(people.nameOf(user), people.avatar(user), user));
-    else if (name === "in") rows = [...groups, ...store.sorted.filter(({ group, peer }) => !group && peer)].filter((each) => each.id && has(store.nameOf(each), value)).map((each) => row(store.nameOf(each), people.face(each), each.id));
-    else if (name === "has") rows = CONTENTS.map((content) => words[`messages_has_${content}`]).filter((text) => has(text, value) && text !== value).map((text) => row(text, undefined));
-    else rows = AGO.map(([days, word]) => row(dateText(new Date(Date.now() - days * DAY_MS)), undefined, undefined, words[`messages_date_${word}`])).filter(({ below }) => String(below).startsWith(value) && below !== value);
-    return rows.length ? [{ key: "filter", title, rows: rows.slice(0, SUGGESTED).map((each) => ({ ...each, stays: true })) }] : [];
+    const filterWord = words[`messages_filter_${name}`];
+    const rows = this.#valuesOf(name, value).slice(0, SUGGESTED).map(({ text, title = "", face, picked }) => ({
+      title: title || text,
+      below: title && text,
+      face,
+      stays: true,
+      act: () => {
+        if (picked !== undefined) this.#picked.set(`${name}:${text.toLowerCase()}`, picked);
+        this.#type((typed) => withFilter(typed, filterWord, text));
+      },
+    }));
+    return rows.length ? [{ key: "filter", title: `${filterWord}:`, rows }] : [];
+  }
+
+  /**
+   * @param {import("./search-query.js").FilterName} name  of a filter
+   * @param {string} value  the typed part of its value
+   * @returns {{ text: string, title?: string, face?: HTMLElement, picked?: string | number }[]} values that begin so; `text`: is typed;
+   *   `title`: is shown instead of it; `picked`: the user or conversation
+   */
+  #valuesOf(name, value) {
+    const { words, store, people } = this.session;
+    if (name === "from") {
+      const writers = this.#writers().filter((user) => has(people.nameOf(user), value)).slice(0, SUGGESTED);
+      return writers.map((user) => ({ text: people.nameOf(user), face: people.avatar(user), picked: user }));
+    }
+    if (name === "in") {
+      const persons = store.sorted.filter(({ group, peer }) => !group && peer);
+      const places = [...this.#known().groups, ...persons].filter((each) => each.id && has(store.nameOf(each), value));
+      return places.map((each) => ({ text: store.nameOf(each), face: people.face(each), picked: each.id }));
+    }
+    if (name === "has") {
+      const contents = CONTENTS.map((content) => words[`messages_has_${content}`]);
+      return contents.filter((text) => has(text, value) && text !== value).map((text) => ({ text }));
+    }
+    const days = AGO.map(([ago, word]) => ({ text: dateText(new Date(Date.now() - ago * DAY_MS)), title: words[`messages_date_${word}`] }));
+    return days.filter(({ text }) => text.startsWith(value) && text !== value);
   }
 
   /** @returns {string[]} who may have written: the user, then those with a conversation, then all whom the page knows */
@@ -327,21 +378,24 @@ export class Finder {
   /**
    * @param {Query} query
    * @param {Conversation | null} scope
-   * @returns {{ filter: Record<string, any>, isNarrow: boolean } | string} what the server is asked for; a text: why it cannot
+   * @returns {{ filter: Record<string, any>, isNarrow: boolean } | string} the filter of the request, and whether it is narrow enough for
+   *   a search without words; a text: the reason why it cannot be made
    */
   #filter(query, scope) {
-    const { words, store, people } = this.session;
+    const { words } = this.session;
     /** @type {Record<string, any>} */
     const filter = {};
     if (query.from) {
-      const from = this.#picked.get(`from:${query.from.toLowerCase()}`) ?? match(this.#writers(), query.from, (user) => people.nameOf(user)) ?? (people.card(query.from) && query.from);
-      if (!from) return query.open?.name === "from" ? { filter, isNarrow: false } : fill(words.messages_filter_nobody, { name: query.from });
-      filter.from = from;
+      const writer = this.#writerOf(query.from);
+      const isTyped = query.open?.name === "from";
+      if (!writer) return isTyped ? { filter, isNarrow: false } : fill(words.messages_filter_nobody, { name: query.from });
+      filter.from = writer;
     }
     if (scope) filter.conversation = scope.id;
     else if (query.in) {
-      const place = this.#picked.get(`in:${query.in.toLowerCase()}`) ?? match(store.sorted.filter(({ id }) => id), query.in, (each) => store.nameOf(each))?.id;
-      if (!place) return query.open?.name === "in" ? { filter, isNarrow: false } : fill(words.messages_filter_nowhere, { name: query.in });
+      const place = this.#placeOf(query.in);
+      const isTyped = query.open?.name === "in";
+      if (!place) return isTyped ? { filter, isNarrow: false } : fill(words.messages_filter_nowhere, { name: query.in });
       filter.conversation = place;
     }
     const types = query.has.filter((content) => content !== "link");
@@ -352,29 +406,47 @@ export class Finder {
     return { filter, isNarrow: ["from", "types", "link", "since", "until"].some((key) => key in filter) };
   }
 
-  // --- messages -----------------------------------------------------------------------------------------------
+  /** @param {string} name  a name, or the id of a user */
+  #writerOf(name) {
+    const { people } = this.session;
+    const picked = this.#picked.get(`from:${name.toLowerCase()}`) ?? findByName(this.#writers(), name, (user) => people.nameOf(user));
+    return picked ?? (people.card(name) && name);
+  }
+
+  /** @param {string} name */
+  #placeOf(name) {
+    const { store } = this.session;
+    const places = store.sorted.filter(({ id }) => id);
+    return this.#picked.get(`in:${name.toLowerCase()}`) ?? findByName(places, name, (each) => store.nameOf(each))?.id;
+  }
 
   /**
+   * Adds one page of messages to a section, and a button for the next page.
+   *
    * @param {number} run
    * @param {HTMLElement} section
    * @param {string} text
    * @param {Record<string, any>} filter
    * @param {number} limit
-   * @param {number} [before]
+   * @param {number} [before]  where the page begins; 0: at the newest message
    */
   async #messages(run, section, text, filter, limit, before = 0) {
     const { messenger, people, words } = this.session;
+    let begin = before;
     let page;
-    for (let pages = 0; pages < EMPTY_PAGES && (!page || (page.hasMore && !page.messages.length)); pages++) {
-      page = await messenger.search(cut(text, WORDS_LENGTH), { limit, ...filter, ...((page?.before ?? before) && { before: page?.before ?? before }) });
+    for (let pages = 0; pages < EMPTY_PAGES; pages++) {
+      page = await messenger.search(cut(text, WORDS_LENGTH), { limit, ...filter, ...(begin && { before: begin }) });
       if (run !== this.#run) return;
+      if (!page.hasMore || page.messages.length) break;
+      begin = page.before ?? before;
     }
     if (!page) return;
+
     const { hasMore, before: next } = page;
-    const { types } = filter;
-    const messages = page.messages.filter(({ type, data }) => !types || type !== "album" || listOf(data?.items).some((/** @type {any} */ each) => types.includes(each?.type || "file")));
+    const messages = page.messages.filter((entry) => hasTypes(entry, filter.types));
     await people.load(messages.map(({ from }) => from));
     if (run !== this.#run) return;
+
     const rows = messages.reverse().map((entry) => drawn(() => this.#hit(entry, text), () => note(words.messages_unshown)));
     const list = /** @type {HTMLElement} */ (section.querySelector("ul"));
     list.append(...rows);
@@ -402,15 +474,20 @@ export class Finder {
    */
   #hit(entry, text) {
     const { store, people, words, user } = this.session;
-    const conversation = store.conversations.get(entry.conversation);
-    const from = entry.from === user ? words.you : people.nameOf(entry.from);
-    const title = this.options.within?.() || !conversation ? from : conversation.group ? `${from} · ${store.nameOf(conversation)}` : store.nameOf(conversation);
-    const row = this.#row({ title, time: this.when(entry.time), face: people.avatar(entry.from), act: () => this.session.open({ conversation: entry.conversation, message: entry.id }) });
+    const conversation = this.options.within?.() ? undefined : store.conversations.get(entry.conversation);
+    const writer = entry.from === user ? words.you : people.nameOf(entry.from);
+    let title = writer;
+    if (conversation?.group) title = `${writer} · ${store.nameOf(conversation)}`;
+    else if (conversation) title = store.nameOf(conversation);
+    const row = this.#row({
+      title,
+      time: this.when(entry.time),
+      face: people.avatar(entry.from),
+      act: () => this.session.open({ conversation: entry.conversation, message: entry.id }),
+    });
     row.querySelector(".preview")?.append(...marked(summaryOf(entry, words, Infinity), text));
     return row;
   }
-
-  // --- the list -----------------------------------------------------------------------------------------------
 
   /** @param {Rows} rows  of people and conversations the first are shown, and a button for the others */
   #section({ key, rows, title = this.session.words[`messages_section_${key}`] }) {
@@ -436,7 +513,9 @@ export class Finder {
 
   /** @param {Row & { stays?: boolean }} row  `stays`: the list stays open */
   #row({ title, time = "", below = "", face, keys = "", act, stays = false }) {
-    const heading = make("span", "row-line", make("b", "", make("bdi", "", title)), ...(time ? [make("time", "", time)] : []), ...(keys ? [make("kbd", "", keys)] : []));
+    const heading = make("span", "row-line", make("b", "", make("bdi", "", title)));
+    if (time) heading.append(make("time", "", time));
+    if (keys) heading.append(make("kbd", "", keys));
     const row = button("", face ? "conversation hit" : "conversation hit plain");
     row.append(...(face ? [face] : []), make("span", "row-words", heading, make("span", "preview", below)));
     const { go = (/** @type {() => unknown} */ then) => then() } = this.options;
@@ -469,7 +548,8 @@ export class Finder {
   #onKey(event) {
     const { field } = this.options;
     const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
-    if (event.key.length === 1 && event.key !== " " && !event.ctrlKey && !event.metaKey && !event.altKey) field.focus(); // typing goes on
+    const hasModifier = event.ctrlKey || event.metaKey || event.altKey;
+    if (event.key.length === 1 && event.key !== " " && !hasModifier) field.focus(); // typing goes on
     if (!step) return;
     event.preventDefault();
     const rows = this.#rows();
@@ -479,21 +559,13 @@ export class Finder {
   }
 }
 
-/** @param {string} text @param {string} part */
-function has(text, part) {
-  return fitOf(text, part) < 2;
-}
-
 /**
- * @template T
- * @param {T[]} all
- * @param {string} name
- * @param {(each: T) => string} nameOf
- * @returns {T | undefined} the one with this name; else the first whose name begins with it
+ * @param {string} text
+ * @param {string} part
+ * @returns {boolean} whether the part is in the text
  */
-function match(all, name, nameOf) {
-  const wanted = name.toLowerCase();
-  return all.find((each) => nameOf(each).toLowerCase() === wanted) ?? all.find((each) => nameOf(each).toLowerCase().startsWith(wanted));
+function has(text, part) {
+  return fitOf(text, part) < 2; // 2: nowhere
 }
 
 /** @param {string} text */
@@ -510,15 +582,16 @@ function note(text) {
  */
 function marked(text, wanted) {
   const hits = hitsIn(text, wanted);
-  if (!hits.length) return [cut(text, 120)];
+  if (!hits.length) return [cut(text, BEHIND)];
   const [[first]] = hits;
-  const near = [...text.slice(0, first)].slice(-AROUND).join("");
-  const made = /** @type {(Node | string)[]} */ ([near.length < first ? `…${near.slice(near.indexOf(" ") + 1)}` : near]);
-  let at = first;
+  const near = [...text.slice(0, first)].slice(-AROUND).join(""); // whole characters, not halves of pairs
+  const isCut = near.length < first;
+  const made = /** @type {(Node | string)[]} */ ([isCut ? `…${near.slice(near.indexOf(" ") + 1)}` : near]);
+  let shownTo = first;
   for (const [start, end] of hits) {
     if (start > first + MARKED) break;
-    made.push(text.slice(at, start), make("mark", "", text.slice(start, end)));
-    at = end;
+    made.push(text.slice(shownTo, start), make("mark", "", text.slice(start, end)));
+    shownTo = end;
   }
-  return [...made, cut(text.slice(at), 120)];
+  return [...made, cut(text.slice(shownTo), BEHIND)];
 }

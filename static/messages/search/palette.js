@@ -36,9 +36,15 @@ export async function openPalette(session, place) {
   const layer = openDialog(words.messages_palette, make("div", "palette-body", field, chips, list));
   layer.dialog.classList.add("palette");
   const all = commands(session, place);
+  /** @param {string} wanted */
+  const sectionsFor = (wanted) => {
+    const found = all.filter((each) => isFound(each, wanted));
+    const sections = ["actions", "settings"].map((key) => ({ key, rows: found.filter((each) => each.key === key) }));
+    return sections.filter(({ rows }) => rows.length);
+  };
   const finder = new Finder(session, {
     field, list, chips,
-    commands: (wanted) => (/** @type {const} */ (["actions", "settings"])).map((key) => ({ key, rows: all.filter((each) => each.key === key && isFound(each, wanted)) })).filter(({ rows }) => rows.length),
+    commands: sectionsFor,
     go: async (act) => {
       layer.close();
       await whenLeft();
@@ -64,40 +70,83 @@ function isFound({ title, also = "" }, wanted) {
  * @param {Place} place
  * @returns {Command[]} what the user can do here
  */
-function commands(session, { open, info, search }) {
+function commands(session, place) {
   const { words } = session;
-  const here = open ? [
-    ...(open.id ? [action(words.messages_search_here, search, "Ctrl ⇧ K")] : []),
-    ...(open.peer || open.group ? [action(words.messages_about_here, () => info(open))] : []),
-    ...(open.id ? [action(words.messages_media, () => withModule(import("../media/media-list.js"), words, ({ openMedia }) => openMedia(session, open.id)), "", words.messages_palette_media)] : []),
-    ...(open.id ? actionsOf(session, open).map(({ word, act }) => action(`${session.store.nameOf(open)} · ${word}`, act)) : []),
-  ] : [];
-  const people = session.isGuest ? [] : [
-    action(words.messages_new_group, () => withModule(import("../people/picker.js"), words, ({ openNewGroup }) => openNewGroup(session))),
-    action(words.messages_open_groups, () => withModule(import("../people/open-groups.js"), words, ({ openOpenGroups }) => openOpenGroups(session)), "", words.messages_find_group),
-    action(words.messages_people, () => withModule(import("../people/contacts.js"), words, ({ openContacts }) => openContacts(session)), "", words.messages_find),
-    action(words.messages_invite_people, () => withModule(import("../people/invitations.js"), words, ({ openInvitations }) => openInvitations(session)), "", words.messages_palette_invite),
-    action(words.messages_bots, () => withModule(import("../people/gallery.js"), words, ({ openGallery }) => openGallery(session))),
-  ];
-  const settings = () => withModule(import("../settings/settings.js"), words, ({ openSettings }) => openSettings(session));
-  /** @param {"light" | "dark" | undefined} theme @param {string} name */
-  const look = (theme, name) => setting(fill(words.messages_theme_to, { name }), () => withModule(import("../settings/settings.js"), words, ({ saveLook }) => saveLook({ theme })), words.messages_theme);
+  const shortcuts = () => withModule(import("../settings/settings.js"), words, ({ openShortcuts }) => openShortcuts(session));
   return [
-    ...here,
-    ...people,
-    ...(mayHaveKeys() ? [action(words.messages_shortcuts, () => withModule(import("../settings/settings.js"), words, ({ openShortcuts }) => openShortcuts(session)), "?")] : []),
+    ...commandsHere(session, place),
+    ...(session.isGuest ? [] : peopleCommands(session)),
+    ...(mayHaveKeys() ? [action(words.messages_shortcuts, shortcuts, { keys: "?" })] : []),
     action(words.messages_logout, () => logOut(session)),
-    setting(words.messages_profile, () => withModule(import("../settings/profile.js"), words, ({ openProfile }) => openProfile(session)), words.messages_palette_profile),
-    look("dark", words.messages_theme_dark),
-    look("light", words.messages_theme_light),
-    look(undefined, words.messages_theme_system),
-    ...[words.messages_size, words.messages_language, ...(session.hasNotifications ? [words.messages_notify] : [])].map((title) => setting(title, settings, words.messages_settings)),
+    ...settingCommands(session),
   ];
 }
 
-/** @param {string} title @param {() => unknown} act @param {string} [keys] @param {string} [also] @returns {Command} */
-function action(title, act, keys, also) {
-  return { key: "actions", title, act, keys, also };
+/**
+ * @param {Session} session
+ * @param {Place} place
+ * @returns {Command[]} of the open conversation; none if it is the list
+ */
+function commandsHere(session, { open, info, search }) {
+  if (!open) return [];
+  const { words, store } = session;
+  const about = open.peer || open.group ? [action(words.messages_about_here, () => info(open))] : [];
+  if (!open.id) return about; // nothing has been written yet
+  const media = () => withModule(import("../media/media-list.js"), words, ({ openMedia }) => openMedia(session, open.id));
+  return [
+    action(words.messages_search_here, search, { keys: "Ctrl ⇧ K" }),
+    ...about,
+    action(words.messages_media, media, { also: words.messages_palette_media }),
+    ...actionsOf(session, open).map(({ word, act }) => action(`${store.nameOf(open)} · ${word}`, act)),
+  ];
+}
+
+/**
+ * @param {Session} session
+ * @returns {Command[]}
+ */
+function peopleCommands(session) {
+  const { words } = session;
+  const newGroup = () => withModule(import("../people/picker.js"), words, ({ openNewGroup }) => openNewGroup(session));
+  const openGroups = () => withModule(import("../people/open-groups.js"), words, ({ openOpenGroups }) => openOpenGroups(session));
+  const people = () => withModule(import("../people/contacts.js"), words, ({ openContacts }) => openContacts(session));
+  const invite = () => withModule(import("../people/invitations.js"), words, ({ openInvitations }) => openInvitations(session));
+  const bots = () => withModule(import("../people/gallery.js"), words, ({ openGallery }) => openGallery(session));
+  return [
+    action(words.messages_new_group, newGroup),
+    action(words.messages_open_groups, openGroups, { also: words.messages_find_group }),
+    action(words.messages_people, people, { also: words.messages_find }),
+    action(words.messages_invite_people, invite, { also: words.messages_palette_invite }),
+    action(words.messages_bots, bots),
+  ];
+}
+
+/**
+ * @param {Session} session
+ * @returns {Command[]}
+ */
+function settingCommands(session) {
+  const { words } = session;
+  const profile = () => withModule(import("../settings/profile.js"), words, ({ openProfile }) => openProfile(session));
+  const settings = () => withModule(import("../settings/settings.js"), words, ({ openSettings }) => openSettings(session));
+  /** @param {"light" | "dark" | undefined} theme  undefined: as the system @param {string} name */
+  const look = (theme, name) => {
+    const act = () => withModule(import("../settings/settings.js"), words, ({ saveLook }) => saveLook({ theme }));
+    return setting(fill(words.messages_theme_to, { name }), act, words.messages_theme);
+  };
+  const titles = [words.messages_size, words.messages_language, ...(session.hasNotifications ? [words.messages_notify] : [])];
+  return [
+    setting(words.messages_profile, profile, words.messages_palette_profile),
+    look("dark", words.messages_theme_dark),
+    look("light", words.messages_theme_light),
+    look(undefined, words.messages_theme_system),
+    ...titles.map((title) => setting(title, settings, words.messages_settings)),
+  ];
+}
+
+/** @param {string} title @param {() => unknown} act @param {{ keys?: string, also?: string }} [more] @returns {Command} */
+function action(title, act, more = {}) {
+  return { key: "actions", title, act, ...more };
 }
 
 /** @param {string} title @param {() => unknown} act @param {string} [also] @returns {Command} */

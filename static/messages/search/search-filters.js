@@ -27,6 +27,8 @@ const EMPTY_PAGES = 20;
 const FIRST_ENTRIES = 20;
 
 /**
+ * Opens the menu. The chosen filters become the text of the search.
+ *
  * @param {Session} session
  * @param {FilterMenu} menu
  */
@@ -41,22 +43,27 @@ export function openFilters(session, { query, names, places, within, contents, a
   const since = day(query.since);
   const until = day(query.until);
   const boxes = contents.map((content) => ({ content, box: input({ type: "checkbox", checked: query.has.includes(content) }) }));
-  const has = make("fieldset", "filter-contents", make("legend", "", words.messages_filter_contents), ...boxes.map(({ content, box }) => make("label", "check", box, make("span", "", words[`messages_has_${content}`]))));
-  const form = make("form", "filter-form", field(words.messages_filter_sender, from), known, ...(within ? [] : [field(words.messages_filter_place, place)]),
-    make("div", "filter-days", field(words.messages_filter_since, since), field(words.messages_filter_until, until)), has);
+  const checks = boxes.map(({ content, box }) => make("label", "check", box, make("span", "", words[`messages_has_${content}`])));
   const clear = button(words.messages_filter_clear);
-  const done = button(words.messages_filter_show, "wide");
-  done.type = "submit";
-  form.append(make("div", "filter-acts", clear, done));
-  const layer = openDialog(words.messages_filters, make("div", "filters", form, ...jumpSection(session, () => within || places.find(({ name }) => name === place.value)?.id || 0, async (act) => {
+  const submit = button(words.messages_filter_show, "wide");
+  submit.type = "submit";
+  const form = make(
+    "form", "filter-form", field(words.messages_filter_sender, from), known, ...(within ? [] : [field(words.messages_filter_place, place)]),
+    make("div", "filter-days", field(words.messages_filter_since, since), field(words.messages_filter_until, until)),
+    make("fieldset", "filter-contents", make("legend", "", words.messages_filter_contents), ...checks),
+    make("div", "filter-acts", clear, submit),
+  );
+  const chosenPlace = () => within || places.find(({ name }) => name === place.value)?.id || 0;
+  const jump = jumpSection(session, chosenPlace, async (act) => {
     layer.close();
     await whenLeft();
     go(act);
-  })));
+  });
+  const layer = openDialog(words.messages_filters, make("div", "filters", form, jump));
   layer.dialog.classList.add("filter-menu");
 
-  /** @param {string} text */
-  const leave = async (text) => {
+  /** @param {string} text  for the search */
+  const leaveWith = async (text) => {
     layer.close();
     await layer.closed;
     apply(text);
@@ -64,17 +71,22 @@ export function openFilters(session, { query, names, places, within, contents, a
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     const chosen = boxes.filter(({ box }) => box.checked).map(({ content }) => words[`messages_has_${content}`]);
-    const parts = [["from", from.value.trim()], ["in", within ? "" : place.value], ...chosen.map((each) => ["has", each]), ["after", since.value], ["before", until.value]];
-    leave([query.words, ...parts.filter(([, value]) => value).map(([name, value]) => `${words[`messages_filter_${name}`]}:${quoted(value)}`)].filter(Boolean).join(" ") + " ");
+    const values = [
+      ["from", from.value.trim()], ["in", within ? "" : place.value], ...chosen.map((each) => ["has", each]), ["after", since.value], ["before", until.value],
+    ];
+    const filters = values.filter(([, value]) => value).map(([name, value]) => `${words[`messages_filter_${name}`]}:${quoted(value)}`);
+    leaveWith([query.words, ...filters].filter(Boolean).join(" ") + " ");
   });
-  clear.addEventListener("click", () => leave(query.words));
+  clear.addEventListener("click", () => leaveWith(query.words));
 }
 
 /**
+ * The section that leads to the first message of a day.
+ *
  * @param {Session} session
  * @param {() => number} placeOf  the conversation that is chosen; 0: none
- * @param {(act: () => unknown) => unknown} go
- * @returns {HTMLElement[]}
+ * @param {(act: () => unknown) => unknown} go  called with what leads to the message
+ * @returns {HTMLElement}
  */
 function jumpSection(session, placeOf, go) {
   const { words } = session;
@@ -94,7 +106,7 @@ function jumpSection(session, placeOf, go) {
       else show(note, words.messages_jump_none);
     });
   });
-  return [section(words.messages_jump, make("div", "filter-jump", field(words.messages_jump_on, when), jump), note)];
+  return section(words.messages_jump, make("div", "filter-jump", field(words.messages_jump_on, when), jump), note);
 }
 
 /**
@@ -107,6 +119,7 @@ async function firstOfDay({ messenger }, conversation, begin) {
   let before = 0;
   let last = 0;
   for (let pages = 0; pages < EMPTY_PAGES && !last; pages++) {
+    // the last message before the day: the history goes on from there
     const page = await messenger.search("", { conversation, until: begin, limit: 1, ...(before && { before }) });
     last = page.messages.at(-1)?.id ?? 0;
     before = page.before ?? 0;
@@ -118,10 +131,11 @@ async function firstOfDay({ messenger }, conversation, begin) {
 
 /** @param {number} time  in milliseconds; 0: none */
 function day(time) {
-  return input({ type: "date", value: time ? dateText(new Date(time)) : "", max: dateText(new Date(Date.now() + DAY_MS)) });
+  const tomorrow = new Date(Date.now() + DAY_MS); // the bound `before` excludes its day
+  return input({ type: "date", value: time ? dateText(new Date(time)) : "", max: dateText(tomorrow) });
 }
 
-/** @param {string} value */
+/** @param {string} value  of a filter */
 function quoted(value) {
   return /\s/.test(value) ? `"${value.replaceAll('"', "")}"` : value;
 }

@@ -5,6 +5,7 @@
  * A value with spaces has quotes: `from:"Ada L"`.
  */
 
+import { listOf } from "../../text.js";
 import { folded } from "../parts/names.js";
 
 /** @typedef {"from" | "in" | "has" | "before" | "after"} FilterName */
@@ -39,6 +40,8 @@ const RUN = /[\p{Script=Han}\p{Script=Hiragana}\p{Script=Katakana}\p{Script=Hang
 const DATE = /^(\d{4})(?:[-/.年](\d{1,2})(?:[-/.月](\d{1,2}))?)?[年月日]?$/u;
 
 /**
+ * Takes the filters out of a text; the other words are what is searched.
+ *
  * @param {string} text
  * @returns {Query}
  */
@@ -48,7 +51,7 @@ export function parse(text) {
   const rest = text.replace(FILTER, (whole, typed, quoted, end, plain, start) => {
     const name = keyOf(NAMES, typed) ?? "has";
     const value = quoted ?? plain;
-    const isOpen = start + whole.length === text.length && !end;
+    const isOpen = start + whole.length === text.length && !end; // it may be typed on
     if (isOpen) query.open = { name, value, start };
     if (!apply(query, name, value) && !isOpen) query.faults.push(whole);
     return " ";
@@ -58,6 +61,8 @@ export function parse(text) {
 }
 
 /**
+ * Writes a filter into the query.
+ *
  * @param {Query} query
  * @param {FilterName} name
  * @param {string} value
@@ -91,12 +96,35 @@ export function timeOf(value) {
   const [, year, month = "1", day = "1"] = DATE.exec(value) ?? [];
   if (!year) return 0;
   const date = new Date(Number(year), Number(month) - 1, Number(day));
-  return date.getMonth() === Number(month) - 1 && date.getDate() === Number(day) ? date.getTime() : 0;
+  const exists = date.getMonth() === Number(month) - 1 && date.getDate() === Number(day); // else 31 February would be in March
+  return exists ? date.getTime() : 0;
 }
 
 /** @param {Date} date  as a filter has it, in local time */
 export function dateText(date) {
   return [date.getFullYear(), date.getMonth() + 1, date.getDate()].map((part) => String(part).padStart(2, "0")).join("-");
+}
+
+/**
+ * @template T
+ * @param {T[]} all
+ * @param {string} name
+ * @param {(each: T) => string} nameOf
+ * @returns {T | undefined} the one with this name; else the first whose name begins with it
+ */
+export function findByName(all, name, nameOf) {
+  const wanted = name.toLowerCase();
+  return all.find((each) => nameOf(each).toLowerCase() === wanted) ?? all.find((each) => nameOf(each).toLowerCase().startsWith(wanted));
+}
+
+/**
+ * @param {{ type?: string, data?: any }} entry
+ * @param {string[]} [types]  missing: any
+ * @returns {boolean} false: an album of which no part has one of these types
+ */
+export function hasTypes({ type, data }, types) {
+  if (!types || type !== "album") return true;
+  return listOf(data?.items).some((/** @type {any} */ each) => types.includes(each?.type || "file"));
 }
 
 /**
@@ -118,7 +146,8 @@ export function hitsIn(text, words) {
     place += character.length;
   }
   places.push(place);
-  const hit = new RegExp([...units].map((unit) => (RUN.test(unit) ? unit : `(?<![\\p{L}\\p{N}])${unit}`)).join("|"), "gu");
+  const patterns = [...units].map((unit) => (RUN.test(unit) ? unit : `(?<![\\p{L}\\p{N}])${unit}`)); // words are found from their beginning
+  const hit = new RegExp(patterns.join("|"), "gu");
   return [...plain.matchAll(hit)].map(({ 0: { length }, index }) => [places[index], places[index + length]]);
 }
 
@@ -145,14 +174,18 @@ export function withFilter(text, name, value) {
  * @returns {string}
  */
 export function withoutContent(text, content) {
-  return text.replace(FILTER, (whole, typed, quoted, _, plain) => (keyOf(NAMES, typed) === "has" && keyOf(CONTENTS, quoted ?? plain) === content ? "" : whole)).replace(/\s+/g, " ").trimStart();
+  const changed = text.replace(FILTER, (whole, typed, quoted, _, plain) => {
+    const isThis = keyOf(NAMES, typed) === "has" && keyOf(CONTENTS, quoted ?? plain) === content;
+    return isThis ? "" : whole;
+  });
+  return changed.replace(/\s+/g, " ").trimStart();
 }
 
 /**
  * @template {string} K
- * @param {Record<K, string[]>} table
+ * @param {Record<K, string[]>} table  key → its words in all languages
  * @param {string} word
- * @returns {K | undefined}
+ * @returns {K | undefined} the key that has the word
  */
 function keyOf(table, word) {
   return /** @type {K[]} */ (Object.keys(table)).find((key) => table[key].includes(word.toLowerCase()));

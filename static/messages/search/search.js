@@ -12,7 +12,7 @@ import { startSearchStep } from "../parts/panel.js";
 export class Search {
   /** @type {Conversation | null} */
   #within = null;
-  /** It is a step of the browser's history. */
+  /** Whether the search is a step of the browser's history, as on a phone. */
   #isStep = false;
   #field = element("search", HTMLInputElement);
   #scope = element("search-scope", HTMLElement);
@@ -23,7 +23,13 @@ export class Search {
   /** @param {Session} session */
   constructor(session) {
     this.session = session;
-    this.finder = new Finder(session, { field: this.#field, list: this.#hits, chips: this.#chips, within: () => this.#within, changed: () => this.#show(Boolean(this.#field.value.trim())) });
+    this.finder = new Finder(session, {
+      field: this.#field,
+      list: this.#hits,
+      chips: this.#chips,
+      within: () => this.#within,
+      changed: () => this.#show(Boolean(this.#field.value.trim())),
+    });
     const { signal } = this.#ends;
     for (const each of [this.#field, this.#hits]) {
       each.addEventListener("keydown", (event) => {
@@ -76,11 +82,15 @@ export class Search {
     }
   }
 
-  /** @param {EventTarget | null} target  keys have led to it: nothing is searched, so the filters are hidden again */
+  /**
+   * Hides the filters again when keys lead away from the search, and nothing is searched.
+   *
+   * @param {EventTarget | null} target  has got the focus
+   */
   #onFocus(target) {
-    const isSearched = this.#chips.hidden || this.#within || this.#field.value.trim();
-    if (isSearched || !(target instanceof Element) || target.closest("[role=search], #search-chips, dialog") || !target.matches(":focus-visible")) return; // a click must not move what it is on
-    this.close();
+    if (this.#chips.hidden || this.#within || this.#field.value.trim()) return;
+    if (!(target instanceof Element) || target.closest("[role=search], #search-chips, dialog")) return;
+    if (target.matches(":focus-visible")) this.close(); // not by a click: it must not move what it is on
   }
 
   /** @returns {boolean} whether the search was in view: it is given up */
@@ -111,9 +121,9 @@ export class Search {
     if (this.#within) this.#scope.textContent = fill(words.messages_search_in, { name: store.nameOf(this.#within) });
   }
 
-  /** @param {boolean} hits */
-  #show(hits) {
-    this.#hits.hidden = !hits;
-    element("conversations-list", HTMLElement).hidden = hits;
+  /** @param {boolean} isSearching  the results take the place of the conversations */
+  #show(isSearching) {
+    this.#hits.hidden = !isSearching;
+    element("conversations-list", HTMLElement).hidden = isSearching;
   }
 }
