@@ -67,24 +67,30 @@ export class ConversationList {
     this.#root.addEventListener("scroll", () => this.#place(), { signal, passive: true });
     const sizes = new ResizeObserver(() => {
       const row = this.#list.querySelector("[aria-posinset]");
-      if (row instanceof HTMLElement && row.offsetHeight) this.#height = row.offsetHeight; // the size of the text may be another one
+      // The size of the text may be another one.
+      if (row instanceof HTMLElement && row.offsetHeight) this.#height = row.offsetHeight;
       this.#place();
     });
     sizes.observe(this.#root);
     signal.addEventListener("abort", () => sizes.disconnect());
-    this.#list.addEventListener("focusin", ({ target }) => { this.#stop = this.#items.find(({ id }) => target instanceof HTMLElement && String(id) === target.dataset.conversation) ?? this.#stop; }, { signal });
+    this.#list.addEventListener("focusin", ({ target }) => {
+      const focused = this.#items.find(({ id }) => target instanceof HTMLElement && String(id) === target.dataset.conversation);
+      this.#stop = focused ?? this.#stop;
+    }, { signal });
     addEventListener("pagehide", () => this.#store(), { signal });
-    document.addEventListener("visibilitychange", () => document.hidden && this.#store(), { signal });
+    document.addEventListener("visibilitychange", () => { if (document.hidden) this.#store(); }, { signal });
   }
 
   /** Shows who is online and who is typing, and filters, and takes keys, long presses and swipes, from now on. */
   async showSigns() {
-    const modules = this.#signs ? null : await Promise.all([import("./list-signs.js"), import("./filters.js"), import("./list-input.js")]).catch(() => null); // without them the list has less
+    // Without these modules the list has less.
+    const modules = this.#signs ? null : await Promise.all([import("./list-signs.js"), import("./filters.js"), import("./list-input.js")]).catch(() => null);
     this.#waits = false;
     if (!modules || this.#signs || this.#ends.signal.aborted) return;
-    this.#signs = new modules[0].Signs(this.session);
-    modules[2].listen(this.session, this, this.#ends.signal);
-    this.#filters = new modules[1].Filters(this.session, this.#ends.signal, () => {
+    const [{ Signs }, { Filters }, { listen }] = modules;
+    this.#signs = new Signs(this.session);
+    listen(this.session, this, this.#ends.signal);
+    this.#filters = new Filters(this.session, this.#ends.signal, () => {
       this.#inArchive = false;
       this.#root.scrollTop = 0;
       this.session.changed();
@@ -118,15 +124,20 @@ export class ConversationList {
     this.#isLoading = true;
     await store.load(true).then(() => {
       this.#isLoading = false;
-      this.#place(); // with a filter, there may be none among them
-    }, () => { this.#isLoading = false; }); // the next scroll tries again
+      // With a filter, none of the new ones may be listed: then the next ones are loaded.
+      this.#place();
+    }, () => {
+      // The next scroll tries again.
+      this.#isLoading = false;
+    });
   }
 
   /** Stores the first rows for the next visit. */
   #store() {
     const { session } = this;
     const { listed, archived } = session.store.lists;
-    if (this.#waits || (!listed.length && !session.store.isLoaded)) return; // the page goes away before it knows them
+    // The page may go away before it knows them.
+    if (this.#waits || (!listed.length && !session.store.isLoaded)) return;
     const filter = this.#filters?.chosen;
     const me = { name: session.people.nameOf(session.user), avatar: session.people.card(session.user)?.avatar ?? "", isGuest: session.isGuest };
     const rows = (isFiltered(filter) ? this.#items : listed).slice(0, MOST_STORED).map((each) => ({ ...this.#row(each, false), isOnline: false, typing: "" }));
@@ -139,26 +150,41 @@ export class ConversationList {
     const { listed, archived } = store.lists;
     this.open = open;
     if (this.#waits) return void this.showSigns().then(() => this.session.changed());
-    if (archived.length && this.#list.dataset.early) { // of the rows of the last visit
+    // In the rows of the last visit, the user has opened the archive already.
+    if (archived.length && this.#list.dataset.early) {
       delete this.#list.dataset.early;
       this.#inArchive = true;
     }
     this.#inArchive &&= archived.length > 0;
     const shown = this.#filters?.draw(listed, open) ?? listed;
-    const moved = this.#moved(this.#inArchive ? archived : shown);
-    this.#items = this.#inArchive ? archived : shown;
-    this.#above = shown === listed || this.#inArchive ? [...(this.#signs?.threads ?? []), ...(archived.length ? [this.#archiveRow(archived)] : [])] : [];
+    const items = this.#inArchive ? archived : shown;
+    const moved = this.#moved(items);
+    this.#items = items;
+    this.#above = [];
+    if (shown === listed || this.#inArchive) {
+      this.#above.push(...(this.#signs?.threads ?? []));
+      if (archived.length) this.#above.push(this.#archiveRow(archived));
+    }
     this.#place(moved, true);
-    const isEmpty = store.conversations.size === 0;
-    const none = this.#items.length || store.hasMore ? "" : words.messages_filter_none;
-    const text = this.#fault || (isEmpty ? (store.isLoaded ? (this.session.isGuest ? words.messages_none_guest : words.messages_none_hint) : words.messages_loading) : none);
+
+    const text = this.#fault || this.#emptyText();
     if (this.#note.textContent !== text) this.#note.textContent = text;
     this.#note.hidden = !text;
-    this.#find.hidden = !isEmpty || !store.isLoaded || this.session.isGuest;
+    this.#find.hidden = store.conversations.size > 0 || !store.isLoaded || this.session.isGuest;
+
     const unread = listed.reduce((sum, each) => sum + store.unreadOf(each), 0);
     if (unread === this.#unread) return;
-    showUnread(this.#unread = unread);
+    this.#unread = unread;
+    showUnread(unread);
     document.title = unread ? `(${upTo(unread)}) ${this.#title}` : this.#title;
+  }
+
+  /** @returns {string} why the list has no rows; empty: it has some, or more are being loaded */
+  #emptyText() {
+    const { store, words, isGuest } = this.session;
+    if (store.conversations.size) return this.#items.length || store.hasMore ? "" : words.messages_filter_none;
+    if (!store.isLoaded) return words.messages_loading;
+    return isGuest ? words.messages_none_guest : words.messages_none_hint;
   }
 
   /**
@@ -168,9 +194,13 @@ export class ConversationList {
    * @returns {number} rows; 0 at the upper end, where new ones come into view
    */
   #moved(after) {
-    const [first, last] = this.#height && this.#root.scrollTop > this.#height ? this.#window(0) : [0, 0];
-    if (!last || after === this.#items) return 0;
-    const moves = this.#items.slice(first, last).map((each, index) => [after.indexOf(each), index + first]).filter(([now]) => now >= 0).map(([now, before]) => now - before);
+    if (!this.#height || this.#root.scrollTop <= this.#height || after === this.#items) return 0;
+    const [first, last] = this.#window(0);
+    const moves = this.#items.slice(first, last).flatMap((each, index) => {
+      const now = after.indexOf(each);
+      return now < 0 ? [] : [now - first - index];
+    });
+    // The median: some rows may have moved for themselves.
     return moves.sort((a, b) => a - b)[moves.length >> 1] ?? 0;
   }
 
@@ -198,12 +228,14 @@ export class ConversationList {
     if (this.#ends.signal.aborted) return;
     const { activeElement } = document;
     const focused = this.#list.contains(activeElement) ? /** @type {HTMLElement} */ (activeElement) : null;
-    const held = this.#items.findIndex(({ id }) => String(id) === focused?.dataset.conversation);
+    const focusedIndex = this.#items.findIndex(({ id }) => String(id) === focused?.dataset.conversation);
     const measured = this.#height;
     const shift = moved * this.#height;
     const [first, last] = this.#window(BEYOND, shift);
-    const at = held >= 0 ? held : first;
-    const indexes = [...(at < first ? [at] : []), ...Array.from({ length: last - first }, (_, index) => first + index), ...(at >= last && at < this.#items.length ? [at] : [])];
+    const indexes = Array.from({ length: last - first }, (_, index) => first + index);
+    if (focusedIndex >= 0 && focusedIndex < first) indexes.unshift(focusedIndex);
+    if (focusedIndex >= last) indexes.push(focusedIndex);
+
     const size = String(this.session.store.hasMore ? -1 : this.#items.length);
     let before = -1;
     const rows = indexes.map((index) => {
@@ -218,11 +250,16 @@ export class ConversationList {
       setAttribute(row, "aria-setsize", size);
       return row;
     });
-    const buttons = [...this.#above, ...rows].map((row) => /** @type {HTMLElement} */ (row.querySelector("button")));
-    const stop = buttons.find((each) => each === focused) ?? buttons.find(({ dataset }) => dataset.conversation === String(this.#stop?.id)) ?? buttons[this.#above.length] ?? buttons[0];
-    for (const each of buttons) setAttribute(each, "tabindex", each === stop ? "0" : "-1"); // the list is one stop of the Tab key
     const below = (this.#items.length - 1 - before) * this.#height;
     this.#list.style.paddingBottom = below ? `${below}px` : "";
+
+    // The list is one stop of the Tab key.
+    const buttons = [...this.#above, ...rows].map((row) => /** @type {HTMLElement} */ (row.querySelector("button")));
+    const lastStop = buttons.find(({ dataset }) => dataset.conversation === String(this.#stop?.id));
+    const stop = buttons.find((each) => each === focused) ?? lastStop ?? buttons[this.#above.length] ?? buttons[0];
+    for (const each of buttons) setAttribute(each, "tabindex", each === stop ? "0" : "-1");
+
+    // Rows that stay are not taken out: they would lose the focus.
     let child = this.#list.firstElementChild;
     for (const row of [...this.#above, ...rows]) {
       if (row === child) child = child.nextElementSibling;
@@ -255,7 +292,9 @@ export class ConversationList {
     if (index < 0) return false;
     const { scrollTop, clientHeight } = this.#root;
     const top = this.#upper + index * this.#height;
-    if (top < scrollTop || top + this.#height > scrollTop + clientHeight) this.#root.scrollTop = top < scrollTop ? top : top + this.#height - clientHeight;
+    const bottom = top + this.#height;
+    if (top < scrollTop) this.#root.scrollTop = top;
+    else if (bottom > scrollTop + clientHeight) this.#root.scrollTop = bottom - clientHeight;
     this.#place();
     if (focuses) /** @type {HTMLElement | null} */ (this.#list.querySelector(`[data-conversation="${conversation.id}"]`))?.focus({ preventScroll: true });
     return true;
@@ -284,7 +323,7 @@ export class ConversationList {
   /**
    * @param {Conversation} conversation
    * @param {boolean} isOpen
-   * @returns {HTMLElement}
+   * @returns {HTMLElement} its row, drawn again only if it shows something else now
    */
   #cached(conversation, isOpen) {
     const { words } = this.session;
@@ -301,17 +340,30 @@ export class ConversationList {
   /**
    * @param {Conversation} conversation
    * @param {boolean} isOpen
-   * @returns {Row}
+   * @returns {Row} what the row shows
    */
   #row(conversation, isOpen) {
-    const { store, people, drafts, inbox, wishes, user } = this.session;
-    const { id, group, peer, avatar, last, unread, unreadMore, mentions } = conversation;
-    const { bot = false, guest = false, avatar: face = "" } = people.card(peer) ?? {};
+    const { store, drafts, inbox, wishes } = this.session;
+    const { id, group, last, unread, unreadMore, mentions } = conversation;
+    const draft = isOpen ? "" : drafts.get(keyOf(conversation)).text.trim().replace(/\s+/g, " ");
     return {
-      id, isOpen, isPinned: inbox.pinOf(conversation) > 0, isMarked: inbox.isMarked(conversation), unread, unreadMore, mentions, isGroup: group, avatar: group ? avatar : peer === user ? "" : face, hue: peer === user ? "saved" : peer || group ? hueOf(peer || `#${id}`) : "",
-      mark: bot ? "bot" : guest ? "guest" : "", isQuiet: wishes.isQuiet(id, true), name: store.nameOf(conversation), time: last?.time ?? 0,
-      ...this.#signs?.of(conversation), ...this.#preview(conversation), draft: isOpen ? "" : cut(drafts.get(keyOf(conversation)).text.trim().replace(/\s+/g, " "), PREVIEW_LENGTH),
+      id, isOpen, isPinned: inbox.pinOf(conversation) > 0, isMarked: inbox.isMarked(conversation), unread, unreadMore, mentions, isGroup: group,
+      ...this.#face(conversation), isQuiet: wishes.isQuiet(id, true), name: store.nameOf(conversation), time: last?.time ?? 0,
+      ...this.#signs?.of(conversation), ...this.#preview(conversation), draft: cut(draft, PREVIEW_LENGTH),
     };
+  }
+
+  /**
+   * @param {Conversation} conversation
+   * @returns {Pick<Row, "mark" | "avatar" | "hue">} its picture, and whether it is with a bot or a guest
+   */
+  #face({ id, group, peer, avatar }) {
+    const { people, user } = this.session;
+    const { bot, guest, avatar: face = "" } = people.card(peer) ?? {};
+    const other = guest ? "guest" : "";
+    const mark = bot ? "bot" : other;
+    if (peer === user) return { mark, avatar: "", hue: "saved" };
+    return { mark, avatar: group ? avatar : face, hue: peer || group ? hueOf(peer || `#${id}`) : "" };
   }
 
   /**
@@ -343,13 +395,13 @@ export class ConversationList {
     return { count: archived.length, unread: archived.reduce((sum, each) => sum + each.unread, 0) };
   }
 
-  /** @param {number} id  of the conversation whose row gets the focus; else it is beside the list */
+  /** @param {number} id  of the conversation whose row gets the focus; if it is not listed, the button “new” gets it */
   focus(id) {
     const conversation = this.session.store.conversations.get(id);
     if (!conversation || !this.reveal(conversation, true)) element("new-conversation", HTMLButtonElement).focus({ preventScroll: true });
   }
 
-  /** @param {Conversation} conversation */
+  /** @param {Conversation} conversation @returns {{ preview: string, by?: string }} its last message; `by`: who has written it, in a group */
   #preview({ last, group, peer }) {
     const { words, people, user } = this.session;
     if (!last) return { preview: "" };
@@ -360,15 +412,17 @@ export class ConversationList {
   }
 }
 
-/** @param {string} [filter] */
+/** @param {string} [filter]  the key of a chip */
 function isFiltered(filter = "all") {
   return filter !== "all";
 }
 
 /**
+ * Sets an attribute only if it has another value: else the browser would compute the styles again.
+ *
  * @param {Element} element
  * @param {string} name
- * @param {string} value  set only if it is another one: it would be computed again what depends on it
+ * @param {string} value
  */
 function setAttribute(element, name, value) {
   if (element.getAttribute(name) !== value) element.setAttribute(name, value);

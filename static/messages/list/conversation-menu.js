@@ -24,35 +24,54 @@ export function actionsOf(session, conversation) {
 /**
  * @param {Session} session
  * @param {Conversation} conversation
- * @returns {Action[][]}
+ * @returns {Action[][]} the actions of the page, and those that features add
  */
 function groupsOf(session, conversation) {
   const { inbox, words, wishes } = session;
   const { id } = conversation;
-  /** @type {Action[]} */
-  const actions = [];
-  const add = (/** @type {string} */ key, /** @type {Action["sign"]} */ sign, /** @type {string} */ word, /** @type {() => unknown} */ act) => actions.push({ key, sign, word, act });
   const change = (/** @type {import("../session/inbox.js").Change} */ changes) => tryOut(session, () => inbox.change(conversation, changes));
   const isArchived = inbox.isArchived(conversation);
-  if (inbox.isOffered && !isArchived) {
-    const pins = session.store.lists.listed.filter((each) => inbox.pinOf(each));
-    const at = pins.indexOf(conversation);
-    add("p", at < 0 ? "pin" : "unpin", at < 0 ? words.messages_pin : words.messages_unpin, () => change({ pinned: at < 0 ? Date.now() : 0 }));
-    if (at > 0) add("", "up", words.messages_pin_up, () => swap(session, conversation, pins[at - 1]));
-    if (at >= 0 && at < pins.length - 1) add("", "down", words.messages_pin_down, () => swap(session, conversation, pins[at + 1]));
-  }
+  /** @type {Action[]} */
+  const actions = inbox.isOffered && !isArchived ? pinActions(session, conversation) : [];
   const isUnread = conversation.unread > 0 || inbox.isMarked(conversation);
-  if (isUnread) add("u", "read", words.messages_mark_read, () => markRead(session, conversation));
-  else if (inbox.isOffered) add("u", "unread", words.messages_mark_unread, () => change({ marked: newestOf(conversation) }));
-  if (session.hasNotifications) {
-    const isMuted = wishes.of(id).until > 0;
+  if (isUnread) actions.push({ key: "u", sign: "read", word: words.messages_mark_read, act: () => markRead(session, conversation) });
+  else if (inbox.isOffered) actions.push({ key: "u", sign: "unread", word: words.messages_mark_unread, act: () => change({ marked: newestOf(conversation) }) });
+
+  if (session.hasNotifications && wishes.of(id).until > 0) {
+    const unmute = () => tryOut(session, () => wishes.change(id, { mute_until: 0 }));
+    actions.push({ key: "m", sign: "bell", word: words.messages_notify_unmute, act: unmute });
+  } else if (session.hasNotifications) {
     const openMutes = () => withModule(import("../settings/notice-settings.js"), words, ({ openNotices }) => openNotices(session, id));
-    add("m", isMuted ? "bell" : "mute", isMuted ? words.messages_notify_unmute : words.messages_mute, isMuted ? () => tryOut(session, () => wishes.change(id, { mute_until: 0 })) : openMutes);
+    actions.push({ key: "m", sign: "mute", word: words.messages_mute, act: openMutes });
   }
-  if (inbox.isOffered && conversation.left) add("", "remove", words.messages_remove_left, () => removeLeft(session, conversation));
-  if (inbox.isOffered) add("a", "archive", isArchived ? words.messages_unarchive : words.messages_archive, () => (isArchived ? change({ archived: 0 }) : archive(session, conversation)));
-  if (inbox.isOffered) add("f", "folder", words.messages_folder_into, () => withModule(import("./folders.js"), words, ({ openFoldersOf }) => openFoldersOf(session, conversation)));
+
+  if (inbox.isOffered) {
+    if (conversation.left) actions.push({ key: "", sign: "remove", word: words.messages_remove_left, act: () => removeLeft(session, conversation) });
+    if (isArchived) actions.push({ key: "a", sign: "archive", word: words.messages_unarchive, act: () => change({ archived: 0 }) });
+    else actions.push({ key: "a", sign: "archive", word: words.messages_archive, act: () => archive(session, conversation) });
+    const openFolders = () => withModule(import("./folders.js"), words, ({ openFoldersOf }) => openFoldersOf(session, conversation));
+    actions.push({ key: "f", sign: "folder", word: words.messages_folder_into, act: openFolders });
+  }
   return [actions, added.actions.flatMap((makeAction) => drawn(() => makeAction(session, conversation), () => null) ?? [])];
+}
+
+/**
+ * @param {Session} session
+ * @param {Conversation} conversation
+ * @returns {Action[]} pin it; or unpin it, and move it among the pinned ones
+ */
+function pinActions(session, conversation) {
+  const { inbox, words, store } = session;
+  const change = (/** @type {number} */ pinned) => tryOut(session, () => inbox.change(conversation, { pinned }));
+  const pins = store.lists.listed.filter((each) => inbox.pinOf(each));
+  const index = pins.indexOf(conversation);
+  if (index < 0) return [{ key: "p", sign: "pin", word: words.messages_pin, act: () => change(Date.now()) }];
+  /** @type {Action[]} */
+  const actions = [{ key: "p", sign: "unpin", word: words.messages_unpin, act: () => change(0) }];
+  const [above, below] = [pins[index - 1], pins[index + 1]];
+  if (above) actions.push({ key: "", sign: "up", word: words.messages_pin_up, act: () => swap(session, conversation, above) });
+  if (below) actions.push({ key: "", sign: "down", word: words.messages_pin_down, act: () => swap(session, conversation, below) });
+  return actions;
 }
 
 /**
@@ -72,6 +91,8 @@ export async function openActions(session, conversation, row, point) {
 }
 
 /**
+ * Does the action of a key.
+ *
  * @param {Session} session
  * @param {Conversation} conversation
  * @param {string} key  that was pressed
@@ -90,11 +111,17 @@ export async function press(session, conversation, key) {
  */
 export function pullsOf(session, conversation) {
   const actions = actionsOf(session, conversation);
-  const [right, left] = ["u", "a"].map((key) => actions.find((each) => each.key === key));
-  return { ...(right && { right: { sign: right.word, act: right.act } }), ...(left && { left: { sign: left.word, act: left.act } }) };
+  const read = actions.find(({ key }) => key === "u");
+  const archive = actions.find(({ key }) => key === "a");
+  return {
+    ...(read && { right: { sign: read.word, act: read.act } }),
+    ...(archive && { left: { sign: archive.word, act: archive.act } }),
+  };
 }
 
 /**
+ * Archives a conversation, and offers to undo it.
+ *
  * @param {Session} session
  * @param {Conversation} conversation
  */
@@ -126,6 +153,8 @@ function markRead(session, conversation) {
 }
 
 /**
+ * Exchanges the places of two pinned conversations.
+ *
  * @param {Session} session
  * @param {Conversation} one    pinned
  * @param {Conversation} other  pinned, above or below it
@@ -136,7 +165,7 @@ function swap(session, one, other) {
   return tryOut(session, () => Promise.all([inbox.change(one, { pinned: second }), inbox.change(other, { pinned: first })]));
 }
 
-/** @param {Conversation} conversation */
+/** @param {Conversation} conversation @returns {number} the id of its newest entry */
 function newestOf({ last, position }) {
   return Math.max(last?.id ?? 0, position);
 }

@@ -15,7 +15,7 @@ const TYPING_MS = 6_000;
 /** So many of the first conversations keep the presence of their people fresh. */
 const WATCHED = 50;
 
-/** Knows it for one session. */
+/** Keeps these signs for one session. */
 export class Signs {
   /** Id of a group, or the other user → user → when the notice ends. @type {Map<string | number, Map<string, number>>} */
   #typists = new Map();
@@ -29,7 +29,10 @@ export class Signs {
     session.people.watch(peers);
     session.people.load(peers()); // the list may have loaded them
     session.on("typing", ({ from, conversation }) => this.#note(conversation || from, from));
-    session.on("entry", ({ conversation, from }) => void (this.#typists.get(conversation)?.delete(from), this.#typists.get(from)?.delete(from)));
+    session.on("entry", ({ conversation, from }) => {
+      this.#typists.get(conversation)?.delete(from);
+      this.#typists.get(from)?.delete(from);
+    });
   }
 
   /** @returns {HTMLElement[]} the row above the others; none if we follow no thread */
@@ -50,32 +53,38 @@ export class Signs {
       count.setAttribute("role", "img");
       count.setAttribute("aria-label", fill(words.messages_thread_new, { count: unread }));
     }
-    const button = make("button", "conversation archive", icon("reply"), make("b", "", words.messages_threads), count);
-    button.setAttribute("type", "button");
-    button.dataset.key = "threads";
-    button.addEventListener("click", () => withModule(import("../conversation/thread.js"), words, ({ openThreads }) => openThreads(session)));
-    return make("li", "", button);
+    const row = make("button", "conversation archive", icon("reply"), make("b", "", words.messages_threads), count);
+    row.setAttribute("type", "button");
+    row.dataset.key = "threads";
+    row.addEventListener("click", () => withModule(import("../conversation/thread.js"), words, ({ openThreads }) => openThreads(session)));
+    return make("li", "", row);
   }
 
   /**
-   * @param {string | number} where
+   * Notes that somebody is typing.
+   *
+   * @param {string | number} where  id of a group, or the user who types
    * @param {string} from
    */
   #note(where, from) {
     const { session } = this;
     session.people.load([from]);
-    this.#typists.set(where, (this.#typists.get(where) ?? new Map()).set(from, Date.now() + TYPING_MS));
+    const typists = this.#typists.get(where) ?? new Map();
+    this.#typists.set(where, typists.set(from, Date.now() + TYPING_MS));
     session.changed();
-    setTimeout(() => session.changed(), TYPING_MS + 50);
+    setTimeout(() => session.changed(), TYPING_MS + 50); // a little later: the notice has ended then
   }
 
   /**
    * @param {Conversation} conversation
-   * @returns {{ isOnline: boolean, typing: string }}
+   * @returns {{ isOnline: boolean, typing: string }} `typing`: who is typing, in words; empty: nobody
    */
   of({ id, group, peer }) {
-    const { people, words } = this.session;
-    const [user] = [...(this.#typists.get(group ? id : peer) ?? [])].find(([, until]) => until > Date.now()) ?? [];
-    return { isOnline: !group && peer !== this.session.user && people.card(peer)?.presence === "online", typing: user ? (group ? `${people.nameOf(user)} ${words.messages_is_typing}` : words.messages_is_typing) : "" };
+    const { people, words, user: self } = this.session;
+    const isOnline = !group && peer !== self && people.card(peer)?.presence === "online";
+    const typists = [...(this.#typists.get(group ? id : peer) ?? [])];
+    const [user] = typists.find(([, until]) => until > Date.now()) ?? [];
+    if (!user) return { isOnline, typing: "" };
+    return { isOnline, typing: group ? `${people.nameOf(user)} ${words.messages_is_typing}` : words.messages_is_typing };
   }
 }

@@ -11,12 +11,17 @@ import { signOf } from "../parts/signs.js";
 /** @typedef {import("../session/session.js").Session} Session */
 
 const STYLE = new URL("../later/newcomer.css", import.meta.url);
-/** After all is done, it goes. */
+/** The card goes away so long after all is done. */
 const DONE_MS = 4_000;
-/** Those to whom it was shown. @type {WeakSet<Session>} */
+/** Drawings of 24 by 24 units. */
+const FACE = "M12 4.5a4 4 0 1 1 0 8 4 4 0 0 1 0-8M4.5 20a7.5 7.5 0 0 1 15 0";
+const DONE = "M5 12.5 10 17.5 19 7";
+/** The sessions in which the card was shown. @type {WeakSet<Session>} */
 const welcomed = new WeakSet();
 
 /**
+ * Shows the card, once in a session. When the user is done with it, the login is not new any more.
+ *
  * @param {Session} session
  * @param {import("../session/saved-login.js").SavedLogin} saved
  */
@@ -43,7 +48,7 @@ class Welcome {
 
   /**
    * @param {Session} session
-   * @param {() => void} done  the user has seen to them, or wants to hear no more
+   * @param {() => void} done  called when the user has done all of it, or closes the card
    */
   constructor(session, done) {
     this.session = session;
@@ -63,7 +68,7 @@ class Welcome {
     this.#ends.push(
       () => moved.disconnect(),
       session.on("people", () => this.#draw()),
-      session.on("changed", () => !this.#hasWritten && this.#draw()),
+      session.on("changed", () => { if (!this.#hasWritten) this.#draw(); }),
       session.on("ended", () => this.#leave()),
     );
     this.#settle();
@@ -79,35 +84,36 @@ class Welcome {
 
   #draw() {
     if (this.#isOver) return;
-    const { session } = this;
-    const { words, people, store, user, wishes } = session;
+    const { words, people, store, user, wishes } = this.session;
     const isOurs = (/** @type {import("../parts/entries.js").Entry | null} */ each) => each?.kind === "message" && each.from === user;
     this.#hasWritten ||= store.lists.listed.some(({ last, entries }) => isOurs(last) || entries?.some(isOurs));
     const hasFace = Boolean(people.card(user)?.avatar);
+    const hasNotices = wishes.device.on;
     redraw(this.#list, [
-      this.#item("smile", words.messages_first_hello, this.#hasWritten, "hello", () => this.#greet()),
-      this.#item("M12 4.5a4 4 0 1 1 0 8 4 4 0 0 1 0-8M4.5 20a7.5 7.5 0 0 1 15 0", words.messages_first_face, hasFace, "face", () => this.#profile()),
-      this.#item("bell", words.messages_first_notify, wishes.device.on, "notify", (item) => this.#notify(item)),
+      this.#item("hello", icon("smile"), words.messages_first_hello, this.#hasWritten, () => this.#greet()),
+      this.#item("face", signOf(FACE), words.messages_first_face, hasFace, () => this.#profile()),
+      this.#item("notify", signOf("bell"), words.messages_first_notify, hasNotices, (item) => this.#notify(item)),
     ]);
-    if (this.#hasWritten && hasFace && wishes.device.on) setTimeout(() => this.#end(), DONE_MS);
+    if (this.#hasWritten && hasFace && hasNotices) setTimeout(() => this.#end(), DONE_MS);
   }
 
   /**
-   * @param {"smile" | "bell" | `M${string}`} sign
+   * @param {string} key
+   * @param {SVGElement} sign  what it shows until it is done
    * @param {string} text
    * @param {boolean} isDone
-   * @param {string} key
    * @param {(item: HTMLButtonElement) => unknown} act
    */
-  #item(sign, text, isDone, key, act) {
+  #item(key, sign, text, isDone, act) {
     const made = button("", isDone ? "first-thing is-done" : "first-thing");
     made.dataset.key = key;
-    made.append(isDone ? signOf("M5 12.5 10 17.5 19 7") : sign === "smile" ? icon("smile") : signOf(sign), make("span", "", text));
+    made.append(isDone ? signOf(DONE) : sign, make("span", "", text));
     if (isDone) made.setAttribute("aria-label", `${text}: ${this.session.words.messages_first_done}`);
     made.addEventListener("click", () => act(made));
     return make("li", "", made);
   }
 
+  /** Begins a message in the open conversation; from the list, it opens the first conversation. */
   #greet() {
     const { session } = this;
     const box = element("message", HTMLTextAreaElement);
@@ -132,10 +138,14 @@ class Welcome {
   async #notify(item) {
     const { session } = this;
     const { words } = session;
-    if (!session.hasNotifications || !hasNotifications()) return show(this.#note, isSecureContext ? words.messages_notify_unsupported : words.messages_notify_needs_https);
+    if (!session.hasNotifications || !hasNotifications()) {
+      show(this.#note, isSecureContext ? words.messages_notify_unsupported : words.messages_notify_needs_https);
+      return;
+    }
     await withModule(import("../session/notices.js"), words, ({ enable }) => attempt(item, this.#note, words, async () => {
       const state = await enable(session);
-      show(this.#note, state === "blocked" ? words.messages_notify_blocked : state === "off" ? words.messages_notify_unanswered : "");
+      const reasons = { blocked: words.messages_notify_blocked, off: words.messages_notify_unanswered };
+      show(this.#note, state === "blocked" || state === "off" ? reasons[state] : "");
       this.#draw();
     }), this.#note);
   }

@@ -26,7 +26,8 @@ import { signOf } from "../parts/signs.js";
 /** @typedef {{ waiting: number, sent: number, refused: number, joined: number }} Counts */
 
 const STYLE = new URL("../later/invite.css", import.meta.url);
-const DAY = 86_400;
+const DAY_SECONDS = 86_400;
+const WEEK_SECONDS = 7 * DAY_SECONDS;
 const PAGE = 100;
 /** So many addresses are sent in one request. */
 const MOST_MAILS = 500;
@@ -87,15 +88,20 @@ class InviteView {
   /** @returns {{ id: string, name: string }[]} the groups of the user, that with the most members first */
   #groups() {
     const { store } = this.session;
-    return [...store.conversations.values()].filter(({ group, left, id }) => group && !left && id).sort((a, b) => b.members - a.members || a.id - b.id)
-      .map((each) => ({ id: String(each.id), name: store.nameOf(each) }));
+    const groups = [...store.conversations.values()].filter(({ group, left, id }) => group && !left && id);
+    groups.sort((a, b) => b.members - a.members || a.id - b.id);
+    return groups.map((each) => ({ id: String(each.id), name: store.nameOf(each) }));
   }
 
-  /** @param {{ id: string, name: string }[]} groups */
+  /**
+   * @param {{ id: string, name: string }[]} groups
+   * @returns {HTMLElement[]} the field in which the user chooses a group, or to be a contact; none if there are no groups
+   */
   #choice(groups) {
     const { words } = this.session;
     if (!groups.length) return [];
-    const box = select([...groups.map(({ id, name }) => /** @type {[string, string]} */ ([id, name])), ["", words.messages_invite_contacts]], this.#target.id);
+    const options = groups.map(({ id, name }) => /** @type {[string, string]} */ ([id, name]));
+    const box = select([...options, ["", words.messages_invite_contacts]], this.#target.id);
     box.id = "invite-to";
     box.onchange = () => {
       this.#target = groups.find(({ id }) => id === box.value) ?? { id: "", name: "" };
@@ -117,21 +123,26 @@ class InviteView {
     return Boolean(this.#rules?.guests && !this.#rules.registration);
   }
 
-  /** @returns {Promise<boolean>} */
+  /**
+   * Loads the links for the target. The first time it makes one if there is no usual one.
+   *
+   * @returns {Promise<boolean>}
+   */
   #load() {
     const { session } = this;
     return load(this.body, this.note, session, async () => {
       const { id } = this.#target;
       this.#rules ??= await loadRules(session.app);
-      const page = await session.api("GET", "invitations", { ...this.#group, limit: PAGE });
+      /** @type {{ invitations: Invitation[] }} */
+      const { invitations } = await session.api("GET", "invitations", { ...this.#group, limit: PAGE });
       if (id !== this.#target.id) return; // the user has chosen another one, which is loaded next
-      const now = Date.now() / 1000;
-      this.#invitations = page.invitations.filter((/** @type {Invitation} */ each) => (
-        each.group === id && (!each.expires_at || each.expires_at > now) && (!each.max_uses || each.uses < each.max_uses)
-      )).sort((/** @type {any} */ a, /** @type {any} */ b) => b.created - a.created);
+
+      const isReady = this.#ready.has(id);
+      this.#invitations = invitations.filter((each) => each.group === id && isValid(each)).sort((a, b) => b.created - a.created);
+      const present = this.#invitations.find(({ code }) => code === this.#shown?.code);
       const usual = this.#invitations.find(({ guests, max_uses: most }) => guests === this.#guests && !most);
-      this.#shown = this.#invitations.find(({ code }) => code === this.#shown?.code) ?? usual ?? (this.#ready.has(id) ? this.#invitations[0] : undefined);
-      if (!this.#shown && !this.#ready.has(id)) await this.#make({ seconds: 7 * DAY, uses: 0, guests: this.#guests });
+      this.#shown = present ?? usual ?? (isReady ? this.#invitations[0] : undefined);
+      if (!this.#shown && !isReady) await this.#make({ seconds: WEEK_SECONDS, uses: 0, guests: this.#guests });
       this.#ready.add(id);
       if (id !== this.#target.id) return;
       this.#draw();
@@ -139,7 +150,11 @@ class InviteView {
     });
   }
 
-  /** @param {{ seconds: number, uses: number, guests: boolean }} rules */
+  /**
+   * Makes a link, and shows it.
+   *
+   * @param {{ seconds: number, uses: number, guests: boolean }} rules  `seconds`: until it ends, 0: never; `uses`: 0: no limit
+   */
   async #make(rules) {
     const { id } = this.#target;
     const made = /** @type {Invitation} */ (await this.session.api("POST", "invitations/create", { ...this.#group, ...rules }));
@@ -153,7 +168,9 @@ class InviteView {
     const shown = this.#shown;
     const rows = this.#invitations.filter((each) => each !== shown).map((each) => this.#row(each));
     const parts = shown ? this.#link(shown) : [make("p", "muted", words.messages_no_links)];
-    redraw(this.body, [...parts, this.#form(!shown), ...(rows.length ? [folded(words.messages_other_links, false, namedList(words.messages_other_links, rows))] : [])]);
+    parts.push(this.#form(!shown));
+    if (rows.length) parts.push(folded(words.messages_other_links, false, namedList(words.messages_other_links, rows)));
+    redraw(this.body, parts);
   }
 
   // --- the link -----------------------------------------------------------------------------------------------
@@ -179,7 +196,8 @@ class InviteView {
     }
     const picture = make("div", "qr-frame");
     withModule(import("../parts/qr.js"), words, ({ qrPicture }) => picture.append(qrPicture(link, words.messages_qr)));
-    const who = make("p", "invite-who", signOf(invitation.guests || this.#rules?.registration ? "person" : "rules"), make("span", "", this.#who(invitation)));
+    const isForAnybody = invitation.guests || this.#rules?.registration;
+    const who = make("p", "invite-who", signOf(isForAnybody ? "person" : "rules"), make("span", "", this.#who(invitation)));
     return [
       picture, field(words.messages_link_address, address), make("p", "card-actions", ...buttons, this.#revokeButton(invitation)), who,
       make("p", "muted", this.#limits(invitation)),
@@ -190,19 +208,21 @@ class InviteView {
   #who({ guests }) {
     const { words } = this.session;
     const { name } = this.#target;
-    const how = guests ? words.messages_invite_anybody : this.#rules?.registration ? words.messages_invite_open : words.messages_invite_closed;
-    return `${how} ${name ? fill(words.messages_invite_joins, { name }) : words.messages_invite_befriends}`;
+    const byMembers = this.#rules?.registration ? words.messages_invite_open : words.messages_invite_closed;
+    const purpose = name ? fill(words.messages_invite_joins, { name }) : words.messages_invite_befriends;
+    return `${guests ? words.messages_invite_anybody : byMembers} ${purpose}`;
   }
 
-  /** @param {Invitation} invitation */
+  /** @param {Invitation} invitation @returns {string} until when it is valid, and how often it was used */
   #limits({ expires_at: end, uses, max_uses: most }) {
     const { words, language } = this.session;
     const until = end ? fill(words.messages_link_until, { when: moments(language).format(end * 1000) }) : words.messages_link_forever;
     if (!uses) return `${until} · ${words.messages_link_unused}`;
-    return `${until} · ${most ? fill(words.messages_link_used_of, { count: uses, most }) : fill(words.messages_link_used, { count: uses })}`;
+    const used = most ? fill(words.messages_link_used_of, { count: uses, most }) : fill(words.messages_link_used, { count: uses });
+    return `${until} · ${used}`;
   }
 
-  /** @param {Invitation} invitation */
+  /** @param {Invitation} invitation @returns {HTMLElement} of another link than the one that is shown */
   #row(invitation) {
     const { words } = this.session;
     const open = button(words.messages_show_link, "quiet");
@@ -212,10 +232,11 @@ class InviteView {
       this.#draw();
     });
     const kind = invitation.guests ? words.messages_link_for_guests : words.messages_link_for_members;
-    return make("li", "person-row link-row", make("span", "muted", `${kind} · ${this.#limits(invitation)}`), make("span", "person-actions", open, this.#revokeButton(invitation)));
+    const about = make("span", "muted", `${kind} · ${this.#limits(invitation)}`);
+    return make("li", "person-row link-row", about, make("span", "person-actions", open, this.#revokeButton(invitation)));
   }
 
-  /** @param {{ code: string, email?: string }} invitation */
+  /** @param {{ code: string, email?: string }} invitation  `email`: to which it was sent */
   #revokeButton({ code, email }) {
     const { session } = this;
     const { words } = session;
@@ -235,9 +256,12 @@ class InviteView {
   /** @param {boolean} isOpen @returns {HTMLElement} makes a link with other rules */
   #form(isOpen) {
     const { words } = this.session;
-    const seconds = select([
-      [String(DAY), words.messages_link_day], [String(7 * DAY), words.messages_link_week], [String(30 * DAY), words.messages_link_month], ["0", words.messages_link_always],
-    ], String(7 * DAY));
+    /** Seconds, 0 for no end, and the words for them. @type {[string, string][]} */
+    const ends = [
+      [String(DAY_SECONDS), words.messages_link_day], [String(WEEK_SECONDS), words.messages_link_week],
+      [String(30 * DAY_SECONDS), words.messages_link_month], ["0", words.messages_link_always],
+    ];
+    const seconds = select(ends, String(WEEK_SECONDS));
     const uses = select([["0", words.messages_link_anybody], ["1", words.messages_link_one], ["10", words.messages_link_ten]], "0");
     const note = noteLine();
     const go = /** @type {HTMLButtonElement} */ (make("button", "wide", words.messages_link_new));
@@ -259,6 +283,7 @@ class InviteView {
 
   // --- by e-mail ----------------------------------------------------------------------------------------------
 
+  /** Loads the list of the invited addresses; again and again while mails are sent. */
   async #loadMails() {
     const { session } = this;
     const { id } = this.#target;
@@ -279,11 +304,13 @@ class InviteView {
     if (counts.waiting) this.#timer = setTimeout(() => this.#loadMails(), LOOK_MS * Math.max(1, rows.length / PAGE));
   }
 
-  /** @param {string} refusal  of the server */
+  /**
+   * @param {string} refusal  why the server sends no mails; empty: it does
+   * @returns {HTMLElement[]} the form for addresses, and a place for their list
+   */
   #mailParts(refusal) {
-    const { session } = this;
-    const { words } = session;
-    if (refusal === "role") return [];
+    const { words } = this.session;
+    if (refusal === "role") return []; // the user is neither owner nor moderator of the app
     if (refusal) return [section(words.messages_invite_mail, make("p", "muted", words.messages_invite_no_mail))];
     const text = /** @type {HTMLTextAreaElement} */ (make("textarea", ""));
     Object.assign(text, { id: "invite-addresses", rows: 3, spellcheck: false, autocomplete: "off", inputMode: "email", placeholder: "ann@example.com, bob@example.com" });
@@ -329,42 +356,63 @@ class InviteView {
     const refused = [];
     for (let from = 0; from < emails.length; from += MOST_MAILS) {
       const some = emails.slice(from, from + MOST_MAILS);
-      const answer = await this.session.api("POST", "invitations/mail", { ...this.#group, emails: some, guests: this.#guests, language: this.session.language.split("-")[0] });
+      const [language] = this.session.language.split("-");
+      const answer = await this.session.api("POST", "invitations/mail", { ...this.#group, emails: some, guests: this.#guests, language });
       refused.push(...answer.refused);
     }
     return refused;
   }
 
-  /** @param {string} reason */
+  /** @param {string} reason  of the server @returns {string} why an address was not invited, in words */
   #objection(reason) {
     const { words } = this.session;
     return { no_address: words.messages_invite_no_address, invited: words.messages_invite_invited }[reason] ?? words.messages_invite_often;
   }
 
-  /** @param {Counts} counts */
+  /**
+   * Draws how far the mails are sent, and the list of their addresses.
+   *
+   * @param {Counts} counts
+   */
   #drawMails({ waiting, sent, refused, joined }) {
     const { words } = this.session;
     const place = this.mails.querySelector(".invite-progress");
     const all = waiting + sent + refused + joined;
     if (!(place instanceof HTMLElement) || !all) return place?.replaceChildren();
-    const faults = refused ? ` · ${words.messages_invite_refused}: ${refused}` : "";
-    const done = make("p", "muted", `${fill(words.messages_invite_progress, { count: sent + joined, all })} · ${fill(words.messages_invite_joined, { count: joined })}${faults}`);
-    done.setAttribute("role", "status");
+
+    const facts = [fill(words.messages_invite_progress, { count: sent + joined, all }), fill(words.messages_invite_joined, { count: joined })];
+    if (refused) facts.push(`${words.messages_invite_refused}: ${refused}`);
+    const progress = make("p", "muted", facts.join(" · "));
+    progress.setAttribute("role", "status");
     const bar = /** @type {HTMLProgressElement} */ (make("progress", ""));
     Object.assign(bar, { max: all, value: all - waiting });
     bar.setAttribute("aria-label", words.messages_invite_mail);
-    const states = { waiting: words.messages_invite_waiting, sent: words.messages_invite_sent, refused: words.messages_invite_refused, joined: words.messages_invite_came };
+
     const order = ["refused", "waiting", "sent", "joined"];
-    const rows = this.#mailed.sort((a, b) => order.indexOf(a.state) - order.indexOf(b.state) || b.created - a.created).map((each) => {
-      const mark = make("span", each.state === "refused" ? "mark danger" : "mark", states[each.state]);
-      const email = make("bdi", "", each.email);
-      const text = make("span", "person-words", make("span", "person-name", email, mark), ...(each.reason ? [make("small", "", each.reason)] : []));
-      return make("li", "person-row", text, ...(each.state === "joined" ? [] : [make("span", "person-actions", this.#revokeButton(each))]));
-    });
-    const isOpen = place.querySelector("details")?.open || refused > this.#refused;
+    this.#mailed.sort((a, b) => order.indexOf(a.state) - order.indexOf(b.state) || b.created - a.created);
+    const rows = this.#mailed.map((each) => this.#mailRow(each));
+    const isOpen = place.querySelector("details")?.open || refused > this.#refused; // it opens for a new refusal
     this.#refused = refused;
-    redraw(place, [done, ...(waiting ? [bar] : []), folded(words.messages_invite_list, isOpen, namedList(words.messages_invite_list, rows))]);
+    redraw(place, [progress, ...(waiting ? [bar] : []), folded(words.messages_invite_list, isOpen, namedList(words.messages_invite_list, rows))]);
   }
+
+  /** @param {Mailed} mailed */
+  #mailRow(mailed) {
+    const { words } = this.session;
+    const { email, state, reason } = mailed;
+    const states = { waiting: words.messages_invite_waiting, sent: words.messages_invite_sent, refused: words.messages_invite_refused, joined: words.messages_invite_came };
+    const mark = make("span", state === "refused" ? "mark danger" : "mark", states[state]);
+    const text = make("span", "person-words", make("span", "person-name", make("bdi", "", email), mark));
+    if (reason) text.append(make("small", "", reason));
+    const row = make("li", "person-row", text);
+    if (state !== "joined") row.append(make("span", "person-actions", this.#revokeButton(mailed)));
+    return row;
+  }
+}
+
+/** @param {Invitation} invitation @returns {boolean} whether somebody can still come in by it */
+function isValid({ expires_at: end, uses, max_uses: most }) {
+  return (!end || end > Date.now() / 1000) && (!most || uses < most);
 }
 
 /**
