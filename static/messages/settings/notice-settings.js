@@ -24,15 +24,20 @@ import { playSound } from "../session/sound.js";
  * @property {boolean} mail_confirmed
  */
 
-const HOUR = 3_600;
+const HOUR_SECONDS = 3_600;
 const MOST_KEYWORDS = 20;
-/** Of a keyword. */
-const MOST_CHARACTERS = 50;
+/** In characters. */
+const KEYWORD_LENGTH = 50;
+/** What may stand between keywords, in any language of the page. */
+const SEPARATORS = /[,;，、；،]/;
 /** Muted for good, as other clients may do it: the server's `mute_until` without an end. */
 const FOR_GOOD = 2 ** 40;
 /** The push services of applications on phones: the first part of their host → its name. @type {Record<string, string>} */
 const PHONES = { fcm: "Google (FCM)", apns: "Apple (APNs)", hms: "Huawei (HMS)" };
+/** The quiet hours that are offered first. */
 const QUIET = { begin: "22:00", end: "07:00" };
+/** No quiet hours: equal times. */
+const NOT_QUIET = { begin: "00:00", end: "00:00" };
 
 /**
  * @param {Session} session
@@ -52,7 +57,7 @@ class NoticeSettings {
   /** Id of the endpoint of this device; 0: it has none. */
   #here = 0;
   /** @type {Shown} */
-  #wishes = { preview: true, mail: "never", quiet: { begin: "00:00", end: "00:00", zone: "" }, groups: "all", keywords: [], mail_possible: false, mail_confirmed: false };
+  #wishes = { preview: true, mail: "never", quiet: { ...NOT_QUIET, zone: "" }, groups: "all", keywords: [], mail_possible: false, mail_confirmed: false };
   #body = make("div", "notice-settings");
 
   /** @param {Session} session */
@@ -65,7 +70,9 @@ class NoticeSettings {
   async load() {
     const { session } = this;
     const [wishes, { endpoints }, state] = await Promise.all([
-      session.api("GET", "notifications/wishes"), session.api("GET", "notifications/endpoints"), hasNotifications() ? stateHere(session) : /** @type {const} */ ("unsupported"),
+      session.api("GET", "notifications/wishes"),
+      session.api("GET", "notifications/endpoints"),
+      hasNotifications() ? stateHere(session) : /** @type {const} */ ("unsupported"),
     ]);
     this.#wishes = wishes;
     this.#endpoints = endpoints;
@@ -75,13 +82,15 @@ class NoticeSettings {
   }
 
   #draw() {
-    redraw(this.#body, [...this.#device(), ...this.#deviceList(), ...this.#sound(), ...this.#groups(), ...this.#keywords(), ...this.#preview(), ...this.#mail(), ...this.#quiet()]);
+    redraw(this.#body, [
+      ...this.#device(), ...this.#deviceList(), ...this.#sound(), ...this.#groups(), ...this.#keywords(), ...this.#preview(), ...this.#mail(), ...this.#quiet(),
+    ]);
   }
 
-  /** @returns {HTMLElement[]} */
+  /** @returns {HTMLElement[]} the switch of this device, or why it has none */
   #device() {
     const { words, session } = this;
-    if (this.#state === "unsupported") return [make("p", "muted", !isSecureContext ? words.messages_notify_needs_https : isApple() ? words.messages_notify_apple : words.messages_notify_unsupported)];
+    if (this.#state === "unsupported") return [make("p", "muted", unsupportedText(words))];
     if (this.#state === "blocked") return [make("p", "muted", words.messages_notify_blocked)];
     const box = switchBox(words.messages_notify_here, this.#state === "on", words, async (on) => {
       if (on) {
@@ -90,30 +99,14 @@ class NoticeSettings {
       } else await disable(session);
       await this.load();
     });
-    keyed(box, "notify-here");
-    return [box];
+    return [keyed(box, "notify-here")];
   }
 
-  /** @returns {HTMLElement[]} */
+  /** @returns {HTMLElement[]} the devices that are notified, and a button that tries it */
   #deviceList() {
     const { words, session } = this;
     if (!this.#endpoints.length) return [];
-    const date = new Intl.DateTimeFormat(session.language, { dateStyle: "medium" });
-    const rows = this.#endpoints.map(({ id, host, device, enabled, created }) => {
-      const phone = PHONES[host.split("/")[0]];
-      const title = device || phone || host;
-      const marks = [...(id === this.#here ? [make("span", "mark", words.messages_this_device)] : []), ...(enabled ? [] : [make("span", "mark", words.messages_notify_off)])];
-      const text = make("span", "person-words", make("span", "person-name", make("bdi", "", title), ...marks), make("small", "", ...(phone && device ? [make("bdi", "", phone), " · "] : []), fill(words.messages_since, { when: date.format(created * 1000) })));
-      const remove = button(words.messages_notify_remove, "quiet danger");
-      remove.dataset.key = `endpoint:${id}`;
-      remove.setAttribute("aria-label", `${words.messages_notify_remove}: ${title}`);
-      remove.addEventListener("click", () => attempt(remove, null, words, async () => {
-        if (id === this.#here) await disable(session);
-        else await session.api("POST", "notifications/endpoints/remove", { id });
-        await this.load();
-      }));
-      return make("li", "person-row", text, make("span", "person-actions", remove));
-    });
+    const rows = this.#endpoints.map((endpoint) => this.#deviceRow(endpoint));
     const test = button(words.messages_notify_test);
     test.dataset.key = "notify-test";
     test.addEventListener("click", () => attempt(test, null, words, async () => {
@@ -123,13 +116,37 @@ class NoticeSettings {
     return [namedList(words.messages_notify_devices, rows), make("p", "panel-buttons", test)];
   }
 
+  /** @param {Endpoint} endpoint */
+  #deviceRow({ id, host, device, enabled, created }) {
+    const { words, session } = this;
+    const phone = PHONES[host.split("/")[0]];
+    const title = device || phone || host;
+    const heading = make("span", "person-name", make("bdi", "", title));
+    if (id === this.#here) heading.append(make("span", "mark", words.messages_this_device));
+    if (!enabled) heading.append(make("span", "mark", words.messages_notify_off));
+    const about = make("small", "");
+    if (phone && device) about.append(make("bdi", "", phone), " · ");
+    const date = new Intl.DateTimeFormat(session.language, { dateStyle: "medium" });
+    about.append(fill(words.messages_since, { when: date.format(created * 1000) }));
+    const remove = button(words.messages_notify_remove, "quiet danger");
+    remove.dataset.key = `endpoint:${id}`;
+    remove.setAttribute("aria-label", `${words.messages_notify_remove}: ${title}`);
+    remove.addEventListener("click", () => attempt(remove, null, words, async () => {
+      if (id === this.#here) await disable(session);
+      else await session.api("POST", "notifications/endpoints/remove", { id });
+      await this.load();
+    }));
+    return make("li", "person-row", make("span", "person-words", heading, about), make("span", "person-actions", remove));
+  }
+
   /** @returns {HTMLElement[]} */
   #sound() {
     const { wishes } = this.session;
-    return [keyed(switchBox(this.words.messages_notify_sound, wishes.device.sound, this.words, async (sound) => {
+    const box = switchBox(this.words.messages_notify_sound, wishes.device.sound, this.words, async (sound) => {
       wishes.device = { sound };
-      if (sound) await playSound();
-    }), "notify-sound")];
+      if (sound) await playSound(); // the user hears what it is
+    });
+    return [keyed(box, "notify-sound")];
   }
 
   /** @returns {HTMLElement[]} */
@@ -147,10 +164,12 @@ class NoticeSettings {
   /** @returns {HTMLElement[]} */
   #keywords() {
     const { words } = this;
-    const box = input({ type: "text", value: this.#wishes.keywords.join(", "), placeholder: words.messages_notify_keywords_example, dir: "auto", enterKeyHint: "done" });
+    const value = this.#wishes.keywords.join(", ");
+    const box = input({ type: "text", value, placeholder: words.messages_notify_keywords_example, dir: "auto", enterKeyHint: "done" });
     box.dataset.key = "notify-keywords";
     box.addEventListener("change", () => attempt(box, null, words, async () => {
-      await this.#change({ keywords: box.value.split(/[,;，、；،]/).map((each) => each.trim().slice(0, MOST_CHARACTERS)).filter(Boolean).slice(0, MOST_KEYWORDS) });
+      const keywords = box.value.split(SEPARATORS).map((each) => each.trim().slice(0, KEYWORD_LENGTH)).filter(Boolean);
+      await this.#change({ keywords: keywords.slice(0, MOST_KEYWORDS) });
       box.value = this.#wishes.keywords.join(", ");
     }));
     return [field(words.messages_notify_keywords, box, words.messages_notify_keywords_hint)];
@@ -166,7 +185,9 @@ class NoticeSettings {
   #mail() {
     const { words } = this;
     if (!this.#wishes.mail_possible) return [];
-    const box = select([["never", words.messages_notify_mail_never], ["soon", words.messages_notify_mail_soon], ["daily", words.messages_notify_mail_daily]], this.#wishes.mail);
+    /** @type {[string, string][]} */
+    const offered = [["never", words.messages_notify_mail_never], ["soon", words.messages_notify_mail_soon], ["daily", words.messages_notify_mail_daily]];
+    const box = select(offered, this.#wishes.mail);
     box.dataset.key = "notify-mail";
     box.addEventListener("change", async () => {
       const mail = /** @type {Shown["mail"]} */ (box.value);
@@ -193,25 +214,29 @@ class NoticeSettings {
     return [make("p", "muted", words.messages_notify_mail_unconfirmed), make("p", "panel-buttons", ask)];
   }
 
-  /** @returns {HTMLElement[]} */
+  /** @returns {HTMLElement[]} the switch of the quiet hours, and their times in the time zone of the device */
   #quiet() {
     const { words } = this;
     const { begin, end, zone } = this.#wishes.quiet;
     const isOn = begin !== end;
     const here = Intl.DateTimeFormat().resolvedOptions().timeZone;
-    const set = async (/** @type {{ begin: string, end: string }} */ times) => {
+    const setTimes = async (/** @type {{ begin: string, end: string }} */ times) => {
       await this.#change({ quiet: { ...times, zone: here } });
       this.#draw();
     };
-    const box = keyed(switchBox(words.messages_notify_quiet, isOn, words, (on) => set(on ? QUIET : { begin: "00:00", end: "00:00" })), "notify-quiet");
+    const box = switchBox(words.messages_notify_quiet, isOn, words, (on) => setTimes(on ? QUIET : NOT_QUIET));
+    keyed(box, "notify-quiet");
     if (!isOn) return [box];
-    const times = /** @type {const} */ ([["begin", words.messages_notify_quiet_begin], ["end", words.messages_notify_quiet_end]]).map(([name, label]) => {
+
+    const labels = /** @type {const} */ ([["begin", words.messages_notify_quiet_begin], ["end", words.messages_notify_quiet_end]]);
+    const times = labels.map(([name, label]) => {
       const time = input({ type: "time", value: this.#wishes.quiet[name], required: true });
       time.dataset.key = `notify-${name}`;
       time.addEventListener("change", async () => {
         const { quiet } = this.#wishes;
         const wanted = { begin: quiet.begin, end: quiet.end, [name]: time.value };
-        if (!time.value || wanted.begin === wanted.end || !(await attempt(time, null, words, () => set(wanted)))) time.value = quiet[name];
+        const isValid = time.value !== "" && wanted.begin !== wanted.end;
+        if (!isValid || !(await attempt(time, null, words, () => setTimes(wanted)))) time.value = quiet[name];
       });
       return field(label, time);
     });
@@ -225,7 +250,7 @@ class NoticeSettings {
 }
 
 /**
- * What the user is notified of in one conversation.
+ * Opens the dialog of what the user is notified of in one conversation: the level, and a time without notifications.
  *
  * @param {Session} session
  * @param {number} conversation
@@ -241,7 +266,9 @@ export function openNotices(session, conversation) {
   const levels = () => {
     const { level } = wishes.of(conversation);
     /** @type {[Level, string][]} */
-    const offered = [["all", words.messages_notify_all], ...(isGroup ? /** @type {[Level, string][]} */ ([["mentions", words.messages_notify_mentions]]) : []), ["nothing", words.messages_notify_nothing]];
+    const offered = [["all", words.messages_notify_all]];
+    if (isGroup) offered.push(["mentions", words.messages_notify_mentions]);
+    offered.push(["nothing", words.messages_notify_nothing]);
     const rows = offered.map(([value, label]) => {
       const box = input({ type: "radio", name: "notify-level", value, checked: value === level });
       box.dataset.key = `level:${value}`;
@@ -257,42 +284,53 @@ export function openNotices(session, conversation) {
   const mutes = () => {
     const { until } = wishes.of(conversation);
     if (until) {
-      const text = until >= FOR_GOOD ? words.messages_notify_muted_for_good : fill(words.messages_notify_muted, { when: moments(session.language).format(until * 1000) });
-      const end = button(words.messages_notify_unmute);
-      end.dataset.key = "unmute";
-      end.addEventListener("click", () => change(end, { mute_until: 0 }));
-      return section(words.messages_notify_mute, make("p", "muted", text), make("p", "panel-buttons", end));
+      const when = moments(session.language);
+      const text = until >= FOR_GOOD ? words.messages_notify_muted_for_good : fill(words.messages_notify_muted, { when: when.format(until * 1000) });
+      const unmute = button(words.messages_notify_unmute);
+      unmute.dataset.key = "unmute";
+      unmute.addEventListener("click", () => change(unmute, { mute_until: 0 }));
+      return section(words.messages_notify_mute, make("p", "muted", text), make("p", "panel-buttons", unmute));
     }
-    /** @type {[number, string][]} */
+    /** Hours, and the words for them. @type {[number, string][]} */
     const offered = [[1, words.messages_notify_hour], [8, words.messages_notify_hours], [7 * 24, words.messages_notify_week]]; // for good: the level “nothing”
     const buttons = offered.map(([hours, label]) => {
       const made = button(label);
       made.dataset.key = `mute:${hours}`;
-      made.addEventListener("click", () => change(made, { mute_until: Math.floor(Date.now() / 1000) + hours * HOUR }));
+      made.addEventListener("click", () => change(made, { mute_until: Math.floor(Date.now() / 1000) + hours * HOUR_SECONDS }));
       return made;
     });
     return section(words.messages_notify_mute, make("p", "panel-buttons", ...buttons));
   };
 
   const layer = openDialog(words.messages_notify, root);
-  const end = session.on("changed", () => { if (!root.querySelector("[aria-busy=true]")) refresh(); });
   let drawn = "";
   const refresh = () => {
-    const now = JSON.stringify(wishes.of(conversation));
-    if (now === drawn) return;
-    drawn = now;
+    const version = JSON.stringify(wishes.of(conversation));
+    if (version === drawn) return;
+    drawn = version;
     draw();
   };
-  layer.closed.then(end);
+  const stopListening = session.on("changed", () => {
+    if (!root.querySelector("[aria-busy=true]")) refresh(); // else the change draws it
+  });
+  layer.closed.then(stopListening);
   refresh();
   wishes.load();
 }
 
-/** @returns {Promise<number>} id of the endpoint of this browser */
+/** @returns {Promise<number>} id of the endpoint of this browser; 0: it has none */
 async function endpointHere() {
   const registration = await navigator.serviceWorker.getRegistration(`${ROOT}/home/messages`);
-  const stored = registration && (await (await caches.open("imserver:notifications")).match(registration.scope));
+  if (!registration) return 0;
+  const cache = await caches.open("imserver:notifications");
+  const stored = await cache.match(registration.scope);
   return stored ? (await stored.json()).id : 0;
+}
+
+/** @param {Record<string, string>} words @returns {string} why this browser cannot notify */
+function unsupportedText(words) {
+  if (!isSecureContext) return words.messages_notify_needs_https;
+  return isApple() ? words.messages_notify_apple : words.messages_notify_unsupported;
 }
 
 /** @returns {boolean} whether the device shows notifications only of pages on its home screen */

@@ -31,9 +31,11 @@ import { memberSection } from "../login/welcome.js";
 
 /** @typedef {{ device: string, name: string, since: number, current: boolean, online: boolean }} Device */
 
+// In characters.
 const STATUS_LENGTH = 80;
 const TITLE_LENGTH = 64;
-const HOUR = 3_600;
+const HOUR_SECONDS = 3_600;
+const WEEK_SECONDS = 7 * 24 * HOUR_SECONDS;
 
 /** @param {Session} session */
 export function openProfile(session) {
@@ -68,12 +70,13 @@ class ProfileView {
     this.close = close;
     this.note = noteLine();
     this.body = make("div", "");
+    const draw = (/** @type {"profile" | "security" | "bots"} */ part) => (/** @type {HTMLElement} */ place) => this.#draw(place, part);
     const parts = [
-      { id: "profile-part", label: this.words.messages_profile_part, draw: (/** @type {HTMLElement} */ place) => this.#draw(place, "profile") },
-      { id: "security", label: this.words.messages_security, draw: (/** @type {HTMLElement} */ place) => this.#draw(place, "security") },
-      { id: "bots", label: this.words.messages_bots, draw: (/** @type {HTMLElement} */ place) => this.#draw(place, "bots") },
+      { id: "profile-part", label: this.words.messages_profile_part, draw: draw("profile") },
+      { id: "security", label: this.words.messages_security, draw: draw("security") },
     ];
-    this.#tabs = makeTabs(this.words.messages_profile, session.isGuest ? parts.slice(0, 2) : parts);
+    if (!session.isGuest) parts.push({ id: "bots", label: this.words.messages_bots, draw: draw("bots") });
+    this.#tabs = makeTabs(this.words.messages_profile, parts);
     this.#tabs.place.className = "profile-body";
     root.append(this.note, this.body);
     this.#load();
@@ -83,7 +86,10 @@ class ProfileView {
     const { session } = this;
     return load(this.body, this.note, session, async () => {
       const [account, { devices }, rules, links] = await Promise.all([
-        session.api("GET", "accounts/show"), session.api("GET", "accounts/devices"), loadRules(session.app), session.isGuest ? [] : linkSection(session, () => this.#load()),
+        session.api("GET", "accounts/show"),
+        session.api("GET", "accounts/devices"),
+        loadRules(session.app),
+        session.isGuest ? [] : linkSection(session, () => this.#load()),
       ]);
       this.#links = links;
       this.#passwords = rules.passwords;
@@ -93,7 +99,7 @@ class ProfileView {
     });
   }
 
-  /** @param {Account} account */
+  /** @param {Account} account  draws it, and the page shows its new name and picture, too */
   #show(account) {
     const isFirst = !this.#account;
     this.#account = account;
@@ -113,10 +119,18 @@ class ProfileView {
     const account = /** @type {Account} */ (this.#account);
     const { session, words } = this;
     this.#part = part;
-    const identity = account.guest && this.#passwords ? [memberSection(session, this.#identifiers)] : [];
-    if (part === "profile") redraw(place, [this.#head(account), this.#form(account), ...identity, this.#privacy(account), this.#end()]);
-    else if (part === "security") redraw(place, [...(account.guest ? [] : [this.#identifierList(account)]), ...this.#links, ...(account.guest ? [] : [this.#access()]), this.#deviceList()]);
-    else withModule(import("../people/bots.js"), words, ({ botsView }) => this.#part === "bots" && redraw(place, [botsView(session)]));
+    if (part === "profile") {
+      const identity = account.guest && this.#passwords ? [memberSection(session, this.#identifiers)] : [];
+      redraw(place, [this.#head(account), this.#form(account), ...identity, this.#privacy(account), this.#end()]);
+    } else if (part === "security" && account.guest) {
+      redraw(place, [...this.#links, this.#deviceList()]);
+    } else if (part === "security") {
+      redraw(place, [this.#identifierList(account), ...this.#links, this.#access(), this.#deviceList()]);
+    } else {
+      withModule(import("../people/bots.js"), words, ({ botsView }) => {
+        if (this.#part === "bots") redraw(place, [botsView(session)]); // the user may have chosen another part meanwhile
+      });
+    }
   }
 
   /** @param {Account} account */
@@ -126,7 +140,7 @@ class ProfileView {
     return make("div", "card-head", session.people.avatar(session.user, "large"), make("bdi", "card-name", nickname || words.messages_somebody), buttons);
   }
 
-  /** @param {Account} account */
+  /** @param {Account} account @returns {HTMLElement} changes the name, title and status */
   #form({ nickname, title, status, away, status_until: until }) {
     const { words } = this;
     const name = input({ value: nickname, maxLength: NAME_LENGTH, required: true });
@@ -139,36 +153,39 @@ class ProfileView {
     box.id = "profile-away";
     box.setAttribute("role", "switch");
     const now = Math.floor(Date.now() / 1000);
-    const kept = until ? [[String(until), moments(this.session.language).format(until * 1000)]] : [];
     const midnight = Math.floor(new Date().setHours(24, 0, 0, 0) / 1000);
-    const ends = select(/** @type {[string, string][]} */ ([
-      ...kept, ["0", words.messages_status_no_end], [String(now + HOUR), words.messages_status_hour], [String(midnight), words.messages_status_today],
-      [String(now + 7 * 24 * HOUR), words.messages_status_week],
-    ]), String(until));
+    /** Unix seconds, and the words for them. @type {[string, string][]} */
+    const times = [
+      ["0", words.messages_status_no_end], [String(now + HOUR_SECONDS), words.messages_status_hour], [String(midnight), words.messages_status_today],
+      [String(now + WEEK_SECONDS), words.messages_status_week],
+    ];
+    if (until) times.unshift([String(until), moments(this.session.language).format(until * 1000)]); // the present one
+    const ends = select(times, String(until));
     ends.id = "profile-status-until";
     const note = noteLine();
     const save = /** @type {HTMLButtonElement} */ (make("button", "wide", words.messages_save));
     save.dataset.key = "save";
     const term = field(words.messages_status_ends, ends);
     const form = make(
-      "form", "panel-form", field(words.messages_your_name, name, words.messages_name_hint), field(words.messages_job, job, words.messages_job_hint), field(words.messages_status_text, text, words.messages_status_hint),
-      make("label", "switch", make("span", "", words.messages_away), box), term, note, save,
+      "form", "panel-form", field(words.messages_your_name, name, words.messages_name_hint), field(words.messages_job, job, words.messages_job_hint),
+      field(words.messages_status_text, text, words.messages_status_hint), make("label", "switch", make("span", "", words.messages_away), box), term, note, save,
     );
-    const read = () => {
-      const said = { status: text.value.trim(), away: box.checked };
-      return { nickname: name.value.trim(), title: job.value.trim(), ...said, status_until: said.status || said.away ? Number(ends.value) : 0 };
+    const readForm = () => {
+      const status = text.value.trim();
+      const hasStatus = status !== "" || box.checked;
+      return { nickname: name.value.trim(), title: job.value.trim(), status, away: box.checked, status_until: hasStatus ? Number(ends.value) : 0 };
     };
-    const before = JSON.stringify(read());
-    const changed = () => {
+    const before = JSON.stringify(readForm());
+    const update = () => {
       term.hidden = !text.value.trim() && !box.checked; // nothing ends
-      save.disabled = JSON.stringify(read()) === before;
+      save.disabled = JSON.stringify(readForm()) === before;
     };
-    form.addEventListener("input", changed);
-    changed();
+    form.addEventListener("input", update);
+    update();
     form.addEventListener("submit", async (event) => {
       event.preventDefault();
       if (!name.value.trim()) return show(note, words.messages_fault_nickname);
-      if (await attempt(save, note, words, () => this.#change(read()))) toast(words.messages_saved);
+      if (await attempt(save, note, words, () => this.#change(readForm()))) toast(words.messages_saved);
     });
     return form;
   }
@@ -183,14 +200,17 @@ class ProfileView {
       change.setAttribute("aria-label", `${change.textContent}: ${words[`messages_login_${kind}`]}`);
       change.addEventListener("click", () => this.#changeIdentifier(kind, account[kind]));
       const value = make("bdi", "", account[kind] || words.messages_none_given);
-      return make("li", "person-row", make("span", "person-words", make("small", "", words[`messages_login_${kind}`]), value), make("span", "person-actions", change));
+      const text = make("span", "person-words", make("small", "", words[`messages_login_${kind}`]), value);
+      return make("li", "person-row", text, make("span", "person-actions", change));
     });
     return section(words.messages_identifiers, make("p", "muted", words.messages_identifiers_hint), namedList(words.messages_identifiers, rows));
   }
 
   /**
+   * Opens the dialog that changes an identifier.
+   *
    * @param {"phone" | "email" | "name"} kind
-   * @param {string} present
+   * @param {string} present  the identifier as it is; empty: none
    */
   #changeIdentifier(kind, present) {
     const { session, words } = this;
@@ -199,14 +219,18 @@ class ProfileView {
     const password = input({ type: "password", autocomplete: "current-password", maxLength: PASSWORD_LENGTH });
     const note = noteLine();
     const go = /** @type {HTMLButtonElement} */ (make("button", "wide", words.messages_save));
+    const title = words[`messages_login_${kind}`];
     const hint = kind === "name" ? words.messages_login_name_hint : "";
-    const form = make("form", "panel-form", field(words[`messages_login_${kind}`], value, hint), ...(this.#passwords ? [field(words.messages_password, password)] : []), note, go);
-    const layer = openDialog(words[`messages_login_${kind}`], form);
+    const confirmation = this.#passwords ? [field(words.messages_password, password)] : [];
+    const form = make("form", "panel-form", field(title, value, hint), ...confirmation, note, go);
+    const layer = openDialog(title, form);
     value.focus();
     form.addEventListener("submit", (event) => {
       event.preventDefault();
       attempt(go, note, words, async () => {
-        this.#show(await session.api("POST", "accounts/identifiers", { [kind]: value.value.trim(), password: password.value }).catch(asPassword));
+        const fields = { [kind]: value.value.trim(), password: password.value };
+        const account = await session.api("POST", "accounts/identifiers", fields).catch(asPassword);
+        this.#show(account);
         layer.close();
       });
     });
@@ -215,12 +239,9 @@ class ProfileView {
   /** @param {Account} account */
   #privacy(account) {
     const { words } = this;
-    return section(
-      words.messages_privacy,
-      ...(account.guest ? [] : [switchBox(words.messages_findable, account.findable, words, (findable) => this.#change({ findable }, false))]),
-      switchBox(words.messages_show_presence, account.show_presence, words, (on) => this.#change({ show_presence: on }, false)),
-      make("p", "muted", words.messages_show_presence_hint),
-    );
+    const findable = switchBox(words.messages_findable, account.findable, words, (on) => this.#save({ findable: on }));
+    const presence = switchBox(words.messages_show_presence, account.show_presence, words, (on) => this.#save({ show_presence: on }));
+    return section(words.messages_privacy, ...(account.guest ? [] : [findable]), presence, make("p", "muted", words.messages_show_presence_hint));
   }
 
   #deviceList() {
@@ -230,7 +251,8 @@ class ProfileView {
       const marks = current ? [make("span", "mark", words.messages_this_device)] : [];
       const state = online && !current ? `${words.messages_online} · ` : "";
       const title = name.replace(/ #\w+$/, "") || words.messages_unnamed_device;
-      const text = make("span", "person-words", make("span", "person-name", make("bdi", "", title), ...marks), make("small", "", state + fill(words.messages_since, { when: date.format(since * 1000) })));
+      const about = state + fill(words.messages_since, { when: date.format(since * 1000) });
+      const text = make("span", "person-words", make("span", "person-name", make("bdi", "", title), ...marks), make("small", "", about));
       if (current) return make("li", "person-row", text);
       const end = button(words.messages_logout, "quiet danger");
       end.dataset.key = `device:${device}`;
@@ -252,7 +274,10 @@ class ProfileView {
     password.addEventListener("click", () => this.#changePassword());
     const factor = button(words.messages_factor);
     factor.id = "second-factor";
-    factor.addEventListener("click", () => withModule(import("./second-factor.js"), words, ({ openSecondFactor }) => openSecondFactor(session, /** @type {Account} */ (this.#account), this.#passwords, () => this.#load())));
+    factor.addEventListener("click", () => withModule(import("./second-factor.js"), words, ({ openSecondFactor }) => {
+      const account = /** @type {Account} */ (this.#account);
+      return openSecondFactor(session, account, this.#passwords, () => this.#load());
+    }));
     return make("p", "panel-buttons", ...(this.#passwords ? [password] : []), factor);
   }
 
@@ -286,26 +311,27 @@ class ProfileView {
     const note = noteLine();
     const go = /** @type {HTMLButtonElement} */ (make("button", "wide", words.messages_save));
     const { name, email, phone } = /** @type {Account} */ (this.#account);
+    const username = input({ value: name || email || phone, autocomplete: "username", readOnly: true, hidden: true }); // for password managers
     const form = make(
-      "form", "panel-form", input({ value: name || email || phone, autocomplete: "username", readOnly: true, hidden: true }), // for password managers
-      field(words.messages_password_old, old, words.messages_password_if_any), field(words.messages_password_new, next, words.messages_password_hint),
+      "form", "panel-form", username, field(words.messages_password_old, old, words.messages_password_if_any), field(words.messages_password_new, next, words.messages_password_hint),
       make("p", "muted", words.messages_password_ends), note, go,
     );
     openDialog(words.messages_password_change, form);
     old.focus();
     form.addEventListener("submit", (event) => {
       event.preventDefault();
-      attempt(go, note, words, () => session.endBy(() => session.api("POST", "accounts/password", { old_password: old.value, password: next.value }).catch(asPassword), words.messages_reset_done, false));
+      const change = () => session.api("POST", "accounts/password", { old_password: old.value, password: next.value }).catch(asPassword);
+      attempt(go, note, words, () => session.endBy(change, words.messages_reset_done, false));
     });
   }
 
-  /**
-   * @param {Partial<Account>} changes
-   * @param {boolean} [again]  draw the panel again
-   */
-  async #change(changes, again = true) {
-    const account = await this.session.api("POST", "accounts/set", changes);
-    if (again) this.#show(account);
-    else this.#account = account;
+  /** @param {Partial<Account>} changes  of what the panel and the page show: they are drawn again */
+  async #change(changes) {
+    this.#show(await this.session.api("POST", "accounts/set", changes));
+  }
+
+  /** @param {Partial<Account>} changes  of switches, which show them by themselves */
+  async #save(changes) {
+    this.#account = await this.session.api("POST", "accounts/set", changes);
   }
 }
