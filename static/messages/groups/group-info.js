@@ -48,19 +48,22 @@ import { openNotices } from "../settings/notice-settings.js";
 
 /** @type {Record<Role, number>} */
 const RANK = { member: 0, admin: 1, owner: 2 };
+/** Members on a page of the list. */
 const PAGE = 500;
+/** So many of the pinned messages are shown. */
 const MOST_PINS = 3;
-/** From so many members on one can search them. */
+/** With more members, one can search them. */
 const FIND_FROM = 7;
 /** The server stops a search after a time, or so many members. */
 const FOUND_PAGE = 100;
 /** So many times it is continued without a result. */
 const EMPTY_PAGES = 5;
+// In characters.
 const NAME_LENGTH = 50;
 const DESCRIPTION_LENGTH = 500;
 const HANDLE_LENGTH = 32;
 const HANDLE = /^[\p{L}\p{N}_][\p{L}\p{N}_.-]*[\p{L}\p{N}_]$/u;
-const HOUR = 3_600;
+const HOUR_SECONDS = 3_600;
 
 /**
  * @param {Session} session
@@ -85,7 +88,7 @@ class GroupView {
   #group = null;
   /** @type {Member[]} */
   #members = [];
-  /** More than are listed, in a large group. */
+  /** Number of all members; in a large group, more than are listed. */
   #count = 0;
   /** @type {HooksView | undefined} */
   #hooks;
@@ -96,7 +99,7 @@ class GroupView {
   #list = make("div", "member-list");
   #media = make("div", "group-media");
   #pins = make("div", "group-pins");
-  /** From then on we cannot read the group. */
+  /** Whether we are leaving: the group cannot be loaded any more. */
   #isLeaving = false;
   /** @type {(() => void)[]} */
   #ends;
@@ -125,7 +128,10 @@ class GroupView {
     root.append(this.note, this.body);
     this.#ends = [
       session.on("people", () => this.#draw()),
-      session.on("entry", (entry) => String(entry.conversation) === id && ["group", "join", "leave"].includes(entry.kind) && !this.#isLeaving && this.#load()),
+      session.on("entry", ({ conversation, kind }) => {
+        const isChange = String(conversation) === id && ["group", "join", "leave"].includes(kind);
+        if (isChange && !this.#isLeaving) this.#load();
+      }),
       session.people.watch(() => this.#members.map(({ user }) => user)),
     ];
     this.#load();
@@ -138,7 +144,7 @@ class GroupView {
     for (const end of this.#ends) end();
   }
 
-  /** @returns {Promise<boolean>} */
+  /** Loads the group and its members, and draws them. @returns {Promise<boolean>} */
   #load() {
     const { session, id } = this;
     return load(this.body, this.note, session, async () => {
@@ -193,10 +199,11 @@ class GroupView {
   #head(group) {
     const { session } = this;
     const { words } = session;
-    const head = make(
-      "div", "card-head", avatarOf(group.name, group.avatar, `group large ${hueOf(`#${this.id}`)}`), make("bdi", "card-name", group.name),
-      make("p", "presence", ...(group.handle ? [make("bdi", "", `@${group.handle}`), " · "] : []), [membersText(this.#count, words), kindText(group, words)].filter(Boolean).join(" · ")),
-    );
+    const hue = hueOf(`#${this.id}`);
+    const facts = make("p", "presence");
+    if (group.handle) facts.append(make("bdi", "", `@${group.handle}`), " · ");
+    facts.append([membersText(this.#count, words), kindText(group, words)].filter(Boolean).join(" · "));
+    const head = make("div", "card-head", avatarOf(group.name, group.avatar, `group large ${hue}`), make("bdi", "card-name", group.name), facts);
     if (group.description) head.append(make("p", "card-text", group.description));
     if (!this.#may(group.rename)) return head;
     const buttons = pictureButtons(session, group.avatar, this.note, (avatar) => this.#update({ avatar }));
@@ -221,16 +228,17 @@ class GroupView {
     const { session, id } = this;
     const { words, wishes } = session;
     const conversation = Number(id);
-    const isQuiet = wishes.isQuiet(conversation, true);
-    const mayInvite = this.#may(group.invite) && !session.isGuest;
-    const icons = [
-      ...(session.hasNotifications ? [this.#icon("mute", isQuiet ? "mute" : "bell", words.messages_mute_short, words.messages_notify, () => openNotices(session, conversation))] : []),
-      this.#icon("search", "search", words.messages_search, words.messages_search_here, this.search),
-      ...(mayInvite ? [
-        this.#icon("add", "person", words.messages_add, words.messages_add_members, () => this.#addMembers()),
-        this.#icon("link", "link", words.messages_link_address, words.messages_group_link, () => openInvitations(session, { id, name: group.name })),
-      ] : []),
-    ];
+    const icons = [];
+    if (session.hasNotifications) {
+      const sign = wishes.isQuiet(conversation, true) ? "mute" : "bell";
+      icons.push(this.#icon("mute", sign, words.messages_mute_short, words.messages_notify, () => openNotices(session, conversation)));
+    }
+    icons.push(this.#icon("search", "search", words.messages_search, words.messages_search_here, this.search));
+    if (this.#may(group.invite) && !session.isGuest) {
+      const invite = () => openInvitations(session, { id, name: group.name });
+      icons.push(this.#icon("add", "person", words.messages_add, words.messages_add_members, () => this.#addMembers()));
+      icons.push(this.#icon("link", "link", words.messages_link_address, words.messages_group_link, invite));
+    }
     return make("div", "icon-row", ...icons);
   }
 
@@ -248,7 +256,7 @@ class GroupView {
     return made;
   }
 
-  /** @param {Group} group  what stands at the end */
+  /** @param {Group} group @returns {HTMLElement} at the end: the rules, and leaving it */
   #end(group) {
     const { words } = this.session;
     const rules = this.#button("rules", "", () => this.#openRules(group), "panel-row");
@@ -268,8 +276,10 @@ class GroupView {
     if (strip) this.#media.append(strip);
   }
 
+  /** Shows the first pinned messages; without an answer, nothing. */
   async #loadPins() {
     const { session } = this;
+    const title = session.words.messages_pins;
     const { messages } = await session.messenger.pins(Number(this.id)).catch(() => ({ messages: /** @type {Entry[]} */ ([]) }));
     await session.people.load(messages.map(({ from }) => from));
     const rows = messages.slice(0, MOST_PINS).map((entry) => {
@@ -281,65 +291,81 @@ class GroupView {
       });
       return make("li", "", row);
     });
-    this.#pins.replaceChildren(...(rows.length ? [section(session.words.messages_pins, namedList(session.words.messages_pins, rows))] : []));
+    this.#pins.replaceChildren(...(rows.length ? [section(title, namedList(title, rows))] : []));
   }
 
+  /** Draws the members for what is typed: first those whose names begin with it, then those online, then owners and admins. */
   #drawMembers() {
     const group = this.#group;
     if (!group) return;
-    const { session } = this;
-    const { words, language, people } = session;
-    const collator = new Intl.Collator(language);
+    const { words, language, people, user: self } = this.session;
     const wanted = this.#text.value;
-    const fits = new Map(this.#members.map(({ user }) => [user, fitOf(`${people.nameOf(user)} ${people.card(user)?.name ?? ""}`, wanted)]));
-    const fitting = this.#members.filter(({ user }) => fits.get(user) !== 2);
-    const isOnline = (/** @type {Member} */ { user }) => Number(user === session.user || people.card(user)?.presence === "online");
-    const byName = (/** @type {Member} */ a, /** @type {Member} */ b) => isOnline(b) - isOnline(a) || RANK[b.role] - RANK[a.role] || collator.compare(people.nameOf(a.user), people.nameOf(b.user));
-    const sorted = fitting.sort((a, b) => (fits.get(a.user) ?? 0) - (fits.get(b.user) ?? 0) || byName(a, b));
-    const rows = sorted.map((member) => {
-      const marks = [];
-      if (member.user === session.user) marks.push(make("span", "mark", words.you));
-      if (member.role !== "member") marks.push(make("span", "mark", member.role === "owner" ? words.messages_owner : words.messages_admin));
-      if (member.muted_until) marks.push(make("span", "mark danger", words.messages_is_muted));
-      const manage = this.#button(`manage:${member.user}`, words.messages_manage, () => this.#manage(group, member));
-      manage.setAttribute("aria-label", fill(words.messages_manage_member, { name: people.nameOf(member.user) }));
-      manage.setAttribute("aria-haspopup", "dialog");
-      return personRow(session, member.user, () => openCard(session, member.user), { marks, actions: this.#isBelow(group, member) ? [manage] : [] });
+    const collator = new Intl.Collator(language);
+    const isOnline = (/** @type {string} */ user) => user === self || people.card(user)?.presence === "online";
+    const candidates = this.#members.map((member) => {
+      const name = people.nameOf(member.user);
+      const fit = fitOf(`${name} ${people.card(member.user)?.name ?? ""}`, wanted);
+      return { member, name, fit, online: Number(isOnline(member.user)), rank: RANK[member.role] };
     });
+    const fitting = candidates.filter(({ fit }) => fit < 2);
+    fitting.sort((a, b) => a.fit - b.fit || b.online - a.online || b.rank - a.rank || collator.compare(a.name, b.name));
+    const rows = fitting.map(({ member }) => this.#memberRow(group, member));
     redraw(this.#list, rows.length ? [namedList(words.messages_member_list, rows)] : [make("p", "muted", words.messages_search_none)]);
   }
 
-  /** @param {Group} group */
+  /**
+   * @param {Group} group
+   * @param {Member} member
+   */
+  #memberRow(group, member) {
+    const { session } = this;
+    const { words, people } = session;
+    const marks = [];
+    if (member.user === session.user) marks.push(make("span", "mark", words.you));
+    if (member.role !== "member") marks.push(make("span", "mark", member.role === "owner" ? words.messages_owner : words.messages_admin));
+    if (member.muted_until) marks.push(make("span", "mark danger", words.messages_is_muted));
+    const manage = this.#button(`manage:${member.user}`, words.messages_manage, () => this.#manage(group, member));
+    manage.setAttribute("aria-label", fill(words.messages_manage_member, { name: people.nameOf(member.user) }));
+    manage.setAttribute("aria-haspopup", "dialog");
+    const actions = this.#isBelow(group, member) ? [manage] : [];
+    return personRow(session, member.user, () => openCard(session, member.user), { marks, actions });
+  }
+
+  /** @param {Group} group  whose rules are shown in a dialog; each change takes effect at once */
   #openRules(group) {
     const { session, id } = this;
     const { words } = session;
-    const change = (/** @type {Partial<Group>} */ options) => session.api("POST", "groups/options", { group: id, ...options }).then((changed) => { this.#group = changed; });
-    const box = select([["mentions", words.messages_bots_see_mentions], ["all", words.messages_bots_see_all]], group.bots);
-    box.dataset.key = "bots";
-    box.addEventListener("change", async () => {
-      const bots = /** @type {Group["bots"]} */ (box.value);
-      if (!(await attempt(box, null, words, () => change({ bots })))) box.value = group.bots;
-    });
-    const rights = /** @type {const} */ ([["invite", words.messages_may_invite], ["rename", words.messages_may_rename], ["pin", words.messages_may_pin]]);
+    /** @param {string} route @param {object} fields */
+    const post = async (route, fields) => {
+      const changed = await session.api("POST", `groups/${route}`, { group: id, ...fields });
+      this.#group = changed;
+      return changed;
+    };
+    /** @param {"bots" | "invite" | "rename" | "pin"} rule @param {string} label @param {[string, string][]} offered */
+    const choice = (rule, label, offered) => {
+      const box = select(offered, group[rule]);
+      box.dataset.key = rule;
+      box.addEventListener("change", async () => {
+        if (!(await attempt(box, null, words, () => post("options", { [rule]: box.value })))) box.value = group[rule];
+      });
+      return field(label, box);
+    };
+    /** @type {[string, string][]} */
+    const roles = [["member", words.messages_all_members], ["admin", words.messages_admins]];
     this.#hooks ??= new HooksView(session, id);
     openDialog(words.messages_rules, make(
       "div", "panel-form group-rules",
-      ...kindRules(session, group, (route, fields) => session.api("POST", `groups/${route}`, { group: id, ...fields }).then((changed) => (this.#group = changed))),
-      switchBox(words.messages_history_all, group.history === "all", words, (on) => change({ history: on ? "all" : "since_joining" })),
-      ...rights.map(([right, label]) => {
-        const box = select([["member", words.messages_all_members], ["admin", words.messages_admins]], group[right]);
-        box.dataset.key = right;
-        box.addEventListener("change", async () => {
-          if (!(await attempt(box, null, words, () => change({ [right]: box.value })))) box.value = group[right];
-        });
-        return field(label, box);
-      }),
-      field(words.messages_bots_see, box),
+      ...kindRules(session, group, post),
+      switchBox(words.messages_history_all, group.history === "all", words, (on) => post("options", { history: on ? "all" : "since_joining" })),
+      choice("invite", words.messages_may_invite, roles),
+      choice("rename", words.messages_may_rename, roles),
+      choice("pin", words.messages_may_pin, roles),
+      choice("bots", words.messages_bots_see, [["mentions", words.messages_bots_see_mentions], ["all", words.messages_bots_see_all]]),
       this.#hooks.root,
     ));
   }
 
-  /** @param {Group} group */
+  /** @param {Group} group  whose name, description and handle are changed in a dialog */
   #edit(group) {
     const { words } = this.session;
     const name = input({ value: group.name, maxLength: NAME_LENGTH, required: true });
@@ -360,10 +386,11 @@ class GroupView {
     form.addEventListener("submit", (event) => {
       event.preventDefault();
       if (!name.value.trim()) return show(note, words.messages_fault_group_name);
-      const called = handle.value.trim().replace(/^@/, "");
-      if (called && (!HANDLE.test(called) || ALL_NAMES.includes(called.toLowerCase()))) return show(note, words.messages_fault_handle);
+      const newHandle = handle.value.trim().replace(/^@/, "");
+      const isWrong = newHandle !== "" && (!HANDLE.test(newHandle) || ALL_NAMES.includes(newHandle.toLowerCase()));
+      if (isWrong) return show(note, words.messages_fault_handle);
       attempt(go, note, words, async () => {
-        await this.#update({ name: name.value.trim(), description: description.value.trim(), ...(mayName && { handle: called }) });
+        await this.#update({ name: name.value.trim(), description: description.value.trim(), ...(mayName && { handle: newHandle }) });
         layer.close();
       });
     });
@@ -393,21 +420,29 @@ class GroupView {
     const { session, id } = this;
     const { words, people } = session;
     const name = people.nameOf(user);
-    const until = (/** @type {number} */ hours) => Math.floor(Date.now() / 1000) + hours * HOUR;
-    /** @type {[label: string, path: string, body: object, question?: string][]} */
+    const isAdmin = role === "admin";
+    const after = (/** @type {number} */ hours) => Math.floor(Date.now() / 1000) + hours * HOUR_SECONDS;
+    /** @type {{ label: string, route: string, body: object, question?: string }[]} */
     const changes = [];
     if (group.role === "owner") {
-      changes.push(role === "admin" ? [words.messages_make_member, "role", { member: user, role: "member" }] : [words.messages_make_admin, "role", { member: user, role: "admin" }]);
-      changes.push([words.messages_make_owner, "role", { member: user, role: "owner" }, fill(words.messages_make_owner_question, { name })]);
+      const question = fill(words.messages_make_owner_question, { name });
+      if (isAdmin) changes.push({ label: words.messages_make_member, route: "role", body: { member: user, role: "member" } });
+      else changes.push({ label: words.messages_make_admin, route: "role", body: { member: user, role: "admin" } });
+      changes.push({ label: words.messages_make_owner, route: "role", body: { member: user, role: "owner" }, question });
     }
-    if (muted) changes.push([words.messages_unmute, "mute", { member: user, until: 0 }]);
-    else changes.push([words.messages_mute_hour, "mute", { member: user, until: until(1) }], [words.messages_mute_day, "mute", { member: user, until: until(24) }]);
-    changes.push([words.messages_remove_member, "remove", { members: [user] }, fill(words.messages_remove_question, { name })]);
-    const buttons = changes.map(([label, path, body, question]) => {
-      const made = button(label, path === "remove" ? "choice danger" : "choice");
+    if (muted) changes.push({ label: words.messages_unmute, route: "mute", body: { member: user, until: 0 } });
+    else {
+      changes.push({ label: words.messages_mute_hour, route: "mute", body: { member: user, until: after(1) } });
+      changes.push({ label: words.messages_mute_day, route: "mute", body: { member: user, until: after(24) } });
+    }
+    const question = fill(words.messages_remove_question, { name });
+    changes.push({ label: words.messages_remove_member, route: "remove", body: { members: [user] }, question });
+    const buttons = changes.map(({ label, route, body, question }) => {
+      const isRemoval = route === "remove";
+      const made = button(label, isRemoval ? "choice danger" : "choice");
       made.addEventListener("click", async () => {
-        if (question && !(await confirm(question, { yes: label, danger: path === "remove" }))) return;
-        if (!(await attempt(made, null, words, () => session.api("POST", `groups/${path}`, { group: id, ...body })))) return;
+        if (question && !(await confirm(question, { yes: label, danger: isRemoval }))) return;
+        if (!(await attempt(made, null, words, () => session.api("POST", `groups/${route}`, { group: id, ...body })))) return;
         layer.close();
         await this.#load();
       });
@@ -445,7 +480,7 @@ class GroupView {
     return made;
   }
 
-  /** @param {Role} least */
+  /** @param {Role} least @returns {boolean} whether our role is high enough */
   #may(least) {
     return RANK[this.#group?.role ?? "member"] >= RANK[least];
   }

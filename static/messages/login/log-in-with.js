@@ -37,8 +37,9 @@ async function loadProviders(app) {
  */
 async function leave(app, token, provider, password = "") {
   const device = deviceName();
-  const asked = { provider, device, return_to: location.pathname.slice(ROOT.length) + location.search, ...(token && { link: true, password }) };
-  const { url, login } = await callApi(app, token, "POST", "accounts/oauth/start", asked);
+  const returnTo = location.pathname.slice(ROOT.length) + location.search;
+  const request = { provider, device, return_to: returnTo, ...(token && { link: true, password }) };
+  const { url, login } = await callApi(app, token, "POST", "accounts/oauth/start", request);
   sessionStorage.setItem(STARTED, JSON.stringify({ login, device }));
   location.assign(url);
 }
@@ -75,12 +76,14 @@ function markOf(kind) {
 export async function showProviders({ app, text: words }, place, note) {
   const providers = await loadProviders(app);
   const isBesideForm = place.closest("form") !== null;
-  place.replaceChildren(...(isBesideForm ? [make("p", "or", make("span", "", words.messages_or))] : []), ...providers.map(({ provider, kind, title }, index) => {
+  const divider = isBesideForm ? [make("p", "or", make("span", "", words.messages_or))] : [];
+  const buttons = providers.map(({ provider, kind, title }, index) => {
     const go = button("", isBesideForm || index ? "provider" : "wide provider"); // one of the page is the first to press
     go.append(markOf(kind), fill(words.messages_login_with, { title }));
     go.addEventListener("click", () => attempt(go, note, words, () => leave(app, "", provider)));
     return go;
-  }));
+  });
+  place.replaceChildren(...divider, ...buttons);
   place.hidden = !providers.length;
 }
 
@@ -137,13 +140,17 @@ export async function linkSection(session, reload) {
   /** @type {[Provider[], { links: Provider[] }]} */
   const [providers, { links }] = await Promise.all([loadProviders(app), session.api("GET", "accounts/oauth/links")]);
   const linked = new Set(links.map(({ provider }) => provider));
-  const rows = [...links, ...providers.filter(({ provider }) => !linked.has(provider))].map(({ provider, title }) => {
+  const unlinked = providers.filter(({ provider }) => !linked.has(provider));
+  const rows = [...links, ...unlinked].map(({ provider, title }) => {
     const isLinked = linked.has(provider);
     const go = button(isLinked ? words.messages_provider_unlink : words.messages_provider_link, isLinked ? "quiet danger" : "quiet");
     go.dataset.key = `provider:${provider}`;
     go.setAttribute("aria-label", `${go.textContent}: ${title}`);
     go.addEventListener("click", () => attempt(go, null, words, async () => {
-      if (!isLinked) return (await loadRules(app)).passwords ? openLink(session, provider, title) : leave(app, token, provider);
+      if (!isLinked) {
+        const { passwords } = await loadRules(app);
+        return passwords ? openLink(session, provider, title) : leave(app, token, provider);
+      }
       await session.api("POST", "accounts/oauth/unlink", { provider });
       await reload();
     }));
@@ -183,7 +190,7 @@ export function asPassword(error) {
   throw error;
 }
 
-/** @param {Page} page */
+/** @param {Page} page  asks for an account, to which the server sends a link for a new password */
 export function openForgotten({ app, text: words }) {
   const identifier = identifierInput(["email", "name"]);
   const { form, go, note } = dialogForm(words.messages_forgotten, words.messages_send, field(words.messages_login_phone_email_name, identifier));
@@ -192,7 +199,8 @@ export function openForgotten({ app, text: words }) {
     event.preventDefault();
     const login = identifier.value.trim();
     if (!login) return show(note, words.messages_fault_identifier);
-    if (await attempt(go, note, words, () => callApi(app, "", "POST", "accounts/reset", { login }))) form.replaceChildren(make("p", "", words.messages_reset_sent));
+    const isSent = await attempt(go, note, words, () => callApi(app, "", "POST", "accounts/reset", { login }));
+    if (isSent) form.replaceChildren(make("p", "", words.messages_reset_sent));
   });
 }
 
@@ -204,7 +212,7 @@ export function openForgotten({ app, text: words }) {
  */
 export async function openReset({ app, text: words }, code) {
   /** @type {{ valid: boolean, login: string }} */
-  const { valid, login } = await callApi(app, "", "GET", "accounts/reset/show", { code }).catch(() => ({ valid: true, login: "" })); // then the form says it
+  const { valid, login } = await callApi(app, "", "GET", "accounts/reset/show", { code }).catch(() => ({ valid: true, login: "" })); // the form says it later
   const password = input({ type: "password", autocomplete: "new-password", maxLength: PASSWORD_LENGTH, required: true });
   const { form, go, note, layer } = dialogForm(
     words.messages_password_new, words.messages_save, usernameInput(login),
@@ -217,7 +225,8 @@ export async function openReset({ app, text: words }, code) {
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
     if (password.value.length < LEAST_PASSWORD) return show(note, words.messages_fault_password);
-    if (!(await attempt(go, note, words, () => callApi(app, "", "POST", "accounts/reset/finish", { code, password: password.value })))) return;
+    const finish = () => callApi(app, "", "POST", "accounts/reset/finish", { code, password: password.value });
+    if (!(await attempt(go, note, words, finish))) return;
     layer.close();
     const own = document.querySelector("#login-form");
     if (!login || !(own instanceof HTMLFormElement)) return toast(words.messages_reset_done);
@@ -233,6 +242,8 @@ function usernameInput(login = "") {
 }
 
 /**
+ * Opens a dialog with a form.
+ *
  * @param {string} title
  * @param {string} label  of the button
  * @param {HTMLElement[]} fields

@@ -21,11 +21,11 @@ export class LoginView {
   #rules = { registration: true, identifiers: [...IDENTIFIERS], find: true, passwords: true, reset: false };
   #root = element("login-place", HTMLElement);
   #note = noteLine();
-  /** What the user has done, which has ended the login before. */
+  /** Says what has ended the login before, if it is what the user wanted. */
   #done = make("p", "done");
   #invited = make("p", "invited");
   #providers = make("div", "providers");
-  /** Once somebody registers. @type {HTMLElement | null} */
+  /** Loaded when somebody registers for the first time. @type {HTMLElement | null} */
   #houseRules = null;
 
   /**
@@ -61,7 +61,8 @@ export class LoginView {
     this.#focus();
     this.#load();
     this.#showInvitation();
-    import("./log-in-with.js").then(({ showProviders }) => showProviders(this.page, this.#providers, this.#note)).catch(() => {}); // then only passwords are offered
+    // If it fails, only passwords are offered.
+    import("./log-in-with.js").then(({ showProviders }) => showProviders(this.page, this.#providers, this.#note)).catch(() => {});
   }
 
   /**
@@ -72,7 +73,9 @@ export class LoginView {
    */
   async finish(code, isHere) {
     const note = isHere ? null : this.#note;
-    await withModule(import("./log-in-with.js"), this.words, ({ finishLogin }) => attempt(this.#root, note, this.words, () => finishLogin(this.page, code, this.onLogin)), note);
+    await withModule(import("./log-in-with.js"), this.words, ({ finishLogin }) => (
+      attempt(this.#root, note, this.words, () => finishLogin(this.page, code, this.onLogin))
+    ), note);
   }
 
   /** What the app wants; without an answer all is offered, and the server decides. */
@@ -91,21 +94,25 @@ export class LoginView {
     }
   }
 
+  /** Shows the invitation of the address: what it is for, the form for guests, or why its link does not work. */
   async #showInvitation() {
     if (!location.hash.startsWith("#invite=")) return show(this.#invited, "");
     const module = await import("../people/invitations.js").catch(() => null);
     if (!module) return;
+    const { words } = this;
     const { invitationCode, invitationText, showInvitation } = module;
     const code = invitationCode(location.hash);
     try {
       const preview = await showInvitation(this.app, code);
-      const { registration } = preview.guests ? this.#rules : await loadRules(this.app);
-      show(this.#invited, `${invitationText(preview, this.words)}${preview.guests || registration ? "" : fill(this.words.messages_invited_closed, { name: preview.nickname || this.words.messages_somebody })}`);
+      const mayJoin = preview.guests || (await loadRules(this.app)).registration;
+      const closed = fill(words.messages_invited_closed, { name: preview.nickname || words.messages_somebody });
+      show(this.#invited, invitationText(preview, words) + (mayJoin ? "" : closed));
       if (preview.guests) await this.#showOther(({ guestForm }) => guestForm(this.page, preview, code, this.onLogin, () => this.#showOwn()));
     } catch (error) {
-      if (!(error instanceof ApiError) || !/^(unknown_invitation|invitation_used)$/.test(error.code)) return show(this.#note, reasonOf(error, this.words));
-      const { messages_dead_invitation: title, messages_dead_used: used, messages_dead_ended: ended } = this.words;
-      await this.#showOther(({ deadLink }) => deadLink(this.words, title, error.code === "invitation_used" ? used : ended, () => this.#showOwn()));
+      const isDead = error instanceof ApiError && ["unknown_invitation", "invitation_used"].includes(error.code);
+      if (!isDead) return show(this.#note, reasonOf(error, words));
+      const why = error.code === "invitation_used" ? words.messages_dead_used : words.messages_dead_ended;
+      await this.#showOther(({ deadLink }) => deadLink(words, words.messages_dead_invitation, why, () => this.#showOwn()));
     }
   }
 
@@ -116,17 +123,20 @@ export class LoginView {
    */
   async showOwner(link) {
     const { words } = this;
-    const { valid } = await callApi(this.app, "", "GET", "accounts/reset/show", { code: link.split(".")[1] ?? "" }).catch(() => ({ valid: true })); // then the form says it
-    if (!valid) return this.#showOther(({ deadLink }) => deadLink(words, words.messages_dead_owner, words.messages_dead_owner_hint, () => this.#showOwn()));
+    const [, code = ""] = link.split(".");
+    const { valid } = await callApi(this.app, "", "GET", "accounts/reset/show", { code }).catch(() => ({ valid: true })); // then the form says it
+    if (!valid) {
+      return this.#showOther(({ deadLink }) => deadLink(words, words.messages_dead_owner, words.messages_dead_owner_hint, () => this.#showOwn()));
+    }
     await this.#showOther(({ ownerForm }) => ownerForm(this.page, link, this.onLogin));
   }
 
-  /** @param {(module: typeof import("./welcome.js")) => HTMLElement} make */
-  async #showOther(make) {
+  /** @param {(module: typeof import("./welcome.js")) => HTMLElement} makeForm  what is shown in place of the form to log in */
+  async #showOther(makeForm) {
     this.#hasOther = true;
     const module = await import("./welcome.js").catch(() => null);
     if (!module) return this.#showOwn(); // then people with an account can log in
-    this.#root.replaceChildren(make(module));
+    this.#root.replaceChildren(makeForm(module));
     this.#focus();
   }
 
@@ -136,14 +146,15 @@ export class LoginView {
     this.#focus();
   }
 
+  /** Draws the form for what the app allows. What is typed stays, and so does the focus. */
   #draw() {
     if (this.#hasOther) return;
     const { words } = this;
-    const { identifiers, passwords, registration, reset, guests } = this.#rules;
+    const { identifiers, passwords, registration } = this.#rules;
     const isNew = this.#isNew && registration;
     const before = this.#root.querySelector("form");
     const values = before ? Object.fromEntries(new FormData(before)) : {};
-    const hadFocus = document.activeElement instanceof HTMLInputElement ? document.activeElement.name : "";
+    const focusedName = document.activeElement instanceof HTMLInputElement ? document.activeElement.name : "";
     const title = isNew ? words.messages_register : words.messages_login;
     const nickname = input({ name: "nickname", id: "nickname", maxLength: NAME_LENGTH, required: true });
     const identifier = Object.assign(identifierInput(identifiers), { name: "identifier", id: "identifier" });
@@ -152,27 +163,24 @@ export class LoginView {
     });
     const code = input({ name: "code", id: "code", autocomplete: "one-time-code", maxLength: CODE_LENGTH, spellcheck: false });
     const takesCode = this.#takesCode && !isNew;
-    const label = words[`messages_login_${IDENTIFIERS.filter((kind) => identifiers.includes(kind)).join("_")}`] ?? words.messages_login_phone_email_name;
-    const reveal = /** @type {HTMLButtonElement} */ (make("button", "link reveal", words.messages_password_show));
-    reveal.type = "button";
-    reveal.setAttribute("aria-pressed", "false");
-    reveal.addEventListener("click", () => {
-      const shown = password.type === "password";
-      password.type = shown ? "text" : "password";
-      reveal.setAttribute("aria-pressed", String(shown));
-    });
+    const kinds = IDENTIFIERS.filter((kind) => identifiers.includes(kind)).join("_");
+    const label = words[`messages_login_${kinds}`] ?? words.messages_login_phone_email_name;
     const submit = /** @type {HTMLButtonElement} */ (make("button", "wide", title));
     submit.id = "login-submit";
     const heading = make("h1", "", title);
     heading.id = "login-title";
-    if (!passwords) return this.#root.replaceChildren(make("div", "card", make("div", "panel-form", heading, this.#done, this.#invited, this.#note, this.#providers)));
+    if (!passwords) {
+      const parts = make("div", "panel-form", heading, this.#done, this.#invited, this.#note, this.#providers);
+      return this.#root.replaceChildren(make("div", "card", parts));
+    }
+
     const form = /** @type {HTMLFormElement} */ (make(
       "form", "card", heading, this.#done, this.#invited,
       ...(isNew ? [field(words.messages_your_name, nickname, words.messages_name_hint)] : []),
       field(label, identifier, isNew && identifiers.includes("name") ? words.messages_login_name_hint : ""),
-      make("div", "password-field", field(words.messages_password, password, isNew ? words.messages_password_hint : ""), reveal),
+      make("div", "password-field", field(words.messages_password, password, isNew ? words.messages_password_hint : ""), this.#reveal(password)),
       ...(takesCode ? [field(words.messages_factor_code, code, words.messages_factor_code_hint)] : []),
-      ...(isNew ? [(this.#houseRules ??= houseRules(this.app, words))] : []), this.#note, submit, ...(registration ? [this.#switch(isNew)] : guests ? [make("p", "muted", words.messages_invited_only)] : []), ...(reset && !isNew ? [this.#forgotten()] : []), this.#providers,
+      ...(isNew ? [(this.#houseRules ??= houseRules(this.app, words))] : []), this.#note, submit, ...this.#otherWays(isNew), this.#providers,
     ));
     form.id = "login-form";
     form.noValidate = true;
@@ -183,14 +191,39 @@ export class LoginView {
     });
     for (const each of form.querySelectorAll("input")) each.value = String(values[each.name] ?? "");
     this.#root.replaceChildren(form);
-    const focus = hadFocus ? form.querySelector(`[name="${hadFocus}"]`) : null;
-    if (focus instanceof HTMLElement) focus.focus();
+    const focused = focusedName ? form.querySelector(`[name="${focusedName}"]`) : null;
+    if (focused instanceof HTMLElement) focused.focus();
+  }
+
+  /** @param {HTMLInputElement} password @returns {HTMLElement} a button that shows and hides it */
+  #reveal(password) {
+    const reveal = /** @type {HTMLButtonElement} */ (make("button", "link reveal", this.words.messages_password_show));
+    reveal.type = "button";
+    reveal.setAttribute("aria-pressed", "false");
+    reveal.addEventListener("click", () => {
+      const isShown = password.type === "password";
+      password.type = isShown ? "text" : "password";
+      reveal.setAttribute("aria-pressed", String(isShown));
+    });
+    return reveal;
+  }
+
+  /** @param {boolean} isNew @returns {HTMLElement[]} below the button: for people without an account, and without their password */
+  #otherWays(isNew) {
+    const { registration, reset, guests } = this.#rules;
+    const ways = [];
+    if (registration) ways.push(this.#switch(isNew));
+    else if (guests) ways.push(make("p", "muted", this.words.messages_invited_only));
+    if (reset && !isNew) ways.push(this.#forgotten());
+    return ways;
   }
 
   #forgotten() {
     const forgotten = /** @type {HTMLButtonElement} */ (make("button", "link", this.words.messages_forgotten));
     forgotten.type = "button";
-    forgotten.addEventListener("click", () => withModule(import("./log-in-with.js"), this.words, ({ openForgotten }) => openForgotten(this.page), this.#note));
+    forgotten.addEventListener("click", () => (
+      withModule(import("./log-in-with.js"), this.words, ({ openForgotten }) => openForgotten(this.page), this.#note)
+    ));
     return forgotten;
   }
 
@@ -209,12 +242,15 @@ export class LoginView {
     return other;
   }
 
+  /** Moves the focus to the first empty field. */
   #focus() {
     const empty = [...this.#root.querySelectorAll("input")].find(({ value }) => !value);
     if (matchMedia("(hover: hover)").matches) empty?.focus(); // on a phone this would open the keyboard
   }
 
   /**
+   * Logs in, or makes an account. If a field is wrong, it says so beside it.
+   *
    * @param {HTMLButtonElement} submit
    * @param {boolean} isNew
    * @param {HTMLInputElement} nickname
@@ -225,29 +261,35 @@ export class LoginView {
   async #submit(submit, isNew, nickname, identifier, password, code) {
     const { words } = this;
     const name = nickname.value.trim();
-    /** @type {[boolean, HTMLInputElement, string][]} */
-    const faults = [
-      [isNew && !name, nickname, words.messages_fault_nickname],
-      [!identifier.value.trim(), identifier, words.messages_fault_identifier],
-      [password.value.length < (isNew ? LEAST_PASSWORD : 1), password, isNew ? words.messages_fault_password : words.messages_fault_no_password],
-    ];
+    const login = identifier.value.trim();
     for (const each of [nickname, identifier, password, code]) each.removeAttribute("aria-invalid");
     show(this.#done, "");
     submit.before(this.#note);
+    /** @type {[boolean, HTMLInputElement, string][]} */
+    const faults = [
+      [isNew && !name, nickname, words.messages_fault_nickname],
+      [!login, identifier, words.messages_fault_identifier],
+      [isNew && password.value.length < LEAST_PASSWORD, password, words.messages_fault_password],
+      [!password.value, password, words.messages_fault_no_password],
+    ];
     const fault = faults.find(([isWrong]) => isWrong);
     if (fault) {
-      show(this.#note, fault[2]);
-      return this.#mark(fault[1]);
+      const [, box, reason] = fault;
+      show(this.#note, reason);
+      return this.#mark(box);
     }
+
     const device = deviceName();
-    const given = code.value.trim();
-    const fields = { login: identifier.value.trim(), password: password.value, device, ...(this.#takesCode && !isNew && given && { code: given }) };
+    const typedCode = code.value.trim();
+    const fields = { login, password: password.value, device };
+    const [route, token, body] = isNew
+      ? ["accounts/register", "", { ...fields, nickname: name }]
+      : ["accounts/login", this.saved.earlier, { ...fields, ...(this.#takesCode && typedCode && { code: typedCode }) }];
     /** @type {HTMLInputElement | null} */
     let wrong = null;
     let lock = "";
     await attempt(submit, this.#note, words, async () => {
-      const route = isNew ? "accounts/register" : "accounts/login";
-      const answer = await callApi(this.app, isNew ? "" : this.saved.earlier, "POST", route, isNew ? { ...fields, nickname: name } : fields).catch((error) => {
+      const answer = await callApi(this.app, token, "POST", route, body).catch((error) => {
         if (error.code === "wrong_login") password.focus(); // it may be the other
         if (error.code === "login_taken") wrong = identifier;
         if (error.code === "wrong_code") wrong = code;
@@ -258,19 +300,29 @@ export class LoginView {
         throw wrong === identifier ? new ApiError("login_form", error.message) : error;
       });
       if (!answer) return; // the form asks for a code now
-      const { token, account } = answer;
+      const { account } = answer;
       password.value = "";
       this.#takesCode = false;
-      this.onLogin({ token, user: account.user, nickname: account.nickname, device, ...(isNew && { isNew }) });
+      this.onLogin({ token: answer.token, user: account.user, nickname: account.nickname, device, ...(isNew && { isNew }) });
     });
     if (wrong) this.#mark(wrong);
-    if (!lock) return;
+    if (lock) await this.#offerAppeal(lock, { login, password: fields.password });
+  }
+
+  /**
+   * The account is locked or banned: the user may appeal.
+   *
+   * @param {string} lock  until when, and why
+   * @param {{ login: string, password: string }} login
+   */
+  async #offerAppeal(lock, login) {
+    const { words } = this;
     show(this.#note, lock);
     await withModule(import("./appeal.js"), words, ({ openAppeal, takesAppeals }) => {
       if (!takesAppeals(this.page)) return;
       const appeal = /** @type {HTMLButtonElement} */ (make("button", "link", words.messages_appeal));
       appeal.type = "button";
-      appeal.addEventListener("click", () => openAppeal(this.page, this.saved.earlier, { login: fields.login, password: fields.password }));
+      appeal.addEventListener("click", () => openAppeal(this.page, this.saved.earlier, login));
       this.#note.append(" ", appeal);
     });
   }
@@ -299,7 +351,10 @@ export class LoginView {
  */
 function lockText({ code, message }, words) {
   const [, day, hour, reason] = /^(?:The account is locked|banned)(?: until (\S+) (\S+) UTC| for good)?(?:: (.*))?$/.exec(message) ?? [];
-  const until = day ? moments(document.documentElement.lang).format(new Date(`${day}T${hour}Z`)) : "";
-  const end = until ? fill(code === "banned" ? words.refused_until : words.messages_locked_until, { until, when: until }) : /^banned for good/.test(message) ? words.messages_banned_for_good : words[`messages_fault_${code}`];
+  let end = words[`messages_fault_${code}`];
+  if (day) {
+    const until = moments(document.documentElement.lang).format(new Date(`${day}T${hour}Z`));
+    end = fill(code === "banned" ? words.refused_until : words.messages_locked_until, { until, when: until });
+  } else if (message.startsWith("banned for good")) end = words.messages_banned_for_good;
   return reason ? `${end}${words.messages_locked_colon}${reason}` : end;
 }
