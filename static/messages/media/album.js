@@ -1,5 +1,8 @@
 // @ts-check
-/** Pictures and videos in lists: a click opens the viewer, and a video that is a message of its own plays where it is. And messages with several of them, and captions. */
+/**
+ * Pictures and videos in lists: a click opens the viewer, and a video that is a message of its own plays where it is.
+ * Also messages with several of them, and captions.
+ */
 
 import { cut, fill, listOf, make } from "../../text.js";
 import { withModule } from "../parts/loading.js";
@@ -17,12 +20,13 @@ import { pauseOthers } from "./voice.js";
 export const MOST_IN_ALBUM = 10;
 /** Number of pictures → how many are in each row. */
 const ROWS = [[], [1], [2], [1, 2], [2, 2], [2, 3], [3, 3], [2, 2, 3], [2, 3, 3], [3, 3, 3], [3, 3, 4]];
+// Ratios of width to height.
 /** A picture that is wider or higher is cut. */
 const WIDEST = 1.9;
 const NARROWEST = 0.6;
 /** Two pictures that are wider are below each other. */
 const WIDE = 1.5;
-/** A row is at least so wide for its height, so that one of narrow pictures is not too high. */
+/** A row is at least so wide, so that one of narrow pictures is not too high. */
 const LEAST_ROW = 1.25;
 
 /**
@@ -43,7 +47,7 @@ export function captionOf({ data }) {
 }
 
 /**
- * A message as those that its parts would be, without its caption.
+ * Makes a message of each part of a message, without its caption.
  *
  * @param {Entry} entry
  * @returns {Entry[]}
@@ -63,28 +67,29 @@ export function partsOf(entry) {
 export function albumView(entry, words) {
   const items = itemsOf(entry);
   if (!items.length) return null;
-  const isSeen = (/** @type {Item} */ { type }) => type === "picture" || type === "video";
-  const seen = items.filter(isSeen);
+  const isVisual = (/** @type {Item} */ { type }) => type === "picture" || type === "video";
+  const visual = items.filter(isVisual);
   const album = make("div", "album");
   let index = 0;
-  const rows = seen.length === 2 && seen.every((each) => ratioOf(each) > WIDE) ? [1, 1] : ROWS[seen.length];
-  for (const count of rows) {
-    const some = seen.slice(index, index + count);
+  const areWide = visual.length === 2 && visual.every((each) => ratioOf(each) > WIDE);
+  for (const count of areWide ? [1, 1] : ROWS[visual.length]) {
+    const some = visual.slice(index, index + count);
     const row = make("div", "album-row", ...some.flatMap((each) => {
       const made = tile(each, words);
       if (made) made.style.flex = `${ratioOf(each)} 1 0`;
       return made ?? [];
     }));
-    row.style.aspectRatio = String(Math.max(LEAST_ROW, some.reduce((sum, each) => sum + ratioOf(each), 0)));
+    const ratio = some.reduce((sum, each) => sum + ratioOf(each), 0);
+    row.style.aspectRatio = String(Math.max(LEAST_ROW, ratio));
     album.append(row);
     index += count;
   }
-  const files = items.filter((each) => !isSeen(each)).flatMap((each) => fileView(each, words.messages_file) ?? []);
+  const files = items.filter((each) => !isVisual(each)).flatMap((each) => fileView(each, words.messages_file) ?? []);
   if (!files.length) return album;
-  return make("div", "album-files", ...(seen.length ? [album] : []), ...files);
+  return make("div", "album-files", ...(visual.length ? [album] : []), ...files);
 }
 
-/** @param {Item} item */
+/** @param {Item} item @returns {number} width to height, as the list shows it; 1 if the size is not known */
 function ratioOf({ width = 0, height = 0 }) {
   return width > 0 && height > 0 ? Math.max(NARROWEST, Math.min(WIDEST, width / height)) : 1;
 }
@@ -169,7 +174,8 @@ export function tile(data, words) {
     withModule(import("./viewer.js"), words, async ({ openViewer }) => {
       const viewer = await openViewer(pictures, list.indexOf(made), words, made);
       await viewer.closed;
-      if (made.isConnected) return; // the row was drawn again meanwhile
+      if (made.isConnected) return;
+      // The row was drawn again meanwhile.
       const again = [...document.querySelectorAll(".media-picture")].find((each) => shown.get(each)?.url === data.url);
       if (again instanceof HTMLElement) again.focus({ preventScroll: true });
     });
@@ -178,7 +184,7 @@ export function tile(data, words) {
 }
 
 /**
- * Says of what message the pictures in an element are.
+ * Notes to which message the pictures in an element belong: the viewer shows it.
  *
  * @template {HTMLElement | null} T
  * @param {T} content
@@ -217,7 +223,7 @@ export function videoView(data, words) {
   return video;
 }
 
-/** @param {MediaData} data */
+/** @param {MediaData} data @returns {HTMLElement} in place of a video that is not sent yet */
 function waiting(data) {
   const box = make("span", "media-waiting", data.preview ?? fileIcon(data.name ?? ""));
   reserve(box, data);

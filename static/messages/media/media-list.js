@@ -12,22 +12,29 @@ import { contentOf } from "../parts/summary.js";
 /** @typedef {import("../session/session.js").Session} Session */
 /** @typedef {import("../../../sdk/messenger.js").Entry} Entry */
 
+/** Messages on a page. */
 const PAGE = 60;
 /** So many pictures are in one line. */
 const STRIP = 8;
-const KINDS = /** @type {const} */ ([["messages_pictures", ["picture", "video"]], ["messages_files", ["file", "voice"]]]);
+const PICTURE_TYPES = ["picture", "video"];
+const FILE_TYPES = ["file", "voice"];
 /** Messages that may have parts of each kind. */
 const ALBUM = "album";
 
 /**
+ * Opens the panel: a tab with the pictures and videos, and one with the files.
+ *
  * @param {Session} session
  * @param {number} conversation
  */
 export async function openMedia(session, conversation) {
   const { words } = session;
   await loadStyle(new URL("../later/media-list.css", import.meta.url));
-  const tabs = makeTabs(words.messages_media, KINDS.map(([label, types]) => (
-    { id: label, label: label === "messages_files" ? words.messages_files : words.messages_pictures, draw: (place) => void new MediaPages(session, conversation, [...types], place) })));
+  const draw = (/** @type {string[]} */ types) => (/** @type {HTMLElement} */ place) => void new MediaPages(session, conversation, types, place);
+  const tabs = makeTabs(words.messages_media, [
+    { id: "messages_pictures", label: words.messages_pictures, draw: draw(PICTURE_TYPES) },
+    { id: "messages_files", label: words.messages_files, draw: draw(FILE_TYPES) },
+  ]);
   tabs.place.className = "media-body";
   openPanel(words.messages_media, make("div", "media-list", tabs.row, tabs.place));
   tabs.choose(0);
@@ -39,10 +46,9 @@ export async function openMedia(session, conversation) {
  * @returns {Promise<HTMLElement | null>} its newest pictures and videos in one line; null: there are none
  */
 export async function mediaStrip(session, conversation) {
-  const types = [...KINDS[0][1]];
-  const { messages } = await session.messenger.history(conversation, { limit: STRIP, types: [...types, ALBUM] });
-  const entries = messages.reverse().flatMap((/** @type {Entry} */ entry) => (entry.kind === "message" ? partsOf(entry) : []));
-  const shown = entries.filter(({ type = "", data }) => types.includes(/** @type {"picture"} */ (type)) && data?.url).slice(0, STRIP);
+  const { messages } = await session.messenger.history(conversation, { limit: STRIP, types: [...PICTURE_TYPES, ALBUM] });
+  const parts = messages.reverse().flatMap((/** @type {Entry} */ entry) => (entry.kind === "message" ? partsOf(entry) : []));
+  const shown = parts.filter(({ type = "", data }) => PICTURE_TYPES.includes(type) && data?.url).slice(0, STRIP);
   await session.people.load(shown.map(({ from }) => from));
   const tiles = shown.flatMap((entry) => drawn(() => pictureOf(entry, session), () => null) ?? []);
   const strip = make("ul", "media-list media-strip", ...tiles.map((each) => make("li", "", each)));
@@ -52,7 +58,7 @@ export async function mediaStrip(session, conversation) {
 }
 
 /**
- * @param {Entry} entry
+ * @param {Entry} entry  a picture or video
  * @param {Session} session
  */
 function pictureOf(entry, session) {
@@ -61,6 +67,7 @@ function pictureOf(entry, session) {
 
 /** Owns one list, and loads it page by page. */
 class MediaPages {
+  /** Id of the oldest message that is loaded; 0: none. */
   #before = 0;
   #list;
 
@@ -86,22 +93,25 @@ class MediaPages {
     this.#load();
   }
 
-  #load() {
+  /** Loads the next page. */
+  async #load() {
     const { session } = this;
-    return attempt(this.more, this.note, session.words, async () => {
+    const isLoaded = await attempt(this.more, this.note, session.words, async () => {
       const page = await session.messenger.history(this.conversation, { before: this.#before, limit: PAGE, types: [...this.types, ALBUM] });
       const parts = page.messages.reverse().flatMap((entry) => (entry.kind === "message" ? partsOf(entry) : []));
       const entries = parts.filter(({ type = "" }) => this.types.includes(type));
       this.#before = page.messages.at(-1)?.id ?? 0;
       await session.people.load(entries.map(({ from }) => from));
-      this.#list.append(...entries.flatMap((entry) => drawn(() => this.#item(entry), () => make("li", "muted", session.words.messages_unshown)) ?? []));
+      const unshown = () => make("li", "muted", session.words.messages_unshown);
+      this.#list.append(...entries.flatMap((entry) => drawn(() => this.#item(entry), unshown) ?? []));
       this.more.hidden = !page.hasMore;
       this.state.textContent = session.words.messages_no_media;
       this.state.hidden = this.#list.childElementCount > 0;
-    }).then((done) => { if (!done) this.state.hidden = true; });
+    });
+    if (!isLoaded) this.state.hidden = true; // the note says why
   }
 
-  /** @param {Entry} entry */
+  /** @param {Entry} entry @returns {HTMLElement | null} null: it has nothing to show */
   #item(entry) {
     const { session } = this;
     const isPicture = this.types.includes("picture");

@@ -14,6 +14,17 @@ import { canRecord, voiceView } from "./voice.js";
 /** @typedef {import("../session/store.js").Conversation} Conversation */
 /** @typedef {import("../parts/file.js").MediaData} MediaData */
 
+/**
+ * @typedef {object} TextBox
+ * @property {HTMLElement} place   takes files
+ * @property {HTMLElement} before  for the button for files
+ * @property {HTMLElement} after   for the button for voice messages
+ * @property {HTMLElement} form    the bar of a recording is put into it
+ * @property {() => Conversation | null} conversation
+ * @property {() => { text: string, replyTo?: number, thread?: number, also?: boolean }} draft  what is typed: it becomes the caption
+ * @property {(target: Conversation | null) => void} sent  the draft in this conversation is used up; null: it is not
+ */
+
 /** Type of a message → how its `data` is shown. */
 const DRAW = /** @type {Record<string, (data: MediaData, words: Record<string, string>) => HTMLElement | null>} */ ({
   picture: pictureView, video: videoView, voice: voiceView, file: (data, words) => fileView(data, words.messages_file),
@@ -49,8 +60,7 @@ registerView("album", {
  * Adds the buttons for files and voice messages to the text box, and takes files that are pasted or dropped.
  *
  * @param {Session} session
- * @param {{ place: HTMLElement, before: HTMLElement, after: HTMLElement, form: HTMLElement, conversation: () => Conversation | null, draft: () => { text: string, replyTo?: number, thread?: number, also?: boolean }, sent: (target: Conversation | null) => void }} parts
- * `draft`: what is typed, which becomes the caption; `sent`: a draft in this conversation is used up (null: it is not); `place`: takes files; `before` and `after`: for the buttons; `form`: holds the bar of a recording
+ * @param {TextBox} textBox
  * @param {AbortSignal} signal  ends it
  */
 export function startMedia(session, { place, before, after, form, conversation, draft, sent }, signal) {
@@ -58,7 +68,8 @@ export function startMedia(session, { place, before, after, form, conversation, 
   /** @type {Promise<Record<string, number>> | null} */
   let asked = null;
   const limits = async () => {
-    if (!session.isOnline) return {}; // the server says it later
+    // Without a connection, the server refuses a large file later.
+    if (!session.isOnline) return {};
     asked ??= session.api("GET", "uploads", { limit: 1 }).then((answer) => answer.limits ?? {}, () => {
       asked = null;
       return {};
@@ -71,7 +82,8 @@ export function startMedia(session, { place, before, after, form, conversation, 
     const given = await limits();
     await withModule(import("./preview.js"), words, async ({ MOST_CAPTION, confirmFiles, sendFiles }) => {
       const { text, ...place } = draft();
-      const isCaption = text.length <= MOST_CAPTION; // a longer text stays where it is
+      // A longer text stays where it is.
+      const isCaption = text.length <= MOST_CAPTION;
       const confirmed = await confirmFiles(files, words, { limits: given, caption: isCaption ? text : "" });
       if (!confirmed) return;
       sendFiles(session, target, confirmed, place);
@@ -149,14 +161,15 @@ function chooseFiles() {
   input.type = "file";
   input.multiple = true;
   input.hidden = true;
-  document.body.append(input); // some browsers forget an input that is in no document
+  // Some browsers forget an input that is in no document.
+  document.body.append(input);
   return new Promise((resolve) => {
-    const done = () => {
+    const finish = () => {
       input.remove();
       resolve([...(input.files ?? [])]);
     };
-    input.addEventListener("change", done);
-    input.addEventListener("cancel", done);
+    input.addEventListener("change", finish);
+    input.addEventListener("cancel", finish);
     input.click();
   });
 }
@@ -177,12 +190,13 @@ function listenForFiles(target, words, onFiles, signal) {
   const hasFiles = (/** @type {DragEvent} */ { dataTransfer }) => dataTransfer?.types.includes("Files") ?? false;
   target.addEventListener("paste", (event) => {
     const data = event.clipboardData;
-    if (!data?.files.length || data.types.includes("text/plain")) return; // of a copied table there is a picture, too
+    // A copied table is in the clipboard as a picture, too.
+    if (!data?.files.length || data.types.includes("text/plain")) return;
     event.preventDefault();
     onFiles([...data.files]);
   }, { signal });
-  target.addEventListener("dragenter", (event) => void (hasFiles(event) && (over.hidden = false)), { signal });
-  target.addEventListener("dragover", (event) => hasFiles(event) && event.preventDefault(), { signal });
+  target.addEventListener("dragenter", (event) => { if (hasFiles(event)) over.hidden = false; }, { signal });
+  target.addEventListener("dragover", (event) => { if (hasFiles(event)) event.preventDefault(); }, { signal });
   target.addEventListener("dragleave", ({ relatedTarget }) => {
     if (!(relatedTarget instanceof Node && target.contains(relatedTarget))) over.hidden = true;
   }, { signal });
@@ -190,6 +204,7 @@ function listenForFiles(target, words, onFiles, signal) {
     over.hidden = true;
     if (!hasFiles(event)) return;
     event.preventDefault();
-    onFiles([...(event.dataTransfer?.files ?? [])].filter((file) => file.size || file.type)); // a folder has neither
+    // A folder has neither size nor type.
+    onFiles([...(event.dataTransfer?.files ?? [])].filter((file) => file.size || file.type));
   }, { signal });
 }

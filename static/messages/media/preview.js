@@ -24,11 +24,16 @@ import "../session/upload.js"; // the files need it, perhaps when there is no co
  */
 
 const PICTURES = new Set(["image/jpeg", "image/png", "image/gif", "image/webp"]);
+/** The longer side of a preview. */
 const PREVIEW_PIXELS = 320;
+const POSTER_QUALITY = 0.8;
+/** A video whose first picture takes longer is sent as a file. */
 const MEASURE_MS = 5_000;
 const MOST_FILES = 50;
-/** Characters. */
+/** In characters. */
 export const MOST_CAPTION = 1000;
+/** What browsers report as `keyCode` of a key that an input method takes; Safari does so after `isComposing` has ended. */
+const TAKEN_BY_INPUT_METHOD = 229;
 
 /**
  * What the browser can say about a file.
@@ -54,6 +59,8 @@ export async function describe(file) {
 }
 
 /**
+ * Measures a video, and draws its first picture. Rejected if the browser cannot play it.
+ *
  * @param {File} file
  * @param {{ name: string, bytes: number }} about
  * @returns {Promise<Picked>}
@@ -73,7 +80,7 @@ async function describeVideo(file, about) {
     const { videoWidth: width, videoHeight: height, duration } = video;
     if (!width) throw new Error("no pictures");
     const preview = drawn(video, width, height);
-    const poster = await new Promise((resolve) => preview.toBlob(resolve, "image/jpeg", 0.8));
+    const poster = await new Promise((resolve) => preview.toBlob(resolve, "image/jpeg", POSTER_QUALITY));
     const seconds = Number.isFinite(duration) ? Math.round(duration * 10) / 10 : 0;
     return { file, type: "video", data: { ...about, width, height, ...(seconds && { seconds }) }, preview, poster };
   } finally {
@@ -86,6 +93,7 @@ async function describeVideo(file, about) {
  * @param {CanvasImageSource} source
  * @param {number} width
  * @param {number} height
+ * @returns {HTMLCanvasElement} the picture, made smaller if it is larger than a preview
  */
 function drawn(source, width, height) {
   const scale = Math.min(1, PREVIEW_PIXELS / Math.max(width, height));
@@ -102,9 +110,15 @@ function drawn(source, width, height) {
  * @returns {number} the limit that the file is over; 0: none
  */
 export function limitOver({ size, type }, limits) {
-  const kind = PICTURES.has(type) ? "picture" : type.startsWith("audio/") ? "voice" : type.startsWith("video/") ? "video" : "file";
-  const limit = limits[kind] ?? 0;
+  const limit = limits[kindOf(type)] ?? 0;
   return limit && size > limit ? limit : 0;
+}
+
+/** @param {string} type  of a file @returns {string} the kind whose limit the server applies */
+function kindOf(type) {
+  if (PICTURES.has(type)) return "picture";
+  if (type.startsWith("audio/")) return "voice";
+  return type.startsWith("video/") ? "video" : "file";
 }
 
 /** @typedef {{ picked: Picked[], caption: string }} Confirmed */
@@ -124,24 +138,25 @@ export async function confirmFiles(files, words, { limits = {}, caption = "" } =
   const refused = offered.filter((file) => limitOver(file, limits));
   const picked = await Promise.all(offered.filter((file) => !limitOver(file, limits)).map(describe));
   await loadStyle(new URL("../later/preview.css", import.meta.url));
-  let agreed = false;
+  let isAgreed = false;
   const list = make("ul", "picked");
   const send = button(words.messages_media_send, "wide");
-  const no = button(words.messages_cancel);
+  const cancel = button(words.messages_cancel);
   const field = /** @type {HTMLTextAreaElement} */ (make("textarea", "picked-caption"));
   Object.assign(field, { rows: 1, placeholder: words.messages_media_caption, ariaLabel: words.messages_media_caption, value: caption });
   field.dataset.limit = String(MOST_CAPTION);
-  const left = make("p", "reason");
-  left.setAttribute("role", "status");
-  field.addEventListener("input", () => { left.textContent = leftOf(field) < 0 ? leftText(field, words) : ""; });
+  const tooLong = make("p", "reason");
+  tooLong.setAttribute("role", "status");
+  field.addEventListener("input", () => { tooLong.textContent = leftOf(field) < 0 ? leftText(field, words) : ""; });
   /** @type {HTMLElement[]} */
-  const parts = picked.length ? [field, left] : [];
+  const parts = picked.length ? [field, tooLong] : [];
   if (files.length > MOST_FILES) parts.unshift(make("p", "reason", fill(words.messages_media_most, { count: MOST_FILES })));
-  const layer = openDialog("", make("div", "question picked-files", list, ...parts, make("p", "card-row", no, ...(picked.length ? [send] : []))));
+  const buttons = make("p", "card-row", cancel, ...(picked.length ? [send] : []));
+  const layer = openDialog("", make("div", "question picked-files", list, ...parts, buttons));
   const heading = layer.dialog.querySelector("h2");
   const agree = () => {
     if (leftOf(field) < 0) return field.focus();
-    agreed = true;
+    isAgreed = true;
     layer.close();
   };
   const draw = () => {
@@ -150,19 +165,20 @@ export async function confirmFiles(files, words, { limits = {}, caption = "" } =
     list.classList.toggle("single", picked.length === 1 && !refused.length);
     list.replaceChildren(...picked.map(row), ...refused.map(refusedRow));
   };
-  no.addEventListener("click", () => layer.close());
+  cancel.addEventListener("click", () => layer.close());
   send.addEventListener("click", agree);
   field.addEventListener("keydown", (event) => {
-    if (event.key !== "Enter" || event.shiftKey || event.isComposing || event.keyCode === 229) return;
+    const isComposing = event.isComposing || event.keyCode === TAKEN_BY_INPUT_METHOD;
+    if (event.key !== "Enter" || event.shiftKey || isComposing) return;
     event.preventDefault();
     agree();
   });
   draw();
-  if (!picked.length) no.focus();
+  if (!picked.length) cancel.focus();
   else if (matchMedia("(hover: hover)").matches) field.focus();
   else send.focus(); // a keyboard would cover the pictures
   await layer.closed;
-  return agreed ? { picked, caption: field.value.trim() } : null;
+  return isAgreed ? { picked, caption: field.value.trim() } : null;
 
   /** @param {File} file */
   function refusedRow(file) {
@@ -202,9 +218,10 @@ export async function confirmFiles(files, words, { limits = {}, caption = "" } =
       picked.splice(picked.indexOf(each), 1);
       picked.splice(index, 0, each);
       const rows = /** @type {HTMLElement[]} */ ([...list.children]);
-      const own = /** @type {HTMLElement} */ (made.closest("li"));
-      if (rows.indexOf(own) < index) rows[index].after(own);
-      else rows[index].before(own); // the row stays in the document: the pointer is captured by its handle
+      const thisRow = /** @type {HTMLElement} */ (made.closest("li"));
+      // The row is moved, and not drawn again: its handle has captured the pointer.
+      if (rows.indexOf(thisRow) < index) rows[index].after(thisRow);
+      else rows[index].before(thisRow);
     };
     made.addEventListener("keydown", (event) => {
       const step = { ArrowUp: -1, ArrowDown: 1 }[event.key];
@@ -247,15 +264,17 @@ function middleOf(row) {
  */
 export function sendFiles({ outbox }, conversation, { picked, caption }, { replyTo, ...place }) {
   for (let start = 0; start < picked.length; start += MOST_IN_ALBUM) {
+    const isFirst = start === 0;
     const some = picked.slice(start, start + MOST_IN_ALBUM);
-    const more = start || !caption ? {} : { caption };
-    const where = { ...place, replyTo: start ? undefined : replyTo };
+    const more = isFirst && caption ? { caption } : {};
+    const where = { ...place, replyTo: isFirst ? replyTo : undefined };
     if (some.length === 1) {
       const [{ type, data, preview }] = some;
       outbox.add(conversation, { type, data: { ...data, ...more, preview }, ...where }, unsentOf(some[0], more));
     } else {
       const items = some.map(({ type, data, preview }) => ({ type, ...data, preview }));
-      outbox.add(conversation, { type: "album", data: { items, ...more }, ...where }, { items: some.map((each) => unsentOf(each, { type: each.type })), more });
+      const unsent = some.map((each) => unsentOf(each, { type: each.type }));
+      outbox.add(conversation, { type: "album", data: { items, ...more }, ...where }, { items: unsent, more });
     }
   }
 }

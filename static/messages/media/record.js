@@ -10,8 +10,15 @@ import { BARS, LOUDEST, waveform } from "./voice.js";
 /** @typedef {{ file: File, seconds: number, wave: number[] }} Recording */
 
 const SAMPLE_MS = 50;
+/** The waveform shows so many of the last samples while it records. */
 const SHOWN_SAMPLES = 48;
+/** A recording is sent when it is so long. */
 const MOST_SECONDS = 600;
+/** The browser hands over pieces of the recording so often. */
+const PIECE_MS = 1_000;
+/** While it records, a sample of this loudness has the highest bar, unless one is louder. So silence stays low. */
+const LEAST_WHILE_RECORDING = 0.25;
+/** The formats of a recording: the first one that the browser supports is used. */
 const TYPES = ["audio/webm;codecs=opus", "audio/ogg;codecs=opus", "audio/mp4"];
 
 /**
@@ -32,6 +39,8 @@ export async function recordVoice(place, words, signal) {
 }
 
 /**
+ * Records a stream, and shows the bar meanwhile.
+ *
  * @param {MediaStream} stream
  * @param {HTMLElement} place
  * @param {Record<string, string>} words
@@ -66,15 +75,16 @@ async function recordFrom(stream, place, words, signal) {
   const begun = performance.now();
   const measure = setInterval(() => {
     analyser.getFloatTimeDomainData(buffer);
-    samples.push(Math.sqrt(buffer.reduce((sum, each) => sum + each * each, 0) / buffer.length));
+    const power = buffer.reduce((sum, each) => sum + each * each, 0) / buffer.length;
+    samples.push(Math.sqrt(power));
     const seconds = (performance.now() - begun) / 1000;
     time.textContent = timeText(seconds);
-    wave.replaceChildren(waveform(barsOf(samples.slice(-SHOWN_SAMPLES), SHOWN_SAMPLES, 0.25)));
+    wave.replaceChildren(waveform(barsOf(samples.slice(-SHOWN_SAMPLES), SHOWN_SAMPLES, LEAST_WHILE_RECORDING)));
     if (seconds > MOST_SECONDS) send.click();
   }, SAMPLE_MS);
-  recorder.start(1_000);
+  recorder.start(PIECE_MS);
   send.focus();
-  const agreed = await new Promise((resolve) => {
+  const isAgreed = await new Promise((resolve) => {
     send.addEventListener("click", () => resolve(true));
     cancel.addEventListener("click", () => resolve(false));
     bar.addEventListener("keydown", (event) => {
@@ -91,7 +101,7 @@ async function recordFrom(stream, place, words, signal) {
   recorder.stop();
   await ended;
   await context.close();
-  if (!agreed) return null;
+  if (!isAgreed) return null;
   const blob = new Blob(pieces, { type: recorder.mimeType.split(";")[0] });
   const file = new File([blob], `voice.${blob.type.split("/")[1] ?? "webm"}`, { type: blob.type });
   return { file, seconds, wave: barsOf(samples, BARS) };
@@ -109,7 +119,9 @@ export function barsOf(samples, count, least = 0.02) {
   const bars = Math.min(count, samples.length);
   const loudest = samples.reduce((most, each) => Math.max(most, each), least);
   return Array.from({ length: bars }, (_, index) => {
-    const part = samples.slice(Math.floor((index * samples.length) / bars), Math.floor(((index + 1) * samples.length) / bars));
+    const start = Math.floor((index * samples.length) / bars);
+    const end = Math.floor(((index + 1) * samples.length) / bars);
+    const part = samples.slice(start, end);
     return Math.round((Math.max(...part) / loudest) * LOUDEST);
   });
 }

@@ -11,9 +11,13 @@ import { pauseOthers } from "./voice.js";
 /** @typedef {import("./album.js").Origin} Origin */
 /** @typedef {import("./album.js").Item} Item */
 
+/** A finger that moves farther to the side turns the page; twice as far down, it closes the viewer. */
 const SWIPE_PIXELS = 60;
 const MOST_ZOOM = 8;
+/** Factors of the zoom: of a button or key, of the wheel, and of a double click. */
 const STEP = 1.5;
+const WHEEL_STEP = 1.2;
+const DOUBLE_CLICK_ZOOM = 2.5;
 const GROW_MS = 200;
 
 /**
@@ -31,7 +35,8 @@ function grow(from, viewer) {
   const x = start.x + start.width / 2 - (end.x + end.width / 2);
   const y = start.y + start.height / 2 - (end.y + end.height / 2);
   const scale = Math.max(start.width / end.width, start.height / end.height);
-  image.animate({ transform: [`translate(${x}px, ${y}px) scale(${scale})`, "none"], borderRadius: ["1rem", "0"] }, { duration: GROW_MS, easing: "cubic-bezier(0.2, 0.8, 0.3, 1)" });
+  const frames = { transform: [`translate(${x}px, ${y}px) scale(${scale})`, "none"], borderRadius: ["1rem", "0"] };
+  image.animate(frames, { duration: GROW_MS, easing: "cubic-bezier(0.2, 0.8, 0.3, 1)" });
 }
 
 /**
@@ -68,12 +73,13 @@ export async function openViewer(pictures, index, words, from) {
   };
   const previous = tool("previous", words.messages_media_previous, () => turn(-1));
   const next = tool("next", words.messages_media_next, () => turn(1));
-  const bar = make("div", "viewer-bar", count, tool("less", words.messages_media_zoom_out, () => view.zoom(1 / STEP)), tool("more", words.messages_media_zoom_in, () => view.zoom(STEP)), save);
+  const zoomOut = tool("less", words.messages_media_zoom_out, () => view.zoom(1 / STEP));
+  const zoomIn = tool("more", words.messages_media_zoom_in, () => view.zoom(STEP));
   const forward = tool("forward", words.messages_forward, () => {
     const { session, entry } = pictures[index].origin ?? {};
     if (session && entry) withModule(import("../people/forward.js"), words, ({ openForward }) => void openForward(session, [entry]));
   });
-  bar.append(forward);
+  const bar = make("div", "viewer-bar", count, zoomOut, zoomIn, save, forward);
   const about = make("div", "viewer-about");
   const layer = openDialog(words.messages_picture, make("div", "viewer-body", stage, previous, next, make("div", "viewer-foot", about, bar)));
   layer.dialog.classList.add("viewer");
@@ -103,10 +109,15 @@ export async function openViewer(pictures, index, words, from) {
     const name = entry.from === session.user ? words.you : session.people.nameOf(entry.from);
     const text = make("p", "viewer-caption", unformatted(caption));
     text.dir = "auto";
-    about.replaceChildren(make("p", "", make("bdi", "", name), ` · ${moments(session.language).format(entry.time)}`), ...(caption ? [text] : []));
+    const line = make("p", "", make("bdi", "", name), ` · ${moments(session.language).format(entry.time)}`);
+    about.replaceChildren(line, ...(caption ? [text] : []));
   }
 
-  /** @param {number} step */
+  /**
+   * Shows another picture, or the same one again.
+   *
+   * @param {number} step  the first or last one is not passed
+   */
   function turn(step) {
     index = Math.max(0, Math.min(pictures.length - 1, index + step));
     const picture = pictures[index];
@@ -120,29 +131,33 @@ export async function openViewer(pictures, index, words, from) {
       image.removeAttribute("width");
       image.removeAttribute("height");
     }
+
     const isVideo = picture.type === "video";
-    const small = ownAddress(picture.thumbnail);
+    const thumbnail = ownAddress(picture.thumbnail);
     image.hidden = isVideo;
     video.hidden = !isVideo;
     if (isVideo) {
       image.removeAttribute("src");
-      video.poster = small;
+      video.poster = thumbnail;
       video.setAttribute("aria-label", picture.name || words.messages_video);
       video.src = address;
       video.play().catch(() => {}); // the browser asks for a click
     } else {
       video.removeAttribute("src");
-      image.style.background = small ? `center / 100% 100% url("${small}")` : ""; // until the picture is there
+      image.style.background = thumbnail ? `center / 100% 100% url("${thumbnail}")` : ""; // until the picture is there
       image.src = address;
     }
+
     save.href = address;
     save.download = picture.name || "";
     drawAbout(picture.origin);
     count.textContent = fill(words.messages_media_position, { number: index + 1, count: pictures.length });
     previous.hidden = index === 0;
     next.hidden = index === pictures.length - 1;
-    if (!layer.dialog.contains(document.activeElement)) layer.dialog.focus();
-    for (const beside of [index + 1, index - 1]) if (pictures[beside] && pictures[beside].type !== "video") new Image().src = ownAddress(pictures[beside].url);
+    if (!layer.dialog.contains(document.activeElement)) layer.dialog.focus(); // a hidden button has lost it
+    for (const neighbour of [pictures[index + 1], pictures[index - 1]]) {
+      if (neighbour && neighbour.type !== "video") new Image().src = ownAddress(neighbour.url); // the browser loads it ahead
+    }
   }
 }
 
@@ -153,7 +168,9 @@ class Stage {
   #y = 0;
   /** Fingers, or the mouse button, that are down. @type {Map<number, { x: number, y: number }>} */
   #pointers = new Map();
+  /** How far a finger has pulled a picture that is not zoomed. */
   #swipe = { x: 0, y: 0 };
+  /** Whether two fingers were down since the first one: then it is no swipe. */
   #hasPinched = false;
 
   /**
@@ -169,9 +186,12 @@ class Stage {
     this.close = close;
     stage.addEventListener("wheel", (event) => {
       event.preventDefault();
-      this.zoom(event.deltaY < 0 ? 1.2 : 1 / 1.2, event);
+      this.zoom(event.deltaY < 0 ? WHEEL_STEP : 1 / WHEEL_STEP, event);
     }, { passive: false });
-    stage.addEventListener("dblclick", (event) => (this.#scale > 1 ? this.reset() : this.zoom(2.5, event)));
+    stage.addEventListener("dblclick", (event) => {
+      if (this.#scale > 1) this.reset();
+      else this.zoom(DOUBLE_CLICK_ZOOM, event);
+    });
     stage.addEventListener("pointerdown", (event) => this.#down(event));
     stage.addEventListener("pointermove", (event) => this.#move(event));
     for (const end of ["pointerup", "pointercancel"]) stage.addEventListener(end, (event) => this.#up(/** @type {PointerEvent} */ (event)));
@@ -219,10 +239,12 @@ class Stage {
     this.#pointers.set(event.pointerId, now);
     if (other) {
       this.#hasPinched = true;
-      const apart = Math.hypot(now.x - other.x, now.y - other.y) / (Math.hypot(before.x - other.x, before.y - other.y) || 1);
-      return this.zoom(apart, { clientX: (now.x + other.x) / 2, clientY: (now.y + other.y) / 2 });
+      const distance = Math.hypot(now.x - other.x, now.y - other.y);
+      const distanceBefore = Math.hypot(before.x - other.x, before.y - other.y) || 1;
+      return this.zoom(distance / distanceBefore, { clientX: (now.x + other.x) / 2, clientY: (now.y + other.y) / 2 });
     }
-    const [x, y] = [now.x - before.x, now.y - before.y];
+    const x = now.x - before.x;
+    const y = now.y - before.y;
     if (this.#scale > 1) {
       this.#x += x;
       this.#y += y;
@@ -234,7 +256,7 @@ class Stage {
 
   /** @param {PointerEvent} event */
   #up(event) {
-    if (!this.#pointers.delete(event.pointerId) || this.#pointers.size) return;
+    if (!this.#pointers.delete(event.pointerId) || this.#pointers.size) return; // another finger is still down
     const { x, y } = this.#swipe;
     this.#swipe = { x: 0, y: 0 };
     this.#draw();
@@ -243,11 +265,13 @@ class Stage {
     else if (y > SWIPE_PIXELS * 2) this.close();
   }
 
+  /** Places the picture, as far as it may be moved: its edges stay outside the stage. */
   #draw() {
     const box = this.stage.getBoundingClientRect();
-    const far = (this.#scale - 1) / 2;
-    this.#x = Math.max(-box.width * far, Math.min(box.width * far, this.#x));
-    this.#y = Math.max(-box.height * far, Math.min(box.height * far, this.#y));
+    const mostX = (box.width * (this.#scale - 1)) / 2;
+    const mostY = (box.height * (this.#scale - 1)) / 2;
+    this.#x = Math.max(-mostX, Math.min(mostX, this.#x));
+    this.#y = Math.max(-mostY, Math.min(mostY, this.#y));
     const { x, y } = this.#swipe;
     this.image.style.transform = `translate(${this.#x + x}px, ${this.#y + Math.max(0, y)}px) scale(${this.#scale})`;
     this.stage.dataset.zoom = this.#scale.toFixed(2);

@@ -21,7 +21,7 @@ export function canRecord() {
 }
 
 /**
- * @param {number[]} bars
+ * @param {number[]} bars  heights, from 0 to {@link LOUDEST}
  * @returns {SVGElement}
  */
 export function waveform(bars) {
@@ -41,9 +41,12 @@ export function waveform(bars) {
 
 /** The voice message that was played last. A new row of the same message goes on showing it. */
 let last = { address: "", audio: /** @type {HTMLAudioElement | null} */ (null), shown: new AbortController() };
+/** 0: not read from the storage of the browser yet. */
 let chosenSpeed = 0;
 
 /**
+ * A voice message: play and pause, a waveform in which the user seeks, and the speed.
+ *
  * @param {MediaData} data
  * @param {Record<string, string>} words
  * @returns {HTMLElement | null}
@@ -72,7 +75,8 @@ export function voiceView(data, words) {
     const share = Math.min(1, at / length());
     done.style.clipPath = `inset(0 ${100 - share * 100}% 0 0)`;
     if (document.activeElement !== seek || !audio?.paused) seek.value = String(Math.round(share * 1000));
-    time.textContent = timeText(at > 0 ? at : seconds || (audio ? length() : 0));
+    const total = seconds || (audio ? length() : 0);
+    time.textContent = timeText(at > 0 ? at : total);
     const isPlaying = Boolean(audio && !audio.paused);
     play.replaceChildren(icon(isPlaying ? "pause" : "play"));
     play.setAttribute("aria-label", isPlaying ? words.messages_media_pause : words.messages_media_play);
@@ -81,27 +85,29 @@ export function voiceView(data, words) {
   };
   const load = () => {
     if (audio) return audio;
-    const isSame = last.address === address && last.audio;
-    const each = isSame || new Audio(address);
+    const known = last.address === address && last.audio;
+    const sound = known || new Audio(address);
     last.shown.abort();
-    last = { address, audio: each, shown: new AbortController() };
+    last = { address, audio: sound, shown: new AbortController() };
     const { signal } = last.shown;
     signal.addEventListener("abort", () => {
-      audio = null; // another row shows it
+      // Another row shows it.
+      audio = null;
       show();
     });
-    for (const event of ["timeupdate", "play", "pause", "durationchange", "seeked"]) each.addEventListener(event, show, { signal });
-    each.addEventListener("ended", () => void (each.currentTime = 0), { signal });
-    each.addEventListener("play", () => pauseOthers(each), { signal });
-    each.addEventListener("error", () => made.replaceWith(fileView(data, words.messages_voice) ?? ""), { signal });
-    audio = each;
-    return each;
+    for (const event of ["timeupdate", "play", "pause", "durationchange", "seeked"]) sound.addEventListener(event, show, { signal });
+    sound.addEventListener("ended", () => { sound.currentTime = 0; }, { signal });
+    sound.addEventListener("play", () => pauseOthers(sound), { signal });
+    sound.addEventListener("error", () => made.replaceWith(fileView(data, words.messages_voice) ?? ""), { signal });
+    audio = sound;
+    return sound;
   };
   play.addEventListener("click", () => {
-    const each = load();
-    each.playbackRate = speedNow();
-    if (each.paused) each.play().catch(() => {}); // the event `error` has the reason
-    else each.pause();
+    const sound = load();
+    sound.playbackRate = speedNow();
+    // The event `error` has the reason of a failure.
+    if (sound.paused) sound.play().catch(() => {});
+    else sound.pause();
   });
   seek.addEventListener("input", () => {
     load().currentTime = (Number(seek.value) / 1000) * length();
@@ -143,7 +149,7 @@ function setSpeed(speed) {
 /** Only one video or voice message plays at a time. @type {HTMLMediaElement | null} */
 let playing = null;
 
-/** @param {HTMLMediaElement} next */
+/** @param {HTMLMediaElement} next  begins to play now */
 export function pauseOthers(next) {
   if (playing && playing !== next) playing.pause();
   playing = next;
