@@ -14,7 +14,11 @@ const MOST_SHOWN = 100;
 
 /** A list of conversations with a field that filters it. Owns which are chosen. */
 export class Chooser {
-  /** @param {Session} session @param {Iterable<Conversation>} chosen  they come first @param {((conversation: Conversation) => void) | null} take  of one; null: several are chosen */
+  /**
+   * @param {Session} session
+   * @param {Iterable<Conversation>} chosen  they come first
+   * @param {((conversation: Conversation) => void) | null} take  called with the one that is chosen; null: the user chooses several
+   */
   constructor(session, chosen, take) {
     const { words } = session;
     this.session = session;
@@ -30,29 +34,40 @@ export class Chooser {
     this.draw();
   }
 
+  /** Draws the conversations whose names fit the filter. */
   draw() {
-    const { store, people } = this.session;
+    const { store } = this.session;
     const wanted = this.filter.value;
     const others = store.sorted.filter((each) => (each.group || each.peer) && !each.left && !this.first.includes(each));
-    const found = [...this.first, ...others].filter((each) => fitOf(store.nameOf(each), wanted) < 2).slice(0, this.first.length + MOST_SHOWN);
-    redraw(this.list, found.map((each) => {
-      const choice = button("", "choice");
-      choice.dataset.key = String(each.id);
-      choice.append(people.face(each), make("bdi", "", store.nameOf(each)), ...(this.take ? [] : [make("span", "choice-mark")]));
-      if (!this.take) choice.setAttribute("role", "checkbox");
-      const mark = () => !this.take && choice.setAttribute("aria-checked", String(this.chosen.has(each)));
+    const found = [...this.first, ...others].filter((each) => fitOf(store.nameOf(each), wanted) < 2); // 2: it does not fit
+    redraw(this.list, found.slice(0, this.first.length + MOST_SHOWN).map((each) => this.#row(each)));
+  }
+
+  /** @param {Conversation} conversation */
+  #row(conversation) {
+    const { store, people } = this.session;
+    const { take } = this;
+    const choice = button("", "choice");
+    choice.dataset.key = String(conversation.id);
+    choice.append(people.face(conversation), make("bdi", "", store.nameOf(conversation)));
+    if (take) choice.addEventListener("click", () => take(conversation));
+    else {
+      const mark = () => choice.setAttribute("aria-checked", String(this.chosen.has(conversation)));
+      choice.append(make("span", "choice-mark"));
+      choice.setAttribute("role", "checkbox");
       mark();
       choice.addEventListener("click", () => {
-        if (this.take) return this.take(each);
-        if (!this.chosen.delete(each)) this.chosen.add(each);
+        if (!this.chosen.delete(conversation)) this.chosen.add(conversation);
         mark();
       });
-      return make("li", "", choice);
-    }));
+    }
+    return make("li", "", choice);
   }
 }
 
 /**
+ * Asks for one conversation in a dialog.
+ *
  * @param {Session} session
  * @param {string} title
  * @param {Conversation | null} first  comes first

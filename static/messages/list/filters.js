@@ -9,7 +9,13 @@ import { button } from "../parts/panel.js";
 
 /** @typedef {import("../session/session.js").Session} Session */
 /** @typedef {import("../session/store.js").Conversation} Conversation */
-/** @typedef {{ key: string, word: string, has: (conversation: Conversation) => boolean, counts: boolean }} Filter  `counts`: the chip says how many have unread messages */
+/**
+ * @typedef {object} Filter
+ * @property {string} key
+ * @property {string} word
+ * @property {(conversation: Conversation) => boolean} has
+ * @property {boolean} counts  whether the chip says how many conversations have unread messages
+ */
 
 /** With fewer conversations and no folders, there are no filters. */
 const LEAST = 8;
@@ -17,7 +23,9 @@ const LEAST = 8;
 /** Owns the chips above the list, and which one is chosen. */
 export class Filters {
   #chips = element("list-filters", HTMLElement);
+  /** Key of the chosen filter; empty: not known yet. */
   #chosen;
+  /** What the chips were drawn from; empty: they are not drawn yet. */
   #version = "";
 
   /**
@@ -35,13 +43,19 @@ export class Filters {
   /** @returns {Filter[]} */
   get #all() {
     const { words, store, inbox } = this.session;
+    const folders = inbox.folders.map(({ id, name }) => ({
+      key: `folder ${id}`,
+      word: name,
+      has: (/** @type {Conversation} */ each) => inbox.foldersOf(each).includes(id),
+      counts: true,
+    }));
     return [
       { key: "all", word: words.messages_filter_all, has: () => true, counts: false },
       { key: "unread", word: words.messages_filter_unread, has: (each) => store.unreadOf(each) > 0, counts: true },
       { key: "mentions", word: words.messages_filter_mentions, has: ({ mentions }) => mentions > 0, counts: true },
       { key: "groups", word: words.messages_filter_groups, has: ({ group }) => group, counts: false },
       { key: "people", word: words.messages_filter_people, has: ({ group }) => !group, counts: false },
-      ...inbox.folders.map(({ id, name }) => ({ key: `folder ${id}`, word: name, has: (/** @type {Conversation} */ each) => inbox.foldersOf(each).includes(id), counts: true })),
+      ...folders,
     ];
   }
 
@@ -67,7 +81,11 @@ export class Filters {
     if (this.#chips.hidden === isOffered) this.#chips.hidden = !isOffered;
     const shown = filters.map(({ key, word, has, counts }) => ({ key, word, count: counts && isOffered ? unread.filter(has).length : 0 }));
     const version = JSON.stringify([shown, chosen.key]);
-    if (version !== this.#version) redraw(this.#chips, [...shown.map((each) => this.#chip(each)), ...(inbox.isOffered ? [this.#edit()] : [])]);
+    if (version !== this.#version) {
+      const chips = shown.map((each) => this.#chip(each));
+      if (inbox.isOffered) chips.push(this.#edit());
+      redraw(this.#chips, chips);
+    }
     if (!this.#version) this.#chips.querySelector("[aria-pressed=true]")?.scrollIntoView({ block: "nearest", inline: "nearest" }); // that of the last visit
     this.#version = version;
     this.#chips.removeAttribute("tabindex");
@@ -91,6 +109,7 @@ export class Filters {
     return chip;
   }
 
+  /** @returns {HTMLButtonElement} the chip that opens the folders */
   #edit() {
     const { session } = this;
     const edit = button("", "chip");

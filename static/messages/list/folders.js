@@ -16,7 +16,11 @@ const MOST_FOLDERS = 20;
 /** So many changes are under way at once. */
 const AT_ONCE = 8;
 
-/** @param {Session} session */
+/**
+ * Opens the list of folders, in which the user makes, orders and removes them.
+ *
+ * @param {Session} session
+ */
 export function openFolders(session) {
   const { words, inbox } = session;
   loadStyle(new URL("../later/folders.css", import.meta.url));
@@ -24,37 +28,52 @@ export function openFolders(session) {
   const note = noteLine();
   const add = button(words.messages_folder_new, "wide");
   add.addEventListener("click", () => openFolder(session, null));
-  const set = (/** @type {HTMLElement} */ control, /** @type {Folder[]} */ folders) => attempt(control, note, words, () => setFolders(session, folders));
   const draw = () => {
-    const { folders } = inbox;
-    add.hidden = folders.length >= MOST_FOLDERS;
-    redraw(list, folders.map((folder, at) => {
-      const { id, name } = folder;
-      const open = button("", "folder-name");
-      open.dataset.key = `open ${id}`;
-      open.append(signOf("folder"), make("bdi", "", name));
-      open.addEventListener("click", () => openFolder(session, folder));
-      const control = (/** @type {string} */ key, /** @type {string} */ word, /** @type {SVGElement} */ sign, /** @type {() => unknown} */ act) => {
-        const made = button("", "round");
-        made.dataset.key = `${key} ${id}`;
-        made.setAttribute("aria-label", `${word}: ${name}`);
-        made.title = word;
-        made.append(sign);
-        made.addEventListener("click", act);
-        return made;
-      };
-      const up = control("up", words.messages_folder_up, signOf("up"), () => set(up, [...folders.slice(0, at - 1), folder, folders[at - 1], ...folders.slice(at + 1)]));
-      up.hidden = at === 0;
-      const remove = control("remove", words.messages_folder_remove, signOf("remove"), async () => {
-        if (await confirm(fill(words.messages_folder_remove_question, { name }), { yes: words.messages_folder_remove, danger: true })) set(remove, inbox.folders.filter((each) => each.id !== id));
-      });
-      return make("li", "", open, up, remove);
-    }));
+    add.hidden = inbox.folders.length >= MOST_FOLDERS;
+    redraw(list, inbox.folders.map((folder) => folderRow(session, folder, note)));
   };
   const layer = openDialog(words.messages_folders, make("div", "folders-body", make("p", "muted", words.messages_folders_hint), list, note, add));
   draw();
-  const off = session.on("changed", draw);
-  return layer.closed.then(off);
+  const stopListening = session.on("changed", draw);
+  return layer.closed.then(stopListening);
+}
+
+/**
+ * @param {Session} session
+ * @param {Folder} folder
+ * @param {HTMLElement} note
+ * @returns {HTMLElement} with buttons that move the folder up and remove it
+ */
+function folderRow(session, folder, note) {
+  const { words, inbox } = session;
+  const { folders } = inbox;
+  const { id, name } = folder;
+  const index = folders.indexOf(folder);
+  const save = (/** @type {HTMLElement} */ control, /** @type {Folder[]} */ changed) => attempt(control, note, words, () => setFolders(session, changed));
+  const control = (/** @type {"up" | "remove"} */ key, /** @type {string} */ word, /** @type {() => unknown} */ act) => {
+    const made = button("", "round");
+    made.dataset.key = `${key} ${id}`;
+    made.setAttribute("aria-label", `${word}: ${name}`);
+    made.title = word;
+    made.append(signOf(key));
+    made.addEventListener("click", act);
+    return made;
+  };
+
+  const open = button("", "folder-name");
+  open.dataset.key = `open ${id}`;
+  open.append(signOf("folder"), make("bdi", "", name));
+  open.addEventListener("click", () => openFolder(session, folder));
+  const up = control("up", words.messages_folder_up, () => (
+    save(up, [...folders.slice(0, index - 1), folder, folders[index - 1], ...folders.slice(index + 1)])
+  ));
+  up.hidden = index === 0;
+  const remove = control("remove", words.messages_folder_remove, async () => {
+    const question = fill(words.messages_folder_remove_question, { name });
+    if (!(await confirm(question, { yes: words.messages_folder_remove, danger: true }))) return;
+    save(remove, inbox.folders.filter((each) => each.id !== id));
+  });
+  return make("li", "", open, up, remove);
 }
 
 /**
@@ -82,10 +101,13 @@ export async function openFolder(session, folder, first = []) {
     attempt(save, note, words, async () => {
       const id = folder?.id ?? crypto.getRandomValues(new Uint32Array(1))[0];
       const made = { id, name: name.value.trim() || words.messages_folder };
-      const isKnown = inbox.folders.some((each) => each.id === id);
+      const isKnown = inbox.folders.some((each) => each.id === id); // another device may have removed it meanwhile
       await setFolders(session, isKnown ? inbox.folders.map((each) => (each.id === id ? made : each)) : [...inbox.folders, made]);
       const changed = [...store.conversations.values()].filter((each) => chooser.chosen.has(each) !== inbox.foldersOf(each).includes(id));
-      for (let at = 0; at < changed.length; at += AT_ONCE) await Promise.all(changed.slice(at, at + AT_ONCE).map((each) => toggle(session, each, id)));
+      for (let start = 0; start < changed.length; start += AT_ONCE) {
+        const some = changed.slice(start, start + AT_ONCE);
+        await Promise.all(some.map((each) => toggle(session, each, id)));
+      }
       layer.close();
     });
   });
@@ -93,7 +115,7 @@ export async function openFolder(session, folder, first = []) {
 }
 
 /**
- * The folders in which a conversation is.
+ * Opens the list of folders, in which the user puts a conversation into them. Without folders, it opens a new one.
  *
  * @param {Session} session
  * @param {Conversation} conversation
@@ -113,7 +135,8 @@ export function openFoldersOf(session, conversation) {
     return make("li", "", choice);
   });
   const more = button(words.messages_folder_new);
-  const layer = openDialog(fill(words.messages_folder_of, { name: store.nameOf(conversation) }), make("div", "chooser", make("ul", "choices", ...rows), note, more));
+  const title = fill(words.messages_folder_of, { name: store.nameOf(conversation) });
+  const layer = openDialog(title, make("div", "chooser", make("ul", "choices", ...rows), note, more));
   more.addEventListener("click", async () => {
     layer.close();
     await layer.closed;
