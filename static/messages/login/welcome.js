@@ -6,9 +6,9 @@ import { LEAST_PASSWORD, NAME_LENGTH, PASSWORD_LENGTH, deviceName, houseRules, i
 import { callApi } from "../parts/api.js";
 import { SavedLogin } from "../session/saved-login.js";
 import { attempt, field, input, noteLine, section, show } from "../parts/form.js";
-import { invitationText, membersText } from "../people/invitations.js";
+import { invitationPicture, invitationText, membersText } from "../people/invitations.js";
 import { button, toast, whenLeft } from "../parts/panel.js";
-import { avatarOf, hueOf } from "../session/people.js";
+
 
 /** @typedef {import("../session/session.js").Login} Login */
 /** @typedef {import("../session/session.js").Page} Page */
@@ -27,10 +27,10 @@ export function guestForm({ app, text: words }, preview, code, onLogin, toLogin)
   const name = nameInput();
   const have = button(words.messages_have_account, "link");
   have.addEventListener("click", toLogin);
-  const hint = make("p", "muted", preview.group ? `${membersText(preview.members, words)} · ${words.messages_guest_hint}` : words.messages_guest_hint);
-  const face = preview.group ? avatarOf(preview.name, preview.group_avatar, "group large") : avatarOf(preview.nickname, preview.avatar, `${hueOf(preview.user)} large`);
-  const intro = [face, heading(invitationText(preview, words)), hint];
-  return card("guest", intro, [field(words.messages_your_name, name, words.messages_name_hint), houseRules(app, words)], words.messages_join, [have], words, async () => {
+  const members = preview.group ? `${membersText(preview.members, words)} · ` : "";
+  const intro = [invitationPicture(preview), heading(invitationText(preview, words)), make("p", "muted", members + words.messages_guest_hint)];
+  const fields = [field(words.messages_your_name, name, words.messages_name_hint), houseRules(app, words)];
+  return card("guest", intro, fields, words.messages_join, [have], words, async () => {
     const nickname = required(name, words.messages_fault_nickname);
     const device = deviceName();
     const { session, group } = await callApi(app, "", "POST", "invitations/join", { code, nickname, device });
@@ -69,13 +69,15 @@ export function deadLink(words, title, text, toLogin) {
 export function ownerForm({ app, text: words }, link, onLogin) {
   const [login, code, group] = link.split(".");
   const name = nameInput();
-  const identifier = input({ value: login, autocomplete: "username", readOnly: true, hidden: true }); // for what saves passwords
+  const identifier = input({ value: login, autocomplete: "username", readOnly: true, hidden: true }); // for password managers
   const password = input({ name: "password", type: "password", autocomplete: "new-password", maxLength: PASSWORD_LENGTH, required: true });
+  const intro = [heading(words.messages_owner_title), make("p", "muted", words.messages_owner_hint)];
   const fields = [
-    field(words.messages_your_name, name, words.messages_name_hint), field(words.messages_login_name, make("span", "", make("bdi", "", login)), words.messages_owner_login_hint), identifier,
+    field(words.messages_your_name, name, words.messages_name_hint),
+    field(words.messages_login_name, make("span", "", make("bdi", "", login)), words.messages_owner_login_hint), identifier,
     field(words.messages_password, password, words.messages_password_hint),
   ];
-  return card("welcome", [heading(words.messages_owner_title), make("p", "muted", words.messages_owner_hint)], fields, words.messages_owner_go, [], words, async () => {
+  return card("welcome", intro, fields, words.messages_owner_go, [], words, async () => {
     const nickname = required(name, words.messages_fault_nickname);
     if (password.value.length < LEAST_PASSWORD) throw new Fault(password, words.messages_fault_password);
     const device = deviceName();
@@ -100,7 +102,8 @@ export function memberSection(session, identifiers) {
   identifier.id = "member-login";
   const password = input({ type: "password", autocomplete: "new-password", maxLength: PASSWORD_LENGTH, required: true });
   const label = words[`messages_login_${kinds}`] ?? words.messages_login_phone_email_name;
-  const fields = [field(label, identifier, identifiers.includes("name") ? words.messages_login_name_hint : ""), field(words.messages_password, password, words.messages_password_hint)];
+  const hint = identifiers.includes("name") ? words.messages_login_name_hint : "";
+  const fields = [field(label, identifier, hint), field(words.messages_password, password, words.messages_password_hint)];
   const form = formOf("member", fields, words.messages_member_go, words, async () => {
     const login = required(identifier, words.messages_fault_identifier);
     if (password.value.length < LEAST_PASSWORD) throw new Fault(password, words.messages_fault_password);
@@ -115,7 +118,7 @@ export function memberSection(session, identifiers) {
   return section(words.messages_member_title, make("p", "muted", words.messages_member_hint), form);
 }
 
-/** What is wrong with a field. */
+/** A field is wrong: the form shows the reason beside it. */
 class Fault extends Error {
   /**
    * @param {HTMLInputElement} wrong
@@ -129,8 +132,8 @@ class Fault extends Error {
 
 /**
  * @param {HTMLInputElement} box
- * @param {string} reason  if it is empty
- * @returns {string}
+ * @param {string} reason  of the Fault that is thrown if the box is empty
+ * @returns {string} what is typed
  */
 function required(box, reason) {
   const text = box.value.trim();
@@ -150,10 +153,12 @@ function heading(text) {
 }
 
 /**
+ * A form in a card, in place of the form to log in.
+ *
  * @param {string} name
- * @param {HTMLElement[]} intro
+ * @param {HTMLElement[]} intro  above the fields
  * @param {HTMLElement[]} fields
- * @param {string} label
+ * @param {string} label  of the button
  * @param {HTMLElement[]} more  below the button
  * @param {Record<string, string>} words
  * @param {() => Promise<void>} act
@@ -168,7 +173,9 @@ function card(name, intro, fields, label, more, words, act) {
 }
 
 /**
- * @param {string} name
+ * A form with a button and a line that says what is wrong.
+ *
+ * @param {string} name  begins the ids of its parts
  * @param {HTMLElement[]} fields
  * @param {string} label  of the button
  * @param {Record<string, string>} words

@@ -14,10 +14,15 @@ import { button, openDialog } from "../parts/panel.js";
 /** Width and height of the window on the screen, and of the result, in pixels. */
 const WINDOW = 288;
 const RESULT = 320;
+/** The canvas has at most so many pixels for each pixel of the page. */
+const MAX_DENSITY = 3;
 const JPEG_QUALITY = 0.88;
 const MAX_ZOOM = 8;
+/** An arrow key moves the picture by so many pixels. */
 const KEY_STEP = 16;
+/** A key zooms by this factor. */
 const KEY_ZOOM = 1.15;
+/** The logarithm of the factor for each pixel of the wheel. */
 const WHEEL_ZOOM = 0.002;
 const UPLOAD_MS = 60_000;
 
@@ -43,6 +48,8 @@ export function startPlacement(picture, size = WINDOW) {
 }
 
 /**
+ * Moves the picture, as far as no edge would be visible.
+ *
  * @param {Placement} placement
  * @param {number} x  in window pixels
  * @param {number} y
@@ -68,7 +75,9 @@ export function zoomed(placement, scale, at, picture, size = WINDOW) {
   const smallest = smallestScale(picture, size);
   const next = Math.min(Math.max(scale, smallest), smallest * MAX_ZOOM);
   const factor = next / placement.scale;
-  return bounded({ scale: next, x: at.x - (at.x - placement.x) * factor, y: at.y - (at.y - placement.y) * factor }, picture, size);
+  const x = at.x - (at.x - placement.x) * factor;
+  const y = at.y - (at.y - placement.y) * factor;
+  return bounded({ scale: next, x, y }, picture, size);
 }
 
 /**
@@ -79,12 +88,13 @@ export function zoomed(placement, scale, at, picture, size = WINDOW) {
  * @returns {{ x: number, y: number, size: number }}
  */
 export function visibleSquare({ scale, x, y }, size = WINDOW) {
-  return { x: 0 - x / scale, y: 0 - y / scale, size: size / scale };
+  return { x: 0 - x / scale, y: 0 - y / scale, size: size / scale }; // `-x` would be -0 at an edge
 }
 
 /**
  * @param {Size} picture
  * @param {number} size
+ * @returns {number} with which the picture just fills the window
  */
 function smallestScale({ width, height }, size) {
   return size / Math.min(width, height);
@@ -116,14 +126,14 @@ export async function cropAvatar(file, words) {
   const use = button(words.messages_avatar_use, "wide");
   const layer = openDialog(words.messages_avatar_crop, make("div", "crop", ...view.elements, make("p", "card-row", cancel, use)));
   view.canvas.focus();
-  let chosen = false;
+  let isChosen = false;
   cancel.addEventListener("click", () => layer.close());
   use.addEventListener("click", () => {
-    chosen = true;
+    isChosen = true;
     layer.close();
   });
   await layer.closed;
-  const result = chosen ? await view.result() : null;
+  const result = isChosen ? await view.result() : null;
   picture.close();
   return result;
 }
@@ -142,13 +152,14 @@ class CropView {
     this.placement = startPlacement(picture);
     this.smallest = this.placement.scale;
     this.canvas = /** @type {HTMLCanvasElement} */ (make("canvas", "crop-window"));
-    this.canvas.width = this.canvas.height = WINDOW * Math.min(Math.ceil(devicePixelRatio), 3);
+    this.canvas.width = this.canvas.height = WINDOW * Math.min(Math.ceil(devicePixelRatio), MAX_DENSITY);
     this.canvas.tabIndex = 0;
     this.canvas.setAttribute("role", "application");
     this.canvas.setAttribute("aria-label", words.messages_avatar_window);
     this.zoom = /** @type {HTMLInputElement} */ (make("input", "crop-zoom"));
     Object.assign(this.zoom, { type: "range", min: "0", max: "1", step: "0.01", value: "0" });
-    this.elements = [this.canvas, make("p", "muted", words.messages_avatar_hint), make("label", "crop-label", make("span", "", words.messages_avatar_zoom), this.zoom)];
+    const label = make("label", "crop-label", make("span", "", words.messages_avatar_zoom), this.zoom);
+    this.elements = [this.canvas, make("p", "muted", words.messages_avatar_hint), label];
     this.zoom.addEventListener("input", () => this.#zoomTo(this.smallest * MAX_ZOOM ** Number(this.zoom.value)));
     this.canvas.addEventListener("keydown", (event) => this.#onKey(event));
     this.canvas.addEventListener("wheel", (event) => {
@@ -166,7 +177,7 @@ class CropView {
     this.#draw();
   }
 
-  /** @returns {Promise<Blob | null>} */
+  /** @returns {Promise<Blob | null>} the square in the window, as a JPEG */
   result() {
     const canvas = /** @type {HTMLCanvasElement} */ (make("canvas", ""));
     canvas.width = canvas.height = RESULT;
@@ -177,7 +188,8 @@ class CropView {
   /** @param {KeyboardEvent} event */
   #onKey(event) {
     const { key } = event;
-    const [x, y] = { ArrowLeft: [KEY_STEP, 0], ArrowRight: [-KEY_STEP, 0], ArrowUp: [0, KEY_STEP], ArrowDown: [0, -KEY_STEP] }[key] ?? [0, 0];
+    const steps = { ArrowLeft: [KEY_STEP, 0], ArrowRight: [-KEY_STEP, 0], ArrowUp: [0, KEY_STEP], ArrowDown: [0, -KEY_STEP] };
+    const [x, y] = steps[/** @type {keyof typeof steps} */ (key)] ?? [0, 0];
     if (key === "+" || key === "=") this.#zoomTo(this.placement.scale * KEY_ZOOM);
     else if (key === "-") this.#zoomTo(this.placement.scale / KEY_ZOOM);
     else if (x || y) this.#move(x, y);
@@ -185,7 +197,7 @@ class CropView {
     event.preventDefault();
   }
 
-  /** @param {PointerEvent} event */
+  /** @param {PointerEvent} event  of one finger, which moves the picture, or of two, which zoom it */
   #onMove(event) {
     const before = this.#pointers.get(event.pointerId);
     if (!before) return;
@@ -193,8 +205,10 @@ class CropView {
     this.#pointers.set(event.pointerId, now);
     const other = [...this.#pointers].find(([id]) => id !== event.pointerId)?.[1];
     if (!other) return this.#move(now.x - before.x, now.y - before.y);
-    const spread = Math.hypot(now.x - other.x, now.y - other.y) / Math.max(1, Math.hypot(before.x - other.x, before.y - other.y));
-    this.#zoomTo(this.placement.scale * spread, { x: (now.x + other.x) / 2, y: (now.y + other.y) / 2 });
+    const distance = Math.hypot(now.x - other.x, now.y - other.y);
+    const distanceBefore = Math.max(1, Math.hypot(before.x - other.x, before.y - other.y));
+    const middle = { x: (now.x + other.x) / 2, y: (now.y + other.y) / 2 };
+    this.#zoomTo(this.placement.scale * (distance / distanceBefore), middle);
   }
 
   /**
@@ -208,7 +222,7 @@ class CropView {
 
   /**
    * @param {number} scale
-   * @param {{ x: number, y: number }} [at]
+   * @param {{ x: number, y: number }} [at]  stays where it is; default: the middle
    */
   #zoomTo(scale, at = { x: WINDOW / 2, y: WINDOW / 2 }) {
     this.placement = zoomed(this.placement, scale, at, this.picture);
@@ -283,6 +297,8 @@ export function pictureButtons(session, present, note, change) {
 }
 
 /**
+ * Uploads a picture.
+ *
  * @param {Session} session
  * @param {Blob} picture
  * @returns {Promise<string>} its address. Rejected with ApiError.

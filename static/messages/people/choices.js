@@ -60,31 +60,36 @@ export class Everybody {
   get #peers() {
     const { store, people } = this.session;
     const peers = store.sorted.filter(({ group, peer }) => !group && NUMBER.test(peer)).map(({ peer }) => peer);
-    return peers.filter((user) => people.card(user)?.nickname && !people.card(user)?.bot && people.card(user)?.relation !== "blocked");
+    return peers.filter((user) => {
+      const card = people.card(user);
+      return card?.nickname && !card.bot && card.relation !== "blocked";
+    });
   }
 
   /**
    * @param {string} text
-   * @returns {Entry[]}
+   * @returns {Entry[]} for what is typed; without it: recent people, those online, and all by their letters
    */
   list(text) {
-    const { people, words } = this.session;
+    const { people, words, language } = this.session;
     const { users, online, isOrdered } = this.#directory;
     const peers = this.#peers;
     if (text) {
       const known = this.#listed([...peers, ...this.#contacts, ...users]);
       return this.#listed([...fittingOf(this.session, known, text), ...this.#found.users]).map((user) => ({ key: user, user }));
     }
-    const all = users.length ? users : byName(this.session, [...new Set([...peers, ...this.#contacts])]);
+    const hasDirectory = users.length > 0;
+    const all = hasDirectory ? users : byName(this.session, [...new Set([...peers, ...this.#contacts])]);
     const recent = users.length > this.recent ? peers.slice(0, this.recent) : [];
+    const present = this.#listed([...online, ...all]).filter((user) => people.card(user)?.presence === "online");
     return [
       ...this.#section("recent", words.messages_section_recent, recent),
-      ...this.#section("online", words.messages_online, byName(this.session, this.#listed([...online, ...all]).filter((user) => people.card(user)?.presence === "online"))),
-      ...this.#lettered(this.#listed(all), isOrdered || !users.length ? this.session.language : ""),
+      ...this.#section("online", words.messages_online, byName(this.session, present)),
+      ...this.#lettered(this.#listed(all), isOrdered || !hasDirectory ? language : ""),
     ];
   }
 
-  /** @param {string[]} users */
+  /** @param {string[]} users @returns {string[]} each once, without the user and those who are not offered */
   #listed(users) {
     return [...new Set(users)].filter((user) => user !== this.session.user && !this.without.has(user));
   }
@@ -93,17 +98,18 @@ export class Everybody {
    * @param {string} key
    * @param {string} heading
    * @param {string[]} users
-   * @returns {Entry[]}
+   * @returns {Entry[]} a heading and the people below it; none if there are no people
    */
   #section(key, heading, users) {
     const listed = this.#listed(users);
-    return listed.length ? [{ key, heading: `${heading} · ${listed.length}` }, ...listed.map((user) => ({ key: `${key}:${user}`, user }))] : [];
+    if (!listed.length) return [];
+    return [{ key, heading: `${heading} · ${listed.length}` }, ...listed.map((user) => ({ key: `${key}:${user}`, user }))];
   }
 
   /**
    * @param {string[]} users  by their names
    * @param {string} language  that orders them; empty: the server has
-   * @returns {Entry[]}
+   * @returns {Entry[]} with a heading where another letter begins
    */
   #lettered(users, language) {
     /** @type {Entry[]} */
@@ -161,15 +167,18 @@ export class Members {
     this.group = group;
     this.changed = changed;
     this.without = without;
-    rowsOf("members", (cursor) => this.#page({ cursor, limit: MEMBERS_PAGE })).catch((error) => toast(reasonOf(error, session.words))).finally(() => {
+    const loaded = rowsOf("members", (cursor) => this.#page({ cursor, limit: MEMBERS_PAGE }));
+    loaded.catch((error) => toast(reasonOf(error, session.words))).finally(() => {
       this.#isDone = true;
       changed();
     });
   }
 
   /**
+   * Loads members, and adds them to the others.
+   *
    * @param {Record<string, any>} query
-   * @returns {Promise<any>}
+   * @returns {Promise<any>} the answer of the server
    */
   async #page(query) {
     const { session, group } = this;
@@ -195,7 +204,9 @@ export class Members {
     this.stop();
     this.changed();
     if (!text || this.#isWhole) return;
-    this.#timer = setTimeout(() => this.#page({ text: cut(text, TEXT_LENGTH) }).then(this.changed, (error) => toast(reasonOf(error, this.session.words))), SEARCH_AFTER_MS);
+    this.#timer = setTimeout(() => {
+      this.#page({ text: cut(text, TEXT_LENGTH) }).then(this.changed, (error) => toast(reasonOf(error, this.session.words)));
+    }, SEARCH_AFTER_MS);
   }
 
   more() {}

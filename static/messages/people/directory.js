@@ -18,7 +18,7 @@ const MOST_MEMBERS = 20;
 const PAGE = 200;
 /** So many people are loaded at once, and ordered as the language of the page orders names. */
 const MOST_ORDERED = 600;
-/** The first sign of each letter in the order of pinyin, from the last one on. */
+/** The first sign of each letter in the order of pinyin, and the letter; from the last one on. */
 const PINYIN = "帀Z 丫Y 夕X 穵W 他T 仨S 呥R 七Q 妑P 噢O 拏N 妈M 垃L 咔K 讥J 哈H 旮G 发F 妸E 哒D 嚓C 八B 阿A".split(" ");
 const pinyin = new Intl.Collator("zh-u-co-pinyin");
 /** After a failure the next page is loaded so much later. */
@@ -32,7 +32,7 @@ const searches = new WeakMap();
 
 /**
  * @param {Session} session
- * @returns {Promise<boolean>}
+ * @returns {Promise<boolean>} whether the user can search the people of the app; asked once in a session
  */
 export function hasDirectory(session) {
   if (session.isGuest) return Promise.resolve(false);
@@ -74,6 +74,7 @@ export class FoundPeople {
   #text = "";
   /** Where the next page begins; empty: there is none. */
   #next = "";
+  /** Number of the last request: the answer to an earlier one is ignored. */
   #run = 0;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   #timer;
@@ -110,7 +111,7 @@ export class FoundPeople {
     if (next) this.#page(next);
   }
 
-  /** @param {string} after  where the page begins */
+  /** @param {string} after  where the page that is loaded begins */
   async #page(after) {
     const run = ++this.#run;
     const { users, next } = await findPeople(this.session, this.#text, after).catch((error) => {
@@ -152,7 +153,11 @@ export class Directory {
   async load() {
     if (!(await hasDirectory(this.session))) return;
     const online = this.#list({ online: true }).then(({ users }) => { this.online = users; }, () => {});
-    for (let before = -1; before < this.users.length && this.users.length < MOST_ORDERED; await this.more()) before = this.users.length;
+    let before = -1;
+    while (before < this.users.length && this.users.length < MOST_ORDERED) {
+      before = this.users.length;
+      await this.more(); // at the end, or after a failure, it adds nobody
+    }
     await online;
     this.changed();
   }
@@ -192,12 +197,17 @@ export class Directory {
 /**
  * @param {Session} session
  * @param {string[]} users
- * @returns {string[]}
+ * @returns {string[]} in the order of their names, as the language of the page orders them
  */
 export function byName({ language, people }, users) {
   const collator = new Intl.Collator(language);
-  const names = users.map((user) => ({ user, name: people.nameOf(user), letter: language.startsWith("zh") ? letterOf(people.nameOf(user), language) : "" })); // 安 and Anna stand together
-  return names.sort((a, b) => collator.compare(a.letter, b.letter) || collator.compare(a.name, b.name)).map(({ user }) => user);
+  const isChinese = language.startsWith("zh"); // then 安 and Anna stand together
+  const entries = users.map((user) => {
+    const name = people.nameOf(user);
+    return { user, name, letter: isChinese ? letterOf(name, language) : "" };
+  });
+  entries.sort((a, b) => collator.compare(a.letter, b.letter) || collator.compare(a.name, b.name));
+  return entries.map(({ user }) => user);
 }
 
 /**
@@ -208,7 +218,7 @@ export function byName({ language, people }, users) {
  */
 export function fittingOf({ people }, users, typed) {
   const fits = new Map(users.map((user) => [user, fitOf(`${people.nameOf(user)} ${people.card(user)?.name ?? ""}`, typed)]));
-  return [0, 1].flatMap((fit) => users.filter((user) => fits.get(user) === fit));
+  return [0, 1].flatMap((fit) => users.filter((user) => fits.get(user) === fit)); // see `fitOf`; 2 is left out
 }
 
 /**
@@ -217,8 +227,11 @@ export function fittingOf({ people }, users, typed) {
  * @returns {string} the letter under which it stands, in Chinese by its pinyin; one sign for all of a script with very many
  */
 export function letterOf(name, language = "") {
-  const first = Array.from(wordsOf(name)[0] ?? "#")[0];
-  if (language.startsWith("zh") && /\p{Script=Han}/u.test(first)) return PINYIN.find(([sign]) => pinyin.compare(sign, first) <= 0)?.[1] ?? "A";
+  const [first] = wordsOf(name)[0] ?? "#"; // a whole character, not half of a pair
+  if (language.startsWith("zh") && /\p{Script=Han}/u.test(first)) {
+    const found = PINYIN.find(([sign]) => pinyin.compare(sign, first) <= 0);
+    return found?.[1] ?? "A";
+  }
   if (/[\p{Script=Han}\p{Script=Hiragana}\p{Script=Katakana}]/u.test(first)) return "文";
   if (/\p{Script=Hangul}/u.test(first.normalize("NFC"))) return "가";
   return /\p{L}/u.test(first) ? first.toUpperCase() : "#";
@@ -239,7 +252,9 @@ export async function findMembers(session, group, text, members, onLonger) {
   await new Promise((resolve) => setTimeout(resolve, SEARCH_AFTER_MS));
   if (text !== searches.get(members)) return; // more was typed
   const page = await session.api("GET", "groups/members", { group: String(group), text: cut(text, TEXT_LENGTH), limit: MOST_MEMBERS });
-  const users = page.members.map((/** @type {{ user: string }} */ { user }) => user).filter((/** @type {string} */ user) => !members.includes(user));
+  /** @type {string[]} */
+  const found = page.members.map((/** @type {{ user: string }} */ { user }) => user);
+  const users = found.filter((user) => !members.includes(user));
   await session.people.load(users);
   members.push(...users);
   if (users.length) onLonger();

@@ -40,7 +40,10 @@ export async function openForward(session, entries) {
   await dialog.closed;
   if (!targets.length) return false;
   for (const target of targets) {
-    for (const { type, text, data, meta, from, id } of entries) session.outbox.add(target, { type, text, data, forward: meta?.forwarded ?? { from, id } });
+    for (const { type, text, data, meta, from, id } of entries) {
+      const forward = meta?.forwarded ?? { from, id }; // a message that is forwarded again keeps its first writer
+      session.outbox.add(target, { type, text, data, forward });
+    }
   }
   const [first] = targets;
   if (targets.length === 1) session.open(first.id ? { conversation: first.id } : { user: first.peer });
@@ -73,7 +76,8 @@ class Conversations {
   list(text) {
     const { store, user: self } = this.session;
     const open = store.sorted.filter((each) => (each.group || each.peer) && !each.left);
-    const named = [store.withUser(self), ...open].filter((each) => fitOf(store.nameOf(each), text) < 2).map(keyOf);
+    const fitting = [store.withUser(self), ...open].filter((each) => fitOf(store.nameOf(each), text) < 2); // 2: it does not fit
+    const named = fitting.map(keyOf);
     const others = this.found.users.filter((user) => user !== self).map((user) => `@${user}`);
     return [...new Set([...named, ...others])].map((id) => ({ key: id, id }));
   }
@@ -100,6 +104,7 @@ class Conversations {
   show(key) {
     const { store, people } = this.session;
     const conversation = conversationOf(this.session, key);
-    return { name: store.nameOf(conversation), look: conversation.avatar || people.card(conversation.peer)?.avatar, face: () => people.face(conversation) };
+    const look = conversation.avatar || people.card(conversation.peer)?.avatar;
+    return { name: store.nameOf(conversation), look, face: () => people.face(conversation) };
   }
 }

@@ -22,7 +22,7 @@ import { personRow } from "./person-row.js";
 /** What the button sends: bots answer it with what they can do. */
 const START = "/start";
 
-/** @param {Session} session */
+/** @param {Session} session  opens the panel of the bots */
 export function openGallery(session) {
   const { words } = session;
   const note = noteLine();
@@ -40,16 +40,19 @@ export function openGallery(session) {
 }
 
 /**
+ * Opens the card of a bot: the user begins a conversation with it, or adds it to a group.
+ *
  * @param {Session} session
  * @param {BotCard} card
  */
 async function openStart(session, card) {
-  await style();
+  await loadCardStyle();
   const { words } = session;
   const hasTalked = Boolean(session.store.known(card.bot)?.last);
   const go = button(hasTalked ? words.messages_message : words.messages_start, "wide");
   const add = button(words.messages_bot_add);
-  const layer = openDialog(card.nickname || card.name, make("div", "card-of-person", ...partsOf(session, card), make("p", "card-actions", go, add)));
+  const content = make("div", "card-of-person", ...partsOf(session, card), make("p", "card-actions", go, add));
+  const layer = openDialog(card.nickname || card.name, content);
   go.id = "bot-start";
   go.addEventListener("click", () => {
     layer.close();
@@ -67,7 +70,7 @@ async function openStart(session, card) {
  * @returns {Promise<HTMLElement[]>}
  */
 export async function startCard(session, bot) {
-  const [card] = await Promise.all([/** @type {Promise<BotCard>} */ (session.api("GET", "bots/show", { bot })), style()]);
+  const [card] = await Promise.all([/** @type {Promise<BotCard>} */ (session.api("GET", "bots/show", { bot })), loadCardStyle()]);
   learn(session, card);
   const go = button(session.words.messages_start, "wide");
   go.id = "bot-start";
@@ -76,6 +79,8 @@ export async function startCard(session, bot) {
 }
 
 /**
+ * Opens the conversation with a bot, and sends the first message.
+ *
  * @param {Session} session
  * @param {string} bot
  */
@@ -87,7 +92,7 @@ function start(session, bot) {
 /**
  * @param {Session} session
  * @param {BotCard} card
- * @returns {HTMLElement[]}
+ * @returns {HTMLElement[]} the picture, the description, and the list of commands
  */
 function partsOf({ people, words }, { bot, name, description, commands }) {
   const head = make("div", "card-head", people.avatar(bot, "large"), make("p", "card-name", make("bdi", "", people.nameOf(bot)), ...people.marks(bot)));
@@ -98,6 +103,8 @@ function partsOf({ people, words }, { bot, name, description, commands }) {
 }
 
 /**
+ * Lets the page know the names and pictures of bots.
+ *
  * @param {Session} session
  * @param {...BotCard} cards
  */
@@ -105,6 +112,6 @@ function learn({ people }, ...cards) {
   people.add(cards.map(({ bot, name, nickname, avatar }) => ({ user: bot, name, nickname, avatar, bot: true })));
 }
 
-function style() {
+function loadCardStyle() {
   return loadStyle(new URL("../later/gallery.css", import.meta.url));
 }

@@ -13,7 +13,7 @@ import { attempt, field, select, switchBox } from "../parts/form.js";
  * @property {"" | "members" | "all"} everybody  whose it is without joining
  */
 
-/** Kind → what a new group of it is. Who comes later reads what was written before. */
+/** Kind → the options of a new group of this kind. Later members read earlier messages in all kinds but the first. */
 const KINDS = {
   group: {},
   news: { write: "admin", history: "all" },
@@ -38,7 +38,8 @@ function ownsApp({ people, user }) {
  */
 export function kindField(session) {
   const { words } = session;
-  const kinds = Object.keys(KINDS).filter((kind) => !kind.startsWith("everybody") || ownsApp(session));
+  const mayOfferAll = ownsApp(session);
+  const kinds = Object.keys(KINDS).filter((kind) => mayOfferAll || !kind.startsWith("everybody"));
   const box = select(kinds.map((kind) => [kind, words[`messages_kind_${kind}`]]), "group");
   box.id = "group-kind";
   const root = field(words.messages_kind, box, words.messages_kind_group_hint);
@@ -68,31 +69,34 @@ export function kindText({ write, open, everybody }, words) {
  * @template {Kind} T
  * @param {Session} session
  * @param {T} group
- * @param {(route: "options" | "open" | "everybody", change: object) => Promise<T>} change  resolves to the group then
+ * @param {(route: "options" | "open" | "everybody", change: object) => Promise<T>} change  resolves to the changed group
  * @returns {HTMLElement[]}
  */
 export function kindRules(session, group, change) {
   const { words } = session;
   /** @type {[string, string][]} */
   const roles = [["member", words.messages_all_members], ["admin", words.messages_admins]];
+  /** @param {"options" | "open" | "everybody"} route @param {object} changes */
+  const save = async (route, changes) => showFor(await change(route, changes));
   const choice = (/** @type {"write" | "reply"} */ right, /** @type {string} */ label) => {
     const box = select(roles, group[right]);
     box.dataset.key = right;
     box.addEventListener("change", async () => {
-      if (!(await attempt(box, null, words, () => change("options", { [right]: box.value }).then(draw)))) box.value = group[right];
+      if (!(await attempt(box, null, words, () => save("options", { [right]: box.value })))) box.value = group[right];
     });
     return field(label, box);
   };
   const reply = choice("reply", words.messages_may_reply);
-  const open = switchBox(words.messages_others_join, group.open, words, (on) => change("open", { open: on }).then(draw));
-  const all = switchBox(words.messages_everybody_is_in, group.everybody !== "", words, (on) => change("everybody", { everybody: on ? "members" : "" }).then(draw));
-  const guests = switchBox(words.messages_guests_are_in, group.everybody === "all", words, (on) => change("everybody", { everybody: on ? "all" : "members" }).then(draw));
-  const draw = (/** @type {T} */ after) => {
-    group = after;
+  const open = switchBox(words.messages_others_join, group.open, words, (on) => save("open", { open: on }));
+  const all = switchBox(words.messages_everybody_is_in, group.everybody !== "", words, (on) => save("everybody", { everybody: on ? "members" : "" }));
+  const guests = switchBox(words.messages_guests_are_in, group.everybody === "all", words, (on) => save("everybody", { everybody: on ? "all" : "members" }));
+  /** Shows the rules that matter for a group of its kind. @param {T} changed */
+  const showFor = (changed) => {
+    group = changed;
     reply.hidden = group.write !== "admin";
     open.hidden = group.everybody !== "";
     guests.hidden = group.everybody === "";
   };
-  draw(group);
+  showFor(group);
   return [choice("write", words.messages_may_write), reply, open, ...(ownsApp(session) ? [all, guests] : [])];
 }

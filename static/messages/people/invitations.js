@@ -53,6 +53,11 @@ export function invitationText({ group, name, nickname }, words) {
   return fill(words.messages_invites_to_contact, { name: nickname || words.messages_somebody });
 }
 
+/** @param {Preview} preview @returns {HTMLElement} the picture of the group, or of the person who invites */
+export function invitationPicture({ group, name, group_avatar: groupAvatar, user, nickname, avatar }) {
+  return group ? avatarOf(name, groupAvatar, "group large") : avatarOf(nickname, avatar, `${hueOf(user)} large`);
+}
+
 /**
  * @param {string} app
  * @param {string} code
@@ -70,7 +75,9 @@ export async function showInvitation(app, code) {
  * @param {{ invited?: string[] }} answer  of the server
  */
 export function tellInvited({ words, people }, { invited = [] }) {
-  if (invited.length) toast(fill(words.messages_invitations_sent, { names: invited.map((user) => people.nameOf(user)).join(words.messages_and) }));
+  if (!invited.length) return;
+  const names = invited.map((user) => people.nameOf(user)).join(words.messages_and);
+  toast(fill(words.messages_invitations_sent, { names }));
 }
 
 /**
@@ -93,17 +100,15 @@ export async function followInvitation(session, code) {
     return toast(words.messages_own_link);
   }
   const note = noteLine();
-  const no = button(words.messages_not_now);
-  const yes = button(preview.group ? words.messages_join : words.messages_accept, "wide");
-  yes.id = "invitation-accept";
-  const picture = preview.group ? avatarOf(preview.name, preview.group_avatar, "group large") : avatarOf(preview.nickname, preview.avatar, `${hueOf(preview.user)} large`);
-  const text = make("p", "invitation-text", invitationText(preview, words));
-  const members = preview.group ? [make("p", "muted", membersText(preview.members, words)), make("p", "card-text", preview.description)] : [];
-  const content = make("div", "card-of-person", make("div", "card-head", picture, text, ...members), note, make("p", "card-row", no, yes));
-  const layer = openDialog(words.messages_invitation, content);
-  yes.focus();
-  no.addEventListener("click", layer.close);
-  yes.addEventListener("click", () => attempt(yes, note, words, async () => {
+  const cancel = button(words.messages_not_now);
+  const accept = button(preview.group ? words.messages_join : words.messages_accept, "wide");
+  accept.id = "invitation-accept";
+  const head = make("div", "card-head", invitationPicture(preview), make("p", "invitation-text", invitationText(preview, words)));
+  if (preview.group) head.append(make("p", "muted", membersText(preview.members, words)), make("p", "card-text", preview.description));
+  const layer = openDialog(words.messages_invitation, make("div", "card-of-person", head, note, make("p", "card-row", cancel, accept)));
+  accept.focus();
+  cancel.addEventListener("click", layer.close);
+  accept.addEventListener("click", () => attempt(accept, note, words, async () => {
     const { group, user } = await session.api("POST", "invitations/accept", { code });
     await Promise.all([session.store.load(), session.people.refresh([user])]);
     layer.close();

@@ -59,13 +59,14 @@ class OpenGroupsView {
   /** Loads the first page for what is typed. */
   #load() {
     return load(this.#list, this.#note, this.session, async () => {
-      const page = await this.#page("");
-      [this.#groups, this.#next] = [page.groups, page.next];
+      const { groups, next } = await this.#page("");
+      this.#groups = groups;
+      this.#next = next;
       this.#draw();
     });
   }
 
-  /** @param {string} cursor */
+  /** @param {string} cursor  where the page begins; empty: at the first group */
   #page(cursor) {
     return this.session.api("GET", "groups/open", { text: this.#text.value.trim(), cursor, limit: PAGE });
   }
@@ -90,25 +91,33 @@ class OpenGroupsView {
     redraw(this.#list, [rows.length ? namedList(words.messages_open_groups, rows) : make("p", "muted", none)]);
   }
 
-  /** @param {OpenGroup} group */
+  /** @param {OpenGroup} group @returns {HTMLElement} with a button that opens the group, or joins it */
   #row(group) {
     const { words } = this.session;
     const { name, avatar, description, members, role } = group;
-    const facts = [membersText(members, words), kindText({ ...group, open: false }, words)].filter(Boolean).join(" · ");
+    const kind = kindText({ ...group, open: false }, words); // all groups of the list are open
+    const facts = [membersText(members, words), kind].filter(Boolean).join(" · ");
     const heading = make("span", "person-name", make("bdi", "", name));
     const texts = make("span", "person-words", heading, make("small", "", facts), ...(description ? [make("small", "about", description)] : []));
     const row = make("span", "person", make("span", "person-picture", avatarOf(name, avatar, "group")), texts);
-    const act = button(role ? words.messages_open_it : words.messages_join, role ? "quiet" : "quiet yes");
+    const isMember = Boolean(role);
+    const act = isMember ? button(words.messages_open_it, "quiet") : button(words.messages_join, "quiet yes");
     act.dataset.key = group.group;
     act.setAttribute("aria-label", `${act.textContent}: ${name}`);
-    act.addEventListener("click", () => (role ? this.#open(group) : attempt(act, this.#note, words, async () => {
-      await this.session.api("POST", "groups/join", { group: group.group });
-      await this.session.store.load();
-      const listed = this.#groups.find((each) => each.group === group.group); // the list may have been loaded again
-      if (listed) Object.assign(listed, { role: "member", members: members + 1 });
-      this.#draw();
-    })));
+    act.addEventListener("click", () => {
+      if (isMember) this.#open(group);
+      else attempt(act, this.#note, words, () => this.#join(group));
+    });
     return make("li", "person-row", row, make("span", "person-actions", act));
+  }
+
+  /** @param {OpenGroup} group */
+  async #join({ group, members }) {
+    await this.session.api("POST", "groups/join", { group });
+    await this.session.store.load();
+    const listed = this.#groups.find((each) => each.group === group); // the list may have been loaded again
+    if (listed) Object.assign(listed, { role: "member", members: members + 1 });
+    this.#draw();
   }
 
   /** @param {OpenGroup} group */

@@ -17,13 +17,13 @@ import { presenceOf } from "../session/presence.js";
  */
 export function personRow(session, user, onOpen, { below, marks = [], actions = [] } = {}) {
   const { people } = session;
-  const isOnline = people.card(user)?.presence === "online";
-  const picture = make("span", isOnline ? "person-picture is-online" : "person-picture", people.avatar(user));
-  const second = below ?? [people.card(user)?.title, presenceOf(session, user)].filter(Boolean).join(" · ");
+  const { presence, title } = people.card(user) ?? {};
+  const picture = make("span", presence === "online" ? "person-picture is-online" : "person-picture", people.avatar(user));
   const heading = make("span", "person-name", make("bdi", "", people.nameOf(user)), ...people.marks(user), ...marks);
-  const open = /** @type {HTMLButtonElement} */ (
-    make("button", "person", picture, make("span", "person-words", heading, ...(second ? [make("small", "", second)] : [])))
-  );
+  const texts = make("span", "person-words", heading);
+  const second = below ?? [title, presenceOf(session, user)].filter(Boolean).join(" · ");
+  if (second) texts.append(make("small", "", second));
+  const open = /** @type {HTMLButtonElement} */ (make("button", "person", picture, texts));
   open.type = "button";
   open.dataset.key = `open:${user}`;
   open.addEventListener("click", onOpen);

@@ -13,7 +13,11 @@ import { button, openDialog, openPanel } from "../parts/panel.js";
 const KEY = "imserver:look";
 const STYLE = new URL("../later/settings.css", import.meta.url);
 
-/** @param {Session} session */
+/**
+ * Opens the panel. The sections of notifications and of features are added when they are loaded.
+ *
+ * @param {Session} session
+ */
 export async function openSettings(session) {
   const { words } = session;
   await loadStyle(STYLE);
@@ -67,18 +71,21 @@ function keysSection(session) {
   return section(session.words.messages_shortcuts, make("p", "panel-buttons", show));
 }
 
-/** @param {Session} session */
+/** @param {Session} session @returns {HTMLElement} colours, size of the text, the key Enter, and the language */
 function lookSection({ words, languages }) {
   const { theme = "", size = 100, language = "" } = readLook();
   /** @type {[string, string][]} */
   const themes = [["", words.messages_theme_system], ["light", words.messages_theme_light], ["dark", words.messages_theme_dark]];
   /** In percent. @type {[string, string][]} */
   const sizes = [["87.5", words.messages_size_small], ["100", words.messages_size_normal], ["112.5", words.messages_size_large], ["125", words.messages_size_larger]];
+  /** @type {[string, string][]} */
+  const enters = [["send", words.messages_enter_send], ["line", words.messages_enter_line]];
+  const { enter = "send" } = document.documentElement.dataset;
   return section(
     words.messages_look,
     choice(words.messages_theme, themes, theme, (value) => saveLook({ theme: value === "" ? undefined : /** @type {"light" | "dark"} */ (value) })),
     choice(words.messages_size, sizes, String(size), (value) => saveLook({ size: value === "100" ? undefined : Number(value) })),
-    choice(words.messages_enter, [["send", words.messages_enter_send], ["line", words.messages_enter_line]], document.documentElement.dataset.enter ?? "send", (value) => saveLook({ enter: /** @type {"send" | "line"} */ (value) })),
+    choice(words.messages_enter, enters, enter, (value) => saveLook({ enter: /** @type {"send" | "line"} */ (value) })),
     languageChoice(words, languages, language),
   );
 }
@@ -109,6 +116,7 @@ function languageChoice(words, languages, present) {
  * @param {[value: string, label: string][]} offered
  * @param {string} present
  * @param {(value: string) => void} onPick
+ * @returns {HTMLElement}
  */
 function choice(label, offered, present, onPick) {
   const name = newId();
@@ -135,7 +143,7 @@ function readLook() {
   }
 }
 
-/** @param {Look} changes */
+/** @param {Look} changes  are stored, and `look.js` applies them */
 export function saveLook(changes) {
   try {
     localStorage.setItem(KEY, JSON.stringify({ ...readLook(), ...changes }));
