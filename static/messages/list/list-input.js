@@ -80,7 +80,8 @@ function onKey(event, session, list, found) {
  * @param {{ rowOf: (target: EventTarget | null) => Found | null, openMenu: (found: Found, point: { x: number, y: number }) => unknown, signal: AbortSignal }} of
  */
 async function followFingers(session, root, { rowOf, openMenu, signal }) {
-  const modules = await Promise.all([import("../parts/swipe.js"), import("./conversation-menu.js"), import("../parts/long-press.js")]).catch(() => null); // without them, a key opens the menu
+  // Without these modules, a key opens the menu.
+  const modules = await Promise.all([import("../parts/swipe.js"), import("./conversation-menu.js"), import("../parts/long-press.js")]).catch(() => null);
   if (!modules) return;
   const [{ onSwipe }, { pullsOf }, { onLongPress }] = modules;
   onLongPress(root, (target, point) => {

@@ -134,7 +134,7 @@ class Welcome {
     return withModule(import("../settings/profile.js"), session.words, ({ openProfile }) => openProfile(session));
   }
 
-  /** @param {HTMLButtonElement} item */
+  /** @param {HTMLButtonElement} item  lets this device notify; if it cannot, the note says why */
   async #notify(item) {
     const { session } = this;
     const { words } = session;

@@ -6,16 +6,19 @@ import { callApi } from "../parts/api.js";
 import { attempt, field, noteLine } from "../parts/form.js";
 import { openDialog, toast } from "../parts/panel.js";
 
-const MOST_CHARACTERS = 1_000;
+/** In characters. */
+const TEXT_LENGTH = 1_000;
 
 /**
+ * Opens the dialog in which the user appeals.
+ *
  * @param {import("../session/session.js").Page} page
  * @param {string} token  of the login that the ban refuses; empty: there is none
  * @param {{ login: string, password: string } | {}} [proof]  in place of a token
  */
 export function openAppeal({ app, text: words }, token, proof = {}) {
   const text = /** @type {HTMLTextAreaElement} */ (make("textarea", ""));
-  Object.assign(text, { rows: 5, maxLength: MOST_CHARACTERS, required: true, dir: "auto" });
+  Object.assign(text, { rows: 5, maxLength: TEXT_LENGTH, required: true, dir: "auto" });
   const note = noteLine();
   const go = /** @type {HTMLButtonElement} */ (make("button", "wide", words.messages_appeal_send));
   const form = make("form", "panel-form", make("p", "muted", words.messages_appeal_hint), field(words.messages_appeal_text, text), note, go);

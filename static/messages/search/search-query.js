@@ -25,12 +25,19 @@ import { folded } from "../parts/names.js";
 
 /** @type {Record<FilterName, string[]>} */
 const NAMES = {
-  from: ["from", "来自", "von", "من"], in: ["in", "在", "في"], has: ["has", "包含", "含", "mit", "فيه"], before: ["before", "早于", "vor", "قبل"], after: ["after", "晚于", "nach", "بعد"],
+  from: ["from", "来自", "von", "من"],
+  in: ["in", "在", "في"],
+  has: ["has", "包含", "含", "mit", "فيه"],
+  before: ["before", "早于", "vor", "قبل"],
+  after: ["after", "晚于", "nach", "بعد"],
 };
 /** @type {Record<Content, string[]>} */
 const CONTENTS = {
-  picture: ["picture", "image", "photo", "图片", "照片", "bild", "foto", "صورة"], video: ["video", "视频", "فيديو"], voice: ["voice", "audio", "语音", "sprache", "صوت"],
-  file: ["file", "文件", "datei", "ملف"], link: ["link", "链接", "رابط"],
+  picture: ["picture", "image", "photo", "图片", "照片", "bild", "foto", "صورة"],
+  video: ["video", "视频", "فيديو"],
+  voice: ["voice", "audio", "语音", "sprache", "صوت"],
+  file: ["file", "文件", "datei", "ملف"],
+  link: ["link", "链接", "رابط"],
 };
 const FILTER = new RegExp(`(?<=^|\\s)(${Object.values(NAMES).flat().join("|")})[:：](?:"([^"]*)("?)|(\\S*))`, "giu");
 /** Words as the server finds them: letters and digits, or one picture. */

@@ -313,7 +313,8 @@ class ProfileView {
     const { name, email, phone } = /** @type {Account} */ (this.#account);
     const username = input({ value: name || email || phone, autocomplete: "username", readOnly: true, hidden: true }); // for password managers
     const form = make(
-      "form", "panel-form", username, field(words.messages_password_old, old, words.messages_password_if_any), field(words.messages_password_new, next, words.messages_password_hint),
+      "form", "panel-form", username, field(words.messages_password_old, old, words.messages_password_if_any),
+      field(words.messages_password_new, next, words.messages_password_hint),
       make("p", "muted", words.messages_password_ends), note, go,
     );
     openDialog(words.messages_password_change, form);

@@ -28,25 +28,29 @@ export async function openSecondFactor(session, account, takesPassword, changed)
   else showOff(dialog);
 }
 
-/** @param {Dialog} dialog */
-function showOff({ session, takesPassword, body, layer, changed }) {
+/** @param {Dialog} dialog  shows the way to turn the second factor on */
+function showOff(dialog) {
+  const { session, takesPassword, body } = dialog;
   const { words } = session;
   const password = passwordInput();
-  const { form, go, note } = formOf(words.messages_factor_begin, make("p", "muted", words.messages_factor_about), ...(takesPassword ? passwordFields(session, password) : []));
+  const fields = takesPassword ? passwordFields(session, password) : [];
+  const { form, go, note } = formOf(words.messages_factor_begin, make("p", "muted", words.messages_factor_about), ...fields);
   body.replaceChildren(form);
   if (takesPassword) password.focus();
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     attempt(go, note, words, async () => {
-      const begun = await session.api("POST", "accounts/factor/begin", { password: password.value }).catch(asPassword);
-      showSecret({ session, takesPassword, body, layer, changed }, begun);
+      const secret = await session.api("POST", "accounts/factor/begin", { password: password.value }).catch(asPassword);
+      showSecret(dialog, secret);
     });
   });
 }
 
 /**
+ * Shows the secret for an application that makes codes, and asks for the first code.
+ *
  * @param {Dialog} dialog
- * @param {{ secret: string, address: string }} begun
+ * @param {{ secret: string, address: string }} answer  of the server; `address`: the secret as a QR code has it
  */
 function showSecret(dialog, { secret, address }) {
   const { session, body, changed } = dialog;
@@ -61,7 +65,8 @@ function showSecret(dialog, { secret, address }) {
   open.href = address;
   const { form, go, note } = formOf(
     words.messages_factor_confirm, make("p", "", words.messages_factor_scan), make("div", "qr-frame", qrPicture(address, words.messages_qr)),
-    make("div", "field-line", field(words.messages_factor_secret, text), copy), make("p", "muted", open), field(words.messages_factor_code, code, words.messages_factor_code_hint),
+    make("div", "field-line", field(words.messages_factor_secret, text), copy), make("p", "muted", open),
+    field(words.messages_factor_code, code, words.messages_factor_code_hint),
   );
   body.replaceChildren(form);
   code.focus();
@@ -76,6 +81,8 @@ function showSecret(dialog, { secret, address }) {
 }
 
 /**
+ * Shows the recovery codes, once.
+ *
  * @param {Dialog} dialog
  * @param {string[]} codes
  */
@@ -84,16 +91,19 @@ function showCodes({ session, body, layer }, codes) {
   const list = make("ul", "factor-codes", ...codes.map((code) => make("li", "", code)));
   list.setAttribute("aria-label", words.messages_factor_codes);
   const copy = button(words.messages_factor_copy_codes, "wide");
-  copy.addEventListener("click", async () => toast((await copyText(codes.join("\n"))) ? words.messages_copied : words.messages_copy_failed));
-  const done = button(words.messages_factor_done);
-  done.addEventListener("click", () => layer.close());
+  copy.addEventListener("click", async () => {
+    const isCopied = await copyText(codes.join("\n"));
+    toast(isCopied ? words.messages_copied : words.messages_copy_failed);
+  });
+  const close = button(words.messages_factor_done);
+  close.addEventListener("click", () => layer.close());
   const about = make("p", "", words.messages_factor_codes_about);
   about.tabIndex = -1;
-  body.replaceChildren(about, list, make("p", "card-actions", copy, done));
+  body.replaceChildren(about, list, make("p", "card-actions", copy, close));
   about.focus();
 }
 
-/** @param {Dialog} dialog */
+/** @param {Dialog} dialog  shows the way to new recovery codes, and to turn the second factor off */
 function showOn(dialog) {
   const { session, takesPassword, body, layer, changed } = dialog;
   const { words } = session;
@@ -102,14 +112,14 @@ function showOn(dialog) {
   const note = noteLine();
   const renew = button(words.messages_factor_renew);
   const off = button(words.messages_factor_off, "quiet danger");
-  const isShort = () => !code.value.trim();
+  const lacksCode = () => !code.value.trim();
   renew.addEventListener("click", () => attempt(renew, note, words, async () => {
-    if (isShort()) return code.focus();
+    if (lacksCode()) return code.focus();
     const { codes } = await session.api("POST", "accounts/factor/codes", { code: code.value.trim() });
     showCodes(dialog, codes);
   }));
   off.addEventListener("click", () => attempt(off, note, words, async () => {
-    if (isShort()) return code.focus();
+    if (lacksCode()) return code.focus();
     await session.api("POST", "accounts/factor/remove", { password: password.value, code: code.value.trim() }).catch(asPassword);
     changed();
     layer.close();
