@@ -9,31 +9,56 @@ import { ask, badge, button, card, facts, filters, heading, link, list, name, nu
 /** @typedef {import("./ui.js").Filled} Filled */
 
 const PAGE = 50;
+/** In seconds. */
 const DAY = 86_400;
+/** Seconds of a ban that lasts until somebody ends it. */
+const FOR_GOOD = 0;
 /** Longest text of a message that is shown. */
 const MOST_CHARACTERS = 2_000;
 
-/** @param {Place} at */
+/**
+ * The queue of reports of an app, those that are open at first.
+ *
+ * @param {Place} at
+ */
 export function drawReports({ api, app }) {
+  const columns = [words.admin_reported, words.admin_group, words.admin_reasons, words.admin_reporters, words.admin_last, words.admin_outcome];
   let state = "open";
   /** @type {Filled} */
   const rows = list(async (cursor) => {
     const answer = await api.get("reports", { app, state, cursor, limit: PAGE });
     const { names, groups } = recordOf(answer);
     return { rows: listOf(answer.reports).map((each) => ({ ...recordOf(each), names, groups })), next: textOf(answer.next) };
-  }, (reports) => table(words.admin_reports, [words.admin_reported, words.admin_group, words.admin_reasons, words.admin_reporters, words.admin_last, words.admin_outcome], reports.map(recordOf).map((each) => [
-    link(titleOf(each), "report", app, textOf(each.id)), name(recordOf(each.groups)[each.conversation]), name(reasonsOf(each)), number.format(numberOf(each.reporters)), time(each.changed), outcome(each),
+  }, (reports) => table(words.admin_reports, columns, reports.map(recordOf).map((report) => [
+    link(name(titleOf(report, "{user}")), "report", app, textOf(report.id)),
+    name(groupOf(report)),
+    name(reasonsOf(report)),
+    number.format(numberOf(report.reporters)),
+    time(report.changed),
+    outcomeBadge(report),
   ]), state === "open" ? words.admin_no_reports : words.admin_no_closed));
-  const choose = filters([{ name: "state", label: words.admin_state, type: "select", value: state, options: [["open", words.admin_open], ["closed", words.admin_closed]] }], (values) => {
+  const choose = filters([{
+    name: "state", label: words.admin_state, type: "select", value: state, options: [["open", words.admin_open], ["closed", words.admin_closed]],
+  }], (values) => {
     ({ state } = values);
     return rows.again();
   });
   return [heading(words.admin_reports, words.admin_reports_hint), choose, card("", rows)];
 }
 
-/** @param {Record<string, any>} report */
+/**
+ * @param {Record<string, any>} report
+ * @returns {string} the reasons with their counts; an appeal has none
+ */
 function reasonsOf(report) {
-  return report.appeal ? "" : Object.entries(recordOf(report.reasons)).map(([reason, count]) => (numberOf(count) > 1 ? `${reason} × ${count}` : reason)).join(", ");
+  if (report.appeal) return "";
+  const reasons = Object.entries(recordOf(report.reasons));
+  return reasons.map(([reason, count]) => (numberOf(count) > 1 ? `${reason} × ${count}` : reason)).join(", ");
+}
+
+/** @param {Record<string, any>} report */
+function groupOf(report) {
+  return recordOf(report.groups)[report.conversation];
 }
 
 /**
@@ -44,18 +69,25 @@ function nameIn(report, user) {
   return textOf(recordOf(report.names)[textOf(user)]) || textOf(user);
 }
 
-/** @param {Record<string, any>} report */
-function titleOf(report) {
-  return name(fill(report.appeal ? words.admin_report_appeal : report.message ? words.admin_report_message : "{user}", { user: nameIn(report, report.user) }));
+/**
+ * @param {Record<string, any>} report
+ * @param {string} ofPerson  the text for a report of a person: it is no appeal, and names no message
+ */
+function titleOf(report, ofPerson) {
+  const user = nameIn(report, report.user);
+  if (report.appeal) return fill(words.admin_report_appeal, { user });
+  return fill(report.message ? words.admin_report_message : ofPerson, { user });
 }
 
 /** @param {Record<string, any>} report */
-function outcome(report) {
+function outcomeBadge(report) {
   if (!report.closed) return badge(words.admin_open, "warn");
   return badge(words[`admin_outcome_${textOf(report.outcome)}`] ?? textOf(report.outcome));
 }
 
 /**
+ * One report: what was reported, with the messages around it, who has reported it, and what moderators may do.
+ *
  * @param {Place} at
  * @param {string} app
  * @param {string} id
@@ -65,34 +97,88 @@ export function drawReport({ api }, app, id) {
   const shown = place(() => api.get("reports/show", { app, id }), (report) => {
     const user = textOf(report.user);
     const messages = listOf(report.messages).map(recordOf);
-    /** @param {unknown} each */
-    const person = (each) => link(name(nameIn(report, each)), "person", app, textOf(each));
-    const group = textOf(recordOf(report.groups)[report.conversation]);
-    const title = report.appeal ? words.admin_report_appeal : report.message ? words.admin_report_message : words.admin_report_person;
-    return [
-      heading(fill(title, { user: nameIn(report, user) }), name([group, reasonsOf(report)].filter(Boolean).join(" · ")), ...(messages.length ? [] : onMessage(report)), ...onPerson(report, user)),
-      ...heldCard(report),
-      ...(messages.length ? [card(words.admin_context, make("ol", "talk", ...messages.map((each) => message(each, each.id === report.message, person, textOf(report.evidence)))), make("div", "actions", ...onMessage(report)))] : []),
-      card(words.admin_reporters, table(words.admin_reporters, [words.admin_user, words.admin_reasons, words.admin_text, words.admin_last], listOf(report.people).map(recordOf).map((each) => [
-        person(each.user), name(report.appeal ? "" : each.reason), name(each.text), time(each.time),
-      ]), "")),
-      card("", facts([
-        [words.admin_reported, person(user)],
-        ...(group ? /** @type {[string, Node][]} */ ([[words.admin_group, name(group)]]) : []),
-        [words.admin_state, outcome(report)],
-        ...(report.closed ? /** @type {[string, Node][]} */ ([[words.admin_closed_by, name(recordOf(report.names)[textOf(report.closed_by).split("/").at(-1) ?? ""] ?? report.closed_by)], [words.admin_last, time(report.closed)], [words.admin_note, name(report.note)]]) : []),
-      ])),
-    ];
+    const hint = [textOf(groupOf(report)), reasonsOf(report)].filter(Boolean).join(" · ");
+    const actions = personActions(report, user);
+    const context = [];
+    if (messages.length) {
+      const rows = messages.map((each) => messageRow(report, each));
+      context.push(card(words.admin_context, make("ol", "talk", ...rows), make("div", "actions", ...messageActions(report))));
+    } else {
+      actions.unshift(...messageActions(report));
+    }
+    const title = titleOf(report, words.admin_report_person);
+    return [heading(title, name(hint), ...actions), ...heldCard(report), ...context, ...reportCards(report)];
   });
   return [shown];
+
+  /**
+   * @param {Record<string, any>} report
+   * @param {unknown} user
+   * @returns {HTMLElement} the name of a user, with a link to their page
+   */
+  function personLink(report, user) {
+    return link(name(nameIn(report, user)), "person", app, textOf(user));
+  }
+
+  /**
+   * The cards of who has reported this, and of what became of it.
+   *
+   * @param {Record<string, any>} report
+   */
+  function reportCards(report) {
+    const columns = [words.admin_user, words.admin_reasons, words.admin_text, words.admin_last];
+    const reporters = listOf(report.people).map(recordOf).map((each) => [
+      personLink(report, each.user), name(report.appeal ? "" : each.reason), name(each.text), time(each.time),
+    ]);
+    const group = textOf(groupOf(report));
+    /** @type {[string, Node][]} */
+    const pairs = [[words.admin_reported, personLink(report, report.user)]];
+    if (group) pairs.push([words.admin_group, name(group)]);
+    pairs.push([words.admin_state, outcomeBadge(report)]);
+    if (report.closed) {
+      const closer = textOf(report.closed_by).split("/").at(-1) ?? ""; // the user of `staff:APP/USER`
+      pairs.push(
+        [words.admin_closed_by, name(recordOf(report.names)[closer] ?? report.closed_by)],
+        [words.admin_last, time(report.closed)],
+        [words.admin_note, name(report.note)],
+      );
+    }
+    return [card(words.admin_reporters, table(words.admin_reporters, columns, reporters, "")), card("", facts(pairs))];
+  }
+
+  /**
+   * A message as text: moderators see what it says, and nothing of it is loaded or run.
+   *
+   * @param {Record<string, any>} report
+   * @param {Record<string, any>} message
+   */
+  function messageRow(report, message) {
+    const isReported = message.id === report.message;
+    const evidence = textOf(report.evidence); // what the reported message said
+    const head = make("p", "muted", personLink(report, message.sender), " · ", time(numberOf(message.time) / 1000));
+    if (message.removed) head.append(" ", badge(words.admin_removed_message, "warn"));
+    const made = make("li", isReported ? "reported" : "", head);
+
+    const text = textIn(message);
+    const type = textOf(message.type);
+    const isGone = message.removed && !text && !type;
+    if (!isGone) made.append(make("bdi", "said", text.slice(0, MOST_CHARACTERS) || `[${type || "?"}]`));
+    else if (isReported && evidence) made.append(make("p", "muted", words.admin_evidence), make("bdi", "said", evidence));
+    else made.append(make("p", "muted", words.admin_removed_gone));
+    return made;
+  }
 
   /** @returns {import("./ui.js").Field} */
   function reasonField() {
     return { name: "reason", label: words.admin_reason, hint: words.admin_reason_hint, most: 250 };
   }
 
-  /** @param {Record<string, any>} report */
-  function onMessage(report) {
+  /**
+   * What may be done with the reported message; nothing if it is gone.
+   *
+   * @param {Record<string, any>} report
+   */
+  function messageActions(report) {
     /** @type {HTMLElement[]} */
     const found = [];
     const { removed, text, data } = recordOf(listOf(report.messages).map(recordOf).find((each) => each.id === report.message));
@@ -132,21 +218,27 @@ export function drawReport({ api }, app, id) {
    */
   function heldCard(report) {
     const holds = holdsIn(report);
-    const lock = report.ban && !holds.some((each) => each.kind === "ban") ? [make("p", "", badge(words.admin_locked, "bad"), " ", name(report.ban))] : [];
-    return holds.length || lock.length ? [card(words.admin_held_now, ...lock, ...(holds.length ? [holdTable(app, holds)] : []))] : [];
+    const isLocked = report.ban && !holds.some((each) => each.kind === "ban");
+    const parts = [];
+    if (isLocked) parts.push(make("p", "", badge(words.admin_locked, "bad"), " ", name(report.ban)));
+    if (holds.length) parts.push(holdTable(app, holds));
+    return parts.length ? [card(words.admin_held_now, ...parts)] : [];
   }
 
   /**
+   * What may be done with the reported person, or with the report. An open appeal is granted or dismissed, nothing else.
+   *
    * @param {Record<string, any>} report
    * @param {string} user
    */
-  function onPerson(report, user) {
+  function personActions(report, user) {
+    /** @type {HTMLElement[]} */
     const found = [];
-    const reason = reasonField();
     const holds = holdsIn(report);
-    const path = holds.some((each) => each.kind === "ban") ? "moderation/unban" : "accounts/unlock";
+    const isBanned = holds.some((each) => each.kind === "ban"); // perhaps from the page of the person
+    const path = isBanned ? "moderation/unban" : "accounts/unlock"; // `report.ban` without a ban is a lock of the account
     if (report.ban && api.may(`POST ${path}`)) {
-      found.push(button(path === "accounts/unlock" ? words.admin_unlock : words.admin_lift_ban, async () => {
+      found.push(button(isBanned ? words.admin_lift_ban : words.admin_unlock, async () => {
         await api.post(path, { app, user });
         if (!report.closed) await close("unbanned");
         else await shown.again();
@@ -156,12 +248,22 @@ export function drawReport({ api }, app, id) {
       found.push(button(words.admin_dismiss, () => close("dismissed")));
       return found;
     }
-    if (api.may("POST moderation/warn")) found.push(act(words.admin_warn, words.admin_warn_text, "warned", "moderation/warn", user, { ...reason, required: true }));
+
+    if (api.may("POST moderation/warn")) {
+      const warning = { label: words.admin_warn, text: words.admin_warn_text, path: "moderation/warn" };
+      found.push(actButton({ ...warning, outcome: "warned", user, needsReason: true }));
+    }
     const mutes = holds.filter((each) => each.kind === "mute");
     found.push(...mutes.flatMap((each) => endButton(api, app, each, () => shown.again())));
-    if (!mutes.length && api.may("POST moderation/mute")) found.push(act(words.admin_mute, words.admin_mute_day, "muted", "moderation/mute", user, reason, { seconds: DAY }));
-    if (!report.ban && api.may("POST moderation/ban")) found.push(act(words.admin_ban, words.admin_ban_text, "banned", "moderation/ban", user, reason, { seconds: 0 }));
-    const isBanned = path === "moderation/unban"; // perhaps from the page of the person
+    if (!mutes.length && api.may("POST moderation/mute")) {
+      const mute = { label: words.admin_mute, text: words.admin_mute_day, path: "moderation/mute" };
+      found.push(actButton({ ...mute, outcome: "muted", user, seconds: DAY }));
+    }
+    if (!report.ban && api.may("POST moderation/ban")) {
+      const ban = { label: words.admin_ban, text: words.admin_ban_text, path: "moderation/ban" };
+      found.push(actButton({ ...ban, outcome: "banned", user, seconds: FOR_GOOD }));
+    }
+
     if (!report.closed && api.may("POST reports/close")) {
       if (isBanned) found.push(button(words.admin_close_banned, () => close("banned"), "primary"));
       found.push(button(words.admin_dismiss, () => ask({
@@ -176,53 +278,48 @@ export function drawReport({ api }, app, id) {
   }
 
   /**
-   * @param {string} label
-   * @param {string} text
-   * @param {string} result  what is written into the report
-   * @param {string} path
-   * @param {string} user
-   * @param {import("./ui.js").Field} reason
-   * @param {Record<string, any>} [more]
+   * A button that asks for a reason, acts on the user, and closes the report with the outcome.
+   *
+   * @param {object} options
+   * @param {string} options.label
+   * @param {string} options.text  of the dialog
+   * @param {string} options.path
+   * @param {"warned" | "muted" | "banned"} options.outcome
+   * @param {string} options.user
+   * @param {boolean} [options.needsReason]
+   * @param {number} [options.seconds]  how long it lasts
    */
-  function act(label, text, result, path, user, reason, more = {}) {
+  function actButton({ label, text, path, outcome, user, needsReason = false, seconds }) {
+    const isBan = outcome === "banned";
     return button(label, () => ask({
       title: label,
       text,
-      fields: [reason],
+      fields: [{ ...reasonField(), required: needsReason }],
       yes: label,
-      danger: result === "banned",
-      act: async (values) => {
-        await api.post(path, { app, user, reason: values.reason, ...more });
-        await close(result);
+      danger: isBan,
+      act: async ({ reason }) => {
+        await api.post(path, { app, user, reason, seconds }); // JSON leaves out `seconds` if it is undefined
+        await close(outcome);
       },
-    }), result === "banned" ? "quiet danger" : "quiet");
+    }), isBan ? "quiet danger" : "quiet");
   }
 
   /**
-   * @param {string} result
+   * @param {string} outcome
    * @param {string} [note]
    */
-  async function close(result, note = "") {
-    if (api.may("POST reports/close")) await api.post("reports/close", { app, id, outcome: result, note });
+  async function close(outcome, note = "") {
+    if (api.may("POST reports/close")) await api.post("reports/close", { app, id, outcome, note });
     toast(words.admin_report_closed);
     await shown.again();
   }
 }
 
 /**
- * A message as text: moderators see what it says, and nothing of it is loaded or run.
- *
- * @param {Record<string, any>} each
- * @param {boolean} isReported
- * @param {(user: unknown) => Node} person  makes the name of a user, with a link to them
- * @param {string} evidence  what the reported message said
+ * @param {Record<string, any>} message
+ * @returns {string} its text, or its data as JSON; empty: it has neither
  */
-function message(each, isReported, person, evidence) {
-  const text = typeof each.text === "string" ? each.text : each.data === undefined ? "" : JSON.stringify(each.data);
-  const type = textOf(each.type);
-  const isGone = each.removed && !text && !type;
-  if (isGone && isReported && evidence) return make("li", "reported", make("p", "muted", person(each.sender), " · ", time(numberOf(each.time) / 1000), " ", badge(words.admin_removed_message, "warn")), make("p", "muted", words.admin_evidence), make("bdi", "said", evidence));
-  const body = isGone ? make("p", "muted", words.admin_removed_gone) : make("bdi", "said", text.slice(0, MOST_CHARACTERS) || `[${type || "?"}]`);
-  const sign = each.removed ? [" ", badge(words.admin_removed_message, "warn")] : [];
-  return make("li", isReported ? "reported" : "", make("p", "muted", person(each.sender), " · ", time(numberOf(each.time) / 1000), ...sign), body);
+function textIn({ text, data }) {
+  if (typeof text === "string") return text;
+  return data === undefined ? "" : JSON.stringify(data);
 }

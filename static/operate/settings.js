@@ -26,8 +26,13 @@ import { ask, badge, button, card, code, duration, number, page, place, problem,
 
 /** @typedef {{ node: HTMLElement, read: () => unknown, write: (value: unknown) => void }} Control */
 
+/** Name of the schema of all settings, and the beginning of references to schemas. */
 const ROOT = "AppSettingsGiven";
 const REFERENCE = "#/components/schemas/";
+const CONTROLS = "input, select, textarea, fieldset";
+const DAY_SECONDS = 86_400;
+/** A setting with this maximum has none in fact: it fits the type of the database. */
+const LARGEST_INTEGER = 2 ** 31 - 1;
 
 /**
  * @param {Api} api
@@ -48,13 +53,14 @@ export function settingsOf(api, app, changed) {
   return made;
 }
 
+/** Owns the fields of all settings of an app, and the bar that saves them. */
 class Form {
   /**
    * @param {Api} api
    * @param {string} app
-   * @param {Schema} described
-   * @param {Schema} shown
-   * @param {() => unknown} saved
+   * @param {Schema} described  the schemas of the settings, and which of them the app has
+   * @param {Schema} shown  the app with its values
+   * @param {() => unknown} saved  called when changes were saved
    */
   constructor(api, app, described, shown, saved) {
     this.api = api;
@@ -67,7 +73,7 @@ class Form {
     this.saved = saved;
     /** @type {Setting[]} */
     this.settings = [];
-    const groups = this.#groups(shown);
+    const groups = this.#groups(shown); // fills `settings`
     this.bar = make("div", "save-bar");
     this.bar.setAttribute("role", "status");
     this.none = make("p", "empty-note", words.admin_settings_none);
@@ -82,31 +88,37 @@ class Form {
     find.type = "search";
     find.placeholder = words.admin_settings_find;
     find.setAttribute("aria-label", words.admin_settings_find);
-    const own = /** @type {HTMLInputElement} */ (make("input", ""));
-    own.type = "checkbox";
-    own.id = "settings-own";
+    const onlyGiven = /** @type {HTMLInputElement} */ (make("input", ""));
+    onlyGiven.type = "checkbox";
+    onlyGiven.id = "settings-own";
     const label = make("label", "", words.admin_settings_own);
-    label.setAttribute("for", own.id);
-    const show = () => this.#filter(find.value, own.checked);
-    find.addEventListener("input", show);
-    own.addEventListener("change", show);
-    const filters = make("div", "settings-find", find, make("div", "field check", own, label));
-    const why = this.isOfFile ? [make("p", "warning", words.admin_settings_of_file)] : [];
-    return [make("h2", "part-head", words.admin_settings), make("p", "muted", words.admin_settings_apply), ...why, filters];
+    label.setAttribute("for", onlyGiven.id);
+    const filter = () => this.#filter(find.value, onlyGiven.checked);
+    find.addEventListener("input", filter);
+    onlyGiven.addEventListener("change", filter);
+    const filters = make("div", "settings-find", find, make("div", "field check", onlyGiven, label));
+    const warning = this.isOfFile ? [make("p", "warning", words.admin_settings_of_file)] : [];
+    return [make("h2", "part-head", words.admin_settings), make("p", "muted", words.admin_settings_apply), ...warning, filters];
   }
 
   /**
+   * Hides the settings without all words of the text, and the groups that are empty then.
+   *
    * @param {string} text
-   * @param {boolean} isOwn  only what differs from the defaults
+   * @param {boolean} onlyGiven  only what differs from the defaults
    */
-  #filter(text, isOwn) {
+  #filter(text, onlyGiven) {
     const searched = text.trim().toLowerCase().split(/\s+/);
-    for (const each of this.settings) {
-      const read = `${each.name} ${each.row.textContent}`.toLowerCase();
-      each.row.hidden = !searched.every((word) => read.includes(word)) || (isOwn && !this.given.has(each.name) && !isChanged(each));
+    for (const setting of this.settings) {
+      const content = `${setting.name} ${setting.row.textContent}`.toLowerCase();
+      const isFound = searched.every((word) => content.includes(word));
+      const isUsual = !this.given.has(setting.name) && !isChanged(setting);
+      setting.row.hidden = !isFound || (onlyGiven && isUsual);
     }
     const groups = new Set(this.settings.map(({ row }) => row.closest("section")));
-    for (const group of groups) if (group) group.hidden = !group.querySelector(".setting:not([hidden])");
+    for (const group of groups) {
+      if (group) group.hidden = !group.querySelector(".setting:not([hidden])");
+    }
     this.none.hidden = this.settings.some(({ row }) => !row.hidden);
   }
 
@@ -119,46 +131,54 @@ class Form {
     const groups = [];
     for (const [name, schema] of Object.entries(recordOf(this.schemas[ROOT]?.properties))) {
       if (schema.deprecated) continue;
-      const inner = this.#named(schema);
+      const inner = this.#schemaNamedBy(schema);
       if (!inner?.properties) {
         alone.push(this.#setting(name, schema, shown[name], recordOf(schema)));
         continue;
       }
-      const rows = Object.entries(inner.properties).map(([key, each]) => this.#setting(`${name}.${key}`, each, recordOf(shown[name])[key], { ...each, "x-by-key": each["x-by-key"] || schema["x-by-key"], signed: recordOf(shown[name]).signed }));
+      const values = recordOf(shown[name]);
+      const rows = Object.entries(inner.properties).map(([key, each]) => {
+        const marks = { ...each, "x-by-key": each["x-by-key"] || schema["x-by-key"], signed: values.signed };
+        return this.#setting(`${name}.${key}`, each, values[key], marks);
+      });
       groups.push(card("", make("h2", "", code(name)), english("p", "muted", textOf(inner.description)), ...rows));
     }
     return [card(words.admin_settings_general, ...alone), ...groups];
   }
 
-  /** @param {Schema} schema @returns {Schema | undefined} what it names */
-  #named(schema) {
+  /** @param {Schema} schema @returns {Schema | undefined} the schema to which it refers */
+  #schemaNamedBy(schema) {
     return this.schemas[textOf(schema.$ref).replace(REFERENCE, "")];
   }
 
   /** @param {Schema} schema @returns {boolean} whether there is a secret in it */
   #hasSecret(schema) {
     if (schema.writeOnly) return true;
-    const named = this.#named(schema);
-    return [named, schema.items, schema.additionalProperties, ...Object.values(recordOf(schema.properties))].some((each) => each && typeof each === "object" && this.#hasSecret(each));
+    const parts = [this.#schemaNamedBy(schema), schema.items, schema.additionalProperties, ...Object.values(recordOf(schema.properties))];
+    return parts.some((each) => each && typeof each === "object" && this.#hasSecret(each));
   }
 
   /**
+   * Makes the row of a setting, with its field, and adds it to `settings`.
+   *
    * @param {string} name
    * @param {Schema} schema
-   * @param {unknown} applies  what holds now
-   * @param {Schema} marks
+   * @param {unknown} applies  the value in force
+   * @param {Schema} marks  the schema with what its group says of it: `x-by-key`, and `signed`, whether a secret is stored
    */
   #setting(name, schema, applies, marks) {
-    const isGiven = this.given.has(name);
-    const usual = schema.default ?? (schema.type === "array" ? [] : schema.type === "object" ? {} : "");
-    const before = schema.writeOnly ? "" : isGiven ? applies ?? usual : usual;
+    const usual = defaultOf(schema);
     const control = this.#control(name, schema, applies, usual);
-    const isFixed = this.isReadOnly || (this.api.rights.kind === "staff" && marks["x-by-key"] === true);
+    const isFixed = this.isReadOnly || this.#isByKey(marks);
+    const isGiven = this.given.has(name);
+    let before = isGiven ? applies ?? usual : usual;
+    if (schema.writeOnly) before = "";
     control.write(before);
-    const input = control.node.matches("input, select, textarea, fieldset") ? control.node : control.node.querySelector("input, select, textarea, fieldset");
+
     const id = `setting-${name}`;
-    const note = make("p", "setting-text", "");
+    const note = make("p", "setting-text", english("span", "", textOf(schema.description)));
     note.id = `${id}-text`;
+    const input = control.node.matches(CONTROLS) ? control.node : control.node.querySelector(CONTROLS);
     if (input) {
       input.id = id;
       input.setAttribute("aria-describedby", note.id);
@@ -168,36 +188,54 @@ class Form {
     const [, key = name] = name.split(".");
     const label = make("label", "setting-name", code(key));
     label.setAttribute("for", id);
-    note.append(english("span", "", textOf(schema.description)));
+
     const reset = button(words.admin_setting_reset, () => {
       setting.write(usual);
-      look();
+      update();
     }, "link");
-    const facts = make("p", "setting-facts");
-    if (isGiven) facts.append(badge(this.isOfFile ? words.admin_setting_file : words.admin_setting_here));
-    if (schema.writeOnly) facts.append(make("span", "", marks.signed ? words.admin_setting_secret : words.admin_setting_no_secret));
-    else facts.append(make("span", "", fill(words.admin_setting_default, { value: "" }), code(textFor(usual))));
-    if (this.newLogins.has(name)) facts.append(make("span", "", words.admin_setting_new_logins));
-    if (marks["x-by-key"] && this.api.rights.kind === "staff") facts.append(make("span", "", words.admin_setting_by_key));
+    reset.hidden = isSame(before, usual);
+    const facts = this.#factsOf(name, schema, usual, marks);
+    if (!isFixed && input && !schema.writeOnly) facts.append(reset);
     const reason = problem("");
     reason.hidden = true;
-    if (!isFixed && input && !schema.writeOnly) facts.append(reset);
     const row = make("div", "setting", make("div", "", label, note, facts, reason), control.node);
     /** @type {Setting} */
     const setting = { name, schema, usual, before, read: control.read, write: control.write, row, reason };
-    const look = () => {
-      reset.hidden = same(setting.read(), usual);
+    const update = () => {
+      reset.hidden = isSame(setting.read(), usual);
       this.#count();
     };
-    reset.hidden = same(before, usual);
-    row.addEventListener("input", look);
-    row.addEventListener("change", look);
+    row.addEventListener("input", update);
+    row.addEventListener("change", update);
     this.settings.push(setting);
     return row;
   }
 
+  /** @param {Schema} marks @returns {boolean} whether only a key may change it, and a person has logged in */
+  #isByKey(marks) {
+    return this.api.rights.kind === "staff" && marks["x-by-key"] === true;
+  }
+
   /**
-   * The field of the right kind.
+   * What stands below the text of a setting: where its value comes from, its default, and when a change applies.
+   *
+   * @param {string} name
+   * @param {Schema} schema
+   * @param {unknown} usual
+   * @param {Schema} marks
+   */
+  #factsOf(name, schema, usual, marks) {
+    const facts = make("p", "setting-facts");
+    if (this.given.has(name)) facts.append(badge(this.isOfFile ? words.admin_setting_file : words.admin_setting_here));
+    if (schema.writeOnly) facts.append(make("span", "", marks.signed ? words.admin_setting_secret : words.admin_setting_no_secret));
+    else facts.append(make("span", "", fill(words.admin_setting_default, { value: "" }), code(textFor(usual))));
+    if (this.newLogins.has(name)) facts.append(make("span", "", words.admin_setting_new_logins));
+    if (this.#isByKey(marks)) facts.append(make("span", "", words.admin_setting_by_key));
+    return facts;
+  }
+
+  /**
+   * The field of the right kind. A setting with secrets in it is shown without them, and is changed by the command.
    *
    * @param {string} name
    * @param {Schema} schema
@@ -215,7 +253,8 @@ class Form {
     if (schema.type === "string") return textControl(textOf(schema.pattern).includes("https?://") ? "url" : "text");
     if (!this.#hasSecret(schema)) return jsonControl();
     const value = make("pre", "", JSON.stringify(applies, null, 1));
-    const node = make("div", "", value, make("p", "muted", words.admin_setting_with_secrets, " "), code(`imserver app set ${this.app} ${name}=@FILE`));
+    const command = code(`imserver app set ${this.app} ${name}=@FILE`);
+    const node = make("div", "", value, make("p", "muted", words.admin_setting_with_secrets, " "), command);
     return { node, read: () => applies, write: () => {} };
   }
 
@@ -228,17 +267,20 @@ class Form {
     for (const each of this.settings) each.row.classList.toggle("changed", isChanged(each));
     const { changes } = this;
     this.bar.hidden = !changes.length;
-    if (!changes.length || this.bar.dataset.count === String(changes.length)) return;
+    if (!changes.length || this.bar.dataset.count === String(changes.length)) return; // the bar says so already
     this.bar.dataset.count = String(changes.length);
     const discard = button(words.admin_discard, () => {
       for (const each of this.changes) each.write(each.before);
       delete this.bar.dataset.count;
       this.#count();
     });
-    const go = this.isOfFile ? button(words.admin_settings_yaml, () => this.#showYaml(), "primary") : button(words.admin_save, () => this.#save(), "primary");
-    this.bar.replaceChildren(make("span", "", fill(words.admin_settings_changed, { count: changes.length })), discard, go);
+    const save = this.isOfFile
+      ? button(words.admin_settings_yaml, () => this.#showYaml(), "primary")
+      : button(words.admin_save, () => this.#save(), "primary");
+    this.bar.replaceChildren(make("span", "", fill(words.admin_settings_changed, { count: changes.length })), discard, save);
   }
 
+  /** Saves the changes when they are confirmed. If the server refuses one, its field says why. */
   async #save() {
     const { changes } = this;
     for (const { reason } of this.settings) reason.hidden = true;
@@ -246,7 +288,7 @@ class Form {
     if (wrong) return refuse(wrong, words.admin_setting_no_value);
     /** @type {unknown} */
     let failure = null;
-    const isDone = await ask({
+    const isConfirmed = await ask({
       title: words.admin_settings_save,
       content: changes.map(changeOf),
       yes: words.admin_save,
@@ -254,22 +296,24 @@ class Form {
         try {
           await this.api.post("apps/set", { app: this.app, merge: true, ...requestOf(changes) });
         } catch (error) {
-          failure = error; // it is said at the field
+          failure = error; // the dialog closes, and the field says it
         }
       },
     });
-    if (!isDone) return;
+    if (!isConfirmed) return;
     if (!failure) {
       toast(words.admin_saved);
       await this.saved();
       return;
     }
     const text = reasonOf(failure, words);
-    const at = changes.filter(({ name }) => isNamed(failure, name)).sort((one, other) => other.name.length - one.name.length)[0];
-    if (at) refuse(at, text);
+    const named = changes.filter(({ name }) => isNamed(failure, name));
+    const [refused] = named.sort((one, other) => other.name.length - one.name.length); // a longer name may begin with a shorter one
+    if (refused) refuse(refused, text);
     else toast(text, { isProblem: true });
   }
 
+  /** Shows the changes as lines to copy: a setting of the file is changed there. */
   async #showYaml() {
     const wrong = this.changes.find((each) => each.read() === undefined);
     if (wrong) return refuse(wrong, words.admin_setting_no_value);
@@ -296,7 +340,13 @@ function switchControl() {
   const input = /** @type {HTMLInputElement} */ (make("input", "switch"));
   input.type = "checkbox";
   input.setAttribute("role", "switch");
-  return { node: make("div", "setting-field", input), read: () => input.checked, write: (value) => { input.checked = value === true; } };
+  return {
+    node: make("div", "setting-field", input),
+    read: () => input.checked,
+    write: (value) => {
+      input.checked = value === true;
+    },
+  };
 }
 
 /**
@@ -309,11 +359,17 @@ function textControl(type) {
   input.autocomplete = "off";
   input.spellcheck = false;
   if (type === "url") input.dir = "ltr";
-  return { node: make("div", "setting-field", input), read: () => input.value.trim(), write: (value) => { input.value = textOf(value); } };
+  return {
+    node: make("div", "setting-field", input),
+    read: () => input.value.trim(),
+    write: (value) => {
+      input.value = textOf(value);
+    },
+  };
 }
 
 /**
- * A number with its unit, and in the words of people if it is a time or a size.
+ * A number. Beside it stands the time or the size in the words of people, or else its bounds.
  *
  * @param {string} name
  * @param {Schema} schema
@@ -325,28 +381,38 @@ function numberControl(name, schema) {
   input.step = schema.type === "integer" ? "1" : "any";
   if ("minimum" in schema) input.min = String(schema.minimum);
   if ("maximum" in schema) input.max = String(schema.maximum);
-  const unit = make("small", "muted");
-  const say = () => {
-    const value = input.valueAsNumber;
-    const bounds = input.min && input.max && numberOf(schema.maximum) < 2 ** 31 - 1 ? `${number.format(numberOf(schema.minimum))} – ${number.format(numberOf(schema.maximum))}` : "";
-    if (!(value > 0)) unit.textContent = bounds;
-    else if (/(^|_)seconds$/.test(name) && !/_per_second/.test(name)) unit.textContent = duration(value);
-    else if (/_days$/.test(name)) unit.textContent = duration(value * 86_400);
-    else if (/bytes$/.test(name)) unit.textContent = size(value);
-    else unit.textContent = bounds;
+  const note = make("small", "muted");
+  const hasBounds = input.min && input.max && numberOf(schema.maximum) < LARGEST_INTEGER;
+  const bounds = hasBounds ? `${number.format(numberOf(schema.minimum))} – ${number.format(numberOf(schema.maximum))}` : "";
+  const updateNote = () => {
+    note.textContent = inWords(name, input.valueAsNumber) || bounds;
   };
-  input.addEventListener("input", say);
+  input.addEventListener("input", updateNote);
   return {
-    node: make("div", "setting-field", input, unit),
+    node: make("div", "setting-field", input, note),
     read: () => (Number.isFinite(input.valueAsNumber) && input.validity.valid ? input.valueAsNumber : undefined),
     write: (value) => {
       input.value = typeof value === "number" ? String(value) : "0";
-      say();
+      updateNote();
     },
   };
 }
 
 /**
+ * @param {string} name  whose end says the unit
+ * @param {number} value  NaN: the field is empty
+ * @returns {string} the value as a time or a size; empty: it is neither
+ */
+function inWords(name, value) {
+  if (!(value > 0)) return "";
+  if (/(^|_)seconds$/.test(name) && !/_per_second/.test(name)) return duration(value);
+  if (/_days$/.test(name)) return duration(value * DAY_SECONDS);
+  return /bytes$/.test(name) ? size(value) : "";
+}
+
+/**
+ * One of several values. If the default is empty, the first option is that of the server.
+ *
  * @param {string[]} choices
  * @param {unknown} usual
  * @param {unknown} applies
@@ -355,16 +421,25 @@ function numberControl(name, schema) {
 function choiceControl(choices, usual, applies) {
   const select = /** @type {HTMLSelectElement} */ (make("select", ""));
   const none = usual === "" && !choices.includes("") ? [""] : [];
+  const inForce = textOf(applies);
+  const ofServer = inForce ? fill(words.admin_setting_usual, { value: inForce }) : words.admin_setting_of_server;
   for (const each of [...none, ...choices]) {
-    const now = textOf(applies);
-    const option = /** @type {HTMLOptionElement} */ (make("option", "", each || (now ? fill(words.admin_setting_usual, { value: now }) : words.admin_setting_of_server)));
+    const option = /** @type {HTMLOptionElement} */ (make("option", "", each || ofServer));
     option.value = each;
     select.append(option);
   }
-  return { node: make("div", "setting-field", select), read: () => select.value, write: (value) => { select.value = textOf(value); } };
+  return {
+    node: make("div", "setting-field", select),
+    read: () => select.value,
+    write: (value) => {
+      select.value = textOf(value);
+    },
+  };
 }
 
 /**
+ * Any number of values. As long as the same ones are chosen, they keep the order in which they were written.
+ *
  * @param {string[]} choices
  * @returns {Control}
  */
@@ -377,16 +452,16 @@ function severalControl(choices) {
   });
   const node = make("fieldset", "setting-several", ...boxes.map((box) => make("label", "", box, code(box.value))));
   /** @type {string[]} */
-  let first = [];
+  let written = [];
   return {
     node,
     read: () => {
       const chosen = boxes.filter(({ checked }) => checked).map(({ value }) => value);
-      return same([...chosen].sort(), [...first].sort()) ? first : chosen;
+      return isSame([...chosen].sort(), [...written].sort()) ? written : chosen;
     },
     write: (value) => {
-      first = listOf(value);
-      for (const box of boxes) box.checked = first.includes(box.value);
+      written = listOf(value);
+      for (const box of boxes) box.checked = written.includes(box.value);
     },
   };
 }
@@ -432,21 +507,29 @@ function jsonControl() {
 
 /** @param {Setting} setting */
 function isChanged({ read, before }) {
-  return !same(read(), before);
+  return !isSame(read(), before);
 }
 
 /**
  * @param {unknown} one
  * @param {unknown} other
  */
-function same(one, other) {
+function isSame(one, other) {
   return JSON.stringify(one) === JSON.stringify(other);
+}
+
+/** @param {Schema} schema */
+function defaultOf(schema) {
+  if (schema.default !== undefined && schema.default !== null) return schema.default;
+  if (schema.type === "array") return [];
+  return schema.type === "object" ? {} : "";
 }
 
 /** @param {unknown} value @returns {string} */
 function textFor(value) {
   if (typeof value === "number") return number.format(value);
-  return value === "" || (Array.isArray(value) && !value.length) ? "" : typeof value === "string" ? value : JSON.stringify(value);
+  if (typeof value === "string") return value;
+  return Array.isArray(value) && !value.length ? "" : JSON.stringify(value);
 }
 
 /** @param {Setting} setting @returns {HTMLElement} the old and the new value */
@@ -467,7 +550,7 @@ function requestOf(changes) {
   for (const { name, usual, read } of changes) {
     const [group, inner] = name.split(".");
     const value = read();
-    if (same(value, usual) && !inner) unset.push(name);
+    if (isSame(value, usual) && !inner) unset.push(name);
     else if (inner) settings[group] = { ...settings[group], [inner]: value };
     else settings[group] = value;
   }
@@ -482,12 +565,18 @@ function requestOf(changes) {
  */
 function yamlOf(app, changes) {
   const lines = ["apps:", `  ${JSON.stringify(app)}:`];
-  let open = "";
+  let openGroup = ""; // the group whose heading the last line follows
   for (const { name, read, schema } of changes) {
     const [group, inner] = name.split(".");
-    if (inner && group !== open) lines.push(`    ${group}:`);
-    open = inner ? group : "";
-    lines.push(`${inner ? "      " : "    "}${inner ?? group}: ${JSON.stringify(schema.writeOnly ? "…" : read())}`);
+    const value = JSON.stringify(schema.writeOnly ? "…" : read());
+    if (!inner) {
+      openGroup = "";
+      lines.push(`    ${name}: ${value}`);
+      continue;
+    }
+    if (group !== openGroup) lines.push(`    ${group}:`);
+    openGroup = group;
+    lines.push(`      ${inner}: ${value}`);
   }
   return lines.join("\n");
 }
@@ -495,6 +584,7 @@ function yamlOf(app, changes) {
 /**
  * @param {unknown} error
  * @param {string} name
+ * @returns {boolean} whether the text of the error names the setting, or a part of it
  */
 function isNamed(error, name) {
   const escaped = name.replaceAll(".", "\\.");

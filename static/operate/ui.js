@@ -5,19 +5,27 @@ import { copyText } from "../page-parts.js";
 import { fill, listOf, make, moments, numberOf, pageData, textOf, timeOf } from "../text.js";
 import { reasonOf } from "./api.js";
 
-/** @typedef {HTMLElement & { again: (isGentle?: boolean) => Promise<void> }} Filled  a place that can load its content again; gently: unless it is in use by then */
+/**
+ * A place that can load its content again; gently: unless it is in use by then.
+ *
+ * @typedef {HTMLElement & { again: (isGentle?: boolean) => Promise<void> }} Filled
+ */
 /** @typedef {{ language: string, text: Record<string, string>, accountsApp: string, demo: boolean, meanings: Record<string, string> }} Page */
 
 export const page = /** @type {Page} */ (pageData());
 export const words = page.text;
-/** So many events that a webhook has not taken are counted. */
+/** Of events that a webhook has not taken, the server counts at most this number. */
 const MOST_COUNTED = 10_000;
 export const number = new Intl.NumberFormat(page.language);
 const LOOK_MS = 5_000;
+/** After an act, the part in which it was done loads itself; the others follow. */
 const ACT_MS = 200;
 /** What somebody types in or has opened: it stays as it is. */
 const IN_USE = "input, select, textarea, details[open], button[aria-busy], [data-pages]";
 const TOAST_MS = 8_000;
+/** A notice with a button stays longer, so that the person can press it. */
+const BUTTON_TOAST_MS = 48_000;
+/** In seconds. */
 const MINUTE = 60;
 const HOUR = 3_600;
 const DAY = 86_400;
@@ -28,6 +36,8 @@ const short = moments(page.language);
 // --- elements -------------------------------------------------------------------------------------------------------
 
 /**
+ * A button that is busy while it acts. If the act fails, a notice says why.
+ *
  * @param {string} label
  * @param {() => unknown} act
  * @param {string} [classes]
@@ -83,7 +93,9 @@ export function name(text) {
 /** @param {unknown[]} counts  of events that a webhook has not taken: added up, with a plus if one of them is as much as is counted */
 export function countOf(...counts) {
   const numbers = counts.map(numberOf);
-  return number.format(numbers.reduce((all, each) => all + each, 0)) + (numbers.some((each) => each >= MOST_COUNTED) ? "+" : "");
+  const sum = numbers.reduce((total, each) => total + each, 0);
+  const hasMore = numbers.some((each) => each >= MOST_COUNTED);
+  return number.format(sum) + (hasMore ? "+" : "");
 }
 
 /** @param {unknown} text  an id, an address or another text for programs */
@@ -129,13 +141,16 @@ export function time(seconds, none = "–") {
   return made;
 }
 
-/** @param {number} moment  in milliseconds since 1970 */
+/**
+ * @param {number} moment  in milliseconds since 1970
+ * @returns {string} how far away it is, before or after now; a day or more away: its date
+ */
 function agoOf(moment) {
-  const away = (moment - Date.now()) / 1000;
-  const size = Math.abs(away);
-  if (size < MINUTE) return relative.format(Math.trunc(away), "second");
-  if (size < HOUR) return relative.format(Math.trunc(away / MINUTE), "minute");
-  if (size < DAY) return relative.format(Math.trunc(away / HOUR), "hour");
+  const seconds = (moment - Date.now()) / 1000;
+  const distance = Math.abs(seconds);
+  if (distance < MINUTE) return relative.format(Math.trunc(seconds), "second");
+  if (distance < HOUR) return relative.format(Math.trunc(seconds / MINUTE), "minute");
+  if (distance < DAY) return relative.format(Math.trunc(seconds / HOUR), "hour");
   return short.format(new Date(moment));
 }
 
@@ -166,8 +181,12 @@ export function size(bytes) {
   const units = ["B", "KB", "MB", "GB", "TB"];
   let unit = 0;
   let value = bytes;
-  for (; value >= 1024 && unit < units.length - 1; unit++) value /= 1024;
-  return `${new Intl.NumberFormat(page.language, { maximumFractionDigits: value < 10 ? 1 : 0 }).format(value)} ${units[unit]}`;
+  while (value >= 1024 && unit < units.length - 1) {
+    value /= 1024;
+    unit += 1;
+  }
+  const format = new Intl.NumberFormat(page.language, { maximumFractionDigits: value < 10 ? 1 : 0 });
+  return `${format.format(value)} ${units[unit]}`;
 }
 
 /**
@@ -203,7 +222,10 @@ export function facts(pairs) {
 const LONG_WORD = /\S{22}/;
 
 /** @param {Node | string} cell */
-const isEmpty = (cell) => ["", "–"].includes((typeof cell === "string" ? cell : cell.textContent ?? "").trim());
+function isEmpty(cell) {
+  const text = typeof cell === "string" ? cell : cell.textContent ?? "";
+  return ["", "–"].includes(text.trim());
+}
 
 /**
  * A table; in a narrow window each row is a block with the headings beside the values. Columns in which nothing stands are left out.
@@ -216,23 +238,35 @@ const isEmpty = (cell) => ["", "–"].includes((typeof cell === "string" ? cell 
  */
 export function table(label, columns, rows, empty) {
   if (!rows.length) return make("p", "empty-note", empty);
-  const shown = columns.map((_, index) => !index || rows.some((cells) => !isEmpty(cells[index])));
-  const head = columns.filter((_, index) => shown[index]).map((column) => {
+  const isShown = columns.map((_, index) => index === 0 || rows.some((cells) => !isEmpty(cells[index])));
+  const head = columns.filter((_, index) => isShown[index]).map((column) => {
     const cell = make("th", "", column || make("span", "heard", words.admin_actions));
     cell.setAttribute("scope", "col");
     return cell;
   });
-  const body = rows.map((cells) => make("tr", "", ...cells.flatMap((cell, index) => {
-    if (!shown[index]) return [];
-    const made = make(index ? "td" : "th", columns[index] ? "" : "row-actions", cell);
-    if (index) made.dataset.label = columns[index];
-    else made.setAttribute("scope", "row");
-    made.classList.toggle("long", LONG_WORD.test(made.textContent ?? ""));
-    made.classList.toggle("none", isEmpty(cell));
-    return [made];
-  })));
+  const body = rows.map((cells) => {
+    const row = make("tr", "");
+    for (const [index, content] of cells.entries()) {
+      if (isShown[index]) row.append(cellOf(content, index, columns[index]));
+    }
+    return row;
+  });
   const made = make("table", "", make("thead", "", make("tr", "", ...head)), make("tbody", "", ...body));
   made.setAttribute("aria-label", label);
+  return made;
+}
+
+/**
+ * @param {Node | string} content
+ * @param {number} index  0: the cell names its row
+ * @param {string} column  empty: the column of the row's buttons
+ */
+function cellOf(content, index, column) {
+  const made = make(index ? "td" : "th", column ? "" : "row-actions", content);
+  if (index) made.dataset.label = column;
+  else made.setAttribute("scope", "row");
+  made.classList.toggle("long", LONG_WORD.test(made.textContent ?? ""));
+  made.classList.toggle("none", isEmpty(content));
   return made;
 }
 
@@ -270,7 +304,7 @@ export function missing(answer) {
  * @returns {Promise<void>}
  */
 export async function fillPlace(place, load, draw, isGentle = false) {
-  const turn = String(Number(place.dataset.turn ?? 0) + 1);
+  const turn = String(Number(place.dataset.turn ?? 0) + 1); // which of several loadings of this place is the last
   place.dataset.turn = turn;
   place.setAttribute("aria-busy", "true");
   if (!place.childElementCount) place.append(make("p", "empty-note", words.admin_loading));
@@ -281,7 +315,7 @@ export async function fillPlace(place, load, draw, isGentle = false) {
     const again = button(words.admin_retry, () => fillPlace(place, load, draw));
     content = [make("div", "failed", problem(reasonOf(error, words)), again)];
   }
-  if (place.dataset.turn !== turn) return; // something else is loaded meanwhile
+  if (place.dataset.turn !== turn) return; // the place was loaded again meanwhile
   place.removeAttribute("aria-busy");
   place.dataset.loaded = String(Date.now());
   if (isGentle && isInUse(place)) return;
@@ -311,8 +345,9 @@ export function place(load, draw) {
  */
 export function keepFresh(shown, isShown, every = LOOK_MS) {
   const timer = setInterval(() => {
-    if (!isShown()) clearInterval(timer);
-    else if (!document.hidden && !document.querySelector("dialog") && !isInUse(shown)) shown.again(true);
+    if (!isShown()) return clearInterval(timer);
+    const isDisturbing = document.querySelector("dialog") || isInUse(shown);
+    if (!document.hidden && !isDisturbing) shown.again(true);
   }, every);
 }
 
@@ -320,21 +355,23 @@ export function keepFresh(shown, isShown, every = LOOK_MS) {
 const isInUse = (place) => place.contains(document.activeElement) || place.querySelector(IN_USE) !== null || place.matches(IN_USE);
 
 /**
- * Loads again what is shown, but what is in use or was loaded since a time.
+ * Loads all places again, except those that are in use, being loaded, or were loaded since a time.
  *
  * @param {number} since  milliseconds since 1970
  */
 function refresh(since) {
   for (const each of document.querySelectorAll("main .place")) {
     const place = /** @type {Filled} */ (each);
-    if (place.again && Number(place.dataset.loaded ?? since) < since && place.ariaBusy !== "true" && !isInUse(place)) place.again(true);
+    if (!place.again) continue; // it only looks like a place
+    const isOld = Number(place.dataset.loaded ?? since) < since;
+    if (isOld && place.ariaBusy !== "true" && !isInUse(place)) place.again(true);
   }
 }
 
 /** Somebody has changed something: what else the section shows, such as its audit, may tell of it. */
 export function refreshAfterAct() {
   const now = Date.now();
-  setTimeout(() => refresh(now), ACT_MS); // after what the act itself loads again
+  setTimeout(() => refresh(now), ACT_MS);
 }
 
 document.addEventListener("visibilitychange", () => {
@@ -357,18 +394,18 @@ export function list(load, draw) {
     delete made.dataset.pages;
     return first;
   }, show);
+  return made;
 
   /** @param {{ next: string, above?: HTMLElement[] }} page */
   function show({ next, above = [] }) {
     const more = button(words.admin_more, async () => {
       const following = await load(next);
       rows = [...rows, ...following.rows];
-      made.dataset.pages = "more"; // what was loaded stays
+      made.dataset.pages = "more"; // in use from now on: a refresh would drop the further pages
       made.replaceChildren(...show(following));
     });
     return [...above, draw(rows), ...(next ? [make("p", "more", more)] : [])];
   }
-  return made;
 }
 
 // --- dialogs --------------------------------------------------------------------------------------------------------
@@ -404,16 +441,16 @@ export async function ask({ title, text = "", content = [], fields = [], yes, da
   const reason = make("p", "problem");
   reason.setAttribute("role", "alert");
   reason.hidden = true;
-  const go = /** @type {HTMLButtonElement} */ (make("button", danger ? "primary danger" : "primary", yes));
+  const submit = /** @type {HTMLButtonElement} */ (make("button", danger ? "primary danger" : "primary", yes));
   form.append(...(text ? [make("p", "", text)] : []), ...content, ...fields.map(fieldOf), reason);
   const { dialog, closed, close } = openDialog(title, form);
-  form.append(make("p", "dialog-row", button(words.admin_cancel, close), go));
+  form.append(make("p", "dialog-row", button(words.admin_cancel, close), submit));
   let isDone = false;
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
-    if (go.disabled) return;
-    go.disabled = true;
-    go.setAttribute("aria-busy", "true");
+    if (submit.disabled) return;
+    submit.disabled = true;
+    submit.setAttribute("aria-busy", "true");
     reason.hidden = true;
     try {
       await act(valuesOf(form));
@@ -423,11 +460,11 @@ export async function ask({ title, text = "", content = [], fields = [], yes, da
       reason.textContent = reasonOf(error, words);
       reason.hidden = false;
     } finally {
-      go.disabled = false;
-      go.removeAttribute("aria-busy");
+      submit.disabled = false;
+      submit.removeAttribute("aria-busy");
     }
   });
-  const first = fields.length ? form.querySelector("input, select, textarea") : dialog.querySelector(".dialog-row button");
+  const first = dialog.querySelector(fields.length ? "input, select, textarea" : ".dialog-row button");
   if (first instanceof HTMLElement) first.focus();
   await closed;
   return isDone;
@@ -457,6 +494,8 @@ export async function showSecret(title, text, secret) {
 }
 
 /**
+ * Opens a modal dialog. It closes by Escape, by a click beside it, or by `close`; `closed` is resolved then.
+ *
  * @param {string} title
  * @param {HTMLElement} content
  */
@@ -464,7 +503,8 @@ function openDialog(title, content) {
   const dialog = /** @type {HTMLDialogElement} */ (make("dialog", "", make("h2", "", title), content));
   dialog.setAttribute("aria-label", title);
   document.body.append(dialog);
-  for (const opener of document.querySelectorAll("button[aria-busy]")) opener.removeAttribute("aria-busy"); // now the person is asked
+  // The button that opened the dialog waits for a person now, not for the server.
+  for (const opener of document.querySelectorAll("button[aria-busy]")) opener.removeAttribute("aria-busy");
   /** @type {Promise<void>} */
   const closed = new Promise((resolve) => {
     dialog.addEventListener("close", () => {
@@ -473,45 +513,55 @@ function openDialog(title, content) {
     });
   });
   dialog.addEventListener("mousedown", (event) => {
-    if (event.target === dialog) dialog.close(); // beside it
+    if (event.target === dialog) dialog.close(); // a press beside the content
   });
   dialog.showModal();
   return { dialog, closed, close: () => dialog.close() };
 }
 
-/** @param {Field} field */
+/**
+ * A field with its label, its hint, and the texts that are offered for it.
+ *
+ * @param {Field} field
+ */
 export function fieldOf({ name: key, label, type = "text", value = "", options = [], required = false, hint = "", most = 0 }) {
   const tag = type === "select" || type === "textarea" ? type : "input";
   const control = /** @type {HTMLInputElement} */ (make(tag, ""));
   control.id = `field-${key}`;
   control.name = key;
   if (tag === "input") control.type = type;
-  const offered = type !== "select" && options.length ? [make("datalist", "")] : [];
-  if (options.length) {
-    (offered[0] ?? control).append(...options.map(([each, text]) => {
-      const option = /** @type {HTMLOptionElement} */ (make("option", "", text));
-      option.value = each;
-      return option;
-    }));
-  }
-  for (const each of offered) {
-    each.id = `offered-${key}`;
-    control.setAttribute("list", each.id);
-  }
+  if (type === "select") control.append(...options.map(optionOf)); // before the value: a select takes no unknown one
   if (type === "checkbox") control.checked = value === "true";
   else control.value = value;
   control.required = required;
   control.autocomplete = "off";
   control.spellcheck = false;
   if (most) control.maxLength = most;
-  const heard = make("label", "", label);
-  heard.setAttribute("for", control.id);
-  const note = hint ? [make("small", "muted", hint)] : [];
-  if (hint) {
-    note[0].id = `${control.id}-hint`;
-    control.setAttribute("aria-describedby", note[0].id);
+
+  const labelElement = make("label", "", label);
+  labelElement.setAttribute("for", control.id);
+  const isCheckbox = type === "checkbox";
+  const made = make("div", isCheckbox ? "field check" : "field", ...(isCheckbox ? [control, labelElement] : [labelElement, control]));
+  if (type !== "select" && options.length) {
+    const offered = make("datalist", "", ...options.map(optionOf));
+    offered.id = `offered-${key}`;
+    control.setAttribute("list", offered.id);
+    made.append(offered);
   }
-  return make("div", type === "checkbox" ? "field check" : "field", ...(type === "checkbox" ? [control, heard] : [heard, control]), ...offered, ...note);
+  if (hint) {
+    const note = make("small", "muted", hint);
+    note.id = `${control.id}-hint`;
+    control.setAttribute("aria-describedby", note.id);
+    made.append(note);
+  }
+  return made;
+}
+
+/** @param {[string, string]} option  value and label */
+function optionOf([value, label]) {
+  const made = /** @type {HTMLOptionElement} */ (make("option", "", label));
+  made.value = value;
+  return made;
 }
 
 /**
@@ -522,16 +572,16 @@ export function valuesOf(form) {
   /** @type {Record<string, string>} */
   const values = {};
   for (const control of form.elements) {
-    if (control instanceof HTMLInputElement && control.type === "checkbox") values[control.name] = control.checked ? "true" : "";
-    else if (control instanceof HTMLInputElement || control instanceof HTMLSelectElement || control instanceof HTMLTextAreaElement) {
-      if (control.name) values[control.name] = control.value.trim();
-    }
+    const isField = control instanceof HTMLInputElement || control instanceof HTMLSelectElement || control instanceof HTMLTextAreaElement;
+    if (!isField) continue;
+    if (control.type === "checkbox") values[control.name] = /** @type {HTMLInputElement} */ (control).checked ? "true" : "";
+    else if (control.name) values[control.name] = control.value.trim();
   }
   return values;
 }
 
 /**
- * Fields above a list that choose what it shows.
+ * Fields above a list that choose what it shows. Text fields get a button, since they change only when they are left.
  *
  * @param {Field[]} fields
  * @param {(values: Record<string, string>) => unknown} act  called at each change
@@ -542,7 +592,8 @@ export function filters(fields, act) {
   const form = /** @type {HTMLFormElement} */ (make("form", "filters", ...usual.map(fieldOf)));
   if (fields.some(({ type = "text" }) => type === "text")) form.append(make("button", "quiet", words.admin_show));
   if (rare.length) {
-    const more = /** @type {HTMLDetailsElement} */ (make("details", "", make("summary", "muted", words.admin_more_filters), make("div", "filters", ...rare.map(fieldOf))));
+    const summary = make("summary", "muted", words.admin_more_filters);
+    const more = /** @type {HTMLDetailsElement} */ (make("details", "", summary, make("div", "filters", ...rare.map(fieldOf))));
     more.open = rare.some((each) => each.value);
     form.append(more);
   }
@@ -572,5 +623,5 @@ export function toast(text, { label = "", act, isProblem = false } = {}) {
     }, "link"));
   }
   region?.append(made);
-  setTimeout(() => made.remove(), TOAST_MS * (act ? 6 : 1)); // what can be undone stays for as long as that is so
+  setTimeout(() => made.remove(), act ? BUTTON_TOAST_MS : TOAST_MS);
 }

@@ -6,6 +6,7 @@ import { mayAnswer, questionOf, textOf } from "./question.js";
 const MOST_CHARACTERS = 1000;
 const MOST_SEEN = 1000;
 const MOST_NAMES = 3;
+const CLOCK = /** @type {const} */ ({ hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
 
 /** @type {any} */
 let page;
@@ -26,26 +27,32 @@ let polls = null;
 /** @type {Promise<unknown> | null} */
 let loadingPolls = null;
 
+/** @typedef {(session: any, conversation: any, text: string, place: any) => Promise<void>} Command */
+
 /** @param {any} additions */
 export function start(additions) {
   page = additions;
   const { addCard, addCommand, registerView, words } = page;
+  /** If the command fails, a notice says why. @type {(open: Command) => Command} */
+  const withNotice = (open) => async (...given) => {
+    try {
+      await open(...given);
+    } catch (error) {
+      page.toast(page.reason(error));
+    }
+  };
+  const openPoll = withNotice(async (session, conversation, text, place) => {
+    const { openPollForm } = await import("./poll-form.js");
+    await openPollForm(page, session, conversation, text, place);
+  });
+  const openQuestion = withNotice(async (session, conversation, text, place) => {
+    const { openWriting } = await import("./writing.js");
+    openWriting(page, session, conversation, text, place);
+  });
   addCard(cardOf);
-  addCommand({ command: "poll", word: words.ask_poll_new, sign: "poll", act: async (/** @type {any} */ session, /** @type {any} */ conversation, /** @type {string} */ text, /** @type {any} */ place) => {
-    try {
-      await (await import("./poll-form.js")).openPollForm(page, session, conversation, text, place);
-    } catch (error) {
-      page.toast(page.reason(error));
-    }
-  } });
+  addCommand({ command: "poll", word: words.ask_poll_new, sign: "poll", act: openPoll });
   registerView("text", { summary: (/** @type {any} */ entry, /** @type {any} */ _words, /** @type {string} */ plain) => summaryOf(entry, plain) });
-  addCommand({ command: "question", word: words.ask_new, sign: "question", act: async (/** @type {any} */ session, /** @type {any} */ conversation, /** @type {string} */ text, /** @type {any} */ place) => {
-    try {
-      (await import("./writing.js")).openWriting(page, session, conversation, text, place);
-    } catch (error) {
-      page.toast(page.reason(error));
-    }
-  } });
+  addCommand({ command: "question", word: words.ask_new, sign: "question", act: openQuestion });
 }
 
 /**
@@ -65,7 +72,7 @@ function summaryOf(entry, plain) {
 /**
  * @param {any} entry
  * @param {any} session
- * @returns {HTMLElement | null}
+ * @returns {HTMLElement | null} what stands below the message; null: it is no question, or is not sent yet
  */
 function cardOf(entry, session) {
   const question = entry.id ? questionOf(entry) : null;
@@ -73,9 +80,9 @@ function cardOf(entry, session) {
   const { make, words } = page;
   const { state, answers, poll } = question;
   if (poll) return polls ? polls.pollCard(entry, question, poll, session) : waitingCard(entry.id, question);
-  load(entry, question, session);
+  loadNames(entry, question, session);
   announce(entry, question, session);
-  const card = make("div", `ask${state ? ` ask-${state}` : ""}`);
+  const card = make("div", state ? `ask ask-${state}` : "ask");
   card.setAttribute("role", "group");
   card.setAttribute("aria-label", words.ask_card);
   if (!state) card.append(...controls(entry, question, session));
@@ -98,9 +105,11 @@ function waitingCard(id, { options }) {
   }).catch(() => {
     loadingPolls = null; // the next card tries again
   });
-  loadingPolls.then(() => void (polls && page.redraw(id)));
+  loadingPolls.then(() => {
+    if (polls) page.redraw(id);
+  });
   const card = page.make("div", "ask");
-  card.style.minHeight = `${options.length * 3.5 + 4}rem`;
+  card.style.minHeight = `${options.length * 3.5 + 4}rem`; // about the height of the poll, so that the rows below hardly move
   return card;
 }
 
@@ -114,9 +123,9 @@ function waitingCard(id, { options }) {
  */
 function controls(entry, question, session) {
   const { button, make, words } = page;
-  const may = mayAnswer(question, entry, session.user);
+  const isAllowed = mayAnswer(question, entry, session.user);
   const chosen = pending.get(entry.id) ?? question.answers.find(({ user }) => user === session.user)?.value;
-  const isOff = !may || pending.has(entry.id);
+  const isOff = !isAllowed || pending.has(entry.id);
   const rows = [];
   if (question.options.length) {
     rows.push(make("p", "ask-options", ...question.options.map((option, index) => {
@@ -126,15 +135,19 @@ function controls(entry, question, session) {
       key.setAttribute("aria-pressed", String(option.value === chosen));
       key.setAttribute("aria-disabled", String(isOff)); // it keeps the focus
       if (pending.get(entry.id) === option.value) key.setAttribute("aria-busy", "true");
-      key.addEventListener("click", () => void (isOff || answer(entry, session, { value: option.value })));
+      key.addEventListener("click", () => {
+        if (!isOff) answer(entry, session, { value: option.value });
+      });
       return key;
     })));
   }
-  if (question.text && may) rows.push(fieldOf(entry, session, isOff));
+  if (question.text && isAllowed) rows.push(fieldOf(entry, session, isOff));
   return rows;
 }
 
 /**
+ * The field for an answer in one's own words, with its button.
+ *
  * @param {any} entry
  * @param {any} session
  * @param {boolean} isOff
@@ -142,7 +155,9 @@ function controls(entry, question, session) {
 function fieldOf(entry, session, isOff) {
   const { button, make, words } = page;
   const text = make("input", "");
-  Object.assign(text, { type: "text", maxLength: MOST_CHARACTERS, placeholder: words.ask_text, value: drafts.get(entry.id) ?? "", readOnly: isOff, autocomplete: "off", enterKeyHint: "send", dir: "auto" });
+  const value = drafts.get(entry.id) ?? "";
+  Object.assign(text, { type: "text", maxLength: MOST_CHARACTERS, placeholder: words.ask_text, value, readOnly: isOff });
+  Object.assign(text, { autocomplete: "off", enterKeyHint: "send", dir: "auto" });
   text.dataset.key = `ask:${entry.id}:text`;
   text.setAttribute("aria-label", words.ask_text);
   text.addEventListener("input", () => drafts.set(entry.id, text.value));
@@ -161,20 +176,20 @@ function fieldOf(entry, session, isOff) {
 }
 
 /**
+ * Sends our answer. If somebody has answered or closed the question before, a notice says so.
+ *
  * @param {any} entry
  * @param {any} session
  * @param {{ value?: string, text?: string }} given
  */
 async function answer(entry, session, given) {
   if (pending.has(entry.id)) return;
-  const { api, fill, redraw, reason, toast, words } = page;
+  const { api, redraw, reason, toast } = page;
   pending.set(entry.id, given.value ?? "");
   redraw(entry.id);
   try {
     const { accepted, ask } = await api("POST", "asks/answer", { id: entry.id, ...given }); // what it has changed comes as an entry, too
-    const now = questionOf({ kind: "message", meta: { ask } });
-    const first = now?.answers.at(-1);
-    if (!accepted) toast(now && first && ask.state === "answered" ? fill(words.ask_late, { name: session.people.nameOf(first.user), text: textOf(now, first) }) : words.ask_closed);
+    if (!accepted) toast(whyTooLate(questionOf({ kind: "message", meta: { ask } }), session));
     drafts.delete(entry.id);
   } catch (error) {
     toast(reason(error));
@@ -184,12 +199,24 @@ async function answer(entry, session, given) {
 }
 
 /**
+ * @param {import("./question.js").Question | null} question  as it is now
+ * @param {any} session
+ * @returns {string} who has answered before us, or that the question is closed
+ */
+function whyTooLate(question, session) {
+  const { fill, words } = page;
+  const last = question?.answers.at(-1);
+  if (!question || !last || question.state !== "answered") return words.ask_closed;
+  return fill(words.ask_late, { name: session.people.nameOf(last.user), text: textOf(question, last) });
+}
+
+/**
  * @param {import("./question.js").Question} question
  * @param {any} session
  */
 function answersOf(question, session) {
   const { make } = page;
-  const clock = new Intl.DateTimeFormat(session.language, { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
+  const clock = new Intl.DateTimeFormat(session.language, CLOCK);
   const list = make("ul", "ask-answers", ...question.answers.map((each) => {
     const text = make("bdi", "ask-said", textOf(question, each));
     const time = make("time", "", momentOf(each.time, session, clock));
@@ -208,13 +235,14 @@ function answersOf(question, session) {
  */
 function stateOf({ state, of, need, until, answers }, { id, from }, session) {
   const { fill, make, words } = page;
-  if (state) return [make("b", "", words[`ask_${state}`]), ...(need > 1 ? [` · ${fill(words.ask_need, { count: answers.length, need })}`] : [])];
+  const answered = need > 1 ? fill(words.ask_need, { count: answers.length, need }) : "";
+  if (state) return [make("b", "", words[`ask_${state}`]), ...(answered ? [` · ${answered}`] : [])];
   if (pending.has(id)) return [words.ask_pending];
   const parts = [];
   if (from === session.user && !answers.length && need === 1) parts.push(words.ask_waiting);
   if (of) parts.push(fill(words.ask_only, { names: namesOf(of, session) }));
-  if (need > 1) parts.push(fill(words.ask_need, { count: answers.length, need }));
-  if (until) parts.push(fill(words.ask_until, { time: momentOf(until, session, new Intl.DateTimeFormat(session.language, { hour: "2-digit", minute: "2-digit", hourCycle: "h23" })) }));
+  if (answered) parts.push(answered);
+  if (until) parts.push(fill(words.ask_until, { time: momentOf(until, session, new Intl.DateTimeFormat(session.language, CLOCK)) }));
   return parts.length ? [parts.join(" · ")] : [];
 }
 
@@ -244,17 +272,18 @@ function nameOf(user, session) {
  */
 function momentOf(time, session, clock) {
   const isToday = new Date(time).toDateString() === new Date().toDateString();
-  return (isToday ? clock : new Intl.DateTimeFormat(session.language, { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit", hourCycle: "h23" })).format(time);
+  if (isToday) return clock.format(time);
+  return new Intl.DateTimeFormat(session.language, { day: "numeric", month: "short", ...CLOCK }).format(time);
 }
 
 /**
- * Asks for the names of those whom the card names, once. When they are here, all cards that lack one are drawn again.
+ * Asks once for the names of the people whom the card names. When they are here, all cards that lack one are drawn again.
  *
  * @param {any} entry
  * @param {import("./question.js").Question} question
  * @param {any} session
  */
-function load({ id }, { of, answers }, { people }) {
+function loadNames({ id }, { of, answers }, { people }) {
   const users = [...(of ?? []).slice(0, MOST_NAMES), ...answers.map(({ user }) => user)].filter((user) => !people.card(user));
   if (users.length) nameless.add(id);
   const unknown = users.filter((user) => !loaded.has(user));
@@ -278,21 +307,24 @@ function announce(entry, question, session) {
   const { state, answers } = question;
   const now = `${state} ${answers.length}`;
   const before = seen.get(entry.id);
-  seen.delete(entry.id);
+  seen.delete(entry.id); // a map keeps the order of insertion: the entry becomes the newest
   seen.set(entry.id, now);
   if (seen.size > MOST_SEEN) seen.delete(/** @type {number} */ (seen.keys().next().value));
   if (before === undefined || before === now) return;
+  const texts = [];
   const last = answers.at(-1);
-  const hasAnswer = last !== undefined && Number(before.split(" ")[1]) < answers.length;
-  const texts = [
-    ...(hasAnswer ? [fill(words.ask_announced, { name: nameOf(last.user, session), text: textOf(question, last), count: last.user === session.user ? 2 : 1 })] : []),
-    ...(state && state !== "answered" ? [words[`ask_${state}`]] : []),
-  ];
+  if (last && Number(before.split(" ")[1]) < answers.length) {
+    const count = last.user === session.user ? 2 : 1; // the second form of the text is about ourselves
+    texts.push(fill(words.ask_announced, { name: nameOf(last.user, session), text: textOf(question, last), count }));
+  }
+  if (state && state !== "answered") texts.push(words[`ask_${state}`]);
   if (!announcer) {
-    announcer = make("div", "heard");
-    announcer?.setAttribute("aria-live", "polite");
-    document.body.append(/** @type {HTMLElement} */ (announcer));
+    announcer = /** @type {HTMLElement} */ (make("div", "heard"));
+    announcer.setAttribute("aria-live", "polite");
+    document.body.append(announcer);
   }
   const region = announcer;
-  setTimeout(() => void (region && (region.textContent = texts.join(" "))), 0); // a region that is new is not read
+  setTimeout(() => {
+    region.textContent = texts.join(" ");
+  }, 0); // a screen reader does not read the first content of a new region
 }

@@ -22,12 +22,13 @@ import { questionOf } from "./question.js";
 /** Of polls and their form. */
 export const STYLE = new URL("./poll.css", import.meta.url);
 const MOST_KEPT = 1000;
+const MOST_FACES = 3;
 const VOTERS_PAGE = 50;
 
 /** @type {any} */
 let page;
-/** @type {Map<number, Own>} */
-const own = new Map();
+/** Message → our votes in its poll. @type {Map<number, Own>} */
+const ownVotes = new Map();
 /** Message → the shares that were drawn last: from these the bars grow. @type {Map<number, number[]>} */
 const shown = new Map();
 /** People whose names were asked for. @type {Set<string>} */
@@ -40,8 +41,8 @@ const loaded = new Set();
 export function start(additions) {
   page = additions;
   page.hear("vote", ({ id, choices }) => { // of another device of ours
-    if (!Number.isSafeInteger(id) || !Array.isArray(choices) || own.get(id)?.isSending) return;
-    keep(own, id, { choices, counted: choices, time: 0, isSending: false });
+    if (!Number.isSafeInteger(id) || !Array.isArray(choices) || ownVotes.get(id)?.isSending) return;
+    keep(ownVotes, id, { choices, counted: choices, time: 0, isSending: false });
     page.redraw(id);
   });
   return page.loadStyle(STYLE);
@@ -59,9 +60,10 @@ export function pollCard(entry, question, poll, session) {
   const { id } = entry;
   const mine = oursIn(id, question, poll);
   const counts = countsOf(question, poll, mine);
-  const voters = Math.max(poll.voters + Number(mine.choices.length > 0) - Number(mine.counted.length > 0), ...counts);
-  const before = shown.get(id);
+  const otherVoters = poll.voters - Number(mine.counted.length > 0);
+  const voters = Math.max(otherVoters + Number(mine.choices.length > 0), ...counts);
   const shares = counts.map((count) => (voters ? count / voters : 0));
+  const sharesBefore = shown.get(id) ?? shares;
   keep(shown, id, shares);
   loadNames(id, poll, session);
   const isOpen = !question.state;
@@ -69,17 +71,22 @@ export function pollCard(entry, question, poll, session) {
   const numbers = new Intl.NumberFormat(session.language);
   const rows = question.options.map(({ text }, index) => {
     const isMine = mine.choices.includes(index);
+    const isWinner = !isOpen && most > 0 && counts[index] === most;
     const bar = make("span", "poll-bar");
-    bar.style.setProperty("--share", String((before ?? shares)[index]));
-    if (before && before[index] !== shares[index]) requestAnimationFrame(() => bar.style.setProperty("--share", String(shares[index])));
+    const setShare = (/** @type {number} */ share) => bar.style.setProperty("--share", String(share));
+    setShare(sharesBefore[index]);
+    if (sharesBefore[index] !== shares[index]) requestAnimationFrame(() => setShare(shares[index]));
     const faces = make("span", "poll-faces", ...usersOf(poll, index, isMine, session.user).map((user) => session.people.avatar(user)));
     const total = make("span", "poll-count", numbers.format(counts[index]));
-    for (const each of [faces, total]) each.setAttribute("aria-hidden", "true"); // the next one says it
-    const row = button("", `poll-option${!isOpen && most && counts[index] === most ? " poll-most" : ""}`);
-    row.append(make("span", `poll-mark${poll.many ? " poll-box" : ""}`), make("span", "poll-text", make("bdi", "", text)), faces, total, make("span", "heard", `, ${page.fill(words.ask_poll_votes, { count: counts[index] })}`), bar);
+    const heardTotal = make("span", "heard", `, ${page.fill(words.ask_poll_votes, { count: counts[index] })}`);
+    for (const each of [faces, total]) each.setAttribute("aria-hidden", "true"); // heardTotal says it
+
+    const row = button("", isWinner ? "poll-option poll-most" : "poll-option");
+    const mark = make("span", poll.many ? "poll-mark poll-box" : "poll-mark");
+    row.append(mark, make("span", "poll-text", make("bdi", "", text)), faces, total, heardTotal, bar);
     row.dataset.key = `poll:${id}:${index}`;
     row.setAttribute("aria-pressed", String(isMine));
-    if (isOpen) row.addEventListener("click", () => vote(id, mine, poll.many ? toggled(mine.choices, index) : isMine ? [] : [index]));
+    if (isOpen) row.addEventListener("click", () => vote(id, mine, choicesAfter(mine.choices, index, poll)));
     else row.setAttribute("aria-disabled", "true");
     return row;
   });
@@ -90,14 +97,19 @@ export function pollCard(entry, question, poll, session) {
     who.addEventListener("click", () => openVoters(id, question, counts, session));
     foot.append(who);
   }
-  const kind = [words.ask_poll, ...(poll.anonymous ? [words.ask_poll_anonymous] : []), ...(poll.many ? [words.ask_poll_many] : [])].join(" · ");
-  const card = make("div", `ask poll${isOpen ? "" : " poll-closed"}`, make("p", "poll-kind", kind), make("div", "poll-options", ...rows), foot);
+  const kinds = [words.ask_poll];
+  if (poll.anonymous) kinds.push(words.ask_poll_anonymous);
+  if (poll.many) kinds.push(words.ask_poll_many);
+  const options = make("div", "poll-options", ...rows);
+  const card = make("div", isOpen ? "ask poll" : "ask poll poll-closed", make("p", "poll-kind", kinds.join(" · ")), options, foot);
   card.setAttribute("role", "group");
   card.setAttribute("aria-label", words.ask_poll);
   return card;
 }
 
 /**
+ * Sets an entry of a map as its newest one. The oldest is dropped if there are too many.
+ *
  * @template T
  * @param {Map<number, T>} map
  * @param {number} id
@@ -111,22 +123,27 @@ function keep(map, id, value) {
 
 /**
  * @param {number[]} choices
- * @param {number} index
+ * @param {number} index  of the option that is pressed
+ * @param {Poll} poll
+ * @returns {number[]} the choices after the press, in the order of the options
  */
-function toggled(choices, index) {
-  return choices.includes(index) ? choices.filter((each) => each !== index) : [...choices, index].sort((one, other) => one - other);
+function choicesAfter(choices, index, { many }) {
+  if (choices.includes(index)) return choices.filter((each) => each !== index);
+  return many ? [...choices, index].sort((one, other) => one - other) : [index];
 }
 
 /**
+ * Our votes in a poll. Totals that are newer than the last ones we know have all votes that were sent.
+ *
  * @param {number} id
  * @param {Question} question
  * @param {Poll} poll
  * @returns {Own}
  */
 function oursIn(id, { mine }, { time }) {
-  const now = own.get(id) ?? { choices: mine, counted: mine, time, isSending: false };
-  if (time > now.time && !now.isSending) Object.assign(now, { counted: now.choices, time });
-  return now;
+  const votes = ownVotes.get(id) ?? { choices: mine, counted: mine, time, isSending: false };
+  if (time > votes.time && !votes.isSending) Object.assign(votes, { counted: votes.choices, time });
+  return votes;
 }
 
 /**
@@ -136,36 +153,39 @@ function oursIn(id, { mine }, { time }) {
  * @returns {number[]} of each option, with our votes that are not counted yet
  */
 function countsOf({ options }, { counts }, { choices, counted }) {
-  return options.map((_, index) => Math.max((counts[index] ?? 0) + Number(choices.includes(index)) - Number(counted.includes(index)), 0));
+  return options.map((_, index) => {
+    const others = (counts[index] ?? 0) - Number(counted.includes(index));
+    return Math.max(others + Number(choices.includes(index)), 0);
+  });
 }
 
 /**
- * Votes. What is pressed while an answer is on its way is sent behind it.
+ * Votes. If options are pressed while a request is on its way, the last choices are sent after it.
  *
  * @param {number} id
- * @param {Own} now
+ * @param {Own} votes
  * @param {number[]} choices
  */
-async function vote(id, now, choices) {
-  keep(own, id, now);
-  now.choices = choices;
+async function vote(id, votes, choices) {
+  keep(ownVotes, id, votes);
+  votes.choices = choices;
   page.redraw(id);
-  if (now.isSending) return;
-  now.isSending = true;
+  if (votes.isSending) return;
+  votes.isSending = true;
   try {
     /** @type {number[] | null} */
     let sent = null;
-    while (sent !== now.choices) {
-      sent = now.choices;
+    while (sent !== votes.choices) {
+      sent = votes.choices;
       const { ask, id: counted } = await page.request("answer", { id, choices: sent });
       const time = questionOf({ kind: "message", meta: { ask } })?.poll?.time ?? 0;
-      now.time = counted ? time - 1 : time; // the totals of this time have our votes, or may lack them
+      votes.time = counted ? time - 1 : time; // the totals of this time have our votes, or may lack them
     }
   } catch (error) {
-    own.delete(id);
+    ownVotes.delete(id);
     page.toast(page.reason(error));
   }
-  now.isSending = false;
+  votes.isSending = false;
   page.redraw(id);
 }
 
@@ -179,7 +199,7 @@ async function vote(id, now, choices) {
 function usersOf({ users, anonymous }, index, isMine, self) {
   if (anonymous) return [];
   const others = (users[index] ?? []).filter((user) => user !== self);
-  return [...(isMine ? [self] : []), ...others].slice(0, 3);
+  return [...(isMine ? [self] : []), ...others].slice(0, MOST_FACES);
 }
 
 /**
@@ -201,11 +221,13 @@ function footOf({ state, until }, voters, { language }) {
  */
 function momentOf(time, language) {
   const isToday = new Date(time).toDateString() === new Date().toDateString();
-  return new Intl.DateTimeFormat(language, { ...(!isToday && { day: "numeric", month: "short" }), hour: "2-digit", minute: "2-digit", hourCycle: "h23" }).format(time);
+  /** @type {Intl.DateTimeFormatOptions} */
+  const day = isToday ? {} : { day: "numeric", month: "short" };
+  return new Intl.DateTimeFormat(language, { ...day, hour: "2-digit", minute: "2-digit", hourCycle: "h23" }).format(time);
 }
 
 /**
- * Asks for the names of those whose faces are shown, once.
+ * Asks once for the names of the people whose faces are shown.
  *
  * @param {number} id
  * @param {Poll} poll
@@ -219,7 +241,7 @@ function loadNames(id, { users }, { people }) {
 }
 
 /**
- * Shows who has voted for what.
+ * Shows in a dialog who has voted for each option.
  *
  * @param {number} id
  * @param {Question} question
@@ -228,6 +250,10 @@ function loadNames(id, { users }, { people }) {
  */
 function openVoters(id, { options }, counts, session) {
   const { button, fill, make, openDialog, words } = page;
+  const rowOf = (/** @type {string} */ user) => {
+    const name = user === session.user ? words.you : session.people.nameOf(user);
+    return make("li", "", session.people.avatar(user), make("bdi", "", name));
+  };
   const parts = options.flatMap(({ text }, choice) => {
     if (!counts[choice]) return [];
     const list = make("ul", "poll-voters");
@@ -239,7 +265,7 @@ function openVoters(id, { options }, counts, session) {
       try {
         const { users, more: hasMore } = await page.api("POST", "asks/voters", { id, choice, after, limit: VOTERS_PAGE });
         await session.people.load(users);
-        list.append(...users.map((/** @type {string} */ user) => make("li", "", session.people.avatar(user), make("bdi", "", user === session.user ? words.you : session.people.nameOf(user)))));
+        list.append(...users.map(rowOf));
         after = users.at(-1) ?? after;
         more.hidden = !hasMore;
       } catch (error) {
@@ -249,7 +275,8 @@ function openVoters(id, { options }, counts, session) {
     };
     more.addEventListener("click", load);
     load();
-    return [make("section", "poll-part", make("h3", "", make("bdi", "", text), make("span", "", fill(words.ask_poll_votes, { count: counts[choice] }))), list, more)];
+    const heading = make("h3", "", make("bdi", "", text), make("span", "", fill(words.ask_poll_votes, { count: counts[choice] })));
+    return [make("section", "poll-part", heading, list, more)];
   });
   openDialog(words.ask_poll_who, make("div", "poll-who", ...parts));
 }

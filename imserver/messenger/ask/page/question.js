@@ -54,8 +54,17 @@ export function questionOf({ kind, meta }) {
   const answers = listOf(ask.answers).filter(({ user, value, text, time }) => isText(user) && (isText(value) || isText(text)) && isTime(time));
   const of = Array.isArray(ask.of) ? ask.of.filter(isText) : null;
   const mine = arrayOf(ask.mine).filter((/** @type {unknown} */ each) => Number.isSafeInteger(each));
-  const need = Number.isSafeInteger(ask.need) && ask.need > 0 ? ask.need : 1;
-  return { options, text: ask.text === true || !options.length, of, need, until: isTime(ask.until) ? ask.until : 0, state: STATES.includes(ask.state) ? ask.state : "", answers, poll: pollOf(ask.poll), mine };
+  return {
+    options,
+    text: ask.text === true || !options.length,
+    of,
+    need: countOf(ask.need) || 1,
+    until: isTime(ask.until) ? ask.until : 0,
+    state: STATES.includes(ask.state) ? ask.state : "",
+    answers,
+    poll: pollOf(ask.poll),
+    mine,
+  };
 }
 
 /**
@@ -64,8 +73,14 @@ export function questionOf({ kind, meta }) {
  */
 function pollOf(poll) {
   if (!poll || typeof poll !== "object") return null;
-  const users = arrayOf(poll.users).map((each) => arrayOf(each).filter(isText));
-  return { many: poll.many === true, anonymous: poll.anonymous === true, voters: countOf(poll.voters), counts: arrayOf(poll.counts).map(countOf), users, time: countOf(poll.time) };
+  return {
+    many: poll.many === true,
+    anonymous: poll.anonymous === true,
+    voters: countOf(poll.voters),
+    counts: arrayOf(poll.counts).map(countOf),
+    users: arrayOf(poll.users).map((each) => arrayOf(each).filter(isText)),
+    time: countOf(poll.time),
+  };
 }
 
 /**
@@ -75,7 +90,8 @@ function pollOf(poll) {
  * @returns {boolean}
  */
 export function mayAnswer({ state, of, answers }, { from }, user) {
-  return !state && (of ? of.includes(user) : from !== user) && !answers.some((each) => each.user === user);
+  const isAsked = of ? of.includes(user) : from !== user;
+  return !state && isAsked && !answers.some((each) => each.user === user);
 }
 
 /**

@@ -4,6 +4,8 @@
 const MOST_OPTIONS = 8;
 const OPTION_CHARACTERS = 64;
 const TEXT_CHARACTERS = 2000;
+/** Answers that a question may need. */
+const MOST_NEEDED = 100;
 /** Seconds; 0: no deadline. */
 const DEADLINES = [0, 900, 3600, 14_400, 86_400, 604_800];
 
@@ -21,7 +23,7 @@ export function openWriting(page, session, conversation, begun, { thread = 0, al
   const text = make("textarea", "");
   Object.assign(text, { id: "ask-text", rows: 2, maxLength: TEXT_CHARACTERS, value: begun, required: true, dir: "auto" });
   const options = make("div", "ask-choices");
-  const drawOptions = () => {
+  const addFieldIfFull = () => {
     const fields = [...options.querySelectorAll("input")];
     if (fields.length < MOST_OPTIONS && fields.every(({ value }) => value.trim())) options.append(optionField(fields.length + 1));
   };
@@ -30,11 +32,11 @@ export function openWriting(page, session, conversation, begun, { thread = 0, al
     const label = page.fill(words.ask_option, { number });
     Object.assign(option, { type: "text", maxLength: OPTION_CHARACTERS, placeholder: label, autocomplete: "off", dir: "auto" });
     option.setAttribute("aria-label", label);
-    option.addEventListener("input", drawOptions);
+    option.addEventListener("input", addFieldIfFull);
     return option;
   };
   options.append(optionField(1), optionField(2));
-  const free = checkbox(page, words.ask_free, false);
+  const free = checkbox(page, words.ask_free);
   const until = make("select", "");
   until.id = "ask-until";
   until.append(...DEADLINES.map((seconds) => new Option(words[`ask_for_${seconds}`], String(seconds))));
@@ -42,35 +44,50 @@ export function openWriting(page, session, conversation, begun, { thread = 0, al
   note.setAttribute("role", "alert");
   note.hidden = true;
   const who = conversation.group ? whoOf(page, session, conversation) : null;
-  const no = button(words.messages_cancel);
-  const go = button(words.ask_go, "wide");
-  go.type = "submit";
-  const form = make("form", "panel-form ask-form", field(page, words.ask_what, text),
+  const cancel = button(words.messages_cancel);
+  const submit = button(words.ask_go, "wide");
+  submit.type = "submit";
+  const form = make(
+    "form", "panel-form ask-form",
+    field(page, words.ask_what, text),
     group(page, words.ask_options, options, make("small", "field-hint", words.ask_options_hint), free.root),
-    ...(who ? [who.root] : []), field(page, words.ask_deadline, until), note, make("p", "card-row", no, go));
+    ...(who ? [who.root] : []),
+    field(page, words.ask_deadline, until),
+    note,
+    make("p", "card-row", cancel, submit),
+  );
   const dialog = openDialog(words.ask_new, form);
-  no.addEventListener("click", () => dialog.close());
+  cancel.addEventListener("click", () => dialog.close());
   text.focus();
-  const id = crypto.randomUUID?.() ?? String(Math.random()); // a repeated request asks no second question
+
+  const requestId = crypto.randomUUID?.() ?? String(Math.random()); // a repeated request asks no second question
   form.addEventListener("submit", async (/** @type {Event} */ event) => {
     event.preventDefault();
     const written = text.value.trim();
+    showFault(note, "");
+    if (!written) {
+      showFault(note, words.ask_fault);
+      return text.focus();
+    }
+    if (who?.isMissing()) return showFault(note, words.ask_fault_who);
+    if (submit.disabled) return;
+    submit.disabled = true;
     const given = [...new Set([...options.querySelectorAll("input")].map(({ value }) => value.trim()).filter(Boolean))];
-    const fault = !written ? words.ask_fault : who?.isMissing() ? words.ask_fault_who : "";
-    say(note, fault);
-    if (fault) return void (!written && text.focus());
-    if (go.disabled) return;
-    go.disabled = true;
     try {
       await page.api("POST", "asks/create", {
-        ...(conversation.id ? { conversation: conversation.id } : { to: conversation.peer }), ...(thread && { thread, also }), text: written, client_msg_id: id,
-        ...(given.length && { options: given.map((each, index) => ({ text: each, value: String(index + 1) })) }), ...((free.box.checked || !given.length) && { free_text: true }),
-        ...who?.fields(), ...(Number(until.value) && { seconds: Number(until.value) }),
+        ...(conversation.id ? { conversation: conversation.id } : { to: conversation.peer }),
+        ...(thread && { thread, also }),
+        text: written,
+        client_msg_id: requestId,
+        ...(given.length && { options: given.map((each, index) => ({ text: each, value: String(index + 1) })) }),
+        ...((free.box.checked || !given.length) && { free_text: true }),
+        ...who?.fields(),
+        ...(Number(until.value) && { seconds: Number(until.value) }),
       });
       dialog.close();
     } catch (error) {
-      say(note, page.reason(error));
-      go.disabled = false;
+      showFault(note, page.reason(error));
+      submit.disabled = false;
     }
   });
 }
@@ -81,12 +98,12 @@ export function openWriting(page, session, conversation, begun, { thread = 0, al
  * @param {any} page
  * @param {any} session
  * @param {any} conversation
- * @param {string[]} before
- * @param {(users: string[]) => unknown} done
+ * @param {string[]} before  who may answer already
+ * @param {(users: string[]) => unknown} act  called with the users who were chosen
  */
-export function choosePeople(page, session, conversation, before, done) {
+export function choosePeople(page, session, conversation, before, act) {
   const { words } = page;
-  page.choosePeople(session, { title: words.ask_others, go: () => words.ask_others_go, group: String(conversation.id), without: before, act: done });
+  page.choosePeople(session, { title: words.ask_others, go: () => words.ask_others_go, group: String(conversation.id), without: before, act });
 }
 
 /**
@@ -98,7 +115,7 @@ export function choosePeople(page, session, conversation, before, done) {
  */
 function whoOf(page, session, conversation) {
   const { button, make, words } = page;
-  const some = checkbox(page, words.ask_some, false);
+  const some = checkbox(page, words.ask_some);
   const choose = button(words.ask_choose);
   const names = make("small", "field-hint");
   /** @type {string[]} */
@@ -112,11 +129,13 @@ function whoOf(page, session, conversation) {
     },
   }));
   some.box.addEventListener("change", () => {
-    choose.hidden = names.hidden = !some.box.checked;
+    choose.hidden = !some.box.checked;
+    names.hidden = !some.box.checked;
     if (some.box.checked && !chosen.length) choose.click();
   });
+  const others = Math.min(Math.max(conversation.members - 1, 1), MOST_NEEDED);
   const need = make("input", "");
-  Object.assign(need, { id: "ask-need", type: "number", min: "1", max: "100", value: String(Math.min(Math.max(conversation.members - 1, 1), 100)), inputMode: "numeric" });
+  Object.assign(need, { id: "ask-need", type: "number", min: "1", max: String(MOST_NEEDED), value: String(others), inputMode: "numeric" });
   return {
     root: make("div", "ask-who", group(page, words.ask_who, some.root, names, choose), field(page, words.ask_needed, need)),
     isMissing: () => some.box.checked && !chosen.length,
@@ -131,11 +150,10 @@ function whoOf(page, session, conversation) {
 /**
  * @param {any} page
  * @param {string} word
- * @param {boolean} checked
  */
-function checkbox({ make }, word, checked) {
+function checkbox({ make }, word) {
   const box = make("input", "");
-  Object.assign(box, { type: "checkbox", checked });
+  box.type = "checkbox";
   return { root: make("label", "ask-box", box, make("bdi", "", word)), box };
 }
 
@@ -161,7 +179,7 @@ function group({ make }, word, ...parts) {
  * @param {HTMLElement} note
  * @param {string} text  empty: hide it
  */
-function say(note, text) {
+function showFault(note, text) {
   note.textContent = text;
   note.hidden = !text;
 }
