@@ -311,6 +311,7 @@ function announce(entry, question, session) {
   seen.set(entry.id, now);
   if (seen.size > MOST_SEEN) seen.delete(/** @type {number} */ (seen.keys().next().value));
   if (before === undefined || before === now) return;
+  /** @type {string[]} */
   const texts = [];
   const last = answers.at(-1);
   if (last && Number(before.split(" ")[1]) < answers.length) {

@@ -15,13 +15,17 @@ export function start(page) {
     if (!entry.id || entry.kind !== "message") return [];
     const save = () => {
       const { type, text, data, meta, from, id } = entry;
-      const saved = session.store.withUser(session.user);
+      const saved = session.store.withUser(session.user); // saved messages are the conversation with oneself
       session.outbox.add(saved, { type, text, data, forward: meta?.forwarded ?? { from, id } });
-      toast(words.later_saved, { label: words.later_open, act: () => session.open(saved.id ? { conversation: saved.id } : { user: session.user }) });
+      const open = () => session.open(saved.id ? { conversation: saved.id } : { user: session.user });
+      toast(words.later_saved, { label: words.later_open, act: open });
     };
     const isSaved = conversation.peer === session.user;
-    return [...(isSaved ? [] : [{ word: words.later_save, sign: BOOKMARK, act: save }]), { word: words.later_remind, sign: CLOCK, act: () => openRemind(page, session, entry) }];
+    const saving = isSaved ? [] : [{ word: words.later_save, sign: BOOKMARK, act: save }];
+    return [...saving, { word: words.later_remind, sign: CLOCK, act: () => openRemind(page, session, entry) }];
   });
-  addAction((/** @type {any} */ session, /** @type {any} */ conversation) =>
-    scheduled.of(conversation).length ? { key: "", word: words.later_list, sign: CLOCK, act: () => openList(page, session, conversation) } : null);
+  addAction((/** @type {any} */ session, /** @type {any} */ conversation) => {
+    if (!scheduled.of(conversation).length) return null;
+    return { key: "", word: words.later_list, sign: CLOCK, act: () => openList(page, session, conversation) };
+  });
 }

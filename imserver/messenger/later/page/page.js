@@ -24,7 +24,11 @@ export function start(page) {
     const { id, conversation, from } = Object(entry.meta?.reminder);
     if (entry.kind !== "message" || !Number.isSafeInteger(id) || !Number.isSafeInteger(conversation)) return null;
     const name = typeof from === "string" && from !== session.user ? session.people.nameOf(from) : words.you;
-    if (typeof from === "string" && !session.people.card(from)) session.people.load([from]).then(() => session.people.card(from) && page.redraw(entry.id)); // else it would go on for ever
+    if (typeof from === "string" && !session.people.card(from)) {
+      session.people.load([from]).then(() => {
+        if (session.people.card(from)) page.redraw(entry.id); // without a card, redrawing would load it again, for ever
+      });
+    }
     const link = make("a", "later-link", fill(words.later_reminder, { name }));
     link.setAttribute("href", `#c/${conversation}/${id}`);
     return link;

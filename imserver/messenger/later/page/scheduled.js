@@ -15,37 +15,55 @@
  * @property {string[]} [mentions]
  */
 
-const AFTER_MS = 100;
+/** Several events at once lead to one request. */
+const GATHER_MS = 100;
 
-/** There is one for the page. @type {{ all: Scheduled[], of: (conversation: any) => Scheduled[], load: () => Promise<void>, watchers: Set<() => void> } | null} */
+/**
+ * @typedef {object} ScheduledList
+ * @property {Scheduled[]} all
+ * @property {(conversation: any) => Scheduled[]} of
+ * @property {() => Promise<void>} load
+ * @property {Set<() => void>} watchers  called when the list was loaded
+ */
+
+/** There is one for the page. @type {ScheduledList | null} */
 let current = null;
 
 /**
  * @param {any} page
- * @returns {NonNullable<typeof current>}
+ * @returns {ScheduledList}
  */
 export function scheduledOf(page) {
   if (current) return current;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
-  let waiting;
+  let timer;
+  /** @type {ScheduledList} */
   const made = {
-    all: /** @type {Scheduled[]} */ ([]),
-    watchers: /** @type {Set<() => void>} */ (new Set()), // called when they are loaded
-    // Of somebody who was erased, nothing tells the conversation.
-    of: (/** @type {any} */ { id, group, peer }) => made.all.filter(({ to, conversation }) => (to ? !group && to === peer : conversation ? conversation === id : true)),
+    all: [],
+    watchers: new Set(),
+    of: (conversation) => made.all.filter((each) => isIn(each, conversation)),
     load: async () => {
       made.all = (await page.api("GET", "scheduled")).scheduled;
       page.redraw(0);
       made.watchers.forEach((each) => each());
     },
   };
-  const soon = () => {
-    clearTimeout(waiting);
-    waiting = setTimeout(() => made.load().catch(() => {}), AFTER_MS);
+  const loadSoon = () => {
+    clearTimeout(timer);
+    timer = setTimeout(() => made.load().catch(() => {}), GATHER_MS);
   };
-  page.hear("scheduled", soon);
-  page.hear("online", soon);
-  soon();
+  page.hear("scheduled", loadSoon);
+  page.hear("online", loadSoon);
+  loadSoon();
   current = made;
   return made;
+}
+
+/**
+ * @param {Scheduled} row
+ * @param {any} place  a conversation
+ */
+function isIn({ to, conversation }, { id, group, peer }) {
+  if (to) return !group && to === peer;
+  return conversation ? conversation === id : true; // a message to somebody who was erased names neither: it is shown everywhere
 }

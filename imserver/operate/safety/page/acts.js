@@ -8,9 +8,12 @@ export const BANS = [DAY, 7 * DAY, 30 * DAY, 0];
 /** How far back messages are deleted with an act on a person. */
 const CLEARED_SECONDS = DAY;
 
+const MOST_HOLDS = 200;
+const REASON_CHARACTERS = 250;
+
 /** @type {any} */
 let page;
-/** What held whom at the last look: `ban:USER`, `mute:USER`. @type {Set<string>} */
+/** The bans and mutes at the last look, as `ban:USER` and `mute:USER`. @type {Set<string>} */
 let held = new Set();
 
 /** @param {any} additions  the page, before anything else here is called */
@@ -20,7 +23,7 @@ export function beginActs(additions) {
 
 /** Looks who is banned or muted: the menus of moderators offer what can be done. */
 export async function look() {
-  const { holds } = await page.api("GET", "moderation/holds", { limit: 200 }).catch(() => ({ holds: [] }));
+  const { holds } = await page.api("GET", "moderation/holds", { limit: MOST_HOLDS }).catch(() => ({ holds: [] }));
   held = new Set(holds.map((/** @type {any} */ { kind, user }) => `${kind}:${user}`));
 }
 
@@ -48,13 +51,16 @@ export async function end(kind, { user, name }, done = look) {
 }
 
 /**
+ * Asks why, and deletes a message.
+ *
  * @param {{ id: number }} entry
  * @param {() => Promise<unknown>} [done]  what follows
  */
 export function remove(entry, done = async () => {}) {
   const { api, words } = page;
   const reason = reasonField();
-  form(words.safety_delete_ask, words.safety_delete, true, [field(words.safety_why_shown, reason)], async () => {
+  const fields = [field(words.safety_why_shown, reason)];
+  form({ title: words.safety_delete_ask, yes: words.safety_delete, isDanger: true, fields }, async () => {
     const { act } = await api("POST", "moderation/delete", { messages: [entry.id], reason: reason.value.trim() });
     await done();
     return () => sayRemoved(1, act);
@@ -62,9 +68,11 @@ export function remove(entry, done = async () => {}) {
 }
 
 /**
+ * Asks how long and why, and mutes a person, removes them from a group, or bans them. On request their last messages go, too.
+ *
  * @param {"mute" | "remove" | "ban"} kind
  * @param {{ user: string, name: string, group: number }} person
- * @param {number[]} spans  seconds among which one chooses
+ * @param {number[]} spans  seconds among which one chooses; empty for a removal
  * @param {() => Promise<unknown>} [done]  what follows
  */
 export async function actOn(kind, person, spans, done = async () => {}) {
@@ -78,14 +86,15 @@ export async function actOn(kind, person, spans, done = async () => {}) {
   const count = page.make("span", "", words.safety_clear);
   api("GET", "moderation/count", { user, since }).then((/** @type {any} */ found) => {
     count.textContent = `${words.safety_clear} (${found.count})`;
-  }, () => {});
-  const rows = [field(words.safety_why_shown, reason), page.make("label", "safety-check", clear, count)];
-  if (spans.length) rows.unshift(field(words.safety_how_long, span));
-  form(page.fill(words[`safety_${kind}_ask`], { name }), words[`safety_${kind}`].replace("…", ""), true, rows, async () => {
-    const fields = { user, reason: reason.value.trim() };
-    const removal = clear.checked ? await api("POST", "moderation/clear", { ...fields, reason: "", since }) : null;
-    if (kind === "remove") await api("POST", "moderation/remove", { ...fields, group: String(group) });
-    else await api("POST", `moderation/${kind}`, { ...fields, seconds: Number(span.value) });
+  }, () => {}); // then the choice stands without a number
+  const fields = [field(words.safety_why_shown, reason), page.make("label", "safety-check", clear, count)];
+  if (spans.length) fields.unshift(field(words.safety_how_long, span));
+  const title = page.fill(words[`safety_${kind}_ask`], { name });
+  form({ title, yes: words[`safety_${kind}`].replace("…", ""), isDanger: true, fields }, async () => {
+    const given = { user, reason: reason.value.trim() };
+    const removal = clear.checked ? await api("POST", "moderation/clear", { user, reason: "", since }) : null;
+    if (kind === "remove") await api("POST", "moderation/remove", { ...given, group: String(group) });
+    else await api("POST", `moderation/${kind}`, { ...given, seconds: Number(span.value) });
     await Promise.all([look(), done()]);
     return () => {
       if (removal) sayRemoved(removal.messages, removal.act);
@@ -100,39 +109,47 @@ export async function actOn(kind, person, spans, done = async () => {}) {
  */
 function sayRemoved(messages, act) {
   const { api, words, toast } = page;
-  const undo = () => api("POST", "moderation/undo", { act }).then(() => toast(words.safety_undone), (/** @type {unknown} */ error) => toast(page.reason(error)));
+  const undo = async () => {
+    try {
+      await api("POST", "moderation/undo", { act });
+      toast(words.safety_undone);
+    } catch (error) {
+      toast(page.reason(error));
+    }
+  };
   toast(page.fill(words.safety_deleted, { count: messages }), { label: words.safety_undo, act: undo });
 }
 
 /**
  * Opens a dialog with fields, and runs `act` once. What `act` resolves to is called when the dialog is closed.
  *
- * @param {string} title
- * @param {string} yes     the word on the button
- * @param {boolean} danger
- * @param {HTMLElement[]} fields
+ * @param {object} options
+ * @param {string} options.title
+ * @param {string} options.yes  the word on the button
+ * @param {boolean} [options.isDanger]
+ * @param {HTMLElement[]} options.fields
  * @param {() => Promise<() => void>} act
  */
-export function form(title, yes, danger, fields, act) {
+export function form({ title, yes, isDanger = false, fields }, act) {
   const { button, make, words } = page;
-  const no = button(words.messages_cancel);
-  const go = button(yes, danger ? "wide danger" : "wide");
-  go.type = "submit";
+  const cancel = button(words.messages_cancel);
+  const submit = button(yes, isDanger ? "wide danger" : "wide");
+  submit.type = "submit";
   const note = make("p", "note");
   note.setAttribute("role", "alert");
-  const body = make("form", "panel-form safety-form", ...fields, note, make("p", "card-row", no, go));
+  const body = make("form", "panel-form safety-form", ...fields, note, make("p", "card-row", cancel, submit));
   const dialog = page.openDialog(title, body);
-  no.addEventListener("click", () => dialog.close());
+  cancel.addEventListener("click", () => dialog.close());
   body.addEventListener("submit", async (/** @type {Event} */ event) => {
     event.preventDefault();
-    go.disabled = true;
+    submit.disabled = true;
     try {
-      const say = await act();
+      const afterClose = await act();
       dialog.close();
-      say();
+      afterClose();
     } catch (error) {
       note.textContent = page.reason(error);
-      go.disabled = false;
+      submit.disabled = false;
     }
   });
 }
@@ -147,7 +164,7 @@ export function field(label, control) {
 
 export function reasonField() {
   const made = page.make("input", "");
-  return Object.assign(made, { type: "text", maxLength: 250, autocomplete: "off" });
+  return Object.assign(made, { type: "text", maxLength: REASON_CHARACTERS, autocomplete: "off" });
 }
 
 /** @param {[value: string, label: string][]} options */

@@ -18,12 +18,12 @@ export function start(additions) {
   beginActs(page);
   const { addAction, addMessageAction, addPersonAction, words } = page;
   const place = page.addPlace({ id: "manage", word: words.safety_manage, path: SHIELD, act: manage });
-  const ask = async () => {
+  const loadRights = async () => {
     try {
-      const { moderates: does, open } = await page.api("GET", "reports/reasons");
-      moderates = does;
-      place.show(does ? open : null);
-      if (does) await look();
+      const { moderates: isModerator, open } = await page.api("GET", "reports/reasons");
+      moderates = isModerator;
+      place.show(isModerator ? open : null);
+      if (isModerator) await look();
     } catch {
       // then nobody moderates here
     }
@@ -32,8 +32,8 @@ export function start(additions) {
     place.show(open);
     desk?.changed();
   });
-  page.hear("online", ask);
-  const asked = ask();
+  page.hear("online", loadRights);
+  const rightsLoaded = loadRights();
   addMessageAction((/** @type {any} */ session, /** @type {any} */ conversation, /** @type {any} */ entry) => {
     if (!entry.from || entry.from === session.user) return [];
     const person = { user: entry.from, name: session.people.nameOf(entry.from), group: conversation.group ? conversation.id : 0 };
@@ -41,19 +41,26 @@ export function start(additions) {
     if (moderates) rows.push({ word: words.safety_delete, sign: "remove", act: () => remove(entry), danger: true }, ...actsOn(person));
     return rows;
   });
-  const onPerson = (/** @type {(person: any) => any} */ makeRow) => {
-    const rowOf = (/** @type {any} */ session, /** @type {string} */ user) => (user && user !== session.user ? makeRow({ user, name: session.people.nameOf(user), group: 0 }) : null);
+  /** Adds a row to the menus of people and of conversations with them. */
+  const addRow = (/** @type {(person: any) => any} */ makeRow) => {
+    const rowOf = (/** @type {any} */ session, /** @type {string} */ user) => {
+      if (!user || user === session.user) return null;
+      return makeRow({ user, name: session.people.nameOf(user), group: 0 });
+    };
     addPersonAction(rowOf);
     addAction((/** @type {any} */ session, /** @type {any} */ { peer }) => {
       const row = rowOf(session, peer);
       return row && { key: "", ...row };
     });
   };
-  onPerson(({ user, name }) => ({ word: words.safety_report, sign: "flag", act: () => report({ person: user }, page.fill(words.safety_report_person, { name })) }));
-  onPerson((person) => (moderates ? actsOn(person)[0] : null));
-  onPerson((person) => (moderates ? actsOn(person).at(-1) : null));
+  addRow(({ user, name }) => {
+    const title = page.fill(words.safety_report_person, { name });
+    return { word: words.safety_report, sign: "flag", act: () => report({ person: user }, title) };
+  });
+  addRow((person) => (moderates ? actsOn(person)[0] : null)); // mute
+  addRow((person) => (moderates ? actsOn(person).at(-1) : null)); // ban
   page.addSettings(() => ({ title: words.safety_rules, content: houseRules() }));
-  return asked; // the first menu needs it
+  return rightsLoaded; // the first menu needs them
 }
 
 /**
@@ -63,7 +70,9 @@ export function start(additions) {
 async function manage(session, report) {
   try {
     const { openManage } = await import("./manage/manage.js");
-    desk = await openManage(page, session, report, () => void (desk = null));
+    desk = await openManage(page, session, report, () => {
+      desk = null;
+    });
   } catch (error) {
     page.toast(page.reason(error));
   }
@@ -74,25 +83,39 @@ export function houseRules() {
   const { api, make, words } = page;
   const made = make("p", "muted house-rules");
   made.dir = "auto";
-  api("GET", "moderation/rules").then((/** @type {any} */ { text }) => void (made.textContent = text || words.safety_no_rules), (/** @type {unknown} */ error) => void (made.textContent = page.reason(error)));
+  const load = async () => {
+    try {
+      const { text } = await api("GET", "moderation/rules");
+      made.textContent = text || words.safety_no_rules;
+    } catch (error) {
+      made.textContent = page.reason(error);
+    }
+  };
+  load();
   return made;
 }
 
 /**
+ * The acts on a person as rows of a menu.
+ *
  * @param {{ user: string, name: string, group: number }} person
  * @returns {{ word: string, sign: string, act: () => unknown, danger: boolean }[]} mute, remove from the group, ban; or what ends a mute or ban
  */
 function actsOn(person) {
   const { toast, words } = page;
   look(); // for the next menu: others moderate, too
-  const act = (/** @type {"mute" | "ban"} */ kind, /** @type {number[]} */ spans) => (isHeld(kind, person.user)
-    ? { word: words[`safety_un${kind}`], sign: kind, act: () => end(kind, person).catch((error) => toast(page.reason(error))), danger: false }
-    : { word: words[`safety_${kind}`], sign: kind, act: () => actOn(kind, person, spans), danger: true });
+  const rowOf = (/** @type {"mute" | "ban"} */ kind, /** @type {number[]} */ spans) => {
+    if (!isHeld(kind, person.user)) return { word: words[`safety_${kind}`], sign: kind, act: () => actOn(kind, person, spans), danger: true };
+    const endHold = () => end(kind, person).catch((error) => toast(page.reason(error)));
+    return { word: words[`safety_un${kind}`], sign: kind, act: endHold, danger: false };
+  };
   const remove = { word: words.safety_remove, sign: "leave", act: () => actOn("remove", person, []), danger: true };
-  return [act("mute", MUTES), ...(person.group ? [remove] : []), act("ban", BANS)];
+  return [rowOf("mute", MUTES), ...(person.group ? [remove] : []), rowOf("ban", BANS)];
 }
 
 /**
+ * Asks for a reason, and reports a message or a person.
+ *
  * @param {{ message?: number, person?: string }} target
  * @param {string} title
  */
@@ -108,7 +131,7 @@ async function report(target, title) {
   const reason = select(reasons.map((each) => [each, words[`safety_reason_${each}`] ?? each]));
   const text = page.make("textarea", "");
   Object.assign(text, { rows: 3, maxLength: 1000 });
-  form(title, words.safety_send, false, [field(words.safety_why, reason), field(words.safety_more, text)], async () => {
+  form({ title, yes: words.safety_send, fields: [field(words.safety_why, reason), field(words.safety_more, text)] }, async () => {
     await api("POST", "reports/send", { ...target, reason: reason.value, text: text.value.trim() });
     return () => toast(words.safety_sent);
   });

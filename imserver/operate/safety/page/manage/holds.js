@@ -12,16 +12,20 @@ import { end } from "../acts.js";
  * @returns {string} until when, why and by whom
  */
 export function lineOf({ page, words, time }, { kind, until, reason, by }, names) {
-  const end = kind === "ban" && until === null ? words.manage_banned : page.fill(kind === "ban" ? words.manage_banned_until : words.manage_muted_until, { when: time(until) });
+  const isForGood = kind === "ban" && until === null;
+  const template = kind === "ban" ? words.manage_banned_until : words.manage_muted_until;
+  let line = isForGood ? words.manage_banned : page.fill(template, { when: time(until) });
+  if (reason) line += `${words.messages_locked_colon}${reason}`;
   const maker = names[by.split("/").pop()] ?? (by ? words.manage_back_end : "");
-  return `${end}${reason ? `${words.messages_locked_colon}${reason}` : ""}${maker ? ` · ${page.fill(words.manage_done_by, { name: maker })}` : ""}`;
+  if (maker) line += ` · ${page.fill(words.manage_done_by, { name: maker })}`;
+  return line;
 }
 
 /**
  * @param {Desk} desk
  * @param {any} hold
  * @param {string} name
- * @param {() => Promise<unknown>} done  what follows
+ * @param {() => unknown} done  what follows
  * @param {string} [classes]
  */
 export function endButton(desk, { user, kind }, name, done, classes = "quiet") {

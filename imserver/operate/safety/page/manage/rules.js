@@ -12,10 +12,12 @@ export async function drawRules(desk) {
   const { page, session, words } = desk;
   const { button, make } = page;
   const [{ text }, shown] = await Promise.all([page.api("GET", "moderation/rules"), page.api("GET", "apps/show")]);
-  const rules = Object.assign(make("textarea", ""), { value: text, maxLength: MOST_CHARACTERS, rows: 8, dir: "auto", placeholder: words.manage_rules_example });
+  const rules = Object.assign(make("textarea", ""), { value: text, maxLength: MOST_CHARACTERS, rows: 8, dir: "auto" });
+  rules.placeholder = words.manage_rules_example;
   const save = button(words.messages_save, "wide");
   save.type = "submit";
-  const form = make("form", "panel-form safety-form", make("label", "field-label", make("span", "", words.manage_house_rules), rules), make("p", "muted", words.manage_rules_hint), save);
+  const label = make("label", "field-label", make("span", "", words.manage_house_rules), rules);
+  const form = make("form", "panel-form safety-form", label, make("p", "muted", words.manage_rules_hint), save);
   form.addEventListener("submit", (/** @type {Event} */ event) => {
     event.preventDefault();
     save.disabled = true;
@@ -36,12 +38,14 @@ export async function drawRules(desk) {
         await page.api("POST", "apps/set", { settings: { accounts: settings } });
         page.toast(words.messages_saved);
       } catch (error) {
-        settings[each] = box.checked = before;
+        settings[each] = before;
+        box.checked = before;
         throw error;
       }
     }));
     return make("label", "safety-check", box, make("span", "", words[`manage_set_${each}`]));
   });
   const note = isFixed ? [make("p", "muted", words.manage_fixed)] : [];
-  return [form, make("section", "panel-section", make("h3", "label", words.manage_settings), ...note, make("div", "panel-form safety-form", ...switches))];
+  const fields = make("div", "panel-form safety-form", ...switches);
+  return [form, make("section", "panel-section", make("h3", "label", words.manage_settings), ...note, fields)];
 }
