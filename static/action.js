@@ -25,6 +25,8 @@ import { element, fill, pageData } from "./text.js";
  */
 
 const DAY_SECONDS = 86_400;
+/** Characters of a text that tell it from others. */
+const KEY_CHARACTERS = 1_000;
 
 const page = /** @type {Page} */ (pageData());
 const words = page.text;
@@ -40,8 +42,9 @@ const list = new MessageList(
     contentOf: ({ type = "text", text }) => mediaOf(type, text, words),
   },
 );
+const conversation = inRoom ? `room:${room}` : peer;
 const session = new TabSession(
-  { app: `talk:${page.app}:${user}:${inRoom ? `room:${room}` : peer}`, user, token: "", tokenSeconds: DAY_SECONDS, tokenUrl: "" },
+  { app: `talk:${page.app}:${user}:${conversation}`, user, token: "", tokenSeconds: DAY_SECONDS, tokenUrl: "" },
   tabStorage(),
 );
 const client = new TalkClient({
@@ -86,7 +89,7 @@ async function send(text, id) {
 let shown = new Set();
 
 /** @param {{ from: string, id?: string, at: number, text: string }} entry */
-const keyOf = ({ from, id, at, text }) => JSON.stringify([from, id, at, text.slice(0, 1000)]);
+const keyOf = ({ from, id, at, text }) => JSON.stringify([from, id, at, text.slice(0, KEY_CHARACTERS)]);
 
 client.on("said", ({ from, text, type, id, at }) => {
   if (shown.delete(keyOf({ from, id, at, text }))) return;
@@ -99,16 +102,19 @@ client.on("left", ({ from }) => {
 });
 client.on("failed", () => note(words.talk_failed));
 
-let over = false; // the note is shown once, however often the client reconnects
+let isOver = false; // the note is shown once, however often the client reconnects
 client.on("state", (change) => {
   view.show(change);
   composer.refresh();
+  if (change.state === "connecting") return;
   if (change.state === "online") {
     shown = new Set(session.lines.map(keyOf));
     note(words.talk_in);
+    isOver = false;
+    return;
   }
-  if (!["online", "connecting"].includes(change.state) && !over) note(words.talk_over);
-  if (change.state !== "connecting") over = change.state !== "online";
+  if (!isOver) note(words.talk_over);
+  isOver = true;
 });
 
 const view = new ConnectionView(words, { retry: () => client.retryNow(), reload: () => location.reload() });

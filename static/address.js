@@ -18,8 +18,9 @@ import { ROOT } from "./text.js";
  * @returns {string}
  */
 export function websocketUrl(page, path) {
-  const moved = page.seenHost && page.seenHost !== location.host;
-  return withScheme(moved ? `//${location.host}${ROOT}${path}` : page.websocketUrl, location.protocol === "https:" ? "wss:" : "ws:");
+  const isBehindProxy = page.seenHost && page.seenHost !== location.host;
+  const url = isBehindProxy ? `//${location.host}${ROOT}${path}` : page.websocketUrl;
+  return withScheme(url, location.protocol === "https:" ? "wss:" : "ws:");
 }
 
 /**

@@ -25,8 +25,10 @@ import { fill } from "./text.js";
 /** @typedef {{ text: string, setting: string }} Hint */
 
 const MAX_ROWS = 400;
+/** Publications before the subscription that are loaded. */
 const EARLIER = 20;
-const MAX_SHOWN = 200; // subscribers of a page of the server
+/** Subscribers of a page of the server. */
+const MAX_SHOWN = 200;
 const NOTICE_MS = 2_000;
 /** Only the server subscribes clients to channels with these beginnings. */
 const RESERVED = ["user:", "group:", "#"];
@@ -57,14 +59,20 @@ export class Channel {
   #growing = new Map();
   /** Position of the last publication; null: the channel has no history. @type {{ epoch: string, offset: number } | null} */
   last = null;
+  /** Whether it was subscribed before. */
   #begun = false;
+  /** Whether publications are those of the time without a connection. */
   #catchingUp = false;
+  /** Whether the server could not recover all of them. */
   #reloaded = false;
+  /** Publications that did not arrive, and those that arrived twice. */
   #missing = 0;
   #doubled = 0;
   /** Offsets that were recovered since the connection was lost. @type {number[]} */
   #recovered = [];
+  /** Whether the members were loaded since the subscription. */
   #listed = false;
+  /** Whether a notice has said that somebody came or left. */
   #noticed = false;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   #noticeTimer;
@@ -89,7 +97,9 @@ export class Channel {
       onStream: (update) => this.#grow(update),
       onJoin: (who) => this.#move(who, true),
       onLeave: (who) => this.#move(who, false),
-      onReload: () => void (this.#reloaded = true),
+      onReload: () => {
+        this.#reloaded = true;
+      },
       onSubscribed: () => this.#subscribed(),
       onEnd: (error) => this.#ended(error),
     });
@@ -169,6 +179,7 @@ export class Channel {
     }, NOTICE_MS);
   }
 
+  /** The subscription has begun, or has begun again after a lost connection. */
   #subscribed() {
     const { position } = this.subscription;
     this.state = "subscribed";
@@ -179,8 +190,11 @@ export class Channel {
     else if (position) this.#loadEarlier(position);
     this.#begun = true;
     this.last = position;
-    this.#catchingUp = this.#reloaded = this.#listed = false;
-    this.#missing = this.#doubled = 0;
+    this.#catchingUp = false;
+    this.#reloaded = false;
+    this.#listed = false;
+    this.#missing = 0;
+    this.#doubled = 0;
     this.#recovered = [];
     this.changed(null);
     this.loadMembers();
@@ -197,10 +211,11 @@ export class Channel {
     const row = (/** @type {"back" | "wrong"} */ kind, /** @type {string} */ text) => ({ kind, text, at: Date.now() });
     if (!position) return row("wrong", words.channels_back_live);
     if (this.#reloaded) return row("wrong", words.channels_reload);
-    const missing = this.#missing + position.offset - (this.last?.offset ?? 0);
-    const [count, first, last] = [this.#recovered.length, this.#recovered[0] ?? 0, this.#recovered.at(-1) ?? 0];
+    const missing = this.#missing + position.offset - (this.last?.offset ?? 0); // between them, and after the last one
+    const count = this.#recovered.length;
     if (missing || this.#doubled) return row("wrong", fill(words.channels_back_wrong, { count, missing, doubled: this.#doubled }));
-    return row("back", count ? fill(words.channels_back, { count, first, last }) : words.channels_back_quiet);
+    if (!count) return row("back", words.channels_back_quiet);
+    return row("back", fill(words.channels_back, { count, first: this.#recovered[0], last: this.#recovered[count - 1] }));
   }
 
   /** @param {{ epoch: string, offset: number }} position  of the subscription: what came later arrives by itself */
@@ -215,7 +230,11 @@ export class Channel {
     }
   }
 
-  /** @param {Publication} publication */
+  /**
+   * Logs a publication, and checks by its offset that none is missing or doubled.
+   *
+   * @param {Publication} publication
+   */
   #add(publication) {
     const { epoch, offset = 0 } = publication;
     if (epoch && offset) {

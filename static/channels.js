@@ -25,6 +25,10 @@ import { cut, element, fill, make, pageData } from "./text.js";
 /** @typedef {import("./channel.js").Row} Row */
 
 const LIST_EACH_MS = 10_000;
+/** A hidden page gets no animation frames: it draws after this time. */
+const HIDDEN_DRAW_MS = 250;
+/** `keyCode` of a key that an input method has taken. */
+const INPUT_METHOD_KEY = 229;
 const MAX_ROWS = 400;
 const MAX_TEXT = 4_000;
 const NEAR_BOTTOM_PX = 60;
@@ -40,6 +44,7 @@ class ChannelsPage {
   #open = "";
   /** Whether the user has cut the line. */
   #cut = false;
+  /** Whether a publication is on its way. */
   #busy = false;
   /** Rows that are added with the next drawing; null: all are drawn again. @type {Row[] | null} */
   #added = null;
@@ -47,6 +52,7 @@ class ChannelsPage {
   #grown = new Set();
   /** What is drawn of each row. @type {WeakMap<Row, HTMLElement>} */
   #drawn = new WeakMap();
+  /** Whether a drawing is scheduled. */
   #drawing = false;
   #log = element("log", HTMLElement);
   #content = element("content", HTMLTextAreaElement);
@@ -111,7 +117,7 @@ class ChannelsPage {
     });
     this.#content.addEventListener("keydown", (event) => {
       if (event.key !== "Enter" || event.shiftKey || event.altKey || event.ctrlKey || event.metaKey) return;
-      if (event.isComposing || event.keyCode === 229) return; // this Enter belongs to the input method
+      if (event.isComposing || event.keyCode === INPUT_METHOD_KEY) return; // this Enter belongs to the input method
       event.preventDefault();
       this.#publish();
     });
@@ -223,7 +229,7 @@ class ChannelsPage {
       this.#drawing = false;
       this.#drawAll();
     };
-    if (document.hidden) setTimeout(draw, 250); // a hidden page gets no animation frames
+    if (document.hidden) setTimeout(draw, HIDDEN_DRAW_MS);
     else requestAnimationFrame(draw);
   }
 
@@ -263,8 +269,7 @@ class ChannelsPage {
   #drawList() {
     for (const [name, { button, state, count }] of this.#items) {
       const channel = /** @type {Channel} */ (this.#channels.get(name));
-      const offset = channel.last ? fill(this.words.channels_offset, { offset: channel.last.offset }) : this.words.channels_live;
-      state.textContent = channel.refusal || (channel.state === "pending" ? this.words.channels_pending : offset);
+      state.textContent = this.#stateOf(channel);
       count.textContent = String(channel.unread);
       count.hidden = !channel.unread;
       if (name === this.#open) button.setAttribute("aria-current", "true");
@@ -273,7 +278,19 @@ class ChannelsPage {
     element("subscriptions-note", HTMLElement).hidden = this.#items.size > 0;
   }
 
-  /** @param {Channel | undefined} channel */
+  /** @param {Channel} channel @returns {string} why it is refused, or how far it is */
+  #stateOf(channel) {
+    const { words } = this;
+    if (channel.refusal) return channel.refusal;
+    if (channel.state === "pending") return words.channels_pending;
+    return channel.last ? fill(words.channels_offset, { offset: channel.last.offset }) : words.channels_live;
+  }
+
+  /**
+   * Adds the new rows to the log, or draws all rows of another channel. At its end, the log follows what is new.
+   *
+   * @param {Channel | undefined} channel
+   */
   #drawLog(channel) {
     const { words } = this;
     const log = this.#log;
@@ -286,7 +303,9 @@ class ChannelsPage {
       log.replaceChildren(...(channel?.rows ?? []).map((row) => this.#row(row)));
     }
     if (atEnd || !this.#added) log.scrollTop = log.scrollHeight;
-    for (const row of this.#grown) if (row.growing) this.#drawn.get(row)?.lastElementChild?.scrollTo(0, Number.MAX_SAFE_INTEGER);
+    for (const row of this.#grown) {
+      if (row.growing) this.#drawn.get(row)?.lastElementChild?.scrollTo(0, Number.MAX_SAFE_INTEGER); // to its end
+    }
     this.#grown.clear();
     this.#added = [];
     element("empty", HTMLElement).hidden = log.childElementCount > 0;
@@ -344,7 +363,7 @@ class ChannelsPage {
     const self = this.page.user;
     const members = channel && this.#isOnline() ? [...channel.members] : [];
     const total = members.length ? channel?.total ?? 0 : 0;
-    members.sort(([, one], [, other]) => Number(other === self) - Number(one === self));
+    members.sort(([, one], [, other]) => Number(other === self) - Number(one === self)); // our own connections first
     const rows = members.map(([connection, user]) => {
       const row = make("li", "", avatar(user), make("bdi", "", user || "?"));
       if (user === self) row.append(make("small", "", words.self_mark));
@@ -353,12 +372,22 @@ class ChannelsPage {
     });
     element("people-list", HTMLElement).replaceChildren(...rows);
     for (const id of ["people-count", "people-badge"]) element(id, HTMLElement).textContent = String(total);
-    const hidden = total - members.length;
-    const missing = channel && !channel.showsMembers ? words.channels_no_presence : members.length ? "" : words.channels_waiting;
-    showNote("people-note", hidden > 0 ? fill(words.people_more, { count: hidden }) : missing);
+    showNote("people-note", this.#membersNote(channel, members.length, total));
   }
 
-  /** @param {Channel | undefined} channel */
+  /**
+   * @param {Channel | undefined} channel
+   * @param {number} shown  how many subscribers the list has
+   * @param {number} total
+   */
+  #membersNote(channel, shown, total) {
+    const { words } = this;
+    if (total > shown) return fill(words.people_more, { count: total - shown });
+    if (channel && !channel.showsMembers) return words.channels_no_presence;
+    return shown ? "" : words.channels_waiting;
+  }
+
+  /** Shows the command that publishes to the channel by the HTTP API. @param {Channel | undefined} channel */
   #drawCommand(channel) {
     const body = JSON.stringify({ app: String(this.page.app), channel: channel?.name ?? this.page.channel, text: "hello" });
     const key = this.page.demo ? "" : ' -H "Authorization: Bearer $KEY"';

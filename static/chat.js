@@ -29,10 +29,12 @@ import { element, fill, make, pageData } from "./text.js";
 /** Texts of the server's notices, as the wire has them → in the language of the page. @type {Record<string, string>} */
 const SAID = { "哈喽~": "said_enter", "用户已经离开~": "said_exit" };
 const TOKEN_INVALID = new Set([CODE.UNAUTHORIZED, 4504]);
-const RENEW_AT = 0.5; // share of the lifetime of the token
+/** Share of the lifetime of the token. */
+const RENEW_AT = 0.5;
 
 const page = /** @type {Page} */ (pageData());
 const words = page.text;
+/** A quarter of the lifetime of the token, or a shorter time. */
 const TOKEN_CHECK_MS = Math.min(20_000, page.tokenSeconds * 250);
 const session = new TabSession(page, tabStorage());
 const list = new MessageList(
@@ -52,6 +54,7 @@ function show(line) {
   if (line.kind === "msg") countUnread();
 }
 
+/** The next page gets a new name. */
 function reload() {
   session.forget();
   location.reload();
@@ -75,6 +78,7 @@ let wasOnline = false;
 const view = new ConnectionView(words, { retry: () => client.retryNow(), reload });
 const countUnread = followTab(session, view, () => client, renewToken);
 
+/** Shows the lines of the session, and logs in as its user: at first, and when the restored user was refused. */
 function start() {
   client?.close();
   list.self = session.user;
@@ -93,10 +97,13 @@ function start() {
     token: session.token,
   });
   const current = client;
-  for (const kind of /** @type {const} */ (["enter", "exit", "msg"])) {
-    current.on(kind, ({ from, text }) => show({ kind, from, text: kind === "msg" ? text : words[SAID[text]] ?? text, at: Date.now() }));
+  current.on("msg", ({ from, text }) => show({ kind: "msg", from, text, at: Date.now() }));
+  for (const kind of /** @type {const} */ (["enter", "exit"])) {
+    current.on(kind, ({ from, text }) => show({ kind, from, text: words[SAID[text]] ?? text, at: Date.now() }));
   }
-  current.on("state", (change) => current === client && onState(change));
+  current.on("state", (change) => {
+    if (current === client) onState(change);
+  });
   new OnlineUsers(
     current,
     {
@@ -106,7 +113,9 @@ function start() {
     },
     words,
     page,
-    (alone) => void (element("empty", HTMLElement).hidden = !alone || session.lines.length > 0),
+    (isAlone) => {
+      element("empty", HTMLElement).hidden = !isAlone || session.lines.length > 0;
+    },
   );
   current.connect().catch(() => {}); // onState() shows the reason
 }
@@ -132,7 +141,8 @@ function expired() {
 }
 
 async function renewToken() {
-  if (session.until - Date.now() > page.tokenSeconds * 1000 * RENEW_AT) return;
+  const remainingMs = session.until - Date.now();
+  if (remainingMs > page.tokenSeconds * 1000 * RENEW_AT) return;
   if (await session.renew()) client.token = session.token;
 }
 

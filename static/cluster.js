@@ -4,8 +4,10 @@
 import { Chart, Dashboard, bar, clock, duration, el, milliseconds, number, showApps, size, words } from "./dashboard.js";
 import { fill, make } from "./text.js";
 
-const FULL = 0.9; // share of the connection limit from which a node is shown as full
-const LATE_SECONDS = 0.1; // loop lag that users notice
+/** Share of the connection limit from which a node is shown as full. */
+const FULL = 0.9;
+/** A lag of the loop that users notice. */
+const LATE_SECONDS = 0.1;
 const MAX_GONE = 20;
 
 /** @typedef {{ epoch: number, cpuSeconds: number, uptimeSeconds: number }} Sample */
@@ -15,14 +17,14 @@ const chart = new Chart();
 let before = new Map();
 /** Nodes that were live since this page was opened, and are not any more. @type {Map<string, { host: string, since: Date }>} */
 const gone = new Map();
-/** @type {Map<string, string>} */
+/** Node → its host, at the last look. @type {Map<string, string>} */
 let hosts = new Map();
 
 /** @param {any} data  nodes by name, and the names of nodes without an answer */
 function show(data) {
   /** @type {[string, any][]} */
   const nodes = Object.entries(data.nodes ?? {});
-  nodes.sort(([a, m], [b, n]) => order(`${m.lease.host} ${a}`, `${n.lease.host} ${b}`));
+  nodes.sort(([name, node], [otherName, other]) => order(`${node.lease.host} ${name}`, `${other.lease.host} ${otherName}`));
   const silent = new Set(data.missingNodes ?? []);
   noteGone(nodes);
   el("nodes").replaceChildren(...nodes.map(([name, node]) => row(name, node, silent.has(name))), ...[...gone].map(goneRow));
@@ -32,10 +34,10 @@ function show(data) {
 }
 
 /**
- * @param {string} a
- * @param {string} b
+ * @param {string} text
+ * @param {string} other
  */
-const order = (a, b) => a.localeCompare(b, undefined, { numeric: true });
+const order = (text, other) => text.localeCompare(other, undefined, { numeric: true });
 
 /** @param {any} node @returns {Sample} */
 const sampleOf = (node) => ({ epoch: node.lease.epoch, cpuSeconds: node.cpuSeconds, uptimeSeconds: node.uptimeSeconds });
@@ -43,10 +45,12 @@ const sampleOf = (node) => ({ epoch: node.lease.epoch, cpuSeconds: node.cpuSecon
 /** @param {any} node  without an answer, its lease has the last known number */
 const connectionsOf = (node) => node.managerInfo?.clientsLen ?? node.lease.connections;
 
-/** @param {[string, any][]} nodes */
+/** Remembers the nodes that have gone since the last look. @param {[string, any][]} nodes */
 function noteGone(nodes) {
   const live = new Map(nodes.map(([name, node]) => [name, node.lease.host]));
-  for (const [name, host] of hosts) if (!live.has(name)) gone.set(name, { host, since: new Date() });
+  for (const [name, host] of hosts) {
+    if (!live.has(name)) gone.set(name, { host, since: new Date() });
+  }
   for (const name of live.keys()) gone.delete(name);
   for (const name of [...gone.keys()].slice(0, Math.max(0, gone.size - MAX_GONE))) gone.delete(name);
   hosts = live;
@@ -100,7 +104,7 @@ function row(name, node, silent) {
     cell(words.cluster_state, "", condition(node, silent)),
     cell(words.status_connections, `figure load${full}`, number.format(connections), node.maxConnections ? bar(load) : ""),
     cell(words.status_users, "figure", known(node.managerInfo?.usersLen, number.format)),
-    cell(words.cluster_cpu, "figure", known(cpuUsage(name, node), (share) => `${(100 * share).toFixed(share < 0.1 ? 1 : 0)} %`)),
+    cell(words.cluster_cpu, "figure", known(cpuUsage(name, node), percent)),
     cell(words.status_lag, lag >= LATE_SECONDS ? "figure bad" : "figure", known(lag, milliseconds)),
     cell(words.status_memory, "figure", known(node.memoryBytes, size)),
     cell(words.status_uptime, "figure", known(node.uptimeSeconds, duration)),
@@ -178,6 +182,11 @@ function state(kind, text) {
   const made = make("span", "state", make("span", "dot"), text);
   made.dataset.state = kind;
   return made;
+}
+
+/** @param {number} share  0 to 1 */
+function percent(share) {
+  return `${(100 * share).toFixed(share < 0.1 ? 1 : 0)} %`;
 }
 
 /**

@@ -6,7 +6,8 @@ import { CommandRefused, ImError, newId, NotConnected } from "../sdk/imserver.js
 import { leftOf, leftText } from "./page-parts.js";
 import { element, fill } from "./text.js";
 
-/** @typedef {import("../sdk/imserver.js").ImClient} ImClient */
+/** `keyCode` of a key that an input method has taken. */
+const INPUT_METHOD_KEY = 229;
 
 export class Composer {
   #form = element("composer", HTMLFormElement);
@@ -52,7 +53,9 @@ export class Composer {
 
   /** The state of the connection has changed. */
   refresh() {
-    this.#send.setAttribute("aria-disabled", String(!this.isOnline() || this.#busy || !this.#field.value.trim() || leftOf(this.#field) < 0));
+    const hasText = this.#field.value.trim() !== "" && leftOf(this.#field) >= 0;
+    const canSend = this.isOnline() && !this.#busy && hasText;
+    this.#send.setAttribute("aria-disabled", String(!canSend));
     if (this.isOnline() && this.#note.dataset.why === "offline") this.#showNote("");
   }
 
@@ -63,7 +66,7 @@ export class Composer {
   /** @param {KeyboardEvent} event */
   #onKey(event) {
     if (event.key !== "Enter" || event.shiftKey || event.altKey || event.ctrlKey || event.metaKey) return;
-    if (event.isComposing || event.keyCode === 229) return; // this Enter belongs to the input method
+    if (event.isComposing || event.keyCode === INPUT_METHOD_KEY) return; // this Enter belongs to the input method
     event.preventDefault();
     this.#submit();
   }
@@ -73,7 +76,8 @@ export class Composer {
     if (!text || this.#busy || leftOf(this.#field) < 0) return this.#field.focus();
     if (!this.isOnline()) return this.#showNote(this.words.send_offline, "offline");
     const target = this.target();
-    const id = this.#failed.text === text && this.#failed.target === target ? this.#failed.id : newId();
+    const isRetry = this.#failed.text === text && this.#failed.target === target;
+    const id = isRetry ? this.#failed.id : newId();
     this.#setBusy(true);
     try {
       await this.send(text, id);
@@ -99,9 +103,8 @@ export class Composer {
     if (error instanceof CommandRefused && error.reason !== null) {
       return fill(words.send_rejected, { reason: error.reason || words.no_reason });
     }
-    let reason = String(error);
-    if (error instanceof ImError) reason = error instanceof NotConnected ? words.no_answer : error.message;
-    return fill(words.send_failed, { reason });
+    if (error instanceof NotConnected) return fill(words.send_failed, { reason: words.no_answer });
+    return fill(words.send_failed, { reason: error instanceof ImError ? error.message : String(error) });
   }
 
   /** @param {boolean} busy */
@@ -111,6 +114,7 @@ export class Composer {
     this.#form.setAttribute("aria-busy", String(busy));
   }
 
+  /** The text has changed: the field gets the height of it. */
   #changed() {
     this.#field.style.height = "auto";
     const { scrollHeight } = this.#field;

@@ -10,6 +10,9 @@ export const OFFLINE_PROBE_MS = 1_000;
 
 /** Close code of a user who is banned; its reason says until when and why. */
 const BANNED = 4503;
+/** Close codes of this server begin here. */
+const FIRST_OWN_CODE = 4000;
+const COUNTDOWN_MS = 250;
 
 export class ConnectionView {
   #pill = element("state", HTMLElement);
@@ -36,6 +39,7 @@ export class ConnectionView {
   show(change) {
     clearInterval(this.#countdown);
     const { words } = this;
+    const { retry, reload, appeal } = this.actions;
     const state = change.state === "waiting" && !navigator.onLine ? "offline" : change.state;
     this.#wasOnline ||= state === "online";
     this.#pill.dataset.state = state;
@@ -43,35 +47,46 @@ export class ConnectionView {
     this.#banner.dataset.state = state;
     if (state === "refused") this.#banner.setAttribute("role", "alert"); // screen readers announce the other states from the pill
     else this.#banner.removeAttribute("role");
-    if (state === "waiting") this.#count(change);
-    else if (state === "offline") this.#showBanner(words.banner_offline, words.retry_now, this.actions.retry);
-    else if (state === "refused" && change.code === BANNED && this.actions.appeal) this.#showBanner(this.#refusal(change), this.actions.appeal.word, this.actions.appeal.act);
-    else if (state === "refused") this.#showBanner(this.#refusal(change), words.enter_again, this.actions.reload);
+    if (state === "waiting") this.#countDown(change);
+    else if (state === "offline") this.#showBanner(words.banner_offline, words.retry_now, retry);
+    else if (state === "refused" && change.code === BANNED && appeal) this.#showBanner(this.#refusal(change), appeal.word, appeal.act);
+    else if (state === "refused") this.#showBanner(this.#refusal(change), words.enter_again, reload);
     else if (state === "connecting" && (this.#wasOnline || change.attempt)) this.#showBanner(words.banner_trying);
     else this.#showBanner("");
   }
 
-  /** @param {StateChange} change */
-  #count({ retryInMs, code }) {
+  /**
+   * Says in how many seconds the client tries again, and the close code if this server has sent one.
+   *
+   * @param {StateChange} change
+   */
+  #countDown({ retryInMs, code }) {
+    const { words } = this;
     const due = Date.now() + retryInMs;
+    const why = code < FIRST_OWN_CODE ? "" : ` (${fill(words.code, { code })})`;
     const update = () => {
       const seconds = Math.max(1, Math.ceil((due - Date.now()) / 1000));
-      const why = code === 1006 || code < 4000 ? "" : ` (${fill(this.words.code, { code })})`;
-      this.#showBanner(fill(this.words.banner_waiting, { seconds }) + why, this.words.retry_now, this.actions.retry);
+      this.#showBanner(fill(words.banner_waiting, { seconds }) + why, words.retry_now, this.actions.retry);
     };
     update();
-    this.#countdown = setInterval(update, 250);
+    this.#countdown = setInterval(update, COUNTDOWN_MS);
   }
 
-  /** @param {StateChange} change */
+  /**
+   * @param {StateChange} change  with the code 0 if there is none
+   * @returns {string} why the server refuses the user
+   */
   #refusal({ code, reason }) {
     const { words } = this;
     if (!code) return fill(words.refused_0, { reason });
     const [, day, hour, why] = /^banned(?: for good| until (\S+) (\S+) UTC)?(.*)/.exec(reason) || ["", "", "", reason];
-    if (day && words.refused_until) return fill(words.refused_until, { when: moments(document.documentElement.lang).format(new Date(`${day}T${hour}Z`)) }) + why;
+    if (day && words.refused_until) {
+      const when = moments(document.documentElement.lang).format(new Date(`${day}T${hour}Z`));
+      return fill(words.refused_until, { when }) + why;
+    }
     if (code === BANNED && words.refused_4503) return words.refused_4503 + why;
-    const login = code < 4000 ? fill(words.refused_login, { reason }) : words.refused_other;
-    return `${words[`refused_${code}`] ?? login} (${fill(words.code, { code })})`;
+    const other = code < FIRST_OWN_CODE ? fill(words.refused_login, { reason }) : words.refused_other;
+    return `${words[`refused_${code}`] ?? other} (${fill(words.code, { code })})`;
   }
 
   /**

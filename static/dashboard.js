@@ -4,9 +4,17 @@
 import { element, fill, make, pageData } from "./text.js";
 
 const KEY_ITEM = "imserver:admin-key";
+const TIMEOUT_MS = 5_000;
+/** Codes of an answer. */
+const OK = 200;
 const UNAUTHORIZED = 1003;
 const MAX_SAMPLES = 200;
 const MAX_APPS = 100;
+/** The coordinates of the chart in the page. */
+const CHART_WIDTH = 600;
+const CHART_HEIGHT = 120;
+/** The line keeps this distance to the lower edge, so that its whole width is seen. */
+const CHART_MARGIN = 2;
 
 /** @typedef {{ stateUrl: string, seconds: number, language: string, text: Record<string, string> }} Page */
 
@@ -89,7 +97,7 @@ export class Dashboard {
       response = await fetch(page.stateUrl, {
         headers: this.key ? { Authorization: `Bearer ${this.key}` } : {},
         cache: "no-store",
-        signal: AbortSignal.timeout(5_000),
+        signal: AbortSignal.timeout(TIMEOUT_MS),
       });
     } catch {
       throw new StateError(words.no_answer);
@@ -98,7 +106,7 @@ export class Dashboard {
     const answer = await response.json().catch(() => null);
     if (answer?.code === UNAUTHORIZED) throw new StateError(`${answer.msg} (${answer.code})`, true);
     if (!response.ok || !answer) throw new StateError(`HTTP ${response.status}`);
-    if (answer.code !== 200) throw new StateError(`${answer.msg} (${answer.code})`);
+    if (answer.code !== OK) throw new StateError(`${answer.msg} (${answer.code})`);
     return answer.data ?? {};
   }
 
@@ -167,13 +175,14 @@ export class Chart {
     const { samples } = this;
     const minutes = Math.max(1, Math.round((samples.length * page.seconds) / 60));
     el("chart-title").textContent = fill(words.status_history, { count: minutes });
-    const top = Math.max(4, ...samples) * 1.15;
-    const step = 600 / Math.max(1, samples.length - 1);
-    const points = samples.map((each, index) => `${(index * step).toFixed(1)} ${(118 - (each / top) * 114).toFixed(1)}`);
-    if (points.length === 1) points.push(`600 ${points[0].split(" ")[1]}`);
+    const top = Math.max(4, ...samples) * 1.15; // some room above the line, also of a server that is hardly used
+    const step = CHART_WIDTH / Math.max(1, samples.length - 1);
+    const heights = samples.map((each) => (CHART_HEIGHT - CHART_MARGIN - (each / top) * (CHART_HEIGHT - 3 * CHART_MARGIN)).toFixed(1));
+    const points = heights.map((height, index) => `${(index * step).toFixed(1)} ${height}`);
+    if (points.length === 1) points.push(`${CHART_WIDTH} ${heights[0]}`); // one sample is a level line
     const line = `M${points.join("L")}`;
     document.getElementById("chart-line")?.setAttribute("d", line);
-    document.getElementById("chart-area")?.setAttribute("d", `${line}L600 120L0 120Z`);
+    document.getElementById("chart-area")?.setAttribute("d", `${line}L${CHART_WIDTH} ${CHART_HEIGHT}L0 ${CHART_HEIGHT}Z`);
   }
 }
 
@@ -188,11 +197,12 @@ export function showApps(apps, users) {
   if (!apps) return;
   const used = Object.entries(apps).filter(([, count]) => count > 0);
   el("apps-count").textContent = used.length ? fill(words.status_in_apps, { count: number.format(used.length) }) : "";
-  const sorted = used.sort(([a, m], [b, n]) => n - m || a.localeCompare(b, undefined, { numeric: true }));
-  const rows = sorted.slice(0, MAX_APPS).map(([app, count]) => {
+  used.sort(([app, count], [otherApp, otherCount]) => otherCount - count || app.localeCompare(otherApp, undefined, { numeric: true }));
+  const rows = used.slice(0, MAX_APPS).map(([app, count]) => {
     const name = make("th", "", make("bdi", "", app));
     name.setAttribute("scope", "row");
-    return make("tr", "", name, make("td", "figure", number.format(count)), make("td", "share", bar(users ? count / users : 0)));
+    const share = users ? count / users : 0;
+    return make("tr", "", name, make("td", "figure", number.format(count)), make("td", "share", bar(share)));
   });
   el("apps").replaceChildren(...rows);
   el("apps-table").hidden = !used.length;
@@ -215,12 +225,12 @@ export function bar(share) {
  */
 export function duration(seconds) {
   const units = /** @type {const} */ ([["days", 86_400], ["hours", 3_600], ["minutes", 60], ["seconds", 1]]);
-  let rest = Math.floor(seconds);
+  let remaining = Math.floor(seconds);
   const parts = [];
   for (const [name, length] of units) {
-    const count = Math.floor(rest / length);
-    rest -= count * length;
-    if (count || parts.length || length === 1) parts.push(fill(words[`unit_${name}`], { count }));
+    const count = Math.floor(remaining / length);
+    remaining -= count * length;
+    if (count || parts.length || name === "seconds") parts.push(fill(words[`unit_${name}`], { count }));
   }
   return parts.slice(0, 2).join(" ");
 }
@@ -233,8 +243,12 @@ export function size(bytes) {
   const units = ["B", "KB", "MB", "GB", "TB"];
   let unit = 0;
   let value = bytes;
-  for (; value >= 1024 && unit < units.length - 1; unit++) value /= 1024;
-  return `${new Intl.NumberFormat(page.language, { maximumFractionDigits: value < 10 ? 1 : 0 }).format(value)} ${units[unit]}`;
+  while (value >= 1024 && unit < units.length - 1) {
+    value /= 1024;
+    unit += 1;
+  }
+  const format = new Intl.NumberFormat(page.language, { maximumFractionDigits: value < 10 ? 1 : 0 });
+  return `${format.format(value)} ${units[unit]}`;
 }
 
 /**

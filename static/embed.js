@@ -19,14 +19,16 @@
 {
   const script = document.currentScript;
   if (!(script instanceof HTMLScriptElement)) throw new Error("embed.js is no module: use <script src=…>");
-  const { app = "", to = "", conversation = "", session = "", label = "Chat", badge: counts = "", lang = document.documentElement.lang.split("-")[0] } = script.dataset;
+  const { app = "", to = "", conversation = "", session = "", label = "Chat", badge: badgeWish = "" } = script.dataset;
+  const { lang = document.documentElement.lang.split("-")[0] } = script.dataset;
   const server = new URL("..", script.src);
 
   const RETRY_MS = 5_000;
   /** The chat is loaded within this time after the page, also while the page is busy. */
   const IDLE_MS = 5_000;
-  /** So long after the frame has been loaded, it has spoken, unless a policy refuses it. */
+  /** A frame that has not spoken in this time after it was loaded is refused by a policy. */
   const SILENT_MS = 10_000;
+  const MOST_SHOWN = 99;
   const BUBBLE = "M4 5h16v11H9l-5 4z";
   const CROSS = "M6 6l12 12M18 6L6 18";
   /** The server puts the colour of the chat in its place. */
@@ -58,10 +60,13 @@
   const load = () => {
     if (frame.src) return;
     frame.src = `${server}home/embed?${query}`;
-    frame.addEventListener("load", () => setTimeout(hint, SILENT_MS), { once: true });
+    frame.addEventListener("load", () => setTimeout(warnIfSilent, SILENT_MS), { once: true });
   };
-  const hint = () => {
-    if (!isLoaded) console.warn(`imserver: the chat does not answer. List ${location.origin} in the origins of the app, and ${server.origin} in frame-src of this page's Content-Security-Policy.`);
+  const warnIfSilent = () => {
+    if (isLoaded) return;
+    const origins = `List ${location.origin} in the origins of the app`;
+    const policy = `${server.origin} in frame-src of this page's Content-Security-Policy`;
+    console.warn(`imserver: the chat does not answer. ${origins}, and ${policy}.`);
   };
 
   const badge = document.createElement("b");
@@ -83,7 +88,9 @@
   let isLoaded = false;
 
   /** @param {object} message */
-  const tell = (message) => isLoaded && frame.contentWindow?.postMessage(message, server.origin);
+  const tell = (message) => {
+    if (isLoaded) frame.contentWindow?.postMessage(message, server.origin);
+  };
 
   /** @param {boolean} open */
   const show = (open) => {
@@ -98,6 +105,13 @@
     else button.focus();
   };
 
+  /** @param {number} count */
+  const badgeText = (count) => {
+    if (count > MOST_SHOWN) return `${MOST_SHOWN}+`;
+    return count ? String(count) : "";
+  };
+
+  /** Asks the page's own server for a session token, until it answers, and hands that to the frame. */
   const logIn = async () => {
     try {
       const answer = await fetch(session, { headers: { Accept: "application/json" } });
@@ -119,7 +133,7 @@
       if (isOpen) tell({ kind: "open" });
     } else if (kind === "close") show(false);
     else if (kind === "unread") {
-      badge.textContent = count > 99 ? "99+" : count ? String(count) : "";
+      badge.textContent = badgeText(count);
       button.setAttribute("aria-label", unread ? `${label}, ${unread}` : label);
       dispatchEvent(new CustomEvent("imserver-unread", { detail: count }));
     }
@@ -129,8 +143,11 @@
   Object.assign(window, { imserverChat: { open: () => show(true), close: () => show(false) } });
   if (document.body) document.body.append(host);
   else addEventListener("DOMContentLoaded", () => document.body.append(host));
-  if (counts !== "no") {
-    const loadSoon = () => ("requestIdleCallback" in window ? requestIdleCallback(load, { timeout: IDLE_MS }) : setTimeout(load)); // Safari has none
+  if (badgeWish !== "no") {
+    const loadSoon = () => {
+      if ("requestIdleCallback" in window) requestIdleCallback(load, { timeout: IDLE_MS });
+      else setTimeout(load); // Safari
+    };
     if (document.readyState === "complete") loadSoon();
     else addEventListener("load", loadSoon);
   }

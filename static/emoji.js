@@ -31,27 +31,28 @@ export function makeEmojiGrid(grid, onPick) {
     buttons[current].tabIndex = 0;
     buttons[current].focus();
   };
-  const columns = () => {
+  const countColumns = () => {
     const { offsetTop } = buttons[0];
-    const second = buttons.findIndex((button) => button.offsetTop !== offsetTop);
-    return second < 0 ? buttons.length : second;
+    const secondRow = buttons.findIndex((button) => button.offsetTop !== offsetTop);
+    return secondRow < 0 ? buttons.length : secondRow;
   };
   grid.addEventListener("focusin", (event) => {
     const index = buttons.indexOf(/** @type {HTMLButtonElement} */ (event.target));
     if (index >= 0 && index !== current) moveTo(index);
   });
   grid.addEventListener("keydown", (event) => {
+    const columns = countColumns();
     const target = {
-      ArrowRight: () => current + 1,
-      ArrowLeft: () => current - 1,
-      ArrowDown: () => (current + columns() < buttons.length ? current + columns() : current),
-      ArrowUp: () => (current - columns() >= 0 ? current - columns() : current),
-      Home: () => 0,
-      End: () => buttons.length - 1,
+      ArrowRight: current + 1,
+      ArrowLeft: current - 1,
+      ArrowDown: current + columns < buttons.length ? current + columns : current,
+      ArrowUp: current >= columns ? current - columns : current,
+      Home: 0,
+      End: buttons.length - 1,
     }[event.key];
-    if (!target) return;
+    if (target === undefined) return;
     event.preventDefault();
-    moveTo(target());
+    moveTo(target);
   });
   return { focus: () => moveTo(current) };
 }

@@ -8,12 +8,21 @@ import { cut, fill, make } from "./text.js";
 /** @typedef {import("./tab-session.js").Line} Line */
 
 const MAX_LINES = 400;
-const SHORT_COLUMNS = 600; // of a longer text only the start is shown, with a button for the rest
+/** Of a longer text only the start is shown, with a button for the rest. */
+const SHORT_COLUMNS = 600;
 const SHORT_ROWS = 16;
-const WIDE_FROM = 0x2e80; // nearly all characters from here on are two columns wide
+/** Nearly all characters from here on are two columns wide. */
+const WIDE_FROM = 0x2e80;
+const LINE_FEED = 10;
 const MAX_TEXT = 100_000;
+const MAX_NOTICE = 200;
+/** Messages of one user within this time have one name. */
 const GROUP_MS = 5 * 60_000;
 const NEAR_BOTTOM_PX = 80;
+/** A hidden page gets no animation frames: it draws after this time. */
+const HIDDEN_DRAW_MS = 250;
+/** After this time, screen readers announce new lines again. */
+const QUIET_MS = 500;
 const LONE_EMOJI = /^(?:\p{Extended_Pictographic}[\p{Emoji_Modifier}\u200d\ufe0f\p{Extended_Pictographic}]*){1,3}$/u;
 
 /**
@@ -62,7 +71,9 @@ export class MessageList {
     this.clock = new Intl.DateTimeFormat(language, { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
     latest.addEventListener("click", () => this.toLatest());
     root.addEventListener("scroll", () => this.#onScroll(), { passive: true });
-    const stayAtEnd = () => this.#stick && this.#scroll();
+    const stayAtEnd = () => {
+      if (this.#stick) this.#scroll();
+    };
     new ResizeObserver(stayAtEnd).observe(root);
     root.addEventListener("load", stayAtEnd, { capture: true }); // an image
     root.addEventListener("loadedmetadata", stayAtEnd, { capture: true }); // a video
@@ -74,7 +85,7 @@ export class MessageList {
     if (this.#waiting.length > this.maxLines) this.#waiting.shift();
     if (this.#scheduled) return;
     this.#scheduled = true;
-    if (document.hidden) setTimeout(() => this.flush(), 250); // a hidden page gets no animation frames
+    if (document.hidden) setTimeout(() => this.flush(), HIDDEN_DRAW_MS);
     else requestAnimationFrame(() => this.flush());
   }
 
@@ -90,7 +101,7 @@ export class MessageList {
     if (lines.length) this.root.append(make("p", "divider", this.words.earlier));
     this.#previous = null;
     this.#scroll();
-    setTimeout(() => this.root.removeAttribute("aria-live"), 500);
+    setTimeout(() => this.root.removeAttribute("aria-live"), QUIET_MS);
   }
 
   /**
@@ -114,15 +125,15 @@ export class MessageList {
       this.#top = this.root.scrollTop;
       this.#stick = this.#isAtBottom();
     }
-    setTimeout(() => this.root.removeAttribute("aria-live"), 500);
+    setTimeout(() => this.root.removeAttribute("aria-live"), QUIET_MS);
   }
 
   /** Draws the waiting lines. */
   flush() {
     this.#scheduled = false;
     if (!this.#waiting.length) return;
-    const own = this.#waiting.some((line) => line.kind === "own");
-    const stick = own || this.#stick;
+    const hasOwn = this.#waiting.some((line) => line.kind === "own");
+    const stick = hasOwn || this.#stick;
     const elements = this.#waiting.flatMap((line) => this.#draw(line) ?? []);
     this.#unseen += this.#waiting.filter((line) => line.kind === "msg").length;
     this.#waiting = [];
@@ -208,11 +219,14 @@ export class MessageList {
   }
 
   /**
+   * The first notices of one kind have an element each; the later ones share one, which names the last user and counts the others.
+   *
    * @param {Line} line
-   * @returns {HTMLElement | null}
+   * @returns {HTMLElement | null} null: the shared element shows it
    */
   #notice(line) {
-    const shared = ++this.#notices.count - MAX_SINGLE_NOTICES;
+    this.#notices.count += 1;
+    const shared = this.#notices.count - MAX_SINGLE_NOTICES;
     const element = this.#noticeElement(line, shared > 1 ? fill(this.words.and_others, { count: shared }) : "");
     if (shared > 1 && this.#notices.element) {
       this.#notices.element.replaceChildren(...element.childNodes);
@@ -231,7 +245,7 @@ export class MessageList {
     const change = line.kind === "enter" ? entered : left;
     const parts = [make("span", "tag", admin), make("b", "", make("bdi", "", line.from))];
     if (others) parts.push(make("span", "", others));
-    return make("p", "notice", ...parts, make("span", "", change), make("bdi", "", cut(line.text, 200)));
+    return make("p", "notice", ...parts, make("span", "", change), make("bdi", "", cut(line.text, MAX_NOTICE)));
   }
 
   /**
@@ -239,9 +253,9 @@ export class MessageList {
    * @param {boolean} follows  the line before is a recent message of the same user
    */
   #message(line, follows) {
-    const own = line.kind === "own";
-    const from = make("p", "from", make("bdi", "", own ? this.words.you : this.nameOf(line)));
-    if (!own && line.from === this.self) from.append(make("span", "tag", this.words.for_you));
+    const isOwn = line.kind === "own";
+    const from = make("p", "from", make("bdi", "", isOwn ? this.words.you : this.nameOf(line)));
+    if (!isOwn && line.from === this.self) from.append(make("span", "tag", this.words.for_you));
     const at = new Date(line.at);
     const time = make("time", "", this.clock.format(at));
     time.setAttribute("datetime", at.toISOString());
@@ -252,11 +266,16 @@ export class MessageList {
     if (action) row.append(action);
     const words = make("div", "words", from, row);
     const content = this.contentOf(line);
-    const more = content ? null : fillBubble(bubble, cut(line.text, MAX_TEXT), this.words);
-    if (content) bubble.append(content);
-    if (more) words.append(more);
-    const classes = `line${own ? " own" : ""}${follows ? " follows" : ""}`;
-    const element = make("div", classes, ...(own ? [] : [avatar(this.avatarOf(line))]), words);
+    if (content) {
+      bubble.append(content);
+    } else {
+      const more = fillBubble(bubble, cut(line.text, MAX_TEXT), this.words);
+      if (more) words.append(more);
+    }
+    const element = make("div", "line", words);
+    element.classList.toggle("own", isOwn);
+    element.classList.toggle("follows", follows);
+    if (!isOwn) element.prepend(avatar(this.avatarOf(line)));
     if (line.id) element.dataset.id = line.id;
     return element;
   }
@@ -297,7 +316,8 @@ function startOf(text) {
   let end = 0;
   while (end < text.length && columns < SHORT_COLUMNS) {
     const code = text.charCodeAt(end);
-    if (code === 10 && ++rows > SHORT_ROWS) break;
+    if (code === LINE_FEED) rows += 1;
+    if (rows > SHORT_ROWS) break;
     columns += code < WIDE_FROM ? 1 : 2;
     end += 1;
   }

@@ -1,17 +1,18 @@
-// What the reference page does beyond being read: samples are copied, the contents say where one is and can be
-// searched, requests are tried.
+// The reference page: the buttons that copy samples, the contents, which say where the reader is, the search, and the
+// forms that send requests.
 
 import { copyText } from "./page-parts.js";
 
+const COPIED_MS = 2_000;
 const narrow = matchMedia("(max-width: 52rem)");
 const contents = document.getElementById("contents");
 
-function fold() {
+function foldIfNarrow() {
   contents.open = !narrow.matches;
 }
 
-narrow.addEventListener("change", fold);
-fold();
+narrow.addEventListener("change", foldIfNarrow);
+foldIfNarrow();
 contents.addEventListener("click", (event) => {
   if (narrow.matches && event.target.closest("a")) {
     contents.open = false;
@@ -19,19 +20,22 @@ contents.addEventListener("click", (event) => {
 });
 
 for (const button of document.querySelectorAll(".copy")) {
-  const said = button.textContent;
+  const label = button.textContent;
   button.hidden = false;
   button.addEventListener("click", async () => {
-    if (await copyText(button.closest(".sample").querySelector("code").textContent)) button.textContent = button.dataset.done;
+    const sample = button.closest(".sample").querySelector("code").textContent;
+    if (await copyText(sample)) button.textContent = button.dataset.done;
     setTimeout(() => {
-      button.textContent = said;
-    }, 2000);
+      button.textContent = label;
+    }, COPIED_MS);
   });
 }
 
+// The id of an operation → its link in the contents.
 const links = new Map([...contents.querySelectorAll("li a")].map((link) => [link.hash.slice(1), link]));
 
-function mark(id) {
+/** Marks an operation in the contents as the one that is read. */
+function markCurrent(id) {
   for (const [each, link] of links) {
     if (each === id) {
       link.setAttribute("aria-current", "true");
@@ -47,9 +51,9 @@ function mark(id) {
 // The operation that crosses a line near the top of the window is the one that is read.
 const watcher = new IntersectionObserver(
   (entries) => {
-    const seen = entries.find((entry) => entry.isIntersecting);
-    if (seen) {
-      mark(seen.target.id);
+    const crossing = entries.find((entry) => entry.isIntersecting);
+    if (crossing) {
+      markCurrent(crossing.target.id);
     }
   },
   { rootMargin: "-12% 0px -87% 0px" },
@@ -71,14 +75,14 @@ search.addEventListener("input", () => {
   const searched = search.value.toLowerCase().split(/\s+/);
   let found = 0;
   for (const [id, link] of links) {
-    const fits = searched.every((word) => texts.get(id).includes(word));
-    link.parentElement.hidden = !fits;
-    found += fits ? 1 : 0;
+    const isFound = searched.every((word) => texts.get(id).includes(word));
+    link.parentElement.hidden = !isFound;
+    if (isFound) found += 1;
   }
   for (const list of contents.querySelectorAll("ul")) {
-    const empty = !list.querySelector("li:not([hidden])");
-    list.hidden = empty;
-    list.previousElementSibling.hidden = empty;
+    const isEmpty = !list.querySelector("li:not([hidden])");
+    list.hidden = isEmpty;
+    list.previousElementSibling.hidden = isEmpty; // its heading
   }
   nothing.hidden = found > 0;
 });
@@ -115,13 +119,13 @@ function parameterField(parameter) {
   return label;
 }
 
-/** The address of a request, below the address of this page, and the rest of what `fetch` takes. */
+/** The address of a request and the options of `fetch`. Throws SyntaxError if the body is not JSON. */
 function requestOf(operation, form) {
-  let path = operation.path.slice("/api/v1/".length);
+  let path = operation.path.slice("/api/v1/".length); // below the address of this page
   const query = new URLSearchParams();
   const inputs = form.querySelectorAll(".parameters input");
-  operation.parameters.forEach((parameter, place) => {
-    const value = inputs[place].value;
+  operation.parameters.forEach((parameter, index) => {
+    const { value } = inputs[index];
     if (parameter.in === "path") {
       path = path.replace(`{${parameter.name}}`, encodeURIComponent(value));
     } else if (value !== "") {
@@ -139,14 +143,14 @@ function requestOf(operation, form) {
     body = form.querySelector(".file input").files[0];
   } else if (operation.body !== null) {
     body = form.querySelector(".body textarea").value;
-    JSON.parse(body);
+    JSON.parse(body); // only to check it
     headers["Content-Type"] = "application/json";
   }
   return [url, { method: operation.method, headers, body, credentials: "omit", cache: "no-store" }];
 }
 
-/** Show a body as it arrives; JSON is indented at its end. */
-async function show(response, code) {
+/** Shows a body as it arrives; JSON is indented at its end. */
+async function showBody(response, code) {
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let text = "";
   for (;;) {
@@ -169,12 +173,13 @@ async function show(response, code) {
   }
 }
 
+/** Sends the request of a form, and shows the answer, or why there is none. It may be stopped meanwhile. */
 async function send(operation, form) {
   const outcome = form.querySelector(".outcome");
   const answer = form.querySelector("pre");
   const stop = form.querySelector(".stop");
   const button = form.querySelector(".send");
-  const ending = new AbortController();
+  const controller = new AbortController();
   outcome.textContent = "";
   answer.hidden = true;
   answer.firstElementChild.textContent = "";
@@ -187,15 +192,15 @@ async function send(operation, form) {
   }
   button.disabled = true;
   stop.hidden = false;
-  stop.onclick = () => ending.abort();
+  stop.onclick = () => controller.abort();
   try {
     const [url, options] = request;
-    const response = await fetch(url, { ...options, signal: ending.signal });
+    const response = await fetch(url, { ...options, signal: controller.signal });
     outcome.textContent = `${response.status} ${response.statusText}`;
     outcome.dataset.good = response.ok;
     answer.hidden = false;
     if (response.body) {
-      await show(response, answer.firstElementChild);
+      await showBody(response, answer.firstElementChild);
     }
   } catch (error) {
     if (error.name !== "AbortError") {
@@ -208,6 +213,7 @@ async function send(operation, form) {
   }
 }
 
+/** The form of an operation: a copy of the template, with the fields that the operation has. */
 function formOf(operation) {
   const form = trial.content.cloneNode(true).firstElementChild;
   form.querySelector(".parameters").append(...operation.parameters.map(parameterField));

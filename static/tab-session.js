@@ -11,8 +11,11 @@ import { cut } from "./text.js";
 
 const MAX_LINES = 200;
 const MAX_TEXT = 4_000;
-const MAX_SAVED = 400_000; // characters; browsers allow about five million per site
+/** Characters. Browsers allow about five million per site. */
+const MAX_SAVED = 400_000;
 const SAVE_AFTER_MS = 400;
+/** A saved token must be valid for at least this time, so that the login does not come too late. */
+const SHORTEST_MS = 5_000;
 const NOTICES = new Set(["enter", "exit"]);
 
 /** The first notices of one kind in a row have a line each; the rest share one line. */
@@ -134,11 +137,12 @@ export class TabSession {
     return true;
   }
 
+  /** Restores what an earlier page of this tab has saved when it was unloaded. */
   #resume() {
     try {
       /** @type {Saved} */
       const saved = JSON.parse(this.storage?.getItem(this.key) ?? "null");
-      if (!saved?.left || saved.until < Date.now() + 5_000 || !Array.isArray(saved.lines)) return;
+      if (!saved?.left || saved.until < Date.now() + SHORTEST_MS || !Array.isArray(saved.lines)) return;
       if (this.identity.tokenUrl) {
         this.user = String(saved.user);
         this.token = String(saved.token);
@@ -146,13 +150,14 @@ export class TabSession {
       } else if (saved.user !== this.user) {
         return;
       }
-      this.lines = saved.lines.filter((line) => [line?.from, line?.text].every((each) => typeof each === "string") && !Number.isNaN(new Date(line.at).getTime()));
+      this.lines = saved.lines.filter(isLine);
       this.resumed = true;
     } catch {
       // not written by this page
     }
   }
 
+  /** Saves the state. If it is too long, the oldest lines are dropped. */
   #save() {
     clearTimeout(this.#saving);
     this.#saving = undefined;
@@ -167,6 +172,11 @@ export class TabSession {
   }
 }
 
+/** @param {any} line @returns {boolean} whether it can be shown */
+function isLine(line) {
+  return typeof line?.from === "string" && typeof line.text === "string" && !Number.isNaN(new Date(line.at).getTime());
+}
+
 /** @returns {Storage | null} null: the browser forbids it */
 export function tabStorage() {
   try {
@@ -177,11 +187,19 @@ export function tabStorage() {
 }
 
 /**
+ * @typedef {object} Client
+ * @property {import("../sdk/imserver.js").StateChange} state
+ * @property {() => void} retryNow
+ * @property {(timeoutMs?: number) => void} probe
+ * @property {() => void} close
+ */
+
+/**
  * Keeps the connection of a page in step with its tab: with the network, and with the tab's visibility and end.
  *
  * @param {TabSession} session
  * @param {import("./connection-view.js").ConnectionView} view
- * @param {() => { state: import("../sdk/imserver.js").StateChange, retryNow: () => void, probe: (timeoutMs?: number) => void, close: () => void }} client  the present one
+ * @param {() => Client} client  the present one
  * @param {() => void} [onVisible]
  * @returns {() => void}  counts an unread message in the title if the tab is hidden
  */

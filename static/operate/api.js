@@ -4,6 +4,8 @@
 import { fill, listOf, recordOf, ROOT, textOf } from "../text.js";
 
 const TIMEOUT_MS = 20_000;
+/** When a browser has begun to save a file, its address is not needed any more. */
+const SAVE_MS = 60_000;
 /** Where the tab keeps the key or token. It is never in an address. */
 const CREDENTIAL_ITEM = "imserver:admin-page";
 /** In the tab after a log-out: the login of the chat is not taken by itself. */
@@ -62,7 +64,7 @@ export class Api {
   }
 
   /**
-   * The same with the login of the chat, which stays where the chat keeps it.
+   * Asks who this is with the login of the chat, which stays where the chat keeps it.
    *
    * @param {string} token
    */
@@ -90,8 +92,16 @@ export class Api {
     this.credential = credential;
     const rights = await this.ask("GET", "admin/rights", {});
     const { kind, id, apps, rights: named, version } = rights;
-    const own = kind === "staff" ? await this.ask("GET", "accounts/show", { app: textOf(listOf(apps)[0]) }).catch(() => ({})) : {};
-    this.rights = { kind: textOf(kind), id: textOf(id), name: textOf(recordOf(own).nickname), apps: apps === null ? null : listOf(apps), rights: listOf(named), version: textOf(version) };
+    const app = textOf(listOf(apps)[0]);
+    const account = kind === "staff" ? await this.ask("GET", "accounts/show", { app }).catch(() => ({})) : {};
+    this.rights = {
+      kind: textOf(kind),
+      id: textOf(id),
+      name: textOf(recordOf(account).nickname),
+      apps: apps === null ? null : listOf(apps),
+      rights: listOf(named),
+      version: textOf(version),
+    };
     this.routes = new Set(listOf(rights.routes));
   }
 
@@ -131,6 +141,8 @@ export class Api {
   }
 
   /**
+   * Asks, and tells the page if another login is needed.
+   *
    * @param {"GET" | "POST"} method
    * @param {string} path
    * @param {Record<string, any>} fields
@@ -157,14 +169,14 @@ export class Api {
     if (!response.ok) throw refusalOf(response, recordOf(await response.json().catch(() => null)));
     const link = Object.assign(document.createElement("a"), { href: URL.createObjectURL(await response.blob()), download: name });
     link.click();
-    setTimeout(() => URL.revokeObjectURL(link.href), 60_000); // the browser has begun to save it
+    setTimeout(() => URL.revokeObjectURL(link.href), SAVE_MS);
   }
 
   /**
    * @param {"GET" | "POST"} method
    * @param {string} path
-   * @param {Record<string, any>} fields
-   * @returns {Promise<Record<string, any>>}
+   * @param {Record<string, any>} fields  of a GET, empty texts are left out
+   * @returns {Promise<Record<string, any>>} the answer; rejected with {@link Refused}
    */
   async ask(method, path, fields) {
     const isPost = method === "POST";

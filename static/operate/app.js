@@ -49,7 +49,11 @@ const SECTIONS = [
   { key: "nodes", label: words.admin_nodes, routes: ["GET nodes"], draw: drawNodes },
   { key: "audit", label: words.admin_audit, routes: ["GET audit"], draw: drawAudit },
 ];
-/** What links of other sections and hits lead to → the section in which it is. @type {Record<string, [string, (at: Place, ...parts: string[]) => Node[]]>} */
+/**
+ * What links of other sections and hits lead to → the section in which it is, and what draws it.
+ *
+ * @type {Record<string, [string, (at: Place, ...parts: string[]) => Node[]]>}
+ */
 const DETAILS = {
   person: ["people", drawPerson],
   held: ["people", drawHeld],
@@ -73,9 +77,11 @@ const finder = new Finder(api, element("find-form", HTMLFormElement), () => SECT
   { label, detail: "", parts: [key] },
   ...tasksOf(api, key).map((task) => ({ label: task.label, detail: `${label} \u203a ${stepsOf(task)}`, parts: [key, task.key] })),
 ]));
-/** @type {string[]} */
+/** The apps that may be looked at. @type {string[]} */
 let apps = [];
+/** The app that is looked at; empty: all. */
 let app = "";
+/** Which of the sections that were drawn is shown. */
 let turn = 0;
 
 /** @param {Section} section */
@@ -83,21 +89,33 @@ const isThere = (section) => api.may(...section.routes);
 
 // --- login ----------------------------------------------------------------------------------------------------------
 
+/** Logs in with what the tab has, or with the login of the chat; else it shows the form. */
 async function start() {
   api.onLoginNeeded = () => {
     api.leave();
     showLogin(words.admin_login_ended);
   };
-  const ofChat = api.credential || page.demo || api.hasLeft ? "" : await loginOfChat();
+  const mayUseChat = !api.credential && !page.demo && !api.hasLeft;
+  const chatToken = mayUseChat ? await loginOfChat() : "";
   api.onAct = refreshAfterAct;
-  if (!api.credential && !page.demo && !ofChat) return showLogin("");
+  if (!api.credential && !page.demo && !chatToken) return showLogin("");
   try {
-    await (ofChat ? api.enterWithChat(ofChat) : api.enter(api.credential));
+    if (chatToken) await api.enterWithChat(chatToken);
+    else await api.enter(api.credential);
     await enter();
   } catch (error) {
-    showLogin(api.credential ? loginProblem(error) : error instanceof Refused && error.status === 401 ? "" : reasonOf(error, words));
+    showLogin(startProblem(error));
     api.leave();
   }
+}
+
+/**
+ * @param {unknown} error
+ * @returns {string} empty: without a credential, a refusal only says that a login is needed
+ */
+function startProblem(error) {
+  if (api.credential) return loginProblem(error);
+  return error instanceof Refused && error.isOfLogin ? "" : reasonOf(error, words);
 }
 
 /**
@@ -119,12 +137,17 @@ async function loginOfChat() {
 /** @param {unknown} error */
 function loginProblem(error) {
   if (!(error instanceof Refused)) return reasonOf(error, words);
-  if (words[`admin_fault_${error.code}`] && error.code !== "not_allowed") return reasonOf(error, words);
+  const hasOwnWords = words[`admin_fault_${error.code}`] && error.code !== "not_allowed";
+  if (hasOwnWords) return reasonOf(error, words);
   if (error.status === 401) return words.admin_login_wrong;
   return error.status === 403 ? words.admin_login_no_right : reasonOf(error, words);
 }
 
-/** @param {string} text  why a login is needed */
+/**
+ * Shows the forms for a key and for an account and, if the chat is logged in here, a button that takes its login.
+ *
+ * @param {string} text  why a login is needed
+ */
 function showLogin(text) {
   document.body.dataset.view = "login";
   const reason = make("p", "problem", text);
@@ -149,7 +172,7 @@ function showLogin(text) {
   key.querySelector("input")?.focus();
   loginOfChat().then((token) => {
     if (!token || document.body.dataset.view !== "login") return;
-    const go = button(words.admin_login_chat, async () => {
+    const enterButton = button(words.admin_login_chat, async () => {
       try {
         await api.enterWithChat(token);
         await enter();
@@ -158,7 +181,7 @@ function showLogin(text) {
         reason.hidden = false;
       }
     }, "primary");
-    place.prepend(make("div", "card ask", make("p", "", words.admin_login_chat_why), go), make("p", "or", words.admin_or));
+    place.prepend(make("div", "card ask", make("p", "", words.admin_login_chat_why), enterButton), make("p", "or", words.admin_or));
   });
 
   /**
@@ -168,11 +191,11 @@ function showLogin(text) {
    * @param {(values: Record<string, string>) => Promise<void>} act
    */
   function loginForm(title, fields, yes, act) {
-    const go = /** @type {HTMLButtonElement} */ (make("button", "primary", yes));
-    const form = /** @type {HTMLFormElement} */ (make("form", "card ask", make("h2", "", title), ...fields.map(fieldOf), go));
+    const submit = /** @type {HTMLButtonElement} */ (make("button", "primary", yes));
+    const form = /** @type {HTMLFormElement} */ (make("form", "card ask", make("h2", "", title), ...fields.map(fieldOf), submit));
     form.addEventListener("submit", async (event) => {
       event.preventDefault();
-      go.disabled = true;
+      submit.disabled = true;
       reason.hidden = true;
       try {
         await act(valuesOf(form));
@@ -183,7 +206,7 @@ function showLogin(text) {
         reason.textContent = loginProblem(error);
         reason.hidden = false;
       } finally {
-        go.disabled = false;
+        submit.disabled = false;
       }
     });
     return form;
@@ -191,8 +214,7 @@ function showLogin(text) {
     /** The password was right, and the account has a second factor. */
     function askForCode() {
       if (form.querySelector("[name=code]")) return;
-      go.before(fieldOf({ name: "code", label: words.admin_login_code, hint: words.admin_login_code_hint, required: true }));
-
+      submit.before(fieldOf({ name: "code", label: words.admin_login_code, hint: words.admin_login_code_hint, required: true }));
     }
   }
 }
@@ -217,14 +239,21 @@ async function appNames() {
   return listOf(answer.apps).map(recordOf).filter((each) => !each.same_as).map((each) => textOf(each.app));
 }
 
-function drawFrame() {
-  const { kind, id, name: nickname, rights, version: release } = api.rights;
+/** @returns {string} who has logged in */
+function principal() {
+  const { kind, id, name: nickname, rights } = api.rights;
+  if (kind === "demo") return words.admin_demo;
+  if (kind === "key") return fill(words.admin_with_key, { id });
   const role = rights.includes("own") ? words.admin_role_owner : words.admin_role_moderator;
-  const who = kind === "demo" ? words.admin_demo : kind === "key" ? fill(words.admin_with_key, { id }) : fill(words.admin_with_role, { user: nickname || id, role });
-  element("who", HTMLElement).textContent = who;
+  return fill(words.admin_with_role, { user: nickname || id, role });
+}
+
+/** Draws what stands around all sections: who has logged in, the links to the sections, and the choice of an app. */
+function drawFrame() {
+  const { kind, version: release } = api.rights;
+  element("who", HTMLElement).textContent = principal();
   element("version", HTMLElement).replaceChildren(...(release ? [make("bdi", "", "imserver ", version(release))] : []));
-  const leave = element("leave", HTMLElement);
-  leave.hidden = kind === "demo";
+  element("leave", HTMLElement).hidden = kind === "demo";
   element("to-chat", HTMLElement).hidden = kind !== "staff" || api.rights.apps?.[0] !== page.accountsApp;
   const places = SECTIONS.filter(isThere).map((section) => {
     const made = link(section.label, section.key);
@@ -249,11 +278,12 @@ function drawFrame() {
 function show() {
   if (document.body.dataset.view !== "page") return;
   const [key = "", ...parts] = location.hash.slice(1).split("/").map(decoded);
-  const mine = ++turn;
-  const [inside, drawDetail] = DETAILS[key] ?? ["", null];
-  const at = { api, app, apps, isShown: () => mine === turn };
-  element("app", HTMLSelectElement).value = inside && apps.includes(parts[0]) ? parts[0] : app;
-  const section = SECTIONS.find((each) => each.key === (inside || key) && (inside || isThere(each)));
+  turn += 1;
+  const ownTurn = turn;
+  const [parentKey, drawDetail] = DETAILS[key] ?? ["", null]; // of a person, for example, the section with people
+  const at = { api, app, apps, isShown: () => ownTurn === turn };
+  element("app", HTMLSelectElement).value = parentKey && apps.includes(parts[0]) ? parts[0] : app;
+  const section = SECTIONS.find((each) => (parentKey ? each.key === parentKey : each.key === key && isThere(each)));
   for (const each of document.querySelectorAll("[data-section]")) {
     if (each instanceof HTMLElement && each.dataset.section === section?.key) each.setAttribute("aria-current", "page");
     else each.removeAttribute("aria-current");
@@ -264,7 +294,8 @@ function show() {
   else if (!section) main.replaceChildren(...drawOverview(at, SECTIONS.filter(isThere)));
   else if (section.needsApp && !app) main.replaceChildren(...chooseApp(section));
   else main.replaceChildren(...section.draw(at));
-  const task = section && tasksOf(api, section.key).find((each) => each.key === parts[0] && !inside);
+  const tasks = section && !parentKey ? tasksOf(api, section.key) : [];
+  const task = tasks.find((each) => each.key === parts[0]);
   if (task) begin(task, at);
   else scrollTo(0, 0);
 }
@@ -285,7 +316,8 @@ function begin(task, { isShown }) {
     if (first.matches("h2")) first.tabIndex = -1;
     first.focus({ preventScroll: true });
   }
-  if (!part || part.previousElementSibling?.previousElementSibling === main.firstElementChild) return scrollTo(0, 0);
+  const isFirstPart = part?.previousElementSibling?.previousElementSibling === main.firstElementChild; // below the heading and the note
+  if (!part || isFirstPart) return scrollTo(0, 0);
   const sizes = new ResizeObserver(() => {
     if (isShown()) note.scrollIntoView();
     if (!isShown() || !main.querySelector("[aria-busy=true]")) sizes.disconnect();
@@ -305,10 +337,15 @@ function decoded(part) {
 /** @param {Section} section */
 function chooseApp(section) {
   const offered = apps.slice(0, MOST_OFFERED).map((each) => button(each, () => choose(each)));
-  return [heading(section.label), card("", make("p", "", apps.length ? words.admin_choose_app : words.admin_no_apps), make("p", "choices", ...offered))];
+  const text = make("p", "", apps.length ? words.admin_choose_app : words.admin_no_apps);
+  return [heading(section.label), card("", text, make("p", "choices", ...offered))];
 }
 
-/** @param {string} chosen  it is not that of a person, a key or another thing whose page is open: then its section opens */
+/**
+ * Looks at another app. If a person or another thing of the app before is open, its section opens instead.
+ *
+ * @param {string} chosen  empty: all apps
+ */
 function choose(chosen) {
   app = chosen;
   element("app", HTMLSelectElement).value = chosen;
@@ -317,8 +354,8 @@ function choose(chosen) {
   } catch {
     // no storage
   }
-  const [inside] = DETAILS[location.hash.slice(1).split("/")[0]] ?? [""];
-  if (inside) location.hash = addressOf(inside);
+  const [parentKey] = DETAILS[location.hash.slice(1).split("/")[0]] ?? [""];
+  if (parentKey) location.hash = addressOf(parentKey);
   else show();
 }
 
@@ -347,8 +384,9 @@ function drawRequest(at, id) {
 addEventListener("hashchange", show);
 addEventListener("keydown", (event) => {
   const { target } = event;
+  if (event.key !== "/" || event.ctrlKey || event.metaKey || event.altKey) return;
   const isTyping = target instanceof HTMLElement && target.matches("input, textarea, select");
-  if (event.key !== "/" || event.ctrlKey || event.metaKey || event.altKey || isTyping || document.querySelector("dialog")) return;
+  if (isTyping || document.querySelector("dialog")) return;
   event.preventDefault();
   finder.focus();
 });

@@ -6,31 +6,57 @@ import { acts } from "./audit.js";
 import { erase, erasureNote, exportCard } from "./data.js";
 import { deprecatedCard } from "./deprecated.js";
 import { settingsOf } from "./settings.js";
-import { absoluteTime, ask, badge, button, card, code, facts, filters, heading, link, list, name, number, place, showSecret, table, time, toast, words } from "./ui.js";
+import {
+  absoluteTime, ask, badge, button, card, code, facts, filters, heading, link, list, name, number, place, showSecret, table, time, toast, words,
+} from "./ui.js";
 
 /** @typedef {import("./app.js").Place} Place */
 /** @typedef {import("./ui.js").Filled} Filled */
 
+/** Rows. */
 const PAGE = 100;
+const RECENT = 20;
+/** In seconds. */
+const HOUR = 3_600;
 const DAY = 86_400;
+/** What the names of the fields for scopes begin with. */
 const SCOPE = "scope-";
-/** Days that are asked for: a month, and what was before. */
-const MONTH = 35;
+/** Days that are asked for: a month, and some before it. */
+const MOST_DAYS = 35;
+/** Shares of a quota from which the meter is amber, then red. */
+const AMBER = 0.75;
+const RED = 0.9;
+/** A lower bar of a chart would not be seen. */
+const LOWEST_BAR_PERCENT = 4;
 
-/** @param {Place} at */
+/**
+ * The list of all apps, and that of all keys.
+ *
+ * @param {Place} at
+ */
 export function drawApps({ api }) {
+  const columns = [words.admin_app, words.admin_state, words.admin_logins, words.admin_webhook];
   /** @type {Filled} */
   const rows = list(async (cursor) => {
     const answer = await api.get("apps", { cursor, limit: PAGE });
     return { rows: listOf(answer.apps), next: textOf(answer.next) };
-  }, (apps) => table(words.admin_apps, [words.admin_app, words.admin_state, words.admin_logins, words.admin_webhook], apps.map(recordOf).map((each) => [
-    link(name(each.app), "app", textOf(each.app)),
-    each.locked ? badge(words.admin_app_locked, "bad") : badge(each.configured ? words.admin_configured : words.admin_stored),
-    loginOf(each),
-    recordOf(each.webhook).url ? code(recordOf(each.webhook).url) : name(""),
-  ]), words.admin_no_apps));
-  const keys = api.may("GET keys") ? [Object.assign(card(words.admin_keys, keyList(api, "")), { id: "keys" }), ...deprecatedCard(api, "")] : [];
-  return [heading(words.admin_apps_and_keys, words.admin_apps_hint), card(words.admin_apps, rows), ...keys];
+  }, (apps) => table(words.admin_apps, columns, apps.map(recordOf).map((app) => {
+    const { url } = recordOf(app.webhook);
+    return [link(name(app.app), "app", textOf(app.app)), stateOf(app), loginOf(app), url ? code(url) : name("")];
+  }), words.admin_no_apps));
+  const parts = [heading(words.admin_apps_and_keys, words.admin_apps_hint), card(words.admin_apps, rows)];
+  if (api.may("GET keys")) {
+    const keys = card(words.admin_keys, keyList(api, ""));
+    keys.id = "keys";
+    parts.push(keys, ...deprecatedCard(api, ""));
+  }
+  return parts;
+}
+
+/** @param {Record<string, any>} app */
+function stateOf(app) {
+  if (app.locked) return badge(words.admin_app_locked, "bad");
+  return badge(app.configured ? words.admin_configured : words.admin_stored);
 }
 
 /** @param {Record<string, any>} app */
@@ -50,15 +76,21 @@ function loginOf(app) {
 export function drawApp({ api }, app) {
   /** @type {Filled} */
   const made = place(() => api.get("apps/show", { app }), (shown) => {
-    if (shown.locked) return [heading(name(app), words.admin_app_hint), ...[erasureNote(api, app, "", () => made.again())].flatMap((note) => note ?? [])];
-    const usage = api.may("GET apps/usage") ? [usageOf(api, app)] : [];
-    const keys = api.may("GET keys") ? [card(words.admin_keys, keyList(api, app)), ...deprecatedCard(api, app)] : [];
-    const hook = api.may("GET webhooks") ? [link(words.admin_webhook, "webhook", app)] : [];
-    const again = async () => {
-      await Promise.all(usage.map((each) => each.again()));
-    };
-    const end = api.may("POST apps/delete") && !shown.configured ? [card("", button(words.admin_app_delete, () => erase(api, app, "", app, () => made.again()), "quiet danger"))] : [];
-    return [heading(name(app), words.admin_app_hint, ...hook), ...usage, ...keys, ...exportCard(api, app), settingsOf(api, app, again), ...end];
+    const again = () => made.again();
+    if (shown.locked) {
+      const erasure = erasureNote(api, app, "", again);
+      return [heading(name(app), words.admin_app_hint), ...(erasure ? [erasure] : [])];
+    }
+    const webhook = api.may("GET webhooks") ? [link(words.admin_webhook, "webhook", app)] : [];
+    const usage = api.may("GET apps/usage") ? usageOf(api, app) : null;
+    const parts = [heading(name(app), words.admin_app_hint, ...webhook)];
+    if (usage) parts.push(usage);
+    if (api.may("GET keys")) parts.push(card(words.admin_keys, keyList(api, app)), ...deprecatedCard(api, app));
+    parts.push(...exportCard(api, app), settingsOf(api, app, () => usage?.again())); // quotas are settings, too
+    if (api.may("POST apps/delete") && !shown.configured) {
+      parts.push(card("", button(words.admin_app_delete, () => erase(api, app, "", app, again), "quiet danger")));
+    }
+    return parts;
   });
   return [made];
 }
@@ -78,7 +110,7 @@ function usageOf(api, app) {
   /** @type {Filled} */
   const made = place(async () => {
     const [used, settings, counts] = await Promise.all([
-      api.get("apps/usage", { app, days: MONTH, stored: true }),
+      api.get("apps/usage", { app, days: MOST_DAYS, stored: true }),
       api.get("apps/show", { app }),
       api.may("GET counts") ? api.get("counts", { app }) : {},
     ]);
@@ -91,7 +123,8 @@ function usageOf(api, app) {
       [words.admin_login_accounts, stored.accounts], [words.admin_groups, stored.groups],
       [words.admin_messages_stored, stored.messages], [words.admin_files_stored, stored.uploads],
     ];
-    const shown = facts(numbers.filter(([, value]) => typeof value === "number").map(([label, value]) => [label, make("b", "figure", number.format(value))]));
+    const counts = numbers.filter(([, value]) => typeof value === "number"); // what this node does not count is missing
+    const shown = facts(counts.map(([label, value]) => [label, make("b", "figure", number.format(value))]));
     /** @type {Counted[]} */
     const counted = [
       { key: "pushes", label: words.admin_pushes, limit: numberOf(used.pushes_per_day), days: listOf(used.days) },
@@ -100,7 +133,8 @@ function usageOf(api, app) {
     const isChangeable = api.may("POST apps/set") && api.rights.kind !== "staff" && !settings.configured;
     const change = isChangeable ? [button(words.admin_quotas_change, () => changeQuotas(counted))] : [];
     const quotas = counted.map((each) => quotaOf(each, numberOf(used.ends)));
-    return [card(words.admin_app_usage, shown), card(words.admin_quotas, make("div", "quotas", ...quotas), make("p", "muted", words.admin_quotas_hint), ...change)];
+    const hint = make("p", "muted", words.admin_quotas_hint);
+    return [card(words.admin_app_usage, shown), card(words.admin_quotas, make("div", "quotas", ...quotas), hint, ...change)];
   });
 
   /** @param {Counted[]} counted */
@@ -121,31 +155,36 @@ function usageOf(api, app) {
 }
 
 /**
- * @param {Counted} counted
+ * What was used today and this month, and how much of the quota that is. Days are those of UTC.
+ *
+ * @param {Counted} counted  `limit` 0: unlimited
  * @param {number} ends  when the day ends
  */
 function quotaOf({ key, label, limit, days }, ends) {
-  const today = new Date().toISOString().slice(0, 10);
+  const today = new Date().toISOString().slice(0, "2000-01-01".length);
+  const month = today.slice(0, "2000-01".length);
   const used = numberOf(days.find(({ day }) => day === today)?.[key]);
-  const month = days.filter(({ day }) => textOf(day).startsWith(today.slice(0, 7))).reduce((sum, each) => sum + numberOf(each[key]), 0);
+  const daysOfMonth = days.filter(({ day }) => textOf(day).startsWith(month));
+  const usedInMonth = daysOfMonth.reduce((sum, each) => sum + numberOf(each[key]), 0);
   const made = make("div", "quota", make("h3", "", label));
   if (!limit && !days.length) {
     made.append(make("p", "muted", words.admin_quota_unlimited));
     return made;
   }
-  const text = limit ? fill(words.admin_quota_used, { count: number.format(used), limit: number.format(limit) }) : fill(words.admin_quota_today, { count: number.format(used) });
+  const count = number.format(used);
+  const text = limit ? fill(words.admin_quota_used, { count, limit: number.format(limit) }) : fill(words.admin_quota_today, { count });
   made.append(make("p", "figure", text));
   if (limit) {
     const meter = /** @type {HTMLMeterElement} */ (make("meter", ""));
     meter.max = limit;
-    meter.low = limit * 0.75; // from there amber, then red
-    meter.high = limit * 0.9;
+    meter.low = limit * AMBER;
+    meter.high = limit * RED;
     meter.optimum = 0;
     meter.value = used;
     meter.setAttribute("aria-label", `${label}: ${text}`);
     made.append(meter);
   }
-  made.append(make("p", "muted", fill(words.admin_quota_month, { count: number.format(month) })));
+  made.append(make("p", "muted", fill(words.admin_quota_month, { count: number.format(usedInMonth) })));
   if (limit && used >= limit) made.append(badge(fill(words.admin_quota_spent, { time: absoluteTime(ends) }), "bad"));
   if (days.length > 1) made.append(sparkline([...days].reverse().map((each) => numberOf(each[key]))));
   return made;
@@ -156,7 +195,7 @@ function sparkline(values) {
   const most = Math.max(1, ...values);
   const bars = values.map((value) => {
     const bar = make("span", "");
-    bar.style.blockSize = `${Math.max(4, (value / most) * 100)}%`;
+    bar.style.blockSize = `${Math.max(LOWEST_BAR_PERCENT, (value / most) * 100)}%`;
     return bar;
   });
   const made = make("div", "spark", ...bars);
@@ -167,12 +206,15 @@ function sparkline(values) {
 // --- keys -----------------------------------------------------------------------------------------------------------
 
 /**
+ * The keys, with a box that shows the ended ones, too, and a button that creates one.
+ *
  * @param {import("./api.js").Api} api
  * @param {string} app  empty: of all apps
  */
 function keyList(api, app) {
+  const columns = [words.admin_note, words.admin_id, words.admin_state, words.admin_scopes, words.admin_apps, words.admin_last_used];
   let ended = false;
-  /** @type {string[]} */
+  /** Scopes that a new key may have. @type {string[]} */
   let scopes = [];
   /** @type {Filled} */
   const rows = place(async () => {
@@ -180,7 +222,7 @@ function keyList(api, app) {
     scopes = listOf(answer.scopes);
     return answer;
   }, (answer) => [
-    table(words.admin_keys, [words.admin_note, words.admin_id, words.admin_state, words.admin_scopes, words.admin_apps, words.admin_last_used], listOf(answer.keys).map(recordOf).map((key) => [
+    table(words.admin_keys, columns, listOf(answer.keys).map(recordOf).map((key) => [
       link(name(key.note || key.id), "key", textOf(key.id)), code(key.id), keyState(key), name(listOf(key.scopes).join(", ")),
       name(listOf(key.apps).join(", ") || words.admin_all_apps), time(key.last_used, words.admin_never),
     ]), words.admin_no_keys),
@@ -200,27 +242,35 @@ function keyState(key) {
 }
 
 /**
+ * Asks what a new key may do, creates it, and shows its secret once.
+ *
  * @param {import("./api.js").Api} api
  * @param {string} app
  * @param {string[]} scopes  that a key may have
  * @param {() => unknown} changed
  */
 async function createKey(api, app, scopes, changed) {
+  /** @type {import("./ui.js").Field[]} */
+  const boxes = scopes.map((scope) => ({ name: SCOPE + scope, label: words[`admin_scope_${scope}`] ?? scope, type: "checkbox" }));
   let secret = "";
   const isDone = await ask({
     title: words.admin_create_key,
     fields: [
       { name: "note", label: words.admin_note, hint: words.admin_key_note_hint, most: 100 },
-      ...scopes.map((each) => /** @type {import("./ui.js").Field} */ ({ name: `${SCOPE}${each}`, label: words[`admin_scope_${each}`] ?? each, type: "checkbox" })),
+      ...boxes,
       { name: "apps", label: words.admin_apps, value: app || (api.rights.apps ?? []).join(", "), hint: words.admin_key_apps_hint },
       { name: "expires", label: words.admin_expires, type: "select", value: String(90 * DAY), options: expiries() },
     ],
     yes: words.admin_create_key,
-    act: async ({ note, apps, expires, ...chosen }) => {
-      const wanted = Object.keys(chosen).filter((each) => chosen[each]).map((each) => each.slice(SCOPE.length));
-      if (!wanted.length) throw new Error(words.admin_no_scope);
-      const named = apps.split(",").map((each) => each.trim()).filter(Boolean);
-      const made = await api.post("keys/create", { scopes: wanted, apps: named, note, expires_seconds: Number(expires) });
+    act: async ({ note, apps, expires, ...boxValues }) => {
+      const checked = Object.keys(boxValues).filter((box) => boxValues[box]);
+      if (!checked.length) throw new Error(words.admin_no_scope);
+      const made = await api.post("keys/create", {
+        scopes: checked.map((box) => box.slice(SCOPE.length)),
+        apps: apps.split(",").map((each) => each.trim()).filter(Boolean),
+        note,
+        expires_seconds: Number(expires),
+      });
       secret = textOf(made.secret);
     },
   });
@@ -229,9 +279,17 @@ async function createKey(api, app, scopes, changed) {
   await showSecret(words.admin_new_key, words.admin_new_key_text, secret);
 }
 
+/**
+ * @param {number} days
+ * @returns {[string, string]} the seconds and the label of an option of a select
+ */
+function daysOption(days) {
+  return [String(days * DAY), fill(words.admin_days, { count: days })];
+}
+
 /** @returns {[string, string][]} */
 function expiries() {
-  return [[String(30 * DAY), fill(words.admin_days, { count: 30 })], [String(90 * DAY), fill(words.admin_days, { count: 90 })], [String(365 * DAY), fill(words.admin_days, { count: 365 })], ["0", words.admin_never_expires]];
+  return [...[30, 90, 365].map(daysOption), ["0", words.admin_never_expires]];
 }
 
 /**
@@ -245,18 +303,46 @@ function sumTable(uses) {
   for (const use of uses) {
     const key = JSON.stringify([use.route, use.app, use.address]);
     const { answered = 0, refused = 0, first = use.time, last = use.time } = sums.get(key) ?? {};
-    sums.set(key, { ...use, answered: answered + numberOf(use.answered), refused: refused + numberOf(use.refused), first: Math.min(first, use.time), last: Math.max(last, use.time) });
+    sums.set(key, {
+      ...use,
+      answered: answered + numberOf(use.answered),
+      refused: refused + numberOf(use.refused),
+      first: Math.min(first, use.time),
+      last: Math.max(last, use.time),
+    });
   }
-  return table(words.admin_usage, [words.admin_route, words.admin_app, words.admin_address, words.admin_answered, words.admin_refused, words.admin_from, words.admin_to], [...sums.values()].map((use) => [
+  const columns = [
+    words.admin_route, words.admin_app, words.admin_address, words.admin_answered, words.admin_refused, words.admin_from, words.admin_to,
+  ];
+  return table(words.admin_usage, columns, [...sums.values()].map((use) => [
     code(use.route), name(use.app), code(use.address), number.format(use.answered), number.format(use.refused), time(use.first), time(use.last),
   ]), words.admin_no_usage);
 }
 
-/** @param {Record<string, any>[]} uses */
+/** @param {Record<string, any>[]} uses  each of one minute */
 function minuteTable(uses) {
-  return table(words.admin_minutes, [words.admin_minute, words.admin_route, words.admin_app, words.admin_address, words.admin_answered, words.admin_refused], uses.map((use) => [
-    time(use.time), code(use.route), name(use.app), code(use.address), number.format(numberOf(use.answered)), number.format(numberOf(use.refused)),
+  const columns = [words.admin_minute, words.admin_route, words.admin_app, words.admin_address, words.admin_answered, words.admin_refused];
+  return table(words.admin_minutes, columns, uses.map((use) => [
+    time(use.time),
+    code(use.route),
+    name(use.app),
+    code(use.address),
+    number.format(numberOf(use.answered)),
+    number.format(numberOf(use.refused)),
   ]), "");
+}
+
+/** @param {Record<string, any>} key */
+function keyCard(key) {
+  const lastUse = make("span", "", time(key.last_used, words.admin_never), " ", key.last_used_from ? code(key.last_used_from) : "");
+  return card("", facts([
+    [words.admin_state, keyState(key)],
+    [words.admin_scopes, name(listOf(key.scopes).join(", "))],
+    [words.admin_apps, name(listOf(key.apps).join(", ") || words.admin_all_apps)],
+    [words.admin_created, time(key.created)],
+    [words.admin_expires, time(key.expires, words.admin_never_expires)],
+    [words.admin_last_used, lastUse],
+  ]));
 }
 
 /**
@@ -270,26 +356,24 @@ export function drawKey({ api }, id) {
   const shown = place(async () => {
     const answer = await api.get("keys", { ended: true });
     return listOf(answer.keys).map(recordOf).find((key) => key.id === id) ?? {};
-  }, (key) => [
-    heading(name(key.note || id), code(id), ...actions(key)),
-    ...(key.id ? [card("", facts([
-      [words.admin_state, keyState(key)],
-      [words.admin_scopes, name(listOf(key.scopes).join(", "))],
-      [words.admin_apps, name(listOf(key.apps).join(", ") || words.admin_all_apps)],
-      [words.admin_created, time(key.created)],
-      [words.admin_expires, time(key.expires, words.admin_never_expires)],
-      [words.admin_last_used, make("span", "", time(key.last_used, words.admin_never), " ", key.last_used_from ? code(key.last_used_from) : "")],
-    ]))] : [card("", words.admin_no_key)]),
-  ]);
+  }, (key) => [heading(name(key.note || id), code(id), ...actions(key)), key.id ? keyCard(key) : card("", words.admin_no_key)]);
   /** @type {Filled} */
   const uses = list(async (cursor) => {
     const answer = await api.get("keys/usage", { id, cursor, limit: PAGE });
-    return { rows: listOf(answer.uses), next: textOf(answer.next) };
-  }, (rows) => make("div", "place", sumTable(rows.map(recordOf)), ...(rows.length ? [make("details", "", make("summary", "muted", words.admin_minutes), minuteTable(rows.map(recordOf)))] : [])));
+    return { rows: listOf(answer.uses).map(recordOf), next: textOf(answer.next) };
+  }, (rows) => {
+    const made = make("div", "place", sumTable(rows));
+    if (rows.length) made.append(make("details", "", make("summary", "muted", words.admin_minutes), minuteTable(rows)));
+    return made;
+  });
   /** @type {HTMLElement[]} */
   const parts = [shown];
   if (api.may("GET keys/usage")) parts.push(card(words.admin_usage, uses));
-  if (api.may("GET audit")) parts.push(card(words.admin_of_key, acts(api, { by: `key:${id}`, limit: 20 }, words.admin_no_acts_of_key)), card(words.admin_on_key, acts(api, { about: `key:${id}`, limit: 20 })));
+  if (api.may("GET audit")) {
+    const ofKey = acts(api, { by: `key:${id}`, limit: RECENT }, words.admin_no_acts_of_key);
+    const onKey = acts(api, { about: `key:${id}`, limit: RECENT });
+    parts.push(card(words.admin_of_key, ofKey), card(words.admin_on_key, onKey));
+  }
   return parts;
 
   /** @param {Record<string, any>} key */
@@ -301,12 +385,15 @@ export function drawKey({ api }, id) {
     return found;
   }
 
+  /** Replaces the secret of the key. The old one stays valid for a while, if that is chosen. */
   async function rotate() {
+    /** @type {[string, string][]} */
+    const graces = [["0", words.admin_at_once], [String(HOUR), fill(words.admin_hours, { count: 1 })], daysOption(1), daysOption(7)];
     let secret = "";
     const isDone = await ask({
       title: words.admin_rotate,
       text: words.admin_rotate_text,
-      fields: [{ name: "grace", label: words.admin_grace, type: "select", value: "0", options: [["0", words.admin_at_once], ["3600", fill(words.admin_hours, { count: 1 })], [String(DAY), fill(words.admin_days, { count: 1 })], [String(7 * DAY), fill(words.admin_days, { count: 7 })]] }],
+      fields: [{ name: "grace", label: words.admin_grace, type: "select", value: "0", options: graces }],
       yes: words.admin_rotate,
       act: async ({ grace }) => {
         const made = await api.post("keys/rotate", { id, grace_seconds: Number(grace) });

@@ -10,10 +10,16 @@ import { absoluteTime, badge, button, card, code, duration, filters, heading, li
 const PAGE = 50;
 const MOST_CHARACTERS = 300;
 const MOST_USERS = 20;
-/** Where the acts are found by the id of a message. */
+/** Key of the sentence for an act is this and the name of the act. */
+const SENTENCE = "admin_did_";
+/** The fact `id` of acts whose names begin so is that of a message. */
 const OF_MESSAGES = "messages.";
+/** Facts that stand in sentences as they are. */
+const PLAIN_FACTS = ["id", "fields", "settings", "scopes", "node", "channel"];
 
 /**
+ * The audit log, with fields that choose the acts, and a button that checks whether somebody has changed the log.
+ *
  * @param {Place} at
  * @param {string} [request]  the id of a request that is looked for
  */
@@ -22,11 +28,13 @@ export function drawAudit({ api, app }, request = "") {
   let wanted = { request };
   const place = document.createElement("div");
   const draw = () => place.replaceChildren(acts(api, { app, limit: PAGE, ...wanted }));
-  const known = Object.keys(words).filter((key) => key.startsWith("admin_did_") && key !== "admin_did_what");
+  const sentences = Object.keys(words).filter((key) => key.startsWith(SENTENCE) && key !== "admin_did_what");
+  /** @type {[string, string][]} */
+  const names = sentences.map((key) => [key.slice(SENTENCE.length).replaceAll("_", "."), ""]);
   const choose = filters([
     ...(app ? [{ name: "user", label: words.admin_user }] : []),
     { name: "message", label: words.admin_message, hint: words.admin_message_hint },
-    { name: "name", label: words.admin_act, hint: words.admin_act_hint, options: known.map((key) => [key.slice("admin_did_".length).replaceAll("_", "."), ""]) },
+    { name: "name", label: words.admin_act, hint: words.admin_act_hint, options: names },
     { name: "by", label: words.admin_by, hint: words.admin_by_hint, isRare: true },
     { name: "since", label: words.admin_from, type: "datetime-local", isRare: true },
     { name: "until", label: words.admin_to, type: "datetime-local", isRare: true },
@@ -36,10 +44,13 @@ export function drawAudit({ api, app }, request = "") {
     draw();
   });
   draw();
-  const checked = make("div", "");
-  checked.setAttribute("role", "status");
-  const check = button(words.admin_audit_check, async () => checked.replaceChildren(...stateOf(recordOf((await api.get("audit", { app, check: "true", limit: 1 })).check))));
-  return [heading(words.admin_audit, words.admin_audit_hint, check), checked, choose, card("", place)];
+  const result = make("div", "");
+  result.setAttribute("role", "status");
+  const check = button(words.admin_audit_check, async () => {
+    const answer = await api.get("audit", { app, check: "true", limit: 1 });
+    result.replaceChildren(checkCard(recordOf(answer.check)));
+  });
+  return [heading(words.admin_audit, words.admin_audit_hint, check), result, choose, card("", place)];
 }
 
 /**
@@ -47,14 +58,16 @@ export function drawAudit({ api, app }, request = "") {
  *
  * @param {Record<string, any>} check
  */
-function stateOf(check) {
+function checkCard(check) {
   const wrong = listOf(check.wrong);
-  const [first, last] = [check.since, check.until].map((each) => (each ? absoluteTime(each / 1000) : "–"));
   const state = wrong.length ? badge(words.admin_audit_broken, "bad") : badge(words.admin_audit_unbroken, "good");
-  const said = check.acts ? fill(words.admin_audit_checked, { acts: number.format(numberOf(check.acts)), first, last }) : "";
-  // A key of one app gets neither a head nor what is wrong: only whether it is.
-  const head = wrong.length || !check.head ? [] : [make("p", "muted", words.admin_audit_head, " ", code(check.head))];
-  return [card("", make("p", "", state, " ", said), ...(check.head ? wrong : []).map((each) => make("p", "", code(each))), ...head)];
+  const [first, last] = [check.since, check.until].map((each) => (each ? absoluteTime(each / 1000) : "–"));
+  const range = check.acts ? fill(words.admin_audit_checked, { acts: number.format(numberOf(check.acts)), first, last }) : "";
+  const made = card("", make("p", "", state, " ", range));
+  if (!check.head) return made; // a key of one app only learns whether something is wrong
+  made.append(...wrong.map((each) => make("p", "", code(each))));
+  if (!wrong.length) made.append(make("p", "muted", words.admin_audit_head, " ", code(check.head)));
+  return made;
 }
 
 /** @param {string} text  a time as fields have it; empty: none */
@@ -70,11 +83,13 @@ function momentOf(text) {
  * @param {string} [none]  what is shown if there are none
  */
 export function acts(api, wanted, none = words.admin_no_acts) {
+  const columns = [words.admin_last, words.admin_did_what, words.admin_app, words.admin_address];
   return list(async (after) => {
     const answer = await api.get("audit", { ...wanted, after });
     const names = recordOf(answer.names);
-    return { rows: listOf(answer.acts).map((act) => ({ ...recordOf(act), names })), next: numberOf(answer.next) ? String(answer.next) : "" };
-  }, (rows) => table(words.admin_audit, [words.admin_last, words.admin_did_what, words.admin_app, words.admin_address], rows.map(recordOf).map((act) => [
+    const rows = listOf(answer.acts).map((act) => ({ ...recordOf(act), names }));
+    return { rows, next: numberOf(answer.next) ? String(answer.next) : "" };
+  }, (rows) => table(words.admin_audit, columns, rows.map(recordOf).map((act) => [
     time(numberOf(act.time) / 1000), make("div", "act", ...sentenceOf(act)), name(act.app), code(act.address),
   ]), none));
 }
@@ -90,12 +105,21 @@ export function acts(api, wanted, none = words.admin_no_acts) {
 function sentenceOf(act) {
   const { users: _, reason, ...facts } = recordOf(act.facts); // users are named in the sentence
   const blanks = blanksOf(act, facts);
-  const template = words[`admin_did_${textOf(act.name).replaceAll(".", "_")}`] ?? words.admin_did;
-  const said = make("p", "", ...filled(template, blanks), ...(reason ? [": ", make("q", "", textOf(reason))] : []));
-  const isSaid = (/** @type {string} */ fact) => (template.includes(`{${fact}}`) && blanks[fact] !== null) || (fact === "id" && /\{(key|messages)\}/.test(template));
-  const rest = Object.entries(facts).filter(([fact]) => !isSaid(fact)).map(([fact, value]) => `${fact}: ${valueOf(value)}`);
+  const template = words[SENTENCE + textOf(act.name).replaceAll(".", "_")] ?? words.admin_did;
+  const sentence = make("p", "", ...filled(template, blanks));
+  if (reason) sentence.append(": ", make("q", "", textOf(reason)));
+
+  /** @param {string} fact */
+  const isInSentence = (fact) => {
+    if (fact === "id" && /\{(key|messages)\}/.test(template)) return true; // the blank is filled with the id
+    return template.includes(`{${fact}}`) && blanks[fact] !== null;
+  };
+  const remaining = Object.entries(facts).filter(([fact]) => !isInSentence(fact)).map(([fact, value]) => `${fact}: ${valueOf(value)}`);
+  const details = make("p", "muted", code(act.name));
+  if (remaining.length) details.append(" · ", name(remaining.join(" · ").slice(0, MOST_CHARACTERS)));
   const request = textOf(act.request);
-  return [said, make("p", "muted", code(act.name), ...(rest.length ? [" · ", name(rest.join(" · ").slice(0, MOST_CHARACTERS))] : []), ...(request ? [" · ", link(code(request), "request", request)] : []))];
+  if (request) details.append(" · ", link(code(request), "request", request));
+  return [sentence, details];
 }
 
 /**
@@ -107,9 +131,11 @@ function sentenceOf(act) {
  */
 function blanksOf(act, facts) {
   const app = textOf(act.app);
-  const ids = listOf(facts.messages).length ? facts.messages : textOf(act.name).startsWith(OF_MESSAGES) && facts.id ? [facts.id] : [];
   const key = valueOf(facts.key ?? facts.id ?? "");
-  const text = (/** @type {unknown} */ value) => (value === undefined || value === "" || (Array.isArray(value) && !value.length) ? null : name(valueOf(value)));
+  const text = (/** @type {unknown} */ value) => {
+    const isMissing = value === undefined || value === "" || (Array.isArray(value) && !value.length);
+    return isMissing ? null : name(valueOf(value));
+  };
   return {
     by: by(recordOf(act.by), act),
     user: whom(act),
@@ -117,12 +143,22 @@ function blanksOf(act, facts) {
     app: app ? link(name(app), "app", app) : null,
     group: facts.group ? link(name(valueOf(facts.group)), "group", app, valueOf(facts.group)) : null,
     key: key ? link(code(key), "key", key) : null,
-    messages: text(ids),
+    messages: text(messagesOf(act, facts)),
     seconds: numberOf(facts.seconds) ? duration(numberOf(facts.seconds)) : null,
     handle: facts.handle ? name(`@${facts.handle}`) : null,
     role: facts.role ? words[`admin_role_${textOf(facts.role)}`] ?? name(facts.role) : null,
-    ...Object.fromEntries(["id", "fields", "settings", "scopes", "node", "channel"].map((fact) => [fact, text(facts[fact])])),
+    ...Object.fromEntries(PLAIN_FACTS.map((fact) => [fact, text(facts[fact])])),
   };
+}
+
+/**
+ * @param {Act} act
+ * @param {Record<string, any>} facts
+ * @returns {unknown[]} the ids of the messages that it concerns
+ */
+function messagesOf(act, facts) {
+  if (listOf(facts.messages).length) return facts.messages;
+  return textOf(act.name).startsWith(OF_MESSAGES) && facts.id ? [facts.id] : [];
 }
 
 /**
@@ -137,7 +173,8 @@ function filled(template, blanks) {
     if (part.startsWith("{")) return [blanks[part.slice(1, -1)] ?? "–"];
     if (!part.startsWith("[")) return [part];
     const inner = part.slice(1, -1);
-    return (inner.match(/\w+(?=\})/g) ?? []).some((blank) => blanks[blank] === null) ? [] : filled(inner, blanks);
+    const names = inner.match(/\w+(?=\})/g) ?? [];
+    return names.some((blank) => blanks[blank] === null) ? [] : filled(inner, blanks);
   });
 }
 
@@ -152,7 +189,9 @@ function nameOf(act, app, user) {
 }
 
 /**
- * @param {Record<string, any>} actor
+ * Who has acted, with a link to the key or the person.
+ *
+ * @param {Record<string, any>} actor  with the `id` null: it was erased
  * @param {Act} act  of it, only its names are needed
  * @returns {HTMLElement}
  */
@@ -171,12 +210,18 @@ export function by({ kind, id, app }, act) {
 function whom(act) {
   const app = textOf(act.app);
   if (act.user === null) return name(words.admin_erased);
-  const isOwn = act.user === recordOf(act.by).id; // who invites others, for example: those others are concerned
   const others = listOf(recordOf(act.facts).users).map((each) => (each === null ? words.admin_erased : textOf(each))).filter(Boolean);
-  const users = [...(act.user && !(isOwn && others.length) ? [textOf(act.user)] : []), ...others];
+  const isActor = act.user === recordOf(act.by).id;
+  const isAboutOthers = isActor && others.length; // a user who invites others, for example
+  const users = act.user && !isAboutOthers ? [textOf(act.user), ...others] : others;
   if (!users.length) return null;
-  const links = users.slice(0, MOST_USERS).map((user) => link(name(nameOf(act, app, user)), "person", app, user));
-  return make("span", "", ...links.flatMap((each, index) => (index ? [", ", each] : [each])), ...(users.length > MOST_USERS ? [" …"] : []));
+  const made = make("span", "");
+  for (const [index, user] of users.slice(0, MOST_USERS).entries()) {
+    if (index) made.append(", ");
+    made.append(link(name(nameOf(act, app, user)), "person", app, user));
+  }
+  if (users.length > MOST_USERS) made.append(" …");
+  return made;
 }
 
 /**
@@ -185,6 +230,7 @@ function whom(act) {
  */
 function valueOf(value) {
   if (Array.isArray(value)) return value.map(valueOf).join(", ") || "–";
-  if (value === null || typeof value !== "object") return value === null || value === "" ? "–" : String(value);
+  if (value === null || value === "") return "–";
+  if (typeof value !== "object") return String(value);
   return Object.entries(value).map(([key, each]) => `${key} ${valueOf(each)}`).join(", ") || "–";
 }

@@ -70,16 +70,16 @@ export function drawConnection({ api }, app, connection) {
     /** @type {Record<string, any>} */
     const nothing = {};
     return api.may("GET connections/show") ? api.get("connections/show", { app, connection }) : nothing;
-  }, (each) => [card("", facts([
-    [words.admin_user, link(name(each.user), "person", app, textOf(each.user))],
-    [words.admin_address, code(each.peer)],
-    [words.admin_device, name(each.device)],
-    [words.admin_dialect, name(each.dialect)],
-    [words.admin_since, time(each.since)],
-    [words.admin_node, code(each.node)],
-    [words.admin_channels, channelsOf(app, listOf(each.channels))],
+  }, (found) => [card("", facts([
+    [words.admin_user, link(name(found.user), "person", app, textOf(found.user))],
+    [words.admin_address, code(found.peer)],
+    [words.admin_device, name(found.device)],
+    [words.admin_dialect, name(found.dialect)],
+    [words.admin_since, time(found.since)],
+    [words.admin_node, code(found.node)],
+    [words.admin_channels, channelsOf(app, listOf(found.channels))],
   ]))]);
-  const actions = api.may("POST disconnect") ? [button(words.admin_disconnect, () => ask({
+  const close = button(words.admin_disconnect, () => ask({
     title: words.admin_disconnect,
     text: words.admin_disconnect_text,
     yes: words.admin_disconnect,
@@ -87,8 +87,8 @@ export function drawConnection({ api }, app, connection) {
       await api.post("disconnect", { app, connections: [connection] });
       toast(words.admin_disconnected);
     },
-  }))] : [];
-  return [heading(words.admin_connection, code(connection), ...actions), shown];
+  }));
+  return [heading(words.admin_connection, code(connection), ...(api.may("POST disconnect") ? [close] : [])), shown];
 }
 
 /**
@@ -111,11 +111,12 @@ function channelsOf(app, channels) {
  * @param {string} channel
  */
 export function drawChannel({ api }, app, channel) {
+  const columns = [words.admin_user, words.admin_device, words.admin_dialect, words.admin_since];
   /** @type {Filled} */
   const rows = list(async (cursor) => {
     const answer = await api.get("channels/presence", { app, channel, cursor, limit: PAGE });
     return { rows: listOf(answer.subscribers), next: textOf(answer.next), above: missing(answer) };
-  }, (subscribers) => table(words.admin_subscribers, [words.admin_user, words.admin_device, words.admin_dialect, words.admin_since], subscribers.map(recordOf).map((each) => [
+  }, (subscribers) => table(words.admin_subscribers, columns, subscribers.map(recordOf).map((each) => [
     link(name(each.user), "person", app, textOf(each.user)), name(each.device), name(each.dialect), time(each.joined),
   ]), words.admin_no_connections));
   return [heading(name(channel), code(`${app} / ${channel}`)), card(words.admin_subscribers, rows)];
@@ -129,8 +130,9 @@ export function drawChannel({ api }, app, channel) {
  * @param {string} group
  */
 export function drawGroup({ api }, app, group) {
+  if (!api.may("GET groups/show", "GET groups/members")) return [heading(words.admin_group, code(`${app} / ${group}`))];
   /** @type {Filled} */
-  const shown = place(() => api.get("groups/show", { app, group }), (each) => [heading(name(each.name), code(`${app} / ${group}`))]);
+  const shown = place(() => api.get("groups/show", { app, group }), (found) => [heading(name(found.name), code(`${app} / ${group}`))]);
   /** @type {Filled} */
   const rows = list(async (cursor) => {
     const answer = await api.get("groups/members", { app, group, cursor, limit: PAGE });
@@ -138,5 +140,5 @@ export function drawGroup({ api }, app, group) {
   }, (members) => table(words.admin_members, [words.admin_user, words.admin_role, words.admin_muted_until], members.map(recordOf).map((each) => [
     link(name(each.user), "person", app, textOf(each.user)), name(words[`admin_role_${textOf(each.role)}`] ?? each.role), time(each.muted_until),
   ]), words.admin_no_people));
-  return api.may("GET groups/show", "GET groups/members") ? [shown, card(words.admin_members, rows)] : [heading(words.admin_group, code(`${app} / ${group}`))];
+  return [shown, card(words.admin_members, rows)];
 }

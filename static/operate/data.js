@@ -24,8 +24,9 @@ export function exportCard(api, app, user = "") {
   /** @type {Filled} */
   const rows = place(() => api.get("exports", { app, user }), (answer) => {
     const jobs = listOf(answer.exports).map(recordOf).filter((each) => textOf(each.user) === user);
-    if (jobs.some((each) => each.state === "under way")) again(rows);
-    return [table(words.admin_archives, [words.admin_created, words.admin_state, words.admin_size, words.admin_ends, ""], jobs.map((job) => [
+    if (jobs.some((each) => each.state === "under way")) loadSoon(rows);
+    const columns = [words.admin_created, words.admin_state, words.admin_size, words.admin_ends, ""];
+    return [table(words.admin_archives, columns, jobs.map((job) => [
       time(job.created), stateOf(job), name(size(numberOf(job.bytes))), time(job.ends), make("div", "actions", ...actionsOf(job)),
     ]), words.admin_no_archives)];
   });
@@ -48,7 +49,9 @@ export function exportCard(api, app, user = "") {
   function actionsOf(job) {
     const id = textOf(job.id);
     const found = [];
-    if (job.state === "done") found.push(button(words.admin_download, () => api.download("exports/file", { app, id }, `${user || app}.zip`)));
+    if (job.state === "done") {
+      found.push(button(words.admin_download, () => api.download("exports/file", { app, id }, `${user || app}.zip`)));
+    }
     if (api.may("POST exports/delete")) {
       found.push(button(words.admin_delete, async () => {
         await api.post("exports/delete", { app, id });
@@ -60,12 +63,14 @@ export function exportCard(api, app, user = "") {
 }
 
 /**
- * Look again soon, as long as the place is shown.
+ * Loads a place again soon, unless it is removed by then.
  *
  * @param {Filled} shown
  */
-function again(shown) {
-  setTimeout(() => shown.isConnected && shown.again(), LOOK_MS);
+function loadSoon(shown) {
+  setTimeout(() => {
+    if (shown.isConnected) shown.again();
+  }, LOOK_MS);
 }
 
 /**
@@ -74,12 +79,27 @@ function again(shown) {
  * @param {string} user  empty: the whole app
  */
 function erasureOf(user) {
-  return user ? {
-    path: "users/erase", title: words.admin_erase, text: words.admin_erase_text, hint: words.admin_erase_reason_hint,
-    waits: words.admin_erase_waits, goes: words.admin_erase_goes, ended: words.admin_erase_ended, undone: words.admin_erase_undone,
-  } : {
-    path: "apps/delete", title: words.admin_app_delete, text: words.admin_app_delete_text, hint: "",
-    waits: words.admin_app_delete_waits, goes: words.admin_app_delete_goes, ended: words.admin_app_delete_ended, undone: words.admin_app_delete_undone,
+  if (user) {
+    return {
+      path: "users/erase",
+      title: words.admin_erase,
+      text: words.admin_erase_text,
+      hint: words.admin_erase_reason_hint,
+      waits: words.admin_erase_waits,
+      goes: words.admin_erase_goes,
+      ended: words.admin_erase_ended,
+      undone: words.admin_erase_undone,
+    };
+  }
+  return {
+    path: "apps/delete",
+    title: words.admin_app_delete,
+    text: words.admin_app_delete_text,
+    hint: "",
+    waits: words.admin_app_delete_waits,
+    goes: words.admin_app_delete_goes,
+    ended: words.admin_app_delete_ended,
+    undone: words.admin_app_delete_undone,
   };
 }
 
@@ -101,29 +121,37 @@ export function erasureNote(api, app, user, changed) {
   const note = place(() => api.get(`${path}/show`, whom), ({ state, ends }) => {
     if (state === "none") return [];
     const text = make("p", "", state === "ended" ? ended : goes);
-    if (state === "waiting") count();
-    else text.setAttribute("role", "status");
-    if (state === "under way") again(note);
-    const undo = state === "waiting" && api.may(`POST ${path}/undo`) ? [button(words.admin_undo, async () => {
-      await api.post(`${path}/undo`, whom);
-      toast(undone);
-      await Promise.all([note.again(), changed()]);
-    }, "primary")] : [];
-    return [make("div", "card notice", text, ...undo)];
+    const made = make("div", "card notice", text);
+    if (state !== "waiting") {
+      text.setAttribute("role", "status");
+      if (state === "under way") loadSoon(note);
+      return [made];
+    }
+    countDown();
+    if (api.may(`POST ${path}/undo`)) made.append(button(words.admin_undo, undo, "primary"));
+    return [made];
 
-    /** Only the text changes until it begins: who is about to press the button keeps it. */
-    function count() {
-      const left = Math.max(0, Math.ceil(numberOf(ends) - Date.now() / 1000));
-      text.textContent = fill(waits, { span: duration(left) });
-      if (left) setTimeout(() => text.isConnected && count(), LOOK_MS);
-      else again(note);
+    /** Only the text changes until the erasure begins, so that the button stays for somebody who is about to press it. */
+    function countDown() {
+      const seconds = Math.max(0, Math.ceil(numberOf(ends) - Date.now() / 1000));
+      text.textContent = fill(waits, { span: duration(seconds) });
+      if (!seconds) return loadSoon(note);
+      setTimeout(() => {
+        if (text.isConnected) countDown();
+      }, LOOK_MS);
     }
   });
   return note;
+
+  async function undo() {
+    await api.post(`${path}/undo`, whom);
+    toast(undone);
+    await Promise.all([note.again(), changed()]);
+  }
 }
 
 /**
- * Ask for the erasure of a person or an app, with what will go. It begins a minute later.
+ * Asks for the erasure of a person or an app, and says what will go. It begins a minute later.
  *
  * @param {Api} api
  * @param {string} app
@@ -134,7 +162,10 @@ export function erasureNote(api, app, user, changed) {
 export function erase(api, app, user, proof, changed) {
   const { path, title, text, hint } = erasureOf(user);
   /** @type {Filled} */
-  const counts = place(() => (user ? countsOf(api, app, user) : countsOfApp(api, app)), (pairs) => (pairs.length ? [facts(pairs.map(([label, count]) => [label, number.format(count)]))] : []));
+  const counts = place(() => (user ? countsOf(api, app, user) : countsOfApp(api, app)), (pairs) => {
+    if (!pairs.length) return [];
+    return [facts(pairs.map(([label, count]) => [label, number.format(count)]))];
+  });
   const opened = ask({
     title,
     text,
@@ -150,7 +181,7 @@ export function erase(api, app, user, proof, changed) {
       await changed();
     },
   });
-  document.querySelector("dialog .ask > p")?.after(counts);
+  document.querySelector("dialog .ask > p")?.after(counts); // the dialog opens at once, before it is answered
   return opened;
 }
 
@@ -160,8 +191,15 @@ export function erase(api, app, user, proof, changed) {
  * @returns {Promise<[string, number][]>} what the server has of an app, as far as this node counts it
  */
 async function countsOfApp(api, app) {
-  const { accounts, messages, uploads, groups } = recordOf(recordOf(api.may("GET apps/usage") ? await api.get("apps/usage", { app, stored: true }) : {}).stored);
-  return pairsOf([[words.admin_login_accounts, accounts], [words.admin_messages, messages], [words.admin_files, uploads], [words.admin_groups, groups]]);
+  if (!api.may("GET apps/usage")) return [];
+  const { stored } = await api.get("apps/usage", { app, stored: true });
+  const { accounts, messages, uploads, groups } = recordOf(stored);
+  return pairsOf([
+    [words.admin_login_accounts, accounts],
+    [words.admin_messages, messages],
+    [words.admin_files, uploads],
+    [words.admin_groups, groups],
+  ]);
 }
 
 /**
@@ -172,17 +210,25 @@ async function countsOfApp(api, app) {
  */
 async function countsOf(api, app, user) {
   /** @param {string} path @param {Record<string, string | number>} query */
-  const count = async (path, query) => (api.may(`GET ${path}`) ? recordOf(await api.get(path, { app, user, ...query }).catch(() => ({}))) : {});
-  const [messages, files, groups] = await Promise.all([count("moderation/count", { since: 0 }), count("uploads", { limit: 1 }), count("groups", { limit: 1 })]);
+  const count = async (path, query) => {
+    if (!api.may(`GET ${path}`)) return {};
+    return recordOf(await api.get(path, { app, user, ...query }).catch(() => ({})));
+  };
+  const [messages, files, groups] = await Promise.all([
+    count("moderation/count", { since: 0 }), count("uploads", { limit: 1 }), count("groups", { limit: 1 }),
+  ]);
+  const { conversations } = messages;
   return pairsOf([
-    [words.admin_messages, messages.count], [words.admin_conversations, messages.conversations && listOf(messages.conversations).length],
-    [words.admin_files, files.total], [words.admin_groups, groups.count],
+    [words.admin_messages, messages.count],
+    [words.admin_conversations, conversations && listOf(conversations).length],
+    [words.admin_files, files.total],
+    [words.admin_groups, groups.count],
   ]);
 }
 
 /**
  * @param {[string, unknown][]} pairs
- * @returns {[string, number][]} those with a number
+ * @returns {[string, number][]} the pairs that have a number
  */
 function pairsOf(pairs) {
   return pairs.flatMap(([label, found]) => (typeof found === "number" ? [[label, found]] : []));

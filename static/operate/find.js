@@ -6,11 +6,15 @@ import { reasonOf } from "./api.js";
 import { addressOf, badge, name, problem, words } from "./ui.js";
 
 const PAUSE_MS = 250;
-/** Letters of a word whose beginning is enough. */
-const LONG = 4;
+/** From this number of letters on, the beginning of a word is enough. */
+const LONG_LETTERS = 4;
 /** Writing without spaces between words. */
 const HAN = /\p{Script=Han}/u;
-/** Type of a hit → the detail to which it leads, with its app where that belongs to the address. @type {Record<string, (hit: Record<string, any>) => string[]>} */
+/**
+ * Type of a hit → the detail to which it leads, with its app where that belongs to the address.
+ *
+ * @type {Record<string, (hit: Record<string, any>) => string[]>}
+ */
 const PLACES = {
   account: (hit) => ["person", hit.app, hit.id],
   user: (hit) => ["person", hit.app, hit.id],
@@ -97,6 +101,7 @@ export class Finder {
     else links[0]?.focus();
   }
 
+  /** Shows what the text of the field finds. */
   async find() {
     clearTimeout(this.timer);
     const text = this.field.value.trim();
@@ -113,21 +118,22 @@ export class Finder {
     } catch (error) {
       content = [problem(reasonOf(error, words))];
     }
-    if (turn !== this.turn) return;
+    if (turn !== this.turn) return; // another text is searched meanwhile
     this.hits.replaceChildren(...content);
     this.hits.hidden = false;
   }
 
   /**
    * @param {string} text
-   * @returns {Way[]} those that have all words of the text: short ones as they are, of longer ones the beginning
+   * @returns {Way[]} the ways whose words have all words of the text: short ones whole, of longer ones the beginning
    */
   waysTo(text) {
-    const wanted = plain(text).trim().split(" ").filter(Boolean);
-    return wanted.length ? this.ways().filter(({ label, detail }) => {
-      const all = ` ${plain(`${label} ${detail}`)} `;
-      return wanted.every((each) => all.includes(HAN.test(each) ? each : each.length < LONG ? ` ${each} ` : ` ${each}`));
-    }) : [];
+    const wanted = plain(text).trim().split(" ").filter(Boolean).map(inSpaces);
+    if (!wanted.length) return [];
+    return this.ways().filter(({ label, detail }) => {
+      const content = ` ${plain(`${label} ${detail}`)} `;
+      return wanted.every((each) => content.includes(each));
+    });
   }
 
   /**
@@ -136,9 +142,11 @@ export class Finder {
    * @returns {Node[]}
    */
   draw(ways, hits) {
-    const rows = hits.filter((hit) => Object.hasOwn(PLACES, textOf(hit.type))).map((hit) => {
+    const known = hits.filter((hit) => Object.hasOwn(PLACES, textOf(hit.type)));
+    const rows = known.map((hit) => {
       const type = textOf(hit.type);
-      return hitOf(words[`admin_type_${type}`] ?? type, hit.label, detailOf(hit), PLACES[type]({ ...hit, id: textOf(hit.id), app: textOf(hit.app) }));
+      const parts = PLACES[type]({ ...hit, id: textOf(hit.id), app: textOf(hit.app) });
+      return hitOf(words[`admin_type_${type}`] ?? type, hit.label, detailOf(hit), parts);
     });
     rows.push(...ways.map(({ label, detail, parts }) => hitOf(words.admin_type_task, label, detail, parts)));
     this.status.textContent = rows.length ? "" : words.admin_nothing;
@@ -153,19 +161,35 @@ export class Finder {
  * @param {string[]} parts
  */
 function hitOf(type, label, detail, parts) {
-  const made = make("a", "hit", badge(type), make("span", "hit-words", name(label), ...(detail ? [make("small", "muted", name(detail))] : [])));
+  const text = make("span", "hit-words", name(label));
+  if (detail) text.append(make("small", "muted", name(detail)));
+  const made = make("a", "hit", badge(type), text);
   made.setAttribute("href", addressOf(...parts));
   return make("li", "", made);
 }
 
-/** @param {string} text */
+/** @param {string} text @returns {string} its letters and digits, with one space between words */
 function plain(text) {
   return text.toLocaleLowerCase().replace(/[^\p{L}\p{N}]+/gu, " ");
 }
 
-/** @param {Record<string, any>} hit */
-function detailOf(hit) {
-  const of = hit.type === "user" ? words[`admin_user_${textOf(hit.detail)}`] ?? textOf(hit.detail) : textOf(hit.detail);
-  const id = hit.id === hit.label || hit.type === "channel" ? "" : textOf(hit.id);
-  return [hit.type === "app" ? "" : textOf(hit.app), id, hit.type === "channel" ? "" : of].filter(Boolean).join(" · ");
+/**
+ * @param {string} word
+ * @returns {string} the word with a space where a word of the text must begin or end
+ */
+function inSpaces(word) {
+  if (HAN.test(word)) return word;
+  return word.length < LONG_LETTERS ? ` ${word} ` : ` ${word}`;
+}
+
+/**
+ * @param {Record<string, any>} hit
+ * @returns {string} the app, the id and the detail, unless the label says them
+ */
+function detailOf({ type, app, id, label, detail }) {
+  if (type === "channel") return textOf(app);
+  const ofApp = type === "app" ? "" : textOf(app);
+  const otherId = id === label ? "" : textOf(id);
+  const word = type === "user" ? words[`admin_user_${textOf(detail)}`] : undefined;
+  return [ofApp, otherId, word ?? textOf(detail)].filter(Boolean).join(" · ");
 }

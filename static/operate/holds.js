@@ -11,13 +11,14 @@ import { badge, button, card, heading, link, list, name, table, time, toast, wor
 /** @typedef {import("./ui.js").Filled} Filled */
 
 const PAGE = 50;
+/** Who has banned or muted, as `KIND:ID` or `KIND:APP/ID`. */
 const MAKER = /^(\w+):(?:(.*)\/)?(.*)$/s;
 
 /**
  * @param {Api} api
  * @param {string} app
  * @param {string[]} users
- * @returns {Promise<Hold[]>} what holds for them, as far as one may see that
+ * @returns {Promise<Hold[]>} their bans and mutes, as far as the principal may see them
  */
 export async function holdsOf(api, app, users) {
   if (!users.length || !api.may("GET moderation/holds")) return [];
@@ -47,7 +48,11 @@ export function holdTable(app, holds, hasUsers = false, actions = () => []) {
   const columns = [...(hasUsers ? [words.admin_user] : []), words.admin_state, words.admin_until, words.admin_reason, words.admin_by, ""];
   return table(words.admin_held, columns, holds.map((hold) => [
     ...(hasUsers ? [link(name(hold.names[hold.user] ?? hold.user), "person", app, textOf(hold.user))] : []),
-    make("span", "badges", ...holdBadges([hold])), time(hold.until, words.admin_for_good), name(hold.reason), makerOf(app, hold), make("div", "actions", ...actions(hold)),
+    make("span", "badges", ...holdBadges([hold])),
+    time(hold.until, words.admin_for_good),
+    name(hold.reason),
+    makerOf(app, hold),
+    make("div", "actions", ...actions(hold)),
   ]), words.admin_no_held);
 }
 
@@ -62,7 +67,7 @@ function makerOf(app, hold) {
 }
 
 /**
- * The button that ends a ban or a mute; none: one may not.
+ * The button that ends a ban or a mute; nothing if the principal may not end it.
  *
  * @param {Api} api
  * @param {string} app
@@ -70,12 +75,14 @@ function makerOf(app, hold) {
  * @param {() => unknown} changed
  */
 export function endButton(api, app, { user, kind }, changed) {
-  const [path, label, text] = kind === "ban" ? ["moderation/unban", words.admin_unban, words.admin_unbanned] : ["moderation/unmute", words.admin_unmute, words.admin_unmuted];
-  return api.may(`POST ${path}`) ? [button(label, async () => {
+  const isBan = kind === "ban";
+  const path = isBan ? "moderation/unban" : "moderation/unmute";
+  if (!api.may(`POST ${path}`)) return [];
+  return [button(isBan ? words.admin_unban : words.admin_unmute, async () => {
     await api.post(path, { app, user });
-    toast(text);
+    toast(isBan ? words.admin_unbanned : words.admin_unmuted);
     await changed();
-  })] : [];
+  })];
 }
 
 /**

@@ -14,6 +14,12 @@ const BAD = new Set(["refused", "expired", "later", "gone"]);
 /** @param {Record<string, any>} delivery */
 export const isFailed = (delivery) => BAD.has(textOf(delivery.outcome));
 
+/** @param {Record<string, any>} delivery @returns {"good" | "bad" | ""} what one should think of its outcome */
+function judgementOf(delivery) {
+  if (isFailed(delivery)) return "bad";
+  return delivery.outcome === "taken" ? "good" : "";
+}
+
 /** @param {Place} at */
 export function drawNotifications({ api, app }) {
   let user = "";
@@ -34,12 +40,15 @@ export function drawNotifications({ api, app }) {
  * @param {boolean} [hasUsers]
  */
 export function recentTable(app, deliveries, hasUsers = false) {
-  return table(words.admin_notifications, [
+  const columns = [
     words.admin_last, ...(hasUsers ? [words.admin_user] : []), words.admin_outcome, words.admin_kind, words.admin_push_service, words.admin_problem,
-  ], deliveries.map(recordOf).map((each) => [
+  ];
+  return table(words.admin_notifications, columns, deliveries.map(recordOf).map((each) => [
     time(each.time),
     ...(hasUsers ? [link(name(each.user), "person", app, textOf(each.user))] : []),
-    badge(words[`admin_sent_${textOf(each.outcome)}`] ?? textOf(each.outcome), isFailed(each) ? "bad" : each.outcome === "taken" ? "good" : ""),
-    name(words[`admin_notice_${textOf(each.kind)}`] ?? each.kind), name(each.host), name(each.problem),
+    badge(words[`admin_sent_${textOf(each.outcome)}`] ?? textOf(each.outcome), judgementOf(each)),
+    name(words[`admin_notice_${textOf(each.kind)}`] ?? each.kind),
+    name(each.host),
+    name(each.problem),
   ]), words.admin_no_notifications);
 }

@@ -10,6 +10,8 @@ import { ask, badge, button, card, code, filters, heading, link, missing, name, 
 const PAGE = 100;
 
 /**
+ * The refusals of the last hour, and what refuses the user or the address that one asks for.
+ *
  * @param {Place} at
  * @param {string} [request]  the id of a request that is looked for
  */
@@ -34,7 +36,8 @@ export function drawRefusals({ api, app }, request = "") {
 }
 
 /**
- * What refuses somebody now, and the button that lifts it. An erasure that is to begin is not lifted: it is undone. A mute in one group is lifted by those who run the group.
+ * What refuses somebody now, and the button that lifts it. An erasure that is to begin is not lifted: it is undone.
+ * A mute in one group is lifted by the people who run the group.
  *
  * @param {import("./api.js").Api} api
  * @param {Record<string, string>} whom
@@ -42,7 +45,8 @@ export function drawRefusals({ api, app }, request = "") {
  * @param {() => unknown} changed
  */
 export function holdParts(api, whom, holds, changed) {
-  const mutes = holds.filter((hold) => hold.kind === "mute" && hold.name !== "group" && api.may("POST moderation/unmute"));
+  const mayUnmute = api.may("POST moderation/unmute");
+  const mutes = holds.filter((hold) => hold.kind === "mute" && !isOfGroup(hold) && mayUnmute);
   const liftable = holds.filter((hold) => !["erasure", "mute"].includes(hold.kind) || mutes.includes(hold));
   const lift = async () => {
     const { lifted } = await api.post("limits/lift", whom);
@@ -50,11 +54,23 @@ export function holdParts(api, whom, holds, changed) {
     toast(fill(words.admin_lifted, { count: listOf(lifted).length + mutes.length }));
     await changed();
   };
-  const isBanned = liftable.some((hold) => hold.kind === "ban");
-  const asked = () => ask({ title: words.admin_lift, text: words.admin_lift_text, content: [holdTable(whom.app, liftable)], yes: words.admin_lift, act: lift });
-  const isOffered = liftable.length && api.may("POST limits/lift");
-  const ofGroups = holds.some((hold) => hold.name === "group") ? [make("p", "muted", words.admin_hold_group_text)] : [];
-  return [...(holds.length ? [holdTable(whom.app, holds), ...ofGroups] : []), ...(isOffered ? [button(words.admin_lift, isBanned ? asked : lift, "primary")] : [])];
+  const askAndLift = () => {
+    const content = [holdTable(whom.app, liftable)];
+    return ask({ title: words.admin_lift, text: words.admin_lift_text, content, yes: words.admin_lift, act: lift });
+  };
+  const parts = [];
+  if (holds.length) parts.push(holdTable(whom.app, holds));
+  if (holds.some(isOfGroup)) parts.push(make("p", "muted", words.admin_hold_group_text));
+  if (liftable.length && api.may("POST limits/lift")) {
+    const isBanned = liftable.some((hold) => hold.kind === "ban");
+    parts.push(button(words.admin_lift, isBanned ? askAndLift : lift, "primary"));
+  }
+  return parts;
+}
+
+/** @param {Record<string, any>} hold @returns {boolean} whether it is a mute in one group */
+function isOfGroup(hold) {
+  return hold.name === "group";
 }
 
 /**
@@ -62,9 +78,16 @@ export function holdParts(api, whom, holds, changed) {
  * @param {Record<string, any>[]} holds
  */
 function holdTable(app, holds) {
-  return table(words.admin_holds, [words.admin_holds, words.admin_who, words.admin_until, words.admin_detail], holds.map((hold) => [
-    badge(words[`admin_hold_${hold.name === "group" ? "group" : textOf(hold.kind)}`] ?? textOf(hold.kind), "bad"), name(hold.who), time(hold.until, words.admin_for_good), hold.name === "group" ? link(code(hold.detail), "group", app, textOf(hold.detail)) : name(hold.detail),
-  ]), "");
+  const columns = [words.admin_holds, words.admin_who, words.admin_until, words.admin_detail];
+  return table(words.admin_holds, columns, holds.map((hold) => {
+    const kind = isOfGroup(hold) ? "group" : textOf(hold.kind);
+    return [
+      badge(words[`admin_hold_${kind}`] ?? textOf(hold.kind), "bad"),
+      name(hold.who),
+      time(hold.until, words.admin_for_good),
+      isOfGroup(hold) ? link(code(hold.detail), "group", app, textOf(hold.detail)) : name(hold.detail),
+    ];
+  }), "");
 }
 
 /**
@@ -72,20 +95,37 @@ function holdTable(app, holds) {
  * @param {Record<string, any> | null} names  app → user → name; null: all concern one user
  */
 export function refusalTable(refusals, names) {
-  /** @param {Record<string, any>} each */
-  const nameIn = ({ app, user, account }) => [account, user].map((id) => recordOf(names?.[app])[id]).find(Boolean) || user || account;
   const columns = [
-    words.admin_why_reason, ...(names ? [words.admin_user] : []), words.admin_address, words.admin_times, words.admin_last, words.admin_until, words.admin_detail,
+    words.admin_why_reason,
+    ...(names ? [words.admin_user] : []),
+    words.admin_address, words.admin_times, words.admin_last, words.admin_until, words.admin_detail,
   ];
-  return table(words.admin_refusals, columns, refusals.map(recordOf).map((each) => [
-    reason(each),
-    ...(names ? [each.user || each.account ? link(name(nameIn(each)), "person", textOf(each.app), textOf(each.account || each.user)) : name("")] : []),
-    code(each.address), number.format(numberOf(each.count)), time(each.last), time(each.until), name([each.detail, each.limit].map(textOf).filter(Boolean).join(" · ")),
+  return table(words.admin_refusals, columns, refusals.map(recordOf).map((refusal) => [
+    reasonOf(refusal),
+    ...(names ? [personOf(refusal, names)] : []),
+    code(refusal.address),
+    number.format(numberOf(refusal.count)),
+    time(refusal.last),
+    time(refusal.until),
+    name([refusal.detail, refusal.limit].map(textOf).filter(Boolean).join(" · ")),
   ]), words.admin_no_refusals);
 }
 
+/**
+ * The account or the user of a refusal by name, with a link; a refused login may have neither.
+ *
+ * @param {Record<string, any>} refusal
+ * @param {Record<string, any>} names  app → user → name
+ */
+function personOf({ app, user, account }, names) {
+  if (!user && !account) return name("");
+  const namesOfApp = recordOf(names[app]);
+  const text = namesOfApp[account] || namesOfApp[user] || user || account;
+  return link(name(text), "person", textOf(app), textOf(account || user));
+}
+
 /** @param {Record<string, any>} each */
-function reason(each) {
+function reasonOf(each) {
   const made = document.createElement("span");
   const kind = words[`admin_refused_${textOf(each.kind)}`] ?? textOf(each.kind);
   const meaning = document.createElement("small");

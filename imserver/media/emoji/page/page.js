@@ -12,13 +12,23 @@ export function start(page) {
   let own = null;
   /** @type {Promise<any> | null} */
   let loading = null;
+  /** Loads the emoji once for each login. */
   const load = (/** @type {any} */ current) => {
-    if (session !== current) [session, own, loading] = [current, null, null];
-    loading ??= import("./own/own.js").then(({ openOwn }) => openOwn(page, current)).then((opened) => (own = opened)).catch((error) => {
+    if (session !== current) {
+      session = current;
+      own = null;
+      loading = null;
+    }
+    loading ??= open(current).catch((error) => {
       loading = null; // the next name tries again
       throw error;
     });
     return loading;
+  };
+  const open = async (/** @type {any} */ current) => {
+    const { openOwn } = await import("./own/own.js");
+    own = await openOwn(page, current);
+    return own;
   };
   page.addEmoji({
     draw: (/** @type {string} */ text, /** @type {any} */ current) => {

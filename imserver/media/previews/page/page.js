@@ -6,7 +6,7 @@ const MOST_KEPT = 2000;
 const GATHER_MS = 150;
 /** When it is asked again for a preview that is being made. */
 const AGAIN_MS = [1000, 2000, 4000, 8000, 16_000];
-/** The server says what a link is. */
+/** Only such texts are asked for; the server decides what a link is. */
 const HAS_LINK = /https?:\/\/\S|[a-z\d]\.[a-z]{2}/i;
 /** Pictures of this shape and width are above the text. */
 const WIDE = 1.4;
@@ -14,7 +14,17 @@ const WIDE_PX = 300;
 /** Where the server is, behind a proxy, too. */
 const ROOT = new URL("../../../..", import.meta.url).href.replace(/\/$/, "");
 
-/** @typedef {{ message: number, url: string, title: string, description?: string, site?: string, picture?: string, width?: number, height?: number }} Preview */
+/**
+ * @typedef {object} Preview
+ * @property {number} message
+ * @property {string} url
+ * @property {string} title
+ * @property {string} [description]
+ * @property {string} [site]
+ * @property {string} [picture]
+ * @property {number} [width]
+ * @property {number} [height]
+ */
 
 /** @type {any} */
 let page;
@@ -57,42 +67,47 @@ function keyOf(entry, { app, user }) {
  * @returns {HTMLElement | null}
  */
 function cardOf(entry, session) {
-  const isShown = wishes === null || (wishes.on && wishes.show);
-  if (!isShown || !entry.id || (entry.type ?? "text") !== "text" || !HAS_LINK.test(entry.text ?? "")) return null;
+  const isWanted = wishes === null || (wishes.on && wishes.show); // null: they are being loaded
+  const isSentText = entry.id && (entry.type ?? "text") === "text";
+  if (!isWanted || !isSentText || !HAS_LINK.test(entry.text ?? "")) return null;
   const key = keyOf(entry, session);
   const preview = previews.get(key);
   if (preview) return card(preview);
   if (preview === undefined) {
-    note(key, null);
+    keep(key, null);
     wanted.set(key, { message: entry.id, times: 0 });
-    if (wishes) later(GATHER_MS);
+    if (wishes) askAfter(GATHER_MS);
   }
   return null;
 }
 
 /**
+ * Keeps a preview. The oldest is dropped if there are too many.
+ *
  * @param {string} key
  * @param {Preview | null} preview
  */
-function note(key, preview) {
+function keep(key, preview) {
   previews.set(key, preview);
   if (previews.size > MOST_KEPT) previews.delete(/** @type {string} */ (previews.keys().next().value));
 }
 
 /** @param {number} milliseconds */
-function later(milliseconds) {
+function askAfter(milliseconds) {
   timer ||= setTimeout(ask, milliseconds);
 }
 
+/** Asks for the previews of the messages that were drawn, and again after a while for those that are being made. */
 async function ask() {
   timer = 0;
   const asked = new Map([...wanted].slice(0, MOST_ASKED));
   for (const key of asked.keys()) wanted.delete(key);
   if (!asked.size) return;
+  const messages = new Set([...asked.values()].map(({ message }) => message));
   /** @type {{ previews: Preview[], pending: number[] }} */
   let answer = { previews: [], pending: [] };
   try {
-    answer = await page.api("POST", "previews/show", { messages: [...new Set([...asked.values()].map(({ message }) => message))] });
+    answer = await page.api("POST", "previews/show", { messages: [...messages] });
   } catch {
     // Messages are there without cards.
   }
@@ -102,14 +117,14 @@ async function ask() {
   for (const [key, { message, times }] of asked) {
     const preview = byMessage.get(message);
     if (preview) {
-      note(key, preview);
+      keep(key, preview);
       page.redraw(message);
     } else if (pending.has(message) && times < AGAIN_MS.length) {
       wanted.set(key, { message, times: times + 1 });
       pause = Math.min(pause, AGAIN_MS[times]);
     }
   }
-  if (pause < Infinity) later(pause);
+  if (pause < Infinity) askAfter(pause);
 }
 
 /**
@@ -121,7 +136,7 @@ function card({ url, title, description = "", site = "", picture = "", width = 0
   if (!/^https?:\/\//.test(url) || !URL.canParse(url)) return null;
   const host = new URL(url).hostname.replace(/^www\./, "");
   const isWide = width >= WIDE_PX && width >= WIDE * height;
-  const link = make("a", `previews-card${isWide ? " previews-wide" : ""}`);
+  const link = make("a", isWide ? "previews-card previews-wide" : "previews-card");
   link.href = url;
   link.target = "_blank";
   link.rel = "noopener noreferrer nofollow";
@@ -161,16 +176,17 @@ function line(tag, text) {
 async function remove(entry, session) {
   try {
     await page.api("POST", "previews/remove", { message: entry.id });
-    note(keyOf(entry, session), null);
+    keep(keyOf(entry, session), null);
     page.redraw(entry.id);
   } catch (error) {
     page.toast(page.reason(error));
   }
 }
 
+/** The switches of what the user wishes: previews of others, and of their own links. */
 function settings() {
   const { make, words } = page;
-  const change = (/** @type {"make" | "show"} */ name) => {
+  const switchOf = (/** @type {"make" | "show"} */ name) => {
     const box = make("input", "");
     Object.assign(box, { type: "checkbox", checked: wishes?.[name] });
     box.setAttribute("role", "switch");
@@ -178,7 +194,7 @@ function settings() {
       const { make: makes, show } = { make: true, show: true, ...wishes, [name]: box.checked };
       try {
         wishes = await page.api("POST", "previews/wishes", { make: makes, show });
-        forget();
+        redrawAll();
       } catch (error) {
         box.checked = !box.checked;
         page.toast(page.reason(error));
@@ -186,11 +202,11 @@ function settings() {
     });
     return make("label", "switch", make("span", "", words[`previews_${name}`]), box);
   };
-  return make("div", "", change("show"), change("make"), make("p", "muted", words.previews_hint));
+  return make("div", "", switchOf("show"), switchOf("make"), make("p", "muted", words.previews_hint));
 }
 
-/** Draws all messages with a link again. */
-function forget() {
+/** Draws all messages with a link again, as the user wishes now. */
+function redrawAll() {
   const messages = [...previews.keys()].map((key) => JSON.parse(key)[2]);
   previews.clear();
   wanted.clear();

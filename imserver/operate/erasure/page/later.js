@@ -39,28 +39,31 @@ async function ask(open) {
   const code = input("text", "one-time-code");
   const fields = [];
   if (rules.passwords && !account.guest) {
-    const name = Object.assign(input("text", "username"), { value: account.name || account.email || account.phone, readOnly: true, hidden: true }); // for password managers
+    const name = input("text", "username"); // for password managers
+    Object.assign(name, { value: account.name || account.email || account.phone, readOnly: true, hidden: true });
     fields.push(name, field(words.messages_password_old, password, words.messages_password_if_any));
   }
   if (account.second_factor) fields.push(field(words.messages_factor_code, code, words.messages_factor_code_hint));
-  const no = button(words.messages_cancel);
-  const go = button(words.erasure_start, "wide danger");
-  go.type = "submit";
+  const cancel = button(words.messages_cancel);
+  const submit = button(words.erasure_start, "wide danger");
+  submit.type = "submit";
   const note = make("p", "note");
   note.setAttribute("role", "alert");
-  const form = make("form", "panel-form", make("p", "", words.erasure_question), ...fields, note, make("p", "card-row", no, go));
+  const form = make("form", "panel-form", make("p", "", words.erasure_question), ...fields, note, make("p", "card-row", cancel, submit));
   const layer = page.openDialog(words.erasure_ask, form);
-  (fields.length ? form.querySelector("input:not([hidden])") : no).focus();
-  no.addEventListener("click", () => layer.close());
+  (fields.length ? form.querySelector("input:not([hidden])") : cancel).focus();
+  cancel.addEventListener("click", () => layer.close());
   form.addEventListener("submit", async (/** @type {Event} */ event) => {
     event.preventDefault();
-    go.disabled = true;
+    submit.disabled = true;
     note.textContent = "";
+    const erase = () => api("POST", "users/erase/self", { password: password.value, code: code.value.trim() });
     try {
-      await page.endLogin(() => api("POST", "users/erase/self", { password: password.value, code: code.value.trim() }), words.erasure_done);
+      await page.endLogin(erase, words.erasure_done);
     } catch (error) {
-      note.textContent = /** @type {any} */ (error).code === "not_allowed" ? words.erasure_wrong : page.reason(error);
-      go.disabled = false;
+      const isWrong = /** @type {any} */ (error).code === "not_allowed";
+      note.textContent = isWrong ? words.erasure_wrong : page.reason(error);
+      submit.disabled = false;
     }
   });
 }

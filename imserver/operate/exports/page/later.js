@@ -12,16 +12,16 @@ export function start(additions) {
   page.addSettings(() => ({ title: page.words.exports_title, content: panel() }));
 }
 
-/** @returns {HTMLElement} */
+/** @returns {HTMLElement} how far the last export is, with buttons that start one and download it */
 function panel() {
   const { api, words, make, button } = page;
   const state = make("p", "muted");
   state.setAttribute("role", "status");
   const begin = button(words.exports_start);
   begin.dataset.key = "export";
-  const fetchIt = button(words.exports_download);
-  fetchIt.hidden = true;
-  const body = make("div", "", make("p", "muted", words.exports_what), state, make("p", "panel-buttons", begin, fetchIt));
+  const download = button(words.exports_download);
+  download.hidden = true;
+  const body = make("div", "", make("p", "muted", words.exports_what), state, make("p", "panel-buttons", begin, download));
   /** @type {any} */
   let latest = null;
 
@@ -29,11 +29,9 @@ function panel() {
   function draw(shown) {
     latest = shown;
     begin.disabled = shown.state === "under way";
-    fetchIt.hidden = shown.state !== "done";
+    download.hidden = shown.state !== "done";
     if (shown.state === "none") return;
-    if (shown.state === "failed") state.textContent = words.exports_failed;
-    else if (shown.state === "done") state.textContent = page.fill(words.exports_done, { size: sizeOf(shown.bytes), until: new Intl.DateTimeFormat(document.documentElement.lang, { dateStyle: "medium", timeStyle: "short", hourCycle: "h23" }).format(shown.ends * 1000) });
-    else state.textContent = page.fill(words.exports_under_way, { records: shown.records });
+    state.textContent = textFor(shown);
     if (shown.state === "under way") setTimeout(look, LOOK_MS, shown.id);
   }
 
@@ -57,18 +55,27 @@ function panel() {
       page.toast(page.reason(error));
     }
   });
-  fetchIt.addEventListener("click", async () => {
-    fetchIt.disabled = true;
+  download.addEventListener("click", async () => {
+    download.disabled = true;
     try {
       await page.download("exports/file/self", { id: latest.id }, "export.zip");
     } catch (error) {
       page.toast(page.reason(error));
     } finally {
-      fetchIt.disabled = false;
+      download.disabled = false;
     }
   });
   api("GET", "exports/show/self", {}).then(draw, () => {}); // what fails here is said when an export is started
   return body;
+}
+
+/** @param {any} shown  an export @returns {string} how far it is */
+function textFor({ state, bytes, ends, records }) {
+  const { fill, words } = page;
+  if (state === "failed") return words.exports_failed;
+  if (state !== "done") return fill(words.exports_under_way, { records });
+  const format = new Intl.DateTimeFormat(document.documentElement.lang, { dateStyle: "medium", timeStyle: "short", hourCycle: "h23" });
+  return fill(words.exports_done, { size: sizeOf(bytes), until: format.format(ends * 1000) });
 }
 
 /**

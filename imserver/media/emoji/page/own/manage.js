@@ -15,9 +15,9 @@ const FAULTS = { emoji_exists: "emoji_taken", too_many_emoji: "emoji_full", unkn
 /**
  * @param {any} page
  * @param {import("./own.js").OwnList} own
- * @param {() => void} done  the dialog is closed
+ * @param {() => void} onClose  called when the dialog is closed
  */
-export function openManage(page, own, done) {
+export function openManage(page, own, onClose) {
   const { button, fill, make } = page;
   const { words } = own;
   const reason = (/** @type {any} */ error) => words[FAULTS[error?.code]] ?? page.reason(error);
@@ -47,14 +47,14 @@ export function openManage(page, own, done) {
     list.replaceChildren(...(rows.length ? rows : [make("li", "muted own-emoji-row", words.emoji_none)]));
   };
 
-  const dropped = () => {
+  const onDrop = () => {
     add.hidden = !fresh.childElementCount;
     choose.focus();
   };
   choose.addEventListener("click", () => files.click());
   files.addEventListener("change", async () => {
     for (const file of files.files ?? []) {
-      const row = await newRow(page, own, file, dropped).catch(() => page.toast(words.emoji_kind));
+      const row = await newRow(page, own, file, onDrop).catch(() => page.toast(words.emoji_kind));
       if (!row) continue;
       fresh.append(row);
       if (fresh.childElementCount === 1) row.querySelector("input").focus();
@@ -83,7 +83,7 @@ export function openManage(page, own, done) {
   });
   drawList();
   const layer = page.openDialog(words.emoji_edit, make("div", "", form, list));
-  layer.closed.then(done);
+  layer.closed.then(onClose);
 }
 
 /**
@@ -92,15 +92,17 @@ export function openManage(page, own, done) {
  * @param {any} page
  * @param {import("./own.js").OwnList} own
  * @param {File} file
- * @param {() => void} dropped  it is not to be added
+ * @param {() => void} onDrop  called when the user has removed it from the form
  */
-async function newRow(page, own, file, dropped) {
+async function newRow(page, own, file, onDrop) {
   const { make, button } = page;
   const { words } = own;
   const row = make("div", "own-emoji-row");
   const shown = document.createElement("canvas");
   row.dataset.picture = await base64Of(await shrunk(file, shown));
-  const name = Object.assign(make("input", ""), { value: nameOf(file.name), required: true, maxLength: MOST_NAME, pattern: "[a-z0-9][a-z0-9_\\-]{1,29}", title: words.emoji_rule, autocomplete: "off", spellcheck: false, dir: "ltr" });
+  const name = make("input", "");
+  Object.assign(name, { value: nameOf(file.name), required: true, maxLength: MOST_NAME, title: words.emoji_rule });
+  Object.assign(name, { pattern: "[a-z0-9][a-z0-9_\\-]{1,29}", autocomplete: "off", spellcheck: false, dir: "ltr" });
   name.autocapitalize = "none";
   name.setAttribute("aria-label", words.emoji_name);
   name.addEventListener("input", () => {
@@ -112,7 +114,7 @@ async function newRow(page, own, file, dropped) {
   drop.setAttribute("aria-label", `${words.emoji_remove} ${file.name}`);
   drop.addEventListener("click", () => {
     row.remove();
-    dropped();
+    onDrop();
   });
   const note = Object.assign(make("p", "note"), { hidden: true });
   note.setAttribute("role", "alert");
@@ -121,9 +123,11 @@ async function newRow(page, own, file, dropped) {
 }
 
 /**
+ * Draws a picture on a canvas, small. A GIF stays as it is: the canvas would show only its first picture.
+ *
  * @param {File} file
- * @param {HTMLCanvasElement} canvas  shows it, small
- * @returns {Promise<Blob>} the file, or what the canvas shows. A GIF stays as it is: it would not move any more. Rejected if it is no picture
+ * @param {HTMLCanvasElement} canvas
+ * @returns {Promise<Blob>} the file, or the content of the canvas if the file is too large. Rejected if it is no picture
  */
 async function shrunk(file, canvas) {
   const bitmap = await createImageBitmap(file);
@@ -132,8 +136,14 @@ async function shrunk(file, canvas) {
   canvas.width = Math.max(1, Math.round(bitmap.width * scale));
   canvas.height = Math.max(1, Math.round(bitmap.height * scale));
   canvas.getContext("2d")?.drawImage(bitmap, 0, 0, canvas.width, canvas.height);
-  if (file.type === "image/gif" || (TYPES.includes(file.type) && file.size <= MOST_BYTES && longer <= MOST_PIXELS)) return file;
-  return new Promise((resolve, reject) => canvas.toBlob((blob) => (blob ? resolve(blob) : reject(new Error("no picture"))), "image/png"));
+  const isSmall = TYPES.includes(file.type) && file.size <= MOST_BYTES && longer <= MOST_PIXELS;
+  if (file.type === "image/gif" || isSmall) return file;
+  return new Promise((resolve, reject) => {
+    canvas.toBlob((blob) => {
+      if (blob) resolve(blob);
+      else reject(new Error("no picture"));
+    }, "image/png");
+  });
 }
 
 /**
@@ -154,6 +164,8 @@ function base64Of(blob) {
  * @returns {string} a name for its emoji
  */
 function nameOf(file) {
-  const plain = file.replace(/\.[^.]*$/, "").toLowerCase().normalize("NFKD").replace(/\p{M}/gu, "").replace(/[^a-z\d_-]+/g, "_");
+  const withoutType = file.replace(/\.[^.]*$/, "");
+  const withoutAccents = withoutType.toLowerCase().normalize("NFKD").replace(/\p{M}/gu, "");
+  const plain = withoutAccents.replace(/[^a-z\d_-]+/g, "_");
   return plain.replace(/^[_-]+/, "").slice(0, MOST_NAME).replace(/[_-]+$/, "");
 }

@@ -7,8 +7,9 @@ import { picture } from "./picture.js";
 
 const STORED = "imserver:own-emoji";
 const AGAIN_MS = 10_000;
-/** Without a stored list, what is drawn first waits so long for it. */
+/** Without a stored list, the first message waits this time for it. */
 const PATIENCE_MS = 2_000;
+/** A message of at most so many emoji alone is drawn large. */
 const MOST_LONE = 3;
 
 /**
@@ -45,6 +46,7 @@ export class OwnList {
     this.title = words.emoji_title;
   }
 
+  /** Takes the stored list, and asks for the newest one. Without a stored one it waits for that, but not for long. */
   async start() {
     const { app, version, emoji } = stored();
     if (app === this.session.app) this.#take(version, emoji);
@@ -80,6 +82,7 @@ export class OwnList {
     return this.#asking;
   }
 
+  /** Asks for the list, stores it, and draws the signs again. */
   async #ask() {
     clearTimeout(this.#timer);
     this.#timer = 0;
@@ -134,7 +137,8 @@ function fit(sign) {
   const text = sign.parentElement; // perhaps with very many signs: the time of each must not grow with them
   const bubble = text?.matches(".bubble > .text") ? text.parentElement : null;
   if (!text || !bubble) return;
-  const isLone = !text.children[MOST_LONE] && [...text.children].every((each) => each.matches(".own-emoji.drawn")) && !text.textContent?.trim();
+  const hasMany = text.children[MOST_LONE] !== undefined;
+  const isLone = !hasMany && [...text.children].every((each) => each.matches(".own-emoji.drawn")) && !text.textContent?.trim();
   bubble.classList.toggle("lone-emoji", isLone && !bubble.querySelector(":scope > .quote"));
 }
 
@@ -143,7 +147,9 @@ function fit(sign) {
  * @returns {row is Emoji}
  */
 function isEmoji(row) {
-  return typeof row?.name === "string" && /^[a-z\d][a-z\d_-]{1,29}$/.test(row.name) && /^\/(?!\/)/.test(String(row.url)) && row.width > 0 && row.height > 0;
+  const hasName = typeof row?.name === "string" && /^[a-z\d][a-z\d_-]{1,29}$/.test(row.name);
+  const hasPicture = /^\/(?!\/)/.test(String(row?.url)) && row.width > 0 && row.height > 0; // on this server
+  return hasName && hasPicture;
 }
 
 /** @returns {any} */
