@@ -10,6 +10,8 @@ import { fill, make } from "./text.js";
 const FIRST_READ_MS = 500;
 const READ_EACH_MS = 60_000;
 const RETRY_MS = 10_000;
+/** Several changes within this time are drawn at once. */
+const DRAW_MS = 50;
 const MAX_ROWS = 300;
 
 /** @typedef {import("../sdk/imserver.js").ImClient} ImClient */
@@ -25,9 +27,13 @@ export class OnlineUsers {
   #pending = null;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   #timer;
+  /** Whether a drawing is scheduled. */
   #drawing = false;
+  /** Whether this page is connected. */
   #online = false;
+  /** Whether the list was read. */
   #known = false;
+  /** Whether the last request for the list has failed. */
   #failed = false;
 
   /**
@@ -61,6 +67,7 @@ export class OnlineUsers {
     this.#draw();
   }
 
+  /** Reads the list. Users who come or leave during the request are added or removed afterwards. */
   async #read() {
     const pending = new Map();
     this.#pending = pending;
@@ -82,11 +89,14 @@ export class OnlineUsers {
     if (this.#online) this.#schedule();
   }
 
+  /** Reads the list again after a while: if the last request has failed, or in a big app. */
   #schedule() {
     clearTimeout(this.#timer);
-    if (!this.#known) this.#timer = setTimeout(() => this.#read(), RETRY_MS);
-    // spread over time, so that the pages of a big app do not all ask in the same second
-    else if (this.#isBig()) this.#timer = setTimeout(() => this.#read(), READ_EACH_MS * (0.9 + 0.2 * Math.random()));
+    const read = () => this.#read();
+    // The pages of a big app shall not all ask in the same second.
+    const spreadMs = READ_EACH_MS * (0.9 + 0.2 * Math.random());
+    if (!this.#known) this.#timer = setTimeout(read, RETRY_MS);
+    else if (this.#isBig()) this.#timer = setTimeout(read, spreadMs);
   }
 
   #isBig() {
@@ -116,12 +126,12 @@ export class OnlineUsers {
     setTimeout(() => {
       this.#drawing = false;
       this.#render();
-    }, 50);
+    }, DRAW_MS);
   }
 
   #render() {
     const self = this.client.user;
-    const names = [...this.#names].sort((a, b) => Number(b === self) - Number(a === self) || this.collator.compare(a, b));
+    const names = [...this.#names].sort((one, other) => Number(other === self) - Number(one === self) || this.collator.compare(one, other));
     const rows = names.slice(0, MAX_ROWS).map((name) => {
       const row = make("li", "", avatar(name), make("bdi", "", name));
       if (name === self) row.append(make("small", "", this.words.self_mark));
@@ -140,13 +150,18 @@ export class OnlineUsers {
     return this.#online && this.#known && this.#names.size === 1 && this.#count === 1;
   }
 
+  /** @returns {string} what stands below the list; empty: nothing */
   #notes() {
     const words = this.words;
-    if (this.#online && !this.#known) return this.#failed && this.#names.size < 2 ? words.people_failed : "";
+    if (this.#online && !this.#known) {
+      const hasOthers = this.#names.size > 1;
+      return this.#failed && !hasOthers ? words.people_failed : "";
+    }
     if (!this.#names.size) return words.people_waiting;
     if (this.#isAlone()) return words.people_alone;
+    const notes = [];
     const hidden = this.#count - Math.min(this.#names.size, MAX_ROWS);
-    const notes = hidden > 0 ? [fill(words.people_more, { count: hidden })] : [];
+    if (hidden > 0) notes.push(fill(words.people_more, { count: hidden }));
     if (this.#isBig()) notes.push(words.people_each_minute);
     return notes.join(" · ");
   }

@@ -3,9 +3,10 @@
 
 import { element, fill, hashOf, make } from "./text.js";
 
-const HUES = 10; // the number of hues in chat.css
+/** The number of hues in chat.css. */
+const HUES = 10;
 
-/** From so many characters on, a text box says how many are left. */
+/** If at most this number of characters is left, a text box says how many. */
 const WARN_LEFT = 400;
 
 /**
@@ -40,7 +41,7 @@ export function avatar(name) {
 }
 
 /**
- * Copies a text. Pages without https have no clipboard: they copy what is selected.
+ * Copies a text. Pages without https have no clipboard: they copy the selection of a field.
  *
  * @param {string} text
  * @returns {Promise<boolean>} false: the browser does not let the page copy

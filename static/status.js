@@ -4,10 +4,11 @@
 import { Chart, Dashboard, duration, el, milliseconds, number, page, showApps, size, words } from "./dashboard.js";
 import { fill, make, moments } from "./text.js";
 
-const MANY = 1_000; // below this, memory per connection is not meaningful
+/** Below this number of connections, memory per connection is not meaningful. */
+const MANY = 1_000;
 const chart = new Chart();
 
-/** @param {any} data */
+/** @param {any} data  the state of the node */
 function show(data) {
   const info = data.managerInfo ?? {};
   const connections = info.clientsLen ?? 0;
@@ -25,8 +26,8 @@ function show(data) {
   el("memory-tile").hidden = !data.memoryBytes;
   if (data.memoryBytes) {
     el("memory").textContent = size(data.memoryBytes);
-    el("per-connection").textContent = connections >= MANY
-      ? fill(words.status_per_connection, { size: size(data.memoryBytes / connections) }) : "";
+    const perConnection = connections >= MANY ? size(data.memoryBytes / connections) : "";
+    el("per-connection").textContent = perConnection && fill(words.status_per_connection, { size: perConnection });
   }
   showApps(data.apps, users);
   showFacts(data, info);

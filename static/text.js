@@ -30,7 +30,7 @@ export function pageData() {
   return JSON.parse(document.getElementById("page-data")?.textContent ?? "{}");
 }
 
-/** What the forms of a text are for, in their order. */
+/** The plural categories of the forms of a text, in their order. */
 const FORMS = ["zero", "one", "two", "few", "many", "other"];
 
 /**
@@ -43,9 +43,9 @@ const FORMS = ["zero", "one", "two", "few", "many", "other"];
 function formFor(forms, count) {
   if (forms.length <= 2) return forms[String(count) === "1" ? 0 : forms.length - 1];
   const rules = new Intl.PluralRules(document.documentElement.lang);
-  const has = rules.resolvedOptions().pluralCategories;
-  const at = FORMS.filter((form) => has.includes(/** @type {Intl.LDMLPluralRule} */ (form))).indexOf(rules.select(Number(count)));
-  return forms[at] ?? forms[forms.length - 1];
+  const { pluralCategories } = rules.resolvedOptions();
+  const ownForms = FORMS.filter((form) => pluralCategories.includes(/** @type {Intl.LDMLPluralRule} */ (form)));
+  return forms[ownForms.indexOf(rules.select(Number(count)))] ?? forms[forms.length - 1];
 }
 
 /**
@@ -54,7 +54,8 @@ function formFor(forms, count) {
  * @returns {string}
  */
 export function fill(template, values) {
-  return formFor(template.split("|"), values.count).replace(/\{(\w+)\}/g, (whole, name) => (name in values ? String(values[name]) : whole));
+  const form = formFor(template.split("|"), values.count);
+  return form.replace(/\{(\w+)\}/g, (blank, name) => (name in values ? String(values[name]) : blank));
 }
 
 /**
@@ -66,8 +67,8 @@ export function fill(template, values) {
  */
 export function cut(text, length) {
   if (text.length <= length) return text;
-  const end = (text.charCodeAt(length - 1) & 0xfc00) === 0xd800 ? length - 1 : length;
-  return text.slice(0, end);
+  const endsInHalf = (text.charCodeAt(length - 1) & 0xfc00) === 0xd800; // the first half of a pair
+  return text.slice(0, endsInHalf ? length - 1 : length);
 }
 
 /**
@@ -169,7 +170,9 @@ export function recordOf(value) {
  * @returns {Partial<T>}
  */
 export function fieldsLike(value, pattern) {
-  const fits = (/** @type {[string, any]} */ [name, each]) => Object.hasOwn(pattern, name) && typeof each === typeof pattern[name] && each !== null;
+  const fits = (/** @type {[string, any]} */ [name, field]) => {
+    return Object.hasOwn(pattern, name) && typeof field === typeof pattern[name] && field !== null;
+  };
   return /** @type {Partial<T>} */ (Object.fromEntries(Object.entries(recordOf(value)).filter(fits)));
 }
 

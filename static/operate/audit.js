@@ -26,7 +26,7 @@ const PLAIN_FACTS = ["id", "fields", "settings", "scopes", "node", "channel"];
 export function drawAudit({ api, app }, request = "") {
   /** @type {Record<string, string>} */
   let wanted = { request };
-  const place = document.createElement("div");
+  const place = make("div", "");
   const draw = () => place.replaceChildren(acts(api, { app, limit: PAGE, ...wanted }));
   const sentences = Object.keys(words).filter((key) => key.startsWith(SENTENCE) && key !== "admin_did_what");
   /** @type {[string, string][]} */

@@ -1,7 +1,7 @@
 // @ts-check
 /** Live connections of an app, on all nodes, and one connection by its id. */
 
-import { fill, listOf, numberOf, recordOf, textOf } from "../text.js";
+import { fill, listOf, make, numberOf, recordOf, textOf } from "../text.js";
 import { ask, button, card, code, facts, heading, link, list, missing, name, place, table, time, toast, words } from "./ui.js";
 
 /** @typedef {import("./app.js").Place} Place */
@@ -15,10 +15,7 @@ export function drawConnections({ api, app }) {
   /** @type {Filled} */
   const rows = list(async (cursor) => {
     const answer = await api.get("connections/list", { app, cursor, limit: PAGE });
-    const total = fill(words.admin_online, { count: numberOf(answer.users) });
-    const count = document.createElement("p");
-    count.className = "muted";
-    count.textContent = total;
+    const count = make("p", "muted", fill(words.admin_online, { count: numberOf(answer.users) }));
     return { rows: listOf(answer.connections), next: textOf(answer.next), above: [...missing(answer), count] };
   }, (connections) => connectionTable(api, app, connections, () => rows.again(), true));
   return [heading(words.admin_connections, words.admin_connections_hint), card("", rows)];
@@ -33,10 +30,9 @@ export function drawConnections({ api, app }) {
  */
 export function connectionTable(api, app, connections, changed, hasUsers = false) {
   const mayClose = api.may("POST disconnect");
-  const columns = [
-    ...(hasUsers ? [words.admin_user] : []),
-    words.admin_address, words.admin_device, words.admin_dialect, words.admin_since, words.admin_node, ...(mayClose ? [""] : []),
-  ];
+  const columns = [words.admin_address, words.admin_device, words.admin_dialect, words.admin_since, words.admin_node];
+  if (hasUsers) columns.unshift(words.admin_user);
+  if (mayClose) columns.push("");
   return table(words.admin_connections, columns, connections.map(recordOf).map((each) => [
     ...(hasUsers ? [link(name(each.user), "person", app, textOf(each.user))] : []),
     link(code(each.peer), "connection", app, textOf(each.connection)),
@@ -60,6 +56,8 @@ function closeButton(api, app, connection, changed) {
 }
 
 /**
+ * One connection: whose it is, from where, and to which channels it is subscribed.
+ *
  * @param {Place} at
  * @param {string} app
  * @param {string} connection
@@ -96,11 +94,8 @@ export function drawConnection({ api }, app, connection) {
  * @param {any[]} channels
  */
 function channelsOf(app, channels) {
-  const made = document.createElement("span");
-  made.className = "badges";
-  made.append(...channels.map((channel) => link(name(channel), "channel", app, textOf(channel))));
-  if (!channels.length) made.append("–");
-  return made;
+  if (!channels.length) return make("span", "badges", "–");
+  return make("span", "badges", ...channels.map((channel) => link(name(channel), "channel", app, textOf(channel))));
 }
 
 /**

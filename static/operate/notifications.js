@@ -20,7 +20,11 @@ function judgementOf(delivery) {
   return delivery.outcome === "taken" ? "good" : "";
 }
 
-/** @param {Place} at */
+/**
+ * The last notifications of an app, or of one user.
+ *
+ * @param {Place} at
+ */
 export function drawNotifications({ api, app }) {
   let user = "";
   /** @type {Filled} */

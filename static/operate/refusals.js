@@ -124,14 +124,13 @@ function personOf({ app, user, account }, names) {
   return link(name(text), "person", textOf(app), textOf(account || user));
 }
 
-/** @param {Record<string, any>} each */
-function reasonOf(each) {
-  const made = document.createElement("span");
-  const kind = words[`admin_refused_${textOf(each.kind)}`] ?? textOf(each.kind);
-  const meaning = document.createElement("small");
-  meaning.className = "muted";
-  const text = textOf(each.meaning);
-  meaning.textContent = page.meanings[text] ?? text;
-  made.append(kind, " ", code(each.reason), meaning);
-  return made;
+/**
+ * What was refused and why, for programs and in the language of the page.
+ *
+ * @param {Record<string, any>} refusal
+ */
+function reasonOf(refusal) {
+  const kind = words[`admin_refused_${textOf(refusal.kind)}`] ?? textOf(refusal.kind);
+  const meaning = textOf(refusal.meaning);
+  return make("span", "", kind, " ", code(refusal.reason), make("small", "muted", page.meanings[meaning] ?? meaning));
 }

@@ -35,6 +35,8 @@ const DAY_SECONDS = 86_400;
 const LARGEST_INTEGER = 2 ** 31 - 1;
 
 /**
+ * Loads the settings of an app and their schemas, and draws the form.
+ *
  * @param {Api} api
  * @param {string} app
  * @param {() => unknown} changed  called when something was saved

@@ -1,7 +1,7 @@
 // @ts-check
 /** Webhooks: what waits, the last answers, dead events; another address, a try, and sending again. */
 
-import { fill, listOf, numberOf, recordOf, textOf } from "../text.js";
+import { fill, listOf, make, numberOf, recordOf, textOf } from "../text.js";
 import {
   ask, badge, button, card, code, countOf, facts, heading, keepFresh, link, list, missing, name, number, place, table, time, toast, words,
 } from "./ui.js";
@@ -160,11 +160,7 @@ export function drawWebhook({ api, isShown }, app) {
 
 /** @param {unknown} event */
 function content(event) {
-  const made = document.createElement("details");
-  const summary = document.createElement("summary");
-  summary.textContent = textOf(recordOf(event).event) || words.admin_content;
-  const body = document.createElement("pre");
-  body.textContent = JSON.stringify(event, null, 1).slice(0, MOST_CHARACTERS);
-  made.append(summary, body);
-  return made;
+  const summary = make("summary", "", textOf(recordOf(event).event) || words.admin_content);
+  const body = make("pre", "", JSON.stringify(event, null, 1).slice(0, MOST_CHARACTERS));
+  return make("details", "", summary, body);
 }
