@@ -7,6 +7,7 @@ import { Api, reasonOf, Refused } from "./api.js";
 import { drawApp, drawApps, drawKey } from "./apps.js";
 import { drawAudit } from "./audit.js";
 import { drawChannel, drawConnection, drawConnections, drawGroup } from "./connections.js";
+import { fieldOf, valuesOf } from "./fields.js";
 import { Finder } from "./find.js";
 import { drawHeld } from "./holds.js";
 import { drawNodes } from "./nodes.js";
@@ -15,7 +16,7 @@ import { drawOverview, stepsOf, tasksOf } from "./overview.js";
 import { drawPeople, drawPerson } from "./people.js";
 import { drawRefusals } from "./refusals.js";
 import { drawReport, drawReports } from "./reports.js";
-import { addressOf, button, card, fieldOf, heading, link, page, refreshAfterAct, toast, valuesOf, version, words } from "./ui.js";
+import { addressOf, button, card, heading, link, page, refreshAfterAct, toast, version, words } from "./ui.js";
 import { drawWebhook, drawWebhooks } from "./webhooks.js";
 
 /**
