@@ -15,7 +15,7 @@ from selenium.webdriver.common.keys import Keys
 from tests.browser.chromium import Browser, Page, unexpected
 from tests.browser.messenger import APP, Account, Chat
 from tests.browser.push import PushedBrowser
-from tests.browser.screenshots import PHONES
+from tests.browser.screenshots import ANSWER, PHONES
 from tests.browser.site import serve_folder
 from tests.conftest import StartServer
 from tests.integration.receiver import Receiver
@@ -259,7 +259,8 @@ def test_devices_and_wishes_are_set_in_the_settings(
 
 def test_phones_are_among_the_devices(pushed: PushedBrowser, people: People) -> None:
     """As the server lists them that has the plug-in for their push services."""
-    chat = Chat(pushed.browser, people.ann, script=pushed.script + PHONES)
+    chat = Chat(pushed.browser, people.ann, script=pushed.script)
+    chat.run(ANSWER, "notifications/endpoints", {"endpoints": PHONES})
     chat.click("#settings")
     rows = ".notice-settings .person-row"
     chat.has(f"{rows} .person-name bdi", "Pixel 9", "Apple (APNs)", "Chrome")

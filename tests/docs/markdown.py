@@ -12,6 +12,9 @@ from tests.support import ROOT
 PAGES = sorted(
     [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]
 )
+EXAMPLE_PAGES = [page for page in PAGES if page.parent.name != "recipes"]
+"""The pages whose code blocks run as they are; :mod:`tests.docs.test_recipes`
+applies those of the recipes."""
 
 _FENCE = re.compile(r"^```([\w-]+)?([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 

@@ -23,8 +23,7 @@ from imserver.cli import main
 from imserver.gateway import assets
 from imserver.gateway.node.feature_list import load_config
 from tests.conftest import StartServer
-from tests.docs.markdown import PAGES as ALL_PAGES
-from tests.docs.markdown import Block, blocks, filled_in, table_with
+from tests.docs.markdown import EXAMPLE_PAGES, Block, blocks, filled_in, table_with
 from tests.docs.play import (
     APP,
     browser_of,
@@ -43,20 +42,20 @@ from tests.support import HTTP_SERVERS, ROOT, Server, eventually
 
 IN_THE_ENVIRONMENT = {"IMSERVER_UPLOADS_S3_SECRET_KEY": "a long secret"}
 """What the documents tell to set beside the configuration."""
-PAGES = [page for page in ALL_PAGES if page.parent.name != "recipes"]
-"""The pages whose examples run here; :mod:`tests.docs.test_recipes` runs those of
-the recipes."""
-SESSIONS = [block for page in PAGES for block in blocks(page, "console")]
+SESSIONS = [block for page in EXAMPLE_PAGES for block in blocks(page, "console")]
 OPEN = [block for block in SESSIONS if block.words in ((), ("windows",))]
 DRIVEN = [block for block in SESSIONS if "client" in block.words]
 BEGUN = [block for block in SESSIONS if block.words == ("init",)]
 SERVERS = {("keys",), ("cluster",), ("processes",), ("features",)}
 SERVED = [block for block in SESSIONS if block.words in SERVERS]
 FRAMES = [
-    block for page in PAGES for block in blocks(page, "text") if "frames" in block.words
+    block
+    for page in EXAMPLE_PAGES
+    for block in blocks(page, "text")
+    if "frames" in block.words
 ]
-JSON = [block for page in PAGES for block in blocks(page, "json")]
-YAML = [block for page in PAGES for block in blocks(page, "yaml")]
+JSON = [block for page in EXAMPLE_PAGES for block in blocks(page, "json")]
+YAML = [block for page in EXAMPLE_PAGES for block in blocks(page, "yaml")]
 OF_A_FEATURE = (
     "write-a-feature.md",
     "ntfy.md",
@@ -73,7 +72,7 @@ server with keys."""
 WITH_A_KEY = sorted(
     {block.page for block in OPEN if block.page.parent.name == "guides"}
 )
-COMMANDS = [block for page in PAGES for block in blocks(page, "sh")]
+COMMANDS = [block for page in EXAMPLE_PAGES for block in blocks(page, "sh")]
 FILES = ("bots.md", "write-a-feature.md", "your-product.md")
 """Guides with blocks that are files, named by their first word: test_bots.py,
 test_feature.py and test_product.py use them."""
@@ -104,7 +103,7 @@ def test_no_example_is_left_out() -> None:
     examined = ("console", "js", "bash", "python", "javascript", "")
     left = [
         str(block)
-        for page in PAGES
+        for page in EXAMPLE_PAGES
         for block in blocks(page, *examined)
         if id_of(block) not in played
         and block.words not in ELSEWHERE.get(block.language, ())
@@ -473,7 +472,7 @@ def test_what_a_page_lets_choose_can_be_chosen() -> None:
     are of their day."""
     for page in (
         page
-        for page in PAGES
+        for page in EXAMPLE_PAGES
         if not re.search("/benchmarks|/scale|/decisions/", str(page))
     ):
         for line in re.findall(

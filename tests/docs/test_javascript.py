@@ -11,7 +11,7 @@ import pytest
 from tests.browser.chromium import CHROMIUM, DRIVER, Browser
 from tests.browser.site import serve_folder
 from tests.conftest import StartServer
-from tests.docs.markdown import PAGES, Block, blocks
+from tests.docs.markdown import EXAMPLE_PAGES, Block, blocks
 from tests.docs.play import at_server
 from tests.integration.v1 import good
 from tests.sdk.node import NODE_FLAGS, bundle, install_packages, run
@@ -31,14 +31,14 @@ ELSEWHERE = {
 and test_feature.py."""
 JS = [
     block
-    for page in PAGES
+    for page in EXAMPLE_PAGES
     for block in blocks(page, "js")
     if not ELSEWHERE & {*block.words}
 ]
 SCRIPTS = [block for block in JS if not block.words]
 TOKENS = [block for block in JS if block.words == ("token",)]
 WECHAT = [block for block in JS if block.words == ("wechat",)]
-REACT = [block for page in PAGES for block in blocks(page, "jsx")]
+REACT = [block for page in EXAMPLE_PAGES for block in blocks(page, "jsx")]
 PRINTED = {
     "error.remedy": "login refused: 1003 not authorized. Check the app, the token, and the user's rights.",
     "hal.on": "gil: hello",

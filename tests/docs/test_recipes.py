@@ -46,13 +46,13 @@ def apply(tree: Path, step: re.Match[str]) -> None:
         return
 
     lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
-    places = [
+    matching = [
         number
         for number, line in enumerate(lines)
         if line.strip().startswith(step["line"])
     ]
-    assert places, f"{step['file']} has no line that begins with {step['line']}"
-    number = places[0]
+    assert matching, f"{step['file']} has no line that begins with {step['line']}"
+    number = matching[0]
     if step["how"] == "before":
         lines.insert(number, text)
     elif step["how"] == "after":

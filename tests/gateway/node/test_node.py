@@ -41,8 +41,8 @@ class Requests:
         self.flushed = 0
         self.timings = Timings()
 
-    def add(self, *row: Any) -> None:
-        self.rows.append(row)
+    def add(self, *row: Any, **more: Any) -> None:
+        self.rows.append((*row, *more.values()))
 
     def flush(self) -> None:
         self.flushed += 1
