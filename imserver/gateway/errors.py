@@ -296,7 +296,7 @@ class Problems:
         "store messages.",
     )
     NOT_AN_UPGRADE: Final = _problem(
-        400, "not_an_upgrade", "This path takes WebSocket upgrades only."
+        400, "not_an_upgrade", "This path accepts only WebSocket upgrades."
     )
     UNAUTHORIZED: Final = _problem(
         401, "unauthorized", "An API key with the right scope is required."
@@ -363,7 +363,7 @@ class Problems:
         "This app is defined in the configuration file; change it there.",
     )
     TO_BE_ERASED: Final = _problem(
-        409, "to_be_erased", "The user is to be erased: undo that erasure first."
+        409, "to_be_erased", "The user is to be erased. Cancel the erasure first."
     )
     TOO_MANY_APPS: Final = _problem(
         409, "too_many_apps", "The limit of apps is reached (limits.registered_apps)."
@@ -371,11 +371,12 @@ class Problems:
     TOO_MANY_STREAMS: Final = _problem(
         409,
         "too_many_streams",
-        "The app has limits.open_streams open streamed messages on this node.",
+        "The app has too many open streamed messages on this node "
+        "(limits.open_streams).",
         temporary=True,
     )
     BODY_TOO_LARGE: Final = _problem(
-        413, "body_too_large", "The body is over limits.body_bytes."
+        413, "body_too_large", "The body is longer than limits.body_bytes."
     )
     ANSWER_TOO_LARGE: Final = _problem(
         413,
@@ -383,7 +384,7 @@ class Problems:
         "The answers to a batch have at most 4 MiB; send this command alone.",
     )
     URI_TOO_LONG: Final = _problem(
-        414, "uri_too_long", "The address is over limits.header_bytes."
+        414, "uri_too_long", "The address is longer than limits.header_bytes."
     )
     UNKNOWN_ENCODING: Final = _problem(
         415, "unknown_encoding", "The only supported Content-Encoding is gzip."
@@ -395,13 +396,13 @@ class Problems:
         426, "version_required", "Sec-WebSocket-Version must be 13."
     )
     TOO_MANY_REQUESTS: Final = _problem(
-        429, "too_many_requests", "Too many requests; slow down."
+        429, "too_many_requests", "Too many requests. Send fewer requests per second."
     )
     HEADERS_TOO_LARGE: Final = _problem(
-        431, "headers_too_large", "Headers are over limits.header_bytes."
+        431, "headers_too_large", "The headers are longer than limits.header_bytes."
     )
     INTERNAL_ERROR: Final = _problem(
-        500, "internal_error", "The server failed; see its log."
+        500, "internal_error", "The server has an internal error. See its log."
     )
     NOT_IMPLEMENTED: Final = _problem(
         501, "not_implemented", "The server does not support this."

@@ -30,7 +30,8 @@ Address = Annotated[str, Meta(max_length=1000, pattern=r"^((https?://|/)[!-~]*)?
 TtlSeconds = Annotated[
     int,
     _about(
-        "The seconds for which push services hold it while a device is offline.",
+        "The number of seconds for which push services keep the notification while a "
+        "device is offline.",
         ge=0,
         le=MAX_TTL_SECONDS,
     ),
@@ -43,8 +44,8 @@ class Action(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True
     action: Annotated[
         str,
         _about(
-            "Its name. `read` marks the conversation as read, `reply` asks for a "
-            "text and sends it.",
+            "The name of the action. `read` marks the conversation as read. `reply` "
+            "asks for a text and sends it.",
             min_length=1,
             max_length=64,
             pattern=_LABEL,
@@ -52,26 +53,35 @@ class Action(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True
     ]
     title: Annotated[
         str,
-        _about("What the button shows.", min_length=1, max_length=64, pattern=_LABEL),
+        _about("The text on the button.", min_length=1, max_length=64, pattern=_LABEL),
     ]
     url: Annotated[
-        Address, _about("What a click opens; empty: the `url` of the notification.")
+        Address,
+        _about("The page that a click opens; empty: the `url` of the notification."),
     ] = ""
 
 
 class Notify(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """What a notification shows. Fields that you leave out are made from the
-    message."""
+    """The content of a notification. The server derives fields that you leave
+    out from the message."""
 
-    title: Annotated[str, _about("The first line.", max_length=200)] = ""
-    text: Annotated[str, _about("The lines below.", max_length=1000)] = ""
+    title: Annotated[
+        str, _about("The first line of the notification.", max_length=200)
+    ] = ""
+    text: Annotated[str, _about("The text below the first line.", max_length=1000)] = ""
     url: Annotated[
         Address,
-        _about("What a click opens: an `https://` URL, or a path of your page."),
+        _about(
+            "The page that a click opens: an `https://` URL, or a path on your own "
+            "site."
+        ),
     ] = ""
-    icon: Annotated[Address, _about("The address of a picture.")] = ""
+    icon: Annotated[Address, _about("The URL of a picture.")] = ""
     actions: Annotated[
-        tuple[Action, ...], _about("Buttons. Browsers show two.", max_length=4)
+        tuple[Action, ...],
+        _about(
+            "The buttons of the notification. Browsers show at most two.", max_length=4
+        ),
     ] = ()
     tag: Annotated[
         str,
@@ -85,15 +95,15 @@ class Notify(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True
     silent: Annotated[
         bool,
         _about(
-            "An application gets it and shows nothing. A browser shows it without "
-            "a sound."
+            "Whether to send the notification silently. An application receives it "
+            "and shows nothing. A browser shows it without a sound."
         ),
     ] = False
     time_sensitive: Annotated[
         bool,
         _about(
-            "Devices show it also while they let other notifications wait. Only "
-            "back ends may set it."
+            "Whether devices show the notification at once, even if they delay other "
+            "notifications. Only back ends may set it."
         ),
     ] = False
 

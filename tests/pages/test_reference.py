@@ -114,7 +114,7 @@ def test_its_language_is_the_one_asked_for_or_accepted(client: FlaskClient) -> N
     assert '<html lang="zh-Hans">' in page(client, "?lang=zh", Accept_Language="en")
     assert '<html lang="en">' in page(client, "?LANG=en")
     assert "这些用户中谁在线" in page(client, "?lang=zh")
-    assert "Show which of these users are online" in page(client, "?lang=en")
+    assert "Show which of the given users are online" in page(client, "?lang=en")
 
 
 def test_lines_for_the_shell_name_the_server_as_it_was_called(

@@ -27,14 +27,15 @@ class CentrifugeOfApp(Struct, frozen=True):
     subscribe_to_own_channel: Annotated[
         bool,
         about(
-            "Whether clients of Centrifugo are subscribed to the channel of their user, `#<user>`, at their "
-            "login."
+            "Whether each client of Centrifugo is subscribed to the channel of its "
+            "user, `#<user>`, at its login."
         ),
     ] = True
     anonymous_tokens: Annotated[
         bool,
         about(
-            "Whether connection tokens of clients of Centrifugo may name no user (no `sub`)."
+            "Whether clients of Centrifugo may use connection tokens without a user "
+            "(without `sub`)."
         ),
     ] = False
 

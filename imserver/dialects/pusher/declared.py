@@ -30,7 +30,7 @@ _Count = Annotated[int, Meta(ge=0, extra={"api": {"le": 2**31 - 1}})]
 
 
 class PusherSettings(Struct, frozen=True):
-    """The app in Pusher's protocol.
+    """The settings of the app for Pusher's protocol.
 
     ``key``: names the app to clients, who send it openly. ``secret``, or the
     content of ``secret_file``, signs subscriptions, requests and webhooks.
@@ -43,7 +43,8 @@ class PusherSettings(Struct, frozen=True):
     key: Annotated[
         str,
         about(
-            "The public key that clients name; empty: the app does not speak it.",
+            "The public key that clients send. Empty: clients of Pusher cannot use "
+            "the app.",
             unique=True,
             ends_demo=True,
             by_key=True,
@@ -57,23 +58,34 @@ class PusherSettings(Struct, frozen=True):
         ),
     ] = ""
     secret_file: SecretFile = ""
-    webhook_url: Annotated[Url, about("The URL to which Pusher's webhooks go.")] = ""
+    webhook_url: Annotated[
+        Url, about("The URL to which the server posts Pusher's webhooks.")
+    ] = ""
     activity_seconds: Annotated[
         int,
         Meta(ge=1, le=86400),
-        about("The seconds after which a silent client sends a ping."),
+        about(
+            "The number of seconds without traffic after which a client sends a ping."
+        ),
     ] = 120
     client_events_per_second: Annotated[
-        _Count, about("Client events of one connection; 0: none may send events.")
+        _Count,
+        about(
+            "The maximum number of client events of one connection per second. 0: "
+            "clients may not send events."
+        ),
     ] = 10
     event_bytes: Annotated[
-        int, Meta(ge=1), about("The longest event.", api={"le": 2**31 - 1})
+        int,
+        Meta(ge=1),
+        about("The maximum length of an event in bytes.", api={"le": 2**31 - 1}),
     ] = 10240
     presence_members: Annotated[
-        _Count, about("The most members of a presence channel; 0: any number.")
+        _Count,
+        about("The maximum number of members of a presence channel; 0: no limit."),
     ] = 100
     subscription_count: Annotated[
-        bool, about("Whether subscribers receive their number.")
+        bool, about("Whether subscribers receive the number of subscribers.")
     ] = False
 
     @property

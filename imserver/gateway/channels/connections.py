@@ -82,7 +82,8 @@ class ConnectionInfo(Struct, frozen=True, array_like=True):
     peer: Annotated[str, about("The remote address and port.")]
     node: Node
     channels: Annotated[
-        tuple[str, ...], about("Its channels, in the order of subscribing.")
+        tuple[str, ...],
+        about("The channels of the connection, in the order of subscribing."),
     ]
 
 

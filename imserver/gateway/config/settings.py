@@ -222,7 +222,8 @@ class JwtSettings(Struct, frozen=True):
     kid: Annotated[
         str,
         about(
-            "The `kid` in the header of its tokens. Without it every token is tried."
+            "The `kid` in the header of tokens with this key. Without `kid`, the "
+            "server tries the key on every token."
         ),
     ] = ""
     issuer: Annotated[
@@ -239,12 +240,13 @@ class JwtSettings(Struct, frozen=True):
     jwks_url: Annotated[
         str,
         about(
-            "The URL of the issuer's keys. Default: from its discovery document.",
+            "The URL of the issuer's keys. The default is in the issuer's discovery "
+            "document.",
             omit=True,
         ),
     ] = ""
     user_claim: Annotated[
-        Text, about("The claim that holds the user id.", omit=True)
+        Text, about("The claim that contains the user id.", omit=True)
     ] = "sub"
 
 
@@ -270,8 +272,8 @@ WebhookEvent = Literal[
 
 
 class WebhookSettings(Struct, frozen=True):
-    """Where the server posts events of the app, and asks whether to allow a
-    login or a message.
+    """The URLs to which the server posts events of the app, and at which it
+    asks whether to allow a login or a message.
 
     ``secret``, or the content of ``secret_file``, signs what is sent.
     ``events`` without ``url``: the back end reads them from
@@ -297,19 +299,22 @@ class WebhookSettings(Struct, frozen=True):
         float,
         Meta(ge=0, le=86400),
         about(
-            "The seconds for which a receiver of a stored message has to be "
-            "offline before `absent`."
+            "The number of seconds for which the receiver of a stored message must be "
+            "offline before the server posts `absent`."
         ),
     ] = 10.0
     review_url: Annotated[
         Url, about("The URL that the server asks about each message of a user.")
     ] = ""
     review_seconds: Annotated[
-        float, Meta(ge=0.1, le=30), about("Time for a review, in seconds.")
+        float, Meta(ge=0.1, le=30), about("The time limit of a review, in seconds.")
     ] = 2.0
     review_failure: Annotated[
         Literal["reject", "allow"],
-        about("What happens to a message that was not reviewed in this time."),
+        about(
+            "Whether the server rejects or allows a message that was not reviewed "
+            "within the time limit."
+        ),
     ] = "reject"
 
     @property
@@ -324,47 +329,59 @@ class WebhookSettings(Struct, frozen=True):
 
 
 class BackEndSettings(Struct, frozen=True):
-    """The URLs that decide for clients, in the form of Centrifugo's proxies.
-    `webhook.secret` signs.
+    """The URLs of the back end that decide about requests of clients, in the
+    form of Centrifugo's proxies. `webhook.secret` signs the requests.
 
     ``headers``: which headers of a client's first request they repeat.
     ``emulated_headers``: which headers that the SDK of a client has set they
     repeat; any client can forge them. ``seconds``: time for an answer.
     """
 
-    connect: Annotated[Url, about("Logs in clients of Centrifugo without a token.")] = (
-        ""
-    )
+    connect: Annotated[
+        Url,
+        about(
+            "The URL that decides about logins of Centrifugo clients without a token."
+        ),
+    ] = ""
     refresh: Annotated[
-        Url, about("Renews the sessions of clients of Centrifugo at their end.")
+        Url, about("The URL that renews expiring sessions of Centrifugo clients.")
     ] = ""
     subscribe: Annotated[
-        Url, about("Decides about channels with `subscribe` `back_end`.")
+        Url,
+        about(
+            "The URL that decides about subscriptions to channels with `subscribe` "
+            "`back_end`."
+        ),
     ] = ""
     publish: Annotated[
-        Url, about("Decides about channels with `publish` `back_end`.")
+        Url,
+        about(
+            "The URL that decides about publications to channels with `publish` "
+            "`back_end`."
+        ),
     ] = ""
     sub_refresh: Annotated[
-        Url, about("Renews the subscriptions of clients of Centrifugo at their end.")
+        Url, about("The URL that renews expiring subscriptions of Centrifugo clients.")
     ] = ""
     rpc: Annotated[
-        Url, about("Answers the methods of `rpc` that the server does not have.")
+        Url, about("The URL that answers `rpc` methods that the server does not have.")
     ] = ""
     headers: Annotated[
         tuple[Text, ...],
         about(
-            "Headers of a client's first request that requests to the back end repeat."
+            "Headers of a client's first request that the server copies to requests "
+            "to the back end."
         ),
     ] = ()
     emulated_headers: Annotated[
         tuple[Text, ...],
         about(
-            "Headers set in a client's SDK of Centrifugo that requests to the back "
-            "end repeat. Clients can forge them."
+            "Headers, set in a client's Centrifugo SDK, that the server copies to "
+            "requests to the back end. Clients can forge these headers."
         ),
     ] = ()
     seconds: Annotated[
-        float, Meta(ge=0.1, le=30), about("Time for an answer, in seconds.")
+        float, Meta(ge=0.1, le=30), about("The time limit of an answer, in seconds.")
     ] = 2.0
 
     @property
@@ -379,17 +396,17 @@ class ChannelSettings(Struct, frozen=True):
     subscribe: Annotated[
         Literal["", "nobody", "token", "members", "anybody", "back_end"],
         about(
-            "Who may subscribe. Empty: holders of a token, in an open app anybody. "
-            "`members`: the members of the group whose id follows the colon of the "
-            "name. `back_end`: holders of a token, and others if the back end "
-            "consents."
+            "Who may subscribe. Empty: clients with a token, and in an open app "
+            "anybody. `members`: the members of the group whose id follows the colon "
+            "of the name. `back_end`: clients with a token, and other clients if the "
+            "back end allows it."
         ),
     ] = ""
     publish: Annotated[
         Literal["", "nobody", "subscribers", "anybody", "back_end"],
         about(
-            "Which clients may publish. Empty: none. `back_end`: any, if the back "
-            "end consents."
+            "Which clients may publish. Empty: no clients. `back_end`: any client, if "
+            "the back end allows it."
         ),
     ] = ""
     user_limited: Annotated[
@@ -402,17 +419,20 @@ class ChannelSettings(Struct, frozen=True):
     anonymous: Annotated[
         bool,
         about(
-            "Whether clients without a user may do what `anybody` and "
-            "`subscribers` may. Tokens and the back end decide without it."
+            "Whether `anybody` and `subscribers` include clients without a user. This "
+            "setting has no effect on tokens and decisions of the back end."
         ),
     ] = True
     presence: Annotated[
         bool,
-        about("Whether `read_presence` and your back end may ask who is subscribed."),
+        about(
+            "Whether the clients in `read_presence`, and your back end, may list the "
+            "subscribers."
+        ),
     ] = False
     read_presence: Annotated[
         Literal["nobody", "subscribers", "anybody"],
-        about("Which clients may ask that."),
+        about("Which clients may list the subscribers."),
     ] = "subscribers"
     join_leave: Annotated[
         bool, about("Whether subscribers are notified when others subscribe and leave.")
@@ -420,8 +440,8 @@ class ChannelSettings(Struct, frozen=True):
     history: Annotated[
         Literal["", "log"],
         about(
-            "`log`: the message log has all publications, and `history_size` is 0. "
-            "Empty: `history_size` and `history_seconds` say it."
+            "`log`: the message log stores all publications, and `history_size` is 0. "
+            "Empty: `history_size` and `history_seconds` define the history."
         ),
     ] = ""
     history_size: Annotated[
@@ -430,46 +450,51 @@ class ChannelSettings(Struct, frozen=True):
     ] = 0
     history_seconds: Annotated[
         float,
-        about("How long they stay after the last publication.", ge=0, le=31_536_000),
+        about(
+            "The number of seconds for which the history is retained after the last "
+            "publication.",
+            ge=0,
+            le=31_536_000,
+        ),
     ] = 0.0
     read_history: Annotated[
         Literal["nobody", "subscribers", "anybody"],
         about(
-            "Which clients may read the history. `nobody`: clients recover what "
-            "they missed only with `recovery`."
+            "Which clients may read the history. `nobody`: clients can only recover "
+            "missed publications, with `recovery`."
         ),
     ] = "subscribers"
     recovery: Annotated[
         bool,
         about(
-            "Whether clients receive what they missed even if they did not ask for it."
+            "Whether clients receive missed publications even without asking for them."
         ),
     ] = False
     recovery_mode: Annotated[
         Literal["stream", "cache"],
         about(
-            "What clients receive that come back: all that they missed, or "
-            "(`cache`) the newest publication."
+            "The publications that a client receives when it reconnects: all missed "
+            "publications (`stream`), or only the newest (`cache`)."
         ),
     ] = "stream"
     delta: Annotated[
         bool,
         about(
-            "Whether clients that can read them receive the differences between "
+            "Whether clients that support deltas receive only the differences between "
             "publications (fossil)."
         ),
     ] = False
     max_subscribers: Annotated[
-        Count, about("The most subscribers of a channel; 0: no limit.")
+        Count, about("The maximum number of subscribers of a channel; 0: no limit.")
     ] = 0
     max_bytes: Annotated[
-        Count, about("The longest message; 0: no limit of its own.")
+        Count, about("The maximum length of a message in bytes; 0: no separate limit.")
     ] = 0
     publications_per_second: Annotated[
         Count,
         about(
-            "The most publications of one connection to the namespace per second; "
-            "0: no limit."
+            "The maximum number of publications of one connection to the namespace "
+            "per second; 0: no limit."
         ),
     ] = 0
 
@@ -501,16 +526,16 @@ class TenantSettings(Struct, frozen=True):
     login_policy: Annotated[
         Literal["", LoginPolicy],
         about(
-            "What happens when a user logs in again. `newest`: only the latest "
-            "session receives messages for the user. `multi`: all sessions do. "
-            "`single`: the older session on the same device is closed. `refuse`: a "
-            "second login on the same device is refused."
+            "The effect of a second login of a user. `newest`: only the newest "
+            "session receives messages for the user. `multi`: all sessions receive "
+            "them. `single`: the server closes the older session on the same device. "
+            "`refuse`: the server refuses a second login on the same device."
         ),
     ] = ""
     same_as: Annotated[
         str,
         about(
-            "The app of which this is an alias; empty: this is not an alias.",
+            "The app of which this app is an alias; empty: this app is not an alias.",
             number=True,
             by_key=True,
             api={"min_length": 1},
@@ -524,14 +549,19 @@ class TenantSettings(Struct, frozen=True):
         ),
     ] = False
     dialects: Annotated[
-        tuple[Text, ...], about("Dialects that may log in; an empty list: all.")
+        tuple[Text, ...],
+        about("The dialects in which clients may log in; an empty list: all dialects."),
     ] = ()
     origins: Annotated[
         tuple[Text, ...],
-        about("Hosts whose pages may connect, in addition to the server's own."),
+        about(
+            "The hosts whose web pages may connect, in addition to the server's own "
+            "host."
+        ),
     ] = ()
     origin_policy: Annotated[
-        OriginPolicy, about("The pages that may connect; empty: the server's setting.")
+        OriginPolicy,
+        about("Which web pages may connect; empty: the server's setting applies."),
     ] = ""
     api_allow_from: Annotated[
         tuple[Text, ...],
@@ -545,7 +575,8 @@ class TenantSettings(Struct, frozen=True):
     jwt: Annotated[
         tuple[JwtSettings, ...],
         about(
-            "With at least one key, a login needs a session token.",
+            "The keys for session tokens. If there is at least one key, a login "
+            "requires a session token.",
             ends_demo=True,
             by_key=True,
         ),
@@ -553,8 +584,8 @@ class TenantSettings(Struct, frozen=True):
     account_tokens: Annotated[
         Literal["", "required", "ignored"],
         about(
-            "Whether a login needs the token of an account of the app, or one of "
-            "`jwt`.",
+            "Whether a login requires the token of an account of the app, or a "
+            "session token of a key in `jwt`.",
             by_feature=True,
             by_key=True,
         ),
@@ -597,12 +628,14 @@ class TenantSettings(Struct, frozen=True):
             ChannelSettings,
         ],
         about(
-            "Namespace of channels → its options; empty: of channels without a "
-            "namespace; `*`: of all channels without a row of their own."
+            "Namespace of channels → its options. The empty name has the options of "
+            "channels without a namespace. `*` has the options of all channels "
+            "without a row of their own."
         ),
     ] = field(default_factory=dict)
     known_channels_only: Annotated[
-        bool, about("Whether channels are refused that no row of `channels` is for.")
+        bool,
+        about("Whether the server refuses channels for which `channels` has no row."),
     ] = False
     room_members: Annotated[
         dict[
@@ -618,8 +651,8 @@ class TenantSettings(Struct, frozen=True):
         int,
         Meta(ge=0, le=MAX_USER_BYTES),
         about(
-            "The longest user id, in bytes of UTF-8; 0: the usual limit of an app "
-            "of this name.",
+            "The maximum length of a user id, in bytes of UTF-8; 0: the default limit "
+            "for the app.",
             by_key=True,
         ),
     ] = 0

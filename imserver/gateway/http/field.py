@@ -13,11 +13,11 @@ USUAL_PAGE: Final = 1000
 App = Annotated[str, about("The app: a tenant of this server.", min_length=1)]
 """The type of a field: the app of a request. ``/api/v1`` finds the app by a
 field of the name ``app``."""
-AnyApp = Annotated[str, about("The app; empty: all that the key reaches.")]
+AnyApp = Annotated[str, about("The app; empty: all apps that the key reaches.")]
 User = Annotated[
     str,
     about(
-        "A user of the app: the id they log in with. In a `system:` app that is "
+        "The user id with which a user of the app logs in. In a `system:` app, it is "
         "the clientId.",
         min_length=1,
     ),
@@ -35,7 +35,7 @@ ChannelName = Annotated[
 PageCursor = Annotated[
     str,
     about(
-        "Where to continue: `next` of the previous page.",
+        "The start of this page: `next` of the previous page.",
         pattern="^([A-Za-z0-9_-]{4})*([A-Za-z0-9_-]{2,3})?$",
     ),
 ]
@@ -49,7 +49,8 @@ Limit = Annotated[
     int, about("The maximum number of entries on this page.", ge=1, le=10_000)
 ]
 Missing = Annotated[
-    list[str], about("Nodes that did not answer in time. The answer lacks their part.")
+    list[str],
+    about("Nodes that did not answer in time. The answer has no data of these nodes."),
 ]
 AccountApp = Annotated[
     str, about("The app of the accounts; `gochat` for GoChat clients.", min_length=1)
@@ -58,8 +59,8 @@ AccountApp = Annotated[
 Behalf = Annotated[
     str,
     about(
-        "The acting user. Usually required with a key; a user's own token names "
-        "its user.",
+        "The acting user. It is usually required with an API key. The token of a user "
+        "names its user.",
         max_length=255,
     ),
 ]

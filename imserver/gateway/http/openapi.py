@@ -28,7 +28,7 @@ from imserver.gateway.http.operation import JSON, PREFIX, Header, Operation
 
 TAGS: Final = {
     "push": "Deliver messages to connected users.",
-    "presence": "Online users, their sessions, and since when.",
+    "presence": "Online users, their sessions, and the start of each session.",
     "channels": "Names that connections subscribe to. Publications may have a history.",
     "sessions": "End sessions, ban users.",
     "conversations": "Stored messages: lists, sync, history, search, receipts; send, recall, edit.",
@@ -41,20 +41,21 @@ TAGS: Final = {
 _EXAMPLE_REQUEST: Final = "7f3a-1"
 REQUEST_ID: Final = Header(
     "X-Request-Id",
-    "The id of this request in the server's log. It is yours if you sent one.",
+    "The id of this request in the server's log. If the request has an id, the server "
+    "uses it.",
     example=_EXAMPLE_REQUEST,
 )
 RATE_HEADERS: Final = (
     Header(
         "RateLimit-Limit",
-        "The requests per second of the key, user or address.",
+        "The maximum number of requests per second of the key, user or address.",
         "integer",
         1000,
     ),
-    Header("RateLimit-Remaining", "The number of requests left.", "integer", 999),
+    Header("RateLimit-Remaining", "The number of remaining requests.", "integer", 999),
     Header(
         "RateLimit-Reset",
-        "Seconds until the full number is available again.",
+        "The number of seconds until all requests are available again.",
         "integer",
         1,
     ),

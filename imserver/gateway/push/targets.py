@@ -22,11 +22,12 @@ GroupName = Annotated[
 
 
 class Target(Struct, forbid_unknown_fields=True, omit_defaults=True, gc=False):
-    """A target of a push: a `user` (with `device`: only on that device), a
-    `connection` by its id, a `channel`, the members of a `group`, or `all`
-    users of the app.
+    """A target of a push: a `user`, a `connection` by its id, a `channel`, the
+    members of a `group`, or `all` users of the app. A `user` with `device`
+    is a user on only that device.
 
-    The channel `user:<id>` is the user with this id, `group:<id>` the group.
+    The channel `user:<id>` is the user with this id. The channel `group:<id>`
+    is the group with this id.
     """
 
     user: Name | UnsetType = UNSET

@@ -22,12 +22,15 @@ BATCH_USERS: Final = 1000
 """Users whose sessions are queried together."""
 
 ConnectionId = Annotated[
-    str, about("The id of a connection, from presence or channels.", min_length=1)
+    str,
+    about("The id of a connection, as shown by presence or channels.", min_length=1),
 ]
-Device = Annotated[str, about("The name that the client gave its device; empty: none.")]
+Device = Annotated[
+    str, about("The name that the client gave its device; empty: no name.")
+]
 Dialect = Annotated[str, about("The dialect of the connection: `cmd`, `client`, …")]
-Since = Annotated[int, about("When the session began, in Unix seconds.")]
-Node = Annotated[str, about("The node that holds the connection.")]
+Since = Annotated[int, about("The start of the session, in Unix seconds.")]
+Node = Annotated[str, about("The node to which the client is connected.")]
 
 
 class SessionInfo(Struct, frozen=True, array_like=True):

@@ -169,7 +169,7 @@ def test_our_own_mistake_is_a_problem_without_its_reason_and_logged_with_it(
     assert answer.status_code == 500
     assert problem_of(answer) == {
         "code": "internal_error",
-        "message": "The server failed; see its log.",
+        "message": "The server has an internal error. See its log.",
         "temporary": True,
         "request_id": "mine-1",
     }

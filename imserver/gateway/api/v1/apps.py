@@ -45,7 +45,8 @@ class AppCreate(Struct, forbid_unknown_fields=True):
     app: Annotated[
         str,
         about(
-            "The name; a number if clients of the `cmd` dialect log in.",
+            "The name of the app. It is a number if clients of the `cmd` dialect log "
+            "in.",
             min_length=1,
             max_length=191,
         ),
@@ -60,7 +61,11 @@ class AppSet(Struct, forbid_unknown_fields=True):
     settings: Any
     unset: Annotated[list[str], about("Settings to reset to their defaults.")] = []
     merge: Annotated[
-        bool, about("Whether what you leave out of groups such as `webhook` stays.")
+        bool,
+        about(
+            "Whether fields that you leave out of a group such as `webhook` keep "
+            "their values."
+        ),
     ] = False
 
 
@@ -69,9 +74,18 @@ class AppShown(Struct):
 
     app: str
     configured: Annotated[
-        bool, about("Whether it is in the settings. Then it can only be changed there.")
+        bool,
+        about(
+            "Whether the app is defined in the configuration file. Such an app can "
+            "only be changed there."
+        ),
     ]
-    locked: Annotated[bool, about("Whether it is to be deleted, and nobody gets in.")]
+    locked: Annotated[
+        bool,
+        about(
+            "Whether the app is locked until its deletion, so that nobody can log in."
+        ),
+    ]
 
 
 class AppsAnswer(Struct):
@@ -364,7 +378,9 @@ _RESOLVED: Final[dict[str, Any]] = {
         Literal["required", "ignored"],
         *hints_of(TenantSettings)["account_tokens"].__metadata__,
     ],
-    "max_user_bytes": Annotated[int, about("The longest user id, in bytes of UTF-8.")],
+    "max_user_bytes": Annotated[
+        int, about("The maximum length of a user id, in bytes of UTF-8.")
+    ],
 }
 """Setting whose default depends on the app → its type in answers, which have
 the value in force for the app."""
@@ -480,7 +496,8 @@ def show_app(api: Api, call: Call, app: field.App) -> AppShown:
 def create_app(api: Api, call: Call, request: AppCreate) -> AppShown:
     """Create an app and store it in the database.
 
-    The app works on this node at once, on all others within two seconds.
+    The app works on this node at once, and on all other nodes within two
+    seconds.
     """
     tenants = api.tenants
     fields = msgspec.to_builtins(request.settings)
@@ -501,9 +518,9 @@ def create_app(api: Api, call: Call, request: AppCreate) -> AppShown:
 def set_app(api: Api, call: Call, request: AppSet) -> AppShown:
     """Change the settings of an app that was created at run time.
 
-    Current sessions are not ended. An account that owns the app changes all but
-    the settings that decide who logs in as whom, or that take more of the
-    server: these take an API key.
+    The change does not end current sessions. An account that owns the app can
+    change most settings. An API key is required for settings that decide who
+    logs in as whom, or that let the app use more of the server.
     """
     declared = api.core.declared
     settings = shapes_of(declared).settings

@@ -26,15 +26,15 @@ Offset = Annotated[
     int,
     about(
         "The number of a publication in the history of its channel. In a stored "
-        "channel it is the id of its message in the log of the app, so numbers are "
-        "missing.",
+        "channel, the number is the id of the message in the log of the app. The "
+        "numbers of a stored channel therefore have gaps.",
         ge=0,
     ),
 ]
 Epoch = Annotated[
     str,
     about(
-        "The life of a history. Offsets of another epoch mean other publications.",
+        "The epoch of the history. An offset is valid only in its own epoch.",
         max_length=64,
     ),
 ]
@@ -49,8 +49,8 @@ Tags = Annotated[
 WithHistory = Annotated[
     bool,
     about(
-        "False: subscribers receive the message, and it is not added to the "
-        "history of the channel."
+        "False: subscribers receive the message, but the server does not add it to "
+        "the history of the channel."
     ),
 ]
 
@@ -89,11 +89,11 @@ class ChannelResult(HistoryPosition):
     status: Annotated[
         str,
         about(
-            "`sent`: subscribers receive it, or the history has it. `absent`: "
-            "nobody is subscribed, and there is no history. `repeated`: this id "
-            "was accepted before. `partly`: a node with subscribers does not "
-            "answer. `failed`: other channels have accepted the message, and this "
-            "one has not; repeat the request with the same id. `refused`: the "
+            "`sent`: subscribers receive the message, or the history has it. "
+            "`absent`: the channel has no subscribers and no history. `repeated`: "
+            "this id was accepted before. `partly`: a node with subscribers does not "
+            "answer. `failed`: this channel has not accepted the message, but other "
+            "channels have; repeat the request with the same id. `refused`: the "
             "message is too long for this channel."
         ),
     ]
@@ -121,9 +121,10 @@ class PublicationShown(Struct, omit_defaults=True):
     data: Annotated[Raw | UnsetType, about("The message, if it is not text.")] = UNSET
     sender: str = ""
     id: str = ""
-    tags: Annotated[dict[str, str] | UnsetType, about("Words about the message.")] = (
-        UNSET
-    )
+    tags: Annotated[
+        dict[str, str] | UnsetType,
+        about("The tags of the message: key-value pairs for clients."),
+    ] = UNSET
 
 
 class ChannelHistoryAnswer(Struct):
@@ -136,11 +137,11 @@ class ChannelHistoryAnswer(Struct):
 
 
 class ChannelInfo(HistoryPosition):
-    """What a channel is like."""
+    """The state of a channel."""
 
     channel: str
     subscribers: Annotated[
-        int, about("The number of subscribed connections, about a second old.")
+        int, about("The number of subscribed connections. It may be a second old.")
     ]
 
 
@@ -189,8 +190,9 @@ def publish(api: Api, call: Call, request: ChannelPublishRequest) -> ChannelResu
     channel has a history, the message is in it before the server answers, and
     the answer has its position.
 
-    The channel `user:<id>` reaches all devices of a user, `group:<id>` those of
-    the members of a group, both without `tags`.
+    The channel `user:<id>` reaches all devices of a user. The channel
+    `group:<id>` reaches all devices of the members of a group. Messages on
+    these channels have no `tags`.
     """
     (result,) = _publish(api, call, request, [request.channel])
     return result
@@ -268,23 +270,25 @@ def history(
     offset: Annotated[
         int,
         about(
-            "Publications after this one, or with `reverse` before it; -1: from "
-            "the oldest, or with `reverse` from the newest.",
+            "List publications after this offset, or before it with `reverse`. -1: "
+            "start with the oldest publication, or with the newest with `reverse`.",
             ge=-1,
             le=Limit.ID,
         ),
     ] = -1,
     epoch: Epoch = "",
     limit: Annotated[
-        int, about("The most publications.", ge=0, le=1000)
+        int, about("The maximum number of publications.", ge=0, le=1000)
     ] = _USUAL_HISTORY_PAGE,
-    reverse: Annotated[bool, about("The newest publications first.")] = False,
+    reverse: Annotated[
+        bool, about("Whether to list the newest publications first.")
+    ] = False,
 ) -> ChannelHistoryAnswer:
     """List the retained publications of a channel.
 
-    Without `offset` the page begins with the oldest one, or with `reverse` with
-    the newest. If `epoch` is given and the history has another one, the page is
-    empty: read again without it.
+    Without `offset`, the page begins with the oldest publication, or with the
+    newest if `reverse` is set. If the history has another epoch than the given
+    `epoch`, the page is empty. Then read the history again without `epoch`.
     """
     since = None
     if offset >= 0:
@@ -319,9 +323,10 @@ def _shown(event: Event) -> PublicationShown:
 
 @routes.post("/channels/history/remove", Needs.PUSH)
 def remove_history(api: Api, call: Call, request: ChannelQuery) -> Removed:
-    """Remove the retained publications of a channel. Later ones go on counting.
+    """Remove the retained publications of a channel, and keep its numbering.
 
-    Stored channels refuse it: the log removes its messages by age or number.
+    A stored channel refuses this request, because the log removes its messages
+    by age or number.
     """
     api.channels.histories.remove(call.app, request.channel)
     return Removed(request.channel)
@@ -329,7 +334,7 @@ def remove_history(api: Api, call: Call, request: ChannelQuery) -> Removed:
 
 @routes.get("/channels/info", Needs.READ_OR_OPERATE)
 def info(api: Api, call: Call, request: ChannelQuery) -> ChannelInfo:
-    """Show how many are subscribed to a channel, and the position of its
+    """Show the number of subscribers of a channel, and the position of its
     history."""
     app = call.app
     channels = api.channels

@@ -35,7 +35,7 @@ class PresenceRequest(Struct, forbid_unknown_fields=True):
         ),
     ]
     sessions: Annotated[
-        bool, about("Whether to list the sessions of each user, too.")
+        bool, about("Whether to list also the sessions of each user.")
     ] = False
 
 
@@ -82,8 +82,8 @@ class AppCounts(Struct):
     channels: Annotated[
         int,
         about(
-            "Channels with subscribers. If there are very many, one with "
-            "subscribers on several nodes counts on each."
+            "Channels with subscribers. If the app has very many channels, a channel "
+            "with subscribers on several nodes is counted on each node."
         ),
     ]
 
@@ -121,7 +121,7 @@ def user_presence(
     "/presence", act="", problems=(Problems.TOO_MANY_TARGETS,), takes_many=True
 )
 def users_presence(api: Api, call: Call, request: PresenceRequest) -> PresenceAnswer:
-    """Show which of these users are online."""
+    """Show which of the given users are online."""
     require_few(api.limits, request.users)
     if request.sessions:
         return _with_sessions(api, call.app, request.users)
@@ -166,8 +166,8 @@ def _with_sessions(api: Api, app: str, names: list[str]) -> PresenceAnswer:
 def users(api: Api, call: Call, request: field.AppPage) -> UsersAnswer:
     """List the online users of an app, page by page.
 
-    A user who stays online is listed exactly once, even if others come and go
-    between pages.
+    A user who stays online is listed exactly once, even if other users connect
+    or disconnect between two pages.
     """
     cursor = read_cursor(request.cursor)
     page = api.core.presence.page(call.app, cursor, request.limit)
@@ -244,8 +244,8 @@ Users = Annotated[list[field.User], about("The users.", max_length=MOST_USERS)]
 
 
 class DisconnectRequest(Struct, forbid_unknown_fields=True):
-    """The sessions to end: those of users, on one device or all, and single
-    connections."""
+    """The sessions to end: all sessions of users, or their sessions on one
+    device, and individual connections."""
 
     app: field.App
     users: Annotated[
@@ -294,9 +294,9 @@ class BanAnswer(Struct):
     lasting: Annotated[
         bool,
         about(
-            "False: the ban is not in the database, because the database does not "
-            "answer, or the cluster has none. Running nodes enforce the ban, but a "
-            "node that starts later does not."
+            "False: the ban is not stored, because the database does not answer or "
+            "the cluster has no database. Running nodes enforce the ban, but a node "
+            "that starts later does not."
         ),
     ]
     missing_nodes: field.Missing
@@ -313,9 +313,10 @@ class BanShown(Struct):
 
     user: str
     until: Annotated[
-        int | None, about("The end of the ban, in Unix seconds; null: it is for good.")
+        int | None,
+        about("The end of the ban, in Unix seconds; null: the ban is permanent."),
     ]
-    reason: Annotated[str, about("Why. The user sees it.")] = ""
+    reason: Annotated[str, about("The reason for the ban. The user sees it.")] = ""
 
 
 class BansAnswer(Struct):
@@ -340,10 +341,11 @@ def _require_below(api: Api, call: Call, users: Sequence[str]) -> None:
 
 @sessions.post("/disconnect")
 def disconnect(api: Api, call: Call, request: DisconnectRequest) -> DisconnectAnswer:
-    """End sessions of users or single connections.
+    """End sessions of users, or individual connections.
 
-    The connections are closed with code 4502, which asks the client not to
-    reconnect; the server does not enforce it. Earlier pushes arrive first.
+    The server closes the connections with code 4502. The code asks the client
+    not to reconnect, but the server does not prevent it. Clients receive
+    earlier pushes first.
     """
     app = call.app
     device = None
@@ -369,7 +371,8 @@ def disconnect(api: Api, call: Call, request: DisconnectRequest) -> DisconnectAn
 
 
 @sessions.post(
-    "/ban", schema=("BanRequest", "The users to ban, for how long, and why.")
+    "/ban",
+    schema=("BanRequest", "The users to ban, the duration of the ban, and the reason."),
 )
 def ban(
     api: Api,
@@ -379,19 +382,22 @@ def ban(
     seconds: Annotated[
         float,
         about(
-            "How long to refuse their logins, at most a year; 0: for good.",
+            "The duration of the ban in seconds, at most one year; 0: the ban is "
+            "permanent.",
             ge=0,
             le=MAX_BAN_SECONDS,
         ),
     ],
-    reason: Annotated[str, about("Why. The users see it.", max_length=250)] = "",
+    reason: Annotated[
+        str, about("The reason for the ban. The users see it.", max_length=250)
+    ] = "",
 ) -> BanAnswer:
     """Ban users: end all their sessions and refuse their logins, for a time or
-    for good.
+    permanently.
 
-    The connections are closed with code 4503; its reason says until when and
-    why. A later ban replaces an earlier one. Unknown ids are banned, too. An
-    owner of the app bans moderators and members.
+    The server closes the connections with code 4503, with the end of the ban
+    and its reason. A later ban replaces an earlier one. You can also ban
+    unknown ids. An owner of the app can ban moderators and members.
     """
     _require_below(api, call, users)
     everybody = api.core.authority.with_programs(call.app, users)
@@ -414,14 +420,15 @@ def ban(
 
 @sessions.post(
     "/unban",
-    schema=("UnbanRequest", "Whose bans to lift."),
+    schema=("UnbanRequest", "The users whose bans to lift."),
     problems=(Problems.TO_BE_ERASED,),
 )
 def unban(api: Api, call: Call, app: field.App, users: Users) -> UnbanAnswer:
     """Let users log in again.
 
-    You may also name users who are not banned. The ban of a lock ends with the
-    lock alone. Whoever is to be erased stays out until `users/erase/undo`.
+    You may also name users who are not banned. A ban that comes with a lock
+    ends only when the lock is lifted. A user who is to be erased cannot log in
+    until `users/erase/undo`.
     """
     core = api.core
     _require_below(api, call, users)

@@ -572,16 +572,16 @@ def publisher(_api: Api, _call: Call) -> HttpResponse:
     """Push and stream over a WebSocket.
 
     A WebSocket for back ends that push continuously. Each message is a command,
-    `{"seq": 1, "publish": {…the body of a push…}}`. You need not wait for one
-    answer before you send the next command. The server answers in order:
-    `{"seq": 1, "sent": 1}` if all targets received the push. Otherwise the
-    answer also has `results` of the other targets (of all targets if the push
-    was stored), or `error`. `{"seq": 2, "ping": {}}` is answered with `{"seq":
-    2, "pong": {}}`.
+    `{"seq": 1, "publish": {…the body of a push…}}`. You need not wait for an
+    answer before you send the next command. The server answers in the order of
+    the commands. If all targets received the push, the answer is `{"seq": 1,
+    "sent": 1}`. Otherwise the answer also has `error`, or the `results` of the
+    other targets (of all targets if the push was stored). The answer to
+    `{"seq": 2, "ping": {}}` is `{"seq": 2, "pong": {}}`.
 
-    On a server with stored messages the paths `channels/stream/open`,
-    `channels/stream/append` and `channels/stream/close` are commands, too, with
-    the bodies of these routes. The answer has `seq` and the fields of the
-    answer of the route.
+    On a server with stored messages, you can also send the paths
+    `channels/stream/open`, `channels/stream/append` and `channels/stream/close`
+    as commands, with the bodies of these routes. The answer has `seq` and the
+    fields of the answer of the route.
     """
     raise ApiProblem(Problems.NOT_AN_UPGRADE)

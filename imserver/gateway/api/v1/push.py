@@ -43,9 +43,9 @@ called for each push."""
 
 IDEMPOTENCY_KEY: Final = Header(
     "Idempotency-Key",
-    "A repeated request with the same key is not executed again. The node that "
-    "served the first one repeats its answer (it remembers at least the last "
-    "50,000); any other node answers `repeated`.",
+    "The server does not execute a repeated request with the same key. The node that "
+    "served the first request repeats its answer (a node remembers at least the last "
+    "50,000 answers). Any other node answers `repeated`.",
     example="order-4711",
 )
 
@@ -75,8 +75,8 @@ routes = Resource("push", service=lambda _, api: api)
     answer_headers=(
         Header(
             "Idempotent-Replayed",
-            "`true`: this request was executed before. The answer is that of the "
-            "first one.",
+            "`true`: this request was executed before. The answer is the answer to "
+            "the first request.",
             example="true",
         ),
     ),
@@ -86,10 +86,11 @@ def push(api: Api, call: Call) -> HttpResponse:
     """Push a message.
 
     Delivers a message to connected targets: users (all devices or one),
-    connections, channels, the whole app, in any mixture. The server answers
-    with a result for each target as soon as it has queued the message for their
-    connections. With `store`, the message is stored for users and groups before
-    the server answers, and the answer has its position.
+    connections, channels, or the whole app. One push may have targets of
+    several kinds. The server answers with a result for each target as soon as
+    it has queued the message for their connections. With `store`, the server
+    stores the message for users and groups before it answers, and the answer
+    has the position of the message.
     """
     request: PushRequest = call.input
     event = checked_event(api.limits, request)

@@ -63,7 +63,7 @@ class PushMessage(Struct, forbid_unknown_fields=True, omit_defaults=True):
 
 Message = Annotated[
     PushMessage | Text,
-    about("The message in place of `text` or `data`: a text, or an object."),
+    about("The message, instead of `text` or `data`: a text, or an object."),
 ]
 
 
@@ -86,22 +86,27 @@ class Sending(PushMessage, kw_only=True, omit_defaults=True):
     ] = ""
     except_users: Annotated[
         list[str],
-        about("Users who do not receive what you send to channels and `all`."),
+        about("Users who do not receive messages to channels and to `all`."),
     ] = field(default_factory=list)
 
 
 class PushRequest(Sending, kw_only=True, omit_defaults=True):
     """A message and its targets.
 
-    Give the targets as `targets`, or, for targets of one kind, as `user` (with
-    `device`), `users`, `connection`, `channel`, `group` or `all`. Give the
-    message as `message`, or as `text` or `data`.
+    Give the targets as `targets`. If all targets are of one kind, you can give
+    them as `user` (with `device`), `users`, `connection`, `channel`, `group` or
+    `all` instead. Give the message as `message`, or as `text` or `data`.
     """
 
     targets: Annotated[list[TargetField], Meta(min_length=1)] | UnsetType = UNSET
     user: Name | UnsetType = UNSET
     device: (
-        Annotated[str, about("With `user`: only on this device.", max_length=512)]
+        Annotated[
+            str,
+            about(
+                "With `user`: deliver the message only on this device.", max_length=512
+            ),
+        ]
         | UnsetType
     ) = UNSET
     users: Annotated[list[Name], Meta(min_length=1)] | UnsetType = UNSET
@@ -112,7 +117,8 @@ class PushRequest(Sending, kw_only=True, omit_defaults=True):
     ttl_seconds: Annotated[
         int,
         about(
-            "How long to keep the push pending for an absent user.",
+            "The number of seconds for which the push stays pending if the user is "
+            "offline.",
             ge=0,
             le=MAX_TTL_SECONDS,
         ),
@@ -120,9 +126,9 @@ class PushRequest(Sending, kw_only=True, omit_defaults=True):
     store: Annotated[
         bool,
         about(
-            "Store the message in the log, for users and groups. Sessions that use "
-            "stored messages receive it now or when they reconnect. `sender` is "
-            "its sender; if it is empty, the message comes from the server."
+            "Whether to store the message in the log, for users and groups. Sessions "
+            "that use stored messages receive the message now or when they reconnect. "
+            "If `sender` is empty, the message comes from the server."
         ),
     ] = False
     notify: NotifyField | UnsetType = UNSET
@@ -242,13 +248,13 @@ class Result(Struct, gc=False):
     status: Annotated[
         Status,
         about(
-            "`sent`: queued for a connection, or for the node that holds one. "
-            "`absent`: the target is not online. `held`: the user is not online, "
-            "the push is pending. `repeated`: another node accepted it before. "
-            "`failed`: a node, Redis or the database does not answer; other "
-            "targets have accepted the push. `partly`: a node does not answer; the "
-            "targets on other nodes received the push. `stored`: the message is "
-            "stored. `refused`: it cannot be stored."
+            "`sent`: queued for a connection, or for its node. `absent`: the target "
+            "is not online. `held`: the user is not online, the push is pending. "
+            "`repeated`: another node accepted the push before. `failed`: a node, "
+            "Redis or the database does not answer; other targets have accepted the "
+            "push. `partly`: a node does not answer; the targets on other nodes "
+            "received the push. `stored`: the message is stored. `refused`: the "
+            "message cannot be stored."
         ),
     ]
     stored: Annotated[
@@ -265,9 +271,10 @@ class Result(Struct, gc=False):
 
 
 class PushAnswer(Struct, gc=False):
-    """The results of a push. `results` has the order of the targets."""
+    """The results of a push, in the order of the targets."""
 
     sent: Annotated[
-        int, about("The number of results that are `sent`, `partly` or `stored`.")
+        int,
+        about("The number of results with the status `sent`, `partly` or `stored`."),
     ]
     results: list[Result]

@@ -23,8 +23,8 @@ node."""
 
 
 class SubscriptionChange(Struct, forbid_unknown_fields=True):
-    """The connections to subscribe or unsubscribe: single ones, and all current
-    ones of users."""
+    """The connections to subscribe or unsubscribe: individual connections, and
+    all current connections of the given users."""
 
     app: field.App
     channel: field.ChannelName
@@ -34,34 +34,35 @@ class SubscriptionChange(Struct, forbid_unknown_fields=True):
     users: Annotated[
         list[field.User],
         about(
-            "All connections that these users have now. Later connections do not "
-            "follow.",
+            "Users whose current connections are subscribed or unsubscribed. Their "
+            "later connections are not.",
             max_length=MOST_AT_ONCE,
         ),
     ] = []
 
 
 class SubscriptionResult(Struct):
-    """The result for one connection, or for a user without one."""
+    """The result for one connection, or for a user without a connection."""
 
     status: Annotated[
         str,
         about(
-            "`subscribed`. `exists`: it already was. `unknown`: there is no such "
-            "connection, or the user has none. `full`: it is subscribed to too "
-            "many channels, or the app has too many. `failed`: its node did not "
-            "answer."
+            "`subscribed`. `exists`: the connection was subscribed before. `unknown`: "
+            "the connection does not exist, or the user has no connection. `full`: "
+            "the connection has too many channels, or the app has too many channels. "
+            "`failed`: the node of the connection did not answer."
         ),
     ]
     connection: str | UnsetType = UNSET
     user: Annotated[
-        str | UnsetType, about("The user of the connection, if a user was named.")
+        str | UnsetType,
+        about("The user of the connection, if the request names the user."),
     ] = UNSET
 
 
 class SubscribeAnswer(Struct):
-    """The results: first those of `connections`, then those of `users`, in the
-    order of the request."""
+    """The results for `connections`, then the results for `users`, in the order
+    of the request."""
 
     subscribed: Annotated[int, about("The number of new subscriptions.")]
     results: list[SubscriptionResult]
@@ -69,21 +70,21 @@ class SubscribeAnswer(Struct):
 
 
 class UnsubscriptionResult(SubscriptionResult):
-    """The result for one connection, or for a user without one."""
+    """The result for one connection, or for a user without a connection."""
 
     status: Annotated[
         str,
         about(
-            "`unsubscribed`. `absent`: it was not subscribed. `unknown`: there is "
-            "no such connection, or the user has none. `failed`: its node did not "
-            "answer."
+            "`unsubscribed`. `absent`: the connection was not subscribed. `unknown`: "
+            "the connection does not exist, or the user has no connection. `failed`: "
+            "the node of the connection did not answer."
         ),
     ]
 
 
 class UnsubscribeAnswer(Struct):
-    """The results: first those of `connections`, then those of `users`, in the
-    order of the request."""
+    """The results for `connections`, then the results for `users`, in the order
+    of the request."""
 
     unsubscribed: Annotated[int, about("The number of subscriptions that ended.")]
     results: list[UnsubscriptionResult]
@@ -98,8 +99,7 @@ class ChannelShown(Struct):
 
 
 class ChannelsAnswer(Struct):
-    """A page of the channels of an app that have subscribers, ordered by
-    name."""
+    """A page of the channels with subscribers, ordered by name."""
 
     count: Annotated[
         int,
@@ -121,14 +121,15 @@ class SubscriberShown(Struct):
     device: Device
     dialect: Dialect
     subscribed_at: Annotated[
-        float, about("Since when it is subscribed, in Unix seconds.")
+        float, about("The start of the subscription, in Unix seconds.")
     ]
     info: Annotated[
         Raw | UnsetType,
-        about("What the connection says of itself, in all its channels."),
+        about("The data that the connection gives about itself in all its channels."),
     ] = UNSET
     channel_info: Annotated[
-        Raw | UnsetType, about("What the connection says of itself in this channel.")
+        Raw | UnsetType,
+        about("The data that the connection gives about itself in this channel."),
     ] = UNSET
 
 
@@ -161,7 +162,8 @@ routes = Resource(
 def subscribe(api: Api, call: Call, request: SubscriptionChange) -> SubscribeAnswer:
     """Subscribe connections to a channel.
 
-    A message published after the answer reaches them. No permission is checked.
+    The connections receive each message that is published after the answer. The
+    server checks no permission.
     """
     named, ids, missing = _named(api, call.app, request)
     subscribed = api.core.connections.join_each(call.app, ids, request.channel)
@@ -177,7 +179,7 @@ def subscribe(api: Api, call: Call, request: SubscriptionChange) -> SubscribeAns
 def unsubscribe(api: Api, call: Call, request: SubscriptionChange) -> UnsubscribeAnswer:
     """Unsubscribe connections from a channel.
 
-    A connection that closes ends its subscriptions.
+    When a connection closes, its subscriptions end.
     """
     named, ids, missing = _named(api, call.app, request)
     unsubscribed = api.core.connections.leave_each(call.app, ids, request.channel)
@@ -263,7 +265,8 @@ def presence(
 ) -> PresenceOfChannel:
     """List the subscribers of a channel, page by page.
 
-    A channel without subscribers is empty, not unknown.
+    For a channel without subscribers, the answer is an empty page, not an
+    error.
     """
     after = read_cursor(cursor) or ""
     page = api.channels.members.page(call.app, channel, after, limit)

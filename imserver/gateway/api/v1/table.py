@@ -128,10 +128,11 @@ _batches = Resource("push", service=lambda _, api: api)
 def batch(api: Api, call: Call) -> HttpResponse:
     """Send many commands in one request.
 
-    Runs the commands in order. A refused command does not stop the others. Each
-    command needs the scope of its own route and counts as one request against
-    the rate of the key. The answers have at most 4 MiB together: in place of
-    one that does not fit any more stands 413 `answer_too_large`.
+    Runs the commands in order. If a command is refused, the server runs the
+    others. Each command needs the scope of its own route and counts as one
+    request against the rate of the key. The answers together have at most 4
+    MiB. An answer that would exceed this limit is replaced by 413
+    `answer_too_large`.
     """
     commands: list[dict[str, Raw]] = call.input
     key = key_of(call)
@@ -181,7 +182,7 @@ class Document(Struct):
 def openapi(api: Api, call: Call) -> HttpResponse:
     """Get the OpenAPI 3.1 document of this API.
 
-    The same as a web page: `/api/v1/docs`.
+    The web page `/api/v1/docs` shows the same document.
     """
     return call.reply(api.described())
 

@@ -167,30 +167,31 @@ class EventsQuery(Struct, forbid_unknown_fields=True):
     user: Annotated[
         str,
         about(
-            "The user who listens. Optional if the token names the user.",
+            "The user who receives the events. Optional if the token names the user.",
             max_length=255,
         ),
     ] = ""
     token: Annotated[
         str,
         about(
-            "The session token of the user, if the app requires one. You may send "
-            "it as `Authorization: Bearer` instead. The log does not show it."
+            "The session token of the user, if the app requires a token. You can send "
+            "the token as `Authorization: Bearer` instead. The server does not log "
+            "the token."
         ),
     ] = ""
     device: Annotated[str, about("The name of the device.", max_length=64)] = ""
     channels: Annotated[
         str,
         about(
-            "Channels to subscribe to, separated by commas. Outside demo mode this "
-            "requires an API key with the scope `read` as `Authorization: Bearer`; "
-            "otherwise your back end subscribes connections."
+            "Channels to subscribe to, separated by commas. Outside demo mode, this "
+            "field requires an API key with the scope `read` as `Authorization: "
+            "Bearer`. Without such a key, your back end can subscribe the connection."
         ),
     ] = ""
     with_id: Annotated[
         bool,
         about(
-            "Whether `ready` has the id of the connection, so that your back end "
+            "Whether `ready` contains the id of the connection, so that your back end "
             "can push to it."
         ),
     ] = False
@@ -198,8 +199,8 @@ class EventsQuery(Struct, forbid_unknown_fields=True):
         Annotated[
             int,
             about(
-                "The id of the last stored message that the client has. Later "
-                "messages are sent first. `Last-Event-ID` takes precedence.",
+                "The id of the last stored message that the client has. The server "
+                "first sends all later messages. `Last-Event-ID` takes precedence.",
                 ge=0,
                 le=2**53,
             ),
@@ -448,16 +449,19 @@ routes.elsewhere(
     Needs.ANYONE_OR_READ,
     """Receive events without a WebSocket.
 
-    Server-sent events (`EventSource` of browsers): a session of `user` that only receives. The login policy,
-    bans, limits and tokens of the app apply as on a WebSocket.
+    Opens a session of `user` that only receives, as server-sent events
+    (`EventSource` in browsers). The login policy, bans, limits and tokens of
+    the app apply as on a WebSocket.
 
-    The first event is named `ready`. After it, each message for the user arrives as one event without a name,
-    with a line of JSON as its data. A comment is sent every 25 s. If the server ends the stream, the last
-    event is named `end` and has a close code and whether to reconnect.
+    The first event is named `ready`. Then each message for the user arrives as
+    one event without a name, with one line of JSON as its data. The server
+    sends a comment every 25 s. If the server ends the stream, the last event is
+    named `end`. It has a close code and says whether to reconnect.
 
-    Stored messages have an `id`. If a client reconnects with the last one as `Last-Event-ID`, as browsers do,
-    it receives the messages it missed, and `ready` has `resumed` true. If `resumed` is false, messages before
-    the id of `ready` may be missing.
+    Stored messages have an `id`. A client that reconnects with the last id as
+    `Last-Event-ID`, as browsers do, receives the missed messages. Then `ready`
+    has `resumed` true. If `resumed` is false, messages before the id of `ready`
+    may be missing.
     """,
     query=EventsQuery,
     problems=(

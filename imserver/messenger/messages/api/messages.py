@@ -83,7 +83,7 @@ class ButtonShape(Struct, forbid_unknown_fields=True):
     """A button under a message."""
 
     text: Annotated[
-        str, about("What the button shows.", min_length=1, max_length=Limit.BUTTON)
+        str, about("The text on the button.", min_length=1, max_length=Limit.BUTTON)
     ]
     value: ButtonValue
 
