@@ -53,18 +53,20 @@ Users = Annotated[
 
 
 class OptionShape(Struct, forbid_unknown_fields=True):
-    """An answer to choose."""
+    """An answer that users can choose."""
 
-    text: Annotated[str, about("What is shown.", min_length=1, max_length=Limit.BUTTON)]
+    text: Annotated[
+        str, about("The text that clients show.", min_length=1, max_length=Limit.BUTTON)
+    ]
     value: Value
 
 
 class AskRequest(Acting, kw_only=True):
-    """A question: give one of `to` and `conversation`, and `options`, or
+    """A question. Give either `to` or `conversation`, and `options`,
     `free_text`, or both."""
 
     to: Annotated[
-        str, about("The receiver. They may be offline.", max_length=MAX_USER_BYTES)
+        str, about("The receiver, who may be offline.", max_length=MAX_USER_BYTES)
     ] = ""
     conversation: Annotated[
         int, about("A conversation or group, instead of `to`.", ge=0, le=Limit.ID)
@@ -73,34 +75,35 @@ class AskRequest(Acting, kw_only=True):
     options: Annotated[
         list[OptionShape],
         about(
-            "The answers to choose from, each with another value: at most 8, in a "
-            "poll 2 to 12.",
+            "The answers to choose from, each with a different value: at most 8, or 2 "
+            "to 12 in a poll.",
             max_length=Ask.Poll.MOST_OPTIONS,
         ),
     ] = field(default_factory=list)
     poll: Annotated[
         bool,
         about(
-            "Whether it is a poll: everybody who reads it may vote for an option, and "
-            "may change the vote until it is closed. Without `free_text`, `of` and "
-            "`need`."
+            "Whether the question is a poll. Everybody who can read a poll may vote "
+            "for an option, and may change the vote until the poll is closed. A poll "
+            "cannot have `free_text`, `of` and `need`."
         ),
     ] = False
     many: Annotated[
-        bool, about("Whether one may vote for several options of the poll.")
+        bool, about("Whether a user may vote for several options of the poll.")
     ] = False
     anonymous: Annotated[
-        bool, about("Whether nobody sees who has voted for what in the poll.")
+        bool, about("Whether the votes of the poll are anonymous.")
     ] = False
     free_text: Annotated[
-        bool, about("Whether a text of up to 1,000 characters is an answer, too.")
+        bool,
+        about("Whether users may also answer with a text of up to 1,000 characters."),
     ] = False
     of: (
         Annotated[
             Users,
             about(
-                "Members of the group who may answer. Without it: everybody who reads "
-                "it but the author."
+                "The members of the group who may answer. By default, everybody who "
+                "can read the question may answer, except the author."
             ),
         ]
         | UnsetType
@@ -108,7 +111,8 @@ class AskRequest(Acting, kw_only=True):
     need: Annotated[
         int,
         about(
-            "So many different users answer before it is closed.",
+            "The number of different users who must answer before the question is "
+            "closed.",
             ge=1,
             le=Limit.ANSWERS,
         ),
@@ -116,7 +120,8 @@ class AskRequest(Acting, kw_only=True):
     seconds: Annotated[
         int,
         about(
-            "Seconds until the deadline, at most 30 days; 0: none.",
+            "The number of seconds until the deadline, at most 30 days; 0: no "
+            "deadline.",
             ge=0,
             le=Limit.QUESTION_SECONDS,
         ),
@@ -124,49 +129,61 @@ class AskRequest(Acting, kw_only=True):
     fixed: Annotated[
         bool,
         about(
-            "Whether its text is never edited, because an answer permits what it says."
+            "Whether the text can never be edited. Use this for questions whose "
+            "answer permits exactly what the text says."
         ),
     ] = False
     thread: Annotated[
         int,
         about(
-            "A message of the conversation: this one is a reply in its thread.",
+            "A message of the conversation. The new message is a reply in its thread.",
             ge=0,
             le=Limit.ID,
         ),
     ] = 0
-    also: Annotated[bool, about("The conversation shows the reply, too.")] = False
+    also: Annotated[bool, about("Whether the conversation also shows the reply.")] = (
+        False
+    )
     client_msg_id: Annotated[
         str,
         about(
-            "Your own id of the message. A repeated request of the user with the same "
-            "id is not stored again.",
+            "Your own id of the message. The server does not store a repeated request "
+            "of the user with the same id again.",
             max_length=Limit.CLIENT_MSG_ID_BYTES,
         ),
     ] = ""
 
 
 class OfAsk(Acting, kw_only=True):
-    """A question. A back end that names no `user` may change any."""
+    """A question. A back end that names no `user` may change any question."""
 
     id: AskId
 
 
 class AskShown(Struct, kw_only=True):
-    """A question as it is now."""
+    """The current state of a question."""
 
     id: AskId
-    conversation: Annotated[int, about("Its conversation.")]
-    user: Annotated[str, about("Who has asked. Empty: a back end.")]
+    conversation: Annotated[int, about("The conversation of the question.")]
+    user: Annotated[str, about("The user who asked; empty: a back end.")]
     text: Annotated[str, about("The question.")]
     options: Annotated[list[OptionShape], about("The answers to choose from.")]
-    free_text: Annotated[bool, about("Whether a text is an answer, too.")]
+    free_text: Annotated[bool, about("Whether users may also answer with a text.")]
     of: (
-        Annotated[list[str], about("Who may answer. Left out: everybody else.")]
+        Annotated[
+            list[str],
+            about("The users who may answer. Left out: everybody except the author."),
+        ]
         | UnsetType
     ) = UNSET
-    need: Annotated[int, about("So many different users answer before it is closed.")]
-    until: Annotated[int, about("The deadline in Unix milliseconds; 0: none.")]
+    need: Annotated[
+        int,
+        about(
+            "The number of different users who must answer before the question is "
+            "closed."
+        ),
+    ]
+    until: Annotated[int, about("The deadline in Unix milliseconds; 0: no deadline.")]
     state: Annotated[str, about("`open`, `answered`, `cancelled` or `expired`.")]
     answers: Annotated[
         tuple[
@@ -175,10 +192,10 @@ class AskShown(Struct, kw_only=True):
             ],
             ...,
         ],
-        about("The answers that count, in their order."),
+        about("The answers that count, in the order of their arrival."),
     ]
     poll: (
-        Annotated[Ask.Poll, about("Its totals, if it is a poll.", title="PollShown")]
+        Annotated[Ask.Poll, about("The totals of a poll.", title="PollShown")]
         | UnsetType
     ) = UNSET
     mine: (
@@ -188,18 +205,27 @@ class AskShown(Struct, kw_only=True):
 
 
 class VotersShown(Struct):
-    """Some of those who have voted for an option, by their ids."""
+    """A page of the users who voted for an option, ordered by id."""
 
     users: list[str]
-    more: Annotated[bool, about("Whether there are more, `after` the last of these.")]
+    more: Annotated[
+        bool,
+        about(
+            "Whether there are more users. Continue with the last user of this page "
+            "as `after`."
+        ),
+    ]
 
 
 class AnswerResult(Struct):
-    """Whether the answer counts, and the question as it is now."""
+    """Whether the answer counts, and the current state of the question."""
 
     accepted: Annotated[
         bool,
-        about("Whether the answer counts. False: others were first, or it is closed."),
+        about(
+            "Whether the answer counts. False: other users answered first, or the "
+            "question is closed."
+        ),
     ]
     ask: AskShown
 
@@ -296,11 +322,12 @@ routes = Resource(
 def create(api: AskApi, call: Call, request: AskRequest) -> AskShown:
     """Ask a question.
 
-    It is a message, which clients show with buttons. The first answer closes
-    it, or the first `need` answers of different users. Everybody who reads the
-    message sees who has answered what. A poll is open until its deadline, or
-    until it is cancelled, and takes any number of votes. A question that
-    somebody has answered is not edited any more, one that is `fixed` never.
+    The question is a message, which clients show with buttons. The first answer
+    closes the question, or the first `need` answers of different users.
+    Everybody who can read the message sees the answers and their authors. A
+    poll is open until its deadline or until it is cancelled, and accepts any
+    number of votes. A question with an answer cannot be edited. A `fixed`
+    question can never be edited.
     """
     objection = _objection(call, request)
     if objection:
@@ -406,7 +433,7 @@ def _answerers(
 
 @routes.post(
     "/asks/get",
-    schema=("AskQuery", "A question, and how long to wait for it."),
+    schema=("AskQuery", "A question, and the maximum time to wait for its answers."),
     act="",
     problems=(Problems.UNKNOWN_MESSAGE,),
     user="optional",
@@ -418,22 +445,23 @@ def get(
     wait: Annotated[
         int,
         about(
-            "So many seconds the server waits until the question is closed, or has "
-            "more answers than `seen`.",
+            "The maximum number of seconds that the server waits until the question "
+            "is closed, or has more answers than `seen`.",
             ge=0,
             le=MOST_WAIT_SECONDS,
         ),
     ] = 0,
     seen: Annotated[
-        int, about("The number of answers that you know.", ge=0, le=Limit.ANSWERS)
+        int,
+        about("The number of answers that you already know.", ge=0, le=Limit.ANSWERS),
     ] = 0,
 ) -> AskShown:
     """Show a question, and wait for its answer.
 
-    With `wait` the answer to the request comes as soon as the question is
-    closed or has more answers than `seen`, else after so many seconds, with the
-    question as it is. Ask again then. A back end that names no `user` may read
-    any question.
+    With `wait`, the server answers as soon as the question is closed or has
+    more answers than `seen`. After `wait` seconds, it answers with the current
+    state of the question; then ask again. A back end that names no `user` may
+    read any question.
     """
     principal = call.principal
     proof = ""
@@ -454,7 +482,7 @@ def get(
     "/asks/answer",
     schema=(
         "AnswerRequest",
-        "A question, and its answer: give one of `value`, `text` and `choices`.",
+        "A question and its answer. Give one of `value`, `text` and `choices`.",
     ),
     base=Acting,
     act="",
@@ -472,8 +500,8 @@ def answer(
         Annotated[
             list[Choice],
             about(
-                "Options of a poll, by their index from 0. They replace those before; "
-                "an empty list withdraws the vote.",
+                "Options of a poll, by their index from 0. They replace the previous "
+                "vote. An empty list withdraws the vote.",
                 max_length=Ask.Poll.MOST_OPTIONS,
             ),
         ]
@@ -483,9 +511,9 @@ def answer(
     """Answer a question.
 
     The first answers count, whatever device or node they come from. `accepted`
-    is false if others were first. In a poll the last vote of each user counts,
-    until it is closed. The totals are counted at once, or together with those
-    of others a little later. To repeat an answer changes nothing.
+    is false if other users answered first. In a poll, the last vote of each
+    user before the poll is closed counts. The server counts a vote at once, or
+    a little later together with other votes. A repeated answer changes nothing.
     """
     if not call.is_back_end:
         api.messages.rates.require_message(call.app, call.user)
@@ -511,7 +539,7 @@ def answer(
 
 @routes.post(
     "/asks/voters",
-    schema=("VotersQuery", "An option of a poll, and which page of its voters."),
+    schema=("VotersQuery", "An option of a poll, and the page of its voters."),
     act="",
     problems=(Problems.UNKNOWN_MESSAGE,),
     user="optional",
@@ -522,14 +550,16 @@ def voters(
     id: AskId,
     choice: Choice,
     after: Annotated[
-        str, about("The last user of the page before.", max_length=MAX_USER_BYTES)
+        str, about("The last user of the previous page.", max_length=MAX_USER_BYTES)
     ] = "",
-    limit: Annotated[int, about("The most users.", ge=1, le=Limit.PAGE)] = 50,
+    limit: Annotated[
+        int, about("The maximum number of users on this page.", ge=1, le=Limit.PAGE)
+    ] = 50,
 ) -> VotersShown:
-    """Show who has voted for an option of a poll.
+    """Show the users who voted for an option of a poll.
 
-    Of an anonymous poll nobody learns it (403). For each 1,000 who have voted
-    it counts as one request more.
+    For an anonymous poll, the answer is 403. The request counts as one more
+    request for each 1,000 users who have voted.
     """
     poll = api.show(call.app, call.user, id).poll
     if poll is UNSET:
@@ -552,9 +582,10 @@ def voters(
     user="optional",
 )
 def cancel(api: AskApi, call: Call, request: OfAsk) -> AskShown:
-    """Close one's question without an answer, or one's poll with its votes.
+    """Close a question of the user without an answer, or a poll with its votes.
 
-    Nobody can answer it any more. A poll is `answered` then.
+    Nobody can answer the question any more. The state of a cancelled poll is
+    `answered`.
     """
     result = api.log.asks.cancel(call.app, call.user, request.id)
     return _changed(api, call, request.id, result)
@@ -567,9 +598,9 @@ def cancel(api: AskApi, call: Call, request: OfAsk) -> AskShown:
     user="optional",
 )
 def remind(api: AskApi, call: Call, request: OfAsk) -> AskShown:
-    """Remind those who have not answered one's question.
+    """Remind the users who have not answered a question of the user.
 
-    They are notified again, once a minute at most.
+    The server notifies these users again, at most once a minute.
     """
     # Without a user, the question is read as a back end may read it.
     entry = api.log.asks.get(call.app, "", request.id)
@@ -584,8 +615,8 @@ def remind(api: AskApi, call: Call, request: OfAsk) -> AskShown:
     "/asks/escalate",
     schema=(
         "EscalateRequest",
-        "A question, and who may answer it, too. A back end that names no `user` may "
-        "change any.",
+        "A question, and additional users who may answer it. A back end that names no "
+        "`user` may change any question.",
     ),
     problems=(Problems.UNKNOWN_MESSAGE, HTTP_QUESTION_CLOSED),
     voice=True,
@@ -597,10 +628,10 @@ def escalate(
     id: AskId,
     of: Annotated[Users, about("Members of the conversation.", min_length=1)],
 ) -> AskShown:
-    """Let others answer one's question, too.
+    """Let additional users answer a question of the user.
 
-    They are members of its conversation, and are notified. A question that
-    everybody may answer stays as it is.
+    The new users must be members of the conversation. The server notifies them.
+    If everybody may answer the question, nothing changes.
     """
     result = api.log.asks.escalate(call.app, call.user, id, of)
     return _changed(api, call, id, result)

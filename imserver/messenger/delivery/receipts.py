@@ -221,9 +221,12 @@ class ReceiptShown(Struct):
     """The read and received positions of a member."""
 
     user: Annotated[str, about("Another member.")]
-    read: Annotated[int, about("The last message that the member has read; 0: none.")]
+    read: Annotated[
+        int, about("The last message that the member has read; 0: no message.")
+    ]
     received: Annotated[
-        int, about("The last message that a device of the member received; 0: none.")
+        int,
+        about("The last message that a device of the member received; 0: no message."),
     ]
 
 
@@ -244,12 +247,13 @@ class MarksAnswer(Struct, omit_defaults=True):
     """The user's marks since `version`, and the receipts of the other users in
     conversations of two."""
 
-    version: Annotated[int, about("The version up to which these are all marks.")]
+    version: Annotated[int, about("The version of the newest mark in this answer.")]
     read: list[ReadMark]
     hidden: Annotated[list[int], about("Hidden messages.")]
     receipts: list[PeerReceipt]
     more: Annotated[
-        bool, about("Whether there are more marks: ask again with this `version`.")
+        bool,
+        about("Whether there are more marks. If so, ask again with this `version`."),
     ] = False
 
 

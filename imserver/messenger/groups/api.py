@@ -55,7 +55,7 @@ GroupName = Annotated[
 GroupAvatar = Annotated[
     str,
     about(
-        "The address of the picture of a group; empty: none.",
+        "The URL of the picture of a group; empty: no picture.",
         max_length=1000,
         pattern=_ONE_LINE,
     ),
@@ -63,7 +63,7 @@ GroupAvatar = Annotated[
 GroupDescription = Annotated[
     str,
     about(
-        "What the group is for; it may have several lines.",
+        "The purpose of the group, in one or several lines.",
         max_length=500,
         pattern=r"^[^\x00-\x09\x0b-\x1f\x7f-\x9f]*$",
     ),
@@ -71,9 +71,9 @@ GroupDescription = Annotated[
 GroupHandle = Annotated[
     str,
     about(
-        "Behind an `@`, it mentions the members of the group, in messages to any "
-        "group; empty: none. Letters, digits, `_`, `.` and `-`, at least 2; capital "
-        "letters become small.",
+        "The name that mentions the members of the group when it follows an `@` in a "
+        "message to any group; empty: no handle. It has at least 2 letters, digits, "
+        "`_`, `.` and `-`. The server changes capital letters to small ones.",
         max_length=32,
         pattern=_ONE_LINE,
     ),
@@ -81,13 +81,14 @@ GroupHandle = Annotated[
 MemberIds = Annotated[
     list[MemberId],
     about(
-        "Ids of users. With a user's token they must be accounts.", max_length=MAX_NAMED
+        "The ids of users. If you use a user's token, the users must have accounts.",
+        max_length=MAX_NAMED,
     ),
 ]
 Invited = Annotated[
     list[MemberId],
     about(
-        "Users who were sent an invitation: strangers, where the app has "
+        "Users who received an invitation, because they are strangers and the app has "
         "`accounts.ask_strangers`."
     ),
 ]
@@ -95,7 +96,7 @@ LowestRole = Literal["member", "admin"]
 History = Annotated[
     Literal["since_joining", "all"],
     about(
-        "What users who join from then on may read: messages since they joined, or all "
+        "Whether new members may read only messages since they joined, or all "
         "messages of the group."
     ),
 ]
@@ -111,30 +112,37 @@ Pin = Annotated[LowestRole, about("The lowest role that may pin messages.")]
 Bots = Annotated[
     Literal["mentions", "all"],
     about(
-        "What bots of the group receive from then on: messages that mention them, "
-        "reply to theirs or have one of their commands; or all messages."
+        "The messages that bots of the group receive from now on: all messages, or "
+        "only messages that mention the bot, reply to it or have one of its commands."
     ),
 ]
 Write = Annotated[
     LowestRole,
     about(
-        "The lowest role that may write: with `admin`, the others read announcements."
+        "The lowest role that may write. With `admin`, the group has announcements "
+        "that other members only read."
     ),
 ]
 Reply = Annotated[
     LowestRole,
-    about("The lowest role that may reply in threads. Who may write may reply, too."),
+    about(
+        "The lowest role that may reply in threads. Members who may write may also "
+        "reply."
+    ),
 ]
 WhoseGroup = Annotated[
     Literal["", "members", "all"],
     about(
-        "Whose group it is without joining: of all accounts of the app but guests "
-        "(`members`), or also of guests (`all`); empty: of whoever was added or has "
-        "joined."
+        "Accounts that are members without joining: all accounts of the app except "
+        "guests (`members`), or all accounts with guests (`all`). Empty: only users "
+        "who were added or have joined are members."
     ),
 ]
 Until = Annotated[
-    int, about("The end of the mute, in Unix seconds; 0: end it now.", ge=0, le=2**53)
+    int,
+    about(
+        "The end of the mute, in Unix seconds; 0: the mute ends now.", ge=0, le=2**53
+    ),
 ]
 
 
@@ -144,7 +152,9 @@ class GroupCreate(Acting, kw_only=True):
     name: GroupName
     members: MemberIds = msgspec.field(default_factory=list)
     description: GroupDescription = ""
-    open: Annotated[bool, about("Whether others find it, and may join.")] = False
+    open: Annotated[
+        bool, about("Whether other users can find the group and join it.")
+    ] = False
     everybody: WhoseGroup = ""
     history: History = "since_joining"
     write: Write = "member"
@@ -177,8 +187,8 @@ class GroupMembers(GroupChange, kw_only=True):
 
 
 class GroupUpdate(GroupChange, kw_only=True):
-    """Changes to what a group shows. Fields that you leave out do not
-    change."""
+    """Changes to the name, picture, description and handle of a group. Fields
+    that you leave out do not change."""
 
     name: GroupName | UnsetType = UNSET
     avatar: GroupAvatar | UnsetType = UNSET
@@ -191,7 +201,7 @@ class GroupShown(Struct):
 
     group: GroupId
     name: str
-    created: Annotated[int, about("When it was created, in Unix seconds.")]
+    created: Annotated[int, about("The time of creation, in Unix seconds.")]
     role: Annotated[
         Literal["owner", "admin", "member", ""],
         about("The role of the acting user; empty for a back end that names no user."),
@@ -199,7 +209,9 @@ class GroupShown(Struct):
     muted_until: Annotated[
         int, about("The end of the acting user's mute, in Unix seconds; 0: not muted.")
     ]
-    open: Annotated[bool, about("Whether others find it, and may join.")] = False
+    open: Annotated[
+        bool, about("Whether other users can find the group and join it.")
+    ] = False
     history: History = "since_joining"
     invite: Invite = "member"
     rename: Rename = "admin"
@@ -214,7 +226,7 @@ class GroupShown(Struct):
 
 
 class GroupDetail(GroupShown):
-    """A group, and how many members it has."""
+    """A group, and the number of its members."""
 
     members: Annotated[int, about("The number of members.")] = 0
 
@@ -229,7 +241,7 @@ class GroupsAnswer(Struct):
 
 class OpenGroupsAnswer(Struct):
     """A page of groups that anybody may join, the newest first. `role` is empty
-    where the acting user is no member."""
+    if the acting user is not a member."""
 
     groups: list[GroupDetail]
     next: NextCursor
@@ -239,7 +251,9 @@ class MentionedGroups(Struct):
     """Groups that a message may mention, in the order of their handles."""
 
     groups: list[MentionedGroup]
-    more: Annotated[bool, about("There may be others: search them by `text`.")]
+    more: Annotated[
+        bool, about("Whether there may be more groups. Search them by `text`.")
+    ]
 
 
 class GroupMembersAnswer(Struct):
@@ -258,14 +272,15 @@ class GroupAnswer(Struct):
 
 
 class GroupCreated(GroupShown):
-    """A new group, with its members besides the owner, and who was invited."""
+    """A new group, with its members other than the owner, and the users who
+    were invited."""
 
-    users: Annotated[list[MemberId], about("The members besides the owner.")] = []
+    users: Annotated[list[MemberId], about("The members other than the owner.")] = []
     invited: Invited = []
 
 
 class GroupInvited(GroupAnswer):
-    """The new members, and who was invited."""
+    """The new members, and the users who were invited."""
 
     invited: Invited = []
 
@@ -290,7 +305,7 @@ routes = Resource(
     "groups",
     service=lambda core, _: groups_of(core),
     base=GroupChange,
-    chapter="Stored member lists with stored messages.",
+    chapter="Groups have stored lists of members and stored messages.",
     hot=False,
     need=Needs.ADMIN_OR_MEMBER,
     user="optional",
@@ -342,9 +357,10 @@ def _check_members(groups: Groups, call: Call, users: Sequence[str]) -> set[str]
 def create(groups: Groups, call: Call, request: GroupCreate) -> GroupCreated:
     """Create a group.
 
-    With `accounts.ask_strangers` of the app, strangers are not added. Each gets
-    an invitation as a message. Only an owner of the app makes a group of
-    `everybody`: accounts join it within seconds, and nobody leaves.
+    If the app has `accounts.ask_strangers`, strangers are not added, but each
+    receives an invitation as a message. Only an owner of the app can create a
+    group with `everybody`. Accounts become members of such a group within
+    seconds, and nobody can leave it.
     """
     strangers = _check_members(groups, call, request.members)
     options = {name: getattr(request, name) for name in ("history", "write", "reply")}
@@ -370,13 +386,13 @@ def groups(
     member: Annotated[
         str,
         about(
-            "Only groups of which this user is a member, too; empty: all.",
+            "List only groups of which this user is also a member; empty: all groups.",
             max_length=255,
         ),
     ] = "",
 ) -> GroupsAnswer:
-    """List the groups of a user, page by page, or those that they have in
-    common with another one."""
+    """List the groups of a user, or the common groups of two users, page by
+    page."""
     after = id_of(read_cursor(cursor) or "")
     total, rows = groups.page(call.app, call.user, after, limit + 1, member)
     page, next_cursor = page_and_cursor(rows, limit, lambda group: str(group.id))
@@ -396,17 +412,17 @@ def open_groups(
     text: Annotated[
         str,
         about(
-            "Only groups whose names and descriptions contain all words of this text, "
-            "in any order, without accents; empty: all.",
+            "List only groups whose names and descriptions contain all words of this "
+            "text, in any order, without accents; empty: all groups.",
             max_length=64,
         ),
     ] = "",
 ) -> OpenGroupsAnswer:
     """List the groups that anybody may join, page by page, or search them.
 
-    Not for guests. A page has at most 50. A search that takes long answers with
-    what it has, and `next` continues it. The time that the searches of a user
-    take is limited.
+    Guests cannot use this request. A page has at most 50 groups. A search that
+    takes long answers with the groups found so far, and `next` continues it.
+    The time for the searches of a user is limited.
     """
     below = id_of(read_cursor(cursor) or "")
     rows, next_below = groups.open_groups(call.app, call.user, text, below, limit)
@@ -427,17 +443,17 @@ def mentioned(
     text: Annotated[
         str,
         about(
-            "Only groups whose handles and names contain all words of this text, in "
-            "any order, without accents; empty: all.",
+            "List only groups whose handles and names contain all words of this text, "
+            "in any order, without accents; empty: all groups.",
             max_length=64,
         ),
     ] = "",
 ) -> MentionedGroups:
     """List the groups that messages to a group may mention by their handles.
 
-    At most 50, of which each mentions 1 to 100 others there. Guests mention
-    only groups of which they are members. The time that the searches of a user
-    take is limited.
+    The answer has at most 50 groups. Each of them mentions 1 to 100 other
+    members of the given group. Guests mention only groups of which they are
+    members. The time for the searches of a user is limited.
     """
     mentionable, has_more = groups.find_mentionable(
         call.app, id_of(group), call.user, text
@@ -462,16 +478,16 @@ def members(
     text: Annotated[
         str,
         about(
-            "Only members whose names contain all words of this text, in any order, "
-            "without accents; empty: all members.",
+            "List only members whose names contain all words of this text, in any "
+            "order, without accents; empty: all members.",
             max_length=64,
         ),
     ] = "",
 ) -> GroupMembersAnswer:
     """List the members of a group, page by page, or search them by their names.
 
-    A search that takes long answers with what it has, and `next` continues it.
-    The time that the searches of a user take is limited.
+    A search that takes long answers with the members found so far, and `next`
+    continues it. The time for the searches of a user is limited.
     """
     number = id_of(group)
     after = read_cursor(cursor) or ""
@@ -491,10 +507,10 @@ def members(
 def invite(groups: Groups, call: Call, request: GroupMembers) -> GroupInvited:
     """Add users to a group.
 
-    For members, unless the group lets only admins invite. New members read
-    earlier messages only where the group's option `history` is `all`. With
-    `accounts.ask_strangers` of the app, strangers are not added. Each gets an
-    invitation as a message.
+    Members may add users, unless the group lets only admins invite. New members
+    can read earlier messages only if the option `history` of the group is
+    `all`. If the app has `accounts.ask_strangers`, strangers are not added, but
+    each receives an invitation as a message.
     """
     strangers = _check_members(groups, call, request.members)
     added = groups.add(
@@ -507,7 +523,8 @@ def invite(groups: Groups, call: Call, request: GroupMembers) -> GroupInvited:
 def leave(groups: Groups, call: Call, request: GroupChange) -> GroupAnswer:
     """Leave a group.
 
-    If the owner leaves, an admin becomes the owner, otherwise a member.
+    If the owner leaves, an admin becomes the owner. If the group has no admin,
+    a member becomes the owner.
     """
     groups.leave(call.app, id_of(request.group), call.user)
     return GroupAnswer(request.group, [call.user])
@@ -527,8 +544,9 @@ def remove(groups: Groups, call: Call, request: GroupMembers) -> GroupAnswer:
 def delete(groups: Groups, call: Call, request: GroupChange) -> DeletedGroup:
     """Delete a group: remove all members.
 
-    For the owner. Links to the group end. Former members keep what they could
-    read, as if they had left. After an error, repeat it.
+    Only the owner may delete a group. Links to the group expire. Former members
+    can still read the messages that they could read before, as if they had
+    left. If you receive an error, repeat the request.
     """
     count = groups.delete(call.app, id_of(request.group), call.user)
     return DeletedGroup(request.group, count)
@@ -543,7 +561,7 @@ def delete(groups: Groups, call: Call, request: GroupChange) -> DeletedGroup:
 def rename(groups: Groups, call: Call, group: GroupId, name: GroupName) -> GroupShown:
     """Rename a group.
 
-    For the owner and admins, and where the group allows it for members.
+    The owner and admins may rename a group, and members if the group allows it.
     """
     return _shown(groups.describe(call.app, id_of(group), call.user, {"name": name}))
 
@@ -554,9 +572,9 @@ def rename(groups: Groups, call: Call, group: GroupId, name: GroupName) -> Group
 def update(groups: Groups, call: Call, request: GroupUpdate) -> GroupShown:
     """Change the name, picture, description and handle of a group.
 
-    For the owner and admins, and where the option `rename` allows it for
-    members; the handle for the owner and admins alone. Upload the picture
-    first. Members see each change as an entry of the kind `group`.
+    The owner and admins may change these fields, and members if the option
+    `rename` allows it. Only the owner and admins may change the handle. Upload
+    the picture first. Members see each change as an entry of the kind `group`.
     """
     fields: dict[str, str] = {}
     for text in TEXT_CHARACTERS:
@@ -576,7 +594,8 @@ def set_role(
 ) -> GroupAnswer:
     """Change the role of a member.
 
-    For the owner. An owner who makes another member the owner becomes an admin.
+    Only the owner may change roles. An owner who makes another member the owner
+    becomes an admin.
     """
     groups.set_role(call.app, id_of(group), call.user, member, role)
     return GroupAnswer(group, [member])
@@ -618,28 +637,32 @@ def set_open(
     groups: Groups,
     call: Call,
     group: GroupId,
-    open: Annotated[bool, about("Whether others find it, and may join.")],
+    open: Annotated[bool, about("Whether other users can find the group and join it.")],
 ) -> GroupShown:
-    """Open a group, so that others find it and join, or close it.
+    """Open a group, so that others can find and join it, or close it.
 
-    For the owner and admins. Current members stay members.
+    Only the owner and admins may open or close a group. Current members stay
+    members.
     """
     return _shown(groups.set_open(call.app, id_of(group), call.user, open))
 
 
 @routes.post(
     "/groups/everybody",
-    schema=("GroupEverybody", "A group, and whose it is without joining."),
+    schema=(
+        "GroupEverybody",
+        "A group, and the accounts that are members without joining.",
+    ),
     problems=_NOT_PERMITTED,
 )
 def set_everybody(
     groups: Groups, call: Call, group: GroupId, everybody: WhoseGroup
 ) -> GroupShown:
-    """Let everybody be in a group, or only whoever was added or joins.
+    """Make everybody a member of a group, or only users who were added or join.
 
-    For an owner of the app who leads the group. Accounts join within seconds,
-    also those that are made later. Nobody leaves the group. Current members
-    stay members.
+    Only an owner of the app who leads the group may change this. All accounts
+    become members within seconds, and new accounts, too. Nobody can leave the
+    group. Current members stay members.
     """
     return _shown(groups.set_everybody(call.app, id_of(group), call.user, everybody))
 
@@ -648,7 +671,7 @@ def set_everybody(
 def set_options(groups: Groups, call: Call, request: GroupOptions) -> GroupShown:
     """Change the options of a group.
 
-    For the owner and admins.
+    Only the owner and admins may change the options.
     """
     options: dict[str, str] = {}
     for name in OPTIONS:
@@ -667,7 +690,7 @@ def set_options(groups: Groups, call: Call, request: GroupOptions) -> GroupShown
 def join(groups: Groups, call: Call, request: GroupChange) -> GroupShown:
     """Join an open group.
 
-    A group that is not open is reported as unknown.
+    If the group is not open, the server answers that it is unknown.
     """
     _check_members(groups, call, ())
     group = groups.join(

@@ -202,13 +202,17 @@ class OpenGroup(Struct, frozen=True):
 
 
 class MentionedGroup(Struct):
-    """A group that messages to another one may mention."""
+    """A group that messages to another group may mention."""
 
     group: Annotated[str, about("The id of the group.")]
-    handle: Annotated[str, about("What stands behind the `@`.")]
+    handle: Annotated[str, about("The name that follows the `@`.")]
     name: Annotated[str, about("The name of the group.")]
-    avatar: Annotated[str, about("The address of its picture; empty: none.")]
-    members: Annotated[int, about("How many others it mentions there.")]
+    avatar: Annotated[
+        str, about("The URL of the picture of the group; empty: no picture.")
+    ]
+    members: Annotated[
+        int, about("The number of other users that it mentions in the message.")
+    ]
 
 
 MemberId = Annotated[str, about("A user of the app.", min_length=1, max_length=255)]

@@ -33,21 +33,27 @@ from imserver.plugin.wire import Limit
 
 
 class DraftShape(Struct, forbid_unknown_fields=True):
-    """A text that was not sent yet."""
+    """A text that is not sent yet."""
 
     text: Annotated[str, about("The text.")] = ""
     reply_to: Annotated[
-        int, about("The message to which it replies; 0: to none.", ge=0, le=Limit.ID)
+        int,
+        about(
+            "The message to which the draft replies; 0: no message.", ge=0, le=Limit.ID
+        ),
     ] = 0
     mentions: Annotated[
-        list[MentionShape], about("Names in it.", max_length=Limit.MENTIONS)
+        list[MentionShape],
+        about("The names in the draft that mention users.", max_length=Limit.MENTIONS),
     ] = []
 
 
 class ArrangementShown(ConversationMarks, frozen=True):
-    """What a user keeps about a conversation."""
+    """The settings and the draft of a user for a conversation."""
 
-    draft: Annotated[DraftShape | UnsetType, about("Left out: there is none.")] = UNSET
+    draft: Annotated[
+        DraftShape | UnsetType, about("The draft of the user. Left out: no draft.")
+    ] = UNSET
     folders: FolderIds | UnsetType = UNSET
 
 
@@ -55,9 +61,12 @@ class FoldersShown(Struct):
     """All folders of a user."""
 
     version: Annotated[
-        int, about("The version after the last change of the list; 0: there was none.")
+        int,
+        about(
+            "The version after the last change of the list; 0: the list never changed."
+        ),
     ]
-    folders: Annotated[list[Folder], about("The folders in their order.")]
+    folders: Annotated[list[Folder], about("The folders, in the order of the list.")]
 
 
 class InboxAnswer(Struct):
@@ -65,10 +74,12 @@ class InboxAnswer(Struct):
 
     conversations: list[ArrangementShown]
     version: Annotated[int, about("The `version` of the next request.")]
-    more: Annotated[bool, about("Whether there is more. If so, ask again at once.")]
+    more: Annotated[
+        bool, about("Whether there are more entries. If so, ask again at once.")
+    ]
     folders: Annotated[
         FoldersShown | UnsetType,
-        about("The folders; left out: they were not changed after `version`."),
+        about("The folders. Left out: the folders did not change after `version`."),
     ] = UNSET
 
 
@@ -77,8 +88,8 @@ routes = Resource(
     service=lambda core, _: core.service(Inbox),
     base=Acting,
     chapter=(
-        "What a user keeps about conversations, on all devices: pins, archived ones, "
-        "folders, drafts."
+        "Settings of a user for conversations, the same on all devices: pins, "
+        "archive, folders, drafts."
     ),
     hot=False,
     need=Needs.ADMIN_OR_USER,
@@ -101,10 +112,10 @@ def inbox(
         about("The maximum number of conversations on this page.", ge=1, le=Limit.PAGE),
     ] = Limit.PAGE,
 ) -> InboxAnswer:
-    """List what a user keeps about conversations, and what has changed.
+    """List a user's settings and drafts for conversations, and their changes.
 
-    A conversation that is not in the list is neither pinned nor archived nor
-    marked, and in no folder, and has no draft.
+    A conversation that is not in the list has no pin, no mark, no folder and no
+    draft, and is not archived.
     """
     page = inbox.since(call.app, call.user, version, limit)
     answer = InboxAnswer(
@@ -119,8 +130,8 @@ def inbox(
     "/inbox",
     schema=(
         "ArrangeRequest",
-        "Changes to what a user keeps about a conversation. Fields that you leave out "
-        "do not change.",
+        "Changes to the settings and the draft of a user for a conversation. Fields "
+        "that you leave out do not change.",
     ),
     problems=(Problems.UNKNOWN_CONVERSATION, HTTP_TOO_MANY_PINS, HTTP_TOO_MANY_DRAFTS),
 )
@@ -143,8 +154,8 @@ def arrange(
     """Pin, archive or mark a conversation as unread, put it into folders, or
     store a draft.
 
-    All sessions of the user get the change. To archive ends a pin, and to pin
-    brings a conversation back.
+    All sessions of the user receive the change. If you archive a conversation,
+    its pin ends. If you pin an archived conversation, it leaves the archive.
     """
     changes: dict[str, Any] = {
         "pinned": pinned,
@@ -166,9 +177,10 @@ def arrange(
     schema=("FoldersRequest", "All folders of a user."),
 )
 def set_folders(inbox: Inbox, call: Call, folders: FolderShapes) -> FoldersShown:
-    """Make, name, order and remove the folders of a user.
+    """Create, name, order and remove the folders of a user.
 
-    The list replaces the one before. All sessions of the user get it.
+    The list replaces the previous list. All sessions of the user receive the
+    new list.
     """
     if has_twice(folders):
         raise ApiProblem.invalid("`folders`: two have the same id")

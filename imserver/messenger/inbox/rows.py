@@ -31,7 +31,8 @@ _OF_USER: Final = "WHERE app = %s AND member = %s AND conversation"
 Pinned = Annotated[
     int,
     about(
-        "The conversation with the greatest number comes first; 0: not pinned.",
+        "The rank of the pinned conversation. The highest number comes first; 0: not "
+        "pinned.",
         ge=0,
         le=Limit.ID,
     ),
@@ -39,8 +40,8 @@ Pinned = Annotated[
 Archived = Annotated[
     int,
     about(
-        "The newest entry when the conversation was archived; 0: not archived. It "
-        "comes back with a newer entry, unless it is muted.",
+        "The newest entry at the time of archiving; 0: not archived. The conversation "
+        "leaves the archive with a newer entry, unless it is muted.",
         ge=0,
         le=Limit.ID,
     ),
@@ -48,8 +49,8 @@ Archived = Annotated[
 Marked = Annotated[
     int,
     about(
-        "The newest entry when the conversation was marked as unread; 0: no mark. It "
-        "ends when the user reads a newer entry.",
+        "The newest entry at the time of marking the conversation as unread; 0: no "
+        "mark. The mark ends when the user reads a newer entry.",
         ge=0,
         le=Limit.ID,
     ),
@@ -60,7 +61,7 @@ class ConversationMarks(Struct, frozen=True):
     """The arrangement of a conversation by a user, without the draft."""
 
     conversation: ConversationId
-    version: Annotated[int, about("The version after its last change.")]
+    version: Annotated[int, about("The version after the last change of this entry.")]
     pinned: Pinned
     archived: Archived
     marked: Marked

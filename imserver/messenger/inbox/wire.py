@@ -36,7 +36,7 @@ NO_DRAFT: Final = UnsentText()
 
 
 class Folder(Struct, frozen=True, forbid_unknown_fields=True):
-    """A folder of a user, for some of their conversations."""
+    """A folder for conversations of a user."""
 
     MOST: ClassVar[int] = 20
     """Most folders of a user."""
@@ -49,7 +49,7 @@ class Folder(Struct, frozen=True, forbid_unknown_fields=True):
             le=Limit.NUMBER,
         ),
     ]
-    name: Annotated[str, about("Its name.", min_length=1, max_length=50)]
+    name: Annotated[str, about("The name of the folder.", min_length=1, max_length=50)]
 
 
 FolderIds = Annotated[
@@ -59,7 +59,8 @@ FolderIds = Annotated[
     ),
 ]
 FolderShapes = Annotated[
-    list[Folder], about("The folders in their order.", max_length=Folder.MOST)
+    list[Folder],
+    about("The folders, in the order of the list.", max_length=Folder.MOST),
 ]
 
 

@@ -34,7 +34,8 @@ ScheduledId = Annotated[
 At = Annotated[
     int,
     about(
-        "When it is sent, in Unix milliseconds; what is past is sent at once.",
+        "The time of sending, in Unix milliseconds. If the time is past, the server "
+        "sends the message at once.",
         ge=1,
         le=Limit.TIME_MS,
     ),
@@ -42,7 +43,8 @@ At = Annotated[
 Seconds = Annotated[
     int,
     about(
-        "After so many seconds, by the clock of the server; 0: at once.",
+        "The number of seconds until the message is sent, by the clock of the server; "
+        "0: at once.",
         ge=0,
         le=MOST_SECONDS,
     ),
@@ -50,15 +52,15 @@ Seconds = Annotated[
 Awaits = Annotated[
     bool,
     about(
-        "When `to` comes online, at the latest in a year. Only if the user may know "
-        "whether they are."
+        "Whether to send the message when `to` comes online, at the latest in one "
+        "year. This requires that the user may see the presence of `to`."
     ),
 ]
 
 
 class ScheduleRequest(SendRequest, kw_only=True):
-    """A message as `/messages/send` takes it, and one of `at`, `seconds` and
-    `awaits`."""
+    """A message with the fields of `/messages/send`, and one of `at`, `seconds`
+    and `awaits`."""
 
     at: At | UnsetType = UNSET
     seconds: Seconds | UnsetType = UNSET
@@ -66,12 +68,14 @@ class ScheduleRequest(SendRequest, kw_only=True):
 
 
 class RescheduleRequest(Acting, kw_only=True):
-    """A scheduled message, and what changes: `text` with `mentions`, one of
-    `at`, `seconds` and `awaits`."""
+    """A scheduled message and its changes: `text` with `mentions`, or one of
+    `at`, `seconds` and `awaits`, or both."""
 
     id: ScheduledId
     text: (
-        Annotated[str, about("The new text. Only of a message with a text.")]
+        Annotated[
+            str, about("The new text. Only a message with a text can have a new text.")
+        ]
         | UnsetType
     ) = UNSET
     mentions: Annotated[
@@ -83,25 +87,33 @@ class RescheduleRequest(Acting, kw_only=True):
 
 
 class ScheduledShown(Struct, kw_only=True, omit_defaults=True):
-    """A scheduled message. One of the user's reminders has `reminds`."""
+    """A scheduled message. A reminder of the user has the field `reminds`."""
 
     id: ScheduledId
-    version: Annotated[int, about("Rises with each change.")]
+    version: Annotated[int, about("A number that increases with each change.")]
     due: Annotated[
         int,
-        about("When it is sent, in Unix milliseconds; with `awaits` at the latest."),
+        about(
+            "The time of sending, in Unix milliseconds. With `awaits`, this is the "
+            "latest time."
+        ),
     ]
-    awaits: Annotated[bool, about("It is sent when `to` comes online.")] = False
+    awaits: Annotated[
+        bool, about("Whether the message is sent when `to` comes online.")
+    ] = False
     reason: Annotated[
         str,
         about(
-            "Why it was refused when it was due, as `not_member` or `blocked`. It "
-            "waits again once changed. `quota`: it waits because the app has used up "
-            "its messages of today."
+            "The reason why the message was refused when it was due, such as "
+            "`not_member` or `blocked`. The message is scheduled again once you "
+            "change it. `quota`: the message waits because the app has used up its "
+            "messages of today."
         ),
     ] = ""
     to: Annotated[str, about("The receiver.")] = ""
-    conversation: Annotated[int, about("The conversation, if it has no `to`.")] = 0
+    conversation: Annotated[
+        int, about("The conversation, if the message has no `to`.")
+    ] = 0
     reminds: Annotated[int, about("The message of which it reminds the user.")] = 0
     type: Annotated[str, about("The type of the content.")]
     text: Annotated[str, about("The text, if the type is `text`.")] | UnsetType = UNSET
@@ -109,8 +121,10 @@ class ScheduledShown(Struct, kw_only=True, omit_defaults=True):
         Annotated[Raw, about("The content of other types, if it is JSON.")] | UnsetType
     ) = UNSET
     mentions: Annotated[list[str], about("Mentioned users.")] = []
-    reply_to: Annotated[int, about("The message to which it replies.")] = 0
-    thread: Annotated[int, about("The message in whose thread it is a reply.")] = 0
+    reply_to: Annotated[int, about("The message to which this message replies.")] = 0
+    thread: Annotated[
+        int, about("The first message of the thread in which this message is a reply.")
+    ] = 0
 
 
 class ScheduledAnswer(Struct):
@@ -124,7 +138,7 @@ class ScheduledAnswer(Struct):
 class CancelAnswer(Struct):
     """Done."""
 
-    cancelled: Annotated[bool, about("Always true: it will never be sent.")]
+    cancelled: Annotated[bool, about("Always true: the message will never be sent.")]
 
 
 class LaterApi(Struct, frozen=True):
@@ -188,11 +202,11 @@ routes = Resource(
 
 @routes.get("/scheduled")
 def scheduled(api: LaterApi, call: Call) -> ScheduledAnswer:
-    """List the scheduled messages of a user, and their reminders.
+    """List the scheduled messages and reminders of a user.
 
-    What was refused when it was due stays in the list until it is changed or
-    cancelled. The user's sessions get a signal `scheduled` with each change;
-    then list them anew.
+    A message that was refused when it was due stays in the list until it is
+    changed or cancelled. With each change, the user's sessions receive a signal
+    `scheduled`. Then list the messages again.
     """
     rows, now = api.later.rows.of_user(call.app, call.user)
     return ScheduledAnswer(list(map(_show, rows)), now)
@@ -211,10 +225,11 @@ def scheduled(api: LaterApi, call: Call) -> ScheduledAnswer:
 def create(api: LaterApi, call: Call, request: ScheduleRequest) -> ScheduledShown:
     """Send a message later.
 
-    It is sent once, as the user would send it then: it is refused if the user
-    must not write there any more. The content of a `forward` is that of now. A
-    repeated request with the same `client_msg_id` schedules nothing more. A
-    user has at most 200 scheduled messages.
+    The server sends the message once, with the rights of the user at that time.
+    If the user may then not write in the conversation, the server refuses the
+    message. The content of a `forward` is copied now. A repeated request with
+    the same `client_msg_id` schedules nothing more. A user has at most 200
+    scheduled messages.
     """
     draft = api.messages.draft(call, request)
     when = _when(request.at, request.seconds, request.awaits)
@@ -250,9 +265,9 @@ def remind(
 ) -> ScheduledShown:
     """Remind a user of a message.
 
-    The reminder is a copy of the message as it is then, in the conversation of
-    the user with themselves. It is from the server, so it is unread, and
-    `meta.reminder` names the message.
+    The reminder is a copy of the message as it is at the time of sending. It
+    appears in the user's conversation with themselves. The reminder comes from
+    the server, so it is unread. `meta.reminder` names the message.
     """
     when = _when(at, seconds, awaits=False)
     if when is None:
@@ -279,7 +294,8 @@ def remind(
 def change(api: LaterApi, call: Call, request: RescheduleRequest) -> ScheduledShown:
     """Change a scheduled message: its text, its time, or both.
 
-    To send it at once, set `seconds` to 0. What was refused waits again.
+    To send the message at once, set `seconds` to 0. A refused message is
+    scheduled again when you change it.
     """
     when = _when(request.at, request.seconds, request.awaits)
     if when is None and request.text is UNSET:
@@ -332,7 +348,8 @@ def _with_text(
 def cancel(api: LaterApi, call: Call, id: ScheduledId) -> CancelAnswer:
     """Cancel a scheduled message or reminder.
 
-    Either it is never sent, or the answer says that it was sent before.
+    If the answer is not an error, the message is never sent. If the message was
+    sent before, the answer is an error that says so.
     """
     _count_change(api, call)
     if not api.later.cancel(call.app, call.user, id):

@@ -74,9 +74,9 @@ class Send(Command, frozen=True, gc=False):
     about: int = 0
     meta: bytes = b""
     thread: int = 0
-    """A message of the conversation: this one is a reply in its thread."""
+    """A message of the conversation. The new message is a reply in its thread."""
     also: bool = False
-    """The conversation shows the reply, too."""
+    """Whether the conversation also shows the reply."""
 
 
 class Sync(Command, frozen=True, gc=False):

@@ -43,10 +43,10 @@ class AskOption(Struct, frozen=True):
 class AskAnswer(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """An answer to a question. An erased user's free text is gone."""
 
-    user: Annotated[str, about("Who has answered.")]
+    user: Annotated[str, about("The user who answered.")]
     value: Annotated[str, about("The value of an option.")] = ""
     text: Annotated[str, about("A free text.")] = ""
-    time: Annotated[int, about("When it came, in Unix milliseconds.")]
+    time: Annotated[int, about("The time of the answer, in Unix milliseconds.")]
 
 
 AskState = Literal["", "answered", "cancelled", "expired"]
@@ -75,19 +75,19 @@ class Ask(Struct, frozen=True, omit_defaults=True):
         many: Annotated[bool, about("Whether users may choose several options.")] = (
             False
         )
-        anonymous: Annotated[
-            bool, about("Whether nobody sees who has voted for what.")
-        ] = False
-        voters: Annotated[int, about("How many users have voted.")] = 0
+        anonymous: Annotated[bool, about("Whether the votes are anonymous.")] = False
+        voters: Annotated[int, about("The number of users who have voted.")] = 0
         counts: Annotated[tuple[int, ...], about("The votes for each option.")] = ()
         users: Annotated[
             tuple[tuple[str, ...], ...],
             about(
-                "For each option at most 3 users, those who chose it last. Not in an anonymous poll."
+                "For each option, the last users who chose it, at most 3. An "
+                "anonymous poll has no such list."
             ),
         ] = ()
         time: Annotated[
-            int, about("When the votes were counted, in Unix milliseconds.")
+            int,
+            about("The time at which the votes were counted, in Unix milliseconds."),
         ] = 0
 
     options: tuple[AskOption, ...] = ()

@@ -44,14 +44,14 @@ class TooManyMessages(StorageUnavailable):
 
 
 class Reaction(Struct, frozen=True):
-    """How often users reacted to a message with an emoji."""
+    """The number of reactions to a message with one emoji."""
 
     emoji: str
-    count: Annotated[int, about("How many users reacted.")]
+    count: Annotated[int, about("The number of users who reacted.")]
     users: Annotated[
         tuple[str, ...], about("At most 10 users who reacted, the earliest first.")
     ]
-    mine: Annotated[bool, about("Whether the reader is among all of them.")]
+    mine: Annotated[bool, about("Whether the reader is one of the users who reacted.")]
 
 
 EntryKind = Literal[
@@ -255,12 +255,13 @@ class EntryView(Struct, omit_defaults=True):
     about: Annotated[
         int,
         about(
-            "The message to which this entry replies or reacts, which it edits, recalls or pins, or whose "
-            "button was pressed. If it stands for a recalled message, its own id."
+            "The message that this entry replies to, reacts to, edits, recalls or "
+            "pins, or whose button was pressed. If this entry replaces a recalled "
+            "message, its own id."
         ),
     ] = 0
     meta: Raw | None = None
-    time: Annotated[int, about("When it was sent, in Unix milliseconds.")] = 0
+    time: Annotated[int, about("The time of sending, in Unix milliseconds.")] = 0
     reactions: tuple[Reaction, ...] = ()
 
     def message(self) -> Message:

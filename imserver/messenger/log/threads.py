@@ -107,7 +107,7 @@ class ThreadState(ThreadIds, frozen=True, kw_only=True):
     """A thread as one user sees it, without messages. ``unread``: at most
     :data:`MOST_UNREAD_REPLIES`."""
 
-    last: Annotated[int, about("The last reply; 0: there is none.")]
+    last: Annotated[int, about("The last reply; 0: no reply.")]
     read: Annotated[int, about("The last reply that the user has read.")]
     unread: Annotated[
         int, about("Replies of others that the user has not read, counted up to 100.")

@@ -30,12 +30,15 @@ class AppRetention(Struct, frozen=True):
     retention_seconds: Annotated[
         Seconds,
         about(
-            "The longest age of stored messages in seconds; 0: the server's setting."
+            "The maximum age of stored messages in seconds; 0: the server's setting "
+            "applies."
         ),
     ] = 0.0
     retention_messages: Annotated[
         AppCount,
-        about("The maximum number of stored messages; 0: the server's setting."),
+        about(
+            "The maximum number of stored messages; 0: the server's setting applies."
+        ),
     ] = 0
 
 

@@ -41,7 +41,7 @@ MessageId = Annotated[
 Before = Annotated[
     int,
     about(
-        "Where to continue: `before` of the previous page; 0: at the newest.",
+        "The start of this page: `before` of the previous page; 0: the newest entry.",
         ge=0,
         le=Limit.ID,
     ),
@@ -49,7 +49,8 @@ Before = Annotated[
 After = Annotated[
     int,
     about(
-        "List the first messages after this one, instead of the last before one.",
+        "List the first messages after this message, instead of the last messages "
+        "before `before`.",
         ge=0,
         le=Limit.ID,
     ),
@@ -65,7 +66,7 @@ class SearchQuery(Acting, kw_only=True):
     text: Annotated[
         str,
         about(
-            "The text to search for. It may be missing if a filter is given.",
+            "The text to search for. You may leave it out if you give a filter.",
             max_length=256,
         ),
     ] = ""
@@ -83,8 +84,8 @@ class SearchQuery(Acting, kw_only=True):
     types: Annotated[
         str,
         about(
-            "Find only messages of these types, separated by commas. Default: `text` "
-            "if `text` or `link` is given, else all."
+            "Find only messages of these types, separated by commas. The default is "
+            "`text` if `text` or `link` is given, otherwise all types."
         ),
     ] = ""
     link: Annotated[bool, about("Find only messages with a link.")] = False
@@ -117,19 +118,19 @@ class MessageShown(EntryView, omit_defaults=True):
     base64: Annotated[
         bytes | UnsetType, about("The content in base64, if it is not JSON.")
     ] = UNSET  # type: ignore[assignment]
-    client_msg_id: Annotated[str, about("The id that the sender gave it.")] = (
+    client_msg_id: Annotated[str, about("The id that the sender gave the message.")] = (
         msgspec.field(default="", name="client_msg_id")
     )
     meta: Annotated[
         Any,
         about(
-            "Users who are mentioned, joined or left; `edited`, `reacted`: the last "
-            "edit of the message, and reaction; `forwarded`: `from` and `id` of the "
-            "original; `count`: of a reaction, how many users react with its emoji "
-            "from then on; `thread`: the message with which the thread of this reply "
-            "begins; `also`: the conversation shows the reply, too; `replies`: "
-            "`count`, `last` (id), `time` and `users` of the replies in the thread of "
-            "this message."
+            "Data about the entry. Users: who are mentioned, joined or left. "
+            "`edited`, `reacted`: the last edit of the message, and the last "
+            "reaction. `forwarded`: `from` and `id` of the original message. `count`, "
+            "of a reaction: the number of users who then react with its emoji. "
+            "`thread`: the first message of the thread of this reply. `also`: the "
+            "conversation also shows the reply. `replies`: `count`, `last` (id), "
+            "`time` and `users` of the replies in the thread of this message."
         ),
     ] = UNSET
     reactions: Annotated[
@@ -139,10 +140,12 @@ class MessageShown(EntryView, omit_defaults=True):
 
 
 class PinsAnswer(Struct):
-    """Pinned messages, the one that was pinned last first."""
+    """Pinned messages, the last pinned message first."""
 
     messages: list[MessageShown]
-    before: Annotated[int, about("`before` of the next page; 0: this is the last.")]
+    before: Annotated[
+        int, about("`before` of the next page; 0: this is the last page.")
+    ]
 
 
 class MessagesAnswer(Struct):
@@ -152,44 +155,50 @@ class MessagesAnswer(Struct):
     before: Annotated[
         int,
         about(
-            "`before` of the next page of older entries; 0: there are none. A page of "
-            "a search, or of some types, may be empty and still have a next one."
+            "`before` of the next page of older entries; 0: there are no older "
+            "entries. If the request is a search or asks for some types, a page may "
+            "be empty although there is a next page."
         ),
     ]
     after: Annotated[
         int | UnsetType,
         about(
-            "If the request had `after`: that of the next page of newer entries; 0: "
-            "there are none."
+            "`after` of the next page of newer entries, if the request had `after`; "
+            "0: there are no newer entries."
         ),
     ] = UNSET
 
 
 class SyncAnswer(Struct):
-    """The entries after a position that the user may read, of all
+    """The entries that the user may read after a position, of all
     conversations, ordered by id."""
 
     messages: list[MessageShown]
     after: Annotated[int, about("The `after` of the next request.")]
-    more: Annotated[bool, about("Whether there is more. If so, ask again at once.")]
+    more: Annotated[
+        bool, about("Whether there are more entries. If so, ask again at once.")
+    ]
     begin_anew: Annotated[
         bool,
         about(
-            "True if entries after this position have expired, or if the position is "
-            "not one of this log. Discard what you have and start with 0."
+            "True if entries after this position have expired, or if the position "
+            "belongs to another log. Then discard your entries and start with 0."
         ),
     ]
 
 
 class ConversationShown(Struct):
-    """A conversation as one of its members sees it."""
+    """A conversation as a member sees it."""
 
     conversation: Annotated[
         int, about("The id of the conversation. A group has the same id.")
     ]
     kind: Annotated[
         Literal["user", "group"],
-        about("`user`: of two users, or of one who saves messages."),
+        about(
+            "The kind of the conversation. `user`: a conversation of two users, or of "
+            "one user who saves messages."
+        ),
     ]
     peer: Annotated[
         str, about("The other user, or the user themselves; empty for a group.")
@@ -205,33 +214,33 @@ class ConversationShown(Struct):
         MessageShown | None, about("The newest entry that the user may read.")
     ]
     avatar: Annotated[
-        str, about("The address of the picture of a group; empty: none.")
+        str, about("The URL of the picture of a group; empty: no picture.")
     ] = ""
     added: Annotated[
         bool,
         about(
-            "Whether the user has become a member of the group after all that they "
-            "have read."
+            "Whether the user became a member of the group after the last message "
+            "that they have read."
         ),
     ] = False
     open: Annotated[
-        bool, about("Of a group: whether others find it, and may join.")
+        bool, about("For a group: whether other users can find and join it.")
     ] = False
     everybody: Annotated[
         Literal["", "members", "all"],
         about(
-            "Of a group: whose it is without joining; empty: of whoever was added or "
-            "has joined."
+            "For a group: the accounts that are members without joining. Empty: only "
+            "users who were added or have joined."
         ),
     ] = ""
-    write: Annotated[str, about("Of a group: the lowest role that may write.")] = (
+    write: Annotated[str, about("For a group: the lowest role that may write.")] = (
         "member"
     )
     reply: Annotated[
-        str, about("Of a group: the lowest role that may reply in threads.")
+        str, about("For a group: the lowest role that may reply in threads.")
     ] = "member"
     unread_more: Annotated[
-        bool, about("Whether more messages are unread than `unread` says.")
+        bool, about("Whether there are more unread messages than `unread`.")
     ] = False
 
 
@@ -239,7 +248,9 @@ class ConversationsAnswer(Struct):
     """Conversations, the most recent first."""
 
     conversations: list[ConversationShown]
-    before: Annotated[int, about("`before` of the next page; 0: this is the last.")]
+    before: Annotated[
+        int, about("`before` of the next page; 0: this is the last page.")
+    ]
 
 
 class ReceiptsAnswer(Struct):
@@ -341,8 +352,8 @@ def history(
     types: Annotated[
         str,
         about(
-            "List only messages of these types, separated by commas. Not together with "
-            "`after`."
+            "List only messages of these types, separated by commas. You cannot "
+            "combine this field with `after`."
         ),
     ] = "",
     limit: PageLimit = 50,
@@ -350,8 +361,8 @@ def history(
     """List the messages of a conversation, the newest page first.
 
     Users cannot read messages from before they joined or after they left, nor
-    messages they have hidden. Reactions are not listed; they are in the
-    messages.
+    messages that they have hidden. Reactions are not listed as entries. Each
+    message has its reactions.
     """
     type_names = _types_of(types)
     if type_names and after is not UNSET:
@@ -384,7 +395,8 @@ def pins(
     call: Call,
     conversation: ConversationId,
     before: Annotated[
-        int, about("`before` of the page before; 0: the first.", ge=0, le=Limit.ID)
+        int,
+        about("`before` of the previous page; 0: the first page.", ge=0, le=Limit.ID),
     ] = 0,
 ) -> PinsAnswer:
     """List the pinned messages of a conversation."""
@@ -398,12 +410,12 @@ def pins(
 def search(api: MessageServices, call: Call, request: SearchQuery) -> MessagesAnswer:
     """Search messages.
 
-    Searches the messages that the user may read, by their words or a filter.
-    All words of `text` must occur, in any order, the last one perhaps as the
-    beginning of a word; "words in quotes" follow each other. Case, accents and
-    width make no difference. Of messages with JSON, the words in `name`,
-    `title`, `text` and `caption` are found. The searches of a user may take 15
-    seconds in a minute.
+    Searches the messages that the user may read, by their words or a filter. A
+    message must contain all words of `text`, in any order. The last word may be
+    the beginning of a longer word. "Words in quotes" must follow each other.
+    Case, accents and width make no difference. In messages with JSON, the
+    search looks at `name`, `title`, `text` and `caption`. The searches of a
+    user may take 15 seconds in a minute.
     """
     text = request.text
     types = _types_of(request.types)
@@ -437,7 +449,7 @@ def receipts(
     cursor: field.PageCursor = "",
     limit: PageLimit = 50,
 ) -> ReceiptsAnswer:
-    """List how far the other members of a conversation have read."""
+    """List the read positions of the other members of a conversation."""
     after_user = read_cursor(cursor) or ""
     # One row more shows whether there are more.
     receipts = api.log.marks.receipts(
@@ -456,18 +468,18 @@ def sync(
         int,
         about(
             "The position from which to continue: `after` of the previous page; 0: "
-            "from the first entry.",
+            "the first entry.",
             ge=0,
             le=Limit.ID,
         ),
     ] = 0,
     limit: PageLimit = 50,
 ) -> SyncAnswer:
-    """List what a user missed in all conversations.
+    """List the entries that a user missed in all conversations.
 
-    For clients without a connection, or after a reconnect: the entries after a
-    position of the log, in order. The client saves `after`, and applies recalls
-    and edits to the messages they refer to.
+    Lists the entries after a position of the log, in order, for clients without
+    a connection or after a reconnect. The client saves `after`, and applies
+    recalls and edits to the messages that they refer to.
     """
     entries, more = api.log.entries.sync(call.app, call.user, after, limit)
     # The extent is read after the page, because entries of the page may expire
@@ -488,7 +500,7 @@ def marks(
         about("The `version` of the previous answer; 0: all marks.", ge=0, le=Limit.ID),
     ] = 0,
 ) -> MarksAnswer:
-    """List what a user has read and hidden on all devices."""
+    """List the read positions and hidden messages of a user on all devices."""
     return api.receipts.marks(call.app, call.user, version)
 
 
@@ -502,7 +514,10 @@ class ThreadShown(ThreadState, frozen=True):
 
     message: Annotated[
         MessageShown | None,
-        about("That message; null: it has expired, or the user may not read it."),
+        about(
+            "The first message of the thread; null: the message has expired, or the "
+            "user may not read it."
+        ),
     ]
 
 
@@ -511,15 +526,20 @@ class ThreadAnswer(ThreadShown, frozen=True, kw_only=True):
 
     messages: list[MessageShown]
     before: Annotated[
-        int, about("`before` of the next page of older replies; 0: there are none.")
+        int,
+        about(
+            "`before` of the next page of older replies; 0: there are no older replies."
+        ),
     ]
 
 
 class ThreadsAnswer(Struct):
-    """Threads, those with the newest replies first."""
+    """Threads, ordered by their newest replies, the newest first."""
 
     threads: list[ThreadShown]
-    before: Annotated[int, about("`before` of the next page; 0: this is the last.")]
+    before: Annotated[
+        int, about("`before` of the next page; 0: this is the last page.")
+    ]
 
 
 def _shown(thread: Thread | None) -> ThreadShown:
@@ -549,9 +569,9 @@ def list_threads(
 ) -> ThreadsAnswer:
     """List the threads that a user follows.
 
-    Who writes in a thread, or is mentioned in it, follows it from then on, as
-    does the author of its first message. Those with the newest replies come
-    first.
+    A user who writes in a thread or is mentioned in it follows the thread from
+    then on. The author of its first message follows it, too. Threads with the
+    newest replies come first.
     """
     page, more = threads.list(call.app, call.user, before, limit)
     next_before = 0
@@ -570,7 +590,7 @@ def get_thread(
 ) -> ThreadAnswer:
     """Read the replies of a thread.
 
-    The replies are messages of the conversation, whose history has them, too.
+    The replies are messages of the conversation, so its history also has them.
     Any message can begin a thread.
     """
     page = threads.page(call.app, call.user, thread, before, limit)
@@ -587,13 +607,14 @@ def follow_thread(
     call: Call,
     thread: FirstMessage,
     remove: Annotated[
-        bool, about("Mutes the thread: the user does not follow it any more.")
+        bool,
+        about("Whether to mute the thread, so that the user no longer follows it."),
     ] = False,
 ) -> ThreadShown:
     """Follow a thread, or mute it.
 
-    A user is notified of the replies of the threads that they follow. A thread
-    that was muted stays so, also if it mentions the user.
+    The server notifies a user of replies in the threads that they follow. A
+    muted thread stays muted, even if it mentions the user.
     """
     return _shown(threads.follow(call.app, call.user, thread, not remove))
 
@@ -607,7 +628,7 @@ def read_thread(
 ) -> ThreadShown:
     """Mark a thread as read up to a reply.
 
-    The position never moves back. It is stored for users who follow the thread,
-    or have muted it.
+    The position never moves back. The server stores it only for users who
+    follow the thread or have muted it.
     """
     return _shown(threads.read(call.app, call.user, thread, id))

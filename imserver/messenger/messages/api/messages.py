@@ -62,8 +62,8 @@ from imserver.messenger.messages.services import MessageServices
 OwnId = Annotated[
     str,
     about(
-        "Your own id of the message. A repeated request of the user with the same id "
-        "is not stored again.",
+        "Your own id of the message. The server does not store a repeated request of "
+        "the user with the same id again.",
         max_length=Limit.CLIENT_MSG_ID_BYTES,
     ),
 ]
@@ -91,7 +91,8 @@ class ButtonShape(Struct, forbid_unknown_fields=True):
 Forwarded = Annotated[
     int,
     about(
-        "A message that the user can read. The server copies its content.",
+        "A message that the user can read. The server copies its content to the new "
+        "message.",
         ge=1,
         le=Limit.ID,
     ),
@@ -105,8 +106,8 @@ class Content(Acting, kw_only=True):
         str,
         about(
             "The type of the content: `picture`, `voice`, `video`, `file`, "
-            "`location`, `custom` or your own word. The default is `text`, with "
-            "`data` it is `custom`.",
+            "`location`, `custom` or your own word. The default is `text`, or "
+            "`custom` for a message with `data`.",
             max_length=Limit.TYPE_BYTES,
         ),
     ] = ""
@@ -116,7 +117,7 @@ class Content(Acting, kw_only=True):
     mentions: Annotated[
         list[Annotated[str, Meta(max_length=MAX_USER_BYTES)]],
         about(
-            "Mentioned users, and handles of groups behind an `@`; or only `all`: "
+            "Mentioned users, and handles of groups after an `@`. Only `all` mentions "
             "everybody in the conversation.",
             max_length=Limit.MENTIONS,
         ),
@@ -128,13 +129,14 @@ class Content(Acting, kw_only=True):
 
 
 class SendRequest(Content, kw_only=True):
-    """Sender, receiver and content: give one of `to` and `conversation`, and
-    one of `text`, `data` and `forward`."""
+    """The sender, the receiver and the content. Give either `to` or
+    `conversation`, and one of `text`, `data` and `forward`."""
 
     to: Annotated[
         str,
         about(
-            "The receiver. They may be offline. The user themselves: saved.",
+            "The receiver, who may be offline. To save a message, give the user "
+            "themselves.",
             max_length=MAX_USER_BYTES,
         ),
     ] = ""
@@ -142,17 +144,19 @@ class SendRequest(Content, kw_only=True):
         int, about("A conversation or group, instead of `to`.", ge=0, le=Limit.ID)
     ] = 0
     reply_to: Annotated[
-        int, about("The message to which this one replies.", ge=0, le=Limit.ID)
+        int, about("The message to which the new message replies.", ge=0, le=Limit.ID)
     ] = 0
     thread: Annotated[
         int,
         about(
-            "A message of the conversation: this one is a reply in its thread.",
+            "A message of the conversation. The new message is a reply in its thread.",
             ge=0,
             le=Limit.ID,
         ),
     ] = 0
-    also: Annotated[bool, about("The conversation shows the reply, too.")] = False
+    also: Annotated[bool, about("Whether the conversation also shows the reply.")] = (
+        False
+    )
     exclusive: Annotated[
         bool,
         about(
@@ -176,7 +180,7 @@ class AnnotatedAnswer(Struct):
     """The entry of the reaction or pin."""
 
     conversation: Annotated[int, about("The conversation of the message.")]
-    id: Annotated[int, about("The id of the new entry; 0: nothing had to change.")]
+    id: Annotated[int, about("The id of the new entry; 0: nothing changed.")]
 
 
 class StoredAnswer(StoredAt):
@@ -185,8 +189,8 @@ class StoredAnswer(StoredAt):
     repeated: Annotated[
         bool,
         about(
-            "True if the message had been stored before. Then this is the position of "
-            "the first one."
+            "True if the message was stored before. Then the position is that of the "
+            "stored message."
         ),
     ]
 
@@ -379,9 +383,9 @@ routes = Resource(
 def send(api: MessageApi, call: Call, request: SendRequest) -> StoredAnswer:
     """Send a message as a user.
 
-    The message is stored before the server answers. Online users who may read
-    it receive it at once, offline users when they reconnect. To send to many
-    users, push with `store`.
+    The server stores the message before it answers. Online users who may read
+    the message receive it at once. Offline users receive it when they
+    reconnect. To send a message to many users, push with `store`.
     """
     return api.send(call, request)
 
@@ -504,8 +508,8 @@ def recall(
 ) -> StoredAnswer:
     """Recall a message.
 
-    Nobody can read the message any more. The recall is an entry of its own,
-    sent to everybody who may read the message.
+    Nobody can read the message any more. The recall is a separate entry, sent
+    to everybody who may read the message.
     """
     if call.user:
         call.act = ""
@@ -522,10 +526,9 @@ def recall(
 def edit(api: MessageApi, call: Call, request: EditRequest) -> StoredAnswer:
     """Edit a message.
 
-    Nobody can read the old content any more. The edit is an entry of its own,
-    sent to everybody who may read the message. A recalled message cannot be
-    edited, nor one that was edited 100 times, nor a question that somebody has
-    answered.
+    Nobody can read the old content any more. The edit is a separate entry, sent
+    to everybody who may read the message. You cannot edit a recalled message, a
+    message that was edited 100 times, or a question with an answer.
     """
     if call.user:
         call.act = ""
@@ -556,9 +559,9 @@ def press(
     """Press a button under a message of a bot.
 
     The bot receives an entry of the kind `press` in its conversation with the
-    user, with the value as `text` and the message as `about`. A message without
-    this button is reported as unknown. Of exclusive buttons the first press
-    counts.
+    user. The entry has the value as `text` and the message as `about`. If the
+    message has no such button, the server answers that it is unknown. If the
+    buttons are exclusive, the first press counts.
     """
     body = _bytes("value", str.encode, value)
     pressed = api.messaging.answer(call.app, call.user, id, value)
@@ -633,13 +636,15 @@ def react(
             examples=["+1"],
         ),
     ],
-    remove: Annotated[bool, about("Removes the reaction of the user.")] = False,
+    remove: Annotated[
+        bool, about("Whether to remove the reaction of the user.")
+    ] = False,
 ) -> AnnotatedAnswer:
     """React to a message.
 
-    The reaction is an entry of its own, sent to everybody who may read the
-    message. Messages have the totals as `reactions`. A user reacts once with
-    one emoji; a message has at most 20 different ones.
+    The reaction is a separate entry, sent to everybody who may read the
+    message. Messages have the totals as `reactions`. A user can react only once
+    with the same emoji. A message has at most 20 different emoji.
     """
     wrong = emoji_objection(emoji)
     if wrong:
@@ -666,14 +671,14 @@ def pin(
     api: MessageApi,
     call: Call,
     id: MessageId,
-    remove: Annotated[bool, about("Removes the pin.")] = False,
+    remove: Annotated[bool, about("Whether to remove the pin.")] = False,
 ) -> AnnotatedAnswer:
     """Pin a message in its conversation.
 
-    In a group its option `pin` says who may: by default the owner and admins.
-    In a conversation of two users both may. The pin is an entry of its own,
-    sent to everybody who may read the message. A conversation has at most 100
-    pinned messages.
+    In a group, the option `pin` sets who may pin messages: by default the owner
+    and admins. In a conversation of two users, both may pin. The pin is a
+    separate entry, sent to everybody who may read the message. A conversation
+    has at most 100 pinned messages.
     """
     if call.user:
         call.act = ""
@@ -759,8 +764,8 @@ def hide(
 ) -> HiddenAnswer:
     """Hide messages from a user.
 
-    Only this user stops seeing them. Messages that do not exist or that the
-    user may not read are ignored.
+    The messages are hidden only from this user. Messages that do not exist or
+    that the user may not read are ignored.
     """
     return HiddenAnswer(api.receipts.hide_from(call.app, call.user, tuple(ids)))
 

@@ -37,13 +37,11 @@ StreamId = Annotated[
 
 
 class StreamOpenRequest(Struct, forbid_unknown_fields=True):
-    """A message that begins."""
+    """A new streamed message."""
 
     app: App
     channel: ChannelName
-    text: Annotated[
-        str, about("The beginning of the text, if there is one already.")
-    ] = ""
+    text: Annotated[str, about("The beginning of the text, if it already exists.")] = ""
     type: Kind = "text"
     sender: Annotated[str, about("The sender, as clients show it.", max_length=512)] = (
         ""
@@ -80,20 +78,20 @@ class PieceResult(Struct):
     piece: Annotated[
         int,
         about(
-            "The number of the last piece of the stream; 0: it has none, or is "
-            "unknown.",
+            "The number of the last piece of the stream; 0: the stream has no pieces "
+            "or is unknown.",
             ge=0,
         ),
     ]
     status: Annotated[
         str,
         about(
-            "`appended`. `repeated`: the stream has this piece already. `gap`: pieces "
-            "before it are missing; append those after `piece` first. `too_long`: the "
-            "message would be too long; close it. `closed`: the stream is closed. "
-            "`unknown`: there is no such stream, or its node has ended. `failed`: its "
-            "node does not answer, that of another piece does; append it again with "
-            "the same number."
+            "`appended`. `repeated`: the stream already has this piece. `gap`: "
+            "earlier pieces are missing; first append the pieces after `piece`. "
+            "`too_long`: the message would be too long; close the stream. `closed`: "
+            "the stream is closed. `unknown`: the stream does not exist, or its node "
+            "has ended. `failed`: the node of the stream does not answer, but the "
+            "node of another piece does; append the piece again with the same number."
         ),
     ]
 
@@ -142,15 +140,16 @@ class StreamAppended(Struct):
 class StreamClosed(HistoryPosition):
     """The result of closing a streamed message.
 
-    `offset` and `epoch` are its position in the history of the channel.
+    `offset` and `epoch` are the position of the message in the history of the
+    channel.
     """
 
     stream: StreamId
     status: Annotated[
         str,
         about(
-            "`closed`. `repeated`: it was closed before. `unknown`: there is no such "
-            "stream, or its node has ended."
+            "`closed`. `repeated`: the stream was closed before. `unknown`: the "
+            "stream does not exist, or its node has ended."
         ),
     ]
     channel: str | UnsetType = UNSET
@@ -173,11 +172,12 @@ def open_stream(
 ) -> StreamOpened:
     """Open a streamed message.
 
-    For text that comes in pieces, such as the tokens of a language model.
-    Subscribers of the channel receive the beginning, then each piece, and at
-    the end a publication with the whole text, which is in the history of the
-    channel, too. Without a new piece for `limits.stream_seconds` the server
-    closes the stream as incomplete. A repeated request opens another stream.
+    Use a streamed message for text that is produced in pieces, such as the
+    tokens of a language model. Subscribers of the channel receive the
+    beginning, then each piece. At the end they receive a publication with the
+    whole text, which the server also adds to the history of the channel. If no
+    new piece arrives for `limits.stream_seconds`, the server closes the stream
+    as incomplete. A repeated request opens another stream.
     """
     part = ChannelPart(request.channel, tags=encode_tags(request.tags))
     head = Event(
@@ -200,8 +200,8 @@ def append(
 ) -> StreamAppended:
     """Append pieces to streamed messages.
 
-    A request may have many pieces, of many streams. It goes to any node. A
-    piece with a number that the stream has already is ignored, so you may
+    A request may have many pieces of many streams. You can send it to any node.
+    The server ignores a piece whose number the stream already has, so you may
     repeat a request.
     """
     return StreamAppended.to(pieces, partial(streams.append, call.app))
@@ -209,7 +209,7 @@ def append(
 
 @routes.post(
     "/channels/stream/close",
-    schema=("StreamCloseRequest", "A message that ends."),
+    schema=("StreamCloseRequest", "The end of a streamed message."),
     on_publisher=True,
     problems=(Problems.NOT_ACCEPTED,),
 )
@@ -220,14 +220,17 @@ def close(
     stream: StreamId,
     incomplete: Annotated[
         bool,
-        about("The text is not finished, and never will be. Clients may show that."),
+        about(
+            "Whether the text is incomplete for good. Clients may show that the text "
+            "is incomplete."
+        ),
     ] = False,
 ) -> StreamClosed:
     """Close a streamed message.
 
     Subscribers receive the whole text as a publication. If the channel has a
-    history, it gets this one publication. A message without any text is in no
-    history.
+    history, the history receives only this publication. A message without any
+    text is not added to a history.
     """
     closed = streams.close(call.app, stream, incomplete)
     answer = StreamClosed(stream, closed.status, closed.channel or UNSET)
@@ -253,9 +256,9 @@ def messages(
 ) -> MessagesAnswer:
     """List the stored messages of a channel, the newest page first.
 
-    These are the publications of a stored channel, and in apps with
-    `store_conversations` the messages of the room of the `action` dialect with
-    this name.
+    Lists the publications of a stored channel. In apps with
+    `store_conversations`, it also lists the messages of the room of the
+    `action` dialect with this name.
     """
     page = log.entries.channel_page(
         call.app, channel, before or None, limit, reverse=True, revisions=True
