@@ -282,7 +282,8 @@ class Problems:
     INVALID_REQUEST: Final = _problem(
         400,
         "invalid_request",
-        "The request does not fit this route; see its fields in /api/v1/docs.",
+        "The request does not match this route. /api/v1/docs lists the fields of the "
+        "route.",
     )
     TOO_MANY_TARGETS: Final = _problem(
         400,

@@ -125,10 +125,9 @@ Silent = Annotated[bool, Meta(extra_json_schema={"const": False})]
 NotifyField = Annotated[
     Notify | Silent,
     _about(
-        "The notification of the message; false: it has none. A push that is not "
-        "stored notifies nobody without this field, and with it the users who are "
-        f"offline. Its fields have at most {MAX_NOTIFY_BYTES} bytes of JSON "
-        "together."
+        "The notification of the message; false: no notification. A push that is "
+        "not stored notifies users who are offline only if it has this field. The "
+        f"fields together have at most {MAX_NOTIFY_BYTES} bytes of JSON."
     ),
 ]
 

@@ -30,7 +30,7 @@ _Count = Annotated[int, Meta(ge=0, extra={"api": {"le": 2**31 - 1}})]
 
 
 class PusherSettings(Struct, frozen=True):
-    """The settings of the app for Pusher's protocol.
+    """The settings of the app for the Pusher protocol.
 
     ``key``: names the app to clients, who send it openly. ``secret``, or the
     content of ``secret_file``, signs subscriptions, requests and webhooks.

@@ -216,7 +216,10 @@ class JwtSettings(Struct, frozen=True):
     ] = "HS256"
     key: Annotated[
         Secret,
-        about("HS256, HS384, HS512: the secret. Otherwise: the public key as PEM."),
+        about(
+            "The secret for HS256, HS384 and HS512. For other algorithms, the public "
+            "key as PEM."
+        ),
     ] = ""
     key_file: SecretFile = ""
     kid: Annotated[

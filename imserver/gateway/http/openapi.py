@@ -30,9 +30,11 @@ TAGS: Final = {
     "push": "Deliver messages to connected users.",
     "presence": "Online users, their sessions, and the start of each session.",
     "channels": "Names that connections subscribe to. Publications may have a history.",
-    "sessions": "End sessions, ban users.",
-    "conversations": "Stored messages: lists, sync, history, search, receipts; send, recall, edit.",
-    "apps": "The tenants of this server. Nothing passes from one app to another.",
+    "sessions": "End sessions and ban users.",
+    "conversations": (
+        "Send, recall, edit, list, search and sync stored messages, with receipts."
+    ),
+    "apps": "The tenants of this server. No data passes from one app to another.",
     "events": "Receive events without a WebSocket, and read durable events.",
     "document": "The description of this API.",
 }
@@ -118,7 +120,9 @@ def document(
         "info": {
             "title": "imserver",
             "version": __version__,
-            "summary": "Push to connected users, list online users, manage channels.",
+            "summary": (
+                "Push to connected users, list online users, and manage channels."
+            ),
             "description": _markdown(_DESCRIPTION),
             "license": {"name": "MIT", "identifier": "MIT"},
         },
@@ -151,9 +155,10 @@ _SECURITY_SCHEMES: Final = {
     },
 }
 _SCHEMAS: Final = "#/components/schemas/"
-_DESCRIPTION: Final = """
-    Requests and answers are JSON in UTF-8. Use POST to change something and GET, with parameters in the
-    query, to read. The server refuses unknown fields, so that typing errors are noticed.
+_DESCRIPTION: Final = """Requests and answers are JSON in UTF-8. Use POST to
+                      change data. Use GET, with parameters in the query, to
+                      read data. The server refuses unknown fields, so that
+                      you notice typing errors.
 
     A refused request gets an HTTP error status and a body `{"code", "message", "temporary", "request_id"}`.
     If `temporary` is true, the same request may succeed later.

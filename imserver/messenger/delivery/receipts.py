@@ -247,7 +247,7 @@ class MarksAnswer(Struct, omit_defaults=True):
     """The user's marks since `version`, and the receipts of the other users in
     conversations of two."""
 
-    version: Annotated[int, about("The version of the newest mark in this answer.")]
+    version: Annotated[int, about("The version up to which this answer has all marks.")]
     read: list[ReadMark]
     hidden: Annotated[list[int], about("Hidden messages.")]
     receipts: list[PeerReceipt]

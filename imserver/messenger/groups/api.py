@@ -358,9 +358,9 @@ def create(groups: Groups, call: Call, request: GroupCreate) -> GroupCreated:
     """Create a group.
 
     If the app has `accounts.ask_strangers`, strangers are not added, but each
-    receives an invitation as a message. Only an owner of the app can create a
-    group with `everybody`. Accounts become members of such a group within
-    seconds, and nobody can leave it.
+    receives an invitation as a message. A user must be an owner of the app to
+    create a group with `everybody`. Accounts become members of such a group
+    within seconds, and nobody can leave it.
     """
     strangers = _check_members(groups, call, request.members)
     options = {name: getattr(request, name) for name in ("history", "write", "reply")}
@@ -660,9 +660,9 @@ def set_everybody(
 ) -> GroupShown:
     """Make everybody a member of a group, or only users who were added or join.
 
-    Only an owner of the app who leads the group may change this. All accounts
-    become members within seconds, and new accounts, too. Nobody can leave the
-    group. Current members stay members.
+    The user must be an owner of the app and lead the group. All accounts become
+    members within seconds, and new accounts, too. Nobody can leave the group.
+    Current members stay members.
     """
     return _shown(groups.set_everybody(call.app, id_of(group), call.user, everybody))
 

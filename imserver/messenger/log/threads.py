@@ -99,7 +99,7 @@ def is_beside(sql: Statements, log: int, conversation: int, id: int) -> bool:
 class ThreadIds(Struct, frozen=True):
     """The ids of a thread: of its first message, and of its conversation."""
 
-    thread: Annotated[int, about("The message with which the thread begins.")]
+    thread: Annotated[int, about("The first message of the thread.")]
     conversation: Annotated[int, about("The conversation. A group has the same id.")]
 
 
@@ -110,7 +110,7 @@ class ThreadState(ThreadIds, frozen=True, kw_only=True):
     last: Annotated[int, about("The last reply; 0: no reply.")]
     read: Annotated[int, about("The last reply that the user has read.")]
     unread: Annotated[
-        int, about("Replies of others that the user has not read, counted up to 100.")
+        int, about("The number of unread replies of other users, at most 100.")
     ]
     follows: Annotated[bool, about("Whether the user is notified of replies.")]
 

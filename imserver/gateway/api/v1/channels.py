@@ -41,7 +41,7 @@ Epoch = Annotated[
 Tags = Annotated[
     dict[str, str],
     about(
-        "Words about the message, for clients that understand them: at most "
+        "The tags of the message, for clients that understand them: at most "
         f"{MAX_TAG_BYTES} bytes of JSON.",
         max_length=MAX_TAGS,
     ),

@@ -78,12 +78,18 @@ class AppCounts(Struct):
 
     app: str
     users: Annotated[int, about("The number of online users.")]
-    sessions: Annotated[int, about("Sessions of these users. A user may have several.")]
+    sessions: Annotated[
+        int,
+        about(
+            "The number of sessions of these users. A user may have several sessions."
+        ),
+    ]
     channels: Annotated[
         int,
         about(
-            "Channels with subscribers. If the app has very many channels, a channel "
-            "with subscribers on several nodes is counted on each node."
+            "The number of channels with subscribers. If the app has very many "
+            "channels, a channel with subscribers on several nodes is counted on each "
+            "node."
         ),
     ]
 
@@ -270,8 +276,7 @@ class UserRemoved(Struct):
 
 
 class ConnectionClosed(Struct):
-    """Whether the connection was closed: 1, or 0 if there is no such
-    connection."""
+    """1: the connection was closed. 0: there is no such connection."""
 
     connection: str
     closed: int
@@ -420,7 +425,7 @@ def ban(
 
 @sessions.post(
     "/unban",
-    schema=("UnbanRequest", "The users whose bans to lift."),
+    schema=("UnbanRequest", "The users to unban."),
     problems=(Problems.TO_BE_ERASED,),
 )
 def unban(api: Api, call: Call, app: field.App, users: Users) -> UnbanAnswer:

@@ -78,9 +78,9 @@ class Sending(PushMessage, kw_only=True, omit_defaults=True):
     id: Annotated[
         str,
         about(
-            "The id of the message. Clients see it. A repeated request with the "
-            "same id is not executed again. The header Idempotency-Key does the "
-            "same without showing the id.",
+            "The id of the message. Clients see the id. The server does not execute a "
+            "repeated request with the same id. The header Idempotency-Key has the "
+            "same effect, but clients do not see the key.",
             max_length=MAX_ID_CHARACTERS,
         ),
     ] = ""

@@ -119,7 +119,7 @@ _batches = Resource("push", service=lambda _, api: api)
     headers=(
         Header(
             IDEMPOTENCY_KEY.name,
-            "The key of the whole batch. With the key `K` the commands have the "
+            "The key of the whole batch. If the key is `K`, the commands have the "
             "keys `K/0`, `K/1`, …",
             example="import-17",
         ),

@@ -206,9 +206,11 @@ class ConversationShown(Struct):
     name: Annotated[str, about("The name of a group.")]
     role: Annotated[str, about("The role of the user in the group.")]
     unread: Annotated[
-        int, about("Unread messages of other users, counted up to 1,000.")
+        int, about("The number of unread messages of other users, at most 1,000.")
     ]
-    mentions: Annotated[int, about("Unread messages that mention the user.")]
+    mentions: Annotated[
+        int, about("The number of unread messages that mention the user.")
+    ]
     read: Annotated[int, about("The last message that was read.")]
     last: Annotated[
         MessageShown | None, about("The newest entry that the user may read.")
@@ -505,7 +507,7 @@ def marks(
 
 
 FirstMessage = Annotated[
-    int, about("The message with which the thread begins.", ge=1, le=Limit.ID)
+    int, about("The first message of the thread.", ge=1, le=Limit.ID)
 ]
 
 

@@ -117,8 +117,8 @@ class Content(Acting, kw_only=True):
     mentions: Annotated[
         list[Annotated[str, Meta(max_length=MAX_USER_BYTES)]],
         about(
-            "Mentioned users, and handles of groups after an `@`. Only `all` mentions "
-            "everybody in the conversation.",
+            "Mentioned users, and handles of groups after an `@`. To mention "
+            "everybody in the conversation, give only `all`.",
             max_length=Limit.MENTIONS,
         ),
     ] = field(default_factory=list)
@@ -160,8 +160,9 @@ class SendRequest(Content, kw_only=True):
     exclusive: Annotated[
         bool,
         about(
-            f"The message is a question, and its buttons (at most {Limit.OPTIONS}) are "
-            "the answers: the first one counts. An edit does not change this."
+            "Whether the message is a question whose buttons (at most "
+            f"{Limit.OPTIONS}) are the answers. Only the first answer counts. An edit "
+            "does not change this."
         ),
     ] = False
     forward: Forwarded | UnsetType = UNSET
