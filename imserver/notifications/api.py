@@ -57,7 +57,8 @@ from imserver.plugin.settings import settings_of
 from imserver.plugin.wire import Limit, Signal
 
 CHAPTER: Final = (
-    "Messages reach users who are not looking: on their devices, and by e-mail."
+    "Notify users who are not looking at their messages, on their devices and by "
+    "e-mail."
 )
 
 _SHOWN: Final = r"^[^\x00-\x1f\x7f-\x9f]*$"
@@ -66,35 +67,37 @@ _TIME: Final = r"^([01][0-9]|2[0-3]):[0-5][0-9]$"
 
 EndpointId = Annotated[int, about("The id of the endpoint.", ge=1, le=Limit.ID)]
 DeviceLabel = Annotated[
-    str, about("The name of the device, for people.", max_length=64, pattern=_SHOWN)
+    str, about("The name of the device, for display.", max_length=64, pattern=_SHOWN)
 ]
 Language = Annotated[
     str,
     about(
-        "The language of the words that the server adds, such as `en` or `zh`. One that it does not have "
-        "counts as `en`.",
+        "The language of the server's words in notifications, such as `en` or `zh`. An "
+        "unknown language counts as `en`.",
         max_length=16,
         pattern=r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{1,8})*$",
     ),
 ]
-Enabled = Annotated[bool, about("False: the user has switched it off.")]
+Enabled = Annotated[bool, about("False: the user has switched the endpoint off.")]
 MailWish = Annotated[
     Literal["never", "soon", "daily"],
     about(
-        "Mails about unread messages: 15 minutes after the first one, or once a day."
+        "When the server mails about unread messages: 15 minutes after the first "
+        "unread message, or once a day."
     ),
 ]
 Preview = Annotated[bool, about("Whether notifications show the text of messages.")]
 GroupsLevel = Annotated[
     Literal["all", "mentions"],
     about(
-        "The messages of which the user is notified in groups for which they wish nothing else."
+        "The messages of groups of which the user is notified, unless the user has set "
+        "a level for the group."
     ),
 ]
 Keywords = Annotated[
     list[Annotated[str, Meta(max_length=KEYWORD_CHARACTERS)]],
     about(
-        "Words that count as a mention of the user in messages to groups.",
+        "Words that count as a mention of the user in group messages.",
         max_length=MOST_KEYWORDS,
     ),
 ]
@@ -126,7 +129,7 @@ class EndpointKeys(Struct, forbid_unknown_fields=True):
     p256dh: Annotated[
         str,
         about(
-            "Its public key, in base64url.",
+            "The receiver's public key, in base64url.",
             min_length=86,
             max_length=90,
             pattern=_BASE64URL,
@@ -135,7 +138,7 @@ class EndpointKeys(Struct, forbid_unknown_fields=True):
     auth: Annotated[
         str,
         about(
-            "Its secret, in base64url.",
+            "The receiver's secret, in base64url.",
             min_length=22,
             max_length=24,
             pattern=_BASE64URL,
@@ -144,31 +147,37 @@ class EndpointKeys(Struct, forbid_unknown_fields=True):
 
 
 class EndpointAdd(Acting, kw_only=True, rename={"expiration_time": "expirationTime"}):
-    """An endpoint of Web Push or UnifiedPush, as `toJSON()` of a browser's
-    `PushSubscription` has it; or the device of an application."""
+    """An endpoint of Web Push or UnifiedPush, in the form of `toJSON()` of a
+    browser's `PushSubscription`; or the device of an application."""
 
     endpoint: Annotated[
         str,
         about(
-            "The URL to which notifications are posted. Of the device of an application: the name of the "
-            "push service, a colon, and the token that the device has there.",
+            "The URL to which the server posts notifications. For the device of an "
+            "application: the name of the push service, a colon, and the token of the "
+            "device at this service.",
             min_length=1,
             max_length=ENDPOINT_BYTES,
         ),
     ]
     keys: Annotated[
-        EndpointKeys | UnsetType, about("The keys of a URL; a device has none.")
+        EndpointKeys | UnsetType,
+        about("The keys of a URL. A device of an application has no keys."),
     ] = UNSET
     replaces: Annotated[
         str,
         about(
-            "An earlier endpoint of the same device: the push service has given it another token. It goes.",
+            "An earlier endpoint of the same device, if the push service has given the "
+            "device a new token. The earlier endpoint is deleted.",
             max_length=ENDPOINT_BYTES,
         ),
     ] = ""
     expiration_time: Annotated[
         float | None,
-        about("The server ignores it: a push service says when an endpoint is gone."),
+        about(
+            "The server ignores this field, because a push service tells the "
+            "server when an endpoint has ended."
+        ),
     ] = None
     device: DeviceLabel = ""
     language: Language = "en"
@@ -188,7 +197,7 @@ class EndpointShown(Struct):
     device: DeviceLabel
     language: Language
     enabled: Enabled
-    created: Annotated[int, about("When it was added, in Unix seconds.")]
+    created: Annotated[int, about("When the endpoint was added, in Unix seconds.")]
 
 
 class EndpointsAnswer(Struct):
@@ -204,23 +213,30 @@ class EndpointDone(Struct):
 
 
 class QuietShape(Struct, forbid_unknown_fields=True):
-    """The hours in which nothing is sent. What is unread afterwards is notified
-    then. If both times are the same, there are none."""
+    """The quiet hours, in which the server sends no notifications. After the
+    quiet hours, it notifies the user of unread messages. If both times are the
+    same, the user has no quiet hours."""
 
     begin: Annotated[
         str,
         about(
-            "The time of day at which they begin.", pattern=_TIME, examples=["22:00"]
+            "The time of day at which the quiet hours begin.",
+            pattern=_TIME,
+            examples=["22:00"],
         ),
     ]
     end: Annotated[
         str,
-        about("The time of day at which they end.", pattern=_TIME, examples=["07:30"]),
+        about(
+            "The time of day at which the quiet hours end.",
+            pattern=_TIME,
+            examples=["07:30"],
+        ),
     ]
     zone: Annotated[
         str,
         about(
-            "The time zone of the user, as IANA names it.",
+            "The time zone of the user: a name of the IANA database.",
             max_length=64,
             examples=["Asia/Tokyo"],
         ),
@@ -228,7 +244,7 @@ class QuietShape(Struct, forbid_unknown_fields=True):
 
 
 class WishesShown(Struct):
-    """What a user wishes for all conversations and devices."""
+    """The user's notification settings for all conversations and devices."""
 
     preview: Preview
     mail: MailWish
@@ -239,19 +255,21 @@ class WishesShown(Struct):
     mail_possible: Annotated[
         bool,
         about(
-            "Whether users of the app can get mail: `smtp` is set, and they have accounts."
+            "Whether users of the app can get mail. This needs the settings `smtp`, "
+            "and users with accounts."
         ),
     ]
     mail_confirmed: Annotated[
         bool,
         about(
-            "Whether the e-mail address of the user is confirmed. Mails come only then."
+            "Whether the user has confirmed the e-mail address. The server mails only "
+            "to a confirmed address."
         ),
     ]
 
 
 class ConversationWishShown(Struct):
-    """What a user wishes for a conversation."""
+    """The user's notification settings for a conversation."""
 
     conversation: ConversationId
     level: LevelOf
@@ -267,7 +285,7 @@ class WishEvent(Struct, rename="camel"):
 
 
 class ConversationWishesAnswer(Struct):
-    """The wishes of a user, ordered by conversation, and those for all
+    """The user's notification settings by conversation, and those for all
     groups."""
 
     conversations: list[ConversationWishShown]
@@ -276,17 +294,19 @@ class ConversationWishesAnswer(Struct):
 
 
 class NotificationTestAnswer(Struct):
-    """The test is on its way."""
+    """The test notification is on its way."""
 
-    endpoints: Annotated[int, about("The number of endpoints that it is sent to.")]
+    endpoints: Annotated[
+        int, about("The number of endpoints to which the test is sent.")
+    ]
 
 
 class RecentShown(RecentDelivery, frozen=True, array_like=False):
-    """A notification that was sent, or not."""
+    """A notification, and whether it was sent."""
 
 
 class RecentAnswer(Struct):
-    """What became of the last notifications, the newest first."""
+    """The results of the last notifications, the newest first."""
 
     deliveries: list[RecentShown]
     missing_nodes: Annotated[
@@ -320,10 +340,10 @@ def recent(
     user: Annotated[str, about("The user; empty: all.", max_length=255)] = "",
     limit: Annotated[int, about("The maximum number of entries.", ge=1, le=100)] = 50,
 ) -> RecentAnswer:
-    """Show what became of the last notifications of an app.
+    """Show the results of the last notifications of an app.
 
-    Each node keeps the last 100 of each app in memory, and the last 5 of 5,000
-    users. Contents are not kept.
+    Each node keeps in memory the last 100 notifications of each app, and the
+    last 5 of 5,000 users. It does not keep contents.
     """
     rows, missing = parts.deliveries.recent.of(call.app, user, limit)
     return RecentAnswer(
@@ -337,8 +357,8 @@ def recent(
 def key(parts: NotificationParts, call: Call, app: AccountApp = GOCHAT) -> KeyAnswer:
     """Get the public key of this server.
 
-    A browser needs it to subscribe. It stays the same as long as the secret of
-    the server does.
+    A browser needs the key to subscribe. The key does not change unless the
+    secret of the server changes.
     """
     require_enabled(parts, call.app)
     return KeyAnswer(parts.webpush.public_key)
@@ -358,11 +378,11 @@ def add_endpoint(
 ) -> EndpointShown:
     """Add an endpoint.
 
-    From now on the device is notified of messages that its user has not read.
-    The same URL replaces an earlier endpoint. It moves from another user only
-    with the same `keys`: the device has a new user, and what waits for the
-    earlier one is not sent. A user has at most `notifications.endpoints` (20)
-    on 8 hosts; a new one replaces the oldest.
+    From now on, the device is notified of unread messages. The same URL
+    replaces an earlier endpoint. To move a URL to another user, send the same
+    `keys`: the device has a new user, and waiting notifications for the earlier
+    user are not sent. A user has at most `notifications.endpoints` (20) on 8
+    hosts; a new endpoint replaces the oldest.
     """
     require_enabled(parts, call.app)
     if not call.is_back_end:
@@ -396,7 +416,7 @@ def endpoints(parts: NotificationParts, call: Call, request: Acting) -> Endpoint
 
 @routes.post(
     "/notifications/endpoints/update",
-    schema=("EndpointUpdate", "An endpoint, to be switched on or off."),
+    schema=("EndpointUpdate", "An endpoint to switch on or off."),
     problems=(HTTP_UNKNOWN_ENDPOINT,),
 )
 def update_endpoint(
@@ -412,7 +432,7 @@ def update_endpoint(
 def remove_endpoint(
     parts: NotificationParts, call: Call, request: EndpointChosen
 ) -> EndpointDone:
-    """Remove an endpoint, with what waits to be sent to it."""
+    """Remove an endpoint, and its waiting notifications."""
     if not parts.rows.remove_endpoint(call.app, call.user, request.id):
         raise ApiProblem(HTTP_UNKNOWN_ENDPOINT)
     return EndpointDone(request.id)
@@ -426,7 +446,7 @@ def remove_endpoint(
 def test(
     parts: NotificationParts, call: Call, request: Acting
 ) -> NotificationTestAnswer:
-    """Send a test to the endpoints of a user that are switched on."""
+    """Send a test to the user's endpoints that are switched on."""
     require_enabled(parts, call.app)
     if not call.is_back_end:
         parts.tests.require((call.app, call.user))
@@ -443,7 +463,8 @@ def test(
 
 @routes.get("/notifications/wishes")
 def wishes(parts: NotificationParts, call: Call, request: Acting) -> WishesShown:
-    """Get what a user wishes for all conversations and devices."""
+    """Get the user's notification settings for all conversations and
+    devices."""
     return _wishes_shown(parts, call, parts.rows.wishes_of(call.app, call.user))
 
 
@@ -451,7 +472,8 @@ def wishes(parts: NotificationParts, call: Call, request: Acting) -> WishesShown
     "/notifications/wishes",
     schema=(
         "WishesUpdate",
-        "Changes to what a user wishes. Fields that you leave out do not change.",
+        "Changes to the user's notification settings. Fields that you leave out do not "
+        "change.",
     ),
     base=Acting,
     act="",
@@ -466,9 +488,10 @@ def update_wishes(
     groups: GroupsLevel | UnsetType = UNSET,
     keywords: Keywords | UnsetType = UNSET,
 ) -> WishesShown:
-    """Change what a user wishes for all conversations and devices.
+    """Change the user's notification settings for all conversations and
+    devices.
 
-    All sessions of the user hear that something has changed.
+    All sessions of the user are told of the change.
     """
     user_wishes = parts.rows.wishes_of(call.app, call.user)
     if mail not in (UNSET, "never") and not _mail_possible(parts.core, call.app):
@@ -503,13 +526,17 @@ def conversation_wishes(
     call: Call,
     conversation: Annotated[
         int,
-        about("The conversation; 0: all with a wish of the user.", ge=0, le=Limit.ID),
+        about(
+            "The conversation; 0: all conversations with settings of their own.",
+            ge=0,
+            le=Limit.ID,
+        ),
     ] = 0,
 ) -> ConversationWishesAnswer:
-    """List what a user wishes for single conversations.
+    """List the user's notification settings for single conversations.
 
-    A conversation that is not in the list is not muted, and has the level
-    `all`, a group that of `groups`.
+    A conversation that is not in the list is not muted. It has the level `all`,
+    or the level `groups` if it is a group.
     """
     rows = parts.rows
     if conversation:
@@ -528,7 +555,8 @@ def conversation_wishes(
     "/notifications/conversations",
     schema=(
         "ConversationWishUpdate",
-        "Changes to what a user wishes for a conversation. Fields that you leave out do not change.",
+        "Changes to the user's notification settings for a conversation. Fields that "
+        "you leave out do not change.",
     ),
     base=Acting,
     act="",
@@ -541,10 +569,10 @@ def update_conversation_wish(
     level: LevelOf | UnsetType = UNSET,
     mute_until: MuteUntil | UnsetType = UNSET,
 ) -> ConversationWishShown:
-    """Change what a user wishes for one conversation.
+    """Change the user's notification settings for one conversation.
 
-    `mentions`: messages that name the user or everybody. `mute_until` ends a
-    mute by itself. All sessions of the user get the change.
+    `mentions`: messages that mention the user or everybody. The mute ends by
+    itself at `mute_until`. All sessions of the user get the change.
     """
     app = call.app
     user = call.user

@@ -44,23 +44,23 @@ UserOfAudience = Annotated[str, about("A user.", min_length=1, max_length=255)]
 
 
 class AudienceAdd(Struct, forbid_unknown_fields=True):
-    """One notification, and whom it reaches: give `users`, `group` or `all`."""
+    """A notification and its audience. Give `users`, `group` or `all`."""
 
     app: AppOfAudience
-    notify: Annotated[Notify, about("What the notification shows.")]
+    notify: Annotated[Notify, about("The content of the notification.")]
     users: (
         Annotated[
             list[UserOfAudience],
-            about("These users.", min_length=1, max_length=MOST_USERS),
+            about("Notify these users.", min_length=1, max_length=MOST_USERS),
         ]
         | UnsetType
     ) = UNSET
     group: (
-        Annotated[int, about("The members of this group.", ge=1, le=Limit.ID)]
+        Annotated[int, about("Notify the members of this group.", ge=1, le=Limit.ID)]
         | UnsetType
     ) = UNSET
     all: (
-        Annotated[Literal[True], about("All users of the app with devices.")]
+        Annotated[Literal[True], about("Notify all users of the app with devices.")]
         | UnsetType
     ) = UNSET
     data: (
@@ -73,49 +73,61 @@ class AudienceAdd(Struct, forbid_unknown_fields=True):
     key: Annotated[
         str,
         about(
-            "A name of your own. A repeated request with it starts nothing.",
+            "Your own name for the audience. A repeated request with the same name "
+            "starts nothing.",
             max_length=64,
         ),
     ] = ""
 
 
 class AudienceShown(Struct):
-    """How far a notification to an audience is."""
+    """The progress of a notification to an audience."""
 
     id: AudienceId
-    key: Annotated[str, about("The name of your own, or one that the server has made.")]
+    key: Annotated[
+        str,
+        about("Your own name for the audience, or a name that the server has made."),
+    ]
     state: Annotated[
         AudienceState,
         about(
-            "`running`: the server goes through the users. `queued`: it has seen all, and some devices wait. "
-            "`done` or `cancelled`: nothing more is sent."
+            "`running`: the server goes through the users. `queued`: the server has "
+            "gone through all users, and some devices still wait. `done` or "
+            "`cancelled`: the server sends nothing more."
         ),
     ]
     users: Annotated[
         int, about("The number of users that the server has gone through.")
     ]
-    devices: Annotated[int, about("The number of their devices.")]
+    devices: Annotated[int, about("The number of devices of these users.")]
     waiting: Annotated[
         int, about("Devices to which the notification is still to be sent.")
     ]
-    taken: Annotated[int, about("Devices whose push service has taken it.")]
-    gone: Annotated[
-        int, about("Devices that do not exist any more. The server has removed them.")
+    taken: Annotated[
+        int, about("Devices whose push service has accepted the notification.")
     ]
-    refused: Annotated[int, about("Devices for which the push service refuses it.")]
+    gone: Annotated[
+        int, about("Devices that no longer exist. The server has removed them.")
+    ]
+    refused: Annotated[
+        int, about("Devices for which the push service has refused the notification.")
+    ]
     dropped: Annotated[
         int,
         about(
-            "Devices for which it was cancelled, expired, or was replaced, and users who are banned."
+            "Devices whose notification was cancelled, expired or was replaced, and "
+            "users who are banned."
         ),
     ]
     created: Annotated[int, about("When it was started, in Unix seconds.")]
-    ended: Annotated[int, about("When it ended, in Unix seconds; 0: it has not ended.")]
+    ended: Annotated[
+        int, about("When the notification ended, in Unix seconds; 0: it has not ended.")
+    ]
 
 
 class AudiencesAnswer(Struct):
-    """Audiences of an app, the newest first. Each is kept for a week after its
-    end."""
+    """Audiences of an app, the newest first. The server keeps each audience for
+    a week after its end."""
 
     audiences: list[AudienceShown]
 
@@ -143,11 +155,11 @@ def add_audience(
 ) -> AudienceShown:
     """Notify a large audience.
 
-    All devices of the users get one notification, whether they are online or
-    not. The server goes through the users in the background, and sends at most
-    `notify.audience_per_second` in a second. What users wish counts: quiet
-    hours, previews, and devices that they have switched off. An app has at most
-    10 audiences that have not ended.
+    All devices of the users get one notification, whether the users are online
+    or not. The server goes through the users in the background, and sends at
+    most `notify.audience_per_second` notifications per second. It respects the
+    users' settings: quiet hours, previews, and devices that are switched off.
+    An app has at most 10 audiences that have not ended.
     """
     require_enabled(parts, call.app)
     kind, target = _target(parts.core.store, call.app, request)
@@ -185,10 +197,11 @@ def audiences(
     call: Call,
     app: AppOfAudience,
     id: Annotated[
-        int, about("The audience; 0: the last ones of the app.", ge=0, le=Limit.ID)
+        int,
+        about("The audience; 0: the newest audiences of the app.", ge=0, le=Limit.ID),
     ] = 0,
 ) -> AudiencesAnswer:
-    """Show how far notifications to audiences are."""
+    """Show the progress of notifications to audiences."""
     rows = parts.audiences.rows.of(call.app, id, MOST_LISTED)
     return AudiencesAnswer(_shown(parts, rows))
 
@@ -205,8 +218,8 @@ def cancel_audience(
 ) -> AudienceShown:
     """Cancel a notification to an audience.
 
-    What the server is just sending, at most a hundred notifications of each
-    push service, still goes.
+    The server still sends the notifications that are already on their way: at
+    most a hundred for each push service.
     """
     rows = parts.audiences.rows
     rows.cancel(call.app, id)

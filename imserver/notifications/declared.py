@@ -71,16 +71,17 @@ class AppNotifySettings(Struct, frozen=True):
     after_seconds: Annotated[
         float,
         about(
-            "A user is told of a message that is still unread so many seconds later, offline or online. "
-            "`webhook.absent_seconds`, after which a back end hears of users who are offline, does not "
-            "depend on it.",
+            "The delay in seconds after which a user is notified of an unread message, "
+            "offline or online. It does not change `webhook.absent_seconds`, the delay "
+            "after which the back end is told that a user is offline.",
             api={"ge": 0, "le": 86400},
         ),
     ] = 10.0
     again_seconds: Annotated[
         float,
         about(
-            "The least time between two notifications of a conversation to one user.",
+            "The least time between two notifications of the same conversation to a "
+            "user.",
             api={"ge": 0, "le": 86400},
         ),
     ] = 60.0
@@ -90,7 +91,7 @@ class AppNotifySettings(Struct, frozen=True):
     audience_per_second: Annotated[
         int,
         about(
-            "Notifications to large audiences in a second.",
+            "The maximum number of notifications per second to large audiences.",
             api={"ge": 1, "le": 100_000},
         ),
     ] = 1000

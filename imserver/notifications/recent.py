@@ -25,7 +25,7 @@ FORGET: Final = "notifications.forget"
 class RecentDelivery(Struct, frozen=True, array_like=True):
     """A notification and its outcome, as nodes send it to each other."""
 
-    time: Annotated[int, about("When, in Unix seconds.")]
+    time: Annotated[int, about("The time, in Unix seconds.")]
     user: str
     kind: Annotated[str, about("`message`, `push`, `test` or `close`.")]
     host: Annotated[str, about("The push service.")]
@@ -33,12 +33,12 @@ class RecentDelivery(Struct, frozen=True, array_like=True):
     outcome: Annotated[
         str,
         about(
-            "`taken`, `later` (it is tried again), `gone` (the endpoint has ended), `refused`, `expired`, "
-            "`replaced`, `read` or `removed`."
+            "`taken`, `later` (the server tries again), `gone` (the endpoint has "
+            "ended), `refused`, `expired`, `replaced`, `read` or `removed`."
         ),
     ]
     problem: Annotated[
-        str, about("What the push service said, or why there was no answer.")
+        str, about("The answer of the push service, or why no answer came.")
     ]
 
 

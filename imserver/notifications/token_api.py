@@ -40,7 +40,8 @@ _NAME_BYTES: Final = 18
 Token = Annotated[
     str,
     about(
-        "The `token` of the notification. It proves who acts, so the request needs no other credential.",
+        "The `token` of the notification. The token proves the identity of the user, "
+        "so the request needs no other credential.",
         min_length=1,
         max_length=MAX_TOKEN_CHARACTERS,
     ),
@@ -48,30 +49,32 @@ Token = Annotated[
 OutcomeText = Annotated[
     str,
     about(
-        "With `answer`: what to show, in the language of the device. It says who has answered if others were "
-        "faster."
+        "With `answer`: the text to show, in the language of the device. If others "
+        "have answered first, the text says who."
     ),
 ]
 
 
 class ActRequest(Struct, forbid_unknown_fields=True):
-    """The token of a notification, and what to do."""
+    """The token of a notification, and the action."""
 
     token: Token
     action: Annotated[
         Literal["read", "reply", "answer"],
         about(
-            "`read`: mark the conversation as read up to the message. `reply`: send `text`, too. `answer`: "
-            "answer the question with `value`, too."
+            "`read`: mark the conversation as read up to the message. `reply`: also "
+            "send `text`. `answer`: also answer the question with `value`."
         ),
     ]
-    text: Annotated[str, about("With `reply`: the text.", min_length=1)] | UnsetType = (
-        UNSET
-    )
+    text: (
+        Annotated[str, about("With `reply`: the text of the reply.", min_length=1)]
+        | UnsetType
+    ) = UNSET
     value: Annotated[
         str,
         about(
-            "With `answer`: the value of an option, which is behind `answer:` in the action."
+            "With `answer`: the value of an option. It follows `answer:` in the name "
+            "of the action."
         ),
     ] = ""
 
@@ -81,7 +84,7 @@ class ActAnswer(Struct):
 
     conversation: Annotated[int, about("The conversation.")]
     read: Annotated[int, about("The last message that was read.")]
-    id: Annotated[int, about("The id of the reply; 0: none was sent.")]
+    id: Annotated[int, about("The id of the reply; 0: no reply was sent.")]
     text: OutcomeText | UnsetType = UNSET
 
 
@@ -103,12 +106,13 @@ class QuestionQuery(Struct, forbid_unknown_fields=True):
         about("The token in the link of the mail.", max_length=MAX_TOKEN_CHARACTERS),
     ]
     value: Annotated[
-        str, about("The value of the option that the link is for.", max_length=1000)
+        str,
+        about("The value of the option to which the link belongs.", max_length=1000),
     ] = ""
 
 
 class MailsEnded(Struct):
-    """The user gets no mails any more."""
+    """The user gets no more mails."""
 
     unsubscribed: bool
 
@@ -209,9 +213,9 @@ routes = Resource(
 def act(api: TokenApi, call: Call, request: ActRequest) -> ActAnswer:
     """Act on a notification.
 
-    Its token is valid as long as the notification, at most a week, and as long
-    as the endpoint that got it exists. Of one token only the first reply is
-    sent; a repeated one gets the answer of the first.
+    The token is valid as long as the notification, at most a week, and as long
+    as its endpoint exists. Only the first reply with a token is sent. A
+    repeated request gets the answer of the first request.
     """
     token = api.parts.tokens.read(ActionToken, request.token)
     api.authenticate(token.app, token.user, call)
@@ -259,10 +263,10 @@ def _reply(api: TokenApi, call: Call, token: ActionToken, text: str) -> int:
 
 @routes.get("/notifications/answer", query=QuestionQuery, content_type="text/html")
 def show_question(api: TokenApi, call: Call) -> HttpResponse:
-    """Show the page on which a question is answered.
+    """Show a page on which a person answers a question.
 
-    The link in a mail leads here. Nothing changes, because programs that look
-    for viruses open links, too.
+    The link in a mail opens this page. Opening it changes nothing, because
+    virus scanners open links, too.
     """
     return _answer_page(api, call, _authenticate_question(api, call))
 
@@ -274,10 +278,10 @@ def show_question(api: TokenApi, call: Call) -> HttpResponse:
     problems=(Problems.BANNED, Problems.MUTED, Problems.STORAGE_UNAVAILABLE),
 )
 def answer_question(api: TokenApi, call: Call) -> HttpResponse:
-    """Answer a question by the form of its page.
+    """Answer a question with the form of its page.
 
-    The form has `value`, that of an option, or `text`. The page then says what
-    came of it.
+    The form has `value`, the value of an option, or `text`. The page then shows
+    the result.
     """
     token = _authenticate_question(api, call)
     if token is None:
@@ -353,10 +357,10 @@ def _answer_page(
 
 @routes.get("/notifications/unsubscribe", query=MailsQuery, content_type="text/html")
 def ask_to_unsubscribe(api: TokenApi, call: Call) -> HttpResponse:
-    """Show the page that ends mails.
+    """Show a page that ends the mails.
 
-    The link in a mail leads here. Nothing changes, because programs that look
-    for viruses open links, too.
+    The link in a mail opens this page. Opening it changes nothing, because
+    virus scanners open links, too.
     """
     _, wishes = _authenticate_mail(api, call)
     return _stop_page(call, wishes, "question")

@@ -52,18 +52,23 @@ PageSize = Annotated[
 
 
 class EventsAnswer(Struct):
-    """Events, in order per user."""
+    """Events. The events of a user are in order."""
 
-    events: Annotated[list[Any], about("Events as a webhook receives them.")]
+    events: Annotated[
+        list[Any], about("Events in the form in which a webhook receives them.")
+    ]
     next: Annotated[
         str,
-        about("`after` of the next page. Store it when you have stored the events."),
+        about(
+            "Pass this value as `after` for the next page. Store it when you have "
+            "stored the events."
+        ),
     ]
-    more: Annotated[bool, about("Whether there are more events now.")]
+    more: Annotated[bool, about("Whether more events exist now.")]
 
 
 class DeadEvent(Struct):
-    """An event that the receiver did not take for three days."""
+    """An event that the receiver has not accepted within three days."""
 
     id: str
     user: str
@@ -72,7 +77,8 @@ class DeadEvent(Struct):
     event: Annotated[
         Any,
         about(
-            "The event as it was sent; for an account that operates the app without its contents."
+            "The event as it was sent. An account that operates the app sees no "
+            "contents."
         ),
     ]
 
@@ -91,7 +97,7 @@ class ReplayAnswer(Struct):
 
 
 class AnswerShown(LastAnswer, frozen=True, array_like=False):
-    """What the receiver has answered to a request."""
+    """The answer of the receiver to a request."""
 
 
 class WebhookShown(Struct):
@@ -104,38 +110,46 @@ class WebhookShown(Struct):
             "The address of the receiver; empty: the back end reads the events itself."
         ),
     ]
-    events: Annotated[list[str], about("The events that it wants.")]
+    events: Annotated[
+        list[str], about("The types of events that the webhook receives.")
+    ]
     failing: Annotated[bool, about("Whether the last request of a node has failed.")]
-    waiting: Annotated[int, about("Events that wait in memory.")]
+    waiting: Annotated[int, about("The number of events that wait in memory.")]
     stored: Annotated[
-        int, about("Durable events that have to be delivered, as far as it is known.")
+        int,
+        about(
+            "The approximate number of durable events that are still to be delivered."
+        ),
     ]
     aside: Annotated[
         int,
         about(
-            "Events that were refused and are tried again, or wait behind such a one; at most 10,000 count."
+            "The number of refused events that are tried again, and of events that "
+            "wait behind a refused event. The count ends at 10,000."
         ),
     ]
     next_try: Annotated[
         int,
         about(
-            "When the next of those is tried, in Unix seconds; 0: at once, or there is none."
+            "When the server tries the next refused event, in Unix seconds; 0: at "
+            "once, or no event was refused."
         ),
     ]
     dead: Annotated[
         int,
         about(
-            "Events that the receiver did not take for three days; at most 10,000 count."
+            "The number of events that the receiver has not accepted within three "
+            "days. The count ends at 10,000."
         ),
     ]
     answers: Annotated[
-        list[AnswerShown], about("The last answers of all nodes, the newest first.")
+        list[AnswerShown], about("The last answers to all nodes, the newest first.")
     ]
 
 
 class WebhooksAnswer(Struct):
-    """The webhook of one app, or a page of those that the key reaches, ordered
-    by app."""
+    """The webhook of one app, or a page of the webhooks that the key reaches,
+    ordered by app."""
 
     webhooks: list[WebhookShown]
     next: NextCursor
@@ -221,7 +235,7 @@ def log(
     after: Annotated[
         str,
         about(
-            "`next` of the page before; empty: from the first event that is left.",
+            "`next` of the previous page; empty: begin with the oldest stored event.",
             pattern="^([A-Za-z0-9_-]{4})*([A-Za-z0-9_-]{2,3})?$",
         ),
     ] = "",
@@ -229,9 +243,10 @@ def log(
 ) -> EventsAnswer:
     """Read the durable events of an app after a cursor.
 
-    They are the durable events of the app's webhook. With `webhook.events` and
-    no `webhook.url` an app has them, too. Messages and groups stay as long as
-    stored messages do, other events for four days.
+    The answer has the durable events of the app's webhook. An app with
+    `webhook.events` and without `webhook.url` has durable events, too. Events
+    of messages and groups are stored as long as messages, other events for four
+    days.
     """
     # The cursor is the ids of the last entry and the last row, such as "7.12".
     entry_id = 0
@@ -282,10 +297,11 @@ def dead(
     cursor: PageCursor = "",
     limit: PageSize = _EVENTS_PER_PAGE,
 ) -> DeadAnswer:
-    """List the events that the webhook of an app did not take for three days.
+    """List the events that the webhook of an app has not accepted for three
+    days.
 
-    An account that operates the app sees of an event its `id`, `event` and
-    `time`, and no contents.
+    An account that operates the app sees only the `id`, `event` and `time` of
+    an event, and no contents.
     """
     text = read_cursor(cursor)
     if text is None:
@@ -325,15 +341,16 @@ def replay(
     id: Annotated[
         str,
         about(
-            "The `id` of the event; empty: all that are dead or were put aside.",
+            "The `id` of the event; empty: all dead events, and all events that were "
+            "put aside.",
             max_length=64,
         ),
     ] = "",
 ) -> ReplayAnswer:
     """Send refused events again.
 
-    Those that were put aside are tried at once, dead ones again for up to three
-    days.
+    The server tries events that were put aside at once. It tries dead events
+    again for up to three days.
     """
     return ReplayAnswer(dead_events.send_again(api.core.store, call.app, id))
 
@@ -357,10 +374,11 @@ def webhooks(
         int, about("The maximum number of webhooks on this page.", ge=1, le=100)
     ] = _WEBHOOKS_PER_PAGE,
 ) -> WebhooksAnswer:
-    """Show what waits for webhooks, and their last answers.
+    """Show the waiting events of webhooks, and the last answers of the
+    receivers.
 
-    Of one app, or of all apps that the key reaches and that have a webhook,
-    page by page. Nodes keep the last 20 answers of each app in memory.
+    The answer has one app, or a page of all apps that the key reaches and that
+    have a webhook. Nodes keep the last 20 answers for each app in memory.
     """
     if app:
         names = [call.app]
@@ -400,8 +418,8 @@ def set_address(
 ) -> WebhookShown:
     """Change the address of the webhook of an app.
 
-    Its secret and its other settings stay. What waits goes to the new address,
-    at once.
+    The secret and the other settings do not change. The server sends waiting
+    events to the new address at once.
     """
     tenant = api.core.tenants.find(call.app)
     if tenant is None:
@@ -424,12 +442,12 @@ def set_address(
 @routes.post(
     "/webhooks/test",
     Needs.OPERATE,
-    schema=("TestRequest", "The app whose webhook is tried."),
+    schema=("TestRequest", "The app whose webhook is tested."),
 )
 def test(api: EventApi, call: Call, app: App) -> AnswerShown:
-    """Send an event `test` to the webhook of an app, and show its answer.
+    """Send an event `test` to the webhook of an app, and show the answer.
 
-    The event is signed as all are, and does not wait behind others.
+    The event is signed like all events. It does not wait behind other events.
     """
     feed = api.webhooks.feeds.feeds.get(call.app)
     answers = api.webhooks.feeds.answers

@@ -80,12 +80,12 @@ class WebhookCounts(Struct):
 class LastAnswer(Struct, frozen=True, array_like=True):
     """The answer of a receiver to a request, as nodes send it to each other."""
 
-    time: Annotated[int, about("When, in Unix seconds.")]
-    status: Annotated[int, about("The status of the answer; 0: there was none.")]
+    time: Annotated[int, about("The time, in Unix seconds.")]
+    status: Annotated[int, about("The HTTP status of the answer; 0: no answer came.")]
     problem: Annotated[
-        str, about("Why it failed; empty: the receiver took the events.")
+        str, about("Why the request failed; empty: the receiver accepted the events.")
     ]
-    seconds: Annotated[float, about("How long it took.")]
+    seconds: Annotated[float, about("The duration of the request, in seconds.")]
     events: Annotated[int, about("The number of events in the request.")]
 
 

@@ -34,33 +34,40 @@ EmojiName = Annotated[
 
 
 class EmojiShown(Struct, kw_only=True, omit_defaults=True):
-    """An emoji of the app. In a text and as a reaction it is its name between
-    colons: `:party:`."""
+    """An emoji of the app. To use an emoji in a text or as a reaction, write
+    its name between colons: `:party:`."""
 
     name: EmojiName
-    url: Annotated[
-        str, about("The path from which to fetch the picture, on this server.")
-    ]
+    url: Annotated[str, about("The path of the picture on this server.")]
     width: Annotated[int, about("The width of the picture, in pixels.")]
     height: Annotated[int, about("The height of the picture, in pixels.")]
-    created: Annotated[int, about("When it was added, in Unix milliseconds.")]
-    user: Annotated[str, about("Who has added it. Only back ends see it.")] = ""
+    created: Annotated[int, about("When the emoji was added, in Unix milliseconds.")]
+    user: Annotated[str, about("Who has added the emoji. Only back ends see this.")] = (
+        ""
+    )
 
 
 class EmojiAnswer(Struct):
     """The emoji of the app."""
 
     version: Annotated[
-        str, about("Another one after each change. Send it with the next request.")
+        str,
+        about(
+            "The version of the list. It changes with each change. Send it with "
+            "the next request."
+        ),
     ]
     emoji: Annotated[
         list[EmojiShown] | UnsetType,
-        about("All of them, by name; left out: they are as you know them."),
+        about(
+            "All emoji of the app, by name. Left out if the list has not changed "
+            "since your version."
+        ),
     ] = UNSET
 
 
 class EmojiRemoved(Struct):
-    """The emoji, which is text from now on."""
+    """The removed emoji. Texts with this name show the name from now on."""
 
     name: EmojiName
 
@@ -68,7 +75,7 @@ class EmojiRemoved(Struct):
 routes = Resource(
     "emoji",
     service=lambda core, _: core.service(OwnEmoji),
-    chapter="Own emoji of an app: small pictures with names, for texts and reactions.",
+    chapter="Emoji of an app: small pictures with names, for texts and reactions.",
     hot=False,
     need=Needs.MODERATE,
 )
@@ -79,13 +86,13 @@ def emoji(
     own: OwnEmoji,
     call: Call,
     version: Annotated[
-        str, about("The version that you know; empty: none.", max_length=64)
+        str, about("The version of your list; empty: you have no list.", max_length=64)
     ] = "",
 ) -> EmojiAnswer:
-    """List the emoji of the app, unless they are as you know them.
+    """List the emoji of the app, unless your list is still current.
 
-    A name that is not in the list is text. The pictures never change: another
-    one has another address.
+    A name that is not in the list is shown as text. The picture at an address
+    never changes: a new picture has a new address.
     """
     rows = own.of(call.app)
     current = version_of(rows)
@@ -119,8 +126,8 @@ def add(
     picture: Annotated[
         bytes,
         about(
-            "The file in base64: PNG, GIF, WebP or JPEG, also moving ones, at most"
-            " 512 × 512 pixels.",
+            "The file in base64: PNG, GIF, WebP or JPEG, also animated, at most 512 × "
+            "512 pixels.",
             min_length=1,
             max_length=MOST_BYTES,
         ),
@@ -128,8 +135,8 @@ def add(
 ) -> EmojiShown:
     """Add an emoji to the app.
 
-    An app has at most 300. The picture is stored as a file of the app: it stays
-    when the account of the person is erased who has added it.
+    An app has at most 300 emoji. The picture is stored as a file of the app. It
+    stays when the account that has added it is erased.
     """
     call.facts = {"name": name}
     # With an API key, no address is charged for the bytes.
@@ -148,7 +155,7 @@ def remove(
 ) -> EmojiRemoved:
     """Remove an emoji of the app.
 
-    Where it was used, its name stays as text.
+    Texts and reactions that use the emoji show its name as text.
     """
     own.remove(call.app, name)
     return EmojiRemoved(name)

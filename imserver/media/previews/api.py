@@ -19,9 +19,9 @@ _Show = Annotated[bool, about("Whether the user sees previews.")]
 
 
 class PreviewWishes(Struct):
-    """What the app and the user want."""
+    """Whether the app allows previews, and the settings of the user."""
 
-    on: Annotated[bool, about("Whether the app has previews.")]
+    on: Annotated[bool, about("Whether the app allows previews.")]
     make: _Make
     show: _Show
 
@@ -36,7 +36,7 @@ routes = Resource(
     "previews",
     service=lambda core, _: core.service(Previews),
     base=Acting,
-    chapter="Title, description and picture of the pages that messages link to.",
+    chapter="Title, description and picture of the pages to which messages link.",
     hot=False,
     need=Needs.ADMIN_OR_USER,
 )
@@ -44,7 +44,7 @@ routes = Resource(
 
 @routes.post(
     "/previews/show",
-    schema=("PreviewsQuery", "Messages whose previews are wanted."),
+    schema=("PreviewsQuery", "The messages whose previews you want."),
     act="",
 )
 def show(
@@ -55,26 +55,25 @@ def show(
         about("Ids of messages.", min_length=1, max_length=MOST_MESSAGES),
     ],
 ) -> PreviewsAnswer:
-    """Show the previews of links in messages, and make those that do not exist
-    yet.
+    """Show the previews of links in messages, and create missing previews.
 
-    Messages that the user cannot read have none, nor have messages in an app
-    without previews.
+    A message has no preview if the user cannot read it, or if its app does not
+    allow previews.
     """
     return previews.show(call.app, call.user, list(dict.fromkeys(messages)))
 
 
 @routes.get("/previews/wishes")
 def wishes(previews: Previews, call: Call, request: Acting) -> PreviewWishes:
-    """Show whether the app has previews, and what the user wants."""
+    """Show whether the app allows previews, and the settings of the user."""
     wishes = previews.wishes(call.app, call.user)
     return PreviewWishes(previews.is_on(call.app), wishes.make, wishes.show)
 
 
-@routes.post("/previews/wishes", schema=("PreviewWish", "What the user wants."))
+@routes.post("/previews/wishes", schema=("PreviewWish", "The settings of the user."))
 def wish(previews: Previews, call: Call, make: _Make, show: _Show) -> PreviewWishes:
-    """Say whether links of the user get previews, and whether the user sees
-    those of others."""
+    """Set whether the user's links get previews, and whether the user sees the
+    previews of others."""
     previews.rows.wish(call.app, call.user, PersonWishes(make, show))
     return PreviewWishes(previews.is_on(call.app), make, show)
 
@@ -85,6 +84,6 @@ def wish(previews: Previews, call: Call, make: _Make, show: _Show) -> PreviewWis
     problems=(Problems.UNKNOWN_MESSAGE,),
 )
 def remove(previews: Previews, call: Call, message: MessageId) -> PreviewRemoved:
-    """Remove the preview below one's own message, for everybody."""
+    """Remove the preview of the user's own message, for everybody."""
     previews.remove(call.app, call.user, message)
     return PreviewRemoved(message)

@@ -62,7 +62,8 @@ class PreviewsOfApp(Struct, frozen=True):
     previews: Annotated[
         bool,
         about(
-            "Whether messages with a link get a preview: the server fetches the page of the link."
+            "Whether messages with a link get a preview. To make a preview, the server "
+            "fetches the page of the link."
         ),
     ] = False
 

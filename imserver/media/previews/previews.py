@@ -90,7 +90,7 @@ class PageSummary(Struct, kw_only=True, omit_defaults=True):
 
     title: Annotated[str, about("The title of the page, in one line.")]
     description: Annotated[
-        str, about("What the page says about itself, in one line.")
+        str, about("The description of the page, from the page itself, in one line.")
     ] = ""
     site: Annotated[str, about("The name of the site.")] = ""
     picture: Annotated[str, about("The path of the picture on this server.")] = ""
@@ -102,16 +102,19 @@ class PreviewShown(PageSummary, omit_defaults=True):
     """The preview of the first link in a message."""
 
     message: MessageId
-    url: Annotated[str, about("The link, as the server fetches it.")]
+    url: Annotated[str, about("The link that the server fetches.")]
 
 
 class PreviewsAnswer(Struct):
-    """The previews that there are, and those that come."""
+    """The finished previews, and the messages whose previews are being made."""
 
     previews: list[PreviewShown]
     pending: Annotated[
         list[MessageId],
-        about("Messages whose previews are being made. Ask again for these."),
+        about(
+            "Messages whose previews are being made. Request these messages again "
+            "later."
+        ),
     ]
 
 

@@ -49,7 +49,7 @@ Kind = Literal["picture", "voice", "video", "file"]
 FileId = Annotated[
     str,
     about(
-        "The id of a file. It is random: anybody who has it may fetch the file.",
+        "The id of a file. The id is random: anybody who knows it may fetch the file.",
         pattern=f"^[A-Za-z0-9_-]{{{ID_CHARACTERS}}}$",
     ),
 ]
@@ -98,7 +98,7 @@ class UploadDelete(Struct, forbid_unknown_fields=True):
 class Thumbnail(Struct):
     """A small version of a picture."""
 
-    url: Annotated[str, about("The path from which to fetch it, on this server.")]
+    url: Annotated[str, about("The path of the file on this server.")]
     type: Annotated[str, about("The media type.")]
     bytes: int
 
@@ -107,7 +107,7 @@ class File(Struct):
     """An uploaded file."""
 
     id: FileId
-    url: Annotated[str, about("The path from which to fetch it, on this server.")]
+    url: Annotated[str, about("The path of the file on this server.")]
     app: str
     user: str
     kind: Annotated[Kind, about("The kind, detected from the content.")]
@@ -115,15 +115,16 @@ class File(Struct):
     name: str
     bytes: int
     sha256: Annotated[str, about("The SHA-256 of the content, in hexadecimal.")]
-    created: Annotated[int, about("When it was uploaded, in Unix milliseconds.")]
+    created: Annotated[int, about("When the file was uploaded, in Unix milliseconds.")]
     width: Annotated[
-        int, about("Of a picture: the size as displayed, in pixels; 0: unknown.")
+        int, about("Of a picture: the displayed size, in pixels; 0: unknown.")
     ]
     height: Annotated[
-        int, about("Of a picture: the size as displayed, in pixels; 0: unknown.")
+        int, about("Of a picture: the displayed size, in pixels; 0: unknown.")
     ]
     thumbnail: Annotated[
-        Thumbnail | None, about("Of a picture, if the server could make a thumbnail.")
+        Thumbnail | None,
+        about("Only for pictures of which the server could make a thumbnail."),
     ]
 
 
@@ -133,7 +134,8 @@ class UploadsAnswer(Struct):
     bytes: Annotated[
         int,
         about(
-            "What the files cost of the quota: their bytes, with thumbnails, and 4096 bytes for each file."
+            "The part of the quota that the files use: their bytes with thumbnails, "
+            "and 4096 bytes for each file."
         ),
     ]
     quota: Annotated[
@@ -142,7 +144,7 @@ class UploadsAnswer(Struct):
     total: Annotated[int, about("The number of stored files.")]
     limits: Annotated[
         dict[str, int],
-        about("The maximum number of bytes of a file, by each accepted kind."),
+        about("The maximum number of bytes of a file, for each accepted kind."),
     ]
     files: list[File]
     next: NextCursor
@@ -151,7 +153,7 @@ class UploadsAnswer(Struct):
 class UploadDeleteAnswer(Struct):
     """The result of the deletion."""
 
-    deleted: Annotated[bool, about("False: there is no such file.")]
+    deleted: Annotated[bool, about("False: the file does not exist.")]
 
 
 def shown(row: Upload) -> File:
@@ -353,8 +355,9 @@ streams.elsewhere(
     Needs.ANYONE,
     """Fetch a file.
 
-    No key is needed: the id is random, and anybody who has it may fetch the file. A request for one range of
-    bytes is answered with 206, `If-None-Match` with 304.
+    You need no key. The id is random, and anybody who knows it may fetch the
+    file. A request for one range of bytes is answered with 206, `If-None-Match`
+    with 304.
     """,
     headers=(Header("Range", "The range of bytes to fetch: `bytes=0-1023`."),),
     **_FILE,
@@ -367,7 +370,7 @@ streams.elsewhere(
     Needs.ANYONE,
     """Fetch the thumbnail of a picture.
 
-    A JPEG, or a PNG where the picture is transparent.
+    The thumbnail is a JPEG. If the picture has transparent parts, it is a PNG.
     """,
     **_FILE,
 )
@@ -385,14 +388,14 @@ _TUS: Final = Header(
 _BYTES: Final = {"minimum": 0, "maximum": 10**15 - 1}
 _OFFSET: Final = Header(
     "Upload-Offset",
-    "The number of bytes that the server has.",
+    "The number of bytes that the server has received.",
     kind="integer",
     example=0,
 )
 """In an answer."""
 _REQUIRED_OFFSET: Final = Header(
     "Upload-Offset",
-    "The number of bytes that the server has.",
+    "The number of bytes that the server has received.",
     kind="integer",
     example=0,
     required=True,
@@ -401,14 +404,14 @@ _REQUIRED_OFFSET: Final = Header(
 """In a request."""
 _LENGTH: Final = Header(
     "Upload-Length",
-    "The number of bytes of the whole file.",
+    "The size of the whole file, in bytes.",
     kind="integer",
     example=48213,
 )
 """In an answer."""
 _REQUIRED_LENGTH: Final = Header(
     "Upload-Length",
-    "The number of bytes of the whole file.",
+    "The size of the whole file, in bytes.",
     kind="integer",
     example=48213,
     required=True,
@@ -416,10 +419,11 @@ _REQUIRED_LENGTH: Final = Header(
 )
 """In a request."""
 _EXPIRES: Final = Header(
-    "Upload-Expires", "When the server forgets the unfinished upload."
+    "Upload-Expires", "When the server deletes the unfinished upload."
 )
 _CHECKSUM: Final = Header(
-    "Upload-Checksum", "An algorithm (`sha1`, `sha256`, `md5`) and a digest in base64."
+    "Upload-Checksum",
+    "A checksum algorithm (`sha1`, `sha256`, `md5`) and a digest in base64.",
 )
 PART_TYPE: Final = "application/offset+octet-stream"
 """The Content-Type of a part of an upload."""
@@ -437,9 +441,9 @@ BEGIN: Final = streams.elsewhere(
     Needs.PUSH_OR_USER,
     """Begin an upload in parts.
 
-    The protocol is tus 1.0. The `Location` of the answer is the address for the bytes. An
-    interrupted upload continues at the offset that HEAD returns. The rules are those of
-    `POST /api/v1/uploads`.
+    The protocol is tus 1.0. The `Location` of the answer is the address to
+    which you send the bytes. To continue an interrupted upload, get the offset
+    with HEAD. The rules of `POST /api/v1/uploads` apply.
     """,
     query=UploadQuery,
     headers=(
@@ -447,7 +451,7 @@ BEGIN: Final = streams.elsewhere(
         _REQUIRED_LENGTH,
         Header(
             "Upload-Metadata",
-            "Names and values in base64. `filename` is the name of the file.",
+            "Names, and values in base64. `filename` is the name of the file.",
         ),
         _CHECKSUM,
     ),
@@ -485,7 +489,8 @@ _declare_part(
     "PATCH",
     """Send bytes of an upload in parts.
 
-    With the last byte the file is stored. Its id is that of the upload.
+    When the last byte has arrived, the server stores the file. The file has the
+    id of the upload.
     """,
     binary=PART_TYPE,
     headers=(_TUS, _REQUIRED_OFFSET, _CHECKSUM),
@@ -503,7 +508,8 @@ _declare_part(
     "GET",
     """Get the description of the file that was uploaded in parts.
 
-    As the answer of `POST /api/v1/uploads`. 404 while the upload is unfinished.
+    The answer is the same as that of `POST /api/v1/uploads`. 404 while the
+    upload is unfinished.
     """,
     answer=File,
 )

@@ -130,7 +130,7 @@ class ReporterShown(Struct):
     """A user who has reported it."""
 
     user: User
-    time: Annotated[int, about("When, in Unix seconds.")]
+    time: Annotated[int, about("The time, in Unix seconds.")]
     reason: ReportReason
     text: Annotated[str, about("What the reporter added.")]
 

@@ -190,8 +190,8 @@ def ask(
 def show_confirmation(confirmations: Confirmations, call: Call) -> HttpResponse:
     """Show the page that confirms an e-mail address.
 
-    The link in a mail leads here. Nothing changes, because programs that look
-    for viruses open links, too.
+    The link in a mail opens this page. Opening it changes nothing, because
+    virus scanners open links, too.
     """
     try:
         confirmations.read(call.input.token)
