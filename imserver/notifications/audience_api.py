@@ -119,7 +119,9 @@ class AudienceShown(Struct):
             "users who are banned."
         ),
     ]
-    created: Annotated[int, about("When it was started, in Unix seconds.")]
+    created: Annotated[
+        int, about("When the notification was started, in Unix seconds.")
+    ]
     ended: Annotated[
         int, about("When the notification ended, in Unix seconds; 0: it has not ended.")
     ]

@@ -375,8 +375,8 @@ def ask_to_unsubscribe(api: TokenApi, call: Call) -> HttpResponse:
 def unsubscribe(api: TokenApi, call: Call) -> HttpResponse:
     """End the mails to a user.
 
-    Mail programs call it with one click (RFC 8058), so the body is ignored. A
-    browser gets a page.
+    Mail programs call this route with one click (RFC 8058), so the body is
+    ignored. A browser gets a page.
     """
     token, wishes = _authenticate_mail(api, call)
     if wishes.mail != "never":

@@ -319,12 +319,14 @@ UPLOAD: Final = streams.elsewhere(
     Needs.PUSH_OR_USER,
     """Upload a file.
 
-    The body is the file itself, with a Content-Length. The server detects the kind from the content: a
-    picture (JPEG, PNG, GIF, WebP), a voice message or music, a video, or some other file. It ignores the
-    Content-Type, but refuses `multipart/form-data`.
+    The body is the file itself, with a Content-Length. The server detects the
+    kind from the content: a picture (JPEG, PNG, GIF, WebP), a voice message or
+    music, a video, or another file. The server ignores the Content-Type, but
+    refuses `multipart/form-data`.
 
-    Needs an API key with the scope `push`, or the token of the user. Send the `url` of the answer in a
-    message, together with what the receiver should display.
+    Needs an API key with the scope `push`, or the token of the user. Send the
+    `url` of the answer in a message, together with the data that the receiver
+    should display.
     """,
     query=UploadQuery,
     binary="application/octet-stream",

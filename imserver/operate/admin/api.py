@@ -34,23 +34,28 @@ class NoQuery(Struct, forbid_unknown_fields=True):
 
 
 class RightsAnswer(Struct):
-    """Who asks, and what they may do on this server."""
+    """The principal of the request, and its rights on this server."""
 
     kind: Annotated[
         str, about("`demo`, `key` or `staff` (an account that acts by its role).")
     ]
     id: Annotated[str, about("The id of the key, or of the user.")]
-    apps: Annotated[list[str] | None, about("The apps that they reach; null: all.")]
+    apps: Annotated[
+        list[str] | None, about("The apps that the principal reaches; null: all.")
+    ]
     rights: Annotated[list[str], about("The rights of the role of an account.")]
     routes: Annotated[
         list[str],
-        about("The routes of `/api/v1` that they may use, as `GET accounts/list`."),
+        about(
+            "The routes of `/api/v1` that the principal may use, such as `GET "
+            "accounts/list`."
+        ),
     ]
     version: Annotated[str, about("The version of the server.")]
 
 
 class FindAnswer(Struct):
-    """What was found, by type, exact ids first."""
+    """The results by type. Exact ids come first."""
 
     results: list[HitShown]
 
@@ -68,7 +73,7 @@ class NodeRequest(Struct, forbid_unknown_fields=True):
 
 
 class NodeDone(Struct):
-    """It was told."""
+    """The node has received the request."""
 
     node: NodeName
     drained: bool
@@ -84,21 +89,25 @@ class ConnectionsAnswer(Struct):
 
 
 class AppSettingsAnswer(Struct):
-    """The settings that an app may have, and which of them it has."""
+    """The settings of apps, and which of them this app has set."""
 
     schemas: Annotated[
         dict[str, Any],
         about(
-            "JSON Schemas by name: `AppSettingsGiven`, and those that it names. `writeOnly`: a secret. "
-            "`x-by-key`: only an API key changes it, no account."
+            "JSON Schemas by name: `AppSettingsGiven`, and the schemas that it uses. "
+            "`writeOnly`: a secret. `x-by-key`: only an API key may change the "
+            "setting, no account."
         ),
     ]
     given: Annotated[
-        list[str], about("The settings in which the app differs from the defaults.")
+        list[str], about("The settings of the app that differ from the defaults.")
     ]
     new_logins: Annotated[
         list[str],
-        about("Settings whose changes hold for new logins; all others hold at once."),
+        about(
+            "Settings whose changes apply only to new logins. All other changes "
+            "apply at once."
+        ),
     ]
 
 
@@ -118,14 +127,17 @@ routes = Resource(
     "admin",
     lambda core, api: AdminApi(core.service(AdminParts), core, api),
     hot=False,
-    chapter="What those who answer for a server see and do: search, connections, nodes. Use an "
-    "API key with the scope `admin`, or the token of an account whose role has the right.",
+    chapter=(
+        "Search, connections and nodes, for operators of a server. Use an API key "
+        "with the scope `admin`, or the token of an account whose role has the "
+        "right."
+    ),
 )
 
 
 @routes.get("/admin/rights", Needs.PEOPLE)
 def rights(api: AdminApi, call: Call, request: NoQuery) -> RightsAnswer:
-    """Show who asks, and which routes they may use."""
+    """Show the principal of the request, and the routes that it may use."""
     principal = call.principal
     apps = None
     if principal.apps is not None:
@@ -166,13 +178,13 @@ def find(
         int, about("The maximum number of results of each type.", ge=1, le=50)
     ] = _HITS,
 ) -> FindAnswer:
-    """Find what a text may name.
+    """Find an object by a text.
 
-    People by any identifier, connections, channels, groups, apps, API keys and
-    requests. A principal finds what it may see, in the apps that it reaches. An
-    account with the role `moderator` finds open groups only, and sees and
-    searches no e-mail addresses and no phone numbers. Nothing that people wrote
-    is searched.
+    The search finds people by any identifier, connections, channels, groups,
+    apps, API keys and requests. A principal finds only objects that it may see,
+    in the apps that it reaches. An account with the role `moderator` finds open
+    groups only. It does not see or search e-mail addresses and phone numbers.
+    The contents of messages are not searched.
     """
     principal = call.principal
     if call.app:
@@ -219,13 +231,13 @@ def settings_of_app(
     ],
     language: Annotated[
         Literal["en", "zh"],
-        about("Of the descriptions, as far as they are translated."),
+        about("The language of the descriptions, as far as they are translated."),
     ] = "en",
 ) -> AppSettingsAnswer:
-    """Describe the settings that an app may have.
+    """Describe the settings of apps.
 
-    The descriptions, limits and defaults are those of the OpenAPI document.
-    `GET /api/v1/apps/show` has the values that hold.
+    The descriptions, limits and defaults are the same as in the OpenAPI
+    document. `GET /api/v1/apps/show` has the current values.
     """
     tenant = api.core.tenants.find(app)
     usual = api.core.declared.app_of({})
@@ -309,7 +321,7 @@ def list_connections(
     call: Call,
     app: Annotated[str, about("The app: a tenant of this server.", min_length=1)],
     user: Annotated[
-        str, about("The user; empty: all, page by page.", max_length=255)
+        str, about("The user; empty: all users, page by page.", max_length=255)
     ] = "",
     cursor: PageCursor = "",
     limit: Annotated[
@@ -318,7 +330,7 @@ def list_connections(
 ) -> ConnectionsAnswer:
     """List live connections, page by page.
 
-    Those of a user, or of an app in the order of its users, on all nodes.
+    The connections of a user or of an app on all nodes, in the order of users.
     """
     live = api.parts.live
     if user:
@@ -334,7 +346,7 @@ def list_connections(
 
 @routes.get("/nodes", Needs.ADMIN, reach="all")
 def nodes(api: AdminApi, call: Call, request: NoQuery) -> NodesAnswer:
-    """Show how each node is."""
+    """Show the state of each node."""
     return NodesAnswer(api.parts.nodes.all())
 
 
@@ -351,7 +363,7 @@ def drain(api: AdminApi, call: Call, request: NodeRequest) -> NodeDone:
 
 @routes.post("/nodes/undrain", Needs.ADMIN, reach="all")
 def undrain(api: AdminApi, call: Call, request: NodeRequest) -> NodeDone:
-    """Let a node that was drained serve clients again."""
+    """Let a drained node serve clients again."""
     return _drain(api, request.node, drained=False)
 
 

@@ -34,18 +34,20 @@ class LiveConnection(Struct, frozen=True, array_like=True):
 
 
 class ListedConnection(Struct):
-    """A connection that is logged in."""
+    """A connection with a login."""
 
-    connection: Annotated[str, about("Its id.")]
+    connection: Annotated[str, about("The id of the connection.")]
     user: str
     device: Annotated[
-        str, about("The name that the client gave its device; empty: none.")
+        str, about("The device name that the client has given; empty: none.")
     ]
     dialect: str
     since: Annotated[int, about("When the session began, in Unix seconds.")]
     peer: Annotated[str, about("The remote address and port.")]
-    node: Annotated[str, about("The node that holds the connection.")]
-    channels: Annotated[int, about("The number of its channels.")]
+    node: Annotated[str, about("The node to which the client is connected.")]
+    channels: Annotated[
+        int, about("The number of channels to which the connection is subscribed.")
+    ]
 
 
 class ConnectionPage(Struct, frozen=True):
@@ -151,18 +153,19 @@ class Finds(Protocol):
 
 
 class HitShown(Struct):
-    """Something that the text may name."""
+    """An object that the search has found."""
 
-    type: Annotated[Kind, about("What it is.")]
-    id: Annotated[str, about("Its id.")]
+    type: Annotated[Kind, about("The type of the object.")]
+    id: Annotated[str, about("The id of the connection.")]
     app: Annotated[
         str,
         about(
-            "Its app. Of a key: the apps to which it is limited, with commas between."
+            "The app of the object. For a key: the apps to which it is limited, "
+            "separated by commas."
         ),
     ]
-    label: Annotated[str, about("Its name, or else its id.")]
-    detail: Annotated[str, about("What else helps to recognise it.")]
+    label: Annotated[str, about("The name of the object, or its id if it has no name.")]
+    detail: Annotated[str, about("Other words that help to recognise the object.")]
 
 
 class Finder:

@@ -21,35 +21,57 @@ class NodeFacts(Struct, frozen=True):
     """What a node tells of itself."""
 
     version: str
-    started: Annotated[int, about("When it started, in Unix seconds.")]
-    reason: Annotated[str, about("Why it cannot; empty: it can, or does not answer.")]
-    drained: Annotated[bool, about("Whether somebody has drained it.")]
+    started: Annotated[int, about("When the node started, in Unix seconds.")]
+    reason: Annotated[
+        str,
+        about(
+            "Why the node cannot serve clients; empty: it can, or it does not answer."
+        ),
+    ]
+    drained: Annotated[bool, about("Whether an operator has drained the node.")]
     connections: int
-    users: Annotated[int, about("Users who are online there.")]
-    memory: Annotated[int, about("Its memory, in bytes.")]
-    cpu: Annotated[float, about("The processor time since its start, in seconds.")]
-    cpus: Annotated[int, about("The processors of its machine.")]
-    lag: Annotated[float, about("How late its event loop was last, in seconds.")]
-    most: Annotated[int, about("The most connections that it accepts; 0: no limit.")]
+    users: Annotated[int, about("The number of users who are online on the node.")]
+    memory: Annotated[int, about("The memory of the process, in bytes.")]
+    cpu: Annotated[
+        float, about("The processor time of the process since its start, in seconds.")
+    ]
+    cpus: Annotated[int, about("The number of processors of the machine.")]
+    lag: Annotated[
+        float, about("The last measured delay of the event loop, in seconds.")
+    ]
+    most: Annotated[
+        int, about("The maximum number of connections of the node; 0: no limit.")
+    ]
     since: Annotated[
         int,
-        about("Since when it cannot, in Unix seconds; 0: it can, or does not answer."),
+        about(
+            "Since when the node cannot serve clients, in Unix seconds; 0: it can, "
+            "or it does not answer."
+        ),
     ] = 0
     messages_in: Annotated[
-        int, about("Messages that it has read from clients since its start.")
+        int,
+        about(
+            "The number of messages that the node has read from clients since its "
+            "start."
+        ),
     ] = 0
     deliveries: Annotated[
         int,
         about(
-            "Frames of pushes and notices that it has given to connections since its start."
+            "The number of pushes and notices that the node has sent to connections "
+            "since its start, in frames."
         ),
     ] = 0
-    disk: Annotated[int, about("Bytes of the disk of its data folder.")] = 0
-    disk_free: Annotated[int, about("Bytes of it that are free.")] = 0
+    disk: Annotated[
+        int, about("The size of the disk with the data folder, in bytes.")
+    ] = 0
+    disk_free: Annotated[int, about("The free space of this disk, in bytes.")] = 0
     last_backup: Annotated[
         int | None,
         about(
-            "When the newest proven backup was begun, in Unix seconds; 0: none; null: none is scheduled."
+            "When the newest proven backup began, in Unix seconds; 0: no such backup; "
+            "null: no backup is scheduled."
         ),
     ] = None
 
@@ -74,15 +96,17 @@ class NodeShown(NodeFacts, frozen=True, kw_only=True):
     """A node."""
 
     node: NodeName
-    host: Annotated[str, about("Its machine.")]
+    host: Annotated[str, about("The machine of the node.")]
     url: Annotated[
         str,
-        about("The public address of its WebSocket; empty: it has none of its own."),
+        about("The node's own public WebSocket address; empty: it has none."),
     ]
-    own: Annotated[bool, about("Whether it is the node that answers.")]
-    answers: Annotated[bool, about("Whether it answers. If not, its figures are 0.")]
-    ready: Annotated[bool, about("Whether it can serve clients.")]
-    draining: Annotated[bool, about("Whether it is drained, or stops.")]
+    own: Annotated[bool, about("Whether this node answers the request.")]
+    answers: Annotated[
+        bool, about("Whether the node answers. If not, its figures are 0.")
+    ]
+    ready: Annotated[bool, about("Whether the node can serve clients.")]
+    draining: Annotated[bool, about("Whether the node is drained or stops.")]
 
 
 class Drain(Struct, frozen=True, array_like=True):

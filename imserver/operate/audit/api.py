@@ -18,19 +18,28 @@ ACTS_PER_REQUEST: Final = 10
 
 
 class AuditCheck(Struct):
-    """What a check of the newest acts says. Who does not reach all apps learns
-    only whether it is broken."""
+    """The result of a check of the newest acts. A principal that does not reach
+    all apps sees only whether the chain is broken."""
 
-    acts: Annotated[int, about("So many acts were checked.")] = 0
-    since: Annotated[int, about("The time of the first one, in Unix milliseconds.")] = 0
-    until: Annotated[int, about("The time of the last one.")] = 0
+    acts: Annotated[int, about("The number of acts that were checked.")] = 0
+    since: Annotated[
+        int, about("The time of the oldest checked act, in Unix milliseconds.")
+    ] = 0
+    until: Annotated[
+        int, about("The time of the newest checked act, in Unix milliseconds.")
+    ] = 0
     head: Annotated[
-        str, about("The last one, as `imserver audit verify --head` takes it.")
+        str,
+        about(
+            "The newest checked act, in the form that `imserver audit verify "
+            "--head` takes."
+        ),
     ] = ""
     wrong: Annotated[
         list[str],
         about(
-            "What is wrong, at most 100 lines. Empty: nobody has changed or removed an act."
+            "The errors, at most 100 lines. Empty: nobody has changed or removed an "
+            "act."
         ),
     ] = []
 
@@ -39,12 +48,15 @@ class AuditAnswer(Struct):
     """Acts, the newest first."""
 
     acts: list[ActShown]
-    next: Annotated[int, about("Pass it as `after` for older acts; 0: there are none.")]
+    next: Annotated[
+        int, about("Pass this value as `after` for older acts; 0: no older acts exist.")
+    ]
     names: Annotated[
         dict[str, dict[str, str]], about("App → user → name of the account.")
     ] = {}
     check: Annotated[
-        AuditCheck | None, about("Only with `check`, if there is a database.")
+        AuditCheck | None,
+        about("Only if you sent `check` and the server has a database."),
     ] = None
 
 
@@ -59,7 +71,10 @@ routes = Resource(
     "audit",
     service=lambda core, api: AuditApi(core.store, api),
     hot=False,
-    chapter="Who has changed what, to whom, when and from where.",
+    chapter=(
+        "The audit log: changes, with the principal, the target, the time and the "
+        "address."
+    ),
     need=Needs.OPERATE,
 )
 
@@ -73,16 +88,16 @@ routes = Resource(
 def audit(service: AuditApi, call: Call) -> HttpResponse:
     """Search the audit log.
 
-    An account that operates its app, and a key of one app, see the acts in that
-    app. A key for all apps also sees those that belong to no app. `user` needs
-    an app. A search looks through 10,000 acts: if `next` is not 0, go on there,
-    also behind a page with fewer acts than `limit`. Names that were erased are
-    null. `check` looks only whether the chain of acts is unbroken: it says
-    nothing of those in other apps. For each 10 acts that it checks it counts as
-    one request more.
+    An account that operates its app sees the acts in that app, and so does a
+    key of one app. A key for all apps also sees acts that belong to no app.
+    `user` needs an app. A search looks through 10,000 acts. If `next` is not 0,
+    continue there, even if a page has fewer acts than `limit`. Erased names are
+    null. `check` only finds out whether the chain of acts is unbroken. It shows
+    nothing about acts in other apps. Each 10 checked acts count as one more
+    request.
 
-    With `Accept: application/x-ndjson` the answer has one act a line, and the
-    header `Link` leads to older ones.
+    With `Accept: application/x-ndjson`, the answer has one act per line, and
+    the header `Link` leads to older acts.
     """
     request: AuditQuery = call.input
     store = service.store

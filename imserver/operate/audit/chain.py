@@ -109,7 +109,7 @@ class ActMaker(Struct):
 
 
 class ActShown(Struct):
-    """An act. What was erased is null."""
+    """An act. Erased data are null."""
 
     number: int
     time: int

@@ -104,7 +104,7 @@ class _Moment(click.ParamType):  # type: ignore[type-arg]
     type=click.IntRange(1),
     default=100,
     show_default=True,
-    help="The most acts.",
+    help="The maximum number of acts.",
 )
 @click.argument("whom", metavar="[APP[/USER]]", default="")
 def list_acts(

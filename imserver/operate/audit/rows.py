@@ -308,7 +308,7 @@ acts, the newest first, and ``wanted`` has the conditions of a wanted act. The
 form of the join makes the engine look up each number in this order. Without it,
 an engine that has no statistics would read the whole table."""
 
-_Time = Annotated[int, about("Unix milliseconds; 0: no limit.", ge=0)]
+_Time = Annotated[int, about("The time in Unix milliseconds; 0: no limit.", ge=0)]
 
 
 class AuditQuery(Struct, forbid_unknown_fields=True, kw_only=True):
@@ -318,36 +318,42 @@ class AuditQuery(Struct, forbid_unknown_fields=True, kw_only=True):
     user: Annotated[
         str,
         about(
-            "A user of the app who has done something, or is concerned by it.",
+            "Only acts by or about this user of the app.",
             max_length=255,
         ),
     ] = ""
     by: Annotated[
         str,
         about(
-            "Who has done it: a kind as `key`, or a kind with an id as `key:1f2e`, `staff:APP/USER`.",
+            "Only acts by this principal: a kind such as `key`, or a kind with an id "
+            "such as `key:1f2e` or `staff:APP/USER`.",
             max_length=800,
         ),
     ] = ""
     about: Annotated[
         str,
         about(
-            "A message, a key or a group that it concerns, as `message:7`, `key:1f2e`, `group:12`.",
+            "Only acts about this message, key or group, such as `message:7`, "
+            "`key:1f2e` or `group:12`.",
             max_length=255,
         ),
     ] = ""
     name: Annotated[
-        str, about("What was done, as `accounts.login`.", max_length=100)
+        str,
+        about("Only acts with this name, such as `accounts.login`.", max_length=100),
     ] = ""
     request: Annotated[str, about("The id of a request.", max_length=64)] = ""
     since: _Time = 0
     until: _Time = 0
     after: Annotated[
-        int, about("Only older acts than that of this number.", ge=0, le=2**53)
+        int,
+        about(
+            "Only acts that are older than the act with this number.", ge=0, le=2**53
+        ),
     ] = 0
-    limit: Annotated[int, about("The most acts.", ge=1, le=1000)] = 100
+    limit: Annotated[int, about("The maximum number of acts.", ge=1, le=1000)] = 100
     check: Annotated[
-        bool, about("Also verify the newest 1,000 acts, of whatever app.")
+        bool, about("Whether to verify the newest 1,000 acts of all apps, too.")
     ] = False
 
 

@@ -72,7 +72,7 @@ def _seconds(after: int | None) -> int:
 )
 @_AFTER
 @click.option(
-    "--undo", "undoes", is_flag=True, help="Take back an erasure that has not begun."
+    "--undo", "undoes", is_flag=True, help="Cancel an erasure that has not begun."
 )
 @click.option("--reason", default="", help="Why, for the audit log.")
 @click.argument("target", metavar="APP/USER", required=False)
@@ -199,7 +199,7 @@ def _ctrl_c() -> Iterator[Event]:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @_AFTER
 @click.option(
-    "--undo", "undoes", is_flag=True, help="Take back a deletion that has not begun."
+    "--undo", "undoes", is_flag=True, help="Cancel a deletion that has not begun."
 )
 @click.option("--reason", default="", help="Why, for the audit log.")
 @click.argument("name")

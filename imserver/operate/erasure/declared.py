@@ -6,7 +6,9 @@ from imserver.plugin.errors import HttpProblem, ServiceRefused
 from imserver.plugin.storage import Reason, Table
 
 HTTP_NOT_WAITING: Final = HttpProblem(
-    409, "not_waiting", "No erasure is to begin, or it has begun: it cannot be undone."
+    409,
+    "not_waiting",
+    "No erasure is scheduled, or it has begun and cannot be cancelled.",
 )
 
 

@@ -148,42 +148,51 @@ class AppDeletion:
 
 
 class AppDeleted(Struct):
-    """The numbers of rows and files that were deleted with an app, or will
-    be."""
+    """The numbers of rows and files that were or will be deleted with an
+    app."""
 
     app: str
     keys: Annotated[
-        int, about("API keys that were limited to the app. They are revoked.")
+        int,
+        about(
+            "The number of API keys that were limited to the app. These keys are "
+            "revoked."
+        ),
     ]
     accounts: int
-    messages: Annotated[int, about("Stored messages and other entries of the log.")]
+    messages: Annotated[
+        int, about("The number of stored messages and other entries of the log.")
+    ]
     uploads: int
     groups: int
     ends: Annotated[
         int | UnsetType,
         about(
-            "When the deletion begins, in Unix seconds. Until then it can be undone. A time that is over: it "
-            "has begun, something does not answer, and the server goes on by itself within minutes."
+            "When the deletion begins, in Unix seconds. Until then, you can cancel it. "
+            "If the time is over, the deletion has begun, but a service does not "
+            "answer. The server continues by itself within minutes."
         ),
     ] = UNSET
 
 
 class ErasureShown(Struct):
-    """How far an erasure is."""
+    """The progress of an erasure."""
 
     state: Annotated[
         Literal["none", "waiting", "under way", "ended"],
         about(
-            "`waiting`: it begins at `ends`, and can be undone. `ended`: there was one."
+            "`waiting`: the erasure begins at `ends`, and you can cancel it until "
+            "then. `ended`: the user was erased."
         ),
     ]
     ends: Annotated[
-        int, about("When it begins, or ended, in Unix seconds; 0: unknown.")
+        int, about("When the erasure begins or ended, in Unix seconds; 0: unknown.")
     ]
     stored: Annotated[
         bool | UnsetType,
         about(
-            "Whether the database has something of the user, if no erasure is to begin."
+            "Whether the database has rows of the user. Only if no erasure is "
+            "scheduled."
         ),
     ] = UNSET
 
@@ -212,7 +221,7 @@ routes = Resource(
 @routes.post(
     "/apps/delete",
     Needs.ADMIN,
-    schema=("AppDelete", "An app that was created at run time, to be deleted."),
+    schema=("AppDelete", "The app to delete. It was created at run time."),
     reach="all",
     problems=(
         Problems.UNKNOWN_APP,
@@ -224,21 +233,22 @@ def delete_app(
     api: DeletionApi,
     call: Call,
     app: AppName,
-    confirm: Annotated[str, about("The name of the app again.")],
+    confirm: Annotated[str, about("The name of the app, for confirmation.")],
     seconds: Seconds = 0,
     reason: ReasonText = "",
 ) -> AppDeleted:
     """Delete an app that was created at run time, with its accounts, groups,
     messages and files.
 
-    All nodes close its sessions with 4506 within `storage.look_seconds`. Rows
-    and files are deleted after that, so the answer takes a few seconds. If
-    something does not answer then, the answer has `ends`, and the server goes
-    on by itself. An app with aliases cannot be deleted.
+    All nodes close the sessions of the app with 4506 within
+    `storage.look_seconds`. Then the server deletes rows and files, so the
+    answer takes a few seconds. If a service does not answer, the answer has
+    `ends`, and the server continues by itself. An app with aliases cannot be
+    deleted.
 
-    With `seconds` the app is locked at once: its sessions end, and logins and
-    requests are refused as if there were no such app. `apps/delete/undo` takes
-    it back until then.
+    With `seconds`, the app is locked at once and deleted after that time. The
+    sessions end, and logins and requests are refused as if the app did not
+    exist. Until the deletion begins, `apps/delete/undo` cancels it.
     """
     if confirm != app:
         raise ApiProblem.invalid("`confirm`: repeat the name of the app")
@@ -260,14 +270,14 @@ def delete_app(
 @routes.post(
     "/apps/delete/undo",
     Needs.ADMIN,
-    schema=("AppDeleteUndo", "The app that is not deleted."),
+    schema=("AppDeleteUndo", "The app whose deletion you want to cancel."),
     reach="all",
     problems=(HTTP_NOT_WAITING,),
 )
 def undo(api: DeletionApi, call: Call, app: AppName) -> ErasureShown:
-    """Take back a deletion that has not begun.
+    """Cancel a deletion that has not begun.
 
-    The app is as it was. Its users log in again.
+    The app works as before. Its users can log in again.
     """
     api.deletion.undo(app)
     return ErasureShown("none", ends=0)
@@ -275,7 +285,7 @@ def undo(api: DeletionApi, call: Call, app: AppName) -> ErasureShown:
 
 @routes.get("/apps/delete/show", Needs.ADMIN, reach="all")
 def show(api: DeletionApi, call: Call, app: AppName) -> ErasureShown:
-    """Show how far the deletion of an app is."""
+    """Show the progress of the deletion of an app."""
     due = api.deletion.waiting.get(app)
     if due is not None:
         return ErasureShown.of(due)

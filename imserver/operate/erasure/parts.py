@@ -245,18 +245,21 @@ def _proof_of(core: Core) -> Proof:
 
 
 class ErasedAnswer(Struct):
-    """Nothing of the user is left, or soon will be."""
+    """The user is erased, or will be."""
 
     erased: Annotated[
         bool,
         about(
-            "False: the erasure begins later, at `ends`; without `ends` it has begun, something does not "
-            "answer, and the server goes on by itself, after ten minutes at the latest."
+            "False: the erasure has not ended. If `ends` is set, the erasure begins at "
+            "that time. Without `ends`, it has begun, but a service does not answer. "
+            "The server continues within ten minutes."
         ),
     ] = True
     ends: Annotated[
         int | UnsetType,
-        about("When the erasure begins, in Unix seconds. Until then it can be undone."),
+        about(
+            "When the erasure begins, in Unix seconds. Until then, you can cancel it."
+        ),
     ] = UNSET
 
 
@@ -277,7 +280,7 @@ routes = Resource(
     "erasure",
     service=lambda core, _: core.service(UserErasure),
     base=Acting,
-    chapter="Erase users of any kind, with all that they wrote.",
+    chapter="Erase users of any kind, with everything that they wrote.",
     hot=False,
 )
 
@@ -285,7 +288,7 @@ routes = Resource(
 @routes.post(
     "/users/erase",
     Needs.OPERATE,
-    schema=("UserErase", "Who is to be erased."),
+    schema=("UserErase", "The user to erase."),
     base=None,
     problems=(Problems.MEDIA_UNAVAILABLE,),
 )
@@ -297,14 +300,14 @@ def erase(
     seconds: Seconds = 0,
     reason: ReasonText = "",
 ) -> ErasedAnswer:
-    """Erase a user: their account, texts, files, reactions, and their name.
+    """Erase a user: account, texts, files, reactions and name.
 
-    Entries keep their ids, without content. Others see a deleted user. A ban
-    ends. If something does not answer, the erasure goes on by itself. 503: it
-    has not begun; repeat the request.
+    Entries keep their ids, but lose their contents. Others see a deleted user.
+    A ban ends. If a service does not answer, the server continues the erasure
+    by itself. 503: the erasure has not begun; repeat the request.
 
-    With `seconds` the user is locked out at once, and `users/erase/undo` takes
-    it back until then.
+    With `seconds`, the user is locked out at once and erased after that time.
+    Until then, `users/erase/undo` cancels the erasure.
     """
     _check(erasure, call, user)
     if seconds:
@@ -316,14 +319,14 @@ def erase(
 @routes.post(
     "/users/erase/undo",
     Needs.OPERATE,
-    schema=("ErasureUndo", "Whose erasure does not begin."),
+    schema=("ErasureUndo", "The user whose erasure you want to cancel."),
     base=None,
     problems=(HTTP_NOT_WAITING,),
 )
 def undo(erasure: UserErasure, call: Call, app: AppName, user: _User) -> ErasureShown:
-    """Take back an erasure that has not begun.
+    """Cancel an erasure that has not begun.
 
-    The user may log in again, unless banned or locked.
+    The user can log in again, unless a ban or a lock is in force.
     """
     _check(erasure, call, user)
     erasure.undo(call.app, user)
@@ -332,7 +335,7 @@ def undo(erasure: UserErasure, call: Call, app: AppName, user: _User) -> Erasure
 
 @routes.get("/users/erase/show", Needs.OPERATE)
 def show(erasure: UserErasure, call: Call, request: ErasureQuery) -> ErasureShown:
-    """Show how far the erasure of a user is."""
+    """Show the progress of the erasure of a user."""
     due = erasure.waiting.get(call.app, request.user)
     if due is not None:
         return ErasureShown.of(due)
@@ -356,7 +359,7 @@ def _check(erasure: UserErasure, call: Call, user: str) -> None:
 @routes.post(
     "/users/erase/self",
     Needs.ADMIN_OR_USER,
-    schema=("OwnErase", "The proof that it is the user who wants it."),
+    schema=("OwnErase", "The proof that the user has asked for the erasure."),
     problems=(Problems.MEDIA_UNAVAILABLE,),
 )
 def erase_self(
@@ -379,9 +382,9 @@ def erase_self(
 ) -> ErasedAnswer:
     """Erase the acting user.
 
-    An account proves itself as at a login: by its password, and by a code of
-    its second factor if it has one. For a user of a session token, that token
-    is the proof. A back end needs no proof.
+    An account proves itself as at a login: by its password and, if it has a
+    second factor, by a code. For a user with a session token, the token is the
+    proof. A back end needs no proof.
     """
     if not call.is_back_end:
         erasure.prove(call, password, code)

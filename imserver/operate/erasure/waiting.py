@@ -113,9 +113,12 @@ AppName = Annotated[str, about("The app.", min_length=1, max_length=191)]
 Seconds = Annotated[
     int,
     about(
-        "The erasure begins after so many seconds; 0: at once.", ge=0, le=MOST_SECONDS
+        "The delay before the erasure begins, in seconds; 0: it begins at once.",
+        ge=0,
+        le=MOST_SECONDS,
     ),
 ]
 ReasonText = Annotated[
-    str, about("Why, for the audit log. It stays there.", max_length=250)
+    str,
+    about("The reason, for the audit log. It stays in the audit log.", max_length=250),
 ]

@@ -23,7 +23,7 @@ _STATES: Final[Mapping[int, Literal["under way", "done", "failed"]]] = {
 
 
 class ExportQuery(Struct, forbid_unknown_fields=True):
-    """Which export is wanted."""
+    """The export that you want."""
 
     app: _App
     id: ExportId
@@ -34,12 +34,15 @@ class ExportsQuery(Struct, forbid_unknown_fields=True):
 
     app: _App
     user: Annotated[
-        str, about("Only those of this user; empty: all of the app.", max_length=255)
+        str,
+        about(
+            "Only exports of this user; empty: all exports of the app.", max_length=255
+        ),
     ] = ""
 
 
 class OwnExport(Acting):
-    """The user whose data are wanted."""
+    """The user whose data you want."""
 
 
 class OwnExportQuery(Acting, kw_only=True):
@@ -51,7 +54,7 @@ class OwnExportQuery(Acting, kw_only=True):
 
 
 class ExportShown(Struct):
-    """An export, and how far it is."""
+    """An export, and its progress."""
 
     id: ExportId
     app: _App
@@ -59,18 +62,19 @@ class ExportShown(Struct):
     state: Annotated[
         Literal["none", "under way", "done", "failed"],
         about(
-            "`done`: the archive can be fetched. `failed`: the log of the server says why. `none`: a request"
-            " for the newest export of a user who has none."
+            "`done`: you can fetch the archive. `failed`: the log of the server has "
+            "the reason. `none`: the user has no export."
         ),
     ]
-    created: Annotated[int, about("When it was started, in Unix seconds.")]
+    created: Annotated[int, about("When the export was started, in Unix seconds.")]
     ends: Annotated[int, about("When the archive is deleted, in Unix seconds.")]
     entries: Annotated[int, about("The number of files in the archive so far.")]
     records: Annotated[int, about("The number of rows in it so far.")]
     bytes: Annotated[
         int,
         about(
-            "The size of the archive; before it is done, that of its contents so far."
+            "The size of the archive in bytes. Until the export is done: the size of "
+            "its contents so far."
         ),
     ]
 
@@ -87,7 +91,9 @@ _FILE: Final = (
     Problems.TOO_MANY_REQUESTS,
 )
 _HEADERS: Final = (
-    Header("Content-Disposition", "The name for the file.", example="attachment"),
+    Header(
+        "Content-Disposition", "The file name for the download.", example="attachment"
+    ),
 )
 
 
@@ -110,7 +116,7 @@ routes = Resource(
 @routes.post(
     "/exports/start",
     Needs.ADMIN,
-    schema=("ExportRequest", "Whose data are wanted."),
+    schema=("ExportRequest", "The app or user whose data you want."),
     problems=(Problems.UNKNOWN_ACCOUNT,),
     status=202,
 )
@@ -122,8 +128,9 @@ def start(
 ) -> ExportShown:
     """Start an export of a user or of an app.
 
-    It is made in the background. While one of the same user or app is under
-    way, the answer shows that. A user of whom nothing is stored is refused.
+    The server makes the archive in the background. If an export of the same
+    user or app is already running, the answer shows that export. A user without
+    stored data is refused.
     """
     if user and not any(True for _ in api.store.rows_of_user(call.app, user)):
         raise ServiceRefused("nothing is stored of this user", Problems.UNKNOWN_ACCOUNT)
@@ -137,13 +144,13 @@ def start(
 
 @routes.get("/exports/show", Needs.ADMIN, problems=(UnknownExport.problem,))
 def show(api: ExportsApi, call: Call, request: ExportQuery) -> ExportShown:
-    """Show how far an export is."""
+    """Show the progress of an export."""
     return shown(api.exports.show(call.app, request.id))
 
 
 @routes.get("/exports", Needs.ADMIN)
 def list_exports(api: ExportsApi, call: Call, request: ExportsQuery) -> ExportsAnswer:
-    """List the exports of an app or a user that are under way or kept, the
+    """List the exports of an app or a user that are running or stored, the
     newest first, at most 100."""
     jobs = api.exports.of(call.app, request.user or None)
     return ExportsAnswer([shown(job) for job in jobs])
@@ -151,7 +158,7 @@ def list_exports(api: ExportsApi, call: Call, request: ExportsQuery) -> ExportsA
 
 @routes.post("/exports/delete", Needs.ADMIN, problems=(UnknownExport.problem,))
 def delete(api: ExportsApi, call: Call, request: ExportQuery) -> ExportShown:
-    """Delete an archive, or stop making it. It is gone at once."""
+    """Delete an archive at once, or stop making it."""
     exports = api.exports
     job = exports.show(call.app, request.id)
     call.user = job.user
@@ -165,11 +172,11 @@ def delete(api: ExportsApi, call: Call, request: ExportQuery) -> ExportShown:
     status=202,
 )
 def start_own(api: ExportsApi, call: Call, request: OwnExport) -> ExportShown:
-    """Start an export of one's own data.
+    """Start an export of the user's own data.
 
-    The archive has the user's profile, messages as far as the user may read
-    them, files, memberships, settings, devices, what was done by the user or to
-    them, and a page to read it without a network.
+    The archive has the user's profile, readable messages, files, memberships,
+    settings and devices. It also has the acts by and about the user, and a page
+    to read everything without a network.
     """
     return shown(api.exports.start(Subject(call.app, call.user)))
 
@@ -178,7 +185,7 @@ def start_own(api: ExportsApi, call: Call, request: OwnExport) -> ExportShown:
     "/exports/show/self", Needs.ADMIN_OR_USER, problems=(UnknownExport.problem,)
 )
 def show_own(api: ExportsApi, call: Call, request: OwnExportQuery) -> ExportShown:
-    """Show how far an export of one's own data is."""
+    """Show the progress of the export of the user's own data."""
     try:
         return shown(api.exports.show(call.app, request.id, call.user))
     except UnknownExport:
@@ -203,7 +210,7 @@ FILE: Final = routes.elsewhere(
     Needs.ADMIN,
     """Fetch the archive of an export.
 
-    It is a zip file. It is deleted after `exports.retention_seconds`.
+    The archive is a zip file. It is deleted after `exports.retention_seconds`.
     """,
     query=ExportQuery,
     content_type="application/zip",
@@ -214,7 +221,7 @@ OWN_FILE: Final = routes.elsewhere(
     "GET",
     "/exports/file/self",
     Needs.ADMIN_OR_USER,
-    """Fetch the archive of one's own data.""",
+    """Fetch the archive of the user's own data.""",
     query=OwnExportQuery,
     user="required",
     content_type="application/zip",
