@@ -49,15 +49,15 @@ KeyScope = Literal["push", "read", "metrics", "admin"]
 Scopes = Annotated[
     list[KeyScope],
     about(
-        "What the key may do: `push`, `read`, `metrics` (figures of the server, which `read` includes), "
-        "or `admin`, which includes all.",
+        "The scopes of the key: `push`, `read`, `metrics` (figures of the server, "
+        "which `read` includes), or `admin`, which includes all.",
         min_length=1,
     ),
 ]
 Note = Annotated[
     str,
     about(
-        "A note for people.",
+        "A note about the key, for display.",
         max_length=KeyRow.NOTE_CHARACTERS,
         pattern=r"^[^\x00-\x1f\x7f-\x9f]*$",
     ),
@@ -65,12 +65,12 @@ Note = Annotated[
 ExpiresIn = Annotated[
     int,
     about(
-        "The key ends after so many seconds; 0: it does not expire.",
+        "The lifetime of the key in seconds; 0: the key does not expire.",
         ge=0,
         le=MOST_SECONDS,
     ),
 ]
-Secret = Annotated[str, about("The key itself, which is shown only here.")]
+Secret = Annotated[str, about("The key itself. No other answer shows it.")]
 
 
 class KeyCreate(Struct, forbid_unknown_fields=True):
@@ -94,22 +94,38 @@ class KeyShown(Struct):
     note: str
     state: Annotated[
         Literal["valid", "expired", "revoked"],
-        about("Whether requests with it are answered, or why not."),
+        about("`valid`, or the reason why requests with the key are refused."),
     ]
     configured: Annotated[
-        bool, about("Whether it is in the settings. Then it can only be changed there.")
+        bool,
+        about(
+            "Whether the key comes from the settings. Then it can only be changed "
+            "there."
+        ),
     ]
-    created: Annotated[int, about("Unix seconds; 0: unknown.")]
+    created: Annotated[
+        int, about("When the key was created, in Unix seconds; 0: unknown.")
+    ]
     expires: Annotated[
-        int, about("When it ends, in Unix seconds; 0: it does not expire.")
+        int, about("When the key expires, in Unix seconds; 0: it does not expire.")
     ]
-    revoked: Annotated[int, about("Unix seconds; 0: it was not revoked.")]
-    last_used: Annotated[int, about("Unix seconds, exact to a minute; 0: never.")]
-    last_used_from: Annotated[str, about("The address of that request.")]
+    revoked: Annotated[
+        int, about("When the key was revoked, in Unix seconds; 0: it was not revoked.")
+    ]
+    last_used: Annotated[
+        int,
+        about(
+            "When the key was last used, in Unix seconds, exact to a minute; 0: never."
+        ),
+    ]
+    last_used_from: Annotated[
+        str, about("The client address of the last request with the key.")
+    ]
     maker: Annotated[
         str,
         about(
-            "The account that made it, itself or with a key. Its lock or ban stops the key; empty: none."
+            "The account that made the key, itself or with another key. If this "
+            "account is locked or banned, the key does not work. Empty: none."
         ),
     ] = ""
 
@@ -129,32 +145,38 @@ class KeyCreated(Struct):
 
 
 class UsageAnswer(Struct):
-    """A page of what a key did, the newest first."""
+    """A page of the uses of a key, the newest first."""
 
     uses: list[KeyUse]
     next: NextCursor
 
 
 class Deprecated(Struct):
-    """Something that is deprecated, and who uses it."""
+    """A deprecated feature, and its users."""
 
     name: Annotated[
         str,
         about(
-            "Method and path of a route; behind them the form of its requests that is deprecated."
+            "Method and path of a route, followed by the deprecated form of its "
+            "requests."
         ),
     ]
-    instead: Annotated[str, about("What replaces it.")]
+    instead: Annotated[str, about("The replacement.")]
     uses: Annotated[
-        list[DeprecatedUse], about("Who uses it, the newest first; empty: nobody.")
+        list[DeprecatedUse],
+        about("The users of the feature, the newest first; empty: nobody uses it."),
     ]
 
 
 class DeprecatedAnswer(Struct):
-    """All that is deprecated, and who uses it."""
+    """All deprecated features, and their users."""
 
     since: Annotated[
-        int, about("Since when that is stored, in Unix seconds; 0: nothing is stored.")
+        int,
+        about(
+            "When the server began to store these uses, in Unix seconds; 0: it "
+            "stores none."
+        ),
     ]
     deprecated: list[Deprecated]
 
@@ -267,7 +289,7 @@ def _name_act(call: Call, row: KeyRow) -> None:
 routes = Resource(
     "keys",
     service=lambda core, api: KeysApi(core, api, core.service(KeyUsage)),
-    chapter="API keys: which there are, and what each of them did.",
+    chapter="List, make and revoke API keys, and see their uses.",
     hot=False,
     problems=(Problems.FORBIDDEN, Problems.STORAGE_UNAVAILABLE),
     need=Needs.OWN,
@@ -279,10 +301,10 @@ def keys(
     api: KeysApi,
     call: Call,
     app: Annotated[
-        str, about("Only keys that reach this app; empty: all that you may see.")
+        str, about("Only keys that reach this app; empty: all keys that you may see.")
     ] = "",
     ended: Annotated[
-        bool, about("Whether to list keys that were revoked or have expired, too.")
+        bool, about("Whether to list revoked and expired keys, too.")
     ] = False,
 ) -> KeysAnswer:
     """List the API keys.
@@ -307,11 +329,11 @@ def keys(
 def create(api: KeysApi, call: Call, request: KeyCreate) -> KeyCreated:
     """Create an API key.
 
-    The answer has the key itself, which nobody can read again. A key or account
-    that reaches only some apps makes keys for these apps only, and no key
-    outlives the key that has made it. While an account is locked or banned, the
-    keys that it made are refused. They end when it loses its role or is
-    deleted. In demo mode the first key ends demo mode.
+    The answer has the key itself. Nobody can read the key again later. A key or
+    account that reaches only some apps makes keys for these apps only. No key
+    outlives the key that has made it. If an account is locked or banned, the
+    keys that it made are refused. They end when the account loses its role or
+    is deleted. In demo mode, the first key ends demo mode.
     """
     principal = call.principal
     tenants = api.core.tenants
@@ -342,15 +364,15 @@ def create(api: KeysApi, call: Call, request: KeyCreate) -> KeyCreated:
 
 @routes.post(
     "/keys/revoke",
-    schema=("KeyRevoke", "A key that ends now."),
+    schema=("KeyRevoke", "The key to revoke."),
     problems=(HTTP_UNKNOWN_KEY,),
 )
 def revoke(api: KeysApi, call: Call, id: KeyId) -> KeyShown:
     """Revoke an API key.
 
-    All nodes refuse it within two seconds, and close the connections that were
-    opened with it. This cannot be undone. A key that was revoked before stays
-    as it is.
+    All nodes refuse the key within two seconds, and close the connections that
+    were opened with it. You cannot undo this. A key that was revoked earlier
+    does not change.
     """
     row = api.changeable(call.principal, id)
     api.core.store.revoke_key(row.id)
@@ -360,7 +382,7 @@ def revoke(api: KeysApi, call: Call, id: KeyId) -> KeyShown:
 
 @routes.post(
     "/keys/rotate",
-    schema=("KeyRotate", "A key that gets a successor."),
+    schema=("KeyRotate", "The key to replace."),
     problems=(HTTP_UNKNOWN_KEY,),
 )
 def rotate(
@@ -370,15 +392,17 @@ def rotate(
     grace_seconds: Annotated[
         int,
         about(
-            "The old key ends after so many seconds; 0: at once.", ge=0, le=90 * _DAY
+            "The remaining lifetime of the old key in seconds; 0: it ends at once.",
+            ge=0,
+            le=90 * _DAY,
         ),
     ] = _DAY,
     expires_seconds: ExpiresIn = 0,
 ) -> KeyCreated:
-    """Create an API key in place of another one.
+    """Create an API key that replaces another key.
 
-    The new key has the same scopes, apps and note. The old one ends after
-    `grace_seconds`: until then both are valid. If a key was stolen, set
+    The new key has the same scopes, apps and note. The old key ends after
+    `grace_seconds`. Until then, both keys are valid. If a key was stolen, set
     `grace_seconds` to 0.
     """
     row = api.changeable(call.principal, id)
@@ -398,19 +422,24 @@ def usage(
     call: Call,
     id: KeyId,
     since: Annotated[
-        int, about("From this time on, in Unix seconds; 0: all that is stored.", ge=0)
+        int,
+        about(
+            "Only uses from this time on, in Unix seconds; 0: all stored uses.", ge=0
+        ),
     ] = 0,
-    until: Annotated[int, about("Until this time, in Unix seconds; 0: now.", ge=0)] = 0,
+    until: Annotated[
+        int, about("Only uses until this time, in Unix seconds; 0: until now.", ge=0)
+    ] = 0,
     cursor: PageCursor = "",
     limit: Annotated[
         int, about("The maximum number of entries on this page.", ge=1, le=1000)
     ] = _PAGE_USES,
 ) -> UsageAnswer:
-    """List what an API key did.
+    """List the uses of an API key.
 
-    There is an entry for each minute, route, app and address. The server stores
-    them once a minute, and keeps them for `keys.usage_days`. Each command of a
-    batch or of a publisher connection counts as a request.
+    An entry counts the requests of a minute, route, app and address. The server
+    stores entries once a minute, and keeps them for `keys.usage_days`. Each
+    command of a batch or of a publisher connection counts as a request.
     """
     row = api.find(call.principal, id)
     start = -(-since // MINUTE)  # rounded up to the first whole minute
@@ -449,15 +478,16 @@ def deprecated(
     api: KeysApi,
     call: Call,
     app: Annotated[
-        str, about("Only uses in this app; empty: all that you may see.")
+        str, about("Only uses in this app; empty: all uses that you may see.")
     ] = "",
 ) -> DeprecatedAnswer:
-    """List what is deprecated, and who uses it.
+    """List deprecated features, and their users.
 
-    If nobody has used it since your back ends last did all that they do, no
-    request stands in the way of 2.0. The node that answers stores its uses
-    before, other nodes once a minute. They are kept for `keys.usage_days`. A
-    key or account that reaches only some apps sees the uses in these apps.
+    If this list is empty after your back ends have done everything that they
+    do, no request prevents the update to 2.0. The node that answers stores its
+    uses before the answer, other nodes once a minute. The server keeps uses for
+    `keys.usage_days`. A key or account that reaches only some apps sees the
+    uses in these apps.
     """
     replacements: dict[str, str] = {}
     for endpoint in api.api.endpoints.values():

@@ -37,15 +37,17 @@ _CLEAN_MINUTES: Final = 60
 class KeyUse(Struct, frozen=True):
     """The use of a key in a minute."""
 
-    time: Annotated[int, about("When the minute began, in Unix seconds.")]
+    time: Annotated[int, about("The beginning of the minute, in Unix seconds.")]
     route: Annotated[
         str,
         about(
-            "Method and path of the route, and a deprecated form of its requests; `other`: more than the "
-            "server counts in a minute."
+            "Method and path of the route, and the deprecated form of its requests. "
+            "`other`: uses beyond the number that the server counts in a minute."
         ),
     ]
-    app: Annotated[str, about("The app; empty: the requests named none that exists.")]
+    app: Annotated[
+        str, about("The app; empty: the requests did not name an existing app.")
+    ]
     address: Annotated[str, about("The address of the client.")]
     answered: Annotated[int, about("The number of requests that were answered.")]
     refused: Annotated[int, about("The number of requests that were refused.")]
@@ -78,22 +80,26 @@ def uses_of(
 
 
 class DeprecatedUse(Struct, frozen=True):
-    """Requests that used something deprecated."""
+    """Requests that used a deprecated feature."""
 
     key: Annotated[
         str,
         about(
-            "The id of the API key; of requests without one their principal, as `demo` or `staff`."
+            "The id of the API key. For requests without a key: the kind of principal, "
+            "such as `demo` or `staff`."
         ),
     ]
-    app: Annotated[str, about("The app; empty: the requests named none that exists.")]
+    app: Annotated[
+        str, about("The app; empty: the requests did not name an existing app.")
+    ]
     address: Annotated[
-        str, about("The address of the client; empty: it is that of a person.")
+        str,
+        about(
+            "The address of the client; empty: the address of a person is not shown."
+        ),
     ]
-    first: Annotated[
-        int, about("The minute of the first one that is stored, in Unix seconds.")
-    ]
-    last: Annotated[int, about("The minute of the last one, in Unix seconds.")]
+    first: Annotated[int, about("The minute of the first stored row, in Unix seconds.")]
+    last: Annotated[int, about("The minute of the last stored row, in Unix seconds.")]
     answered: Annotated[int, about("The number of requests that were answered.")]
     refused: Annotated[int, about("The number of requests that were refused.")]
 

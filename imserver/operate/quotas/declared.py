@@ -13,14 +13,14 @@ _PerDay = Annotated[int, Meta(ge=0, extra={"api": {"le": 2**53}})]
 
 
 class QuotaSettings(Struct, frozen=True):
-    """How much an app may send in a day (UTC). Today's numbers are in
-    `/api/v1/apps/usage`."""
+    """The amount that an app may send per day (UTC). `/api/v1/apps/usage` has
+    today's numbers."""
 
     pushes_per_day: Annotated[
-        _PerDay, about("The most pushes of a day; 0: any number.")
+        _PerDay, about("The maximum number of pushes per day; 0: no limit.")
     ] = 0
     messages_per_day: Annotated[
-        _PerDay, about("The most stored messages of a day; 0: any number.")
+        _PerDay, about("The maximum number of stored messages per day; 0: no limit.")
     ] = 0
 
 

@@ -254,30 +254,33 @@ def build(core: Core) -> Parts:
 
 
 class AppUsageOfDay(Struct):
-    """What an app has used on a day, on all nodes together."""
+    """The use of an app on a day, on all nodes together."""
 
-    day: Annotated[str, about("The day in UTC, as in `2026-11-26`.")]
+    day: Annotated[str, about("The day in UTC, such as `2026-11-26`.")]
     pushes: Annotated[
-        int, about("Pushes that were sent: one for each user that it reached.")
+        int, about("The number of pushes, counted for each user that a push reached.")
     ]
-    messages: Annotated[int, about("Messages that were stored.")]
+    messages: Annotated[int, about("The number of messages that were stored.")]
 
 
 class AppUsageAnswer(Struct):
-    """The quotas of an app, and what it has used, the last day first. Days
-    without anything are left out."""
+    """The quotas of an app, and its use by day, the newest day first. Days
+    without any use are left out."""
 
     app: str
-    pushes_per_day: Annotated[int, about("The most pushes of a day; 0: any number.")]
+    pushes_per_day: Annotated[
+        int, about("The maximum number of pushes per day; 0: no limit.")
+    ]
     messages_per_day: Annotated[
-        int, about("The most stored messages of a day; 0: any number.")
+        int, about("The maximum number of stored messages per day; 0: no limit.")
     ]
     ends: Annotated[int, about("When the day ends, in Unix seconds.")]
     days: list[AppUsageOfDay]
     stored: Annotated[
         dict[str, int],
         about(
-            "The numbers of `accounts`, `groups`, `messages` and `uploads`; empty unless you ask for them."
+            "The numbers of `accounts`, `groups`, `messages` and `uploads`; empty "
+            "unless you request them."
         ),
     ] = {}
 
@@ -285,7 +288,7 @@ class AppUsageAnswer(Struct):
 routes = Resource(
     "usage",
     service=lambda core, _: core.service(Quotas),
-    chapter="Quotas of apps, and what they have used of them.",
+    chapter="Quotas of apps, and their use.",
     hot=False,
 )
 
@@ -296,16 +299,16 @@ def usage(
     call: Call,
     app: Annotated[str, about("The app.", min_length=1, max_length=191)],
     days: Annotated[
-        int, about("The number of days, today among them.", ge=1, le=STORED_DAYS)
+        int, about("The number of days, including today.", ge=1, le=STORED_DAYS)
     ] = _SHOWN_DAYS,
     stored: Annotated[
-        bool, about("Whether to count what the app has stored, too.")
+        bool, about("Whether to count the stored data of the app, too.")
     ] = False,
 ) -> AppUsageAnswer:
-    """Show the quotas of an app, and what it has used of them.
+    """Show the quotas of an app, and its use of them.
 
-    Only apps with quotas are counted. Other nodes add what they have counted
-    every 5 seconds.
+    Only apps with quotas are counted. Other nodes add their counts every 5
+    seconds.
     """
     limits = quotas.of(call.app)
     today = int(time()) // DAY

@@ -18,12 +18,13 @@ _Missing = Annotated[
     list[str], about("Nodes that did not answer in time. The answer lacks their part.")
 ]
 _Address = Annotated[
-    str, about("An address of clients; for IPv6 its network of 64 bits.", max_length=64)
+    str, about("A client address. For IPv6: its network of 64 bits.", max_length=64)
 ]
 _User = Annotated[
     str,
     about(
-        "A user id, or the phone number, e-mail address or user name with which an account logs in.",
+        "A user id, or the phone number, e-mail address or user name that an account "
+        "uses to log in.",
         max_length=255,
     ),
 ]
@@ -35,41 +36,52 @@ class RefusalsQuery(Struct, forbid_unknown_fields=True):
     app: Annotated[str, about("The app; empty: all that the key reaches.")] = ""
     user: _User = ""
     account: Annotated[
-        str, about("The id of an account; the same as `user`.", max_length=255)
+        str,
+        about(
+            "The id of an account. It has the same meaning as `user`.", max_length=255
+        ),
     ] = ""
     address: _Address = ""
     request: Annotated[
         str,
         about(
-            "The id of a request, or the address and port of a connection, as in the log.",
+            "The id of a request, or the address and port of a connection, as they "
+            "appear in the log.",
             max_length=128,
         ),
     ] = ""
-    limit: Annotated[int, about("The most refusals of the answer.", ge=1, le=1000)] = (
-        100
-    )
+    limit: Annotated[
+        int, about("The maximum number of refusals in the answer.", ge=1, le=1000)
+    ] = 100
 
 
 class RefusalShown(RefusalRow, array_like=False):
-    """Refusals that are equal but for their time."""
+    """Refusals that differ only in their time."""
 
-    meaning: Annotated[str, about("What the reason means.")]
-    lift: Annotated[str, about("How to lift it; empty: there is nothing to lift.")]
+    meaning: Annotated[str, about("The meaning of the reason.")]
+    lift: Annotated[
+        str, about("How to end the refusals; empty: there is nothing to lift.")
+    ]
 
 
 class HoldShown(Hold, array_like=False):
-    """Something that refuses now."""
+    """A limit or a ban that is in force."""
 
 
 class RefusalsAnswer(Struct):
-    """Refusals, the latest first, and what refuses now."""
+    """Refusals, the latest first, and the limits and bans in force."""
 
     refusals: list[RefusalShown]
     holds: Annotated[
         list[HoldShown],
-        about("What refuses this user or address now. Without either, empty."),
+        about(
+            "The limits and bans in force for this user or address. Empty if you "
+            "name neither."
+        ),
     ]
-    users: Annotated[list[str], about("The ids under which the user was looked for.")]
+    users: Annotated[
+        list[str], about("The user ids for which the server has searched.")
+    ]
     missing_nodes: _Missing
     names: Annotated[
         dict[str, dict[str, str]], about("App → user → name of the account.")
@@ -77,7 +89,7 @@ class RefusalsAnswer(Struct):
 
 
 class LiftAnswer(Struct):
-    """What was lifted."""
+    """The limits and bans that were lifted."""
 
     lifted: list[HoldShown]
     missing_nodes: _Missing
@@ -86,7 +98,10 @@ class LiftAnswer(Struct):
 routes = Resource(
     "refusals",
     service=lambda core, _: core.service(Refusals),
-    chapter="Why logins, commands and requests were refused within the last hour, and lifting what refuses.",
+    chapter=(
+        "See why logins, commands and requests were refused within the last hour, "
+        "and lift the limits and bans."
+    ),
     hot=False,
     need=Needs.OPERATE,
 )
@@ -96,10 +111,10 @@ routes = Resource(
 def refusals(refusals: Refusals, call: Call, request: RefusalsQuery) -> RefusalsAnswer:
     """List what was refused within the last hour, on all nodes.
 
-    With a `user` or `address`, the answer also has what refuses them now: bans,
-    mutes, locks and rates. Refusals that name no app of this server are only
-    for keys that reach all apps. They are in the memory of the nodes: a restart
-    forgets them.
+    With a `user` or `address`, the answer also has the bans, mutes, locks and
+    rates in force for them. Refusals that name no app of this server are only
+    for keys that reach all apps. Nodes keep refusals in memory, so a restart
+    deletes them.
     """
     app = call.app
     wanted_apps = call.principal.apps  # None: all apps, and unknown ones
@@ -143,7 +158,7 @@ def _names_in(rows: list[RefusalShown], store: Store) -> dict[str, dict[str, str
 
 @routes.post(
     "/limits/lift",
-    schema=("LiftRequest", "Whom to let in again: a user, an address, or both."),
+    schema=("LiftRequest", "The user or the address to let in again, or both."),
     problems=(Problems.UNKNOWN_ACCOUNT,),
     rules={
         "anyOf": [
@@ -159,14 +174,14 @@ def lift(
     user: _User = "",
     address: _Address = "",
 ) -> LiftAnswer:
-    """Lift what refuses a user or an address now, on all nodes: bans, locks of
-    accounts, rates.
+    """Lift the limits and bans of a user or an address on all nodes: bans,
+    locks of accounts, rates.
 
-    Of a user, the rates of the addresses from which they were refused are
-    lifted, too. Rates that belong to no app, as requests from an address, are
-    only lifted with a key that reaches all apps. An erasure that is to begin
-    stays, and who waits for it stays locked out. Mutes stay:
-    `moderation/unmute` and `groups/mute` end them.
+    For a user, the server also lifts the rates of the addresses from which the
+    user was refused. Only a key that reaches all apps lifts rates that belong
+    to no app, such as requests from an address. A scheduled erasure stays, and
+    its user stays locked out. Mutes stay: `moderation/unmute` and `groups/mute`
+    end them.
     """
     if not (user or address):
         raise ApiProblem.invalid("Give `user`, `address` or both")

@@ -33,31 +33,34 @@ class Hold(Struct, array_like=True):
     kind: Annotated[
         Literal["ban", "lock", "rate", "erasure", "mute"],
         about(
-            "A ban, the lock of an account, a rate, an erasure that is to begin, or a mute. `limits/lift` "
-            "ends neither an erasure (`users/erase/undo` does) nor a mute (`moderation/unmute` does, in one "
-            "group `groups/mute`)."
+            "A ban, the lock of an account, a rate, a scheduled erasure, or a mute. "
+            "`limits/lift` ends no erasure: use `users/erase/undo`. It ends no mute: "
+            "use `moderation/unmute`, or in one group `groups/mute`."
         ),
     ]
     name: Annotated[
         str,
         about(
-            "The name of the rate; `group` for a mute in one group; of others their kind."
+            "The name of the rate. `group` for a mute in one group. In all other cases "
+            "the same as the kind."
         ),
     ]
     who: Annotated[
         str,
-        about("Whom it refuses: a user, an account, a network, or several of them."),
+        about("The refused user, account or network, or several of them."),
     ]
     until: Annotated[
         float,
         about(
-            "When it ends, or the erasure begins, in Unix seconds; 0: when somebody lifts it."
+            "When the refusal ends, or the erasure begins, in Unix seconds; 0: when "
+            "somebody lifts it."
         ),
     ]
     detail: Annotated[
         str,
         about(
-            "What the rate counts, and its setting; the id of the group; or the reason."
+            "The counted thing and the setting of a rate; the id of the group; or the "
+            "reason."
         ),
     ]
 

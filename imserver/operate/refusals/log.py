@@ -40,41 +40,49 @@ class RefusalRow(Struct, array_like=True):
     come from :class:`Denial`; ``limit``, ``until``, ``detail`` and ``request``
     come from the last refusal."""
 
-    kind: Annotated[Literal["login", "command", "request"], about("What was refused.")]
+    kind: Annotated[
+        Literal["login", "command", "request"], about("The kind of refusal.")
+    ]
     reason: Annotated[
         str,
         about(
-            "The reason of a login or command, or the code of the problem of a request."
+            "The reason of a refused login or command, or the problem code of a "
+            "refused request."
         ),
     ]
-    app: Annotated[str, about("The app; empty: none of this server was named.")]
+    app: Annotated[
+        str, about("The app; empty: the client named no app of this server.")
+    ]
     user: Annotated[
         str,
         about(
-            "The user whom the client named, or who made the request; empty: unknown."
+            "The user whom the client named, or the user who made the request; empty: "
+            "unknown."
         ),
     ]
     account: Annotated[
         str, about("The account whose password was checked; empty: none, or unknown.")
     ]
     address: Annotated[str, about("The address of the client.")]
-    count: Annotated[int, about("How often, within the last hour.")]
-    first: Annotated[float, about("The first one, in Unix seconds.")]
-    last: Annotated[float, about("The last one, in Unix seconds.")]
+    count: Annotated[int, about("The number of refusals within the last hour.")]
+    first: Annotated[float, about("The time of the first refusal, in Unix seconds.")]
+    last: Annotated[float, about("The time of the last refusal, in Unix seconds.")]
     limit: Annotated[
-        str, about("The rate or setting that has refused the last one; empty: none.")
+        str, about("The rate or setting that caused the last refusal; empty: none.")
     ]
     until: Annotated[
         float,
         about(
-            "When that ends, in Unix seconds; 0: unknown, or when somebody lifts it."
+            "When this limit ends, in Unix seconds; 0: unknown, or when somebody lifts "
+            "it."
         ),
     ]
-    detail: Annotated[str, about("The command or request, and what was wrong with it.")]
+    detail: Annotated[str, about("The command or request, and its error.")]
     request: Annotated[
         str,
         about(
-            "The id of the last request, or the address and port of its connection: the log has them."
+            "The id of the last request, or the address and port of its connection. "
+            "Search for it in the log."
         ),
     ]
 

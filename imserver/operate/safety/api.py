@@ -54,22 +54,25 @@ MessageId = Annotated[int, about("The id of a message.", ge=1, le=Limit.ID)]
 ActId = Annotated[
     str,
     about(
-        "The id of the removal, with which it can be undone.",
+        "The id of the removal. You need it to undo the removal.",
         min_length=1,
         max_length=32,
     ),
 ]
-Reason = Annotated[str, about("Why. The user sees it.", max_length=REASON_CHARACTERS)]
+Reason = Annotated[
+    str, about("The reason. The user sees it.", max_length=REASON_CHARACTERS)
+]
 GroupId = Annotated[str, about("The id of a group.", pattern="^[1-9][0-9]{0,18}$")]
 Names = Annotated[
     dict[str, str],
     about(
-        "User → nickname or else user name, of those in this answer who have an account."
+        "User → nickname or else user name, for the users of this answer who have an "
+        "account."
     ),
 ]
 GroupNames = Annotated[
     dict[str, str],
-    about("Conversation → name, of those in this answer that are groups."),
+    about("Conversation → name, for the conversations of this answer that are groups."),
 ]
 Since = Annotated[
     int,
@@ -90,7 +93,7 @@ Until = Annotated[
 
 
 class ReportSent(Struct):
-    """The report. Reports of the same message are one."""
+    """The report. Reports of the same message are combined into one report."""
 
     report: ReportId
 
@@ -103,12 +106,12 @@ class ReasonsAnswer(Struct):
         bool, about("Whether the acting user is a moderator or an owner of the app.")
     ] = False
     open: Annotated[
-        int, about("How many reports are open; only who moderates the app sees it.")
+        int, about("The number of open reports. Only moderators of the app see it.")
     ] = 0
 
 
 class ReportsAnswer(Struct):
-    """A page of reports, the one that changed last first."""
+    """A page of reports, the most recently changed first."""
 
     reports: list[ReportShown]
     next: NextCursor
@@ -124,28 +127,29 @@ class ReportedMessage(Struct, kw_only=True, omit_defaults=True):
     time: Annotated[int, about("When it was sent, in Unix milliseconds.")]
     type: Annotated[str, about("Its type.")] = ""
     text: Annotated[str | UnsetType, about("Its text.")] = UNSET
-    data: Annotated[Any, about("Its content, if that is JSON.")] = UNSET
+    data: Annotated[Any, about("Its content, if the content is JSON.")] = UNSET
     removed: Annotated[bool, about("Whether it was removed or recalled.")] = False
 
 
 class ReportDetail(ReportShown, kw_only=True):
-    """A report, its reporters, and the message with a few around it."""
+    """A report, its reporters, the message, and a few messages around it."""
 
     people: Annotated[list[ReporterShown], about("Its reporters, at most 50.")]
     messages: Annotated[
         list[ReportedMessage],
         about(
-            "The message with at most five before and five after it, as a reporter sees them."
+            "The message, with at most five messages before and five after it, as a "
+            "reporter sees them."
         ),
     ]
     names: Names
     groups: GroupNames
     ban: Annotated[
-        str, about("Until when the user is banned, and why; empty: they are not.")
+        str, about("The end of the ban, and the reason; empty: the user is not banned.")
     ] = ""
     holds: Annotated[
         list[UserHold],
-        about("The ban and the mute of the user, as far as they hold now."),
+        about("The ban and the mute of the user that are in force."),
     ]
 
 
@@ -156,7 +160,7 @@ class ReportClosed(Struct):
 
 
 class MessagesToRemove(Struct, forbid_unknown_fields=True, kw_only=True):
-    """Messages, and why they go."""
+    """The messages to remove, and the reason."""
 
     app: AccountApp = GOCHAT
     messages: Annotated[
@@ -174,7 +178,7 @@ class OfUser(Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class RemoveRequest(OfUser, kw_only=True):
-    """A member of a group, and why they go."""
+    """A member of a group, and the reason for the removal."""
 
     group: GroupId
     reason: Reason = ""
@@ -190,9 +194,10 @@ class CountQuery(OfUser, kw_only=True):
 class CountAnswer(Struct):
     """The number of messages by conversation, without texts."""
 
-    count: Annotated[int, about("In all conversations together.")]
+    count: Annotated[int, about("The number of messages in all conversations.")]
     conversations: Annotated[
-        list[ConversationCount], about("At most 1,000, those with most messages first.")
+        list[ConversationCount],
+        about("At most 1,000 conversations, those with the most messages first."),
     ]
 
 
@@ -208,21 +213,27 @@ class RemovalAnswer(Struct):
     """The removal of messages."""
 
     act: ActId
-    messages: Annotated[int, about("How many messages are removed so far.")]
-    done: Annotated[bool, about("Whether that is all; else the server goes on.")]
+    messages: Annotated[int, about("The number of messages that are removed so far.")]
+    done: Annotated[
+        bool, about("Whether all messages are removed. If not, the server continues.")
+    ]
     until: Annotated[
         int,
         about(
-            "Until when it can be undone, in Unix seconds; 0: until somebody decides."
+            "The time until which you can undo the removal, in Unix seconds; 0: until "
+            "a moderator decides."
         ),
     ]
 
 
 class UndoAnswer(Struct):
-    """The messages that are still to come back; the server goes on."""
+    """The number of messages that are still to be restored. The server
+    continues by itself."""
 
     act: ActId
-    messages: Annotated[int, about("How many messages are still to come back.")]
+    messages: Annotated[
+        int, about("The number of messages that are still to be restored.")
+    ]
     done: bool
 
 
@@ -239,16 +250,22 @@ class MuteAnswer(UserAnswer):
 
 
 class BanUserAnswer(UserAnswer):
-    """The user, the end of the ban, and the sessions that it has ended."""
+    """The user, the end of the ban, and the number of sessions that were
+    ended."""
 
     until: Annotated[
-        int | None, about("The end of the ban, in Unix seconds; null: it is for good.")
+        int | None,
+        about("The end of the ban, in Unix seconds; null: the ban does not end."),
     ]
     closed: Annotated[int, about("The number of ended sessions.")]
 
 
 HouseRulesText = Annotated[
-    str, about("The text; empty: there are none.", max_length=house_rules.CHARACTERS)
+    str,
+    about(
+        "The text of the house rules; empty: the app has none.",
+        max_length=house_rules.CHARACTERS,
+    ),
 ]
 
 
@@ -269,13 +286,13 @@ reports = Resource(
     "reports",
     service=lambda core, _: core.service(SafetyParts),
     base=Acting,
-    chapter="Messages and people that users report, and the queue of reports for moderators.",
+    chapter="Users report messages and people; moderators get a queue of reports.",
     hot=False,
 )
 moderation = Resource(
     "moderation",
     service=lambda core, _: core.service(SafetyParts),
-    chapter="What moderators do: remove messages, warn, mute, remove and ban people.",
+    chapter="Moderate an app: remove messages; warn, mute, remove and ban people.",
     hot=False,
     need=Needs.MODERATE,
 )
@@ -284,7 +301,7 @@ moderation = Resource(
 @reports.post(
     "/reports/send",
     Needs.ADMIN_OR_USER,
-    schema=("ReportSend", "A message or a user, and why it is reported."),
+    schema=("ReportSend", "The message or user to report, and the reason."),
     status=201,
     problems=(
         Problems.UNKNOWN_MESSAGE,
@@ -300,20 +317,20 @@ def send(
         int, about("The message; 0: a user is reported.", ge=0, le=Limit.ID)
     ] = 0,
     person: Annotated[
-        str, about("The user who is reported; empty: a message is.", max_length=255)
+        str, about("The user to report; empty: a message is reported.", max_length=255)
     ] = "",
     reason: ReportReason,
     text: Annotated[
         str,
         about(
-            "What the reporter adds. Moderators read it.", max_length=TEXT_CHARACTERS
+            "A comment of the reporter. Moderators read it.", max_length=TEXT_CHARACTERS
         ),
     ] = "",
 ) -> ReportSent:
     """Report a message or a user to the moderators.
 
-    A user reports only messages that they can read. Who is reported does not
-    learn by whom.
+    A user can report only messages that they can read. The reported user does
+    not learn who has reported them.
     """
     report = Report(message, person, reason, text)
     return ReportSent(
@@ -323,7 +340,7 @@ def send(
 
 @reports.get("/reports/reasons", Needs.ADMIN_OR_USER, user="optional")
 def reasons(parts: SafetyParts, call: Call, request: Acting) -> ReasonsAnswer:
-    """List the reasons for which users report, and say whether the user is a
+    """List the reasons for reports, and show whether the user is a
     moderator."""
     choices = parts.reports.reasons_of(call.app)
     moderates = bool(call.user) and parts.moderation.is_moderator(call.app, call.user)
@@ -336,7 +353,7 @@ def reasons(parts: SafetyParts, call: Call, request: Acting) -> ReasonsAnswer:
 @reports.post(
     "/reports/appeal",
     Needs.ANYONE,
-    schema=("Appeal", "What somebody who is banned tells the moderators."),
+    schema=("Appeal", "The appeal of a banned user to the moderators."),
     base=None,
     status=201,
     problems=(
@@ -354,11 +371,14 @@ def appeal(
     login: Annotated[
         str,
         about(
-            "A phone number, an e-mail address or a user name; empty: the token says who it is.",
+            "A phone number, an e-mail address or a user name; empty: the token "
+            "identifies the user.",
             max_length=254,
         ),
     ] = "",
-    password: Annotated[str, about("The password, with `login`.", max_length=250)] = "",
+    password: Annotated[
+        str, about("The password. Only with `login`.", max_length=250)
+    ] = "",
     text: Annotated[
         str,
         about(
@@ -370,9 +390,9 @@ def appeal(
 ) -> ReportSent:
     """Ask the moderators to lift a ban.
 
-    For an account that is banned or locked, which no other route lets in. It
-    shows its token as `Authorization: Bearer`, or its login and password. The
-    appeal is a report; a user has one open one.
+    For a banned or locked account, which all other routes refuse. Send its
+    token as `Authorization: Bearer`, or its login and password. The appeal is a
+    report. A user can have one open appeal.
     """
     if parts.banned is None:
         raise ServiceRefused(problem=Problems.NOT_IMPLEMENTED)
@@ -389,7 +409,8 @@ def queue(
     call: Call,
     app: AccountApp = GOCHAT,
     state: Annotated[
-        Literal["open", "closed"], about("Open reports, or closed ones.")
+        Literal["open", "closed"],
+        about("Whether to list open reports or closed reports."),
     ] = "open",
     cursor: PageCursor = "",
     limit: Annotated[
@@ -422,7 +443,7 @@ def show(
 ) -> ReportDetail:
     """Show a report, the reported message, and a few messages around it.
 
-    Messages of private conversations are shown nowhere else.
+    No other route shows messages of private conversations to moderators.
     """
     context = parts.reports.show(call.app, id)
     report = context.report
@@ -453,7 +474,7 @@ def show(
 @reports.post(
     "/reports/close",
     Needs.MODERATE,
-    schema=("ReportClose", "A report, and what was done."),
+    schema=("ReportClose", "The report to close, and the action taken."),
     base=None,
     problems=(HTTP_UNKNOWN_REPORT,),
 )
@@ -463,12 +484,12 @@ def close(
     *,
     app: AccountApp = GOCHAT,
     id: ReportId,
-    outcome: Annotated[Outcome, about("What was done.")],
-    note: Annotated[str, about("For other moderators.", max_length=500)] = "",
+    outcome: Annotated[Outcome, about("The action that was taken.")],
+    note: Annotated[str, about("A note for other moderators.", max_length=500)] = "",
 ) -> ReportClosed:
-    """Close a report, and say what was done.
+    """Close a report, and record the action taken.
 
-    A later report of the same message opens a new one.
+    If the message is reported again later, a new report is opened.
     """
     parts.reports.close(call.app, id, call.principal.label, outcome, note)
     return ReportClosed(id)
@@ -478,24 +499,25 @@ def close(
 def delete(parts: SafetyParts, call: Call, request: MessagesToRemove) -> RemovalAnswer:
     """Delete messages for everybody.
 
-    They disappear at once. Within a minute the removal can be undone; then
-    their content is erased.
+    The messages disappear at once. You can undo the removal within a minute.
+    Then the server erases their content.
     """
     return _removed(parts, call, request, undecided=False)
 
 
 @moderation.post("/moderation/hide", problems=(Problems.UNKNOWN_MESSAGE, *_PROTECTED))
 def hide(parts: SafetyParts, call: Call, request: MessagesToRemove) -> RemovalAnswer:
-    """Hide messages from everybody until somebody decides.
+    """Hide messages from everybody until a moderator decides.
 
-    `moderation/undo` shows them again, `moderation/delete` deletes them.
+    `moderation/undo` shows the messages again, `moderation/delete` deletes
+    them.
     """
     return _removed(parts, call, request, undecided=True)
 
 
 @moderation.get("/moderation/count")
 def count(parts: SafetyParts, call: Call, request: CountQuery) -> CountAnswer:
-    """Count the messages of a user in a time, by conversation, without
+    """Count the messages of a user in a period, by conversation, without
     texts."""
     counts = parts.moderation.count(
         call.principal,
@@ -510,7 +532,7 @@ def count(parts: SafetyParts, call: Call, request: CountQuery) -> CountAnswer:
 
 @moderation.post(
     "/moderation/clear",
-    schema=("ClearRequest", "A user, a time, and why the messages go."),
+    schema=("ClearRequest", "The user, the period, and the reason for the removal."),
     base=CountQuery,
     problems=_PROTECTED,
 )
@@ -522,10 +544,10 @@ def clear(
     user: User,
     reason: Reason = "",
 ) -> RemovalAnswer:
-    """Delete all messages of a user in a time, in all conversations.
+    """Delete all messages of a user in a period, in all conversations.
 
-    They disappear at once. Within a minute the removal can be undone; then
-    their content is erased.
+    The messages disappear at once. You can undo the removal within a minute.
+    Then the server erases their content.
     """
     removal = parts.moderation.clear(
         call.principal,
@@ -542,13 +564,13 @@ def clear(
 
 @moderation.post(
     "/moderation/undo",
-    schema=("UndoRequest", "A removal of messages."),
+    schema=("UndoRequest", "The removal to undo."),
     problems=(HTTP_UNKNOWN_ACT,),
 )
 def undo(
     parts: SafetyParts, call: Call, *, app: AccountApp = GOCHAT, act: ActId
 ) -> UndoAnswer:
-    """Bring back the messages of a removal, for everybody."""
+    """Restore the messages of a removal, for everybody."""
     removal = parts.moderation.undo(call.principal, call.app, act)
     done = parts.removals.wait(removal, WAIT_SECONDS)
     return UndoAnswer(act, parts.removals.count(call.app, act), done)
@@ -556,7 +578,7 @@ def undo(
 
 @moderation.post(
     "/moderation/warn",
-    schema=("WarnRequest", "A user, and what the server tells them."),
+    schema=("WarnRequest", "The user to warn, and the text of the warning."),
     base=OfUser,
     problems=_OF_USER,
 )
@@ -565,17 +587,23 @@ def warn(
     call: Call,
     user: User,
     reason: Annotated[
-        str, about("Why. The user sees it.", min_length=1, max_length=REASON_CHARACTERS)
+        str,
+        about(
+            "The reason. The user sees it.", min_length=1, max_length=REASON_CHARACTERS
+        ),
     ],
 ) -> UserAnswer:
-    """Warn a user by a message of the server."""
+    """Warn a user with a message from the server."""
     parts.moderation.warn(call.principal, call.app, user, reason)
     return UserAnswer(user)
 
 
 @moderation.post(
     "/moderation/mute",
-    schema=("MuteRequest", "A user, for how long they send nothing, and why."),
+    schema=(
+        "MuteRequest",
+        "The user to mute, the duration of the mute, and the reason.",
+    ),
     base=OfUser,
     problems=_OF_USER,
 )
@@ -583,13 +611,16 @@ def mute(
     parts: SafetyParts,
     call: Call,
     user: User,
-    seconds: Annotated[int, about("For how long, at most a year.", ge=1, le=LONGEST)],
+    seconds: Annotated[
+        int,
+        about("The duration of the mute in seconds, at most a year.", ge=1, le=LONGEST),
+    ],
     reason: Reason = "",
 ) -> MuteAnswer:
-    """Mute a user in the whole app for a time.
+    """Mute a user in the whole app for a limited time.
 
-    What they send is refused, in every dialect, with the end and the reason. A
-    later mute replaces an earlier one.
+    The server refuses all messages of the user in every dialect, and states the
+    end and the reason. A later mute replaces an earlier mute.
     """
     until = parts.moderation.mute(call.principal, call.app, user, seconds, reason)
     return MuteAnswer(user, until)
@@ -608,8 +639,8 @@ def unmute(parts: SafetyParts, call: Call, request: OfUser) -> UserAnswer:
 def remove(parts: SafetyParts, call: Call, request: RemoveRequest) -> UserAnswer:
     """Remove a user from a group and from its invitation links.
 
-    They come back only if the owner or an admin of the group adds them or sends
-    them an invitation.
+    The user can come back only if the owner or an admin of the group adds or
+    invites them.
     """
     if parts.remove is None:
         raise ServiceRefused(problem=Problems.NOT_IMPLEMENTED)
@@ -624,7 +655,10 @@ def remove(parts: SafetyParts, call: Call, request: RemoveRequest) -> UserAnswer
 
 @moderation.post(
     "/moderation/ban",
-    schema=("BanUserRequest", "A user, for how long they do not log in, and why."),
+    schema=(
+        "BanUserRequest",
+        "The user to ban, the duration of the ban, and the reason.",
+    ),
     base=OfUser,
     problems=_OF_USER,
 )
@@ -633,14 +667,20 @@ def ban(
     call: Call,
     user: User,
     seconds: Annotated[
-        int, about("For how long, at most a year; 0: for good.", ge=0, le=LONGEST)
+        int,
+        about(
+            "The duration of the ban in seconds, at most a year; 0: the ban does "
+            "not end.",
+            ge=0,
+            le=LONGEST,
+        ),
     ],
     reason: Reason = "",
 ) -> BanUserAnswer:
-    """Ban a user: end their sessions and refuse their logins, for a time or for
-    good.
+    """Ban a user for a limited time or permanently: end the sessions and refuse
+    logins.
 
-    The close reason says until when and why.
+    The close reason has the end and the reason of the ban.
     """
     closed = parts.moderation.ban(call.principal, call.app, user, seconds, reason)
     until = None
@@ -664,7 +704,8 @@ def holds(
     users: Annotated[
         str,
         about(
-            "Only those of these users, separated by commas; empty: of all.",
+            "Only bans and mutes of these users, separated by commas; empty: of all "
+            "users.",
             max_length=8000,
         ),
     ] = "",
@@ -673,11 +714,10 @@ def holds(
         int, about("The maximum number of users on this page.", ge=1, le=200)
     ] = _PAGE_ROWS,
 ) -> HoldsAnswer:
-    """List who is banned or muted now in the whole app, until when, why and by
-    whom.
+    """List the banned and muted users of the app, with the end, the reason and
+    the moderator.
 
-    An account that is locked is listed only if it is muted, too: its lock is no
-    ban.
+    A lock is no ban. A locked account is listed only if it is also muted.
     """
     after = read_cursor(cursor) or ""
     if users:
@@ -695,8 +735,8 @@ def holds(
 def show_rules(
     parts: SafetyParts, call: Call, app: AccountApp = GOCHAT
 ) -> RulesOfHouse:
-    """Show the house rules of an app, also to those who think about coming
-    in."""
+    """Show the house rules of an app, also to invited people who have not
+    joined."""
     return RulesOfHouse(parts.house_rules.of(call.app))
 
 
@@ -708,8 +748,8 @@ def set_rules(
 ) -> RulesOfHouse:
     """Replace the house rules of an app.
 
-    Whoever comes by an invitation sees them before they come in, and everybody
-    in the settings of the page.
+    People with an invitation see the rules before they join. Everybody else
+    sees the rules in the settings of the page.
     """
     parts.house_rules.set(call.app, text.strip())
     return RulesOfHouse(text.strip())

@@ -20,7 +20,9 @@ _YEAR: Final = 366 * _DAY
 _SECOND_MS: Final = 1000
 _SHOWN_CHARACTERS: Final = 60
 """How many characters of a reported text a list shows."""
-_reason: Final = click.option("--reason", default="", help="Why. The user sees it.")
+_reason: Final = click.option(
+    "--reason", default="", help="The reason. The user sees it."
+)
 _app: Final = click.argument("app")
 _person: Final = click.argument("person", nargs=-1, metavar="APP/USER")
 
@@ -81,7 +83,7 @@ def delete(app: str, messages: Sequence[int], reason: str) -> None:
 @_app
 @click.argument("messages", nargs=-1, required=True, type=int)
 def hide(app: str, messages: Sequence[int], reason: str) -> None:
-    """Hide messages from everybody until somebody decides."""
+    """Hide messages from everybody until a moderator decides."""
     _say_removal(_ask("moderation/hide", app=app, messages=messages, reason=reason))
 
 
@@ -357,9 +359,9 @@ def _say_message(message: Mapping[str, Any], names: Mapping[str, str]) -> None:
     "--outcome",
     type=click.Choice(get_args(Outcome)),
     required=True,
-    help="What was done.",
+    help="The action that was taken.",
 )
-@click.option("--note", default="", help="For other moderators.")
+@click.option("--note", default="", help="A note for other moderators.")
 @_app
 @click.argument("report")
 def close(app: str, report: str, outcome: str, note: str) -> None:

@@ -63,16 +63,19 @@ _Reason = Annotated[
 
 
 class SafetySettings(Struct, frozen=True, forbid_unknown_fields=True):
-    """What users report, and for how long."""
+    """The reasons for reports, and how long the server keeps reports."""
 
     reasons: Annotated[
         tuple[_Reason, ...],
-        about(
-            "The reasons among which somebody chooses who reports a message or a person."
-        ),
+        about("The reasons that a reporter can choose for a message or a person."),
     ] = ("spam", "harassment", "hate", "violence", "sexual", "scam", "other")
     retention_days: Annotated[
-        int, about("How long closed reports stay, in days.", ge=1, le=3660)
+        int,
+        about(
+            "The number of days for which the server keeps closed reports.",
+            ge=1,
+            le=3660,
+        ),
     ] = 90
 
 
@@ -95,14 +98,14 @@ def rules_of(tenant: Tenant | TenantSettings | None) -> SafetySettings:
 
 HTTP_UNKNOWN_REPORT: Final = HttpProblem(404, "unknown_report", "No such report.")
 HTTP_UNKNOWN_ACT: Final = HttpProblem(
-    404, "unknown_act", "No such removal of messages, or its time to be undone is over."
+    404, "unknown_act", "No such removal of messages, or it can no longer be undone."
 )
 HTTP_NOT_BANNED: Final = HttpProblem(409, "not_banned", "The user is not banned.")
 HTTP_APPEAL_OPEN: Final = HttpProblem(
     409, "appeal_open", "Moderators have not answered the last appeal yet."
 )
 HTTP_TOO_MANY_REPORTS: Final = HttpProblem(
-    409, "too_many_reports", "The app has as many open reports as a server keeps."
+    409, "too_many_reports", "The app has as many open reports as the server keeps."
 )
 
 _DECIDED: Final = Reason("moderators decide it on the server where it was reported")

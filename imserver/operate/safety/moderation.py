@@ -43,15 +43,15 @@ class UserHold(Struct, frozen=True):
     user: Annotated[str, about("The user.")]
     kind: Annotated[
         Literal["ban", "mute"],
-        about("`ban`: they do not log in; `mute`: they send nothing."),
+        about("`ban`: the user cannot log in. `mute`: the user cannot send."),
     ]
     until: Annotated[
-        int | None, about("The end, in Unix seconds; null: it is for good.")
+        int | None, about("The end, in Unix seconds; null: the ban does not end.")
     ]
-    reason: Annotated[str, about("Why. The user sees it.")]
+    reason: Annotated[str, about("The reason. The user sees it.")]
     by: Annotated[
         str,
-        about("Who has done it: a key, or an account; empty: nobody knows any more."),
+        about("The key or account that has banned or muted the user; empty: unknown."),
     ]
 
 

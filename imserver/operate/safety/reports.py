@@ -100,39 +100,44 @@ class ReportShown(Struct, kw_only=True):
     """A report."""
 
     id: ReportId
-    user: Annotated[str, about("The user who is reported, or has sent the message.")]
+    user: Annotated[str, about("The reported user, or the sender of the message.")]
     message: Annotated[int, about("The message; 0: the user is reported.")]
     conversation: Annotated[
         int, about("The conversation of the message; 0: the user is reported.")
     ]
-    reporters: Annotated[int, about("How many users have reported it.")]
-    reasons: Annotated[dict[str, int], about("Reason → how many reporters gave it.")]
-    opened: Annotated[int, about("When it was reported first, in Unix seconds.")]
-    changed: Annotated[
-        int, about("When it was last reported, or closed, in Unix seconds.")
+    reporters: Annotated[int, about("The number of users who have reported it.")]
+    reasons: Annotated[
+        dict[str, int], about("Reason → number of reporters who gave this reason.")
     ]
-    closed: Annotated[int, about("When it was closed, in Unix seconds; 0: it is open.")]
-    closed_by: Annotated[str, about("Who has closed it: a key, or an account.")]
-    outcome: Annotated[str, about("What was done.")]
-    note: Annotated[str, about("What the moderator wrote for other moderators.")]
+    opened: Annotated[int, about("The time of the first report, in Unix seconds.")]
+    changed: Annotated[
+        int, about("The time of the last report or of the closure, in Unix seconds.")
+    ]
+    closed: Annotated[
+        int, about("When the report was closed, in Unix seconds; 0: it is open.")
+    ]
+    closed_by: Annotated[str, about("The key or account that has closed the report.")]
+    outcome: Annotated[str, about("The action that was taken.")]
+    note: Annotated[str, about("The note for other moderators.")]
     evidence: Annotated[
         str,
         about(
-            "The text of the message when it was reported first, or of the appeal; empty: there is none."
+            "The text of the message at the first report, or of the appeal; empty: no "
+            "text."
         ),
     ] = ""
     appeal: Annotated[
-        bool, about("Whether it is the appeal of a user who is banned.")
+        bool, about("Whether the report is the appeal of a banned user.")
     ] = False
 
 
 class ReporterShown(Struct):
-    """A user who has reported it."""
+    """A user who has made the report."""
 
     user: User
     time: Annotated[int, about("The time, in Unix seconds.")]
     reason: ReportReason
-    text: Annotated[str, about("What the reporter added.")]
+    text: Annotated[str, about("The comment of the reporter.")]
 
 
 _REPORTS: Final = RowsOf(ReportShown, "report", user="member", reasons="", appeal="")

@@ -18,14 +18,17 @@ class TimingsQuery(Struct, forbid_unknown_fields=True):
     order: Annotated[
         Order,
         about(
-            "`slowest` of the last hour; `seconds`: all of them together; `count`: how often."
+            "`slowest`: by the slowest call of the last hour. `seconds`: by the total "
+            "time. `count`: by the number of calls."
         ),
     ] = "slowest"
-    limit: Annotated[int, about("The most timings of the answer.", ge=1, le=1000)] = 100
+    limit: Annotated[
+        int, about("The maximum number of timings in the answer.", ge=1, le=1000)
+    ] = 100
 
 
 class TimingsAnswer(Struct):
-    """How long everything took, on all nodes."""
+    """The timings of all nodes."""
 
     timings: list[Timing]
     missing_nodes: _Missing
@@ -33,16 +36,22 @@ class TimingsAnswer(Struct):
 
 
 class LogDone(Struct):
-    """It was told to all nodes."""
+    """All nodes have received the change."""
 
-    seconds: Annotated[int, about("For how long; 0: the settings apply again.")]
+    seconds: Annotated[
+        int,
+        about("The duration of the change in seconds. 0: the settings apply again."),
+    ]
     missing_nodes: _Missing
 
 
 routes = Resource(
     "watch",
     service=lambda core, api: core.service(Watch).serve(api),
-    chapter="How long everything took, and how much the nodes log for a while.",
+    chapter=(
+        "See how long requests and other work took, and change the log of the "
+        "nodes for a limited time."
+    ),
     hot=False,
     need=Needs.ADMIN,
 )
@@ -53,8 +62,8 @@ def timings(watch: Watch, call: Call, request: TimingsQuery) -> TimingsAnswer:
     """Show how long requests, commands, transactions and jobs took, and the
     slowest of each.
 
-    They count since the start of each node. `/metrics` has the same as
-    histograms.
+    The timings count from the start of each node. `/metrics` has the same
+    timings as histograms.
     """
     rows, missing = watch.timings()
     rows.sort(key=lambda row: (getattr(row, request.order), row.seconds), reverse=True)
@@ -63,20 +72,20 @@ def timings(watch: Watch, call: Call, request: TimingsQuery) -> TimingsAnswer:
 
 @routes.post(
     "/nodes/log",
-    schema=("LogRequest", "What the nodes log, and for how long."),
+    schema=("LogRequest", "The temporary change of the log, and its duration."),
     reach="all",
 )
 def log(
     watch: Watch,
     call: Call,
     level: Annotated[
-        Level | None, about("The least level of lines; null: as the settings say.")
+        Level | None, about("The minimum level of log lines; null: as in the settings.")
     ] = None,
     part: Annotated[
         str,
         about(
-            "The part of the server that this level is for, as lines of the log name it without `imserver.`: "
-            "`gateway.cluster`; empty: all.",
+            "The part of the server to which the level applies, by its name in the log "
+            "without `imserver.`, such as `gateway.cluster`; empty: all parts.",
             max_length=128,
             pattern=r"^[a-z0-9_.]*$",
         ),
@@ -84,30 +93,36 @@ def log(
     share: Annotated[
         Annotated[float, Meta(ge=0, le=1)] | None,
         about(
-            "The share of requests that get a line, or of commands with this `name`; null: as the settings "
-            "say."
+            "The share of requests, or of commands with this `name`, that get a log "
+            "line; null: as in the settings."
         ),
     ] = None,
     seconds: Annotated[
         int,
-        about("For how long; 0: end it, so that the settings apply.", ge=0, le=86_400),
+        about(
+            "Duration of the change in seconds. 0 ends it now, so that the "
+            "settings apply again.",
+            ge=0,
+            le=86_400,
+        ),
     ] = _LOG_SECONDS,
     name: Annotated[
         str,
         about(
-            "Only calls with this name, as `nodes/timings` has it: a route, `/api/v1/push`, or a command of "
-            "clients, `Login`; empty: all.",
+            "Only calls with this name, as in `nodes/timings`: a route such as "
+            "`/api/v1/push`, or a command of clients such as `Login`; empty: all "
+            "calls.",
             max_length=256,
         ),
     ] = "",
     trace: Annotated[
         Annotated[float, Meta(ge=0, le=1)] | None,
-        about("The share of calls with a trace; null: as the settings say."),
+        about("The share of calls that get a trace; null: as in the settings."),
     ] = None,
 ) -> LogDone:
-    """Let all nodes log more, or less, for a while.
+    """Change how much all nodes log, for a limited time.
 
-    A later call replaces it; so does a reload of the settings.
+    A later call replaces the change. A reload of the settings replaces it, too.
     """
     if part:
         _require_part(watch, part)

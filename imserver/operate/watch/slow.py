@@ -36,30 +36,35 @@ Order = Literal["slowest", "seconds", "count"]
 
 
 class Timing(Struct):
-    """How long something took on a node since its start."""
+    """The time that a kind of call took on a node since its start."""
 
     node: Annotated[str, about("The name of the node.")]
     kind: Annotated[
         Kind,
         about(
-            "`requests` by the path of their route; `commands` of clients; `transactions` of the database, "
-            "with what they waited for it; `jobs`: periodic work."
+            "`requests` by the path of their route; `commands` of clients; "
+            "`transactions` of the database, including their waiting time; `jobs`: "
+            "periodic work."
         ),
     ]
     name: Annotated[str, about("The route, command, method or job.")]
-    count: Annotated[int, about("How often.")]
-    seconds: Annotated[float, about("All of them together.")]
+    count: Annotated[int, about("The number of calls.")]
+    seconds: Annotated[float, about("The total time of all calls, in seconds.")]
     slowest: Annotated[
-        float, about("The slowest of the last hour, in seconds; 0: none took 25 ms.")
+        float,
+        about("The slowest call of the last hour, in seconds; 0: no call took 25 ms."),
     ]
-    time: Annotated[float, about("When that one ended, in Unix seconds; 0: none.")]
+    time: Annotated[
+        float, about("When the slowest call ended, in Unix seconds; 0: none.")
+    ]
     by: Annotated[
         str,
         about(
-            "Who made it: a principal, as in the log, or the address of a connection."
+            "Who made the slowest call: a principal, as in the log, or the address of "
+            "a connection."
         ),
     ]
-    request: Annotated[str, about("The id of that request, as in the log.")]
+    request: Annotated[str, about("The id of the slowest request, as in the log.")]
 
 
 class LogWish(Struct, frozen=True, array_like=True):
@@ -81,15 +86,18 @@ class LogWish(Struct, frozen=True, array_like=True):
 
 
 class LogState(Struct, frozen=True):
-    """What the node that answers logs for a while; null: as its settings
-    say."""
+    """The current temporary change of the log on the node that answers; null:
+    as in the settings."""
 
     level: Level | None
-    part: Annotated[str, about("The part of the server with this level; empty: all.")]
-    name: Annotated[str, about("The route or command; empty: all.")]
-    share: Annotated[float | None, about("The share of requests that get a line.")]
+    part: Annotated[
+        str,
+        about("The part of the server to which the level applies; empty: all parts."),
+    ]
+    name: Annotated[str, about("The route or command; empty: all calls.")]
+    share: Annotated[float | None, about("The share of requests that get a log line.")]
     trace: Annotated[float | None, about("The share of calls with a trace.")]
-    until: Annotated[float, about("When it ends, in Unix seconds.")]
+    until: Annotated[float, about("When the change ends, in Unix seconds.")]
 
 
 class Watch:
