@@ -60,8 +60,8 @@ Phone = Annotated[
 Email = Annotated[
     str,
     about(
-        "The e-mail address. Messages are mailed to it when its owner has confirmed "
-        "it.",
+        "The e-mail address. The server mails messages to it only after its owner has "
+        "confirmed it.",
         max_length=EMAIL_BYTES,
         pattern=r"^[^\s\x00-\x1f\x7f-\x9f@]{1,64}@[^\s\x00-\x1f\x7f-\x9f@]+$",
     ),
@@ -108,14 +108,15 @@ UserId = Annotated[str, about("The id of the account, which is the id of the use
 EmailConfirmed = Annotated[
     bool,
     about(
-        "Whether the e-mail address is confirmed: the user does it by a mail, or a "
-        "back end has done it."
+        "Whether the e-mail address is confirmed, by the user with a mail or by a back "
+        "end."
     ),
 ]
 IsGuest = Annotated[
     bool,
     about(
-        "Whether it is a guest: somebody who came by an invitation, without a password."
+        "Whether the account is that of a guest: a person who joined by an invitation, "
+        "without a password."
     ),
 ]
 Findable = Annotated[
@@ -124,12 +125,13 @@ Findable = Annotated[
 Status = Annotated[
     str,
     about(
-        "A line that the user says of themselves, such as `on holiday`; empty: none.",
+        "A line that the user writes about themselves, such as `on holiday`; empty: "
+        "none.",
         max_length=STATUS_CHARACTERS,
         pattern=_SHOWN,
     ),
 ]
-Away = Annotated[bool, about("Whether the user is away, as they say.")]
+Away = Annotated[bool, about("Whether the user has set themselves to away.")]
 StatusUntil = Annotated[
     int,
     about(
@@ -142,17 +144,22 @@ StatusUntil = Annotated[
 Title = Annotated[
     str,
     about(
-        "What the user does in the organisation, such as `Designer`, as they say; "
-        "empty: nothing.",
+        "The user's own description of their work, such as `Designer`; empty: none.",
         max_length=TITLE_CHARACTERS,
         pattern=_SHOWN,
     ),
 ]
 ShowPresence = Annotated[
-    bool, about("Whether other users see when the user is online, and was.")
+    bool,
+    about(
+        "Whether other users see when the user is online, and when they were last "
+        "online."
+    ),
 ]
 Role = Annotated[RoleName, about("The role of the account in its app.")]
-SecondFactor = Annotated[bool, about("Whether its logins take a second factor.")]
+SecondFactor = Annotated[
+    bool, about("Whether its logins need a code of a second factor.")
+]
 FactorCode = Annotated[
     str,
     about(
@@ -197,7 +204,7 @@ class AccountLogin(Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class GuestPromotion(Acting, kw_only=True):
-    """What a guest will log in with: at least one identifier, and a
+    """The login data that a guest gets: at least one identifier, and a
     password."""
 
     login: Login | UnsetType = UNSET
@@ -222,8 +229,8 @@ class AccountSet(Acting):
 
 
 class IdentifiersSet(Acting):
-    """Changes to the identifiers. An empty text removes one. Fields that you
-    leave out do not change."""
+    """Changes to the identifiers. An empty text removes an identifier. Fields
+    that you leave out do not change."""
 
     phone: (
         Annotated[str, about("The phone number.", max_length=20, pattern=_SHOWN)]
@@ -246,7 +253,7 @@ class AccountShown(Struct):
     phone: Annotated[str, about("The phone number. Other users see an empty text.")]
     email: Annotated[str, about("The e-mail address. Other users see an empty text.")]
     name: Annotated[str, about("The user name. Other users see an empty text.")]
-    created: Annotated[int, about("When it was created, in Unix seconds.")]
+    created: Annotated[int, about("The time of creation, in Unix seconds.")]
     guest: IsGuest
     findable: Findable | UnsetType = UNSET
     show_presence: ShowPresence | UnsetType = UNSET
@@ -265,26 +272,30 @@ class RulesAnswer(Struct):
     registration: Annotated[bool, about("Whether anybody may register.")]
     identifiers: Annotated[
         list[Identifier],
-        about("Kinds of identifiers; an account has at least one of them."),
+        about("The kinds of identifiers. An account has at least one of them."),
     ]
     find: Annotated[
-        bool, about("Whether accounts find each other by their identifiers.")
+        bool, about("Whether accounts can find each other by their identifiers.")
     ]
     search: Annotated[
         bool,
         about(
-            "Whether accounts find each other by parts of their nickname and user name."
+            "Whether accounts can find each other by parts of their nickname and user "
+            "name."
         ),
     ]
     passwords: Annotated[bool, about("Whether accounts log in with a password.")]
-    reset: Annotated[bool, about("Whether a forgotten password is reset by e-mail.")]
+    reset: Annotated[
+        bool,
+        about("Whether a user who has forgotten the password can reset it by e-mail."),
+    ]
     guests: Annotated[
-        bool, about("Whether invitations may let people without an account in.")
+        bool, about("Whether people without an account can join by an invitation.")
     ]
 
 
 class SessionAnswer(Struct):
-    """A login, and the token that proves it."""
+    """A login, and its token."""
 
     token: Annotated[
         str,
@@ -303,7 +314,9 @@ class DeviceShown(Struct):
     device: DeviceId
     name: DeviceName
     since: Annotated[int, about("When the device logged in, in Unix seconds.")]
-    expires_at: Annotated[int, about("When its token expires, in Unix seconds.")]
+    expires_at: Annotated[
+        int, about("When the token of the device expires, in Unix seconds.")
+    ]
     current: Annotated[
         bool, about("Whether this request uses the token of this login.")
     ]
@@ -363,9 +376,10 @@ def register(api: AccountParts, call: Call, request: Registration) -> SessionAns
     """Register an account and log in.
 
     Anybody may register while `accounts.registration` is on. A back end with an
-    admin key always may. The app must use accounts (`account_tokens`); its
-    setting `accounts` says which identifiers. The answer `login_taken` does not
-    say which of them belongs to another account.
+    admin key may always register accounts. The app must use accounts
+    (`account_tokens`). Its setting `accounts` has the accepted identifiers. The
+    answer `login_taken` does not say which identifier belongs to another
+    account.
     """
     accounts = api.accounts
     is_invited = call.principal.kind != "nobody"  # a back end makes the account
@@ -405,14 +419,13 @@ def register(api: AccountParts, call: Call, request: Registration) -> SessionAns
 def login(api: AccountParts, call: Call, request: AccountLogin) -> SessionAnswer:
     """Log in with the password and get a token.
 
-    `login` is any identifier of the account. The answer does not say which of
-    the two was wrong. With the right password `account_locked` says until when
-    an account is locked, and why, `banned` the same of a ban, and
-    `second_factor_required` that it takes a `code`, too. After too many
-    failures, whichever identifier they name, further logins must wait. A device
-    that sends an earlier token of the account as `Authorization: Bearer`, even
-    an expired one, cannot be locked out by others: only its own failures count
-    for it.
+    `login` is any identifier of the account. The answer does not say whether
+    the login or the password was wrong. With the right password, the answer
+    `account_locked` has the end and the reason of a lock. `banned` has them for
+    a ban, and `second_factor_required` asks for a `code`, too. After too many
+    failures with any identifiers, further logins must wait. Others cannot lock
+    out a device that sends an earlier token of the account as `Authorization:
+    Bearer`, even an expired token. Only its own failures count for this device.
     """
     accounts = api.accounts
     check_device(request.device)
@@ -437,7 +450,7 @@ def login(api: AccountParts, call: Call, request: AccountLogin) -> SessionAnswer
     "/accounts/rules", Needs.ANYONE, base=None, problems=(Problems.NOT_ALLOWED,)
 )
 def rules(api: AccountParts, call: Call, app: AccountApp = GOCHAT) -> RulesAnswer:
-    """Show what an app demands of its accounts.
+    """Show the rules that an app has for its accounts.
 
     For the form with which users register.
     """
@@ -463,8 +476,7 @@ def show(
 ) -> AccountShown:
     """Show the profile of an account.
 
-    Identifiers and settings are shown only to the account itself and to back
-    ends.
+    Only the account itself and back ends see identifiers and settings.
     """
     if not (of or call.user):
         raise ApiProblem.invalid("`user` or `of`: name the account")
@@ -520,8 +532,8 @@ def set_identifiers(
 ) -> AccountShown:
     """Change the identifiers of an account.
 
-    One has to remain. A user's requests count as registrations and logins of
-    their address.
+    At least one identifier must remain. A user's requests count as
+    registrations and logins of their address.
     """
     password: str | None = request.password
     if call.is_back_end:
@@ -554,8 +566,8 @@ def set_password(
 ) -> AccountDone:
     """Change a password.
 
-    This ends all sessions of the account. An account that has neither a
-    password nor an e-mail address sets its first one without `old_password`.
+    This ends all sessions of the account. An account with neither a password
+    nor an e-mail address sets its first password without `old_password`.
     """
     old: str | None = old_password
     if call.is_back_end:
@@ -579,7 +591,10 @@ def log_out(api: AccountParts, call: Call, _request: Acting) -> AccountDone:
 @routes.post(
     "/accounts/delete",
     Needs.ADMIN_OR_PERSON,
-    schema=("AccountDelete", "The account to delete. A back end leaves out both."),
+    schema=(
+        "AccountDelete",
+        "The account to delete. A back end leaves out the password and the code.",
+    ),
     problems=(
         *_UNKNOWN,
         WrongLogin.problem,
@@ -593,10 +608,10 @@ def delete(
 ) -> AccountDone:
     """Delete an account.
 
-    The user is erased: with the account go its friends, memberships, files,
-    messages and marks. A user proves it as at a login, by the password and, if
-    the account has a second factor, by a `code`. A user's requests count as
-    logins of their address.
+    The server erases the user and deletes the account, with its friends,
+    memberships, files, messages and marks. Users prove their identity as at a
+    login: by the password and, if the account has a second factor, by a `code`.
+    A user's requests count as logins of their address.
     """
     if not call.is_back_end:
         api.accounts.proved(
@@ -623,11 +638,11 @@ def delete(
     rules=_IDENTIFIED,
 )
 def promote(guests: Guests, call: Call, request: GuestPromotion) -> SessionAnswer:
-    """Make a member of a guest.
+    """Turn a guest into a member.
 
     The account gets an identifier and a password, and keeps its messages and
-    groups. It is logged in anew; the token of the guest becomes invalid.
-    Requests count as registrations of their address.
+    groups. The answer has a new login; the old token of the guest becomes
+    invalid. Requests count as registrations of their address.
     """
     identifiers = _given_identifiers(request)
     if request.login is not UNSET:
@@ -731,8 +746,8 @@ def devices(api: AccountParts, call: Call, _request: Acting) -> DevicesAnswer:
 def end_device(api: AccountParts, call: Call, device: DeviceId) -> AccountDone:
     """Log an account out on one device.
 
-    Its token becomes invalid. Connections of the account on devices with this
-    name are closed with 4502.
+    The token of this login becomes invalid. Connections of the account on
+    devices with the same name are closed with 4502.
     """
     api.accounts.log_out_device(call.app, call.user, int(device))
     return AccountDone(call.user)

@@ -44,27 +44,29 @@ class CardShown(Struct):
     nickname: Nickname
     avatar: Avatar
     name: Annotated[
-        str, about("The user name; empty: none, or not shown to the acting user.")
+        str, about("The user name; empty: none, or hidden from the acting user.")
     ]
     relation: Annotated[
         Relation,
         about(
-            "To the acting user. `incoming`: the account has asked to be a friend. "
-            "`outgoing`: the acting user has asked. `blocked`: the acting user has "
-            "blocked the account."
+            "The relation to the acting user. `incoming`: the account has sent a "
+            "friend request. `outgoing`: the acting user has sent a request. "
+            "`blocked`: the acting user has blocked the account."
         ),
     ]
     presence: Annotated[
-        Literal["online", "offline", ""], about("Empty: not shown to the acting user.")
+        Literal["online", "offline", ""], about("Empty: hidden from the acting user.")
     ]
     last_seen: Annotated[
         int,
         about(
             "When the last connection ended, in Unix seconds; 0: unknown, online, or "
-            "not shown."
+            "hidden from the acting user."
         ),
     ]
-    bot: Annotated[bool, about("Whether a program writes, not a person.")]
+    bot: Annotated[
+        bool, about("Whether the account belongs to a program, not to a person.")
+    ]
     guest: IsGuest
     status: Status = ""
     away: Away = False
@@ -74,24 +76,23 @@ class CardShown(Struct):
     email: Annotated[
         str,
         about(
-            "The confirmed e-mail address; empty: none, or not shown to the acting "
-            "user."
+            "The confirmed e-mail address; empty: none, or hidden from the acting user."
         ),
     ] = ""
 
 
 class CardsAnswer(Struct):
-    """The cards of the accounts that exist, ordered by id."""
+    """The cards of the existing accounts, ordered by id."""
 
     cards: list[CardShown]
 
 
 class PeopleAnswer(Struct):
-    """A page of the people who were found; first those in whose names words
-    begin with the text."""
+    """A page of the people who were found. People whose names have a word that
+    begins with the text come first."""
 
     cards: list[CardShown]
-    more: Annotated[bool, about("Whether there may be more, on a next page.")]
+    more: Annotated[bool, about("Whether more people may follow on a next page.")]
     next: Annotated[
         str,
         about(
@@ -140,9 +141,9 @@ def find(
 ) -> CardShown:
     """Find an account by its phone number, e-mail address or user name.
 
-    Only complete identifiers match. An account that is not findable, or has
-    blocked the acting user, is reported as unknown. An app may switch this off
-    (`accounts.find`). Requests count by account and by address.
+    Only complete identifiers match. The answer does not show an account that is
+    not findable, or that has blocked the acting user. An app may switch this
+    route off (`accounts.find`). Requests count by account and by address.
     """
     return _card(cards.find(call.app, call.user, text, call.request.host))
 
@@ -157,8 +158,7 @@ def search(
     text: Annotated[
         str,
         about(
-            "Words, or the beginnings or other parts of words, of a nickname and a "
-            "user name, in any order.",
+            "Words, or parts of words, of a nickname or a user name, in any order.",
             min_length=1,
             max_length=NICKNAME_CHARACTERS,
         ),
@@ -171,13 +171,13 @@ def search(
         ),
     ] = "",
 ) -> PeopleAnswer:
-    """Search people by parts of their names.
+    """Search for people by parts of their names.
 
-    A page has at most 20. Neither case nor accents matter. Guests, locked
-    accounts, accounts that are not findable, and accounts of which one has
-    blocked the other are not found; bots by their whole user name alone. An app
-    has to switch this on (`accounts.search`). Guests may not search. Requests
-    count by account.
+    A page has at most 20 people. Case and accents do not matter. Some accounts
+    are not found: guests, locked accounts, accounts that are not findable, and
+    two accounts of which one has blocked the other. Bots are found only by
+    their whole user name. An app has to switch this route on
+    (`accounts.search`). Guests may not search. Requests count by account.
     """
     people, next_after = cards.search(call.app, call.user, text, after)
     shown = [_card(each) for each in people]
@@ -199,10 +199,10 @@ def directory(
         int, about("The maximum number of people on this page.", ge=1, le=MOST_LISTED)
     ] = 100,
 ) -> DirectoryAnswer:
-    """List everybody whom a search can find, by name.
+    """List all people whom a search can find, by name.
 
-    A page may have fewer people than `limit`. Names are compared as by a
-    search, without case and accents. An app has to switch this on
+    A page may have fewer people than `limit`. People are ordered by name
+    without case and accents, as in a search. An app has to switch this route on
     (`accounts.search`). Guests may not list people. Requests count as searches.
     """
     if online:
@@ -235,11 +235,11 @@ def cards(
     """Show up to 100 accounts with their presence.
 
     A user sees presence, status and user names of friends and of members of
-    common conversations. Users who have blocked the caller show none of them.
-    Accounts with `show_presence` off hide their presence, those with `findable`
-    off their user name. Where the app has `accounts.show_emails`, whoever sees
-    the user name sees the confirmed e-mail address, too, but guests do not. A
-    back end that names no `user` sees all.
+    common conversations. Accounts that have blocked the acting user hide all of
+    them. Accounts with `show_presence` off hide their presence. Accounts with
+    `findable` off hide their user name. If the app has `accounts.show_emails`,
+    users other than guests who see the user name also see the confirmed e-mail
+    address. A back end that names no `user` sees everything.
     """
     people = cards.show(call.app, call.user, users)
     return CardsAnswer([_card(each) for each in people])

@@ -110,7 +110,7 @@ class Device(Struct, frozen=True):
     since: int
     """When the device logged in, in Unix seconds."""
     expires_at: int
-    """When its token expires, in Unix seconds."""
+    """When the token of the device expires, in Unix seconds."""
 
 
 class Imported(Struct, frozen=True):

@@ -164,48 +164,49 @@ class AppAccountSettings(Struct, frozen=True):
     identifiers: Annotated[
         tuple[Literal["phone", "email", "name"], ...],
         about(
-            "Kinds of identifiers; an account has at least one of them.",
+            "The kinds of identifiers. An account has at least one of them.",
             api={"min_length": 1},
         ),
     ] = ("phone", "email", "name")
     find: Annotated[
-        bool, about("Whether accounts find each other by their identifiers.")
+        bool, about("Whether accounts can find each other by their identifiers.")
     ] = True
     search: Annotated[
         bool,
         about(
-            "Whether accounts find each other by parts of their nickname and user name."
+            "Whether accounts can find each other by parts of their nickname and user "
+            "name."
         ),
     ] = False
     show_emails: Annotated[
         bool,
         about(
-            "Whether accounts see the confirmed e-mail address where they see the user "
-            "name."
+            "Whether accounts that see a user name also see the confirmed e-mail "
+            "address."
         ),
     ] = False
     passwords: Annotated[bool, about("Whether accounts log in with a password.")] = True
     factor_for: Annotated[
         tuple[Literal["owner", "moderator"], ...],
-        about("Roles that an account may use only with a second factor.", by_key=True),
+        about(
+            "Roles that an account may use only if it has a second factor.", by_key=True
+        ),
     ] = ()
     guests: Annotated[
         bool,
-        about(
-            "Whether members make invitations that let people without an account in."
-        ),
+        about("Whether members can make invitations for people without an account."),
     ] = False
     ask_strangers: Annotated[
         bool,
         about(
-            "Whether users add only friends, members of common groups, and people who "
-            "have written to them, to groups. All others join by an invitation."
+            "Whether users can add to groups only friends, members of common groups, "
+            "and people who have written to them. All others join by an invitation."
         ),
     ] = False
     reset_url: Annotated[
         str,
         about(
-            "The page that the mail for a forgotten password links to. Empty: no "
+            "The page to which the mail for a forgotten password links. Empty: no "
             "page; in `gochat` the messages page.",
             api={"pattern": "^(https?://.+)?$", "max_length": 1000},
         ),
@@ -280,12 +281,12 @@ HTTP_UNKNOWN_RESET: Final = HttpProblem(
     "No such code to reset a password, or it has expired or was used.",
 )
 HTTP_NO_GUEST: Final = HttpProblem(
-    409, "no_guest", "The account is not that of a guest."
+    409, "no_guest", "The account does not belong to a guest."
 )
 HTTP_TOO_MANY_FRIENDS: Final = HttpProblem(
     409,
     "too_many_friends",
-    "One of the two would have more friends than accounts.friends.",
+    "One of the two users would have more friends than accounts.friends.",
 )
 
 _WITH_ACCOUNT: Final = Reason(

@@ -50,7 +50,7 @@ class FactorRequired(
     problem=HttpProblem(
         401,
         "second_factor_required",
-        "The account has a second factor: send a code of it as well.",
+        "The account has a second factor. Send a code of it, too.",
     ),
     login="factor",
 ):
@@ -85,17 +85,17 @@ class FactorOff(
 
 
 class FactorStarted(Struct, frozen=True):
-    """The secret of a new second factor, which is in force after a code
-    confirms it."""
+    """The secret of a new second factor. The factor is in force after you
+    confirm it with a code."""
 
     secret: Annotated[
-        str, about("The secret in base32, to be typed into an authenticator app.")
+        str, about("The secret in base32, for typing into an authenticator app.")
     ]
     address: Annotated[
         str,
         about(
-            "The same as an `otpauth://` address: it opens such an app, and its QR "
-            "code is read by one."
+            "The secret as an `otpauth://` address, for opening an authenticator app "
+            "or for a QR code."
         ),
     ]
 

@@ -28,8 +28,8 @@ class FactorConfirm(Acting, kw_only=True):
 
 
 class RecoveryCodes(Struct):
-    """The recovery codes of an account. Each stands for a code once. They are
-    shown only here."""
+    """The recovery codes of an account. Each works once instead of a code. No
+    other answer shows them."""
 
     codes: list[str]
 
@@ -46,7 +46,7 @@ routes = Resource(
 @routes.post(
     "/accounts/factor/begin",
     Needs.ACCOUNT,
-    schema=("FactorBegin", "A second factor to be turned on."),
+    schema=("FactorBegin", "The second factor to turn on."),
     problems=(Problems.UNKNOWN_ACCOUNT, WrongLogin.problem, FactorOn.problem),
 )
 def begin(
@@ -54,8 +54,9 @@ def begin(
 ) -> FactorStarted:
     """Begin to turn on the second factor of an account.
 
-    Show the secret to an authenticator app, and confirm with a code of it.
-    Takes the password, so that a stolen token cannot do it. Counts as a login.
+    Add the secret to an authenticator app, and confirm it with a code of this
+    app. The route needs the password, so that a stolen token is not enough.
+    Each request counts as a login.
     """
     account = accounts.confirmed(
         call.app, call.user, password, call.request.host, call.credential
@@ -76,8 +77,8 @@ def begin(
 def confirm(accounts: Accounts, call: Call, request: FactorConfirm) -> RecoveryCodes:
     """Turn on the second factor of an account, with a code of it.
 
-    From now on, logins with the password take a code. The answer has ten
-    recovery codes for the day when the authenticator app is lost.
+    From now on, logins with the password need a code. The answer has ten
+    recovery codes, in case the authenticator app is lost.
     """
     account = accounts.known(call.app, call.user)
     return RecoveryCodes(accounts.factors.confirm(account, request.code))
@@ -93,7 +94,7 @@ def renew_codes(
 ) -> RecoveryCodes:
     """Make new recovery codes.
 
-    All earlier ones are worth nothing any more.
+    All earlier recovery codes become invalid.
     """
     account = accounts.with_factor(call.app, call.user, request.code, call.credential)
     return RecoveryCodes(accounts.factors.renew_codes(account))
@@ -104,7 +105,8 @@ def renew_codes(
     Needs.ADMIN_OR_ACCOUNT,
     schema=(
         "FactorRemove",
-        "The second factor to turn off. A back end leaves out both.",
+        "The second factor to turn off. A back end leaves out the password and the "
+        "code.",
     ),
     problems=(
         Problems.UNKNOWN_ACCOUNT,
@@ -121,8 +123,8 @@ def remove(
 ) -> AccountDone:
     """Turn off the second factor of an account.
 
-    Its owner sends the password and a code. A back end does it without, for
-    somebody who has lost both.
+    The owner of the account sends the password and a code. A back end needs
+    neither, for example to help a user who has lost both.
     """
     if call.is_back_end:
         account = accounts.known(call.app, call.user)

@@ -40,8 +40,8 @@ class FriendAnswer(Struct):
         Literal["friends", "asked", "done", "already", "absent", "away"],
         about(
             "`friends`: the two are friends now. `asked`: the request was sent. "
-            "`done`: the change was made. `already`: nothing changed. `absent`: there "
-            "was nothing to change. `away`: you have blocked the other user."
+            "`done`: the change was made. `already`: nothing has changed. `absent`: "
+            "there was nothing to change. `away`: you have blocked the other user."
         ),
     ]
 
@@ -131,7 +131,7 @@ def remove(api: AccountParts, call: Call, request: FriendChange) -> FriendAnswer
 def block(api: AccountParts, call: Call, request: FriendChange) -> FriendAnswer:
     """Block a user.
 
-    Ends a friendship. A blocked user cannot become a friend.
+    This ends a friendship. A blocked user cannot become a friend.
     """
     return _change(api, call, request, changes.block)
 

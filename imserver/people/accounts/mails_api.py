@@ -41,16 +41,20 @@ class ResetRequested(Struct):
     """A mail is sent if an account with this identifier and an e-mail address
     exists."""
 
-    seconds: Annotated[int, about("For how long the code in the mail is valid.")]
+    seconds: Annotated[int, about("How many seconds the code in the mail is valid.")]
 
 
 class ResetShown(Struct):
-    """Whether a code resets a password now, and whose."""
+    """Whether a code can reset a password now, and the login of the account."""
 
-    valid: Annotated[bool, about("False: no such code, or it has expired or was used.")]
+    valid: Annotated[
+        bool, about("False: the code does not exist, has expired or was used.")
+    ]
     login: Annotated[
         str,
-        about("What it logs in with: its user name, e-mail address or phone number."),
+        about(
+            "The login of the account: its user name, e-mail address or phone number."
+        ),
     ]
 
 
@@ -91,10 +95,10 @@ def reset(
 def show_reset(
     resets: Resets, call: Call, code: ResetCode, app: AccountApp = GOCHAT
 ) -> ResetShown:
-    """Show whether a code still works, and for which account.
+    """Show whether a code is still valid, and for which account.
 
-    For the page behind the link. Nothing changes. Each request counts as a
-    login of its address.
+    For the page to which the mail links. This request changes nothing. Each
+    request counts as a login of its address.
     """
     account = resets.accounts.resets(call.app, code, call.request.host)
     if account is None:
@@ -128,13 +132,13 @@ def finish_reset(
 
 
 class ConfirmationRequested(Struct):
-    """A mail with a link is on its way, unless the address is confirmed
-    already."""
+    """A mail with a link is on its way, unless the address is already
+    confirmed."""
 
     confirmed: Annotated[
         bool, about("Whether the address is confirmed already. Then no mail is sent.")
     ]
-    seconds: Annotated[int, about("For how long the link in the mail is valid.")]
+    seconds: Annotated[int, about("How many seconds the link in the mail is valid.")]
 
 
 class ConfirmationQuery(Struct, forbid_unknown_fields=True):
@@ -170,9 +174,10 @@ def ask(
 ) -> ConfirmationRequested:
     """Ask for a mail that confirms the e-mail address of an account.
 
-    Until the address is confirmed, only this mail and that for a forgotten
-    password go to it. Both have fixed words. An account and an address get at
-    most three within `accounts.rate_seconds`.
+    Until the address is confirmed, the server sends only two kinds of mail to
+    it: this mail, and that for a forgotten password. Both have fixed texts. An
+    account and an address get at most three such mails within
+    `accounts.rate_seconds`.
     """
     if not confirmations.mails.has_server:
         raise ApiProblem(Problems.NOT_IMPLEMENTED, "This server sends no mail")
@@ -188,7 +193,7 @@ def ask(
     problems=(UnknownConfirmation.problem,),
 )
 def show_confirmation(confirmations: Confirmations, call: Call) -> HttpResponse:
-    """Show the page that confirms an e-mail address.
+    """Show a page for confirming an e-mail address.
 
     The link in a mail opens this page. Opening it changes nothing, because
     virus scanners open links, too.
@@ -210,8 +215,8 @@ def show_confirmation(confirmations: Confirmations, call: Call) -> HttpResponse:
 def confirm(confirmations: Confirmations, call: Call) -> HttpResponse:
     """Confirm an e-mail address.
 
-    The token proves who reads the mails to it, so the request needs no other
-    credential. A browser gets a page.
+    The token proves that the sender can read mails to this address, so the
+    request needs no other credential. A browser gets a page.
     """
     wants_page = "text/html" in call.request.headers.get("accept", "")
     try:

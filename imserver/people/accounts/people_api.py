@@ -46,7 +46,7 @@ User = Annotated[str, about("The id of the account.", min_length=1, max_length=2
 LockReason = Annotated[
     str,
     about(
-        "Why the account is or was locked. Its owner sees it at a login.",
+        "Why the account is or was locked. Its owner sees the reason at a login.",
         max_length=REASON_CHARACTERS,
         pattern=r"^[^\x00-\x1f\x7f-\x9f]*$",
     ),
@@ -60,17 +60,16 @@ class PeopleQuery(Struct, forbid_unknown_fields=True):
     text: Annotated[
         str,
         about(
-            "An id, or a part of the nickname or the user name. Who may operate the "
-            "app finds accounts by a part of the e-mail address or the phone number, "
-            "too.",
+            "An id, or a part of the nickname or the user name. Operators of the app "
+            "also find accounts by a part of the e-mail address or the phone number.",
             max_length=254,
         ),
     ] = ""
     login: Annotated[
         str,
         about(
-            "Only the account with this id, or that logs in with this phone number, "
-            "e-mail address or user name. Who may operate the app gives it.",
+            "Only the account with this id, phone number, e-mail address or user name. "
+            "Only operators of the app may use this field.",
             max_length=255,
         ),
     ] = ""
@@ -79,7 +78,10 @@ class PeopleQuery(Struct, forbid_unknown_fields=True):
     )
     kind: Annotated[Kind | UnsetType, about("Only accounts of this kind.")] = UNSET
     locked: Annotated[
-        bool | UnsetType, about("Only accounts that are locked, or that are not.")
+        bool | UnsetType,
+        about(
+            "`true`: only locked accounts. `false`: only accounts that are not locked."
+        ),
     ] = UNSET
     after: Annotated[
         str,
@@ -94,7 +96,7 @@ class PeopleQuery(Struct, forbid_unknown_fields=True):
 
 
 class PersonShown(Struct, kw_only=True):
-    """An account, as those see it who answer for the app."""
+    """An account in the view of operators and moderators."""
 
     user: UserId
     nickname: Nickname
@@ -102,19 +104,19 @@ class PersonShown(Struct, kw_only=True):
     name: Annotated[str, about("The user name; empty: none.")]
     phone: Annotated[
         str | UnsetType,
-        about("The phone number. Only who may operate the app sees it."),
+        about("The phone number. Only operators of the app see it."),
     ] = UNSET
     email: Annotated[
         str | UnsetType,
-        about("The e-mail address. Only who may operate the app sees it."),
+        about("The e-mail address. Only operators of the app see it."),
     ] = UNSET
     email_confirmed: EmailConfirmed | UnsetType = UNSET
     kind: Annotated[
-        Kind, about("Whether it is the account of a person, a guest or a bot.")
+        Kind, about("Whether the account belongs to a person, a guest or a bot.")
     ]
     role: Role
     second_factor: SecondFactor
-    created: Annotated[int, about("When it was created, in Unix seconds.")]
+    created: Annotated[int, about("The time of creation, in Unix seconds.")]
     last_seen: Annotated[
         int, about("When its last connection ended, in Unix seconds; 0: unknown.")
     ]
@@ -122,8 +124,8 @@ class PersonShown(Struct, kw_only=True):
     locked_until: Annotated[
         int,
         about(
-            "When the lock ends or has ended, in Unix seconds; 0: not by itself, or it "
-            "has none."
+            "When the lock ends or has ended, in Unix seconds; 0: no lock, or a lock "
+            "that does not end by itself."
         ),
     ]
     lock_reason: LockReason
@@ -149,7 +151,7 @@ class LockAnswer(Struct):
     missing_nodes: Annotated[
         list[str],
         about(
-            "Nodes that did not answer in time. They follow within "
+            "Nodes that did not answer in time. They apply the change within "
             "`storage.look_seconds`."
         ),
     ]
@@ -193,11 +195,11 @@ def _shown(account: Account, principal: Principal) -> PersonShown:
 
 @routes.get("/accounts/list", Needs.PEOPLE)
 def page(people: People, call: Call, request: PeopleQuery) -> PeoplePage:
-    """List the accounts of an app, or search them.
+    """List or search the accounts of an app.
 
-    The newest come first. A search that takes long answers with what it has,
-    and `next` continues it. An account with the role `moderator` sees and
-    searches no e-mail addresses and no phone numbers.
+    The newest accounts come first. If a search takes long, the answer has the
+    accounts found so far, and `next` continues the search. An account with the
+    role `moderator` does not see or search e-mail addresses and phone numbers.
     """
     by = call.principal
     if request.login:
@@ -227,7 +229,7 @@ def page(people: People, call: Call, request: PeopleQuery) -> PeoplePage:
 @routes.post(
     "/accounts/role",
     Needs.OWN,
-    schema=("RoleSet", "A role for an account."),
+    schema=("RoleSet", "The account, and its new role."),
     problems=(Problems.UNKNOWN_ACCOUNT,),
 )
 def set_role(
@@ -235,8 +237,9 @@ def set_role(
 ) -> PersonShown:
     """Give an account a role.
 
-    An owner makes moderators and owners. The role of an owner is changed by an
-    API key or by `imserver account role`. All nodes follow at once.
+    An owner may make moderators and owners. Only an API key or `imserver
+    account role` changes the role of an owner. All nodes apply the change at
+    once.
     """
     account = people.set_role(call.principal, call.app, user, role_named(role))
     return _shown(account, call.principal)
@@ -245,7 +248,7 @@ def set_role(
 @routes.post(
     "/accounts/lock",
     Needs.OPERATE,
-    schema=("AccountLock", "A lock of an account."),
+    schema=("AccountLock", "The account to lock, the duration, and the reason."),
     problems=(Problems.UNKNOWN_ACCOUNT,),
 )
 def lock(
@@ -255,16 +258,23 @@ def lock(
     app: AccountApp = GOCHAT,
     user: User,
     seconds: Annotated[
-        int, about("For how long; 0: until somebody unlocks it.", ge=0, le=MOST_SECONDS)
+        int,
+        about(
+            "The duration of the lock in seconds; 0: until somebody unlocks the "
+            "account.",
+            ge=0,
+            le=MOST_SECONDS,
+        ),
     ] = 0,
     reason: LockReason = "",
 ) -> LockAnswer:
     """Lock an account.
 
-    Its logins are refused, also those of its bots, and its tokens do nothing
-    until the lock ends. Sessions are closed with 4503 on all nodes. At a login
-    with the right password the user is told until when, and why. Owners lock
-    moderators and members. A later lock replaces an earlier one.
+    Until the lock ends, the server refuses logins of the account and its bots,
+    and its tokens do not work. All nodes close its sessions with 4503. At a
+    login with the right password, the user is told the end and the reason.
+    Owners may lock moderators and members. A later lock replaces an earlier
+    lock.
     """
     account, missing = people.lock(call.principal, call.app, user, seconds, reason)
     return LockAnswer(_shown(account, call.principal), missing)
@@ -281,8 +291,8 @@ def unlock(
 ) -> LockAnswer:
     """Unlock an account.
 
-    Its password and its tokens work again. A ban of the user that ends later
-    than the lock stays.
+    The password and the tokens of the account work again. A ban that ends later
+    than the lock stays in force.
     """
     account, missing = people.unlock(call.principal, call.app, user)
     return LockAnswer(_shown(account, call.principal), missing)
@@ -290,7 +300,10 @@ def unlock(
 
 @guest_routes.post(
     "/accounts/guests/admit",
-    schema=("GuestAdmission", "A guest, and the user name with which they log in."),
+    schema=(
+        "GuestAdmission",
+        "The guest to let in, and the user name for the logins of the new member.",
+    ),
     problems=(Problems.UNKNOWN_ACCOUNT, HTTP_NO_GUEST, Taken.problem),
 )
 def admit(
@@ -298,9 +311,9 @@ def admit(
 ) -> PersonShown:
     """Let a guest in as a member.
 
-    They find people and invite from now on, and stay logged in. A message of
-    the server has their user name, and says how they choose a password for
-    other devices (`accounts/password`).
+    From now on, the user can find people and make invitations. The user stays
+    logged in. A message from the server has the user name, and explains how to
+    choose a password for other devices (`accounts/password`).
     """
     member = guests.admit(call.app, user, name)
     return _shown(member, call.principal)
@@ -316,7 +329,8 @@ def remove(
 ) -> AccountDone:
     """Remove a guest.
 
-    Their sessions end, and the account is deleted. What they wrote stays.
+    The sessions of the guest end, and the account is deleted. The messages of
+    the guest stay.
     """
     guests.remove(call.app, user)
     call.gone = True

@@ -35,8 +35,8 @@ class AnswerStopped(Struct):
     status: Annotated[
         str,
         about(
-            "`closed`. `repeated`: it was closed before. `unknown`: there is no such "
-            "stream, or its node has ended."
+            "`closed`: the stream is closed now. `repeated`: it was closed before. "
+            "`unknown`: the stream does not exist, or its node has ended."
         ),
     ]
 
@@ -48,8 +48,9 @@ class AnswerClosed(Struct):
     status: Annotated[
         str,
         about(
-            "`closed`. `repeated`: it was closed before. `unknown`: the bot has no "
-            "such stream, or its node has ended."
+            "`closed`: the stream is closed now. `repeated`: it was closed before. "
+            "`unknown`: the bot has no such stream, or the node of the stream has "
+            "ended."
         ),
     ]
     id: Annotated[int, about("The id of the stored message.")] | UnsetType = UNSET
@@ -78,7 +79,7 @@ routes = Resource(
     "/messages/stream/open",
     schema=(
         "AnswerOpenRequest",
-        "A message that begins. Give one of `to` and `conversation`.",
+        "The message to begin. Give either `to` or `conversation`.",
     ),
     rules=one_of("to", "conversation"),
     problems=(Problems.TOO_MANY_STREAMS, *_NOT_STORED),
@@ -95,19 +96,21 @@ def open_stream(
     thread: Annotated[
         int,
         about(
-            "A message of the conversation: the answer is a reply in its thread.",
+            "A message of the conversation. The answer becomes a reply in the thread "
+            "of this message.",
             ge=0,
             le=Limit.ID,
         ),
     ] = 0,
     text: Annotated[
-        str, about("The beginning of the text, if there is one already.")
+        str, about("The beginning of the text, if you already have it.")
     ] = "",
     stoppers: (
         Annotated[
             list[Annotated[str, Meta(min_length=1, max_length=MAX_USER_BYTES)]],
             about(
-                "The users who may stop it. Without it, all who read it may.",
+                "The users who may stop the answer. If you leave this out, everybody "
+                "who reads it may stop it.",
                 max_length=MAX_STOPPERS,
             ),
         ]
@@ -126,8 +129,8 @@ def open_stream(
 
     For text that comes in pieces, such as the tokens of a language model.
     Connected users of the conversation receive the beginning, then each piece.
-    At the end the whole text is stored as one message, whose `client_msg_id` is
-    the id of the stream. Without a new piece for `limits.stream_seconds` the
+    At the end, the whole text is stored as one message. Its `client_msg_id` is
+    the id of the stream. If no new piece comes for `limits.stream_seconds`, the
     server closes the stream, and `meta` of the message has `incomplete`.
     """
     users: tuple[str, ...] | None = None
@@ -155,8 +158,8 @@ def append(
 ) -> StreamAppended:
     """Append pieces to streamed answers of a bot.
 
-    A request may have many pieces, of many streams. A piece with a number that
-    the stream has already is ignored, so you may repeat a request.
+    A request may have many pieces of many streams. The server ignores a piece
+    whose number the stream already has, so you may repeat a request.
     """
 
     def append_part(
@@ -169,7 +172,7 @@ def append(
 
 @routes.post(
     "/messages/stream/close",
-    schema=("AnswerCloseRequest", "A message that ends."),
+    schema=("AnswerCloseRequest", "The streamed answer to close."),
     problems=(Problems.NOT_ACCEPTED, *_NOT_STORED),
 )
 def close(
@@ -178,14 +181,13 @@ def close(
     stream: StreamId,
     incomplete: Annotated[
         bool,
-        about("The text is not finished, and never will be. Clients may show that."),
+        about("Whether the text will stay unfinished. Clients may show that."),
     ] = False,
 ) -> AnswerClosed:
     """Close a streamed answer of a bot.
 
-    The whole text is stored as one message. A stream without any text ends
-    without a message. If the message is refused, the stream is closed all the
-    same.
+    The whole text is stored as one message. A stream without text ends without
+    a message. Even if the message is refused, the stream is closed.
     """
     closed = answers.texts.close_text(call.app, stream, incomplete, call.user)
     if isinstance(closed, Rejected):
@@ -197,15 +199,15 @@ def close(
 @routes.post(
     "/messages/stream/stop",
     Needs.ADMIN_OR_USER,
-    schema=("AnswerStopRequest", "A message that a reader stops."),
+    schema=("AnswerStopRequest", "The streamed answer to stop."),
     problems=(Problems.NOT_ACCEPTED,),
 )
 def stop(answers: StreamedAnswers, call: Call, stream: StreamId) -> AnswerStopped:
     """Stop a streamed answer that the user reads.
 
-    The text so far is stored, with `incomplete` and `stopped`, the user, in its
-    `meta`. The bot receives this message, also at its webhook. Its next piece
-    is answered with `closed`.
+    The text so far is stored. Its `meta` has `incomplete`, and in `stopped` the
+    user who stopped it. The bot receives this message, also at its webhook. The
+    answer to its next piece is `closed`.
     """
     status = answers.texts.stop(call.app, stream, call.user).status
     if status == "not_allowed":

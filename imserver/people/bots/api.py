@@ -47,16 +47,18 @@ BotId = Annotated[
 BotToken = Annotated[
     str,
     about(
-        "The token of the bot, which is shown only here. The bot sends it as "
+        "The token of the bot. No other answer shows it. The bot sends it as "
         "`Authorization: Bearer`, and in the login of a connection."
     ),
 ]
-Owner = Annotated[str, about("The account that manages the bot; empty: the back end.")]
+Owner = Annotated[
+    str, about("The account that manages the bot; empty: a back end manages it.")
+]
 HookUrl = Annotated[
     str,
     about(
-        "The webhook of the bot: what it may read is posted to this URL. It begins "
-        "with `https://` and has a public address. Empty: none.",
+        "The webhook of the bot: the server posts all messages that the bot may read "
+        "to this URL. It begins with `https://` and has a public address. Empty: none.",
         max_length=PublicRequests.URL_CHARACTERS,
     ),
 ]
@@ -72,7 +74,7 @@ class CommandShape(Struct, forbid_unknown_fields=True):
 About = Annotated[
     str,
     about(
-        "What the bot is for; it may have several lines.",
+        "The description of the bot. It may have several lines.",
         max_length=ABOUT_CHARACTERS,
         pattern=r"^[^\x00-\x09\x0b-\x1f\x7f-\x9f]*$",
     ),
@@ -139,7 +141,7 @@ class BotShown(Struct):
     nickname: Nickname
     avatar: Avatar
     owner: Owner
-    created: Annotated[int, about("When it was created, in Unix seconds.")]
+    created: Annotated[int, about("The time of creation, in Unix seconds.")]
     commands: Commands
     description: About
     listed: Listed
@@ -147,8 +149,8 @@ class BotShown(Struct):
     hook_secret: Annotated[
         str,
         about(
-            "The secret that signs the requests. It is shown only when `hook_url` is "
-            "set."
+            "The secret with which requests are signed. It is shown only when "
+            "`hook_url` is set."
         ),
     ] = ""
 
@@ -172,8 +174,8 @@ class BotCard(Struct):
 
 
 class ListedBots(Struct):
-    """A page of the bots that the app offers, ordered by id. It may have fewer
-    bots than `limit`."""
+    """A page of the app's listed bots, ordered by id. It may have fewer bots
+    than `limit`."""
 
     bots: list[BotCard]
     next: NextCursor
@@ -207,7 +209,8 @@ routes = Resource(
     Needs.ADMIN_OR_ACCOUNT,
     schema=(
         "BotCreate",
-        "A new bot. The acting user owns it; without one the back end does.",
+        "A new bot. The acting user owns the bot. If there is no acting user, the back "
+        "end owns it.",
     ),
     voice=True,
     act="bots.create",
@@ -220,8 +223,8 @@ def create(
 ) -> BotCreated:
     """Make a bot.
 
-    A bot is an account for a program. It logs in with its token instead of a
-    password, and may send, read and upload as its account. It cannot have
+    A bot is the account of a program. It logs in with its token instead of a
+    password. It may send, read and upload like other accounts. It cannot have
     friends, invitations or bots of its own.
     """
     bot, token = bots.create(call.app, call.user, name, nickname, avatar)
@@ -230,7 +233,7 @@ def create(
 
 @routes.get("/bots", Needs.ADMIN_OR_ACCOUNT, user="optional")
 def bots(bots: Bots, call: Call, request: ActingPage) -> BotsAnswer:
-    """List the bots of the acting user; for a back end that names none, all
+    """List the bots of the acting user; for a back end that names no user, all
     bots of the app."""
     behind = read_cursor(request.cursor) or ""
     rows = bots.page(call.app, call.user, behind, request.limit + 1)
@@ -250,7 +253,7 @@ def bots(bots: Bots, call: Call, request: ActingPage) -> BotsAnswer:
 def update(bots: Bots, call: Call, request: BotUpdate) -> BotShown:
     """Change a bot.
 
-    A new `hook_url` has a new secret, also if the URL is the same.
+    A new `hook_url` gets a new secret, even if the URL does not change.
     """
     if request.hook_url is not UNSET:
         bots.check_hook(request.hook_url)
@@ -274,10 +277,10 @@ def update(bots: Bots, call: Call, request: BotUpdate) -> BotShown:
     user="optional",
 )
 def listed(bots: Bots, call: Call, request: ActingPage) -> ListedBots:
-    """List the bots that the app offers.
+    """List the app's listed bots.
 
-    Owners list their bots with `listed` of `/bots/update`. Bots whose owners
-    have blocked the acting user are left out. Guests see none.
+    Owners list their bots with `listed` of `/bots/update`. If the owner of a
+    bot has blocked the acting user, the bot is left out. Guests see no bots.
     """
     behind = read_cursor(request.cursor) or ""
     rows = bots.listed(call.app, call.user, behind, request.limit + 1)
@@ -290,7 +293,7 @@ def listed(bots: Bots, call: Call, request: ActingPage) -> ListedBots:
 
 @routes.get("/bots/show", Needs.ADMIN_OR_MEMBER, problems=_UNKNOWN, user="optional")
 def show(bots: Bots, call: Call, request: BotChosen) -> BotCard:
-    """Show what a bot is for, and its commands."""
+    """Show the description of a bot, and its commands."""
     return _card(bots.visible(call.app, call.user, request.bot))
 
 
@@ -314,8 +317,8 @@ def rotate(bots: Bots, call: Call, request: BotChosen) -> BotTokenAnswer:
 def delete(bots: Bots, call: Call, request: BotChosen) -> BotDone:
     """Delete a bot and its account.
 
-    Its messages remain in the conversations of others. The bots of an account
-    are deleted with the account, and their messages remain, too.
+    The messages of the bot stay in the conversations of others. If an account
+    is deleted, its bots are deleted, too, and their messages stay.
     """
     bots.remove(call.app, call.user, request.bot)
     call.user = request.bot
@@ -347,8 +350,8 @@ def commands(bots: Bots, call: Call, request: CommandsQuery) -> CommandsAnswer:
     """List the slash commands in a conversation of the acting user, or those of
     a bot.
 
-    A bot shows none to a user whom it or its owner has blocked. In a
-    conversation of both they stay.
+    If the bot or its owner has blocked the user, the user sees the commands
+    only in conversations that both are in.
     """
     conversation = request.conversation
     if (conversation is UNSET) == (not request.bot):

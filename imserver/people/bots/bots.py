@@ -389,7 +389,7 @@ CommandName = Annotated[
 Description = Annotated[
     str,
     about(
-        "What the command is for.",
+        "The description of the command.",
         max_length=DESCRIPTION_CHARACTERS,
         pattern=r"^[^\x00-\x1f\x7f-\x9f]*$",
     ),

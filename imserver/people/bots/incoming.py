@@ -302,8 +302,8 @@ class HookCreated(Struct):
     url: Annotated[
         str,
         about(
-            "Its URL on this server, relative to the server's address. It is shown "
-            "only here, so save it."
+            "Its URL on this server, relative to the server's address. Save it, "
+            "because no other answer shows it."
         ),
     ]
 
@@ -315,7 +315,7 @@ class HookShown(Struct):
     group: GroupId
     nickname: Nickname
     avatar: Avatar
-    created: Annotated[int, about("When it was created, in Unix seconds.")]
+    created: Annotated[int, about("The time of creation, in Unix seconds.")]
 
 
 class HooksAnswer(Struct):
@@ -342,7 +342,10 @@ routes = Resource(
 @routes.post(
     "/hooks",
     Needs.ADMIN_OR_ACCOUNT,
-    schema=("HookCreate", "A group, and how the sender of the messages is shown."),
+    schema=(
+        "HookCreate",
+        "The group of the webhook, and how its messages show the sender.",
+    ),
     voice=True,
     act="hooks.create",
     status=201,
@@ -365,9 +368,9 @@ def create(
 ) -> HookCreated:
     """Make an incoming webhook.
 
-    For the owner and admins of a group. Each `POST` to its URL becomes a
-    message in the group. The sender is a bot of the acting user, which is made
-    with the webhook and joins the group.
+    For the owner and admins of a group. Each `POST` to the URL becomes a
+    message in the group. The sender is a new bot of the acting user, which
+    joins the group.
     """
     hook, token = incoming.create(call.app, call.user, id_of(group), nickname, avatar)
     return HookCreated(str(hook.id), PATH + token)
@@ -409,8 +412,8 @@ def hooks(incoming: IncomingHooks, call: Call, request: GroupChange) -> HooksAns
 def revoke(incoming: IncomingHooks, call: Call, hook: HookId) -> HookRevoked:
     """Revoke an incoming webhook.
 
-    For the owner and admins of its group. Its bot is deleted; the messages
-    stay.
+    For the owner and admins of the group. The bot of the webhook is deleted;
+    its messages stay.
     """
     incoming.revoke(call.app, call.user, id_of(hook))
     return HookRevoked(hook)

@@ -64,15 +64,17 @@ class InvitationsAnswer(Struct):
 class AllInvitations(InvitationsAnswer):
     """A page of invitations of an app that have not ended."""
 
-    names: Annotated[dict[str, str], about("User → name, of those who made them.")]
+    names: Annotated[
+        dict[str, str], about("User → name, for the users who made the invitations.")
+    ]
     groups: Annotated[
-        dict[str, str], about("Group → name, of those to which they are.")
+        dict[str, str], about("Group → name, for the groups of the invitations.")
     ]
 
 
 class InvitationJoined(Struct):
-    """The login of the guest, and the group that they are a member of now, if
-    the invitation is to one."""
+    """The login of the guest, and the group that they have joined, if the
+    invitation is to a group."""
 
     session: SessionAnswer
     group: OfGroup
@@ -108,8 +110,8 @@ staff_routes = Resource(
     "/invitations/create",
     schema=(
         "InvitationCreate",
-        "A new invitation: to a group or to be a friend, its lifetime and number of "
-        "uses.",
+        "A new invitation to a group or to be a friend, with its lifetime and number "
+        "of uses.",
     ),
     base=Acting,
     status=201,
@@ -128,21 +130,24 @@ def create(
     seconds: Annotated[
         int,
         about(
-            "How long it is valid, at most 366 days; 0: without end.",
+            "The lifetime of the invitation in seconds, at most 366 days; 0: no end.",
             ge=0,
             le=366 * 86400,
         ),
     ] = SECONDS,
     uses: Annotated[
-        int, about("How often it may be accepted; 0: any number.", ge=0, le=1_000_000)
+        int,
+        about(
+            "How often the invitation may be accepted; 0: no limit.", ge=0, le=1_000_000
+        ),
     ] = 0,
     guests: ForGuests = False,
 ) -> InvitationShown:
     """Create an invitation to a group, or to be a friend.
 
-    Whoever knows its code may accept it. To a group it is valid while its maker
-    may invite members. With `guests`, which an app has to allow
-    (`accounts.guests`), nobody needs an account to accept it.
+    Anybody who knows the code may accept the invitation. An invitation to a
+    group is valid while its maker may invite members. With `guests`, people can
+    accept it without an account. An app has to allow this (`accounts.guests`).
     """
     number = id_of(group)
     if not (number or call.user):
@@ -177,7 +182,7 @@ def revoke(
 ) -> InvitationRevoked:
     """Revoke an invitation.
 
-    For its maker, for whoever was sent it and declines, and for the owner and
+    For its maker, for the receiver who declines it, and for the owner and
     admins of its group.
     """
     invitations.revoke(call.app, call.user, request.code)
@@ -192,7 +197,7 @@ def revoke(
 def show(
     invitations: Invitations, call: Call, *, app: AccountApp = GOCHAT, code: Code
 ) -> InvitationPreview:
-    """Show what an invitation is to, before the login.
+    """Show the target of an invitation, before the login.
 
     Requests count by address.
     """
@@ -202,7 +207,7 @@ def show(
 @routes.post(
     "/invitations/join",
     Needs.ANYONE,
-    schema=("InvitationJoin", "A guest who comes in."),
+    schema=("InvitationJoin", "The guest who joins."),
     status=201,
     problems=(
         *_UNKNOWN,
@@ -220,12 +225,13 @@ def join(
     nickname: Annotated[Nickname, about("The name of the guest.", min_length=1)],
     device: DeviceName = "",
 ) -> InvitationJoined:
-    """Come in as a guest.
+    """Join as a guest.
 
-    For people without an account, by an invitation with `guests`: into its
-    group, or as a friend of its maker, to whom the guest may write. The guest
-    gets an account without a password, which is deleted when it was unused for
-    `accounts.guest_days`. `accounts/promote` makes a member of a guest.
+    For people without an account, by an invitation with `guests`. The guest
+    joins its group, or becomes a friend of its maker and may write to them. The
+    guest gets an account without a password. The server deletes the account if
+    nobody uses it for `accounts.guest_days`. `accounts/promote` turns the guest
+    into a member.
     """
     session, accepted = invitations.join(
         call.app, code, nickname, device, call.request.host
@@ -249,8 +255,8 @@ def accept(
     """Accept an invitation.
 
     The user joins the group, or becomes a friend of its maker without a
-    request. A user whom the maker has blocked, or who uses an invitation that
-    was sent to somebody else, gets the answer `unknown_invitation`.
+    request. If the maker has blocked the user, or the invitation was sent to
+    somebody else, the answer is `unknown_invitation`.
     """
     return invitations.accept(
         call.app, call.user, request.code, by_user=not call.is_back_end
@@ -269,7 +275,8 @@ def links(
 ) -> AllInvitations:
     """List all invitations of an app that have not ended, page by page.
 
-    For those who answer for the app: whoever has the code of one may come in.
+    Only for people responsible for the app, because anybody with the code of an
+    invitation can join.
     """
     rows = invitations.links(call.app, read_cursor(cursor) or "", limit + 1)
     page, following = page_and_cursor(rows, limit, lambda invitation: invitation.code)
@@ -279,13 +286,13 @@ def links(
 
 @staff_routes.post(
     "/invitations/end",
-    schema=("InvitationEnd", "The invitation that ends."),
+    schema=("InvitationEnd", "The invitation to end."),
     problems=_UNKNOWN,
 )
 def end(
     invitations: Invitations, call: Call, *, app: AccountApp = GOCHAT, code: Code
 ) -> InvitationRevoked:
-    """End an invitation of anybody."""
+    """End the invitation of any user."""
     call.facts = invitations.end(call.app, code)
     return InvitationRevoked(code)
 
@@ -294,31 +301,32 @@ def end(
 
 Emails = Annotated[
     list[Annotated[str, Meta(max_length=254)]],
-    about("The addresses.", min_length=1, max_length=500),
+    about("The e-mail addresses to invite.", min_length=1, max_length=500),
 ]
 MailGroup = Annotated[str, about("The id of the group.", pattern="^[1-9][0-9]{0,18}$")]
 
 
 class InvitationsMailed(Struct):
-    """What became of the addresses. The mails are sent in the background."""
+    """The result for the addresses. The server sends the mails in the
+    background."""
 
-    count: Annotated[int, about("How many are invited.")]
+    count: Annotated[int, about("The number of invited addresses.")]
     refused: list[RefusedAddress]
 
 
 class MailedInvitations(Struct, kw_only=True):
-    """A page of the invitations by e-mail to a group, and how many there are of
-    each kind."""
+    """A page of the e-mail invitations to a group, and their number in each
+    state."""
 
     refusal: Annotated[
         Refusal,
         about(
-            "Why the user cannot invite by e-mail: `no_mail`: this server sends none. "
-            "`role`: the user is neither owner nor moderator of the app. Empty: the "
-            "user can."
+            "Why the user cannot invite by e-mail. `no_mail`: this server sends no "
+            "invitations. `role`: the user is neither owner nor moderator of the app. "
+            "Empty: the user can invite."
         ),
     ]
-    counts: Annotated[MailCounts, about("How many there are in each state.")]
+    counts: Annotated[MailCounts, about("The number of invitations in each state.")]
     mails: list[InvitationMail]
     next: NextCursor
 
@@ -334,7 +342,7 @@ mail_routes = Resource(
 
 @mail_routes.post(
     "/invitations/mail",
-    schema=("InvitationMails", "Who is invited to a group by e-mail."),
+    schema=("InvitationMails", "The people to invite to a group by e-mail."),
     base=Acting,
     problems=(
         Problems.UNKNOWN_ACCOUNT,
@@ -357,9 +365,9 @@ def mail(
 ) -> InvitationsMailed:
     """Invite people to a group by e-mail.
 
-    Each gets a link of their own, which works once, within a week. For owners
-    and moderators of the app: the mail names the user and the group. A server
-    without section `smtp` answers `not_implemented`.
+    Each address gets its own link, which works once, within a week. For owners
+    and moderators of the app, because the mail names the user and the group. A
+    server without the section `smtp` answers `not_implemented`.
     """
     if call.principal.lacks:
         raise ApiProblem(
@@ -382,8 +390,8 @@ def mailed(
 ) -> MailedInvitations:
     """List the invitations of a user to a group by e-mail, page by page.
 
-    What the mail server has refused is among them, with the reason. An address
-    is deleted after 30 days.
+    The list also has mails that the mail server has refused, with the reason.
+    An address is deleted after 30 days.
     """
     group_id = id_of(group)
     after = read_cursor(cursor) or ""

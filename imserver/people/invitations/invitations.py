@@ -72,7 +72,9 @@ class UnknownInvitation(
 class UsedInvitation(
     ServiceRefused,
     problem=HttpProblem(
-        410, "invitation_used", "As many people as the invitation was for have used it."
+        410,
+        "invitation_used",
+        "The invitation has already been used by the maximum number of people.",
     ),
 ):
     """The invitation is used up."""
@@ -113,7 +115,7 @@ class InvitationPreview(Struct):
         str, about("The address of the picture of a group; empty: none.")
     ] = ""
     description: Annotated[
-        str, about("What the group is for; it may have several lines.")
+        str, about("The description of the group. It may have several lines.")
     ] = ""
 
 
@@ -123,8 +125,8 @@ class InvitationAccepted(Struct):
     status: Annotated[
         Literal["joined", "friends", "already"],
         about(
-            "`joined`: the user is a member of the group now. `friends`: the two are "
-            "friends now. `already`: nothing changed."
+            "`joined`: the user is now a member of the group. `friends`: the two users "
+            "are now friends. `already`: nothing has changed."
         ),
     ]
     group: OfGroup

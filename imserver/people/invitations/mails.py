@@ -56,15 +56,15 @@ Objection = Literal["no_address", "invited", "often"]
 
 
 class RefusedAddress(Struct, frozen=True):
-    """An address that is not invited."""
+    """An address that was not invited."""
 
-    email: Annotated[str, about("As it was given.")]
+    email: Annotated[str, about("The address as you sent it.")]
     reason: Annotated[
         Objection,
         about(
-            "`no_address`: it is no e-mail address. `invited`: it has a valid "
-            "invitation to this group. `often`: it has got as many mails as an address "
-            "gets."
+            "The reason. `no_address`: the text is no e-mail address. `invited`: the "
+            "address has a valid invitation to this group. `often`: the address has "
+            "reached its limit of mails."
         ),
     ]
 

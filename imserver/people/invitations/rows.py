@@ -40,16 +40,18 @@ Code = Annotated[
 OfGroup = Annotated[
     str,
     about(
-        "The id of a group; empty: an invitation to be a friend.",
+        "The id of a group; empty: the invitation is to be a friend.",
         pattern="^([1-9][0-9]{0,18})?$",
     ),
 ]
-Maker = Annotated[str, about("The user who made it; empty: a back end.")]
+Maker = Annotated[
+    str, about("The user who made the invitation; empty: a back end made it.")
+]
 ForGuests = Annotated[
     bool,
-    about("Whether people without an account may come in, as guests with a name only."),
+    about("Whether people without an account may join, as guests with only a name."),
 ]
-Ends = Annotated[int, about("When it ends, in Unix seconds; 0: never.")]
+Ends = Annotated[int, about("When the invitation ends, in Unix seconds; 0: never.")]
 
 
 class InvitationShown(Struct, frozen=True):
@@ -58,10 +60,12 @@ class InvitationShown(Struct, frozen=True):
     code: Code
     group: OfGroup
     user: Maker
-    created: Annotated[int, about("When it was created, in Unix seconds.")]
+    created: Annotated[int, about("The time of creation, in Unix seconds.")]
     expires_at: Ends
-    uses: Annotated[int, about("How often it was accepted.")]
-    max_uses: Annotated[int, about("How often it may be accepted; 0: any number.")]
+    uses: Annotated[int, about("How often the invitation was accepted.")]
+    max_uses: Annotated[
+        int, about("How often the invitation may be accepted; 0: no limit.")
+    ]
     guests: ForGuests
 
 
@@ -79,7 +83,7 @@ class MailCounts(Struct, frozen=True):
 
 
 class InvitationMail(Struct, frozen=True):
-    """An invitation that goes to an e-mail address."""
+    """An invitation that is sent to an e-mail address."""
 
     code: Code
     group: OfGroup
@@ -88,14 +92,13 @@ class InvitationMail(Struct, frozen=True):
     state: Annotated[
         MailState,
         about(
-            "`waiting`: it was not sent yet. `sent`: the mail server has taken it. "
-            "`refused`: it cannot be sent. `joined`: somebody has come in by it."
+            "`waiting`: the mail is not sent yet. `sent`: the mail server has accepted "
+            "it. `refused`: the mail cannot be sent. `joined`: a person has joined by "
+            "it."
         ),
     ]
-    reason: Annotated[
-        str, about("What the mail server has said last; empty: nothing is wrong.")
-    ]
-    created: Annotated[int, about("When it was made, in Unix seconds.")]
+    reason: Annotated[str, about("The last error of the mail server; empty: no error.")]
+    created: Annotated[int, about("When the invitation was made, in Unix seconds.")]
     expires_at: Ends
     language: Annotated[str, about("The language of the mail.")]
 

@@ -56,7 +56,9 @@ Provider = Annotated[
 Handle = Annotated[
     str,
     about(
-        "The handle of the login: `login` of its start.", min_length=1, max_length=100
+        "The handle of the login: the `login` in the answer that started it.",
+        min_length=1,
+        max_length=100,
     ),
 ]
 
@@ -66,8 +68,8 @@ class ProviderShown(Struct):
 
     provider: Provider
     kind: Literal["oidc", "github", "wechat", "wechat_official"]
-    title: Annotated[str, about("The name to show.")]
-    register: Annotated[bool, about("Whether the first login makes an account.")]
+    title: Annotated[str, about("The display name of the provider.")]
+    register: Annotated[bool, about("Whether the first login creates an account.")]
 
 
 class ProvidersAnswer(Struct):
@@ -84,23 +86,26 @@ class LoginStarted(Struct):
     shown: Annotated[
         str,
         about(
-            "Show this code to the user: the browser asks whether their device shows "
-            "it."
+            "Show this code to the user. The browser asks the user whether their "
+            "device shows the same code."
         ),
     ]
     interval: Annotated[
-        int, about("How many seconds to wait between two requests to finish the login.")
+        int,
+        about(
+            "The number of seconds to wait between two requests to finish the login."
+        ),
     ]
-    expires: Annotated[int, about("After how many seconds the login is forgotten.")]
+    expires: Annotated[int, about("The lifetime of the unfinished login, in seconds.")]
 
 
 class LoginFinished(Struct, omit_defaults=True):
-    """The result: still pending, a session as of `accounts/login`, or the
-    linked provider."""
+    """The result: the login is still pending, a session as in the answer of
+    `accounts/login`, or the linked provider."""
 
-    pending: Annotated[bool, about("The user has not agreed yet; ask again later.")] = (
-        False
-    )
+    pending: Annotated[
+        bool, about("The user has not agreed yet. Send the request again later.")
+    ] = False
     token: Annotated[str | UnsetType, about("The token of the session.")] = UNSET
     expires_at: Annotated[
         int | UnsetType, about("When the token expires, in Unix seconds.")
@@ -115,8 +120,10 @@ class LinkShown(Struct):
     """A provider with which the account logs in."""
 
     provider: Provider
-    title: Annotated[str, about("The name to show.")]
-    since: Annotated[int, about("When it was linked, in Unix seconds.")]
+    title: Annotated[str, about("The display name of the provider.")]
+    since: Annotated[
+        int, about("When the account was linked with the provider, in Unix seconds.")
+    ]
 
 
 class LinksAnswer(Struct):
@@ -169,8 +176,8 @@ def start(
     return_to: Annotated[
         str,
         about(
-            "For pages of this server: the path to which the browser comes back. The "
-            "fragment of the address is then `#oauth=` and the `code` that finishes "
+            "For pages of this server: the path to which the browser returns. The "
+            "fragment of the address is then `#oauth=` with the `code` that finishes "
             "the login, or `#oauth=refused`.",
             max_length=500,
         ),
@@ -193,9 +200,10 @@ def start(
 ) -> LoginStarted:
     """Start a login with a provider.
 
-    Open `url` in a browser, on any device, and finish the login with `login`.
-    Each request counts as a login of its address. With `link` the account of
-    the token is linked with the provider. That needs its password.
+    Open `url` in a browser on any device, and finish the login with `login`.
+    Each request counts as a login of its address. With `link`, the account of
+    the token is linked with the provider. Linking needs the password of the
+    account.
     """
     user: str | None = None  # a login, not a link
     if link:
@@ -241,7 +249,7 @@ def finish(
     code: Annotated[
         str,
         about(
-            "The code from the fragment of the address, if there is a `return_to`.",
+            "The code from the fragment of the address, if you sent `return_to`.",
             max_length=100,
         ),
     ] = "",
@@ -250,11 +258,11 @@ def finish(
 ) -> LoginFinished:
     """Finish a login with a provider.
 
-    The answer is `{"pending": true}` until the user has agreed. Then it is that
-    of `accounts/login`, or `linked`. The first login makes an account if the
-    provider may do so. It takes over nickname and picture. If the account has a
-    second factor, the login takes a code of it as `factor`; without a right one
-    it stays to be finished.
+    The answer is `{"pending": true}` until the user has agreed. Then the answer
+    is that of `accounts/login`, or has `linked`. If the provider may create
+    accounts, the first login creates one with the provider's nickname and
+    picture. If the account has a second factor, send a code of it as `factor`.
+    Without a correct code, the login is not finished, and you can try again.
     """
     result = oauth.finish(call.app, login, code, call.request.host, factor)
     if result is None:
@@ -294,7 +302,8 @@ def links(oauth: OAuth, call: Call, _request: Acting) -> LinksAnswer:
 def unlink(oauth: OAuth, call: Call, provider: Provider) -> AccountDone:
     """End the link between an account and a provider.
 
-    The last way to log in remains: a password, or another link.
+    The server refuses to end the last way to log in. A password or another link
+    has to remain.
     """
     oauth.unlink(call.app, call.user, provider)
     return AccountDone(call.user)

@@ -37,7 +37,9 @@ class ProviderSettings(Struct, frozen=True):
             "`wechat_official`: the page of an official account."
         ),
     ]
-    client_id: Annotated[Text, about("The id that the provider has given to the app.")]
+    client_id: Annotated[
+        Text, about("The id that the provider has assigned to the app.")
+    ]
     client_secret: Annotated[Secret, about("The secret of the `client_id`.")] = ""
     issuer: Annotated[
         str,
@@ -48,9 +50,9 @@ class ProviderSettings(Struct, frozen=True):
     ] = ""
     scopes: Annotated[
         tuple[Text, ...],
-        about("Scopes to ask for; an empty list: those that show the user."),
+        about("The scopes to request; an empty list: the scopes that show the user."),
     ] = ()
-    register: Annotated[bool, about("Whether the first login makes an account.")] = (
+    register: Annotated[bool, about("Whether the first login creates an account.")] = (
         False
     )
     title: Annotated[str, about("The name to show; empty: that of the entry.")] = ""
@@ -117,11 +119,11 @@ SETTINGS: Final = SettingsRow({"apps.*": OAuthOfApp}, objection, check)
 HTTP_LINK_TAKEN: Final = HttpProblem(
     409,
     "link_taken",
-    "This identity is linked with another account, or the account with another "
-    "identity of this provider.",
+    "This identity is already linked with another account, or the account is linked "
+    "with another identity of this provider.",
 )
 HTTP_LAST_LOGIN: Final = HttpProblem(
-    409, "last_login", "Without this link nobody could log in to the account any more."
+    409, "last_login", "Without this link, nobody could log in to the account."
 )
 
 TABLES: Final = (

@@ -84,7 +84,7 @@ class UnknownLogin(
     problem=HttpProblem(
         404,
         "unknown_login",
-        "No such login with a provider, or it has expired or was finished.",
+        "No such login with a provider, or it has expired or was already finished.",
     ),
     login="provider",
 ):
@@ -96,7 +96,7 @@ class LoginRefused(
     problem=HttpProblem(
         403,
         "login_refused",
-        "The provider or the user has refused this login; start a new one.",
+        "The provider or the user has refused this login. Start a new login.",
     ),
     login="provider",
 ):
