@@ -354,9 +354,9 @@ def nodes(api: AdminApi, call: Call, request: NoQuery) -> NodesAnswer:
 def drain(api: AdminApi, call: Call, request: NodeRequest) -> NodeDone:
     """Drain a node.
 
-    It refuses new clients and closes the others with 1001 over
-    `drain.close_seconds`, so that they reconnect to other nodes. `/ready`
-    answers 503. It goes on to answer HTTP requests.
+    The node refuses new clients. It closes its connections with 1001 over
+    `drain.close_seconds`, so that clients reconnect to other nodes. `/ready`
+    answers 503. The node continues to answer HTTP requests.
     """
     return _drain(api, request.node, drained=True)
 

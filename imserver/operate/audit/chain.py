@@ -101,7 +101,7 @@ def _digest(content: Any) -> str:
 
 
 class ActMaker(Struct):
-    """Who has done something. ``id`` is null if it was erased."""
+    """The principal of an act. ``id`` is null if it was erased."""
 
     kind: str
     id: str | None

@@ -82,8 +82,8 @@ About = Annotated[
 Listed = Annotated[
     bool,
     about(
-        "Whether the app offers the bot to all its accounts. An account lists at most "
-        f"{MOST_LISTED}."
+        "Whether the app offers the bot to all its accounts. An account may list at "
+        f"most {MOST_LISTED} bots."
     ),
 ]
 Commands = Annotated[

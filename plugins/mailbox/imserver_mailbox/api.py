@@ -37,27 +37,30 @@ Token = Annotated[str, about("The `token` of the claim.", max_length=80)]
 Lease = Annotated[
     int,
     about(
-        "So many seconds from now on nobody else gets these messages.",
+        "The duration of the lease, in seconds. During this time, nobody else gets "
+        "these messages.",
         ge=1,
         le=MOST_SECONDS,
     ),
 ]
 Until = Annotated[
     int,
-    about("When the lease ends, by the clock of the database, in Unix milliseconds."),
+    about("The end of the lease, by the clock of the database, in Unix milliseconds."),
 ]
 LetterId = Annotated[int, about("The id of the message.", ge=1, le=Limit.ID)]
 
 
 class ClaimAnswer(Struct):
-    """Messages of one conversation, in their order. None: nothing waits."""
+    """Messages of one conversation, in their order. Empty: no message waits."""
 
     token: Annotated[
-        str, about("For `ack`, `nack` and `renew`; empty: nothing waits.")
+        str, about("The token for `ack`, `nack` and `renew`; empty: no message waits.")
     ] = ""
-    messages: Annotated[list[Any], about("As `GET /messages` shows them.")] = []
+    messages: Annotated[
+        list[Any], about("The messages, in the form of `GET /messages`.")
+    ] = []
     tries: Annotated[
-        int, about("How often the first of them was claimed, with this time.")
+        int, about("How often the first message was claimed, including this claim.")
     ] = 0
     until: Until = 0
 
@@ -71,7 +74,7 @@ class Renewed(Struct):
 class Acknowledged(Struct):
     """Done."""
 
-    repeated: Annotated[bool, about("True: this claim was acknowledged before.")]
+    repeated: Annotated[bool, about("True: this claim has already been acknowledged.")]
 
 
 class MailboxDone(Struct):
@@ -85,9 +88,14 @@ class DeadLetter(Struct):
 
     message: Annotated[int, about("The id of the message.")]
     conversation: Annotated[int, about("Its conversation.")]
-    tries: Annotated[int, about("How often it was claimed.")]
-    reason: Annotated[str, about("What the worker who gave it back last has said.")]
-    died: Annotated[int, about("When it became a dead letter, in Unix milliseconds.")]
+    tries: Annotated[int, about("How often the message was claimed.")]
+    reason: Annotated[
+        str,
+        about("The reason from the worker that was the last to give the message back."),
+    ]
+    died: Annotated[
+        int, about("When the message became a dead letter, in Unix milliseconds.")
+    ]
 
 
 class DeadLetters(Struct):
@@ -109,13 +117,13 @@ routes = Resource(
     lambda core, _: MailboxApi(core, core.service(Mailboxes)),
     base=Acting,
     need=Needs.ADMIN_OR_BOT,
-    chapter="The messages of a bot, for workers that share them.",
+    chapter="Share the messages of a bot among several workers.",
 )
 
 
 @routes.post(
     "/mailbox/claim",
-    schema=("ClaimRequest", "For how long, and how many."),
+    schema=("ClaimRequest", "The duration of the claim, and the number of messages."),
     act="",
     problems=(Problems.UNKNOWN_ACCOUNT,),
 )
@@ -126,7 +134,7 @@ def claim(
     wait: Annotated[
         int,
         about(
-            "So many seconds the server waits for something to claim.",
+            "How long the server waits for messages, in seconds.",
             ge=0,
             le=MOST_WAIT_SECONDS,
         ),
@@ -134,7 +142,8 @@ def claim(
     limit: Annotated[
         int,
         about(
-            "So many messages of one conversation at most. One that failed before comes alone.",
+            "The maximum number of messages, all of one conversation. A message that "
+            "failed before comes alone.",
             ge=1,
             le=MOST_MESSAGES,
         ),
@@ -142,7 +151,8 @@ def claim(
     tries: Annotated[
         int,
         about(
-            "A message that was claimed so often and never acknowledged is a dead letter.",
+            "After so many claims without an acknowledgement, a message becomes a dead "
+            "letter.",
             ge=1,
             le=100,
         ),
@@ -150,10 +160,11 @@ def claim(
 ) -> ClaimAnswer:
     """Claim the messages that wait longest.
 
-    Until the lease ends nobody else gets messages of this conversation, so they
-    are handled in their order. What is not acknowledged by then is claimed
-    again. A mailbox begins with what the bot has not read. Its own messages are
-    not in it, nor are messages that were recalled before they were claimed.
+    Until the lease ends, nobody else gets messages of this conversation. So the
+    messages are handled in their order. Messages that are not acknowledged by
+    then can be claimed again. A mailbox begins with the messages that the bot
+    has not read. The bot's own messages, and messages recalled before a claim,
+    are left out.
     """
     if call.is_back_end:
         api.mailboxes.require_bot(call.app, call.user)
@@ -183,7 +194,7 @@ def claim(
 def renew(
     api: MailboxApi, call: Call, token: Token, seconds: Lease = USUAL_SECONDS
 ) -> Renewed:
-    """Let a claim end later, while it still holds"""
+    """Extend a claim that has not ended"""
     return Renewed(api.mailboxes.renew(call.app, call.user, token, seconds))
 
 
@@ -193,16 +204,16 @@ def renew(
 def ack(api: MailboxApi, call: Call, token: Token) -> Acknowledged:
     """Acknowledge the messages of a claim.
 
-    They were handled, and nobody gets them again. Who wrote them sees that the
-    bot has read them. If the lease has ended, the answer is `claim_ended`:
-    another worker gets the messages, or has them already.
+    The messages count as handled, and nobody gets them again. Their senders see
+    that the bot has read them. If the lease has ended, the answer is
+    `claim_ended`. Then another worker has the messages, or will get them.
     """
     return Acknowledged(not api.mailboxes.acknowledge(call.app, call.user, token))
 
 
 @routes.post(
     "/mailbox/nack",
-    schema=("NackRequest", "A claim, and why it failed."),
+    schema=("NackRequest", "A claim, and the reason of the failure."),
     act="",
     problems=(HTTP_LATE,),
 )
@@ -213,7 +224,7 @@ def nack(
     seconds: Annotated[
         int,
         about(
-            "After so many seconds the messages may be claimed again.",
+            "The delay in seconds before the messages may be claimed again.",
             ge=0,
             le=MOST_SECONDS,
         ),
@@ -221,13 +232,13 @@ def nack(
     reason: Annotated[
         str,
         about(
-            "What a dead letter says about it.",
+            "The reason of the failure. A dead letter shows it.",
             max_length=REASON_CHARACTERS,
             pattern=r"^[^\x00-\x1f\x7f]*$",
         ),
     ] = "",
 ) -> MailboxDone:
-    """Give the messages of a claim back, because they could not be handled"""
+    """Give back the messages of a claim that could not be handled"""
     api.mailboxes.give_back(call.app, call.user, token, seconds, reason)
     return MailboxDone()
 
@@ -251,8 +262,8 @@ def dead(api: MailboxApi, call: Call, cursor: str, limit: int) -> DeadLetters:
     problems=(HTTP_UNKNOWN_LETTER,),
 )
 def retry(api: MailboxApi, call: Call, message: LetterId) -> MailboxDone:
-    """Put a dead letter back: it is claimed again, alone, beside its
-    conversation"""
+    """Put a dead letter back. Workers can claim it again, alone, independently
+    of its conversation"""
     api.mailboxes.put_back(call.app, call.user, message)
     return MailboxDone()
 

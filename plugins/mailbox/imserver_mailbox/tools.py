@@ -9,9 +9,12 @@ OFFER: Final = Offer(
         Tool(
             name="claim",
             title="Claim messages",
-            description="Get the messages that wait longest, of one conversation, so that no other worker "
-            "gets them meanwhile. Afterwards call `ack` or `nack` with the `token`. No token: nothing waits. "
-            "`wait` waits for messages, so many seconds.",
+            description=(
+                "Get the messages of one conversation that have waited longest. No "
+                "other worker gets them until your claim ends. Afterwards, call "
+                "`ack` or `nack` with the `token`. No token: no message waits. "
+                "With `wait`, the call waits for messages for so many seconds."
+            ),
             route=("POST", "/mailbox/claim"),
             fields=("seconds", "wait", "limit", "tries"),
             names=True,
@@ -19,22 +22,29 @@ OFFER: Final = Offer(
         Tool(
             name="ack",
             title="Acknowledge messages",
-            description="Say that you have handled the messages of a claim: nobody gets them again.",
+            description=(
+                "Report that you have handled the messages of a claim. Then nobody "
+                "gets these messages again."
+            ),
             route=("POST", "/mailbox/ack"),
             fields=("token",),
         ),
         Tool(
             name="nack",
             title="Give messages back",
-            description="Give the messages of a claim back, and say why: another worker gets them, after so "
-            "many seconds.",
+            description=(
+                "Give back the messages of a claim with a reason. Another worker "
+                "gets them after `seconds`."
+            ),
             route=("POST", "/mailbox/nack"),
             fields=("token", "seconds", "reason"),
         ),
         Tool(
             name="renew",
             title="Renew a claim",
-            description="Let a claim end later, if you need longer. Call it before the lease ends.",
+            description=(
+                "Extend a claim if you need more time. Call this before the lease ends."
+            ),
             route=("POST", "/mailbox/renew"),
             fields=("token", "seconds"),
         ),

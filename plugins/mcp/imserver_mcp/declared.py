@@ -37,11 +37,13 @@ class McpSettings(Struct, frozen=True):
 
 
 class Rules(Struct, frozen=True):
-    """When an agent needs the yes of a person."""
+    """The calls for which an agent needs the consent of a person."""
 
     confirm: Annotated[
         tuple[str, ...],
-        about("Tools that need the yes of a person each time, such as `send`."),
+        about(
+            "Tools for which each call needs the consent of a person, such as `send`."
+        ),
     ] = ()
     confirm_by: Annotated[
         str,
@@ -51,14 +53,14 @@ class Rules(Struct, frozen=True):
         ),
     ] = ""
     confirm_seconds: Annotated[
-        int, about("How long the person may take to answer.", ge=1, le=86400)
+        int, about("How long the person has to answer, in seconds.", ge=1, le=86400)
     ] = 300
 
 
 class McpOfApp(Struct, frozen=True):
     """The keys of an app."""
 
-    mcp: Annotated[Rules, about("What agents of the app may do.")] = Rules()
+    mcp: Annotated[Rules, about("The rules for agents of the app.")] = Rules()
 
 
 def rules_of(tenant: TenantSettings) -> Rules:

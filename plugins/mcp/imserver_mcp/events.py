@@ -67,15 +67,22 @@ _SECOND_MS: Final = 1000
 
 
 class Wanted(Struct, frozen=True, forbid_unknown_fields=True):
-    """Which events of a kind are wanted."""
+    """The filter for events of a kind."""
 
     conversation: Annotated[
-        int, Meta(description="Only of this conversation; 0: of all.", ge=0)
+        int,
+        Meta(
+            description="Only events of this conversation; 0: of all conversations.",
+            ge=0,
+        ),
     ] = 0
     sender: Annotated[
-        str, Meta(description="Only what this user does.", max_length=255)
+        str, Meta(description="Only events that this user has caused.", max_length=255)
     ] = msgspec.field(default="", name="from")
-    own: Annotated[bool, Meta(description="Also what your own user does.")] = False
+    own: Annotated[
+        bool,
+        Meta(description="Whether to include events that your own user has caused."),
+    ] = False
 
 
 class Subscription(Struct, frozen=True):

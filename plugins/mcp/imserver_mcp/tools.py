@@ -44,16 +44,22 @@ class ReadArguments(Struct, frozen=True, forbid_unknown_fields=True):
     """What ``read`` gets."""
 
     conversation: Annotated[
-        int, Meta(description="Only this one; 0: all.", ge=0, le=Limit.ID)
+        int,
+        Meta(
+            description="Only this conversation; 0: all conversations.",
+            ge=0,
+            le=Limit.ID,
+        ),
     ] = 0
     limit: Annotated[
-        int, Meta(description="How many messages at most.", ge=1, le=200)
+        int, Meta(description="The maximum number of messages.", ge=1, le=200)
     ] = 50
     cursor: Annotated[
-        str, Meta(description="`cursor` of the answer before.", max_length=4096)
+        str, Meta(description="`cursor` of the previous answer.", max_length=4096)
     ] = ""
     mark: Annotated[
-        bool, Meta(description="False: only look; the answer has no `cursor`.")
+        bool,
+        Meta(description="False: mark nothing as read; the answer has no `cursor`."),
     ] = True
 
 
@@ -211,7 +217,8 @@ class FindArguments(Struct, frozen=True, forbid_unknown_fields=True):
     """Whom ``find_people`` looks for."""
 
     text: Annotated[
-        str, Meta(description="A name, or words of it.", min_length=1, max_length=100)
+        str,
+        Meta(description="A name, or words of a name.", min_length=1, max_length=100),
     ]
 
 
@@ -370,8 +377,11 @@ TOOLS: Final = (
     Tool(
         name="send",
         title="Send a message",
-        description="Send a message to a user (`to`), or to a conversation or group. A call that is repeated "
-        "with the same `client_msg_id` of yours stores nothing twice.",
+        description=(
+            "Send a message to a user (`to`), or to a conversation or group. Give "
+            "your own `client_msg_id`: if you repeat the call with the same value, "
+            "the message is stored only once."
+        ),
         route=("POST", "/messages/send"),
         fields=(
             "text",
@@ -386,7 +396,10 @@ TOOLS: Final = (
     Tool(
         name="find_people",
         title="Find people",
-        description="Find the ids of people by their names: `send` and `ask` want them as `to`.",
+        description=(
+            "Find the ids of people by their names. `send` and `ask` take such an "
+            "id as `to`."
+        ),
         run=find_people,
         route=("POST", "/accounts/cards"),
         input=FindArguments,
@@ -396,15 +409,21 @@ TOOLS: Final = (
     Tool(
         name="read",
         title="Read what is new",
-        description="List the unread messages of all your conversations, or of one. When you have dealt with "
-        "them, call this again with the `cursor` of the answer, until an answer has none: this marks them as "
-        "read, and shows what follows. Without it the same messages are shown again.",
+        description=(
+            "List the unread messages of all your conversations, or of one "
+            "conversation. When you have handled them, call this again with the "
+            "`cursor` of the answer. This marks the messages as read and shows the "
+            "next messages. Continue until an answer has no `cursor`. Without "
+            "`cursor`, the same messages are shown again."
+        ),
         run=read,
         route=("GET", "/conversations"),
         input=ReadArguments,
         output=_object(
             conversations=_LIST,
-            cursor=_text("For the next call; missing if there is no more."),
+            cursor=_text(
+                "The cursor for the next call; missing if no more messages exist."
+            ),
         ),
         names=True,
     ),
@@ -429,7 +448,10 @@ TOOLS: Final = (
     Tool(
         name="who_is_online",
         title="See who is online",
-        description="Show who of these users, of a group, or of those whom you know is online.",
+        description=(
+            "Show which users are online: of the given users, of a group, or of "
+            "the people whom you know."
+        ),
         run=who_is_online,
         route=("GET", "/conversations"),
         input=OnlineArguments,
@@ -439,16 +461,19 @@ TOOLS: Final = (
     Tool(
         name="react",
         title="React to a message",
-        description="Put an emoji under a message, or take it back.",
+        description="Add an emoji to a message, or remove it.",
         route=("POST", "/messages/react"),
         fields=("id", "emoji", "remove"),
     ),
     Tool(
         name="ask",
         title="Ask people and wait",
-        description="Ask a user (`to`), or the members of a conversation or group, and wait for the answer. "
-        "They get buttons and a notification, and the first answer counts. Without `options` they answer in "
-        "their own words.",
+        description=(
+            "Ask a user (`to`), or the members of a conversation or group, and "
+            "wait for the answer. The people get buttons and a notification, and "
+            "the first answer counts. Without `options`, they answer in their own "
+            "words."
+        ),
         run=ask,
         route=("POST", "/asks/create"),
         fields=(
@@ -473,8 +498,11 @@ TOOLS: Final = (
     Tool(
         name="receipt",
         title="Prove a yes",
-        description="Show the receipt of a person's yes: which call it has permitted, who gave it and when, "
-        "and its place in the audit log. Keep it: `verify_receipt.py` verifies it without the server.",
+        description=(
+            "Show the receipt of a person's consent: the permitted call, the "
+            "person, the time, and the position in the audit log. Keep the "
+            "receipt, because `verify_receipt.py` verifies it without the server."
+        ),
         run=receipt,
         route=("POST", "/asks/get"),
         input=ReceiptArguments,

@@ -60,7 +60,8 @@ class FcmSettings(Struct, frozen=True):
     data_only: Annotated[
         bool,
         about(
-            "Whether the application shows notifications itself, also with buttons. Else Android shows them."
+            "Whether the application shows notifications itself, also with buttons. If "
+            "not, Android shows them."
         ),
     ] = False
 
@@ -87,7 +88,8 @@ class ApnsSettings(Struct, frozen=True):
     sandbox: Annotated[
         bool,
         about(
-            "Whether the devices run development builds, whose tokens Apple's sandbox knows."
+            "Whether the devices run development builds. Their tokens are valid only "
+            "in Apple's sandbox."
         ),
     ] = False
 
@@ -99,13 +101,14 @@ class HmsSettings(Struct, frozen=True):
         str, about("The id of the application in AppGallery Connect.", number=True)
     ] = ""
     app_secret: Annotated[
-        Secret, about("Its OAuth 2.0 client secret.", by_key=True)
+        Secret, about("The OAuth 2.0 client secret of the application.", by_key=True)
     ] = ""
     app_secret_file: SecretFile = ""
     category: Annotated[
         str,
         about(
-            "The category of messages for which the application is entitled, such as `IM`."
+            "The message category that Huawei has granted to the application, such as "
+            "`IM`."
         ),
     ] = ""
     badge_class: Annotated[
@@ -124,7 +127,8 @@ class MobilePush(Struct, frozen=True):
         int,
         Meta(ge=0),
         about(
-            "The most notifications a second to each service; 0: any number.",
+            "The maximum number of notifications per second to each service; 0: no "
+            "limit.",
             api={"le": 100_000},
         ),
     ] = 0
