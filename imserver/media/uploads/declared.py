@@ -89,7 +89,7 @@ SETTINGS: Final = SettingsRow({"uploads": UploadSettings}, check=check)
 HTTP_QUOTA_EXCEEDED: Final = HttpProblem(
     403,
     "quota_exceeded",
-    "A quota of uploaded files is reached: of the user, the app or the address.",
+    "The quota of uploaded files of the user, the app or the address is reached.",
 )
 HTTP_UNKNOWN_UPLOAD: Final = HttpProblem(404, "unknown_upload", "No such file.")
 HTTP_OFFSET_MISMATCH: Final = HttpProblem(
@@ -122,7 +122,7 @@ HTTP_UPLOAD_LOCKED: Final = HttpProblem(
 HTTP_CHECKSUM_MISMATCH: Final = HttpProblem(
     460,
     "checksum_mismatch",
-    "The bytes do not have the checksum of Upload-Checksum; send them again.",
+    "The bytes do not match the checksum in Upload-Checksum. Send the bytes again.",
 )
 HTTP_DISK_FULL: Final = HttpProblem(
     507,

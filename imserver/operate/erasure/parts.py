@@ -375,7 +375,8 @@ def erase_self(
     code: Annotated[
         str,
         about(
-            "A code of the second factor, or a recovery code, if the account has a factor.",
+            "A code of the second factor, or a recovery code. Only if the account has "
+            "a second factor.",
             max_length=40,
         ),
     ] = "",

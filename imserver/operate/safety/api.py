@@ -123,18 +123,20 @@ class ReportedMessage(Struct, kw_only=True, omit_defaults=True):
     """A message as moderators see it."""
 
     id: MessageId
-    sender: Annotated[str, about("The user who has sent it.")]
-    time: Annotated[int, about("When it was sent, in Unix milliseconds.")]
-    type: Annotated[str, about("Its type.")] = ""
-    text: Annotated[str | UnsetType, about("Its text.")] = UNSET
-    data: Annotated[Any, about("Its content, if the content is JSON.")] = UNSET
-    removed: Annotated[bool, about("Whether it was removed or recalled.")] = False
+    sender: Annotated[str, about("The sender of the message.")]
+    time: Annotated[int, about("When the message was sent, in Unix milliseconds.")]
+    type: Annotated[str, about("The type of the message.")] = ""
+    text: Annotated[str | UnsetType, about("The text of the message.")] = UNSET
+    data: Annotated[Any, about("The content of the message, if it is JSON.")] = UNSET
+    removed: Annotated[bool, about("Whether the message was removed or recalled.")] = (
+        False
+    )
 
 
 class ReportDetail(ReportShown, kw_only=True):
     """A report, its reporters, the message, and a few messages around it."""
 
-    people: Annotated[list[ReporterShown], about("Its reporters, at most 50.")]
+    people: Annotated[list[ReporterShown], about("The reporters, at most 50.")]
     messages: Annotated[
         list[ReportedMessage],
         about(

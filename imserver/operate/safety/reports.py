@@ -105,7 +105,7 @@ class ReportShown(Struct, kw_only=True):
     conversation: Annotated[
         int, about("The conversation of the message; 0: the user is reported.")
     ]
-    reporters: Annotated[int, about("The number of users who have reported it.")]
+    reporters: Annotated[int, about("The number of users who have made this report.")]
     reasons: Annotated[
         dict[str, int], about("Reason → number of reporters who gave this reason.")
     ]

@@ -59,8 +59,8 @@ routes = Resource(
 
 @routes.get("/nodes/timings", reach="all")
 def timings(watch: Watch, call: Call, request: TimingsQuery) -> TimingsAnswer:
-    """Show how long requests, commands, transactions and jobs took, and the
-    slowest of each.
+    """Show the duration of requests, commands, transactions and jobs, and the
+    slowest of each kind.
 
     The timings count from the start of each node. `/metrics` has the same
     timings as histograms.

@@ -342,8 +342,8 @@ _IDENTIFIED: Final = {
 """At least one identifier is given."""
 
 CHAPTER: Final = (
-    "Users who register with an identifier and a password. Use the account's own "
-    "token, or an API key with the scope `admin`."
+    "Accounts of users who register with an identifier and a password. Use the "
+    "account's own token, or an API key with the scope `admin`."
 )
 routes = Resource(
     "accounts",
@@ -582,7 +582,8 @@ def set_password(
 def log_out(api: AccountParts, call: Call, _request: Acting) -> AccountDone:
     """Log an account out on all devices.
 
-    All its tokens become invalid. Its connections are closed with 4502.
+    All tokens of the account become invalid. The connections of the account are
+    closed with 4502.
     """
     api.accounts.log_out(call.app, call.user)
     return AccountDone(call.user)

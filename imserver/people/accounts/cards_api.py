@@ -55,7 +55,8 @@ class CardShown(Struct):
         ),
     ]
     presence: Annotated[
-        Literal["online", "offline", ""], about("Empty: hidden from the acting user.")
+        Literal["online", "offline", ""],
+        about("The presence; empty: hidden from the acting user."),
     ]
     last_seen: Annotated[
         int,
@@ -175,9 +176,10 @@ def search(
 
     A page has at most 20 people. Case and accents do not matter. Some accounts
     are not found: guests, locked accounts, accounts that are not findable, and
-    two accounts of which one has blocked the other. Bots are found only by
-    their whole user name. An app has to switch this route on
-    (`accounts.search`). Guests may not search. Requests count by account.
+    accounts that the acting user has blocked or that have blocked the acting
+    user. Bots are found only by their whole user name. An app has to switch
+    this route on (`accounts.search`). Guests may not search. Requests count by
+    account.
     """
     people, next_after = cards.search(call.app, call.user, text, after)
     shown = [_card(each) for each in people]
@@ -191,7 +193,8 @@ def directory(
     online: Annotated[
         bool,
         about(
-            "Only people whom the acting user sees online: at most 200, on one page."
+            "Whether to list only people whom the acting user sees online, at most "
+            "200, on one page."
         ),
     ] = False,
     cursor: PageCursor = "",

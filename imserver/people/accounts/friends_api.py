@@ -52,7 +52,9 @@ class FriendShown(Struct):
     user: UserId
     nickname: Nickname
     avatar: Avatar
-    since: Annotated[int, about("Since when the user is on the list, in Unix seconds.")]
+    since: Annotated[
+        int, about("When the user was added to the list, in Unix seconds.")
+    ]
 
 
 class FriendsAnswer(Struct):

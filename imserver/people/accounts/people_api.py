@@ -120,7 +120,7 @@ class PersonShown(Struct, kw_only=True):
     last_seen: Annotated[
         int, about("When its last connection ended, in Unix seconds; 0: unknown.")
     ]
-    locked: Annotated[bool, about("Whether it is locked.")]
+    locked: Annotated[bool, about("Whether the account is locked.")]
     locked_until: Annotated[
         int,
         about(

@@ -302,8 +302,8 @@ class HookCreated(Struct):
     url: Annotated[
         str,
         about(
-            "Its URL on this server, relative to the server's address. Save it, "
-            "because no other answer shows it."
+            "The URL of the webhook on this server, relative to the server's address. "
+            "Save the URL, because no other answer shows it."
         ),
     ]
 

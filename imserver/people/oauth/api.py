@@ -185,8 +185,8 @@ def start(
     link: Annotated[
         bool,
         about(
-            "Whether to link the account whose token the request has, instead of "
-            "logging in."
+            "Whether to link the account of the request's token with the provider, "
+            "instead of logging in."
         ),
     ] = False,
     password: Annotated[

@@ -319,7 +319,7 @@ class SlackMessage(Struct):
 
     @property
     def time_ms(self) -> int:
-        """When it was sent, in Unix milliseconds."""
+        """When the message was sent, in Unix milliseconds."""
         return self.time_us // _MS_US
 
     @property

@@ -87,7 +87,7 @@ class DeadLetter(Struct):
     """A message that was claimed too often. `GET /messages` has its content."""
 
     message: Annotated[int, about("The id of the message.")]
-    conversation: Annotated[int, about("Its conversation.")]
+    conversation: Annotated[int, about("The conversation of the message.")]
     tries: Annotated[int, about("How often the message was claimed.")]
     reason: Annotated[
         str,
