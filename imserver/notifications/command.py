@@ -32,7 +32,7 @@ _MENDS = {
 def notify(
     config: Config, store: Store, tenants: Tenants, user: str
 ) -> Iterator[Finding]:
-    """Send a test to the endpoints of a user.
+    """Send a test to the endpoints of a user, by their id or login.
 
     ``user``: the app, a slash, and the id or login of the user, such as
     ``shop/ann``.

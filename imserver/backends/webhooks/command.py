@@ -137,7 +137,7 @@ it."""
 def webhook(
     _config: Config, _store: Store, tenants: Tenants, name: str
 ) -> Iterator[Finding]:
-    """Send a test event to the back end of the app ``name``."""
+    """Send a test event to the back end of an app."""
     app = tenants.resolve(name)
     tenant = tenants.find(app)
     label = f"webhook of {name}"
