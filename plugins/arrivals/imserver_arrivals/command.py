@@ -44,33 +44,36 @@ _LEAST_SECONDS: Final = 0.001
 @settings_options
 @click.argument("archive", required=False, type=click.Path(exists=True, path_type=Path))
 @click.option(
-    "--app", required=True, help="The app that gets everything. Its users are accounts."
+    "--app",
+    required=True,
+    help="The app into which the archive is imported. Its users must be accounts.",
 )
 @click.option(
     "--from",
     "name",
     type=click.Choice(list(FORMATS)),
-    help="The format of the archive, if it is not recognized.",
+    help="The format of the archive, if the command does not recognize it.",
 )
 @click.option(
     "--files",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Folder with files by their id there: ID.png, ID-name or ID/name; pictures of people by theirs.",
+    help="Folder with files, named by their id on the other server: ID.png, ID-name or "
+    "ID/name. Pictures have the ids of people.",
 )
 @click.option(
     "--links",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Write a CSV file: a link for each person, with which they claim their account.",
+    help="Write a CSV file with a link for each person, who claims the account with this link.",
 )
 @click.option(
     "--mail",
     is_flag=True,
-    help="Mail each person their link, by the smtp server of the settings.",
+    help="Send each person this link by e-mail, with the smtp server of the settings.",
 )
 @CommandLine.duration(
     "--valid",
     "valid_seconds",
-    "For how long the links are valid.",
+    "How long the links are valid.",
     "14d",
     least=DAY_SECONDS,
     most=_MOST_VALID_DAYS * DAY_SECONDS,
@@ -79,26 +82,30 @@ _LEAST_SECONDS: Final = 0.001
 )
 @click.option("--unread", is_flag=True, help="Leave the messages unread.")
 @click.option(
-    "--dry-run", is_flag=True, help="Say what would come. Nothing is opened or stored."
+    "--dry-run",
+    is_flag=True,
+    help="Show what would be imported. Nothing is opened or stored.",
 )
 @click.option(
     "--report",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Write a CSV file: what comes of each person and group, what does not, and why.",
+    help="Write a CSV file with the imported and missing items of each person and group, and the reasons.",
 )
 @click.option(
-    "--follow", metavar="ADDRESS", help="Go on with what happens on the running server."
+    "--follow",
+    metavar="ADDRESS",
+    help="Continue with new events of the running server at ADDRESS.",
 )
 @click.option(
     "--token",
     type=click.File(encoding="utf-8"),
-    help="File with the token for it; - is standard input.",
+    help="File with the token for this server, or - for standard input.",
 )
 @click.option(
     "--back",
     multiple=True,
     metavar="[GROUP=]ADDRESS",
-    help="Post messages of ours there, too: those of a group there, or of all others.",
+    help="Also post our messages to ADDRESS: messages of GROUP on that server, or of all other groups.",
 )
 def arrive(
     archive: Path | None,
@@ -108,18 +115,19 @@ def arrive(
     back: tuple[str, ...],
     **options: Any,
 ) -> None:
-    """Import ARCHIVE, which another server has made: a file or a folder.
+    """Import ARCHIVE, a file or a folder that another server has made.
 
-    Channels, rooms and direct messages of several people become groups, people
-    become accounts to be claimed, threads replies. Call it again after an
-    interruption, or with a later archive: nothing is stored twice. Servers may
-    run during the first import. Stop them for later ones: they may notify
-    people of messages before these are marked as read. The status is 1 if a
-    part of the archive is broken, or if a message does not come.
+    Channels, rooms and direct messages of several people become groups. People
+    become accounts, which they can claim. Threads become replies. After an
+    interruption, or with a later archive, run the command again: nothing is
+    stored twice. Servers may run during the first import. Stop them for later
+    imports, because they may notify people of messages before these are marked
+    as read. The exit status is 1 if a part of the archive is broken, or if a
+    message is not imported.
 
-    With --follow, the command goes on until SIGTERM or Ctrl-C: it stores what
-    happens on their server while both run. ARCHIVE is needed once, here or
-    before.
+    With --follow, the command continues until SIGTERM or Ctrl-C. It stores new
+    events of the other server while both servers run. ARCHIVE is needed once,
+    in this run or in an earlier one.
     """
     wish = Wish(**options)
     _check_usage(archive, name, follow, token, back, wish)
@@ -142,7 +150,7 @@ def arrive(
     except (ImserverError, OSError, UnicodeDecodeError) as error:
         fail(error)
     except KeyboardInterrupt:
-        fail("interrupted: call it again, and it goes on")
+        fail("interrupted: run the same command again to continue")
 
 
 def _check_usage(
@@ -156,12 +164,12 @@ def _check_usage(
     """Refuse options that exclude each other."""
     if follow is None:
         if token is not None or back:
-            raise click.UsageError("--token and --back go with --follow")
+            raise click.UsageError("--token and --back need --follow")
         if archive is None:
             raise click.UsageError("Missing argument 'ARCHIVE', or --follow.")
     elif token is None or wish.dry_run or (name is None and archive is None):
         raise click.UsageError(
-            "--follow takes --token, --from if there is no ARCHIVE, and no --dry-run"
+            "--follow needs --token, and --from if there is no ARCHIVE; --dry-run is not possible"
         )
 
 
@@ -171,7 +179,7 @@ def import_archive(archive: Archive, wish: Wish) -> None:
     a message is missing. Raises OSError."""
     for path in filter(None, (wish.links, wish.report)):
         if not path.parent.is_dir():
-            fail(f"{path.parent} is no folder")
+            fail(f"{path.parent} is not a folder")
         if path.is_symlink() and path.is_file():
             fail(f"{path} is a link to a file: name the file itself")
     index = FileIndex(archive, wish.files)
@@ -183,7 +191,7 @@ def import_archive(archive: Archive, wish: Wish) -> None:
             contents = _store_archive(archive, spool, index, wish)
     if wish.report is not None:
         write_csv(wish.report, report_rows(contents, problems))
-    print_problems(problems, "what does not come, or differs:")
+    print_problems(problems, "not imported, or different:")
 
 
 def _survey_archive(archive: Archive, spool: Spool, index: FileIndex) -> Survey:
@@ -206,7 +214,7 @@ def _store_archive(
         tenant = tenant_of(tenants, wish.app)
         smtp = settings_of(config, SmtpSettings)
         if wish.mail and not smtp.host:
-            fail("--mail: the settings name no mail server (smtp.host)")
+            fail("--mail needs a mail server in the settings (smtp.host)")
         file = PositionFile(config.server.data_dir, archive.name, tenant.name)
         with (
             closing(
@@ -273,10 +281,10 @@ def _warnings(folder: str, page: str) -> Iterator[str]:
     """Warnings for the operator before the import begins. ``folder``: the data
     directory."""
     if page.startswith("http://127.0.0.1:"):
-        yield f"links lead to {page}: set app.http_url to where people open it"
+        yield f"links lead to {page}: set app.http_url to the address at which people open the server"
     owner = os.stat(folder).st_uid
     if owner and os.geteuid() == 0:
-        yield f"the server cannot open what root stores: run this as user {owner}, who owns {folder}"
+        yield f"the server cannot open files of root: run this command as user {owner}, who owns {folder}"
 
 
 def _links_page(tenant: Tenant, own_page: str) -> str:

@@ -24,10 +24,14 @@ from .writing import open_private
 @click.command(short_help="Write an app as an archive that another server imports.")
 @settings_options
 @click.option(
-    "--app", required=True, help="The app that is written. Its users are accounts."
+    "--app", required=True, help="The app to write. Its users must be accounts."
 )
 @click.option(
-    "--as", "name", required=True, type=click.Choice(list(WRITERS)), help="The format."
+    "--as",
+    "name",
+    required=True,
+    type=click.Choice(list(WRITERS)),
+    help="The format of the archive.",
 )
 @click.option(
     "--group",
@@ -35,7 +39,7 @@ from .writing import open_private
     type=int,
     multiple=True,
     metavar="ID",
-    help="Only this group, and who is in it.",
+    help="Only this group and its members.",
 )
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 def depart(
@@ -47,12 +51,12 @@ def depart(
     file: Path,
 ) -> None:
     """Write all people, groups, messages and files of an app to a new FILE, an
-    archive of another server.
+    archive for another server.
 
-    It has direct messages of all users, too, so it is for you alone. Servers
-    may run meanwhile. An interrupted command leaves FILE.part: call it again,
-    and it begins again. The status is 1 if a file is damaged; the rest was
-    written.
+    The archive also has the direct messages of all users, so keep it to
+    yourself. Servers may run meanwhile. An interrupted command leaves
+    FILE.part. Run the command again, and it starts from the beginning. The exit
+    status is 1 if a file is damaged; the rest is written.
     """
     if file.exists():
         fail(f"{file} exists already")
@@ -82,7 +86,7 @@ def depart(
                 record_act(config, store, f"{name}.export", app, groups=list(groups))
                 part.replace(file)
     click.echo(f"{file}: bytes {file.stat().st_size:,}")
-    print_problems(archive.problems, "what does not leave, or differs:")
+    print_problems(archive.problems, "not written, or different:")
 
 
 def _require_groups(store: Store, app: str, groups: tuple[int, ...]) -> None:

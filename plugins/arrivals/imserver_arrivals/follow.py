@@ -70,7 +70,7 @@ def live_of(name: str, address: str, token: str, back: Sequence[str]) -> Live:
         line.isascii() and line.isprintable() for line in token.split("\n")
     )
     if not token or not is_printable:
-        raise LiveError("the token is empty, or no printable ASCII", is_final=True)
+        raise LiveError("the token is empty, or is not printable ASCII", is_final=True)
 
     targets = {}
     for text in back:
@@ -97,7 +97,7 @@ def follow_server(live: Live, address: str, has_back: bool, wish: Wish) -> None:
         ):
             if stored.address not in ("", address):
                 raise LiveError(
-                    f"this app follows {stored.address}: remove {file.path} to begin anew",
+                    f"this app follows {stored.address}: remove {file.path} to begin again",
                     is_final=True,
                 )
             ours = -1
@@ -129,7 +129,7 @@ def follow_server(live: Live, address: str, has_back: bool, wish: Wish) -> None:
             finally:
                 came = target.added["message"]
                 went = follower.posted
-                click.echo(f"ended: {came:,} messages came, {went:,} went")
+                click.echo(f"ended: {came:,} messages received, {went:,} sent")
                 record_act(
                     config,
                     store,
@@ -139,7 +139,7 @@ def follow_server(live: Live, address: str, has_back: bool, wish: Wish) -> None:
                     messages=came,
                     posted=went,
                 )
-    print_counts(problems, "what does not come, or differs:")
+    print_counts(problems, "not imported, or different:")
 
 
 class Follower:
@@ -186,7 +186,7 @@ class Follower:
                     sleep(retry_pause(failures, 1.0, _LONGEST_PAUSE))
                     continue
                 if failures:
-                    click.echo("going on")
+                    click.echo("continuing")
                 failures = 0
                 self._print_count()
 
@@ -202,7 +202,7 @@ class Follower:
         went = self.posted - self._counted_went
         is_due = monotonic() - self._counted_at >= _REPORT_SECONDS
         if (came or went) and is_due:
-            click.echo(f"{came:,} messages came, {went:,} went")
+            click.echo(f"{came:,} messages received, {went:,} sent")
             self._begin_count()
 
     def _run_round(self) -> None:
@@ -276,8 +276,10 @@ class Follower:
                 except LiveError as error:
                     if error.status not in _REFUSED:
                         raise
-                    self._problems.note("message of ours that their server refuses")
-                    click.echo(f"message {entry.id} does not go: {error}")
+                    self._problems.note(
+                        "message of this server that the other server refuses"
+                    )
+                    click.echo(f"message {entry.id} cannot be sent: {error}")
                 yield entry.id
             yield after
 

@@ -105,7 +105,7 @@ def checked_address(address: str, schemes: Collection[str] = ("https", "http")) 
     Raises LiveError."""
     try:
         if not address.isprintable() or " " in address:
-            raise ValueError("it has signs that no address has")
+            raise ValueError("the address has invalid characters")
         parts = urlsplit(address)
         host = parts.hostname or ""
         _ = parts.port  # raises ValueError if it is not a port
@@ -195,7 +195,7 @@ class Server:
         is_bad_token = answer.status == 401
         why = f"HTTP {answer.status} for {path.partition('?')[0]}"
         if is_bad_token:
-            why = "the token does not count"
+            why = "the server does not accept the token"
         raise LiveError(
             f"{self._host}: {why}", is_final=is_bad_token, status=answer.status
         )
@@ -221,7 +221,7 @@ class Server:
                 yield piece
         except (HTTPError, OSError, ValueError) as error:
             raise LiveError(
-                f"{self._host}: an answer breaks off: {_reason(error)}"
+                f"{self._host}: an answer is incomplete: {_reason(error)}"
             ) from None
 
     def _decoded(self, kind: type[T], content: bytes) -> T:

@@ -97,7 +97,7 @@ class LiveMatrix:
         for target in back.values():
             if target.rstrip("/") != address.rstrip("/"):
                 raise LiveError(
-                    "messages go back to the server that is followed alone",
+                    "messages can be posted back only to the followed server",
                     is_final=True,
                 )
         self._back = back

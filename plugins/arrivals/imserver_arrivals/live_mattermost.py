@@ -245,7 +245,7 @@ class LiveMattermost:
         """Note what must be read or written because of an event. Raises
         ValueError if the server refuses the token."""
         if event.status == "FAIL":
-            raise ValueError("it does not take the token")
+            raise ValueError("the server does not accept the token")
         if event.seq >= 0:
             # A gap in the numbers means that an event was lost.
             self._is_all_due |= self._seq not in (-1, event.seq - 1)

@@ -385,6 +385,4 @@ def _position_of(cursor: str) -> SlackPosition:
             return SlackPosition(int(cursor[1:]) / SECOND_MS)
         return msgspec.json.decode(cursor, type=SlackPosition)
     except ValueError:
-        raise LiveError(
-            "the place where it was cannot be read", is_final=True
-        ) from None
+        raise LiveError("the stored position cannot be read", is_final=True) from None

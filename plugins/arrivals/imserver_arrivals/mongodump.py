@@ -101,7 +101,7 @@ class Dump:
             self._find_collections(path, collection)
         except (BadGzipFile, EOFError, ValueError) as error:
             raise BrokenArchive(
-                f"{path} is no whole dump of MongoDB: {error}"
+                f"{path} is not a complete dump of MongoDB: {error}"
             ) from None
         if collection not in self.parts:
             raise BadArchive(f"{path} is no dump of {title}: it has no {collection}")

@@ -58,11 +58,11 @@ class PositionFile:
                 position = msgspec.json.decode(content, type=Position)
             except BlockingIOError:
                 raise BadArchive(
-                    f"another process imports into this app or follows: it has {self.path}"
+                    f"another process imports into this app or follows a server for it: {self.path} is in use"
                 ) from None
             except ValueError as error:
                 raise BadArchive(
-                    f"{self.path}: {error}; without the file, the command begins anew"
+                    f"{self.path}: {error}; without the file, the command begins again"
                 ) from None
             yield position
         finally:

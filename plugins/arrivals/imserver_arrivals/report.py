@@ -22,7 +22,7 @@ from .writing import open_private
 
 _KINDS: Final = (
     ("open", "groups that anybody may join"),
-    ("closed", "groups of those who are invited"),
+    ("closed", "groups for invited people"),
     ("several", "direct conversations of several people"),
     ("direct", "direct conversations of two"),
     ("message", "messages"),
@@ -44,7 +44,7 @@ def print_survey(archive: Archive, contents: Survey) -> None:
     members = sum(person.is_member for person in contents.people.values())
     rows = [
         ("people", members),
-        ("bots, apps and those who have left", len(contents.people) - members),
+        ("bots, apps and people who have left", len(contents.people) - members),
     ]
     rows += [(words, contents.counts[kind]) for kind, words in _KINDS]
     click.echo(f"an archive of {archive.title}:")
@@ -65,13 +65,13 @@ def print_problems(problems: Problems, headline: str) -> None:
         click.echo(f"  {line}", err=True)
     if problems.lost_messages:
         click.echo(
-            f"imserver: {problems.lost_messages:,} messages of the archive do not come",
+            f"imserver: {problems.lost_messages:,} messages of the archive are not imported",
             err=True,
         )
     if problems.broken or problems.has_lost_fields:
         fail("parts of the archive are broken; the rest was read")
     if problems.lost_messages:
-        fail("the archive has messages that do not come; the rest was read")
+        fail("some messages of the archive are not imported; the rest was read")
 
 
 def print_counts(problems: Problems, headline: str) -> None:
@@ -109,7 +109,7 @@ def report_rows(contents: Survey, problems: Problems) -> Iterator[Sequence[objec
     """The rows of the report: the names of the columns, and a row for each
     person and each group."""
     kinds = ("message", "reply", "reaction", "file", "bytes")
-    yield ("kind", "id", "name", "becomes", *kinds, "what does not come, or differs")
+    yield ("kind", "id", "name", "becomes", *kinds, "not imported, or different")
     for person in contents.people.values():
         becomes = "account"
         if not person.is_member:
@@ -130,7 +130,7 @@ def report_rows(contents: Survey, problems: Problems) -> Iterator[Sequence[objec
         elif not activity.owner:
             becomes = "nothing"
         elif activity.lacks_members:
-            becomes = "group of whoever wrote there"
+            becomes = "group of the people who wrote in it"
         else:
             becomes = "group"
         people = contents.people

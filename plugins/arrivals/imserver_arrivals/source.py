@@ -69,7 +69,7 @@ def _zip(path: Path, problems: Problems) -> Source:
     try:
         packed = ZipFile(path)
     except (OSError, BadZipFile, NotImplementedError, ValueError) as error:
-        raise BrokenArchive(f"{path} is no whole zip file: {error}") from None
+        raise BrokenArchive(f"{path} is not a complete zip file: {error}") from None
     rows = ((_zip_name(row), row) for row in packed.infolist())
     files = _by_corrected_name(
         ((name, row) for name, row in rows if not name.endswith(("/", "\\"))), problems
@@ -104,7 +104,7 @@ def _tar(path: Path, problems: Problems) -> Source:
                 ((row.name, row) for row in tar if row.isfile()), problems
             )
         except (EOFError, gzip.BadGzipFile, ValueError, tarfile.TarError) as error:
-            raise BrokenArchive(f"{path} is no whole tar file: {error}") from None
+            raise BrokenArchive(f"{path} is not a complete tar file: {error}") from None
         source = Source(
             list(files), lambda name: cast(IO[bytes], tar.extractfile(files[name]))
         )
@@ -139,7 +139,7 @@ def _by_corrected_name(
             continue
         if name in names:
             problems.note_broken(
-                f"file {name}", "there are two of this name; the last one is read"
+                f"file {name}", "two files have this name; the last one is read"
             )
         names[name] = file
     return names

@@ -149,7 +149,7 @@ class FileUploads:
             if row.name in names:
                 continue
             if not re.fullmatch(NAME, row.name):
-                self._problems.note("emoji with a name that is not possible here")
+                self._problems.note("emoji with a name that this server does not allow")
                 continue
             try:
                 with self._open_existing(row.file) as file:
@@ -178,7 +178,7 @@ class FileUploads:
         """The bytes of a file. Raises OSError if they are missing."""
         file = self._index.open(id)
         if file is None:
-            raise OSError("it has no bytes")
+            raise OSError("the file has no bytes")
         return file
 
 

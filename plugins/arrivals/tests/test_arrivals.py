@@ -301,7 +301,7 @@ def test_pictures_of_people_groups_and_emoji_come_once(site: Site) -> None:
     made.files |= {"a": PNG, "g": PNG, "e": PNG}
     output = site.bring(made, status=1)
     assert "files 2, emoji 1" in output
-    assert "1  emoji with a name that is not possible here" in output
+    assert "1  emoji with a name that this server does not allow" in output
     with site.log() as log:
         assert log.conversations.get(APP, 1).avatar.startswith("/api/v1/uploads/")
     made.problems.counts.clear()
@@ -369,7 +369,7 @@ def test_what_nobody_can_have_said_is_counted_for_the_report(site: Site) -> None
         row["id"]: row
         for row in csv.DictReader(path.read_text(encoding="utf-8").splitlines())
     }
-    column = "what does not come, or differs"
+    column = "not imported, or different"
     assert [rows[id]["message"] for id in ("ann", "cat", "1", "d")] == [
         "1",
         "0",
@@ -416,7 +416,7 @@ def test_whoever_wrote_in_a_group_without_members_is_in_it(site: Site) -> None:
         for row in csv.DictReader(path.read_text(encoding="utf-8").splitlines())
     }
     assert [rows[id]["becomes"] for id in "123"] == [
-        *["group of whoever wrote there"] * 2,
+        *["group of the people who wrote in it"] * 2,
         "nothing",
     ]
     assert bodies(site.entries()) == ["one", "two", "three"]
@@ -450,7 +450,7 @@ def roles_in(site: Site) -> list[dict[str, str]]:
         ((), ("ann", "bob"), "conversation of two"),
         (("ann",), ("bob", "bob"), "conversation of two"),
         ((), ("ann", "ann"), "conversation of two"),
-        ((), ("ann", "bob", "cat"), "group of whoever wrote there"),
+        ((), ("ann", "bob", "cat"), "group of the people who wrote in it"),
         (("ann", "bob", "cat"), ("ann", "bob"), "group"),
     ],
 )

@@ -188,7 +188,7 @@ def test_what_is_said_there_is_heard_here_at_once_and_answered(
                 fake.post("ann", "the end")  # ours would come back before it
                 assert next(entries).text == "the end"
             assert command.stop() == 0
-            assert "1 went" in command.output
+            assert "1 sent" in command.output
     assert [(each["username"], each["text"]) for each in fake.posted] == [
         ("Zoe", "good morning")
     ]
@@ -252,7 +252,7 @@ def test_an_outage_of_theirs_is_said_twice_and_loses_nothing(
         fake.edit(post, "changed while it was away")
         say(site, "ours")
         fake.start()
-        command.says("going on")
+        command.says("continuing")
         eventually(lambda: fake.posted, SECONDS)
         fake.add_user("carl")
         fake.join("carl")
@@ -272,9 +272,9 @@ def test_an_outage_of_theirs_is_said_twice_and_loses_nothing(
         eventually(lambda: len(fake.posted) > 1, SECONDS)
         assert command.stop() == 0
         assert (
-            command.output.count("waiting: ") == command.output.count("going on") == 1
+            command.output.count("waiting: ") == command.output.count("continuing") == 1
         )
-        assert "ended: 3 messages came, 2 went" in command.output
+        assert "ended: 3 messages received, 2 sent" in command.output
     file, plan = (
         each
         for each in site.entries()
@@ -295,7 +295,7 @@ def test_what_cannot_be_followed_ends_in_one_line(
         assert command.process.wait(SECONDS) == 1
         assert (
             command.output.splitlines()[-1]
-            == "imserver: 127.0.0.1: the token does not count"
+            == "imserver: 127.0.0.1: the server does not accept the token"
         )
     with following(fake, site.config, installed) as first:
         first.says("following")
@@ -311,7 +311,7 @@ def test_what_cannot_be_followed_ends_in_one_line(
     for token in ("", "x\x00y"):
         with following(fake, site.config, installed, token=token) as command:
             assert command.process.wait(SECONDS) == 1
-            assert "the token is empty, or no printable ASCII" in command.output
+            assert "the token is empty, or is not printable ASCII" in command.output
 
 
 def test_an_import_notes_its_end_for_each_format_that_can_be_followed() -> None:
@@ -352,8 +352,8 @@ def test_the_guide_does_what_it_says(
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        (("--follow", "https://chat.example"), "--follow takes --token"),
-        (("--token", "-"), "--token and --back go with --follow"),
+        (("--follow", "https://chat.example"), "--follow needs --token"),
+        (("--token", "-"), "--token and --back need --follow"),
         (
             ("--follow", "http://chat.example", "--token", "-", "--from", "mattermost"),
             "use https",

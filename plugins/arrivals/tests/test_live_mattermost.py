@@ -299,7 +299,9 @@ def test_ours_is_posted_once_and_passed_over(
 
 
 def test_a_token_that_does_not_count_is_final(fake: Mattermost) -> None:
-    with pytest.raises(LiveError, match="the token does not count") as refusal:
+    with pytest.raises(
+        LiveError, match="the server does not accept the token"
+    ) as refusal:
         Follower(fake, token="wrong").look()
     assert refusal.value.is_final
     assert "wrong" not in str(refusal.value)

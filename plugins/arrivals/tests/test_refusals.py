@@ -58,12 +58,12 @@ MADE: dict[str, Callable[[Path], bytes]] = {
             "text.txt",
             "is no export of Slack: it has no users.json; no export of Mattermost: no file",
         ),
-        ("empty.zip", "is no whole zip file"),
-        ("half.zip", "is no whole zip file"),
-        ("half.tar.gz", "is no whole tar file: Compressed file ended"),
-        ("half.archive", "is no whole dump of MongoDB: Compressed file ended"),
-        ("damaged.tar.gz", "is no whole tar file: Error -3"),
-        ("damaged.archive", "is no whole dump of MongoDB: Error -3"),
+        ("empty.zip", "is not a complete zip file"),
+        ("half.zip", "is not a complete zip file"),
+        ("half.tar.gz", "is not a complete tar file: Compressed file ended"),
+        ("half.archive", "is not a complete dump of MongoDB: Compressed file ended"),
+        ("damaged.tar.gz", "is not a complete tar file: Error -3"),
+        ("damaged.archive", "is not a complete dump of MongoDB: Error -3"),
     ],
 )
 def test_a_file_that_is_no_archive_gets_one_line(
@@ -91,8 +91,8 @@ def test_one_process_imports_at_a_time(site: Site, tmp_path: Path) -> None:
     ("options", "reason"),
     [
         (("--app", "tea"), "app tea does not exist"),
-        (("--mail",), "--mail: the settings name no mail server"),
-        (("--links", "nowhere/links.csv"), "nowhere is no folder"),
+        (("--mail",), "--mail needs a mail server in the settings"),
+        (("--links", "nowhere/links.csv"), "nowhere is not a folder"),
     ],
 )
 def test_what_cannot_be_imported_is_not_read(
@@ -144,7 +144,7 @@ def test_root_is_told_whose_server_it_is(site: Site, tmp_path: Path) -> None:
     archive = slack.make(1, 9).write_zip(tmp_path / "a.zip")
     assert "run this as" not in site.run(archive)
     os.chown(site.settings["server"]["data_dir"], 65534, -1)
-    assert "what root stores: run this as user 65534" in site.run(archive)
+    assert "files of root: run this command as user 65534" in site.run(archive)
 
 
 def test_a_full_disk_is_named() -> None:

@@ -9,7 +9,7 @@ from archives.seen_in_the_wild import SHAPES, Shape
 from conftest import Site
 
 LOST = re.compile(
-    r"^imserver: ([\d,]+) messages of the archive do not come$", re.MULTILINE
+    r"^imserver: ([\d,]+) messages of the archive are not imported$", re.MULTILINE
 )
 
 

@@ -410,7 +410,7 @@ def test_what_is_broken_is_named_and_the_rest_is_imported(
     assert "5  broken" in said
     # a byte that is no character costs nothing else
     assert "1  message without a sender" in said
-    assert "6 messages of the archive do not come" in said
+    assert "6 messages of the archive are not imported" in said
     assert "\x1b" not in said
     for kind in (
         "file canvases.json",
@@ -462,7 +462,7 @@ def test_senders_whom_no_list_names_have_names(site: Site, write: Write) -> None
     said = site.run(write(export, "export"), status=1)
     bodies = [each.body.decode() for each in site.entries() if each.kind == "message"]
     assert bodies == ["done", "from elsewhere", "_waves_", "what", "gone?"]
-    assert "1 messages of the archive do not come" in said
+    assert "1 messages of the archive are not imported" in said
     assert "message without a sender" in said
     assert "kind something_new (imported as text)" in said
     assert "reply to a message that is not there" in said
