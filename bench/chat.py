@@ -273,7 +273,7 @@ class ChatOptions:
     )
     rate: float = parameter(
         500.0,
-        "Messages a second, of all members together; 0: as many as possible.",
+        "Messages a second, of all members together. 0 means as many as possible.",
         least=0,
         most=100_000,
     )

@@ -35,7 +35,7 @@ MEDIAN: Option = click.option(
 
 @click.group()
 def bench() -> None:
-    """Measure this server, or any other of the cmd dialect."""
+    """Measure this server, or another server with the cmd dialect."""
 
 
 def _option(entry: Any) -> Option:
@@ -105,7 +105,7 @@ def add(name: str) -> None:
     if scenario:
         command.__doc__ = scenario.text
     else:
-        command.__doc__ = "Measure everything that has a bar."
+        command.__doc__ = "Run every measurement that has a bar (a limit)."
     options = [
         _option(entry)
         for entry in (*(fields(scenario.options) if scenario else ()), *server)
@@ -146,12 +146,12 @@ def rows_of(name: str, values: Json) -> tuple[Row, ...]:
 def versus_command(
     pairs: int, one_tool: bool, as_json: bool, other: Path, command: tuple[str, ...]
 ) -> None:
-    """Compare this source tree with the one at OTHER.
+    """Compare this source tree with the source tree at OTHER.
 
-    COMMAND is that of a scenario with its options, or a suite: `versus ../old
-    push --v1 --keyed`, `versus ../old cluster --part stored`. Each pair runs it
-    in this tree and in the other one. Exits with 1 when the median of the
-    ratios of a cost, pair by pair, is above 1.05.
+    COMMAND is a scenario with its options, or a suite: `versus ../old push --v1
+    --keyed`, `versus ../old cluster --part stored`. Each pair runs COMMAND in
+    this tree and in the other tree. The exit status is 1 if the median of the
+    ratios of a cost over all pairs is above 1.05.
     """
     try:
         found = runner.compare(

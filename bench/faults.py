@@ -455,12 +455,14 @@ class ChaosOptions:
     )
     power: int = parameter(
         0,
-        "No faults: record all writes, and cut the power so often, offline. One node with SQLite.",
+        "Instead of faults, record all writes of one node with SQLite. Then simulate "
+        "this many power cuts offline.",
         least=0,
         most=1_000_000,
     )
     database: str = text_parameter(
-        "sqlite", "sqlite, postgresql, mysql; or a URL, which is not broken."
+        "sqlite",
+        "sqlite, postgresql, mysql, or a URL. The database of a URL is not broken.",
     )
     faults: str = text_parameter(
         "",
@@ -473,17 +475,17 @@ class ChaosOptions:
         4.0, "Longest pause between two faults, in seconds.", least=0, most=300
     )
     seed: int = parameter(
-        0, "Equal numbers make equal faults; 0: a random number.", least=0, most=2**31
+        0, "Equal seeds make equal faults. 0 means a random seed.", least=0, most=2**31
     )
     channels: bool = parameter(
         False, "Publish to channels with history, in place of stored messages."
     )
     alone: bool = parameter(False, "One node without a Redis.")
     webhook: bool = parameter(
-        False, "Also judge the events of a webhook, and break its receiver."
+        False, "Also check the events of a webhook, and break its receiver."
     )
     notifications: bool = parameter(
-        False, "Also judge the notifications of absent users."
+        False, "Also check the notifications of absent users."
     )
     folder: str = text_parameter(
         "", "Keep logs and data in this folder [default: they are removed]."

@@ -80,14 +80,17 @@ class MillionOptions:
         most=2_000_000,
     )
     processes: int = parameter(
-        0, "Server processes; 0: as many as the connections need.", least=0, most=500
+        0,
+        "Server processes. 0 means as many as the connections need.",
+        least=0,
+        most=500,
     )
     push_seconds: float = seconds_parameter(20.0, "How long to push to random users")
     broadcasts: int = parameter(3, "Broadcasts to everybody.", most=100)
     calm_seconds: float = seconds_parameter(
         120.0, "How long to wait before the idle CPU is watched"
     )
-    idle_seconds: float = seconds_parameter(60.0, "How long to watch it")
+    idle_seconds: float = seconds_parameter(60.0, "How long to watch the idle CPU")
     redis: str = text_parameter("", "The URL of a Redis [default: start one].")
     redis_server: str = text_parameter(
         "", "The redis-server to start [default: the one in PATH]."

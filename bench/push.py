@@ -586,7 +586,7 @@ class FanoutOptions:
     )
     seconds: float = seconds_parameter(3.0, "How long to push")
     rate: float = parameter(
-        0.0, "Messages a second; 0: as many as possible.", least=0, most=100_000
+        0.0, "Messages a second. 0 means as many as possible.", least=0, most=100_000
     )
     one_per_send: bool = parameter(
         False, "Push a message only when the last one has reached everybody."
@@ -618,12 +618,12 @@ class PushOptions:
     clients: int = parameter(16, "HTTP connections, one request in flight on each.")
     bulk: int = parameter(
         0,
-        "Messages in one request of the path for many; 0: one message in each request.",
+        "Messages in one bulk request. 0 means one message in each request.",
         least=0,
         most=10_000,
     )
     rate: float = parameter(
-        0.0, "Requests a second; 0: as many as possible.", least=0, most=100_000
+        0.0, "Requests a second. 0 means as many as possible.", least=0, most=100_000
     )
     v1: bool = parameter(
         False, "Push by /api/v1/push. With --bulk, one message goes to many users."
@@ -647,7 +647,10 @@ class PublishOptions:
     )
     seconds: float = seconds_parameter(3.0, "How long to publish")
     rate: float = parameter(
-        0.0, "Publications a second; 0: as many as possible.", least=0, most=100_000
+        0.0,
+        "Publications a second. 0 means as many as possible.",
+        least=0,
+        most=100_000,
     )
     keyed: bool = parameter(
         False, "Start a server that requires API keys, and publish with a key."

@@ -263,11 +263,13 @@ class ServerChoice:
     url: str = text_parameter(
         "", "Measure the server at http://host:port [default: start one]."
     )
-    ws: str = text_parameter("", "Its WebSocket address [default: ws://HOST:8089/acc].")
+    ws: str = text_parameter(
+        "", "The WebSocket address of that server [default: ws://HOST:8089/acc]."
+    )
     pid: tuple[int, ...] = field(
         default=(), metadata={"help": "A process of that server (repeatable)."}
     )
-    app: int = parameter(101, "The appID to play in.", most=1 << 62)
+    app: int = parameter(101, "The appID to use.", most=1 << 62)
     key: str = text_parameter("", "An API key for the pushes.")
     log: str = text_parameter(
         "file", "The log file of a server that this command starts.", ("file", "null")
@@ -294,7 +296,7 @@ class ServerChoice:
             or not ws.hostname
         ):
             raise BenchError(
-                "--url has to be http://host:port and --ws ws://host:port/path"
+                "--url must be http://host:port, and --ws must be ws://host:port/path"
             )
         return Target(
             ws.hostname,

@@ -81,7 +81,10 @@ class HandshakeOptions:
     connections: int = parameter(5000, "Connections to open.", most=MOST_IN_PROCESS)
     login: bool = parameter(False, "Also log in.")
     members: int = parameter(
-        1100, "Users logged in before.", least=0, most=MOST_IN_PROCESS
+        1100,
+        "Users who are logged in before the measurement.",
+        least=0,
+        most=MOST_IN_PROCESS,
     )
     redis: bool = parameter(False, "The server has a Redis.")
 
@@ -113,7 +116,7 @@ class IdleOptions:
     seconds: float = seconds_parameter(10.0, "How long to watch the idle CPU")
     ping_seconds: int = parameter(
         0,
-        "Seconds between two pings; 0: no pings, or as the server of --url does.",
+        "Seconds between two pings. 0 means no pings, or with --url, the interval of that server.",
         least=0,
     )
 

@@ -22,11 +22,13 @@ takes seconds."""
 
 @click.group()
 def bot() -> None:
-    """Make, list and delete bots, replace their tokens, set their webhooks.
+    """Create, list and delete bots, replace their tokens, and set their
+    webhooks.
 
-    The server must run. Where it wants an API key, set the environment variable
-    IMSERVER_KEY or give --key-file; the key needs the scope admin. Instead, the
-    token of an account manages the bots of this account.
+    The server must run. If the server requires an API key, set the environment
+    variable IMSERVER_KEY or use --key-file. The key needs the scope admin. With
+    the token of an account instead of an API key, you manage the bots of that
+    account.
     """
 
 
@@ -35,7 +37,7 @@ def _options(command: Command) -> Command:
     command = click.option(
         "--key-file",
         metavar="FILE",
-        help="File with an API key or an account token; - is standard input.",
+        help="File with an API key or an account token, or - for standard input.",
     )(command)
     command = click.option(
         "--app", required=True, metavar="NAME", help="The app of the bot."
@@ -68,13 +70,13 @@ def _server(url: str, key_file: str | None) -> Iterator[Api]:
     "--owner",
     default="",
     metavar="ID",
-    help="The account that manages it. Default: the back end.",
+    help="The account that manages the bot. Default: the back end.",
 )
 @click.argument("name")
 def add(
     url: str, app: str, key_file: str | None, nickname: str, owner: str, name: str
 ) -> None:
-    """Make a bot with the user name NAME and print its token once."""
+    """Create a bot with the user name NAME and print its token once."""
     body = {"app": app, "name": name, "nickname": nickname or name}
     if owner:
         body["user"] = owner
@@ -89,9 +91,9 @@ def add(
 
 @bot.command("list")
 @_options
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def list_bots(url: str, app: str, key_file: str | None, as_json: bool) -> None:
-    """List the bots of an app, or with an account token those of the
+    """List the bots of an app. With an account token, list the bots of this
     account."""
     rows = []
     query = {"app": app}
@@ -129,8 +131,8 @@ def list_bots(url: str, app: str, key_file: str | None, as_json: bool) -> None:
 @_options
 @click.argument("id")
 def rotate(url: str, app: str, key_file: str | None, id: str) -> None:
-    """Replace the token of the bot with this ID, end its sessions, and print
-    the new token once."""
+    """Replace the token of the bot with this ID. The command ends the sessions
+    of the bot, and prints the new token once."""
     with _server(url, key_file) as api:
         bot = api.call("POST", "bots/rotate", {"app": app, "bot": id})
     click.echo(bot["token"])
@@ -154,8 +156,8 @@ def delete(url: str, app: str, key_file: str | None, id: str) -> None:
 def hook(
     url: str, app: str, key_file: str | None, remove: bool, id: str, hook: str
 ) -> None:
-    """Send the messages that bot ID receives to the URL HOOK. Prints the
-    signing secret once."""
+    """Send the messages of the bot with this ID to the URL HOOK. The command
+    prints the signing secret once."""
     if remove == bool(hook):
         raise click.UsageError("Give either HOOK or --remove.")
     with _server(url, key_file) as api:

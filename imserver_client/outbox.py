@@ -345,16 +345,20 @@ class OutboxWorker:
 @click.option(
     "--database",
     metavar="URL",
-    help=f"postgresql://… of the back end. Default: {ENVIRONMENT_DATABASE}.",
+    help=f"The postgresql:// URL of the back end's database. Default: {ENVIRONMENT_DATABASE}.",
 )
 @click.option(
-    "--table", default="im_outbox", show_default=True, metavar="NAME", help="The table."
+    "--table",
+    default="im_outbox",
+    show_default=True,
+    metavar="NAME",
+    help="The name of the table.",
 )
 @url_option
 @click.option(
     "--key-file",
     metavar="FILE",
-    help="File with an API key of the scope push; - is standard input.",
+    help="File with an API key that has the scope push, or - for standard input.",
 )
 @click.option(
     "--create", is_flag=True, help="Create the table and its trigger, then exit."
@@ -365,10 +369,10 @@ def outbox(
     """Push the rows of a table in a PostgreSQL database, in their order, until
     SIGTERM.
 
-    A back end inserts rows in its own transactions. Each row is pushed once, by
-    its id, then deleted. The key may be in the environment variable
-    IMSERVER_KEY. Of several processes one works; another takes over when it
-    ends.
+    A back end inserts rows in its own transactions. Each row is pushed once,
+    which its id ensures, and then deleted. The key may be in the environment
+    variable IMSERVER_KEY. If several processes run, only one works. When it
+    ends, another one takes over.
     """
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s"

@@ -55,7 +55,7 @@ def url_option(command: Command) -> Command:
         "--url",
         default="http://127.0.0.1:8080",
         show_default=True,
-        help="The server's HTTP port.",
+        help="The URL of the server's HTTP port.",
     )(command)
 
 
