@@ -198,7 +198,7 @@ class Migration:
         ):
             self._note(
                 "engine.redis",
-                "write redis.url yourself: redis+sentinel:// or redis+cluster://",
+                "set redis.url yourself, with redis+sentinel:// or redis+cluster://",
             )
             return ""
 
@@ -232,7 +232,7 @@ class Migration:
             if subscription_rows:
                 self._note(
                     "client.subscription_token",
-                    "its keys may sign connection tokens, too",
+                    "the keys of this section may sign connection tokens, too",
                 )
             rows += [row for row in subscription_rows if row not in rows]
         if rows:
@@ -250,7 +250,7 @@ class Migration:
         if rows:
             self._note(
                 option,
-                "an app with keys lets nobody in without a token; use a connect back end",
+                "an app with keys refuses clients without a token; use a connect back end",
             )
         else:
             self._app["open"] = True
@@ -323,7 +323,7 @@ class Migration:
         if not issuer or not audience or "{{" in jwks:
             self._note(
                 f"{where}.jwks_public_endpoint",
-                "it needs a fixed address, an issuer and an audience",
+                "a JWKS endpoint needs a fixed address, an issuer and an audience",
             )
             return []
 
@@ -403,7 +403,8 @@ class Migration:
             and row["subscribe"] != "back_end"
         ):
             self._note(
-                f"{where}.sub_refresh_proxy_enabled", "it needs subscribe: back_end"
+                f"{where}.sub_refresh_proxy_enabled",
+                "this option needs subscribe: back_end",
             )
         if take("allow_user_limited_channels", bool, False):
             row["user_limited"] = True
@@ -417,7 +418,7 @@ class Migration:
             if not forced:
                 self._note(
                     f"{where}.join_leave",
-                    "all subscribers are notified, not only those that ask",
+                    "all subscribers are notified, not only clients that ask",
                 )
 
         row |= self._history(where, options, permissions["history"].clients)
@@ -439,7 +440,7 @@ class Migration:
         if len(admitted) > 1:
             self._note(
                 where,
-                "allow_…_for_anonymous differ, so clients without a user may do nothing",
+                "the allow_…_for_anonymous options differ, so clients without a user may do nothing",
             )
         return False not in admitted
 
@@ -473,7 +474,7 @@ class Migration:
         if not (size > 0 and ttl > 0):
             return {}
         if size > MAX_HISTORY:
-            self._note(f"{where}.history_size", f"it is at most {MAX_HISTORY}")
+            self._note(f"{where}.history_size", f"the maximum is {MAX_HISTORY}")
         row: Document = {"history_size": min(size, MAX_HISTORY), "history_seconds": ttl}
         row["read_history"] = readers
         if mode == "cache":
@@ -516,10 +517,10 @@ class Migration:
             proxy = next((row for row in rows if row["name"] == name), {})
         url = str(proxy.get("endpoint", ""))
         if not url:
-            self._note(option, "its proxy has no HTTP address")
+            self._note(option, "the proxy has no HTTP address")
             return False
         if not url.startswith(("http://", "https://")):
-            self._note(option, "there is no gRPC")
+            self._note(option, "gRPC is not supported")
             return False
 
         if self._back_ends.setdefault(call, url) != url:
@@ -567,7 +568,8 @@ class Migration:
             )
         if "headers" in self._back_ends:
             self._note(
-                "back_ends.headers", "those that an SDK sets belong in emulated_headers"
+                "back_ends.headers",
+                "headers that an SDK sets belong in emulated_headers",
             )
         self._options.drop_proxies()
 
@@ -581,7 +583,7 @@ class Migration:
     default="default",
     show_default=True,
     metavar="NAME",
-    help="The app of its clients.",
+    help="The app for the clients of Centrifugo.",
 )
 @click.option(
     "--secrets", is_flag=True, help="Print keys and secrets instead of placeholders."
@@ -591,12 +593,12 @@ def from_centrifugo(app: str, secrets: bool, file: str) -> None:
     """Print the settings that correspond to FILE, the configuration of a
     Centrifugo 5 or 6.
 
-    FILE is JSON, YAML or TOML; -: standard input. What is not carried over is
-    listed in comments, and on standard error if the output is redirected.
-    Environment variables of Centrifugo are not read.
+    FILE is JSON, YAML or TOML, or - for standard input. Comments list the
+    options without an equivalent. If the output is redirected, standard error
+    lists them, too. Environment variables of Centrifugo are not read.
     """
     if not valid_name(app):
-        fail(f"{app!r} is no name of an app")
+        fail(f"{app!r} is not a valid name of an app")
     try:
         migration = Migration(_document(file), app, secrets)
     except BadSettings as error:

@@ -208,7 +208,7 @@ def test_in_granular_mode_proxies_have_names() -> None:
     }
     assert [note for note in migration.notes if note.startswith("namespace")] == [
         "namespace b.subscribe_proxy_enabled: all namespaces have the first address of back_ends.subscribe",
-        "namespace b.publish_proxy_enabled: there is no gRPC",
+        "namespace b.publish_proxy_enabled: gRPC is not supported",
     ]
 
 
