@@ -65,7 +65,7 @@ FEATURE = FeatureRow(
         CommandOf(
             "--notify",
             "imserver.notifications.command:notify",
-            "Send a test to the endpoints of a user, by their id or login.",
+            "Send a test notification to the endpoints of a user.",
             parent="doctor",
             metavar="APP/USER",
         ),

@@ -23,16 +23,17 @@ from imserver.plugin.wire import PushService
 
 _MENDS = {
     # Outcome of a request → what the operator can do.
-    "gone": "the device has to subscribe again; the server removes the endpoint with the next notification",
-    "later": "check the name servers, the firewall and the proxy of this machine: it must reach the host",
-    "refused": "read the answer of the push service; have its keys, or the secret of this server, changed?",
+    "gone": "the device must subscribe again; the server removes the endpoint at the next notification",
+    "later": "check the name servers, the firewall and the proxy of this machine, which must reach the host",
+    "refused": "read the answer of the push service, and check whether its keys or the secret "
+    "of this server have changed",
 }
 
 
 def notify(
     config: Config, store: Store, tenants: Tenants, user: str
 ) -> Iterator[Finding]:
-    """Send a test to the endpoints of a user, by their id or login.
+    """Send a test notification to the endpoints of a user.
 
     ``user``: the app, a slash, and the id or login of the user, such as
     ``shop/ann``.
@@ -92,7 +93,7 @@ def _test_endpoint(
         result = service.send(endpoint.app, token, notice_of(delivery))
     if result.outcome == "taken":
         took = (perf_counter() - began) * SECOND_MS
-        text = f"taken with status {result.status} in {took:.0f} ms"
+        text = f"accepted with status {result.status} in {took:.0f} ms"
         return Finding("ok", label, text)
 
     problem = result.problem or f"the endpoint is gone (status {result.status})"
@@ -134,4 +135,4 @@ def mail(
             "check section smtp, and the log of the mail server",
         )
         return
-    yield Finding("ok", label, f"taken; the sender is {smtp.sender}")
+    yield Finding("ok", label, f"accepted; the sender is {smtp.sender}")

@@ -17,16 +17,17 @@ from imserver.gateway.terminal import CommandLine, GroupOfRows, fail, read_text
 
 @click.group(cls=GroupOfRows, rows=partial(rows_below, "app"))
 def app() -> None:
-    """Create, list, show, change and delete apps. Running servers follow within
-    two seconds.
+    """Create, list, show, change and delete apps. Running servers apply a
+    change within two seconds.
 
-    Settings are those of an entry of the section apps (see: imserver
-    check-config --defaults), with values as in the file: max_connections=5000,
-    origins=[example.org], webhook.url=https://example.org/hook
+    The settings of an app are the keys of an entry in the section apps. See
+    imserver check-config --defaults. Values are written as in the file:
+    max_connections=5000, origins=[example.org],
+    webhook.url=https://example.org/hook
 
     SETTING=@FILE reads the value from a file, SETTING=@- from standard input.
-    Secrets, such as webhook.secret and the keys of jwt, are read in this way
-    only, because other users of the machine can see the arguments of a command.
+    Secrets, such as webhook.secret and the keys of jwt, must be given in this
+    way, because other users of the machine can see the arguments of a command.
     """
 
 
@@ -95,9 +96,9 @@ def change(
 ) -> None:
     """Change settings of an app.
 
-    It prints those that were set; "app show" prints all. An example:
-    quotas.pushes_per_day=1000. Apps of the configuration file are changed in
-    that file.
+    The command prints the settings that it has changed; "app show" prints all
+    settings. Example: quotas.pushes_per_day=1000. If the configuration file
+    defines the app, change the app in that file.
     """
     with opened(path, data_dir) as (config, store, tenants):
         before = {}
@@ -214,8 +215,8 @@ def _value(setting: str, written: str, hints: Hints) -> Any:
         value = read_value(text, setting)
     if is_argument and _has_secret(setting, value, hints):
         fail(
-            f"{setting}: other users of this machine can see the arguments of a command: "
-            f"write the value to a file and give {setting}=@FILE, or {setting}=@- for standard input"
+            f"{setting}: other users of this machine can see the arguments of a command. "
+            f"Write the value to a file and give {setting}=@FILE, or use {setting}=@- for standard input"
         )
     return value
 

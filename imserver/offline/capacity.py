@@ -150,7 +150,8 @@ def check(costs: Costs) -> Costs:
         value = getattr(costs, name)
         if not (isfinite(value) and value > 0):
             raise RuntimeError(
-                f"the measurement failed: {name} is {value:,.1f}. Run it again while this machine does less"
+                f"the measurement failed: {name} is {value:,.1f}. Run the command again when this "
+                "machine is less busy"
             )
     return costs
 
@@ -197,7 +198,7 @@ def _memory_limit(costs: Costs, resources: Resources) -> UserLimit:
     of_kernel = "of the kernel"
     if kernel_bytes is None:
         kernel_bytes = TYPICAL_KERNEL_BYTES
-        of_kernel += " (usual: not measured, as other programs changed it)"
+        of_kernel += " (a usual value: other programs disturbed the measurement)"
     free = resources.free_bytes
     if not resources.users:
         # The processes do not run yet, so their own memory still counts as
@@ -430,7 +431,8 @@ def show(
     """
     folder = _folder_of_data(config)
     click.echo(
-        f"A server with data of its own in {folder} is measured: a minute, longer on a busy machine.",
+        f"The command measures a separate server with its own data in {folder}. This "
+        "takes a minute, or longer on a busy machine.",
         err=True,
     )
     users = state.get("managerInfo", {}).get("usersLen", 0)
@@ -449,10 +451,13 @@ def show(
     seconds = logins_cpu_seconds / _working(resources)
     lines = [
         table(
-            "connected users: users, what ends: limit, found", rows, users="{:,}".format
+            "connected users: users, limited by: limit, found",
+            rows,
+            users="{:,}".format,
         ),
-        f"\nThis node holds about {_rounded(first.users)} connected users. What ends first: {first.limit}.",
-        f"To get more: {first.mend}.",
+        f"\nThis node can serve about {_rounded(first.users)} connected users. The first "
+        f"limit is: {first.limit}.",
+        f"To serve more users: {first.mend}.",
         f"If {user.online:g} % of your users are connected at the same time, you have {everybody} users.",
         f"A connected user sends {user.messages:g} messages an hour, which {user.receivers:g} others get,",
         f"gets {user.pushes:g} pushes, logs in once, and sends a heartbeat every {HEARTBEAT_SECONDS} s.",
@@ -465,7 +470,8 @@ def show(
                 f": {resources.users_bytes / resources.users:,.0f} bytes each"
             )
         lines.append(
-            f"Now {users:,} users are on the node that answers, in {now_bytes / _MB:,.0f} MB{bytes_of_each}."
+            f"At present, the answering node serves {users:,} users in {now_bytes / _MB:,.0f} "
+            f"MB{bytes_of_each}."
         )
     sentences = list(notes)
     document = {

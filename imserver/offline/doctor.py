@@ -131,8 +131,8 @@ def _files(config: Config) -> Findings:
     served = max(hard - SPARE_FILES_OF_A_CLUSTER, 0)
     recommended = wanted - SPARE_FILES_OF_A_CLUSTER
     meaning = (
-        f"each connection needs one: this node serves about {served}, "
-        f"{recommended} are recommended"
+        f"each connection needs an open file, so this node serves about {served} "
+        f"connections; {recommended} are recommended"
     )
     mend = f"LimitNOFILE={wanted} in the unit, or: ulimit -Hn {wanted}"
     yield finding_of(is_bad, "open files", found, meaning, mend)
@@ -143,7 +143,7 @@ def _files(config: Config) -> Findings:
         return
     planned, _ = plan_processes(config)
     need = max(hard, wanted) * planned.server.processes
-    meaning = f"all processes of the machine share it, and this server may open {need}"
+    meaning = f"all processes of the machine share this limit, and this server may open {need} files"
     mend = _sysctl(name, 4 * need)
     is_bad = int(limit_of_machine) < need
     yield finding_of(is_bad, name, limit_of_machine, meaning, mend)
@@ -161,8 +161,8 @@ def _processes(config: Config) -> Findings:
         if available > 1:
             found += "s"
     meaning = (
-        "with more processes than cores, less work is done together: with 8 for each core a login takes "
-        "nearly twice the CPU"
+        "more processes than cores do less work: with 8 processes for each core, a login "
+        "takes nearly twice the CPU time"
     )
     files = 2 * WANTED_FILES
     mend = f"LimitNOFILE={files} in the unit, and server.processes: auto"
@@ -365,7 +365,7 @@ def running_server(config: Config) -> Findings:
         version = _version(config, host, port)
     except (OSError, ValueError) as error:
         found = f"runs (pid {pid}), and does not answer: {error}"
-        meaning = "its loop is blocked, or this machine has no time for it"
+        meaning = "the event loop of the server is blocked, or the machine is too busy"
         mend = f"kill -USR2 {pid}  # writes the stacks of all greenlets to the log"
         yield Finding("fail", "server", found, meaning, mend)
         return
@@ -373,7 +373,7 @@ def running_server(config: Config) -> Findings:
     found = f"{version} runs (pid {pid}) and is {state}"
     reason = answer.get("reason", "")
     meaning = f"/ready says: {reason}"
-    mend = "see the finding about it, or the log of the server"
+    mend = "see the finding about this cause, or the log of the server"
     yield finding_of(status != OK, "server", found, meaning, mend)
 
 
@@ -399,7 +399,7 @@ def _version(config: Config, host: str, port: int) -> str:
     versions = {node["version"] for node in nodes.values() if "version" in node}
     if versions:
         return f"imserver {', '.join(sorted(versions))}"
-    return "a server (for its version, set IMSERVER_KEY)"
+    return "a server (set IMSERVER_KEY to see its version)"
 
 
 def _get(host: str, port: int, path: str, key: str) -> tuple[int, dict[str, Any]]:
@@ -495,7 +495,7 @@ def _redis(config: Config) -> Findings:
     except Exception as error:
         found = f"{address.text} does not answer: {error}"
         meaning = (
-            "nodes do not find each other; logins are known on their own node only"
+            "nodes do not find each other, and each node knows only its own logins"
         )
         mend = f"redis-cli -u {address.text} ping"
         yield Finding("fail", "Redis", found, meaning, mend)
@@ -506,7 +506,7 @@ def _redis(config: Config) -> Findings:
 
     yield _redis_version(info)
     meaning = "every login waits for one round trip"
-    mend = "move Redis nearer"
+    mend = "run Redis nearer to the nodes"
     yield _speed("Redis round trip", median(round_trips), meaning, mend)
     redis_time = int(seconds) + int(microseconds) * _MICROSECOND
     yield _clock("clock and Redis", redis_time - time())
@@ -567,19 +567,19 @@ def _database(config: Config) -> Findings:
     except Exception as error:
         reason = str(error).splitlines()[0]
         found = f"{address.shown} does not answer: {reason}"
-        meaning = (
-            "accounts, apps created at run time and stored messages fail until it does"
-        )
-        mend = "check storage.url, and that its user may log in from this machine"
+        meaning = "until the database answers, accounts, apps created at run time and stored messages fail"
+        mend = "check storage.url, and whether its user may log in from this machine"
         yield Finding("fail", "database", found, meaning, mend)
         return
     yield Finding("ok", "database", f"{state.name} {state.version} at {address.shown}")
-    meaning = "it is part of every acknowledgement"
-    mend = "move it nearer"
+    meaning = "every acknowledgement waits for a round trip"
+    mend = "run the database nearer to the nodes"
     yield _speed("database round trip", state.round_trip, meaning, mend)
     if state.laxness:
-        meaning = "a message that was acknowledged may be lost when the database's machine fails"
-        mend = "set it back to its default in the database's configuration"
+        meaning = (
+            "if the machine of the database fails, acknowledged messages may be lost"
+        )
+        mend = "set this setting back to its default in the database's configuration"
         yield Finding("warn", "durability", state.laxness, meaning, mend)
     yield from findings_in_rows
     if state.clock_difference is not None:
@@ -600,15 +600,18 @@ def _rows_of_features(config: Config, sql: PooledStatements) -> Findings:
             name = f"rows of {feature.name}"
             kind = type(error).__name__
             found = f"cannot be read: {kind}: {error}"
-            meaning = "its work may fail"
-            mend = "find out who writes to the database besides the server"
+            meaning = "this feature may fail"
+            mend = "find out which other program writes to the database"
             yield Finding("fail", name, found, meaning, mend)
 
 
 def _damage(database: Path) -> Findings:
     """Check whether the pages of SQLite and of its write-ahead log are
     undamaged."""
-    mend = f"stop the server; imserver restore with a backup, or without one with a copy of {database.name}"
+    mend = (
+        "stop the server; run imserver restore with a backup, or, without a backup, with "
+        f"a copy of {database.name}"
+    )
     commits = 0
     damage: str | None
     try:
@@ -622,7 +625,7 @@ def _damage(database: Path) -> Findings:
     found = "no damage"
     if commits:
         found = f"{commits} commits in {database}-wal cannot be read"
-    meaning = "messages that were acknowledged are gone; the server does not start"
+    meaning = "acknowledged messages are lost; the server does not start"
     # A copy without the write-ahead log leaves out the damaged commits.
     mend_log = mend + " alone"
     yield finding_of(commits > 0, name, found, meaning, mend_log, fails=True)
@@ -630,7 +633,7 @@ def _damage(database: Path) -> Findings:
     name = "pages of SQLite"
     found = "no damage"
     if damage is None:  # not all pages could be read in this time
-        found = f"no damage in what was read of it in {PROBE_SECONDS:g} s"
+        found = f"no damage in the part that was read in {PROBE_SECONDS:g} s"
     elif damage:
         found = f"{database}: {damage}"
     meaning = "some rows cannot be read, or are wrong"
@@ -648,11 +651,11 @@ def _disk(config: Config) -> Findings:
     )
     if not folder.is_dir():
         found = f"{folder} is not a folder"
-        mend = "name another server.data_dir"
+        mend = "set server.data_dir to another folder"
         yield Finding("fail", "data folder", found, _NO_START, mend)
         return
     if (folder / RESTORING).exists():
-        found = f"one into {folder} was interrupted"
+        found = f"a restore into {folder} was interrupted"
         mend = "run imserver restore again"
         yield Finding("fail", "restore", found, _NO_START, mend)
 
@@ -689,11 +692,11 @@ def _fsync_speed(folder: Path) -> Finding:
     try:
         times = _fsync_times(folder)
     except OSError as error:
-        found = f"{folder} takes no file: {error.strerror}"
+        found = f"{folder} does not accept a file: {error.strerror}"
         meaning = "stored messages of SQLite and new files fail"
         mend = f"df -h {folder}; df -i {folder}"
         return Finding("fail", name, found, meaning, mend)
-    meaning = "stored messages of SQLite and new files wait for it"
+    meaning = "stored messages of SQLite and new files wait for this disk"
     mend = (
         "use a disk with power-loss protection, or put the database on another machine"
     )
@@ -754,7 +757,7 @@ def _names(config: Config) -> Findings:
         listed = ", ".join(sorted(addresses))
         milliseconds = seconds * _SECOND_MS
         found = f"{listed} in {milliseconds:.0f} ms"
-        meaning = "each new connection there waits for the answer"
+        meaning = "each new connection to the host waits for the answer"
         mend = "run a caching resolver on this machine"
         yield finding_of(seconds > 1, name, found, meaning, mend)
 
@@ -815,14 +818,14 @@ def _certificates(config: Config) -> Findings:
         try:
             expires_at = _expiry(host, port)
         except OSError as error:
-            meaning = f"clients of {name} do not trust it, or do not reach it"
+            meaning = f"clients of {name} do not trust the certificate, or cannot reach the host"
             mend = f"openssl s_client -connect {host}:{port}"
             yield Finding("fail", where, str(error), meaning, mend)
             continue
         days = (expires_at - time()) / _DAY_SECONDS
         found = f"valid for {days:.0f} more days"
-        meaning = "after that, clients refuse to connect"
-        mend = "renew it, and reload the proxy"
+        meaning = "when it has expired, clients refuse to connect"
+        mend = "renew the certificate, and reload the proxy"
         yield finding_of(days < _RENEWAL_DAYS, where, found, meaning, mend)
 
 
@@ -845,10 +848,8 @@ def _second_secret(config: Config) -> Findings:
     """Warn while the server also accepts signatures by a second secret."""
     file = config.server.second_secret_file
     if file:
-        meaning = (
-            "what it has signed is accepted, too: tokens of users, and other nodes"
-        )
-        mend = "when nobody needs it any more, remove server.second_secret_file and restart all nodes"
+        meaning = "tokens of users and requests of nodes that this secret has signed are accepted, too"
+        mend = "when nobody needs this secret any more, remove server.second_secret_file and restart all nodes"
         yield Finding("warn", "second secret", file, meaning, mend)
 
 
@@ -879,18 +880,24 @@ def _caveats_of_capacity(config: Config, is_running: bool) -> Iterator[str]:
     if load > 2 * cores():
         yield f"This machine was busy (load {load:.0f} on {cores()} cores), so its figures are too low."
     if is_running:
-        yield "The node runs here, so the measurement had what was left of a core: its figures are too low."
+        yield "The node runs here, so the measurement had only a part of a core, and its figures are too low."
     if config.clustered and not capacity.has_redis(config):
-        yield "Measured without Redis, as no redis-server is here: with it a login takes half as much again."
+        yield (
+            "Measured without Redis, because no redis-server is here. With Redis, a login "
+            "takes half as much again."
+        )
 
     backlog = config.server.backlog
     queue = min(backlog, int(kernel("net.core.somaxconn") or backlog))
-    yield f"{queue:,} new connections may wait at once (server.backlog); others try again a second later."
+    yield (
+        f"{queue:,} new connections may wait at the same time (server.backlog). Further "
+        "ones try again a second later."
+    )
     low, _, high = kernel("net.ipv4.ip_local_port_range").partition("\t")
     if high:
         count = int(high) - int(low) + 1
-        yield f"From one address, a proxy opens {count:,} connections to a port at most."
-    yield "Not known: bandwidth, a proxy with TLS, the processor of a database server, webhooks, tokens."
+        yield f"From one address, a proxy can open at most {count:,} connections to a port."
+    yield "Not measured: bandwidth, a proxy with TLS, the processor of a database server, webhooks, tokens."
 
 
 class _Doctor(click.Command):
@@ -924,7 +931,7 @@ def _run_trials(
     for parameter, value in given.items():
         if parameter not in rows_by_parameter:
             yield Finding(
-                "fail", parameter, "the feature is not among features of the settings"
+                "fail", parameter, "the setting features does not name this feature"
             )
             continue
         try_out = rows_by_parameter[parameter].load()
@@ -957,21 +964,24 @@ def _option_of_capacity(
 @settings_options
 @CommandLine.prints_data
 @click.option(
-    "--capacity", "counts", is_flag=True, help="Say how many users this node can hold."
+    "--capacity",
+    "counts",
+    is_flag=True,
+    help="Measure how many users this node can serve.",
 )
 @_option_of_capacity("--messages", 10, "messages that a connected user sends an hour.")
-@_option_of_capacity("--receivers", 5, "connected users who receive each of them.")
+@_option_of_capacity("--receivers", 5, "connected users who receive each message.")
 @_option_of_capacity("--pushes", 10, "pushes that a connected user gets an hour.")
 @_option_of_capacity(
     "--online",
     30,
-    "which percentage of users is connected at the same time.",
+    "the percentage of users who are connected at the same time.",
     most=100,
 )
 @CommandLine.duration(
     "--within",
     "restart_seconds",
-    "With --capacity: in which all are to be back after a restart.",
+    "With --capacity: the time within which all users must be back after a restart.",
     "5m",
     most=_DAY_SECONDS,
     old="--minutes",
@@ -980,9 +990,9 @@ def _option_of_capacity(
 @long_work("checking")
 def doctor(path: str | None, data_dir: str | None, counts: bool, **given: Any) -> None:
     """Check this machine, the database, Redis and the public addresses, and say
-    how to mend what is wrong.
+    how to mend each problem.
 
-    The status is 1 if a check failed. Warnings do not change it.
+    The exit status is 1 if a check failed. Warnings do not change the status.
     """
     try:
         config = load_settings(path, data_dir)

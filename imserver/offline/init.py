@@ -112,7 +112,7 @@ Wrote {file}: a chat, app {app}, an API key, one with the scope admin, a secret 
 @click.option(
     "--chat/--no-chat",
     default=None,
-    help="With a chat page for people; asked in a terminal.",
+    help="Whether to add a chat page for people. Without this option, the command asks at a terminal.",
 )
 @click.option(
     "--name", default=None, metavar="NAME", help="Name of the chat, which people see."
@@ -121,7 +121,7 @@ Wrote {file}: a chat, app {app}, an API key, one with the scope admin, a secret 
     "--url",
     default="",
     metavar="URL",
-    help="Where people open the chat, http://192.168.1.7:8080 or https://chat.example.org.",
+    help="The address at which people open the chat: http://192.168.1.7:8080 or https://chat.example.org.",
 )
 @click.pass_context
 def init(
@@ -135,11 +135,11 @@ def init(
     """Write imserver.yaml into FOLDER (default: here) with an app, an API key
     and a secret.
 
-    Only your user may read the file. A file that exists is left alone. Commands
-    that run in FOLDER use it without -c.
+    Only your user may read the file. An existing file is not changed. Commands
+    that run in FOLDER use the file without -c.
 
-    With --chat people chat on the page /home/messages. A link for its owner and
-    one for others are printed, as by "imserver chat".
+    With --chat, people chat on the page /home/messages. The command prints a
+    link for the owner and a link for others, as "imserver chat" does.
     """
     _check_app(app)
     if url:
@@ -176,7 +176,7 @@ def _check_app(app: str) -> None:
     if not (valid_name(app) and is_plain):
         fail(f"expected a name of ASCII letters, digits, - and _, got {app!r}")
     if app == _CHAT_APP:
-        fail(f"the app {app} is that of --chat: give another name")
+        fail(f"the app {app} belongs to --chat: give another name")
 
 
 def _port_of(url: str) -> int:
@@ -184,7 +184,9 @@ def _port_of(url: str) -> int:
     address; ``""``: no address is known."""
     parts = urlsplit(url)
     if parts.scheme == "unix":
-        fail("--url is where people open the server: http:// or https://")
+        fail(
+            "--url: expected the http:// or https:// address at which people open the server"
+        )
     if parts.scheme == "http":
         return parts.port or _HTTP_PORT
     # Behind a proxy the port of the address is the proxy's.
@@ -198,7 +200,7 @@ def _ask_for_chat(file: Path) -> bool:
     if file.exists() or not sys.stdin.isatty():
         return False
     return click.confirm(
-        "Is it for people who chat in the browser, with a chat page and accounts?",
+        "Do you want a chat page with accounts, for people who chat in the browser?",
         err=True,
     )
 
@@ -218,7 +220,7 @@ def _name_of_chat(given: str | None, is_chat: bool) -> str:
     if len(name) > _NAME_CHARACTERS or not name.isprintable():
         fail(f"expected a name of at most {_NAME_CHARACTERS} characters, got {name!r}")
     if name and not is_chat:
-        fail("--name is the name of a chat: add --chat")
+        fail("--name needs --chat, because it is the name of a chat")
     return name
 
 

@@ -42,8 +42,8 @@ _TEXTS: Final[Mapping[str, Callable[[Any], str]]] = {
 
 @click.group(cls=GroupOfRows, rows=partial(rows_below, "key"))
 def key() -> None:
-    """Create, list, show, rotate and revoke API keys. Running servers follow
-    within two seconds."""
+    """Create, list, show, rotate and revoke API keys. Running servers apply a
+    change within two seconds."""
 
 
 @key.command()
@@ -63,7 +63,9 @@ def key() -> None:
     help="Limit the key to this app; repeatable.",
 )
 @click.option("--note", default="", help="A note for people.")
-@CommandLine.duration("--expires", "expires", "It ends after this time: 90d, 12h, 4w.")
+@CommandLine.duration(
+    "--expires", "expires", "The key expires after this time, such as 90d, 12h or 4w."
+)
 @click.argument("scopes", type=_Scope, nargs=-1, metavar="SCOPE...")
 def create(
     path: str | None,
@@ -76,8 +78,9 @@ def create(
 ) -> None:
     """Create a key and print it once. Only its digest is stored.
 
-    SCOPE says what the key may do: push, read, metrics (figures alone, which
-    read includes), or admin: all.
+    SCOPE says what the key may do: push, read, metrics or admin. A key with
+    metrics may read only figures, which read includes. A key with admin may do
+    everything.
     """
     scopes = tuple(dict.fromkeys((*scopes, *more)))
     if not scopes:
@@ -120,9 +123,7 @@ def create(
 def _check_options(scopes: Sequence[str], apps: Sequence[str], note: str) -> None:
     """End the command if no key can have these scopes, apps and note."""
     if scopes == ("metrics",) and apps:
-        fail(
-            "--app: the figures that metrics reads are those of all apps: leave --app out"
-        )
+        fail("--app: the scope metrics reads figures of all apps, so leave --app out")
     if len(note) > KeyRow.NOTE_CHARACTERS or not note.isprintable():
         fail(
             f"--note: expected one line of at most {KeyRow.NOTE_CHARACTERS} printable characters"
@@ -148,8 +149,8 @@ def _say_demo_ends(closed: Sequence[str]) -> None:
     """Print what changes when demo mode ends. ``closed``: the apps to which
     nobody can log in any more."""
     click.echo(
-        "Demo mode ends: requests need a key from now on. Sessions stay until they end; new logins "
-        "follow the rules of their app.",
+        "Demo mode has ended, so requests need a key from now on. Existing sessions "
+        "continue; new logins follow the rules of their app.",
         err=True,
     )
     if not closed:
@@ -168,7 +169,7 @@ def _say_demo_ends(closed: Sequence[str]) -> None:
 @settings_options
 @CommandLine.prints_data
 def list_keys(path: str | None, data_dir: str | None) -> None:
-    """List all keys, also those that were revoked or have expired."""
+    """List all keys, including revoked and expired keys."""
     with opened(path, data_dir) as (settings, store, _):
         rows = _keys(settings, store)
     CommandLine.rows(_COLUMNS, rows, **_TEXTS)
@@ -230,17 +231,23 @@ def show(path: str | None, data_dir: str | None, name: str) -> None:
 @key.command()
 @settings_options
 @CommandLine.duration(
-    "--grace", "grace", "The old key ends after this time; 0: at once.", "1d", least=0
+    "--grace",
+    "grace",
+    "The old key expires after this time. 0 means at once.",
+    "1d",
+    least=0,
 )
-@CommandLine.duration("--expires", "expires", "The new key ends after this time: 90d.")
+@CommandLine.duration(
+    "--expires", "expires", "The new key expires after this time, such as 90d."
+)
 @click.argument("name", metavar="ID")
 def rotate(
     path: str | None, data_dir: str | None, grace: int, expires: int | None, name: str
 ) -> None:
-    """Replace the key with this id, and print the new one once.
+    """Replace the key with this id, and print the new key once.
 
-    It has the same scopes, apps and note. The old key ends after the time of
-    --grace.
+    The new key has the same scopes, apps and note. The old key expires after
+    the time of --grace.
     """
     _refuse_configured(name)
     row, secret = KeyRow.make(expires=_end_of(expires))
@@ -260,9 +267,9 @@ def rotate(
             grace_seconds=grace,
         )
     if grace:
-        ends = f"The key {name} ends at {day(int(time()) + grace)} UTC"
+        ends = f"The key {name} expires at {day(int(time()) + grace)} UTC"
     else:
-        ends = f"The key {name} has ended"
+        ends = f"The key {name} has expired"
     click.echo(
         f"{ends}. The id of the new key is {stored.id}. Save it: it is not shown again.",
         err=True,

@@ -63,11 +63,14 @@ def access(deployment: Deployment) -> Iterator[Finding]:
     if deployment.config.server.insecure:
         yield (
             "server.insecure",
-            "demo mode is allowed on addresses other than loopback; set false",
+            "demo mode is allowed on addresses other than loopback; set this to false",
         )
     for name, app in deployment.apps.items():
         if app.open:
-            why = "anybody may log in as any user; set false and jwt, authorise_url or account_tokens"
+            why = (
+                "anybody may log in as any user; set this to false, and set jwt, authorise_url "
+                "or account_tokens"
+            )
             yield f"apps.{name}.open", why
 
 
@@ -87,7 +90,7 @@ def encryption(deployment: Deployment) -> Iterator[Finding]:
     if not proxies:
         yield (
             "server.trusted_proxies",
-            "no proxy is trusted, so limits by address see only the proxy's",
+            "no proxy is trusted, so limits by address see only the address of the proxy",
         )
     if server.public_ws_url.startswith("ws://"):
         yield (
@@ -99,11 +102,11 @@ def encryption(deployment: Deployment) -> Iterator[Finding]:
 def wide_networks(deployment: Deployment) -> Iterator[Finding]:
     """Find trusted networks with many machines."""
     for network in _wide(deployment.config.server.trusted_proxies):
-        why = f"every machine in {network} may claim any client address; name single proxies"
+        why = f"every machine in {network} may claim any client address; name individual proxies"
         yield "server.trusted_proxies", why
     for name, app in deployment.apps.items():
         for network in _wide(app.api_allow_from, loopback=False):
-            why = f"every machine in {network} may push without a key; name single back ends"
+            why = f"every machine in {network} may push without a key; name individual back ends"
             yield f"apps.{name}.api_allow_from", why
 
 
@@ -138,7 +141,7 @@ def limits(deployment: Deployment) -> Iterator[Finding]:
     }
     for setting, limit in unlimited.items():
         if not limit:
-            yield setting, "0 means no limit; set one"
+            yield setting, "0 means no limit; set a limit"
 
 
 def readable_files(deployment: Deployment) -> Iterator[Finding]:
@@ -186,7 +189,7 @@ def cluster(deployment: Deployment) -> Iterator[Finding]:
         if not config.server.secret_file:
             yield (
                 "server.secret_file",
-                "nodes on several machines need the same secret; name a file",
+                "nodes on several machines need the same secret; name a file with it",
             )
     if config.clustered:
         yield from _redis(address_of(config.redis))
@@ -204,7 +207,7 @@ def _redis(address: RedisAddress) -> Iterator[Finding]:
     if not address.options.get("password"):
         yield (
             "redis.password",
-            "Redis is on another machine and has no password; set one",
+            "Redis is on another machine and has no password; set a password",
         )
     if not address.tls:
         yield (
@@ -214,12 +217,13 @@ def _redis(address: RedisAddress) -> Iterator[Finding]:
         return
     checks = address.options.get("ssl_cert_reqs", "required")
     if checks != "required":
-        why = f"with ssl_cert_reqs={checks} anybody on the way may pose as Redis; remove it"
+        why = (
+            f"with ssl_cert_reqs={checks} anybody on the network path can pretend to be "
+            "Redis; remove this parameter"
+        )
         yield "redis.url", why
     elif not address.options.get("ssl_check_hostname", True):
-        why = (
-            "with ssl_check_hostname=false another server may pose as Redis; remove it"
-        )
+        why = "with ssl_check_hostname=false another server can pretend to be Redis; remove this parameter"
         yield "redis.url", why
 
 
@@ -265,7 +269,10 @@ def webhooks(deployment: Deployment) -> Iterator[Finding]:
 
 def debugging(deployment: Deployment) -> Iterator[Finding]:
     if deployment.config.debug.echo_path:
-        yield "debug.echo_path", "anybody may open echo connections; leave it empty"
+        yield (
+            "debug.echo_path",
+            "anybody may open echo connections; leave this setting empty",
+        )
 
 
 def features(deployment: Deployment) -> Iterator[Finding]:

@@ -19,17 +19,18 @@ _ANSWER_SECONDS: Final = 10
 @click.command()
 @ServerApi.options
 @CommandLine.prints_data
-@click.option("--debug", is_flag=True, help="List connections and users too.")
+@click.option("--debug", is_flag=True, help="Also list connections and users.")
 @click.argument("address", metavar="[URL]", required=False)
 def status(url: str, key_file: str | None, debug: bool, address: str | None) -> None:
     """Show /health and /system/state of a running server.
 
-    URL is the server's HTTP port, by default that of the settings, or a Unix
-    socket such as unix:/run/imserver/im.sock.
+    URL is the address of the server's HTTP port, or a Unix socket such as
+    unix:/run/imserver/im.sock. The default is the port in the settings.
 
-    Where the server wants an API key, the command takes that of the settings
+    If the server requires an API key, the command uses the key of the settings
     file of this folder, of the environment variable IMSERVER_KEY, or of
-    --key-file: other users of the machine can see the arguments of a command.
+    --key-file. No option takes the key itself, because other users of the
+    machine can see the arguments of a command.
     """
     server = ServerApi(given_once("URL", address, url or None) or "", key_file)
     health, _ = server.ask("GET", "/health", seconds=_ANSWER_SECONDS)
@@ -58,7 +59,7 @@ def status(url: str, key_file: str | None, debug: bool, address: str | None) -> 
     code = state.get("code")
     if code == ReplyCode.UNAUTHORIZED:
         fail(
-            "this server requires an API key with the scope admin: set IMSERVER_KEY, or give --key-file"
+            "this server requires an API key with the scope admin: set IMSERVER_KEY, or use --key-file"
         )
     if not is_healthy or state_status != OK or code != ReplyCode.OK:
         sys.exit(1)

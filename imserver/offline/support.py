@@ -238,7 +238,7 @@ def _log(settings: Config) -> str:
     be read."""
     path = settings.app.log_file
     if not path:
-        return "app.log_file is not set: the log is that of the console, systemd or the container\n"
+        return "app.log_file is not set, so the log is in the console, in systemd or in the container\n"
     try:
         with open(path, "rb") as file:
             size = file.seek(0, os.SEEK_END)
@@ -286,13 +286,13 @@ def _metrics(settings: Config) -> str:
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False), required=False)
 @long_work("collecting")
 def support(path: str | None, data_dir: str | None, file: Path | None) -> None:
-    """Write one file for whoever helps you: settings, versions, checks, log and
-    metrics.
+    """Write one file for people who help you: settings, versions, checks, log
+    and metrics.
 
-    FILE is a new zip archive, by default imserver-support-TIME.zip. It has no
-    secret, no message and no name of a user: of the log only what the server
-    itself says is left. Names of apps, hosts and folders are in it, so read it
-    before you send it.
+    FILE is a new zip archive, by default imserver-support-TIME.zip. The archive
+    has no secrets, no messages and no names of users. Of the log, it has only
+    the texts of the server itself. The archive has names of apps, hosts and
+    folders, so read it before you send it.
     """
     try:
         settings = load_settings(path, data_dir)

@@ -42,8 +42,8 @@ _app_option = click.option(
 
 @click.group()
 def token() -> None:
-    """Create session tokens, with which users log in to apps with the setting
-    jwt, and channel tokens."""
+    """Create and check session tokens, with which users log in to apps with the
+    setting jwt, and channel tokens."""
 
 
 @token.command()
@@ -59,7 +59,7 @@ def token() -> None:
 @CommandLine.duration(
     "--expires",
     "seconds",
-    "It ends after this time.",
+    "The token expires after this time.",
     default="1h",
     old="--seconds",
     unit=1,
@@ -67,12 +67,12 @@ def token() -> None:
 @click.option(
     "--kid",
     metavar="NAME",
-    help="Use the key with this kid; default: the first key of the app.",
+    help="Sign with the key of this kid. Default: the first key of the app.",
 )
 @click.option(
     "--key-file",
     metavar="FILE",
-    help="File with the private key (PEM), unless the key is a secret.",
+    help="File with the private key (PEM). A key that is a secret needs no file.",
 )
 @click.argument("person", metavar="APP/USER", required=False)
 def create(
@@ -105,7 +105,7 @@ def create(
                 load_keys([row], _secret(settings, row), tenant.name)
             else:
                 fail(
-                    f"the app has the public key of {row.algorithm}: --key-file names the private one"
+                    f"the app has only the public key of {row.algorithm}: give the private key with --key-file"
                 )
             expires = int(time()) + seconds
             text = make_token(user, tenant.name, expires, row, key, channel)
@@ -137,10 +137,10 @@ def _check_user(tenant: Tenant, user: str) -> None:
 def secret(
     path: str | None, data_dir: str | None, option: str | None, app: str | None
 ) -> None:
-    """Print the derived HS256 secret of APP, which has jwt without a key.
+    """Print the derived HS256 secret of APP, whose jwt entry has no key.
 
-    It is derived from the server's secret, so it is the same on all nodes. The
-    app's back end signs with it.
+    The secret is derived from the server's secret, so it is the same on all
+    nodes. The back end of the app signs session tokens with this secret.
     """
     name = required_once("APP", app, option)
     with opened(path, data_dir) as (settings, store, tenants):
@@ -160,11 +160,11 @@ def secret(
 @_app_option
 @click.argument("shown", metavar="TOKEN")
 def check(path: str | None, data_dir: str | None, name: str, shown: str) -> None:
-    """Say whether a token is valid for an app, and if not, why. TOKEN "-" is
-    read from standard input.
+    """Check whether a token is valid for an app, and if not, say why. If TOKEN
+    is "-", it is read from standard input.
 
-    The status is 1 if the app would refuse the token. Tokens of accounts are
-    not checked.
+    The exit status is 1 if the app would refuse the token. Tokens of accounts
+    are not checked.
     """
     if shown == "-":
         shown = sys.stdin.read().strip()
@@ -246,7 +246,9 @@ def _row(tenant: Tenant, kid: str | None) -> JwtSettings:
         fail(f"app {name} has no key for session tokens (setting jwt)")
     rows = [row for row in tenant.jwt if not row.issuer and kid in (None, row.kid)]
     if not rows and kid is None:
-        fail(f"app {name} takes tokens of its issuers only; they make them")
+        fail(
+            f"app {name} accepts only tokens of its issuers, and only the issuers can make them"
+        )
     if not rows:
         fail(f"app {name} has no key with the kid {kid}")
     return rows[0]

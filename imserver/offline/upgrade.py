@@ -86,7 +86,9 @@ def read_release(dist: Path, stack: ExitStack) -> Release:
         names = {file.name.split("-")[0] for file in dist.glob("*.whl")}
         return _release_in(site, names, home=None)
     except (OSError, zipfile.BadZipFile, StopIteration):
-        raise StartError(f"{dist} is no wheel and no folder of a release") from None
+        raise StartError(
+            f"{dist} is neither a wheel nor the folder of a release"
+        ) from None
 
 
 def _read_installed(dist: Path, site: Path) -> Release:
@@ -95,7 +97,7 @@ def _read_installed(dist: Path, site: Path) -> Release:
     home = dist.resolve()
     if (home / _UNFINISHED).exists():
         raise StartError(
-            f"{dist} is not whole, its installation was interrupted: delete it"
+            f"{dist} is incomplete, because its installation was interrupted: delete it"
         )
     installed = distributions(path=[str(site)])
     names = {each.metadata["Name"].replace("-", "_") for each in installed}
@@ -120,7 +122,7 @@ def findings(config: Config, release: Release, dist: Path) -> Iterator[Finding]:
     yield _check_versions(release)
     servers = list(running_server(config))
     if not servers:
-        servers = [Finding("ok", "server", "none of these settings runs here")]
+        servers = [Finding("ok", "server", "no server of these settings runs here")]
     yield from servers
     yield from findings_of_features(config)
     yield from _steps(config, release)
@@ -129,8 +131,8 @@ def findings(config: Config, release: Release, dist: Path) -> Iterator[Finding]:
         bool(missing),
         "plug-ins",
         missing or "none is missing",
-        "they are not in it",
-        "add their wheels",
+        "the new release does not have them",
+        "add the wheels of these plug-ins",
         fails=True,
     )
     yield from _obstacles(release, dist)
@@ -145,15 +147,15 @@ def _check_versions(release: Release) -> Finding:
     old_major, old_minor = _numbers_of(__version__)
     major, minor = _numbers_of(release.version)
     is_far = major != old_major or abs(minor - old_minor) > 1
-    way_back = "; nodes of both are one cluster, and imserver upgrade --back leads back"
+    way_back = "; nodes of both releases can be one cluster, and imserver upgrade --back goes back"
     if is_far:
         way_back = ""
     return finding_of(
         is_far,
         "version",
         f"{__version__}, then {release.version}{way_back}",
-        "nodes of both cannot be one cluster, and only a backup leads back",
-        "stop all nodes, make a backup, and read the notes; or take the releases between one by one",
+        "nodes of both releases cannot be one cluster, and you can go back only with a backup",
+        "stop all nodes, make a backup, and read the notes; or install the releases in between one by one",
     )
 
 
@@ -220,12 +222,12 @@ def _obstacles_to_link(home: Path) -> Iterator[Finding]:
         folder = link.parent
     except StartError as error:
         folder = home.parent
-        mend = "install with a link, as docs/operations.md says, or as you have installed this release"
+        mend = "install with a link, as docs/operations.md says, or in the same way as this release"
         yield Finding(
             "fail",
             "link",
             str(error).partition(":")[0],
-            "nothing can name another release",
+            "no link can point to another release",
             mend,
         )
     if not os.access(folder, os.W_OK | os.X_OK):
@@ -241,26 +243,26 @@ def _obstacles_to_installation(
 ) -> Iterator[Finding]:
     """The obstacles to installing a release from ``dist`` in a new folder in
     ``parent``."""
-    meaning = "it cannot be installed"
+    meaning = "the release cannot be installed"
     try:
         need_space(parent, SPACE_BYTES)
     except StartError as error:
-        yield Finding("fail", "space", str(error), meaning, "make room")
+        yield Finding("fail", "space", str(error), meaning, "free some space")
     target = _home_of(release)
     if target.exists() and not (target / _UNFINISHED).exists():
-        mend = f"name {target} in place of {dist}, or delete it"
+        mend = f"give {target} in place of {dist}, or delete {target}"
         yield Finding("fail", "target", f"{target} exists already", meaning, mend)
     if dist.is_dir() and not _requirements_of(dist):
         text = f"{dist} has no imserver-*-requirements.txt"
         yield Finding(
-            "fail", "requirements", text, meaning, "take all files of the release"
+            "fail", "requirements", text, meaning, "download all files of the release"
         )
     python = _python()
     if shutil.which(python) is None:
         yield Finding(
             "fail",
             "Python",
-            f"{python} is not there",
+            f"{python} does not exist",
             meaning,
             "install this Python again",
         )
@@ -317,7 +319,7 @@ def _install(release: Release, dist: Path) -> Path:
         shutil.rmtree(home)
     if home.exists():
         raise StartError(
-            f"{home} exists already: name it in place of {dist}, or delete it"
+            f"{home} exists already: give it in place of {dist}, or delete it"
         )
     folder = None
     if dist.is_dir():
@@ -469,7 +471,7 @@ def _restart(
         switch(link, before)
         subprocess.run(command, check=False)
         raise StartError(
-            f"{error}; {link} is {before} again, and was restarted"
+            f"{error}; {link} points to {before} again, and the server was restarted"
         ) from None
     show(running_server(config))
 
@@ -494,18 +496,21 @@ def _program(
 @settings_options
 @CommandLine.prints_data
 @click.option(
-    "--check", "is_check", is_flag=True, help="Only say what speaks against it."
+    "--check",
+    "is_check",
+    is_flag=True,
+    help="Only check for problems. Install nothing.",
 )
 @click.option(
     "--back",
     is_flag=True,
-    help="Take the release that ran before this one, in place of DIST.",
+    help="Go back to the previous release, in place of DIST.",
 )
 @click.option(
     "--restart",
     metavar="COMMAND",
     callback=_program,
-    help="Restarts the server; if it is not ready then, or not this release, go back.",
+    help="Restart the server with COMMAND. If the server is then not ready, or not this release, go back.",
 )
 @click.argument("dist", type=click.Path(path_type=Path, exists=True), required=False)
 def upgrade(
@@ -516,17 +521,18 @@ def upgrade(
     restart: list[str] | None,
     dist: Path | None,
 ) -> None:
-    """Install DIST beside this release, and let the link that names this one
-    name it.
+    """Install DIST beside this release, and point the link of this release to
+    DIST.
 
     DIST is the folder of a release's files, a wheel, or the folder of an
-    installed release. First the command says what speaks against it; a failure
-    ends it, but not --back. Servers run on until they are restarted.
+    installed release. First, the command checks for problems. If a check fails,
+    the command stops; with --back, it continues. Servers run the old release
+    until you restart them.
     """
     if CommandLine.wants_json() and not is_check:
-        raise click.UsageError("--json goes with --check")
+        raise click.UsageError("--json needs --check")
     if back == (dist is not None):
-        fail("name DIST, or give --back")
+        fail("give either DIST or --back")
     try:
         config = load_settings(path, data_dir)
         link = None
@@ -547,7 +553,7 @@ def upgrade(
 
         before = _switch_to(link, release, dist, path)
         click.echo(
-            f"{link} is {release.version}; back: {link}/bin/imserver upgrade --back"
+            f"{link} is {release.version}; to go back: {link}/bin/imserver upgrade --back"
         )
         if restart is not None:
             _restart(restart, config, link, before, release)
@@ -562,7 +568,7 @@ def _release_before(link: Path) -> Path:
     Raises StartError."""
     folder = link.with_name(link.name + _BEFORE).resolve()
     if not folder.exists():
-        raise StartError(f"{folder} names no release that ran before")
+        raise StartError(f"{folder} does not point to a previous release")
     return folder
 
 
@@ -573,7 +579,7 @@ def _switch_to(link: Path, release: Release, dist: Path, path: str | None) -> Pa
     home = release.home or _install(release, dist)
     before = link.resolve()
     if home == before:
-        raise StartError(f"{link} is {home} already")
+        raise StartError(f"{link} already points to {home}")
     command = [str(home / "bin" / "imserver"), "check-config"]
     if path:
         command += ["-c", path]

@@ -57,7 +57,7 @@ def test_each_endpoint_of_a_user_gets_a_test(tmp_path: Path) -> None:
         found = tried("notify", "shop/ann", settings(tmp_path))
     assert [finding.level for finding in found] == ["ok", "fail", "fail", "fail"]
     assert all(finding.name.startswith("notification to ") for finding in found)
-    assert "taken with status 201" in found[0].found
+    assert "accepted with status 201" in found[0].found
     assert "gone (status 410)" in found[1].found
     assert "status 403" in found[2].found
     assert (found[3].name, "refused" in found[3].found) == (
@@ -103,7 +103,7 @@ def test_a_mail_is_sent_by_the_server_of_the_settings(
         "ok",
         f"mail to ann@example.com by 127.0.0.1:{sink.port}",
     )
-    assert finding.found == "taken; the sender is im@example.com"
+    assert finding.found == "accepted; the sender is im@example.com"
     ((sender, receivers, text),) = sink.mails
     assert (sender, receivers) == ("im@example.com", ["ann@example.com"])
     assert "can send mail" in text

@@ -232,7 +232,7 @@ def test_the_command_says_how_many_users_and_what_ends_first(tmp_path: Path) -> 
     )
     assert result.returncode == 0, result.stderr
     assert re.search(
-        r"holds about [\d,]+ connected users. What ends first: [a-z. ]+\.\n",
+        r"can serve about [\d,]+ connected users. The first limit is: [a-z. ]+\.\n",
         result.stdout,
     )
     assert "stored messages" in result.stdout

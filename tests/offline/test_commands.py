@@ -467,7 +467,7 @@ ISSUER = {"issuer": "http://127.0.0.1:9/", "audience": "shop"}
         (
             ISSUER,
             "create 101/ann",
-            "app 101 takes tokens of its issuers only; they make them",
+            "app 101 accepts only tokens of its issuers, and only the issuers can make them",
         ),
         (KEY, f"create 101/{'x' * 20}", "expected 1 to 19 bytes"),
         (KEY, "create 101/" + os.fsdecode(b"\xff\xfe"), "bytes of UTF-8"),

@@ -266,7 +266,7 @@ def test_a_data_folder_that_is_a_file(tmp_path: Path, below: str) -> None:
         "fail",
         f"{file} is not a folder",
     )
-    assert found["data folder"].mend == "name another server.data_dir"
+    assert found["data folder"].mend == "set server.data_dir to another folder"
     (tmp_path / "restoring").touch()
     assert by_name(config(tmp_path))["restore"].level == "fail"
 
@@ -395,7 +395,7 @@ def test_the_command_prints_and_fails_where_a_check_fails(tmp_path: Path) -> Non
     assert done.returncode == 1, done.stderr
     assert "fail  Redis: redis://127.0.0.1:1/0 does not answer" in done.stdout
     assert "      to mend: redis-cli" in done.stdout
-    assert "webhook: the feature is not among features of the settings" in done.stdout
+    assert "webhook: the setting features does not name this feature" in done.stdout
 
 
 def test_a_second_secret_is_named_until_it_is_removed(tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ def test_the_file_has_an_app_a_key_and_a_secret(tmp_path: Path) -> None:
 def test_the_file_is_ready_for_production_but_for_tls(tmp_path: Path) -> None:
     run_init(tmp_path)
     done = run_cli("check-config", "--production", folder=tmp_path)
-    assert (done.returncode, done.stdout) == (0, "nothing is open\n")
+    assert (done.returncode, done.stdout) == (0, "no insecure settings\n")
     file = tmp_path / "imserver.yaml"
     file.write_text(file.read_text().replace("host: 127.0.0.1", "host: 0.0.0.0", 1))
     done = run_cli("check-config", "--production", folder=tmp_path)
@@ -263,7 +263,7 @@ def test_init_makes_a_chat_with_an_owner_a_group_and_an_invitation_for_guests(
         each in shown for each in ("guests: true", "search: true", "previews: true")
     )
     production = run_cli("check-config", "--production", folder=tmp_path)
-    assert (production.returncode, production.stdout) == (0, "nothing is open\n")
+    assert (production.returncode, production.stdout) == (0, "no insecure settings\n")
 
 
 def test_a_second_call_prints_a_new_link_for_the_owner_and_the_same_for_others(
@@ -296,7 +296,7 @@ def test_a_chat_whose_settings_take_no_guests_invites_people_with_accounts(
 ) -> None:
     (tmp_path / "imserver.yaml").write_text("apps: {gochat: {}}\n")
     done = run_cli("chat", folder=tmp_path)
-    assert "logs in and is in" in done.stdout
+    assert "logs in and joins the chat" in done.stdout
     assert "set apps.gochat.accounts.guests to true" in done.stdout
     with Stored(tmp_path) as stored:
         assert [each.guests for each in stored.invitations] == [False]

@@ -391,7 +391,7 @@ def test_the_command_says_that_nothing_is_open(tmp_path: Path) -> None:
     )
     assert run_cli("key", "create", "--scope", "push", "-c", str(file)).returncode == 0
     done = run_cli("check-config", "--production", "-c", str(file))
-    assert (done.returncode, done.stdout) == (0, "nothing is open\n"), done
+    assert (done.returncode, done.stdout) == (0, "no insecure settings\n"), done
     run_cli("app", "create", "105", "open=true", "-c", str(file))
     done = run_cli("check-config", "--production", "-c", str(file))
     assert done.returncode == 1

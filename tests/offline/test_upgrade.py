@@ -69,7 +69,7 @@ def test_it_says_which_steps_come_and_whether_there_is_a_way_back(
         level,
         level == "ok",
     )
-    assert rows["server"].found == "none of these settings runs here"
+    assert rows["server"].found == "no server of these settings runs here"
     assert rows["steps of the database"].found.startswith(words)
     assert "of messages" in rows["steps of the database"].found, "it does not have them"
     gone = replace(config, storage=StorageSettings("postgresql://im@127.0.0.1:1/im"))

@@ -36,7 +36,7 @@ def test_a_signed_event_arrives(tmp_path: Path) -> None:
         status, shown = tried(tmp_path, f"{receiver.url}/events")
         (post,) = receiver.posts
     assert (status, shown[:4]) == (0, "ok  ")
-    assert "took a test with status 200 in " in shown
+    assert "accepted a test with status 200 in " in shown
     assert is_signed(post)
     (event,) = json.loads(post.body)["events"]
     assert (event["event"], event["app"], event["node"]) == ("test", "shop", "doctor")

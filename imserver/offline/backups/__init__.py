@@ -110,7 +110,7 @@ FEATURE = FeatureRow(
         CommandOf(
             "backup",
             "imserver.offline.backups.command:backup",
-            "Copy a SQLite database to a new FILE.",
+            "Copy the database, or everything, to a new file.",
         ),
         CommandOf(
             "settings",

@@ -39,14 +39,14 @@ _HOUR_SECONDS: Final = 3600
 @click.option(
     "--everything",
     is_flag=True,
-    help="With secrets and uploaded files, of any database, in one archive.",
+    help="Copy a database of any kind, secrets and uploaded files to one archive.",
 )
 @whole.without_option
 @click.option(
     "--check",
     "is_check",
     is_flag=True,
-    help="Make none: restore FILE on trial, or the newest of backups.folder.",
+    help="Make no backup. Restore FILE on trial, or the newest backup in backups.folder.",
 )
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False), required=False)
 def backup(
@@ -59,10 +59,10 @@ def backup(
 ) -> None:
     """Copy a SQLite database to a new FILE. Servers may run meanwhile.
 
-    With --everything, and without FILE, the database may be of any kind.
-    Without FILE: a copy of everything into backups.folder, which is then
-    restored on trial in a folder of its own. Of those before, backups.count
-    stay. A timer calls this.
+    With --everything or without FILE, the database may be of any kind. Without
+    FILE, the command copies everything to backups.folder, and restores the copy
+    on trial in a separate folder. It keeps the newest backups.count copies and
+    removes older ones. Let a timer run the command without FILE.
     """
     try:
         settings = load_settings(path, data_dir)
@@ -83,8 +83,8 @@ def backup(
         if address.file is None:
             tool = TOOLS[address.engine][0]
             raise StartError(
-                f"{address.shown} is not a SQLite database: add --everything, which copies any database "
-                f"with all that belongs to it, or use {tool}"
+                f"{address.shown} is not a SQLite database: add --everything, which copies any "
+                f"database with all its data, or use {tool}"
             )
         copies.backup(address.file, file)
     except StartError as error:
@@ -154,12 +154,12 @@ def _folder(settings: Config) -> Path:
     none."""
     if not any(feature.name == "backups" for feature in load_features(settings)):
         raise StartError(
-            "name a FILE: the feature backups is not among features of the settings"
+            "give a FILE, because the setting features does not name the feature backups"
         )
     folder = settings_of(settings, BackupSettings).folder
     if not folder:
         raise StartError(
-            "backups.folder is not set: set it in the settings, as /var/backups/imserver, or name a FILE"
+            "backups.folder is not set: set it, for example to /var/backups/imserver, or give a FILE"
         )
     return Path(folder)
 
@@ -180,11 +180,11 @@ def check_backups(config: Config) -> Iterator[Finding]:
     else:
         seconds = time() - newest.created
         is_bad = not newest.is_proven or seconds > settings.max_age_seconds
-        found = f"the newest in {settings.folder} is {seconds / _HOUR_SECONDS:.1f} hours old"
+        found = f"the newest backup in {settings.folder} is {seconds / _HOUR_SECONDS:.1f} hours old"
         if not newest.is_proven:
             found = f"{newest.path} could not be restored on trial (imserver backup --check)"
-    meaning = "what was stored since may be lost"
-    mend = "imserver backup, called by a timer"
+    meaning = "data that was stored since then may be lost"
+    mend = "run imserver backup from a timer"
     yield finding_of(
         is_bad, "backups", found, meaning, mend, fails=bool(settings.folder)
     )

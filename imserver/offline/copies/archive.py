@@ -183,7 +183,7 @@ def lack_of(absent: Sequence[str]) -> str:
     names = ", ".join(absent[:_MOST_NAMED])
     if len(absent) > _MOST_NAMED:
         names += ", …"
-    return f"files that are not in it, because they are damaged or missing: {len(absent)} ({names})"
+    return f"files that are not in the archive, because they are damaged or missing: {len(absent)} ({names})"
 
 
 def is_archive(path: Path) -> bool:
@@ -216,7 +216,7 @@ class BackupArchive:
             self._read()
             for secret in self.head.secrets.values():
                 if len(secret.encode("latin-1").strip()) < SECRET_BYTES:
-                    raise ValueError("a secret of it is too short")
+                    raise ValueError("a secret in it is too short")
             if self.head.format != _FORMAT:
                 raise StartError(
                     f"{path} belongs to a newer release: its format is {self.head.format}"
@@ -252,7 +252,7 @@ class BackupArchive:
             elif name == _CHECKSUM:
                 self.has_checksum = True
                 if piece != digest.hexdigest().encode():
-                    raise ValueError("its checksum is another one")
+                    raise ValueError("its checksum is wrong")
             elif name == _END and int(piece[:_BLOCK]) != self.features.total():
                 raise ValueError("files are absent")
             # The checksum is for the members before it. So each member is added

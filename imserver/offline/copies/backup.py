@@ -294,7 +294,7 @@ def check(copy: Path, is_own: bool = False) -> None:
                 # The first trigger, view or computed value ends the check.
                 for kind, name in connection.execute(_FOREIGN):
                     raise StartError(
-                        f"{copy} has a {kind}, which no step of this server makes: drop {name!a}"
+                        f"{copy} has a {kind} that this server has not made: drop {name!a}"
                     )
             (state,) = connection.execute("PRAGMA quick_check(1)").fetchone()
             if connection.execute("SELECT id FROM directory").fetchone() is None:

@@ -64,12 +64,12 @@ _URL_VARIABLE: Final = "IMSERVER_STORAGE_URL"
     "journal",
     type=click.Path(path_type=Path, dir_okay=False, exists=True),
     metavar="FILE",
-    help="A journal of erasures besides that of the data folder.",
+    help="Another journal of erasures, besides the journal of the data folder.",
 )
 @click.option(
     "--yes",
     is_flag=True,
-    help="Do not ask whether to go on without a journal of erasures.",
+    help="Do not ask whether to continue without a journal of erasures.",
 )
 @whole.without_option
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False), required=False)
@@ -81,18 +81,19 @@ def restore(
     without: tuple[str, ...],
     file: Path | None,
 ) -> None:
-    """Replace the SQLite database by the copy FILE. No server may run
+    """Replace the SQLite database with the copy FILE. No server may run
     meanwhile.
 
-    FILE may be an archive of backup --everything, which any database takes that
-    is empty, or SQLite. On PostgreSQL and MySQL, load a copy with their own
-    tools first. Then run this without FILE, so that no id is given twice.
+    FILE may also be an archive of backup --everything. Restore such an archive
+    into SQLite, or into any other database that is empty. For other copies of
+    PostgreSQL and MySQL, load the copy with their own tools first. Then run
+    this command without FILE, so that no id is given twice.
 
-    Users who were erased since the copy are erased again: the journal of the
-    data folder (erasures.jsonl) names them by digests, and so does the database
-    that is replaced. Keep a copy of the journal, and the secret, beside your
-    backups. Without both, the command asks whether to go on; a script gives
-    --yes.
+    Users who were erased since the copy are erased again. Digests in the
+    journal of the data folder (erasures.jsonl) and in the replaced database
+    identify these users. Keep a copy of the journal, and the secret, beside
+    your backups. Without the journal and the replaced database, the command
+    asks whether to continue; in a script, use --yes.
     """
     try:
         settings = load_settings(path, data_dir)
@@ -129,7 +130,7 @@ def _archive_of(address: DatabaseAddress, file: Path | None) -> BackupArchive | 
     if file is None:
         if address.file is not None:
             raise StartError(
-                f"{address.file} is a SQLite database: name the FILE to restore"
+                f"{address.file} is a SQLite database: give the FILE to restore"
             )
         return None
     if is_archive(file):
@@ -177,15 +178,15 @@ def _accept_no_journal(yes: bool) -> None:
     continue. Raises StartError if the answer is no, or if nobody can answer.
     With ``yes``, do not ask."""
     click.echo(
-        f"imserver: no journal of erasures ({JOURNAL} of the old data folder, or --erasures FILE): users "
-        "who were erased since the copy come back",
+        f"imserver: there is no journal of erasures ({JOURNAL} of the old data folder, or "
+        "--erasures FILE), so users who were erased since the copy come back",
         err=True,
     )
     if yes:
         return
-    if not (sys.stdin.isatty() and click.confirm("Restore without it?")):
+    if not (sys.stdin.isatty() and click.confirm("Restore without a journal?")):
         raise StartError(
-            "nothing was restored; name a journal by --erasures FILE, or give --yes"
+            "nothing was restored; give a journal with --erasures FILE, or use --yes"
         )
 
 
@@ -207,18 +208,19 @@ TOOLS = {
     "--to",
     required=True,
     metavar="URL",
-    help="The empty database, as in storage.url; - is standard input.",
+    help="The URL of the empty target database, as in storage.url, or - for standard input.",
 )
 @whole.without_option
 def move(
     path: str | None, data_dir: str | None, to: str, without: tuple[str, ...]
 ) -> None:
-    """Copy the database to another one: SQLite, PostgreSQL, MariaDB or MySQL,
-    in any direction.
+    """Copy the database to another database: SQLite, PostgreSQL, MariaDB or
+    MySQL, in any direction.
 
-    No server may run meanwhile. The database is only read. The other one must
-    be empty. If the command is interrupted, run it again: it goes on. At the
-    end it compares the two databases, and says which setting to change.
+    No server may run meanwhile. The source database is only read. The target
+    database must be empty. If the command is interrupted, run it again to
+    continue. At the end, the command compares the two databases, and says which
+    setting to change.
     """
     url = to
     if to == "-":
@@ -257,7 +259,7 @@ def move(
     except StartError as error:
         fail(error)
     except KeyboardInterrupt:
-        fail("interrupted: run the same command again to go on")
+        fail("interrupted: run the same command again to continue")
 
     _print_report(report, target, seconds=monotonic() - begun_at)
     if _URL_VARIABLE in os.environ:
@@ -274,7 +276,7 @@ def _print_report(report: Moved, target: DatabaseAddress, seconds: float) -> Non
     not."""
     for name in report.strangers:
         click.echo(
-            f"imserver: the table {name} is not one of this server, and was not copied",
+            f"imserver: the table {name} does not belong to this server, and was not copied",
             err=True,
         )
     click.echo(

@@ -34,7 +34,7 @@ without_option: Final = click.option(
     "--without",
     multiple=True,
     metavar="FEATURE",
-    help="Leave the tables of this feature of another distribution behind.",
+    help="Do not copy the tables of this feature, which comes from another package.",
 )
 _PARTS: Final = ".restore."
 """The names of temporary folders of a restore begin so."""
@@ -238,7 +238,9 @@ def _restore_around(
         done.append(lack_of(archive.absent))
     present = {feature.name for feature in load_features(settings)}
     for name in sorted(archive.features.keys() - present):
-        done.append(f"left out the files of {name}, which the settings do not name")
+        done.append(
+            f"left out the files of the feature {name}, which the settings do not name"
+        )
     return done
 
 

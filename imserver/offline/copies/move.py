@@ -353,7 +353,7 @@ class _Move:
         wanted = {table.name for table in self._all}
         if _STATE in present:
             raise StartError(
-                f"the database {shown} is itself the target of a move that has not ended"
+                f"the database {shown} is itself the target of an unfinished move"
             )
         missing = sorted(wanted - present)
         if missing:
@@ -402,8 +402,8 @@ class _Move:
         unexpected = sorted(records.keys() - expected)
         if unexpected:
             raise StartError(
-                f"the database {shown} has tables of {', '.join(unexpected)}, which the settings do not name: "
-                f"add it to the setting features, or leave its tables behind: --without {unexpected[0]}"
+                f"the database {shown} has tables of {', '.join(unexpected)}, which the settings "
+                f"do not name: add the feature to features, or leave out its tables with --without {unexpected[0]}"
             )
         if feature_steps.are_due(self._features, records):
             raise StartError(
@@ -467,11 +467,11 @@ class _Move:
         shown = self._target.address.shown
         if _LAST in names and self._id_of(self._target) == source:
             raise StartError(
-                f"the database {shown} has the id of the source: it is the same database, or a copy, or "
-                "a move or restore to it has ended"
+                f"the database {shown} has the id of the source: it is the same database or a "
+                "copy of it, or a move or restore to it is complete"
             )
         raise StartError(
-            f"the database {shown} is not empty ({_some(sorted(names))}): name an empty one"
+            f"the database {shown} is not empty ({_some(sorted(names))}): give an empty database"
         )
 
     def _refuse_other_move(self, begun: _Begun, source: str) -> None:
@@ -480,8 +480,8 @@ class _Move:
         self._require_move_of(source, begun.source)
         if begun.steps != migrations.newest_steps() or begun.tables != self._names():
             raise StartError(
-                f"the move to {self._target.address.shown} was begun with another release or other features: "
-                "go on with these, or begin again with an empty database"
+                f"the move to {self._target.address.shown} was begun with another release or "
+                "other features: continue with that release and those features, or begin again with an empty database"
             )
 
     def _require_move_of(self, source: str, moved_id: str | None) -> None:
@@ -490,7 +490,7 @@ class _Move:
         if moved_id != source:
             raise StartError(
                 f"the database {self._target.address.shown} is the target of an interrupted move of another "
-                "database: name an empty one"
+                "database: give an empty database"
             )
 
     def _make_tables(self) -> None:
@@ -562,8 +562,8 @@ class _Move:
                 except writer.errors as error:
                     words = self._too_long(page) or " ".join(str(error).split())
                     raise StartError(
-                        f"the target stopped storing rows of {name}: {words}; run the same "
-                        "command again to go on"
+                        f"the target stopped storing rows of {name}: {words}; run the same command again "
+                        "to continue"
                     ) from None
                 self._note("copied", done, total)
 
@@ -625,8 +625,8 @@ class _Move:
                 if copied != sums[name]:
                     raise StartError(
                         f"the copy of {name} differs: {sums[name].rows} rows, checksum "
-                        f"{sums[name].checksum}; {copied.rows} rows, checksum {copied.checksum}. Something "
-                        "changed a database meanwhile: stop that, and begin again with an empty one"
+                        f"{sums[name].checksum}; {copied.rows} rows, checksum {copied.checksum}. "
+                        f"Something changed a database meanwhile: stop that program, and begin again with an empty database"
                     )
             return sums
 

@@ -171,7 +171,7 @@ def test_a_killed_move_goes_on(
     numbers = random.Random(engine)
     for last in (pages // 2, pages // 4, 2 * pages):
         killed(full, target, numbers.randrange(1, last))
-        with pytest.raises(StartError, match="a move that has not ended"):
+        with pytest.raises(StartError, match="an unfinished move"):
             open_store(target)
     report = moved(full, target)
     assert report.resumed
@@ -236,7 +236,7 @@ def test_a_target_that_is_not_empty_is_refused(full: str, new_url: NewUrl) -> No
     assert "is not empty (absence, account," in refusal(full, target)
     target = new_url("sqlite")
     moved(full, target)
-    assert "a move or restore to it has ended" in refusal(full, target)
+    assert "a move or restore to it is complete" in refusal(full, target)
     target = new_url("sqlite")
     killed(full, target, 3)
     other = new_url("sqlite")
