@@ -37,7 +37,7 @@ COMMANDS: Final = (
     CommandOf(
         "bot",
         "imserver_client.bot:bot",
-        "Make, list and delete bots; set their webhooks.",
+        "Create, list and delete bots, and set their webhooks.",
         absent=_NO_CLIENT,
     ),
     CommandOf(
@@ -58,7 +58,7 @@ COMMANDS: Final = (
     CommandOf(
         "move",
         "imserver.offline.copies.command:move",
-        "Copy the database to another engine, and compare.",
+        "Copy the database to another engine, and compare the two.",
     ),
     CommandOf(
         "outbox",
@@ -69,7 +69,7 @@ COMMANDS: Final = (
     CommandOf(
         "restore",
         "imserver.offline.copies.command:restore",
-        "Replace the database by a copy.",
+        "Replace the database with a copy.",
     ),
     CommandOf(
         "status",
@@ -79,15 +79,17 @@ COMMANDS: Final = (
     CommandOf(
         "support",
         "imserver.offline.support:support",
-        "Write one file for whoever helps, without secrets.",
+        "Write one file for people who help, without secrets.",
     ),
     CommandOf(
-        "token", "imserver.offline.token:token", "Create session tokens of users."
+        "token",
+        "imserver.offline.token:token",
+        "Create and check session tokens of users.",
     ),
     CommandOf(
         "upgrade",
         "imserver.offline.upgrade:upgrade",
-        "Take another release, or the one of before.",
+        "Install another release, or go back to the previous one.",
     ),
 )
 """The commands of the server, of its load tool and of its client, beside those
@@ -222,7 +224,8 @@ _config_option = click.option(
     "--config",
     "path",
     metavar="FILE",
-    help="Settings: YAML, app.yaml of GoChat, or app.ini of go-websocket; the rest keeps its default.",
+    help="The settings file: YAML, app.yaml of GoChat, or app.ini of go-websocket. "
+    "Settings that are not in the file keep their defaults.",
 )
 
 
@@ -256,8 +259,8 @@ _HELP_WIDTH: Final = 100
 )
 @click.pass_context
 def main(context: click.Context, path: str | None) -> None:
-    """A self-hosted instant-messaging and push gateway. With -c alone it runs
-    the server."""
+    """A self-hosted instant-messaging and push gateway. With -c alone, the
+    command runs the server."""
     if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
         context.color = False
     command = context.invoked_subcommand
@@ -278,10 +281,13 @@ def main(context: click.Context, path: str | None) -> None:
     "--http-port",
     type=int,
     metavar="N",
-    help="Port for pages and the HTTP API; 0: any free one.",
+    help="Port for pages and the HTTP API. 0 means any free port.",
 )
 @click.option(
-    "--ws-port", type=int, metavar="N", help="Port for WebSockets; 0: any free one."
+    "--ws-port",
+    type=int,
+    metavar="N",
+    help="Port for WebSockets. 0 means any free port.",
 )
 @click.option("--rpc-port", type=int, metavar="N", help="Port for calls between nodes.")
 @click.option(
@@ -293,12 +299,12 @@ def main(context: click.Context, path: str | None) -> None:
 @click.option(
     "--processes",
     metavar="N|auto",
-    help="Number of nodes, one process each; needs Redis. auto: one per core.",
+    help="Number of nodes, one process each. Several nodes need Redis. auto means one node per core.",
 )
 @click.option(
     "--insecure",
     is_flag=True,
-    help="Allow other addresses than loopback without an API key.",
+    help="Allow the server to listen on other addresses than loopback without an API key.",
 )
 @click.pass_obj
 def serve(run: Callable[..., int] | None, /, path: str | None, **given: Any) -> None:
@@ -326,12 +332,12 @@ def serve(run: Callable[..., int] | None, /, path: str | None, **given: Any) -> 
 @click.option(
     "--defaults",
     is_flag=True,
-    help="Print the manual of all settings instead; with a file, of those of its features.",
+    help="Print the manual of all settings instead. With a file, print only settings of its features.",
 )
 @click.option(
     "--production",
     is_flag=True,
-    help="List insecure settings instead; exit with status 1 if there are any.",
+    help="List insecure settings instead. If there are any, the exit status is 1.",
 )
 @CommandLine.prints_data
 @click.argument("file", required=False)
@@ -343,8 +349,8 @@ def check_config(
     FILE is the same as -c FILE.
 
     With --production, print one line for each setting that a careful operator
-    would change before strangers reach the server. API keys and apps in the
-    database count, too.
+    would change before strangers reach the server. The check includes API keys
+    and apps in the database.
     """
     if file is not None:
         path = file
@@ -426,7 +432,7 @@ def _check_production(path: str | None) -> None:
         ]
         # This is printed inside the block, because the end of :func:`opened`
         # fails if no server has run here yet.
-        CommandLine.data(rows, "\n".join(lines) or "nothing is open")
+        CommandLine.data(rows, "\n".join(lines) or "no insecure settings")
     if findings:
         sys.exit(1)
 
@@ -463,5 +469,5 @@ def codes() -> None:
 @main.command()
 @CommandLine.prints_data
 def version() -> None:
-    """Print the version; of what is no release, with its commit."""
+    """Print the version, and the commit if this is not a release."""
     CommandLine.data({"version": full_version()}, full_version())

@@ -413,7 +413,7 @@ def test_status_says_that_it_wants_a_key_where_it_does(
     assert (
         done.stderr
         == "imserver: this server requires an API key with the scope admin: "
-        "set IMSERVER_KEY, or give --key-file\n"
+        "set IMSERVER_KEY, or use --key-file\n"
     )
     done = run_cli("status", "--url", server.http_url, IMSERVER_KEY=key)
     assert done.returncode == 0, done

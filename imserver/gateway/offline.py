@@ -46,7 +46,11 @@ def settings_options(command: Command) -> Command:
         help="Folder for the secret, the lock, the SQLite database and uploads.",
     )(command)
     return click.option(
-        "-c", "--config", "path", metavar="FILE", help="Settings, as for serve."
+        "-c",
+        "--config",
+        "path",
+        metavar="FILE",
+        help="The settings file; see imserver serve.",
     )(command)
 
 
@@ -71,7 +75,9 @@ def url_of(settings: Config) -> str:
     settings. Without a port the command ends."""
     port = settings.app.http_port
     if not port:
-        fail("app.http_port is 0, so the server has any free port: name it by --url")
+        fail(
+            "app.http_port is 0, so the server uses any free port: give its address with --url"
+        )
     host = host_of(settings)
     if ":" in host:
         return f"http://[{host}]:{port}"
@@ -132,8 +138,7 @@ def opened(
                 )
             elif is_lost and not store.has_database:
                 fail(
-                    f"no settings are here, and {folder.absolute()} has no "
-                    "database of a server"
+                    f"this folder has no settings, and {folder.absolute()} has no database of a server"
                 )
     except UnknownTenant as error:
         fail(f"app {error} does not exist")
@@ -164,7 +169,7 @@ def record_act(
                 observer.acted(act)
             except ImserverError as error:
                 click.echo(
-                    f"imserver: the {feature} log lacks this act ({name}): {error}",
+                    f"imserver: this act was not stored in the {feature} log ({name}): {error}",
                     err=True,
                 )
 

@@ -176,7 +176,7 @@ class Duration(click.ParamType[int]):
     ) -> int:
         """The seconds of a time span. Another text ends the command."""
         match = re.fullmatch(r"(\d{1,9})([smhdw]?)", value)
-        problem = f"{value}: expected a number with s, m, h, d or w, as 90d"
+        problem = f"{value}: expected a number with s, m, h, d or w, such as 90d"
         if match is None:
             self.fail(problem, param, ctx)
         number = int(match[1])
@@ -393,7 +393,7 @@ class CommandLine:
             is_flag=True,
             expose_value=False,
             callback=_note_json,
-            help="Print JSON, for programs.",
+            help="Print the result as JSON.",
         )(command)
 
     @staticmethod

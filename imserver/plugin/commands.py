@@ -92,17 +92,18 @@ class ServerApi:
             expose_value=False,
             callback=_remember_path,
             metavar="FILE",
+            help="The settings file; see imserver serve.",
         )
         key_option = click.option(
             "--key-file",
             metavar="FILE",
-            help="File with an API key of the scope admin; - is standard input.",
+            help="File with an API key that has the scope admin, or - for standard input.",
         )
         url_option = click.option(
             "--url",
             default="",
             metavar="URL",
-            help="The server's HTTP port; by default that of the settings.",
+            help="The URL of the server's HTTP port. Default: the port in the settings.",
         )
 
         # Some commands have an option for the settings already.
@@ -149,7 +150,7 @@ class ServerApi:
             # The users of this app are no accounts.
             return named, f"user {named}"
         if not (named and page["accounts"]):
-            fail(f"app {app} has no account {named}: nothing was done")
+            fail(f"app {app} has no account {named}, so nothing was done")
 
         (account,) = page["accounts"]
         user = account["user"]
@@ -183,11 +184,11 @@ class ServerApi:
         """Return the text of a problem for the person at the command line. If
         the key may be the cause, the text says where the key comes from."""
         if status == HTTPStatus.UNAUTHORIZED and not self._key:
-            return "the server wants an API key: set IMSERVER_KEY, or give --key-file"
+            return "the server requires an API key: set IMSERVER_KEY, or use --key-file"
         if status == HTTPStatus.UNAUTHORIZED:
             return (
-                f"the server does not know the key of {self._key_source}, or it has ended; "
-                "a new one is known to all nodes after two seconds"
+                f"the server does not know the key of {self._key_source}, or the key has expired; "
+                "all nodes know a new key after two seconds"
             )
         if code == "forbidden":
             return f"{message} (the key of {self._key_source})"

@@ -158,7 +158,7 @@ def test_damaged_files_are_named_and_keep_nothing_else_out(
     machine.put(names[0], FILES[names[0]][::-1])
     machine.put(names[1], FILES[names[1]][:-1])
     (machine.data / "uploads" / names[2][:2] / names[2]).unlink()
-    lack = "files that are not in it, because they are damaged or missing: 3 ("
+    lack = "files that are not in the archive, because they are damaged or missing: 3 ("
     lack += ", ".join(f"uploads/{name}" for name in names)
     assert (
         lack

@@ -238,7 +238,7 @@ def test_a_file_with_other_bits_is_not_sent_to_its_end(disk: BadDisk) -> None:
     found = run_cli(
         "doctor", "--config", str(disk.node.config_file), "--files", "default"
     )
-    assert f"fail  file {name}: it has other bytes than were stored" in found.stdout
+    assert f"fail  file {name}: its bytes differ from the stored bytes" in found.stdout
 
 
 @pytest.mark.full("faults")

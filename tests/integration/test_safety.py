@@ -439,7 +439,7 @@ def test_each_act_is_a_command(locked: Server, ann: User, bob: User, cid: User) 
     who = f"{login} ({cid.user})"
     assert moderate("clear --count", f"gochat/{login}") == f"messages of {who}: 3\n"
     removed = moderate("delete gochat", *sent)
-    assert removed.startswith("removed messages: 3; to undo it until ")
+    assert removed.startswith("removed messages: 3; the id for undo until ")
     assert texts(bob.get("messages", conversation=group)) == []
     assert moderate("undo gochat", removed.split()[-1]).startswith("the messages ")
     eventually(lambda: len(texts(bob.get("messages", conversation=group))) == 3)

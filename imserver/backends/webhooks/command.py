@@ -53,20 +53,23 @@ _HTTPS_PORT: Final = 443
 @click.option(
     "--dead",
     is_flag=True,
-    help="List events that the receiver did not take for three days.",
+    help="List events that the receiver did not accept for three days.",
 )
 @click.option(
-    "--replay", metavar="ID", help="Send an event again at once, or all of them (all)."
+    "--replay",
+    metavar="ID",
+    help="Send the event with this id again at once. ID can be all, for all refused events.",
 )
 @click.argument("name")
 def events(
     path: str | None, data_dir: str | None, dead: bool, replay: str | None, name: str
 ) -> None:
-    """List or replay events that a webhook refused, and say what waits for it.
+    """List or replay events that a webhook refused, and count waiting events.
 
-    Without --dead it lists the oldest 1000 that were refused and are tried
-    again. While the receiver does not answer at all, events wait in order, and
-    are counted. GET /api/v1/webhooks has its last answers.
+    Without --dead, the command lists the oldest 1000 refused events that the
+    server tries again. If the receiver does not answer at all, later events
+    wait in order, and the command counts them. GET /api/v1/webhooks shows the
+    last answers of the receiver.
     """
     with opened(path, data_dir) as (settings, store, tenants):
         if tenants.get(name) is None:
@@ -76,9 +79,7 @@ def events(
             event = "" if replay == "all" else replay
             count = send_again(store, app, event)
             if not count and event:
-                fail(
-                    f"app {name} has no event {replay} that is dead or waits to be tried"
-                )
+                fail(f"app {name} has no refused event {replay}")
             record_act(settings, store, "events.replay", app, id=replay, count=count)
             click.echo(f"events sent again: {count}")
             return
@@ -99,12 +100,12 @@ def events(
         return
     if aside:
         click.echo(
-            f"put aside: {aside}, the next is tried {_time(next_time) or 'at once'}"
+            f"refused events: {aside}; next try: {_time(next_time) or 'at once'}"
         )
     if stored_events or entries:
         click.echo(
-            f"waiting until the receiver answers: {stored_events} events, and at most {entries} messages; "
-            f"to try it: imserver doctor --webhook {name}"
+            f"waiting until the receiver answers: {stored_events} events, and at most "
+            f"{entries} messages; to test the receiver: imserver doctor --webhook {name}"
         )
 
 
@@ -115,7 +116,7 @@ def _time(seconds: int) -> str:
     return ""
 
 
-_NOTHING: Final = "the back end hears of nothing that happens in the app"
+_NOTHING: Final = "the back end gets no events of the app"
 _MENDS: Final = (
     ("NameResolutionError", "no name server knows the host", "getent ahosts {host}"),
     (
@@ -125,7 +126,7 @@ _MENDS: Final = (
     ),
     (
         "ProtocolError",
-        "it ended the connection before its answer was whole",
+        "it closed the connection before its answer was complete",
         "curl -v {url}",
     ),
     ("NewConnectionError", "no connection to its address is possible", "curl -v {url}"),
@@ -206,19 +207,20 @@ def _answered(label: str, url: str, status: int, answer: bytes, took: str) -> Fi
     """The finding about the answer to a test event. ``took``: its time, in
     words."""
     if 200 <= status < 300:
-        return Finding("ok", label, f"{url} took a test with status {status} in {took}")
-    text = ascii(answer[:_SHOWN_BYTES].decode("utf-8", "replace"))
-    meaning = "it is sent again, and events wait behind it"
-    if 400 <= status < 500 and status not in MISCONFIGURED:
-        meaning = (
-            "events that it refuses so are set aside, and are dead after three days"
+        return Finding(
+            "ok", label, f"{url} accepted a test with status {status} in {took}"
         )
+    text = ascii(answer[:_SHOWN_BYTES].decode("utf-8", "replace"))
+    meaning = "the server sends the event again, and later events wait"
+    if 400 <= status < 500 and status not in MISCONFIGURED:
+        meaning = "the server tries a refused event again for three days; then the event is dead"
     return Finding(
         "fail",
         label,
         f"{url} answered with status {status} in {took}: {text}",
         meaning,
-        "let it answer 2xx as soon as it has the events; it must accept our signature and unknown events",
+        "let the receiver answer 2xx as soon as it has the events; it must accept our "
+        "signature and unknown events",
     )
 
 

@@ -79,10 +79,12 @@ class MediaMove(Service):
                 if not _has(target, name) or sha256_of(target, name, size) != sha256:
                     raise MediaUnavailable(f"the copy of the file {row.id} differs")
         except FileNotFoundError:
-            self.report.bad[row.id] = "its bytes are not where its row says"
+            self.report.bad[row.id] = (
+                "its bytes are missing in the place that its row names"
+            )
             return
         except DamagedFile:
-            self.report.bad[row.id] = "its bytes are not those that were uploaded"
+            self.report.bad[row.id] = "its bytes differ from the upload"
             return
 
         change_row = partial(upload_rows.move, row=row, store_name=self._to)
@@ -110,7 +112,7 @@ class MediaMove(Service):
             or sha256_of(target, row.id, row.bytes) != row.sha256
         ):
             raise MediaUnavailable(
-                f"the copy of the file {row.id} differs, so the first one stays"
+                f"the copy of the file {row.id} differs, so the file at the source stays"
             )
         self._storage.delete(row_before)
         self.report.deleted += 1
@@ -140,8 +142,8 @@ def check_files(
             if not damage:
                 continue
             has_damage = True
-            meaning = f"{row.user} sent it, {row.bytes} bytes; it is not sent to others"
-            remedy = "put it back from a backup"
+            meaning = f"{row.user} has uploaded it ({row.bytes} bytes); the server does not send it to others"
+            remedy = "restore this file from a backup"
             yield Finding("fail", f"file {row.id}", damage, meaning, remedy)
     if not has_damage:
         yield Finding("ok", f"files of {app}", f"files as they were stored: {count}")
@@ -152,11 +154,11 @@ def _damage_of(storage: UploadStorage, row: Upload) -> str:
     difference."""
     try:
         if sha256_of(storage.of(row), row.id, row.bytes) != row.sha256:
-            return "it has other bytes than were stored"
+            return "its bytes differ from the stored bytes"
         if row.thumbnail_bytes and not _has(storage.of(row), name_of(row, True)):
-            return "its thumbnail is not where its row says"
+            return "its thumbnail is missing in the place that its row names"
     except FileNotFoundError:
-        return "it is not where its row says"
+        return "it is missing in the place that its row names"
     except MediaUnavailable as error:
         return str(error)
     return ""
@@ -170,20 +172,23 @@ def uploads() -> None:
 @uploads.command("move")
 @settings_options
 @click.option(
-    "--to", required=True, type=click.Choice(list(_NAMES)), help="Where the files go."
+    "--to",
+    required=True,
+    type=click.Choice(list(_NAMES)),
+    help="The target of the files.",
 )
 @click.option(
     "--delete-source",
     is_flag=True,
-    help="Delete each file at the source when its copy is checked.",
+    help="Delete each file at the source after its copy was checked.",
 )
 def move(path: str | None, data_dir: str | None, to: str, delete_source: bool) -> None:
     """Move uploaded files from the folder to the bucket, or back. Servers may
     run meanwhile.
 
-    The settings name both (uploads.s3_url, uploads.s3_bucket). Each copy is
-    read back and compared with the size and the SHA-256 of the file. If the
-    command is interrupted, run it again: it goes on.
+    The settings uploads.s3_url and uploads.s3_bucket name the bucket. Each copy
+    is read back and compared with the size and the SHA-256 of the file. If the
+    command is interrupted, run it again to continue.
     """
     with opened(path, data_dir) as (config, store, _):
         settings = settings_of(config, UploadSettings)
@@ -201,7 +206,7 @@ def move(path: str | None, data_dir: str | None, to: str, delete_source: bool) -
                         say(f"moved: files {report.files}, bytes {report.bytes}")
             except MediaUnavailable as error:
                 fail(
-                    f"{error}; files moved: {report.files}; run the same command again to go on"
+                    f"{error}; files moved: {report.files}; run the same command again to continue"
                 )
             if report.files or report.deleted:
                 record_act(
@@ -229,5 +234,5 @@ def move(path: str | None, data_dir: str | None, to: str, delete_source: bool) -
         raise SystemExit(1)
     if to == "directory" and report.files:
         click.echo(
-            "new files go to the bucket as long as the settings have uploads.s3_url"
+            "new files are stored in the bucket as long as the settings have uploads.s3_url"
         )

@@ -78,7 +78,7 @@ FEATURE = FeatureRow(
         CommandOf(
             "search",
             "imserver.messenger.messages.command:search",
-            "Make the index of words anew.",
+            "Rebuild the index of words.",
         ),
         CommandOf(
             "rows", "imserver.messenger.messages.command:check_rows", parent="doctor"

@@ -20,18 +20,18 @@ _NAMED_SECONDS: Final = 30 * 86_400
 
 @click.group()
 def search() -> None:
-    """Make the index of words anew."""
+    """Rebuild the index of words."""
 
 
 @search.command()
 @settings_options
 @click.argument("app", required=False)
-@long_work("making the index of words")
+@long_work("rebuilding the index of words")
 def rebuild(path: str | None, data_dir: str | None, app: str | None) -> None:
-    """Delete the index of words of APP, or of all apps, and make it anew.
+    """Delete the index of words of APP, or of all apps, and rebuild it.
 
-    Servers may run meanwhile: a search scans what is not in the index yet. If
-    it was ended, call it again.
+    Servers may run meanwhile, because a search scans messages that are not in
+    the index yet. If the command is interrupted, run it again.
     """
     with opened(path, data_dir) as (settings, store, _):
         words = store.part(WordIndex)
@@ -61,8 +61,8 @@ def check_rows(sql: PooledStatements) -> Iterator[Finding]:
             "lost entries",
             f"at {when} UTC the database had lost its newest commits: "
             f"{', '.join(lost)}",
-            "a replica that was behind took the place of its primary, or a crash took "
-            "commits; messages that were acknowledged are gone",
+            "a replica that was behind has replaced its primary, or a crash has lost "
+            "commits; acknowledged messages are lost",
             "replicate synchronously (docs/operations.md, Replication), and set the "
             "database to flush each commit",
         )

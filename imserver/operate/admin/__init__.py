@@ -25,7 +25,7 @@ FEATURE = FeatureRow(
         CommandOf(
             "drain",
             "imserver.operate.admin.command:drain",
-            "Take the clients off a node, or let it serve them again.",
+            "Move the clients of a node to other nodes, or let the node serve again.",
         ),
     ),
 )

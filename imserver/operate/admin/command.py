@@ -13,21 +13,25 @@ _LOOK_SECONDS: Final = 0.5
 """How often the command checks a node that is being drained."""
 
 
-@click.command(short_help="Take the clients off a node, or let it serve them again.")
+@click.command(
+    short_help="Move the clients of a node to other nodes, or let the node serve again."
+)
 @ServerApi.options
-@click.option("--back", is_flag=True, help="Let it serve clients again.")
+@click.option("--back", is_flag=True, help="Let the node serve clients again.")
 @click.option(
-    "--yes", is_flag=True, help="Do not ask where no other node serves clients."
+    "--yes",
+    is_flag=True,
+    help="Do not ask for confirmation if no other node serves clients.",
 )
 @click.argument("node", default="")
 def drain(url: str, key_file: str | None, back: bool, yes: bool, node: str) -> None:
-    """Let the clients of NODE reconnect to other nodes, and wait until the last
-    one has left.
+    """Make the clients of NODE reconnect to other nodes, and wait until the
+    last client has left.
 
-    NODE is the name of a node, by default of the one that answers. It goes on
-    without clients until it ends, or until --back. Ctrl-C ends the waiting
-    alone. Where no other node serves clients, the command asks first; a script
-    gives --yes.
+    NODE is the name of a node. The default is the node that answers. The node
+    runs without clients until it stops, or until you use --back. Ctrl-C ends
+    only the waiting. If no other node serves clients, the command asks for
+    confirmation; in a script, use --yes.
     """
     api = ServerApi(url, key_file)
     nodes = _nodes(api)
@@ -58,14 +62,15 @@ def _confirm_outage(node: str, connections: int, yes: bool) -> None:
     ask whether to continue. Ends the command if the answer is no. With ``yes``,
     do not ask."""
     click.echo(
-        f"no other node serves clients: {connections} connections end until it does again",
+        f"no other node serves clients: {connections} connections end, and clients cannot "
+        "connect until a node serves them again",
         err=True,
     )
     if yes:
         return
     if not sys.stdin.isatty():
         fail(
-            f"{node} was not drained: give --yes to end its connections, or use SIGTERM to stop the node"
+            f"{node} was not drained: use --yes to end its connections, or stop the node with SIGTERM"
         )
     click.confirm(f"Drain {node}?", abort=True, err=True)
 

@@ -51,7 +51,7 @@ class _Moment(click.ParamType):  # type: ignore[type-arg]
             moment = datetime.fromisoformat(value)
         except ValueError:
             self.fail(
-                f"{value}: expected a time as 2026-11-26 or 2026-11-26T09:30",
+                f"{value}: expected a time such as 2026-11-26 or 2026-11-26T09:30",
                 param,
                 ctx,
             )
@@ -70,34 +70,45 @@ class _Moment(click.ParamType):  # type: ignore[type-arg]
     "--by",
     default="",
     metavar="WHO",
-    help="A kind (key), or one with an id (key:1f2e, staff:APP/ID).",
+    help="Who acted: a kind (key), or a kind with an id (key:1f2e, staff:APP/ID).",
 )
 @click.option(
-    "--message", default="", metavar="ID", help="Acts on this message, as its removal."
+    "--message",
+    default="",
+    metavar="ID",
+    help="Acts on this message, such as its removal.",
 )
 @click.option(
     "--about",
     default="",
     metavar="WHAT",
-    help="A thing (message:7, key:1f2e, group:12).",
+    help="The object of the act, such as message:7, key:1f2e or group:12.",
 )
 @click.option(
-    "--name", default="", metavar="ACT", help="What was done, as accounts.login."
+    "--name",
+    default="",
+    metavar="ACT",
+    help="The name of the act, such as accounts.login.",
 )
-@click.option("--request", default="", metavar="ID", help="The id of a request.")
+@click.option(
+    "--request",
+    default="",
+    metavar="ID",
+    help="Only acts of the request with this id.",
+)
 @click.option(
     "--since",
     type=_Moment(),
     default=0,
     metavar="TIME",
-    help="The first moment, in UTC.",
+    help="The earliest time of an act, in UTC.",
 )
 @click.option(
     "--until",
     type=_Moment(),
     default=0,
     metavar="TIME",
-    help="The last moment, in UTC.",
+    help="The latest time of an act, in UTC.",
 )
 @click.option(
     "--limit",
@@ -115,8 +126,10 @@ def list_acts(
     whom: str,
     **wanted: Any,
 ) -> None:
-    """List acts, the newest first: of all apps, in APP, or of USER and on them
-    (an id or a login)."""
+    """List acts, the newest first: of all apps, in APP, or by and on USER.
+
+    USER is a user id or a login.
+    """
     wanted |= _persons(whom, wanted["app"], wanted["user"])
     if message:
         wanted["about"] = f"message:{message}"
@@ -128,7 +141,8 @@ def list_acts(
         acts = _read_acts(store, wanted, limit)
     if not acts:
         CommandLine.data(
-            [], "no act fits; what users do with their own messages leaves none"
+            [],
+            "no act matches; acts of users on their own messages are not in the audit log",
         )
         return
     CommandLine.rows(
@@ -229,11 +243,11 @@ def show(path: str | None, data_dir: str | None, number: int) -> None:
 
 @audit.command()
 @settings_options
-@click.option("--app", default="", metavar="NAME", help="Acts in this app.")
+@click.option("--app", default="", metavar="NAME", help="Only acts in this app.")
 @click.option(
     "--hashes",
     is_flag=True,
-    help="As they are hashed, without names: a chain to verify.",
+    help="Print the acts as they are hashed, without names, so that the chain can be verified.",
 )
 def export(path: str | None, data_dir: str | None, app: str, hashes: bool) -> None:
     """Print all acts as JSON lines, the oldest first, with their hashes."""
@@ -275,23 +289,24 @@ def _line(row: AuditRow, names: list[Name]) -> bytes:
     "--head",
     "given_head",
     metavar="NUMBER:HASH",
-    help="A head that was printed earlier: it must still be there.",
+    help="A head that an earlier run has printed. The chain must still have this head.",
 )
 def verify_chain(
     path: str | None, data_dir: str | None, given_head: str | None
 ) -> None:
     """Verify the chain of hashes, and print its head.
 
-    A row that was changed, removed or put in is named, and the status is 1.
-    Note the head down where nobody who writes to the database writes to: with
-    --head a later run finds out whether the rows up to it were rewritten.
+    The command names each row that was changed, removed or inserted. In that
+    case the exit status is 1. Save the head where nobody who writes to the
+    database can write. With --head, a later run finds out whether somebody has
+    rewritten the rows up to that head.
     """
     wanted = None
     if given_head is not None:
         match = _is_head(given_head)
         if match is None:
             fail(
-                f"--head {given_head}: expected NUMBER:HASH, as this command prints it"
+                f"--head {given_head}: expected NUMBER:HASH, as this command prints the head"
             )
         number, digest = match.groups()
         wanted = (int(number), digest)
@@ -308,7 +323,7 @@ def verify_chain(
         click.echo(f"… and {result.more} more", err=True)
     _print_result(result)
     if result.wrong:
-        fail("the audit log was changed by somebody else than the server")
+        fail("somebody other than the server has changed the audit log")
 
 
 def _print_result(result: Verification) -> None:
@@ -321,7 +336,7 @@ def _print_result(result: Verification) -> None:
         lines.append(f"acts removed for their age: {removed}")
     lines.append(f"acts {result.rows}, names {result.names}, erased {result.erased}")
     if not result.wrong:
-        lines.append("ok: nothing was changed, removed or put in")
+        lines.append("ok: no row was changed, removed or inserted")
     lines.append(f"head {head}")  # scripts take the last word
     answer = {
         "ok": not result.wrong,

@@ -130,7 +130,7 @@ class ChainCheck(Service):
         result.until = row.time or result.until
         if number <= self.number:
             self.complain(
-                f"row {number} was put in: the chain begins after row {self.number}"
+                f"row {number} was inserted: the chain begins after row {self.number}"
             )
             return
 
@@ -175,7 +175,7 @@ class ChainCheck(Service):
             self.complain(f"rows {self.number + 1} to {end.number} are missing")
         elif end.number < self.number:
             self.complain(
-                f"rows {end.number + 1} to {self.number} were put in: the head does not know them"
+                f"rows {end.number + 1} to {self.number} were inserted: the head does not count them"
             )
         elif end.hash != self._hash:
             self.complain(f"the head has another hash than row {end.number}")
@@ -221,6 +221,6 @@ def check_rows(sql: PooledStatements) -> Iterator[Finding]:
     if not result.wrong:
         return
     found = f"{result.wrong[0]} (of the last {result.rows} rows)"
-    meaning = "it does not prove any more what was done"
+    meaning = "the audit log is no longer a proof of what was done"
     mend = "run imserver audit verify, and find out who writes to the database besides the server"
     yield Finding("fail", "audit log", found, meaning, mend)

@@ -27,7 +27,7 @@ FEATURE = FeatureRow(
         CommandOf(
             "delete",
             "imserver.operate.erasure.command:delete_app",
-            "Delete an app with all that belongs to it.",
+            "Delete an app with all its data.",
             parent="app",
         ),
     ),

@@ -29,14 +29,12 @@ from imserver.plugin.errors import Unavailable
 from imserver.plugin.progress import long_work
 from imserver.plugin.storage import Erasure, Store
 
-_GOES_ON: Final = (
-    "the server tries again and again, and its log says what fails (erasure_due)"
-)
+_GOES_ON: Final = "the server tries again until the erasure succeeds; its log names the error (erasure_due)"
 _UNDONE: Final = "the app is not deleted, and its users may log in again"
 _AFTER: Final = CommandLine.duration(
     "--after",
     "after",
-    "Begin then. By default at once, and after 60s for somebody at a terminal.",
+    "How long to wait before the beginning. Default: 60s at a terminal, else 0.",
     least=0,
     most=MOST_SECONDS,
     unit=1,
@@ -68,13 +66,13 @@ def _seconds(after: int | None) -> int:
     "--compact",
     "compacts",
     is_flag=True,
-    help="Write the files of the database anew, without what was deleted. No server may run.",
+    help="Rewrite the files of the database without the deleted data. No server may run.",
 )
 @_AFTER
 @click.option(
     "--undo", "undoes", is_flag=True, help="Cancel an erasure that has not begun."
 )
-@click.option("--reason", default="", help="Why, for the audit log.")
+@click.option("--reason", default="", help="The reason, for the audit log.")
 @click.argument("target", metavar="APP/USER", required=False)
 def erase(
     path: str | None,
@@ -87,17 +85,18 @@ def erase(
     reason: str,
     target: str | None,
 ) -> None:
-    """Erase a user of any kind: the account, all that the user wrote, and the
-    name.
+    """Erase a user of any kind: the account, everything that the user wrote,
+    and the name.
 
-    Until it begins, the user is locked out, and Ctrl-C or --undo takes it back.
-    The server must run. Where it wants an API key, set the environment variable
-    IMSERVER_KEY or give --key-file. --compact needs all servers stopped, and
-    names no user.
+    Until the erasure begins, the user is locked out, and Ctrl-C or --undo
+    cancels the erasure. The server must run. If the server requires an API key,
+    set the environment variable IMSERVER_KEY or use --key-file.
+
+    Stop all servers before you use --compact, and name no user.
     """
     if compacts:
         if target is not None:
-            raise click.UsageError("--compact names no user")
+            raise click.UsageError("--compact does not take a user")
         _compact(path, data_dir)
         return
 
@@ -109,7 +108,9 @@ def erase(
     person = {"app": app, "user": user}
     if undoes:
         server.post("users/erase/undo", person)
-        click.echo(f"{name} is not erased, and no longer locked out by this")
+        click.echo(
+            f"the erasure of {name} is cancelled, and no longer locks the user out"
+        )
         return
     is_stored = server.get("users/erase/show", person).get("stored", True)
     seconds = _seconds(after)
@@ -121,16 +122,17 @@ def erase(
     answer = server.post("users/erase", request)
     if not answer["erased"]:
         if "ends" in answer:
-            text = (
-                f"{name} is locked out, and erased in {seconds} s: Ctrl-C takes it back"
-            )
+            text = f"{name} is locked out, and will be erased in {seconds} s. Ctrl-C cancels the erasure"
         else:
-            text = f"something does not answer; the erasure of {name} has begun, and goes on by itself"
+            text = (
+                f"the erasure of {name} has begun, but a part of the server does not answer; the "
+                "server continues by itself"
+            )
         _wait_until_erased(server, person, text)
     # The erasure was requested anyway, because a node may have had something
     # of the user in its memory.
     if not is_stored:
-        fail(f"the database had nothing of {name}: look whether app and id are right")
+        fail(f"the database had no data of {name}: check whether app and id are right")
     click.echo(f"{name} is erased")
 
 
@@ -138,13 +140,13 @@ def _compact(path: str | None, data_dir: str | None) -> None:
     """Write the files of the database again, without the erased data."""
     with (
         opened(path, data_dir) as (settings, store, _),
-        long_work("writing the database anew"),
+        long_work("rewriting the database"),
     ):
         if not store.has_database:
             fail(f"{store.address.shown}: there is no such database")
         store.compact()
         record_act(settings, store, "database.compact")
-        click.echo(f"{store.address.shown} has nothing of what was deleted")
+        click.echo(f"{store.address.shown} has no deleted data any more")
 
 
 def _wait_until_erased(server: ServerApi, person: dict[str, str], text: str) -> None:
@@ -171,9 +173,7 @@ def _wait_until_erased(server: ServerApi, person: dict[str, str], text: str) -> 
             if pressed.wait(_LOOK_SECONDS):
                 server.post("users/erase/undo", person)
     if state == "none":
-        fail(
-            "the erasure was taken back: the user is not erased, and no longer locked out by this"
-        )
+        fail("the erasure was cancelled, and no longer locks the user out")
 
 
 @contextmanager
@@ -194,14 +194,14 @@ def _ctrl_c() -> Iterator[Event]:
         signal.signal(signal.SIGINT, before)
 
 
-@click.command(short_help="Delete an app with all that belongs to it.")
+@click.command(short_help="Delete an app with all its data.")
 @settings_options
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @_AFTER
 @click.option(
     "--undo", "undoes", is_flag=True, help="Cancel a deletion that has not begun."
 )
-@click.option("--reason", default="", help="Why, for the audit log.")
+@click.option("--reason", default="", help="The reason, for the audit log.")
 @click.argument("name")
 def delete_app(
     path: str | None,
@@ -212,12 +212,13 @@ def delete_app(
     reason: str,
     name: str,
 ) -> None:
-    """Delete an app with all that belongs to it.
+    """Delete an app with all its data.
 
-    These are its accounts, groups, messages and files. Keys that are limited to
-    it are revoked. Running servers close its sessions with 4506. Until the
-    deletion begins, the app is locked, and Ctrl-C or --undo takes it back. Apps
-    of the configuration file are removed there. An app with aliases cannot be
+    The command deletes the accounts, groups, messages and files of the app, and
+    revokes keys that are limited to the app. Running servers close sessions of
+    the app with the close code 4506. Until the deletion begins, the app is
+    locked, and Ctrl-C or --undo cancels the deletion. If the configuration file
+    defines the app, delete the app there. An app with aliases cannot be
     deleted.
     """
     with opened(path, data_dir) as (settings, store, tenants):
@@ -244,7 +245,7 @@ def delete_app(
                     deletion.delete(name, erasures)
                     record("apps.delete", name, **facts_of(reason))
         except Unavailable as error:
-            fail(f"{error}: not everything is deleted, try again later")
+            fail(f"{error}: a part of the data is not deleted yet; try again later")
         except NotWaiting as error:
             fail(error.problem.message)
     click.echo(f"app {name} deleted")
@@ -282,7 +283,7 @@ def _delete_later(
         deletion.plan(name, seconds, reason)
         record("apps.delete", name, seconds=seconds, **facts_of(reason))
         click.echo(
-            f"{name} is locked, and deleted in {seconds} seconds: Ctrl-C takes it back",
+            f"{name} is locked, and will be deleted in {seconds} seconds. Ctrl-C cancels the deletion",
             err=True,
         )
         runner = due_runner(store, f"id = '' AND {DUE}", begin)
@@ -293,7 +294,7 @@ def _delete_later(
             if pressed.wait(_LOOK_SECONDS) and deletion.waiting.get(name) is not None:
                 _undo(deletion, record, name)
     if not store.is_deleted(name):
-        fail(f"the deletion was taken back: {_UNDONE}")
+        fail(f"the deletion was cancelled: {_UNDONE}")
 
 
 def _undo(deletion: AppDeletion, record: Callable[..., None], name: str) -> None:
@@ -311,4 +312,4 @@ def _confirm(name: str) -> None:
     except click.Abort:
         typed = ""
     if typed != name:
-        fail("nothing was deleted; confirm with the name of the app, or give --yes")
+        fail("nothing was deleted; confirm with the name of the app, or use --yes")

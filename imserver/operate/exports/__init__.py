@@ -72,7 +72,7 @@ FEATURE = FeatureRow(
         CommandOf(
             "import",
             "imserver.operate.exports.command:import_app",
-            "Make an app from an archive of one.",
+            "Create an app from the archive of an export.",
         ),
     ),
 )

@@ -31,11 +31,11 @@ from imserver.plugin.storage import ArchivedFiles, Store
 @click.argument("target", metavar="APP[/USER]")
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 def export(path: str | None, data_dir: str | None, target: str, file: Path) -> None:
-    """Write all data of an app, or of a user of it, to a new FILE. Servers may
-    run meanwhile.
+    """Write all data of an app, or of one of its users, to a new FILE. Servers
+    may run meanwhile.
 
-    What was written before an interruption stands in FILE.part: the same
-    command goes on there.
+    If the command is interrupted, FILE.part has the data that was written. Run
+    the same command again to continue.
     """
     app, _, named = target.partition("/")
     if file.exists():
@@ -80,7 +80,7 @@ def _make(maker: ArchiveMaker, file: Path) -> Path:
     except (OSError, ImserverError) as error:
         reason = getattr(error, "strerror", None) or error
         fail(
-            f"the export to {file} is not finished; the same command goes on: {reason}"
+            f"the export to {file} is not finished; run the same command again to continue: {reason}"
         )
 
 
@@ -97,7 +97,7 @@ def _find_user(store: Store, tenants: Tenants, app: str, named: str) -> tuple[st
 
         row = AccountStore(store).by_id_or_login(app, named)
         if row is None:
-            fail(f"app {app} has no account {named}: nothing was exported")
+            fail(f"app {app} has no account {named}, so nothing was exported")
         account, _ = row
         user = account.user
         name = account.name or account.email or account.phone
@@ -106,25 +106,27 @@ def _find_user(store: Store, tenants: Tenants, app: str, named: str) -> tuple[st
             shown_name = f"{name} ({user})"
     has_rows = any(True for _ in store.rows_of_user(app, user))
     if not has_rows:
-        fail(f"the database has nothing of {shown_name}: nothing was exported")
+        fail(f"the database has no data of {shown_name}, so nothing was exported")
     return user, shown_name
 
 
-@click.command(short_help="Make an app from an archive of one.")
+@click.command(short_help="Create an app from the archive of an export.")
 @settings_options
 @click.option(
     "--app",
     default="",
     metavar="NAME",
-    help="The new or empty app; by default it has its old name.",
+    help="The name of the new app, or an empty app. Default: the name in the archive.",
 )
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False, exists=True))
 @long_work("importing")
 def import_app(path: str | None, data_dir: str | None, app: str, file: Path) -> None:
-    """Make an app from FILE, an archive of one. Servers may run meanwhile.
+    """Create an app from FILE, the archive of an export. Servers may run
+    meanwhile.
 
-    Ids, cursors and order stay. Passwords, tokens and other secrets are not in
-    an archive. The command may be interrupted: repeat it, and it goes on.
+    Ids, cursors and the order of messages stay the same. Passwords, tokens and
+    other secrets are not in an archive. If the command is interrupted, run it
+    again to continue.
     """
     try:
         archive = Archive(file)

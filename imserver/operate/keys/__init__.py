@@ -35,13 +35,13 @@ FEATURE = FeatureRow(
         CommandOf(
             "deprecated",
             "imserver.operate.keys.command:deprecated",
-            "Show who uses what is deprecated.",
+            "Show which deprecated features are used, and by whom.",
             parent="key",
         ),
         CommandOf(
             "usage",
             "imserver.operate.keys.command:usage",
-            "Show what the key with this id did, the newest first.",
+            "Show the requests of the key with this id, the newest first.",
             parent="key",
         ),
     ),

@@ -45,7 +45,7 @@ _TEXTS: Final[dict[str, Any]] = {
 @CommandLine.duration(
     "--since",
     "seconds",
-    "What it did in this time.",
+    "The period to show, up to now.",
     "1d",
     least=_HOUR,
     old="--hours",
@@ -53,11 +53,11 @@ _TEXTS: Final[dict[str, Any]] = {
 )
 @click.argument("name", metavar="ID")
 def usage(path: str | None, data_dir: str | None, seconds: int, name: str) -> None:
-    """Show what the key with this id did, the newest first.
+    """Show the requests of the key with this id, the newest first.
 
-    A line is for a minute, an address, a route and an app. Of each minute the
-    server stores 1000 rows at most, and the rest as the route "other". It lists
-    1000 rows.
+    Each row is for one minute, address, route and app. The server stores at
+    most 1000 rows for a minute, and counts all other requests of this minute in
+    the route "other". The command lists at most 1000 rows.
     """
     now = int(time()) // MINUTE
     with opened(path, data_dir) as (_, store, _):
@@ -67,7 +67,7 @@ def usage(path: str | None, data_dir: str | None, seconds: int, name: str) -> No
         since = now - seconds // MINUTE
         rows = uses_of(store, name, since, now, skip=0, limit=_MOST_LINES)
     if not rows:
-        CommandLine.data([], "nothing is recorded; uses are recorded once a minute")
+        CommandLine.data([], "no use is stored; uses are stored once a minute")
         return
     columns = "minute: time, address, route, app, answered, refused"
     CommandLine.rows(columns, rows, **_TEXTS)
@@ -80,7 +80,7 @@ class _Row(DeprecatedUse, frozen=True):
     instead: str
 
 
-@click.command(short_help="Show who uses what is deprecated.")
+@click.command(short_help="Show which deprecated features are used, and by whom.")
 @ServerApi.options
 @CommandLine.prints_data
 @click.option("--app", default="", metavar="NAME", help="Only uses in this app.")
@@ -88,9 +88,10 @@ def deprecated(url: str, key_file: str | None, app: str) -> None:
     """Show which deprecated routes and forms of requests are used, by whom, and
     what replaces them.
 
-    It ends with status 1 if one is used: then 2.0 would refuse requests. Of
-    nodes other than the one that answers, the last minute may be missing.
-    Settings of the file are not among them: check-config names those.
+    The exit status is 1 if a deprecated form is used, because version 2.0
+    refuses such requests. The last minute of nodes other than the answering
+    node may be missing. Deprecated settings are not listed here; check-config
+    names them.
     """
     answer = ServerApi(url, key_file).get("keys/deprecated", {"app": app})
     rows = []
@@ -101,11 +102,11 @@ def deprecated(url: str, key_file: str | None, app: str) -> None:
         columns = "name, use: instead, key, app, from: address, first, last, answered, refused"
         rows.sort(key=attrgetter("last"), reverse=True)
         CommandLine.rows(columns, rows, **_TEXTS)
-        fail("2.0 will refuse these requests")
+        fail("version 2.0 will refuse these requests")
     names = ", ".join(each["name"] for each in answer["deprecated"])
     if not answer["since"]:
         fail(
-            "no use of a key is stored yet, so it is not known who uses what is deprecated"
+            "no use of a key is stored yet, so the server does not know who uses deprecated features"
         )
     since = f"since {_minute(answer['since'])}, on other nodes until a minute ago,"
-    CommandLine.data([], f"{since} nobody has used what is deprecated: {names}")
+    CommandLine.data([], f"{since} nobody has used a deprecated feature: {names}")

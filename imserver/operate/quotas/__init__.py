@@ -16,7 +16,7 @@ FEATURE = FeatureRow(
         CommandOf(
             "usage",
             "imserver.operate.quotas.command:usage",
-            "Show what an app has used of its quotas, day by day in UTC.",
+            "Show how much of its quotas an app has used, by day in UTC.",
             parent="app",
         ),
     ),

@@ -15,7 +15,7 @@ from imserver.plugin.commands import CommandLine, fail, opened, settings_options
 @CommandLine.duration(
     "--since",
     "seconds",
-    "The days of this time.",
+    "The period to show, up to now.",
     "7d",
     least=DAY,
     most=STORED_DAYS * DAY,
@@ -24,10 +24,9 @@ from imserver.plugin.commands import CommandLine, fail, opened, settings_options
 )
 @click.argument("name")
 def usage(path: str | None, data_dir: str | None, seconds: int, name: str) -> None:
-    """Show what an app has used of its quotas, day by day in UTC.
+    """Show how much of its quotas an app has used, by day in UTC.
 
-    Nodes add what they have counted every five seconds. Days without anything
-    are left out.
+    Each node adds its counts every five seconds. Days without use are left out.
     """
     with opened(path, data_dir) as (_, store, tenants):
         tenant = tenants.get(name)

@@ -16,7 +16,7 @@ FEATURE = FeatureRow(
         CommandOf(
             "why",
             "imserver.operate.refusals.command:why",
-            "Say why somebody was refused, and lift it.",
+            "Show why a user or client was refused, and lift the limits.",
         ),
     ),
 )

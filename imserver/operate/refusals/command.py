@@ -21,37 +21,40 @@ _KINDS: Final = {
 }
 
 
-@click.command(short_help="Say why somebody was refused, and lift it.")
+@click.command(short_help="Show why a user or client was refused, and lift the limits.")
 @ServerApi.options
 @CommandLine.prints_data
 @click.option(
-    "--address", default="", metavar="ADDR", help="Refusals of clients at this address."
+    "--address",
+    default="",
+    metavar="ADDR",
+    help="Only refusals of clients at this address.",
 )
 @click.option(
     "--request",
     default="",
     metavar="ID",
-    help="The refusal of this request or connection.",
+    help="Only the refusal of this request or connection.",
 )
 @click.option(
     "--lift",
     is_flag=True,
-    help="Lift bans, mutes, locks and rates that refuse them now.",
+    help="Lift the bans, mutes, locks and rates that refuse the user or the address now.",
 )
 @click.argument("whom", metavar="[APP[/USER]]", default="")
 def why(
     url: str, key_file: str | None, address: str, request: str, lift: bool, whom: str
 ) -> None:
-    """Say why a user was refused within the last hour, and what refuses them
-    now.
+    """Show why a user was refused within the last hour, and which limits refuse
+    the user now.
 
     USER is a user id, or the phone number, e-mail address or name with which an
-    account logs in. Without USER, the refusals of the app are listed, without
-    APP those of all apps.
+    account logs in. Without USER, the refusals of the app are listed. Without
+    APP, the refusals of all apps are listed.
 
-    The server must run. Where it wants an API key, the command takes that of
-    the settings file of this folder, of the environment variable IMSERVER_KEY,
-    or of --key-file.
+    The server must run. If the server requires an API key, the command uses the
+    key of the settings file of this folder, of the environment variable
+    IMSERVER_KEY, or of --key-file.
     """
     app, _, user = whom.partition("/")
     if lift and not (app and (user or address)):
@@ -85,9 +88,9 @@ def _lift(api: ServerApi, query: Mapping[str, str]) -> None:
     if lines:
         lines.insert(0, "Lifted")
     if remaining:
-        lines += ["Refuses still", *_hold_lines(remaining)]
+        lines += ["Still in force", *_hold_lines(remaining)]
         lines += _undo_commands(app, remaining)
-    _say(lines or ["Nothing refuses them now."], answer)
+    _say(lines or ["No limit is in force now."], answer)
 
 
 def _explain(api: ServerApi, query: Mapping[str, str], whom: str) -> None:
@@ -108,7 +111,7 @@ def _explain(api: ServerApi, query: Mapping[str, str], whom: str) -> None:
         lines += ["Now", *_hold_lines(holds), *_undo_commands(app, holds)]
         lines += [*_lift_command(holds, whom, query["address"]), ""]
     if refusals:
-        lines.append("Within the last hour, the latest first")
+        lines.append("Refusals within the last hour, the latest first")
         for row in refusals:
             lines += ["", *_refusal_lines(row, whom, bool(holds))]
     elif not holds:
@@ -116,7 +119,7 @@ def _explain(api: ServerApi, query: Mapping[str, str], whom: str) -> None:
             # Ends the command if there is no such account.
             api.whom(app, user)
         lines.append(
-            "Nothing was refused within the last hour, and nothing refuses now."
+            "Nothing was refused within the last hour, and no limit is in force now."
         )
     _say(lines, answer)
 
@@ -131,9 +134,9 @@ def _lift_command(
     ]
     if not liftable:
         return
-    what = "all of it"
+    what = "all limits"
     if len(liftable) < len(holds):
-        what = "the rest"
+        what = "the other limits"
     option = ""
     if address:
         option = f" --address {address}"
@@ -173,7 +176,9 @@ def _hold_lines(holds: Iterable[Mapping[str, Any]]) -> list[str]:
         if kind == "rate":
             lines.append(f"        {hold['name']}: {detail}")
         elif _is_of_group(hold):
-            lines.append(f"        in group {detail}: its owner or an admin lifts it")
+            lines.append(
+                f"        in group {detail}: the owner or an admin of the group can lift the mute"
+            )
         elif detail:
             lines.append(f"        {detail}")
     return lines
@@ -191,8 +196,7 @@ def _undo_commands(app: str, holds: Iterable[Mapping[str, Any]]) -> list[str]:
         hold["who"] for hold in holds if hold["kind"] == "erasure" and hold["until"]
     )
     return [
-        f"  To take the erasure back: imserver erase {app}/{who} --undo"
-        for who in erased
+        f"  To cancel the erasure: imserver erase {app}/{who} --undo" for who in erased
     ]
 
 

@@ -21,7 +21,7 @@ _SECOND_MS: Final = 1000
 _SHOWN_CHARACTERS: Final = 60
 """How many characters of a reported text a list shows."""
 _reason: Final = click.option(
-    "--reason", default="", help="The reason. The user sees it."
+    "--reason", default="", help="The reason, which the user sees."
 )
 _app: Final = click.argument("app")
 _person: Final = click.argument("person", nargs=-1, metavar="APP/USER")
@@ -29,11 +29,11 @@ _person: Final = click.argument("person", nargs=-1, metavar="APP/USER")
 
 @click.group(short_help="Delete messages, mute and ban users, list reports.")
 def moderate() -> None:
-    """Delete messages, warn, mute, remove and ban users, list, show and close
-    reports.
+    """Delete messages, warn, mute, remove and ban users, and list, show and
+    close reports.
 
-    The server must run. Where it wants an API key, set the environment variable
-    IMSERVER_KEY or give --key-file.
+    The server must run. If the server requires an API key, set the environment
+    variable IMSERVER_KEY or use --key-file.
     """
 
 
@@ -74,7 +74,8 @@ def _ask_of(path: str, app: str, user: str, **fields: object) -> tuple[Any, str]
 @_app
 @click.argument("messages", nargs=-1, required=True, type=int)
 def delete(app: str, messages: Sequence[int], reason: str) -> None:
-    """Delete messages for everybody. They may come back for a minute."""
+    """Delete messages for everybody. For a minute, you can undo the
+    deletion."""
     _say_removal(_ask("moderation/delete", app=app, messages=messages, reason=reason))
 
 
@@ -91,27 +92,27 @@ def hide(app: str, messages: Sequence[int], reason: str) -> None:
 @CommandLine.duration(
     "--since",
     "seconds",
-    "How far back.",
+    "The period whose messages are deleted, up to now.",
     "1d",
     least=_HOUR,
     most=_YEAR,
     old="--hours",
     unit=_HOUR,
 )
-@click.option("--count", is_flag=True, help="Only count them.")
+@click.option("--count", is_flag=True, help="Only count the messages.")
 @CommandLine.prints_data
 @_reason
 @_person
 def clear(person: Sequence[str], seconds: int, count: bool, reason: str) -> None:
-    """Delete the messages of a user for everybody. They may come back for a
-    minute."""
+    """Delete the messages of a user for everybody. For a minute, you can undo
+    the deletion."""
     app, user = ServerApi.person(person)
     since = int(time()) - seconds
     if count:
         _count(app, user, since)
         return
     answer, name = _ask_of("moderation/clear", app, user, since=since, reason=reason)
-    _say_removal(answer, f"{name} has no message since then", f" of {name}")
+    _say_removal(answer, f"{name} has sent no message in this period", f" of {name}")
 
 
 def _count(app: str, named: str, since: int) -> None:
@@ -126,22 +127,24 @@ def _count(app: str, named: str, since: int) -> None:
 @_app
 @click.argument("act")
 def undo(app: str, act: str) -> None:
-    """Bring deleted or hidden messages back."""
+    """Restore deleted or hidden messages."""
     answer = _ask("moderation/undo", app=app, act=act)
     if answer["done"]:
-        click.echo("the messages are back")
+        click.echo("the messages are restored")
     else:
-        click.echo("the messages come back")
+        click.echo("the messages are being restored")
 
 
 # --- users --------------------------------------------------------------------
 
 
 @_command
-@click.option("--reason", required=True, help="What the user is told.")
+@click.option(
+    "--reason", required=True, help="The text of the warning, which the user sees."
+)
 @_person
 def warn(person: Sequence[str], reason: str) -> None:
-    """Tell a user what they must not do."""
+    """Send a warning to a user."""
     app, user = ServerApi.person(person)
     _, name = _ask_of("moderation/warn", app, user, reason=reason)
     click.echo(f"{name} is warned")
@@ -149,12 +152,18 @@ def warn(person: Sequence[str], reason: str) -> None:
 
 @_command
 @CommandLine.duration(
-    "--for", "seconds", "For how long.", "1h", most=_YEAR, old="--seconds", unit=1
+    "--for",
+    "seconds",
+    "The duration of the mute.",
+    "1h",
+    most=_YEAR,
+    old="--seconds",
+    unit=1,
 )
 @_reason
 @_person
 def mute(person: Sequence[str], seconds: int, reason: str) -> None:
-    """Let a user send nothing in an app for a time."""
+    """Stop a user from sending messages in an app for a time."""
     app, user = ServerApi.person(person)
     answer, name = _ask_of("moderation/mute", app, user, seconds=seconds, reason=reason)
     click.echo(f"{name} is muted until {_when(answer['until'])}")
@@ -194,7 +203,7 @@ def remove(words: Sequence[str], reason: str) -> None:
 @CommandLine.duration(
     "--for",
     "seconds",
-    "For how long; 0, the default: for good.",
+    "The duration of the ban. 0 means for good.",
     "0",
     least=0,
     most=_YEAR,
@@ -228,7 +237,7 @@ def unban(person: Sequence[str]) -> None:
 @CommandLine.prints_data
 @_app
 def holds(app: str) -> None:
-    """List who is banned or muted, until when and why."""
+    """List the banned and muted users, with the end and the reason."""
     # Imported here: no other command needs it.
     from imserver.operate.safety.moderation import UserHold
 
@@ -295,7 +304,7 @@ def reports(app: str) -> None:
 @_app
 @click.argument("report")
 def report(app: str, report: str) -> None:
-    """Show a report or an appeal whole, with the messages around it."""
+    """Show a report or an appeal in full, with the messages around it."""
     row = _server().get("reports/show", {"app": app, "id": report})
     if CommandLine.wants_json():
         CommandLine.data(row, "")
@@ -359,7 +368,7 @@ def _say_message(message: Mapping[str, Any], names: Mapping[str, str]) -> None:
     "--outcome",
     type=click.Choice(get_args(Outcome)),
     required=True,
-    help="The action that was taken.",
+    help="The decision about the report.",
 )
 @click.option("--note", default="", help="A note for other moderators.")
 @_app
@@ -371,7 +380,7 @@ def close(app: str, report: str, outcome: str, note: str) -> None:
 
 
 def _say_removal(
-    answer: Mapping[str, Any], none: str = "none of these is there", of: str = ""
+    answer: Mapping[str, Any], none: str = "none of these messages exists", of: str = ""
 ) -> None:
     """Print the result of a removal. ``none``: the text of the error if it has
     removed nothing. ``of``: the words about the sender, such as `` of Ann``."""
@@ -386,7 +395,7 @@ def _say_removal(
     if answer["until"]:
         end = f" until {_when(answer['until'])}"
     act = answer["act"]
-    click.echo(f"removed messages{of}: {count}{so_far}; to undo it{end}: {act}")
+    click.echo(f"removed messages{of}: {count}{so_far}; the id for undo{end}: {act}")
 
 
 def _report_line(row: Mapping[str, Any], names: Mapping[str, str]) -> _ReportLine:

@@ -15,12 +15,12 @@ FEATURE = FeatureRow(
         CommandOf(
             "log",
             "imserver.operate.watch.command:log",
-            "Let the nodes log or trace more for a while.",
+            "Let all nodes log or trace more for a limited time.",
         ),
         CommandOf(
             "slow",
             "imserver.operate.watch.command:slow",
-            "Show what took longest, on all nodes.",
+            "Show the slowest requests and jobs of all nodes.",
         ),
     ),
 )

@@ -42,7 +42,7 @@ def _text(text: str) -> str:
     return text or _NONE
 
 
-@click.command(short_help="Show what took longest, on all nodes.")
+@click.command(short_help="Show the slowest requests and jobs of all nodes.")
 @ServerApi.options
 @CommandLine.prints_data
 @click.option(
@@ -51,21 +51,21 @@ def _text(text: str) -> str:
     type=click.Choice(get_args(Order)),
     default="slowest",
     show_default=True,
-    help="Order: the slowest of the last hour, seconds together, or how often.",
+    help="Sort by the slowest call of the last hour, by total seconds, or by the number of calls.",
 )
 @click.option(
     "--most",
     type=click.IntRange(1, _MOST_LINES),
     default=_USUAL_LINES,
     show_default=True,
-    help="The most lines.",
+    help="The maximum number of lines.",
 )
 def slow(url: str, key_file: str | None, order: str, most: int) -> None:
     """Show how long requests, commands, transactions and jobs took.
 
-    A line has the slowest of the last hour, if it took 25 ms or more: when it
-    ended (UTC), who made it, and the id under which the log has it. Sums count
-    since the start of the node.
+    Each line is for one name. If its slowest call of the last hour took 25 ms
+    or more, the line also shows when this call ended (UTC), who made it, and
+    its id in the log. Sums count since the start of the node.
     """
     answer = ServerApi(url, key_file).get(
         "nodes/timings", {"order": order, "limit": str(most)}
@@ -86,11 +86,11 @@ def slow(url: str, key_file: str | None, order: str, most: int) -> None:
     _end(answer)
 
 
-@click.command(short_help="Let the nodes log or trace more for a while.")
+@click.command(short_help="Let all nodes log or trace more for a limited time.")
 @ServerApi.options
 @CommandLine.prints_data
 @click.option(
-    "--part", default="", help="Only this part of the server, as gateway.cluster."
+    "--part", default="", help="Only this part of the server, such as gateway.cluster."
 )
 @click.option(
     "--name",
@@ -98,15 +98,17 @@ def slow(url: str, key_file: str | None, order: str, most: int) -> None:
     help='Only this route or command, as "imserver slow" names it.',
 )
 @click.option(
-    "--share", type=click.FloatRange(0, 1), help="The share of requests with a line."
+    "--share",
+    type=click.FloatRange(0, 1),
+    help="The share of requests that get a log line.",
 )
 @click.option(
-    "--trace", type=click.FloatRange(0, 1), help="The share of calls with a trace."
+    "--trace", type=click.FloatRange(0, 1), help="The share of calls that get a trace."
 )
 @CommandLine.duration(
     "--for",
     "seconds",
-    "For how long.",
+    "The duration of the change.",
     "10m",
     least=_MINUTE,
     most=_DAY,
@@ -117,10 +119,11 @@ def slow(url: str, key_file: str | None, order: str, most: int) -> None:
     "level", type=click.Choice([*get_args(Level), "default"]), required=False
 )
 def log(url: str, key_file: str | None, seconds: int, **wish: Any) -> None:
-    """Let all nodes log from this level on, without a restart. Level "default":
-    as the settings say.
+    """Set the log level of all nodes without a restart. The level "default"
+    ends the change, so that the settings apply again.
 
-    Without any wish it says what the nodes log now, and until when (UTC).
+    Without a level or an option, the command shows the present change and its
+    end (UTC).
     """
     server = ServerApi(url, key_file)
     minutes = seconds // _MINUTE

@@ -64,11 +64,11 @@ _NAME_CHARACTERS: Final = 14
 
 @click.group(short_help="List, lock and import accounts.")
 def account() -> None:
-    """List, lock and import accounts, give roles and passwords. Running servers
-    follow within two seconds.
+    """List, lock and import accounts, and set their roles and passwords.
+    Running servers apply a change within two seconds.
 
-    An account is named by its app and its login: gochat/ann,
-    gochat/ann@example.com, or gochat/17 by its id.
+    An account is named by its app and its login: gochat/ann or
+    gochat/ann@example.com. Its id is a login, too: gochat/17.
     """
 
 
@@ -161,12 +161,13 @@ class _Row(Struct):
     help="An id, or a part of a name, an e-mail address or a phone number.",
 )
 @click.option("--role", type=_ROLE, help="Only accounts with this role.")
-@click.option("--locked", is_flag=True, help="Only accounts that are locked.")
+@click.option("--locked", is_flag=True, help="Only locked accounts.")
 @click.option(
     "--limit",
     type=click.IntRange(1, _MOST_LISTED),
     default=_LISTED,
     show_default=True,
+    help="The maximum number of accounts.",
 )
 def list_accounts(
     path: str | None,
@@ -247,10 +248,16 @@ def _yes_or_no(is_so: bool) -> str:
 @account.command()
 @settings_options
 @CommandLine.duration(
-    "--for", "seconds", "For how long; without it for good.", old="--seconds", unit=1
+    "--for",
+    "seconds",
+    "The duration of the lock. Default: for good.",
+    old="--seconds",
+    unit=1,
 )
 @click.option(
-    "--reason", default="", help="Why. The owner of the account sees it at a login."
+    "--reason",
+    default="",
+    help="The reason. The owner of the account sees the reason at a login.",
 )
 @click.argument("target", metavar="APP/LOGIN")
 def lock(
@@ -262,7 +269,7 @@ def lock(
 ) -> None:
     """Lock an account and its bots.
 
-    Their sessions end. Their logins and tokens are refused.
+    The server ends their sessions, and refuses their logins and tokens.
     """
     if len(reason) > REASON_CHARACTERS or not (reason.isprintable()):
         fail(f"--reason: expected one line of at most {REASON_CHARACTERS} characters")
@@ -281,7 +288,8 @@ def lock(
 @settings_options
 @click.argument("target", metavar="APP/LOGIN")
 def unlock(path: str | None, data_dir: str | None, target: str) -> None:
-    """Unlock an account and its bots. A ban that ends later stays."""
+    """Unlock an account and its bots. A ban that ends after the lock
+    remains."""
     with _named(path, data_dir, target) as named:
         _store_lock(named, until=0, reason="", ban_seconds=0)
         _record(named, "accounts.unlock")
@@ -341,7 +349,8 @@ def role(path: str | None, data_dir: str | None, target: str, role: RoleName) ->
 def remove_factor(path: str | None, data_dir: str | None, target: str) -> None:
     """Turn off the second factor of an account.
 
-    For an owner who has lost it and all recovery codes.
+    Use this command if the owner has lost the second factor and all recovery
+    codes.
     """
     with _named(path, data_dir, target) as named:
         if not FactorStore(named.store).remove(named.account.id):
@@ -356,8 +365,9 @@ def remove_factor(path: str | None, data_dir: str | None, target: str) -> None:
 def password(path: str | None, data_dir: str | None, target: str) -> None:
     """Give an account a new password.
 
-    It is read from the terminal, or from a line of standard input. All sessions
-    of the account end. For some seconds it cannot log in.
+    The password is read from the terminal, or from a line of standard input.
+    All sessions of the account end. For some seconds, the account cannot log
+    in.
     """
     if sys.stdin.isatty():
         new = click.prompt(
@@ -379,7 +389,7 @@ def password(path: str | None, data_dir: str | None, target: str) -> None:
             one.id, named.password, hashed, ends_sessions=True
         )
         if not is_set:
-            fail("the password was changed meanwhile; nothing was done")
+            fail("the password was changed meanwhile, so nothing was done")
         people = PeopleStore(named.store)
         is_banned = people.banned_after(one.app, [one.user], int(time()))
         if not is_banned:
@@ -393,15 +403,15 @@ def password(path: str | None, data_dir: str | None, target: str) -> None:
 @click.option(
     "--app", default=GOCHAT, show_default=True, help="The app that gets the accounts."
 )
-@click.option("--dry-run", is_flag=True, help="Check the file only.")
+@click.option("--dry-run", is_flag=True, help="Only check the file.")
 @click.option(
     "--last-seq",
     type=click.IntRange(0, _MOST_SEQ),
     default=0,
     metavar="N",
     help=(
-        "The greatest seq of GoChat's messages. New messages get greater ones: its "
-        "clients ask for these."
+        "The greatest seq of GoChat's messages. New messages get greater numbers, "
+        "because clients of GoChat ask for messages after this seq."
     ),
 )
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
@@ -415,10 +425,11 @@ def import_accounts(
 ) -> None:
     """Import accounts with their ids from FILE.
 
-    The file is GoChat's table of users, as CSV or JSON. Columns: id; at least
-    one of phone (or phone_number), email, name; password (a hash: MD5 with
-    app.salt as in GoChat, or argon2id); optional: nickname, avatar, created (or
-    create_time). Existing accounts are skipped.
+    FILE is GoChat's table of users, as CSV or JSON. Required columns: id;
+    password; at least one of phone (or phone_number), email and name. The
+    password is a hash: MD5 with app.salt as in GoChat, or argon2id. Optional
+    columns: nickname, avatar, created (or create_time). Existing accounts are
+    skipped.
     """
     try:
         rows = read_rows(file.read_text(encoding="utf-8-sig"))

@@ -50,7 +50,7 @@ FEATURE = FeatureRow(
         CommandOf(
             "chat",
             "imserver.people.invitations.command:chat",
-            "Make a chat for people; print links to it.",
+            "Create a chat for people, and print links to it.",
         ),
     ),
     tables=TABLES,

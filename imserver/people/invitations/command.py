@@ -37,45 +37,49 @@ For the owner. The link works once, until {until} UTC:
   {link}
 """
 _FOR_OTHERS: Final = """
-For all others, until {until} UTC. Whoever opens the link {how}:
+For all others, until {until} UTC. A person who opens the link {how}:
 
   {link}
 """
 _FOR_MORE_OWNERS: Final = """
-The owner governs the chat. To make another account an owner or a moderator:
+The owner manages the chat. To make another account an owner or a moderator:
 
   imserver account role gochat/NAME owner{where}
 """
 _NO_GUESTS: Final = (
-    "The settings define the app gochat without guests: others need an account. To let "
-    "them in with a name only, set apps.gochat.accounts.guests to true, and call this "
-    "again."
+    "The settings define the app gochat without guests, so others need an account. "
+    "To let them join with only a name, set apps.gochat.accounts.guests to true, and run this command again."
 )
 
 
-@click.command(short_help="Make a chat for people; print links to it.")
+@click.command(short_help="Create a chat for people, and print links to it.")
 @settings_options
 @click.option(
-    "--group", default="Everybody", show_default=True, help="Name of the first group."
+    "--group",
+    default="Everybody",
+    show_default=True,
+    help="The name of the first group.",
 )
 @click.option(
     "--owner",
     is_flag=True,
-    help="Print a link for an owner who has a password. It replaces it.",
+    help="Print a link for an owner who already has a password. The link replaces this password.",
 )
 @click.option(
     "--previews",
     is_flag=True,
-    help="Make a new chat with previews of links in messages.",
+    help="Create a new chat with previews of links in messages.",
 )
 def chat(
     path: str | None, data_dir: str | None, group: str, owner: bool, previews: bool
 ) -> None:
-    """Make a chat for people. Print a link for its owner and one for others.
+    """Create a chat for people. Print a link for its owner and a link for
+    others.
 
-    The chat is the page /home/messages, that of the app gochat, which is made
-    if it is missing. The owner is its account with the user name and the role
-    "owner", and owns a first group. Servers may run meanwhile.
+    The chat is the page /home/messages of the app gochat. If the app does not
+    exist, the command creates it. The owner of the chat is the account with the
+    user name "owner" and the role "owner". This account owns the first group.
+    Servers may run meanwhile.
     """
     settings: dict[str, Any] = {}
     if previews:
@@ -112,9 +116,9 @@ def chat(
             owner=owner or not password,
         )
         if takes_guests:
-            how = "gives a name and is in"
+            how = "enters a name and joins the chat"
         else:
-            how = "logs in and is in"
+            how = "logs in and joins the chat"
         link = f"{page}#invite={invitation.code}"
         until = _time(invitation.expires_at)
         click.echo(_FOR_OTHERS.format(until=until, link=link, how=how))

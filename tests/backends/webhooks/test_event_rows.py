@@ -429,7 +429,7 @@ def test_dead_events_are_listed_and_sent_again(tmp_path: Path) -> None:
     assert run("events", "105", "--replay", "event-1") == "events sent again: 1\n"
     assert [row[0] for row in events_of("105", "--dead")] == ["event-2"]
     assert events_of("105")[0][0] == "event-1"
-    assert "put aside: 1, the next is tried at once" in run("events", "105")
+    assert "refused events: 1; next try: at once" in run("events", "105")
     assert run("events", "105", "--replay", "all") == "events sent again: 1\n"
     store.close()
 

@@ -305,7 +305,7 @@ CHANGES: list[tuple[Change | list[Change], str]] = [
         ),
         "x of row 4",
     ),
-    (("UPDATE audit_head SET number = 4", ()), "rows 5 to 5 were put in"),
+    (("UPDATE audit_head SET number = 4", ()), "rows 5 to 5 were inserted"),
     (
         ("UPDATE audit_head SET hash = %s", ("0" * 64,)),
         "the head has another hash than row 5",
@@ -700,4 +700,4 @@ def test_each_change_of_an_account_is_an_act(tmp_path: Path) -> None:
     assert run_cli(*acts, "gochat/1").stdout.count(" accounts.") == 5, (
         "by the phone number"
     )
-    assert run_cli(*acts, "gochat/8").stdout.startswith("no act fits")
+    assert run_cli(*acts, "gochat/8").stdout.startswith("no act matches")

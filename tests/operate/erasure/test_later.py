@@ -245,7 +245,7 @@ def test_who_is_nobody_is_said() -> None:
         me = {"IMSERVER_KEY": KEY}
         for target, words in (
             ("shop/typo", "app shop has no account typo: nothing was done"),
-            ("door/typo", "the database had nothing of user typo"),
+            ("door/typo", "the database had no data of user typo"),
         ):
             done = run_cli("erase", "--url", url, target, **me)
             assert (done.returncode, done.stdout) == (1, "")

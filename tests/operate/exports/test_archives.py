@@ -457,7 +457,9 @@ def test_an_app_is_exported_to_a_new_file_and_imported(tmp_path: Path) -> None:
         "",
         f"imserver: {archive} exists already\n",
     )
-    nobody = "imserver: the database has nothing of user typo: nothing was exported\n"
+    nobody = (
+        "imserver: the database has no data of user typo, so nothing was exported\n"
+    )
     assert run("export", "shop/typo", str(tmp_path / "typo.zip")) == (1, "", nobody)
     assert not (tmp_path / "typo.zip").exists()
     status, output, _ = run("import", "--app", "copy", str(archive))
