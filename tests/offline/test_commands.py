@@ -123,7 +123,7 @@ def test_a_key_is_rotated_and_shown(run: Run) -> None:
     done = run("key", "rotate", name, "--grace", "2h", "--expires", "4w")
     assert done.stdout.startswith("imk_")
     assert done.stdout.strip() != first
-    assert f"The key {name} ends at " in done.stderr
+    assert f"The key {name} expires at " in done.stderr
     new = re.search(r"new key is (\w+)\.", done.stderr)[1]  # type: ignore[index]
     assert "expires" in run("key", "show", new).stdout
     run("key", "rotate", new, "--grace", "0")
@@ -210,11 +210,11 @@ def test_secrets_are_read_from_files_and_not_from_arguments(
         (("app", "set", "105", "jwt=@/none"), "/none cannot be read"),
         (
             ("app", "set", "105", "jwt=[{Key: x}]"),
-            "give jwt=@FILE, or jwt=@- for standard input",
+            "give jwt=@FILE, or use jwt=@- for standard input",
         ),
         (
             ("app", "set", "105", "jwt=[{key: x}]"),
-            "give jwt=@FILE, or jwt=@- for standard input",
+            "give jwt=@FILE, or use jwt=@- for standard input",
         ),
         (("app", "create", "105", "max_channels"), "expected SETTING=VALUE"),
         (("app", "create", "105", "max_channels=[1"), "not valid YAML"),

@@ -286,7 +286,8 @@ def test_a_full_disk_has_a_meaning_and_a_cure(tmp_path: Path) -> None:
         text=True,
     )
     assert (
-        f"fail  disk fsync: {tmp_path} takes no file: File too large\n" in done.stdout
+        f"fail  disk fsync: {tmp_path} does not accept a file: File too large\n"
+        in done.stdout
     )
     assert "      to mend: df " in done.stdout
 

@@ -65,7 +65,7 @@ def test_it_says_which_steps_come_and_whether_there_is_a_way_back(
     with ExitStack() as stack:
         found = [*findings(config, release := read_release(file, stack), file)]
     rows = {each.name: each for each in found}
-    assert (rows["version"].level, "--back leads back" in rows["version"].found) == (
+    assert (rows["version"].level, "--back goes back" in rows["version"].found) == (
         level,
         level == "ok",
     )
@@ -190,7 +190,9 @@ def test_an_upgrade_and_the_way_back_are_one_command_each(tmp_path: Path) -> Non
     here = Installation(tmp_path)
     old = f"imserver-{__version__}"
     new = f"imserver-{NEXT}"
-    assert "names no release" in here.run("upgrade", "--back", fails=True)
+    assert "does not point to a previous release" in here.run(
+        "upgrade", "--back", fails=True
+    )
     file = here.wheel(NEXT)
     here.run("upgrade", "--check", file)
     assert here.links() == {"imserver": old}

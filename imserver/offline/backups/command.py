@@ -34,7 +34,7 @@ from imserver.plugin.commands import Finding
 _HOUR_SECONDS: Final = 3600
 
 
-@click.command()
+@click.command(short_help="Copy the database, or everything, to a new file.")
 @settings_options
 @click.option(
     "--everything",

@@ -201,5 +201,5 @@ def test_a_copy_and_an_archive_of_before_are_checked_without_a_checksum(
         file.truncate(20_000)
     assert "malformed" in machine.run("--check", copy, fails=True).stderr
     assert (
-        "name a FILE" in run_cli("backup", "--data-dir", str(tmp_path / "other")).stderr
+        "give a FILE" in run_cli("backup", "--data-dir", str(tmp_path / "other")).stderr
     )

@@ -414,7 +414,7 @@ def test_what_cannot_be_copied_is_one_clear_line_and_changes_nothing(
     assert "exists already" in run("backup", diary, fails=True).stderr
     assert "not a database of this server" in run("restore", diary, fails=True).stderr
     assert "no such file" in run("restore", tmp_path / "none", fails=True).stderr
-    assert "name the FILE" in run("restore", fails=True).stderr
+    assert "give the FILE" in run("restore", fails=True).stderr
     assert (
         "cannot be written"
         in run("backup", tmp_path / "none" / "copy", fails=True).stderr

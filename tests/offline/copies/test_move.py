@@ -171,7 +171,7 @@ def test_a_killed_move_goes_on(
     numbers = random.Random(engine)
     for last in (pages // 2, pages // 4, 2 * pages):
         killed(full, target, numbers.randrange(1, last))
-        with pytest.raises(StartError, match="an unfinished move"):
+        with pytest.raises(StartError, match="a move that has not ended"):
             open_store(target)
     report = moved(full, target)
     assert report.resumed
@@ -242,7 +242,9 @@ def test_a_target_that_is_not_empty_is_refused(full: str, new_url: NewUrl) -> No
     other = new_url("sqlite")
     migrate(other)
     assert "an interrupted move of another database" in refusal(other, target)
-    assert "itself the target of a move" in refusal(target, new_url("sqlite"))
+    assert "itself the target of an unfinished move" in refusal(
+        target, new_url("sqlite")
+    )
     new = "INSERT INTO directory (one, id, version, created) VALUES (1, 'x', 1, 0)"
     change(target, new, "DELETE FROM move_state WHERE name <> ''")
     assert "a server has begun to use it" in refusal(full, target)

@@ -253,7 +253,7 @@ def test_each_node_shows_and_drains_the_other(nodes: Nodes) -> None:
     assert there.get("/ready")[0] == 503
     alone = run_cli("drain", name_of(here), "--url", here.http_url)
     assert "no other node serves clients: 0 connections end" in alone.stderr
-    assert (alone.returncode, "give --yes" in alone.stderr) == (1, True)
+    assert (alone.returncode, "use --yes" in alone.stderr) == (1, True)
     assert states()[name_of(here)] == ready
     assert (
         run_cli("drain", "--yes", name_of(here), "--url", here.http_url).returncode == 0
