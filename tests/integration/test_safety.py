@@ -469,7 +469,7 @@ def test_each_act_is_a_command(locked: Server, ann: User, bob: User, cid: User) 
         command = ("moderate", "--url", locked.http_url, *words.split())
         done = run_cli(*command, "gochat/typo", IMSERVER_KEY=KEY)
         assert (done.returncode, done.stdout) == (1, "")
-        assert "app gochat has no account typo: nothing was done" in done.stderr
+        assert "app gochat has no account typo, so nothing was done" in done.stderr
         done = run_cli(*command, "gochat", "", IMSERVER_KEY=KEY)
         assert (done.returncode, done.stdout) == (2, ""), (
             "a variable of a script that is empty"

@@ -391,8 +391,8 @@ def test_a_new_folder_gets_the_journal_of_erasures(
 
 
 FORGED = {
-    "has a trigger, which": "CREATE TRIGGER evil AFTER INSERT ON ban BEGIN SELECT 1; END",
-    "has a view, which": "CREATE VIEW evil AS SELECT 1",
+    "has a trigger that": "CREATE TRIGGER evil AFTER INSERT ON ban BEGIN SELECT 1; END",
+    "has a view that": "CREATE VIEW evil AS SELECT 1",
 }
 
 

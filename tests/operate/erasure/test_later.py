@@ -229,7 +229,7 @@ def test_a_command_waits_and_ctrl_c_takes_it_back() -> None:
         assert f"annlee ({user}) is locked out" in waiting.stderr.readline()
         assert state(node, user) == "waiting"
         waiting.send_signal(signal.SIGINT)
-        assert "was taken back" in waiting.stderr.read()
+        assert "was cancelled" in waiting.stderr.read()
         assert (waiting.wait(30), state(node, user)) == (1, "none")
         end(waiting)
         done = run_cli(*ann, "--after", "1", "--reason", "left", **me)
@@ -244,7 +244,7 @@ def test_who_is_nobody_is_said() -> None:
         url = f"http://{node.http.host}:{node.http.port}"
         me = {"IMSERVER_KEY": KEY}
         for target, words in (
-            ("shop/typo", "app shop has no account typo: nothing was done"),
+            ("shop/typo", "app shop has no account typo, so nothing was done"),
             ("door/typo", "the database had no data of user typo"),
         ):
             done = run_cli("erase", "--url", url, target, **me)
@@ -450,7 +450,7 @@ def test_a_command_deletes_an_app_later_and_ctrl_c_takes_it_back(
     assert "0 accounts" in waiting.stderr.readline()
     assert "made is locked" in waiting.stderr.readline()
     waiting.send_signal(signal.SIGINT)
-    assert "was taken back" in waiting.stderr.read()
+    assert "was cancelled" in waiting.stderr.read()
     assert waiting.wait(30) == 1
     end(waiting)
     assert run_cli("app", "show", *where, "made", **more).returncode == 0

@@ -300,7 +300,7 @@ def test_who_uses_what_is_deprecated_is_known_with_and_without_a_key(
     server = start_server()
     nobody = User(server, "")
     command = ("key", "deprecated", "--url", server.http_url)
-    assert "not known" in run_cli(*command).stderr
+    assert "does not know" in run_cli(*command).stderr
     nobody.post("apps/create", app="shop", settings={"keep_seconds": 60})
     nobody.post("apps/create", app="tea", settings={"retention_seconds": 60})
     created = nobody.post("keys/create", scopes=["admin"])  # demo mode ends
