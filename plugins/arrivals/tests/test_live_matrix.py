@@ -278,7 +278,7 @@ def test_ours_is_posted_once_and_passed_over(
     assert not messages(
         list(archive_of(fake.export(tmp_path, BOB), "matrix").records())
     )
-    with pytest.raises(LiveError, match="alone"):
+    with pytest.raises(LiveError, match="only to the followed"):
         LiveMatrix(fake.address, TOKEN, {"": "https://other.example"})
 
 
