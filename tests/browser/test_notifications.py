@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
+from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.common.keys import Keys
 
 from tests.browser.chromium import Browser, Page, unexpected
@@ -115,9 +116,18 @@ def open_chat(pushed: PushedBrowser, people: People, **how: Any) -> Chat:
 
 
 def click(page: Page, selector: str) -> None:
-    """As a person: browsers ask at no other time."""
+    """As a person: browsers ask at no other time. The page may draw the element
+    again while it is found."""
+
+    def was_clicked() -> bool:
+        try:
+            page.find(selector).click()
+        except StaleElementReferenceException:
+            return False
+        return True
+
     page.sees(selector)
-    page.find(selector).click()
+    eventually(was_clicked, what=f"a click on {selector}")
 
 
 def answered(

@@ -534,13 +534,13 @@ def facts_of(draft: Draft) -> dict[str, Any]:
         "base64": content.base64,
     }
     facts |= {name: value for name, value in payload.items() if value is not None}
-    details = {
+    message_fields = {
         "client_msg_id": draft.client_msg_id,
         "about": draft.about,
         "thread": draft.thread,
         "meta": Raw(draft.meta),
     }
-    facts |= {name: value for name, value in details.items() if value}
+    facts |= {name: value for name, value in message_fields.items() if value}
     return facts
 
 
