@@ -124,6 +124,10 @@ export type Ask = {
         time: number;
     }[];
     /**
+     * its text is never edited
+     */
+    fixed?: boolean;
+    /**
      * it is a poll, in which everybody may vote
      */
     poll?: Poll;
@@ -573,6 +577,7 @@ export type MessengerOptions = import("./imserver.js").Options & MessengerExtra;
  * @property {number} [until]         the deadline, milliseconds since 1970; missing: none
  * @property {"answered" | "cancelled" | "expired"} [state]  missing: it is open
  * @property {{ user: string, value?: string, text?: string, time: number }[]} [answers]  those that count
+ * @property {boolean} [fixed]        its text is never edited
  * @property {Poll} [poll]            it is a poll, in which everybody may vote
  * @property {number[]} [mine]        the options of the poll that we have chosen, by their index; missing: not known
  */
