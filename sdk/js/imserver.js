@@ -39,16 +39,16 @@ const CHANNEL_EVENTS = ["publication", "stream", "join", "leave", "unsubscribed"
 const INSUFFICIENT_STATE = 2500;
 /** The server closes a connection that sends more messages per second than its limit. */
 const RATE_LIMIT = 4003;
-/** Turns of {@link ImClient#turn} at the same time. */
+/** How many turns of {@link ImClient#turn} run at the same time. */
 const MAX_TURNS = 20;
-/** Commands of turns that wait for an answer: the server reviews no more messages of a connection at the same time. */
+/** How many commands of turns wait for an answer: the server reviews no more messages of a connection at the same time. */
 const MAX_UNANSWERED = 200;
 /** A turn ends after this time without an answer: a back end may take long to answer. */
 const TURN_MS = 1_000;
-/** Time between two of them after the first {@link RATE_LIMIT}. It doubles with each further one. */
+/** The pause after each turn, once the server has closed a connection with {@link RATE_LIMIT}. It doubles with each further such close. */
 const SPACING_MS = 50;
 const MAX_SPACING_MS = 1_000;
-/** In the year 9999, in seconds since 1970: a later time cannot be shown. */
+/** The end of the year 9999, in seconds since 1970: a later time cannot be shown. */
 const MOST_SECONDS = 253_402_300_799;
 
 /**
@@ -60,17 +60,28 @@ const ACTION_EVENTS = { enter: "welcome", sendmsg: "said", exit: "left" };
 
 /** @type {StateChange} */
 const NEVER_CONNECTED = { state: "idle", attempt: 0, retryInMs: 0, code: 0, reason: "", error: null };
+/** Close codes. */
 const NORMAL_CLOSE = 1000;
 const ABNORMAL_CLOSE = 1006;
 const TOKEN_INVALID = 4504;
+/** Values of `readyState` of a WebSocket. */
+const OPEN = 1;
+const CLOSING = 2;
 /** Cards of accounts in one request: the server's maximum. */
 const MAX_CARDS = 100;
+/** How long the client waits for the close event after an error event. */
 const CLOSE_AFTER_ERROR_MS = 50;
-/** A page asks whether its connection lives: so long it waits for the answer. */
+/** How long {@link ReconnectingClient#probe} waits for the answer. */
 const PROBE_MS = 3_000;
-const CLOSING = 2;
-/** A socket that is closing without a network closes only after minutes. */
+/** How long the client waits for a socket that is closing. Without a network, its close event comes only after minutes. */
 const CLOSING_MS = 2_000;
+/** Bounds of the random pause before a client subscribes to a channel again. */
+const SUBSCRIBE_BASE_MS = 1_000;
+const SUBSCRIBE_CAP_MS = 30_000;
+/** After this number of failures the bound of {@link fullJitter} grows no more. */
+const MAX_DOUBLINGS = 30;
+/** How the `action` dialect writes that there is no user, or no room. */
+const NO_TARGET = "0";
 /** Halves of characters that have no UTF-8. */
 const LONE_SURROGATES = /[\ud800-\udfff]/gu;
 
@@ -281,7 +292,8 @@ export function mayReconnect(code) {
  * @returns {number} milliseconds
  */
 export function fullJitter(attempt, baseMs, capMs, random = Math.random) {
-  return Math.floor(random() * Math.min(capMs, baseMs * 2 ** Math.min(attempt, 30)));
+  const boundMs = Math.min(capMs, baseMs * 2 ** Math.min(attempt, MAX_DOUBLINGS));
+  return Math.floor(random() * boundMs);
 }
 
 let idsMade = 0;
@@ -293,7 +305,9 @@ let idsMade = 0;
  */
 export function newId() {
   if (typeof crypto !== "undefined" && crypto.randomUUID) return crypto.randomUUID();
-  return [Date.now(), ++idsMade, ...[1, 2].map(() => Math.random().toString(36).slice(2))].join("-");
+  idsMade += 1;
+  const randomText = () => Math.random().toString(36).slice(2);
+  return [Date.now(), idsMade, randomText(), randomText()].join("-");
 }
 
 /**
@@ -317,24 +331,27 @@ class ReconnectingClient {
   #listeners = new Map();
   /** @type {StateChange} */
   #state = { ...NEVER_CONNECTED };
-  /** The state that listeners are called with, and those after it. @type {StateChange[]} */
+  /** States of which listeners are not all told yet, the oldest first. @type {StateChange[]} */
   #changes = [];
-  /** @type {Deferred | null} */
+  /** The promise of `connect()`; null: the client does not connect. @type {Deferred | null} */
   #connected = null;
-  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  /** The timeout of a connect, or the pause before the next try. @type {ReturnType<typeof setTimeout> | undefined} */
   #timer;
   /** @type {ReturnType<typeof setInterval> | undefined} */
   #heartbeat;
   /** Sends heartbeats while requests wait. @type {ReturnType<typeof setInterval> | undefined} */
   #probe;
+  /** Failed tries since the last stable connection. */
   #attempt = 0;
+  /** Time of the last login, milliseconds since 1970. */
   #onlineSince = 0;
   /** @type {Token} */
   #token = "";
   /** The last token that the function has returned. */
   #freshToken = "";
-  /** Number of the call of the function that has returned it. */
+  /** Number of the call of the function that has returned `#freshToken`. */
   #freshCall = 0;
+  /** Calls of the function so far. */
   #tokenCalls = 0;
 
   /**
@@ -417,16 +434,17 @@ class ReconnectingClient {
   async renewToken() {
     const { token } = this;
     if (typeof token !== "function") return;
-    const call = ++this.#tokenCalls;
+    this.#tokenCalls += 1;
+    const callNumber = this.#tokenCalls;
     /** @type {ReturnType<typeof setTimeout> | undefined} */
     let timer;
     try {
-      const late = new Promise((_, reject) => { timer = setTimeout(() => reject(new Error("no token in time")), this.timeoutMs); });
-      const fresh = (await Promise.race([token(), late])) ?? "";
+      const timeout = new Promise((_, reject) => { timer = setTimeout(() => reject(new Error("no token in time")), this.timeoutMs); });
+      const fresh = (await Promise.race([token(), timeout])) ?? "";
       if (typeof fresh !== "string") throw new TypeError("it has not returned a string");
-      if (token === this.#token && call >= this.#freshCall) { // otherwise another function, or a later call, counts
+      if (token === this.#token && callNumber >= this.#freshCall) { // otherwise another function, or a later call, counts
         this.#freshToken = fresh;
-        this.#freshCall = call;
+        this.#freshCall = callNumber;
       }
     } catch (error) {
       if (token === this.#token) throw new NotConnected(`the token function failed: ${error}`, error);
@@ -461,7 +479,8 @@ class ReconnectingClient {
   on(kind, listener) {
     if (!this.#kinds.has(kind)) throw new TypeError(`unknown event "${kind}"; known events: ${[...this.#kinds].join(", ")}`);
     const listeners = this.#listeners.get(kind) ?? new Set();
-    this.#listeners.set(kind, listeners.add(listener));
+    listeners.add(listener);
+    this.#listeners.set(kind, listeners);
     return () => void listeners.delete(listener);
   }
 
@@ -494,7 +513,7 @@ class ReconnectingClient {
    * @param {string} reason
    */
   reconnect(code, reason) {
-    if (this.#socket?.readyState === 1) this.#lost(code, reason);
+    if (this.#socket?.readyState === OPEN) this.#handleLoss(code, reason);
   }
 
   /** Ends the pause before the next try (for example because the network is back). */
@@ -526,7 +545,7 @@ class ReconnectingClient {
    */
   request(cmd, data, seq = newId(), onAnswer, timeoutMs = this.timeoutMs) {
     const socket = this.#socket;
-    if (!socket || socket.readyState !== 1) return Promise.reject(new NotConnected("not connected"));
+    if (!socket || socket.readyState !== OPEN) return Promise.reject(new NotConnected("not connected"));
     return new Promise((resolve, reject) => {
       const frame = JSON.stringify({ seq, [this.#key]: cmd, data }); // rejected with TypeError if it cannot be JSON
       const timer = setTimeout(() => settle(new NotConnected(`no answer to ${cmd}`)), timeoutMs);
@@ -538,13 +557,24 @@ class ReconnectingClient {
         onAnswer?.(answer);
         resolve(answer);
       };
-      // A back end may take long to answer. Only a heartbeat without an answer says that the connection is dead.
-      if (!this.#pending.size) this.#probe = setInterval(() => this.#state.state === "online" && this.#sendHeartbeat(this.timeoutMs / 2), this.timeoutMs / 2);
+      if (!this.#pending.size) this.#beginProbes();
       this.#pending.set(seq, { cmd, settle });
       socket.send(frame);
     });
   }
 
+  /**
+   * Sends heartbeats while requests wait. A back end may take long to answer a request: only a heartbeat without an answer says
+   * that the connection is dead.
+   */
+  #beginProbes() {
+    const everyMs = this.timeoutMs / 2;
+    this.#probe = setInterval(() => {
+      if (this.#state.state === "online") this.#sendHeartbeat(everyMs);
+    }, everyMs);
+  }
+
+  /** Opens a socket, which logs in when it is open. */
   #open() {
     clearTimeout(this.#timer);
     const connected = this.#connected;
@@ -560,35 +590,41 @@ class ReconnectingClient {
       return;
     }
     this.#socket = socket;
-    const lost = (/** @type {number} */ code, /** @type {string} */ reason) => {
-      if (this.#socket === socket) this.#lost(code, reason);
+    // An event of an earlier socket must not end this connection.
+    const handleLoss = (/** @type {number} */ code, /** @type {string} */ reason) => {
+      if (this.#socket === socket) this.#handleLoss(code, reason);
     };
-    this.#timer = setTimeout(() => lost(ABNORMAL_CLOSE, "connect timeout"), this.timeoutMs);
-    socket.onopen = () => this.#login(lost);
+    this.#timer = setTimeout(() => handleLoss(ABNORMAL_CLOSE, "connect timeout"), this.timeoutMs);
+    socket.onopen = () => this.#login(handleLoss);
     socket.onmessage = (message) => this.#receive(message.data);
-    socket.onclose = (event) => lost(event.code, event.reason);
+    socket.onclose = (event) => handleLoss(event.code, event.reason);
     // In browsers a close event with the code follows. In Node 20 none follows if the connection was never open.
-    socket.onerror = () => setTimeout(() => lost(ABNORMAL_CLOSE, ""), CLOSE_AFTER_ERROR_MS);
+    socket.onerror = () => setTimeout(() => handleLoss(ABNORMAL_CLOSE, ""), CLOSE_AFTER_ERROR_MS);
   }
 
-  /** @param {(code: number, reason: string) => void} lost */
-  async #login(lost) {
+  /**
+   * Logs in on the socket that has just opened.
+   *
+   * @param {(code: number, reason: string) => void} handleLoss  ends this connection
+   */
+  async #login(handleLoss) {
     const connected = this.#connected;
     const socket = this.#socket;
     /** @type {Answer} */
     let answer;
     try {
       if (typeof this.#token === "function") await this.renewToken();
-      if (this.#socket !== socket) return; // too late
+      if (this.#socket !== socket) return; // closed while the token was renewed
       clearTimeout(this.#timer);
-      const onAnswer = (/** @type {Answer} */ answer) => {
-        if (answer.code === CODE.OK) this.loggedIn(answer);
+      const onAnswer = (/** @type {Answer} */ early) => {
+        if (early.code === CODE.OK) this.loggedIn(early);
       };
       answer = await this.request("login", this.loginData(), newId(), onAnswer);
     } catch (error) {
-      return lost(ABNORMAL_CLOSE, /** @type {Error} */ (error).message);
+      return handleLoss(ABNORMAL_CLOSE, /** @type {Error} */ (error).message);
     }
     if (this.#socket !== socket) return; // closed by the listener of an event that came with the answer
+
     if (answer.code === CODE.OK) {
       this.#onlineSince = Date.now();
       this.#heartbeat = setInterval(() => this.#sendHeartbeat(), this.#options.heartbeatMs);
@@ -598,25 +634,38 @@ class ReconnectingClient {
       this.#drop();
       this.#finish("refused", answer.code, reasonOf(answer), new LoginRefused(answer.code, answer.codeMsg));
     } else {
-      lost(answer.code, reasonOf(answer));
+      handleLoss(answer.code, reasonOf(answer));
     }
   }
 
-  /** @param {number} [timeoutMs] */
+  /**
+   * Sends a heartbeat, and reconnects if it is refused or no answer comes.
+   *
+   * @param {number} [timeoutMs]
+   */
   async #sendHeartbeat(timeoutMs) {
     const socket = this.#socket;
-    const lost = (/** @type {number} */ code, /** @type {string} */ reason) => void (this.#socket === socket && this.reconnect(code, reason));
+    const reconnect = (/** @type {number} */ code, /** @type {string} */ reason) => {
+      if (this.#socket === socket) this.reconnect(code, reason);
+    };
     try {
       const answer = await this.request("heartbeat", {}, undefined, undefined, timeoutMs);
-      if (answer.code !== CODE.OK) lost(answer.code, reasonOf(answer));
+      if (answer.code !== CODE.OK) reconnect(answer.code, reasonOf(answer));
     } catch (error) {
       const { message } = /** @type {Error} */ (error);
-      lost(ABNORMAL_CLOSE, message); // the connection is dead, but the socket has not noticed
-      if (socket?.readyState === CLOSING) setTimeout(() => this.#socket === socket && this.#lost(ABNORMAL_CLOSE, message), CLOSING_MS);
+      reconnect(ABNORMAL_CLOSE, message); // the connection is dead, but the socket has not noticed
+      if (socket?.readyState !== CLOSING) return;
+      setTimeout(() => {
+        if (this.#socket === socket) this.#handleLoss(ABNORMAL_CLOSE, message);
+      }, CLOSING_MS);
     }
   }
 
-  /** @param {unknown} payload */
+  /**
+   * Reads a frame: an event for listeners, or the answer to a request.
+   *
+   * @param {unknown} payload
+   */
   #receive(payload) {
     /** @type {any} */
     let frame;
@@ -628,24 +677,30 @@ class ReconnectingClient {
     const event = this.eventIn(frame);
     if (event) return this.emit(event[0], event[1]);
     const { seq, response } = frame ?? {};
-    if (!response || this.#pending.get(seq)?.cmd !== frame[this.#key]) return;
-    this.#pending.get(seq)?.settle({ ...response, codeMsg: response.codeMsg ?? response.msg ?? "" });
+    const request = this.#pending.get(seq);
+    if (!response || !request || request.cmd !== frame[this.#key]) return;
+    request.settle({ ...response, codeMsg: response.codeMsg ?? response.msg ?? "" });
   }
 
   /**
+   * Drops the lost connection. Connects again after a pause, or ends the client if the close code forbids a retry.
+   *
    * @param {number} code
    * @param {string} reason
    */
-  #lost(code, reason) {
+  #handleLoss(code, reason) {
     const wasOnline = this.#state.state === "online";
-    if (wasOnline && Date.now() - this.#onlineSince >= this.#options.stableMs) this.#attempt = 0;
+    const wasStable = wasOnline && Date.now() - this.#onlineSince >= this.#options.stableMs;
+    if (wasStable) this.#attempt = 0;
     this.#drop();
-    // A token that expires is renewed; one that is refused at the login is not.
-    const renews = wasOnline && code === TOKEN_INVALID && typeof this.#token === "function";
-    if (!renews && !mayReconnect(code)) return this.#finish("refused", code, reason, new Closed(code, reason));
+    // A token that expires is renewed. A token that is refused at the login is not.
+    const canRenew = wasOnline && code === TOKEN_INVALID && typeof this.#token === "function";
+    if (!canRenew && !mayReconnect(code)) return this.#finish("refused", code, reason, new Closed(code, reason));
+
     reason ||= CLOSE_CODES[code]?.[0] ?? "";
     const { retryBaseMs, retryCapMs, random } = this.#options;
-    const retryInMs = fullJitter(this.#attempt++, retryBaseMs, retryCapMs, random);
+    const retryInMs = fullJitter(this.#attempt, retryBaseMs, retryCapMs, random);
+    this.#attempt += 1;
     this.#timer = setTimeout(() => this.#open(), retryInMs);
     this.#setState("waiting", { retryInMs, code, reason });
   }
@@ -657,13 +712,17 @@ class ReconnectingClient {
     const socket = this.#socket;
     this.#socket = null;
     if (socket) {
-      socket.onopen = socket.onmessage = socket.onclose = null;
+      socket.onopen = null;
+      socket.onmessage = null;
+      socket.onclose = null;
       socket.close(NORMAL_CLOSE);
     }
     for (const { settle } of [...this.#pending.values()]) settle(new NotConnected("connection lost"));
   }
 
   /**
+   * Ends the client until the next `connect()`.
+   *
    * @param {"refused" | "closed"} state
    * @param {number} code
    * @param {string} reason
@@ -677,14 +736,19 @@ class ReconnectingClient {
   }
 
   /**
+   * Changes the state, and tells the listeners of each state in order.
+   *
    * @param {State} state
    * @param {Partial<StateChange>} [detail]
    */
   #setState(state, detail) {
     this.#state = { ...NEVER_CONNECTED, attempt: this.#attempt, ...detail, state };
     this.#changes.push(this.#state);
-    if (this.#changes.length > 1) return; // a listener has changed the state: the others must first hear of the one before
-    for (; this.#changes.length; this.#changes.shift()) this.emit("state", this.#changes[0]);
+    if (this.#changes.length > 1) return; // a listener has changed the state: the others must first hear of the state before
+    while (this.#changes.length) {
+      this.emit("state", this.#changes[0]);
+      this.#changes.shift();
+    }
   }
 
   /**
@@ -706,9 +770,10 @@ export class Subscription {
   #options;
   #hooks;
   #ready = deferred();
-  #begun = false;
-  #over = false;
-  /** Counts what makes earlier tries void: a lost connection, a new try, the end. */
+  /** The server has accepted it once, perhaps on an earlier connection. */
+  #hasBegun = false;
+  #isOver = false;
+  /** Number of the current try. A lost connection, a new try and the end change it: what belongs to an earlier number is void. */
   #attempt = 0;
   #failures = 0;
   /** @type {Map<string, { piece: number, update: StreamUpdate }>} open streamed messages */
@@ -744,7 +809,7 @@ export class Subscription {
    */
   async publish(content, type) {
     const body = typeof content === "string" ? { text: content } : { data: content };
-    await this.#run("publish", { ...body, ...(type && { type }) });
+    await this.#request("publish", { ...body, ...(type && { type }) });
   }
 
   /**
@@ -754,7 +819,7 @@ export class Subscription {
    * @returns {Promise<Position & { publications: Publication[] }>}
    */
   history({ since, ...page } = {}) {
-    return this.#run("channelHistory", { ...page, ...since });
+    return this.#request("channelHistory", { ...page, ...since });
   }
 
   /**
@@ -764,12 +829,12 @@ export class Subscription {
    * @returns {Promise<{ total: number, subscribers: Subscriber[], next?: string }>}
    */
   presence(page = {}) {
-    return this.#run("channelPresence", page);
+    return this.#request("channelPresence", page);
   }
 
   /** Ends the subscription. */
   async unsubscribe() {
-    if (this.#over) return;
+    if (this.#isOver) return;
     this.#end(new NotConnected("unsubscribed"));
     try {
       await this.#client.request("unsubscribe", { channel: this.channel });
@@ -783,26 +848,28 @@ export class Subscription {
     this.pause();
     const attempt = this.#attempt;
     const { token } = this.#options;
-    let secret;
+    let tokenText;
     try {
-      secret = typeof token === "function" ? await token() : token;
+      tokenText = typeof token === "function" ? await token() : token;
     } catch {
       if (attempt === this.#attempt) this.#beginLater();
       return;
     }
-    if (attempt === this.#attempt) this.#hooks.turn(() => this.#subscribe(attempt, secret));
+    if (attempt === this.#attempt) this.#hooks.turn(() => this.#subscribe(attempt, tokenText));
   }
 
   /**
+   * Sends the command of a try.
+   *
    * @param {number} attempt
-   * @param {string | undefined} secret
+   * @param {string | undefined} token
    */
-  async #subscribe(attempt, secret) {
+  async #subscribe(attempt, token) {
     if (attempt !== this.#attempt) return;
-    const data = { channel: this.channel, ...(secret && { token: secret }), ...this.position };
+    const data = { channel: this.channel, ...(token && { token }), ...this.position };
     try {
       await this.#client.request("subscribe", data, newId(), (answer) => {
-        if (attempt === this.#attempt) this.#answered(answer);
+        if (attempt === this.#attempt) this.#handleAnswer(answer);
       });
     } catch {
       if (attempt === this.#attempt) this.#hooks.reconnect(); // it may be subscribed or not
@@ -812,44 +879,52 @@ export class Subscription {
   /** @internal The connection is lost. */
   pause() {
     clearTimeout(this.#timer);
-    this.#attempt++;
+    this.#attempt += 1;
   }
 
   #beginLater() {
-    this.#timer = setTimeout(() => this.begin(), fullJitter(this.#failures++, 1_000, 30_000));
+    const pauseMs = fullJitter(this.#failures, SUBSCRIBE_BASE_MS, SUBSCRIBE_CAP_MS);
+    this.#failures += 1;
+    this.#timer = setTimeout(() => this.begin(), pauseMs);
   }
 
-  /** @param {Answer} answer */
-  #answered({ code, codeMsg, data }) {
+  /**
+   * Reads the answer to a try. If the server accepts, it hands out the publications that were missed.
+   *
+   * @param {Answer} answer
+   */
+  #handleAnswer({ code, codeMsg, data }) {
     if (code === CODE.NOT_STORED) return this.#beginLater();
     if (code !== CODE.OK) {
       const error = new CommandRefused("subscribe", code, codeMsg, data);
       this.#end(error);
       return call(this.#options.onEnd, error);
     }
+
     const { epoch, offset, recovered, publications = [] } = data;
     this.#failures = 0;
-    this.#streams.clear(); // those that are still open are sent again
+    this.#streams.clear(); // the server sends the open ones again
     const attempt = this.#attempt;
     for (const publication of publications) {
-      this.#hand(publication);
+      this.#handOut(publication);
       if (attempt !== this.#attempt) return; // the listener has closed the client, or ended the subscription
     }
     this.position = epoch === undefined ? null : { epoch, offset };
-    if (recovered === false || (this.#begun && !recovered)) call(this.#options.onReload, undefined);
-    this.#begun = true;
+    const mayMissSome = recovered === false || (this.#hasBegun && !recovered);
+    if (mayMissSome) call(this.#options.onReload, undefined);
+    this.#hasBegun = true;
     this.#ready.resolve();
     call(this.#options.onSubscribed, publications.length);
   }
 
   /**
-   * @internal
+   * @internal Reads an event of the channel.
    * @param {string} kind
    * @param {any} data
    */
   receive(kind, data) {
-    if (kind === "publication") return this.#hand(data);
-    if (kind === "stream") return this.#stream(data);
+    if (kind === "publication") return this.#handOut(data);
+    if (kind === "stream") return this.#receivePiece(data);
     if (kind === "join") return call(this.#options.onJoin, data.info);
     if (kind === "leave") return call(this.#options.onLeave, data.info);
     if (data.code === INSUFFICIENT_STATE) return void this.begin();
@@ -857,8 +932,12 @@ export class Subscription {
     call(this.#options.onEnd, null);
   }
 
-  /** @param {Publication} publication */
-  #hand(publication) {
+  /**
+   * Calls the listener with a publication, unless it was handed out before.
+   *
+   * @param {Publication} publication
+   */
+  #handOut(publication) {
     const { epoch, offset } = publication;
     if (epoch && offset) {
       if (this.position?.epoch === epoch && offset <= this.position.offset) return;
@@ -868,8 +947,12 @@ export class Subscription {
     call(this.#options.onPublication, publication);
   }
 
-  /** @param {StreamUpdate & { piece: number, whole?: boolean }} frame */
-  #stream({ piece, whole, ...part }) {
+  /**
+   * Appends a piece of a streamed message. A frame that is `whole` has the whole text so far, in place of a piece.
+   *
+   * @param {StreamUpdate & { piece: number, whole?: boolean }} frame
+   */
+  #receivePiece({ piece, whole, ...part }) {
     const known = this.#streams.get(part.stream);
     let update = { ...part, done: part.done === true, incomplete: part.incomplete === true };
     if (!whole) {
@@ -890,16 +973,18 @@ export class Subscription {
   /** @param {import("./errors.js").ImError} error */
   #end(error) {
     this.pause();
-    this.#over = true;
+    this.#isOver = true;
     this.#hooks.ended();
     this.#ready.reject(error);
   }
 
   /**
+   * Sends a command about the channel, once.
+   *
    * @param {string} cmd
    * @param {object} fields
    */
-  async #run(cmd, fields) {
+  async #request(cmd, fields) {
     const { code, codeMsg, data } = await this.#client.request(cmd, { channel: this.channel, ...fields });
     if (code !== CODE.OK) throw new CommandRefused(cmd, code, codeMsg, data);
     return data;
@@ -919,9 +1004,11 @@ export class ImClient extends ReconnectingClient {
   #options;
   /** @type {Map<string, Subscription>} */
   #subscriptions = new Map();
-  /** What sends the next commands on this connection. @type {(() => Promise<unknown>)[]} */
+  /** Tasks whose turn on this connection is still to come. @type {(() => Promise<unknown>)[]} */
   #turns = [];
+  /** How many turns run on this connection, and how many commands wait for an answer. Each connection has an object of its own. */
   #running = { count: 0, unanswered: 0 };
+  /** The pause after each turn; 0: there is no pause, and several turns run at the same time. */
   #spacingMs = 0;
 
   /**
@@ -936,7 +1023,10 @@ export class ImClient extends ReconnectingClient {
       if (code === RATE_LIMIT) this.#spacingMs = Math.min(Math.max(2 * this.#spacingMs, SPACING_MS), MAX_SPACING_MS);
       this.#turns = [];
       this.#running = { count: 0, unanswered: 0 };
-      for (const subscription of [...this.#subscriptions.values()]) state === "online" ? subscription.begin() : subscription.pause();
+      for (const subscription of [...this.#subscriptions.values()]) {
+        if (state === "online") subscription.begin();
+        else subscription.pause();
+      }
     });
   }
 
@@ -973,34 +1063,41 @@ export class ImClient extends ReconnectingClient {
     this.#nextTurn();
   }
 
+  /** Runs the next task, if one waits and its turn has come. */
   async #nextTurn() {
-    const running = this.#running; // of this connection
-    if (running.count >= (this.#spacingMs ? 1 : MAX_TURNS) || running.unanswered >= MAX_UNANSWERED) return;
+    const running = this.#running;
+    const maxTurns = this.#spacingMs ? 1 : MAX_TURNS;
+    if (running.count >= maxTurns || running.unanswered >= MAX_UNANSWERED) return;
     const task = this.#turns.shift();
     if (!task) return;
-    running.count++;
-    running.unanswered++;
-    const answered = async () => {
+
+    running.count += 1;
+    running.unanswered += 1;
+    const runTask = async () => {
       await task();
-      running.unanswered--;
+      running.unanswered -= 1;
       if (running === this.#running) this.#nextTurn();
     };
     /** @type {ReturnType<typeof setTimeout> | undefined} */
     let timer;
-    await Promise.race([answered(), new Promise((resolve) => { timer = setTimeout(resolve, TURN_MS); })]);
+    const answered = runTask();
+    const timeout = new Promise((resolve) => { timer = setTimeout(resolve, TURN_MS); });
+    await Promise.race([answered, timeout]);
     clearTimeout(timer);
     if (this.#spacingMs) await new Promise((resolve) => setTimeout(resolve, this.#spacingMs));
-    running.count--;
-    if (running !== this.#running) return;
-    if (!this.#turns.length) this.#spacingMs >>= 1;
+
+    running.count -= 1;
+    if (running !== this.#running) return; // the connection is another one
+    if (!this.#turns.length) this.#spacingMs = Math.floor(this.#spacingMs / 2);
     this.#nextTurn();
   }
 
   /** @override */
   loginData() {
     const { app, user, device } = this.#options;
-    const where = typeof app === "number" || /^\d+$/.test(app) ? { appID: Number(app) } : { app };
-    return { userID: user, ...where, ...(this.tokenText && { serviceToken: this.tokenText }), ...(device && { device }) };
+    const isNumber = typeof app === "number" || /^\d+$/.test(app);
+    const appField = isNumber ? { appID: Number(app) } : { app };
+    return { userID: user, ...appField, ...(this.tokenText && { serviceToken: this.tokenText }), ...(device && { device }) };
   }
 
   /**
@@ -1009,7 +1106,7 @@ export class ImClient extends ReconnectingClient {
    * @returns {[string, Push] | null}
    */
   eventIn(frame) {
-    if (CHANNEL_EVENTS.includes(frame?.cmd)) return this.#channelEvent(frame.cmd, frame.response?.data ?? {});
+    if (CHANNEL_EVENTS.includes(frame?.cmd)) return this.#readChannelEvent(frame.cmd, frame.response?.data ?? {});
     if (!CMD_EVENTS.includes(frame?.cmd)) return null;
     const { from = "", msg = "" } = frame.response?.data ?? {};
     return [frame.cmd, { from: textOf(from), text: textOf(msg), id: textOf(frame.seq) }];
@@ -1022,7 +1119,7 @@ export class ImClient extends ReconnectingClient {
    * @param {any} data
    * @returns {[string, Push] | null}
    */
-  #channelEvent(kind, data) {
+  #readChannelEvent(kind, data) {
     const subscription = this.#subscriptions.get(data.channel);
     if (subscription) subscription.receive(kind, data);
     if (subscription || kind !== "publication") return null;
@@ -1056,22 +1153,41 @@ export class ImClient extends ReconnectingClient {
    */
   async presence(users) {
     /** @type {Record<string, boolean>} */
-    const found = {};
+    const onlineByUser = {};
     // An id may be any text, as `__proto__`, to which nothing can be assigned.
     const put = (/** @type {string} */ user, /** @type {boolean} */ value) =>
-      Object.defineProperty(found, user, { value, enumerable: true, configurable: true, writable: true });
+      Object.defineProperty(onlineByUser, user, { value, enumerable: true, configurable: true, writable: true });
     try {
       const { userList } = await this.#http("POST", "/user/onlineBatch", { userIDs: users });
       for (const { userID, online } of userList) put(userID, online);
     } catch (error) {
-      if (!(error instanceof CommandRefused) || error.code !== CODE.UNAUTHORIZED) throw error;
-      for (let start = 0; start < users.length; start += MAX_CARDS) {
-        const answer = this.api("POST", "accounts/cards", { users: users.slice(start, start + MAX_CARDS) });
-        const { cards } = await answer.catch((/** @type {unknown} */ also) => { throw also instanceof RequestRefused ? error : also; });
-        for (const { user, presence } of cards) if (presence) put(user, presence === "online");
+      const isUnauthorized = error instanceof CommandRefused && error.code === CODE.UNAUTHORIZED;
+      if (!isUnauthorized) throw error;
+      for (const { user, presence } of await this.#cards(users, error)) {
+        if (presence) put(user, presence === "online");
       }
     }
-    return found;
+    return onlineByUser;
+  }
+
+  /**
+   * The cards of accounts, which tell their presence to accounts that must not ask for it otherwise.
+   *
+   * @param {string[]} users
+   * @param {Error} refusal  thrown if the server refuses the cards, too
+   * @returns {Promise<{ user: string, presence?: string }[]>}
+   */
+  async #cards(users, refusal) {
+    const all = [];
+    for (let start = 0; start < users.length; start += MAX_CARDS) {
+      try {
+        const { cards } = await this.api("POST", "accounts/cards", { users: users.slice(start, start + MAX_CARDS) });
+        all.push(...cards);
+      } catch (error) {
+        throw error instanceof RequestRefused ? refusal : error;
+      }
+    }
+    return all;
   }
 
   /**
@@ -1113,10 +1229,13 @@ export class ImClient extends ReconnectingClient {
    */
   api(method, path, fields = {}) {
     const all = { app: String(this.app), ...fields };
-    return method === "GET" ? this.#fetch(`/api/v1/${path}?${formOf(all)}`) : this.#fetch(`/api/v1/${path}`, JSON.stringify(all), "application/json");
+    if (method === "GET") return this.#fetch(`/api/v1/${path}?${formOf(all)}`);
+    return this.#fetch(`/api/v1/${path}`, JSON.stringify(all), "application/json");
   }
 
   /**
+   * Sends a request to a route outside `/api/v1`, such as `/user/list`. Its answer has a `code`.
+   *
    * @param {"GET" | "POST"} method
    * @param {string} path
    * @param {Record<string, string | string[]>} fields
@@ -1124,45 +1243,62 @@ export class ImClient extends ReconnectingClient {
    */
   async #http(method, path, fields) {
     const form = formOf({ appID: String(this.app), ...fields });
-    const answer = await (method === "GET" ? this.#fetch(`${path}?${form}`) : this.#fetch(path, form, "application/x-www-form-urlencoded"));
+    const request = method === "GET" ? this.#fetch(`${path}?${form}`) : this.#fetch(path, form, "application/x-www-form-urlencoded");
+    const answer = await request;
     if (answer?.code !== CODE.OK) throw new CommandRefused(path, answer?.code ?? 0, answer?.msg, answer?.data);
     return answer.data;
   }
 
   /**
+   * Sends a request: a POST if there is a body, else a GET.
+   *
    * @param {string} path
-   * @param {string} [body]  of a POST
+   * @param {string} [body]
    * @param {string} [type]  of the body
    * @returns {Promise<any>} the body of the answer
    */
   async #fetch(path, body, type) {
-    const { httpUrl, fetch, timeoutMs } = this.#options;
+    const { httpUrl, fetch } = this.#options;
     if (!httpUrl) throw new TypeError("the option httpUrl is missing"); // only pages have an origin
     // The server closes a connection whose token expires. Without a connection the last token may have expired.
-    if (typeof this.token === "function" && (!this.tokenText || this.state.state !== "online")) await this.renewToken();
+    const mayBeExpired = !this.tokenText || this.state.state !== "online";
+    if (typeof this.token === "function" && mayBeExpired) await this.renewToken();
+
     /** @type {HttpResponse | undefined} */
     let response;
     /** @type {any} */
     let answer = null;
     try {
-      response = await fetch(httpUrl + path, {
-        method: type ? "POST" : "GET",
-        ...(type && { body }),
-        headers: {
-          ...(type && { "Content-Type": type }),
-          ...(this.tokenText && { Authorization: `Bearer ${this.tokenText}` }),
-        },
-        cache: "no-store",
-        credentials: "omit",
-        ...(typeof AbortSignal !== "undefined" && AbortSignal.timeout && { signal: AbortSignal.timeout(timeoutMs) }),
-        timeoutMs,
-      });
+      response = await fetch(httpUrl + path, this.#httpRequest(body, type));
       answer = await response.json();
     } catch (error) {
+      // The body of a refusal may be no JSON, for example of a proxy.
       if (!response || response.ok) throw new NotConnected("no answer from the server", error);
     }
     if (!response.ok) throw new RequestRefused(response.status, { message: response.statusText, ...answer });
     return answer;
+  }
+
+  /**
+   * @param {string} [body]
+   * @param {string} [type]  of the body
+   * @returns {HttpRequest}
+   */
+  #httpRequest(body, type) {
+    const { timeoutMs } = this.#options;
+    const hasTimeouts = typeof AbortSignal !== "undefined" && AbortSignal.timeout;
+    return {
+      method: type ? "POST" : "GET",
+      ...(type && { body }),
+      headers: {
+        ...(type && { "Content-Type": type }),
+        ...(this.tokenText && { Authorization: `Bearer ${this.tokenText}` }),
+      },
+      cache: "no-store",
+      credentials: "omit",
+      ...(hasTimeouts && { signal: AbortSignal.timeout(timeoutMs) }),
+      timeoutMs,
+    };
   }
 }
 
@@ -1182,12 +1318,12 @@ export class TalkClient extends ReconnectingClient {
 
   /** @param {TalkOptions} options  `url` has no query */
   constructor(options) {
-    const { peer = "0", room = "0" } = options;
+    const { peer = NO_TARGET, room = NO_TARGET } = options;
     const complete = withDefaults(options);
-    const query = formOf({
-      uid: options.user, ...(room === "0" ? { to_uid: peer } : { groups_id: room }), appname: String(options.app),
-    });
-    super({ ...complete, url: `${complete.url}?${query}` }, options.token ?? "", "action", [...Object.values(ACTION_EVENTS), "failed", "other"]);
+    const target = room === NO_TARGET ? { to_uid: peer } : { groups_id: room };
+    const query = formOf({ uid: options.user, ...target, appname: String(options.app) });
+    const kinds = [...Object.values(ACTION_EVENTS), "failed", "other"];
+    super({ ...complete, url: `${complete.url}?${query}` }, options.token ?? "", "action", kinds);
     this.#target = { userId: options.user, appId: options.app, toUid: peer, groupsId: room };
   }
 
@@ -1217,14 +1353,13 @@ export class TalkClient extends ReconnectingClient {
   eventIn(frame) {
     if (!frame || frame.response || typeof frame.code !== "number") return null;
     const { action, msgId, msgType, content, from, to, msgTimestamp } = frame.data ?? {};
-    const failed = frame.code !== CODE.OK;
-    const seconds = Number(textOf(msgTimestamp));
-    const text = failed ? reasonOf({ code: frame.code, codeMsg: frame.msg }) : content ?? frame.msg;
+    const hasFailed = frame.code !== CODE.OK;
+    const kind = hasFailed ? "failed" : ACTION_EVENTS[action] ?? "other";
+    const text = hasFailed ? reasonOf({ code: frame.code, codeMsg: frame.msg }) : content ?? frame.msg;
     const said = {
-      from: textOf(from), to: textOf(to), type: textOf(msgType), text: textOf(text), id: textOf(msgId),
-      at: Math.abs(seconds) <= MOST_SECONDS ? seconds * 1000 || Date.now() : Date.now(),
+      from: textOf(from), to: textOf(to), type: textOf(msgType), text: textOf(text), id: textOf(msgId), at: millisecondsOf(msgTimestamp),
     };
-    return [failed ? "failed" : ACTION_EVENTS[action] ?? "other", said];
+    return [kind, said];
   }
 }
 
@@ -1246,8 +1381,12 @@ function withDefaults(options) {
     fetch: (/** @type {string} */ url, /** @type {HttpRequest} */ request) => fetch(url, request),
     random: Math.random,
   };
-  for (const [name, value] of Object.entries(options)) if (value !== undefined) complete[name] = value;
-  for (const name of ["url", "app", "user"]) if (complete[name] === undefined) throw new TypeError(`the option ${name} is missing`);
+  for (const [name, value] of Object.entries(options)) {
+    if (value !== undefined) complete[name] = value;
+  }
+  for (const name of ["url", "app", "user"]) {
+    if (complete[name] === undefined) throw new TypeError(`the option ${name} is missing`);
+  }
   if (!complete.WebSocket) throw new TypeError("there is no global WebSocket: pass the option WebSocket, as of the package ws");
   complete.httpUrl = complete.httpUrl.replace(/\/+$/, "");
   return complete;
@@ -1303,6 +1442,16 @@ function call(listener, detail) {
  */
 function textOf(value) {
   return value === undefined || typeof value === "object" ? "" : String(value);
+}
+
+/**
+ * @param {any} value  seconds since 1970, as JSON
+ * @returns {number} milliseconds since 1970; now if there is no time that can be shown
+ */
+function millisecondsOf(value) {
+  const seconds = Number(textOf(value));
+  if (!seconds || Math.abs(seconds) > MOST_SECONDS) return Date.now();
+  return seconds * 1000;
 }
 
 /** @returns {Deferred} */

@@ -26,16 +26,16 @@ const RETRY_MS = 500;
 /** Users that the server names for each emoji. */
 const NAMED_USERS = 10;
 /** Users that the server names for a thread. */
-const FACES = 5;
+const THREAD_USERS = 5;
 /** Code in `state` when the catch-up fails. It is local: no server sends it. */
 const CATCH_UP_FAILED = 3000;
-/** A time that every reader can show: it is before the year 10000, on either side of 1970. */
-const MOST_TIME = 253_402_300_799_999;
+/** The last millisecond of the year 9999. No reader has to show a time that is further away from 1970, on either side. */
+const MOST_TIME_MS = 253_402_300_799_999;
 
 const isText = /** @type {(value: any) => boolean} */ ((value) => typeof value === "string");
 const isCount = /** @type {(value: any) => boolean} */ ((value) => Number.isSafeInteger(value) && value >= 0);
 const isTrueOrFalse = /** @type {(value: any) => boolean} */ ((value) => typeof value === "boolean");
-const isTime = /** @type {(value: any) => boolean} */ ((value) => Number.isFinite(value) && Math.abs(value) <= MOST_TIME);
+const isTime = /** @type {(value: any) => boolean} */ ((value) => Number.isFinite(value) && Math.abs(value) <= MOST_TIME_MS);
 const isRecord = /** @type {(value: any) => boolean} */ ((value) => typeof value === "object" && value !== null && !Array.isArray(value));
 /** @type {(check: (value: any) => boolean) => (value: any) => boolean} */
 const listOf = (check) => (value) => Array.isArray(value) && value.every(check);
@@ -45,7 +45,7 @@ const recordOf = (fields) => (value) => isRecord(value) && Object.keys(fields).e
 const optional = (check) => (value) => value === undefined || check(value);
 
 const isFromText = { from: isText };
-/** Events that are not stored, with the fields without which one is ignored. */
+/** Events that are not stored. An event without the fields of its check is ignored. */
 const SIGNALS = new Map(Object.entries({
   typing: recordOf({ ...isFromText, conversation: optional(isCount) }),
   receipt: recordOf({ ...isFromText, conversation: isCount, read: optional(isCount), received: optional(isCount) }),
@@ -57,20 +57,23 @@ const SIGNALS = new Map(Object.entries({
   wish: recordOf({ conversation: isCount, level: isText, muteUntil: isCount }),
   threadMark: recordOf({ thread: isCount, conversation: isCount, last: isCount, read: isCount, unread: isCount, follows: isTrueOrFalse }),
 }));
-/** The types of the fields of a conversation. */
-const CONVERSATION = new Map(Object.entries({
-  kind: isText, peer: isText, name: isText, avatar: isText, role: isText, unread: isCount, unreadMore: isTrueOrFalse, read: isCount, mentions: isCount, place: isCount,
+/** Checks of the fields of a conversation. */
+const CONVERSATION_CHECKS = new Map(Object.entries({
+  kind: isText, peer: isText, name: isText, avatar: isText, role: isText,
+  unread: isCount, unreadMore: isTrueOrFalse, read: isCount, mentions: isCount, place: isCount,
 }));
-/** The types of the fields of an entry that may be missing. */
-const FIELDS = new Map(Object.entries({
+/** Checks of the fields of an entry that may be missing. */
+const ENTRY_CHECKS = new Map(Object.entries({
   to: isText, type: isText, text: isText, base64: isText, clientMsgID: isText, about: isCount, meta: isRecord,
   reactions: listOf(recordOf({ emoji: isText, count: isCount, users: listOf(isText), mine: isTrueOrFalse })),
 }));
-/** The types of what `meta` may have. Other keys are left as they are. */
-const META = new Map(Object.entries({
-  mentions: listOf(isText), handles: listOf(isText), users: listOf(isText), bots: listOf(isText), edited: isCount, reacted: isCount, count: isCount, members: isCount,
-  incomplete: isTrueOrFalse, forwarded: recordOf({ from: isText, id: isCount }), buttons: listOf(listOf(recordOf({ text: isText, value: isText }))),
-  command: recordOf({ bot: isText, name: isText }), muted_until: isCount, change: isText, name: isText, avatar: isText, description: isText, handle: isText, role: isText,
+/** Checks of the fields of `meta`. A field without a check stays as it is. */
+const META_CHECKS = new Map(Object.entries({
+  mentions: listOf(isText), handles: listOf(isText), users: listOf(isText), bots: listOf(isText),
+  edited: isCount, reacted: isCount, count: isCount, members: isCount, incomplete: isTrueOrFalse,
+  forwarded: recordOf({ from: isText, id: isCount }), buttons: listOf(listOf(recordOf({ text: isText, value: isText }))),
+  command: recordOf({ bot: isText, name: isText }), muted_until: isCount, change: isText,
+  name: isText, avatar: isText, description: isText, handle: isText, role: isText,
   pin: isText, invited_by: isText, thread: isCount, also: isTrueOrFalse,
   replies: recordOf({ count: isCount, last: isCount, time: isTime, users: listOf(isText) }),
 }));
@@ -96,9 +99,9 @@ const NOT_STORED = 1008;
  * @property {{ mentions?: string[], handles?: string[], edited?: number, users?: string[], members?: number, change?: string, forwarded?: { from: string, id: number }, reacted?: number, count?: number, buttons?: Button[][], command?: SlashCommand, bots?: string[], incomplete?: boolean, thread?: number, also?: boolean, replies?: Replies, ask?: Ask }} [meta]
  *   `reacted`: the last reaction that is in `reactions`; `count`: of a reaction, how many users now react with its emoji (`text`);
  *   `change`: of a `group` entry, what has changed; `members`: of a `join` or `leave`, the number of members since then;
- *   `handles`: those of groups whose members it mentions, who are in `mentions`; `bots`: those of the group that receive the entry; `incomplete`: a bot did not finish the text;
+ *   `handles`: the handles of groups whose members it mentions, who are in `mentions`; `bots`: the bots of the group that receive the entry; `incomplete`: a bot did not finish the text;
  *   `thread`: the message with which the thread of this reply begins; `also`: the conversation shows the reply, too;
- *   `replies`: those in the thread of this message; `ask`: it is a question; of a `press` about one, the fields that change
+ *   `replies`: the replies in the thread of this message; `ask`: it is a question; of a `press` about a question, the fields that change
  * @property {Reaction[]} [reactions]  missing if there are none
  * @property {number} time           milliseconds since 1970
  */
@@ -108,10 +111,10 @@ const NOT_STORED = 1008;
  * @property {{ text: string, value: string }[]} [options]
  * @property {boolean} [text]         free text is an answer, too
  * @property {string[]} [of]          who may answer; missing: all readers but the author
- * @property {number} [need]          so many users answer before it is closed; missing: 1
+ * @property {number} [need]          how many users answer before it is closed; missing: 1
  * @property {number} [until]         the deadline, milliseconds since 1970; missing: none
  * @property {"answered" | "cancelled" | "expired"} [state]  missing: it is open
- * @property {{ user: string, value?: string, text?: string, time: number }[]} [answers]  those that count
+ * @property {{ user: string, value?: string, text?: string, time: number }[]} [answers]  the answers that count
  * @property {boolean} [fixed]        its text is never edited
  * @property {Poll} [poll]            it is a poll, in which everybody may vote
  * @property {number[]} [mine]        the options of the poll that we have chosen, by their index; missing: not known
@@ -123,7 +126,7 @@ const NOT_STORED = 1008;
  * @property {boolean} [anonymous]    nobody sees who has voted for what
  * @property {number} [voters]
  * @property {number[]} [counts]      the votes for each option
- * @property {string[][]} [users]     for each option at most 3 who chose it last
+ * @property {string[][]} [users]     for each option the users who chose it last, at most 3
  * @property {number} [time]          of the count, milliseconds since 1970
  */
 
@@ -132,7 +135,7 @@ const NOT_STORED = 1008;
  * @property {number} count
  * @property {number} last           id of the last one
  * @property {number} time           of the last one, milliseconds since 1970
- * @property {string[]} users        at most 5 who wrote, the last one first
+ * @property {string[]} users        the users who wrote, at most 5, the last one first
  */
 
 /**
@@ -145,11 +148,11 @@ const NOT_STORED = 1008;
  * @property {boolean} follows       we are notified of replies
  */
 
-/** @typedef {ThreadMark & { message?: Entry }} Thread  `message`: with which it begins; missing if we may not read it */
+/** @typedef {ThreadMark & { message?: Entry }} Thread  `message`: the message with which the thread begins; missing if we may not read it */
 
 /**
  * @typedef {object} SearchPage
- * @property {number} [conversation]  missing: all of the user
+ * @property {number} [conversation]  missing: all conversations of the user
  * @property {string} [from]          only messages of this user
  * @property {string[]} [types]       only of these types; missing: `text` if `text` or `link` is given, else all
  * @property {boolean} [link]         only with a link
@@ -213,7 +216,7 @@ const NOT_STORED = 1008;
  * @property {string} emoji
  * @property {number} count
  * @property {string[]} users        at most 10 of them, the first ones first
- * @property {boolean} mine          we are one of all of them
+ * @property {boolean} mine          we have reacted with it, too
  */
 
 /**
@@ -239,9 +242,9 @@ const NOT_STORED = 1008;
  * @property {string} [name]         of a group
  * @property {string} [avatar]       address of the picture of a group
  * @property {string} [role]         ours in a group
- * @property {boolean} [added]       we have become a member of the group after all that we have read
+ * @property {boolean} [added]       we have become a member of the group after everything that we have read
  * @property {boolean} [open]        others find the group, and may join
- * @property {string} [everybody]    whose group it is without joining: `members` of the app, or `all` with guests; missing: nobody's
+ * @property {string} [everybody]    who is a member without joining: `members` of the app, or `all` with guests; missing: nobody
  * @property {string} [write]        the lowest role that may write in the group: `admin`; missing: every member
  * @property {string} [reply]        the lowest role that may reply in its threads: `admin`; missing: every member
  * @property {number} unread         messages of others that are not read, up to 1,000
@@ -329,7 +332,8 @@ const NOT_STORED = 1008;
  * Save {@link Messenger#cursor} together with the entries, and pass it to the constructor at the next start.
  *
  * Requests are rejected with CommandRefused, with Closed or LoginRefused if the client ends, or with NotConnected after a
- * timeout. A message that is too large is rejected with Closed and the code 1009, and the client goes on. After a timeout a message may be stored or not: send it again with the same `clientMsgID`.
+ * timeout. A message that is too large is rejected with Closed and the code 1009, and the client goes on. After a timeout a
+ * message may be stored or not: send it again with the same `clientMsgID`.
  *
  * @extends {ImClient<MessengerEvents>}
  */
@@ -358,9 +362,11 @@ export class Messenger extends ImClient {
     this.cursor = options.cursor === undefined ? 0 : options.cursor;
     this.#carryMs = options.carryMs ?? 30_000;
     this.on("state", ({ state, code, error }) => {
-      if (code === TOO_LARGE) this.#giveUpLargest();
+      if (code === TOO_LARGE) this.#giveUpLargest(); // while `#connection` is still the number of the lost connection
       if (state !== "online") this.#connection += 1;
-      if (state === "online") for (const request of [...this.#requests]) this.#sendInTurn(request);
+      if (state === "online") {
+        for (const request of [...this.#requests]) this.#sendInTurn(request);
+      }
       if (state === "closed" || state === "refused") {
         clearTimeout(this.#ackTimer);
         for (const { settle } of [...this.#requests]) settle(error);
@@ -439,12 +445,15 @@ export class Messenger extends ImClient {
     if (message.kind !== "message" || id <= (message.meta?.reacted ?? 0)) return message;
     const reactions = [...(message.reactions ?? [])];
     const place = reactions.findIndex((each) => each.emoji === emoji);
-    const before = reactions[place] ?? { emoji, count: 0, users: [], mine: false };
+    const isNew = place < 0;
+    const before = isNew ? { emoji, count: 0, users: [], mine: false } : reactions[place];
+    const isAdded = type === "add";
     const users = before.users.filter((user) => user !== from);
-    if (type === "add" && users.length < NAMED_USERS) users.push(from);
-    const mine = from === this.user ? type === "add" : before.mine;
+    if (isAdded && users.length < NAMED_USERS) users.push(from);
+    const mine = from === this.user ? isAdded : before.mine;
     const after = { emoji, count: meta?.count ?? users.length, users, mine };
-    reactions.splice(place < 0 ? reactions.length : place, place < 0 ? 0 : 1, ...(after.count ? [after] : []));
+    if (!isNew) reactions.splice(place, 1);
+    if (after.count) reactions.splice(isNew ? reactions.length : place, 0, after);
     const { reactions: _before, ...rest } = message;
     return { ...rest, meta: { ...message.meta, reacted: id }, ...(reactions.length && { reactions }) };
   }
@@ -459,12 +468,14 @@ export class Messenger extends ImClient {
   withReply(message, { id, from, time }) {
     const before = message.meta?.replies ?? { count: 0, last: 0, time: 0, users: [] };
     if (id <= before.last) return message;
-    const users = [from, ...before.users.filter((user) => user !== from)].filter(Boolean).slice(0, FACES);
-    return { ...message, meta: { ...message.meta, replies: { count: before.count + 1, last: id, time, users } } };
+    const others = before.users.filter((user) => user !== from);
+    const users = [from, ...others].filter(Boolean).slice(0, THREAD_USERS); // a back end may reply without a sender
+    const replies = { count: before.count + 1, last: id, time, users };
+    return { ...message, meta: { ...message.meta, replies } };
   }
 
   /**
-   * The threads that we follow, those with the newest replies first.
+   * The threads that we follow, the one with the newest reply first.
    *
    * @param {{ before?: number, limit?: number }} [page]  `before`: `last` of the last one of the page before
    * @returns {Promise<{ threads: Thread[], hasMore: boolean }>}
@@ -527,10 +538,12 @@ export class Messenger extends ImClient {
    */
   async pins(conversation) {
     const messages = [];
-    for (let page, before = 0; !page || before; before = page.before) {
-      page = await this.#pageOf("pins", { conversation, ...(before && { before }) });
+    let before = 0;
+    do {
+      const page = await this.#pageOf("pins", { conversation, ...(before && { before }) });
       messages.push(...page.messages);
-    }
+      before = page.before;
+    } while (before);
     return { messages };
   }
 
@@ -549,8 +562,10 @@ export class Messenger extends ImClient {
    * Answers a question, or votes in a poll. Rejected with CommandRefused, `refused` `answered`, if others were first, or it is closed.
    *
    * @param {number} id
-   * @param {{ value: string } | { text: string } | { choices: number[] }} value  that of an option, or free text; of a poll the options by their index, in place of those before
-   * @returns {Promise<{ conversation: number, ask: Ask, id?: number, seq?: number }>}  without `id`: we had answered so before, or our vote will be counted a little later
+   * @param {{ value: string } | { text: string } | { choices: number[] }} value  the value of an option, or free text; of a poll the
+   *   options by their index, in place of our earlier choice
+   * @returns {Promise<{ conversation: number, ask: Ask, id?: number, seq?: number }>}  without `id`: we had answered so before, or our
+   *   vote will be counted a little later
    */
   answer(id, value) {
     return this.#sendUntilAnswered("answer", { id, ...value });
@@ -688,7 +703,8 @@ export class Messenger extends ImClient {
    *
    * @param {number} [version]
    * @param {number} [limit]
-   * @returns {Promise<{ arrangements: Arrangement[], version: number, hasMore: boolean, folders?: FolderList }>}  `version`: continue after it; `folders`: if they have changed
+   * @returns {Promise<{ arrangements: Arrangement[], version: number, hasMore: boolean, folders?: FolderList }>}  `version`: continue
+   *   after it; `folders`: if they have changed
    */
   arrangements(version = 0, limit = PAGE) {
     return this.#sendUntilAnswered("arrangements", { version, limit });
@@ -703,12 +719,12 @@ export class Messenger extends ImClient {
   async marks(version = 0) {
     const { more, ...page } = await this.#sendUntilAnswered("marks", { version });
     if (!more) return page;
-    const rest = await this.marks(page.version);
+    const later = await this.marks(page.version);
     return {
-      version: rest.version,
-      read: [...page.read, ...rest.read],
-      hidden: [...page.hidden, ...rest.hidden],
-      receipts: [...page.receipts, ...rest.receipts],
+      version: later.version,
+      read: [...page.read, ...later.read],
+      hidden: [...page.hidden, ...later.hidden],
+      receipts: [...page.receipts, ...later.receipts],
     };
   }
 
@@ -716,7 +732,7 @@ export class Messenger extends ImClient {
    * The positions up to which the other members have read and received a conversation.
    *
    * @param {number} conversation
-   * @param {{ after?: string, limit?: number, message?: number }} [page]  `message`: only of those who have read this message
+   * @param {{ after?: string, limit?: number, message?: number }} [page]  `message`: only of members who have read this message
    * @returns {Promise<{ receipts: { user: string, read: number, received: number }[], hasMore: boolean }>}
    */
   receipts(conversation, page = {}) {
@@ -746,7 +762,7 @@ export class Messenger extends ImClient {
   }
 
   /**
-   * The messages of a conversation before an entry, or the newest ones, or those after an entry. Reactions are in the messages.
+   * The newest messages of a conversation, or the messages before or after an entry. Reactions are in the messages.
    *
    * @param {number} conversation
    * @param {HistoryPage} [page]
@@ -781,11 +797,12 @@ export class Messenger extends ImClient {
   eventIn(frame) {
     const data = frame?.response?.data;
     // `typing` is also a command; its answer has no data.
-    const isSignal = data && SIGNALS.get(frame?.cmd);
-    if (isSignal) return isSignal(data) ? [frame.cmd, data] : null;
+    const checkSignal = data && SIGNALS.get(frame?.cmd);
+    if (checkSignal) return checkSignal(data) ? [frame.cmd, data] : null;
     if (frame?.cmd !== "message" || !data) return super.eventIn(frame);
     const entry = entryOf(data);
-    return entry && !this.#catchingUp && this.#isNew(entry) ? ["entry", entry] : null;
+    if (!entry || this.#catchingUp || !this.#takeEntry(entry)) return null;
+    return ["entry", entry];
   }
 
   /**
@@ -796,28 +813,34 @@ export class Messenger extends ImClient {
     clearTimeout(this.#ackTimer);
     this.#ackTimer = undefined;
     this.#unacknowledged = 0;
-    this.#catchingUp = !(this.cursor !== null && answer.data?.recovered === true);
+    const isRecovered = this.cursor !== null && answer.data?.recovered === true;
+    this.#catchingUp = !isRecovered;
     if (this.#catchingUp) this.#catchUp(this.#connection);
   }
 
   /**
-   * Fetches the missed entries, page by page.
+   * Fetches the missed entries, page by page. Without a cursor it begins after the newest entry.
    *
    * @param {number} connection
    */
   #catchUp(connection) {
-    if (this.cursor !== null) return this.#request(connection, "sync", { cursor: this.cursor, limit: PAGE }, (page) => this.#onPage(connection, page));
-    this.#request(connection, "conversations", { limit: 1 }, ({ conversations: [newest] }) => {
-      this.cursor = newest?.place || newest?.last?.id || 0;
-      this.#catchUp(connection);
-    });
+    if (this.cursor === null) {
+      this.#requestOn(connection, "conversations", { limit: 1 }, ({ conversations: [newest] }) => {
+        this.cursor = newest?.place || newest?.last?.id || 0;
+        this.#catchUp(connection);
+      });
+      return;
+    }
+    this.#requestOn(connection, "sync", { cursor: this.cursor, limit: PAGE }, (page) => this.#handlePage(connection, page));
   }
 
   /**
+   * Emits the entries of a page, and fetches the next one.
+   *
    * @param {number} connection
    * @param {{ messages: Entry[], hasMore: boolean, beginAnew?: boolean }} page
    */
-  #onPage(connection, page) {
+  #handlePage(connection, page) {
     const messages = entriesOf(page.messages);
     if (page.beginAnew && this.cursor) {
       this.cursor = 0;
@@ -827,7 +850,7 @@ export class Messenger extends ImClient {
     if (!page.hasMore || !messages.length) this.#catchingUp = false;
     for (const entry of messages) {
       if (connection !== this.#connection) return; // a listener has closed the client
-      if (this.#isNew(entry)) this.emit("entry", entry);
+      if (this.#takeEntry(entry)) this.emit("entry", entry);
     }
     if (this.#catchingUp) this.#catchUp(connection);
   }
@@ -837,12 +860,12 @@ export class Messenger extends ImClient {
    *
    * @param {number} connection
    * @param {string} cmd
-   * @param {object} data
+   * @param {object} fields
    * @param {(result: any) => void} onResult
    */
-  async #request(connection, cmd, data, onResult) {
+  async #requestOn(connection, cmd, fields, onResult) {
     try {
-      const answer = await this.request(cmd, data, undefined, ({ code, data }) => {
+      const answer = await this.request(cmd, fields, undefined, ({ code, data }) => {
         if (connection === this.#connection && code === CODE.OK) onResult(data);
       });
       if (answer.code !== CODE.OK) throw new CommandRefused(cmd, answer.code, answer.codeMsg);
@@ -853,8 +876,13 @@ export class Messenger extends ImClient {
     }
   }
 
-  /** @param {Entry} entry */
-  #isNew(entry) {
+  /**
+   * Counts an entry for the next ack, and moves the cursor to it.
+   *
+   * @param {Entry} entry
+   * @returns {boolean} false: it has arrived before
+   */
+  #takeEntry(entry) {
     // Count resent entries, too: the server has not received their ack in time.
     this.#unacknowledged += 1;
     if (this.#unacknowledged >= ACK_ENTRIES) Promise.resolve().then(() => this.#sendAck());
@@ -873,14 +901,16 @@ export class Messenger extends ImClient {
   }
 
   /**
+   * Sends a command whose entry the server stores once.
+   *
    * @param {string} cmd
    * @param {Record<string, any>} data
    * @returns {Promise<Sent>}
    */
   #store(cmd, data) {
-    if ((cmd === "send" || cmd === "edit") && data.text === undefined && data.data === undefined && data.forward === undefined) {
-      return Promise.reject(new TypeError(`${cmd}: pass a text, or more.data`));
-    }
+    const needsContent = cmd === "send" || cmd === "edit";
+    const hasContent = data.text !== undefined || data.data !== undefined || data.forward !== undefined;
+    if (needsContent && !hasContent) return Promise.reject(new TypeError(`${cmd}: pass a text, or more.data`));
     return this.#sendUntilAnswered(cmd, { clientMsgID: newId(), ...data }, (/** @type {Sent} */ { id }) => {
       // Every earlier entry has arrived, unless a catch-up is running.
       if (!this.#catchingUp) this.cursor = Math.max(this.cursor ?? 0, id);
@@ -927,10 +957,11 @@ export class Messenger extends ImClient {
 
   /** Ends the largest request of the lost connection: it would end the next one, too. */
   #giveUpLargest() {
-    // The bytes of its UTF-8. Mini-programs have no TextEncoder.
-    const size = (/** @type {Pending} */ { data }) => encodeURIComponent(JSON.stringify(data)).replace(/%../g, "-").length;
+    // The length in UTF-8, of which `%..` is one byte. Mini-programs have no TextEncoder.
+    const bytesOf = (/** @type {Pending} */ { data }) => encodeURIComponent(JSON.stringify(data)).replace(/%../g, "-").length;
     const sent = [...this.#requests].filter(({ connection }) => connection === this.#connection);
-    sent.sort((one, other) => size(other) - size(one))[0]?.settle(new Closed(TOO_LARGE));
+    sent.sort((one, other) => bytesOf(other) - bytesOf(one));
+    sent[0]?.settle(new Closed(TOO_LARGE));
   }
 
   /** @param {Pending} request */
@@ -938,7 +969,11 @@ export class Messenger extends ImClient {
     this.turn(() => this.#sendRequest(request));
   }
 
-  /** @param {Pending} request */
+  /**
+   * Sends a request on this connection, once. After a temporary error it is sent again.
+   *
+   * @param {Pending} request
+   */
   async #sendRequest(request) {
     const connection = this.#connection;
     if (request.connection === connection || !this.#requests.has(request)) return;
@@ -950,11 +985,13 @@ export class Messenger extends ImClient {
       const answer = await this.request(request.cmd, request.data, undefined, onAnswer, this.#carryMs);
       if (answer.code !== CODE.OK) throw new CommandRefused(request.cmd, answer.code, answer.codeMsg, answer.data);
     } catch (error) {
-      if (request.connection === connection) request.connection = 0; // else it was sent on the next connection already
+      if (request.connection === connection) request.connection = 0; // otherwise it was sent on the next connection already
       const { code } = /** @type {{ code?: unknown }} */ (error);
       if (error instanceof NotConnected) return; // it was given up, or is sent again after the next login
       if (code !== NOT_STORED && code !== CODE.NOT_LOGGED_IN) return request.settle(error);
-      setTimeout(() => this.state.state === "online" && this.#sendInTurn(request), RETRY_MS);
+      setTimeout(() => {
+        if (this.state.state === "online") this.#sendInTurn(request);
+      }, RETRY_MS);
     }
   }
 }
@@ -969,11 +1006,15 @@ export class Messenger extends ImClient {
 export function entryOf(value) {
   if (!isRecord(value) || !isCount(value.id) || !value.id || !isCount(value.conversation)) return null;
   const { seq, kind, from, time, meta } = value;
-  const entry = fitting(value, FIELDS);
-  const fittingMeta = isRecord(meta) ? fitting(meta, META) : meta;
+  const entry = fitting(value, ENTRY_CHECKS);
+  const fittingMeta = isRecord(meta) ? fitting(meta, META_CHECKS) : meta;
   if (entry === value && fittingMeta === meta && isCount(seq) && isText(kind) && isText(from) && isTime(time)) return value;
   return {
-    ...entry, seq: isCount(seq) ? seq : 0, kind: isText(kind) ? kind : "", from: isText(from) ? from : "", time: isTime(time) ? time : 0,
+    ...entry,
+    seq: isCount(seq) ? seq : 0,
+    kind: isText(kind) ? kind : "",
+    from: isText(from) ? from : "",
+    time: isTime(time) ? time : 0,
     ...(entry.meta && { meta: fittingMeta }),
   };
 }
@@ -983,19 +1024,24 @@ export function entryOf(value) {
  * @returns {Entry[]}
  */
 function entriesOf(values) {
-  return /** @type {Entry[]} */ (Array.isArray(values) ? values.map(entryOf).filter((each) => each !== null) : []);
+  if (!Array.isArray(values)) return [];
+  return /** @type {Entry[]} */ (values.map(entryOf).filter((entry) => entry !== null));
 }
 
 /**
  * @param {Record<string, any>} record
  * @param {Map<string, (value: any) => boolean>} checks
- * @returns {any} the record itself, or a copy without the fields of another type
+ * @returns {any} the record itself, or a copy without the fields that fail their check
  */
 function fitting(record, checks) {
-  const wrong = Object.keys(record).filter((name) => record[name] !== undefined && !(checks.get(name)?.(record[name]) ?? true));
-  if (!wrong.length) return record;
+  const isWrong = (/** @type {string} */ name) => {
+    const check = checks.get(name);
+    return record[name] !== undefined && check !== undefined && !check(record[name]);
+  };
+  const wrongNames = Object.keys(record).filter(isWrong);
+  if (!wrongNames.length) return record;
   const copy = { ...record };
-  for (const name of wrong) delete copy[name];
+  for (const name of wrongNames) delete copy[name];
   return copy;
 }
 
@@ -1011,7 +1057,11 @@ function threadOf({ message, ...rest }) {
 function isArrangement(value) {
   const isMention = recordOf({ name: isText, user: isText });
   const isDraft = recordOf({ text: optional(isText), replyTo: optional(isCount), mentions: optional(listOf(isMention)) });
-  return recordOf({ conversation: isCount, version: isCount, pinned: isCount, archived: isCount, marked: isCount, draft: optional(isDraft), folders: optional(listOf(isCount)) })(value);
+  const hasFields = recordOf({
+    conversation: isCount, version: isCount, pinned: isCount, archived: isCount, marked: isCount,
+    draft: optional(isDraft), folders: optional(listOf(isCount)),
+  });
+  return hasFields(value);
 }
 
 /**
@@ -1019,10 +1069,11 @@ function isArrangement(value) {
  * @returns {Conversation[]}
  */
 function conversationsOf(values) {
-  const known = /** @type {any[]} */ (Array.isArray(values) ? values.filter((each) => isRecord(each) && isCount(each.id)) : []);
-  return known.map((each) => {
-    const { last, ...rest } = fitting(each, CONVERSATION);
+  if (!Array.isArray(values)) return [];
+  const withId = values.filter((each) => isRecord(each) && isCount(each.id));
+  return withId.map((conversation) => {
+    const { last, ...fields } = fitting(conversation, CONVERSATION_CHECKS);
     const entry = entryOf(last);
-    return { kind: "", unread: 0, read: 0, ...rest, ...(entry && { last: entry }) };
+    return { kind: "", unread: 0, read: 0, ...fields, ...(entry && { last: entry }) };
   });
 }

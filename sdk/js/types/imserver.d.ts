@@ -691,7 +691,7 @@ export declare class Subscription {
     /** @internal The connection is lost. */
     pause(): void;
     /**
-     * @internal
+     * @internal Reads an event of the channel.
      * @param {string} kind
      * @param {any} data
      */

@@ -54,9 +54,9 @@ export type Entry = {
     /**
      * `reacted`: the last reaction that is in `reactions`; `count`: of a reaction, how many users now react with its emoji (`text`);
      * `change`: of a `group` entry, what has changed; `members`: of a `join` or `leave`, the number of members since then;
-     * `handles`: those of groups whose members it mentions, who are in `mentions`; `bots`: those of the group that receive the entry; `incomplete`: a bot did not finish the text;
+     * `handles`: the handles of groups whose members it mentions, who are in `mentions`; `bots`: the bots of the group that receive the entry; `incomplete`: a bot did not finish the text;
      * `thread`: the message with which the thread of this reply begins; `also`: the conversation shows the reply, too;
-     * `replies`: those in the thread of this message; `ask`: it is a question; of a `press` about one, the fields that change
+     * `replies`: the replies in the thread of this message; `ask`: it is a question; of a `press` about a question, the fields that change
      */
     meta?: {
         mentions?: string[];
@@ -103,7 +103,7 @@ export type Ask = {
      */
     of?: string[];
     /**
-     * so many users answer before it is closed; missing: 1
+     * how many users answer before it is closed; missing: 1
      */
     need?: number;
     /**
@@ -115,7 +115,7 @@ export type Ask = {
      */
     state?: "answered" | "cancelled" | "expired";
     /**
-     * those that count
+     * the answers that count
      */
     answers?: {
         user: string;
@@ -151,7 +151,7 @@ export type Poll = {
      */
     counts?: number[];
     /**
-     * for each option at most 3 who chose it last
+     * for each option the users who chose it last, at most 3
      */
     users?: string[][];
     /**
@@ -170,7 +170,7 @@ export type Replies = {
      */
     time: number;
     /**
-     * at most 5 who wrote, the last one first
+     * the users who wrote, at most 5, the last one first
      */
     users: string[];
 };
@@ -202,7 +202,7 @@ export type Thread = ThreadMark & {
 };
 export type SearchPage = {
     /**
-     * missing: all of the user
+     * missing: all conversations of the user
      */
     conversation?: number;
     /**
@@ -348,7 +348,7 @@ export type Reaction = {
      */
     users: string[];
     /**
-     * we are one of all of them
+     * we have reacted with it, too
      */
     mine: boolean;
 };
@@ -398,7 +398,7 @@ export type Conversation = {
      */
     role?: string;
     /**
-     * we have become a member of the group after all that we have read
+     * we have become a member of the group after everything that we have read
      */
     added?: boolean;
     /**
@@ -406,7 +406,7 @@ export type Conversation = {
      */
     open?: boolean;
     /**
-     * whose group it is without joining: `members` of the app, or `all` with guests; missing: nobody's
+     * who is a member without joining: `members` of the app, or `all` with guests; missing: nobody
      */
     everybody?: string;
     /**
@@ -562,9 +562,9 @@ export type MessengerOptions = import("./imserver.js").Options & MessengerExtra;
  * @property {{ mentions?: string[], handles?: string[], edited?: number, users?: string[], members?: number, change?: string, forwarded?: { from: string, id: number }, reacted?: number, count?: number, buttons?: Button[][], command?: SlashCommand, bots?: string[], incomplete?: boolean, thread?: number, also?: boolean, replies?: Replies, ask?: Ask }} [meta]
  *   `reacted`: the last reaction that is in `reactions`; `count`: of a reaction, how many users now react with its emoji (`text`);
  *   `change`: of a `group` entry, what has changed; `members`: of a `join` or `leave`, the number of members since then;
- *   `handles`: those of groups whose members it mentions, who are in `mentions`; `bots`: those of the group that receive the entry; `incomplete`: a bot did not finish the text;
+ *   `handles`: the handles of groups whose members it mentions, who are in `mentions`; `bots`: the bots of the group that receive the entry; `incomplete`: a bot did not finish the text;
  *   `thread`: the message with which the thread of this reply begins; `also`: the conversation shows the reply, too;
- *   `replies`: those in the thread of this message; `ask`: it is a question; of a `press` about one, the fields that change
+ *   `replies`: the replies in the thread of this message; `ask`: it is a question; of a `press` about a question, the fields that change
  * @property {Reaction[]} [reactions]  missing if there are none
  * @property {number} time           milliseconds since 1970
  */
@@ -573,10 +573,10 @@ export type MessengerOptions = import("./imserver.js").Options & MessengerExtra;
  * @property {{ text: string, value: string }[]} [options]
  * @property {boolean} [text]         free text is an answer, too
  * @property {string[]} [of]          who may answer; missing: all readers but the author
- * @property {number} [need]          so many users answer before it is closed; missing: 1
+ * @property {number} [need]          how many users answer before it is closed; missing: 1
  * @property {number} [until]         the deadline, milliseconds since 1970; missing: none
  * @property {"answered" | "cancelled" | "expired"} [state]  missing: it is open
- * @property {{ user: string, value?: string, text?: string, time: number }[]} [answers]  those that count
+ * @property {{ user: string, value?: string, text?: string, time: number }[]} [answers]  the answers that count
  * @property {boolean} [fixed]        its text is never edited
  * @property {Poll} [poll]            it is a poll, in which everybody may vote
  * @property {number[]} [mine]        the options of the poll that we have chosen, by their index; missing: not known
@@ -587,7 +587,7 @@ export type MessengerOptions = import("./imserver.js").Options & MessengerExtra;
  * @property {boolean} [anonymous]    nobody sees who has voted for what
  * @property {number} [voters]
  * @property {number[]} [counts]      the votes for each option
- * @property {string[][]} [users]     for each option at most 3 who chose it last
+ * @property {string[][]} [users]     for each option the users who chose it last, at most 3
  * @property {number} [time]          of the count, milliseconds since 1970
  */
 /**
@@ -595,7 +595,7 @@ export type MessengerOptions = import("./imserver.js").Options & MessengerExtra;
  * @property {number} count
  * @property {number} last           id of the last one
  * @property {number} time           of the last one, milliseconds since 1970
- * @property {string[]} users        at most 5 who wrote, the last one first
+ * @property {string[]} users        the users who wrote, at most 5, the last one first
  */
 /**
  * @typedef {object} ThreadMark       what we keep about a thread, on all our devices
@@ -606,10 +606,10 @@ export type MessengerOptions = import("./imserver.js").Options & MessengerExtra;
  * @property {number} unread         replies of others after it, up to 100
  * @property {boolean} follows       we are notified of replies
  */
-/** @typedef {ThreadMark & { message?: Entry }} Thread  `message`: with which it begins; missing if we may not read it */
+/** @typedef {ThreadMark & { message?: Entry }} Thread  `message`: the message with which the thread begins; missing if we may not read it */
 /**
  * @typedef {object} SearchPage
- * @property {number} [conversation]  missing: all of the user
+ * @property {number} [conversation]  missing: all conversations of the user
  * @property {string} [from]          only messages of this user
  * @property {string[]} [types]       only of these types; missing: `text` if `text` or `link` is given, else all
  * @property {boolean} [link]         only with a link
@@ -665,7 +665,7 @@ export type MessengerOptions = import("./imserver.js").Options & MessengerExtra;
  * @property {string} emoji
  * @property {number} count
  * @property {string[]} users        at most 10 of them, the first ones first
- * @property {boolean} mine          we are one of all of them
+ * @property {boolean} mine          we have reacted with it, too
  */
 /**
  * @typedef {object} Annotation       the answer to a reaction or pin; its entry follows as an event
@@ -688,9 +688,9 @@ export type MessengerOptions = import("./imserver.js").Options & MessengerExtra;
  * @property {string} [name]         of a group
  * @property {string} [avatar]       address of the picture of a group
  * @property {string} [role]         ours in a group
- * @property {boolean} [added]       we have become a member of the group after all that we have read
+ * @property {boolean} [added]       we have become a member of the group after everything that we have read
  * @property {boolean} [open]        others find the group, and may join
- * @property {string} [everybody]    whose group it is without joining: `members` of the app, or `all` with guests; missing: nobody's
+ * @property {string} [everybody]    who is a member without joining: `members` of the app, or `all` with guests; missing: nobody
  * @property {string} [write]        the lowest role that may write in the group: `admin`; missing: every member
  * @property {string} [reply]        the lowest role that may reply in its threads: `admin`; missing: every member
  * @property {number} unread         messages of others that are not read, up to 1,000
@@ -766,7 +766,8 @@ export type MessengerOptions = import("./imserver.js").Options & MessengerExtra;
  * Save {@link Messenger#cursor} together with the entries, and pass it to the constructor at the next start.
  *
  * Requests are rejected with CommandRefused, with Closed or LoginRefused if the client ends, or with NotConnected after a
- * timeout. A message that is too large is rejected with Closed and the code 1009, and the client goes on. After a timeout a message may be stored or not: send it again with the same `clientMsgID`.
+ * timeout. A message that is too large is rejected with Closed and the code 1009, and the client goes on. After a timeout a
+ * message may be stored or not: send it again with the same `clientMsgID`.
  *
  * @extends {ImClient<MessengerEvents>}
  */
@@ -847,7 +848,7 @@ export declare class Messenger extends ImClient<MessengerEvents> {
      */
     withReply(message: Entry, { id, from, time }: Entry): Entry;
     /**
-     * The threads that we follow, those with the newest replies first.
+     * The threads that we follow, the one with the newest reply first.
      *
      * @param {{ before?: number, limit?: number }} [page]  `before`: `last` of the last one of the page before
      * @returns {Promise<{ threads: Thread[], hasMore: boolean }>}
@@ -924,8 +925,10 @@ export declare class Messenger extends ImClient<MessengerEvents> {
      * Answers a question, or votes in a poll. Rejected with CommandRefused, `refused` `answered`, if others were first, or it is closed.
      *
      * @param {number} id
-     * @param {{ value: string } | { text: string } | { choices: number[] }} value  that of an option, or free text; of a poll the options by their index, in place of those before
-     * @returns {Promise<{ conversation: number, ask: Ask, id?: number, seq?: number }>}  without `id`: we had answered so before, or our vote will be counted a little later
+     * @param {{ value: string } | { text: string } | { choices: number[] }} value  the value of an option, or free text; of a poll the
+     *   options by their index, in place of our earlier choice
+     * @returns {Promise<{ conversation: number, ask: Ask, id?: number, seq?: number }>}  without `id`: we had answered so before, or our
+     *   vote will be counted a little later
      */
     answer(id: number, value: {
         value: string;
@@ -1084,7 +1087,8 @@ export declare class Messenger extends ImClient<MessengerEvents> {
      *
      * @param {number} [version]
      * @param {number} [limit]
-     * @returns {Promise<{ arrangements: Arrangement[], version: number, hasMore: boolean, folders?: FolderList }>}  `version`: continue after it; `folders`: if they have changed
+     * @returns {Promise<{ arrangements: Arrangement[], version: number, hasMore: boolean, folders?: FolderList }>}  `version`: continue
+     *   after it; `folders`: if they have changed
      */
     arrangements(version?: number, limit?: number): Promise<{
         arrangements: Arrangement[];
@@ -1116,7 +1120,7 @@ export declare class Messenger extends ImClient<MessengerEvents> {
      * The positions up to which the other members have read and received a conversation.
      *
      * @param {number} conversation
-     * @param {{ after?: string, limit?: number, message?: number }} [page]  `message`: only of those who have read this message
+     * @param {{ after?: string, limit?: number, message?: number }} [page]  `message`: only of members who have read this message
      * @returns {Promise<{ receipts: { user: string, read: number, received: number }[], hasMore: boolean }>}
      */
     receipts(conversation: number, page?: {
@@ -1160,7 +1164,7 @@ export declare class Messenger extends ImClient<MessengerEvents> {
         hasMore: boolean;
     }>;
     /**
-     * The messages of a conversation before an entry, or the newest ones, or those after an entry. Reactions are in the messages.
+     * The newest messages of a conversation, or the messages before or after an entry. Reactions are in the messages.
      *
      * @param {number} conversation
      * @param {HistoryPage} [page]
