@@ -34,14 +34,15 @@ import { NotConnected, RequestRefused } from "./errors.js";
  * @property {string} [returnTo]  for pages of the server: the path to which the browser comes back
  */
 
-/** @typedef {OAuthOptions & { show: (started: StartedLogin) => unknown }} ShownOptions */
+/** @typedef {OAuthOptions & { show: (started: StartedLogin) => unknown }} ShownOptions  `show`: opens or shows the address of the login */
 
+/** Logs in to accounts of one app, and changes how an account logs in. */
 export class Accounts {
   /**
    * @param {object} [options]
    * @param {string} [options.url]    the HTTP address of the server; in a page of the server it may be empty
    * @param {string} [options.app]
-   * @param {string} [options.token]  of the account, for its links
+   * @param {string} [options.token]  of the account, to change how it logs in
    * @param {number} [options.timeoutMs]  of one request
    */
   constructor({ url = "", app = "gochat", token = "", timeoutMs = 10_000 } = {}) {
@@ -75,7 +76,7 @@ export class Accounts {
   }
 
   /**
-   * Turns it on, with a code of the authenticator app.
+   * Turns the second factor on, with a code of the authenticator app.
    *
    * @param {string} code
    * @returns {Promise<string[]>} recovery codes; each stands for a code once
@@ -106,7 +107,7 @@ export class Accounts {
   }
 
   /**
-   * Starts a login.
+   * Starts a login with a provider.
    *
    * @param {string} provider
    * @param {OAuthOptions} [options]
@@ -117,6 +118,8 @@ export class Accounts {
   }
 
   /**
+   * Finishes a login, or the linking of an account, once the user has agreed.
+   *
    * @param {StartedLogin} started
    * @param {string} [code]  from the fragment of the address, if the login has a `returnTo`
    * @param {string} [factor]  a code of the second factor, after `second_factor_required`
@@ -136,7 +139,8 @@ export class Accounts {
    * @returns {Promise<AccountLogin>}
    */
   async oauthLogin(provider, { show, device }) {
-    return /** @type {AccountLogin} */ (await this.#wait(await this.oauthStart(provider, { device }), show));
+    const started = await this.oauthStart(provider, { device });
+    return /** @type {AccountLogin} */ (await this.#waitForConsent(started, show));
   }
 
   /**
@@ -146,7 +150,8 @@ export class Accounts {
    * @param {ShownOptions} options
    */
   async oauthLink(provider, { show, password }) {
-    await this.#wait(await this.oauthStart(provider, { link: true, password }), show);
+    const started = await this.oauthStart(provider, { link: true, password });
+    await this.#waitForConsent(started, show);
   }
 
   /** @returns {Promise<ProviderLink[]>} the providers with which the account of the token logs in */
@@ -179,23 +184,27 @@ export class Accounts {
   }
 
   /**
+   * Shows the address, and asks the server until the user has agreed.
+   *
    * @param {StartedLogin} started
    * @param {(started: StartedLogin) => unknown} show
    */
-  async #wait(started, show) {
+  async #waitForConsent(started, show) {
     await show(started);
     for (;;) {
       await new Promise((resolve) => setTimeout(resolve, started.interval * 1000));
-      const found = await this.oauthFinish(started).catch((error) => {
-        // An unknown login is refused, so this ends.
+      const result = await this.oauthFinish(started).catch((error) => {
+        // The server forgets the login after a time, and then refuses it: so the loop ends.
         if (error instanceof RequestRefused && !error.temporary) throw error;
         return null;
       });
-      if (found) return found;
+      if (result) return result;
     }
   }
 
   /**
+   * Sends a request with the token of the account, if there is one.
+   *
    * @param {"GET" | "POST"} method
    * @param {string} route  below /api/v1/accounts/
    * @param {object} [body]
@@ -205,14 +214,17 @@ export class Accounts {
     const isPost = method === "POST";
     const url = `${this.url}/api/v1/accounts/${route}`;
     const headers = { ...(isPost && { "Content-Type": "application/json" }), ...(this.token && { Authorization: `Bearer ${this.token}` }) };
+    const hasTimeouts = typeof AbortSignal !== "undefined" && AbortSignal.timeout;
     /** @type {Response} */
     let response;
     let answer;
     try {
       const query = isPost ? "" : `?${new URLSearchParams({ app: this.app })}`;
       response = await fetch(url + query, {
-        method, headers, ...(isPost && { body: JSON.stringify({ app: this.app, ...body }) }),
-        ...(typeof AbortSignal !== "undefined" && AbortSignal.timeout && { signal: AbortSignal.timeout(this.timeoutMs) }),
+        method,
+        headers,
+        ...(isPost && { body: JSON.stringify({ app: this.app, ...body }) }),
+        ...(hasTimeouts && { signal: AbortSignal.timeout(this.timeoutMs) }),
       });
       answer = await response.json();
     } catch (error) {

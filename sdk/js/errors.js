@@ -161,8 +161,8 @@ export class LoginRefused extends ImError {
 }
 
 /**
- * The server refuses a command. `reason` says why the back end of the app has rejected a message. It may be empty; it is
- * null if there is another cause.
+ * The server refuses a command. `reason` says why the back end of the app has rejected a message; it may be empty. `reason` is
+ * null if the refusal has another cause.
  *
  * @extends {ImError<number>}
  */
@@ -177,7 +177,8 @@ export class CommandRefused extends ImError {
     /** @type {string | null} */
     const reason = typeof data?.reason === "string" ? data.reason : null;
     const [meaning, remedy] = reason === null ? rowOf(REPLY_CODES, code, text) : REJECTED;
-    super(code, `${cmd} refused: ${code} ${meaning}${reason ? `: ${reason}` : ""}`, remedy);
+    const suffix = reason ? `: ${reason}` : "";
+    super(code, `${cmd} refused: ${code} ${meaning}${suffix}`, remedy);
     this.name = "CommandRefused";
     this.cmd = cmd;
     this.reason = reason;
@@ -197,7 +198,8 @@ export class RequestRefused extends ImError {
    * @param {{ code?: string, message?: string, temporary?: boolean }} problem  the body of the answer
    */
   constructor(status, { code = "unknown", message = "", temporary = false }) {
-    const remedy = PROBLEM_CODES[code]?.[1] ?? (temporary ? LATER : "Correct the request, or check the address.");
+    const usualRemedy = temporary ? LATER : "Correct the request, or check the address.";
+    const remedy = PROBLEM_CODES[code]?.[1] ?? usualRemedy;
     super(code, `${status} ${code}: ${message}`, remedy);
     this.name = "RequestRefused";
     this.status = status;

@@ -4,7 +4,8 @@
  *
  *     const { Messenger, wechat } = require("imserver-client");
  *
- *     const messenger = new Messenger({ ...wechat(wx), url: "wss://im.example.com/acc", httpUrl: "https://im.example.com", app: "default", user, token });
+ *     const server = { url: "wss://im.example.com/acc", httpUrl: "https://im.example.com" };
+ *     const messenger = new Messenger({ ...wechat(wx), ...server, app: "default", user, token });
  *
  * @module wechat
  */
@@ -65,9 +66,11 @@ export function wechat(wx) {
   };
 }
 
+/** Values of `readyState` of a WebSocket. */
 const CONNECTING = 0;
 const OPEN = 1;
 const CLOSED = 3;
+/** The close code. */
 const NORMAL_CLOSE = 1000;
 
 /** A `SocketTask` with the methods of a WebSocket. */
@@ -88,8 +91,8 @@ class WechatSocket {
    * @param {string} url
    */
   constructor(wx, url) {
-    const failed = (/** @type {{ errMsg: string }} */ error) => this.onerror?.(error);
-    this.#task = wx.connectSocket({ url, fail: failed });
+    const reportError = (/** @type {{ errMsg: string }} */ error) => this.onerror?.(error);
+    this.#task = wx.connectSocket({ url, fail: reportError });
     this.#task.onOpen(() => {
       // A task that was closed too early opens all the same. A mini-program may have few of them.
       if (this.readyState === CLOSED) return this.close(NORMAL_CLOSE);
@@ -97,7 +100,7 @@ class WechatSocket {
       this.onopen?.({});
     });
     this.#task.onMessage((message) => this.onmessage?.(message));
-    this.#task.onError(failed);
+    this.#task.onError(reportError);
     this.#task.onClose((result) => {
       this.readyState = CLOSED;
       this.onclose?.(result);
@@ -117,6 +120,8 @@ class WechatSocket {
 }
 
 /**
+ * Sends a request by `wx.request`.
+ *
  * @param {Wx} wx
  * @param {string} url
  * @param {HttpRequest} request
@@ -131,7 +136,8 @@ function fetchBy(wx, url, { method, body, headers, timeoutMs }) {
       header: headers,
       timeout: timeoutMs,
       success({ statusCode, data }) {
-        resolve({ ok: statusCode >= 200 && statusCode < 300, status: statusCode, json: async () => data });
+        const ok = statusCode >= 200 && statusCode < 300;
+        resolve({ ok, status: statusCode, json: async () => data });
       },
       fail({ errMsg }) {
         reject(new Error(errMsg));

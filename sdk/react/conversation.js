@@ -20,9 +20,9 @@
 
 /** @type {ConversationView} */
 const NOTHING_LOADED = { entries: [], hasMore: false, typingUser: "", error: null };
-/** A typing notice is shown for this time. Whoever still types sends the next one in time. */
+/** How long a typing notice is shown. A user who still types sends the next notice within this time. */
 const TYPING_MS = 5_000;
-/** Typing notices are sent this far apart. */
+/** The time between two typing notices that are sent. */
 const TYPING_EACH_MS = 3_000;
 /** Kinds of entries that change another one, which they are `about`. */
 const CHANGES = new Set(["edit", "recall", "reaction", "pin", "press"]);
@@ -43,6 +43,7 @@ export class Conversation {
   #listeners = new Set();
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   #typingTimer;
+  /** When we sent the last typing notice, milliseconds since 1970. */
   #typedAt = -Infinity;
 
   /**
@@ -85,7 +86,8 @@ export class Conversation {
         this.#load(0);
       }),
       messenger.on("typing", ({ from, conversation }) => {
-        if (this.#peer ? from === this.#peer && !conversation : conversation === this.#number) this.#showTyping(from);
+        const isHere = this.#peer ? from === this.#peer && !conversation : conversation === this.#number;
+        if (isHere) this.#showTyping(from);
       }),
     ];
     this.#load(0);
@@ -108,9 +110,9 @@ export class Conversation {
     const where = this.#peer ? {} : { conversation: this.#number };
     const sent = await this.#required().send(this.#peer, text, { ...where, ...more });
     const { data, type, replyTo, mentions } = more;
-    this.#stored("message", sent, {
-      text, data, type, ...(replyTo && { about: replyTo }), ...(mentions && { meta: { mentions } }),
-    });
+    const reply = replyTo && { about: replyTo };
+    const mentioned = mentions && { meta: { mentions } };
+    this.#showOwn("message", sent, { text, data, type, ...reply, ...mentioned });
   };
 
   /**
@@ -119,14 +121,20 @@ export class Conversation {
    * @param {number} id
    * @param {string} text
    */
-  edit = async (id, text) => this.#stored("edit", await this.#required().edit(id, text), { about: id, text });
+  edit = async (id, text) => {
+    const sent = await this.#required().edit(id, text);
+    this.#showOwn("edit", sent, { about: id, text });
+  };
 
   /**
    * Recalls a message of ours. Rejected as {@link Messenger#send}.
    *
    * @param {number} id
    */
-  recall = async (id) => this.#stored("recall", await this.#required().recall(id), { about: id });
+  recall = async (id) => {
+    const sent = await this.#required().recall(id);
+    this.#showOwn("recall", sent, { about: id });
+  };
 
   /**
    * Answers a question with the value of an option, or in own words. Rejected as {@link Messenger#send}: `refused` of the error is
@@ -137,7 +145,7 @@ export class Conversation {
    */
   answer = async (id, given) => {
     const { ask } = await this.#required().answer(id, given);
-    this.#show({ entries: asked(this.view.entries, id, ask) });
+    this.#show({ entries: withAsk(this.view.entries, id, ask) });
   };
 
   /** Stores that we have read what is loaded. */
@@ -159,23 +167,32 @@ export class Conversation {
     return this.#messenger;
   }
 
-  /** @param {Partial<ConversationView>} changes */
+  /**
+   * Changes the view, and tells its listeners.
+   *
+   * @param {Partial<ConversationView>} changes
+   */
   #show(changes) {
     this.view = { ...this.view, ...changes };
     for (const changed of [...this.#listeners]) changed();
   }
 
   /**
+   * Shows an entry, if it belongs to this conversation.
+   *
    * @param {Messenger} messenger
    * @param {Entry} entry
    */
   #receive({ user }, entry) {
-    // Both users of a conversation with oneself are the same.
-    const between = entry.to !== undefined && this.#peer === (entry.from === user ? entry.to : entry.from);
-    if (this.#number ? entry.conversation !== this.#number : !between) return;
+    // In a conversation with oneself, sender and receiver are the same user.
+    const other = entry.from === user ? entry.to : entry.from;
+    const isWithPeer = entry.to !== undefined && other === this.#peer;
+    const isHere = this.#number ? entry.conversation === this.#number : isWithPeer;
+    if (!isHere) return;
     this.#number = entry.conversation;
     const { entries, typingUser } = this.view;
-    this.#show({ entries: applied(this.#required(), entries, entry), typingUser: typingUser === entry.from ? "" : typingUser });
+    const stillTyping = typingUser === entry.from ? "" : typingUser;
+    this.#show({ entries: withEntry(this.#required(), entries, entry), typingUser: stillTyping });
   }
 
   /** @param {string} user */
@@ -185,23 +202,31 @@ export class Conversation {
     this.#show({ typingUser: user });
   }
 
-  /** @param {number} before  id of an entry; 0: loads the newest messages */
+  /**
+   * Loads a page of messages. A page that shows nothing is not the last: the pages before it are loaded, too.
+   *
+   * @param {number} before  id of an entry; 0: loads the newest messages
+   */
   async #load(before) {
     const messenger = this.#messenger;
     if (!messenger) return;
     try {
       if (!this.#number) {
         const found = await numberOf(messenger, this.#peer);
-        this.#number ||= found;
+        this.#number ||= found; // an entry that came meanwhile has set it
       }
       if (!this.#number) return this.#show({ error: null });
+
       let page;
       do {
         page = await messenger.history(this.#number, { limit: this.#pageSize, ...(before && { before }) });
         before = page.messages[0]?.id ?? before;
       } while (page.hasMore && !page.messages.some(isShown));
-      this.#oldest = before; // stays where there is nothing older
-      this.#show({ entries: page.messages.reduce((all, each) => applied(messenger, all, each), this.view.entries), hasMore: page.hasMore, error: null });
+      this.#oldest = before; // does not change if there is nothing older
+
+      let { entries } = this.view;
+      for (const message of page.messages) entries = withEntry(messenger, entries, message);
+      this.#show({ entries, hasMore: page.hasMore, error: null });
     } catch (error) {
       this.#show({ error: /** @type {Error} */ (error) });
     }
@@ -214,17 +239,17 @@ export class Conversation {
    * @param {Sent} sent
    * @param {Partial<Entry>} content
    */
-  #stored(kind, sent, content) {
+  #showOwn(kind, sent, content) {
     this.#number = sent.conversation;
     const entry = storedEntry(this.#required(), kind, sent, { ...(this.#peer && { to: this.#peer }), ...content });
-    this.#show({ entries: applied(this.#required(), this.view.entries, entry) });
+    this.#show({ entries: withEntry(this.#required(), this.view.entries, entry) });
   }
 }
 
 /**
  * The entry of a message or change of ours, which the server does not send to its own connection.
  *
- * @param {Messenger} messenger  that has sent it
+ * @param {Messenger} messenger  which has sent it
  * @param {string} kind
  * @param {Sent} sent            the answer
  * @param {Partial<Entry>} content
@@ -253,7 +278,7 @@ async function numberOf(messenger, user) {
 
 /**
  * @param {Entry} entry
- * @returns {boolean} whether it has a place of its own: it changes no other one
+ * @returns {boolean} whether it has a place of its own, and changes no other entry
  */
 function isShown({ id, kind, about }) {
   return !CHANGES.has(kind) || (kind === "recall" && about === id);
@@ -262,31 +287,45 @@ function isShown({ id, kind, about }) {
 /**
  * @param {Messenger} messenger
  * @param {Entry[]} entries  in the order of their ids
- * @param {Entry} entry      a message, or a change of one
- * @returns {Entry[]} with the entry added, or applied to the message that it is about
+ * @param {Entry} entry      a message, or a change of a message
+ * @returns {Entry[]} the entries with this one, or with its change of the message that it is about
  */
-function applied(messenger, entries, entry) {
-  if (!isShown(entry)) {
-    if (entry.kind === "press") return asked(entries, entry.about, entry.meta?.ask);
-    if (entry.kind === "pin") return entries;
-    const reacted = (/** @type {Entry} */ message) => messenger.withReaction(message, entry);
-    const changed = entry.kind === "edit" ? edited : entry.kind === "recall" ? recalled : reacted;
-    return entries.map((each) => (each.id === entry.about ? changed(each, entry) : each));
-  }
-  const others = entries.filter(({ id }) => id !== entry.id);
-  const after = others.findIndex(({ id }) => id > entry.id);
-  others.splice(after < 0 ? others.length : after, 0, entry);
-  return others;
+function withEntry(messenger, entries, entry) {
+  if (entry.kind === "press") return withAsk(entries, entry.about, entry.meta?.ask);
+  if (entry.kind === "pin") return entries;
+  if (!isShown(entry)) return entries.map((message) => (message.id === entry.about ? changed(messenger, message, entry) : message));
+
+  const result = entries.filter(({ id }) => id !== entry.id);
+  const next = result.findIndex(({ id }) => id > entry.id);
+  const place = next < 0 ? result.length : next;
+  result.splice(place, 0, entry);
+  return result;
+}
+
+/**
+ * @param {Messenger} messenger
+ * @param {Entry} message
+ * @param {Entry} change  an edit, a recall or a reaction
+ * @returns {Entry} the message after the change
+ */
+function changed(messenger, message, change) {
+  if (change.kind === "edit") return edited(message, change);
+  if (change.kind === "recall") return recalled(message);
+  return messenger.withReaction(message, change);
 }
 
 /**
  * @param {Entry[]} entries
  * @param {number | undefined} id    of a question
- * @param {Partial<Ask> | undefined} ask  what has changed of it; undefined: nothing
- * @returns {Entry[]}
+ * @param {Partial<Ask> | undefined} changes  fields of the question; undefined: nothing has changed
+ * @returns {Entry[]} the entries with the changed question
  */
-function asked(entries, id, ask) {
-  return ask ? entries.map((each) => (each.id === id && each.meta?.ask ? { ...each, meta: { ...each.meta, ask: { ...each.meta.ask, ...ask } } } : each)) : entries;
+function withAsk(entries, id, changes) {
+  if (!changes) return entries;
+  return entries.map((entry) => {
+    if (entry.id !== id || !entry.meta?.ask) return entry;
+    return { ...entry, meta: { ...entry.meta, ask: { ...entry.meta.ask, ...changes } } };
+  });
 }
 
 /**
@@ -296,8 +335,12 @@ function asked(entries, id, ask) {
  */
 function edited(message, { id, type, text, data, base64 }) {
   return {
-    ...withoutContent(message), ...(type && { type }), ...(text !== undefined && { text }), ...(data !== undefined && { data }),
-    ...(base64 !== undefined && { base64 }), meta: { ...message.meta, edited: id },
+    ...withoutContent(message),
+    ...(type && { type }),
+    ...(text !== undefined && { text }),
+    ...(data !== undefined && { data }),
+    ...(base64 !== undefined && { base64 }),
+    meta: { ...message.meta, edited: id },
   };
 }
 

@@ -7,15 +7,15 @@
 
 /**
  * @typedef {object} ConversationsView
- * @property {Conversation[]} conversations  those that are loaded, the one with the newest entry first
- * @property {boolean} hasMore   older ones exist
+ * @property {Conversation[]} conversations  the conversations that are loaded, the one with the newest entry first
+ * @property {boolean} hasMore   older conversations exist
  * @property {Error | null} error  why the last request failed
  */
 
 /** @type {ConversationsView} */
 const NOTHING_LOADED = { conversations: [], hasMore: false, error: null };
-/** Kinds of entries after which a conversation has the same name, members and role. */
-const CONTENT = new Set(["message", "edit", "recall", "reaction", "pin", "press"]);
+/** Kinds of entries that do not change the name, the members or our role of a conversation. */
+const CONTENT_KINDS = new Set(["message", "edit", "recall", "reaction", "pin", "press"]);
 
 /** Owns the view of the list, and follows it between `start()` and the function that `start()` returns. */
 export class Conversations {
@@ -25,7 +25,7 @@ export class Conversations {
   /** @type {Set<() => void>} */
   #listeners = new Set();
   #isLoading = false;
-  /** Something has changed since the request under way was sent. */
+  /** Something has changed since the last request was sent. */
   #isStale = false;
 
   /**
@@ -79,24 +79,32 @@ export class Conversations {
     if (this.#messenger && last) await this.#load(this.#messenger, last.place ?? last.last?.id ?? 0);
   };
 
-  /** @param {Partial<ConversationsView>} changes */
+  /**
+   * Changes the view, and tells its listeners.
+   *
+   * @param {Partial<ConversationsView>} changes
+   */
   #show(changes) {
     this.view = { ...this.view, ...changes };
     for (const changed of [...this.#listeners]) changed();
   }
 
   /**
+   * Moves the conversation of an entry to the top. If the entry does not say how the conversation looks now, the list is loaded anew.
+   *
    * @param {Messenger} messenger
    * @param {Entry} entry
    */
   #receive(messenger, entry) {
     const { conversations } = this.view;
     const known = conversations.find(({ id }) => id === entry.conversation);
-    if (!known || this.#isLoading || !CONTENT.has(entry.kind)) return void this.#reload(messenger);
+    if (!known || this.#isLoading || !CONTENT_KINDS.has(entry.kind)) return void this.#reload(messenger);
     if (entry.id <= (known.last?.id ?? 0)) return;
+
     const isUnread = entry.kind === "message" && entry.from !== messenger.user;
-    const changed = { ...known, last: entry, unread: known.unread + Number(isUnread) };
-    this.#show({ conversations: [changed, ...conversations.filter((each) => each !== known)] });
+    const unread = known.unread + (isUnread ? 1 : 0);
+    const others = conversations.filter((conversation) => conversation !== known);
+    this.#show({ conversations: [{ ...known, last: entry, unread }, ...others] });
   }
 
   /**
@@ -116,19 +124,24 @@ export class Conversations {
   }
 
   /**
+   * Loads a page, and merges it into the list.
+   *
    * @param {Messenger} messenger
-   * @param {number} before  place of a conversation; 0: loads the newest ones
+   * @param {number} before  place of a conversation; 0: loads the newest conversations
    */
   async #load(messenger, before) {
     try {
-      const page = await messenger.conversations({ limit: this.#pageSize, ...(before && { before }) });
-      const isOther = (/** @type {Conversation} */ { id }) => !page.conversations.some((each) => each.id === id);
+      const { conversations: loaded, hasMore } = await messenger.conversations({ limit: this.#pageSize, ...(before && { before }) });
+      const isOther = (/** @type {Conversation} */ { id }) => !loaded.some((conversation) => conversation.id === id);
       const others = this.view.conversations.filter(isOther);
-      const isWhole = before > 0 || !others.length || !page.hasMore;
-      this.#show({
-        conversations: before ? [...others, ...page.conversations] : page.hasMore ? [...page.conversations, ...others] : page.conversations,
-        hasMore: isWhole ? page.hasMore : this.view.hasMore, error: null,
-      });
+      if (before) {
+        this.#show({ conversations: [...others, ...loaded], hasMore, error: null });
+      } else if (hasMore && others.length) {
+        // The others are older: whether even older ones exist is known from an earlier page.
+        this.#show({ conversations: [...loaded, ...others], error: null });
+      } else {
+        this.#show({ conversations: loaded, hasMore, error: null });
+      }
     } catch (error) {
       this.#show({ error: /** @type {Error} */ (error) });
     }

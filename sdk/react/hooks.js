@@ -28,11 +28,11 @@ export { storedEntry } from "./conversation.js";
 /** @typedef {import("./conversation.js").Where} Where */
 /** @typedef {import("./conversations.js").ConversationsView} ConversationsView */
 
-/** @type {StateChange} */
+/** The state before there is a client. @type {StateChange} */
 const NOT_STARTED = { state: "idle", attempt: 0, retryInMs: 0, code: 0, reason: "", error: null };
 
 /**
- * Makes a client, connects it, and closes it when the component goes or a dependency changes.
+ * Makes a client, connects it, and closes it when the component is unmounted or a dependency changes.
  *
  * @template {ImClient} C
  * @param {() => C} make
@@ -42,13 +42,13 @@ const NOT_STARTED = { state: "idle", attempt: 0, retryInMs: 0, code: 0, reason: 
 export function useImClient(make, deps) {
   const [client, setClient] = useState(/** @type {C | null} */ (null));
   useEffect(() => {
-    const made = make();
-    setClient(made);
-    // Later, since StrictMode mounts twice: no socket is opened only to be closed. The state has the error.
-    const timer = setTimeout(() => made.connect().catch(() => {}), 0);
+    const newClient = make();
+    setClient(newClient);
+    // StrictMode mounts twice. The timer prevents a socket that is opened only to be closed. The state has the error.
+    const timer = setTimeout(() => newClient.connect().catch(() => {}), 0);
     return () => {
       clearTimeout(timer);
-      made.close();
+      newClient.close();
     };
   }, deps);
   const subscribe = useCallback((/** @type {() => void} */ changed) => client?.on("state", changed) ?? (() => {}), [client]);
@@ -60,7 +60,7 @@ export function useImClient(make, deps) {
  * The live messages (event `msg`) that have arrived since the component was mounted.
  *
  * @param {ImClient | null} client
- * @param {number} [limit]  the newest so many
+ * @param {number} [limit]  how many of them are kept, the newest ones
  * @returns {Push[]} the oldest first
  */
 export function useMessages(client, limit = 200) {
@@ -79,39 +79,41 @@ export function useMessages(client, limit = 200) {
  * @param {ImClient | null} client
  * @param {string[]} users
  * @param {number} [everyMs]
- * @returns {Record<string, boolean>} user → whether they are online; users of whom it is not known are missing
+ * @returns {Record<string, boolean>} user → whether they are online; a user is missing if it is not known
  */
 export function usePresence(client, users, everyMs = 30_000) {
-  const [online, setOnline] = useState(/** @type {Record<string, boolean>} */ ({}));
-  const names = JSON.stringify(users);
+  const [onlineByUser, setOnlineByUser] = useState(/** @type {Record<string, boolean>} */ ({}));
+  const names = JSON.stringify(users); // a dependency that stays when the list is a new one with the same users
   useEffect(() => {
-    setOnline({});
+    setOnlineByUser({});
     if (!client) return;
     /** @type {string[]} */
     const wanted = JSON.parse(names);
-    let mounted = true;
+    let isMounted = true;
+    const show = (/** @type {Record<string, boolean>} */ found) => {
+      if (isMounted) setOnlineByUser(found);
+    };
     const ask = () => {
       if (client.state.state !== "online" || !wanted.length) return;
-      const found = client.presence(wanted);
-      found.then((now) => mounted && setOnline(now), () => {}); // no answer: asked again later
+      client.presence(wanted).then(show, () => {}); // no answer: asked again later
     };
-    const notice = (/** @type {string} */ user, /** @type {boolean} */ isOnline) => {
-      if (wanted.includes(user)) setOnline((before) => ({ ...before, [user]: isOnline }));
+    const setUser = (/** @type {string} */ user, /** @type {boolean} */ isOnline) => {
+      if (wanted.includes(user)) setOnlineByUser((before) => ({ ...before, [user]: isOnline }));
     };
     const stops = [
-      client.on("enter", ({ from }) => notice(from, true)),
-      client.on("exit", ({ from }) => notice(from, false)),
+      client.on("enter", ({ from }) => setUser(from, true)),
+      client.on("exit", ({ from }) => setUser(from, false)),
       client.on("state", ask),
     ];
     const timer = setInterval(ask, everyMs);
     ask();
     return () => {
-      mounted = false;
+      isMounted = false;
       clearInterval(timer);
       for (const stop of stops) stop();
     };
   }, [client, names, everyMs]);
-  return online;
+  return onlineByUser;
 }
 
 /**
@@ -121,9 +123,10 @@ export function usePresence(client, users, everyMs = 30_000) {
  * @param {Where} where
  * @param {number} [pageSize]  messages that are loaded at a time, at most 200
  * @returns {ConversationView & { questions: Entry[] } & Pick<Conversation, "loadEarlier" | "send" | "edit" | "recall" | "answer" | "markRead" | "typing">}
- *   `questions`: those of `entries` that are open; `meta.ask` says what is asked
+ *   `questions`: the open questions in `entries`; `meta.ask` says what is asked
  */
 export function useConversation(messenger, where, pageSize = 50) {
+  // Dependencies that stay when `where` is a new object with the same fields.
   const to = "to" in where ? where.to : "";
   const number = "to" in where ? 0 : where.conversation;
   const conversation = useMemo(
@@ -132,7 +135,7 @@ export function useConversation(messenger, where, pageSize = 50) {
   useEffect(() => conversation.start(), [conversation]);
   const view = useSyncExternalStore(conversation.subscribe, () => conversation.view, () => conversation.view);
   const { loadEarlier, send, edit, recall, answer, markRead, typing } = conversation;
-  const questions = useMemo(() => view.entries.filter(({ kind, meta }) => kind === "message" && meta?.ask && !meta.ask.state), [view.entries]);
+  const questions = useMemo(() => view.entries.filter(isOpenQuestion), [view.entries]);
   return { ...view, questions, loadEarlier, send, edit, recall, answer, markRead, typing };
 }
 
@@ -154,25 +157,36 @@ export function useConversations(messenger, pageSize = 50) {
  * Notifications of the user on this device. Call `enable` when the user has clicked: browsers ask at no other time.
  *
  * @param {ImClient | null} client
- * @param {NotificationOptions} [options]  those of the first call count
+ * @param {NotificationOptions} [options]  the options of the first call count
  * @returns {{ state: NotificationState | null, enable: () => Promise<void>, disable: () => Promise<void> }} `state` is null until it is
  *   known. Both functions are rejected with the errors of requests
  */
 export function useNotifications(client, options) {
   const [state, setState] = useState(/** @type {NotificationState | null} */ (null));
-  const [first] = useState(options);
+  const [firstOptions] = useState(options);
   useEffect(() => {
     setState(null);
     if (!client) return;
-    let mounted = true;
-    notificationState(client, first).then((now) => mounted && setState(now), () => {}); // no answer: it stays unknown
-    return () => { mounted = false; };
-  }, [client, first]);
-  const enable = useCallback(async () => { if (client) setState(await enableNotifications(client, first)); }, [client, first]);
+    let isMounted = true;
+    const show = (/** @type {NotificationState} */ found) => {
+      if (isMounted) setState(found);
+    };
+    notificationState(client, firstOptions).then(show, () => {}); // no answer: it stays unknown
+    return () => { isMounted = false; };
+  }, [client, firstOptions]);
+  const enable = useCallback(async () => {
+    if (client) setState(await enableNotifications(client, firstOptions));
+  }, [client, firstOptions]);
   const disable = useCallback(async () => {
     if (!client) return;
-    await disableNotifications(client, first);
+    await disableNotifications(client, firstOptions);
     setState("off");
-  }, [client, first]);
+  }, [client, firstOptions]);
   return { state, enable, disable };
+}
+
+/** @param {Entry} entry */
+function isOpenQuestion({ kind, meta }) {
+  const ask = kind === "message" && meta?.ask;
+  return Boolean(ask && !ask.state);
 }

@@ -83,7 +83,8 @@ export type ShownOptions = OAuthOptions & {
  * @property {string} [password]  to link: the current password, if the account has one
  * @property {string} [returnTo]  for pages of the server: the path to which the browser comes back
  */
-/** @typedef {OAuthOptions & { show: (started: StartedLogin) => unknown }} ShownOptions */
+/** @typedef {OAuthOptions & { show: (started: StartedLogin) => unknown }} ShownOptions  `show`: opens or shows the address of the login */
+/** Logs in to accounts of one app, and changes how an account logs in. */
 export declare class Accounts {
     #private;
     url: string;
@@ -94,7 +95,7 @@ export declare class Accounts {
      * @param {object} [options]
      * @param {string} [options.url]    the HTTP address of the server; in a page of the server it may be empty
      * @param {string} [options.app]
-     * @param {string} [options.token]  of the account, for its links
+     * @param {string} [options.token]  of the account, to change how it logs in
      * @param {number} [options.timeoutMs]  of one request
      */
     constructor({ url, app, token, timeoutMs }?: {
@@ -127,7 +128,7 @@ export declare class Accounts {
         address: string;
     }>;
     /**
-     * Turns it on, with a code of the authenticator app.
+     * Turns the second factor on, with a code of the authenticator app.
      *
      * @param {string} code
      * @returns {Promise<string[]>} recovery codes; each stands for a code once
@@ -146,7 +147,7 @@ export declare class Accounts {
     /** @returns {Promise<LoginProvider[]>} the providers of the app */
     oauthProviders(): Promise<LoginProvider[]>;
     /**
-     * Starts a login.
+     * Starts a login with a provider.
      *
      * @param {string} provider
      * @param {OAuthOptions} [options]
@@ -154,6 +155,8 @@ export declare class Accounts {
      */
     oauthStart(provider: string, { device, link, password, returnTo }?: OAuthOptions): Promise<StartedLogin>;
     /**
+     * Finishes a login, or the linking of an account, once the user has agreed.
+     *
      * @param {StartedLogin} started
      * @param {string} [code]  from the fragment of the address, if the login has a `returnTo`
      * @param {string} [factor]  a code of the second factor, after `second_factor_required`

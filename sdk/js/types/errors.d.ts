@@ -67,8 +67,8 @@ export declare class LoginRefused extends ImError<number> {
     constructor(code: number, text?: string);
 }
 /**
- * The server refuses a command. `reason` says why the back end of the app has rejected a message. It may be empty; it is
- * null if there is another cause.
+ * The server refuses a command. `reason` says why the back end of the app has rejected a message; it may be empty. `reason` is
+ * null if the refusal has another cause.
  *
  * @extends {ImError<number>}
  */

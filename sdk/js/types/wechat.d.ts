@@ -3,7 +3,8 @@
  *
  *     const { Messenger, wechat } = require("imserver-client");
  *
- *     const messenger = new Messenger({ ...wechat(wx), url: "wss://im.example.com/acc", httpUrl: "https://im.example.com", app: "default", user, token });
+ *     const server = { url: "wss://im.example.com/acc", httpUrl: "https://im.example.com" };
+ *     const messenger = new Messenger({ ...wechat(wx), ...server, app: "default", user, token });
  *
  * @module wechat
  */

@@ -91,7 +91,7 @@ export declare class Conversation {
 /**
  * The entry of a message or change of ours, which the server does not send to its own connection.
  *
- * @param {Messenger} messenger  that has sent it
+ * @param {Messenger} messenger  which has sent it
  * @param {string} kind
  * @param {Sent} sent            the answer
  * @param {Partial<Entry>} content

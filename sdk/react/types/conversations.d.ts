@@ -4,11 +4,11 @@ export type Entry = import("imserver-client/messenger").Entry;
 export type Messenger = import("imserver-client/messenger").Messenger;
 export type ConversationsView = {
     /**
-     * those that are loaded, the one with the newest entry first
+     * the conversations that are loaded, the one with the newest entry first
      */
     conversations: Conversation[];
     /**
-     * older ones exist
+     * older conversations exist
      */
     hasMore: boolean;
     /**

@@ -20,7 +20,7 @@ export type ConversationView = import("./conversation.js").ConversationView;
 export type Where = import("./conversation.js").Where;
 export type ConversationsView = import("./conversations.js").ConversationsView;
 /**
- * Makes a client, connects it, and closes it when the component goes or a dependency changes.
+ * Makes a client, connects it, and closes it when the component is unmounted or a dependency changes.
  *
  * @template {ImClient} C
  * @param {() => C} make
@@ -35,7 +35,7 @@ export declare function useImClient<C extends ImClient>(make: () => C, deps: rea
  * The live messages (event `msg`) that have arrived since the component was mounted.
  *
  * @param {ImClient | null} client
- * @param {number} [limit]  the newest so many
+ * @param {number} [limit]  how many of them are kept, the newest ones
  * @returns {Push[]} the oldest first
  */
 export declare function useMessages(client: ImClient | null, limit?: number): Push[];
@@ -46,7 +46,7 @@ export declare function useMessages(client: ImClient | null, limit?: number): Pu
  * @param {ImClient | null} client
  * @param {string[]} users
  * @param {number} [everyMs]
- * @returns {Record<string, boolean>} user → whether they are online; users of whom it is not known are missing
+ * @returns {Record<string, boolean>} user → whether they are online; a user is missing if it is not known
  */
 export declare function usePresence(client: ImClient | null, users: string[], everyMs?: number): Record<string, boolean>;
 /**
@@ -56,7 +56,7 @@ export declare function usePresence(client: ImClient | null, users: string[], ev
  * @param {Where} where
  * @param {number} [pageSize]  messages that are loaded at a time, at most 200
  * @returns {ConversationView & { questions: Entry[] } & Pick<Conversation, "loadEarlier" | "send" | "edit" | "recall" | "answer" | "markRead" | "typing">}
- *   `questions`: those of `entries` that are open; `meta.ask` says what is asked
+ *   `questions`: the open questions in `entries`; `meta.ask` says what is asked
  */
 export declare function useConversation(messenger: Messenger | null, where: Where, pageSize?: number): ConversationView & {
     questions: Entry[];
@@ -73,7 +73,7 @@ export declare function useConversations(messenger: Messenger | null, pageSize?:
  * Notifications of the user on this device. Call `enable` when the user has clicked: browsers ask at no other time.
  *
  * @param {ImClient | null} client
- * @param {NotificationOptions} [options]  those of the first call count
+ * @param {NotificationOptions} [options]  the options of the first call count
  * @returns {{ state: NotificationState | null, enable: () => Promise<void>, disable: () => Promise<void> }} `state` is null until it is
  *   known. Both functions are rejected with the errors of requests
  */
