@@ -1,5 +1,5 @@
 // @ts-check
-/** The connection while the app is in the background, and when it comes back. It knows nothing of React. */
+/** The connection while the app is in the background, and when it comes back. The module does not import React. */
 
 /** @typedef {import("imserver-client").ImClient} ImClient */
 
@@ -26,8 +26,8 @@
 const KEEP_MS = 15_000;
 
 /**
- * Closes the connection of a client in the background, and connects it at once when the app comes back. Whoever does not look gets
- * notifications meanwhile.
+ * Closes the connection of a client in the background, and connects it at once when the app comes back. Without a connection the
+ * user gets notifications.
  *
  * @param {ImClient} client
  * @param {AppStates} appState
@@ -35,14 +35,17 @@ const KEEP_MS = 15_000;
  * @returns {() => void} ends that
  */
 export function followAppState(client, appState, { keepMs = KEEP_MS, network } = {}) {
+  /** The client is closed, because the app is in the background. */
   let isAway = false;
-  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  /** Runs from the move to the background until the client is closed. @type {ReturnType<typeof setTimeout> | undefined} */
   let timer;
   const leave = () => {
     timer = undefined;
+    // A phone that has slept calls this when the app comes back.
+    if (appState.currentState === "active") return;
+    // A client that the server has refused, or the app has closed, must not connect when the app comes back.
     const { state } = client.state;
-    // A phone that has slept calls this when the app comes back. A client that the server has refused stays so.
-    if (appState.currentState === "active" || state === "refused" || state === "closed") return;
+    if (state === "refused" || state === "closed") return;
     isAway = true;
     client.close();
   };
@@ -50,21 +53,25 @@ export function followAppState(client, appState, { keepMs = KEEP_MS, network } =
     client.retryNow();
     client.probe();
   };
-  const change = (/** @type {string} */ state) => {
-    if (state === "background" && !isAway) timer ??= setTimeout(leave, keepMs);
-    if (state !== "active") return;
+  const comeBack = () => {
     clearTimeout(timer);
     timer = undefined;
     if (!isAway) return wake();
     isAway = false;
     client.connect().catch(() => {}); // the state has the error
   };
+  const change = (/** @type {string} */ state) => {
+    if (state === "background" && !isAway) timer ??= setTimeout(leave, keepMs);
+    if (state === "active") comeBack();
+  };
   const subscription = appState.addEventListener("change", change);
+
   let wasConnected = true;
   const stopNetwork = network?.addEventListener(({ isConnected }) => {
     if (isConnected && !wasConnected && !isAway) wake();
     wasConnected = isConnected !== false;
   });
+
   if (appState.currentState === "background") change("background"); // the phone has started the app for a push
   return () => {
     clearTimeout(timer);

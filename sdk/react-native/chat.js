@@ -1,7 +1,7 @@
 // @ts-check
 /**
- * A small chat screen: the conversations, the messages of one, and a composer. Copy it when it is too small for you: it uses nothing
- * but the hooks.
+ * A small chat screen: the conversations, the messages of one, and a composer. If you need more, copy it: it uses nothing but the
+ * hooks.
  *
  * @module chat
  */
@@ -33,13 +33,15 @@ import { useIsActive, useOutbox } from "./hooks.js";
 /** The words of the screen. */
 export const WORDS = {
   en: {
-    conversations: "Conversations", none: "No conversations yet", back: "Back", message: "Message", send: "Send", offline: "Waiting for the network…",
-    typing: "{name} is typing…", recalled: "Message deleted", waiting: "Waiting", failed: "Not sent: {reason}", retry: "Try again", remove: "Remove", other: "Attachment",
+    conversations: "Conversations", none: "No conversations yet", back: "Back", message: "Message", send: "Send",
+    offline: "Waiting for the network…", typing: "{name} is typing…", recalled: "Message deleted", waiting: "Waiting",
+    failed: "Not sent: {reason}", retry: "Try again", remove: "Remove", other: "Attachment",
     you: "You", cancelled: "Cancelled", expired: "Nobody answered in time",
   },
   zh: {
-    conversations: "会话", none: "还没有会话", back: "返回", message: "消息", send: "发送", offline: "正在等待网络…",
-    typing: "{name} 正在输入…", recalled: "消息已删除", waiting: "等待发送", failed: "未发送：{reason}", retry: "重试", remove: "删除", other: "附件",
+    conversations: "会话", none: "还没有会话", back: "返回", message: "消息", send: "发送",
+    offline: "正在等待网络…", typing: "{name} 正在输入…", recalled: "消息已删除", waiting: "等待发送",
+    failed: "未发送：{reason}", retry: "重试", remove: "删除", other: "附件",
     you: "你", cancelled: "已取消", expired: "无人按时回答",
   },
 };
@@ -48,7 +50,7 @@ export const WORDS = {
  * The conversations, or the one that is open.
  *
  * @param {{ messenger: PhoneMessenger | null, state: StateChange, place: Place | null, onPlace: (place: Place | null) => void } & Look} props
- *   `place`: the open conversation; null: the list of them
+ *   `place`: the open conversation; null: the list of conversations
  * @returns {ReactElement}
  */
 export function Chat({ messenger, state, place, onPlace, ...look }) {
@@ -57,7 +59,8 @@ export function Chat({ messenger, state, place, onPlace, ...look }) {
     ? h(ConversationView, { key: JSON.stringify(place), messenger, state, place, onBack: () => onPlace(null), ...look })
     : h(ConversationList, { messenger, onOpen: onPlace, ...look });
   const isOffline = state.state !== "online" && state.state !== "idle";
-  return h(View, { style: styles.screen }, isOffline && h(Text, { style: styles.bar, accessibilityLiveRegion: "polite" }, words.offline), view);
+  const bar = isOffline && h(Text, { style: styles.bar, accessibilityLiveRegion: "polite" }, words.offline);
+  return h(View, { style: styles.screen }, bar, view);
 }
 
 /**
@@ -66,18 +69,21 @@ export function Chat({ messenger, state, place, onPlace, ...look }) {
  * @param {{ messenger: PhoneMessenger | null, onOpen: (where: Where) => void } & Look} props
  * @returns {ReactElement}
  */
-export function ConversationList({ messenger, onOpen, nameOf = itself, words = WORDS.en }) {
+export function ConversationList({ messenger, onOpen, nameOf = idOf, words = WORDS.en }) {
   const { conversations, hasMore, loadMore } = useConversations(messenger);
+  const renderItem = (/** @type {any} */ { item }) => {
+    const { id, name, peer = "", unread, last } = /** @type {Conversation} */ (item);
+    const lastText = last ? textOf(last, words) : "";
+    return h(Pressable, { style: styles.row, accessibilityRole: "button", onPress: () => onOpen({ conversation: id }) },
+      h(View, { style: styles.grow },
+        h(Text, { style: styles.name }, name || nameOf(peer)),
+        h(Text, { style: styles.small, numberOfLines: 1 }, lastText)),
+      unread > 0 && h(Text, { style: styles.unread }, String(unread)));
+  };
   return h(FlatList, {
-    data: conversations, keyExtractor: (/** @type {any} */ { id }) => String(id), onEndReached: hasMore ? loadMore : undefined,
+    data: conversations, keyExtractor, renderItem, onEndReached: hasMore ? loadMore : undefined,
     ListHeaderComponent: h(Text, { style: styles.title, accessibilityRole: "header" }, words.conversations),
     ListEmptyComponent: h(Text, { style: styles.small }, words.none),
-    renderItem: (/** @type {any} */ { item }) => {
-      const { id, name, peer = "", unread, last } = /** @type {Conversation} */ (item);
-      return h(Pressable, { style: styles.row, accessibilityRole: "button", onPress: () => onOpen({ conversation: id }) },
-        h(View, { style: styles.grow }, h(Text, { style: styles.name }, name || nameOf(peer)), h(Text, { style: styles.small, numberOfLines: 1 }, last ? textOf(last, words) : "")),
-        unread > 0 && h(Text, { style: styles.unread }, String(unread)));
-    },
   });
 }
 
@@ -87,43 +93,52 @@ export function ConversationList({ messenger, onOpen, nameOf = itself, words = W
  * @param {{ messenger: PhoneMessenger | null, state: StateChange, place: Place, onBack: () => void } & Look} props
  * @returns {ReactElement}
  */
-export function ConversationView({ messenger, state, place, onBack, nameOf = itself, words = WORDS.en }) {
+export function ConversationView({ messenger, state, place, onBack, nameOf = idOf, words = WORDS.en }) {
   const { answer, entries, hasMore, loadEarlier, markRead, typing, typingUser } = useConversation(messenger, place);
-  const waiting = useOutbox(messenger).filter(({ to, more }) => ("to" in place ? to === place.to : more.conversation === place.conversation));
+  const isHere = (/** @type {Unsent} */ { to, more }) => ("to" in place ? to === place.to : more.conversation === place.conversation);
+  const unsent = useOutbox(messenger).filter(isHere);
   const [text, setText] = useState(place.draft ?? "");
+
   const isSeen = useIsActive() && state.state === "online";
   const newest = entries[entries.length - 1]?.id;
   useEffect(() => {
-    if (isSeen && newest) markRead().catch(() => {}); // with the next message, or connection
+    if (isSeen && newest) markRead().catch(() => {}); // the next message, or the next connection, tries it again
   }, [isSeen, newest, markRead]);
+
   const user = messenger?.user ?? "";
   const shown = entries.filter(({ kind }) => kind === "message" || kind === "recall");
+  const renderItem = (/** @type {any} */ { item }) => {
+    if ("failed" in item) return h(UnsentMessage, { item, messenger, words });
+    return h(View, { style: [styles.message, item.from === user && styles.own] },
+      item.from !== user && h(Text, { style: styles.small }, nameOf(item.from)),
+      h(Text, { style: styles.text }, textOf(item, words)),
+      item.meta?.ask && h(Question, { item, user, answer, nameOf, words }));
+  };
   const send = () => {
     if (!messenger || !text.trim()) return;
-    messenger.outbox.send("to" in place ? { to: place.to } : { conversation: place.conversation }, text).catch(() => setText(text));
+    const where = "to" in place ? { to: place.to } : { conversation: place.conversation };
+    messenger.outbox.send(where, text).catch(() => setText(text)); // the phone cannot store it
     setText("");
   };
+  const changeText = (/** @type {string} */ value) => {
+    setText(value);
+    typing();
+  };
+
+  const typingNotice = typingUser ? filled(words.typing, { name: nameOf(typingUser) }) : "";
   return h(
     KeyboardAvoidingView, { style: styles.screen, behavior: Platform.OS === "ios" ? "padding" : undefined },
     h(View, { style: styles.row },
       h(Pressable, { accessibilityRole: "button", onPress: onBack }, h(Text, { style: styles.link }, words.back)),
-      h(Text, { style: [styles.small, styles.grow] }, typingUser ? filled(words.typing, { name: nameOf(typingUser) }) : "")),
+      h(Text, { style: [styles.small, styles.grow] }, typingNotice)),
     h(FlatList, {
-      style: styles.grow, inverted: true, data: [...shown, ...waiting].reverse(),
-      keyExtractor: (/** @type {any} */ { id }) => String(id), onEndReached: hasMore ? loadEarlier : undefined,
-      renderItem: (/** @type {any} */ { item }) => ("failed" in item ? h(UnsentMessage, { item, messenger, words }) : h(
-        View, { style: [styles.message, item.from === user && styles.own] },
-        item.from !== user && h(Text, { style: styles.small }, nameOf(item.from)),
-        h(Text, { style: styles.text }, textOf(item, words)),
-        item.meta?.ask && h(Question, { item, user, answer, nameOf, words }))),
+      style: styles.grow, inverted: true, data: [...shown, ...unsent].reverse(),
+      keyExtractor, renderItem, onEndReached: hasMore ? loadEarlier : undefined,
     }),
     h(View, { style: styles.row },
       h(TextInput, {
         style: [styles.input, styles.grow], value: text, placeholder: words.message, accessibilityLabel: words.message, multiline: true,
-        onChangeText: (/** @type {string} */ value) => {
-          setText(value);
-          typing();
-        },
+        onChangeText: changeText,
       }),
       h(Pressable, { accessibilityRole: "button", onPress: send }, h(Text, { style: styles.link }, words.send))),
   );
@@ -135,37 +150,56 @@ export function ConversationView({ messenger, state, place, onBack, nameOf = its
  * @param {{ item: Entry, user: string, answer: (id: number, given: { value: string }) => Promise<void>, nameOf: (user: string) => string, words: Words }} props
  */
 function Question({ item: { id, from, meta }, user, answer, nameOf, words }) {
-  const [pending, setPending] = useState("");
+  const [pendingValue, setPendingValue] = useState("");
   const { options = [], of, state, answers = [] } = meta?.ask ?? {};
-  const textOfAnswer = (/** @type {{ value?: string, text?: string }} */ { value, text }) => options.find((each) => each.value === value)?.text ?? text ?? value ?? "";
-  const mayAnswer = !state && (of ? of.includes(user) : from !== user) && !answers.some((each) => each.user === user);
+  const isAsked = of ? of.includes(user) : from !== user;
+  const hasAnswered = answers.some((given) => given.user === user);
+  const isOff = Boolean(state) || !isAsked || hasAnswered || pendingValue !== "";
   const press = (/** @type {string} */ value) => {
-    setPending(value);
-    answer(id, { value }).catch(() => {}).then(() => setPending("")); // if others were faster, their answer is shown
+    setPendingValue(value);
+    answer(id, { value }).catch(() => {}).then(() => setPendingValue("")); // if others were faster, their answer is shown
   };
-  const isOff = !mayAnswer || pending !== "";
+  const optionButton = (/** @type {{ text: string, value: string }} */ { text, value }) => h(
+    Pressable, {
+      key: value, style: [styles.option, isOff && styles.off], accessibilityRole: "button",
+      accessibilityState: { disabled: isOff, busy: pendingValue === value }, disabled: isOff, onPress: () => press(value),
+    },
+    h(Text, { style: isOff ? styles.small : styles.link }, text));
+  const answerLine = (/** @type {{ user: string, value?: string, text?: string }} */ given) => {
+    const name = given.user === user ? words.you : nameOf(given.user);
+    const option = options.find(({ value }) => value === given.value);
+    const text = option?.text ?? given.text ?? given.value ?? "";
+    return h(Text, { key: given.user, style: styles.small }, `${name}: ${text}`);
+  };
   return h(View, { style: styles.question, accessibilityLiveRegion: "polite" },
-    !state && options.map(({ text, value }) => h(
-      Pressable, { key: value, style: [styles.option, isOff && styles.off], accessibilityRole: "button", accessibilityState: { disabled: isOff, busy: pending === value }, disabled: isOff, onPress: () => press(value) },
-      h(Text, { style: isOff ? styles.small : styles.link }, text))),
-    answers.map((each) => h(Text, { key: each.user, style: styles.small }, `${each.user === user ? words.you : nameOf(each.user)}: ${textOfAnswer(each)}`)),
+    !state && options.map(optionButton),
+    answers.map(answerLine),
     state && state !== "answered" && h(Text, { style: styles.small }, words[state]));
 }
 
-/** @param {{ item: Unsent, messenger: PhoneMessenger | null, words: Words }} props */
+/**
+ * A message that the server has not stored yet. If it has failed, the user can send or remove it.
+ *
+ * @param {{ item: Unsent, messenger: PhoneMessenger | null, words: Words }} props
+ */
 function UnsentMessage({ item: { id, text, failed, reason }, messenger, words }) {
-  const press = (/** @type {string} */ word, /** @type {(id: string) => unknown} */ action) =>
+  const button = (/** @type {string} */ word, /** @type {(id: string) => unknown} */ action) =>
     h(Pressable, { accessibilityRole: "button", onPress: () => action(id) }, h(Text, { style: styles.link }, word));
+  const status = failed ? filled(words.failed, { reason }) : words.waiting;
   return h(View, { style: [styles.message, styles.own] },
     h(Text, { style: styles.text }, text ?? words.other),
-    h(Text, { style: styles.small }, failed ? filled(words.failed, { reason }) : words.waiting),
-    failed && messenger && press(words.retry, messenger.outbox.retry),
-    failed && messenger && press(words.remove, messenger.outbox.discard));
+    h(Text, { style: styles.small }, status),
+    failed && messenger && button(words.retry, messenger.outbox.retry),
+    failed && messenger && button(words.remove, messenger.outbox.discard));
 }
+
+/** @param {any} item  a conversation, an entry or a message that waits */
+const keyExtractor = ({ id }) => String(id);
 
 /**
  * @param {Entry} entry
  * @param {Words} words
+ * @returns {string} the text that a list shows for the entry
  */
 function textOf({ kind, id, about, text }, words) {
   if (kind === "recall" || (kind === "message" && about === id)) return words.recalled;
@@ -173,15 +207,15 @@ function textOf({ kind, id, about, text }, words) {
 }
 
 /**
- * @param {string} text
+ * @param {string} text  with placeholders, such as `{name}`
  * @param {Record<string, string>} values
  */
 function filled(text, values) {
   return text.replace(/\{(\w+)\}/g, (_, name) => values[name] ?? "");
 }
 
-/** @param {string} user */
-const itself = (user) => user;
+/** The name of a user whose name nobody has told: the id. @param {string} user */
+const idOf = (user) => user;
 
 const styles = StyleSheet.create({
   screen: { flex: 1 },

@@ -19,8 +19,10 @@ import { onNotificationOpened, PushTokens } from "./push.js";
 /** @typedef {import("./push.js").PushOptions} PushOptions */
 /** @typedef {import("./push.js").PushSource} PushSource */
 
-/** @type {readonly Unsent[]} */
+/** Always this list, since React compares. @type {readonly Unsent[]} */
 const NOTHING_WAITS = [];
+/** The longest name of a device, in characters. */
+const NAME_LENGTH = 64;
 
 /**
  * `useImClient` in an app: the connection ends in the background, and comes back with the app.
@@ -28,25 +30,25 @@ const NOTHING_WAITS = [];
  * @template {ImClient} C
  * @param {() => C} make
  * @param {readonly unknown[]} deps  as of `useEffect`: what `make` depends on
- * @param {AppStateOptions} [options]  those of the first call count
+ * @param {AppStateOptions} [options]  the options of the first call count
  * @returns {{ client: C | null, state: StateChange }} `client` is null until the component is mounted
  */
 export function usePhoneClient(make, deps, options) {
   const { client, state } = useImClient(make, deps);
-  const [first] = useState(options);
-  useEffect(() => (client ? followAppState(client, AppState, first) : undefined), [client, first]);
+  const [firstOptions] = useState(options);
+  useEffect(() => {
+    if (client) return followAppState(client, AppState, firstOptions);
+  }, [client, firstOptions]);
   return { client, state };
 }
 
-/**
- * @returns {boolean} whether the user sees the app
- */
+/** @returns {boolean} whether the user sees the app */
 export function useIsActive() {
   return useSyncExternalStore(followActive, isActive, isActive);
 }
 
 /**
- * The messages of ours that wait.
+ * Our messages that the server has not stored yet.
  *
  * @param {PhoneMessenger | null} messenger
  * @returns {readonly Unsent[]}
@@ -62,26 +64,31 @@ export function useOutbox(messenger) {
  *
  * @param {ImClient | null} client
  * @param {PushSource} source
- * @param {PushOptions} options  those of the first call count
+ * @param {PushOptions} options  the options of the first call count
  * @returns {{ state: NotificationState | null, enable: () => Promise<void>, disable: () => Promise<void> }} `state` is null until it is
  *   known. Both functions are rejected with the errors of requests
  */
 export function usePushNotifications(client, source, options) {
   const [state, setState] = useState(/** @type {NotificationState | null} */ (null));
-  const [first] = useState({ device: phoneName(), ...options });
-  const tokens = useMemo(() => client && new PushTokens(client, source, first), [client, source, first]);
+  const [firstOptions] = useState({ device: phoneName(), ...options });
+  const tokens = useMemo(() => client && new PushTokens(client, source, firstOptions), [client, source, firstOptions]);
   useEffect(() => {
     setState(null);
     if (!tokens) return;
     let isMounted = true;
-    tokens.state().then((now) => isMounted && setState(now), () => {}); // no answer: it stays unknown
+    const show = (/** @type {NotificationState} */ found) => {
+      if (isMounted) setState(found);
+    };
+    tokens.state().then(show, () => {}); // no answer: it stays unknown
     const stop = tokens.follow();
     return () => {
       isMounted = false;
       stop();
     };
   }, [tokens]);
-  const enable = useCallback(async () => { if (tokens) setState(await tokens.enable()); }, [tokens]);
+  const enable = useCallback(async () => {
+    if (tokens) setState(await tokens.enable());
+  }, [tokens]);
   const disable = useCallback(async () => {
     if (!tokens) return;
     await tokens.disable();
@@ -95,12 +102,14 @@ export function usePushNotifications(client, source, options) {
  *
  * @param {PushSource} source
  * @param {string} httpUrl
- * @param {(notice: Notice, opened: Opened) => unknown} open
+ * @param {(notice: Notice, opened: Opened) => unknown} open  the function of the last call counts
  */
 export function useNotificationOpened(source, httpUrl, open) {
-  const newest = useRef(open);
-  newest.current = open;
-  useEffect(() => onNotificationOpened(source, { httpUrl, open: (notice, opened) => newest.current(notice, opened) }), [source, httpUrl]);
+  const newestOpen = useRef(open);
+  newestOpen.current = open;
+  useEffect(() => {
+    return onNotificationOpened(source, { httpUrl, open: (notice, opened) => newestOpen.current(notice, opened) });
+  }, [source, httpUrl]);
 }
 
 const isActive = () => AppState.currentState === "active";
@@ -113,6 +122,7 @@ function followActive(changed) {
 
 /** @returns {string} the model of an Android phone; iOS does not say it */
 function phoneName() {
-  const { OS, constants } = Platform;
-  return (OS === "ios" ? "iOS" : /** @type {{ Model?: string }} */ (constants).Model ?? "Android").slice(0, 64);
+  if (Platform.OS === "ios") return "iOS";
+  const { Model } = /** @type {{ Model?: string }} */ (Platform.constants);
+  return (Model ?? "Android").slice(0, NAME_LENGTH);
 }

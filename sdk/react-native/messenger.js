@@ -1,6 +1,6 @@
 // @ts-check
 /**
- * A messenger that outlives the app: what it has sent and received goes on where it was when the phone ended the app.
+ * A messenger whose outbox and position stay on the phone when the phone ends the app.
  *
  * @module messenger
  */
@@ -37,31 +37,35 @@ import { StoredValue } from "./storage.js";
 
 /** @typedef {Omit<MessengerOptions, "cursor"> & PhoneExtra} PhoneOptions */
 
+/** The close code after `close()`. */
 const CLOSED = 1000;
 /** Pause before an entry is stored again. */
 const RETRY_MS = 1_000;
-/** Entries of ours that are remembered: more than wait for an answer at the same time. */
+/** The position after all entries were deleted. */
+const NOTHING_KEPT = 0;
+/** How many entries of ours are remembered: more than wait for an answer at the same time. */
 const MOST_OWN = 1_000;
 
 /**
- * A {@link Messenger} with an outbox. The event `entry` has also what we send, edit and recall. After `close()` it goes on with the next
- * `connect()`.
+ * A {@link Messenger} with an outbox. It emits `entry` also for messages that we send, edit and recall here. After `close()` it goes
+ * on with the next `connect()`.
  */
 export class PhoneMessenger extends Messenger {
-  /** What waits to be sent. */
+  /** Our messages that the server has not stored yet. */
   outbox;
   #entries;
   /** @type {StoredValue<number>} */
   #savedCursor;
-  /** The last entry that `entries` has. */
+  /** Id of the last entry that `entries` has. */
   #position = 0;
   /** Ends when `entries` has everything that was emitted. @type {Promise<void>} */
   #kept = Promise.resolve();
-  /** @type {Promise<void> | null} */
+  /** Ends when the cursor and the outbox are read from the storage; null: not begun, or failed. @type {Promise<void> | null} */
   #restored = null;
+  /** How often `close()` was called. */
   #closings = 0;
-  /** Entries of ours that were emitted: they come from the server, too, if it has not answered in time. @type {Set<number>} */
-  #own = new Set();
+  /** Ids of entries of ours that were emitted. The server sends them, too, if it has not answered in time. @type {Set<number>} */
+  #ownIds = new Set();
 
   /** @param {PhoneOptions} options */
   constructor({ storage, entries, ...options }) {
@@ -71,12 +75,12 @@ export class PhoneMessenger extends Messenger {
     this.#savedCursor = new StoredValue(storage, "cursor", ...key);
     this.outbox = new Outbox(this, new StoredValue(storage, "outbox", ...key));
     if (!entries) return;
-    this.on("entry", (entry) => this.#inTurn(() => entries.put(entry), entry.id));
-    this.on("anew", () => this.#inTurn(() => entries.clear(), 0));
+    this.on("entry", (entry) => this.#keepInTurn(() => entries.put(entry), entry.id));
+    this.on("anew", () => this.#keepInTurn(() => entries.clear(), NOTHING_KEPT));
   }
 
   /**
-   * Connects, with the cursor and the outbox of the start before.
+   * Connects, with the cursor and the outbox that the last start has left on the phone.
    *
    * @override
    */
@@ -89,7 +93,7 @@ export class PhoneMessenger extends Messenger {
       this.#restored = null;
       throw error;
     }
-    if (closings !== this.#closings) throw new Closed(CLOSED);
+    if (closings !== this.#closings) throw new Closed(CLOSED); // closed while the phone was reading
     await super.connect();
   }
 
@@ -116,8 +120,9 @@ export class PhoneMessenger extends Messenger {
     const sent = await super.send(to, text, { clientMsgID, ...more });
     const { data, type, replyTo, mentions, thread, also } = more;
     const meta = { ...(mentions && { mentions }), ...(thread && { thread }), ...(also && { also }) };
+    const hasMeta = Object.keys(meta).length > 0;
     return this.#emitOwn("message", sent, {
-      text, data, type, clientMsgID, ...(to && { to }), ...(replyTo && { about: replyTo }), ...(Object.keys(meta).length && { meta }),
+      text, data, type, clientMsgID, ...(to && { to }), ...(replyTo && { about: replyTo }), ...(hasMeta && { meta }),
     });
   }
 
@@ -128,8 +133,9 @@ export class PhoneMessenger extends Messenger {
    * @param {Parameters<Messenger["edit"]>[2]} [more]
    */
   async edit(id, text, more = {}) {
+    const sent = await super.edit(id, text, more);
     const { data, type } = more;
-    return this.#emitOwn("edit", await super.edit(id, text, more), { about: id, text, data, type });
+    return this.#emitOwn("edit", sent, { about: id, text, data, type });
   }
 
   /**
@@ -137,10 +143,13 @@ export class PhoneMessenger extends Messenger {
    * @param {number} id
    */
   async recall(id) {
-    return this.#emitOwn("recall", await super.recall(id), { about: id });
+    const sent = await super.recall(id);
+    return this.#emitOwn("recall", sent, { about: id });
   }
 
   /**
+   * Emits an entry of ours once.
+   *
    * @override
    * @protected
    * @param {string} kind
@@ -148,14 +157,17 @@ export class PhoneMessenger extends Messenger {
    */
   emit(kind, detail) {
     if (kind === "entry" && detail.from === this.user) {
-      if (this.#own.has(detail.id)) return;
-      this.#own.add(detail.id);
-      if (this.#own.size > MOST_OWN) this.#own.delete(/** @type {number} */ (this.#own.values().next().value));
+      if (this.#ownIds.has(detail.id)) return;
+      this.#ownIds.add(detail.id);
+      const oldest = /** @type {number} */ (this.#ownIds.values().next().value);
+      if (this.#ownIds.size > MOST_OWN) this.#ownIds.delete(oldest);
     }
     super.emit(kind, detail);
   }
 
   /**
+   * Emits an entry of ours, which the server does not send to its own connection.
+   *
    * @param {string} kind
    * @param {Sent} sent
    * @param {Partial<Entry>} content
@@ -168,16 +180,20 @@ export class PhoneMessenger extends Messenger {
   }
 
   async #restore() {
-    this.#position = (this.#entries && (await this.#savedCursor.get())) || 0;
-    if (this.#entries) this.cursor = this.#position;
+    if (this.#entries) {
+      this.#position = (await this.#savedCursor.get()) || NOTHING_KEPT;
+      this.cursor = this.#position;
+    }
     await this.outbox.restore();
   }
 
   /**
+   * Runs a task of `entries` after the tasks before it, and saves the position. A task that fails is tried again.
+   *
    * @param {() => unknown} task
-   * @param {number} position  the entry that is stored then; 0: the task has deleted all
+   * @param {number} position  id of the entry that the task puts, or {@link NOTHING_KEPT}
    */
-  #inTurn(task, position) {
+  #keepInTurn(task, position) {
     this.#kept = this.#kept.then(async () => {
       for (;;) {
         try {
@@ -187,8 +203,10 @@ export class PhoneMessenger extends Messenger {
           await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
         }
       }
-      this.#position = position ? Math.max(position, this.#position) : 0;
-      this.#savedCursor.set(this.#position).catch(() => {}); // with the next entry, or the entry is put again
+      const isCleared = position === NOTHING_KEPT;
+      this.#position = isCleared ? NOTHING_KEPT : Math.max(position, this.#position);
+      // If it fails, the next entry saves it. If the app ends before, the next start puts the entry again.
+      this.#savedCursor.set(this.#position).catch(() => {});
     });
   }
 }

@@ -82,15 +82,17 @@ export class Outbox {
    * @returns {Promise<string>} its `clientMsgID`, when the phone has stored it; rejected if the phone cannot
    */
   send = async (where, text, more = {}) => {
-    const { clientMsgID: id = newId(), ...rest } = more;
+    const { clientMsgID: id = newId(), ...otherFields } = more;
     const to = "to" in where ? where.to : "";
-    const item = { id, to, ...(text !== undefined && { text }), more: { ...rest, ...(!to && where) }, time: Date.now(), failed: false, reason: "" };
+    const newItem = {
+      id, to, ...(text !== undefined && { text }), more: { ...otherFields, ...(!to && where) }, time: Date.now(), failed: false, reason: "",
+    };
     await this.restore();
-    this.#show([...this.items, item]);
+    this.#show([...this.items, newItem]);
     try {
       await this.#save();
     } catch (error) {
-      this.#show(this.items.filter((each) => each !== item));
+      this.#show(this.items.filter((item) => item !== newItem));
       throw error;
     }
     this.#sendAll();
@@ -124,10 +126,15 @@ export class Outbox {
     await this.#save();
   }
 
+  /** Sends the messages one after the other, while there is a connection. */
   async #sendAll() {
     if (this.#isSending) return;
     this.#isSending = true;
-    for (let item; this.#messenger.state.state === "online" && (item = this.items.find(({ failed }) => !failed));) await this.#send(item);
+    while (this.#messenger.state.state === "online") {
+      const next = this.items.find(({ failed }) => !failed);
+      if (!next) break;
+      await this.#send(next);
+    }
     this.#isSending = false;
   }
 
@@ -137,14 +144,17 @@ export class Outbox {
       await this.#messenger.send(to, text, { ...more, clientMsgID: id });
       await this.discard(id);
     } catch (error) {
-      const isRefused = error instanceof CommandRefused || error instanceof TypeError || (error instanceof Closed && error.code === TOO_LARGE);
+      const isTooLarge = error instanceof Closed && error.code === TOO_LARGE;
+      const isRefused = error instanceof CommandRefused || error instanceof TypeError || isTooLarge;
+      if (!isRefused) return; // there was no answer: it is sent again, with the same id
       const { message, reason } = /** @type {CommandRefused} */ (error);
-      // Otherwise there was no answer: it is sent again, with the same id.
-      if (isRefused) await this.#update(id, { failed: true, reason: reason || message });
+      await this.#update(id, { failed: true, reason: reason || message });
     }
   }
 
   /**
+   * Changes a message, and stores that on the phone.
+   *
    * @param {string} id
    * @param {Partial<Unsent>} changes
    */
@@ -153,7 +163,11 @@ export class Outbox {
     await this.#save().catch(() => {}); // the next start tries it again
   }
 
-  /** @param {readonly Unsent[]} items */
+  /**
+   * Changes `items`, and tells the listeners.
+   *
+   * @param {readonly Unsent[]} items
+   */
   #show(items) {
     this.items = items;
     for (const changed of [...this.#listeners]) changed();

@@ -1,7 +1,7 @@
 // @ts-check
 /**
- * Push notifications of a phone: its token, what a notification is about, and its actions. It knows nothing of React, and of the
- * libraries of push services only what {@link firebase} and {@link expo} are given.
+ * Push notifications of a phone: its token, what a notification is about, and its actions. The module imports neither React nor the
+ * libraries of push services: the app passes the library to {@link firebase} or {@link expo}.
  */
 
 import { RequestRefused } from "imserver-client/errors";
@@ -28,7 +28,7 @@ import { StoredValue } from "./storage.js";
  * Where tokens and notifications come from: {@link firebase}, {@link expo}, or an object of the app.
  *
  * @typedef {object} PushSource
- * @property {() => Promise<boolean>} permit     asks the user, unless they have answered; whether they allow notifications
+ * @property {() => Promise<boolean>} permit     asks the user, unless they have answered, and says whether they allow notifications
  * @property {() => Promise<PushToken>} token
  * @property {(listener: (token: PushToken) => void) => () => void} onToken  there is a new token; returns what ends that
  * @property {() => Promise<unknown>} [remove]   ends the token
@@ -62,12 +62,15 @@ import { StoredValue } from "./storage.js";
 
 /** @typedef {{ user: string, endpoint: string, id: number }} PushRecord */
 
-/** The action of an option of a question has its value behind this. */
-const ANSWER = "answer:";
+/** The action of an option of a question is this prefix and the value of the option. */
+const ANSWER_PREFIX = "answer:";
 /** Pauses between tries to send an action. */
 const RETRIES_MS = [1_000, 4_000, 15_000];
-/** Problems that say that the server has no notifications, or the app none. */
-const NONE = [403, 404];
+const TOO_MANY_REQUESTS = 429;
+/** HTTP statuses with which a server or an app without notifications answers. */
+const OFF_STATUSES = [403, 404];
+/** The longest language, in characters. */
+const LANGUAGE_LENGTH = 16;
 
 /** Owns the push token of one user on this phone. */
 export class PushTokens {
@@ -90,8 +93,8 @@ export class PushTokens {
   }
 
   /**
-   * Whether this user gets notifications on this phone. If they do, the server gets the token if it is another one than before: call
-   * it at each start.
+   * Whether this user gets notifications on this phone. If they do, and the phone has a new token, the server gets it: call it at each
+   * start.
    *
    * @returns {Promise<NotificationState>} rejected with the errors of requests
    */
@@ -99,10 +102,11 @@ export class PushTokens {
     const record = await this.#record.get();
     if (record?.user !== this.#client.user) return "off";
     if (!(await this.#source.permit())) return "blocked";
+
     const token = await this.#source.token();
     if (endpointOf(token) !== record.endpoint) return this.#add(token);
     const { endpoints } = await this.#client.api("GET", "notifications/endpoints", { user: this.#client.user });
-    const isListed = endpoints.some((/** @type {{ id: number, enabled: boolean }} */ each) => each.id === record.id && each.enabled);
+    const isListed = endpoints.some((/** @type {{ id: number, enabled: boolean }} */ { id, enabled }) => id === record.id && enabled);
     return isListed ? "on" : "off"; // removed by another device
   }
 
@@ -117,7 +121,7 @@ export class PushTokens {
   }
 
   /**
-   * Ends notifications on this phone: before a logout. The server forgets the token, now or when the push service says so.
+   * Ends notifications on this phone. Call it before a logout. The server forgets the token, now or when the push service says so.
    *
    * @returns {Promise<void>}
    */
@@ -125,7 +129,10 @@ export class PushTokens {
     const record = await this.#record.get();
     await this.#record.set(null);
     const { user } = this.#client;
-    if (record?.user === user) await this.#client.api("POST", "notifications/endpoints/remove", { user, id: record.id }).catch(() => {});
+    if (record?.user === user) {
+      const removed = this.#client.api("POST", "notifications/endpoints/remove", { user, id: record.id });
+      await removed.catch(() => {}); // the push service tells the server
+    }
     await this.#source.remove?.();
   }
 
@@ -137,11 +144,14 @@ export class PushTokens {
   follow() {
     return this.#source.onToken(async (token) => {
       const record = await this.#record.get();
-      if (record?.user === this.#client.user && record.endpoint !== endpointOf(token)) await this.#add(token).catch(() => {}); // else at the next start
+      if (record?.user !== this.#client.user || record.endpoint === endpointOf(token)) return;
+      await this.#add(token).catch(() => {}); // if it fails, the next start sends the token
     });
   }
 
   /**
+   * Sends a token to the server, and remembers it on the phone.
+   *
    * @param {PushToken} token
    * @returns {Promise<NotificationState>}
    */
@@ -150,13 +160,14 @@ export class PushTokens {
     const endpoint = endpointOf(token);
     const { device = "", language = languageHere() } = this.#options;
     const before = await this.#record.get();
-    const replaces = before?.user === user && before.endpoint !== endpoint ? before.endpoint : "";
+    const isNewToken = before?.user === user && before.endpoint !== endpoint;
+    const replaces = isNewToken ? before.endpoint : "";
     try {
       const { id } = await this.#client.api("POST", "notifications/endpoints", { user, endpoint, device, language, ...(replaces && { replaces }) });
       await this.#record.set({ user, endpoint, id });
       return "on";
     } catch (error) {
-      if (error instanceof RequestRefused && NONE.includes(error.status)) return "unsupported";
+      if (error instanceof RequestRefused && OFF_STATUSES.includes(error.status)) return "unsupported";
       throw error;
     }
   }
@@ -170,11 +181,11 @@ export class PushTokens {
  */
 export function noticeIn(payload) {
   const request = payload?.notification?.request ?? payload?.request;
-  const places = [
+  const candidates = [
     payload, payload?.data, payload?.notification?.data, request?.content?.data, request?.trigger?.payload, request?.trigger?.remoteMessage?.data,
   ];
-  for (const place of places) {
-    const notice = noticeOf(typeof place === "string" ? place : place?.imserver);
+  for (const candidate of candidates) {
+    const notice = noticeOf(typeof candidate === "string" ? candidate : candidate?.imserver);
     if (notice) return notice;
   }
   return null;
@@ -190,15 +201,17 @@ export function noticeIn(payload) {
  * @returns {Promise<boolean>} whether the server has done it
  */
 export async function act({ token }, action, { httpUrl, text, fetch: send = globalThis.fetch }) {
-  const answered = action.startsWith(ANSWER) ? { action: "answer", value: action.slice(ANSWER.length) } : {};
-  const body = JSON.stringify({ token, action, ...(action === "reply" && { text }), ...answered });
-  for (const pause of [...RETRIES_MS, 0]) {
-    const answer = await send(`${httpUrl.replace(/\/+$/, "")}/api/v1/notifications/act`, {
+  const url = `${httpUrl.replace(/\/+$/, "")}/api/v1/notifications/act`;
+  const answer = action.startsWith(ANSWER_PREFIX) && { action: "answer", value: action.slice(ANSWER_PREFIX.length) };
+  const body = JSON.stringify({ token, action, ...(action === "reply" && { text }), ...answer });
+  for (const pauseMs of [...RETRIES_MS, 0]) {
+    const response = await send(url, {
       method: "POST", headers: { "Content-Type": "application/json" }, body, credentials: "omit",
     }).catch(() => null);
-    if (answer?.ok) return true;
-    if (answer && answer.status < 500 && answer.status !== 429) return false;
-    if (pause) await new Promise((resolve) => setTimeout(resolve, pause));
+    if (response?.ok) return true;
+    const isRefused = response && response.status < 500 && response.status !== TOO_MANY_REQUESTS;
+    if (isRefused) return false;
+    if (pauseMs) await new Promise((resolve) => setTimeout(resolve, pauseMs));
   }
   return false;
 }
@@ -210,8 +223,8 @@ export async function act({ token }, action, { httpUrl, text, fetch: send = glob
  */
 
 /**
- * Carries out "Mark as read", "Reply" and answers to questions, and opens what other notifications are about: the one that has started the app, and
- * those after it.
+ * Carries out "Mark as read", "Reply" and answers to questions, and opens what other notifications are about. It begins with the
+ * notification that has started the app.
  *
  * @param {PushSource} source
  * @param {{ httpUrl: string, open: (notice: Notice, opened: Opened) => unknown, fetch?: typeof globalThis.fetch }} options
@@ -219,22 +232,25 @@ export async function act({ token }, action, { httpUrl, text, fetch: send = glob
  */
 export function onNotificationOpened(source, { httpUrl, open, fetch }) {
   let isOver = false;
-  /** Libraries report the notification that has started the app twice. */
-  const done = new Set();
-  const take = async (/** @type {Response | null} */ response) => {
+  /** Responses that are handled. Libraries report the notification that has started the app twice. */
+  const handled = new Set();
+  const handle = async (/** @type {Response | null} */ response) => {
     const notice = response && noticeIn(response.payload);
-    if (isOver || !notice || !response || done.has(`${response.id} ${response.action}`)) return;
-    if (response.id) done.add(`${response.id} ${response.action}`);
-    const { action, text } = response;
+    if (isOver || !notice || !response) return;
+    const { id, action, text } = response;
+    const key = `${id} ${action}`;
+    if (handled.has(key)) return;
+    if (id) handled.add(key);
+
     const isReply = action === "reply" && text.trim() !== "";
-    if (notice.token && (action === "read" || isReply || action.startsWith(ANSWER))) {
-      if (await act(notice, action, { httpUrl, text, fetch })) return;
-    }
-    const url = notice.actions.find((each) => each.action === action)?.url || notice.url;
+    const canAct = notice.token && (action === "read" || isReply || action.startsWith(ANSWER_PREFIX));
+    if (canAct && (await act(notice, action, { httpUrl, text, fetch }))) return;
+    const chosen = notice.actions.find((each) => each.action === action);
+    const url = chosen?.url || notice.url;
     open(notice, { ...(url && { url }), ...(isReply && { draft: text }) });
   };
-  source.first?.().then(take, () => {});
-  const stop = source.onResponse?.(take);
+  source.first?.().then(handle, () => {});
+  const stop = source.onResponse?.(handle);
   return () => {
     isOver = true;
     stop?.();
@@ -295,11 +311,20 @@ export function firebase(messaging) {
  * @returns {PushSource}
  */
 export function expo(notifications) {
-  const tokenOf = (/** @type {{ type: string, data: any }} */ { type, data }) =>
-    /** @type {PushToken} */ ({ service: type === "ios" || type === "apns" ? "apns" : "fcm", token: String(data) });
-  const responseOf = (/** @type {any} */ response) => response && {
-    payload: response, id: response.notification?.request?.identifier ?? "", text: response.userText ?? "",
-    action: response.actionIdentifier === notifications.DEFAULT_ACTION_IDENTIFIER ? "" : response.actionIdentifier ?? "",
+  const tokenOf = (/** @type {{ type: string, data: any }} */ { type, data }) => {
+    const service = type === "ios" || type === "apns" ? "apns" : "fcm";
+    return /** @type {PushToken} */ ({ service, token: String(data) });
+  };
+  const responseOf = (/** @type {any} */ response) => {
+    if (!response) return response;
+    const { notification, actionIdentifier, userText } = response;
+    const isTap = actionIdentifier === notifications.DEFAULT_ACTION_IDENTIFIER;
+    return {
+      payload: response,
+      id: notification?.request?.identifier ?? "",
+      action: isTap ? "" : actionIdentifier ?? "",
+      text: userText ?? "",
+    };
   };
   return {
     permit: async () => (await notifications.requestPermissionsAsync()).granted,
@@ -327,8 +352,10 @@ function endpointOf({ service, token }) {
 }
 
 /**
- * @param {unknown} value  of a payload: an object, or its JSON
- * @returns {Notice | null}
+ * Reads a notification from a payload, in which any app may have written anything.
+ *
+ * @param {unknown} value  an object, or its JSON
+ * @returns {Notice | null} null: it is not of this server
  */
 function noticeOf(value) {
   /** @type {any} */
@@ -342,14 +369,25 @@ function noticeOf(value) {
   const { kind, tag, conversation, entry, count, title, body, url, actions, token, data } = notice;
   const textOf = (/** @type {unknown} */ text) => (typeof text === "string" ? text : "");
   const numberOf = (/** @type {unknown} */ number) => (Number.isSafeInteger(number) ? Number(number) : 0);
+  const knownActions = Array.isArray(actions) ? actions.filter((each) => typeof each?.action === "string") : [];
   return {
-    kind, tag: textOf(tag), conversation: numberOf(conversation), entry: numberOf(entry), count: numberOf(count), title: textOf(title), body: textOf(body),
-    url: textOf(url), actions: Array.isArray(actions) ? actions.filter((each) => typeof each?.action === "string") : [], token: textOf(token),
+    kind,
+    tag: textOf(tag),
+    conversation: numberOf(conversation),
+    entry: numberOf(entry),
+    count: numberOf(count),
+    title: textOf(title),
+    body: textOf(body),
+    url: textOf(url),
+    actions: knownActions,
+    token: textOf(token),
     ...(data !== undefined && { data }),
   };
 }
 
 /** @returns {string} the language of the phone, as `en-US` */
 function languageHere() {
-  return Intl.DateTimeFormat().resolvedOptions().locale.split("-").slice(0, 2).join("-").slice(0, 16);
+  const { locale } = Intl.DateTimeFormat().resolvedOptions();
+  const languageAndRegion = locale.split("-").slice(0, 2).join("-");
+  return languageAndRegion.slice(0, LANGUAGE_LENGTH);
 }

@@ -1,5 +1,5 @@
 // @ts-check
-/** What the package keeps on the phone, in a storage that the app passes, such as AsyncStorage. */
+/** Values that stay on the phone, in a storage that the app passes, such as AsyncStorage. */
 
 /**
  * @typedef {object} PhoneStorage
@@ -9,16 +9,16 @@
  */
 
 /**
- * A value of a storage. It is written by one call at a time: the newest one counts.
+ * A value of a storage. One write runs at a time; after it the newest value is written.
  *
  * @template T  what JSON can be
  */
 export class StoredValue {
   #storage;
   #key;
-  /** @type {{ value: T | null } | null} */
+  /** The value that is to be written; null: nothing. @type {{ value: T | null } | null} */
   #next = null;
-  /** @type {Promise<void> | null} */
+  /** The write that runs; null: no write runs. @type {Promise<void> | null} */
   #writing = null;
 
   /**
@@ -30,7 +30,7 @@ export class StoredValue {
     this.#key = `imserver ${JSON.stringify(key)}`;
   }
 
-  /** @returns {Promise<T | null>} null: there is none, or it is not JSON */
+  /** @returns {Promise<T | null>} null: there is no value, or it is not JSON */
   async get() {
     const text = await this.#storage.getItem(this.#key);
     try {
@@ -50,16 +50,20 @@ export class StoredValue {
     return this.#writing ? this.#writing.then(write, write) : write();
   }
 
-  /** @returns {Promise<void>} */
+  /**
+   * Writes the next value, unless another call writes.
+   *
+   * @returns {Promise<void>}
+   */
   #write() {
-    if (this.#writing) return this.#writing;
+    if (this.#writing) return this.#writing; // an earlier call has begun it, with the newest value
     if (!this.#next) return Promise.resolve();
     const { value } = this.#next;
     this.#next = null;
     const stored = value === null ? this.#storage.removeItem(this.#key) : this.#storage.setItem(this.#key, JSON.stringify(value));
-    const ended = () => { this.#writing = null; };
+    const end = () => { this.#writing = null; };
     this.#writing = Promise.resolve(stored).then(() => {});
-    this.#writing.then(ended, ended);
+    this.#writing.then(end, end);
     return this.#writing;
   }
 }

@@ -1,4 +1,4 @@
-/** The connection while the app is in the background, and when it comes back. It knows nothing of React. */
+/** The connection while the app is in the background, and when it comes back. The module does not import React. */
 export type ImClient = import("imserver-client").ImClient;
 export type AppStates = {
     currentState?: string | null;
@@ -22,8 +22,8 @@ export type AppStateOptions = {
     network?: Network;
 };
 /**
- * Closes the connection of a client in the background, and connects it at once when the app comes back. Whoever does not look gets
- * notifications meanwhile.
+ * Closes the connection of a client in the background, and connects it at once when the app comes back. Without a connection the
+ * user gets notifications.
  *
  * @param {ImClient} client
  * @param {AppStates} appState

@@ -1,6 +1,6 @@
 /**
- * A small chat screen: the conversations, the messages of one, and a composer. Copy it when it is too small for you: it uses nothing
- * but the hooks.
+ * A small chat screen: the conversations, the messages of one, and a composer. If you need more, copy it: it uses nothing but the
+ * hooks.
  *
  * @module chat
  */
@@ -82,7 +82,7 @@ export declare const WORDS: {
  * The conversations, or the one that is open.
  *
  * @param {{ messenger: PhoneMessenger | null, state: StateChange, place: Place | null, onPlace: (place: Place | null) => void } & Look} props
- *   `place`: the open conversation; null: the list of them
+ *   `place`: the open conversation; null: the list of conversations
  * @returns {ReactElement}
  */
 export declare function Chat({ messenger, state, place, onPlace, ...look }: {

@@ -15,19 +15,17 @@ export type PushSource = import("./push.js").PushSource;
  * @template {ImClient} C
  * @param {() => C} make
  * @param {readonly unknown[]} deps  as of `useEffect`: what `make` depends on
- * @param {AppStateOptions} [options]  those of the first call count
+ * @param {AppStateOptions} [options]  the options of the first call count
  * @returns {{ client: C | null, state: StateChange }} `client` is null until the component is mounted
  */
 export declare function usePhoneClient<C extends ImClient>(make: () => C, deps: readonly unknown[], options?: AppStateOptions): {
     client: C | null;
     state: StateChange;
 };
-/**
- * @returns {boolean} whether the user sees the app
- */
+/** @returns {boolean} whether the user sees the app */
 export declare function useIsActive(): boolean;
 /**
- * The messages of ours that wait.
+ * Our messages that the server has not stored yet.
  *
  * @param {PhoneMessenger | null} messenger
  * @returns {readonly Unsent[]}
@@ -38,7 +36,7 @@ export declare function useOutbox(messenger: PhoneMessenger | null): readonly Un
  *
  * @param {ImClient | null} client
  * @param {PushSource} source
- * @param {PushOptions} options  those of the first call count
+ * @param {PushOptions} options  the options of the first call count
  * @returns {{ state: NotificationState | null, enable: () => Promise<void>, disable: () => Promise<void> }} `state` is null until it is
  *   known. Both functions are rejected with the errors of requests
  */
@@ -52,6 +50,6 @@ export declare function usePushNotifications(client: ImClient | null, source: Pu
  *
  * @param {PushSource} source
  * @param {string} httpUrl
- * @param {(notice: Notice, opened: Opened) => unknown} open
+ * @param {(notice: Notice, opened: Opened) => unknown} open  the function of the last call counts
  */
 export declare function useNotificationOpened(source: PushSource, httpUrl: string, open: (notice: Notice, opened: Opened) => unknown): void;

@@ -1,5 +1,5 @@
 /**
- * A messenger that outlives the app: what it has sent and received goes on where it was when the phone ended the app.
+ * A messenger whose outbox and position stay on the phone when the phone ends the app.
  *
  * @module messenger
  */
@@ -34,17 +34,17 @@ export type PhoneExtra = {
 };
 export type PhoneOptions = Omit<MessengerOptions, "cursor"> & PhoneExtra;
 /**
- * A {@link Messenger} with an outbox. The event `entry` has also what we send, edit and recall. After `close()` it goes on with the next
- * `connect()`.
+ * A {@link Messenger} with an outbox. It emits `entry` also for messages that we send, edit and recall here. After `close()` it goes
+ * on with the next `connect()`.
  */
 export declare class PhoneMessenger extends Messenger {
     #private;
-    /** What waits to be sent. */
+    /** Our messages that the server has not stored yet. */
     outbox: Outbox;
     /** @param {PhoneOptions} options */
     constructor({ storage, entries, ...options }: PhoneOptions);
     /**
-     * Connects, with the cursor and the outbox of the start before.
+     * Connects, with the cursor and the outbox that the last start has left on the phone.
      *
      * @override
      */
@@ -73,6 +73,8 @@ export declare class PhoneMessenger extends Messenger {
      */
     recall(id: number): Promise<import("imserver-client").Sent>;
     /**
+     * Emits an entry of ours once.
+     *
      * @override
      * @protected
      * @param {string} kind

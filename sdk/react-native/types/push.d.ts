@@ -1,6 +1,6 @@
 /**
- * Push notifications of a phone: its token, what a notification is about, and its actions. It knows nothing of React, and of the
- * libraries of push services only what {@link firebase} and {@link expo} are given.
+ * Push notifications of a phone: its token, what a notification is about, and its actions. The module imports neither React nor the
+ * libraries of push services: the app passes the library to {@link firebase} or {@link expo}.
  */
 export type ImClient = import("imserver-client").ImClient;
 export type NotificationState = import("imserver-client/notifications").NotificationState;
@@ -29,7 +29,7 @@ export type Response = {
 };
 export type PushSource = {
     /**
-     * asks the user, unless they have answered; whether they allow notifications
+     * asks the user, unless they have answered, and says whether they allow notifications
      */
     permit: () => Promise<boolean>;
     token: () => Promise<PushToken>;
@@ -114,8 +114,8 @@ export declare class PushTokens {
      */
     constructor(client: ImClient, source: PushSource, options: PushOptions);
     /**
-     * Whether this user gets notifications on this phone. If they do, the server gets the token if it is another one than before: call
-     * it at each start.
+     * Whether this user gets notifications on this phone. If they do, and the phone has a new token, the server gets it: call it at each
+     * start.
      *
      * @returns {Promise<NotificationState>} rejected with the errors of requests
      */
@@ -127,7 +127,7 @@ export declare class PushTokens {
      */
     enable(): Promise<NotificationState>;
     /**
-     * Ends notifications on this phone: before a logout. The server forgets the token, now or when the push service says so.
+     * Ends notifications on this phone. Call it before a logout. The server forgets the token, now or when the push service says so.
      *
      * @returns {Promise<void>}
      */
@@ -176,8 +176,8 @@ export type Opened = {
  * @property {string} [draft]  a reply that was not sent: show it in the composer
  */
 /**
- * Carries out "Mark as read", "Reply" and answers to questions, and opens what other notifications are about: the one that has started the app, and
- * those after it.
+ * Carries out "Mark as read", "Reply" and answers to questions, and opens what other notifications are about. It begins with the
+ * notification that has started the app.
  *
  * @param {PushSource} source
  * @param {{ httpUrl: string, open: (notice: Notice, opened: Opened) => unknown, fetch?: typeof globalThis.fetch }} options

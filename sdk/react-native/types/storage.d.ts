@@ -1,4 +1,4 @@
-/** What the package keeps on the phone, in a storage that the app passes, such as AsyncStorage. */
+/** Values that stay on the phone, in a storage that the app passes, such as AsyncStorage. */
 export type PhoneStorage = {
     getItem: (key: string) => Promise<string | null>;
     setItem: (key: string, value: string) => Promise<unknown>;
@@ -11,7 +11,7 @@ export type PhoneStorage = {
  * @property {(key: string) => Promise<unknown>} removeItem
  */
 /**
- * A value of a storage. It is written by one call at a time: the newest one counts.
+ * A value of a storage. One write runs at a time; after it the newest value is written.
  *
  * @template T  what JSON can be
  */
@@ -22,7 +22,7 @@ export declare class StoredValue<T> {
      * @param {...(string | number)} key
      */
     constructor(storage: PhoneStorage, ...key: (string | number)[]);
-    /** @returns {Promise<T | null>} null: there is none, or it is not JSON */
+    /** @returns {Promise<T | null>} null: there is no value, or it is not JSON */
     get(): Promise<T | null>;
     /**
      * @param {T | null} value  null: removes it
