@@ -1,7 +1,7 @@
 // @ts-check
 /**
  * What can go wrong: one row for each code, and the errors that the clients throw. Every error has a `code`, a `text` that
- * says what happened, and a `remedy` that says what to do. The codes and texts are those of the Python client.
+ * says what happened, and a `remedy` that says what to do. The Python client has the same codes and texts.
  *
  * @module errors
  */

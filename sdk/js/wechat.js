@@ -94,7 +94,7 @@ class WechatSocket {
     const reportError = (/** @type {{ errMsg: string }} */ error) => this.onerror?.(error);
     this.#task = wx.connectSocket({ url, fail: reportError });
     this.#task.onOpen(() => {
-      // A task that was closed too early opens all the same. A mini-program may have few of them.
+      // A task opens even if it was closed before, and must be closed again: a mini-program may have only few tasks.
       if (this.readyState === CLOSED) return this.close(NORMAL_CLOSE);
       this.readyState = OPEN;
       this.onopen?.({});

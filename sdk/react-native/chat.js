@@ -214,7 +214,7 @@ function filled(text, values) {
   return text.replace(/\{(\w+)\}/g, (_, name) => values[name] ?? "");
 }
 
-/** The name of a user whose name nobody has told: the id. @param {string} user */
+/** The name of a user in an app that passes no `nameOf`. @param {string} user */
 const idOf = (user) => user;
 
 const styles = StyleSheet.create({

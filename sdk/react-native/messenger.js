@@ -43,7 +43,7 @@ const CLOSED = 1000;
 const RETRY_MS = 1_000;
 /** The position after all entries were deleted. */
 const NOTHING_KEPT = 0;
-/** How many entries of ours are remembered: more than wait for an answer at the same time. */
+/** How many ids of our entries are remembered. This is more than the requests that wait for an answer at a time. */
 const MOST_OWN = 1_000;
 
 /**

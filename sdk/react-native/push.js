@@ -19,7 +19,7 @@ import { StoredValue } from "./storage.js";
  *
  * @typedef {object} Response
  * @property {any} payload     as the push service has delivered it
- * @property {string} id       the same for the same notification; empty: unknown
+ * @property {string} id       of the notification; empty: unknown
  * @property {string} action   of a button; empty: none, the notification itself
  * @property {string} text     of a reply; empty: none
  */
@@ -113,7 +113,7 @@ export class PushTokens {
   /**
    * Asks the user, and sends the token to the server.
    *
-   * @returns {Promise<NotificationState>} rejected with the errors of requests, and those of the push service
+   * @returns {Promise<NotificationState>} rejected with the errors of requests, and the errors of the push service
    */
   async enable() {
     if (!(await this.#source.permit())) return "blocked";

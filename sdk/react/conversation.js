@@ -1,5 +1,5 @@
 // @ts-check
-/** A stored conversation as a page shows it. It knows nothing of React. */
+/** A stored conversation as a page shows it. The module does not import React. */
 
 /** @typedef {import("imserver-client/messenger").Ask} Ask */
 /** @typedef {import("imserver-client/messenger").Entry} Entry */
@@ -34,7 +34,7 @@ export class Conversation {
   view = NOTHING_LOADED;
   #messenger;
   #peer;
-  /** Number of the conversation; 0: there is none with `peer` yet. */
+  /** Number of the conversation; 0: there is no conversation with `peer` yet. */
   #number;
   #pageSize;
   /** Id of the oldest entry that is loaded, shown or not; 0: none. */
@@ -97,7 +97,7 @@ export class Conversation {
     };
   }
 
-  /** Loads the messages before those that are loaded. */
+  /** Loads the messages before the oldest one that is loaded. */
   loadEarlier = () => this.#load(this.#oldest);
 
   /**
@@ -263,7 +263,7 @@ export function storedEntry({ user }, kind, { id, conversation, seq, replaced },
 /**
  * @param {Messenger} messenger
  * @param {string} user
- * @returns {Promise<number>} number of the conversation with a user; 0: there is none
+ * @returns {Promise<number>} number of the conversation with a user; 0: there is no conversation
  */
 async function numberOf(messenger, user) {
   let before = 0;

@@ -1,5 +1,5 @@
 // @ts-check
-/** The list of the user's conversations as a page shows it. It knows nothing of React. */
+/** The list of the user's conversations as a page shows it. The module does not import React. */
 
 /** @typedef {import("imserver-client/messenger").Conversation} Conversation */
 /** @typedef {import("imserver-client/messenger").Entry} Entry */
@@ -73,7 +73,7 @@ export class Conversations {
     };
   }
 
-  /** Loads the conversations after those that are loaded. */
+  /** Loads the conversations after the last one that is loaded. */
   loadMore = async () => {
     const last = this.view.conversations[this.view.conversations.length - 1];
     if (this.#messenger && last) await this.#load(this.#messenger, last.place ?? last.last?.id ?? 0);

@@ -22,7 +22,8 @@ export type Entry = {
      */
     seq: number;
     /**
-     * `message`; `edit`, `recall`, `reaction` or `pin` of the entry `about`; `press` of a button of it, or what happens to the question; `group`, `join`, `leave`
+     * `message`; `edit`, `recall`, `reaction` or `pin` of the entry `about`; `press`: a button of that entry was pressed, or
+     * something has happened to the question; `group`, `join`, `leave`
      */
     kind: string;
     /**
@@ -34,7 +35,8 @@ export type Entry = {
      */
     to?: string;
     /**
-     * `text`, `picture`, …; `add` or `remove` in a reaction or pin; of a `press` about a question `answer`, `cancel`, `expire`, `escalate`, `remind`, `tally` (of a poll)
+     * `text`, `picture`, …; `add` or `remove` in a reaction or pin; of a `press` about a question `answer`, `cancel`,
+     * `expire`, `escalate`, `remind`, `tally` (of a poll)
      */
     type?: string;
     /**
@@ -48,13 +50,15 @@ export type Entry = {
     base64?: string;
     clientMsgID?: string;
     /**
-     * the entry that it replies to, edits, recalls, reacts to or pins, or whose button was pressed; its own `id`: a recalled message in the history
+     * the entry that it replies to, edits, recalls, reacts to or pins, or whose button was pressed; its own `id`: a
+     * recalled message in the history
      */
     about?: number;
     /**
      * `reacted`: the last reaction that is in `reactions`; `count`: of a reaction, how many users now react with its emoji (`text`);
      * `change`: of a `group` entry, what has changed; `members`: of a `join` or `leave`, the number of members since then;
-     * `handles`: the handles of groups whose members it mentions, who are in `mentions`; `bots`: the bots of the group that receive the entry; `incomplete`: a bot did not finish the text;
+     * `handles`: the handles of groups whose members it mentions, who are in `mentions`;
+     * `bots`: the bots of the group that receive the entry; `incomplete`: a bot did not finish the text;
      * `thread`: the message with which the thread of this reply begins; `also`: the conversation shows the reply, too;
      * `replies`: the replies in the thread of this message; `ask`: it is a question; of a `press` about a question, the fields that change
      */
@@ -181,7 +185,7 @@ export type ThreadMark = {
     thread: number;
     conversation: number;
     /**
-     * id of the last reply; 0: there is none
+     * id of the last reply; 0: there is no reply
      */
     last: number;
     /**
@@ -550,19 +554,23 @@ export type MessengerOptions = import("./imserver.js").Options & MessengerExtra;
  * @property {number} id             its position in the log of the app
  * @property {number} conversation
  * @property {number} seq            its number in the conversation, without gaps
- * @property {string} kind           `message`; `edit`, `recall`, `reaction` or `pin` of the entry `about`; `press` of a button of it, or what happens to the question; `group`, `join`, `leave`
+ * @property {string} kind           `message`; `edit`, `recall`, `reaction` or `pin` of the entry `about`; `press`: a button of that entry was pressed, or
+ *   something has happened to the question; `group`, `join`, `leave`
  * @property {string} from           empty if a back end sent it without a sender
  * @property {string} [to]           missing in a group
- * @property {string} [type]         `text`, `picture`, …; `add` or `remove` in a reaction or pin; of a `press` about a question `answer`, `cancel`, `expire`, `escalate`, `remind`, `tally` (of a poll)
+ * @property {string} [type]         `text`, `picture`, …; `add` or `remove` in a reaction or pin; of a `press` about a question `answer`, `cancel`,
+ *   `expire`, `escalate`, `remind`, `tally` (of a poll)
  * @property {string} [text]         missing if there is `data`; of a `press` the value of the button
  * @property {any} [data]
  * @property {string} [base64]       content from another dialect that is neither text nor JSON
  * @property {string} [clientMsgID]
- * @property {number} [about]        the entry that it replies to, edits, recalls, reacts to or pins, or whose button was pressed; its own `id`: a recalled message in the history
+ * @property {number} [about]        the entry that it replies to, edits, recalls, reacts to or pins, or whose button was pressed; its own `id`: a
+ *   recalled message in the history
  * @property {{ mentions?: string[], handles?: string[], edited?: number, users?: string[], members?: number, change?: string, forwarded?: { from: string, id: number }, reacted?: number, count?: number, buttons?: Button[][], command?: SlashCommand, bots?: string[], incomplete?: boolean, thread?: number, also?: boolean, replies?: Replies, ask?: Ask }} [meta]
  *   `reacted`: the last reaction that is in `reactions`; `count`: of a reaction, how many users now react with its emoji (`text`);
  *   `change`: of a `group` entry, what has changed; `members`: of a `join` or `leave`, the number of members since then;
- *   `handles`: the handles of groups whose members it mentions, who are in `mentions`; `bots`: the bots of the group that receive the entry; `incomplete`: a bot did not finish the text;
+ *   `handles`: the handles of groups whose members it mentions, who are in `mentions`;
+ *   `bots`: the bots of the group that receive the entry; `incomplete`: a bot did not finish the text;
  *   `thread`: the message with which the thread of this reply begins; `also`: the conversation shows the reply, too;
  *   `replies`: the replies in the thread of this message; `ask`: it is a question; of a `press` about a question, the fields that change
  * @property {Reaction[]} [reactions]  missing if there are none
@@ -601,7 +609,7 @@ export type MessengerOptions = import("./imserver.js").Options & MessengerExtra;
  * @typedef {object} ThreadMark       what we keep about a thread, on all our devices
  * @property {number} thread         id of the message with which it begins
  * @property {number} conversation
- * @property {number} last           id of the last reply; 0: there is none
+ * @property {number} last           id of the last reply; 0: there is no reply
  * @property {number} read           up to which reply we have read it
  * @property {number} unread         replies of others after it, up to 100
  * @property {boolean} follows       we are notified of replies

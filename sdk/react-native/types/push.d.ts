@@ -15,7 +15,7 @@ export type Response = {
      */
     payload: any;
     /**
-     * the same for the same notification; empty: unknown
+     * of the notification; empty: unknown
      */
     id: string;
     /**
@@ -123,7 +123,7 @@ export declare class PushTokens {
     /**
      * Asks the user, and sends the token to the server.
      *
-     * @returns {Promise<NotificationState>} rejected with the errors of requests, and those of the push service
+     * @returns {Promise<NotificationState>} rejected with the errors of requests, and the errors of the push service
      */
     enable(): Promise<NotificationState>;
     /**

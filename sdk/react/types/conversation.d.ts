@@ -1,4 +1,4 @@
-/** A stored conversation as a page shows it. It knows nothing of React. */
+/** A stored conversation as a page shows it. The module does not import React. */
 export type Ask = import("imserver-client/messenger").Ask;
 export type Entry = import("imserver-client/messenger").Entry;
 export type Messenger = import("imserver-client/messenger").Messenger;
@@ -49,7 +49,7 @@ export declare class Conversation {
      * @returns {() => void} ends that
      */
     start(): () => void;
-    /** Loads the messages before those that are loaded. */
+    /** Loads the messages before the oldest one that is loaded. */
     loadEarlier: () => Promise<void>;
     /**
      * Sends a text, or `more.data`. Rejected as {@link Messenger#send}.

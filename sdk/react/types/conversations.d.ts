@@ -1,4 +1,4 @@
-/** The list of the user's conversations as a page shows it. It knows nothing of React. */
+/** The list of the user's conversations as a page shows it. The module does not import React. */
 export type Conversation = import("imserver-client/messenger").Conversation;
 export type Entry = import("imserver-client/messenger").Entry;
 export type Messenger = import("imserver-client/messenger").Messenger;
@@ -36,6 +36,6 @@ export declare class Conversations {
      * @returns {() => void} ends that
      */
     start(): () => void;
-    /** Loads the conversations after those that are loaded. */
+    /** Loads the conversations after the last one that is loaded. */
     loadMore: () => Promise<void>;
 }
