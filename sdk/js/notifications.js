@@ -18,19 +18,16 @@ import { RequestRefused } from "./errors.js";
 
 /** The cache with the record of each worker. notifications-worker.js knows the name, too. */
 const CACHE = "imserver:notifications";
-/** HTTP statuses with which a server or an app without notifications answers. */
-const OFF_STATUSES = [403, 404];
-/** Marks in the user agent, and what they stand for. The order counts: Edge also writes Chrome, and Chrome also writes Safari. */
+/** Problems that say that the server has no notifications, or the app none. */
+const NONE = [403, 404];
 const BROWSERS = [["Edg", "Edge"], ["OPR", "Opera"], ["Firefox", "Firefox"], ["Chrome", "Chrome"], ["Safari", "Safari"]];
-const SYSTEMS = [
-  ["Android", "Android"], ["iPhone", "iPhone"], ["iPad", "iPad"], ["Windows", "Windows"], ["Mac OS", "macOS"], ["CrOS", "ChromeOS"], ["Linux", "Linux"],
-];
+const SYSTEMS = [["Android", "Android"], ["iPhone", "iPhone"], ["iPad", "iPad"], ["Windows", "Windows"], ["Mac OS", "macOS"], ["CrOS", "ChromeOS"], ["Linux", "Linux"]];
 
 /** @typedef {import("./imserver.js").ImClient} ImClient */
 
 /**
- * `unsupported`: the browser, the page (without https) or the server has no notifications. `blocked`: the browser no longer asks
- * the user, who must change its settings. `off`, `on`: of this user on this device.
+ * `unsupported`: the browser, the page (without https) or the server has no notifications. `blocked`: the browser asks the user
+ * no more, who must change its settings. `off`, `on`: of this user on this device.
  *
  * @typedef {"unsupported" | "blocked" | "off" | "on"} NotificationState
  */
@@ -43,7 +40,7 @@ const SYSTEMS = [
  * @property {string} [scope]     of the worker; default: its folder
  * @property {string} [page]      address that a click opens, in which `{conversation}` and `{id}` stand for the message; default: the scope
  * @property {string} [device]    name of this device in the list of the user's devices; default: the browser and its system
- * @property {string} [language]  of the words that the server adds; default: the language of the page
+ * @property {string} [language]  of the words that the server adds; default: that of the page
  * @property {NotificationWords} [words]  of the worker; default: English or Chinese
  */
 
@@ -92,8 +89,7 @@ const SYSTEMS = [
 
 /** @returns {boolean} whether the browser and the page can have notifications */
 export function hasNotifications() {
-  if (typeof navigator === "undefined" || !("serviceWorker" in navigator)) return false;
-  return "PushManager" in globalThis && "Notification" in globalThis && isSecureContext;
+  return typeof navigator !== "undefined" && "serviceWorker" in navigator && "PushManager" in globalThis && "Notification" in globalThis && isSecureContext;
 }
 
 /**
@@ -111,11 +107,9 @@ export async function notificationState(client, options = {}) {
   const registration = await navigator.serviceWorker.getRegistration(options.scope);
   const record = registration && (await recordOf(registration));
   if (!registration || !record || Notification.permission !== "granted" || !isOf(record, client)) return "off";
-
   const subscription = await registration.pushManager.getSubscription();
-  const isChanged = subscription?.endpoint !== record.endpoint || key !== record.key;
-  if (!isChanged && !(await isListed(client, record))) return "off"; // removed by another device
-  if (isChanged) await subscribe(client, registration, key, options);
+  if (subscription?.endpoint !== record.endpoint || key !== record.key) await subscribe(client, registration, key, options);
+  else if (!(await isListed(client, record))) return "off"; // removed by another device
   return "on";
 }
 
@@ -124,8 +118,8 @@ export async function notificationState(client, options = {}) {
  *
  * @param {ImClient} client
  * @param {NotificationOptions} [options]
- * @returns {Promise<NotificationState>} `off`: the user has not answered. Rejected with the errors of requests, and the errors of
- *   the browser, which may not reach its push service
+ * @returns {Promise<NotificationState>} `off`: the user has not answered. Rejected with the errors of requests, and those of the
+ *   browser, which may not reach its push service
  */
 export async function enableNotifications(client, options = {}) {
   if (!hasNotifications()) return "unsupported";
@@ -133,15 +127,17 @@ export async function enableNotifications(client, options = {}) {
   if (permission !== "granted") return permission === "denied" ? "blocked" : "off";
   const key = await keyOf(client);
   if (!key) return "unsupported";
-  const registration = await registrationOf(options);
+  const { worker, scope } = options;
+  const { serviceWorker } = navigator;
+  const registration = worker ? await serviceWorker.register(worker, { ...(scope && { scope }), updateViaCache: "none" }) : await serviceWorker.getRegistration(scope);
   if (!registration) throw new TypeError("the page has no service worker: pass the option worker");
-  await untilActive(registration);
+  await isActive(registration);
   await subscribe(client, registration, key, options);
   return "on";
 }
 
 /**
- * Ends the subscription of this device, of whichever user. The server forgets it, too, now or when the push service says so.
+ * Ends the subscription of this device, whoever's it is. The server forgets it, too, now or when the push service says so.
  *
  * @param {ImClient} client
  * @param {NotificationOptions} [options]
@@ -151,19 +147,14 @@ export async function disableNotifications(client, options = {}) {
   const registration = hasNotifications() && (await navigator.serviceWorker.getRegistration(options.scope));
   if (!registration) return;
   const record = await recordOf(registration);
-  const cache = await caches.open(CACHE);
-  await cache.delete(registration.scope);
-  const subscription = await registration.pushManager.getSubscription();
-  await subscription?.unsubscribe();
-  for (const notification of await registration.getNotifications()) notification.close();
-  if (!record || !isOf(record, client)) return;
-  const removed = client.api("POST", "notifications/endpoints/remove", { user: client.user, id: record.id });
-  await removed.catch(() => {}); // the push service tells the server
+  await (await caches.open(CACHE)).delete(registration.scope);
+  await (await registration.pushManager.getSubscription())?.unsubscribe();
+  for (const each of await registration.getNotifications()) each.close();
+  if (record && isOf(record, client)) await client.api("POST", "notifications/endpoints/remove", { user: client.user, id: record.id }).catch(() => {});
 }
 
 /**
- * Answers the worker. A click on a notification opens its conversation in this page, and a message that the page shows needs no
- * notification.
+ * Answers the worker: a click on a notification opens what it is about in this page, and what the page shows needs no notification.
  *
  * @param {NotificationListener} listener
  * @returns {() => void} ends it
@@ -173,10 +164,8 @@ export function onNotification({ open, shows }) {
   const { serviceWorker } = navigator;
   const listen = (/** @type {MessageEvent} */ { data, ports: [port] }) => {
     if (data?.imserver === "shows") port?.postMessage(Boolean(shows?.(data.shown)));
-    if (data?.imserver === "open" && open) {
-      const isOpened = open(data.shown) !== false;
-      port?.postMessage(isOpened);
-    }
+    if (data?.imserver !== "open" || !open) return;
+    port?.postMessage(open(data.shown) !== false);
   };
   serviceWorker.addEventListener("message", listen);
   serviceWorker.startMessages();
@@ -184,11 +173,9 @@ export function onNotification({ open, shows }) {
 }
 
 /** Clients whose page renews the subscription when the worker says so. @type {WeakSet<ImClient>} */
-const renewingClients = new WeakSet();
+const renewing = new WeakSet();
 
 /**
- * Subscribes at the push service, sends the subscription to the server, and stores the record of it for the worker.
- *
  * @param {ImClient} client
  * @param {ServiceWorkerRegistration} registration
  * @param {string} key  of the server
@@ -200,50 +187,34 @@ async function subscribe(client, registration, key, options) {
   const knownKey = known?.options.applicationServerKey;
   if (known && knownKey && base64url(knownKey) !== key) await known.unsubscribe(); // a subscription has one key
   const subscription = await pushManager.subscribe({ userVisibleOnly: true, applicationServerKey: bytesOf(key) });
-  const { endpoint, keys } = subscription.toJSON();
-
   const { language = document.documentElement.lang || navigator.language, device = deviceName(), page = registration.scope } = options;
+  const { endpoint, keys } = subscription.toJSON();
   const { id } = await client.api("POST", "notifications/endpoints", { user: client.user, endpoint, keys, device, language });
   const record = { url: client.httpUrl, app: String(client.app), user: client.user, key, endpoint, id, page, language, words: options.words };
-  const cache = await caches.open(CACHE);
-  await cache.put(registration.scope, new Response(JSON.stringify(record)));
-
-  if (renewingClients.has(client)) return;
-  renewingClients.add(client);
+  await (await caches.open(CACHE)).put(registration.scope, new Response(JSON.stringify(record)));
+  if (renewing.has(client)) return;
+  renewing.add(client);
   navigator.serviceWorker.addEventListener("message", ({ data }) => {
-    if (data?.imserver === "renew") notificationState(client, options).catch(() => {}); // if it fails, the next start renews it
+    if (data?.imserver === "renew") notificationState(client, options).catch(() => {}); // else at the next start
   });
 }
 
 /**
  * @param {ImClient} client
- * @returns {Promise<string>} the key of the server; empty: the server or the app has no notifications
+ * @returns {Promise<string>} empty: the server or the app has no notifications
  */
 async function keyOf(client) {
   try {
     return (await client.api("GET", "notifications/key")).key;
   } catch (error) {
-    if (error instanceof RequestRefused && OFF_STATUSES.includes(error.status)) return "";
+    if (error instanceof RequestRefused && NONE.includes(error.status)) return "";
     throw error;
   }
 }
 
 /**
- * Registers the worker of the options, or finds the worker that the page has registered.
- *
- * @param {NotificationOptions} options
- * @returns {Promise<ServiceWorkerRegistration | undefined>}
- */
-function registrationOf({ worker, scope }) {
-  const { serviceWorker } = navigator;
-  if (!worker) return serviceWorker.getRegistration(scope);
-  return serviceWorker.register(worker, { ...(scope && { scope }), updateViaCache: "none" });
-}
-
-/**
  * @param {ImClient} client
  * @param {NotificationRecord} record
- * @returns {Promise<boolean>} whether the server still sends notifications to this device
  */
 async function isListed(client, { id }) {
   const { endpoints } = await client.api("GET", "notifications/endpoints", { user: client.user });
@@ -255,15 +226,13 @@ async function isListed(client, { id }) {
  * @returns {Promise<NotificationRecord | null>}
  */
 async function recordOf({ scope }) {
-  const cache = await caches.open(CACHE);
-  const stored = await cache.match(scope);
+  const stored = await (await caches.open(CACHE)).match(scope);
   return stored ? stored.json() : null;
 }
 
 /**
  * @param {NotificationRecord} record
  * @param {ImClient} client
- * @returns {boolean} whether the record is about the user of this client
  */
 function isOf(record, client) {
   return record.url === client.httpUrl && record.app === String(client.app) && record.user === client.user;
@@ -274,14 +243,10 @@ function isOf(record, client) {
  *
  * @param {ServiceWorkerRegistration} registration
  */
-async function untilActive(registration) {
+async function isActive(registration) {
   const worker = registration.installing ?? registration.waiting;
   if (registration.active || !worker) return;
-  await new Promise((resolve) => {
-    worker.addEventListener("statechange", () => {
-      if (["activated", "redundant"].includes(worker.state)) resolve(undefined);
-    });
-  });
+  await new Promise((resolve) => worker.addEventListener("statechange", () => ["activated", "redundant"].includes(worker.state) && resolve(undefined)));
 }
 
 /** @param {ArrayBuffer} buffer */
@@ -296,6 +261,6 @@ function bytesOf(text) {
 
 /** @returns {string} the browser and its system, which need no translation */
 function deviceName() {
-  const nameIn = (/** @type {string[][]} */ names) => names.find(([mark]) => navigator.userAgent.includes(mark))?.[1];
-  return [nameIn(BROWSERS), nameIn(SYSTEMS)].filter(Boolean).join(", ");
+  const named = (/** @type {string[][]} */ names) => names.find(([mark]) => navigator.userAgent.includes(mark))?.[1];
+  return [named(BROWSERS), named(SYSTEMS)].filter(Boolean).join(", ");
 }

@@ -37,7 +37,7 @@ export type NotificationOptions = {
      */
     device?: string;
     /**
-     * of the words that the server adds; default: the language of the page
+     * of the words that the server adds; default: that of the page
      */
     language?: string;
     /**
@@ -114,8 +114,8 @@ export type NotificationListener = {
 };
 /** @typedef {import("./imserver.js").ImClient} ImClient */
 /**
- * `unsupported`: the browser, the page (without https) or the server has no notifications. `blocked`: the browser no longer asks
- * the user, who must change its settings. `off`, `on`: of this user on this device.
+ * `unsupported`: the browser, the page (without https) or the server has no notifications. `blocked`: the browser asks the user
+ * no more, who must change its settings. `off`, `on`: of this user on this device.
  *
  * @typedef {"unsupported" | "blocked" | "off" | "on"} NotificationState
  */
@@ -126,7 +126,7 @@ export type NotificationListener = {
  * @property {string} [scope]     of the worker; default: its folder
  * @property {string} [page]      address that a click opens, in which `{conversation}` and `{id}` stand for the message; default: the scope
  * @property {string} [device]    name of this device in the list of the user's devices; default: the browser and its system
- * @property {string} [language]  of the words that the server adds; default: the language of the page
+ * @property {string} [language]  of the words that the server adds; default: that of the page
  * @property {NotificationWords} [words]  of the worker; default: English or Chinese
  */
 /**
@@ -185,12 +185,12 @@ export declare function notificationState(client: ImClient, options?: Notificati
  *
  * @param {ImClient} client
  * @param {NotificationOptions} [options]
- * @returns {Promise<NotificationState>} `off`: the user has not answered. Rejected with the errors of requests, and the errors of
- *   the browser, which may not reach its push service
+ * @returns {Promise<NotificationState>} `off`: the user has not answered. Rejected with the errors of requests, and those of the
+ *   browser, which may not reach its push service
  */
 export declare function enableNotifications(client: ImClient, options?: NotificationOptions): Promise<NotificationState>;
 /**
- * Ends the subscription of this device, of whichever user. The server forgets it, too, now or when the push service says so.
+ * Ends the subscription of this device, whoever's it is. The server forgets it, too, now or when the push service says so.
  *
  * @param {ImClient} client
  * @param {NotificationOptions} [options]
@@ -198,8 +198,7 @@ export declare function enableNotifications(client: ImClient, options?: Notifica
  */
 export declare function disableNotifications(client: ImClient, options?: NotificationOptions): Promise<void>;
 /**
- * Answers the worker. A click on a notification opens its conversation in this page, and a message that the page shows needs no
- * notification.
+ * Answers the worker: a click on a notification opens what it is about in this page, and what the page shows needs no notification.
  *
  * @param {NotificationListener} listener
  * @returns {() => void} ends it
