@@ -109,7 +109,7 @@ def test_one_field_of_a_provider_is_changed_or_reset(app: App) -> None:
 def test_a_secret_among_the_arguments_is_refused(app: App, setting: str) -> None:
     name = setting.partition("=")[0]
     output = app.run("set", setting, fails=True)
-    assert f"give {name}=@FILE, or {name}=@- for standard input" in output
+    assert f"give {name}=@FILE, or use {name}=@- for standard input" in output
 
 
 @pytest.mark.parametrize(

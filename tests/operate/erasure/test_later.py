@@ -429,7 +429,7 @@ def test_a_command_deletes_an_app_later_and_ctrl_c_takes_it_back(
     where = ("--data-dir", str(tmp_path))
     assert run_cli("app", "create", *where, "made", **more).returncode == 0
     assert (
-        "cannot be undone"
+        "cannot be cancelled"
         in run_cli("app", "delete", *where, "made", "--undo", **more).stderr
     )
     command = [
