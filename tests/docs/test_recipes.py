@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.support import ROOT, clean_environment
 
 RECIPES = sorted((ROOT / "docs" / "recipes").glob("*.md"))
@@ -77,6 +79,7 @@ def run(tree: Path, *command: str) -> None:
     assert ran.returncode == 0, f"{command}: {ran.stdout[-8_000:]}"
 
 
+@pytest.mark.slow
 def test_their_examples_pass_the_tests_that_they_name(tmp_path: Path) -> None:
     tree = tmp_path / "imserver"
     for name in COPIED:
