@@ -81,13 +81,27 @@
     const { kind, tag, title = "", body = "", icon, time, count = 0, token } = shown;
     const known = await record();
     const server = known?.url ?? location.origin;
-    const picture = addressOf(typeof icon === "string" && /^\/(?!\/)/.test(icon) ? server + icon : icon, server); // the server may be below a path
-    const { reply, read } = wordsOf(known);
-    const actions = shown.actions ?? (kind === "message" && token ? [{ action: "reply", title: reply, type: "text", placeholder: reply }, { action: "read", title: read }] : []);
+    const isPath = typeof icon === "string" && /^\/(?!\/)/.test(icon);
+    const picture = addressOf(isPath ? server + icon : icon, server); // the server may be below a path
+    const mayAnswer = kind === "message" && Boolean(token);
     await scope.registration.showNotification(title, {
-      body, tag, actions, renotify: !shown.silent, silent: shown.silent === true, timestamp: time || Date.now(), dir: "auto", lang: known?.language ?? "",
-      ...(picture && { icon: picture.href }), data: { imserver: shown, count },
+      body,
+      tag,
+      actions: shown.actions ?? (mayAnswer ? answersOf(known) : []),
+      renotify: !shown.silent,
+      silent: shown.silent === true,
+      timestamp: time || Date.now(),
+      dir: "auto",
+      lang: known?.language ?? "",
+      ...(picture && { icon: picture.href }),
+      data: { imserver: shown, count },
     });
+  };
+
+  /** @param {NotificationRecord | null} known  @returns buttons of a message that may be answered from its notification */
+  const answersOf = (known) => {
+    const { reply, read } = wordsOf(known);
+    return [{ action: "reply", title: reply, type: "text", placeholder: reply }, { action: "read", title: read }];
   };
 
   /**
@@ -201,9 +215,13 @@
 
   /** @returns {Promise<Page[]>} open pages of this worker, the one with the focus first, then visible ones */
   const pages = async () => {
-    const rank = (/** @type {Page} */ { focused, visibilityState }) => (focused ? 0 : visibilityState === "visible" ? 1 : 2);
+    const rank = (/** @type {Page} */ { focused, visibilityState }) => {
+      if (focused) return 0;
+      return visibilityState === "visible" ? 1 : 2;
+    };
     const all = await scope.clients.matchAll({ type: "window", includeUncontrolled: true });
-    return all.filter((/** @type {Page} */ { url }) => url.startsWith(scope.registration.scope)).sort((/** @type {Page} */ one, /** @type {Page} */ other) => rank(one) - rank(other));
+    const own = all.filter((/** @type {Page} */ { url }) => url.startsWith(scope.registration.scope));
+    return own.sort((/** @type {Page} */ one, /** @type {Page} */ other) => rank(one) - rank(other));
   };
 
   /**

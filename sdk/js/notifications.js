@@ -129,7 +129,9 @@ export async function enableNotifications(client, options = {}) {
   if (!key) return "unsupported";
   const { worker, scope } = options;
   const { serviceWorker } = navigator;
-  const registration = worker ? await serviceWorker.register(worker, { ...(scope && { scope }), updateViaCache: "none" }) : await serviceWorker.getRegistration(scope);
+  const registration = worker
+    ? await serviceWorker.register(worker, { ...(scope && { scope }), updateViaCache: "none" })
+    : await serviceWorker.getRegistration(scope);
   if (!registration) throw new TypeError("the page has no service worker: pass the option worker");
   await isActive(registration);
   await subscribe(client, registration, key, options);
@@ -150,7 +152,9 @@ export async function disableNotifications(client, options = {}) {
   await (await caches.open(CACHE)).delete(registration.scope);
   await (await registration.pushManager.getSubscription())?.unsubscribe();
   for (const each of await registration.getNotifications()) each.close();
-  if (record && isOf(record, client)) await client.api("POST", "notifications/endpoints/remove", { user: client.user, id: record.id }).catch(() => {});
+  if (!record || !isOf(record, client)) return;
+  const removal = client.api("POST", "notifications/endpoints/remove", { user: client.user, id: record.id });
+  await removal.catch(() => {}); // then the push service tells the server at the next notification
 }
 
 /**
@@ -246,7 +250,12 @@ function isOf(record, client) {
 async function isActive(registration) {
   const worker = registration.installing ?? registration.waiting;
   if (registration.active || !worker) return;
-  await new Promise((resolve) => worker.addEventListener("statechange", () => ["activated", "redundant"].includes(worker.state) && resolve(undefined)));
+  await new Promise((resolve) => {
+    worker.addEventListener("statechange", () => {
+      const hasSettled = ["activated", "redundant"].includes(worker.state);
+      if (hasSettled) resolve(undefined);
+    });
+  });
 }
 
 /** @param {ArrayBuffer} buffer */

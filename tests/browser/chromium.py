@@ -9,6 +9,7 @@ from typing import Any
 from selenium import webdriver
 from selenium.common.exceptions import WebDriverException
 from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
@@ -32,6 +33,8 @@ _FLAGS = (
     "--no-proxy-server",
     "--accept-lang=zh-CN",
 )
+
+MODIFIERS = (Keys.CONTROL, Keys.SHIFT, Keys.ALT)
 
 _BEYOND_BMP = re.compile("([\U00010000-\U0010ffff]+)")
 
@@ -264,7 +267,23 @@ class Page:
         self.awaited(frame * 3)
 
     def press(self, *keys: str) -> None:
-        self.driver.switch_to.active_element.send_keys(*keys)
+        """Press keys on the keyboard. A modifier, such as Control, stays down
+        until the last key.
+
+        The keys go to the window, and not to the element that has the focus now:
+        the page may draw that element anew before the keys arrive.
+        """
+        keyboard = ActionChains(self.driver, duration=0)
+        modifiers = []
+        for key in "".join(keys):
+            if key in MODIFIERS:
+                keyboard.key_down(key)
+                modifiers.append(key)
+            elif key != Keys.NULL:
+                keyboard.send_keys(key)
+        for key in modifiers:
+            keyboard.key_up(key)
+        keyboard.perform()
 
     @property
     def focused(self) -> str:

@@ -1,10 +1,11 @@
 // @ts-check
-/** The open conversation: its head, messages, typing notices and text box. */
+/** The open conversation: its head, messages and text box. */
 
 import { element, fill } from "../../text.js";
 import { ApiError, reasonOf } from "../parts/api.js";
 import { loaded } from "../parts/names.js";
 import { Composer } from "./composer.js";
+import { ConversationHead } from "./head.js";
 import { isBeside, isEditable, isRevision, revised, usersIn } from "../parts/entries.js";
 import { upTo } from "../session/first-view.js";
 import { withModule } from "../parts/loading.js";
@@ -31,8 +32,10 @@ import { Timeline } from "./timeline.js";
  * @property {() => void} sent  the user has sent a message
  */
 
-const TYPING_SHOWN_MS = 5_000;
+/** How long a message that was jumped to is marked. */
 const FOUND_MS = 2_000;
+/** Kinds of entries that screen readers are not told of: they change a message that was announced. */
+const UNANNOUNCED = ["edit", "reaction", "press"];
 
 /** Owns which conversation is open, and what of it is drawn. */
 export class ConversationView {
@@ -58,10 +61,6 @@ export class ConversationView {
   #selection = null;
   /** Id of the newest entry that was announced. */
   #announced = 0;
-  /** Users who are typing, with the time when their notice ends. @type {Map<string, number>} */
-  #typists = new Map();
-  /** @type {ReturnType<typeof setTimeout> | undefined} */
-  #typingTimer;
   /** Once they are needed. @type {import("./actions.js").MessageActions | null} */
   #actions = null;
   #rows;
@@ -73,15 +72,7 @@ export class ConversationView {
   #log = element("log", HTMLElement);
   #latest = element("latest", HTMLButtonElement);
   #latestText = element("latest-text", HTMLElement);
-  #name = element("conversation-name", HTMLElement);
-  #status = element("conversation-status", HTMLElement);
-  #face = element("conversation-avatar", HTMLElement);
-  /** What the head shows. */
-  #head = "";
-  #bell = element("notices-here", HTMLButtonElement);
   #announcer = element("announce", HTMLElement);
-  /** Once it is loaded. @type {typeof import("../session/presence.js").presenceOf} */
-  #presenceOf = () => "";
 
   /**
    * @param {Session} session
@@ -90,6 +81,7 @@ export class ConversationView {
   constructor(session, opened) {
     this.session = session;
     this.history = new History(session.store);
+    this.head = new ConversationHead(session);
     const { signal } = this.#ends;
     this.composer = new Composer(session, { sent: () => this.#sent(opened), last: () => this.#lastOwn() });
     this.view = new MessageView(session, {
@@ -109,18 +101,17 @@ export class ConversationView {
     });
     this.#rows = new Rows(session, this.view, (id) => this.#find(id));
     startMedia(session, {
-      place: /** @type {HTMLElement} */ (this.#log.closest(".room")), form: element("composer", HTMLElement),
-      before: element("composer-tools", HTMLElement), after: element("composer-tools-after", HTMLElement),
-      conversation: () => (this.composer.readOnlyReason ? null : this.open), draft: () => this.composer.draft,
+      place: /** @type {HTMLElement} */ (this.#log.closest(".room")),
+      form: element("composer", HTMLElement),
+      before: element("composer-tools", HTMLElement),
+      after: element("composer-tools-after", HTMLElement),
+      conversation: () => (this.composer.readOnlyReason ? null : this.open),
+      draft: () => this.composer.draft,
       sent: (target) => {
         if (target && target === this.open) this.composer.takeDraft();
         this.toEnd();
       },
     }, signal);
-    import("../session/presence.js").catch(() => null).then((module) => {
-      this.#presenceOf = module?.presenceOf ?? this.#presenceOf; // without it, the head says less
-      this.#drawStatus();
-    });
     this.#log.replaceChildren();
     this.timeline = new Timeline(this.#log, {
       needOlder: () => this.#load("loadOlder"),
@@ -141,17 +132,26 @@ export class ConversationView {
       if (this.#isShown) this.#pins?.load(this.open);
     });
     import("./row-input.js").catch(() => null).then((module) => module?.listenToRows({ // without it, messages are only read
-      log: this.#log, timeline: this.timeline, words: session.words, exact: this.view.exact, find: (id) => this.open?.entries?.find((each) => each.id === id) ?? null,
-      menu: (...shown) => this.#openMenu(...shown), reply: (entry) => this.#reply(entry), mayReply: () => !this.#selection && !this.composer.readOnlyReason,
-      thread: (entry) => this.#openThread(entry), select: (entry) => this.#select(entry), isSelecting: () => this.#selection !== null,
-      leave: () => this.composer.focus(), toEnd: () => this.toEnd(),
+      log: this.#log,
+      timeline: this.timeline,
+      words: session.words,
+      exact: this.view.exact,
+      find: (id) => this.open?.entries?.find((each) => each.id === id) ?? null,
+      menu: (...shown) => this.#openMenu(...shown),
+      reply: (entry) => this.#reply(entry),
+      mayReply: () => !this.#selection && !this.composer.readOnlyReason,
+      thread: (entry) => this.#openThread(entry),
+      select: (entry) => this.#select(entry),
+      isSelecting: () => this.#selection !== null,
+      leave: () => this.composer.focus(),
+      toEnd: () => this.toEnd(),
     }, signal));
     this.#latest.addEventListener("click", () => this.toEnd(), { signal });
     element("conversation-open", HTMLButtonElement).addEventListener("click", () => this.open && opened.info(this.open), { signal });
-    this.#bell.addEventListener("click", () => this.open && opened.notices(this.open), { signal });
+    element("notices-here", HTMLButtonElement).addEventListener("click", () => this.open && opened.notices(this.open), { signal });
     document.addEventListener("visibilitychange", () => !document.hidden && this.timeline.update(this.#items()), { signal });
     this.#offs = [
-      session.on("typing", (signal) => this.#onTyping(signal)),
+      session.on("typing", (notice) => this.head.onTyping(notice)),
       session.on("entry", (entry) => this.#onEntry(entry)),
       session.on("grown", (stream) => this.#onGrown(stream)),
       session.on("state", () => this.draw()),
@@ -184,7 +184,7 @@ export class ConversationView {
     this.open = conversation;
     this.#isShown = this.#membersPin = false;
     this.#pins?.load(null);
-    this.#typists.clear();
+    this.head.show(conversation);
     this.#rows.still();
     this.composer.show(conversation);
     this.timeline.show([]);
@@ -209,18 +209,27 @@ export class ConversationView {
     this.#isEntering = true;
     const before = this.#places.get(keyOf(conversation));
     this.#places.delete(keyOf(conversation));
-    const place = message || (conversation.unread && before?.newest !== conversation.position) ? undefined : before; // what is new comes first
+    const hasNew = conversation.unread && before?.newest !== conversation.position;
+    const place = message || hasNew ? undefined : before; // new messages come before the old place
     await this.#openEntries(conversation, message || Number(place?.key ?? 0));
     if (conversation !== this.open) return;
-    const isUnread = (/** @type {Entry} */ { id, kind, from }) => id > conversation.read && kind === "message" && from !== this.session.user;
-    const shown = conversation.entries?.filter((entry) => !isBeside(entry));
-    this.#rows.unreadFrom = (conversation.unread && shown?.find(isUnread)?.id) || 0;
+    this.#rows.unreadFrom = this.#firstUnread(conversation);
     this.#isShown = true;
     this.#isEntering = false;
     const items = this.#items();
     const divider = items.some(({ key }) => key === "unread");
     this.timeline.show(items, message ? this.#near(message) : place ?? (divider ? { key: "unread" } : {}));
     if (message) this.#showFound(message);
+  }
+
+  /** @param {Conversation} conversation  @returns {number} id of its first unread message of others; 0: none is loaded */
+  #firstUnread({ unread, entries, read }) {
+    if (!unread || !entries) return 0;
+    const isUnread = (/** @type {Entry} */ entry) => {
+      const isOfOthers = entry.kind === "message" && entry.from !== this.session.user;
+      return isOfOthers && entry.id > read && !isBeside(entry);
+    };
+    return entries.find(isUnread)?.id ?? 0;
   }
 
   /** @param {Conversation} conversation  its entries are shown */
@@ -232,13 +241,9 @@ export class ConversationView {
 
   /** Draws everything again that may have changed. */
   draw() {
-    const { open, session } = this;
-    this.#drawHead(open);
-    this.#drawStatus();
+    const { open } = this;
+    this.head.draw();
     this.composer.draw();
-    element("conversation-open", HTMLButtonElement).disabled = !open || open.left;
-    this.#bell.hidden = !session.hasNotifications || !open?.id || open.left;
-    this.#bell.dataset.quiet = String(session.wishes.isQuiet(open?.id ?? 0, true));
     this.#pins?.draw();
     if (!open) this.#empty?.drawChoice();
     if (!open || !this.#isShown) return;
@@ -246,17 +251,6 @@ export class ConversationView {
     this.#selection?.draw();
     this.#empty?.draw(open, this.#fault);
     this.#drawLatest();
-  }
-
-  /** @param {Conversation | null} open */
-  #drawHead(open) {
-    const { people, store, words } = this.session;
-    const name = open ? store.nameOf(open) : words.messages_title;
-    const head = JSON.stringify([name, open?.id, open?.avatar, people.card(open?.peer ?? "")]);
-    if (head === this.#head) return;
-    this.#head = head;
-    this.#name.replaceChildren(name, ...people.marks(open?.peer ?? ""));
-    this.#face.replaceChildren(...(open ? [people.face(open)] : []));
   }
 
   /** Opens the conversation again, after its entries could not be loaded. */
@@ -318,10 +312,17 @@ export class ConversationView {
   /** @param {(actions: import("./actions.js").MessageActions) => unknown} use  what one can do with a message */
   #act(use) {
     const { session } = this;
-    withModule(import("./actions.js"), session.words, ({ MessageActions }) => use((this.#actions ??= new MessageActions(session, {
-      reply: (entry) => this.#reply(entry), edit: (entry) => this.composer.edit(entry), select: (entry) => this.#select(entry), thread: (entry) => this.#openThread(entry),
-      isPinned: (id) => this.#pins?.has(id) ?? false, membersPin: () => this.#membersPin,
-    }))));
+    withModule(import("./actions.js"), session.words, ({ MessageActions }) => {
+      this.#actions ??= new MessageActions(session, {
+        reply: (entry) => this.#reply(entry),
+        edit: (entry) => this.composer.edit(entry),
+        select: (entry) => this.#select(entry),
+        thread: (entry) => this.#openThread(entry),
+        isPinned: (id) => this.#pins?.has(id) ?? false,
+        membersPin: () => this.#membersPin,
+      });
+      return use(this.#actions);
+    });
   }
 
   /**
@@ -396,11 +397,9 @@ export class ConversationView {
 
   /** @param {number} id */
   #find(id) {
-    const loaded = this.#rows.byId.get(id);
-    if (loaded) return loaded;
-    const known = this.#quoted.get(id);
-    if (known !== undefined) return known;
-    this.#quoted.set(id, null);
+    const entry = this.#rows.byId.get(id) ?? this.#quoted.get(id);
+    if (entry !== undefined) return entry;
+    this.#quoted.set(id, null); // it is being loaded
     const { open } = this;
     this.history.find(open?.id ?? 0, id).then((entry) => {
       if (!entry || open !== this.open) return;
@@ -429,22 +428,33 @@ export class ConversationView {
   #onEntry(entry) {
     const { open, session } = this;
     if (!open || entry.conversation !== open.id) return;
-    this.#typists.delete(entry.from);
+    this.head.stoppedTyping(entry.from);
     const quoted = this.#quoted.get(entry.about ?? 0);
     if (quoted) this.#quoted.set(quoted.id, revised(quoted, entry, session.user));
     else if (isRevision(entry)) this.#quoted.delete(entry.about ?? 0); // the answer to a request may be older
-    if (entry.kind === "message" && entry.from !== session.user && this.timeline.isAtEnd && !isBeside(entry)) this.#rows.fresh.set(entry.id, Date.now());
+    const isOfOthers = entry.from !== session.user;
+    if (entry.kind === "message" && isOfOthers && this.timeline.isAtEnd && !isBeside(entry)) this.#rows.fresh.set(entry.id, Date.now());
     if (entry.kind === "reaction") this.view.fresh.set(`${entry.about} ${entry.text}`, Date.now());
-    if (entry.kind === "pin" || (entry.kind === "recall" && this.#pins?.has(entry.about ?? 0))) this.#pins?.load(open);
+    const isPinGone = entry.kind === "recall" && this.#pins?.has(entry.about ?? 0);
+    if (entry.kind === "pin" || isPinGone) this.#pins?.load(open);
     if (entry.meta?.change === "options") this.#loadRules(open);
     if (entry.meta?.members) this.composer.membersChanged();
-    if (entry.id <= this.#announced || entry.from === session.user || isBeside(entry) || ["edit", "reaction", "press"].includes(entry.kind)) return;
+    if (entry.id > this.#announced && isOfOthers && !isBeside(entry) && !UNANNOUNCED.includes(entry.kind)) this.#announce(open, entry);
+  }
+
+  /**
+   * Tells screen readers of a new entry.
+   *
+   * @param {Conversation} open
+   * @param {Entry} entry
+   */
+  async #announce(open, entry) {
+    const { people, words } = this.session;
     this.#announced = entry.id;
-    session.people.load([entry.from, ...usersIn(entry)]).then(() => { // else it would be of somebody
-      if (open !== this.open) return;
-      const text = entry.kind === "message" ? `${session.people.nameOf(entry.from)}: ${summaryOf(entry, session.words)}` : noticeText(entry, session);
-      this.#announcer.textContent = text;
-    });
+    await people.load([entry.from, ...usersIn(entry)]); // before that they have no names
+    if (open !== this.open) return;
+    const isMessage = entry.kind === "message";
+    this.#announcer.textContent = isMessage ? `${people.nameOf(entry.from)}: ${summaryOf(entry, words)}` : noticeText(entry, this.session);
   }
 
   /** @param {string} stream  its row has more text */
@@ -489,38 +499,14 @@ export class ConversationView {
 
   #drawLatest() {
     const { open, session } = this;
-    const away = Boolean(open) && this.#isShown && (!this.timeline.isAtEnd || Boolean(open?.hasNewer)) && Boolean(open?.entries?.length);
-    if (this.#latest.hidden === away) this.#latest.hidden = !away;
-    if (!open || !away) return;
-    const text = open.unread ? fill(session.words.unread, { count: upTo(open.unread, open.unreadMore) }) : session.words.to_latest;
-    if (this.#latestText.textContent !== text) this.#latestText.textContent = text; // a change would make each frame lay out the page again
-  }
-
-  // --- head ---------------------------------------------------------------------------------------------------
-
-  /** @param {{ from: string, conversation?: number }} signal */
-  #onTyping({ from, conversation }) {
-    const { open } = this;
-    if (!open || (conversation ? conversation !== open.id : open.group || from !== open.peer)) return;
-    this.session.people.load([from]);
-    this.#typists.set(from, Date.now() + TYPING_SHOWN_MS);
-    this.#drawStatus();
-  }
-
-  #drawStatus() {
-    clearTimeout(this.#typingTimer);
-    const { open, session } = this;
-    const now = Date.now();
-    for (const [user, until] of this.#typists) if (until <= now) this.#typists.delete(user);
-    const names = [...this.#typists.keys()].map((user) => session.people.nameOf(user)).slice(0, 3);
-    if (this.#typists.size) this.#typingTimer = setTimeout(() => this.#drawStatus(), Math.max(50, Math.min(...this.#typists.values()) - now));
-    this.#status.dataset.typing = String(names.length > 0);
-    const count = open?.members ?? 0;
-    const members = count && !open?.left ? fill(session.words.messages_members, { count }) : "";
-    const about = open?.peer === session.user ? session.words.messages_to_oneself_hint : this.#presenceOf(session, open?.peer ?? "");
-    const presence = open && !open.group && open.peer ? about : members;
-    const text = names.length ? fill(session.words.messages_typing, { name: names.join(session.words.messages_and), count: names.length }) : presence;
-    if (this.#status.textContent !== text) this.#status.textContent = text;
+    const isAtEnd = this.timeline.isAtEnd && !open?.hasNewer;
+    const isAway = this.#isShown && Boolean(open?.entries?.length) && !isAtEnd;
+    // Only what changes is written: else each frame would lay out the page again.
+    if (this.#latest.hidden === isAway) this.#latest.hidden = !isAway;
+    if (!open || !isAway) return;
+    const { unread, to_latest: toLatest } = session.words;
+    const text = open.unread ? fill(unread, { count: upTo(open.unread, open.unreadMore) }) : toLatest;
+    if (this.#latestText.textContent !== text) this.#latestText.textContent = text;
   }
 
   /**
@@ -531,10 +517,13 @@ export class ConversationView {
     if (!conversation.group || conversation.left || !this.session.isOnline) return;
     const { membership, changed } = conversation;
     try {
-      const { pin, muted_until: mutedUntil, avatar, members, role, write, reply } = await this.session.api("GET", "groups/show", { group: String(conversation.id) });
+      const group = await this.session.api("GET", "groups/show", { group: String(conversation.id) });
       if (conversation.membership !== membership) return this.#loadRules(conversation); // we joined or left meanwhile
+      const { pin, muted_until: mutedUntil, avatar, members, role, write, reply } = group;
       if (conversation === this.open) this.#membersPin = pin === "member";
-      Object.assign(conversation, { mutedUntil, left: false, role, write, reply }, conversation.changed === changed && { avatar, members }); // an entry is newer
+      Object.assign(conversation, { mutedUntil, left: false, role, write, reply });
+      // If an entry has changed them meanwhile, its values are newer.
+      if (conversation.changed === changed) Object.assign(conversation, { avatar, members });
     } catch (error) {
       if (conversation.membership !== membership) return this.#loadRules(conversation);
       if (error instanceof ApiError && error.code === "unknown_group") conversation.left = true; // else only the owner and admins pin
