@@ -215,10 +215,10 @@ def test_contents_lead_to_operations_and_lines_for_the_shell_are_copied(
 
     page.run("document.activeElement.blur()")
     page.press("/")
-    page.press(*"apps/delete")
+    page.press(*"apps/delete/undo")
     left = "return [...document.querySelectorAll('.contents li:not([hidden])')].map((each) => each.textContent)"
     eventually(
-        lambda: list(filter(None, page.run(left))) == ["POST /apps/delete"],
+        lambda: list(filter(None, page.run(left))) == ["POST /apps/delete/undo"],
         what="one is left",
     )
     page.write("#search", " nonsense")
