@@ -1,4 +1,4 @@
-"""The face: time, logs, files, and requests to the outside."""
+"""Time, logs, files and outgoing HTTP requests, for features."""
 
 from time import monotonic, time
 from typing import Final

@@ -388,7 +388,8 @@ def _question_of(api: AskApi, call: Call, request: AskRequest) -> dict[str, Any]
             poll["many"] = True
         if request.anonymous:
             poll["anonymous"] = True
-        # Nodes and clients that know no polls let nobody answer then.
+        # With an empty list, nodes and clients of releases without polls let
+        # nobody answer.
         ask["of"] = []
         ask["poll"] = poll
 

@@ -446,8 +446,8 @@ class _Move:
                     f"the database {target.address.shown} is not empty: a server has begun to use it meanwhile"
                 )
         elif names - {_STATE}:
-            # There are tables, and no row about the move: the last run has
-            # copied all rows. Only the table of the state is still there.
+            # The target has tables, but no row about the move. So an earlier
+            # run has copied all rows, and only the table of the state remains.
             self._require_move_of(source, self._id_of(target))
             return True
         else:

@@ -532,8 +532,8 @@ def set_identifiers(
 ) -> AccountShown:
     """Change the identifiers of an account.
 
-    At least one identifier must remain. A user's requests count as
-    registrations and logins of their address.
+    At least one identifier must remain. Each request of a user counts as a
+    registration and a login from its network address.
     """
     password: str | None = request.password
     if call.is_back_end:
@@ -643,7 +643,7 @@ def promote(guests: Guests, call: Call, request: GuestPromotion) -> SessionAnswe
 
     The account gets an identifier and a password, and keeps its messages and
     groups. The answer has a new login; the old token of the guest becomes
-    invalid. Requests count as registrations of their address.
+    invalid. Each request counts as a registration from its network address.
     """
     identifiers = _given_identifiers(request)
     if request.login is not UNSET:
