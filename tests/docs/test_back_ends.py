@@ -176,20 +176,20 @@ def test_messages_are_reviewed_as_it_is_shown(
 def test_the_limits_of_reviews_are_those_that_are_shown() -> None:
     rows = {
         row["limit"]: row["value"]
-        for row in table_with(WEBHOOKS, "limit", "value", "above it")
+        for row in table_with(WEBHOOKS, "limit", "value", "above the limit")
     }
 
     def mib(size: int) -> str:
         return f"{size >> 20} MiB"
 
     waiting = f"{requests.MAX_WAITING:,}, or {mib(reviews.MAX_WAITING_BYTES)}"
-    request = f"{requests.BATCH_EVENTS} messages; {requests.BATCH_BYTES >> 10} KiB, if there are several"
+    request = f"{requests.BATCH_EVENTS} messages, and {requests.BATCH_BYTES >> 10} KiB if it has several messages"
     assert rows == {
         "messages of an app that wait on a node": waiting,
         "messages of one connection that wait": str(reviews.MAX_OF_CONNECTION),
         "one request": request,
         "answer": mib(reviews.ANSWER_BYTES),
-        "content that replaces another": f"{reviews.CONTENT_BYTES >> 10} KiB",
+        "content of a replacement": f"{reviews.CONTENT_BYTES >> 10} KiB",
     }
 
 

@@ -372,7 +372,7 @@ def test_the_record_in_redis_is_what_is_shown(nodes: Nodes) -> None:
 
 def test_the_keys_in_redis_are_those_that_are_shown(nodes: Nodes) -> None:
     rows = table_with(
-        ROOT / "docs" / "reference" / "cluster.md", "key", "type", "value", "lives for"
+        ROOT / "docs" / "reference" / "cluster.md", "key", "type", "value", "lifetime"
     )
     shown = [re.sub(r"<\w+>", "*", key) for row in rows for key in keys_of(row["key"])]
     first = nodes.servers[0]
