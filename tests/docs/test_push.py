@@ -101,7 +101,7 @@ def test_every_route_has_a_line_and_every_shown_request_a_route() -> None:
 def test_the_guide_runs_from_top_to_bottom_on_one_server(
     start_server: StartServer, tmp_path: Path
 ) -> None:
-    assert f"or ban: {MOST_USERS:,} at once" in prose(PUSH).replace("\n", " ")
+    assert f"or ban has at most {MOST_USERS:,} " in prose(PUSH).replace("\n", " ")
     assert MOST_USERS == MOST_AT_ONCE
     server = start_server()
     connect, create_key = blocks(PUSH, "sh")
