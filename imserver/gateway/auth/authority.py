@@ -99,9 +99,13 @@ class _Key(Struct, frozen=True):
     """The app and the user who made it; None: no account did."""
 
     def principal(self, resolve: Resolve, now: float) -> Principal:
-        """The principal of a request with this key at the Unix second ``now``.
-        If the key has expired, the principal has no scopes. ``resolve``
-        replaces aliases."""
+        """Return the principal of a request with this key at the Unix second
+        ``now``.
+
+        A principal is what a request has proved about its maker. If the key has
+        expired, the principal has no scopes, so that every route refuses it.
+        ``resolve`` replaces aliases by the names of their apps.
+        """
         if 0 < self.expires <= now:
             return Principal("key", key=self.id)
 
@@ -114,25 +118,37 @@ class _Key(Struct, frozen=True):
 
 
 class KeyUses(Service):
-    """The use of keys since the last :meth:`take`: key, route, app, address →
-    numbers of answered and refused requests.
+    """Counts how often each API key is used.
 
-    It owns these numbers. They are bounded: beyond :data:`MAX_USES` rows a
-    request counts for its key alone. Counting begins with the first
-    :meth:`take` (``wanted``). Never switches greenlets.
+    A row counts the requests with one key, for one route and app, from one
+    address. Requests that were answered and requests that were refused are
+    counted apart. The rows are bounded: beyond :data:`MAX_USES` rows a request
+    counts for its key alone.
+
+    Counting begins with the first :meth:`take`, which sets ``wanted``. Never
+    switches greenlets.
     """
 
     wanted: bool = False
     _numbers: dict[KeyUse, list[int]] = field(default_factory=dict)
 
     def add(self, use: KeyUse, refused: bool, number: int = 1) -> None:
-        """Count ``number`` requests, if that is :attr:`wanted`."""
+        """Count ``number`` requests of one kind, if somebody collects the
+        counts.
+
+        ``use`` names the key, the route, the app and the address. ``refused``
+        tells whether the requests were refused.
+        """
         if not self.wanted:
             return
         try:
-            # The index is 0 for answered requests, 1 for refused ones.
+            # A row has two numbers. The index is False (0) for answered
+            # requests, and True (1) for refused ones.
             self._numbers[use][refused] += number
         except KeyError:
+            # The first request of this kind gets a row of its own. A client can
+            # name any app, so neither long names nor many names may fill the
+            # memory.
             key, route, app, address = use
             if len(app) > _MAX_APP_CHARACTERS:
                 use = (key, route, "", address)
@@ -150,30 +166,43 @@ class KeyUses(Service):
 
 
 def configured_key(row: KeySettings) -> KeyRow:
-    """A key of the settings, in the form of a key of the database. Its id
-    begins with :data:`CONFIGURED`."""
+    """Return a key of the settings in the form of a row of the database.
+
+    So both kinds of keys are listed alike. The id of a configured key is made
+    of :data:`CONFIGURED` and the first digits of its digest, for example
+    ``config:1f0e8a2c``.
+    """
     digest = hashlib.sha256(row.key.encode()).hexdigest()
     return KeyRow(
-        f"{CONFIGURED}{digest[:_KEY_ID_DIGITS]}",
-        digest,
-        row.scopes,
-        row.apps,
+        id=f"{CONFIGURED}{digest[:_KEY_ID_DIGITS]}",
+        digest=digest,
+        scopes=row.scopes,
+        apps=row.apps,
         expires=row.expires_at,
     )
 
 
 class Keys:
-    """Owner of the API keys and of the demo mode flag. ``resolve`` returns the
-    app of an alias.
+    """Owns the API keys and the demo mode flag.
 
-    The node calls :meth:`reload` on SIGHUP, and :meth:`expire` once a second.
+    A key comes from the settings or from the database. For each key, the
+    principal of its requests is made in advance, so that a request costs one
+    lookup. The node calls :meth:`reload` on SIGHUP, and :meth:`expire` once a
+    second.
+
     Features read ``configured``, the keys of the settings, and ``uses``, the
-    use of keys.
+    counts of requests with each key.
     """
 
     def __init__(
         self, config: Config, resolve: Resolve, clock: Callable[[], float] = time
     ) -> None:
+        """Start with the keys of ``config``. The stored keys come later, with
+        the first call of :meth:`learn`.
+
+        ``resolve`` returns the app that an alias stands for, and any other name
+        unchanged.
+        """
         self._resolve = resolve
         self._clock = clock
         self.uses = KeyUses()
@@ -181,7 +210,7 @@ class Keys:
         self._holders: dict[Connection, str] = {}
         """Connection → the id of the key with which it was opened."""
         self._next_end = inf
-        """When the next key expires, in Unix seconds."""
+        """When the next key expires, in Unix seconds; infinite if none does."""
         self._configured: dict[bytes, _Key] = {}
         """Digest → the key of the settings."""
         self._stored: dict[bytes, _Key] = {}
@@ -197,7 +226,11 @@ class Keys:
         self.reload(config)
 
     def reload(self, config: Config) -> None:
-        """Replace the configured keys by the keys in ``config``."""
+        """Replace the configured keys by the keys in ``config``.
+
+        Connections whose key is no longer configured are closed. Demo mode does
+        not come back after a stored secret has ended it.
+        """
         self.demo = config.demo and not self.closed
         self.configured = [configured_key(row) for row in config.api.keys]
         self._configured = {}
@@ -212,27 +245,34 @@ class Keys:
         self._resolve_all()
 
     def learn(self, changes: Changes) -> bool:
-        """Apply created and revoked keys. Return True if that ended demo
-        mode."""
+        """Apply keys that were created or revoked in the database, on any node.
+
+        Returns whether that ended demo mode. A revoked key ends it, too: the server
+        must not open to everybody because its last key was revoked.
+        """
+        if not changes.keys:
+            return False
         for row in changes.keys:
             digest = bytes.fromhex(row.digest)
             if row.revoked:
                 self._stored.pop(digest, None)
-                continue
-            maker = None
-            if row.maker:
-                maker = (self._resolve(row.maker_app), str(row.maker))
-            key = _Key(
-                id=row.id,
-                scopes=row.scopes,
-                apps=row.apps,
-                expires=row.expires,
-                maker=maker,
-            )
-            self._stored[digest] = key
-        if changes.keys:
-            self._resolve_all()
-        return bool(changes.keys) and self.close()
+            else:
+                self._stored[digest] = self._key_of_row(row)
+        self._resolve_all()
+        return self.close()
+
+    def _key_of_row(self, row: KeyRow) -> _Key:
+        """Return the key that a row of the database describes."""
+        maker = None
+        if row.maker:
+            maker = (self._resolve(row.maker_app), str(row.maker))
+        return _Key(
+            id=row.id,
+            scopes=row.scopes,
+            apps=row.apps,
+            expires=row.expires,
+            maker=maker,
+        )
 
     def changed(self, tenant: Tenant) -> None:
         """Apply a new or changed app, which may have become an alias, or may no
@@ -245,8 +285,11 @@ class Keys:
             self._resolve_all()
 
     def _resolve_all(self) -> None:
-        """Make new principals for all keys, and close the connections whose
-        keys are no longer valid."""
+        """Make the principals of all keys anew, after keys or aliases have changed.
+
+        Also finds when the next key expires, and closes the connections whose keys
+        are no longer valid.
+        """
         keys = {**self._stored, **self._configured}
         now = self._clock()
         self._named_apps = set[str]()
@@ -259,11 +302,14 @@ class Keys:
             else:
                 principal = key.principal(self._resolve, now)
             self._principals[digest] = principal
+
         ends = (key.expires for key in keys.values() if key.expires > now)
         self._next_end = min(ends, default=inf)
+        if self._holders:
+            self._close_refused()
 
-        if not self._holders:
-            return
+    def _close_refused(self) -> None:
+        """Close the connections that were opened with keys which are refused now."""
         valid_keys = {each.key for each in self._principals.values() if each.scopes}
         # A list, because a closed connection leaves the dictionary (ended()).
         refused = [each for each, key in self._holders.items() if key not in valid_keys]
@@ -271,25 +317,32 @@ class Keys:
             connection.close(CloseCode.TOKEN_INVALID)
 
     def expire(self, is_banned: Callable[[str, str], bool]) -> None:
-        """End the keys that have expired. Refuse the keys of banned makers
-        while the ban lasts. The lock of an account is a ban, too. Called once a
-        second; never switches greenlets."""
+        """End the keys that have expired, and refuse keys of banned accounts.
+
+        A key that an account has made is refused while that account is banned
+        or locked. ``is_banned(app, user)`` tells so. Called once a second;
+        never switches greenlets.
+        """
         barred_keys = frozenset(
             key.id
             for key in self._stored.values()
             if key.maker and is_banned(*key.maker)
         )
+        # Nothing is made anew in most seconds: only if a ban has begun or
+        # ended, or if a key has expired since the last call.
         if barred_keys != self._barred_keys or self._clock() >= self._next_end:
             self._barred_keys = barred_keys
             self._resolve_all()
 
     def hold(self, key: str, connection: Connection) -> None:
-        """Record that a connection was opened with this key. It is closed when
-        the key ends."""
+        """Record that a connection was opened with the key of this id, so that
+        it is closed when the key ends.
+        """
         self._holders[connection] = key
 
     def ended(self, connection: Connection, _code: int) -> None:
         """Forget an ended connection (``ConnectionContext.ended``)."""
+        # A connection that was opened without a key is not in the dictionary.
         self._holders.pop(connection, None)
 
     def is_valid(self, key: str) -> bool:
@@ -300,19 +353,20 @@ class Keys:
         )
 
     def close(self) -> bool:
-        """End demo mode permanently, because the database holds a secret.
-        Return True if it was demo mode."""
+        """End demo mode permanently, because the database has a secret now.
+
+        Returns whether the server was in demo mode until now.
+        """
         self.closed = True
         was_demo = self.demo
         self.demo = False
         return was_demo
 
     def find(self, credential: str) -> Principal | None:
-        """Return the principal of this key, or None if no such key exists. A
-        key that has expired has a principal without scopes.
+        """Return the principal of this key, or None if no such key exists.
 
-        ``credential`` is header text as WSGI passes it: bytes decoded as
-        Latin-1.
+        A key that has expired has a principal without scopes. ``credential`` is
+        header text as WSGI passes it: bytes decoded as Latin-1.
         """
         if credential.isascii():
             key = credential.encode()
@@ -322,8 +376,12 @@ class Keys:
 
 
 class Authority(Service):
-    """Identifies requests. Has no state of its own. ``allowed``: the address
-    lists of the apps."""
+    """Identifies requests: turns their credentials into principals.
+
+    A principal says what a request has proved about its maker. A need says what
+    a route asks for. ``allowed`` has, for each app, the addresses whose back
+    ends need no key. This class has no state of its own.
+    """
 
     keys: Keys
     pages: PageTokens
@@ -334,14 +392,18 @@ class Authority(Service):
     def identify(
         self, need: Need, headers: Mapping[str, str], host: str, token: str = ""
     ) -> Principal:
-        """Return the principal of a request, using only the kinds of proof that
-        ``need`` accepts.
+        """Return the principal of a request: what it has proved about its
+        maker.
 
-        ``host``: client address. ``token``: a token that was sent outside the
-        header ``authorization``. May switch greenlets. Raises
-        StorageUnavailable and IssuerUnavailable if ``need`` accepts tokens of
-        users. The user of a valid token is returned even if ``need`` does not
-        accept it.
+        Only the kinds of proof that ``need``, the requirement of the route,
+        accepts are read. A valid token of a user counts even if the route does
+        not accept it, so that the refusal can say why. A request that proves
+        nothing gets :data:`NOBODY`.
+
+        ``host`` is the address of the client. ``token`` is a token that was
+        sent outside the header ``authorization``; ``""`` if there is no such
+        token. May switch greenlets. Raises StorageUnavailable and
+        IssuerUnavailable if ``need`` accepts tokens of users.
         """
         if self.keys.demo:
             return self._identify_in_demo_mode(need, headers, token)
@@ -370,9 +432,13 @@ class Authority(Service):
     def _identify_in_demo_mode(
         self, need: Need, headers: Mapping[str, str], token: str
     ) -> Principal:
-        """Return the principal of a request in demo mode. Anybody has the
-        scopes of a key. A bad token is ignored if the route accepts session
-        tokens."""
+        """Return the principal of a request while the server is in demo mode.
+
+        In demo mode anybody may do what a key may do. Tokens of accounts are
+        checked all the same, because their requests act for one user. A bad
+        token is ignored if the route accepts session tokens.
+        """
+        # The route takes no tokens of accounts or bots, so none is read.
         if need.scope and need.users.isdisjoint(TOKEN_HOLDERS):
             return DEMO
 
@@ -387,13 +453,18 @@ class Authority(Service):
         return NOBODY
 
     def proof(self, principal: Principal, headers: Mapping[str, str]) -> str:
-        """The proof of a principal, which :meth:`still_holds` checks later. A
-        webhook or a stream keeps it, because it works on after the request. A
-        proof is no token. May switch greenlets. Raises StorageUnavailable.
+        """Return a text by which :meth:`still_holds` can check a principal
+        later.
 
-        A proof is ``account:`` and the proof of :class:`AccountLookup`,
-        ``session:`` and the Unix second at which the token ends, or the label
-        of the principal, such as ``key:ID`` or ``demo``.
+        A webhook or a stream works on after its request. It keeps this proof,
+        to learn whether the token or key is still valid. A proof is no token:
+        nobody can log in with it. It has one of three forms:
+
+        - ``account:`` and the proof of :class:`AccountLookup`,
+        - ``session:`` and the Unix second at which the token ends,
+        - the label of the principal, such as ``key:ID`` or ``demo``.
+
+        May switch greenlets. Raises StorageUnavailable.
         """
         if principal.kind in TOKEN_HOLDERS:
             token = bearer(headers.get("authorization", ""))
@@ -410,9 +481,12 @@ class Authority(Service):
         return principal.label
 
     def still_holds(self, app: str, user: str, proof: str) -> bool:
-        """Whether the token or key of a proof is still valid. A new password, a
-        logout or a new token of a bot ends it, and so does the end of a session
-        token or key. May switch greenlets. Raises StorageUnavailable."""
+        """Whether the token or key of a proof is still valid.
+
+        ``proof`` is a text of :meth:`proof`. A new password, a logout, a new
+        token of a bot, or the end of a session token or key makes it invalid.
+        May switch greenlets. Raises StorageUnavailable.
+        """
         kind, _, value = proof.partition(":")
         if kind == "account":
             return self.accounts.still_holds(app, user, value)
@@ -424,9 +498,12 @@ class Authority(Service):
         return kind == "demo" and self.keys.demo
 
     def with_programs(self, app: str, users: Sequence[str]) -> list[str]:
-        """These users, then their bots, which are banned and muted with them.
-        If the database does not answer, the result has the users alone, because
-        a ban must not wait. May switch greenlets."""
+        """Return these users, followed by their bots.
+
+        Bots are banned and muted with their owners. If the database does not
+        answer, the result has the users alone, because a ban must not wait. May
+        switch greenlets.
+        """
         try:
             bots = self.accounts.programs_of(app, users)
         except StorageUnavailable:
@@ -434,9 +511,13 @@ class Authority(Service):
         return list(dict.fromkeys([*users, *bots]))
 
     def unlocked(self, app: str, users: Sequence[str]) -> list[str]:
-        """These users and their bots, without the locked accounts. The ban of a
-        lock ends only with the lock. May switch greenlets. Raises
-        StorageUnavailable."""
+        """Return these users and their bots, without the accounts that are
+        locked.
+
+        A ban may be lifted for the users in the result. The ban of a locked
+        account ends only with its lock. May switch greenlets. Raises
+        StorageUnavailable.
+        """
         users = self.with_programs(app, users)
         locked = {
             each.user
@@ -446,9 +527,12 @@ class Authority(Service):
         return [user for user in users if user not in locked]
 
     def may_act_on(self, principal: Principal, app: str, users: Sequence[str]) -> bool:
-        """Whether a principal may act on all of these users. A back end may act
-        on everybody. An account that acts by its role may act on users with
-        lower roles. May switch greenlets. Raises StorageUnavailable."""
+        """Whether a principal may act on all of these users.
+
+        A back end may act on everybody. An account that acts by its role may
+        act on users with lower roles. May switch greenlets. Raises
+        StorageUnavailable.
+        """
         if not principal.staff:
             return True
         return all(
@@ -457,9 +541,12 @@ class Authority(Service):
         )
 
     def _user(self, need: Need, credential: str) -> Principal | None:
-        """Return the user of this token. None if it does not look like a token
-        that ``need`` accepts. :data:`BAD_TOKEN` if it looks like one, and is
-        invalid. May switch greenlets."""
+        """Return the user whose token this is.
+
+        Returns None if the credential does not look like a token that ``need``
+        accepts. Returns :data:`BAD_TOKEN` if it looks like one, and is invalid. May
+        switch greenlets.
+        """
         if "page" in need.users and credential.startswith(PAGE_TOKEN_PREFIX):
             return self._page_visitor(credential)
         if need.right:
@@ -468,32 +555,50 @@ class Authority(Service):
             return None
         if credential.startswith(BOT_TOKEN_PREFIX):
             return self._user_of(self._session(credential))
-        if not is_token(credential):
-            # A route that accepts all kinds of user tokens can only say that
-            # this one is invalid.
-            if need.users >= _TOKENS.keys():
-                return BAD_TOKEN
-            return None
-        if "account" in need.users:
+        if is_token(credential):
+            return self._user_of_web_token(need, credential)
+
+        # The credential has the form of no token. A route that accepts all kinds of
+        # user tokens can only say that this one is invalid.
+        accepts_all_tokens = need.users >= _TOKENS.keys()
+        if accepts_all_tokens:
+            return BAD_TOKEN
+        return None
+
+    def _user_of_web_token(self, need: Need, credential: str) -> Principal:
+        """Return the user of this JSON Web Token; :data:`BAD_TOKEN` if it is
+        invalid.
+
+        Account tokens and session tokens look alike, so one kind is tried after
+        the other. A valid token of a kind that the route does not accept is
+        found, too, so that :func:`refusal` can name the kinds that it accepts.
+        A client would throw away a token that is called invalid.
+        """
+        accepts_accounts = "account" in need.users
+        accepts_sessions = "session" in need.users
+        is_for_anybody = "nobody" in need.users
+
+        if accepts_accounts:
             session = self._session(credential)
             if session is not None:
                 return self._user_of(session)
-        # A valid token of a kind that the route does not accept is read, too,
-        # so that refusal() names the kinds that it accepts. Clients would
-        # replace a token that is called invalid.
-        if "session" in need.users or "nobody" not in need.users:
+        # A route for anybody refuses no user, so it needs no name for the refusal.
+        if accepts_sessions or not is_for_anybody:
             claims = self.logins.session_of(credential)
             if claims is not None:
                 return Principal(
                     "session", apps=frozenset({claims.app}), user=claims.user
                 )
-        if "account" not in need.users:
+        if not accepts_accounts:
             return self._user_of(self._session(credential))
         return BAD_TOKEN
 
     def _page_visitor(self, token: str) -> Principal | None:
-        """The visitor of a page with this page token. None if the token is
-        invalid, or if the app is not open."""
+        """Return the visitor of one of our own pages, whose page token this is.
+
+        None if the token is invalid, or if the app is no longer open, which
+        means that anybody may log in to it.
+        """
         content = self.pages.read(token)
         if content is None:
             return None
@@ -504,8 +609,12 @@ class Authority(Service):
         return Principal("page", apps=apps, user=visitor)
 
     def _user_of(self, session: AccountSession | None) -> Principal:
-        """The principal of the user of this login, who does not act by a role.
-        None is a bad token."""
+        """Return the principal of the user of this login, without the rights of
+        a role.
+
+        ``session`` is None if the token was invalid. Then the result is
+        :data:`BAD_TOKEN`.
+        """
         if session is None:
             return BAD_TOKEN
         account = session.account
@@ -515,19 +624,23 @@ class Authority(Service):
         )
 
     def _session(self, credential: str) -> AccountSession | None:
-        """The login of an account or bot with this token; None if the token is
-        invalid. May switch greenlets. Raises StorageUnavailable."""
+        """Return the login of the account or bot with this token.
+
+        None if the token is invalid. May switch greenlets. Raises
+        StorageUnavailable.
+        """
         try:
             return self.accounts.holder(credential)
         except BadToken:
             return None
 
     def _staff(self, need: Need, credential: str) -> Principal | None:
-        """The account with this token, as a principal that acts by its role.
-        None if it does not look like a token.
+        """Return the account with this token, as a principal that acts by its
+        role.
 
-        An account without the right is returned as a user, so the route refuses
-        it, and :func:`refusal` explains why.
+        None if the credential does not look like a token. An account without
+        the right that ``need`` names is returned as a user. So the route
+        refuses it, and :func:`refusal` explains why.
         """
         if not is_token(credential):
             return None
@@ -540,6 +653,7 @@ class Authority(Service):
         if account.kind != "account" or need.right not in rights:
             return self._user_of(session)
         apps = frozenset({self.logins.resolve(account.app)})
+        # The role demands more of its account than a password.
         if session.lacks:
             return Principal(
                 "account", apps=apps, user=account.user, lacks=session.lacks
@@ -547,33 +661,50 @@ class Authority(Service):
         return Principal("staff", apps=apps, staff=account.user, rights=rights)
 
     def _by_address(self, headers: Mapping[str, str], host: str) -> Principal:
-        """Return the back end with this address: a principal for the apps that
-        list it, or :data:`NOBODY`. Requests from pages in browsers are accepted
-        only for apps for which the app or the server lists the origin of the
-        page."""
+        """Return the back end at this address, which needs no key.
+
+        The result is a principal for the apps that list the address, or
+        :data:`NOBODY` if no app does.
+        """
         apps = self.allowed.apps_of(host)
+        if apps and _is_from_page(headers):
+            apps = self._apps_of_page(apps, headers.get("origin", ""), host)
         if not apps:
             return NOBODY
-
-        is_from_page = "origin" in headers or any(
-            name.startswith("sec-fetch-") for name in headers
-        )
-        if is_from_page:
-            origin = headers.get("origin", "")
-            apps = frozenset(
-                app for app in apps if self.logins.lists_origin(app, origin)
-            )
-            if not apps:
-                if origin:
-                    self.logins.log_page(origin, host)
-                return NOBODY
         resolved = frozenset(map(self.logins.resolve, apps))
         return Principal("address", _BY_ADDRESS, resolved)
 
+    def _apps_of_page(
+        self, apps: frozenset[str], origin: str, host: str
+    ) -> frozenset[str]:
+        """Return those of ``apps`` that accept requests from a page of this origin.
+
+        A browser at a listed address may show a page of anybody. So the app or the
+        server must list the origin of the page, too.
+        """
+        accepting = frozenset(
+            app for app in apps if self.logins.lists_origin(app, origin)
+        )
+        if not accepting and origin:
+            self.logins.log_page(origin, host)
+        return accepting
+
+
+def _is_from_page(headers: Mapping[str, str]) -> bool:
+    """Whether a page in a browser has made the request.
+
+    Browsers send ``origin`` or a header such as ``sec-fetch-site``. Back ends
+    send neither.
+    """
+    return "origin" in headers or any(name.startswith("sec-fetch-") for name in headers)
+
 
 def refusal(principal: Principal, need: Need) -> tuple[HttpProblem, str]:
-    """The HTTP problem for a principal that may not use a route, and its
-    message (``""``: the usual message)."""
+    """Return the HTTP problem for a principal that may not use a route, and its
+    message.
+
+    The message is ``""`` if the usual message of the problem fits.
+    """
     if principal is BAD_TOKEN:
         return Problems.TOKEN_INVALID, ""
     if principal.kind in _TOKENS:
@@ -588,8 +719,12 @@ def refusal(principal: Principal, need: Need) -> tuple[HttpProblem, str]:
 
 
 def _message_to_user(principal: Principal, need: Need) -> str:
-    """The message to a user with a valid token: which other proof the route
-    needs."""
+    """Return the message to a user with a valid token which the route does not
+    accept.
+
+    It says what the route takes instead, for example: "This request takes the
+    token of an account, or an API key of scope `admin`, not a session token".
+    """
     if need.right and principal.lacks:
         return f"The role of the account takes {principal.lacks}"
     if need.right:
@@ -607,8 +742,11 @@ def _message_to_user(principal: Principal, need: Need) -> str:
 
 
 def bearer(authorization: str) -> str:
-    """The key or token in an Authorization header; ``""`` if the header has
-    another form."""
+    """Return the key or token in an Authorization header, for example ``abc``
+    for ``Bearer abc``.
+
+    ``""`` if the header has another form.
+    """
     kind = authorization[:_BEARER_LENGTH]
     if kind == _BEARER or kind.lower() == _BEARER.lower():
         return authorization[_BEARER_LENGTH:].strip()
@@ -623,9 +761,11 @@ def is_token(credential: str) -> bool:
 
 
 class AllowLists:
-    """Owner of the address networks of the apps. Never switches greenlets.
+    """Knows which apps accept back ends without a key, by their addresses.
 
-    ``apps_of(host)`` returns the apps that list the address ``host``.
+    Owner of the address networks of the apps. Never switches greenlets.
+    ``apps_of(host)`` returns the apps that list the address ``host``; the
+    results for recent addresses are cached.
     """
 
     def __init__(self) -> None:
@@ -655,7 +795,9 @@ class AllowLists:
             self.apps_of.cache_clear()
 
     def _apps_of(self, host: str) -> frozenset[str]:
-        """The apps that list an address; none if ``host`` is no address."""
+        """Return the apps that list an address. Empty if ``host`` is no IP
+        address.
+        """
         if not self._networks:
             return frozenset()
         try:

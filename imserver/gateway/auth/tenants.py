@@ -65,9 +65,11 @@ log = logging.getLogger(__name__)
 class BadTenant(
     ServiceRefused, ValueError, problem=Problems.INVALID_REQUEST, detail="{}"
 ):
-    """An app cannot have this name or these settings, or cannot be deleted. The
-    text is one line with the reason. ``is_full``, which stays until release
-    2.0: whether the reason is that there are too many apps."""
+    """An app cannot have this name or these settings, or cannot be deleted.
+
+    The text is one line with the reason. ``is_full`` tells whether the reason
+    is that there are too many apps. It stays until release 2.0.
+    """
 
     is_full = False
 
@@ -83,9 +85,12 @@ class TooManyTenants(BadTenant, problem=Problems.TOO_MANY_APPS):
 
 
 class Tenant(TenantSettings, frozen=True, kw_only=True):
-    """One app with its settings. ``stored``: from the database.
-    ``configured``: from the configuration. ``locked``: it is to be deleted,
-    and nobody gets in."""
+    """One app with its settings.
+
+    ``stored`` means that it comes from the database, ``configured`` that it
+    comes from the configuration file. ``locked`` means that it is about to be
+    deleted, so that nobody gets in.
+    """
 
     name: str
     stored: bool = False
@@ -107,9 +112,10 @@ class Tenant(TenantSettings, frozen=True, kw_only=True):
 
 
 class Tenants:
-    """All apps by name. Owner of the tenants; opens apps in the hub.
+    """All apps by name, from the configuration file and from the database.
 
-    ``declared``: which settings an app may have.
+    Owner of the tenants; opens apps in the hub, which keeps their sessions.
+    ``declared`` says which settings an app may have.
     """
 
     def __init__(
@@ -120,6 +126,12 @@ class Tenants:
         objection: AppObjection,
         declared: Declarations = CORE,
     ) -> None:
+        """Start with the apps of ``config``. The stored apps follow when
+        ``store`` reports them.
+
+        ``hub`` is None in commands that serve nobody. ``objection`` returns why
+        an app cannot have its settings, or ``""``.
+        """
         self.declared = declared
         self._defaults = plain(declared.app_of({}))
         self._store = store
@@ -147,27 +159,30 @@ class Tenants:
         deleted: Callable[[str], object] | None = None,
         changed: Callable[[Tenant], object] | None = None,
     ) -> None:
-        """From now on call these functions, which must not switch. One gets the
-        name of each deleted app, when the app can no longer be found. The other
-        gets each new or changed app, when it is in effect."""
+        """From now on call these functions, which must not switch greenlets.
+
+        ``deleted`` gets the name of each deleted app, when the app can no
+        longer be found. ``changed`` gets each new or changed app, when it is in
+        effect.
+        """
         if deleted is not None:
             self._on_delete.append(deleted)
         if changed is not None:
             self._on_change.append(changed)
 
     def reload(self, config: Config) -> None:
-        """Replace the configured apps by the apps in ``config``. Sessions stay
-        logged in."""
+        """Replace the configured apps by the apps in ``config``.
+
+        Sessions stay logged in. A stored app with the name of a configured one
+        is hidden, and comes back when the configured one goes.
+        """
         self._limit = config.limits.registered_apps
         before = self._configured
         self._configured = {}
         for name, settings in config.apps.items():
-            of_features = tuple(
-                app_settings_of(settings, kind) for kind in self.declared.app_kinds
-            )
-            whole = msgspec.structs.replace(settings, of_features=of_features)
-            self._configured[name] = _tenant(name, whole, configured=True)
+            self._configured[name] = self._configured_tenant(name, settings)
 
+        # Apps that have left the configuration are looked at, too.
         names = {**before, **self._configured}
         for name in names:
             self._choose_effective(name, was_configured=name in before)
@@ -182,13 +197,27 @@ class Tenants:
             elif tenant != before.get(name):
                 self._put_into_effect(tenant)
 
+    def _configured_tenant(self, name: str, settings: TenantSettings) -> Tenant:
+        """Return the app that the configuration describes, with the settings of
+        features."""
+        of_features = tuple(
+            app_settings_of(settings, kind) for kind in self.declared.app_kinds
+        )
+        whole = msgspec.structs.replace(settings, of_features=of_features)
+        return _tenant(name, whole, configured=True)
+
     def _choose_effective(self, name: str, was_configured: bool) -> None:
         """Put the app of this name into ``by_name``: the configured one, or
-        else the stored one. A stored app is hidden as long as the configuration
-        has its name."""
+        else the stored one.
+
+        A stored app is hidden as long as the configuration has its name.
+        ``was_configured`` tells whether the configuration had the name until
+        now. If neither app exists, the name is removed.
+        """
         configured = self._configured.get(name)
         stored = self._hidden.pop(name, None)
-        if not was_configured:  # so by_name can only have a stored app
+        if not was_configured:
+            # No configured app could hide it, so by_name has the stored app.
             stored = self.by_name.get(name)
         if configured is not None and stored is not None:
             self._hidden[name] = stored
@@ -206,17 +235,21 @@ class Tenants:
         return self.by_name.get(name)
 
     def created(self, name: str) -> int:
-        """When a registered app was created, in Unix seconds; 0: it is not
-        registered. Never switches greenlets."""
+        """Return when a registered app was created, in Unix seconds.
+
+        0 if the app is not registered, which means that it is unknown or
+        configured. Never switches greenlets.
+        """
         if name in self._configured:
             return 0
         return self._created.get(name, 0)
 
     def find(self, name: str) -> Tenant | None:
-        """The app of this name. Reads the database if this node does not have
-        it. May switch greenlets.
+        """Return the app of this name, or None if no such app exists.
 
-        Raises StorageUnavailable if the database is needed and cannot be read.
+        Reads the database if this node does not have the app. May switch
+        greenlets. Raises StorageUnavailable if the database is needed and
+        cannot be read.
         """
         tenant = self.get(name)
         if tenant is None and valid_name(name):
@@ -240,9 +273,13 @@ class Tenants:
     # --- changes --------------------------------------------------------------
 
     def described(self, name: str) -> tuple[dict[str, Any], list[str]]:
-        """The settings of an app for another server, as :meth:`register` takes
-        them. With them come the names of the settings that are left out:
-        secrets, and files of this machine. Raises UnknownTenant."""
+        """Return the settings of an app, for a copy of it on another server.
+
+        The first result has the settings as :meth:`register` takes them, without
+        those that have their default value. The second one has the names of the
+        settings that are left out because a copy must not have them: secrets, and
+        files of this machine. Raises UnknownTenant.
+        """
         tenant = self.find(name)
         if tenant is None:
             raise UnknownTenant(name)
@@ -258,33 +295,27 @@ class Tenants:
         fields = {}
         for key, value in settings.items():
             default = self._defaults.get(key)
-            if key in left_out_keys or value == default:
-                continue
-            fields[key] = value
-            # Defaults within a section are left out, too: only API keys may set
-            # some of them.
-            if isinstance(value, dict) and default:
-                fields[key] = {
-                    name: part
-                    for name, part in value.items()
-                    if part != default.get(name)
-                }
+            if key not in left_out_keys and value != default:
+                fields[key] = _without_defaults(value, default)
         return fields, left_out
 
     def only_by_key(self, fields: Mapping[str, Any]) -> list[str]:
-        """The names of those given settings that the owner of an app may not
-        change: settings that only API keys may change, and unknown settings.
-        ``fields``: the names with their new values; None: the setting is reset
-        as a whole."""
+        """Return the names of those given settings that the owner of an app may
+        not change.
+
+        These are settings that only API keys may change, and unknown settings.
+        ``fields`` has the names with their new values. The value None resets a
+        setting or a section as a whole.
+        """
         return [*_only_by_key(fields, self.declared.app_hints)]
 
     def register(self, name: str, **fields: Any) -> bool:
-        """Create and store an app; False if the name exists. May switch
-        greenlets.
+        """Create and store an app. Returns False if the name exists.
 
-        ``fields`` are settings as in the configuration file. Raises BadTenant
-        and TooManyTenants. Raises StorageUnavailable, after which the app may
-        or may not exist.
+        ``fields`` are settings as in the configuration file. May switch
+        greenlets. Raises BadTenant if the app cannot have the name or the
+        settings, and TooManyTenants. Raises StorageUnavailable, after which the
+        app may or may not exist.
         """
 
         def finds_files(sql: PooledStatements) -> bool:
@@ -293,7 +324,8 @@ class Tenants:
         settings = self.check_new(name, fields)
         if self.find(name) is not None:
             return False
-        # by_name also has the configured apps, which hide stored ones.
+        # by_name has the configured apps, too. They do not count, but the
+        # stored apps that they hide do.
         registered = len(self.by_name) - len(self._configured) + len(self._hidden)
         if registered >= self._limit:
             raise TooManyTenants(f"limits.registered_apps {self._limit} is reached")
@@ -307,8 +339,11 @@ class Tenants:
         return self._store.add_app(name, stored_fields(settings))
 
     def check_new(self, name: str, fields: Mapping[str, Any]) -> dict[str, Any]:
-        """The settings of a new app, for storage. Raises BadTenant if it cannot
-        have them, or this name."""
+        """Return the settings of a new app in the form in which they are
+        stored.
+
+        Raises BadTenant if the app cannot have these settings, or this name.
+        """
         if not valid_name(name):
             raise BadTenant(f"an app cannot be called {name[:APP_CHARACTERS]!r}")
         return self._checked(name, before={}, fields=fields)
@@ -316,11 +351,12 @@ class Tenants:
     def change(
         self, name: str, fields: Mapping[str, Any], unset: Collection[str] = ()
     ) -> Tenant:
-        """Change settings of a registered app. Settings in ``unset`` return to
-        their defaults. May switch greenlets.
+        """Change settings of a registered app, and return the app afterwards.
 
-        Raises UnknownTenant and BadTenant. Raises StorageUnavailable, after
-        which the change may or may not be in effect.
+        ``fields`` has the new settings. Settings whose names are in ``unset``
+        return to their defaults. May switch greenlets. Raises UnknownTenant,
+        and BadTenant if the app cannot have the settings. Raises
+        StorageUnavailable, after which the change may or may not be in effect.
         """
         tenant = self.find(name)
         if tenant is None:
@@ -331,31 +367,42 @@ class Tenants:
             )
 
         dropped = tuple(self._canonical_name(each, name) for each in unset)
-        written = plain(tenant, kind=TenantSettings).items()
-        before = {
+        current = plain(tenant, kind=TenantSettings).items()
+        remaining = {
             key: value
-            for key, value in written
+            for key, value in current
             if key not in dropped and value != self._defaults[key]
         }
-        changed = self._checked(name, before, fields)
+        changed = self._checked(name, before=remaining, fields=fields)
         columns = tuple(map(stored_name, dropped))
+        # Another node may have deleted the app since it was found.
         if not self._store.change_app(name, stored_fields(changed), columns):
             raise UnknownTenant(name)
         return self.get(name) or tenant
 
     def lock(self, name: str) -> bool:
-        """Let nobody into a registered app, on all nodes within
-        ``storage.look_seconds``. False: there is no such app. May switch
-        greenlets. Raises StorageUnavailable."""
+        """Let nobody into a registered app any more, for example before it is
+        deleted.
+
+        The lock is in effect on all nodes within ``storage.look_seconds``.
+        Returns False if no such app exists. May switch greenlets. Raises
+        StorageUnavailable.
+        """
         return self._store.change_app(name, {_LOCKED: True})
 
     def unlock(self, name: str) -> bool:
-        """Undo :meth:`lock`, in the same way."""
+        """Let users into the app again, after :meth:`lock`. Returns False if no
+        such app exists.
+        """
         return self._store.change_app(name, {}, (_LOCKED,))
 
     def check_deletable(self, name: str) -> None:
-        """Raise UnknownTenant or BadTenant if the app ``name`` cannot be
-        deleted. May switch greenlets."""
+        """Raise BadTenant if an app must not be deleted now.
+
+        A configured app can only be removed from the configuration, and an app
+        with aliases would leave them without a target. Raises UnknownTenant if
+        no such app exists. May switch greenlets.
+        """
         tenant = self.find(name)
         if tenant is None:
             raise UnknownTenant(name)
@@ -372,9 +419,12 @@ class Tenants:
     def _checked(
         self, name: str, before: dict[str, Any], fields: Mapping[str, Any]
     ) -> dict[str, Any]:
-        """Check the settings ``fields`` together with the settings ``before``
-        that the app has. Returns ``fields`` for storage. Raises BadTenant if
-        the app cannot have the settings."""
+        """Check new settings of an app together with those that it keeps.
+
+        ``before`` has the settings that the app keeps, and ``fields`` the new ones.
+        Returns the new ones in the form in which they are stored. Raises BadTenant
+        if the app cannot have all these settings.
+        """
         source = f"app {name}"
         try:
             given = self.declared.given_fields(fields, Locations(source))
@@ -382,15 +432,9 @@ class Tenants:
             check_tenant(settings, Locations(source))
         except ConfigError as error:
             raise BadTenant(str(error)) from None
-        if any(marked(settings, "file")):
-            # Otherwise somebody who may change apps could read any file, and
-            # other nodes may not have the file.
-            raise BadTenant(
-                f"{source}: only the configuration file may name files of keys and "
-                "secrets"
-            )
         problem = (
-            self._objection(name, settings)
+            _file_objection(settings)
+            or self._objection(name, settings)
             or self._alias_objection(name, settings.same_as)
             or self._uniqueness_objection(name, settings)
         )
@@ -401,7 +445,12 @@ class Tenants:
         return given
 
     def _alias_objection(self, name: str, same_as: str) -> str:
-        """Why ``name`` cannot be an alias of ``same_as``; ``""`` if it can."""
+        """Return why ``name`` cannot be an alias of the app ``same_as``; ``""``
+        if it can.
+
+        An alias of an alias is refused, so that one lookup is enough to find
+        the app.
+        """
         if not same_as:
             return ""
         target = self.get(same_as)
@@ -414,21 +463,29 @@ class Tenants:
         return ""
 
     def _uniqueness_objection(self, name: str, settings: TenantSettings) -> str:
-        """Why the app ``name`` cannot have these settings: another app has the
-        value of a setting that must be unique. ``""`` if it can have them."""
+        """Return why the app ``name`` cannot have these settings beside the others.
+
+        Features mark settings as unique, for example ``pusher.app_id``: no two apps
+        may have the same value. Returns ``""`` if no other app has these values.
+        """
         others = [tenant for tenant in self.all() if tenant.name != name]
-        for number, part in enumerate(settings.of_features):
+        # The settings of each feature have the same index in all apps.
+        for index, part in enumerate(settings.of_features):
             for setting, value in marked(part, "unique"):
                 value_of = attrgetter(setting)
-                if any(value_of(each.of_features[number]) == value for each in others):
+                if any(value_of(each.of_features[index]) == value for each in others):
                     # The last word of "pusher.app_id" is "id".
                     noun = setting.rpartition(".")[2].rpartition("_")[2]
                     return f"{setting}: another app has this {noun}"
         return ""
 
     def _canonical_name(self, written: str, name: str) -> str:
-        """The canonical name of a setting of the app ``name``, from the name
-        that was written. Raises BadTenant if no such setting exists."""
+        """Return the name of a setting as it is declared, from the name that
+        somebody wrote.
+
+        Old names and other spellings are accepted. ``name`` is the app, for the
+        error. Raises BadTenant if no such setting exists.
+        """
         folded = fold(RENAMED_OF_APPS.get(written, written))
         for field in self._defaults:
             if fold(field) == folded:
@@ -436,8 +493,12 @@ class Tenants:
         raise BadTenant(f"app {name}: unknown key {written!r}")
 
     def _settings(self, row: AppRow) -> TenantSettings:
-        """Decode stored settings. Settings that no feature of this node knows,
-        or only a newer release, are ignored."""
+        """Decode stored settings.
+
+        Settings are ignored if no feature of this node knows them, for example
+        because a newer release wrote them. If a value is invalid, the app gets
+        the default settings.
+        """
         try:
             return self.declared.app_of(row.settings)
         except msgspec.ValidationError as error:
@@ -449,28 +510,37 @@ class Tenants:
             return self.declared.app_of({})
 
     def _apply_changes(self, changes: Changes) -> None:
-        """Apply changes of apps that any node has stored."""
+        """Apply changes of apps that any node has stored, and that the store
+        has read.
+        """
         for row in changes.apps:
             # Another time of creation shows that the app was deleted and
             # created anew since the last changes.
-            if row.deleted or self._created.get(row.name, row.created) != row.created:
+            known_created = self._created.get(row.name, row.created)
+            if row.deleted or known_created != row.created:
                 self._forget_app(row.name)
-            if row.deleted:
-                continue
+            if not row.deleted:
+                self._put_stored_app(row)
 
-            self._created[row.name] = row.created
-            settings = self._settings(row)
-            is_locked = _LOCKED in row.settings
-            tenant = _tenant(row.name, settings, stored=True, locked=is_locked)
-            if row.name in self._configured:
-                self._hidden[row.name] = tenant
-            else:
-                self.by_name[row.name] = tenant
-                self._put_into_effect(tenant)
+    def _put_stored_app(self, row: AppRow) -> None:
+        """Add or replace a stored app. It stays hidden if the configuration has its
+        name."""
+        self._created[row.name] = row.created
+        settings = self._settings(row)
+        is_locked = _LOCKED in row.settings
+        tenant = _tenant(row.name, settings, stored=True, locked=is_locked)
+        if row.name in self._configured:
+            self._hidden[row.name] = tenant
+        else:
+            self.by_name[row.name] = tenant
+            self._put_into_effect(tenant)
 
     def _forget_app(self, name: str) -> None:
-        """Forget a deleted app, unless the configuration has one of this
-        name."""
+        """Forget a deleted app, and tell the listeners of :meth:`report_to`.
+
+        If the configuration has an app of this name, that one stays, and no
+        listener is called.
+        """
         self._created.pop(name, None)
         if name in self._configured:
             self._hidden.pop(name, None)
@@ -486,14 +556,18 @@ class Tenants:
                 log.exception("app %s: deletion could not be applied", name)
 
     def _put_into_effect(self, tenant: Tenant) -> None:
-        """Update the aliases, the apps with a history and the hub for a new or
-        changed app, and tell the listeners of :meth:`report_to`."""
+        """Let everybody who depends on an app see that it is new or changed.
+
+        These are the table of aliases, the set of apps with a history, the hub, and
+        the listeners of :meth:`report_to`.
+        """
         name = tenant.name
         if tenant.same_as and not tenant.locked:
             self.aliases[name] = tenant.same_as
         else:
             self.aliases.pop(name, None)
 
+        # The user channel of an app is the channel of each of its users.
         row = tenant.channels.get("user")
         has_history = row is not None and row.has_history
         if has_history and not name.startswith(SYSTEM_PREFIX):
@@ -501,11 +575,7 @@ class Tenants:
         else:
             self.history_apps.discard(name)
 
-        if self._hub is not None and not tenant.same_as and not tenant.locked:
-            self._hub.open(name, tenant.policy)
-            wants_accounts = tenant.wants_accounts(name)
-            self._hub.set_policy(name, tenant.policy, wants_accounts)
-
+        self._open_in_hub(tenant)
         for notify in self._on_change:
             try:
                 notify(tenant)
@@ -513,24 +583,64 @@ class Tenants:
             except Exception:
                 log.exception("app %s: change could not be applied", name)
 
+    def _open_in_hub(self, tenant: Tenant) -> None:
+        """Let users log in to an app by its own rules. An alias has no users of its
+        own, and a locked app lets nobody in."""
+        if self._hub is None or tenant.same_as or tenant.locked:
+            return
+        name = tenant.name
+        self._hub.open(name, tenant.policy)
+        self._hub.set_policy(name, tenant.policy, tenant.wants_accounts(name))
+
 
 def _tenant(name: str, settings: TenantSettings, **facts: bool) -> Tenant:
-    """The app ``name`` with these settings. ``facts``: the other fields of
-    :class:`Tenant`."""
+    """Return the app ``name`` with these settings.
+
+    ``facts`` has the other fields of :class:`Tenant`, for example
+    ``stored=True``.
+    """
     fields: dict[str, Any] = {
         field: getattr(settings, field) for field in TenantSettings.__struct_fields__
     }
     return Tenant(**fields | facts, name=name)
 
 
+def _without_defaults(value: Any, default: Any) -> Any:
+    """Return a section without the settings that have their defaults; another
+    value unchanged.
+
+    Only API keys may set some settings of a section, even to their defaults. So
+    a copy must not name them without need.
+    """
+    if not isinstance(value, dict) or not default:
+        return value
+    return {name: part for name, part in value.items() if part != default.get(name)}
+
+
+def _file_objection(settings: TenantSettings) -> str:
+    """Return why an app that is not configured cannot have these settings, if
+    they name a file; else ``""``.
+
+    Somebody who may change apps could read any file by such a setting, and
+    other nodes may not have the file.
+    """
+    if any(marked(settings, "file")):
+        return "only the configuration file may name files of keys and secrets"
+    return ""
+
+
 def _only_by_key(given: Mapping[str, Any], hints: Mapping[str, Any]) -> Iterator[str]:
-    """See :meth:`Tenants.only_by_key`. It calls itself for each section, whose
-    settings get names such as ``webhook.secret``. ``hints``: name → type, for
-    the settings of this section."""
+    """List the given settings that only API keys may change, and unknown ones.
+
+    ``given`` has the new values of one section, and ``hints`` the declared type
+    of each of its settings. The function calls itself for each section within
+    it, whose settings get names such as ``webhook.secret``.
+    """
     for written, value in given.items():
         name = RENAMED_OF_APPS.get(written, written)
         hint = hints.get(name)
-        if hint is None or marks_of(hint).get("by_key"):
+        is_unknown = hint is None
+        if is_unknown or marks_of(hint).get("by_key"):
             yield name
             continue
 
@@ -539,7 +649,8 @@ def _only_by_key(given: Mapping[str, Any], hints: Mapping[str, Any]) -> Iterator
         if section is None or not is_section or isinstance(value, list):
             continue
         inner_hints = hints_of(section)
-        if value is None:  # the whole section is reset
+        if value is None:
+            # None resets the whole section, which changes all its settings.
             value = dict.fromkeys(inner_hints)
         for inner in _only_by_key(value, inner_hints):
             yield f"{name}.{inner}"

@@ -67,12 +67,12 @@ _waitpid: Final = monkey.get_original("os", "waitpid")
 
 
 class Children(Service, dict=True):
-    """Starts, monitors and ends the child in each slot. Owner of the slots'
-    processes.
+    """Starts, monitors and ends the child process in each slot.
 
+    A slot is the place of one child, with its listening sockets and state.
     ``report(level, text)`` logs for operators. ``read_config`` reads the
     settings again. ``close_inherited`` runs in each child, and closes files
-    that only the supervisor needs.
+    that only the supervisor needs. Owner of the slots' processes.
     """
 
     config: Config
@@ -85,6 +85,7 @@ class Children(Service, dict=True):
     close_inherited: Callable[[], None]
 
     def __post_init__(self) -> None:
+        """Start with no child. The first :meth:`tick` forks some."""
         self.generation = 0
         """How many rolling restarts have begun."""
         self.settled = False
@@ -109,8 +110,11 @@ class Children(Service, dict=True):
         return sum(slot.state is SlotState.STARTING for slot in self.slots)
 
     def tick(self, now: float) -> None:
-        """Reap ended children, check the running ones, and start the children
-        that are due."""
+        """Look after the children: one turn of the supervisor's main loop.
+
+        Reaps ended children, checks the running ones, and starts the children
+        that are due.
+        """
         self._reap(now)
         self._observe(now)
         for slot in self.slots:
@@ -119,11 +123,12 @@ class Children(Service, dict=True):
                 break
             if slot.state is SlotState.DOWN and slot.due <= now:
                 self._start(slot, now)
+        # Once settled, it stays so: a later failure is no failed start.
         if not self.settled and not self.ending:
             self.settled = all(slot.state is SlotState.SERVING for slot in self.slots)
 
     def next_tick_seconds(self, now: float) -> float:
-        """Seconds until the next tick is due if no signal arrives."""
+        """Return the seconds until the next tick is due if no signal arrives."""
         next_tick = now + self._observe_seconds
         for slot in self.slots:
             if slot.pid:
@@ -142,13 +147,15 @@ class Children(Service, dict=True):
     # --- life -----------------------------------------------------------------
 
     def _start(self, slot: Slot, now: float) -> None:
-        """Fork the child of a slot."""
+        """Fork the child of a slot. A fork that fails counts as a failed child."""
         slot.status.clear()
         # Otherwise the child would also write its copy of the buffers.
         for stream in (sys.stdout, sys.stderr):
             with suppress(OSError):  # nobody reads the stream any more
                 stream.flush()
 
+        # A signal between the fork and the child's own handlers would go into the
+        # pipe of the supervisor, so signals wait.
         with self.signals.blocked(), self.permits.line() as line:
             run = self._child_of(slot, line)
             try:
@@ -164,12 +171,19 @@ class Children(Service, dict=True):
     def _child_of(
         self, slot: Slot, line: _socket.socket | None
     ) -> Callable[[], NoReturn]:
-        """The function that the child of a slot runs, which never returns. It
-        is made before the fork, so that the child has nothing else to do.
-        ``line``: the child's end of its line to the permits, or None."""
+        """Return the function that the child of a slot runs, which never
+        returns.
+
+        It is made before the fork, so that the child has nothing else to do.
+        ``line`` is the child's end of the socket by which it asks for bulk
+        permits: the permission to write a broadcast to very many connections.
+        None if nodes need no permits.
+        """
         reading, writing = self._lifeline
         foreign = [other.listeners for other in self.slots if other is not slot]
 
+        # A child inherits all files of the supervisor. It keeps its own
+        # listeners and the reading end of the lifeline.
         def close_inherited() -> None:
             self.signals.release()
             os.close(writing)
@@ -183,9 +197,9 @@ class Children(Service, dict=True):
 
         return partial(
             run_child,
-            slot,
-            for_child(self.config, slot.number),
-            read_config,
+            slot=slot,
+            config=for_child(self.config, slot.number),
+            read_config=read_config,
             lifeline=reading,
             line=line,
             close_inherited=close_inherited,
@@ -198,26 +212,30 @@ class Children(Service, dict=True):
             try:
                 pid, status = _waitpid(-1, os.WNOHANG)
             except ChildProcessError:
-                return
+                return  # there is no child at all
             if not pid:
-                return
+                return  # the other children still run
             code = os.waitstatus_to_exitcode(status)
             for slot in self.slots:
                 if slot.pid == pid:
                     self._ended(slot, code, now)
 
     def _ended(self, slot: Slot, code: int, now: float) -> None:
-        """Handle the end of the child of a slot. ``code``: its exit status, or
-        the negative number of the signal that ended it."""
+        """Handle the end of the child of a slot.
+
+        ``code`` is its exit status, or the negative number of the signal that
+        ended it. An end without an order counts as a failure, whatever its
+        status.
+        """
         if code < 0:
-            how = f"ended by {signal.Signals(-code).name}"
+            how_it_ended = f"ended by {signal.Signals(-code).name}"
         else:
-            how = f"ended with status {code}"
+            how_it_ended = f"ended with status {code}"
         failure = slot.status.text(failed=True)
         if failure:
-            how += f": {failure}"
+            how_it_ended += f": {failure}"
         if slot.state is not SlotState.DRAINING:
-            self._failed(slot, now, how)
+            self._failed(slot, now, how_it_ended)
             return
 
         # A child that has not served yet is ended by the signal itself. That is
@@ -225,18 +243,22 @@ class Children(Service, dict=True):
         if code and slot.status.marks.started:
             self.bad_ends += self.ending
             self.report(
-                logging.WARNING, f"node {slot.name} (pid {slot.pid}): drain {how}"
+                logging.WARNING,
+                f"node {slot.name} (pid {slot.pid}): drain {how_it_ended}",
             )
         slot.ended(now, planned=True)
 
-    def _failed(self, slot: Slot, now: float, how: str) -> None:
-        """Handle a child that has ended by itself, or could not be forked. It
-        is started again after a pause. During the first start, all children
-        end instead. ``how``: how it ended, for the log."""
+    def _failed(self, slot: Slot, now: float, how_it_ended: str) -> None:
+        """Handle a child that has ended by itself, or could not be forked.
+
+        It is started again after a pause. During the first start, all children
+        end instead. ``how_it_ended`` is for the log, for example "ended by
+        SIGKILL".
+        """
         if not self.settled:
             # The cause usually concerns all nodes. So the first start succeeds
             # for all nodes or for none.
-            reason = slot.status.text(failed=True) or how
+            reason = slot.status.text(failed=True) or how_it_ended
             self.failure = StartError(f"node {slot.name}: {reason}")
             slot.ended(now, planned=True)
             self.drain_all()
@@ -247,43 +269,58 @@ class Children(Service, dict=True):
         pause = slot.ended(now, planned=False)
         self.report(
             logging.ERROR,
-            f"{name} {how}, after {lived:.1f} s; restarting in {pause:.1f} s",
+            f"{name} {how_it_ended}, after {lived:.1f} s; restarting in {pause:.1f} s",
         )
 
     # --- looking after them ---------------------------------------------------
 
     def _observe(self, now: float) -> None:
-        """Check the running children, and kill children that hang or that have
-        passed their deadline."""
-        # If this process was paused, it has not seen the heartbeats meanwhile.
-        # So that time does not count as silence of the children.
+        """Check the running children, and kill those that hang.
+
+        A child hangs if its event loop has written no heartbeat for
+        ``server.hang_seconds``. A child that has passed its deadline, for example
+        of a drain, is killed, too.
+        """
+        # If this process was paused, it has not seen the heartbeats meanwhile. So
+        # that time does not count as silence of the children.
         missed = max(now - self._observed_at - 2 * self._observe_seconds, 0.0)
         self._observed_at = now
-        hang_seconds = self.config.server.hang_seconds
         for slot in self.slots:
             if not slot.pid:
                 continue
-            name = f"node {slot.name} (pid {slot.pid})"
             if slot.observe(now, missed):
-                self.report(logging.INFO, f"{name} is serving")
-                for number in slot.waiting_signals:
-                    os.kill(slot.pid, number)
-                slot.waiting_signals.clear()
-
-            silent_seconds = slot.silent_seconds(now)
-            if not slot.hangs and silent_seconds >= hang_seconds:
-                slot.hangs = True
-                self.report(
-                    logging.ERROR,
-                    f"{name}: event loop blocked for {silent_seconds:.0f} s, "
-                    "killing it; the stack follows on standard error",
-                )
-                os.kill(slot.pid, STACK_SIGNAL)
-                slot.deadline = min(slot.deadline, now + _STACK_SECONDS)
+                self._serves(slot)
+            if not slot.hangs:
+                self._check_silence(slot, now)
             if now >= slot.deadline:
                 os.kill(slot.pid, signal.SIGKILL)
                 # Later, because the child is reaped at a later tick.
                 slot.deadline = now + _OBSERVE_SECONDS
+
+    def _serves(self, slot: Slot) -> None:
+        """Handle a child that has begun to serve: now it can take signals."""
+        self.report(logging.INFO, f"node {slot.name} (pid {slot.pid}) is serving")
+        for number in slot.waiting_signals:
+            os.kill(slot.pid, number)
+        slot.waiting_signals.clear()
+
+    def _check_silence(self, slot: Slot, now: float) -> None:
+        """Begin to end a child whose event loop has been blocked for too long.
+
+        First it gets a signal to write its stack, which shows what blocks it. It is
+        killed when the time for that is over.
+        """
+        silent_seconds = slot.silent_seconds(now)
+        if silent_seconds < self.config.server.hang_seconds:
+            return
+        slot.hangs = True
+        self.report(
+            logging.ERROR,
+            f"node {slot.name} (pid {slot.pid}): event loop blocked for "
+            f"{silent_seconds:.0f} s, killing it; the stack follows on standard error",
+        )
+        os.kill(slot.pid, STACK_SIGNAL)
+        slot.deadline = min(slot.deadline, now + _STACK_SECONDS)
 
     # --- orders ---------------------------------------------------------------
 
@@ -297,7 +334,9 @@ class Children(Service, dict=True):
                 os.kill(slot.pid, number)
 
     def drain(self, slot: Slot) -> None:
-        """Drain one child. It is killed if it takes too long."""
+        """Let one child close its connections and end. It is killed if it takes
+        too long.
+        """
         slot.state = SlotState.DRAINING
         drain = self.config.drain
         seconds = drain.delay_seconds + drain.close_seconds
@@ -309,6 +348,7 @@ class Children(Service, dict=True):
         """Drain all children and close their listeners. From now on no child is
         started."""
         self.ending = True
+        # First all listeners, so that no child gets another connection.
         for slot in self.slots:
             close_all(slot.listeners)
         for slot in self.slots:
@@ -333,21 +373,25 @@ def run_child(
     slot: Slot,
     config: Config,
     read_config: Callable[[], Config],
+    *,
     lifeline: int,
     line: _socket.socket | None,
     close_inherited: Callable[[], None],
     beat_seconds: float,
 ) -> NoReturn:
-    """Run a node in this forked process, and end the process. So no code of the
-    supervisor runs in it.
+    """Run a node in this forked process, and end the process.
 
-    ``lifeline``: a pipe that becomes readable when the supervisor has ended.
-    ``line``: the line to the permits of the supervisor; None if nodes need no
-    permits. ``close_inherited``: closes the files that belong to other
-    processes. ``beat_seconds``: the time between two heartbeats.
+    The function never returns, so no code of the supervisor runs in the child.
+    The exit status is 0 if the node has ended as it should.
+
+    ``lifeline`` is a pipe that becomes readable when the supervisor has ended.
+    ``line`` is the child's socket to the bulk permits of the supervisor; None
+    if nodes need no permits. ``close_inherited`` closes the files that belong
+    to other processes. ``beat_seconds`` is the time between two heartbeats.
     """
     status = 1
     try:
+        # The hub and the loop of gevent do not survive a fork.
         gevent.reinit()
         # In a group of its own, the child gets no Ctrl-C of the terminal. The
         # supervisor drains it instead.
@@ -363,15 +407,7 @@ def run_child(
             """Called when the node serves."""
             heartbeat.started(node)
             if line is not None:
-                flusher = node.core.network.flusher
-                flusher.permit = BulkPermit(
-                    line=line,
-                    loop=gevent.get_hub().loop,
-                    granted=flusher.schedule,
-                    write_seconds=WRITE_SECONDS,
-                    hold_seconds=HOLD_SECONDS,
-                    wait_seconds=WAIT_SECONDS,
-                )
+                _ask_for_permits(node, line)
 
         try:
             serving.serve(config, read_config, started, listeners, slot.name)
@@ -381,14 +417,38 @@ def run_child(
     except BaseException:
         traceback.print_exc()
     finally:
+        # Not sys.exit(), which would run the supervisor's code above this call.
         os._exit(status)
 
 
+def _ask_for_permits(node: Node, line: _socket.socket) -> None:
+    """Let a node ask the supervisor before it writes a broadcast to very many
+    connections.
+
+    Of many nodes on one machine, only a few do so at a time.
+    """
+    flusher = node.core.network.flusher
+    flusher.permit = BulkPermit(
+        line=line,
+        loop=gevent.get_hub().loop,
+        granted=flusher.schedule,
+        write_seconds=WRITE_SECONDS,
+        hold_seconds=HOLD_SECONDS,
+        wait_seconds=WAIT_SECONDS,
+    )
+
+
 class _Heartbeat:
-    """Writes the state of the event loop to the status page, from a timer of
-    the loop."""
+    """Writes the state of this node to its status page, again and again.
+
+    A timer of the event loop does so. If the loop is blocked, the heartbeats
+    stop, and the supervisor sees that.
+    """
 
     def __init__(self, status: StatusPage, seconds: float) -> None:
+        """Begin to beat every ``seconds``. Until :meth:`started`, the page says
+        that the node is starting.
+        """
         self._page = status
         self._node: Node | None = None
         self._beat()
@@ -407,7 +467,8 @@ class _Heartbeat:
 
     def _beat(self) -> None:
         """Callback of the timer: write the state of the node, and count the
-        heartbeat."""
+        heartbeat.
+        """
         node = self._node
         if node is None:  # it is starting
             marks = NodeMarks(started=False, ready=False, connections=0, room=0)
@@ -446,11 +507,11 @@ def _do_nothing(*_: Any) -> None:
 
 
 class SignalQueue:
-    """The signals that have arrived since they were read last. One per process.
-    Owner: the supervisor.
+    """The signals that have arrived since they were read last.
 
     The interpreter writes the number of each signal into a pipe, on which the
-    supervisor can wait.
+    supervisor can wait together with other files. One per process. Owner: the
+    supervisor.
     """
 
     def __init__(self) -> None:
@@ -463,9 +524,12 @@ class SignalQueue:
         take_signals()
 
     def wait(self, seconds: float, permits: BulkPermits) -> list[int]:
-        """Wait up to ``seconds`` for signals, and answer nodes that ask for
-        permits meanwhile. Returns the signals in order; empty if none has
-        come."""
+        """Wait up to ``seconds`` for signals, and return their numbers in
+        order.
+
+        Meanwhile nodes that ask for ``permits`` are answered. The list is empty
+        if no signal has come.
+        """
         if permits.wait(self._reading, seconds):
             return list(os.read(self._reading, _SIGNALS_READ))
         return []
@@ -473,8 +537,10 @@ class SignalQueue:
     @contextmanager
     def blocked(self) -> Iterator[None]:
         """Block signals around a fork, so that the child does not write them
-        into the pipe of the supervisor. :meth:`release` unblocks them in the
-        child."""
+        into the pipe of the supervisor.
+
+        :meth:`release` unblocks them in the child.
+        """
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
         try:
             yield
@@ -482,9 +548,11 @@ class SignalQueue:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def release(self) -> None:
-        """In a child: close the pipe, and give up the supervisor's handling of
-        signals. Until the node has its own handlers, the signals that drain it
-        end it, and the others are ignored."""
+        """In a child: give up the supervisor's handling of signals.
+
+        Until the node has handlers of its own, the signals that drain it end it
+        at once, and the others are ignored.
+        """
         signal.set_wakeup_fd(-1)
         os.close(self._reading)
         os.close(self._writing)

@@ -22,8 +22,9 @@ from imserver.gateway.node.http_servers import Listeners
 
 
 def resolve(host: str) -> str:
-    """The first IP address of a host. Raises StartError if the host has
-    no address."""
+    """Return the first IP address of a host name. Raises StartError if it has
+    no address.
+    """
     try:
         addresses = _socket.getaddrinfo(
             host, 0, 0, _socket.SOCK_STREAM, 0, _socket.AI_PASSIVE
@@ -37,8 +38,12 @@ def resolve(host: str) -> str:
 
 
 class NodeMarks(NamedTuple):
-    """The state that a node reports to the supervisor. ``started``: whether it
-    has begun to serve. ``room``: how many more connections it accepts."""
+    """The state that a node reports to the supervisor.
+
+    ``started`` tells whether the node has begun to serve, and ``ready`` whether
+    it accepts clients. ``connections`` is the number of its connections, and
+    ``room`` how many more it accepts.
+    """
 
     started: bool
     ready: bool
@@ -92,10 +97,13 @@ _NO_LISTENER: Final = 0xFFFFFFFF
 class ConnectionSteering:
     """Sends new connections only to children that can serve them.
 
-    A classic BPF program in the kernel selects the listener by its number
-    (SO_ATTACH_REUSEPORT_CBPF, which needs no privilege). If that is not
-    ``possible`` (no Linux, or other processes share the ports), connections to
-    other children wait in the queues of these children.
+    All children listen at the same ports (SO_REUSEPORT), so the kernel chooses
+    a child for each new connection. A classic BPF program, which needs no
+    privilege, makes that choice: it returns the number of a listener.
+
+    Without Linux, or if other processes share the ports, this is not
+    ``possible``. Then connections to children that cannot serve them wait in
+    their queues.
     """
 
     _INSTRUCTION = Struct("=HBBI")
@@ -103,6 +111,9 @@ class ConnectionSteering:
     def __init__(
         self, all_listeners: Sequence[Listeners], possible: bool = True
     ) -> None:
+        """``all_listeners`` has the listening sockets of each child, in the
+        order of their numbers.
+        """
         self._count = len(all_listeners)
         # A program that is attached to one socket applies to all sockets of its
         # port. So the sockets of the first child are enough.
@@ -114,8 +125,12 @@ class ConnectionSteering:
         self._possible = possible and sys.platform == "linux"
 
     def exclude(self, closed: frozenset[int]) -> None:
-        """From now on send no new connections to the children with the numbers
-        ``closed``. If these are all children, excludes none."""
+        """From now on send no new connections to the children with these
+        numbers.
+
+        If ``closed`` has the numbers of all children, none is excluded: waiting
+        is better than a refused connection.
+        """
         if len(closed) == self._count:
             closed = frozenset()
         if closed == self._closed or not self._possible:
@@ -123,6 +138,7 @@ class ConnectionSteering:
         self._closed = closed
         program = array("B", b"".join(self._program(closed)))
         address, size = program.buffer_info()
+        # struct sock_fprog: the number of instructions, and their address.
         option = pack("@HP", size // self._INSTRUCTION.size, address)
         try:
             for sock in self._firsts:
@@ -136,8 +152,11 @@ class ConnectionSteering:
             )
 
     def _program(self, closed: frozenset[int]) -> list[bytes]:
-        """The instructions that select one of the open listeners at random. The
-        program returns the number of a listener."""
+        """Return the BPF instructions that choose one of the open listeners at
+        random.
+
+        ``closed`` has the numbers of the listeners that are not chosen.
+        """
         # An instruction has an opcode, how many instructions to skip if its
         # condition is true and if it is false, and a constant.
         pack = self._INSTRUCTION.pack
@@ -170,16 +189,22 @@ class Rush:
     """
 
     def __init__(self, few: int) -> None:
+        """``few`` is how many nodes get new connections during a rush; 0: all
+        of them.
+        """
         self._few = few
         self._counts: dict[int, NodeMarks] = {}
         """Number of a node → its marks when connections were counted last."""
         self._counted_at = -math.inf
+        """When connections were counted last; minus infinity before the first
+        time.
+        """
         self._per_second = 0.0
-        """How many connections came per second before that."""
+        """How many connections came per second when they were counted last."""
         self._chosen: frozenset[int] = frozenset()
         """The numbers of the nodes that get new connections."""
-        self._until = 0.0
-        """Time until which they get them."""
+        self._chosen_until = 0.0
+        """Time until which the chosen nodes get new connections."""
         self._unreported: dict[int, float] = {}
         """Number of a node → about how many connections it has got but not
         reported yet."""
@@ -193,21 +218,25 @@ class Rush:
         return self._per_second >= _RUSH_PER_SECOND
 
     def choose(self, nodes: dict[int, NodeMarks], now: float) -> frozenset[int]:
-        """The numbers of the nodes that get new connections. ``nodes``: the
-        nodes that accept clients, by number."""
+        """Return the numbers of the nodes that get new connections now.
+
+        ``nodes`` has the nodes that accept clients, by number. A choice lasts
+        for a short time, or until one of the chosen nodes no longer accepts
+        clients.
+        """
         if not self._few or not nodes:
             return frozenset(nodes)
         if now - self._counted_at >= _COUNT_SECONDS:
             self._count(nodes, now)
-        if now >= self._until or not self._chosen <= nodes.keys():
+        if now >= self._chosen_until or not self._chosen <= nodes.keys():
             self._choose_again(nodes, now)
         return self._chosen
 
     def _choose_again(self, nodes: dict[int, NodeMarks], now: float) -> None:
         """Choose nodes, and until when they get new connections."""
-        unreported = self._unreported
+        # Connections that a node got a moment ago are not in its marks yet.
         counts = {
-            number: marks.connections + unreported.get(number, 0.0)
+            number: marks.connections + self._unreported.get(number, 0.0)
             for number, marks in nodes.items()
         }
         mean = sum(counts.values()) / len(counts)
@@ -215,33 +244,48 @@ class Rush:
         def rank(number: int) -> tuple[bool, float]:
             return counts[number] > mean, self._chosen_at.get(number, 0.0)
 
-        # First the nodes with fewer connections, and among them the one whose
-        # turn was longest ago.
+        # First the nodes with fewer connections, and among them the one whose turn
+        # was longest ago.
         order = sorted(counts, key=rank)
-        few_have_room = all(
-            nodes[number].room >= _RUSH_ROOM for number in order[: self._few]
-        )
-        difference = max(counts.values()) - min(counts.values())
-        if self.active and few_have_room:
-            chosen_count = self._few
-        elif difference < _EVEN_CONNECTIONS:
-            chosen_count = len(order)  # all nodes
-        else:
-            chosen_count = sum(count <= mean for count in counts.values())
+        chosen_count = self._chosen_count(nodes, counts, order)
 
-        # As long as each of them takes to get half the mean.
+        # The nodes keep their turn until each of them has got half the mean.
         seconds = chosen_count * mean / 2 / max(self._per_second, 1.0)
         seconds = min(max(seconds, RUSH_SECONDS), _LONGEST_SECONDS)
         self._chosen = frozenset(order[:chosen_count])
-        self._until = now + seconds
+        self._chosen_until = now + seconds
         expected_each = seconds * self._per_second / chosen_count
         for number in self._chosen:
-            unreported[number] = unreported.get(number, 0.0) + expected_each
+            unreported = self._unreported.get(number, 0.0)
+            self._unreported[number] = unreported + expected_each
             self._chosen_at[number] = now
+
+    def _chosen_count(
+        self, nodes: dict[int, NodeMarks], counts: dict[int, float], order: list[int]
+    ) -> int:
+        """Return how many nodes get new connections, from the start of ``order``.
+
+        In a rush these are a few nodes, if each of them has enough room. Otherwise
+        all nodes get new connections if they have about as many. Else only the
+        nodes that have no more than the mean get them, so that they catch up.
+        """
+        if self.active and all(
+            nodes[number].room >= _RUSH_ROOM for number in order[: self._few]
+        ):
+            return self._few
+        difference = max(counts.values()) - min(counts.values())
+        if difference < _EVEN_CONNECTIONS:
+            return len(order)
+        mean = sum(counts.values()) / len(counts)
+        return sum(count <= mean for count in counts.values())
 
     def _count(self, nodes: dict[int, NodeMarks], now: float) -> None:
         """Measure how many connections have come per second since the last
-        call."""
+        call.
+
+        ``nodes`` has the current marks. A node that is new among them counts
+        from the next call on.
+        """
         before = self._counts
         self._counts = nodes
         new_connections = 0
@@ -288,9 +332,12 @@ class StatusPage:
         _BEATS.pack_into(self._memory, 0, self.beats + 1)
 
     def report(self, text: str, failed: bool = False) -> None:
-        """Store the notes for the banner, one per line. With ``failed``, store
-        the reason why the child ends, in one line. A text that is too long for
-        the page is cut."""
+        """Store a text for the supervisor.
+
+        Usually these are the notes for the banner, one per line. With
+        ``failed`` it is the reason why the child ends, in one line. A text that
+        is too long for the page is cut.
+        """
         data = text.encode("utf-8", "backslashreplace")[: mmap.PAGESIZE - _TEXT_AT]
         self._memory[_TEXT_AT : _TEXT_AT + len(data)] = data
         _HEADER.pack_into(self._memory, _HEADER_AT, failed, len(data))
@@ -310,9 +357,11 @@ class StatusPage:
         return NodeMarks(*_MARKS.unpack_from(self._memory, _MARKS_AT))
 
     def text(self, failed: bool) -> str:
-        """The text that the child has reported: its notes for the banner, or
-        with ``failed`` the reason why it ended. Empty if it has reported no
-        such text."""
+        """Return the text that the child has reported.
+
+        With ``failed`` this is the reason why it ended, otherwise its notes for
+        the banner. ``""`` if it has reported no such text.
+        """
         has_failed, length = _HEADER.unpack_from(self._memory, _HEADER_AT)
         if has_failed != failed:
             return ""
@@ -326,12 +375,15 @@ class SlotState(Enum):
 
 
 class Slot:
-    """The place of one child, which stays when the child is replaced. Owner:
-    the supervisor. ``number`` counts from 0, and decides the ports of the
-    child. ``name``: the id of its node. ``pid``: of the child; 0: it has no
-    child."""
+    """The place of one child process, which stays when the child is replaced.
+
+    ``number`` counts from 0, and decides the ports of the child. ``name`` is
+    the id of its node. ``pid`` is 0 if the slot has no child. Owner: the
+    supervisor.
+    """
 
     def __init__(self, number: int, name: str, listeners: Listeners) -> None:
+        """A slot without a child, whose first child is due at once."""
         self.number = number
         self.name = name
         self.listeners = listeners
@@ -359,8 +411,11 @@ class Slot:
         """When the number was seen to grow last."""
 
     def forked(self, pid: int, now: float, generation: int) -> None:
-        """Record that a child was started. ``generation``: how many rolling
-        restarts have begun."""
+        """Record that a child was started, as the process ``pid``.
+
+        ``generation`` says how many rolling restarts have begun until now. It
+        shows later whether this child has the newest settings.
+        """
         self.pid = pid
         self.since = now
         self.generation = generation
@@ -374,8 +429,8 @@ class Slot:
         """Read the status page. Returns whether the child has just begun to
         serve.
 
-        ``missed``: the seconds in which the supervisor could not read. They do
-        not count as silence of the child.
+        ``missed`` has the seconds in which the supervisor itself could not
+        read. They do not count as silence of the child.
         """
         beats = self.status.beats
         if beats != self._beats:
@@ -404,10 +459,10 @@ class Slot:
         """Record that the child has ended. Returns the seconds until the next
         one starts.
 
-        These are 0 if the end was ``planned``. Otherwise they are random, below
-        a limit that doubles with each failure, so that children with the same
-        fault do not restart together. If the child has lived for a minute, its
-        failure counts as the first one.
+        After a ``planned`` end the next child starts at once. Otherwise the
+        pause is random, below a limit that doubles with each failure. So
+        children with the same fault do not restart together. If the child has
+        lived for a minute, its failure counts as the first one.
         """
         if planned or now - self.since >= _LONG_LIFE_SECONDS:
             self.failures = 0
@@ -448,8 +503,12 @@ _FIXED: Final = {
 
 
 def check_ports(config: Config) -> None:
-    """Check that the RPC ports of all nodes fit between the other ports. Raises
-    StartError."""
+    """Raise StartError if the RPC ports of all nodes collide with other ports.
+
+    Nodes call each other at their RPC ports. The nodes of one machine take
+    consecutive ports, from ``app.rpc_port`` on. Port 0 means any free port,
+    which only a single node can use.
+    """
     first = config.app.rpc_port
     count = config.server.processes
     if not config.clustered or (count == 1 and first == 0):
@@ -467,14 +526,7 @@ def check_ports(config: Config) -> None:
         need = "a node needs"
     if last > LAST_PORT:
         raise StartError(f"app.rpc_port {first}: {need} the ports up to {last}")
-
-    ports = {
-        "app.http_port": config.app.http_port,
-        "app.websocket_port": config.app.websocket_port,
-    }
-    for number, row in enumerate(config.server.extra_listen):
-        ports[f"server.extra_listen[{number}]"] = row.port
-    for name, port in ports.items():
+    for name, port in _client_ports(config).items():
         if first <= port <= last:
             raise StartError(
                 f"app.rpc_port {first}: {need} the ports up to {last}, and {name} "
@@ -482,13 +534,24 @@ def check_ports(config: Config) -> None:
             )
 
 
-def resolve_addresses(config: Config) -> Config:
-    """The settings with IP addresses in place of host names, and with the
-    address that nodes advertise. So they are resolved once, for all nodes.
-    Raises StartError.
+def _client_ports(config: Config) -> dict[str, int]:
+    """Return the ports at which clients connect, by the names of their settings."""
+    ports = {
+        "app.http_port": config.app.http_port,
+        "app.websocket_port": config.app.websocket_port,
+    }
+    for number, row in enumerate(config.server.extra_listen):
+        ports[f"server.extra_listen[{number}]"] = row.port
+    return ports
 
-    The advertised address stays open if only the database tells whether a node
-    is in demo mode. Then each node finds it by itself.
+
+def resolve_addresses(config: Config) -> Config:
+    """Return the settings with IP addresses in place of host names.
+
+    So names are resolved once, for all nodes. The result also has the address
+    that nodes advertise to each other. It stays empty if only the database
+    tells whether a node is in demo mode: then each node finds the address by
+    itself. Raises StartError if a host has no address.
     """
     extra = []
     for row in config.server.extra_listen:
@@ -497,6 +560,7 @@ def resolve_addresses(config: Config) -> Config:
         extra.append(row)
     host = resolve(config.server.host)
     advertise = config.cluster.advertise
+    # A stored key ends demo mode. Nobody has read the database yet.
     is_undecided = config.demo and not config.server.insecure
     if not advertise and not is_undecided:
         advertise = own_address()
@@ -508,7 +572,7 @@ def resolve_addresses(config: Config) -> Config:
 
 
 def for_child(config: Config, number: int) -> Config:
-    """The settings of child ``number``, which has RPC ports of its own."""
+    """Return the settings of child ``number``, which has RPC ports of its own."""
     rpc_port = config.app.rpc_port + PORTS_PER_NODE * number
     settings = _replaced(config, app={"rpc_port": rpc_port})
     # The supervisor has logged the warnings already.
@@ -525,10 +589,11 @@ def apply_reload(
 ) -> tuple[Config, list[str]]:
     """Apply reloaded settings, except settings that need a full restart.
 
-    ``config``: the reloaded settings. ``given``: the settings as they were read
-    at the start. ``used``: the settings that are in use, after
-    :func:`resolve_addresses`. Returns the settings to use from now on, and the
-    names of changed settings that keep their values until a full restart.
+    ``config`` has the reloaded settings, and ``given`` the settings as they
+    were read at the start. ``used`` has the settings in use, after
+    :func:`resolve_addresses`. Returns the settings to use from now on. Returns
+    also the names of changed settings that keep their values until a full
+    restart.
     """
     changed: list[str] = []
     unchanged_sections: dict[str, dict[str, Any]] = {}
@@ -537,6 +602,8 @@ def apply_reload(
         new = getattr(config, section)
         in_use = getattr(used, section)
         unchanged_sections[section] = {key: getattr(in_use, key) for key in keys}
+        # Compared with the settings as written, because the ones in use have
+        # addresses in place of names.
         for key in keys:
             if getattr(old, key) != getattr(new, key):
                 changed.append(f"{section}.{key}")
@@ -544,8 +611,11 @@ def apply_reload(
 
 
 def _replaced(config: Config, **sections: dict[str, Any]) -> Config:
-    """The settings with other values. ``sections``: section → key → its new
-    value."""
+    """Return the settings with other values in some sections.
+
+    ``sections`` maps a section to its new values, for example
+    ``app={"rpc_port": 7000}``.
+    """
     parts = {
         name: msgspec.structs.replace(getattr(config, name), **keys)
         for name, keys in sections.items()

@@ -67,11 +67,12 @@ def run(
     """Fork the nodes and supervise them until a signal ends them. Returns the
     exit status.
 
-    ``read_config`` reads the settings again (SIGHUP, rolling restart).
+    ``read_config`` reads the settings again, for SIGHUP and a rolling restart.
     ``announce`` prints to the console. Raises :class:`StartError` with one
     clear line if the nodes cannot start.
     """
     given = config
+    # As they were written, so that a reload can be compared with them.
     config = resolve_addresses(config)
     refuse_open_demo(config)
     logs = open_logs(config)
@@ -87,6 +88,8 @@ def run(
         hold_signals()
         data.start()
         data.secrets(config.server)
+        # The sockets are opened once, and every child inherits those of its
+        # slot.
         listeners = listen(config, config.server.processes)
         supervisor = Supervisor(
             given=given,
@@ -107,10 +110,12 @@ def run(
 
 class Supervisor(Service, dict=True):
     """Runs the main loop: starts all children, restarts them one by one, and
-    ends them. Owner of the slots.
+    ends them.
 
-    ``given``: the settings as they were read at the start. ``config``: the
-    settings in use, with resolved addresses. ``listeners``: of each child.
+    A child is a process that runs one node. Owner of the slots, which have one
+    child each. ``given`` has the settings as they were read at the start, and
+    ``config`` the settings in use, with resolved addresses. ``listeners`` has
+    the listening sockets of each child.
     """
 
     given: Config
@@ -122,6 +127,9 @@ class Supervisor(Service, dict=True):
     listeners: list[Listeners]
 
     def __post_init__(self) -> None:
+        """Make a slot for each child, and everything that looks after the
+        children. No child is started yet.
+        """
         self._status = 0
         """The exit status after a second signal; 0: there was none."""
         self._addresses = servers.addresses_of(self.config, self.listeners[0])
@@ -132,19 +140,19 @@ class Supervisor(Service, dict=True):
         self._terminal_matters = terminal_matters()
         self._signals = SignalQueue()
 
-        def close_inherited() -> None:
-            self.logs.close()
-            self.data.abandon()
-
         few = 0
         permits = 0
         if len(self._slots) >= MANY_NODES * cores():
             few = cores()
-            # One more, so that no processor waits while a permit goes to the
-            # next node.
+            # One more, so that no processor waits while a permit goes to the next
+            # node.
             permits = few + 1
         self._permits = BulkPermits(permits, HOLD_SECONDS)
         self._rush = Rush(few)
+        self._steering = ConnectionSteering(
+            self.listeners, possible=not self.config.server.reuse_port
+        )
+
         self._children = Children(
             config=self.config,
             read_config=self.read_config,
@@ -152,26 +160,35 @@ class Supervisor(Service, dict=True):
             signals=self._signals,
             permits=self._permits,
             report=self._report,
-            close_inherited=close_inherited,
+            close_inherited=self._close_inherited,
         )
-        self._rolling = RollingRestart(self._slots, self._drain, self._report)
-        self._steering = ConnectionSteering(
-            self.listeners, possible=not self.config.server.reuse_port
+        self._rolling = RollingRestart(
+            slots=self._slots, drain=self._drain, report=self._report
         )
+
+    def _close_inherited(self) -> None:
+        """In a child: close the files that belong to the supervisor."""
+        self.logs.close()
+        self.data.abandon()
 
     def run(self) -> int:
         """Run the main loop until all children have ended. Returns the exit
-        status. Raises StartError if the children cannot start."""
+        status.
+
+        Each turn looks after the children, then waits for signals. Raises
+        StartError if the children cannot start.
+        """
         children = self._children
-        announced = False
+        is_announced = False
         while True:
             now = time.monotonic()
             children.tick(now)
+            # Nobody is left to wait for.
             if children.ending and not any(slot.pid for slot in self._slots):
                 break
             if children.settled and not children.ending:
-                if not announced:
-                    announced = True
+                if not is_announced:
+                    is_announced = True
                     self._announce_nodes()
                 self._rolling.tick(now)
                 self._steer(now)
@@ -185,7 +202,7 @@ class Supervisor(Service, dict=True):
         return self._status or min(children.bad_ends, 1)
 
     def _pause_seconds(self, now: float) -> float:
-        """The longest time until the next tick."""
+        """Return the longest time until the next tick of the main loop."""
         if self._children.starting or self._rolling.active:
             seconds = _BUSY_SECONDS
         else:
@@ -195,7 +212,7 @@ class Supervisor(Service, dict=True):
         return seconds
 
     def _announce_nodes(self) -> None:
-        """Print the banner, because all nodes serve."""
+        """Print the banner and log the addresses, once all nodes serve."""
         names = [slot.name for slot in self._slots]
         notes = self._slots[0].status.text(failed=False).splitlines()
         nodes = f"{len(names)}: {names[0]} to {names[-1]}"
@@ -204,8 +221,11 @@ class Supervisor(Service, dict=True):
         _log.info("%d nodes serve at %s", len(names), addresses)
 
     def _steer(self, now: float) -> None:
-        """Let new connections go only to children that accept clients, and in a
-        rush only to a few of them."""
+        """Choose which children get new connections from now on.
+
+        These are the children that accept clients. In a rush, when very many
+        clients connect, they are only a few of them.
+        """
         accepting = {
             slot.number: slot.status.marks
             for slot in self._slots
@@ -216,8 +236,11 @@ class Supervisor(Service, dict=True):
         self._steering.exclude(numbers - chosen)
 
     def _drain(self, slot: Slot) -> None:
-        """Drain a child. Before it gets the signal, new connections already go
-        to the other children."""
+        """Drain a child: let it close its connections and end.
+
+        Before it gets the signal, new connections already go to the other
+        children.
+        """
         # In this state it does not accept clients.
         slot.state = SlotState.DRAINING
         self._steer(time.monotonic())
@@ -226,7 +249,7 @@ class Supervisor(Service, dict=True):
     # --- signals --------------------------------------------------------------
 
     def _handle(self, number: signal.Signals) -> None:
-        """Handle a signal."""
+        """Handle a signal of the operating system."""
         if number in DRAIN:
             self._end(number)
         elif number == signal.SIGHUP:
@@ -239,7 +262,9 @@ class Supervisor(Service, dict=True):
             self._roll()
 
     def _hang_up(self, number: signal.Signals) -> None:
-        """Read the settings again, or drain if the terminal has ended."""
+        """Handle SIGHUP: read the settings again, or drain if the terminal has
+        ended.
+        """
         if self._terminal_matters and not has_terminal():
             if not self._children.ending:
                 self._end(number)
@@ -259,6 +284,7 @@ class Supervisor(Service, dict=True):
         """Drain all nodes. If they drain already, end them at once."""
         if self._children.ending:
             self._report(logging.WARNING, f"{number.name} again: stopping at once")
+            # The shell's convention for a process that a signal has ended.
             self._status = _STATUS_OF_SIGNAL + number
             self._children.end_at_once()
         else:
@@ -268,12 +294,16 @@ class Supervisor(Service, dict=True):
             self._children.drain_all()
 
     def _reload(self) -> bool:
-        """Read the settings again, for children that start from now on. Returns
-        False if the settings are not valid; then the old ones stay in use."""
+        """Read the settings again, for children that start from now on.
+
+        Returns False if the settings are not valid. Then the old ones stay in
+        use.
+        """
         try:
             config, changed = apply_reload(self.read_config(), self.given, self.config)
             refuse_open_demo(config)
             connection_limit(config)
+        # A mistake in the file must not stop a server that runs.
         except StartError as error:
             self._report(logging.ERROR, f"settings are unchanged: {error}")
             return False
@@ -305,8 +335,12 @@ _READY_SECONDS: Final = 60.0
 
 
 class RollingRestart(Service):
-    """Replaces one child after the other. Each one is drained when the
-    replacement of the previous one is ready. ``drain`` ends one child."""
+    """Replaces one child after the other, so that the server never stops
+    serving.
+
+    A child is drained when the replacement of the previous one is ready.
+    ``drain`` ends one child, whose slot then starts the next one.
+    """
 
     slots: Sequence[Slot]
     drain: Callable[[Slot], None]
@@ -328,25 +362,30 @@ class RollingRestart(Service):
         self.report(logging.INFO, f"rolling restart of {len(self.slots)} nodes")
 
     def tick(self, now: float) -> None:
-        """Replace the next child, if the replacement of the current one is
-        ready. If it fails, or takes too long, the restart ends."""
+        """Go on with the restart, if the current child has been replaced.
+
+        The restart ends early if a new child fails, or takes too long.
+        """
         if not self.active:
             return
         slot = self._current
         if slot is None:
             self._replace_next()
         elif slot.state is SlotState.DRAINING:
-            return
+            return  # the old child still runs
         elif slot.failures:
             self._end(f"node {slot.name} did not start")
         elif slot.generation == self.generation:  # the new child was forked
-            if slot.state is SlotState.SERVING and slot.status.marks.ready:
+            is_ready = slot.state is SlotState.SERVING and slot.status.marks.ready
+            if is_ready:
                 self._replace_next()
             elif now - slot.since > _READY_SECONDS:
                 self._end(f"node {slot.name} is not ready after {_READY_SECONDS:.0f} s")
 
     def _replace_next(self) -> None:
-        """Drain the next child, or end after the last one."""
+        """Drain the next child that is older than this restart, or end after
+        the last one.
+        """
         # Children that are down start with the new settings anyway.
         old = [
             slot
@@ -365,8 +404,10 @@ class RollingRestart(Service):
         self.drain(slot)
 
     def _end(self, failure: str = "") -> None:
-        """End the restart. ``failure``: why it stops early; ``""`` if it is
-        complete."""
+        """End the restart, and tell the operators.
+
+        ``failure`` says why it stops early; ``""`` if it is complete.
+        """
         self.active = False
         self._current = None
         if failure:
@@ -377,11 +418,10 @@ class RollingRestart(Service):
 
 
 def preload_modules(config: Config) -> None:
-    """Import modules and make tables that each node with these settings needs,
-    so that the nodes share their memory.
+    """Import the modules, and make the tables, that each node needs.
 
-    Creates no loop, thread, socket or file, which a fork would copy. Raises
-    StartError.
+    A fork shares this memory with all children. Creates no loop, thread, socket
+    or file, because each child would get a copy of it. Raises StartError.
     """
     for name in _modules_of(config):
         importlib.import_module(name)
@@ -400,8 +440,11 @@ def preload_modules(config: Config) -> None:
 
 
 def _modules_of(config: Config) -> list[str]:
-    """The names of the modules of the core that each node with these settings
-    needs, and that are otherwise imported later."""
+    """List the modules that each node with these settings needs later.
+
+    They are modules of the core that are otherwise imported at their first use,
+    when each child would take its own memory for them.
+    """
     names = [
         "cryptography.hazmat.primitives.ciphers.aead",
         "encodings.ascii",
@@ -416,6 +459,7 @@ def _modules_of(config: Config) -> list[str]:
         "imserver.gateway.transport.one_request",
         "imserver.gateway.transport.parser",
     ]
+    # The modules below serve only some servers.
     if config.clustered:
         names.append("imserver.gateway.core.cluster")
         if address_of(config.redis).tls:

@@ -75,7 +75,12 @@ RECORD_SECONDS: Final = 86400
 
 
 class Record(msgspec.Struct, kw_only=True):
-    """The value of ``acc:user:online:<appID>_<userID>``."""
+    """The readable record of a user, for programs that read the Redis
+    themselves.
+
+    It says at which node the user is connected, and since when. It is the value
+    of the key ``acc:user:online:<appID>_<userID>``.
+    """
 
     acc_ip: str = msgspec.field(name="accIp")
     acc_port: str = msgspec.field(name="accPort")
@@ -92,8 +97,11 @@ class Record(msgspec.Struct, kw_only=True):
 
 
 class ActionRecord(Record, kw_only=True):
-    """The value of ``user:online:<appId>_<userId>``, for apps of the action
-    dialect."""
+    """The readable record of a user of the action dialect.
+
+    It is the value of ``user:online:<appId>_<userId>``, and spells two fields
+    in another way.
+    """
 
     app_id: Any = msgspec.field(name="appId")
     user_id: str = msgspec.field(name="userId")
@@ -104,9 +112,12 @@ _encoder: Final = msgspec.json.Encoder()
 
 @lru_cache(_CACHED_APPS)
 def _spelling(app: str) -> tuple[type[Record], bytes, str | int]:
-    """How the readable records of an app are written. Returns the class of the
-    records, the prefix of their keys, and the name of the app in the
-    records."""
+    """Return how the readable records of an app are written.
+
+    The result has the class of the records, the prefix of their keys, and the
+    name of the app in the records. For example, the app ``7`` has keys that
+    begin with ``acc:user:online:7_``, and the number 7 in its records.
+    """
     name = app
     kind = Record
     kind_prefix = b"acc:user:online:"
@@ -126,15 +137,18 @@ def _spelling(app: str) -> tuple[type[Record], bytes, str | int]:
 
 
 def record_key(app: str, user: bytes) -> bytes:
-    """The key of a user's record."""
+    """Return the key of a user's readable record."""
     _, prefix, _ = _spelling(app)
     return prefix + user
 
 
 def record_of(node: str, session: Session, logout: bool) -> bytes:
-    """The encoded record of a session on ``node`` (``ip:rpcPort``). With
-    ``logout`` the record says that the session ends now, else that it begins
-    now."""
+    """Return the encoded readable record of a session on a node.
+
+    ``node`` is the address of the node, such as ``10.0.0.5:7000``. With
+    ``logout`` the record says that the session ends now, otherwise that it is
+    online.
+    """
     address, _, port = node.rpartition(":")
     kind, _, name = _spelling(session.app)
     now = int(time())
@@ -153,16 +167,19 @@ def record_of(node: str, session: Session, logout: bool) -> bytes:
     try:
         return _encoder.encode(record)
     except UnicodeEncodeError:
-        # JSON has no lone surrogates.
+        # JSON has no lone surrogates, which a client may send in a name.
         record.user_id = session.user.encode("utf-8", "replace").decode()
         record.device_info = session.device.encode("utf-8", "replace").decode()
         return _encoder.encode(record)
 
 
 def marked_offline(data: bytes, nodes: Collection[str]) -> bytes | None:
-    """The record ``data``, marked offline. Returns None if the record must stay
-    as it is: it belongs to another node than ``nodes``, is marked offline
-    already, or is invalid."""
+    """Return a readable record with the user marked as offline.
+
+    Used for the users of dead nodes. Returns None if the record must stay as it
+    is: it belongs to another node than ``nodes``, is marked offline already, or
+    is invalid.
+    """
     record = None
     # A record has one of two forms; it is valid in at most one of them.
     for kind in (ActionRecord, Record):
@@ -183,8 +200,10 @@ hashes of that size."""
 
 
 def encoded(text: str) -> bytes:
-    """Encode any text, including lone surrogates: input of clients must not
-    break a pipeline."""
+    """Encode any text, including lone surrogates.
+
+    Clients may send them in names, and their input must not break a pipeline.
+    """
     return text.encode("utf-8", "surrogatepass")
 
 
@@ -195,37 +214,48 @@ def decoded(data: bytes) -> str:
 
 @lru_cache(_CACHED_APPS)
 def _bucket_prefix(app: str) -> bytes:
+    """Return the beginning of the keys of an app's buckets."""
     return b"imserver:users:{%b:" % encoded(app)
 
 
 def bucket_key(app: str, number: int) -> bytes:
-    """The key of bucket ``number`` of an app. The braces put it into one slot
-    of a Redis Cluster."""
+    """Return the key of bucket ``number`` of an app.
+
+    A bucket is a hash with the sessions of about a hundred users. The braces
+    put it into one slot of a Redis Cluster.
+    """
     return b"%b%d}" % (_bucket_prefix(app), number)
 
 
 def bucket_of(app: str, user: bytes) -> bytes:
-    """The key of the bucket of a user."""
-    # As bucket_key, written out: a call or two less for each push.
+    """Return the key of the bucket that has the sessions of a user."""
+    # The body of bucket_key() is repeated here, which saves a call for each
+    # push.
     return b"%b%d}" % (_bucket_prefix(app), crc32(user) % BUCKETS)
 
 
 def channel_bucket_key(app: bytes, number: int) -> bytes:
-    """The key of bucket ``number`` of an app's channels."""
+    """Return the key of bucket ``number`` of an app's channels.
+
+    A bucket is a hash: channel → the nodes that have members of it.
+    """
     return b"imserver:channels:{%b:%d}" % (app, number)
 
 
 def channel_bucket_number(channel: bytes) -> int:
-    """The bucket of a channel."""
+    """Return the number of the bucket that has a channel."""
     return crc32(channel) % _CHANNEL_BUCKETS
 
 
 def field_of(user: bytes) -> bytes:
-    """The field of a user in the hash of their bucket. It is the name of the
-    user. A name that is empty or begins with ``#`` or ``=`` gets a ``=`` before
-    it."""
-    # The field "#" has the last number, so it must not be a user. An empty
-    # slice is also "in" these bytes.
+    """Return the field of a user in the hash of their bucket.
+
+    It is the name of the user, for example ``ada``. A name that is empty or
+    begins with ``#`` or ``=`` gets a ``=`` before it, so ``#1`` becomes
+    ``=#1``.
+    """
+    # The field "#" has the number that was given last, so it must not be a
+    # user. The slice of an empty name is b"", which is also "in" these bytes.
     if user[:1] in b"#=":
         return b"=" + user
     return user
@@ -237,9 +267,13 @@ def user_of(field: bytes) -> bytes:
 
 
 def device_of(name: str) -> str:
-    """The name of a device as Redis stores it: with escapes for the dots and
-    commas that separate the parts of a stored session."""
+    """Return the name of a device as Redis stores it.
+
+    Dots and commas separate the parts of stored sessions, so they are escaped.
+    ``""`` means that the session has no device.
+    """
     if name:
+        # quote() leaves dots as they are.
         return quote(name, safe="", errors="surrogatepass").replace(".", "%2E")
     return ""
 
@@ -263,6 +297,7 @@ def parse_refs(value: bytes | None) -> tuple[SessionRef, ...]:
 
 
 def _parse_ref(ref: bytes) -> SessionRef:
+    """Parse one stored session, such as ``14.2.1060.phone``."""
     epoch, id, number, *device = ref.split(b".", _DOTS)
     name = ""
     if device:
@@ -275,8 +310,12 @@ BucketsByApp = dict[str, set[int] | None]
 
 
 class WrittenBuckets:
-    """The buckets that this node has recorded for its epoch. Owner of that
-    set."""
+    """The buckets that this node has recorded for its epoch.
+
+    A bucket has the sessions of some users. An epoch is one life of a node. If
+    this node dies, another one reads which buckets it must clean. Owner of that
+    record.
+    """
 
     def __init__(self, keeper: LeaseKeeper) -> None:
         self._keeper = keeper
@@ -288,17 +327,23 @@ class WrittenBuckets:
     def commands_before(
         self, sessions: Iterable[Session], generation: int
     ) -> list[Command]:
-        """The commands that record the buckets of these sessions. Send them
-        before the sessions are registered. The list is empty if all buckets
-        are recorded already, which is usual. Never switches greenlets."""
+        """Return the commands that record the buckets of these sessions.
+
+        Send them before the sessions are registered, so that no session is in a
+        bucket that nobody would clean. The list is usually empty, because all
+        buckets are recorded already. ``generation`` grows whenever Redis may
+        have lost data. Never switches greenlets.
+        """
         epoch = self._keeper.lease.epoch
         if self._written_for != (epoch, generation):
-            # Another generation: Redis may have lost what was recorded.
+            # A new epoch has recorded nothing yet. In a new generation, Redis
+            # may have lost the record.
             self._written_for = (epoch, generation)
             self._buckets_by_app.clear()
 
         members = []
         for session in sessions:
+            # None means that all buckets of the app are recorded.
             buckets = self._buckets_by_app.setdefault(session.app, set())
             bucket = crc32(encoded(session.user)) % BUCKETS
             if buckets is None or bucket in buckets:
@@ -321,7 +366,12 @@ class WrittenBuckets:
 
 
 class Recovery(Protocol):
-    """See :class:`imserver.gateway.cluster.redis.recovery.RegistryRecovery`."""
+    """The part of the registry that finds out whether Redis has lost data.
+
+    :class:`imserver.gateway.cluster.redis.recovery.RegistryRecovery` is such an
+    object. ``generation`` grows whenever Redis may have lost data.
+    ``look_again()`` reads the leases of all nodes.
+    """
 
     generation: int
 
@@ -331,8 +381,12 @@ class Recovery(Protocol):
 def live_leases(
     table: LeaseTable, recovery: Recovery, epochs: Collection[int]
 ) -> Mapping[int, Lease]:
-    """The live leases by epoch. If one of ``epochs`` began after they were
-    read, reads them again first, and then may switch greenlets."""
+    """Return the leases of the nodes that live, by epoch.
+
+    An epoch is one life of a node, and its lease proves that it goes on. If one
+    of ``epochs`` began after the leases were read, they are read again first,
+    and then greenlets may switch.
+    """
     if any(table.is_newer(epoch) for epoch in epochs):
         recovery.look_again()
     return table.live
@@ -341,11 +395,15 @@ def live_leases(
 class _UserLookup(msgspec.Struct, frozen=True, gc=False):
     """The plan for a look-up of one user's sessions.
 
-    Either the node remembers the sessions, then ``refs`` has them and
-    ``commands`` is empty. Or ``commands`` are sent to Redis: first the
-    commands that read the marks under ``mark_keys``, and last the command that
-    finds the user. ``bucket``: says whether Redis has reported a change of the
-    user's bucket. ``expected_marks``: the epochs that should have left marks.
+    If the node remembers the sessions, ``refs`` has them and ``commands`` is
+    empty. Otherwise ``commands`` are sent to Redis: first the commands that
+    read the marks under ``mark_keys``, and last the command that finds the
+    user.
+
+    A mark is the proof of a node that it has registered all its sessions on one
+    server of Redis. ``expected_marks`` has the epochs that should have left
+    one. ``bucket`` tells whether Redis has reported a change of the user's
+    sessions.
     """
 
     app: str
@@ -358,8 +416,12 @@ class _UserLookup(msgspec.Struct, frozen=True, gc=False):
 
 
 class Lookup:
-    """Finds sessions and claims message ids, for
-    :class:`imserver.gateway.cluster.redis.registry.RedisRegistry`."""
+    """Finds the sessions of users in Redis, and claims message ids.
+
+    A claim records that this node handles the message with an id, so that a
+    message which arrives twice is sent once. Serves
+    :class:`imserver.gateway.cluster.redis.registry.RedisRegistry`.
+    """
 
     def __init__(
         self,
@@ -370,26 +432,31 @@ class Lookup:
         marks: OtherMarks,
         dedupe_seconds: float,
     ) -> None:
+        """``dedupe_seconds`` is how long the ids of accepted messages are
+        remembered.
+        """
         self._pipeline = pipeline
         self._keeper = keeper
         self._recovery = recovery
         self._tracked = tracked
         self._marks = marks
 
-        self._known: dict[
+        self._remembered: dict[
             tuple[str, str], tuple[TrackedKey, tuple[SessionRef, ...]]
         ] = {}
-        """The sessions of users who were found, as long as their bucket is
-        unchanged."""
+        """App and user → the sessions of a user who was found. They are true as
+        long as the key says that the user's bucket is unchanged.
+        """
 
         self._dedupe_seconds = max(int(dedupe_seconds), 1)
         lifetime = str(self._dedupe_seconds).encode()
-        self._end_of_accept = b"\r\n$1\r\n1\r\n$2\r\nEX\r\n$%d\r\n%b\r\n" % (
+        self._accept_tail = b"\r\n$1\r\n1\r\n$2\r\nEX\r\n$%d\r\n%b\r\n" % (
             len(lifetime),
             lifetime,
         )
-        """The end of the command that remembers an accepted id: the words
-        ``1 EX seconds`` as Redis reads them."""
+        """The end of the command that remembers an accepted id: the words ``1
+        EX seconds`` as Redis reads them.
+        """
         self._tokens = count(1)
         self._unanswered: dict[str, str] = {}
         """Message id → the token of a claim that Redis did not answer. Redis
@@ -399,11 +466,13 @@ class Lookup:
     def find(
         self, app: str, users: Sequence[str]
     ) -> list[tuple[SessionRef, ...]] | None:
-        """The addressed sessions of each user on live nodes, in the order of
-        ``users``.
+        """Return the addressed sessions of each user on live nodes, in the
+        order of ``users``.
 
-        A node that may have more sessions of a user follows these as a
-        reference with id 0. Returns None if the registry did not answer.
+        A session is addressed if it has its number in the registry, so that
+        pushes reach it. A node that may have more sessions of a user follows
+        these as a reference with the id 0. Returns None if the registry did not
+        answer.
         """
         refs_of_users: list[tuple[SessionRef, ...]] = []
         for first in range(0, len(users), _FIND_USERS):
@@ -417,17 +486,21 @@ class Lookup:
     def find_in_apps(
         self, apps: Sequence[str], user: str
     ) -> list[tuple[SessionRef, ...]] | None:
-        """The addressed sessions of one user in several apps, in the order of
-        ``apps``, as :meth:`find` returns them. One round trip."""
+        """Return the sessions of one user in several apps, in the order of
+        ``apps``.
+
+        The sessions are as :meth:`find` returns them, and take one round trip.
+        """
         return self._find([_lookup(app, user) for app in apps])
 
     def _find(self, commands: Sequence[Command]) -> list[tuple[SessionRef, ...]] | None:
-        """The sessions that each look-up finds, or None if the registry did not
-        answer.
+        """Return the sessions that each look-up finds, or None if the registry
+        did not answer.
 
         A look-up that finds nothing is repeated together with the marks of its
-        server, unless these were read the first time. So a user counts as
-        absent only if all nodes have registered their sessions there.
+        server, unless these were read the first time. A mark proves that a node
+        has registered all its sessions there. So a user counts as absent only
+        if all nodes have left marks.
         """
         marks = self._marks
         keys = marks.unproven(commands)
@@ -435,6 +508,7 @@ class Lookup:
         if results is None or all(results) or not marks.expected:
             return results
 
+        # The look-ups without a result whose marks nobody has read.
         missed = [
             index
             for index, refs in enumerate(results)
@@ -454,9 +528,9 @@ class Lookup:
     ) -> list[tuple[SessionRef, ...]] | None:
         """Read the marks under ``keys``, then do the look-ups ``commands``.
 
-        Returns the sessions that each look-up finds, followed by the nodes
-        that have left no mark on its server. Returns None if the registry did
-        not answer.
+        Returns the sessions that each look-up finds. The nodes without a mark
+        on its server follow them, because they may have more sessions. Returns
+        None if the registry did not answer.
         """
         if not keys:  # most look-ups
             replies = self._pipeline.execute(commands)
@@ -464,6 +538,8 @@ class Lookup:
                 return None
             return self._live([_refs(reply) for reply in replies])
 
+        # One pipeline has both: first the replies about the marks, then those
+        # of the look-ups.
         expected = self._marks.expected
         replies = self._pipeline.execute([*questions(keys, expected), *commands])
         if replies is None:
@@ -481,7 +557,7 @@ class Lookup:
     def _live(
         self, results: list[tuple[SessionRef, ...]]
     ) -> list[tuple[SessionRef, ...]]:
-        """The ``results`` without the sessions of dead epochs."""
+        """Return the ``results`` without the sessions of nodes that have died."""
         epochs = set()
         for refs in results:
             for ref in refs:
@@ -496,12 +572,15 @@ class Lookup:
     ) -> tuple[tuple[SessionRef, ...], Claim] | None:
         """Find a user as :meth:`find` does, and claim the message id ``key``.
 
-        Takes one round trip if all nodes have left their marks. If a user has
-        no sessions, the state of the claim is ``mine``, but the id is released
-        again. Returns None if the registry did not answer.
+        The claim shows whether another push has had this id. If the user has no
+        sessions, the state of the claim is ``mine``, but the id is released
+        again, so that the push may be repeated. Takes one round trip if all
+        nodes have left their marks. Returns None if the registry did not
+        answer.
         """
         token = f"?{self._keeper.lease.epoch}.{next(self._tokens)}"
         if self._unanswered:
+            # Redis may have carried out an earlier claim with this token.
             token = self._unanswered.pop(key, token)
         lookup = self._lookup_of(app, user)
         commands = lookup.commands
@@ -516,6 +595,7 @@ class Lookup:
         if replies is not None and not isinstance(replies[-1], Exception):
             refs = self._refs_found(lookup, replies)
         if replies is None or refs is None:
+            # Nobody knows whether Redis has carried out the claim.
             self._remember_unanswered((key,), (token,))
             return None
 
@@ -526,8 +606,8 @@ class Lookup:
         return refs, claim
 
     def _lookup_of(self, app: str, user: str) -> _UserLookup:
-        """Plan how to find a user: in memory, or by commands."""
-        bucket, refs = self._known.get((app, user), _UNKNOWN)
+        """Plan how to find a user: in the memory of this node, or by commands."""
+        bucket, refs = self._remembered.get((app, user), _UNKNOWN)
         if bucket.unchanged:
             return _UserLookup(app, user, bucket, refs)
 
@@ -550,11 +630,11 @@ class Lookup:
     def _refs_found(
         self, lookup: _UserLookup, replies: Sequence[Any]
     ) -> tuple[SessionRef, ...] | None:
-        """The sessions of a user, as :meth:`find` returns them.
+        """Return the sessions of a user, as :meth:`find` returns them.
 
-        ``replies`` are the replies to the commands of the look-up and to the
-        claim, which was sent last. Returns None if a further question to the
-        registry was not answered. May switch greenlets.
+        ``lookup`` is the plan, and ``replies`` are the replies to its commands,
+        followed by the reply to the claim. Returns None if a further question
+        to the registry was not answered. May switch greenlets.
         """
         refs = lookup.refs
         keys = lookup.mark_keys
@@ -564,9 +644,10 @@ class Lookup:
             refs = _refs(replies[-2])
             is_watched = lookup.bucket.unchanged and replies[len(keys)] == b"OK"
             if is_watched and refs:
-                if len(self._known) >= _MAX_KNOWN:
-                    self._known.clear()
-                self._known[lookup.app, lookup.user] = lookup.bucket, refs
+                # Remember the sessions until Redis reports a change.
+                if len(self._remembered) >= _MAX_KNOWN:
+                    self._remembered.clear()
+                self._remembered[lookup.app, lookup.user] = lookup.bucket, refs
         elif not lookup.bucket.unchanged:
             # The user may have moved before Redis carried out the claim.
             refs_now = self.find(lookup.app, [lookup.user])
@@ -574,6 +655,8 @@ class Lookup:
                 return None
             refs = refs_now[0]
 
+        # Usually all nodes live. Then this loop saves the copy that _live()
+        # makes.
         live = self._keeper.table.live
         for ref in refs:
             if ref.epoch not in live:
@@ -597,11 +680,16 @@ class Lookup:
         return refs
 
     def claim(self, keys: Sequence[str]) -> list[Claim] | None:
-        """Claim message ids. Returns the claims in the order of ``keys``, or
-        None if the registry did not answer."""
+        """Claim message ids, so that each message is sent once.
+
+        Returns the claims in the order of ``keys``. A claim is ``mine``, or it
+        tells that somebody else had the id before. Returns None if the registry
+        did not answer.
+        """
         epoch = self._keeper.lease.epoch
         tokens = [f"?{epoch}.{next(self._tokens)}" for _ in keys]
         if self._unanswered:
+            # A claim that is repeated must have the token of the first time.
             tokens = [
                 self._unanswered.pop(key, token)
                 for key, token in zip(keys, tokens, strict=True)
@@ -625,29 +713,36 @@ class Lookup:
         return list(map(_read_claim, keys, tokens, replies))
 
     def settle(self, claim: Claim, accepted: bool, result: bytes = b"") -> None:
-        """End a claim of this node. If the message was ``accepted``, its id is
-        remembered, else the id is free again.
+        """End a claim of this node, when it is known what became of the
+        message.
 
-        ``result``: :meth:`results` returns it on all nodes for a while.
-        ``b""`` stores no result. Never switches greenlets.
+        If the message was ``accepted``, its id is remembered, otherwise the id
+        is free again. ``result`` is for other nodes, which get it from
+        :meth:`results` for a while; ``b""`` stores no result. Never switches
+        greenlets.
         """
         if claim.state != "mine" or not claim.token:
             return
         key = _CLAIM_PREFIX + claim.key.encode("utf-8", "surrogatepass")
+        # post() sends the commands and drops the replies: if one is lost, the
+        # claim ends by itself after a while.
         if accepted and result:
             seconds = min(_RESULT_SECONDS, self._dedupe_seconds)
             result_key = _RESULT_PREFIX + encoded(claim.key)
             self._pipeline.post(("SET", result_key, result, "EX", seconds))
         if accepted:
             self._pipeline.post(
-                b"*5\r\n$3\r\nSET\r\n$%d\r\n%b%b" % (len(key), key, self._end_of_accept)
+                b"*5\r\n$3\r\nSET\r\n$%d\r\n%b%b" % (len(key), key, self._accept_tail)
             )
         else:
             self._pipeline.post(("EVALSHA", RELEASE, 1, key, claim.token))
 
     def results(self, keys: Sequence[str]) -> list[bytes]:
-        """The results of accepted ids, in the order of ``keys``. ``b""`` means
-        that the result is not known. Switches greenlets."""
+        """Return the results that other nodes stored for accepted ids, in the
+        order of ``keys``.
+
+        ``b""`` means that the result is not known. Switches greenlets.
+        """
         replies = self._pipeline.execute_all(
             [("GET", _RESULT_PREFIX + encoded(key)) for key in keys]
         )
@@ -656,16 +751,20 @@ class Lookup:
         return [reply or b"" for reply in replies]
 
     def _remember_unanswered(self, keys: Sequence[str], tokens: Sequence[str]) -> None:
-        """Remember that Redis has not answered the claims of these ids."""
+        """Remember the tokens of claims that Redis has not answered."""
         for key, token in zip(keys, tokens, strict=True):
             self._unanswered.setdefault(key, token)
+        # The oldest ones are forgotten first.
         while len(self._unanswered) > _MAX_UNANSWERED:
             del self._unanswered[next(iter(self._unanswered))]
 
 
 def _lookup(app: str, user: str) -> Command:
-    """The command that finds a user. It is written out as Redis reads it,
-    because every push sends it."""
+    """Return the command that finds a user.
+
+    It is written out in the protocol of Redis (``HGET bucket field``), because
+    every push sends it.
+    """
     name = encoded(user)
     key = bucket_of(app, name)
     field = field_of(name)
@@ -678,6 +777,7 @@ def _lookup(app: str, user: str) -> Command:
 
 
 def _refs(reply: Any) -> tuple[SessionRef, ...]:
+    """Parse the reply to a look-up. An error counts as no sessions."""
     if isinstance(reply, bytes):
         return parse_refs(reply)
     return ()
@@ -686,22 +786,31 @@ def _refs(reply: Any) -> tuple[SessionRef, ...]:
 def _refs_in(
     leases: Collection[int], refs: tuple[SessionRef, ...]
 ) -> tuple[SessionRef, ...]:
-    """The sessions on nodes with these epochs."""
+    """Return those sessions that are on nodes with these epochs."""
     return tuple([ref for ref in refs if ref.epoch in leases])
 
 
 def _claim_command(key: str, token: str) -> Command:
-    """Claim an id by a script, whose reply names the token that has the id."""
+    """Return the command that claims an id by a script.
+
+    Its reply is the token that has the id, or ``1`` if the message was
+    accepted.
+    """
     name = _CLAIM_PREFIX + encoded(key)
     return ("EVALSHA", CLAIM, 1, name, token, CLAIM_SECONDS * SECOND_MS)
 
 
 _IF_FREE: Final = b"\r\n$2\r\nNX\r\n$2\r\nEX\r\n$2\r\n%d\r\n" % CLAIM_SECONDS
+"""The end of the command of a claim: the words ``NX EX seconds``, as Redis
+reads them. The id must be free, and the claim ends by itself.
+"""
 
 
 def _plain_claim(key: str, token: str) -> Command:
-    """Claim a free id. The reply is ``OK``, or None if any token has the id,
-    even this one."""
+    """Return the command that claims a free id.
+
+    Its reply is ``OK``, or None if any token has the id, even this one.
+    """
     name = _CLAIM_PREFIX + key.encode("utf-8", "surrogatepass")
     holder = token.encode()
     return b"*6\r\n$3\r\nSET\r\n$%d\r\n%b\r\n$%d\r\n%b%b" % (
@@ -714,8 +823,12 @@ def _plain_claim(key: str, token: str) -> Command:
 
 
 def _read_claim(key: str, token: str, reply: bytes) -> Claim:
-    """The claim, from the reply to :func:`_plain_claim` or
-    :func:`_claim_command`."""
+    """Return the claim, from the reply to one of the two commands.
+
+    They are :func:`_plain_claim` and :func:`_claim_command`. ``mine`` means
+    that this push goes on, ``repeat`` that the message was accepted before, and
+    ``pending`` that another push with the id is under way.
+    """
     if reply == b"OK" or reply == token.encode():
         return Claim(key, "mine", token)
     if reply == b"1":  # the value of an accepted id
@@ -736,13 +849,13 @@ NONE_THERE: Final = 2
 
 
 class SessionCommands(Service):
-    """Commands that register and unregister sessions, and their replies.
-    Stateless, no I/O.
+    """Makes the commands that register and unregister sessions, and reads their
+    replies.
 
-    ``inside``: all keys are on one server, so scripts also write the readable
-    records and the lists of replaced sessions. In a Redis Cluster these have
-    other slots and are written by :meth:`after_register` and
-    :meth:`after_unregister`.
+    With ``inside`` all keys are on one server. Then a script also writes the
+    readable records, and the lists by which nodes learn of replaced sessions.
+    In a Redis Cluster these keys have other slots, so :meth:`after_register`
+    and :meth:`after_unregister` write them. Stateless, no I/O.
     """
 
     _keeper: LeaseKeeper
@@ -754,16 +867,17 @@ class SessionCommands(Service):
         replacing: Collection[SessionRef] = (),
         late: bool = False,
     ) -> Command:
-        """The command that registers a session, or registers it again if it has
-        a number.
+        """Return the command that registers a session, so that pushes find it.
 
-        ``replacing``: sessions that are known to be dead, and so do not block
-        this one. ``late``: the session began a while ago, and gets the number
+        A session that has a number already is registered again. ``replacing``
+        has sessions that are known to be dead, and so do not block this one.
+        ``late`` means that the session began a while ago, and gets the number
         of that time.
         """
         user = encoded(session.user)
         lease = self._keeper.lease
         bucket = bucket_of(session.app, user)
+        # The script writes the record only if it gets a second key.
         keys: tuple[Any, ...] = (1, bucket)
         writes: tuple[Any, ...] = ("", 0, "", "")
         if self._inside:
@@ -807,12 +921,15 @@ class SessionCommands(Service):
     def registration(
         self, session: Session, reply: Any, generation: int
     ) -> SessionRegistration | None:
-        """The result in a reply to :meth:`register`, or None if the command
-        failed. If the session is addressed, sets its number and
-        generation.
+        """Return the result that a reply to :meth:`register` has, or None if
+        the command failed.
 
-        A reply is ``[1, number, replaced sessions]``, ``[2, blocking
-        sessions]`` if the session is refused, or ``[3]`` if it is superseded.
+        If the session is addressed, sets its number and generation. A reply has
+        one of three forms:
+
+        - ``[1, number, replaced sessions]``: the session is addressed,
+        - ``[2, blocking sessions]``: the session is refused,
+        - ``[3]``: the session is superseded by a newer one.
         """
         if isinstance(reply, Exception):
             return None
@@ -827,15 +944,18 @@ class SessionCommands(Service):
         if not reply[2]:
             return SessionRegistration(session.number)
         table = self._keeper.table
+        # A dead node needs no notice of its replaced sessions.
         replaced = [ref for ref in parse_refs(reply[2]) if not table.is_dead(ref.epoch)]
         return SessionRegistration(session.number, tuple(replaced))
 
     def after_register(
         self, session: Session, registration: SessionRegistration
     ) -> list[Command]:
-        """Commands to send once a session is registered. They write its record,
-        and tell the nodes of the replaced sessions. Empty if the script has
-        done that."""
+        """Return commands to send once a session is registered.
+
+        They write its readable record, and tell the nodes of the replaced
+        sessions. The list is empty if the script has done that.
+        """
         if self._inside or not registration.addressed:
             return []
         user = encoded(session.user)
@@ -843,7 +963,7 @@ class SessionCommands(Service):
         commands: list[Command] = [self._record(session, logout=False)]
         for ref in registration.replaced:
             if ref.epoch == lease.epoch:
-                continue
+                continue  # this node knows it already
             key = f"{REPLACED}{ref.epoch}"
             entry = b"%d\0%b\0%b" % (ref.id, encoded(session.app), user)
             commands.append(("RPUSH", key, entry))
@@ -851,8 +971,10 @@ class SessionCommands(Service):
         return commands
 
     def unregister(self, session: Session) -> Command:
-        """The command that removes a session if it is still registered. Its
-        reply is :data:`NONE_LEFT`, :data:`NONE_THERE` or another number."""
+        """Return the command that removes a session if it is still registered.
+
+        Its reply is :data:`NONE_LEFT`, :data:`NONE_THERE` or another number.
+        """
         user = encoded(session.user)
         lease = self._keeper.lease
         bucket = bucket_of(session.app, user)
@@ -874,14 +996,17 @@ class SessionCommands(Service):
         )
 
     def after_unregister(self, session: Session, reply: Any) -> list[Command]:
-        """Commands to send after the ``reply`` to :meth:`unregister`. They
-        write the record of a user who has no session left. Empty if the script
-        has done that."""
+        """Return commands to send after the ``reply`` to :meth:`unregister`.
+
+        They write the readable record of a user who has no session left. The
+        list is empty if the script has done that.
+        """
         if self._inside or reply != NONE_LEFT:
             return []
         return [self._record(session, logout=True)]
 
     def _record(self, session: Session, logout: bool) -> Command:
+        """Return the command that writes the readable record of a session."""
         record = record_of(self._keeper.lease.node, session, logout)
         key = record_key(session.app, encoded(session.user))
         return ("SET", key, record, "EX", RECORD_SECONDS)
@@ -892,12 +1017,13 @@ _BATCH: Final = 500
 
 
 class ChannelLookup(Service):
-    """The channels of
-    :class:`imserver.gateway.cluster.redis.registry.RedisRegistry`.
+    """Finds the nodes that have members of a channel, and reports those of this
+    node.
 
     After a new connection to Redis, and in a new generation, other nodes may
     not have reported their channels again yet. So for the time of a lease, any
     node counts as a node with members of any channel. Owner of that deadline.
+    Serves :class:`imserver.gateway.cluster.redis.registry.RedisRegistry`.
     """
 
     pipeline: Pipeline
@@ -908,8 +1034,9 @@ class ChannelLookup(Service):
     """Monotonic time until which other nodes may not have reported all their
     channels."""
     _state: tuple[int, int] = (0, 0)
-    """The number of connections to Redis and the generation, as of the last
-    look-up."""
+    """The number of connections to Redis and the generation at the last
+    look-up. If either has changed, Redis may have lost reports.
+    """
 
     def started(self) -> None:
         """Note that the node has joined. Its first connection and generation
@@ -917,13 +1044,14 @@ class ChannelLookup(Service):
         self._state = (self.link.connects, self.recovery.generation)
 
     def report(self, channels: Sequence[ReportedMembers]) -> list[int] | None:
-        """Report how many members these channels have on this node. Other
-        channels are unchanged.
+        """Report how many members these channels have on this node.
 
-        Every node finds them from now on. Returns for each channel how many
-        other nodes have members. Returns None if Redis did not answer, or may
-        have lost the report: then report the channels again. In a new
-        generation all channels must be reported again.
+        Every node finds them from now on. Other channels are unchanged. Returns for
+        each channel how many other nodes have members.
+
+        Returns None if Redis did not answer, or may have lost the report: then
+        report the channels again. In a new generation all channels must be reported
+        again.
         """
         epoch = self.keeper.lease.epoch
         dead = self.keeper.dead_epochs()
@@ -941,26 +1069,28 @@ class ChannelLookup(Service):
                 values = (channel, epoch, report.members, dead)
                 commands.append(("EVALSHA", ENTER_CHANNEL, 1, key, *values))
 
-            # The buckets are recorded before the channels are written, because
-            # the cleanup after a dead node finds channels by their buckets.
+            # The buckets are recorded before the channels are written, because the
+            # cleanup after a dead node finds channels by their buckets.
             record = ("SADD", written_key("channel-buckets", epoch), *buckets)
             replies = self.pipeline.execute_all([record, *commands])
             if replies is None:
                 return None
             others += map(int, replies[1:])
 
-        # In another generation Redis may have lost the first batches.
+        # In another generation Redis may have lost the first batches. Generation 0
+        # means that this node has not joined yet.
         if generation == 0 or generation != self.recovery.generation:
             return None
         return others
 
     def find(self, app: str, channels: Sequence[str]) -> list[dict[int, int]] | None:
-        """The nodes with members in each channel, as a mapping of epoch to
-        number of members, as last reported. This node is included.
+        """Return the nodes that have members of each channel, in the order of
+        ``channels``.
 
-        A node that has not reported all its channels yet, or whose lease is
-        overdue, has the number 0: it may have members. Returns None if any
-        node may have members.
+        Each result maps the epoch of a node to its number of members, as last
+        reported. This node is included. The number 0 means that a node may have
+        members: it has not reported all its channels yet, or its lease is
+        overdue. Returns None if any node may have members.
         """
         name = encoded(app)
         nodes: list[dict[int, int]] = []
@@ -986,8 +1116,14 @@ class ChannelLookup(Service):
         return self._live(nodes)
 
     def _live(self, members_by_epoch: list[dict[int, int]]) -> list[dict[int, int]]:
-        """Remove dead epochs, and add the nodes that may have members although
-        they have not reported them."""
+        """Return the results without dead nodes, and with the nodes that may
+        have members.
+
+        A node may have members that it has not reported if it is unsettled,
+        which means that it has not registered everything yet. So may a node
+        whose lease is overdue, because it may still live. Both get the number
+        0.
+        """
         epochs = set().union(*members_by_epoch)
         live = live_leases(self.keeper.table, self.recovery, epochs)
         unsettled = {epoch: 0 for epoch, lease in live.items() if lease.unsettled}
@@ -1007,8 +1143,13 @@ class ChannelLookup(Service):
 
 
 def _parse_nodes(value: Any) -> dict[int, int]:
-    """Parse the field of a channel, such as ``12.340,14.7``, into a mapping of
-    epoch to number of members."""
+    """Parse the field of a channel into a mapping of epoch to number of
+    members.
+
+    For example, ``12.340,14.7`` says that the node with epoch 12 has 340
+    members, and the one with epoch 14 has 7. A missing field gives an empty
+    mapping.
+    """
     if not isinstance(value, bytes) or not value:
         return {}
     nodes = {}
