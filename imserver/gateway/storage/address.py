@@ -34,9 +34,9 @@ _SCHEMES: Final = {
 class DatabaseAddress(Struct, frozen=True):
     """The address of a database.
 
-    ``url``: its address for SQLAlchemy. ``file``: the file of a SQLite
-    database; None: it is on a server. ``configured``: the settings name it,
-    otherwise it is the default file.
+    ``url`` is its address for SQLAlchemy. ``file`` is the file of a SQLite
+    database; None: it is on a server. ``configured`` means that the settings
+    name it; otherwise it is the default file.
     """
 
     engine: Engine
@@ -59,9 +59,11 @@ class DatabaseAddress(Struct, frozen=True):
 
 
 def database_address(settings: StorageSettings, data_dir: str) -> DatabaseAddress:
-    """The address of the database of these settings. Without a configured URL
-    it is the default file in the data directory. The settings must be checked
-    (:mod:`imserver.gateway.config.load`)."""
+    """Return the address of the database of these settings.
+
+    Without a configured URL it is the default file in the data directory. The
+    settings must be checked (:mod:`imserver.gateway.config.load`).
+    """
     scheme, _, location = settings.url.partition("://")
 
     if scheme == "":
@@ -77,5 +79,6 @@ def database_address(settings: StorageSettings, data_dir: str) -> DatabaseAddres
 
 
 def _sqlite_address(file: Path, configured: bool) -> DatabaseAddress:
+    """Return the address of a SQLite file."""
     path = file.absolute()
     return DatabaseAddress("sqlite", f"sqlite+pysqlite:///{path}", path, configured)

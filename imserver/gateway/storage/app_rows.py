@@ -31,8 +31,10 @@ _PART_ACCOUNTS: Final = 500
 
 
 def is_deleted(name: str, sql: PooledStatements, lock: bool = False) -> bool:
-    """Whether an app of this name was deleted. ``lock``: nobody can create it
-    anew until the transaction ends."""
+    """Whether an app of this name was deleted.
+
+    With ``lock`` nobody can create it anew until the transaction ends.
+    """
     suffix = sql.for_update if lock else ""
     rows = sql.query(f"SELECT settings FROM app WHERE name = %s{suffix}", (name,))
     return bool(rows) and rows[0][0] == DELETED
@@ -44,7 +46,7 @@ def has_files(name: str, sql: PooledStatements) -> bool:
 
 
 def contents(name: str, sql: PooledStatements) -> AppContents:
-    """The contents of an app.
+    """Count what an app has: its keys, accounts, messages, files and groups.
 
     Messages are not counted one by one, because millions would exceed the time
     limit of a query. The ids of a log have gaps only after a restore.
@@ -66,16 +68,21 @@ def contents(name: str, sql: PooledStatements) -> AppContents:
 
 
 def _count(sql: PooledStatements, name: str, table: str, of_app: str) -> int:
-    """The number of rows of an app in a table. ``of_app``: their condition,
-    with one ``%s`` for the app."""
+    """Return the number of rows of an app in a table.
+
+    ``of_app`` is their condition, with one ``%s`` for the name of the app.
+    """
     rows = sql.query(f"SELECT count(*) FROM {table} WHERE {of_app}", (name,))
     return int(rows[0][0])
 
 
 def tables_of_others(sql: PooledStatements) -> list[Table]:
-    """The tables of features of other distributions that nodes have recorded,
-    including features that no node has now. An operator may have dropped some
-    of them."""
+    """Return the tables of features of other distributions, as nodes have
+    recorded them.
+
+    Features that no node has now are included. Tables that an operator has
+    dropped are left out.
+    """
     rows = sql.query("SELECT feature, tables FROM feature_schema ORDER BY feature")
     connection = sql.connection
     tables: list[Table] = []
@@ -87,7 +94,9 @@ def tables_of_others(sql: PooledStatements) -> list[Table]:
 
 
 def delete_of_user(app: str, user: str, table: Table, sql: PooledStatements) -> None:
-    """Delete the rows of a user in a table."""
+    """Delete the rows of a user in a table, and rows of other tables that
+    depend on them.
+    """
     user_value = form_of(table, user)
     if isinstance(table.erase_user, Reason) or not user_value:
         return
@@ -100,9 +109,12 @@ def delete_of_user(app: str, user: str, table: Table, sql: PooledStatements) -> 
 
 
 def form_of(table: Table, user: str) -> str | bytes | int:
-    """The value that stands for a user in the rows of a table: a text, bytes,
-    or the id of an account. ``""`` or 0: the user cannot have rows there,
-    because the user is no account, or because the user id is no valid name."""
+    """Return the value that stands for a user in the rows of a table.
+
+    It is a text, bytes, or the id of an account, as the table has it. ``""`` or
+    0 means that the user cannot have rows there: the user is no account, or the
+    user id is no valid name.
+    """
     if table.user_as == "account":
         return id_of(user)
     if table.user_as == "bytes":
@@ -114,7 +126,10 @@ def form_of(table: Table, user: str) -> str | bytes | int:
 
 def _warn_of_files(table: str, rows: int) -> None:
     """Warn operators that contents of files remain, because only their rows
-    were deleted."""
+    were deleted.
+
+    Only the table ``upload`` has files.
+    """
     if table == "upload" and rows:
         log.warning(
             "erased the rows of %d files: "
@@ -126,21 +141,22 @@ def _warn_of_files(table: str, rows: int) -> None:
 def delete_some(
     name: str, spared: Set[str], tables: Sequence[Table], sql: PooledStatements
 ) -> int:
-    """Delete some rows of a deleted app, and return their number. Call it again
-    until it returns 0. Then only rows in the tables of ``spared`` are left, or
-    the app was created anew.
+    """Delete some rows of a deleted app, and return their number.
 
-    The heads of its logs and its feed stay, so that a new app of this name does
-    not give an id again.
+    Call it again until it returns 0. Then only rows in the tables of ``spared``
+    are left, or the app was created anew. The heads of its logs and its feed
+    stay, so that a new app of this name does not give an id again.
     """
     if not is_deleted(name, sql, lock=True):
         return 0
 
+    # First the rows that other tables have for the app, which are few.
     tables = (*tables_of_others(sql), *tables)
     for table in tables:
         for statement in table.erase_app:
             sql.execute(statement, (name,))
 
+    # Then some rows of the first table that still has any.
     for table in tables:
         if table.name in spared or isinstance(table.of_app, Reason):
             continue
@@ -152,7 +168,10 @@ def delete_some(
 
 
 def _delete_part(name: str, table: Table, of_app: str, sql: PooledStatements) -> int:
-    """Delete some rows of an app in one table, and return their number."""
+    """Delete some rows of an app in one table, and return their number.
+
+    ``of_app`` is the condition for the rows of an app.
+    """
     columns = ", ".join(table.key)
     keys = sql.query(
         f"SELECT {columns} FROM {table.name} WHERE {of_app} LIMIT {_PART_ROWS}",
@@ -169,8 +188,11 @@ def _delete_part(name: str, table: Table, of_app: str, sql: PooledStatements) ->
 
 
 class TablePage(Struct, frozen=True):
-    """Rows of one table. ``columns``: their names; bytes in UTF-8 are text.
-    ``position``: with it a later call continues after this page."""
+    """Some rows of one table, as an export reads them.
+
+    ``columns`` has their names. Bytes in UTF-8 are text. With ``position`` a
+    later call continues after this page.
+    """
 
     table: str
     columns: tuple[str, ...]
@@ -185,13 +207,15 @@ def read_rows(
     user: str | None,
     position: bytes = b"",
 ) -> Iterator[TablePage]:
-    """The rows of a user, or of the whole app if ``user`` is None, in pages.
-    Switches greenlets. Raises StorageUnavailable.
+    """Read the rows of a user, or of the whole app if ``user`` is None, in
+    pages.
 
-    ``position``: the position of an earlier page, after which the pages begin;
-    ``b""``: from the beginning. A position is the table, the values of the
-    scope, and the key of the last row there, as MessagePack.
+    ``position`` is the position of an earlier page, after which the pages
+    begin; ``b""``: from the beginning. A position is the table, the values of
+    the scope, and the key of the last row there, as MessagePack. Switches
+    greenlets. Raises StorageUnavailable.
     """
+    # The table and scope with which to begin; empty: the first ones.
     first_part: list[Any] = []
     after: Row = ()
     if position:
@@ -201,7 +225,7 @@ def read_rows(
         _, scope_values = query.scope
         part = [query.table, scope_values]
         if first_part and first_part != part:
-            continue
+            continue  # its pages were read before
         names = tuple(column.strip('"') for column in query.columns)
         for rows, key in pages(read, query, after):
             plain_rows = [tuple(map(_plain, row)) for row in rows]
@@ -215,8 +239,12 @@ def read_rows(
 def _queries(
     read: ReadWork, tables: Sequence[Table], app: str, user: str | None
 ) -> Iterator[RowQuery]:
-    """The queries of an export of a user, or of the whole app if ``user`` is
-    None, table by table. Tables that the export leaves out have no query."""
+    """Make the queries of an export, table by table.
+
+    The export is that of a user, or of the whole app if ``user`` is None.
+    Tables that it leaves out have no query. A table with many parts, such as
+    the message logs of an app, has one query for each part.
+    """
     for table in (*read(tables_of_others), *tables):
         of_app = table.exported
         if isinstance(table.columns, Reason) or not of_app:
@@ -225,13 +253,9 @@ def _queries(
         of_user = ALL
         scopes = _scopes
         if user is not None:
-            # A reason says why the table has no rows of an app or of a user.
-            if isinstance(table.of_app, Reason) or isinstance(table.of_user, Reason):
+            of_user = _condition_of_user(table, user)
+            if of_user == ALL:
                 continue
-            user_value = form_of(table, user)
-            if not user_value:
-                continue
-            of_user = table.of_user, (user_value,)
         elif of_app == Table.OF_ACCOUNTS:
             scopes = _accounts
 
@@ -251,10 +275,26 @@ def _queries(
             )
 
 
+def _condition_of_user(table: Table, user: str) -> Clause:
+    """Return the condition for the rows of a user in a table, and its value.
+
+    Returns :data:`ALL` if a user has no rows there. Then a reason in the table
+    says why, or the user id has no form that the table could have.
+    """
+    if isinstance(table.of_app, Reason) or isinstance(table.of_user, Reason):
+        return ALL
+    user_value = form_of(table, user)
+    if not user_value:
+        return ALL
+    return table.of_user, (user_value,)
+
+
 def _scopes(read: ReadWork, of_app: str, app: str) -> Iterator[Clause]:
-    """The conditions for the rows of an app: one for each log, or a single one
-    for a table without logs. For several logs at once, some engines would sort
-    all rows for each page."""
+    """Make the conditions for the rows of an app: one for each log.
+
+    A table without logs has a single condition. For several logs at once, some
+    engines would sort all rows for each page.
+    """
     if of_app != OF_LOGS:
         yield of_app, (app,)
         return
@@ -267,12 +307,13 @@ def _scopes(read: ReadWork, of_app: str, app: str) -> Iterator[Clause]:
 
 
 def _accounts(read: ReadWork, of_app: str, app: str) -> Iterator[Clause]:
-    """The conditions for the rows of an app, each for some hundred accounts.
-    For all accounts at once, some engines would sort all rows for each page.
+    """Make the conditions for the rows of an app, each for some hundred
+    accounts.
 
-    ``of_app``: :data:`Table.OF_ACCOUNTS`, into whose query a range of ids is
-    inserted: ``account IN (SELECT id FROM account WHERE app = %s AND id > %s
-    AND id <= %s)``.
+    For all accounts at once, some engines would sort all rows for each page.
+    ``of_app`` is :data:`Table.OF_ACCOUNTS`. A range of ids is inserted into its
+    query: ``account IN (SELECT id FROM account WHERE app = %s AND id > %s AND
+    id <= %s)``.
     """
     previous_id = 0
     ids = RowQuery("account", order=("id",), columns=(), scope=(OF_APP, (app,)))
@@ -284,8 +325,10 @@ def _accounts(read: ReadWork, of_app: str, app: str) -> Iterator[Clause]:
 
 
 def _plain(value: Any) -> Any:
-    """A value from a driver, where bytes become text if they are UTF-8. Drivers
-    differ in which columns they return as bytes."""
+    """Return a value from a driver, with bytes as text if they are UTF-8.
+
+    Drivers differ in which columns they return as bytes.
+    """
     if isinstance(value, bytes | bytearray | memoryview):
         try:
             return bytes(value).decode()
@@ -295,8 +338,11 @@ def _plain(value: Any) -> Any:
 
 
 def names_of(app: str, users: Sequence[str], sql: PooledStatements) -> dict[str, str]:
-    """User → the name of the account, for users who are accounts of an app and
-    have a name."""
+    """Return the names of those users who are accounts of an app and have a
+    name.
+
+    Each user maps to the display name, or else to the user name.
+    """
     ids = [id for id in map(id_of, users) if id]
     rows = sql.query_in(
         "SELECT id, nickname, name FROM account WHERE app = %s AND id IN {}",

@@ -49,8 +49,11 @@ class AppContents(Struct, frozen=True, kw_only=True):
 
 
 class KeyRow(Struct, frozen=True):
-    """A stored API key. ``digest``: its SHA-256 in hexadecimal. The key itself
-    is not stored."""
+    """A stored API key.
+
+    ``digest`` is the SHA-256 of the key in hexadecimal. The key itself is not
+    stored.
+    """
 
     NOTE_CHARACTERS: ClassVar[int] = 200
     """The most characters of a note."""
@@ -93,8 +96,11 @@ class KeyRow(Struct, frozen=True):
         note: str = "",
         expires: int = 0,
     ) -> tuple[KeyRow, str]:
-        """A new key: its row, which is not stored yet, and the key itself,
-        which nobody can read again."""
+        """Make a new key. Returns its row, which is not stored yet, and the key
+        itself.
+
+        Nobody can read the key again, so the caller must show it.
+        """
         secret = cls.PREFIX + token_urlsafe(cls.SECRET_BYTES)
         row = cls(
             id=token_hex(cls.ID_BYTES),
@@ -107,8 +113,7 @@ class KeyRow(Struct, frozen=True):
         return row, secret
 
     def has_ended(self, now: float) -> bool:
-        """Whether it was revoked, or has expired at this time (Unix
-        seconds)."""
+        """Whether the key was revoked, or has expired at this Unix second."""
         return bool(self.revoked) or 0 < self.expires <= now
 
 
@@ -125,8 +130,10 @@ class BanRow(Struct, frozen=True):
 
 
 class Changes(Struct, frozen=True):
-    """Apps, keys and bans that were created or changed since the last
-    refresh. ``version``: the version of the database with these changes."""
+    """Apps, keys and bans that were created or changed since the last refresh.
+
+    ``version`` is the version of the database with these changes.
+    """
 
     version: int
     apps: tuple[AppRow, ...] = ()
@@ -157,26 +164,35 @@ class ArchivedFiles:
     """The files of a feature in archives, beside its rows. This base class has
     no files.
 
-    They belong to a user, to a whole app (``user`` is ``""``), or to the server
-    (``app`` is ``""``: ``imserver backup --everything``). The functions may
-    raise ImserverError.
+    The arguments of :meth:`read` choose the archive. The files belong to a
+    user, to a whole app (``user`` is ``""``), or to the server (``app`` is
+    ``""``: ``imserver backup --everything``). The functions may raise
+    ImserverError.
     """
 
     def read(self, app: str, user: str) -> Iterator[tuple[str, int, Iterator[bytes]]]:
-        """Name, bytes (0: unknown) and pieces of each file. A name never
-        changes, and files of one kind have a common folder. An iterator of
-        pieces may raise FileNotFoundError before the first piece: then the
-        archive leaves out the file."""
+        """List the files: the name, the bytes (0: unknown) and the pieces of
+        each.
+
+        A name never changes, and files of one kind have a common folder. An
+        iterator of pieces may raise FileNotFoundError before the first piece:
+        then the archive leaves out the file.
+        """
         return iter(())
 
     def write(self, app: str, name: str, content: IO[bytes]) -> bool:
-        """Store a file from an archive, whose rows exist already, even if the
-        file exists. Returns whether it was stored."""
+        """Store a file from an archive, even if the file exists. Its rows exist
+        already.
+
+        Returns whether it was stored.
+        """
         return False
 
 
 def programs_of(erasures: Iterable[Erasure], app: str, user: str) -> list[str]:
-    """The users that are deleted with this one."""
+    """Return the users that are deleted with this one, such as the bots of an
+    account.
+    """
     programs: list[str] = []
     for erasure in erasures:
         programs += erasure.programs(app, user)

@@ -41,15 +41,18 @@ _MIN_PAGE_BYTES: Final = 512
 
 
 def lost_commits(database: Path) -> int:
-    """How many commits follow a damaged place in the write-ahead log of a
-    database file; 0 if no damage is known.
+    """Count the commits behind a damaged place in the write-ahead log of a
+    database file.
 
-    SQLite takes the first frame with a wrong checksum for the end of its log:
-    after a power failure the last transaction may be incomplete there. All
-    transactions before it were synchronised. So several transactions behind
-    such a frame show that the disk has other bits than were written. SQLite
-    would leave them out, and write over them. Nothing is changed. Takes 0.1 ms
-    a frame. Raises OSError.
+    0 if no damage is known. Nothing is changed. Takes 0.1 ms a frame. Raises
+    OSError.
+
+    A frame of the log is a page with a checksum. SQLite takes the first frame
+    with a wrong checksum for the end of its log: after a power failure the last
+    transaction may be incomplete there. All transactions before it were written
+    to the disk completely. So valid frames of several transactions behind such
+    a frame mean damage: the disk has other bits than were written. SQLite would
+    leave these transactions out, and write over them.
     """
     if not _count_lost_commits(database):
         return 0
@@ -60,8 +63,10 @@ def lost_commits(database: Path) -> int:
 
 
 def _count_lost_commits(database: Path) -> int:
-    """Count the commits behind a damaged place in the write-ahead log. The log
-    may change meanwhile, and then the number may be wrong."""
+    """Count the commits behind a damaged place in the write-ahead log.
+
+    The log may change meanwhile, and then the number may be wrong.
+    """
     log = database.with_name(f"{database.name}-wal")
     if not log.exists() or log.stat().st_size <= _HEAD.size:
         return 0
@@ -73,31 +78,42 @@ def _count_lost_commits(database: Path) -> int:
         order = ">" if magic & 1 else "<"
         salts = head[_HEAD_SALTS]
         seed = head[_HEAD_SUMS]
-
         if seed != _checksums(order, _FIRST_SUMS, head[_HEAD_SUMMED]):
             # The head is damaged, so SQLite ignores the whole log, and nothing
-            # in the head is reliable. The size of a page is also in the
-            # database, and the salts are also in the first frame.
-            with database.open("rb") as pages:
-                page_bytes = int.from_bytes(os.pread(pages.fileno(), 2, _PAGE_BYTES_AT))
-            salts_at = _HEAD.size + _FRAME_SALTS.start
-            salts = os.pread(file.fileno(), _SALTS_BYTES, salts_at)
+            # in the head is reliable.
+            page_bytes = _page_bytes_of(database)
+            salts = _salts_of_first_frame(file)
             seed = b""
 
         frame_bytes = _FRAME.size + max(page_bytes, _MIN_PAGE_BYTES)
         return _count_in_frames(file, order, frame_bytes, salts, seed)
 
 
+def _page_bytes_of(database: Path) -> int:
+    """Return the size of a page, as the database file says."""
+    with database.open("rb") as file:
+        return int.from_bytes(os.pread(file.fileno(), 2, _PAGE_BYTES_AT))
+
+
+def _salts_of_first_frame(log: IO[bytes]) -> bytes:
+    """Return the salts of the first frame, which are those of the head."""
+    salts_at = _HEAD.size + _FRAME_SALTS.start
+    return os.pread(log.fileno(), _SALTS_BYTES, salts_at)
+
+
 def _count_in_frames(
     log: IO[bytes], order: str, frame_bytes: int, salts: bytes, seed: bytes
 ) -> int:
-    """Count the commits in the frames from the first damaged frame on, as long
-    as the frames behind it are undamaged. ``log`` is read from the first frame.
+    """Count the commits from the first damaged frame on.
 
-    ``order``: the byte order of the checksums. ``salts``: the salts of all
-    frames of this log; a frame with other salts is a remainder of an earlier
-    log. ``seed``: the checksums before the first frame; ``b""``: they are
-    unknown, so the first frame counts as damaged.
+    Counting ends at the next damaged frame. ``log`` is read from the first
+    frame.
+
+    - ``order``: the byte order of the checksums.
+    - ``salts``: the salts of all frames of this log; a frame with other salts
+      is a remainder of an earlier log.
+    - ``seed``: the checksums before the first frame; ``b""``: they are unknown,
+      so the first frame counts as damaged.
     """
     commits = 0
     is_lost = False
@@ -126,8 +142,11 @@ def _count_in_frames(
 
 
 def _checksums(order: str, seed: bytes, content: bytes) -> bytes:
-    """The two checksums of a content, continued from the checksums ``seed``.
-    ``b""`` without a seed: no frame has these checksums."""
+    """Return the two checksums of a content, continued from the checksums
+    ``seed``.
+
+    ``b""`` without a seed: no frame has these checksums.
+    """
     if not seed:
         return b""
     one, two = struct.unpack(">II", seed)
@@ -138,8 +157,7 @@ def _checksums(order: str, seed: bytes, content: bytes) -> bytes:
 
 
 def refuse_damaged(database: Path) -> None:
-    """Raise StartError if the write-ahead log has lost commits. Raises
-    OSError."""
+    """Raise StartError if the write-ahead log has lost commits. Raises OSError."""
     count = lost_commits(database)
     if count:
         raise StartError(
@@ -151,7 +169,7 @@ def refuse_damaged(database: Path) -> None:
 
 @contextmanager
 def _without_writers(database: Path) -> Iterator[None]:
-    """Context in which no node writes."""
+    """A context in which no node writes to the database file."""
     lock = database.with_name(f"{database.name}.lock")
     if not lock.exists():
         yield

@@ -83,7 +83,7 @@ smaller write may still succeed where a message does not fit."""
 
 
 class _TimedOut(BaseException):
-    """The time limit has passed.
+    """The time limit of an operation has passed.
 
     It derives from BaseException on purpose. After an Exception SQLAlchemy may
     reuse the connection, and would read the late answer as the answer to its
@@ -91,28 +91,47 @@ class _TimedOut(BaseException):
     """
 
 
+def _raise_kill_behind(error: Exception) -> None:
+    """Raise GreenletExit if ``error`` was raised while the greenlet was killed.
+
+    Python keeps the error that was being handled as the context of the next
+    one.
+    """
+    cause = error.__context__
+    while cause is not None:
+        if isinstance(cause, GreenletExit):
+            raise cause from None
+        cause = cause.__context__
+
+
+_AT_FAULT: Final = (
+    OperationalError,
+    InterfaceError,
+    InternalError,
+    PoolTimeout,
+    _TimedOut,
+)
+"""Errors that say that the database, and not the statement, is at fault."""
+
+
 class GreenletRunner:
     """Runs work in the caller's greenlet."""
 
     def run(self, function: Callable[[], T], seconds: float | None) -> T:
-        """Call ``function``, and return its result. Raises :class:`_TimedOut`
-        after ``seconds``; None: there is no time limit."""
-        if seconds is not None:
-            deadline = monotonic() + seconds
-        else:
-            deadline = inf
+        """Call ``function``, and return its result.
+
+        Raises :class:`_TimedOut` after ``seconds``; None means that there is no
+        time limit.
+        """
+        deadline = inf if seconds is None else monotonic() + seconds
         try:
             with gevent.Timeout(seconds, _TimedOut):
                 return function()
         except Exception as error:
-            # If the greenlet was killed, or the time limit has passed, psycopg
-            # may raise an error about its own state instead. A killed greenlet
-            # must end.
-            cause = error.__context__
-            while cause is not None:
-                if isinstance(cause, GreenletExit):
-                    raise cause from None
-                cause = cause.__context__
+            # If the greenlet was killed, or the time limit has passed, psycopg may
+            # raise an error about its own state instead. A killed greenlet must
+            # end.
+            _raise_kill_behind(error)
             if monotonic() >= deadline:
                 raise _TimedOut from None
             raise
@@ -124,33 +143,38 @@ class GreenletRunner:
 
 
 class ThreadRunner:
-    """Runs work in one native thread, in order. The caller's greenlet waits
-    without blocking the loop.
+    """Runs work in one native thread, in order.
 
-    Begun work continues when its caller has stopped waiting.
+    The caller's greenlet waits without blocking the loop. Begun work continues
+    when its caller has stopped waiting.
     """
 
     def __init__(self) -> None:
         self._threads = Threads(1)
 
     def run(self, function: Callable[[], T], seconds: float | None) -> T:
-        """See :meth:`GreenletRunner.run`."""
+        """Call ``function`` in the thread, and return its result.
+
+        Raises :class:`_TimedOut` after ``seconds``; None means that there is no
+        time limit.
+        """
         with gevent.Timeout(seconds, _TimedOut):
             return self._threads.do(function)
 
     def close(self) -> bool:
-        """Refuse new work; False if work is still running and cannot be
-        stopped."""
+        """Refuse new work. Returns False if work is still running and cannot be
+        stopped.
+        """
         return self._threads.close(_CLOSE_SECONDS)
 
 
 class Database:
-    """One database. Owner of its engine. After :meth:`open` its schema is
-    current.
+    """One database. After :meth:`open` its schema is current.
 
-    ``threaded``: access a file in another thread, so that it does not block the
-    loop. Commands without other work need no thread. ``features``: the features
-    of other distributions that have tables.
+    ``threaded`` means that a file is accessed in another thread, so that it
+    does not block the loop. Commands without other work need no thread.
+    ``features`` has the features of other distributions that have tables. Owner
+    of its engine.
     """
 
     def __init__(
@@ -160,6 +184,9 @@ class Database:
         threaded: bool = True,
         features: Sequence[FeatureTables] = (),
     ) -> None:
+        """Make the engine, without connecting. Raises StartError for an invalid
+        address.
+        """
         self.address = address
         self.id = ""
         """Identifies the database, also after a copy or move."""
@@ -184,10 +211,10 @@ class Database:
         open."""
 
     def open(self, check_new: Callable[[], object] = lambda: None) -> None:
-        """Connect, and migrate if needed. ``check_new`` is called before tables
-        are made in a new database; it may raise StartError.
+        """Connect, and take the migration steps that are missing.
 
-        Raises StartError with a one-line message.
+        ``check_new`` is called before tables are made in a new database; it may
+        raise StartError. Raises StartError with a message of one line.
         """
         shown = self.address.shown
         try:
@@ -229,10 +256,13 @@ class Database:
         laxness: str,
     ) -> None:
         """Log the state in which the database was found, for operators.
-        ``before``: the migration steps that it had; empty: it was new.
-        ``missing``: the steps that were taken now. ``recorded``: the features
-        whose tables it has. ``laxness``: see
-        :func:`imserver.gateway.storage.engines.laxness_of`."""
+
+        - ``before``: the migration steps that it had; empty: it was new.
+        - ``missing``: the steps that were taken now.
+        - ``recorded``: the features whose tables it has.
+        - ``laxness``: the setting by which it may lose confirmed data; ``""``:
+          it has no such setting.
+        """
         shown = self.address.shown
         if laxness:
             log.warning(
@@ -270,9 +300,12 @@ class Database:
     # to the loop.
 
     def _read_steps(self) -> tuple[dict[str, int], dict[str, RecordedTables]]:
-        """The migration steps that the database has, by their owner, and the
-        records of features of other distributions. Both are empty for a new
-        database. The records are left out if steps are missing."""
+        """Return the migration steps that the database has, by their owner.
+
+        Also returns the records of features of other distributions. They are
+        left out if steps are missing. Both results are empty for a new
+        database.
+        """
         # Without the lock, nodes that switch a new file to the write-ahead log
         # at the same time would find it locked.
         file = self.address.file
@@ -286,8 +319,7 @@ class Database:
             return taken, feature_steps.recorded(connection)
 
     def _write_long(self, work: Work[T]) -> T:
-        """Run ``work`` in a transaction with the time limit of
-        :data:`LONG_SECONDS`."""
+        """Run ``work`` in a transaction with a time limit of an hour."""
         patient = self._patient_engine(self._settings)
         try:
             with (
@@ -300,12 +332,13 @@ class Database:
             patient.dispose()
 
     def _patient_engine(self, settings: StorageSettings) -> Engine:
-        """A separate engine for changes of large tables, which may be slow."""
+        """Make a separate engine with a time limit of an hour, for changes of
+        large tables.
+        """
         return make_engine(self.address, replace(settings, seconds=LONG_SECONDS))
 
     def _migrate(self) -> None:
-        """Take the migration steps that the database lacks. Raises
-        StartError."""
+        """Take the migration steps that the database lacks. Raises StartError."""
         # A step uses two connections at once.
         pool_size = max(2, self._settings.pool_size)
         patient = self._patient_engine(replace(self._settings, pool_size=pool_size))
@@ -329,9 +362,13 @@ class Database:
             patient.dispose()
 
     def _read_identity(self) -> tuple[str, str]:
-        """The id of the database, and its setting that may lose confirmed
-        commits; ``""`` if it has no such setting. Raises StartError if the
-        database has no id yet."""
+        """Return the id of the database, and its setting that may lose
+        confirmed commits.
+
+        The setting is ``""`` if the database has no such setting. Raises
+        StartError if the database has no id yet, because it is the target of a
+        move that goes on.
+        """
         with _connected(self._engine) as connection:
             id = connection.exec_driver_sql(
                 "SELECT id FROM directory"
@@ -345,29 +382,37 @@ class Database:
             return str(id), laxness_of(connection)
 
     def read(self, work: Work[T]) -> T:
-        """Run ``work``, which only reads. All its queries see the database as
-        it was at the first one. Switches greenlets. Raises
-        StorageUnavailable."""
-        return self._guarded(partial(self._in_transaction, work), wrote=False)
+        """Run ``work``, which only reads.
+
+        All its queries see the database as it was at the first one. Switches
+        greenlets. Raises StorageUnavailable.
+        """
+        return self._guarded(partial(self._in_transaction, work), writes=False)
 
     def write(self, work: Work[T]) -> T:
-        """Run ``work`` and commit; retry after a deadlock. Switches greenlets.
+        """Run ``work`` and commit. After a deadlock it is run again.
 
-        Nothing is changed if ``work`` raises. Raises StorageUnavailable, after
-        which the change may or may not have been made.
+        If ``work`` raises, nothing is changed. Switches greenlets. Raises
+        StorageUnavailable, after which the change may or may not have been
+        made.
         """
         transaction = partial(self._in_transaction, work, writes=True)
-        return self._guarded(transaction, wrote=True)
+        return self._guarded(transaction, writes=True)
 
     def write_long(self, work: Work[T]) -> T:
-        """As :meth:`write`, for changes of many rows. It has an hour, and does
-        not retry after a deadlock."""
+        """Do as :meth:`write`, for changes of many rows.
+
+        It has an hour, and is not run again after a deadlock.
+        """
         transaction = partial(self._write_long, work)
-        return self._guarded(transaction, wrote=True, seconds=LONG_SECONDS)
+        return self._guarded(transaction, writes=True, seconds=LONG_SECONDS)
 
     def compact(self) -> None:
-        """Write all tables anew, so that files contain nothing of deleted rows.
-        Switches greenlets. Raises StorageUnavailable."""
+        """Write all tables anew, so that the files contain nothing of deleted
+        rows.
+
+        Switches greenlets. Raises StorageUnavailable.
+        """
         patient = self._patient_engine(self._settings)
 
         def work() -> None:
@@ -375,14 +420,16 @@ class Database:
                 compact(connection.execution_options(isolation_level="AUTOCOMMIT"))
 
         try:
-            self._guarded(work, wrote=True, seconds=LONG_SECONDS)
+            self._guarded(work, writes=True, seconds=LONG_SECONDS)
         finally:
             patient.dispose()
 
     def retry_write(self) -> None:
-        """If the last write failed, write something, so that the node notices
-        when the database can write again. Switches greenlets. Raises
-        StorageUnavailable."""
+        """Write something if the last write failed.
+
+        So the node notices when the database can write again. Switches
+        greenlets. Raises StorageUnavailable.
+        """
 
         def work(sql: PooledStatements) -> None:
             # The value must change in between, because MySQL does not write a
@@ -394,21 +441,28 @@ class Database:
             self.write(work)
 
     def writer_connection(self) -> WriterConnection:
-        """A separate connection of the caller, for transactions one after the
-        other."""
+        """Return a connection of the caller's own, for transactions one after
+        the other.
+        """
         return WriterConnection(self, self._engine)
 
     @property
     def healthy(self) -> bool:
-        """Whether the last operation and the last write succeeded, and no write
-        was refused for ``REFUSED_SECONDS``. A database that is full or
-        read-only still answers reads."""
+        """Whether the last operation succeeded and the database can write.
+
+        A database that is full or read-only still answers reads. After it has
+        refused a write, it counts as unable to write for at least
+        ``REFUSED_SECONDS``.
+        """
         return self.answers and not self._write_failed
 
     def answered(self, wrote: bool) -> None:
-        """Record a successful operation. ``wrote``: it was a write, which ends
-        the state in which the database cannot write, but not within
-        :data:`REFUSED_SECONDS` after a refused write."""
+        """Record a successful operation.
+
+        ``wrote`` means that it was a write. It ends the state in which the
+        database cannot write, but not within :data:`REFUSED_SECONDS` after a
+        refused write.
+        """
         if self.answers and not self._write_failed:
             return
         self.answers = True
@@ -422,9 +476,9 @@ class Database:
     ) -> StorageUnavailable:
         """Record a failed operation, and return the error to raise.
 
-        ``words``: the message of the driver. ``wrote``: the operation was a
-        write. ``cause``: the error of the driver, which tells whether the
-        database cannot write.
+        ``words`` is the message of the driver. ``wrote`` means that the
+        operation was a write. ``cause`` is the error of the driver, which tells
+        whether the database cannot write.
         """
         refusal = refusal_of(cause) if wrote else ""
         how = refusal or "does not answer"
@@ -442,7 +496,7 @@ class Database:
         return error
 
     def close(self) -> None:
-        """Close all connections."""
+        """Close all connections, unless an operation still runs."""
         if not self.runner.close():
             log.warning(
                 "the database %s stays open: an operation is still running",
@@ -457,8 +511,11 @@ class Database:
     # --- internal -------------------------------------------------------------
 
     def _in_transaction(self, work: Work[T], writes: bool = False) -> T:
-        """Run ``work`` in a transaction, and return its result. A transaction
-        that ``writes`` has a lock, a commit, and retries after a deadlock."""
+        """Run ``work`` in a transaction, and return its result.
+
+        A transaction that ``writes`` has a lock and a commit, and is run again
+        after a deadlock.
+        """
         if not writes:
             with _connected(self._engine) as connection:
                 return work(PooledStatements(connection))
@@ -479,8 +536,11 @@ class Database:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """For SQLite: allow one writer at a time, in the order of arrival, over
-        all processes."""
+        """Allow one writer of a SQLite file at a time, over all processes.
+
+        They write in the order of arrival. Other engines have locks of their
+        own.
+        """
         if self._lock < 0:
             yield
             return
@@ -491,39 +551,32 @@ class Database:
             fcntl.flock(self._lock, fcntl.LOCK_UN)
 
     def _guarded(
-        self, function: Callable[[], T], wrote: bool, seconds: float | None = None
+        self, function: Callable[[], T], writes: bool, seconds: float | None = None
     ) -> T:
         """Run an operation, and record whether the database has answered.
 
-        ``wrote``: the operation writes. ``seconds``: its time limit; None: the
-        configured one. Raises StorageUnavailable if the database is at fault.
-        Errors of a statement, such as a violated constraint, are raised as they
-        are.
+        ``writes`` means that the operation writes. ``seconds`` is its time limit;
+        None: the configured one. Raises StorageUnavailable if the database is at
+        fault. Errors of a statement, such as a violated constraint, are raised as
+        they are.
         """
         try:
             value = self.runner.run(function, seconds or self._settings.seconds)
-        except (
-            OperationalError,
-            InterfaceError,
-            InternalError,
-            PoolTimeout,
-            _TimedOut,
-        ) as error:
-            raise self.failed(_message_of(error), wrote, error) from None
+        except _AT_FAULT as error:
+            raise self.failed(_message_of(error), writes, error) from None
         except DBAPIError as error:
             if not (error.connection_invalidated or is_damage(error)):
                 raise
-            raise self.failed(_message_of(error), wrote, error) from None
-        self.answered(wrote)
+            raise self.failed(_message_of(error), writes, error) from None
+        self.answered(writes)
         return value
 
 
 class WriterConnection:
-    """Runs transactions one after the other on one connection, and reconnects
-    when it is lost.
+    """Runs transactions one after the other on one connection.
 
-    On SQLite a transaction runs in the database's thread. Its code must neither
-    log nor switch.
+    It reconnects when the connection is lost. On SQLite a transaction runs in
+    the database's thread, so its code must neither log nor switch greenlets.
     """
 
     def __init__(self, database: Database, engine: Engine) -> None:
@@ -537,12 +590,13 @@ class WriterConnection:
     def transact(
         self, work: Callable[[DirectStatements], T], guard: CommitGuard, seconds: float
     ) -> T:
-        """Run ``work``, commit, and return the result of ``work``. Switches
-        greenlets. Raises NotStored, Unsure or RowRefused.
+        """Run ``work``, commit, and return the result of ``work``.
 
-        A transaction is interrupted after ``seconds``. Work on SQLite cannot be
-        interrupted: there the caller gives up by taking the guard, and the
-        transaction is rolled back.
+        Raises RowRefused or NotStored if nothing was stored, and Unsure if the
+        answer to COMMIT was lost. A transaction is interrupted after
+        ``seconds``. Work on SQLite cannot be interrupted: there the caller
+        gives up by taking the guard, and the transaction is rolled back.
+        Switches greenlets.
         """
         try:
             return self._run(partial(self._transact, work, guard), seconds)
@@ -555,7 +609,10 @@ class WriterConnection:
 
     def ask(self, work: Callable[[DirectStatements], T], seconds: float) -> T:
         """Run ``work``, which only reads, in a transaction that is rolled back.
-        Switches greenlets. Raises NotStored."""
+
+        Switches greenlets. Raises NotStored if the database does not answer in
+        time.
+        """
         guard = CommitGuard()
         guard.take()  # so nothing can commit
         transaction = partial(self._transact, work, guard, undo=True)
@@ -571,8 +628,10 @@ class WriterConnection:
     def failed(
         self, words: str, cause: BaseException | None = None
     ) -> StorageUnavailable:
-        """Record that the database stored nothing. ``cause``: the error of the
-        driver. Returns the error to raise."""
+        """Record that the database stored nothing. Returns the error to raise.
+
+        ``words`` is the message of the driver, and ``cause`` its error.
+        """
         return self._database.failed(words, wrote=True, cause=cause)
 
     def close(self) -> None:
@@ -586,7 +645,8 @@ class WriterConnection:
 
     def _run(self, function: Callable[[], T], seconds: float) -> T:
         """Run ``function``. Raises _TimedOut after ``seconds``, except on
-        SQLite."""
+        SQLite.
+        """
         if self._database.address.file is not None:
             # SQLite's work cannot be interrupted.
             return self._database.runner.run(function, seconds=None)
@@ -598,9 +658,12 @@ class WriterConnection:
         guard: CommitGuard,
         undo: bool = False,
     ) -> T:
-        """Run a transaction. If it fails on a connection that was open before,
-        try once more on a new one: the server may have closed the idle
-        connection. ``undo``: roll back instead of a commit."""
+        """Run a transaction, and once more if the connection was lost.
+
+        If it fails on a connection that was open before, it is tried on a new
+        one: the server may have closed the idle connection. ``undo`` means:
+        roll back instead of a commit.
+        """
         is_new = self.sql is None
         try:
             return self._once(work, guard, undo)
@@ -612,9 +675,12 @@ class WriterConnection:
     def _once(
         self, work: Callable[[DirectStatements], T], guard: CommitGuard, undo: bool
     ) -> T:
-        """Run one attempt of a transaction; ``undo``: roll it back. Raises
-        NotStored or RowRefused if nothing was stored, and Unsure if the answer
-        to COMMIT was lost."""
+        """Run one attempt of a transaction.
+
+        ``guard`` is the permission to commit it. ``undo`` means: roll back
+        instead of a commit. Raises NotStored or RowRefused if nothing was
+        stored, and Unsure if the answer to COMMIT was lost.
+        """
         # True once COMMIT is sent: after an error, nobody can tell whether the
         # database has executed it.
         committing = False
@@ -662,8 +728,10 @@ class WriterConnection:
 
     def _was_refused(self, guard: CommitGuard) -> bool:
         """Whether the database has refused a statement that was sent together
-        with COMMIT, so that it did not commit. If so, the guard gets its
-        permission back."""
+        with COMMIT.
+
+        Then it did not commit, and the guard gets its permission back.
+        """
         if self.sql is None or not self.sql.refused:
             return False
         guard.put_back()
@@ -679,12 +747,15 @@ class WriterConnection:
 
 
 def _connected(engine: Engine, writes: bool = False) -> Connection:
+    """Return a connection of the pool. ``writes`` chooses the kind of its
+    transactions.
+    """
     options = {WRITES: writes}
     return engine.connect().execution_options(**options)
 
 
 def _message_of(error: BaseException) -> str:
-    """The driver's message in one line."""
+    """Return the driver's message in one line."""
     if isinstance(error, _TimedOut):
         return "no answer in time"
     cause = error

@@ -51,8 +51,10 @@ _ERASING: Final = "secure_delete=ON"
 
 
 def make_engine(address: DatabaseAddress, settings: StorageSettings) -> Engine:
-    """Make the engine of a database without connecting. Raises StartError for
-    an invalid address."""
+    """Make the engine of a database, without connecting.
+
+    Raises StartError for an invalid address.
+    """
     logging.getLogger("sqlalchemy.pool.impl.QueuePool").addFilter(_in_one_line)
     try:
         return _MAKERS[address.engine](address, settings)
@@ -63,8 +65,11 @@ def make_engine(address: DatabaseAddress, settings: StorageSettings) -> Engine:
 
 
 def compact(connection: Connection) -> None:
-    """Write all tables anew, without the deleted rows. The connection must
-    commit each statement by itself. Raises StorageUnavailable."""
+    """Write all tables anew, without the deleted rows.
+
+    The connection must commit each statement by itself. Raises
+    StorageUnavailable if others use a SQLite file.
+    """
     name = connection.dialect.name
     if name == "sqlite":
         file: Any = connection.connection.driver_connection
@@ -83,9 +88,11 @@ def compact(connection: Connection) -> None:
 
 
 def _in_one_line(record: logging.LogRecord) -> bool:
-    """A filter of a logger: replace the traceback of a record by one line, and
-    return True, so that the record is logged. The pool may notice a lost
-    connection only when it takes it back, which is no fault of the program."""
+    """Replace the traceback in a log record by one line. A filter of a logger.
+
+    The pool may notice a lost connection only when it takes it back, which is
+    no fault of the program. Returns True, so that the record is logged.
+    """
     if not record.exc_info:
         return True
     error = record.exc_info[1]
@@ -97,7 +104,7 @@ def _in_one_line(record: logging.LogRecord) -> bool:
 
 
 def _sqlite(address: DatabaseAddress, _settings: StorageSettings) -> Engine:
-    """The engine of a SQLite file."""
+    """Make the engine of a SQLite file, which has one connection."""
     # One connection, used by one thread at a time. A lock on a file beside it
     # keeps out other writers (imserver.gateway.storage.database). The busy
     # handler is for programs that do not use this lock.
@@ -123,6 +130,9 @@ def _sqlite(address: DatabaseAddress, _settings: StorageSettings) -> Engine:
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
+        """Begin a transaction, and lock the file if it writes."""
+        # A transaction that begins with a read could not wait for the lock of
+        # the file when it writes later.
         if _is_write(connection):
             connection.exec_driver_sql("BEGIN IMMEDIATE")
         else:
@@ -142,8 +152,10 @@ def _is_write(connection: Connection) -> bool:
 
 
 def _postgresql(address: DatabaseAddress, settings: StorageSettings) -> Engine:
-    """The engine of a PostgreSQL database. Raises StartError if it would block
-    the loop."""
+    """Make the engine of a PostgreSQL database.
+
+    Raises StartError if the driver would block the loop.
+    """
     assert_cooperative()
     from psycopg import IsolationLevel  # not before the check
 
@@ -169,6 +181,7 @@ def _postgresql(address: DatabaseAddress, settings: StorageSettings) -> Engine:
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
+        """Choose the isolation level of the transaction that begins."""
         raw: Any = connection.connection.driver_connection
         if _is_write(connection):
             level = IsolationLevel.READ_COMMITTED
@@ -181,8 +194,10 @@ def _postgresql(address: DatabaseAddress, settings: StorageSettings) -> Engine:
 
 
 def _mysql(address: DatabaseAddress, settings: StorageSettings) -> Engine:
-    """The engine of a MySQL or MariaDB database. Raises ValueError for a
-    parameter in the address that cannot be used."""
+    """Make the engine of a MySQL or MariaDB database.
+
+    Raises ValueError for a parameter in the address that cannot be used.
+    """
     engine = create_engine(
         address.url,
         connect_args={
@@ -231,8 +246,10 @@ def _mysql(address: DatabaseAddress, settings: StorageSettings) -> Engine:
 
 
 def _check_mysql_parameters(engine: Engine) -> None:
-    """Raise ValueError for a parameter in the address that pymysql does not
-    know, or that makes TLS weaker than it looks."""
+    """Raise ValueError for a parameter in the address that must not be there.
+
+    pymysql does not know it, or it makes TLS weaker than it looks.
+    """
     parameters = signature(engine.dialect.loaded_dbapi.connect).parameters
     _, arguments = engine.dialect.create_connect_args(engine.url)
     for name in arguments:
@@ -249,8 +266,11 @@ def _check_mysql_parameters(engine: Engine) -> None:
 
 
 def _abandoned_seconds(settings: StorageSettings) -> int:
-    """The seconds after which the server ends an idle transaction:
-    :data:`ABANDONED_SECONDS`, or twice the time limit of a query."""
+    """Return the seconds after which the database server ends an idle
+    transaction.
+
+    They are :data:`ABANDONED_SECONDS`, or twice the time limit of a query.
+    """
     return max(1, round(max(ABANDONED_SECONDS, 2 * settings.seconds)))
 
 
@@ -279,8 +299,11 @@ index pages again."""
 
 
 def direct_statements(address: DatabaseAddress, engine: Engine) -> DirectStatements:
-    """Statements on a separate connection of the caller, for transactions that
-    write. Each statement sees everything that was committed before it."""
+    """Open a connection of the driver for transactions that write, and return
+    its statements.
+
+    Each statement sees everything that was committed before it.
+    """
     if address.file is not None:
         return _sqlite_statements(address.file)
 
@@ -292,6 +315,7 @@ def direct_statements(address: DatabaseAddress, engine: Engine) -> DirectStateme
 
     from psycopg import ClientCursor
 
+    # The statements write BEGIN and COMMIT themselves.
     connection.autocommit = True
     for setting in ("plan_cache_mode = force_custom_plan", "enable_seqscan = off"):
         connection.execute(f"SET {setting}".encode())
@@ -299,8 +323,10 @@ def direct_statements(address: DatabaseAddress, engine: Engine) -> DirectStateme
 
 
 def _sqlite_statements(path: Path) -> SqliteStatements:
-    """Statements on a new connection to a SQLite file, for the writer of the
-    log."""
+    """Open a SQLite file for the writer of the message log.
+
+    Its settings are those of the pool's connection, but for the checkpoints.
+    """
     file = sqlite3.connect(
         path,
         timeout=_BUSY_SECONDS,
@@ -319,7 +345,9 @@ def _sqlite_statements(path: Path) -> SqliteStatements:
 
 
 def detached(engine: Engine) -> Any:
-    """A connection of the driver that belongs to the caller."""
+    """Return a connection of the driver that belongs to the caller, not to the
+    pool.
+    """
     pooled = engine.raw_connection()
     connection = pooled.driver_connection
     pooled.detach()
@@ -329,8 +357,11 @@ def detached(engine: Engine) -> Any:
 def driver_errors(
     engine: Engine,
 ) -> tuple[tuple[type[Exception], ...], tuple[type[Exception], ...]]:
-    """The errors of direct statements: first errors because of the content of a
-    row, then faults of the database."""
+    """Return the errors of direct statements in two groups.
+
+    The first group is because of the content of a row. The second one has the
+    faults of the database.
+    """
     driver = engine.dialect.loaded_dbapi
     of_content = (driver.DataError, driver.IntegrityError, ValueError, OverflowError)
     of_database = (driver.Error, SQLAlchemyError, OSError)
@@ -354,8 +385,13 @@ def assert_cooperative() -> None:
 
 
 def laxness_of(connection: Connection) -> str:
-    """The setting by which the server confirms commits before they are durable;
-    ``""`` if it does not do so."""
+    """Return the setting by which the server confirms commits before they are
+    durable.
+
+    For example ``SHOW synchronous_commit gives off``. ``""`` if it does not do
+    so.
+    """
+    # SQLite is not in the table, because its connections set it themselves.
     query, safe_values = _DURABILITY.get(connection.dialect.name, ("", ()))
     if not query:
         return ""
@@ -393,9 +429,12 @@ _REFUSALS: Final = (
 
 
 def _code_of(error: BaseException | None) -> str:
-    """The name of the driver and the code of its error, such as ``pymysql
-    1021``. For PostgreSQL the code is the SQL state, such as ``psycopg 53100``.
-    MariaDB's states are less precise than its codes."""
+    """Return the name of the driver and the code of its error.
+
+    For MySQL and MariaDB this is a number, such as ``pymysql 1021``, because
+    MariaDB's SQL states are less precise. For PostgreSQL it is the SQL state,
+    such as ``psycopg 53100``.
+    """
     cause = error.orig if isinstance(error, DBAPIError) else error
     driver, _, _ = type(cause).__module__.partition(".")
 
@@ -408,21 +447,27 @@ def _code_of(error: BaseException | None) -> str:
 
 
 def is_deadlock(error: DBAPIError) -> bool:
-    """Whether the database has rolled back a transaction because of a
-    deadlock."""
+    """Whether the database has rolled back a transaction because of a deadlock.
+
+    Two transactions waited for each other. The transaction may be run again.
+    """
     # psycopg 40001: a serialization failure.
     return _code_of(error) in ("psycopg 40P01", "psycopg 40001", "pymysql 1213")
 
 
 def is_lock_conflict(error: DBAPIError) -> bool:
     """Whether a transaction failed because others held a lock that it wanted.
-    It may succeed later."""
+
+    It may succeed later.
+    """
     return is_deadlock(error) or _code_of(error) in ("psycopg 55P03", "pymysql 1205")
 
 
 def is_damage(error: DBAPIError) -> bool:
-    """Whether SQLite has found that its file is damaged. The other engines
-    report damage by common errors."""
+    """Whether SQLite has found that its file is damaged.
+
+    The other engines report damage by common errors.
+    """
     return _code_of(error) in (
         f"sqlite3 {sqlite3.SQLITE_CORRUPT}",
         f"sqlite3 {sqlite3.SQLITE_NOTADB}",
@@ -430,10 +475,12 @@ def is_damage(error: DBAPIError) -> bool:
 
 
 def refusal_of(error: BaseException | None) -> str:
-    """The reason why the database cannot write, as the predicate of a sentence:
-    ``has a full disk``, or ``takes no writes`` (it is read-only, or its disk
-    fails). ``""`` if the error has another cause, such as a lost
-    connection."""
+    """Return why the database cannot write, as the predicate of a sentence.
+
+    It is ``has a full disk``, or ``takes no writes`` if the database is
+    read-only or its disk fails. ``""`` if the error has another cause, such as
+    a lost connection.
+    """
     code = _code_of(error)
     if code in _FULL:
         return "has a full disk"

@@ -59,11 +59,11 @@ _ROWS: Final = RowsOf(ErasureRow, "erasure")
 
 
 class Erasures(Store.Rows):
-    """The erasures in a store. Methods switch greenlets, and raise
-    StorageUnavailable.
+    """The erasures in a store: which users are being erased, and which were.
 
-    ``keys``: returns the keys of digests. The first key makes the digests of
-    new erasures. An older erasure may have a digest by another key.
+    ``keys`` returns the keys of digests. The first key makes the digests of new
+    erasures. An older erasure may have a digest by another key. Methods switch
+    greenlets, and raise StorageUnavailable.
     """
 
     def __init__(self, store: Store, keys: Callable[[], Sequence[bytes]]) -> None:
@@ -84,7 +84,10 @@ class Erasures(Store.Rows):
     @Store.writing
     def _begin(self, sql: PooledStatements, row: ErasureRow, user: str) -> str:
         """Store an erasure that is under way, or renew the lease of a stored
-        one. Returns the name that replaces the user."""
+        one.
+
+        Returns the name that replaces the user.
+        """
         leased = int(time()) + LEASE_SECONDS
         values = (*_ROWS.values(row), user, leased)
         sql.insert_new("erasure", f"{_ROWS.columns}, member, leased", [values])
@@ -99,14 +102,18 @@ class Erasures(Store.Rows):
         return text_of(rows[0][0])
 
     def repeat(self, row: ErasureRow, user: str) -> None:
-        """Begin an erasure again that ended in another copy of this database,
-        with the name that it had there."""
+        """Begin an erasure again that ended in another copy of this database.
+
+        The user gets the name that the erasure had there.
+        """
         digest = self.digests(row.app, user)[0]
         self._begin(ErasureRow(digest, ended=0, app=row.app, name=row.name), user)
 
     def note(self, rows: Iterable[ErasureRow]) -> None:
-        """Record erasures that ended in another copy of this database, so that
-        they are not repeated again."""
+        """Record erasures that ended in another copy of this database.
+
+        So they are not repeated again.
+        """
         values = [(*_ROWS.values(row), "", 0) for row in rows]
         columns = f"{_ROWS.columns}, member, leased"
 
@@ -119,9 +126,11 @@ class Erasures(Store.Rows):
     def end(
         self, sql: PooledStatements, app: str, user: str, ended: int = 0
     ) -> ErasureRow | None:
-        """Record that a user is erased, and return the row of the erasure; None
-        if another node has recorded it before. ``ended``: Unix milliseconds; 0:
-        now."""
+        """Record that a user is erased, and return the row of the erasure.
+
+        None if another node has recorded it before. ``ended`` has Unix
+        milliseconds; 0: now.
+        """
         digest = self.digests(app, user)[0]
         ended = ended or int(time() * SECOND_MS)
         rows = sql.query(
@@ -137,36 +146,49 @@ class Erasures(Store.Rows):
         return None
 
     def interrupted(self) -> list[tuple[str, str]]:
-        """The erasures (app, user) under way on which no node works."""
+        """Return the erasures under way on which no node works, as pairs of app
+        and user.
+        """
         statement = "SELECT app, member FROM erasure WHERE ended = 0 AND leased < %s"
         rows = self._store.rows(statement, (int(time()),))
         return [(text_of(app), text_of(user)) for app, user in rows]
 
     def ended(self, after: int = 0) -> list[ErasureRow]:
-        """The erasures that ended after a time, in Unix milliseconds, in the
-        order of their ends."""
+        """Return the erasures that ended after a time, in the order of their
+        ends.
+
+        ``after`` has Unix milliseconds.
+        """
         return _ROWS.find(
             self._store.rows, "WHERE ended > %s ORDER BY ended, digest", after
         )
 
     def digests(self, app: str, user: str) -> list[str]:
-        """The digests of a user, by each of the keys: they name the user in the
-        row of the erasure."""
+        """Return the digests of a user, by each of the keys.
+
+        A digest names the user in the row of the erasure, without telling who
+        it is.
+        """
         app_and_user = f"{app}\0{user}".encode()
         return [hmac.digest(key, app_and_user, "sha256").hex() for key in self._keys()]
 
     # --- the journal ----------------------------------------------------------
 
     def write_journal(self, folder: Path, is_whole: bool = False) -> None:
-        """Add the erasures that have ended to a folder's journal. ``is_whole``:
-        also erasures that ended long before the last one in the journal. Raises
-        OSError."""
+        """Add the erasures that have ended to the journal in a folder.
+
+        The journal is a file that outlives the database, so that a restored one
+        learns of them. ``is_whole`` includes erasures that ended long before
+        the last one in the journal. Raises OSError.
+        """
         written = read_journal(folder / JOURNAL)
         written_names = {row.name for row in written}
         last_ended = 0
         if not is_whole:
             last_ended = max((row.ended for row in written), default=0)
 
+        # The clocks of nodes differ, so an erasure that is missing may have
+        # ended a little before the last one.
         ended = self.ended(last_ended - _OVERLAP_MS)
         new = [row for row in ended if row.name not in written_names]
         if new:
@@ -174,12 +196,15 @@ class Erasures(Store.Rows):
 
 
 def read_journal(file: Path) -> list[ErasureRow]:
-    """The erasures in a journal. A line that was cut off is left out. Raises
-    OSError."""
+    """Return the erasures in a journal; empty if there is no such file.
+
+    A line that was cut off is left out. Raises OSError.
+    """
     if not file.exists():
         return []
     rows = []
     for line in file.read_bytes().splitlines():
+        # A crash may have cut off a line.
         with suppress(msgspec.MsgspecError):
             rows.append(msgspec.json.decode(line, type=ErasureRow))
     return rows

@@ -52,15 +52,19 @@ def far_number() -> int:
 
 
 def beyond(number: int, far: int) -> int:
-    """A number far beyond this one. In SQL: :func:`raise_all`."""
+    """Return a number far beyond this one. :func:`raise_all` does the same in
+    SQL.
+    """
     return max(far, number + MANY)
 
 
 def raise_all(sql: Statements, far: int, table: str, *columns: str) -> None:
-    """Raise the numbers in these columns of all rows: to ``far``, but at least
-    by :data:`MANY`. Raises StartError for a number that no server has given.
+    """Raise the numbers in these columns of all rows, so that no number is
+    given twice.
 
-    ``far``: see :func:`far_number`. It does in SQL what :func:`beyond` does.
+    Each becomes ``far``, see :func:`far_number`, but grows at least by
+    :data:`MANY`. :func:`beyond` does the same in Python. Raises StartError for
+    a number that no server has given.
     """
     for column in columns:
         rows = sql.query(f"SELECT max({column}) FROM {table}")
@@ -71,8 +75,10 @@ def raise_all(sql: Statements, far: int, table: str, *columns: str) -> None:
 
 
 def _refuse_forged(table: str, last: Any) -> None:
-    """Raise StartError for a last number that no server has given: no number
-    could follow it."""
+    """Raise StartError if no server has given this last number of a table.
+
+    No number could follow it. None means that the table has no rows.
+    """
     if last is None:
         return
     if type(last) is not int or last > MAX_NUMBER:
@@ -85,8 +91,10 @@ def _refuse_forged(table: str, last: Any) -> None:
 
 
 def last_given(sql: Statements, table: str, column: str = "id") -> int | None:
-    """The last number that the database has given a row of a table; None if it
-    does not number the rows."""
+    """Return the last number that the database has given a row of a table.
+
+    0 if it has given none yet. None if it does not number the rows.
+    """
     if sql.engine == "sqlite":
         # A row may have a greater number, which the database has not given.
         recorded = (
@@ -97,18 +105,28 @@ def last_given(sql: Statements, table: str, column: str = "id") -> int | None:
         statement = f'SELECT max({recorded}, {greatest}) FROM "{table}"'
         rows = sql.query(statement, (table,))
         return int(rows[0][0])
-
     if sql.engine == "postgresql":
-        sequence = _sequence_of(sql, table, column)
-        if sequence is None:
-            return None
-        last, is_called = sql.query(f"SELECT last_value, is_called FROM {sequence}")[0]
-        if is_called:
-            return int(last)
-        return int(last) - 1  # a sequence that was not used yet gives it next
+        return _last_of_postgresql(sql, table, column)
+    return _last_of_mysql(sql, table)
 
-    # MySQL writes the next number behind the columns, if it is not 1, as in
-    # ") ENGINE=InnoDB AUTO_INCREMENT=42".
+
+def _last_of_postgresql(sql: Statements, table: str, column: str) -> int | None:
+    """Return what :func:`last_given` returns, from the sequence of the column."""
+    sequence = _sequence_of(sql, table, column)
+    if sequence is None:
+        return None
+    last, is_called = sql.query(f"SELECT last_value, is_called FROM {sequence}")[0]
+    if is_called:
+        return int(last)
+    return int(last) - 1  # a sequence that was not used yet gives it next
+
+
+def _last_of_mysql(sql: Statements, table: str) -> int | None:
+    """Return what :func:`last_given` returns, from the definition of the table.
+
+    MySQL writes the next number behind the columns, if it is not 1, as in
+    ``) ENGINE=InnoDB AUTO_INCREMENT=42``.
+    """
     _, definition = sql.query(f"SHOW CREATE TABLE `{table}`")[0]
     if "AUTO_INCREMENT" not in str(definition):
         return None
@@ -119,10 +137,10 @@ def last_given(sql: Statements, table: str, column: str = "id") -> int | None:
 
 
 def give_after(sql: Statements, table: str, last: int, column: str = "id") -> None:
-    """Set the last number that the database has given to the rows of a table:
-    it continues after ``last``. Does nothing if it does not number these rows.
+    """Let the database number the rows of a table from ``last + 1`` on.
 
-    On MySQL this ends the transaction with a commit.
+    Does nothing if it does not number these rows. On MySQL this ends the
+    transaction with a commit.
     """
     if sql.engine == "sqlite":
         definitions = sql.query(
@@ -144,9 +162,12 @@ def give_after(sql: Statements, table: str, last: int, column: str = "id") -> No
 
 
 def give_above(sql: Statements, table: str, least: str, more: int = 0) -> None:
-    """On PostgreSQL: let the ids of a table continue above the expression
-    ``least``, and at least ``more`` above the last id. It is one statement,
-    because others take ids meanwhile."""
+    """Let the ids of a table of PostgreSQL continue above the expression
+    ``least``.
+
+    They continue at least ``more`` above the last id. It is one statement,
+    because others take ids meanwhile.
+    """
     sequence = _sequence_of(sql, table, "id")
     if sequence is not None:
         sql.query(
@@ -156,11 +177,11 @@ def give_above(sql: Statements, table: str, least: str, more: int = 0) -> None:
 
 
 def move_keys_on(table: str, sql: Statements, far: int) -> None:
-    """Let the ids that the database gives to the rows of a table continue far
-    beyond the last one. Raises StartError for an id that no server has given.
+    """Let the ids of a table continue far beyond the last one.
 
-    ``far``: see :func:`far_number`. On MySQL this ends the transaction with a
-    commit.
+    Only tables whose ids the database gives have such ids. For ``far`` see
+    :func:`far_number`. On MySQL this ends the transaction with a commit. Raises
+    StartError for an id that no server has given.
     """
     last = last_given(sql, table) or 0
     _refuse_forged(table, last)
@@ -171,8 +192,10 @@ def move_keys_on(table: str, sql: Statements, far: int) -> None:
 
 
 def _sequence_of(sql: Statements, table: str, column: str) -> str | None:
-    """The sequence that numbers the rows of a table of PostgreSQL; None if no
-    sequence does."""
+    """Return the sequence that numbers the rows of a table of PostgreSQL.
+
+    None if no sequence does.
+    """
     statement = "SELECT pg_get_serial_sequence(%s, %s)"
     name = sql.query(statement, (f'"{table}"', column))[0][0]
     if name is None:

@@ -43,14 +43,16 @@ _MOST_CHARACTERS: Final = 1 << 24
 
 
 class ColumnKind(Struct, frozen=True):
-    """A kind of columns.
+    """A kind of columns, such as numbers or texts.
 
-    ``types``: the types of SQLAlchemy that have this kind. ``value``: the
-    Python type of a value in an export. ``copy``: the PostgreSQL type for COPY
-    in binary form, where the bytes of a text are the text; ``""``: the type
-    follows from the column. ``plain``: converts a value of a driver to a plain
-    value; None: it is plain already. ``stored``: engine → the function that
-    converts a plain value for its driver, if it needs conversion.
+    ``types`` has the types of SQLAlchemy that are of this kind, and ``value``
+    the Python type of a value in an export. ``copy`` is the PostgreSQL type for
+    COPY in binary form, where the bytes of a text are the text; ``""`` if the
+    type follows from the column.
+
+    ``plain`` converts a value of a driver to a plain value, which is the same
+    on all engines; None: it is plain already. ``stored`` maps an engine to the
+    function that converts a plain value for its driver, if it needs conversion.
     """
 
     name: str
@@ -62,8 +64,10 @@ class ColumnKind(Struct, frozen=True):
 
 
 def _plain_decimal(value: Any) -> bytes:
-    """A decimal number without the zeros at its end, in which engines
-    differ."""
+    """Return a decimal number as text, without the zeros at its end.
+
+    Engines differ in these zeros: ``1.50`` and ``1.5`` both become ``b"1.5"``.
+    """
     number = Decimal(value.decode() if isinstance(value, bytes) else str(value))
     text = format(number, "f")
     if "." in text:
@@ -104,8 +108,9 @@ _KINDS: Final = (
 class ColumnLayout(Struct, frozen=True):
     """A column on one engine.
 
-    ``copy``: its PostgreSQL type for COPY. ``least`` and ``most``: the limits
-    of its numbers, or of the length of its texts, that hold on every engine.
+    ``copy`` is its PostgreSQL type for COPY. ``least`` and ``most`` are the
+    limits of its numbers, or of the length of its texts, that hold on every
+    engine.
     """
 
     name: str
@@ -116,8 +121,10 @@ class ColumnLayout(Struct, frozen=True):
 
 
 class TableLayout(Struct, frozen=True):
-    """A table on one engine. ``columns``: sorted by their names, which is their
-    order in rows."""
+    """A table on one engine.
+
+    ``columns`` are sorted by their names, which is their order in rows.
+    """
 
     table: str
     key: tuple[str, ...]
@@ -151,9 +158,12 @@ class TableLayout(Struct, frozen=True):
 def layout_of(
     inspector: Inspector, table: str, key: Sequence[str], only: Collection[str] = ()
 ) -> TableLayout:
-    """The layout of a table. ``key``: the columns of its primary key. ``only``:
-    the columns of the layout; empty: all columns. Raises StartError if one of
-    them has a type that is not copied."""
+    """Return the layout of a table: its columns, with their kinds and limits.
+
+    ``key`` has the columns of its primary key. ``only`` has the columns of the
+    layout; empty: all columns. Raises StartError if one of them has a type that
+    is not copied.
+    """
     key_names = tuple(column.strip('"') for column in key)
     columns = []
     for column in inspector.get_columns(table):
@@ -168,8 +178,11 @@ def layout_of(
 def _column_layout(
     table: str, name: str, column_type: types.TypeEngine[Any], is_of_key: bool
 ) -> ColumnLayout:
-    """The layout of the column ``name`` of a table. ``is_of_key``: it belongs
-    to the primary key. Raises StartError if its type is not copied."""
+    """Return the layout of the column ``name`` of a table.
+
+    ``is_of_key`` tells whether it belongs to the primary key. Raises StartError
+    if its type is not copied.
+    """
     kind = next((kind for kind in _KINDS if isinstance(column_type, kind.types)), None)
     if kind is None:
         raise StartError(
@@ -190,7 +203,9 @@ def _column_layout(
 def _number_layout(
     name: str, kind: ColumnKind, column_type: types.TypeEngine[Any], is_of_key: bool
 ) -> ColumnLayout:
-    """The layout of a column of whole numbers."""
+    """Return the layout of a column of whole numbers, which has 16, 32 or 64
+    bits.
+    """
     type_bits = _INT_BITS
     if isinstance(column_type, types.SmallInteger):
         type_bits = _SMALL_BITS
@@ -229,9 +244,13 @@ def _check_ids(table: str, ids: Iterable[Any]) -> None:
 def _check_parents(
     table: Table, column: str, ids: Iterable[Any], parents: Collection[int]
 ) -> None:
-    """Raise BadRows if the parent of a row is missing. ``ids``: the values of
-    ``column``, which are ids of parents. ``parents``: the known parents. A
-    column outside the key may be 0: the row has no parent."""
+    """Raise BadRows if the parent of a row is missing.
+
+    A parent is a row of another table to which the rows of this one belong,
+    such as the account of a device. ``ids`` has the values of ``column``, which
+    are ids of parents, and ``parents`` the parents that are known. A column
+    outside the key may be 0, which means that the row has no parent.
+    """
     may_be_none = column not in table.key
     for id in ids:
         if id not in parents and not (may_be_none and id == 0):
@@ -242,16 +261,18 @@ def _check_parents(
 
 
 class ImportedRows:
-    """Stores rows of an app. Its methods run in the transactions of their
-    callers.
+    """Stores the rows of an app that an export has read.
 
-    Owner of the layouts of tables that it has read, and of the number of the
-    log of the app.
+    Its methods run in the transactions of their callers. Owner of the layouts
+    of the tables that it has read, and of the number of the log of the app.
     """
 
     def __init__(
         self, app: str, tables: Sequence[Table], sql: PooledStatements
     ) -> None:
+        """Prepare the import of rows of ``app``. ``tables`` has the tables of
+        this server.
+        """
         self._app = app
         self._tables = {
             table.name: table
@@ -265,7 +286,9 @@ class ImportedRows:
         """The number of the log of the app; 0: it was not read yet."""
 
     def reason(self, name: str) -> str:
-        """Why an import makes no rows of a table; ``""`` if it makes them."""
+        """Return why an import makes no rows of a table; ``""`` if it makes
+        them.
+        """
         table = self._tables.get(name)
         if table is None:
             return "this server has no such table"
@@ -274,8 +297,10 @@ class ImportedRows:
         return ""
 
     def stays(self, name: str) -> bool:
-        """Whether the table has a row of the app before the import, which
-        :meth:`finish` changes at the end."""
+        """Whether the table has a row of the app before the import.
+
+        :meth:`finish` changes that row at the end.
+        """
         return bool(self._tables[name].stays)
 
     def check(
@@ -286,18 +311,19 @@ class ImportedRows:
         rows: Sequence[Row],
         parents: set[int],
     ) -> str:
-        """Check rows before any row is stored. Returns a key that a row of this
-        server has already, in any app; ``""`` if all keys are free. Keys that
-        begin with the app or its log are free, because the app is empty.
+        """Check rows of the table ``name`` before any row is stored.
 
-        ``columns``: the columns of the rows, in order. ``parents``: the ids of
-        the rows of :data:`Table.PARENT`. That table must be checked first, and
+        Returns a key that a row of this server has already, in any app; ``""`` if
+        all keys are free. Keys that begin with the app or its log are free, because
+        the app is empty.
+
+        ``columns`` has the columns of the rows, in order. ``parents`` has the ids
+        of the rows of :data:`Table.PARENT`. That table must be checked first, and
         the method adds its ids to the set.
 
-        Raises BadRows for rows that no export could have read. They have
-        columns that an export leaves out, such as the app, values of other
-        types, numbers that no server stores, or parents that are not in
-        ``parents``.
+        Raises BadRows for rows that no export could have read. They have columns
+        that an export leaves out, such as the app, values of other types, numbers
+        that no server stores, or parents that are not in ``parents``.
         """
         table = self._tables[name]
         layouts = self._layouts(sql, name, columns)
@@ -310,14 +336,8 @@ class ImportedRows:
         if missing:
             raise BadRows(f"rows of the table {name} have no column {missing.pop()}")
 
-        # If the key is one column, and not the app, it is unique on the whole
-        # server. So a row of another app may have it.
-        is_shared = (
-            table.exported == OF_APP and len(table.key) == 1 and table.key[0] in columns
-        )
-        key_columns: Collection[str] = id_columns
-        if is_shared:
-            key_columns = table.key
+        is_shared = _is_key_shared(table, columns)
+        key_columns: Collection[str] = table.key if is_shared else id_columns
         ids: list[Any] = []
         for column in key_columns:
             ids += _values_of(column, columns, rows)
@@ -339,18 +359,11 @@ class ImportedRows:
         columns: Sequence[str],
         rows: Sequence[Row],
     ) -> None:
-        """Store rows, whose values have the order of ``columns``. Raises
-        BadRows."""
-        table = self._tables[name]
-        assert not isinstance(table.imported, Reason)
+        """Store rows in the table ``name``. Raises BadRows if it does not take them.
 
-        # The columns that no archive has: all rows get these values.
-        constants: dict[str, Any] = dict(table.imported)
-        if table.exported == OF_APP:
-            constants["app"] = self._app
-        elif table.exported == OF_LOGS:
-            constants["log"] = self._log_number(sql)
-
+        The values of a row have the order of ``columns``.
+        """
+        constants = self._constants(sql, self._tables[name])
         layouts = self._layouts(sql, name, columns)
         all_columns = (*columns, *constants)
         names = ", ".join(f'"{column}"' for column in all_columns)
@@ -365,15 +378,30 @@ class ImportedRows:
                 f"the table {name} does not take such rows: {error}"
             ) from None
 
+    def _constants(self, sql: PooledStatements, table: Table) -> dict[str, Any]:
+        """Return the columns that no archive has, with the value that all rows get.
+
+        These are the columns that an import leaves empty, and the app or its log.
+        """
+        assert not isinstance(table.imported, Reason)
+        constants: dict[str, Any] = dict(table.imported)
+        if table.exported == OF_APP:
+            constants["app"] = self._app
+        elif table.exported == OF_LOGS:
+            constants["log"] = self._log_number(sql)
+        return constants
+
     def clear(self, sql: PooledStatements) -> None:
-        """Delete all rows of the app, after rows were refused. The app was
-        empty before the import."""
+        """Delete all rows of the app, after rows were refused.
+
+        The app was empty before the import, so no other rows are lost.
+        """
         for name, table in self._tables.items():
             if not table.stays and not self.reason(name):
                 sql.execute(f"DELETE FROM {name} WHERE {table.exported}", (self._app,))
 
     def count(self, sql: PooledStatements, name: str) -> int:
-        """The number of rows of the app in a table."""
+        """Return the number of rows of the app in a table."""
         condition = self._tables[name].exported
         statement = f"SELECT count(*) FROM {name} WHERE {condition}"
         return int(sql.query(statement, (self._app,))[0][0])
@@ -387,25 +415,34 @@ class ImportedRows:
         app has the imported data, and new rows get ids above the imported ones.
         """
         for name, fields in heads.items():
-            self._log_number(sql)  # the row of the log may not exist yet
-            layouts = self._layouts(sql, name, list(fields))
-            values = [*map(_converted, fields.values(), layouts), self._app]
-            changes = ", ".join(f'"{column}" = %s' for column in fields)
-            condition = self._tables[name].stays
-            sql.execute(f"UPDATE {name} SET {changes} WHERE {condition}", values)
-
+            self._change_head(sql, name, fields)
         if sql.engine == "postgresql":
             # The other engines continue after the greatest id by themselves.
             for name, table in self._tables.items():
                 if table.key == ("id",):
                     give_above(sql, name, f"(SELECT max(id) FROM {name})")
 
+    def _change_head(
+        self, sql: PooledStatements, name: str, fields: Mapping[str, Any]
+    ) -> None:
+        """Give new values to the row that the app had before the import."""
+        self._log_number(sql)  # the row of the log may not exist yet
+        layouts = self._layouts(sql, name, list(fields))
+        values = [*map(_converted, fields.values(), layouts), self._app]
+        changes = ", ".join(f'"{column}" = %s' for column in fields)
+        condition = self._tables[name].stays
+        sql.execute(f"UPDATE {name} SET {changes} WHERE {condition}", values)
+
     def _log_number(self, sql: PooledStatements) -> int:
-        """The number of the log of the app. The log is made if the app does not
-        have one yet."""
+        """Return the number of the log of the app, which is made if the app has
+        none yet.
+
+        A log has the stored messages of one app. The number is its key.
+        """
         if not self._log:
             find = "SELECT number FROM log WHERE app = %s AND part = 0"
             if not sql.query(find, (self._app,)):
+                # An empty log, in which no id was given yet.
                 columns = "app, part, last_id, last_conversation, floor"
                 sql.insert_new("log", columns, [(self._app, 0, 0, 0, 0)])
             self._log = sql.query(find, (self._app,))[0][0]
@@ -414,8 +451,10 @@ class ImportedRows:
     def _layouts(
         self, sql: PooledStatements, name: str, columns: Sequence[str]
     ) -> list[ColumnLayout]:
-        """The layouts of the columns with these names. Raises BadRows for a
-        column that an export of the table does not read."""
+        """Return the layouts of the columns with these names.
+
+        Raises BadRows for a column that an export of the table does not read.
+        """
         if name not in self._columns:
             self._columns[name] = self._exported_columns(sql, name)
         exported = self._columns[name]
@@ -430,8 +469,10 @@ class ImportedRows:
     def _exported_columns(
         self, sql: PooledStatements, name: str
     ) -> dict[str, ColumnLayout]:
-        """The columns of a table that an export reads, by their names, with
-        the limits of numbers in :attr:`Table.ranges`."""
+        """Return the columns of a table that an export reads, by their names.
+
+        The limits of numbers in :attr:`Table.ranges` replace those of the type.
+        """
         table = self._tables[name]
         assert not isinstance(table.columns, Reason)
         names = {column.strip('"') for column in table.columns}
@@ -443,9 +484,21 @@ class ImportedRows:
         return columns
 
 
+def _is_key_shared(table: Table, columns: Sequence[str]) -> bool:
+    """Whether a row of another app may have the key of a row.
+
+    That is so if the key is one column, and not the app: such a key is unique
+    on the whole server.
+    """
+    return table.exported == OF_APP and len(table.key) == 1 and table.key[0] in columns
+
+
 def _first_stored(sql: Statements, table: str, key: str, ids: Sequence[Any]) -> str:
-    """One of these ids that a row of the table has already in its column
-    ``key``; ``""`` if no row has any of them."""
+    """Return one of these ids that a row of the table has already; ``""`` if
+    there is no such row.
+
+    ``key`` is the column with the ids.
+    """
     find = f"SELECT {key} FROM {table} WHERE {key} IN {{}}"
     stored = sql.query_in(find, (), ids)
     if not stored:
@@ -460,8 +513,10 @@ def _values_of(column: str, columns: Sequence[str], rows: Sequence[Row]) -> list
 
 
 def _is_id(value: Any) -> bool:
-    """Whether a server could have given this id. A forged id could use up the
-    numbers of all apps, or name a path."""
+    """Whether a server could have given this id.
+
+    A forged id could use up the numbers of all apps, or name a path.
+    """
     if isinstance(value, str):
         return re.fullmatch(r"[\w-]+", value, re.ASCII) is not None
     # A greater id would leave no ids for later rows.
@@ -469,17 +524,14 @@ def _is_id(value: Any) -> bool:
 
 
 def _converted(value: Any, column: ColumnLayout) -> Any:
-    """A value of an export in the form that the drivers of all engines take.
+    """Return a value of an export in the form that the drivers of all engines take.
 
     Bytes that are no text are an object in an export, such as ``{"base64":
     "/w=="}``. Raises BadRows if the column cannot have the value.
     """
     expected = column.kind.value
     if isinstance(value, dict):
-        try:
-            value = b64decode(value[BASE64], validate=True)
-        except (KeyError, TypeError, ValueError):
-            raise BadRows("an object stands in place of a value") from None
+        value = _decoded_object(value)
         if expected is not bytes:
             value = value.decode(errors="replace")
     elif expected is bytes and isinstance(value, str):
@@ -498,6 +550,16 @@ def _converted(value: Any, column: ColumnLayout) -> Any:
         fits = column.least <= value <= column.most
     elif expected in (str, bytes):
         fits = column.least <= len(value) <= column.most
+    # PostgreSQL stores no NUL in a text.
     if not fits or (expected is str and "\0" in value):
         raise BadRows(f"a column has no place for such a value: {value!r:.100}")
     return value
+
+
+def _decoded_object(value: dict[str, str]) -> bytes:
+    """Return the bytes of an object such as ``{"base64": "/w=="}``. Raises
+    BadRows."""
+    try:
+        return b64decode(value[BASE64], validate=True)
+    except (KeyError, TypeError, ValueError):
+        raise BadRows("an object stands in place of a value") from None

@@ -34,10 +34,13 @@ class RowQuery(Struct, frozen=True):
     """Describes the rows of a table that meet the conditions ``scope`` and
     ``of_user``.
 
-    ``order``: the columns that are the key of a row within the scope, and give
-    the order. ``indexed``: an index has the rows of the scope in this order.
-    ``scan``: no index leads to the rows of a user. So each query searches some
-    thousand rows of the scope, and the next query continues after them.
+    ``order`` has the columns that are the key of a row within the scope, and
+    give the order. ``indexed`` means that an index has the rows of the scope in
+    this order.
+
+    ``scan`` means that no index leads to the rows of a user. Then each query
+    searches some thousand rows of the scope, and the next query continues after
+    them.
     """
 
     table: str
@@ -49,13 +52,16 @@ class RowQuery(Struct, frozen=True):
     scan: bool = False
 
     def select(self, columns: Iterable[str], *conditions: Clause) -> Clause:
-        """The query for some columns of the rows that meet the scope and these
-        conditions, with its values. Example: ``SELECT id, name FROM lamp
-        WHERE (app = %s) AND (id > %s) ORDER BY id``."""
+        """Return the query for some columns of the rows that meet the scope and
+        these conditions, and its values.
+
+        Example: ``SELECT id, name FROM lamp WHERE (app = %s) AND (id > %s)
+        ORDER BY id``.
+        """
         texts = []
         values: list[Any] = []
         for text, values_of_text in (self.scope, *conditions):
-            if text:
+            if text:  # an empty condition is true for all rows
                 texts.append(f"({text})")
                 values += values_of_text
 
@@ -67,8 +73,11 @@ class RowQuery(Struct, frozen=True):
         return statement, tuple(values)
 
     def behind(self, engine: str, key: Row) -> Clause:
-        """The condition for the rows after the row with this key. An empty key
-        means the beginning, so the condition is true for all rows."""
+        """Return the condition for the rows after the row with this key, and
+        its values.
+
+        An empty key means the beginning, so the condition is true for all rows.
+        """
         if not key:
             return ALL
         if engine != "mysql":
@@ -89,10 +98,10 @@ class RowQuery(Struct, frozen=True):
 def pages(
     read: ReadWork, query: RowQuery, after: Row = (), most: int = PAGE_ROWS
 ) -> Iterator[tuple[list[Row], Row]]:
-    """The rows after the key ``after`` in pages of at most ``most`` rows, each
-    with the key of its last row. No page is empty. An empty ``after`` means:
-    from the beginning.
+    """Read the rows after the key ``after``, in pages of at most ``most`` rows.
 
+    Each page comes with the key of its last row, from which a later call can
+    continue. No page is empty. An empty ``after`` means: from the beginning.
     Each page is a transaction of its own. Raises StorageUnavailable.
     """
     key_width = len(query.order)
@@ -101,8 +110,11 @@ def pages(
         last_key: Row = ()
         if rows:
             last_key = tuple(rows[-1][:key_width])
+            # The columns of the key come first in each row.
             yield [row[key_width:] for row in rows], last_key
 
+        # A full page may have left out rows that the query found. Otherwise the
+        # next query begins where this one stopped to search.
         is_full = len(rows) == most
         after = last_key if is_full else searched_to
         if not after:
@@ -112,8 +124,11 @@ def pages(
 def _page(
     query: RowQuery, after: Row, most: int, sql: PooledStatements
 ) -> tuple[list[Row], Row]:
-    """The next rows, each with its key in front, and the key of the last row
-    that was searched. That key is empty if the query has searched all rows."""
+    """Read the next rows, each with its key in front.
+
+    Also returns the key of the last row that was searched. That key is empty if
+    the query has searched all rows.
+    """
     after_key = query.behind(sql.engine, after)
     up_to_key = ALL
     if query.scan:

@@ -91,7 +91,10 @@ PostgreSQL."""
 
 
 class Statements(ABC):
-    """The statements of one transaction."""
+    """The statements of one transaction, on any engine.
+
+    A statement is text with ``%s`` in place of values.
+    """
 
     engine: str
     """``sqlite``, ``postgresql`` or ``mysql`` (also for MariaDB)."""
@@ -128,15 +131,23 @@ class Statements(ABC):
 
     @staticmethod
     def spellings(text: str) -> list[str]:
-        """The spellings of a text to search for, because SQL folds only ASCII.
-        ASCII letters are in lower case."""
+        """Return the spellings of a text to search for, with ASCII letters in
+        lower case.
+
+        SQL folds only ASCII, so other letters are searched in lower and in
+        upper case.
+        """
         variants = (text, text.lower(), text.upper(), text.title())
         return list(dict.fromkeys(map(_in_ascii_lower_case, variants)))
 
     @staticmethod
     def folded(text: str) -> str:
-        """A text in the form that searches compare: in lower case, without
-        accents and other widths."""
+        """Return a text in the form that searches compare: lower case, without
+        accents.
+
+        For example, ``Café`` becomes ``cafe``. Wide and narrow forms of a
+        character become the usual one.
+        """
         if text.isascii():
             return text.lower()
         # NFKD takes the accents apart from their letters, so they can go.
@@ -145,9 +156,12 @@ class Statements(ABC):
 
     @classmethod
     def words(cls, text: str) -> list[str]:
-        """The words of a name, or of a search in names, as :meth:`folded` makes
-        them. Letters that Unicode does not decompose into a letter and an
-        accent are plain, too: ``ł`` is ``l``."""
+        """Split a name, or a search in names, into words as :meth:`folded`
+        makes them.
+
+        Letters that Unicode does not decompose into a letter and an accent
+        become plain, too: ``ł`` is ``l``.
+        """
         return _replace_separators(" ", cls.folded(text).translate(_PLAIN)).split()
 
     @abstractmethod
@@ -157,9 +171,11 @@ class Statements(ABC):
     def ask(
         self, statement: str, values: Sequence[Any] = ()
     ) -> Callable[[], list[Row]]:
-        """Begin a query. Call the returned function to get all its rows. If you
-        begin several queries before you get rows, PostgreSQL receives them in
-        one message."""
+        """Begin a query. Call the returned function to get all its rows.
+
+        If you begin several queries before you get rows, PostgreSQL receives
+        them in one message.
+        """
         rows = self.query(statement, values)
         return lambda: rows
 
@@ -170,11 +186,15 @@ class Statements(ABC):
 
     @abstractmethod
     def execute_many(self, statement: str, rows: Sequence[Row]) -> None:
-        """Run a statement once for each row, at the latest before the next
-        query and the COMMIT."""
+        """Run a statement once for each row.
+
+        It may run later, but before the next query and the COMMIT.
+        """
 
     def insert_new(self, table: str, columns: str, rows: Sequence[Row]) -> None:
-        """Insert the rows whose keys are not in the table."""
+        """Insert the rows whose keys are not in the table yet. Other rows are
+        left out.
+        """
         if self.engine == "mysql":
             insert = "INSERT IGNORE"
             clause = ""
@@ -193,11 +213,12 @@ class Statements(ABC):
         values: Sequence[Any],
         many: bool = False,
     ) -> list[Row]:
-        """Run a query that ends with ``IN {}`` for many ``values``, which must
-        be distinct. Without values the result is empty.
+        """Run a query that ends with ``IN {}``, for many ``values``, which must
+        be distinct.
 
-        ``first``: the parameters before ``{}``. ``many``: a value may have
-        several rows; otherwise each value has at most one row. Example::
+        Without values the result is empty. ``first`` has the parameters before
+        ``{}``. ``many`` means that a value may have several rows; otherwise
+        each value has at most one row. Example::
 
             statement = "SELECT id FROM lamp WHERE app = %s AND id IN {}"
             rows = sql.query_in(statement, (app,), ids)
@@ -211,8 +232,12 @@ class Statements(ABC):
         values: Sequence[Any],
         many: bool = False,
     ) -> Callable[[], list[Row]]:
-        """Begin a query of :meth:`query_in`. As with :meth:`ask`, call the
-        returned function to get all rows."""
+        """Begin a query of :meth:`query_in`.
+
+        As with :meth:`ask`, call the returned function to get all rows.
+        PostgreSQL gets all values as one array. The other engines get them in
+        parts.
+        """
         if not values:
             return list  # called without arguments, it returns no rows
 
@@ -230,7 +255,9 @@ class Statements(ABC):
 
         answers = []
         for chunk in chunks(values):
-            filled = padded(chunk, None)  # NULL equals nothing
+            # Few different sizes, so that an engine can reuse its plan. NULL
+            # equals nothing.
+            filled = padded(chunk, None)
             # SQLite has the list in a WITH before the other parameters.
             if engine == "sqlite":
                 parameters = (*filled, *first)
@@ -251,16 +278,20 @@ class Statements(ABC):
 
 
 def _in_ascii_lower_case(text: str) -> str:
+    """Return a text with its ASCII letters in lower case, and all other letters
+    as they are.
+    """
     return "".join(sign.lower() if sign.isascii() else sign for sign in text)
 
 
 @lru_cache(_CACHED_TEXTS)
 def _for_list(engine: str, statement: str, size: int | str, many: bool = False) -> str:
-    """The text of a statement that ends with ``IN {}``, for a list of values.
+    """Return the text of a statement that ends with ``IN {}``, for a list of
+    values.
 
-    ``size``: the number of values; on PostgreSQL, which gets them as one array,
-    the type of its elements. On PostgreSQL and SQLite, the list comes before
-    all other parameters. Example for SQLite and two values::
+    ``size`` is the number of values. On PostgreSQL, which gets them as one
+    array, it is the type of its elements. On PostgreSQL and SQLite, the list
+    comes before all other parameters. Example for SQLite and two values::
 
         WITH w(v) AS (VALUES (%s), (%s))
         SELECT id FROM w CROSS JOIN lamp WHERE app = %s AND id = w.v
@@ -283,8 +314,9 @@ def _for_list(engine: str, statement: str, size: int | str, many: bool = False) 
 
 
 Condition = Callable[[Statements], bool]
-"""Runs in the transaction of a change, before it. False: the change is not
-made."""
+"""A check in the transaction of a change, before it. If it returns False, the
+change is not made.
+"""
 
 
 class PooledStatements(Statements):
@@ -314,6 +346,7 @@ class PooledStatements(Statements):
         return int(self._run(statement, tuple(values)).lastrowid)
 
     def _run(self, statement: str, values: tuple[Any, ...] | list[Row]) -> Any:
+        """Run a statement in the spelling of the engine."""
         if self.engine == "sqlite":
             statement = statement.replace("%s", "?")
         elif self.engine == "mysql":
@@ -322,8 +355,11 @@ class PooledStatements(Statements):
 
 
 class DirectStatements(Statements):
-    """Statements on a driver's own connection: SQLAlchemy would double the cost
-    of a stored message. All belong to the transaction begun last."""
+    """Statements on a driver's own connection.
+
+    SQLAlchemy would double the cost of a stored message. All statements belong
+    to the transaction that was begun last.
+    """
 
     def __init__(self, connection: Any) -> None:
         self.connection = connection
@@ -343,7 +379,10 @@ class DirectStatements(Statements):
     @property
     def refused(self) -> bool:
         """Whether the server has refused a statement, after an error of
-        :meth:`commit`: so there was no COMMIT."""
+        :meth:`commit`.
+
+        Then there was no COMMIT, so nothing was stored.
+        """
         return False
 
     def close(self) -> None:
@@ -374,9 +413,10 @@ class RowRefused(Exception):
 
 
 class CommitGuard:
-    """The permission to commit a transaction, taken once: by the transaction
-    before its COMMIT, or by the waiter that gives up.
+    """The permission to commit a transaction, which can be taken once.
 
+    Either the transaction takes it before its COMMIT, or the waiter that gives
+    up. So a transaction that somebody has given up cannot commit later.
     Thread-safe without a lock, because locks belong to the loop.
     """
 
@@ -452,9 +492,11 @@ class MysqlStatements(DirectStatements):
 
 
 class _Answer(Struct):
-    """The rows of a query of PostgreSQL. A call returns them, and first sends
-    the query if it still waits. ``rows``: None until the server has sent
-    them."""
+    """The rows of a query of PostgreSQL, for a later call.
+
+    A call returns them, and first sends the query if it still waits. ``rows``
+    is None until the server has sent them.
+    """
 
     sql: PostgresqlStatements
     rows: list[Row] | None = None
@@ -467,12 +509,13 @@ class _Answer(Struct):
 
 
 class PostgresqlStatements(DirectStatements):
-    """A statement waits until something needs an answer. Then all waiting
-    statements are one message to the server, with the values in their text.
-    Many rows are inserted by COPY.
+    """Statements on a connection of PostgreSQL, sent together as far as
+    possible.
 
-    ``connection`` is in autocommit mode. Its ``cursor`` writes values into the
-    text of a statement.
+    A statement waits until something needs an answer. Then all waiting
+    statements are one message to the server, with the values in their text.
+    Many rows are inserted by COPY. ``connection`` is in autocommit mode. Its
+    ``cursor`` writes values into the text of a statement.
     """
 
     engine = "postgresql"
@@ -522,13 +565,14 @@ class PostgresqlStatements(DirectStatements):
         self._waiting += [(self._cursor.mogrify(statement, row), None) for row in rows]
 
     def flush(self) -> None:
-        """Send the statements that wait, and wait for all answers."""
+        """Send the statements that wait, in one message, and read all answers."""
         waiting = self._waiting
         self._waiting = []
         if not waiting:
             return
         cursor = self._cursor
         cursor.execute(";".join([text for text, _ in waiting]))
+        # The answers come in the order of the statements.
         for _, answer in waiting:
             if answer is not None:
                 answer.rows = cursor.fetchall()
@@ -537,6 +581,7 @@ class PostgresqlStatements(DirectStatements):
     def insert_rows(
         self, table: str, columns: str, types: Sequence[str], rows: Sequence[Row]
     ) -> None:
+        """Insert many rows by COPY, which is faster than INSERT."""
         self.flush()
         statement = f"COPY {table} ({columns}) FROM STDIN (FORMAT BINARY)"
         with (
@@ -565,20 +610,25 @@ def chunks(values: Sequence[T], size: int = _CHUNK) -> Iterator[Sequence[T]]:
 
 
 def padded(values: Sequence[T], filler: T) -> Sequence[T]:
-    """Fill the values up to a power of two, so that few different statements
-    exist."""
+    """Fill the values up to a power of two with ``filler``.
+
+    So few different statements exist.
+    """
     size = 1 << (len(values) - 1).bit_length()
     fillers = [filler] * (size - len(values))
     return [*values, *fillers]
 
 
 def marks_of(count: int) -> str:
-    """The text of a list of ``count`` placeholders."""
+    """Return the text of a list of placeholders, such as ``(%s, %s)`` for 2."""
     return f"({', '.join(['%s'] * count)})"
 
 
 def text_objection(text: str, most: int) -> str:
-    """The reason why a text cannot be a name, ``""`` if it can."""
+    """Return why a text cannot be a name; ``""`` if it can.
+
+    ``most`` is how many bytes of UTF-8 a name may have.
+    """
     if text.isascii():
         size = len(text)
     else:
@@ -604,9 +654,13 @@ class RowsOf(Generic[S]):
     """Reads and writes the rows of a table as structs.
 
     Each field of the struct is a column of the same name, except the fields in
-    ``names``. There a text is the column or expression of the field; ``""``
-    means that the table does not have the field. A tuple has all values of the
-    field, and the column stores the index of the value.
+    ``names``:
+
+    - A text is the column or expression of the field, for example
+      ``created="moment"``.
+    - ``""`` means that the table does not have the field.
+    - A tuple has all values of the field. The column stores the index of the
+      value.
 
     A field of type ``str`` may have a column with a number, such as an id.
     NULL, and the id 0, become an empty value. A value that is no text, number,
@@ -617,6 +671,7 @@ class RowsOf(Generic[S]):
     def __init__(
         self, struct: type[S], table: str, **names: str | tuple[str, ...]
     ) -> None:
+        """``names`` has the fields whose column has another name, see above."""
         self._struct = struct
         self._table = table
         self._choices: dict[str, tuple[str, ...]] = {}
@@ -626,8 +681,9 @@ class RowsOf(Generic[S]):
         for field in struct.__struct_fields__:
             column = names.get(field, field)
             if not column:
-                continue
+                continue  # the table does not have this field
             if isinstance(column, tuple):
+                # The column has the index of the value in this tuple.
                 self._choices[field] = column
                 column = field
             fields.append(field)
@@ -639,8 +695,7 @@ class RowsOf(Generic[S]):
 
     @cached_property
     def _codecs(self) -> list[tuple[Any, Callable[[Any], Any], Callable[[Any], Any]]]:
-        """For each field: its type, and the functions that read and write
-        it."""
+        """For each field its type, and the functions that read and write it."""
         kinds = get_type_hints(self._struct)  # only here: it takes the time of a start
         codecs = []
         for field in self._fields:
@@ -681,29 +736,38 @@ class RowsOf(Generic[S]):
     def find(
         self, query: Callable[[str, Row], list[Row]], rest: str, *values: Any
     ) -> list[S]:
-        """The structs of the rows that a query finds. ``query``: ``rows`` of a
-        store, or ``query`` of statements. ``rest``: the clauses after
-        ``select``, such as ``WHERE id = %s``, for these ``values``."""
+        """Return the rows that a query finds, as structs.
+
+        ``query`` runs it: ``rows`` of a store, or ``query`` of statements.
+        ``rest`` has the clauses after ``select``, such as ``WHERE id = %s``,
+        for these ``values``.
+        """
         rows = query(f"{self.select} {rest}", values)
         return list(map(self.read, rows))
 
     def first(
         self, query: Callable[[str, Row], list[Row]], rest: str, *values: Any
     ) -> S | None:
-        """The struct of the first row that a query finds; None if it finds no
-        row. The arguments are those of :meth:`find`."""
+        """Return the first row that a query finds, as a struct; None if it
+        finds no row.
+
+        The arguments are those of :meth:`find`.
+        """
         rows = query(f"{self.select} {rest}", values)
         return self.read(rows[0]) if rows else None
 
     def put(self, sql: Statements, struct: S, **key: Any) -> None:
         """Insert the row of a struct, or change the stored row with this key.
-        ``key``: the columns of the key with their values."""
+
+        ``key`` has the columns of the key with their values.
+        """
         columns = self.columns.split(", ")
         row = dict(zip(columns, self.values(struct), strict=True))
         row.update(key)
         sql.insert_new(self._table, ", ".join(row), [tuple(row.values())])
 
-        # The row may have been there before, with other values.
+        # The row may have been there before, with other values. An UPDATE works
+        # alike on all engines.
         changes = []
         values = []
         for column, value in row.items():
@@ -719,12 +783,15 @@ class RowsOf(Generic[S]):
         )
 
     def read(self, row: Row, **more: Any) -> S:
-        """The struct of a row. ``more``: values of the fields that are no
-        columns. Values behind the last column are ignored."""
+        """Make a struct of a row.
+
+        ``more`` has values of the fields that are no columns. Values behind the
+        last column are ignored.
+        """
         return self._read(*row, **more)
 
     def values(self, struct: S) -> Row:
-        """The row of a struct, for its ``columns``."""
+        """Return the row of a struct, in the order of its ``columns``."""
         codecs = zip(self._fields, self._codecs, strict=True)
         return tuple([write(getattr(struct, field)) for field, (_, _, write) in codecs])
 
@@ -732,9 +799,11 @@ class RowsOf(Generic[S]):
 def _codec(
     kind: Any, choices: tuple[str, ...] | None
 ) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
-    """The functions that read and write a field of this type. ``choices``: all
-    values of the field, if its column stores the index of the value; else
-    None."""
+    """Return the functions that read and write a field of this type.
+
+    ``choices`` has all values of the field if its column stores the index of
+    the value; otherwise it is None.
+    """
     if choices is not None:
         return choices.__getitem__, choices.index
     if kind is str or get_origin(kind) is Literal:
@@ -755,8 +824,9 @@ def _codec(
 
 
 def _read_text(value: Any) -> str:
-    """The text of a column. An id becomes text; the id 0 and NULL become
-    ``""``."""
+    """Return the text of a column. An id becomes text; the id 0 and NULL become
+    ``""``.
+    """
     if type(value) is int and value:
         return str(value)
     return text_of(value or "")

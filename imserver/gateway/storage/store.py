@@ -67,7 +67,10 @@ that the ban was lifted."""
 
 
 class StorePart(Protocol):
-    """An object that uses the database directly, while a store is open."""
+    """An object that uses the database directly, as long as the store is open.
+
+    The writer of the message log is such a part.
+    """
 
     def close(self) -> None:
         """Store all waiting data. Called once, before the database is closed.
@@ -85,9 +88,13 @@ class Transaction(Protocol):
 def _transaction(
     run: Callable[[Store, Callable[[PooledStatements], Any]], Any],
 ) -> Transaction:
-    """A decorator that makes a method of ``Store.Rows`` the work of one
-    transaction. ``run(store, work)`` begins the transaction and calls ``work``
-    with its statements. Callers of the method do not pass the statements."""
+    """Return a decorator that makes a method the work of one transaction.
+
+    The method belongs to a class derived from ``Store.Rows``. ``run(store,
+    work)`` begins the transaction, and calls ``work`` with its statements. The
+    method gets the statements as its first argument, and its callers do not
+    pass them.
+    """
 
     def decorate(method: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(method)
@@ -105,16 +112,20 @@ def _transaction(
 
 
 class Store:
-    """Owner of the database once it is open. Methods that access it may switch
-    greenlets.
+    """Owns the database once it is open: apps, keys, bans, and the tables of
+    features.
 
-    ``threaded``: see :class:`imserver.gateway.storage.database.Database`.
-    ``tables``: the tables of the core and of features.
+    Methods that access the database may switch greenlets. ``threaded`` says
+    whether statements run in other threads, as nodes need it: see
+    :class:`imserver.gateway.storage.database.Database`. ``tables`` has the
+    tables of the core and of features.
     """
 
     class Rows:
-        """Has rows in a store: :meth:`Store.reading` and :meth:`Store.writing`
-        decorate its methods."""
+        """The base of classes that have rows in a store.
+
+        :meth:`Store.reading` and :meth:`Store.writing` decorate their methods.
+        """
 
         def __init__(self, store: Store) -> None:
             self._store = store
@@ -126,20 +137,25 @@ class Store:
         threaded: bool = True,
         tables: StoreTables = OF_CORE,
     ) -> None:
+        """Remember where the database is. It is opened by :meth:`start`, or by
+        the first access.
+        """
         self.address = database_address(settings, data_dir)
         self._folder = Path(data_dir).absolute() if data_dir else None
         self._settings = settings
         self._threaded = threaded
         self._database: Database | None = None
         self._parts: dict[Callable[[Store], StorePart], Any] = {}
+        """Function that made a part → that part, see :meth:`part`."""
         self.timings = Timings()
         """Method, with its class → the time of its transactions and of waiting
         for them."""
 
         self._opening = RLock()
-        self._complaint = ""
+        self._logged_reason = ""
         """Why the database could not be opened at the last attempt; ``""`` if
-        that attempt succeeded. It is logged only when it changes."""
+        that attempt succeeded. It is logged only when it changes.
+        """
 
         self._version = _NEVER
         """The version up to which this node has read the changes."""
@@ -158,10 +174,10 @@ class Store:
 
     def ask(self, objection: Callable[[str], str]) -> None:
         """Set the function that decides whether this node may use a database.
-        It replaces an earlier function, and is called before the database is
-        opened. ``objection(id)`` gets the id of the database, or ``""`` if the
-        database does not exist yet. It returns the reason why this node must
-        not use it, or ``""`` if the node may use it.
+
+        ``objection(id)`` gets the id of a database before it is opened, or
+        ``""`` if it does not exist yet. It returns the reason why this node
+        must not use it, or ``""``. It replaces an earlier function.
         """
         self._objection = objection
 
@@ -170,9 +186,12 @@ class Store:
         changes: Callable[[Changes], object] | None = None,
         opened: Callable[[str], object] | None = None,
     ) -> None:
-        """Add functions that are called from now on. ``changes`` gets the
-        changes that are new to this node, including its own changes. ``opened``
-        gets the id of the database when it has been opened."""
+        """From now on call these functions.
+
+        ``changes`` gets the changes of apps, keys and bans that are new to this
+        node, including its own changes. ``opened`` gets the id of the database
+        when it has been opened.
+        """
         if changes is not None:
             self._on_changes.append(changes)
         if opened is not None:
@@ -180,7 +199,7 @@ class Store:
 
     @property
     def id(self) -> str:
-        """The id of the database; ``""`` without a database."""
+        """The id of the database; ``""`` as long as none is open."""
         if self._database is not None:
             return self._database.id
         return ""
@@ -201,7 +220,8 @@ class Store:
     @property
     def future_file(self) -> str:
         """The file that the first write will make, without symbolic links;
-        ``""`` if a database exists."""
+        ``""`` if a database exists already.
+        """
         if self.has_database or self.address.file is None:
             return ""
         path = str(self.address.file.resolve())
@@ -210,21 +230,25 @@ class Store:
     def healthy(self) -> bool:
         """See :attr:`imserver.gateway.storage.database.Database.healthy`; True
         if there is no database."""
-        return not self._complaint and (
+        return not self._logged_reason and (
             self._database is None or self._database.healthy
         )
 
     def answers(self) -> bool:
         """Whether the last access succeeded; True if there is no database."""
-        return not self._complaint and (
+        return not self._logged_reason and (
             self._database is None or self._database.answers
         )
 
     # --- lifecycle ------------------------------------------------------------
 
     def start(self) -> None:
-        """Open an existing or configured database and load its apps, keys and
-        bans. Raises StartError."""
+        """Open an existing or configured database, and load its apps, keys and
+        bans.
+
+        Without either, nothing is opened: the first write makes a database.
+        Raises StartError if the database cannot be used.
+        """
         if not (self.address.configured or self.address.exists):
             self._check_history(id="")
             return
@@ -237,18 +261,21 @@ class Store:
             ) from None
 
     def _check_history(self, id: str) -> None:
-        """Raise StartError if the nodes of this data folder have stored in
-        another database than the one with this id; ``""``: a new database. The
-        first node that uses a configured database records its id in the
-        folder."""
+        """Raise StartError if the nodes of this data folder used another database.
+
+        Otherwise a server with a mistyped ``storage.url`` would begin with an empty
+        database, as if all its data were lost. ``id`` is the id of the database
+        that shall be used; ``""`` if it is a new one. The first node that uses a
+        configured database records its id in the folder.
+        """
         if self._folder is None:
             return
         id_file = self._folder / ID_FILE
         default_file = self._folder / DEFAULT_FILE
         is_default = self.address.file == default_file
 
-        # The database in which nodes of this folder have stored: its id is in
-        # the id file, or else it is the default file.
+        # The database in which nodes of this folder have stored: its id is in the
+        # id file, or else it is the default file.
         source = id_file
         earlier_id = ""
         with suppress(OSError):
@@ -257,7 +284,8 @@ class Store:
             source = default_file
             earlier_id = _id_of(default_file)
 
-        # An id file shows that nodes have used a configured database.
+        # An id file shows that nodes have used a configured database, so the
+        # default file is another one.
         if earlier_id and (is_default or earlier_id != id):
             raise StartError(
                 f"storage.url: the nodes of {self._folder} have stored in another "
@@ -265,8 +293,10 @@ class Store:
                 f"imserver move take it; to begin without it, move {source} away"
             )
 
-        # Only a node records it: a command is not threaded.
-        if id and self._threaded and not (is_default or id_file.exists()):
+        # Commands (which are not threaded) may look into any database, so only a
+        # node records the id.
+        must_record = bool(id) and self._threaded and not is_default
+        if must_record and not id_file.exists():
             with suppress(OSError), open(open_private(id_file), "wb") as file:
                 file.write(id.encode())
 
@@ -277,7 +307,11 @@ class Store:
             self.try_refresh()
 
     def try_refresh(self) -> None:
-        """Read changes and log failures. After a failed write, write too."""
+        """Read changes that other nodes have stored, and log failures.
+
+        After a failed write the database counts as broken, so a write is tried,
+        too.
+        """
         try:
             self.refresh()
             if self._database is not None:
@@ -288,8 +322,9 @@ class Store:
             log.exception("reading changes from the database failed")
 
     def close(self) -> None:
-        """Store waiting requests and close the database. No further access is
-        allowed."""
+        """Store all waiting data and close the database. No further access is
+        allowed.
+        """
         for part in self._parts.values():
             part.close()
         if self._database is not None:
@@ -298,7 +333,9 @@ class Store:
 
     def _open(self) -> Database:
         """Return the database, which is opened or created at the first call.
-        Raises StartError."""
+
+        Raises StartError if this node cannot use it, or must not.
+        """
         with self._opening:
             if self._database is not None:
                 return self._database
@@ -334,26 +371,29 @@ class Store:
             raise StartError(f"storage: {objection}")
 
     def database(self) -> Database:
-        """The open database, which is created if needed. Switches greenlets.
-        Raises StorageUnavailable."""
+        """Return the open database, which is opened or created if needed.
+
+        Switches greenlets. Raises StorageUnavailable.
+        """
         try:
             database = self._open()
-            self._complaint = ""
+            self._logged_reason = ""
             return database
         except StartError as error:
-            # After the start it is no reason to end: the caller may try again.
-            if self._complaint != str(error):
-                self._complaint = str(error)
+            # A node that serves does not end for that: the caller may try
+            # again later.
+            if self._logged_reason != str(error):
+                self._logged_reason = str(error)
                 log.error("%s", error)
             raise StorageUnavailable(str(error)) from None
 
     # --- changes --------------------------------------------------------------
 
     def refresh(self) -> None:
-        """Read the changes that any node stored before this call. Raises
-        StorageUnavailable.
+        """Read the changes that any node stored before this call.
 
-        Concurrent callers share one read that begins after their calls.
+        Concurrent callers share one read, which begins after their calls.
+        Raises StorageUnavailable.
         """
         if self._database is None and not self.address.exists:
             return
@@ -368,7 +408,10 @@ class Store:
 
     def _refresh(self) -> None:
         """Read the changes since the last refresh, and pass them to the
-        functions of :meth:`report_to`. Raises StorageUnavailable."""
+        listeners of :meth:`report_to`.
+
+        Raises StorageUnavailable.
+        """
         self._refreshes_begun += 1
         self._refresh_error = None
         version_before = self._version
@@ -391,12 +434,16 @@ class Store:
                 log.exception("changes from the database could not be applied")
 
     def _write_version(self, work: Callable[[Statements, int], T]) -> T:
-        """Change apps, keys or bans, and refresh this node afterwards. Returns
-        the result of ``work``.
+        """Change apps, keys or bans, so that all nodes learn of it. Returns the
+        result of ``work``.
 
-        ``work`` gets the number of the new version, which it writes into each
-        row that it changes. If its result is false, it has changed nothing, and
-        the version stays. Raises StorageUnavailable.
+        The database has one version number, which grows with each such change.
+        ``work`` writes the new version into each row that it changes, so that
+        other nodes find these rows. If its result is false, it has changed
+        nothing, and the version stays.
+
+        This node reads the change before the call ends. Raises
+        StorageUnavailable.
         """
 
         def numbered(sql: Statements) -> T:
@@ -417,29 +464,29 @@ class Store:
 
     def read(self, work: Callable[[PooledStatements], T]) -> T:
         """Run ``work``, which only reads, in a transaction that sees one state
-        of the database. Raises StorageUnavailable.
+        of the database.
 
-        On SQLite it runs in another thread, so it must use only the statements.
+        On SQLite it runs in another thread, so it must use nothing but the
+        statements that it gets. Raises StorageUnavailable.
         """
         return self._timed(work, self.database().read)
 
     def write(self, work: Callable[[PooledStatements], T]) -> T:
-        """Run ``work`` in a transaction. Nothing is changed if it raises. For
-        its thread see :meth:`read`.
+        """Run ``work`` in a transaction. If it raises, nothing is changed.
 
-        Raises StorageUnavailable, after which the change may or may not have
-        been made.
+        For its thread see :meth:`read`. Raises StorageUnavailable, after which
+        the change may or may not have been made.
         """
         return self._timed(work, self.database().write)
 
     def read_or(self, nothing: T, work: Callable[[PooledStatements], T]) -> T:
-        """As :meth:`read`; returns ``nothing`` without a database."""
+        """Do as :meth:`read`; return ``nothing`` if no database exists."""
         if self.has_database:
             return self.read(work)
         return nothing
 
     def write_or(self, nothing: T, work: Callable[[PooledStatements], T]) -> T:
-        """As :meth:`write`; returns ``nothing`` without a database."""
+        """Do as :meth:`write`; return ``nothing`` if no database exists."""
         if self.has_database:
             return self.write(work)
         return nothing
@@ -449,8 +496,11 @@ class Store:
         work: Callable[[PooledStatements], T],
         run: Callable[[Callable[[PooledStatements], T]], T],
     ) -> T:
-        """Run a transaction, and count its time under the name of the method
-        that has called it."""
+        """Run a transaction by ``run(work)``, and measure how long it takes.
+
+        The time is counted under the name of the method whose work this is,
+        such as ``Store.add_app``.
+        """
         started = perf_counter()
         try:
             return run(work)
@@ -467,33 +517,38 @@ class Store:
     def reading(
         method: Callable[Concatenate[S, PooledStatements, A], T], /
     ) -> Callable[Concatenate[S, A], T]:
-        """A decorator: the method, of a ``Store.Rows``, is the work of
-        :meth:`read` in its store."""
+        """Decorate a method of a ``Store.Rows``: it becomes the work of
+        :meth:`read` in its store.
+        """
         return _transaction(Store.read)(method)
 
     @staticmethod
     def writing(
         method: Callable[Concatenate[S, PooledStatements, A], T], /
     ) -> Callable[Concatenate[S, A], T]:
-        """A decorator: the method, of a ``Store.Rows``, is the work of
-        :meth:`write` in its store."""
+        """Decorate a method of a ``Store.Rows``: it becomes the work of
+        :meth:`write` in its store.
+        """
         return _transaction(Store.write)(method)
 
     @staticmethod
     def reading_or(nothing: Any) -> Transaction:
-        """As :meth:`reading`; without a database the method returns a copy of
-        ``nothing``."""
+        """Decorate a method as :meth:`reading` does. Without a database it
+        returns a copy of ``nothing``.
+        """
         return _transaction(lambda store, work: store.read_or(deepcopy(nothing), work))
 
     @staticmethod
     def writing_or(nothing: Any) -> Transaction:
-        """As :meth:`writing`; without a database the method returns a copy of
-        ``nothing``."""
+        """Decorate a method as :meth:`writing` does. Without a database it
+        returns a copy of ``nothing``.
+        """
         return _transaction(lambda store, work: store.write_or(deepcopy(nothing), work))
 
     def rows(self, statement: str, values: Sequence[Any] = ()) -> list[Row]:
-        """The rows of one query; none without a database. Raises
-        StorageUnavailable."""
+        """Return the rows of one query; none without a database. Raises
+        StorageUnavailable.
+        """
         return self.read_or([], lambda sql: sql.query(statement, values))
 
     def rows_in(
@@ -503,8 +558,12 @@ class Store:
         values: Iterable[Any],
         many: bool = False,
     ) -> list[Row]:
-        """The rows of one :meth:`Statements.query_in`; none without values, or
-        without a database. Values may repeat. Raises StorageUnavailable."""
+        """Return the rows of a query for many values:
+        :meth:`Statements.query_in`.
+
+        ``first`` has the values of the other placeholders. Values may repeat.
+        Empty without values, or without a database. Raises StorageUnavailable.
+        """
         distinct = list(dict.fromkeys(values))
         if not distinct:
             return []
@@ -515,24 +574,34 @@ class Store:
     def pages(
         self, table: str, key: str, columns: str, where: str = "", values: Row = ()
     ) -> Iterator[list[Row]]:
-        """The rows of a table that meet the condition ``where``, in the order
-        of the column ``key``, which is unique among them. Each page is a
-        transaction of its own, and no page is empty. No pages without a
-        database. Raises StorageUnavailable."""
+        """Read the rows of a table that meet the condition ``where``, page by
+        page.
+
+        The rows come in the order of the column ``key``, whose values are
+        unique. ``values`` fill the placeholders of the condition. Each page is
+        a transaction of its own, and no page is empty. No pages without a
+        database. Raises StorageUnavailable.
+        """
         if self.has_database:
-            query = RowQuery(table, (key,), (columns,), (where, values))
+            query = RowQuery(
+                table=table, order=(key,), columns=(columns,), scope=(where, values)
+            )
             for rows, _ in pages(self.read, query):
                 yield rows
 
     def execute(self, statement: str, values: Sequence[Any] = ()) -> int:
-        """Execute one statement that changes rows. Returns their number, 0
-        without a database. Raises StorageUnavailable."""
+        """Execute one statement that changes rows, and return how many.
+
+        0 without a database. Raises StorageUnavailable.
+        """
         return self.write_or(nothing=0, work=lambda sql: sql.execute(statement, values))
 
     def part(self, make: Callable[[Store], P]) -> P:
-        """The part of this store that ``make(store)`` returns. It is made at
-        the first call, and later calls return the same part. Never switches
-        greenlets."""
+        """Return the part of this store that ``make(store)`` makes.
+
+        It is made at the first call. Later calls with the same function return
+        the same part. Never switches greenlets.
+        """
         part: P | None = self._parts.get(make)
         if part is None:
             part = make(self)
@@ -547,10 +616,11 @@ class Store:
     # --- apps, keys and bans --------------------------------------------------
 
     def add_app(self, name: str, settings: dict[str, Any]) -> bool:
-        """Store an app; False if the name exists. Raises StorageUnavailable.
+        """Store an app; returns False if the name exists.
 
         A deleted app may be created anew. Before that, the rows are deleted
-        that nodes stored before they read of the deletion.
+        that nodes stored before they read of the deletion. Raises
+        StorageUnavailable.
         """
         if self.is_deleted(name):
             self.delete_rows(name)
@@ -584,8 +654,12 @@ class Store:
     def change_app(
         self, name: str, fields: dict[str, Any], unset: tuple[str, ...] = ()
     ) -> bool:
-        """Set the given settings of a stored app and remove those in ``unset``;
-        False if the app does not exist. Raises StorageUnavailable."""
+        """Change settings of a stored app; returns False if the app does not
+        exist.
+
+        ``fields`` has new values, and ``unset`` the names of settings that are
+        removed. Raises StorageUnavailable.
+        """
 
         def work(sql: Statements, version: int) -> bool:
             rows = sql.query("SELECT settings FROM app WHERE name = %s", (name,))
@@ -609,8 +683,10 @@ class Store:
     def read_of_deleted(
         self, name: str, work: Callable[[PooledStatements], T]
     ) -> T | None:
-        """As :meth:`read`, of the rows of a deleted app; None if the app was
-        not deleted, or was created anew."""
+        """Run ``work`` as :meth:`read` does, on the rows of a deleted app.
+
+        None if the app was not deleted, or was created anew.
+        """
 
         def read(sql: PooledStatements) -> T | None:
             if app_rows.is_deleted(name, sql):
@@ -620,16 +696,16 @@ class Store:
         return self.read(read)
 
     def contents(self, name: str) -> AppContents:
-        """The contents that would be deleted with a stored app. Raises
-        StorageUnavailable."""
+        """Count what would be deleted with a stored app. Raises
+        StorageUnavailable.
+        """
         return self.read(partial(app_rows.contents, name))
 
     def delete_app(self, name: str) -> bool:
-        """Mark an app as deleted, and remove it from all keys. A key for this
-        app alone is revoked.
+        """Mark an app as deleted; returns False if it does not exist.
 
-        False if the app does not exist. Its rows stay: see :meth:`delete_rows`.
-        Raises StorageUnavailable.
+        The app is removed from all keys. A key for this app alone is revoked. The
+        rows of the app stay until :meth:`delete_rows`. Raises StorageUnavailable.
         """
 
         def work(sql: Statements, version: int) -> bool:
@@ -639,65 +715,55 @@ class Store:
             )
             if not sql.execute(statement, (DELETED, version, name, DELETED)):
                 return False
-
-            for id, apps_text in sql.query("SELECT id, apps FROM api_key"):
-                apps = json.decode(apps_text)
-                if name not in apps:
-                    continue
-                other_apps = [app for app in apps if app != name]
-                if other_apps:
-                    statement = (
-                        "UPDATE api_key SET apps = %s, version = %s WHERE id = %s"
-                    )
-                    sql.execute(statement, (_text(other_apps), version, id))
-                else:
-                    # A key without apps would be one for all apps.
-                    statement = (
-                        "UPDATE api_key SET revoked = %s, version = %s "
-                        "WHERE id = %s AND revoked = 0"
-                    )
-                    sql.execute(statement, (int(time()), version, id))
+            _remove_from_keys(sql, name, version)
             return True
 
         return self._write_version(work)
 
     def delete_rows(self, name: str, spared: Set[str] = frozenset()) -> None:
         """Delete all rows of a deleted app, except in the tables of ``spared``.
-        Raises StorageUnavailable.
 
-        Ends without an error if the app is created anew meanwhile.
+        Ends without an error if the app is created anew meanwhile. Raises
+        StorageUnavailable.
         """
         tables = self._tables.of_server()
+        # A few rows at a time, so that other writers need not wait.
         while self.write(partial(app_rows.delete_some, name, spared, tables)):
             pass
 
     def delete_rows_of_user(
         self, app: str, user: str, spared: Set[str] = frozenset()
     ) -> None:
-        """Delete the rows of a user in the tables of features, except in the
-        tables of ``spared``. Raises StorageUnavailable."""
+        """Delete the rows of a user in the tables of features, except in those
+        of ``spared``.
+
+        Raises StorageUnavailable.
+        """
         if not self.has_database:
             return
         tables_of_others = self.read(app_rows.tables_of_others)
         for table in (*tables_of_others, *self._tables.of_server()):
+            # A reason says why the rows of a table stay.
             if table.name in spared or isinstance(table.erase_user, Reason):
                 continue
             # One by one, so that writers wait only briefly.
             self.write(partial(app_rows.delete_of_user, app, user, table))
 
     def compact(self) -> None:
-        """Write the database anew, without the rows that were deleted. Takes
-        long: no server should run. Raises StorageUnavailable."""
+        """Write the database anew, without the space of deleted rows.
+
+        Takes long: no server should run. Raises StorageUnavailable.
+        """
         if self.has_database:
             self.database().compact()
 
     def rows_of_app(self, app: str, position: bytes = b"") -> Iterator[TablePage]:
-        """The rows of an app, as an export reads them: table by table, in
-        pages. Raises StorageUnavailable.
+        """Read all rows of an app for an export: table by table, in pages.
 
-        Each page is a transaction of its own, so rows that change meanwhile may
-        be missing or in two states. ``position``: the position of a page, after
-        which the pages begin.
+        Each page is a transaction of its own. So rows that change meanwhile may
+        be missing, or be in two states. ``position`` is the position of an
+        earlier page, after which the pages begin; ``b""``: at the start. Raises
+        StorageUnavailable.
         """
         if self.has_database:
             yield from app_rows.read_rows(
@@ -711,19 +777,26 @@ class Store:
     def rows_of_user(
         self, app: str, user: str, position: bytes = b""
     ) -> Iterator[TablePage]:
-        """The rows of a user, as :meth:`rows_of_app`."""
+        """Read all rows of a user for an export, as :meth:`rows_of_app` does."""
         if self.has_database:
             yield from app_rows.read_rows(
-                self.read, self._tables.of_server(), app, user, position
+                self.read,
+                self._tables.of_server(),
+                app,
+                user=user,
+                position=position,
             )
 
     def names_of(self, app: str, users: Sequence[str]) -> dict[str, str]:
-        """User → the display name or user name of the account, for users who
-        are accounts of the app with a name. Raises StorageUnavailable."""
+        """Return the names of those users who are accounts of the app.
+
+        Each user maps to the display name, or else to the user name. Users
+        without either are missing. Raises StorageUnavailable.
+        """
         return self.read_or({}, partial(app_rows.names_of, app, users))
 
     def importing(self, app: str) -> ImportedRows:
-        """An importer of the rows of an app. Raises StorageUnavailable."""
+        """Return an importer for the rows of an app. Raises StorageUnavailable."""
         from imserver.gateway.storage.row_layout import ImportedRows  # few nodes import
 
         return self.read(partial(ImportedRows, app, self._tables.of_server()))
@@ -731,8 +804,11 @@ class Store:
     def finish_import(
         self, app: str, last: Callable[[PooledStatements], object]
     ) -> None:
-        """Run the last work of an import in a transaction, and publish the
-        imported bans to all nodes. Raises StorageUnavailable."""
+        """Run the last work of an import in a transaction.
+
+        It also publishes the imported bans to all nodes. Raises
+        StorageUnavailable.
+        """
 
         def work(sql: Statements, version: int) -> bool:
             # Nodes read rows whose version is new to them.
@@ -743,9 +819,12 @@ class Store:
         self._write_version(work)
 
     def add_key(self, row: KeyRow, by: str = "") -> KeyRow | None:
-        """Store a key and return the stored row. ``by``: the key that makes it.
-        None if that key was revoked, or the maker no longer owns the app, which
-        this node may not know yet. Raises StorageUnavailable."""
+        """Store an API key, and return the stored row.
+
+        ``by`` is the id of the key that makes it; ``""``: no key does. Returns
+        None if that key was revoked, or if the maker no longer owns the app.
+        This node may not know of either yet. Raises StorageUnavailable.
+        """
         row = replace(row, created=int(time()))
 
         def work(sql: Statements, version: int) -> KeyRow | None:
@@ -758,12 +837,12 @@ class Store:
     def rotate_key(
         self, old: str, new: KeyRow, grace_seconds: int, by: str = ""
     ) -> KeyRow | None:
-        """Store a key with the scopes, apps and note of the key ``old``, which
-        ends in ``grace_seconds``, or earlier if it would have. ``new`` has the
-        other fields.
+        """Store a key in place of the key ``old``, and return the stored row.
 
-        Returns the stored row. None if the key ``old`` does not exist or has
-        ended, or for the reasons of :meth:`add_key`. Raises StorageUnavailable.
+        It gets the scopes, apps and note of the old key, and its other fields from
+        ``new``. The old key ends in ``grace_seconds``, or earlier if it would have
+        ended anyway. None if the old key does not exist or has ended, or for the
+        reasons of :meth:`add_key`. Raises StorageUnavailable.
         """
         now = int(time())
 
@@ -780,25 +859,17 @@ class Store:
             )
             if not _insert_key(sql, row, version, by):
                 return None
-
-            expires = now + grace_seconds
-            if old_row.expires:
-                expires = min(expires, old_row.expires)
-            # Without a grace the old key is revoked, so that it ends at once on
-            # all nodes, even if their clocks differ.
-            revoked = 0 if grace_seconds else now
-            sql.execute(
-                "UPDATE api_key SET expires = %s, revoked = %s, version = %s "
-                "WHERE id = %s",
-                (expires, revoked, version, old),
-            )
+            _end_after_grace(sql, old_row, now, grace_seconds, version)
             return row
 
         return self._write_version(work)
 
     def revoke_key(self, key: str) -> bool | None:
-        """Revoke a key, and return True. False: the key was revoked before.
-        None: the key does not exist. Raises StorageUnavailable."""
+        """Revoke a key, and return True.
+
+        False if it was revoked before. None if it does not exist. Raises
+        StorageUnavailable.
+        """
 
         def work(sql: Statements, version: int) -> bool | None:
             rows = sql.query("SELECT revoked FROM api_key WHERE id = %s", (key,))
@@ -816,9 +887,12 @@ class Store:
 
     @staticmethod
     def end_keys_of(sql: Statements, account: int) -> None:
-        """Revoke the keys that an account made. It belongs to the transaction
-        in which the account loses its role or is deleted. All nodes apply it
-        within two seconds."""
+        """Revoke the keys that an account has made.
+
+        It belongs to the transaction in which the account loses its role or is
+        deleted. All nodes apply it within two seconds.
+        """
+        # As _write_version() does, but within the transaction of the caller.
         last_version = sql.query(f"SELECT version FROM directory{sql.for_update}")[0][0]
         version = last_version + 1
         statement = (
@@ -830,8 +904,9 @@ class Store:
         sql.execute("UPDATE api_key SET maker = NULL WHERE maker = %s", (account,))
 
     def keys(self) -> tuple[KeyRow, ...]:
-        """All keys, including revoked ones, oldest first. Raises
-        StorageUnavailable."""
+        """Return all stored keys, including revoked ones, oldest first. Raises
+        StorageUnavailable.
+        """
         if self._database is None and not self.address.exists:
             return ()
 
@@ -841,11 +916,12 @@ class Store:
         return tuple(self.read(work))
 
     def note_key_uses(self, uses: Iterable[tuple[str, int, str]]) -> None:
-        """Store when keys were last used: their ids, Unix seconds and
-        addresses. Raises StorageUnavailable.
+        """Store when keys were last used.
 
+        Each item of ``uses`` has the id of a key, Unix seconds, and an address.
         The version stays, so other nodes do not read these values at a refresh.
-        Keys of the settings have no row, and are ignored.
+        Keys of the settings have no row, and are ignored. Raises
+        StorageUnavailable.
         """
         statement = (
             "UPDATE api_key SET used = %s, used_from = %s "
@@ -857,14 +933,15 @@ class Store:
     def ban(
         self, app: str, users: Sequence[str], seconds: float, reason: str = ""
     ) -> None:
-        """Store bans that end in ``seconds``, in place of earlier ones. 0: lift
-        the bans. Users whose ids are too long for a login are ignored.
-        ``reason``: shown to the users.
+        """Store bans of users for ``seconds``, in place of earlier ones; 0
+        lifts the bans.
 
-        Raises StorageUnavailable.
+        ``reason`` is shown to the users. Users whose ids are too long for a
+        login are ignored. Raises StorageUnavailable.
         """
 
         def work(sql: Statements, version: int) -> bool:
+            # A lifted ban is a row that has ended. So other nodes read of it.
             now = sql.clock_ms()
             until = now - 1
             if seconds > 0:
@@ -894,9 +971,13 @@ _FIND_DATA: Final = (
 
 
 def _id_of(file: Path) -> str:
-    """The id of a SQLite file; ``""`` if it has no data, or cannot be read."""
+    """Return the id of the database in a SQLite file.
+
+    ``""`` if it has no data worth keeping, or cannot be read.
+    """
     import sqlite3  # only for this rare case
 
+    # The mode "rw" does not create a file, unlike the default.
     address = f"{file.as_uri()}?mode=rw"
     try:
         with closing(sqlite3.connect(address, uri=True)) as connection:
@@ -916,9 +997,12 @@ _KEYS: Final = RowsOf(
 
 
 def _insert_key(sql: Statements, row: KeyRow, version: int, by: str) -> bool:
-    """Store a key, and return True. False: nothing was stored, because the key
-    ``by`` was revoked, or because the maker is no longer an owner. ``by`` is
-    ``""`` if no key makes the key."""
+    """Store an API key, and return True.
+
+    ``by`` is the id of the key that makes it; ``""``: no key does. Returns
+    False and stores nothing if that key was revoked, or if the account that
+    makes the key is no longer an owner.
+    """
     if sql.query("SELECT 1 FROM api_key WHERE id = %s AND revoked > 0", (by,)):
         return False
     if row.maker:
@@ -945,14 +1029,55 @@ def _insert_key(sql: Statements, row: KeyRow, version: int, by: str) -> bool:
     return True
 
 
+def _end_after_grace(
+    sql: Statements, old: KeyRow, now: int, grace_seconds: int, version: int
+) -> None:
+    """End a key that was rotated, after a time for its users to change it.
+
+    Without a grace it is revoked, so that it ends at once on all nodes, even if
+    their clocks differ.
+    """
+    expires = now + grace_seconds
+    if old.expires:
+        expires = min(expires, old.expires)
+    revoked = 0 if grace_seconds else now
+    sql.execute(
+        "UPDATE api_key SET expires = %s, revoked = %s, version = %s WHERE id = %s",
+        (expires, revoked, version, old.id),
+    )
+
+
+def _remove_from_keys(sql: Statements, app: str, version: int) -> None:
+    """Remove a deleted app from the list of apps of each API key."""
+    for id, apps_text in sql.query("SELECT id, apps FROM api_key"):
+        apps = json.decode(apps_text)
+        if app not in apps:
+            continue
+        other_apps = [each for each in apps if each != app]
+        if other_apps:
+            statement = "UPDATE api_key SET apps = %s, version = %s WHERE id = %s"
+            sql.execute(statement, (_text(other_apps), version, id))
+        else:
+            # An empty list means all apps, so the key is revoked instead.
+            statement = (
+                "UPDATE api_key SET revoked = %s, version = %s "
+                "WHERE id = %s AND revoked = 0"
+            )
+            sql.execute(statement, (int(time()), version, id))
+
+
 def _read_changes(last_version: int, sql: Statements) -> Changes:
-    """The apps, keys and bans that changed after ``last_version``, and the
-    current version. All rows are read if ``last_version`` is :data:`_NEVER`, or
-    if the database has lost that version."""
+    """Read the apps, keys and bans that changed after ``last_version``.
+
+    The result has the current version, too. All rows are read if
+    ``last_version`` is :data:`_NEVER`, or if the database has lost that
+    version.
+    """
     version = int(sql.query("SELECT version FROM directory")[0][0])
     if version == last_version:
         return Changes(version)
     if version < last_version:
+        # An older copy of the database was restored.
         last_version = _NEVER
 
     # Only up to the version that was read. The next read gets later changes.
@@ -966,29 +1091,40 @@ def _read_changes(last_version: int, sql: Statements) -> Changes:
         f"SELECT app, member, until, reason FROM ban {newer} ORDER BY until", versions
     )
     now = sql.clock_ms() if stored_bans else 0
+    return Changes(
+        version,
+        tuple([_app_row(row) for row in stored_apps]),
+        tuple(keys),
+        tuple([_ban_row(row, now) for row in stored_bans]),
+    )
 
-    apps = []
-    for name, settings, created in stored_apps:
-        apps.append(
-            AppRow(
-                name=text_of(name),
-                settings=json.decode(settings) or {},
-                created=created,
-                deleted=settings == DELETED,
-            )
-        )
-    bans = []
-    for app, user, until, reason in stored_bans:
-        bans.append(
-            BanRow(
-                app=text_of(app),
-                user=bytes(user).decode(),
-                seconds=(until - now) / SECOND_MS,
-                reason=text_of(reason or ""),
-            )
-        )
-    return Changes(version, tuple(apps), tuple(keys), tuple(bans))
+
+def _app_row(row: Row) -> AppRow:
+    """Decode the name, settings and time of creation of an app."""
+    name, settings, created = row
+    return AppRow(
+        name=text_of(name),
+        settings=json.decode(settings) or {},
+        created=created,
+        deleted=settings == DELETED,
+    )
+
+
+def _ban_row(row: Row, now: int) -> BanRow:
+    """Decode the app, user, end and reason of a ban.
+
+    Its end becomes the number of seconds from ``now``, so that the clocks of
+    nodes may differ.
+    """
+    app, user, until, reason = row
+    return BanRow(
+        app=text_of(app),
+        user=bytes(user).decode(),
+        seconds=(until - now) / SECOND_MS,
+        reason=text_of(reason or ""),
+    )
 
 
 def _text(value: Any) -> str:
+    """Encode a value as JSON text, for a column."""
     return json.encode(value).decode()

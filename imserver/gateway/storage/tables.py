@@ -145,13 +145,15 @@ class Table(Struct, frozen=True, kw_only=True):
             )
 
     def _take_types(self, columns: list[list[str]]) -> None:
-        """Fill the fields that are not given from ``types``. A column is a list
-        of its name, its kind, and its words, as ``["member", "name255*", "out",
-        "user"]``."""
-        key = []
-        exported = []
-        empty = []
-        users = []
+        """Fill the fields that are not given from the columns in ``types``.
+
+        A column is a list of its name, its kind, and its words, as ``["member",
+        "name255*", "out", "user"]``.
+        """
+        key = []  # names of the columns of the primary key
+        exported = []  # names of the columns that an export reads
+        empty = []  # columns that an import leaves empty, each with its value
+        users = []  # columns with users, each with its kind
         for name, kind, *words in columns:
             if _is_of_key(kind):
                 key.append(name)
@@ -188,7 +190,8 @@ class Table(Struct, frozen=True, kw_only=True):
     @property
     def exported(self) -> str:
         """The condition for the rows that an export of an app reads; ``""`` if
-        it reads no rows."""
+        it reads no rows.
+        """
         if isinstance(self.columns, Reason):
             return ""
         if isinstance(self.of_app, Reason):
@@ -201,8 +204,10 @@ CONDITIONS_OF_APP: Final = (OF_APP, OF_LOGS, Table.OF_ACCOUNTS)
 
 
 def tables_in(feature: str, record: bytes) -> tuple[Table, ...]:
-    """The tables in a row of ``feature_schema``. Raises StorageUnavailable if
-    somebody has damaged it."""
+    """Return the tables that a row of ``feature_schema`` describes.
+
+    Raises StorageUnavailable if somebody has damaged the row.
+    """
     try:
         return json.decode(record, type=tuple[Table, ...])
     except (ValueError, RecursionError) as error:
@@ -272,10 +277,13 @@ CORE_TABLES: Final = (
 
 
 class StoreTables(Struct, frozen=True):
-    """The tables of a store. ``of_server()``: the tables of the core and of all
-    features of this server, in the order of their deletion, including features
-    that the node does not have. ``of_others``: the tables of features of other
-    distributions that the node has."""
+    """The tables of a store.
+
+    ``of_server()`` returns the tables of the core and of all features of this
+    server, in the order of their deletion. Features that the node does not have
+    are included. ``of_others`` has the tables of features of other
+    distributions that the node has.
+    """
 
     of_server: Callable[[], Sequence[Table]] = lambda: CORE_TABLES
     of_others: tuple[FeatureTables, ...] = ()

@@ -64,8 +64,11 @@ _table_names: Final = re.compile(r"^ *(?:table|ordered) (\w+): ", re.MULTILINE).
 
 @cache
 def _modules(package: str = imserver.__file__) -> dict[str, Path]:
-    """Owner → its module; the core is first, whose tables the others use.
-    Releases before 1.1 have no such modules."""
+    """Return the module with the steps of each owner of tables.
+
+    The core is first, because the others use its tables. Releases before 1.1
+    have no such modules.
+    """
     files = sorted(Path(package).parent.rglob("steps.py"))
     files.sort(key=lambda file: file.parent.name != "storage")
     return {file.parent.name: file for file in files}
@@ -73,8 +76,10 @@ def _modules(package: str = imserver.__file__) -> dict[str, Path]:
 
 @cache
 def newest_steps(package: str = imserver.__file__) -> dict[str, int]:
-    """Owner → the number of its newest step. ``package``: the ``__init__.py``
-    of another release."""
+    """Return the number of the newest step of each owner.
+
+    ``package`` is the ``__init__.py`` of the release; by default this one.
+    """
     newest = {}
     for owner, file in _modules(package).items():
         # Read in the text: a node with a current database loads no such module.
@@ -84,8 +89,10 @@ def newest_steps(package: str = imserver.__file__) -> dict[str, int]:
 
 
 def steps_of(owner: str) -> Mapping[int, Migration]:
-    """Load the steps of an owner, without its package, which the node may not
-    have."""
+    """Load the steps of an owner, by their numbers.
+
+    The module is loaded without its package, which the node may not have.
+    """
     spec = spec_from_file_location("steps", _modules()[owner])
     assert spec is not None
     assert spec.loader is not None
@@ -96,8 +103,11 @@ def steps_of(owner: str) -> Mapping[int, Migration]:
 
 
 def taken_steps(connection: Connection) -> dict[str, int]:
-    """Owner → the number of the last of its steps that the database has taken;
-    empty if the database has no tables of this server."""
+    """Return the number of the last step of each owner that the database has
+    taken.
+
+    Empty if the database has no tables of this server.
+    """
     has_table = connection.dialect.has_table
     sql = PooledStatements(connection)
     if has_table(connection, "owner_step"):
@@ -120,8 +130,11 @@ def taken_steps(connection: Connection) -> dict[str, int]:
 def missing_steps(
     taken: Mapping[str, int], package: str = imserver.__file__
 ) -> dict[str, int]:
-    """Owner → the number of its newest step, for each owner whose newest step
-    the database lacks. ``taken``: the result of :func:`taken_steps`."""
+    """Return the newest step of each owner whose newest step the database
+    lacks.
+
+    ``taken`` is the result of :func:`taken_steps`.
+    """
     return {
         owner: step
         for owner, step in newest_steps(package).items()
@@ -132,8 +145,11 @@ def missing_steps(
 def newer_steps(
     taken: Mapping[str, int], package: str = imserver.__file__
 ) -> dict[str, int]:
-    """Owner → the last of its steps that a database has, for each owner whose
-    step this release does not have, because a newer release has taken it."""
+    """Return the last steps of a database that this release does not have.
+
+    A newer release has taken them. The result maps their owners to their
+    numbers.
+    """
     newest = newest_steps(package)
     return {
         owner: step
@@ -148,8 +164,11 @@ def named(steps: Mapping[str, int]) -> str:
 
 
 def next_step(taken: Mapping[str, int], package: str = imserver.__file__) -> str:
-    """The step that the first node of a release takes next, for messages;
-    ``""`` if no step is missing."""
+    """Return the step that the first node of a release takes next, for
+    messages.
+
+    For example ``step 42 of storage``. ``""`` if no step is missing.
+    """
     for owner, file in _modules(package).items():
         last_step = taken.get(owner, 0)
         for number in _numbers(file.read_text("utf-8")):
@@ -161,12 +180,12 @@ def next_step(taken: Mapping[str, int], package: str = imserver.__file__) -> str
 def make_all(
     connection: Connection, shown: str, features: Sequence[FeatureTables] = ()
 ) -> None:
-    """Take all missing steps, also of features of other distributions, in the
-    transaction of a connection. It is for a database that nobody uses yet.
-    Raises StartError.
+    """Take all missing steps in the transaction of a connection.
 
-    On SQLite it is a writing transaction, which serves as the lock. ``shown``:
-    the address of the database, for messages.
+    Steps of features of other distributions are included. It is for a database
+    that nobody uses yet. On SQLite the connection has a writing transaction,
+    which serves as the lock. ``shown`` is the address of the database, for
+    messages. Raises StartError.
     """
     with locked(connection):
         _make_all(connection, taken_steps(connection), shown, features)
@@ -175,12 +194,15 @@ def make_all(
 def migrate(
     transactions: Transactions, shown: str, features: Sequence[FeatureTables] = ()
 ) -> None:
-    """Take the missing steps, also of features of other distributions, while
-    other nodes may use the database. ``shown``: see :func:`make_all`. Raises
-    StartError."""
+    """Take the missing steps while other nodes may use the database.
+
+    Steps of features of other distributions are included. ``shown`` is the
+    address of the database, for messages. Raises StartError.
+    """
     with transactions.locked() as connection:
         taken = taken_steps(connection)
         if not taken:
+            # Nobody uses a database without tables.
             _make_all(connection, taken, shown, features)
             return
         # Empty if another node has migrated meanwhile.
@@ -189,6 +211,7 @@ def migrate(
             _refuse_foreign(connection, taken, shown)
             _begin_records(connection, taken)
 
+    # Each step is a transaction of its own from here on.
     runner = StepRunner(transactions, shown)
     for owner in missing:
         steps = StepOwner(
@@ -208,8 +231,11 @@ def _make_all(
     features: Sequence[FeatureTables],
 ) -> None:
     """Take all missing steps in the transaction of a connection that has the
-    lock of migrations. ``taken``: the steps that the database has. ``shown``:
-    see :func:`make_all`. Raises StartError."""
+    lock of migrations.
+
+    ``taken`` has the steps that the database has. ``shown`` is the address of
+    the database, for messages. Raises StartError.
+    """
     if missing_steps(taken):
         _refuse_foreign(connection, taken, shown)
         _upgrade(connection, taken)
@@ -219,8 +245,10 @@ def _make_all(
 def _refuse_foreign(
     connection: Connection, taken: Mapping[str, int], shown: str
 ) -> None:
-    """Raise StartError if the database belongs to another program, or is older
-    than version 1.0."""
+    """Raise StartError if the database is not one of ours that can be used.
+
+    It belongs to another program, or is older than version 1.0.
+    """
     tables = _foreign_tables(connection)
     if tables:
         raise StartError(
@@ -236,12 +264,12 @@ def _refuse_foreign(
 
 
 def _foreign_tables(connection: Connection) -> list[str]:
-    """The tables of another program that have names of our tables; empty if the
-    database is ours, or free.
+    """Return the tables of another program that have names of our tables.
 
-    The version table is made before all others, and names a step when
-    ``directory`` exists.
+    Empty if the database is ours, or has no such tables.
     """
+    # Our version table is made before all other tables, and names a step when
+    # the table "directory" exists.
     tables = set(connection.dialect.get_table_names(connection))
     has_versions = _VERSIONS in tables
     if has_versions and ("directory" in tables or not taken_steps(connection)):
@@ -252,8 +280,10 @@ def _foreign_tables(connection: Connection) -> list[str]:
 
 
 def _upgrade(connection: Connection, taken: Mapping[str, int]) -> None:
-    """Take the missing steps of all owners in the transaction of a connection,
-    and record them. ``taken``: the steps that the database has."""
+    """Take the missing steps of all owners in the transaction of a connection.
+
+    The steps are recorded. ``taken`` has the steps that the database has.
+    """
     sql = PooledStatements(connection)
     sql.execute(_MAKE_VERSIONS)
     for owner in newest_steps():
@@ -270,7 +300,11 @@ def _upgrade(connection: Connection, taken: Mapping[str, int]) -> None:
 
 def _begin_records(connection: Connection, taken: Mapping[str, int]) -> None:
     """Make the table with the last step of each owner, unless it has rows
-    already. A database of release 1.0 has one number for all owners."""
+    already.
+
+    A database of release 1.0 does not have it: there one number counts for all
+    owners.
+    """
     sql = PooledStatements(connection)
     has_table = connection.dialect.has_table(connection, "owner_step")
     if has_table and sql.query("SELECT 1 FROM owner_step"):
@@ -280,6 +314,9 @@ def _begin_records(connection: Connection, taken: Mapping[str, int]) -> None:
 
 
 def _last_step(owner: str, connection: Connection) -> int:
+    """Return the last step of an owner that the database has taken; 0: it has
+    taken none.
+    """
     return taken_steps(connection).get(owner, 0)
 
 
@@ -294,6 +331,7 @@ def _record(owner: str, connection: Connection, number: int) -> None:
 
 
 def _write_steps(sql: PooledStatements, steps: Mapping[str, int]) -> None:
+    """Store the last steps of these owners, in place of earlier ones."""
     sql.execute_many(
         "DELETE FROM owner_step WHERE owner = %s", [(owner,) for owner in steps]
     )
@@ -303,7 +341,10 @@ def _write_steps(sql: PooledStatements, steps: Mapping[str, int]) -> None:
 
 
 def _end_shared_line(sql: PooledStatements) -> None:
-    """Write that all steps with a shared number were taken."""
+    """Write that all steps with a shared number were taken.
+
+    Up to step 40, all owners had one line of numbers.
+    """
     sql.execute(f"DELETE FROM {_VERSIONS}")
     sql.execute(
         f"INSERT INTO {_VERSIONS} (version_num) VALUES (%s)", (f"{_SHARED:04}",)

@@ -18,15 +18,20 @@ from imserver.gateway.storage.tables import FeatureTables, Migration
 
 
 class RecordedTables(Struct, frozen=True):
-    """The record of a feature: the last step that was taken (0: none), and its
-    tables as JSON."""
+    """The record of a feature in the database.
+
+    ``step`` is the last step that was taken; 0: it has taken none. ``tables``
+    has its tables as JSON.
+    """
 
     step: int = 0
     tables: bytes = b"[]"
 
 
 def recorded(connection: Connection) -> dict[str, RecordedTables]:
-    """The records of all features, including features that no node has now."""
+    """Return the records of all features, including features that no node has
+    now.
+    """
     sql = PooledStatements(connection)
     records = {}
     for feature, step, tables in sql.query(
@@ -45,9 +50,12 @@ def are_due(
 
 
 def run(connection: Connection, shown: str, features: Sequence[FeatureTables]) -> None:
-    """Take the steps of features that a database lacks, and record them, all in
-    the transaction of a connection, which has the lock of migrations.
-    ``shown``: the address of the database, for messages. Raises StartError."""
+    """Take the steps of features that a database lacks, and record them.
+
+    All of that is in the transaction of ``connection``, which has the lock of
+    migrations. ``shown`` is the address of the database, for messages. Raises
+    StartError.
+    """
     records = recorded(connection)
     for feature in features:
         before = records.get(feature.feature, RecordedTables())
@@ -57,11 +65,13 @@ def run(connection: Connection, shown: str, features: Sequence[FeatureTables]) -
 
 
 def run_each(runner: StepRunner, features: Sequence[FeatureTables]) -> None:
-    """Take the steps of features, each in a transaction of its own. Raises
-    StartError."""
+    """Take the steps of features, each step in a transaction of its own.
+
+    Raises StartError, also if a newer version of a feature has been here.
+    """
     for feature in features:
         with runner.transactions.locked() as connection:
-            before = recorded(connection).get(feature.feature, RecordedTables())
+            before = _stored_record(connection, feature)
             _refuse_newer(feature, before, runner.database)
 
         owner = StepOwner(
@@ -72,20 +82,32 @@ def run_each(runner: StepRunner, features: Sequence[FeatureTables]) -> None:
         )
         runner.run(owner, after=before.step)
 
+        # The tables are recorded when all of them are there. Another node may
+        # have changed the record meanwhile, so it is read again.
         with runner.transactions.locked() as connection:
-            before = recorded(connection).get(feature.feature, RecordedTables())
+            before = _stored_record(connection, feature)
             _write(connection, feature, _record_of(feature), before)
 
 
+def _stored_record(connection: Connection, feature: FeatureTables) -> RecordedTables:
+    """Return the record of a feature; a new feature has taken no step."""
+    return recorded(connection).get(feature.feature, RecordedTables())
+
+
 def _name_of(feature: FeatureTables) -> str:
+    """Return the name of a feature, for messages."""
     return f"the feature {feature.feature!r}"
 
 
 def _numbered(feature: FeatureTables) -> dict[int, Migration]:
+    """Return the steps of a feature by their numbers, which begin with 1."""
     return dict(enumerate(feature.migrations, 1))
 
 
 def _refuse_newer(feature: FeatureTables, before: RecordedTables, shown: str) -> None:
+    """Raise StartError if a newer version of a feature has changed the
+    database.
+    """
     if before.step > len(feature.migrations):
         raise StartError(
             f"storage: the database {shown} is newer than the feature {feature.feature!r}: it is at its "
@@ -94,16 +116,19 @@ def _refuse_newer(feature: FeatureTables, before: RecordedTables, shown: str) ->
 
 
 def _last_step(feature: FeatureTables, connection: Connection) -> int:
-    return recorded(connection).get(feature.feature, RecordedTables()).step
+    """Return the last step of a feature that the database has taken."""
+    return _stored_record(connection, feature).step
 
 
 def _record_step(feature: FeatureTables, connection: Connection, number: int) -> None:
+    """Record that a step of a feature was taken."""
     # Its tables are recorded behind the last step, when all of them are there.
-    before = recorded(connection).get(feature.feature, RecordedTables())
+    before = _stored_record(connection, feature)
     _write(connection, feature, RecordedTables(number, before.tables), before)
 
 
 def _record_of(feature: FeatureTables) -> RecordedTables:
+    """Return the record of a feature whose steps were all taken."""
     return RecordedTables(len(feature.migrations), json.encode(feature.tables))
 
 
@@ -113,8 +138,7 @@ def _write(
     record: RecordedTables,
     before: RecordedTables,
 ) -> None:
-    """Write the record of a feature, if it differs from the record
-    ``before``."""
+    """Write the record of a feature, if it differs from the record ``before``."""
     if record == before:
         return
     sql = PooledStatements(connection)
@@ -129,7 +153,9 @@ def take(
     connection: Connection, owner: str, steps: Mapping[int, Migration], after: int
 ) -> None:
     """Take the steps after a number, all in the transaction of a connection.
-    ``owner``: the owner of the steps, for messages. Raises StartError."""
+
+    ``owner`` names the owner of the steps, for messages. Raises StartError.
+    """
     for number, step in steps.items():
         if number > after:
             run_step(connection, owner, number, step)

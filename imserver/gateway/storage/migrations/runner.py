@@ -50,21 +50,23 @@ _LOG_SECONDS: Final = 10.0
 
 
 class Transactions(Struct, frozen=True):
-    """The two ways to change a database. ``writing()`` is a connection in a
-    transaction that writes. ``outside()`` is a connection that commits each
-    statement by itself; PostgreSQL makes some indexes only there."""
+    """The two ways to change a database.
+
+    ``writing()`` opens a connection in a transaction that writes. ``outside()``
+    opens a connection that commits each statement by itself; PostgreSQL makes
+    some indexes only there.
+    """
 
     writing: Callable[[], AbstractContextManager[Connection]]
     outside: Callable[[], AbstractContextManager[Connection]]
 
     @contextmanager
     def locked(self) -> Iterator[Connection]:
-        """A connection in a transaction that has the lock of migrations. Raises
-        StartError.
+        """Open a connection in a transaction that has the lock of migrations.
 
-        Each look at the lock is a transaction of its own: in a longer
-        transaction PostgreSQL keeps a snapshot, and an index that another node
-        makes would wait for it.
+        Only one node at a time has that lock. Each look at it is a transaction
+        of its own: in a longer transaction PostgreSQL keeps a snapshot, and an
+        index that another node makes would wait for it. Raises StartError.
         """
         deadline = time.monotonic() + _LOCK_SECONDS
         while True:
@@ -77,9 +79,11 @@ class Transactions(Struct, frozen=True):
 
 
 class StepOwner(Struct, frozen=True):
-    """The steps of one owner. ``name``: for messages. ``last_step`` reads the
-    number of the last step that was taken, and ``record`` writes it, both in
-    the transaction of a step."""
+    """The steps of one owner of tables.
+
+    ``name`` is for messages. ``last_step`` reads the number of the last step
+    that was taken, and ``record`` writes it, both in the transaction of a step.
+    """
 
     name: str
     steps: Mapping[int, Migration]
@@ -88,7 +92,7 @@ class StepOwner(Struct, frozen=True):
 
 
 class StepRunner(Struct, frozen=True):
-    """Takes steps. ``database``: its address, for messages."""
+    """Takes steps one by one. ``database`` is its address, for messages."""
 
     transactions: Transactions
     database: str
@@ -100,8 +104,10 @@ class StepRunner(Struct, frozen=True):
                 self._try_again(owner, number)
 
     def _try_again(self, owner: StepOwner, number: int) -> None:
-        """Take a step, and try again while others have locked its tables.
-        Raises StartError after an hour."""
+        """Take a step, and try again as long as others have locked its tables.
+
+        Raises StartError after an hour.
+        """
         name = f"step {number} of {owner.name}"
         deadline = time.monotonic() + _MOST_SECONDS
         next_warning = 0.0  # the first one comes at once
@@ -117,15 +123,18 @@ class StepRunner(Struct, frozen=True):
                     raise StartError(
                         f"storage: {name} was kept out by others for an hour"
                     ) from error
-                if now > next_warning:
-                    words = "the database %s: %s waits for tables that others use"
-                    log.warning(words, self.database, name)
-                    next_warning = now + _LOG_SECONDS
+            if now > next_warning:
+                words = "the database %s: %s waits for tables that others use"
+                log.warning(words, self.database, name)
+                next_warning = now + _LOG_SECONDS
+            # At random, so that two nodes do not meet again and again.
             time.sleep(random.uniform(*_PAUSE_SECONDS))
 
     def _take(self, owner: StepOwner, number: int) -> None:
-        """Take a step, unless another node has taken it meanwhile. Raises
-        StartError, or the driver's error if others have locked its tables."""
+        """Take a step, unless another node has taken it meanwhile.
+
+        Raises StartError, or the driver's error if others have locked its tables.
+        """
         # The step fills this list with the indexes that are made afterwards.
         indexes: list[IndexText] = []
         with self.transactions.locked() as connection:
@@ -133,20 +142,25 @@ class StepRunner(Struct, frozen=True):
                 return
 
             _wait_shortly(connection)
-            # PostgreSQL makes indexes outside the transaction, so that others
-            # can read and write large tables meanwhile.
+            # PostgreSQL makes indexes outside the transaction, so that others can
+            # read and write large tables meanwhile.
             is_postgresql = connection.dialect.name == "postgresql"
             later = indexes if is_postgresql else None
             run_step(connection, owner.name, number, owner.steps[number], later)
             if not indexes:
                 owner.record(connection, number)
                 return
+        self._make_indexes(owner, number, indexes)
 
+    def _make_indexes(
+        self, owner: StepOwner, number: int, indexes: list[IndexText]
+    ) -> None:
+        """Make the indexes of a step on PostgreSQL, then record the step."""
         with self.transactions.locked() as connection:
             if owner.last_step(connection) >= number:
                 return
-            # The statement before may keep its snapshot until the next one of
-            # this connection, and the index would wait for that snapshot.
+            # The statement before may keep its snapshot until the next one of this
+            # connection, and the index would wait for that snapshot.
             connection.exec_driver_sql("SET LOCAL lock_timeout = 0")
             for index in indexes:
                 # The index waits for all transactions that have begun before.
@@ -169,9 +183,10 @@ def run_step(
 ) -> None:
     """Do the work of a step in the transaction of a connection.
 
-    ``later``: a list to which the indexes of tables with rows are added; the
-    caller makes them. None: they are made here. Raises StartError, or the
-    driver's error if others have locked its tables.
+    ``owner`` and ``number`` are for messages. ``later`` is a list to which the
+    indexes of tables with rows are added; the caller makes them. None: they are
+    made here. Raises StartError, or the driver's error if others have locked
+    its tables.
     """
     operations = _operations(connection)
     from imserver.gateway.storage.migrations.table_text import make_tables
@@ -182,6 +197,7 @@ def run_step(
         else:
             step(operations)
     except Exception as error:
+        # The caller tries again after a conflict.
         if isinstance(error, DBAPIError) and is_lock_conflict(error):
             raise
         words = " ".join(str(getattr(error, "orig", None) or error).split())
@@ -191,6 +207,9 @@ def run_step(
 
 
 def _operations(connection: Connection) -> Any:
+    """Return Alembic's operations, which make tables and columns, on a
+    connection.
+    """
     # Imported here: nodes with a current database need not load it.
     logging.getLogger("alembic").setLevel(logging.WARNING)
     from alembic.migration import MigrationContext
@@ -200,8 +219,10 @@ def _operations(connection: Connection) -> Any:
 
 
 def _make_index(connection: Connection, index: IndexText) -> None:
-    """Make an index of PostgreSQL while others write. The remains of an
-    interrupted attempt are replaced."""
+    """Make an index of PostgreSQL while others read and write.
+
+    The remains of an interrupted attempt are replaced.
+    """
     find = text(
         "SELECT indisvalid FROM pg_index WHERE indrelid = to_regclass(:table) "
         "AND indexrelid = to_regclass(:name)"
@@ -229,7 +250,10 @@ def _make_index(connection: Connection, index: IndexText) -> None:
 
 
 def _wait_shortly(connection: Connection) -> None:
-    """Limit how long the statements of a step wait for locks."""
+    """Limit how long the statements of a step wait for locks.
+
+    All later transactions would queue behind a step that waits.
+    """
     engine = connection.dialect.name
     if engine == "postgresql":
         connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{_TABLE_MS}ms'")
@@ -242,8 +266,12 @@ def _wait_shortly(connection: Connection) -> None:
 
 @contextmanager
 def locked(connection: Connection) -> Iterator[None]:
-    """The lock of migrations, in the transaction of a connection that nobody
-    else waits for. Raises StartError."""
+    """A context with the lock of migrations, in the transaction of a
+    connection.
+
+    It is for a connection that nobody else waits for. Raises StartError if
+    another node has the lock for too long.
+    """
     deadline = time.monotonic() + _LOCK_SECONDS
     while not _lock(connection):
         _wait_for_lock(deadline)
@@ -262,8 +290,10 @@ def _wait_for_lock(deadline: float) -> None:
 
 
 def _lock(connection: Connection) -> bool:
-    """Take the lock of migrations if it is free, and return whether it was. On
-    SQLite the transaction itself is the lock."""
+    """Take the lock of migrations if it is free, and return whether it was.
+
+    On SQLite the transaction itself is the lock.
+    """
     engine = connection.dialect.name
     if engine == "sqlite":
         return True
@@ -279,8 +309,10 @@ def _lock(connection: Connection) -> bool:
 
 @contextmanager
 def _released_after(connection: Connection) -> Iterator[None]:
-    """A context at whose end the lock of migrations is released. On SQLite and
-    PostgreSQL it is released with the transaction."""
+    """A context at whose end the lock of migrations is released.
+
+    On SQLite and PostgreSQL it is released with the transaction.
+    """
     if connection.dialect.name in ("sqlite", "postgresql"):
         yield
         return

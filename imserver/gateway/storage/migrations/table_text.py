@@ -105,17 +105,7 @@ def make_tables(
     """
     for keyword, table, columns_text, parts_text in _items_of(dedent(text)):
         columns = [column_of(column) for column in re.split(r",\s+", columns_text)]
-        constraints: list[sa.UniqueConstraint] = []
-        indexes: list[IndexText] = []
-        for head, names_text in _parts_of(parts_text):
-            kind, name = head.rsplit(" ", 1)
-            names = names_text.split()
-            if kind == "unique":
-                constraints.append(sa.UniqueConstraint(*names, name=name))
-            else:
-                is_unique = kind == "unique index"
-                indexes.append(IndexText(name, table, tuple(names), is_unique))
-
+        constraints, indexes = _constraints_and_indexes(table, parts_text)
         if keyword == "columns":
             _add_columns(op, table, columns)
             if later is not None:
@@ -135,6 +125,27 @@ def make_tables(
         _make_indexes(op, table, indexes)
 
 
+def _constraints_and_indexes(
+    table: str, parts_text: str
+) -> tuple[list[sa.UniqueConstraint], list[IndexText]]:
+    """Read the lines below a table, such as ``unique app_by_version: version name``.
+
+    ``unique`` makes a constraint, which belongs to the table. ``index`` and
+    ``unique index`` make an index, which can be added to a table later.
+    """
+    constraints: list[sa.UniqueConstraint] = []
+    indexes: list[IndexText] = []
+    for head, names_text in _parts_of(parts_text):
+        kind, name = head.rsplit(" ", 1)
+        names = names_text.split()
+        if kind == "unique":
+            constraints.append(sa.UniqueConstraint(*names, name=name))
+        else:
+            is_unique = kind == "unique index"
+            indexes.append(IndexText(name, table, tuple(names), is_unique))
+    return constraints, indexes
+
+
 def _add_columns(op: Operations, table: str, columns: list[sa.Column[Any]]) -> None:
     """Add the columns that a table lacks."""
     stored = sa.inspect(op.get_bind()).get_columns(table)
@@ -145,8 +156,11 @@ def _add_columns(op: Operations, table: str, columns: list[sa.Column[Any]]) -> N
 
 
 def _make_indexes(op: Operations, table: str, indexes: list[IndexText]) -> None:
-    """Make the indexes that a table lacks. Only PostgreSQL makes them together
-    with their table, so on other engines they may be missing."""
+    """Make the indexes that a table lacks.
+
+    Only PostgreSQL makes them together with their table, so on other engines
+    they may be missing after a crash.
+    """
     names = {index["name"] for index in sa.inspect(op.get_bind()).get_indexes(table)}
     for index in indexes:
         if index.name not in names:
@@ -155,8 +169,9 @@ def _make_indexes(op: Operations, table: str, indexes: list[IndexText]) -> None:
 
 
 def column_of(text: str) -> sa.Column[Any]:
-    """The column that a text describes, such as ``name name500*`` or ``open
-    small=0``."""
+    """Return the column that a text describes, such as ``name name500*`` or
+    ``open small=0``.
+    """
     match = _match_column(text)
     name, kind, size, sign, default = match.groups()  # type: ignore[union-attr]
 
