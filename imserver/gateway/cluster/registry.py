@@ -90,16 +90,18 @@ class Lease(Struct, frozen=True):
 
 
 class Session(Struct, gc=False, eq=False):
-    """A logged-in connection, as its node registers it. Owner: the node's
-    sessions.
+    """A logged-in connection, as its node registers it.
 
     ``id`` is known before the registry answers, so that a session whose
     registration was lost can still be unregistered or registered again. The
     registry sets ``number`` (0: not registered yet) and ``generation``. If two
     sessions exclude each other, the one with the higher number stays. Numbers
     are in the order in which sessions began, also for sessions that are
-    registered late. ``policy``: which sessions exclude each other, see
-    :class:`SessionRegistration`. ``began``: monotonic time of the begin.
+    registered late.
+
+    ``policy`` says which sessions exclude each other, see
+    :class:`SessionRegistration`. ``began`` is the monotonic time of the begin.
+    Owner: the node's sessions.
     """
 
     app: str
@@ -155,16 +157,18 @@ class ReportedMembers(Struct, frozen=True, gc=False):
 class SessionRegistration(Struct, gc=False):
     """The result of registering a session.
 
-    Usually the session is addressed now. Otherwise one of these is true.
-    ``refused``: its policy is ``refuse``, and the sessions ``others`` block it;
-    nothing was changed. ``superseded``: a session with a higher number exists.
-    That happens if the session is registered again, or if Redis carried out its
-    login late.
+    Usually the session is addressed now: pushes to its user reach it. Otherwise
+    one of these is true:
 
-    ``replaced`` are sessions that are no longer addressed, of any node. Under
-    ``newest`` their nodes forget them silently, under ``single`` and ``refuse``
-    they close them. A node that misses the message learns it at its next lease
-    renewal (:attr:`RegistryEvents.replaced`).
+    - ``refused``: its policy is ``refuse``, and the sessions ``others`` block
+      it. Nothing was changed.
+    - ``superseded``: a session with a higher number exists. That happens if the
+      session is registered again, or if Redis carried out its login late.
+
+    ``replaced`` has the sessions that are no longer addressed, of any node.
+    Under ``newest`` their nodes forget them silently, under ``single`` and
+    ``refuse`` they close them. A node that misses the message learns it at its
+    next lease renewal (:attr:`RegistryEvents.replaced`).
     """
 
     number: int = 0
@@ -180,13 +184,16 @@ class SessionRegistration(Struct, gc=False):
 
 
 class Claim(Struct, frozen=True, gc=False):
-    """The result of claiming a message id.
+    """The result of claiming a message id, by which each message is delivered
+    once.
 
-    ``mine``: deliver the message, then settle the claim. ``repeat``: the id was
-    accepted before. ``pending``: another request has claimed the id, and its
-    outcome is not known yet; ask again later. A claim that is never settled
-    expires after 10 s. ``token`` proves who has the claim; ``""``: nothing is
-    claimed, so nothing has to be settled.
+    - ``mine``: deliver the message, then settle the claim.
+    - ``repeat``: the id was accepted before.
+    - ``pending``: another request has claimed the id, and its outcome is not
+      known yet. Ask again later.
+
+    A claim that is never settled expires after 10 s. ``token`` proves who has
+    the claim; ``""``: nothing is claimed, so nothing has to be settled.
     """
 
     key: str
@@ -235,7 +242,8 @@ class RegistryEvents(Struct, frozen=True):
 
 
 def own_address() -> str:
-    """The first address of this machine that is not loopback, else 127.0.0.1.
+    """Return the first address of this machine that is not loopback, else
+    127.0.0.1.
 
     Asks the routing table by connecting a datagram socket, which sends nothing.
     The socket is raw, because the supervisor calls this too and must not start
@@ -253,17 +261,22 @@ def own_address() -> str:
 
 
 def advertised_address(advertise: str, only_local: bool) -> str:
-    """The address under which other nodes reach this one: the setting
-    ``advertise``, else an address of this machine (loopback if
-    ``only_local``)."""
+    """Return the address under which other nodes reach this one.
+
+    It is the setting ``advertise``, or else an address of this machine:
+    loopback if ``only_local``.
+    """
     if advertise:
         return advertise
     return _LOOPBACK if only_local else own_address()
 
 
 def node_name(advertise: str, rpc_port: int) -> str:
-    """The id of a node: the advertised address, or that of this machine, and
-    its RPC port."""
+    """Return the id of a node, such as ``10.0.0.5:7000``.
+
+    It is made of the advertised address, or of an address of this machine, and
+    the RPC port.
+    """
     return f"{advertise or own_address()}:{rpc_port}"
 
 
@@ -273,9 +286,13 @@ no other node can remember an earlier one."""
 
 
 class SoloRegistry:
-    """The registry of a node without Redis. Owner of the lease of a node
-    alone. For registration, lookup and claims see
-    :class:`imserver.gateway.cluster.redis.registry.RedisRegistry`."""
+    """The registry of a node without Redis, which knows only the lease of this
+    node.
+
+    Sessions, channels and claims of such a node need no registry. Those of a
+    cluster are in
+    :class:`imserver.gateway.cluster.redis.registry.RedisRegistry`.
+    """
 
     def __init__(self, lease: Lease) -> None:
         self.lease = replace(lease, epoch=EPOCH)
@@ -293,8 +310,10 @@ class SoloRegistry:
         return bool(self._leases)
 
     def leases(self) -> Mapping[int, Lease]:
-        """The live leases by epoch, as of about a second ago. The lease of this
-        node is included. Never switches greenlets."""
+        """Return the live leases by epoch, as of about a second ago.
+
+        The lease of this node is included. Never switches greenlets.
+        """
         return self._leases
 
     reachable = leases
@@ -308,8 +327,13 @@ class SoloRegistry:
         draining: bool = False,
         unsettled: bool = False,
     ) -> None:
-        """Update the lease of this node. Other nodes see it at the next
-        renewal. Never switches greenlets."""
+        """Update the lease of this node, which other nodes see at the next
+        renewal.
+
+        ``counts`` has the number of users of each app. ``unsettled`` means that
+        the registry does not know all channels of the node. Never switches
+        greenlets.
+        """
         self.lease = replace(
             self.lease,
             connections=connections,
@@ -326,12 +350,12 @@ class SoloRegistry:
 
 class LocalValues(Service):
     """Values by key that nodes share for minutes, such as running logins with a
-    provider. This class owns the values of a node without Redis.
+    provider.
 
-    All methods may switch greenlets, and raise StorageUnavailable if Redis does
-    not answer. In a cluster
-    :class:`imserver.gateway.cluster.redis.registry.RedisRegistry` has the
-    values, so any node may continue what another one has begun.
+    This class owns the values of a node without Redis. In a cluster
+    :class:`imserver.gateway.cluster.redis.registry.RedisRegistry` has them, so
+    any node may continue what another one has begun. All methods may switch
+    greenlets, and raise StorageUnavailable if Redis does not answer.
     """
 
     clock: Callable[[], float] = monotonic
@@ -340,8 +364,10 @@ class LocalValues(Service):
     that was stored first comes first."""
 
     def put_value(self, key: str, value: bytes, seconds: float) -> None:
-        """Store a value for ``seconds``. Forgets the oldest values if they have
-        expired or if there are too many."""
+        """Store a value for ``seconds``.
+
+        Forgets the oldest values if they have expired or if there are too many.
+        """
         now = self.clock()
         self._values.pop(key, None)
         self._values[key] = value, now + seconds
@@ -352,14 +378,16 @@ class LocalValues(Service):
             del self._values[oldest]
 
     def value(self, key: str) -> bytes | None:
-        """The value of a key; None if it has expired or was removed."""
+        """Return the value of a key; None if it has expired or was removed."""
         value, end = self._values.get(key, (None, 0.0))
         if end > self.clock():
             return value
         return None
 
     def remove_value(self, key: str) -> bool:
-        """Delete a value. Returns whether there was a value. If several callers
-        delete it at once, only one of them gets True."""
+        """Delete a value. Returns whether there was a value.
+
+        If several callers delete it at once, only one of them gets True.
+        """
         _, end = self._values.pop(key, (b"", 0.0))
         return end > self.clock()

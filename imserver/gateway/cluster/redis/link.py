@@ -40,6 +40,7 @@ slowly."""
 
 
 def _packed(commands: Sequence[Command]) -> bytes:
+    """Return commands as the bytes that Redis reads."""
     return b"".join(
         [
             command if isinstance(command, bytes) else pack_command(command)
@@ -49,7 +50,7 @@ def _packed(commands: Sequence[Command]) -> bytes:
 
 
 def words_of(command: Command) -> Sequence[Any]:
-    """The words of a command in either form."""
+    """Return the words of a command, whether it is packed or not."""
     if isinstance(command, tuple):
         return command
     reader = Reader()
@@ -76,8 +77,11 @@ Done = Callable[[list[Any] | RedisUnavailable | None], None]
 
 
 class RedisLink:
-    """A connection that executes pipelines; one exchange at a time. Connects on
-    first use."""
+    """A connection that executes pipelines: many commands at once, and their
+    replies.
+
+    One exchange at a time. Connects on first use.
+    """
 
     life: bytes
     """The name of the life of the server's data, as of the last connection.
@@ -100,16 +104,22 @@ class RedisLink:
     returns."""
 
     def mark_of(self, command: Command) -> str:
-        """The key of the marks on the server that executes ``command``. Returns
-        ``""`` if no marks are known there. Never switches greenlets."""
+        """Return the key of the marks on the server that executes ``command``.
+
+        A mark is a node's proof that it has registered all its sessions there.
+        Returns ``""`` if no marks are known there. Never switches greenlets.
+        """
         return ""
 
     @abstractmethod
     def exchange(self, commands: Sequence[Command]) -> list[Any]:
-        """Send commands and wait for their replies. The reply to a failed
-        command is an :class:`ErrorReply`. If one server of several does not
-        answer, the replies to its commands are a :class:`RedisUnavailable`.
-        Switches greenlets. Raises RedisUnavailable."""
+        """Send commands and wait for their replies.
+
+        The reply to a failed command is an :class:`ErrorReply`. If one server
+        of several does not answer, the replies to its commands are a
+        :class:`RedisUnavailable`. Switches greenlets. Raises RedisUnavailable
+        if no server answers.
+        """
 
     @abstractmethod
     def begin(self, commands: Sequence[Command], done: Done) -> bool:
@@ -123,8 +133,10 @@ class RedisLink:
         """
 
     def restore(self) -> None:
-        """Connect again to servers that did not answer, beside the exchanges.
-        Switches greenlets."""
+        """Connect again to servers that did not answer.
+
+        Exchanges may go on meanwhile. Switches greenlets.
+        """
 
     @abstractmethod
     def close(self) -> None:
@@ -132,8 +144,12 @@ class RedisLink:
 
 
 def connect(address: RedisAddress, seconds: float) -> DirectSocket:
-    """A logged-in socket to the server, or to the sentinels' master; each step
-    takes at most ``seconds``. Switches greenlets. Raises RedisUnavailable."""
+    """Return a logged-in socket to the server, or to the master that sentinels
+    name.
+
+    Each step takes at most ``seconds``. Switches greenlets. Raises
+    RedisUnavailable.
+    """
     options = address.options
     if address.service:
         host, port = _master(address, seconds)
@@ -159,7 +175,9 @@ def connect(address: RedisAddress, seconds: float) -> DirectSocket:
 
 def _open(address: RedisAddress, host: str, port: int, seconds: float) -> DirectSocket:
     """Connect to one server, agree on TLS if the address has it, and log in.
-    Switches greenlets. Raises RedisUnavailable, OSError and ValueError."""
+
+    Switches greenlets. Raises RedisUnavailable, OSError and ValueError.
+    """
     sock = open_socket(host, port, seconds)
     try:
         if address.tls:
@@ -178,7 +196,9 @@ def _open(address: RedisAddress, host: str, port: int, seconds: float) -> Direct
 
 def _log_in(sock: DirectSocket, options: dict[str, Any]) -> None:
     """Tell the server the user, the name and the database of a connection.
-    Switches greenlets. Raises RedisUnavailable and OSError."""
+
+    Switches greenlets. Raises RedisUnavailable and OSError.
+    """
     user = options.get("username")
     password = options.get("password")
     if user:
@@ -194,8 +214,11 @@ def _log_in(sock: DirectSocket, options: dict[str, Any]) -> None:
 
 def ask(sock: DirectSocket, *command: Any) -> Any:
     """Send one command over a socket that nobody else uses, and return its
-    reply. Switches greenlets. Raises RedisUnavailable, also if the command
-    fails, and OSError."""
+    reply.
+
+    Switches greenlets. Raises RedisUnavailable, also if the command fails, and
+    OSError.
+    """
     sock.sendall(pack_command(command))
     reader = new_reader()
     while (reply := reader.gets()) is INCOMPLETE:
@@ -203,6 +226,7 @@ def ask(sock: DirectSocket, *command: Any) -> Any:
         if not data:
             raise RedisUnavailable("Connection closed by server.")
         reader.feed(data)
+    # The reader makes exceptions of error replies.
     if isinstance(reply, RedisUnavailable):
         raise reply
     if isinstance(reply, Exception):
@@ -213,11 +237,12 @@ def ask(sock: DirectSocket, *command: Any) -> Any:
 def ask_first(
     addresses: Sequence[RedisAddress], seconds: float, *command: Any
 ) -> tuple[str, Any]:
-    """Send a command to one server after the other, until one gives a reply
-    that is not empty. Returns the host of that server and the reply.
+    """Ask one server after the other, until one gives a reply that is not
+    empty.
 
-    Each step, for each server, takes at most ``seconds``. Switches greenlets.
-    Raises the RedisUnavailable of the last server if no server has replied.
+    Returns the host of that server and the reply. Each step, for each server,
+    takes at most ``seconds``. Switches greenlets. Raises the RedisUnavailable
+    of the last server if no server has replied.
     """
     problem = RedisUnavailable("no server is known")
     for address in addresses:
@@ -240,8 +265,11 @@ def ask_first(
 
 
 def _master(address: RedisAddress, seconds: float) -> tuple[str, int]:
-    """The host and port of the master, which the sentinels know. Switches
-    greenlets. Raises RedisUnavailable."""
+    """Return the host and port of the master, which the sentinels know.
+
+    Sentinels are servers that watch a Redis and its replicas. Switches
+    greenlets. Raises RedisUnavailable.
+    """
     # Sentinels have their own user and password, but the TLS settings of the
     # servers.
     options = {}
@@ -264,18 +292,17 @@ def _master(address: RedisAddress, seconds: float) -> tuple[str, int]:
 class ServerLink(RedisLink):
     """A link to one server, or to the master that sentinels name.
 
+    Each connection begins with the scripts that write the life of the data and
+    the life of the marks into Redis. A life is a name that changes when the
+    server may have lost data. So scripts that run later can see whether earlier
+    writes may be missing, even if they are repeated on another server.
+    ``marks_here`` returns the keys of the marks on this server.
+
     Commands and replies use the socket directly. Measured: layers of redis-py
     took 9 of the 35 µs of an exchange with one command, and half of the 1.9 µs
-    per command of one with a hundred.
-
-    Each connection begins with the scripts that write the life of the data and
-    the life of the marks into Redis. So scripts that run later can see whether
-    the server may lack earlier writes, even if they are repeated on another
-    server. ``marks_here``: returns the keys of the marks on this server.
-
-    :meth:`begin` needs no greenlet, and its watchers stay between two
-    exchanges. Measured: a lookup with a claim took 76 µs of CPU by
-    :meth:`exchange`, and 64 µs by :meth:`begin`.
+    per command of one with a hundred. :meth:`begin` needs no greenlet, and its
+    watchers stay between two exchanges. Measured: a lookup with a claim took 76
+    µs of CPU by :meth:`exchange`, and 64 µs by :meth:`begin`.
     """
 
     def __init__(
@@ -286,6 +313,7 @@ class ServerLink(RedisLink):
         tracked: TrackedKeys | None,
         marks_here: Callable[[], Collection[str]],
     ) -> None:
+        """Prepare a link without a connection."""
         self.life = b""
         self.connects = 0
         self.seconds = seconds
@@ -306,7 +334,9 @@ class ServerLink(RedisLink):
         self._reply_count = 0
         """The number of replies that the exchange waits for in all."""
         self._unsent: bytes | memoryview = b""
+        """The bytes that the kernel has not accepted yet."""
         self._began = 0.0
+        """Monotonic time at which the exchange was begun."""
 
         self._watchers: tuple[Any, ...] = ()
         """The watchers that wait for replies, for room to send, and for the
@@ -323,8 +353,11 @@ class ServerLink(RedisLink):
         """Parses the replies of the connection."""
 
     def exchange(self, commands: Sequence[Command]) -> list[Any]:
-        """See :meth:`RedisLink.exchange`. After a failure the connection is
-        closed, and the error is counted."""
+        """Send commands and wait for their replies, see
+        :meth:`RedisLink.exchange`.
+
+        After a failure the connection is closed, and the error is counted.
+        """
         timer = gevent.Timeout(self.seconds)
         timer.start()
         try:
@@ -350,8 +383,12 @@ class ServerLink(RedisLink):
         return RedisUnavailable(f"no answer within {self.seconds:g} s")
 
     def _exchange(self, commands: Sequence[Command]) -> list[Any]:
-        """Exchange commands. A failure, such as a lost connection, is tried
-        once more over a new connection."""
+        """Exchange commands, and once more over a new connection if that fails.
+
+        A failure is often a connection that the server has closed while it was
+        idle. If the server refuses, or is late, a second attempt would not
+        help.
+        """
         try:
             return _send_loaded(self._send, commands)
         except RedisUnavailable as error:
@@ -368,8 +405,11 @@ class ServerLink(RedisLink):
         return bool(self._watchers)
 
     def _send(self, commands: Sequence[Command]) -> list[Any]:
-        """Send commands and read their replies. Connects first if there is no
-        connection. After any error the connection is closed."""
+        """Send commands and read their replies.
+
+        Connects first if there is no connection. After any error the connection
+        is closed.
+        """
         try:
             opening: list[Command] = []
             if self._socket is None:
@@ -401,8 +441,11 @@ class ServerLink(RedisLink):
             raise
 
     def _opening(self) -> list[Command]:
-        """The first commands of a connection. Their replies go to
-        :meth:`_opened`."""
+        """Return the first commands of a connection.
+
+        They load the scripts, and find out whether data was lost.
+        :meth:`_opened` gets their replies.
+        """
         commands: list[Command] = []
         if self._tracked is not None:
             commands += ENABLE
@@ -418,8 +461,11 @@ class ServerLink(RedisLink):
         return commands
 
     def _opened(self, replies: Sequence[Any]) -> None:
-        """Apply the replies to the commands of :meth:`_opening`: the life of
-        the data, and whether the server reports changes of keys."""
+        """Apply the replies to the commands of :meth:`_opening`.
+
+        They tell the life of the data, and whether the server reports changes
+        of keys.
+        """
         in_cluster = self._address.kind == "cluster"
         life_replies = len(_IDS) if in_cluster else 1
         self.life = _life(replies[-life_replies:])
@@ -448,8 +494,10 @@ class ServerLink(RedisLink):
         self.connects += 1
 
     def _read(self, count: int) -> list[Any]:
-        """Read ``count`` replies. Raises RedisUnavailable if the server as a
-        whole cannot serve now."""
+        """Read ``count`` replies.
+
+        Raises RedisUnavailable if the server as a whole cannot serve now.
+        """
         assert self._socket is not None
         # Local names: the loop runs for each reply.
         reader = self._reader
@@ -464,6 +512,7 @@ class ServerLink(RedisLink):
                     raise RedisUnavailable("Redis closed the connection")
                 reader.feed(data)
                 continue
+            # Redis reports changes of keys between the replies.
             if type(reply) is PushNotification:
                 if self._tracked is not None:
                     self._tracked.changed(reply)
@@ -476,9 +525,11 @@ class ServerLink(RedisLink):
         return replies
 
     def begin(self, commands: Sequence[Command], done: Done) -> bool:
-        """See :meth:`RedisLink.begin`. Returns False if there is no connection.
-        Callbacks of the watchers then send the commands, read the replies and
-        end the exchange."""
+        """Send commands without waiting, see :meth:`RedisLink.begin`.
+
+        Returns False if there is no connection. Callbacks of the watchers then
+        send the commands, read the replies and end the exchange.
+        """
         if not self._watchers:
             return False
 
@@ -496,17 +547,21 @@ class ServerLink(RedisLink):
         if not readable.active:
             readable.start(self._readable)
         timer.again(self._expired)
+        # Usually the kernel accepts everything at once.
         self._write()
         return True
 
     def _write(self) -> None:
-        """Callback: send as many bytes as the kernel accepts."""
+        """Callback: send as many bytes as the kernel accepts.
+
+        The rest follows when the socket is writable again.
+        """
         unsent = self._unsent
         writable = self._watchers[1]
         try:
             sent = self._raw.send(unsent)
         except BlockingIOError:
-            sent = 0
+            sent = 0  # the kernel's buffer is full
         except OSError:
             self._end(None)  # the caller exchanges the commands again
             return
@@ -519,9 +574,12 @@ class ServerLink(RedisLink):
                 writable.start(self._write)
 
     def _readable(self) -> None:
-        """Callback: read the replies to the exchange that was begun. It ends
-        when all replies are there. It also ends, without replies, if the
-        server cannot serve or lacks a script: then the caller repeats it."""
+        """Callback: read the replies to the exchange that was begun.
+
+        It ends when all replies are there. It also ends, without replies, if
+        the server cannot serve or lacks a script: then the caller repeats it by
+        :meth:`exchange`.
+        """
         if self._done is None:
             # The connection has ended, or it is used by `exchange`.
             self._watchers[0].stop()
@@ -566,7 +624,9 @@ class ServerLink(RedisLink):
         self._end(replies)
 
     def _expired(self) -> None:
-        """Callback of the timer: end the exchange with an error."""
+        """Callback of the timer: end the exchange with an error, because Redis
+        is late.
+        """
         # If the loop was late, and not Redis, the replies are here unread.
         self._readable()
         if self._done is None:
@@ -575,7 +635,11 @@ class ServerLink(RedisLink):
 
     def _end(self, result: list[Any] | RedisUnavailable | None) -> None:
         """End the exchange that was begun, and pass ``result`` to its ``done``.
-        If ``result`` is no list of replies, the connection is dropped."""
+
+        The result is a list of replies, an error, or None if the caller has to
+        repeat the commands by :meth:`exchange`. If it is no list, the
+        connection is dropped.
+        """
         # Read first, because close() forgets it.
         done = self._done
         if isinstance(result, list):
@@ -588,8 +652,10 @@ class ServerLink(RedisLink):
             done(result)
 
     def close(self) -> None:
-        """See :meth:`RedisLink.close`. Forgets an exchange that was begun,
-        without calling its ``done``."""
+        """Drop the connection, see :meth:`RedisLink.close`.
+
+        Forgets an exchange that was begun, without calling its ``done``.
+        """
         sock = self._socket
         self._socket = None
         self._done = None
@@ -602,8 +668,12 @@ class ServerLink(RedisLink):
 
 
 def begin_marks(keys: Collection[str]) -> list[Command]:
-    """The commands that begin the marks under ``keys`` anew if their server may
-    have lost data. Their replies are the lives of the marks."""
+    """Return the commands that begin the marks under ``keys`` anew if data may
+    be lost.
+
+    Their replies are the lives of the marks: names that change when their
+    server may have lost data.
+    """
     return [
         ("EVALSHA", BEGIN_MARKS, 1, key, secrets.token_urlsafe(_LIFE_BYTES))
         for key in keys
@@ -617,11 +687,12 @@ _ID: Final = re.compile(rb"^(run_id|master_replid):(\w+)", re.MULTILINE)
 
 
 def _life(replies: Sequence[Any]) -> bytes:
-    """The life of the data, from the last replies to the opening commands.
+    """Return the life of the data, from the last replies to the opening
+    commands.
 
-    These are one reply of the script BEGIN_LIFE, or in a Redis Cluster the
-    replies to :data:`_IDS`, whose ids together are the life. Returns ``b""``
-    if the life is not known.
+    The life is a name that changes when the server may have lost data. It is
+    the reply of the script BEGIN_LIFE, or in a Redis Cluster the ids in the
+    replies to :data:`_IDS`. Returns ``b""`` if the life is not known.
     """
     if len(replies) == 1:
         if isinstance(replies[0], bytes):
@@ -642,9 +713,11 @@ def _life(replies: Sequence[Any]) -> bytes:
 def _send_loaded(
     send: Callable[[Sequence[Command]], list[Any]], commands: Sequence[Command]
 ) -> list[Any]:
-    """Send commands and return their replies. If Redis has lost a script
-    (restart, SCRIPT FLUSH), its commands are sent again with the text of the
-    script."""
+    """Send commands and return their replies.
+
+    If Redis has lost a script (restart, SCRIPT FLUSH), its commands are sent
+    again with the text of the script.
+    """
     replies = send(commands)
     indexes = []
     calls: list[Command] = []
@@ -664,12 +737,15 @@ def _send_loaded(
 
 
 def _lacks_script(reply: object) -> bool:
+    """Whether Redis has replied that it does not have the script of a command."""
     return isinstance(reply, ErrorReply) and str(reply).startswith("NOSCRIPT")
 
 
 def _away(error: Exception) -> RedisUnavailable | None:
-    """The reason why the server as a whole cannot serve now. Returns None if
-    the error concerns only its command."""
+    """Return the reason why the server as a whole cannot serve now.
+
+    None if the error concerns only its command.
+    """
     if isinstance(error, RedisUnavailable):
         return error
     if _AWAY.search(str(error)):

@@ -65,17 +65,27 @@ def open_link(
     counters: RegistryCounters,
     tracked: TrackedKeys | None = None,
 ) -> RedisLink:
-    """A link whose exchanges take at most ``seconds``; it reports changes of
-    ``tracked`` keys if it can."""
+    """Return a link to Redis, whose exchanges take at most ``seconds``.
+
+    It connects at the first exchange. ``tracked`` gets the changes of keys that
+    Redis reports, and belongs to the link for the data, which many callers
+    share. None: it is the link for the lease.
+    """
+    is_for_data = tracked is not None
     if address.kind == "cluster":
-        return ClusterLink(address, seconds, counters, tracked is not None)
-    marks = () if tracked is None else (MARKS,)
-    return ServerLink(address, seconds, counters, tracked, lambda: marks)
+        return ClusterLink(address, seconds, counters, shared=is_for_data)
+    # Marks, by which nodes prove that they have registered all their sessions,
+    # lie beside the data. One server has them under one key.
+    marks = (MARKS,) if is_for_data else ()
+    return ServerLink(address, seconds, counters, tracked, marks_here=lambda: marks)
 
 
 def slot_of_key(key: bytes) -> int:
-    """The slot of a key in a Redis Cluster. If the key has text in braces, only
-    this text counts."""
+    """Return the slot of a key in a Redis Cluster.
+
+    Each of the 16384 slots belongs to one master. If the key has text in
+    braces, only this text counts, so ``a{7}`` and ``b{7}`` have the same slot.
+    """
     start = key.find(b"{") + 1
     if start:  # there is a brace
         end = key.find(b"}", start)
@@ -85,8 +95,10 @@ def slot_of_key(key: bytes) -> int:
 
 
 def _keys_of_marks() -> list[str]:
-    """Keys of marks whose slots are spread over all slots: one key for each
-    :data:`_MARKS_SLOTS` slots in a row."""
+    """Return keys of marks whose slots are spread over all slots.
+
+    There is one key for each :data:`_MARKS_SLOTS` slots in a row.
+    """
     key_by_range: dict[int, str] = {}
     for number in count():
         if len(key_by_range) * _MARKS_SLOTS == _SLOTS:
@@ -99,8 +111,11 @@ def _keys_of_marks() -> list[str]:
 
 
 def slot_of(command: Command) -> int:
-    """The slot of a command, which is the slot of its first key;
-    :data:`_NO_SLOT` for a probe or a SCAN."""
+    """Return the slot of a command, which is the slot of its first key.
+
+    :data:`_NO_SLOT` for a probe (``EXISTS``) or a ``SCAN``, which go to all
+    masters.
+    """
     if isinstance(command, bytes):
         # The line before the key has its size: "$5".
         _, _, _, size, rest = command.split(b"\r\n", _LINES_BEFORE_KEY)
@@ -114,26 +129,49 @@ def slot_of(command: Command) -> int:
     return slot_of_key(key)
 
 
+def _read_slots(reply: Sequence[Any], host: str) -> list[Server | None]:
+    """Return the master of each slot, from a reply to ``CLUSTER SLOTS``.
+
+    None stands for a slot without a master. ``host`` is the server that has
+    replied. The list has one item more, which is None, for :data:`_NO_SLOT`.
+    """
+    slots: list[Server | None] = [None] * (_SLOTS + 1)
+    # Each row has the first and the last slot of a range, its master and then
+    # its replicas.
+    for first, last, (name, port, *_), *_ in reply:
+        # Without a name, the server means the address where it was asked.
+        server = (name.decode() if name else host, int(port))
+        slots[first : last + 1] = [server] * (last + 1 - first)
+    return slots
+
+
 def _probe_key(slots: Sequence[Server | None], server: Server) -> bytes:
-    """A key whose slot belongs to ``server``. The server must have a slot."""
+    """Return a key whose slot belongs to ``server``. The server must have a
+    slot.
+    """
+    # The slot of a key cannot be chosen, so numbers are tried in turn.
     keys = (b"imserver:probe:%d" % number for number in count())
     return next(key for key in keys if slots[slot_of_key(key)] == server)
 
 
 def _redirect(reply: object) -> re.Match[str] | None:
-    """The redirect in a reply, as a match of :data:`_REDIRECT`. Returns None if
-    the command need not be repeated elsewhere."""
+    """Return the redirect in a reply, as a match of :data:`_REDIRECT`.
+
+    None if the command need not be repeated elsewhere.
+    """
     if isinstance(reply, ErrorReply):
         return _REDIRECT.match(str(reply))
     return None
 
 
 def _next_scan(command: Command, reply: list[Any], masters: int) -> list[Any]:
-    """The reply to a step of a SCAN, as if all ``masters`` were one server.
+    """Return the reply to a step of a SCAN, as if all ``masters`` were one
+    server.
 
+    SCAN visits all keys, and returns a cursor with which the next step goes on.
     The cursor of the caller combines the cursor of a master with the index of
-    that master: cursor of the master · number of masters + index. It is 0
-    again when the last master has no more keys.
+    that master: cursor of the master · number of masters + index. It is 0 again
+    when the last master has no more keys.
     """
     next_cursor = int(reply[0])
     index = int(command[1]) % masters
@@ -145,11 +183,12 @@ def _next_scan(command: Command, reply: list[Any], masters: int) -> list[Any]:
 class _Redirects(Struct):
     """The news about slots in the replies of one round.
 
-    ``importing``: slot → the master that is taking it over, and already has the
-    keys of a command (``ASK``). ``moved``: slot → its new master (``MOVED``).
-    ``sources``: the masters from which to read the map of slots again, because
-    their map is newer. None in it stands for any master that answers, after
-    another one has failed.
+    - ``importing``: slot → the master that is taking it over, and already has
+      the keys of a command (``ASK``).
+    - ``moved``: slot → its new master (``MOVED``).
+    - ``sources``: the masters from which to read the map of slots again,
+      because their map is newer. None in it stands for any master that answers,
+      after another one has failed.
     """
 
     importing: dict[int, Server] = field(default_factory=dict)
@@ -157,8 +196,11 @@ class _Redirects(Struct):
     sources: set[Server | None] = field(default_factory=set)
 
     def note(self, server: Server, redirect: re.Match[str]) -> None:
-        """Note that ``server`` has replied that a command must be repeated,
-        such as ``MOVED 3999 127.0.0.1:6381``."""
+        """Note that ``server`` has refused a command, which must be repeated
+        elsewhere.
+
+        The redirect is its reply, such as ``MOVED 3999 127.0.0.1:6381``.
+        """
         kind = redirect["kind"]
         if kind == "TRYAGAIN":  # later, at the same server
             return
@@ -177,9 +219,9 @@ class _Exchange(Struct):
     """The commands of one exchange, which are sent in rounds until each has its
     reply.
 
-    ``replies``: the reply to each command; None until it has one.
-    ``unanswered``: the indexes of the commands that the next round sends.
-    ``failed``: the masters that do not answer, and why.
+    - ``replies``: the reply to each command; None until it has one.
+    - ``unanswered``: the indexes of the commands that the next round sends.
+    - ``failed``: the masters that do not answer, and why.
     """
 
     replies: list[Any]
@@ -197,10 +239,11 @@ class _Exchange(Struct):
         results: Mapping[Server, list[Any] | RedisUnavailable],
     ) -> _Redirects:
         """Store the replies of a round, and decide which commands the next
-        round sends. Returns the news about slots in the replies.
+        round sends.
 
-        ``parts``: master → the indexes of the commands that it got.
-        ``results``: master → its replies to them, or why it did not answer.
+        ``parts`` maps a master to the indexes of the commands that it got.
+        ``results`` maps it to its replies, or to the reason why it did not
+        answer. Returns the news about slots in the replies.
         """
         redirects = _Redirects()
         unanswered: set[int] = set()
@@ -224,18 +267,20 @@ class _Exchange(Struct):
 
 
 class ClusterLink(RedisLink):
-    """See :class:`RedisLink`. Owner of the connections to the masters, and of
-    the map of slots.
+    """A link to a Redis Cluster, see :class:`RedisLink`.
 
-    Commands go to the masters of their slots, to all masters at once. An
-    exchange ends when all masters have replied, so commands of one slot keep
+    The keys of a Redis Cluster are in slots, each of which belongs to one
+    master. Commands go to the masters of their slots, to all masters at once.
+    An exchange ends when all masters have replied, so commands of one slot keep
     their order. They keep it also while a slot moves: a command that a master
     refers to another one (``MOVED``, ``ASK``) is repeated there before the next
     exchange.
 
-    ``shared``: many callers share the link. So a master that does not answer is
-    left out until :meth:`restore` reaches it or a replica that has taken over.
-    Until then the reply to its commands is an error at once.
+    ``shared`` means that many callers share the link. Then a master that does
+    not answer is left out until :meth:`restore` reaches it or a replica that
+    has taken over. Until then the reply to its commands is an error at once.
+
+    Owner of the connections to the masters, and of the map of slots.
     """
 
     is_cluster = True
@@ -247,6 +292,9 @@ class ClusterLink(RedisLink):
         counters: RegistryCounters,
         shared: bool,
     ) -> None:
+        """Prepare a link without a connection. The first exchange reads the map
+        of slots.
+        """
         self.seconds = seconds
         self.counters = counters
         self._address = address
@@ -306,7 +354,7 @@ class ClusterLink(RedisLink):
         return self._marks_at[server][0]
 
     def _map_marks(self) -> None:
-        """Note which marks each master has, by the map of slots."""
+        """Find out which marks each master has, by the map of slots."""
         self._marks_at = {}
         for key in self.marks:
             server = self._slots[slot_of_key(key.encode())]
@@ -316,9 +364,13 @@ class ClusterLink(RedisLink):
     # --- without waiting ------------------------------------------------------
 
     def begin(self, commands: Sequence[Command], done: Done) -> bool:
-        """See :meth:`RedisLink.begin`. Returns False if a command has to go to
-        several masters, if no master of its slot is known, or if there is no
-        connection to the master."""
+        """Send commands to their masters without waiting, see
+        :meth:`RedisLink.begin`.
+
+        Returns False if a command has to go to several masters, if no master of
+        its slot is known, or if there is no connection to the master. Then
+        :meth:`exchange` must be used.
+        """
         # Local names: the loop runs for each command of a push.
         slots = self._slots
         links = self._links
@@ -358,9 +410,12 @@ class ClusterLink(RedisLink):
         done: Done,
         result: list[Any] | RedisUnavailable | None,
     ) -> None:
-        """Store the result of one master, to its ``part`` of the commands (as
-        indexes). After the last master, calls ``done``. Callback: never
-        switches greenlets."""
+        """Store the result of one master. Callback: never switches greenlets.
+
+        ``part`` has the indexes of the commands that the master got. After the
+        last master, this calls ``done`` with all replies, or with None if the
+        exchange has to be repeated.
+        """
         if result is None:
             self._must_repeat = True
         elif isinstance(result, RedisUnavailable):
@@ -376,6 +431,7 @@ class ClusterLink(RedisLink):
         if self._missing_parts:
             return
 
+        # One error for all, if no master is left.
         if self._masters.keys() <= self._absent.keys():
             done(next(iter(self._absent.values())))
         elif self._must_repeat:
@@ -386,10 +442,14 @@ class ClusterLink(RedisLink):
     # --- waiting --------------------------------------------------------------
 
     def exchange(self, commands: Sequence[Command]) -> list[Any]:
-        """See :meth:`RedisLink.exchange`. Sends commands in rounds, until each
-        has its reply or the time is over. After a round, commands that a master
-        has redirected, or whose master has failed, are sent again. Raises
-        RedisUnavailable only if no master answers."""
+        """Send commands and wait for their replies, see
+        :meth:`RedisLink.exchange`.
+
+        Commands are sent in rounds, until each has its reply or the time is
+        over. After a round, commands that a master has redirected, or whose
+        master has failed, are sent again. Raises RedisUnavailable only if no
+        master answers.
+        """
         end = monotonic() + self.seconds
         self._close_unused_links()
         if not self._slots or None in self._slots[:_SLOTS]:
@@ -438,9 +498,12 @@ class ClusterLink(RedisLink):
         masters: list[Server],
         importing: Mapping[int, Server],
     ) -> dict[Server, list[int]]:
-        """Divide the unanswered commands among the masters. Returns master →
-        the indexes of its commands. If a master of a command does not answer,
-        or none serves its slot, the command gets an error as its reply."""
+        """Divide the unanswered commands among the masters.
+
+        Returns master → the indexes of its commands. If a master of a command
+        does not answer, or none serves its slot, the command gets an error as
+        its reply.
+        """
         parts: dict[Server, list[int]] = {}
         for index in exchange.unanswered:
             servers = self._servers_of(commands[index], masters, importing)
@@ -458,9 +521,13 @@ class ClusterLink(RedisLink):
     def _servers_of(
         self, command: Command, masters: list[Server], importing: Mapping[int, Server]
     ) -> list[Server]:
-        """The masters that get a command. All masters get a probe. A SCAN goes
-        to one master at a time, whose index is in its cursor. Empty if no
-        master serves the slot."""
+        """Return the masters that get a command; empty if no master serves its
+        slot.
+
+        A probe goes to all masters. A SCAN goes to one master at a time, whose
+        index is in its cursor. ``importing`` maps slots that move to the
+        masters that take them over.
+        """
         slot = slot_of(command)
         if slot != _NO_SLOT:
             server = importing.get(slot, self._slots[slot])
@@ -478,38 +545,15 @@ class ClusterLink(RedisLink):
         masters: int,
         importing: Mapping[int, Server],
     ) -> dict[Server, list[Any] | RedisUnavailable]:
-        """Send each master its part of the commands, all at once. Returns
-        master → its replies, in the order of its part, or why it did not
-        answer. ``masters``: the number of all masters. Switches greenlets."""
+        """Send each master its part of the commands, all at once.
 
-        def exchange(
-            server: Server, part: Sequence[int]
-        ) -> list[Any] | RedisUnavailable:
-            """Exchange the commands at the indexes ``part`` with one master,
-            in the form that it needs. Returns its replies to them."""
-            sent: list[Command] = []
-            positions = []
-            for index in part:
-                command = commands[index]
-                if command[0] == "SCAN":
-                    # The cursor of this master, see _next_scan().
-                    command = ("SCAN", int(command[1]) // masters, *command[2:])
-                elif command[0] == "EXISTS":
-                    command = self._masters[server]
-                elif slot_of(command) in importing:
-                    # Without it, a master refuses commands for a slot that it
-                    # is still taking over.
-                    sent.append(("ASKING",))
-                positions.append(len(sent))
-                sent.append(command)
-            try:
-                replies = self._link(server).exchange(sent)
-            except RedisUnavailable as error:
-                return error
-            return [replies[position] for position in positions]
-
+        Returns master → its replies, in the order of its part, or why it did not
+        answer. ``masters`` is the number of all masters. Switches greenlets.
+        """
         jobs = {
-            server: gevent.spawn(exchange, server, part)
+            server: gevent.spawn(
+                self._exchange_part, server, commands, part, masters, importing
+            )
             for server, part in parts.items()
         }
         try:
@@ -517,6 +561,7 @@ class ClusterLink(RedisLink):
         finally:
             gevent.killall(list(jobs.values()), block=False)
 
+        # The cursor in the reply to a SCAN is that of one master.
         for server, part in parts.items():
             result = results[server]
             if isinstance(result, RedisUnavailable):
@@ -528,9 +573,46 @@ class ClusterLink(RedisLink):
                     result[position] = _next_scan(command, reply, masters)
         return results
 
+    def _exchange_part(
+        self,
+        server: Server,
+        commands: Sequence[Command],
+        part: Sequence[int],
+        masters: int,
+        importing: Mapping[int, Server],
+    ) -> list[Any] | RedisUnavailable:
+        """Exchange the commands at the indexes ``part`` with one master.
+
+        Each command gets the form that this master needs. Returns the replies, or
+        why the master did not answer.
+        """
+        sent: list[Command] = []
+        positions = []
+        for index in part:
+            command = commands[index]
+            if command[0] == "SCAN":
+                # The cursor of this master, see _next_scan().
+                command = ("SCAN", int(command[1]) // masters, *command[2:])
+            elif command[0] == "EXISTS":
+                command = self._masters[server]
+            elif slot_of(command) in importing:
+                # Without it, a master refuses commands for a slot that it is still
+                # taking over.
+                sent.append(("ASKING",))
+            positions.append(len(sent))
+            sent.append(command)
+        try:
+            replies = self._link(server).exchange(sent)
+        except RedisUnavailable as error:
+            return error
+        # The replies to ASKING are of no use.
+        return [replies[position] for position in positions]
+
     def _update_map(self, redirects: _Redirects, failed: Collection[Server]) -> None:
-        """Read the map of slots again, from the sources of these redirects.
-        Switches greenlets."""
+        """Read the map of slots again, after the news in ``redirects``.
+
+        ``failed`` servers are asked last. Switches greenlets.
+        """
         for source in redirects.sources:
             with suppress(RedisUnavailable):
                 self._load(failed, source)
@@ -542,8 +624,10 @@ class ClusterLink(RedisLink):
             self._map_marks()
 
     def restore(self) -> None:
-        """See :meth:`RedisLink.restore`. Masters that answer a probe are no
-        longer left out."""
+        """Reach the masters that are left out, see :meth:`RedisLink.restore`.
+
+        Masters that answer a probe are no longer left out.
+        """
         try:
             self._load(self._absent)
         except RedisUnavailable:
@@ -562,8 +646,7 @@ class ClusterLink(RedisLink):
                 log.info("the Redis master at %s:%d answers again", *server)
 
     def _leave_out(self, server: Server, error: RedisUnavailable) -> None:
-        """Send no more commands to a master, until :meth:`restore` reaches
-        it."""
+        """Send no more commands to a master, until :meth:`restore` reaches it."""
         if server in self._masters and server not in self._absent:
             log.warning("the Redis master at %s:%d is left out: %s", *server, error)
             self._absent[server] = error
@@ -578,6 +661,7 @@ class ClusterLink(RedisLink):
         self._close_unused_links()
 
     def _close_unused_links(self) -> None:
+        """Close the links to servers that have no slots any more."""
         for link in self._unused_links:
             self._closed_connects += link.connects
             link.close()
@@ -586,23 +670,18 @@ class ClusterLink(RedisLink):
     # --- the map --------------------------------------------------------------
 
     def _load(self, failed: Collection[Server], source: Server | None = None) -> None:
-        """Read the map of slots from ``source``. If ``source`` is None, read it
-        from the first server that answers; ``failed`` servers are asked last.
-        Switches greenlets. Raises RedisUnavailable."""
+        """Read the map of slots from the server ``source``.
+
+        If ``source`` is None, read it from the first server that answers; ``failed``
+        servers are asked last. Switches greenlets. Raises RedisUnavailable.
+        """
         host, reply = self._ask_for_slots(failed, source)
         if isinstance(reply, ErrorReply) or not reply:
             raise RedisUnavailable(
                 str(reply or "no slot of the Redis Cluster has a master")
             )
 
-        # One item more, which stays None, for _NO_SLOT.
-        slots: list[Server | None] = [None] * (_SLOTS + 1)
-        # Each row has the first and the last slot of a range, its master and
-        # then its replicas.
-        for first, last, (name, port, *_), *_ in reply:
-            # Without a name, the server means the address where it was asked.
-            server = (name.decode() if name else host, int(port))
-            slots[first : last + 1] = [server] * (last + 1 - first)
+        slots = _read_slots(reply, host)
         without_slots = self._links.keys() - set(slots)
         for server in without_slots:
             self._unused_links.append(self._links.pop(server))
@@ -619,9 +698,11 @@ class ClusterLink(RedisLink):
     def _ask_for_slots(
         self, failed: Collection[Server], source: Server | None
     ) -> tuple[str, Any]:
-        """Ask a server for the map of slots, as :meth:`_load` says. Returns the
-        host of the server that replies, and its reply. Switches greenlets.
-        Raises RedisUnavailable."""
+        """Ask a server for the map of slots, as :meth:`_load` says.
+
+        Returns the host of the server that replies, and its reply. Switches
+        greenlets. Raises RedisUnavailable.
+        """
         if source is not None:
             (reply,) = self._links[source].exchange([("CLUSTER", "SLOTS")])
             host, _ = source
@@ -633,6 +714,7 @@ class ClusterLink(RedisLink):
         return ask_first(addresses, seconds, "CLUSTER", "SLOTS")
 
     def _link(self, server: Server) -> ServerLink:
+        """Return the link to a master, which is made at the first call."""
         if server not in self._links:
             marks_here = partial(self._marks_of, server)
             self._links[server] = ServerLink(
@@ -641,7 +723,11 @@ class ClusterLink(RedisLink):
         return self._links[server]
 
     def _marks_of(self, server: Server) -> Collection[str]:
+        """Return the keys of the marks that a master has now."""
         return self._marks_at.get(server, ())
 
     def _at(self, server: Server) -> RedisAddress:
+        """Return the address of one server, with the options of the Redis
+        Cluster.
+        """
         return replace(self._address, hosts=(server,))

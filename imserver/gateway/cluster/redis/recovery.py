@@ -50,7 +50,7 @@ from imserver.gateway.cluster.redis.scripts import (
     REPLACE_RECORD,
     SERVERS,
 )
-from imserver.gateway.cluster.registry import RegistryCounters, Session
+from imserver.gateway.cluster.registry import Lease, RegistryCounters, Session
 from imserver.gateway.errors import StartError
 from imserver.gateway.model import Service
 
@@ -61,7 +61,7 @@ _BATCH: Final = 100
 _MIN_PAUSE_SECONDS: Final = 0.001
 """The shortest pause after commands that were executed at a limited rate."""
 _SCANNED_BUCKETS: Final = 1000
-"""How many recorded buckets Redis visits in a step."""
+"""How many recorded buckets Redis reads in a step."""
 
 
 class Interrupted(Exception):
@@ -69,9 +69,11 @@ class Interrupted(Exception):
 
 
 def _execute_paced(pipeline: Pipeline, commands: Sequence[Command]) -> list[Any]:
-    """Execute commands, then pause for at least as long as they took, so that
-    Redis has time for other commands. Returns their replies. Raises
-    :class:`Interrupted`."""
+    """Execute commands, and return their replies.
+
+    Pauses afterwards for at least as long as they took, so that Redis has time
+    for other commands. Raises :class:`Interrupted` if Redis does not answer.
+    """
     began = monotonic()
     replies = pipeline.execute(commands)
     if replies is None:
@@ -90,11 +92,13 @@ def _parts(values: Sequence[T]) -> Iterator[Sequence[T]]:
 
 
 class DeadNodeCleanup(Service):
-    """Removes the sessions and channels of dead epochs, at a limited rate.
-    Switches greenlets all the time.
+    """Removes the sessions and channels of dead nodes, at a limited rate.
 
-    For an epoch without recorded buckets (an older version, or Redis has lost
-    them) it reads all buckets of ``apps`` and of the apps in its lease.
+    An epoch is one life of a node. Each epoch records the buckets into which it
+    has written: parts of the registry with some users, or some channels, each.
+    For an epoch without such records (an older version, or Redis has lost
+    them), all buckets of ``apps`` and of the apps in its lease are read.
+    Switches greenlets all the time.
     """
 
     pipeline: Pipeline
@@ -102,46 +106,64 @@ class DeadNodeCleanup(Service):
     apps: Collection[str]
 
     def run(self, epochs: Collection[int], is_live: Callable[[str], bool]) -> None:
-        """Clean up after these epochs. ``is_live``: whether the node with this
-        id has a live lease. Raises :class:`Interrupted`."""
-        self._clean_channels(epochs)
-        leases = self.pipeline.execute([("HMGET", DEAD_EPOCHS, *epochs)])
-        if leases is None:
-            raise Interrupted
+        """Clean up after these dead epochs.
 
-        nodes: dict[str, str] = {}
-        """Dead node → address of its client port."""
+        ``is_live`` tells whether the node with an id has a live lease: a node that
+        has started again has another epoch. Raises :class:`Interrupted`.
+        """
+        self._clean_channels(epochs)
+        addresses = {}
         buckets_by_app: BucketsByApp = {}
-        for epoch, data in zip(epochs, leases[0], strict=True):
+        for epoch, lease in self._read_leases(epochs).items():
             apps = list(self.apps)
-            if data and data != b"{}":  # {}: Redis has lost the lease
-                lease = decode_lease(data)
-                nodes[lease.node] = lease.clients
+            if lease is not None:
+                addresses[lease.node] = lease.clients
                 apps += lease.counts
             if not self._add_buckets(epoch, buckets_by_app):
+                # Nothing is recorded, so all buckets of these apps are read.
                 for app in apps:
-                    buckets_by_app[app] = None  # all its buckets
+                    buckets_by_app[app] = None
 
         users = 0
         for app, buckets in buckets_by_app.items():
-            users += self._clean_app(app, buckets, epochs, nodes)
+            users += self._clean_app(app, buckets, epochs, addresses)
 
         # Only now, because an interrupted cleanup has to find the epochs again.
-        dead = {node: address for node, address in nodes.items() if not is_live(node)}
+        dead = {
+            node: address for node, address in addresses.items() if not is_live(node)
+        }
         self._forget_epochs(epochs, dead)
-        if users or nodes:
+        if users or addresses:
             log.info(
                 "dead-node cleanup: %d users of %s marked offline",
                 users,
-                ", ".join(sorted(nodes)),
+                ", ".join(sorted(addresses)),
             )
+
+    def _read_leases(self, epochs: Collection[int]) -> dict[int, Lease | None]:
+        """Return the last lease of each dead epoch; None: Redis has lost it.
+
+        The lease names the node, and its apps. Raises :class:`Interrupted`.
+        """
+        replies = self.pipeline.execute([("HMGET", DEAD_EPOCHS, *epochs)])
+        if replies is None:
+            raise Interrupted
+        leases: dict[int, Lease | None] = {}
+        for epoch, data in zip(epochs, replies[0], strict=True):
+            # The script writes {} if the lease is lost.
+            is_lost = not data or data == b"{}"
+            leases[epoch] = None if is_lost else decode_lease(data)
+        return leases
 
     def _forget_epochs(
         self, epochs: Collection[int], dead_nodes: Mapping[str, str]
     ) -> None:
         """Delete the records about these epochs, and remove dead nodes from the
-        lists of servers. ``dead_nodes``: nodes that have not joined again with
-        another epoch → address of their client port."""
+        lists of servers.
+
+        ``dead_nodes`` maps the nodes that have not joined again to the
+        addresses of their client ports.
+        """
         commands: list[Command] = [
             ("DEL", written_key("buckets", epoch)) for epoch in epochs
         ]
@@ -153,8 +175,12 @@ class DeadNodeCleanup(Service):
         _execute_paced(self.pipeline, commands)
 
     def _clean_channels(self, epochs: Collection[int]) -> None:
-        """Remove dead epochs from the channels in the buckets that they have
-        recorded, then remove these records."""
+        """Remove the members of dead epochs from the channels.
+
+        Only the buckets that they have recorded are read. Then these records
+        are removed.
+        """
+        # In this form the script finds an epoch as ",12,".
         dead = f",{','.join(map(str, epochs))},"
         for epoch in epochs:
             record = written_key("channel-buckets", epoch)
@@ -171,7 +197,10 @@ class DeadNodeCleanup(Service):
 
     def _add_buckets(self, epoch: int, buckets_by_app: BucketsByApp) -> bool:
         """Add the buckets that a dead epoch has recorded to ``buckets_by_app``.
-        Returns False if it has recorded no buckets."""
+
+        None in place of the buckets of an app stands for all of them. Returns
+        False if the epoch has recorded no buckets.
+        """
         has_buckets = False
         record = written_key("buckets", epoch)
 
@@ -180,7 +209,7 @@ class DeadNodeCleanup(Service):
             scan = ("SSCAN", record, cursor or b"0", "COUNT", _SCANNED_BUCKETS)
             (reply,) = _execute_paced(self.pipeline, [scan])
             if isinstance(reply, Exception):
-                return False
+                return False  # the record cannot be read, so it counts as lost
             cursor, members = reply
             for member in members:  # such as b"17:app", or b"*:app" for all
                 number, _, name = member.partition(b":")
@@ -200,9 +229,12 @@ class DeadNodeCleanup(Service):
         epochs: Collection[int],
         nodes: Collection[str],
     ) -> int:
-        """Remove sessions of dead epochs from these buckets of an app (None:
-        from all its buckets). Returns the number of users who have no session
-        left."""
+        """Remove the sessions of dead epochs from buckets of an app.
+
+        ``buckets`` has the numbers of the buckets; None: all of them. ``nodes``
+        has the dead nodes, whose users are marked as offline. Returns the
+        number of users who have no session left.
+        """
         numbers = range(BUCKETS) if buckets is None else sorted(buckets)
         offline = 0
         dead = f",{','.join(map(str, epochs))},"
@@ -221,12 +253,12 @@ class DeadNodeCleanup(Service):
     def _mark_offline(
         self, app: str, users: Sequence[bytes], nodes: Collection[str]
     ) -> None:
-        """Mark these users offline in their records, if the record is of one of
-        ``nodes``.
+        """Mark these users offline in their readable records.
 
-        A user may log in meanwhile. So the record is read before the sessions.
-        If there are no sessions then, a later login writes another record, and
-        the script does not overwrite that.
+        Records of nodes that are not in ``nodes`` stay as they are. A user may
+        log in meanwhile. So the record is read before the sessions. If there
+        are no sessions then, a later login writes another record, and the
+        script does not overwrite that.
         """
         keys = [record_key(app, user) for user in users]
         reads: list[Command] = [("GET", key) for key in keys]
@@ -239,7 +271,7 @@ class DeadNodeCleanup(Service):
         changes: list[Command] = []
         for key, record, refs in zip(keys, records, refs_of_users, strict=True):
             if not isinstance(record, bytes) or refs is not None:
-                continue
+                continue  # there is no record, or the user has logged in
             marked = marked_offline(record, nodes)
             if marked is not None:
                 changes.append(("EVALSHA", REPLACE_RECORD, 1, key, record, marked))
@@ -249,8 +281,11 @@ class DeadNodeCleanup(Service):
 
 
 def extend_records(pipeline: Pipeline, sessions: Iterable[Session]) -> None:
-    """Keep the records of these sessions for :data:`RECORD_SECONDS` from now.
-    Raises :class:`Interrupted`."""
+    """Let the readable records of these sessions live for
+    :data:`RECORD_SECONDS` from now.
+
+    Raises :class:`Interrupted` if Redis does not answer.
+    """
     waiting = iter(sessions)
     while batch := list(islice(waiting, _BATCH)):
         commands: list[Command] = []
@@ -268,11 +303,12 @@ Extent = Literal[0, 1, 2]
 
 
 class RegistryRecovery(Service, dict=True):
-    """One greenlet that checks the lease once a second. Owner of ``generation``
-    and of the jobs it starts.
+    """Keeps the lease of this node, and repairs the registry after an outage.
 
-    ``apps``: the apps of this node. ``reregister(extent)`` registers sessions
-    again. ``leases_changed`` is called when the set of live epochs has changed.
+    One greenlet checks the lease once a second, and starts the jobs that are
+    due. ``apps`` has the apps of this node. ``reregister(extent)`` registers
+    sessions again. ``leases_changed`` is called when the set of live epochs has
+    changed. Owner of ``generation`` and of the jobs.
     """
 
     keeper: LeaseKeeper
@@ -282,9 +318,12 @@ class RegistryRecovery(Service, dict=True):
     reregister: Callable[[Extent], None]
     leases_changed: Callable[[], object]
     marks_are_lost: Callable[[], bool]
-    """Whether a server was flushed. May switch greenlets."""
+    """Whether a server was flushed, so that it lacks the mark of this node. May
+    switch greenlets.
+    """
 
     def __post_init__(self) -> None:
+        """Prepare the state of a node that has not joined yet."""
         self.generation = 0
         """Increases whenever everything must be registered again; 0: nothing
         was registered yet."""
@@ -308,10 +347,13 @@ class RegistryRecovery(Service, dict=True):
         ``""``: it did not refuse."""
         self._is_clock_wrong = False
         self._connects = 0
-        """How many connections to Redis there were at the last look at the life
-        of its data."""
+        """How many connections to Redis there were at the last check of the
+        life of its data.
+        """
         self._life = b""
-        """The life of the data in Redis; ``b""``: not known."""
+        """The life of the data in Redis: a name that changes when a server may
+        have lost data. ``b""``: not known.
+        """
         self._wake = Flag()
         """Set to check now instead of at the next tick."""
         self._ticked = Flag()
@@ -323,13 +365,17 @@ class RegistryRecovery(Service, dict=True):
     # --- interface ------------------------------------------------------------
 
     def join(self) -> None:
-        """The first check. Raises :class:`~imserver.gateway.errors.StartError`
-        and RedisUnavailable. Switches greenlets."""
+        """Join the cluster, at the start of the node: take an epoch and look at
+        Redis.
+
+        Switches greenlets. Raises :class:`~imserver.gateway.errors.StartError`
+        if this node must not join, and RedisUnavailable.
+        """
         self.keeper.join()
         self._note_epoch()
         self.pending = NOTHING  # the node has no sessions yet
         self.up = True
-        self.pipeline.probe()
+        self.pipeline.probe()  # from now on calls may pass
         self._check_restart()
 
     def start(self) -> None:
@@ -353,7 +399,10 @@ class RegistryRecovery(Service, dict=True):
         self._wake.set()
 
     def look_again(self) -> None:
-        """Read the leases again, and wait as long as an exchange may take."""
+        """Read the leases again, and wait for the result.
+
+        Waits no longer than an exchange with Redis may take.
+        """
         self._ticked.clear()
         self._wake.set()
         self._ticked.wait(self.keeper.link.seconds)
@@ -361,7 +410,7 @@ class RegistryRecovery(Service, dict=True):
     # --- greenlet -------------------------------------------------------------
 
     def _run(self) -> None:
-        """Greenlet: one check per tick."""
+        """Greenlet: one check per tick, which is a second or less."""
         while True:
             self._wake.wait(until_beat(self._tick_seconds))
             self._wake.clear()
@@ -370,24 +419,27 @@ class RegistryRecovery(Service, dict=True):
             except RedisUnavailable as error:
                 # The node may have a new epoch although a later command failed.
                 self._note_epoch()
+                # One warning for each outage, and for each reason of a refusal.
                 if self.up or (error.refused and str(error) != self._refusal):
                     log.warning("lease not renewed: %s", error)
                 self.up = False
                 self._refusal = str(error) if error.refused else ""
             except Exception:
                 log.exception("checking the lease failed")
-            self._ticked.set()
+            self._ticked.set()  # look_again() waits for it
 
     def _tick(self) -> None:
         """Renew the lease or take a new one, then begin the jobs that are due.
-        Raises RedisUnavailable."""
+
+        Raises RedisUnavailable.
+        """
         keeper = self.keeper
-        changed = False
+        has_changed = False
         try:
             if not keeper.lease.epoch or self.rejoin:
                 self._rejoin()
             else:
-                changed = keeper.refresh()
+                has_changed = keeper.refresh()
         except LeaseLost:
             log.warning(
                 "the lease of epoch %d was lost, taking a new epoch", keeper.lease.epoch
@@ -396,7 +448,7 @@ class RegistryRecovery(Service, dict=True):
 
         self._check_clock()
         self._note_epoch()
-        if changed:
+        if has_changed:
             self.leases_changed()
         if not self.up:
             self.up = True
@@ -406,8 +458,10 @@ class RegistryRecovery(Service, dict=True):
             self._recover()
 
     def _reaches_all_data(self) -> bool:
-        """Whether all servers with data answer. Begins to connect again to
-        servers that do not answer."""
+        """Whether all servers with data answer.
+
+        If some do not, this begins to connect to them again.
+        """
         data_link, lease_link = self._links
         if not data_link.whole:
             self._job("masters", data_link.restore)
@@ -436,8 +490,11 @@ class RegistryRecovery(Service, dict=True):
             self._job("cleanup", self._run_cleanup)
 
     def _check_clock(self) -> None:
-        """Tell the operator when the clock of this node begins or ceases to
-        differ from the clock of Redis."""
+        """Warn the operator if the clock of this node differs from the clock of
+        Redis.
+
+        Only the begin and the end of such a time are logged.
+        """
         ahead = self.keeper.clock_seconds
         is_wrong = abs(ahead) > CLOCK_SECONDS
         if is_wrong == self._is_clock_wrong:
@@ -458,8 +515,11 @@ class RegistryRecovery(Service, dict=True):
         )
 
     def _rejoin(self) -> None:
-        """Take a new epoch. Raises RedisUnavailable, also if this node must not
-        join, because a node that has started goes on trying."""
+        """Take a new epoch, while the node serves.
+
+        Raises RedisUnavailable, also if this node must not join, because a node
+        that has started goes on trying.
+        """
         try:
             self.keeper.join()
         except StartError as error:
@@ -470,7 +530,10 @@ class RegistryRecovery(Service, dict=True):
 
     def _note_epoch(self) -> None:
         """If the node has a new epoch, request that everything is registered
-        again."""
+        again.
+
+        The registrations of the earlier epoch count no longer.
+        """
         if self.keeper.lease.epoch == self._epoch:
             return
         self._epoch = self.keeper.lease.epoch
@@ -482,9 +545,11 @@ class RegistryRecovery(Service, dict=True):
     # --- recovery -------------------------------------------------------------
 
     def _check_restart(self) -> None:
-        """After a new connection, check the life of the data. If it is another
-        life, or not known, the data may lack the last writes. Then request
-        that everything is registered again."""
+        """After a new connection, check whether Redis may have lost data.
+
+        The life is a name of its data. If it is another life, or not known, the
+        data may lack the last writes. Then everything is registered again.
+        """
         connects = sum(link.connects for link in self._links)
         if connects == self._connects:
             return
@@ -499,13 +564,17 @@ class RegistryRecovery(Service, dict=True):
         self._life = life
 
     def _job(self, name: str, run: Callable[[], None]) -> None:
-        """Run a job in a greenlet unless it is running."""
+        """Run a job in a greenlet unless it is running. ``name`` identifies the
+        job.
+        """
         if name not in self._jobs or self._jobs[name].dead:
             self._jobs[name] = gevent.spawn(run)
 
     def _run_reregistration(self) -> None:
-        """Job: register the pending sessions again. If it is interrupted, they
-        are pending again."""
+        """Job: register the pending sessions again.
+
+        If it is interrupted, they are pending again.
+        """
         # All nodes may have to do it at once.
         take_turns(len(self.keeper.table.live))
         extent = self.pending
@@ -518,8 +587,10 @@ class RegistryRecovery(Service, dict=True):
             log.exception("re-registration failed")
 
     def _run_cleanup(self) -> None:
-        """Job: clean up after the dead epochs. An interrupted cleanup is begun
-        again by a later tick."""
+        """Job: clean up after the dead epochs.
+
+        An interrupted cleanup is begun again by a later tick.
+        """
         table = self.keeper.table
 
         def is_live(node: str) -> bool:
