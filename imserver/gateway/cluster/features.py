@@ -53,14 +53,13 @@ REQUIRED_OF_FIRST_RELEASE: Final = " ".join(sorted(FIRST_RELEASE - _OPTIONAL))
 
 
 class NodeFeatures(Struct, frozen=True):
-    """The features of a node, as its lease has them. Each field is a list of
-    sorted names with spaces between.
+    """The features of a node, as its lease has them.
 
-    ``names``: all features of the node. ``left_out``: features that the
-    release of the node knows but the node does not have. No other node of the
-    cluster may have such a feature. ``for_older``: the list for nodes of 1.0,
-    which refuse a node whose list is not their own. It lacks the features that
-    1.0 does not know.
+    Each field is a list of sorted names with spaces between. ``names`` has all
+    features of the node. ``left_out`` has features that the release of the node
+    knows but the node does not have. No other node of the cluster may have such
+    a feature. ``for_older`` is the list for nodes of 1.0, which refuse a node
+    whose list is not their own. It lacks the features that 1.0 does not know.
     """
 
     names: str
@@ -69,14 +68,17 @@ class NodeFeatures(Struct, frozen=True):
 
 
 def names_of(lease: Lease) -> frozenset[str]:
-    """The features of a node; empty if its release does not name them."""
+    """Return the features of a node; empty if its release does not name them."""
     return frozenset((lease.all_features or lease.feature_names).split())
 
 
 def absent_features(own: Lease, others: Iterable[Lease]) -> dict[str, frozenset[str]]:
-    """The features of this node that other nodes do not have, by the name of
-    the other node. Nodes that have all of them, or that do not name their
-    features, are not in the result."""
+    """Return the features of this node that other nodes do not have, by their
+    node.
+
+    Nodes that have all of them, or that do not name their features, are not in
+    the result.
+    """
     own_names = names_of(own)
     absent = {}
     for lease in others:

@@ -42,8 +42,11 @@ _ERASURE_STEP: Final = 10_000
 
 
 class Position(Struct, frozen=True):
-    """A position in the history of a channel: an ``offset`` in the life
-    ``epoch`` of the channel. Offsets begin at 1."""
+    """A position in the history of a channel.
+
+    ``epoch`` names a life of the channel, and ``offset`` counts its
+    publications from 1.
+    """
 
     epoch: str
     offset: int
@@ -51,8 +54,10 @@ class Position(Struct, frozen=True):
 
 class HistoryPage(Struct, frozen=True):
     """Some publications of a channel, and the position of its newest one.
-    ``whole``: the page has all publications after the requested position. Only
-    the message log sets it."""
+
+    ``whole`` means that the page has all publications after the requested
+    position. Only the message log sets it.
+    """
 
     publications: list[Event]
     position: Position
@@ -60,8 +65,10 @@ class HistoryPage(Struct, frozen=True):
 
     @staticmethod
     def size_of(text: bytes) -> int:
-        """The bytes that a text takes on a page. JSON writes some characters as
-        two bytes, and control characters as six."""
+        """Return how many bytes a text takes on a page.
+
+        JSON writes some characters as two bytes, and control characters as six.
+        """
         escaped = text.translate(None, _PLAIN)
         control = escaped.translate(None, _PAIRS)
         # Each escaped character takes at least two bytes: one more than in the
@@ -70,10 +77,12 @@ class HistoryPage(Struct, frozen=True):
 
 
 class Retained(Struct, frozen=True):
-    """A publication to be stored in the history. The channel then retains at
-    most ``size`` publications, for ``seconds`` after this one. A history in
-    Redis stores each ``id`` only once. ``""`` means that the publication has
-    no id."""
+    """A publication to be stored in the history of a channel.
+
+    The channel then retains at most ``size`` publications, for ``seconds``
+    after this one. A history in Redis stores each ``id`` only once; ``""``
+    means that the publication has no id.
+    """
 
     channel: str
     event: Event
@@ -83,8 +92,10 @@ class Retained(Struct, frozen=True):
 
 
 def count_fitting(sizes: Iterable[int]) -> int:
-    """How many bodies of these sizes, from the first on, fit on a page. The
-    first one always fits."""
+    """Return how many bodies of these sizes, from the first on, fit on a page.
+
+    The first one always fits.
+    """
     fitting = 0
     for sum_of_sizes in accumulate(sizes):
         if fitting and sum_of_sizes > PAGE_BYTES:
@@ -94,14 +105,18 @@ def count_fitting(sizes: Iterable[int]) -> int:
 
 
 def numbered(event: Event, epoch: str, offset: int) -> Event:
-    """A copy of the publication ``event`` with its position in the history."""
+    """Return a copy of the publication ``event`` with its position in the
+    history.
+    """
     assert event.channel is not None
     return replace(event, channel=replace(event.channel, epoch=epoch, offset=offset))
 
 
 def erased(event: Event, name: str) -> Event:
-    """A publication in place of one by an erased user: it has only the position
-    in the history, and the ``name`` of a deleted user."""
+    """Return the publication that replaces one by an erased user.
+
+    It has only the position in the history, and the ``name`` of a deleted user.
+    """
     assert event.channel is not None
     channel = replace(event.channel, info=b"", tags=b"")
     return Event(event.kind, name, "", time=event.time, channel=channel)
@@ -114,10 +129,12 @@ def select(
     limit: int,
     reverse: bool,
 ) -> list[Event]:
-    """The part of the ``publications`` that a reader asks for; see
-    :meth:`LocalHistory.read`. The last of the publications has the offset
-    ``top``."""
-    first = top - len(publications) + 1
+    """Return the part of the ``publications`` that a reader asks for.
+
+    They are all publications in the history, and the last of them has the
+    offset ``top``. The other arguments are those of :meth:`LocalHistory.read`.
+    """
+    first = top - len(publications) + 1  # the offset of the oldest one
     if reverse:
         stop = len(publications)
         if since is not None:
@@ -135,13 +152,17 @@ def select(
 
 
 def _new_epoch() -> str:
+    """Return a name for a new life of a channel."""
     return secrets.token_urlsafe(EPOCH_BYTES)
 
 
 class _Stream(Struct, eq=False):
-    """The history of one channel. ``offset``: of its newest publication.
-    ``until``: monotonic time at which its publications expire. ``bytes``: its
-    approximate memory."""
+    """The history of one channel.
+
+    ``offset`` is the offset of its newest publication. ``until`` is the
+    monotonic time at which its publications expire. ``bytes`` is its
+    approximate memory.
+    """
 
     epoch: str = field(default_factory=_new_epoch)
     offset: int = 0
@@ -151,18 +172,21 @@ class _Stream(Struct, eq=False):
 
 
 class LocalHistory:
-    """The history of channels. Owner of all streams, which take at most
-    ``limit_bytes`` together.
+    """The last publications of channels, in the memory of this node.
 
-    If the limit is reached, channels without publications and subscribers are
-    forgotten first. Then other channels without publications are forgotten,
-    while they take more than half of the limit. Then the channel whose last
-    publication is the oldest is forgotten, and so on. If only one channel is
-    left, it loses its oldest publications. A channel that was forgotten begins
-    again with another epoch.
+    Owner of all streams, one for each channel, which take at most
+    ``limit_bytes`` together. ``subscribers(app, channel)`` returns the number
+    of subscribers. A channel with subscribers is not forgotten by age.
 
-    ``subscribers(app, channel)`` returns the number of subscribers. A channel
-    with subscribers is not forgotten by age.
+    If the limit is reached, channels are forgotten in this order:
+
+    - channels without publications and subscribers,
+    - other channels without publications, while they take more than half of the
+      limit,
+    - the channel whose last publication is the oldest, and so on.
+
+    If only one channel is left, it loses its oldest publications. A channel
+    that was forgotten begins again with another epoch.
     """
 
     def __init__(
@@ -182,13 +206,18 @@ class LocalHistory:
         """Channels without a publication, whose position was requested."""
 
     def append_each(self, app: str, publications: Sequence[Retained]) -> list[Event]:
-        """Store publications, in this order. Returns them with their offsets.
-        Never switches greenlets."""
+        """Store publications, in this order, and return them with their
+        offsets.
+
+        Never switches greenlets.
+        """
         return [self._append(app, publication) for publication in publications]
 
     def _append(self, app: str, publication: Retained) -> Event:
-        """Store one publication, and forget others if there are too many or if
-        memory is short. Returns it with its offset."""
+        """Store one publication, and return it with its offset.
+
+        Others are forgotten if there are too many or if memory is short.
+        """
         stream = self._open(app, publication.channel)
         stream.offset += 1
         event = numbered(publication.event, stream.epoch, stream.offset)
@@ -210,8 +239,10 @@ class LocalHistory:
         return event
 
     def _open(self, app: str, channel: str) -> _Stream:
-        """The stream of a channel, without expired publications. Creates a
-        missing stream."""
+        """Return the stream of a channel, without expired publications.
+
+        A missing stream is created.
+        """
         stream = self._find(app, channel)
         if stream is None:
             self._drop_old(self._streams)
@@ -226,11 +257,14 @@ class LocalHistory:
         return stream
 
     def _find(self, app: str, channel: str) -> _Stream | None:
+        """Return the stream of a channel, or None if it has no history."""
         return self._streams.get((app, channel)) or self._unused.get((app, channel))
 
     def _make_room(self, size: int) -> None:
-        """Forget channels until there is room for ``size`` more bytes, but
-        never the channel with the newest publication."""
+        """Forget channels until there is room for ``size`` more bytes.
+
+        The channel with the newest publication is never forgotten.
+        """
         most_bytes = self._limit_bytes - size
         # First channels without publications and subscribers. Only a few
         # channels with subscribers are passed over to find them.
@@ -258,8 +292,11 @@ class LocalHistory:
             self.bytes -= stream.bytes
 
     def _drop_old(self, streams: OrderedDict[tuple[str, str], _Stream]) -> None:
-        """Forget channels that had neither publications nor subscribers for
-        :data:`EPOCH_SECONDS`. The first of ``streams`` is the oldest."""
+        """Forget channels that had neither publications nor subscribers for a
+        day.
+
+        The first of ``streams`` is the oldest.
+        """
         while streams:
             key, oldest = next(iter(streams.items()))
             now = self._clock()
@@ -292,27 +329,33 @@ class LocalHistory:
         limit: int = 0,
         reverse: bool = False,
     ) -> HistoryPage:
-        """Read at most ``limit`` publications of a channel (-1: all of them),
-        and the position of the newest one.
+        """Read at most ``limit`` publications of a channel; -1: all of them.
 
         Returns the publications after ``since``, the oldest first. With
         ``reverse`` returns the publications before ``since``, the newest first.
         If ``since`` is None, begins with the oldest, or in reverse with the
-        newest. A channel without history gets a position at its beginning.
-        Never switches greenlets.
+        newest. The page also has the position of the newest publication, even
+        if ``limit`` is 0.
+
+        A channel without history gets a position at its beginning. Never
+        switches greenlets.
         """
         stream = self._open(app, channel)
         events = select(stream.publications, stream.offset, since, limit, reverse)
         return HistoryPage(events, Position(stream.epoch, stream.offset))
 
     def positions(self, app: str, channels: Sequence[str]) -> list[Position]:
-        """The position of the newest publication of each channel. Never
-        switches greenlets."""
+        """Return the position of the newest publication of each channel.
+
+        Never switches greenlets.
+        """
         return [self.read(app, channel).position for channel in channels]
 
     def remove(self, app: str, channel: str) -> bool:
-        """Remove all publications of a channel. Its numbers continue. Never
-        switches greenlets."""
+        """Remove all publications of a channel. Its numbers continue.
+
+        Never switches greenlets.
+        """
         stream = self._find(app, channel)
         if stream is not None:
             self._clear(stream)
@@ -321,10 +364,12 @@ class LocalHistory:
     def erase_user(
         self, app: str, user: str, name: str, is_own: Callable[[str], bool]
     ) -> bool:
-        """Remove a user from the histories of an app. Their publications are
-        :func:`erased`. A channel of the user alone (``is_own``) is removed with
-        its position. Switches greenlets. May be called again if it was
-        interrupted. Always returns True."""
+        """Remove a user from the histories of an app. Always returns True.
+
+        Their publications are :func:`erased`. A channel of the user alone is
+        removed with its position; ``is_own`` finds such channels. May be called
+        again if it was interrupted. Switches greenlets.
+        """
         for streams in (self._streams, self._unused):
             read_in_step = 0
             for key in [key for key in streams if key[0] == app]:

@@ -42,13 +42,14 @@ forgotten."""
 
 
 class ToUser(Struct, frozen=True, gc=False, tag="u", array_like=True):
-    """Deliver ``event`` to one user.
+    """Deliver ``event`` to one user, whose sessions are on the receiving node.
 
-    ``hops``: how often the push was rerouted. ``alone``: the push was sent to
-    this node only. Otherwise it must not be rerouted, because other nodes have
-    it too. ``origin`` identifies the sender. ``number`` counts the sender's
-    pushes (:class:`imserver.gateway.push.routing.ReorderGuard`). ``device``:
-    deliver only to sessions of that device (None: to all).
+    - ``hops``: how often the push was rerouted, because the user moved.
+    - ``alone``: the push was sent to this node only. Otherwise it must not be
+      rerouted, because other nodes have it too.
+    - ``origin`` identifies the sender, and ``number`` counts the sender's
+      pushes (:class:`imserver.gateway.push.routing.ReorderGuard`).
+    - ``device``: deliver only to sessions of that device; None: to all.
     """
 
     app: str
@@ -62,8 +63,7 @@ class ToUser(Struct, frozen=True, gc=False, tag="u", array_like=True):
 
 
 class ToApp(Struct, frozen=True, gc=False, tag="a", array_like=True):
-    """Deliver ``event`` to all users of an app except ``except_user`` and
-    ``except_users``."""
+    """Deliver ``event`` to all users of an app, except some."""
 
     app: str
     except_user: str
@@ -87,8 +87,9 @@ class Replaced(Struct, frozen=True, gc=False, tag="r", array_like=True):
 
 
 class ToChannel(Struct, frozen=True, gc=False, tag="m", array_like=True):
-    """Deliver to the members of a channel, except some users and one
-    connection."""
+    """Deliver ``event`` to the members of a channel, except some users and one
+    connection.
+    """
 
     app: str
     channel: str
@@ -98,8 +99,11 @@ class ToChannel(Struct, frozen=True, gc=False, tag="m", array_like=True):
 
 
 class ToPending(Struct, frozen=True, gc=False, tag="p", array_like=True):
-    """Store a push for an absent user for ``seconds``. The sender has stored it
-    until now, and stops. ``device``: see :class:`ToUser`."""
+    """Store a push for an absent user for ``seconds``.
+
+    The sender has stored it until now, and stops. For ``device`` see
+    :class:`ToUser`.
+    """
 
     app: str
     user: str
@@ -116,11 +120,11 @@ class ForgetPending(Struct, frozen=True, gc=False, tag="e", array_like=True):
 
 
 class ToConnection(Struct, frozen=True, gc=False, tag="c", array_like=True):
-    """Deliver ``event`` to one connection. If ``event`` is None, close the
-    connection with ``code`` and ``reason`` instead.
+    """Deliver ``event`` to one connection.
 
-    ``as_given``: see :meth:`Connection.close`. Nodes of the previous version
-    ignore it.
+    If ``event`` is None, close the connection with ``code`` and ``reason``
+    instead. For ``as_given`` see :meth:`Connection.close`. Nodes of the
+    previous version ignore it.
     """
 
     app: str
@@ -132,15 +136,20 @@ class ToConnection(Struct, frozen=True, gc=False, tag="c", array_like=True):
 
 
 class ChannelsUnsettled(Struct, frozen=True, gc=False, tag="o", array_like=True):
-    """The registry may not know all channels of the sender. Send every channel
-    publication to the sender."""
+    """The registry may not know all channels of the sender, which has this
+    ``epoch``.
+
+    Send every channel publication to it.
+    """
 
     epoch: int
 
 
 class Fence(Struct, frozen=True, gc=False, tag="f", array_like=True):
-    """Marks a position in the sequence of messages; see
-    :meth:`NodeMessages.fence`."""
+    """Marks a position in the sequence of messages between two nodes.
+
+    :meth:`NodeMessages.fence` sends it.
+    """
 
     number: int
 
@@ -174,6 +183,7 @@ class NodeMessages:
     """
 
     def __init__(self, registry: Registry) -> None:
+        """``registry`` has the leases of the other nodes, with their addresses."""
         self._registry = registry
         self._rpc: Rpc
         self._handlers: dict[type[Struct], Callable[[Any], object]] = {}
@@ -187,13 +197,17 @@ class NodeMessages:
         """Epoch of a sender → the number of its last fence that has arrived."""
 
     def attach(self, rpc: Rpc) -> None:
-        """Set the RPC that sends. It passes the messages that it receives to
-        :meth:`received`."""
+        """Set the RPC that sends.
+
+        It passes the messages that it receives to :meth:`received`.
+        """
         self._rpc = rpc
 
     def handle(self, handlers: Mapping[type[Struct], Callable[[Any], object]]) -> None:
-        """Add handlers by type of message. Raises StartError if another type
-        has the same tag."""
+        """Add handlers, by the type of their messages.
+
+        Raises StartError if another type has the same tag.
+        """
         self._handlers.update(handlers)
         core_kinds = get_args(NodeMessage)
         feature_kinds = [kind for kind in self._handlers if kind not in core_kinds]
@@ -217,8 +231,11 @@ class NodeMessages:
         return self._registry.lease.epoch
 
     def peers(self) -> list[Lease]:
-        """The other nodes: the live ones, and as draining the ones whose lease
-        has run out although they may still live."""
+        """Return the leases of the other nodes.
+
+        These are the live nodes, and as draining those whose lease has run out
+        although they may still live.
+        """
         own_epoch = self.own_epoch
         leases = self._registry.reachable()
         return [lease for epoch, lease in leases.items() if epoch != own_epoch]
@@ -227,13 +244,15 @@ class NodeMessages:
 
     def send(self, epoch: int, message: Struct) -> bool:
         """Send to one node. Returns False if the message certainly does not
-        arrive."""
+        arrive.
+        """
         lease = self._registry.reachable().get(epoch)
         return lease is not None and self._rpc.send(lease, encode(message))
 
     def send_each(self, epochs: Iterable[int], message: Struct) -> int:
         """Send to several nodes. Returns how many of them probably receive the
-        message."""
+        message.
+        """
         data = encode(message)
         leases = self._registry.reachable()
         return sum(
@@ -241,8 +260,10 @@ class NodeMessages:
         )
 
     def broadcast(self, message: Struct) -> int:
-        """Send to all :meth:`peers`. Returns how many of them certainly do not
-        receive the message."""
+        """Send to all :meth:`peers`.
+
+        Returns how many of them certainly do not receive the message.
+        """
         peers = self.peers()
         if not peers:
             return 0
@@ -264,9 +285,13 @@ class NodeMessages:
         return 0
 
     def wait_for_fence(self, sender: int, number: int) -> None:
-        """Wait until all messages are handled that the epoch ``sender`` sent
-        before this fence, but at most :data:`FENCE_SECONDS`. Does not wait for
-        the number 0, which stands for no fence."""
+        """Wait until all messages are handled that another node sent before a
+        fence.
+
+        ``sender`` is the epoch of that node, and ``number`` the number of the
+        fence. Waits at most :data:`FENCE_SECONDS`, and not at all for the
+        number 0, which stands for no fence.
+        """
         deadline = monotonic() + FENCE_SECONDS
         while self._last_fences.get(sender, 0) < number and monotonic() < deadline:
             gevent.sleep(_FENCE_LOOK_SECONDS)
@@ -274,8 +299,11 @@ class NodeMessages:
     # --- receiving ------------------------------------------------------------
 
     def received(self, sender: int, items: Sequence[bytes]) -> None:
-        """Handle messages of another node, in their order. A failing message
-        does not affect the others."""
+        """Handle messages of another node, in their order.
+
+        A failing message does not affect the others. ``sender`` is the epoch of
+        the node.
+        """
         for data in items:
             try:
                 message = self._decode(data)
@@ -298,6 +326,7 @@ class NodeMessages:
     def _note_fence(self, sender: int, fence: Fence) -> None:
         """Note that all messages of a sender before this fence are handled."""
         fences = self._last_fences
+        # Forget the nodes that are gone.
         if sender not in fences and len(fences) >= _MAX_FENCES:
             leases = self._registry.reachable()
             for epoch in fences.keys() - leases.keys():
@@ -309,8 +338,10 @@ class NodeMessages:
 
 
 class StateQuery(Struct, frozen=True, array_like=True):
-    """Asks for the data of ``/system/state``, with the ``debug`` and ``detail``
-    that its request had."""
+    """Asks a node for its part of ``/system/state``.
+
+    ``debug`` and ``detail`` are those of the HTTP request.
+    """
 
     debug: bool
     detail: bool
@@ -332,11 +363,11 @@ class FencedQuery(Struct, frozen=True, array_like=True):
 
 
 class NodeQueries(Service):
-    """The queries that this node answers: a table from name to type and
-    function. Owner: the node.
+    """The queries that this node answers: from their kind to a type and a
+    function.
 
     A function gets the decoded query and returns a value that can be encoded.
-    It may block, within the time limit of the asking node.
+    It may block, within the time limit of the asking node. Owner: the node.
     """
 
     _rows: dict[str, tuple[msgspec.msgpack.Decoder[Any], Callable[[Any], Any]]] = field(
@@ -344,9 +375,12 @@ class NodeQueries(Service):
     )
 
     def add(self, kind: str, query: type, answer: Callable[[Any], Any]) -> None:
-        """Answer queries of this kind. The kind of a feature begins with its
-        name: ``lamp.count``. Raises StartError if the kind has an answer
-        already."""
+        """Answer queries of this kind by a function.
+
+        ``query`` is the type of the queries. The kind of a feature begins with
+        its name: ``lamp.count``. Raises StartError if the kind has an answer
+        already.
+        """
         if kind in self._rows:
             raise StartError(f"the node query {kind!r} has an answer already")
         self._rows[kind] = (msgspec.msgpack.Decoder(query), answer)
@@ -357,8 +391,10 @@ class NodeQueries(Service):
         return self._rows.keys()
 
     def answer(self, kind: str, body: bytes) -> bytes:
-        """Answer one query. Raises UnknownQuery, and ValueError for an
-        unreadable body."""
+        """Answer one query.
+
+        Raises UnknownQuery, and ValueError for an unreadable body.
+        """
         if kind not in self._rows:
             raise UnknownQuery(kind)
         decoder, answer = self._rows[kind]
@@ -367,8 +403,11 @@ class NodeQueries(Service):
 
 
 def read(answers: Mapping[str, bytes], kind: type) -> dict[str, Any]:
-    """Decode answers to a node query, by node, as values of the type ``kind``.
-    An unreadable answer is logged and left out."""
+    """Decode the answers to a node query, by node, as values of the type
+    ``kind``.
+
+    An unreadable answer is logged and left out.
+    """
     decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(kind)
     decoded = {}
     for node, data in answers.items():
@@ -380,8 +419,10 @@ def read(answers: Mapping[str, bytes], kind: type) -> dict[str, Any]:
 
 
 class OtherNodes(Service):
-    """Queries other nodes, for at most ``seconds`` each. Also finds a node by
-    the birth number of its process (``Lease.birth``)."""
+    """Queries other nodes, for at most ``seconds`` each.
+
+    Also finds a node by the birth number of its process (``Lease.birth``).
+    """
 
     registry: RedisRegistry
     node_messages: NodeMessages
@@ -398,9 +439,11 @@ class OtherNodes(Service):
     def query(
         self, kind: str, query: object, leases: Iterable[Lease] | None = None
     ) -> tuple[dict[str, bytes], list[str]]:
-        """Query the nodes of ``leases``; None: all other nodes. Returns the
-        encoded answers by node, and the nodes that did not answer. Switches
-        greenlets."""
+        """Query the nodes of ``leases``; None: all other nodes.
+
+        Returns the encoded answers by node, and the nodes that did not answer.
+        Switches greenlets.
+        """
         if leases is None:
             peers = self.node_messages.peers()
         else:
@@ -410,15 +453,22 @@ class OtherNodes(Service):
         return self.rpc.query_all(peers, kind, encode(query), self.seconds)
 
     def answers(self, kind: str, query: object, answer: type[A]) -> list[A]:
-        """Query all other nodes. Returns the answers that came in time, as
-        values of the type ``answer``. Switches greenlets."""
+        """Query all other nodes, and return the answers that came in time.
+
+        They are values of the type ``answer``. Switches greenlets.
+        """
         answers, _ = self.query(kind, query)
         return list(read(answers, answer).values())
 
     def query_behind(self, lease: Lease, kind: str, query: object, answer: Any) -> Any:
-        """Query one node, which answers after it has handled all messages sent
-        to it before. Returns its answer as a value of the type ``answer``.
-        Returns None if no answer came in time. Switches greenlets."""
+        """Query one node, after it has handled all messages that were sent to
+        it before.
+
+        Returns its answer as a value of the type ``answer``; None if no answer
+        came in time. Switches greenlets.
+        """
+        # A query could overtake the messages, which use another connection. So
+        # the other node waits for the fence behind them.
         fence = self.node_messages.fence(lease.epoch)
         own_epoch = self.node_messages.own_epoch
         fenced_query = FencedQuery(own_epoch, fence, kind, encode(query))
@@ -434,12 +484,17 @@ class OtherNodes(Service):
             return None
 
     def _answer_fenced(self, query: FencedQuery) -> bytes:
+        """Answer the inner query of a :class:`FencedQuery`, after the messages
+        before its fence.
+        """
         self.node_messages.wait_for_fence(query.origin, query.fence)
         return self.queries.answer(query.kind, query.body)
 
     def born(self, birth: int) -> Lease | None:
-        """The lease of the node whose process has this birth number. Returns
-        None if there is no such node. Never switches greenlets."""
+        """Return the lease of the node whose process has this birth number.
+
+        None if there is no such node. Never switches greenlets.
+        """
         leases = self.registry.reachable()
         # The registry makes another mapping for each change.
         if leases is not self._leases:
@@ -471,7 +526,7 @@ class Overview(Struct, frozen=True):
     """State and metrics of all nodes.
 
     ``own_state``, ``own_metrics`` and ``own_lease`` return the data of this
-    node. ``rpc`` queries the other nodes, each for at most ``seconds``. It is
+    node. ``rpc`` queries the other nodes, each for at most ``seconds``; it is
     None without a cluster.
     """
 
@@ -484,7 +539,8 @@ class Overview(Struct, frozen=True):
 
     def add_to(self, queries: NodeQueries) -> None:
         """Add the queries by which other nodes ask for the state and the
-        metrics of this node."""
+        metrics of this node.
+        """
 
         def metrics(_: None) -> str:
             return self.own_metrics()
@@ -493,8 +549,10 @@ class Overview(Struct, frozen=True):
         queries.add("metrics", NoneType, metrics)
 
     def leases(self) -> dict[str, Lease]:
-        """The lease of every live node, this one first. If a node has two
-        epochs, the later one is used."""
+        """Return the lease of every live node, by its name, this one first.
+
+        If a node has two epochs, the later one is used.
+        """
         own_lease = self.own_lease()
         leases = {own_lease.node: own_lease}
         for _, lease in sorted(self.registry.leases().items()):
@@ -503,9 +561,12 @@ class Overview(Struct, frozen=True):
         return leases
 
     def states(self, debug: bool, detail: bool) -> tuple[dict[str, Any], list[str]]:
-        """The state of every node by its name, and the names of the nodes that
-        did not answer. Each state has the lease of the node; without an answer
-        it has nothing else. Switches greenlets."""
+        """Return the state of every node by its name, and the nodes that did
+        not answer.
+
+        Each state has the lease of the node; without an answer it has nothing
+        else. Switches greenlets.
+        """
         leases = self.leases()
         query = StateQuery(debug, detail)
         answers, missing = self._ask(leases.values(), "state", encode(query))
@@ -521,8 +582,11 @@ class Overview(Struct, frozen=True):
         return result, missing
 
     def metrics(self) -> tuple[list[str], list[str]]:
-        """The metrics of every node of this machine, this node first, and the
-        names of the nodes that did not answer. Switches greenlets."""
+        """Return the metrics of every node of this machine, this node first.
+
+        Also returns the names of the nodes that did not answer. Switches
+        greenlets.
+        """
         leases = list(self.leases().values())
         own_host = leases[0].host  # this node is the first
         here = [lease for lease in leases if lease.host == own_host]
@@ -534,8 +598,10 @@ class Overview(Struct, frozen=True):
     def _ask(
         self, leases: Collection[Lease], kind: str, body: bytes
     ) -> tuple[dict[str, bytes], list[str]]:
-        """Query the other nodes among ``leases``. Returns the encoded answers
-        by node, and the nodes that did not answer."""
+        """Query the other nodes among ``leases``.
+
+        Returns the encoded answers by node, and the nodes that did not answer.
+        """
         own_node = self.own_lease().node
         others = [lease for lease in leases if lease.node != own_node]
         if self.rpc is None or not others:

@@ -21,7 +21,7 @@ from imserver.gateway.cluster.rpc.peer import (
     Breaker,
     SendQueue,
 )
-from imserver.gateway.cluster.rpc.server import LIVES, SequenceTracker
+from imserver.gateway.cluster.rpc.server import REMEMBERED_EPOCHS, SequenceTracker
 from imserver.gateway.logging import RateLimitedLog
 from tests.support import Clock
 
@@ -114,12 +114,12 @@ def test_batches_are_taken_in_their_order_and_gaps_are_counted(
 def test_the_senders_remembered_are_bounded_and_those_active_lately_stay() -> None:
     counters = RpcCounters()
     incoming = SequenceTracker(counters)
-    active = 2 * LIVES
-    for sender in range(LIVES):
+    active = 2 * REMEMBERED_EPOCHS
+    for sender in range(REMEMBERED_EPOCHS):
         assert incoming.accept(active, 1, sender + 1, 1)
         assert incoming.accept(sender, 1, 1, 1)
-    assert incoming.accept(active, 1, LIVES + 1, 1)
-    assert incoming.accept(LIVES - 1, 1, 2, 1)
+    assert incoming.accept(active, 1, REMEMBERED_EPOCHS + 1, 1)
+    assert incoming.accept(REMEMBERED_EPOCHS - 1, 1, 2, 1)
     assert counters.gaps == 0
     assert incoming.accept(0, 1, 2, 1)
     assert counters.gaps == 1, "the oldest one is forgotten"

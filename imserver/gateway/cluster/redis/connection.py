@@ -71,9 +71,11 @@ RECEIVE_BYTES: Final = 65536
 
 
 class RedisUnavailable(Exception):
-    """Redis did not answer, or does not serve now. ``refused``: it rejected the
-    user, the password or a command. ``late``: no connection was made within
-    the time limit."""
+    """Redis did not answer, or does not serve now.
+
+    ``refused`` means that it rejected the user, the password or a command.
+    ``late`` means that no connection was made within the time limit.
+    """
 
     def __init__(
         self, cause: str, *, refused: bool = False, late: bool = False
@@ -89,8 +91,11 @@ class ErrorReply(Exception):
 
 
 def _error(reply: str) -> Exception:
-    """The exception for an error that Redis has replied, such as ``ERR syntax
-    error``. It is a :class:`RedisUnavailable` if no command would succeed."""
+    """Return the exception for an error that Redis has replied, such as ``ERR
+    syntax error``.
+
+    It is a :class:`RedisUnavailable` if no other command would succeed either.
+    """
     code, _, text = reply.partition(" ")
     refuses_password = (
         code in ("WRONGPASS", "NOAUTH")
@@ -107,8 +112,10 @@ def _error(reply: str) -> Exception:
 
 
 def new_reader() -> Reader:
-    """The parser for the replies of a new connection. Errors that Redis replies
-    are exceptions among the replies."""
+    """Return the parser for the replies of a new connection.
+
+    Errors that Redis replies are exceptions among the replies.
+    """
     return Reader(
         protocolError=RedisUnavailable, replyError=_error, notEnoughData=INCOMPLETE
     )
@@ -117,12 +124,14 @@ def new_reader() -> Reader:
 class RedisAddress(Struct, frozen=True):
     """A Redis server, Sentinel setup or Redis Cluster.
 
-    ``hosts``: name and port of the server, of the sentinels, or of some nodes
-    of the Cluster; empty for a Unix socket. ``service``: the name by which the
-    sentinels know the master; ``""`` without sentinels. ``options``: the
-    settings of each connection: user, password, database, TLS, or the path of a
-    Unix socket. ``sentinel_options``: user and password for the sentinels.
-    ``text``: the address without a password, for logs.
+    - ``hosts``: name and port of the server, of the sentinels, or of some nodes
+      of the Cluster; empty for a Unix socket.
+    - ``service``: the name by which the sentinels know the master; ``""``
+      without sentinels.
+    - ``options``: the settings of each connection: user, password, database,
+      TLS, or the path of a Unix socket.
+    - ``sentinel_options``: user and password for the sentinels.
+    - ``text``: the address without a password, for logs.
     """
 
     kind: Literal["single", "sentinel", "cluster"]
@@ -140,8 +149,10 @@ class RedisAddress(Struct, frozen=True):
 
 
 def address_of(settings: RedisSettings) -> RedisAddress:
-    """The address in the settings. Raises :class:`StartError` with one clear
-    line."""
+    """Return the address that the settings have.
+
+    Raises :class:`StartError` with one clear line.
+    """
     url = settings.url or f"redis://{settings.addr}"
     try:
         address = _read(url)
@@ -161,9 +172,12 @@ def address_of(settings: RedisSettings) -> RedisAddress:
 
 
 def _read(url: str) -> RedisAddress:
-    """The address in a URL such as
+    """Read an address, such as
     ``rediss+sentinel://user:password@a,b:26380/mymaster/0?ssl_ca_path=…``.
-    Raises ValueError."""
+
+    The scheme says whether to use TLS (``rediss``) and to what the hosts belong
+    (``sentinel``, ``cluster``). Raises ValueError.
+    """
     scheme, _, after_scheme = url.partition("://")
     transport, _, variant = scheme.partition("+")
     before_query, mark, query = after_scheme.partition("?")
@@ -175,19 +189,9 @@ def _read(url: str) -> RedisAddress:
     credentials, at, hosts_text = authority.rpartition("@")
     default_port = _SENTINEL_PORT if variant == "sentinel" else _PORT
     hosts = tuple(_host(host, default_port) for host in hosts_text.split(","))
-    service = ""
-    path = whole_path
-    if variant == "sentinel":
-        service, _, path = whole_path.partition("/")
-        if not service:
-            raise ValueError(
-                "expected the name of the master behind the sentinels, "
-                "as in …:26379/mymaster"
-            )
     if not variant and len(hosts) > 1:
         raise ValueError("several servers need redis+sentinel:// or redis+cluster://")
-    if path and not path.isdecimal():
-        raise ValueError(f"expected the number of a database, got {path!r}")
+    service, path = _service_and_path(variant, whole_path)
 
     # One placeholder stands for all hosts, because a list of hosts makes no
     # valid URL.
@@ -212,8 +216,30 @@ def _read(url: str) -> RedisAddress:
     )
 
 
+def _service_and_path(variant: str, whole_path: str) -> tuple[str, str]:
+    """Split the path of an address into the name of a master and a database.
+
+    Only sentinels have names of masters: ``mymaster/0`` becomes ``("mymaster",
+    "0")``. Without sentinels the name is ``""``. Raises ValueError.
+    """
+    service = ""
+    path = whole_path
+    if variant == "sentinel":
+        service, _, path = whole_path.partition("/")
+        if not service:
+            raise ValueError(
+                "expected the name of the master behind the sentinels, "
+                "as in …:26379/mymaster"
+            )
+    if path and not path.isdecimal():
+        raise ValueError(f"expected the number of a database, got {path!r}")
+    return service, path
+
+
 def _host(text: str, default_port: int) -> tuple[str, int]:
-    """The host and port in a part of an address. Raises ValueError."""
+    """Return the host and port that a part of an address names. Raises
+    ValueError.
+    """
     match = _HOST(text.strip())
     if match is None:
         raise ValueError(f"expected host:port, got {text!r}")
@@ -226,8 +252,11 @@ def _host(text: str, default_port: int) -> tuple[str, int]:
 
 
 def _options(url: str) -> dict[str, Any]:
-    """The options in the URL of one server: its user, password, database or
-    path, and the parameters of its query. Raises ValueError."""
+    """Return the options in the URL of one server.
+
+    They are its user, password, database or path, and the parameters of its
+    query. Raises ValueError for an unknown parameter.
+    """
     parts = urlsplit(url)
     options: dict[str, Any] = {}
     database = parts.path.replace("/", "")
@@ -259,8 +288,10 @@ def _options(url: str) -> dict[str, Any]:
 
 
 class DirectSocket(socket.socket):
-    """A socket of gevent with a faster ``sendall``. The method of gevent takes
-    6 of the 41 µs of a round trip to Redis."""
+    """A socket of gevent with a faster ``sendall``.
+
+    The method of gevent takes 6 of the 41 µs of a round trip to Redis.
+    """
 
     encrypted: Callable[[bytes], bytes] | None = None
     """Encrypts bytes to send by TLS (``TlsSocket``); None without TLS."""
@@ -277,17 +308,13 @@ class DirectSocket(socket.socket):
 
 def open_socket(host: str, port: int, seconds: float) -> DirectSocket:
     """Connect to a server. Port 0 means a Unix socket, whose path is ``host``.
+
     Tries all addresses of the host, each for at most ``seconds``. Switches
-    greenlets. Raises OSError."""
+    greenlets. Raises the OSError of the last attempt.
+    """
     addresses: Sequence[Any]
     if port:
-        # A numeric host skips gevent's resolver, which would start a native
-        # thread.
-        question = (host, port, 0, socket.SOCK_STREAM)
-        try:
-            addresses = _socket.getaddrinfo(*question, 0, socket.AI_NUMERICHOST)
-        except OSError:
-            addresses = socket.getaddrinfo(*question)
+        addresses = _addresses_of(host, port)
     else:
         addresses = [(socket.AF_UNIX, 0, 0, "", host)]
 
@@ -309,6 +336,18 @@ def open_socket(host: str, port: int, seconds: float) -> DirectSocket:
     raise problem
 
 
+def _addresses_of(host: str, port: int) -> Sequence[Any]:
+    """Look up the addresses of a host. May switch greenlets. Raises OSError.
+
+    A numeric host skips gevent's resolver, which would start a native thread.
+    """
+    question = (host, port, 0, socket.SOCK_STREAM)
+    try:
+        return _socket.getaddrinfo(*question, 0, socket.AI_NUMERICHOST)
+    except OSError:
+        return socket.getaddrinfo(*question)
+
+
 CACHING: Final = b"*3\r\n$6\r\nCLIENT\r\n$7\r\nCACHING\r\n$3\r\nYES\r\n"
 """A command that lets Redis report the next change of each key that the command
 after this one reads."""
@@ -319,24 +358,27 @@ _MAX_KEYS: Final = 20_000
 
 
 class TrackedKey(Struct, eq=False):
-    """One key in Redis, as it was read. ``unchanged``: Redis has reported no
-    change since then. A later reading makes another object."""
+    """One key in Redis, as it was read.
+
+    ``unchanged`` means that Redis has reported no change since then. A later
+    reading makes another object.
+    """
 
     unchanged: bool = True
 
 
 class TrackedKeys(Struct, eq=False):
-    """The keys that were read with :data:`CACHING`, which need not be read
-    again until Redis reports a change (``CLIENT TRACKING``) over the connection
-    of the pipeline. Never switches greenlets.
+    """The keys whose next change Redis reports, so that they need not be read
+    again.
 
-    A report comes before the replies to all commands that Redis executes after
-    the change. So a value holds as of a later reply if its key is still
-    unchanged then.
+    They were read with :data:`CACHING`. Redis reports changes (``CLIENT
+    TRACKING``) over the connection of the pipeline. A report comes before the
+    replies to all commands that Redis executes after the change. So a value
+    holds as of a later reply if its key is still unchanged then.
 
-    ``enabled``: whether Redis reports changes. It does not if it is older than
-    6.0, if it is a Redis Cluster, or if this node's user in Redis may not
-    enable reports.
+    ``enabled`` tells whether Redis reports changes. It does not if it is older
+    than 6.0, if it is a Redis Cluster, or if this node's user in Redis may not
+    enable reports. Never switches greenlets.
     """
 
     enabled: bool = False
@@ -350,8 +392,10 @@ class TrackedKeys(Struct, eq=False):
 
     def changed(self, report: list[object]) -> None:
         """Apply a message of Redis, such as ``[b"invalidate", [key, key]]``.
+
         None in place of the keys means that any key may have changed. Other
-        messages are ignored."""
+        messages are ignored.
+        """
         if report[0] != b"invalidate":
             return
         names: Any = report[1]
@@ -364,8 +408,10 @@ class TrackedKeys(Struct, eq=False):
                 key.unchanged = False
 
     def forget(self) -> None:
-        """Forget all keys, because any key may have changed: the connection is
-        new, Redis was flushed, or there are too many keys."""
+        """Forget all keys, because any key may have changed.
+
+        The connection is new, Redis was flushed, or there are too many keys.
+        """
         keys = self._keys
         self._keys = {}
         for key in keys.values():

@@ -50,15 +50,20 @@ _decode = msgspec.msgpack.Decoder(Event).decode
 
 
 class RedisHistory:
-    """See :class:`imserver.gateway.cluster.history.LocalHistory`. Every call
-    switches greenlets, and returns None if its outcome is unknown.
+    """The last publications of channels, shared by all nodes of a cluster.
+
+    It has the methods of
+    :class:`imserver.gateway.cluster.history.LocalHistory`. Every call switches
+    greenlets, and returns None if its outcome is unknown.
 
     If Redis was restarted or has failed over, publications may be lost, so
-    every channel begins a new epoch. The scripts notice it because the life of
-    the data differs from the life in the channel. ``single``: Redis is no
-    Cluster. The data of a Redis Cluster have no life: after a failover,
-    channels continue in their epoch with the remaining publications.
-    ``created``: returns when an app was created. The time is part of the keys.
+    every channel begins a new epoch: another life, in which its offsets begin
+    again. The scripts notice it because the life of the data differs from the
+    life in the channel. ``single`` means that Redis is no Cluster. The data of
+    a Redis Cluster have no life: after a failover, channels continue in their
+    epoch with the remaining publications.
+
+    ``created`` returns when an app was created. The time is part of the keys.
     So an app with the name of a deleted one does not read its history, which
     expires.
     """
@@ -73,13 +78,18 @@ class RedisHistory:
     def append_each(
         self, app: str, publications: Sequence[Retained]
     ) -> list[Event] | None:
-        """See :class:`LocalHistory`. Returns None if Redis did not answer; then
-        some of the publications may be stored. A publication with an id that
-        any node has stored in the channel less than :data:`ID_SECONDS` ago is
-        not stored again, and gets the offset of the first one."""
+        """Store publications, and return them with their offsets.
+
+        Returns None if Redis did not answer; then some of the publications may
+        be stored. A publication with an id that any node has stored in the
+        channel less than :data:`ID_SECONDS` ago is not stored again. It gets
+        the offset of the first one.
+        """
         commands: list[Command] = []
         for publication in publications:
             hash_key, list_key = self._keys(app, publication.channel)
+            # A pipeline may be sent twice. So a publication without an id gets
+            # a random one, by which its repetition is recognised.
             if publication.id:
                 digest = _digest(publication.id)
                 id_ms = _ID_MS
@@ -119,7 +129,10 @@ class RedisHistory:
         limit: int = 0,
         reverse: bool = False,
     ) -> HistoryPage | None:
-        """See :class:`LocalHistory`. Returns None if Redis did not answer."""
+        """Read a page of publications, as ``LocalHistory.read`` does.
+
+        Returns None if Redis did not answer.
+        """
         replies = self.pipeline.execute_all(
             [self._reading(app, channel, since, limit, reverse)]
         )
@@ -128,6 +141,9 @@ class RedisHistory:
         return _page(replies[0], reverse)
 
     def positions(self, app: str, channels: Sequence[str]) -> list[Position] | None:
+        """Return the position of the newest publication of each channel; None
+        if unknown.
+        """
         reading = [
             self._reading(app, channel, since=None, limit=0, reverse=False)
             for channel in channels
@@ -138,6 +154,7 @@ class RedisHistory:
         return [_page(reply, reverse=False).position for reply in replies]
 
     def remove(self, app: str, channel: str) -> bool | None:
+        """Remove all publications of a channel; None if the outcome is unknown."""
         _, publications = self._keys(app, channel)
         if self.pipeline.execute_all([("DEL", publications)]) is None:
             return None
@@ -146,8 +163,12 @@ class RedisHistory:
     def erase_user(
         self, app: str, user: str, name: str, is_own: Callable[[str], bool]
     ) -> bool | None:
-        """See :class:`LocalHistory`. Reads the names of all keys in Redis, in
-        steps."""
+        """Remove a user from the histories of an app, as
+        ``LocalHistory.erase_user`` does.
+
+        Reads the names of all keys in Redis, in steps. Returns None if Redis
+        did not answer.
+        """
         start = self._key(app, "").removesuffix(b"}")
         # The name of an app may have characters with a meaning in patterns.
         pattern = re.sub(rb"([\\\[\]*?])", rb"\\\1", start) + b"*"
@@ -208,7 +229,9 @@ class RedisHistory:
     def _reading(
         self, app: str, channel: str, since: Position | None, limit: int, reverse: bool
     ) -> Command:
-        """The command that reads a page; see :meth:`read`."""
+        """Return the command that reads a page of publications, see
+        :meth:`read`.
+        """
         keys = (*self._keys(app, channel), *self._life)
         after = -1 if since is None else since.offset  # -1: from the oldest
         return (
@@ -224,11 +247,14 @@ class RedisHistory:
         )
 
     def _keys(self, app: str, channel: str) -> tuple[bytes, bytes]:
-        """The keys of the hash and of the list of a channel."""
+        """Return the keys of the hash and of the list of a channel."""
         key = self._key(app, channel)
         return key, key + _LIST
 
     def _key(self, app: str, channel: str) -> bytes:
+        """Return the key of the hash of a channel, with which its other keys
+        begin.
+        """
         # U+0000 separates app and channel, because no name of an app has it. A
         # colon may be in both.
         return b"imserver:history:%d:{%b\0%b}" % (
@@ -239,7 +265,7 @@ class RedisHistory:
 
 
 def _page(reply: Any, reverse: bool) -> HistoryPage:
-    """The page in a reply of READ_HISTORY.
+    """Return the page of publications that a reply of READ_HISTORY has.
 
     The reply has the epoch, the offset of the newest publication, the offset of
     the first publication on the page, and the publications of the page. They
@@ -257,5 +283,7 @@ def _page(reply: Any, reverse: bool) -> HistoryPage:
 
 
 def _digest(id: str) -> bytes:
-    """The end of the key that marks a publication with this id as stored."""
+    """Return the end of the key that marks a publication with this id as
+    stored.
+    """
     return blake2b(encoded(id), digest_size=_ID_BYTES).digest()

@@ -55,10 +55,15 @@ changed or not."""
 
 
 class LeaseTable:
-    """The leases as of the last refresh. Owner: the :class:`LeaseKeeper`; never
-    switches greenlets."""
+    """The leases of all nodes as of the last refresh.
+
+    A lease is a node's proof of life, and expires unless it is renewed. An
+    epoch is one life of a node. Owner: the :class:`LeaseKeeper`; never switches
+    greenlets.
+    """
 
     def __init__(self) -> None:
+        """A table without leases, which the next refresh fills."""
         self.live: Mapping[int, Lease] = MappingProxyType({})
         self.reachable: Mapping[int, Lease] = self.live
         """The live leases, and the leases of :meth:`overdue`."""
@@ -83,13 +88,16 @@ class LeaseTable:
         return [lease for epoch, lease in leases if epoch not in self.live]
 
     def is_dead(self, epoch: int) -> bool:
-        """Whether an epoch is over. An epoch that began after the last refresh
-        counts as live."""
+        """Whether an epoch is over.
+
+        An epoch that began after the last refresh counts as live.
+        """
         return epoch not in self.live and epoch <= self.last_epoch
 
     def is_newer(self, epoch: int) -> bool:
         """Whether an epoch began after the last refresh, so that another
-        refresh would help."""
+        refresh would help.
+        """
         return epoch > self.last_epoch and epoch not in self.live
 
     def update(
@@ -100,12 +108,12 @@ class LeaseTable:
         live_leases: Sequence[bytes],
         left_epochs: Collection[bytes],
     ) -> bool:
-        """Apply values from the reply of :data:`RENEW`. Returns whether the set
-        of live epochs has changed.
+        """Apply values from the reply of the script RENEW.
 
-        ``live_leases``: epoch, lease as JSON, epoch, lease and so on; empty if
-        they have not changed since the last refresh. ``left_epochs``: the
-        epochs of nodes that have ended in good order.
+        Returns whether the set of live epochs has has_changed. ``live_leases`` has
+        an epoch, its lease as JSON, the next epoch and so on; empty if they
+        have not has_changed since the last refresh. ``left_epochs`` has the epochs
+        of nodes that have ended in good order.
         """
         self.version = version
         self.last_epoch = int(last_epoch)
@@ -117,19 +125,21 @@ class LeaseTable:
         for epoch, data in zip(live_leases[::2], live_leases[1::2], strict=True):
             lease = decode_lease(data)
             live[int(epoch)] = msgspec.structs.replace(lease, epoch=int(epoch))
-        changed = live.keys() != self.live.keys()
+        has_changed = live.keys() != self.live.keys()
         left = set(map(int, left_epochs))
         remaining = {
             epoch: lease for epoch, lease in self.reachable.items() if epoch not in left
         }
         self._set(live, remaining)
-        return changed
+        return has_changed
 
     def _set(self, live: Mapping[int, Lease], remaining: Mapping[int, Lease]) -> None:
-        """Set the live leases. A lease in ``remaining`` that is not live
-        becomes overdue, unless its node has joined again with another epoch.
-        ``remaining``: the leases of nodes that were reachable, and have not
-        left."""
+        """Set the live leases.
+
+        ``remaining`` has the leases of nodes that were reachable, and have not
+        left. A lease in it that is not live becomes overdue, unless its node
+        has joined again with another epoch.
+        """
         live_nodes = {lease.node for lease in live.values()}
         overdue = {}
         for epoch, lease in remaining.items():
@@ -143,15 +153,19 @@ class LeaseTable:
             self.reachable = self.live
 
     def add(self, lease: Lease) -> None:
-        """Add the lease of a newer node that has announced itself. The next
-        refresh confirms or drops it."""
+        """Add the lease of a newer node that has announced itself.
+
+        The next refresh confirms or drops it.
+        """
         if self.is_newer(lease.epoch):
             self._set({**self.live, lease.epoch: lease}, self.reachable)
             self.version = _NO_VERSION
 
     def forget(self, epoch: int) -> None:
-        """Remove an earlier epoch of this node, or an overdue one. The next
-        refresh reads all leases."""
+        """Remove an earlier epoch of this node, or an overdue one.
+
+        The next refresh reads all leases.
+        """
         remaining = dict(self.reachable)
         remaining.pop(epoch, None)
         live = dict(self.live)
@@ -161,12 +175,16 @@ class LeaseTable:
 
 
 def _no_lease() -> Lease:
+    """Return the lease of a node that has not joined."""
     return Lease("")
 
 
 class LeaseKeeper(Service):
-    """Joins, renews and leaves. Owner of this node's lease and connection; used
-    by one greenlet at a time."""
+    """Joins the cluster, renews the lease of this node, and leaves.
+
+    A lease is a node's proof of life in Redis. Owner of this node's lease and
+    of the connection; used by one greenlet at a time.
+    """
 
     link: RedisLink
     lease_seconds: float
@@ -200,36 +218,48 @@ class LeaseKeeper(Service):
     renewal removes them from Redis."""
 
     def dead_epochs(self) -> str:
-        """Epochs whose sessions and channels do not count, in the form
-        ``,12,14,``, in which scripts search for ``,12,``. Usually empty."""
+        """Return the epochs whose sessions and channels do not count.
+
+        The form is ``,12,14,``, in which scripts search for ``,12,``. Usually
+        empty.
+        """
         dead = self.past_epochs + self.table.dead_epochs
         if dead:
             return f",{','.join(map(str, dead))},"
         return ""
 
     def redis_ms(self, seconds_ago: float) -> int:
-        """The time that the clock of Redis showed ``seconds_ago``, in the
-        milliseconds of its scripts. It is estimated by the last refresh: never
-        too early, and too late by less than a round trip."""
+        """Return the time that the clock of Redis showed ``seconds_ago``.
+
+        It is in the milliseconds of the scripts of Redis. It is estimated by
+        the last refresh: never too early, and too late by less than a round
+        trip.
+        """
         return int(self._redis_ms + (clock() - seconds_ago) * SECOND_MS)
 
     def alive(self) -> bool:
-        """Whether the lease is live, as far as this node knows. Never
-        switches greenlets."""
+        """Whether the lease is live, as far as this node knows. Never switches
+        greenlets.
+        """
         return clock() < self._until
 
     def join(self) -> None:
-        """Take a new epoch. Until Redis has answered, the node still reaches
-        the other nodes. Raises RedisUnavailable, or StartError if this node
-        must not join. Switches greenlets."""
+        """Take a new epoch: begin another life of this node in the cluster.
+
+        Until Redis has answered, the node still reaches the other nodes. Switches
+        greenlets. Raises RedisUnavailable, or StartError if this node must not
+        join.
+        """
         past = self.lease.epoch  # 0: this is the first one
         table = self.table
         self._until = 0.0
+        # A node that has served already has channels which the cluster does not
+        # know in the new epoch.
         lease = msgspec.structs.replace(
             self.lease, epoch=0, unsettled=past != 0 or self.lease.unsettled
         )
-        # Redis may have come back with older data, so it is told the highest
-        # epoch that this node knows.
+        # Redis may have come back with older data, so it is told the highest epoch
+        # that this node knows.
         highest = max(table.last_epoch, past, *self.past_epochs, *table.live)
 
         # Joins again if the cluster expects other feature names.
@@ -239,13 +269,7 @@ class LeaseKeeper(Service):
             result, text = self._reply(self._joining(lease, data, highest))
             if result == b"ok":
                 break
-            # The text is a node or a machine, or the expected feature names.
-            other = text.decode("utf-8", "replace")
-            if result != b"names":
-                raise StartError(_REFUSALS[result].format(other=other, lease=lease))
-            # A node of an older release compares these with its own when it
-            # joins again.
-            lease = msgspec.structs.replace(lease, feature_names=other)
+            lease = _adapted(lease, result, text)
 
         self.lease = msgspec.structs.replace(lease, epoch=int(text))
         if past:
@@ -268,11 +292,13 @@ class LeaseKeeper(Service):
         draining: bool,
         unsettled: bool = False,
     ) -> bool:
-        """Update the lease. Returns whether it should be renewed at once,
-        because the node began or ceased to drain or to be unsettled. Never
-        switches greenlets."""
-        urgent = (draining, unsettled) != (self.lease.draining, self.lease.unsettled)
-        if urgent:
+        """Update what the lease says about this node.
+
+        Returns whether it should be renewed at once, because the node began or
+        ceased to drain or to be unsettled. Never switches greenlets.
+        """
+        is_urgent = (draining, unsettled) != (self.lease.draining, self.lease.unsettled)
+        if is_urgent:
             self._renewed_at = -math.inf
         self.lease = msgspec.structs.replace(
             self.lease,
@@ -281,25 +307,34 @@ class LeaseKeeper(Service):
             draining=draining,
             unsettled=unsettled,
         )
-        return urgent
+        return is_urgent
 
     def report_database(self, database: str) -> None:
-        """Publish the database id with the next refresh, which renews the lease
-        even if that is not due. Never switches greenlets."""
+        """Publish the id of the database with the next refresh.
+
+        That refresh renews the lease even if this is not due. Never switches
+        greenlets.
+        """
         self._renewed_at = -math.inf
         self.lease = msgspec.structs.replace(self.lease, database=database)
 
     def report_marks(self) -> None:
-        """Publish that this node leaves marks, with the next refresh. Never
-        switches greenlets."""
+        """Publish, with the next refresh, that this node leaves marks.
+
+        A mark is its proof that it has registered all its sessions. Never
+        switches greenlets.
+        """
         if not self.lease.marks:
             self._renewed_at = -math.inf
             self.lease = msgspec.structs.replace(self.lease, marks=True)
 
     def refresh(self) -> bool:
         """Read the leases, and renew the lease of this node if that is due.
-        Returns whether the set of live epochs has changed. Switches greenlets.
-        Raises RedisUnavailable and :class:`LeaseLost`."""
+
+        Returns whether the set of live epochs has has_changed. Switches greenlets.
+        Raises RedisUnavailable, and :class:`LeaseLost` if Redis no longer has
+        this epoch.
+        """
         began = clock()
         began_unix = time.time()
         renews = began - self._renewed_at >= self.renew_seconds * _RENEWAL_SLACK
@@ -324,18 +359,22 @@ class LeaseKeeper(Service):
         ) = reply
         self._redis_ms = int(redis_ms) - began * SECOND_MS
         self.clock_seconds = _clock_difference(int(redis_ms), began_unix, time.time())
-        changed = self.table.update(
+        has_changed = self.table.update(
             version, last_epoch, dead_epochs, live_leases, left_epochs
         )
         self._replaced_seen = replaced
         self.cleans_up = bool(cleans_up)
         if replaced:
             self.on_replaced(replaced)
-        return changed
+        return has_changed
 
     def leave(self, clean: bool) -> None:
-        """Give the lease back. ``clean``: the node leaves no sessions or
-        channels behind. Raises RedisUnavailable. Switches greenlets."""
+        """Give the lease back.
+
+        ``clean`` means that the node leaves no sessions or channels behind.
+        Otherwise another node cleans up after it. Switches greenlets. Raises
+        RedisUnavailable.
+        """
         epoch = self.lease.epoch
         node = self.lease.node
         self._until = 0.0
@@ -353,8 +392,10 @@ class LeaseKeeper(Service):
         self.link.exchange(commands)
 
     def _joining(self, lease: Lease, data: bytes, highest: int) -> Command:
-        """The command that takes an epoch above ``highest``. ``data`` is the
-        encoded ``lease``."""
+        """Return the command that takes an epoch above ``highest``.
+
+        ``data`` is the encoded ``lease``.
+        """
         return (
             "EVALSHA",
             JOIN,
@@ -370,8 +411,11 @@ class LeaseKeeper(Service):
         )
 
     def _renewal(self, renews: bool) -> Command:
-        """The command that reads the leases. If ``renews``, it also renews the
-        lease of this node, and writes the lease if it has changed."""
+        """Return the command that reads the leases.
+
+        If ``renews``, it also renews the lease of this node, and writes the
+        lease if it has changed.
+        """
         milliseconds = 0  # the script does not renew
         data = b""  # the script does not write the lease
         # The epoch is not part of the stored lease, but its key.
@@ -400,8 +444,12 @@ class LeaseKeeper(Service):
         )
 
     def _listing(self, now: float) -> list[Command]:
-        """Commands that enter this node into the server lists of the original
-        servers. Empty if that was done less than a minute ago."""
+        """Return commands that enter this node into the server lists of the
+        original servers.
+
+        Programs for these servers find nodes there. Empty if that was done less
+        than a minute ago.
+        """
         if now - self._listed_at < _LIST_SECONDS:
             return []
         self._listed_at = now
@@ -414,8 +462,11 @@ class LeaseKeeper(Service):
         return commands
 
     def _reply(self, *commands: Command) -> Any:
-        """Execute commands, and return the reply to the first one. After a
-        failure, the next refresh writes and reads everything again."""
+        """Execute commands, and return the reply to the first one.
+
+        After a failure, the next refresh writes and reads everything again.
+        Raises RedisUnavailable.
+        """
         is_written = False
         try:
             reply = self.link.exchange(commands)[0]
@@ -432,13 +483,28 @@ class LeaseKeeper(Service):
         return reply
 
 
-def _clock_difference(redis_ms: int, began: float, ended: float) -> float:
-    """How many seconds the clock of this node is ahead of the clock of Redis,
-    or behind it (negative).
+def _adapted(lease: Lease, result: bytes, text: bytes) -> Lease:
+    """Return the lease with which a node can join that Redis has refused.
 
-    Redis has read its clock, ``redis_ms``, at some time within a round trip.
-    The trip ``began`` and ``ended`` at Unix times of this node. If the time of
-    Redis lies between them, the clocks agree, and the result is 0.
+    The cluster expects other feature names, which ``text`` has. For any other
+    ``result`` this raises StartError, and ``text`` is a node or a machine.
+    """
+    other = text.decode("utf-8", "replace")
+    if result != b"names":
+        raise StartError(_REFUSALS[result].format(other=other, lease=lease))
+    # A node of an older release compares these with its own when it joins
+    # again.
+    return msgspec.structs.replace(lease, feature_names=other)
+
+
+def _clock_difference(redis_ms: int, began: float, ended: float) -> float:
+    """Return how many seconds the clock of this node is ahead of the clock of
+    Redis.
+
+    A negative number means that it is behind. Redis has read its clock,
+    ``redis_ms``, at some time within a round trip. The trip ``began`` and
+    ``ended`` at Unix times of this node. If the time of Redis lies between
+    them, the clocks agree, and the result is 0.
     """
     redis_time = (EPOCH_MS + redis_ms) / SECOND_MS
     ahead = max(began - redis_time, 0.0)
@@ -447,8 +513,10 @@ def _clock_difference(redis_ms: int, began: float, ended: float) -> float:
 
 
 def written_key(what: Literal["buckets", "channel-buckets"], epoch: int) -> str:
-    """The key of the set of buckets into which an epoch has written sessions,
-    or channels."""
+    """Return the key of the set of buckets into which an epoch has written.
+
+    A bucket has some of the sessions, or of the channels, of an app.
+    """
     return f"{{imserver}}:written-{what}:{epoch}"
 
 

@@ -27,14 +27,22 @@ _NO_LEASES: Final[Mapping[int, Lease]] = {}
 
 
 class _Generation(Protocol):
-    """See :class:`imserver.gateway.cluster.redis.recovery.RegistryRecovery`."""
+    """The part of the registry that counts how often everything was registered
+    anew.
+
+    :class:`imserver.gateway.cluster.redis.recovery.RegistryRecovery` is such an
+    object.
+    """
 
     generation: int
 
 
 class OwnMarks:
-    """The marks of this node. Owner of their state, as far as it is known.
-    Methods may switch greenlets."""
+    """The marks of this node: its proofs that it has registered all its
+    sessions.
+
+    Owner of their state, as far as it is known. Methods may switch greenlets.
+    """
 
     def __init__(
         self,
@@ -43,6 +51,7 @@ class OwnMarks:
         link: RedisLink,
         recovery: _Generation,
     ) -> None:
+        """Start without marks. :meth:`begin` and then :meth:`set` leave them."""
         self._pipeline = pipeline
         self._keeper = keeper
         self._link = link
@@ -57,15 +66,21 @@ class OwnMarks:
         """Whether the marks were left since then."""
 
     def begin(self) -> None:
-        """Read the lives of the marks, before all sessions are registered."""
+        """Read the lives of the marks, before all sessions are registered.
+
+        The life of a mark changes when its server may have lost data.
+        """
         self._are_set = False
         self._begun_at = (self._keeper.lease.epoch, self._recovery.generation)
         self._lives = self._pipeline.execute_all(begin_marks(self._link.marks))
 
     def set(self) -> bool:
         """Leave the marks, because all sessions have been registered since
-        :meth:`begin`. Returns False if all sessions must be registered again,
-        because a server may have lost some since then."""
+        :meth:`begin`.
+
+        Returns False if all sessions must be registered again, because a server
+        may have lost some since then.
+        """
         epoch = self._keeper.lease.epoch
         table = self._keeper.table
         if self._begun_at != (epoch, self._recovery.generation):
@@ -90,8 +105,10 @@ class OwnMarks:
         return True
 
     def are_lost(self) -> bool:
-        """Whether a server lacks a mark that this node has left. Then it was
-        flushed, and has lost sessions, too."""
+        """Whether a server lacks a mark that this node has left.
+
+        Then it was flushed, and has lost sessions, too.
+        """
         epoch = self._keeper.lease.epoch
         marks_epoch, _ = self._begun_at
         if not self._are_set or marks_epoch != epoch:
@@ -104,18 +121,19 @@ class OwnMarks:
 
 
 class OtherMarks:
-    """The marks of the other nodes. Owner of the last state that was
-    read. Never switches greenlets.
+    """The marks of the other nodes: their proofs that they have registered all
+    sessions.
 
-    A server is *proven* when it had the marks of all nodes. It stays proven
-    until there is another connection to Redis, another node or another
+    A server of Redis is *proven* when it had the marks of all nodes. It stays
+    proven until there is another connection to Redis, another node or another
     generation. The marks of a server that is not proven are read before each
-    look-up.
+    look-up. Owner of the last state that was read. Never switches greenlets.
     """
 
     def __init__(
         self, keeper: LeaseKeeper, link: RedisLink, recovery: _Generation
     ) -> None:
+        """Start with no server proven."""
         self._keeper = keeper
         self._link = link
         self._recovery = recovery
@@ -134,7 +152,11 @@ class OtherMarks:
     @property
     def expected(self) -> tuple[int, ...]:
         """The epochs whose marks must be there; empty if no other node leaves
-        marks."""
+        marks.
+
+        If nodes or connections have changed, all servers count as not proven
+        again.
+        """
         leases = self._keeper.table.reachable
         if leases is not self._leases:
             self._leases = leases
@@ -152,20 +174,26 @@ class OtherMarks:
         return self._expected
 
     def _forget(self) -> None:
+        """Count all servers as not proven."""
         self._proven.clear()
         self.are_all_proven = False
 
     def unproven(self, commands: Iterable[Command]) -> list[str]:
-        """The keys of the marks that have to be read before these commands,
-        because their servers are not proven. Usually empty."""
+        """Return the keys of the marks that have to be read before these
+        commands.
+
+        Their servers are not proven yet. Usually empty.
+        """
         if not self.expected or self.are_all_proven:
             return []
         keys = set(map(self._link.mark_of, commands)) - self._proven
         return sorted(keys - {""})  # "": no marks are known there
 
     def beside(self, commands: Iterable[Command]) -> list[str]:
-        """The keys of the marks on the servers of these commands. Empty if no
-        other node leaves marks."""
+        """Return the keys of the marks on the servers of these commands.
+
+        Empty if no other node leaves marks.
+        """
         if self.expected:
             return sorted(set(map(self._link.mark_of, commands)) - {""})
         return []
@@ -173,16 +201,17 @@ class OtherMarks:
     def unmarked(
         self, keys: Sequence[str], expected: Sequence[int], replies: Sequence[Any]
     ) -> dict[str, tuple[SessionRef, ...]]:
-        """The nodes that have left no mark, by the key of the marks. Each is a
-        :class:`SessionRef` with id 0. Also notes which servers are proven.
+        """Return the nodes that have left no mark, by the key of the marks.
 
-        ``replies`` are the replies to :func:`questions` about ``keys`` and
-        ``expected``.
+        Each node is a :class:`SessionRef` with the id 0, because it may have
+        sessions that the registry does not know. ``replies`` are the replies to
+        :func:`questions` about ``keys`` and ``expected``. Also notes which
+        servers are proven.
         """
         unmarked: dict[str, tuple[SessionRef, ...]] = {}
         for key, marks in zip(keys, replies, strict=True):
             if not isinstance(marks, list):
-                continue
+                continue  # the server did not answer
             pairs = zip(expected, marks, strict=True)
             epochs = [epoch for epoch, mark in pairs if mark is None]
             if epochs:
@@ -200,12 +229,15 @@ class OtherMarks:
         return unmarked
 
     def mark_of(self, command: Command) -> str:
-        """The key of the marks on the server of a command; ``""`` if no marks
-        are known there."""
+        """Return the key of the marks on the server of a command; ``""`` if
+        none are known there.
+        """
         return self._link.mark_of(command)
 
 
 def questions(keys: Collection[str], expected: Collection[int]) -> list[Command]:
-    """The commands that read the marks of the ``expected`` epochs: one command
-    for each of the ``keys``."""
+    """Return the commands that read the marks of the ``expected`` epochs.
+
+    There is one command for each of the ``keys``.
+    """
     return [("HMGET", key, *expected) for key in keys]

@@ -46,12 +46,16 @@ _PROBE: Final = ("EXISTS", EPOCH)
 
 
 class Pipeline:
-    """Owner of the queue, the circuit and the greenlet for exchanges that may
-    block.
+    """Sends the commands of all callers to Redis together, and answers the
+    callers.
 
-    ``may_send`` is called before each pipeline. False (the lease has expired)
-    answers all callers with None. ``on_failure`` is called when the circuit
-    opens, and when a server was not reached. It must not switch.
+    ``may_send`` is called before each pipeline. If it returns False, because
+    the lease of this node has expired, all callers get None. ``on_failure`` is
+    called when the circuit opens, which means that no calls pass any more, and
+    when a server was not reached. It must not switch greenlets.
+
+    Owner of the queue, the circuit and the greenlet for exchanges that may
+    block.
     """
 
     def __init__(
@@ -60,6 +64,9 @@ class Pipeline:
         may_send: Callable[[], bool],
         on_failure: Callable[[], None],
     ) -> None:
+        """Prepare a pipeline over ``link``. It sends nothing before
+        :meth:`start` and the first probe.
+        """
         self.admits_calls = False
         """Whether calls may pass. No call may pass until the first probe has
         succeeded."""
@@ -100,8 +107,10 @@ class Pipeline:
         self._greenlet = gevent.spawn(self._run)
 
     def stop(self) -> None:
-        """Send posted commands if possible, and end. Waiting callers get None.
-        Switches greenlets."""
+        """Send posted commands if possible, and end.
+
+        Waiting callers get None. Switches greenlets.
+        """
         if self.admits_calls:
             # The posted commands leave with this one.
             self._execute([_PROBE])
@@ -114,13 +123,16 @@ class Pipeline:
         self._answer_none()
 
     def execute(self, commands: Sequence[Command]) -> list[Any] | None:
-        """Send commands and wait for their replies. The reply to a command that
-        failed is an exception. Returns None if Redis does not answer.
-        Switches greenlets."""
+        """Send commands and wait for their replies.
+
+        The reply to a command that failed is an exception. Returns None if
+        Redis does not answer. Switches greenlets.
+        """
         if not self.admits_calls:
             self._counters.unanswered += 1
             return None
-        # Written out as in _execute(): a call or two less for each push.
+        # The body of _execute() is repeated here, which saves a call or two for
+        # each push.
         waiter: Waiter[Any] = Waiter()
         self._requests.append((commands, waiter))
         if not self._busy:
@@ -129,15 +141,17 @@ class Pipeline:
         return replies
 
     def execute_all(self, commands: Sequence[Command]) -> list[Any] | None:
-        """As :meth:`execute`, but returns None also if one command failed."""
+        """Do as :meth:`execute`, but return None also if one command failed."""
         replies = self.execute(commands)
         if replies is None or any(isinstance(reply, Exception) for reply in replies):
             return None
         return replies
 
     def probe(self) -> bool:
-        """Ask whether Redis answers. If so, calls may pass again. Switches
-        greenlets."""
+        """Ask whether Redis answers. If so, calls may pass again.
+
+        Switches greenlets.
+        """
         if self._execute([_PROBE]) is None:
             return False
         self.admits_calls = True
@@ -145,7 +159,10 @@ class Pipeline:
 
     def post(self, command: Command) -> None:
         """Send a command with a later pipeline, without waiting for its reply.
-        Never switches greenlets."""
+
+        The command is dropped if Redis is unavailable. Never switches
+        greenlets.
+        """
         if self.admits_calls and len(self._posted) < _MAX_POSTED:
             self._posted.append(command)
             if not self._timer_runs:
@@ -153,13 +170,13 @@ class Pipeline:
                 self._timer.again(self._post_now)
 
     def _post_now(self) -> None:
-        """Callback of the timer."""
+        """Callback of the timer: posted commands have waited long enough."""
         self._timer.stop()
         self._post_due = True
         self._wake()
 
     def _execute(self, commands: Sequence[Command]) -> list[Any] | None:
-        """As :meth:`execute`, but also while no calls may pass."""
+        """Do as :meth:`execute`, but also while no calls may pass."""
         waiter: Waiter[Any] = Waiter()
         self._requests.append((commands, waiter))
         self._wake()
@@ -167,14 +184,20 @@ class Pipeline:
         return replies
 
     def _wake(self) -> None:
-        """Send at the end of this turn, with all commands of the turn, unless a
-        pipeline is under way."""
+        """Send at the end of this turn, with all commands of the turn.
+
+        If a pipeline is under way, its end sends the next one.
+        """
         if not self._busy:
             self._busy = True
             get_hub().loop.run_callback(self._send)
 
     def _send(self) -> None:
-        """Send the queued commands. Callback: never switches greenlets."""
+        """Send the queued commands. Callback: never switches greenlets.
+
+        A caller is the index of its first command, the index after its last
+        command, and the waiter to answer.
+        """
         commands = self._posted[:_PIPELINE_COMMANDS]
         self._posted = self._posted[_PIPELINE_COMMANDS:]
         has_more_posted = bool(self._posted)
@@ -191,7 +214,7 @@ class Pipeline:
         self._commands = commands
 
         if not commands:
-            self._finish([])
+            self._finish([])  # a timer has fired for nothing
         elif not self._may_send():
             self._finish(replies=None)
         else:
@@ -205,8 +228,11 @@ class Pipeline:
                 self._finish(replies=None)
 
     def _received(self, result: list[Any] | RedisUnavailable | None) -> None:
-        """Take the result of the link's exchange. None means that the greenlet
-        has to repeat the exchange. Callback: never switches greenlets."""
+        """Take the result of the link's exchange. Callback: never switches
+        greenlets.
+
+        None means that the greenlet has to repeat the exchange.
+        """
         if result is None:
             self._hand_over()
         elif isinstance(result, RedisUnavailable):
@@ -216,7 +242,7 @@ class Pipeline:
             self._finish(result)
 
     def _hand_over(self) -> None:
-        """Let the greenlet exchange the pipeline."""
+        """Let the greenlet exchange the pipeline, because that may block."""
         self._handed_over = True
         if self._idle is not None:
             idle = self._idle
@@ -225,7 +251,11 @@ class Pipeline:
 
     def _finish(self, replies: list[Any] | None) -> None:
         """Answer the callers of the pipeline, and send the next one at the end
-        of the turn. If ``replies`` is None, all callers get None. Callback."""
+        of the turn.
+
+        If ``replies`` is None, all callers get None. Callback.
+        """
+        # Errors among the replies are rare.
         if replies is not None and not _USUAL.issuperset(map(type, replies)):
             for command, reply in zip(self._commands, replies, strict=True):
                 if isinstance(reply, ErrorReply):
@@ -250,7 +280,10 @@ class Pipeline:
 
     def _answer_unreached(self, replies: Sequence[Any]) -> None:
         """Answer None to each caller with a command for a server that does not
-        answer. The other callers stay in ``_callers``."""
+        answer.
+
+        The other callers stay in ``_callers``.
+        """
         self._on_failure()
         others = []
         for caller in self._callers:
@@ -279,8 +312,10 @@ class Pipeline:
             get_hub().loop.run_callback(self._finish, replies)
 
     def _fail(self, error: RedisUnavailable) -> None:
-        """Open the circuit: no calls may pass until a probe succeeds. Drops
-        posted commands, and answers None to the queued callers."""
+        """Open the circuit: no calls may pass until a probe succeeds.
+
+        Drops posted commands, and answers None to the queued callers.
+        """
         if self.admits_calls:
             self.admits_calls = False
             log.warning("Redis is unavailable: %s", error)
@@ -295,7 +330,7 @@ class Pipeline:
             self._answer(waiter, replies=None)
 
     def _answer_all(self, replies: list[Any] | None) -> None:
-        """Answer all callers of the pipeline, each by its own callback."""
+        """Answer all callers of the pipeline, each by a callback of its own."""
         callers = self._callers
         self._callers = []
         for first, last, waiter in callers:
@@ -305,6 +340,9 @@ class Pipeline:
                 self._answer(waiter, replies[first:last])
 
     def _answer(self, waiter: Waiter[Any], replies: list[Any] | None) -> None:
+        """Answer one caller by a callback; None means that Redis did not
+        answer.
+        """
         if replies is None:
             self._counters.unanswered += 1
         get_hub().loop.run_callback(waiter.switch, replies)

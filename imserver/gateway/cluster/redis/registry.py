@@ -78,14 +78,17 @@ extend records at once."""
 
 
 class RedisRegistry:
-    """See :class:`imserver.gateway.cluster.registry.SoloRegistry`. Owner of
-    logouts that Redis has not confirmed.
+    """The registry of nodes that share a Redis: who is connected to which node.
 
-    ``apps``: the apps of this node. ``dedupe_seconds``: lifetime of an accepted
-    message id. ``created``: when an app was created, see
-    :class:`RedisHistory`. Methods may switch greenlets unless they say
-    otherwise. They return None if Redis does not answer within
-    ``cluster.redis_seconds`` (at once while it is known to be unavailable).
+    It has the methods of
+    :class:`imserver.gateway.cluster.registry.SoloRegistry`, and those for
+    sessions, channels and claims. ``apps`` has the apps of this node.
+    ``dedupe_seconds`` is the lifetime of an accepted message id. ``created``
+    returns when an app was created, see :class:`RedisHistory`.
+
+    Methods may switch greenlets unless they say otherwise. They return None if
+    Redis does not answer within ``cluster.redis_seconds`` (at once while it is
+    known to be unavailable). Owner of logouts that Redis has not confirmed.
     """
 
     def __init__(
@@ -96,23 +99,30 @@ class RedisRegistry:
         dedupe_seconds: float = _DEDUPE_SECONDS,
         created: Callable[[str], int] = lambda _: 0,
     ) -> None:
+        """Build the parts of the registry. Nothing is sent before
+        :meth:`start`.
+        """
         self.counters = RegistryCounters()
         self._events: RegistryEvents
         address = address_of(redis)
         self._address = address
         single = address.kind != "cluster"
 
+        # The lease has a link of its own, so that a pipeline full of logins
+        # never delays a renewal.
         tracked = TrackedKeys()
         data_link = open_link(address, cluster.redis_seconds, self.counters, tracked)
         lease_link = open_link(address, cluster.redis_seconds, self.counters)
         self.keeper = LeaseKeeper(
-            lease_link,
-            cluster.lease_seconds,
-            cluster.renew_seconds,
-            partial(gevent.spawn, self._notify_replaced),
+            link=lease_link,
+            lease_seconds=cluster.lease_seconds,
+            renew_seconds=cluster.renew_seconds,
+            on_replaced=partial(gevent.spawn, self._notify_replaced),
         )
         self.pipeline = Pipeline(
-            data_link, self.keeper.alive, lambda: self.recovery.request(UNREGISTERED)
+            data_link,
+            may_send=self.keeper.alive,
+            on_failure=lambda: self.recovery.request(UNREGISTERED),
         )
         self.recovery = RegistryRecovery(
             keeper=self.keeper,
@@ -132,6 +142,7 @@ class RedisRegistry:
         lookup = Lookup(
             self.pipeline, self.keeper, self.recovery, tracked, marks, dedupe_seconds
         )
+        # These are the hot methods. As attributes they cost no further call.
         self.find = lookup.find
         self.find_in_apps = lookup.find_in_apps
         self.find_and_claim = lookup.find_and_claim
@@ -164,44 +175,53 @@ class RedisRegistry:
 
         The epoch is 0 if Redis is unavailable. Then the node works alone, and
         is registered when Redis is back. Raises
-        :class:`~imserver.gateway.errors.StartError` if this node must not join.
-        Its secret or database may differ from the cluster's, a live node on
-        another machine may have its address, or Redis may reject the user or
-        password.
+        :class:`~imserver.gateway.errors.StartError` if this node must not join,
+        for one of these reasons:
+
+        - The cluster has another secret or another database.
+        - A live node on another machine has the address of this one.
+        - Redis rejects the user or the password.
         """
         self._events = events
         self.keeper.lease = lease
         self.pipeline.start()
-
-        where = self._address.text
         try:
-            self.recovery.join()
-        except RedisUnavailable as error:
-            if error.refused:
-                self._end_greenlets()
-                raise StartError(f"Redis at {where}: {error}") from None
-            log.warning(
-                "Redis at %s is unavailable, "
-                "this node works alone until it is back: %s",
-                where,
-                error,
-            )
+            self._join()
         except StartError:
             self._end_greenlets()
             raise
 
         self._channels.started()
         if self.pipeline.admits_calls:
-            # The node has no sessions yet, so all of them are registered.
+            # A mark proves that a node has registered all its sessions. This
+            # node has no sessions yet, so it may leave its marks at once.
             self._marks.begin()
             self._marks.set()
         self.recovery.start()
         self._recorder = gevent.spawn(self._extend_records)
         return self.lease
 
+    def _join(self) -> None:
+        """Take an epoch, unless Redis is unavailable. Raises StartError if this
+        node must not join, or if Redis rejects it."""
+        where = self._address.text
+        try:
+            self.recovery.join()
+        except RedisUnavailable as error:
+            if error.refused:
+                raise StartError(f"Redis at {where}: {error}") from None
+            log.warning(
+                "Redis at %s is unavailable, this node works alone until it is back: %s",
+                where,
+                error,
+            )
+
     def stop(self, clean: bool = False) -> None:
-        """Give back the lease. ``clean``: this node has no session left.
-        Otherwise other nodes clean up after it."""
+        """Give back the lease.
+
+        ``clean`` means that this node has no session left. Otherwise other
+        nodes clean up after it.
+        """
         self._end_greenlets()
         try:
             self.keeper.leave(clean and not self._unreported_ends)
@@ -210,6 +230,7 @@ class RedisRegistry:
         self.keeper.link.close()
 
     def _end_greenlets(self) -> None:
+        """End the greenlets, and close the connections."""
         self.recovery.stop()
         if self._recorder is not None:
             self._recorder.kill()
@@ -220,8 +241,10 @@ class RedisRegistry:
         return self.pipeline.admits_calls and self.keeper.alive()
 
     def registered(self, session: Session) -> bool:
-        """Whether Redis knows the session, as far as this node can tell. Never
-        switches greenlets."""
+        """Whether Redis knows the session, as far as this node can tell.
+
+        Never switches greenlets.
+        """
         return session.generation == self.recovery.generation != 0
 
     def leases(self) -> Mapping[int, Lease]:
@@ -231,22 +254,35 @@ class RedisRegistry:
         return self.keeper.table.reachable
 
     def overdue(self) -> list[Lease]:
-        """See :meth:`LeaseTable.overdue`. Never switches greenlets."""
+        """Return the leases that have run out although their nodes may still
+        serve.
+
+        See :meth:`LeaseTable.overdue`. Never switches greenlets.
+        """
         return self.keeper.table.overdue()
 
     def forget_lease(self, epoch: int) -> None:
         """Count a node with an overdue lease as dead, because it does not
-        answer either. Never switches greenlets."""
+        answer either.
+
+        Never switches greenlets.
+        """
         self.keeper.table.forget(epoch)
 
     def add_lease(self, lease: Lease) -> None:
-        """Add the lease of a node that has announced itself. It counts as live
-        until the next refresh. Never switches greenlets."""
+        """Add the lease of a node that has announced itself.
+
+        It counts as live until the next refresh. Never switches greenlets.
+        """
         self.keeper.table.add(lease)
 
     def generation(self) -> int:
-        """Increases whenever everything must be registered again, as after a
-        flush. Never switches greenlets."""
+        """Return a number that grows whenever everything must be registered
+        again.
+
+        That is so after a flush of Redis, for example. Never switches
+        greenlets.
+        """
         return self.recovery.generation
 
     def report(
@@ -261,7 +297,9 @@ class RedisRegistry:
 
     def report_database(self, database: str) -> None:
         """Publish the id of this node's database with the next renewal, soon.
-        Never switches greenlets."""
+
+        Never switches greenlets.
+        """
         self.keeper.report_database(database)
         if self.keeper.lease.epoch:
             self.recovery.wake()
@@ -273,10 +311,11 @@ class RedisRegistry:
     ) -> SessionRegistration | None:
         """Register a session under its policy, in one atomic step.
 
-        ``replacing`` are sessions that are known to be dead although their
-        nodes are live: they do not block under ``refuse``. Returns None if
-        Redis did not answer. Then the session is registered later
-        (:class:`RegistryEvents`).
+        The policy says which other sessions of the user it replaces, or which
+        of them block it. ``replacing`` has sessions that are known to be dead
+        although their nodes are live: they do not block under ``refuse``.
+        Returns None if Redis did not answer. Then the session is registered
+        later (:class:`RegistryEvents`).
         """
         registration = self._register(session, replacing)
         if registration is None and self.pipeline.admits_calls and self.recovery.up:
@@ -301,8 +340,10 @@ class RedisRegistry:
     def _register(
         self, session: Session, replacing: Collection[SessionRef]
     ) -> SessionRegistration | None:
-        """Register a session as :meth:`register`, in one attempt. If that has
-        failed, requests that the session is registered again."""
+        """Register a session in one attempt, as :meth:`register` says.
+
+        If that has failed, requests that the session is registered again.
+        """
         generation = self.recovery.generation
         commands = self._written.commands_before((session,), generation)
         commands.append(self._commands.register(session, replacing))
@@ -312,6 +353,7 @@ class RedisRegistry:
             registration = self._commands.registration(session, replies[-1], generation)
 
         if registration is None:
+            # Nobody knows what Redis has carried out.
             self._written.forget()
             self.recovery.request(UNREGISTERED)
             return None
@@ -376,14 +418,16 @@ class RedisRegistry:
     def attempt(
         self, name: str, most: float, each_seconds: float, weight: float
     ) -> float | None:
-        """Count ``weight`` attempts under a name for all nodes, if there are
-        then no more than ``most``.
+        """Count ``weight`` attempts under a name for all nodes, if the limit
+        allows it.
 
-        Each attempt expires after ``each_seconds``. A negative weight takes
-        attempts back. Weight 0 counts nothing, but asks whether one attempt
-        could be counted. Returns 0 if the attempts were (or could be) counted,
-        else the seconds until they could be. Returns None if Redis did not
-        answer; then the caller must count locally.
+        ``most`` is how many attempts there may be, and each one expires after
+        ``each_seconds``. A negative weight takes attempts back. Weight 0 counts
+        nothing, but asks whether one attempt could be counted.
+
+        Returns 0 if the attempts were (or could be) counted, else the seconds
+        until they could be. Returns None if Redis did not answer; then the
+        caller must count locally.
         """
         # Names contain phone numbers, which nobody may read in Redis.
         key = "imserver:attempts:" + sha256(encoded(name)).hexdigest()
@@ -409,6 +453,7 @@ class RedisRegistry:
         return bool(self._value_command("DEL", key))
 
     def _value_command(self, name: str, key: str, *arguments: Any) -> Any:
+        """Execute one command on a temporary value. Raises StorageUnavailable."""
         command = (name, "imserver:values:" + key, *arguments)
         replies = self.pipeline.execute_all([command])
         if replies is None:
@@ -420,12 +465,11 @@ class RedisRegistry:
     def reregister(
         self, sessions: Iterable[Session]
     ) -> Iterator[tuple[Session, SessionRegistration]]:
-        """Register sessions again with their numbers, at a limited rate. Yields
-        each with its result.
+        """Register sessions again with their numbers, at a limited rate.
 
-        Reads ``sessions`` lazily, a batch at a time. The caller must unregister
-        a session that ends while its batch is sent. Stops early if Redis
-        becomes unavailable.
+        Yields each session with its result. Reads ``sessions`` lazily, a batch
+        at a time. The caller must unregister a session that ends while its
+        batch is sent. Stops early if Redis becomes unavailable.
         """
         waiting = iter(sessions)
         has_failed = False
@@ -447,6 +491,7 @@ class RedisRegistry:
                 return
 
             took = monotonic() - started
+            # The replies about the records come first.
             for session, reply in zip(batch, replies[len(records) :], strict=True):
                 registration = self._commands.registration(session, reply, generation)
                 if registration is None:
@@ -467,7 +512,10 @@ class RedisRegistry:
 
     def _reregister(self, extent: Extent) -> None:
         """Unregister sessions that have ended meanwhile, then register again.
-        Raises Interrupted."""
+
+        ``extent`` says which sessions: all, or those that Redis does not know.
+        Raises Interrupted.
+        """
         while self._unreported_ends:
             batch = list(islice(self._unreported_ends.values(), _REREGISTER_SESSIONS))
             commands = [self._commands.unregister(session) for session in batch]
@@ -481,7 +529,9 @@ class RedisRegistry:
 
     def _notify_replaced(self, entries: Sequence[bytes]) -> None:
         """Greenlet: report sessions of this node that are no longer addressed.
-        An entry is ``session id\\0app\\0user``."""
+
+        An entry is ``session id\\0app\\0user``.
+        """
         self.counters.late_replacements += len(entries)
         for entry in entries:
             session_id, app, user = entry.split(b"\0", 2)
@@ -491,7 +541,9 @@ class RedisRegistry:
                 log.exception("a replaced session was not removed")
 
     def _extend_records(self) -> None:
-        """Greenlet: extend the records of sessions that outlive a record."""
+        """Greenlet: extend the readable records of sessions that outlive a
+        record.
+        """
         while True:
             spread = random.uniform(*_EXTENSION_SPREAD)
             gevent.sleep(RECORD_SECONDS / _EXTENSIONS * spread)

@@ -17,8 +17,10 @@ _RECORD_BYTES: Final = 65536
 
 
 def context_of(options: dict[str, Any]) -> ssl.SSLContext:
-    """The TLS context for the options of an address. Loads the files that they
-    name. Raises OSError and ValueError."""
+    """Return the TLS context for the options of an address.
+
+    Loads the files that they name. Raises OSError and ValueError.
+    """
     context = ssl.create_default_context()
     checks = options.get("ssl_cert_reqs", "required")
     checks_name = options.get("ssl_check_hostname", True)
@@ -43,10 +45,16 @@ def context_of(options: dict[str, Any]) -> ssl.SSLContext:
 
 
 class TlsSocket(DirectSocket):
-    """A connected socket that encrypts. Owner of the state of its TLS. This
-    state does no I/O, so callbacks of the loop may also encrypt and decrypt."""
+    """A connected socket that encrypts.
+
+    The state of its TLS does no I/O, so callbacks of the loop may also encrypt
+    and decrypt. Owner of that state.
+    """
 
     def __init__(self, plain: DirectSocket, context: ssl.SSLContext, host: str) -> None:
+        """Take over the socket ``plain``, which must not be used any more.
+        ``host`` is the name in the certificate of the server.
+        """
         seconds = plain.gettimeout()
         super().__init__(plain.family, plain.type, plain.proto, plain.detach())
         self.settimeout(seconds)
@@ -57,14 +65,16 @@ class TlsSocket(DirectSocket):
         )
 
     def shake_hands(self) -> None:
-        """Agree on keys, and check the certificate of the server. Switches
-        greenlets. Raises OSError."""
+        """Agree on keys, and check the certificate of the server.
+
+        Switches greenlets. Raises OSError.
+        """
         while True:
             try:
                 self._tls.do_handshake()
                 return
             except ssl.SSLWantReadError:
-                pass
+                pass  # the server must answer first
             finally:
                 # After an error it is an alert, which tells the server the
                 # error.
@@ -75,13 +85,15 @@ class TlsSocket(DirectSocket):
             self._received.write(data)
 
     def encrypted(self, data: bytes) -> bytes:
-        """The bytes to send for ``data``."""
+        """Return the bytes to send for ``data``."""
         self._tls.write(data)
         return self._to_send.read()
 
     def decrypted(self, data: bytes) -> bytes:
-        """Decrypt ``data``, which the server has sent. Returns ``b""`` while no
-        whole record has arrived. Raises OSError."""
+        """Decrypt ``data``, which the server has sent.
+
+        Returns ``b""`` while no whole record has arrived. Raises OSError.
+        """
         self._received.write(data)
         parts = []
         try:

@@ -8,7 +8,9 @@ from imserver.gateway.metrics import Histogram
 
 class PeerUnavailable(ImserverError):
     """A node did not answer a query: it is unreachable, too slow, or failed.
-    ``node``: its id."""
+
+    ``node`` is its id.
+    """
 
     def __init__(self, node: str, reason: str) -> None:
         super().__init__(f"{node}: {reason}")

@@ -35,8 +35,11 @@ _ZAP_CURVE_PARTS: Final = 9
 
 
 class CurveKeys(NamedTuple):
-    """The key pairs of one cluster, 32 bytes each: all nodes serve with one and
-    connect with the other."""
+    """The two key pairs of a cluster, for the encryption of ZeroMQ. Each key
+    has 32 bytes.
+
+    All nodes serve with one pair and connect with the other.
+    """
 
     server_secret: bytes
     server_public: bytes
@@ -45,15 +48,17 @@ class CurveKeys(NamedTuple):
 
     @classmethod
     def derive(cls, secret: bytes) -> CurveKeys:
-        """The keys of the cluster with this secret. They are the same on each
-        node."""
+        """Return the keys of the cluster with this secret. They are the same on
+        each node.
+        """
         server = derive_key(secret, "rpc server")
         client = derive_key(secret, "rpc client")
         return cls(server, _public(server), client, _public(client))
 
     def serve(self, socket: zmq.Socket[bytes]) -> None:
-        """Accept only clients that the authenticator knows. Call before
-        bind."""
+        """Let a socket accept only clients that the authenticator knows. Call
+        it before bind.
+        """
         socket.setsockopt(zmq.CURVE_SERVER, 1)
         socket.setsockopt(zmq.CURVE_SECRETKEY, self.server_secret)
         # With an enforced domain, all connections are refused if the ZAP
@@ -62,21 +67,27 @@ class CurveKeys(NamedTuple):
         socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
 
     def connect_to(self, socket: zmq.Socket[bytes]) -> None:
-        """Use the cluster's key and accept only its nodes. Call before
-        connect."""
+        """Let a socket use the cluster's key and accept only its nodes. Call it
+        before connect.
+        """
         socket.setsockopt(zmq.CURVE_SERVERKEY, self.server_public)
         socket.setsockopt(zmq.CURVE_PUBLICKEY, self.client_public)
         socket.setsockopt(zmq.CURVE_SECRETKEY, self.client_secret)
 
 
 def _public(secret: bytes) -> bytes:
+    """Return the public key that belongs to a secret one."""
     public: bytes = z85.decode(zmq.curve_public(z85.encode(secret)))
     return public
 
 
 class Authenticator:
-    """The ZAP handler for the keys of all accepted secrets. Owner of its
-    greenlets and sockets."""
+    """Decides which connections of other nodes this node accepts.
+
+    ZeroMQ asks it once per connection, by a protocol named ZAP. It accepts the
+    keys of all secrets that the node accepts. Owner of its greenlets and
+    sockets.
+    """
 
     def __init__(
         self,
@@ -84,6 +95,7 @@ class Authenticator:
         keys: Iterable[CurveKeys],
         counters: RpcCounters,
     ) -> None:
+        """Begin to answer ZeroMQ. ``keys`` are those of the accepted secrets."""
         self._context = context
         self._accepted = [[b"CURVE", pair.client_public] for pair in keys]
         self._counters = counters
@@ -99,8 +111,11 @@ class Authenticator:
         )
 
     def watch(self, socket: zmq.Socket[bytes], name: str) -> None:
-        """Count connections to a bound socket that end before they are
-        authenticated."""
+        """Count the connections to a bound socket that end before they are
+        authenticated.
+
+        ``name`` identifies the socket within this process.
+        """
         address = f"inproc://{name}.monitor"
         events = (
             zmq.Event.ACCEPTED
@@ -118,8 +133,10 @@ class Authenticator:
         self._greenlets.append(gevent.spawn(self._count, zmq_socket))
 
     def close(self) -> None:
-        """Stop and accept nobody. Call it before the watched sockets are
-        closed. Never waits."""
+        """Stop, so that nobody is accepted any more. Never waits.
+
+        Call it before the watched sockets are closed.
+        """
         gevent.killall(self._greenlets, block=False)
         for socket, zmq_socket in self._monitors:
             # First: ZeroMQ's thread would wait forever for a reader of its
@@ -136,22 +153,27 @@ class Authenticator:
             if len(request) < _ZAP_MIN_PARTS:
                 continue
 
-            has_curve = len(request) == _ZAP_CURVE_PARTS
-            if has_curve and request[_ZAP_MECHANISM] in self._accepted:
-                status = (b"200", b"OK")
-            else:
-                address = "a peer"
-                if len(request) > _ZAP_ADDRESS:
-                    address = request[_ZAP_ADDRESS].decode("ascii", "replace")
-                self._foreign_key(address)
-                status = (b"400", b"Unknown key")
-
+            status = self._status_of(request)
             connection = request[_ZAP_CONNECTION]
             request_id = request[_ZAP_REQUEST_ID]
             try:
                 self._zap.send([connection, b"", b"1.0", request_id, *status, b"", b""])
             except SocketFull:
                 log.error("an answer of the ZAP handler was lost")
+
+    def _status_of(self, request: list[bytes]) -> tuple[bytes, bytes]:
+        """Return the code and the text by which a connection is accepted or refused.
+
+        It is accepted if it has the public key of a node with an accepted secret.
+        """
+        has_curve = len(request) == _ZAP_CURVE_PARTS
+        if has_curve and request[_ZAP_MECHANISM] in self._accepted:
+            return b"200", b"OK"
+        address = "a peer"
+        if len(request) > _ZAP_ADDRESS:
+            address = request[_ZAP_ADDRESS].decode("ascii", "replace")
+        self._foreign_key(address)
+        return b"400", b"Unknown key"
 
     def _count(self, zmq_socket: ZmqSocket) -> None:
         """Greenlet: count the refused connections, from the events of a watched

@@ -70,8 +70,10 @@ peer, because its answer may be here unread."""
 
 
 class SendQueue:
-    """The items queued for one peer, bounded in number and bytes. Owner: the
-    peer; never switches greenlets."""
+    """The items that wait to be sent to one peer, limited in number and bytes.
+
+    Owner: the peer; never switches greenlets.
+    """
 
     def __init__(self, limit_items: int, limit_bytes: int) -> None:
         self.items: deque[bytes] = deque()
@@ -81,7 +83,8 @@ class SendQueue:
 
     def add(self, item: bytes) -> bool:
         """Append an item. Returns False if the queue is full or the item is too
-        large."""
+        large.
+        """
         size = self.bytes + len(item)
         if size > self._limit_bytes or len(item) > ITEM_BYTES:
             return False
@@ -92,8 +95,10 @@ class SendQueue:
         return True
 
     def take(self) -> list[bytes]:
-        """Remove and return the items of the next batch, in order. It has at
-        least one item, unless the queue is empty."""
+        """Remove and return the items of the next batch, in order.
+
+        It has at least one item, unless the queue is empty.
+        """
         items = self.items
         # Most queues are small enough for one batch.
         if self.bytes <= BATCH_BYTES and len(items) <= BATCH_ITEMS:
@@ -127,7 +132,12 @@ class SendQueue:
 
 
 class Peer:
-    """One epoch of another node. Connected on first use. Owner: the RPC."""
+    """The connection to one epoch of another node, that is, to one life of it.
+
+    It has a queue of items to send, a channel for queries, and a circuit that
+    stops sending to a node that does not answer. Connected on first use. Owner:
+    the RPC.
+    """
 
     def __init__(
         self,
@@ -138,7 +148,9 @@ class Peer:
         wake: Callable[[Peer], None],
     ) -> None:
         """``number`` is the number of the last item sent to the peer, or 0.
-        ``wake`` schedules :meth:`flush`."""
+
+        ``wake`` schedules :meth:`flush`.
+        """
         self.lease = lease
         self.number = number
         self.queue = queue
@@ -172,8 +184,11 @@ class Peer:
     # --- data -----------------------------------------------------------------
 
     def send(self, item: bytes) -> bool:
-        """Queue an item. Returns False if it is dropped, because the circuit is
-        open or the queue is full. Never switches greenlets."""
+        """Queue an item. Never switches greenlets.
+
+        Returns False if the item is dropped, because the circuit is open or the
+        queue is full.
+        """
         if not self.link.admits_calls:
             self._rpc.counters.refused += 1
             return False
@@ -192,9 +207,11 @@ class Peer:
         return bool(self.queue.items and self.link.admits_calls)
 
     def flush(self) -> bool:
-        """Pass queued items to ZeroMQ in batches. Returns whether items are
-        left that can be sent by another call. If ZeroMQ accepts no more, it
-        schedules the next call. Never switches greenlets."""
+        """Pass queued items to ZeroMQ in batches. Never switches greenlets.
+
+        Returns whether items are left that can be sent by another call. If
+        ZeroMQ accepts no more, it schedules the next call.
+        """
         queue = self.queue
         rpc_context = self._rpc
         lease = self.lease
@@ -207,6 +224,7 @@ class Peer:
             self._block()
             return False
 
+        # A few batches only, so that other peers have their turn.
         for turn in range(_TURN_BATCHES):
             if not queue.items:
                 break
@@ -232,8 +250,11 @@ class Peer:
         return bool(queue.items)
 
     def _block(self, moved: bool = False) -> None:
-        """Wait until ZeroMQ accepts items again. ``moved``: it has just
-        accepted some, so the time of the blockade begins anew."""
+        """Wait until ZeroMQ accepts items again.
+
+        ``moved`` means that it has just accepted some, so the time of the
+        blockade begins anew.
+        """
         # ZeroMQ wakes the flusher, so send() must not schedule it.
         self._due = True
         if moved or not self.blocked_since:
@@ -261,8 +282,10 @@ class Peer:
         self, kind: str, body: bytes, seconds: float, slow: bool = False
     ) -> bytes:
         """Query the peer for at most ``seconds``, and return its answer.
-        ``slow``: query by :meth:`ControlChannel.query_slowly`. Raises
-        PeerUnavailable."""
+
+        ``slow`` means that the answer waits for a client: see
+        :meth:`ControlChannel.query_slowly`. Raises PeerUnavailable.
+        """
         if not self.link.admits_calls:
             raise PeerUnavailable(self.lease.node, "its circuit is open")
         self._used = True
@@ -272,14 +295,17 @@ class Peer:
         try:
             answer = query(kind, body, seconds)
         finally:
+            # This query was one failure too many.
             if admitted_calls and not breaker.admits_calls:
                 self._note_open_circuit()
         self._unanswered_since = 0.0
         return answer
 
     def renew(self, lease: Lease) -> None:
-        """Continue with a new epoch of the same process: number the next items
-        from 1 again. Never switches greenlets."""
+        """Continue with a new epoch of the same process.
+
+        The next items are numbered from 1 again. Never switches greenlets.
+        """
         self.lease = lease
         self.control.lease = lease
         self.number = 0
@@ -305,9 +331,12 @@ class Peer:
         )
 
     def needs_probe(self, now: float) -> bool:
-        """Whether to probe the peer now. Also closes idle channels, and opens
-        the circuit if the send queue has stalled. Call it regularly while the
-        peer is :attr:`active`."""
+        """Whether to probe the peer now. Call it regularly while the peer is
+        :attr:`active`.
+
+        Also closes channels that are idle, and opens the circuit if the send
+        queue has stalled.
+        """
         seconds = self._rpc.seconds
         if self._used:
             self._used = False
@@ -326,12 +355,15 @@ class Peer:
         if has_stalled or not self.link.admits_calls:
             return True
 
+        # The peer may have ended without a word: the data channel is one-way.
         since = self._unanswered_since
         return bool(since) and now - since > seconds.silence
 
     def _has_stalled(self, now: float) -> bool:
-        """Whether ZeroMQ has accepted no items for too long. A new connection
-        has more time."""
+        """Whether ZeroMQ has accepted no items for too long.
+
+        A new connection has more time.
+        """
         if not self.blocked_since:
             return False
         seconds = self._rpc.seconds
@@ -344,8 +376,10 @@ class Peer:
 
     def probe(self, seconds: float) -> bool:
         """Ping the peer, for at most ``seconds``, and set the circuit of the
-        node by the result. Returns whether the peer has answered and its send
-        queue moves."""
+        node by the result.
+
+        Returns whether the peer has answered and its send queue moves.
+        """
         deadline = monotonic() + seconds
         try:
             code, _ = self.control.call(PING, b"", deadline)
@@ -389,7 +423,8 @@ class Peer:
 
     def _note_answer(self) -> None:
         """Close the circuits, because the peer has answered a probe, and send
-        its queued items."""
+        its queued items.
+        """
         if not self.link.admits_calls:
             log.warning("peer %s: available again", self.lease.node)
             self.control.breaker.succeeded()
@@ -405,13 +440,19 @@ class Peer:
         return not self._sender.zmq_socket.writable()
 
     def _disconnect_data(self, linger_ms: int) -> None:
+        """Close the data channel, if it is connected. ZeroMQ still sends its
+        items within ``linger_ms``.
+        """
         if self._sender is not None:
             self._sender.zmq_socket.close(linger_ms)
             self._sender = None
 
     def close(self, linger_ms: int = 0) -> None:
-        """Disconnect for good, and drop the queued items. ZeroMQ may still send
-        the items that it has accepted, within ``linger_ms``. Never waits."""
+        """Disconnect for good, and drop the queued items.
+
+        ZeroMQ may still send the items that it has accepted, within
+        ``linger_ms``. Never waits.
+        """
         self._is_closed = True
         if self.watcher is not None:
             self.watcher.kill(block=False)
@@ -464,7 +505,7 @@ SECONDS: Final = RpcSeconds()
 
 
 class RpcContext(Struct):
-    """Shared by all channels of one node. Owner: the RPC."""
+    """The state that all channels of one node share. Owner: the RPC."""
 
     own_keys: CurveKeys
     accepted: Mapping[str, CurveKeys]
@@ -479,12 +520,16 @@ class RpcContext(Struct):
     def connect_to(
         self, lease: Lease, kind: int, endpoint: str, on_writable: Callable[[], None]
     ) -> ZmqSocket:
-        """A new encrypted connection to the node of ``lease``. ``kind``: the
-        type of ZeroMQ's socket. ``endpoint``: ``tcp://ip:port``. Raises
-        PeerUnavailable. Never switches greenlets."""
+        """Make an encrypted connection to the node of ``lease``.
+
+        ``kind`` is the type of ZeroMQ's socket, and ``endpoint`` has the form
+        ``tcp://ip:port``. ``on_writable`` is called when the connection accepts
+        messages. Raises PeerUnavailable. Never switches greenlets.
+        """
         zmq_socket = None
         try:
             zmq_socket = ZmqSocket(self.context, kind, on_writable)
+            # The node may have another one of the accepted secrets.
             keys = self.accepted.get(lease.fingerprint, self.own_keys)
             keys.connect_to(zmq_socket.socket)
             zmq_socket.connect(endpoint)
@@ -499,9 +544,11 @@ class RpcContext(Struct):
 
 class ControlChannel:
     """Queries one epoch of another node. Connected on first use. Owner: the
-    peer."""
+    peer.
+    """
 
     def __init__(self, rpc_context: RpcContext, lease: Lease) -> None:
+        """Prepare the channel, without connecting."""
         self.breaker = Breaker(_CONTROL_FAILURES)
         """Whether it answers queries in time."""
         self._rpc = rpc_context
@@ -521,9 +568,11 @@ class ControlChannel:
         return self._client is not None
 
     def query(self, kind: str, body: bytes, seconds: float) -> bytes:
-        """Query the peer, and return its answer. Waits at most ``seconds`` for
-        a free place among the parallel queries and for the answer. Raises
-        PeerUnavailable."""
+        """Query the peer, and return its answer.
+
+        Waits at most ``seconds`` for a free place among the parallel queries
+        and for the answer. Raises PeerUnavailable.
+        """
         node = self.lease.node
         started = monotonic()
         if len(body) > ITEM_BYTES:
@@ -558,12 +607,12 @@ class ControlChannel:
         return self._checked(code, answer)
 
     def query_slowly(self, kind: str, body: bytes, seconds: float) -> bytes:
-        """Query a peer whose answer waits for a client, at most ``seconds``
-        after this query has its turn.
+        """Query a peer whose answer waits for a client.
 
-        Such queries have a limit of their own, so that they never delay others.
-        Their failures do not open the circuit. Raises PeerUnavailable; PeerBusy
-        if they have no turn within ``seconds``.
+        Waits at most ``seconds`` for its turn, and then at most as long for the
+        answer. Such queries have a limit of their own, so that they never delay
+        others. Their failures do not open the circuit. Raises PeerUnavailable;
+        PeerBusy if they have no turn within ``seconds``.
         """
         node = self.lease.node
         if not self.breaker.admits_calls:
@@ -581,8 +630,10 @@ class ControlChannel:
         return self._checked(code, answer)
 
     def _checked(self, code: int, answer: bytes) -> bytes:
-        """The ``answer``, if its code is OK. Otherwise raises
-        PeerUnavailable."""
+        """Return the body of an answer if its code is OK.
+
+        Otherwise raises PeerUnavailable with the meaning of the code.
+        """
         if code == OK:
             return answer
         reason = f"code {code}"  # a later version may have other codes
@@ -591,9 +642,11 @@ class ControlChannel:
         raise PeerUnavailable(self.lease.node, reason)
 
     def call(self, kind: str, body: bytes, deadline: float) -> tuple[int, bytes]:
-        """Query the peer regardless of the circuit and the limits, and return
-        the code and the body of its answer. Raises TimeoutError or
-        PeerUnavailable."""
+        """Query the peer regardless of the circuit and the limits.
+
+        Returns the code and the body of its answer. Raises TimeoutError after
+        the ``deadline``, or PeerUnavailable.
+        """
         while True:
             # Another greenlet may disconnect during the wait. So each round
             # takes the current connection.
@@ -647,9 +700,11 @@ _MAX_DOUBLINGS: Final = 30
 
 
 class Breaker(Service):
-    """Circuit breaker: lets all calls pass until ``threshold`` failures in a
-    row open it. While it is open, it lets one call at a time pass as a probe,
-    and closes when a probe succeeds.
+    """A circuit breaker: stops calls to a node that does not answer.
+
+    It lets all calls pass until ``threshold`` failures in a row open it. While
+    it is open, it lets one call at a time pass as a probe, and closes when a
+    probe succeeds.
 
     After the n-th failed probe the next one waits a random time between 0 and
     ``base_seconds`` · 2ⁿ, at most :data:`CAP_SECONDS`. The time is random so
@@ -675,9 +730,11 @@ class Breaker(Service):
     """Time of ``clock`` from which the next probe may start."""
 
     def allows(self) -> bool:
-        """Whether the caller may make its call. While the circuit is open, this
-        lets one caller pass as the probe. It must report by :meth:`succeeded`
-        or :meth:`failed` in any case."""
+        """Whether the caller may make its call.
+
+        While the circuit is open, this lets one caller pass as the probe. It
+        must report by :meth:`succeeded` or :meth:`failed` in any case.
+        """
         if self.admits_calls:
             return True
         if self._probing or self.clock() < self._retry_at:
@@ -701,8 +758,10 @@ class Breaker(Service):
         self._probing = False
 
     def failed(self) -> None:
-        """Record that a call or the probe was not answered. Late failures of
-        earlier calls change nothing."""
+        """Record that a call or the probe was not answered.
+
+        Late failures of earlier calls change nothing.
+        """
         if self.admits_calls:
             self._failures += 1
             if self._failures >= self.threshold:

@@ -64,9 +64,9 @@ from imserver.gateway.process import Secret, fingerprint_of
 
 log = logging.getLogger(__name__)
 
-LIVES: Final = 4096
+REMEMBERED_EPOCHS: Final = 4096
 """Epochs whose numbers are remembered."""
-_OWN_LIVES: Final = 16
+_OWN_EPOCHS: Final = 16
 """How many epochs of this process are remembered."""
 _QUEUE_ITEMS: Final = 100_000
 _QUEUE_BYTES: Final = 64 * 1024 * 1024
@@ -84,8 +84,12 @@ RPC_VERSION: Final = 1
 
 
 class SequenceTracker(Struct, eq=False):
-    """The number of the next item expected from each sender. Owner: the RPC;
-    never switches greenlets."""
+    """Finds out which batches of items are late, and how many items were lost.
+
+    Items from one node to another have numbers. This knows the number of the
+    next item expected from each sender. Owner: the RPC; never switches
+    greenlets.
+    """
 
     _counters: RpcCounters
     _next: dict[int, tuple[int, int]] = field(default_factory=dict)
@@ -94,12 +98,15 @@ class SequenceTracker(Struct, eq=False):
     most recent sender is last."""
 
     def accept(self, sender: int, destination: int, first: int, count: int) -> bool:
-        """Whether to deliver a batch of ``count`` items, whose first one has
-        the number ``first``, for the epoch ``destination`` of this node.
+        """Whether to deliver a batch of items that another node has sent.
 
-        Returns False for late items, which are dropped to keep the order: items
-        with a lower number than expected, and items for an earlier epoch than
-        the items before. Counts missing numbers as lost items.
+        ``sender`` and ``destination`` are the epochs of the two nodes: an epoch
+        is one life of a node. ``first`` is the number of the first of ``count``
+        items.
+
+        Returns False for late items, which are dropped to keep the order. They
+        have a lower number than expected, or are for an earlier epoch than the
+        items before. Missing numbers are counted as lost items.
         """
         # Taken out and put back, so that the most recent sender is last.
         latest, expected = self._next.pop(sender, (destination, 1))
@@ -108,6 +115,7 @@ class SequenceTracker(Struct, eq=False):
             latest = destination
             expected = 1
 
+        # Late: a batch after these items was delivered already.
         if destination < latest or first < expected:
             self._next[sender] = latest, expected
             self._counters.late += count
@@ -117,20 +125,18 @@ class SequenceTracker(Struct, eq=False):
             self._counters.gaps += 1
             self._counters.lost += first - expected
         self._next[sender] = latest, first + count
-        if len(self._next) > LIVES:
+        # The first sender in the table has been silent for the longest time.
+        if len(self._next) > REMEMBERED_EPOCHS:
             del self._next[next(iter(self._next))]
         return True
 
 
 class Rpc:
-    """Both channels to all other nodes. Owner of the peers, sockets and
-    greenlets.
+    """Connects this node with all other nodes: items one way, and queries with
+    answers.
 
-    ``secret`` is the secret of the cluster. ``answer(kind, body)`` answers a
-    query and may switch greenlets. Its exceptions are logged, and reach the
-    other node as a code. ``received(sender's epoch, items)`` gets the items of
-    each sender in their order; it should not wait, because nothing else is
-    received meanwhile.
+    An *item* is a message in bytes, which arrives in order or is lost. A
+    *query* has an answer. Owner of the peers, sockets and greenlets.
     """
 
     def __init__(
@@ -144,6 +150,18 @@ class Rpc:
         queue_bytes: int = _QUEUE_BYTES,
         seconds: RpcSeconds = SECONDS,
     ) -> None:
+        """Prepare the RPC. No socket exists before :meth:`start`.
+
+        ``secret`` is the secret of the cluster, from which the keys of
+        encryption are made. ``answer(kind, body)`` answers a query of another
+        node and may switch greenlets. Its exceptions are logged, and reach the
+        other node as a code.
+
+        ``received(epoch, items)`` gets the items that the node with this epoch
+        has sent, in their order. It should not wait, because nothing else is
+        received meanwhile. ``queue_items`` and ``queue_bytes`` limit the items
+        that wait for one peer.
+        """
         self.counters = RpcCounters()
         self.control_address = ""
         """``tcp://ip:port`` where this node receives queries; known after
@@ -155,10 +173,11 @@ class Rpc:
         self._received = received
         self._version = version
 
-        accepted = {}
-        for accepted_secret in secret.accepted:
-            keys = CurveKeys.derive(accepted_secret)
-            accepted[fingerprint_of(accepted_secret)] = keys
+        # While the secret of a cluster is changed, its nodes accept two. A node
+        # says by a fingerprint which one it has.
+        accepted = {
+            fingerprint_of(each): CurveKeys.derive(each) for each in secret.accepted
+        }
         self._rpc = RpcContext(
             own_keys=CurveKeys.derive(secret.first),
             accepted=accepted,
@@ -173,15 +192,18 @@ class Rpc:
         self._running = False
         self._turn = 0
         """Items received since the last yield."""
-        self._epochs: deque[int] = deque(maxlen=_OWN_LIVES)
-        """The last epochs of this process. Items that were sent to an earlier
-        one were meant for its users, too."""
+        self._epochs: deque[int] = deque(maxlen=_OWN_EPOCHS)
+        """The last epochs of this process, which takes a new one after it has
+        lost its lease. Items that are addressed to an earlier one are accepted:
+        they were meant for users who are still here."""
 
     # --- start and stop -------------------------------------------------------
 
     def start(self, host: str, control_port: int, data_port: int) -> None:
-        """Listen at one address. Port 0 takes a free port. Raises
-        StartError."""
+        """Listen at one address. Port 0 takes a free port.
+
+        Raises StartError if the address or a port cannot be used.
+        """
         address = private_address(host)
         context = zerorpc.Context()
         self._rpc.context = context
@@ -215,8 +237,10 @@ class Rpc:
         self.peers.start()
 
     def _listen(self, zmq_socket: ZmqSocket, name: str, address: str, port: int) -> str:
-        """Let a socket accept connections of nodes. ``name``: of the port, for
-        errors. Returns ``tcp://ip:port``. Raises StartError."""
+        """Let a socket accept connections of nodes. Returns ``tcp://ip:port``.
+
+        ``name`` is the name of the port, for errors. Raises StartError.
+        """
         self._rpc.own_keys.serve(zmq_socket.socket)
         self._authenticator.watch(zmq_socket.socket, name)
         try:
@@ -229,8 +253,10 @@ class Rpc:
             ) from None
 
     def stop(self) -> None:
-        """Send the queued items, then end. May switch greenlets; takes about
-        three seconds at most."""
+        """Send the queued items, then end.
+
+        May switch greenlets; takes about three seconds at most.
+        """
         if not self._running:
             return
         deadline = monotonic() + self._rpc.seconds.stop
@@ -246,14 +272,19 @@ class Rpc:
             self._terminate()
 
     def _terminate(self) -> AsyncResult[None]:
-        """End ZeroMQ. The result is there when all items are sent, or when they
-        have lingered long enough."""
+        """End ZeroMQ, in a thread.
+
+        The result is there when all items are sent, or when they have lingered
+        long enough.
+        """
         # In a thread, because the call blocks until then.
         return get_hub().threadpool.spawn(self._rpc.context.term)
 
     def _end(self, linger_ms: int) -> None:
-        """End the greenlets, and close all sockets. ZeroMQ still sends its
-        items within ``linger_ms``."""
+        """End the greenlets, and close all sockets.
+
+        ZeroMQ still sends its items within ``linger_ms``.
+        """
         self._running = False
         gevent.killall(self._greenlets, block=False)
         self.peers.close(linger_ms)
@@ -263,7 +294,8 @@ class Rpc:
 
     def _keep_running(self, run: Callable[[], None]) -> None:
         """Greenlet: run a receiver, and start it again if it ends, until the
-        RPC stops."""
+        RPC stops.
+        """
         while self._running:
             try:
                 run()
@@ -284,6 +316,11 @@ class Rpc:
 
     @epoch.setter
     def epoch(self, epoch: int) -> None:
+        """The epoch of this node, as in its lease.
+
+        Before it is set, no items are accepted. Items for an earlier epoch of
+        this process are accepted, too.
+        """
         if epoch != self._rpc.epoch:
             self._rpc.epoch = epoch
             self._epochs.append(epoch)
@@ -300,9 +337,12 @@ class Rpc:
         return sum(peer.queue.bytes for peer in self.peers.all())
 
     def update(self, leases: Mapping[int, Lease]) -> None:
-        """Disconnect peers without a lease; their queued items are dropped and
-        counted. If a process has a new epoch, its peer continues with that
-        epoch. Never switches greenlets."""
+        """Disconnect peers without a lease, whose queued items are dropped and
+        counted.
+
+        If a process has a new epoch, its peer continues with that epoch. Never
+        switches greenlets.
+        """
         self.peers.retain(leases)
 
     # --- data -----------------------------------------------------------------
@@ -311,9 +351,9 @@ class Rpc:
         """Send one item to a peer, after all earlier ones. Never switches
         greenlets.
 
-        Returns False if the item will not arrive (circuit open, queue full,
-        incompatible version). True is no promise: items in transit are lost
-        when a peer or connection fails.
+        Returns False if the item will not arrive, because the circuit is open,
+        the queue is full or the version does not fit. True is no promise: items
+        in transit are lost when a peer or connection fails.
         """
         peer = self.peers.get(lease)
         return peer is not None and peer.send(item)
@@ -326,10 +366,13 @@ class Rpc:
         first: int,
         items: list[bytes],
     ) -> None:
-        """Handle a batch that the epoch ``sender`` has sent to the epoch
-        ``destination`` of this node. ``first``: the number of its first
-        item."""
+        """Handle a batch of items of another node.
+
+        ``sender`` is its epoch, and ``destination`` the epoch of this node to
+        which the batch is addressed. ``first`` is the number of the first item.
+        """
         counters = self.counters
+        # Nodes of the previous version are understood during an upgrade.
         if not self._version - 1 <= version <= self._version:
             counters.malformed += 1
         elif destination not in self._epochs:
@@ -342,6 +385,7 @@ class Rpc:
                 self._received(sender, items)
             except Exception:
                 log.exception("handling %d items of another node failed", len(items))
+            # Let others run from time to time.
             self._turn += len(items)
             if self._turn >= BATCH_ITEMS:
                 self._turn = 0
@@ -358,15 +402,17 @@ class Rpc:
         *,
         slow: bool = False,
     ) -> bytes:
-        """Query a peer, and return its answer. Waits at most ``timeout``
-        seconds. ``slow``: the answer waits for a client; then this waits at
-        most twice as long. Raises PeerUnavailable, and PeerBusy if too many
-        slow queries wait."""
+        """Query a peer, and return its answer.
+
+        Waits at most ``timeout`` seconds. ``slow`` means that the answer waits
+        for a client; then this waits at most twice as long. Raises
+        PeerUnavailable, and PeerBusy if too many slow queries wait.
+        """
         peer = self.peers.get(lease)
         try:
             if peer is None:
                 raise PeerUnavailable(lease.node, "no connection is possible")
-            self.peers.active.set()
+            self.peers.active.set()  # the peer must be monitored from now on
             return peer.query(kind, body, timeout, slow)
         except PeerUnavailable:
             self.counters.call_failures += 1
@@ -375,8 +421,10 @@ class Rpc:
     def query_all(
         self, leases: Collection[Lease], kind: str, body: bytes, timeout: float = 1.0
     ) -> tuple[dict[str, bytes], list[str]]:
-        """Query several peers at once, for ``timeout`` seconds. Returns the
-        answers by node, and the nodes that did not answer."""
+        """Query several peers at once, for ``timeout`` seconds.
+
+        Returns the answers by node, and the nodes that did not answer.
+        """
         answers: dict[str, bytes] = {}
         missing: list[str] = []
 
@@ -390,12 +438,16 @@ class Rpc:
         return answers, sorted(missing)
 
     def _answer_query(self, version: int, epoch: int, kind: str, body: bytes) -> Answer:
-        """Answer a query of another node. ``version``: of its RPC. ``epoch``:
-        the epoch of this node to which the query is addressed."""
+        """Answer a query of another node, by a code and a body.
+
+        ``version`` is the version of its RPC, and ``epoch`` the epoch of this
+        node to which the query is addressed.
+        """
+        # Nodes of the previous version are understood during an upgrade.
         if not self._version - 1 <= version <= self._version:
             return VERSION, b""
         if epoch not in self._epochs:
-            return STALE, b""
+            return STALE, b""  # it is meant for another process
         if kind == PING:
             return OK, b""
 
@@ -415,18 +467,25 @@ class Rpc:
 
 
 class PeerTable:
-    """The peers of one node by epoch. Owner of them, of two greenlets, and of
-    one per peer that is probed."""
+    """The other nodes with which this one talks, by their epochs.
+
+    Owner of the peers, of two greenlets, and of one greenlet per peer that is
+    probed.
+    """
 
     def __init__(
         self, rpc_context: RpcContext, queue_items: int, queue_bytes: int
     ) -> None:
+        """``queue_items`` and ``queue_bytes`` limit the items that wait for one
+        peer.
+        """
         self._rpc = rpc_context
         self._limits = queue_items, queue_bytes
         self._peers: dict[int, Peer] = {}
-        self._numbers: dict[int, int] = {}
-        """Epoch without a peer now → the number of the last item sent there,
-        after which numbering continues."""
+        self._last_numbers: dict[int, int] = {}
+        """Epoch of a node without a peer now → the number of the last item that
+        was sent there. If the node gets a peer again, the numbers continue.
+        """
         self._to_flush: dict[Peer, None] = {}
         """The peers with items to send, as an ordered set."""
         self._has_items = Flag()
@@ -444,8 +503,11 @@ class PeerTable:
         self._greenlets = [gevent.spawn(self._flush), gevent.spawn(self._watch)]
 
     def close(self, linger_ms: int) -> None:
-        """Disconnect all; ZeroMQ still sends its items within ``linger_ms``.
-        Never switches greenlets."""
+        """Disconnect all peers.
+
+        ZeroMQ still sends its items within ``linger_ms``. Never switches
+        greenlets.
+        """
         gevent.killall(self._greenlets, block=False)
         self._greenlets = []
         for peer in self._peers.values():
@@ -453,9 +515,11 @@ class PeerTable:
         self._peers.clear()
 
     def get(self, lease: Lease) -> Peer | None:
-        """The peer with this lease, created if needed. Returns None if no
-        connection is possible: the RPC has not started, the lease is this
-        node's own, or the versions are not compatible."""
+        """Return the peer with this lease, which is created if needed.
+
+        None if no connection is possible: the RPC has not started, the lease is
+        this node's own, or the versions do not fit.
+        """
         peer = self._peers.get(lease.epoch)
         if peer is not None:
             return peer
@@ -468,7 +532,7 @@ class PeerTable:
 
         peer = self._take_renewed(lease)
         if peer is None:
-            number = self._numbers.pop(lease.epoch, 0)
+            number = self._last_numbers.pop(lease.epoch, 0)
             queue = SendQueue(*self._limits)
             peer = Peer(rpc_context, lease, number, queue, self._wake)
         self._peers[lease.epoch] = peer
@@ -476,8 +540,11 @@ class PeerTable:
 
     def _take_renewed(self, lease: Lease) -> Peer | None:
         """Take the peer with an earlier epoch of the same process out of the
-        table, and give it this lease, so that its queued items are not lost.
-        Returns None if there is no such peer."""
+        table.
+
+        It gets this lease, so that its queued items are not lost. Returns None
+        if there is no such peer.
+        """
         for epoch, peer in self._peers.items():
             if lease.birth and peer.lease.birth == lease.birth:
                 del self._peers[epoch]
@@ -486,7 +553,7 @@ class PeerTable:
         return None
 
     def retain(self, leases: Mapping[int, Lease]) -> None:
-        """See :meth:`Rpc.update`."""
+        """Keep only the peers with a lease, as :meth:`Rpc.update` says."""
         for epoch, lease in leases.items():
             if epoch in self._peers:
                 continue
@@ -494,18 +561,20 @@ class PeerTable:
             if renewed is not None:
                 self._peers[epoch] = renewed
 
+        # The lease of a node that is only late may come back. So its numbers
+        # are kept.
         for epoch in [epoch for epoch in self._peers if epoch not in leases]:
             peer = self._peers.pop(epoch)
             if peer.number:
-                self._numbers[epoch] = peer.number
-            if len(self._numbers) > LIVES:
-                del self._numbers[next(iter(self._numbers))]
+                self._last_numbers[epoch] = peer.number
+            if len(self._last_numbers) > REMEMBERED_EPOCHS:
+                del self._last_numbers[next(iter(self._last_numbers))]
             self._to_flush.pop(peer, None)
             peer.close()
 
     def renumber(self) -> None:
         """Number items from 1 again: this node has a new epoch."""
-        self._numbers.clear()
+        self._last_numbers.clear()
         for peer in self._peers.values():
             peer.number = 0
 
@@ -541,8 +610,10 @@ class PeerTable:
                 gevent.sleep(0)
 
     def _watch(self) -> None:
-        """Greenlet: check the active peers regularly, and probe each peer whose
-        state is in doubt."""
+        """Greenlet: check the active peers regularly.
+
+        Each peer whose state is in doubt is probed by a greenlet of its own.
+        """
         while True:
             self.active.wait()
             # Set again below as long as a peer is active.
@@ -559,8 +630,10 @@ class PeerTable:
 
 
 def _probe_until_alive(peer: Peer, seconds: float) -> None:
-    """Probe a peer until it answers, each time for this many seconds. Ends with
-    the peer."""
+    """Greenlet: probe a peer until it answers, each time for this many seconds.
+
+    Ends with the peer.
+    """
     try:
         while not (peer.link.allows() and peer.probe(seconds)):
             gevent.sleep(peer.link.wait_seconds)

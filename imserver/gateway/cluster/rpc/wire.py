@@ -84,9 +84,11 @@ _log_malformed = RateLimitedLog(log, "dropped a malformed message on an RPC port
 
 
 class _Head(Struct):
-    """The header of zerorpc's events. ``v``: the version of the protocol.
-    ``response_to``: the ``message_id`` of the query that the event answers;
-    None for a query."""
+    """The header of zerorpc's events.
+
+    ``v`` is the version of the protocol. ``response_to`` is the ``message_id``
+    of the query that the event answers; None for a query.
+    """
 
     v: int = 1
     message_id: Annotated[bytes, Meta(max_length=64)] = b""
@@ -112,7 +114,11 @@ _read_result = msgspec.msgpack.Decoder(tuple[Answer]).decode
 
 
 class Wire(ChannelBase):  # type: ignore[misc]
-    """The socket through which zerorpc's classes send and receive events."""
+    """The socket through which zerorpc's classes send and receive events.
+
+    An event is a header, a name and its arguments. Unlike zerorpc's own class,
+    a wire never waits to send, and drops messages that are no events.
+    """
 
     context: zerorpc.Context = None
     recv_is_supported = True
@@ -134,6 +140,7 @@ class Wire(ChannelBase):  # type: ignore[misc]
         self._counters = counters
 
     def new_event(self, name: str, args: Any, xheader: Any = None) -> Any:
+        """Make an event. zerorpc calls it."""
         return zerorpc.Event(name, args, self.context)
 
     def emit_event(self, event: Any, timeout: float | None = None) -> None:
@@ -142,7 +149,7 @@ class Wire(ChannelBase):  # type: ignore[misc]
         self.zmq_socket.send([*(event.identity or ()), payload])
 
     def recv(self, timeout: float | None = None) -> Any:
-        """The next event. Malformed messages are counted and dropped."""
+        """Return the next event. Malformed messages are counted and dropped."""
         while True:
             parts = self.zmq_socket.receive()
             try:
@@ -163,6 +170,9 @@ class _CallWire(Wire):
     times out."""
 
     def emit_event(self, event: Any, timeout: float | None = None) -> None:
+        """Send a query or an answer at once. A message that is not accepted is
+        lost.
+        """
         payload = msgspec.msgpack.encode((event.header, event.name, event.args))
         try:
             self.zmq_socket.send([*(event.identity or ()), b"", payload])
@@ -173,7 +183,7 @@ class _CallWire(Wire):
 
 
 def _no_event(parts: list[bytes]) -> None:
-    """A sender receives nothing."""
+    """Ignore a message: a sender receives nothing."""
 
 
 class DataSender(zerorpc.Pusher):  # type: ignore[misc]
@@ -194,14 +204,21 @@ class DataSender(zerorpc.Pusher):  # type: ignore[misc]
         first: int,
         items: list[bytes],
     ) -> None:
-        """Send a batch. Raises :class:`SocketFull`; never switches
-        greenlets."""
+        """Send a batch of items to the peer.
+
+        ``sender`` and ``destination`` are the epochs of the two nodes, and
+        ``first`` is the number of the first item. Raises :class:`SocketFull`;
+        never switches greenlets.
+        """
         self("batch", version, sender, destination, first, items)
 
 
 class DataReceiver(zerorpc.Puller):  # type: ignore[misc]
-    """The receiving end of the data channel: calls ``batch(version, sender,
-    destination, first, items)``."""
+    """The receiving end of the data channel.
+
+    It calls ``batch(version, sender, destination, first, items)`` for each
+    batch.
+    """
 
     def __init__(
         self,
@@ -217,7 +234,7 @@ class DataReceiver(zerorpc.Puller):  # type: ignore[misc]
 
 
 def _batch_event(parts: list[bytes]) -> Any:
-    """The event in a message with a batch. Raises ValueError."""
+    """Return the event in a message with a batch. Raises ValueError."""
     if len(parts) != _BATCH_PARTS:
         raise ValueError("another shape")
     _, name, batch = read_batch(parts[0])
@@ -227,8 +244,11 @@ def _batch_event(parts: list[bytes]) -> Any:
 
 
 class ControlServer(zerorpc.Server):  # type: ignore[misc]
-    """Answers queries: ``answer(version, epoch, kind, body)`` returns code and
-    bytes, and never raises."""
+    """Answers the queries of other nodes.
+
+    ``answer(version, epoch, kind, body)`` returns code and bytes, and never
+    raises.
+    """
 
     def __init__(
         self,
@@ -250,8 +270,10 @@ class ControlServer(zerorpc.Server):  # type: ignore[misc]
         """Do not expose zerorpc's introspection methods."""
 
     def _query_event(self, parts: list[bytes]) -> Any:
-        """The event in a message with a query. Returns None if too many queries
-        are in work; then the query is answered here. Raises ValueError."""
+        """Return the event in a message with a query. Raises ValueError.
+
+        None if too many queries are in work; then the query is answered here.
+        """
         if len(parts) != _QUERY_PARTS:
             raise ValueError("another shape")
         head, name, query = read_query(parts[2])
@@ -278,6 +300,7 @@ class ControlServer(zerorpc.Server):  # type: ignore[misc]
         return event
 
     def _async_task(self, initial_event: Any) -> None:
+        """Answer one query, as zerorpc does, and then free its id."""
         try:
             super()._async_task(initial_event)
         finally:
@@ -286,19 +309,29 @@ class ControlServer(zerorpc.Server):  # type: ignore[misc]
     def _print_traceback(
         self, protocol_v1: bool, exc_infos: Any
     ) -> tuple[str, str, str]:
+        """Log an error that ``answer`` should not have raised. The other node
+        gets a code.
+        """
         log.error("a node query failed", exc_info=tuple(exc_infos))
         return "Failed", "", ""
 
     def close(self) -> None:
-        """Stop answering. Unfinished queries are dropped. Never waits: the
-        greenlets see the closed socket."""
+        """Stop answering. Never waits.
+
+        Unfinished queries are dropped. The greenlets see the closed socket.
+        """
         self.stop()
         self._task_pool.kill(block=False)
         self._events.close()
 
     def run(self) -> None:
-        """Serve until closed. Returns early if a zerorpc greenlet ended; may be
-        called again."""
+        """Serve until closed.
+
+        Returns early if a greenlet of zerorpc has ended. It may be called
+        again.
+        """
+        # The dispatcher of zerorpc gives each answer to the call that waits for
+        # it. Without it, nothing would be served.
         mux = self._multiplexer
         if mux._channel_dispatcher_task.dead:
             mux._channel_dispatcher_task = gevent.spawn(mux._channel_dispatcher)
@@ -340,7 +373,9 @@ class ControlClient(zerorpc.Client):  # type: ignore[misc]
     def _process_response(
         self, request_event: Any, bufchan: Any, timeout: float
     ) -> Any:
-        """Wait for the answer to a query, as zerorpc does."""
+        """Wait for the answer to a query, as zerorpc does, and clean up if that
+        is interrupted.
+        """
         try:
             return super()._process_response(request_event, bufchan, timeout)
         except BaseException:
@@ -350,8 +385,10 @@ class ControlClient(zerorpc.Client):  # type: ignore[misc]
             raise
 
     def _answer_event(self, parts: list[bytes]) -> Any:
-        """The event in a message with an answer. Returns None if nobody waits
-        for the answer. Raises ValueError."""
+        """Return the event in a message with an answer. Raises ValueError.
+
+        None if nobody waits for the answer any more.
+        """
         if len(parts) != _ANSWER_PARTS:
             raise ValueError("another shape")
         head, name, raw = read_answer(parts[1])
@@ -414,13 +451,16 @@ _LISTEN_OPTIONS: Final = (
 
 class SocketFull(Exception):
     """The message was not accepted: the peer is not connected, or reads too
-    slowly."""
+    slowly.
+    """
 
 
 class ZmqSocket:
-    """A ZeroMQ socket under gevent. Only one greenlet may receive. Sending
-    never waits. ``on_writable`` is called when the socket may accept messages
-    again; it must not wait."""
+    """A ZeroMQ socket under gevent.
+
+    Only one greenlet may receive. Sending never waits. ``on_writable`` is
+    called when the socket may accept messages again; it must not wait.
+    """
 
     def __init__(
         self,
@@ -443,23 +483,27 @@ class ZmqSocket:
         self.socket.connect(endpoint)
 
     def bind(self, endpoint: str) -> str:
-        """Listen; returns the endpoint with the port that was taken. Raises
-        ZMQError."""
+        """Listen, and return the endpoint with the port that was taken. Raises
+        ZMQError.
+        """
         self._set(_LISTEN_OPTIONS, endpoint)
         self.socket.bind(endpoint)
         bound: bytes = self.socket.getsockopt(zmq.LAST_ENDPOINT)  # type: ignore[assignment]
         return bound.rstrip(b"\0").decode()
 
     def _set(self, options: tuple[tuple[int, int], ...], endpoint: str) -> None:
+        """Set the options of the socket, before it connects or listens."""
         for option, value in options:
             self.socket.setsockopt(option, value)
         is_ipv6 = "[" in endpoint
         self.socket.setsockopt(zmq.IPV6, int(is_ipv6))
 
     def update_events(self) -> int:
-        """Read which events of ZeroMQ have happened, wake the greenlets that
-        wait for them, and return them (``zmq.POLLIN``, ``zmq.POLLOUT``). A
-        closed socket has no events, so it returns 0. Never switches greenlets.
+        """Read which events of ZeroMQ have happened, and wake the greenlets
+        that wait for them.
+
+        Returns the events (``zmq.POLLIN``, ``zmq.POLLOUT``); 0 for a closed
+        socket. Never switches greenlets.
 
         The descriptor only signals a change since the last reading, and every
         reading consumes the signal. So each one has to wake all waiters.
@@ -478,8 +522,10 @@ class ZmqSocket:
         return bool(self.update_events() & zmq.POLLOUT)
 
     def send(self, parts: list[bytes]) -> None:
-        """Send one message. Raises :class:`SocketFull`. Never switches
-        greenlets."""
+        """Send one message. Never switches greenlets.
+
+        Raises :class:`SocketFull` if it is not accepted.
+        """
         if self.socket.closed:
             raise SocketFull
         try:
@@ -494,10 +540,12 @@ class ZmqSocket:
             raise SocketFull from error
 
     def receive(self) -> list[bytes]:
-        """Wait for the next message, and return its parts. Returns an empty
-        list if it has more than :data:`PARTS` parts. If the socket is closed,
-        ends the greenlet by GreenletExit, because the loops of zerorpc continue
-        after any other exception."""
+        """Wait for the next message, and return its parts.
+
+        Returns an empty list if it has more than :data:`PARTS` parts. If the
+        socket is closed, ends the greenlet by GreenletExit, because the loops
+        of zerorpc continue after any other exception.
+        """
         self._turn += 1
         if self._turn >= _TURN_MESSAGES:
             self._turn = 0
@@ -508,6 +556,8 @@ class ZmqSocket:
                     first = self.socket.recv(zmq.NOBLOCK)
                     break
                 except zmq.Again:
+                    # Nothing is there. The flag is cleared before the events
+                    # are read, so that no message is missed.
                     self._turn = 0
                     self._readable.clear()
                     self.update_events()
@@ -522,7 +572,10 @@ class ZmqSocket:
 
     def _receive_rest(self, first: bytes) -> list[bytes]:
         """Receive the other parts of a message whose first part is there.
-        Returns all parts, or an empty list if there are too many."""
+
+        Returns all parts, or an empty list if there are too many. All of them
+        must be read in any case, because the next message follows.
+        """
         parts = [first]
         count = 1
         while self.socket.getsockopt(zmq.RCVMORE):
@@ -537,8 +590,10 @@ class ZmqSocket:
         return parts
 
     def close(self, linger_ms: int = 0) -> None:
-        """Close the socket, and wake the greenlet that receives. Messages that
-        are not sent within ``linger_ms`` are dropped. Never waits."""
+        """Close the socket, and wake the greenlet that receives. Never waits.
+
+        Messages that are not sent within ``linger_ms`` are dropped.
+        """
         if not self.socket.closed:
             self._watcher.stop()
             self._watcher.close()
@@ -547,25 +602,20 @@ class ZmqSocket:
 
 
 def private_address(host: str) -> str:
-    """The IP address of ``host`` to listen on, in brackets if it is IPv6.
-    Raises StartError if it is not one address of this machine."""
-    question = (host, None, 0, socket.SOCK_STREAM, 0)
-    addresses: Sequence[Any]
+    """Return the IP address of ``host`` to listen on, in brackets if it is IPv6.
+
+    Raises StartError if it is not one address of this machine.
+    """
     try:
-        # A numeric host skips gevent's resolver, which would start a native
-        # thread.
-        try:
-            addresses = _socket.getaddrinfo(*question, socket.AI_NUMERICHOST)
-        except OSError:
-            addresses = socket.getaddrinfo(*question)
-        _, _, _, _, address_and_port = addresses[0]
-        text = str(address_and_port[0])
+        text = _first_address(host)
+        # An IPv6 address may have a zone, as in "fe80::1%eth0".
         address = ipaddress.ip_address(text.partition("%")[0])
     except (OSError, ValueError, IndexError):
         raise StartError(
             f"cluster.bind: {host!r} is not an address of this machine"
         ) from None
 
+    # The port must not be open to the world by accident.
     if not host or address.is_unspecified or address.is_multicast:
         raise StartError(
             f"cluster.bind: {host!r} means every address; "
@@ -574,3 +624,18 @@ def private_address(host: str) -> str:
     if isinstance(address, ipaddress.IPv6Address):
         return f"[{text}]"
     return text
+
+
+def _first_address(host: str) -> str:
+    """Look up the first address of a host. Raises OSError and IndexError.
+
+    A numeric host skips gevent's resolver, which would start a native thread.
+    """
+    question = (host, None, 0, socket.SOCK_STREAM, 0)
+    addresses: Sequence[Any]
+    try:
+        addresses = _socket.getaddrinfo(*question, socket.AI_NUMERICHOST)
+    except OSError:
+        addresses = socket.getaddrinfo(*question)
+    _, _, _, _, address_and_port = addresses[0]
+    return str(address_and_port[0])
