@@ -29,12 +29,15 @@ from imserver.gateway.protocol.forgiving import Partial
 
 class ChannelClaims(Partial, frozen=True):
     """The verified content of a subscription token, or the consent of a back
-    end. ``sub``: the user. ``channel``: the channel; ``""``: none is named.
+    end.
 
-    ``info``: JSON about the client, which other subscribers receive. ``data``:
-    JSON for the client itself. ``expire_at``: see :func:`token_end`.
-    ``client``: the id of the only connection that may use the token; ``""``:
-    any connection of the user may use it.
+    - ``sub``: the user.
+    - ``channel``: the channel; ``""``: none is named.
+    - ``info``: JSON about the client, which other subscribers receive.
+    - ``data``: JSON for the client itself.
+    - ``expire_at``: see :func:`token_end`.
+    - ``client``: the id of the only connection that may use the token; ``""``:
+      any connection of the user may use it.
     """
 
     sub: str = ""
@@ -68,22 +71,28 @@ _decode_channel = msgspec.json.Decoder(ChannelClaims).decode
 
 
 def read_channel_token(token: str, keys: Sequence[Key], now: float) -> ChannelClaims:
-    """Verify a subscription token at Unix time ``now``. Raises BadToken and
-    TokenExpired."""
+    """Verify a subscription token at the Unix time ``now``.
+
+    Raises BadToken and TokenExpired.
+    """
     return _read(verified_payload(token, keys), now)
 
 
 def read_issued_channel_token(
     token: str, keys: Sequence[Key], row: JwtSettings, now: float
 ) -> ChannelClaims:
-    """Verify a subscription token of the issuer in ``row``. Raises BadToken and
-    TokenExpired."""
+    """Verify a subscription token of the issuer in ``row``.
+
+    Raises BadToken and TokenExpired.
+    """
     payload, user = issued_payload(token, keys, row)
     return replace(_read(payload, now), sub=user)
 
 
 def _read(payload: VerifiedPayload, now: float) -> ChannelClaims:
-    """Decode verified claims, and check their times."""
+    """Decode verified claims, and check their times. Raises TokenExpired and
+    BadToken.
+    """
     claims = decode_claims(_decode_channel, payload)
     # Written so that a NaN has expired.
     has_expired = bool(claims.exp) and not claims.exp > now

@@ -55,19 +55,23 @@ _LEAST_SECONDS: Final = 0.001
 
 
 class _Discovery(Struct):
+    """The part of an issuer's discovery document that is needed."""
+
     issuer: str
     jwks_uri: str
 
 
 class _KeySet(Struct):
+    """A JSON Web Key Set: the public keys of an issuer."""
+
     keys: list[dict[str, Any]]
 
 
 class Issuer(Service, dict=True):
-    """The cached keys of one issuer. Only :meth:`keys_for` and :meth:`read`
-    switch.
+    """The cached keys of one OpenID Connect issuer, with which it signs tokens.
 
-    ``seconds``: time limit of one fetch.
+    ``seconds`` is the time limit of one fetch of its keys. Only
+    :meth:`keys_for` and :meth:`read` switch greenlets.
     """
 
     url: str
@@ -77,6 +81,7 @@ class Issuer(Service, dict=True):
     seconds: float = FETCH_SECONDS
 
     def __post_init__(self) -> None:
+        """Start without keys. The first token makes the first fetch."""
         self._keys: tuple[Key, ...] = ()
         self._fetched_at = float("-inf")
         """When a fetch has succeeded last, by ``clock``."""
@@ -93,16 +98,16 @@ class Issuer(Service, dict=True):
     @staticmethod
     def accepts(url: str) -> bool:
         """Whether an issuer may have this address: https, or http on this
-        machine."""
+        machine.
+        """
         return ISSUER_URL.match(url) is not None
 
     def keys_for(self, kid: str) -> tuple[Key, ...]:
-        """Return the keys that may have signed a token with this ``kid``
-        (``""``: a token without ``kid``).
+        """Return the keys that may have signed a token with this key id.
 
-        Waits at most ``seconds`` if no keys are cached or the ``kid`` is new.
-        Raises IssuerUnavailable if no keys are cached, BadToken if the issuer
-        has no such key.
+        ``kid`` is ``""`` for a token that names no key. Waits at most ``seconds``
+        if no keys are cached or the ``kid`` is new. Raises IssuerUnavailable if no
+        keys are cached, and BadToken if the issuer has no such key.
         """
         age = self.clock() - self._fetched_at
         if age > MAX_AGE_SECONDS:
@@ -110,40 +115,55 @@ class Issuer(Service, dict=True):
             if self.clock() - self._fetched_at > MAX_AGE_SECONDS:
                 raise IssuerUnavailable(f"issuer {self.url}: {self._problem}")
         elif age > REFRESH_SECONDS and self._may_fetch():
+            # The cached keys serve meanwhile.
             gevent.spawn(self._fetch)
 
         keys = self._keys_named(kid)
         if not keys and kid not in self._unknown:
-            fetched_before = self._fetched_at
-            self._fetch()
-            keys = self._keys_named(kid)
-            # Only a fetch that succeeded shows that the issuer does not have
-            # the key.
-            has_fetched = self._fetched_at > fetched_before
-            if has_fetched and not keys and len(self._unknown) < _MAX_UNKNOWN:
-                self._unknown[kid] = None
+            keys = self._fetch_key(kid)
         if not keys:
             raise BadToken(f"the issuer {self.url} has no key {kid!r}")
         return keys
 
-    def read(self, token: str) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The header and the claims of a token that a key of this issuer has
-        signed. Nothing else is checked.
+    def _fetch_key(self, kid: str) -> tuple[Key, ...]:
+        """Fetch the keys, because one with a new id is needed, and return it.
 
-        Raises IssuerUnavailable and BadToken.
+        Returns no key if the issuer does not have it. That is remembered, so that
+        invented ids do not cause a fetch each.
+        """
+        fetched_before = self._fetched_at
+        self._fetch()
+        keys = self._keys_named(kid)
+        # Only a fetch that succeeded shows that the issuer does not have the key.
+        has_fetched = self._fetched_at > fetched_before
+        if has_fetched and not keys and len(self._unknown) < _MAX_UNKNOWN:
+            self._unknown[kid] = None
+        return keys
+
+    def read(self, token: str) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return the header and the claims of a token that a key of this issuer
+        has signed.
+
+        Nothing else is checked. Raises IssuerUnavailable and BadToken.
         """
         return header_and_claims(token, self.keys_for(unverified(token).kid))
 
     def _keys_named(self, kid: str) -> tuple[Key, ...]:
-        """The cached keys with this id; all keys if ``kid`` is ``""``."""
+        """Return the cached keys with this id; all keys if ``kid`` is ``""``."""
         return tuple(key for key in self._keys if not kid or key.kid == kid)
 
     def _may_fetch(self) -> bool:
+        """Whether a fetch may begin: none runs, and the last one was long
+        enough ago.
+        """
         return self._fetching is None and self.clock() >= self._next_fetch
 
     def _fetch(self) -> None:
-        """Fetch the keys, at most once per :data:`RETRY_SECONDS`. Callers share
-        one fetch. Switches greenlets."""
+        """Fetch the keys, at most once per :data:`RETRY_SECONDS`.
+
+        Callers share one fetch. A failure is logged, and the cached keys stay.
+        Switches greenlets.
+        """
         if self._fetching is not None:
             self._fetching.wait(self.seconds)
             return
@@ -166,21 +186,9 @@ class Issuer(Service, dict=True):
             self._fetching = None
 
     def _read_keys(self) -> tuple[Key, ...]:
-        """Request the keys from the issuer. If their address is not configured,
-        the discovery document of the issuer names it. Raises Unreachable."""
+        """Request the keys from the issuer. Raises Unreachable."""
         deadline = self.clock() + self.seconds
-        url = self.jwks_url
-        if not url:
-            document_url = self.url.rstrip("/") + "/.well-known/openid-configuration"
-            discovery = self._get(document_url, _Discovery, deadline)
-            if discovery.issuer != self.url:
-                raise Unreachable(
-                    f"{document_url} is the document of another issuer, "
-                    f"{discovery.issuer}"
-                )
-            url = discovery.jwks_uri
-            if not Issuer.accepts(url):
-                raise Unreachable(f"{document_url} names keys without https, {url}")
+        url = self.jwks_url or self._discover_keys(deadline)
         key_set = self._get(url, _KeySet, deadline)
         loaded = map(key_of_jwk, key_set.keys[:_MAX_KEYS])
         keys = tuple(key for key in loaded if key is not None)
@@ -188,8 +196,26 @@ class Issuer(Service, dict=True):
             raise Unreachable(f"{url} contains no usable key")
         return keys
 
+    def _discover_keys(self, deadline: float) -> str:
+        """Return the address of the keys, which the issuer's discovery document
+        names. Raises Unreachable."""
+        document_url = self.url.rstrip("/") + "/.well-known/openid-configuration"
+        discovery = self._get(document_url, _Discovery, deadline)
+        if discovery.issuer != self.url:
+            raise Unreachable(
+                f"{document_url} is the document of another issuer, {discovery.issuer}"
+            )
+        # Over plain http, somebody on the way could replace the keys.
+        if not Issuer.accepts(discovery.jwks_uri):
+            raise Unreachable(
+                f"{document_url} names keys without https, {discovery.jwks_uri}"
+            )
+        return discovery.jwks_uri
+
     def _get(self, url: str, shape: type[T], deadline: float) -> T:
-        """Fetch and decode a JSON document. Raises Unreachable."""
+        """Fetch a JSON document, and decode it as a ``shape``. Raises
+        Unreachable.
+        """
         seconds = max(deadline - self.clock(), _LEAST_SECONDS)
         status, body = self.outgoing.get(url, seconds)
         if status != HTTPStatus.OK:
@@ -201,10 +227,10 @@ class Issuer(Service, dict=True):
 
 
 class Issuers(Service):
-    """Owner of the issuers of all apps.
+    """The OpenID Connect issuers of all apps.
 
-    Apps with the same issuer share its keys. The audience separates their
-    tokens.
+    Apps with the same issuer share its keys. The audience of a token says for
+    which app it is. Owner of the issuers.
     """
 
     outgoing: Outgoing
@@ -218,11 +244,13 @@ class Issuers(Service):
         now: float,
         bare: bool = False,
     ) -> Claims | None:
-        """Verify a token of an issuer in ``rows``, the entries of ``app``. None
-        if no entry has its issuer.
+        """Verify a token of an issuer, and return its content.
 
-        ``now``: Unix seconds. ``bare``: see :func:`read_issued`. If several
-        entries name the issuer, the entry with the token's audience counts.
+        ``rows`` are the entries of ``jwt`` of the app. None if no entry has the
+        issuer of the token. If several entries name it, the entry with the
+        token's audience counts. ``now`` has Unix seconds. For ``bare`` see
+        :func:`read_issued`.
+
         Waits at most :data:`FETCH_SECONDS` for keys. Raises BadToken and
         IssuerUnavailable.
         """
@@ -235,7 +263,9 @@ class Issuers(Service):
     def channel_claims(
         self, rows: Sequence[JwtSettings], token: str, now: float
     ) -> ChannelClaims | None:
-        """Verify a subscription token as :meth:`claims` does."""
+        """Verify the token of a subscription, as :meth:`claims` verifies that
+        of a login.
+        """
         choice = self._choose_entry(rows, token)
         if choice is None:
             return None
@@ -245,9 +275,11 @@ class Issuers(Service):
     def _choose_entry(
         self, rows: Sequence[JwtSettings], token: str
     ) -> tuple[tuple[Key, ...], JwtSettings] | None:
-        """The keys that may have signed a token, and the entry that verifies
-        it. None: no entry has its issuer. Raises BadToken and
-        IssuerUnavailable."""
+        """Return the keys that may have signed a token, and the entry that
+        verifies it.
+
+        None if no entry has its issuer. Raises BadToken and IssuerUnavailable.
+        """
         head = unverified(token)
         of_issuer = [row for row in rows if row.issuer and row.issuer == head.issuer]
         if not of_issuer:

@@ -65,8 +65,11 @@ class BadToken(ImserverError):
 
 
 class Key(Struct, frozen=True):
-    """A key that verifies tokens. ``verifier``: the key object of PyJWT, or the
-    bytes of a secret."""
+    """A key that verifies tokens.
+
+    ``verifier`` is the key object of PyJWT, or the bytes of a secret. ``kid``
+    is the id of the key; ``""``: it has none.
+    """
 
     algorithm: str
     kid: str
@@ -74,15 +77,17 @@ class Key(Struct, frozen=True):
 
 
 class _Head(Struct):
+    """The part of a token's header that names its key."""
+
     kid: str = ""
 
 
 class JsonWebToken(Struct, frozen=True):
-    """A token, taken apart. Anybody can write one: ``unverified_payload``
-    decides nothing before a key has verified it.
+    """A token, taken apart: the header, the content and the signature.
 
-    ``header`` and ``unverified_payload``: JSON, as bytes. ``signed``: the part
-    of the token that ``signature`` signs.
+    ``header`` and ``unverified_payload`` are JSON, as bytes. Anybody can write
+    a token, so ``unverified_payload`` decides nothing before a key has verified
+    it. ``signed`` is the part of the token that ``signature`` signs.
     """
 
     header: bytes
@@ -92,8 +97,11 @@ class JsonWebToken(Struct, frozen=True):
 
     @staticmethod
     def read(token: str) -> JsonWebToken:
-        """Take a token apart. Raises BadToken unless it is three parts of
-        base64url, each in its one form (:mod:`imserver.gateway.base64url`)."""
+        """Take a token apart, such as ``eyJhbGciOi….eyJzdWIiOi….c2lnbmF0…``.
+
+        Raises BadToken unless it is three parts of base64url, each in its one
+        form (:mod:`imserver.gateway.base64url`).
+        """
         parts = token.split(".")
         if len(parts) != _PARTS or len(token) > MAX_TOKEN_CHARACTERS:
             raise BadToken("this is not a token")
@@ -115,8 +123,11 @@ class JsonWebToken(Struct, frozen=True):
         claims: Mapping[str, Any],
         sign: Callable[[bytes], bytes],
     ) -> str:
-        """Make a token. ``header`` names the algorithm of ``sign``, which gets
-        the bytes to sign and returns the signature."""
+        """Make a token.
+
+        ``header`` names the algorithm of ``sign``, which gets the bytes to sign
+        and returns the signature.
+        """
         parts = [
             base64url.encode(msgspec.json.encode(part)) for part in (header, claims)
         ]
@@ -125,7 +136,7 @@ class JsonWebToken(Struct, frozen=True):
 
     @staticmethod
     def hs256(secret: bytes) -> Callable[[bytes], bytes]:
-        """A function that signs by HMAC with SHA-256."""
+        """Return a function that signs by HMAC with SHA-256."""
 
         def sign(content: bytes) -> bytes:
             return hmac.digest(secret, content, "sha256")
@@ -134,8 +145,10 @@ class JsonWebToken(Struct, frozen=True):
 
     @staticmethod
     def es256(key: EllipticCurvePrivateKey) -> Callable[[bytes], bytes]:
-        """A function that signs by ECDSA with a key of the curve P-256, and
-        SHA-256."""
+        """Return a function that signs by ECDSA with SHA-256.
+
+        ``key`` is a private key of the curve P-256.
+        """
         from cryptography.exceptions import UnsupportedAlgorithm
         from cryptography.hazmat.primitives.asymmetric.ec import ECDSA
         from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
@@ -154,8 +167,11 @@ class JsonWebToken(Struct, frozen=True):
         return sign
 
     def verified_by(self, secrets: Sequence[bytes]) -> VerifiedPayload | None:
-        """The payload, if one of ``secrets`` has signed it by HMAC with
-        SHA-256; else None. The header is not read."""
+        """Return the payload if one of ``secrets`` has signed it by HMAC with
+        SHA-256.
+
+        None if no secret has. The header is not read.
+        """
         for secret in secrets:
             expected = hmac.digest(secret, self.signed, "sha256")
             if hmac.compare_digest(expected, self.signature):
@@ -163,8 +179,11 @@ class JsonWebToken(Struct, frozen=True):
         return None
 
     def key_id(self) -> str:
-        """The id of the key that has signed the token, according to its header;
-        ``""`` if the header names no key. Raises BadToken."""
+        """Return the id of the key that has signed the token, according to its
+        header.
+
+        ``""`` if the header names no key. Raises BadToken.
+        """
         # Not by PyJWT, which decodes and checks the whole token for it.
         try:
             return msgspec.json.decode(self.header, type=_Head).kid
@@ -173,12 +192,11 @@ class JsonWebToken(Struct, frozen=True):
 
 
 def verified_payload(token: str, keys: Sequence[Key]) -> VerifiedPayload:
-    """The claims of ``token`` as JSON, if one of ``keys`` has signed it. Raises
-    :class:`BadToken`.
+    """Return the claims of ``token`` as JSON, if one of ``keys`` has signed it.
 
     A token with a ``kid`` is checked against the keys with that ``kid`` and the
     keys without a ``kid``. A token without a ``kid`` is checked against all
-    keys.
+    keys. Raises :class:`BadToken`.
     """
     if not token:
         raise BadToken("there is no token")
@@ -198,12 +216,16 @@ def verified_payload(token: str, keys: Sequence[Key]) -> VerifiedPayload:
 
 
 def _payload_by_library(token: str, kid: str, keys: Sequence[Key]) -> VerifiedPayload:
-    """The claims of a token with the key id ``kid``, if PyJWT verifies it with
-    one of ``keys``. Raises BadToken, with the error of the last key."""
+    """Return the claims of a token, if PyJWT verifies it with one of ``keys``.
+
+    ``kid`` is the key id in its header. Raises BadToken, with the error of the
+    last key.
+    """
     reason = f"no key is named {kid!r}"
     for key in keys:
         if kid and key.kid and key.kid != kid:
             continue
+        # The key decides which algorithm the token may name.
         names: Sequence[str] = [key.algorithm]
         if key.algorithm == "EdDSA":
             names = EDWARDS_NAMES
@@ -218,7 +240,9 @@ def _payload_by_library(token: str, kid: str, keys: Sequence[Key]) -> VerifiedPa
 
 @lru_cache(1)
 def library() -> PyJWS:
-    """PyJWT, with the algorithms that keys may have. Loaded on first use."""
+    """Return PyJWT, with the algorithms that keys may have. Loaded on first
+    use.
+    """
     from jwt.algorithms import HMACAlgorithm, OKPAlgorithm
     from jwt.api_jws import PyJWS
 

@@ -7,6 +7,7 @@ origins, token, connection quota and back end. Login policies and bans belong to
 """
 
 import logging
+from collections.abc import Sequence
 from time import time
 from typing import Final, Protocol
 
@@ -70,15 +71,17 @@ _DETAIL_SHOWN: Final = 200
 
 
 def _refusals_logged() -> OncePerMinute:
+    """Return the limiter of log lines about refused logins."""
     return OncePerMinute(MAX_REFUSALS_LOGGED)
 
 
 def _expiry_from_now() -> Expiry:
+    """Return the table of session ends, which begins to check now."""
     return Expiry(time())
 
 
 class DemoMode(Protocol):
-    """Knows whether the server is in demo mode. The API keys do."""
+    """The part of the API keys that knows whether the server is in demo mode."""
 
     demo: bool
 
@@ -95,8 +98,14 @@ class _Attempt(Struct, frozen=True, gc=False):
 
 
 class Logins(Service):
-    """Owner of the compiled login rules, the connection quota and the end times
-    of sessions."""
+    """Decides who may log in to an app, and ends sessions whose token has
+    expired.
+
+    Each app has a rule, which is compiled from its settings: the tokens that it
+    accepts, whether its back end decides, and further checks. Owner of the
+    compiled rules, the connection quota (how many connections an app may have
+    here) and the end times of sessions.
+    """
 
     tenants: Tenants
     keys: DemoMode
@@ -120,20 +129,28 @@ class Logins(Service):
     """The other ways into apps, see :meth:`add_entrance`."""
 
     def resolve(self, app: str) -> str:
-        """See :meth:`Tenants.resolve`."""
+        """Return the app that an alias stands for; any other name is returned
+        unchanged.
+        """
         return self.tenants.resolve(app)
 
     def add_entrance(self, entrance: Entrance) -> None:
-        """Add another way into apps, which a feature checks. Called before
-        :meth:`prepare`."""
+        """Add another way into apps, which a feature checks.
+
+        It is described at the start of the node. Called before :meth:`prepare`.
+        """
         self._entrances.append(entrance)
 
     # --- before a login -------------------------------------------------------
 
     def takes_user(self, app: str, user: str) -> bool:
         """Whether a user id is short enough for an app, and not the name of an
-        erased user. For an unknown app whose name is a number, the limit of
-        :data:`ORIGINAL_USER_BYTES` counts. Never switches greenlets."""
+        erased user.
+
+        For an unknown app whose name is a number, the limit of
+        :data:`ORIGINAL_USER_BYTES` counts, because clients of the original
+        servers use such apps. Never switches greenlets.
+        """
         rule = self.rule_of(app)
         if rule is not None:
             limit = rule.user_bytes
@@ -153,14 +170,16 @@ class Logins(Service):
         device: str = "",
         may_lack_user: bool = False,
     ) -> LoginDecision:
-        """Decide whether ``user`` may log in to ``app``. ``user`` ``""``: the
-        user that the token names. ``device``: what the client calls its device.
-        ``may_lack_user``: a token that a key of the app has signed need not
-        name a user.
+        """Decide whether ``user`` may log in to ``app``.
+
+        If ``user`` is ``""``, the user that the token names logs in. ``device``
+        is what the client calls its device. ``may_lack_user`` means that a
+        token which a key of the app has signed need not name a user.
 
         Waits at most two seconds for the back end if the app has an
         ``authorise_url``, and for the database if it accepts account tokens.
-        Switches nowhere else. Call :meth:`began` when the session exists.
+        Switches greenlets nowhere else. Call :meth:`began` when the session
+        exists.
         """
         rule = self.rule_of(app)
         if rule is None:
@@ -203,8 +222,9 @@ class Logins(Service):
     def _denied_without_token(
         self, rule: Rule, app: str, user: str, dialect: str, request: LoginRequest
     ) -> LoginDecision | None:
-        """The refusal of a login that no token can change; None: the token
-        decides."""
+        """Return the refusal of a login that no token can change; None: the
+        token decides.
+        """
         if rule.closed:
             return self._denied("closed", NOT_ALLOWED, app, user, request)
         if rule.broken or (rule.asks_back_end and not self.back_ends.is_ready(app)):
@@ -214,8 +234,11 @@ class Logins(Service):
     def _denied_by_dialect_or_origin(
         self, rule: Rule, app: str, user: str, dialect: str, request: LoginRequest
     ) -> LoginDecision | None:
-        """The refusal because of the dialect, or because of the page that sent
-        the request; None: the app allows both."""
+        """Return the refusal because of the dialect, or of the page that sent
+        the request.
+
+        None if the app allows both.
+        """
         if rule.dialects and dialect not in rule.dialects:
             return self._denied("dialect", WRONG_DIALECT, app, user, request)
         if request.origin and not self._is_allowed(rule, request.origin, dialect):
@@ -225,8 +248,10 @@ class Logins(Service):
     def _read_token(
         self, rule: Rule, attempt: _Attempt, may_lack_user: bool
     ) -> LoginDecision:
-        """Decide by the token of a login, and report a refusal. May switch
-        greenlets."""
+        """Decide by the token of a login, and report a refusal.
+
+        May switch greenlets. ``may_lack_user`` is that of :meth:`check`.
+        """
         app = attempt.app
         user = attempt.user
         peer = attempt.request.peer
@@ -253,15 +278,18 @@ class Logins(Service):
         self, attempt: _Attempt, decision: LoginDecision
     ) -> LoginDecision:
         """Let the back end of the app decide about a login that its token
-        allows. The session ends when the token or the decision of the back end
-        ends, whichever is first. Switches greenlets."""
+        allows.
+
+        The session ends when the token or the decision of the back end ends,
+        whichever is first. Switches greenlets.
+        """
         app = attempt.app
         request = attempt.request
         user = attempt.user or decision.user
         answer = self.back_ends.authorise(
             app, user, attempt.token, attempt.dialect, request.peer, attempt.device
         )
-        if answer is None:
+        if answer is None:  # it did not answer in time
             return self._denied("undecided", UNDECIDED, app, attempt.user, request)
         if not answer.allow:
             return self._denied("back end", NOT_ALLOWED, app, attempt.user, request)
@@ -274,38 +302,39 @@ class Logins(Service):
 
     def admit(self, app: str, dialect: str, connection: Connection) -> LoginDecision:
         """Decide whether a connection may use ``app`` before it names a user.
-        Never switches greenlets.
 
         Checks the dialect, the origin of the page and the connection quota. The
-        caller checks whether the app admits connections without a login.
+        caller checks whether the app admits connections without a login. Never
+        switches greenlets.
         """
         rule = self.rule_of(app)
         if rule is None:
-            return self._denied("app", UNKNOWN_APP, app, "", connection)
+            return self._denied("app", UNKNOWN_APP, app, user="", request=connection)
         denied = self._denied_by_dialect_or_origin(
             rule, app, user="", dialect=dialect, request=connection
         )
         if denied is not None:
             return denied
         if self._quota.full(app, rule.tenant.max_connections, connection):
-            return self._denied("limit", APP_FULL, app, "", connection)
+            return self._denied("limit", APP_FULL, app, user="", request=connection)
         return ALLOWED
 
     # --- other requests -------------------------------------------------------
 
     def read_channel_token(self, rule: Rule, token: str) -> ChannelClaims:
-        """Verify a subscription token that a key or an issuer of the app has
-        signed.
+        """Verify a token that allows its user to subscribe to a channel.
 
-        May wait for the issuer's keys. Raises BadToken, TokenExpired and
-        IssuerUnavailable.
+        A key or an issuer of the app has signed it. May wait for the issuer's
+        keys. Raises BadToken, TokenExpired and IssuerUnavailable.
         """
         return self.tokens.read_channel_token(rule, token)
 
     def rule_of(self, app: str) -> Rule | None:
-        """The login rule of an app; ``app`` must not be an alias. None: the app
-        does not exist, or it is locked, so nobody may log in. Never switches
-        greenlets."""
+        """Return the login rule of an app, whose name must not be an alias.
+
+        None if the app does not exist, or if it is locked, so that nobody may
+        log in. Never switches greenlets.
+        """
         rule = self._rules.get(app)
         if rule is None:
             tenant = self.tenants.get(app)
@@ -317,10 +346,10 @@ class Logins(Service):
         return rule
 
     def session_of(self, token: str) -> Claims | None:
-        """Verify a session token outside a login. None if it is invalid. The
-        app of the result is resolved.
+        """Verify a session token outside a login, and return its content.
 
-        May wait for the keys of an issuer. Raises IssuerUnavailable.
+        None if it is invalid. The app of the result is no alias. May wait for
+        the keys of an issuer. Raises IssuerUnavailable.
         """
         app = self.resolve(app_named_by(token))
         if app:
@@ -328,8 +357,7 @@ class Logins(Service):
         else:
             rule = self._rule_of_issued(token)
         if rule is None or not (rule.keys or rule.issuers):
-            return None
-
+            return None  # the app accepts no session tokens
         try:
             claims = self.tokens.read_session_token(rule, token)
             decision = self.tokens.proven(rule, user="", claims=claims)
@@ -340,8 +368,12 @@ class Logins(Service):
         return Claims(decision.user, rule.name, decision.expires_at)
 
     def _rule_of_issued(self, token: str) -> Rule | None:
-        """The rule of the app that lists the issuer and the audience of the
-        token; None if no app or several apps do."""
+        """Return the rule of the app that lists the issuer and the audience of
+        a token.
+
+        Tokens of an issuer need not name an app. None if no app lists both, or
+        if several apps do.
+        """
         try:
             head = unverified(token)
         except BadToken:
@@ -354,27 +386,29 @@ class Logins(Service):
 
     def wants_tokens(self, app: str) -> bool:
         """Whether a login to this app needs a session token or an account
-        token."""
+        token.
+        """
         tenant = self.tenants.get(app)
         return tenant is not None and (bool(tenant.jwt) or tenant.wants_accounts(app))
 
     def is_open(self, app: str) -> bool:
-        """Whether anybody may log in to an app. Its pages then get page
-        tokens."""
+        """Whether anybody may log in to an app. Its pages then get page tokens."""
         rule = self.rule_of(self.resolve(app))
         return rule is not None and rule.open
 
     def is_closed(self, app: str) -> bool:
         """Whether nobody may log in to an app: it has no login rule and is not
-        open."""
+        open.
+        """
         rule = self.rule_of(self.resolve(app))
         return rule is None or rule.closed
 
     def exposure(self) -> list[str]:
-        """Describe who may log in, and how to change it. Empty in demo mode.
+        """Describe who may log in, and how to change it, for the log of the start.
 
-        One line for each app that is open or has a login rule, open apps first;
-        one line for all closed apps. Long lists are cut.
+        There is one line for each app that is open or has a login rule, open apps
+        first, and one line for all closed apps. Long lists are cut. Empty in demo
+        mode.
         """
         if self.keys.demo:
             return []
@@ -387,7 +421,7 @@ class Logins(Service):
         for rule in open_first:
             entrances = self._entrances_of(rule.tenant)
             if rule.tenant.same_as:
-                continue
+                continue  # an alias has no users of its own
             if rule.closed and not (rule.tenant.back_ends.connect or entrances):
                 closed.append(rule.name)
             else:
@@ -403,14 +437,7 @@ class Logins(Service):
                 f"and {others_cut} more apps that are open or have a login rule"
             )
         if closed:
-            names = ", ".join(closed[:_APPS_SHOWN])
-            closed_cut = len(closed) - _APPS_SHOWN
-            if closed_cut > 0:
-                names += f" and {closed_cut} more"
-            lines.append(
-                f"closed, nobody may log in: {names}; to change it set jwt, "
-                "account_tokens or webhook.authorise_url, or open: true"
-            )
+            lines.append(_about_closed(closed))
         return lines
 
     @property
@@ -420,7 +447,8 @@ class Logins(Service):
 
     def lists_origin(self, app: str, origin: str) -> bool:
         """Whether the settings of the app or the node list the page that sent a
-        request."""
+        request.
+        """
         name = host_name(origin)
         rule = self.rule_of(app)
         if not name or rule is None:
@@ -431,24 +459,30 @@ class Logins(Service):
 
     def log_page(self, origin: str, host: str) -> None:
         """Log that no app accepts requests of a page from an address that it
-        lists. Never switches greenlets.
+        lists.
 
-        ``origin``: the header. ``host``: the address.
+        ``origin`` is the header of the request, and ``host`` its address. Never
+        switches greenlets.
         """
         setting = "server.origins, or to origins of an app"
         page = host_name(origin) or OPAQUE
         self.origins.log_refused("request without a key", page, setting, host)
 
     def _is_allowed(self, rule: Rule, origin: str, dialect: str) -> bool:
-        """Whether an app accepts logins of the page ``origin``. If the app has
-        no origins of its own, the origins of the node apply."""
+        """Whether an app accepts logins of the page ``origin``.
+
+        If the app has no origins of its own, the origins of the node apply.
+        """
         if rule.origins is None:
             return self.origins.allows(origin, dialect)
         return rule.any_origin or origin in rule.origins
 
     def _bad_origin(self, rule: Rule, request: LoginRequest) -> LoginDecision:
-        """Refuse a login because of its page. The log names the setting that
-        would allow it, so this is not :meth:`refused`."""
+        """Refuse a login because of its page.
+
+        The log names the setting that would allow it, so this does not call
+        :meth:`refused`.
+        """
         if rule.origins is None:
             setting = "server.origins"
         else:
@@ -459,9 +493,9 @@ class Logins(Service):
         self.metrics.login_refused("origin", rule.name)
         self.observer.refused(
             Denial(
-                "login",
-                "origin",
-                rule.name,
+                kind="login",
+                reason="origin",
+                app=rule.name,
                 address=host_of(peer),
                 limit=setting,
                 detail=page,
@@ -479,7 +513,8 @@ class Logins(Service):
         request: LoginRequest,
     ) -> LoginDecision:
         """Report that a login is refused, and return the ``decision`` with
-        which it is refused."""
+        which it is refused.
+        """
         if reason == "limit":
             limit = "max_connections"
         else:
@@ -499,16 +534,19 @@ class Logins(Service):
         limit: str = "",
         until: float = 0,
     ) -> None:
-        """Count a refused login by its reason, tell the observer, and log it: a
-        line per cause and minute, and at most :data:`MAX_REFUSALS_LOGGED` per
-        minute. Never switches greenlets.
+        """Count a refused login by its reason, tell the observer, and log it.
 
-        ``app`` and ``user`` may be any text of a client, and ``detail`` may
-        quote its token: each is cut. ``peer``: its address, with or without a
-        port. ``account``: the id of the account that wanted to log in.
-        ``limit``: the limit that has refused it. ``until``: when that limit
-        ends (Unix seconds; 0: unknown).
+        - ``app``, ``user``: any text of a client.
+        - ``peer``: its address, with or without a port.
+        - ``detail``: more about the reason; it may quote a token.
+        - ``account``: the id of the account that wanted to log in.
+        - ``limit``: the limit that has refused it.
+        - ``until``: when that limit ends (Unix seconds; 0: unknown).
+
+        Never switches greenlets.
         """
+        # Texts of clients are cut. Only names of known apps become a metric,
+        # because a client may send any number of names.
         known_app = ""
         if self.tenants.get(app) is not None:
             known_app = app
@@ -537,32 +575,20 @@ class Logins(Service):
             request=connection,
         )
         self.observer.refused(denial)
-
-        if not log.isEnabledFor(logging.INFO):
-            return
-        if not self._logged.is_new(app, f"{reason} {user}{account} {detail}"):
-            return
-        shown_app = known_app or repr(app[:_USER_SHOWN])
-        shown_reason: str = reason
-        if detail:
-            shown_reason = f"{reason} ({detail})"
-        shown_user = repr(user)
-        if account:
-            shown_user = f"account {account}"
-        log.info(
-            "login of %s in %s refused: %s",
-            shown_user,
-            shown_app,
-            shown_reason,
-            extra={"connection": peer},
-        )
+        # A line per cause and minute, and at most MAX_REFUSALS_LOGGED per minute.
+        if log.isEnabledFor(logging.INFO) and self._logged.is_new(
+            app, f"{reason} {user}{account} {detail}"
+        ):
+            shown_app = known_app or repr(app[:_USER_SHOWN])
+            _log_refused(reason, shown_app, denial, detail, peer)
 
     def wants_account(self, app: str, by_account: bool) -> bool:
-        """Whether the receiver of a first message must be an account, because
-        all users of the app are accounts. ``by_account``: the sender is an
-        account. In demo mode anybody may be a user of such an app, so there the
-        receiver must be an account only if the sender is one. Never switches
-        greenlets.
+        """Whether the receiver of a first message must be an account.
+
+        That is so in apps whose users are all accounts. ``by_account`` means
+        that the sender is an account. In demo mode anybody may be a user of
+        such an app, so there the receiver must be an account only if the sender
+        is one. Never switches greenlets.
         """
         if app in self.account_apps or not (by_account and self.keys.demo):
             return app in self.account_apps
@@ -570,18 +596,20 @@ class Logins(Service):
         return rule is None or rule.only_accounts
 
     def holds_token(self, connection: Connection) -> bool:
-        """Whether the session of ``connection`` ends with a token. A new login
-        may renew such a session."""
+        """Whether the session of ``connection`` ends with a token.
+
+        A new login may renew such a session.
+        """
         return connection in self._expiry.ends
 
     # --- after a login --------------------------------------------------------
 
     def began(self, connection: Connection, decision: LoginDecision) -> None:
-        """Apply ``decision`` to the session that ``connection`` has begun or
-        renewed.
+        """Apply a login decision to the session that has begun or was renewed.
 
-        App, user and device of the connection must be set. Never switches
-        greenlets.
+        It gets its end, its place in the connection quota and the message rate
+        of its app. App, user and device of the connection must be set. Never
+        switches greenlets.
         """
         if connection.state >= CLOSING:
             return
@@ -610,7 +638,9 @@ class Logins(Service):
 
     def ended(self, connection: Connection, code: int) -> None:
         """Release everything of a closed connection, with or without a session.
-        Never switches greenlets."""
+
+        ``code`` is the close code. Never switches greenlets.
+        """
         if self._expiry.ends:
             self._expiry.forget(connection)
         if self._quota.taken:
@@ -639,7 +669,8 @@ class Logins(Service):
 
     def reload(self) -> None:
         """Load all keys again, also from files, after the apps were reloaded
-        (SIGHUP)."""
+        (SIGHUP).
+        """
         tenants = {tenant.name: tenant for tenant in self.tenants.all()}
         for name in self._rules.keys() - tenants.keys():
             del self._rules[name]
@@ -660,9 +691,11 @@ class Logins(Service):
             self._update_gate()
 
     def _compile(self, tenant: Tenant) -> Rule:
-        """Compile the rule of an app, and put it into effect. If its keys are
-        invalid, its earlier keys stay valid. If it had no earlier keys, its
-        rule is ``broken``, and refuses all logins."""
+        """Compile the rule of an app, and put it into effect.
+
+        If its keys are invalid, its earlier keys stay valid. If it had no
+        earlier keys, its rule is ``broken``, and refuses all logins.
+        """
         try:
             keys = self.tokens.keys_of(tenant)
         except BadKey as bad:
@@ -674,7 +707,7 @@ class Logins(Service):
         return self._apply(self._rule(tenant, keys))
 
     def _rule(self, tenant: Tenant, keys: tuple[Key, ...]) -> Rule:
-        """The rule of an app with these keys."""
+        """Return the rule of an app with these keys."""
         has_entrance = bool(self._entrances_of(tenant))
         is_observed = self.observer.observes(tenant)
         return Rule(
@@ -686,8 +719,9 @@ class Logins(Service):
         )
 
     def _entrances_of(self, tenant: Tenant) -> str:
-        """The other ways into an app, in words; ``""`` if the app has no other
-        way."""
+        """Describe the other ways into an app; ``""`` if the app has no other
+        way.
+        """
         entrances = (entrance(tenant) for entrance in self._entrances)
         return "; ".join(filter(None, entrances))
 
@@ -711,8 +745,10 @@ class Logins(Service):
         return rule
 
     def _update_gate(self) -> None:
-        """Pass the origins of all apps to the gate. The login checks the origin
-        against its own app."""
+        """Pass the origins of all apps to the gate, which accepts connections.
+
+        The login checks the origin against its own app.
+        """
         rules = self._rules.values()
         hosts = set[str]()
         for rule in rules:
@@ -721,7 +757,11 @@ class Logins(Service):
 
 
 def _who_may_log_in(rule: Rule, entrances: str) -> str:
-    """A description of who may log in to an app, for the log of the start."""
+    """Describe who may log in to an app, for the log of the start.
+
+    ``entrances`` has the other ways into the app, in words. Example: "a login
+    needs a session token (jwt) or an account".
+    """
     if rule.open:
         return "OPEN, anybody may log in as anybody: to close it set jwt, account_tokens or open: false"
     if rule.closed and entrances:
@@ -734,3 +774,34 @@ def _who_may_log_in(rule: Rule, entrances: str) -> str:
     }
     accepted = [name for name, is_accepted in proofs.items() if is_accepted]
     return "a login needs " + " or ".join(accepted)
+
+
+def _about_closed(names: Sequence[str]) -> str:
+    """Return the line about the apps to which nobody may log in."""
+    shown = ", ".join(names[:_APPS_SHOWN])
+    names_cut = len(names) - _APPS_SHOWN
+    if names_cut > 0:
+        shown += f" and {names_cut} more"
+    return (
+        f"closed, nobody may log in: {shown}; to change it set jwt, "
+        "account_tokens or webhook.authorise_url, or open: true"
+    )
+
+
+def _log_refused(
+    reason: LoginRefusal, app: str, denial: Denial, detail: str, peer: str
+) -> None:
+    """Log a refused login, for example: "login of 'ada' in chat refused: token"."""
+    shown_reason: str = reason
+    if detail:
+        shown_reason = f"{reason} ({detail})"
+    shown_user = repr(denial.user)
+    if denial.account:
+        shown_user = f"account {denial.account}"
+    log.info(
+        "login of %s in %s refused: %s",
+        shown_user,
+        app,
+        shown_reason,
+        extra={"connection": peer},
+    )

@@ -48,6 +48,7 @@ class PageTokens:
 
     @cached_property
     def _signer(self) -> URLSafeTimedSerializer:
+        """The object that signs and verifies page tokens."""
         from itsdangerous import URLSafeTimedSerializer  # 0.4 MB, for pages only
 
         return URLSafeTimedSerializer(self._keys, salt="page")
@@ -64,7 +65,10 @@ class PageTokens:
         return PAGE_TOKEN_PREFIX + signed
 
     def read(self, token: str) -> tuple[str, str] | None:
-        """Return (app, user) of a valid page token, else None."""
+        """Return the app and the user that a valid page token names.
+
+        None if the token is invalid or has expired.
+        """
         if not token.startswith(PAGE_TOKEN_PREFIX):
             return None
         from itsdangerous import BadSignature  # as for the signer
@@ -77,8 +81,9 @@ class PageTokens:
         return app, user
 
     def fits(self, app: str, user: str, token: str) -> bool:
-        """Whether an open app accepts a login of ``user`` with this token. A
-        page token must name exactly this app and user. Any other token is
+        """Whether an open app accepts a login of ``user`` with this token.
+
+        A page token must name exactly this app and user. Any other token is
         ignored.
         """
         if not token.startswith(PAGE_TOKEN_PREFIX):
@@ -89,7 +94,7 @@ class PageTokens:
 class LoginTokens(Service):
     """Verifies the tokens of logins and of subscriptions.
 
-    ``resolve`` returns the app of an alias. ``secret``: the secret of the
+    ``resolve`` returns the app of an alias. ``secret`` is the secret of the
     server, from which keys are derived.
     """
 
@@ -115,10 +120,11 @@ class LoginTokens(Service):
         """Verify the token of a login to the app of ``rule``. May switch
         greenlets.
 
-        ``user``: the user who logs in; ``""``: the user that the token names.
-        ``bare``: a token that a key of the app has signed needs neither ``app``
-        nor ``exp``. ``device``: what the client calls its device.
-        ``may_lack_user``: such a token need not name a user either.
+        - ``user``: the user who logs in; ``""``: the user that the token names.
+        - ``bare``: a token that a key of the app has signed needs neither
+          ``app`` nor ``exp``.
+        - ``device``: what the client calls its device.
+        - ``may_lack_user``: such a token need not name a user either.
 
         Raises BadToken, StorageUnavailable if the app has accounts, and
         IssuerUnavailable. Page tokens are refused if the app has a login rule,
@@ -140,11 +146,11 @@ class LoginTokens(Service):
 
     def _read_either(self, rule: Rule, token: str, bare: bool, device: str) -> Claims:
         """Verify an account token, or else a token that a key of the app has
-        signed. ``device``: what the client calls its device.
+        signed.
 
-        The device of the result is the device at the login of the account. If
-        ``device`` is a part of that device, or if a bot names it, the result
-        has ``device``.
+        ``device`` is what the client calls its device. The device of the result
+        is the device at the login of the account. If ``device`` is a part of
+        that device, or if a bot names it, the result has ``device``.
         """
         try:
             session = self.accounts.holder(token)
@@ -167,12 +173,13 @@ class LoginTokens(Service):
     def read_session_token(self, rule: Rule, token: str, bare: bool = False) -> Claims:
         """Verify a token that a key or an issuer of the app has signed.
 
+        ``bare`` means that a token of a key needs neither ``app`` nor ``exp``.
         May wait for the issuer's keys. Raises BadToken and IssuerUnavailable.
         """
         if rule.issuers:
             claims = self.issuers.claims(rule.name, rule.issuers, token, time(), bare)
             if claims is not None:
-                return claims
+                return claims  # otherwise no issuer of the app has signed it
         if bare:
             return read_bare_token(token, rule.keys, time(), rule.name)
         return read_token(token, rule.keys, time())
@@ -193,8 +200,12 @@ class LoginTokens(Service):
     def proven(
         self, rule: Rule, user: str, claims: Claims, may_lack_user: bool = False
     ) -> LoginDecision:
-        """Allow a login if the verified token names the user who asks for it,
-        and this app. Raises BadToken."""
+        """Allow a login if a verified token names its user and its app.
+
+        ``user`` is the user who asks for the login; ``""``: the user of the
+        token. ``may_lack_user`` means that the token need not name a user.
+        Raises BadToken.
+        """
         if not (claims.user or may_lack_user) or "\0" in claims.user:
             raise BadToken("the token names no user, or one with U+0000")
         if user and claims.user != user:

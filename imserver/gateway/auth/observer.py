@@ -130,14 +130,16 @@ class Observer:
 
 
 class Observers(Observer):
-    """Several observers. Each event goes, in their order, to the observers that
-    have a method for it.
+    """Several observers in place of one. Each event goes, in their order, to
+    those that want it.
 
-    A method inherited from :class:`Observer` is not called. So an event that
-    only one of them wants costs no more than with one observer.
+    An observer wants an event if it has a method of its own for it. A method
+    inherited from :class:`Observer` is not called. So an event that only one of
+    them wants costs no more than with one observer.
     """
 
     def __init__(self, observers: Sequence[Observer]) -> None:
+        """Find out which observers want which events."""
         self._observers = observers
         self._absent = self._all_that_have("absent")
         self._messages = self._all_that_have("message")
@@ -147,7 +149,7 @@ class Observers(Observer):
         self._acts = self._all_that_have("acted")
 
     def _all_that_have(self, method: str) -> tuple[Observer, ...]:
-        """The observers that define this method themselves."""
+        """Return the observers that define this method themselves."""
         inherited = getattr(Observer, method)
         return tuple(
             each
@@ -186,7 +188,11 @@ class Observers(Observer):
             each.absent(app, pushes)
 
     def recorder(self, app: str, kind: str) -> RecordEvent | None:
-        """A function that calls the functions of all observers."""
+        """Return a function that records an event with all observers that want
+        it.
+
+        None if no observer records events of this kind.
+        """
         functions = []
         for each in self._recorders:
             record = each.recorder(app, kind)
@@ -215,8 +221,10 @@ class Observers(Observer):
 
 
 def observer_of(observers: Sequence[Observer]) -> Observer:
-    """One observer in place of all. A single observer is returned as it is,
-    which saves a call for each event."""
+    """Return one observer in place of all.
+
+    A single observer is returned as it is, which saves a call for each event.
+    """
     if len(observers) == 1:
         return observers[0]
     if observers:
@@ -225,15 +233,18 @@ def observer_of(observers: Sequence[Observer]) -> Observer:
 
 
 def report_commands(observer: Observer) -> Callable[[Connection, str, Command], None]:
-    """The function that reports a command that has succeeded. Its arguments are
-    the connection, the name of the act, and the command. It may switch
-    greenlets."""
+    """Return the function that reports commands of clients that have succeeded.
+
+    Its arguments are the connection, the name of the act, and the command. It
+    may switch greenlets.
+    """
 
     def acted(connection: Connection, name: str, command: Command) -> None:
         app = connection.app or ""
         user = connection.user or ""
         by = Principal(cast(Kind, connection.kind), apps=frozenset({app}), user=user)
         address = host_of(connection.peer)
+        # The user has acted on nobody else, so it is also the user concerned.
         observer.acted(Act(name, by, app, user, address, given=command))
 
     return acted
@@ -262,9 +273,12 @@ CLOSES: Final = {code: errors.close_reason(code) for code in _LIMITS}
 
 
 def _limit_of(error: Exception | None) -> tuple[str, float]:
-    """The name of the rate that has refused something, and the Unix second at
-    which the next attempt is allowed; 0: unknown. The name is ``""`` if the
-    error has another cause."""
+    """Return the name of the rate that has refused something, and when it
+    allows more.
+
+    The second result is the Unix second at which the next attempt is allowed;
+    0: unknown. The name is ``""`` if the error has another cause.
+    """
     if not isinstance(error, TooManyRequests):
         return "", 0.0
     if not error.seconds:
@@ -273,14 +287,19 @@ def _limit_of(error: Exception | None) -> tuple[str, float]:
 
 
 class Denials(Service):
-    """Makes a :class:`Denial` of each refusal. ``banned_until``: when a ban
-    ends, in Unix seconds."""
+    """Makes a :class:`Denial`, for the observer, of each refusal.
+
+    ``banned_until(app, user)`` returns when a ban ends, in Unix seconds.
+    """
 
     observer: Observer
     banned_until: Callable[[str, str], float]
 
     def connection(self, limit: str, peer: str, detail: str = "") -> None:
-        """Report a connection that the gate has refused."""
+        """Report a connection that the gate has refused, before any login.
+
+        ``limit`` is the setting that refuses it.
+        """
         if limit.startswith("limits."):
             reason = "limit"
         else:
@@ -302,8 +321,11 @@ class Denials(Service):
         reply: Reply,
         error: Exception | None = None,
     ) -> None:
-        """Report a command whose reply refuses it, because of ``error`` if it
-        is given."""
+        """Report a command whose reply refuses it.
+
+        ``error`` is the exception that has caused the reply; None: there was
+        none.
+        """
         app = connection.app
         # Without an app there is no session. A refused login was reported by
         # Logins, and a connection may not do anything else before its login.
@@ -317,8 +339,10 @@ class Denials(Service):
         self._of(connection, app, reason, limit, until, detail[:_DETAIL])
 
     def ended(self, connection: Connection, code: int) -> None:
-        """Report the end of a session as a refusal, if its close code says that
-        a limit has ended it."""
+        """Report the end of a session, if a limit has ended it.
+
+        ``code`` is the close code, which tells.
+        """
         app = connection.app
         if code not in CLOSES or app is None:
             return
@@ -337,8 +361,7 @@ class Denials(Service):
         until: float,
         detail: str = "",
     ) -> None:
-        """Report that a command of a connection, or its session, was
-        refused."""
+        """Report that a command of a connection, or its session, was refused."""
         denial = Denial(
             kind="command",
             reason=reason,
@@ -362,13 +385,17 @@ class Denials(Service):
         detail: str = "",
         rate: TooManyRequests | None = None,
     ) -> None:
-        """Report a request that was refused with a problem. ``app``, ``user``:
-        the ones that the request names, if they were read. ``rate``: the rate
-        that refuses it, if any."""
+        """Report an HTTP request that was refused with a problem.
+
+        ``app`` and ``user`` are the ones that the request names, if they were
+        read. ``rate`` is the rate that refuses it; None: another cause.
+        """
         app = app or principal.app
         user = principal.user or principal.staff or user
         limit, until = _limit_of(rate)
         if problem is errors.Problems.BANNED:
+            # No rate refuses a banned user, so the time of the ban is the
+            # better one.
             until = self.banned_until(app, user)
         text = f"{request.method} {request.path}: {detail or problem.message}"
         denial = Denial(

@@ -112,9 +112,14 @@ class Principal(Struct, frozen=True):
         force_setattr(self, "label", label)
 
     def may(self, need: Need, app: str | None = None) -> bool:
-        """Whether the principal satisfies ``need`` in ``app``. ``app`` must not
-        be an alias; None: the app is not known yet, so only the scope or the
-        kind of the principal is checked."""
+        """Whether the principal satisfies ``need``, the requirement of a route,
+        in an app.
+
+        ``app`` must not be an alias. None means that the app is not known yet,
+        so only the scope or the kind of the principal is checked.
+        """
+        # First the kind of the principal, then its app. A route for anybody
+        # asks for no app.
         if need.scope not in self.scopes and (
             self.kind not in need.users
             or (self.kind == "staff" and need.right not in self.rights)

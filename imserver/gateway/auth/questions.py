@@ -286,19 +286,22 @@ Then = Callable[[ReviewDecision], None]
 
 
 class Reviews:
-    """Reviews messages of users before they are stored or delivered. This base
-    class decides nothing: messages that a back end should review stay
-    undecided.
+    """Lets back ends review the messages of users before they are stored or
+    delivered.
 
-    An app without reviews costs one look-up in :attr:`apps`; callers may ask
-    only about the apps there. ``tenants``: all apps; None in commands, which
-    send nothing.
+    This base class decides nothing: messages that a back end should review stay
+    undecided. An app without reviews costs one look-up in :attr:`apps`; callers
+    may ask only about the apps there.
     """
 
     apps: Container[str]
     """The apps whose messages are reviewed."""
 
     def __init__(self, tenants: Tenants | None = None) -> None:
+        """Begin to follow which apps have a review.
+
+        ``tenants`` has all apps; None in commands, which send nothing.
+        """
         names: set[str] = set()
         self.apps = names
 

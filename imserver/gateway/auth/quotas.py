@@ -74,13 +74,16 @@ def limited(serve: Serve, per_second: float) -> Serve:
 class LimitedEncoding(Encoding):
     """An encoding with a message rate, shared by the connections of one app.
 
-    Connections without a limit use the plain encoding, so they have no extra
-    cost.
+    An encoding reads and writes the frames of a connection. Connections without
+    a limit use the plain encoding, so they have no extra cost.
     """
 
     __slots__ = ("_per_second", "plain")
 
     def __init__(self, plain: Encoding, per_second: float) -> None:
+        """Do as ``plain`` does, with at most ``per_second`` messages from each
+        connection.
+        """
         self.plain = plain
         """The encoding without the limit."""
         serve = limited(plain.serve, per_second)
@@ -94,7 +97,7 @@ class LimitedEncoding(Encoding):
         self._per_second = per_second
 
     def frame(self, payload: bytes, opcode: int = 0) -> bytes:
-        """See :class:`Encoding`. A stream has frames of its own."""
+        """Return the frame of a payload. A stream has frames of its own."""
         return self.plain.frame(payload, opcode)
 
     def close_frames(
@@ -120,15 +123,17 @@ class Ending(Service):
 
 
 class Expiry:
-    """Owner of the times at which sessions end. Sessions without an end cost
-    nothing.
+    """The times at which sessions end. Sessions without an end cost nothing.
 
     Times are whole Unix seconds of the clock that tokens are checked against.
     Sessions that end in the same second share an entry, so a check costs one
-    dictionary access per second.
+    dictionary access per second. Owner of these times.
     """
 
     def __init__(self, now: float) -> None:
+        """Start with no session. ``now`` is the time from which sessions may
+        end.
+        """
         self._checked_until = int(now)
         self.ends: dict[Connection, Ending] = {}
         """Connection → the entry of its end. Read-only for others. (One object
@@ -143,8 +148,10 @@ class Expiry:
         return connection in self.ends
 
     def end_at(self, connection: Connection, expires_at: int) -> None:
-        """End the session of ``connection`` at the Unix second ``expires_at``,
-        instead of an earlier choice. 0: the session has no end."""
+        """End a session at a Unix second, instead of an earlier choice.
+
+        0 means that the session has no end.
+        """
         if self.ends:
             self.forget(connection)
         if expires_at:
@@ -164,6 +171,7 @@ class Expiry:
         if ending is None:
             return
 
+        # The session stays in the list, where it counts no longer.
         ending.count -= 1
         if not ending.count:
             del self._due[ending.second]
@@ -173,21 +181,13 @@ class Expiry:
             ending.listed = [each for each in distinct if self.ends.get(each) is ending]
 
     def expire(self, now: float) -> int:
-        """Close expired sessions with 4504 and return their number. Called once
-        per second; never switches greenlets."""
-        second = int(now)
-        if second - self._checked_until > len(self._due):
-            # The clock has jumped: checking each entry is cheaper than checking
-            # each second.
-            due_seconds = sorted(each for each in self._due if each <= second)
-        else:
-            unchecked = range(self._checked_until + 1, second + 1)
-            due_seconds = [each for each in unchecked if each in self._due]
-        self._checked_until = max(self._checked_until, second)
+        """Close the sessions that have expired, with 4504, and return their number.
 
+        Called once per second; never switches greenlets.
+        """
         closed = 0
-        for due_second in due_seconds:
-            ending = self._due.pop(due_second)
+        for second in self._take_due_seconds(int(now)):
+            ending = self._due.pop(second)
             for connection in ending.listed:
                 if self.ends.get(connection) is not ending:
                     continue  # it has ended before, or was renewed
@@ -196,3 +196,18 @@ class Expiry:
                     connection.close(CloseCode.TOKEN_INVALID)
                     closed += 1
         return closed
+
+    def _take_due_seconds(self, second: int) -> list[int]:
+        """Return the seconds up to this one at which sessions end, in order.
+
+        Seconds that an earlier call has checked are not looked at again.
+        """
+        if second - self._checked_until > len(self._due):
+            # The clock has jumped: checking each entry is cheaper than checking
+            # each second.
+            due_seconds = sorted(each for each in self._due if each <= second)
+        else:
+            unchecked = range(self._checked_until + 1, second + 1)
+            due_seconds = [each for each in unchecked if each in self._due]
+        self._checked_until = max(self._checked_until, second)
+        return due_seconds

@@ -113,8 +113,11 @@ REQUESTS: Final = Rate(
 class TooManyRequests(
     ServiceRefused, problem=Problems.TOO_MANY_REQUESTS, login="attempts"
 ):
-    """A payer has too few tokens. ``seconds``: time until the next request is
-    allowed. ``limit``: the name of the rate."""
+    """A payer has too few tokens: it has done something too often.
+
+    ``seconds`` is the time until the next request is allowed. ``limit`` is the
+    name of the rate.
+    """
 
     def __init__(self, seconds: int, limit: str = "") -> None:
         super().__init__(f"too many requests; the next one may be tried in {seconds} s")
@@ -135,16 +138,17 @@ def _no_digest(_: Hashable) -> bytes:
 
 
 class Buckets:
-    """Owner of the buckets of one rate on a node: one for each payer.
+    """The buckets of one rate on a node: one for each payer.
 
-    A bucket gets ``number`` tokens every ``seconds``; 0: no limit. It is stored
-    as the time at which it will be full again: each token that is taken moves
-    this time into the future.
+    A payer, such as a user, a key or an address, pays with one token of its
+    bucket for each request. A bucket gets ``number`` tokens every ``seconds``;
+    0: no limit. It is stored as the time at which it will be full again: each
+    token that is taken moves this time into the future.
 
-    ``shared``: the nodes of a cluster count together, in :meth:`require`,
-    :meth:`give_back`, :meth:`forget` and :meth:`wait`, which may switch then.
-    While Redis does not answer, each node counts by itself. Nothing else
-    switches greenlets.
+    With ``shared`` the nodes of a cluster count together, in :meth:`require`,
+    :meth:`give_back`, :meth:`forget` and :meth:`wait`, which may switch
+    greenlets then. While Redis does not answer, each node counts by itself.
+    Nothing else switches greenlets. Owner of the buckets.
     """
 
     def __init__(
@@ -154,13 +158,14 @@ class Buckets:
         seconds: float = 1.0,
         shared: Shared | None = None,
     ) -> None:
+        """Start with full buckets, see the class for the arguments."""
         self.rate = rate
         self.seconds = seconds
         self._shared = shared
         self.set(number)
 
     def set(self, number: float) -> None:
-        """Change the limit, and fill all buckets."""
+        """Change the limit to ``number`` tokens, and fill all buckets."""
         self._before: dict[bytes, int] = {}
         """The counts of this node before its restart: digest of a payer → a
         time as in ``_full_at``. A payer is moved to ``_full_at`` when it pays
@@ -179,16 +184,19 @@ class Buckets:
         paid last is at the end. A payer with a full bucket may be missing."""
 
     def _times_of(self, number: float) -> tuple[int, int]:
-        """For a limit of ``number`` tokens: the nanoseconds in which a bucket
-        gets one token, and the nanoseconds in which an empty bucket becomes
-        full."""
+        """Return two times for a limit of ``number`` tokens, in nanoseconds.
+
+        In the first one a bucket gets one token. In the second one an empty
+        bucket becomes full.
+        """
         token_time = max(int(self.seconds * _SECOND / number), 1)
         return token_time, int(max(number * self.rate.burst, 1) * token_time)
 
     def take(self, payer: Hashable, tokens: int = 1, number: float = 0) -> bool:
-        """Take tokens, and return True. False: there are too few, and none is
-        taken. ``number``: the limit of this payer; 0: the limit of all payers.
+        """Take tokens, and return True. If there are too few, take none and
+        return False.
 
+        ``number`` is the limit of this payer; 0: the limit of all payers.
         Called for each message of a client, so it repeats the code of other
         methods instead of calling them.
         """
@@ -221,9 +229,11 @@ class Buckets:
         return True
 
     def require(self, payer: Hashable, tokens: int = 1, number: float = 0) -> None:
-        """Take tokens. Raises TooManyRequests if there are too few. ``payer``
-        None: nobody pays, so everything is allowed. ``number``: the limit of
-        this payer; 0: the limit of all payers."""
+        """Take tokens. Raises TooManyRequests if there are too few.
+
+        ``payer`` is None if nobody pays, so that everything is allowed.
+        ``number`` is the limit of this payer; 0: the limit of all payers.
+        """
         if payer is None:
             return
 
@@ -240,16 +250,20 @@ class Buckets:
             raise TooManyRequests(max(math.ceil(missing / _SECOND), 1), self.rate.name)
 
     def require_one(self, payer: Hashable, tokens: int) -> None:
-        """Take tokens if there is at least one, even if there are too few. It
-        is for requests whose number of parts the caller chooses. Raises
-        TooManyRequests."""
+        """Take tokens if there is at least one, even if there are too few.
+
+        It is for requests whose number of parts the caller chooses. Raises
+        TooManyRequests if there is no token.
+        """
         if self.number:
             self.require(payer)
             self.charge(payer, tokens - 1)
 
     def charge(self, payer: Hashable, tokens: int = 1) -> None:
-        """Take tokens even if there are too few. The missing ones are paid
-        before the next request."""
+        """Take tokens even if there are too few.
+
+        The missing ones are paid before the next request.
+        """
         now = monotonic_ns()
         full_before = max(self._find_full_at(payer), now)
         self._full_at[payer] = full_before + tokens * self._token_time
@@ -263,19 +277,23 @@ class Buckets:
             self._full_at[payer] -= self._token_time
 
     def forget(self, payer: Hashable) -> None:
-        """Fill the bucket of a payer."""
+        """Fill the bucket of a payer, on all nodes that count together."""
         self._count_shared(payer, -self.number)
         self._find_full_at(payer)  # takes it out of the counts before a restart
         self._full_at.pop(payer, None)
 
     def payers(self) -> list[Hashable]:
-        """The payers whose buckets are not full on this node, in the order of
-        their last payment."""
+        """Return the payers whose buckets are not full on this node.
+
+        They are in the order of their last payment.
+        """
         return list(self._full_at)
 
     def wait(self, payer: Hashable) -> int:
-        """Seconds until a payer has a token, rounded up. 0: the payer has a
-        token, or its limit is not known here."""
+        """Return the seconds until a payer has a token, rounded up.
+
+        0 if the payer has a token, or if its limit is not known here.
+        """
         if not self.number:
             return 0
         seconds = self._count_shared(payer, tokens=0)
@@ -289,24 +307,30 @@ class Buckets:
         return self._shared is not None
 
     def left(self, payer: Hashable) -> tuple[int, int]:
-        """How many tokens a payer has left, and the seconds until its bucket is
-        full, rounded up."""
+        """Return how many tokens a payer has left, and the seconds until its
+        bucket is full.
+
+        The seconds are rounded up.
+        """
         debt = self._debt(payer)
         tokens = max(self._fill_time - debt, 0) // self._token_time
         return tokens, math.ceil(debt / _SECOND)
 
     def _debt(self, payer: Hashable) -> int:
-        """The nanoseconds until the bucket of a payer is full."""
+        """Return the nanoseconds until the bucket of a payer is full."""
         return max(self._find_full_at(payer) - monotonic_ns(), 0)
 
     def _find_full_at(self, payer: Hashable) -> int:
-        """When the bucket of a payer is full again, in nanoseconds of the
-        monotonic clock. 0: nothing is known of the payer, so the bucket is
-        full."""
+        """Return when the bucket of a payer is full again.
+
+        The time is in nanoseconds of the monotonic clock. 0 means that nothing
+        is known of the payer, so the bucket is full.
+        """
         full_at = self._full_at.get(payer, 0)
         if full_at or not self._before:
             return full_at
 
+        # From the counts before a restart, the payer moves to the others.
         counted_before = self._before.pop(self._digest(payer), 0)
         if counted_before:
             self._full_at[payer] = counted_before
@@ -321,8 +345,12 @@ class Buckets:
         )
 
     def state(self, digest: Digest) -> dict[bytes, float]:
-        """Digest of each payer whose bucket is not full → the Unix second in
-        which it will be full. May switch greenlets."""
+        """Return when each bucket that is not full will be full, for
+        :meth:`restore`.
+
+        The result maps the digest of each payer to a Unix second. May switch
+        greenlets.
+        """
         now = monotonic_ns()
         # The Unix second at which the monotonic clock was 0.
         zero = time() - monotonic_ns() / _SECOND
@@ -336,7 +364,7 @@ class Buckets:
         }
 
     def restore(self, full_at: Mapping[bytes, float], digest: Digest) -> None:
-        """Continue with an earlier result of :meth:`state`."""
+        """Continue with an earlier result of :meth:`state`, after a restart."""
         now = monotonic_ns()
         unix = time()
         self._digest = digest
@@ -350,10 +378,11 @@ class Buckets:
     def _count_shared(self, payer: Hashable, tokens: float) -> float | None:
         """Take tokens in Redis, for all nodes.
 
-        ``tokens``: 0 only asks whether there is a token; a negative number puts
-        tokens back. Returns 0 if there were enough tokens, else the seconds
-        until there are enough. None: nodes do not count together, or Redis does
-        not answer, so this node has to count by itself.
+        With 0 ``tokens`` it only asks whether there is a token; a negative
+        number puts tokens back. Returns 0 if there were enough tokens,
+        otherwise the seconds until there are enough. Returns None if nodes do
+        not count together, or if Redis does not answer, so that this node has
+        to count by itself.
         """
         if self._shared is None or not self.number:
             return None
@@ -363,9 +392,13 @@ class Buckets:
         return self._shared(bucket, self.number, seconds_a_token, tokens)
 
     def _forget_oldest(self, now: int) -> None:
-        """Forget buckets that have been full for :data:`_FULL_STAYS`, and the
-        oldest ones above :data:`MAX_PAYERS`: at most two buckets. Called after
-        each new bucket, so they become fewer."""
+        """Forget at most two buckets: old full ones, or the oldest if there are
+        too many.
+
+        A bucket is forgotten when it has been full for :data:`_FULL_STAYS`, or
+        when there are more than :data:`MAX_PAYERS`. Called after each new
+        bucket, so they become fewer.
+        """
         full_at = self._full_at
         for oldest in tuple(itertools.islice(full_at, 2)):
             stays = full_at[oldest] > now - _FULL_STAYS
@@ -382,10 +415,12 @@ class _Person(Struct, frozen=True):
     """The person whom :meth:`BucketList.find` looks for among the payers.
 
     A payer is a tuple of an app and one or more ids, or a network alone.
-    ``apps``: the apps in which the person may pay; ``""`` in it stands for acts
-    that belong to no app. ``names``: the person's user ids, also as numbers.
-    ``networks``: the networks of the person's addresses. ``networks_alone``:
-    the networks that may pay without an app.
+
+    - ``apps``: the apps in which the person may pay; ``""`` in it stands for
+      acts that belong to no app.
+    - ``names``: the person's user ids, also as numbers.
+    - ``networks``: the networks of the person's addresses.
+    - ``networks_alone``: the networks that may pay without an app.
     """
 
     apps: frozenset[str]
@@ -395,7 +430,8 @@ class _Person(Struct, frozen=True):
 
     def pays_as(self, payer: Hashable) -> bool:
         """Whether a name or a network of the person is this payer, or one of
-        its ids."""
+        its ids.
+        """
         if not isinstance(payer, tuple):
             return payer in self.networks_alone
         app, *ids = payer
@@ -404,8 +440,10 @@ class _Person(Struct, frozen=True):
         return not (self.names.isdisjoint(ids) and self.networks.isdisjoint(ids))
 
     def likely_payers(self) -> set[Hashable]:
-        """The payers that the person may be: by each of the ids, and by a name
-        together with a network."""
+        """Return the payers that the person may be.
+
+        They are made of each of the ids, and of a name together with a network.
+        """
         payers: set[Hashable] = set(self.networks_alone)
         for app in self.apps:
             payers.update((app, id) for id in self.names | self.networks)
@@ -415,11 +453,10 @@ class _Person(Struct, frozen=True):
 
 
 class BucketList(Struct, eq=False):
-    """Owner of the list of the buckets of a node whose payers may wait for
-    longer than seconds.
+    """The buckets of a node whose payers may wait for longer than seconds.
 
     It leaves out the rates of a connection per second: such a bucket is full
-    again before anybody looks.
+    again before anybody looks. Owner of the list.
     """
 
     all: list[Buckets] = field(default_factory=list)
@@ -432,14 +469,18 @@ class BucketList(Struct, eq=False):
         seconds: float = 1.0,
         shared: Shared | None = None,
     ) -> Buckets:
-        """New buckets (:class:`Buckets`), which are in the list."""
+        """Make the buckets of a rate, see :class:`Buckets`, and add them to the
+        list.
+        """
         buckets = Buckets(rate, number, seconds, shared)
         self.all.append(buckets)
         return buckets
 
     def state(self, digest: Digest) -> bytes:
-        """The counts that are kept over a restart, for :meth:`restore`. May
-        switch greenlets."""
+        """Return the counts that are kept over a restart, for :meth:`restore`.
+
+        ``digest`` makes the bytes that stand for a payer. May switch greenlets.
+        """
         state: State = {}
         for buckets in tuple(self.all):  # a copy: buckets.state() may switch
             if buckets.is_lasting:
@@ -447,8 +488,7 @@ class BucketList(Struct, eq=False):
         return msgspec.msgpack.encode(state)
 
     def restore(self, content: bytes, digest: Digest) -> None:
-        """Continue with an earlier result of :meth:`state`. Raises
-        ValueError."""
+        """Continue with an earlier result of :meth:`state`. Raises ValueError."""
         state = msgspec.msgpack.decode(content, type=State)
         for buckets in self.all:
             if buckets.is_lasting:
@@ -463,58 +503,67 @@ class BucketList(Struct, eq=False):
         everywhere: bool = False,
         likely: bool = False,
     ) -> Iterator[tuple[Buckets, Hashable]]:
-        """The buckets of a person that are not full on this node, each with its
-        payer. May switch greenlets.
+        """Find the buckets of a person that are not full, each with its payer.
 
-        ``app``: the app in which they pay. ``names``: their ids there, also as
-        numbers. ``networks``: the networks of their addresses, as
-        :func:`network_of` returns them. ``everywhere``: also buckets that
-        belong to no app, as for requests from an address. ``likely``: also
-        buckets that only other nodes may have counted.
+        - ``app``: the app in which the person pays.
+        - ``names``: the person's ids there, also as numbers.
+        - ``networks``: the networks of the person's addresses, as
+          :func:`network_of` returns them.
+        - ``everywhere``: also find buckets that belong to no app, as for requests
+          from an address.
+        - ``likely``: also find buckets that only other nodes may have counted.
+
+        May switch greenlets.
         """
         networks = frozenset(networks)
-        apps = frozenset({app})
-        networks_alone = frozenset[str]()
-        if everywhere:
-            apps = frozenset({app, ""})
-            networks_alone = networks
         person = _Person(
-            apps=apps,
+            apps=frozenset({app, ""} if everywhere else {app}),
             names=frozenset(names),
             networks=networks,
-            networks_alone=networks_alone,
+            networks_alone=networks if everywhere else frozenset(),
         )
         likely_payers = set[Hashable]()
         if likely:
             likely_payers = person.likely_payers()
 
         for buckets in tuple(self.all):
-            payers: dict[Hashable, None] = {}  # each once, in this order
-            for payer in buckets.payers():
-                if person.pays_as(payer):
-                    payers[payer] = None
-                if is_long_turn():
-                    serve_others()
+            payers = _payers_of(person, buckets)
+            # Redis cannot list the payers that other nodes have counted.
             if buckets.is_shared:
                 payers.update(dict.fromkeys(likely_payers))
             for payer in payers:
                 yield buckets, payer
 
 
+def _payers_of(person: _Person, buckets: Buckets) -> dict[Hashable, None]:
+    """Find the payers of some buckets that are this person, as an ordered set.
+
+    May switch greenlets, because there may be very many payers.
+    """
+    payers: dict[Hashable, None] = {}
+    for payer in buckets.payers():
+        if person.pays_as(payer):
+            payers[payer] = None
+        if is_long_turn():
+            serve_others()
+    return payers
+
+
 class SenderRates(Struct, eq=False):
-    """Owner of the list of users with a rate of messages on this node. Never
-    switches greenlets.
+    """The users with a rate of messages on this node.
 
     A feature names a user when it has verified their token here, with the
-    buckets that count for them.
+    buckets that count for them. Owner of the list. Never switches greenlets.
     """
 
     known: dict[tuple[str, str], Buckets] = field(default_factory=dict)
     """App and user → the buckets that count for them. Read-only for others."""
 
     def limit(self, app: str, user: str, buckets: Buckets) -> None:
-        """Count the messages of a user from now on. Does nothing if the buckets
-        have no limit."""
+        """Count the messages of a user from now on.
+
+        Does nothing if the buckets have no limit.
+        """
         if buckets.number and self.known.get((app, user)) is not buckets:
             if len(self.known) >= MAX_PAYERS:
                 del self.known[next(iter(self.known))]
@@ -526,19 +575,23 @@ class SenderRates(Struct, eq=False):
             del self.known[app, user]
 
     def take(self, app: str, user: str) -> bool:
-        """Count one message of a user. False: there were too many."""
+        """Count one message of a user. Returns False if there were too many."""
         buckets = self.known.get((app, user))
         return buckets is None or buckets.take((app, user))
 
 
 class LastingRates:
-    """Owner of the file ``rates`` in the data folder. By it, counts per hour or
-    day outlast a restart of a node without Redis. The file names nobody: payers
-    are digests, whose key is made from the server's secret."""
+    """Keeps counts per hour or day over a restart of a node without Redis.
+
+    They are in the file ``rates`` in the data folder. The file names nobody:
+    payers are digests, whose key is made from the server's secret. Owner of the
+    file.
+    """
 
     def __init__(
         self, buckets: BucketList, folder: Path, key_for: Callable[[str], bytes]
     ) -> None:
+        """``key_for(purpose)`` makes a key from the server's secret."""
         self._buckets = buckets
         self._file = folder / "rates"
         self._key_for = key_for
@@ -553,7 +606,7 @@ class LastingRates:
             log.warning("%s is not read, so rates begin anew: %s", self._file, error)
 
     def run(self) -> None:
-        """Write the file every :data:`_WRITE_SECONDS`."""
+        """Greenlet: write the file every :data:`_WRITE_SECONDS`."""
         while True:
             gevent.sleep(_WRITE_SECONDS)
             self.write()
@@ -561,6 +614,8 @@ class LastingRates:
     def write(self) -> None:
         """Write the file, and log a failure. Switches greenlets."""
         content = self._buckets.state(self._digest)
+        # A new file takes the place of the old one, which so is never
+        # incomplete.
         new = self._file.with_name("rates.new")
         try:
             descriptor = open_private(new)
@@ -578,6 +633,7 @@ class LastingRates:
             )
 
     def _digest(self, payer: Hashable) -> bytes:
+        """Return the bytes that stand for a payer in the file."""
         key = self._key_for("rates")[:_MAX_BLAKE_KEY_BYTES]
         content = repr(payer).encode()
         return blake2b(content, digest_size=_DIGEST_BYTES, key=key).digest()
@@ -587,8 +643,10 @@ class LastingRates:
 
 
 class Mute(Struct, frozen=True):
-    """A user sends nothing in the whole app until this Unix second. ``reason``:
-    shown to the user."""
+    """A user sends nothing in the whole app until this Unix second.
+
+    ``reason`` is shown to the user.
+    """
 
     until: int
     reason: str = ""
@@ -604,17 +662,17 @@ class Mute(Struct, frozen=True):
 
 
 class MutedUsers(Struct, eq=False):
-    """Owner of the list of muted users. Never switches greenlets.
+    """The users who may send nothing for a time.
 
-    A feature fills it. Beyond :data:`MAX_PAYERS` it forgets the oldest mute.
+    A feature fills the list. Beyond :data:`MAX_PAYERS` it forgets the oldest
+    mute. Owner of the list. Never switches greenlets.
     """
 
     all: dict[tuple[str, str], Mute] = field(default_factory=dict)
     """App and user → the mute. Read-only for others."""
 
     def mute(self, app: str, user: str, until: int, reason: str = "") -> None:
-        """Mute a user until this Unix second. A time in the past ends the
-        mute."""
+        """Mute a user until this Unix second. A time in the past ends the mute."""
         self.all.pop((app, user), None)
         if until > time():
             self.all[app, user] = Mute(until, reason)
@@ -622,7 +680,7 @@ class MutedUsers(Struct, eq=False):
                 del self.all[next(iter(self.all))]
 
     def mute_of(self, app: str, user: str) -> Mute | None:
-        """The mute of a user; None if the user may send."""
+        """Return the mute of a user; None if the user may send."""
         mute = self.all.get((app, user))
         if mute is None or mute.until > time():
             return mute

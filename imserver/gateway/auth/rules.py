@@ -71,8 +71,8 @@ UNDECIDED: Final = LoginDecision(ReplyCode.SYSTEM, CloseCode.INTERNAL_ERROR)
 class LoginRequest(Protocol):
     """The connection or HTTP request that asks for a login.
 
-    ``origin``: host of the page that sent it; ``""``: this server's own page,
-    or no page.
+    ``peer`` is the address of the client. ``origin`` is the host of the page
+    that sent the request; ``""``: this server's own page, or no page.
     """
 
     @property
@@ -130,17 +130,21 @@ class Rule:
         has_entrance: bool = False,
         is_observed: bool = False,
     ) -> None:
+        """Compile the settings of an app. ``demo``: the server is in demo mode."""
         webhook = tenant.webhook
+        back_ends = tenant.back_ends
         self.tenant = tenant
         self.name = tenant.name
         self.user_bytes = tenant.user_bytes_of(tenant.name)
+
+        # Who may log in.
         self.keys = keys
         self.accounts = tenant.wants_accounts(tenant.name)
         self.only_accounts = self.accounts and not (
-            tenant.jwt or has_entrance or tenant.back_ends.connect
+            tenant.jwt or has_entrance or back_ends.connect
         )
         self.open = (tenant.open or demo) and not (
-            tenant.has_login_rule or tenant.back_ends.connect
+            tenant.has_login_rule or back_ends.connect
         )
         self.closed = not (self.open or tenant.has_login_rule)
         self.issuers = tuple(row for row in tenant.jwt if row.issuer)
@@ -148,13 +152,17 @@ class Rule:
         self.broken = len(tenant.jwt) > len(self.issuers) and not keys
         self.by_back_end = bool(webhook.authorise_url)
         self.asks_back_end = bool(
-            webhook.authorise_url or webhook.review_url or tenant.back_ends.urls
+            webhook.authorise_url or webhook.review_url or back_ends.urls
         )
+
+        # From where.
         self.dialects = frozenset(tenant.dialects)
         self.any_origin = tenant.origin_policy == "any"
         self.origins: frozenset[str] | None = None
         if tenant.origins or tenant.origin_policy:
             self.origins = frozenset(map(listed_host, tenant.origins))
+
+        # Whether a login may skip checks.
         self.plain = self.open and not (
             tenant.dialects
             or tenant.max_connections
@@ -163,18 +171,23 @@ class Rule:
         )
         self.quiet = self.plain and not is_observed
         self._encodings: dict[Encoding, LimitedEncoding] = {}
+        """Encoding of a dialect → the same with the message rate of the app."""
 
     def trusts(self, head: Unverified) -> bool:
-        """Whether the app lists the issuer and the audience that a token
-        names."""
+        """Whether the app lists the issuer and the audience that a token names.
+
+        ``head`` has them, as the token says before anybody has verified it.
+        """
         return any(
             row.issuer == head.issuer and row.audience in head.audiences
             for row in self.issuers
         )
 
     def limit(self, connection: Connection) -> None:
-        """Apply the message rate of the app to the connection, in place of the
-        rate of another app."""
+        """Apply the message rate of the app to the connection.
+
+        It replaces the rate of another app, in which the connection was before.
+        """
         encoding = connection.encoding
         if isinstance(encoding, LimitedEncoding):
             plain = encoding.plain
@@ -191,9 +204,11 @@ class Rule:
 
 
 def check_apps(config: Config, locations: Locations, objection: AppObjection) -> None:
-    """Raise :class:`imserver.gateway.errors.StartError` if ``objection`` finds
-    a problem with an app in the configuration. The error names the file and the
-    line of the setting."""
+    """Raise StartError if ``objection`` finds a problem with an app in the
+    configuration.
+
+    The error names the file and the line of the setting.
+    """
     for name, settings in config.apps.items():
         error_text = objection(name, settings)
         if error_text:
@@ -204,10 +219,10 @@ def check_apps(config: Config, locations: Locations, objection: AppObjection) ->
 
 def objection(name: str, settings: TenantSettings) -> str:
     """Check the keys and channels of the app ``name`` beyond the syntax of its
-    settings. Reads key files.
+    settings.
 
     Returns the error text, which begins with the name of the setting; ``""`` if
-    keys and channels are valid.
+    keys and channels are valid. Reads key files.
     """
     if name.startswith(SYSTEM_PREFIX):
         for row in settings.channels.values():

@@ -174,13 +174,17 @@ _decode_raw = msgspec.json.Decoder(msgspec.Raw).decode
 
 
 def derived_secret(secret: bytes, app: str) -> str:
-    """Derive the HS256 secret of an app whose ``jwt`` names none from the
-    server's secret."""
+    """Derive the secret of an app whose ``jwt`` names none.
+
+    It is a secret for HS256, and follows from the server's secret.
+    """
     return derive_key(secret, f"session tokens of {app}").hex()
 
 
 def read_key_file(path: str) -> str:
-    """Read a key file and strip surrounding blanks. Raises :class:`BadKey`."""
+    """Read a key file, without the blanks around the key. Raises
+    :class:`BadKey`.
+    """
     try:
         text = Path(path).read_text(encoding="utf-8").strip()
     except OSError as error:
@@ -193,10 +197,10 @@ def read_key_file(path: str) -> str:
 
 
 def text_of_key(row: JwtSettings, secret: Secret, app: str) -> str:
-    """Return the key text of a ``jwt`` row: its value, its file's content, or a
-    derived secret.
+    """Return the text of the key that a row of ``jwt`` gives.
 
-    Raises :class:`BadKey`.
+    It is in the row itself, or in a file. If the row names neither, the secret
+    is derived from the server's. Raises :class:`BadKey`.
     """
     if row.key and row.key_file:
         raise BadKey("key and key_file are both given")
@@ -211,10 +215,11 @@ def text_of_key(row: JwtSettings, secret: Secret, app: str) -> str:
 
 def load_keys(rows: Sequence[JwtSettings], secret: Secret, app: str) -> tuple[Key, ...]:
     """Load the keys of an app, from the entries of its ``jwt`` without an
-    issuer. Raises :class:`BadKey`. Reads files, so it may block briefly.
+    issuer.
 
     A key that is derived from the server's secret comes twice while the server
-    accepts a second secret.
+    accepts a second secret. Reads files, so it may block briefly. Raises
+    :class:`BadKey`.
     """
     keys = []
     for row in rows:
@@ -227,16 +232,14 @@ def load_keys(rows: Sequence[JwtSettings], secret: Secret, app: str) -> tuple[Ke
 
 
 def key_of_jwk(row: Mapping[str, Any]) -> Key | None:
-    """Load an entry of a JSON Web Key Set. None if it cannot verify tokens."""
-    if row.get("use", "sig") != "sig":
-        return None
+    """Load an entry of a JSON Web Key Set. None if it cannot verify tokens.
 
-    # An entry without an algorithm has the usual one of its curve or type.
-    usual_of_type = _USUAL_ALGORITHMS.get(str(row.get("kty")), "")
-    usual = _USUAL_ALGORITHMS.get(str(row.get("crv")), usual_of_type)
-    algorithm = str(row.get("alg") or usual)
-    if algorithm in EDWARDS_NAMES:
-        algorithm = "EdDSA"
+    An entry is, for example, ``{"kty": "EC", "crv": "P-256", "kid": "1", "x":
+    …, "y": …}``.
+    """
+    if row.get("use", "sig") != "sig":
+        return None  # it is a key for encryption
+    algorithm = _algorithm_of_jwk(row)
     if algorithm not in PUBLIC_KEY_ALGORITHMS:
         return None
 
@@ -254,8 +257,24 @@ def key_of_jwk(row: Mapping[str, Any]) -> Key | None:
     return Key(algorithm, kid, verifier)
 
 
+def _algorithm_of_jwk(row: Mapping[str, Any]) -> str:
+    """Return the algorithm of an entry of a JSON Web Key Set.
+
+    An entry that names none has the usual one of its curve or type.
+    """
+    usual_of_type = _USUAL_ALGORITHMS.get(str(row.get("kty")), "")
+    usual = _USUAL_ALGORITHMS.get(str(row.get("crv")), usual_of_type)
+    algorithm = str(row.get("alg") or usual)
+    if algorithm in EDWARDS_NAMES:
+        return "EdDSA"
+    return algorithm
+
+
 def _load_secret(row: JwtSettings, text: str) -> Key:
-    """The key of an HMAC secret, which is ``text``. Raises BadKey."""
+    """Return the key of an HMAC secret, which is ``text``.
+
+    Raises BadKey if the text is too short, or is no secret.
+    """
     if "-----BEGIN" in text:
         raise BadKey(
             f"{row.algorithm} needs a secret, and this is a PEM key: name its own "
@@ -276,8 +295,10 @@ def _load_secret(row: JwtSettings, text: str) -> Key:
 
 
 def _load_key(row: JwtSettings, text: str) -> Key:
-    """The key of an entry of ``jwt``, whose key text is ``text``. Raises
-    BadKey."""
+    """Return the key of an entry of ``jwt``, whose key text is ``text``.
+
+    Raises BadKey.
+    """
     if row.algorithm.startswith("HS"):
         return _load_secret(row, text)
 
@@ -286,6 +307,7 @@ def _load_key(row: JwtSettings, text: str) -> Key:
     except Exception as error:  # the cryptography raises many types for invalid keys
         raise BadKey(f"no key for {row.algorithm}: {error}") from None
     if hasattr(verifier, "public_key"):
+        # The text is a private key. Its public half verifies tokens.
         verifier = verifier.public_key()
     if row.algorithm.startswith("RS") and verifier.key_size < MIN_RSA_BITS:
         raise BadKey(
@@ -296,12 +318,11 @@ def _load_key(row: JwtSettings, text: str) -> Key:
 
 
 def read_token(token: str, keys: Sequence[Key], now: float) -> Claims:
-    """Verify ``token`` at Unix time ``now`` and return its claims. Raises
-    :class:`BadToken`.
+    """Verify ``token`` at the Unix time ``now``, and return its claims.
 
     A token with a ``kid`` is checked against the keys with that ``kid`` and the
     keys without a ``kid``. A token without a ``kid`` is checked against all
-    keys.
+    keys. Raises :class:`BadToken`.
     """
     payload = verified_payload(token, keys)
     try:
@@ -316,10 +337,13 @@ def read_token(token: str, keys: Sequence[Key], now: float) -> Claims:
 
 
 def read_bare_token(token: str, keys: Sequence[Key], now: float, app: str) -> Claims:
-    """Verify a token as :func:`read_token` does, but the claims ``app`` and
-    ``exp`` may be missing. Without the first, the token is for the app ``app``.
-    Without the second, ``expires_at`` of the result is 0, unless the token has
-    the claim ``expire_at`` (:func:`token_end`)."""
+    """Verify a token in which the claims ``app`` and ``exp`` may be missing.
+
+    Without the first, the token is for the app ``app``. Without the second, the
+    session has no end, and ``expires_at`` of the result is 0. The claim
+    ``expire_at`` can give it one (:func:`token_end`). Otherwise it does as
+    :func:`read_token`.
+    """
     payload = verified_payload(token, keys)
     claims = decode_claims(_decode_bare, payload)
     if claims.channel is not UNSET:
@@ -331,12 +355,11 @@ def read_bare_token(token: str, keys: Sequence[Key], now: float, app: str) -> Cl
 
 
 def token_end(exp: float, expire_at: float | None = None) -> int:
-    """The end of the session or subscription that a token proves, in Unix
-    seconds; 0: never.
+    """Return the end of the session or subscription that a token proves.
 
-    Tokens of Centrifugo may have the claim ``expire_at``. It replaces ``exp``
-    as the end of the session, and then ``exp`` is only the time until which the
-    token can be used.
+    It has Unix seconds; 0: never. Tokens of Centrifugo may have the claim
+    ``expire_at``. It replaces ``exp`` as the end of the session, and then
+    ``exp`` is only the time until which the token can be used.
     """
     end = exp
     if expire_at is not None:
@@ -345,8 +368,10 @@ def token_end(exp: float, expire_at: float | None = None) -> int:
 
 
 def decode_claims(decode: Callable[[bytes], T], payload: VerifiedPayload) -> T:
-    """Decode the claims of a verified token. Null counts as missing. Raises
-    BadToken."""
+    """Decode the claims of a verified token. Null counts as missing.
+
+    Raises BadToken.
+    """
     return _decode_forgiving(decode, payload)
 
 
@@ -354,6 +379,7 @@ def _decode_forgiving(decode: Callable[[bytes], T], payload: bytes) -> T:
     """Decode claims, where null counts as missing. Raises BadToken."""
     try:
         _decode_raw(b"[" * _DEEPER + payload + b"]" * _DEEPER)
+        # Nulls are rare, so they are removed only after a failure.
         try:
             return decode(payload)
         except msgspec.ValidationError:
@@ -365,8 +391,11 @@ def _decode_forgiving(decode: Callable[[bytes], T], payload: bytes) -> T:
 def header_and_claims(
     token: str, keys: Sequence[Key]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The header and the claims of ``token``, if one of ``keys`` has signed it.
-    Raises BadToken."""
+    """Return the header and the claims of ``token``, if one of ``keys`` has
+    signed it.
+
+    Raises BadToken.
+    """
     payload = verified_payload(token, keys)
     header = JsonWebToken.read(token).header
     try:
@@ -376,8 +405,10 @@ def header_and_claims(
 
 
 def unverified(token: str) -> Unverified:
-    """Read issuer, audiences and key id of a token without verifying it. Raises
-    BadToken."""
+    """Read issuer, audiences and key id of a token without verifying it.
+
+    They only choose the keys that verify it. Raises BadToken.
+    """
     parts = JsonWebToken.read(token)
     issued = _decode_forgiving(_decode_origin, parts.unverified_payload)
     return Unverified(issued.iss, _audiences(issued), parts.key_id())
@@ -386,11 +417,12 @@ def unverified(token: str) -> Unverified:
 def read_issued(
     token: str, keys: Sequence[Key], row: JwtSettings, now: float, app: str, bare: bool
 ) -> Claims:
-    """Verify a token of the issuer in ``row`` for ``app`` at Unix time ``now``.
-    Raises BadToken.
+    """Verify a token of the issuer in ``row``, for ``app``, at the Unix time
+    ``now``.
 
-    Requires the claims ``iss``, ``aud`` and ``exp``. ``bare``: of a client of
-    Centrifugo, whose token may have ``expire_at`` (:func:`token_end`).
+    Requires the claims ``iss``, ``aud`` and ``exp``. ``bare`` means that it is
+    the token of a client of Centrifugo, which may have ``expire_at``
+    (:func:`token_end`). Raises BadToken.
     """
     payload, user = issued_payload(token, keys, row)
     issued: _IssuedPayload
@@ -410,11 +442,11 @@ def read_issued(
 def issued_payload(
     token: str, keys: Sequence[Key], row: JwtSettings
 ) -> tuple[VerifiedPayload, str]:
-    """The claims of a token of the issuer in ``row`` as JSON, and its user.
-    Raises BadToken.
+    """Return the claims of a token of the issuer in ``row`` as JSON, and its
+    user.
 
     Requires the claims ``iss`` and ``aud``. ``row.user_claim`` names the claim
-    with the user.
+    with the user. Raises BadToken.
     """
     payload = verified_payload(token, keys)
     origin = decode_claims(_decode_origin, payload)
@@ -433,7 +465,7 @@ def issued_payload(
 
 
 def _audiences(issued: _Origin) -> tuple[str, ...]:
-    """The audiences of a token, which may have one as a text."""
+    """Return the audiences of a token, which may have one as a text."""
     if isinstance(issued.aud, str):
         return (issued.aud,)
     return issued.aud
@@ -442,9 +474,11 @@ def _audiences(issued: _Origin) -> tuple[str, ...]:
 def _check_times(
     payload: _Payload | _BarePayload | _IssuedPayload, now: float, expires_at: int = 0
 ) -> None:
-    """Raise TokenExpired unless the token is valid at ``now``, and the session
-    that it proves has not ended. ``expires_at``: the end of that session; 0:
-    never."""
+    """Raise TokenExpired unless the token is valid at ``now``, and its session
+    has not ended.
+
+    ``expires_at`` is the end of the session that the token proves; 0: never.
+    """
     # Written so that NaN counts as expired.
     if not payload.exp > now or 0 < expires_at <= now:
         raise TokenExpired("the token has expired")
@@ -455,11 +489,11 @@ def _check_times(
 def make_token(
     user: str, app: str, expires_at: int, row: JwtSettings, key: str, channel: str = ""
 ) -> str:
-    """Make a token as a back end does. ``key``: the secret for HS256, else the
-    private key as PEM. ``channel``: make a channel token, which permits the
-    user to subscribe to this channel.
+    """Make a token as a back end does.
 
-    Raises :class:`BadKey`.
+    ``row`` names the algorithm. ``key`` is the secret for HS256, otherwise the
+    private key as PEM. With ``channel`` the token permits the user to subscribe
+    to this channel. Raises :class:`BadKey`.
     """
     header: dict[str, str] = {"alg": row.algorithm}
     if row.kid:
@@ -467,6 +501,7 @@ def make_token(
     header["typ"] = "JWT"
 
     claims: dict[str, str | int] = {"sub": user, "app": app, "exp": expires_at}
+    # The claim is what makes it the token of a subscription.
     if channel:
         claims["channel"] = channel
 
@@ -482,8 +517,9 @@ def make_token(
 
 
 def app_named_by(token: str) -> str:
-    """The app that an unverified ``token`` names; ``""`` if it is not a
-    token."""
+    """Return the app that an unverified ``token`` names; ``""`` if it is not a
+    token.
+    """
     try:
         payload = JsonWebToken.read(token).unverified_payload
         return str(msgspec.json.decode(payload, type=_Named).app)

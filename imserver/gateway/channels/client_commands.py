@@ -64,27 +64,31 @@ class _Requester(Struct, frozen=True):
 
 
 class ChannelAnswers(ABC):
-    """How a dialect answers the commands on channels. Its calls never switch
-    greenlets, but for :meth:`presence`."""
+    """Makes the answers of one dialect to the commands on channels.
+
+    A dialect is a protocol of clients. The calls never switch greenlets, but
+    for :meth:`presence`.
+    """
 
     dialect: ClassVar[str]
 
     @abstractmethod
     def state_of(self, connection: Connection) -> DialectState:
-        """The state of a connection that subscribes."""
+        """Return the state of a connection that subscribes."""
 
     def channel_of(self, connection: Connection, name: str) -> str:
-        """The name of a channel that a client calls ``name``."""
+        """Return the name of a channel that a client calls ``name``."""
         return name
 
     def receives(self, connection: Connection, channel: str) -> bool:
-        """Whether a connection receives the publications of a channel without
-        a subscription."""
+        """Whether a connection receives the publications of a channel without a
+        subscription.
+        """
         return False
 
     @abstractmethod
     def refused(self, refused: ChannelRefused) -> Reply:
-        """The answer to a command that was refused."""
+        """Return the answer to a command that was refused."""
 
     @abstractmethod
     def subscribed(
@@ -95,9 +99,12 @@ class ChannelAnswers(ABC):
         data: Raw | UnsetType,
         end: int,
     ) -> Reply:
-        """The answer to a new subscription. Later publications follow it.
-        ``data``: JSON for the client, from its token or the back end.
-        ``end``: the second when the subscription ends (0: never)."""
+        """Return the answer to a new subscription. Later publications follow
+        it.
+
+        ``data`` is JSON for the client, from its token or the back end. ``end``
+        is the second when the subscription ends; 0: never.
+        """
 
     @abstractmethod
     def unsubscribed(self, connection: Connection, channel: str) -> None:
@@ -112,9 +119,12 @@ class ChannelAnswers(ABC):
         total: int,
         after: str,
     ) -> Reply:
-        """The answer with some of the ``total`` subscribers of a channel, for a
-        connection with this codec. May switch greenlets. ``after``: the cursor
-        of the next page (``""``: this is the last page)."""
+        """Return the answer with some of the ``total`` subscribers of a
+        channel.
+
+        It is for a connection with this codec. ``after`` is the cursor of the
+        next page; ``""``: this is the last page. May switch greenlets.
+        """
 
     @abstractmethod
     def history(
@@ -124,14 +134,18 @@ class ChannelAnswers(ABC):
         publications: Sequence[Event],
         position: Position,
     ) -> Raw:
-        """The data of the answer with publications of a channel, encoded by
-        this codec. ``position``: the position of the newest publication of the
-        channel."""
+        """Return the data of the answer with publications of a channel.
+
+        This codec encodes it. ``position`` is the position of the newest
+        publication of the channel.
+        """
 
 
 class ChannelCommands(Service):
-    """Carries out the commands on channels. ``answers``: dialect → the object
-    that makes its answers."""
+    """Carries out the commands of clients on channels, in all dialects.
+
+    ``answers`` maps a dialect to the object that makes its answers.
+    """
 
     channels: Channels
     logins: Logins
@@ -150,7 +164,7 @@ class ChannelCommands(Service):
         self.answers[answers.dialect] = answers
 
     def commands(self) -> CommandTable:
-        """The commands that this service runs."""
+        """Return the commands of clients that this service runs."""
         return {
             Subscribe: CommandRow(self.subscribe, without_user=True, answers=True),
             Unsubscribe: CommandRow(self.unsubscribe, without_user=True),
@@ -160,8 +174,10 @@ class ChannelCommands(Service):
         }
 
     def permit(self, connection: Connection, channel: str, token: str) -> ChannelClaims:
-        """Check a subscription with the options that the channel has now; see
-        :meth:`_permit`."""
+        """Check a subscription with the options that the channel has now.
+
+        The result and the errors are those of :meth:`_permit`.
+        """
         options = self.channels.options.of(connection.app or "", channel)
         return self._permit(connection, channel, options, token)
 
@@ -173,13 +189,13 @@ class ChannelCommands(Service):
         token: str,
         data: bytes = b"",
     ) -> ChannelClaims:
-        """Check whether a client may subscribe. Returns the claims of its
-        token, or the answer of the back end; without either, the claims are
-        empty.
+        """Check whether a client may subscribe to a channel.
 
-        A channel for members needs no token. Channels whose name says that they
-        are private need one, even in an open app. ``data``: JSON for the back
-        end (``b""``: none).
+        Returns the claims of its token, or the answer of the back end; without
+        either, the claims are empty. A channel for members needs no token.
+        Channels whose name says that they are private need one, even in an open
+        app. ``data`` is JSON of the client for the back end; ``b""``: it has
+        sent none.
 
         Switches greenlets if the back end, a group or the issuer of the token
         is asked. Raises :class:`ChannelRefused`: ``unknown``, ``denied``,
@@ -202,6 +218,7 @@ class ChannelCommands(Service):
         if token and rule is not None and (rule.keys or rule.issuers):
             return self._read_claims(connection, channel, rule, token)
 
+        # The name lists the user, as in "news#1,2".
         if options.user_limited and user and is_limited_to(channel, user):
             return _NO_CLAIMS
         if admitted == "back_end" and (token or not needs_token(channel)):
@@ -216,9 +233,12 @@ class ChannelCommands(Service):
     def _needs_no_token(
         self, app: str, channel: str, admitted: str, rule: Rule | None
     ) -> bool:
-        """Whether anybody may subscribe to a channel. ``admitted`` is its
-        option ``subscribe``: it must be ``anybody``, or ``""`` in an open app.
-        A channel whose name says that it is private always needs a token."""
+        """Whether anybody may subscribe to a channel.
+
+        ``admitted`` is its option ``subscribe``: it must be ``anybody``, or
+        ``""`` in an open app. A channel whose name says that it is private
+        always needs a token.
+        """
         is_open = admitted == "anybody"
         if not admitted and rule is not None:
             is_open = rule.open
@@ -232,12 +252,16 @@ class ChannelCommands(Service):
         admitted: str,
     ) -> None:
         """Raise :class:`ChannelRefused` if an option of a channel does not
-        admit a client. ``admitted`` is the value of the option.
+        admit a client.
 
-        ``anybody`` admits all clients; if the channel is private or belongs to
-        a user, it admits the subscribers only. ``subscribers`` admits the
-        subscribers. All other values admit nobody. Never switches greenlets for
-        a connection.
+        ``admitted`` is the value of the option:
+
+        - ``anybody`` admits all clients; if the channel is private or belongs
+          to a user, it admits the subscribers only.
+        - ``subscribers`` admits the subscribers.
+        - All other values admit nobody.
+
+        Never switches greenlets for a connection.
         """
         check_known(options)
         app = connection.app or ""
@@ -262,7 +286,11 @@ class ChannelCommands(Service):
         self, connection: ChannelClient, channel: str, rule: Rule, token: str
     ) -> ChannelClaims:
         """Return the claims of a token that permits a client to subscribe to a
-        channel. Raises :class:`ChannelRefused`."""
+        channel.
+
+        Raises :class:`ChannelRefused` if the token is invalid, or for somebody
+        else.
+        """
         try:
             claims = self.logins.read_channel_token(rule, token)
         except TokenExpired as expired:
@@ -276,6 +304,7 @@ class ChannelCommands(Service):
             raise ChannelRefused("denied", "the token is for another user or channel")
         if claims.app != "" and self.logins.resolve(str(claims.app)) != rule.name:
             raise ChannelRefused("denied", "the token is for another app")
+        # The token may be for a single connection.
         if claims.client:
             is_this_connection = (
                 isinstance(connection, Connection)
@@ -288,12 +317,16 @@ class ChannelCommands(Service):
     def subscribe(
         self, connection: Connection, command: Subscribe, answer: Answer
     ) -> Reply | None:
-        """Subscribe to a channel. Returns the refusal; a subscription is
-        answered by ``answer``, and the result is None. May switch greenlets."""
+        """Subscribe a client to a channel, as its command asks.
+
+        ``answer`` sends the answer to a subscription, and the result is None. A
+        refusal is returned instead. May switch greenlets.
+        """
         answers = self._answers_for(connection)
         channel = answers.channel_of(connection, command.channel)
         options = self.channels.options.of(connection.app or "", channel)
         try:
+            # The client receives the channel without a subscription.
             if answers.receives(connection, command.channel):
                 raise ChannelRefused("exists")
             claims = self._permit(
@@ -308,6 +341,7 @@ class ChannelCommands(Service):
         reply = answers.subscribed(
             connection, command, subscription, claims.data, claims.expires_at
         )
+        # First the answer, then the publications that have come meanwhile.
         answer(reply)
         self.channels.subscriptions.answered(connection, channel, subscription)
         self.consent.confirm_member(connection, channel)
@@ -321,8 +355,11 @@ class ChannelCommands(Service):
         options: ChannelSettings,
         claims: ChannelClaims,
     ) -> Subscribed:
-        """Subscribe a client that has the permission (``claims``), and set the
-        info that other members see. Raises :class:`ChannelRefused`."""
+        """Subscribe a client that has the permission (``claims``).
+
+        Also sets the info that other members see. Raises
+        :class:`ChannelRefused`.
+        """
         # The info is set before the subscription, because the notice to the
         # other members has it.
         info = b"" if claims.info is UNSET else bytes(claims.info)
@@ -350,7 +387,7 @@ class ChannelCommands(Service):
             raise
 
     def unsubscribe(self, connection: Connection, command: Unsubscribe) -> Reply:
-        """End a subscription. Never switches greenlets."""
+        """End a subscription of a client. Never switches greenlets."""
         answers = self._answers_for(connection)
         channel = answers.channel_of(connection, command.channel)
         self.channels.subscriptions.unsubscribe(connection, channel)
@@ -360,8 +397,10 @@ class ChannelCommands(Service):
         return Reply.OK
 
     def publish(self, connection: Connection, command: Publish) -> Reply:
-        """Publish to a channel, if its options or the back end allow it. May
-        switch greenlets."""
+        """Publish to a channel, if its options or the back end allow it.
+
+        May switch greenlets.
+        """
         channel = self._answers_for(connection).channel_of(connection, command.channel)
         info = self.channels.notices.info_of(connection, channel)
         event = Event(
@@ -386,13 +425,17 @@ class ChannelCommands(Service):
         payer: Hashable,
         with_history: bool = True,
     ) -> Published:
-        """Publish an event of a client, if the options of the channel, the rate
-        and the back end allow it. ``payer``: who pays for the publication, see
-        :meth:`ChannelPublishing.count_publication`. Raises
-        :class:`ChannelRefused`."""
+        """Publish an event of a client, if the channel, the rate and the back
+        end allow it.
+
+        ``payer`` is who pays for the publication, see
+        :meth:`ChannelPublishing.count_publication`. May switch greenlets.
+        Raises :class:`ChannelRefused`.
+        """
         app = client.app or ""
         options = self.channels.options.of(app, channel)
         rule = options.publish
+        # The back end is asked last, because that takes longest.
         if rule != "back_end":
             self._check_allowed(client, channel, options, rule)
         elif not isinstance(client, Connection):
@@ -424,12 +467,12 @@ class ChannelCommands(Service):
         token: str = "",
     ) -> None:
         """Check whether the maker of an HTTP request may subscribe or publish
-        to a channel of ``app``.
+        to a channel.
 
         A back end needs an API key with the scope ``read`` or ``push``. A user
         may do what a connection of theirs may, and in an open app so may
         anybody, as a connection without a user. ``publish: subscribers`` admits
-        whom the channel would let subscribe. ``token``: for a subscription.
+        whom the channel would let subscribe. ``token`` is for a subscription.
 
         May switch greenlets. Raises :class:`ChannelRefused`: ``unknown``,
         ``denied``, ``expired`` or ``unavailable``. The caller checks whether
@@ -459,11 +502,11 @@ class ChannelCommands(Service):
         event: Event,
         with_history: bool = True,
     ) -> Published:
-        """Publish an event for the maker of an HTTP request, who needs the
-        permission of :meth:`check_request`. The publication of a user is
-        reviewed and counted as on a connection.
+        """Publish an event for the maker of an HTTP request.
 
-        ``host``: address of the client. May switch greenlets. Raises
+        The maker needs the permission of :meth:`check_request`. The publication
+        of a user is reviewed and counted as on a connection. ``host`` is the
+        address of the client. May switch greenlets. Raises
         :class:`ChannelRefused`, also as :meth:`Channels.publish_event` does.
         """
         check_name(channel)
@@ -473,13 +516,16 @@ class ChannelCommands(Service):
                 app, channel, event, with_history=with_history
             )
         client = self._requester(principal, app)
+        # Somebody without a user pays by their address.
         payer = (app, client.user or host)
         return self._publish(client, channel, event, payer, with_history)
 
     def _requester(self, principal: Principal, app: str) -> _Requester:
-        """Return the client that makes an HTTP request without a key for
-        ``app``: a user of the app, or nobody if the app is open. Raises
-        :class:`ChannelRefused`."""
+        """Return the client that makes an HTTP request without a key.
+
+        It is a user of the app, or nobody if the app is open. Raises
+        :class:`ChannelRefused` for anybody else.
+        """
         rule = self.logins.rule_of(app)
         if principal.user and principal.app == app:
             return _Requester(app, principal.user)
@@ -489,7 +535,7 @@ class ChannelCommands(Service):
         raise ChannelRefused("denied", "the app needs a key or token for this")
 
     def presence(self, connection: Connection, command: AskPresence) -> Reply:
-        """The subscribers of a channel. May switch greenlets."""
+        """Answer who is subscribed to a channel. May switch greenlets."""
         answers = self._answers_for(connection)
         try:
             channel = self.check_presence(connection, command.channel)
@@ -504,12 +550,15 @@ class ChannelCommands(Service):
         )
 
     def check_presence(self, connection: Connection, name: str) -> str:
-        """The channel that a client calls ``name``, and whose subscribers it
-        may see. Raises :class:`ChannelRefused`. Never switches greenlets."""
+        """Return the channel that a client calls ``name``, if it may see its
+        subscribers.
+
+        Raises :class:`ChannelRefused`. Never switches greenlets.
+        """
         return self._check_readable(connection, name, _presence_of)
 
     def history(self, connection: Connection, command: AskHistory) -> Reply:
-        """Publications of a channel. May switch greenlets."""
+        """Answer which publications a channel retains. May switch greenlets."""
         app = connection.app or ""
         answers = self._answers_for(connection)
         try:
@@ -533,8 +582,11 @@ class ChannelCommands(Service):
         app: str,
         page: HistoryPage,
     ) -> Raw:
-        """Encode a page of a history for a dialect. Large pages are remembered,
-        because often many clients ask for the same page at once."""
+        """Encode a page of a history for a dialect.
+
+        Large pages are remembered, because often many clients ask for the same
+        page at once.
+        """
         key = (dialect, app, command)
         last_page, encoded = self._pages.pop(key, (None, Raw()))
         self._pages_bytes -= len(encoded)
@@ -545,6 +597,7 @@ class ChannelCommands(Service):
         if len(encoded) < _LEAST_PAGE_BYTES:
             return encoded
 
+        # At the end, so that the page that was sent longest ago comes first.
         self._pages[key] = (page, encoded)
         self._pages_bytes += len(encoded)
         while self._pages_bytes > _MOST_PAGES_BYTES:
@@ -560,10 +613,12 @@ class ChannelCommands(Service):
         rule_of: Callable[[ChannelSettings], tuple[str, bool]],
     ) -> str:
         """Return the channel that a client calls ``name``, if the client may
-        read its history or its presence. Raises :class:`ChannelRefused`.
+        read it.
 
-        ``rule_of`` returns two values from the options of the channel: who may
-        read the history (or the presence), and whether the channel has one.
+        ``rule_of`` chooses between the history and the presence of the channel.
+        It returns two values from its options: who may read the history (or the
+        presence), and whether the channel has one. Raises
+        :class:`ChannelRefused`.
         """
         answers = self._answers_for(connection)
         channel = answers.channel_of(connection, name)
@@ -579,18 +634,26 @@ class ChannelCommands(Service):
         return channel
 
     def _answers_for(self, connection: Connection) -> ChannelAnswers:
+        """Return the object that makes the answers for a connection."""
         return self.answers[connection.encoding.dialect.name]
 
 
 def _presence_of(options: ChannelSettings) -> tuple[str, bool]:
+    """Return who may see the subscribers of a channel, and whether it shows
+    them at all.
+    """
     return options.read_presence, options.presence
 
 
 def _history_of(options: ChannelSettings) -> tuple[str, bool]:
+    """Return who may read the history of a channel, and whether it has one."""
     return options.read_history, options.has_history
 
 
 def _only_connections() -> ChannelRefused:
+    """Return the refusal of an HTTP request for which the back end would have
+    to be asked.
+    """
     return ChannelRefused(
         "denied", "the back end of the app decides about connections only"
     )

@@ -88,9 +88,11 @@ class ConnectionInfo(Struct, frozen=True, array_like=True):
 
 
 class JoinChannel(Struct, frozen=True, array_like=True):
-    """Let connections of the queried node join a channel. The answer has a
-    :class:`Joined` for each. ``since``: see
-    :meth:`Channels.join_with_position`."""
+    """A query to a node: let connections join a channel.
+
+    The answer has a :class:`Joined` for each. For ``since`` see
+    :meth:`Channels.join_with_position`.
+    """
 
     app: str
     connections: Sequence[str]
@@ -100,8 +102,10 @@ class JoinChannel(Struct, frozen=True, array_like=True):
 
 
 class LeaveChannel(Struct, frozen=True, array_like=True):
-    """Take connections of the queried node out of a channel. The answer has a
-    :class:`Left` for each."""
+    """A query to a node: take connections out of a channel.
+
+    The answer has a :class:`Left` for each.
+    """
 
     app: str
     connections: Sequence[str]
@@ -109,17 +113,23 @@ class LeaveChannel(Struct, frozen=True, array_like=True):
 
 
 class ConnectionsQuery(Struct, frozen=True, array_like=True):
-    """Data of connections of the queried node, in the order of the query."""
+    """A query to a node: what is known about these connections?
+
+    The answer has the order of the query.
+    """
 
     app: str
     connections: Sequence[str]
 
 
 class _QueryKind(Struct, frozen=True):
-    """A kind of query about connections of one node. ``query`` is the type of
-    the query. ``answer`` answers it for one connection of this node.
-    ``answer_type`` is the type of the list of answers. ``no_answer`` is the
-    answer for a connection whose node does not answer."""
+    """A kind of query about connections of one node.
+
+    - ``query``: the type of the query.
+    - ``answer``: answers it for one connection of this node.
+    - ``answer_type``: the type of the list of answers.
+    - ``no_answer``: the answer for a connection whose node does not answer.
+    """
 
     query: type
     answer: Callable[[Any, str], Any]
@@ -128,11 +138,11 @@ class _QueryKind(Struct, frozen=True):
 
 
 class Connections(Service, dict=True):
-    """Connections of all nodes. Calls may switch greenlets, unless their
-    docstring says otherwise.
+    """The connections of all nodes, by their ids.
 
     No connection is found for an invalid id, an id of another app, or an ended
     connection. That is not an error. ``others`` is None without a cluster.
+    Calls may switch greenlets, unless their docstring says otherwise.
     """
 
     table: ConnectionTable
@@ -143,6 +153,7 @@ class Connections(Service, dict=True):
     others: OtherNodes | None = None
 
     def __post_init__(self) -> None:
+        """Take over some methods of the table, and list the kinds of queries."""
         self.ids = self.table.ids
         self.id_of = self.table.id_of
         self.secret_of = self.table.secret_of
@@ -155,15 +166,21 @@ class Connections(Service, dict=True):
         """Pushes from other nodes to connections that had ended."""
         self._kinds: dict[str, _QueryKind] = {
             "join": _QueryKind(
-                JoinChannel, self._join_here, list[Joined], no_answer=Joined.FAILED
+                query=JoinChannel,
+                answer=self._join_here,
+                answer_type=list[Joined],
+                no_answer=Joined.FAILED,
             ),
             "leave": _QueryKind(
-                LeaveChannel, self._leave_here, list[Left], no_answer=Left.FAILED
+                query=LeaveChannel,
+                answer=self._leave_here,
+                answer_type=list[Left],
+                no_answer=Left.FAILED,
             ),
             "about": _QueryKind(
-                ConnectionsQuery,
-                self._about_here,
-                list[ConnectionInfo | None],
+                query=ConnectionsQuery,
+                answer=self._about_here,
+                answer_type=list[ConnectionInfo | None],
                 no_answer=None,
             ),
         }
@@ -172,10 +189,13 @@ class Connections(Service, dict=True):
         self, joined: Callable[[Connection, str, bytes, bool, Position | None], object]
     ) -> None:
         """From now on call this function when a connection of this node has
-        joined by :meth:`join`, before that method returns. Its arguments are
-        the connection, the channel, the ``about`` of the call, whether the
+        joined a channel by :meth:`join`.
+
+        It is called before that method returns. Its arguments are the
+        connection, the channel, the ``about`` of the call, whether the
         connection is new there, and the position after which it receives
-        publications. Without a position it may switch greenlets."""
+        publications. Without a position it may switch greenlets.
+        """
         self._on_join.append(joined)
 
     def add_to(self, queries: NodeQueries) -> None:
@@ -189,8 +209,7 @@ class Connections(Service, dict=True):
         return [answer(query, connection_id) for connection_id in query.connections]
 
     def received(self, item: ToConnection) -> None:
-        """Handle a push or close from another node. Never switches
-        greenlets."""
+        """Handle a push or close from another node. Never switches greenlets."""
         if item.event is None:
             self._close_here(item)
         elif not self._push_here(item.app, item.connection, item.event):
@@ -199,9 +218,11 @@ class Connections(Service, dict=True):
     # --- pushing and closing --------------------------------------------------
 
     def push(self, app: str, connection_id: str, event: Event) -> Outcome:
-        """Push to one connection. The outcome is SENT if the event was
-        delivered here, or forwarded to the live node of the connection. Never
-        switches greenlets."""
+        """Push an event to one connection, on any node.
+
+        The outcome is SENT if the event was delivered here, or forwarded to the
+        live node of the connection. Never switches greenlets.
+        """
         item = ToConnection(app, connection_id, event)
         is_here = self._push_here(app, connection_id, event)
         if is_here:
@@ -214,7 +235,8 @@ class Connections(Service, dict=True):
 
     def _push_here(self, app: str, connection_id: str, event: Event) -> bool:
         """Push to a connection of this node. Returns False if this node has no
-        such connection."""
+        such connection.
+        """
         connection = self.find(app, connection_id)
         if connection is None:
             return False
@@ -232,9 +254,9 @@ class Connections(Service, dict=True):
         """Close a connection, after all earlier pushes to it, with a code of
         ``errors.CLOSE``.
 
-        Without a ``reason``, the reason is the name of the code. ``as_given``:
-        a back end has chosen code and reason. SDKs may ignore such a code
-        without a reason, so it gets one. Never switches greenlets.
+        Without a ``reason``, the reason is the name of the code. ``as_given``
+        means that a back end has chosen code and reason. SDKs may ignore such a
+        code without a reason, so it gets one. Never switches greenlets.
         """
         if as_given:
             reason = reason or DISCONNECTED
@@ -252,7 +274,8 @@ class Connections(Service, dict=True):
 
     def _close_here(self, item: ToConnection) -> bool:
         """Close a connection of this node. Returns False if this node has no
-        such connection."""
+        such connection.
+        """
         connection = self.find(item.app, item.connection)
         if connection is None:
             return False
@@ -260,8 +283,10 @@ class Connections(Service, dict=True):
         return True
 
     def _send(self, connection_id: str, item: ToConnection) -> Outcome:
-        """Send a push or close to the node of a connection. The outcome is
-        NOT_SENT if no live node has the connection."""
+        """Send a push or close to the node of a connection.
+
+        The outcome is NOT_SENT if no live node has the connection.
+        """
         lease = self.table.node_of(connection_id, self.others)
         if self.others is None or lease is None:
             return Outcome.NOT_SENT
@@ -274,8 +299,11 @@ class Connections(Service, dict=True):
     def join(
         self, app: str, connection_id: str, channel: str, about: bytes = b""
     ) -> Joined:
-        """See :meth:`imserver.gateway.channels.subscriptions.Channels.join`.
-        Raises ChannelRefused only for a name that no channel can have."""
+        """Put a connection into a channel.
+
+        See :meth:`imserver.gateway.channels.subscriptions.Channels.join`.
+        Raises ChannelRefused only for a name that no channel can have.
+        """
         return self.join_each(app, (connection_id,), channel, about)[0]
 
     def join_each(
@@ -286,9 +314,11 @@ class Connections(Service, dict=True):
         about: bytes = b"",
         since: Position | None = None,
     ) -> list[Joined]:
-        """Put many connections into a channel; see :meth:`join`. New members
-        with a position receive the publications after ``since``, if the history
-        has all of them."""
+        """Put many connections into a channel, as :meth:`join` does with one.
+
+        New members with a position receive the publications after ``since``, if
+        the history has all of them.
+        """
         check_name(channel)
         if channel.startswith(RESERVED) and not app.startswith(SYSTEM_PREFIX):
             raise ChannelRefused(
@@ -303,8 +333,11 @@ class Connections(Service, dict=True):
         return self._of_each(connection_ids, "join", query_for)
 
     def _join_here(self, query: JoinChannel, connection_id: str) -> Joined:
-        """Let one connection of this node join a channel, with a position if
-        the channel and the client allow it."""
+        """Let one connection of this node join a channel.
+
+        It gets a position in the history if the channel and the client allow
+        it.
+        """
         channel = query.channel
         connection = self.find(query.app, connection_id)
         if connection is None:
@@ -341,8 +374,7 @@ class Connections(Service, dict=True):
     def leave_each(
         self, app: str, connection_ids: Sequence[str], channel: str
     ) -> list[Left]:
-        """Take many connections out of a channel. The results have their
-        order."""
+        """Take many connections out of a channel. The results have their order."""
 
         def query_for(ids: Sequence[str]) -> LeaveChannel:
             return LeaveChannel(app, ids, channel)
@@ -350,6 +382,7 @@ class Connections(Service, dict=True):
         return self._of_each(connection_ids, "leave", query_for)
 
     def _leave_here(self, query: LeaveChannel, connection_id: str) -> Left:
+        """Take one connection of this node out of a channel."""
         connection = self.find(query.app, connection_id)
         if connection is None:
             return Left.UNKNOWN
@@ -362,8 +395,10 @@ class Connections(Service, dict=True):
     def about(
         self, app: str, connection_ids: Sequence[str]
     ) -> list[ConnectionInfo | None]:
-        """The data of each connection. None if it is not connected, or its node
-        does not answer."""
+        """Return the data of each connection.
+
+        None if it is not connected, or if its node does not answer.
+        """
         return self._of_each(connection_ids, "about", partial(ConnectionsQuery, app))
 
     def _about_here(
@@ -390,12 +425,12 @@ class Connections(Service, dict=True):
         kind: str,
         query_for: Callable[[Sequence[str]], Any],
     ) -> list[Any]:
-        """Query the nodes of these connections, all at the same time, and
-        return the answer for each connection, in their order. ``query_for``
-        makes the query for some ids. A query to another node has at most
-        :data:`IDS_PER_QUERY` ids."""
-        answer_type = self._kinds[kind].answer_type
-        answers: dict[str, Any] = {}
+        """Query the nodes of these connections, all at the same time.
+
+        Returns the answer for each connection, in their order. ``query_for`` makes
+        the query for some ids. A query to another node has at most
+        :data:`IDS_PER_QUERY` ids.
+        """
         ids_here: list[str] = []
         leases: dict[int, Lease] = {}
         ids_of: dict[int, list[str]] = {}
@@ -407,31 +442,47 @@ class Connections(Service, dict=True):
                 leases[lease.epoch] = lease
                 ids_of.setdefault(lease.epoch, []).append(connection_id)
 
-        def ask(lease: Lease, ids: list[str]) -> None:
-            assert self.others is not None
-            for first in range(0, len(ids), IDS_PER_QUERY):
-                batch = ids[first : first + IDS_PER_QUERY]
-                query = query_for(batch)
-                rows = self.others.query_behind(lease, kind, query, answer_type)
-                # Without rows, these connections get `no_answer`.
-                answers.update(zip(batch, rows or (), strict=False))
-
         # The other nodes answer at the same time as this one.
         greenlets = [
-            gevent.spawn(ask, leases[epoch], ids) for epoch, ids in ids_of.items()
+            gevent.spawn(self._ask_node, leases[epoch], ids, kind, query_for)
+            for epoch, ids in ids_of.items()
         ]
         rows_here = self._answer(kind, query_for(ids_here))
-        answers.update(zip(ids_here, rows_here, strict=True))
-        gevent.joinall(greenlets)
+        answers: dict[str, Any] = dict(zip(ids_here, rows_here, strict=True))
+        for greenlet in gevent.joinall(greenlets):
+            answers.update(greenlet.value or {})
         no_answer = self._kinds[kind].no_answer
         return [
             answers.get(connection_id, no_answer) for connection_id in connection_ids
         ]
 
+    def _ask_node(
+        self,
+        lease: Lease,
+        ids: Sequence[str],
+        kind: str,
+        query_for: Callable[[Sequence[str]], Any],
+    ) -> dict[str, Any]:
+        """Query another node about these connections. Returns its answers by id.
+
+        Connections about which it does not answer are missing.
+        """
+        assert self.others is not None
+        answer_type = self._kinds[kind].answer_type
+        answers: dict[str, Any] = {}
+        for first in range(0, len(ids), IDS_PER_QUERY):
+            batch = ids[first : first + IDS_PER_QUERY]
+            rows = self.others.query_behind(lease, kind, query_for(batch), answer_type)
+            answers.update(zip(batch, rows or (), strict=False))
+        return answers
+
     def query(self, connection_id: str, kind: str, query: Any, answer: Any) -> Any:
-        """Query the node of a connection, which may be this one. ``kind``: a
-        row of :class:`NodeQueries`. ``answer``: the type of the answer. Returns
-        None if no such node exists, or it does not answer."""
+        """Query the node of a connection, which may be this one.
+
+        ``kind`` names a row of :class:`NodeQueries`. ``answer`` is the type of
+        the answer. Returns None if no such node exists, or if it does not
+        answer.
+        """
         lease = self.table.node_of(connection_id, self.others)
         if self.others is not None and lease is not None:
             return self.others.query_behind(lease, kind, query, answer)

@@ -13,6 +13,7 @@ from imserver.gateway.auth.questions import (
     BackEndRefused,
     BackEnds,
     BackEndUnavailable,
+    ReviewDecision,
     Reviews,
 )
 from imserver.gateway.auth.rates import MutedUsers
@@ -46,8 +47,10 @@ class ChannelClient(Protocol):
 
 
 class AllowedSubscription(ChannelClaims, frozen=True):
-    """The answer of a back end that allows a subscription. ``b64data`` has the
-    bytes of ``data`` in base64."""
+    """The answer of a back end that allows a subscription.
+
+    ``b64data`` has the bytes of ``data`` in base64.
+    """
 
     b64data: str = ""
 
@@ -55,9 +58,12 @@ class AllowedSubscription(ChannelClaims, frozen=True):
 
 
 class AllowedPublication(Partial, frozen=True):
-    """The answer of a back end that allows a publication. ``data`` replaces the
-    data of the client (unset: they stay). ``b64data`` has the bytes of ``data``
-    in base64. ``skip_history``: the history does not get the publication."""
+    """The answer of a back end that allows a publication.
+
+    ``data`` replaces the data of the client; unset: they stay. ``b64data`` has
+    the bytes of ``data`` in base64. ``skip_history`` means that the history
+    does not get the publication.
+    """
 
     data: Raw | UnsetType = UNSET
     b64data: str = ""
@@ -77,10 +83,11 @@ class AllowedPublication(Partial, frozen=True):
 
 class ChannelConsent(Service):
     """Asks back ends and groups about subscriptions and publications of
-    clients, in all dialects.
+    clients.
 
-    Its methods switch, and raise :class:`ChannelRefused`: ``denied`` (with the
-    error of the back end), ``unavailable``, or ``ended``.
+    It serves all dialects. Its methods switch greenlets, and raise
+    :class:`ChannelRefused`: ``denied`` (with the error of the back end),
+    ``unavailable``, or ``ended``.
     """
 
     back_ends: BackEnds
@@ -90,8 +97,11 @@ class ChannelConsent(Service):
 
     def check_member(self, connection: ChannelClient, channel: str) -> None:
         """Raise :class:`ChannelRefused` if a channel does not belong to the
-        user of a client. The channel ``user:<id>`` belongs to this user. Every
-        other channel belongs to the members of the group that its name has."""
+        user of a client.
+
+        The channel ``user:<id>`` belongs to this user. Every other channel
+        belongs to the members of the group whose id is in its name.
+        """
         app = connection.app or ""
         user = connection.user or ""
         if channel.startswith(USER_CHANNEL):
@@ -118,10 +128,12 @@ class ChannelConsent(Service):
             )
 
     def confirm_member(self, connection: Connection, channel: str) -> None:
-        """Check again whether a new member of a channel belongs to its group,
-        and end the subscription if not. The user may have left the group after
+        """Check again whether a new member of a channel belongs to its group.
+
+        If not, the subscription ends. The user may have left the group after
         the first check; from the subscription on, the log reports when members
-        leave. Raises nothing."""
+        leave. Raises nothing.
+        """
         options = self.channels.options.of(connection.app or "", channel)
         if options.subscribe != "members":
             return
@@ -139,8 +151,10 @@ class ChannelConsent(Service):
     def subscribe(
         self, connection: Connection, channel: str, token: str = "", data: bytes = b""
     ) -> ChannelClaims:
-        """Ask whether a client may subscribe. ``data``: JSON that it has sent
-        along (``b""``: none)."""
+        """Ask the back end whether a client may subscribe.
+
+        ``data`` is JSON that the client has sent along; ``b""``: none.
+        """
         facts: dict[str, Any] = {"channel": channel}
         if token:
             facts["token"] = token
@@ -154,8 +168,11 @@ class ChannelConsent(Service):
     def publish(
         self, connection: Connection, channel: str, event: Event
     ) -> tuple[Event, bool]:
-        """Ask whether a client may publish an event. Returns the event to
-        publish, and whether the history gets it."""
+        """Ask the back end whether a client may publish an event.
+
+        Returns the event to publish, which the back end may have changed, and
+        whether the history gets it.
+        """
         facts: dict[str, Any] = {"channel": channel}
         if event.data:
             facts["data"] = Raw(event.data)
@@ -174,8 +191,10 @@ class ChannelConsent(Service):
 
     def review(self, connection: ChannelClient, channel: str, event: Event) -> Event:
         """Let the back end of the app review an event that a client publishes.
+
         Returns the event to publish, which the back end may have changed. The
-        events of muted users are refused."""
+        events of muted users are refused.
+        """
         app = connection.app or ""
         user = connection.user
         if user:
@@ -203,14 +222,12 @@ class ChannelConsent(Service):
             )
         if decision.action == "reject":
             raise _rejected(decision.reason or "the back end has rejected it")
+        # The client may have gone, or logged in as another user, meanwhile.
         if not connection.is_open or (connection.app, connection.user) != (app, user):
             raise ChannelRefused("ended")
         if decision.action == "allow":
             return event
-        if decision.is_text:
-            text = decision.body.decode()
-            return replace(event, type=decision.type, text=text, data=b"")
-        return replace(event, type=decision.type, text="", data=decision.body)
+        return _replaced(event, decision)
 
     def _ask(
         self,
@@ -221,8 +238,11 @@ class ChannelConsent(Service):
         kind: type[T],
     ) -> T:
         """Ask the back end of the app, with these facts, and return its answer
-        as a ``kind``. Raises :class:`ChannelRefused` if the back end refuses or
-        does not answer, or if the session has ended meanwhile."""
+        as a ``kind``.
+
+        Raises :class:`ChannelRefused` if the back end refuses or does not
+        answer, or if the session has ended meanwhile.
+        """
         if channel.startswith("#"):
             raise ChannelRefused("denied", "this channel belongs to the server")
         check_name(channel)
@@ -235,6 +255,7 @@ class ChannelConsent(Service):
                 "unavailable", "the back end has not decided in time"
             ) from None
         except BackEndRefused as refused:
+            # The back end may also want the client to be disconnected.
             if refused.disconnect is not None:
                 connection.disconnect(*refused.disconnect)
                 raise ChannelRefused("ended") from None
@@ -246,8 +267,10 @@ class ChannelConsent(Service):
 
 
 def _with_data(event: Event, data: Raw) -> Event:
-    """Return a publication with the data of the back end in place of its own. A
-    text that is replaced by JSON of another type becomes data."""
+    """Return a publication with the data of the back end in place of its own.
+
+    A text that is replaced by JSON of another type becomes data.
+    """
     if event.data:
         return replace(event, data=bytes(data))
     text = msgspec.json.decode(data)
@@ -259,5 +282,16 @@ def _with_data(event: Event, data: Raw) -> Event:
     return replace(event, text="", data=bytes(data), type=type)
 
 
+def _replaced(event: Event, decision: ReviewDecision) -> Event:
+    """Return a publication with the content that a review has put in its place."""
+    if decision.is_text:
+        text = decision.body.decode()
+        return replace(event, type=decision.type, text=text, data=b"")
+    return replace(event, type=decision.type, text="", data=decision.body)
+
+
 def _rejected(reason: str) -> ChannelRefused:
+    """Return the refusal of a message that a review has rejected, or whose
+    sender is muted.
+    """
     return ChannelRefused("denied", reason, ClientError(ReplyCode.REJECTED, reason))

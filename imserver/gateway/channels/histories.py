@@ -34,10 +34,13 @@ PUBLICATION_BYTES: Final = 100
 
 
 class Published(Struct, frozen=True):
-    """The result of a publication. ``position``: its position in the history
-    (None if it is not in the history). ``refusal``: the error of one of several
-    publications that was refused or has failed (None: no error). The error of
-    a single publication is raised instead."""
+    """The result of a publication.
+
+    ``position`` is its position in the history; None if it is not in the
+    history. ``refusal`` is the error of one of several publications that was
+    refused or has failed; None: no error. The error of a single publication is
+    raised instead.
+    """
 
     outcome: Outcome
     position: Position | None = None
@@ -45,11 +48,13 @@ class Published(Struct, frozen=True):
 
 
 class StoredHistory:
-    """The history of stored channels, and the members of groups. On each node,
-    the history delivers the publications of stored channels, and the other
-    events of the log that members of channels receive. Calls may switch
-    greenlets, and raise :class:`ChannelRefused`: ``unavailable``, or
-    ``not_available`` (this node has no such history).
+    """The history of stored channels, and the members of groups. This base
+    class has neither.
+
+    A stored channel has its publications in the message log, from which each
+    node delivers them. Calls may switch greenlets, and raise
+    :class:`ChannelRefused`: ``unavailable``, or ``not_available`` (this node
+    has no such history).
 
     Members of a group receive pushes to it, and may subscribe to channels whose
     names have its id. Questions about them may switch greenlets, and raise
@@ -62,14 +67,18 @@ class StoredHistory:
         return False
 
     def members(self, app: str, group: int, after: str, limit: int) -> Sequence[str]:
-        """The first ``limit`` members of a group after this one, in the order
-        of their ids."""
+        """Return the first ``limit`` members of a group after this one.
+
+        They are in the order of their ids.
+        """
         return ()
 
     def follow(self, app: str) -> int:
-        """From now on deliver to the stored channels of an app. Returns the
-        offset of the last delivered publication. Does not switch greenlets if
-        it delivers to them already."""
+        """From now on deliver to the stored channels of an app.
+
+        Returns the offset of the last delivered publication. Does not switch
+        greenlets if it delivers to them already.
+        """
         raise _absent()
 
     def follow_channel(
@@ -80,13 +89,17 @@ class StoredHistory:
         members: Collection[Connection],
     ) -> None:
         """From now on deliver to a channel, if the log may have events for
-        these new members."""
+        these new members.
+        """
         if options.history:
             raise _absent()
 
     def check_channel(self, local: LocalChannel, options: ChannelSettings) -> None:
         """Call :meth:`follow_channel` for the members of a channel on this
-        node. Its options may have changed since they entered."""
+        node.
+
+        Its options may have changed since they entered.
+        """
         return
 
     def forget_channel(self, app: str, channel: str) -> None:
@@ -99,11 +112,10 @@ class StoredHistory:
     ) -> list[Published]:
         """Store publications, in this order.
 
-        The ``key`` identifies a publication of a sender in a channel (``""``:
-        the id of the event does). The outcome is ``REPEATED`` if the
-        publication was stored before; it keeps its position. Raises
-        :class:`ChannelRefused`, also ``limit`` (invalid); then some of the
-        publications may be stored.
+        ``key`` identifies a publication of a sender in a channel; ``""``: the
+        id of the event does. The outcome is ``REPEATED`` if the publication was
+        stored before; it keeps its position. Raises :class:`ChannelRefused`,
+        also ``limit`` (invalid); then some of the publications may be stored.
         """
         raise _absent()
 
@@ -115,13 +127,18 @@ class StoredHistory:
         limit: int = 0,
         reverse: bool = False,
     ) -> HistoryPage:
-        """See :class:`imserver.gateway.cluster.history.LocalHistory`. The page
-        is limited to the publications that fit on it, and to the number that a
-        client receives when it comes back."""
+        """Read a page of publications, as ``LocalHistory.read`` does.
+
+        The page is limited to the publications that fit on it, and to the
+        number that a client receives when it comes back.
+        """
         raise _absent()
 
 
 def _absent() -> ChannelRefused:
+    """Return the refusal for a stored channel on a node without the message
+    log.
+    """
     return ChannelRefused(
         "not_available",
         "the channel is stored in the message log, which this node does not have",
@@ -129,35 +146,39 @@ def _absent() -> ChannelRefused:
 
 
 class ChannelHistories(Service):
-    """The publications that channels retain. ``history`` is the history of this
-    node, or the one that all nodes share. ``stored`` is the history of stored
-    channels."""
+    """The publications that channels retain.
+
+    ``history`` is the history of this node, or the one that all nodes share.
+    ``stored`` is the history of stored channels, which is the message log.
+    """
 
     options: ChannelOptions
     history: ChannelHistory
     stored: StoredHistory = field(default_factory=StoredHistory)
 
     def ask(self, stored: StoredHistory) -> None:
-        """From now on ask only this object for the history of stored channels
-        and for the members of groups."""
+        """From now on ask only this object for stored channels and for members
+        of groups.
+        """
         self.stored = stored
 
     def retain(
         self, app: str, publication: Publication, options: ChannelSettings, key: str
     ) -> Publication:
         """Store a publication in the history of its channel, and return it with
-        its position. ``key`` identifies the publication (``""``: the id of its
-        event does).
+        its position.
 
-        On a node without a cluster this never switches greenlets. So
-        publications are delivered in the order of their offsets.
+        ``key`` identifies the publication; ``""``: the id of its event does. On
+        a node without a cluster this never switches greenlets. So publications
+        are delivered in the order of their offsets. Raises
+        :class:`ChannelRefused`.
         """
         retained = Retained(
-            publication.channel,
-            publication.event,
-            options.history_size,
-            options.history_seconds,
-            key or publication.event.id,
+            channel=publication.channel,
+            event=publication.event,
+            size=options.history_size,
+            seconds=options.history_seconds,
+            id=key or publication.event.id,
         )
         events = self.history.append_each(app, (retained,))
         if events is None:
@@ -174,10 +195,12 @@ class ChannelHistories(Service):
         limit: int = 0,
         reverse: bool = False,
     ) -> HistoryPage:
-        """Publications of a channel (:meth:`LocalHistory.read`), as many as fit
-        into a page. To read on, a reader continues after (with ``reverse``:
-        before) the last publication. May switch greenlets. Raises
-        :class:`ChannelRefused`."""
+        """Read publications of a channel (:meth:`LocalHistory.read`), as many
+        as fit into a page.
+
+        To read on, a reader continues after (with ``reverse``: before) the last
+        publication. May switch greenlets. Raises :class:`ChannelRefused`.
+        """
         if self.options.is_stored(app, channel):
             return self.stored.read(app, channel, since, limit, reverse)
         most = PAGE_BYTES // PUBLICATION_BYTES
@@ -194,10 +217,12 @@ class ChannelHistories(Service):
         limit: int,
         reverse: bool,
     ) -> HistoryPage:
-        """Read as :meth:`read` does. ``since``: epoch and offset of a position
-        (None: the beginning; an empty epoch fits each history). Raises
-        :class:`ChannelRefused`, also ``unrecoverable``: the history has another
-        epoch than ``since``."""
+        """Read as :meth:`read` does, from a position that a client has sent.
+
+        ``since`` has its epoch and offset. None means the beginning, and an
+        empty epoch fits each history. Raises :class:`ChannelRefused`, also
+        ``unrecoverable``: the history has another epoch than ``since``.
+        """
         if since is None:
             return self.read(app, channel, limit=limit, reverse=reverse)
         position = Position(*since)
@@ -214,17 +239,22 @@ class ChannelHistories(Service):
         limit: int,
         reverse: bool = False,
     ) -> HistoryPage:
-        """Read the history of a channel that is not stored. The page has at
-        most ``limit`` publications (-1: all), of any size."""
+        """Read the history of a channel that is not stored.
+
+        The page has at most ``limit`` publications (-1: all), of any size.
+        Raises :class:`ChannelRefused`.
+        """
         page = self.history.read(app, channel, since, limit, reverse)
         if page is None:
             raise ChannelRefused("unavailable")
         return page
 
     def remove(self, app: str, channel: str) -> None:
-        """Remove the publications of a channel. May switch greenlets. Raises
-        :class:`ChannelRefused`: the log removes entries only by age or
-        number."""
+        """Remove the publications of a channel. May switch greenlets.
+
+        Raises :class:`ChannelRefused`, also for a stored channel: the log
+        removes entries only by age or number.
+        """
         if self.options.is_stored(app, channel):
             raise ChannelRefused(
                 "not_available", "the log removes publications, by age"
@@ -233,10 +263,12 @@ class ChannelHistories(Service):
             raise ChannelRefused("unavailable")
 
     def erase_user(self, app: str, user: str, name: str) -> None:
-        """Erase the publications of a user; ``name`` stands in their place. The
-        user's own channel loses its history, and so does each channel whose
+        """Erase the publications of a user; ``name`` stands in their place.
+
+        The user's own channel loses its history, and so does each channel whose
         name lists the user. The log erases its own entries. Switches greenlets.
-        Raises StorageUnavailable."""
+        Raises StorageUnavailable.
+        """
         user_channel = f"{USER_CHANNEL}{user}"
 
         def is_of_user(channel: str) -> bool:
@@ -251,12 +283,14 @@ class ChannelHistories(Service):
 
 
 def fitting(publications: list[Event]) -> list[Event]:
-    """The longest beginning of a list of publications that fits into a page."""
+    """Return the longest beginning of a list of publications that fits into a
+    page.
+    """
     return publications[: count_fitting(map(_size_of, publications))]
 
 
 def _size_of(publication: Event) -> int:
-    """The bytes that a publication takes of a page."""
+    """Return how many bytes a publication takes of a page."""
     size = (
         HistoryPage.size_of(publication.data)
         + HistoryPage.size_of(publication.text.encode())

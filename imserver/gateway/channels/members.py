@@ -61,11 +61,16 @@ _MEMBER_BYTES: Final = 150
 
 
 class ChannelNames(Protocol):
-    """The meaning of the names of an app's channels, besides its settings. Its
-    calls never switch greenlets."""
+    """The meaning of the names of an app's channels, besides its settings.
+
+    For example, a dialect may give names with a prefix options of their own.
+    Its calls never switch greenlets.
+    """
 
     def options(self, channel: str, options: ChannelSettings) -> ChannelSettings:
-        """The settings of a channel. ``options``: its settings in the app."""
+        """Return the settings of a channel. ``options`` are its settings in the
+        app.
+        """
 
     def needs_token(self, channel: str) -> bool:
         """Whether a subscription needs a token even in an open app."""
@@ -92,15 +97,24 @@ Reason = Literal[
 class ChannelRefused(ImserverError):
     """A subscription or publication was refused.
 
-    ``reason``: ``name`` (invalid), ``unknown`` (the app has no such channel),
-    ``denied`` (not permitted), ``expired`` (the token), ``full`` (too many
-    channels or subscribers), ``limit`` (too long), ``rate`` (too many
-    publications per second), ``exists`` (subscribed already), ``ended`` (the
-    connection or the subscription), ``unavailable`` (the history or the back
-    end does not answer; try again), ``not_available`` (the channel has no
-    history or presence), ``unrecoverable`` (the history has another epoch, or
-    lacks missed publications). ``error``: what the back end of the app says to
-    the client (None: nothing).
+    The ``reason`` is one of these:
+
+    - ``name``: it is invalid.
+    - ``unknown``: the app has no such channel.
+    - ``denied``: it is not permitted.
+    - ``expired``: the token has expired.
+    - ``full``: there are too many channels or subscribers.
+    - ``limit``: something is too long.
+    - ``rate``: there were too many publications per second.
+    - ``exists``: the client is subscribed already.
+    - ``ended``: the connection or the subscription has ended.
+    - ``unavailable``: the history or the back end does not answer; try again.
+    - ``not_available``: the channel has no history or presence.
+    - ``unrecoverable``: the history has another epoch, or lacks missed
+      publications.
+
+    ``error`` has what the back end of the app says to the client; None:
+    nothing.
     """
 
     def __init__(
@@ -129,8 +143,10 @@ def check_name(channel: str) -> None:
 
 
 def encode_tags(tags: Mapping[str, str]) -> bytes:
-    """The tags of a publication for :class:`ChannelPart`. Raises
-    :class:`ChannelRefused`: ``limit``."""
+    """Encode the tags of a publication for :class:`ChannelPart`.
+
+    Raises :class:`ChannelRefused` (``limit``) if there are too many.
+    """
     if not tags:
         return b""
     encoded = msgspec.json.encode(tags)
@@ -165,8 +181,11 @@ def is_limited_to(channel: str, user: str) -> bool:
 
 
 def group_in(channel: str) -> int:
-    """Return the group that a channel belongs to: its id is the part of the
-    name after the first colon. Returns 0 if the channel belongs to no group."""
+    """Return the group that a channel belongs to; 0 if it belongs to no group.
+
+    The id of the group is the part of the name after the first colon, as in
+    ``group:17``.
+    """
     namespace, _, id = channel.partition(":")
     if namespace != "user" and GROUP_ID.fullmatch(id):
         return int(id)
@@ -174,12 +193,12 @@ def group_in(channel: str) -> int:
 
 
 class Publication(Struct, frozen=True, gc=False):
-    """An event for all members of a channel, except the connections of
-    ``except_users`` and ``except_connection`` (an object of this node, or an id
-    from anywhere).
+    """An event for all members of a channel, except some.
 
-    ``at_most``: do not deliver the event if the channel has more members (None:
-    any number). Numbers of other nodes are about a second old.
+    The connections of ``except_users`` do not get it, and ``except_connection``
+    does not: an object of this node, or an id from anywhere. ``at_most`` means
+    that the event is not delivered if the channel has more members; None: any
+    number. Numbers of other nodes are about a second old.
     """
 
     channel: str
@@ -190,9 +209,11 @@ class Publication(Struct, frozen=True, gc=False):
 
 
 class ChannelMember(Struct, frozen=True, array_like=True):
-    """A connection in a channel: its id, its user, and when it joined, in Unix
-    seconds. ``info``, ``channel_info``: JSON about it, and about it in this
-    channel (``""``: none)."""
+    """A connection in a channel.
+
+    ``joined`` is when it joined, in Unix seconds. ``info`` is JSON about it,
+    and ``channel_info`` about it in this channel; ``""``: there is none.
+    """
 
     connection: str
     user: str
@@ -204,9 +225,12 @@ class ChannelMember(Struct, frozen=True, array_like=True):
 
 
 class MemberPage(Struct, frozen=True):
-    """Some members in the order of joining. ``total`` counts all members.
-    ``next`` is the cursor ``after`` for the next page (``""`` on the last
-    page). ``missing`` has the names of the nodes that did not answer."""
+    """Some members of a channel, in the order of joining.
+
+    ``total`` counts all members. ``next`` is the cursor ``after`` for the next
+    page; ``""`` on the last page. ``missing`` has the names of the nodes that
+    did not answer.
+    """
 
     total: int
     members: list[ChannelMember]
@@ -222,12 +246,11 @@ class ChannelCount(Struct, frozen=True, array_like=True):
 
 
 class ChannelPage(Struct, frozen=True):
-    """Some channels of an app in the order of names; ``more``: further channels
-    follow.
+    """Some channels of an app in the order of names.
 
-    ``total`` counts all channels. If they take more than one page, a channel
-    with members on several nodes may count several times. ``missing`` names
-    nodes that did not answer.
+    ``more`` means that further channels follow. ``total`` counts all channels.
+    If they take more than one page, a channel with members on several nodes may
+    count several times. ``missing`` has the nodes that did not answer.
     """
 
     total: int
@@ -240,8 +263,11 @@ log = logging.getLogger(__name__)
 
 
 class MembersHere(Struct, frozen=True, array_like=True):
-    """The part of one node in a page of members: the number of all members, and
-    some of them."""
+    """The part of one node in a page of members.
+
+    ``total`` is the number of all its members, and ``members`` has some of
+    them.
+    """
 
     total: int
     members: list[ChannelMember]
@@ -251,8 +277,10 @@ class MembersHere(Struct, frozen=True, array_like=True):
 
 
 class ChannelMembersQuery(Struct, frozen=True, array_like=True):
-    """Members of a channel on the queried node: at most ``limit``, after the
-    cursor ``after``."""
+    """A query to a node: who are the members of a channel there?
+
+    The answer has at most ``limit``, after the cursor ``after``.
+    """
 
     app: str
     channel: str
@@ -261,23 +289,28 @@ class ChannelMembersQuery(Struct, frozen=True, array_like=True):
 
 
 class ChannelUsersQuery(Struct, frozen=True, array_like=True):
-    """The users in a channel on the queried node."""
+    """A query to a node: which users are in a channel there?"""
 
     app: str
     channel: str
 
 
 class UsersHere(Struct, frozen=True, array_like=True):
-    """The part of one node in a count of users: the number of all its members,
-    and their users, each once."""
+    """The part of one node in a count of users.
+
+    ``total`` is the number of all its members, and ``users`` has their users,
+    each once.
+    """
 
     total: int
     users: list[str]
 
 
 class ChannelNamesQuery(Struct, frozen=True, array_like=True):
-    """Channels of an app with members on the queried node: at most ``limit``,
-    after the name ``after``."""
+    """A query to a node: which channels of an app have members there?
+
+    The answer has at most ``limit``, after the name ``after``.
+    """
 
     app: str
     after: str
@@ -285,17 +318,23 @@ class ChannelNamesQuery(Struct, frozen=True, array_like=True):
 
 
 class ChannelNamesAnswer(Struct, frozen=True, array_like=True):
-    """``total``: number of channels with members there. ``channels``: the
-    requested ones."""
+    """The answer to :class:`ChannelNamesQuery`.
+
+    ``total`` is the number of channels with members there, and ``channels`` has
+    the requested ones.
+    """
 
     total: int
     channels: list[ChannelCount]
 
 
 class NodeParts(Struct, frozen=True):
-    """The parts of a node that its channels use. ``table``: connections by
-    their ids. ``settings``: app → its settings. ``history_apps``: see
-    :class:`imserver.gateway.auth.tenants.Tenants`."""
+    """The parts of a node that its channels use.
+
+    ``table`` finds connections by their ids. ``settings`` returns the settings
+    of an app. For ``history_apps`` see
+    :class:`imserver.gateway.auth.tenants.Tenants`.
+    """
 
     hub: Hub
     fanout: Fanout
@@ -306,14 +345,17 @@ class NodeParts(Struct, frozen=True):
 
 
 class ChannelMembers(Service):
-    """The subscribers of channels: the members on this node, and lists and
-    numbers of the members on all nodes. Owner of the queue of ended
-    connections.
+    """The subscribers of channels.
 
-    Calls may switch greenlets, unless their docstring says otherwise. All
-    connections are connections of this node. For connections of other nodes,
-    see :class:`imserver.gateway.channels.connections.Connections`. ``others``
-    and ``registrar`` are None without a cluster.
+    It knows the members on this node, and asks the other nodes for lists and
+    numbers of theirs. All connections are connections of this node; for
+    connections of other nodes, see
+    :class:`imserver.gateway.channels.connections.Connections`. ``others`` and
+    ``registrar`` are None without a cluster. The registrar reports to the
+    registry which channels have members here.
+
+    Calls may switch greenlets, unless their docstring says otherwise. Owner of
+    the queue of ended connections.
     """
 
     here: NodeParts
@@ -339,13 +381,14 @@ class ChannelMembers(Service):
     def enter(
         self, app: str, channel: str, connection: Connection
     ) -> LocalChannel | None:
-        """Put a connection into a channel, and return the channel. The caller
-        calls the listeners: :meth:`report_join`. Never switches greenlets.
+        """Put a connection into a channel, and return the channel.
 
         Returns None if the connection was a member before, or is not in service
-        in this app. Raises :class:`ChannelRefused`, with a text for the caller,
-        if the name is invalid, or if the connection or the app has too many
-        channels.
+        in this app. The caller calls the listeners: :meth:`report_join`. Never
+        switches greenlets.
+
+        Raises :class:`ChannelRefused`, with a text for the caller, if the name
+        is invalid, or if the connection or the app has too many channels.
         """
         hub_app = self.here.hub.apps.get(app)
         if hub_app is None:
@@ -357,6 +400,7 @@ class ChannelMembers(Service):
                 f"the connection is subscribed to {MAX_CHANNELS_OF_A_CONNECTION} channels already",
             )
 
+        # A channel exists on this node as long as it has members here.
         if channel not in hub_app.channels:
             check_name(channel)
             settings = self.here.settings(app)
@@ -401,8 +445,11 @@ class ChannelMembers(Service):
             self.on_left.append(left)
 
     def _report_empty_to(self, emptied: Callable[[str, str], object]) -> None:
-        """From now on call this function with an app and a channel that has no
-        members any more on any node."""
+        """From now on call this function when no node has members of a channel
+        any more.
+
+        Its arguments are the app and the channel.
+        """
         # In a cluster only the registry knows whether other nodes have members.
         if self.registrar is not None:
             self.registrar.on_empty.append(emptied)
@@ -415,9 +462,11 @@ class ChannelMembers(Service):
         self._on_parted.append(report_last)
 
     def report_join(self, channel: LocalChannel, connection: Connection) -> None:
-        """Report a new member to the registry and to the listeners. When this
-        method returns, publications from all nodes reach the member. May switch
-        greenlets."""
+        """Report a new member to the registry and to the listeners.
+
+        When this method returns, publications from all nodes reach the member.
+        May switch greenlets.
+        """
         # Counted before the report, because others may join meanwhile.
         is_first = len(channel.members) == 1
         if self.registrar is not None:
@@ -430,14 +479,19 @@ class ChannelMembers(Service):
 
     def await_report(self, connection: Connection, channel: str) -> None:
         """Return when the registry knows the channel of a connection that was a
-        member before. May switch greenlets."""
+        member before.
+
+        May switch greenlets.
+        """
         if self.registrar is not None and self.has(connection, channel):
             app = connection.app or ""
             self.registrar.report_join(app, channel, is_new_member=False)
 
     def leave(self, app: str, channel: str, connection: Connection) -> bool:
-        """Take a connection out of a channel. Return whether it was a member.
-        Never switches greenlets."""
+        """Take a connection out of a channel. Returns whether it was a member.
+
+        Never switches greenlets.
+        """
         local = self.here.hub.channel(app, channel)
         if local is None or not self.membership.leave(local.app, channel, connection):
             return False
@@ -445,27 +499,36 @@ class ChannelMembers(Service):
         return True
 
     def _report_parted(self, connection: Connection, channel: LocalChannel) -> None:
+        """Tell the registry and the listeners that a connection is no member
+        any more.
+        """
         if self.registrar is not None:
             self.registrar.changed(channel.app.name, channel.name)
         for listener in self._on_parted:
             listener(connection, channel.name, not channel.members)
 
     def leave_all(self, connection: Connection) -> tuple[str, ...]:
-        """Take a connection out of all its channels, without a notice. Return
-        their names. Never switches greenlets."""
+        """Take a connection out of all its channels, without a notice to
+        others.
+
+        Returns the names of the channels. Never switches greenlets.
+        """
         channels = self.membership.leave_all(connection)
         for channel in channels:
             self._report_parted(connection, channel)
         return tuple([channel.name for channel in channels])
 
     def channels_of(self, connection: Connection) -> tuple[str, ...]:
-        """The names of a connection's channels in the order of joining. Never
-        switches greenlets."""
+        """Return the names of a connection's channels, in the order of joining.
+
+        Never switches greenlets.
+        """
         return tuple([channel.name for channel in connection.channels])
 
     def has(self, connection: Connection, channel: str) -> bool:
         """Whether a connection is a member of a channel. Never switches
-        greenlets."""
+        greenlets.
+        """
         local = self.here.hub.channel(connection.app or "", channel)
         return local is not None and connection in local.members
 
@@ -477,7 +540,10 @@ class ChannelMembers(Service):
 
     def report_left(self, connection: Connection, channels: tuple[str, ...]) -> None:
         """Tell the listeners about a connection that has left without a
-        request. Never switches greenlets."""
+        request.
+
+        They run in another greenlet. Never switches greenlets.
+        """
         if not self.on_left:
             return
         self._departures.append((connection, channels))
@@ -487,7 +553,8 @@ class ChannelMembers(Service):
 
     def _run_departures(self) -> None:
         """Greenlet: call the listeners for ended connections, until none is
-        left."""
+        left.
+        """
         try:
             while self._departures:
                 connection, channels = self._departures.popleft()
@@ -504,8 +571,10 @@ class ChannelMembers(Service):
 
     def remove(self, connection: Connection, channel: str) -> bool:
         """End a subscription that its client has not ended, and tell the
-        listeners. Returns whether the connection was subscribed. Never
-        switches greenlets."""
+        listeners.
+
+        Returns whether the connection was subscribed. Never switches greenlets.
+        """
         was_member = self.leave(connection.app or "", channel, connection)
         if was_member:
             self.report_left(connection, (channel,))
@@ -517,16 +586,17 @@ class ChannelMembers(Service):
         """End a subscription, and send the event ``unsubscribed`` with this
         code to the client.
 
-        Some clients can subscribe again only on a new connection. If the code
-        is :data:`INSUFFICIENT_STATE`, the connection of such a client is closed
-        instead. Never switches greenlets.
+        The code :data:`INSUFFICIENT_STATE` means that publications are missing,
+        so that the client has to subscribe again and reload. Some clients can
+        subscribe again only on a new connection: the connection of such a
+        client is closed instead. Never switches greenlets.
         """
         state = connection.dialect_state
         reason = "server unsubscribe"
         if code == INSUFFICIENT_STATE:
             reason = INSUFFICIENT
-            reconnects = state is not None and state.reconnects(channel)
-            if reconnects and self.has(connection, channel):
+            must_reconnect = state is not None and state.reconnects(channel)
+            if must_reconnect and self.has(connection, channel):
                 connection.close(CLOSE_INSUFFICIENT_STATE, INSUFFICIENT)
                 return
 
@@ -545,9 +615,11 @@ class ChannelMembers(Service):
         queries.add("channel_names", ChannelNamesQuery, self._page_here)
 
     def _counts_by_node(self, app: str, channel: str) -> dict[int, int] | None:
-        """Return epoch of a node → the number of its members of a channel, as
-        the registry knows them. The result is empty without a cluster, and None
-        if the registry does not answer."""
+        """Return the number of members of a channel on each node, by its epoch.
+
+        The numbers are as the registry knows them. The result is empty without
+        a cluster, and None if the registry does not answer.
+        """
         if self.others is None or not self.others.node_messages.peers():
             return {}
         channels = self.others.registry.find_channels(app, [channel])
@@ -559,9 +631,11 @@ class ChannelMembers(Service):
         self, app: str, channel: str, after: str = "", limit: int = PAGE_ENTRIES
     ) -> MemberPage:
         """Return a page of the members on all nodes, in the order of joining.
-        ``after``: the cursor of the last member of the page before (``""``: the
-        first page). The page has at most ``limit`` members, and as many as fit
-        into its bytes."""
+
+        ``after`` is the cursor of the last member of the page before; ``""``:
+        the first page. The page has at most ``limit`` members, and as many as
+        fit into its bytes.
+        """
         limit = min(limit, PAGE_BYTES // _MEMBER_BYTES)
         # One member more than the page shows whether others follow.
         query = ChannelMembersQuery(app, channel, after, limit + 1)
@@ -574,9 +648,11 @@ class ChannelMembers(Service):
         return page_of(shares, limit, tuple(missing))
 
     def _nodes_in(self, counts: dict[int, int] | None) -> list[Lease]:
-        """Return the other live nodes that may have members, from the result of
-        :meth:`_counts_by_node`. If that is None, all other live nodes may have
-        some."""
+        """Return the other live nodes that may have members.
+
+        ``counts`` is the result of :meth:`_counts_by_node`. If that is None,
+        all other live nodes may have some.
+        """
         if self.others is None:
             peers = []
         else:
@@ -586,8 +662,10 @@ class ChannelMembers(Service):
         return [lease for lease in peers if lease.epoch in counts]
 
     def _members_here(self, query: ChannelMembersQuery) -> MembersHere:
-        """Answer a query about the members on this node, in the order of
-        joining. Serves other greenlets meanwhile."""
+        """Answer a query about the members on this node, in the order of joining.
+
+        Serves other greenlets meanwhile.
+        """
         birth = self.here.table.ids.birth
         local = self.here.hub.channel(query.app, query.channel)
         if local is None:
@@ -604,20 +682,25 @@ class ChannelMembers(Service):
         rows = list(islice(following, query.limit))
         members = []
         for number, (connection, joined) in enumerate(rows, 1):
-            info, channel_info = infos_of(connection, query.channel)
-            member = ChannelMember(
-                connection=self.here.table.id_of(connection),
-                user=connection.user or "",
-                device=connection.device,
-                dialect=connection.encoding.dialect.name,
-                joined=joined,
-                info=info.decode(),
-                channel_info=channel_info.decode(),
-            )
-            members.append(member)
+            members.append(self._describe(connection, query.channel, joined))
             if not number % _MEMBERS_PER_TURN and is_long_turn():
                 serve_others()
         return MembersHere(total, members, birth)
+
+    def _describe(
+        self, connection: Connection, channel: str, joined: float
+    ) -> ChannelMember:
+        """Describe a member of a channel, who has ``joined`` at a Unix time."""
+        info, channel_info = infos_of(connection, channel)
+        return ChannelMember(
+            connection=self.here.table.id_of(connection),
+            user=connection.user or "",
+            device=connection.device,
+            dialect=connection.encoding.dialect.name,
+            joined=joined,
+            info=info.decode(),
+            channel_info=channel_info.decode(),
+        )
 
     def count_users(self, app: str, channel: str, most: int) -> tuple[int, int]:
         """Return the number of connections in a channel, and the number of
@@ -655,8 +738,11 @@ class ChannelMembers(Service):
         query: ChannelUsersQuery,
         most: int,
     ) -> list[UsersHere]:
-        """Ask these nodes for the users in a channel. The result has the
-        answers of the nodes that have answered."""
+        """Ask these nodes for the users in a channel.
+
+        The result has the answers of the nodes that have answered. ``most`` is
+        the greatest number of members that an older node is asked for.
+        """
         # Nodes of older versions do not name their features so, and do not know
         # the query for users.
         newer = [lease for lease in nodes if lease.feature_names]
@@ -675,6 +761,7 @@ class ChannelMembers(Service):
         return shares
 
     def _users_here(self, query: ChannelUsersQuery) -> UsersHere:
+        """Answer a query about the users in a channel on this node."""
         local = self.here.hub.channel(query.app, query.channel)
         if local is None:
             return UsersHere(0, [])
@@ -682,8 +769,10 @@ class ChannelMembers(Service):
         return UsersHere(len(local.members), list(users))
 
     def count(self, app: str, channel: str) -> int:
-        """The number of connections in a channel. Numbers of other nodes are
-        about a second old."""
+        """Return the number of connections in a channel, on all nodes.
+
+        Numbers of other nodes are about a second old.
+        """
         count_here = self.here.hub.member_count(app, channel)
         if self.others is None:
             return count_here
@@ -697,9 +786,11 @@ class ChannelMembers(Service):
     def channels(
         self, app: str, after: str = "", limit: int = PAGE_ENTRIES
     ) -> ChannelPage:
-        """Return a page of the channels of an app that have members, in the
-        order of names. ``after``: the last name of the page before (``""``: the
-        first page)."""
+        """Return a page of the channels of an app that have members.
+
+        They are in the order of names. ``after`` is the last name of the page
+        before; ``""``: the first page.
+        """
         # One channel more than the page shows whether others follow.
         query = ChannelNamesQuery(app, after, limit + 1)
         parts = [self._page_here(query)]
@@ -708,21 +799,21 @@ class ChannelMembers(Service):
             answers, missing = self.others.query("channel_names", query)
             parts += read(answers, ChannelNamesAnswer).values()
 
-        total = 0
+        # A channel may have members on several nodes.
         members: dict[str, int] = {}
         for part in parts:
-            total += part.total
             for row in part.channels:
                 members[row.channel] = members.get(row.channel, 0) + row.members
+        total = sum(part.total for part in parts)
         channels = sorted(members)
-        more = len(channels) > limit
-        if not after and not more:
+        has_more = len(channels) > limit
+        if not after and not has_more:
             # The page has all channels, so each of them can count once.
             total = len(channels)
         counts = [
             ChannelCount(channel, members[channel]) for channel in channels[:limit]
         ]
-        return ChannelPage(total, counts, more, tuple(missing))
+        return ChannelPage(total, counts, has_more, tuple(missing))
 
     def _page_here(self, query: ChannelNamesQuery) -> ChannelNamesAnswer:
         """Answer a query about the channels with members on this node."""
@@ -739,8 +830,11 @@ class ChannelMembers(Service):
 
 
 def infos_of(connection: Connection, channel: str) -> tuple[bytes, bytes]:
-    """JSON about a connection for others: in all its channels, and in this one
-    (``b""``: none)."""
+    """Return JSON about a connection for others.
+
+    The first part is for all its channels, the second one for this channel;
+    ``b""``: there is none.
+    """
     state = connection.dialect_state
     if state is None:
         return b"", b""
@@ -750,14 +844,18 @@ def infos_of(connection: Connection, channel: str) -> tuple[bytes, bytes]:
 def page_of(
     shares: Iterable[MembersHere], limit: int, missing: tuple[str, ...] = ()
 ) -> MemberPage:
-    """Merge the pages of all nodes, each with at most ``limit`` + 1 members,
-    into one page. It has at most ``limit`` members, and as many as fit into
-    its bytes. ``missing``: the nodes that did not answer."""
+    """Merge the pages of all nodes into one page.
+
+    Each of them has at most ``limit`` + 1 members. The result has at most
+    ``limit`` members, and as many as fit into its bytes. ``missing`` has the
+    nodes that did not answer.
+    """
     total = 0
     rows: list[tuple[float, int, ChannelMember]] = []
     for share in shares:
         total += share.total
         rows += [(member.joined, share.birth, member) for member in share.members]
+    # By the time of joining, and then by node.
     rows.sort(key=lambda row: row[:2])
 
     sizes = (_size_of(member) for _, _, member in rows)
@@ -771,7 +869,7 @@ def page_of(
 
 
 def _size_of(member: ChannelMember) -> int:
-    """The bytes that a member takes of a page."""
+    """Return how many bytes a member takes of a page."""
     names = member.user + member.device
     return (
         _MEMBER_BYTES
@@ -782,7 +880,11 @@ def _size_of(member: ChannelMember) -> int:
 
 
 def cursor(joined: float, birth: int) -> str:
-    """The cursor after a member, in the order of joining."""
+    """Return the cursor after a member, in the order of joining.
+
+    For example ``1790000000.25-3fa0c1``: when the member joined, and the birth
+    of its node's process.
+    """
     return f"{joined!r}-{birth:x}"
 
 

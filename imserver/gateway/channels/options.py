@@ -30,9 +30,11 @@ row."""
 
 
 def _namespace(rows: Mapping[str, ChannelSettings], channel: str) -> str:
-    """Return the name of the row of settings that holds for a channel: its
-    namespace (``""`` for a name without a colon), or :data:`ANY_NAMESPACE` if
-    the namespace has no row."""
+    """Return the name of the row of settings that holds for a channel.
+
+    It is its namespace, the part of its name before the colon; ``""`` without a
+    colon. If the namespace has no row, it is :data:`ANY_NAMESPACE`.
+    """
     namespace, colon, _ = channel.removeprefix(PRIVATE_PREFIX).partition(":")
     if not colon:
         namespace = ""
@@ -55,10 +57,12 @@ def check_known(options: ChannelSettings) -> None:
 
 
 class ChannelOptions(Service):
-    """The options of the channels of all apps. Never switches greenlets.
+    """The options of the channels of all apps.
+
     ``_settings`` returns the settings of an app, or None if there is no such
-    app. ``history_apps``: see
-    :class:`imserver.gateway.auth.tenants.Tenants`."""
+    app. For ``history_apps`` see
+    :class:`imserver.gateway.auth.tenants.Tenants`. Never switches greenlets.
+    """
 
     _settings: Callable[[str], TenantSettings | None]
     history_apps: Collection[str] = ()
@@ -67,8 +71,10 @@ class ChannelOptions(Service):
     classes call :meth:`set_names`."""
 
     def set_names(self, app: str, names: ChannelNames | None) -> None:
-        """Set the meaning of the names of an app's channels (None: only the
-        meaning in its settings). Never switches greenlets."""
+        """Set the meaning of the names of an app's channels.
+
+        None: only the meaning in its settings. Never switches greenlets.
+        """
         if names is None:
             self.names.pop(app, None)
         else:
@@ -81,7 +87,10 @@ class ChannelOptions(Service):
 
     def is_private(self, app: str, channel: str) -> bool:
         """Whether clients need a token for a channel of this name, even in an
-        open app. Never switches greenlets."""
+        open app.
+
+        Never switches greenlets.
+        """
         names = self.names.get(app)
         return needs_token(channel) or (
             names is not None and names.needs_token(channel)
@@ -94,15 +103,22 @@ class ChannelOptions(Service):
             raise ChannelRefused("denied", "the channel is for users")
 
     def known(self, app: str, channel: str) -> ChannelSettings:
-        """The settings of a channel. Raises :class:`ChannelRefused`
-        (``unknown``) if the app has no such channel. Never switches
-        greenlets."""
+        """Return the settings of a channel.
+
+        Raises :class:`ChannelRefused` (``unknown``) if the app has no such
+        channel. Never switches greenlets.
+        """
         options = self.of(app, channel)
         check_known(options)
         return options
 
     def of(self, app: str, channel: str) -> ChannelSettings:
-        """The settings of a channel. Never switches greenlets."""
+        """Return the settings of a channel. Never switches greenlets.
+
+        They come from the row of the channel's namespace in the settings of the
+        app. A channel that the app does not have gets the options
+        :data:`UNKNOWN`.
+        """
         if channel.startswith(RESERVED) and not app.startswith(SYSTEM_PREFIX):
             return self._of_reserved(app, channel)
         tenant = self._settings(app)
@@ -126,7 +142,7 @@ class ChannelOptions(Service):
         return names.options(channel, settings)
 
     def _of_reserved(self, app: str, channel: str) -> ChannelSettings:
-        """The settings of the channel of a user or a group."""
+        """Return the settings of the channel of a user or a group."""
         if not channel.startswith(USER_CHANNEL):
             return _RESERVED
         row = self._user_row(app)
@@ -136,20 +152,28 @@ class ChannelOptions(Service):
 
     def _user_row(self, app: str) -> ChannelSettings | None:
         """Return the options that an app has set for the channels of users
-        (``user:<id>``). Returns None if it has set none."""
+        (``user:<id>``).
+
+        None if it has set none.
+        """
         tenant = self._settings(app)
         if tenant is None:
             return None
         return tenant.channels.get("user")
 
     def has_user_channel(self, app: str, user: str) -> bool:
-        """Whether the channel of a user has options that the app has set. Never
-        switches greenlets."""
+        """Whether the channel of a user has options that the app has set.
+
+        Never switches greenlets.
+        """
         return self._user_row(app) is not None and has_channel(user)
 
     def namespace(self, app: str, channel: str) -> str:
-        """The name of a channel's row of settings; ``*`` if it has no row of
-        its own. Never switches greenlets."""
+        """Return the name of a channel's row of settings; ``*`` if it has no
+        row of its own.
+
+        Never switches greenlets.
+        """
         tenant = self._settings(app)
         if tenant is None:
             return ANY_NAMESPACE

@@ -49,6 +49,9 @@ class OrderedDelivery:
         history: ChannelHistory,
         expel: Callable[[Connection, str], object],
     ) -> None:
+        """``history`` is the history of channels: of this node, or shared by
+        all nodes.
+        """
         self._fanout = fanout
         self._history = history
         self._expel = expel
@@ -66,8 +69,10 @@ class OrderedDelivery:
         accept_stream: Callable[[str, Event], bool],
         subscribed: Callable[[Connection, str], None],
     ) -> None:
-        """From now on call these functions in place of the former ones; see
-        :attr:`accept_stream` and :attr:`subscribed`."""
+        """From now on call these functions in place of the former ones.
+
+        See :attr:`accept_stream` and :attr:`subscribed`.
+        """
         self.accept_stream = accept_stream
         self.subscribed = subscribed
 
@@ -75,7 +80,11 @@ class OrderedDelivery:
 
     def wait(self, local: LocalChannel, connection: Connection, delta: bool) -> None:
         """From now on collect the publications for a new member, until
-        :meth:`release` delivers them. ``delta``: the member reads deltas."""
+        :meth:`release`.
+
+        ``delta`` means that the member reads deltas: a publication as the
+        difference to the one before.
+        """
         if local.position is None:
             local.position = ChannelPosition()
         local.position.waiting[connection] = []
@@ -93,10 +102,13 @@ class OrderedDelivery:
     ) -> None:
         """Deliver to a new member the publications that came while it waited.
 
-        ``position``: the answer to the member had the publications up to this
-        position. ``is_stored``: the history is the message log. ``newest``: the
-        last publication that the answer had, if the member reads deltas; else
-        None. If this node has delivered publications that the member has not
+        - ``position``: the answer to the member had the publications up to this
+          position.
+        - ``is_stored``: the history is the message log.
+        - ``newest``: the last publication that the answer had, if the member
+          reads deltas; else None.
+
+        If this node has delivered publications that the member has not
         received, its subscription ends.
         """
         state = local.position
@@ -125,8 +137,10 @@ class OrderedDelivery:
     def _set_delta_basis(
         self, state: ChannelPosition, connection: Connection, newest: Event
     ) -> None:
-        """Remember that a new member has received this publication, so that
-        the next one can be a delta to it."""
+        """Remember that a new member has received this publication.
+
+        So the next one can be a delta to it.
+        """
         if newest.channel is None or state.deltas is None:
             return
         state.last = state.last or newest
@@ -141,9 +155,11 @@ class OrderedDelivery:
         connection: Connection,
         position: Position,
     ) -> int:
-        """Deliver to a new member the publications after ``position`` that it
-        has waited for. Returns the offset up to which it has all
-        publications."""
+        """Deliver to a new member the publications that it has waited for.
+
+        Publications up to ``position`` are left out, because its answer had
+        them. Returns the offset up to which it has all publications.
+        """
         reached = position.offset
         for event in _take_delayed(state, connection):
             channel_part = event.channel
@@ -164,9 +180,12 @@ class OrderedDelivery:
         connection: Connection,
         position: Position,
     ) -> None:
-        """Deliver to a new member of a stored channel the publications after
-        ``position`` that it has waited for. The log has no gaps, so the member
-        misses none."""
+        """Deliver to a new member of a stored channel the publications that it
+        has waited for.
+
+        Publications up to ``position`` are left out. The log has no gaps, so
+        the member misses none.
+        """
         for event in _take_delayed(state, connection):
             channel_part = event.channel
             if channel_part is None or not 0 < channel_part.offset <= position.offset:
@@ -178,8 +197,11 @@ class OrderedDelivery:
 
     def abandon(self, local: LocalChannel) -> None:
         """Deliver the publications that came while a new member read the
-        history, if no member waits any more. The position of the channel stays
-        unknown. Called after a subscription has failed."""
+        history.
+
+        Called after a subscription has failed. Does nothing if another member
+        waits. The position of the channel stays unknown.
+        """
         state = local.position
         if state is None or state.offset >= 0 or state.waiting:
             return
@@ -192,8 +214,11 @@ class OrderedDelivery:
     def deliver(
         self, local: LocalChannel, state: ChannelPosition, publication: Publication
     ) -> None:
-        """Deliver a publication. If it has an offset, it waits until all
-        earlier ones are delivered."""
+        """Deliver a publication to the members on this node.
+
+        If it has an offset, its number in the history, it waits until all
+        earlier ones are delivered.
+        """
         channel_part = publication.event.channel
         if channel_part is None or not channel_part.offset:
             self.to_ready(local, publication)
@@ -209,6 +234,7 @@ class OrderedDelivery:
             self.to_ready(local, publication)
             self._deliver_early(local, state)
         elif channel_part.offset > state.offset:
+            # Earlier publications are missing: they are late, or lost.
             state.early[channel_part.offset] = publication
             self._fill_soon(local, state)
 
@@ -218,15 +244,18 @@ class OrderedDelivery:
         publication: Publication,
         some: Sequence[Connection] | None = None,
     ) -> None:
-        """Deliver a publication to the members that do not wait. For a member
-        that waits for its answer, the publication is collected. ``some``: only
-        these members receive it (None: all members)."""
+        """Deliver a publication to the members that do not wait.
+
+        For a member that waits for its answer, the publication is collected.
+        ``some`` limits it to these members; None: all members.
+        """
         state = local.position
         waiting = {} if state is None else state.waiting
         members: Iterable[Connection] = local.members
         if some is not None:
             members = some
         elif state is None or not (waiting or state.deltas):
+            # Nobody needs an individual treatment, which is usual.
             self._to_all(local, publication)
             return
 
@@ -257,7 +286,10 @@ class OrderedDelivery:
 
     def _end_waits(self, local: LocalChannel) -> None:
         """Let members that were ahead of this node receive all publications
-        again, if the channel has reached the offset that they have."""
+        again.
+
+        They do so when the channel has reached the offset that they have.
+        """
         state = local.position
         if state is None:
             return
@@ -276,8 +308,11 @@ class OrderedDelivery:
     def send(
         self, local: LocalChannel, members: list[Connection], event: Event
     ) -> None:
-        """Send a publication to members. Members that have the publication
-        before it get a delta."""
+        """Send a publication to members.
+
+        Members that read deltas, and have the publication before it, get only
+        the difference.
+        """
         state = local.position
         if state is None or not state.deltas or event.kind in ("join", "leave"):
             self._fanout.to_some(local.app, members, event)
@@ -312,7 +347,10 @@ class OrderedDelivery:
 
     def _deliver_early(self, local: LocalChannel, state: ChannelPosition) -> None:
         """Deliver the early publications that follow the last delivered one
-        without a gap. If others remain, read the missing ones."""
+        without a gap.
+
+        If others remain, the missing ones are read from the history.
+        """
         while True:
             publication = state.early.pop(state.offset + 1, None)
             if publication is None:
@@ -326,7 +364,10 @@ class OrderedDelivery:
         self, local: LocalChannel, state: ChannelPosition, position: Position
     ) -> None:
         """Begin to deliver in order, from the position that the history has
-        returned."""
+        returned.
+
+        Early publications after it are delivered at once.
+        """
         state.epoch = position.epoch
         state.offset = position.offset
         state.early = {
@@ -339,7 +380,10 @@ class OrderedDelivery:
 
     def _fill_soon(self, local: LocalChannel, state: ChannelPosition) -> None:
         """Read the missing publications of a channel from its history after a
-        short time, unless a greenlet does so already."""
+        short time.
+
+        Does nothing if a greenlet does so already.
+        """
         if not state.filling:
             state.filling = True
             # The missing publications may still come from their nodes.
@@ -347,8 +391,11 @@ class OrderedDelivery:
 
     def _run_fill(self, local: LocalChannel, state: ChannelPosition) -> None:
         """Greenlet: read the publications of other nodes that this one has not
-        received, and deliver them. Tries until the history answers, or the
-        channel has no members here any more."""
+        received.
+
+        Tries until the history answers, or the channel has no members here any
+        more. Then delivers them.
+        """
         page = None
         since = Position(state.epoch, state.offset)
         try:
@@ -378,7 +425,10 @@ class OrderedDelivery:
         page: HistoryPage,
     ) -> None:
         """Deliver the publications of a page of the history that this node has
-        not received. ``since``: the position after which the page was read."""
+        not received.
+
+        ``since`` is the position after which the page was read.
+        """
         if page.position.epoch != state.epoch:
             self._change_epoch(local, state, page.position.epoch)
             return
@@ -404,8 +454,10 @@ class OrderedDelivery:
         self, local: LocalChannel, state: ChannelPosition, newest: Position
     ) -> None:
         """Continue after a gap, up to the position ``newest`` of the history.
+
         Members that can subscribe again do so. The others receive the
-        publications that this node has."""
+        publications that this node has.
+        """
         early = dict(state.early)
         self._restart_members(local, state, newest)
         for offset in sorted(early):
@@ -422,9 +474,11 @@ class OrderedDelivery:
     def _change_epoch(
         self, local: LocalChannel, state: ChannelPosition, epoch: str
     ) -> None:
-        """Continue in this epoch, and read its publications that this node has
-        not delivered. Members that do not subscribe again receive all of
-        them."""
+        """Continue in this epoch, another life of the channel.
+
+        Reads its publications that this node has not delivered. Members that do
+        not subscribe again receive all of them.
+        """
         former_epoch, former_offset = state.before
         state.before = (state.epoch, state.offset)
         if epoch == former_epoch:
@@ -438,8 +492,11 @@ class OrderedDelivery:
     def _restart_members(
         self, local: LocalChannel, state: ChannelPosition, position: Position
     ) -> None:
-        """Set the position of a channel after a gap, and let its members
-        subscribe again and reload, because publications are lost."""
+        """Set the position of a channel after a gap, because publications are
+        lost.
+
+        Its members subscribe again and reload, if their clients can.
+        """
         log.warning(
             "the history of a channel of %s has a gap; its subscribers start again",
             local.app.name,
@@ -462,30 +519,33 @@ class OrderedDelivery:
     def _expel_if_resubscribes(
         self, local: LocalChannel, connection: Connection
     ) -> None:
-        """End a subscription that has a gap, if its client can subscribe
-        again."""
+        """End a subscription that has a gap, if its client can subscribe again."""
         dialect_state = connection.dialect_state
         if dialect_state is not None and dialect_state.resubscribes(local.name):
             self._expel(connection, local.name)
 
     def check(self, app: str, channels: Sequence[LocalChannel]) -> None:
-        """Compare the positions of these channels of an app with the newest
-        ones of the shared history, and read the missing publications. May
-        switch greenlets."""
+        """Compare the positions of these channels with the newest ones of the
+        shared history.
+
+        Missing publications are read. May switch greenlets.
+        """
         for first in range(0, len(channels), _CHECKED_TOGETHER):
             batch = channels[first : first + _CHECKED_TOGETHER]
             positions = self._history.positions(app, [local.name for local in batch])
             for local, newest in zip(batch, positions or (), strict=False):
                 state = local.position
                 if state is None or state.offset < 0:
-                    continue
+                    continue  # no position is known here
                 if newest != Position(state.epoch, state.offset):
                     self._fill_soon(local, state)
 
 
 def _take_delayed(state: ChannelPosition, connection: Connection) -> list[Event]:
-    """Remove and return the publications that were collected for a new member,
-    which waits no longer."""
+    """Remove and return the publications that were collected for a new member.
+
+    From now on the member waits no longer.
+    """
     delayed = state.waiting.pop(connection, None)
     if isinstance(delayed, list):
         return delayed
@@ -493,8 +553,11 @@ def _take_delayed(state: ChannelPosition, connection: Connection) -> list[Event]
 
 
 def _basis_of(event: Event, last: Event | None) -> int:
-    """The offset of the publication that a delta to ``event`` starts from; 0 if
-    no delta is possible."""
+    """Return the offset of the publication that a delta to ``event`` starts
+    from.
+
+    ``last`` is the publication that was sent before. 0 if no delta is possible.
+    """
     if last is None or last.channel is None or event.channel is None:
         return 0
     if event.channel.offset and event.channel.epoch == last.channel.epoch:

@@ -44,9 +44,12 @@ _UNSETTLED_SECONDS: Final = 10.0
 
 
 class ChannelNodes(Service):
-    """Sends publications to the other nodes that have subscribers. While the
-    registry does not answer, and for a while after, it sends them to all nodes.
-    Owner of the publishing turns."""
+    """Sends publications to the other nodes that have subscribers.
+
+    The registry knows these nodes. While it does not answer, and for a while
+    after, publications go to all nodes. Owner of the publishing turns, by which
+    publications keep their order.
+    """
 
     others: OtherNodes
     registrar: Registrar
@@ -61,14 +64,17 @@ class ChannelNodes(Service):
     def turn(
         self, app: str, channels: Sequence[str]
     ) -> Iterator[Mapping[str, MembersOfNodes | None]]:
-        """Context manager: wait until all earlier publishers to these channels
-        have ended their turns, so that publications keep their order.
+        """Wait until all earlier publishers to these channels have ended their
+        turns.
 
-        Yields channel → the nodes that have members of it (None: the registry
-        does not answer). May switch greenlets before the turn.
+        A context manager, by which publications keep their order. Yields the
+        nodes that have members of each channel; None: the registry does not
+        answer. May switch greenlets before the turn.
         """
         names = dict.fromkeys(channels)  # each name once, in this order
         is_alone = len(self.others.registry.reachable()) <= 1
+        # Without other nodes there is nothing to ask. But publishers that have
+        # asked already go first.
         if is_alone and not any((app, name) in self._turns for name in names):
             yield dict.fromkeys(names, _NOWHERE)
             return
@@ -101,11 +107,12 @@ class ChannelNodes(Service):
         nodes: MembersOfNodes | None,
         reached: bool,
     ) -> tuple[int, int]:
-        """Send a publication to the other nodes among ``nodes`` (None: to all
-        other nodes). ``reached``: it has reached members of this node.
+        """Send a publication to the other nodes with members of its channel.
 
-        Returns two numbers: the nodes to which the publication was sent, and
-        the nodes that do not receive it. Never switches greenlets.
+        ``nodes`` has these nodes; None: all other nodes. ``reached`` means that
+        the publication has reached members of this node. Returns two numbers:
+        the nodes to which it was sent, and the nodes that do not receive it.
+        Never switches greenlets.
         """
         leases = self.others.registry.reachable()
         own_epoch = self.others.node_messages.own_epoch
@@ -143,8 +150,10 @@ class ChannelNodes(Service):
         return sent, len(receivers) - sent
 
     def peer_unsettled(self, epoch: int) -> None:
-        """Send every publication to a node for ten seconds, because it could
-        not report a channel. Never switches greenlets."""
+        """Send every publication to a node for ten seconds.
+
+        It could not report a channel to the registry. Never switches greenlets.
+        """
         self._unsettled[epoch] = monotonic() + _UNSETTLED_SECONDS
 
     def _forget_settled(self) -> None:
@@ -163,8 +172,10 @@ _WITH_HISTORY: Final = {
 
 
 class ChannelPublishing(Service):
-    """Publishes to channels on all nodes. ``nodes``: the other nodes; None
-    without a cluster."""
+    """Publishes to channels on all nodes.
+
+    ``nodes`` sends to the other nodes; None without a cluster.
+    """
 
     here: NodeParts
     options: ChannelOptions
@@ -177,8 +188,10 @@ class ChannelPublishing(Service):
         self, payer: Hashable, app: str, channel: str, limit: int
     ) -> bool:
         """Count a publication of a client to the namespace of a channel.
+
         Returns False if ``payer`` has published more than ``limit`` times in a
-        second. Never switches greenlets."""
+        second. Never switches greenlets.
+        """
         namespace = self.options.namespace(app, channel)
         return self._publications.take((payer, namespace), number=limit)
 
@@ -193,12 +206,17 @@ class ChannelPublishing(Service):
         key: str = "",
     ) -> Outcome:
         """Publish to a channel (:class:`Publication`), without a limit of the
-        payload. May switch greenlets. Publications of one node to a channel
-        arrive in the order of the calls. ``key``: see :meth:`publish_event`.
+        payload.
 
-        NOT_SENT: the channel has no members. PARTLY: a node with members is
-        known not to receive it. FAILED: no node receives it, or the history
-        does not answer. REFUSED: the log cannot store it.
+        Publications of one node to a channel arrive in the order of the calls.
+        For ``key`` see :meth:`publish_event`. May switch greenlets. Returns one
+        of these outcomes:
+
+        - NOT_SENT: the channel has no members.
+        - SENT: all nodes with members get it.
+        - PARTLY: a node with members is known not to receive it.
+        - FAILED: no node receives it, or the history does not answer.
+        - REFUSED: the log cannot store it.
         """
         if event.channel is None:
             event = replace(event, channel=ChannelPart(channel))
@@ -223,14 +241,16 @@ class ChannelPublishing(Service):
         key: str = "",
     ) -> Published:
         """Publish to a channel, and to its history unless ``with_history`` is
-        False. May switch greenlets.
+        False.
 
         A stored channel has one publication for each ``key``, or without one
         for each id of an event. A history in Redis recognises them for a
-        minute. Raises :class:`ChannelRefused`: ``limit`` (the payload is too
-        long), or ``unavailable`` (the history or the nodes of all subscribers
-        do not answer; nobody receives it). If only the answer of the history
-        was lost, the publication is in the history.
+        minute. May switch greenlets.
+
+        Raises :class:`ChannelRefused`: ``limit`` (the payload is too long), or
+        ``unavailable`` (the history or the nodes of all subscribers do not
+        answer; nobody receives it). If only the answer of the history was lost,
+        the publication is in the history.
         """
         options = self.options.of(app, channel)
         limit = options.max_bytes
@@ -244,8 +264,10 @@ class ChannelPublishing(Service):
         return self._publish(app, publication, options, key, with_history)
 
     def require_quota(self, app: str) -> None:
-        """Refuse a client if the app has used up its quota of pushes. Raises
-        :class:`ChannelRefused`."""
+        """Refuse a client if the app has used up its quota of pushes.
+
+        Raises :class:`ChannelRefused`.
+        """
         try:
             self.here.metrics.pushes.require(app)
         except QuotaSpent as spent:
@@ -259,9 +281,13 @@ class ChannelPublishing(Service):
         key: str,
         with_history: bool = True,
     ) -> Published:
-        """Store a publication, if its channel has a history, and send it. See
-        :meth:`publish_event`."""
+        """Store a publication, if its channel has a history, and send it.
+
+        The arguments and errors are those of :meth:`publish_event`.
+        """
         check_known(options)
+        # The message log stores only messages. The other history retains
+        # everything but the pieces of streamed messages.
         if with_history and options.history and publication.event.kind == "msg":
             return self._store(app, publication, key)
         if with_history and options.history_size and publication.event.kind != "stream":
@@ -286,7 +312,9 @@ class ChannelPublishing(Service):
         return Published(outcome, Position(channel_part.epoch, channel_part.offset))
 
     def _store(self, app: str, publication: Publication, key: str) -> Published:
-        """Store a publication in the log, from which each node delivers it."""
+        """Store a publication in the message log, from which each node delivers
+        it.
+        """
         if isinstance(publication.except_connection, Connection):
             connection_id = self.here.table.id_of(publication.except_connection)
             publication = replace(publication, except_connection=connection_id)
@@ -298,8 +326,11 @@ class ChannelPublishing(Service):
         self, app: str, publications: Sequence[Publication]
     ) -> list[Outcome]:
         """Send many publications, in their order, without storing them in a
-        history. The registry is queried once. Returns the outcome of each; see
-        :meth:`publish`."""
+        history.
+
+        The registry is queried once. Returns the outcome of each; see
+        :meth:`publish`.
+        """
         names = [publication.channel for publication in publications]
         turn: AbstractContextManager[Mapping[str, MembersOfNodes | None]]
         if self.nodes is None:
@@ -316,8 +347,10 @@ class ChannelPublishing(Service):
         return outcomes
 
     def publish_soon(self, app: str, publication: Publication) -> None:
-        """Send a publication without storing it in a history. In a cluster, a
-        new greenlet sends it. Never switches greenlets."""
+        """Send a publication without storing it in a history.
+
+        In a cluster, a new greenlet sends it. Never switches greenlets.
+        """
         if self.nodes is None:
             self._send(app, publication)
         else:
@@ -330,8 +363,11 @@ class ChannelPublishing(Service):
         members_of: MembersOfNodes | None = None,
     ) -> Outcome:
         """Deliver a publication here, and send it to the other nodes with
-        members. ``members_of``: the nodes with members (None: the registry does
-        not answer, or there is no cluster). Never switches greenlets."""
+        members.
+
+        ``members_of`` has the nodes with members; None: the registry does not
+        answer, or there is no cluster. Never switches greenlets.
+        """
         limit = publication.at_most
         if (
             limit is not None
@@ -354,8 +390,9 @@ class ChannelPublishing(Service):
         return Outcome.PARTLY if missed else Outcome.SENT
 
     def _count(self, app: str, channel: str, members_of: MembersOfNodes | None) -> int:
-        """Return the number of members of a channel on this node and on the
-        nodes of ``members_of``."""
+        """Return the number of members of a channel on this node and on those
+        of ``members_of``.
+        """
         count = self.here.hub.member_count(app, channel)
         if self.nodes is None or not members_of:
             return count
@@ -372,15 +409,19 @@ class ChannelPublishing(Service):
         self.deliver(item.app, publication)
 
     def deliver(self, app: str, publication: Publication) -> int:
-        """Deliver to the members on this node. Publications with an offset are
-        delivered in the order of their offsets. Returns the number of members
-        reached. Never switches greenlets."""
+        """Deliver a publication to the members on this node.
+
+        Publications with an offset are delivered in the order of their offsets.
+        Returns the number of members reached. Never switches greenlets.
+        """
         hub_app = self.here.hub.apps.get(app)
         if hub_app is None:
             return 0
         local = hub_app.channels.get(publication.channel)
         if local is None:
             return 0
+        # A piece of a streamed message is delivered only if it fits to the
+        # pieces before it.
         part = publication.event.channel
         if (
             part is not None
@@ -402,8 +443,10 @@ class ChannelPublishing(Service):
 
 
 class ChannelNotices(Service):
-    """Sends notices to the members of a channel about who subscribes and who
-    leaves. The client that causes a notice pays for it."""
+    """Tells the members of a channel who subscribes and who leaves.
+
+    The client that causes a notice pays for it.
+    """
 
     here: NodeParts
     options: ChannelOptions
@@ -411,12 +454,12 @@ class ChannelNotices(Service):
     _notices: Buckets = field(default_factory=lambda: Buckets(NOTICES))
 
     def charge(self, connection: Connection, *channels: str) -> None:
-        """Count the notices that the other members of these channels get when a
-        client subscribes, and later leaves.
+        """Count the notices that the other members of these channels get.
 
-        Raises :class:`ChannelRefused`: ``rate``. The end of a subscription
-        cannot be refused, so its notice is paid at the beginning. Never
-        switches greenlets.
+        They get one when a client subscribes, and one when it leaves. The end
+        of a subscription cannot be refused, so its notice is paid at the
+        beginning. Raises :class:`ChannelRefused`: ``rate``. Never switches
+        greenlets.
         """
         # Two notices for each channel: one at the beginning, one at the end.
         size = sum(2 * len(self.info_of(connection, channel)) for channel in channels)
@@ -433,16 +476,21 @@ class ChannelNotices(Service):
 
     def is_announced(self, app: str, channel: str) -> bool:
         """Whether the other members of a channel get a notice when somebody
-        subscribes or leaves."""
+        subscribes or leaves.
+        """
         members = self.here.hub.member_count(app, channel)
         if members > self.here.fanout.notice_members:
             return False
         return self.options.of(app, channel).join_leave
 
     def info_of(self, connection: Connection, channel: str) -> bytes:
-        """JSON about a connection for others in a channel: ``user``, ``client``
-        (its id), ``conn_info`` and ``chan_info`` (if it has them). Never
-        switches greenlets."""
+        """Return JSON about a connection, for others in a channel.
+
+        For example
+        ``{"user":"ada","client":"mX0v…","conn_info":{"name":"Ada"}}``.
+        ``chan_info`` follows if the connection has one. Never switches
+        greenlets.
+        """
         info, channel_info = infos_of(connection, channel)
         client = self.here.table.id_of(connection)
         about: dict[str, str | Raw] = {"user": connection.user or "", "client": client}
@@ -456,11 +504,11 @@ class ChannelNotices(Service):
         self, kind: Literal["join", "leave"], connection: Connection, channel: str
     ) -> None:
         """Send a notice about a subscriber to the other members of a channel
-        with ``join_leave``. The subscriber gets it, too, if its dialect wants
-        its own joins. Never switches greenlets.
+        with ``join_leave``.
 
-        A channel with more than ``hub.notice_members`` subscribers on this node
-        sends no notices.
+        The subscriber gets it, too, if its dialect wants its own joins. A
+        channel with more than ``hub.notice_members`` subscribers on this node
+        sends no notices. Never switches greenlets.
         """
         app = connection.app or ""
         if not self.is_announced(app, channel):
@@ -479,6 +527,9 @@ class ChannelNotices(Service):
         self, connection: Connection, channels: tuple[str, ...]
     ) -> None:
         """Send notices about a subscriber who has left these channels without
-        being asked. Never switches greenlets."""
+        being asked.
+
+        Never switches greenlets.
+        """
         for channel in channels:
             self.announce("leave", connection, channel)

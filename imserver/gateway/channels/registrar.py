@@ -46,8 +46,11 @@ _Key = tuple[str, str]
 
 
 class Registrar(Service):
-    """Owner of the set of channels that the registry knows, and of the changes
-    that must be reported."""
+    """Reports to the registry which channels have members on this node.
+
+    Owner of the set of channels that the registry knows, and of the changes
+    that must be reported.
+    """
 
     _registry: RedisRegistry
     _node_messages: NodeMessages
@@ -64,30 +67,38 @@ class Registrar(Service):
     _entering: dict[_Key, Flag] = field(default_factory=dict)
     """Channels whose first subscription is being registered."""
     _wake: Flag = field(default_factory=Flag)
+    """Set to look now, and not in a second, whether everything must be
+    reported.
+    """
     on_empty: list[Callable[[str, str], object]] = field(default_factory=list)
     """See
     :meth:`imserver.gateway.channels.members.ChannelMembers.report_to`."""
     _greenlet: gevent.Greenlet[..., None] | None = None
 
     def is_reported(self, app: str, channel: str) -> bool:
-        """Whether the registry knows that a channel has members here. Never
-        switches greenlets."""
+        """Whether the registry knows that a channel has members here.
+
+        Never switches greenlets.
+        """
         key = (app, channel)
         return key in self._reported and self._life == self._registry.generation()
 
     def changed(self, app: str, channel: str) -> None:
-        """The number of members of a channel has changed. Never switches
-        greenlets."""
+        """Note that the number of members of a channel has changed.
+
+        It is reported within a second. Never switches greenlets.
+        """
         self._changed[app, channel] = None
 
     def report_join(self, app: str, channel: str, is_new_member: bool) -> bool:
         """Make sure that the registry knows a channel that a connection has
-        joined. Returns when the registry knows it, or does not answer.
+        joined.
 
-        ``is_new_member``: the connection was not a member before. Returns True
-        if this call has reported the channel, and the registry knows of no
-        members on other nodes (also if it did not answer). Switches greenlets
-        if the channel must be reported.
+        Returns when the registry knows it, or does not answer.
+        ``is_new_member`` means that the connection was not a member before.
+        Returns True if this call has reported the channel, and the registry
+        knows of no members on other nodes (also if it did not answer). Switches
+        greenlets if the channel must be reported.
         """
         if not self.is_reported(app, channel):
             return self._report_first_member((app, channel))
@@ -97,8 +108,10 @@ class Registrar(Service):
 
     def _report_first_member(self, key: _Key) -> bool:
         """Report a channel that the registry does not know, or wait until
-        another greenlet has reported it. The result is the one of
-        :meth:`report_join`."""
+        another greenlet has.
+
+        The result is the one of :meth:`report_join`.
+        """
         under_way = self._entering.get(key)
         if under_way is not None:
             under_way.wait()
@@ -127,8 +140,10 @@ class Registrar(Service):
             entered.set()
 
     def unsettled(self) -> bool:
-        """Whether the registry does not know all channels here yet. Never
-        switches greenlets."""
+        """Whether the registry does not know all channels here yet.
+
+        Never switches greenlets.
+        """
         return not self._life or self._life != self._registry.generation()
 
     def start(self) -> None:
@@ -138,7 +153,10 @@ class Registrar(Service):
 
     def stop(self, seconds: float) -> bool:
         """Stop the greenlet within ``seconds``, and report all remaining
-        changes. Return whether the registry has stored all of them."""
+        changes.
+
+        Returns whether the registry has stored all of them.
+        """
         greenlet = self._greenlet
         self._greenlet = None  # this ends the loop of the greenlet
         if greenlet is not None:
@@ -149,12 +167,15 @@ class Registrar(Service):
 
     def wake(self) -> None:
         """Check now whether the registry has lost its data. Never switches
-        greenlets."""
+        greenlets.
+        """
         self._wake.set()
 
     def _run(self) -> None:
-        """Greenlet: once a second, report changes, or all channels if the
-        registry has lost its data."""
+        """Greenlet: report changes once a second.
+
+        If the registry has lost its data, all channels are reported.
+        """
         while self._greenlet is not None:
             self._wake.wait(until_beat(REPORT_SECONDS))
             self._wake.clear()
@@ -169,8 +190,10 @@ class Registrar(Service):
                 )
 
     def _report_changes(self) -> bool:
-        """Report the changed channels. Return False if the registry does not
-        answer. Switches greenlets."""
+        """Report the changed channels.
+
+        Returns False if the registry does not answer. Switches greenlets.
+        """
         while self._changed:
             # A channel whose first subscription is being registered is reported
             # in the next round.
@@ -187,9 +210,12 @@ class Registrar(Service):
         return True
 
     def _report(self, keys: Iterable[_Key]) -> bool:
-        """Report how many members these channels have here, and call the
-        listeners for the channels that no node has members of any more. Returns
-        False if it is not known whether the registry has stored the report."""
+        """Report how many members these channels have here.
+
+        Calls the listeners for the channels that no node has members of any
+        more. Returns False if it is not known whether the registry has stored
+        the report.
+        """
         life = self._registry.generation()
         entries = [
             ReportedMembers(*key, self._hub.member_count(*key))
@@ -217,8 +243,10 @@ class Registrar(Service):
         return True
 
     def _report_all(self) -> None:
-        """Report all channels with members here. Paced, because other nodes
-        report at the same time."""
+        """Report all channels with members here.
+
+        Paced, because other nodes report at the same time.
+        """
         take_turns(len(self._registry.leases()))
         life = self._registry.generation()
         self._reported.clear()

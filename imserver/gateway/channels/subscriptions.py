@@ -54,11 +54,12 @@ class Subscribed(Struct, frozen=True):
     """A new subscription: its channel on this node, and the settings of the
     channel.
 
-    ``position``: the position of the last publication before it (None: the
-    channel has no history). ``publications``: the publications after the
-    position of the client. ``recovered``: no such publication is missing.
-    ``delta``: the subscriber receives publications that are
-    :class:`Compressed`.
+    - ``position``: the position of the last publication before it; None: the
+      channel has no history.
+    - ``publications``: the publications after the position of the client.
+    - ``recovered``: no such publication is missing.
+    - ``delta``: the subscriber receives publications that are
+      :class:`Compressed`.
     """
 
     local: LocalChannel
@@ -69,10 +70,11 @@ class Subscribed(Struct, frozen=True):
     delta: bool = False
 
     def events(self) -> Sequence[Event]:
-        """The publications as the subscriber receives them."""
+        """Return the publications as the subscriber receives them."""
         events = self.publications
         if not self.delta:
             return events
+        # Each one is the difference to the one before. The first one is whole.
         previous = (None, *events)
         return [
             compressed(event, before)
@@ -81,9 +83,12 @@ class Subscribed(Struct, frozen=True):
 
 
 class _JoinRequest(Struct, frozen=True, gc=False):
-    """A connection that is to join a channel. ``options``: of the channel.
-    ``since``: the position of a client that comes back (None: the client is
-    new). ``delta``: the client reads deltas."""
+    """A connection that is to join a channel.
+
+    ``options`` are those of the channel. ``since`` is the position of a client
+    that comes back; None: the client is new. ``delta`` means that the client
+    reads deltas.
+    """
 
     app: str
     connection: Connection
@@ -100,9 +105,12 @@ class _JoinRequest(Struct, frozen=True, gc=False):
 
 
 def _recovery(request: _JoinRequest, page: HistoryPage) -> tuple[bool, Sequence[Event]]:
-    """Return whether a client recovers all publications that it has missed,
-    and the publications that it receives. ``page``: the page that
-    :meth:`ChannelSubscriptions._read_missed` has read for it."""
+    """Decide whether a client recovers all publications that it has missed.
+
+    ``page`` is the page that :meth:`ChannelSubscriptions._read_missed` has read
+    for it. Returns that decision, and the publications that the client
+    receives.
+    """
     since = request.since
     newest = page.position
     missed = page.publications
@@ -118,17 +126,23 @@ def _recovery(request: _JoinRequest, page: HistoryPage) -> tuple[bool, Sequence[
         return False, []
 
     if request.options.history:
-        return page.whole, missed
+        return page.whole, missed  # the message log says so itself
     if len(fitting(missed)) < len(missed):
         # Too many for one answer: the client reads the history, page by page.
         return False, missed[-1:]
     if since is None or since.epoch not in ("", newest.epoch):
         return False, missed
+    # Offsets have no gaps, so their difference is the number of publications.
     return newest.offset - since.offset == len(missed), missed
 
 
 class ChannelSubscriptions(Service, dict=True):
-    """Subscribes connections of this node to channels."""
+    """Subscribes connections of this node to channels, and lets clients
+    recover.
+
+    To recover is to get the publications that a client has missed while it was
+    away.
+    """
 
     here: NodeParts
     members: ChannelMembers
@@ -141,19 +155,21 @@ class ChannelSubscriptions(Service, dict=True):
         self.members.report_to(parted=self._parted)
 
     def join(self, app: str, channel: str, connection: Connection) -> bool:
-        """Put a connection into a channel. When this method returns,
-        publications from all nodes and stored messages reach the connection.
+        """Put a connection into a channel.
 
-        Returns True if it is a new member, and False if it was a member before,
-        or is not in service in this app. Raises :class:`ChannelRefused`, with a
-        text for the caller.
+        When this method returns, publications from all nodes and stored
+        messages reach the connection. Returns True if it is a new member, and
+        False if it was a member before, or is not in service in this app.
+        Raises :class:`ChannelRefused`, with a text for the caller.
         """
         request = _JoinRequest(app, connection, channel, self.options.of(app, channel))
         return self._join_without_history(request) is not None
 
     def _join_without_history(self, request: _JoinRequest) -> LocalChannel | None:
-        """Join as :meth:`join` does. Returns the channel if the connection is a
-        new member; else None."""
+        """Join as :meth:`join` does.
+
+        Returns the channel if the connection is a new member; otherwise None.
+        """
         local = self._enter(request)
         if local is not None:
             self.members.report_join(local, request.connection)
@@ -163,7 +179,10 @@ class ChannelSubscriptions(Service, dict=True):
 
     def _enter(self, request: _JoinRequest) -> LocalChannel | None:
         """Make the connection a member, before other nodes know that this node
-        has members. The result is the one of :meth:`ChannelMembers.enter`."""
+        has members.
+
+        The result is the one of :meth:`ChannelMembers.enter`.
+        """
         app = request.app
         channel = request.channel
         stored = self.histories.stored
@@ -175,6 +194,7 @@ class ChannelSubscriptions(Service, dict=True):
             check_known(request.options)
             local = self.members.enter(app, channel, request.connection)
         finally:
+            # Nobody else is in the channel, so nothing has to follow the log.
             if local is None and self.here.hub.channel(app, channel) is None:
                 stored.forget_channel(app, channel)
         return local
@@ -194,13 +214,13 @@ class ChannelSubscriptions(Service, dict=True):
         reject_unrecovered: bool = False,
     ) -> Subscribed:
         """Subscribe a connection. The caller answers its client at once, and
-        then calls :meth:`answered`. Later publications follow the answer.
+        calls :meth:`answered`.
 
-        ``options``: of the channel. ``since``: the position of a client that
-        comes back (None: the client is new). ``delta``: the client reads
-        deltas. ``reject_unrecovered``: refuse the client (``unrecoverable``) if
-        the channel has a history from which the client does not recover. May
-        switch greenlets. Raises :class:`ChannelRefused`.
+        Later publications follow the answer. ``since`` is the position of a
+        client that comes back; None: the client is new. ``delta`` means that
+        the client reads deltas. ``reject_unrecovered`` refuses the client
+        (``unrecoverable``) if the channel has a history from which it does not
+        recover. May switch greenlets. Raises :class:`ChannelRefused`.
         """
         app = connection.app or ""
         is_new = not self.members.has(connection, channel)
@@ -232,9 +252,9 @@ class ChannelSubscriptions(Service, dict=True):
         """Subscribe a connection to several channels. The caller calls
         :meth:`answered` for each.
 
-        ``wanted``: channel → the position of a client that comes back (None:
-        the client is new). See :meth:`subscribe`. If a subscription is refused,
-        all of them end.
+        ``wanted`` maps a channel to the position of a client that comes back;
+        None: the client is new. If a subscription is refused, all of them end.
+        For the errors see :meth:`subscribe`.
         """
         app = connection.app or ""
         announced = [
@@ -263,8 +283,10 @@ class ChannelSubscriptions(Service, dict=True):
     def answered(
         self, connection: Connection, channel: str, subscription: Subscribed
     ) -> None:
-        """Deliver the publications that follow the answer to a subscription,
-        and announce the new member. Never switches greenlets."""
+        """Deliver the publications that follow the answer to a subscription.
+
+        Also announces the new member. Never switches greenlets.
+        """
         position = subscription.position
         if position is not None:
             # The publication that the next one may be a delta to.
@@ -281,9 +303,11 @@ class ChannelSubscriptions(Service, dict=True):
             self.notices.announce("join", connection, channel)
 
     def _join(self, request: _JoinRequest) -> Subscribed:
-        """Make the connection a member of a channel. If the channel has a
-        history, read it; the member then receives nothing before
-        :meth:`answered`."""
+        """Make the connection a member of a channel.
+
+        If the channel has a history, it is read; the member then receives
+        nothing before :meth:`answered`. Raises :class:`ChannelRefused`.
+        """
         limit = request.options.max_subscribers
         members = self.members
         is_full = limit > 0 and members.count(request.app, request.channel) >= limit
@@ -297,13 +321,15 @@ class ChannelSubscriptions(Service, dict=True):
         return Subscribed(local, request.options)
 
     def _not_joined(self, request: _JoinRequest) -> ChannelRefused:
-        """Make the refusal for a connection that has not become a member."""
+        """Return the refusal for a connection that has not become a member."""
         is_member = self.members.has(request.connection, request.channel)
         return ChannelRefused("exists" if is_member else "ended")
 
     def _join_with_history(self, request: _JoinRequest) -> Subscribed:
-        """Make the connection a member whose publications wait for its answer,
-        and read the publications that it has missed."""
+        """Make the connection a member whose publications wait for its answer.
+
+        Also reads the publications that it has missed.
+        """
         options = request.options
         delta = request.delta and options.delta
         local = self._enter(request)
@@ -330,10 +356,12 @@ class ChannelSubscriptions(Service, dict=True):
         return Subscribed(local, options, page.position, publications, recovered, delta)
 
     def _read_missed(self, request: _JoinRequest) -> HistoryPage:
-        """Read the newest position of a channel with history, and the
-        publications after the position of the client. A new client gets no
-        publications. If only the newest publication counts, the page has no
-        other."""
+        """Read the newest position of a channel with history, and what the
+        client has missed.
+
+        A new client gets no publications. If only the newest publication
+        counts, the page has no other.
+        """
         read: Callable[[str, str, Position | None, int, bool], HistoryPage]
         if request.options.history:
             read = self.histories.stored.read
@@ -357,16 +385,21 @@ class ChannelSubscriptions(Service, dict=True):
         answer: Callable[[Position], object],
         since: Position | None = None,
     ) -> bool:
-        """Subscribe a connection on behalf of the back end, and call ``answer``
-        with the position after which the connection receives publications. That
-        is ``since`` if the history has all later publications, else the
-        position of the newest publication.
+        """Subscribe a connection on behalf of the back end, with a position in
+        the history.
 
-        Returns False, and changes nothing, in these cases: the channel has no
-        history, or the history does not answer; the client cannot use a
-        position; the connection is a member already, or has ended. May switch
-        greenlets. Raises :class:`ChannelRefused`: ``unavailable``, if the log
-        of a stored channel does not answer.
+        ``answer`` gets the position after which the connection receives
+        publications. That is ``since`` if the history has all later
+        publications, otherwise the position of the newest publication.
+
+        Returns False, and changes nothing, in these cases:
+
+        - The channel has no history, or the history does not answer.
+        - The client cannot use a position.
+        - The connection is a member already, or has ended.
+
+        May switch greenlets. Raises :class:`ChannelRefused`: ``unavailable``,
+        if the log of a stored channel does not answer.
         """
         app = connection.app or ""
         state = connection.dialect_state
@@ -401,15 +434,20 @@ class ChannelSubscriptions(Service, dict=True):
         return True
 
     def _stop_waiting(self, app: str, channel: str) -> None:
-        """Clean up after a refused subscription: publications that were
-        collected for it alone are delivered. Never switches greenlets."""
+        """Clean up after a refused subscription.
+
+        Publications that were collected for it alone are delivered. Never
+        switches greenlets.
+        """
         local = self.here.hub.channel(app, channel)
         if local is not None:
             self.ordered.abandon(local)
 
     def unsubscribe(self, connection: Connection, channel: str) -> bool:
         """End a subscription. Returns whether the connection was subscribed.
-        Never switches greenlets."""
+
+        Never switches greenlets.
+        """
         app = connection.app or ""
         was_member = self.members.leave(app, channel, connection)
         if was_member:
@@ -417,8 +455,10 @@ class ChannelSubscriptions(Service, dict=True):
         return was_member
 
     def run(self) -> None:
-        """Greenlet: find publications whose node died before it sent them to
-        this node."""
+        """Greenlet: find publications that have not reached this node.
+
+        Their node may have died before it sent them.
+        """
         while True:
             gevent.sleep(until_beat(CHECK_SECONDS))
             try:
@@ -428,7 +468,10 @@ class ChannelSubscriptions(Service, dict=True):
 
     def check_positions(self) -> None:
         """Compare the positions of this node with the newest ones of the shared
-        history. May switch greenlets."""
+        history.
+
+        May switch greenlets.
+        """
         for app in tuple(self.here.hub.apps.values()):
             retained = []
             for local in tuple(app.channels.values()):
@@ -440,9 +483,12 @@ class ChannelSubscriptions(Service, dict=True):
 
 
 class Channels(Struct, frozen=True):
-    """Channels on all nodes: subscribers, options, retained publications,
-    delivery in order on this node, publications, notices, and subscriptions of
-    connections of this node."""
+    """The services of channels on all nodes.
+
+    They are subscribers, options, retained publications, delivery in order on
+    this node, publications, notices, and subscriptions of connections of this
+    node.
+    """
 
     members: ChannelMembers
     options: ChannelOptions
@@ -459,20 +505,35 @@ def build_channels(
     history: ChannelHistory,
     nodes: ChannelNodes | None = None,
 ) -> Channels:
-    """Build the services of channels. ``history`` is the history of this node,
-    or the one that all nodes share. ``nodes``: the other nodes; None without a
-    cluster."""
+    """Build the services of channels.
+
+    ``history`` is the history of this node, or the one that all nodes share.
+    ``nodes`` sends to the other nodes; None without a cluster.
+    """
     options = ChannelOptions(here.settings, here.history_apps)
     histories = ChannelHistories(options, history)
     ordered = OrderedDelivery(
         here.fanout, history, partial(members.expel, code=INSUFFICIENT_STATE)
     )
-    publishing = ChannelPublishing(here, options, histories, ordered, nodes)
+    publishing = ChannelPublishing(
+        here=here, options=options, histories=histories, ordered=ordered, nodes=nodes
+    )
     notices = ChannelNotices(here, options, publishing)
     members.report_to(left=notices.announce_leaves)
     subscriptions = ChannelSubscriptions(
-        here, members, options, histories, ordered, notices
+        here=here,
+        members=members,
+        options=options,
+        histories=histories,
+        ordered=ordered,
+        notices=notices,
     )
     return Channels(
-        members, options, histories, ordered, publishing, notices, subscriptions
+        members=members,
+        options=options,
+        histories=histories,
+        ordered=ordered,
+        publishing=publishing,
+        notices=notices,
+        subscriptions=subscriptions,
     )

@@ -62,7 +62,7 @@ _ANSWER_SECONDS: Final = ALIVE_SECONDS + 1.0
 
 
 class AliveQuery(Struct, frozen=True, array_like=True):
-    """Does this session answer a ping?"""
+    """A query to a node: does this session of a user answer a ping?"""
 
     app: str
     user: str
@@ -70,9 +70,12 @@ class AliveQuery(Struct, frozen=True, array_like=True):
 
 
 class Departures(Service):
-    """Reports logouts to the registry. Owner of the greenlets that do it, at
-    most :data:`WORKERS`. ``_on_exit`` is called with a session whose end took
-    its user offline."""
+    """Reports logouts to the registry, so that no push goes to users who have
+    left.
+
+    ``_on_exit`` is called with a session whose end took its user offline. Owner
+    of the greenlets that report, at most :data:`WORKERS`.
+    """
 
     _registry: RedisRegistry
     _on_exit: Callable[[Session], None]
@@ -88,30 +91,32 @@ class Departures(Service):
         self._unused = 0
 
     def add(self, session: Session, last_here: bool) -> None:
-        """Report the end of a session. ``last_here``: it was the user's last
-        session on this node, so the user is offline even if the registry does
-        not answer. Never switches greenlets."""
+        """Report the end of a session. Never switches greenlets.
+
+        ``last_here`` means that it was the user's last session on this node.
+        Then the user counts as offline even if the registry does not answer.
+        """
         self._waiting.append((session, last_here))
         if self._unused:
             self._unused -= 1
             self._workers.spawn(self._run)
 
     def flush(self, seconds: float) -> bool:
-        """Wait at most ``seconds`` until all logouts are reported. Return
-        whether they are."""
+        """Wait at most ``seconds`` until all logouts are reported. Returns
+        whether they are.
+        """
         deadline = monotonic() + seconds
         while self._workers and monotonic() < deadline:
             gevent.sleep(_FLUSH_LOOK_SECONDS)
         return not self._workers
 
     def _run(self) -> None:
-        """Greenlet: report one logout after the other, until no logout
-        waits."""
+        """Greenlet: report one logout after the other, until no logout waits."""
         while self._waiting:
             session, last_here = self._waiting.popleft()
             try:
-                offline = self._registry.unregister(session)
-                if offline or (offline is None and last_here):
+                is_offline = self._registry.unregister(session)
+                if is_offline or (is_offline is None and last_here):
                     self._on_exit(session)
             except Exception:
                 log.exception(
@@ -121,9 +126,13 @@ class Departures(Service):
 
 
 class UsersElsewhere(Service):
-    """The users of other nodes. Owner of ``App.elsewhere`` and ``App.lag``.
-    ``lease_lag``: seconds after which all nodes have read a lease with the
-    users of now."""
+    """Counts the users of other nodes, for each app.
+
+    Notices of other nodes change the counts at once, and their leases confirm
+    them later. ``lease_lag`` is how many seconds pass until all nodes have read
+    a lease with the users of now. Owner of ``App.elsewhere``, the count, and
+    ``App.lag``, the seconds for which the leases may be behind.
+    """
 
     _hub: Hub
     _fanout: Fanout
@@ -131,8 +140,10 @@ class UsersElsewhere(Service):
     _lease_lag: int
 
     def noticed(self, notice: Notice) -> None:
-        """Apply a notice: a user has entered or left on another node. Never
-        switches greenlets."""
+        """Apply a notice: a user has entered or left on another node.
+
+        Never switches greenlets.
+        """
         app = self._hub.apps.get(notice.app)
         if app is None:
             return
@@ -145,7 +156,9 @@ class UsersElsewhere(Service):
 
     def count(self) -> None:
         """Read from the leases how many users the apps have on other nodes.
-        Called once a second."""
+
+        Called once a second.
+        """
         peers = self._node_messages.peers()
         for app in self._hub.apps.values():
             counted = sum(lease.counts.get(app.name, 0) for lease in peers)
@@ -158,12 +171,16 @@ class UsersElsewhere(Service):
 
 
 class ClusterSessions(Sessions):
-    """See :class:`imserver.gateway.sessions.sessions.Sessions`. Owner of the
-    departures and of the logins that wait for the registry.
+    """The sessions of a node in a cluster, where the registry knows all
+    sessions.
 
-    While the registry does not answer, this node decides about logins by itself
-    (with ``require_registry`` it refuses them with 1004). It registers them
-    when the registry answers again.
+    It does the work of :class:`imserver.gateway.sessions.sessions.Sessions`,
+    and reports each session to the registry. While the registry does not
+    answer, this node decides about logins by itself (with ``require_registry``
+    it refuses them with 1004). It registers them when the registry answers
+    again.
+
+    Owner of the departures and of the logins that wait for the registry.
     """
 
     def __init__(
@@ -177,6 +194,9 @@ class ClusterSessions(Sessions):
         require_registry: bool,
         on_login: Callable[[str, str], None],
     ) -> None:
+        """``on_login(app, user)`` is called after each login that pushes can
+        reach.
+        """
         super().__init__(hub, fanout, metrics, logins, store, others)
         self._registry = others.registry
         self._node_messages = others.node_messages
@@ -197,8 +217,11 @@ class ClusterSessions(Sessions):
     # --- logging in -----------------------------------------------------------
 
     def _begin(self, app: App, connection: Connection, login: Login) -> None:
-        """Register a session in the registry and in the hub, and send the enter
-        notice to all nodes. Switches greenlets. Raises SessionRefused."""
+        """Register a session in the registry and in the hub.
+
+        All nodes get the enter notice. Switches greenlets. Raises
+        SessionRefused.
+        """
         session = Session(
             login.app,
             login.user,
@@ -208,6 +231,7 @@ class ClusterSessions(Sessions):
             int(time()),
         )
         registration, is_replaced = self._register(session, login)
+        # The wait is over: the connection, or its place, may be gone.
         if connection.state >= CLOSING:
             # It has ended meanwhile: take the registration back.
             self._departures.add(session, last_here=False)
@@ -230,8 +254,12 @@ class ClusterSessions(Sessions):
             self._node_messages.broadcast(Notice(app.name, event))
 
     def _has_later_session(self, app: App, session: Session) -> bool:
-        """Whether a later login of the same user on this node, under
-        ``newest``, was carried out before this one."""
+        """Whether a later login of the same user on this node was carried out
+        before this one.
+
+        That can happen only under ``newest``, where a login does not wait for
+        another.
+        """
         if app.policy != "newest" or session.number <= 0:
             return False
         for connection in app.sessions_of(session.user):
@@ -243,9 +271,13 @@ class ClusterSessions(Sessions):
     def _register(
         self, session: Session, login: Login
     ) -> tuple[SessionRegistration | None, bool]:
-        """Register a session. Returns the answer of the registry (None: it did
-        not answer), and whether a later session has replaced this one
-        meanwhile. Switches greenlets. Raises SessionRefused."""
+        """Register a session, and learn whether a later session has replaced
+        it.
+
+        Returns the answer of the registry (None: it did not answer), and
+        whether a later session has replaced this one meanwhile. Switches
+        greenlets. Raises SessionRefused.
+        """
         key = (login.app, login.user)
         waiting = self._beginning.setdefault(key, {})
         waiting[session.id] = False
@@ -280,18 +312,20 @@ class ClusterSessions(Sessions):
         return registration, is_replaced or registration.superseded
 
     def is_beginning(self, app: str, user: str) -> bool:
-        """Whether a login of this user waits for the registry. The registry may
-        know the session already."""
+        """Whether a login of this user waits for the registry.
+
+        The registry may know the session already.
+        """
         return (app, user) in self._beginning
 
     def _is_any_alive(self, others: Collection[SessionRef], login: Login) -> bool:
         """Ask the nodes of these sessions whether one of the sessions answers a
-        ping. If a node does not answer, its sessions count as dead. Raises
+        ping.
+
+        If a node does not answer, its sessions count as dead. Sessions of this
+        node were pinged before, except sessions that began since then. Raises
         PeerBusy if a node has too many such queries, and no session is known to
         be alive.
-
-        Sessions of this node were pinged before, except sessions that began
-        since then.
         """
         own_epoch = self._node_messages.own_epoch
         for ref in others:
@@ -317,7 +351,8 @@ class ClusterSessions(Sessions):
 
     def _has_just_begun(self, login: Login, session_id: int) -> bool:
         """Whether a session of this node began after the pings, or answers the
-        ping of another node."""
+        ping of another node.
+        """
         connection = self._find(login.app, login.user, session_id)
         if connection is None:
             return session_id in self._beginning.get((login.app, login.user), ())
@@ -327,8 +362,10 @@ class ClusterSessions(Sessions):
         return connection.is_open
 
     def _ask_alive(self, lease: Lease, alive: AliveQuery) -> bool | PeerBusy:
-        """Ask another node whether its session is alive. PeerBusy is returned,
-        because the caller is another greenlet."""
+        """Ask another node whether its session is alive.
+
+        PeerBusy is returned, because the caller is another greenlet.
+        """
         try:
             answer = self._rpc.query(
                 lease, "alive", encode(alive), _ANSWER_SECONDS, slow=True
@@ -340,8 +377,11 @@ class ClusterSessions(Sessions):
         return any(read({lease.node: answer}, bool).values())
 
     def is_alive(self, alive: AliveQuery) -> bool:
-        """Whether a session of this node answers a ping. Waits up to
-        :data:`ALIVE_SECONDS`."""
+        """Whether a session of this node answers a ping.
+
+        Waits up to :data:`ALIVE_SECONDS`.
+        """
+        # A session that waits for the registry has just begun.
         if alive.session_id in self._beginning.get((alive.app, alive.user), ()):
             return True
         connection = self._find(alive.app, alive.user, alive.session_id)
@@ -360,8 +400,11 @@ class ClusterSessions(Sessions):
                 self._node_messages.send(ref.epoch, Replaced(app, user, ref.id))
 
     def replaced(self, app: str, user: str, session_id: int) -> None:
-        """Stop addressing a session of this node, because the node of its
-        successor, or the registry, has reported it."""
+        """Stop addressing a session of this node, because a newer one has
+        replaced it.
+
+        The node of its successor, or the registry, has reported that.
+        """
         waiting = self._beginning.get((app, user))
         if waiting is not None and session_id in waiting:
             waiting[session_id] = True  # see _register()
@@ -375,7 +418,9 @@ class ClusterSessions(Sessions):
             connection.close(CloseCode.REPLACED)
 
     def _find(self, app: str, user: str, session_id: int) -> Connection | None:
-        """Return the connection of an addressed session of this node."""
+        """Return the connection of an addressed session of this node; None if
+        it has ended.
+        """
         for connection in self._hub.sessions_of(app, user):
             if connection.session is not None and connection.session.id == session_id:
                 return connection
@@ -385,7 +430,8 @@ class ClusterSessions(Sessions):
 
     def ended(self, connection: Connection, code: int) -> None:
         """Handle the end of a connection, and report the logout to the
-        registry."""
+        registry.
+        """
         self._metrics.closed(code)
         last_here = self._hub.leave(connection)
         session = self._take_session(connection)
@@ -396,7 +442,10 @@ class ClusterSessions(Sessions):
         self, connection: Connection, successor: tuple[str, str] | None = None
     ) -> None:
         """End a session whose connection stays open, and report the logout to
-        the registry. ``successor``: see :meth:`Sessions.leave`."""
+        the registry.
+
+        For ``successor`` see :meth:`Sessions.leave`.
+        """
         session = self._take_session(connection)
         last_here = self._hub.detach(connection)
         if session is None:
@@ -409,11 +458,15 @@ class ClusterSessions(Sessions):
             self._departures.add(session, last_here and not user_stays)
 
     def _take_session(self, connection: Connection) -> Session | None:
-        """Remove the session of a connection and return it, with the time of
-        its last heartbeat. Returns None if the connection has no session."""
+        """Remove the session of a connection and return it.
+
+        It gets the time of its last heartbeat. Returns None if the connection
+        has no session.
+        """
         session: Session | None = connection.session
         connection.session = None
         if session is not None and connection.last_seen:
+            # last_seen is a time of the process's clock.
             session.heartbeat_time = int(time() - monotonic() + connection.last_seen)
         return session
 
@@ -428,8 +481,9 @@ class ClusterSessions(Sessions):
             self._node_messages.broadcast(Notice(app.name, event))
 
     def flush(self, seconds: float) -> bool:
-        """Wait at most ``seconds`` until all departures are reported. Return
-        whether they are."""
+        """Wait at most ``seconds`` until all departures are reported. Returns
+        whether they are.
+        """
         return self._departures.flush(seconds)
 
     def stop(self) -> None:
@@ -445,9 +499,11 @@ class ClusterSessions(Sessions):
     # --- registering again ----------------------------------------------------
 
     def reregister(self, everything: bool) -> None:
-        """Register sessions again, after a flush, a lost lease, or a failure of
-        Redis: the sessions that the registry does not know, or ``everything``.
-        Never switches greenlets."""
+        """Register sessions again, after Redis has failed or has lost data.
+
+        These are the sessions that the registry does not know, or with
+        ``everything`` all of them. Never switches greenlets.
+        """
         self._must_reregister = True
         if everything:
             self._must_reregister_all = True
@@ -455,7 +511,7 @@ class ClusterSessions(Sessions):
             self._reregistration = gevent.spawn(self._run_reregistration)
 
     def registered_sessions(self) -> Iterator[Session]:
-        """All addressed sessions of this node (the registry's ``sessions``)."""
+        """Return all addressed sessions of this node, for the registry."""
         connections = tuple(self._hub.sessions())
         return (
             connection.session
@@ -474,24 +530,36 @@ class ClusterSessions(Sessions):
             sessions = self._sessions_to_register(everything, connections_by_id)
             for session, registration in self._registry.reregister(sessions):
                 connection = connections_by_id.pop(session.id)
-                if connection.session is not session:
-                    # It has ended meanwhile: take the registration back.
-                    self._departures.add(session, last_here=False)
-                elif registration.addressed:
-                    replaced = registration.replaced
-                    self._notify_replaced(session.app, session.user, replaced)
-                else:
-                    # A later session has replaced it.
-                    self._hub.forget(connection)
-                    if session.policy in ("single", "refuse"):
-                        connection.close(CloseCode.REPLACED)
+                self._reregistered(connection, session, registration)
+
+    def _reregistered(
+        self,
+        connection: Connection,
+        session: Session,
+        registration: SessionRegistration,
+    ) -> None:
+        """Apply the result of registering a session again."""
+        if connection.session is not session:
+            # It has ended meanwhile: take the registration back.
+            self._departures.add(session, last_here=False)
+        elif registration.addressed:
+            replaced = registration.replaced
+            self._notify_replaced(session.app, session.user, replaced)
+        else:
+            # A later session has replaced it.
+            self._hub.forget(connection)
+            if session.policy in ("single", "refuse"):
+                connection.close(CloseCode.REPLACED)
 
     def _sessions_to_register(
         self, everything: bool, connections_by_id: dict[int, Connection]
     ) -> Iterator[Session]:
-        """Yield the sessions that the registry does not know, or all
-        (``everything``). The connection of each yielded session is added to
-        ``connections_by_id``."""
+        """Yield the sessions that the registry does not know; with
+        ``everything`` all sessions.
+
+        The connection of each yielded session is added to
+        ``connections_by_id``.
+        """
         for connection in tuple(self._hub.sessions()):
             session = connection.session
             if session is None or not connection.is_open:

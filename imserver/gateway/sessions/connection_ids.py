@@ -39,28 +39,36 @@ _BYTE_BITS: Final = 8
 
 
 class Address(NamedTuple):
-    """The location of a connection. ``birth`` identifies the process of its
-    node, see :func:`new_birth`. ``number`` identifies the connection in this
-    process."""
+    """The location of a connection.
+
+    ``birth`` identifies the process of its node, see :func:`new_birth`.
+    ``number`` identifies the connection in this process.
+    """
 
     birth: int
     number: int
 
 
 def new_birth() -> int:
-    """The random number of this process, unique in the cluster: 48 bits, never
-    0."""
+    """Return a random number for this process: 48 bits, never 0.
+
+    It is unique in the cluster.
+    """
     return SystemRandom().randrange(1, 1 << _BYTE_BITS * _NUMBER_BYTES)
 
 
 class ConnectionIds:
-    """Makes and reads ids under the cluster's secret, for the process
-    ``birth``. Owner of the numbers. The cryptography library is loaded with the
-    first id."""
+    """Makes and reads connection ids, under the secret of the cluster.
+
+    ``birth`` is the number of this process. ``purpose`` names the kind of the
+    ids, which have a key of their own. The cryptography library is loaded with
+    the first id. Owner of the numbers of connections.
+    """
 
     def __init__(
         self, secret: Secret, birth: int, purpose: str = "connection ids"
     ) -> None:
+        """See the class. No key is made before the first id."""
         self.birth = birth
         self.next_number = count(1).__next__
         """Numbers of connections of this process; each is given once."""
@@ -68,8 +76,11 @@ class ConnectionIds:
         self._purpose = purpose
 
     def with_purpose(self, purpose: str) -> ConnectionIds:
-        """Return an object that makes ids of the same connections under another
-        key. An id of one kind does not reveal the id of another kind."""
+        """Return an object that makes other ids of the same connections.
+
+        They have another key, so an id of one kind does not reveal the id of
+        another kind.
+        """
         return ConnectionIds(self._secret, self.birth, purpose)
 
     @cached_property
@@ -81,14 +92,20 @@ class ConnectionIds:
         return tuple(map(AESSIV, self._secret.keys(self._purpose)))
 
     def id_of(self, number: int) -> str:
-        """The id of this process's connection ``number``."""
+        """Return the id of the connection of this process with this number.
+
+        It is the encrypted birth and number, for example ``mX0v…`` with 38
+        characters.
+        """
         content = self.birth.to_bytes(_NUMBER_BYTES) + number.to_bytes(_NUMBER_BYTES)
         sealed = self._ciphers[0].encrypt(content, None)
         return base64url.encode(sealed)
 
     def read(self, text: str) -> Address | None:
-        """Return the location of the connection with this id, or None if the
-        text is not an id of this cluster."""
+        """Return the location of the connection with this id.
+
+        None if the text is not an id of this cluster.
+        """
         if len(text) != ID_CHARACTERS:
             return None
         from cryptography.exceptions import InvalidTag
@@ -97,6 +114,7 @@ class ConnectionIds:
             sealed = base64url.decode(text)
         except ValueError:
             return None
+        # While the secret of a cluster is changed, ids have one of two keys.
         for cipher in self._ciphers:
             try:
                 content = cipher.decrypt(sealed, None)
@@ -111,11 +129,14 @@ class ConnectionIds:
 
 
 class ConnectionTable:
-    """Connections of this node by their ids. Owner of their numbers. A
-    connection gets its number when its id is first requested; most connections
-    never get one. Never switches greenlets."""
+    """Finds the connections of this node by their ids.
+
+    A connection gets its number when its id is first requested; most
+    connections never get one. Owner of their numbers. Never switches greenlets.
+    """
 
     def __init__(self, hub: Hub, ids: ConnectionIds) -> None:
+        """Start with no connection. ``ids`` makes and reads the ids."""
         self.ids = ids
         self.secrets = ids.with_purpose("emulation sessions")
         """Ids that only the client of a connection knows; with them it sends
@@ -124,14 +145,17 @@ class ConnectionTable:
         self._by_number: dict[int, Connection] = {}
 
     def id_of(self, connection: Connection) -> str:
-        """The id of a connection of this node. It never changes."""
+        """Return the id of a connection of this node. It never changes."""
         if connection.encoding.dialect.name == NAMED_BY_ID and connection.user:
             return connection.user
         return self.ids.id_of(self._number_of(connection))
 
     def secret_of(self, connection: Connection) -> str:
-        """The secret id of a connection of this node (:attr:`secrets`). It
-        never changes."""
+        """Return the secret id of a connection of this node, see
+        :attr:`secrets`.
+
+        It never changes.
+        """
         return self.secrets.id_of(self._number_of(connection))
 
     def _number_of(self, connection: Connection) -> int:
@@ -143,11 +167,14 @@ class ConnectionTable:
         return connection.number
 
     def find(self, app: str, connection_id: str) -> Connection | None:
-        """The connection with this id, if it is on this node and in service in
-        this app."""
+        """Return the connection with this id.
+
+        None if it is not on this node, or not in service in this app.
+        """
         hub_app = self._hub.apps.get(app)
         if hub_app is None:
             return None
+        # In the client dialect, the id is also the name of the user.
         for session in hub_app.sessions_of(connection_id):
             if session.encoding.dialect.name == NAMED_BY_ID:
                 return session
@@ -162,16 +189,21 @@ class ConnectionTable:
         return connection
 
     def at(self, number: int) -> Connection | None:
-        """The connection of this node with this number, if it is in service."""
+        """Return the connection of this node with this number, if it is in
+        service.
+        """
         connection = self._by_number.get(number)
         if connection is None or connection.state >= CLOSING:
             return None
         return connection
 
     def node_of(self, connection_id: str, others: OtherNodes | None) -> Lease | None:
-        """Return the live node, except this one, that has or had the connection
-        with this id. Returns None if there is no such node, or the id is not an
-        id of this cluster."""
+        """Return the other live node that has or had the connection with this
+        id.
+
+        None if there is no such node, or if the id is not an id of this
+        cluster.
+        """
         if others is None:
             return None
         address = self.ids.read(connection_id)

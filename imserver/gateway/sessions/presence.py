@@ -48,8 +48,10 @@ class SessionInfo(Struct, frozen=True, array_like=True):
 
 
 class UserSessions(Struct, frozen=True):
-    """The sessions of each user, in the order of the query. ``missing``: nodes
-    that did not answer."""
+    """The sessions of each user, in the order of the query.
+
+    ``missing`` has the nodes that did not answer.
+    """
 
     sessions: list[list[SessionInfo]]
     missing: tuple[str, ...] = ()
@@ -65,7 +67,11 @@ class Online(Struct, frozen=True):
 
 class AppCount(Struct, frozen=True, array_like=True):
     """The counts of an app; users with sessions on two nodes count twice.
-    ``names``: its channels on one node, if at most :data:`NAMED_CHANNELS`."""
+
+    ``names`` has its channels on one node, if there are at most
+    :data:`NAMED_CHANNELS`. By them a channel with members on two nodes is
+    counted once.
+    """
 
     users: int
     sessions: int
@@ -82,8 +88,11 @@ class Counts(Struct, frozen=True):
 
 
 class NamesQuery(Struct, frozen=True, array_like=True):
-    """Online users of an app on the queried node: at most ``limit``, after the
-    name ``after`` (None: from the beginning)."""
+    """A query to a node: which users of an app are online there?
+
+    The answer has at most ``limit`` users, after the name ``after``; None: from
+    the beginning.
+    """
 
     app: str
     after: str | None
@@ -91,15 +100,21 @@ class NamesQuery(Struct, frozen=True, array_like=True):
 
 
 class NamesAnswer(Struct, frozen=True, array_like=True):
-    """``count``: the number of users of the app on this node. ``names``: the
-    requested users; they are sorted unless these are all users."""
+    """The answer to :class:`NamesQuery`.
+
+    ``count`` is the number of users of the app on the node. ``names`` has the
+    requested users, which are sorted unless these are all users.
+    """
 
     count: int
     names: list[str]
 
 
 class SessionsQuery(Struct, frozen=True, array_like=True):
-    """Sessions of these users on the queried node; answered in their order."""
+    """A query to a node: which sessions of these users are there?
+
+    The answer has a list for each user, in their order.
+    """
 
     app: str
     users: Sequence[str]
@@ -124,8 +139,11 @@ def add_up(counts: Sequence[AppCount]) -> AppCount:
 
 
 class UserPage(Struct, frozen=True):
-    """Some users of an app of ``total``. ``more``: others follow. ``missing``:
-    nodes without an answer."""
+    """Some users of an app, which has ``total`` users.
+
+    ``more`` means that other users follow. ``missing`` has the nodes without an
+    answer.
+    """
 
     total: int
     users: list[str]
@@ -134,14 +152,13 @@ class UserPage(Struct, frozen=True):
 
 
 class Presence(Service):
-    """Finds the users who are online, on all nodes. Stateless. While the
-    registry does not answer, or does not know all sessions of some nodes, these
-    nodes are queried.
+    """Finds the users who are online, on all nodes. Stateless.
 
-    ``others`` is None without a cluster; then nothing switches greenlets. The
-    registry knows which users are online, and the nodes know their names. The
-    registry does not know the users of the client dialect: the id of each
-    contains its node.
+    The registry knows which users are online, and the nodes know their names.
+    While the registry does not answer, or does not know all sessions of some
+    nodes, these nodes are queried. The registry does not know the users of the
+    client dialect: the id of each contains its node. ``others`` is None without
+    a cluster; then nothing switches greenlets.
     """
 
     hub: Hub
@@ -158,16 +175,20 @@ class Presence(Service):
     def _query(
         self, kind: str, query: object, leases: Iterable[Lease] | None = None
     ) -> tuple[dict[str, bytes], list[str]]:
-        """Query the other nodes (``leases``: only these). Returns their answers
-        by node, and the nodes that did not answer."""
+        """Query the other nodes, or only those of ``leases``.
+
+        Returns their answers by node, and the nodes that did not answer.
+        """
         if self.others is None:
             return ({}, [])
         return self.others.query(kind, query, leases)
 
     def is_online(self, apps: Sequence[str], user: str) -> bool:
-        """Whether a user has a session in one of these apps, on any node. One
-        query asks about all apps. While the registry does not answer, and there
-        are several apps, only sessions on this node count."""
+        """Whether a user has a session in one of these apps, on any node.
+
+        One query asks about all apps. While the registry does not answer, and
+        there are several apps, only sessions on this node count.
+        """
         if len(apps) == 1:
             return self._is_online_in(apps[0], user)
         if any(self.hub.is_online(app, user) for app in apps):
@@ -181,21 +202,26 @@ class Presence(Service):
             return True
         # All other references mean nodes that may have a session of the user.
         # These nodes are asked.
-        unsure = [app for app, refs in refs_of.items() if refs]
-        return any(self._is_online_in(app, user) for app in unsure)
+        unsure_apps = [app for app, refs in refs_of.items() if refs]
+        return any(self._is_online_in(app, user) for app in unsure_apps)
 
     def _is_online_in(self, app: str, user: str) -> bool:
+        """Whether a user has a session in this app, on any node."""
         (is_online,) = self.online(app, [user]).users
         return is_online
 
     def are_online(self, app: str, users: Sequence[str]) -> list[bool]:
-        """Whether each of many users of one app has a session on any node, as
-        far as nodes answer."""
+        """Whether each of many users of one app has a session on any node.
+
+        Nodes that do not answer count as nodes without sessions.
+        """
         return self.online(app, users).users
 
     def online(self, app: str, users: Sequence[str]) -> Online:
-        """Whether each of many users of one app has a session on any node, and
-        which nodes did not answer."""
+        """Find out which of many users of one app have a session on any node.
+
+        The result also has the nodes that did not answer.
+        """
         are_here = [self.hub.is_online(app, user) for user in users]
         not_here = [
             user
@@ -215,10 +241,15 @@ class Presence(Service):
     def _find_online(
         self, others: OtherNodes, app: str, users: list[str]
     ) -> tuple[set[str], tuple[str, ...]]:
-        """Find which of these users have a session on another node. Asks the
-        registry, and the nodes about users of whom the registry is not sure.
-        Returns the users, and the nodes that did not answer."""
+        """Find which of these users have a session on another node.
+
+        The registry is asked, and then the nodes, about users of whom the
+        registry is not sure. Returns the users, and the nodes that did not
+        answer.
+        """
         rows: Sequence[tuple[SessionRef, ...]] | None = None
+        # The registry does not know users of the server's own apps, such as
+        # visitors of its pages.
         if not app.startswith(SYSTEM_PREFIX):
             rows = others.registry.find(app, users)
         online: set[str] = set()
@@ -230,6 +261,7 @@ class Presence(Service):
                 if is_found(refs):
                     online.add(user)
                 elif refs:
+                    # Only nodes whose sessions the registry may have lost.
                     unsure.append(user)
         if not unsure:
             return online, ()
@@ -241,10 +273,12 @@ class Presence(Service):
         return online, answer.missing
 
     def page(self, app: str, after: str | None, limit: int) -> UserPage:
-        """Return a page of the online users of an app. If ``after`` is None and
-        the app has at most ``limit`` users, the page has all of them, unsorted.
-        Otherwise it has up to ``limit`` users in the order of names, after the
-        name ``after``."""
+        """Return a page of the online users of an app.
+
+        If ``after`` is None and the app has at most ``limit`` users, the page
+        has all of them, unsorted. Otherwise it has up to ``limit`` users in the
+        order of names, after the name ``after``.
+        """
         # One user more than the page shows whether others follow.
         query = NamesQuery(app, after, limit + 1)
         here = self._names_here(query)
@@ -257,16 +291,16 @@ class Presence(Service):
                 total += answer.count
                 all_names.update(answer.names)
             names = sorted(all_names)
-        more = len(names) > limit
-        if after is None and not more:
+        has_more = len(names) > limit
+        if after is None and not has_more:
             # The page has all users, so a user of two nodes counts once.
             total = len(names)
-        return UserPage(total, names[:limit], more, tuple(missing))
+        return UserPage(total, names[:limit], has_more, tuple(missing))
 
     def sessions(self, app: str, users: Sequence[str]) -> UserSessions:
-        """The addressed sessions of each user, on all nodes."""
+        """Return the addressed sessions of each user, on all nodes."""
         sessions: list[list[SessionInfo]] = []
-        missing: dict[str, None] = {}
+        missing: dict[str, None] = {}  # an ordered set
         for first in range(0, len(users), BATCH_USERS):
             query = SessionsQuery(app, users[first : first + BATCH_USERS])
             part = self._sessions_here(query)
@@ -279,10 +313,11 @@ class Presence(Service):
         return UserSessions(sessions, tuple(missing))
 
     def _nodes_of(self, query: SessionsQuery) -> Iterable[Lease]:
-        """The other nodes that may have sessions of these users."""
+        """Return the other nodes that may have sessions of these users."""
         others = self.others
         if others is None:
             return ()
+        # In these apps each user is a connection, whose id tells its node.
         if query.app.startswith(SYSTEM_PREFIX):
             return self._nodes_of_connections(query.users, others)
 
@@ -299,7 +334,7 @@ class Presence(Service):
     def _nodes_of_connections(
         self, connection_ids: Iterable[str], others: OtherNodes
     ) -> Iterable[Lease]:
-        """The other nodes with these connections, each once."""
+        """Return the other nodes with these connections, each once."""
         leases: dict[int, Lease] = {}
         for connection_id in connection_ids:
             lease = self.table.node_of(connection_id, others)
@@ -308,7 +343,9 @@ class Presence(Service):
         return leases.values()
 
     def counts(self, apps: Sequence[str]) -> Counts:
-        """How many users, sessions and channels each app has."""
+        """Return how many users, sessions and channels each app has on all
+        nodes.
+        """
         answers, missing = self._query("counts", list(apps))
         parts = [self._counts_here(apps), *read(answers, list[AppCount]).values()]
         # Each node has answered with a row for each app.
@@ -321,6 +358,7 @@ class Presence(Service):
     # --- this node ------------------------------------------------------------
 
     def _names_here(self, query: NamesQuery) -> NamesAnswer:
+        """Answer a query about users who are online on this node."""
         names = self.hub.user_names(query.app)
         after = query.after
         if after is None and len(names) < query.limit:
@@ -330,7 +368,8 @@ class Presence(Service):
 
     def _sessions_here(self, query: SessionsQuery) -> list[list[SessionInfo]]:
         """Answer a query about sessions of this node, with a list for each
-        user."""
+        user.
+        """
         app = self.hub.apps.get(query.app)
         if app is None:
             return [[] for _ in query.users]
@@ -340,6 +379,7 @@ class Presence(Service):
         ]
 
     def _info_of(self, session: Connection) -> SessionInfo:
+        """Describe one session of this node."""
         return SessionInfo(
             self.table.id_of(session),
             session.device,
@@ -349,6 +389,9 @@ class Presence(Service):
         )
 
     def _counts_here(self, apps: Sequence[str]) -> list[AppCount]:
+        """Count the users, sessions and channels of each of these apps on this
+        node.
+        """
         return [self._counts(name) for name in apps]
 
     def _counts(self, name: str) -> AppCount:

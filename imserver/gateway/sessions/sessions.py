@@ -72,8 +72,10 @@ login."""
 
 
 def close_code_of(code: int) -> int:
-    """Return the close code for a connection whose opening request is a login
-    that was refused. ``code``: the reply code of the login."""
+    """Return the close code for a connection that opens with a login.
+
+    ``code`` is the reply code of the login, which was refused.
+    """
     if code == ReplyCode.UNAUTHORIZED:
         return CloseCode.NOT_ALLOWED
     if code == ReplyCode.FAILED:
@@ -82,8 +84,11 @@ def close_code_of(code: int) -> int:
 
 
 class Ban(Struct, frozen=True):
-    """The ban of a user on this node. ``ends``: its end, as a monotonic time of
-    this process. ``reason``: a text for the user (``""``: none)."""
+    """The ban of a user on this node.
+
+    ``ends`` is its end, as a monotonic time of this process. ``reason`` is a
+    text for the user; ``""``: none was given.
+    """
 
     ends: float
     reason: str = ""
@@ -115,12 +120,12 @@ class Ban(Struct, frozen=True):
 
 
 class CloseSessions(Struct, frozen=True, array_like=True):
-    """Close the sessions of these users on the queried node. The answer has the
-    number of closed sessions of each.
+    """A query to a node: close the sessions of these users.
 
-    ``device``: only sessions of a device of this name (None: all).
-    ``ban_seconds``: refuse logins of these users for this time, and show them
-    the ``reason`` (0: no ban). ``online``: the users among them who have an
+    The answer has the number of closed sessions of each user. ``device`` limits
+    it to sessions of a device of this name; None: all. ``ban_seconds`` is the
+    time for which logins of these users are refused, with the ``reason`` that
+    they see; 0: no ban. ``online`` has the users among them who have an
     addressed session on some node; their older connections are closed, too.
     """
 
@@ -133,17 +138,20 @@ class CloseSessions(Struct, frozen=True, array_like=True):
 
 
 class Unban(Struct, frozen=True, array_like=True):
-    """Lift the bans of these users; answered with True."""
+    """A query to a node: lift the bans of these users. The answer is True."""
 
     app: str
     users: Sequence[str]
 
 
 class ClosedSessions(Struct, frozen=True):
-    """The result of closing sessions. ``closed``: the number of closed
-    addressed sessions of each user. ``missing``: the nodes that did not answer
-    in time. ``lasting``: the bans are in the database, so nodes that start
-    later know them (True without a ban)."""
+    """The result of closing sessions on all nodes.
+
+    ``closed`` has the number of closed addressed sessions of each user.
+    ``missing`` has the nodes that did not answer in time. ``lasting`` tells
+    whether the bans are in the database, so that nodes that start later know
+    them (True without a ban).
+    """
 
     closed: list[int]
     missing: tuple[str, ...] = ()
@@ -156,12 +164,12 @@ class ClosedSessions(Struct, frozen=True):
 
 
 class RecentKicks(Service):
-    """The last kicks. A login that began before a kick and ends after it is
-    refused.
+    """The last kicks: who was logged out by an operator or a back end.
 
     A kick closes existing sessions. A login in progress has no session yet, and
     its proof may have become invalid: the user may have ended all sessions, or
-    may be deleted. ``count``: the number of kicks.
+    may be deleted. So a login that began before a kick and ends after it is
+    refused. ``count`` is the number of kicks.
     """
 
     count: int = 0
@@ -170,10 +178,13 @@ class RecentKicks(Service):
     kick; the oldest first."""
 
     def note(self, app: str, user: str = "", device: str | None = None) -> None:
-        """Record the kick of a user from devices of this name (None: from all
-        devices). Without a ``user``, record that an app was deleted. Logins
-        that began before must not end in a new app of the same name, which may
-        have other users."""
+        """Record the kick of a user from devices of this name; None: from all
+        devices.
+
+        Without a ``user``, record that an app was deleted. Logins that began
+        before must not end in a new app of the same name, which may have other
+        users.
+        """
         key = (app, user, device)
         self.count += 1
         self._numbers.pop(key, None)
@@ -183,7 +194,10 @@ class RecentKicks(Service):
 
     def since(self, count: int, app: str, user: str = "", device: str = "") -> bool:
         """Whether a user was kicked from a device, or an app deleted, after the
-        first ``count`` kicks."""
+        first ``count`` kicks.
+
+        A login takes the count at its begin.
+        """
         if count == self.count:
             return False
         # A device may be a part of another device, as `phone/2` is of `phone`.
@@ -195,13 +209,15 @@ class RecentKicks(Service):
 
 
 class SessionRefused(Exception):
-    """Raised if a session must not begin. ``code``: the reply code for the
-    client.
+    """Raised if a session must not begin.
 
-    ``reason``: for the log and the counters (None: the refusal was counted
-    already). ``close``: the code with which the connection is closed (0: it
-    stays open), and ``text`` its reason. ``until``: when the reason of the
-    refusal ends, in Unix seconds (0: not known).
+    - ``code``: the reply code for the client.
+    - ``reason``: for the log and the counters; None: the refusal was counted
+      already.
+    - ``close``: the code with which the connection is closed; 0: it stays open.
+    - ``text``: the reason of that close.
+    - ``until``: when the reason of the refusal ends, in Unix seconds; 0: not
+      known.
     """
 
     def __init__(
@@ -221,7 +237,7 @@ class SessionRefused(Exception):
 
 
 def _rivals(app: App, login: Login, connection: Connection) -> list[Connection]:
-    """The other sessions of the same user on a device of the same name."""
+    """Return the other sessions of the same user on a device of the same name."""
     return [
         session
         for session in app.sessions_of(login.user)
@@ -230,7 +246,17 @@ def _rivals(app: App, login: Login, connection: Connection) -> list[Connection]:
 
 
 class Sessions:
-    """Owner of the bans. All other state is in the hub."""
+    """Begins, ends and closes the sessions of users: logged-in connections.
+
+    Each app has a policy for a second login of the same user and device:
+
+    - ``multi``: both are served, and pushes reach both.
+    - ``newest``: the older connection stays open, but pushes go to the new one.
+    - ``single``: the older connection is closed.
+    - ``refuse``: the login is refused if the older connection is alive.
+
+    Owner of the bans. All other state is in the hub.
+    """
 
     def __init__(
         self,
@@ -241,6 +267,7 @@ class Sessions:
         store: Store,
         others: OtherNodes | None = None,
     ) -> None:
+        """``others`` asks the other nodes; it is None without a cluster."""
         self._hub = hub
         self._fanout = fanout
         self._metrics = metrics
@@ -255,7 +282,7 @@ class Sessions:
         self._notices = Buckets(LOGIN_NOTICES)
 
     def commands(self) -> CommandTable:
-        """The commands that this service runs."""
+        """Return the commands of clients that this service runs."""
 
         def login(connection: Connection, command: Login) -> Reply:
             code = self.login(connection, command)
@@ -289,14 +316,14 @@ class Sessions:
         decision: LoginDecision | None = None,
         kicks: int | None = None,
     ) -> int:
-        """Begin a session. Returns a reply code: after ``ReplyCode.OK``, the
-        user can be reached on this connection. Under the policy ``refuse`` this
-        may wait for :data:`ALIVE_SECONDS`.
+        """Begin a session. Returns a reply code.
 
-        ``again``: a connection that has logged in may log in again; its session
-        ends when the new one begins. ``decision``: the login decision (None: it
-        is made here). ``kicks``: the number of kicks before the decision (None:
-        the number of now).
+        After ``ReplyCode.OK``, the user can be reached on this connection.
+        ``again`` means that a connection that has logged in may log in again;
+        its session ends when the new one begins. ``decision`` is the login
+        decision; None: it is made here. ``kicks`` is the number of kicks before
+        the decision; None: the number of now. Under the policy ``refuse`` this
+        may wait for :data:`ALIVE_SECONDS`.
         """
         if kicks is None:
             kicks = self.kicks.count
@@ -324,7 +351,11 @@ class Sessions:
         kicks: int,
     ) -> None:
         """Begin a session if the login decision, the bans and the policy of the
-        app permit it. May switch greenlets. Raises SessionRefused."""
+        app permit it.
+
+        ``kicks`` is the number of kicks when the login began. May switch
+        greenlets. Raises SessionRefused.
+        """
         if decision is None:
             decision = self._check(connection, login)
         if decision.code != ReplyCode.OK:
@@ -360,7 +391,10 @@ class Sessions:
         self, connection: Connection, former_user: str, login: Login
     ) -> None:
         """Count the notices that other users get when the user of a connection
-        changes. Raises SessionRefused if the user changes too often."""
+        changes.
+
+        Raises SessionRefused if the user changes too often.
+        """
         if (connection.app, former_user) == (login.app, login.user):
             return
         size = _NOTICES_BYTES + len(former_user) + len(login.user)
@@ -372,14 +406,16 @@ class Sessions:
     def _apply_policy(
         self, app: App, connection: Connection, login: Login
     ) -> Collection[Connection]:
-        """Apply the policy of an app to a login. Returns the older sessions
-        that the login replaces. Under the policy ``refuse``, older sessions are
-        pinged first: if one is alive, the login is refused. Raises
-        SessionRefused."""
+        """Apply the policy of an app to a login. Raises SessionRefused.
+
+        Returns the older sessions that the login replaces. Under the policy
+        ``refuse``, older sessions are pinged first: if one is alive, the login
+        is refused.
+        """
         if self._bans or self.holds:
             self._require_no_ban(login.app, login.user)
         if app.policy not in ("single", "refuse"):
-            return ()
+            return ()  # the older connection stays open
         rivals = _rivals(app, login, connection)
         if app.policy == "refuse" and rivals:
             is_any_alive = self._any_alive(rivals)
@@ -403,7 +439,8 @@ class Sessions:
 
     def _require_app_not_deleted(self, kicks: int, app: str) -> None:
         """Raise SessionRefused if an app was deleted after the first ``kicks``
-        kicks."""
+        kicks.
+        """
         if self.kicks.since(kicks, app):
             raise SessionRefused(
                 ReplyCode.UNAUTHORIZED, "deleted", CloseCode.APP_DELETED
@@ -416,12 +453,12 @@ class Sessions:
         decision: LoginDecision,
         kicks: int | None = None,
     ) -> int:
-        """Begin a session without a user. Returns a reply code. Never switches
-        greenlets.
+        """Begin a session without a user. Returns a reply code.
 
         Such a session can only be a member of channels. No push to users
-        reaches it, and no user is online by it. ``kicks``: the number of kicks
-        before the decision (None: the decision has not switched greenlets).
+        reaches it, and no user is online by it. ``kicks`` is the number of
+        kicks before the decision; None: the decision has not switched
+        greenlets. Never switches greenlets.
         """
         try:
             hub_app = self._app(app)
@@ -447,13 +484,16 @@ class Sessions:
         device: str = "",
     ) -> bool:
         """Begin a session for the maker of the request that opens a connection.
-        It is a session of the user with this token. A back end, or somebody
-        without a token, gets a session without a user. Returns False if the
-        session was refused; then the connection is closed with the reason.
 
-        The app's rules apply as to a login (dialects, origins, bans, limits,
-        policy). May switch greenlets, but not after the session has begun.
+        It is a session of the user with this token. A back end, or somebody
+        without a token, gets a session without a user. The app's rules apply as
+        to a login: dialects, origins, bans, limits, policy.
+
+        Returns False if the session was refused; then the connection is closed
+        with the reason. May switch greenlets, but not after the session has
+        begun.
         """
+        # A kick during the decision would find no session to close.
         kicks = self.kicks.count
         if principal.user:
             decision = self._logins.check(
@@ -476,12 +516,16 @@ class Sessions:
 
     def takes_user(self, app: str, user: str) -> bool:
         """Whether a user id is short enough for an app. Never switches
-        greenlets."""
+        greenlets.
+        """
         return self._logins.takes_user(app, user)
 
     def replaces_older(self, app: str) -> bool:
         """Whether a login to an app ends the older session of its user and
-        device. Never switches greenlets."""
+        device.
+
+        Never switches greenlets.
+        """
         hub_app = self._hub.apps.get(app)
         return hub_app is not None and hub_app.policy in ("single", "refuse")
 
@@ -493,9 +537,11 @@ class Sessions:
         )
 
     def _renew(self, connection: Connection, login: Login) -> None:
-        """Handle another login on a connection that has a session. It may only
-        renew the token of this session. May switch greenlets. Raises
-        SessionRefused."""
+        """Handle another login on a connection that has a session.
+
+        It may only renew the token of this session. May switch greenlets.
+        Raises SessionRefused.
+        """
         is_same = (connection.app, connection.user) == (login.app, login.user)
         if not is_same or not self._logins.holds_token(connection):
             raise SessionRefused(ReplyCode.FAILED, "again")
@@ -511,9 +557,12 @@ class Sessions:
     def leave(
         self, connection: Connection, successor: tuple[str, str] | None = None
     ) -> None:
-        """End a session whose connection stays open. ``successor``: the app and
-        the user of the next session (None: no session follows). If the user
-        stays the same, others get no exit notice. May switch greenlets."""
+        """End a session whose connection stays open.
+
+        ``successor`` has the app and the user of the next session; None: no
+        session follows. If the user stays the same, others get no exit notice.
+        May switch greenlets.
+        """
         app = connection.app
         user = connection.user
         went_offline = self._hub.detach(connection)
@@ -523,12 +572,18 @@ class Sessions:
             self._fanout.notice(self._hub.apps[app], Event("exit", user, EXIT_TEXT))
 
     def heartbeat(self, connection: Connection) -> None:
-        """Renew a session. An older connection under ``newest`` does not keep
-        its user online by it."""
+        """Renew a session, because its client has sent a heartbeat.
+
+        An older connection under ``newest`` does not keep its user online by
+        it.
+        """
         connection.last_seen = monotonic()
 
     def ended(self, connection: Connection, code: int) -> None:
-        """Handle the end of a connection (``ConnectionContext.ended``)."""
+        """Handle the end of a connection (``ConnectionContext.ended``).
+
+        ``code`` is the close code.
+        """
         self._metrics.closed(code)
         went_offline = self._hub.leave(connection)
         # Users who are connections had no enter notice.
@@ -551,12 +606,14 @@ class Sessions:
         ban_seconds: float = 0,
         reason: str = "",
     ) -> ClosedSessions:
-        """Close the sessions of users on all nodes, with a code after which
-        clients do not reconnect. Refuse their logins for ``ban_seconds`` (0: no
-        ban; infinity: for good), for a ``reason`` that the users see.
+        """Close the sessions of users on all nodes, and ban the users if
+        ``ban_seconds`` says so.
 
-        ``device``: only sessions of a device of this name, or of a part of it
-        (None: all). May switch greenlets.
+        The close code keeps clients from connecting again. ``ban_seconds`` is
+        the time for which logins are refused, with a ``reason`` that the users
+        see; 0: no ban; infinity: for good. ``device`` limits it to sessions of
+        a device of this name, or of a part of it; None: all. May switch
+        greenlets.
         """
         missing: list[str] = []
         ban_seconds = min(ban_seconds, _LONGEST_BAN * MAX_BAN_SECONDS)
@@ -568,17 +625,22 @@ class Sessions:
             closed = self.close_here(query)
             answers, missing = self._query(self._others, "close_sessions", query)
             for counts in read(answers, list[int]).values():
+                # Each node has answered with a number for each user.
                 rows = zip(closed, counts, strict=False)
                 closed = [count_here + count for count_here, count in rows]
 
         # The ban is stored last. A node that reads a new ban closes the
         # sessions, and these would not be counted here.
-        lasting = ban_seconds <= 0 or self._store_ban(app, users, ban_seconds, reason)
-        return ClosedSessions(closed, tuple(missing), lasting)
+        is_lasting = ban_seconds <= 0 or self._store_ban(
+            app, users, ban_seconds, reason
+        )
+        return ClosedSessions(closed, tuple(missing), is_lasting)
 
     def _online(self, others: OtherNodes, app: str, users: Sequence[str]) -> list[str]:
-        """The users with an addressed session on some node, as far as the
-        registry answers."""
+        """Return the users with an addressed session on some node.
+
+        Empty if the registry does not answer.
+        """
         if not users:
             return []
         rows = zip(users, others.registry.find(app, users) or (), strict=False)
@@ -587,8 +649,11 @@ class Sessions:
     def _store_ban(
         self, app: str, users: Sequence[str], seconds: float, reason: str
     ) -> bool:
-        """Store a ban in the database. Returns False if it was not stored: then
-        nodes that start later do not know it."""
+        """Store a ban in the database.
+
+        Returns False if it was not stored: then nodes that start later do not
+        know it.
+        """
         # Nodes of a cluster with databases of their own refuse to run. So only
         # a node without a cluster creates a database here.
         may_store = self._store.has_database or self._others is None
@@ -602,11 +667,13 @@ class Sessions:
         return True
 
     def unban(self, app: str, users: Sequence[str]) -> tuple[str, ...]:
-        """Lift bans on all nodes. Returns the nodes that did not answer; they
-        read the change from the database later. Raises StorageUnavailable. May
-        switch greenlets."""
+        """Lift bans on all nodes. Returns the nodes that did not answer.
+
+        They read the change from the database later. May switch greenlets.
+        Raises StorageUnavailable.
+        """
         if self._store.has_database:
-            self._store.ban(app, users, 0)  # 0 seconds: lifts the bans
+            self._store.ban(app, users, seconds=0)  # lifts the bans
         query = Unban(app, users)
         self.unban_here(query)
         if self._others is None:
@@ -615,12 +682,12 @@ class Sessions:
         return tuple(missing)
 
     def learn(self, changes: Changes) -> None:
-        """Apply bans of any node, which were read from the database. Never
-        switches greenlets.
+        """Apply bans that any node has stored, and that were read from the
+        database.
 
         A user who is banned here already has no sessions. So only the sessions
         of newly banned users are looked for, which may mean a walk over all
-        connections.
+        connections. Never switches greenlets.
         """
         new_bans: dict[tuple[str, float, str], list[str]] = {}
         for row in changes.bans:
@@ -636,14 +703,23 @@ class Sessions:
     def _query(
         self, others: OtherNodes, kind: str, query: CloseSessions | Unban
     ) -> tuple[dict[str, bytes], list[str]]:
+        """Query the other nodes.
+
+        Returns the answers by node, and the nodes that did not answer, which
+        are logged.
+        """
         answers, missing = others.query(kind, query)
         if missing:
             log.warning("query %r: no answer from %s", kind, ", ".join(missing))
         return answers, missing
 
     def close_here(self, query: CloseSessions) -> list[int]:
-        """Close sessions of this node. Returns the number of closed addressed
-        sessions of each user. Never switches greenlets."""
+        """Close sessions of this node, as another node or this one asks.
+
+        Returns the number of closed addressed sessions of each user: sessions that
+        pushes reach. Never switches greenlets.
+        """
+        # Also without an app: a login may be in progress.
         for user in query.users:
             self.kicks.note(query.app, user, query.device)
         app = self._hub.apps.get(query.app)
@@ -663,32 +739,42 @@ class Sessions:
             ]
             counts.append(len(sessions))
             addressed += sessions
-        # All connections are found before the first one is closed, because its
-        # end changes the hub.
+        # All connections are found before the first one is closed, because its end
+        # changes the hub.
         unaddressed = self._find_unaddressed(app, query, counts)
-        for connection in (*unaddressed, *addressed):
-            ban = self.ban_of(query.app, connection.user or "")
+        self._close_each((*unaddressed, *addressed), query.app)
+        return counts
+
+    def _close_each(self, connections: Collection[Connection], app: str) -> None:
+        """Close connections because of a kick or a ban, which the close code tells."""
+        for connection in connections:
+            ban = self.ban_of(app, connection.user or "")
             if ban is None:
                 connection.close(CloseCode.KICKED)
             else:
                 connection.close(CloseCode.BANNED, ban.text)
-        return counts
 
     def forget_app(self, app: str) -> None:
         """Close the sessions of a deleted app on this node, and forget its
-        bans. Never switches greenlets."""
+        bans.
+
+        Never switches greenlets.
+        """
         self._bans = {key: ban for key, ban in self._bans.items() if key[0] != app}
         self._close_app(app)
 
     def app_changed(self, tenant: Tenant) -> None:
-        """Close the sessions of an app on this node if it is locked. Never
-        switches greenlets."""
+        """Close the sessions of an app on this node if it is locked.
+
+        Never switches greenlets.
+        """
         if tenant.locked:
             self._close_app(tenant.name)
 
     def _close_app(self, app: str) -> None:
         """Close all sessions of an app on this node, and refuse the logins that
-        have begun."""
+        have begun.
+        """
         self.kicks.note(app)
         for connection in self._hub.retire(app):
             connection.close(CloseCode.APP_DELETED)
@@ -697,10 +783,16 @@ class Sessions:
         self, app: App, query: CloseSessions, closed: Sequence[int]
     ) -> Collection[Connection]:
         """Return the older connections to close: they are served, but not
-        addressed. Such connections exist only under the policy ``newest``.
-        ``closed``: the number of addressed sessions of each user here."""
+        addressed.
+
+        Such connections exist only under the policy ``newest``, after another
+        login of the same user. ``closed`` has the number of addressed sessions
+        of each user here.
+        """
         if app.policy != "newest":
             return ()
+        # Users who are closed somewhere: without a session on any node, a user
+        # has no older connections either.
         closing = {
             user for user, number in zip(query.users, closed, strict=True) if number
         }
@@ -728,9 +820,11 @@ class Sessions:
         return True
 
     def ban(self, app: str, user: str, seconds: float, reason: str = "") -> None:
-        """Refuse a user's logins on this node for ``seconds`` (0: end the ban).
+        """Refuse a user's logins on this node for ``seconds``; 0 ends the ban.
+
         Sessions stay open. If there are more than :data:`MAX_BANS`, the oldest
-        ban is forgotten."""
+        ban is forgotten.
+        """
         self._bans.pop((app, user), None)
         if seconds > 0:
             self._bans[app, user] = Ban(monotonic() + seconds, reason)
@@ -739,10 +833,14 @@ class Sessions:
 
     def hold(self, users: Mapping[tuple[str, str], int], reason: str) -> None:
         """Keep exactly these users out of this node, even if their bans are
-        lifted, until the next call. ``users``: app and user → the end in Unix
-        seconds, which is shown to the user with the ``reason``. Never switches
-        greenlets."""
+        lifted.
+
+        This lasts until the next call. ``users`` maps app and user to the end
+        in Unix seconds, which is shown to the user with the ``reason``. Never
+        switches greenlets.
+        """
         new = users.keys() - self.holds.keys()
+        # Adding this to a Unix time gives the time of the process's clock.
         unix_to_monotonic = monotonic() - time()
         self.holds = {
             user: Ban(unix_to_monotonic + end, reason) for user, end in users.items()
@@ -751,7 +849,10 @@ class Sessions:
             self.close_here(CloseSessions(app, [user], online=[user]))
 
     def _begin(self, app: App, connection: Connection, login: Login) -> None:
-        """Register a session in the hub, and send the enter notice."""
+        """Register a session in the hub, and send the enter notice to other
+        users.
+        """
+        # Clients of such a dialect send heartbeats: the login is the first one.
         if not connection.encoding.dialect.pinged:
             connection.last_seen = monotonic()
         self._hub.join(app, connection, login.user, login.device)
@@ -760,8 +861,9 @@ class Sessions:
             self._fanout.notice(app, Event("enter", login.user, ENTER_TEXT), connection)
 
     def _app(self, name: str) -> App:
-        """An app of this node. Raises SessionRefused if no app has this
-        name."""
+        """Return an app of this node. Raises SessionRefused if no app has this
+        name.
+        """
         app = self._hub.apps.get(name)
         if app is None:
             raise SessionRefused(ReplyCode.UNAUTHORIZED, "app")
@@ -770,8 +872,10 @@ class Sessions:
     def _refuse(
         self, connection: Connection, login: Login, refused: SessionRefused
     ) -> int:
-        """Close the connection if it must end, count and log the refusal, and
-        return its reply code."""
+        """Count and log the refusal of a login, and return its reply code.
+
+        The connection is closed if it must end.
+        """
         if refused.close:
             connection.close(refused.close, refused.text)
         if refused.reason is not None:
@@ -785,8 +889,11 @@ class Sessions:
         return refused.code
 
     def bans(self, app: str) -> dict[str, Ban]:
-        """Banned user → the ban, according to this node's list; without
-        :attr:`holds`. Never switches greenlets."""
+        """Return the bans of an app by their users, according to this node's
+        list.
+
+        Users of :attr:`holds` are left out. Never switches greenlets.
+        """
         return {
             user: ban
             for (name, user), ban in self._bans.items()
@@ -794,8 +901,11 @@ class Sessions:
         }
 
     def banned_until(self, app: str, user: str) -> float:
-        """When the ban of a user ends, in Unix seconds, according to this
-        node's list; 0 if the user is not banned. Never switches greenlets."""
+        """Return when the ban of a user ends, in Unix seconds; 0: the user is
+        not banned.
+
+        According to this node's list. Never switches greenlets.
+        """
         ban = self.ban_of(app, user)
         if ban is None:
             return 0.0
@@ -807,8 +917,10 @@ class Sessions:
         return self.ban_of(app, user) is not None
 
     def ban_of(self, app: str, user: str) -> Ban | None:
-        """The ban that keeps a user out, according to this node's list. Never
-        switches greenlets."""
+        """Return the ban that keeps a user out, according to this node's list.
+
+        None if the user is not banned. Never switches greenlets.
+        """
         ban = self._bans.get((app, user))
         if ban is not None and ban.ends < monotonic():
             ban = None
@@ -816,12 +928,16 @@ class Sessions:
         return self.holds.get((app, user), ban)
 
     def _any_alive(self, rivals: list[Connection]) -> bool:
-        """Ping these sessions, and wait until one of them answers. Returns
-        False if all have ended, or the time is over."""
+        """Ping these sessions, and wait until one of them answers.
+
+        Returns False if all have ended, or if none has answered in
+        :data:`ALIVE_SECONDS`.
+        """
         for rival in rivals:
             rival.ping()
         for _ in range(_LOOKS):
             gevent.sleep(ALIVE_SECONDS / _LOOKS)
+            # An answer resets the time of the ping.
             if any(rival.is_open and not rival.pinged_at for rival in rivals):
                 return True
             if all(not rival.is_open for rival in rivals):
