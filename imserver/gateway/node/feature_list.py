@@ -16,7 +16,7 @@ from importlib.machinery import PathFinder
 from importlib.util import find_spec, module_from_spec
 from operator import attrgetter
 from types import ModuleType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import Struct
 from msgspec.structs import fields
@@ -36,6 +36,9 @@ from imserver.gateway.feature import VERSION, FeatureRow, SettingsRow
 from imserver.gateway.storage.numbers import GivenNumbers
 from imserver.gateway.storage.tables import CORE_TABLES, StoreTables, Table
 
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
 CORE: Final = ("imserver.gateway.dialects.cmd", "imserver.gateway.dialects.sse")
 """Packages of the core's own dialects, which every node has."""
 
@@ -54,9 +57,11 @@ def load_core() -> tuple[FeatureRow, ...]:
 
 
 def with_core(features: Sequence[FeatureRow]) -> tuple[FeatureRow, ...]:
-    """The features of a node and the core's own dialects, in the order in which
-    a node builds them. Features that the dialects use come before the
-    dialects."""
+    """Return the features of a node together with the core's own dialects.
+
+    They are in the order in which a node builds them. Features that the
+    dialects use come before the dialects.
+    """
     core = load_core()
     uses = itertools.chain.from_iterable(row.uses for row in core)
     used = {name.removesuffix("?") for name in uses}  # "?": only if it is there
@@ -66,14 +71,16 @@ def with_core(features: Sequence[FeatureRow]) -> tuple[FeatureRow, ...]:
 
 
 def load_features(config: Config) -> tuple[FeatureRow, ...]:
-    """Import the features that a node with this configuration has (setting
-    ``features``): features of this server in their order, then features of
-    other distributions. Raises StartError."""
+    """Import the features that the setting ``features`` names.
+
+    Features of this server come first, in their order, then features of other
+    distributions. Raises StartError.
+    """
     return _load_named(config.features)
 
 
 def problems_of(features: Iterable[FeatureRow]) -> list[HttpProblem]:
-    """The HTTP problems of the core and of features, sorted by status."""
+    """Return the HTTP problems of the core and of features, sorted by status."""
     problems = dict.fromkeys(HTTP_PROBLEMS.values())  # each once, in this order
     for feature in features:
         for row in feature.operations:
@@ -82,8 +89,11 @@ def problems_of(features: Iterable[FeatureRow]) -> list[HttpProblem]:
 
 
 def _load_named(wanted: tuple[str, ...] | None) -> tuple[FeatureRow, ...]:
-    """Import the features that the setting ``features`` names. ``wanted``: its
-    value; None: all features of this server. Raises StartError."""
+    """Import the features that the setting ``features`` names.
+
+    ``wanted`` is its value; None: all features of this server. Raises
+    StartError.
+    """
     has_all = wanted is None or ALL in wanted
     names = dict.fromkeys(wanted or ())
     features: list[FeatureRow] = [
@@ -97,29 +107,11 @@ def _load_named(wanted: tuple[str, ...] | None) -> tuple[FeatureRow, ...]:
 
 
 def _load_of_distribution(name: str) -> FeatureRow:
-    """Import a feature of another distribution. Raises StartError."""
-    from importlib.metadata import entry_points  # for these features only
+    """Import a feature that an installed distribution offers by an entry point.
 
-    entries = entry_points(group=GROUP, name=name)
-    if fold(name) in CORE_SETTINGS.names:
-        raise StartError(
-            f"there is no feature {name!r}; a section of the core's settings has "
-            "this name"
-        )
-    distributions = [entry.dist.name for entry in entries if entry.dist is not None]
-    offers = ", ".join(sorted(distributions))
-    if not entries:
-        names = ", ".join(map(_feature_name, FEATURES))
-        raise StartError(
-            f"there is no feature {name!r}; there are {names}, and those that "
-            "installed distributions offer"
-        )
-    if len(entries) > 1:
-        raise StartError(
-            f"the feature {name!r} is offered by several distributions: {offers}"
-        )
-
-    (entry,) = entries
+    Raises StartError if there is no such feature, or if it cannot be used.
+    """
+    entry, offers = _find_entry(name)
     try:
         feature = entry.load()
     except (Exception, SystemExit) as error:
@@ -137,9 +129,41 @@ def _load_of_distribution(name: str) -> FeatureRow:
     return feature
 
 
+def _find_entry(name: str) -> "tuple[EntryPoint, str]":
+    """Return the entry point of a feature, and the name of its distribution.
+
+    Raises StartError unless exactly one distribution offers the feature.
+    """
+    from importlib.metadata import entry_points  # for these features only
+
+    entries = entry_points(group=GROUP, name=name)
+    if fold(name) in CORE_SETTINGS.names:
+        raise StartError(
+            f"there is no feature {name!r}; a section of the core's settings has "
+            "this name"
+        )
+    if not entries:
+        names = ", ".join(map(_feature_name, FEATURES))
+        raise StartError(
+            f"there is no feature {name!r}; there are {names}, and those that "
+            "installed distributions offer"
+        )
+    distributions = [entry.dist.name for entry in entries if entry.dist is not None]
+    offers = ", ".join(sorted(distributions))
+    if len(entries) > 1:
+        raise StartError(
+            f"the feature {name!r} is offered by several distributions: {offers}"
+        )
+    (entry,) = entries
+    return entry, offers
+
+
 def _require_own_tables(feature: FeatureRow, offers: str) -> None:
-    """Raise StartError if a table of a feature of another distribution could
-    have the name of one of our tables. ``offers``: the distribution."""
+    """Raise StartError if a table of a foreign feature could have the name of
+    one of ours.
+
+    ``offers`` names the distribution of the feature.
+    """
     names = {table.name for table in tables_of_server()}
     prefix = f"{feature.name.replace('-', '_')}_"
     for table in feature.stored.tables:
@@ -151,7 +175,7 @@ def _require_own_tables(feature: FeatureRow, offers: str) -> None:
 
 
 def offered_rows() -> Iterator[CommandOf | Exception]:
-    """The rows of commands of the features of this server, then of installed
+    """List the rows of commands of the features of this server, then of
     distributions.
 
     If a distribution cannot be loaded, the exception is in their place. The
@@ -170,14 +194,17 @@ def offered_rows() -> Iterator[CommandOf | Exception]:
 
 @cache
 def declarations_of(features: tuple[FeatureRow, ...]) -> Declarations:
-    """All settings of a node with these features. Forked nodes share the object
-    of their supervisor."""
+    """Return all settings of a node with these features.
+
+    Forked nodes share the object of their supervisor.
+    """
     of_node: list[tuple[str, type[Struct]]] = []
     of_apps: list[type[Struct]] = []
     core_keys: set[str] = set()
     for feature in features:
         for name, kind in feature.settings.sections.items():
             if kind is None:
+                # The feature reads a setting that the core declares.
                 core_keys.add(name.removeprefix("apps.*."))
             elif name == "apps.*":
                 _require_defaults(feature, kind)
@@ -198,8 +225,10 @@ def declarations_of(features: tuple[FeatureRow, ...]) -> Declarations:
 
 
 def _require_defaults(feature: FeatureRow, kind: type[Struct]) -> None:
-    """Raise StartError if a setting of an app has no default: apps that were
-    made before would lack it."""
+    """Raise StartError if a setting of an app has no default.
+
+    Apps that were made before would lack it.
+    """
     if any(field.required for field in fields(kind)):
         raise StartError(
             f"the feature {feature.name!r}: settings of an app have defaults"
@@ -207,8 +236,10 @@ def _require_defaults(feature: FeatureRow, kind: type[Struct]) -> None:
 
 
 def _absent_keys(present: Container[str]) -> list[str]:
-    """The names of the settings of features of this server that a node does not
-    have. ``present``: the names of its features."""
+    """Return the settings of features of this server that a node does not have.
+
+    ``present`` has the names of its features.
+    """
     keys: list[str] = []
     for package in FEATURES:
         if _feature_name(package) not in present:
@@ -218,7 +249,9 @@ def _absent_keys(present: Container[str]) -> list[str]:
 
 @cache
 def _keys_of(package: str) -> tuple[str, ...]:
-    """The settings of a feature of this server that the node does not have."""
+    """Return the settings of a feature of this server that the node does not
+    have.
+    """
     settings: SettingsRow = getattr(
         _load_declarations(package), "SETTINGS", SettingsRow()
     )
@@ -226,12 +259,13 @@ def _keys_of(package: str) -> tuple[str, ...]:
 
 
 def _load_declarations(package: str, name: str = "declared") -> ModuleType | None:
-    """The module with the declarations of a feature of this server that the
-    node does not have; None if the feature has no such module. ``name``: the
-    name of the module in the package.
+    """Load the declarations of a feature of this server that the node does not
+    have.
 
-    It is loaded without its package, and is not stored in ``sys.modules``. So
-    the node saves the memory of the other modules of the feature.
+    ``name`` is the name of their module in the package. It is loaded without
+    its package, and is not stored in ``sys.modules``. So the node saves the
+    memory of the other modules of the feature. None if the feature has no such
+    module.
     """
     try:
         folder = find_spec(package)
@@ -253,8 +287,10 @@ def load_with_locations(
     overrides: Mapping[str, Any] | None = None,
     parse: Callable[[str, str], Any] | None = None,
 ) -> tuple[Config, Locations]:
-    """The settings of the core and of the features that they name; see
-    :func:`imserver.gateway.config.load.load_with_locations`."""
+    """Read the settings of the core and of the features that they name.
+
+    See :func:`imserver.gateway.config.load.load_with_locations`.
+    """
 
     def others() -> dict[str, load.ReadOther]:
         # Files of a dialect are read even if the node does not have the
@@ -273,19 +309,23 @@ def load_config(
     environ: Mapping[str, str] | None = None,
     overrides: Mapping[str, Any] | None = None,
 ) -> Config:
-    """The settings of :func:`load_with_locations`."""
+    """Read the settings, as :func:`load_with_locations` does."""
     return load_with_locations(path, environ, overrides)[0]
 
 
 def build_parts(feature: FeatureRow, core: Core) -> Parts:
-    """Build the parts of a feature. Raises StartError, also if a feature of
-    another distribution gives its node messages and queries names that another
-    feature may have."""
+    """Build the parts of a feature: its services and functions on this node.
+
+    Raises StartError. A feature of another distribution must also begin the
+    names of its node messages and queries with its own name, because another
+    feature may have the same names.
+    """
     names_before = _node_names(core)
     parts = feature.build(core)
     if feature.name in map(_feature_name, (*CORE, *FEATURES)):
         return parts
 
+    # It is a feature of another distribution.
     prefix = f"{feature.name}."
     for name in _node_names(core) - names_before:
         if not name.startswith(prefix):
@@ -297,8 +337,9 @@ def build_parts(feature: FeatureRow, core: Core) -> Parts:
 
 
 def _node_names(core: Core) -> set[str]:
-    """The names of the node messages and node queries that this node
-    handles."""
+    """Return the names of the node messages and node queries that this node
+    handles.
+    """
     names = {*core.queries.names}
     if core.node_messages is not None:
         names.update(core.node_messages.names)
@@ -306,7 +347,7 @@ def _node_names(core: Core) -> set[str]:
 
 
 def tables_of(features: Sequence[FeatureRow]) -> StoreTables:
-    """The tables of a node with these features."""
+    """Return the tables of a node with these features."""
     own_names = set(map(_feature_name, FEATURES))
     others = (
         feature.stored
@@ -318,11 +359,11 @@ def tables_of(features: Sequence[FeatureRow]) -> StoreTables:
 
 @cache
 def tables_of_server(features: tuple[FeatureRow, ...] = ()) -> tuple[Table, ...]:
-    """The tables of the core and of all features of this server, in the order
-    of their deletion.
+    """Return the tables of the core and of all features of this server.
 
-    The tables of a feature come before the tables of the features that it uses.
-    A node also erases rows of features that it does not have.
+    They are in the order of their deletion: the tables of a feature come before
+    the tables of the features that it uses. A node also erases rows of features
+    that it does not have.
     """
     present = {feature.name: feature.stored.tables for feature in features}
     tables: list[Table] = []
@@ -336,7 +377,9 @@ def tables_of_server(features: tuple[FeatureRow, ...] = ()) -> tuple[Table, ...]
 
 
 def features_for_cluster(features: Sequence[FeatureRow]) -> NodeFeatures:
-    """The features of a node, as the other nodes of its cluster see them."""
+    """Return the features of a node, as the other nodes of its cluster see
+    them.
+    """
     names = {feature.name for feature in features}
     of_server = set(map(_feature_name, FEATURES))
     absent = [package for package in FEATURES if _feature_name(package) not in names]
@@ -352,18 +395,23 @@ def features_for_cluster(features: Sequence[FeatureRow]) -> NodeFeatures:
 
 
 def _is_required(package: str) -> bool:
-    """Whether the nodes of a cluster must agree on this feature of this server:
-    all of them have it, or no node; see
-    :mod:`imserver.gateway.cluster.features`. Its package is not loaded."""
+    """Whether the nodes of a cluster must agree on this feature of this server.
+
+    Either all of them have it, or no node; see
+    :mod:`imserver.gateway.cluster.features`. Its package is not loaded.
+    """
     if package.startswith(_DIALECTS):
         return True
     return bool(getattr(_load_declarations(package), "TABLES", ()))
 
 
 def numbers_of_server() -> tuple[GivenNumbers, ...]:
-    """The numbers of features of this server that a restored database does not
-    give again: ``NUMBERS`` of their modules ``declared``. Features that a node
-    does not have are included."""
+    """Return the numbers of features that a restored database does not give
+    again.
+
+    They are ``NUMBERS`` of their modules ``declared``. Features of this server
+    that a node does not have are included.
+    """
     numbers: list[GivenNumbers] = []
     for module in map(_load_declarations, FEATURES):
         numbers += getattr(module, "NUMBERS", ())
@@ -371,9 +419,12 @@ def numbers_of_server() -> tuple[GivenNumbers, ...]:
 
 
 def objection_of(features: Sequence[FeatureRow]) -> AppObjection:
-    """A function that checks the settings of an app for the core and
-    ``features``. It returns the error text, or ``""`` if they are valid. It
-    reads files of keys."""
+    """Return a function that checks the settings of an app, for the core and
+    ``features``.
+
+    The function returns the error text, or ``""`` if they are valid. It reads
+    files of keys.
+    """
     checks: list[AppObjection] = [rules.objection]
     for feature in features:
         if feature.settings.objection is not None:
@@ -394,8 +445,8 @@ def objection_of(features: Sequence[FeatureRow]) -> AppObjection:
 
 
 def check(config: Config, locations: Locations) -> None:
-    """Check the setting ``features``, and the conditions of features on
-    settings and on configured apps.
+    """Check the setting ``features``, and the conditions of features on other
+    settings.
 
     Raises StartError, with the location of the setting.
     """
@@ -411,10 +462,12 @@ def check(config: Config, locations: Locations) -> None:
 
 def _check_uses(features: Sequence[FeatureRow], locations: Locations) -> None:
     """Raise StartError unless each feature comes after the features that it
-    uses."""
+    uses.
+    """
     names = [feature.name for feature in features]
     for position, feature in enumerate(features):
         for used in feature.uses:
+            # "groups?" means: only if it is there.
             name = used.removesuffix("?")
             if name not in names and name == used:
                 raise locations.wrong("features", f"{feature.name} needs {name}")
@@ -427,8 +480,12 @@ def _check_uses(features: Sequence[FeatureRow], locations: Locations) -> None:
 def _check_mounts(
     config: Config, features: Sequence[FeatureRow], locations: Locations
 ) -> None:
-    """Raise StartError if an address of the settings has a path under which
-    nothing is served."""
+    """Raise StartError if an address has a path under which nothing is served.
+
+    Addresses are those of the settings ``server.extra_listen`` and
+    ``server.extra_hosts``.
+    """
+    # The first segments of all paths that are served. "" stands for no path.
     prefixes = {""}
     for row in (*load_core(), *features):
         paths = [route.path for route in row.routes]
@@ -449,5 +506,5 @@ def _check_mounts(
 
 
 def _feature_name(package: str) -> str:
-    """The name of the feature in a package."""
+    """Return the name of the feature in a package: the last part of its name."""
     return package.rpartition(".")[2]

@@ -56,9 +56,11 @@ server answers it."""
 
 
 def create_app(servers: Servers) -> Flask:
-    """The WSGI application of a node. On the WSGI server it serves all
-    requests. On the front server it serves the requests that the front server
-    does not answer."""
+    """Make the WSGI application of a node.
+
+    On the WSGI server it serves all requests. On the front server it serves the
+    requests that the front server does not answer by itself.
+    """
     app = Flask("imserver", static_folder=None, template_folder=None)
     app.json.ensure_ascii = False  # type: ignore[attr-defined]
     app.url_map.merge_slashes = False  # a path with another spelling is another path
@@ -76,28 +78,46 @@ def create_app(servers: Servers) -> Flask:
     app.register_blueprint(create_stream_view(servers.streams, body_bytes))
     for feature in servers.features:
         if feature.views is not None:
-            for blueprint in feature.views(False)(servers.core, api):
+            # False: no process is forked afterwards, so modules that the first
+            # requests need are loaded by these requests.
+            make_views = feature.views(False)
+            for blueprint in make_views(servers.core, api):
                 app.register_blueprint(blueprint)
-    for path in sorted(servers.websocket_paths):
-        app.add_url_rule(
-            path.replace("*", "<segment>"),
-            f"upgrade_only_{path.strip('/')}",
-            _refuse_request,
-            methods=_UPGRADE_METHODS,
-            provide_automatic_options=False,
-        )
+    _refuse_at_websocket_paths(app, servers.websocket_paths)
     return app
 
 
+def _refuse_at_websocket_paths(app: Flask, paths: Iterable[str]) -> None:
+    """Answer requests to WebSocket paths that are no handshakes.
+
+    Without these rules, Flask would answer that nothing is there. ``*`` in a
+    path is any segment.
+    """
+    for path in sorted(paths):
+        app.add_url_rule(
+            path.replace("*", "<segment>"),
+            endpoint=f"upgrade_only_{path.strip('/')}",
+            view_func=_refuse_request,
+            methods=_UPGRADE_METHODS,
+            provide_automatic_options=False,
+        )
+
+
 def _refuse_request(segment: str = "") -> Response:
-    """Answer a request that is no handshake for a WebSocket."""
+    """Answer a request that is no handshake for a WebSocket.
+
+    Flask passes the ``segment`` of the path, if it has one.
+    """
     return _to_problem(Problems.NOT_AN_UPGRADE)
 
 
 class _Target(Service):
-    """Accepts an absolute request target, ``GET http://host/path`` (RFC 9112
+    """Prepares the paths of requests for Flask.
+
+    Accepts an absolute request target, ``GET http://host/path`` (RFC 9112
     section 3.2.2). Tells Flask the path ``root`` that a proxy has removed, so
-    that links begin with it."""
+    that links begin with it.
+    """
 
     application: Callable[..., Iterable[bytes]]
     root: str
@@ -126,8 +146,11 @@ class _Requests:
         self._proxies = servers.core.proxies
 
     def begin(self) -> Response | None:
-        """Set the id and the peer of a request. Returns the refusal of a
-        request that this listener does not serve; None: it is served."""
+        """Set the id and the peer of a request.
+
+        Returns the refusal of a request that this listener does not serve;
+        None: it is served.
+        """
         g.started = time.perf_counter()
         # One byte more than the API accepts: werkzeug silently cuts a chunked
         # body at its limit, and so the API itself refuses a body that is too
@@ -137,6 +160,7 @@ class _Requests:
         g.host = self._proxies.client(request.remote_addr or "", forwarded)
         g.request_id = request_id(request.headers.get("X-Request-Id", ""))
 
+        # The listener for WebSockets serves only the routes of dialects.
         if request.environ.get(LISTENER_KEY) != "websocket":
             return None
         path = request.path
@@ -147,11 +171,12 @@ class _Requests:
         return None
 
     def end(self, response: Response) -> Response:
-        """Log the request."""
+        """Log a request with its answer."""
         seconds = time.perf_counter() - g.started
         by = getattr(g.get("http_request"), "by", "")
         status = response.status_code
         size = response.content_length or 0
+        # The route, and not the path, so that requests can be counted by it.
         route = route_of(self._api.endpoints, request.method, request.path)
         if not route and request.url_rule is not None:
             route = request.url_rule.rule
@@ -169,8 +194,10 @@ class _Requests:
         return response
 
     def answer_http_error(self, error: Exception) -> Any:
-        """Answer an error that Flask or werkzeug found: with an error body, or
-        in the style of the API."""
+        """Answer an error that Flask or werkzeug found, such as 404.
+
+        The answer has an error body, or the style of the API.
+        """
         assert isinstance(error, HTTPException)
         # The frames of a traceback refer to the request, which refers to the
         # error. When the garbage collector found 800 of these cycles, it
@@ -195,26 +222,33 @@ class _Requests:
             return to_response(style.refuse(problem, as_request()))
 
         g.refusal = problem  # a view may answer with a page
-        headers = {}
-        if status == HTTPStatus.METHOD_NOT_ALLOWED:
-            allow = error.get_response().headers.get("Allow")
-            if allow:
-                headers = {"Allow": allow}
-        return _to_problem(problem, headers)
+        return _to_problem(problem, _allowed_methods(error, status))
+
+
+def _allowed_methods(error: HTTPException, status: int) -> dict[str, str]:
+    """Return the header with the methods of a path, for the status 405."""
+    if status != HTTPStatus.METHOD_NOT_ALLOWED:
+        return {}
+    allow = error.get_response().headers.get("Allow")
+    if not allow:
+        return {}
+    return {"Allow": allow}
 
 
 def _to_problem(
     problem: HttpProblem, headers: Mapping[str, str] | None = None
 ) -> Response:
-    """An answer with an error body."""
+    """Return an answer with an error body."""
     response = to_response(PROBLEM.refuse(problem, as_request()))
     response.headers.update(headers or {})
     return response
 
 
 def _answer_unexpected(error: Exception) -> Response:
-    """Answer an unexpected exception: the log gets the traceback, the client
-    the request id."""
+    """Answer an unexpected exception.
+
+    The log gets the traceback, and the client the request id.
+    """
     extra = {"request": g.get("request_id")}
     log.error("%s %s failed", request.method, request.path, exc_info=error, extra=extra)
     return _to_problem(Problems.INTERNAL_ERROR)

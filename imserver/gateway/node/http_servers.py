@@ -26,7 +26,7 @@ from imserver.gateway.api.v1.table import (
     unread_body_limit,
 )
 from imserver.gateway.auth.quotas import limited
-from imserver.gateway.config.settings import Config, ListenSettings
+from imserver.gateway.config.settings import Config, ListenSettings, ServerSettings
 from imserver.gateway.config.values import Declarations
 from imserver.gateway.core.core import Core
 from imserver.gateway.dialects.sse.api import SseDialect
@@ -74,8 +74,8 @@ class LateApplication(Service):
 
     Flask takes a quarter of a node's memory, and many nodes never need it. The
     first request blocks the loop for about 0.15 s, unless the supervisor loaded
-    Flask before the fork. Making the application must not switch. An error
-    becomes the answer to the request, and the next request tries again.
+    Flask before the fork. Making the application must not switch greenlets. An
+    error becomes the answer to the request, and the next request tries again.
     """
 
     make: Callable[[], Application]
@@ -84,6 +84,7 @@ class LateApplication(Service):
     def __call__(
         self, environ: dict[str, Any], start_response: Callable[..., Any]
     ) -> Any:
+        """Answer a request, as WSGI applications do."""
         if self._application is None:
             self._application = self.make()
         return self._application(environ, start_response)
@@ -99,8 +100,11 @@ LISTENER_KEY = "imserver.listener"
 
 
 def listeners_of(config: Config) -> dict[str, ListenSettings]:
-    """The listeners of a node: ``"http"``, ``"websocket"``, and ``"extra 1"``
-    and on, which serve everything."""
+    """Return the listeners of a node by their names.
+
+    A listener is an address at which clients connect. ``"http"`` and
+    ``"websocket"`` are always there. ``"extra 1"`` and on serve everything.
+    """
     server = config.server
     app = config.app
     listeners = {
@@ -116,8 +120,9 @@ def listeners_of(config: Config) -> dict[str, ListenSettings]:
 
 
 def check_listeners(config: Config) -> None:
-    """Raise StartError if another process listens on an address of a node with
-    these settings."""
+    """Raise StartError if another process listens on an address of these
+    settings.
+    """
     for name, row in listeners_of(config).items():
         try:
             if row.socket:
@@ -147,50 +152,79 @@ sockets are raw because a gevent socket would start a loop in the supervisor.
 
 
 def listen(config: Config, count: int = 1) -> list[Listeners]:
-    """Listen on all ports for ``count`` processes. Returns the sockets of each
-    process. Port 0 takes a free port, the same one for all processes.
+    """Listen on all ports for ``count`` processes. Returns the sockets of each.
 
-    Raises :class:`StartError` with a one-line message if an address is not
+    Port 0 takes a free port, the same one for all processes. Raises
+    :class:`StartError` with a message of one line if an address is not
     available, or if another process listens there with SO_REUSEPORT and would
     lose clients. Then no socket stays open.
     """
     by_process: list[Listeners] = [{} for _ in range(count)]
     server = config.server
     for name, row in listeners_of(config).items():
-        port = row.port
         try:
             if row.socket:
-                sock = bind_unix(row.socket, row.mode, server.backlog)
-                # Each process gets its own descriptor of the socket.
-                for listeners in by_process:
-                    descriptor = os.dup(sock.fileno())
-                    listeners[name] = _socket.socket(
-                        sock.family, sock.type, sock.proto, descriptor
-                    )
-                sock.close()
-                continue
-
-            # With SO_REUSEPORT, another server could share the port unnoticed.
-            if port and count > 1 and not server.reuse_port:
-                bind_raw(row.host, port, reuse_port=False).close()
-            shares_port = count > 1 or server.reuse_port
-            for listeners in by_process:
-                sock = bind_raw(row.host, port, shares_port)
-                listeners[name] = sock
-                sock.listen(server.backlog)
-                # If the port was 0, the other processes take the free port that
-                # the first one got.
-                port = sock.getsockname()[1]
+                sockets = _listen_at_path(row, server.backlog, count)
+            else:
+                sockets = _listen_at_port(row, server, count)
         except StartError as error:
             _close_by_process(by_process)
             raise error from None
         except OSError as error:
             _close_by_process(by_process)
-            raise cannot_listen(row.host, port, error) from None
+            raise cannot_listen(row.host, row.port, error) from None
+        for listeners, sock in zip(by_process, sockets, strict=True):
+            listeners[name] = sock
     return by_process
 
 
+def _listen_at_path(
+    row: ListenSettings, backlog: int, count: int
+) -> list[_socket.socket]:
+    """Listen at a Unix socket for ``count`` processes.
+
+    They share one socket, of which each gets a descriptor of its own. Raises
+    StartError and OSError.
+    """
+    sock = bind_unix(row.socket, row.mode, backlog)
+    copies = [
+        _socket.socket(sock.family, sock.type, sock.proto, os.dup(sock.fileno()))
+        for _ in range(count)
+    ]
+    sock.close()
+    return copies
+
+
+def _listen_at_port(
+    row: ListenSettings, server: ServerSettings, count: int
+) -> list[_socket.socket]:
+    """Listen at a port for ``count`` processes, each by a socket of its own.
+
+    Raises StartError, and then no socket stays open.
+    """
+    port = row.port
+    shares_port = count > 1 or server.reuse_port
+    sockets: list[_socket.socket] = []
+    try:
+        # With SO_REUSEPORT, another server could share the port unnoticed.
+        if port and count > 1 and not server.reuse_port:
+            bind_raw(row.host, port, reuse_port=False).close()
+        for _ in range(count):
+            sock = bind_raw(row.host, port, shares_port)
+            sockets.append(sock)
+            sock.listen(server.backlog)
+            # If the port was 0, the other processes take the free port that the
+            # first one got.
+            port = sock.getsockname()[1]
+    except OSError as error:
+        for sock in sockets:
+            sock.close()
+        raise cannot_listen(row.host, port, error) from None
+    return sockets
+
+
 def _close_by_process(by_process: Iterable[Listeners]) -> None:
+    """Close the sockets of all processes."""
     for listeners in by_process:
         close_all(listeners)
 
@@ -202,7 +236,11 @@ def close_all(listeners: Mapping[str, _socket.socket]) -> None:
 
 
 def addresses_of(config: Config, listeners: Mapping[str, Any]) -> dict[str, str]:
-    """The addresses of the listening sockets for the banner, by listener."""
+    """Return the addresses of the listening sockets for the banner, by
+    listener.
+
+    For example ``ws://127.0.0.1:8081/acc`` for the listener ``websocket``.
+    """
     bound = {name: text_of(sock.getsockname()) for name, sock in listeners.items()}
     addresses = {
         "http": f"http://{bound.pop('http')}",
@@ -220,17 +258,19 @@ def addresses_of(config: Config, listeners: Mapping[str, Any]) -> dict[str, str]
 
 
 def _scheme(scheme: str, address: str) -> str:
-    """The address as a URL. The address of a Unix socket stays as it is."""
+    """Return an address as a URL. The address of a Unix socket stays as it is."""
     if address.startswith("unix:"):
         return address
     return f"{scheme}://{address}"
 
 
 class Servers:
-    """The HTTP API of a node, and its servers: front server or WSGI server.
-    Owner of the listeners.
+    """The HTTP API of a node, and its servers.
 
-    ``create_application`` makes the WSGI application. Raises StartError.
+    The front server answers most requests by itself, and hands the others over
+    to a WSGI application, which ``create_application`` makes. With
+    ``server.http: wsgi``, a WSGI server answers all requests. Owner of the
+    listeners.
     """
 
     def __init__(
@@ -239,6 +279,11 @@ class Servers:
         features: tuple[FeatureRow, ...],
         create_application: Callable[[Servers], Application],
     ) -> None:
+        """Build the API and the paths for WebSockets. Nothing is served before
+        :meth:`open`.
+
+        Raises StartError.
+        """
         self.core = core
         config = core.config
         self._config = config
@@ -269,7 +314,7 @@ class Servers:
         self.application = create_application(self)
 
     def _make_streams(self) -> Streams:
-        """The server of event streams, on the paths of all features."""
+        """Make the server of event streams, on the paths of all features."""
         core = self.core
         config = self._config
         serve = serve_each(within_limit(config, core.dispatcher.serve))
@@ -287,7 +332,10 @@ class Servers:
 
     def is_streamed(self, method: str, path: str) -> bool:
         """Whether a view reads the body of a request with this method and path
-        itself."""
+        itself.
+
+        The body of other requests is read before their view is called.
+        """
         if method not in _STREAMED:
             return False
         for streamed_path in self._streamed_paths:
@@ -349,6 +397,7 @@ class Servers:
         )
         self._servers.append(front)
 
+        # Behind a proxy, a connection begins with the address of the client.
         accept = front.accept
         if listeners_of(self._config)[name].proxy_protocol:
             accept = front.accept_proxied
@@ -363,10 +412,14 @@ class Servers:
         self._listeners.append(listener)
 
     def _listener_context(self, name: str) -> ListenerContext:
-        """The context of a listener. The listener ``websocket`` serves only the
-        routes of dialects."""
+        """Return the settings and functions with which a listener serves.
+
+        The listener ``websocket`` serves only the routes of dialects.
+        """
         dialects_only = name == "websocket"
         row = listeners_of(self._config)[name]
+        # Host name → the path that its clients do not write. "" stands for all
+        # host names.
         if row.path:
             mounts = {"": row.path}
         else:
@@ -390,7 +443,12 @@ class Servers:
         )
 
     def admit(self, sock: _socket.socket, admission: Admission, rest: bytes) -> None:
-        """Put an upgraded socket of either server into service."""
+        """Put the socket of a connection that was upgraded to a WebSocket into
+        service.
+
+        ``rest`` has the bytes that the client has already sent after the
+        handshake.
+        """
         self._metrics.handshakes += 1
         if log.isEnabledFor(logging.DEBUG):
             log.debug("connected", extra={"connection": admission.peer})
@@ -413,16 +471,19 @@ class Servers:
         return any(server.connected for server in self._servers)
 
     def drain(self) -> None:
-        """Accept the waiting connections, then stop listening; answers end
-        their connections."""
+        """Accept the waiting connections, then stop listening.
+
+        Answers from now on say that their connections end.
+        """
         for listener in self._listeners:
             listener.close()
         for server in self._servers:
             server.drain()
 
     def end_idle(self) -> None:
-        """Serve requests that have arrived and end connections that wait for a
-        next request."""
+        """Serve requests that have arrived, and end connections that wait for a
+        next request.
+        """
         for server in self._servers:
             server.end_idle()
 
@@ -433,8 +494,10 @@ class Servers:
 
 
 def _streamed_paths_of(features: Iterable[FeatureRow]) -> tuple[str, ...]:
-    """The paths of requests whose body a view reads itself. A path with a
-    parameter is cut before it, and ends in a slash."""
+    """Return the paths of requests whose body a view reads itself.
+
+    A path with a parameter is cut before it, and ends in a slash.
+    """
     paths = []
     for feature in features:
         for operation in feature.operations:
@@ -449,11 +512,12 @@ def _streamed_paths_of(features: Iterable[FeatureRow]) -> tuple[str, ...]:
 def api_table_of(
     features: tuple[FeatureRow, ...], declared: Declarations
 ) -> tuple[tuple[Route, ...], Mapping[str, Route], Callable[[int, bool, str], bytes]]:
-    """The table of the HTTP API of a node with these features. It has three
-    parts: all routes, the routes that a batch may contain by their names, and
-    the function that returns the document of the API (:func:`document_of`).
+    """Make the table of the HTTP API of a node with these features.
 
-    Forked nodes share the table of their supervisor. Raises StartError.
+    It has three parts: all routes, the routes that a batch may contain by their
+    names, and the function that returns the document of the API
+    (:func:`document_of`). Forked nodes share the table of their supervisor.
+    Raises StartError.
     """
     operations = [*operations_of(declared)]
     refuse_shared(features, operations)
@@ -470,22 +534,14 @@ def api_table_of(
 def refuse_shared(
     features: Iterable[FeatureRow], operations: Iterable[Operation]
 ) -> None:
-    """Raise StartError if a feature has a path, a dialect or a command that the
-    core or a feature before it has already. ``operations``: the operations of
-    the core."""
+    """Raise StartError if two features have the same path, dialect or command.
+
+    The core counts as the first feature. ``operations`` are its operations.
+    """
     owners = dict.fromkeys(_answered_paths((), operations), "the core")
     for feature in features:
-        commands_by_dialect: list[tuple[str, Iterable[str]]] = [*feature.wire.items()]
-        for dialect in feature.dialects:
-            commands_by_dialect.append((dialect.name, dialect.readers or ()))
-        commands = set[str]()
-        for dialect_name, names in commands_by_dialect:
-            commands.update(
-                f"the command {name} of the dialect {dialect_name}" for name in names
-            )
-
         paths = _answered_paths(feature.dialects, feature.routes)
-        for subject in chain(paths, sorted(commands)):
+        for subject in chain(paths, sorted(_commands_of(feature))):
             if subject in owners:
                 raise StartError(
                     f"the feature {feature.name!r}: {owners[subject]} has "
@@ -494,11 +550,29 @@ def refuse_shared(
             owners[subject] = feature.name
 
 
+def _commands_of(feature: FeatureRow) -> set[str]:
+    """Return texts for the commands of a feature.
+
+    For example ``the command login of the dialect cmd``.
+    """
+    commands_by_dialect: list[tuple[str, Iterable[str]]] = [*feature.wire.items()]
+    for dialect in feature.dialects:
+        commands_by_dialect.append((dialect.name, dialect.readers or ()))
+    commands = set[str]()
+    for dialect_name, names in commands_by_dialect:
+        commands.update(
+            f"the command {name} of the dialect {dialect_name}" for name in names
+        )
+    return commands
+
+
 def _answered_paths(
     dialects: Iterable[Dialect], rows: Iterable[Route | Operation]
 ) -> Iterator[str]:
-    """Texts for the paths and dialects that one feature serves, such as ``GET
-    /api/v1/users`` and ``the dialect cmd``."""
+    """Make texts for the paths and dialects that one feature serves.
+
+    For example ``GET /api/v1/users`` and ``the dialect cmd``.
+    """
     for row in rows:
         yield f"{row.method} {row.path}"
     for dialect in dialects:
@@ -518,9 +592,10 @@ def refuse_open_demo(
 ) -> None:
     """Raise StartError if other machines could reach a server in demo mode.
 
-    ``closed``: whether a stored key or secret has ended demo mode. None: the
-    database was not read yet. Then nothing is refused if a database may exist.
-    ``listeners``: whether the server itself opens the ports for clients.
+    ``closed`` tells whether a stored key or secret has ended demo mode. None
+    means that the database was not read yet: then nothing is refused if a
+    database may exist. ``listeners`` tells whether the server itself opens the
+    ports for clients.
     """
     if not config.demo or config.server.insecure:
         return
@@ -549,8 +624,9 @@ def refuse_open_demo(
 
 
 def demo_note(config: Config) -> str:
-    """The note about demo mode for the banner: it says who may do
-    everything."""
+    """Return the note about demo mode for the banner: it says who may do
+    everything.
+    """
     reachable = _reachable(_client_hosts(config))
     is_reachable = next(reachable, None) is not None
     if is_reachable:
@@ -561,7 +637,7 @@ def demo_note(config: Config) -> str:
 
 
 def _client_hosts(config: Config) -> dict[str, str]:
-    """Setting → the address on which clients are served."""
+    """Return the addresses on which clients are served, by their settings."""
     hosts = {"server.host": config.server.host}
     for number, row in enumerate(config.server.extra_listen):
         if not row.socket:
@@ -570,15 +646,17 @@ def _client_hosts(config: Config) -> dict[str, str]:
 
 
 def _reachable(hosts: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """The settings among these whose address other machines may reach."""
+    """List the settings among these whose address other machines may reach."""
     for name, host in hosts.items():
         if host and not _is_loopback(name, host):
             yield name, host
 
 
 def _is_loopback(name: str, host: str) -> bool:
-    """Whether only this machine reaches the address of a setting. A host name
-    is resolved. Raises StartError."""
+    """Whether only this machine reaches the address of a setting.
+
+    A host name is resolved. Raises StartError if that fails.
+    """
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -597,7 +675,7 @@ def _is_loopback(name: str, host: str) -> bool:
 
 
 def echo(connection: Connection, payload: bytes, text: bool) -> None:
-    """Serve function of the debug echo path."""
+    """Send a message back. It serves the debug echo path."""
     if text:
         opcode = _TEXT
     else:
@@ -606,7 +684,7 @@ def echo(connection: Connection, payload: bytes, text: bool) -> None:
 
 
 def within_limit(config: Config, serve: Serve) -> Serve:
-    """``serve`` with the limit of messages of one connection."""
+    """Return ``serve`` with the limit of messages of one connection."""
     per_second = config.limits.messages_per_second
     if per_second:
         return limited(serve, per_second)
@@ -616,32 +694,41 @@ def within_limit(config: Config, serve: Serve) -> Serve:
 def _chosen_by_parameter(
     rows: Sequence[DialectPath], by_name: Mapping[str, DialectPath]
 ) -> DialectPath | Choose:
-    """A function that selects one of several dialects on a path by the
-    parameters of the query; the dialect itself, if it is the only one.
-    ``by_name``: the dialects that a listener may choose, by their names."""
+    """Return a function that selects one of several dialects on a path.
+
+    The parameters of the query select it, or else the listener. ``by_name`` has
+    the dialects that a listener may choose. If there is only one dialect, it is
+    returned itself.
+    """
     if len(rows) == 1 and not rows[0].dialect.chosen_by:
         return rows[0]
     by_parameter = {row.dialect.chosen_by: row for row in rows}
 
     def select(head: Head) -> DialectPath | None:
+        """Return the dialect for an opening request; None: none fits."""
         params = head.params()
         for name, row in by_parameter.items():
             if name and name in params:
                 return row
+        # Without such a parameter, the listener decides, or the dialect that
+        # needs no parameter.
         return by_name.get(head.bare) or by_parameter.get("")
 
     return select
 
 
 def _chosen_by_subprotocol(rows: Sequence[DialectPath]) -> Choose:
-    """A function that selects one of the codecs of a dialect by the
-    subprotocols that a client offers. If the client offers none of them, it
-    selects the first codec."""
+    """Return a function that selects one of the codecs of a dialect.
+
+    A client offers WebSocket subprotocols. If the dialect has none of them, the
+    first codec is selected.
+    """
     by_subprotocol = {row.subprotocol: row for row in rows}
     # The answer must not name a subprotocol that the client has not offered.
     first = replace(rows[0], subprotocol="")
 
     def select(head: Head) -> DialectPath:
+        """Return the codec for an opening request."""
         header = head.headers.get("sec-websocket-protocol", "")
         for entry in header.split(","):
             row = by_subprotocol.get(entry.strip())
@@ -658,11 +745,12 @@ def ws_routes(
     opened: Mapping[str, Opened],
     dialects: Sequence[Dialect],
 ) -> dict[str, DialectPath | Choose]:
-    """The WebSocket paths of a node: path → the dialect there, or the function
-    that chooses one of several dialects.
+    """Return the WebSocket paths of a node.
 
-    ``serve``: serves messages of all dialects. ``opened``: name of a dialect →
-    its function for new connections. ``dialects``: the dialects of the node.
+    A path maps to the dialect there, or to the function that chooses one of
+    several dialects. ``serve`` serves messages of all dialects. ``opened`` maps
+    the name of a dialect to its function for new connections. ``dialects`` are
+    the dialects of the node.
     """
     limits = config.limits
     debug = config.debug
@@ -670,19 +758,7 @@ def ws_routes(
     # On /ws a parameter of the query, or the listener, chooses the dialect.
     rows_by_path: dict[str, list[DialectPath]] = {"/ws": []}
     for dialect in dialects:
-        serve_dialect = serve
-        if dialect.several:
-            serve_dialect = serve_each(serve)
-        limit_bytes = limits.message_bytes
-        if dialect.message_bytes:
-            limit_bytes = min(dialect.message_bytes, limit_bytes)
-        row = DialectPath(
-            dialect,
-            serve_dialect,
-            limit_bytes,
-            opened=opened.get(dialect.name),
-            subprotocol=dialect.subprotocol,
-        )
+        row = _row_of(dialect, serve, limits.message_bytes, opened)
         for path in filter(None, (dialect.path, dialect.app_path)):
             rows_by_path.setdefault(path, []).append(row)
 
@@ -701,3 +777,25 @@ def ws_routes(
             EchoDialect(debug.echo_path), echo, debug.echo_bytes, outbox_bytes
         )
     return paths
+
+
+def _row_of(
+    dialect: Dialect, serve: Serve, message_bytes: int, opened: Mapping[str, Opened]
+) -> DialectPath:
+    """Describe how a dialect is served on its paths.
+
+    ``message_bytes`` is the limit of a message; a dialect may have a lower one.
+    """
+    if dialect.several:
+        # A frame may have several messages.
+        serve = serve_each(serve)
+    limit_bytes = message_bytes
+    if dialect.message_bytes:
+        limit_bytes = min(dialect.message_bytes, limit_bytes)
+    return DialectPath(
+        dialect,
+        serve,
+        limit_bytes,
+        opened=opened.get(dialect.name),
+        subprotocol=dialect.subprotocol,
+    )

@@ -64,12 +64,18 @@ def _nothing() -> None:
 
 
 class Stage(Struct, frozen=True):
-    """Lifecycle functions of one part.
+    """The lifecycle functions of one part of a node.
 
     Parts are set up, then started, in the order of :meth:`Node._stages`. They
-    drain, then stop, in the reverse order. ``setup`` reads stored data.
-    ``setup`` and ``start`` may raise :class:`StartError`. ``drain`` finishes
-    running work and refuses new work. All of them may switch greenlets.
+    drain, then stop, in the reverse order.
+
+    - ``setup`` reads stored data.
+    - ``start`` begins to serve.
+    - ``drain`` finishes running work and refuses new work.
+    - ``stop`` closes everything.
+
+    ``setup`` and ``start`` may raise :class:`StartError`. All of them may
+    switch greenlets.
     """
 
     name: str
@@ -80,12 +86,13 @@ class Stage(Struct, frozen=True):
 
 
 class Node:
-    """One process: its parts and their lifecycle.
+    """One process of the server: its parts and their lifecycle.
 
-    ``create_application`` makes the WSGI application of this node (pages, and
-    routes that the front server does not answer itself). ``listeners``: the
-    listening sockets from the supervisor, by listener (such as ``"http"``),
-    which the node closes at its end. None: the node binds its own.
+    ``create_application`` makes the WSGI application of this node, with the
+    pages, and the routes that the front server does not answer itself.
+    ``listeners`` has the listening sockets from the supervisor, by listener
+    (such as ``"http"``), which the node closes at its end. None: the node binds
+    its own.
     """
 
     def __init__(
@@ -95,6 +102,9 @@ class Node:
         create_application: Callable[[Servers], Application],
         listeners: Mapping[str, socket.socket] | None = None,
     ) -> None:
+        """Make the core with the features of ``config``. Nothing is read or
+        served before :meth:`start`.
+        """
         features = load_features(config)
         self._features = with_core(features)
         self.core = Core(
@@ -122,7 +132,7 @@ class Node:
         self._stopped = Flag()
 
     def _make_stages(self) -> tuple[Stage, ...]:
-        """The parts in their order. Each part uses only parts before it."""
+        """Return the parts in their order. Each part uses only parts before it."""
         core = self.core
         leave = core.registry.stop
         if core.member is not None:
@@ -159,10 +169,11 @@ class Node:
         )
 
     def _open_servers(self) -> None:
+        """Begin to serve clients."""
         self.servers.open(self._sockets)
 
     def _periodic_work(self) -> Stage:
-        """The greenlets that run from start to stop."""
+        """Return the stage of the greenlets that run from start to stop."""
         core = self.core
         settings = core.config.websocket
         sweep = core.network.sweep
@@ -172,6 +183,7 @@ class Node:
             ping_seconds=settings.client_ping_seconds,
             silent_seconds=settings.client_silent_seconds,
         )
+        # Of the core, then of the features.
         runs: list[Callable[[], object]] = [
             partial(sweep.run_sweeps, settings.sweep_seconds)
         ]
@@ -200,8 +212,11 @@ class Node:
         return Stage("periodic work", start=start, stop=stop)
 
     def _garbage_collector(self) -> Stage:
-        """Exclude everything that was built from garbage collection, because it
-        lives long."""
+        """Return the stage that excludes everything that was built from garbage
+        collection.
+
+        It lives long, so the collector would look at it in vain.
+        """
         unwatch: list[Callable[[], None]] = []
 
         def start() -> None:
@@ -222,18 +237,14 @@ class Node:
     # --- start ----------------------------------------------------------------
 
     def start(self, listeners: bool = True) -> None:
-        """Build everything, listen and serve. Raises :class:`StartError` with a
-        one-line message.
+        """Build everything, listen and serve.
 
-        ``listeners``: False if the node runs under another server, which owns
-        the listeners.
+        ``listeners`` is False if the node runs under another server, which owns the
+        listening sockets. Raises :class:`StartError` with a message of one line.
         """
         core = self.core
-        if listeners and self._listeners:
-            self._sockets = self._listeners
-        elif listeners:
-            (sockets,) = listen(core.config)
-            self._sockets = {name: wrapped(sock) for name, sock in sockets.items()}
+        if listeners:
+            self._sockets = self._listeners or self._bind()
         try:
             self._set_up()
             refuse_open_demo(core.config, core.keys.closed, listeners=listeners)
@@ -253,6 +264,13 @@ class Node:
         core.node.life = "serves"
         self._report_act("node.start")
 
+    def _bind(self) -> Mapping[str, socket.socket]:
+        """Listen on all ports, and return the sockets by listener. Raises
+        StartError."""
+        # listen() returns the sockets of each process; here there is one.
+        (sockets,) = listen(self.core.config)
+        return {name: wrapped(sock) for name, sock in sockets.items()}
+
     def _set_up(self) -> None:
         """Build all parts and read stored data. Raises StartError."""
         core = self.core
@@ -264,6 +282,7 @@ class Node:
         core.prepare()
 
         self.servers = Servers(core, self._features, self._create_application)
+        # From here on the parts learn what other nodes store.
         core.store.report_to(self.learn_keys)
         core.store.report_to(core.sessions.learn)
         core.tenants.report_to(changed=self._learn_app)
@@ -282,7 +301,8 @@ class Node:
 
     def _learn_app(self, tenant: Tenant) -> None:
         """Apply a new or changed app. The secret of a stored app ends demo
-        mode."""
+        mode.
+        """
         if tenant.stored and tenant.ends_demo and self.core.keys.close():
             self._demo_ended()
 
@@ -298,18 +318,23 @@ class Node:
         self._apply_limits()
 
     def _report_act(self, name: str) -> None:
-        """Tell features about an act of this node: by itself, or because of a
-        signal."""
+        """Tell features about an act of this node, such as ``node.start``.
+
+        The node acts by itself, or because of a signal.
+        """
         by = Principal("node", key=self.core.status.lease().node)
         self.core.observer.acted(Act(name, by))
 
     def _join(self) -> None:
         """Join the cluster, before clients can connect. A node alone has its
-        lease already."""
+        lease already.
+        """
         core = self.core
         config = core.config
         if core.member is None:
             return
+        # In demo mode anybody may do everything, so only nodes of this machine
+        # reach this one.
         only_local = core.keys.demo and not config.server.insecure
         core.member.start(
             config.server.public_ws_url,
@@ -326,8 +351,10 @@ class Node:
     # --- once per second ------------------------------------------------------
 
     def _tick(self) -> None:
-        """Greenlet: once per second, measure the delay of the loop, report the
-        state of this node, and check all deadlines."""
+        """Greenlet: look after everything that has a deadline, once per second.
+
+        Also measures the delay of the loop, and reports the state of this node.
+        """
         core = self.core
         while True:
             pause = until_beat(1.0)
@@ -341,42 +368,53 @@ class Node:
             if core.member is not None:
                 core.member.elsewhere.count()
                 core.member.database.check()
-            works = (
-                core.network.flusher.expire,
-                core.network.context.expire,
-                core.logins.expire,
-                partial(core.keys.expire, core.sessions.is_banned),
-                self.servers.expire,
-                core.node.request_log.flush,
-                core.metrics.commands.fold,
-            )
-            for work in works:
-                # If one fails, the others must run nevertheless.
-                try:
-                    work()
-                except Exception:
-                    log.exception("%s failed", getattr(work, "func", work).__qualname__)
+            self._check_deadlines()
             core.metrics.slow_readers = core.network.flusher.slow_readers
             core.metrics.outbox_bytes_now = core.network.flusher.budget.total
 
+    def _check_deadlines(self) -> None:
+        """Let each part end what has expired. If one fails, the others run
+        nevertheless."""
+        core = self.core
+        works = (
+            core.network.flusher.expire,
+            core.network.context.expire,
+            core.logins.expire,
+            partial(core.keys.expire, core.sessions.is_banned),
+            self.servers.expire,
+            core.node.request_log.flush,
+            core.metrics.commands.fold,
+        )
+        for work in works:
+            try:
+                work()
+            except Exception:
+                log.exception("%s failed", getattr(work, "func", work).__qualname__)
+
     def _report(self) -> None:
         """Report the load and the state of this node to the cluster, for its
-        lease."""
+        lease.
+
+        A node is unsettled if the registry does not know all its channels.
+        """
         core = self.core
         registrar = core.registrar
         unsettled = registrar is not None and registrar.unsettled()
         core.registry.report(
-            len(core.network.context.connections),
-            core.status.counts(),
-            core.node.draining,
-            unsettled,
+            connections=len(core.network.context.connections),
+            counts=core.status.counts(),
+            draining=core.node.draining,
+            unsettled=unsettled,
         )
 
     # --- stop -----------------------------------------------------------------
 
     def stop(self) -> None:
-        """Drain, then stop. The drain refuses new work, finishes running work,
-        and closes clients with 1001 at a limited rate. Switches greenlets."""
+        """Drain, then stop. Switches greenlets.
+
+        The drain refuses new work, finishes running work, and closes clients
+        with 1001 at a limited rate. Another call while it runs does nothing.
+        """
         core = self.core
         if core.node.life == "stops":
             return
@@ -384,6 +422,7 @@ class Node:
         core.node.stage = "delay"
         self._report()
         self._report_act("node.drain")
+        # Time for load balancers to notice that this node takes no more.
         gevent.sleep(core.config.drain.delay_seconds)
         for stage in reversed(self._stages):
             core.node.stage = stage.name
@@ -408,12 +447,14 @@ class Node:
 
     def reload(self, config: Config) -> None:
         """Apply new keys, apps, origins, limits and settings of the log
-        (SIGHUP). Other settings need a restart. Closes no connection.
+        (SIGHUP).
 
-        Raises StartError if a limit is too high; then nothing has changed.
+        Other settings need a restart. Closes no connection. Raises StartError
+        if a limit is too high; then nothing has changed.
         """
         core = self.core
         core.node.max_connections = connection_limit(config)
+        # Nothing raises from here on.
         self._config_last_read = config
         core.tenants.reload(config)
         core.keys.reload(config)

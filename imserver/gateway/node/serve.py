@@ -41,8 +41,8 @@ def run(
     """Serve until a signal, then return after the drain.
 
     ``read_config`` reads the settings again at each SIGHUP. ``announce`` prints
-    the banner. Raises :class:`StartError` with a one-line message if the server
-    cannot start.
+    the banner. Raises :class:`StartError` with a message of one line if the
+    server cannot start.
     """
     refuse_open_demo(config)
 
@@ -59,12 +59,11 @@ def serve(
     listeners: Mapping[str, socket.socket] | None = None,
     name: str = "",
 ) -> None:
-    """Run the node of these settings until a signal, then return after the
-    drain.
+    """Run the node of these settings until a signal, then return after the drain.
 
-    ``started`` is called when the node serves. ``listeners``: sockets to serve
-    instead of binding its own. ``name``: the name in log lines, if several
-    nodes share the log. Raises :class:`StartError`.
+    ``started`` is called when the node serves. ``listeners`` has sockets to
+    serve; None: the node binds its own. ``name`` is the name in log lines, if
+    several nodes share the log. Raises :class:`StartError`.
     """
     logs = open_logs(config, name)
     with ending(config, logs, "the server failed"):
@@ -83,29 +82,34 @@ def serve(
         signals.install()
 
         started(node)
-        if config.app.log_file:  # without a log file, the banner shows the lines
-            for line in node.core.logins.exposure():
-                _log.info("%s", line)
-        apps_of_keys = set[str]()
-        for key in config.api.keys:
-            apps_of_keys.update(key.apps)
-        for app in sorted(apps_of_keys):
-            if node.core.tenants.get(app) is None:
-                _log.warning(
-                    "api.keys: a key is for the app %s, which does not exist", app
-                )
-        _log.info("started at %s", ", ".join(node.servers.addresses.values()))
+        _log_start(node, config)
         node.serve_forever()
         if signals.drain is not None:
             signals.drain.get()
         _log.info("stopped")
 
 
+def _log_start(node: Node, config: Config) -> None:
+    """Log who may log in, which keys are of no use, and the addresses."""
+    if config.app.log_file:  # without a log file, the banner shows the lines
+        for line in node.core.logins.exposure():
+            _log.info("%s", line)
+    apps_of_keys = set[str]()
+    for key in config.api.keys:
+        apps_of_keys.update(key.apps)
+    for app in sorted(apps_of_keys):
+        if node.core.tenants.get(app) is None:
+            _log.warning("api.keys: a key is for the app %s, which does not exist", app)
+    _log.info("started at %s", ", ".join(node.servers.addresses.values()))
+
+
 @contextmanager
 def ending(config: Config, logs: Logs, failure: str) -> Iterator[None]:
-    """A context in which the server runs. If it fails, the reason is logged,
-    and StartError is raised. ``failure``: the text of the log line. At the end
-    the logs are closed."""
+    """A context in which the server runs.
+
+    If it fails, the reason is logged with ``failure`` as the text of the line,
+    and StartError is raised. At the end the logs are closed.
+    """
     try:
         yield
     except StartError as error:
@@ -122,8 +126,11 @@ def ending(config: Config, logs: Logs, failure: str) -> Iterator[None]:
 
 
 def _application(servers: Servers) -> Application:
-    """The WSGI application for requests that the front server does not answer.
-    It is made at its first request, except if it serves all requests."""
+    """Return the WSGI application for requests that the front server does not
+    answer.
+
+    It is made at its first request, except if it serves all requests.
+    """
 
     def make() -> Application:
         # Imported here, because it loads Flask.
@@ -141,8 +148,10 @@ def _application(servers: Servers) -> Application:
 
 
 def banner_notes(node: Node) -> list[str]:
-    """The notes of a node for the banner: demo mode, or the login rule of each
-    app."""
+    """Return the notes of a node for the banner.
+
+    They tell about demo mode, or about the login rule of each app.
+    """
     core = node.core
     if core.keys.demo:
         return [demo_note(core.config)]
@@ -152,8 +161,11 @@ def banner_notes(node: Node) -> list[str]:
 def banner(
     config: Config, addresses: Mapping[str, str], notes: Sequence[str], **more: str
 ) -> str:
-    """The text printed at the start: addresses, settings, ``more``, and the
-    ``notes`` of the node."""
+    """Return the text that is printed at the start.
+
+    It has the addresses, the settings, the lines of ``more``, and the ``notes``
+    of the node.
+    """
     lines = {
         **addresses,
         "server": config.server.http,
@@ -168,11 +180,16 @@ def banner(
 
 
 class _Signals:
-    """Signal handlers. They run in their own greenlets, so they may block."""
+    """The signal handlers of a node. They run in their own greenlets, so they
+    may block.
+    """
 
     def __init__(
         self, node: Node, logs: Logs, read_config: Callable[[], Config]
     ) -> None:
+        """``read_config`` reads the settings again, for SIGHUP. No handler is
+        set yet.
+        """
         self._node = node
         self._logs = logs
         self._read_config = read_config
@@ -191,8 +208,10 @@ class _Signals:
         take_signals()
 
     def _end(self, number: int) -> None:
-        """Begin the drain because of the signal ``number``. If the drain has
-        begun already, end the process at once."""
+        """Begin the drain because of the signal ``number``.
+
+        If the drain has begun already, end the process at once.
+        """
         name = signal.Signals(number).name
         if self.drain is not None:
             _log.warning("%s again: stopping at once", name)
@@ -209,11 +228,14 @@ class _Signals:
             self._end_at_once(status=1)
 
     def _end_at_once(self, status: int) -> NoReturn:
+        """End the process, without a drain."""
         self._logs.close()
         os._exit(status)
 
     def _hang_up(self) -> None:
-        """Read the settings again, or drain if the terminal has ended."""
+        """Handle SIGHUP: read the settings again, or drain if the terminal has
+        ended.
+        """
         if self._terminal_matters and not has_terminal():
             if self.drain is None:
                 self._end(signal.SIGHUP)
@@ -231,7 +253,9 @@ class _Signals:
         )
 
     def _dump(self) -> None:
-        """Log the stacks of all greenlets, and what the node does."""
+        """Log the stacks of all greenlets, and the state of the node, to find a
+        fault.
+        """
         loop = gevent.get_hub().loop
         state = {
             "active watchers": loop.activecnt,
@@ -253,8 +277,10 @@ class _Signals:
 
 
 def terminal_matters() -> bool:
-    """Whether the end of its terminal ends this process. Under nohup SIGHUP is
-    ignored, and it does not."""
+    """Whether the end of its terminal ends this process.
+
+    Under nohup SIGHUP is ignored, so the end of the terminal does not matter.
+    """
     return has_terminal() and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN
 
 
