@@ -318,9 +318,6 @@ class Tenants:
         app may or may not exist.
         """
 
-        def finds_files(sql: PooledStatements) -> bool:
-            return has_files(name, sql)
-
         settings = self.check_new(name, fields)
         if self.find(name) is not None:
             return False
@@ -329,14 +326,24 @@ class Tenants:
         registered = len(self.by_name) - len(self._configured) + len(self._hidden)
         if registered >= self._limit:
             raise TooManyTenants(f"limits.registered_apps {self._limit} is reached")
-        # add_app() deletes the remaining rows of a deleted app. Without its
-        # row, nobody would find the bytes of a file any more.
+        self._require_no_files(name)
+        return self._store.add_app(name, stored_fields(settings))
+
+    def _require_no_files(self, name: str) -> None:
+        """Raise BadTenant if a deleted app of this name still has files.
+
+        A new app of this name would delete the rows of the old one. Without its
+        row, nobody would find the bytes of a file any more.
+        """
+
+        def finds_files(sql: PooledStatements) -> bool:
+            return has_files(name, sql)
+
         if self._store.is_deleted(name) and self._store.read(finds_files):
             raise BadTenant(
                 f"app {name}: was deleted, but some of its files are left; delete "
                 "it again first"
             )
-        return self._store.add_app(name, stored_fields(settings))
 
     def check_new(self, name: str, fields: Mapping[str, Any]) -> dict[str, Any]:
         """Return the settings of a new app in the form in which they are

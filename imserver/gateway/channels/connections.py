@@ -431,6 +431,28 @@ class Connections(Service, dict=True):
         the query for some ids. A query to another node has at most
         :data:`IDS_PER_QUERY` ids.
         """
+        ids_here, ids_elsewhere = self._divide(connection_ids)
+        # The other nodes answer at the same time as this one.
+        greenlets = [
+            gevent.spawn(self._ask_node, lease, ids, kind, query_for)
+            for lease, ids in ids_elsewhere
+        ]
+        rows_here = self._answer(kind, query_for(ids_here))
+        answers: dict[str, Any] = dict(zip(ids_here, rows_here, strict=True))
+        for greenlet in gevent.joinall(greenlets):
+            answers.update(greenlet.value or {})
+        no_answer = self._kinds[kind].no_answer
+        return [
+            answers.get(connection_id, no_answer) for connection_id in connection_ids
+        ]
+
+    def _divide(
+        self, connection_ids: Sequence[str]
+    ) -> tuple[list[str], list[tuple[Lease, list[str]]]]:
+        """Divide connections by their nodes, each connection once.
+
+        Returns the ids that this node answers for, and the ids of each other node.
+        """
         ids_here: list[str] = []
         leases: dict[int, Lease] = {}
         ids_of: dict[int, list[str]] = {}
@@ -441,20 +463,7 @@ class Connections(Service, dict=True):
             else:
                 leases[lease.epoch] = lease
                 ids_of.setdefault(lease.epoch, []).append(connection_id)
-
-        # The other nodes answer at the same time as this one.
-        greenlets = [
-            gevent.spawn(self._ask_node, leases[epoch], ids, kind, query_for)
-            for epoch, ids in ids_of.items()
-        ]
-        rows_here = self._answer(kind, query_for(ids_here))
-        answers: dict[str, Any] = dict(zip(ids_here, rows_here, strict=True))
-        for greenlet in gevent.joinall(greenlets):
-            answers.update(greenlet.value or {})
-        no_answer = self._kinds[kind].no_answer
-        return [
-            answers.get(connection_id, no_answer) for connection_id in connection_ids
-        ]
+        return ids_here, [(leases[epoch], ids) for epoch, ids in ids_of.items()]
 
     def _ask_node(
         self,

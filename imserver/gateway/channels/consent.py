@@ -204,18 +204,7 @@ class ChannelConsent(Service):
         if app not in self.reviews.apps:
             return event
 
-        facts: dict[str, Any] = {
-            "kind": "message",
-            "sender": event.sender,
-            "channel": channel,
-            "type": event.type,
-        }
-        if event.data:
-            facts["data"] = Raw(event.data)
-        else:
-            facts["text"] = event.text
-        decision = self.reviews.decide(app, facts)
-
+        decision = self.reviews.decide(app, _facts_of(event, channel))
         if decision.action == "undecided":
             raise ChannelRefused(
                 "unavailable", "the back end has not reviewed it in time"
@@ -264,6 +253,21 @@ class ChannelConsent(Service):
         if not connection.is_open or (connection.app, connection.user) != (app, user):
             raise ChannelRefused("ended")
         return answer
+
+
+def _facts_of(event: Event, channel: str) -> dict[str, Any]:
+    """Return what a back end needs to review a publication."""
+    facts: dict[str, Any] = {
+        "kind": "message",
+        "sender": event.sender,
+        "channel": channel,
+        "type": event.type,
+    }
+    if event.data:
+        facts["data"] = Raw(event.data)
+    else:
+        facts["text"] = event.text
+    return facts
 
 
 def _with_data(event: Event, data: Raw) -> Event:

@@ -522,6 +522,12 @@ class LeaseView(Struct, frozen=True, rename="camel"):
     version: int
 
 
+def _plain_lease(lease: Lease) -> Any:
+    """Return a lease as operator commands show it, as a plain value."""
+    view = msgspec.convert(lease, LeaseView, from_attributes=True)
+    return msgspec.to_builtins(view)
+
+
 class Overview(Struct, frozen=True):
     """State and metrics of all nodes.
 
@@ -576,9 +582,9 @@ class Overview(Struct, frozen=True):
 
         result = {}
         for node, lease in leases.items():
-            view = msgspec.convert(lease, LeaseView, from_attributes=True)
+            # A node without an answer has its lease alone.
             state = states.get(node, {})
-            result[node] = {**state, "lease": msgspec.to_builtins(view)}
+            result[node] = {**state, "lease": _plain_lease(lease)}
         return result, missing
 
     def metrics(self) -> tuple[list[str], list[str]]:

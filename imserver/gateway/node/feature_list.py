@@ -212,16 +212,21 @@ def declarations_of(features: tuple[FeatureRow, ...]) -> Declarations:
             else:
                 of_node.append((name, kind))
 
-    rows = (*load_core(), *features)
-    dialects = itertools.chain.from_iterable(row.dialects for row in rows)
     present = {feature.name for feature in features}
     return Declarations(
         of_node,
         of_apps,
         core_keys,
         absent=partial(_absent_keys, present),
-        dialects=[dialect.name for dialect in dialects],
+        dialects=_dialect_names(features),
     )
+
+
+def _dialect_names(features: Sequence[FeatureRow]) -> list[str]:
+    """Return the names of the dialects of the core and of these features."""
+    rows = (*load_core(), *features)
+    dialects = itertools.chain.from_iterable(row.dialects for row in rows)
+    return [dialect.name for dialect in dialects]
 
 
 def _require_defaults(feature: FeatureRow, kind: type[Struct]) -> None:
@@ -485,12 +490,7 @@ def _check_mounts(
     Addresses are those of the settings ``server.extra_listen`` and
     ``server.extra_hosts``.
     """
-    # The first segments of all paths that are served. "" stands for no path.
-    prefixes = {""}
-    for row in (*load_core(), *features):
-        paths = [route.path for route in row.routes]
-        paths += [dialect.path for dialect in row.dialects if dialect.path]
-        prefixes.update(f"/{path.split('/')[1]}" for path in paths)
+    prefixes = _served_prefixes(features)
     server = config.server
     mounts = {
         "server.extra_listen": [row.path for row in server.extra_listen],
@@ -503,6 +503,19 @@ def _check_mounts(
                     f"{setting}[{number}].path",
                     f"no feature serves anything under {path}",
                 )
+
+
+def _served_prefixes(features: Sequence[FeatureRow]) -> set[str]:
+    """Return the first segments of all paths that are served, such as ``/api``.
+
+    ``""`` is among them, and stands for all paths.
+    """
+    prefixes = {""}
+    for row in (*load_core(), *features):
+        paths = [route.path for route in row.routes]
+        paths += [dialect.path for dialect in row.dialects if dialect.path]
+        prefixes.update(f"/{path.split('/')[1]}" for path in paths)
+    return prefixes
 
 
 def _feature_name(package: str) -> str:

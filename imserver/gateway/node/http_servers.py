@@ -299,19 +299,27 @@ class Servers:
 
         self.api = Api(core, *api_table_of(features, core.declared))
         publisher = Publisher(self.api)
-        network = core.network
-        all_dialects = chain.from_iterable(feature.dialects for feature in features)
-        dialects = [core.codec(dialect) for dialect in all_dialects]
-        paths = ws_routes(config, core.dispatcher.serve, network.opened, dialects)
-        network.gate.paths.update(paths)
+        gate_paths = core.network.gate.paths
+        paths = self._websocket_routes()
+        gate_paths.update(paths)
         self.websocket_paths = frozenset(paths)
         """Paths for WebSockets only. ``*`` is any second segment."""
         # Not in websocket_paths: a route of /api/v1 answers requests to this
         # path that are no handshakes.
-        network.gate.paths[publisher.path] = publisher.choose
+        gate_paths[publisher.path] = publisher.choose
         self.streams = self._make_streams()
         # It uses the attributes above.
         self.application = create_application(self)
+
+    def _websocket_routes(self) -> dict[str, DialectPath | Choose]:
+        """Return the WebSocket paths of the dialects of all features."""
+        core = self.core
+        all_dialects = chain.from_iterable(
+            feature.dialects for feature in self.features
+        )
+        dialects = [core.codec(dialect) for dialect in all_dialects]
+        serve = core.dispatcher.serve
+        return ws_routes(self._config, serve, core.network.opened, dialects)
 
     def _make_streams(self) -> Streams:
         """Make the server of event streams, on the paths of all features."""

@@ -132,8 +132,13 @@ class Node:
         self._stopped = Flag()
 
     def _make_stages(self) -> tuple[Stage, ...]:
-        """Return the parts in their order. Each part uses only parts before it."""
+        """Return the parts of the node in the order in which they start.
+
+        Each part uses only parts before it. They end in the reverse order, so
+        the servers stop first, and the data folder last.
+        """
         core = self.core
+        # A node of a cluster leaves in several steps.
         leave = core.registry.stop
         if core.member is not None:
             leave = core.member.stop
@@ -174,27 +179,7 @@ class Node:
 
     def _periodic_work(self) -> Stage:
         """Return the stage of the greenlets that run from start to stop."""
-        core = self.core
-        settings = core.config.websocket
-        sweep = core.network.sweep
-        pings = Pings(
-            context=core.network.context,
-            metrics=core.metrics,
-            ping_seconds=settings.client_ping_seconds,
-            silent_seconds=settings.client_silent_seconds,
-        )
-        # Of the core, then of the features.
-        runs: list[Callable[[], object]] = [
-            partial(sweep.run_sweeps, settings.sweep_seconds)
-        ]
-        if settings.ping_seconds:
-            runs.append(sweep.run_pings)
-        runs += [pings.run, self._tick, core.store.run, core.pending.run]
-        runs += [rates.run for rates in self._rates]
-        if core.config.clustered:
-            runs.append(core.channels.subscriptions.run)
-        for feature in core.features.values():
-            runs += feature.run
+        runs = self._periodic_functions()
         greenlets: list[gevent.Greenlet[[], object]] = []
 
         def start() -> None:
@@ -210,6 +195,33 @@ class Node:
                 gevent.joinall(greenlets, timeout=_KILL_PAUSE_SECONDS)
 
         return Stage("periodic work", start=start, stop=stop)
+
+    def _periodic_functions(self) -> list[Callable[[], object]]:
+        """Return the functions of the greenlets that run from start to stop.
+
+        First those of the core, then those of the features.
+        """
+        core = self.core
+        settings = core.config.websocket
+        sweep = core.network.sweep
+        pings = Pings(
+            context=core.network.context,
+            metrics=core.metrics,
+            ping_seconds=settings.client_ping_seconds,
+            silent_seconds=settings.client_silent_seconds,
+        )
+        runs: list[Callable[[], object]] = [
+            partial(sweep.run_sweeps, settings.sweep_seconds)
+        ]
+        if settings.ping_seconds:
+            runs.append(sweep.run_pings)
+        runs += [pings.run, self._tick, core.store.run, core.pending.run]
+        runs += [rates.run for rates in self._rates]
+        if core.config.clustered:
+            runs.append(core.channels.subscriptions.run)
+        for feature in core.features.values():
+            runs += feature.run
+        return runs
 
     def _garbage_collector(self) -> Stage:
         """Return the stage that excludes everything that was built from garbage
@@ -272,7 +284,11 @@ class Node:
         return {name: wrapped(sock) for name, sock in sockets.items()}
 
     def _set_up(self) -> None:
-        """Build all parts and read stored data. Raises StartError."""
+        """Build all parts and read stored data.
+
+        The core comes first, then each feature adds its parts to it, and then
+        come the servers. Raises StartError.
+        """
         core = self.core
         core.build()
         for feature in self._features:

@@ -17,7 +17,7 @@ from functools import partial
 from math import inf
 from pathlib import Path
 from time import monotonic
-from typing import Final
+from typing import Final, NamedTuple
 
 import gevent
 from gevent import GreenletExit
@@ -168,6 +168,20 @@ class ThreadRunner:
         return self._threads.close(_CLOSE_SECONDS)
 
 
+class _FoundState(NamedTuple):
+    """The state in which a database was found when it was opened."""
+
+    before: dict[str, int]
+    """The migration steps that it had; empty: it was new."""
+    missing: dict[str, int]
+    """The steps that were taken now."""
+    recorded: dict[str, RecordedTables]
+    """The features of other distributions whose tables it has."""
+    laxness: str
+    """The setting by which it may lose confirmed data; ``""``: it has no such
+    setting."""
+
+
 class Database:
     """One database. After :meth:`open` its schema is current.
 
@@ -222,18 +236,7 @@ class Database:
                 prepare_file(self.address.file)
                 self._lock = open_private(Path(f"{self.address.file}.lock"))
                 refuse_damaged(self.address.file)
-
-            before, recorded = self.runner.run(self._read_steps, self._settings.seconds)
-            missing = migrations.missing_steps(before)
-            if not before:
-                check_new()
-            if missing or feature_steps.are_due(self._features, recorded):
-                # Each statement has its own time limit.
-                self.runner.run(self._migrate, seconds=None)
-
-            self.id, laxness = self.runner.run(
-                self._read_identity, self._settings.seconds
-            )
+            found = self._bring_up_to_date(check_new)
         except OSError as error:
             file = error.filename or shown
             raise StartError(
@@ -246,48 +249,49 @@ class Database:
             ) from None
 
         self.answers = True
-        self._log_opened(before, missing, recorded, laxness)
+        self._log_opened(found)
 
-    def _log_opened(
-        self,
-        before: dict[str, int],
-        missing: dict[str, int],
-        recorded: dict[str, RecordedTables],
-        laxness: str,
-    ) -> None:
-        """Log the state in which the database was found, for operators.
+    def _bring_up_to_date(self, check_new: Callable[[], object]) -> _FoundState:
+        """Take the migration steps that are missing, and read the id of the
+        database. Returns the state in which it was found."""
+        seconds = self._settings.seconds
+        before, recorded = self.runner.run(self._read_steps, seconds)
+        missing = migrations.missing_steps(before)
+        if not before:
+            check_new()
+        if missing or feature_steps.are_due(self._features, recorded):
+            # Each statement has its own time limit.
+            self.runner.run(self._migrate, seconds=None)
+        self.id, laxness = self.runner.run(self._read_identity, seconds)
+        return _FoundState(before, missing, recorded, laxness)
 
-        - ``before``: the migration steps that it had; empty: it was new.
-        - ``missing``: the steps that were taken now.
-        - ``recorded``: the features whose tables it has.
-        - ``laxness``: the setting by which it may lose confirmed data; ``""``:
-          it has no such setting.
-        """
+    def _log_opened(self, found: _FoundState) -> None:
+        """Log the state in which the database was found, for operators."""
         shown = self.address.shown
-        if laxness:
+        if found.laxness:
             log.warning(
                 "the database %s may lose confirmed data in a power failure: %s",
                 shown,
-                laxness,
+                found.laxness,
             )
 
-        if not before:
+        if not found.before:
             log.info("the database %s was created", shown)
-        elif missing:
+        elif found.missing:
             log.info(
                 "the database %s was migrated to step %s",
                 shown,
-                migrations.named(missing),
+                migrations.named(found.missing),
             )
 
-        newer = migrations.named(migrations.newer_steps(before))
+        newer = migrations.named(migrations.newer_steps(found.before))
         if newer:
             log.warning(
                 "the database %s belongs to a newer release, at step %s", shown, newer
             )
 
         features_here = {tables.feature for tables in self._features}
-        absent = sorted(recorded.keys() - features_here)
+        absent = sorted(found.recorded.keys() - features_here)
         if absent:
             log.info(
                 "the database %s has tables of features "
@@ -677,9 +681,9 @@ class WriterConnection:
     ) -> T:
         """Run one attempt of a transaction.
 
-        ``guard`` is the permission to commit it. ``undo`` means: roll back
-        instead of a commit. Raises NotStored or RowRefused if nothing was
-        stored, and Unsure if the answer to COMMIT was lost.
+        ``guard`` is the permission to commit it. ``undo`` means: roll back instead
+        of a commit. Raises NotStored or RowRefused if nothing was stored, and
+        Unsure if the answer to COMMIT was lost.
         """
         # True once COMMIT is sent: after an error, nobody can tell whether the
         # database has executed it.
@@ -703,28 +707,34 @@ class WriterConnection:
                 sql.commit()
                 return value
         except self._content_errors as error:
-            # The content of a row is wrong, and the connection stays usable.
-            committing = committing and not self._was_refused(guard)
-            try:
-                if self.sql is not None:
-                    self.sql.rollback()
-            except self._errors:
-                self._drop()
-            if committing:
-                raise Unsure(_message_of(error)) from None
-            raise RowRefused(_message_of(error)) from None
+            is_unsure = committing and not self._was_refused(guard)
+            raise self._after_bad_row(error, is_unsure) from None
         except self._errors as error:
             # The database or the connection is at fault.
-            committing = committing and not self._was_refused(guard)
+            is_unsure = committing and not self._was_refused(guard)
             self._drop()
-            if committing:
+            if is_unsure:
                 raise Unsure(_message_of(error)) from error
             raise NotStored(_message_of(error)) from error
         except BaseException:
-            # An interruption, such as _TimedOut: an answer may still be on its
-            # way.
+            # An interruption, such as _TimedOut: an answer may still be on its way.
             self._drop()
             raise
+
+    def _after_bad_row(self, error: Exception, is_unsure: bool) -> Unsure | RowRefused:
+        """Roll back after an error because of the content of a row.
+
+        The connection stays usable. Returns the error to raise: Unsure if nobody
+        can tell whether the transaction was committed.
+        """
+        try:
+            if self.sql is not None:
+                self.sql.rollback()
+        except self._errors:
+            self._drop()
+        if is_unsure:
+            return Unsure(_message_of(error))
+        return RowRefused(_message_of(error))
 
     def _was_refused(self, guard: CommitGuard) -> bool:
         """Whether the database has refused a statement that was sent together

@@ -213,19 +213,7 @@ def _mysql(address: DatabaseAddress, settings: StorageSettings) -> Engine:
 
     @event.listens_for(engine, "connect")
     def _prepare(connection: Any, _record: object) -> None:
-        """Set the time limits of a new connection."""
-        with connection.cursor() as cursor:
-            cursor.execute(
-                "SET SESSION innodb_lock_wait_timeout = %s",
-                (max(1, int(settings.seconds)),),
-            )
-            idle = _abandoned_seconds(settings)
-            if "MariaDB" in connection.get_server_info():
-                cursor.execute("SET SESSION idle_transaction_timeout = %s", (idle,))
-            else:
-                # MySQL has such a limit only for connections.
-                idle = max(idle, _MIN_MYSQL_IDLE_SECONDS)
-                cursor.execute("SET SESSION wait_timeout = %s", (idle,))
+        _set_mysql_limits(connection, settings)
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
@@ -243,6 +231,25 @@ def _mysql(address: DatabaseAddress, settings: StorageSettings) -> Engine:
             connection.info[_LEVEL] = level
 
     return engine
+
+
+def _set_mysql_limits(connection: Any, settings: StorageSettings) -> None:
+    """Set the time limits of a new connection to MySQL or MariaDB.
+
+    The server ends transactions that a node has left behind.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SET SESSION innodb_lock_wait_timeout = %s",
+            (max(1, int(settings.seconds)),),
+        )
+        idle = _abandoned_seconds(settings)
+        if "MariaDB" in connection.get_server_info():
+            cursor.execute("SET SESSION idle_transaction_timeout = %s", (idle,))
+        else:
+            # MySQL has such a limit only for connections.
+            idle = max(idle, _MIN_MYSQL_IDLE_SECONDS)
+            cursor.execute("SET SESSION wait_timeout = %s", (idle,))
 
 
 def _check_mysql_parameters(engine: Engine) -> None:

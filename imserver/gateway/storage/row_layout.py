@@ -326,11 +326,7 @@ class ImportedRows:
         that no server stores, or parents that are not in ``parents``.
         """
         table = self._tables[name]
-        layouts = self._layouts(sql, name, columns)
-        for row in rows:
-            for value, layout in zip(row, layouts, strict=True):
-                _converted(value, layout)  # raises BadRows
-
+        self._check_values(sql, name, columns, rows)
         id_columns = {"id"} & set(table.key)
         missing = id_columns.union(table.parents).difference(columns)
         if missing:
@@ -343,6 +339,7 @@ class ImportedRows:
             ids += _values_of(column, columns, rows)
         _check_ids(name, ids)
 
+        # The rows of the parent table come first, and name its ids.
         if name == Table.PARENT:
             parents.update(ids)
         for column in table.parents:
@@ -351,6 +348,19 @@ class ImportedRows:
         if is_shared:
             return _first_stored(sql, name, table.key[0], ids)
         return ""
+
+    def _check_values(
+        self,
+        sql: PooledStatements,
+        name: str,
+        columns: Sequence[str],
+        rows: Sequence[Row],
+    ) -> None:
+        """Raise BadRows if a value does not fit into its column."""
+        layouts = self._layouts(sql, name, columns)
+        for row in rows:
+            for value, layout in zip(row, layouts, strict=True):
+                _converted(value, layout)  # raises BadRows
 
     def add(
         self,
@@ -545,15 +555,20 @@ def _converted(value: Any, column: ColumnLayout) -> Any:
             f"a value of the type {type_of_value.__name__} "
             f"stands in place of {expected.__name__}"
         )
-    fits = True
-    if expected is int:
-        fits = column.least <= value <= column.most
-    elif expected in (str, bytes):
-        fits = column.least <= len(value) <= column.most
-    # PostgreSQL stores no NUL in a text.
-    if not fits or (expected is str and "\0" in value):
+    if not _fits(value, column):
         raise BadRows(f"a column has no place for such a value: {value!r:.100}")
     return value
+
+
+def _fits(value: Any, column: ColumnLayout) -> bool:
+    """Whether a value of the right type has the size that a column can store."""
+    if isinstance(value, int):
+        return column.least <= value <= column.most
+    if isinstance(value, str) and "\0" in value:
+        return False  # PostgreSQL stores no NUL in a text
+    if isinstance(value, str | bytes):
+        return column.least <= len(value) <= column.most
+    return True
 
 
 def _decoded_object(value: dict[str, str]) -> bytes:

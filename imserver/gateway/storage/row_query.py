@@ -132,12 +132,7 @@ def _page(
     after_key = query.behind(sql.engine, after)
     up_to_key = ALL
     if query.scan:
-        # Find the key at which this query stops searching. Without such a row
-        # it searches all rows.
-        scanned, values = query.select(query.order, after_key)
-        last_keys = sql.query(f"{scanned} LIMIT 1 OFFSET %s", (*values, _SCAN_ROWS - 1))
-        if last_keys:
-            up_to_key = f"{query.order[0]} <= %s", tuple(last_keys[0])
+        up_to_key = _end_of_search(query, after_key, sql)
 
     if query.indexed and sql.engine == "postgresql":
         # Without statistics PostgreSQL expects few rows behind the key, and
@@ -150,3 +145,16 @@ def _page(
     rows = sql.query(f"{statement} LIMIT %s", (*values, most))
     _, searched_to = up_to_key
     return rows, searched_to
+
+
+def _end_of_search(query: RowQuery, after_key: Clause, sql: PooledStatements) -> Clause:
+    """Return the condition for the rows that one query searches.
+
+    It searches :data:`_SCAN_ROWS` rows after a key. If there are fewer rows, it
+    searches all of them, and the condition is true for each.
+    """
+    scanned, values = query.select(query.order, after_key)
+    last_keys = sql.query(f"{scanned} LIMIT 1 OFFSET %s", (*values, _SCAN_ROWS - 1))
+    if not last_keys:
+        return ALL
+    return f"{query.order[0]} <= %s", tuple(last_keys[0])

@@ -145,6 +145,7 @@ class Store:
         self._settings = settings
         self._threaded = threaded
         self._database: Database | None = None
+        # The database is opened at the first access.
         self._parts: dict[Callable[[Store], StorePart], Any] = {}
         """Function that made a part → that part, see :meth:`part`."""
         self.timings = Timings()
@@ -277,9 +278,7 @@ class Store:
         # The database in which nodes of this folder have stored: its id is in the
         # id file, or else it is the default file.
         source = id_file
-        earlier_id = ""
-        with suppress(OSError):
-            earlier_id = id_file.read_bytes().decode("ascii", "replace")
+        earlier_id = _text_in(id_file)
         if not (earlier_id or is_default) and default_file.exists():
             source = default_file
             earlier_id = _id_of(default_file)
@@ -968,6 +967,14 @@ _FIND_DATA: Final = (
     "SELECT 1 FROM log LIMIT 1",
 )
 """Queries that find rows if a database has any data worth keeping."""
+
+
+def _text_in(file: Path) -> str:
+    """Return the content of a file; ``""`` if it cannot be read."""
+    try:
+        return file.read_bytes().decode("ascii", "replace")
+    except OSError:
+        return ""
 
 
 def _id_of(file: Path) -> str:

@@ -164,14 +164,7 @@ class Table(Struct, frozen=True, kw_only=True):
             if "user" in words:
                 users.append((name, kind))
 
-        of_user = self.of_user
-        if not of_user and users:
-            # The first column names the user to whom the row belongs.
-            user_column, user_kind = users[0]
-            force_setattr(self, "user_as", _USER_AS.get(user_kind[:3], "text"))
-            of_user = f"{user_column} = %s"
-        of_user = of_user or self.of_app
-
+        of_user = self._take_user(users)
         # If the table has no rows of users, the reason also says why nothing
         # is erased or exported.
         reason = of_user if isinstance(of_user, Reason) else ()
@@ -186,6 +179,19 @@ class Table(Struct, frozen=True, kw_only=True):
         for field, value in values.items():
             if not getattr(self, field):
                 force_setattr(self, field, value)
+
+    def _take_user(self, users: list[tuple[str, str]]) -> str | Reason:
+        """Return the condition for the rows of a user, and set ``user_as``.
+
+        ``users`` has the columns with users, each with its kind. The first one
+        names the user to whom the row belongs. A table without them has no rows of
+        users, so the condition for the rows of an app counts.
+        """
+        if not self.of_user and users:
+            column, kind = users[0]
+            force_setattr(self, "user_as", _USER_AS.get(kind[:3], "text"))
+            return f"{column} = %s"
+        return self.of_user or self.of_app
 
     @property
     def exported(self) -> str:

@@ -252,10 +252,18 @@ class Rush:
         # The nodes keep their turn until each of them has got half the mean.
         seconds = chosen_count * mean / 2 / max(self._per_second, 1.0)
         seconds = min(max(seconds, RUSH_SECONDS), _LONGEST_SECONDS)
-        self._chosen = frozenset(order[:chosen_count])
+        self._give_turn(order[:chosen_count], now, seconds)
+
+    def _give_turn(self, numbers: list[int], now: float, seconds: float) -> None:
+        """Let these nodes get the new connections for some seconds.
+
+        The connections that they will get are estimated, because the marks of the
+        nodes have them only later.
+        """
+        self._chosen = frozenset(numbers)
         self._chosen_until = now + seconds
-        expected_each = seconds * self._per_second / chosen_count
-        for number in self._chosen:
+        expected_each = seconds * self._per_second / len(numbers)
+        for number in numbers:
             unreported = self._unreported.get(number, 0.0)
             self._unreported[number] = unreported + expected_each
             self._chosen_at[number] = now
@@ -511,6 +519,7 @@ def check_ports(config: Config) -> None:
     """
     first = config.app.rpc_port
     count = config.server.processes
+    # Without a cluster, no node has an RPC port.
     if not config.clustered or (count == 1 and first == 0):
         return
     if first == 0:

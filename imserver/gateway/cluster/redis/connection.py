@@ -196,10 +196,7 @@ def _read(url: str) -> RedisAddress:
     # One placeholder stands for all hosts, because a list of hosts makes no
     # valid URL.
     options = _options(f"{transport}://{credentials}{at}host/{path}{mark}{query}")
-    sentinel_options = {}
-    for name in ("username", "password"):
-        if f"sentinel_{name}" in options:
-            sentinel_options[name] = options.pop(f"sentinel_{name}")
+    sentinel_options = _take_sentinel_options(options)
     if variant == "cluster" and options.pop("db", 0):
         raise ValueError("a Redis Cluster has no numbered databases")
 
@@ -236,6 +233,19 @@ def _service_and_path(variant: str, whole_path: str) -> tuple[str, str]:
     return service, path
 
 
+def _take_sentinel_options(options: dict[str, Any]) -> dict[str, Any]:
+    """Take the user and the password for sentinels out of the options.
+
+    They are ``sentinel_username`` and ``sentinel_password`` there, and have
+    their usual names in the result.
+    """
+    sentinel_options = {}
+    for name in ("username", "password"):
+        if f"sentinel_{name}" in options:
+            sentinel_options[name] = options.pop(f"sentinel_{name}")
+    return sentinel_options
+
+
 def _host(text: str, default_port: int) -> tuple[str, int]:
     """Return the host and port that a part of an address names. Raises
     ValueError.
@@ -265,15 +275,7 @@ def _options(url: str) -> dict[str, Any]:
     elif database.isdecimal():
         options["db"] = int(database)
 
-    for name, value in parse_qsl(parts.query):
-        if name in _TEXTS:
-            options[name] = value
-        elif name in ("db", "ssl_min_version") and value.isdecimal():
-            options[name] = int(value)
-        elif name == "ssl_check_hostname":
-            options[name] = value.lower() not in _FALSE
-        elif name not in _WITHOUT_EFFECT:
-            raise ValueError(f"{name}={value} is no option")
+    options |= _read_query(parts.query)
     checks = options.get("ssl_cert_reqs", "none")
     if checks not in _CHECKS:
         raise ValueError(
@@ -285,6 +287,24 @@ def _options(url: str) -> dict[str, Any]:
             options[name] = unquote(text)
     # An empty value counts as not given.
     return {name: value for name, value in options.items() if value != ""}
+
+
+def _read_query(query: str) -> dict[str, Any]:
+    """Return the options in the query of a URL, such as ``db=1&ssl_ca_path=/ca``.
+
+    Raises ValueError for an unknown one.
+    """
+    options: dict[str, Any] = {}
+    for name, value in parse_qsl(query):
+        if name in _TEXTS:
+            options[name] = value
+        elif name in ("db", "ssl_min_version") and value.isdecimal():
+            options[name] = int(value)
+        elif name == "ssl_check_hostname":
+            options[name] = value.lower() not in _FALSE
+        elif name not in _WITHOUT_EFFECT:
+            raise ValueError(f"{name}={value} is no option")
+    return options
 
 
 class DirectSocket(socket.socket):

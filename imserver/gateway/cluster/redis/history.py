@@ -212,14 +212,7 @@ class RedisHistory:
             count, publications = replies[0]
             already_read += count
 
-            # The script finds the bytes of the user anywhere in a publication,
-            # so the sender is compared here. Pairs are a publication and its
-            # replacement.
-            pairs: list[bytes] = []
-            for publication in publications:
-                event = _decode(publication)
-                if event.sender == user:
-                    pairs += publication, msgspec.msgpack.encode(erased(event, name))
+            pairs = _replacements(publications, user, name)
             if pairs:
                 replace = ("EVALSHA", REPLACE_PUBLICATIONS, 1, key, *pairs)
                 if self.pipeline.execute_all([replace]) is None:
@@ -262,6 +255,20 @@ class RedisHistory:
             encoded(app),
             encoded(channel),
         )
+
+
+def _replacements(publications: Sequence[bytes], user: str, name: str) -> list[bytes]:
+    """Return each publication of a user, followed by its replacement.
+
+    The script finds the bytes of the user anywhere in a publication, so the
+    sender is compared here.
+    """
+    pairs: list[bytes] = []
+    for publication in publications:
+        event = _decode(publication)
+        if event.sender == user:
+            pairs += publication, msgspec.msgpack.encode(erased(event, name))
+    return pairs
 
 
 def _page(reply: Any, reverse: bool) -> HistoryPage:

@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
 from msgspec import field
@@ -179,6 +179,34 @@ def _no_lease() -> Lease:
     return Lease("")
 
 
+class _Renewal(NamedTuple):
+    """The reply of the script RENEW, if Redis still has the lease."""
+
+    is_live: int
+    version: bytes
+    last_epoch: bytes
+    dead_epochs: Sequence[bytes]
+    replaced: Sequence[bytes]
+    """Sessions of this node that are no longer addressed."""
+    cleans_up: int
+    """1: this node does the dead-node cleanup."""
+    live_leases: Sequence[bytes]
+    redis_ms: bytes
+    left_epochs: Collection[bytes]
+
+
+class _Joining(NamedTuple):
+    """The answer of Redis to a node that joins.
+
+    ``lease`` has the new epoch. ``written`` is the lease as Redis has it now.
+    ``began`` is the time at which the node has asked.
+    """
+
+    lease: Lease
+    written: bytes
+    began: float
+
+
 class LeaseKeeper(Service):
     """Joins the cluster, renews the lease of this node, and leaves.
 
@@ -262,28 +290,36 @@ class LeaseKeeper(Service):
         # that this node knows.
         highest = max(table.last_epoch, past, *self.past_epochs, *table.live)
 
-        # Joins again if the cluster expects other feature names.
-        while True:
-            data = msgspec.json.encode(lease)
-            began = clock()
-            result, text = self._reply(self._joining(lease, data, highest))
-            if result == b"ok":
-                break
-            lease = _adapted(lease, result, text)
-
-        self.lease = msgspec.structs.replace(lease, epoch=int(text))
+        joining = self._take_epoch(lease, highest)
+        self.lease = joining.lease
         if past:
             self.past_epochs = (*self.past_epochs, past)[-_PAST_EPOCHS:]
         table.forget(past)
         self._replaced_seen = ()
-        self._written = data
-        self._until = began + self.lease_seconds
-        self._renewed_at = began
+        self._written = joining.written
+        self._until = joining.began + self.lease_seconds
+        self._renewed_at = joining.began
         self._listed_at = 0.0
         try:
             self.refresh()
         except LeaseLost:
             raise RedisUnavailable("the new lease was lost at once") from None
+
+    def _take_epoch(self, lease: Lease, highest: int) -> _Joining:
+        """Let Redis give this node an epoch above ``highest``.
+
+        Asks again with other feature names if the cluster expects them. Switches
+        greenlets. Raises RedisUnavailable, or StartError if this node must not
+        join.
+        """
+        while True:
+            data = msgspec.json.encode(lease)
+            began = clock()
+            result, text = self._reply(self._joining(lease, data, highest))
+            if result == b"ok":
+                new_lease = msgspec.structs.replace(lease, epoch=int(text))
+                return _Joining(new_lease, written=data, began=began)
+            lease = _adapted(lease, result, text)
 
     def report(
         self,
@@ -346,26 +382,22 @@ class LeaseKeeper(Service):
             self._until = began + self.lease_seconds
             self._renewed_at = began
 
-        (
-            _,
-            version,
-            last_epoch,
-            dead_epochs,
-            replaced,
-            cleans_up,
-            live_leases,
-            redis_ms,
-            left_epochs,
-        ) = reply
-        self._redis_ms = int(redis_ms) - began * SECOND_MS
-        self.clock_seconds = _clock_difference(int(redis_ms), began_unix, time.time())
+        renewal = _Renewal(*reply)
+        redis_ms = int(renewal.redis_ms)
+        # Redis has read its clock at the earliest when the request began.
+        self._redis_ms = redis_ms - began * SECOND_MS
+        self.clock_seconds = _clock_difference(redis_ms, began_unix, time.time())
         has_changed = self.table.update(
-            version, last_epoch, dead_epochs, live_leases, left_epochs
+            version=renewal.version,
+            last_epoch=renewal.last_epoch,
+            dead_epochs=renewal.dead_epochs,
+            live_leases=renewal.live_leases,
+            left_epochs=renewal.left_epochs,
         )
-        self._replaced_seen = replaced
-        self.cleans_up = bool(cleans_up)
-        if replaced:
-            self.on_replaced(replaced)
+        self._replaced_seen = renewal.replaced
+        self.cleans_up = bool(renewal.cleans_up)
+        if renewal.replaced:
+            self.on_replaced(renewal.replaced)
         return has_changed
 
     def leave(self, clean: bool) -> None:

@@ -463,13 +463,7 @@ class ClusterLink(RedisLink):
         redirects = _Redirects()
         is_first_round = True
         while exchange.unanswered:
-            masters = sorted(self._masters)
-            parts = self._parts_of(exchange, commands, masters, redirects.importing)
-            results = self._exchange_parts(
-                commands, parts, len(masters), redirects.importing
-            )
-            redirects = exchange.take_results(parts, results)
-            self._update_map(redirects, exchange.failed)
+            redirects = self._exchange_round(exchange, commands, redirects)
             if not exchange.unanswered:
                 break
             if monotonic() > end:
@@ -482,6 +476,7 @@ class ClusterLink(RedisLink):
                 gevent.sleep(_ROUND_SECONDS)
             is_first_round = False
 
+        # One master that answers is enough for a result.
         failed = exchange.failed
         if self._masters.keys() <= failed.keys():
             self.close()
@@ -490,6 +485,22 @@ class ClusterLink(RedisLink):
             for server, error in failed.items():
                 self._leave_out(server, error)
         return exchange.replies
+
+    def _exchange_round(
+        self, exchange: _Exchange, commands: Sequence[Command], redirects: _Redirects
+    ) -> _Redirects:
+        """Send the unanswered commands to their masters, and store the replies.
+
+        ``redirects`` is the news about slots of the round before. Returns that of
+        this round. Switches greenlets.
+        """
+        masters = sorted(self._masters)
+        importing = redirects.importing
+        parts = self._parts_of(exchange, commands, masters, importing)
+        results = self._exchange_parts(commands, parts, len(masters), importing)
+        news = exchange.take_results(parts, results)
+        self._update_map(news, exchange.failed)
+        return news
 
     def _parts_of(
         self,

@@ -480,19 +480,14 @@ class RedisRegistry:
         while batch := list(islice(waiting, _REREGISTER_SESSIONS)):
             started = monotonic()
             generation = self.recovery.generation
-            records = self._written.commands_before(batch, generation)
-            registering = [
-                self._commands.register(session, late=True) for session in batch
-            ]
-            replies = self.pipeline.execute([*records, *registering])
+            replies = self._send_again(batch, generation)
             if replies is None:
                 self._written.forget()
                 self.recovery.request(extent)
                 return
 
             took = monotonic() - started
-            # The replies about the records come first.
-            for session, reply in zip(batch, replies[len(records) :], strict=True):
+            for session, reply in zip(batch, replies, strict=True):
                 registration = self._commands.registration(session, reply, generation)
                 if registration is None:
                     has_failed = True
@@ -509,6 +504,20 @@ class RedisRegistry:
             self.recovery.request(UNREGISTERED)
         if extent == EVERYTHING and not self._marks.set():
             self.recovery.request(EVERYTHING)
+
+    def _send_again(
+        self, batch: Sequence[Session], generation: int
+    ) -> list[Any] | None:
+        """Send the commands that register these sessions again.
+
+        Returns the reply for each session; None if Redis did not answer.
+        """
+        records = self._written.commands_before(batch, generation)
+        registering = [self._commands.register(session, late=True) for session in batch]
+        replies = self.pipeline.execute([*records, *registering])
+        if replies is None:
+            return None
+        return replies[len(records) :]
 
     def _reregister(self, extent: Extent) -> None:
         """Unregister sessions that have ended meanwhile, then register again.

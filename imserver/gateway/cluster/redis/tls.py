@@ -29,6 +29,19 @@ def context_of(options: dict[str, Any]) -> ssl.SSLContext:
     context.check_hostname = checks != "none" and checks_name
     context.verify_mode = _CHECKS[checks]
 
+    _load_files(context, options)
+    if "ssl_min_version" in options:
+        context.minimum_version = options["ssl_min_version"]
+    if "ssl_ciphers" in options:
+        context.set_ciphers(options["ssl_ciphers"])
+    return context
+
+
+def _load_files(context: ssl.SSLContext, options: dict[str, Any]) -> None:
+    """Load the certificate of this node, and the authorities that it trusts.
+
+    Raises OSError and ValueError.
+    """
     certificate = options.get("ssl_certfile")
     if certificate:
         key = options.get("ssl_keyfile")
@@ -36,12 +49,6 @@ def context_of(options: dict[str, Any]) -> ssl.SSLContext:
     authorities = [options.get(f"ssl_ca_{name}") for name in ("certs", "path", "data")]
     if any(authorities):
         context.load_verify_locations(*authorities)
-
-    if "ssl_min_version" in options:
-        context.minimum_version = options["ssl_min_version"]
-    if "ssl_ciphers" in options:
-        context.set_ciphers(options["ssl_ciphers"])
-    return context
 
 
 class TlsSocket(DirectSocket):

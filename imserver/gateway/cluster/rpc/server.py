@@ -204,6 +204,7 @@ class Rpc:
 
         Raises StartError if the address or a port cannot be used.
         """
+        # Never all addresses of the machine, which strangers might reach.
         address = private_address(host)
         context = zerorpc.Context()
         self._rpc.context = context
@@ -225,6 +226,12 @@ class Rpc:
             self._terminate()
             raise
 
+        self._serve(context, control, data)
+
+    def _serve(
+        self, context: zerorpc.Context, control: ZmqSocket, data: ZmqSocket
+    ) -> None:
+        """Begin to answer queries and to receive items, at these sockets."""
         self._server = ControlServer(
             context, control, self._answer_query, self.counters
         )

@@ -286,11 +286,7 @@ class ControlServer(zerorpc.Server):  # type: ignore[misc]
 
         identity = parts[:1]
         if len(self._in_work) >= CALLS_AT_ONCE:
-            self._counters.busy += 1
-            answer = self._events.new_event("OK", ((BUSY, b""),))
-            answer.header["response_to"] = head.message_id
-            answer.identity = identity
-            self._events.emit_event(answer)
+            self._refuse_busy(head.message_id, identity)
             return None
 
         header = {"message_id": head.message_id, "v": _PROTOCOL}
@@ -298,6 +294,17 @@ class ControlServer(zerorpc.Server):  # type: ignore[misc]
         event.identity = identity
         self._in_work.add(head.message_id)
         return event
+
+    def _refuse_busy(self, message_id: bytes, identity: list[bytes]) -> None:
+        """Answer a query at once by the code BUSY.
+
+        ``identity`` names the connection of the other node.
+        """
+        self._counters.busy += 1
+        answer = self._events.new_event("OK", ((BUSY, b""),))
+        answer.header["response_to"] = message_id
+        answer.identity = identity
+        self._events.emit_event(answer)
 
     def _async_task(self, initial_event: Any) -> None:
         """Answer one query, as zerorpc does, and then free its id."""
