@@ -242,6 +242,7 @@ class Keys:
                 apps=row.apps,
                 expires=row.expires,
             )
+        # Sets the principals, by which requests are identified.
         self._resolve_all()
 
     def learn(self, changes: Changes) -> bool:
@@ -258,6 +259,7 @@ class Keys:
                 self._stored.pop(digest, None)
             else:
                 self._stored[digest] = self._key_of_row(row)
+        # A key may have been in use, so its connections are checked, too.
         self._resolve_all()
         return self.close()
 
@@ -297,6 +299,8 @@ class Keys:
         self._principals = {}
         for digest, key in keys.items():
             self._named_apps.update(key.apps)
+            # A principal without scopes: every route refuses it, with this
+            # reason.
             if key.id in self._barred_keys:
                 principal = Principal("key", key=key.id, lacks=_MAKER)
             else:
@@ -336,8 +340,7 @@ class Keys:
 
     def hold(self, key: str, connection: Connection) -> None:
         """Record that a connection was opened with the key of this id, so that
-        it is closed when the key ends.
-        """
+        it is closed when the key ends."""
         self._holders[connection] = key
 
     def ended(self, connection: Connection, _code: int) -> None:
@@ -495,6 +498,7 @@ class Authority(Service):
             return time() < expires_at
         if kind == "key":
             return self.keys.is_valid(value)
+        # Any other proof, such as that of an address, ends with its request.
         return kind == "demo" and self.keys.demo
 
     def with_programs(self, app: str, users: Sequence[str]) -> list[str]:
@@ -605,6 +609,7 @@ class Authority(Service):
         app, visitor = content
         if not self.logins.is_open(app):
             return None
+        # An alias stands for another app, which the principal must name.
         apps = frozenset({self.logins.resolve(app)})
         return Principal("page", apps=apps, user=visitor)
 
@@ -709,6 +714,7 @@ def refusal(principal: Principal, need: Need) -> tuple[HttpProblem, str]:
         return Problems.TOKEN_INVALID, ""
     if principal.kind in _TOKENS:
         return Problems.NOT_ALLOWED, _message_to_user(principal, need)
+    # A key without scopes has expired, or its maker is banned.
     if principal.kind == "key" and not principal.scopes:
         return Problems.UNAUTHORIZED, principal.lacks or "The API key has expired"
     if principal.key and need.scope:
@@ -796,13 +802,13 @@ class AllowLists:
 
     def _apps_of(self, host: str) -> frozenset[str]:
         """Return the apps that list an address. Empty if ``host`` is no IP
-        address.
-        """
+        address."""
         if not self._networks:
             return frozenset()
         try:
             address = address_of(host)
         except ValueError:
+            # A Unix socket has no address, for example.
             return frozenset()
 
         apps = set[str]()

@@ -91,8 +91,7 @@ def read_issued_channel_token(
 
 def _read(payload: VerifiedPayload, now: float) -> ChannelClaims:
     """Decode verified claims, and check their times. Raises TokenExpired and
-    BadToken.
-    """
+    BadToken."""
     claims = decode_claims(_decode_channel, payload)
     # Written so that a NaN has expired.
     has_expired = bool(claims.exp) and not claims.exp > now

@@ -98,8 +98,7 @@ class Issuer(Service, dict=True):
     @staticmethod
     def accepts(url: str) -> bool:
         """Whether an issuer may have this address: https, or http on this
-        machine.
-        """
+        machine."""
         return ISSUER_URL.match(url) is not None
 
     def keys_for(self, kid: str) -> tuple[Key, ...]:
@@ -154,8 +153,7 @@ class Issuer(Service, dict=True):
 
     def _may_fetch(self) -> bool:
         """Whether a fetch may begin: none runs, and the last one was long
-        enough ago.
-        """
+        enough ago."""
         return self._fetching is None and self.clock() >= self._next_fetch
 
     def _fetch(self) -> None:
@@ -169,6 +167,7 @@ class Issuer(Service, dict=True):
             return
         if not self._may_fetch():
             return
+        # Set before the first wait, so that the others find it.
         self._fetching = Flag()
         self._next_fetch = self.clock() + RETRY_SECONDS
         try:
@@ -190,6 +189,7 @@ class Issuer(Service, dict=True):
         deadline = self.clock() + self.seconds
         url = self.jwks_url or self._discover_keys(deadline)
         key_set = self._get(url, _KeySet, deadline)
+        # Keys of unknown kinds are left out.
         loaded = map(key_of_jwk, key_set.keys[:_MAX_KEYS])
         keys = tuple(key for key in loaded if key is not None)
         if not keys:
@@ -214,10 +214,10 @@ class Issuer(Service, dict=True):
 
     def _get(self, url: str, shape: type[T], deadline: float) -> T:
         """Fetch a JSON document, and decode it as a ``shape``. Raises
-        Unreachable.
-        """
+        Unreachable."""
         seconds = max(deadline - self.clock(), _LEAST_SECONDS)
         status, body = self.outgoing.get(url, seconds)
+        # Redirects are not followed: they could lead into the private network.
         if status != HTTPStatus.OK:
             raise Unreachable(f"{url} answered with the status {status}")
         try:
@@ -264,8 +264,7 @@ class Issuers(Service):
         self, rows: Sequence[JwtSettings], token: str, now: float
     ) -> ChannelClaims | None:
         """Verify the token of a subscription, as :meth:`claims` verifies that
-        of a login.
-        """
+        of a login."""
         choice = self._choose_entry(rows, token)
         if choice is None:
             return None

@@ -106,6 +106,8 @@ class JsonWebToken(Struct, frozen=True):
         if len(parts) != _PARTS or len(token) > MAX_TOKEN_CHARACTERS:
             raise BadToken("this is not a token")
 
+        # The signature covers the texts of the first two parts, not their
+        # content.
         header, payload, signature = parts
         try:
             return JsonWebToken(
@@ -241,8 +243,7 @@ def _payload_by_library(token: str, kid: str, keys: Sequence[Key]) -> VerifiedPa
 @lru_cache(1)
 def library() -> PyJWS:
     """Return PyJWT, with the algorithms that keys may have. Loaded on first
-    use.
-    """
+    use."""
     from jwt.algorithms import HMACAlgorithm, OKPAlgorithm
     from jwt.api_jws import PyJWS
 

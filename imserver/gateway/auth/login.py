@@ -130,8 +130,7 @@ class Logins(Service):
 
     def resolve(self, app: str) -> str:
         """Return the app that an alias stands for; any other name is returned
-        unchanged.
-        """
+        unchanged."""
         return self.tenants.resolve(app)
 
     def add_entrance(self, entrance: Entrance) -> None:
@@ -223,10 +222,11 @@ class Logins(Service):
         self, rule: Rule, app: str, user: str, dialect: str, request: LoginRequest
     ) -> LoginDecision | None:
         """Return the refusal of a login that no token can change; None: the
-        token decides.
-        """
+        token decides."""
         if rule.closed:
             return self._denied("closed", NOT_ALLOWED, app, user, request)
+        # The keys of the app are missing, or its back end cannot be asked. The
+        # client may try again later.
         if rule.broken or (rule.asks_back_end and not self.back_ends.is_ready(app)):
             return self._denied("key", UNDECIDED, app, user, request)
         return self._denied_by_dialect_or_origin(rule, app, user, dialect, request)
@@ -386,8 +386,7 @@ class Logins(Service):
 
     def wants_tokens(self, app: str) -> bool:
         """Whether a login to this app needs a session token or an account
-        token.
-        """
+        token."""
         tenant = self.tenants.get(app)
         return tenant is not None and (bool(tenant.jwt) or tenant.wants_accounts(app))
 
@@ -398,8 +397,7 @@ class Logins(Service):
 
     def is_closed(self, app: str) -> bool:
         """Whether nobody may log in to an app: it has no login rule and is not
-        open.
-        """
+        open."""
         rule = self.rule_of(self.resolve(app))
         return rule is None or rule.closed
 
@@ -447,8 +445,7 @@ class Logins(Service):
 
     def lists_origin(self, app: str, origin: str) -> bool:
         """Whether the settings of the app or the node list the page that sent a
-        request.
-        """
+        request."""
         name = host_name(origin)
         rule = self.rule_of(app)
         if not name or rule is None:
@@ -491,6 +488,7 @@ class Logins(Service):
         peer = request.peer
         self.origins.log_refused(f"login to {rule.name}", page, setting, peer)
         self.metrics.login_refused("origin", rule.name)
+        # Features, such as the list of refusals, learn of it, too.
         self.observer.refused(
             Denial(
                 kind="login",
@@ -513,8 +511,7 @@ class Logins(Service):
         request: LoginRequest,
     ) -> LoginDecision:
         """Report that a login is refused, and return the ``decision`` with
-        which it is refused.
-        """
+        which it is refused."""
         if reason == "limit":
             limit = "max_connections"
         else:
@@ -669,12 +666,13 @@ class Logins(Service):
 
     def reload(self) -> None:
         """Load all keys again, also from files, after the apps were reloaded
-        (SIGHUP).
-        """
+        (SIGHUP)."""
         tenants = {tenant.name: tenant for tenant in self.tenants.all()}
         for name in self._rules.keys() - tenants.keys():
             del self._rules[name]
             self.account_apps.discard(name)
+        # Also apps that stay the same: the content of a key file may have
+        # changed.
         for tenant in tenants.values():
             self._compile(tenant)
         self._update_gate()
@@ -701,6 +699,7 @@ class Logins(Service):
         except BadKey as bad:
             log.error("apps.%s.%s", tenant.name, bad)
             keys = ()
+            # A mistake in a file must not lock out everybody.
             earlier = self._rules.get(tenant.name)
             if earlier is not None:
                 keys = earlier.keys
@@ -720,8 +719,7 @@ class Logins(Service):
 
     def _entrances_of(self, tenant: Tenant) -> str:
         """Describe the other ways into an app; ``""`` if the app has no other
-        way.
-        """
+        way."""
         entrances = (entrance(tenant) for entrance in self._entrances)
         return "; ".join(filter(None, entrances))
 
@@ -766,6 +764,7 @@ def _who_may_log_in(rule: Rule, entrances: str) -> str:
         return "OPEN, anybody may log in as anybody: to close it set jwt, account_tokens or open: false"
     if rule.closed and entrances:
         return entrances
+    # Each proof is enough.
     proofs = {
         "a session token (jwt)": rule.keys or rule.issuers,
         "an account": rule.accounts,
@@ -795,6 +794,7 @@ def _log_refused(
     shown_reason: str = reason
     if detail:
         shown_reason = f"{reason} ({detail})"
+    # Quoted, because it may be any text of a client.
     shown_user = repr(denial.user)
     if denial.account:
         shown_user = f"account {denial.account}"

@@ -136,6 +136,7 @@ class LoginTokens(Service):
         if rule.keys or rule.issuers:
             claims = self.read_session_token(rule, token, bare)
             return self.proven(rule, user, claims, may_lack_user)
+        # Without a login rule, only page tokens have a meaning.
         if not token.startswith(PAGE_TOKEN_PREFIX):
             return ALLOWED
         if rule.open and self.pages.fits(rule.name, user, token):
@@ -206,6 +207,7 @@ class LoginTokens(Service):
         token. ``may_lack_user`` means that the token need not name a user.
         Raises BadToken.
         """
+        # U+0000 separates users from other names inside the server.
         if not (claims.user or may_lack_user) or "\0" in claims.user:
             raise BadToken("the token names no user, or one with U+0000")
         if user and claims.user != user:

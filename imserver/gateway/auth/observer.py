@@ -200,6 +200,7 @@ class Observers(Observer):
                 functions.append(record)
         if not functions:
             return None
+        # Usually one observer records. Then no further call is needed.
         if len(functions) == 1:
             return functions[0]
 
@@ -347,6 +348,7 @@ class Denials(Service):
         if code not in CLOSES or app is None:
             return
 
+        # The end of the refusal is known only for a ban.
         until = 0.0
         if code == errors.CloseCode.BANNED:
             until = self.banned_until(app, connection.user or "")

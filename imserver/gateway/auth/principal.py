@@ -102,6 +102,7 @@ class Principal(Struct, frozen=True):
     """
 
     def __post_init__(self) -> None:
+        """Make the label, such as ``key:1f0e8a2c`` or ``account:chat/17``."""
         user = self.user or self.staff
         if user:
             label = f"{self.kind}:{self.app}/{user}"
@@ -109,6 +110,7 @@ class Principal(Struct, frozen=True):
             label = f"{self.kind}:{self.key}"
         else:
             label = self.kind
+        # The struct is frozen for everybody else.
         force_setattr(self, "label", label)
 
     def may(self, need: Need, app: str | None = None) -> bool:

@@ -180,8 +180,7 @@ channel, a call of its own."""
 class LoginAnswer(Struct, frozen=True):
     """The answer of a back end about a login. ``allow``: the client may log in.
     ``expires_at``: the Unix second at which the session ends; 0: it ends with
-    its connection. ``user``: the user, if the client named none.
-    """
+    its connection. ``user``: the user, if the client named none."""
 
     allow: bool = False
     expires_at: int = 0
@@ -315,6 +314,7 @@ class Reviews:
         if tenants is not None:
             for tenant in tenants.all():
                 learn(tenant)
+            # Also apps that are created, changed or deleted later.
             tenants.report_to(names.discard, learn)
 
     def decide(self, app: str, facts: Mapping[str, Any]) -> ReviewDecision:

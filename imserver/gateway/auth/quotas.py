@@ -82,8 +82,7 @@ class LimitedEncoding(Encoding):
 
     def __init__(self, plain: Encoding, per_second: float) -> None:
         """Do as ``plain`` does, with at most ``per_second`` messages from each
-        connection.
-        """
+        connection."""
         self.plain = plain
         """The encoding without the limit."""
         serve = limited(plain.serve, per_second)
@@ -132,8 +131,7 @@ class Expiry:
 
     def __init__(self, now: float) -> None:
         """Start with no session. ``now`` is the time from which sessions may
-        end.
-        """
+        end."""
         self._checked_until = int(now)
         self.ends: dict[Connection, Ending] = {}
         """Connection → the entry of its end. Read-only for others. (One object

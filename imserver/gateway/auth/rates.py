@@ -430,8 +430,7 @@ class _Person(Struct, frozen=True):
 
     def pays_as(self, payer: Hashable) -> bool:
         """Whether a name or a network of the person is this payer, or one of
-        its ids.
-        """
+        its ids."""
         if not isinstance(payer, tuple):
             return payer in self.networks_alone
         app, *ids = payer
@@ -447,6 +446,7 @@ class _Person(Struct, frozen=True):
         payers: set[Hashable] = set(self.networks_alone)
         for app in self.apps:
             payers.update((app, id) for id in self.names | self.networks)
+            # A rate may count each user separately at each address.
             pairs = itertools.product(self.names, self.networks)
             payers.update((app, name, network) for name, network in pairs)
         return payers
@@ -470,8 +470,7 @@ class BucketList(Struct, eq=False):
         shared: Shared | None = None,
     ) -> Buckets:
         """Make the buckets of a rate, see :class:`Buckets`, and add them to the
-        list.
-        """
+        list."""
         buckets = Buckets(rate, number, seconds, shared)
         self.all.append(buckets)
         return buckets
@@ -673,6 +672,7 @@ class MutedUsers(Struct, eq=False):
 
     def mute(self, app: str, user: str, until: int, reason: str = "") -> None:
         """Mute a user until this Unix second. A time in the past ends the mute."""
+        # A new mute replaces an earlier one, and goes to the end of the list.
         self.all.pop((app, user), None)
         if until > time():
             self.all[app, user] = Mute(until, reason)

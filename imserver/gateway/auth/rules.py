@@ -198,6 +198,7 @@ class Rule:
         if not per_second:
             connection.encoding = plain
             return
+        # One encoding serves all connections of the app with this dialect.
         if plain not in self._encodings:
             self._encodings[plain] = LimitedEncoding(plain, per_second)
         connection.encoding = self._encodings[plain]

@@ -151,6 +151,7 @@ class Tenants:
         """Stored app → when it was created."""
         self._on_change: list[Callable[[Tenant], object]] = []
         self._on_delete: list[Callable[[str], object]] = []
+        # First the configured apps, because they hide stored ones.
         self.reload(config)
         store.report_to(self._apply_changes)
 
@@ -399,8 +400,7 @@ class Tenants:
 
     def unlock(self, name: str) -> bool:
         """Let users into the app again, after :meth:`lock`. Returns False if no
-        such app exists.
-        """
+        such app exists."""
         return self._store.change_app(name, {}, (_LOCKED,))
 
     def check_deletable(self, name: str) -> None:
@@ -439,6 +439,7 @@ class Tenants:
             check_tenant(settings, Locations(source))
         except ConfigError as error:
             raise BadTenant(str(error)) from None
+        # The first objection counts.
         problem = (
             _file_objection(settings)
             or self._objection(name, settings)
@@ -465,6 +466,7 @@ class Tenants:
             return (
                 f"same_as: expected another app that is not an alias, got {same_as!r}"
             )
+        # The app would become an alias, and its aliases would have no target.
         if any(each.same_as == name for each in self.all()):
             return "same_as: other apps are aliases of this one"
         return ""
@@ -518,8 +520,7 @@ class Tenants:
 
     def _apply_changes(self, changes: Changes) -> None:
         """Apply changes of apps that any node has stored, and that the store
-        has read.
-        """
+        has read."""
         for row in changes.apps:
             # Another time of creation shows that the app was deleted and
             # created anew since the last changes.
@@ -536,6 +537,7 @@ class Tenants:
         settings = self._settings(row)
         is_locked = _LOCKED in row.settings
         tenant = _tenant(row.name, settings, stored=True, locked=is_locked)
+        # It has an effect only when the configuration no longer has this app.
         if row.name in self._configured:
             self._hidden[row.name] = tenant
         else:
@@ -556,6 +558,7 @@ class Tenants:
             return
         self.aliases.pop(name, None)
         self.history_apps.discard(name)
+        # One that fails must not keep the others from it.
         for listener in self._on_delete:
             try:
                 listener(name)

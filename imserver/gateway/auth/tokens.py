@@ -183,8 +183,7 @@ def derived_secret(secret: bytes, app: str) -> str:
 
 def read_key_file(path: str) -> str:
     """Read a key file, without the blanks around the key. Raises
-    :class:`BadKey`.
-    """
+    :class:`BadKey`."""
     try:
         text = Path(path).read_text(encoding="utf-8").strip()
     except OSError as error:
@@ -225,6 +224,8 @@ def load_keys(rows: Sequence[JwtSettings], secret: Secret, app: str) -> tuple[Ke
     for row in rows:
         if not row.issuer:
             keys.append(_load_key(row, text_of_key(row, secret, app)))
+            # Tokens that were signed before the secret changes stay valid
+            # meanwhile.
             is_derived = not (row.key or row.key_file)
             if secret.second and is_derived:
                 keys.append(_load_key(row, derived_secret(secret.second, app)))
@@ -265,6 +266,7 @@ def _algorithm_of_jwk(row: Mapping[str, Any]) -> str:
     usual_of_type = _USUAL_ALGORITHMS.get(str(row.get("kty")), "")
     usual = _USUAL_ALGORITHMS.get(str(row.get("crv")), usual_of_type)
     algorithm = str(row.get("alg") or usual)
+    # The curve has a name of its own since RFC 9864.
     if algorithm in EDWARDS_NAMES:
         return "EdDSA"
     return algorithm
@@ -285,6 +287,7 @@ def _load_secret(row: JwtSettings, text: str) -> Key:
             "this secret is a placeholder of the documentation; make one with "
             f"'{MAKE_SECRET}'"
         )
+    # A short secret could be guessed from one token.
     encoded = text.encode()
     if len(encoded) < MIN_SECRET_BYTES:
         raise BadKey(
@@ -329,6 +332,7 @@ def read_token(token: str, keys: Sequence[Key], now: float) -> Claims:
         claims = _decode(payload)
     except (ValueError, RecursionError) as error:
         raise BadToken(f"the token's claims are invalid: {error}") from None
+    # It permits a subscription only, and would otherwise also be a login.
     if claims.channel is not UNSET:
         raise BadToken("this is the token of a subscription")
     _check_times(claims, now)
@@ -433,6 +437,7 @@ def read_issued(
     else:
         issued = decode_claims(_decode_issued, payload)
         expires_at = token_end(issued.exp)
+    # It permits a subscription only, and would otherwise also be a login.
     if issued.channel is not None:
         raise BadToken("this is the token of a subscription")
     _check_times(issued, now, expires_at)
@@ -518,8 +523,7 @@ def make_token(
 
 def app_named_by(token: str) -> str:
     """Return the app that an unverified ``token`` names; ``""`` if it is not a
-    token.
-    """
+    token."""
     try:
         payload = JsonWebToken.read(token).unverified_payload
         return str(msgspec.json.decode(payload, type=_Named).app)

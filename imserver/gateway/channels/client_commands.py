@@ -82,8 +82,7 @@ class ChannelAnswers(ABC):
 
     def receives(self, connection: Connection, channel: str) -> bool:
         """Whether a connection receives the publications of a channel without a
-        subscription.
-        """
+        subscription."""
         return False
 
     @abstractmethod
@@ -640,8 +639,7 @@ class ChannelCommands(Service):
 
 def _presence_of(options: ChannelSettings) -> tuple[str, bool]:
     """Return who may see the subscribers of a channel, and whether it shows
-    them at all.
-    """
+    them at all."""
     return options.read_presence, options.presence
 
 
@@ -652,8 +650,7 @@ def _history_of(options: ChannelSettings) -> tuple[str, bool]:
 
 def _only_connections() -> ChannelRefused:
     """Return the refusal of an HTTP request for which the back end would have
-    to be asked.
-    """
+    to be asked."""
     return ChannelRefused(
         "denied", "the back end of the app decides about connections only"
     )

@@ -235,8 +235,7 @@ class Connections(Service, dict=True):
 
     def _push_here(self, app: str, connection_id: str, event: Event) -> bool:
         """Push to a connection of this node. Returns False if this node has no
-        such connection.
-        """
+        such connection."""
         connection = self.find(app, connection_id)
         if connection is None:
             return False
@@ -274,8 +273,7 @@ class Connections(Service, dict=True):
 
     def _close_here(self, item: ToConnection) -> bool:
         """Close a connection of this node. Returns False if this node has no
-        such connection.
-        """
+        such connection."""
         connection = self.find(item.app, item.connection)
         if connection is None:
             return False

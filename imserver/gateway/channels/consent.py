@@ -296,6 +296,5 @@ def _replaced(event: Event, decision: ReviewDecision) -> Event:
 
 def _rejected(reason: str) -> ChannelRefused:
     """Return the refusal of a message that a review has rejected, or whose
-    sender is muted.
-    """
+    sender is muted."""
     return ChannelRefused("denied", reason, ClientError(ReplyCode.REJECTED, reason))

@@ -89,8 +89,7 @@ class StoredHistory:
         members: Collection[Connection],
     ) -> None:
         """From now on deliver to a channel, if the log may have events for
-        these new members.
-        """
+        these new members."""
         if options.history:
             raise _absent()
 
@@ -137,8 +136,7 @@ class StoredHistory:
 
 def _absent() -> ChannelRefused:
     """Return the refusal for a stored channel on a node without the message
-    log.
-    """
+    log."""
     return ChannelRefused(
         "not_available",
         "the channel is stored in the message log, which this node does not have",
@@ -158,8 +156,7 @@ class ChannelHistories(Service):
 
     def ask(self, stored: StoredHistory) -> None:
         """From now on ask only this object for stored channels and for members
-        of groups.
-        """
+        of groups."""
         self.stored = stored
 
     def retain(
@@ -284,8 +281,7 @@ class ChannelHistories(Service):
 
 def fitting(publications: list[Event]) -> list[Event]:
     """Return the longest beginning of a list of publications that fits into a
-    page.
-    """
+    page."""
     return publications[: count_fitting(map(_size_of, publications))]
 
 

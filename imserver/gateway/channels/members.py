@@ -69,8 +69,7 @@ class ChannelNames(Protocol):
 
     def options(self, channel: str, options: ChannelSettings) -> ChannelSettings:
         """Return the settings of a channel. ``options`` are its settings in the
-        app.
-        """
+        app."""
 
     def needs_token(self, channel: str) -> bool:
         """Whether a subscription needs a token even in an open app."""
@@ -500,8 +499,7 @@ class ChannelMembers(Service):
 
     def _report_parted(self, connection: Connection, channel: LocalChannel) -> None:
         """Tell the registry and the listeners that a connection is no member
-        any more.
-        """
+        any more."""
         if self.registrar is not None:
             self.registrar.changed(channel.app.name, channel.name)
         for listener in self._on_parted:
@@ -527,8 +525,7 @@ class ChannelMembers(Service):
 
     def has(self, connection: Connection, channel: str) -> bool:
         """Whether a connection is a member of a channel. Never switches
-        greenlets.
-        """
+        greenlets."""
         local = self.here.hub.channel(connection.app or "", channel)
         return local is not None and connection in local.members
 
@@ -553,8 +550,7 @@ class ChannelMembers(Service):
 
     def _run_departures(self) -> None:
         """Greenlet: call the listeners for ended connections, until none is
-        left.
-        """
+        left."""
         try:
             while self._departures:
                 connection, channels = self._departures.popleft()

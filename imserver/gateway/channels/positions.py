@@ -50,8 +50,7 @@ class OrderedDelivery:
         expel: Callable[[Connection, str], object],
     ) -> None:
         """``history`` is the history of channels: of this node, or shared by
-        all nodes.
-        """
+        all nodes."""
         self._fanout = fanout
         self._history = history
         self._expel = expel

@@ -313,8 +313,7 @@ class ChannelPublishing(Service):
 
     def _store(self, app: str, publication: Publication, key: str) -> Published:
         """Store a publication in the message log, from which each node delivers
-        it.
-        """
+        it."""
         if isinstance(publication.except_connection, Connection):
             connection_id = self.here.table.id_of(publication.except_connection)
             publication = replace(publication, except_connection=connection_id)
@@ -391,8 +390,7 @@ class ChannelPublishing(Service):
 
     def _count(self, app: str, channel: str, members_of: MembersOfNodes | None) -> int:
         """Return the number of members of a channel on this node and on those
-        of ``members_of``.
-        """
+        of ``members_of``."""
         count = self.here.hub.member_count(app, channel)
         if self.nodes is None or not members_of:
             return count
@@ -476,8 +474,7 @@ class ChannelNotices(Service):
 
     def is_announced(self, app: str, channel: str) -> bool:
         """Whether the other members of a channel get a notice when somebody
-        subscribes or leaves.
-        """
+        subscribes or leaves."""
         members = self.here.hub.member_count(app, channel)
         if members > self.here.fanout.notice_members:
             return False

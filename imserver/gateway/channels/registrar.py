@@ -68,8 +68,7 @@ class Registrar(Service):
     """Channels whose first subscription is being registered."""
     _wake: Flag = field(default_factory=Flag)
     """Set to look now, and not in a second, whether everything must be
-    reported.
-    """
+    reported."""
     on_empty: list[Callable[[str, str], object]] = field(default_factory=list)
     """See
     :meth:`imserver.gateway.channels.members.ChannelMembers.report_to`."""
@@ -167,8 +166,7 @@ class Registrar(Service):
 
     def wake(self) -> None:
         """Check now whether the registry has lost its data. Never switches
-        greenlets.
-        """
+        greenlets."""
         self._wake.set()
 
     def _run(self) -> None:

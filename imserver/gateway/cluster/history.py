@@ -106,8 +106,7 @@ def count_fitting(sizes: Iterable[int]) -> int:
 
 def numbered(event: Event, epoch: str, offset: int) -> Event:
     """Return a copy of the publication ``event`` with its position in the
-    history.
-    """
+    history."""
     assert event.channel is not None
     return replace(event, channel=replace(event.channel, epoch=epoch, offset=offset))
 

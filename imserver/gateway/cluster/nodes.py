@@ -88,8 +88,7 @@ class Replaced(Struct, frozen=True, gc=False, tag="r", array_like=True):
 
 class ToChannel(Struct, frozen=True, gc=False, tag="m", array_like=True):
     """Deliver ``event`` to the members of a channel, except some users and one
-    connection.
-    """
+    connection."""
 
     app: str
     channel: str
@@ -244,15 +243,13 @@ class NodeMessages:
 
     def send(self, epoch: int, message: Struct) -> bool:
         """Send to one node. Returns False if the message certainly does not
-        arrive.
-        """
+        arrive."""
         lease = self._registry.reachable().get(epoch)
         return lease is not None and self._rpc.send(lease, encode(message))
 
     def send_each(self, epochs: Iterable[int], message: Struct) -> int:
         """Send to several nodes. Returns how many of them probably receive the
-        message.
-        """
+        message."""
         data = encode(message)
         leases = self._registry.reachable()
         return sum(
@@ -485,8 +482,7 @@ class OtherNodes(Service):
 
     def _answer_fenced(self, query: FencedQuery) -> bytes:
         """Answer the inner query of a :class:`FencedQuery`, after the messages
-        before its fence.
-        """
+        before its fence."""
         self.node_messages.wait_for_fence(query.origin, query.fence)
         return self.queries.answer(query.kind, query.body)
 
@@ -545,8 +541,7 @@ class Overview(Struct, frozen=True):
 
     def add_to(self, queries: NodeQueries) -> None:
         """Add the queries by which other nodes ask for the state and the
-        metrics of this node.
-        """
+        metrics of this node."""
 
         def metrics(_: None) -> str:
             return self.own_metrics()

@@ -101,6 +101,7 @@ def _load_named(wanted: tuple[str, ...] | None) -> tuple[FeatureRow, ...]:
         for package in FEATURES
         if has_all or _feature_name(package) in names
     ]
+    # All other names are features of installed distributions.
     own_names = {ALL, *map(_feature_name, FEATURES)}
     features += [_load_of_distribution(name) for name in names if name not in own_names]
     return tuple(features)
@@ -119,6 +120,7 @@ def _load_of_distribution(name: str) -> FeatureRow:
             f"the feature {name!r} of {offers} cannot be loaded: {error!r}"
             f" (imserver.plugin has version {VERSION})"
         ) from error
+    # The distribution may have been made for another release.
     if not isinstance(feature, FeatureRow) or feature.name != name:
         raise StartError(
             f"the feature {name!r} of {offers}: {entry.value} is no FeatureRow of "
@@ -137,6 +139,7 @@ def _find_entry(name: str) -> "tuple[EntryPoint, str]":
     from importlib.metadata import entry_points  # for these features only
 
     entries = entry_points(group=GROUP, name=name)
+    # Its settings would be mixed up with those of the core.
     if fold(name) in CORE_SETTINGS.names:
         raise StartError(
             f"there is no feature {name!r}; a section of the core's settings has "
@@ -165,6 +168,7 @@ def _require_own_tables(feature: FeatureRow, offers: str) -> None:
     ``offers`` names the distribution of the feature.
     """
     names = {table.name for table in tables_of_server()}
+    # A later release of the server may have any other name.
     prefix = f"{feature.name.replace('-', '_')}_"
     for table in feature.stored.tables:
         if table.name in names or not table.name.startswith(prefix):
@@ -255,8 +259,7 @@ def _absent_keys(present: Container[str]) -> list[str]:
 @cache
 def _keys_of(package: str) -> tuple[str, ...]:
     """Return the settings of a feature of this server that the node does not
-    have.
-    """
+    have."""
     settings: SettingsRow = getattr(
         _load_declarations(package), "SETTINGS", SettingsRow()
     )
@@ -343,8 +346,7 @@ def build_parts(feature: FeatureRow, core: Core) -> Parts:
 
 def _node_names(core: Core) -> set[str]:
     """Return the names of the node messages and node queries that this node
-    handles.
-    """
+    handles."""
     names = {*core.queries.names}
     if core.node_messages is not None:
         names.update(core.node_messages.names)
@@ -374,6 +376,7 @@ def tables_of_server(features: tuple[FeatureRow, ...] = ()) -> tuple[Table, ...]
     tables: list[Table] = []
     for package in reversed(FEATURES):
         name = _feature_name(package)
+        # Otherwise its package is not loaded, only the list of its tables.
         if name in present:
             tables += present[name]
         else:
@@ -383,12 +386,12 @@ def tables_of_server(features: tuple[FeatureRow, ...] = ()) -> tuple[Table, ...]
 
 def features_for_cluster(features: Sequence[FeatureRow]) -> NodeFeatures:
     """Return the features of a node, as the other nodes of its cluster see
-    them.
-    """
+    them."""
     names = {feature.name for feature in features}
     of_server = set(map(_feature_name, FEATURES))
     absent = [package for package in FEATURES if _feature_name(package) not in names]
     left_out = {_feature_name(package) for package in absent if _is_required(package)}
+    # Nodes of 1.0 compare this list with theirs, so it has what they know.
     for_older = {
         name for name in names if name in FIRST_RELEASE or name not in of_server
     }
@@ -434,6 +437,7 @@ def objection_of(features: Sequence[FeatureRow]) -> AppObjection:
     for feature in features:
         if feature.settings.objection is not None:
             checks.append(feature.settings.objection)
+    # Stored channels have their history in the message log.
     has_log = any(feature.name == "messages" for feature in features)
 
     def objection(name: str, settings: TenantSettings) -> str:
@@ -467,8 +471,7 @@ def check(config: Config, locations: Locations) -> None:
 
 def _check_uses(features: Sequence[FeatureRow], locations: Locations) -> None:
     """Raise StartError unless each feature comes after the features that it
-    uses.
-    """
+    uses."""
     names = [feature.name for feature in features]
     for position, feature in enumerate(features):
         for used in feature.uses:
@@ -492,6 +495,7 @@ def _check_mounts(
     """
     prefixes = _served_prefixes(features)
     server = config.server
+    # A path is removed from the requests to this address.
     mounts = {
         "server.extra_listen": [row.path for row in server.extra_listen],
         "server.extra_hosts": [row.path for row in server.extra_hosts],
@@ -514,6 +518,7 @@ def _served_prefixes(features: Sequence[FeatureRow]) -> set[str]:
     for row in (*load_core(), *features):
         paths = [route.path for route in row.routes]
         paths += [dialect.path for dialect in row.dialects if dialect.path]
+        # "/api/v1/users" gives "/api".
         prefixes.update(f"/{path.split('/')[1]}" for path in paths)
     return prefixes
 

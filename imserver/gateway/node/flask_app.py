@@ -131,6 +131,7 @@ class _Target(Service):
             _, _, address = target.partition("://")
             _, _, path = address.partition("/")
             environ["PATH_INFO"] = f"/{path}"
+        # WSGI calls the path that was removed the name of the script.
         if self.root:
             environ["SCRIPT_NAME"] = self.root
         return self.application(environ, start_response)

@@ -113,6 +113,7 @@ def listeners_of(config: Config) -> dict[str, ListenSettings]:
     }
     for number, row in enumerate(server.extra_listen, 1):
         listeners[f"extra {number}"] = row
+    # A row without a host has that of the server.
     return {
         name: replace(row, host=row.host or server.host)
         for name, row in listeners.items()
@@ -121,8 +122,7 @@ def listeners_of(config: Config) -> dict[str, ListenSettings]:
 
 def check_listeners(config: Config) -> None:
     """Raise StartError if another process listens on an address of these
-    settings.
-    """
+    settings."""
     for name, row in listeners_of(config).items():
         try:
             if row.socket:
@@ -246,6 +246,7 @@ def addresses_of(config: Config, listeners: Mapping[str, Any]) -> dict[str, str]
         "http": f"http://{bound.pop('http')}",
         "websocket": f"ws://{bound.pop('websocket')}/acc",
     }
+    # The other ones are the extra listeners.
     rows = listeners_of(config)
     for name, address in bound.items():
         path = rows[name].path
@@ -357,6 +358,7 @@ class Servers:
     def announce(self, sockets: Mapping[str, socket.socket]) -> None:
         """Record ports and addresses, before the listeners accept."""
         self._ports = {name: port_of(sock) for name, sock in sockets.items()}
+        # A port 0 in the settings has become a real one.
         self.core.node.http_port = self._ports["http"]
         self.core.node.ws_port = self._ports["websocket"]
         self.addresses = addresses_of(self._config, sockets)
@@ -490,8 +492,7 @@ class Servers:
 
     def end_idle(self) -> None:
         """Serve requests that have arrived, and end connections that wait for a
-        next request.
-        """
+        next request."""
         for server in self._servers:
             server.end_idle()
 
@@ -533,6 +534,7 @@ def api_table_of(
         operations += feature.operations
     api_routes = routes_of(operations)
 
+    # Operations are among the rows of a feature, too, and were added above.
     routes = [*api_routes]
     for feature in features:
         routes += [row for row in feature.routes if isinstance(row, Route)]
@@ -555,6 +557,7 @@ def refuse_shared(
                     f"the feature {feature.name!r}: {owners[subject]} has "
                     f"{subject} already"
                 )
+            # Features after this one must not have it either.
             owners[subject] = feature.name
 
 
@@ -584,6 +587,7 @@ def _answered_paths(
     for row in rows:
         yield f"{row.method} {row.path}"
     for dialect in dialects:
+        # Several dialects share a path if something else chooses between them.
         chosen = ""
         if dialect.chosen_by:
             chosen = f" with the parameter {dialect.chosen_by}"
@@ -633,8 +637,7 @@ def refuse_open_demo(
 
 def demo_note(config: Config) -> str:
     """Return the note about demo mode for the banner: it says who may do
-    everything.
-    """
+    everything."""
     reachable = _reachable(_client_hosts(config))
     is_reachable = next(reachable, None) is not None
     if is_reachable:

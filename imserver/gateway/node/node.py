@@ -103,8 +103,7 @@ class Node:
         listeners: Mapping[str, socket.socket] | None = None,
     ) -> None:
         """Make the core with the features of ``config``. Nothing is read or
-        served before :meth:`start`.
-        """
+        served before :meth:`start`."""
         features = load_features(config)
         self._features = with_core(features)
         self.core = Core(
@@ -116,6 +115,7 @@ class Node:
             wires={each.name: each.wire for each in self._features},
             tables=tables_of(features),
         )
+        # Nodes of a cluster compare their features.
         self._cluster_features = features_for_cluster(features)
         self._only_local = False
         """Whether only nodes of the same machine reach this one."""
@@ -317,8 +317,7 @@ class Node:
 
     def _learn_app(self, tenant: Tenant) -> None:
         """Apply a new or changed app. The secret of a stored app ends demo
-        mode.
-        """
+        mode."""
         if tenant.stored and tenant.ends_demo and self.core.keys.close():
             self._demo_ended()
 
@@ -343,8 +342,7 @@ class Node:
 
     def _join(self) -> None:
         """Join the cluster, before clients can connect. A node alone has its
-        lease already.
-        """
+        lease already."""
         core = self.core
         config = core.config
         if core.member is None:
@@ -404,6 +402,7 @@ class Node:
         for work in works:
             try:
                 work()
+            # The name of the function tells which part has failed.
             except Exception:
                 log.exception("%s failed", getattr(work, "func", work).__qualname__)
 
@@ -502,5 +501,6 @@ class Node:
         core.pending.limit_pushes = config.limits.pending_pushes
         core.pending.limit_bytes = config.limits.pending_bytes
         self.servers.api.reload(config)
+        # The gate decides which connections are accepted.
         policy = gate_policy(config, core.node.max_connections, core.keys.demo)
         core.network.gate.set_policy(policy)

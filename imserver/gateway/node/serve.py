@@ -173,6 +173,7 @@ def banner(
         "log": config.app.log_file or "console",
         **more,
     }
+    # The first line identifies the process.
     text = [f"imserver {running_version()}, pid {os.getpid()}"]
     text += [f"  {name:<10} {line}" for name, line in lines.items()]
     text += [f"  {line}" for line in notes]
@@ -181,15 +182,13 @@ def banner(
 
 class _Signals:
     """The signal handlers of a node. They run in their own greenlets, so they
-    may block.
-    """
+    may block."""
 
     def __init__(
         self, node: Node, logs: Logs, read_config: Callable[[], Config]
     ) -> None:
         """``read_config`` reads the settings again, for SIGHUP. No handler is
-        set yet.
-        """
+        set yet."""
         self._node = node
         self._logs = logs
         self._read_config = read_config
@@ -234,12 +233,12 @@ class _Signals:
 
     def _hang_up(self) -> None:
         """Handle SIGHUP: read the settings again, or drain if the terminal has
-        ended.
-        """
+        ended."""
         if self._terminal_matters and not has_terminal():
             if self.drain is None:
                 self._end(signal.SIGHUP)
             return
+        # A mistake in the settings must not end a server that runs.
         try:
             config = self._read_config()
             refuse_open_demo(config, self._node.core.keys.closed)
@@ -254,8 +253,7 @@ class _Signals:
 
     def _dump(self) -> None:
         """Log the stacks of all greenlets, and the state of the node, to find a
-        fault.
-        """
+        fault."""
         loop = gevent.get_hub().loop
         state = {
             "active watchers": loop.activecnt,

@@ -103,8 +103,7 @@ class Departures(Service):
 
     def flush(self, seconds: float) -> bool:
         """Wait at most ``seconds`` until all logouts are reported. Returns
-        whether they are.
-        """
+        whether they are."""
         deadline = monotonic() + seconds
         while self._workers and monotonic() < deadline:
             gevent.sleep(_FLUSH_LOOK_SECONDS)
@@ -116,6 +115,8 @@ class Departures(Service):
             session, last_here = self._waiting.popleft()
             try:
                 is_offline = self._registry.unregister(session)
+                # None: the registry did not answer. Then this node decides
+                # alone.
                 if is_offline or (is_offline is None and last_here):
                     self._on_exit(session)
             except Exception:
@@ -151,6 +152,7 @@ class UsersElsewhere(Service):
             app.elsewhere += 1
         else:
             app.elsewhere = max(app.elsewhere - 1, 0)
+        # For this time the leases may be behind the notices.
         app.lag = self._lease_lag
         self._fanout.notice(app, notice.event)
 
@@ -195,8 +197,7 @@ class ClusterSessions(Sessions):
         on_login: Callable[[str, str], None],
     ) -> None:
         """``on_login(app, user)`` is called after each login that pushes can
-        reach.
-        """
+        reach."""
         super().__init__(hub, fanout, metrics, logins, store, others)
         self._registry = others.registry
         self._node_messages = others.node_messages
@@ -332,6 +333,7 @@ class ClusterSessions(Sessions):
             if ref.epoch == own_epoch and self._has_just_begun(login, ref.id):
                 return True
 
+        # All nodes are asked at once, because each answer may take seconds.
         leases = self._registry.leases()
         greenlets = []
         for ref in others:
@@ -344,6 +346,7 @@ class ClusterSessions(Sessions):
         answers = [greenlet.value for greenlet in greenlets]
         if True in answers:
             return True
+        # One that is alive would have decided. A busy node leaves it open.
         for answer in answers:
             if isinstance(answer, PeerBusy):
                 raise answer
@@ -351,8 +354,7 @@ class ClusterSessions(Sessions):
 
     def _has_just_begun(self, login: Login, session_id: int) -> bool:
         """Whether a session of this node began after the pings, or answers the
-        ping of another node.
-        """
+        ping of another node."""
         connection = self._find(login.app, login.user, session_id)
         if connection is None:
             return session_id in self._beginning.get((login.app, login.user), ())
@@ -419,8 +421,7 @@ class ClusterSessions(Sessions):
 
     def _find(self, app: str, user: str, session_id: int) -> Connection | None:
         """Return the connection of an addressed session of this node; None if
-        it has ended.
-        """
+        it has ended."""
         for connection in self._hub.sessions_of(app, user):
             if connection.session is not None and connection.session.id == session_id:
                 return connection
@@ -430,8 +431,7 @@ class ClusterSessions(Sessions):
 
     def ended(self, connection: Connection, code: int) -> None:
         """Handle the end of a connection, and report the logout to the
-        registry.
-        """
+        registry."""
         self._metrics.closed(code)
         last_here = self._hub.leave(connection)
         session = self._take_session(connection)
@@ -482,8 +482,7 @@ class ClusterSessions(Sessions):
 
     def flush(self, seconds: float) -> bool:
         """Wait at most ``seconds`` until all departures are reported. Returns
-        whether they are.
-        """
+        whether they are."""
         return self._departures.flush(seconds)
 
     def stop(self) -> None:

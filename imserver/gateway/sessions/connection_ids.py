@@ -190,8 +190,7 @@ class ConnectionTable:
 
     def at(self, number: int) -> Connection | None:
         """Return the connection of this node with this number, if it is in
-        service.
-        """
+        service."""
         connection = self._by_number.get(number)
         if connection is None or connection.state >= CLOSING:
             return None

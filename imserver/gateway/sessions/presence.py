@@ -231,6 +231,7 @@ class Presence(Service):
         if self.others is None or not not_here:
             return Online(are_here)
 
+        # Only users without a session here are looked up.
         elsewhere, missing = self._find_online(self.others, app, not_here)
         are_online = [
             is_here or user in elsewhere
@@ -344,8 +345,7 @@ class Presence(Service):
 
     def counts(self, apps: Sequence[str]) -> Counts:
         """Return how many users, sessions and channels each app has on all
-        nodes.
-        """
+        nodes."""
         answers, missing = self._query("counts", list(apps))
         parts = [self._counts_here(apps), *read(answers, list[AppCount]).values()]
         # Each node has answered with a row for each app.
@@ -363,13 +363,13 @@ class Presence(Service):
         after = query.after
         if after is None and len(names) < query.limit:
             return NamesAnswer(len(names), names)
+        # Sorted, so that the next page can begin after the last name.
         following = sorted(name for name in names if after is None or name > after)
         return NamesAnswer(len(names), following[: query.limit])
 
     def _sessions_here(self, query: SessionsQuery) -> list[list[SessionInfo]]:
         """Answer a query about sessions of this node, with a list for each
-        user.
-        """
+        user."""
         app = self.hub.apps.get(query.app)
         if app is None:
             return [[] for _ in query.users]
@@ -390,8 +390,7 @@ class Presence(Service):
 
     def _counts_here(self, apps: Sequence[str]) -> list[AppCount]:
         """Count the users, sessions and channels of each of these apps on this
-        node.
-        """
+        node."""
         return [self._counts(name) for name in apps]
 
     def _counts(self, name: str) -> AppCount:

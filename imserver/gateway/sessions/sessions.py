@@ -187,6 +187,7 @@ class RecentKicks(Service):
         """
         key = (app, user, device)
         self.count += 1
+        # Put at the end, so that the oldest kick comes first.
         self._numbers.pop(key, None)
         self._numbers[key] = self.count
         if len(self._numbers) > MAX_KICKS:
@@ -302,6 +303,7 @@ class Sessions:
         def ping(_connection: Connection, _command: Ping) -> Reply:
             return _PONG
 
+        # A login and a ping are the commands that need no session.
         return {
             Login: CommandRow(login, needs_session=False),
             Heartbeat: CommandRow(heartbeat),
@@ -327,6 +329,7 @@ class Sessions:
         """
         if kicks is None:
             kicks = self.kicks.count
+        # An alias stands for another app.
         name = self._logins.tenants.aliases.get(login.app, login.app)
         if name != login.app:
             login = replace(login, app=name)
@@ -439,8 +442,7 @@ class Sessions:
 
     def _require_app_not_deleted(self, kicks: int, app: str) -> None:
         """Raise SessionRefused if an app was deleted after the first ``kicks``
-        kicks.
-        """
+        kicks."""
         if self.kicks.since(kicks, app):
             raise SessionRefused(
                 ReplyCode.UNAUTHORIZED, "deleted", CloseCode.APP_DELETED
@@ -469,6 +471,7 @@ class Sessions:
         except SessionRefused as refused:
             return self._refuse(connection, Login(app, user=""), refused)
 
+        # Attached only: pushes to users do not find it.
         self._hub.attach(hub_app, connection, user="", device="")
         self._metrics.logins[app] += 1
         self._logins.began(connection, decision)
@@ -516,8 +519,7 @@ class Sessions:
 
     def takes_user(self, app: str, user: str) -> bool:
         """Whether a user id is short enough for an app. Never switches
-        greenlets.
-        """
+        greenlets."""
         return self._logins.takes_user(app, user)
 
     def replaces_older(self, app: str) -> bool:
@@ -549,6 +551,7 @@ class Sessions:
         decision = self._check(connection, login)
         if not decision.ok:
             raise SessionRefused(decision.code)
+        # The connection may have ended while the token was verified.
         if not connection.is_open:
             raise SessionRefused(ReplyCode.FAILED, "gone")
         self._logins.began(connection, decision)
@@ -568,6 +571,7 @@ class Sessions:
         went_offline = self._hub.detach(connection)
         if not went_offline or app is None or user is None:
             return
+        # The next session of this connection keeps the user online.
         if (app, user) != successor:
             self._fanout.notice(self._hub.apps[app], Event("exit", user, EXIT_TEXT))
 
@@ -773,8 +777,7 @@ class Sessions:
 
     def _close_app(self, app: str) -> None:
         """Close all sessions of an app on this node, and refuse the logins that
-        have begun.
-        """
+        have begun."""
         self.kicks.note(app)
         for connection in self._hub.retire(app):
             connection.close(CloseCode.APP_DELETED)
@@ -825,6 +828,7 @@ class Sessions:
         Sessions stay open. If there are more than :data:`MAX_BANS`, the oldest
         ban is forgotten.
         """
+        # A new ban replaces an earlier one, and goes to the end of the list.
         self._bans.pop((app, user), None)
         if seconds > 0:
             self._bans[app, user] = Ban(monotonic() + seconds, reason)
@@ -850,8 +854,7 @@ class Sessions:
 
     def _begin(self, app: App, connection: Connection, login: Login) -> None:
         """Register a session in the hub, and send the enter notice to other
-        users.
-        """
+        users."""
         # Clients of such a dialect send heartbeats: the login is the first one.
         if not connection.encoding.dialect.pinged:
             connection.last_seen = monotonic()
@@ -862,8 +865,7 @@ class Sessions:
 
     def _app(self, name: str) -> App:
         """Return an app of this node. Raises SessionRefused if no app has this
-        name.
-        """
+        name."""
         app = self._hub.apps.get(name)
         if app is None:
             raise SessionRefused(ReplyCode.UNAUTHORIZED, "app")

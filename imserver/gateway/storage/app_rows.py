@@ -51,6 +51,7 @@ def contents(name: str, sql: PooledStatements) -> AppContents:
     Messages are not counted one by one, because millions would exceed the time
     limit of a query. The ids of a log have gaps only after a restore.
     """
+    # A key for several apps stays, without this one.
     keys = sql.query("SELECT apps FROM api_key WHERE revoked = 0")
     keys_of_app = sum(json.decode(apps) == [name] for (apps,) in keys)
     accounts = _count(sql, name, "account", OF_APP)
@@ -88,6 +89,7 @@ def tables_of_others(sql: PooledStatements) -> list[Table]:
     tables: list[Table] = []
     for feature, record in rows:
         for table in tables_in(text_of(feature), bytes(record)):
+            # An operator may have dropped it.
             if connection.dialect.has_table(connection, table.name):
                 tables.append(table)
     return tables
@@ -95,8 +97,7 @@ def tables_of_others(sql: PooledStatements) -> list[Table]:
 
 def delete_of_user(app: str, user: str, table: Table, sql: PooledStatements) -> None:
     """Delete the rows of a user in a table, and rows of other tables that
-    depend on them.
-    """
+    depend on them."""
     user_value = form_of(table, user)
     if isinstance(table.erase_user, Reason) or not user_value:
         return
@@ -172,6 +173,7 @@ def _delete_part(name: str, table: Table, of_app: str, sql: PooledStatements) ->
 
     ``of_app`` is the condition for the rows of an app.
     """
+    # First the keys, because DELETE has no LIMIT on some engines.
     columns = ", ".join(table.key)
     keys = sql.query(
         f"SELECT {columns} FROM {table.name} WHERE {of_app} LIMIT {_PART_ROWS}",
@@ -343,6 +345,7 @@ def names_of(app: str, users: Sequence[str], sql: PooledStatements) -> dict[str,
 
     Each user maps to the display name, or else to the user name.
     """
+    # A user who is no account has no id.
     ids = [id for id in map(id_of, users) if id]
     rows = sql.query_in(
         "SELECT id, nickname, name FROM account WHERE app = %s AND id IN {}",

@@ -191,8 +191,7 @@ class ArchivedFiles:
 
 def programs_of(erasures: Iterable[Erasure], app: str, user: str) -> list[str]:
     """Return the users that are deleted with this one, such as the bots of an
-    account.
-    """
+    account."""
     programs: list[str] = []
     for erasure in erasures:
         programs += erasure.programs(app, user)

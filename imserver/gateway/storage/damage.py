@@ -149,6 +149,7 @@ def _checksums(order: str, seed: bytes, content: bytes) -> bytes:
     """
     if not seed:
         return b""
+    # The algorithm of SQLite, over pairs of words of 32 bits.
     one, two = struct.unpack(">II", seed)
     for first, second in struct.iter_unpack(f"{order}II", content):
         one = (one + first + two) & _SUM_BITS

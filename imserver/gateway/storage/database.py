@@ -163,8 +163,7 @@ class ThreadRunner:
 
     def close(self) -> bool:
         """Refuse new work. Returns False if work is still running and cannot be
-        stopped.
-        """
+        stopped."""
         return self._threads.close(_CLOSE_SECONDS)
 
 
@@ -199,8 +198,7 @@ class Database:
         features: Sequence[FeatureTables] = (),
     ) -> None:
         """Make the engine, without connecting. Raises StartError for an invalid
-        address.
-        """
+        address."""
         self.address = address
         self.id = ""
         """Identifies the database, also after a copy or move."""
@@ -216,6 +214,7 @@ class Database:
         self._features = features
         self._engine: Engine = make_engine(address, settings)
         self.runner: ThreadRunner | GreenletRunner
+        # Files block the loop, sockets do not.
         if threaded and address.file is not None:
             self.runner = ThreadRunner()
         else:
@@ -284,6 +283,7 @@ class Database:
                 migrations.named(found.missing),
             )
 
+        # Such a database works, because steps only add.
         newer = migrations.named(migrations.newer_steps(found.before))
         if newer:
             log.warning(
@@ -337,8 +337,7 @@ class Database:
 
     def _patient_engine(self, settings: StorageSettings) -> Engine:
         """Make a separate engine with a time limit of an hour, for changes of
-        large tables.
-        """
+        large tables."""
         return make_engine(self.address, replace(settings, seconds=LONG_SECONDS))
 
     def _migrate(self) -> None:
@@ -446,8 +445,7 @@ class Database:
 
     def writer_connection(self) -> WriterConnection:
         """Return a connection of the caller's own, for transactions one after
-        the other.
-        """
+        the other."""
         return WriterConnection(self, self._engine)
 
     @property
@@ -534,6 +532,8 @@ class Database:
                 ):
                     return work(PooledStatements(connection))
             except OperationalError as error:
+                # The deadlock is over, because this transaction was rolled
+                # back.
                 retries -= 1
                 if retries < 0 or not is_deadlock(error):
                     raise
@@ -569,6 +569,7 @@ class Database:
         except _AT_FAULT as error:
             raise self.failed(_message_of(error), writes, error) from None
         except DBAPIError as error:
+            # Otherwise the statement is at fault.
             if not (error.connection_invalidated or is_damage(error)):
                 raise
             raise self.failed(_message_of(error), writes, error) from None
@@ -649,8 +650,7 @@ class WriterConnection:
 
     def _run(self, function: Callable[[], T], seconds: float) -> T:
         """Run ``function``. Raises _TimedOut after ``seconds``, except on
-        SQLite.
-        """
+        SQLite."""
         if self._database.address.file is not None:
             # SQLite's work cannot be interrupted.
             return self._database.runner.run(function, seconds=None)
@@ -758,8 +758,7 @@ class WriterConnection:
 
 def _connected(engine: Engine, writes: bool = False) -> Connection:
     """Return a connection of the pool. ``writes`` chooses the kind of its
-    transactions.
-    """
+    transactions."""
     options = {WRITES: writes}
     return engine.connect().execution_options(**options)
 

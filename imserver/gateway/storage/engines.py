@@ -99,6 +99,7 @@ def _in_one_line(record: logging.LogRecord) -> bool:
     if error:
         words = " ".join(str(error).split()) or type(error).__name__
         record.msg = f"{record.msg}: {words}"
+        # Without it, the logger writes no traceback.
         record.exc_info = None
     return True
 
@@ -353,8 +354,7 @@ def _sqlite_statements(path: Path) -> SqliteStatements:
 
 def detached(engine: Engine) -> Any:
     """Return a connection of the driver that belongs to the caller, not to the
-    pool.
-    """
+    pool."""
     pooled = engine.raw_connection()
     connection = pooled.driver_connection
     pooled.detach()
@@ -445,6 +445,7 @@ def _code_of(error: BaseException | None) -> str:
     cause = error.orig if isinstance(error, DBAPIError) else error
     driver, _, _ = type(cause).__module__.partition(".")
 
+    # SQLAlchemy wraps the error of the driver, whose module tells the driver.
     sqlite_code = getattr(cause, "sqlite_errorcode", 0) & _PRIMARY_CODE
     if sqlite_code:
         return f"{driver} {sqlite_code}"

@@ -133,6 +133,8 @@ class Erasures(Store.Rows):
         """
         digest = self.digests(app, user)[0]
         ended = ended or int(time() * SECOND_MS)
+        # Read first, because the update ends the state by which the row is
+        # found.
         rows = sql.query(
             "SELECT name FROM erasure WHERE digest = %s AND ended = 0", (digest,)
         )
@@ -147,8 +149,7 @@ class Erasures(Store.Rows):
 
     def interrupted(self) -> list[tuple[str, str]]:
         """Return the erasures under way on which no node works, as pairs of app
-        and user.
-        """
+        and user."""
         statement = "SELECT app, member FROM erasure WHERE ended = 0 AND leased < %s"
         rows = self._store.rows(statement, (int(time()),))
         return [(text_of(app), text_of(user)) for app, user in rows]

@@ -53,8 +53,7 @@ def far_number() -> int:
 
 def beyond(number: int, far: int) -> int:
     """Return a number far beyond this one. :func:`raise_all` does the same in
-    SQL.
-    """
+    SQL."""
     return max(far, number + MANY)
 
 
@@ -69,6 +68,7 @@ def raise_all(sql: Statements, far: int, table: str, *columns: str) -> None:
     for column in columns:
         rows = sql.query(f"SELECT max({column}) FROM {table}")
         _refuse_forged(table, rows[0][0])
+    # Each column becomes the greater one of far and itself + MANY.
     raised = "{0} = CASE WHEN {0} + {1} < {2} THEN {2} ELSE {0} + {1} END"
     changes = [raised.format(column, MANY, far) for column in columns]
     sql.execute(f"UPDATE {table} SET {', '.join(changes)}")
@@ -130,6 +130,7 @@ def _last_of_mysql(sql: Statements, table: str) -> int | None:
     _, definition = sql.query(f"SHOW CREATE TABLE `{table}`")[0]
     if "AUTO_INCREMENT" not in str(definition):
         return None
+    # Names of columns cannot stand behind the last bracket.
     next_number = re.search(r"\) .*\bAUTO_INCREMENT=(\d+)", str(definition))
     if next_number is None:
         return 0

@@ -171,6 +171,7 @@ def layout_of(
         if not only or name in only:
             is_of_key = name in key_names
             columns.append(_column_layout(table, name, column["type"], is_of_key))
+    # In this order exports of all engines have their columns.
     columns.sort(key=lambda column: column.name)
     return TableLayout(table, key_names, tuple(columns))
 
@@ -193,6 +194,7 @@ def _column_layout(
     if kind.name == "number":
         return _number_layout(name, kind, column_type, is_of_key)
 
+    # COPY in binary form needs the exact type.
     copy = kind.copy
     if kind.name == "real":
         copy = "float4" if isinstance(column_type, types.REAL) else "float8"
@@ -204,8 +206,7 @@ def _number_layout(
     name: str, kind: ColumnKind, column_type: types.TypeEngine[Any], is_of_key: bool
 ) -> ColumnLayout:
     """Return the layout of a column of whole numbers, which has 16, 32 or 64
-    bits.
-    """
+    bits."""
     type_bits = _INT_BITS
     if isinstance(column_type, types.SmallInteger):
         type_bits = _SMALL_BITS
@@ -271,8 +272,7 @@ class ImportedRows:
         self, app: str, tables: Sequence[Table], sql: PooledStatements
     ) -> None:
         """Prepare the import of rows of ``app``. ``tables`` has the tables of
-        this server.
-        """
+        this server."""
         self._app = app
         self._tables = {
             table.name: table
@@ -287,8 +287,7 @@ class ImportedRows:
 
     def reason(self, name: str) -> str:
         """Return why an import makes no rows of a table; ``""`` if it makes
-        them.
-        """
+        them."""
         table = self._tables.get(name)
         if table is None:
             return "this server has no such table"
@@ -376,6 +375,7 @@ class ImportedRows:
         constants = self._constants(sql, self._tables[name])
         layouts = self._layouts(sql, name, columns)
         all_columns = (*columns, *constants)
+        # Quoted, because some names are reserved words of an engine.
         names = ", ".join(f'"{column}"' for column in all_columns)
         marks = marks_of(len(all_columns))
         statement = f"INSERT INTO {name} ({names}) VALUES {marks}"
@@ -467,6 +467,7 @@ class ImportedRows:
         """
         if name not in self._columns:
             self._columns[name] = self._exported_columns(sql, name)
+        # Anything else could be a secret, or belong to another app.
         exported = self._columns[name]
         unknown = [column for column in columns if column not in exported]
         if unknown:
@@ -488,6 +489,7 @@ class ImportedRows:
         names = {column.strip('"') for column in table.columns}
         layout = layout_of(inspect(sql.connection), name, table.key, names)
         columns = {column.name: column for column in layout.columns}
+        # Some numbers have limits that their type does not tell.
         for column, least, most in table.ranges:
             if column in columns:
                 columns[column] = replace(columns[column], least=least, most=most)
@@ -546,6 +548,7 @@ def _converted(value: Any, column: ColumnLayout) -> Any:
             value = value.decode(errors="replace")
     elif expected is bytes and isinstance(value, str):
         value = value.encode()
+    # NULL fits into any column. The database refuses it where it must.
     if value is None:
         return value
 

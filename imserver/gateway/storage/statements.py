@@ -193,14 +193,14 @@ class Statements(ABC):
 
     def insert_new(self, table: str, columns: str, rows: Sequence[Row]) -> None:
         """Insert the rows whose keys are not in the table yet. Other rows are
-        left out.
-        """
+        left out."""
         if self.engine == "mysql":
             insert = "INSERT IGNORE"
             clause = ""
         else:
             insert = "INSERT"
             clause = " ON CONFLICT DO NOTHING"
+        # An engine limits the number of placeholders.
         for part in chunks(rows):
             marks = ", ".join([marks_of(len(row)) for row in part])
             statement = f"{insert} INTO {table} ({columns}) VALUES {marks}{clause}"
@@ -279,8 +279,7 @@ class Statements(ABC):
 
 def _in_ascii_lower_case(text: str) -> str:
     """Return a text with its ASCII letters in lower case, and all other letters
-    as they are.
-    """
+    as they are."""
     return "".join(sign.lower() if sign.isascii() else sign for sign in text)
 
 
@@ -315,8 +314,7 @@ def _for_list(engine: str, statement: str, size: int | str, many: bool = False) 
 
 Condition = Callable[[Statements], bool]
 """A check in the transaction of a change, before it. If it returns False, the
-change is not made.
-"""
+change is not made."""
 
 
 class PooledStatements(Statements):
@@ -810,7 +808,7 @@ def _codec(
         return _read_text, str
 
     if kind in (int, bool, bytes):
-
+        # NULL becomes 0, False or empty bytes.
         def read_plain(value: Any) -> Any:
             return kind(value or 0)
 
@@ -825,8 +823,7 @@ def _codec(
 
 def _read_text(value: Any) -> str:
     """Return the text of a column. An id becomes text; the id 0 and NULL become
-    ``""``.
-    """
+    ``""``."""
     if type(value) is int and value:
         return str(value)
     return text_of(value or "")

@@ -97,6 +97,8 @@ def _transaction(
     """
 
     def decorate(method: Callable[..., Any]) -> Callable[..., Any]:
+        """Make one method the work of a transaction."""
+
         @wraps(method)
         def call(self: Store.Rows, *args: Any, **named: Any) -> Any:
             def work(sql: PooledStatements) -> Any:
@@ -138,8 +140,7 @@ class Store:
         tables: StoreTables = OF_CORE,
     ) -> None:
         """Remember where the database is. It is opened by :meth:`start`, or by
-        the first access.
-        """
+        the first access."""
         self.address = database_address(settings, data_dir)
         self._folder = Path(data_dir).absolute() if data_dir else None
         self._settings = settings
@@ -155,8 +156,7 @@ class Store:
         self._opening = RLock()
         self._logged_reason = ""
         """Why the database could not be opened at the last attempt; ``""`` if
-        that attempt succeeded. It is logged only when it changes.
-        """
+        that attempt succeeded. It is logged only when it changes."""
 
         self._version = _NEVER
         """The version up to which this node has read the changes."""
@@ -221,8 +221,7 @@ class Store:
     @property
     def future_file(self) -> str:
         """The file that the first write will make, without symbolic links;
-        ``""`` if a database exists already.
-        """
+        ``""`` if a database exists already."""
         if self.has_database or self.address.file is None:
             return ""
         path = str(self.address.file.resolve())
@@ -322,8 +321,7 @@ class Store:
 
     def close(self) -> None:
         """Store all waiting data and close the database. No further access is
-        allowed.
-        """
+        allowed."""
         for part in self._parts.values():
             part.close()
         if self._database is not None:
@@ -446,6 +444,7 @@ class Store:
         """
 
         def numbered(sql: Statements) -> T:
+            """Call ``work`` with the next version, and store that version."""
             # Other writers wait until this transaction ends.
             rows = sql.query(f"SELECT version FROM directory{sql.for_update}")
             last_version = int(rows[0][0])
@@ -517,8 +516,7 @@ class Store:
         method: Callable[Concatenate[S, PooledStatements, A], T], /
     ) -> Callable[Concatenate[S, A], T]:
         """Decorate a method of a ``Store.Rows``: it becomes the work of
-        :meth:`read` in its store.
-        """
+        :meth:`read` in its store."""
         return _transaction(Store.read)(method)
 
     @staticmethod
@@ -526,28 +524,24 @@ class Store:
         method: Callable[Concatenate[S, PooledStatements, A], T], /
     ) -> Callable[Concatenate[S, A], T]:
         """Decorate a method of a ``Store.Rows``: it becomes the work of
-        :meth:`write` in its store.
-        """
+        :meth:`write` in its store."""
         return _transaction(Store.write)(method)
 
     @staticmethod
     def reading_or(nothing: Any) -> Transaction:
         """Decorate a method as :meth:`reading` does. Without a database it
-        returns a copy of ``nothing``.
-        """
+        returns a copy of ``nothing``."""
         return _transaction(lambda store, work: store.read_or(deepcopy(nothing), work))
 
     @staticmethod
     def writing_or(nothing: Any) -> Transaction:
         """Decorate a method as :meth:`writing` does. Without a database it
-        returns a copy of ``nothing``.
-        """
+        returns a copy of ``nothing``."""
         return _transaction(lambda store, work: store.write_or(deepcopy(nothing), work))
 
     def rows(self, statement: str, values: Sequence[Any] = ()) -> list[Row]:
         """Return the rows of one query; none without a database. Raises
-        StorageUnavailable.
-        """
+        StorageUnavailable."""
         return self.read_or([], lambda sql: sql.query(statement, values))
 
     def rows_in(
@@ -625,6 +619,7 @@ class Store:
             self.delete_rows(name)
 
         def work(sql: Statements, version: int) -> bool:
+            """Insert the app, or write over the row of a deleted one."""
             rows = sql.query(
                 "SELECT settings, created FROM app WHERE name = %s", (name,)
             )
@@ -661,9 +656,12 @@ class Store:
         """
 
         def work(sql: Statements, version: int) -> bool:
+            """Change the settings within a transaction."""
             rows = sql.query("SELECT settings FROM app WHERE name = %s", (name,))
             if not rows or rows[0][0] == DELETED:
                 return False
+            # Another node may have changed other settings, so only these
+            # change.
             settings = json.decode(rows[0][0])
             settings.update(fields)
             for key in unset:
@@ -696,8 +694,7 @@ class Store:
 
     def contents(self, name: str) -> AppContents:
         """Count what would be deleted with a stored app. Raises
-        StorageUnavailable.
-        """
+        StorageUnavailable."""
         return self.read(partial(app_rows.contents, name))
 
     def delete_app(self, name: str) -> bool:
@@ -708,6 +705,7 @@ class Store:
         """
 
         def work(sql: Statements, version: int) -> bool:
+            """Mark the app, and remove it from all keys."""
             statement = (
                 "UPDATE app SET settings = %s, version = %s "
                 "WHERE name = %s AND settings <> %s"
@@ -846,6 +844,7 @@ class Store:
         now = int(time())
 
         def work(sql: Statements, version: int) -> KeyRow | None:
+            """Store the new key, and let the old one end."""
             old_row = _KEYS.first(sql.query, "WHERE id = %s", old)
             if old_row is None or old_row.has_ended(now):
                 return None
@@ -858,6 +857,8 @@ class Store:
             )
             if not _insert_key(sql, row, version, by):
                 return None
+            # In the same transaction, so there is never a time with neither
+            # key.
             _end_after_grace(sql, old_row, now, grace_seconds, version)
             return row
 
@@ -871,6 +872,7 @@ class Store:
         """
 
         def work(sql: Statements, version: int) -> bool | None:
+            """Revoke the key within a transaction."""
             rows = sql.query("SELECT revoked FROM api_key WHERE id = %s", (key,))
             if not rows:
                 return None
@@ -904,8 +906,7 @@ class Store:
 
     def keys(self) -> tuple[KeyRow, ...]:
         """Return all stored keys, including revoked ones, oldest first. Raises
-        StorageUnavailable.
-        """
+        StorageUnavailable."""
         if self._database is None and not self.address.exists:
             return ()
 
@@ -940,6 +941,7 @@ class Store:
         """
 
         def work(sql: Statements, version: int) -> bool:
+            """Replace the bans of these users."""
             # A lifted ban is a row that has ended. So other nodes read of it.
             now = sql.clock_ms()
             until = now - 1
@@ -1012,6 +1014,7 @@ def _insert_key(sql: Statements, row: KeyRow, version: int, by: str) -> bool:
     """
     if sql.query("SELECT 1 FROM api_key WHERE id = %s AND revoked > 0", (by,)):
         return False
+    # The role may have been taken away since this node has read it.
     if row.maker:
         owner = "SELECT 1 FROM account WHERE id = %s AND role = 'owner'"
         if not sql.query(owner, (row.maker,)):

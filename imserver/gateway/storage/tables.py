@@ -137,6 +137,9 @@ class Table(Struct, frozen=True, kw_only=True):
     """The table whose ids are in the columns of ``parents``."""
 
     def __post_init__(self) -> None:
+        """Fill the fields that follow from ``types``. Raises ValueError if one
+        is missing.
+        """
         if self.types:
             self._take_types([words.split() for words in self.types.split(",")])
         if not (self.key and self.of_user and self.columns):
@@ -196,8 +199,7 @@ class Table(Struct, frozen=True, kw_only=True):
     @property
     def exported(self) -> str:
         """The condition for the rows that an export of an app reads; ``""`` if
-        it reads no rows.
-        """
+        it reads no rows."""
         if isinstance(self.columns, Reason):
             return ""
         if isinstance(self.of_app, Reason):

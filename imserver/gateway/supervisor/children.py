@@ -319,6 +319,7 @@ class Children(Service, dict=True):
             f"node {slot.name} (pid {slot.pid}): event loop blocked for "
             f"{silent_seconds:.0f} s, killing it; the stack follows on standard error",
         )
+        # Its handler writes the stack even if the loop is blocked.
         os.kill(slot.pid, STACK_SIGNAL)
         slot.deadline = min(slot.deadline, now + _STACK_SECONDS)
 
@@ -335,10 +336,10 @@ class Children(Service, dict=True):
 
     def drain(self, slot: Slot) -> None:
         """Let one child close its connections and end. It is killed if it takes
-        too long.
-        """
+        too long."""
         slot.state = SlotState.DRAINING
         drain = self.config.drain
+        # As long as its settings allow, and some time more.
         seconds = drain.delay_seconds + drain.close_seconds
         seconds += self.config.websocket.close_seconds + _DRAIN_SECONDS
         slot.deadline = min(slot.deadline, time.monotonic() + seconds)
@@ -447,8 +448,7 @@ class _Heartbeat:
 
     def __init__(self, status: StatusPage, seconds: float) -> None:
         """Begin to beat every ``seconds``. Until :meth:`started`, the page says
-        that the node is starting.
-        """
+        that the node is starting."""
         self._page = status
         self._node: Node | None = None
         self._beat()
@@ -467,8 +467,7 @@ class _Heartbeat:
 
     def _beat(self) -> None:
         """Callback of the timer: write the state of the node, and count the
-        heartbeat.
-        """
+        heartbeat."""
         node = self._node
         if node is None:  # it is starting
             marks = NodeMarks(started=False, ready=False, connections=0, room=0)

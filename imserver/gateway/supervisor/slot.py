@@ -23,8 +23,7 @@ from imserver.gateway.node.http_servers import Listeners
 
 def resolve(host: str) -> str:
     """Return the first IP address of a host name. Raises StartError if it has
-    no address.
-    """
+    no address."""
     try:
         addresses = _socket.getaddrinfo(
             host, 0, 0, _socket.SOCK_STREAM, 0, _socket.AI_PASSIVE
@@ -33,6 +32,7 @@ def resolve(host: str) -> str:
         raise StartError(
             f"server.host {host} cannot be resolved: {error.strerror}"
         ) from None
+    # Each row ends with an address and a port.
     *_, socket_address = addresses[0]
     return str(socket_address[0])
 
@@ -112,8 +112,7 @@ class ConnectionSteering:
         self, all_listeners: Sequence[Listeners], possible: bool = True
     ) -> None:
         """``all_listeners`` has the listening sockets of each child, in the
-        order of their numbers.
-        """
+        order of their numbers."""
         self._count = len(all_listeners)
         # A program that is attached to one socket applies to all sockets of its
         # port. So the sockets of the first child are enough.
@@ -190,15 +189,13 @@ class Rush:
 
     def __init__(self, few: int) -> None:
         """``few`` is how many nodes get new connections during a rush; 0: all
-        of them.
-        """
+        of them."""
         self._few = few
         self._counts: dict[int, NodeMarks] = {}
         """Number of a node → its marks when connections were counted last."""
         self._counted_at = -math.inf
         """When connections were counted last; minus infinity before the first
-        time.
-        """
+        time."""
         self._per_second = 0.0
         """How many connections came per second when they were counted last."""
         self._chosen: frozenset[int] = frozenset()
@@ -224,6 +221,7 @@ class Rush:
         for a short time, or until one of the chosen nodes no longer accepts
         clients.
         """
+        # There are not many nodes, or none of them accepts clients.
         if not self._few or not nodes:
             return frozenset(nodes)
         if now - self._counted_at >= _COUNT_SECONDS:
@@ -281,6 +279,7 @@ class Rush:
             nodes[number].room >= _RUSH_ROOM for number in order[: self._few]
         ):
             return self._few
+        # Nodes with about as many connections need not catch up.
         difference = max(counts.values()) - min(counts.values())
         if difference < _EVEN_CONNECTIONS:
             return len(order)
@@ -476,6 +475,7 @@ class Slot:
             self.failures = 0
         pause = 0.0
         if not planned:
+            # 1, 2, 4, … seconds.
             longest = min(2.0**self.failures, _LONGEST_PAUSE_SECONDS)
             pause = random.uniform(0.0, longest)
             self.failures = min(self.failures + 1, _MAX_FAILURES)

@@ -128,8 +128,7 @@ class Supervisor(Service, dict=True):
 
     def __post_init__(self) -> None:
         """Make a slot for each child, and everything that looks after the
-        children. No child is started yet.
-        """
+        children. No child is started yet."""
         self._status = 0
         """The exit status after a second signal; 0: there was none."""
         self._addresses = servers.addresses_of(self.config, self.listeners[0])
@@ -214,6 +213,7 @@ class Supervisor(Service, dict=True):
     def _announce_nodes(self) -> None:
         """Print the banner and log the addresses, once all nodes serve."""
         names = [slot.name for slot in self._slots]
+        # All nodes have the same settings, so the notes of one are enough.
         notes = self._slots[0].status.text(failed=False).splitlines()
         nodes = f"{len(names)}: {names[0]} to {names[-1]}"
         self._print(banner(self.config, self._addresses, notes, nodes=nodes))
@@ -232,6 +232,7 @@ class Supervisor(Service, dict=True):
             if slot.accepts_clients(now)
         }
         chosen = self._rush.choose(accepting, now)
+        # Excluding a child does not close its listener: its queue stays.
         numbers = frozenset(slot.number for slot in self._slots)
         self._steering.exclude(numbers - chosen)
 
@@ -255,6 +256,7 @@ class Supervisor(Service, dict=True):
         elif number == signal.SIGHUP:
             self._hang_up(number)
         elif number in FORWARDED:
+            # The supervisor has log files of its own.
             if number == signal.SIGUSR1:
                 self.logs.reopen()
             self._children.forward(number)
@@ -263,8 +265,7 @@ class Supervisor(Service, dict=True):
 
     def _hang_up(self, number: signal.Signals) -> None:
         """Handle SIGHUP: read the settings again, or drain if the terminal has
-        ended.
-        """
+        ended."""
         if self._terminal_matters and not has_terminal():
             if not self._children.ending:
                 self._end(number)
@@ -384,8 +385,7 @@ class RollingRestart(Service):
 
     def _replace_next(self) -> None:
         """Drain the next child that is older than this restart, or end after
-        the last one.
-        """
+        the last one."""
         # Children that are down start with the new settings anyway.
         old = [
             slot

@@ -248,8 +248,7 @@ def _take_sentinel_options(options: dict[str, Any]) -> dict[str, Any]:
 
 def _host(text: str, default_port: int) -> tuple[str, int]:
     """Return the host and port that a part of an address names. Raises
-    ValueError.
-    """
+    ValueError."""
     match = _HOST(text.strip())
     if match is None:
         raise ValueError(f"expected host:port, got {text!r}")

@@ -142,8 +142,7 @@ class RedisHistory:
 
     def positions(self, app: str, channels: Sequence[str]) -> list[Position] | None:
         """Return the position of the newest publication of each channel; None
-        if unknown.
-        """
+        if unknown."""
         reading = [
             self._reading(app, channel, since=None, limit=0, reverse=False)
             for channel in channels
@@ -223,8 +222,7 @@ class RedisHistory:
         self, app: str, channel: str, since: Position | None, limit: int, reverse: bool
     ) -> Command:
         """Return the command that reads a page of publications, see
-        :meth:`read`.
-        """
+        :meth:`read`."""
         keys = (*self._keys(app, channel), *self._life)
         after = -1 if since is None else since.offset  # -1: from the oldest
         return (
@@ -246,8 +244,7 @@ class RedisHistory:
 
     def _key(self, app: str, channel: str) -> bytes:
         """Return the key of the hash of a channel, with which its other keys
-        begin.
-        """
+        begin."""
         # U+0000 separates app and channel, because no name of an app has it. A
         # colon may be in both.
         return b"imserver:history:%d:{%b\0%b}" % (
@@ -291,6 +288,5 @@ def _page(reply: Any, reverse: bool) -> HistoryPage:
 
 def _digest(id: str) -> bytes:
     """Return the end of the key that marks a publication with this id as
-    stored.
-    """
+    stored."""
     return blake2b(encoded(id), digest_size=_ID_BYTES).digest()

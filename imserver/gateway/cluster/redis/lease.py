@@ -96,8 +96,7 @@ class LeaseTable:
 
     def is_newer(self, epoch: int) -> bool:
         """Whether an epoch began after the last refresh, so that another
-        refresh would help.
-        """
+        refresh would help."""
         return epoch > self.last_epoch and epoch not in self.live
 
     def update(
@@ -267,8 +266,7 @@ class LeaseKeeper(Service):
 
     def alive(self) -> bool:
         """Whether the lease is live, as far as this node knows. Never switches
-        greenlets.
-        """
+        greenlets."""
         return clock() < self._until
 
     def join(self) -> None:

@@ -625,8 +625,7 @@ class ServerLink(RedisLink):
 
     def _expired(self) -> None:
         """Callback of the timer: end the exchange with an error, because Redis
-        is late.
-        """
+        is late."""
         # If the loop was late, and not Redis, the replies are here unread.
         self._readable()
         if self._done is None:

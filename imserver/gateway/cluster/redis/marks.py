@@ -230,8 +230,7 @@ class OtherMarks:
 
     def mark_of(self, command: Command) -> str:
         """Return the key of the marks on the server of a command; ``""`` if
-        none are known there.
-        """
+        none are known there."""
         return self._link.mark_of(command)
 
 

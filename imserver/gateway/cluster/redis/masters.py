@@ -147,8 +147,7 @@ def _read_slots(reply: Sequence[Any], host: str) -> list[Server | None]:
 
 def _probe_key(slots: Sequence[Server | None], server: Server) -> bytes:
     """Return a key whose slot belongs to ``server``. The server must have a
-    slot.
-    """
+    slot."""
     # The slot of a key cannot be chosen, so numbers are tried in turn.
     keys = (b"imserver:probe:%d" % number for number in count())
     return next(key for key in keys if slots[slot_of_key(key)] == server)
@@ -293,8 +292,7 @@ class ClusterLink(RedisLink):
         shared: bool,
     ) -> None:
         """Prepare a link without a connection. The first exchange reads the map
-        of slots.
-        """
+        of slots."""
         self.seconds = seconds
         self.counters = counters
         self._address = address
@@ -739,6 +737,5 @@ class ClusterLink(RedisLink):
 
     def _at(self, server: Server) -> RedisAddress:
         """Return the address of one server, with the options of the Redis
-        Cluster.
-        """
+        Cluster."""
         return replace(self._address, hosts=(server,))

@@ -65,8 +65,7 @@ class Pipeline:
         on_failure: Callable[[], None],
     ) -> None:
         """Prepare a pipeline over ``link``. It sends nothing before
-        :meth:`start` and the first probe.
-        """
+        :meth:`start` and the first probe."""
         self.admits_calls = False
         """Whether calls may pass. No call may pass until the first probe has
         succeeded."""
@@ -341,8 +340,7 @@ class Pipeline:
 
     def _answer(self, waiter: Waiter[Any], replies: list[Any] | None) -> None:
         """Answer one caller by a callback; None means that Redis did not
-        answer.
-        """
+        answer."""
         if replies is None:
             self._counters.unanswered += 1
         get_hub().loop.run_callback(waiter.switch, replies)

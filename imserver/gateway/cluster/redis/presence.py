@@ -433,8 +433,7 @@ class Lookup:
         dedupe_seconds: float,
     ) -> None:
         """``dedupe_seconds`` is how long the ids of accepted messages are
-        remembered.
-        """
+        remembered."""
         self._pipeline = pipeline
         self._keeper = keeper
         self._recovery = recovery
@@ -445,8 +444,7 @@ class Lookup:
             tuple[str, str], tuple[TrackedKey, tuple[SessionRef, ...]]
         ] = {}
         """App and user → the sessions of a user who was found. They are true as
-        long as the key says that the user's bucket is unchanged.
-        """
+        long as the key says that the user's bucket is unchanged."""
 
         self._dedupe_seconds = max(int(dedupe_seconds), 1)
         lifetime = str(self._dedupe_seconds).encode()
@@ -455,8 +453,7 @@ class Lookup:
             lifetime,
         )
         """The end of the command that remembers an accepted id: the words ``1
-        EX seconds`` as Redis reads them.
-        """
+        EX seconds`` as Redis reads them."""
         self._tokens = count(1)
         self._unanswered: dict[str, str] = {}
         """Message id → the token of a claim that Redis did not answer. Redis
@@ -802,8 +799,7 @@ def _claim_command(key: str, token: str) -> Command:
 
 _IF_FREE: Final = b"\r\n$2\r\nNX\r\n$2\r\nEX\r\n$2\r\n%d\r\n" % CLAIM_SECONDS
 """The end of the command of a claim: the words ``NX EX seconds``, as Redis
-reads them. The id must be free, and the claim ends by itself.
-"""
+reads them. The id must be free, and the claim ends by itself."""
 
 
 def _plain_claim(key: str, token: str) -> Command:
@@ -1035,8 +1031,7 @@ class ChannelLookup(Service):
     channels."""
     _state: tuple[int, int] = (0, 0)
     """The number of connections to Redis and the generation at the last
-    look-up. If either has changed, Redis may have lost reports.
-    """
+    look-up. If either has changed, Redis may have lost reports."""
 
     def started(self) -> None:
         """Note that the node has joined. Its first connection and generation

@@ -319,8 +319,7 @@ class RegistryRecovery(Service, dict=True):
     leases_changed: Callable[[], object]
     marks_are_lost: Callable[[], bool]
     """Whether a server was flushed, so that it lacks the mark of this node. May
-    switch greenlets.
-    """
+    switch greenlets."""
 
     def __post_init__(self) -> None:
         """Prepare the state of a node that has not joined yet."""
@@ -348,12 +347,10 @@ class RegistryRecovery(Service, dict=True):
         self._is_clock_wrong = False
         self._connects = 0
         """How many connections to Redis there were at the last check of the
-        life of its data.
-        """
+        life of its data."""
         self._life = b""
         """The life of the data in Redis: a name that changes when a server may
-        have lost data. ``b""``: not known.
-        """
+        have lost data. ``b""``: not known."""
         self._wake = Flag()
         """Set to check now instead of at the next tick."""
         self._ticked = Flag()
@@ -565,8 +562,7 @@ class RegistryRecovery(Service, dict=True):
 
     def _job(self, name: str, run: Callable[[], None]) -> None:
         """Run a job in a greenlet unless it is running. ``name`` identifies the
-        job.
-        """
+        job."""
         if name not in self._jobs or self._jobs[name].dead:
             self._jobs[name] = gevent.spawn(run)
 

@@ -100,8 +100,7 @@ class RedisRegistry:
         created: Callable[[str], int] = lambda _: 0,
     ) -> None:
         """Build the parts of the registry. Nothing is sent before
-        :meth:`start`.
-        """
+        :meth:`start`."""
         self.counters = RegistryCounters()
         self._events: RegistryEvents
         address = address_of(redis)
@@ -551,8 +550,7 @@ class RedisRegistry:
 
     def _extend_records(self) -> None:
         """Greenlet: extend the readable records of sessions that outlive a
-        record.
-        """
+        record."""
         while True:
             spread = random.uniform(*_EXTENSION_SPREAD)
             gevent.sleep(RECORD_SECONDS / _EXTENSIONS * spread)

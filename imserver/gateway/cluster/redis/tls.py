@@ -60,8 +60,7 @@ class TlsSocket(DirectSocket):
 
     def __init__(self, plain: DirectSocket, context: ssl.SSLContext, host: str) -> None:
         """Take over the socket ``plain``, which must not be used any more.
-        ``host`` is the name in the certificate of the server.
-        """
+        ``host`` is the name in the certificate of the server."""
         seconds = plain.gettimeout()
         super().__init__(plain.family, plain.type, plain.proto, plain.detach())
         self.settimeout(seconds)

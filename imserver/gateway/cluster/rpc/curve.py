@@ -49,16 +49,14 @@ class CurveKeys(NamedTuple):
     @classmethod
     def derive(cls, secret: bytes) -> CurveKeys:
         """Return the keys of the cluster with this secret. They are the same on
-        each node.
-        """
+        each node."""
         server = derive_key(secret, "rpc server")
         client = derive_key(secret, "rpc client")
         return cls(server, _public(server), client, _public(client))
 
     def serve(self, socket: zmq.Socket[bytes]) -> None:
         """Let a socket accept only clients that the authenticator knows. Call
-        it before bind.
-        """
+        it before bind."""
         socket.setsockopt(zmq.CURVE_SERVER, 1)
         socket.setsockopt(zmq.CURVE_SECRETKEY, self.server_secret)
         # With an enforced domain, all connections are refused if the ZAP
@@ -68,8 +66,7 @@ class CurveKeys(NamedTuple):
 
     def connect_to(self, socket: zmq.Socket[bytes]) -> None:
         """Let a socket use the cluster's key and accept only its nodes. Call it
-        before connect.
-        """
+        before connect."""
         socket.setsockopt(zmq.CURVE_SERVERKEY, self.server_public)
         socket.setsockopt(zmq.CURVE_PUBLICKEY, self.client_public)
         socket.setsockopt(zmq.CURVE_SECRETKEY, self.client_secret)

@@ -83,8 +83,7 @@ class SendQueue:
 
     def add(self, item: bytes) -> bool:
         """Append an item. Returns False if the queue is full or the item is too
-        large.
-        """
+        large."""
         size = self.bytes + len(item)
         if size > self._limit_bytes or len(item) > ITEM_BYTES:
             return False
@@ -423,8 +422,7 @@ class Peer:
 
     def _note_answer(self) -> None:
         """Close the circuits, because the peer has answered a probe, and send
-        its queued items.
-        """
+        its queued items."""
         if not self.link.admits_calls:
             log.warning("peer %s: available again", self.lease.node)
             self.control.breaker.succeeded()
@@ -441,8 +439,7 @@ class Peer:
 
     def _disconnect_data(self, linger_ms: int) -> None:
         """Close the data channel, if it is connected. ZeroMQ still sends its
-        items within ``linger_ms``.
-        """
+        items within ``linger_ms``."""
         if self._sender is not None:
             self._sender.zmq_socket.close(linger_ms)
             self._sender = None
@@ -544,8 +541,7 @@ class RpcContext(Struct):
 
 class ControlChannel:
     """Queries one epoch of another node. Connected on first use. Owner: the
-    peer.
-    """
+    peer."""
 
     def __init__(self, rpc_context: RpcContext, lease: Lease) -> None:
         """Prepare the channel, without connecting."""

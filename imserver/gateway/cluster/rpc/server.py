@@ -301,8 +301,7 @@ class Rpc:
 
     def _keep_running(self, run: Callable[[], None]) -> None:
         """Greenlet: run a receiver, and start it again if it ends, until the
-        RPC stops.
-        """
+        RPC stops."""
         while self._running:
             try:
                 run()
@@ -484,15 +483,13 @@ class PeerTable:
         self, rpc_context: RpcContext, queue_items: int, queue_bytes: int
     ) -> None:
         """``queue_items`` and ``queue_bytes`` limit the items that wait for one
-        peer.
-        """
+        peer."""
         self._rpc = rpc_context
         self._limits = queue_items, queue_bytes
         self._peers: dict[int, Peer] = {}
         self._last_numbers: dict[int, int] = {}
         """Epoch of a node without a peer now → the number of the last item that
-        was sent there. If the node gets a peer again, the numbers continue.
-        """
+        was sent there. If the node gets a peer again, the numbers continue."""
         self._to_flush: dict[Peer, None] = {}
         """The peers with items to send, as an ordered set."""
         self._has_items = Flag()

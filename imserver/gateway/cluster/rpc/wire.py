@@ -171,8 +171,7 @@ class _CallWire(Wire):
 
     def emit_event(self, event: Any, timeout: float | None = None) -> None:
         """Send a query or an answer at once. A message that is not accepted is
-        lost.
-        """
+        lost."""
         payload = msgspec.msgpack.encode((event.header, event.name, event.args))
         try:
             self.zmq_socket.send([*(event.identity or ()), b"", payload])
@@ -317,8 +316,7 @@ class ControlServer(zerorpc.Server):  # type: ignore[misc]
         self, protocol_v1: bool, exc_infos: Any
     ) -> tuple[str, str, str]:
         """Log an error that ``answer`` should not have raised. The other node
-        gets a code.
-        """
+        gets a code."""
         log.error("a node query failed", exc_info=tuple(exc_infos))
         return "Failed", "", ""
 
@@ -381,8 +379,7 @@ class ControlClient(zerorpc.Client):  # type: ignore[misc]
         self, request_event: Any, bufchan: Any, timeout: float
     ) -> Any:
         """Wait for the answer to a query, as zerorpc does, and clean up if that
-        is interrupted.
-        """
+        is interrupted."""
         try:
             return super()._process_response(request_event, bufchan, timeout)
         except BaseException:
@@ -458,8 +455,7 @@ _LISTEN_OPTIONS: Final = (
 
 class SocketFull(Exception):
     """The message was not accepted: the peer is not connected, or reads too
-    slowly.
-    """
+    slowly."""
 
 
 class ZmqSocket:
@@ -491,8 +487,7 @@ class ZmqSocket:
 
     def bind(self, endpoint: str) -> str:
         """Listen, and return the endpoint with the port that was taken. Raises
-        ZMQError.
-        """
+        ZMQError."""
         self._set(_LISTEN_OPTIONS, endpoint)
         self.socket.bind(endpoint)
         bound: bytes = self.socket.getsockopt(zmq.LAST_ENDPOINT)  # type: ignore[assignment]

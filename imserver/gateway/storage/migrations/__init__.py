@@ -315,8 +315,7 @@ def _begin_records(connection: Connection, taken: Mapping[str, int]) -> None:
 
 def _last_step(owner: str, connection: Connection) -> int:
     """Return the last step of an owner that the database has taken; 0: it has
-    taken none.
-    """
+    taken none."""
     return taken_steps(connection).get(owner, 0)
 
 

@@ -30,8 +30,7 @@ class RecordedTables(Struct, frozen=True):
 
 def recorded(connection: Connection) -> dict[str, RecordedTables]:
     """Return the records of all features, including features that no node has
-    now.
-    """
+    now."""
     sql = PooledStatements(connection)
     records = {}
     for feature, step, tables in sql.query(
@@ -106,8 +105,7 @@ def _numbered(feature: FeatureTables) -> dict[int, Migration]:
 
 def _refuse_newer(feature: FeatureTables, before: RecordedTables, shown: str) -> None:
     """Raise StartError if a newer version of a feature has changed the
-    database.
-    """
+    database."""
     if before.step > len(feature.migrations):
         raise StartError(
             f"storage: the database {shown} is newer than the feature {feature.feature!r}: it is at its "

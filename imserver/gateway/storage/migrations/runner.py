@@ -208,8 +208,7 @@ def run_step(
 
 def _operations(connection: Connection) -> Any:
     """Return Alembic's operations, which make tables and columns, on a
-    connection.
-    """
+    connection."""
     # Imported here: nodes with a current database need not load it.
     logging.getLogger("alembic").setLevel(logging.WARNING)
     from alembic.migration import MigrationContext

@@ -106,6 +106,7 @@ def make_tables(
     for keyword, table, columns_text, parts_text in _items_of(dedent(text)):
         columns = [column_of(column) for column in re.split(r",\s+", columns_text)]
         constraints, indexes = _constraints_and_indexes(table, parts_text)
+        # A table with new columns may have many rows. A new table has none.
         if keyword == "columns":
             _add_columns(op, table, columns)
             if later is not None:
@@ -170,8 +171,7 @@ def _make_indexes(op: Operations, table: str, indexes: list[IndexText]) -> None:
 
 def column_of(text: str) -> sa.Column[Any]:
     """Return the column that a text describes, such as ``name name500*`` or
-    ``open small=0``.
-    """
+    ``open small=0``."""
     match = _match_column(text)
     name, kind, size, sign, default = match.groups()  # type: ignore[union-attr]
 
