@@ -410,6 +410,7 @@ class ChannelCommands(Service):
             data=command.data,
             channel=ChannelPart(channel, info=info),
         )
+        # The connection pays for its publications, as long as it exists.
         try:
             self._publish(connection, channel, event, ref(connection))
         except ChannelRefused as refused:
@@ -484,6 +485,7 @@ class ChannelCommands(Service):
         if principal.may(needs, app):
             return
 
+        # Not a back end: a user, or somebody without a token.
         client = self._requester(principal, app)
         if action == "subscribe":
             self._permit(client, channel, options, token)
@@ -528,6 +530,7 @@ class ChannelCommands(Service):
         rule = self.logins.rule_of(app)
         if principal.user and principal.app == app:
             return _Requester(app, principal.user)
+        # An invalid token is not the same as no token.
         is_nobody = principal.kind == "nobody" and principal is not BAD_TOKEN
         if is_nobody and rule is not None and rule.open:
             return _Requester(app, user=None)
@@ -540,6 +543,7 @@ class ChannelCommands(Service):
             channel = self.check_presence(connection, command.channel)
         except ChannelRefused as refused:
             return answers.refused(refused)
+        # 0: the client leaves it to the server.
         limit = command.limit or Limit.PRESENCE
         page = self.channels.members.page(
             connection.app or "", channel, command.after, limit
@@ -568,6 +572,7 @@ class ChannelCommands(Service):
         except ChannelRefused as refused:
             return answers.refused(refused)
 
+        # After a restart of a node, many clients ask for the same page at once.
         encoded = self._encode_page(
             answers, connection.encoding.dialect, command, app, page
         )

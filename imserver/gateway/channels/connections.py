@@ -154,6 +154,7 @@ class Connections(Service, dict=True):
 
     def __post_init__(self) -> None:
         """Take over some methods of the table, and list the kinds of queries."""
+        # As attributes of this object, they cost no further call.
         self.ids = self.table.ids
         self.id_of = self.table.id_of
         self.secret_of = self.table.secret_of
@@ -229,6 +230,7 @@ class Connections(Service, dict=True):
             outcome = Outcome.SENT
         else:
             outcome = self._send(connection_id, item)
+        # Notices of the server do not count as pushes.
         if outcome is Outcome.SENT and event.kind == "msg":
             self.channels.publishing.here.metrics.pushes[app] += 1
         return outcome
@@ -323,6 +325,7 @@ class Connections(Service, dict=True):
                 "name",
                 "user:… and group:… reach users and members without subscriptions",
             )
+        # The app may allow only channels that its settings name.
         check_known(self.channels.options.of(app, channel))
 
         def query_for(ids: Sequence[str]) -> JoinChannel:
@@ -456,6 +459,8 @@ class Connections(Service, dict=True):
         ids_of: dict[int, list[str]] = {}
         for connection_id in dict.fromkeys(connection_ids):
             lease = self.table.node_of(connection_id, self.others)
+            # This node has it, or no live node has it, which this node answers,
+            # too.
             if lease is None:
                 ids_here.append(connection_id)
             else:
@@ -480,6 +485,7 @@ class Connections(Service, dict=True):
         for first in range(0, len(ids), IDS_PER_QUERY):
             batch = ids[first : first + IDS_PER_QUERY]
             rows = self.others.query_behind(lease, kind, query_for(batch), answer_type)
+            # Without rows, these connections get the answer for a silent node.
             answers.update(zip(batch, rows or (), strict=False))
         return answers
 
@@ -493,6 +499,7 @@ class Connections(Service, dict=True):
         lease = self.table.node_of(connection_id, self.others)
         if self.others is not None and lease is not None:
             return self.others.query_behind(lease, kind, query, answer)
+        # No other node has it, so only this one can.
         address = self.ids.read(connection_id)
         if address is None or address.birth != self.ids.birth:
             return None

@@ -161,6 +161,7 @@ class ChannelConsent(Service):
         if data:
             facts["data"] = Raw(data)
         answer = self._ask("subscribe", connection, channel, facts, AllowedSubscription)
+        # As if the client had a token with these claims.
         return ChannelClaims(
             expire_at=answer.expire_at, info=answer.info, data=answer.data
         )
@@ -178,10 +179,12 @@ class ChannelConsent(Service):
             facts["data"] = Raw(event.data)
         else:
             facts["data"] = event.text
+        # The type of data that has no type of its own.
         if event.type != "custom":
             facts["type"] = event.type
         answer = self._ask("publish", connection, channel, facts, AllowedPublication)
 
+        # The back end may have changed the content, and may have added tags.
         if answer.data is not UNSET:
             event = _with_data(event, answer.data)
         if answer.tags:
@@ -280,6 +283,7 @@ def _with_data(event: Event, data: Raw) -> Event:
     text = msgspec.json.decode(data)
     if isinstance(text, str):
         return replace(event, text=text)
+    # Only a text can have the type of texts.
     type = event.type
     if type == "text":
         type = "custom"

@@ -178,6 +178,7 @@ class ChannelHistories(Service):
             id=key or publication.event.id,
         )
         events = self.history.append_each(app, (retained,))
+        # Nobody knows whether it is stored, so nobody may receive it.
         if events is None:
             raise ChannelRefused(
                 "unavailable", "the history of the channel does not answer"
@@ -200,6 +201,7 @@ class ChannelHistories(Service):
         """
         if self.options.is_stored(app, channel):
             return self.stored.read(app, channel, since, limit, reverse)
+        # More publications than that do not fit into a page in any case.
         most = PAGE_BYTES // PUBLICATION_BYTES
         if limit < 0 or limit > most:
             limit = most
@@ -224,6 +226,7 @@ class ChannelHistories(Service):
             return self.read(app, channel, limit=limit, reverse=reverse)
         position = Position(*since)
         page = self.read(app, channel, position, limit, reverse)
+        # Its offsets belong to another life of the channel.
         if position.epoch and position.epoch != page.position.epoch:
             raise ChannelRefused("unrecoverable")
         return page
@@ -266,6 +269,7 @@ class ChannelHistories(Service):
         name lists the user. The log erases its own entries. Switches greenlets.
         Raises StorageUnavailable.
         """
+        # The name of a channel may tell who the user was.
         user_channel = f"{USER_CHANNEL}{user}"
 
         def is_of_user(channel: str) -> bool:

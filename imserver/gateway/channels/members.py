@@ -150,6 +150,7 @@ def encode_tags(tags: Mapping[str, str]) -> bytes:
         return b""
     encoded = msgspec.json.encode(tags)
     if len(tags) > MAX_TAGS or len(encoded) > MAX_TAG_BYTES:
+        # The sizes that were given, for the back end that reads the error.
         text = f"{len(tags)} tags with {len(encoded)} bytes of JSON"
         raise ChannelRefused(
             "limit",
@@ -596,6 +597,7 @@ class ChannelMembers(Service):
                 connection.close(CLOSE_INSUFFICIENT_STATE, INSUFFICIENT)
                 return
 
+        # Others can subscribe again on this connection, as the code tells them.
         if self.remove(connection, channel):
             event = Event(
                 "unsubscribed", "", reason, code=code, channel=ChannelPart(channel)
@@ -713,11 +715,13 @@ class ChannelMembers(Service):
         count = count_here + sum((counts or {}).get(lease.epoch, 0) for lease in nodes)
         if count > most:
             return count, count
+        # All members are here.
         if self.others is None or not nodes:
             if local is None:
                 return 0, 0
             return count_here, self.membership.users_of(local)
 
+        # A user may have connections on several nodes, so the names are needed.
         query = ChannelUsersQuery(app, channel)
         elsewhere = self._query_users(self.others, nodes, query, most)
         total = 0
@@ -761,6 +765,7 @@ class ChannelMembers(Service):
         local = self.here.hub.channel(query.app, query.channel)
         if local is None:
             return UsersHere(0, [])
+        # "" stands for all connections without a user.
         users = {connection.user or "" for connection in local.members}
         return UsersHere(len(local.members), list(users))
 
@@ -773,6 +778,7 @@ class ChannelMembers(Service):
         if self.others is None:
             return count_here
         own_epoch = self.others.node_messages.own_epoch
+        # If the registry does not answer, only this node counts.
         counts = self._counts_by_node(app, channel) or {}
         elsewhere = sum(
             members for epoch, members in counts.items() if epoch != own_epoch
@@ -818,6 +824,7 @@ class ChannelMembers(Service):
             return ChannelNamesAnswer(0, [])
         channels = hub_app.channels
         following = (name for name in channels if name > query.after)
+        # nsmallest() is faster than sorting all names for one page.
         rows = [
             ChannelCount(name, len(channels[name].members))
             for name in nsmallest(query.limit, following)

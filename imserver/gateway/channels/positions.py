@@ -313,6 +313,7 @@ class OrderedDelivery:
         the difference.
         """
         state = local.position
+        # Nobody reads deltas, which is usual. A notice is never a delta.
         if state is None or not state.deltas or event.kind in ("join", "leave"):
             self._fanout.to_some(local.app, members, event)
             return
@@ -325,6 +326,7 @@ class OrderedDelivery:
         with_whole: list[Connection] = []
         with_delta: list[Connection] = []
         for connection in members:
+            # The offset of the publication that the member has received last.
             received = deltas.get(connection)
             if received is None:
                 without_deltas.append(connection)
@@ -369,6 +371,7 @@ class OrderedDelivery:
         """
         state.epoch = position.epoch
         state.offset = position.offset
+        # Earlier ones are in the answers to the new members.
         state.early = {
             offset: publication
             for offset, publication in state.early.items()

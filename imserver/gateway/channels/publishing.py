@@ -223,6 +223,7 @@ class ChannelPublishing(Service):
         publication = Publication(
             channel, event, except_users, except_connection, at_most
         )
+        # The event names its channel, which its receivers need.
         options = self.options.of(app, channel)
         try:
             return self._publish(app, publication, options, key).outcome
@@ -258,6 +259,7 @@ class ChannelPublishing(Service):
             raise ChannelRefused(
                 "limit", f"a publication to the channel has at most {limit} bytes"
             )
+        # The event names its channel, which its receivers need.
         if event.channel is None:
             event = replace(event, channel=ChannelPart(channel))
         publication = Publication(channel, event, except_users, except_connection)
@@ -317,6 +319,7 @@ class ChannelPublishing(Service):
         if isinstance(publication.except_connection, Connection):
             connection_id = self.here.table.id_of(publication.except_connection)
             publication = replace(publication, except_connection=connection_id)
+        # Another node delivers it, too, so the connection is named by its id.
         (published,) = self.histories.stored.append_each(app, (publication,), key)
         self.here.metrics.pushes[app] += 1
         return published
@@ -336,6 +339,7 @@ class ChannelPublishing(Service):
             turn = nullcontext(_NO_NODES)
         else:
             turn = self.nodes.turn(app, names)
+        # Everything is sent within one turn, so the order is kept.
         outcomes = []
         with turn as nodes_of:
             for number, publication in enumerate(publications, 1):
@@ -491,6 +495,7 @@ class ChannelNotices(Service):
         info, channel_info = infos_of(connection, channel)
         client = self.here.table.id_of(connection)
         about: dict[str, str | Raw] = {"user": connection.user or "", "client": client}
+        # They are JSON already.
         if info:
             about["conn_info"] = Raw(info)
         if channel_info:
@@ -514,6 +519,7 @@ class ChannelNotices(Service):
         part = ChannelPart(channel, info=self.info_of(connection, channel))
         event = Event(kind, connection.user or "", "", channel=part)
         state = connection.dialect_state
+        # A subscriber need not be told about itself, except in some dialects.
         skipped: Connection | None = connection
         if kind == "join" and state is not None and state.receives_own_joins():
             skipped = None

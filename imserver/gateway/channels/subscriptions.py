@@ -313,6 +313,7 @@ class ChannelSubscriptions(Service, dict=True):
         is_full = limit > 0 and members.count(request.app, request.channel) >= limit
         if is_full and not members.has(request.connection, request.channel):
             raise ChannelRefused("full", f"the channel has {limit} subscribers")
+        # With a history, publications wait until the client has its answer.
         if request.options.has_history:
             return self._join_with_history(request)
         local = self._join_without_history(request)
@@ -367,6 +368,7 @@ class ChannelSubscriptions(Service, dict=True):
             read = self.histories.stored.read
         else:
             read = self.histories.read_retained
+        # 0 publications for a new client: only the position.
         since = request.since
         limit = _ALL
         reverse = False
@@ -410,6 +412,7 @@ class ChannelSubscriptions(Service, dict=True):
         if self.members.has(connection, channel):
             return False
 
+        # Otherwise the caller subscribes it without a position.
         request = _JoinRequest(app, connection, channel, options, since)
         try:
             subscription = self._join_with_history(request)
@@ -424,6 +427,8 @@ class ChannelSubscriptions(Service, dict=True):
             self._stop_waiting(app, channel)
             return False
 
+        # First the answer, then what it has missed, then what has come
+        # meanwhile.
         if since is None or not subscription.recovered:
             answer(position)
         else:
@@ -472,6 +477,7 @@ class ChannelSubscriptions(Service, dict=True):
 
         May switch greenlets.
         """
+        # Copies, because apps and channels may come and go meanwhile.
         for app in tuple(self.here.hub.apps.values()):
             retained = []
             for local in tuple(app.channels.values()):
@@ -519,6 +525,7 @@ def build_channels(
         here=here, options=options, histories=histories, ordered=ordered, nodes=nodes
     )
     notices = ChannelNotices(here, options, publishing)
+    # Members learn who leaves without being asked.
     members.report_to(left=notices.announce_leaves)
     subscriptions = ChannelSubscriptions(
         here=here,

@@ -194,6 +194,7 @@ class LocalHistory:
         subscribers: Callable[[str, str], int],
         clock: Callable[[], float] = monotonic,
     ) -> None:
+        """Start without channels. For the arguments see the class."""
         self.bytes = 0
         """Approximate memory of all streams."""
         self._limit_bytes = limit_bytes
@@ -244,6 +245,7 @@ class LocalHistory:
         """
         stream = self._find(app, channel)
         if stream is None:
+            # Old channels are forgotten only when a new one needs memory.
             self._drop_old(self._streams)
             self._drop_old(self._unused)
             self._make_room(_STREAM_BYTES)

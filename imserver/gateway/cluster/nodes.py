@@ -185,6 +185,7 @@ class NodeMessages:
         """``registry`` has the leases of the other nodes, with their addresses."""
         self._registry = registry
         self._rpc: Rpc
+        # Attached later, because the RPC needs this object.
         self._handlers: dict[type[Struct], Callable[[Any], object]] = {}
         self._decode: Callable[[bytes], Any] = msgspec.msgpack.Decoder(
             NodeMessage
@@ -307,6 +308,7 @@ class NodeMessages:
             except (ValueError, RecursionError):
                 self.unreadable += 1
                 log.warning("node message from epoch %d is not readable", sender)
+                # A newer version may send kinds that this one does not know.
                 continue
             if isinstance(message, Fence):
                 self._note_fence(sender, message)
@@ -406,6 +408,7 @@ def read(answers: Mapping[str, bytes], kind: type) -> dict[str, Any]:
     An unreadable answer is logged and left out.
     """
     decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(kind)
+    # The answer may come from another version.
     decoded = {}
     for node, data in answers.items():
         try:

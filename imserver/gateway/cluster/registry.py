@@ -371,6 +371,7 @@ class LocalValues(Service):
         now = self.clock()
         self._values.pop(key, None)
         self._values[key] = value, now + seconds
+        # The oldest value is first, whether it has expired or not.
         while self._values:
             oldest, (_, end) = next(iter(self._values.items()))
             if end > now and len(self._values) <= MAX_VALUES:

@@ -97,6 +97,7 @@ def _error(reply: str) -> Exception:
     It is a :class:`RedisUnavailable` if no other command would succeed either.
     """
     code, _, text = reply.partition(" ")
+    # Old versions of Redis tell it only in words.
     refuses_password = (
         code in ("WRONGPASS", "NOAUTH")
         or text == "invalid password"
@@ -228,6 +229,7 @@ def _service_and_path(variant: str, whole_path: str) -> tuple[str, str]:
                 "expected the name of the master behind the sentinels, "
                 "as in …:26379/mymaster"
             )
+    # The rest of the path is the number of a database.
     if path and not path.isdecimal():
         raise ValueError(f"expected the number of a database, got {path!r}")
     return service, path
@@ -257,6 +259,7 @@ def _host(text: str, default_port: int) -> tuple[str, int]:
         port = int(match["port"])
     if port > _MAX_PORT:
         raise ValueError(f"expected host:port, got {text!r}")
+    # Brackets stand around an IPv6 address.
     return match["host"].strip("[]"), port
 
 

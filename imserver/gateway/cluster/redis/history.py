@@ -281,6 +281,7 @@ def _page(reply: Any, reverse: bool) -> HistoryPage:
         numbered(_decode(publication), epoch, offset)
         for offset, publication in enumerate(publications, int(first))
     ]
+    # Only now, because the numbers count upwards.
     if reverse:
         events.reverse()
     return HistoryPage(events, Position(epoch, int(top)))

@@ -109,9 +109,9 @@ class LeaseTable:
     ) -> bool:
         """Apply values from the reply of the script RENEW.
 
-        Returns whether the set of live epochs has has_changed. ``live_leases`` has
+        Returns whether the set of live epochs has changed. ``live_leases`` has
         an epoch, its lease as JSON, the next epoch and so on; empty if they
-        have not has_changed since the last refresh. ``left_epochs`` has the epochs
+        have not changed since the last refresh. ``left_epochs`` has the epochs
         of nodes that have ended in good order.
         """
         self.version = version
@@ -125,6 +125,7 @@ class LeaseTable:
             lease = decode_lease(data)
             live[int(epoch)] = msgspec.structs.replace(lease, epoch=int(epoch))
         has_changed = live.keys() != self.live.keys()
+        # A node that has left in good order is not overdue.
         left = set(map(int, left_epochs))
         remaining = {
             epoch: lease for epoch, lease in self.reachable.items() if epoch not in left
@@ -145,6 +146,7 @@ class LeaseTable:
             if epoch not in live and lease.node not in live_nodes:
                 overdue[epoch] = msgspec.structs.replace(lease, draining=True)
 
+        # New mappings, so that others notice a change by their identity.
         self.live = MappingProxyType(live)
         if overdue:
             self.reachable = MappingProxyType({**overdue, **live})
@@ -317,6 +319,7 @@ class LeaseKeeper(Service):
             if result == b"ok":
                 new_lease = msgspec.structs.replace(lease, epoch=int(text))
                 return _Joining(new_lease, written=data, began=began)
+            # The cluster expects other names of features.
             lease = _adapted(lease, result, text)
 
     def report(
@@ -365,7 +368,7 @@ class LeaseKeeper(Service):
     def refresh(self) -> bool:
         """Read the leases, and renew the lease of this node if that is due.
 
-        Returns whether the set of live epochs has has_changed. Switches greenlets.
+        Returns whether the set of live epochs has changed. Switches greenlets.
         Raises RedisUnavailable, and :class:`LeaseLost` if Redis no longer has
         this epoch.
         """
@@ -485,6 +488,7 @@ class LeaseKeeper(Service):
         self._listed_at = now
         commands: list[Command] = []
         names = ((SERVERS, self.lease.node), (ACTION_SERVERS, self.lease.clients))
+        # An empty name: the node has no such server.
         for key, name in names:
             if name:
                 commands.append(("HSET", key, name, int(time.time())))
@@ -506,6 +510,7 @@ class LeaseKeeper(Service):
                 self._written = b""
                 self._listed_at = 0.0
                 self.table.version = _NO_VERSION
+        # A link to several servers returns such an error instead of raising it.
         if isinstance(reply, RedisUnavailable):
             raise reply
         if isinstance(reply, ErrorReply):

@@ -205,6 +205,7 @@ def _log_in(sock: DirectSocket, options: dict[str, Any]) -> None:
         ask(sock, "AUTH", user, password or "")
     elif password:
         ask(sock, "AUTH", password)
+    # From here on the server accepts commands.
     name = options.get("client_name")
     if name:
         ask(sock, "CLIENT", "SETNAME", name)
@@ -254,6 +255,7 @@ def ask_first(
                     return address.hosts[0][0], reply
             finally:
                 sock.close()
+            # It has answered, but does not know a master.
             problem = RedisUnavailable("No master found")
         except TimeoutError:
             problem = RedisUnavailable("Timeout reading from socket", late=True)
@@ -469,6 +471,7 @@ class ServerLink(RedisLink):
         in_cluster = self._address.kind == "cluster"
         life_replies = len(_IDS) if in_cluster else 1
         self.life = _life(replies[-life_replies:])
+        # The replies about tracking come first.
         if self._tracked is not None:
             agreements = replies[: len(ENABLE)]
             self._tracked.enabled = not any(
@@ -698,6 +701,8 @@ def _life(replies: Sequence[Any]) -> bytes:
             return replies[0]
         return b""
 
+    # The run of the server, and its history of writes. Both together change
+    # with each restart and failover.
     ids = []
     for reply in replies:
         if not isinstance(reply, bytes):
@@ -729,6 +734,7 @@ def _send_loaded(
             indexes.append(index)
             calls.append(("EVAL", TEXT_OF[digest], *arguments))
 
+    # EVAL has the text of the script, and loads it again.
     if calls:
         for index, reply in zip(indexes, send(calls), strict=True):
             replies[index] = reply

@@ -158,6 +158,7 @@ class OtherMarks:
         again.
         """
         leases = self._keeper.table.reachable
+        # The table makes another mapping for each change.
         if leases is not self._leases:
             self._leases = leases
             own_epoch = self._keeper.lease.epoch
@@ -167,6 +168,7 @@ class OtherMarks:
                 self._expected = expected
                 self._forget()
 
+        # A new connection may lead to another server.
         state = (self._link.connects, self._recovery.generation)
         if state != self._state:
             self._state = state

@@ -250,6 +250,8 @@ class _Exchange(Struct):
         for server, part in parts.items():
             result = results[server]
             if isinstance(result, RedisUnavailable):
+                # A replica may have taken over, which the map of another server
+                # tells.
                 self.failed[server] = result
                 unanswered.update(part)
                 redirects.sources.add(None)
@@ -492,6 +494,7 @@ class ClusterLink(RedisLink):
         ``redirects`` is the news about slots of the round before. Returns that of
         this round. Switches greenlets.
         """
+        # In the same order each time, because the cursors of SCAN count them.
         masters = sorted(self._masters)
         importing = redirects.importing
         parts = self._parts_of(exchange, commands, masters, importing)
@@ -523,6 +526,7 @@ class ClusterLink(RedisLink):
             for server in servers:
                 if server not in exchange.failed:
                     parts.setdefault(server, []).append(index)
+                # A probe has several masters, of which the first error counts.
                 elif exchange.replies[index] is None:
                     exchange.replies[index] = exchange.failed[server]
         return parts
@@ -543,6 +547,7 @@ class ClusterLink(RedisLink):
             if server is None:
                 return []
             return [server]
+        # It is a probe.
         if command[0] == "EXISTS":
             return masters
         return [masters[int(command[1]) % len(masters)]]
@@ -695,6 +700,7 @@ class ClusterLink(RedisLink):
         for server in without_slots:
             self._unused_links.append(self._links.pop(server))
 
+        # A probe needs a key of its own for each master.
         masters: dict[Server, Command] = {}
         for master in dict.fromkeys(slots):
             if master is not None:

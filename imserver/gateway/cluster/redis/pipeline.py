@@ -287,6 +287,7 @@ class Pipeline:
         others = []
         for caller in self._callers:
             first, last, waiter = caller
+            # One command without a reply is enough.
             if RedisUnavailable in map(type, replies[first:last]):
                 self._answer(waiter, replies=None)
             else:
@@ -308,6 +309,7 @@ class Pipeline:
                 self._fail(error)
             except Exception:
                 log.exception("a pipeline to Redis failed")
+            # By a callback, because it switches to the callers.
             get_hub().loop.run_callback(self._finish, replies)
 
     def _fail(self, error: RedisUnavailable) -> None:

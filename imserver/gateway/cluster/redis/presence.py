@@ -474,6 +474,7 @@ class Lookup:
         refs_of_users: list[tuple[SessionRef, ...]] = []
         for first in range(0, len(users), _FIND_USERS):
             part = users[first : first + _FIND_USERS]
+            # Few enough that other callers need not wait.
             refs_of_part = self._find([_lookup(app, user) for user in part])
             if refs_of_part is None:
                 return None
@@ -976,6 +977,7 @@ class SessionCommands(Service):
         bucket = bucket_of(session.app, user)
         keys: tuple[Any, ...] = (1, bucket)
         writes: tuple[Any, ...] = ()
+        # The script writes the record only if it gets a second key.
         if self._inside:
             keys = (2, bucket, record_key(session.app, user))
             writes = (record_of(lease.node, session, logout=True), RECORD_SECONDS)
@@ -1127,6 +1129,7 @@ class ChannelLookup(Service):
         if not unsettled and epochs <= live.keys():
             return members_by_epoch
 
+        # Reported numbers replace the 0 of a node that is not settled.
         results = []
         for nodes in members_by_epoch:
             result = dict(unsettled)

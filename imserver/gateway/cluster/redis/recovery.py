@@ -169,6 +169,7 @@ class DeadNodeCleanup(Service):
         ]
         commands.append(("HDEL", DEAD_EPOCHS, *epochs))
         commands.append(("DEL", CLEANER))
+        # A node that has joined again stays in the lists.
         if dead_nodes:
             commands.append(("HDEL", SERVERS, *dead_nodes))
             commands.append(("HDEL", ACTION_SERVERS, *dead_nodes.values()))
@@ -245,6 +246,7 @@ class DeadNodeCleanup(Service):
             for reply in _execute_paced(self.pipeline, calls):
                 if isinstance(reply, list):
                     users += map(user_of, reply)
+            # The script returns the users whose last session it has removed.
             for users_of_part in _parts(users):
                 self._mark_offline(app, users_of_part, nodes)
             offline += len(users)
@@ -288,6 +290,7 @@ def extend_records(pipeline: Pipeline, sessions: Iterable[Session]) -> None:
     """
     waiting = iter(sessions)
     while batch := list(islice(waiting, _BATCH)):
+        # Paced, because a node may have very many sessions.
         commands: list[Command] = []
         for session in batch:
             key = record_key(session.app, encoded(session.user))
@@ -433,6 +436,7 @@ class RegistryRecovery(Service, dict=True):
         keeper = self.keeper
         has_changed = False
         try:
+            # 0: the node has not joined yet.
             if not keeper.lease.epoch or self.rejoin:
                 self._rejoin()
             else:
@@ -481,6 +485,7 @@ class RegistryRecovery(Service, dict=True):
             )
             self.generation += 1
             self.request(EVERYTHING)
+        # At most one greenlet runs each job.
         if self.pending:
             self._job("re-registration", self._run_reregistration)
         if self.keeper.cleans_up:
@@ -501,6 +506,7 @@ class RegistryRecovery(Service, dict=True):
             log.info("the clock of this node agrees with that of Redis")
             return
 
+        # In words that tell what goes wrong.
         difference = "ahead of" if ahead > 0 else "behind"
         expiry = "early" if ahead > 0 else "late"
         log.warning(
@@ -551,6 +557,7 @@ class RegistryRecovery(Service, dict=True):
         if connects == self._connects:
             return
         life = self._links[0].life
+        # At the first check there is no earlier life to compare with.
         if self._connects and (not life or life != self._life):
             log.warning(
                 "Redis was restarted or has failed over: registering all sessions again"
@@ -592,6 +599,7 @@ class RegistryRecovery(Service, dict=True):
         def is_live(node: str) -> bool:
             return any(lease.node == node for lease in table.live.values())
 
+        # By the id of the node, because it may have started again.
         try:
             self._cleanup.run(table.dead_epochs, is_live)
         except Interrupted:

@@ -404,6 +404,7 @@ class RedisRegistry:
             refs = self.find(app, [user])
             if refs is None:
                 raise StorageUnavailable("Redis does not answer")
+            # No node has a session of the user.
             if not refs[0]:
                 break
             if monotonic() > end:
@@ -512,6 +513,7 @@ class RedisRegistry:
         Returns the reply for each session; None if Redis did not answer.
         """
         records = self._written.commands_before(batch, generation)
+        # First the record of the buckets, so that a cleanup finds the sessions.
         registering = [self._commands.register(session, late=True) for session in batch]
         replies = self.pipeline.execute([*records, *registering])
         if replies is None:
@@ -529,6 +531,7 @@ class RedisRegistry:
             commands = [self._commands.unregister(session) for session in batch]
             if self.pipeline.execute(commands) is None:
                 raise Interrupted
+            # Forgotten only after Redis has answered.
             for session in batch:
                 self._unreported_ends.pop(session.id, None)
             gevent.sleep(_REREGISTER_PAUSE_SECONDS)
@@ -542,6 +545,7 @@ class RedisRegistry:
         """
         self.counters.late_replacements += len(entries)
         for entry in entries:
+            # A name of a user may contain the separator, so it comes last.
             session_id, app, user = entry.split(b"\0", 2)
             try:
                 self._events.replaced(decoded(app), decoded(user), int(session_id))

@@ -46,6 +46,7 @@ def _load_files(context: ssl.SSLContext, options: dict[str, Any]) -> None:
     if certificate:
         key = options.get("ssl_keyfile")
         context.load_cert_chain(certificate, key, options.get("ssl_password"))
+    # Otherwise the authorities of the system are trusted.
     authorities = [options.get(f"ssl_ca_{name}") for name in ("certs", "path", "data")]
     if any(authorities):
         context.load_verify_locations(*authorities)
@@ -61,6 +62,7 @@ class TlsSocket(DirectSocket):
     def __init__(self, plain: DirectSocket, context: ssl.SSLContext, host: str) -> None:
         """Take over the socket ``plain``, which must not be used any more.
         ``host`` is the name in the certificate of the server."""
+        # The new object takes the descriptor over.
         seconds = plain.gettimeout()
         super().__init__(plain.family, plain.type, plain.proto, plain.detach())
         self.settimeout(seconds)

@@ -97,6 +97,7 @@ class Authenticator:
         self._accepted = [[b"CURVE", pair.client_public] for pair in keys]
         self._counters = counters
         self._zap = ZmqSocket(context, zmq.ROUTER)
+        # At this address ZeroMQ itself asks.
         self._zap.socket.bind("inproc://zeromq.zap.01")
         self._monitors: list[tuple[zmq.Socket[bytes], ZmqSocket]] = []
         self._greenlets: list[gevent.Greenlet[..., None]] = [gevent.spawn(self._answer)]
@@ -124,6 +125,7 @@ class Authenticator:
         )
         socket.monitor(address, events)
 
+        # ZeroMQ reports its events over a socket within the process.
         zmq_socket = ZmqSocket(self._context, zmq.PAIR)
         zmq_socket.socket.connect(address)
         self._monitors.append((socket, zmq_socket))
@@ -166,6 +168,7 @@ class Authenticator:
         has_curve = len(request) == _ZAP_CURVE_PARTS
         if has_curve and request[_ZAP_MECHANISM] in self._accepted:
             return b"200", b"OK"
+        # Logged at most once per period, because anybody can cause it.
         address = "a peer"
         if len(request) > _ZAP_ADDRESS:
             address = request[_ZAP_ADDRESS].decode("ascii", "replace")

@@ -87,6 +87,7 @@ class SendQueue:
         size = self.bytes + len(item)
         if size > self._limit_bytes or len(item) > ITEM_BYTES:
             return False
+        # Many small items take more memory than their bytes.
         if len(self.items) >= self._limit_items:
             return False
         self.items.append(item)
@@ -177,6 +178,7 @@ class Peer:
         """Whether anything was sent since the last :meth:`needs_probe`."""
         self._idle_since = 0.0
         """Time of the last :meth:`needs_probe` that found the peer in use."""
+        # At most one line per period.
         self._connect_failed = RateLimitedLog(log, "%s")
         self._overflow = RateLimitedLog(log, "peer %s: send queue full, dropping items")
 
@@ -195,6 +197,7 @@ class Peer:
             self._rpc.counters.overflows += 1
             self._overflow(self.lease.node)
             return False
+        # The items of one turn of the loop leave in one batch.
         if not self._due:
             self._due = True
             self._wake(self)
@@ -266,6 +269,7 @@ class Peer:
         zmq_socket = self._rpc.connect_to(
             self.lease, zmq.PUSH, self.lease.data, self._writable
         )
+        # A new connection gets more time before it counts as stalled.
         self._connected_at = monotonic()
         self._sender = DataSender(self._rpc.context, zmq_socket, self._rpc.counters)
         return self._sender
@@ -615,6 +619,7 @@ class ControlChannel:
             raise PeerUnavailable(node, "its control circuit is open")
         if not self._slow_calls.acquire(timeout=seconds):
             raise PeerBusy(node, "too many queries wait for clients")
+        # The time for the answer begins only now.
         try:
             code, answer = self.call(kind, body, monotonic() + seconds)
         except TimeoutError:
@@ -663,6 +668,7 @@ class ControlChannel:
         zmq_socket = self._rpc.connect_to(
             self.lease, zmq.DEALER, self.lease.control, self._connected.set
         )
+        # A connection that is older and does not work is made anew.
         self._connected_at = monotonic()
         self._client = ControlClient(self._rpc.context, zmq_socket, self._rpc.counters)
         return self._client

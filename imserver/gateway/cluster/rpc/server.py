@@ -237,6 +237,7 @@ class Rpc:
         )
         self._receiver = DataReceiver(context, data, self._receive, self.counters)
         self._running = True
+        # A receiver that ends because of a fault is started again.
         self._greenlets = [
             gevent.spawn(self._keep_running, self._server.run),
             gevent.spawn(self._keep_running, self._receiver.run),
@@ -248,6 +249,7 @@ class Rpc:
 
         ``name`` is the name of the port, for errors. Raises StartError.
         """
+        # Before the socket is bound, so that nobody gets in unchecked.
         self._rpc.own_keys.serve(zmq_socket.socket)
         self._authenticator.watch(zmq_socket.socket, name)
         try:
@@ -269,6 +271,7 @@ class Rpc:
         deadline = monotonic() + self._rpc.seconds.stop
         while monotonic() < deadline and any(peer.waits for peer in self.peers.all()):
             gevent.sleep(_LOOK_SECONDS)
+        # What ZeroMQ has accepted, it still sends.
         self._end(round(SECOND_MS * self._rpc.seconds.stop_linger))
         self._terminate().wait()
 
@@ -440,6 +443,7 @@ class Rpc:
             except PeerUnavailable:
                 missing.append(lease.node)
 
+        # Each query has its own time limit, so this ends in time, too.
         gevent.joinall([gevent.spawn(query, lease) for lease in leases])
         return answers, sorted(missing)
 
@@ -534,6 +538,7 @@ class PeerTable:
             self._other_version(lease.node, lease.version, rpc_context.version)
             return None
 
+        # A process that has taken a new epoch keeps its queue.
         peer = self._take_renewed(lease)
         if peer is None:
             number = self._last_numbers.pop(lease.epoch, 0)

@@ -256,11 +256,13 @@ class ControlServer(zerorpc.Server):  # type: ignore[misc]
         answer: Callable[[int, int, str, bytes], Answer],
         counters: RpcCounters,
     ) -> None:
+        """Prepare the server. It answers nothing before :meth:`run`."""
         self._acceptor_task: Any = None
         self._context = context
         self._counters = counters
         self._in_work: set[bytes] = set()
         self._events = _CallWire(context, zmq_socket, self._query_event, counters)
+        # zerorpc calls the method "ask" for each query.
         ServerBase.__init__(
             self, self._events, {"ask": answer}, "imserver", context, None, None
         )
@@ -537,6 +539,7 @@ class ZmqSocket:
                 self.socket.send_multipart(parts, zmq.NOBLOCK)
         except zmq.Again:
             raise SocketFull from None
+        # A fault of the socket must not end the sender.
         except zmq.ZMQError as error:
             log.exception("an RPC socket failed")
             raise SocketFull from error
