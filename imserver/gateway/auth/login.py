@@ -413,18 +413,12 @@ class Logins(Service):
 
         closed = []
         others = []
-        open_first = sorted(
-            self._rules.values(), key=lambda rule: (not rule.open, rule.name)
-        )
-        for rule in open_first:
+        for rule in self._rules_open_first():
             entrances = self._entrances_of(rule.tenant)
-            if rule.tenant.same_as:
-                continue  # an alias has no users of its own
             if rule.closed and not (rule.tenant.back_ends.connect or entrances):
                 closed.append(rule.name)
             else:
                 others.append((rule, entrances))
-
         lines = [
             f"app {rule.name}: {_who_may_log_in(rule, how)}"
             for rule, how in others[:_APPS_SHOWN]
@@ -437,6 +431,14 @@ class Logins(Service):
         if closed:
             lines.append(_about_closed(closed))
         return lines
+
+    def _rules_open_first(self) -> list[Rule]:
+        """Return the rules of all apps but aliases: open apps first, then by name.
+
+        An alias has no users of its own.
+        """
+        rules = [rule for rule in self._rules.values() if not rule.tenant.same_as]
+        return sorted(rules, key=lambda rule: (not rule.open, rule.name))
 
     @property
     def takes_unregistered(self) -> bool:

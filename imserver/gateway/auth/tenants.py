@@ -655,8 +655,9 @@ def _only_by_key(given: Mapping[str, Any], hints: Mapping[str, Any]) -> Iterator
             continue
 
         section = struct_in(hint)
-        is_section = section is not None and get_origin(bare(hint)) is not dict
-        if section is None or not is_section or isinstance(value, list):
+        is_table = get_origin(bare(hint)) is dict
+        # A table of rows, or a list of them, is changed as a whole.
+        if section is None or is_table or isinstance(value, list):
             continue
         inner_hints = hints_of(section)
         if value is None:

@@ -76,15 +76,21 @@ def create_app(servers: Servers) -> Flask:
     app.register_blueprint(create_api(api))
     body_bytes = api.limits.public_body_bytes
     app.register_blueprint(create_stream_view(servers.streams, body_bytes))
-    for feature in servers.features:
-        if feature.views is not None:
-            # False: no process is forked afterwards, so modules that the first
-            # requests need are loaded by these requests.
-            make_views = feature.views(False)
-            for blueprint in make_views(servers.core, api):
-                app.register_blueprint(blueprint)
+    _register_views(app, servers)
     _refuse_at_websocket_paths(app, servers.websocket_paths)
     return app
+
+
+def _register_views(app: Flask, servers: Servers) -> None:
+    """Add the views of all features: pages, and routes that only Flask answers."""
+    for feature in servers.features:
+        if feature.views is None:
+            continue
+        # False: no process is forked afterwards, so modules that the first
+        # requests need are loaded by these requests.
+        make_views = feature.views(False)
+        for blueprint in make_views(servers.core, servers.api):
+            app.register_blueprint(blueprint)
 
 
 def _refuse_at_websocket_paths(app: Flask, paths: Iterable[str]) -> None:

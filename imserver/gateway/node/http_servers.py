@@ -763,13 +763,11 @@ def ws_routes(
     the name of a dialect to its function for new connections. ``dialects`` are
     the dialects of the node.
     """
-    limits = config.limits
-    debug = config.debug
     serve = within_limit(config, serve)
     # On /ws a parameter of the query, or the listener, chooses the dialect.
     rows_by_path: dict[str, list[DialectPath]] = {"/ws": []}
     for dialect in dialects:
-        row = _row_of(dialect, serve, limits.message_bytes, opened)
+        row = _row_of(dialect, serve, config.limits.message_bytes, opened)
         for path in filter(None, (dialect.path, dialect.app_path)):
             rows_by_path.setdefault(path, []).append(row)
 
@@ -781,13 +779,19 @@ def ws_routes(
             paths[path] = _chosen_by_subprotocol(rows)
         else:
             paths[path] = _chosen_by_parameter(rows, by_name)
-    if debug.echo_path:
-        # Room for a whole message besides the usual outbox.
-        outbox_bytes = debug.echo_bytes + limits.outbox_bytes
-        paths[debug.echo_path] = DialectPath(
-            EchoDialect(debug.echo_path), echo, debug.echo_bytes, outbox_bytes
-        )
+    if config.debug.echo_path:
+        paths[config.debug.echo_path] = _echo_row(config)
     return paths
+
+
+def _echo_row(config: Config) -> DialectPath:
+    """Describe the path that sends each message back, to measure the server."""
+    debug = config.debug
+    # Room for a whole message besides the usual outbox.
+    outbox_bytes = debug.echo_bytes + config.limits.outbox_bytes
+    return DialectPath(
+        EchoDialect(debug.echo_path), echo, debug.echo_bytes, outbox_bytes
+    )
 
 
 def _row_of(

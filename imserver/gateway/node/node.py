@@ -476,11 +476,7 @@ class Node:
         core.page_tokens.reload(config)
         core.allowed.learn(core.tenants.all())
         core.logins.reload()
-        for name, feature in core.features.items():
-            try:
-                feature.configure(config)
-            except (StartError, StorageUnavailable) as error:
-                log.error("the settings of %s: %s", name, error)
+        self._configure_features(config)
         self._apply_limits()
         core.node.request_log.settings = config.log
         logging.getLogger("imserver").setLevel(config.log.level.upper())
@@ -492,6 +488,14 @@ class Node:
         core.network.gate.recount(
             host_of(connection.peer) for connection in connections if connection.is_open
         )
+
+    def _configure_features(self, config: Config) -> None:
+        """Let each feature apply its settings. One that cannot keeps its old ones."""
+        for name, feature in self.core.features.items():
+            try:
+                feature.configure(config)
+            except (StartError, StorageUnavailable) as error:
+                log.error("the settings of %s: %s", name, error)
 
     def _apply_limits(self) -> None:
         """Apply the limits of the configuration as last read."""

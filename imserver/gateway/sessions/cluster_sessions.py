@@ -224,15 +224,14 @@ class ClusterSessions(Sessions):
         SessionRefused.
         """
         session = Session(
-            login.app,
-            login.user,
-            login.device,
-            app.policy,
-            connection.peer,
-            int(time()),
+            app=login.app,
+            user=login.user,
+            device=login.device,
+            policy=app.policy,
+            peer=connection.peer,
+            login_time=int(time()),
         )
         registration, is_replaced = self._register(session, login)
-        # The wait is over: the connection, or its place, may be gone.
         if connection.state >= CLOSING:
             # It has ended meanwhile: take the registration back.
             self._departures.add(session, last_here=False)

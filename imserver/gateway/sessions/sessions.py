@@ -626,12 +626,11 @@ class Sessions:
             closed = self.close_here(query)
         else:
             query = replace(query, online=self._online(self._others, app, users))
-            closed = self.close_here(query)
+            closed_here = self.close_here(query)
             answers, missing = self._query(self._others, "close_sessions", query)
-            for counts in read(answers, list[int]).values():
-                # Each node has answered with a number for each user.
-                rows = zip(closed, counts, strict=False)
-                closed = [count_here + count for count_here, count in rows]
+            # Each node has answered with a number for each user.
+            counts_of_nodes = [closed_here, *read(answers, list[int]).values()]
+            closed = [sum(counts) for counts in zip(*counts_of_nodes, strict=False)]
 
         # The ban is stored last. A node that reads a new ban closes the
         # sessions, and these would not be counted here.

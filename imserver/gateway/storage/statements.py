@@ -766,18 +766,12 @@ class RowsOf(Generic[S]):
 
         # The row may have been there before, with other values. An UPDATE works
         # alike on all engines.
-        changes = []
-        values = []
-        for column, value in row.items():
-            if column not in key:
-                changes.append(f"{column} = %s")
-                values.append(value)
-        conditions = [f"{column} = %s" for column in key]
-        values += key.values()
+        changes = {column: row[column] for column in row if column not in key}
+        assignments = ", ".join(f"{column} = %s" for column in changes)
+        conditions = " AND ".join(f"{column} = %s" for column in key)
         sql.execute(
-            f"UPDATE {self._table} SET {', '.join(changes)} "
-            f"WHERE {' AND '.join(conditions)}",
-            values,
+            f"UPDATE {self._table} SET {assignments} WHERE {conditions}",
+            [*changes.values(), *key.values()],
         )
 
     def read(self, row: Row, **more: Any) -> S:

@@ -950,13 +950,8 @@ class Store:
 
             names = [user.encode() for user in users]
             banned = {name for name in names if len(name) <= MAX_USER_BYTES}
-            keys = [(app, user) for user in banned]
-            sql.execute_many("DELETE FROM ban WHERE app = %s AND member = %s", keys)
-            sql.execute_many(
-                "INSERT INTO ban (app, member, until, version, reason) "
-                "VALUES (%s, %s, %s, %s, %s)",
-                [(app, user, until, version, reason or None) for user in banned],
-            )
+            rows = [(app, user, until, version, reason or None) for user in banned]
+            _replace_bans(sql, rows)
             sql.execute("DELETE FROM ban WHERE until < %s", (now - _ENDED_BANS_MS,))
             return True
 
@@ -1037,6 +1032,20 @@ def _insert_key(sql: Statements, row: KeyRow, version: int, by: str) -> bool:
         ),
     )
     return True
+
+
+def _replace_bans(sql: Statements, rows: Sequence[Row]) -> None:
+    """Store bans in place of earlier ones of the same users.
+
+    A row has the app, the user, the end, the version and the reason.
+    """
+    keys = [(app, user) for app, user, *_ in rows]
+    sql.execute_many("DELETE FROM ban WHERE app = %s AND member = %s", keys)
+    sql.execute_many(
+        "INSERT INTO ban (app, member, until, version, reason) "
+        "VALUES (%s, %s, %s, %s, %s)",
+        rows,
+    )
 
 
 def _end_after_grace(

@@ -439,27 +439,30 @@ def preload_modules(config: Config) -> None:
     servers.api_table_of(all_features, declarations_of(features))
 
 
+_MODULES: Final = (
+    "cryptography.hazmat.primitives.ciphers.aead",
+    "encodings.ascii",
+    "encodings.idna",
+    "encodings.unicode_escape",
+    "gevent.pool",
+    "gevent.resolver.thread",
+    "gevent.threadpool",
+    "imserver.gateway.http.form",
+    "imserver.gateway.node.flask_app",
+    "imserver.gateway.metric_table",
+    "imserver.gateway.transport.one_request",
+    "imserver.gateway.transport.parser",
+)
+"""Modules that each node imports sooner or later, whatever its settings."""
+
+
 def _modules_of(config: Config) -> list[str]:
     """List the modules that each node with these settings needs later.
 
     They are modules of the core that are otherwise imported at their first use,
     when each child would take its own memory for them.
     """
-    names = [
-        "cryptography.hazmat.primitives.ciphers.aead",
-        "encodings.ascii",
-        "encodings.idna",
-        "encodings.unicode_escape",
-        "gevent.pool",
-        "gevent.resolver.thread",
-        "gevent.threadpool",
-        "imserver.gateway.http.form",
-        "imserver.gateway.node.flask_app",
-        "imserver.gateway.metric_table",
-        "imserver.gateway.transport.one_request",
-        "imserver.gateway.transport.parser",
-    ]
-    # The modules below serve only some servers.
+    names = [*_MODULES]
     if config.clustered:
         names.append("imserver.gateway.core.cluster")
         if address_of(config.redis).tls:
