@@ -131,37 +131,14 @@ class Rule:
         is_observed: bool = False,
     ) -> None:
         """Compile the settings of an app. ``demo``: the server is in demo mode."""
-        webhook = tenant.webhook
-        back_ends = tenant.back_ends
         self.tenant = tenant
         self.name = tenant.name
         self.user_bytes = tenant.user_bytes_of(tenant.name)
 
-        # Who may log in.
         self.keys = keys
-        self.accounts = tenant.wants_accounts(tenant.name)
-        self.only_accounts = self.accounts and not (
-            tenant.jwt or has_entrance or back_ends.connect
-        )
-        self.open = (tenant.open or demo) and not (
-            tenant.has_login_rule or back_ends.connect
-        )
-        self.closed = not (self.open or tenant.has_login_rule)
-        self.issuers = tuple(row for row in tenant.jwt if row.issuer)
-        # An entry of jwt without an issuer has a key.
-        self.broken = len(tenant.jwt) > len(self.issuers) and not keys
-        self.by_back_end = bool(webhook.authorise_url)
-        self.asks_back_end = bool(
-            webhook.authorise_url or webhook.review_url or back_ends.urls
-        )
-
-        # From where.
-        self.dialects = frozenset(tenant.dialects)
-        self.any_origin = tenant.origin_policy == "any"
-        self.origins: frozenset[str] | None = None
-        if tenant.origins or tenant.origin_policy:
-            self.origins = frozenset(map(listed_host, tenant.origins))
-
+        self._compile_logins(tenant, demo, has_entrance)
+        self._compile_back_end(tenant)
+        self._compile_origins(tenant)
         # Whether a login may skip checks.
         self.plain = self.open and not (
             tenant.dialects
@@ -172,6 +149,40 @@ class Rule:
         self.quiet = self.plain and not is_observed
         self._encodings: dict[Encoding, LimitedEncoding] = {}
         """Encoding of a dialect → the same with the message rate of the app."""
+
+    def _compile_logins(self, tenant: Tenant, demo: bool, has_entrance: bool) -> None:
+        """Set the attributes that say who may log in.
+
+        ``has_entrance`` tells whether a feature has its own way to log in.
+        """
+        by_back_end = tenant.back_ends.connect
+        has_login_rule = tenant.has_login_rule
+        self.accounts = tenant.wants_accounts(tenant.name)
+        self.only_accounts = self.accounts and not (
+            tenant.jwt or has_entrance or by_back_end
+        )
+        self.open = (tenant.open or demo) and not (has_login_rule or by_back_end)
+        self.closed = not (self.open or has_login_rule)
+        self.issuers = tuple(row for row in tenant.jwt if row.issuer)
+        # An entry of jwt without an issuer has a key.
+        self.broken = len(tenant.jwt) > len(self.issuers) and not self.keys
+
+    def _compile_back_end(self, tenant: Tenant) -> None:
+        """Set the attributes that say what the back end of the app decides."""
+        webhook = tenant.webhook
+        self.by_back_end = bool(webhook.authorise_url)
+        self.asks_back_end = bool(
+            webhook.authorise_url or webhook.review_url or tenant.back_ends.urls
+        )
+
+    def _compile_origins(self, tenant: Tenant) -> None:
+        """Set the attributes that say by which dialects, and from which pages,
+        clients may come."""
+        self.dialects = frozenset(tenant.dialects)
+        self.any_origin = tenant.origin_policy == "any"
+        self.origins: frozenset[str] | None = None
+        if tenant.origins or tenant.origin_policy:
+            self.origins = frozenset(map(listed_host, tenant.origins))
 
     def trusts(self, head: Unverified) -> bool:
         """Whether the app lists the issuer and the audience that a token names.

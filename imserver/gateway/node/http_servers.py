@@ -385,7 +385,28 @@ class Servers:
 
     def _open_front(self, name: str, sock: socket.socket) -> None:
         """Serve one listener by the front server."""
-        network = self.core.network
+        front = self._make_front(name)
+        self._servers.append(front)
+
+        # Behind a proxy, a connection begins with the address of the client.
+        accept = front.accept
+        if listeners_of(self._config)[name].proxy_protocol:
+            accept = front.accept_proxied
+        listener = Listener(
+            sock=sock,
+            poller=self.core.network.poller,
+            loop=get_hub().loop,
+            metrics=self._metrics,
+            accepted=accept,
+        )
+        self._listeners.append(listener)
+
+    def _make_front(self, name: str) -> FrontServer:
+        """Make the front server of a listener.
+
+        It answers frequent requests itself. It hands the others over to the WSGI
+        application.
+        """
         context = self._listener_context(name)
         dialects_only = name == "websocket"
         routes = routes_at(self.api, everywhere=dialects_only, hot=True)
@@ -396,8 +417,8 @@ class Servers:
             environ={LISTENER_KEY: name},
             metrics=self._metrics,
         )
-        front = FrontServer(
-            context=network.context,
+        return FrontServer(
+            context=self.core.network.context,
             listener=context,
             fast=routes,
             hand_over=hand_over,
@@ -405,21 +426,6 @@ class Servers:
             request_log=self.core.node.request_log.add,
             heads=KnownHeads(context.mounts),
         )
-        self._servers.append(front)
-
-        # Behind a proxy, a connection begins with the address of the client.
-        accept = front.accept
-        if listeners_of(self._config)[name].proxy_protocol:
-            accept = front.accept_proxied
-        loop = get_hub().loop
-        listener = Listener(
-            sock=sock,
-            poller=network.poller,
-            loop=loop,
-            metrics=self._metrics,
-            accepted=accept,
-        )
-        self._listeners.append(listener)
 
     def _listener_context(self, name: str) -> ListenerContext:
         """Return the settings and functions with which a listener serves.
@@ -428,13 +434,6 @@ class Servers:
         """
         dialects_only = name == "websocket"
         row = listeners_of(self._config)[name]
-        # Host name → the path that its clients do not write. "" stands for all
-        # host names.
-        if row.path:
-            mounts = {"": row.path}
-        else:
-            hosts = self._config.server.extra_hosts
-            mounts = {host.host.lower(): host.path for host in hosts}
         streams = None
         streamed = None
         if not dialects_only:
@@ -449,8 +448,20 @@ class Servers:
             ws_dialect=row.ws_dialect,
             streams=streams,
             streamed=streamed,
-            mounts=mounts,
+            mounts=self._mounts_of(row.path),
         )
+
+    def _mounts_of(self, path: str) -> dict[str, str]:
+        """Map each host name to the path that its clients do not write.
+
+        ``path`` is that of the listener, which then holds for all host names. The
+        name ``""`` stands for all of them. If ``path`` is ``""``, the settings
+        name the hosts.
+        """
+        if path:
+            return {"": path}
+        hosts = self._config.server.extra_hosts
+        return {host.host.lower(): host.path for host in hosts}
 
     def admit(self, sock: _socket.socket, admission: Admission, rest: bytes) -> None:
         """Put the socket of a connection that was upgraded to a WebSocket into
@@ -763,14 +774,7 @@ def ws_routes(
     the name of a dialect to its function for new connections. ``dialects`` are
     the dialects of the node.
     """
-    serve = within_limit(config, serve)
-    # On /ws a parameter of the query, or the listener, chooses the dialect.
-    rows_by_path: dict[str, list[DialectPath]] = {"/ws": []}
-    for dialect in dialects:
-        row = _row_of(dialect, serve, config.limits.message_bytes, opened)
-        for path in filter(None, (dialect.path, dialect.app_path)):
-            rows_by_path.setdefault(path, []).append(row)
-
+    rows_by_path = _rows_by_path(config, serve, opened, dialects)
     # A listener may name one of the dialects on /ws.
     by_name = {row.dialect.name: row for row in rows_by_path["/ws"]}
     paths: dict[str, DialectPath | Choose] = {}
@@ -782,6 +786,24 @@ def ws_routes(
     if config.debug.echo_path:
         paths[config.debug.echo_path] = _echo_row(config)
     return paths
+
+
+def _rows_by_path(
+    config: Config,
+    serve: Serve,
+    opened: Mapping[str, Opened],
+    dialects: Sequence[Dialect],
+) -> dict[str, list[DialectPath]]:
+    """Return the dialects of each path. The arguments are those of
+    :func:`ws_routes`."""
+    serve = within_limit(config, serve)
+    # On /ws a parameter of the query, or the listener, chooses the dialect.
+    rows_by_path: dict[str, list[DialectPath]] = {"/ws": []}
+    for dialect in dialects:
+        row = _row_of(dialect, serve, config.limits.message_bytes, opened)
+        for path in filter(None, (dialect.path, dialect.app_path)):
+            rows_by_path.setdefault(path, []).append(row)
+    return rows_by_path
 
 
 def _echo_row(config: Config) -> DialectPath:

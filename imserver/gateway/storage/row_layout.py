@@ -233,6 +233,23 @@ class BadRows(ImserverError):
     """These rows cannot be imported. The text says why."""
 
 
+def _checked_ids(
+    name: str,
+    key_columns: Collection[str],
+    columns: Sequence[str],
+    rows: Sequence[Row],
+) -> list[Any]:
+    """Return the values of the key columns of all rows of the table ``name``.
+
+    Raises BadRows if no server stores such numbers.
+    """
+    ids: list[Any] = []
+    for column in key_columns:
+        ids += _values_of(column, columns, rows)
+    _check_ids(name, ids)
+    return ids
+
+
 def _check_ids(table: str, ids: Iterable[Any]) -> None:
     """Raise BadRows for an id that no server gives."""
     for id in ids:
@@ -333,11 +350,7 @@ class ImportedRows:
 
         is_shared = _is_key_shared(table, columns)
         key_columns: Collection[str] = table.key if is_shared else id_columns
-        ids: list[Any] = []
-        for column in key_columns:
-            ids += _values_of(column, columns, rows)
-        _check_ids(name, ids)
-
+        ids = _checked_ids(name, key_columns, columns, rows)
         # The rows of the parent table come first, and name its ids.
         if name == Table.PARENT:
             parents.update(ids)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from functools import cache, cached_property, lru_cache
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache, cached_property, lru_cache, partial
 from itertools import chain
 from typing import (
     TYPE_CHECKING,
@@ -88,6 +88,15 @@ place."""
 _ARRAYS: Final[dict[type, str]] = {bytes: "bytea", int: "bigint", str: "text"}
 """The type of values → the type of the elements of their array on
 PostgreSQL."""
+
+
+def _rows_of_all(answers: Iterable[Callable[[], list[Row]]]) -> list[Row]:
+    """Return the rows of several queries that have begun, one query after
+    another."""
+    rows: list[Row] = []
+    for answer in answers:
+        rows += answer()
+    return rows
 
 
 class Statements(ABC):
@@ -267,14 +276,7 @@ class Statements(ABC):
             answers.append(self.ask(text, parameters))
         if len(answers) == 1:
             return answers[0]
-
-        def all_rows() -> list[Row]:
-            rows: list[Row] = []
-            for answer in answers:
-                rows += answer()
-            return rows
-
-        return all_rows
+        return partial(_rows_of_all, answers)
 
 
 def _in_ascii_lower_case(text: str) -> str:

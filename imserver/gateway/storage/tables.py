@@ -172,13 +172,16 @@ class Table(Struct, frozen=True, kw_only=True):
         # is erased or exported.
         reason = of_user if isinstance(of_user, Reason) else ()
         erase = f"DELETE FROM {self.name} WHERE {self.of_app} AND {of_user}"
-        values = {
-            "key": tuple(key),
-            "of_user": of_user,
-            "erase_user": reason or (erase,),
-            "columns": tuple(exported) or reason,
-            "imported": tuple(empty),
-        }
+        self._fill(
+            key=tuple(key),
+            of_user=of_user,
+            erase_user=reason or (erase,),
+            columns=tuple(exported) or reason,
+            imported=tuple(empty),
+        )
+
+    def _fill(self, **values: object) -> None:
+        """Set those of these fields that were not given."""
         for field, value in values.items():
             if not getattr(self, field):
                 force_setattr(self, field, value)

@@ -139,13 +139,9 @@ class Supervisor(Service, dict=True):
         self._terminal_matters = terminal_matters()
         self._signals = SignalQueue()
 
-        few = 0
-        permits = 0
-        if len(self._slots) >= MANY_NODES * cores():
-            few = cores()
-            # One more, so that no processor waits while a permit goes to the next
-            # node.
-            permits = few + 1
+        few = self._count_of_few()
+        # One more, so that no processor waits while a permit goes to the next node.
+        permits = few + 1 if few else 0
         self._permits = BulkPermits(permits, HOLD_SECONDS)
         self._rush = Rush(few)
         self._steering = ConnectionSteering(
@@ -164,6 +160,15 @@ class Supervisor(Service, dict=True):
         self._rolling = RollingRestart(
             slots=self._slots, drain=self._drain, report=self._report
         )
+
+    def _count_of_few(self) -> int:
+        """Return how many nodes shall do work in bulk at a time: one per processor.
+
+        0 means that the nodes are not many, so all of them may.
+        """
+        if len(self._slots) >= MANY_NODES * cores():
+            return cores()
+        return 0
 
     def _close_inherited(self) -> None:
         """In a child: close the files that belong to the supervisor."""

@@ -188,10 +188,7 @@ def _read(url: str) -> RedisAddress:
         return RedisAddress("single", (), options, text=f"unix:/{whole_path}")
 
     credentials, at, hosts_text = authority.rpartition("@")
-    default_port = _SENTINEL_PORT if variant == "sentinel" else _PORT
-    hosts = tuple(_host(host, default_port) for host in hosts_text.split(","))
-    if not variant and len(hosts) > 1:
-        raise ValueError("several servers need redis+sentinel:// or redis+cluster://")
+    hosts = _hosts(hosts_text, variant)
     service, path = _service_and_path(variant, whole_path)
 
     # One placeholder stands for all hosts, because a list of hosts makes no
@@ -212,6 +209,19 @@ def _read(url: str) -> RedisAddress:
         sentinel_options=sentinel_options,
         text=f"{shown_scheme}://{hosts_text}{slash}{whole_path}",
     )
+
+
+def _hosts(text: str, variant: str) -> tuple[tuple[str, int], ...]:
+    """Read the hosts of an address, as ``a,b:26380``, with their ports.
+
+    ``variant`` is ``sentinel``, ``cluster``, or ``""`` for a single server. Raises
+    ValueError.
+    """
+    default_port = _SENTINEL_PORT if variant == "sentinel" else _PORT
+    hosts = tuple(_host(host, default_port) for host in text.split(","))
+    if not variant and len(hosts) > 1:
+        raise ValueError("several servers need redis+sentinel:// or redis+cluster://")
+    return hosts
 
 
 def _service_and_path(variant: str, whole_path: str) -> tuple[str, str]:
@@ -344,6 +354,7 @@ def open_socket(host: str, port: int, seconds: float) -> DirectSocket:
     for family, _, _, _, address in addresses:
         sock = DirectSocket(family, socket.SOCK_STREAM)
         try:
+            # A command should leave at once, without waiting for more.
             if port:
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.settimeout(seconds)

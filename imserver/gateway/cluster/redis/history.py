@@ -169,9 +169,7 @@ class RedisHistory:
         did not answer.
         """
         start = self._key(app, "").removesuffix(b"}")
-        # The name of an app may have characters with a meaning in patterns.
-        pattern = re.sub(rb"([\\\[\]*?])", rb"\\\1", start) + b"*"
-
+        pattern = _pattern_of_keys(start)
         cursor = b""
         while cursor != b"0":
             scan = ("SCAN", cursor or b"0", "MATCH", pattern, "COUNT", _SCANNED_KEYS)
@@ -187,6 +185,7 @@ class RedisHistory:
                     replies = self.pipeline.execute_all([("DEL", key)])
                 elif match[2] == _LIST:
                     replies = self._erase(key, user, name)
+                # Redis did not answer.
                 if replies is None:
                     return None
         return True
@@ -252,6 +251,14 @@ class RedisHistory:
             encoded(app),
             encoded(channel),
         )
+
+
+def _pattern_of_keys(start: bytes) -> bytes:
+    """Return the pattern with which SCAN finds the keys that begin with ``start``.
+
+    It has the name of an app, whose characters may have a meaning in patterns.
+    """
+    return re.sub(rb"([\\\[\]*?])", rb"\\\1", start) + b"*"
 
 
 def _replacements(publications: Sequence[bytes], user: str, name: str) -> list[bytes]:

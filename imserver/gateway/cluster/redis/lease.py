@@ -120,10 +120,7 @@ class LeaseTable:
         if not live_leases:
             return False
 
-        live = {}
-        for epoch, data in zip(live_leases[::2], live_leases[1::2], strict=True):
-            lease = decode_lease(data)
-            live[int(epoch)] = msgspec.structs.replace(lease, epoch=int(epoch))
+        live = _leases_by_epoch(live_leases)
         has_changed = live.keys() != self.live.keys()
         # A node that has left in good order is not overdue.
         left = set(map(int, left_epochs))
@@ -173,6 +170,16 @@ class LeaseTable:
         live.pop(epoch, None)
         self._set(live, remaining)
         self.version = _NO_VERSION
+
+
+def _leases_by_epoch(epochs_and_leases: Sequence[bytes]) -> dict[int, Lease]:
+    """Read leases from a reply, which has each epoch before its lease as JSON."""
+    leases = {}
+    pairs = zip(epochs_and_leases[::2], epochs_and_leases[1::2], strict=True)
+    for epoch, data in pairs:
+        lease = decode_lease(data)
+        leases[int(epoch)] = msgspec.structs.replace(lease, epoch=int(epoch))
+    return leases
 
 
 def _no_lease() -> Lease:
@@ -279,22 +286,17 @@ class LeaseKeeper(Service):
         join.
         """
         past = self.lease.epoch  # 0: this is the first one
-        table = self.table
         self._until = 0.0
         # A node that has served already has channels which the cluster does not
         # know in the new epoch.
         lease = msgspec.structs.replace(
             self.lease, epoch=0, unsettled=past != 0 or self.lease.unsettled
         )
-        # Redis may have come back with older data, so it is told the highest epoch
-        # that this node knows.
-        highest = max(table.last_epoch, past, *self.past_epochs, *table.live)
-
-        joining = self._take_epoch(lease, highest)
+        joining = self._take_epoch(lease, self._highest_epoch())
         self.lease = joining.lease
         if past:
             self.past_epochs = (*self.past_epochs, past)[-_PAST_EPOCHS:]
-        table.forget(past)
+        self.table.forget(past)
         self._replaced_seen = ()
         self._written = joining.written
         self._until = joining.began + self.lease_seconds
@@ -304,6 +306,14 @@ class LeaseKeeper(Service):
             self.refresh()
         except LeaseLost:
             raise RedisUnavailable("the new lease was lost at once") from None
+
+    def _highest_epoch(self) -> int:
+        """Return the highest epoch that this node knows, of any node.
+
+        Redis is told of it, because it may have come back with older data.
+        """
+        table = self.table
+        return max(table.last_epoch, self.lease.epoch, *self.past_epochs, *table.live)
 
     def _take_epoch(self, lease: Lease, highest: int) -> _Joining:
         """Let Redis give this node an epoch above ``highest``.
@@ -388,6 +398,13 @@ class LeaseKeeper(Service):
         # Redis has read its clock at the earliest when the request began.
         self._redis_ms = redis_ms - began * SECOND_MS
         self.clock_seconds = _clock_difference(redis_ms, began_unix, time.time())
+        return self._apply(renewal)
+
+    def _apply(self, renewal: _Renewal) -> bool:
+        """Take over what Redis has said of the nodes of the cluster.
+
+        Returns whether the set of live epochs has changed.
+        """
         has_changed = self.table.update(
             version=renewal.version,
             last_epoch=renewal.last_epoch,

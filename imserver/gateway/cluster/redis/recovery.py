@@ -263,15 +263,10 @@ class DeadNodeCleanup(Service):
         script does not overwrite that.
         """
         keys = [record_key(app, user) for user in users]
-        reads: list[Command] = [("GET", key) for key in keys]
-        for user in users:
-            reads.append(("HGET", bucket_of(app, user), field_of(user)))
-        replies = _execute_paced(self.pipeline, reads)
-        records = replies[: len(keys)]
-        refs_of_users = replies[len(keys) :]
-
         changes: list[Command] = []
-        for key, record, refs in zip(keys, records, refs_of_users, strict=True):
+        for key, (record, refs) in zip(
+            keys, self._read_records(app, users, keys), strict=True
+        ):
             if not isinstance(record, bytes) or refs is not None:
                 continue  # there is no record, or the user has logged in
             marked = marked_offline(record, nodes)
@@ -280,6 +275,22 @@ class DeadNodeCleanup(Service):
         if changes:
             _execute_paced(self.pipeline, changes)
         self.counters.cleaned_users += len(users)
+
+    def _read_records(
+        self, app: str, users: Sequence[bytes], keys: Sequence[bytes]
+    ) -> list[tuple[Any, Any]]:
+        """Read the readable record of each user, and then the sessions.
+
+        ``keys`` has the keys of the records. In the result, None stands for a
+        record or sessions that do not exist.
+        """
+        reads: list[Command] = [("GET", key) for key in keys]
+        for user in users:
+            reads.append(("HGET", bucket_of(app, user), field_of(user)))
+        replies = _execute_paced(self.pipeline, reads)
+        records = replies[: len(keys)]
+        refs_of_users = replies[len(keys) :]
+        return list(zip(records, refs_of_users, strict=True))
 
 
 def extend_records(pipeline: Pipeline, sessions: Iterable[Session]) -> None:
