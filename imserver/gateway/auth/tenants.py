@@ -287,9 +287,8 @@ class Tenants:
 
         marks = itertools.chain(marked(tenant, "secret"), marked(tenant, "file"))
         left_out = sorted(path for path, _ in marks)
-        # A section or list with a secret or a file is left out as a whole. The
-        # paths are as "webhook.secret" and "jwt[0].key".
-        left_out_keys = {path.partition(".")[0].partition("[")[0] for path in left_out}
+        # A section or list with a secret or a file is left out as a whole.
+        left_out_keys = set(map(_first_key, left_out))
         # The result describes an app of its own, not an alias.
         settings = {**plain(tenant, kind=TenantSettings), "same_as": ""}
 
@@ -375,18 +374,25 @@ class Tenants:
             )
 
         dropped = tuple(self._canonical_name(each, name) for each in unset)
-        current = plain(tenant, kind=TenantSettings).items()
-        remaining = {
-            key: value
-            for key, value in current
-            if key not in dropped and value != self._defaults[key]
-        }
+        remaining = self._remaining(tenant, dropped)
         changed = self._checked(name, before=remaining, fields=fields)
         columns = tuple(map(stored_name, dropped))
         # Another node may have deleted the app since it was found.
         if not self._store.change_app(name, stored_fields(changed), columns):
             raise UnknownTenant(name)
         return self.get(name) or tenant
+
+    def _remaining(
+        self, tenant: TenantSettings, dropped: Collection[str]
+    ) -> dict[str, Any]:
+        """Return the settings of an app that differ from their defaults, without
+        those that are ``dropped``."""
+        current = plain(tenant, kind=TenantSettings)
+        return {
+            key: value
+            for key, value in current.items()
+            if key not in dropped and value != self._defaults[key]
+        }
 
     def lock(self, name: str) -> bool:
         """Let nobody into a registered app any more, for example before it is
@@ -439,18 +445,21 @@ class Tenants:
             check_tenant(settings, Locations(source))
         except ConfigError as error:
             raise BadTenant(str(error)) from None
-        # The first objection counts.
-        problem = (
-            _file_objection(settings)
-            or self._objection(name, settings)
-            or self._alias_objection(name, settings.same_as)
-            or self._uniqueness_objection(name, settings)
-        )
+        problem = self._first_objection(name, settings)
         if problem:
             raise BadTenant(f"{source}: {problem}")
         if len(msgspec.json.encode({**before, **given})) > SETTINGS_BYTES:
             raise BadTenant(f"{source}: more than {SETTINGS_BYTES} bytes of settings")
         return given
+
+    def _first_objection(self, name: str, settings: TenantSettings) -> str:
+        """Return why the app ``name`` cannot have these settings; ``""``: it can."""
+        return (
+            _file_objection(settings)
+            or self._objection(name, settings)
+            or self._alias_objection(name, settings.same_as)
+            or self._uniqueness_objection(name, settings)
+        )
 
     def _alias_objection(self, name: str, same_as: str) -> str:
         """Return why ``name`` cannot be an alias of the app ``same_as``; ``""``
@@ -576,15 +585,7 @@ class Tenants:
             self.aliases[name] = tenant.same_as
         else:
             self.aliases.pop(name, None)
-
-        # The user channel of an app is the channel of each of its users.
-        row = tenant.channels.get("user")
-        has_history = row is not None and row.has_history
-        if has_history and not name.startswith(SYSTEM_PREFIX):
-            self.history_apps.add(name)
-        else:
-            self.history_apps.discard(name)
-
+        self._note_history(tenant)
         self._open_in_hub(tenant)
         for notify in self._on_change:
             try:
@@ -592,6 +593,16 @@ class Tenants:
             # A listener that fails must not keep the others from the change.
             except Exception:
                 log.exception("app %s: change could not be applied", name)
+
+    def _note_history(self, tenant: Tenant) -> None:
+        """Note whether pushes to the users of an app are kept in a history."""
+        # The user channel of an app is the channel of each of its users.
+        row = tenant.channels.get("user")
+        has_history = row is not None and row.has_history
+        if has_history and not tenant.name.startswith(SYSTEM_PREFIX):
+            self.history_apps.add(tenant.name)
+        else:
+            self.history_apps.discard(tenant.name)
 
     def _open_in_hub(self, tenant: Tenant) -> None:
         """Let users log in to an app by its own rules. An alias has no users of its
@@ -637,6 +648,14 @@ def _file_objection(settings: TenantSettings) -> str:
     if any(marked(settings, "file")):
         return "only the configuration file may name files of keys and secrets"
     return ""
+
+
+def _first_key(path: str) -> str:
+    """Return the first part of the path of a setting.
+
+    It is ``webhook`` for ``webhook.secret``, and ``jwt`` for ``jwt[0].key``.
+    """
+    return path.partition(".")[0].partition("[")[0]
 
 
 def _only_by_key(given: Mapping[str, Any], hints: Mapping[str, Any]) -> Iterator[str]:

@@ -721,15 +721,9 @@ class ChannelMembers(Service):
                 return 0, 0
             return count_here, self.membership.users_of(local)
 
-        # A user may have connections on several nodes, so the names are needed.
         query = ChannelUsersQuery(app, channel)
         elsewhere = self._query_users(self.others, nodes, query, most)
-        total = 0
-        users: set[str] = set()
-        for share in [self._users_here(query), *elsewhere]:
-            total += share.total
-            users.update(share.users)
-        return total, len(users)
+        return _add_up_users([self._users_here(query), *elsewhere])
 
     def _query_users(
         self,
@@ -801,11 +795,7 @@ class ChannelMembers(Service):
             answers, missing = self.others.query("channel_names", query)
             parts += read(answers, ChannelNamesAnswer).values()
 
-        # A channel may have members on several nodes.
-        members: dict[str, int] = {}
-        for part in parts:
-            for row in part.channels:
-                members[row.channel] = members.get(row.channel, 0) + row.members
+        members = _members_by_channel(parts)
         total = sum(part.total for part in parts)
         channels = sorted(members)
         has_more = len(channels) > limit
@@ -842,6 +832,29 @@ def infos_of(connection: Connection, channel: str) -> tuple[bytes, bytes]:
     if state is None:
         return b"", b""
     return state.info, (state.channel_infos or {}).get(channel, b"")
+
+
+def _add_up_users(shares: Iterable[UsersHere]) -> tuple[int, int]:
+    """Return the number of connections on all nodes, and of their users.
+
+    A user may have connections on several nodes, and counts once.
+    """
+    total = 0
+    users: set[str] = set()
+    for share in shares:
+        total += share.total
+        users.update(share.users)
+    return total, len(users)
+
+
+def _members_by_channel(answers: Iterable[ChannelNamesAnswer]) -> dict[str, int]:
+    """Add up the numbers of members of each channel, which may have members on
+    several nodes."""
+    members: dict[str, int] = {}
+    for answer in answers:
+        for row in answer.channels:
+            members[row.channel] = members.get(row.channel, 0) + row.members
+    return members
 
 
 def page_of(

@@ -628,22 +628,29 @@ def refuse_open_demo(
     if closed:
         return
 
-    hosts = {}
+    hosts = _cluster_hosts(config)
     if listeners:
-        hosts = _client_hosts(config)
-    if config.clustered:
-        # Without an address, the ports for other nodes listen on loopback.
-        cluster = config.cluster
-        if cluster.bind:
-            hosts["cluster.bind"] = cluster.bind
-        else:
-            hosts["cluster.advertise"] = cluster.advertise
+        hosts = {**_client_hosts(config), **hosts}
     for name, host in _reachable(hosts):
         raise StartError(
             f"{name} {host} is not a loopback address and no API key exists, so "
             "strangers could push: make one (imserver key create push), set "
             "api.keys, or start with --insecure"
         )
+
+
+def _cluster_hosts(config: Config) -> dict[str, str]:
+    """Map the setting that names the host of the ports for other nodes to that
+    host; empty without a cluster.
+
+    Without a host, these ports listen on loopback.
+    """
+    cluster = config.cluster
+    if not config.clustered:
+        return {}
+    if cluster.bind:
+        return {"cluster.bind": cluster.bind}
+    return {"cluster.advertise": cluster.advertise}
 
 
 def demo_note(config: Config) -> str:

@@ -482,11 +482,18 @@ class Node:
         logging.getLogger("imserver").setLevel(config.log.level.upper())
         self._report_act("node.reload")
         core.store.try_refresh()
-        # The gate counts connections by address anew. Connections that are
-        # closing count no longer.
-        connections = core.network.context.connections
-        core.network.gate.recount(
-            host_of(connection.peer) for connection in connections if connection.is_open
+        self._recount_connections()
+
+    def _recount_connections(self) -> None:
+        """Let the gate count connections by address anew.
+
+        Connections that are closing count no longer.
+        """
+        network = self.core.network
+        network.gate.recount(
+            host_of(connection.peer)
+            for connection in network.context.connections
+            if connection.is_open
         )
 
     def _configure_features(self, config: Config) -> None:

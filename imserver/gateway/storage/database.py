@@ -290,13 +290,18 @@ class Database:
                 "the database %s belongs to a newer release, at step %s", shown, newer
             )
 
+        self._log_absent_features(found)
+
+    def _log_absent_features(self, found: _FoundState) -> None:
+        """Log the features whose tables are there, but which this node does not
+        have."""
         features_here = {tables.feature for tables in self._features}
         absent = sorted(found.recorded.keys() - features_here)
         if absent:
             log.info(
                 "the database %s has tables of features "
                 "that this node does not have: %s",
-                shown,
+                self.address.shown,
                 ", ".join(absent),
             )
 

@@ -160,24 +160,8 @@ def _postgresql(address: DatabaseAddress, settings: StorageSettings) -> Engine:
     assert_cooperative()
     from psycopg import IsolationLevel  # not before the check
 
-    statement_ms = int(settings.seconds * SECOND_MS)
-    idle_ms = _abandoned_seconds(settings) * SECOND_MS
-    options = (
-        f"-c statement_timeout={statement_ms}",
-        # A plan cached while a table was empty would scan the whole table
-        # later.
-        "-c plan_cache_mode=force_custom_plan",
-        f"-c idle_in_transaction_session_timeout={idle_ms}",
-    )
     engine = create_engine(
-        address.url,
-        connect_args={
-            "connect_timeout": max(2, round(settings.seconds)),
-            "application_name": "imserver",
-            "tcp_user_timeout": statement_ms,
-            "options": " ".join(options),
-        },
-        **_pool(settings),
+        address.url, connect_args=_postgresql_arguments(settings), **_pool(settings)
     )
 
     @event.listens_for(engine, "begin")
@@ -192,6 +176,25 @@ def _postgresql(address: DatabaseAddress, settings: StorageSettings) -> Engine:
             raw.isolation_level = level  # the driver writes it into its BEGIN
 
     return engine
+
+
+def _postgresql_arguments(settings: StorageSettings) -> dict[str, Any]:
+    """Return the arguments with which psycopg connects."""
+    statement_ms = int(settings.seconds * SECOND_MS)
+    idle_ms = _abandoned_seconds(settings) * SECOND_MS
+    options = (
+        f"-c statement_timeout={statement_ms}",
+        # A plan cached while a table was empty would scan the whole table
+        # later.
+        "-c plan_cache_mode=force_custom_plan",
+        f"-c idle_in_transaction_session_timeout={idle_ms}",
+    )
+    return {
+        "connect_timeout": max(2, round(settings.seconds)),
+        "application_name": "imserver",
+        "tcp_user_timeout": statement_ms,
+        "options": " ".join(options),
+    }
 
 
 def _mysql(address: DatabaseAddress, settings: StorageSettings) -> Engine:

@@ -387,11 +387,7 @@ class ImportedRows:
         """
         constants = self._constants(sql, self._tables[name])
         layouts = self._layouts(sql, name, columns)
-        all_columns = (*columns, *constants)
-        # Quoted, because some names are reserved words of an engine.
-        names = ", ".join(f'"{column}"' for column in all_columns)
-        marks = marks_of(len(all_columns))
-        statement = f"INSERT INTO {name} ({names}) VALUES {marks}"
+        statement = _insert_statement(name, (*columns, *constants))
         values = (*constants.values(),)
         try:
             stored_rows = [(*map(_converted, row, layouts), *values) for row in rows]
@@ -507,6 +503,13 @@ class ImportedRows:
             if column in columns:
                 columns[column] = replace(columns[column], least=least, most=most)
         return columns
+
+
+def _insert_statement(table: str, columns: Sequence[str]) -> str:
+    """Return the statement that inserts a row with these columns."""
+    # Quoted, because some names are reserved words of an engine.
+    names = ", ".join(f'"{column}"' for column in columns)
+    return f"INSERT INTO {table} ({names}) VALUES {marks_of(len(columns))}"
 
 
 def _is_key_shared(table: Table, columns: Sequence[str]) -> bool:

@@ -281,7 +281,6 @@ class Store:
         if not (earlier_id or is_default) and default_file.exists():
             source = default_file
             earlier_id = _id_of(default_file)
-
         # An id file shows that nodes have used a configured database, so the
         # default file is another one.
         if earlier_id and (is_default or earlier_id != id):
@@ -294,9 +293,8 @@ class Store:
         # Commands (which are not threaded) may look into any database, so only a
         # node records the id.
         must_record = bool(id) and self._threaded and not is_default
-        if must_record and not id_file.exists():
-            with suppress(OSError), open(open_private(id_file), "wb") as file:
-                file.write(id.encode())
+        if must_record:
+            _record_id(id, id_file)
 
     def run(self) -> None:
         """Greenlet: read changes periodically, until killed."""
@@ -956,6 +954,13 @@ class Store:
             return True
 
         self._write_version(work)
+
+
+def _record_id(id: str, id_file: Path) -> None:
+    """Write the id of a database into a file, unless the file exists."""
+    if not id_file.exists():
+        with suppress(OSError), open(open_private(id_file), "wb") as file:
+            file.write(id.encode())
 
 
 _FIND_DATA: Final = (

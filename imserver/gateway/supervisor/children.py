@@ -227,13 +227,7 @@ class Children(Service, dict=True):
         ended it. An end without an order counts as a failure, whatever its
         status.
         """
-        if code < 0:
-            how_it_ended = f"ended by {signal.Signals(-code).name}"
-        else:
-            how_it_ended = f"ended with status {code}"
-        failure = slot.status.text(failed=True)
-        if failure:
-            how_it_ended += f": {failure}"
+        how_it_ended = _how_it_ended(slot, code)
         if slot.state is not SlotState.DRAINING:
             self._failed(slot, now, how_it_ended)
             return
@@ -368,6 +362,21 @@ class Children(Service, dict=True):
 #: Makes a child write its Python stack to standard error. It is sent before a
 #: hung child is killed.
 STACK_SIGNAL: Final = signal.SIGQUIT
+
+
+def _how_it_ended(slot: Slot, code: int) -> str:
+    """Describe the end of a child, such as "ended by SIGKILL".
+
+    ``code`` is its exit status, or the negative number of the signal.
+    """
+    if code < 0:
+        text = f"ended by {signal.Signals(-code).name}"
+    else:
+        text = f"ended with status {code}"
+    failure = slot.status.text(failed=True)
+    if failure:
+        return f"{text}: {failure}"
+    return text
 
 
 def run_child(

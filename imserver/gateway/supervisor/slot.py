@@ -135,13 +135,8 @@ class ConnectionSteering:
         if closed == self._closed or not self._possible:
             return
         self._closed = closed
-        program = array("B", b"".join(self._program(closed)))
-        address, size = program.buffer_info()
-        # struct sock_fprog: the number of instructions, and their address.
-        option = pack("@HP", size // self._INSTRUCTION.size, address)
         try:
-            for sock in self._firsts:
-                sock.setsockopt(_socket.SOL_SOCKET, _ATTACH_REUSEPORT_CBPF, option)
+            self._attach(self._program(closed))
         except OSError as error:
             self._possible = False
             logging.getLogger(__name__).info(
@@ -149,6 +144,15 @@ class ConnectionSteering:
                 "its new connections wait",
                 error.strerror,
             )
+
+    def _attach(self, instructions: Sequence[bytes]) -> None:
+        """Let the kernel choose listeners by this program. Raises OSError."""
+        program = array("B", b"".join(instructions))
+        address, size = program.buffer_info()
+        # struct sock_fprog: the number of instructions, and their address.
+        option = pack("@HP", size // self._INSTRUCTION.size, address)
+        for sock in self._firsts:
+            sock.setsockopt(_socket.SOL_SOCKET, _ATTACH_REUSEPORT_CBPF, option)
 
     def _program(self, closed: frozenset[int]) -> list[bytes]:
         """Return the BPF instructions that choose one of the open listeners at

@@ -161,15 +161,23 @@ def address_of(settings: RedisSettings) -> RedisAddress:
         setting = "url" if settings.url else "addr"
         raise StartError(f"redis.{setting}: {error}") from None
 
+    options = _separate_options(settings)
+    if address.kind == "cluster":
+        options.pop("db", None)
     # Options in the address go before the separate settings.
-    defaults: dict[str, Any] = {}
+    return replace(address, options=options | address.options)
+
+
+def _separate_options(settings: RedisSettings) -> dict[str, Any]:
+    """Return the options that have settings of their own beside the address."""
+    options: dict[str, Any] = {}
     if settings.password:
-        defaults["password"] = settings.password
+        options["password"] = settings.password
         if settings.username:
-            defaults["username"] = settings.username
-    if settings.db and address.kind != "cluster":
-        defaults["db"] = settings.db
-    return replace(address, options=defaults | address.options)
+            options["username"] = settings.username
+    if settings.db:
+        options["db"] = settings.db
+    return options
 
 
 def _read(url: str) -> RedisAddress:

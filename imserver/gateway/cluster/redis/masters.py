@@ -700,14 +700,14 @@ class ClusterLink(RedisLink):
         for server in without_slots:
             self._unused_links.append(self._links.pop(server))
 
-        # A probe needs a key of its own for each master.
-        masters: dict[Server, Command] = {}
-        for master in dict.fromkeys(slots):
-            if master is not None:
-                self._link(master)
-                masters[master] = ("EXISTS", _probe_key(slots, master))
+        masters = [master for master in dict.fromkeys(slots) if master is not None]
+        for master in masters:
+            self._link(master)
         self._slots = slots
-        self._masters = masters
+        # A probe needs a key of its own for each master.
+        self._masters = {
+            master: ("EXISTS", _probe_key(slots, master)) for master in masters
+        }
         self._map_marks()
 
     def _ask_for_slots(

@@ -112,20 +112,12 @@ class DeadNodeCleanup(Service):
         has started again has another epoch. Raises :class:`Interrupted`.
         """
         self._clean_channels(epochs)
-        addresses = {}
-        buckets_by_app: BucketsByApp = {}
-        for epoch, lease in self._read_leases(epochs).items():
-            apps = list(self.apps)
-            if lease is not None:
-                addresses[lease.node] = lease.clients
-                apps += lease.counts
-            if not self._add_buckets(epoch, buckets_by_app):
-                # Nothing is recorded, so all buckets of these apps are read.
-                for app in apps:
-                    buckets_by_app[app] = None
-
+        leases = self._read_leases(epochs)
+        addresses = {
+            lease.node: lease.clients for lease in leases.values() if lease is not None
+        }
         users = 0
-        for app, buckets in buckets_by_app.items():
+        for app, buckets in self._find_buckets(leases).items():
             users += self._clean_app(app, buckets, epochs, addresses)
 
         # Only now, because an interrupted cleanup has to find the epochs again.
@@ -139,6 +131,24 @@ class DeadNodeCleanup(Service):
                 users,
                 ", ".join(sorted(addresses)),
             )
+
+    def _find_buckets(self, leases: Mapping[int, Lease | None]) -> BucketsByApp:
+        """Return the buckets that may have sessions of dead epochs.
+
+        ``leases`` has the last lease of each dead epoch; None if Redis no longer
+        has it.
+        """
+        buckets_by_app: BucketsByApp = {}
+        for epoch, lease in leases.items():
+            if self._add_buckets(epoch, buckets_by_app):
+                continue
+            # Nothing is recorded, so all buckets of these apps are read.
+            apps = list(self.apps)
+            if lease is not None:
+                apps += lease.counts
+            for app in apps:
+                buckets_by_app[app] = None
+        return buckets_by_app
 
     def _read_leases(self, epochs: Collection[int]) -> dict[int, Lease | None]:
         """Return the last lease of each dead epoch; None: Redis has lost it.
@@ -186,15 +196,22 @@ class DeadNodeCleanup(Service):
         for epoch in epochs:
             record = written_key("channel-buckets", epoch)
             (members,) = _execute_paced(self.pipeline, [("SMEMBERS", record)])
-            calls: list[Command] = []
             if not isinstance(members, Exception):
-                for member in members:  # such as b"17:app"
-                    number, _, app = member.partition(b":")
-                    key = channel_bucket_key(app, int(number))
-                    calls.append(("EVALSHA", CLEAN_ROOMS, 1, key, dead))
-            for part in _parts(calls):
-                _execute_paced(self.pipeline, part)
+                self._clean_channel_buckets(members, dead)
             _execute_paced(self.pipeline, [("DEL", record)])
+
+    def _clean_channel_buckets(self, members: Iterable[bytes], dead: str) -> None:
+        """Remove the members of the ``dead`` epochs from recorded buckets.
+
+        A bucket is recorded as ``b"17:app"``.
+        """
+        calls: list[Command] = []
+        for member in members:
+            number, _, app = member.partition(b":")
+            key = channel_bucket_key(app, int(number))
+            calls.append(("EVALSHA", CLEAN_ROOMS, 1, key, dead))
+        for part in _parts(calls):
+            _execute_paced(self.pipeline, part)
 
     def _add_buckets(self, epoch: int, buckets_by_app: BucketsByApp) -> bool:
         """Add the buckets that a dead epoch has recorded to ``buckets_by_app``.
@@ -212,14 +229,8 @@ class DeadNodeCleanup(Service):
             if isinstance(reply, Exception):
                 return False  # the record cannot be read, so it counts as lost
             cursor, members = reply
-            for member in members:  # such as b"17:app", or b"*:app" for all
-                number, _, name = member.partition(b":")
-                app = decoded(name)
-                buckets = buckets_by_app.setdefault(app, set())
-                if number == b"*":
-                    buckets_by_app[app] = None
-                elif buckets is not None:
-                    buckets.add(int(number))
+            for member in members:
+                _add_bucket(member, buckets_by_app)
             has_buckets = has_buckets or bool(members)
         return has_buckets
 
@@ -240,17 +251,26 @@ class DeadNodeCleanup(Service):
         offline = 0
         dead = f",{','.join(map(str, epochs))},"
         for part in _parts(numbers):
-            keys = [bucket_key(app, number) for number in part]
-            calls = [("EVALSHA", CLEAN_BUCKET, 1, key, dead) for key in keys]
-            users: list[bytes] = []
-            for reply in _execute_paced(self.pipeline, calls):
-                if isinstance(reply, list):
-                    users += map(user_of, reply)
-            # The script returns the users whose last session it has removed.
+            users = self._clean_buckets(app, part, dead)
             for users_of_part in _parts(users):
                 self._mark_offline(app, users_of_part, nodes)
             offline += len(users)
         return offline
+
+    def _clean_buckets(
+        self, app: str, numbers: Sequence[int], dead: str
+    ) -> list[bytes]:
+        """Remove the sessions of the ``dead`` epochs from these buckets.
+
+        Returns the users whose last session was removed.
+        """
+        keys = [bucket_key(app, number) for number in numbers]
+        calls = [("EVALSHA", CLEAN_BUCKET, 1, key, dead) for key in keys]
+        users: list[bytes] = []
+        for reply in _execute_paced(self.pipeline, calls):
+            if isinstance(reply, list):
+                users += map(user_of, reply)
+        return users
 
     def _mark_offline(
         self, app: str, users: Sequence[bytes], nodes: Collection[str]
@@ -291,6 +311,20 @@ class DeadNodeCleanup(Service):
         records = replies[: len(keys)]
         refs_of_users = replies[len(keys) :]
         return list(zip(records, refs_of_users, strict=True))
+
+
+def _add_bucket(member: bytes, buckets_by_app: BucketsByApp) -> None:
+    """Add a bucket that a node has recorded, such as ``b"17:app"``.
+
+    ``b"*:app"`` stands for all buckets of the app.
+    """
+    number, _, name = member.partition(b":")
+    app = decoded(name)
+    buckets = buckets_by_app.setdefault(app, set())
+    if number == b"*":
+        buckets_by_app[app] = None
+    elif buckets is not None:
+        buckets.add(int(number))
 
 
 def extend_records(pipeline: Pipeline, sessions: Iterable[Session]) -> None:

@@ -114,11 +114,17 @@ def taken_steps(connection: Connection) -> dict[str, int]:
         rows = sql.query("SELECT owner, step FROM owner_step")
         if rows:
             return {text_of(owner): int(step) for owner, step in rows}
-    if not has_table(connection, _VERSIONS):
-        return {}
+    if has_table(connection, _VERSIONS):
+        return _steps_of_first_release(sql)
+    return {}
 
-    # A database of release 1.0 has one number for all owners. A database of
-    # another program may have a text that is no number: that is step 0.
+
+def _steps_of_first_release(sql: PooledStatements) -> dict[str, int]:
+    """Return the last step of each owner in a database of release 1.0.
+
+    It has one number for all owners. A database of another program may have a
+    text that is no number: that is step 0.
+    """
     steps: dict[str, int] = {}
     for (version,) in sql.query(f"SELECT version_num FROM {_VERSIONS}"):
         number = text_of(version)

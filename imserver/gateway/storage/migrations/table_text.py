@@ -115,11 +115,13 @@ def make_tables(
         else:
             is_ordered = keyword == "ordered"
             options = Columns.KEY_ORDER if is_ordered else Columns.MYSQL_OPTIONS
+            # SQLite never gives the number of a deleted row again.
+            is_numbered = "bigserial" in columns_text
             op.create_table(
                 table,
                 *columns,
                 *constraints,
-                sqlite_autoincrement="bigserial" in columns_text,
+                sqlite_autoincrement=is_numbered,
                 if_not_exists=True,
                 **options,
             )
