@@ -731,11 +731,8 @@ def _message_to_user(principal: Principal, need: Need) -> str:
     It says what the route takes instead, for example: "This request takes the
     token of an account, or an API key of scope `admin`, not a session token".
     """
-    if need.right and principal.lacks:
-        return f"The role of the account takes {principal.lacks}"
     if need.right:
-        role = f"an account whose role has the right `{need.right}`"
-        return f"This request takes {role}, or an API key of scope `{need.scope}`"
+        return _message_about_role(principal, need)
 
     # A route that accepts guests accepts accounts, too.
     kinds = need.users - {"guest"}
@@ -745,6 +742,14 @@ def _message_to_user(principal: Principal, need: Need) -> str:
     else:
         key = ""
     return f"This request takes {tokens}{key}, not {_TOKENS[principal.kind]}"
+
+
+def _message_about_role(principal: Principal, need: Need) -> str:
+    """Return the message to a user of a route that takes an account by its role."""
+    if principal.lacks:
+        return f"The role of the account takes {principal.lacks}"
+    role = f"an account whose role has the right `{need.right}`"
+    return f"This request takes {role}, or an API key of scope `{need.scope}`"
 
 
 def bearer(authorization: str) -> str:

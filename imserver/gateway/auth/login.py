@@ -419,15 +419,7 @@ class Logins(Service):
                 closed.append(rule.name)
             else:
                 others.append((rule, entrances))
-        lines = [
-            f"app {rule.name}: {_who_may_log_in(rule, how)}"
-            for rule, how in others[:_APPS_SHOWN]
-        ]
-        others_cut = len(others) - _APPS_SHOWN
-        if others_cut > 0:
-            lines.append(
-                f"and {others_cut} more apps that are open or have a login rule"
-            )
+        lines = _about_others(others)
         if closed:
             lines.append(_about_closed(closed))
         return lines
@@ -737,12 +729,16 @@ class Logins(Service):
         # Connections of apps without a limit are not counted. With the first
         # limit, existing connections begin to count.
         limit = rule.tenant.max_connections
-        if not limit or (earlier is not None and earlier.tenant.max_connections):
-            return rule
-        for connection in self.connections:
-            if connection.app == rule.name:
-                self._quota.take(rule.name, limit, connection)
+        had_limit = earlier is not None and earlier.tenant.max_connections
+        if limit and not had_limit:
+            self._count_connections(rule.name, limit)
         return rule
+
+    def _count_connections(self, app: str, limit: int) -> None:
+        """Count all connections of an app in its connection quota."""
+        for connection in self.connections:
+            if connection.app == app:
+                self._quota.take(app, limit, connection)
 
     def _update_gate(self) -> None:
         """Pass the origins of all apps to the gate, which accepts connections.
@@ -775,6 +771,21 @@ def _who_may_log_in(rule: Rule, entrances: str) -> str:
     }
     accepted = [name for name, is_accepted in proofs.items() if is_accepted]
     return "a login needs " + " or ".join(accepted)
+
+
+def _about_others(rules: Sequence[tuple[Rule, str]]) -> list[str]:
+    """Describe who may log in to each of these apps, in a line for each.
+
+    An app comes with its other ways in. Further lines of a long list are cut.
+    """
+    lines = [
+        f"app {rule.name}: {_who_may_log_in(rule, how)}"
+        for rule, how in rules[:_APPS_SHOWN]
+    ]
+    cut_count = len(rules) - _APPS_SHOWN
+    if cut_count > 0:
+        lines.append(f"and {cut_count} more apps that are open or have a login rule")
+    return lines
 
 
 def _about_closed(names: Sequence[str]) -> str:

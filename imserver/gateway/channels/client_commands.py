@@ -304,14 +304,13 @@ class ChannelCommands(Service):
         if claims.app != "" and self.logins.resolve(str(claims.app)) != rule.name:
             raise ChannelRefused("denied", "the token is for another app")
         # The token may be for a single connection.
-        if claims.client:
-            is_this_connection = (
-                isinstance(connection, Connection)
-                and self.table.id_of(connection) == claims.client
-            )
-            if not is_this_connection:
-                raise ChannelRefused("denied", "the token is for another connection")
+        if claims.client and not self._has_id(connection, claims.client):
+            raise ChannelRefused("denied", "the token is for another connection")
         return claims
+
+    def _has_id(self, client: ChannelClient, id: str) -> bool:
+        """Whether a client is the connection with this id."""
+        return isinstance(client, Connection) and self.table.id_of(client) == id
 
     def subscribe(
         self, connection: Connection, command: Subscribe, answer: Answer
@@ -598,17 +597,20 @@ class ChannelCommands(Service):
             encoded = answers.history(
                 dialect, command, page.publications, page.position
             )
-        if len(encoded) < _LEAST_PAGE_BYTES:
-            return encoded
+        if len(encoded) >= _LEAST_PAGE_BYTES:
+            # At the end, so that the page that was sent longest ago comes
+            # first.
+            self._pages[key] = (page, encoded)
+            self._pages_bytes += len(encoded)
+            self._drop_oldest_pages()
+        return encoded
 
-        # At the end, so that the page that was sent longest ago comes first.
-        self._pages[key] = (page, encoded)
-        self._pages_bytes += len(encoded)
+    def _drop_oldest_pages(self) -> None:
+        """Forget pages, the ones sent longest ago first, until the others fit."""
         while self._pages_bytes > _MOST_PAGES_BYTES:
             oldest = next(iter(self._pages))
             _, dropped = self._pages.pop(oldest)
             self._pages_bytes -= len(dropped)
-        return encoded
 
     def _check_readable(
         self,

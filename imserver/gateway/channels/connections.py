@@ -165,7 +165,11 @@ class Connections(Service, dict=True):
         ] = []
         self.unreached = 0
         """Pushes from other nodes to connections that had ended."""
-        self._kinds: dict[str, _QueryKind] = {
+        self._kinds = self._make_kinds()
+
+    def _make_kinds(self) -> dict[str, _QueryKind]:
+        """Return the kinds of queries to the nodes of connections, by name."""
+        return {
             "join": _QueryKind(
                 query=JoinChannel,
                 answer=self._join_here,

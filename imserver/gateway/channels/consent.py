@@ -247,15 +247,23 @@ class ChannelConsent(Service):
                 "unavailable", "the back end has not decided in time"
             ) from None
         except BackEndRefused as refused:
-            # The back end may also want the client to be disconnected.
-            if refused.disconnect is not None:
-                connection.disconnect(*refused.disconnect)
-                raise ChannelRefused("ended") from None
-            raise ChannelRefused("denied", str(refused), refused.error) from None
+            raise _after_refusal(connection, refused) from None
 
+        # The client may have gone, or logged in as another user, meanwhile.
         if not connection.is_open or (connection.app, connection.user) != (app, user):
             raise ChannelRefused("ended")
         return answer
+
+
+def _after_refusal(connection: Connection, refused: BackEndRefused) -> ChannelRefused:
+    """Return the refusal of a client whom the back end has refused.
+
+    Disconnects the client if the back end wants that, too.
+    """
+    if refused.disconnect is not None:
+        connection.disconnect(*refused.disconnect)
+        return ChannelRefused("ended")
+    return ChannelRefused("denied", str(refused), refused.error)
 
 
 def _facts_of(event: Event, channel: str) -> dict[str, Any]:

@@ -374,17 +374,21 @@ class Node:
             pause = until_beat(1.0)
             expected = monotonic() + pause
             gevent.sleep(pause)
-            now = monotonic()
             core.hub.now = int(time())
-            core.metrics.lagged(max(now - expected, 0.0))
-            self._report()
-            core.status.unready()  # records since when the node is not ready
-            if core.member is not None:
-                core.member.elsewhere.count()
-                core.member.database.check()
-            self._check_deadlines()
-            core.metrics.slow_readers = core.network.flusher.slow_readers
-            core.metrics.outbox_bytes_now = core.network.flusher.budget.total
+            core.metrics.lagged(max(monotonic() - expected, 0.0))
+            self._look_after()
+
+    def _look_after(self) -> None:
+        """Report the state of this node, and check all deadlines."""
+        core = self.core
+        self._report()
+        core.status.unready()  # records since when the node is not ready
+        if core.member is not None:
+            core.member.elsewhere.count()
+            core.member.database.check()
+        self._check_deadlines()
+        core.metrics.slow_readers = core.network.flusher.slow_readers
+        core.metrics.outbox_bytes_now = core.network.flusher.budget.total
 
     def _check_deadlines(self) -> None:
         """Let each part end what has expired. If one fails, the others run

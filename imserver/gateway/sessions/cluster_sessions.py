@@ -332,17 +332,8 @@ class ClusterSessions(Sessions):
             if ref.epoch == own_epoch and self._has_just_begun(login, ref.id):
                 return True
 
-        # All nodes are asked at once, because each answer may take seconds.
-        leases = self._registry.leases()
-        greenlets = []
-        for ref in others:
-            lease = leases.get(ref.epoch)
-            if lease is not None and ref.epoch != own_epoch:
-                query = AliveQuery(login.app, login.user, ref.id)
-                greenlets.append(gevent.spawn(self._ask_alive, lease, query))
-        gevent.joinall(greenlets)
-
-        answers = [greenlet.value for greenlet in greenlets]
+        elsewhere = [ref for ref in others if ref.epoch != own_epoch]
+        answers = self._ask_each_alive(elsewhere, login)
         if True in answers:
             return True
         # One that is alive would have decided. A busy node leaves it open.
@@ -350,6 +341,24 @@ class ClusterSessions(Sessions):
             if isinstance(answer, PeerBusy):
                 raise answer
         return False
+
+    def _ask_each_alive(
+        self, refs: Collection[SessionRef], login: Login
+    ) -> list[bool | PeerBusy | None]:
+        """Ask whether each of these sessions of other nodes answers a ping.
+
+        All nodes are asked at once, because each answer may take seconds. An
+        answer is a PeerBusy if the node has too many such queries.
+        """
+        leases = self._registry.leases()
+        greenlets = []
+        for ref in refs:
+            lease = leases.get(ref.epoch)
+            if lease is not None:
+                query = AliveQuery(login.app, login.user, ref.id)
+                greenlets.append(gevent.spawn(self._ask_alive, lease, query))
+        gevent.joinall(greenlets)
+        return [greenlet.value for greenlet in greenlets]
 
     def _has_just_begun(self, login: Login, session_id: int) -> bool:
         """Whether a session of this node began after the pings, or answers the

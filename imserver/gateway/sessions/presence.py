@@ -122,20 +122,27 @@ class SessionsQuery(Struct, frozen=True, array_like=True):
 
 def add_up(counts: Sequence[AppCount]) -> AppCount:
     """Add up the counts of an app on all nodes."""
-    channels = sum(count.channels for count in counts)
-    # With all names, a channel with members on two nodes counts once.
+    return AppCount(
+        users=sum(count.users for count in counts),
+        sessions=sum(count.sessions for count in counts),
+        channels=_count_channels(counts),
+        names=[],
+        subscriptions=sum(count.subscriptions for count in counts),
+    )
+
+
+def _count_channels(counts: Sequence[AppCount]) -> int:
+    """Return the number of channels of an app on all nodes.
+
+    If the nodes have named all channels, one with members on two nodes counts
+    once.
+    """
     if all(len(count.names) == count.channels for count in counts):
         names: set[str] = set()
         for count in counts:
             names.update(count.names)
-        channels = len(names)
-    return AppCount(
-        users=sum(count.users for count in counts),
-        sessions=sum(count.sessions for count in counts),
-        channels=channels,
-        names=[],
-        subscriptions=sum(count.subscriptions for count in counts),
-    )
+        return len(names)
+    return sum(count.channels for count in counts)
 
 
 class UserPage(Struct, frozen=True):

@@ -136,6 +136,10 @@ class CloseSessions(Struct, frozen=True, array_like=True):
     online: Sequence[str] = ()
     reason: str = ""
 
+    def concerns(self, connection: Connection) -> bool:
+        """Whether a session has the device that is asked for."""
+        return self.device is None or is_of_device(connection.device, self.device)
+
 
 class Unban(Struct, frozen=True, array_like=True):
     """A query to a node: lift the bans of these users. The answer is True."""
@@ -380,15 +384,20 @@ class Sessions:
         # The login may have switched greenlets. If the user was kicked
         # meanwhile, the kick has found no session to close.
         if kicks != self.kicks.count:
-            if self.kicks.since(kicks, app.name, login.user, login.device):
-                # A kick with a ban is refused as a ban, which has a reason.
-                self._require_no_ban(app.name, login.user)
-                raise SessionRefused(ReplyCode.UNAUTHORIZED, "kicked", CloseCode.KICKED)
-            self._require_app_not_deleted(kicks, app.name)
+            self._require_no_kick(kicks, app.name, login)
         self._logins.began(connection, decision)
         # Closed last: if the login is refused, the older sessions stay open.
         for older in replaced:
             older.close(CloseCode.REPLACED)
+
+    def _require_no_kick(self, kicks: int, app: str, login: Login) -> None:
+        """Raise SessionRefused if the user was kicked, or the app deleted, since
+        there were ``kicks`` kicks."""
+        if self.kicks.since(kicks, app, login.user, login.device):
+            # A kick with a ban is refused as a ban, which has a reason.
+            self._require_no_ban(app, login.user)
+            raise SessionRefused(ReplyCode.UNAUTHORIZED, "kicked", CloseCode.KICKED)
+        self._require_app_not_deleted(kicks, app)
 
     def _charge_notices(
         self, connection: Connection, former_user: str, login: Login
@@ -625,12 +634,7 @@ class Sessions:
         if self._others is None:
             closed = self.close_here(query)
         else:
-            query = replace(query, online=self._online(self._others, app, users))
-            closed_here = self.close_here(query)
-            answers, missing = self._query(self._others, "close_sessions", query)
-            # Each node has answered with a number for each user.
-            counts_of_nodes = [closed_here, *read(answers, list[int]).values()]
-            closed = [sum(counts) for counts in zip(*counts_of_nodes, strict=False)]
+            closed, missing = self._close_on_all_nodes(self._others, query)
 
         # The ban is stored last. A node that reads a new ban closes the
         # sessions, and these would not be counted here.
@@ -638,6 +642,22 @@ class Sessions:
             app, users, ban_seconds, reason
         )
         return ClosedSessions(closed, tuple(missing), is_lasting)
+
+    def _close_on_all_nodes(
+        self, others: OtherNodes, query: CloseSessions
+    ) -> tuple[list[int], list[str]]:
+        """Close sessions here and on the other nodes.
+
+        Returns the number of closed sessions of each user, and the nodes that did
+        not answer.
+        """
+        query = replace(query, online=self._online(others, query.app, query.users))
+        closed_here = self.close_here(query)
+        answers, missing = self._query(others, "close_sessions", query)
+        # Each node has answered with a number for each user.
+        counts_of_nodes = [closed_here, *read(answers, list[int]).values()]
+        closed = [sum(counts) for counts in zip(*counts_of_nodes, strict=False)]
+        return closed, missing
 
     def _online(self, others: OtherNodes, app: str, users: Sequence[str]) -> list[str]:
         """Return the users with an addressed session on some node.
@@ -736,9 +756,7 @@ class Sessions:
         addressed: list[Connection] = []
         for user in query.users:
             sessions = [
-                session
-                for session in app.sessions_of(user)
-                if query.device is None or is_of_device(session.device, query.device)
+                session for session in app.sessions_of(user) if query.concerns(session)
             ]
             counts.append(len(sessions))
             addressed += sessions
@@ -793,25 +811,15 @@ class Sessions:
         """
         if app.policy != "newest":
             return ()
-        # Users who are closed somewhere: without a session on any node, a user
-        # has no older connections either.
-        closing = {
-            user for user, number in zip(query.users, closed, strict=True) if number
-        }
-        if query.ban_seconds > 0:
-            closing.update(query.users)
-        else:
-            closing.update(query.online)
-        closing.intersection_update(query.users)
+        closing = _users_closed_somewhere(query, closed)
         if not closing:
             return ()
-
         return [
             connection
             for connection in self._hub.connections()
             if connection.user in closing
             and connection.app == app.name
-            and (query.device is None or is_of_device(connection.device, query.device))
+            and query.concerns(connection)
             and connection.state is UNADDRESSED
         ]
 
@@ -944,3 +952,17 @@ class Sessions:
             if all(not rival.is_open for rival in rivals):
                 break
         return False
+
+
+def _users_closed_somewhere(query: CloseSessions, closed: Sequence[int]) -> set[str]:
+    """Return the users of a query who have, or had, sessions on some node.
+
+    Without a session on any node, a user has no older connections either.
+    ``closed`` has the number of sessions of each user that this node closes.
+    """
+    users = {user for user, number in zip(query.users, closed, strict=True) if number}
+    if query.ban_seconds > 0:
+        users.update(query.users)
+    else:
+        users.update(query.online)
+    return users.intersection(query.users)

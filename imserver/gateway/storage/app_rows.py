@@ -261,20 +261,27 @@ def _queries(
         elif of_app == Table.OF_ACCOUNTS:
             scopes = _accounts
 
-        # All rows of a scope have the same value in this column, so the order
-        # does not need it.
-        constant = {OF_APP: "app", OF_LOGS: "log"}.get(str(table.of_app))
-        order = tuple(column for column in table.key if column != constant)
         for scope in scopes(read, of_app, app):
             yield RowQuery(
                 table.name,
-                order=order or table.key,
+                order=_order_within_scope(table),
                 columns=table.columns,
                 scope=scope,
                 of_user=of_user,
                 indexed=True,
                 scan=table.scan and user is not None,
             )
+
+
+def _order_within_scope(table: Table) -> tuple[str, ...]:
+    """Return the columns of a table that give the order of the rows of a scope.
+
+    All rows of a scope have the same value in the column for the app or the
+    log, so the order does not need that column.
+    """
+    constant = {OF_APP: "app", OF_LOGS: "log"}.get(str(table.of_app))
+    order = tuple(column for column in table.key if column != constant)
+    return order or table.key
 
 
 def _condition_of_user(table: Table, user: str) -> Clause:

@@ -533,18 +533,13 @@ def check_ports(config: Config) -> None:
         )
 
     last = first + PORTS_PER_NODE * count - 1
-    if count > 1:
-        need = f"{count} nodes need"
-    else:
-        need = "a node needs"
+    nodes = f"{count} nodes need" if count > 1 else "a node needs"
+    need = f"app.rpc_port {first}: {nodes} the ports up to {last}"
     if last > LAST_PORT:
-        raise StartError(f"app.rpc_port {first}: {need} the ports up to {last}")
+        raise StartError(need)
     for name, port in _client_ports(config).items():
         if first <= port <= last:
-            raise StartError(
-                f"app.rpc_port {first}: {need} the ports up to {last}, and {name} "
-                f"is {port}"
-            )
+            raise StartError(f"{need}, and {name} is {port}")
 
 
 def _client_ports(config: Config) -> dict[str, int]:

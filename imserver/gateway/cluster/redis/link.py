@@ -165,12 +165,17 @@ def connect(address: RedisAddress, seconds: float) -> DirectSocket:
     except TimeoutError:
         raise RedisUnavailable("Timeout connecting to server", late=True) from None
     except (OSError, ValueError) as error:
-        where = f"{host}:{port}" if port else host
-        # The number of the error comes first, then its text.
-        why = "".join(f" {text}." for text in error.args[1:])
-        raise RedisUnavailable(
-            f"Error {error.args[0]} connecting to {where}.{why}"
-        ) from None
+        raise _not_connected(host, port, error) from None
+
+
+def _not_connected(
+    host: str, port: int, error: OSError | ValueError
+) -> RedisUnavailable:
+    """Return the exception that says why a server could not be reached."""
+    where = f"{host}:{port}" if port else host
+    # The number of the error comes first, then its text.
+    why = "".join(f" {text}." for text in error.args[1:])
+    return RedisUnavailable(f"Error {error.args[0]} connecting to {where}.{why}")
 
 
 def _open(address: RedisAddress, host: str, port: int, seconds: float) -> DirectSocket:
@@ -272,23 +277,30 @@ def _master(address: RedisAddress, seconds: float) -> tuple[str, int]:
     Sentinels are servers that watch a Redis and its replicas. Switches
     greenlets. Raises RedisUnavailable.
     """
-    # Sentinels have their own user and password, but the TLS settings of the
-    # servers.
-    options = {}
-    for name, value in address.options.items():
-        if name.startswith("ssl_"):
-            options[name] = value
-    options |= address.sentinel_options
-    sentinels = [
-        replace(address, hosts=(host,), options=options, service="")
-        for host in address.hosts
-    ]
+    sentinels = _sentinels_of(address)
     # One share of the time for each sentinel, one for the master.
     share = seconds / (len(sentinels) + 1)
     _, (master, port) = ask_first(
         sentinels, share, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", address.service
     )
     return master.decode(), int(port)
+
+
+def _sentinels_of(address: RedisAddress) -> list[RedisAddress]:
+    """Return the address of each sentinel.
+
+    Sentinels have their own user and password, but the TLS settings of the
+    servers.
+    """
+    options = {}
+    for name, value in address.options.items():
+        if name.startswith("ssl_"):
+            options[name] = value
+    options |= address.sentinel_options
+    return [
+        replace(address, hosts=(host,), options=options, service="")
+        for host in address.hosts
+    ]
 
 
 class ServerLink(RedisLink):

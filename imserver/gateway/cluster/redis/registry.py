@@ -373,13 +373,7 @@ class RedisRegistry:
         """
         replies = self.pipeline.execute_all([self._commands.unregister(session)])
         if replies is None:
-            self.recovery.request(UNREGISTERED)
-            self._unreported_ends[session.id] = session
-            if len(self._unreported_ends) > _UNREPORTED_LIMIT:
-                # Too many to end them one by one. A new epoch of this node
-                # invalidates all its earlier sessions.
-                self._unreported_ends.clear()
-                self.recovery.rejoin = True
+            self._end_later(session)
             return None
 
         reply = replies[0]
@@ -391,6 +385,16 @@ class RedisRegistry:
         # registered, it was the last session of its user. If this node did,
         # another session has replaced it meanwhile.
         return bool(reply == NONE_THERE and not self.registered(session))
+
+    def _end_later(self, session: Session) -> None:
+        """Note a session whose end Redis has not confirmed."""
+        self.recovery.request(UNREGISTERED)
+        self._unreported_ends[session.id] = session
+        if len(self._unreported_ends) > _UNREPORTED_LIMIT:
+            # Too many to end them one by one. A new epoch of this node
+            # invalidates all its earlier sessions.
+            self._unreported_ends.clear()
+            self.recovery.rejoin = True
 
     def forget_user(self, app: str, user: str) -> None:
         """Delete the readable record of an erased user.

@@ -570,16 +570,22 @@ class PeerTable:
             if renewed is not None:
                 self._peers[epoch] = renewed
 
-        # The lease of a node that is only late may come back. So its numbers
-        # are kept.
         for epoch in [epoch for epoch in self._peers if epoch not in leases]:
-            peer = self._peers.pop(epoch)
-            if peer.number:
-                self._last_numbers[epoch] = peer.number
-            if len(self._last_numbers) > REMEMBERED_EPOCHS:
-                del self._last_numbers[next(iter(self._last_numbers))]
-            self._to_flush.pop(peer, None)
-            peer.close()
+            self._drop(epoch)
+
+    def _drop(self, epoch: int) -> None:
+        """End the connection to the peer with this epoch.
+
+        The lease of a node that is only late may come back. So the number of the
+        last item is kept.
+        """
+        peer = self._peers.pop(epoch)
+        if peer.number:
+            self._last_numbers[epoch] = peer.number
+        if len(self._last_numbers) > REMEMBERED_EPOCHS:
+            del self._last_numbers[next(iter(self._last_numbers))]
+        self._to_flush.pop(peer, None)
+        peer.close()
 
     def renumber(self) -> None:
         """Number items from 1 again: this node has a new epoch."""
