@@ -241,6 +241,7 @@ def report_commands(observer: Observer) -> Callable[[Connection, str, Command], 
     """
 
     def acted(connection: Connection, name: str, command: Command) -> None:
+        """Report a command of a client that has succeeded."""
         app = connection.app or ""
         user = connection.user or ""
         by = Principal(cast(Kind, connection.kind), apps=frozenset({app}), user=user)

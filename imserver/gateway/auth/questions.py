@@ -305,6 +305,7 @@ class Reviews:
         self.apps = names
 
         def learn(tenant: Tenant) -> None:
+            """Note whether an app, which is new or changed, has a review."""
             if tenant.webhook.review_url:
                 change = names.add
             else:

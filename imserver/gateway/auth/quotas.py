@@ -59,6 +59,7 @@ def limited(serve: Serve, per_second: float) -> Serve:
     buckets = Buckets(MESSAGES, per_second)
 
     def serve_within_limit(connection: Connection, payload: bytes, text: bool) -> None:
+        """Serve a frame, or close the connection that has sent too many."""
         # A frame that cannot be split counts once. ``serve`` refuses it.
         requests = 1
         with suppress(BadFrame):

@@ -273,6 +273,7 @@ class ChannelHistories(Service):
         user_channel = f"{USER_CHANNEL}{user}"
 
         def is_of_user(channel: str) -> bool:
+            """Whether a channel belongs to the user alone, or names the user."""
             if channel == user_channel:
                 return True
             if not is_limited_to(channel, user):

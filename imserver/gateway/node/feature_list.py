@@ -441,6 +441,7 @@ def objection_of(features: Sequence[FeatureRow]) -> AppObjection:
     has_log = any(feature.name == "messages" for feature in features)
 
     def objection(name: str, settings: TenantSettings) -> str:
+        """Return the first objection of the core or a feature; ``""``: none."""
         for check in checks:
             text = check(name, settings)
             if text:

@@ -186,6 +186,7 @@ class Node:
             greenlets.extend(gevent.spawn(run) for run in runs)
 
         def stop() -> None:
+            """Kill all these greenlets, and wait for their ends."""
             # A greenlet that is killed inside a database driver may mistake
             # that for a failed connection, and continue. So it is killed
             # repeatedly.
@@ -232,6 +233,7 @@ class Node:
         unwatch: list[Callable[[], None]] = []
 
         def start() -> None:
+            """Freeze all objects that exist now."""
             gc.collect()
             gc.freeze()
             gc.set_threshold(*_COLLECT_AFTER)

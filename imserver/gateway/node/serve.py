@@ -133,6 +133,7 @@ def _application(servers: Servers) -> Application:
     """
 
     def make() -> Application:
+        """Import Flask and make the application."""
         # Imported here, because it loads Flask.
         from imserver.gateway.node.flask_app import create_app
 

@@ -290,6 +290,7 @@ class Sessions:
         """Return the commands of clients that this service runs."""
 
         def login(connection: Connection, command: Login) -> Reply:
+            """Log a connection in, and return the reply to the client."""
             code = self.login(connection, command)
             if log.isEnabledFor(logging.DEBUG):
                 ids = {"connection": connection.peer}

@@ -353,6 +353,7 @@ class Database:
 
         @contextmanager
         def writing() -> Iterator[Connection]:
+            """Open a write transaction that waits long for locks."""
             with (
                 self.writing(),
                 _connected(patient, writes=True) as connection,
@@ -590,6 +591,7 @@ class WriterConnection:
     """
 
     def __init__(self, database: Database, engine: Engine) -> None:
+        """Remember the database. The first transaction connects."""
         self._database = database
         self._engine = engine
         self._content_errors, self._errors = driver_errors(engine)

@@ -521,6 +521,8 @@ class PostgresqlStatements(DirectStatements):
     engine = "postgresql"
 
     def __init__(self, connection: Any, cursor: Any) -> None:
+        """``connection`` is in autocommit mode. ``cursor`` writes values into
+        the text of a statement."""
         super().__init__(connection)
         self._cursor = cursor
         self._waiting: list[tuple[str, _Answer | None]] = []
@@ -534,21 +536,32 @@ class PostgresqlStatements(DirectStatements):
         return bool(self.connection.info.transaction_status.name == "INERROR")
 
     def begin(self) -> None:
+        """Begin a transaction with the next message to the server."""
         self._waiting = [("BEGIN ISOLATION LEVEL READ COMMITTED", None)]
 
     def commit(self) -> None:
+        """Send the waiting statements with a COMMIT behind them.
+
+        Raises OperationalError if the server has rolled back.
+        """
         self._waiting.append(("COMMIT", None))
         self.flush()
         if self._cursor.statusmessage != "COMMIT":
             raise self.connection.OperationalError("the server has rolled back")
 
     def rollback(self) -> None:
+        """Drop the waiting statements, and undo those that were sent."""
         self._waiting = []
         self.connection.rollback()
 
     def ask(
         self, statement: str, values: Sequence[Any] = ()
     ) -> Callable[[], list[Row]]:
+        """Put a query behind the waiting statements, and return a function for
+        its rows.
+
+        The function sends all waiting statements if they were not sent yet.
+        """
         answer = _Answer(self)
         self._waiting.append((self._cursor.mogrify(statement, values), answer))
         return answer

@@ -101,6 +101,8 @@ def _transaction(
 
         @wraps(method)
         def call(self: Store.Rows, *args: Any, **named: Any) -> Any:
+            """Run the method in a transaction of its own."""
+
             def work(sql: PooledStatements) -> Any:
                 return method(self, sql, *args, **named)
 

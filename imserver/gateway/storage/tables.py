@@ -138,8 +138,7 @@ class Table(Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         """Fill the fields that follow from ``types``. Raises ValueError if one
-        is missing.
-        """
+        is missing."""
         if self.types:
             self._take_types([words.split() for words in self.types.split(",")])
         if not (self.key and self.of_user and self.columns):

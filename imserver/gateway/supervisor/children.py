@@ -185,6 +185,7 @@ class Children(Service, dict=True):
         # A child inherits all files of the supervisor. It keeps its own
         # listeners and the reading end of the lifeline.
         def close_inherited() -> None:
+            """Close the files that the child does not need."""
             self.signals.release()
             os.close(writing)
             self.permits.close()
@@ -523,6 +524,8 @@ class SignalQueue:
     """
 
     def __init__(self) -> None:
+        """Let Python write the number of each signal into a pipe, which
+        :meth:`wait` reads."""
         self._reading, self._writing = os.pipe()
         os.set_blocking(self._reading, False)
         os.set_blocking(self._writing, False)

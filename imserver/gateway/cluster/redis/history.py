@@ -71,6 +71,8 @@ class RedisHistory:
     def __init__(
         self, pipeline: Pipeline, single: bool, created: Callable[[str], int]
     ) -> None:
+        """``single``: all keys are on one Redis server. ``created`` returns
+        when an app was created."""
         self.pipeline = pipeline
         self._life = (LIFE,) if single else ()
         self._created = created

@@ -346,6 +346,11 @@ class ClusterLink(RedisLink):
         return [keys[0] for keys in self._marks_at.values()]
 
     def mark_of(self, command: Command) -> str:
+        """Return the key of the marks on the master of a command's slot; ``""``
+        if none are known there.
+
+        A node leaves a mark on a server that has all sessions of the node.
+        """
         if not self._slots:
             return ""
         server = self._slots[slot_of(command)]
@@ -666,6 +671,7 @@ class ClusterLink(RedisLink):
             self._absent[server] = error
 
     def close(self) -> None:
+        """Close the links to all masters, and forget which slots they have."""
         self._unused_links += self._links.values()
         self._links = {}
         self._masters = {}

@@ -318,6 +318,7 @@ class WrittenBuckets:
     """
 
     def __init__(self, keeper: LeaseKeeper) -> None:
+        """Begin with no bucket recorded."""
         self._keeper = keeper
         self._written_for = (0, 0)
         """The epoch and registry generation that ``_buckets_by_app`` belongs

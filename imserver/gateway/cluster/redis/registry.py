@@ -291,6 +291,12 @@ class RedisRegistry:
         draining: bool = False,
         unsettled: bool = False,
     ) -> None:
+        """Put the state of this node into its lease, where other nodes read it.
+
+        ``counts`` has the number of users by app. ``draining``: the node is
+        about to stop. ``unsettled``: the registry does not know all its
+        channels yet.
+        """
         if self.keeper.report(connections, counts, draining, unsettled):
             self.recovery.wake()
 

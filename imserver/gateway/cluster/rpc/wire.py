@@ -191,6 +191,7 @@ class DataSender(zerorpc.Pusher):  # type: ignore[misc]
     def __init__(
         self, context: zerorpc.Context, zmq_socket: ZmqSocket, counters: RpcCounters
     ) -> None:
+        """Prepare to send batches over ``zmq_socket``."""
         self.zmq_socket = zmq_socket
         self._context = context
         self._events = Wire(context, zmq_socket, _no_event, counters)
@@ -226,6 +227,11 @@ class DataReceiver(zerorpc.Puller):  # type: ignore[misc]
         batch: Callable[[int, int, int, int, list[bytes]], None],
         counters: RpcCounters,
     ) -> None:
+        """Prepare to receive batches over ``zmq_socket``.
+
+        ``batch`` gets the version, the epochs of the sender and the receiver,
+        the number of the first item, and the items.
+        """
         self._context = context
         self._events = Wire(context, zmq_socket, _batch_event, counters)
         self._methods = {"batch": batch}
@@ -358,6 +364,8 @@ class ControlClient(zerorpc.Client):  # type: ignore[misc]
     def __init__(
         self, context: zerorpc.Context, zmq_socket: ZmqSocket, counters: RpcCounters
     ) -> None:
+        """Prepare to send queries over ``zmq_socket``, without zerorpc's
+        heartbeat."""
         self.zmq_socket = zmq_socket
         self._context = context
         self._events = _CallWire(context, zmq_socket, self._answer_event, counters)
@@ -473,6 +481,8 @@ class ZmqSocket:
         kind: int,
         on_writable: Callable[[], None] | None = None,
     ) -> None:
+        """Create the socket, of a ``kind`` such as ``zmq.PUSH``, and watch its
+        file descriptor for events."""
         self.socket: zmq.Socket[bytes] = zmq.Socket(context, kind)
         self._on_writable = on_writable
         self._readable = Flag()
