@@ -264,7 +264,11 @@ class Keys:
         return self.close()
 
     def _key_of_row(self, row: KeyRow) -> _Key:
-        """Return the key that a row of the database describes."""
+        """Return the key that a row of the database describes.
+
+        Its maker is the account that has made it, as app and user; None: no
+        account has made it. An alias in place of the app is resolved.
+        """
         maker = None
         if row.maker:
             maker = (self._resolve(row.maker_app), str(row.maker))

@@ -444,6 +444,7 @@ class Logins(Service):
         rule = self.rule_of(app)
         if not name or rule is None:
             return False
+        # The settings of an app replace those of the node.
         if rule.origins is not None:
             return name in rule.origins
         return self.origins.lists(name)
@@ -789,7 +790,10 @@ def _about_others(rules: Sequence[tuple[Rule, str]]) -> list[str]:
 
 
 def _about_closed(names: Sequence[str]) -> str:
-    """Return the line about the apps to which nobody may log in."""
+    """Return the line about the apps to which nobody may log in.
+
+    It names the first apps, and says how many others there are.
+    """
     shown = ", ".join(names[:_APPS_SHOWN])
     names_cut = len(names) - _APPS_SHOWN
     if names_cut > 0:

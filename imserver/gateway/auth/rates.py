@@ -211,6 +211,7 @@ class Buckets:
         now = monotonic_ns()
         full_at = self._full_at
         full_before = full_at.get(payer, 0)
+        # The payer may have paid before this node was restarted.
         if not full_before and self._before:
             full_before = self._find_full_at(payer)
         if full_before > now:

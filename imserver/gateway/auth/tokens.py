@@ -182,8 +182,10 @@ def derived_secret(secret: bytes, app: str) -> str:
 
 
 def read_key_file(path: str) -> str:
-    """Read a key file, without the blanks around the key. Raises
-    :class:`BadKey`."""
+    """Return the text of a key file, without the blanks around the key.
+
+    Raises :class:`BadKey` with a text that names the file.
+    """
     try:
         text = Path(path).read_text(encoding="utf-8").strip()
     except OSError as error:

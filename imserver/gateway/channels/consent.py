@@ -267,7 +267,10 @@ def _after_refusal(connection: Connection, refused: BackEndRefused) -> ChannelRe
 
 
 def _facts_of(event: Event, channel: str) -> dict[str, Any]:
-    """Return what a back end needs to review a publication."""
+    """Return what a back end needs to review a publication.
+
+    Data in JSON or bytes stands under ``data``, plain text under ``text``.
+    """
     facts: dict[str, Any] = {
         "kind": "message",
         "sender": event.sender,

@@ -291,7 +291,11 @@ def fitting(publications: list[Event]) -> list[Event]:
 
 
 def _size_of(publication: Event) -> int:
-    """Return how many bytes a publication takes of a page."""
+    """Return how many bytes a publication takes of a page.
+
+    Its data and text are counted as they are written into the page. The rest is
+    an estimate.
+    """
     size = (
         HistoryPage.size_of(publication.data)
         + HistoryPage.size_of(publication.text.encode())

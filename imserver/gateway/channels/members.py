@@ -559,6 +559,8 @@ class ChannelMembers(Service):
                     try:
                         listener(connection, channels)
                     except Exception:
+                        # A listener that fails must not keep the others from
+                        # the news.
                         extra = {"connection": connection.peer}
                         log.exception(
                             "a listener of ended channel members failed", extra=extra
@@ -905,13 +907,19 @@ def cursor(joined: float, birth: int) -> str:
 
 
 def read_cursor(text: str) -> tuple[float, int]:
-    """Decode a :func:`cursor`. An invalid text means before all members."""
+    """Decode a :func:`cursor`: when a member has joined, and the birth of its
+    node.
+
+    An invalid text means before all members, because a client may send any
+    text.
+    """
     joined_text, _, birth_text = text.partition("-")
     try:
         joined = float(joined_text)
         birth = int(birth_text, _HEXADECIMAL)
     except ValueError:
         return 0.0, 0
+    # float() also accepts "nan" and "inf".
     if not isfinite(joined):
         return 0.0, 0
     return joined, birth

@@ -398,6 +398,7 @@ class ChannelPublishing(Service):
         count = self.here.hub.member_count(app, channel)
         if self.nodes is None or not members_of:
             return count
+        # The registry also has the members here, maybe an older number.
         own_epoch = self.nodes.others.node_messages.own_epoch
         for epoch, members in members_of.items():
             if epoch != own_epoch:

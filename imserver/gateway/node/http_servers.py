@@ -169,6 +169,7 @@ def listen(config: Config, count: int = 1) -> list[Listeners]:
                 sockets = _listen_at_port(row, server, count)
         except StartError as error:
             _close_by_process(by_process)
+            # It has a text for people already.
             raise error from None
         except OSError as error:
             _close_by_process(by_process)
@@ -250,6 +251,7 @@ def addresses_of(config: Config, listeners: Mapping[str, Any]) -> dict[str, str]
     rows = listeners_of(config)
     for name, address in bound.items():
         path = rows[name].path
+        # A listener with a path serves nothing else.
         if path:
             note = f"only {path}"
         else:

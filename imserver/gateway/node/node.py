@@ -214,6 +214,7 @@ class Node:
         runs: list[Callable[[], object]] = [
             partial(sweep.run_sweeps, settings.sweep_seconds)
         ]
+        # 0 seconds: the server sends no pings of its own.
         if settings.ping_seconds:
             runs.append(sweep.run_pings)
         runs += [pings.run, self._tick, core.store.run, core.pending.run]

@@ -309,6 +309,7 @@ class Presence(Service):
         """Return the addressed sessions of each user, on all nodes."""
         sessions: list[list[SessionInfo]] = []
         missing: dict[str, None] = {}  # an ordered set
+        # In batches, so that no query or answer gets too long.
         for first in range(0, len(users), BATCH_USERS):
             query = SessionsQuery(app, users[first : first + BATCH_USERS])
             part = self._sessions_here(query)
@@ -335,6 +336,7 @@ class Presence(Service):
             return ()
         rows = others.registry.find(query.app, named)
         if rows is None:
+            # Without the registry, any node may have sessions of them.
             return peers
         epochs = {ref.epoch for ref in chain.from_iterable(rows)}
         return [lease for lease in peers if lease.epoch in epochs]

@@ -329,6 +329,7 @@ class Database:
 
     def _write_long(self, work: Work[T]) -> T:
         """Run ``work`` in a transaction with a time limit of an hour."""
+        # The ordinary connections would end it after seconds.
         patient = self._patient_engine(self._settings)
         try:
             with (
@@ -506,6 +507,7 @@ class Database:
     def close(self) -> None:
         """Close all connections, unless an operation still runs."""
         if not self.runner.close():
+            # Its connection must not be closed under it.
             log.warning(
                 "the database %s stays open: an operation is still running",
                 self.address.shown,

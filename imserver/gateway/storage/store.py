@@ -908,6 +908,8 @@ class Store:
         """Return all stored keys, including revoked ones, oldest first. Raises
         StorageUnavailable."""
         if self._database is None and not self.address.exists:
+            # A database that does not exist has no keys, and must not be
+            # created for that.
             return ()
 
         def work(sql: PooledStatements) -> list[KeyRow]:

@@ -375,6 +375,7 @@ class RollingRestart(Service):
         if not self.active:
             return
         slot = self._current
+        # No child has been replaced yet.
         if slot is None:
             self._replace_next()
         elif slot.state is SlotState.DRAINING:
@@ -477,6 +478,7 @@ def _modules_of(config: Config) -> list[str]:
     if any(tenant.jwt for tenant in config.apps.values()):
         names.append("jwt.api_jws")
     if any(tenant.webhook.urls for tenant in config.apps.values()):
+        # Webhooks are HTTP requests.
         names.append("urllib3")
     address = database_address(config.storage, config.server.data_dir)
     if address.configured or address.exists:

@@ -562,6 +562,7 @@ class Lookup:
             for ref in refs:
                 epochs.add(ref.epoch)
         live = live_leases(self._keeper.table, self._recovery, epochs)
+        # Nearly always all of them live, so no list is copied.
         if epochs <= live.keys():
             return results
         return [_refs_in(live, refs) for refs in results]
@@ -959,6 +960,8 @@ class SessionCommands(Service):
         user = encoded(session.user)
         lease = self._keeper.lease
         commands: list[Command] = [self._record(session, logout=False)]
+        # Each node has a list of replaced sessions, which it reads with its
+        # lease.
         for ref in registration.replaced:
             if ref.epoch == lease.epoch:
                 continue  # this node knows it already

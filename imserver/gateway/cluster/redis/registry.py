@@ -566,6 +566,7 @@ class RedisRegistry:
         """Greenlet: extend the readable records of sessions that outlive a
         record."""
         while True:
+            # At random, so that not all nodes write at the same time.
             spread = random.uniform(*_EXTENSION_SPREAD)
             gevent.sleep(RECORD_SECONDS / _EXTENSIONS * spread)
             try:

@@ -563,6 +563,8 @@ class PeerTable:
 
     def retain(self, leases: Mapping[int, Lease]) -> None:
         """Keep only the peers with a lease, as :meth:`Rpc.update` says."""
+        # First the renewed ones: a process that has taken a new epoch keeps its
+        # queue.
         for epoch, lease in leases.items():
             if epoch in self._peers:
                 continue

@@ -178,6 +178,8 @@ class _CallWire(Wire):
         except SocketFull:
             return
         finally:
+            # Sending may consume the signal of the descriptor, so the events
+            # are read.
             self.zmq_socket.update_events()
 
 

@@ -139,6 +139,7 @@ def _write(
     """Write the record of a feature, if it differs from the record ``before``."""
     if record == before:
         return
+    # The engines have no common statement that inserts or changes a row.
     sql = PooledStatements(connection)
     sql.execute("DELETE FROM feature_schema WHERE feature = %s", (feature.feature,))
     sql.execute(
