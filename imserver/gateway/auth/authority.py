@@ -303,18 +303,19 @@ class Keys:
         self._principals = {}
         for digest, key in keys.items():
             self._named_apps.update(key.apps)
-            # A principal without scopes: every route refuses it, with this
-            # reason.
-            if key.id in self._barred_keys:
-                principal = Principal("key", key=key.id, lacks=_MAKER)
-            else:
-                principal = key.principal(self._resolve, now)
-            self._principals[digest] = principal
+            self._principals[digest] = self._principal_of(key, now)
 
         ends = (key.expires for key in keys.values() if key.expires > now)
         self._next_end = min(ends, default=inf)
         if self._holders:
             self._close_refused()
+
+    def _principal_of(self, key: _Key, now: float) -> Principal:
+        """Return the principal of the requests that have this key."""
+        if key.id in self._barred_keys:
+            # Without scopes, so every route refuses it, with this reason.
+            return Principal("key", key=key.id, lacks=_MAKER)
+        return key.principal(self._resolve, now)
 
     def _close_refused(self) -> None:
         """Close the connections that were opened with keys which are refused now."""

@@ -104,18 +104,7 @@ class ChannelConsent(Service):
         """
         app = connection.app or ""
         user = connection.user or ""
-        if channel.startswith(USER_CHANNEL):
-            is_member = user != "" and channel == f"{USER_CHANNEL}{user}"
-        else:
-            group = group_in(channel)
-            groups = self.channels.histories.stored
-            try:
-                is_member = (
-                    user != "" and group > 0 and groups.is_member(app, group, user)
-                )
-            except StorageUnavailable:
-                raise ChannelRefused("unavailable") from None
-
+        is_member = self._is_member(app, user, channel)
         # The look-up may have switched greenlets. Meanwhile, the connection may
         # have ended, or may have logged in as another user.
         session = (connection.app or "", connection.user or "")
@@ -126,6 +115,20 @@ class ChannelConsent(Service):
                 "denied",
                 "the channel belongs to another user, or to members of a group",
             )
+
+    def _is_member(self, app: str, user: str, channel: str) -> bool:
+        """Whether a channel belongs to a user; ``""``: a client without a user.
+
+        Raises :class:`ChannelRefused` if the storage does not answer.
+        """
+        if channel.startswith(USER_CHANNEL):
+            return user != "" and channel == f"{USER_CHANNEL}{user}"
+        group = group_in(channel)
+        groups = self.channels.histories.stored
+        try:
+            return user != "" and group > 0 and groups.is_member(app, group, user)
+        except StorageUnavailable:
+            raise ChannelRefused("unavailable") from None
 
     def confirm_member(self, connection: Connection, channel: str) -> None:
         """Check again whether a new member of a channel belongs to its group.

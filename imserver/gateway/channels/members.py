@@ -680,6 +680,7 @@ class ChannelMembers(Service):
         )
         # A list, because members may come and go while others are served.
         rows = list(islice(following, query.limit))
+
         members = []
         for number, (connection, joined) in enumerate(rows, 1):
             members.append(self._describe(connection, query.channel, joined))

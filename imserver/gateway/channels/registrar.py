@@ -15,7 +15,7 @@ node.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from time import monotonic
 from typing import TYPE_CHECKING, Final
@@ -231,14 +231,23 @@ class Registrar(Service):
         if members_elsewhere is None or life != self._registry.generation():
             return False
 
-        for entry, count_elsewhere in zip(entries, members_elsewhere, strict=True):
-            if not entry.members and not count_elsewhere:
-                for listener in self.on_empty:
-                    listener(entry.app, entry.channel)
+        self._announce_empty(entries, members_elsewhere)
         self._reported.update(
             (entry.app, entry.channel) for entry in entries if entry.members
         )
         return True
+
+    def _announce_empty(
+        self, entries: Sequence[ReportedMembers], members_elsewhere: Sequence[int]
+    ) -> None:
+        """Call the listeners for the reported channels that are empty now.
+
+        ``members_elsewhere`` has the number of members of each on other nodes.
+        """
+        for entry, count_elsewhere in zip(entries, members_elsewhere, strict=True):
+            if not entry.members and not count_elsewhere:
+                for listener in self.on_empty:
+                    listener(entry.app, entry.channel)
 
     def _report_all(self) -> None:
         """Report all channels with members here.

@@ -146,11 +146,7 @@ def _find_entry(name: str) -> "tuple[EntryPoint, str]":
             "this name"
         )
     if not entries:
-        names = ", ".join(map(_feature_name, FEATURES))
-        raise StartError(
-            f"there is no feature {name!r}; there are {names}, and those that "
-            "installed distributions offer"
-        )
+        raise _no_feature(name)
     distributions = [entry.dist.name for entry in entries if entry.dist is not None]
     offers = ", ".join(sorted(distributions))
     if len(entries) > 1:
@@ -159,6 +155,15 @@ def _find_entry(name: str) -> "tuple[EntryPoint, str]":
         )
     (entry,) = entries
     return entry, offers
+
+
+def _no_feature(name: str) -> StartError:
+    """Return the error for the name of a feature that nobody offers."""
+    names = ", ".join(map(_feature_name, FEATURES))
+    return StartError(
+        f"there is no feature {name!r}; there are {names}, and those that "
+        "installed distributions offer"
+    )
 
 
 def _require_own_tables(feature: FeatureRow, offers: str) -> None:

@@ -215,10 +215,7 @@ class _Requests:
         if status < 400:  # a redirect
             return error.get_response()
 
-        problem = _PROBLEMS.get(status)
-        if problem is None:
-            message = error.description or error.name
-            problem = HttpProblem(status, "refused", message, temporary=False)
+        problem = _PROBLEMS.get(status) or _refused(error, status)
         style = self._api.style_of(request.path)
         # The cmd dialect has no form for an error outside its routes.
         is_beside_route = style is CMD and status in (
@@ -230,6 +227,12 @@ class _Requests:
 
         g.refusal = problem  # a view may answer with a page
         return _to_problem(problem, _allowed_methods(error, status))
+
+
+def _refused(error: HTTPException, status: int) -> HttpProblem:
+    """Return the problem of an error that has none of its own."""
+    message = error.description or error.name
+    return HttpProblem(status, "refused", message, temporary=False)
 
 
 def _allowed_methods(error: HTTPException, status: int) -> dict[str, str]:

@@ -261,16 +261,9 @@ class Presence(Service):
         if not app.startswith(SYSTEM_PREFIX):
             rows = others.registry.find(app, users)
         online: set[str] = set()
-        unsure: list[str] = []
-        if rows is None:
-            unsure = users
-        else:
-            for user, refs in zip(users, rows, strict=True):
-                if is_found(refs):
-                    online.add(user)
-                elif refs:
-                    # Only nodes whose sessions the registry may have lost.
-                    unsure.append(user)
+        unsure = users
+        if rows is not None:
+            online, unsure = _divide_by_certainty(users, rows)
         if not unsure:
             return online, ()
 
@@ -418,3 +411,22 @@ class Presence(Service):
         else:
             names = []
         return AppCount(users, sessions, channels, names, app.memberships)
+
+
+def _divide_by_certainty(
+    users: Sequence[str], rows: Sequence[tuple[SessionRef, ...]]
+) -> tuple[set[str], list[str]]:
+    """Return the users who are online for sure, and those who may be.
+
+    ``rows`` has what the registry has found for each user. Users for whom it
+    has found nothing are in neither part.
+    """
+    online: set[str] = set()
+    unsure: list[str] = []
+    for user, refs in zip(users, rows, strict=True):
+        if is_found(refs):
+            online.add(user)
+        elif refs:
+            # Only nodes whose sessions the registry may have lost.
+            unsure.append(user)
+    return online, unsure

@@ -232,9 +232,7 @@ class Database:
         shown = self.address.shown
         try:
             if self.address.file is not None:
-                prepare_file(self.address.file)
-                self._lock = open_private(Path(f"{self.address.file}.lock"))
-                refuse_damaged(self.address.file)
+                self._take_file(self.address.file)
             found = self._bring_up_to_date(check_new)
         except OSError as error:
             file = error.filename or shown
@@ -249,6 +247,15 @@ class Database:
 
         self.answers = True
         self._log_opened(found)
+
+    def _take_file(self, file: Path) -> None:
+        """Prepare the file of an SQLite database, and open its lock file.
+
+        Raises StartError if the file is damaged.
+        """
+        prepare_file(file)
+        self._lock = open_private(Path(f"{file}.lock"))
+        refuse_damaged(file)
 
     def _bring_up_to_date(self, check_new: Callable[[], object]) -> _FoundState:
         """Take the migration steps that are missing, and read the id of the

@@ -202,17 +202,14 @@ def _mysql(address: DatabaseAddress, settings: StorageSettings) -> Engine:
 
     Raises ValueError for a parameter in the address that cannot be used.
     """
-    engine = create_engine(
-        address.url,
-        connect_args={
-            "connect_timeout": max(1, round(settings.seconds)),
-            "read_timeout": settings.seconds,
-            "write_timeout": settings.seconds,
-            "charset": "utf8mb4",
-            "program_name": "imserver",
-        },
-        **_pool(settings),
-    )
+    arguments = {
+        "connect_timeout": max(1, round(settings.seconds)),
+        "read_timeout": settings.seconds,
+        "write_timeout": settings.seconds,
+        "charset": "utf8mb4",
+        "program_name": "imserver",
+    }
+    engine = create_engine(address.url, connect_args=arguments, **_pool(settings))
     _check_mysql_parameters(engine)
 
     @event.listens_for(engine, "connect")

@@ -1121,9 +1121,9 @@ def _read_changes(last_version: int, sql: Statements) -> Changes:
     now = sql.clock_ms() if stored_bans else 0
     return Changes(
         version,
-        tuple([_app_row(row) for row in stored_apps]),
-        tuple(keys),
-        tuple([_ban_row(row, now) for row in stored_bans]),
+        apps=tuple([_app_row(row) for row in stored_apps]),
+        keys=tuple(keys),
+        bans=tuple([_ban_row(row, now) for row in stored_bans]),
     )
 
 

@@ -225,13 +225,15 @@ class RedisHistory:
         """Return the command that reads a page of publications, see
         :meth:`read`."""
         keys = (*self._keys(app, channel), *self._life)
+        # The epoch that a channel without a position gets.
+        new_epoch = secrets.token_urlsafe(EPOCH_BYTES)
         after = -1 if since is None else since.offset  # -1: from the oldest
         return (
             "EVALSHA",
             READ_HISTORY,
             len(keys),
             *keys,
-            secrets.token_urlsafe(EPOCH_BYTES),
+            new_epoch,
             after,
             limit,
             int(reverse),

@@ -468,14 +468,9 @@ class LeaseKeeper(Service):
         """
         milliseconds = 0  # the script does not renew
         data = b""  # the script does not write the lease
-        # The epoch is not part of the stored lease, but its key.
-        lease = msgspec.structs.replace(self.lease, epoch=0)
         if renews:
             milliseconds = int(self.lease_seconds * SECOND_MS)
-            encoded_lease = msgspec.json.encode(lease)
-            if encoded_lease != self._written:
-                data = encoded_lease
-                self._written = encoded_lease
+            data = self._take_changed_lease()
 
         # Redis drops the entries that were seen, if they are still the first.
         first_seen = self._replaced_seen[0] if self._replaced_seen else b""
@@ -489,9 +484,20 @@ class LeaseKeeper(Service):
             self.table.version,
             len(self._replaced_seen),
             first_seen,
-            lease.node,
-            lease.birth,
+            self.lease.node,
+            self.lease.birth,
         )
+
+    def _take_changed_lease(self) -> bytes:
+        """Return the lease as JSON if it has changed since the last call; else
+        ``b""``."""
+        # The epoch is not part of the stored lease, but its key.
+        lease = msgspec.structs.replace(self.lease, epoch=0)
+        encoded_lease = msgspec.json.encode(lease)
+        if encoded_lease == self._written:
+            return b""
+        self._written = encoded_lease
+        return encoded_lease
 
     def _listing(self, now: float) -> list[Command]:
         """Return commands that enter this node into the server lists of the

@@ -107,17 +107,9 @@ class RedisRegistry:
         self._address = address
         single = address.kind != "cluster"
 
-        # The lease has a link of its own, so that a pipeline full of logins
-        # never delays a renewal.
         tracked = TrackedKeys()
         data_link = open_link(address, cluster.redis_seconds, self.counters, tracked)
-        lease_link = open_link(address, cluster.redis_seconds, self.counters)
-        self.keeper = LeaseKeeper(
-            link=lease_link,
-            lease_seconds=cluster.lease_seconds,
-            renew_seconds=cluster.renew_seconds,
-            on_replaced=partial(gevent.spawn, self._notify_replaced),
-        )
+        self.keeper = self._make_keeper(cluster)
         self.pipeline = Pipeline(
             data_link,
             may_send=self.keeper.alive,
@@ -162,6 +154,19 @@ class RedisRegistry:
         its end."""
         self._recorder: gevent.Greenlet[..., None] | None = None
         """Extends the readable records."""
+
+    def _make_keeper(self, cluster: ClusterSettings) -> LeaseKeeper:
+        """Return the keeper of this node's lease.
+
+        It has a link of its own, so that a pipeline full of logins never delays a
+        renewal.
+        """
+        return LeaseKeeper(
+            link=open_link(self._address, cluster.redis_seconds, self.counters),
+            lease_seconds=cluster.lease_seconds,
+            renew_seconds=cluster.renew_seconds,
+            on_replaced=partial(gevent.spawn, self._notify_replaced),
+        )
 
     # --- the node -------------------------------------------------------------
 
