@@ -129,9 +129,7 @@ class ChannelNodes(Service):
         else:
             receivers = set(nodes)
             if self._unsettled:
-                # The registry may not know the members of these nodes.
-                self._forget_settled()
-                receivers = (receivers | self._unsettled.keys()) & leases.keys()
+                receivers = self._with_unsettled(receivers) & leases.keys()
         receivers.discard(own_epoch)
         if not receivers:
             return 0, 0
@@ -148,6 +146,12 @@ class ChannelNodes(Service):
         )
         sent = self.others.node_messages.send_each(receivers, item)
         return sent, len(receivers) - sent
+
+    def _with_unsettled(self, receivers: set[int]) -> set[int]:
+        """Return the epochs ``receivers`` and those of all unsettled nodes, whose
+        members the registry may not know."""
+        self._forget_settled()
+        return receivers | self._unsettled.keys()
 
     def peer_unsettled(self, epoch: int) -> None:
         """Send every publication to a node for ten seconds.

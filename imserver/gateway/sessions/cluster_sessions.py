@@ -299,17 +299,21 @@ class ClusterSessions(Sessions):
                 del self._beginning[key]
 
         if registration is None:
-            if self._require_registry:
-                # Possibly only the answer was lost, and the session is
-                # registered.
-                self._departures.add(session, last_here=False)
-                raise SessionRefused(ReplyCode.SYSTEM, "registry")
+            self._refuse_without_registry(session)
             return None, is_replaced
         if registration.refused:
             raise SessionRefused(ReplyCode.FAILED, "registry", CloseCode.REFUSED)
         # `superseded`: Redis has carried out this login after a later one of
         # the user, while this node still waited.
         return registration, is_replaced or registration.superseded
+
+    def _refuse_without_registry(self, session: Session) -> None:
+        """Raise SessionRefused if sessions must not begin while the registry does
+        not answer."""
+        if self._require_registry:
+            # Possibly only the answer was lost, and the session is registered.
+            self._departures.add(session, last_here=False)
+            raise SessionRefused(ReplyCode.SYSTEM, "registry")
 
     def is_beginning(self, app: str, user: str) -> bool:
         """Whether a login of this user waits for the registry.

@@ -536,7 +536,16 @@ class Lookup:
             if replies is None:
                 return None
             return self._live([_refs(reply) for reply in replies])
+        return self._find_with_marks(keys, commands)
 
+    def _find_with_marks(
+        self, keys: Sequence[str], commands: Sequence[Command]
+    ) -> list[tuple[SessionRef, ...]] | None:
+        """Read the marks under ``keys`` and do look-ups, in one round trip.
+
+        Returns the sessions that each look-up finds, followed by the nodes
+        without a mark on its server. None if the registry did not answer.
+        """
         # One pipeline has both: first the replies about the marks, then those
         # of the look-ups.
         expected = self._marks.expected
@@ -672,12 +681,22 @@ class Lookup:
         if marks.expected and not (refs and marks.are_all_proven):
             # The marks were not read with the look-up. Read them now, because
             # a node without a mark may have sessions of the user.
-            command = _lookup(lookup.app, lookup.user)
-            results = self._find_after_marks(marks.beside((command,)), (command,))
-            if results is None:
-                return None
-            return results[0]
+            return self._find_one_after_marks(lookup.app, lookup.user)
         return refs
+
+    def _find_one_after_marks(
+        self, app: str, user: str
+    ) -> tuple[SessionRef, ...] | None:
+        """Read the marks on the server of a user, then the user's sessions.
+
+        Returns None if the registry did not answer.
+        """
+        command = _lookup(app, user)
+        keys = self._marks.beside((command,))
+        results = self._find_after_marks(keys, (command,))
+        if results is None:
+            return None
+        return results[0]
 
     def claim(self, keys: Sequence[str]) -> list[Claim] | None:
         """Claim message ids, so that each message is sent once.
