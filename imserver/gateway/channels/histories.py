@@ -221,6 +221,9 @@ class ChannelHistories(Service):
         ``since`` has its epoch and offset. None means the beginning, and an
         empty epoch fits each history. Raises :class:`ChannelRefused`, also
         ``unrecoverable``: the history has another epoch than ``since``.
+
+        An epoch names one life of a history: with another one, earlier offsets
+        mean nothing.
         """
         if since is None:
             return self.read(app, channel, limit=limit, reverse=reverse)

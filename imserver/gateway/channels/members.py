@@ -619,6 +619,8 @@ class ChannelMembers(Service):
 
         The numbers are as the registry knows them. The result is empty without
         a cluster, and None if the registry does not answer.
+
+        An epoch is the number of one life of a node.
         """
         if self.others is None or not self.others.node_messages.peers():
             return {}

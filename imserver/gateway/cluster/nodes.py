@@ -289,6 +289,8 @@ class NodeMessages:
         ``sender`` is the epoch of that node, and ``number`` the number of the
         fence. Waits at most :data:`FENCE_SECONDS`, and not at all for the
         number 0, which stands for no fence.
+
+        A fence is a number that a node sends between its messages.
         """
         deadline = monotonic() + FENCE_SECONDS
         while self._last_fences.get(sender, 0) < number and monotonic() < deadline:
@@ -301,6 +303,8 @@ class NodeMessages:
 
         A failing message does not affect the others. ``sender`` is the epoch of
         the node.
+
+        An epoch is the number of one life of a node.
         """
         for data in items:
             try:
@@ -556,6 +560,8 @@ class Overview(Struct, frozen=True):
         """Return the lease of every live node, by its name, this one first.
 
         If a node has two epochs, the later one is used.
+
+        A node gets a new epoch with each start.
         """
         own_lease = self.own_lease()
         leases = {own_lease.node: own_lease}

@@ -299,7 +299,10 @@ class Presence(Service):
         return UserPage(total, names[:limit], has_more, tuple(missing))
 
     def sessions(self, app: str, users: Sequence[str]) -> UserSessions:
-        """Return the addressed sessions of each user, on all nodes."""
+        """Return the addressed sessions of each user, on all nodes.
+
+        A session is addressed if pushes reach it.
+        """
         sessions: list[list[SessionInfo]] = []
         missing: dict[str, None] = {}  # an ordered set
         # In batches, so that no query or answer gets too long.

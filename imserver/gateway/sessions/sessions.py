@@ -809,6 +809,8 @@ class Sessions:
         Such connections exist only under the policy ``newest``, after another
         login of the same user. ``closed`` has the number of addressed sessions
         of each user here.
+
+        A session is addressed if pushes reach it.
         """
         if app.policy != "newest":
             return ()

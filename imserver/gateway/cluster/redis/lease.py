@@ -113,6 +113,9 @@ class LeaseTable:
         an epoch, its lease as JSON, the next epoch and so on; empty if they
         have not changed since the last refresh. ``left_epochs`` has the epochs
         of nodes that have ended in good order.
+
+        An epoch is the number of one life of a node, and its lease proves that
+        it goes on.
         """
         self.version = version
         self.last_epoch = int(last_epoch)
@@ -136,6 +139,9 @@ class LeaseTable:
         ``remaining`` has the leases of nodes that were reachable, and have not
         left. A lease in it that is not live becomes overdue, unless its node
         has joined again with another epoch.
+
+        A lease is overdue if it has run out although its node has not left: the
+        node may still live.
         """
         live_nodes = {lease.node for lease in live.values()}
         overdue = {}
@@ -258,6 +264,8 @@ class LeaseKeeper(Service):
 
         The form is ``,12,14,``, in which scripts search for ``,12,``. Usually
         empty.
+
+        An epoch is the number of one life of a node.
         """
         dead = self.past_epochs + self.table.dead_epochs
         if dead:
@@ -318,9 +326,11 @@ class LeaseKeeper(Service):
     def _take_epoch(self, lease: Lease, highest: int) -> _Joining:
         """Let Redis give this node an epoch above ``highest``.
 
-        Asks again with other feature names if the cluster expects them. Switches
-        greenlets. Raises RedisUnavailable, or StartError if this node must not
-        join.
+        Asks again with other feature names if the cluster expects them.
+        Switches greenlets. Raises RedisUnavailable, or StartError if this node
+        must not join.
+
+        An epoch is the number of one life of a node.
         """
         while True:
             data = msgspec.json.encode(lease)
@@ -381,6 +391,9 @@ class LeaseKeeper(Service):
         Returns whether the set of live epochs has changed. Switches greenlets.
         Raises RedisUnavailable, and :class:`LeaseLost` if Redis no longer has
         this epoch.
+
+        A lease proves for some seconds that a node lives. An epoch is the
+        number of one life of a node.
         """
         began = clock()
         began_unix = time.time()

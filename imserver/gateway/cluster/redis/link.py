@@ -687,6 +687,8 @@ def begin_marks(keys: Collection[str]) -> list[Command]:
 
     Their replies are the lives of the marks: names that change when their
     server may have lost data.
+
+    A mark says that a node has registered all its sessions on a server.
     """
     return [
         ("EVALSHA", BEGIN_MARKS, 1, key, secrets.token_urlsafe(_LIFE_BYTES))

@@ -80,6 +80,9 @@ class OwnMarks:
 
         Returns False if all sessions must be registered again, because a server
         may have lost some since then.
+
+        A mark on a server of Redis says that the node has registered all its
+        sessions there.
         """
         epoch = self._keeper.lease.epoch
         table = self._keeper.table
@@ -156,6 +159,10 @@ class OtherMarks:
 
         If nodes or connections have changed, all servers count as not proven
         again.
+
+        A mark on a server of Redis says that a node, in the life *epoch*, has
+        registered all its sessions there. A server is proven if all these marks
+        were found there.
         """
         leases = self._keeper.table.reachable
         # The table makes another mapping for each change.
@@ -185,6 +192,9 @@ class OtherMarks:
         commands.
 
         Their servers are not proven yet. Usually empty.
+
+        A server is proven if all other nodes have left marks there: so a user
+        who is not found there is absent.
         """
         if not self.expected or self.are_all_proven:
             return []
@@ -209,6 +219,9 @@ class OtherMarks:
         sessions that the registry does not know. ``replies`` are the replies to
         :func:`questions` about ``keys`` and ``expected``. Also notes which
         servers are proven.
+
+        A mark says that a node has registered all its sessions on this server
+        of Redis.
         """
         unmarked: dict[str, tuple[SessionRef, ...]] = {}
         for key, marks in zip(keys, replies, strict=True):

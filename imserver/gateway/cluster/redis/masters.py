@@ -98,6 +98,9 @@ def _keys_of_marks() -> list[str]:
     """Return keys of marks whose slots are spread over all slots.
 
     There is one key for each :data:`_MARKS_SLOTS` slots in a row.
+
+    A mark says that a node has registered all its sessions on a server. So each
+    server needs a key that belongs to it.
     """
     key_by_range: dict[int, str] = {}
     for number in count():

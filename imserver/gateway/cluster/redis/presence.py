@@ -253,6 +253,8 @@ def field_of(user: bytes) -> bytes:
     It is the name of the user, for example ``ada``. A name that is empty or
     begins with ``#`` or ``=`` gets a ``=`` before it, so ``#1`` becomes
     ``=#1``.
+
+    A bucket has the sessions of a part of the users of an app.
     """
     # The field "#" has the number that was given last, so it must not be a
     # user. The slice of an empty name is b"", which is also "in" these bytes.
@@ -334,6 +336,9 @@ class WrittenBuckets:
         bucket that nobody would clean. The list is usually empty, because all
         buckets are recorded already. ``generation`` grows whenever Redis may
         have lost data. Never switches greenlets.
+
+        A bucket is a hash in Redis with the sessions of a part of the users of
+        an app.
         """
         epoch = self._keeper.lease.epoch
         if self._written_for != (epoch, generation):
@@ -530,6 +535,9 @@ class Lookup:
         Returns the sessions that each look-up finds. The nodes without a mark
         on its server follow them, because they may have more sessions. Returns
         None if the registry did not answer.
+
+        A mark on a server of Redis says that a node has registered all its
+        sessions there.
         """
         if not keys:  # most look-ups
             replies = self._pipeline.execute(commands)
@@ -690,6 +698,8 @@ class Lookup:
         """Read the marks on the server of a user, then the user's sessions.
 
         Returns None if the registry did not answer.
+
+        A mark says that a node has registered all its sessions there.
         """
         command = _lookup(app, user)
         keys = self._marks.beside((command,))
@@ -783,6 +793,8 @@ def _lookup(app: str, user: str) -> Command:
 
     It is written out in the protocol of Redis (``HGET bucket field``), because
     every push sends it.
+
+    A bucket is a hash with the sessions of a part of the users of an app.
     """
     name = encoded(user)
     key = bucket_of(app, name)
@@ -948,6 +960,8 @@ class SessionCommands(Service):
         - ``[1, number, replaced sessions]``: the session is addressed,
         - ``[2, blocking sessions]``: the session is refused,
         - ``[3]``: the session is superseded by a newer one.
+
+        A session is addressed if pushes reach it.
         """
         if isinstance(reply, Exception):
             return None
@@ -1066,12 +1080,14 @@ class ChannelLookup(Service):
     def report(self, channels: Sequence[ReportedMembers]) -> list[int] | None:
         """Report how many members these channels have on this node.
 
-        Every node finds them from now on. Other channels are unchanged. Returns for
-        each channel how many other nodes have members.
+        Every node finds them from now on. Other channels are unchanged. Returns
+        for each channel how many other nodes have members.
 
         Returns None if Redis did not answer, or may have lost the report: then
-        report the channels again. In a new generation all channels must be reported
-        again.
+        report the channels again. In a new generation all channels must be
+        reported again.
+
+        A generation lasts until Redis may have lost data.
         """
         epoch = self.keeper.lease.epoch
         dead = self.keeper.dead_epochs()
@@ -1111,6 +1127,8 @@ class ChannelLookup(Service):
         reported. This node is included. The number 0 means that a node may have
         members: it has not reported all its channels yet, or its lease is
         overdue. Returns None if any node may have members.
+
+        An epoch is the number of one life of a node.
         """
         name = encoded(app)
         nodes: list[dict[int, int]] = []

@@ -108,8 +108,11 @@ class DeadNodeCleanup(Service):
     def run(self, epochs: Collection[int], is_live: Callable[[str], bool]) -> None:
         """Clean up after these dead epochs.
 
-        ``is_live`` tells whether the node with an id has a live lease: a node that
-        has started again has another epoch. Raises :class:`Interrupted`.
+        ``is_live`` tells whether the node with an id has a live lease: a node
+        that has started again has another epoch. Raises :class:`Interrupted`.
+
+        A dead epoch is a life of a node that has ended without a farewell, and
+        has left sessions and channels in Redis.
         """
         self._clean_channels(epochs)
         leases = self._read_leases(epochs)
@@ -135,8 +138,11 @@ class DeadNodeCleanup(Service):
     def _find_buckets(self, leases: Mapping[int, Lease | None]) -> BucketsByApp:
         """Return the buckets that may have sessions of dead epochs.
 
-        ``leases`` has the last lease of each dead epoch; None if Redis no longer
-        has it.
+        ``leases`` has the last lease of each dead epoch; None if Redis no
+        longer has it.
+
+        A dead epoch is a life of a node that has ended. A bucket is a hash in
+        Redis with the sessions of a part of the users of an app.
         """
         buckets_by_app: BucketsByApp = {}
         for epoch, lease in leases.items():
@@ -154,6 +160,8 @@ class DeadNodeCleanup(Service):
         """Return the last lease of each dead epoch; None: Redis has lost it.
 
         The lease names the node, and its apps. Raises :class:`Interrupted`.
+
+        A dead epoch is a life of a node that has ended.
         """
         replies = self.pipeline.execute([("HMGET", DEAD_EPOCHS, *epochs)])
         if replies is None:
@@ -173,6 +181,9 @@ class DeadNodeCleanup(Service):
 
         ``dead_nodes`` maps the nodes that have not joined again to the
         addresses of their client ports.
+
+        An epoch is the number of one life of a node. These ones have ended, and
+        all that they have left was removed.
         """
         commands: list[Command] = [
             ("DEL", written_key("buckets", epoch)) for epoch in epochs
@@ -190,6 +201,9 @@ class DeadNodeCleanup(Service):
 
         Only the buckets that they have recorded are read. Then these records
         are removed.
+
+        A dead epoch is a life of a node that has ended. A bucket is a hash with
+        the members of a part of the channels of an app.
         """
         # In this form the script finds an epoch as ",12,".
         dead = f",{','.join(map(str, epochs))},"
@@ -204,6 +218,9 @@ class DeadNodeCleanup(Service):
         """Remove the members of the ``dead`` epochs from recorded buckets.
 
         A bucket is recorded as ``b"17:app"``.
+
+        ``dead`` has the epochs as ``,12,14,``: the numbers of lives of nodes
+        that have ended.
         """
         calls: list[Command] = []
         for member in members:
@@ -218,6 +235,9 @@ class DeadNodeCleanup(Service):
 
         None in place of the buckets of an app stands for all of them. Returns
         False if the epoch has recorded no buckets.
+
+        A bucket is a hash in Redis with the sessions of a part of the users of
+        an app.
         """
         has_buckets = False
         record = written_key("buckets", epoch)
@@ -246,6 +266,8 @@ class DeadNodeCleanup(Service):
         ``buckets`` has the numbers of the buckets; None: all of them. ``nodes``
         has the dead nodes, whose users are marked as offline. Returns the
         number of users who have no session left.
+
+        A bucket is a hash in Redis with the sessions of a part of the users.
         """
         numbers = range(BUCKETS) if buckets is None else sorted(buckets)
         offline = 0
@@ -263,6 +285,9 @@ class DeadNodeCleanup(Service):
         """Remove the sessions of the ``dead`` epochs from these buckets.
 
         Returns the users whose last session was removed.
+
+        ``dead`` has the epochs as ``,12,14,``: the numbers of lives of nodes
+        that have ended.
         """
         keys = [bucket_key(app, number) for number in numbers]
         calls = [("EVALSHA", CLEAN_BUCKET, 1, key, dead) for key in keys]
@@ -415,6 +440,8 @@ class RegistryRecovery(Service, dict=True):
 
         Switches greenlets. Raises :class:`~imserver.gateway.errors.StartError`
         if this node must not join, and RedisUnavailable.
+
+        An epoch is the number of one life of a node.
         """
         self.keeper.join()
         self._note_epoch()
@@ -567,6 +594,9 @@ class RegistryRecovery(Service, dict=True):
 
         Raises RedisUnavailable, also if this node must not join, because a node
         that has started goes on trying.
+
+        With a new epoch the node begins another life: its earlier registrations
+        no longer count.
         """
         try:
             self.keeper.join()

@@ -185,6 +185,9 @@ class RedisRegistry:
         - The cluster has another secret or another database.
         - A live node on another machine has the address of this one.
         - Redis rejects the user or the password.
+
+        A lease proves for some seconds that a node lives. Its epoch is the
+        number of this life.
         """
         self._events = events
         self.keeper.lease = lease
@@ -207,7 +210,10 @@ class RedisRegistry:
 
     def _join(self) -> None:
         """Take an epoch, unless Redis is unavailable. Raises StartError if this
-        node must not join, or if Redis rejects it."""
+        node must not join, or if Redis rejects it.
+
+        An epoch is the number of one life of a node.
+        """
         where = self._address.text
         try:
             self.recovery.join()
@@ -381,6 +387,8 @@ class RedisRegistry:
         Returns True if its user has no addressed session left, and False if the
         user has others or the session was no longer addressed. Returns None if
         Redis did not answer; the registry ends the session later.
+
+        A session is addressed if pushes reach it.
         """
         replies = self.pipeline.execute_all([self._commands.unregister(session)])
         if replies is None:

@@ -329,6 +329,8 @@ class Rpc:
 
         Before it is set, no items are accepted. Items for an earlier epoch of
         this process are accepted, too.
+
+        An epoch is the number of one life of a node.
         """
         if epoch != self._rpc.epoch:
             self._rpc.epoch = epoch
@@ -379,6 +381,8 @@ class Rpc:
 
         ``sender`` is its epoch, and ``destination`` the epoch of this node to
         which the batch is addressed. ``first`` is the number of the first item.
+
+        An epoch is the number of one life of a node.
         """
         counters = self.counters
         # Nodes of the previous version are understood during an upgrade.
@@ -452,6 +456,8 @@ class Rpc:
 
         ``version`` is the version of its RPC, and ``epoch`` the epoch of this
         node to which the query is addressed.
+
+        An epoch is the number of one life of a node.
         """
         # Nodes of the previous version are understood during an upgrade.
         if not self._version - 1 <= version <= self._version:
@@ -553,6 +559,8 @@ class PeerTable:
 
         It gets this lease, so that its queued items are not lost. Returns None
         if there is no such peer.
+
+        An epoch is the number of one life of a node.
         """
         for epoch, peer in self._peers.items():
             if lease.birth and peer.lease.birth == lease.birth:
@@ -578,8 +586,10 @@ class PeerTable:
     def _drop(self, epoch: int) -> None:
         """End the connection to the peer with this epoch.
 
-        The lease of a node that is only late may come back. So the number of the
-        last item is kept.
+        The lease of a node that is only late may come back. So the number of
+        the last item is kept.
+
+        An epoch is the number of one life of a node.
         """
         peer = self._peers.pop(epoch)
         if peer.number:

@@ -211,6 +211,8 @@ class DataSender(zerorpc.Pusher):  # type: ignore[misc]
         ``sender`` and ``destination`` are the epochs of the two nodes, and
         ``first`` is the number of the first item. Raises :class:`SocketFull`;
         never switches greenlets.
+
+        An epoch is the number of one life of a node.
         """
         self("batch", version, sender, destination, first, items)
 
